@@ -1,0 +1,181 @@
+//! Diagnostics as data: code, message, place, labels, notes, help. Rendering is the caller's.
+//!
+//! Codes: E01xx syntax, E02xx types, E03xx weights, E04xx structure, E05xx unsupported by the
+//! target, E06xx memory budget. Each has a page in `docs/errors/`.
+
+use std::fmt;
+
+/// Byte range in a source text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// The range `start..end`.
+    pub fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+}
+
+/// Where a node came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Loc {
+    /// Not recorded.
+    #[default]
+    Unknown,
+    /// Parsed from text: the statement and, for precise labels, its operands and printed types.
+    Text(Box<TextLoc>),
+    /// Made by code: a path such as `wan::dit @ blocks.{l}.self_attn`.
+    Path(Box<str>),
+}
+
+/// Spans of one parsed statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextLoc {
+    /// The whole statement.
+    pub whole: Span,
+    /// The op's name.
+    pub op: Span,
+    /// Each operand.
+    pub operands: Vec<Span>,
+    /// The printed result types.
+    pub types: Span,
+}
+
+impl Loc {
+    /// Span of operand `index`, else of the statement; `None` if not from text.
+    pub fn operand_span(&self, index: usize) -> Option<Span> {
+        match self {
+            Self::Text(text) => Some(text.operands.get(index).copied().unwrap_or(text.whole)),
+            _ => None,
+        }
+    }
+
+    /// Span of the printed types, `None` if not from text.
+    pub fn type_span(&self) -> Option<Span> {
+        match self {
+            Self::Text(text) => Some(text.types),
+            _ => None,
+        }
+    }
+
+    /// Span of the statement, `None` if not from text.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            Self::Text(text) => Some(text.whole),
+            _ => None,
+        }
+    }
+}
+
+/// How bad a diagnostic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The input is refused.
+    Error,
+    /// Suspicious but accepted.
+    Warning,
+}
+
+/// One finding about a module or its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Stable code such as `E0204`.
+    pub code: &'static str,
+    /// Error or warning.
+    pub severity: Severity,
+    /// What is wrong, in one sentence without a final stop.
+    pub message: String,
+    /// Where in the text, if it came from text.
+    pub span: Option<Span>,
+    /// Words under the primary caret.
+    pub label: Option<String>,
+    /// Where, in words (`@block: %q0 = linear`), for modules made by code.
+    pub place: Option<String>,
+    /// Further facts.
+    pub notes: Vec<String>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error with the given code.
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: Severity::Error,
+            message: message.into(),
+            span: None,
+            label: None,
+            place: None,
+            notes: Vec::new(),
+            help: None,
+        }
+    }
+
+    /// A warning with the given code.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, message) }
+    }
+
+    /// Sets the primary span.
+    #[must_use]
+    pub fn at(mut self, span: impl Into<Option<Span>>) -> Self {
+        self.span = span.into();
+        self
+    }
+
+    /// Sets the words under the caret.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Sets the place in words.
+    #[must_use]
+    pub fn place(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
+    /// Adds a note.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// Sets the help line.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Whether it is an error.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = if self.is_error() { "error" } else { "warning" };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        if let Some(place) = &self.place {
+            write!(f, "\n  --> {place}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\n  note: {note}")?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}

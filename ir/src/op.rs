@@ -1,0 +1,503 @@
+//! The closed set of level-1 operations. Data lives in the variants; rules live in files per
+//! concern (`infer`, `decompose`, `eval`), each an exhaustive match, so a new op is a list of
+//! compile errors to work through.
+
+use smallvec::SmallVec;
+
+/// Elementwise functions of one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnaryFn {
+    /// −x
+    Neg,
+    /// |x|
+    Abs,
+    /// eˣ
+    Exp,
+    /// ln x
+    Log,
+    /// √x
+    Sqrt,
+    /// 1/√x
+    Rsqrt,
+    /// 1/x
+    Recip,
+    /// tanh x
+    Tanh,
+    /// sin x
+    Sin,
+    /// cos x
+    Cos,
+    /// Largest integer not above x
+    Floor,
+}
+
+impl UnaryFn {
+    /// Every function with its name in IR text.
+    pub const ALL: [(Self, &'static str); 11] = [
+        (Self::Neg, "neg"),
+        (Self::Abs, "abs"),
+        (Self::Exp, "exp"),
+        (Self::Log, "log"),
+        (Self::Sqrt, "sqrt"),
+        (Self::Rsqrt, "rsqrt"),
+        (Self::Recip, "recip"),
+        (Self::Tanh, "tanh"),
+        (Self::Sin, "sin"),
+        (Self::Cos, "cos"),
+        (Self::Floor, "floor"),
+    ];
+}
+
+/// Elementwise functions of two operands, with size-1 broadcasting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryFn {
+    /// a + b
+    Add,
+    /// a − b
+    Sub,
+    /// a · b
+    Mul,
+    /// a / b (integers: towards zero)
+    Div,
+    /// The larger
+    Max,
+    /// The smaller
+    Min,
+}
+
+impl BinaryFn {
+    /// Every function with its name in IR text.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Add, "add"),
+        (Self::Sub, "sub"),
+        (Self::Mul, "mul"),
+        (Self::Div, "div"),
+        (Self::Max, "max"),
+        (Self::Min, "min"),
+    ];
+}
+
+/// Elementwise comparisons, giving `bool`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompareFn {
+    /// a = b
+    Eq,
+    /// a < b
+    Lt,
+    /// a ≤ b
+    Le,
+    /// a > b
+    Gt,
+    /// a ≥ b
+    Ge,
+}
+
+impl CompareFn {
+    /// Every comparison with its name in IR text.
+    pub const ALL: [(Self, &'static str); 5] =
+        [(Self::Eq, "eq"), (Self::Lt, "lt"), (Self::Le, "le"), (Self::Gt, "gt"), (Self::Ge, "ge")];
+}
+
+/// Reductions over axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceFn {
+    /// Sum, accumulated in f32 or wider
+    Sum,
+    /// Mean, accumulated in f32 or wider
+    Mean,
+    /// Largest element
+    Max,
+}
+
+impl ReduceFn {
+    /// Every reduction with its name in IR text.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Sum, "reduce_sum"), (Self::Mean, "reduce_mean"), (Self::Max, "reduce_max")];
+}
+
+/// Argument for an index parameter of a called function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum IndexArg {
+    /// The index of an enclosing `repeat`, or an index parameter of the caller.
+    Name(String),
+    /// A fixed number.
+    Int(u32),
+}
+
+/// A list of axes.
+pub type Axes = SmallVec<[usize; 6]>;
+
+/// One operation. Operand and result rules are in [`crate::infer`] and `docs/ir.md`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    // ---- data
+    /// A tensor of the weight manifest, by path relative to the function's scope.
+    Weight {
+        /// Dotted path; `{name}` segments stand for index parameters.
+        path: String,
+    },
+    /// Every element equal to `value`.
+    Const {
+        /// The value, rounded to the result type.
+        value: f64,
+    },
+    /// 0, 1, 2, … along `axis`.
+    Iota {
+        /// The axis that counts.
+        axis: usize,
+    },
+    /// Conversion to the result's element type.
+    Cast,
+
+    // ---- views and movement
+    /// Same elements in row-major order, another shape.
+    Reshape,
+    /// Result axis `i` is operand axis `perm[i]`.
+    Permute {
+        /// A permutation of the axes.
+        perm: Axes,
+    },
+    /// Axes of size 1 repeated up to the result's shape.
+    Broadcast,
+    /// `len` positions from `start` along `axis`.
+    Slice {
+        /// The axis.
+        axis: usize,
+        /// First position.
+        start: usize,
+        /// Number of positions.
+        len: usize,
+    },
+    /// One position of `axis`, which disappears.
+    Index {
+        /// The axis.
+        axis: usize,
+        /// The position.
+        at: usize,
+    },
+    /// `lo` zeros before and `hi` after along `axis`.
+    Pad {
+        /// The axis.
+        axis: usize,
+        /// Zeros in front.
+        lo: usize,
+        /// Zeros behind.
+        hi: usize,
+    },
+    /// Operands one after the other along `axis`.
+    Concat {
+        /// The axis.
+        axis: usize,
+    },
+    /// Rows of a table `[V, …]` picked by `i32` indices.
+    Gather,
+
+    // ---- arithmetic
+    /// Elementwise function.
+    Unary(UnaryFn),
+    /// Elementwise function of two.
+    Binary(BinaryFn),
+    /// `condition ? a : b`
+    Select,
+    /// Elementwise comparison.
+    Compare(CompareFn),
+    /// Reduction over `axes`, which disappear unless `keep`.
+    Reduce {
+        /// What is computed.
+        f: ReduceFn,
+        /// The axes, ascending.
+        axes: Axes,
+        /// Whether reduced axes stay with size 1.
+        keep: bool,
+    },
+    /// `[B…, M, K] · [B…, N, K]ᵀ → [B…, M, N]`, accumulated in f32 or wider.
+    Dot,
+
+    // ---- structure
+    /// Call of a function of the module.
+    Call {
+        /// Its name.
+        func: String,
+        /// Arguments for its index parameters.
+        index: Vec<IndexArg>,
+    },
+    /// Counted loop; see [`crate::graph::Func`] for its operands and body.
+    Repeat {
+        /// Name of the index inside the body.
+        index: String,
+        /// First index.
+        lo: u32,
+        /// One past the last index.
+        hi: u32,
+        /// How many operands are carries; the others are stacks read one slot an iteration.
+        carries: usize,
+    },
+    /// End of a repeat body: next carries, then values to stack.
+    Yield,
+    /// End of a function body.
+    Return,
+
+    // ---- composites
+    /// `x · Wᵀ + b`
+    Linear,
+    /// Multi-head softmax attention.
+    Attention {
+        /// Number of heads; channels are head-major.
+        heads: usize,
+        /// Factor on the scores before the softmax.
+        scale: f64,
+    },
+    /// Layer norm over the last axis, optionally affine.
+    LayerNorm {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Root-mean-square norm over the last axis, with a gain.
+    RmsNorm {
+        /// Added to the mean square, or the smallest norm when `clamp`.
+        eps: f64,
+        /// Divide by `max(‖x‖₂, eps)/√D` (the VAE's form) instead of `√(mean x² + eps)`.
+        clamp: bool,
+    },
+    /// Rotation of neighbouring channel pairs by a table.
+    Rope {
+        /// Number of heads that share the table.
+        heads: usize,
+    },
+    /// Rotary table of a frames × rows × columns grid.
+    RopeTable {
+        /// Patch rows of a frame.
+        rows: usize,
+        /// Patch columns of a frame.
+        cols: usize,
+        /// Channels of a head.
+        head_dim: usize,
+        /// Base of the frequencies.
+        theta: f64,
+    },
+    /// GELU, tanh form.
+    Gelu,
+    /// x · sigmoid(x)
+    Silu,
+    /// `n · (1 + scale[seg]) + shift[seg]`
+    Modulate,
+    /// `x + o · gate[seg]`
+    GateAdd,
+    /// Convolution over `[T, H, W, C]`.
+    Conv {
+        /// Stride of time, rows, columns.
+        stride: [usize; 3],
+        /// Zeros in front of and behind time, rows, columns.
+        pad: [[usize; 2]; 3],
+    },
+    /// Each position repeated `factors[axis]` times along each axis.
+    Upsample {
+        /// One factor an axis.
+        factors: Axes,
+    },
+    /// Sinusoid of timesteps, cosines first.
+    TimestepEmbedding {
+        /// Channels of the result.
+        dim: usize,
+    },
+    /// Bucket of a relative position, bidirectional (umT5).
+    RelativeBucket {
+        /// Number of buckets.
+        buckets: usize,
+        /// Distance from which all share the last bucket.
+        max_distance: usize,
+    },
+    /// `[C, F, H, W] → [tokens, C·patch]`, channel slowest.
+    Patchify {
+        /// Patch sizes in frames, rows, columns.
+        patch: [usize; 3],
+    },
+    /// `[tokens, patch·C] → [C, F, H, W]`, channel fastest.
+    Unpatchify {
+        /// Patch sizes in frames, rows, columns.
+        patch: [usize; 3],
+        /// Patches in frames, rows, columns.
+        grid: [usize; 3],
+    },
+}
+
+/// How an op relates to data, used by the verifier, fusion and the interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpClass {
+    /// Makes data from nothing.
+    Source,
+    /// Rearranges elements.
+    View,
+    /// One result element per operand element.
+    Elementwise,
+    /// Combines elements along axes.
+    Reduction,
+    /// Heavy kernel that others fuse around.
+    Anchor,
+    /// Control.
+    Structure,
+}
+
+impl Op {
+    /// Name in IR text.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Weight { .. } => "weight",
+            Self::Const { .. } => "const",
+            Self::Iota { .. } => "iota",
+            Self::Cast => "cast",
+            Self::Reshape => "reshape",
+            Self::Permute { .. } => "permute",
+            Self::Broadcast => "broadcast",
+            Self::Slice { .. } => "slice",
+            Self::Index { .. } => "index",
+            Self::Pad { .. } => "pad",
+            Self::Concat { .. } => "concat",
+            Self::Gather => "gather",
+            Self::Unary(f) => name_of(&UnaryFn::ALL, *f),
+            Self::Binary(f) => name_of(&BinaryFn::ALL, *f),
+            Self::Select => "select",
+            Self::Compare(f) => name_of(&CompareFn::ALL, *f),
+            Self::Reduce { f, .. } => name_of(&ReduceFn::ALL, *f),
+            Self::Dot => "dot",
+            Self::Call { .. } => "call",
+            Self::Repeat { .. } => "repeat",
+            Self::Yield => "yield",
+            Self::Return => "return",
+            Self::Linear => "linear",
+            Self::Attention { .. } => "attention",
+            Self::LayerNorm { .. } => "layer_norm",
+            Self::RmsNorm { .. } => "rms_norm",
+            Self::Rope { .. } => "rope",
+            Self::RopeTable { .. } => "rope_table",
+            Self::Gelu => "gelu",
+            Self::Silu => "silu",
+            Self::Modulate => "modulate",
+            Self::GateAdd => "gate_add",
+            Self::Conv { .. } => "conv",
+            Self::Upsample { .. } => "upsample",
+            Self::TimestepEmbedding { .. } => "timestep_embedding",
+            Self::RelativeBucket { .. } => "relative_bucket",
+            Self::Patchify { .. } => "patchify",
+            Self::Unpatchify { .. } => "unpatchify",
+        }
+    }
+
+    /// Smallest and largest number of operands.
+    pub fn arity(&self) -> (usize, usize) {
+        match self {
+            Self::Weight { .. } | Self::Const { .. } | Self::Iota { .. } => (0, 0),
+            Self::Cast
+            | Self::Reshape
+            | Self::Permute { .. }
+            | Self::Broadcast
+            | Self::Slice { .. }
+            | Self::Index { .. }
+            | Self::Pad { .. }
+            | Self::Unary(_)
+            | Self::Reduce { .. }
+            | Self::Gelu
+            | Self::Silu
+            | Self::RopeTable { .. }
+            | Self::Upsample { .. }
+            | Self::TimestepEmbedding { .. }
+            | Self::RelativeBucket { .. }
+            | Self::Patchify { .. }
+            | Self::Unpatchify { .. } => (1, 1),
+            Self::Concat { .. } => (1, usize::MAX),
+            Self::Gather | Self::Binary(_) | Self::Compare(_) | Self::Dot => (2, 2),
+            Self::RmsNorm { .. } | Self::Rope { .. } => (2, 2),
+            Self::Select => (3, 3),
+            Self::Linear | Self::Conv { .. } => (2, 3),
+            Self::Attention { .. } => (3, 4),
+            Self::LayerNorm { .. } => (1, 3),
+            Self::Modulate | Self::GateAdd => (4, 4),
+            Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => (0, usize::MAX),
+        }
+    }
+
+    /// The op's class.
+    pub fn class(&self) -> OpClass {
+        match self {
+            Self::Weight { .. } | Self::Const { .. } | Self::Iota { .. } => OpClass::Source,
+            Self::Reshape
+            | Self::Permute { .. }
+            | Self::Broadcast
+            | Self::Slice { .. }
+            | Self::Index { .. }
+            | Self::Pad { .. }
+            | Self::Concat { .. }
+            | Self::Gather
+            | Self::Upsample { .. }
+            | Self::Patchify { .. }
+            | Self::Unpatchify { .. } => OpClass::View,
+            Self::Cast
+            | Self::Unary(_)
+            | Self::Binary(_)
+            | Self::Select
+            | Self::Compare(_)
+            | Self::Rope { .. }
+            | Self::RopeTable { .. }
+            | Self::Gelu
+            | Self::Silu
+            | Self::Modulate
+            | Self::GateAdd
+            | Self::TimestepEmbedding { .. }
+            | Self::RelativeBucket { .. } => OpClass::Elementwise,
+            Self::Reduce { .. } | Self::LayerNorm { .. } | Self::RmsNorm { .. } => {
+                OpClass::Reduction
+            }
+            Self::Dot | Self::Linear | Self::Attention { .. } | Self::Conv { .. } => {
+                OpClass::Anchor
+            }
+            Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => {
+                OpClass::Structure
+            }
+        }
+    }
+
+    /// Whether the op is defined by its decomposition into primitives.
+    pub fn is_composite(&self) -> bool {
+        matches!(
+            self,
+            Self::Linear
+                | Self::Attention { .. }
+                | Self::LayerNorm { .. }
+                | Self::RmsNorm { .. }
+                | Self::Rope { .. }
+                | Self::RopeTable { .. }
+                | Self::Gelu
+                | Self::Silu
+                | Self::Modulate
+                | Self::GateAdd
+                | Self::Conv { .. }
+                | Self::Upsample { .. }
+                | Self::TimestepEmbedding { .. }
+                | Self::RelativeBucket { .. }
+                | Self::Patchify { .. }
+                | Self::Unpatchify { .. }
+        )
+    }
+
+    /// Whether the element type of the result is not fixed by the operands: the builder or the
+    /// printed type chooses it.
+    pub fn has_free_dtype(&self) -> bool {
+        matches!(
+            self,
+            Self::Const { .. }
+                | Self::Iota { .. }
+                | Self::Cast
+                | Self::Dot
+                | Self::Linear
+                | Self::Attention { .. }
+                | Self::LayerNorm { .. }
+                | Self::RmsNorm { .. }
+                | Self::Modulate
+                | Self::Conv { .. }
+        )
+    }
+}
+
+fn name_of<F: Copy + PartialEq>(table: &[(F, &'static str)], f: F) -> &'static str {
+    table.iter().find(|(g, _)| *g == f).expect("every function is in its table").1
+}

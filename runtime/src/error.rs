@@ -1,0 +1,126 @@
+//! The runtime's error value: what was wrong, where, and what to do about it.
+//!
+//! One concrete type with a stable code; `anyid-rt explain CODE` prints the long text. The code's
+//! first digits group it: E01 syntax, E02 types, E03 weights and checkpoints, E04 structure,
+//! E05 unsupported by the target, E06 memory, E07 model folders, configuration and text,
+//! E08 media, E09 requests, E10 running. Rendering (colour, carets) is the program's business.
+
+use std::fmt;
+
+/// Whose fault an error is; decides the exit code of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The input was wrong: exit code 1.
+    Input,
+    /// A broken invariant of ours: exit code 2.
+    Internal,
+    /// The plan does not fit the budget: exit code 3.
+    Budget,
+    /// The user interrupted the run: exit code 130.
+    Interrupted,
+}
+
+/// A coded error: message, place, help and, for IR faults, the diagnostics behind it.
+#[derive(Debug)]
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    code: &'static str,
+    kind: Kind,
+    message: String,
+    place: Option<String>,
+    help: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Result with the runtime's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An input fault. `code` is one of `docs/errors/`, `message` says what was wrong.
+    pub fn input(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Kind::Input, code, message)
+    }
+
+    /// A broken invariant.
+    pub fn internal(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, code, message)
+    }
+
+    /// An error of the given kind.
+    pub fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { inner: Box::new(Inner { code, kind, message, place: None, help: None, source: None }) }
+    }
+
+    /// Adds where it happened: a file, a tensor, a flag. The first place given stays.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.inner.place.get_or_insert_with(|| place.to_string());
+        self
+    }
+
+    /// Adds what the reader can do. The first help given stays.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.inner.help.get_or_insert_with(|| help.into());
+        self
+    }
+
+    /// Adds the error underneath, kept for `source()`.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.inner.source = Some(Box::new(source));
+        self
+    }
+
+    /// The stable code, such as `E0301`.
+    pub fn code(&self) -> &'static str {
+        self.inner.code
+    }
+
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// What was wrong, without place or help.
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
+    /// Where it happened, if known.
+    pub fn place(&self) -> Option<&str> {
+        self.inner.place.as_deref()
+    }
+
+    /// What to do, if known.
+    pub fn help_text(&self) -> Option<&str> {
+        self.inner.help.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error[{}]: {}", self.inner.code, self.inner.message)?;
+        if let Some(place) = &self.inner.place {
+            write!(f, "\n  --> {place}")?;
+        }
+        if let Some(source) = &self.inner.source {
+            write!(f, "\n  cause: {source}")?;
+        }
+        if let Some(help) = &self.inner.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
+    }
+}
