@@ -170,7 +170,12 @@ impl<'m> FuncBuilder<'m> {
 
     /// A tensor filled with `value`.
     pub fn constant(&mut self, name: &str, value: f64, ty: TensorType) -> ValueId {
-        self.op(name, Op::Const { value }, &[], Some(ty))
+        self.op(name, Op::Const { values: vec![value] }, &[], Some(ty))
+    }
+
+    /// A tensor with the listed elements in row-major order, at most 1024.
+    pub fn literal(&mut self, name: &str, values: &[f64], ty: TensorType) -> ValueId {
+        self.op(name, Op::Const { values: values.to_vec() }, &[], Some(ty))
     }
 
     /// 0, 1, 2, … along `axis`.

@@ -48,6 +48,9 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Shape> {
         .collect()
 }
 
+/// Most elements a literal may list.
+const MOST_LITERALS: usize = 1024;
+
 struct Rule<'a> {
     op: &'a Op,
     operands: &'a [&'a TensorType],
@@ -214,9 +217,17 @@ impl Rule<'_> {
                 let ty = self.declared()?;
                 self.one(ty.dtype, ty.shape.iter().copied())
             }
-            Op::Const { value } => {
+            Op::Const { values } => {
                 let ty = self.declared()?;
-                if !value.is_finite() && !ty.dtype.is_float() {
+                if values.len() != 1
+                    && (values.len() != ty.elements() || values.len() > MOST_LITERALS)
+                {
+                    return Err(self.attribute(
+                        format!("{} values for {ty}", values.len()),
+                        "one value, or one per element up to 1024; larger tables are inputs",
+                    ));
+                }
+                if values.iter().any(|v| !v.is_finite()) && !ty.dtype.is_float() {
                     return Err(self.attribute("an infinite integer", "integers must be finite"));
                 }
                 self.one(ty.dtype, ty.shape.iter().copied())

@@ -23,6 +23,7 @@ pub mod entity;
 pub mod graph;
 pub mod infer;
 pub mod op;
+pub mod plan;
 pub mod types;
 pub mod weights;
 

@@ -136,10 +136,10 @@ pub enum Op {
         /// Dotted path; `{name}` segments stand for index parameters.
         path: String,
     },
-    /// Every element equal to `value`.
+    /// A literal: one value for every element, or the elements in row-major order.
     Const {
-        /// The value, rounded to the result type.
-        value: f64,
+        /// One value, or one per element; rounded to the result type.
+        values: Vec<f64>,
     },
     /// 0, 1, 2, … along `axis`.
     Iota {

@@ -1,0 +1,122 @@
+//! Level 3: a straight-line plan with every byte accounted for.
+//!
+//! A plan is what a backend executes: steps in order over buffers that live at fixed offsets of a
+//! few arenas. Nothing here allocates or decides; `workspace_bytes` is exactly what a backend must
+//! reserve. Buffers are dense and row-major; several may share memory (views).
+
+use crate::entity::{Arena, Entity};
+use crate::op::Op;
+use crate::types::TensorType;
+use smallvec::SmallVec;
+use std::fmt;
+
+/// A buffer of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(u32);
+
+impl Entity for BufferId {
+    fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).expect("fewer than 2^32 buffers in a plan"))
+    }
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for BufferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.0)
+    }
+}
+
+/// Which memory a buffer lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Root {
+    /// Scratch of one execution.
+    Workspace,
+    /// Values made by `prepare` and read by every `step`.
+    Persistent,
+    /// Caller's input of this index.
+    Input(u32),
+    /// Weight of this index.
+    Weight(u32),
+}
+
+/// Dense memory of one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// Element type and shape.
+    pub ty: TensorType,
+    /// The memory it lies in.
+    pub root: Root,
+    /// First byte, from the start of the root.
+    pub offset: u64,
+}
+
+/// One operation on buffers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What it does; never a structure op or a weight.
+    pub op: Op,
+    /// Buffers read.
+    pub operands: SmallVec<[BufferId; 4]>,
+    /// Buffer written.
+    pub result: BufferId,
+    /// Scope and value name in the source, such as `blocks.3/q1`.
+    pub label: String,
+}
+
+/// A named buffer at the edge of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Name in the source.
+    pub name: String,
+    /// The buffer.
+    pub buffer: BufferId,
+}
+
+/// A weight a plan reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightRef {
+    /// Absolute tensor name in the manifest's naming.
+    pub name: String,
+    /// Type the plan wants it in.
+    pub ty: TensorType,
+}
+
+/// A compiled function.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Name of the phase (`step`, `prepare`, …).
+    pub name: String,
+    /// All buffers.
+    pub buffers: Arena<BufferId, Buffer>,
+    /// Steps in order.
+    pub steps: Vec<Step>,
+    /// Inputs in order; `Root::Input(i)` is the i-th.
+    pub inputs: Vec<Port>,
+    /// Outputs in order.
+    pub outputs: Vec<Port>,
+    /// Weights read; `Root::Weight(i)` is the i-th.
+    pub weights: Vec<WeightRef>,
+    /// Bytes of workspace the backend must reserve: the peak of the plan.
+    pub workspace_bytes: u64,
+    /// Largest sum of live workspace bytes at any step: no order-preserving plan can need less.
+    pub lower_bound_bytes: u64,
+    /// Sum of all workspace buffers, as if none were reused.
+    pub naive_bytes: u64,
+    /// Bytes of the persistent arena shared by `prepare` and `step`.
+    pub persistent_bytes: u64,
+}
+
+impl Plan {
+    /// Buffer by id.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id]
+    }
+
+    /// Bytes of the weights in the types the plan wants.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|w| w.ty.bytes()).sum()
+    }
+}

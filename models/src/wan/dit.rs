@@ -1,0 +1,263 @@
+//! The Wan2.2 diffusion transformer as a graph (`dit.md` §3).
+//!
+//! A sample is one sequence of tokens: the clean latents of the references first, then the noisy
+//! target (AnyID layout `prepend`). Tokens carry a segment index into the table of distinct
+//! timesteps, so modulation is never materialised per token. Only target tokens reach the head.
+
+use super::Precision;
+use super::config::DitConfig;
+use anyid_ir::{BoundDim, DType, FuncBuilder, IndexArg, Manifest, Module, Op, TensorType};
+
+/// Sizes one transformer module is made for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DitSize {
+    /// Latent frames of all references together, in front of the target; 0 for none.
+    pub reference_frames: usize,
+    /// Latent frames of the target.
+    pub frames: usize,
+    /// Latent rows (pixels / 16); a multiple of the patch.
+    pub height: usize,
+    /// Latent columns (pixels / 16); a multiple of the patch.
+    pub width: usize,
+    /// Rows of the text context, zero rows included (512 for the real model).
+    pub text_tokens: usize,
+    /// Distinct timesteps.
+    pub timesteps: usize,
+}
+
+impl DitSize {
+    /// Tokens of one latent frame.
+    pub fn tokens_per_frame(&self, config: &DitConfig) -> usize {
+        (self.height / config.patch[1] as usize) * (self.width / config.patch[2] as usize)
+    }
+
+    /// Tokens of the whole sequence, references included.
+    pub fn tokens(&self, config: &DitConfig) -> usize {
+        (self.reference_frames + self.frames) * self.tokens_per_frame(config)
+    }
+}
+
+/// The weight manifest in original Wan names; `precision` decides the element types.
+pub fn manifest(config: &DitConfig, precision: Precision) -> Manifest {
+    let d = config.dim() as usize;
+    let [heads_out, channels] = [config.out_channels as usize, config.in_channels as usize];
+    let patch: [usize; 3] = config.patch.map(|p| p as usize);
+    let volume: usize = patch.iter().product();
+    let (text, freq, ffn) =
+        (config.text_dim as usize, config.freq_dim as usize, config.ffn_dim as usize);
+    let layers = config.layers;
+    let mut manifest = Manifest::new("dit");
+    let mut add = |template: String, dtype: DType, shape: &[usize]| {
+        let ty = TensorType::new(dtype, shape.iter().copied());
+        manifest.add(&template, ty).expect("templates of the model are well-formed");
+    };
+    let (act, f32) = (precision.activation(), DType::F32);
+    let name = |s: &str| s.to_owned();
+    let block = |s: &str| format!("blocks.{{l:0..{layers}}}.{s}");
+    add(name("patch_embedding.weight"), act, &[d, channels, patch[0], patch[1], patch[2]]);
+    add(name("patch_embedding.bias"), f32, &[d]);
+    add(name("text_embedding.0.weight"), act, &[d, text]);
+    add(name("text_embedding.2.weight"), act, &[d, d]);
+    add(name("text_embedding.{0,2}.bias"), f32, &[d]);
+    add(name("time_embedding.0.weight"), f32, &[d, freq]);
+    add(name("time_embedding.2.weight"), f32, &[d, d]);
+    add(name("time_embedding.{0,2}.bias"), f32, &[d]);
+    add(name("time_projection.1.weight"), f32, &[6 * d, d]);
+    add(name("time_projection.1.bias"), f32, &[6 * d]);
+    add(block("modulation"), f32, &[1, 6, d]);
+    add(block("{self_attn,cross_attn}.{q,k,v,o}.weight"), act, &[d, d]);
+    add(block("{self_attn,cross_attn}.{q,k,v,o}.bias"), f32, &[d]);
+    add(block("{self_attn,cross_attn}.{norm_q,norm_k}.weight"), f32, &[d]);
+    if config.cross_attn_norm {
+        add(block("norm3.{weight,bias}"), f32, &[d]);
+    }
+    add(block("ffn.0.weight"), act, &[ffn, d]);
+    add(block("ffn.0.bias"), f32, &[ffn]);
+    add(block("ffn.2.weight"), act, &[d, ffn]);
+    add(block("ffn.2.bias"), f32, &[d]);
+    add(name("head.modulation"), f32, &[1, 2, d]);
+    add(name("head.head.weight"), f32, &[heads_out * volume, d]);
+    add(name("head.head.bias"), f32, &[heads_out * volume]);
+    manifest
+}
+
+/// One evaluation of the transformer.
+///
+/// `@dit(%ref: f32[C,R,H,W], %lat: f32[C,F,H,W], %t: f32[G], %seg: i32[N], %txt: f32[T,text])
+/// -> f32[C,F,H,W]`: clean reference latents, noisy target latents, the distinct timesteps on the
+/// 0..1000 scale, the segment of each token, the text context padded with zero rows. The result is
+/// the velocity ε − x₀ of the target. Without references there is no `%ref`.
+pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
+    let d = config.dim() as usize;
+    let heads = config.heads as usize;
+    let head_dim = config.head_dim as usize;
+    let patch: [usize; 3] = config.patch.map(|p| p as usize);
+    let (rows, cols) = (size.height / patch[1], size.width / patch[2]);
+    let tokens = size.tokens(config);
+    let reference_tokens = size.reference_frames * size.tokens_per_frame(config);
+    let target_tokens = tokens - reference_tokens;
+    let channels = config.in_channels as usize;
+    let text = config.text_dim as usize;
+    let act = precision.activation();
+    let f32 = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+
+    let dim = |name: &str, value: usize| BoundDim { name: name.into(), value };
+    let mut module = Module {
+        name: "wan22_dit".into(),
+        dims: vec![
+            dim("R", size.reference_frames),
+            dim("F", size.frames),
+            dim("H", rows),
+            dim("W", cols),
+            dim("N", tokens),
+            dim("T", size.text_tokens),
+            dim("G", size.timesteps),
+            dim("D", d),
+        ],
+        weights: manifest(config, precision),
+        funcs: Vec::new(),
+    };
+    let block = block(&module, config, size, precision);
+    module.add(block);
+
+    let mut b = FuncBuilder::new(&module, "dit");
+    let volume: usize = patch.iter().product();
+    let reference = (size.reference_frames > 0).then(|| {
+        b.param("ref", f32(&[channels, size.reference_frames, size.height, size.width]))
+    });
+    let lat = b.param("lat", f32(&[channels, size.frames, size.height, size.width]));
+    let t = b.param("t", f32(&[size.timesteps]));
+    let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
+    let txt = b.param("txt", f32(&[size.text_tokens, text]));
+
+    let weight = b.weight("patch_embedding.weight");
+    let weight = b.reshape("wp", weight, [d, channels * volume]);
+    let bias = b.weight("patch_embedding.bias");
+    let embed = |b: &mut FuncBuilder, patches: &str, name: &str, x| {
+        let p = b.op(patches, Op::Patchify { patch }, &[x], None);
+        let p = b.cast(patches, p, act);
+        b.linear_of(name, &[p, weight, bias], DType::F32)
+    };
+    let mut streams = Vec::new();
+    if let Some(reference) = reference {
+        streams.push(embed(&mut b, "pr", "xr", reference));
+    }
+    streams.push(embed(&mut b, "p", "xt", lat));
+    let x0 = b.concat("x0", &streams, 0);
+    b.rename(x0, "x0");
+
+    let c = b.cast("c", txt, act);
+    let c0 = b.linear("c0", c, "text_embedding.0.weight", Some("text_embedding.0.bias"), act);
+    let c1 = b.op("c1", Op::Gelu, &[c0], None);
+    let ctx = b.linear("ctx", c1, "text_embedding.2.weight", Some("text_embedding.2.bias"), act);
+
+    let freq = config.freq_dim as usize;
+    let s = b.op("s", Op::TimestepEmbedding { dim: freq }, &[t], None);
+    let (w, bias) = ("time_embedding.0.weight", "time_embedding.0.bias");
+    let t0 = b.linear("t0", s, w, Some(bias), DType::F32);
+    let t1 = b.op("t1", Op::Silu, &[t0], None);
+    let (w, bias) = ("time_embedding.2.weight", "time_embedding.2.bias");
+    let te = b.linear("te", t1, w, Some(bias), DType::F32);
+    let t2 = b.op("t2", Op::Silu, &[te], None);
+    let (w, bias) = ("time_projection.1.weight", "time_projection.1.bias");
+    let t3 = b.linear("t3", t2, w, Some(bias), DType::F32);
+    let e = b.reshape("e", t3, [size.timesteps, 6, d]);
+
+    let frames = size.reference_frames + size.frames;
+    let positions = b.iota("frames", 0, TensorType::new(DType::I32, [frames]));
+    let table = Op::RopeTable { rows, cols, head_dim, theta: config.rope_theta };
+    let rope = b.op("rope", table, &[positions], None);
+
+    let xn = b.repeat("xn", "l", 0..config.layers, &[("x", x0)], &[], |b, carry, _| {
+        let index = [IndexArg::Name("l".into())];
+        (b.call("y", "block", &index, &[carry[0], e, seg, rope, ctx]), Vec::new())
+    })[0];
+
+    let xh = b.slice("xh", xn, 0, reference_tokens, target_tokens);
+    let sh = b.slice("segh", seg, 0, reference_tokens, target_tokens);
+    let tr = b.reshape("tr", te, [size.timesteps, 1, d]);
+    let modulation = b.weight("head.modulation");
+    let hm = b.add("hm", tr, modulation);
+    let shift = b.index("hs", hm, 1, 0);
+    let scale = b.index("hc", hm, 1, 1);
+    let hn = b.op("hn", Op::LayerNorm { eps: config.eps }, &[xh], None);
+    let hx = b.op("hx", Op::Modulate, &[hn, shift, scale, sh], None);
+    let ho = b.linear("ho", hx, "head.head.weight", Some("head.head.bias"), DType::F32);
+    let grid = [size.frames, rows, cols];
+    let v = b.op("v", Op::Unpatchify { patch, grid }, &[ho], None);
+    let main = b.finish(&[v]);
+    debug_assert_eq!(head_dim * heads, d);
+    module.add(main);
+    module
+}
+
+/// One transformer block over a residual stream `x: f32[N,D]` (`dit.md` §3.4).
+fn block(
+    module: &Module,
+    config: &DitConfig,
+    size: &DitSize,
+    precision: Precision,
+) -> anyid_ir::Func {
+    let d = config.dim() as usize;
+    let heads = config.heads as usize;
+    let head_dim = config.head_dim as usize;
+    let tokens = size.tokens(config);
+    let act = precision.activation();
+    let eps = config.eps;
+    let scale = 1.0 / (head_dim as f64).sqrt();
+    let mut b = FuncBuilder::new(module, "block").indexed(&["l"], "blocks.{l}");
+    let x = b.param("x", TensorType::new(DType::F32, [tokens, d]));
+    let e = b.param("e", TensorType::new(DType::F32, [size.timesteps, 6, d]));
+    let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
+    let rope = b.param("rope", TensorType::new(DType::F32, [tokens, head_dim / 2, 2]));
+    let ctx = b.param("ctx", TensorType::new(act, [size.text_tokens, d]));
+
+    let modulation = b.weight("modulation");
+    let md = b.add("mod", e, modulation);
+    let [sh1, sc1, ga1, sh2, sc2, ga2] = std::array::from_fn(|slot| {
+        let name = ["sh1", "sc1", "ga1", "sh2", "sc2", "ga2"][slot];
+        b.index(name, md, 1, slot)
+    });
+    let activation = Some(TensorType::new(act, []));
+
+    let n1 = b.op("n1", Op::LayerNorm { eps }, &[x], None);
+    let h1 = b.op("h1", Op::Modulate, &[n1, sh1, sc1, seg], activation.clone());
+    let q0 = b.linear("q0", h1, "self_attn.q.weight", Some("self_attn.q.bias"), act);
+    let k0 = b.linear("k0", h1, "self_attn.k.weight", Some("self_attn.k.bias"), act);
+    let v = b.linear("v", h1, "self_attn.v.weight", Some("self_attn.v.bias"), act);
+    let gain = b.weight("self_attn.norm_q.weight");
+    let norm = Op::RmsNorm { eps, clamp: false };
+    let q1 = b.op("q1", norm.clone(), &[q0, gain], None);
+    let gain = b.weight("self_attn.norm_k.weight");
+    let k1 = b.op("k1", norm.clone(), &[k0, gain], None);
+    let q = b.op("q", Op::Rope { heads }, &[q1, rope], None);
+    let k = b.op("k", Op::Rope { heads }, &[k1, rope], None);
+    let a = b.op("a", Op::Attention { heads, scale }, &[q, k, v], None);
+    let o = b.linear("o", a, "self_attn.o.weight", Some("self_attn.o.bias"), DType::F32);
+    let x1 = b.op("x1", Op::GateAdd, &[x, o, ga1, seg], None);
+
+    let n3 = if config.cross_attn_norm {
+        let (weight, bias) = (b.weight("norm3.weight"), b.weight("norm3.bias"));
+        b.op("n3", Op::LayerNorm { eps }, &[x1, weight, bias], activation.clone())
+    } else {
+        b.cast("n3", x1, act)
+    };
+    let cq0 = b.linear("cq0", n3, "cross_attn.q.weight", Some("cross_attn.q.bias"), act);
+    let gain = b.weight("cross_attn.norm_q.weight");
+    let cq = b.op("cq", norm.clone(), &[cq0, gain], None);
+    let ck0 = b.linear("ck0", ctx, "cross_attn.k.weight", Some("cross_attn.k.bias"), act);
+    let gain = b.weight("cross_attn.norm_k.weight");
+    let ck = b.op("ck", norm, &[ck0, gain], None);
+    let cv = b.linear("cv", ctx, "cross_attn.v.weight", Some("cross_attn.v.bias"), act);
+    let ca = b.op("ca", Op::Attention { heads, scale }, &[cq, ck, cv], None);
+    let co = b.linear("co", ca, "cross_attn.o.weight", Some("cross_attn.o.bias"), DType::F32);
+    let x2 = b.add("x2", x1, co);
+
+    let n2 = b.op("n2", Op::LayerNorm { eps }, &[x2], None);
+    let h2 = b.op("h2", Op::Modulate, &[n2, sh2, sc2, seg], activation);
+    let f0 = b.linear("f0", h2, "ffn.0.weight", Some("ffn.0.bias"), act);
+    let f1 = b.op("f1", Op::Gelu, &[f0], None);
+    let f2 = b.linear("f2", f1, "ffn.2.weight", Some("ffn.2.bias"), DType::F32);
+    let x3 = b.op("x3", Op::GateAdd, &[x2, f2, ga2, seg], None);
+    b.finish(&[x3])
+}

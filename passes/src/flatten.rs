@@ -1,0 +1,250 @@
+//! Inlines every call and unrolls every repeat.
+//!
+//! A whole denoising step of the 5B model is about 1,400 steps, so the straight-line form costs
+//! nothing and lets every later pass be a loop over a list. Weight paths become absolute names.
+
+use crate::CompileError;
+use crate::program::{Origin, Program, ValueIndex};
+use anyid_ir::plan::WeightRef;
+use anyid_ir::weights::{bind_path, join_path};
+use anyid_ir::{BlockId, Entity, Func, IndexArg, Module, NodeId, Op};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// Most steps a program may unroll to; a guard against absurd repeats in source text.
+const MOST_STEPS: usize = 1 << 20;
+/// Deepest nesting of calls and repeats.
+const MOST_DEPTH: usize = 64;
+
+struct Flattener<'m> {
+    module: &'m Module,
+    program: Program,
+    weights: HashMap<String, ValueIndex>,
+}
+
+struct Frame<'f> {
+    func: &'f Func,
+    /// Values of this activation by id; unset until defined.
+    env: Vec<Option<ValueIndex>>,
+    indices: Vec<(String, u32)>,
+    /// The function's scope with its indices bound.
+    scope: String,
+    /// Prefix of the labels.
+    label: String,
+}
+
+/// The straight-line program of `func`.
+pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
+    let main = module.func(func).ok_or_else(|| CompileError {
+        code: "E0501",
+        message: format!("there is no function @{func} in module @{}", module.name),
+    })?;
+    let mut flattener = Flattener { module, program: Program::default(), weights: HashMap::new() };
+    let mut arguments = Vec::new();
+    for (index, (name, ty)) in main.param_types().enumerate() {
+        let value = flattener.program.value(ty.clone(), Origin::Input(index as u32));
+        flattener.program.inputs.push((name.to_owned(), value));
+        arguments.push(value);
+    }
+    let results = flattener.call(main, &arguments, &[], String::new(), 0)?;
+    flattener.program.outputs = main.result_names().into_iter().zip(results).collect();
+    Ok(flattener.program)
+}
+
+impl<'m> Flattener<'m> {
+    fn call(
+        &mut self,
+        func: &'m Func,
+        arguments: &[ValueIndex],
+        indices: &[u32],
+        label: String,
+        depth: usize,
+    ) -> Result<Vec<ValueIndex>, CompileError> {
+        if depth > MOST_DEPTH {
+            return Err(too_large("calls and repeats nest too deeply"));
+        }
+        let indices: Vec<(String, u32)> =
+            func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
+        let scope = bind(&func.scope, &indices)?;
+        let mut frame = Frame { func, env: vec![None; func.values.len()], indices, scope, label };
+        if !frame.scope.is_empty() {
+            frame.label.clone_from(&frame.scope);
+        }
+        for (param, value) in func.params().iter().zip(arguments) {
+            frame.env[param.index()] = Some(*value);
+        }
+        self.block(&mut frame, func.entry, depth)
+    }
+
+    /// Runs a block and returns the operands of its terminator.
+    fn block(
+        &mut self,
+        frame: &mut Frame<'m>,
+        block: BlockId,
+        depth: usize,
+    ) -> Result<Vec<ValueIndex>, CompileError> {
+        let func = frame.func;
+        for &id in &func.blocks[block].nodes {
+            let node = &func.nodes[id];
+            let operands: SmallVec<[ValueIndex; 4]> = node
+                .operands
+                .iter()
+                .map(|v| frame.env[v.index()].expect("verified: defined before use"))
+                .collect();
+            match &node.op {
+                Op::Return | Op::Yield => return Ok(operands.to_vec()),
+                Op::Weight { path } => {
+                    let path = bind(path, &frame.indices)?;
+                    let name = join_path(&frame.scope, &path);
+                    let value = self.weight(name, func, id);
+                    frame.env[node.results[0].index()] = Some(value);
+                }
+                Op::Call { func: callee, index } => {
+                    let callee = self.module.func(callee).expect("verified: the callee exists");
+                    let indices: Option<Vec<u32>> =
+                        index.iter().map(|arg| index_value(arg, &frame.indices)).collect();
+                    let indices = indices.expect("verified: index arguments are bound");
+                    let label = join_label(&frame.label, &callee.name);
+                    let results = self.call(callee, &operands, &indices, label, depth + 1)?;
+                    for (value, result) in node.results.iter().zip(results) {
+                        frame.env[value.index()] = Some(result);
+                    }
+                }
+                Op::Repeat { index, lo, hi, carries } => {
+                    let body = node.body.expect("verified: a repeat has a body");
+                    self.repeat(frame, id, body, index, *lo..*hi, *carries, &operands, depth)?;
+                }
+                op => {
+                    let result = node.results[0];
+                    let ty = func.ty(result).clone();
+                    let value = match (op, operands.first()) {
+                        // A weight in another shape is still that weight.
+                        (Op::Reshape, Some(x)) if self.is_weight(*x) => {
+                            let origin = self.program.values[*x as usize].origin;
+                            self.program.value(ty, origin)
+                        }
+                        _ => {
+                            let label = format!("{}/{}", frame.label, func.values[result].name);
+                            let label = label.trim_start_matches('/').to_owned();
+                            self.program.step(op.clone(), operands, ty, label)
+                        }
+                    };
+                    if self.program.steps.len() > MOST_STEPS {
+                        return Err(too_large("the function unrolls to more than 2^20 steps"));
+                    }
+                    frame.env[result.index()] = Some(value);
+                }
+            }
+        }
+        unreachable!("verified: a block ends in return or yield")
+    }
+
+    fn is_weight(&self, value: ValueIndex) -> bool {
+        matches!(self.program.values[value as usize].origin, Origin::Weight(_))
+    }
+
+    fn weight(&mut self, name: String, func: &Func, node: NodeId) -> ValueIndex {
+        if let Some(value) = self.weights.get(&name) {
+            return *value;
+        }
+        let ty = func.ty(func.nodes[node].results[0]).clone();
+        let index = self.program.weights.len() as u32;
+        self.program.weights.push(WeightRef { name: name.clone(), ty: ty.clone() });
+        let value = self.program.value(ty, Origin::Weight(index));
+        self.weights.insert(name, value);
+        value
+    }
+
+    fn repeat(
+        &mut self,
+        frame: &mut Frame<'m>,
+        node: NodeId,
+        body: BlockId,
+        index: &str,
+        range: std::ops::Range<u32>,
+        carries: usize,
+        operands: &[ValueIndex],
+        depth: usize,
+    ) -> Result<(), CompileError> {
+        let func = frame.func;
+        let (inits, stacks) = operands.split_at(carries);
+        let params = &func.blocks[body].params;
+        let results = &func.nodes[node].results;
+        let mut current = inits.to_vec();
+        let collected = results.len() - carries;
+        let mut stacked: Vec<Vec<ValueIndex>> = vec![Vec::new(); collected];
+        let label = frame.label.clone();
+        for (slot, i) in range.clone().enumerate() {
+            frame.indices.push((index.to_owned(), i));
+            frame.label = join_label(&label, &format!("{index}.{i}"));
+            for (param, value) in params.iter().zip(&current) {
+                frame.env[param.index()] = Some(*value);
+            }
+            for (param, stack) in params[carries..].iter().zip(stacks) {
+                let ty = func.ty(*param).clone();
+                let at = Op::Index { axis: 0, at: slot };
+                let name = format!("{}/{}", frame.label, func.values[*param].name);
+                let value = self.program.step(at, smallvec::smallvec![*stack], ty, name);
+                frame.env[param.index()] = Some(value);
+            }
+            if depth > MOST_DEPTH {
+                return Err(too_large("calls and repeats nest too deeply"));
+            }
+            let yielded = self.block(frame, body, depth + 1)?;
+            current = yielded[..carries].to_vec();
+            for (stack, value) in stacked.iter_mut().zip(&yielded[carries..]) {
+                stack.push(*value);
+            }
+            frame.indices.pop();
+        }
+        frame.label = label;
+        for (result, value) in results.iter().zip(&current) {
+            frame.env[result.index()] = Some(*value);
+        }
+        for (result, slots) in results[carries..].iter().zip(stacked) {
+            let ty = func.ty(*result).clone();
+            let name = format!("{}/{}", frame.label, func.values[*result].name);
+            let rows: SmallVec<[ValueIndex; 4]> = slots
+                .iter()
+                .map(|value| {
+                    let mut row = self.program.ty(*value).clone();
+                    row.shape.insert(0, 1);
+                    self.program.step(Op::Reshape, smallvec::smallvec![*value], row, name.clone())
+                })
+                .collect();
+            let value = if rows.is_empty() {
+                self.program.step(Op::Const { values: vec![0.0] }, rows, ty, name)
+            } else {
+                self.program.step(Op::Concat { axis: 0 }, rows, ty, name)
+            };
+            frame.env[result.index()] = Some(value);
+        }
+        Ok(())
+    }
+}
+
+fn index_value(arg: &IndexArg, indices: &[(String, u32)]) -> Option<u32> {
+    match arg {
+        IndexArg::Int(value) => Some(*value),
+        IndexArg::Name(name) => lookup(indices, name),
+    }
+}
+
+fn lookup(indices: &[(String, u32)], name: &str) -> Option<u32> {
+    indices.iter().rev().find(|(n, _)| n == name).map(|(_, value)| *value)
+}
+
+fn bind(path: &str, indices: &[(String, u32)]) -> Result<String, CompileError> {
+    bind_path(path, |name| lookup(indices, name)).ok_or_else(|| CompileError {
+        code: "E0501",
+        message: format!("the weight path \"{path}\" names an index that is not bound"),
+    })
+}
+
+fn join_label(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+fn too_large(message: &str) -> CompileError {
+    CompileError { code: "E0502", message: message.to_owned() }
+}

@@ -1,0 +1,78 @@
+//! Classifier-free guidance: v = v_u + g·(v_c − v_u) (sampling specification, section 7).
+//!
+//! The two velocities are two evaluations of the network at the same latent and timestep. Which
+//! prompt and references the unconditional one gets is the caller's business.
+
+use crate::error::{Error, Result};
+
+/// Checks a guidance scale: a finite number from 0 to 100.
+///
+/// # Errors
+/// E0928 for anything else.
+pub fn check_scale(scale: f64) -> Result<()> {
+    if (0.0..=100.0).contains(&scale) {
+        return Ok(());
+    }
+    Err(Error::input("E0928", format!("guidance scale {scale} is not a number from 0 to 100"))
+        .at("guidance")
+        .help("5 is the usual value; 1 turns guidance off"))
+}
+
+/// Whether the unconditional evaluation is needed at all: not at scale 1, where the mix is the
+/// conditional velocity.
+pub fn needs_unconditional(scale: f32) -> bool {
+    scale != 1.0
+}
+
+/// Writes v_uncond + scale·(v_cond − v_uncond) to `out`, element by element in f32.
+///
+/// # Errors
+/// E0926 (internal) when the three lengths differ.
+pub fn mix(v_cond: &[f32], v_uncond: &[f32], scale: f32, out: &mut [f32]) -> Result<()> {
+    if v_cond.len() != v_uncond.len() || v_cond.len() != out.len() {
+        return Err(Error::internal(
+            "E0926",
+            format!(
+                "guidance got {} conditional and {} unconditional values for an output of {}",
+                v_cond.len(),
+                v_uncond.len(),
+                out.len()
+            ),
+        )
+        .at("guidance mix")
+        .help("both branches must be evaluated on the same target"));
+    }
+    for ((out, cond), uncond) in out.iter_mut().zip(v_cond).zip(v_uncond) {
+        *out = uncond + scale * (cond - uncond);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixes_linearly() {
+        let mut out = [0.0; 3];
+        mix(&[1.0, 2.0, -1.0], &[0.0, 2.0, 1.0], 5.0, &mut out).unwrap();
+        assert_eq!(out, [5.0, 2.0, -9.0]);
+        mix(&[1.0, 2.0, -1.0], &[0.0, 2.0, 1.0], 0.0, &mut out).unwrap();
+        assert_eq!(out, [0.0, 2.0, 1.0]);
+        assert!(!needs_unconditional(1.0) && needs_unconditional(5.0));
+    }
+
+    #[test]
+    fn refuses_bad_scales_and_lengths() {
+        for scale in [f64::NAN, f64::INFINITY, -1.0, 100.5] {
+            assert_eq!(check_scale(scale).unwrap_err().code(), "E0928");
+        }
+        for scale in [0.0, 1.0, 5.0, 100.0] {
+            check_scale(scale).unwrap();
+        }
+        let mut out = [7.0; 2];
+        assert_eq!(mix(&[1.0], &[1.0, 2.0], 5.0, &mut out).unwrap_err().code(), "E0926");
+        assert_eq!(mix(&[1.0; 3], &[1.0; 3], 5.0, &mut out).unwrap_err().code(), "E0926");
+        assert_eq!(out, [7.0; 2]);
+    }
+}
