@@ -39,12 +39,11 @@ impl DitSize {
 
 /// The weight manifest in original Wan names; `precision` decides the element types.
 pub fn manifest(config: &DitConfig, precision: Precision) -> Manifest {
-    let d = config.dim() as usize;
-    let [heads_out, channels] = [config.out_channels as usize, config.in_channels as usize];
+    let d = config.width();
+    let [heads_out, channels] = [config.out_channels, config.in_channels];
     let patch: [usize; 3] = config.patch.map(|p| p as usize);
     let volume: usize = patch.iter().product();
-    let (text, freq, ffn) =
-        (config.text_dim as usize, config.freq_dim as usize, config.ffn_dim as usize);
+    let (text, freq, ffn) = (config.text_dim, config.freq_dim, config.ffn_dim);
     let layers = config.layers;
     let mut manifest = Manifest::new("dit");
     let mut add = |template: String, dtype: DType, shape: &[usize]| {
@@ -88,16 +87,16 @@ pub fn manifest(config: &DitConfig, precision: Precision) -> Manifest {
 /// 0..1000 scale, the segment of each token, the text context padded with zero rows. The result is
 /// the velocity ε − x₀ of the target. Without references there is no `%ref`.
 pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
-    let d = config.dim() as usize;
-    let heads = config.heads as usize;
-    let head_dim = config.head_dim as usize;
+    let d = config.width();
+    let heads = config.heads;
+    let head_dim = config.head_dim;
     let patch: [usize; 3] = config.patch.map(|p| p as usize);
     let (rows, cols) = (size.height / patch[1], size.width / patch[2]);
     let tokens = size.tokens(config);
     let reference_tokens = size.reference_frames * size.tokens_per_frame(config);
     let target_tokens = tokens - reference_tokens;
-    let channels = config.in_channels as usize;
-    let text = config.text_dim as usize;
+    let channels = config.in_channels;
+    let text = config.text_dim;
     let act = precision.activation();
     let f32 = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
 
@@ -122,9 +121,8 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
 
     let mut b = FuncBuilder::new(&module, "dit");
     let volume: usize = patch.iter().product();
-    let reference = (size.reference_frames > 0).then(|| {
-        b.param("ref", f32(&[channels, size.reference_frames, size.height, size.width]))
-    });
+    let reference = (size.reference_frames > 0)
+        .then(|| b.param("ref", f32(&[channels, size.reference_frames, size.height, size.width])));
     let lat = b.param("lat", f32(&[channels, size.frames, size.height, size.width]));
     let t = b.param("t", f32(&[size.timesteps]));
     let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
@@ -151,7 +149,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
     let c1 = b.op("c1", Op::Gelu, &[c0], None);
     let ctx = b.linear("ctx", c1, "text_embedding.2.weight", Some("text_embedding.2.bias"), act);
 
-    let freq = config.freq_dim as usize;
+    let freq = config.freq_dim;
     let s = b.op("s", Op::TimestepEmbedding { dim: freq }, &[t], None);
     let (w, bias) = ("time_embedding.0.weight", "time_embedding.0.bias");
     let t0 = b.linear("t0", s, w, Some(bias), DType::F32);
@@ -168,7 +166,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
     let table = Op::RopeTable { rows, cols, head_dim, theta: config.rope_theta };
     let rope = b.op("rope", table, &[positions], None);
 
-    let xn = b.repeat("xn", "l", 0..config.layers, &[("x", x0)], &[], |b, carry, _| {
+    let xn = b.repeat("xn", "l", 0..config.layers as u32, &[("x", x0)], &[], |b, carry, _| {
         let index = [IndexArg::Name("l".into())];
         (b.call("y", "block", &index, &[carry[0], e, seg, rope, ctx]), Vec::new())
     })[0];
@@ -198,9 +196,9 @@ fn block(
     size: &DitSize,
     precision: Precision,
 ) -> anyid_ir::Func {
-    let d = config.dim() as usize;
-    let heads = config.heads as usize;
-    let head_dim = config.head_dim as usize;
+    let d = config.width();
+    let heads = config.heads;
+    let head_dim = config.head_dim;
     let tokens = size.tokens(config);
     let act = precision.activation();
     let eps = config.eps;

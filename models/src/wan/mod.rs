@@ -36,3 +36,44 @@ impl Precision {
         }
     }
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn shapes() {
+        let c = config::DitConfig::ti2v_5b();
+        let m = dit::dit(
+            &c,
+            &dit::DitSize {
+                reference_frames: 1,
+                frames: 31,
+                height: 44,
+                width: 80,
+                text_tokens: 512,
+                timesteps: 2,
+            },
+            Precision::Bf16,
+        );
+        assert_eq!(m.weights.len(), 825);
+        let total: usize = m.weights.tensors().map(|(_, t)| t.elements()).sum();
+        assert_eq!(total, 4_999_787_712);
+        let t = text::text(&config::TextConfig::ti2v_5b(), 20, Precision::Bf16);
+        assert_eq!(t.weights.len(), 242);
+        let v = config::VaeConfig::ti2v_5b();
+        for c in [config::VaeConfig::micro(), v] {
+            let s = vae::VaeSize { height: 64, width: 96, chunk: 1 };
+            let e = vae::whole_clip(&c, &s, vae::Half::Encoder, vae::encoder(&c, &s), 9);
+            let d = vae::whole_clip(&c, &s, vae::Half::Decoder, vae::decoder(&c, &s, false), 9);
+            assert_eq!(e.weights.len() + d.weights.len(), names::vae_tensors(&c).len());
+            println!(
+                "{:?}",
+                e.main().unwrap().results.iter().map(|t| t.to_string()).collect::<Vec<_>>()
+            );
+            println!(
+                "{:?}",
+                d.main().unwrap().results.iter().map(|t| t.to_string()).collect::<Vec<_>>()
+            );
+            println!("{} states", d.func("first").unwrap().results.len());
+        }
+    }
+}

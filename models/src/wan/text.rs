@@ -11,9 +11,9 @@ use anyid_ir::{
 
 /// The weight manifest in original Wan names.
 pub fn manifest(config: &TextConfig, precision: Precision) -> Manifest {
-    let d = config.d_model as usize;
-    let inner = (config.heads * config.d_kv) as usize;
-    let ffn = config.d_ff as usize;
+    let d = config.d_model;
+    let inner = config.heads * config.d_kv;
+    let ffn = config.d_ff;
     let layers = config.layers;
     let (act, f32) = (precision.activation(), DType::F32);
     let mut manifest = Manifest::new("text");
@@ -22,12 +22,12 @@ pub fn manifest(config: &TextConfig, precision: Precision) -> Manifest {
         let ty = TensorType::new(dtype, shape.iter().copied());
         manifest.add(&template, ty).expect("templates of the model are well-formed");
     };
-    add("token_embedding.weight", act, &[config.vocab_size as usize, d]);
+    add("token_embedding.weight", act, &[config.vocab_size, d]);
     add("blocks.{l}.norm1.weight", f32, &[d]);
     add("blocks.{l}.attn.{q,k,v}.weight", act, &[inner, d]);
     add("blocks.{l}.attn.o.weight", act, &[d, inner]);
-    let heads = config.heads as usize;
-    add("blocks.{l}.pos_embedding.embedding.weight", f32, &[config.buckets as usize, heads]);
+    let heads = config.heads;
+    add("blocks.{l}.pos_embedding.embedding.weight", f32, &[config.buckets, heads]);
     add("blocks.{l}.norm2.weight", f32, &[d]);
     add("blocks.{l}.ffn.gate.0.weight", act, &[ffn, d]);
     add("blocks.{l}.ffn.fc1.weight", act, &[ffn, d]);
@@ -38,7 +38,7 @@ pub fn manifest(config: &TextConfig, precision: Precision) -> Manifest {
 
 /// `@text(%ids: i32[n]) -> f32[n, d_model]`: last hidden state of `tokens` real tokens.
 pub fn text(config: &TextConfig, tokens: usize, precision: Precision) -> Module {
-    let d = config.d_model as usize;
+    let d = config.d_model;
     let act = precision.activation();
     let mut module = Module {
         name: "umt5_encoder".into(),
@@ -63,13 +63,10 @@ pub fn text(config: &TextConfig, tokens: usize, precision: Precision) -> Module 
     let counted = b.iota("counted", 0, TensorType::new(DType::I32, [offsets]));
     let middle = b.scalar("middle", DType::I32, (tokens - 1) as f64);
     let delta = b.binary("delta", BinaryFn::Sub, counted, middle);
-    let rule = Op::RelativeBucket {
-        buckets: config.buckets as usize,
-        max_distance: config.max_distance as usize,
-    };
+    let rule = Op::RelativeBucket { buckets: config.buckets, max_distance: config.max_distance };
     let bucket = b.op("bucket", rule, &[delta], None);
 
-    let xn = b.repeat("xn", "l", 0..config.layers, &[("x", x0)], &[], |b, carry, _| {
+    let xn = b.repeat("xn", "l", 0..config.layers as u32, &[("x", x0)], &[], |b, carry, _| {
         let index = [IndexArg::Name("l".into())];
         (b.call("y", "block", &index, &[carry[0], bucket]), Vec::new())
     })[0];
@@ -89,8 +86,8 @@ fn block(
     tokens: usize,
     precision: Precision,
 ) -> anyid_ir::Func {
-    let d = config.d_model as usize;
-    let heads = config.heads as usize;
+    let d = config.d_model;
+    let heads = config.heads;
     let act = precision.activation();
     let norm = Op::RmsNorm { eps: config.eps, clamp: false };
     let activation = Some(TensorType::new(act, []));

@@ -73,9 +73,15 @@ pub fn decoder(config: &VaeConfig, size: &VaeSize, normalised: bool) -> Module {
 ///
 /// `@encode(%video: f32[3,T,H,W]) -> moments, mean, latent`; `@decode(%z: f32[z,1+k,h,w]) ->
 /// video`. Every later chunk has `size.chunk` latent frames, which must divide k.
-pub fn whole_clip(config: &VaeConfig, size: &VaeSize, half: Half, mut module: Module, frames: usize) -> Module {
+pub fn whole_clip(
+    config: &VaeConfig,
+    size: &VaeSize,
+    half: Half,
+    mut module: Module,
+    frames: usize,
+) -> Module {
     let chunks = (frames - 1) / 4 / size.chunk;
-    let z = config.z_dim as usize;
+    let z = config.z_dim;
     let main = match half {
         Half::Encoder => {
             let mut b = FuncBuilder::new(&module, "encode");
@@ -143,7 +149,7 @@ fn halves(config: &VaeConfig, size: &VaeSize, half: Half, normalised: bool) -> M
             dim("H", size.height),
             dim("W", size.width),
             dim("m", size.chunk),
-            dim("Z", config.z_dim as usize),
+            dim("Z", config.z_dim),
         ],
         weights: manifest(config, half),
         funcs: Vec::new(),
@@ -174,7 +180,7 @@ fn chunk(
             b.param("video", TensorType::new(DType::F32, [3, frames, size.height, size.width]))
         }
         Half::Decoder => {
-            let shape = [config.z_dim as usize, frames, size.height / 16, size.width / 16];
+            let shape = [config.z_dim, frames, size.height / 16, size.width / 16];
             b.param("z", TensorType::new(DType::F32, shape))
         }
     };
@@ -222,8 +228,16 @@ impl Coder<'_> {
     }
 
     /// A convolution with weights `path.weight` and `path.bias`.
-    fn conv(&mut self, name: &str, x: ValueId, path: &str, stride: [usize; 3], pad: [[usize; 2]; 3]) -> ValueId {
-        let (w, bias) = (self.b.weight(&format!("{path}.weight")), self.b.weight(&format!("{path}.bias")));
+    fn conv(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        path: &str,
+        stride: [usize; 3],
+        pad: [[usize; 2]; 3],
+    ) -> ValueId {
+        let (w, bias) =
+            (self.b.weight(&format!("{path}.weight")), self.b.weight(&format!("{path}.bias")));
         self.b.op(name, Op::Conv { stride, pad }, &[x, w, bias], None)
     }
 
@@ -315,7 +329,7 @@ impl Coder<'_> {
 
     /// `[3,T,H,W]` to `[T,H/p,W/p,3p²]`; channel = (colour, column offset, row offset).
     fn patchify(&mut self, video: ValueId) -> ValueId {
-        let p = self.config.patch_size as usize;
+        let p = self.config.patch_size;
         let shape = self.b.shape(video);
         let (c, t, h, w) = (shape[0], shape[1], shape[2] / p, shape[3] / p);
         let split = self.b.reshape("split", video, [c, t, h, p, w, p]);
@@ -325,7 +339,7 @@ impl Coder<'_> {
 
     /// The inverse of [`Self::patchify`].
     fn unpatchify(&mut self, x: ValueId) -> ValueId {
-        let p = self.config.patch_size as usize;
+        let p = self.config.patch_size;
         let shape = self.b.shape(x);
         let (t, h, w, c) = (shape[0], shape[1], shape[2], shape[3] / (p * p));
         let split = self.b.reshape("split", x, [t, h, w, c, p, p]);
@@ -364,7 +378,11 @@ impl Coder<'_> {
         let moved = self.b.permute("moved", split, &[0, 4, 1, 5, 2, 6, 3]);
         let frames = s[0] * ft;
         let y = self.b.reshape("shortcut", moved, [frames, s[1] * fs, s[2] * fs, out]);
-        if self.first() && ft > 1 { self.b.slice("shortcut", y, 0, ft - 1, frames - (ft - 1)) } else { y }
+        if self.first() && ft > 1 {
+            self.b.slice("shortcut", y, 0, ft - 1, frames - (ft - 1))
+        } else {
+            y
+        }
     }
 
     /// Strided spatial convolution, then the strided temporal one where the level has it.
@@ -384,7 +402,8 @@ impl Coder<'_> {
             }
             Some(past) => {
                 let joined = self.b.concat("joined", &[past, x], 0);
-                let y = self.conv("time", joined, &format!("{path}.time_conv"), [2, 1, 1], [[0, 0]; 3]);
+                let y =
+                    self.conv("time", joined, &format!("{path}.time_conv"), [2, 1, 1], [[0, 0]; 3]);
                 let state = self.b.slice("state", x, 0, frames - 1, 1);
                 self.keep(state);
                 y
@@ -408,7 +427,13 @@ impl Coder<'_> {
                     let joined = self.b.concat("joined", &[past, x], 0);
                     let state = self.b.slice("state", joined, 0, s[0], 2);
                     self.keep(state);
-                    let y = self.conv("time", joined, &format!("{path}.time_conv"), [1; 3], [[0, 0]; 3]);
+                    let y = self.conv(
+                        "time",
+                        joined,
+                        &format!("{path}.time_conv"),
+                        [1; 3],
+                        [[0, 0]; 3],
+                    );
                     let split = self.b.reshape("split", y, [s[0], s[1], s[2], 2, s[3]]);
                     let moved = self.b.permute("moved", split, &[0, 3, 1, 2, 4]);
                     x = self.b.reshape("doubled", moved, [2 * s[0], s[1], s[2], s[3]]);
@@ -421,7 +446,7 @@ impl Coder<'_> {
     }
 
     fn statistics(&mut self, inverse: bool) -> [ValueId; 2] {
-        let z = self.config.z_dim as usize;
+        let z = self.config.z_dim;
         let ty = TensorType::new(DType::F32, [z, 1, 1, 1]);
         let mean: Vec<f64> = self.config.latents_mean.iter().map(|v| f64::from(*v)).collect();
         // The reference multiplies by the reciprocal, rounded to f32 (`vae.md` §6).
@@ -436,7 +461,7 @@ impl Coder<'_> {
         let mut x = self.causal("conv_in", pixels, "encoder.conv1");
         let levels = config.dim_mult.len();
         for level in 0..levels {
-            let out = (config.base_dim * config.dim_mult[level]) as usize;
+            let out = config.base_dim * config.dim_mult[level];
             let path = format!("encoder.downsamples.{level}.downsamples");
             let input = x;
             for block in 0..config.num_res_blocks {
@@ -456,7 +481,7 @@ impl Coder<'_> {
         }
         x = self.middle(x, "encoder.middle");
         x = self.head(x, "encoder.head");
-        let z = config.z_dim as usize;
+        let z = config.z_dim;
         let quantised = self.plain("quant", x, "conv1", 0);
         let moments = self.b.permute("moments", quantised, &[3, 0, 1, 2]);
         let mean = self.b.slice("mean", moments, 0, 0, z);
@@ -481,7 +506,7 @@ impl Coder<'_> {
         let levels = config.dim_mult.len();
         let blocks = config.num_res_blocks + 1;
         for level in 0..levels {
-            let out = (config.decoder_base_dim * config.dim_mult[levels - 1 - level]) as usize;
+            let out = config.decoder_base_dim * config.dim_mult[levels - 1 - level];
             let path = format!("decoder.upsamples.{level}.upsamples");
             let input = x;
             for block in 0..blocks {

@@ -119,7 +119,8 @@ impl FromStr for ScheduleKind {
 /// One run of a solver over one latent.
 ///
 /// A solver is made for a fixed schedule and a fixed number of elements. Steps come in order,
-/// `index` 0, 1, … N−1; each gets the network's velocity at (x, σ_index) and leaves x at σ_{index+1}.
+/// `index` 0, 1, … N−1; each gets the network's velocity at (x, σ_index) and leaves x at
+/// σ_{index+1}.
 pub trait Solver: Send {
     /// Carries `x` from σ_index to σ_{index+1}, given `velocity` at (x, σ_index).
     ///
@@ -150,7 +151,7 @@ pub fn solver(kind: SolverKind, schedule: &Schedule, elements: usize) -> Result<
 
 /// The index of the first NaN or infinity, if there is one.
 pub fn first_non_finite(values: &[f32]) -> Option<usize> {
-    // A block without early exit vectorises; only a block with a hit is searched element by element.
+    // A block without early exit vectorises; only a block with a hit is searched value by value.
     const BLOCK: usize = 1024;
     for (block, chunk) in values.chunks(BLOCK).enumerate() {
         let hit = chunk.iter().fold(false, |hit, value| hit | !value.is_finite());

@@ -1,8 +1,8 @@
 //! Counter-based normal noise: element `i` of a stream depends on (seed, stream, i) alone.
 //!
 //! Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) makes four
-//! 32-bit words from a counter and a key; Box–Muller turns word pairs into normals. Any range can be
-//! made by itself, in any order, on any number of threads, with the same result.
+//! 32-bit words from a counter and a key; Box–Muller turns word pairs into normals. Any range can
+//! be made by itself, in any order, on any number of threads, with the same result.
 //!
 //! The layout is fixed and part of every recipe: key = (seed low, seed high), counter =
 //! (block low, block high, stream, 0), block = i / 4; words 0, 1 give elements 0 (cosine) and 1

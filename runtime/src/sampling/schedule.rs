@@ -261,8 +261,9 @@ impl SchedulerSettings {
     /// Reads the content of a diffusers `scheduler_config.json`: `UniPCMultistepScheduler` with
     /// flow sigmas, or `FlowMatchEulerDiscreteScheduler`.
     ///
-    /// A missing `flow_shift` or `shift` means 5 and a warning; unknown keys are warnings. The Euler
-    /// class gets schedule D, because the class itself applies its shift twice; a warning says so.
+    /// A missing `flow_shift` or `shift` means 5 and a warning; unknown keys are warnings. The
+    /// Euler class gets schedule D, because in diffusers it applies its shift twice; a warning
+    /// says so.
     ///
     /// # Errors
     /// E0930 for content that is no object, lacks `_class_name` or has a value of the wrong type,
@@ -295,7 +296,8 @@ impl SchedulerSettings {
                 .at("scheduler_config.json: _class_name")
                 .help(
                     "supported are UniPCMultistepScheduler (with flow sigmas) and \
-                     FlowMatchEulerDiscreteScheduler; or choose solver, schedule and shift yourself",
+                     FlowMatchEulerDiscreteScheduler; or choose solver, schedule and shift \
+                     yourself",
                 ));
             }
         };
@@ -510,7 +512,7 @@ mod tests {
         assert_eq!(c.timesteps, [1000.0, 952.0, 882.0, 769.0, 555.0]);
         let d = Schedule::new(ScheduleKind::Wan, SolverKind::Euler, 5, 5.0).unwrap();
         assert_eq!(c.sigmas, d.sigmas);
-        assert!((d.timesteps[1] - 952.38095).abs() < 1e-3);
+        assert!((d.timesteps[1] - 952.381).abs() < 1e-3);
         let over = Schedule::new(ScheduleKind::Diffusers, SolverKind::Euler, 5, 5.0).unwrap();
         assert_eq!(over, d);
         let e = Schedule::new(ScheduleKind::DiffusersEuler, SolverKind::Euler, 8, 5.0).unwrap();

@@ -1,0 +1,213 @@
+//! Rearrangement of elements: every view and movement op is one or more strided copies.
+
+use super::threads::Pool;
+use anyid_ir::{Op, TensorType};
+use smallvec::SmallVec;
+
+type Sizes = SmallVec<[usize; 8]>;
+
+/// A strided copy of `shape` elements of `element` bytes. Strides and offsets count elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    shape: Sizes,
+    from_strides: Sizes,
+    to_strides: Sizes,
+    from: usize,
+    to: usize,
+    element: usize,
+}
+
+/// Bytes one task copies at least; smaller moves run on the calling thread's first task.
+const TASK_BYTES: usize = 256 * 1024;
+
+impl Move {
+    fn new(shape: &[usize], from_strides: &[usize], to_strides: &[usize], element: usize) -> Self {
+        let mut out = Self {
+            shape: Sizes::new(),
+            from_strides: Sizes::new(),
+            to_strides: Sizes::new(),
+            from: 0,
+            to: 0,
+            element,
+        };
+        for axis in 0..shape.len() {
+            if shape[axis] == 1 {
+                continue;
+            }
+            // An axis joins the one before it where both sides step evenly from one to the next.
+            if let Some(last) = out.shape.len().checked_sub(1) {
+                let joins = out.from_strides[last] == from_strides[axis] * shape[axis]
+                    && out.to_strides[last] == to_strides[axis] * shape[axis];
+                if joins {
+                    out.shape[last] *= shape[axis];
+                    out.from_strides[last] = from_strides[axis];
+                    out.to_strides[last] = to_strides[axis];
+                    continue;
+                }
+            }
+            out.shape.push(shape[axis]);
+            out.from_strides.push(from_strides[axis]);
+            out.to_strides.push(to_strides[axis]);
+        }
+        if out.shape.is_empty() {
+            out.shape.push(shape.iter().product());
+            out.from_strides.push(1);
+            out.to_strides.push(1);
+        }
+        out
+    }
+
+    fn at(mut self, from: usize, to: usize) -> Self {
+        self.from = from;
+        self.to = to;
+        self
+    }
+
+    /// Copies. Neither side allocates; tasks depend on the shape alone.
+    ///
+    /// # Safety
+    /// Every element the strides reach lies inside the memory behind the pointers, the two do not
+    /// overlap, and nobody else writes the source or touches the destination meanwhile.
+    pub unsafe fn run(&self, pool: &Pool, source: *const u8, target: *mut u8) {
+        if self.shape.contains(&0) {
+            return;
+        }
+        let outer = self.shape[0];
+        let inner: usize = self.shape[1..].iter().product();
+        let rows = (TASK_BYTES / (inner * self.element).max(1)).clamp(1, outer);
+        let ends = Ends(source, target);
+        pool.run(outer.div_ceil(rows), &|task, _| {
+            let ends = &ends;
+            let range = task * rows..((task + 1) * rows).min(outer);
+            // SAFETY: tasks cover disjoint ranges of the outer axis; the caller vouches for the rest.
+            unsafe { self.copy(range, ends.0, ends.1) }
+        });
+    }
+
+    unsafe fn copy(&self, range: std::ops::Range<usize>, source: *const u8, target: *mut u8) {
+        let rank = self.shape.len();
+        let last = rank - 1;
+        let (count, from_step, to_step) = if last == 0 {
+            (range.len(), self.from_strides[0], self.to_strides[0])
+        } else {
+            (self.shape[last], self.from_strides[last], self.to_strides[last])
+        };
+        let mut index: Sizes = smallvec::smallvec![0; rank];
+        index[0] = range.start;
+        loop {
+            let mut from = self.from;
+            let mut to = self.to;
+            for axis in 0..rank {
+                from += index[axis] * self.from_strides[axis];
+                to += index[axis] * self.to_strides[axis];
+            }
+            // SAFETY: the caller vouches for every reached element.
+            unsafe {
+                let source = source.add(from * self.element);
+                let target = target.add(to * self.element);
+                match (from_step, to_step, self.element) {
+                    (1, 1, size) => std::ptr::copy_nonoverlapping(source, target, count * size),
+                    (_, _, 4) => lane::<u32>(source, target, count, from_step, to_step),
+                    (_, _, 2) => lane::<u16>(source, target, count, from_step, to_step),
+                    (_, _, 8) => lane::<u64>(source, target, count, from_step, to_step),
+                    _ => lane::<u8>(source, target, count, from_step, to_step),
+                }
+            }
+            if last == 0 {
+                return;
+            }
+            let mut axis = last;
+            loop {
+                axis -= 1;
+                index[axis] += 1;
+                let end = if axis == 0 { range.end } else { self.shape[axis] };
+                if index[axis] < end {
+                    break;
+                }
+                if axis == 0 {
+                    return;
+                }
+                index[axis] = 0;
+            }
+        }
+    }
+}
+
+struct Ends(*const u8, *mut u8);
+// SAFETY: tasks write disjoint parts behind the pointer; see `Move::run`.
+unsafe impl Sync for Ends {}
+
+unsafe fn lane<T: Copy>(source: *const u8, target: *mut u8, count: usize, from: usize, to: usize) {
+    let (source, target) = (source.cast::<T>(), target.cast::<T>());
+    for i in 0..count {
+        // SAFETY: the caller vouches for every reached element; alignment may be any.
+        unsafe { target.add(i * to).write_unaligned(source.add(i * from).read_unaligned()) };
+    }
+}
+
+/// The copies that make the result of a movement op, one an operand; `None` for other ops. `pad`
+/// writes only its middle: the caller zeroes the result first.
+pub fn moves(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<Vec<Move>> {
+    let x = *operands.first()?;
+    let element = x.dtype.bytes();
+    let (xs, rs) = (x.strides(), result.strides());
+    let single = |m: Move| Some(vec![m]);
+    match op {
+        Op::Reshape => single(Move::new(&[x.elements()], &[1], &[1], element)),
+        Op::Permute { perm } => {
+            let from: Sizes = perm.iter().map(|axis| xs[*axis]).collect();
+            single(Move::new(&result.shape, &from, &rs, element))
+        }
+        Op::Slice { axis, start, .. } => {
+            single(Move::new(&result.shape, &xs, &rs, element).at(start * xs[*axis], 0))
+        }
+        Op::Index { axis, at } => {
+            let mut from = xs.clone();
+            from.remove(*axis);
+            single(Move::new(&result.shape, &from, &rs, element).at(at * xs[*axis], 0))
+        }
+        Op::Pad { axis, lo, .. } => {
+            single(Move::new(&x.shape, &xs, &rs, element).at(0, lo * rs[*axis]))
+        }
+        Op::Concat { axis } => {
+            let mut at = 0;
+            let moves = operands.iter().map(|ty| {
+                let m = Move::new(&ty.shape, &ty.strides(), &rs, element).at(0, at * rs[*axis]);
+                at += ty.shape[*axis];
+                m
+            });
+            Some(moves.collect())
+        }
+        Op::Broadcast => {
+            let from: Sizes =
+                (0..x.rank()).map(|a| if x.shape[a] == 1 { 0 } else { xs[a] }).collect();
+            single(Move::new(&result.shape, &from, &rs, element))
+        }
+        Op::Upsample { factors } => {
+            let mut shape = Sizes::new();
+            let (mut from, mut to) = (Sizes::new(), Sizes::new());
+            for axis in 0..x.rank() {
+                shape.extend([x.shape[axis], factors[axis]]);
+                from.extend([xs[axis], 0]);
+                to.extend([rs[axis] * factors[axis], rs[axis]]);
+            }
+            single(Move::new(&shape, &from, &to, element))
+        }
+        Op::Patchify { patch } => {
+            let [f, h, w] = [1, 2, 3].map(|a| x.shape[a] / patch[a - 1]);
+            // Result axes: frame, row, column, channel, then the position inside the patch.
+            let shape = [f, h, w, x.shape[0], patch[0], patch[1], patch[2]];
+            let from = [xs[1] * patch[0], xs[2] * patch[1], xs[3] * patch[2], xs[0], xs[1], xs[2], xs[3]];
+            let to = TensorType::new(x.dtype, shape).strides();
+            single(Move::new(&shape, &from, &to, element))
+        }
+        Op::Unpatchify { patch, grid } => {
+            let channels = result.shape[0];
+            let shape = [grid[0], grid[1], grid[2], patch[0], patch[1], patch[2], channels];
+            let from = TensorType::new(x.dtype, shape).strides();
+            let to = [rs[1] * patch[0], rs[2] * patch[1], rs[3] * patch[2], rs[1], rs[2], rs[3], rs[0]];
+            single(Move::new(&shape, &from, &to, element))
+        }
+        _ => None,
+    }
+}

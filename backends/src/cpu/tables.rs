@@ -1,0 +1,66 @@
+//! Closed-form tables: rotary angles, timestep sinusoids, relative position buckets.
+
+/// Rotary table `[frames·rows·cols, head_dim/2, 2]` of (cos, sin), angles in f64 (`dit.md` §4).
+pub fn rope(frames: &[i32], rows: usize, cols: usize, head_dim: usize, theta: f64, out: &mut [f32]) {
+    let spatial = 2 * (head_dim / 6);
+    let temporal = head_dim - 2 * spatial;
+    let pairs = head_dim / 2;
+    let mut at = 0;
+    for frame in frames {
+        for row in 0..rows {
+            for col in 0..cols {
+                for pair in 0..pairs {
+                    let (position, j, n) = if pair < temporal / 2 {
+                        (f64::from(*frame), pair, temporal)
+                    } else if pair < (temporal + spatial) / 2 {
+                        (row as f64, pair - temporal / 2, spatial)
+                    } else {
+                        (col as f64, pair - (temporal + spatial) / 2, spatial)
+                    };
+                    let frequency = (-(2.0 * j as f64) / n as f64 * theta.ln()).exp();
+                    let (sin, cos) = (position * frequency).sin_cos();
+                    out[at] = cos as f32;
+                    out[at + 1] = sin as f32;
+                    at += 2;
+                }
+            }
+        }
+    }
+}
+
+/// Sinusoid `[G, dim]` of timesteps, cosines first, with the reference's f32 roundings
+/// (`dit.md` §3.2).
+pub fn timesteps(t: &[f32], dim: usize, out: &mut [f32]) {
+    let half = dim / 2;
+    for (step, value) in t.iter().enumerate() {
+        for i in 0..half {
+            let exponent = (-(10000f64.ln()) as f32) * i as f32 / half as f32;
+            let frequency = f64::from(exponent).exp() as f32;
+            let argument = f64::from(value * frequency);
+            out[step * dim + i] = argument.cos() as f32;
+            out[step * dim + half + i] = argument.sin() as f32;
+        }
+    }
+}
+
+/// Bidirectional relative bucket of each offset key − query (`text.md` §2).
+pub fn relative_buckets(delta: &[i32], buckets: usize, max_distance: usize, out: &mut [i32]) {
+    let half = (buckets / 2) as i32;
+    let exact = half / 2;
+    for (to, delta) in out.iter_mut().zip(delta) {
+        let base = if *delta > 0 { half } else { 0 };
+        let distance = delta.saturating_abs();
+        let bucket = if distance < exact {
+            distance
+        } else {
+            let steps = |d: i32| {
+                // The boundary distances are exact powers in the reference's f32 logarithm.
+                let ratio = (f64::from(d) / f64::from(exact)).ln()
+                    / (max_distance as f64 / f64::from(exact)).ln();
+                (ratio * f64::from(half - exact) + 1e-9).floor() as i32
+            };
+            (exact + steps(distance)).min(half - 1)
+        };
+        *to = base + bucket;
+    }
+}

@@ -1,0 +1,620 @@
+//! One or several checkpoint files as one map from names to tensors.
+//!
+//! Contract: every name occurs once; names keep file order, then offset order; the files stay
+//! mapped as long as any view of the set lives. A set can carry a renaming and a selection, both
+//! without touching data, and can be compared with a model's manifest before anything is read.
+//! It does not know prefixes or dialects: the caller supplies the renaming.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use sha2::{Digest, Sha256};
+
+use super::first_ten;
+use super::folder::read_text;
+use super::header::TensorDtype;
+use super::mapped::{Checkpoint, TensorView, hex};
+use crate::error::{Error, Result};
+
+/// Named tensors of one component, from one or several files. Cloning copies names, not data.
+#[derive(Clone, Debug)]
+pub struct WeightSet {
+    files: Vec<Arc<Checkpoint>>,
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    file: usize,
+    position: usize,
+}
+
+impl WeightSet {
+    /// Opens a `.safetensors` file, or the shards that a `.json` index names.
+    ///
+    /// Errors: as [`WeightSet::open_index`] for `.json`, else as [`Checkpoint::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json")) {
+            Self::open_index(path)
+        } else {
+            Self::open_files(&[path])
+        }
+    }
+
+    /// Opens several files as one set. Errors: E0328 for a name in two of them, or as
+    /// [`Checkpoint::open`].
+    pub fn open_files(paths: &[impl AsRef<Path>]) -> Result<Self> {
+        let files: Result<Vec<Checkpoint>> = paths.iter().map(Checkpoint::open).collect();
+        Self::from_checkpoints(files?)
+    }
+
+    /// Joins open files into one set. Errors: E0328 for a name in two of them.
+    pub fn from_checkpoints(files: Vec<Checkpoint>) -> Result<Self> {
+        let files: Vec<Arc<Checkpoint>> = files.into_iter().map(Arc::new).collect();
+        let mut set =
+            Self { files, entries: Vec::new(), by_name: HashMap::new(), warnings: Vec::new() };
+        for (file, checkpoint) in set.files.iter().enumerate() {
+            for (position, tensor) in checkpoint.header().tensors().iter().enumerate() {
+                let name = tensor.name.clone();
+                if let Some(&other) = set.by_name.get(&name) {
+                    let first = set.files[set.entries[other].file].path();
+                    return Err(Error::input(
+                        "E0328",
+                        format!(
+                            "tensor `{name}` is in two files, the other is {}",
+                            first.display()
+                        ),
+                    )
+                    .at(checkpoint.path().display())
+                    .help("pass each shard once, and shards of one model only"));
+                }
+                set.by_name.insert(name.clone(), set.entries.len());
+                set.entries.push(Entry { name, file, position });
+            }
+        }
+        Ok(set)
+    }
+
+    /// Opens the shards named by a `*.safetensors.index.json`, in order of their names.
+    ///
+    /// The index and the shards must agree on where each tensor is. A tensor that the index does
+    /// not list, or a `metadata.total_size` that does not fit, gives a warning. Errors: E0324 for
+    /// a bad index, E0325 a shard name that is no plain file name, E0326 missing shards, E0327 a
+    /// listed tensor that is not where the index says, E0328 a tensor in two shards.
+    pub fn open_index(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let index = Index::read(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+        let shards: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+        let missing: Vec<&str> = names
+            .iter()
+            .zip(&shards)
+            .filter(|(_, shard)| matches!(shard.try_exists(), Ok(false)))
+            .map(|(name, _)| *name)
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::input(
+                "E0326",
+                format!(
+                    "{} of {} shards are missing: {}",
+                    missing.len(),
+                    names.len(),
+                    first_ten(&missing)
+                ),
+            )
+            .at(path.display())
+            .help("fetch the missing files into the folder of the index"));
+        }
+        let mut set = Self::open_files(&shards)?;
+        let shard_names: Vec<&str> = names.into_iter().collect();
+        let mut misplaced = Vec::new();
+        for (name, shard) in &index.weight_map {
+            match set.by_name.get(name).map(|&at| shard_names[set.entries[at].file]) {
+                None => misplaced.push(format!("`{name}` is not in {shard}")),
+                Some(found) if found != shard => {
+                    misplaced.push(format!("`{name}` is in {found}, not in {shard}"));
+                }
+                Some(_) => {}
+            }
+        }
+        if !misplaced.is_empty() {
+            return Err(Error::input(
+                "E0327",
+                format!("the index and the shards disagree: {}", first_ten(&misplaced)),
+            )
+            .at(path.display())
+            .help("index and shards come from different versions: fetch all of them again"));
+        }
+        set.note_differences(path, &index);
+        Ok(set)
+    }
+
+    fn note_differences(&mut self, path: &Path, index: &Index) {
+        let unlisted: Vec<&str> =
+            self.names().filter(|name| !index.weight_map.contains_key(*name)).collect();
+        if !unlisted.is_empty() {
+            let note = format!("{}: not listed: {}", path.display(), first_ten(&unlisted));
+            self.warnings.push(note);
+        }
+        let total = self.total_bytes();
+        let stated = index.metadata.as_ref().and_then(|metadata| metadata.get("total_size"));
+        if let Some(stated) = stated.and_then(serde_json::Value::as_f64)
+            && stated != total as f64
+        {
+            self.warnings.push(format!(
+                "{}: metadata.total_size is {stated}, the tensors take {total} bytes",
+                path.display()
+            ));
+        }
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the set holds no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Names in file order, as renamed.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
+    /// The tensor of this (renamed) name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        self.entry(name).map(|entry| self.view(entry))
+    }
+
+    /// Names and tensors in file order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, TensorView<'_>)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), self.view(entry)))
+    }
+
+    /// The name under which the file stores this tensor.
+    pub fn stored_name(&self, name: &str) -> Option<&str> {
+        self.entry(name).map(|entry| self.stored(entry))
+    }
+
+    /// The file that holds this tensor.
+    pub fn path_of(&self, name: &str) -> Option<&Path> {
+        self.entry(name).map(|entry| self.files[entry.file].path())
+    }
+
+    /// The files, in order. Their metadata is read through them.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Checkpoint> {
+        self.files.iter().map(Arc::as_ref)
+    }
+
+    /// Bytes of all tensors of the set.
+    pub fn total_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| self.view(entry).bytes.len() as u64).sum()
+    }
+
+    /// Bytes per dtype, in order of [`TensorDtype`].
+    pub fn bytes_by_dtype(&self) -> BTreeMap<TensorDtype, u64> {
+        let mut sums = BTreeMap::new();
+        for entry in &self.entries {
+            let view = self.view(entry);
+            *sums.entry(view.dtype).or_insert(0) += view.bytes.len() as u64;
+        }
+        sums
+    }
+
+    /// What was odd but not wrong when the set was opened.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Lets go of the tensor's pages for now; see [`Checkpoint::release`].
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.entry(name) {
+            self.files[entry.file].release_at(entry.position);
+        }
+    }
+
+    /// One digest for all files: SHA-256 over their [`Checkpoint::fingerprint`]s (as hex text) in
+    /// order. It covers the files, whatever was selected or renamed.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = Sha256::new();
+        for file in &self.files {
+            hasher.update(file.fingerprint());
+        }
+        hex(hasher)
+    }
+
+    /// The same tensors under other names: `new_name(current)`, or unchanged where it is `None`.
+    ///
+    /// Errors: E0329 when two tensors end up with one name.
+    pub fn renamed(&self, new_name: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut by_name: HashMap<String, usize> = HashMap::with_capacity(self.len());
+        let mut entries: Vec<Entry> = Vec::with_capacity(self.len());
+        for entry in &self.entries {
+            let name = new_name(&entry.name).unwrap_or_else(|| entry.name.clone());
+            if let Some(&other) = by_name.get(&name) {
+                return Err(Error::input(
+                    "E0329",
+                    format!(
+                        "`{}` and `{}` both stand for `{name}`",
+                        self.stored(&entries[other]),
+                        self.stored(entry)
+                    ),
+                )
+                .at(self.files[entry.file].path().display())
+                .help("the file mixes two ways of naming tensors: keep one of the two"));
+            }
+            by_name.insert(name.clone(), entries.len());
+            entries.push(Entry { name, ..*entry });
+        }
+        Ok(Self { files: self.files.clone(), entries, by_name, warnings: self.warnings.clone() })
+    }
+
+    /// The tensors whose (renamed) name passes `keep`.
+    #[must_use]
+    pub fn selected(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let entries: Vec<Entry> =
+            self.entries.iter().filter(|entry| keep(&entry.name)).cloned().collect();
+        let by_name =
+            entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
+        Self { files: self.files.clone(), entries, by_name, warnings: self.warnings.clone() }
+    }
+
+    /// Compares with the names and shapes that a model expects, before any data are read.
+    ///
+    /// Errors, the first that applies: E0301 tensors missing, E0302 tensors left over, E0303
+    /// shapes that differ, E0304 integers where floats are expected. Each lists the first ten in
+    /// manifest order (left-over ones in file order) and says how many there are.
+    pub fn require(&self, expected: &[(String, Vec<u64>)]) -> Result<()> {
+        let known: HashMap<&str, ()> =
+            expected.iter().map(|(name, _)| (name.as_str(), ())).collect();
+        let extra: Vec<&Entry> =
+            self.entries.iter().filter(|entry| !known.contains_key(entry.name.as_str())).collect();
+        let mut missing = Vec::new();
+        let mut misshapen = Vec::new();
+        let mut integers = Vec::new();
+        for (name, shape) in expected {
+            let Some(entry) = self.entry(name) else {
+                missing.push((name.as_str(), shape));
+                continue;
+            };
+            let view = self.view(entry);
+            let label = self.label(entry);
+            if view.shape != shape.as_slice() {
+                misshapen.push(format!("{label} has {:?}, expected {shape:?}", view.shape));
+            } else if !view.dtype.is_float() {
+                integers.push(format!("{label} is {}", view.dtype));
+            }
+        }
+        let place = self.place();
+        if !missing.is_empty() {
+            let list: Vec<String> =
+                missing.iter().map(|(name, shape)| format!("`{name}` {shape:?}")).collect();
+            let mut message = format!("{} of {} tensors missing: ", list.len(), expected.len())
+                + &first_ten(&list);
+            if !extra.is_empty() {
+                message += &format!("; {} others are not expected", extra.len());
+            }
+            return Err(Error::input("E0301", message)
+                .at(place)
+                .help(missing_help(missing[0].0, &extra)));
+        }
+        if !extra.is_empty() {
+            let list: Vec<String> = extra
+                .iter()
+                .map(|entry| format!("{} {:?}", self.label(entry), self.view(entry).shape))
+                .collect();
+            return Err(Error::input(
+                "E0302",
+                format!("{} not expected by the model: ", tensors(list.len())) + &first_ten(&list),
+            )
+            .at(place)
+            .help("the file is for another model or configuration, or holds more than one model"));
+        }
+        if !misshapen.is_empty() {
+            return Err(Error::input(
+                "E0303",
+                format!("{} of another shape: ", tensors(misshapen.len())) + &first_ten(&misshapen),
+            )
+            .at(place)
+            .help("the weights and the configuration are of different models: check config.json"));
+        }
+        if !integers.is_empty() {
+            return Err(Error::input(
+                "E0304",
+                format!("{} not floating-point: ", tensors(integers.len())) + &first_ten(&integers),
+            )
+            .at(place)
+            .help("the file may be quantised: use the F32, F16, BF16 or plain F8 version"));
+        }
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.by_name.get(name).map(|&at| &self.entries[at])
+    }
+
+    fn view(&self, entry: &Entry) -> TensorView<'_> {
+        self.files[entry.file].tensor_at(entry.position)
+    }
+
+    fn stored(&self, entry: &Entry) -> &str {
+        &self.files[entry.file].header().tensors()[entry.position].name
+    }
+
+    /// The name for messages, with the stored one where they differ.
+    fn label(&self, entry: &Entry) -> String {
+        let stored = self.stored(entry);
+        if stored == entry.name {
+            format!("`{stored}`")
+        } else {
+            format!("`{}` (stored as `{stored}`)", entry.name)
+        }
+    }
+
+    fn place(&self) -> String {
+        match self.files.as_slice() {
+            [] => "no file".to_owned(),
+            [one] => one.path().display().to_string(),
+            [first, rest @ ..] => {
+                format!("{} and {} more", first.path().display(), rest.len())
+            }
+        }
+    }
+}
+
+fn tensors(count: usize) -> String {
+    if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") }
+}
+
+/// Points at a common prefix when the missing name is there behind one.
+fn missing_help(missing: &str, extra: &[&Entry]) -> String {
+    let prefixed = extra.iter().find_map(|entry| {
+        let prefix = entry.name.strip_suffix(missing)?;
+        prefix.ends_with('.').then(|| format!("the file's names carry the prefix `{prefix}`"))
+    });
+    prefixed.unwrap_or_else(|| {
+        "the file is incomplete, or for another model or configuration than config.json says".into()
+    })
+}
+
+/// An `*.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(deserialize_with = "unique_strings")]
+    weight_map: BTreeMap<String, String>,
+    #[serde(default)]
+    metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl Index {
+    fn read(path: &Path) -> Result<Self> {
+        let bad = |message: String| {
+            Error::input("E0324", message)
+                .at(path.display())
+                .help("an index holds {\"weight_map\": {TENSOR: SHARD, …}}: fetch it again")
+        };
+        let text = read_text(path, MAX_INDEX_BYTES, "E0310", "E0324")?;
+        let index: Self = serde_json::from_str(&text)
+            .map_err(|fault| bad(format!("not a usable weight index: {fault}")))?;
+        if index.weight_map.is_empty() {
+            return Err(bad("the index lists no tensors".to_owned()));
+        }
+        for (tensor, shard) in &index.weight_map {
+            if !is_plain_file_name(shard) {
+                return Err(Error::input(
+                    "E0325",
+                    format!("tensor `{tensor}` is said to be in `{shard}`, not a plain file name"),
+                )
+                .at(path.display())
+                .help("shards lie beside their index; a path in it is a fault or an attack"));
+            }
+        }
+        Ok(index)
+    }
+}
+
+/// Far above any real index, which names a few thousand tensors.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
+
+fn is_plain_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
+}
+
+/// A map of strings in which a repeated key is an error instead of being overwritten.
+fn unique_strings<'de, D: serde::Deserializer<'de>>(
+    reader: D,
+) -> std::result::Result<BTreeMap<String, String>, D::Error> {
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object that maps tensor names to file names")
+        }
+        fn visit_map<A: MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> std::result::Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if found.contains_key(&key) {
+                    let message = format!("tensor `{key}` is listed twice");
+                    return Err(serde::de::Error::custom(message));
+                }
+                found.insert(key, value);
+            }
+            Ok(found)
+        }
+    }
+    reader.deserialize_map(Unique)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TempFolder, fixtures};
+    use super::super::writer::save;
+    use super::*;
+
+    /// A file of f32 tensors named after their sizes' list.
+    fn shard(folder: &TempFolder, file: &str, tensors: &[(&str, &[u64])]) -> PathBuf {
+        let path = folder.path().join(file);
+        let data = [0u8; 4096];
+        let list: Vec<(&str, TensorDtype, &[u64], &[u8])> = tensors
+            .iter()
+            .map(|(name, shape)| {
+                let bytes = 4 * shape.iter().product::<u64>() as usize;
+                (*name, TensorDtype::F32, *shape, &data[..bytes])
+            })
+            .collect();
+        save(&path, &list, &BTreeMap::new()).unwrap();
+        path
+    }
+
+    fn index(folder: &TempFolder, text: &str) -> Result<WeightSet> {
+        WeightSet::open(folder.write("model.safetensors.index.json", text))
+    }
+
+    fn refused(result: Result<WeightSet>, code: &str, word: &str) {
+        let error = result.map(|_| ()).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.message().contains(word), "{error}");
+        assert!(error.place().is_some() && error.help_text().is_some(), "{error}");
+    }
+
+    #[test]
+    fn joins_the_shards_of_an_index() {
+        let folder = TempFolder::new();
+        shard(&folder, "b.safetensors", &[("z", &[2])]);
+        shard(&folder, "a.safetensors", &[("y", &[3]), ("x", &[])]);
+        let text = r#"{"metadata":{"total_size":24},
+            "weight_map":{"z":"b.safetensors","x":"a.safetensors","y":"a.safetensors"}}"#;
+        let set = index(&folder, text).unwrap();
+        assert_eq!(set.names().collect::<Vec<_>>(), ["y", "x", "z"]);
+        assert_eq!(set.warnings(), [""; 0]);
+        assert_eq!((set.len(), set.total_bytes(), set.files().len()), (3, 24, 2));
+        assert_eq!(set.tensor("z").unwrap().shape, [2]);
+        assert!(set.path_of("z").unwrap().ends_with("b.safetensors"));
+        assert_eq!(set.bytes_by_dtype()[&TensorDtype::F32], 24);
+        assert_eq!(set.fingerprint().len(), 64);
+        set.release("z");
+        let odd = r#"{"metadata":{"total_size":25},"weight_map":{"z":"b.safetensors",
+            "x":"a.safetensors"}}"#;
+        let set = index(&folder, odd).unwrap();
+        assert_eq!(set.warnings().len(), 2, "{:?}", set.warnings());
+        assert!(set.tensor("y").is_some());
+    }
+
+    #[test]
+    fn refuses_bad_indexes_and_shards() {
+        let folder = TempFolder::new();
+        shard(&folder, "a.safetensors", &[("x", &[1])]);
+        shard(&folder, "b.safetensors", &[("x", &[1]), ("y", &[1])]);
+        shard(&folder, "c.safetensors", &[("z", &[1])]);
+        refused(index(&folder, "not json"), "E0324", "index");
+        refused(index(&folder, "[]"), "E0324", "index");
+        refused(index(&folder, "{}"), "E0324", "weight_map");
+        refused(index(&folder, r#"{"weight_map":{}}"#), "E0324", "no tensors");
+        refused(index(&folder, r#"{"weight_map":{"x":1}}"#), "E0324", "string");
+        let twice = r#"{"weight_map":{"x":"a.safetensors","x":"c.safetensors"}}"#;
+        refused(index(&folder, twice), "E0324", "twice");
+        let deep = format!(r#"{{"weight_map":{}"#, "[".repeat(1_000_000));
+        refused(index(&folder, &deep), "E0324", "index");
+        for name in ["../a.safetensors", "/etc/passwd", "..", "", "sub/a", "sub\\\\a"] {
+            let text = format!(r#"{{"weight_map":{{"x":"{name}"}}}}"#);
+            refused(index(&folder, &text), "E0325", "plain file name");
+        }
+        let missing = r#"{"weight_map":{"x":"a.safetensors","q":"gone.safetensors"}}"#;
+        refused(index(&folder, missing), "E0326", "gone.safetensors");
+        let absent = r#"{"weight_map":{"x":"a.safetensors","q":"c.safetensors"}}"#;
+        refused(index(&folder, absent), "E0327", "`q` is not in c.safetensors");
+        let moved = r#"{"weight_map":{"x":"c.safetensors","z":"a.safetensors"}}"#;
+        refused(index(&folder, moved), "E0327", "`x` is in a.safetensors, not in c");
+        let double = r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}"#;
+        refused(index(&folder, double), "E0328", "`x`");
+        folder.write("bad.safetensors", b"PK\x03\x04");
+        let bad = r#"{"weight_map":{"x":"bad.safetensors"}}"#;
+        refused(index(&folder, bad), "E0311", "zip");
+        refused(WeightSet::open(folder.path().join("none.json")), "E0310", "exist");
+    }
+
+    #[test]
+    fn renames_and_selects_without_copying() {
+        let folder = TempFolder::new();
+        let path = shard(&folder, "a.safetensors", &[("norm2", &[1]), ("norm3", &[2]), ("k", &[])]);
+        let set = WeightSet::open(&path).unwrap();
+        let swapped = set
+            .renamed(|name| match name {
+                "norm2" => Some("norm3".into()),
+                "norm3" => Some("norm2".into()),
+                _ => None,
+            })
+            .unwrap();
+        assert_eq!(swapped.tensor("norm3").unwrap().shape, [1]);
+        assert_eq!(swapped.stored_name("norm3"), Some("norm2"));
+        assert_eq!(swapped.stored_name("k"), Some("k"));
+        assert_eq!(
+            swapped.tensor("norm3").unwrap().bytes.as_ptr(),
+            set.tensor("norm2").unwrap().bytes.as_ptr()
+        );
+        let again = swapped.renamed(|name| name.strip_prefix("nor").map(str::to_owned)).unwrap();
+        assert_eq!(again.stored_name("m3"), Some("norm2"), "renamings follow one another");
+        refused(set.renamed(|_| Some("one".into())), "E0329", "`norm2` and `norm3`");
+        let few = swapped.selected(|name| name != "norm3");
+        assert_eq!(few.len(), 2);
+        assert!(few.tensor("norm3").is_none() && few.tensor("norm2").is_some());
+        drop((set, swapped));
+        assert_eq!(few.tensor("norm2").unwrap().bytes, [0; 8], "the map outlives other views");
+    }
+
+    #[test]
+    fn requires_the_manifest_exactly() {
+        let folder = TempFolder::new();
+        let path = shard(&folder, "a.safetensors", &[("m.w", &[2, 3]), ("m.b", &[2])]);
+        let set = WeightSet::open(&path).unwrap();
+        let manifest = |list: &[(&str, &[u64])]| -> Vec<(String, Vec<u64>)> {
+            list.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect()
+        };
+        set.require(&manifest(&[("m.b", &[2]), ("m.w", &[2, 3])])).unwrap();
+        let check = |list: &[(&str, &[u64])], code: &str, words: &[&str]| {
+            let error = set.require(&manifest(list)).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
+        };
+        check(&[("m.w", &[2, 3]), ("m.b", &[2]), ("m.c", &[7])], "E0301", &["`m.c` [7]"]);
+        check(&[("w", &[2, 3]), ("b", &[2])], "E0301", &["prefix `m.`", "2 of 2", "2 others"]);
+        check(&[("m.w", &[2, 3])], "E0302", &["`m.b` [2]"]);
+        check(&[("m.w", &[3, 2]), ("m.b", &[2])], "E0303", &["has [2, 3], expected [3, 2]"]);
+        let many: Vec<(String, Vec<u64>)> = (0..25).map(|i| (format!("t{i}"), vec![i])).collect();
+        let error = set.require(&many).unwrap_err();
+        assert!(error.message().contains("`t9` [9], … (25 in all)"), "{error}");
+        assert!(!error.message().contains("`t10`"), "{error}");
+        let ints = folder.path().join("i.safetensors");
+        save(&ints, &[("q", TensorDtype::I8, &[2], &[0, 0])], &BTreeMap::new()).unwrap();
+        let set = WeightSet::open(&ints).unwrap();
+        let renamed = set.renamed(|_| Some("w".into())).unwrap();
+        let error = renamed.require(&manifest(&[("w", &[2])])).unwrap_err();
+        assert_eq!(error.code(), "E0304");
+        assert!(error.message().contains("`w` (stored as `q`) is I8"), "{error}");
+    }
+
+    #[test]
+    fn opens_a_fixture() {
+        let path = fixtures().join("dit/base/diffusion_pytorch_model.safetensors");
+        let set = WeightSet::open(&path).unwrap();
+        assert_eq!(set.tensor("patch_embedding.weight").unwrap().shape, [128, 48, 1, 2, 2]);
+        let manifest: Vec<(String, Vec<u64>)> =
+            set.iter().map(|(name, view)| (name.to_owned(), view.shape.to_vec())).collect();
+        set.require(&manifest).unwrap();
+        assert_eq!(set.require(&manifest[1..]).unwrap_err().code(), "E0302");
+    }
+}

@@ -1,0 +1,18 @@
+//! Prompts: cleaning as the reference does it, and tokenisation.
+//!
+//! [`clean`] makes the prompt what the reference pipelines hand to their tokenizer;
+//! [`PromptTokenizer`] turns it into ids; [`micro_tokenizer_json`] is a small built-in
+//! tokenizer. The text encoder itself lies with the models.
+
+mod badness;
+mod clean;
+mod code_pages;
+mod entities;
+mod micro;
+mod mojibake;
+mod tokenizer;
+
+pub use clean::{basic_clean, clean, clean_without_ftfy, fix_text};
+pub use entities::unescape;
+pub use micro::micro_tokenizer_json;
+pub use tokenizer::{Encoded, PromptTokenizer, Truncation};
