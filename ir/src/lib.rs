@@ -24,6 +24,7 @@ pub mod graph;
 pub mod infer;
 pub mod op;
 pub mod plan;
+pub mod tensor;
 pub mod types;
 pub mod weights;
 
@@ -33,5 +34,6 @@ pub use entity::{Arena, BlockId, Entity, NodeId, ValueId};
 pub use graph::{Block, BoundDim, Def, Func, Module, Node, Value};
 pub use infer::infer;
 pub use op::{Axes, BinaryFn, CompareFn, IndexArg, Op, OpClass, ReduceFn, UnaryFn};
+pub use tensor::Tensor;
 pub use types::{DType, Shape, TensorType};
 pub use weights::{Manifest, WeightEntry};

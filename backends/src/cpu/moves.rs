@@ -197,7 +197,8 @@ pub fn moves(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<V
             let [f, h, w] = [1, 2, 3].map(|a| x.shape[a] / patch[a - 1]);
             // Result axes: frame, row, column, channel, then the position inside the patch.
             let shape = [f, h, w, x.shape[0], patch[0], patch[1], patch[2]];
-            let from = [xs[1] * patch[0], xs[2] * patch[1], xs[3] * patch[2], xs[0], xs[1], xs[2], xs[3]];
+            let from =
+                [xs[1] * patch[0], xs[2] * patch[1], xs[3] * patch[2], xs[0], xs[1], xs[2], xs[3]];
             let to = TensorType::new(x.dtype, shape).strides();
             single(Move::new(&shape, &from, &to, element))
         }
@@ -205,7 +206,8 @@ pub fn moves(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<V
             let channels = result.shape[0];
             let shape = [grid[0], grid[1], grid[2], patch[0], patch[1], patch[2], channels];
             let from = TensorType::new(x.dtype, shape).strides();
-            let to = [rs[1] * patch[0], rs[2] * patch[1], rs[3] * patch[2], rs[1], rs[2], rs[3], rs[0]];
+            let to =
+                [rs[1] * patch[0], rs[2] * patch[1], rs[3] * patch[2], rs[1], rs[2], rs[3], rs[0]];
             single(Move::new(&shape, &from, &to, element))
         }
         _ => None,

@@ -214,9 +214,8 @@ fn dot(a: &Reading<'_>, b: &Reading<'_>, dtype: DType, out: &mut [u8]) {
     for index in 0..batch * m * n {
         let (row, j) = (index / n, index % n);
         let (page, i) = (row / m, row % m);
-        let sum: f64 = (0..k)
-            .map(|at| a.get((page * m + i) * k + at) * b.get((page * n + j) * k + at))
-            .sum();
+        let sum: f64 =
+            (0..k).map(|at| a.get((page * m + i) * k + at) * b.get((page * n + j) * k + at)).sum();
         write(dtype, out, index, sum);
     }
 }

@@ -1,7 +1,14 @@
 //! Closed-form tables: rotary angles, timestep sinusoids, relative position buckets.
 
 /// Rotary table `[frames·rows·cols, head_dim/2, 2]` of (cos, sin), angles in f64 (`dit.md` §4).
-pub fn rope(frames: &[i32], rows: usize, cols: usize, head_dim: usize, theta: f64, out: &mut [f32]) {
+pub fn rope(
+    frames: &[i32],
+    rows: usize,
+    cols: usize,
+    head_dim: usize,
+    theta: f64,
+    out: &mut [f32],
+) {
     let spatial = 2 * (head_dim / 6);
     let temporal = head_dim - 2 * spatial;
     let pairs = head_dim / 2;

@@ -1,0 +1,262 @@
+//! One task of attention: a block of queries of one head against all its keys.
+//!
+//! Contract: touches its own part of the output and its worker's scratch, nothing else.
+
+use half::bf16;
+
+use super::pack::{self, HeadRows};
+use super::products::{LOWEST, Products, Running, Single, mix, score, weigh};
+use super::{Attention, Operand, Plan, Precision};
+use crate::cpu::math::LANES;
+use crate::cpu::math::lanes::Portable;
+use crate::cpu::simd::Level;
+
+/// Where the output begins.
+#[derive(Clone, Copy)]
+pub(super) enum Rows {
+    /// 32-bit floats.
+    F32(*mut f32),
+    /// bf16.
+    Bf16(*mut bf16),
+}
+
+/// What all tasks of an attention share.
+pub(super) struct Job<'a> {
+    /// Sizes of tiles and scratch.
+    pub(super) plan: Plan,
+    /// Inputs.
+    pub(super) call: &'a Attention<'a>,
+    /// First element of the output.
+    pub(super) output: Rows,
+    /// Output elements from one row to the next.
+    pub(super) row_stride: usize,
+    /// Output elements from one batch to the next.
+    pub(super) batch_stride: usize,
+}
+
+// SAFETY: tasks write disjoint rows and channels of the output and only read the rest.
+unsafe impl Sync for Job<'_> {}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+unsafe fn run_pairs(job: &Job<'_>, task: usize, scratch: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<super::products::Pairs, 6>(job, task, scratch) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn run_avx512(job: &Job<'_>, task: usize, scratch: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<Single<crate::cpu::math::lanes_x86::Avx512>, 6>(job, task, scratch) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_avx2(job: &Job<'_>, task: usize, scratch: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<Single<crate::cpu::math::lanes_x86::Avx2>, 6>(job, task, scratch) }
+}
+
+/// Runs task number `task` of the job.
+///
+/// # Safety
+/// The machine has the level; `scratch` holds the plan's words, for this call alone; no other task
+/// with this number runs.
+pub(super) unsafe fn run_task(level: Level, job: &Job<'_>, task: usize, scratch: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 if job.plan.paired => run_pairs(job, task, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Bf16 => run_avx512(job, task, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => run_avx2(job, task, scratch),
+            _ => run::<Single<Portable>, 2>(job, task, scratch),
+        }
+    }
+}
+
+/// A tile: queries `start..` of the block, `sixteens` registers wide.
+#[derive(Clone, Copy)]
+struct Tile {
+    start: usize,
+    sixteens: usize,
+}
+
+/// A block of keys in scratch.
+#[derive(Clone, Copy)]
+struct KeyBlock {
+    first: usize,
+    count: usize,
+    /// Bias of the block's first query and the first key; null without.
+    bias: *const f32,
+}
+
+/// Which channels of which batch a task works on.
+#[derive(Clone, Copy)]
+struct Head {
+    batch: usize,
+    channel: usize,
+    width: usize,
+    round: bool,
+}
+
+impl Head {
+    fn rows<'a>(&self, operand: Operand<'a>, first: usize, count: usize) -> HeadRows<'a> {
+        let row = self.batch * operand.batch_stride + first * operand.row_stride;
+        HeadRows {
+            source: operand.data,
+            offset: row + self.channel,
+            stride: operand.row_stride,
+            width: self.width,
+            count,
+            round: self.round,
+        }
+    }
+}
+
+struct Scratch {
+    queries: *mut f32,
+    output: *mut f32,
+    keys: *mut f32,
+    values: *mut f32,
+    scores: *mut f32,
+    running: *mut f32,
+    bias: *mut f32,
+}
+
+/// # Safety
+/// As of [`run_task`]; `R` and `P` are the plan's.
+#[inline(always)]
+unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: *mut f32) {
+    let Job { plan, call, .. } = job;
+    let shape = &call.shape;
+    debug_assert!(R == plan.rows && P::PAIRED == plan.paired);
+    let (outer, part) = (task / plan.blocks(shape), task % plan.blocks(shape));
+    let (batch, head_index) = (outer / shape.heads, outer % shape.heads);
+    let start = part * plan.block_queries;
+    let count = plan.block_queries.min(shape.queries - start);
+    let channel = head_index * shape.head_dim;
+    let used = call.key_limit.map_or(shape.keys, |limit| limit.min(shape.keys));
+    let head =
+        Head { batch, channel, width: shape.head_dim, round: call.precision == Precision::Bf16 };
+    // SAFETY: the offsets lie inside the plan's words.
+    let places = unsafe {
+        Scratch {
+            queries: scratch,
+            output: scratch.add(plan.output),
+            keys: scratch.add(plan.keys),
+            values: scratch.add(plan.values),
+            scores: scratch.add(plan.scores),
+            running: scratch.add(plan.running),
+            bias: scratch.add(plan.bias),
+        }
+    };
+    let tiles = (0..count)
+        .step_by(plan.columns * LANES)
+        .map(|start| Tile { start, sixteens: plan.columns.min((count - start).div_ceil(LANES)) });
+    // SAFETY: the plan leaves room for every block; padding is part of it.
+    unsafe {
+        let queries = head.rows(call.query, start, count);
+        pack::queries::<P>(queries, plan.depth, plan.columns, places.queries);
+        for tile in tiles.clone() {
+            let width = tile.sixteens * LANES;
+            let running =
+                std::slice::from_raw_parts_mut(places.running.add(3 * tile.start), 3 * width);
+            running[..width].fill(LOWEST);
+            running[width..].fill(0.0);
+        }
+        if let Some(bias) = call.relative_bias {
+            // Turned round, so that the queries of a key read ascending places: place x holds
+            // the bias of query − key = x − (used − 1) within the block.
+            let span = shape.queries + shape.keys - 1;
+            let bias = &bias[head_index * span..][..span];
+            for x in 0..plan.block_queries + used {
+                let at = (used + shape.queries).checked_sub(x + start + 2);
+                let value = at.and_then(|at| bias.get(at)).copied().unwrap_or(0.0);
+                *places.bias.add(x) = value;
+            }
+        }
+        for first in (0..used).step_by(plan.block_keys) {
+            let count = plan.block_keys.min(used - first);
+            let keys = head.rows(call.key, first, count);
+            let padded = count.next_multiple_of(6);
+            pack::rows::<P>(keys, padded, plan.key_filled, plan.key_stride, places.keys);
+            let values = head.rows(call.value, first, count);
+            let (filled, stride) = (plan.value_filled, plan.value_stride);
+            if P::PAIRED {
+                pack::paired_rows::<P>(values, filled, stride, places.values);
+            } else {
+                pack::rows::<P>(values, count, filled, stride, places.values);
+            }
+            let bias = match call.relative_bias {
+                Some(_) => places.bias.add(used - 1 - first).cast_const(),
+                None => std::ptr::null(),
+            };
+            let keys = KeyBlock { first, count, bias };
+            for tile in tiles.clone() {
+                match tile.sixteens {
+                    1 => meet::<P, R, 1>(job, &places, tile, keys),
+                    2 => meet::<P, R, 2>(job, &places, tile, keys),
+                    3 => meet::<P, R, 3>(job, &places, tile, keys),
+                    _ => meet::<P, R, 4>(job, &places, tile, keys),
+                }
+            }
+        }
+        for tile in tiles {
+            let from = places.output.add(tile.start * plan.dims).cast_const();
+            let sum = places.running.add(3 * tile.start + tile.sixteens * LANES).cast_const();
+            let rows = (count - tile.start).min(tile.sixteens * LANES);
+            let at = batch * job.batch_stride + (start + tile.start) * job.row_stride + channel;
+            let (sixteens, width, stride) = (tile.sixteens, shape.head_dim, job.row_stride);
+            match job.output {
+                Rows::F32(data) => {
+                    let to = data.add(at);
+                    pack::finish::<P::V, f32>(from, sum, sixteens, width, rows, to, stride);
+                }
+                Rows::Bf16(data) => {
+                    let to = data.add(at);
+                    pack::finish::<P::V, bf16>(from, sum, sixteens, width, rows, to, stride);
+                }
+            }
+        }
+    }
+}
+
+/// One tile of queries meets one block of keys.
+///
+/// # Safety
+/// As of [`run_task`]; queries, keys and values of the blocks are in place.
+#[inline(always)]
+unsafe fn meet<P: Products, const R: usize, const C: usize>(
+    job: &Job<'_>,
+    places: &Scratch,
+    tile: Tile,
+    keys: KeyBlock,
+) {
+    let Job { plan, call, .. } = job;
+    // SAFETY: the tile's parts of the blocks have the sizes that the products ask for.
+    unsafe {
+        let queries = places.queries.add(tile.start * plan.depth).cast_const();
+        let padded = keys.count.next_multiple_of(6);
+        let (stride, depth) = (plan.key_stride, plan.depth);
+        score::<P, R, C>(queries, places.keys, stride, depth, padded, places.scores);
+        let running = Running { at: places.running.add(3 * tile.start) };
+        let round = call.precision == Precision::Bf16;
+        let log2_e = std::f32::consts::LOG2_E;
+        if keys.bias.is_null() {
+            let factor = call.scale * log2_e;
+            weigh::<P, C>(places.scores, keys.count, factor, None, round, running);
+        } else {
+            let bias = Some((call.scale, keys.bias.add(tile.start)));
+            weigh::<P, C>(places.scores, keys.count, log2_e, bias, round, running);
+        }
+        let steps = if P::PAIRED { keys.count.div_ceil(2) } else { keys.count };
+        let output = places.output.add(tile.start * plan.dims);
+        let (weights, values) = (places.scores.cast_const(), places.values.cast_const());
+        let (stride, dims, older) = (plan.value_stride, plan.dims, keys.first > 0);
+        mix::<P, R, C>(weights, values, stride, steps, dims, output, running, older);
+    }
+}

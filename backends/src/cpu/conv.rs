@@ -1,0 +1,424 @@
+//! 3-d convolution over channels-last pictures, as an implicit matrix product.
+//!
+//! Input [T, H, W, Cin], output [To, Ho, Wo, Cout]; a causal convolution is one whose padding in
+//! time is all in front (or none, when earlier frames lie directly before the chunk in memory).
+//! The weight [Cout, Cin, kt, kh, kw] is packed once with K running over the taps and channels
+//! innermost, so the pixels under one row of the kernel are one run of memory: a block of rows
+//! is gathered run by run into the worker's scratch and no unfolded picture ever exists.
+//! Products, epilogues and the guarantee about threads are those of [`gemm`](super::gemm).
+
+use super::gemm::{
+    Convert, Dtype, Epilogue, Output, Packed, PackedMatrix, PanelKind, RowLoader, Slice,
+    WeightSource, decode_one, gemm_scratch_bytes, pack_source, packed_bytes, product,
+};
+use super::simd::Level;
+use super::threads::Pool;
+use std::ops::Range;
+
+/// The shape of a convolution. Axes come in the order time, height, width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// T, H, W of the input.
+    pub input: [usize; 3],
+    /// Input channels.
+    pub cin: usize,
+    /// Output channels.
+    pub cout: usize,
+    /// Taps along each axis.
+    pub kernel: [usize; 3],
+    /// Steps along each axis, at least one.
+    pub stride: [usize; 3],
+    /// Zeros before and behind each axis.
+    pub padding: [(usize, usize); 3],
+}
+
+impl ConvShape {
+    /// To, Ho, Wo of the output: ⌊(size + before + behind − taps) / stride⌋ + 1, or zero where the
+    /// padded axis is shorter than the kernel.
+    pub fn output(&self) -> [usize; 3] {
+        std::array::from_fn(|axis| {
+            let padded = self.input[axis] + self.padding[axis].0 + self.padding[axis].1;
+            let steps = padded.checked_sub(self.kernel[axis]);
+            steps.map_or(0, |steps| steps / self.stride[axis] + 1)
+        })
+    }
+
+    /// Rows of the product: To·Ho·Wo.
+    pub fn rows(&self) -> usize {
+        self.output().iter().product()
+    }
+
+    /// Length of its sums: taps · Cin.
+    pub fn k(&self) -> usize {
+        self.kernel.iter().product::<usize>() * self.cin
+    }
+
+    /// Bytes of the packed weight.
+    pub fn packed_bytes(&self, kind: PanelKind) -> usize {
+        packed_bytes(self.cout, self.k(), kind)
+    }
+}
+
+/// A stored weight [Cout, Cin, kt, kh, kw] at any byte alignment, with K reordered to taps first.
+struct Taps<'a> {
+    bytes: &'a [u8],
+    dtype: Dtype,
+    cin: usize,
+    taps: usize,
+}
+
+impl WeightSource for Taps<'_> {
+    fn fill(&self, n: usize, k: Range<usize>, out: &mut [f32]) {
+        let base = n * self.cin * self.taps;
+        let (mut tap, mut channel) = (k.start / self.cin, k.start % self.cin);
+        for out in out.iter_mut() {
+            *out = decode_one(self.bytes, self.dtype, base + channel * self.taps + tap);
+            channel += 1;
+            if channel == self.cin {
+                (tap, channel) = (tap + 1, 0);
+            }
+        }
+    }
+}
+
+/// Packs a stored weight [Cout, Cin, kt, kh, kw] into `to`; view it afterwards with
+/// [`Packed::from_bytes`]`(cout, shape.k(), kind, to)`.
+///
+/// # Panics
+/// If `to` is unaligned or shorter than [`ConvShape::packed_bytes`], or the weight is too short.
+pub fn pack_conv_into(
+    pool: &Pool,
+    level: Level,
+    shape: &ConvShape,
+    (bytes, dtype): (&[u8], Dtype),
+    kind: PanelKind,
+    to: &mut [u8],
+) {
+    let (cin, taps) = (shape.cin, shape.kernel.iter().product());
+    let needed = shape.cout * cin * taps * dtype.size();
+    assert!(bytes.len() >= needed, "weight has {} bytes, needs {needed}", bytes.len());
+    let source = Taps { bytes, dtype, cin, taps };
+    pack_source(pool, level, &source, (shape.cout, shape.k()), kind, to);
+}
+
+/// [`pack_conv_into`] storage of its own.
+///
+/// # Panics
+/// If the weight is too short for the shape.
+pub fn pack_conv(
+    pool: &Pool,
+    level: Level,
+    shape: &ConvShape,
+    weight: (&[u8], Dtype),
+    kind: PanelKind,
+) -> PackedMatrix {
+    let mut packed = PackedMatrix::zeroed((shape.cout, shape.k()), kind);
+    pack_conv_into(pool, level, shape, weight, kind, packed.bytes_mut());
+    packed
+}
+
+/// Bytes of scratch [`conv`] needs.
+pub fn conv_scratch_bytes(
+    level: Level,
+    shape: &ConvShape,
+    kind: PanelKind,
+    workers: usize,
+) -> usize {
+    gemm_scratch_bytes(level, (shape.rows(), shape.cout, shape.k()), kind, workers)
+}
+
+/// `out = epilogue(conv(x, w))`: the output's rows are the pixels [To·Ho·Wo], its columns Cout.
+///
+/// `x` holds [T, H, W, Cin] without gaps; with bf16 panels it is rounded to bf16 on the way. The
+/// epilogue's residual and gate segments go by output pixel.
+///
+/// # Panics
+/// If the weight's shape is not the convolution's, a stride is zero, or a slice or the scratch
+/// ([`conv_scratch_bytes`] for `pool.threads()` workers) is too short.
+pub fn conv(
+    pool: &Pool,
+    level: Level,
+    shape: &ConvShape,
+    x: Slice<'_>,
+    weight: Packed<'_>,
+    epilogue: &Epilogue<'_>,
+    output: Output<'_>,
+    scratch: &mut [u8],
+) {
+    assert!(shape.stride.iter().all(|&stride| stride > 0), "a stride is zero in {shape:?}");
+    let packed = (weight.n(), weight.k());
+    assert!(packed == (shape.cout, shape.k()), "weight {packed:?} does not fit {shape:?}");
+    let needed = shape.input.iter().product::<usize>() * shape.cin;
+    assert!(x.len() >= needed, "x has {} elements, needs {needed}", x.len());
+    let loader = Pixels { shape, out: shape.output(), x };
+    product(pool, level, shape.rows(), &loader, weight, epilogue, output, scratch);
+}
+
+/// The rows of the implicit matrix: row (t, h, w) is the input under the kernel at that pixel.
+struct Pixels<'a> {
+    shape: &'a ConvShape,
+    out: [usize; 3],
+    x: Slice<'a>,
+}
+
+impl RowLoader for Pixels<'_> {
+    unsafe fn load(
+        &self,
+        convert: Convert,
+        rows: Range<usize>,
+        k: Range<usize>,
+        to: *mut u32,
+        lda: usize,
+    ) {
+        let [_, ho, wo] = self.out;
+        let mut at = [rows.start / (ho * wo), rows.start / wo % ho, rows.start % wo];
+        for index in 0..rows.len() {
+            // SAFETY: the caller vouches for a row of scratch at each index.
+            unsafe {
+                let row = to.add(index * lda);
+                self.gather(convert, at, k.clone(), row);
+                convert.pad(row, k.len());
+            }
+            at[2] += 1;
+            if at[2] == wo {
+                at = [at[0], at[1] + 1, 0];
+            }
+            if at[1] == ho {
+                at = [at[0] + 1, 0, 0];
+            }
+        }
+    }
+}
+
+impl Pixels<'_> {
+    /// Writes elements `k` of the row at output pixel `at`.
+    ///
+    /// # Safety
+    /// `row` holds `k.len()` elements of the form.
+    unsafe fn gather(&self, convert: Convert, at: [usize; 3], k: Range<usize>, row: *mut u32) {
+        let ConvShape { input, cin, kernel, stride, padding, .. } = *self.shape;
+        // Positions of the kernel's first tap in the padded input, and the run of one kernel row.
+        let start: [usize; 3] = std::array::from_fn(|axis| at[axis] * stride[axis]);
+        let run = kernel[2] * cin;
+        let inside = |axis: usize, tap: usize| {
+            (start[axis] + tap).checked_sub(padding[axis].0).filter(|&i| i < input[axis])
+        };
+        // The part of a run that lies inside the picture's width, in elements of the run.
+        let (left, width) = (padding[2].0, input[2]);
+        let low = left.saturating_sub(start[2]).min(kernel[2]);
+        let high = (width + left).saturating_sub(start[2]).clamp(low, kernel[2]);
+        let mut from = k.start;
+        while from < k.end {
+            let (tap, begin) = (from / run, from % run);
+            let end = run.min(begin + k.end - from);
+            let place = from - k.start;
+            let frame = inside(0, tap / kernel[1]);
+            let line = inside(1, tap % kernel[1]);
+            // SAFETY: everything lies between `place` and `place + end - begin` of the row.
+            unsafe {
+                if let (Some(t), Some(h)) = (frame, line) {
+                    let first = begin.max(low * cin).min(end);
+                    let behind = end.min(high * cin).max(first);
+                    if first > begin {
+                        convert.zeros(row, place, first - begin);
+                    }
+                    if behind > first {
+                        let pixel = (t * input[1] + h) * width + start[2];
+                        let source = pixel * cin + first - left * cin;
+                        convert.run(self.x, source, behind - first, row, place + first - begin);
+                    }
+                    if end > behind {
+                        convert.zeros(row, place + behind - begin, end - behind);
+                    }
+                } else {
+                    convert.zeros(row, place, end - begin);
+                }
+            }
+            from += end - begin;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gemm::Combine;
+    use super::*;
+
+    fn noise(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2654435761) | 1;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn naive(shape: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f64> {
+        let ConvShape { input, cin, cout, kernel, stride, padding } = *shape;
+        let [to, ho, wo] = shape.output();
+        let mut out = Vec::new();
+        for t in 0..to {
+            for h in 0..ho {
+                for w_out in 0..wo {
+                    for o in 0..cout {
+                        let mut sum = 0.0;
+                        for kt in 0..kernel[0] {
+                            for kh in 0..kernel[1] {
+                                for kw in 0..kernel[2] {
+                                    let place = |axis: usize, out: usize, tap: usize| {
+                                        (out * stride[axis] + tap)
+                                            .checked_sub(padding[axis].0)
+                                            .filter(|&i| i < input[axis])
+                                    };
+                                    let (Some(ti), Some(hi), Some(wi)) =
+                                        (place(0, t, kt), place(1, h, kh), place(2, w_out, kw))
+                                    else {
+                                        continue;
+                                    };
+                                    for c in 0..cin {
+                                        let xi = ((ti * input[1] + hi) * input[2] + wi) * cin + c;
+                                        let tap = (kt * kernel[1] + kh) * kernel[2] + kw;
+                                        let taps = kernel.iter().product::<usize>();
+                                        let wi = (o * cin + c) * taps + tap;
+                                        sum += f64::from(x[xi]) * f64::from(w[wi]);
+                                    }
+                                }
+                            }
+                        }
+                        out.push(sum);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn shapes() -> Vec<ConvShape> {
+        let base = ConvShape {
+            input: [3, 5, 6],
+            cin: 8,
+            cout: 12,
+            kernel: [3, 3, 3],
+            stride: [1, 1, 1],
+            padding: [(2, 0), (1, 1), (1, 1)],
+        };
+        vec![
+            base,
+            ConvShape { cin: 7, cout: 70, ..base },
+            ConvShape { cin: 48, cout: 17, input: [1, 4, 3], ..base },
+            ConvShape { kernel: [1, 3, 3], padding: [(0, 0), (1, 1), (1, 1)], ..base },
+            ConvShape {
+                kernel: [1, 3, 3],
+                stride: [1, 2, 2],
+                padding: [(0, 0), (0, 1), (0, 1)],
+                cin: 5,
+                ..base
+            },
+            ConvShape {
+                kernel: [3, 1, 1],
+                stride: [2, 1, 1],
+                padding: [(0, 0), (0, 0), (0, 0)],
+                input: [5, 3, 4],
+                ..base
+            },
+            ConvShape { kernel: [1, 1, 1], padding: [(0, 0); 3], cin: 40, cout: 8, ..base },
+            ConvShape {
+                kernel: [2, 4, 5],
+                stride: [1, 3, 2],
+                padding: [(1, 1), (3, 2), (4, 6)],
+                input: [2, 4, 2],
+                cin: 3,
+                ..base
+            },
+            // Several blocks of K, more rows than one task, a single output column.
+            ConvShape { cin: 70, cout: 1, input: [2, 13, 13], ..base },
+        ]
+    }
+
+    fn run(
+        pool: &Pool,
+        level: Level,
+        shape: &ConvShape,
+        x: Slice<'_>,
+        w: &[f32],
+        kind: PanelKind,
+    ) -> Vec<f32> {
+        let packed = pack_conv(pool, level, shape, (bytemuck::cast_slice(w), Dtype::F32), kind);
+        let count = shape.rows() * shape.cout;
+        let bias = noise(shape.cout, 9);
+        let residual = noise(count, 10);
+        let epilogue = Epilogue {
+            bias: Some(&bias),
+            combine: Combine::Residual { data: &residual, stride: shape.cout, gate: None },
+            ..Epilogue::default()
+        };
+        let mut out = vec![f32::NAN; count];
+        let bytes = conv_scratch_bytes(level, shape, kind, pool.threads());
+        let mut scratch = vec![0xaau8; bytes + 64];
+        let output = Output::F32 { data: &mut out, stride: shape.cout };
+        let (inner, guard) = scratch.split_at_mut(bytes);
+        conv(pool, level, shape, x, packed.view(), &epilogue, output, inner);
+        assert!(guard.iter().all(|&byte| byte == 0xaa), "scratch overrun");
+        out
+    }
+
+    #[test]
+    fn agrees_with_the_definition_at_every_level() {
+        let pools = [Pool::new(1), Pool::new(2), Pool::new(3)];
+        for shape in shapes() {
+            let round = |values: Vec<f32>| -> Vec<f32> {
+                values.into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect()
+            };
+            let x = round(noise(shape.input.iter().product::<usize>() * shape.cin, 1));
+            let w = round(noise(shape.cout * shape.k(), 2));
+            let halves: Vec<half::bf16> = x.iter().map(|&v| half::bf16::from_f32(v)).collect();
+            let want = naive(&shape, &x, &w);
+            let (bias, residual) = (noise(shape.cout, 9), noise(want.len(), 10));
+            let slack = 3e-7 * shape.k() as f64 + 1e-6;
+            for level in Level::available() {
+                for kind in [PanelKind::F32, PanelKind::Bf16] {
+                    let got = run(&pools[0], level, &shape, Slice::F32(&x), &w, kind);
+                    for (index, (&got, &want)) in got.iter().zip(&want).enumerate() {
+                        let add = bias[index % shape.cout] + residual[index];
+                        let error = (f64::from(got) - want - f64::from(add)).abs();
+                        assert!(error < slack, "{level:?} {kind:?} {shape:?} {index} {error}");
+                    }
+                    for pool in &pools[1..] {
+                        assert_eq!(got, run(pool, level, &shape, Slice::Bf16(&halves), &w, kind));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_larger_than_the_picture_gives_nothing() {
+        let shape = ConvShape {
+            input: [1, 2, 2],
+            cin: 1,
+            cout: 1,
+            kernel: [3, 1, 1],
+            stride: [1, 1, 1],
+            padding: [(0, 0); 3],
+        };
+        assert_eq!(shape.output(), [0, 2, 2]);
+        assert_eq!(shape.rows(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_foreign_weight_is_refused() {
+        let shape = shapes()[0];
+        let other = ConvShape { cin: 9, ..shape };
+        let pool = Pool::new(1);
+        let w = noise(shape.cout * other.k(), 3);
+        let weight = (bytemuck::cast_slice(&w), Dtype::F32);
+        let packed = pack_conv(&pool, Level::Portable, &other, weight, PanelKind::F32);
+        let x = noise(1000, 4);
+        let output = Output::F32 { data: &mut [], stride: 12 };
+        let epilogue = Epilogue::default();
+        let x = Slice::F32(&x);
+        conv(&pool, Level::Portable, &shape, x, packed.view(), &epilogue, output, &mut []);
+    }
+}

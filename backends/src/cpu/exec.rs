@@ -1,0 +1,682 @@
+//! Runs a plan: one kernel a step, on memory reserved beforehand.
+//!
+//! A plan guarantees that the result of a step shares no byte with its operands, that offsets stay
+//! inside their arenas, and that all buffers are aligned to 64 bytes; those guarantees are what the
+//! `unsafe` of this file rests on.
+
+use super::attention::{self, Attention, AttentionShape, Operand, OutputOperand, Source, Target};
+use super::buffer::AlignedBytes;
+use super::conv::{self, ConvShape};
+use super::gemm::{self, Epilogue, Output, Rows as MatrixRows, Slice};
+use super::moves::{self, Move};
+use super::rows::{
+    self, Binary, LayerNorm, Modulation, RmsForm, RmsNorm, Rope, Rows, RowsMut, Strided, Table,
+    Unary,
+};
+use super::scalar::{self, Reading};
+use super::tables;
+use super::weights::{Weights, is_table};
+use super::{Cpu, kernel_shape, panel_kind};
+use crate::WeightProvider;
+use anyid_ir::op::{BinaryFn, ReduceFn, UnaryFn};
+use anyid_ir::plan::{Buffer, BufferId, Plan, Root, Step};
+use anyid_ir::{DType, Op, Tensor, TensorType};
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+/// Memory of one program: workspace and kernel scratch.
+pub struct Memory {
+    workspace: AlignedBytes,
+    scratch: AlignedBytes,
+}
+
+impl Memory {
+    /// Reserves `workspace` bytes as planned and `scratch` bytes for kernels.
+    pub fn new(workspace: u64, scratch: usize) -> Self {
+        Self {
+            workspace: AlignedBytes::zeroed(workspace as usize),
+            scratch: AlignedBytes::zeroed(scratch),
+        }
+    }
+
+    /// Bytes reserved.
+    pub fn bytes(&self) -> u64 {
+        (self.workspace.len() + self.scratch.len()) as u64
+    }
+}
+
+/// Why a run ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// The caller asked to stop.
+    Stopped,
+    /// No kernel for this op on these types.
+    Unsupported {
+        /// The step.
+        label: String,
+        /// The op's name.
+        op: &'static str,
+    },
+    /// A row of a table was asked for that does not exist.
+    Index {
+        /// The step.
+        label: String,
+        /// The index.
+        index: i64,
+        /// Rows of the table.
+        rows: usize,
+    },
+}
+
+/// A plan made ready for this CPU.
+pub struct Executable {
+    plan: Plan,
+    scratch: usize,
+    /// For each step: the copies of a movement op.
+    moves: Vec<Option<Vec<Move>>>,
+    /// For each step: its operand 1 in panels.
+    panels: Vec<Option<usize>>,
+    /// For each weight of the plan: its row-major bytes.
+    plain: Vec<Option<usize>>,
+}
+
+/// Runs `$body` with `$T` as the float type of `$dtype`; `None` for other types.
+macro_rules! float {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $T = f32;
+                Some($body)
+            }
+            DType::Bf16 => {
+                type $T = bf16;
+                Some($body)
+            }
+            DType::F16 => {
+                type $T = f16;
+                Some($body)
+            }
+            _ => None,
+        }
+    };
+}
+
+impl Executable {
+    /// Prepares `plan`, whose weights are in `weights`.
+    pub fn new(cpu: &Cpu, plan: Plan, weights: &Weights) -> Self {
+        let scratch = plan.steps.iter().map(|step| scratch_bytes(cpu, &plan, step)).max();
+        let moves = plan.steps.iter().map(|step| step_moves(&plan, step)).collect();
+        let panels = plan.steps.iter().map(|step| weights.find(&plan, step, 1)).collect();
+        let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
+        Self { scratch: scratch.unwrap_or(0), moves, panels, plain, plan }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of kernel scratch it needs.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch
+    }
+
+    /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
+    /// with `persistent.` are not copied out); lengths are the caller's to check. `trace` sees
+    /// every step's result.
+    pub fn run(
+        &self,
+        cpu: &Cpu,
+        weights: &Weights,
+        provider: &dyn WeightProvider,
+        memory: &mut Memory,
+        persistent: &mut AlignedBytes,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+        stopped: &dyn Fn() -> bool,
+        mut trace: Option<&mut (dyn FnMut(&str, &Tensor) + '_)>,
+    ) -> Result<(), RunError> {
+        assert!(
+            memory.workspace.len() as u64 >= self.plan.workspace_bytes,
+            "workspace is too small"
+        );
+        assert!(memory.scratch.len() >= self.scratch, "kernel scratch is too small");
+        let frame = Frame {
+            cpu,
+            executable: self,
+            plan: &self.plan,
+            weights,
+            provider,
+            workspace: memory.workspace.bytes_mut().as_mut_ptr(),
+            persistent: persistent.bytes_mut().as_mut_ptr(),
+            persistent_len: persistent.len(),
+            workspace_len: memory.workspace.len(),
+            inputs,
+        };
+        for (at, step) in self.plan.steps.iter().enumerate() {
+            if stopped() {
+                return Err(RunError::Stopped);
+            }
+            frame.step(at, step, memory.scratch.bytes_mut())?;
+            if let Some(trace) = &mut trace {
+                let ty = &self.plan.buffer(step.result).ty;
+                let tensor = Tensor::from_bytes(ty.clone(), frame.bytes(step.result));
+                trace(&step.label, &tensor.expect("a buffer holds its type"));
+            }
+        }
+        let ports = self.plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
+        for (port, out) in ports.zip(outputs) {
+            out.copy_from_slice(frame.bytes(port.buffer));
+        }
+        Ok(())
+    }
+}
+
+fn step_moves(plan: &Plan, step: &Step) -> Option<Vec<Move>> {
+    let types: Vec<&TensorType> = step.operands.iter().map(|id| &plan.buffer(*id).ty).collect();
+    let result = &plan.buffer(step.result).ty;
+    let same = step.op == Op::Cast && types.first() == Some(&result);
+    moves::moves(if same { &Op::Reshape } else { &step.op }, &types, result)
+}
+
+fn attention_shape(
+    plan: &Plan,
+    step: &Step,
+    heads: usize,
+) -> (AttentionShape, attention::Precision) {
+    let (q, k) = (&plan.buffer(step.operands[0]).ty, &plan.buffer(step.operands[1]).ty);
+    let rank = q.rank();
+    let shape = AttentionShape {
+        batch: if rank == 3 { q.shape[0] } else { 1 },
+        heads,
+        head_dim: q.last() / heads,
+        queries: q.shape[rank - 2],
+        keys: k.shape[rank - 2],
+    };
+    let precision = match q.dtype {
+        DType::Bf16 => attention::Precision::Bf16,
+        _ => attention::Precision::F32,
+    };
+    (shape, precision)
+}
+
+fn conv_shape(plan: &Plan, step: &Step, stride: [usize; 3], pad: [[usize; 2]; 3]) -> ConvShape {
+    let x = &plan.buffer(step.operands[0]).ty;
+    let kernel = kernel_shape(&plan.buffer(step.operands[1]).ty.shape);
+    ConvShape {
+        input: [x.shape[0], x.shape[1], x.shape[2]],
+        cin: kernel[1],
+        cout: kernel[0],
+        kernel: [kernel[2], kernel[3], kernel[4]],
+        stride,
+        padding: pad.map(|[lo, hi]| (lo, hi)),
+    }
+}
+
+/// Rows, columns and length of the sums of a linear step.
+fn linear_shape(plan: &Plan, step: &Step) -> (usize, usize, usize) {
+    let (x, w) = (&plan.buffer(step.operands[0]).ty, &plan.buffer(step.operands[1]).ty);
+    let k = x.last();
+    (x.elements() / k.max(1), w.shape[0], k)
+}
+
+fn scratch_bytes(cpu: &Cpu, plan: &Plan, step: &Step) -> usize {
+    let workers = cpu.pool().threads();
+    let dtype = |at: usize| plan.buffer(step.operands[at]).ty.dtype;
+    match &step.op {
+        Op::Linear => {
+            let shape = linear_shape(plan, step);
+            let kind = panel_kind(dtype(0), dtype(1));
+            if matches!(plan.buffer(step.operands[1]).root, Root::Weight(_)) {
+                gemm::gemm_scratch_bytes(cpu.level(), shape, kind, workers)
+            } else {
+                gemm::gemm_dynamic_scratch_bytes(cpu.level(), shape, kind, workers)
+            }
+        }
+        Op::Attention { heads, .. } => {
+            let (shape, precision) = attention_shape(plan, step, *heads);
+            let bias = step.operands.len() == 4;
+            attention::scratch_bytes(cpu.level(), &shape, precision, bias, workers)
+        }
+        Op::Conv { stride, pad } => {
+            let shape = conv_shape(plan, step, *stride, *pad);
+            conv::conv_scratch_bytes(cpu.level(), &shape, panel_kind(dtype(0), dtype(1)), workers)
+        }
+        _ => 0,
+    }
+}
+
+/// One execution: where every buffer lies.
+struct Frame<'f> {
+    cpu: &'f Cpu,
+    executable: &'f Executable,
+    plan: &'f Plan,
+    weights: &'f Weights,
+    provider: &'f dyn WeightProvider,
+    workspace: *mut u8,
+    workspace_len: usize,
+    persistent: *mut u8,
+    persistent_len: usize,
+    inputs: &'f [&'f [u8]],
+}
+
+impl<'f> Frame<'f> {
+    fn buffer(&self, id: BufferId) -> &'f Buffer {
+        self.plan.buffer(id)
+    }
+
+    fn ty(&self, id: BufferId) -> &'f TensorType {
+        &self.plan.buffer(id).ty
+    }
+
+    fn bytes(&self, id: BufferId) -> &'f [u8] {
+        let buffer = self.buffer(id);
+        let (offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
+        let (base, size) = match buffer.root {
+            Root::Workspace => (self.workspace.cast_const(), self.workspace_len),
+            Root::Persistent => (self.persistent.cast_const(), self.persistent_len),
+            Root::Input(index) => {
+                let input = self.inputs[index as usize];
+                (input.as_ptr(), input.len())
+            }
+            Root::Weight(index) => {
+                let at = self.executable.plain[index as usize];
+                let bytes = at.map_or(&[][..], |at| self.weights.plain(at));
+                (bytes.as_ptr(), bytes.len())
+            }
+        };
+        assert!(offset + len <= size, "a buffer ends at {} of {size} bytes", offset + len);
+        // SAFETY: the range lies inside its arena (just checked), the arenas outlive the frame, and
+        // by the plan's guarantee nobody writes this buffer while a step reads it.
+        unsafe { std::slice::from_raw_parts(base.add(offset), len) }
+    }
+
+    /// The result's memory. Steps run one after the other, so there is one writer at a time.
+    #[allow(clippy::mut_from_ref)]
+    fn bytes_mut(&self, id: BufferId) -> &'f mut [u8] {
+        let buffer = self.buffer(id);
+        let (offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
+        let (base, size) = match buffer.root {
+            Root::Workspace => (self.workspace, self.workspace_len),
+            Root::Persistent => (self.persistent, self.persistent_len),
+            Root::Input(_) | Root::Weight(_) => unreachable!("a step never writes its inputs"),
+        };
+        assert!(offset + len <= size, "a buffer ends at {} of {size} bytes", offset + len);
+        // SAFETY: inside the arena (just checked); by the plan's guarantee no operand of the step
+        // shares a byte with its result, and only this step runs.
+        unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) }
+    }
+
+    fn of<T: Pod>(&self, id: BufferId) -> &'f [T] {
+        bytemuck::cast_slice(self.bytes(id))
+    }
+
+    fn of_mut<T: Pod>(&self, id: BufferId) -> &'f mut [T] {
+        bytemuck::cast_slice_mut(self.bytes_mut(id))
+    }
+
+    fn step(&self, at: usize, step: &Step, scratch: &mut [u8]) -> Result<(), RunError> {
+        if self.ty(step.result).elements() == 0 {
+            return Ok(());
+        }
+        if let Some(moves) = &self.executable.moves[at] {
+            self.movement(step, moves);
+            return Ok(());
+        }
+        if self.row_kernel(step).is_some() || self.anchor(at, step, scratch) {
+            return Ok(());
+        }
+        if step.op == Op::Gather {
+            return self.gather(step);
+        }
+        let operands: smallvec::SmallVec<[Reading<'_>; 4]> = step
+            .operands
+            .iter()
+            .map(|id| Reading { ty: self.ty(*id), bytes: self.bytes(*id) })
+            .collect();
+        let ty = self.ty(step.result);
+        if scalar::execute(&step.op, &operands, ty, self.bytes_mut(step.result)) {
+            return Ok(());
+        }
+        Err(RunError::Unsupported { label: step.label.clone(), op: step.op.name() })
+    }
+
+    fn movement(&self, step: &Step, moves: &[Move]) {
+        let result = self.bytes_mut(step.result);
+        if matches!(step.op, Op::Pad { .. }) {
+            result.fill(0);
+        }
+        for (each, operand) in moves.iter().zip(&step.operands) {
+            let source = self.bytes(*operand).as_ptr();
+            // SAFETY: `moves` made the copy from these very types, and result and operands are
+            // disjoint by the plan's guarantee.
+            unsafe { each.run(self.cpu.pool(), source, result.as_mut_ptr()) };
+        }
+    }
+
+    /// Products, attention and convolution.
+    fn anchor(&self, at: usize, step: &Step, scratch: &mut [u8]) -> bool {
+        match &step.op {
+            Op::Linear => self.linear(at, step, scratch),
+            Op::Attention { heads, scale } => self.attention(step, *heads, *scale, scratch),
+            Op::Conv { stride, pad } => self.conv(at, step, *stride, *pad, scratch),
+            _ => false,
+        }
+    }
+
+    fn slice(&self, id: BufferId) -> Option<Slice<'f>> {
+        match self.ty(id).dtype {
+            DType::F32 => Some(Slice::F32(self.of(id))),
+            DType::Bf16 => Some(Slice::Bf16(self.of(id))),
+            _ => None,
+        }
+    }
+
+    fn bias(&self, step: &Step, at: usize) -> Option<Option<&'f [f32]>> {
+        match step.operands.get(at) {
+            None => Some(None),
+            Some(id) if self.ty(*id).dtype == DType::F32 => Some(Some(self.of(*id))),
+            Some(_) => None,
+        }
+    }
+
+    fn panels(&self, at: usize) -> Option<gemm::Packed<'f>> {
+        let index = self.executable.panels[at]?;
+        self.weights.matrix(index).map(gemm::PackedMatrix::view)
+    }
+
+    fn linear(&self, at: usize, step: &Step, scratch: &mut [u8]) -> bool {
+        let (m, n, k) = linear_shape(self.plan, step);
+        let (Some(data), Some(bias)) = (self.slice(step.operands[0]), self.bias(step, 2)) else {
+            return false;
+        };
+        let a = MatrixRows { data, stride: k };
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        let Some(output) = self.output(step.result, n) else { return false };
+        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        match self.panels(at) {
+            Some(w) => gemm::gemm(pool, level, m, a, w, &epilogue, output, scratch),
+            None => {
+                let w = step.operands[1];
+                let dtype = match self.ty(w).dtype {
+                    DType::F32 => gemm::Dtype::F32,
+                    DType::Bf16 => gemm::Dtype::Bf16,
+                    DType::F16 => gemm::Dtype::F16,
+                    _ => return false,
+                };
+                let kind = panel_kind(self.ty(step.operands[0]).dtype, self.ty(w).dtype);
+                let b = gemm::Weights::row_major(self.bytes(w), dtype, k);
+                gemm::gemm_dynamic(pool, level, (m, n, k), a, b, kind, &epilogue, output, scratch);
+            }
+        }
+        true
+    }
+
+    fn attention(&self, step: &Step, heads: usize, scale: f64, scratch: &mut [u8]) -> bool {
+        let (shape, precision) = attention_shape(self.plan, step, heads);
+        let width = shape.heads * shape.head_dim;
+        let operand = |at: usize, rows: usize| -> Option<Operand<'f>> {
+            let id = step.operands[at];
+            let data = match self.ty(id).dtype {
+                DType::F32 => Source::F32(self.of(id)),
+                DType::Bf16 => Source::Bf16(self.of(id)),
+                _ => return None,
+            };
+            Some(Operand { data, row_stride: width, batch_stride: rows * width })
+        };
+        let (Some(query), Some(key), Some(value)) =
+            (operand(0, shape.queries), operand(1, shape.keys), operand(2, shape.keys))
+        else {
+            return false;
+        };
+        let data = match self.ty(step.result).dtype {
+            DType::F32 => Target::F32(self.of_mut(step.result)),
+            DType::Bf16 => Target::Bf16(self.of_mut(step.result)),
+            _ => return false,
+        };
+        let call = Attention {
+            shape,
+            precision,
+            scale: scale as f32,
+            query,
+            key,
+            value,
+            relative_bias: step.operands.get(3).map(|id| self.of(*id)),
+            key_limit: None,
+        };
+        let output = OutputOperand { data, row_stride: width, batch_stride: shape.queries * width };
+        attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, scratch);
+        true
+    }
+
+    fn conv(
+        &self,
+        at: usize,
+        step: &Step,
+        stride: [usize; 3],
+        pad: [[usize; 2]; 3],
+        scratch: &mut [u8],
+    ) -> bool {
+        let shape = conv_shape(self.plan, step, stride, pad);
+        let Some(kernel) = self.panels(at) else { return false };
+        let (Some(x), Some(bias)) = (self.slice(step.operands[0]), self.bias(step, 2)) else {
+            return false;
+        };
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        let Some(output) = self.output(step.result, shape.cout) else { return false };
+        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        conv::conv(pool, level, &shape, x, kernel, &epilogue, output, scratch);
+        true
+    }
+
+    fn output(&self, id: BufferId, stride: usize) -> Option<Output<'f>> {
+        match self.ty(id).dtype {
+            DType::F32 => Some(Output::F32 { data: self.of_mut(id), stride }),
+            DType::Bf16 => Some(Output::Bf16 { data: self.of_mut(id), stride }),
+            _ => None,
+        }
+    }
+
+    /// Row-wise and element-wise kernels; `None` where the op or its types are not theirs.
+    fn row_kernel(&self, step: &Step) -> Option<()> {
+        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        let ty = self.ty(step.result);
+        let width = ty.last();
+        let x = *step.operands.first()?;
+        let from = self.ty(x).dtype;
+        match &step.op {
+            Op::LayerNorm { eps } => {
+                let norm = LayerNorm {
+                    eps: *eps as f32,
+                    weight: self.bias(step, 1)?,
+                    bias: self.bias(step, 2)?,
+                    modulation: None,
+                };
+                float!(from, I => float!(ty.dtype, O => rows::layer_norm(
+                    pool, level,
+                    Rows::new(self.of::<I>(x), width),
+                    &norm,
+                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                )))?
+            }
+            Op::RmsNorm { eps, clamp } => {
+                let eps = *eps as f32;
+                let form = if *clamp { RmsForm::Clamped { eps } } else { RmsForm::Mean { eps } };
+                let gain = self.bias(step, 1)??;
+                let norm = RmsNorm { form, gain, round_bf16: false, silu: false, rope: None };
+                float!(from, I => float!(ty.dtype, O => rows::rms_norm(
+                    pool, level,
+                    Rows::new(self.of::<I>(x), width),
+                    &norm,
+                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                )))?
+            }
+            Op::Rope { heads } => {
+                let rope = Rope { head_dim: width / heads, table: self.of(step.operands[1]) };
+                float!(from, I => float!(ty.dtype, O => rows::rope(
+                    pool, level,
+                    Rows::new(self.of::<I>(x), width),
+                    &rope,
+                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                )))?
+            }
+            Op::Modulate => {
+                let table = |at: usize| Table { data: self.of(step.operands[at]), stride: width };
+                let modulation = Modulation {
+                    shift: table(1),
+                    scale: table(2),
+                    segments: self.of(step.operands[3]),
+                };
+                float!(from, I => float!(ty.dtype, O => rows::modulate(
+                    pool, level,
+                    Rows::new(self.of::<I>(x), width),
+                    &modulation,
+                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                )))?
+            }
+            Op::GateAdd => {
+                let branch = step.operands[1];
+                let gate = Table { data: self.of(step.operands[2]), stride: width };
+                let segments = self.of::<i32>(step.operands[3]);
+                float!(from, I => float!(self.ty(branch).dtype, B => rows::gate_add(
+                    pool, level,
+                    Rows::new(self.of::<I>(x), width),
+                    Rows::new(self.of::<B>(branch), width),
+                    gate, segments,
+                    RowsMut::new(self.of_mut::<I>(step.result), width),
+                )))?
+            }
+            Op::Gelu => self.unary(step, Unary::GeluTanh),
+            Op::Silu => self.unary(step, Unary::Silu),
+            Op::Cast if from.is_float() => self.unary(step, Unary::Copy),
+            Op::Unary(f) => {
+                let f = match f {
+                    UnaryFn::Neg => Unary::Neg,
+                    UnaryFn::Abs => Unary::Abs,
+                    UnaryFn::Exp => Unary::Exp,
+                    UnaryFn::Log => Unary::Log,
+                    UnaryFn::Sqrt => Unary::Sqrt,
+                    UnaryFn::Rsqrt => Unary::Rsqrt,
+                    UnaryFn::Recip => Unary::Recip,
+                    UnaryFn::Tanh => Unary::Tanh,
+                    UnaryFn::Sin => Unary::Sin,
+                    UnaryFn::Cos => Unary::Cos,
+                    UnaryFn::Floor => return None,
+                };
+                self.unary(step, f)
+            }
+            Op::Binary(f) => {
+                let f = match f {
+                    BinaryFn::Add => Binary::Add,
+                    BinaryFn::Sub => Binary::Sub,
+                    BinaryFn::Mul => Binary::Mul,
+                    BinaryFn::Div => Binary::Div,
+                    BinaryFn::Max => Binary::Max,
+                    BinaryFn::Min => Binary::Min,
+                };
+                let strides = |id: BufferId| broadcast_strides(self.ty(id), &ty.shape);
+                let (a, b) = (step.operands[0], step.operands[1]);
+                let (sa, sb) = (strides(a), strides(b));
+                float!(ty.dtype, T => rows::binary(
+                    pool, level, f, &ty.shape,
+                    Strided { data: self.of::<T>(a), strides: &sa },
+                    Strided { data: self.of::<T>(b), strides: &sb },
+                    self.of_mut::<T>(step.result),
+                ))
+            }
+            Op::Reduce { f, axes, .. } => {
+                let rank = self.ty(x).rank();
+                let trailing = axes.iter().copied().eq(rank - axes.len()..rank);
+                if !trailing {
+                    return None;
+                }
+                let width: usize = axes.iter().map(|a| self.ty(x).shape[*a]).product();
+                let f = match f {
+                    ReduceFn::Sum => rows::Reduce::Sum,
+                    ReduceFn::Mean => rows::Reduce::Mean,
+                    ReduceFn::Max => rows::Reduce::Max,
+                };
+                if width == 0 {
+                    return None;
+                }
+                float!(from, I => float!(ty.dtype, O => rows::reduce(
+                    pool, level, f,
+                    Rows::new(self.of::<I>(x), width),
+                    self.of_mut::<O>(step.result),
+                )))?
+            }
+            Op::RopeTable { rows, cols, head_dim, theta } => {
+                let out = self.of_mut::<f32>(step.result);
+                tables::rope(self.of(x), *rows, *cols, *head_dim, *theta, out);
+                Some(())
+            }
+            Op::TimestepEmbedding { dim } => {
+                tables::timesteps(self.of(x), *dim, self.of_mut(step.result));
+                Some(())
+            }
+            Op::RelativeBucket { buckets, max_distance } => {
+                let out = self.of_mut::<i32>(step.result);
+                tables::relative_buckets(self.of(x), *buckets, *max_distance, out);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn unary(&self, step: &Step, f: Unary) -> Option<()> {
+        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        let x = step.operands[0];
+        float!(self.ty(x).dtype, I => float!(self.ty(step.result).dtype, O => rows::unary(
+            pool, level, f, self.of::<I>(x), self.of_mut::<O>(step.result),
+        )))?
+    }
+
+    fn gather(&self, step: &Step) -> Result<(), RunError> {
+        let (table, indices) = (step.operands[0], self.of::<i32>(step.operands[1]));
+        let ty = self.ty(table);
+        let row: usize = ty.shape[1..].iter().product();
+        let stored;
+        let (dtype, bytes): (DType, &[u8]) = match self.buffer(table).root {
+            // A weight is read where it is stored: only the rows that are asked for.
+            Root::Weight(index) if is_table(&step.op, 0) => {
+                let name = &self.plan.weights[index as usize].name;
+                stored = self.provider.get(name);
+                match &stored {
+                    Some(data) => (data.dtype, &data.bytes),
+                    None => (ty.dtype, self.bytes(table)),
+                }
+            }
+            _ => (ty.dtype, self.bytes(table)),
+        };
+        let out = self.bytes_mut(step.result);
+        for (at, index) in indices.iter().enumerate() {
+            let found = usize::try_from(*index).ok().filter(|i| *i < ty.shape[0]);
+            let Some(from) = found else {
+                let (label, index) = (step.label.clone(), i64::from(*index));
+                return Err(RunError::Index { label, index, rows: ty.shape[0] });
+            };
+            let size = row * dtype.bytes();
+            let source = &bytes[from * size..(from + 1) * size];
+            if dtype == ty.dtype {
+                out[at * size..(at + 1) * size].copy_from_slice(source);
+            } else {
+                for i in 0..row {
+                    scalar::write(ty.dtype, out, at * row + i, scalar::read(dtype, source, i));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Strides of `ty` for every axis of `shape`, 0 where it repeats.
+fn broadcast_strides(ty: &TensorType, shape: &[usize]) -> smallvec::SmallVec<[usize; 8]> {
+    let skip = shape.len() - ty.rank();
+    let strides = ty.strides();
+    (0..shape.len())
+        .map(|axis| match axis.checked_sub(skip) {
+            Some(own) if ty.shape[own] != 1 => strides[own],
+            _ => 0,
+        })
+        .collect()
+}

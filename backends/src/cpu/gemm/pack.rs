@@ -1,0 +1,418 @@
+//! Packed weights: panels of up to 64 columns (rows of W), K running down each panel.
+//!
+//! Layout, in 32-bit words: panel `p` starts at word `WIDTH·p·kw` where `kw` is K for f32 panels
+//! and ⌈K/2⌉ for bf16, and holds `kw` rows of `width` words; the last panel is as wide as it needs
+//! in steps of 16. A bf16 word holds elements 2w (low half) and 2w+1 of K. Missing columns and the
+//! second half of an odd K are zero.
+
+use super::super::simd::Level;
+use super::super::threads::{ALIGN, Pool, SharedPtr};
+use super::PanelKind;
+use super::micro::LANES;
+use super::rows::narrow_one;
+use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
+
+/// Columns of a full panel.
+pub(crate) const WIDTH: usize = 64;
+
+/// Words of K that one packing step turns at a time.
+const STEP: usize = 64;
+
+/// Words of K in one packing task.
+const CHUNK: usize = 512;
+
+/// Element type of stored weights, little endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        if self == Dtype::F32 { 4 } else { 2 }
+    }
+}
+
+/// A matrix W [N, K] in stored form, at any byte alignment.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    /// The stored elements.
+    pub bytes: &'a [u8],
+    /// Their type.
+    pub dtype: Dtype,
+    /// Elements from W[n, k] to W[n + 1, k].
+    pub n_stride: usize,
+    /// Elements from W[n, k] to W[n, k + 1].
+    pub k_stride: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// W stored as [N, K], row after row (the layout of a linear layer's weight).
+    pub fn row_major(bytes: &'a [u8], dtype: Dtype, k: usize) -> Weights<'a> {
+        Weights { bytes, dtype, n_stride: k, k_stride: 1 }
+    }
+
+    /// W stored as its transpose [K, N] (for x · B with B as usual).
+    pub fn transposed(bytes: &'a [u8], dtype: Dtype, n: usize) -> Weights<'a> {
+        Weights { bytes, dtype, n_stride: 1, k_stride: n }
+    }
+}
+
+/// Where packing takes its rows from.
+pub(crate) trait WeightSource: Sync {
+    /// Writes W[n, k] for all `k` of the range to `out`, as f32.
+    fn fill(&self, n: usize, k: Range<usize>, out: &mut [f32]);
+}
+
+impl WeightSource for Weights<'_> {
+    fn fill(&self, n: usize, k: Range<usize>, out: &mut [f32]) {
+        let from = n * self.n_stride + k.start * self.k_stride;
+        if self.k_stride == 1 {
+            decode(self.bytes, self.dtype, from, out);
+        } else {
+            for (index, out) in out.iter_mut().enumerate() {
+                *out = decode_one(self.bytes, self.dtype, from + index * self.k_stride);
+            }
+        }
+    }
+}
+
+/// Element `at` of stored elements.
+pub(crate) fn decode_one(bytes: &[u8], dtype: Dtype, at: usize) -> f32 {
+    let b = &bytes[at * dtype.size()..][..dtype.size()];
+    match dtype {
+        Dtype::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+        Dtype::Bf16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+        Dtype::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
+    }
+}
+
+/// Stored elements from `at` on, as many as `out` holds.
+fn decode(bytes: &[u8], dtype: Dtype, at: usize, out: &mut [f32]) {
+    let bytes = &bytes[at * dtype.size()..][..out.len() * dtype.size()];
+    match dtype {
+        Dtype::F32 => {
+            for (out, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                *out = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            }
+        }
+        Dtype::Bf16 => {
+            for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *out = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+            }
+        }
+        Dtype::F16 => {
+            for (out, bytes) in out.chunks_mut(STEP).zip(bytes.chunks(2 * STEP)) {
+                let mut halves = [half::f16::ZERO; STEP];
+                for (half, b) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *half = half::f16::from_le_bytes([b[0], b[1]]);
+                }
+                halves[..out.len()].convert_to_f32_slice(out);
+            }
+        }
+    }
+}
+
+/// Words of K in panels of `kind`.
+pub(crate) fn k_words(k: usize, kind: PanelKind) -> usize {
+    match kind {
+        PanelKind::F32 => k,
+        PanelKind::Bf16 => k.div_ceil(2),
+    }
+}
+
+/// Columns of panel `p` of `n`, padding included.
+pub(crate) fn panel_width(n: usize, p: usize) -> usize {
+    (n - p * WIDTH).min(WIDTH).next_multiple_of(LANES)
+}
+
+/// Bytes of an `n`×`k` matrix in panels of `kind`.
+pub fn packed_bytes(n: usize, k: usize, kind: PanelKind) -> usize {
+    n.next_multiple_of(LANES) * k_words(k, kind) * 4
+}
+
+/// Packs W [n, k] into `to`, in parallel.
+///
+/// # Panics
+/// If `to` is not aligned to [`ALIGN`] bytes, is shorter than [`packed_bytes`], or the weights are
+/// too short for the shape.
+pub fn pack_into(
+    pool: &Pool,
+    level: Level,
+    weights: Weights<'_>,
+    (n, k): (usize, usize),
+    kind: PanelKind,
+    to: &mut [u8],
+) {
+    if n > 0 && k > 0 {
+        let last = (n - 1) * weights.n_stride + (k - 1) * weights.k_stride;
+        let needed = (last + 1) * weights.dtype.size();
+        let len = weights.bytes.len();
+        assert!(len >= needed, "weights have {len} bytes, need {needed} for [{n}, {k}]");
+    }
+    pack_source(pool, level, &weights, (n, k), kind, to);
+}
+
+/// [`pack_into`] for any source of rows.
+pub(crate) fn pack_source(
+    pool: &Pool,
+    level: Level,
+    source: &dyn WeightSource,
+    (n, k): (usize, usize),
+    kind: PanelKind,
+    to: &mut [u8],
+) {
+    let level = level.usable();
+    let needed = packed_bytes(n, k, kind);
+    assert!(to.len() >= needed, "buffer has {} bytes, needs {needed}", to.len());
+    assert!(to.as_ptr().align_offset(ALIGN) == 0, "packed weights must be {ALIGN}-byte aligned");
+    let words = k_words(k, kind);
+    let chunks = words.div_ceil(CHUNK);
+    let base = SharedPtr::new(to.as_mut_ptr().cast::<u32>());
+    pool.run(n.div_ceil(WIDTH) * chunks, &|task, _| {
+        let (p, chunk) = (task / chunks, task % chunks);
+        let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(words);
+        // SAFETY: panel `p` starts there and ends inside `needed`; each task has rows of its own.
+        unsafe {
+            let panel = base.get().add(p * WIDTH * words);
+            pack_panel(level, source, (n, k), p, kind, range, panel);
+        }
+    });
+}
+
+/// # Safety
+/// `panel` is panel `p` of the matrix, and this task alone writes its rows `words`.
+unsafe fn pack_panel(
+    level: Level,
+    source: &dyn WeightSource,
+    (n, k): (usize, usize),
+    p: usize,
+    kind: PanelKind,
+    words: Range<usize>,
+    panel: *mut u32,
+) {
+    let width = panel_width(n, p);
+    let per_word = if kind == PanelKind::F32 { 1 } else { 2 };
+    let mut block = [[0u32; STEP]; WIDTH];
+    let mut row = [0f32; 2 * STEP];
+    for first in words.clone().step_by(STEP) {
+        let count = STEP.min(words.end - first);
+        let elements = first * per_word..((first + count) * per_word).min(k);
+        for column in 0..width {
+            let words = &mut block[column];
+            if p * WIDTH + column >= n {
+                words.fill(0);
+                continue;
+            }
+            let row = &mut row[..count * per_word];
+            let (have, missing) = row.split_at_mut(elements.len());
+            source.fill(p * WIDTH + column, elements.clone(), have);
+            missing.fill(0.0);
+            match kind {
+                PanelKind::F32 => {
+                    for (word, value) in words.iter_mut().zip(row) {
+                        *word = value.to_bits();
+                    }
+                }
+                PanelKind::Bf16 => {
+                    for (word, pair) in words.iter_mut().zip(row.chunks_exact(2)) {
+                        let (low, high) = (narrow_one(pair[0]), narrow_one(pair[1]));
+                        *word = u32::from(low) | u32::from(high) << 16;
+                    }
+                }
+            }
+        }
+        for column in (0..width).step_by(LANES) {
+            for word in (0..count).step_by(LANES) {
+                let rows = LANES.min(count - word);
+                // SAFETY: rows `first + word ..` and 16 columns of the panel lie inside it.
+                unsafe {
+                    let to = panel.add((first + word) * width + column);
+                    transpose(level, &block, column, word, rows, to, width);
+                }
+            }
+        }
+    }
+}
+
+/// Writes `block[column + c][word + r]` to `to[r * width + c]` for 16 columns and `rows` rows.
+///
+/// # Safety
+/// `to` holds the rows; `column` and `word` are at most 48; the machine has the level.
+unsafe fn transpose(
+    level: Level,
+    block: &[[u32; STEP]; WIDTH],
+    column: usize,
+    word: usize,
+    rows: usize,
+    to: *mut u32,
+    width: usize,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if level >= Level::Avx512 && rows == LANES {
+        // SAFETY: passed on.
+        unsafe { x86::transpose_512(block, column, word, to, width) };
+        return;
+    }
+    let _ = level;
+    for r in 0..rows {
+        for c in 0..LANES {
+            // SAFETY: inside the rows that `to` holds.
+            unsafe { to.add(r * width + c).write(block[column + c][word + r]) };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, STEP, WIDTH};
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// As [`super::transpose`] with 16 rows.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn transpose_512(
+        block: &[[u32; STEP]; WIDTH],
+        column: usize,
+        word: usize,
+        to: *mut u32,
+        width: usize,
+    ) {
+        let mut v = [_mm512_setzero_si512(); LANES];
+        let mut t = v;
+        for c in 0..LANES {
+            // SAFETY: 16 words from `word` on lie inside the row.
+            v[c] = unsafe { _mm512_loadu_si512(block[column + c][word..].as_ptr().cast()) };
+        }
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+        }
+        for i in 0..4 {
+            v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+            v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+            v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+            v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+        }
+        // Now lane group q of v[4i + j] holds column 4q + j of rows 4i..4i + 4.
+        for j in 0..4 {
+            let low = _mm512_shuffle_i32x4::<0x44>(v[j], v[4 + j]);
+            let high = _mm512_shuffle_i32x4::<0xee>(v[j], v[4 + j]);
+            let low2 = _mm512_shuffle_i32x4::<0x44>(v[8 + j], v[12 + j]);
+            let high2 = _mm512_shuffle_i32x4::<0xee>(v[8 + j], v[12 + j]);
+            let lines = [
+                _mm512_shuffle_i32x4::<0x88>(low, low2),
+                _mm512_shuffle_i32x4::<0xdd>(low, low2),
+                _mm512_shuffle_i32x4::<0x88>(high, high2),
+                _mm512_shuffle_i32x4::<0xdd>(high, high2),
+            ];
+            for (q, line) in lines.into_iter().enumerate() {
+                // SAFETY: row 4q + j of the 16 that `to` holds.
+                unsafe { _mm512_storeu_si512(to.add((4 * q + j) * width).cast(), line) };
+            }
+        }
+    }
+}
+
+/// A view of packed weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed<'a> {
+    n: usize,
+    k: usize,
+    kind: PanelKind,
+    words: &'a [u8],
+}
+
+impl<'a> Packed<'a> {
+    /// Views a buffer that [`pack_into`] filled for the same shape and kind.
+    ///
+    /// # Panics
+    /// If the buffer is not aligned to [`ALIGN`] or shorter than [`packed_bytes`].
+    pub fn from_bytes(n: usize, k: usize, kind: PanelKind, bytes: &'a [u8]) -> Packed<'a> {
+        let needed = packed_bytes(n, k, kind);
+        assert!(bytes.len() >= needed, "packed buffer has {} bytes, needs {needed}", bytes.len());
+        let aligned = bytes.as_ptr().align_offset(ALIGN) == 0;
+        assert!(aligned, "packed weights must be {ALIGN}-byte aligned");
+        Packed { n, k, kind, words: &bytes[..needed] }
+    }
+
+    /// Columns of the product (rows of W).
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Length of the sums.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// What the panels hold.
+    pub fn kind(&self) -> PanelKind {
+        self.kind
+    }
+
+    /// First word of panel `p` (inside the buffer for `p` below ⌈n/64⌉).
+    pub(crate) fn panel(&self, p: usize) -> *const u32 {
+        self.words[p * WIDTH * k_words(self.k, self.kind) * 4..].as_ptr().cast()
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; ALIGN]);
+
+/// Packed weights in storage of their own.
+pub struct PackedMatrix {
+    n: usize,
+    k: usize,
+    kind: PanelKind,
+    lines: Vec<Line>,
+}
+
+impl PackedMatrix {
+    /// Packs W [n, k] into new storage, in parallel.
+    ///
+    /// # Panics
+    /// If the weights are too short for the shape.
+    pub fn new(
+        pool: &Pool,
+        level: Level,
+        weights: Weights<'_>,
+        (n, k): (usize, usize),
+        kind: PanelKind,
+    ) -> PackedMatrix {
+        let mut packed = PackedMatrix::zeroed((n, k), kind);
+        pack_into(pool, level, weights, (n, k), kind, packed.bytes_mut());
+        packed
+    }
+
+    /// Storage for an `n`×`k` matrix, all zero.
+    pub(crate) fn zeroed((n, k): (usize, usize), kind: PanelKind) -> PackedMatrix {
+        let lines = vec![Line([0; ALIGN]); packed_bytes(n, k, kind).div_ceil(ALIGN)];
+        PackedMatrix { n, k, kind, lines }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = self.lines.len() * ALIGN;
+        // SAFETY: a line is `ALIGN` plain bytes, and the vector holds `len` of them.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
+    }
+
+    /// The packed bytes, as [`pack_into`] writes them.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: as in `bytes_mut`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * ALIGN) }
+    }
+
+    /// The view that products take.
+    pub fn view(&self) -> Packed<'_> {
+        Packed::from_bytes(self.n, self.k, self.kind, self.bytes())
+    }
+}

@@ -1,0 +1,76 @@
+//! The CPU backend: executes plans with packed products, blocked attention, implicit-product
+//! convolutions and row kernels, on a fixed set of threads.
+//!
+//! Results are bit for bit the same for any number of threads: work is cut by shape alone and no
+//! sum is split between tasks.
+
+pub mod attention;
+mod buffer;
+pub mod conv;
+mod exec;
+pub mod gemm;
+pub mod math;
+mod moves;
+pub mod peak;
+pub mod rows;
+mod scalar;
+pub mod simd;
+mod tables;
+pub mod threads;
+mod weights;
+
+pub use buffer::AlignedBytes;
+pub use exec::{Executable, Memory, RunError};
+pub use weights::{LoadError, Weights};
+
+use anyid_ir::DType;
+use gemm::PanelKind;
+use simd::{Level, LevelError};
+use threads::Pool;
+
+/// An opened CPU: its threads and vector instructions.
+pub struct Cpu {
+    pool: Pool,
+    level: Level,
+}
+
+impl Cpu {
+    /// Opens the CPU with `threads` threads (0 for all it has). `simd` is the value of the
+    /// `ANYID_SIMD` setting, where set.
+    ///
+    /// # Errors
+    /// The reason when `simd` names no level or one this machine lacks.
+    pub fn open(threads: usize, simd: Option<&str>) -> Result<Self, String> {
+        let level = Level::from_setting(simd).map_err(|error: LevelError| error.to_string())?;
+        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if threads == 0 { available } else { threads };
+        Ok(Self { pool: Pool::new(threads), level })
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The vector instructions in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+}
+
+/// The arithmetic of a product of `x` with weights declared as `w`.
+fn panel_kind(x: DType, w: DType) -> PanelKind {
+    match (x, w) {
+        (DType::Bf16, DType::Bf16) => PanelKind::Bf16,
+        _ => PanelKind::F32,
+    }
+}
+
+/// A kernel's shape with time: `[out, in, kt, kh, kw]`.
+fn kernel_shape(shape: &[usize]) -> [usize; 5] {
+    match *shape {
+        [o, i, kt, kh, kw] => [o, i, kt, kh, kw],
+        [o, i, kh, kw] => [o, i, 1, kh, kw],
+        _ => unreachable!("verified: a kernel has four or five axes"),
+    }
+}

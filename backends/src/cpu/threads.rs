@@ -1,0 +1,412 @@
+//! A fixed set of worker threads for data-parallel kernels, and the scratch they share.
+//!
+//! [`Pool::run`] hands out task numbers `0..tasks` first come, first served. A kernel cuts its work
+//! by shape alone, never by the number of threads, so every task computes the same bits whoever
+//! runs it. Nothing is allocated per run; a panic inside a task stops the hand-out and is raised
+//! again in the caller once no worker holds the task body any more.
+//!
+//! It does not balance several runs against each other: runs of one pool take turns.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Alignment in bytes of every scratch region and packed buffer (one cache line, one 512-bit load).
+pub const ALIGN: usize = 64;
+
+/// How many pauses a waiting thread spends before it sleeps: some tens of microseconds, longer
+/// than the gap between two kernels of a step and far shorter than a time slice.
+const SPINS: usize = 1500;
+
+/// A task body: called with the task number and the index of the worker that runs it.
+type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+thread_local! {
+    /// The pool (by address) and worker index this thread is running a task for.
+    static HERE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Persistent worker threads; the calling thread is worker 0.
+pub struct Pool {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+    turn: Mutex<()>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    idle: Condvar,
+    /// Copy of `State::epoch` that waiting workers can watch without the lock.
+    epoch: AtomicUsize,
+    /// Number of workers inside the current job; changed under the lock only.
+    active: AtomicUsize,
+    next: AtomicUsize,
+}
+
+struct State {
+    job: Option<Job>,
+    epoch: usize,
+    sleeping: usize,
+    closing: bool,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    body: *const Body<'static>,
+    tasks: usize,
+}
+
+// SAFETY: the body is `Sync`, and `Pool::run` keeps it alive until no worker can reach it.
+unsafe impl Send for Job {}
+
+impl Pool {
+    /// A pool of `threads` workers in all (at least one): the caller and `threads - 1` new threads.
+    ///
+    /// If the system refuses a thread the pool is smaller; [`Pool::threads`] says how large it is.
+    pub fn new(threads: usize) -> Pool {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                job: None,
+                epoch: 0,
+                sleeping: 0,
+                closing: false,
+                panic: None,
+            }),
+            wake: Condvar::new(),
+            idle: Condvar::new(),
+            epoch: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+        });
+        let mut handles = Vec::new();
+        for index in 1..threads {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name(format!("anyid-cpu-{index}"));
+            match builder.spawn(move || serve(&shared, index)) {
+                Ok(handle) => handles.push(handle),
+                Err(_) => break,
+            }
+        }
+        Pool { shared, handles, turn: Mutex::new(()) }
+    }
+
+    /// Number of workers, the caller included; worker indices are `0..threads()`.
+    pub fn threads(&self) -> usize {
+        self.handles.len() + 1
+    }
+
+    /// Calls `body(task, worker)` once for every task in `0..tasks` and returns when all are done.
+    ///
+    /// No two calls with the same `worker` overlap. A run from inside a task of the same pool is
+    /// carried out by that worker alone, under its own index.
+    ///
+    /// # Panics
+    /// Raises the first panic of a task again; tasks not yet handed out are then skipped.
+    pub fn run(&self, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        if tasks == 0 {
+            return;
+        }
+        let identity = Arc::as_ptr(&self.shared) as usize;
+        let (pool, worker) = HERE.get();
+        if pool == identity {
+            for task in 0..tasks {
+                body(task, worker);
+            }
+            return;
+        }
+        let turn = lock(&self.turn);
+        let before = HERE.replace((identity, 0));
+        let failure = if tasks == 1 || self.handles.is_empty() {
+            let work = || (0..tasks).for_each(|task| body(task, 0));
+            catch_unwind(AssertUnwindSafe(work)).err()
+        } else {
+            self.run_shared(tasks, body)
+        };
+        HERE.set(before);
+        drop(turn);
+        if let Some(payload) = failure {
+            resume_unwind(payload);
+        }
+    }
+
+    fn run_shared(&self, tasks: usize, body: &Body<'_>) -> Option<Box<dyn Any + Send>> {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime is widened; this function returns after the job is withdrawn
+        // and `active` is zero, so no worker uses the body after the borrow ends.
+        let body_static = unsafe { std::mem::transmute::<&Body<'_>, &'static Body<'static>>(body) };
+        {
+            let mut state = lock(&shared.state);
+            shared.next.store(0, Ordering::Relaxed);
+            state.job = Some(Job { body: body_static, tasks });
+            state.epoch = state.epoch.wrapping_add(1);
+            shared.epoch.store(state.epoch, Ordering::Release);
+            for _ in 0..state.sleeping.min(tasks - 1) {
+                shared.wake.notify_one();
+            }
+        }
+        let own = catch_unwind(AssertUnwindSafe(|| drain(shared, body, tasks, 0))).err();
+        if own.is_some() {
+            shared.next.store(tasks, Ordering::Relaxed);
+        }
+        let mut state = lock(&shared.state);
+        state.job = None;
+        if shared.active.load(Ordering::Acquire) != 0 {
+            drop(state);
+            spin_until(|| shared.active.load(Ordering::Acquire) == 0);
+            state = lock(&shared.state);
+            while shared.active.load(Ordering::Acquire) != 0 {
+                state = shared.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        let other = state.panic.take();
+        own.or(other)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.shared.state);
+            state.closing = true;
+            state.epoch = state.epoch.wrapping_add(1);
+            self.shared.epoch.store(state.epoch, Ordering::Release);
+            self.shared.wake.notify_all();
+        }
+        for handle in self.handles.drain(..) {
+            // A worker catches every panic of its tasks, so there is nothing left to report here.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spin_until(ready: impl Fn() -> bool) {
+    for _ in 0..SPINS {
+        if ready() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+fn drain(shared: &Shared, body: &Body<'_>, tasks: usize, worker: usize) {
+    loop {
+        let task = shared.next.fetch_add(1, Ordering::Relaxed);
+        if task >= tasks {
+            return;
+        }
+        body(task, worker);
+    }
+}
+
+fn serve(shared: &Shared, index: usize) {
+    HERE.set((shared as *const Shared as usize, index));
+    let mut seen = 0;
+    loop {
+        spin_until(|| shared.epoch.load(Ordering::Acquire) != seen);
+        let mut state = lock(&shared.state);
+        while state.epoch == seen {
+            state.sleeping += 1;
+            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
+        }
+        seen = state.epoch;
+        if state.closing {
+            return;
+        }
+        // A worker that wakes after the job was withdrawn finds none and waits for the next.
+        let Some(job) = state.job else { continue };
+        shared.active.fetch_add(1, Ordering::AcqRel);
+        drop(state);
+        // SAFETY: the job was present under the lock and this worker is counted in `active`, so
+        // `run_shared` cannot return, and the body cannot die, before the count drops below.
+        let body = unsafe { &*job.body };
+        let outcome = catch_unwind(AssertUnwindSafe(|| drain(shared, body, job.tasks, index)));
+        let mut state = lock(&shared.state);
+        if let Err(payload) = outcome {
+            shared.next.store(job.tasks, Ordering::Relaxed);
+            state.panic.get_or_insert(payload);
+        }
+        if shared.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.idle.notify_one();
+        }
+    }
+}
+
+/// One scratch buffer of the caller cut into an aligned region for each worker.
+pub struct WorkerScratch<'a> {
+    base: *mut u8,
+    stride: usize,
+    workers: usize,
+    owner: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: the buffer is exclusively borrowed and regions of different workers do not overlap.
+unsafe impl Sync for WorkerScratch<'_> {}
+
+impl<'a> WorkerScratch<'a> {
+    /// Bytes a buffer needs for `workers` regions of `each` bytes, alignment included.
+    pub fn bytes(each: usize, workers: usize) -> usize {
+        if each == 0 { 0 } else { each.next_multiple_of(ALIGN) * workers + ALIGN - 1 }
+    }
+
+    /// Cuts `buffer` into `workers` regions of at least `each` bytes, each [`ALIGN`]-aligned.
+    ///
+    /// # Panics
+    /// If the buffer is smaller than [`WorkerScratch::bytes`].
+    pub fn new(buffer: &'a mut [u8], each: usize, workers: usize) -> WorkerScratch<'a> {
+        let needed = WorkerScratch::bytes(each, workers);
+        assert!(buffer.len() >= needed, "scratch has {} bytes, needs {needed}", buffer.len());
+        let skip = buffer.as_ptr().align_offset(ALIGN);
+        let base = if each == 0 { buffer.as_mut_ptr() } else { buffer[skip..].as_mut_ptr() };
+        WorkerScratch { base, stride: each.next_multiple_of(ALIGN), workers, owner: PhantomData }
+    }
+
+    /// The region of one worker, as a pointer to `each` bytes (rounded up to [`ALIGN`]).
+    ///
+    /// Only the task that runs as `worker` may use it, and only until it ends.
+    ///
+    /// # Panics
+    /// If `worker` is not below the number of regions.
+    pub fn region(&self, worker: usize) -> *mut u8 {
+        assert!(worker < self.workers, "worker {worker} of {} has no scratch", self.workers);
+        // SAFETY: `new` checked that all regions lie inside the buffer.
+        unsafe { self.base.add(worker * self.stride) }
+    }
+}
+
+/// A pointer that tasks may share; whoever dereferences it states why its accesses are disjoint.
+pub(crate) struct SharedPtr<T>(*mut T);
+
+impl<T> Clone for SharedPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedPtr<T> {}
+
+// SAFETY: the pointer itself carries no access; every dereference is an unsafe block of its own.
+unsafe impl<T> Send for SharedPtr<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for SharedPtr<T> {}
+
+impl<T> SharedPtr<T> {
+    pub(crate) fn new(pointer: *mut T) -> SharedPtr<T> {
+        SharedPtr(pointer)
+    }
+
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    #[test]
+    fn every_task_runs_once_with_a_valid_worker() {
+        for threads in [1, 2, 3, 7] {
+            let pool = Pool::new(threads);
+            assert_eq!(pool.threads(), threads);
+            for tasks in [0, 1, 2, 5, 64, 1000] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, &|task, worker| {
+                    assert!(worker < threads);
+                    counts[task].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn many_short_runs_and_sleeping_workers() {
+        let pool = Pool::new(3);
+        let total = AtomicUsize::new(0);
+        for round in 0..2000 {
+            if round % 500 == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            pool.run(4, &|task, _| {
+                total.fetch_add(task, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(total.load(Ordering::Relaxed), 2000 * 6);
+    }
+
+    #[test]
+    fn a_worker_never_overlaps_itself() {
+        let pool = Pool::new(4);
+        let busy: Vec<AtomicBool> = (0..4).map(|_| AtomicBool::new(false)).collect();
+        pool.run(200, &|_, worker| {
+            assert!(!busy[worker].swap(true, Ordering::SeqCst));
+            std::thread::yield_now();
+            busy[worker].store(false, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(50, &|task, _| {
+                    if task == 7 {
+                        panic!("task seven");
+                    }
+                });
+            }));
+            let payload = outcome.expect_err("the panic must arrive");
+            assert_eq!(payload.downcast_ref::<&str>(), Some(&"task seven"));
+            let total = AtomicUsize::new(0);
+            pool.run(10, &|_, _| {
+                total.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(total.load(Ordering::Relaxed), 10);
+        }
+    }
+
+    #[test]
+    fn nested_and_concurrent_runs_finish() {
+        let pool = Pool::new(3);
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    pool.run(8, &|_, outer| {
+                        pool.run(5, &|_, inner| {
+                            assert_eq!(inner, outer);
+                            total.fetch_add(1, Ordering::Relaxed);
+                        });
+                    });
+                });
+            }
+        });
+        assert_eq!(total.load(Ordering::Relaxed), 3 * 8 * 5);
+    }
+
+    #[test]
+    fn scratch_regions_are_aligned_and_disjoint() {
+        let mut buffer = vec![0u8; WorkerScratch::bytes(100, 3)];
+        let end = buffer.as_ptr() as usize + buffer.len();
+        let scratch = WorkerScratch::new(&mut buffer, 100, 3);
+        let starts: Vec<usize> = (0..3).map(|worker| scratch.region(worker) as usize).collect();
+        assert!(starts.iter().all(|start| start % ALIGN == 0 && start + 128 <= end + 63));
+        assert!(starts[2] + 100 <= end);
+        assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == 128));
+        assert_eq!(WorkerScratch::bytes(0, 5), 0);
+    }
+}

@@ -1,0 +1,255 @@
+//! Weights in the form the kernels read, made once after load.
+//!
+//! Matrices of products and convolutions are packed into panels, tables that are only gathered
+//! from stay where they are stored, and everything else is converted to the type the plan names.
+//! Each tensor is released by its provider as soon as it has been packed, so there are never two
+//! full copies of the weights.
+
+use super::buffer::AlignedBytes;
+use super::conv::{ConvShape, pack_conv};
+use super::gemm::{Dtype, PackedMatrix, PanelKind, Weights as Matrix};
+use super::scalar;
+use super::{Cpu, panel_kind};
+use crate::{WeightData, WeightProvider};
+use anyid_ir::plan::{Plan, Root, Step};
+use anyid_ir::{DType, Op, TensorType};
+use std::collections::BTreeMap;
+
+/// How a plan uses a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    /// Second operand of a product, in panels of this arithmetic.
+    Matrix { bf16: bool },
+    /// Kernel of a convolution, in panels of this arithmetic.
+    Kernel { bf16: bool },
+    /// Row-major elements of the declared type.
+    Plain,
+}
+
+/// One tensor in one form.
+enum Loaded {
+    /// Panels of a product or a convolution.
+    Matrix(PackedMatrix),
+    /// Row-major bytes of the declared type.
+    Plain(AlignedBytes),
+}
+
+/// The weights of one or more plans, ready to run.
+#[derive(Default)]
+pub struct Weights {
+    items: Vec<Loaded>,
+    index: BTreeMap<(String, Form), usize>,
+    bytes: u64,
+}
+
+/// Why weights could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The provider has no tensor of that name.
+    Missing(String),
+    /// The stored bytes do not fit the type.
+    Size {
+        /// The tensor.
+        name: String,
+        /// The type the plan wants.
+        ty: TensorType,
+        /// Bytes stored.
+        bytes: usize,
+    },
+    /// The caller asked to stop.
+    Stopped,
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(name) => write!(f, "there is no weight \"{name}\""),
+            Self::Size { name, ty, bytes } => {
+                write!(f, "weight \"{name}\" has {bytes} bytes, which do not make {ty}")
+            }
+            Self::Stopped => f.write_str("loading was stopped"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// The weight a buffer is, and the form this operand position needs; `None` for other buffers.
+fn form(
+    plan: &Plan,
+    op: &Op,
+    position: usize,
+    operands: &[anyid_ir::plan::BufferId],
+) -> Option<(u32, Form)> {
+    let buffer = plan.buffer(operands[position]);
+    let Root::Weight(index) = buffer.root else { return None };
+    let bf16 = panel_kind(plan.buffer(operands[0]).ty.dtype, buffer.ty.dtype) == PanelKind::Bf16;
+    let form = match (op, position) {
+        (Op::Linear, 1) => Form::Matrix { bf16 },
+        (Op::Conv { .. }, 1) => Form::Kernel { bf16 },
+        _ => Form::Plain,
+    };
+    Some((index, form))
+}
+
+impl Weights {
+    /// Loads every weight of `plans`. `progress` gets bytes done and in all, and says whether to
+    /// go on.
+    pub fn load(
+        cpu: &Cpu,
+        plans: &[&Plan],
+        provider: &dyn WeightProvider,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Self, LoadError> {
+        let mut wanted: BTreeMap<(String, Form), (TensorType, usize)> = BTreeMap::new();
+        let mut order = 0;
+        for plan in plans {
+            for step in &plan.steps {
+                for position in 0..step.operands.len() {
+                    let Some((index, form)) = form(plan, &step.op, position, &step.operands) else {
+                        continue;
+                    };
+                    // Rows of a table are read where they are stored.
+                    let name = plan.weights[index as usize].name.clone();
+                    let ty = match form {
+                        Form::Plain => plan.weights[index as usize].ty.clone(),
+                        _ => plan.buffer(step.operands[position]).ty.clone(),
+                    };
+                    if is_table(&step.op, position) {
+                        continue;
+                    }
+                    order += 1;
+                    wanted.entry((name, form)).or_insert((ty, order));
+                }
+            }
+            for port in &plan.outputs {
+                let buffer = plan.buffer(port.buffer);
+                if let Root::Weight(index) = buffer.root {
+                    let weight = &plan.weights[index as usize];
+                    order += 1;
+                    let key = (weight.name.clone(), Form::Plain);
+                    wanted.entry(key).or_insert((weight.ty.clone(), order));
+                }
+            }
+        }
+        let total: u64 = wanted.values().map(|(ty, _)| ty.bytes()).sum();
+        let mut jobs: Vec<_> = wanted.into_iter().collect();
+        jobs.sort_by_key(|(_, (_, order))| *order);
+        let mut out = Self::default();
+        let mut done = 0;
+        for ((name, form), (ty, _)) in jobs {
+            if !progress(done, total) {
+                return Err(LoadError::Stopped);
+            }
+            let data = provider.get(&name).ok_or_else(|| LoadError::Missing(name.clone()))?;
+            let expected = ty.elements() * data.dtype.bytes();
+            if data.bytes.len() != expected {
+                return Err(LoadError::Size { name, ty, bytes: data.bytes.len() });
+            }
+            let loaded = convert(cpu, &data, &ty, form);
+            drop(data);
+            provider.release(&name);
+            out.bytes += loaded.bytes();
+            done += ty.bytes();
+            out.index.insert((name, form), out.items.len());
+            out.items.push(loaded);
+        }
+        progress(total, total);
+        Ok(out)
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where the panels for operand `position` of a step are, if it is a weight in panels.
+    pub(super) fn find(&self, plan: &Plan, step: &Step, position: usize) -> Option<usize> {
+        let (index, form) = form(plan, &step.op, position, &step.operands)?;
+        let name = plan.weights[index as usize].name.clone();
+        if form == Form::Plain { None } else { self.index.get(&(name, form)).copied() }
+    }
+
+    /// Where the row-major bytes of a weight are, if anything reads it so.
+    pub(super) fn find_plain(&self, name: &str) -> Option<usize> {
+        self.index.get(&(name.to_owned(), Form::Plain)).copied()
+    }
+
+    /// The panels at `index`.
+    pub(super) fn matrix(&self, index: usize) -> Option<&PackedMatrix> {
+        match &self.items[index] {
+            Loaded::Matrix(matrix) => Some(matrix),
+            Loaded::Plain(_) => None,
+        }
+    }
+
+    /// The row-major bytes at `index`.
+    pub(super) fn plain(&self, index: usize) -> &[u8] {
+        match &self.items[index] {
+            Loaded::Plain(bytes) => bytes.bytes(),
+            Loaded::Matrix(_) => &[],
+        }
+    }
+}
+
+/// Whether an operand is the table of a gather, which is read in its stored form.
+pub(super) fn is_table(op: &Op, position: usize) -> bool {
+    matches!(op, Op::Gather) && position == 0
+}
+
+impl Loaded {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Matrix(matrix) => matrix.bytes().len() as u64,
+            Self::Plain(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+fn convert(cpu: &Cpu, data: &WeightData<'_>, ty: &TensorType, form: Form) -> Loaded {
+    let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
+    let widened;
+    let (dtype, bytes): (Dtype, &[u8]) = match data.dtype {
+        DType::F32 => (Dtype::F32, &data.bytes),
+        DType::Bf16 => (Dtype::Bf16, &data.bytes),
+        DType::F16 => (Dtype::F16, &data.bytes),
+        _ => {
+            widened = plain(data, &ty.with_dtype(DType::F32));
+            (Dtype::F32, widened.bytes())
+        }
+    };
+    match form {
+        Form::Matrix { bf16 } => {
+            let (n, k) = (ty.shape[0], ty.elements() / ty.shape[0].max(1));
+            let weights = Matrix::row_major(bytes, dtype, k);
+            Loaded::Matrix(PackedMatrix::new(cpu.pool(), cpu.level(), weights, (n, k), kind(bf16)))
+        }
+        Form::Kernel { bf16 } => {
+            let [cout, cin, kt, kh, kw] = super::kernel_shape(&ty.shape);
+            let shape = ConvShape {
+                input: [kt, kh, kw],
+                cin,
+                cout,
+                kernel: [kt, kh, kw],
+                stride: [1; 3],
+                padding: [(0, 0); 3],
+            };
+            let weight = (bytes, dtype);
+            Loaded::Matrix(pack_conv(cpu.pool(), cpu.level(), &shape, weight, kind(bf16)))
+        }
+        Form::Plain => Loaded::Plain(plain(data, ty)),
+    }
+}
+
+fn plain(data: &WeightData<'_>, ty: &TensorType) -> AlignedBytes {
+    let mut out = AlignedBytes::zeroed(ty.elements() * ty.dtype.bytes());
+    if data.dtype == ty.dtype {
+        out.bytes_mut().copy_from_slice(&data.bytes);
+    } else {
+        for i in 0..ty.elements() {
+            let value = scalar::read(data.dtype, &data.bytes, i);
+            scalar::write(ty.dtype, out.bytes_mut(), i, value);
+        }
+    }
+    out
+}

@@ -1,0 +1,11 @@
+//! Compile and execute: modules become programs, programs run on named tensors.
+//!
+//! [`Compiler`] verifies a module, makes plans and loads the weights they name; a [`Program`] holds
+//! both and runs its phases. Memory is allocated when the program is made, as the plans say, and
+//! not inside a phase.
+
+mod inputs;
+mod program;
+
+pub use inputs::{Inputs, Outputs};
+pub use program::{Backend, Compiler, Prepared, Program, Trace};

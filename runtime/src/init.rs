@@ -1,0 +1,257 @@
+//! Random weights from a seed: the built-in model, and model folders for tests and timing.
+//!
+//! Every element depends on (seed, tensor name, position) alone, so files of any size are written
+//! in pieces and any run gives the same bytes.
+
+use crate::checkpoint::{
+    AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded,
+};
+use crate::error::{Error, Result};
+use crate::text::micro_tokenizer_json;
+use anyid_models::wan::config::{
+    DitConfig, TextConfig, VaeConfig, model_index_json, scheduler_config_json,
+};
+use anyid_models::wan::names::{self, Component};
+use half::bf16;
+use std::io::Write;
+use std::path::Path;
+
+/// A set of sizes that `init` can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// The built-in model's sizes, f32.
+    Micro,
+    /// Wan2.2-TI2V-5B: bf16 transformer and text encoder, f32 autoencoder, about 24 GB.
+    Ti2v5b,
+}
+
+impl std::str::FromStr for Preset {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "micro" => Ok(Self::Micro),
+            "wan2.2-ti2v-5b" => Ok(Self::Ti2v5b),
+            _ => Err(Error::input("E0908", format!("there is no preset \"{name}\""))
+                .help("the presets are micro and wan2.2-ti2v-5b")),
+        }
+    }
+}
+
+impl Preset {
+    /// The configurations of the three networks.
+    pub fn configs(self) -> (DitConfig, VaeConfig, TextConfig) {
+        match self {
+            Self::Micro => (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro()),
+            Self::Ti2v5b => (DitConfig::ti2v_5b(), VaeConfig::ti2v_5b(), TextConfig::ti2v_5b()),
+        }
+    }
+}
+
+/// How elements of a tensor are distributed: `centre + u·spread`, u uniform in [−1, 1).
+#[derive(Clone, Copy)]
+struct Rule {
+    centre: f32,
+    spread: f32,
+}
+
+fn rule(name: &str, shape: &[u64]) -> Rule {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let norm = name.contains("norm") && shape.len() == 1 && last == "weight";
+    if last == "gamma" || norm {
+        return Rule { centre: 1.0, spread: 0.1 };
+    }
+    if last == "modulation" {
+        return Rule { centre: 0.0, spread: 0.5 };
+    }
+    if last == "bias" {
+        return Rule { centre: 0.0, spread: 0.05 };
+    }
+    if name.contains("embedding") && name.contains("pos") || name.starts_with("token_embedding") {
+        return Rule { centre: 0.0, spread: 1.0 };
+    }
+    // Uniform with the variance 1/fan-in keeps activations near unit size through the layers.
+    let fan_in: u64 = shape.iter().skip(1).product();
+    Rule { centre: 0.0, spread: (3.0 / fan_in.max(1) as f32).sqrt() }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn key(seed: u64, name: &str) -> u64 {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    mix(hash ^ mix(seed))
+}
+
+/// Elements `start..` of a tensor.
+fn fill(key: u64, rule: Rule, start: u64, out: &mut [f32]) {
+    for (i, value) in out.iter_mut().enumerate() {
+        let bits = mix(key.wrapping_add((start + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let unit = (bits >> 40) as f32 * (2.0 / 16_777_216.0) - 1.0;
+        *value = rule.centre + unit * rule.spread;
+    }
+}
+
+/// Elements generated at a time.
+const PIECE: usize = 1 << 20;
+
+fn write_tensor(
+    seed: u64,
+    name: &str,
+    shape: &[u64],
+    dtype: TensorDtype,
+    mut put: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let count: u64 = shape.iter().product();
+    let (key, rule) = (key(seed, name), rule(name, shape));
+    let mut values = vec![0f32; PIECE.min(count as usize)];
+    let mut narrow: Vec<bf16> = Vec::new();
+    let mut at = 0;
+    while at < count {
+        let len = PIECE.min((count - at) as usize);
+        fill(key, rule, at, &mut values[..len]);
+        if dtype == TensorDtype::Bf16 {
+            narrow.clear();
+            narrow.extend(values[..len].iter().map(|v| bf16::from_f32(*v)));
+            put(bytemuck::cast_slice(&narrow))?;
+        } else {
+            put(bytemuck::cast_slice(&values[..len]))?;
+        }
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// A whole f32 safetensors file in memory, for small models.
+pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut data: Vec<u8> = Vec::new();
+    for (name, shape) in tensors {
+        let start = data.len();
+        let put = |bytes: &[u8]| {
+            data.extend_from_slice(bytes);
+            Ok(())
+        };
+        write_tensor(seed, name, shape, TensorDtype::F32, put).expect("memory takes every write");
+        let entry = serde_json::json!({
+            "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
+        });
+        header.insert(name.clone(), entry);
+    }
+    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut out = (text.len() as u64).to_le_bytes().to_vec();
+    out.extend_from_slice(&text);
+    out.extend_from_slice(&data);
+    out
+}
+
+/// Writes a diffusers folder with random weights. `progress` gets bytes done and in all.
+///
+/// # Errors
+/// E0909 if `dir` already holds a model; E101x where files cannot be written.
+pub fn write_folder(
+    dir: &Path,
+    preset: Preset,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    if dir.join("model_index.json").exists() {
+        return Err(Error::input("E0909", "the folder already holds a model")
+            .at(dir.display())
+            .help("choose another folder or remove this one"));
+    }
+    let (dit, vae, text) = preset.configs();
+    let narrow = match preset {
+        Preset::Micro => TensorDtype::F32,
+        Preset::Ti2v5b => TensorDtype::Bf16,
+    };
+    let vae_component = Component::Vae { num_res_blocks: vae.num_res_blocks };
+    let parts = [
+        (
+            "transformer",
+            "diffusion_pytorch_model",
+            Component::Dit,
+            names::dit_tensors(&dit),
+            narrow,
+            dit.to_diffusers_json(),
+        ),
+        (
+            "vae",
+            "diffusion_pytorch_model",
+            vae_component,
+            names::vae_tensors(&vae),
+            TensorDtype::F32,
+            vae.to_diffusers_json(),
+        ),
+        (
+            "text_encoder",
+            "model",
+            Component::Text,
+            names::text_tensors(&text),
+            narrow,
+            text.to_diffusers_json(),
+        ),
+    ];
+    let bytes = |tensors: &[(String, Vec<u64>)], dtype: TensorDtype| {
+        names::parameter_count(tensors) * dtype.size_bytes() as u64
+    };
+    let total: u64 = parts.iter().map(|(_, _, _, tensors, dtype, _)| bytes(tensors, *dtype)).sum();
+    let mut done = 0;
+    for (folder, stem, component, tensors, dtype, config) in parts {
+        let folder = dir.join(folder);
+        create_dir(&folder)?;
+        write_json(&folder.join("config.json"), &config)?;
+        let specs: Vec<TensorSpec> = tensors
+            .iter()
+            .map(|(name, shape)| {
+                TensorSpec::new(names::to_diffusers(component, name), dtype, shape.clone())
+            })
+            .collect();
+        let canonical: std::collections::HashMap<String, String> = tensors
+            .iter()
+            .map(|(name, _)| (names::to_diffusers(component, name), name.clone()))
+            .collect();
+        write_sharded(&folder, stem, &specs, &pytorch_metadata(), SHARD_BYTES, |spec, sink| {
+            let name = &canonical[&spec.name];
+            write_tensor(seed, name, &spec.shape, dtype, |piece| {
+                done += piece.len() as u64;
+                progress(done, total);
+                sink.write(piece)
+            })
+        })?;
+    }
+    create_dir(&dir.join("tokenizer"))?;
+    write_bytes(&dir.join("tokenizer/tokenizer.json"), micro_tokenizer_json().as_bytes())?;
+    create_dir(&dir.join("scheduler"))?;
+    write_json(&dir.join("scheduler/scheduler_config.json"), &scheduler_config_json(5.0))?;
+    // Last, so that an interrupted folder is not taken for a whole one.
+    write_json(&dir.join("model_index.json"), &model_index_json())
+}
+
+/// Largest shard, as the reference library writes them.
+const SHARD_BYTES: u64 = 5_000_000_000;
+
+fn create_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|e| crate::checkpoint::write_error(path, e))
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).expect("JSON values serialise");
+    text.push('\n');
+    write_bytes(path, text.as_bytes())
+}
+
+/// Writes a small file, whole or not at all.
+///
+/// # Errors
+/// E101x where it cannot be written.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(|e| crate::checkpoint::write_error(path, e))?;
+    file.commit()
+}

@@ -1,0 +1,227 @@
+//! A complete model: configurations, mapped weights, tokenizer and scheduler settings.
+
+use crate::checkpoint::{
+    Checkpoint, JsonFile, Layout, ModelFolder, WeightFiles, WeightSet,
+};
+use crate::error::{Error, Result};
+use crate::init;
+use crate::sampling::SchedulerSettings;
+use crate::text::{PromptTokenizer, micro_tokenizer_json};
+use crate::weights::ModelWeights;
+use anyid_models::wan::Precision;
+use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
+use anyid_models::wan::names::{self, Component};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Seed of the built-in model's weights.
+const MICRO_SEED: u64 = 20_260_325;
+
+/// Everything a run needs from a model.
+pub struct Model {
+    /// Transformer sizes.
+    pub dit: DitConfig,
+    /// Autoencoder sizes and latent statistics.
+    pub vae: VaeConfig,
+    /// Text encoder sizes.
+    pub text: TextConfig,
+    /// Transformer weights.
+    pub dit_weights: Arc<ModelWeights>,
+    /// Autoencoder weights.
+    pub vae_weights: Arc<ModelWeights>,
+    /// Text encoder weights.
+    pub text_weights: Arc<ModelWeights>,
+    /// Prompt tokenizer.
+    pub tokenizer: PromptTokenizer,
+    /// Solver and schedule the folder asks for.
+    pub scheduler: SchedulerSettings,
+    /// Where it came from: a path, or `built-in micro model`.
+    pub source: String,
+    /// Things worth telling the user.
+    pub warnings: Vec<String>,
+}
+
+impl Model {
+    /// Opens a diffusers folder or an original checkpoint folder. Weights are mapped, not read.
+    ///
+    /// # Errors
+    /// E07xx for the folder and its configurations, E03xx for checkpoint files and tensors.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let folder = ModelFolder::open(path)?;
+        let mut warnings = folder.warnings.clone();
+        let source = path.display().to_string();
+        match &folder.layout {
+            Layout::Diffusers(files) => {
+                let transformer = &files.transformer;
+                let dit = configured(&transformer.config, DitConfig::from_diffusers)?;
+                let vae = configured(&files.vae.config, VaeConfig::from_diffusers)?;
+                let text = configured(&files.text_encoder.config, TextConfig::from_diffusers)?;
+                let scheduler = SchedulerSettings::from_diffusers(&files.scheduler.value)
+                    .map_err(|e| e.at(files.scheduler.path.display()))?;
+                warnings.extend(scheduler.warnings.iter().cloned());
+                let sets = [&transformer.weights, &files.vae.weights, &files.text_encoder.weights];
+                let [dit_set, vae_set, text_set] = open_sets(sets, &mut warnings)?;
+                let tokenizer = PromptTokenizer::open(&files.tokenizer)?;
+                Self::assemble(
+                    (dit, dit_set),
+                    (vae, vae_set),
+                    (text, text_set),
+                    tokenizer,
+                    scheduler,
+                    source,
+                    warnings,
+                )
+            }
+            Layout::Original(files) => {
+                let sets = [&files.transformer, &files.vae, &files.text_encoder];
+                let [dit_set, vae_set, text_set] = open_sets(sets, &mut warnings)?;
+                let config = &files.config;
+                let named = |set: &WeightSet, component| -> Result<WeightSet> {
+                    let weights = ModelWeights::recognise(set, component)?;
+                    weights.set().renamed(|_| None)
+                };
+                let shape = |set: &WeightSet, name: &str| {
+                    set.tensor(name).map(|view| view.shape.to_vec())
+                };
+                let renamed = named(&dit_set, Component::Dit)?;
+                let dit = DitConfig::from_original(Some(&config.value), &|n| shape(&renamed, n))
+                    .map_err(|e| config_error(e, &config.path))?;
+                let renamed = named(&vae_set, Component::VAE)?;
+                let vae = VaeConfig::from_original(&|n| shape(&renamed, n))
+                    .map_err(|e| config_error(e, files.vae.path()))?;
+                let renamed = named(&text_set, Component::Text)?;
+                let text = TextConfig::from_original(&|n| shape(&renamed, n))
+                    .map_err(|e| config_error(e, files.text_encoder.path()))?;
+                let tokenizer = PromptTokenizer::open(&files.tokenizer)?;
+                Self::assemble(
+                    (dit, dit_set),
+                    (vae, vae_set),
+                    (text, text_set),
+                    tokenizer,
+                    SchedulerSettings::default(),
+                    source,
+                    warnings,
+                )
+            }
+        }
+    }
+
+    /// The built-in micro model: a tiny network of the same structure with random weights from a
+    /// fixed seed. Its output is texture, not a person.
+    ///
+    /// # Errors
+    /// None in practice; a broken invariant is reported, not panicked on.
+    pub fn micro() -> Result<Self> {
+        let (dit, vae, text) = (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro());
+        let make = |tensors: &[(String, Vec<u64>)], label: &str| -> Result<WeightSet> {
+            let bytes = init::safetensors_bytes(tensors, MICRO_SEED);
+            WeightSet::from_checkpoints(vec![Checkpoint::from_bytes(bytes, label)?])
+        };
+        let dit_set = make(&names::dit_tensors(&dit), "micro transformer")?;
+        let vae_set = make(&names::vae_tensors(&vae), "micro autoencoder")?;
+        let text_set = make(&names::text_tensors(&text), "micro text encoder")?;
+        let tokenizer = PromptTokenizer::parse(micro_tokenizer_json().as_bytes(), "micro tokenizer")?;
+        Self::assemble(
+            (dit, dit_set),
+            (vae, vae_set),
+            (text, text_set),
+            tokenizer,
+            SchedulerSettings::default(),
+            "built-in micro model".into(),
+            vec!["the built-in model has random weights: its video is texture, not a person".into()],
+        )
+    }
+
+    fn assemble(
+        (dit, dit_set): (DitConfig, WeightSet),
+        (vae, vae_set): (VaeConfig, WeightSet),
+        (text, text_set): (TextConfig, WeightSet),
+        tokenizer: PromptTokenizer,
+        scheduler: SchedulerSettings,
+        source: String,
+        warnings: Vec<String>,
+    ) -> Result<Self> {
+        let disagree = |what: &str, a: usize, b: usize| {
+            Err(Error::input("E0714", format!("the parts do not belong together: {what}: {a} and {b}"))
+                .at(&source)
+                .help("take transformer, autoencoder and text encoder from one model"))
+        };
+        if dit.in_channels != vae.z_dim {
+            return disagree("channels of transformer and autoencoder", dit.in_channels, vae.z_dim);
+        }
+        if dit.out_channels != dit.in_channels {
+            return disagree("channels into and out of the transformer", dit.in_channels, dit.out_channels);
+        }
+        if dit.text_dim != text.d_model {
+            return disagree("width of the text context", dit.text_dim, text.d_model);
+        }
+        if tokenizer.id_limit() > text.vocab_size {
+            let (ids, rows) = (tokenizer.id_limit(), text.vocab_size);
+            return disagree("token ids of the tokenizer and rows of the embedding", ids, rows);
+        }
+        let vae_component = Component::Vae { num_res_blocks: vae.num_res_blocks };
+        let dit_weights = checked(&dit_set, Component::Dit, &names::dit_tensors(&dit))?;
+        let vae_weights = checked(&vae_set, vae_component, &names::vae_tensors(&vae))?;
+        let text_weights = checked(&text_set, Component::Text, &names::text_tensors(&text))?;
+        Ok(Self {
+            dit,
+            vae,
+            text,
+            dit_weights,
+            vae_weights,
+            text_weights,
+            tokenizer,
+            scheduler,
+            source,
+            warnings,
+        })
+    }
+
+    /// The precision a run takes unless told otherwise: bf16 where the transformer is stored so.
+    pub fn default_precision(&self) -> Precision {
+        if self.dit_weights.mostly_bf16() { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// Fingerprints of the three weight sets, for recipes.
+    pub fn fingerprints(&self) -> [String; 3] {
+        [&self.dit_weights, &self.vae_weights, &self.text_weights].map(|w| w.set().fingerprint())
+    }
+}
+
+fn open_sets(files: [&WeightFiles; 3], warnings: &mut Vec<String>) -> Result<[WeightSet; 3]> {
+    let [a, b, c] = files;
+    let sets = [a.open()?, b.open()?, c.open()?];
+    for set in &sets {
+        warnings.extend(set.warnings().iter().cloned());
+    }
+    Ok(sets)
+}
+
+fn checked(
+    set: &WeightSet,
+    component: Component,
+    expected: &[(String, Vec<u64>)],
+) -> Result<Arc<ModelWeights>> {
+    let weights = ModelWeights::recognise(set, component)?;
+    weights.set().require(expected)?;
+    Ok(Arc::new(weights))
+}
+
+fn configured<C>(
+    file: &JsonFile,
+    read: impl Fn(&serde_json::Value) -> std::result::Result<C, ConfigError>,
+) -> Result<C> {
+    read(&file.value).map_err(|error| config_error(error, &file.path))
+}
+
+fn config_error(error: ConfigError, path: &Path) -> Error {
+    let message = if error.key.is_empty() {
+        error.message.clone()
+    } else {
+        format!("\"{}\": {}", error.key, error.message)
+    };
+    Error::input("E0713", message)
+        .at(path.display())
+        .help("this must be the configuration of a Wan2.2 TI2V model")
+}

@@ -1,0 +1,249 @@
+//! Pixels to latents and back, in a stream of chunks.
+
+use super::context::tensor_f32;
+use super::{Event, LoadedReference, Request, Run, Size};
+use crate::engine::{Backend, Compiler, Inputs, Outputs, Program};
+use crate::error::Result;
+use crate::model::Model;
+use anyid_ir::{DType, Tensor, TensorType};
+use anyid_models::wan::vae::{self, VaeSize};
+
+/// Clean latents of the references and of their black counterparts, along time.
+pub(crate) struct ReferenceLatents {
+    /// `f32[C,R,h,w]`.
+    pub(crate) clean: Tensor,
+    /// The same of black pixels.
+    pub(crate) black: Tensor,
+    /// Latent frames of all references.
+    pub(crate) frames: usize,
+}
+
+/// A clip whose planar pixels can be had piece by piece.
+enum Clip<'c> {
+    Pixels(&'c Tensor),
+    Read(&'c crate::media::standardise::Reference),
+    Black { frames: usize },
+}
+
+impl Clip<'_> {
+    fn frames(&self) -> usize {
+        match self {
+            Self::Pixels(tensor) => tensor.shape()[1],
+            Self::Read(reference) => reference.frames.len(),
+            Self::Black { frames } => *frames,
+        }
+    }
+
+    /// Frames `start..start+len` as `f32[3,len,H,W]` in [−1,1].
+    fn piece(&self, size: Size, start: usize, len: usize) -> Result<Tensor> {
+        let area = size.height * size.width;
+        let mut out = vec![-1f32; 3 * len * area];
+        match self {
+            Self::Black { .. } => {}
+            Self::Pixels(tensor) => {
+                let all = tensor.as_f32().expect("checked with the request");
+                let frames = self.frames();
+                for colour in 0..3 {
+                    let from = (colour * frames + start) * area;
+                    out[colour * len * area..(colour + 1) * len * area]
+                        .copy_from_slice(&all[from..from + len * area]);
+                }
+            }
+            Self::Read(reference) => {
+                for (at, frame) in reference.frames[start..start + len].iter().enumerate() {
+                    for (i, pixel) in frame.as_chunks::<3>().0.iter().enumerate() {
+                        for colour in 0..3 {
+                            out[(colour * len + at) * area + i] =
+                                crate::media::color::to_unit(pixel[colour]);
+                        }
+                    }
+                }
+            }
+        }
+        tensor_f32([3, len, size.height, size.width], &out)
+    }
+}
+
+fn encoder(run: &mut Run<'_>, size: Size, clips: bool) -> Result<Program> {
+    let sizes = VaeSize { height: size.height, width: size.width, chunk: 1 };
+    let module = vae::encoder(&run.model.vae, &sizes);
+    let mut compiler = Compiler::new(run.backend).phase("first", &module, "first")?;
+    if clips {
+        compiler = compiler.phase("next", &module, "next")?;
+    }
+    let weights = run.model.vae_weights.clone();
+    run.load(compiler, &weights)
+}
+
+/// Runs `first` or `next` with the states of the chunk before.
+fn chunk(program: &mut Program, name: &str, piece: &Tensor, states: &[Tensor], first: bool) -> Result<Vec<Tensor>> {
+    let labels: Vec<String> = (0..states.len()).map(|i| format!("s{i}")).collect();
+    let inputs = Inputs::new().set(name, piece);
+    let inputs = inputs.all(labels.iter().map(String::as_str).zip(states));
+    let outputs: Outputs = program.call(if first { "first" } else { "next" }, &inputs)?;
+    Ok(outputs.into_tensors())
+}
+
+fn encode_clip(run: &Run<'_>, program: &mut Program, size: Size, clip: &Clip<'_>) -> Result<Tensor> {
+    let mut latents = Vec::new();
+    let mut states = Vec::new();
+    let later = (clip.frames() - 1) / 4;
+    for at in 0..=later {
+        run.check_cancel("while encoding references")?;
+        let (start, len) = if at == 0 { (0, 1) } else { (4 * at - 3, 4) };
+        let piece = clip.piece(size, start, len)?;
+        let mut results = chunk(program, "video", &piece, &states, at == 0)?;
+        states = results.split_off(2);
+        latents.extend(results.pop());
+    }
+    concat_time(&latents)
+}
+
+/// Tensors `[C,Tᵢ,h,w]` one after the other along time.
+pub(crate) fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
+    let [channels, _, rows, cols] = four(&parts[0]);
+    let frames: usize = parts.iter().map(|p| p.shape()[1]).sum();
+    let mut out = Vec::with_capacity(channels * frames * rows * cols);
+    for channel in 0..channels {
+        for part in parts {
+            let plane = part.shape()[1] * rows * cols;
+            let values = part.as_f32().expect("latents are f32");
+            out.extend_from_slice(&values[channel * plane..(channel + 1) * plane]);
+        }
+    }
+    tensor_f32([channels, frames, rows, cols], &out)
+}
+
+/// The first `frames` latent frames of `[C,T,h,w]`.
+fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
+    let [channels, all, rows, cols] = four(latent);
+    let values = latent.as_f32().expect("latents are f32");
+    let plane = rows * cols;
+    let mut out = Vec::with_capacity(channels * frames * plane);
+    for channel in 0..channels {
+        let at = (channel * all + start) * plane;
+        out.extend_from_slice(&values[at..at + frames * plane]);
+    }
+    tensor_f32([channels, frames, rows, cols], &out)
+}
+
+fn four(tensor: &Tensor) -> [usize; 4] {
+    tensor.shape().try_into().expect("latents have four axes")
+}
+
+/// Encodes every reference by itself, and black once for the longest, of which prefixes serve all
+/// (the encoder is causal).
+pub(crate) fn encode_references(
+    run: &mut Run<'_>,
+    request: &Request,
+    references: &[LoadedReference],
+) -> Result<Option<ReferenceLatents>> {
+    if references.is_empty() {
+        return Ok(None);
+    }
+    let since = run.begin("references");
+    let clips: Vec<Clip<'_>> = references
+        .iter()
+        .map(|reference| match reference {
+            LoadedReference::Pixels(tensor) => Clip::Pixels(tensor),
+            LoadedReference::Read(read) => Clip::Read(read),
+        })
+        .collect();
+    let longest = clips.iter().map(Clip::frames).max().expect("there is a reference");
+    let mut program = encoder(run, request.size, longest > 1)?;
+    let guided = crate::sampling::guidance::needs_unconditional(request.guidance as f32);
+    let total = clips.len() + usize::from(guided);
+    let mut clean = Vec::new();
+    for (at, clip) in clips.iter().enumerate() {
+        clean.push(encode_clip(run, &mut program, request.size, clip)?);
+        (run.events)(Event::Encoded { done: at + 1, total });
+    }
+    let mut black = Vec::new();
+    if guided {
+        let all = encode_clip(run, &mut program, request.size, &Clip::Black { frames: longest })?;
+        for latent in &clean {
+            black.push(prefix_time(&all, 0, latent.shape()[1])?);
+        }
+        (run.events)(Event::Encoded { done: total, total });
+    }
+    run.end("references", since, program.weight_bytes(), program.memory_bytes());
+    let clean = concat_time(&clean)?;
+    let frames = clean.shape()[1];
+    let black = if guided { concat_time(&black)? } else { clean.clone() };
+    Ok(Some(ReferenceLatents { clean, black, frames }))
+}
+
+/// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,4k+1,H,W]`.
+///
+/// # Errors
+/// As [`Program::call`].
+pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Result<Tensor> {
+    let [_, frames, height, width] = four(pixels);
+    let size = Size { width, height, frames };
+    let mut run = Run {
+        model,
+        backend,
+        cancel: &std::sync::Arc::default(),
+        events: &mut |_| {},
+        phases: Vec::new(),
+    };
+    let mut program = encoder(&mut run, size, frames > 1)?;
+    encode_clip(&run, &mut program, size, &Clip::Pixels(pixels))
+}
+
+/// Decodes latents chunk by chunk, handing pixels on as they come.
+pub(crate) fn decode(
+    run: &mut Run<'_>,
+    request: &Request,
+    latents: &Tensor,
+    frames: &mut dyn FnMut(&Tensor) -> Result<()>,
+) -> Result<()> {
+    let since = run.begin("decoding");
+    let sizes = VaeSize { height: request.size.height, width: request.size.width, chunk: 1 };
+    let module = vae::decoder(&run.model.vae, &sizes, true);
+    let count = latents.shape()[1];
+    let mut compiler = Compiler::new(run.backend).phase("first", &module, "first")?;
+    if count > 1 {
+        compiler = compiler.phase("next", &module, "next")?;
+    }
+    let weights = run.model.vae_weights.clone();
+    let mut program = run.load(compiler, &weights)?;
+    let total = 4 * (count - 1) + 1;
+    let mut states = Vec::new();
+    for at in 0..count {
+        run.check_cancel("while decoding")?;
+        let piece = prefix_time(latents, at, 1)?;
+        let mut results = chunk(&mut program, "z", &piece, &states, at == 0)?;
+        states = results.split_off(1);
+        let video = results.pop().expect("a decoder chunk has a video");
+        super::sample::finite(&video, || format!("decoding, latent frame {at}"))?;
+        frames(&video)?;
+        (run.events)(Event::Decoded { done: 4 * at + 1, total });
+    }
+    run.end("decoding", since, program.weight_bytes(), program.memory_bytes());
+    Ok(())
+}
+
+/// Pixels `f32[3,4k+1,H,W]` of normalised latents `f32[z,1+k,h,w]`.
+///
+/// # Errors
+/// As [`Program::call`].
+pub fn decode_latents(model: &Model, backend: &Backend, latents: &Tensor) -> Result<Tensor> {
+    let [_, count, rows, cols] = four(latents);
+    let size = Size { width: 16 * cols, height: 16 * rows, frames: 4 * (count - 1) + 1 };
+    let request = Request { size, ..Request::default() };
+    let mut run = Run {
+        model,
+        backend,
+        cancel: &std::sync::Arc::default(),
+        events: &mut |_| {},
+        phases: Vec::new(),
+    };
+    let mut parts = Vec::new();
+    decode(&mut run, &request, latents, &mut |video| {
+        parts.push(video.clone());
+        Ok(())
+    })?;
+    debug_assert_eq!(TensorType::new(DType::F32, []).elements(), 1);
+    concat_time(&parts)
+}

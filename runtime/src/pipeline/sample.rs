@@ -1,0 +1,277 @@
+//! The sampling loop: two evaluations a step, guidance, solver.
+
+use super::codec::ReferenceLatents;
+use super::context::{tensor_f32, tensor_i32};
+use super::{Event, Request, Run};
+use crate::engine::{Backend, Compiler, Inputs, Outputs, Prepared, Program};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::sampling::noise::NoiseStream;
+use crate::sampling::{
+    Schedule, SchedulerSettings, Solver, first_non_finite, guidance,
+};
+use anyid_ir::{DType, Tensor, TensorType};
+use anyid_models::wan::Precision;
+use anyid_models::wan::dit::{self, DitSize};
+use std::time::Instant;
+
+/// Result of the loop.
+pub(crate) struct Sampled {
+    pub(crate) latents: Tensor,
+    pub(crate) tokens: usize,
+}
+
+/// Velocities and latents of one step, for comparisons.
+#[derive(Clone, Debug)]
+pub struct StepRecord {
+    /// Velocity of the conditional branch.
+    pub conditional: Vec<f32>,
+    /// Velocity of the null branch, empty without guidance.
+    pub unconditional: Vec<f32>,
+    /// Guided velocity.
+    pub velocity: Vec<f32>,
+    /// Latents after the step.
+    pub latents: Vec<f32>,
+}
+
+/// The transformer loaded for one request, with its solver and latents.
+pub struct Sampler {
+    program: Program,
+    branches: Vec<Prepared>,
+    schedule: Schedule,
+    solver: Box<dyn Solver>,
+    guidance: f32,
+    timesteps: Tensor,
+    latents: Tensor,
+    outputs: [Outputs; 2],
+    velocity: Vec<f32>,
+    tokens: usize,
+}
+
+fn settings(model: &Model, request: &Request) -> SchedulerSettings {
+    let mut settings = model.scheduler.clone();
+    if let Some(solver) = request.solver {
+        settings.solver = solver;
+    }
+    if let Some(schedule) = request.schedule {
+        settings.schedule = schedule;
+    }
+    if let Some(shift) = request.shift {
+        settings.shift = shift;
+    }
+    settings
+}
+
+pub(crate) fn run(
+    run: &mut Run<'_>,
+    request: &Request,
+    precision: Precision,
+    contexts: &[Tensor; 2],
+    references: &Option<ReferenceLatents>,
+) -> Result<Sampled> {
+    let since = run.begin("sampling");
+    let mut sampler = Sampler::new(run, request, precision, contexts, references)?;
+    let total = sampler.schedule.steps();
+    for step in 0..total {
+        run.check_cancel(&format!("before sampling step {}", step + 1))?;
+        let begun = Instant::now();
+        sampler.step(step)?;
+        (run.events)(Event::Step { done: step + 1, total, time: begun.elapsed() });
+    }
+    let plan = sampler.program.memory_bytes()
+        + sampler.branches.len() as u64
+            * sampler.program.plan("step").map_or(0, |p| p.persistent_bytes);
+    run.end("sampling", since, sampler.program.weight_bytes(), plan);
+    Ok(Sampled { latents: sampler.latents, tokens: sampler.tokens })
+}
+
+impl Sampler {
+    /// Loads the transformer and computes everything that does not change per step, for both
+    /// branches.
+    pub(crate) fn new(
+        run: &mut Run<'_>,
+        request: &Request,
+        precision: Precision,
+        contexts: &[Tensor; 2],
+        references: &Option<ReferenceLatents>,
+    ) -> Result<Self> {
+        let config = &run.model.dit;
+        let [frames, height, width] = request.size.latent();
+        let reference_frames = references.as_ref().map_or(0, |r| r.frames);
+        let size = DitSize {
+            reference_frames,
+            frames,
+            height,
+            width,
+            text_tokens: contexts[0].shape()[0],
+            // References have timestep 0, the target the step's.
+            timesteps: if reference_frames > 0 { 2 } else { 1 },
+        };
+        let module = dit::dit(config, &size, precision);
+        let compiler = Compiler::new(run.backend).split(&module, "dit", &["lat", "t"])?;
+        let weights = run.model.dit_weights.clone();
+        let settings = settings(run.model, request);
+        let shape = [config.in_channels, frames, height, width];
+        let elements = shape.iter().product();
+        let tokens = size.tokens(config);
+        let target = frames * size.tokens_per_frame(config);
+        let mut program = run.load(compiler, &weights)?;
+
+        let segments: Vec<i32> =
+            (0..tokens).map(|i| i32::from(i >= tokens - target && reference_frames > 0)).collect();
+        let seg = tensor_i32([tokens], &segments)?;
+        let guided = guidance::needs_unconditional(request.guidance as f32);
+        let mut branches = Vec::new();
+        for branch in 0..1 + usize::from(guided) {
+            let mut inputs = Inputs::new().set("seg", &seg).set("txt", &contexts[branch]);
+            if let Some(r) = references {
+                inputs = inputs.set("ref", if branch == 0 { &r.clean } else { &r.black });
+            }
+            branches.push(program.prepare(&inputs)?);
+        }
+        let latents = match &request.noise {
+            Some(noise) => noise.clone(),
+            None => {
+                let mut values = vec![0f32; elements];
+                NoiseStream::new(request.seed, NoiseStream::LATENTS).fill(0, &mut values);
+                tensor_f32(shape, &values)?
+            }
+        };
+        let schedule = settings.schedule(request.steps)?;
+        let solver = settings.solver(&schedule, elements)?;
+        let outputs = [program.outputs("step")?, program.outputs("step")?];
+        Ok(Self {
+            program,
+            branches,
+            schedule,
+            solver,
+            guidance: request.guidance as f32,
+            timesteps: Tensor::zeros(TensorType::new(DType::F32, [size.timesteps])),
+            latents,
+            outputs,
+            velocity: vec![0f32; elements],
+            tokens,
+        })
+    }
+
+    /// A sampler outside a pipeline run, for comparisons step by step.
+    ///
+    /// # Errors
+    /// As [`super::Pipeline::generate`].
+    pub fn open(
+        model: &Model,
+        backend: &Backend,
+        request: &Request,
+        contexts: &[Tensor; 2],
+        references: Option<[Tensor; 2]>,
+    ) -> Result<Self> {
+        let mut run = Run {
+            model,
+            backend,
+            cancel: &std::sync::Arc::default(),
+            events: &mut |_| {},
+            phases: Vec::new(),
+        };
+        let references = references.map(|[clean, black]| {
+            let frames = clean.shape()[1];
+            ReferenceLatents { clean, black, frames }
+        });
+        let precision = request.precision.unwrap_or_else(|| model.default_precision());
+        Self::new(&mut run, request, precision, contexts, &references)
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// One sampling step. Nothing is allocated.
+    ///
+    /// # Errors
+    /// E1001 naming step and node for a non-finite value, E1002 when cancelled.
+    pub fn step(&mut self, step: usize) -> Result<()> {
+        let t = self.timesteps.as_f32_mut().expect("timesteps are f32");
+        *t.last_mut().expect("one timestep at least") = self.schedule.timesteps[step];
+        for branch in 0..self.branches.len() {
+            let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
+            self.program.step(&mut self.branches[branch], &inputs, &mut self.outputs[branch])?;
+            let velocity = values(&self.outputs[branch])?;
+            if first_non_finite(velocity).is_some() {
+                return Err(self.non_finite(step, branch));
+            }
+        }
+        let conditional = values(&self.outputs[0])?;
+        if self.branches.len() > 1 {
+            let null = values(&self.outputs[1])?;
+            guidance::mix(conditional, null, self.guidance, &mut self.velocity)?;
+        } else {
+            self.velocity.copy_from_slice(conditional);
+        }
+        let latents = self.latents.as_f32_mut().expect("latents are f32");
+        self.solver.step(step, latents, &self.velocity)?;
+        if first_non_finite(latents).is_some() {
+            return Err(Error::input(
+                "E1001",
+                format!("a non-finite value in sampling step {}: in the solver's update", step + 1),
+            ));
+        }
+        Ok(())
+    }
+
+    /// One step with a copy of everything it computed.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn record(&mut self, step: usize) -> Result<StepRecord> {
+        self.step(step)?;
+        let unconditional =
+            if self.branches.len() > 1 { values(&self.outputs[1])?.to_vec() } else { Vec::new() };
+        Ok(StepRecord {
+            conditional: values(&self.outputs[0])?.to_vec(),
+            unconditional,
+            velocity: self.velocity.clone(),
+            latents: self.latents.as_f32().expect("latents are f32").to_vec(),
+        })
+    }
+
+    /// Runs the branch again, looking at every node, to name the first that went wrong.
+    fn non_finite(&mut self, step: usize, branch: usize) -> Error {
+        let mut first: Option<String> = None;
+        let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
+        let prepared = Some(&mut self.branches[branch]);
+        let traced = self.program.traced("step", &inputs, prepared, &mut |label, tensor| {
+            let bad = tensor.dtype().is_float() && tensor.to_f64_vec().iter().any(|v| !v.is_finite());
+            if first.is_none() && bad {
+                first = Some(label.to_owned());
+            }
+        });
+        let node = match (traced, first) {
+            (Ok(_), Some(label)) => label,
+            _ => "a value computed before the steps".to_owned(),
+        };
+        let name = if branch == 0 { "conditional" } else { "null" };
+        Error::input(
+            "E1001",
+            format!("a non-finite value in sampling step {}, {name} branch, node {node}", step + 1),
+        )
+        .help("check the weights with `anyid-rt inspect`, or run with --precision f32")
+    }
+}
+
+fn values(outputs: &Outputs) -> Result<&[f32]> {
+    let v = outputs.get("v")?;
+    v.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))
+}
+
+/// An error if `tensor` holds a non-finite value.
+pub(crate) fn finite(tensor: &Tensor, phase: impl Fn() -> String) -> Result<()> {
+    let values = tensor.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
+    match first_non_finite(values) {
+        None => Ok(()),
+        Some(at) => Err(Error::input(
+            "E1001",
+            format!("a non-finite value in {}, element {at} of the result", phase()),
+        )
+        .help("check the weights with `anyid-rt inspect`")),
+    }
+}
