@@ -1,1 +1,102 @@
-fn main() {}
+//! `anyid-rt`: the command line of the AnyID runtime.
+//!
+//! Entry point: reads the flags, runs the verb, renders what went wrong and chooses the exit code:
+//! 0 fine, 1 an input fault, 2 a fault of ours, 3 over the budget, 130 interrupted. Everything a
+//! library user would want lives in `anyid-runtime`, not here.
+
+mod args;
+mod cmd;
+mod interrupt;
+mod modules;
+mod output;
+mod progress;
+mod recipe;
+mod render;
+mod tensors;
+
+use anyid_runtime::{Error, Kind};
+use args::{BenchWhat, Cli, Command};
+use clap::Parser;
+use render::Failure;
+use std::panic::PanicHookInfo;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(report_panic));
+    match std::panic::catch_unwind(run) {
+        Ok(code) => ExitCode::from(code),
+        // The hook has reported it.
+        Err(_) => {
+            interrupt::clean();
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = interrupt::install().map_err(Failure::from).and_then(|()| dispatch(cli.command));
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            render::report(&failure);
+            match failure.kind() {
+                Kind::Input => 1,
+                Kind::Internal => 2,
+                Kind::Budget => 3,
+                Kind::Interrupted => interrupt::EXIT,
+            }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Generate(args) => cmd::generate::run(*args),
+        Command::Init(args) => cmd::init::run(args),
+        Command::Inspect(args) => cmd::inspect::run(args),
+        Command::Export(args) => cmd::export::run(args),
+        Command::Check(args) => cmd::check::run(args),
+        Command::Run(args) => cmd::run::run(args),
+        Command::Compare(args) => cmd::compare::run(args),
+        Command::Explain(args) => cmd::explain::run(args),
+        Command::Bench(args) => match args.what {
+            BenchWhat::Ops(args) => cmd::bench::run(args),
+        },
+    }
+}
+
+/// Help and version go to standard output; anything else is a coded error.
+fn usage(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        return u8::from(output::print(&error.to_string()).is_err());
+    }
+    let text = error.to_string();
+    match text.strip_prefix("error:") {
+        Some(rest) => render::report_usage(rest.trim_start()),
+        // No verb at all: clap gives the help.
+        None => output::note(text.trim_end()),
+    }
+    1
+}
+
+fn report_panic(info: &PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    let mut error = Error::internal("E1000", format!("a broken invariant: {message}"));
+    if let Some(place) = info.location() {
+        error = error.at(place);
+    }
+    render::report(&error.into());
+    let backtrace = std::backtrace::Backtrace::capture();
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        output::note(&backtrace.to_string());
+    }
+}

@@ -16,9 +16,11 @@ use std::collections::HashMap;
 pub struct FuncBuilder<'m> {
     module: &'m Module,
     func: Func,
-    /// Blocks under construction, innermost last.
-    open: Vec<BlockId>,
-    weights: HashMap<String, ValueId>,
+    /// Blocks under construction, innermost last, with the index of their repeat.
+    open: Vec<(BlockId, String)>,
+    weights: HashMap<(BlockId, String), ValueId>,
+    /// Weight nodes at the head of each block.
+    heads: HashMap<BlockId, usize>,
     scopes: Vec<String>,
 }
 
@@ -38,7 +40,14 @@ impl<'m> FuncBuilder<'m> {
             results: Vec::new(),
             loc: Loc::Path(name.into()),
         };
-        Self { module, func, open: vec![entry], weights: HashMap::new(), scopes: Vec::new() }
+        Self {
+            module,
+            func,
+            open: vec![(entry, String::new())],
+            weights: HashMap::new(),
+            heads: HashMap::new(),
+            scopes: Vec::new(),
+        }
     }
 
     /// Adds compile-time index parameters and the weight scope that uses them.
@@ -87,7 +96,7 @@ impl<'m> FuncBuilder<'m> {
     }
 
     fn current(&self) -> BlockId {
-        *self.open.last().expect("a block is open until finish")
+        self.open.last().expect("a block is open until finish").0
     }
 
     fn location(&self) -> Loc {
@@ -143,9 +152,14 @@ impl<'m> FuncBuilder<'m> {
         self.func.nodes[node].results[0]
     }
 
-    /// A weight by path relative to the function's scope. Each path gives one value.
+    /// A weight by path relative to the function's scope. Each path gives one value; a path that
+    /// uses the index of an open repeat gives one inside that repeat.
     pub fn weight(&mut self, path: &str) -> ValueId {
-        if let Some(value) = self.weights.get(path) {
+        let uses = |index: &str| path.split('.').any(|s| s == format!("{{{index}}}"));
+        let inner = self.open[1..].iter().rev().find(|(_, index)| uses(index));
+        let block = inner.map_or(self.func.entry, |(block, _)| *block);
+        let key = (block, path.to_owned());
+        if let Some(value) = self.weights.get(&key) {
             return *value;
         }
         let full = join_path(&self.func.scope, path);
@@ -154,12 +168,13 @@ impl<'m> FuncBuilder<'m> {
             None => panic!("@{}: no weight \"{full}\" in the manifest", self.func.name),
         };
         let node = self.push(Op::Weight { path: path.to_owned() }, &[], &[ty], path);
-        // Weights stand at the head of the function so that every block may use them.
-        let entry = self.func.entry;
-        let at = self.weights.len();
-        self.func.blocks[entry].nodes.insert(at, node);
+        // Weights stand at the head of their block so that all of it, with inner blocks, may use
+        // them.
+        let at = self.heads.entry(block).or_insert(0);
+        self.func.blocks[block].nodes.insert(*at, node);
+        *at += 1;
         let value = self.func.nodes[node].results[0];
-        self.weights.insert(path.to_owned(), value);
+        self.weights.insert(key, value);
         value
     }
 
@@ -356,7 +371,7 @@ impl<'m> FuncBuilder<'m> {
             ty.shape.remove(0);
             slots.push(self.block_param(block, slot, ty));
         }
-        self.open.push(block);
+        self.open.push((block, index.to_owned()));
         let (next, collected) = body(self, &carry_params, &slots);
         assert_eq!(next.len(), carries.len(), "one next value a carry");
         let yielded: Vec<ValueId> = next.iter().chain(&collected).copied().collect();

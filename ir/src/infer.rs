@@ -117,6 +117,12 @@ impl Rule<'_> {
         }
     }
 
+    /// Product of attributes, which no shape bounds yet.
+    fn product<const N: usize>(&self, sizes: [usize; N]) -> Result<usize, TypeError> {
+        let product = sizes.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        product.ok_or_else(|| self.attribute(format!("sizes {sizes:?}"), "keep them small"))
+    }
+
     fn same(&self) -> Inferred {
         self.one(self.operands[0].dtype, self.operands[0].shape.iter().copied())
     }
@@ -384,7 +390,8 @@ impl Rule<'_> {
                     ));
                 }
                 self.positive(*theta)?;
-                self.one(DType::F32, [frames * rows * cols, head_dim / 2, 2])
+                let tokens = self.product([frames, *rows, *cols])?;
+                self.one(DType::F32, [tokens, head_dim / 2, 2])
             }
             Op::Gelu | Op::Silu => {
                 self.need_float(0)?;
@@ -443,23 +450,23 @@ impl Rule<'_> {
                 let x = x.expect("arity checked");
                 self.need_rank(0, 4, "a latent [C,F,H,W]")?;
                 let [grid, volume] = self.grid(*patch, &x.shape[1..])?;
-                self.one(x.dtype, [grid, x.shape[0] * volume])
+                let channels = self.product([x.shape[0], volume])?;
+                self.one(x.dtype, [grid, channels])
             }
             Op::Unpatchify { patch, grid } => {
                 let rows = self.need_rank(0, 2, "tokens [N, patch·C]")?.to_vec();
-                let volume: usize = patch.iter().product();
-                let tokens = grid.iter().try_fold(1usize, |n, g| n.checked_mul(*g));
-                if volume == 0 || rows[1] % volume != 0 || tokens != Some(rows[0]) {
+                let volume = self.product(*patch)?;
+                let tokens = self.product(*grid)?;
+                if volume == 0 || rows[1] % volume != 0 || tokens != rows[0] {
                     return Err(self.shape_error(
                         0,
-                        &format!("{tokens:?} tokens of a multiple of {volume} channels"),
+                        &format!("{tokens} tokens of a multiple of {volume} channels"),
                         "one token a patch of the grid",
                     ));
                 }
-                self.one(
-                    self.operands[0].dtype,
-                    [rows[1] / volume, grid[0] * patch[0], grid[1] * patch[1], grid[2] * patch[2]],
-                )
+                let axis = |a: usize| self.product([grid[a], patch[a]]);
+                let shape = [rows[1] / volume, axis(0)?, axis(1)?, axis(2)?];
+                self.one(self.operands[0].dtype, shape)
             }
         }
     }
@@ -622,7 +629,7 @@ impl Rule<'_> {
         self.need_float(0)?;
         self.need_dtype(1, DType::F32)?;
         let shape = self.need_rank(0, 2, "rows [N, heads·head_dim]")?.to_vec();
-        if heads == 0 || shape[1] % heads != 0 || (shape[1] / heads) % 2 != 0 {
+        if heads == 0 || shape[1] % heads != 0 || !(shape[1] / heads).is_multiple_of(2) {
             return Err(self.attribute(
                 format!("{heads} heads of {} channels", shape[1]),
                 "heads must divide the channels into an even number",
@@ -696,13 +703,34 @@ impl Rule<'_> {
     }
 
     fn grid(&self, patch: [usize; 3], sizes: &[usize]) -> Result<[usize; 2], TypeError> {
-        if (0..3).any(|a| patch[a] == 0 || sizes[a] % patch[a] != 0) {
+        if (0..3).any(|a| patch[a] == 0 || !sizes[a].is_multiple_of(patch[a])) {
             return Err(self.attribute(
                 format!("patches {patch:?} over {sizes:?}"),
                 "each patch size must divide its axis",
             ));
         }
-        let grid = (0..3).map(|a| sizes[a] / patch[a]).product();
-        Ok([grid, patch.iter().product()])
+        Ok([self.product([0, 1, 2].map(|a| sizes[a] / patch[a]))?, self.product(patch)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_attributes_are_errors_not_overflows() {
+        let code = |op: Op, dtype, shape: &[usize]| {
+            let ty = TensorType::new(dtype, shape.iter().copied());
+            infer(&op, &[&ty], &[]).map_err(|e| e.code)
+        };
+        let large = 1 << 40;
+        let patch = [large, large, 1];
+        assert_eq!(code(Op::Patchify { patch }, DType::F32, &[1, 0, 0, 1]), Err("E0205"));
+        let op = Op::Unpatchify { patch, grid: [1, 1, 1] };
+        assert_eq!(code(op, DType::F32, &[1, 4]), Err("E0205"));
+        let op = Op::Unpatchify { patch: [1, 1, 1], grid: [large, large, 0] };
+        assert_eq!(code(op, DType::F32, &[0, 4]), Err("E0205"));
+        let op = Op::RopeTable { rows: large, cols: large, head_dim: 8, theta: 1.0 };
+        assert_eq!(code(op, DType::I32, &[2]), Err("E0205"));
     }
 }

@@ -18,22 +18,28 @@
 //! ```
 
 pub mod builder;
+pub mod decompose;
 pub mod diag;
 pub mod entity;
+pub mod eval;
 pub mod graph;
 pub mod infer;
 pub mod op;
 pub mod plan;
 pub mod tensor;
+pub mod text;
 pub mod types;
+pub mod verify;
 pub mod weights;
 
 pub use builder::FuncBuilder;
+pub use decompose::{decompose, decompose_module};
 pub use diag::{Diagnostic, Loc, Severity, Span};
 pub use entity::{Arena, BlockId, Entity, NodeId, ValueId};
+pub use eval::{EvalError, Evaluator, Mode, TraceEvent, WeightSource};
 pub use graph::{Block, BoundDim, Def, Func, Module, Node, Value};
 pub use infer::infer;
 pub use op::{Axes, BinaryFn, CompareFn, IndexArg, Op, OpClass, ReduceFn, UnaryFn};
-pub use tensor::Tensor;
+pub use tensor::{Tensor, TensorError};
 pub use types::{DType, Shape, TensorType};
 pub use weights::{Manifest, WeightEntry};

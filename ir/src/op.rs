@@ -127,7 +127,7 @@ pub enum IndexArg {
 /// A list of axes.
 pub type Axes = SmallVec<[usize; 6]>;
 
-/// One operation. Operand and result rules are in [`crate::infer`] and `docs/ir.md`.
+/// One operation. Operand and result rules are in [`mod@crate::infer`] and `docs/ir.md`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     // ---- data

@@ -67,13 +67,26 @@ impl DType {
         match self {
             Self::F64 => value,
             Self::F32 => f64::from(value as f32),
-            Self::Bf16 => half::bf16::from_f64(value).to_f64(),
-            Self::F16 => half::f16::from_f64(value).to_f64(),
+            Self::Bf16 => half::bf16::from_f32(narrow_to_odd(value)).to_f64(),
+            Self::F16 => half::f16::from_f32(narrow_to_odd(value)).to_f64(),
             Self::I32 => f64::from(value as i32),
             Self::U8 => f64::from(value as u8),
             Self::Bool => f64::from(u8::from(value != 0.0)),
         }
     }
+}
+
+/// `value` as a single, rounded to odd: towards zero, with the last bit set where that lost
+/// something. Rounding the result to a half type then equals rounding `value` to it at once;
+/// rounding twice to nearest would not, and `half`'s own conversion from doubles ignores the low
+/// half of the mantissa or goes through a single, depending on the processor.
+fn narrow_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if value.is_nan() || f64::from(nearest) == value {
+        return nearest;
+    }
+    let away = f64::from(nearest).abs() > value.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
 }
 
 impl fmt::Display for DType {
@@ -144,5 +157,28 @@ impl fmt::Display for TensorType {
             write!(f, "{comma}{size}")?;
         }
         f.write_str("]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_types_round_once_to_nearest_even() {
+        let bf16 = |v| DType::Bf16.round(v);
+        assert_eq!(bf16(1.0 + 2f64.powi(-8)), 1.0); // a tie goes to even
+        assert_eq!(bf16(1.0 + 2f64.powi(-8) + 2f64.powi(-45)), 1.0 + 2f64.powi(-7));
+        assert_eq!(bf16(-1.0 - 3.0 * 2f64.powi(-8)), -1.0 - 2f64.powi(-6));
+        assert_eq!(bf16(1e39), f64::INFINITY);
+        assert_eq!(bf16(f64::NEG_INFINITY), f64::NEG_INFINITY);
+        assert!(bf16(f64::NAN).is_nan());
+        assert_eq!(bf16(1e-50), 0.0);
+        let f16 = |v| DType::F16.round(v);
+        assert_eq!(f16(1.0 + 2f64.powi(-11)), 1.0);
+        assert_eq!(f16(1.0 + 2f64.powi(-11) + 2f64.powi(-40)), 1.0 + 2f64.powi(-10));
+        assert_eq!(f16(65504.0), 65504.0);
+        assert_eq!(f16(65520.0), f64::INFINITY);
+        assert_eq!(f16(2f64.powi(-24) * 1.5 - 2f64.powi(-60)), 2f64.powi(-24));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::CompileError;
 use crate::program::{Origin, Program, ValueIndex};
+use anyid_ir::eval::TracePath;
 use anyid_ir::plan::WeightRef;
 use anyid_ir::weights::{bind_path, join_path};
 use anyid_ir::{BlockId, Entity, Func, IndexArg, Module, NodeId, Op};
@@ -29,8 +30,8 @@ struct Frame<'f> {
     indices: Vec<(String, u32)>,
     /// The function's scope with its indices bound.
     scope: String,
-    /// Prefix of the labels.
-    label: String,
+    /// Names the values, as the interpreter does.
+    path: TracePath,
 }
 
 /// The straight-line program of `func`.
@@ -46,7 +47,8 @@ pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
         flattener.program.inputs.push((name.to_owned(), value));
         arguments.push(value);
     }
-    let results = flattener.call(main, &arguments, &[], String::new(), 0)?;
+    let path = TracePath::root(main, &[]);
+    let results = flattener.call(main, &arguments, &[], path, 0)?;
     flattener.program.outputs = main.result_names().into_iter().zip(results).collect();
     Ok(flattener.program)
 }
@@ -57,7 +59,7 @@ impl<'m> Flattener<'m> {
         func: &'m Func,
         arguments: &[ValueIndex],
         indices: &[u32],
-        label: String,
+        path: TracePath,
         depth: usize,
     ) -> Result<Vec<ValueIndex>, CompileError> {
         if depth > MOST_DEPTH {
@@ -66,10 +68,7 @@ impl<'m> Flattener<'m> {
         let indices: Vec<(String, u32)> =
             func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
         let scope = bind(&func.scope, &indices)?;
-        let mut frame = Frame { func, env: vec![None; func.values.len()], indices, scope, label };
-        if !frame.scope.is_empty() {
-            frame.label.clone_from(&frame.scope);
-        }
+        let mut frame = Frame { func, env: vec![None; func.values.len()], indices, scope, path };
         for (param, value) in func.params().iter().zip(arguments) {
             frame.env[param.index()] = Some(*value);
         }
@@ -104,8 +103,8 @@ impl<'m> Flattener<'m> {
                     let indices: Option<Vec<u32>> =
                         index.iter().map(|arg| index_value(arg, &frame.indices)).collect();
                     let indices = indices.expect("verified: index arguments are bound");
-                    let label = join_label(&frame.label, &callee.name);
-                    let results = self.call(callee, &operands, &indices, label, depth + 1)?;
+                    let path = frame.path.call(callee, index, &indices);
+                    let results = self.call(callee, &operands, &indices, path, depth + 1)?;
                     for (value, result) in node.results.iter().zip(results) {
                         frame.env[value.index()] = Some(result);
                     }
@@ -124,8 +123,7 @@ impl<'m> Flattener<'m> {
                             self.program.value(ty, origin)
                         }
                         _ => {
-                            let label = format!("{}/{}", frame.label, func.values[result].name);
-                            let label = label.trim_start_matches('/').to_owned();
+                            let label = frame.path.of(&func.values[result].name);
                             self.program.step(op.clone(), operands, ty, label)
                         }
                     };
@@ -173,17 +171,16 @@ impl<'m> Flattener<'m> {
         let mut current = inits.to_vec();
         let collected = results.len() - carries;
         let mut stacked: Vec<Vec<ValueIndex>> = vec![Vec::new(); collected];
-        let label = frame.label.clone();
         for (slot, i) in range.clone().enumerate() {
             frame.indices.push((index.to_owned(), i));
-            frame.label = join_label(&label, &format!("{index}.{i}"));
+            frame.path.enter(index, i);
             for (param, value) in params.iter().zip(&current) {
                 frame.env[param.index()] = Some(*value);
             }
             for (param, stack) in params[carries..].iter().zip(stacks) {
                 let ty = func.ty(*param).clone();
                 let at = Op::Index { axis: 0, at: slot };
-                let name = format!("{}/{}", frame.label, func.values[*param].name);
+                let name = frame.path.of(&func.values[*param].name);
                 let value = self.program.step(at, smallvec::smallvec![*stack], ty, name);
                 frame.env[param.index()] = Some(value);
             }
@@ -196,14 +193,14 @@ impl<'m> Flattener<'m> {
                 stack.push(*value);
             }
             frame.indices.pop();
+            frame.path.leave();
         }
-        frame.label = label;
         for (result, value) in results.iter().zip(&current) {
             frame.env[result.index()] = Some(*value);
         }
         for (result, slots) in results[carries..].iter().zip(stacked) {
             let ty = func.ty(*result).clone();
-            let name = format!("{}/{}", frame.label, func.values[*result].name);
+            let name = frame.path.of(&func.values[*result].name);
             let rows: SmallVec<[ValueIndex; 4]> = slots
                 .iter()
                 .map(|value| {
@@ -239,10 +236,6 @@ fn bind(path: &str, indices: &[(String, u32)]) -> Result<String, CompileError> {
         code: "E0501",
         message: format!("the weight path \"{path}\" names an index that is not bound"),
     })
-}
-
-fn join_label(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
 fn too_large(message: &str) -> CompileError {

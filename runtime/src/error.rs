@@ -53,7 +53,9 @@ impl Error {
     /// An error of the given kind.
     pub fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { inner: Box::new(Inner { code, kind, message, place: None, help: None, source: None }) }
+        Self {
+            inner: Box::new(Inner { code, kind, message, place: None, help: None, source: None }),
+        }
     }
 
     /// Adds where it happened: a file, a tensor, a flag. The first place given stays.

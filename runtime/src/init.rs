@@ -3,9 +3,7 @@
 //! Every element depends on (seed, tensor name, position) alone, so files of any size are written
 //! in pieces and any run gives the same bytes.
 
-use crate::checkpoint::{
-    AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded,
-};
+use crate::checkpoint::{AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded};
 use crate::error::{Error, Result};
 use crate::text::micro_tokenizer_json;
 use anyid_models::wan::config::{

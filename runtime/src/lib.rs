@@ -1,8 +1,21 @@
-//! The runtime of anyid-rt.
+//! The runtime of anyid-rt: from a model folder, pictures of a person and a prompt to a video.
+//!
+//! [`Pipeline`] is the whole sampling run; [`engine`] compiles and executes any module on named
+//! tensors. Library errors carry a code, the place and what to do ([`Error`]); nothing here knows
+//! terminals or flags.
 
 pub mod checkpoint;
+pub mod engine;
 pub mod error;
+pub mod init;
+pub mod media;
+pub mod model;
+pub mod pipeline;
 pub mod sampling;
 pub mod text;
+pub mod weights;
 
+pub use engine::{Backend, Compiler, Inputs, Outputs, Program};
 pub use error::{Error, Kind, Result};
+pub use model::Model;
+pub use pipeline::{Event, Pipeline, ReferenceSource, Request, Size};

@@ -1,8 +1,6 @@
 //! A complete model: configurations, mapped weights, tokenizer and scheduler settings.
 
-use crate::checkpoint::{
-    Checkpoint, JsonFile, Layout, ModelFolder, WeightFiles, WeightSet,
-};
+use crate::checkpoint::{Checkpoint, JsonFile, Layout, ModelFolder, WeightFiles, WeightSet};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::sampling::SchedulerSettings;
@@ -81,9 +79,8 @@ impl Model {
                     let weights = ModelWeights::recognise(set, component)?;
                     weights.set().renamed(|_| None)
                 };
-                let shape = |set: &WeightSet, name: &str| {
-                    set.tensor(name).map(|view| view.shape.to_vec())
-                };
+                let shape =
+                    |set: &WeightSet, name: &str| set.tensor(name).map(|view| view.shape.to_vec());
                 let renamed = named(&dit_set, Component::Dit)?;
                 let dit = DitConfig::from_original(Some(&config.value), &|n| shape(&renamed, n))
                     .map_err(|e| config_error(e, &config.path))?;
@@ -121,7 +118,8 @@ impl Model {
         let dit_set = make(&names::dit_tensors(&dit), "micro transformer")?;
         let vae_set = make(&names::vae_tensors(&vae), "micro autoencoder")?;
         let text_set = make(&names::text_tensors(&text), "micro text encoder")?;
-        let tokenizer = PromptTokenizer::parse(micro_tokenizer_json().as_bytes(), "micro tokenizer")?;
+        let tokenizer =
+            PromptTokenizer::parse(micro_tokenizer_json().as_bytes(), "micro tokenizer")?;
         Self::assemble(
             (dit, dit_set),
             (vae, vae_set),
@@ -129,7 +127,9 @@ impl Model {
             tokenizer,
             SchedulerSettings::default(),
             "built-in micro model".into(),
-            vec!["the built-in model has random weights: its video is texture, not a person".into()],
+            vec![
+                "the built-in model has random weights: its video is texture, not a person".into(),
+            ],
         )
     }
 
@@ -143,15 +143,22 @@ impl Model {
         warnings: Vec<String>,
     ) -> Result<Self> {
         let disagree = |what: &str, a: usize, b: usize| {
-            Err(Error::input("E0714", format!("the parts do not belong together: {what}: {a} and {b}"))
-                .at(&source)
-                .help("take transformer, autoencoder and text encoder from one model"))
+            Err(Error::input(
+                "E0714",
+                format!("the parts do not belong together: {what}: {a} and {b}"),
+            )
+            .at(&source)
+            .help("take transformer, autoencoder and text encoder from one model"))
         };
         if dit.in_channels != vae.z_dim {
             return disagree("channels of transformer and autoencoder", dit.in_channels, vae.z_dim);
         }
         if dit.out_channels != dit.in_channels {
-            return disagree("channels into and out of the transformer", dit.in_channels, dit.out_channels);
+            return disagree(
+                "channels into and out of the transformer",
+                dit.in_channels,
+                dit.out_channels,
+            );
         }
         if dit.text_dim != text.d_model {
             return disagree("width of the text context", dit.text_dim, text.d_model);

@@ -160,7 +160,8 @@ pub fn read_tensors(path: &std::path::Path) -> Result<Vec<(String, Tensor)>> {
             })?;
             Tensor::from_bytes(TensorType::new(dtype, shape), view.bytes)
         };
-        let tensor = tensor.map_err(|e| Error::internal("E1009", e.to_string()).at(path.display()))?;
+        let tensor =
+            tensor.map_err(|e| Error::internal("E1009", e.to_string()).at(path.display()))?;
         out.push((name.to_owned(), tensor));
     }
     Ok(out)

@@ -68,7 +68,7 @@ struct Taps<'a> {
 }
 
 impl WeightSource for Taps<'_> {
-    fn fill(&self, n: usize, k: Range<usize>, out: &mut [f32]) {
+    fn fill(&self, _level: Level, n: usize, k: Range<usize>, out: &mut [f32]) {
         let base = n * self.cin * self.taps;
         let (mut tap, mut channel) = (k.start / self.cin, k.start % self.cin);
         for out in out.iter_mut() {
@@ -117,7 +117,7 @@ pub fn pack_conv(
     packed
 }
 
-/// Bytes of scratch [`conv`] needs.
+/// Bytes of scratch [`conv`] needs, for a shape whose strides are at least one.
 pub fn conv_scratch_bytes(
     level: Level,
     shape: &ConvShape,

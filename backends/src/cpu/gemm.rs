@@ -17,14 +17,17 @@ mod pack;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub(crate) use driver::product;
-pub use pack::{Dtype, Packed, PackedMatrix, Weights, pack_into, packed_bytes};
-pub(crate) use pack::{WeightSource, decode_one, pack_source};
+pub(crate) use pack::pack_source;
+pub use pack::{Packed, PackedMatrix, pack_into, packed_bytes};
 pub(crate) use rows::{Convert, RowLoader};
 pub use rows::{Rows, Slice};
+pub use weights::{Dtype, Weights};
+pub(crate) use weights::{WeightSource, decode_one};
 
 use super::simd::Level;
 use super::threads::{ALIGN, Pool};

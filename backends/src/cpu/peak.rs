@@ -29,6 +29,8 @@ const COPY: usize = 64 << 20;
 const STEPS: usize = 100_000;
 
 /// Measures all ceilings, spending about `each` on every one of them.
+///
+/// Not to be called from inside a task of the pool: it needs all threads at once.
 pub fn measure(pool: &Pool, level: Level, each: Duration) -> Peak {
     let level = level.usable();
     let f32_gflops = sum(pool, &|| best(each, || arithmetic(level, false)));

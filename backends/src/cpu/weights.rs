@@ -81,7 +81,7 @@ fn form(
     position: usize,
     operands: &[anyid_ir::plan::BufferId],
 ) -> Option<(u32, Form)> {
-    let buffer = plan.buffer(operands[position]);
+    let buffer = plan.buffer(*operands.get(position)?);
     let Root::Weight(index) = buffer.root else { return None };
     let bf16 = panel_kind(plan.buffer(operands[0]).ty.dtype, buffer.ty.dtype) == PanelKind::Bf16;
     let form = match (op, position) {

@@ -8,4 +8,5 @@ mod inputs;
 mod program;
 
 pub use inputs::{Inputs, Outputs};
+pub(crate) use program::interrupted;
 pub use program::{Backend, Compiler, Prepared, Program, Trace};

@@ -32,7 +32,9 @@ impl Backend {
             } else {
                 "the devices are cpu, cuda:N and wgpu:N"
             };
-            return Err(Error::input("E0904", format!("there is no device \"{device}\"")).help(help));
+            return Err(
+                Error::input("E0904", format!("there is no device \"{device}\"")).help(help)
+            );
         }
         let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
             .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
@@ -208,7 +210,12 @@ impl Program {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub fn step(&mut self, prepared: &mut Prepared, inputs: &Inputs<'_>, outputs: &mut Outputs) -> Result<()> {
+    pub fn step(
+        &mut self,
+        prepared: &mut Prepared,
+        inputs: &Inputs<'_>,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
         self.run("step", inputs, Some(&mut prepared.memory), outputs, None)
     }
 
@@ -271,7 +278,11 @@ impl Program {
             if tensor.ty() != ty {
                 return Err(Error::input(
                     "E1005",
-                    format!("input %{} of phase {phase} is {}, expected {ty}", port.name, tensor.ty()),
+                    format!(
+                        "input %{} of phase {phase} is {}, expected {ty}",
+                        port.name,
+                        tensor.ty()
+                    ),
                 ));
             }
             given.push(tensor.bytes());
@@ -296,11 +307,10 @@ impl Program {
         );
         result.map_err(|error| match error {
             RunError::Stopped => interrupted(&format!("during {phase}")),
-            RunError::Unsupported { label, op } => Error::internal(
-                "E0505",
-                format!("the CPU backend has no kernel for {op}"),
-            )
-            .at(label),
+            RunError::Unsupported { label, op } => {
+                Error::internal("E0505", format!("the CPU backend has no kernel for {op}"))
+                    .at(label)
+            }
             RunError::Index { label, index, rows } => Error::input(
                 "E1006",
                 format!("index {index} is outside the {rows} rows of a table"),

@@ -76,7 +76,13 @@ fn encoder(run: &mut Run<'_>, size: Size, clips: bool) -> Result<Program> {
 }
 
 /// Runs `first` or `next` with the states of the chunk before.
-fn chunk(program: &mut Program, name: &str, piece: &Tensor, states: &[Tensor], first: bool) -> Result<Vec<Tensor>> {
+fn chunk(
+    program: &mut Program,
+    name: &str,
+    piece: &Tensor,
+    states: &[Tensor],
+    first: bool,
+) -> Result<Vec<Tensor>> {
     let labels: Vec<String> = (0..states.len()).map(|i| format!("s{i}")).collect();
     let inputs = Inputs::new().set(name, piece);
     let inputs = inputs.all(labels.iter().map(String::as_str).zip(states));
@@ -84,7 +90,12 @@ fn chunk(program: &mut Program, name: &str, piece: &Tensor, states: &[Tensor], f
     Ok(outputs.into_tensors())
 }
 
-fn encode_clip(run: &Run<'_>, program: &mut Program, size: Size, clip: &Clip<'_>) -> Result<Tensor> {
+fn encode_clip(
+    run: &Run<'_>,
+    program: &mut Program,
+    size: Size,
+    clip: &Clip<'_>,
+) -> Result<Tensor> {
     let mut latents = Vec::new();
     let mut states = Vec::new();
     let later = (clip.frames() - 1) / 4;

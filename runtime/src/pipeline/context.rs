@@ -9,7 +9,11 @@ use anyid_ir::Tensor;
 use anyid_models::wan::{Precision, text};
 
 /// Conditional and null context, each `f32[text_tokens, text_dim]` with zero rows at the end.
-pub(crate) fn run(run: &mut Run<'_>, request: &Request, precision: Precision) -> Result<[Tensor; 2]> {
+pub(crate) fn run(
+    run: &mut Run<'_>,
+    request: &Request,
+    precision: Precision,
+) -> Result<[Tensor; 2]> {
     let rows = request.text_tokens.unwrap_or(run.model.dit.text_len);
     if let Some(contexts) = &request.contexts {
         return Ok(contexts.clone());
@@ -72,10 +76,8 @@ fn encode<const N: usize>(
         let tensor = tensor_i32([ids.len()], &values)?;
         let outputs = program.call(&format!("text{i}"), &Inputs::new().set("ids", &tensor))?;
         let hidden = outputs.get("last_hidden_state")?;
-        let mut padded = Tensor::zeros(anyid_ir::TensorType::new(
-            anyid_ir::DType::F32,
-            [rows, config.d_model],
-        ));
+        let mut padded =
+            Tensor::zeros(anyid_ir::TensorType::new(anyid_ir::DType::F32, [rows, config.d_model]));
         let bytes = hidden.bytes();
         padded.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         out.push(padded);

@@ -17,6 +17,7 @@ pub use sample::{Sampler, StepRecord};
 
 use crate::engine::Backend;
 use crate::error::{Error, Result};
+use crate::media::ReadOptions;
 use crate::media::standardise::{Reference, StandardiseOptions, read_reference};
 use crate::model::Model;
 use anyid_ir::Tensor;
@@ -194,7 +195,7 @@ impl Pipeline {
             out.push(match source {
                 ReferenceSource::Pixels(tensor) => LoadedReference::Pixels(tensor.clone()),
                 ReferenceSource::File(path) => {
-                    let read = read_reference(path, &options)?;
+                    let read = read_reference(path, &options, &ReadOptions::default())?;
                     for warning in &read.source.warnings {
                         events(Event::Warning(format!("{}: {warning}", path.display())));
                     }

@@ -129,7 +129,10 @@ impl Request {
         if self.references.len() > MOST_REFERENCES {
             return Err(Error::input(
                 "E0903",
-                format!("{} references; at most {MOST_REFERENCES} are allowed", self.references.len()),
+                format!(
+                    "{} references; at most {MOST_REFERENCES} are allowed",
+                    self.references.len()
+                ),
             )
             .help("keep the clearest pictures; the first is the primary"));
         }
@@ -143,8 +146,9 @@ impl Request {
         if let Some(noise) = &self.noise {
             let shape = [model.dit.in_channels, frames, rows, cols];
             if noise.shape() != shape || noise.as_f32().is_err() {
-                return Err(super::shape_error("the noise", noise, &format!("f32{shape:?}"))
-                    .help("noise has the latent's size: channels, 1+(frames−1)/4, height/16, width/16"));
+                return Err(super::shape_error("the noise", noise, &format!("f32{shape:?}")).help(
+                    "noise has the latent's size: channels, 1+(frames−1)/4, height/16, width/16",
+                ));
             }
         }
         for source in &self.references {
@@ -152,8 +156,7 @@ impl Request {
                 let fits = matches!(pixels.shape(), [3, t, h, w]
                     if *t % 4 == 1 && *h == self.size.height && *w == self.size.width);
                 if !fits || pixels.as_f32().is_err() {
-                    let expected =
-                        format!("f32[3,4k+1,{},{}]", self.size.height, self.size.width);
+                    let expected = format!("f32[3,4k+1,{},{}]", self.size.height, self.size.width);
                     return Err(super::shape_error("a reference", pixels, &expected));
                 }
             }

@@ -7,9 +7,7 @@ use crate::engine::{Backend, Compiler, Inputs, Outputs, Prepared, Program};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::sampling::noise::NoiseStream;
-use crate::sampling::{
-    Schedule, SchedulerSettings, Solver, first_non_finite, guidance,
-};
+use crate::sampling::{Schedule, SchedulerSettings, Solver, first_non_finite, guidance};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{self, DitSize};
@@ -240,7 +238,8 @@ impl Sampler {
         let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
         let prepared = Some(&mut self.branches[branch]);
         let traced = self.program.traced("step", &inputs, prepared, &mut |label, tensor| {
-            let bad = tensor.dtype().is_float() && tensor.to_f64_vec().iter().any(|v| !v.is_finite());
+            let bad =
+                tensor.dtype().is_float() && tensor.to_f64_vec().iter().any(|v| !v.is_finite());
             if first.is_none() && bad {
                 first = Some(label.to_owned());
             }

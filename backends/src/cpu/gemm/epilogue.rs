@@ -279,7 +279,7 @@ pub(crate) fn silu<const FMA: bool>(x: f32) -> f32 {
 /// The tanh form of GELU, 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), as x / (1 + e^(-2·…)).
 #[inline(always)]
 pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     let cubic = fused::<FMA>(x * x, 0.044_715, 1.0);
     x / (1.0 + exp::<FMA>(-TWICE_ROOT * (x * cubic)))
 }

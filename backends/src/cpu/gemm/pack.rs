@@ -10,7 +10,7 @@ use super::super::threads::{ALIGN, Pool, SharedPtr};
 use super::PanelKind;
 use super::micro::LANES;
 use super::rows::narrow_one;
-use half::slice::HalfFloatSliceExt;
+use super::weights::{WeightSource, Weights};
 use std::ops::Range;
 
 /// Columns of a full panel.
@@ -22,101 +22,12 @@ const STEP: usize = 64;
 /// Words of K in one packing task.
 const CHUNK: usize = 512;
 
-/// Element type of stored weights, little endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dtype {
-    /// IEEE single precision.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        if self == Dtype::F32 { 4 } else { 2 }
-    }
-}
-
-/// A matrix W [N, K] in stored form, at any byte alignment.
-#[derive(Clone, Copy, Debug)]
-pub struct Weights<'a> {
-    /// The stored elements.
-    pub bytes: &'a [u8],
-    /// Their type.
-    pub dtype: Dtype,
-    /// Elements from W[n, k] to W[n + 1, k].
-    pub n_stride: usize,
-    /// Elements from W[n, k] to W[n, k + 1].
-    pub k_stride: usize,
-}
-
-impl<'a> Weights<'a> {
-    /// W stored as [N, K], row after row (the layout of a linear layer's weight).
-    pub fn row_major(bytes: &'a [u8], dtype: Dtype, k: usize) -> Weights<'a> {
-        Weights { bytes, dtype, n_stride: k, k_stride: 1 }
-    }
-
-    /// W stored as its transpose [K, N] (for x · B with B as usual).
-    pub fn transposed(bytes: &'a [u8], dtype: Dtype, n: usize) -> Weights<'a> {
-        Weights { bytes, dtype, n_stride: 1, k_stride: n }
-    }
-}
-
-/// Where packing takes its rows from.
-pub(crate) trait WeightSource: Sync {
-    /// Writes W[n, k] for all `k` of the range to `out`, as f32.
-    fn fill(&self, n: usize, k: Range<usize>, out: &mut [f32]);
-}
-
-impl WeightSource for Weights<'_> {
-    fn fill(&self, n: usize, k: Range<usize>, out: &mut [f32]) {
-        let from = n * self.n_stride + k.start * self.k_stride;
-        if self.k_stride == 1 {
-            decode(self.bytes, self.dtype, from, out);
-        } else {
-            for (index, out) in out.iter_mut().enumerate() {
-                *out = decode_one(self.bytes, self.dtype, from + index * self.k_stride);
-            }
-        }
-    }
-}
-
-/// Element `at` of stored elements.
-pub(crate) fn decode_one(bytes: &[u8], dtype: Dtype, at: usize) -> f32 {
-    let b = &bytes[at * dtype.size()..][..dtype.size()];
-    match dtype {
-        Dtype::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        Dtype::Bf16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-        Dtype::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
-    }
-}
-
-/// Stored elements from `at` on, as many as `out` holds.
-fn decode(bytes: &[u8], dtype: Dtype, at: usize, out: &mut [f32]) {
-    let bytes = &bytes[at * dtype.size()..][..out.len() * dtype.size()];
-    match dtype {
-        Dtype::F32 => {
-            for (out, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                *out = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            }
-        }
-        Dtype::Bf16 => {
-            for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *out = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
-            }
-        }
-        Dtype::F16 => {
-            for (out, bytes) in out.chunks_mut(STEP).zip(bytes.chunks(2 * STEP)) {
-                let mut halves = [half::f16::ZERO; STEP];
-                for (half, b) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *half = half::f16::from_le_bytes([b[0], b[1]]);
-                }
-                halves[..out.len()].convert_to_f32_slice(out);
-            }
-        }
+/// Pairs of values as words of bf16.
+#[inline(always)]
+fn pair_up(row: &[f32], words: &mut [u32; STEP]) {
+    for (word, pair) in words.iter_mut().zip(row.chunks_exact(2)) {
+        let (low, high) = (narrow_one(pair[0]), narrow_one(pair[1]));
+        *word = u32::from(low) | u32::from(high) << 16;
     }
 }
 
@@ -172,7 +83,8 @@ pub(crate) fn pack_source(
     let level = level.usable();
     let needed = packed_bytes(n, k, kind);
     assert!(to.len() >= needed, "buffer has {} bytes, needs {needed}", to.len());
-    assert!(to.as_ptr().align_offset(ALIGN) == 0, "packed weights must be {ALIGN}-byte aligned");
+    let aligned = needed == 0 || to.as_ptr().align_offset(ALIGN) == 0;
+    assert!(aligned, "packed weights must be {ALIGN}-byte aligned");
     let words = k_words(k, kind);
     let chunks = words.div_ceil(CHUNK);
     let base = SharedPtr::new(to.as_mut_ptr().cast::<u32>());
@@ -213,7 +125,7 @@ unsafe fn pack_panel(
             }
             let row = &mut row[..count * per_word];
             let (have, missing) = row.split_at_mut(elements.len());
-            source.fill(p * WIDTH + column, elements.clone(), have);
+            source.fill(level, p * WIDTH + column, elements.clone(), have);
             missing.fill(0.0);
             match kind {
                 PanelKind::F32 => {
@@ -221,12 +133,15 @@ unsafe fn pack_panel(
                         *word = value.to_bits();
                     }
                 }
-                PanelKind::Bf16 => {
-                    for (word, pair) in words.iter_mut().zip(row.chunks_exact(2)) {
-                        let (low, high) = (narrow_one(pair[0]), narrow_one(pair[1]));
-                        *word = u32::from(low) | u32::from(high) << 16;
-                    }
-                }
+                PanelKind::Bf16 => match level {
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: the machine has the level.
+                    Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::pair_up_512(row, words) },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: as above.
+                    Level::Avx2 => unsafe { x86::pair_up_256(row, words) },
+                    _ => pair_up(row, words),
+                },
             }
         }
         for column in (0..width).step_by(LANES) {
@@ -274,6 +189,16 @@ unsafe fn transpose(
 mod x86 {
     use super::{LANES, STEP, WIDTH};
     use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) fn pair_up_512(row: &[f32], words: &mut [u32; STEP]) {
+        super::pair_up(row, words);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn pair_up_256(row: &[f32], words: &mut [u32; STEP]) {
+        super::pair_up(row, words);
+    }
 
     /// # Safety
     /// As [`super::transpose`] with 16 rows.
@@ -338,7 +263,7 @@ impl<'a> Packed<'a> {
     pub fn from_bytes(n: usize, k: usize, kind: PanelKind, bytes: &'a [u8]) -> Packed<'a> {
         let needed = packed_bytes(n, k, kind);
         assert!(bytes.len() >= needed, "packed buffer has {} bytes, needs {needed}", bytes.len());
-        let aligned = bytes.as_ptr().align_offset(ALIGN) == 0;
+        let aligned = needed == 0 || bytes.as_ptr().align_offset(ALIGN) == 0;
         assert!(aligned, "packed weights must be {ALIGN}-byte aligned");
         Packed { n, k, kind, words: &bytes[..needed] }
     }

@@ -27,10 +27,32 @@ impl Slice<'_> {
         }
     }
 
+    /// Hints that `count` elements from `from` will be read soon; out of range is no harm.
+    #[inline]
+    fn prefetch(&self, from: usize, count: usize) {
+        match self {
+            Slice::F32(data) => prefetch(data.as_ptr().wrapping_add(from).cast(), count * 4),
+            Slice::Bf16(data) => prefetch(data.as_ptr().wrapping_add(from).cast(), count * 2),
+        }
+    }
+
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Hints that `bytes` bytes from `from` will be read soon; any address will do.
+#[inline]
+pub(crate) fn prefetch(from: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(offset).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, bytes);
 }
 
 /// The matrix A of a product: `M` rows of `K` elements, `stride` elements apart.
@@ -69,6 +91,7 @@ impl RowLoader for Rows<'_> {
         lda: usize,
     ) {
         for (index, row) in rows.enumerate() {
+            self.data.prefetch((row + 4) * self.stride + k.start, k.len());
             // SAFETY: the caller vouches for the row of scratch; the source is bounds checked.
             unsafe {
                 let out = to.add(index * lda);

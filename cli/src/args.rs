@@ -1,0 +1,352 @@
+//! The command line's flags, declared once; help text comes from here.
+//!
+//! What was typed is kept as typed wherever the meaning needs more than the flag itself (sizes,
+//! names of solvers, recipes); the commands turn it into requests and report coded errors.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// References of a person and a prompt in, a video out: a compiler and runtime for the AnyID method
+/// on Wan2.2-TI2V-5B.
+#[derive(Debug, Parser)]
+#[command(name = "anyid-rt", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 something was wrong with the input, 2 a fault of \
+anyid-rt, 3 over the memory budget, 130 interrupted. `anyid-rt explain CODE` explains an error.")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a video of a person from reference pictures or clips and a prompt.
+    Generate(Box<Generate>),
+    /// Write a model folder with random weights.
+    Init(Init),
+    /// Say what a checkpoint, model folder, IR file, recipe, picture or video is.
+    Inspect(Inspect),
+    /// Write a built-in network as IR text.
+    Export(Export),
+    /// Parse and verify IR text and match it with weights.
+    Check(Check),
+    /// Run a function of IR text on named tensors.
+    Run(Run),
+    /// Run a function in two ways and show the first value that differs.
+    Compare(Compare),
+    /// Explain an error code.
+    Explain(Explain),
+    /// Measure kernels against what this machine can do at most.
+    Bench(Bench),
+}
+
+/// Precision of the networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionName {
+    /// Everything in single precision.
+    F32,
+    /// bf16 inputs of matrix products, everything else in single precision.
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Without --model the built-in micro model is used: it shows the whole path \
+in seconds, but its weights are random and its output is texture, not a person. Its defaults are \
+192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps.\n\n\
+A recipe is written beside the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
+it exactly; flags given beside --recipe override what it says.")]
+pub struct Generate {
+    /// Picture or clip of the person; the first is the primary, 1 to 5 in all. None: plain
+    /// text-to-video.
+    #[arg(long = "ref", value_name = "FILE", num_args = 1..)]
+    pub references: Vec<PathBuf>,
+    /// What the video should show.
+    #[arg(long, value_name = "TEXT", required_unless_present = "recipe")]
+    pub prompt: Option<String>,
+    /// Where the video goes: a .mp4 or .gif file, or a folder for PNG frames.
+    #[arg(short, long = "output", value_name = "OUT", required_unless_present = "recipe")]
+    pub output: Option<PathBuf>,
+    /// Model folder (diffusers, or the original checkpoint's).
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Width and height in pixels, multiples of 32.
+    #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
+    pub size: Option<String>,
+    /// Number of frames, 4k+1.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub frames: Option<usize>,
+    /// Frames a second of the result [default: 24].
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub fps: Option<f64>,
+    /// Sampling steps.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub steps: Option<usize>,
+    /// Shift of the noise schedule [default: the model's].
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub shift: Option<f64>,
+    /// Guidance scale; 1 or less turns guidance off [default: 5].
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
+    /// unipc, euler or dpmpp [default: the model's].
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
+    /// wan or diffusers: where the noise levels come from [default: the model's].
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Seed of the start noise [default: 0].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seed: Option<u64>,
+    /// Start noise from a safetensors file with a tensor `noise` [C,F,h,w] or [1,C,F,h,w].
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub noise: Option<PathBuf>,
+    /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+    /// Where to compute: cpu.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: String,
+    /// Threads; 0 takes all the processor has. The result does not depend on it.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub threads: usize,
+    /// Also write the final latents (tensor `latents` [C,F,h,w]).
+    #[arg(long, value_name = "FILE")]
+    pub save_latents: Option<PathBuf>,
+    /// Repeat a run from its recipe.
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The folder to make.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Sizes: micro (about 2 MB) or wan2.2-ti2v-5b (about 24 GB).
+    #[arg(long, value_name = "NAME", default_value = "micro")]
+    pub preset: String,
+    /// Seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// File or folder.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// List every tensor of a checkpoint.
+    #[arg(long)]
+    pub tensors: bool,
+}
+
+/// The networks that can be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// One evaluation of the diffusion transformer.
+    Dit,
+    /// Pixels to latents, a whole clip.
+    VaeEncode,
+    /// Latents to pixels, a whole clip.
+    VaeDecode,
+    /// The text encoder.
+    Text,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The network.
+    #[arg(value_enum)]
+    pub network: Network,
+    /// Take the configuration from this model folder, or from the folder of the network alone.
+    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
+    pub model: Option<PathBuf>,
+    /// Take the configuration of a preset: micro or wan2.2-ti2v-5b [default: micro].
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Width and height in pixels, multiples of 32 (of 16 for the autoencoder)
+    /// [default: 192x192 for micro, else 1280x704].
+    #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
+    pub size: Option<String>,
+    /// Pixel frames, 4k+1 [default: 9 for micro, else 121].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub frames: Option<usize>,
+    /// Pixel frames of each reference, 1 for a picture: 1,1,5.
+    #[arg(long, value_name = "F1,F2,…", value_delimiter = ',')]
+    pub refs: Vec<usize>,
+    /// Rows of the text context (dit), or tokens of the prompt (text).
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// Distinct timesteps [default: 2 with references, else 1].
+    #[arg(long, value_name = "G")]
+    pub timesteps: Option<usize>,
+    /// The decoder takes the transformer's normalised latents and scales them back first.
+    #[arg(long)]
+    pub normalised: bool,
+    /// Arithmetic of the network [default: bf16 where the weights are bf16, else f32].
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+    /// The file to write; `-` for standard output.
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Where the weights of an IR module come from.
+#[derive(Debug, Args)]
+pub struct WeightArgs {
+    /// Model folder; the network is recognised by the module's weight names.
+    #[arg(long, value_name = "DIR", conflicts_with = "weights")]
+    pub model: Option<PathBuf>,
+    /// Weight files: safetensors, or one index of shards.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub weights: Vec<PathBuf>,
+    /// Accept tensors in the files that the module does not name.
+    #[arg(long)]
+    pub allow_extra: bool,
+}
+
+/// An IR file and the values of its free dims.
+#[derive(Debug, Args)]
+pub struct ModuleArgs {
+    /// IR text.
+    #[arg(value_name = "FILE.ir")]
+    pub file: PathBuf,
+    /// Value of a free dim.
+    #[arg(long = "dim", value_name = "NAME=N")]
+    pub dims: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Print one JSON object, findings included.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Inputs are found by name. A leading axis of 1 too many (a batch of one) is \
+dropped. Floating-point tensors are converted to the type the module wants, 64-bit integers to \
+i32; nothing else is converted.")]
+pub struct Run {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Safetensors file with the inputs by name.
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
+    /// Safetensors file for the results, under their names.
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Use the reference interpreter instead of the CPU backend.
+    #[arg(long)]
+    pub interp: bool,
+    /// Threads; 0 takes all the processor has.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// A way to run a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// Reference interpreter; every result is rounded to its type.
+    Interp,
+    /// Reference interpreter in double precision throughout.
+    InterpF64,
+    /// CPU backend.
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// The first way; errors are relative to its values.
+    #[arg(long, value_enum, default_value = "interp")]
+    pub a: Way,
+    /// The second way.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub b: Way,
+    /// Safetensors file with the inputs by name [default: random inputs].
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub inputs: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Largest difference allowed, relative to the largest value of the tensor.
+    #[arg(long, value_name = "X", default_value_t = 1e-4)]
+    pub tolerance: f64,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Threads of the CPU backend; 0 takes all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The code, such as E0901.
+    #[arg(value_name = "CODE", required_unless_present = "list")]
+    pub code: Option<String>,
+    /// List every code with its title.
+    #[arg(long)]
+    pub list: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub what: BenchWhat,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchWhat {
+    /// Kernels of the CPU backend.
+    Ops(BenchOps),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchOps {
+    /// Threads; 0 takes all the processor has.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// About how long each kernel is measured, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Measure only kernels whose name holds this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declarations_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

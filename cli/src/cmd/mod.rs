@@ -1,0 +1,53 @@
+//! The verbs, one file each.
+
+pub mod bench;
+pub mod check;
+pub mod compare;
+pub mod explain;
+pub mod export;
+pub mod generate;
+pub mod init;
+pub mod inspect;
+pub mod run;
+
+use crate::args::PrecisionName;
+use anyid_models::wan::Precision;
+use anyid_runtime::{Error, Result};
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// Width and height from `1280x704`.
+///
+/// # Errors
+/// E0901.
+pub fn size(text: &str) -> Result<[usize; 2]> {
+    let parse = || {
+        let (width, height) = text.split_once(['x', 'X', '\u{d7}'])?;
+        Some([width.trim().parse().ok()?, height.trim().parse().ok()?])
+    };
+    parse().ok_or_else(|| {
+        Error::input("E0901", format!("\"{text}\" is not a size"))
+            .at("--size")
+            .help("write width and height in pixels, such as 1280x704")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_two_numbers() {
+        assert_eq!(size("1280x704").unwrap(), [1280, 704]);
+        for bad in ["1280", "x", "-32x32", "32x32x32", "axb", ""] {
+            assert_eq!(size(bad).unwrap_err().code(), "E0901", "{bad}");
+        }
+    }
+}

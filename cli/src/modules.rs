@@ -1,0 +1,326 @@
+//! IR files and the weights that belong to them.
+//!
+//! Which network a module is follows from the names in its manifest, so that weights in any known
+//! naming can be given to it. Manifests of other modules take tensors under the names they have.
+
+use crate::args::{ModuleArgs, WeightArgs};
+use crate::render::{Failure, Findings, report_findings};
+use anyid_ir::text::{LARGEST_SOURCE, parse_bytes};
+use anyid_ir::verify::verify;
+use anyid_ir::weights::nearest;
+use anyid_ir::{Diagnostic, Func, Manifest, Module};
+use anyid_models::wan::names::{Component, Naming, to_canonical};
+use anyid_runtime::checkpoint::WeightSet;
+use anyid_runtime::weights::ModelWeights;
+use anyid_runtime::{Error, Model, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The error for a file that cannot be read.
+pub fn unreadable(path: &Path, fault: std::io::Error) -> Error {
+    let help = match fault.kind() {
+        std::io::ErrorKind::NotFound => "check the name; relative names start at the current folder",
+        std::io::ErrorKind::PermissionDenied => "change its permissions or copy it",
+        _ => "give a readable file",
+    };
+    Error::input("E0911", "the file cannot be read").at(path.display()).help(help).caused_by(fault)
+}
+
+/// Reads, parses and verifies an IR file; warnings go to standard error.
+///
+/// # Errors
+/// E0911 for the file, E0912 for `--dim`, and the findings about the text.
+pub fn read(args: &ModuleArgs) -> Result<Module, Failure> {
+    let (module, findings) = examine(args)?;
+    if findings.list.iter().any(Diagnostic::is_error) {
+        return Err(Failure::Findings(Box::new(findings)));
+    }
+    report_findings(&findings);
+    Ok(module)
+}
+
+/// Reads, parses and verifies an IR file. The module is usable when no finding is an error.
+///
+/// # Errors
+/// E0110 for an absurd size, E0911 for the file, E0912 for `--dim`.
+pub fn examine(args: &ModuleArgs) -> Result<(Module, Findings)> {
+    let path = &args.file;
+    let size = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?.len();
+    if size > LARGEST_SOURCE as u64 {
+        let what = format!("the text has {size} bytes, more than {LARGEST_SOURCE}");
+        return Err(Error::input("E0110", what)
+            .at(path.display())
+            .help("IR text holds no weights; is this the right file?"));
+    }
+    let bytes = std::fs::read(path).map_err(|fault| unreadable(path, fault))?;
+    let dims = dims(&args.dims)?;
+    let dims: Vec<(&str, i64)> = dims.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let (source, mut list) = parse_bytes(&bytes);
+    let (module, more) = if bytes.is_empty() || std::str::from_utf8(&bytes).is_ok() {
+        source.bind(&dims)
+    } else {
+        // Nothing was parsed: what binding says about an empty text would only distract.
+        (Module::default(), Vec::new())
+    };
+    list.extend(more);
+    if !list.iter().any(Diagnostic::is_error) {
+        list.extend(verify(&module));
+    }
+    list.sort_by_key(|d| d.span.map_or(usize::MAX, |span| span.start));
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    Ok((module, Findings { path: path.display().to_string(), text, list }))
+}
+
+fn dims(given: &[String]) -> Result<Vec<(String, i64)>> {
+    let one = |text: &String| {
+        let (name, value) = text.split_once('=')?;
+        Some((name.trim().to_owned(), value.trim().parse().ok()?))
+    };
+    let bad = |text: &String| {
+        Error::input("E0912", format!("\"{text}\" is not a dim with a value"))
+            .at("--dim")
+            .help("write a name and a whole number: --dim N=8")
+    };
+    given.iter().map(|text| one(text).ok_or_else(|| bad(text))).collect()
+}
+
+/// The function called `name`, or the last.
+///
+/// # Errors
+/// E0913 where there is none.
+pub fn function<'m>(module: &'m Module, name: Option<&str>) -> Result<&'m Func> {
+    let Some(name) = name else {
+        return module.main().ok_or_else(|| {
+            Error::input("E0913", "the module has no function").help("add one: func @main(…) { … }")
+        });
+    };
+    let name = name.strip_prefix('@').unwrap_or(name);
+    module.func(name).ok_or_else(|| {
+        let names: Vec<&str> = module.funcs.iter().map(|f| f.name.as_str()).collect();
+        let help = match nearest(name, names.iter().copied()) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("its functions are {}", names.join(", ")),
+        };
+        Error::input("E0913", format!("module @{} has no function @{name}", module.name)).help(help)
+    })
+}
+
+/// A network that a manifest belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Diffusion transformer.
+    Dit,
+    /// Autoencoder, or one half of it.
+    Vae,
+    /// Text encoder.
+    Text,
+}
+
+impl Network {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Dit => "Wan2.2 transformer",
+            Self::Vae => "Wan2.2 autoencoder",
+            Self::Text => "umT5 text encoder",
+        }
+    }
+
+    fn component(self) -> Component {
+        match self {
+            Self::Dit => Component::Dit,
+            Self::Vae => Component::VAE,
+            Self::Text => Component::Text,
+        }
+    }
+
+    /// The components to try: the autoencoder's names depend on its number of residual blocks.
+    fn candidates(self) -> Vec<Component> {
+        match self {
+            Self::Vae => [2, 1, 3, 4].map(|n| Component::Vae { num_res_blocks: n }).to_vec(),
+            other => vec![other.component()],
+        }
+    }
+}
+
+/// The network all of whose names in `manifest` are known by their original names.
+pub fn network_of(manifest: &Manifest) -> Option<Network> {
+    let knows = |network: &Network| {
+        let canonical = |name| to_canonical(network.component(), name);
+        manifest.tensors().all(|(name, _)| canonical(name).as_deref() == Some(name))
+    };
+    if manifest.is_empty() {
+        return None;
+    }
+    [Network::Dit, Network::Vae, Network::Text].into_iter().find(knows)
+}
+
+/// Weights that fit a manifest.
+pub struct Matched {
+    /// The tensors under the manifest's names.
+    pub weights: Arc<ModelWeights>,
+    /// The network, where recognised.
+    pub network: Option<Network>,
+    /// In words, how they were found.
+    pub how: String,
+    /// Tensors of the files that the manifest does not name.
+    pub extra: Vec<String>,
+}
+
+/// Finds the weights of `manifest`. `None` for a module that needs weights and is given none.
+///
+/// # Errors
+/// E03xx where files or tensors are wrong, E07xx for the model folder.
+pub fn find_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Option<Matched>> {
+    let network = network_of(manifest);
+    let (weights, how, place) = if let Some(folder) = &args.model {
+        let Some(network) = network else {
+            return Err(Error::input(
+                "E0307",
+                "the module's weight names are those of none of the model's networks",
+            )
+            .at(folder.display())
+            .help("give the files that hold its weights with --weights"));
+        };
+        let model = Model::open(folder)?;
+        let weights = match network {
+            Network::Dit => model.dit_weights,
+            Network::Vae => model.vae_weights,
+            Network::Text => model.text_weights,
+        };
+        (weights, network.describe().to_owned(), folder)
+    } else if let Some(first) = args.weights.first() {
+        let set = open(&args.weights)?;
+        let (weights, how) = recognise(&set, manifest, network)?;
+        (Arc::new(weights), how, first)
+    } else if manifest.is_empty() {
+        let none = ModelWeights::as_named(WeightSet::from_checkpoints(Vec::new())?);
+        let how = "no weights needed".to_owned();
+        return Ok(Some(Matched { weights: Arc::new(none), network, how, extra: Vec::new() }));
+    } else {
+        return Ok(None);
+    };
+    let expected: Vec<(String, Vec<u64>)> = manifest
+        .tensors()
+        .map(|(name, ty)| (name.to_owned(), ty.shape.iter().map(|s| *s as u64).collect()))
+        .collect();
+    let named = |name: &str| manifest.get(name).is_some();
+    weights.set().selected(named).require(&expected).map_err(|error| error.at(place.display()))?;
+    let extra: Vec<String> = weights
+        .set()
+        .names()
+        .filter(|name| !named(name) && !other_half(network, manifest, name))
+        .map(str::to_owned)
+        .collect();
+    if !extra.is_empty() && !args.allow_extra {
+        let shown: Vec<&str> = extra.iter().take(10).map(String::as_str).collect();
+        let dots = if extra.len() > 10 { ", …" } else { "" };
+        return Err(Error::input(
+            "E0302",
+            format!("{} not in the module: {}{dots}", left_over(extra.len()), shown.join(", ")),
+        )
+        .at(place.display())
+        .help("give the module's own checkpoint, or accept this with --allow-extra"));
+    }
+    Ok(Some(Matched { weights, network, how, extra }))
+}
+
+/// [`find_weights`], with an error where none are given.
+///
+/// # Errors
+/// As [`find_weights`], and E0301.
+pub fn need_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Matched> {
+    find_weights(manifest, args)?.ok_or_else(|| {
+        let count = crate::output::plural(manifest.len(), "weight");
+        Error::input("E0301", format!("the module needs {count} and none are given"))
+            .help("give a checkpoint with --weights FILE, or a model folder with --model DIR")
+    })
+}
+
+fn left_over(count: usize) -> String {
+    format!("{} of the files {}", crate::output::plural(count, "tensor"), if count == 1 { "is" } else { "are" })
+}
+
+/// Opens weight files: one index, or one or more checkpoint files.
+///
+/// # Errors
+/// E03xx.
+pub fn open(files: &[PathBuf]) -> Result<WeightSet> {
+    match files {
+        [one] => WeightSet::open(one),
+        many => WeightSet::open_files(many),
+    }
+}
+
+/// Whether a tensor belongs to the half of the autoencoder that the module is not.
+fn other_half(network: Option<Network>, manifest: &Manifest, name: &str) -> bool {
+    let half = |name: &str| matches!(name.split('.').next(), Some("encoder" | "conv1"));
+    network == Some(Network::Vae)
+        && to_canonical(Component::VAE, name).is_some()
+        && manifest.tensors().next().is_some_and(|(first, _)| half(first) != half(name))
+}
+
+fn recognise(
+    set: &WeightSet,
+    manifest: &Manifest,
+    network: Option<Network>,
+) -> Result<(ModelWeights, String)> {
+    let all_in = |set: &WeightSet| manifest.tensors().all(|(name, _)| set.tensor(name).is_some());
+    if network.is_none() || all_in(set) {
+        let same = set.renamed(|_| None)?;
+        return Ok((ModelWeights::as_named(same), "names as in the file".into()));
+    }
+    let network = network.expect("none was handled above");
+    let mut first = None;
+    for component in network.candidates() {
+        let weights = ModelWeights::recognise(set, component)?;
+        if all_in(weights.set()) {
+            first = Some(weights);
+            break;
+        }
+        first.get_or_insert(weights);
+    }
+    let weights = first.expect("there is a candidate");
+    let how = describe(network, weights.naming(), weights.prefix());
+    Ok((weights, how))
+}
+
+/// `Wan2.2 transformer, diffusers naming, prefix "model."`.
+pub fn describe(network: Network, naming: Naming, prefix: &str) -> String {
+    let naming = match naming {
+        Naming::Original => "original naming",
+        Naming::Diffusers => "diffusers naming",
+    };
+    let prefix = if prefix.is_empty() { String::new() } else { format!(", prefix \"{prefix}\"") };
+    format!("{}, {naming}{prefix}", network.describe())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
+    use anyid_models::wan::{Precision, dit, text, vae};
+
+    #[test]
+    fn networks_are_recognised_by_their_names() {
+        let dit = dit::manifest(&DitConfig::micro(), Precision::F32);
+        assert_eq!(network_of(&dit), Some(Network::Dit));
+        let text = text::manifest(&TextConfig::micro(), Precision::F32);
+        assert_eq!(network_of(&text), Some(Network::Text));
+        for half in [vae::Half::Encoder, vae::Half::Decoder] {
+            let vae = vae::manifest(&VaeConfig::micro(), half);
+            assert_eq!(network_of(&vae), Some(Network::Vae));
+        }
+        let mut other = Manifest::new("other");
+        other.add("w", anyid_ir::TensorType::new(anyid_ir::DType::F32, [1])).unwrap();
+        assert_eq!(network_of(&other), None);
+    }
+
+    #[test]
+    fn dims_are_names_with_numbers() {
+        assert_eq!(dims(&["N=8".into()]).unwrap(), [("N".to_owned(), 8)]);
+        for bad in ["N", "N=", "N=x", "N=1.5"] {
+            assert_eq!(dims(&[bad.into()]).unwrap_err().code(), "E0912", "{bad}");
+        }
+    }
+}

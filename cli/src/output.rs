@@ -1,0 +1,159 @@
+//! Writing to the terminal without panicking, and the units people read.
+//!
+//! Standard output may be closed early by the reader (`anyid-rt … | head`): that is no error.
+//! Standard error may be closed too; notes are then lost. No macro of the `println!` family is
+//! used in this program, because those panic.
+
+use anyid_runtime::{Error, Result};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::Duration;
+
+/// Writes `text` to standard output.
+///
+/// # Errors
+/// E1012 or E1013 where standard output is a file that cannot be written; a closed pipe is fine.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(fault) if fault.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(fault) => {
+            let error = anyid_runtime::checkpoint::write_error("-".as_ref(), fault);
+            Err(Error::new(error.kind(), error.code(), error.message().to_owned())
+                .at("standard output"))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Prints a JSON value over several lines.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Writes a line to standard error.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Whether standard error may be coloured: a terminal, and `NO_COLOR` not set.
+pub fn coloured() -> bool {
+    let off = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    !off && capable_terminal()
+}
+
+/// Whether standard error is a terminal that understands control sequences.
+pub fn capable_terminal() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// `text` without control characters, which could confuse a terminal; line breaks stay.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// A number of bytes as people read it: `1.50 GiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A large number with its unit: `4.99 billion`.
+pub fn count(number: u64) -> String {
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..1_000_000 => format!("{:.1} thousand", number as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} million", number as f64 / 1e6),
+        _ => format!("{:.2} billion", number as f64 / 1e9),
+    }
+}
+
+/// A time as people read it: `0.42 s`, `3 min 20 s`, `1 h 05 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 9.995 {
+        return format!("{seconds:.2} s");
+    }
+    if seconds < 99.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    if whole < 3600 {
+        return format!("{} min {:02} s", whole / 60, whole % 60);
+    }
+    format!("{} h {:02} min", whole / 3600, whole % 3600 / 60)
+}
+
+/// `1 frame`, `2 frames`.
+pub fn plural(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Lines up the columns of `rows`: all but the first column to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let space = " ".repeat(widths[column] - cell.chars().count());
+            if column == 0 {
+                line.push_str(&format!("{cell}{space}"));
+            } else {
+                line.push_str(&format!("  {space}{cell}"));
+            }
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Most memory this process has held so far, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_read_well() {
+        assert_eq!(bytes(12), "12 B");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(bytes(24 << 30), "24.0 GiB");
+        assert_eq!(bytes(500 << 20), "500 MiB");
+        assert_eq!(count(4_999_787_712), "5.00 billion");
+        assert_eq!(duration(Duration::from_millis(420)), "0.42 s");
+        assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
+        assert_eq!(duration(Duration::from_secs(3900)), "1 h 05 min");
+        assert_eq!(plural(1, "frame"), "1 frame");
+        assert_eq!(plain("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\nc");
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        let text = table(&[row("name", "time"), row("a", "1.25 s")]);
+        assert_eq!(text, "name    time\na     1.25 s\n");
+    }
+}

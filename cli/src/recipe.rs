@@ -1,0 +1,380 @@
+//! Recipes: everything a run depended on, written beside its result as JSON, so that it can be
+//! repeated exactly.
+//!
+//! A recipe holds resolved settings (no defaults to look up later), the hash of every file that was
+//! read and fingerprints of the weights. The number of threads does not matter and is not in it.
+
+use crate::modules::unreadable;
+use crate::output;
+use anyid_runtime::checkpoint::hash_file;
+use anyid_runtime::media::{MediaKind, ReadOptions, visit_frames};
+use anyid_runtime::{Error, Result};
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Version of the form written here; older and newer ones are refused.
+const VERSION: u64 = 1;
+/// What the `format` key of a recipe says.
+pub const FORMAT: &str = "anyid-rt recipe";
+/// Largest recipe read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// A file a run read, with its hash.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HashedFile {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes, in hex.
+    pub sha256: String,
+    /// What it is, in words; empty where that goes without saying.
+    pub description: String,
+}
+
+/// The model of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelEntry {
+    /// Absolute path; `None` for the built-in model.
+    pub path: Option<PathBuf>,
+    /// Fingerprints of transformer, autoencoder and text encoder weights.
+    pub fingerprints: [String; 3],
+}
+
+/// A run, resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// Version of the program that made it.
+    pub product: String,
+    /// Vector instructions it used; others differ in the last bits.
+    pub instructions: String,
+    /// The prompt as given.
+    pub prompt: String,
+    /// References, primary first.
+    pub references: Vec<HashedFile>,
+    /// Width, height and frames.
+    pub size: [usize; 3],
+    /// Frames a second of the result.
+    pub fps: f64,
+    /// Sampling steps.
+    pub steps: usize,
+    /// Solver by name.
+    pub solver: String,
+    /// Schedule by name.
+    pub schedule: String,
+    /// Schedule shift.
+    pub shift: f64,
+    /// Guidance scale.
+    pub guidance: f64,
+    /// Precision by name.
+    pub precision: String,
+    /// Seed of the start noise.
+    pub seed: u64,
+    /// Start noise from a file instead.
+    pub noise: Option<HashedFile>,
+    /// The model.
+    pub model: ModelEntry,
+    /// Where the result went.
+    pub output: PathBuf,
+}
+
+/// Where the recipe of a result lies: beside it, with `.recipe.json` appended to its name.
+pub fn path_beside(output: &Path) -> PathBuf {
+    // The components drop a trailing slash of a folder.
+    let clean: PathBuf = output.components().collect();
+    let mut name = clean.file_name().unwrap_or_default().to_os_string();
+    name.push(".recipe.json");
+    clean.with_file_name(name)
+}
+
+/// Hashes a file.
+///
+/// # Errors
+/// E0801 where it cannot be read.
+pub fn hashed(path: &Path) -> Result<HashedFile> {
+    let sha256 = hash_file(path, |_, _| {}).map_err(|error| {
+        Error::input("E0911", error.message().to_owned())
+            .at(path.display())
+            .help("check the name; relative names start at the current folder")
+    })?;
+    Ok(HashedFile { path: absolute(path)?, sha256, description: String::new() })
+}
+
+/// Hashes a reference and says what it is, decoding its first frame.
+///
+/// # Errors
+/// E08xx where it is no picture or clip.
+pub fn hashed_reference(path: &Path) -> Result<HashedFile> {
+    let info = visit_frames(path, &ReadOptions::default(), &mut |_| Ok(ControlFlow::Break(())))?;
+    let kind = match info.kind {
+        MediaKind::Image => "picture",
+        MediaKind::Video => "clip",
+    };
+    let rate = info.fps.map_or_else(String::new, |fps| format!(", {fps:.3} frames a second"));
+    let (width, height) = (info.width, info.height);
+    let description = format!("{kind}, {}, {width}x{height}{rate}", info.description);
+    Ok(HashedFile { description, ..hashed(path)? })
+}
+
+/// The absolute form of a path; links are kept.
+///
+/// # Errors
+/// E0911 where the current folder is gone.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|fault| unreadable(path, fault))
+}
+
+impl Recipe {
+    /// The recipe as JSON text.
+    pub fn to_json(&self) -> Value {
+        let file = |f: &HashedFile| {
+            let mut value = json!({ "path": f.path.to_string_lossy(), "sha256": f.sha256 });
+            if !f.description.is_empty() {
+                value["read_as"] = json!(f.description);
+            }
+            value
+        };
+        let [transformer, vae, text] = &self.model.fingerprints;
+        json!({
+            "format": FORMAT,
+            "version": VERSION,
+            "product": { "name": "anyid-rt", "version": self.product },
+            "device": { "name": "cpu", "instructions": self.instructions },
+            "model": {
+                "path": self.model.path.as_ref().map(|p| p.to_string_lossy()),
+                "fingerprints": { "transformer": transformer, "vae": vae, "text_encoder": text },
+            },
+            "prompt": self.prompt,
+            "references": self.references.iter().map(file).collect::<Vec<_>>(),
+            "width": self.size[0],
+            "height": self.size[1],
+            "frames": self.size[2],
+            "fps": self.fps,
+            "steps": self.steps,
+            "solver": self.solver,
+            "schedule": self.schedule,
+            "shift": self.shift,
+            "guidance": self.guidance,
+            "precision": self.precision,
+            "seed": self.seed,
+            "noise": self.noise.as_ref().map(file),
+            "output": self.output.to_string_lossy(),
+        })
+    }
+
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// E0911 where it cannot be read, E0910 where it is no recipe of this version.
+    pub fn read(path: &Path) -> Result<Self> {
+        let size = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?.len();
+        let bad = |what: String| {
+            Error::input("E0910", what)
+                .at(path.display())
+                .help("give a file that `generate` wrote beside a result (OUT.recipe.json)")
+        };
+        if size > LARGEST {
+            return Err(bad(format!("a recipe does not have {size} bytes")));
+        }
+        let bytes = std::fs::read(path).map_err(|fault| unreadable(path, fault))?;
+        let value: Value = serde_json::from_slice(&bytes)
+            .map_err(|fault| bad(format!("the recipe is not JSON: {fault}")))?;
+        if value["format"] != FORMAT {
+            return Err(bad(format!("this is not a recipe: its \"format\" is not \"{FORMAT}\"")));
+        }
+        if value["version"] != VERSION {
+            let found = &value["version"];
+            return Err(bad(format!("recipe version {found}; this program reads {VERSION}")));
+        }
+        let key = |key: &str, what: &str| bad(format!("\"{key}\" is missing or not {what}"));
+        let read = Reader { value: &value, bad: &key };
+        let fingerprints = ["transformer", "vae", "text_encoder"].map(|part| {
+            value["model"]["fingerprints"][part].as_str().unwrap_or_default().to_owned()
+        });
+        if fingerprints.iter().any(String::is_empty) {
+            return Err(key("model.fingerprints", "three texts"));
+        }
+        let references = value["references"].as_array().ok_or_else(|| key("references", "a list"))?;
+        let files: Option<Vec<HashedFile>> = references.iter().map(file).collect();
+        let noise = match &value["noise"] {
+            Value::Null => None,
+            other => Some(file(other).ok_or_else(|| key("noise", "a path with its sha256"))?),
+        };
+        Ok(Self {
+            product: value["product"]["version"].as_str().unwrap_or_default().to_owned(),
+            instructions: value["device"]["instructions"].as_str().unwrap_or_default().to_owned(),
+            prompt: read.text("prompt")?,
+            references: files.ok_or_else(|| key("references", "a list of paths with sha256"))?,
+            size: [read.whole("width")?, read.whole("height")?, read.whole("frames")?],
+            fps: read.number("fps")?,
+            steps: read.whole("steps")?,
+            solver: read.text("solver")?,
+            schedule: read.text("schedule")?,
+            shift: read.number("shift")?,
+            guidance: read.number("guidance")?,
+            precision: read.text("precision")?,
+            seed: value["seed"].as_u64().ok_or_else(|| key("seed", "a whole number"))?,
+            noise,
+            model: ModelEntry { path: value["model"]["path"].as_str().map(PathBuf::from), fingerprints },
+            output: PathBuf::from(read.text("output")?),
+        })
+    }
+}
+
+fn file(value: &Value) -> Option<HashedFile> {
+    Some(HashedFile {
+        path: PathBuf::from(value["path"].as_str()?),
+        sha256: value["sha256"].as_str()?.to_owned(),
+        description: value["read_as"].as_str().unwrap_or_default().to_owned(),
+    })
+}
+
+struct Reader<'v> {
+    value: &'v Value,
+    bad: &'v dyn Fn(&str, &str) -> Error,
+}
+
+impl Reader<'_> {
+    fn text(&self, key: &str) -> Result<String> {
+        let text = self.value[key].as_str();
+        text.map(str::to_owned).ok_or_else(|| (self.bad)(key, "a text"))
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        self.value[key].as_f64().ok_or_else(|| (self.bad)(key, "a number"))
+    }
+
+    fn whole(&self, key: &str) -> Result<usize> {
+        let number = self.value[key].as_u64().and_then(|n| usize::try_from(n).ok());
+        number.ok_or_else(|| (self.bad)(key, "a whole number"))
+    }
+}
+
+/// Finds a file of the recipe again: where it was, or by its name beside the recipe; its content
+/// must be what it was.
+///
+/// # Errors
+/// E0905 where it is gone or another.
+pub fn find_again(entry: &HashedFile, recipe: &Path) -> Result<PathBuf> {
+    let beside = entry.path.file_name().map(|name| recipe.with_file_name(name));
+    let path = match beside {
+        Some(beside) if !entry.path.exists() && beside.exists() => beside,
+        _ => entry.path.clone(),
+    };
+    let changed = |what: &str| {
+        Error::input("E0905", format!("{} {what}", path.display()))
+            .at(recipe.display())
+            .help("bring the file back, or give another explicitly beside --recipe")
+    };
+    if !path.exists() {
+        return Err(changed("was read by the recipe's run and is gone"));
+    }
+    if hashed(&path)?.sha256 != entry.sha256 {
+        return Err(changed("is another file than the one the recipe's run read (SHA-256 differs)"));
+    }
+    Ok(path)
+}
+
+/// Compares the model at hand with the recipe's.
+///
+/// # Errors
+/// E0905 naming the part that differs.
+pub fn check_model(entry: &ModelEntry, found: &[String; 3], source: &str, recipe: &Path) -> Result<()> {
+    let parts = ["transformer", "autoencoder", "text encoder"];
+    for (part, (old, new)) in parts.iter().zip(entry.fingerprints.iter().zip(found)) {
+        if old != new {
+            let what = format!("the {part} weights of {source} are not those of the recipe's run");
+            return Err(Error::input("E0905", what)
+                .at(recipe.display())
+                .help("use the model of that run, or name another explicitly with --model"));
+        }
+    }
+    Ok(())
+}
+
+/// What a recipe says, for people.
+pub fn summary(recipe: &Recipe) -> String {
+    let [width, height, frames] = recipe.size;
+    let mut out = format!("prompt        {}\n", output::plain(&recipe.prompt));
+    for (i, reference) in recipe.references.iter().enumerate() {
+        let which = if i == 0 { "primary     " } else { "reference   " };
+        out.push_str(&format!("{which}  {} ({})\n", reference.path.display(), reference.description));
+    }
+    let model = recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
+    out.push_str(&format!("model         {model}\n"));
+    out.push_str(&format!(
+        "video         {width}x{height}, {}, {} frames a second\n",
+        output::plural(frames, "frame"),
+        recipe.fps
+    ));
+    out.push_str(&format!(
+        "sampling      {} steps, {}, schedule {}, shift {}, guidance {}, {}\n",
+        recipe.steps, recipe.solver, recipe.schedule, recipe.shift, recipe.guidance, recipe.precision
+    ));
+    match &recipe.noise {
+        Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),
+        None => out.push_str(&format!("seed          {}\n", recipe.seed)),
+    }
+    out.push_str(&format!("made by       anyid-rt {}\n", recipe.product));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        Recipe {
+            product: "0.1.0".into(),
+            instructions: "avx2".into(),
+            prompt: "a \"walk\"".into(),
+            references: vec![HashedFile {
+                path: "/a/b.png".into(),
+                sha256: "00".into(),
+                description: "picture".into(),
+            }],
+            size: [192, 160, 9],
+            fps: 23.976,
+            steps: 8,
+            solver: "unipc".into(),
+            schedule: "wan".into(),
+            shift: 5.0,
+            guidance: 4.5,
+            precision: "f32".into(),
+            seed: u64::MAX,
+            noise: None,
+            model: ModelEntry { path: None, fingerprints: ["a".into(), "b".into(), "c".into()] },
+            output: "/o/out.mp4".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = std::env::temp_dir().join(format!("anyid-recipe-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("r.json");
+        let mut value = recipe().to_json();
+        std::fs::write(&path, value.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap(), recipe());
+        value["steps"] = json!("many");
+        std::fs::write(&path, value.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");
+        std::fs::write(&path, "{}").unwrap();
+        assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0911");
+    }
+
+    #[test]
+    fn recipes_lie_beside_results() {
+        assert_eq!(path_beside("a/out.mp4".as_ref()), Path::new("a/out.mp4.recipe.json"));
+        assert_eq!(path_beside("frames/".as_ref()), Path::new("frames.recipe.json"));
+    }
+
+    #[test]
+    fn another_model_is_named() {
+        let found = ["a".to_owned(), "x".to_owned(), "c".to_owned()];
+        let error = check_model(&recipe().model, &found, "folder", "r.json".as_ref()).unwrap_err();
+        assert_eq!(error.code(), "E0905");
+        assert!(error.message().contains("autoencoder"));
+    }
+}

@@ -1,0 +1,160 @@
+//! Named tensors from files made to fit the parameters of a function.
+//!
+//! What is allowed is narrow on purpose: a leading axis of 1 too many is dropped, floating-point
+//! types are converted into each other, integers into i32. Anything else is an error.
+
+use anyid_ir::weights::nearest;
+use anyid_ir::{DType, Func, Module, Op, Tensor, TensorType, ValueId};
+use anyid_runtime::sampling::NoiseStream;
+use anyid_runtime::weights::read_tensors;
+use anyid_runtime::{Error, Result};
+use std::path::Path;
+
+/// Inputs of `func` from a file, in the order of its parameters, and names in the file that are no
+/// parameter.
+///
+/// # Errors
+/// E03xx for the file, E1005 for a tensor that is missing or of another shape or type.
+pub fn from_file(func: &Func, path: Option<&Path>) -> Result<(Vec<(String, Tensor)>, Vec<String>)> {
+    let mut given = match path {
+        Some(path) => read_tensors(path)?,
+        None => Vec::new(),
+    };
+    let place = path.map_or_else(|| "no --inputs given".to_owned(), |p| p.display().to_string());
+    let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
+    let mut inputs = Vec::new();
+    for (name, ty) in func.param_types() {
+        let Some(at) = given.iter().position(|(n, _)| n == name) else {
+            let help = match nearest(name, names.iter().map(String::as_str)) {
+                Some(meant) => format!("is it the tensor \"{meant}\"? name it \"{name}\""),
+                None if names.is_empty() => "give a safetensors file with --inputs".to_owned(),
+                None => format!("the file has {}", shown(&names)),
+            };
+            let what = format!("input %{name}: {ty} of @{} is missing", func.name);
+            return Err(Error::input("E1005", what).at(place).help(help));
+        };
+        let (_, tensor) = given.swap_remove(at);
+        inputs.push((name.to_owned(), fit(name, tensor, ty).map_err(|e| e.at(&place))?));
+    }
+    let unused = names.into_iter().filter(|n| given.iter().any(|(g, _)| g == n)).collect();
+    Ok((inputs, unused))
+}
+
+/// The first ten names.
+pub fn shown(names: &[String]) -> String {
+    let ten: Vec<&str> = names.iter().take(10).map(String::as_str).collect();
+    let dots = if names.len() > 10 { ", …" } else { "" };
+    format!("{}{dots}", ten.join(", "))
+}
+
+/// `tensor` as `wanted`, as far as the header of this file allows.
+///
+/// # Errors
+/// E1005 otherwise.
+pub fn fit(name: &str, tensor: Tensor, wanted: &TensorType) -> Result<Tensor> {
+    let bad = |tensor: &Tensor, help: &str| {
+        Error::input("E1005", format!("input %{name} is {}, expected {wanted}", tensor.ty())).help(help)
+    };
+    let batch = tensor.shape().first() == Some(&1) && tensor.shape()[1..] == wanted.shape[..];
+    let tensor = match batch {
+        true => {
+            let shape = wanted.shape.iter().copied();
+            tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?
+        }
+        false if tensor.shape() == &wanted.shape[..] => tensor,
+        false => return Err(bad(&tensor, "only a leading axis of size 1 may be too many")),
+    };
+    let (have, want) = (tensor.dtype(), wanted.dtype);
+    let convertible = have.is_float() && want.is_float() || have == DType::U8 && want == DType::I32;
+    match () {
+        () if have == want => Ok(tensor),
+        () if convertible => Ok(tensor.cast(want)),
+        () => Err(bad(&tensor, "floats become other floats and integers i32; nothing else")),
+    }
+}
+
+/// Random inputs for `func`: normally distributed floats, integers that index every table they are
+/// used on.
+pub fn random(module: &Module, func: &Func, seed: u64) -> Vec<(String, Tensor)> {
+    let mut inputs = Vec::new();
+    for (at, value) in func.params().iter().enumerate() {
+        let ty = func.ty(*value);
+        let mut noise = vec![0f32; ty.elements()];
+        NoiseStream::new(seed, 1000 + at as u32).fill(0, &mut noise);
+        let rows = rows(module, func, *value, 0).unwrap_or(2) as f64;
+        let values: Vec<f64> = noise
+            .iter()
+            .map(|v| match ty.dtype {
+                DType::I32 => (f64::from(*v).abs() * 1e6) % rows.max(1.0),
+                DType::U8 => f64::from(*v).abs() * 64.0,
+                DType::Bool => f64::from(u8::from(*v > 0.0)),
+                _ => f64::from(*v),
+            })
+            .collect();
+        let tensor = Tensor::from_f64s(ty.clone(), &values).expect("one value an element");
+        inputs.push((func.values[*value].name.clone(), tensor));
+    }
+    inputs
+}
+
+/// Fewest rows of the tables that `value` indexes in `func` and what it calls.
+fn rows(module: &Module, func: &Func, value: ValueId, depth: usize) -> Option<usize> {
+    let mut least: Option<usize> = None;
+    let mut see = |rows: Option<usize>| {
+        least = match (least, rows) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    };
+    for id in func.walk() {
+        let node = &func.nodes[id];
+        for (at, operand) in node.operands.iter().enumerate().filter(|(_, o)| **o == value) {
+            match &node.op {
+                Op::Call { func: callee, .. } if depth < 64 => {
+                    if let Some(callee) = module.func(callee) {
+                        see(callee.params().get(at).and_then(|p| rows(module, callee, *p, depth + 1)));
+                    }
+                }
+                // Tables stand beside the index: all operands but the index and the rows it is for.
+                Op::Gather => see(func.ty(node.operands[0]).shape.first().copied()),
+                Op::Modulate | Op::GateAdd if *operand == *node.operands.last()? => {
+                    see(func.ty(node.operands[node.operands.len() - 2]).shape.first().copied());
+                }
+                _ => {}
+            }
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::FuncBuilder;
+
+    #[test]
+    fn batches_of_one_and_float_types_are_made_to_fit() {
+        let tensor = || Tensor::from_f32([1, 2], &[1.0, 2.0]).unwrap();
+        let wanted = TensorType::new(DType::Bf16, [2]);
+        assert_eq!(fit("x", tensor(), &wanted).unwrap().ty(), &wanted);
+        for wrong in [TensorType::new(DType::F32, [3]), TensorType::new(DType::I32, [2])] {
+            assert_eq!(fit("x", tensor(), &wrong).unwrap_err().code(), "E1005");
+        }
+        let two = Tensor::from_f32([2, 2], &[0.0; 4]).unwrap();
+        assert!(fit("x", two, &TensorType::new(DType::F32, [2])).is_err());
+    }
+
+    #[test]
+    fn random_integers_stay_inside_the_tables() {
+        let mut module = Module::default();
+        let mut f = FuncBuilder::new(&module, "main");
+        let table = f.param("table", TensorType::new(DType::F32, [3, 4]));
+        let at = f.param("at", TensorType::new(DType::I32, [50]));
+        let rows = f.op("rows", Op::Gather, &[table, at]);
+        let func = f.finish(&[rows]);
+        module.add(func);
+        let inputs = random(&module, module.main().unwrap(), 7);
+        let at = inputs[1].1.as_i32().unwrap();
+        assert!(at.iter().all(|i| (0..3).contains(i)) && at.iter().any(|i| *i == 2), "{at:?}");
+    }
+}

@@ -1,0 +1,161 @@
+//! The heavy composites: linear, attention, convolution.
+
+use super::Parts;
+use crate::entity::ValueId;
+use crate::op::{ReduceFn, UnaryFn};
+use crate::types::{DType, TensorType};
+
+impl Parts<'_, '_> {
+    /// `x · Wᵀ (+ b)`, with the leading axes of `x` flattened.
+    pub(super) fn linear(&mut self, operands: &[ValueId]) -> ValueId {
+        let x = self.widen(operands[0]);
+        let w = self.widen(operands[1]);
+        let (inputs, outputs) = (self.b.shape(w)[1], self.b.shape(w)[0]);
+        let leading = self.result.shape[..self.result.rank() - 1].iter().product();
+        let rows = self.reshape("rows", x, [leading, inputs]);
+        let mut y = self.dot("product", rows, w);
+        if let Some(bias) = operands.get(2) {
+            let bias = self.widen(*bias);
+            let bias = self.reshape("bias", bias, [1, outputs]);
+            y = self.b.add("biased", y, bias);
+        }
+        self.finish(y)
+    }
+
+    /// Per head `softmax(q kᵀ · scale + bias) v`. Channels are head-major.
+    pub(super) fn attention(&mut self, operands: &[ValueId], heads: usize, scale: f64) -> ValueId {
+        let batched = self.result.rank() == 3;
+        let batch = if batched { self.result.shape[0] } else { 1 };
+        let width = self.result.last() / heads;
+        let rows = |parts: &Self, v: ValueId| parts.b.shape(v)[usize::from(batched)];
+        let (nq, nk) = (rows(self, operands[0]), rows(self, operands[1]));
+
+        let q = self.split_heads("q", operands[0], [batch, nq, heads, width], [0, 2, 1, 3]);
+        let k = self.split_heads("k", operands[1], [batch, nk, heads, width], [0, 2, 1, 3]);
+        // Transposed, because `dot` contracts the last axis of both sides.
+        let v = self.split_heads("v", operands[2], [batch, nk, heads, width], [0, 2, 3, 1]);
+
+        let scores = self.dot("scores", q, k);
+        let mut scores = self.times("scaled", scores, scale);
+        if let Some(table) = operands.get(3) {
+            let bias = self.relative_bias(*table, nq, nk);
+            scores = self.b.add("biased", scores, bias);
+        }
+        let largest = self.reduce_last("largest", ReduceFn::Max, scores);
+        let shifted = self.sub("shifted", scores, largest);
+        let weights = self.unary("weights", UnaryFn::Exp, shifted);
+        let total = self.reduce_last("total", ReduceFn::Sum, weights);
+        let weights = self.div("softmax", weights, total);
+        let mixed = self.dot("mixed", weights, v);
+        let rows = self.b.permute("merged", mixed, &[0, 2, 1, 3]);
+        self.finish(rows)
+    }
+
+    fn split_heads(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        shape: [usize; 4],
+        perm: [usize; 4],
+    ) -> ValueId {
+        let x = self.widen(x);
+        let x = self.reshape(name, x, shape);
+        self.b.permute(name, x, &perm)
+    }
+
+    /// `[heads, Nq, Nk]` from a table `[heads, Nq+Nk−1]` over `k − q`, smallest difference first.
+    fn relative_bias(&mut self, table: ValueId, nq: usize, nk: usize) -> ValueId {
+        let grid = TensorType::new(DType::I32, [nq, nk]);
+        let key = self.b.iota("key", 1, grid.clone());
+        let query = self.b.iota("query", 0, grid);
+        let difference = self.sub("difference", key, query);
+        let first = self.b.scalar("first", DType::I32, nq as f64 - 1.0);
+        let column = self.b.add("column", difference, first);
+        let table = self.widen(table);
+        let by_column = self.b.permute("by_column", table, &[1, 0]);
+        let picked = self.gather("picked", by_column, column);
+        self.b.permute("bias", picked, &[2, 0, 1])
+    }
+
+    /// Zero padding, then for each kernel tap the positions it sees times the tap's `[O, C]`
+    /// matrix, summed in the order time, rows, columns; the bias last.
+    pub(super) fn conv(
+        &mut self,
+        operands: &[ValueId],
+        stride: [usize; 3],
+        pad: [[usize; 2]; 3],
+    ) -> ValueId {
+        let mut x = self.widen(operands[0]);
+        let w = self.widen(operands[1]);
+        let w_shape = self.shape(w);
+        let (outputs, inputs) = (w_shape[0], w_shape[1]);
+        let kernel = match w_shape[2..] {
+            [kt, kh, kw] => [kt, kh, kw],
+            [kh, kw] => [1, kh, kw],
+            _ => unreachable!("the type rule admits two or three kernel axes"),
+        };
+        let w = self.reshape("kernel", w, [outputs, inputs, kernel[0], kernel[1], kernel[2]]);
+        let taps = self.b.permute("taps", w, &[2, 3, 4, 0, 1]);
+
+        let out: [usize; 3] = [0, 1, 2].map(|axis| self.result.shape[axis]);
+        // A single position needs no stride, however large.
+        let stride = [0, 1, 2].map(|axis| if out[axis] == 1 { 1 } else { stride[axis] });
+        for axis in 0..3 {
+            // Every tap takes `out` whole strides, so the last of them may end behind the input.
+            let have = self.b.shape(x)[axis] + pad[axis][0] + pad[axis][1];
+            let need = kernel[axis] - 1 + out[axis] * stride[axis];
+            let behind = pad[axis][1] + need.saturating_sub(have);
+            if pad[axis][0] + behind > 0 {
+                x = self.b.pad("padded", x, axis, pad[axis][0], behind);
+            }
+        }
+        let positions = out.iter().product();
+        let mut sum: Option<ValueId> = None;
+        for a in 0..kernel[0] {
+            let frames = self.strided(x, 0, a, stride[0], out[0]);
+            let taps = self.b.index("taps", taps, 0, a);
+            for b in 0..kernel[1] {
+                let lines = self.strided(frames, 1, b, stride[1], out[1]);
+                let taps = self.b.index("taps", taps, 0, b);
+                for c in 0..kernel[2] {
+                    let seen = self.strided(lines, 2, c, stride[2], out[2]);
+                    let seen = self.reshape("seen", seen, [positions, inputs]);
+                    let tap = self.b.index("tap", taps, 0, c);
+                    let part = self.dot("part", seen, tap);
+                    sum = Some(match sum {
+                        Some(sum) => self.b.add("sum", sum, part),
+                        None => part,
+                    });
+                }
+            }
+        }
+        let mut y = sum.expect("the type rule wants at least one tap an axis");
+        if let Some(bias) = operands.get(2) {
+            let bias = self.widen(*bias);
+            let bias = self.reshape("bias", bias, [1, outputs]);
+            y = self.b.add("biased", y, bias);
+        }
+        self.finish(y)
+    }
+
+    /// Positions `start, start + step, …` of `axis`, `count` of them. There is no strided slice,
+    /// so whole strides become an axis of their own of which the first position is taken.
+    fn strided(
+        &mut self,
+        x: ValueId,
+        axis: usize,
+        start: usize,
+        step: usize,
+        count: usize,
+    ) -> ValueId {
+        let span = self.b.slice("span", x, axis, start, count * step);
+        if step == 1 {
+            return span;
+        }
+        let mut shape = self.shape(span);
+        shape[axis] = count;
+        shape.insert(axis + 1, step);
+        let strides = self.reshape("strides", span, shape);
+        self.b.index("strided", strides, axis + 1, 0)
+    }
+}

@@ -1,0 +1,93 @@
+//! Names for the values of a run, so that a test can ask for `q1` of block 0.
+//!
+//! The rules are here, apart from the interpreter, because backends report the same paths.
+
+use crate::graph::Func;
+use crate::op::IndexArg;
+use crate::tensor::Tensor;
+use crate::weights::bind_path;
+
+/// One named value of a run: a result of a node of the source module. Weights are not reported,
+/// nor what happens inside a composite.
+pub struct TraceEvent<'e> {
+    /// Where and what: `dit/blocks.0/q1`; see [`TracePath`].
+    pub path: &'e str,
+    /// The value's name alone: `q1`.
+    pub name: &'e str,
+    /// The value, in the type in which the run's outputs would be.
+    pub value: &'e Tensor,
+}
+
+/// The path of the function and loop iteration being run.
+///
+/// A function contributes its weight scope with the indices filled in, or its name where it has no
+/// scope (with `<0>` for index values that the scope does not show). Segments are joined by `/`. A
+/// loop iteration contributes `index=number`, except to a call that is given that index.
+///
+/// ```text
+/// dit/x0               value x0 of @dit
+/// dit/l=2/x            value x in iteration l = 2 of a loop of @dit
+/// dit/blocks.2/q1      value q1 of @block<l>, scope "blocks.{l}", called there
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracePath {
+    calls: String,
+    loops: Vec<(String, u32)>,
+}
+
+impl TracePath {
+    /// The path of the function a run starts with and the values of its index parameters.
+    pub fn root(func: &Func, index: &[u32]) -> Self {
+        Self { calls: label(func, index), loops: Vec::new() }
+    }
+
+    /// The path inside `callee`, called from here with index arguments `args` that stand for
+    /// `index`.
+    #[must_use]
+    pub fn call(&self, callee: &Func, args: &[IndexArg], index: &[u32]) -> Self {
+        let given = |name: &str| args.iter().any(|a| matches!(a, IndexArg::Name(n) if n == name));
+        let mut calls = self.calls.clone();
+        for (name, at) in self.loops.iter().filter(|(name, _)| !given(name)) {
+            calls.push_str(&format!("/{name}={at}"));
+        }
+        calls.push('/');
+        calls.push_str(&label(callee, index));
+        Self { calls, loops: Vec::new() }
+    }
+
+    /// Enters iteration `at` of a loop over `index`.
+    pub fn enter(&mut self, index: &str, at: u32) {
+        self.loops.push((index.to_owned(), at));
+    }
+
+    /// Leaves the iteration entered last.
+    pub fn leave(&mut self) {
+        self.loops.pop();
+    }
+
+    /// Path of the value called `name` here.
+    pub fn of(&self, name: &str) -> String {
+        let mut path = self.calls.clone();
+        for (index, at) in &self.loops {
+            path.push_str(&format!("/{index}={at}"));
+        }
+        path.push('/');
+        path.push_str(name);
+        path
+    }
+}
+
+fn label(func: &Func, index: &[u32]) -> String {
+    let number = |name: &str| {
+        let at = func.index_params.iter().position(|p| p == name)?;
+        index.get(at).copied()
+    };
+    let scope = bind_path(&func.scope, number).unwrap_or_else(|| func.scope.clone());
+    let mut label = if scope.is_empty() { func.name.clone() } else { scope };
+    let shown = |param: &String| func.scope.split('.').any(|s| s == format!("{{{param}}}"));
+    if !func.index_params.iter().all(shown) {
+        let numbers: Vec<String> = index.iter().map(u32::to_string).collect();
+        label.push_str(&format!("<{}>", numbers.join(",")));
+    }
+    label
+}

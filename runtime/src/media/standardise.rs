@@ -1,0 +1,351 @@
+//! Brings a reference to the model's size and rate (spec paper `anyid.md` §2).
+//!
+//! Every frame is scaled by s = min(W/w, H/h), placed on a W x H canvas and kept as bytes; clips
+//! are sampled to the model's rate and cut to 4k+1 frames. The resampler follows PIL's arithmetic
+//! (antialiased, horizontal then vertical, each pass rounded to bytes). Encoding is not done here.
+
+use super::color::to_unit;
+use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, visit_frames};
+use crate::error::{Error, Result};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// What fills the canvas beside the picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pad {
+    /// RGB 0: the paper's null symbol, and the default.
+    #[default]
+    Black,
+    /// RGB 255.
+    White,
+    /// RGB 128.
+    Gray,
+    /// The nearest pixel of the picture.
+    Edge,
+}
+
+/// Where the picture stands on the canvas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Align {
+    /// In the middle; an odd remainder goes right and down.
+    #[default]
+    Center,
+    /// At the top left.
+    TopLeft,
+}
+
+/// Resampling filter, antialiased when scaling down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    /// Three lobes.
+    #[default]
+    Lanczos,
+    /// Keys' cubic with a = −1/2.
+    Bicubic,
+}
+
+impl Filter {
+    fn support(self) -> f64 {
+        match self {
+            Self::Lanczos => 3.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn value(self, x: f64) -> f64 {
+        let sinc = |x: f64| {
+            let x = x * std::f64::consts::PI;
+            if x == 0.0 { 1.0 } else { x.sin() / x }
+        };
+        let x = x.abs();
+        match self {
+            Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
+            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            _ => 0.0,
+        }
+    }
+}
+
+/// What a reference is brought to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StandardiseOptions {
+    /// Width of the canvas in pixels: that of the video to be made.
+    pub width: usize,
+    /// Height of the canvas in pixels.
+    pub height: usize,
+    /// Fill beside the picture.
+    pub pad: Pad,
+    /// Place of the picture.
+    pub align: Align,
+    /// Resampling filter.
+    pub filter: Filter,
+    /// Frames a second that clips are sampled to.
+    pub fps: f64,
+    /// Most frames kept of a clip; rounded down to 4k+1.
+    pub max_frames: usize,
+}
+
+impl StandardiseOptions {
+    /// The defaults for a canvas: black, centred, Lanczos, 24 frames a second, 121 frames.
+    pub fn new(width: usize, height: usize) -> Self {
+        Self {
+            width,
+            height,
+            pad: Pad::default(),
+            align: Align::default(),
+            filter: Filter::default(),
+            fps: 24.0,
+            max_frames: 121,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let side = 1..=16_384;
+        if !side.contains(&self.width) || !side.contains(&self.height) {
+            let what = format!("references cannot be brought to {}x{}", self.width, self.height);
+            return Err(Error::input("E0813", what).help("sides run from 1 to 16384 pixels"));
+        }
+        if !(self.fps.is_finite() && self.fps > 0.0 && self.fps <= 1000.0) {
+            let what = format!("references cannot be sampled to {} frames a second", self.fps);
+            return Err(Error::input("E0813", what).help("give a rate above 0, such as 24"));
+        }
+        if self.max_frames == 0 {
+            return Err(Error::input("E0813", "a reference needs at least one frame")
+                .help("set the cap of frames to 1 or more; the default is 121"));
+        }
+        Ok(())
+    }
+}
+
+/// A reference at the model's size and rate.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// Canvas width in pixels.
+    pub width: usize,
+    /// Canvas height in pixels.
+    pub height: usize,
+    /// 4k+1 frames of interleaved RGB, `height * width * 3` bytes each.
+    pub frames: Vec<Vec<u8>>,
+    /// A single frame is an image, whatever the file was.
+    pub kind: MediaKind,
+    /// The file it came from.
+    pub source: SourceInfo,
+}
+
+impl Reference {
+    /// Values that [`Reference::write_planar`] writes: `3 * T * H * W`.
+    pub fn planar_len(&self) -> usize {
+        3 * self.frames.len() * self.width * self.height
+    }
+
+    /// Writes the model's input, v/127.5 − 1 in [−1, 1], channels outermost: `[3, T, H, W]`, so that
+    /// channel c of frame t at (y, x) is at `((c·T + t)·H + y)·W + x`.
+    ///
+    /// # Errors
+    /// `E0813` when `out` is not [`Reference::planar_len`] long.
+    pub fn write_planar(&self, out: &mut [f32]) -> Result<()> {
+        if out.len() != self.planar_len() {
+            let what = format!("a reference of {} values, given {}", self.planar_len(), out.len());
+            return Err(Error::internal("E0813", what));
+        }
+        let table: [f32; 256] = std::array::from_fn(|v| to_unit(v as u8));
+        let plane = self.width * self.height;
+        for (channel, planes) in out.chunks_exact_mut(plane * self.frames.len()).enumerate() {
+            for (frame, values) in self.frames.iter().zip(planes.chunks_exact_mut(plane)) {
+                for (pixel, value) in frame.chunks_exact(3).zip(values) {
+                    *value = table[usize::from(pixel[channel])];
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads and standardises a reference. Of a clip only the sampled frames are kept, already at
+/// canvas size; decoding stops when the cap is reached.
+///
+/// # Errors
+/// As [`visit_frames`], and `E0813` for impossible options.
+pub fn read_reference(
+    path: &Path,
+    options: &StandardiseOptions,
+    read: &ReadOptions,
+) -> Result<Reference> {
+    options.check()?;
+    let mut sampler = Sampler::new(options);
+    let source = visit_frames(path, read, &mut |frame| sampler.push(frame))?;
+    let mut frames = sampler.finish()?;
+    let kept = model_frames(frames.len());
+    frames.truncate(kept);
+    let kind = if kept == 1 { MediaKind::Image } else { MediaKind::Video };
+    Ok(Reference { width: options.width, height: options.height, frames, kind, source })
+}
+
+/// The largest 4k+1 that is at most n; 1 below five.
+pub fn model_frames(n: usize) -> usize {
+    if n < 5 { n.min(1) } else { (n - 1) / 4 * 4 + 1 }
+}
+
+/// Picks source frames by nearest presentation time: target frame k, at k/fps, takes the source
+/// frame nearest in time, a tie going to the later one. For a constant rate that is the latest frame
+/// at or before k/fps plus half a source frame. The clip ends when its last frame does.
+struct Sampler<'a> {
+    options: &'a StandardiseOptions,
+    /// The newest source frame, standardised when first needed.
+    newest: Option<(TimedFrame, Option<Vec<u8>>)>,
+    frames: Vec<Vec<u8>>,
+}
+
+/// Times closer than this are the same (seconds).
+const SAME: f64 = 1e-6;
+
+impl<'a> Sampler<'a> {
+    fn new(options: &'a StandardiseOptions) -> Self {
+        Self { options, newest: None, frames: Vec::new() }
+    }
+
+    /// Takes a source frame; breaks when enough frames are kept.
+    fn push(&mut self, frame: TimedFrame) -> Result<ControlFlow<()>> {
+        if let Some((before, _)) = &self.newest {
+            self.emit_until((before.time + frame.time) / 2.0)?;
+        }
+        self.newest = Some((frame, None));
+        let full = self.frames.len() >= model_frames(self.options.max_frames);
+        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Gives the newest frame to every target time before `end`.
+    fn emit_until(&mut self, end: f64) -> Result<()> {
+        let cap = model_frames(self.options.max_frames);
+        let Some((frame, ready)) = &mut self.newest else { return Ok(()) };
+        while self.frames.len() < cap && self.frames.len() as f64 / self.options.fps < end - SAME {
+            let data = match ready {
+                Some(data) => data.clone(),
+                None => ready.insert(standardise(&frame.image, self.options)?.data).clone(),
+            };
+            self.frames.push(data);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<Vec<u8>>> {
+        let last = self.newest.as_ref().map(|(frame, _)| frame.time + frame.duration);
+        // A still has no duration, yet is one frame.
+        self.emit_until(last.unwrap_or(0.0).max(2.0 * SAME))?;
+        Ok(self.frames)
+    }
+}
+
+/// Scales one picture to fit the canvas and pads it.
+///
+/// # Errors
+/// `E0813` for impossible options or an empty picture.
+pub fn standardise(frame: &RgbFrame, options: &StandardiseOptions) -> Result<RgbFrame> {
+    options.check()?;
+    if frame.data.is_empty() || frame.data.len() != frame.width * frame.height * 3 {
+        let what = format!("a picture of {}x{} is not filled", frame.width, frame.height);
+        return Err(Error::internal("E0813", what));
+    }
+    let (width, height) = (options.width, options.height);
+    let scale = (width as f64 / frame.width as f64).min(height as f64 / frame.height as f64);
+    let side =
+        |source: usize, limit: usize| ((source as f64 * scale).round() as usize).clamp(1, limit);
+    let (inner_width, inner_height) = (side(frame.width, width), side(frame.height, height));
+    let inner = resize(frame, inner_width, inner_height, options.filter);
+    let (left, top) = match options.align {
+        Align::Center => ((width - inner_width) / 2, (height - inner_height) / 2),
+        Align::TopLeft => (0, 0),
+    };
+    let fill = match options.pad {
+        Pad::Black | Pad::Edge => 0,
+        Pad::White => 255,
+        Pad::Gray => 128,
+    };
+    let mut data = vec![fill; width * height * 3];
+    for (y, row) in data.chunks_exact_mut(width * 3).enumerate() {
+        let inside = y >= top && y < top + inner_height;
+        if !inside && options.pad != Pad::Edge {
+            continue;
+        }
+        let source_y = y.saturating_sub(top).min(inner_height - 1);
+        let source = &inner.data[source_y * inner_width * 3..][..inner_width * 3];
+        row[left * 3..(left + inner_width) * 3].copy_from_slice(source);
+        if options.pad == Pad::Edge {
+            let (first, last) = (&source[..3], &source[source.len() - 3..]);
+            row[..left * 3].chunks_exact_mut(3).for_each(|p| p.copy_from_slice(first));
+            let right = &mut row[(left + inner_width) * 3..];
+            right.chunks_exact_mut(3).for_each(|p| p.copy_from_slice(last));
+        }
+    }
+    Ok(RgbFrame { width, height, data })
+}
+
+/// Fraction bits of the weights: room for the sign and the overshoot of the filter in 32 bits.
+const BITS: u32 = 22;
+
+/// The source pixels that one output pixel is made of.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+/// Weights along one axis: the filter is widened by the scale when shrinking, cut at the edges and
+/// normalised to sum 1.
+fn taps(source: usize, target: usize, filter: Filter) -> Vec<Taps> {
+    let scale = source as f64 / target as f64;
+    let widen = scale.max(1.0);
+    let support = filter.support() * widen;
+    let tap = |index: usize| {
+        let center = (index as f64 + 0.5) * scale;
+        let first = ((center - support + 0.5) as i64).max(0) as usize;
+        let end = ((center + support + 0.5) as usize).min(source);
+        let exact: Vec<f64> = (first..end)
+            .map(|position| filter.value((position as f64 - center + 0.5) / widen))
+            .collect();
+        let sum: f64 = exact.iter().sum();
+        let weight = |w: &f64| (w / sum * f64::from(1u32 << BITS)).round() as i32;
+        Taps { first, weights: exact.iter().map(weight).collect() }
+    };
+    (0..target).map(tap).collect()
+}
+
+fn to_byte(sum: i32) -> u8 {
+    (sum >> BITS).clamp(0, 255) as u8
+}
+
+/// Resamples to `width` x `height` (both at least 1), each axis rounded to bytes.
+pub fn resize(frame: &RgbFrame, width: usize, height: usize, filter: Filter) -> RgbFrame {
+    let mut wide = frame.data.clone();
+    if width != frame.width {
+        let taps = taps(frame.width, width, filter);
+        wide = Vec::with_capacity(width * frame.height * 3);
+        for row in frame.data.chunks_exact(frame.width * 3) {
+            for tap in &taps {
+                let mut sums = [1 << (BITS - 1); 3];
+                for (pixel, weight) in row[tap.first * 3..].chunks_exact(3).zip(&tap.weights) {
+                    for (sum, value) in sums.iter_mut().zip(pixel) {
+                        *sum += i32::from(*value) * weight;
+                    }
+                }
+                wide.extend(sums.map(to_byte));
+            }
+        }
+    }
+    if height == frame.height {
+        return RgbFrame { width, height, data: wide };
+    }
+    let stride = width * 3;
+    let mut data = Vec::with_capacity(stride * height);
+    let mut sums = vec![0i32; stride];
+    for tap in taps(frame.height, height, filter) {
+        sums.fill(1 << (BITS - 1));
+        for (row, weight) in wide[tap.first * stride..].chunks_exact(stride).zip(&tap.weights) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(*value) * weight;
+            }
+        }
+        data.extend(sums.iter().map(|sum| to_byte(*sum)));
+    }
+    RgbFrame { width, height, data }
+}
