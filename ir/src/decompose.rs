@@ -12,6 +12,8 @@ mod matrix;
 mod module;
 mod rows;
 mod tables;
+
+pub use tables::timestep_frequency;
 #[cfg(test)]
 mod tests;
 

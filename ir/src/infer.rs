@@ -427,8 +427,9 @@ impl Rule<'_> {
             Op::TimestepEmbedding { dim } => {
                 self.need_dtype(0, DType::F32)?;
                 let steps = self.need_rank(0, 1, "timesteps [G]")?[0];
-                if *dim == 0 || dim % 2 != 0 {
-                    return Err(self.attribute(format!("dim {dim}"), "an even number of channels"));
+                if *dim == 0 || dim % 2 != 0 || *dim > 2 * MOST_LITERALS {
+                    let help = "an even number of channels, at most 2048";
+                    return Err(self.attribute(format!("dim {dim}"), help));
                 }
                 self.one(DType::F32, [steps, *dim])
             }

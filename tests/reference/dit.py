@@ -1,4 +1,4 @@
-"""Cases of WanTransformer3DModel: one forward with a timestep per sample, one with one per token."""
+"""Cases of WanTransformer3DModel: a timestep per sample, and a timestep per token."""
 
 import torch
 from diffusers import WanTransformer3DModel

@@ -11,7 +11,10 @@ KIND = "sched"
 
 CASES = {"shift3": dict(shift=3.0, steps=[50, 8, 4, 2, 1], shape=[1, 4, 3, 5, 5])}
 
-FORMULA = "v = 0.6*x - 0.9*tanh(1.3*x + cos(t/170)) + 0.25*sin(t/90), t the scheduler's timestep value"
+FORMULA = (
+    "v = 0.6*x - 0.9*tanh(1.3*x + cos(t/170)) + 0.25*sin(t/90), "
+    "t the scheduler's timestep value"
+)
 CLASSES = {"unipc": UniPCMultistepScheduler, "euler": FlowMatchEulerDiscreteScheduler}
 
 

@@ -1,9 +1,10 @@
 """Cases of UMT5EncoderModel and of prompt cleaning and tokenising.
 
-The tokenizers are those of the cases in `tests/fixtures/text`; only the network is new. The ids come
-from `tokenizer.json` by the tokenizers library, as the notes of the fixtures say.
+The tokenizers are those of the cases in `tests/fixtures/text`; only the network is new. The ids
+come from `tokenizer.json` by the tokenizers library, as the notes of the fixtures say.
 """
 
+import html
 import shutil
 from pathlib import Path
 
@@ -82,8 +83,6 @@ def padded(tokenizer, prompts, length):
 
 def without_ftfy(text):
     """The cleaned text as it would be without the first cleaning step."""
-    import html
-
     return whitespace_clean(html.unescape(html.unescape(text)).strip())
 
 

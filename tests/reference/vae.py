@@ -1,4 +1,4 @@
-"""Cases of AutoencoderKLWan: encode and decode of clips of several lengths, with the values inside."""
+"""Cases of AutoencoderKLWan: encode and decode of clips of several lengths."""
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -108,7 +108,8 @@ def tapped_modules(model):
         yield f"{side}.mid.attn", part.mid_block.attentions[0]
         yield f"{side}.mid", part.mid_block
         yield f"{side}.conv_out", part.conv_out
-    for side, word, blocks in [("enc", "down", encoder.down_blocks), ("dec", "up", decoder.up_blocks)]:
+    ladders = [("enc", "down", encoder.down_blocks), ("dec", "up", decoder.up_blocks)]
+    for side, word, blocks in ladders:
         for i, block in enumerate(blocks):
             yield f"{side}.{word}{i}", block
             # The last level neither samples up nor down: its skip is none, or a plain average.

@@ -41,8 +41,7 @@ pub fn timesteps(t: &[f32], dim: usize, out: &mut [f32]) {
     let half = dim / 2;
     for (step, value) in t.iter().enumerate() {
         for i in 0..half {
-            let exponent = (-(10000f64.ln()) as f32) * i as f32 / half as f32;
-            let frequency = f64::from(exponent).exp() as f32;
+            let frequency = anyid_ir::decompose::timestep_frequency(i, half);
             let argument = f64::from(value * frequency);
             out[step * dim + i] = argument.cos() as f32;
             out[step * dim + half + i] = argument.sin() as f32;

@@ -57,19 +57,15 @@ impl Parts<'_, '_> {
         self.pair("turns", cos, sin)
     }
 
-    /// `[cos(t·ω_i)…, sin(t·ω_i)…]` with `ω_i = e^(−ln 10000 · i / half)`: every operation rounded
-    /// to f32, the exponential correctly rounded, cosine and sine correctly rounded of the f32
-    /// argument.
+    /// `[cos(t·ω_i)…, sin(t·ω_i)…]` with ω from [`timestep_frequency`], the argument rounded to
+    /// f32, cosine and sine correctly rounded of it.
     pub(super) fn timestep_embedding(&mut self, steps: ValueId, dim: usize) -> ValueId {
         let half = dim / 2;
         let count = self.b.shape(steps)[0];
-        let index = self.b.iota("index", 1, TensorType::new(DType::F32, [1, half]));
-        let power = self.times("power", index, -10000f64.ln());
-        let size = self.scalar("half", half as f64);
-        let power = self.div("log_frequency", power, size);
-        let power = self.b.cast("log_frequency_f64", power, DType::F64);
-        let frequency = self.unary("frequency_f64", UnaryFn::Exp, power);
-        let frequency = self.b.cast("frequency", frequency, DType::F32);
+        let frequencies: Vec<f64> =
+            (0..half).map(|i| f64::from(timestep_frequency(i, half))).collect();
+        let ty = TensorType::new(DType::F32, [1, half]);
+        let frequency = self.b.literal("frequency", &frequencies, ty);
         let steps = self.reshape("steps", steps, [count, 1]);
         let argument = self.b.mul("argument", steps, frequency);
         let argument = self.b.cast("argument_f64", argument, DType::F64);
@@ -126,4 +122,29 @@ pub(crate) fn bucket_thresholds(buckets: usize, max_distance: usize) -> Vec<i32>
         .take_while(|bound| *bound <= f64::from(i32::MAX))
         .map(|bound| bound as i32)
         .collect()
+}
+
+/// Arguments at which the reference library's f32 exponential is one unit in the last place off
+/// the correctly rounded value (f32 bits, units), among the frequencies of the usual widths. The
+/// library gives the same on every processor it was tried on.
+const REFERENCE_EXP: [(u32, i32); 7] = [
+    (0xbdeb_c8e3, 1),
+    (0xbf5d_0c55, 1),
+    (0xc01a_bbd5, 1),
+    (0xc023_bd49, 1),
+    (0xc09e_1c61, 1),
+    (0xc0a7_5239, -1),
+    (0xc0f4_12f3, 1),
+];
+
+/// Frequency `i` of `half` of the timestep sinusoid: e^(−ln 10000 · i / half) with every operation
+/// rounded to f32 as the reference does (`dit.md` §3.2). One unit in the last place of it is
+/// 3e-5 in the sinusoid at timestep 1000, so the reference's own roundings are kept.
+pub fn timestep_frequency(i: usize, half: usize) -> f32 {
+    let exponent = -(10000f64.ln() as f32) * i as f32 / half as f32;
+    let rounded = f64::from(exponent).exp() as f32;
+    match REFERENCE_EXP.iter().find(|(bits, _)| *bits == exponent.to_bits()) {
+        Some((_, units)) => f32::from_bits(rounded.to_bits().wrapping_add_signed(*units)),
+        None => rounded,
+    }
 }

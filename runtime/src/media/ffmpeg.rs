@@ -7,7 +7,7 @@
 use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit};
 use crate::error::{Error, Result};
 use std::ffi::{OsStr, OsString};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -132,20 +132,15 @@ fn probe(program: &Path, path: &Path, what: &str) -> Result<(usize, usize, (u64,
     arguments.extend(rest.map(OsString::from));
     let mut process = Process::start(program, &arguments, Stdio::null(), Stdio::piped())?;
     let mut header = Vec::new();
-    if let Some(stdout) = process.child.stdout.as_mut() {
-        for byte in stdout.take(512).bytes() {
-            match byte {
-                Ok(b'\n') | Err(_) => break,
-                Ok(byte) => header.push(byte),
-            }
-        }
-    }
-    // The frame itself is not wanted; closing the pipe would make the program complain.
-    if let Some(mut stdout) = process.child.stdout.take() {
+    if let Some(stdout) = process.child.stdout.take() {
+        let mut stdout = BufReader::new(stdout);
+        // What cannot be read leaves the header short, which is an error below.
+        let _ = stdout.by_ref().take(512).read_until(b'\n', &mut header);
+        // The frame itself is not wanted; closing the pipe would make the program complain.
         let _ = std::io::copy(&mut stdout, &mut std::io::sink());
     }
     let (_, messages) = process.finish()?;
-    parse_header(&header).ok_or_else(|| {
+    parse_header(header.trim_ascii_end()).ok_or_else(|| {
         Error::input("E0811", format!("ffmpeg cannot decode this ({what}); {}", quote(&messages)))
             .at(path.display())
             .help("check that the file plays; convert it to an H.264 MP4")
@@ -188,7 +183,7 @@ fn parse_header(header: &[u8]) -> Option<(usize, usize, (u64, u64))> {
 /// hands the frames to `visit`. `what` names the kind of file for the error.
 ///
 /// # Errors
-/// `E0807` when there is no `ffmpeg` or it may not be used, `E0811` when it fails, `E0806`, `E0809`.
+/// `E0807` there is no `ffmpeg` or it may not be used, `E0811` it fails, `E0806`, `E0809`.
 pub(super) fn visit(
     path: &Path,
     what: &str,
@@ -197,11 +192,11 @@ pub(super) fn visit(
 ) -> Result<SourceInfo> {
     let Some(program) = options.allow_ffmpeg.then(find).flatten() else {
         let why = if options.allow_ffmpeg { "is not on the PATH" } else { "may not be used here" };
-        return Err(Error::input("E0807", format!("this is {what}; reading it needs ffmpeg, which {why}"))
-            .at(path.display())
-            .help(
-                "install ffmpeg, or convert the file elsewhere: a clip to an H.264 MP4, a picture to PNG",
-            ));
+        let what = format!("this is {what}; reading it needs ffmpeg, which {why}");
+        return Err(Error::input("E0807", what).at(path.display()).help(
+            "install ffmpeg, or convert the file elsewhere: a clip to an H.264 MP4, \
+             a picture to PNG",
+        ));
     };
     let (width, height, (over, under)) = probe(&program, path, what)?;
     options.limits.check(path, width as u64, height as u64, 3)?;

@@ -2,7 +2,7 @@
 //!
 //! Every picture ends as 8-bit RGB: 16-bit samples are scaled down, grey is spread, palettes are
 //! looked up, transparency is laid over black, and the EXIF orientation is applied. Animations give
-//! full frames with their delays. Colour profiles are not applied; a wide-gamut one is warned about.
+//! full frames with their delays. Colour profiles are not applied; wide-gamut ones give a warning.
 
 use super::{Limits, MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, guard};
 use crate::error::{Error, Result};
@@ -299,7 +299,8 @@ mod tests {
             .write_image(&pixels, 32, 16, ExtendedColorType::Rgb8)
             .unwrap();
         // An EXIF block that says orientation 6: turn a quarter clockwise.
-        let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\
+                     \0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let mut turned = bytes[..2].to_vec();
         turned.extend(exif);
         turned.extend(&bytes[2..]);

@@ -8,11 +8,11 @@
 pub mod color;
 pub mod ffmpeg;
 pub mod h264;
-pub mod image;
-pub mod mp4;
+mod image;
+mod mp4;
 mod sink;
 pub mod standardise;
-pub mod video;
+mod video;
 pub mod writer;
 
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// One picture: 8-bit RGB, rows from the top, three bytes a pixel, no padding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RgbFrame {
     /// Width in pixels.
     pub width: usize,
@@ -33,6 +33,12 @@ pub struct RgbFrame {
     pub height: usize,
     /// `width * height * 3` bytes, R G B.
     pub data: Vec<u8>,
+}
+
+impl std::fmt::Debug for RgbFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RgbFrame({}x{}, {} bytes)", self.width, self.height, self.data.len())
+    }
 }
 
 /// A decoded frame with its place in time.
@@ -368,3 +374,51 @@ pub(crate) fn guard<T>(path: &Path, what: &str, work: impl FnOnce() -> T) -> Res
             .help("the file is damaged in a way the decoder does not survive; export it again")
     })
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A folder for one test, removed with it.
+
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(crate) struct Folder(PathBuf);
+
+    impl Folder {
+        pub(crate) fn new() -> Self {
+            static NEXT: AtomicUsize = AtomicUsize::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("anyid-media-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.0
+        }
+
+        pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        }
+
+        pub(crate) fn names(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(&self.0).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ impl StandardiseOptions {
 }
 
 /// A reference at the model's size and rate.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Reference {
     /// Canvas width in pixels.
     pub width: usize,
@@ -133,13 +133,20 @@ pub struct Reference {
     pub source: SourceInfo,
 }
 
+impl std::fmt::Debug for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (width, height, frames) = (self.width, self.height, self.frames.len());
+        write!(f, "Reference({width}x{height}, {frames} frames, {:?})", self.source)
+    }
+}
+
 impl Reference {
     /// Values that [`Reference::write_planar`] writes: `3 * T * H * W`.
     pub fn planar_len(&self) -> usize {
         3 * self.frames.len() * self.width * self.height
     }
 
-    /// Writes the model's input, v/127.5 − 1 in [−1, 1], channels outermost: `[3, T, H, W]`, so that
+    /// Writes the model's input, v/127.5 − 1 in [−1, 1], channels outermost: `[3, T, H, W]`:
     /// channel c of frame t at (y, x) is at `((c·T + t)·H + y)·W + x`.
     ///
     /// # Errors
@@ -188,8 +195,8 @@ pub fn model_frames(n: usize) -> usize {
 }
 
 /// Picks source frames by nearest presentation time: target frame k, at k/fps, takes the source
-/// frame nearest in time, a tie going to the later one. For a constant rate that is the latest frame
-/// at or before k/fps plus half a source frame. The clip ends when its last frame does.
+/// frame nearest in time, a tie going to the later one. For a constant rate that is the latest
+/// frame at or before k/fps plus half a source frame. The clip ends when its last frame does.
 struct Sampler<'a> {
     options: &'a StandardiseOptions,
     /// The newest source frame, standardised when first needed.
@@ -348,4 +355,142 @@ pub fn resize(frame: &RgbFrame, width: usize, height: usize, filter: Filter) -> 
         data.extend(sums.iter().map(|sum| to_byte(*sum)));
     }
     RgbFrame { width, height, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Folder;
+    use super::*;
+
+    fn flat(width: usize, height: usize, shade: u8) -> RgbFrame {
+        RgbFrame { width, height, data: vec![shade; width * height * 3] }
+    }
+
+    fn shade(frame: &RgbFrame, x: usize, y: usize) -> u8 {
+        frame.data[(y * frame.width + x) * 3]
+    }
+
+    #[test]
+    fn pictures_fit_the_canvas_and_are_padded() {
+        let mut options = StandardiseOptions::new(64, 32);
+        let out = standardise(&flat(10, 10, 200), &options).unwrap();
+        assert_eq!((out.width, out.height, out.data.len()), (64, 32, 64 * 32 * 3));
+        // 32x32 in the middle: columns 16 to 47.
+        assert_eq!([15, 16, 47, 48].map(|x| shade(&out, x, 7)), [0, 200, 200, 0]);
+        options.align = Align::TopLeft;
+        options.pad = Pad::White;
+        let out = standardise(&flat(10, 10, 200), &options).unwrap();
+        assert_eq!([0, 31, 32, 63].map(|x| shade(&out, x, 31)), [200, 200, 255, 255]);
+        options.align = Align::Center;
+        options.pad = Pad::Gray;
+        let out = standardise(&flat(100, 10, 9), &options).unwrap();
+        // 64x6 in the middle: rows 13 to 18.
+        assert_eq!([12, 13, 18, 19].map(|y| shade(&out, 0, y)), [128, 9, 9, 128]);
+        options.pad = Pad::Edge;
+        let out = standardise(&flat(3, 9, 77), &options).unwrap();
+        assert!(out.data.iter().all(|v| *v == 77));
+    }
+
+    #[test]
+    fn extreme_shapes_keep_at_least_one_pixel() {
+        let options = StandardiseOptions::new(64, 32);
+        for (width, height) in [(1, 1), (5000, 1), (1, 5000), (64, 32), (63, 32)] {
+            let out = standardise(&flat(width, height, 50), &options).unwrap();
+            assert_eq!(out.data.len(), 64 * 32 * 3);
+            assert!(out.data.contains(&50));
+        }
+    }
+
+    #[test]
+    fn resampling_matches_pil_to_the_byte() {
+        // A ramp of 7x5 taken to 4x3 and 11x8 by Pillow 12's LANCZOS and BICUBIC.
+        let data = (0..35u32).flat_map(|i| [(i * 29 % 256) as u8; 3]).collect();
+        let ramp = RgbFrame { width: 7, height: 5, data };
+        let red = |frame: RgbFrame| frame.data.chunks(3).map(|p| p[0]).collect::<Vec<u8>>();
+        assert_eq!(red(resize(&ramp, 4, 3, Filter::Lanczos)), PIL_LANCZOS_4X3);
+        assert_eq!(red(resize(&ramp, 4, 3, Filter::Bicubic)), PIL_BICUBIC_4X3);
+        assert_eq!(red(resize(&ramp, 11, 8, Filter::Lanczos))[..11], PIL_LANCZOS_11X8_ROW);
+        assert_eq!(resize(&ramp, 7, 5, Filter::Lanczos), ramp);
+    }
+
+    const PIL_LANCZOS_4X3: [u8; 12] = [103, 49, 77, 143, 178, 179, 104, 61, 67, 130, 198, 172];
+    const PIL_BICUBIC_4X3: [u8; 12] = [100, 53, 84, 140, 172, 173, 103, 70, 75, 129, 189, 170];
+    const PIL_LANCZOS_11X8_ROW: [u8; 11] = [0, 0, 12, 55, 82, 99, 112, 126, 146, 169, 180];
+
+    #[test]
+    fn frames_are_picked_by_nearest_time() {
+        let picks = |fps: f64, count: usize, cap: usize| {
+            let mut options = StandardiseOptions::new(1, 1);
+            options.max_frames = cap;
+            let mut sampler = Sampler::new(&options);
+            for index in 0..count {
+                let image = flat(1, 1, index as u8);
+                let time = index as f64 / fps;
+                let frame = TimedFrame { image, time, duration: 1.0 / fps };
+                if sampler.push(frame).unwrap() == ControlFlow::Break(()) {
+                    break;
+                }
+            }
+            sampler.finish().unwrap().iter().map(|f| f[0]).collect::<Vec<u8>>()
+        };
+        assert_eq!(picks(24.0, 7, 121), [0, 1, 2, 3, 4, 5, 6]);
+        // 2.5 s are 60 frames; of five source frames one is left out.
+        let thirty = picks(30.0, 75, 121);
+        assert_eq!((thirty.len(), &thirty[..9]), (60, &[0, 1, 3, 4, 5, 6, 8, 9, 10][..]));
+        assert_eq!(picks(60.0, 10, 121), [0, 3, 5, 8]);
+        assert_eq!(picks(12.0, 4, 121), [0, 1, 1, 2, 2, 3, 3, 3]);
+        assert_eq!(picks(24.0, 200, 121).len(), 121);
+        assert_eq!(picks(24.0, 200, 8).len(), 5);
+        assert_eq!(picks(1000.0, 3, 121), [0]);
+    }
+
+    #[test]
+    fn clips_keep_four_k_plus_one_frames() {
+        let pairs = [(0, 0), (1, 1), (4, 1), (5, 5), (8, 5), (9, 9), (60, 57), (121, 121)];
+        for (given, kept) in pairs {
+            assert_eq!(model_frames(given), kept);
+        }
+    }
+
+    #[test]
+    fn references_become_planar_values() {
+        let folder = Folder::new();
+        let path = folder.file("a", include_bytes!("testdata/b_frames.mp4"));
+        let mut options = StandardiseOptions::new(8, 4);
+        let reference = read_reference(&path, &options, &ReadOptions::default()).unwrap();
+        // 0.4 s at 24 a second are 10 frames, of which 9 are kept.
+        assert_eq!((reference.frames.len(), reference.kind), (9, MediaKind::Video));
+        let mut out = vec![9.0; reference.planar_len()];
+        reference.write_planar(&mut out).unwrap();
+        assert_eq!(out.len(), 3 * 9 * 4 * 8);
+        let at = |c: usize, t: usize, y: usize, x: usize| out[((c * 9 + t) * 4 + y) * 8 + x];
+        assert_eq!(at(0, 0, 0, 0), -1.0);
+        let pixel = |t: usize, c: usize| reference.frames[t][(2 * 8 + 4) * 3 + c];
+        for (c, t) in [(0, 0), (1, 5), (2, 8)] {
+            assert_eq!(at(c, t, 2, 4), f32::from(pixel(t, c)) / 127.5 - 1.0);
+        }
+        assert!(at(0, 8, 2, 4) > at(0, 1, 2, 4));
+        assert_eq!(reference.write_planar(&mut out[1..]).unwrap_err().code(), "E0813");
+
+        options.max_frames = 4;
+        let reference = read_reference(&path, &options, &ReadOptions::default()).unwrap();
+        assert_eq!((reference.frames.len(), reference.kind), (1, MediaKind::Image));
+    }
+
+    #[test]
+    fn impossible_options_are_refused() {
+        let picture = flat(4, 4, 0);
+        let good = StandardiseOptions::new(64, 32);
+        for bad in [
+            StandardiseOptions { width: 0, ..good },
+            StandardiseOptions { height: 99_999, ..good },
+            StandardiseOptions { fps: f64::NAN, ..good },
+            StandardiseOptions { fps: 0.0, ..good },
+            StandardiseOptions { max_frames: 0, ..good },
+        ] {
+            assert_eq!(standardise(&picture, &bad).unwrap_err().code(), "E0813");
+        }
+        let broken = RgbFrame { width: 5, height: 4, data: vec![0; 48] };
+        assert_eq!(standardise(&broken, &good).unwrap_err().code(), "E0813");
+    }
 }

@@ -7,14 +7,14 @@
 
 use super::color::{Encoding, Planes, yuv420_to_rgb};
 use super::h264::SequenceParameters;
-use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, ffmpeg, guard, mp4};
+use super::mp4::{self, Track};
+use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, guard};
 use crate::error::{Error, Result};
 use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
-use re_mp4::{Mp4, StsdBoxContent, Track};
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -98,47 +98,18 @@ pub(super) fn open(
     length: u64,
     options: &ReadOptions,
 ) -> Result<Opened> {
-    let scan = mp4::scan(path, &mut file, length)?;
-    if scan.tracks.1 == 0 {
-        let what = if scan.tracks.0 > 0 { "only sound or data tracks" } else { "no tracks" };
+    let index = mp4::read_index(path, &mut file, length)?;
+    if index.videos.is_empty() {
+        let what = if index.tracks > 0 { "only sound or data tracks" } else { "no tracks" };
         return Err(Error::input("E0809", format!("the file has {what}, no video"))
             .at(path.display())
             .help("give a picture or a clip that shows the person"));
     }
-    let parsed = guard(path, "the MP4 index", || {
-        if scan.fragmented {
-            file.seek(SeekFrom::Start(0))?;
-            Mp4::read(BufReader::new(&file), scan.end)
-        } else {
-            Mp4::read(Cursor::new(&scan.index), scan.index.len() as u64)
-        }
-    });
-    let parsed = match parsed {
-        Ok(Ok(parsed)) => parsed,
-        failed => {
-            if options.allow_ffmpeg && ffmpeg::find().is_some() {
-                return Ok(Opened::Foreign("an MP4 video with an unusual index".to_string()));
-            }
-            return Err(match failed {
-                Ok(Err(e)) => Error::input("E0808", "the file's index cannot be read")
-                    .at(path.display())
-                    .help("the file is damaged or unusual; convert it: ffmpeg -i IN -c:v libx264 OUT.mp4")
-                    .caused_by(e),
-                Err(e) => e,
-                Ok(Ok(_)) => Error::internal("E0808", "an index both read and not read"),
-            });
-        }
-    };
-    let videos = || {
-        parsed
-            .tracks()
-            .values()
-            .filter(|t| t.trak(&parsed).mdia.hdlr.handler_type.value == *b"vide")
-    };
-    let Some(track) = videos().find(|t| !t.samples.is_empty()).or_else(|| videos().next()) else {
+    let Some(track) = index.videos.into_iter().find(|t| t.samples.iter().any(|s| s.size > 0))
+    else {
         return Err(no_frames(path));
     };
-    prepare(path, file, length, options, &parsed, track)
+    prepare(path, file, length, options, &track)
 }
 
 fn no_frames(path: &Path) -> Error {
@@ -152,21 +123,15 @@ fn prepare(
     file: File,
     length: u64,
     options: &ReadOptions,
-    parsed: &Mp4,
     track: &Track,
 ) -> Result<Opened> {
-    let trak = track.trak(parsed);
-    let contents = &trak.mdia.minf.stbl.stsd.contents;
-    let StsdBoxContent::Avc1(avc) = contents else {
-        return Ok(Opened::Foreign(format!("{} in MP4", codec_name(contents))));
+    let Some(avc) = &track.avc else {
+        return Ok(Opened::Foreign(format!("{} in MP4", codec_name(track.codec))));
     };
     // A sample without bytes repeats the one before it and gives no frame of its own.
     let frames: Vec<_> = track.samples.iter().filter(|s| s.size > 0).collect();
-    if frames.is_empty() {
-        return Err(no_frames(path));
-    }
-    let sets = &avc.avcc.sequence_parameter_sets;
-    let parameters = sets.iter().find_map(|set| SequenceParameters::parse(&set.bytes));
+    let sets = &avc.sequence_sets;
+    let parameters = sets.iter().find_map(|set| SequenceParameters::parse(set));
     let Some(parameters) = parameters else {
         return Err(Error::input("E0808", "the H.264 track has no readable parameter set")
             .at(path.display())
@@ -186,8 +151,8 @@ fn prepare(
     {
         warnings.push(format!("its pixels are {across}:{down}, not square: shown as stored"));
     }
-    let m = &trak.tkhd.matrix;
-    let turn = Turn::from_matrix(m.a, m.b, m.c, m.d).unwrap_or_else(|| {
+    let [a, b, c, d] = track.matrix;
+    let turn = Turn::from_matrix(a, b, c, d).unwrap_or_else(|| {
         warnings.push("its rotation is not by quarter turns: not applied".to_string());
         Turn::default()
     });
@@ -208,8 +173,8 @@ fn prepare(
             .at(path.display())
             .help("the file is damaged; export it again"));
     }
-    let seconds = |ticks: i64| ticks as f64 / track.timescale as f64;
-    let mut ticks: Vec<i64> = frames.iter().map(|s| s.composition_timestamp).collect();
+    let seconds = |ticks: i64| ticks as f64 / f64::from(track.timescale);
+    let mut ticks: Vec<i64> = frames.iter().map(|s| s.time).collect();
     ticks.sort_unstable();
     let first = ticks[0];
     let times: Vec<f64> = ticks.iter().map(|t| seconds(t.saturating_sub(first))).collect();
@@ -217,15 +182,15 @@ fn prepare(
     // one before it.
     let last_ticks = match ticks.as_slice() {
         [.., before, last] => last.saturating_sub(*before),
-        _ => i64::try_from(frames[0].duration).unwrap_or(0),
+        _ => frames[0].duration,
     };
     let total = ticks[count - 1].saturating_sub(first).saturating_add(last_ticks);
     // In ticks as far as possible, so that 30 frames a second are 30 and not 29.999…
-    let fps = (total > 0).then(|| count as f64 * track.timescale as f64 / total as f64);
+    let fps = (total > 0).then(|| count as f64 * f64::from(track.timescale) / total as f64);
     let mut headers = Vec::new();
-    for set in sets.iter().chain(&avc.avcc.picture_parameter_sets) {
+    for set in sets.iter().chain(&avc.picture_sets) {
         headers.extend([0, 0, 0, 1]);
-        headers.extend(&set.bytes);
+        headers.extend(set);
     }
     Ok(Opened::Ready(Box::new(Mp4Reader {
         path: path.to_path_buf(),
@@ -235,31 +200,27 @@ fn prepare(
         last_duration: seconds(last_ticks),
         fps,
         headers,
-        length_bytes: usize::from(avc.avcc.length_size_minus_one & 3) + 1,
+        length_bytes: avc.length_bytes,
         turn,
         encoding: parameters.encoding().unwrap_or_default(),
         warnings,
     })))
 }
 
-fn codec_name(contents: &StsdBoxContent) -> String {
-    let name = match contents {
-        StsdBoxContent::Av01(_) => "AV1",
-        StsdBoxContent::Hvc1(_) | StsdBoxContent::Hev1(_) => "HEVC (H.265)",
-        StsdBoxContent::Vp08(_) => "VP8",
-        StsdBoxContent::Vp09(_) => "VP9",
-        StsdBoxContent::Avc1(_) => "H.264",
-        StsdBoxContent::Mp4a(_) | StsdBoxContent::Tx3g(_) => "a mislabelled track",
-        StsdBoxContent::Unknown(code) => match &code.value {
-            b"avc3" => "H.264 with in-band parameters (avc3)",
-            b"dvh1" | b"dvhe" => "Dolby Vision HEVC",
-            b"mp4v" => "MPEG-4 Part 2",
-            b"jpeg" | b"mjpa" | b"mjpb" => "Motion JPEG",
-            b"apch" | b"apcn" | b"apcs" | b"apco" | b"ap4h" | b"ap4x" => "ProRes",
-            b"encv" => "encrypted video",
-            b"s263" | b"h263" => "H.263",
-            other => return format!("video with the codec `{}`", other.escape_ascii()),
-        },
+fn codec_name(codec: [u8; 4]) -> String {
+    let name = match &codec {
+        b"av01" => "AV1",
+        b"hvc1" | b"hev1" => "HEVC (H.265)",
+        b"vp08" => "VP8",
+        b"vp09" => "VP9",
+        b"avc1" | b"avc3" => "H.264 without parameter sets in the index",
+        b"dvh1" | b"dvhe" => "Dolby Vision HEVC",
+        b"mp4v" => "MPEG-4 Part 2",
+        b"jpeg" | b"mjpa" | b"mjpb" => "Motion JPEG",
+        b"apch" | b"apcn" | b"apcs" | b"apco" | b"ap4h" | b"ap4x" => "ProRes",
+        b"encv" => "encrypted video",
+        b"s263" | b"h263" => "H.263",
+        other => return format!("video with the codec `{}`", other.escape_ascii()),
     };
     name.to_string()
 }

@@ -88,7 +88,7 @@ pub struct VideoWriter {
 }
 
 impl VideoWriter {
-    /// Prepares to write `path`: `width` x `height` frames at `fps` (24.0; 23.976 means 24000/1001).
+    /// Prepares to write `path`: `width` x `height` frames at `fps` (23.976 is 24000/1001).
     /// Everything that can be refused is refused here, before the long job that makes the frames.
     ///
     /// # Errors
@@ -278,4 +278,218 @@ fn rate(fps: f64) -> Option<(u32, u32)> {
     };
     let under = (2..=1000).find(near).unwrap_or(1000);
     Some(((fps * f64::from(under)).round() as u32, under))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Folder;
+    use super::super::{MediaKind, ReadOptions, read_clip};
+    use super::*;
+
+    const ALONE: ReadOptions = ReadOptions {
+        limits: super::super::Limits { side: 4096, frame_bytes: 1 << 28, clip_bytes: 1 << 30 },
+        allow_ffmpeg: false,
+    };
+
+    /// Frame `t` of a moving texture.
+    fn texture(width: usize, height: usize, t: usize) -> Vec<u8> {
+        let value = |x: usize, y: usize| {
+            let (x, y) = ((x + 3 * t) as f64, y as f64);
+            128.0 + 60.0 * (x * 0.21).sin() * (y * 0.13).cos() + 40.0 * ((x + y) * 0.07).sin()
+        };
+        (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .flat_map(|(x, y)| {
+                let v = value(x, y);
+                [v as u8, (v * 0.95) as u8, (v * 0.9 + 12.0) as u8]
+            })
+            .collect()
+    }
+
+    fn write(path: &Path, width: usize, height: usize, frames: usize, fps: f64) -> WrittenInfo {
+        let options = WriterOptions::default();
+        let mut writer = VideoWriter::create(path, width, height, fps, &options).unwrap();
+        for t in 0..frames {
+            writer.push(&texture(width, height, t)).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn psnr(a: &[u8], b: &[u8]) -> f64 {
+        let square = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b)).powi(2);
+        let mean = a.iter().zip(b).map(square).sum::<f64>() / a.len() as f64;
+        10.0 * (255.0f64.powi(2) / mean.max(1e-9)).log10()
+    }
+
+    fn refusal(path: &Path, width: usize, height: usize, fps: f64) -> &'static str {
+        let options = WriterOptions { allow_ffmpeg: false, ..WriterOptions::default() };
+        let error = VideoWriter::create(path, width, height, fps, &options).err().unwrap();
+        assert!(error.place().is_some() && error.help_text().is_some(), "{error}");
+        error.code()
+    }
+
+    #[test]
+    fn mp4_has_every_frame_the_exact_rate_and_the_colours() {
+        let folder = Folder::new();
+        for (name, fps, rate) in
+            [("a.mp4", 24.0, 24.0), ("b.mp4", 23.976, 24000.0 / 1001.0), ("c.MP4", 7.0, 7.0)]
+        {
+            let path = folder.path().join(name);
+            let info = write(&path, 128, 96, 9, fps);
+            assert_eq!((info.frames, info.width, info.height), (9, 128, 96));
+            assert_eq!(info.bytes, std::fs::metadata(&path).unwrap().len());
+            let clip = read_clip(&path, &ALONE).unwrap();
+            assert_eq!((clip.frames.len(), clip.kind), (9, MediaKind::Video));
+            assert!((clip.fps.unwrap() - rate).abs() < 1e-9);
+            for (t, frame) in clip.frames.iter().enumerate() {
+                let quality = psnr(&frame.data, &texture(128, 96, t));
+                assert!(quality > 38.0, "frame {t}: {quality:.1} dB");
+            }
+        }
+        assert_eq!(folder.names(), ["a.mp4", "b.mp4", "c.MP4"]);
+    }
+
+    #[test]
+    fn the_same_frames_give_the_same_file() {
+        let folder = Folder::new();
+        let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
+        write(&a, 64, 32, 5, 24.0);
+        write(&b, 64, 32, 5, 24.0);
+        assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+    }
+
+    #[test]
+    fn one_frame_is_a_picture() {
+        let folder = Folder::new();
+        let path = folder.path().join("one.mp4");
+        write(&path, 64, 32, 1, 24.0);
+        let clip = read_clip(&path, &ALONE).unwrap();
+        assert_eq!((clip.kind, clip.frames.len()), (MediaKind::Image, 1));
+    }
+
+    #[test]
+    fn gif_delays_do_not_drift() {
+        let folder = Folder::new();
+        let path = folder.path().join("a.gif");
+        write(&path, 33, 21, 25, 24.0);
+        let clip = read_clip(&path, &ALONE).unwrap();
+        assert_eq!(clip.frames.len(), 25);
+        // 25/24 s to the nearest hundredth.
+        assert!((25.0 / clip.fps.unwrap() - 1.04).abs() < 1e-6);
+        let quality = psnr(&clip.frames[24].data, &texture(33, 21, 24));
+        assert!(quality > 30.0, "{quality:.1} dB");
+    }
+
+    #[test]
+    fn folders_of_frames_are_whole_and_replace_only_their_own_kind() {
+        let folder = Folder::new();
+        let path = folder.path().join("frames");
+        write(&path, 5, 3, 3, 24.0);
+        assert_eq!(folder.names(), ["frames"]);
+        let clip = read_clip(&path.join("frame_00002.png"), &ALONE).unwrap();
+        assert_eq!(clip.frames[0].data, texture(5, 3, 2));
+        // Again, fewer: nothing of the first run stays.
+        let info = write(&folder.path().join("frames/"), 5, 3, 2, 24.0);
+        assert_eq!(info.frames, 2);
+        let left = std::fs::read_dir(&path).unwrap().count();
+        assert_eq!((left, folder.names()), (2, vec!["frames".to_string()]));
+
+        std::fs::write(path.join("notes.txt"), "mine").unwrap();
+        assert_eq!(refusal(&path, 5, 3, 24.0), "E0823");
+        assert_eq!(folder.names(), ["frames"]);
+        assert_eq!(refusal(&folder.file("plain", b"x"), 5, 3, 24.0), "E0823");
+        let empty = folder.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        write(&empty, 5, 3, 1, 24.0);
+        assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unfinished_video_leaves_nothing() {
+        let folder = Folder::new();
+        for name in ["a.mp4", "a.gif", "frames"] {
+            let path = folder.path().join(name);
+            let options = WriterOptions::default();
+            let mut writer = VideoWriter::create(&path, 64, 32, 24.0, &options).unwrap();
+            writer.push(&texture(64, 32, 0)).unwrap();
+            drop(writer);
+            assert!(folder.names().is_empty(), "{:?}", folder.names());
+            let writer = VideoWriter::create(&path, 64, 32, 24.0, &options).unwrap();
+            assert_eq!(writer.finish().unwrap_err().code(), "E0825");
+            assert!(folder.names().is_empty(), "{:?}", folder.names());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_at_once() {
+        let folder = Folder::new();
+        let mp4 = folder.path().join("a.mp4");
+        assert_eq!(refusal(&mp4, 63, 32, 24.0), "E0821");
+        assert_eq!(refusal(&mp4, 0, 32, 24.0), "E0821");
+        assert_eq!(refusal(&mp4, 4096, 2304, 24.0), "E0821");
+        for fps in [0.0, -1.0, f64::NAN, f64::INFINITY, 5000.0] {
+            assert_eq!(refusal(&mp4, 64, 32, fps), "E0821");
+        }
+        assert_eq!(refusal(&folder.path().join("a.webm"), 64, 32, 24.0), "E0820");
+        assert_eq!(refusal(&folder.path().join("a.png"), 64, 32, 24.0), "E0820");
+        assert_eq!(refusal(&folder.path().join("none/a.mp4"), 64, 32, 24.0), "E1010");
+        assert_eq!(refusal(&folder.path().join("none/frames"), 64, 32, 24.0), "E1010");
+        let file = folder.file("file", b"");
+        assert_eq!(refusal(&file.join("a.gif"), 64, 32, 24.0), "E1010");
+        let mut writer =
+            VideoWriter::create(&mp4, 64, 32, 24.0, &WriterOptions::default()).unwrap();
+        assert_eq!(writer.push(&[0; 7]).unwrap_err().code(), "E0825");
+    }
+
+    #[test]
+    fn rates_become_fractions() {
+        assert_eq!(rate(24.0), Some((24, 1)));
+        assert_eq!(rate(23.976), Some((24000, 1001)));
+        assert_eq!(rate(29.97), Some((30000, 1001)));
+        assert_eq!(rate(59.94), Some((60000, 1001)));
+        assert_eq!(rate(12.5), Some((25, 2)));
+        assert_eq!(rate(0.5), None);
+    }
+
+    #[test]
+    fn other_forms_go_through_ffmpeg() {
+        if ffmpeg::find().is_none() {
+            println!("skipped: no ffmpeg on the PATH");
+            return;
+        }
+        let folder = Folder::new();
+        let path = folder.path().join("a.mkv");
+        let info = write(&path, 64, 32, 7, 24.0);
+        assert_eq!((info.frames, folder.names()), (7, vec!["a.mkv".to_string()]));
+        let clip = read_clip(&path, &ReadOptions::default()).unwrap();
+        assert_eq!((clip.frames.len(), clip.fps), (7, Some(24.0)));
+        // A form it does not know is refused before any frame is made, and leaves nothing.
+        let unknown = folder.path().join("a.xyz");
+        let error = VideoWriter::create(&unknown, 64, 32, 24.0, &WriterOptions::default());
+        assert_eq!(error.err().unwrap().code(), "E0811");
+        assert_eq!(folder.names(), ["a.mkv"]);
+    }
+
+    #[test]
+    fn mp4_decodes_cleanly_elsewhere() {
+        let Some(program) = ffmpeg::find() else {
+            println!("skipped: no ffmpeg on the PATH");
+            return;
+        };
+        let folder = Folder::new();
+        let path = folder.path().join("a.mp4");
+        write(&path, 128, 64, 13, 24.0);
+        let output = std::process::Command::new(program)
+            .args(["-v", "warning", "-i"])
+            .arg(&path)
+            .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty());
+        assert_eq!(output.stdout.len(), 13 * 128 * 64 * 3);
+        for (t, frame) in output.stdout.chunks(128 * 64 * 3).enumerate() {
+            let quality = psnr(frame, &texture(128, 64, t));
+            assert!(quality > 38.0, "frame {t}: {quality:.1} dB");
+        }
+    }
 }

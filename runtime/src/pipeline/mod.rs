@@ -253,8 +253,14 @@ impl Run<'_> {
     ) -> Result<crate::engine::Program> {
         let (events, cancel) = (&mut *self.events, self.cancel);
         let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
+        let mut told: Option<Instant> = None;
         let mut program = compiler.load(provider, &mut |done, total| {
-            events(Event::Loading { done, total });
+            // A tenth of a second between messages is plenty for a reader.
+            let due = told.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
+            if due || done == total {
+                told = Some(Instant::now());
+                events(Event::Loading { done, total });
+            }
             !cancel.load(Ordering::Relaxed)
         })?;
         program.set_cancel(Arc::clone(cancel));

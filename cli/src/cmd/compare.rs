@@ -1,0 +1,285 @@
+//! `compare`: a function run in two ways, value by value; shows the first that differs.
+//!
+//! The two ways name values differently (calls and loops), so paths are brought to one form before
+//! they are paired; values that only one way has (a backend drops unused and repeated ones) are
+//! left out. Results are always compared.
+
+use super::run::{compile, eval_error, named, no_index, owned};
+use crate::args::{Compare, Way};
+use crate::modules::{self, Matched};
+use crate::output;
+use crate::progress::Progress;
+use crate::render::Failure;
+use crate::tensors;
+use anyid_ir::{Evaluator, Func, Mode, Module, Tensor};
+use anyid_runtime::{Backend, Error, Result};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Everything one way computed.
+struct Record {
+    /// Values in program order, by path.
+    values: Vec<(String, Tensor)>,
+    /// Results.
+    results: Vec<(String, Tensor)>,
+}
+
+/// How far two tensors are apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Distance {
+    /// Largest difference.
+    largest: f64,
+    /// That over the largest value of the first tensor.
+    relative: f64,
+    /// Element where it is.
+    at: usize,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// E0914 when values differ by more than the tolerance; else as `run`.
+pub fn run(args: Compare) -> std::result::Result<(), Failure> {
+    if !(args.tolerance.is_finite() && args.tolerance >= 0.0) {
+        return Err(Error::input("E0918", format!("{} is not a tolerance", args.tolerance))
+            .at("--tolerance")
+            .help("give a number from 0, such as 1e-4")
+            .into());
+    }
+    let module = modules::read(&args.module)?;
+    let func = modules::function(&module, args.func.as_deref())?;
+    no_index(func)?;
+    let inputs = match &args.inputs {
+        Some(path) => tensors::from_file(func, Some(path))?.0,
+        None => tensors::random(&module, func, args.seed),
+    };
+    let matched = modules::need_weights(&module.weights, &args.weights)?;
+    let mut progress = Progress::new();
+    let [a, b] = [args.a, args.b]
+        .map(|way| record(way, &args, &module, func, &inputs, &matched, &mut progress));
+    let (a, b) = (a?, b?);
+    progress.clear();
+
+    let mut rows = Vec::new();
+    for (path, x, y) in pairs(&a.values, &b.values) {
+        rows.push((path, distance(x, y)));
+    }
+    let inner = rows.len();
+    for ((name, x), (_, y)) in a.results.iter().zip(&b.results) {
+        rows.push((format!("result {name}"), distance(x, y)));
+    }
+    let worse = |d: &Distance| d.relative > args.tolerance || d.relative.is_nan();
+    let first = rows.iter().find(|(_, d)| worse(d));
+    let differing = rows.iter().filter(|(_, d)| worse(d)).count();
+    let results = &rows[inner..];
+    if args.json {
+        let row = |(path, d): &(String, Distance)| {
+            json!({ "path": path, "max_abs": number(d.largest), "relative": number(d.relative), "at": d.at })
+        };
+        output::print_json(&json!({
+            "function": func.name,
+            "tolerance": args.tolerance,
+            "values_compared": inner,
+            "values_of_a": a.values.len(),
+            "values_of_b": b.values.len(),
+            "differing": differing,
+            "first": first.map(row),
+            "results": results.iter().map(row).collect::<Vec<_>>(),
+            "equal": first.is_none(),
+        }))?;
+    } else {
+        let mut out = format!(
+            "compared {} and {} of @{}\n",
+            output::plural(inner, "value"),
+            output::plural(results.len(), "result"),
+            func.name
+        );
+        let header = ["", "max abs", "relative", "element"].map(str::to_owned).to_vec();
+        let mut table = vec![header];
+        let worst = rows[..inner].iter().max_by(|x, y| x.1.relative.total_cmp(&y.1.relative));
+        table.extend(worst.map(|(path, d)| cells(&format!("largest inside: {path}"), d)));
+        table.extend(results.iter().map(|(path, d)| cells(path, d)));
+        out.push_str(&output::table(&table));
+        output::print(&out)?;
+    }
+    match first {
+        None => {
+            if !args.json {
+                output::print(&format!("equal within {:e}\n", args.tolerance))?;
+            }
+            Ok(())
+        }
+        Some((path, d)) => Err(Error::input(
+            "E0914",
+            format!(
+                "{differing} of {} tensors differ; the first is {path}: largest difference {:.3e}, \
+                 relative {:.3e}, at element {}",
+                rows.len(),
+                d.largest,
+                d.relative,
+                d.at
+            ),
+        )
+        .at(args.module.file.display())
+        .help("values before the first agree, so the fault lies in the op that makes it")
+        .into()),
+    }
+}
+
+fn cells(path: &str, d: &Distance) -> Vec<String> {
+    vec![path.to_owned(), format!("{:.2e}", d.largest), format!("{:.2e}", d.relative), d.at.to_string()]
+}
+
+/// JSON has no infinities.
+fn number(value: f64) -> Value {
+    if value.is_finite() { json!(value) } else { json!(value.to_string()) }
+}
+
+fn record(
+    way: Way,
+    args: &Compare,
+    module: &Module,
+    func: &Func,
+    inputs: &[(String, Tensor)],
+    matched: &Matched,
+    progress: &mut Progress,
+) -> Result<Record> {
+    let mut values = Vec::new();
+    let results = match way {
+        Way::Cpu => {
+            let backend = Backend::open("cpu", args.threads)?;
+            let mut program = compile(&backend, module, func, &matched.weights, progress)?;
+            progress.part("running");
+            let mut trace =
+                |label: &str, tensor: &Tensor| values.push((label.to_owned(), tensor.clone()));
+            owned(program.traced(&func.name, &named(inputs), None, &mut trace)?)
+        }
+        Way::Interp | Way::InterpF64 => {
+            progress.part("interpreting");
+            let mode = if way == Way::Interp { Mode::F32 } else { Mode::F64 };
+            let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+            let mut trace = |event: &anyid_ir::TraceEvent<'_>| {
+                values.push((event.path.to_owned(), event.value.clone()));
+            };
+            Evaluator::new(module, mode)
+                .run_named(&func.name, &given, &*matched.weights, Some(&mut trace))
+                .map_err(eval_error)?
+        }
+    };
+    for (path, _) in &mut values {
+        *path = normal(path, way, module, func);
+    }
+    Ok(Record { values, results })
+}
+
+/// A path in the backend's form: the last scope that calls set, then calls and iterations without
+/// a scope, a slash and the value: `blocks.3/q1`, `helper.l.2/x`.
+fn normal(path: &str, way: Way, module: &Module, root: &Func) -> String {
+    if way == Way::Cpu {
+        return path.to_owned();
+    }
+    let Some((calls, name)) = path.rsplit_once('/') else { return path.to_owned() };
+    let plain = |segment: &str| {
+        let bare = segment.split('<').next().unwrap_or(segment);
+        module.funcs.iter().any(|f| f.scope.is_empty() && f.name == bare)
+    };
+    let mut prefix = String::new();
+    for (at, segment) in calls.split('/').enumerate() {
+        if at == 0 && root.scope.is_empty() {
+            continue;
+        }
+        let looped = segment.split_once('=').map(|(index, number)| format!("{index}.{number}"));
+        if let Some(step) = looped {
+            prefix = join(&prefix, &step);
+        } else if plain(segment) {
+            prefix = join(&prefix, segment.split('<').next().unwrap_or(segment));
+        } else {
+            segment.clone_into(&mut prefix);
+        }
+    }
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+/// Values with the same path, of the same shape and number of occurrences, in the order of `a`.
+fn pairs<'r>(
+    a: &'r [(String, Tensor)],
+    b: &'r [(String, Tensor)],
+) -> Vec<(String, &'r Tensor, &'r Tensor)> {
+    let group = |list: &'r [(String, Tensor)]| {
+        let mut map: HashMap<&'r str, Vec<&'r Tensor>> = HashMap::new();
+        for (path, tensor) in list {
+            map.entry(path).or_default().push(tensor);
+        }
+        map
+    };
+    let (in_a, in_b) = (group(a), group(b));
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut out = Vec::new();
+    for (path, x) in a {
+        let nth = seen.entry(path).or_default();
+        let others = in_b.get(path.as_str()).filter(|list| list.len() == in_a[path.as_str()].len());
+        if let Some(y) = others.and_then(|list| list.get(*nth))
+            && x.shape() == y.shape()
+        {
+            out.push((path.clone(), x, *y));
+        }
+        *nth += 1;
+    }
+    out
+}
+
+fn distance(a: &Tensor, b: &Tensor) -> Distance {
+    let (x, y) = (a.to_f64_vec(), b.to_f64_vec());
+    let mut out = Distance { largest: 0.0, relative: 0.0, at: 0 };
+    let mut scale = 0f64;
+    for (at, (x, y)) in x.iter().zip(&y).enumerate() {
+        scale = scale.max(if x.is_finite() { x.abs() } else { 0.0 });
+        let same = x == y || x.is_nan() && y.is_nan();
+        let apart = match (x - y).abs() {
+            _ if same => 0.0,
+            apart if apart.is_nan() => f64::INFINITY,
+            apart => apart,
+        };
+        if apart > out.largest {
+            (out.largest, out.at) = (apart, at);
+        }
+    }
+    out.relative = if out.largest == 0.0 { 0.0 } else { out.largest / scale };
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(values: &[f32]) -> Tensor {
+        Tensor::from_f32([values.len()], values).unwrap()
+    }
+
+    #[test]
+    fn distances_are_relative_to_the_largest_value() {
+        let d = distance(&tensor(&[1.0, -4.0]), &tensor(&[1.5, -4.0]));
+        assert_eq!(d, Distance { largest: 0.5, relative: 0.125, at: 0 });
+        assert_eq!(distance(&tensor(&[f32::NAN]), &tensor(&[f32::NAN])).largest, 0.0);
+        assert_eq!(distance(&tensor(&[1.0]), &tensor(&[f32::NAN])).largest, f64::INFINITY);
+        assert!(distance(&tensor(&[0.0]), &tensor(&[1.0])).relative.is_infinite());
+    }
+
+    #[test]
+    fn only_values_both_have_are_paired() {
+        let list = |names: &[&str]| -> Vec<(String, Tensor)> {
+            names.iter().enumerate().map(|(i, n)| ((*n).to_owned(), tensor(&[i as f32]))).collect()
+        };
+        let (a, b) = (list(&["x", "y", "x", "z"]), list(&["x", "x", "z", "z", "w"]));
+        let paired = pairs(&a, &b);
+        let found: Vec<(&str, f64, f64)> = paired
+            .iter()
+            .map(|(path, x, y)| (path.as_str(), x.to_f64_vec()[0], y.to_f64_vec()[0]))
+            .collect();
+        assert_eq!(found, [("x", 0.0, 0.0), ("x", 2.0, 1.0)]);
+    }
+}

@@ -1,0 +1,171 @@
+//! `export`: a built-in network as IR text.
+
+use super::size;
+use crate::args::{Export, Network};
+use crate::output;
+use crate::render::Failure;
+use anyid_ir::Module;
+use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
+use anyid_models::wan::dit::{DitSize, dit};
+use anyid_models::wan::text::text;
+use anyid_models::wan::vae::{self, VaeSize};
+use anyid_models::wan::{Precision, vae::Half};
+use anyid_runtime::checkpoint::{JsonFile, read_json};
+use anyid_runtime::init::{Preset, write_bytes};
+use anyid_runtime::{Error, Model, Result, Size};
+use std::path::Path;
+
+/// Configurations to export from; those a folder does not have are those of the real model.
+struct Configs {
+    dit: DitConfig,
+    vae: VaeConfig,
+    text: TextConfig,
+    precision: Precision,
+    micro: bool,
+}
+
+/// Tokens of a prompt when nothing else is said.
+const PROMPT_TOKENS: usize = 64;
+
+/// Runs the verb.
+///
+/// # Errors
+/// E07xx for the model folder, E0901, E0902 and E0918 for sizes, E101x for the output.
+pub fn run(args: Export) -> std::result::Result<(), Failure> {
+    let configs = configs(&args)?;
+    let module = build(&args, &configs)?;
+    let text = anyid_ir::text::print(&module);
+    if args.output.as_os_str() == "-" {
+        output::print(&text)?;
+        return Ok(());
+    }
+    write_bytes(&args.output, text.as_bytes())?;
+    let lines = text.lines().count();
+    output::print(&format!(
+        "wrote {}: module @{}, {}, {}\n",
+        args.output.display(),
+        module.name,
+        output::plural(lines, "line"),
+        output::plural(module.weights.len(), "weight")
+    ))?;
+    Ok(())
+}
+
+fn configs(args: &Export) -> Result<Configs> {
+    let Some(folder) = &args.model else {
+        let name = args.preset.as_deref().unwrap_or("micro");
+        let preset: Preset = name.parse().map_err(|e: Error| e.at("--preset"))?;
+        let (dit, vae, text) = preset.configs();
+        let micro = preset == Preset::Micro;
+        let precision = if micro { Precision::F32 } else { Precision::Bf16 };
+        return Ok(Configs { dit, vae, text, precision, micro });
+    };
+    if let Some(configs) = component_folder(folder)? {
+        return Ok(configs);
+    }
+    let model = Model::open(folder)?;
+    let precision = model.default_precision();
+    Ok(Configs { dit: model.dit, vae: model.vae, text: model.text, precision, micro: false })
+}
+
+/// The configuration of a folder that holds one network of a diffusers model, not all three.
+fn component_folder(folder: &Path) -> Result<Option<Configs>> {
+    let path = folder.join("config.json");
+    if folder.join("model_index.json").exists() || !path.exists() {
+        return Ok(None);
+    }
+    let file = read_json(path)?;
+    let class = file.value["_class_name"].as_str().unwrap_or_default();
+    let kind = file.value["model_type"].as_str().unwrap_or_default();
+    let mut configs = Configs {
+        dit: DitConfig::ti2v_5b(),
+        vae: VaeConfig::ti2v_5b(),
+        text: TextConfig::ti2v_5b(),
+        precision: Precision::F32,
+        micro: false,
+    };
+    match (class, kind) {
+        ("WanTransformer3DModel", _) => configs.dit = configured(&file, DitConfig::from_diffusers)?,
+        ("AutoencoderKLWan", _) => configs.vae = configured(&file, VaeConfig::from_diffusers)?,
+        (_, "umt5") => configs.text = configured(&file, TextConfig::from_diffusers)?,
+        _ => return Ok(None),
+    }
+    Ok(Some(configs))
+}
+
+fn configured<C>(
+    file: &JsonFile,
+    read: impl Fn(&serde_json::Value) -> std::result::Result<C, ConfigError>,
+) -> Result<C> {
+    read(&file.value).map_err(|error| {
+        Error::input("E0713", format!("\"{}\": {}", error.key, error.message))
+            .at(file.path.display())
+            .help("this must be the configuration of a Wan2.2 TI2V network")
+    })
+}
+
+fn build(args: &Export, configs: &Configs) -> Result<Module> {
+    let default = if configs.micro { [192, 192] } else { [1280, 704] };
+    let [width, height] = args.size.as_deref().map(size).transpose()?.unwrap_or(default);
+    let frames = args.frames.unwrap_or(if configs.micro { 9 } else { 121 });
+    let precision = args.precision.map_or(configs.precision, Precision::from);
+    let tokens = |default: usize| positive(args.tokens.unwrap_or(default), "--tokens");
+    match args.network {
+        Network::Dit => {
+            let size = Size { width, height, frames };
+            size.check()?;
+            let [frames, height, width] = size.latent();
+            let references = latent_frames(&args.refs)?;
+            let timesteps = args.timesteps.unwrap_or(if references > 0 { 2 } else { 1 });
+            let size = DitSize {
+                reference_frames: references,
+                frames,
+                height,
+                width,
+                text_tokens: tokens(configs.dit.text_len)?,
+                timesteps: positive(timesteps, "--timesteps")?,
+            };
+            Ok(dit(&configs.dit, &size, precision))
+        }
+        Network::VaeEncode | Network::VaeDecode => {
+            let factor = configs.vae.spatial_factor();
+            check_pixels(width, height, factor)?;
+            // The side rule of the transformer does not hold here; that for frames does.
+            Size { width: 32, height: 32, frames }.check()?;
+            let size = VaeSize { height, width, chunk: 1 };
+            let (half, module) = match args.network {
+                Network::VaeEncode => (Half::Encoder, vae::encoder(&configs.vae, &size)),
+                _ => (Half::Decoder, vae::decoder(&configs.vae, &size, args.normalised)),
+            };
+            Ok(vae::whole_clip(&configs.vae, &size, half, module, frames))
+        }
+        Network::Text => Ok(text(&configs.text, tokens(PROMPT_TOKENS)?, precision)),
+    }
+}
+
+fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
+    let fits = |pixels: usize| pixels > 0 && pixels.is_multiple_of(factor) && pixels <= 32_768;
+    if fits(width) && fits(height) {
+        return Ok(());
+    }
+    Err(Error::input("E0901", format!("{width}x{height}: sides are multiples of {factor} up to 32768"))
+        .at("--size")
+        .help("give sizes the autoencoder can halve as often as it does"))
+}
+
+/// Latent frames of references with these pixel frames.
+fn latent_frames(refs: &[usize]) -> Result<usize> {
+    let mut sum = 0;
+    for frames in refs {
+        Size { width: 32, height: 32, frames: *frames }.check().map_err(|e| e.at("--refs"))?;
+        sum += 1 + (frames - 1) / 4;
+    }
+    Ok(sum)
+}
+
+fn positive(value: usize, flag: &str) -> Result<usize> {
+    if (1..=1 << 20).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::input("E0918", format!("{value} is not a number from 1 to {}", 1 << 20)).at(flag))
+}

@@ -1,0 +1,343 @@
+//! `inspect`: what a file or folder is, in words or JSON.
+//!
+//! The kind follows from the content, the name only decides between kinds of text. Nothing is
+//! changed, and tensors' values are not read.
+
+use crate::args::{Inspect, ModuleArgs};
+use crate::cmd::check;
+use crate::modules::{self, Network, unreadable};
+use crate::output::{self, bytes, count};
+use crate::recipe::{self, Recipe};
+use crate::render::{self, Failure};
+use anyid_ir::Diagnostic;
+use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
+use anyid_models::wan::names::{Component, detect};
+use anyid_runtime::checkpoint::{WeightSet, read_json};
+use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
+use anyid_runtime::weights::ModelWeights;
+use anyid_runtime::{Error, Model, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// What was found, for both kinds of readers.
+struct Found {
+    text: String,
+    json: Value,
+    warnings: Vec<String>,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// E0915 for something unknown, else the errors of what it turned out to be.
+pub fn run(args: Inspect) -> std::result::Result<(), Failure> {
+    let mut found = look(&args)?;
+    for warning in &found.warnings {
+        render::warn(warning);
+    }
+    if args.json {
+        found.json["path"] = json!(args.path.to_string_lossy());
+        found.json["warnings"] = json!(found.warnings);
+        output::print_json(&found.json)?;
+    } else {
+        output::print(&found.text)?;
+    }
+    Ok(())
+}
+
+fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
+    let path = &args.path;
+    let meta = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?;
+    if meta.is_dir() {
+        return Ok(folder(path)?);
+    }
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(256).read_to_end(&mut head))
+        .map_err(|fault| unreadable(path, fault))?;
+    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+    match ending.as_deref() {
+        Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
+        Some("json") => return Ok(json_file(path, args.tensors)?),
+        Some("ir") => return module(path),
+        _ => {}
+    }
+    match sniff(&head) {
+        Signature::Still(_) | Signature::Mp4 | Signature::Foreign(_) => Ok(media(path)?),
+        // A header length below 100 MB and the brace of its JSON.
+        Signature::NotMedia(_) if head.get(8) == Some(&b'{') => Ok(checkpoint(path, args.tensors)?),
+        Signature::NotMedia("a text file") => module(path),
+        Signature::NotMedia(what) => Err(unknown(path, what).into()),
+    }
+}
+
+fn unknown(path: &Path, what: &str) -> Error {
+    Error::input("E0915", format!("this is nothing that can be inspected; it looks like {what}"))
+        .at(path.display())
+        .help("give a checkpoint, a model folder, IR text, a recipe, a picture or a video")
+}
+
+/// `inspect` of a folder: a model, or frames.
+fn folder(path: &Path) -> Result<Found> {
+    let entries = std::fs::read_dir(path).map_err(|fault| unreadable(path, fault))?;
+    let mut frames: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.starts_with("frame_") && name.ends_with(".png"))
+        .collect();
+    if frames.is_empty() {
+        return model(path);
+    }
+    frames.sort();
+    let first = media(&path.join(&frames[0]))?;
+    let recipe = beside(path)?;
+    let (width, height) = (&first.json["width"], &first.json["height"]);
+    let mut text = format!("folder of frames\nframes    {}, {width}x{height}\n", frames.len());
+    let mut json = json!({
+        "kind": "frames", "frames": frames.len(), "width": width, "height": height,
+    });
+    add_recipe(&mut text, &mut json, recipe);
+    Ok(Found { text, json, warnings: Vec::new() })
+}
+
+fn model(path: &Path) -> Result<Found> {
+    let model = Model::open(path)?;
+    let mut text = format!("model folder {}\n", path.display());
+    let mut parts = Vec::new();
+    let all = [
+        (Network::Dit, &model.dit_weights, dit_line(&model.dit)),
+        (Network::Vae, &model.vae_weights, vae_line(&model.vae)),
+        (Network::Text, &model.text_weights, text_line(&model.text)),
+    ];
+    for (network, weights, line) in all {
+        let what = modules::describe(network, weights.naming(), weights.prefix());
+        text.push_str(&format!("\n{what}\n  {line}\n"));
+        let set = weights.set();
+        text.push_str(&format!("  {}\n", sizes(set)));
+        let mut json = set_json(set);
+        json["network"] = json!(network.describe());
+        json["naming"] = json!(what);
+        json["configuration"] = json!(line);
+        json["fingerprint"] = json!(set.fingerprint());
+        parts.push(json);
+    }
+    let scheduler = &model.scheduler;
+    let line =
+        format!("{}, schedule {}, shift {}", scheduler.solver, scheduler.schedule, scheduler.shift);
+    text.push_str(&format!("\nscheduler  {line}\nprecision  {}\n", model.default_precision().name()));
+    let json = json!({
+        "kind": "model",
+        "networks": parts,
+        "scheduler": {
+            "solver": scheduler.solver.name(),
+            "schedule": scheduler.schedule.name(),
+            "shift": scheduler.shift,
+        },
+        "precision": model.default_precision().name(),
+    });
+    Ok(Found { text, json, warnings: model.warnings })
+}
+
+fn dit_line(c: &DitConfig) -> String {
+    format!(
+        "{} layers, {} heads of {}, feed-forward {}, {} channels, text {}",
+        c.layers, c.heads, c.head_dim, c.ffn_dim, c.in_channels, c.text_dim
+    )
+}
+
+fn vae_line(c: &VaeConfig) -> String {
+    format!(
+        "base {} / {}, {} latent channels, {} pixels a latent side, {} frames a latent frame",
+        c.base_dim,
+        c.decoder_base_dim,
+        c.z_dim,
+        c.spatial_factor(),
+        c.temporal_factor()
+    )
+}
+
+fn text_line(c: &TextConfig) -> String {
+    format!(
+        "{} layers, {} heads of {}, width {}, feed-forward {}, vocabulary {}",
+        c.layers, c.heads, c.d_kv, c.d_model, c.d_ff, c.vocab_size
+    )
+}
+
+fn parameters(set: &WeightSet) -> u64 {
+    set.iter().map(|(_, view)| view.elements() as u64).sum()
+}
+
+/// `825 tensors, 5.00 billion parameters, 9.31 GiB (BF16 9.31 GiB)`.
+fn sizes(set: &WeightSet) -> String {
+    let by: Vec<String> =
+        set.bytes_by_dtype().iter().map(|(d, b)| format!("{} {}", d.name(), bytes(*b))).collect();
+    format!(
+        "{}, {} parameters, {} ({})",
+        output::plural(set.len(), "tensor"),
+        count(parameters(set)),
+        bytes(set.total_bytes()),
+        by.join(", ")
+    )
+}
+
+fn set_json(set: &WeightSet) -> Value {
+    let by: serde_json::Map<String, Value> =
+        set.bytes_by_dtype().iter().map(|(d, b)| (d.name().to_owned(), json!(b))).collect();
+    json!({
+        "tensors": set.len(),
+        "parameters": parameters(set),
+        "bytes": set.total_bytes(),
+        "bytes_by_dtype": by,
+    })
+}
+
+fn checkpoint(path: &Path, list: bool) -> Result<Found> {
+    let set = WeightSet::open(path)?;
+    let files = set.files().len();
+    let mut text = match files {
+        1 => "safetensors checkpoint\n".to_owned(),
+        n => format!("safetensors checkpoint in {n} files\n"),
+    };
+    let mut json = set_json(&set);
+    json["kind"] = json!("checkpoint");
+    json["files"] = json!(files);
+    text.push_str(&format!("tensors   {}\n", sizes(&set)));
+    let mut networks = Vec::new();
+    for (network, component) in
+        [(Network::Dit, Component::Dit), (Network::Vae, Component::VAE), (Network::Text, Component::Text)]
+    {
+        let Some((naming, prefix)) = detect(component, set.names()) else { continue };
+        let what = modules::describe(network, naming, prefix);
+        text.push_str(&format!("network   {what}\n"));
+        let line = configuration(&set, network, component);
+        if let Some(line) = &line {
+            text.push_str(&format!("          {line}\n"));
+        }
+        networks.push(json!({ "network": network.describe(), "naming": what, "configuration": line }));
+    }
+    if networks.is_empty() {
+        text.push_str("network   not recognised\n");
+    }
+    json["networks"] = json!(networks);
+    let mut metadata: BTreeMap<String, String> = BTreeMap::new();
+    for file in set.files() {
+        metadata.extend(file.metadata().iter().map(|(k, v)| (k.clone(), v.clone())));
+    }
+    for (key, value) in &metadata {
+        let short: String = output::plain(value).chars().take(100).collect();
+        text.push_str(&format!("metadata  {}: {short}\n", output::plain(key)));
+    }
+    json["metadata"] = json!(metadata);
+    json["fingerprint"] = json!(set.fingerprint());
+    if list {
+        let mut rows = Vec::new();
+        for (name, view) in set.iter() {
+            text.push_str(&format!("  {} {}{:?}\n", output::plain(name), view.dtype.name(), view.shape));
+            rows.push(json!({ "name": name, "dtype": view.dtype.name(), "shape": view.shape }));
+        }
+        json["list"] = json!(rows);
+    }
+    Ok(Found { text, json, warnings: set.warnings().to_vec() })
+}
+
+/// The sizes of a network, as its tensors' shapes tell; nothing when they do not.
+fn configuration(set: &WeightSet, network: Network, component: Component) -> Option<String> {
+    let weights = ModelWeights::recognise(set, component).ok()?;
+    let set = weights.set();
+    let shape = |name: &str| set.tensor(name).map(|view| view.shape.to_vec());
+    match network {
+        Network::Dit => DitConfig::from_original(None, &shape).ok().map(|c| dit_line(&c)),
+        Network::Vae => VaeConfig::from_original(&shape).ok().map(|c| vae_line(&c)),
+        Network::Text => TextConfig::from_original(&shape).ok().map(|c| text_line(&c)),
+    }
+}
+
+/// A recipe, an index of shards, or the configuration of something.
+fn json_file(path: &Path, list: bool) -> Result<Found> {
+    let file = read_json(path)?;
+    if file.value["format"] == recipe::FORMAT {
+        let recipe = Recipe::read(path)?;
+        let text = format!("recipe\n{}", recipe::summary(&recipe));
+        let json = json!({ "kind": "recipe", "recipe": recipe.to_json() });
+        return Ok(Found { text, json, warnings: Vec::new() });
+    }
+    if file.value["weight_map"].is_object() {
+        return checkpoint(path, list);
+    }
+    let class = file.value["_class_name"].as_str().or(file.value["model_type"].as_str());
+    match class {
+        Some(class) => {
+            let text = format!("configuration of {}\n", output::plain(class));
+            let json = json!({ "kind": "configuration", "class": class });
+            Ok(Found { text, json, warnings: Vec::new() })
+        }
+        None => Err(unknown(path, "a JSON file without a known key")),
+    }
+}
+
+fn module(path: &Path) -> std::result::Result<Found, Failure> {
+    let args = ModuleArgs { file: path.to_owned(), dims: Vec::new() };
+    let (module, findings) = modules::examine(&args)?;
+    // Free dims have no value here, which `check --dim` would give.
+    let broken = |d: &&Diagnostic| d.is_error() && d.code != "E0112";
+    if findings.list.iter().any(|d| broken(&d)) {
+        return Err(Failure::Findings(Box::new(findings)));
+    }
+    let free: Vec<&Diagnostic> = findings.list.iter().filter(|d| d.is_error()).collect();
+    if !free.is_empty() {
+        let warnings = free.iter().map(|d| d.message.clone()).collect();
+        let text = format!("IR text with free dims; `anyid-rt check {} --dim …`\n", path.display());
+        return Ok(Found { text, json: json!({ "kind": "ir", "bound": false }), warnings });
+    }
+    let text = format!("IR text\n{}", check::describe(&module));
+    let mut json = check::describe_json(&module);
+    if let Some(network) = modules::network_of(&module.weights) {
+        json["network"] = json!(network.describe());
+    }
+    Ok(Found { text, json, warnings: findings.list.iter().map(|d| d.message.clone()).collect() })
+}
+
+fn media(path: &Path) -> Result<Found> {
+    let mut frames = 0;
+    let info = visit_frames(path, &ReadOptions::default(), &mut |_| {
+        frames += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let kind = match info.kind {
+        MediaKind::Image => "picture",
+        MediaKind::Video => "video",
+    };
+    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let mut text = format!("{kind}\nformat    {}, {}\n", info.description, bytes(size));
+    text.push_str(&format!("size      {}x{}\n", info.width, info.height));
+    if info.kind == MediaKind::Video {
+        let rate = info.fps.map_or_else(String::new, |fps| format!(", {fps:.3} a second"));
+        text.push_str(&format!("frames    {frames}{rate}\n"));
+    }
+    let mut json = json!({
+        "kind": kind,
+        "format": info.description,
+        "bytes": size,
+        "width": info.width,
+        "height": info.height,
+        "frames": frames,
+        "fps": info.fps,
+    });
+    add_recipe(&mut text, &mut json, beside(path)?);
+    Ok(Found { text, json, warnings: info.warnings })
+}
+
+/// The recipe beside a result, if there is one.
+fn beside(path: &Path) -> Result<Option<Recipe>> {
+    let recipe = recipe::path_beside(path);
+    if recipe.is_file() { Recipe::read(&recipe).map(Some) } else { Ok(None) }
+}
+
+fn add_recipe(text: &mut String, json: &mut Value, recipe: Option<Recipe>) {
+    if let Some(recipe) = recipe {
+        text.push_str(&format!("recipe\n{}", recipe::summary(&recipe)));
+        json["recipe"] = recipe.to_json();
+    }
+}

@@ -1,0 +1,116 @@
+//! `run`: a function of IR text on named tensors, by the CPU backend or the interpreter.
+
+use crate::args::Run;
+use crate::modules;
+use crate::output::{self, duration};
+use crate::progress::Progress;
+use crate::render::Failure;
+use crate::tensors;
+use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
+use anyid_runtime::engine::Compiler;
+use anyid_runtime::weights::{ModelWeights, write_tensors};
+use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs the verb.
+///
+/// # Errors
+/// Findings about the text, E03xx for weights and files, E1005 for inputs, E05xx from compiling.
+pub fn run(args: Run) -> std::result::Result<(), Failure> {
+    let module = modules::read(&args.module)?;
+    let func = modules::function(&module, args.func.as_deref())?;
+    no_index(func)?;
+    // Taken and given back: it tells early whether the result can be written there.
+    drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
+    let (inputs, unused) = tensors::from_file(func, args.inputs.as_deref())?;
+    let matched = modules::need_weights(&module.weights, &args.weights)?;
+    let mut progress = Progress::new();
+    if !unused.is_empty() {
+        progress.warn(&format!("no parameter of @{} is called {}", func.name, tensors::shown(&unused)));
+    }
+    let begun = Instant::now();
+    let results = if args.interp {
+        progress.part("interpreting");
+        let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        Evaluator::new(&module, Mode::F32)
+            .run_named(&func.name, &given, &*matched.weights, None)
+            .map_err(eval_error)?
+    } else {
+        let backend = Backend::open("cpu", args.threads)?;
+        let mut program = compile(&backend, &module, func, &matched.weights, &mut progress)?;
+        progress.part("running");
+        let outputs = program.call(&func.name, &named(&inputs))?;
+        owned(outputs)
+    };
+    progress.clear();
+    let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_tensors(&args.output, tensors, &std::collections::BTreeMap::new())?;
+    let mut out = format!("ran @{} in {}\n", func.name, duration(begun.elapsed()));
+    for (name, tensor) in &results {
+        out.push_str(&format!("  {name}: {}\n", tensor.ty()));
+    }
+    out.push_str(&format!("wrote {}\n", args.output.display()));
+    output::print(&out)?;
+    Ok(())
+}
+
+/// Refuses functions that need index values, which only calls give.
+///
+/// # Errors
+/// E0913.
+pub fn no_index(func: &Func) -> Result<()> {
+    if func.index_params.is_empty() {
+        return Ok(());
+    }
+    let names = func.index_params.join(", ");
+    Err(Error::input("E0913", format!("@{} has index parameters <{names}>", func.name))
+        .help("run a function that calls it with values, such as the module's last"))
+}
+
+/// Compiles `func` as a program with one phase of its name.
+///
+/// # Errors
+/// E05xx and E0301.
+pub fn compile(
+    backend: &Backend,
+    module: &Module,
+    func: &Func,
+    weights: &Arc<ModelWeights>,
+    progress: &mut Progress,
+) -> Result<Program> {
+    progress.part("loading");
+    Compiler::new(backend).phase(&func.name, module, &func.name)?.load(
+        weights.clone(),
+        &mut |done, total| {
+            let text = || format!("{} of {}", output::bytes(done), output::bytes(total));
+            progress.update(done, total, text);
+            true
+        },
+    )
+}
+
+/// Inputs by name.
+pub fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
+    Inputs::new().all(inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+}
+
+/// Results with their names.
+pub fn owned(outputs: Outputs) -> Vec<(String, Tensor)> {
+    let names: Vec<String> = outputs.iter().map(|(name, _)| name.to_owned()).collect();
+    names.into_iter().zip(outputs.into_tensors()).collect()
+}
+
+/// An error of the interpreter as one of the runtime.
+pub fn eval_error(error: EvalError) -> Error {
+    // The verifier has accepted the module, so a malformed one is our fault.
+    let make = if error.code == "E1046" { Error::internal } else { Error::input };
+    let mut out = make(error.code, error.message);
+    if let Some(place) = error.place {
+        out = out.at(place);
+    }
+    if let Some(help) = error.help {
+        out = out.help(help);
+    }
+    out
+}
