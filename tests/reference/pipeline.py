@@ -37,8 +37,8 @@ ENCODER = dict(
 
 CASES = {
     "norefs": dict(
-        library_run=["t2v.library_latent"], refs=[], frames=5, height=64, width=64, steps=5, guidance=5.0, shift=5.0, text_len=16,
-        prompt="A dog runs &amp; jumps over a fence at sunset.",
+        refs=[], frames=5, height=64, width=64, steps=5, guidance=5.0, shift=5.0, text_len=16,
+        prompt="A dog runs &amp; jumps over a fence at sunset.", library_run=["t2v.library_latent"],
         transformer=TRANSFORMER, vae=AUTOENCODER, text_encoder=ENCODER, tokenizer="plain",
     ),
     "one": dict(

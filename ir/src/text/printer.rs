@@ -10,6 +10,7 @@ use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Func, Module};
 use crate::op::{IndexArg, Op};
 use crate::types::TensorType;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
@@ -46,7 +47,7 @@ pub fn print(module: &Module) -> String {
 
 /// One function as text.
 pub fn print_func(func: &Func) -> String {
-    let printer = Printer { func, names: names(func) };
+    let printer = Printer { func, names: names(func), entered: RefCell::default() };
     let mut out = printer.header();
     if func.blocks.get(func.entry).is_some() {
         printer.block(func.entry, 1, &mut out);
@@ -152,6 +153,8 @@ struct Line {
 struct Printer<'f> {
     func: &'f Func,
     names: Vec<Option<String>>,
+    /// Blocks printed so far; a faulty module may name one as two bodies.
+    entered: RefCell<HashSet<BlockId>>,
 }
 
 impl Printer<'_> {
@@ -209,8 +212,8 @@ impl Printer<'_> {
 
     fn block(&self, block: BlockId, depth: usize, out: &mut String) {
         let indent = "  ".repeat(depth);
-        if depth > DEEPEST + 1 {
-            let _ = writeln!(out, "{indent}// nested too deep to print");
+        if depth > DEEPEST + 1 || !self.entered.borrow_mut().insert(block) {
+            let _ = writeln!(out, "{indent}// nested too deep to print, or printed already");
             return;
         }
         let nodes = self.func.blocks.get(block).map_or(&[][..], |b| &b.nodes);
