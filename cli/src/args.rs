@@ -50,11 +50,13 @@ pub enum PrecisionName {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Without --model the built-in micro model is used: it shows the whole path \
+#[command(
+    after_help = "Without --model the built-in micro model is used: it shows the whole path \
 in seconds, but its weights are random and its output is texture, not a person. Its defaults are \
 192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps.\n\n\
 A recipe is written beside the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
-it exactly; flags given beside --recipe override what it says.")]
+it exactly; flags given beside --recipe override what it says."
+)]
 pub struct Generate {
     /// Picture or clip of the person; the first is the primary, 1 to 5 in all. None: plain
     /// text-to-video.
@@ -233,9 +235,11 @@ pub struct Check {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Inputs are found by name. A leading axis of 1 too many (a batch of one) is \
+#[command(
+    after_help = "Inputs are found by name. A leading axis of 1 too many (a batch of one) is \
 dropped. Floating-point tensors are converted to the type the module wants, 64-bit integers to \
-i32; nothing else is converted.")]
+i32; nothing else is converted."
+)]
 pub struct Run {
     #[command(flatten)]
     pub module: ModuleArgs,

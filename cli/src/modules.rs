@@ -19,7 +19,9 @@ use std::sync::Arc;
 /// The error for a file that cannot be read.
 pub fn unreadable(path: &Path, fault: std::io::Error) -> Error {
     let help = match fault.kind() {
-        std::io::ErrorKind::NotFound => "check the name; relative names start at the current folder",
+        std::io::ErrorKind::NotFound => {
+            "check the name; relative names start at the current folder"
+        }
         std::io::ErrorKind::PermissionDenied => "change its permissions or copy it",
         _ => "give a readable file",
     };
@@ -126,33 +128,27 @@ impl Network {
         }
     }
 
-    fn component(self) -> Component {
-        match self {
-            Self::Dit => Component::Dit,
-            Self::Vae => Component::VAE,
-            Self::Text => Component::Text,
-        }
-    }
-
     /// The components to try: the autoencoder's names depend on its number of residual blocks.
-    fn candidates(self) -> Vec<Component> {
+    pub fn candidates(self) -> Vec<Component> {
         match self {
+            Self::Dit => vec![Component::Dit],
             Self::Vae => [2, 1, 3, 4].map(|n| Component::Vae { num_res_blocks: n }).to_vec(),
-            other => vec![other.component()],
+            Self::Text => vec![Component::Text],
         }
     }
 }
 
 /// The network all of whose names in `manifest` are known by their original names.
 pub fn network_of(manifest: &Manifest) -> Option<Network> {
-    let knows = |network: &Network| {
-        let canonical = |name| to_canonical(network.component(), name);
-        manifest.tensors().all(|(name, _)| canonical(name).as_deref() == Some(name))
+    let all_of = |component: Component| {
+        let known = |name: &str| to_canonical(component, name).as_deref() == Some(name);
+        manifest.tensors().all(|(name, _)| known(name))
     };
     if manifest.is_empty() {
         return None;
     }
-    [Network::Dit, Network::Vae, Network::Text].into_iter().find(knows)
+    let networks = [Network::Dit, Network::Vae, Network::Text];
+    networks.into_iter().find(|network| network.candidates().into_iter().any(all_of))
 }
 
 /// Weights that fit a manifest.
@@ -238,7 +234,11 @@ pub fn need_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Matched> {
 }
 
 fn left_over(count: usize) -> String {
-    format!("{} of the files {}", crate::output::plural(count, "tensor"), if count == 1 { "is" } else { "are" })
+    format!(
+        "{} of the files {}",
+        crate::output::plural(count, "tensor"),
+        if count == 1 { "is" } else { "are" }
+    )
 }
 
 /// Opens weight files: one index, or one or more checkpoint files.
@@ -256,7 +256,7 @@ pub fn open(files: &[PathBuf]) -> Result<WeightSet> {
 fn other_half(network: Option<Network>, manifest: &Manifest, name: &str) -> bool {
     let half = |name: &str| matches!(name.split('.').next(), Some("encoder" | "conv1"));
     network == Some(Network::Vae)
-        && to_canonical(Component::VAE, name).is_some()
+        && Network::Vae.candidates().into_iter().any(|c| to_canonical(c, name).is_some())
         && manifest.tensors().next().is_some_and(|(first, _)| half(first) != half(name))
 }
 

@@ -193,7 +193,8 @@ impl Recipe {
         if fingerprints.iter().any(String::is_empty) {
             return Err(key("model.fingerprints", "three texts"));
         }
-        let references = value["references"].as_array().ok_or_else(|| key("references", "a list"))?;
+        let references =
+            value["references"].as_array().ok_or_else(|| key("references", "a list"))?;
         let files: Option<Vec<HashedFile>> = references.iter().map(file).collect();
         let noise = match &value["noise"] {
             Value::Null => None,
@@ -214,7 +215,10 @@ impl Recipe {
             precision: read.text("precision")?,
             seed: value["seed"].as_u64().ok_or_else(|| key("seed", "a whole number"))?,
             noise,
-            model: ModelEntry { path: value["model"]["path"].as_str().map(PathBuf::from), fingerprints },
+            model: ModelEntry {
+                path: value["model"]["path"].as_str().map(PathBuf::from),
+                fingerprints,
+            },
             output: PathBuf::from(read.text("output")?),
         })
     }
@@ -269,7 +273,9 @@ pub fn find_again(entry: &HashedFile, recipe: &Path) -> Result<PathBuf> {
         return Err(changed("was read by the recipe's run and is gone"));
     }
     if hashed(&path)?.sha256 != entry.sha256 {
-        return Err(changed("is another file than the one the recipe's run read (SHA-256 differs)"));
+        return Err(changed(
+            "is another file than the one the recipe's run read (SHA-256 differs)",
+        ));
     }
     Ok(path)
 }
@@ -278,7 +284,12 @@ pub fn find_again(entry: &HashedFile, recipe: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// E0905 naming the part that differs.
-pub fn check_model(entry: &ModelEntry, found: &[String; 3], source: &str, recipe: &Path) -> Result<()> {
+pub fn check_model(
+    entry: &ModelEntry,
+    found: &[String; 3],
+    source: &str,
+    recipe: &Path,
+) -> Result<()> {
     let parts = ["transformer", "autoencoder", "text encoder"];
     for (part, (old, new)) in parts.iter().zip(entry.fingerprints.iter().zip(found)) {
         if old != new {
@@ -297,9 +308,14 @@ pub fn summary(recipe: &Recipe) -> String {
     let mut out = format!("prompt        {}\n", output::plain(&recipe.prompt));
     for (i, reference) in recipe.references.iter().enumerate() {
         let which = if i == 0 { "primary     " } else { "reference   " };
-        out.push_str(&format!("{which}  {} ({})\n", reference.path.display(), reference.description));
+        out.push_str(&format!(
+            "{which}  {} ({})\n",
+            reference.path.display(),
+            reference.description
+        ));
     }
-    let model = recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
+    let model =
+        recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
     out.push_str(&format!("model         {model}\n"));
     out.push_str(&format!(
         "video         {width}x{height}, {}, {} frames a second\n",
@@ -308,7 +324,12 @@ pub fn summary(recipe: &Recipe) -> String {
     ));
     out.push_str(&format!(
         "sampling      {} steps, {}, schedule {}, shift {}, guidance {}, {}\n",
-        recipe.steps, recipe.solver, recipe.schedule, recipe.shift, recipe.guidance, recipe.precision
+        recipe.steps,
+        recipe.solver,
+        recipe.schedule,
+        recipe.shift,
+        recipe.guidance,
+        recipe.precision
     ));
     match &recipe.noise {
         Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),

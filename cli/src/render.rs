@@ -4,10 +4,10 @@
 //! the lines they are about. Nothing here decides what is an error.
 
 use crate::output::{coloured, note, plain};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use anyid_ir::text::LineIndex;
 use anyid_ir::{Diagnostic, Span};
 use anyid_runtime::{Error, Kind};
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::error::Error as _;
 
 /// Why a command stopped.
@@ -180,9 +180,8 @@ fn rendered(
     };
     let path = plain(&findings.path);
     let column_note = diagnostic.place.as_deref().map(|place| format!("at {}", plain(place)));
-    let annotation = AnnotationKind::Primary
-        .span(window.span)
-        .label(diagnostic.label.as_deref().map(plain));
+    let annotation =
+        AnnotationKind::Primary.span(window.span).label(diagnostic.label.as_deref().map(plain));
     let snippet =
         Snippet::source(window.text).line_start(window.line).path(path).annotation(annotation);
     let title = level.primary_title(plain(&diagnostic.message)).id(diagnostic.code);
@@ -271,7 +270,8 @@ mod tests {
             let out = render(&findings(&text, vec![error]));
             assert!(out.len() < 3000, "{}", out.len());
         }
-        let out = render(&findings("", vec![Diagnostic::error("E0101", "empty").at(Span::new(0, 1))]));
+        let out =
+            render(&findings("", vec![Diagnostic::error("E0101", "empty").at(Span::new(0, 1))]));
         assert_eq!(out, "error[E0101]: empty\n  --> a.ir");
     }
 }

@@ -53,7 +53,8 @@ pub fn shown(names: &[String]) -> String {
 /// E1005 otherwise.
 pub fn fit(name: &str, tensor: Tensor, wanted: &TensorType) -> Result<Tensor> {
     let bad = |tensor: &Tensor, help: &str| {
-        Error::input("E1005", format!("input %{name} is {}, expected {wanted}", tensor.ty())).help(help)
+        Error::input("E1005", format!("input %{name} is {}, expected {wanted}", tensor.ty()))
+            .help(help)
     };
     let batch = tensor.shape().first() == Some(&1) && tensor.shape()[1..] == wanted.shape[..];
     let tensor = match batch {
@@ -112,7 +113,10 @@ fn rows(module: &Module, func: &Func, value: ValueId, depth: usize) -> Option<us
             match &node.op {
                 Op::Call { func: callee, .. } if depth < 64 => {
                     if let Some(callee) = module.func(callee) {
-                        see(callee.params().get(at).and_then(|p| rows(module, callee, *p, depth + 1)));
+                        see(callee
+                            .params()
+                            .get(at)
+                            .and_then(|p| rows(module, callee, *p, depth + 1)));
                     }
                 }
                 // Tables stand beside the index: all operands but the index and the rows it is for.
@@ -150,7 +154,7 @@ mod tests {
         let mut f = FuncBuilder::new(&module, "main");
         let table = f.param("table", TensorType::new(DType::F32, [3, 4]));
         let at = f.param("at", TensorType::new(DType::I32, [50]));
-        let rows = f.op("rows", Op::Gather, &[table, at]);
+        let rows = f.op("rows", Op::Gather, &[table, at], None);
         let func = f.finish(&[rows]);
         module.add(func);
         let inputs = random(&module, module.main().unwrap(), 7);

@@ -66,6 +66,13 @@ pub struct Step {
     pub label: String,
 }
 
+impl Step {
+    /// Name of what it runs, for tables and traces.
+    pub fn kind(&self) -> &'static str {
+        self.op.name()
+    }
+}
+
 /// A named buffer at the edge of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Port {

@@ -13,7 +13,8 @@ use anyid_backends::cpu::attention::{
 };
 use anyid_backends::cpu::conv::{ConvShape, conv, conv_scratch_bytes, pack_conv};
 use anyid_backends::cpu::gemm::{
-    self, Dtype, Epilogue, Output, PackedMatrix, PanelKind, Slice, Weights, gemm, gemm_scratch_bytes,
+    self, Dtype, Epilogue, Output, PackedMatrix, PanelKind, Slice, Weights, gemm,
+    gemm_scratch_bytes,
 };
 use anyid_backends::cpu::rows::{
     LayerNorm, RmsForm, RmsNorm, Rows, RowsMut, Unary, layer_norm, rms_norm, unary,
@@ -258,7 +259,12 @@ fn heads(heads: usize, rows: usize, head_dim: usize, precision: Precision) -> Ca
         })
     };
     let work = 4.0 * (heads * rows * rows * head_dim) as f64;
-    Case { name: format!("attention {word} {heads}x{rows}x{head_dim}"), bound, work, make: Box::new(make) }
+    Case {
+        name: format!("attention {word} {heads}x{rows}x{head_dim}"),
+        bound,
+        work,
+        make: Box::new(make),
+    }
 }
 
 fn convolution(channels: usize, [frames, height, width]: [usize; 3], kind: PanelKind) -> Case {
@@ -319,7 +325,8 @@ fn row_kernels(rows: usize, width: usize) -> Vec<Case> {
         move |_: &Cpu| -> Kernel {
             let (x, mut y) = (values(DType::F32, len), zeros(DType::F32, len));
             Box::new(move |cpu| {
-                let (x, y) = (x.as_f32().expect("made as f32"), y.as_f32_mut().expect("made as f32"));
+                let (x, y) =
+                    (x.as_f32().expect("made as f32"), y.as_f32_mut().expect("made as f32"));
                 unary(cpu.pool(), cpu.level(), op, x, y);
             })
         }

@@ -66,7 +66,8 @@ pub fn signature(func: &Func) -> String {
         [] => String::new(),
         names => format!("<{}>", names.join(", ")),
     };
-    let params: Vec<String> = func.param_types().map(|(name, ty)| format!("%{name}: {ty}")).collect();
+    let params: Vec<String> =
+        func.param_types().map(|(name, ty)| format!("%{name}: {ty}")).collect();
     let names = func.result_names();
     let results: Vec<String> =
         names.iter().zip(&func.results).map(|(name, ty)| format!("{name}: {ty}")).collect();
@@ -82,7 +83,8 @@ pub fn signature(func: &Func) -> String {
 pub fn describe(module: &Module) -> String {
     let mut out = format!("module    @{}\n", module.name);
     if !module.dims.is_empty() {
-        let dims: Vec<String> = module.dims.iter().map(|d| format!("{}={}", d.name, d.value)).collect();
+        let dims: Vec<String> =
+            module.dims.iter().map(|d| format!("{}={}", d.name, d.value)).collect();
         out.push_str(&format!("dims      {}\n", dims.join(" ")));
     }
     for func in &module.funcs {
@@ -104,7 +106,9 @@ pub fn describe(module: &Module) -> String {
 
 /// Tensors, parameters and bytes of a manifest.
 fn weights(module: &Module) -> (usize, u64, u64) {
-    let sum = |f: &dyn Fn(&anyid_ir::TensorType) -> u64| module.weights.tensors().map(|(_, ty)| f(ty)).sum();
+    let sum = |f: &dyn Fn(&anyid_ir::TensorType) -> u64| {
+        module.weights.tensors().map(|(_, ty)| f(ty)).sum()
+    };
     (module.weights.len(), sum(&|ty| ty.elements() as u64), sum(&|ty| ty.bytes()))
 }
 
@@ -116,7 +120,8 @@ pub fn describe_json(module: &Module) -> Value {
         .iter()
         .map(|func| {
             let port = |name: &str, ty: String| json!({ "name": name, "type": ty });
-            let inputs: Vec<Value> = func.param_types().map(|(n, ty)| port(n, ty.to_string())).collect();
+            let inputs: Vec<Value> =
+                func.param_types().map(|(n, ty)| port(n, ty.to_string())).collect();
             let names = func.result_names();
             let results: Vec<Value> =
                 names.iter().zip(&func.results).map(|(n, ty)| port(n, ty.to_string())).collect();

@@ -1,8 +1,7 @@
 //! `compare`: a function run in two ways, value by value; shows the first that differs.
 //!
-//! The two ways name values differently (calls and loops), so paths are brought to one form before
-//! they are paired; values that only one way has (a backend drops unused and repeated ones) are
-//! left out. Results are always compared.
+//! Backend and interpreter name values alike, by the path of calls and iterations. Values that only
+//! one way has (a backend drops unused and repeated ones) are left out; results are always compared.
 
 use super::run::{compile, eval_error, named, no_index, owned};
 use crate::args::{Compare, Way};
@@ -73,9 +72,7 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
     let differing = rows.iter().filter(|(_, d)| worse(d)).count();
     let results = &rows[inner..];
     if args.json {
-        let row = |(path, d): &(String, Distance)| {
-            json!({ "path": path, "max_abs": number(d.largest), "relative": number(d.relative), "at": d.at })
-        };
+        let row = |(path, d): &(String, Distance)| json!({ "path": path, "max_abs": number(d.largest), "relative": number(d.relative), "at": d.at });
         output::print_json(&json!({
             "function": func.name,
             "tolerance": args.tolerance,
@@ -127,7 +124,12 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
 }
 
 fn cells(path: &str, d: &Distance) -> Vec<String> {
-    vec![path.to_owned(), format!("{:.2e}", d.largest), format!("{:.2e}", d.relative), d.at.to_string()]
+    vec![
+        path.to_owned(),
+        format!("{:.2e}", d.largest),
+        format!("{:.2e}", d.relative),
+        d.at.to_string(),
+    ]
 }
 
 /// JSON has no infinities.
@@ -166,42 +168,7 @@ fn record(
                 .map_err(eval_error)?
         }
     };
-    for (path, _) in &mut values {
-        *path = normal(path, way, module, func);
-    }
     Ok(Record { values, results })
-}
-
-/// A path in the backend's form: the last scope that calls set, then calls and iterations without
-/// a scope, a slash and the value: `blocks.3/q1`, `helper.l.2/x`.
-fn normal(path: &str, way: Way, module: &Module, root: &Func) -> String {
-    if way == Way::Cpu {
-        return path.to_owned();
-    }
-    let Some((calls, name)) = path.rsplit_once('/') else { return path.to_owned() };
-    let plain = |segment: &str| {
-        let bare = segment.split('<').next().unwrap_or(segment);
-        module.funcs.iter().any(|f| f.scope.is_empty() && f.name == bare)
-    };
-    let mut prefix = String::new();
-    for (at, segment) in calls.split('/').enumerate() {
-        if at == 0 && root.scope.is_empty() {
-            continue;
-        }
-        let looped = segment.split_once('=').map(|(index, number)| format!("{index}.{number}"));
-        if let Some(step) = looped {
-            prefix = join(&prefix, &step);
-        } else if plain(segment) {
-            prefix = join(&prefix, segment.split('<').next().unwrap_or(segment));
-        } else {
-            segment.clone_into(&mut prefix);
-        }
-    }
-    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
-}
-
-fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
 /// Values with the same path, of the same shape and number of occurrences, in the order of `a`.

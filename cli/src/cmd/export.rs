@@ -148,9 +148,12 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
     if fits(width) && fits(height) {
         return Ok(());
     }
-    Err(Error::input("E0901", format!("{width}x{height}: sides are multiples of {factor} up to 32768"))
-        .at("--size")
-        .help("give sizes the autoencoder can halve as often as it does"))
+    Err(Error::input(
+        "E0901",
+        format!("{width}x{height}: sides are multiples of {factor} up to 32768"),
+    )
+    .at("--size")
+    .help("give sizes the autoencoder can halve as often as it does"))
 }
 
 /// Latent frames of references with these pixel frames.

@@ -58,8 +58,11 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
 
     let backend = Backend::open(&args.device, args.threads)?;
     let instructions = backend.cpu().level().name().to_owned();
-    let references: Vec<HashedFile> =
-        wishes.references.iter().map(|path| recipe::hashed_reference(path)).collect::<Result<_>>()?;
+    let references: Vec<HashedFile> = wishes
+        .references
+        .iter()
+        .map(|path| recipe::hashed_reference(path))
+        .collect::<Result<_>>()?;
     let noise = wishes.noise.as_deref().map(recipe::hashed).transpose()?;
     let model = match &wishes.model {
         Some(folder) => Model::open(folder)?,
@@ -111,12 +114,11 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         VideoWriter::create(&wishes.output, size.width, size.height, fps, &writer_options)?;
     let partial = partial_folder(&wishes.output);
     let mut warnings = Vec::new();
-    let mut watcher = Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
-    let report = pipeline.generate(
-        &request,
-        &mut |event| watcher.see(event),
-        &mut |video| push_frames(&mut writer, video, size),
-    )?;
+    let mut watcher =
+        Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
+    let report = pipeline.generate(&request, &mut |event| watcher.see(event), &mut |video| {
+        push_frames(&mut writer, video, size)
+    })?;
     let written = writer.finish()?;
     drop(partial);
     if let Some(path) = &args.save_latents {
@@ -189,7 +191,8 @@ fn fill(request: &mut Request, args: &Generate, old: Option<&Recipe>, micro: boo
     request.shift = args.shift.or(old.map(|r| r.shift));
     request.seed = args.seed.or(old.map(|r| r.seed)).unwrap_or(0);
     let solver = args.solver.as_deref().or(old.map(|r| r.solver.as_str()));
-    request.solver = solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
+    request.solver =
+        solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
     let schedule = args.schedule.as_deref().or(old.map(|r| r.schedule.as_str()));
     request.schedule =
         schedule.map(|name| name.parse().map_err(|e: Error| e.at("--schedule"))).transpose()?;
@@ -245,7 +248,9 @@ fn introduce(progress: &mut Progress, made: &Recipe, old: Option<&Recipe>, model
     if let Some(old) = old {
         if old.product != made.product {
             let (then, now) = (&old.product, &made.product);
-            progress.warn(&format!("the recipe is from version {then}, this is {now}: details may differ"));
+            progress.warn(&format!(
+                "the recipe is from version {then}, this is {now}: details may differ"
+            ));
         }
         if old.instructions != made.instructions {
             let (then, now) = (&old.instructions, &made.instructions);
@@ -309,7 +314,8 @@ impl Watcher<'_> {
                 });
             }
             Event::Encoded { done, total } => {
-                self.progress.update(done as u64, total as u64, || format!("{done} of {total} encoded"));
+                self.progress
+                    .update(done as u64, total as u64, || format!("{done} of {total} encoded"));
             }
             Event::Step { done, total, time } => {
                 self.steps += time;
@@ -366,7 +372,8 @@ fn report_text(
         ]));
     }
     out.push_str(&output::table(&rows));
-    let peak = output::peak_memory().map_or_else(String::new, |p| format!(", peak memory {}", bytes(p)));
+    let peak =
+        output::peak_memory().map_or_else(String::new, |p| format!(", peak memory {}", bytes(p)));
     out.push_str(&format!("total {}{peak}\n", duration(total)));
     out
 }

@@ -11,7 +11,7 @@ use crate::recipe::{self, Recipe};
 use crate::render::{self, Failure};
 use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
-use anyid_models::wan::names::{Component, detect};
+use anyid_models::wan::names::detect;
 use anyid_runtime::checkpoint::{WeightSet, read_json};
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
 use anyid_runtime::weights::ModelWeights;
@@ -126,7 +126,10 @@ fn model(path: &Path) -> Result<Found> {
     let scheduler = &model.scheduler;
     let line =
         format!("{}, schedule {}, shift {}", scheduler.solver, scheduler.schedule, scheduler.shift);
-    text.push_str(&format!("\nscheduler  {line}\nprecision  {}\n", model.default_precision().name()));
+    text.push_str(&format!(
+        "\nscheduler  {line}\nprecision  {}\n",
+        model.default_precision().name()
+    ));
     let json = json!({
         "kind": "model",
         "networks": parts,
@@ -205,17 +208,17 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     json["files"] = json!(files);
     text.push_str(&format!("tensors   {}\n", sizes(&set)));
     let mut networks = Vec::new();
-    for (network, component) in
-        [(Network::Dit, Component::Dit), (Network::Vae, Component::VAE), (Network::Text, Component::Text)]
-    {
+    for network in [Network::Dit, Network::Vae, Network::Text] {
+        let component = network.candidates()[0];
         let Some((naming, prefix)) = detect(component, set.names()) else { continue };
         let what = modules::describe(network, naming, prefix);
         text.push_str(&format!("network   {what}\n"));
-        let line = configuration(&set, network, component);
+        let line = configuration(&set, network, path);
         if let Some(line) = &line {
             text.push_str(&format!("          {line}\n"));
         }
-        networks.push(json!({ "network": network.describe(), "naming": what, "configuration": line }));
+        let name = network.describe();
+        networks.push(json!({ "network": name, "naming": what, "configuration": line }));
     }
     if networks.is_empty() {
         text.push_str("network   not recognised\n");
@@ -234,7 +237,12 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     if list {
         let mut rows = Vec::new();
         for (name, view) in set.iter() {
-            text.push_str(&format!("  {} {}{:?}\n", output::plain(name), view.dtype.name(), view.shape));
+            text.push_str(&format!(
+                "  {} {}{:?}\n",
+                output::plain(name),
+                view.dtype.name(),
+                view.shape
+            ));
             rows.push(json!({ "name": name, "dtype": view.dtype.name(), "shape": view.shape }));
         }
         json["list"] = json!(rows);
@@ -242,16 +250,31 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     Ok(Found { text, json, warnings: set.warnings().to_vec() })
 }
 
-/// The sizes of a network, as its tensors' shapes tell; nothing when they do not.
-fn configuration(set: &WeightSet, network: Network, component: Component) -> Option<String> {
-    let weights = ModelWeights::recognise(set, component).ok()?;
-    let set = weights.set();
-    let shape = |name: &str| set.tensor(name).map(|view| view.shape.to_vec());
-    match network {
-        Network::Dit => DitConfig::from_original(None, &shape).ok().map(|c| dit_line(&c)),
-        Network::Vae => VaeConfig::from_original(&shape).ok().map(|c| vae_line(&c)),
-        Network::Text => TextConfig::from_original(&shape).ok().map(|c| text_line(&c)),
-    }
+/// The sizes of a network, from the configuration beside the file or as the tensors' shapes tell;
+/// nothing where they do not.
+fn configuration(set: &WeightSet, network: Network, path: &Path) -> Option<String> {
+    let config = read_json(path.with_file_name("config.json")).ok().map(|file| file.value);
+    let beside = config.as_ref().and_then(|config| match network {
+        Network::Dit => DitConfig::from_diffusers(config).ok().map(|c| dit_line(&c)),
+        Network::Vae => VaeConfig::from_diffusers(config).ok().map(|c| vae_line(&c)),
+        Network::Text => TextConfig::from_diffusers(config).ok().map(|c| text_line(&c)),
+    });
+    beside.or_else(|| {
+        let weights = ModelWeights::recognise(set, network.candidates()[0]).ok()?;
+        let set = weights.set();
+        let shape = |name: &str| set.tensor(name).map(|view| view.shape.to_vec());
+        match network {
+            Network::Dit => {
+                let with = config.as_ref().map(|c| DitConfig::from_original(Some(c), &shape));
+                let made = with
+                    .and_then(|c| c.ok())
+                    .map_or_else(|| DitConfig::from_original(None, &shape).ok(), Some);
+                made.map(|c| dit_line(&c))
+            }
+            Network::Vae => VaeConfig::from_original(&shape).ok().map(|c| vae_line(&c)),
+            Network::Text => TextConfig::from_original(&shape).ok().map(|c| text_line(&c)),
+        }
+    })
 }
 
 /// A recipe, an index of shards, or the configuration of something.

@@ -27,7 +27,11 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let matched = modules::need_weights(&module.weights, &args.weights)?;
     let mut progress = Progress::new();
     if !unused.is_empty() {
-        progress.warn(&format!("no parameter of @{} is called {}", func.name, tensors::shown(&unused)));
+        progress.warn(&format!(
+            "no parameter of @{} is called {}",
+            func.name,
+            tensors::shown(&unused)
+        ));
     }
     let begun = Instant::now();
     let results = if args.interp {
