@@ -39,11 +39,20 @@ impl Memory {
         }
     }
 
+    /// Sets every byte. No run depends on what the memory held before; tests show it with this.
+    pub fn fill(&mut self, byte: u8) {
+        self.workspace.bytes_mut().fill(byte);
+        self.scratch.bytes_mut().fill(byte);
+    }
+
     /// Bytes reserved.
     pub fn bytes(&self) -> u64 {
         (self.workspace.len() + self.scratch.len()) as u64
     }
 }
+
+/// Called with the label and value of every step's result.
+pub type Trace<'t> = dyn FnMut(&str, &Tensor) + 't;
 
 /// Why a run ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +143,7 @@ impl Executable {
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],
         stopped: &dyn Fn() -> bool,
-        mut trace: Option<&mut (dyn FnMut(&str, &Tensor) + '_)>,
+        mut trace: Option<&mut Trace<'_>>,
     ) -> Result<(), RunError> {
         assert!(
             memory.workspace.len() as u64 >= self.plan.workspace_bytes,

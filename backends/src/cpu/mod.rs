@@ -20,7 +20,7 @@ pub mod threads;
 mod weights;
 
 pub use buffer::AlignedBytes;
-pub use exec::{Executable, Memory, RunError};
+pub use exec::{Executable, Memory, RunError, Trace};
 pub use weights::{LoadError, Weights};
 
 use anyid_ir::DType;

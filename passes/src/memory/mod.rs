@@ -190,7 +190,6 @@ fn place(program: &Program, name: &str, persistent: &[u64]) -> (Plan, Vec<u64>) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use anyid_ir::{DType, FuncBuilder, Module, TensorType};
 
     fn chain() -> Module {

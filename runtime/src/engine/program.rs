@@ -3,15 +3,13 @@
 use super::{Inputs, Outputs};
 use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
+pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_ir::plan::Plan;
 use anyid_ir::{Module, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Called with the label and value of every step's result.
-pub type Trace<'a> = dyn FnMut(&str, &Tensor) + 'a;
 
 /// An opened device.
 #[derive(Clone)]

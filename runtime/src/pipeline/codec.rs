@@ -5,7 +5,7 @@ use super::{Event, LoadedReference, Request, Run, Size};
 use crate::engine::{Backend, Compiler, Inputs, Outputs, Program};
 use crate::error::Result;
 use crate::model::Model;
-use anyid_ir::{DType, Tensor, TensorType};
+use anyid_ir::Tensor;
 use anyid_models::wan::vae::{self, VaeSize};
 
 /// Clean latents of the references and of their black counterparts, along time.
@@ -191,15 +191,10 @@ pub(crate) fn encode_references(
 pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Result<Tensor> {
     let [_, frames, height, width] = four(pixels);
     let size = Size { width, height, frames };
-    let mut run = Run {
-        model,
-        backend,
-        cancel: &std::sync::Arc::default(),
-        events: &mut |_| {},
-        phases: Vec::new(),
-    };
-    let mut program = encoder(&mut run, size, frames > 1)?;
-    encode_clip(&run, &mut program, size, &Clip::Pixels(pixels))
+    Run::quiet(model, backend, |run| {
+        let mut program = encoder(run, size, frames > 1)?;
+        encode_clip(run, &mut program, size, &Clip::Pixels(pixels))
+    })
 }
 
 /// Decodes latents chunk by chunk, handing pixels on as they come.
@@ -243,18 +238,12 @@ pub fn decode_latents(model: &Model, backend: &Backend, latents: &Tensor) -> Res
     let [_, count, rows, cols] = four(latents);
     let size = Size { width: 16 * cols, height: 16 * rows, frames: 4 * (count - 1) + 1 };
     let request = Request { size, ..Request::default() };
-    let mut run = Run {
-        model,
-        backend,
-        cancel: &std::sync::Arc::default(),
-        events: &mut |_| {},
-        phases: Vec::new(),
-    };
     let mut parts = Vec::new();
-    decode(&mut run, &request, latents, &mut |video| {
-        parts.push(video.clone());
-        Ok(())
+    Run::quiet(model, backend, |run| {
+        decode(run, &request, latents, &mut |video| {
+            parts.push(video.clone());
+            Ok(())
+        })
     })?;
-    debug_assert_eq!(TensorType::new(DType::F32, []).elements(), 1);
     concat_time(&parts)
 }

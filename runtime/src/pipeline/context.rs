@@ -40,19 +40,14 @@ pub fn encode_prompts(
     rows: usize,
     precision: Precision,
 ) -> Result<Vec<Tensor>> {
-    let mut run = Run {
-        model,
-        backend,
-        cancel: &std::sync::Arc::default(),
-        events: &mut |_| {},
-        phases: Vec::new(),
-    };
-    ids.iter()
-        .map(|ids| {
-            let [context] = encode(&mut run, &[ids.clone()], rows, precision)?;
-            Ok(context)
-        })
-        .collect()
+    Run::quiet(model, backend, |run| {
+        ids.iter()
+            .map(|ids| {
+                let [context] = encode(run, &[ids.clone()], rows, precision)?;
+                Ok(context)
+            })
+            .collect()
+    })
 }
 
 fn encode<const N: usize>(

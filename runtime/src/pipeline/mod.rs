@@ -223,6 +223,18 @@ pub(crate) struct Run<'r> {
 }
 
 impl Run<'_> {
+    /// Does `work` outside a whole run: nobody listens and nothing interrupts.
+    pub(crate) fn quiet<T>(
+        model: &Model,
+        backend: &Backend,
+        work: impl FnOnce(&mut Run<'_>) -> T,
+    ) -> T {
+        let cancel = Arc::default();
+        let mut events = |_| {};
+        let phases = Vec::new();
+        work(&mut Run { model, backend, cancel: &cancel, events: &mut events, phases })
+    }
+
     /// An interruption, if one was asked for.
     pub(crate) fn check_cancel(&self, place: &str) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {

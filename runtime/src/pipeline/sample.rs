@@ -163,19 +163,12 @@ impl Sampler {
         contexts: &[Tensor; 2],
         references: Option<[Tensor; 2]>,
     ) -> Result<Self> {
-        let mut run = Run {
-            model,
-            backend,
-            cancel: &std::sync::Arc::default(),
-            events: &mut |_| {},
-            phases: Vec::new(),
-        };
         let references = references.map(|[clean, black]| {
             let frames = clean.shape()[1];
             ReferenceLatents { clean, black, frames }
         });
         let precision = request.precision.unwrap_or_else(|| model.default_precision());
-        Self::new(&mut run, request, precision, contexts, &references)
+        Run::quiet(model, backend, |run| Self::new(run, request, precision, contexts, &references))
     }
 
     /// The schedule.
