@@ -196,7 +196,7 @@ pub fn write_folder(
         ),
     ];
     let bytes = |tensors: &[(String, Vec<u64>)], dtype: TensorDtype| {
-        names::parameter_count(tensors) * dtype.size_bytes() as u64
+        names::parameter_count(tensors) * dtype.size_bytes()
     };
     let total: u64 = parts.iter().map(|(_, _, _, tensors, dtype, _)| bytes(tensors, *dtype)).sum();
     let mut done = 0;

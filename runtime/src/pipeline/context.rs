@@ -43,7 +43,7 @@ pub fn encode_prompts(
     Run::quiet(model, backend, |run| {
         ids.iter()
             .map(|ids| {
-                let [context] = encode(run, &[ids.clone()], rows, precision)?;
+                let [context] = encode(run, std::array::from_ref(ids), rows, precision)?;
                 Ok(context)
             })
             .collect()
