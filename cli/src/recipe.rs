@@ -89,7 +89,7 @@ pub fn path_beside(output: &Path) -> PathBuf {
 /// Hashes a file.
 ///
 /// # Errors
-/// E0801 where it cannot be read.
+/// E0911 where it cannot be read.
 pub fn hashed(path: &Path) -> Result<HashedFile> {
     let sha256 = hash_file(path, |_, _| {}).map_err(|error| {
         Error::input("E0911", error.message().to_owned())

@@ -132,7 +132,7 @@ pub fn report_findings(findings: &Findings) {
     }
 }
 
-/// Lines shown at most above a caret, and columns of a long line kept on each side of it.
+/// Bytes of a long line kept on each side of a span.
 const MARGIN: usize = 120;
 
 /// A piece of text around a span: what to show, the number of its line, and the span inside it.

@@ -60,6 +60,10 @@ fn gif_and_frames_and_latents_are_written_too() {
     assert_eq!((&found["kind"], &found["frames"]), (&"frames".into(), &5.into()));
     let recipe = std::fs::read_to_string(folder.path("frames.recipe.json")).unwrap();
     assert!(recipe.contains("n.safetensors"), "{recipe}");
+    // Every solver, schedule and precision goes through.
+    for more in ["--solver euler --precision bf16", "--schedule diffusers --shift 3 --fps 30"] {
+        prompt(&folder, &format!("-o out.gif {QUICK} {more}")).fine();
+    }
     // A folder of frames may be replaced by a newer one.
     prompt(&folder, &format!("-o frames {QUICK} --seed 1")).fine();
     let names = folder.names();

@@ -1,5 +1,7 @@
 //! Comparison of tensors against goldens: largest error over the reference's largest magnitude.
 
+use anyid_ir::Tensor;
+
 /// One comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
@@ -31,4 +33,25 @@ pub fn absolute(given: &[f64], golden: &[f64]) -> f64 {
         return f64::INFINITY;
     }
     given.iter().zip(golden).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()))
+}
+
+/// max|a − b| / max|b| over the finite elements; infinite when the types differ, or where one side
+/// has a NaN or an infinity and the other has not the same.
+pub fn difference(given: &Tensor, reference: &Tensor) -> f64 {
+    if given.ty() != reference.ty() {
+        return f64::INFINITY;
+    }
+    let (given, reference) = (given.to_f64_vec(), reference.to_f64_vec());
+    let (mut error, mut scale) = (0.0f64, 0.0f64);
+    for (a, b) in given.iter().zip(&reference) {
+        match (a.is_finite(), b.is_finite()) {
+            (true, true) => {
+                error = error.max((a - b).abs());
+                scale = scale.max(b.abs());
+            }
+            _ if a == b || (a.is_nan() && b.is_nan()) => {}
+            _ => return f64::INFINITY,
+        }
+    }
+    if error == 0.0 { 0.0 } else { error / scale }
 }

@@ -1,5 +1,7 @@
-//! Support for the tests of the whole product: fixtures, tolerances, engines.
+//! Support for the tests of the whole product: fixtures, tolerances, engines, the op table.
 
 pub mod close;
 pub mod engines;
 pub mod fixtures;
+pub mod op_cases;
+pub mod plans;

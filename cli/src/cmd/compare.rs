@@ -9,7 +9,7 @@ use crate::modules::{self, Matched};
 use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
-use crate::tensors;
+use crate::tensors::{self, Named};
 use anyid_ir::{Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::{Backend, Error, Result};
 use serde_json::{Value, json};
@@ -18,9 +18,9 @@ use std::collections::HashMap;
 /// Everything one way computed.
 struct Record {
     /// Values in program order, by path.
-    values: Vec<(String, Tensor)>,
+    values: Named,
     /// Results.
-    results: Vec<(String, Tensor)>,
+    results: Named,
 }
 
 /// How far two tensors are apart.
@@ -72,7 +72,10 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
     let differing = rows.iter().filter(|(_, d)| worse(d)).count();
     let results = &rows[inner..];
     if args.json {
-        let row = |(path, d): &(String, Distance)| json!({ "path": path, "max_abs": number(d.largest), "relative": number(d.relative), "at": d.at });
+        let row = |(path, d): &(String, Distance)| {
+            let (largest, relative) = (number(d.largest), number(d.relative));
+            json!({ "path": path, "max_abs": largest, "relative": relative, "at": d.at })
+        };
         output::print_json(&json!({
             "function": func.name,
             "tolerance": args.tolerance,

@@ -307,6 +307,10 @@ impl Watcher<'_> {
             Event::Phase(name) => self.progress.part(name),
             Event::Loading { done, total } => {
                 let time = self.progress.elapsed();
+                // Small weights are there at once; a line about them would be noise.
+                if time < Duration::from_secs(1) {
+                    return;
+                }
                 self.progress.update(done, total, || {
                     let rate = done as f64 / time.as_secs_f64().max(1e-3);
                     let (have, all) = (bytes(done), bytes(total));

@@ -5,7 +5,7 @@ use crate::modules;
 use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
-use crate::tensors;
+use crate::tensors::{self, Named};
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
 use anyid_runtime::weights::{ModelWeights, write_tensors};
@@ -100,7 +100,7 @@ pub fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
 }
 
 /// Results with their names.
-pub fn owned(outputs: Outputs) -> Vec<(String, Tensor)> {
+pub fn owned(outputs: Outputs) -> Named {
     let names: Vec<String> = outputs.iter().map(|(name, _)| name.to_owned()).collect();
     names.into_iter().zip(outputs.into_tensors()).collect()
 }

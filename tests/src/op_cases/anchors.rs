@@ -1,0 +1,191 @@
+//! Linear layers, attention and convolutions.
+
+use super::{Fill, OpCase, PRODUCTS, Tolerance, gives, single, value, weight};
+use anyid_ir::{DType, Op};
+
+pub(super) fn cases() -> Vec<OpCase> {
+    let mut out = Vec::new();
+    linear(&mut out);
+    attention(&mut out);
+    conv(&mut out);
+    out
+}
+
+fn linear(out: &mut Vec<OpCase>) {
+    // Leading axes of x, length of the sums, columns.
+    let sizes: [(&[usize], usize, usize); 13] = [
+        (&[1], 1, 1),
+        (&[], 17, 5),
+        (&[1], 17, 3),
+        (&[17], 5, 1),
+        (&[2, 3], 17, 9),
+        (&[3], 64, 64),
+        (&[33], 131, 70),
+        (&[5], 600, 33),
+        (&[130], 48, 17),
+        (&[2, 1, 7], 16, 16),
+        (&[64], 2, 129),
+        (&[257], 40, 48),
+        (&[700], 33, 65),
+    ];
+    let tolerance = Tolerance::singles(1e-5);
+    for (leading, k, n) in sizes {
+        let mut shape = leading.to_vec();
+        shape.push(k);
+        for w in [weight(&[n, k]), value(&[n, k])] {
+            for bias in [None, Some(false), Some(true)] {
+                for to in [None, Some(DType::F32), Some(DType::Bf16)] {
+                    let mut operands = vec![value(&shape), w.clone()];
+                    operands.extend(bias.map(|w| value(&[n]).of(DType::F32).given_as(w)));
+                    let name = format!("{leading:?} {k} {n} w {w:?} bias {bias:?} to {to:?}");
+                    let result = to.map(|to| gives(Some(to), &[]));
+                    let case = single(name, PRODUCTS, tolerance, Op::Linear, operands, result);
+                    out.push(case);
+                }
+            }
+        }
+    }
+    // Types of weights other than that of the input, declared and stored.
+    for x in PRODUCTS {
+        for (declared, stored) in [
+            (DType::F32, DType::F32),
+            (DType::F32, DType::Bf16),
+            (DType::F32, DType::F16),
+            (DType::Bf16, DType::F32),
+            (DType::Bf16, DType::Bf16),
+            (DType::Bf16, DType::F16),
+            (DType::F16, DType::F16),
+            (DType::F16, DType::F32),
+        ] {
+            let w = weight(&[35, 66]).of(declared).stored(stored);
+            let bias = weight(&[35]).of(declared).stored(stored);
+            let name = format!("{declared} weights stored as {stored}, {x}");
+            let result = Some(gives(Some(DType::F32), &[]));
+            let operands = vec![value(&[19, 66]), w, bias];
+            out.push(single(name, &[*x], tolerance, Op::Linear, operands, result));
+            let w = value(&[35, 66]).of(declared);
+            let name = format!("{declared} values, {x}, {stored}");
+            let result = Some(gives(Some(DType::F32), &[]));
+            let operands = vec![value(&[19, 66]), w];
+            out.push(single(name, &[*x], tolerance, Op::Linear, operands, result));
+        }
+    }
+    // A NaN or an infinity stays in its row.
+    let x = value(&[5, 7]).filled(Fill::List(vec![1.0; 7].into_iter().chain([f64::NAN]).collect()));
+    let operands = vec![x, weight(&[6, 7])];
+    out.push(single("a NaN in some rows", PRODUCTS, tolerance, Op::Linear, operands, None));
+}
+
+fn attention(out: &mut Vec<OpCase>) {
+    // Batch (0 for none), heads, channels of a head, queries, keys.
+    let sizes = [
+        (0, 1, 16, 1, 1),
+        (0, 2, 32, 17, 17),
+        (0, 3, 16, 33, 7),
+        (0, 2, 48, 5, 61),
+        (3, 2, 64, 9, 20),
+        (3, 1, 128, 34, 34),
+        (1, 1, 640, 20, 20),
+        (2, 1, 640, 3, 70),
+        (0, 2, 128, 140, 150),
+        (0, 1, 7, 19, 23),
+        (3, 2, 6, 1, 300),
+        (0, 1, 1, 4, 3),
+    ];
+    let close = Tolerance { f32: 1e-5, half: 2e-2, f64: 0.0 };
+    for (batch, heads, dim, queries, keys) in sizes {
+        let rows = |rows: usize| match batch {
+            0 => value(&[rows, heads * dim]),
+            _ => value(&[batch, rows, heads * dim]),
+        };
+        for bias in [None, Some(false), Some(true)] {
+            for scale in [1.0 / (dim as f64).sqrt(), 1.0 / (1.0 + dim as f64)] {
+                let mut operands = vec![rows(queries), rows(keys), rows(keys)];
+                let table = [heads, queries + keys - 1];
+                operands.extend(bias.map(|w| value(&table).of(DType::F32).given_as(w)));
+                let op = Op::Attention { heads, scale };
+                let name =
+                    format!("{batch}x{heads}x{dim} {queries}x{keys} {bias:?} {scale}");
+                out.push(single(name, PRODUCTS, close, op, operands, None));
+            }
+        }
+    }
+    for (x, to) in [(DType::Bf16, DType::F32), (DType::F32, DType::Bf16)] {
+        let operands = vec![value(&[21, 64]), value(&[30, 64]), value(&[30, 64])];
+        let op = Op::Attention { heads: 2, scale: 0.17 };
+        let result = Some(gives(Some(to), &[]));
+        let tolerance = Tolerance { f32: if x == DType::F32 { 1e-5 } else { 2e-2 }, ..close };
+        out.push(single(format!("{x} to {to}"), &[x], tolerance, op, operands, result));
+    }
+    // Scores far apart: one key takes all, and nothing overflows.
+    let rows = || value(&[9, 32]).filled(Fill::Within(-60.0, 60.0));
+    let op = Op::Attention { heads: 2, scale: 1.0 };
+    let operands = vec![rows(), rows(), value(&[9, 32])];
+    out.push(single("of large scores", &[DType::F32], close, op, operands, None));
+    // A bias of −∞ masks.
+    let table = value(&[1, 9]).of(DType::F32);
+    let table = table.filled(Fill::List(vec![0.0, 0.5, f64::NEG_INFINITY, 1.0, -1.0]));
+    let op = Op::Attention { heads: 1, scale: 0.25 };
+    let operands = vec![value(&[5, 16]), value(&[5, 16]), value(&[5, 16]), table];
+    out.push(single("with masked keys", PRODUCTS, close, op, operands, None));
+}
+
+fn conv(out: &mut Vec<OpCase>) {
+    let none = [[0, 0]; 3];
+    let same = [[0, 0], [1, 1], [1, 1]];
+    // Input [T, H, W, C], outputs, kernel (without time where it has two axes), stride, padding.
+    type Case = ([usize; 4], usize, &'static [usize], [usize; 3], [[usize; 2]; 3]);
+    let sizes: [Case; 20] = [
+        ([1, 1, 1, 1], 1, &[1, 1, 1], [1, 1, 1], none),
+        ([2, 5, 4, 3], 7, &[1, 1, 1], [1, 1, 1], none),
+        ([3, 5, 4, 33], 17, &[1, 1, 1], [1, 1, 1], none),
+        ([3, 5, 7, 3], 5, &[3, 3, 3], [1, 1, 1], none),
+        ([3, 5, 7, 6], 5, &[3, 3, 3], [1, 1, 1], [[2, 0], [1, 1], [1, 1]]),
+        ([1, 4, 4, 16], 16, &[3, 3, 3], [1, 1, 1], [[2, 0], [1, 1], [1, 1]]),
+        ([4, 6, 5, 12], 33, &[3, 3, 3], [1, 1, 1], [[0, 0], [1, 1], [1, 1]]),
+        ([2, 5, 7, 4], 6, &[3, 3], [1, 1, 1], same),
+        ([2, 6, 8, 4], 6, &[3, 3], [1, 2, 2], [[0, 0], [0, 1], [0, 1]]),
+        ([1, 7, 9, 17], 9, &[3, 3], [1, 2, 2], [[0, 0], [0, 1], [0, 1]]),
+        ([2, 7, 5, 4], 6, &[1, 3, 3], [1, 1, 1], same),
+        ([5, 3, 2, 8], 8, &[3, 1, 1], [2, 1, 1], none),
+        ([4, 3, 2, 8], 16, &[3, 1, 1], [1, 1, 1], [[2, 0], [0, 0], [0, 0]]),
+        ([5, 4, 3, 5], 3, &[3, 1, 1], [2, 1, 1], [[1, 0], [0, 0], [0, 0]]),
+        ([3, 8, 8, 5], 4, &[2, 3, 4], [2, 3, 2], [[1, 2], [0, 2], [3, 1]]),
+        ([2, 2, 2, 2], 3, &[2, 2, 2], [5, 5, 5], none),
+        ([1, 3, 3, 130], 40, &[3, 3], [1, 1, 1], same),
+        ([1, 20, 21, 12], 24, &[3, 3, 3], [1, 1, 1], [[2, 0], [1, 1], [1, 1]]),
+        ([2, 1, 1, 4], 4, &[3, 3, 3], [1, 1, 1], [[1, 1], [1, 1], [1, 1]]),
+        ([1, 2, 2, 3], 2, &[1, 5, 5], [1, 1, 1], [[0, 0], [4, 4], [4, 4]]),
+    ];
+    let tolerance = Tolerance::singles(1e-5);
+    for (x, outputs, kernel, stride, pad) in sizes {
+        let mut shape = vec![outputs, x[3]];
+        shape.extend(kernel);
+        for bias in [None, Some(false), Some(true)] {
+            for to in [None, Some(DType::F32)] {
+                let mut operands = vec![value(&x), weight(&shape)];
+                operands.extend(bias.map(|w| value(&[outputs]).of(DType::F32).given_as(w)));
+                let name = format!("{x:?} by {shape:?} {stride:?} {pad:?} {bias:?} {to:?}");
+                let op = Op::Conv { stride, pad };
+                let result = to.map(|to| gives(Some(to), &[]));
+                out.push(single(name, PRODUCTS, tolerance, op, operands, result));
+            }
+        }
+    }
+    for (declared, stored) in [
+        (DType::F32, DType::Bf16),
+        (DType::F32, DType::F16),
+        (DType::Bf16, DType::F32),
+        (DType::Bf16, DType::Bf16),
+    ] {
+        for x in PRODUCTS {
+            let w = weight(&[9, 5, 3, 3, 3]).of(declared).stored(stored);
+            let bias = weight(&[9]).of(declared).stored(stored);
+            let op = Op::Conv { stride: [1; 3], pad: [[2, 0], [1, 1], [1, 1]] };
+            let name = format!("{declared} weights stored as {stored}, {x}");
+            let result = Some(gives(Some(DType::F32), &[]));
+            let operands = vec![value(&[2, 5, 4, 5]), w, bias];
+            out.push(single(name, &[*x], tolerance, op, operands, result));
+        }
+    }
+}

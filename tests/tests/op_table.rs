@@ -1,0 +1,220 @@
+//! Every case of the op table three ways: the interpreter, the interpreter on decomposed modules,
+//! and the CPU backend, which has to give the same bits for any number of threads and whatever its
+//! memory held before, and to agree with the interpreter at every level of vector instructions.
+
+use anyid_backends::cpu::simd::Level;
+use anyid_backends::cpu::{Cpu, RunError};
+use anyid_ir::{
+    Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType, decompose_module,
+};
+use anyid_tests::close::difference;
+use anyid_tests::op_cases::{Built, OpCase, cases, closed_set};
+use anyid_tests::plans::{Named, Stored, run_plan};
+use std::collections::BTreeSet;
+
+/// The outputs of the interpreter.
+fn interpreted(built: &Built, module: &Module) -> Vec<Tensor> {
+    let inputs: Vec<Tensor> = built.inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
+    Evaluator::new(module, Mode::F32)
+        .run("f", &inputs, &built.weights, None)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Each case in each of its types.
+fn each(mut check: impl FnMut(&OpCase, DType, &Built)) {
+    for case in cases() {
+        for dtype in &case.dtypes {
+            check(&case, *dtype, &(case.build)(*dtype));
+        }
+    }
+}
+
+fn report(failures: &[String], count: usize) {
+    let shown = failures.iter().take(40).cloned().collect::<Vec<_>>().join("\n");
+    assert!(failures.is_empty(), "{} of {count} failed:\n{shown}", failures.len());
+}
+
+#[test]
+fn every_op_of_the_closed_set_has_a_case() {
+    let mut used = BTreeSet::new();
+    each(|case, _, built| {
+        let first = anyid_ir::verify::verify(&built.module).into_iter().next();
+        assert_eq!(first, None, "{}", case.name);
+        for func in &built.module.funcs {
+            used.extend(func.walk().iter().map(|node| func.nodes[*node].op.name()));
+        }
+    });
+    let missing: Vec<&str> = closed_set().into_iter().filter(|name| !used.contains(name)).collect();
+    assert!(missing.is_empty(), "ops without a case: {missing:?}");
+    assert_eq!(closed_set().len(), closed_set().iter().collect::<BTreeSet<_>>().len());
+}
+
+#[test]
+fn decomposed_modules_compute_the_same_bits() {
+    let (mut failures, mut count) = (Vec::new(), 0);
+    each(|case, dtype, built| {
+        count += 1;
+        let parts = decompose_module(&built.module);
+        let composites = parts.funcs.iter().flat_map(|f| f.walk().into_iter().map(move |n| (f, n)));
+        for (func, node) in composites {
+            assert!(!func.nodes[node].op.is_composite(), "{}", case.name);
+        }
+        let (whole, apart) = (interpreted(built, &built.module), interpreted(built, &parts));
+        if whole.iter().zip(&apart).any(|(a, b)| difference(a, b) != 0.0) {
+            failures.push(format!("{} {dtype}", case.name));
+        }
+    });
+    report(&failures, count);
+}
+
+#[test]
+fn the_cpu_agrees_with_the_interpreter() {
+    let open = |threads, level: Level| {
+        Cpu::open(threads, Some(level.name())).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let levels: Vec<Cpu> = Level::available().map(|level| open(2, level)).collect();
+    let [one, three] = [1, 3].map(|threads| open(threads, Level::detect()));
+    let (mut failures, mut count, mut worst) = (Vec::new(), 0, 0.0f64);
+    each(|case, dtype, built| {
+        count += 1;
+        let reference = interpreted(built, &built.module);
+        let plan = anyid_passes::compile(&built.module, "f").unwrap_or_else(|e| panic!("{e}"));
+        let run = |cpu: &Cpu, garbage: u8| {
+            run_plan(cpu, &plan, &built.weights, &built.inputs, garbage)
+                .unwrap_or_else(|e| panic!("{} {dtype}: {e:?}", case.name))
+        };
+        for cpu in &levels {
+            let outputs = run(cpu, 0);
+            let level = cpu.level().name();
+            assert_eq!(outputs.len(), reference.len(), "{}", case.name);
+            for ((name, given), golden) in outputs.iter().zip(&reference) {
+                let (error, bound) = (difference(given, golden), case.tolerance.of(given.dtype()));
+                if bound > 0.0 {
+                    worst = worst.max(error / bound);
+                }
+                // Not `>`: a NaN is a failure too.
+                if !(error <= bound) {
+                    let (case, close) = (&case.name, format!("{error:.2e} of {bound:.0e}"));
+                    failures.push(format!("{case}: {dtype} {level} {name}: {close}"));
+                }
+            }
+        }
+        let highest = levels.last().expect("there is always a level");
+        let bits = run(highest, 0);
+        for (what, again) in [
+            ("one thread", run(&one, 0)),
+            ("three threads", run(&three, 0)),
+            ("memory of NaN", run(highest, 0xFF)),
+            ("memory of other numbers", run(&one, 0x3F)),
+        ] {
+            if !same(&bits, &again) {
+                failures.push(format!("{}: {dtype} other bits with {what}", case.name));
+            }
+        }
+    });
+    println!("{count} modules, largest error {worst:.2} of its tolerance");
+    report(&failures, count);
+}
+
+/// Equal bits; NaN patterns may differ.
+fn same(a: &Named, b: &Named) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|((_, a), (_, b))| a == b || difference(a, b) == 0.0)
+}
+
+/// A module of one op on parameters.
+fn one_op(op: Op, operands: &[TensorType]) -> Module {
+    let mut module = Module { name: "case".into(), ..Module::default() };
+    let mut f = FuncBuilder::new(&module, "f");
+    let values: Vec<_> =
+        operands.iter().enumerate().map(|(i, ty)| f.param(&format!("x{i}"), ty.clone())).collect();
+    let y = f.op("y", op, &values, None);
+    let func = f.finish(&[y]);
+    module.add(func);
+    module
+}
+
+fn f32(shape: &[usize]) -> TensorType {
+    TensorType::new(DType::F32, shape.iter().copied())
+}
+
+/// A row that a table does not have is an error of the run, on the CPU as in the interpreter.
+#[test]
+fn rows_outside_a_table_are_errors() {
+    let cpu = Cpu::open(2, None).unwrap();
+    let segments = |rows| TensorType::new(DType::I32, [rows]);
+    let (x, table) = (f32(&[3, 4]), f32(&[2, 4]));
+    let ops = [
+        (Op::Gather, vec![table.clone(), segments(3)]),
+        (Op::Modulate, vec![x.clone(), table.clone(), table.clone(), segments(3)]),
+        (Op::GateAdd, vec![x.clone(), x.clone(), table.clone(), segments(3)]),
+    ];
+    for (op, types) in ops {
+        let name = op.name();
+        let module = one_op(op, &types);
+        for wrong in [2, -1, i32::MAX, i32::MIN] {
+            let inputs: Named = types
+                .iter()
+                .enumerate()
+                .map(|(i, ty)| {
+                    let tensor = match ty.dtype {
+                        DType::I32 => Tensor::from_i32([3], &[0, wrong, 1]).unwrap(),
+                        _ => Tensor::zeros(ty.clone()),
+                    };
+                    (format!("x{i}"), tensor)
+                })
+                .collect();
+            let plan = anyid_passes::compile(&module, "f").unwrap();
+            let error = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0).unwrap_err();
+            let RunError::Index { index, rows, .. } = error else { panic!("{name}: {error:?}") };
+            assert_eq!((index, rows), (i64::from(wrong), 2), "{name}");
+            let tensors: Vec<Tensor> = inputs.into_iter().map(|(_, tensor)| tensor).collect();
+            let error = Evaluator::new(&module, Mode::F32).run("f", &tensors, &(), None);
+            assert_eq!(error.unwrap_err().code, "E1044", "{name}");
+        }
+    }
+}
+
+/// Nothing that the verifier lets through may end in a panic; what has no kernel says so.
+#[test]
+fn ops_without_a_kernel_are_errors() {
+    let cpu = Cpu::open(2, None).unwrap();
+    let rows = |dtype| TensorType::new(dtype, [3, 4]);
+    let unsupported = [
+        (Op::Attention { heads: 2, scale: -1.0 }, vec![rows(DType::F32); 3]),
+        (Op::Attention { heads: 2, scale: f64::NAN }, vec![rows(DType::F32); 3]),
+        (Op::Attention { heads: 2, scale: 1.0 }, vec![rows(DType::F64); 3]),
+        (Op::Linear, vec![rows(DType::F64); 2]),
+        (Op::LayerNorm { eps: 1.0 }, vec![rows(DType::F64)]),
+        (Op::Silu, vec![rows(DType::F64)]),
+        (Op::Conv { stride: [1; 3], pad: [[0, 0]; 3] }, vec![f32(&[1, 2, 2, 3]), f32(&[4, 3, 1, 1])]),
+    ];
+    for (op, types) in unsupported {
+        let name = op.name();
+        let module = one_op(op, &types);
+        assert!(anyid_ir::verify::verify(&module).is_empty(), "{name}");
+        let inputs: Named = types
+            .iter()
+            .enumerate()
+            .map(|(i, ty)| (format!("x{i}"), Tensor::zeros(ty.clone())))
+            .collect();
+        let plan = anyid_passes::compile(&module, "f").unwrap();
+        let error = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0).unwrap_err();
+        assert!(matches!(error, RunError::Unsupported { op, .. } if op == name), "{name}: {error:?}");
+    }
+}
+
+#[test]
+fn tensors_without_elements_are_refused() {
+    for (op, shape) in [
+        (Op::Silu, &[0, 3][..]),
+        (Op::Permute { perm: Axes::from_slice(&[1, 0]) }, &[3, 0]),
+        (Op::Slice { axis: 0, start: 1, len: 0 }, &[3, 2]),
+        (Op::Reduce { f: anyid_ir::ReduceFn::Mean, axes: Axes::from_slice(&[1]), keep: true }, &[2, 0]),
+    ] {
+        let name = op.name();
+        let module = one_op(op, &[f32(shape)]);
+        let codes: Vec<_> = anyid_ir::verify::verify(&module).iter().map(|d| d.code).collect();
+        assert!(codes.contains(&"E0114"), "{name}: {codes:?}");
+    }
+}
