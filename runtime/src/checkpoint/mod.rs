@@ -9,16 +9,15 @@
 pub mod atomic;
 pub mod folder;
 pub mod header;
+pub mod json;
 pub mod mapped;
 pub mod shards;
 pub mod writer;
 
 pub use atomic::{AtomicFile, remove_all_temporaries, write_error};
-pub use folder::{
-    Component, DiffusersFolder, JsonFile, Layout, ModelFolder, OriginalFolder, WeightFiles,
-    read_json,
-};
+pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
 pub use header::{Header, TensorDtype, TensorEntry};
+pub use json::{JsonFile, read_json};
 pub use mapped::{Checkpoint, TensorView, fingerprint, hash_file, to_bf16_into, to_f32_into};
 pub use shards::WeightSet;
 pub use writer::{

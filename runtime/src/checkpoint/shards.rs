@@ -15,8 +15,8 @@ use serde::de::{MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
 use super::first_ten;
-use super::folder::read_text;
 use super::header::TensorDtype;
+use super::json::read_text;
 use super::mapped::{Checkpoint, TensorView, hex};
 use crate::error::{Error, Result};
 

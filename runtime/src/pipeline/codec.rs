@@ -222,7 +222,7 @@ pub(crate) fn decode(
         let mut results = chunk(&mut program, "z", &piece, &states, at == 0)?;
         states = results.split_off(1);
         let video = results.pop().expect("a decoder chunk has a video");
-        super::sample::finite(&video, || format!("decoding, latent frame {at}"))?;
+        super::finite(&video, || format!("decoding, latent frame {at}"))?;
         frames(&video)?;
         (run.events)(Event::Decoded { done: 4 * at + 1, total });
     }

@@ -284,3 +284,16 @@ impl Run<'_> {
 pub(crate) fn shape_error(what: &str, given: &Tensor, expected: &str) -> Error {
     Error::input("E0906", format!("{what} is {}, expected {expected}", given.ty()))
 }
+
+/// An error if `tensor` holds a non-finite value.
+pub(crate) fn finite(tensor: &Tensor, phase: impl Fn() -> String) -> Result<()> {
+    let values = tensor.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
+    match crate::sampling::first_non_finite(values) {
+        None => Ok(()),
+        Some(at) => Err(Error::input(
+            "E1001",
+            format!("a non-finite value in {}, element {at} of the result", phase()),
+        )
+        .help("check the weights with `anyid-rt inspect`")),
+    }
+}

@@ -254,16 +254,3 @@ fn values(outputs: &Outputs) -> Result<&[f32]> {
     let v = outputs.get("v")?;
     v.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))
 }
-
-/// An error if `tensor` holds a non-finite value.
-pub(crate) fn finite(tensor: &Tensor, phase: impl Fn() -> String) -> Result<()> {
-    let values = tensor.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
-    match first_non_finite(values) {
-        None => Ok(()),
-        Some(at) => Err(Error::input(
-            "E1001",
-            format!("a non-finite value in {}, element {at} of the result", phase()),
-        )
-        .help("check the weights with `anyid-rt inspect`")),
-    }
-}

@@ -1,0 +1,307 @@
+//! Sizes of the diffusion transformer and its configuration file.
+
+use super::super::names::{dit_tensors, parameter_count};
+use super::read::*;
+use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
+use serde_json::{Map, Value, json};
+
+/// Sizes of the diffusion transformer (dit.md §1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct DitConfig {
+    /// Attention heads.
+    pub heads: usize,
+    /// Channels per head; even.
+    pub head_dim: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Width inside the feed-forward.
+    pub ffn_dim: usize,
+    /// Latent channels that go in.
+    pub in_channels: usize,
+    /// Velocity channels that come out; equal to `in_channels`.
+    pub out_channels: usize,
+    /// Patch size (frames, rows, columns); always (1, 2, 2).
+    pub patch: [u32; 3],
+    /// Width of a text embedding row.
+    pub text_dim: usize,
+    /// Length of the timestep sinusoid; even.
+    pub freq_dim: usize,
+    /// Added to the variance in every norm.
+    pub eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether an affine norm stands before cross-attention.
+    pub cross_attn_norm: bool,
+    /// Whether queries and keys are RMS-normalised over all heads together.
+    pub qk_norm: bool,
+    /// Rows to which text embeddings are padded.
+    pub text_len: usize,
+}
+
+impl DitConfig {
+    /// Wan2.2-TI2V-5B: 825 tensors, 4,999,787,712 parameters.
+    pub fn ti2v_5b() -> Self {
+        Self {
+            heads: 24,
+            head_dim: 128,
+            layers: 30,
+            ffn_dim: 14336,
+            in_channels: 48,
+            out_channels: 48,
+            patch: [1, 2, 2],
+            text_dim: 4096,
+            freq_dim: 256,
+            eps: 1e-6,
+            rope_theta: 10000.0,
+            cross_attn_norm: true,
+            qk_norm: true,
+            text_len: 512,
+        }
+    }
+
+    /// The transformer of the built-in micro model.
+    pub fn micro() -> Self {
+        Self {
+            heads: 2,
+            head_dim: 32,
+            layers: 2,
+            ffn_dim: 192,
+            text_dim: 64,
+            freq_dim: 64,
+            ..Self::ti2v_5b()
+        }
+    }
+
+    /// D, the width of the residual stream: heads · head_dim.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Values of one patch that enter the patch embedding: channels · patch volume.
+    pub fn patch_values(&self) -> usize {
+        self.in_channels * self.patch.iter().map(|size| *size as usize).product::<usize>()
+    }
+
+    /// Number of parameters.
+    pub fn parameter_count(&self) -> u64 {
+        parameter_count(&dit_tensors(self))
+    }
+
+    /// Reads the `config.json` of a diffusers `transformer/` folder.
+    ///
+    /// # Errors
+    /// A missing key, a wrong type, an impossible size, or a model of the family that is not
+    /// supported (named in the message).
+    pub fn from_diffusers(config: &Value) -> Result<Self, ConfigError> {
+        let reader = Reader::new(config, "WanTransformer3DModel")?;
+        for key in ["added_kv_proj_dim", "image_dim", "pos_embed_seq_len"] {
+            reader.demand(
+                key,
+                &Value::Null,
+                "this is Wan2.1 image-to-video with an image encoder, which is not supported",
+            )?;
+        }
+        let qk_norm = reader.required("qk_norm")?;
+        if qk_norm != "rms_norm_across_heads" {
+            let text = format!("{} is not supported, only rms_norm_across_heads", shown(qk_norm));
+            return Err(fault("qk_norm", text));
+        }
+        let in_channels = reader.size("in_channels")?;
+        let made = Self {
+            heads: reader.size("num_attention_heads")?,
+            head_dim: reader.size("attention_head_dim")?,
+            layers: reader.size("num_layers")?,
+            ffn_dim: reader.size("ffn_dim")?,
+            in_channels,
+            out_channels: match reader.given("out_channels") {
+                Some(_) => reader.size("out_channels")?,
+                None => in_channels,
+            },
+            patch: reader.patch("patch_size")?,
+            text_dim: reader.size("text_dim")?,
+            freq_dim: reader.size("freq_dim")?,
+            eps: reader.number_or("eps", 1e-6)?,
+            cross_attn_norm: reader.flag("cross_attn_norm")?,
+            ..Self::ti2v_5b()
+        };
+        made.validate()?;
+        Ok(made)
+    }
+
+    /// Infers the sizes from the tensors of an original checkpoint; `config` is its `config.json`
+    /// where there is one. Without it there are as many heads as 128 divides the width.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has an impossible shape, a contradiction between tensors and
+    /// `config`, or what [`DitConfig::from_diffusers`] refuses.
+    pub fn from_original(
+        config: Option<&Value>,
+        shape: ShapeLookup<'_>,
+    ) -> Result<Self, ConfigError> {
+        let foreign = [
+            ("img_emb.proj.1.weight", "Wan2.1 image-to-video"),
+            ("blocks.0.cross_attn.k_img.weight", "Wan2.1 image-to-video"),
+            ("vace_blocks.0.self_attn.q.weight", "a VACE model"),
+            ("vace_patch_embedding.weight", "a VACE model"),
+            ("motion_encoder.enc.fc.0.weight", "Wan2.2-Animate"),
+            ("control_adapter.conv.weight", "a camera-control model"),
+        ];
+        for (tensor, model) in foreign {
+            if shape(tensor).is_some() {
+                return Err(fault(tensor, format!("this is {model}, which is not supported")));
+            }
+        }
+        let width = dimension(shape, "patch_embedding.bias", 0)?;
+        let patches = of(shape, "patch_embedding.weight")?;
+        let patches = patches.iter().try_fold(1u64, |all, size| all.checked_mul(*size));
+        let patches = patches.ok_or_else(|| fault("patch_embedding.weight", "is too large"))?;
+        let volume = 4 * width as u64;
+        if patches == 0 || patches % volume != 0 {
+            let text = format!("{patches} values do not make 1x2x2 patches of width {width}");
+            return Err(fault("patch_embedding.weight", text));
+        }
+        let head = dimension(shape, "head.head.weight", 0)?;
+        if head % 4 != 0 {
+            return Err(fault(
+                "head.head.weight",
+                format!("{head} rows do not make 1x2x2 patches"),
+            ));
+        }
+        let empty = Value::Object(Map::new());
+        let reader = Reader::new(config.unwrap_or(&empty), "WanModel")?;
+        if let Some(kind) = reader.given("model_type")
+            && kind != "ti2v"
+            && kind != "t2v"
+        {
+            let text = format!("{} is not supported, only ti2v", shown(kind));
+            return Err(fault("model_type", text));
+        }
+        let heads = match reader.given("num_heads") {
+            Some(_) => reader.size("num_heads")?,
+            None if width.is_multiple_of(128) => width / 128,
+            None => {
+                let text = format!("missing, and the width {width} is not a multiple of 128");
+                return Err(fault("num_heads", text));
+            }
+        };
+        if heads == 0 || width % heads != 0 {
+            return Err(fault("num_heads", format!("{heads} heads do not divide width {width}")));
+        }
+        let made = Self {
+            heads,
+            head_dim: width / heads,
+            layers: counted(shape, |i| format!("blocks.{i}.modulation")),
+            ffn_dim: dimension(shape, "blocks.0.ffn.0.bias", 0)?,
+            in_channels: usize_of("patch_embedding.weight", patches / volume)?,
+            out_channels: head / 4,
+            text_dim: dimension(shape, "text_embedding.0.weight", 1)?,
+            freq_dim: dimension(shape, "time_embedding.0.weight", 1)?,
+            eps: reader.number_or("eps", 1e-6)?,
+            cross_attn_norm: shape("blocks.0.norm3.weight").is_some(),
+            qk_norm: shape("blocks.0.self_attn.norm_q.weight").is_some(),
+            text_len: match reader.given("text_len") {
+                Some(_) => reader.size("text_len")?,
+                None => 512,
+            },
+            ..Self::ti2v_5b()
+        };
+        for (key, inferred) in [
+            ("dim", made.width()),
+            ("ffn_dim", made.ffn_dim),
+            ("freq_dim", made.freq_dim),
+            ("in_dim", made.in_channels),
+            ("out_dim", made.out_channels),
+            ("num_layers", made.layers),
+        ] {
+            if reader.given(key).is_some() && reader.size(key)? != inferred {
+                let said = reader.size(key)?;
+                let text = format!("config.json says {said}, but the tensors have {inferred}");
+                return Err(fault(key, text));
+            }
+        }
+        made.validate()?;
+        Ok(made)
+    }
+
+    /// The `config.json` that diffusers reads. `text_len` and `rope_theta` have no key there.
+    pub fn to_diffusers_json(&self) -> Value {
+        json!({
+            "_class_name": "WanTransformer3DModel",
+            "_diffusers_version": DIFFUSERS_VERSION,
+            "added_kv_proj_dim": null,
+            "attention_head_dim": self.head_dim,
+            "cross_attn_norm": self.cross_attn_norm,
+            "eps": self.eps,
+            "ffn_dim": self.ffn_dim,
+            "freq_dim": self.freq_dim,
+            "image_dim": null,
+            "in_channels": self.in_channels,
+            "num_attention_heads": self.heads,
+            "num_layers": self.layers,
+            "out_channels": self.out_channels,
+            "patch_size": self.patch,
+            "pos_embed_seq_len": null,
+            "qk_norm": if self.qk_norm { json!("rms_norm_across_heads") } else { Value::Null },
+            "rope_max_seq_len": 1024,
+            "text_dim": self.text_dim,
+        })
+    }
+
+    /// Checks that the network can be built; keys are those of diffusers.
+    ///
+    /// # Errors
+    /// The first size that is impossible or not supported.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        sizes(&[
+            ("num_attention_heads", self.heads),
+            ("attention_head_dim", self.head_dim),
+            ("ffn_dim", self.ffn_dim),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("text_dim", self.text_dim),
+            ("freq_dim", self.freq_dim),
+            ("text_len", self.text_len),
+        ])?;
+        blocks("num_layers", self.layers)?;
+        let unsupported = match self.in_channels {
+            16 => Some("the text-to-video models of Wan2.1 and Wan2.2-A14B"),
+            36 => Some("the image-to-video models of Wan2.1 and Wan2.2-A14B"),
+            _ => None,
+        };
+        if let Some(models) = unsupported {
+            let text = format!("{} channels belong to {models}, not supported", self.in_channels);
+            return Err(fault("in_channels", text));
+        }
+        if self.out_channels != self.in_channels {
+            let text =
+                format!("{} differs from in_channels = {}", self.out_channels, self.in_channels);
+            return Err(fault("out_channels", text));
+        }
+        if self.width() > MAX_SIZE {
+            let text = format!("{} heads of {} are too wide", self.heads, self.head_dim);
+            return Err(fault("num_attention_heads", text));
+        }
+        if self.width() == 5120 {
+            let text = "width 5120 is a 14B model of Wan, not supported; the 5B model has 3072";
+            return Err(fault("num_attention_heads", text));
+        }
+        if !self.head_dim.is_multiple_of(2) || self.head_dim < 6 {
+            let text = format!(
+                "{} must be even and at least 6, so that each of three axes has a channel pair",
+                self.head_dim
+            );
+            return Err(fault("attention_head_dim", text));
+        }
+        if !self.freq_dim.is_multiple_of(2) {
+            return Err(fault("freq_dim", format!("{} must be even", self.freq_dim)));
+        }
+        if self.patch != [1, 2, 2] {
+            let text = format!("{:?} is not supported, only [1, 2, 2]", self.patch);
+            return Err(fault("patch_size", text));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
+            return Err(fault("rope_theta", format!("{} must be above 1", self.rope_theta)));
+        }
+        epsilon("eps", self.eps)
+    }
+}
