@@ -1,6 +1,6 @@
 //! Inlines every call and unrolls every repeat.
 //!
-//! A whole denoising step of the 5B model is about 1,400 steps, so the straight-line form costs
+//! A whole denoising step of the 5B model is about a thousand steps, so the straight-line form costs
 //! nothing and lets every later pass be a loop over a list. Weight paths become absolute names.
 
 use crate::CompileError;
