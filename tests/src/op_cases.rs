@@ -224,7 +224,8 @@ pub(crate) fn single(
 
 /// A number that depends on the text alone.
 pub fn seed_of(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// A generator of reproducible numbers (splitmix64).
@@ -284,7 +285,8 @@ fn specials(dtype: DType) -> Vec<f64> {
     }
     if dtype == DType::F64 {
         // Just beside the middle between two half-type numbers: rounding twice would miss it.
-        values.extend([1.0 + 2f64.powi(-8) + 2f64.powi(-45), 1.0 + 2f64.powi(-11) + 2f64.powi(-40)]);
+        values
+            .extend([1.0 + 2f64.powi(-8) + 2f64.powi(-45), 1.0 + 2f64.powi(-11) + 2f64.powi(-40)]);
         values.extend([1e300, -1e300, 1e-300, 3e9, -3e9, 255.9]);
     }
     values

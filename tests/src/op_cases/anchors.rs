@@ -104,8 +104,7 @@ fn attention(out: &mut Vec<OpCase>) {
                 let table = [heads, queries + keys - 1];
                 operands.extend(bias.map(|w| value(&table).of(DType::F32).given_as(w)));
                 let op = Op::Attention { heads, scale };
-                let name =
-                    format!("{batch}x{heads}x{dim} {queries}x{keys} {bias:?} {scale}");
+                let name = format!("{batch}x{heads}x{dim} {queries}x{keys} {bias:?} {scale}");
                 out.push(single(name, PRODUCTS, close, op, operands, None));
             }
         }

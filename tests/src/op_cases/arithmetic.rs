@@ -90,10 +90,8 @@ fn binary(out: &mut Vec<OpCase>) {
 fn conditions(out: &mut Vec<OpCase>) {
     for (f, _) in CompareFn::ALL {
         for [a, b] in PAIRS {
-            let operands = vec![
-                value(a).filled(Fill::Whole(0, 3)),
-                value(b).filled(Fill::Whole(0, 3)),
-            ];
+            let operands =
+                vec![value(a).filled(Fill::Whole(0, 3)), value(b).filled(Fill::Whole(0, 3))];
             let op = Op::Compare(f);
             let name = format!("{a:?} {b:?}");
             out.push(single(name, &DType::ALL, Tolerance::EXACT, op, operands, None));
@@ -116,7 +114,8 @@ fn conditions(out: &mut Vec<OpCase>) {
 
 fn casts(out: &mut Vec<OpCase>) {
     for to in DType::ALL {
-        for (name, fill) in [("ordinary", Fill::Within(-300.0, 300.0)), ("special", Fill::Special)] {
+        for (name, fill) in [("ordinary", Fill::Within(-300.0, 300.0)), ("special", Fill::Special)]
+        {
             for shape in [&[1][..], &[5, 67], &[]] {
                 let operands = vec![value(shape).filled(fill.clone())];
                 let result = Some(gives(Some(to), shape));

@@ -4,8 +4,7 @@ use super::{Fill, Given, OpCase, Tolerance, again, gives, indices, single, value
 use anyid_ir::{Axes, DType, Op};
 
 /// One type of each width, and truth values.
-const WIDTHS: &[DType] =
-    &[DType::F32, DType::Bf16, DType::F64, DType::I32, DType::U8, DType::Bool];
+const WIDTHS: &[DType] = &[DType::F32, DType::Bf16, DType::F64, DType::I32, DType::U8, DType::Bool];
 
 pub(super) fn cases() -> Vec<OpCase> {
     let mut out = Vec::new();

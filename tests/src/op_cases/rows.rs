@@ -6,6 +6,7 @@ use anyid_ir::{DType, Op};
 pub(super) fn cases() -> Vec<OpCase> {
     let mut out = Vec::new();
     norms(&mut out);
+    flat_rows(&mut out);
     rotations(&mut out);
     modulations(&mut out);
     tables(&mut out);
@@ -45,18 +46,6 @@ fn norms(out: &mut Vec<OpCase>) {
             }
         }
     }
-    // Far from zero, and all alike.
-    for fill in [Fill::Within(999.0, 1001.0), Fill::List(vec![0.0]), Fill::List(vec![3.0])] {
-        let x = value(&[5, 70]).filled(fill.clone());
-        let gain = value(&[70]).of(DType::F32);
-        let single = &[DType::F32];
-        // The mean is not the same to the last bit, and everything left is a difference from it.
-        add(format!("of {fill:?}"), single, &Op::LayerNorm { eps: 1.0 }, vec![x.clone()], None);
-        for clamp in [false, true] {
-            let op = Op::RmsNorm { eps: 1e-6, clamp };
-            add(format!("of {fill:?} {clamp}"), single, &op, vec![x.clone(), gain.clone()], None);
-        }
-    }
     // Gains in another type than f32, as in a checkpoint that is stored so.
     for declared in [DType::Bf16, DType::F16] {
         let gain = || weight(&[33]).of(declared);
@@ -65,6 +54,25 @@ fn norms(out: &mut Vec<OpCase>) {
         let op = Op::LayerNorm { eps: 1e-6 };
         let operands = vec![value(&[5, 33]), gain(), gain().stored(DType::F32)];
         add(format!("{declared} gains"), ROWS, &op, operands, None);
+    }
+}
+
+/// Rows far from zero, and rows that are all alike.
+fn flat_rows(out: &mut Vec<OpCase>) {
+    for fill in [Fill::Within(999.0, 1001.0), Fill::List(vec![0.0]), Fill::List(vec![3.0])] {
+        // Everything is a difference from a mean near 1000, which is rounded to a single.
+        let tolerance = Tolerance::singles(1e-4);
+        let operands = || vec![value(&[5, 70]).filled(fill.clone())];
+        let name = format!("of {fill:?}");
+        let op = Op::LayerNorm { eps: 1.0 };
+        out.push(single(name.clone(), &[DType::F32], tolerance, op, operands(), None));
+        for clamp in [false, true] {
+            let mut operands = operands();
+            operands.push(value(&[70]).of(DType::F32));
+            let op = Op::RmsNorm { eps: 1e-6, clamp };
+            let name = format!("{name} {clamp}");
+            out.push(single(name, ROWS, Tolerance::singles(3e-6), op, operands, None));
+        }
     }
 }
 

@@ -24,10 +24,9 @@ fn module(dtype: DType) -> (Module, Stored) {
     let mut module = Module { name: "case".into(), ..Module::default() };
     module.weights.name = "case".into();
     let mut stored = Stored::default();
-    for (suffix, ty) in [
-        ("weight", TensorType::new(dtype, [5, 5])),
-        ("bias", TensorType::new(DType::F32, [5])),
-    ] {
+    for (suffix, ty) in
+        [("weight", TensorType::new(dtype, [5, 5])), ("bias", TensorType::new(DType::F32, [5]))]
+    {
         module.weights.add(&format!("layers.{{l:0..4}}.{suffix}"), ty.clone()).expect("new names");
         for layer in 0..4 {
             stored.insert(format!("layers.{layer}.{suffix}"), input(&ty, layer + 7));
