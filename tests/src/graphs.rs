@@ -177,7 +177,8 @@ fn everything() -> Manifest {
                 add(format!("w.k{k}.n{n}"), DType::F32, &[n, k]);
                 add(format!("half.k{k}.n{n}"), DType::Bf16, &[n, k]);
                 for (kind, taps) in KERNELS {
-                    let shape: Vec<usize> = [n, k].into_iter().chain(taps.iter().copied()).collect();
+                    let shape: Vec<usize> =
+                        [n, k].into_iter().chain(taps.iter().copied()).collect();
                     add(format!("{kind}.k{k}.n{n}"), DType::F32, &shape);
                 }
             }

@@ -1,8 +1,10 @@
-//! Support for the tests of the whole product: fixtures, tolerances, engines, the op table, random graphs.
+//! Support for the tests of the whole product: fixtures, tolerances, engines, model folders, the op
+//! table, random graphs.
 
 pub mod close;
 pub mod engines;
 pub mod fixtures;
+pub mod folders;
 pub mod graphs;
 pub mod op_cases;
 pub mod plans;

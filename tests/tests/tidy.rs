@@ -16,10 +16,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("anyid-backends", &["anyid-ir"]),
     ("anyid-models", &["anyid-ir"]),
     ("anyid-runtime", &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models"]),
-    (
-        "anyid-cli",
-        &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-runtime"],
-    ),
+    ("anyid-cli", &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-runtime"]),
 ];
 
 #[test]

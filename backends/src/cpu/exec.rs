@@ -85,6 +85,8 @@ pub struct Executable {
     moves: Vec<Option<Vec<Move>>>,
     /// For each step: its operand 1 in panels.
     panels: Vec<Option<usize>>,
+    /// For each step: its operands 1 and 2 widened to f32.
+    vectors: Vec<[Option<usize>; 2]>,
     /// For each weight of the plan: its row-major bytes.
     plain: Vec<Option<usize>>,
 }
@@ -116,8 +118,10 @@ impl Executable {
         let scratch = plan.steps.iter().map(|step| scratch_bytes(cpu, &plan, step)).max();
         let moves = plan.steps.iter().map(|step| step_moves(&plan, step)).collect();
         let panels = plan.steps.iter().map(|step| weights.find(&plan, step, 1)).collect();
+        let vector = |step: &Step| [1, 2].map(|position| weights.find(&plan, step, position));
+        let vectors = plan.steps.iter().map(vector).collect();
         let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
-        Self { scratch: scratch.unwrap_or(0), moves, panels, plain, plan }
+        Self { scratch: scratch.unwrap_or(0), moves, panels, vectors, plain, plan }
     }
 
     /// The plan.
@@ -332,7 +336,8 @@ impl<'f> Frame<'f> {
             self.movement(step, moves);
             return Ok(());
         }
-        if self.row_kernel(step).is_some() || self.anchor(at, step, scratch) {
+        self.check_segments(step)?;
+        if self.row_kernel(at, step).is_some() || self.anchor(at, step, scratch) {
             return Ok(());
         }
         if step.op == Op::Gather {
@@ -381,11 +386,16 @@ impl<'f> Frame<'f> {
         }
     }
 
-    fn bias(&self, step: &Step, at: usize) -> Option<Option<&'f [f32]>> {
-        match step.operands.get(at) {
+    /// Operand `position`, 1 or 2, of step `at` as a vector of f32, if the step has that operand;
+    /// `None` for other types, unless it is a weight, which was widened after load.
+    fn bias(&self, at: usize, step: &Step, position: usize) -> Option<Option<&'f [f32]>> {
+        match step.operands.get(position) {
             None => Some(None),
             Some(id) if self.ty(*id).dtype == DType::F32 => Some(Some(self.of(*id))),
-            Some(_) => None,
+            Some(_) => {
+                let index = self.executable.vectors[at][position - 1]?;
+                Some(Some(bytemuck::cast_slice(self.weights.plain(index))))
+            }
         }
     }
 
@@ -396,7 +406,8 @@ impl<'f> Frame<'f> {
 
     fn linear(&self, at: usize, step: &Step, scratch: &mut [u8]) -> bool {
         let (m, n, k) = linear_shape(self.plan, step);
-        let (Some(data), Some(bias)) = (self.slice(step.operands[0]), self.bias(step, 2)) else {
+        let (Some(data), Some(bias)) = (self.slice(step.operands[0]), self.bias(at, step, 2))
+        else {
             return false;
         };
         let a = MatrixRows { data, stride: k };
@@ -422,6 +433,10 @@ impl<'f> Frame<'f> {
     }
 
     fn attention(&self, step: &Step, heads: usize, scale: f64, scratch: &mut [u8]) -> bool {
+        // The kernel takes the largest score before it is scaled.
+        if scale.is_nan() || scale < 0.0 {
+            return false;
+        }
         let (shape, precision) = attention_shape(self.plan, step, heads);
         let width = shape.heads * shape.head_dim;
         let operand = |at: usize, rows: usize| -> Option<Operand<'f>> {
@@ -468,7 +483,7 @@ impl<'f> Frame<'f> {
     ) -> bool {
         let shape = conv_shape(self.plan, step, stride, pad);
         let Some(kernel) = self.panels(at) else { return false };
-        let (Some(x), Some(bias)) = (self.slice(step.operands[0]), self.bias(step, 2)) else {
+        let (Some(x), Some(bias)) = (self.slice(step.operands[0]), self.bias(at, step, 2)) else {
             return false;
         };
         let epilogue = Epilogue { bias, ..Epilogue::default() };
@@ -487,7 +502,7 @@ impl<'f> Frame<'f> {
     }
 
     /// Row-wise and element-wise kernels; `None` where the op or its types are not theirs.
-    fn row_kernel(&self, step: &Step) -> Option<()> {
+    fn row_kernel(&self, at: usize, step: &Step) -> Option<()> {
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
         let ty = self.ty(step.result);
         let width = ty.last();
@@ -497,8 +512,8 @@ impl<'f> Frame<'f> {
             Op::LayerNorm { eps } => {
                 let norm = LayerNorm {
                     eps: *eps as f32,
-                    weight: self.bias(step, 1)?,
-                    bias: self.bias(step, 2)?,
+                    weight: self.bias(at, step, 1)?,
+                    bias: self.bias(at, step, 2)?,
                     modulation: None,
                 };
                 float!(from, I => float!(ty.dtype, O => rows::layer_norm(
@@ -511,7 +526,7 @@ impl<'f> Frame<'f> {
             Op::RmsNorm { eps, clamp } => {
                 let eps = *eps as f32;
                 let form = if *clamp { RmsForm::Clamped { eps } } else { RmsForm::Mean { eps } };
-                let gain = self.bias(step, 1)??;
+                let gain = self.bias(at, step, 1)??;
                 let norm = RmsNorm { form, gain, round_bf16: false, silu: false, rope: None };
                 float!(from, I => float!(ty.dtype, O => rows::rms_norm(
                     pool, level,
@@ -574,6 +589,8 @@ impl<'f> Frame<'f> {
                 };
                 self.unary(step, f)
             }
+            // Rarer shapes are for the scalar code.
+            Op::Binary(_) if ty.rank() > rows::MOST_AXES => None,
             Op::Binary(f) => {
                 let f = match f {
                     BinaryFn::Add => Binary::Add,
@@ -638,6 +655,24 @@ impl<'f> Frame<'f> {
         float!(self.ty(x).dtype, I => float!(self.ty(step.result).dtype, O => rows::unary(
             pool, level, f, self.of::<I>(x), self.of_mut::<O>(step.result),
         )))?
+    }
+
+    /// Fails where a row's segment is not in every table it picks from.
+    fn check_segments(&self, step: &Step) -> Result<(), RunError> {
+        let tables = match step.op {
+            Op::Modulate => &step.operands[1..3],
+            Op::GateAdd => &step.operands[2..3],
+            _ => return Ok(()),
+        };
+        let rows = tables.iter().map(|id| self.ty(*id).shape[0]).min().unwrap_or(0);
+        let inside = |index: &i32| usize::try_from(*index).is_ok_and(|index| index < rows);
+        match self.of::<i32>(step.operands[3]).iter().find(|index| !inside(index)) {
+            None => Ok(()),
+            Some(index) => {
+                let (label, index) = (step.label.clone(), i64::from(*index));
+                Err(RunError::Index { label, index, rows })
+            }
+        }
     }
 
     fn gather(&self, step: &Step) -> Result<(), RunError> {

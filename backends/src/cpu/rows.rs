@@ -12,7 +12,7 @@ mod layout;
 mod norm;
 mod reduce;
 
-pub use elementwise::{Binary, Strided, Unary, binary, cast, unary};
+pub use elementwise::{Binary, MOST_AXES, Strided, Unary, binary, cast, unary};
 pub use layout::{permute, upsample_nearest};
 pub use norm::{
     LayerNorm, Modulation, RmsForm, RmsNorm, Rope, Table, gate_add, gate_add_in_place, layer_norm,

@@ -44,8 +44,15 @@ pub fn write(dtype: DType, bytes: &mut [u8], index: usize, value: f64) {
     match dtype {
         DType::F32 => b.copy_from_slice(&(value as f32).to_le_bytes()),
         DType::F64 => b.copy_from_slice(&value.to_le_bytes()),
-        DType::Bf16 => b.copy_from_slice(&half::bf16::from_f64(value).to_le_bytes()),
-        DType::F16 => b.copy_from_slice(&half::f16::from_f64(value).to_le_bytes()),
+        // `half` converts doubles in two roundings on some processors.
+        DType::Bf16 => {
+            let value = half::bf16::from_f32(dtype.round(value) as f32);
+            b.copy_from_slice(&value.to_le_bytes());
+        }
+        DType::F16 => {
+            let value = half::f16::from_f32(dtype.round(value) as f32);
+            b.copy_from_slice(&value.to_le_bytes());
+        }
         DType::I32 => b.copy_from_slice(&(value as i32).to_le_bytes()),
         DType::U8 => b[0] = value as u8,
         DType::Bool => b[0] = u8::from(value != 0.0),

@@ -13,6 +13,7 @@ use super::{Cpu, panel_kind};
 use crate::{WeightData, WeightProvider};
 use anyid_ir::plan::{Plan, Root, Step};
 use anyid_ir::{DType, Op, TensorType};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// How a plan uses a weight.
@@ -22,6 +23,8 @@ enum Form {
     Matrix { bf16: bool },
     /// Kernel of a convolution, in panels of this arithmetic.
     Kernel { bf16: bool },
+    /// A bias or gain declared in a half type, widened to f32.
+    Vector,
     /// Row-major elements of the declared type.
     Plain,
 }
@@ -87,6 +90,13 @@ fn form(
     let form = match (op, position) {
         (Op::Linear, 1) => Form::Matrix { bf16 },
         (Op::Conv { .. }, 1) => Form::Kernel { bf16 },
+        (Op::Linear | Op::Conv { .. }, 2)
+        | (Op::LayerNorm { .. }, 1 | 2)
+        | (Op::RmsNorm { .. }, 1)
+            if matches!(buffer.ty.dtype, DType::Bf16 | DType::F16) =>
+        {
+            Form::Vector
+        }
         _ => Form::Plain,
     };
     Some((index, form))
@@ -163,7 +173,7 @@ impl Weights {
         self.bytes
     }
 
-    /// Where the panels for operand `position` of a step are, if it is a weight in panels.
+    /// Where operand `position` of a step is, if it is a weight in panels or widened.
     pub(super) fn find(&self, plan: &Plan, step: &Step, position: usize) -> Option<usize> {
         let (index, form) = form(plan, &step.op, position, &step.operands)?;
         let name = plan.weights[index as usize].name.clone();
@@ -208,6 +218,16 @@ impl Loaded {
 
 fn convert(cpu: &Cpu, data: &WeightData<'_>, ty: &TensorType, form: Form) -> Loaded {
     let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
+    let wide = matches!(form, Form::Matrix { bf16: false } | Form::Kernel { bf16: false });
+    if form == Form::Vector || (wide && ty.dtype != data.dtype && ty.dtype != DType::F32) {
+        // The declared type is narrower than the panels': its rounding has to happen first.
+        let rounded = plain(data, ty);
+        let data = WeightData { dtype: ty.dtype, bytes: Cow::Borrowed(rounded.bytes()) };
+        return match form {
+            Form::Vector => Loaded::Plain(plain(&data, &ty.with_dtype(DType::F32))),
+            _ => convert(cpu, &data, ty, form),
+        };
+    }
     let widened;
     let (dtype, bytes): (Dtype, &[u8]) = match data.dtype {
         DType::F32 => (Dtype::F32, &data.bytes),
@@ -237,7 +257,7 @@ fn convert(cpu: &Cpu, data: &WeightData<'_>, ty: &TensorType, form: Form) -> Loa
             let weight = (bytes, dtype);
             Loaded::Matrix(pack_conv(cpu.pool(), cpu.level(), &shape, weight, kind(bf16)))
         }
-        Form::Plain => Loaded::Plain(plain(data, ty)),
+        Form::Vector | Form::Plain => Loaded::Plain(plain(data, ty)),
     }
 }
 

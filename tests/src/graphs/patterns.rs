@@ -3,9 +3,7 @@
 //! falls back to an elementwise function.
 
 use super::{BLOCKS, Choice, KERNELS, MOST_ELEMENTS, Maker, SIZES};
-use anyid_ir::{
-    Axes, BinaryFn, CompareFn, DType, Op, ReduceFn, TensorType, UnaryFn, ValueId,
-};
+use anyid_ir::{Axes, BinaryFn, CompareFn, DType, Op, ReduceFn, TensorType, UnaryFn, ValueId};
 
 impl Maker<'_> {
     /// The value of one choice.
@@ -240,12 +238,12 @@ impl Maker<'_> {
         };
         let cout = SIZES[choice[2] as usize % SIZES.len()];
         let (kind, taps) = KERNELS[choice[3] as usize % 4];
-        let causal = choice[3] as usize / 4 % 2 == 0;
+        let causal = (choice[3] / 4).is_multiple_of(2);
         let (mut stride, mut pad) = ([1; 3], [[0, 0]; 3]);
         if taps.len() == 2 || taps[1] == 3 {
             (pad[1], pad[2]) = ([1, 1], [1, 1]);
         }
-        if taps.len() == 2 && choice[3] as usize / 8 % 2 == 0 {
+        if taps.len() == 2 && (choice[3] / 8).is_multiple_of(2) {
             (stride, pad) = ([1, 2, 2], [[0, 0], [0, 1], [0, 1]]);
         }
         if taps.len() == 3 && taps[0] == 3 {
@@ -344,7 +342,7 @@ impl Maker<'_> {
         if axes.is_empty() || (f == ReduceFn::Sum && count > 16) {
             return None;
         }
-        Some(self.f.reduce("reduced", f, x, &axes, choice[3] % 2 == 0))
+        Some(self.f.reduce("reduced", f, x, &axes, choice[3].is_multiple_of(2)))
     }
 
     /// Axes of 1 repeated, or every axis enlarged.

@@ -202,22 +202,22 @@ fn scalar<E: Element>(span: Span<'_, E>, at: usize) -> f32 {
 }
 
 /// Most axes of a result.
-pub(super) const RANK: usize = 8;
+pub const MOST_AXES: usize = 8;
 
 /// Result axes with the strides of two operands, neighbours merged where memory allows.
 #[derive(Clone, Copy)]
 struct Axes {
     rank: usize,
-    sizes: [usize; RANK],
-    a: [usize; RANK],
-    b: [usize; RANK],
+    sizes: [usize; MOST_AXES],
+    a: [usize; MOST_AXES],
+    b: [usize; MOST_AXES],
 }
 
 impl Axes {
     fn merged(sizes: &[usize], a: &[usize], b: &[usize]) -> Self {
-        assert!(sizes.len() <= RANK, "at most {RANK} axes");
+        assert!(sizes.len() <= MOST_AXES, "at most {MOST_AXES} axes");
         assert!(a.len() == sizes.len() && b.len() == sizes.len(), "one stride per axis");
-        let mut axes = Self { rank: 0, sizes: [1; RANK], a: [0; RANK], b: [0; RANK] };
+        let mut axes = Self { rank: 0, sizes: [1; MOST_AXES], a: [0; MOST_AXES], b: [0; MOST_AXES] };
         for (axis, &size) in sizes.iter().enumerate().filter(|(_, size)| **size != 1) {
             if axes.rank > 0 {
                 let last = axes.rank - 1;

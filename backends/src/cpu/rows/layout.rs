@@ -7,28 +7,28 @@ use bytemuck::{Pod, cast_slice};
 use super::super::math::{LANES, vectorised};
 use super::super::simd::Level;
 use super::super::threads::{Pool, SharedPtr};
-use super::elementwise::RANK;
+use super::elementwise::MOST_AXES;
 use super::{TASK, each_chunk};
 
 /// Result axes with the source's strides: axes of size 1 dropped, neighbours merged.
 #[derive(Clone, Copy)]
 struct Axes {
     rank: usize,
-    sizes: [usize; RANK],
-    from: [usize; RANK],
+    sizes: [usize; MOST_AXES],
+    from: [usize; MOST_AXES],
 }
 
 impl Axes {
     fn new(dims: &[usize], order: &[usize]) -> Self {
-        assert!(dims.len() <= RANK && order.len() == dims.len(), "up to {RANK} axes, all ordered");
-        let mut strides = [0; RANK];
+        assert!(dims.len() <= MOST_AXES && order.len() == dims.len(), "up to {MOST_AXES} axes, all ordered");
+        let mut strides = [0; MOST_AXES];
         let mut stride = 1;
         for axis in (0..dims.len()).rev() {
             strides[axis] = stride;
             stride *= dims[axis];
         }
-        let mut seen = [false; RANK];
-        let mut axes = Self { rank: 0, sizes: [1; RANK], from: [0; RANK] };
+        let mut seen = [false; MOST_AXES];
+        let mut axes = Self { rank: 0, sizes: [1; MOST_AXES], from: [0; MOST_AXES] };
         for &axis in order {
             assert!(axis < dims.len() && !seen[axis], "the order is no permutation of the axes");
             seen[axis] = true;
@@ -83,7 +83,7 @@ pub fn permute<T: Pod + Send + Sync>(
     // The source's innermost axis stands at `moved` in the result; squares of it and the result's
     // innermost axis are turned over, for every index of the other axes.
     let moved = (0..axes.rank).find(|&axis| axes.from[axis] == 1).expect("one axis has stride 1");
-    let mut to = [1; RANK];
+    let mut to = [1; MOST_AXES];
     for axis in (0..last).rev() {
         to[axis] = to[axis + 1] * axes.sizes[axis + 1];
     }
