@@ -30,7 +30,13 @@ pub enum Command {
     Export(Export),
     /// Parse and verify IR text and match it with weights.
     Check(Check),
-    /// Run a function of IR text on named tensors.
+    /// Compile IR text into a plan and say what it needs.
+    Compile(Box<Compile>),
+    /// Run passes over IR text and write the result as IR text.
+    Opt(Opt),
+    /// Draw a function as Graphviz text.
+    Dot(Dot),
+    /// Run a function of IR text, or a plan, on named tensors.
     Run(Run),
     /// Run a function in two ways and show the first value that differs.
     Compare(Compare),
@@ -232,6 +238,92 @@ pub struct Check {
     /// Print one JSON object, findings included.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `compile` prints instead of its summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// The module with its dims bound.
+    Ir,
+    /// Steps and buffers with their places in memory.
+    Plan,
+    /// Every piece of workspace with its lifetime, as comma-separated values.
+    Memory,
+    /// The function as Graphviz text.
+    Dot,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --vary the function becomes two phases: `prepare` computes what does not \
+depend on the inputs named and runs once, `step` does the rest. Resident memory is weights + \
+persistent + the largest peak; over the budget the exit code is 3, the changes that would make it \
+fit are listed, and no plan is written."
+)]
+pub struct Compile {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// What to compile for: cpu.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub target: String,
+    /// Functions, one phase each [default: the last].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub func: Vec<String>,
+    /// Inputs that change per step: split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// Memory that weights and plan may take together, such as 16GiB.
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub budget: Option<String>,
+    /// Print this instead of the summary.
+    #[arg(long, value_enum, conflicts_with = "json")]
+    pub emit: Option<Emit>,
+    /// Measure this machine (about a second) and say how long each phase takes at the least.
+    #[arg(long)]
+    pub predict: bool,
+    /// Threads to predict for; 0 takes all the processor has.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "predict")]
+    pub threads: usize,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the plan, for `run`.
+    #[arg(short, long = "output", value_name = "FILE.plan")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Passes: flatten (calls inlined, repeats unrolled; always done first), simplify \
+(equal steps once, unused ones dropped), split (needs --vary: @prepare and @step)."
+)]
+pub struct Opt {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Passes in order.
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',', required = true)]
+    pub passes: Vec<String>,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Inputs that change per step, for split.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// Also print the text after this pass, or after all.
+    #[arg(long, value_name = "PASS|all")]
+    pub print_after: Option<String>,
+    /// The file to write [default: standard output].
+    #[arg(short, long = "output", value_name = "FILE.ir")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Dot {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
 }
 
 #[derive(Debug, Args)]

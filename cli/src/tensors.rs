@@ -19,6 +19,20 @@ pub type Named = Vec<(String, Tensor)>;
 /// # Errors
 /// E03xx for the file, E1005 for a tensor that is missing or of another shape or type.
 pub fn from_file(func: &Func, path: Option<&Path>) -> Result<(Named, Vec<String>)> {
+    let ports: Vec<(String, TensorType)> =
+        func.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
+    from_ports(&ports, &format!("@{}", func.name), path)
+}
+
+/// [`from_file`] for inputs given by name and type, of what `owner` names.
+///
+/// # Errors
+/// As [`from_file`].
+pub fn from_ports(
+    ports: &[(String, TensorType)],
+    owner: &str,
+    path: Option<&Path>,
+) -> Result<(Named, Vec<String>)> {
     let mut given = match path {
         Some(path) => read_tensors(path)?,
         None => Vec::new(),
@@ -26,14 +40,14 @@ pub fn from_file(func: &Func, path: Option<&Path>) -> Result<(Named, Vec<String>
     let place = path.map_or_else(|| "no --inputs given".to_owned(), |p| p.display().to_string());
     let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
     let mut inputs = Vec::new();
-    for (name, ty) in func.param_types() {
+    for (name, ty) in ports {
         let Some(at) = given.iter().position(|(n, _)| n == name) else {
             let help = match nearest(name, names.iter().map(String::as_str)) {
                 Some(meant) => format!("is it the tensor \"{meant}\"? name it \"{name}\""),
                 None if names.is_empty() => "give a safetensors file with --inputs".to_owned(),
                 None => format!("the file has {}", shown(&names)),
             };
-            let what = format!("input %{name}: {ty} of @{} is missing", func.name);
+            let what = format!("input %{name}: {ty} of {owner} is missing");
             return Err(Error::input("E1005", what).at(place).help(help));
         };
         let (_, tensor) = given.swap_remove(at);

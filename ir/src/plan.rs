@@ -71,6 +71,21 @@ impl Step {
     pub fn kind(&self) -> &'static str {
         self.op.name()
     }
+
+    /// Scope and name of what it makes.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Buffers written, in order.
+    pub fn results(&self) -> &[BufferId] {
+        std::slice::from_ref(&self.result)
+    }
+
+    /// Buffers read, in order.
+    pub fn reads(&self) -> &[BufferId] {
+        &self.operands
+    }
 }
 
 /// A named buffer at the edge of a plan.

@@ -9,11 +9,16 @@
 //!
 //! This crate knows no device, file or model.
 
+pub mod cost;
+pub mod fit;
 pub mod flatten;
 pub mod memory;
 pub mod program;
+pub mod report;
 pub mod simplify;
 pub mod split;
+pub mod straight;
+pub mod view;
 
 use anyid_ir::Module;
 use anyid_ir::plan::Plan;

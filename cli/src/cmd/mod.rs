@@ -3,12 +3,16 @@
 pub mod bench;
 pub mod check;
 pub mod compare;
+pub mod compile;
+pub mod dot;
 pub mod explain;
 pub mod export;
 pub mod generate;
 pub mod init;
 pub mod inspect;
+pub mod opt;
 pub mod run;
+pub mod run_plan;
 
 use crate::args::PrecisionName;
 use anyid_models::wan::Precision;

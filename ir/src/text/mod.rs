@@ -10,11 +10,13 @@ mod ast;
 mod dims;
 mod lexer;
 mod lower;
+mod one;
 mod ops;
 mod parser;
 mod printer;
 
 pub use ast::Source;
+pub(crate) use one::{op_text, parse_op};
 pub use parser::{LARGEST_SOURCE, parse, parse_bytes};
 pub use printer::{print, print_func};
 

@@ -53,6 +53,30 @@ pub fn parse(text: &str) -> (Source, Vec<Diagnostic>) {
     (source, parser.sink.finish())
 }
 
+/// Parses one statement that stands alone, without the declarations around it.
+pub(super) fn parse_statement(text: &str) -> (Source, Option<Stmt>, Vec<Diagnostic>) {
+    let mut lexer = Lexer::new(text);
+    let token = lexer.next();
+    let mut parser = Parser {
+        text,
+        lexer,
+        token,
+        end: 0,
+        out: Source::default(),
+        sink: Sink::default(),
+        items: 0,
+        brackets: 0,
+        nesting: 0,
+        from: 0,
+        stopped: false,
+    };
+    let stmt = parser.stmt();
+    let stmt = (parser.token.kind == Tok::Eof).then_some(stmt);
+    let mut source = parser.out;
+    source.text = text.to_owned();
+    (source, stmt, parser.sink.finish())
+}
+
 /// Parses bytes read from a file: E0108 if they are not UTF-8, E0110 if there are too many.
 pub fn parse_bytes(bytes: &[u8]) -> (Source, Vec<Diagnostic>) {
     if bytes.len() > LARGEST_SOURCE {

@@ -5,8 +5,10 @@
 //! not inside a phase.
 
 mod inputs;
+pub mod plan_file;
 mod program;
 
 pub use inputs::{Inputs, Outputs};
+pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
 pub use program::{Backend, Compiler, Prepared, Program, Trace};

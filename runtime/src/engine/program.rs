@@ -1,6 +1,6 @@
 //! Compiler, program and its execution on the chosen backend.
 
-use super::{Inputs, Outputs};
+use super::{Inputs, Outputs, PlanFile};
 use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
@@ -37,6 +37,11 @@ impl Backend {
         let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
             .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
         Ok(Self { cpu: Arc::new(cpu) })
+    }
+
+    /// Name of the target that plans for this device are compiled for.
+    pub fn target(&self) -> &'static str {
+        "cpu"
     }
 
     /// The CPU device.
@@ -80,6 +85,23 @@ impl Compiler {
         self.phases.push(("prepare".into(), split.prepare));
         self.phases.push(("step".into(), split.step));
         Ok(self)
+    }
+
+    /// Takes the phases of a plan file instead of compiling.
+    #[must_use]
+    pub fn phases_of(mut self, file: PlanFile) -> Self {
+        let phases = file.into_phases();
+        self.phases.extend(phases.into_iter().map(|plan| (plan.name.clone(), plan)));
+        self
+    }
+
+    /// A compiler with the phases of the plan file at `path`, made for this backend: load its
+    /// weights and run it.
+    ///
+    /// # Errors
+    /// E0510 to E0519 where the file cannot be used, E0911 where it cannot be read.
+    pub fn from_plan_file(backend: &Backend, path: &std::path::Path) -> Result<Self> {
+        Ok(Self::new(backend).phases_of(PlanFile::open(path, backend.target())?))
     }
 
     /// The plans made so far, before any weight is loaded.

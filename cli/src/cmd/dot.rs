@@ -1,0 +1,17 @@
+//! `dot`: a picture of a function as Graphviz text.
+
+use crate::args::Dot;
+use crate::modules;
+use crate::output;
+use crate::render::Failure;
+
+/// Runs the verb.
+///
+/// # Errors
+/// Findings about the text, E0913 for the function.
+pub fn run(args: Dot) -> Result<(), Failure> {
+    let module = modules::read(&args.module)?;
+    let func = modules::function(&module, args.func.as_deref())?;
+    output::print(&anyid_passes::view::dot(func))?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! `run` of a plan file: the phases as they were compiled, without the IR they came from.
+
+use super::run::{named, owned};
+use crate::args::Run;
+use crate::modules;
+use crate::output::{self, duration};
+use crate::progress::Progress;
+use crate::render::Failure;
+use crate::tensors::{self, Named};
+use anyid_ir::plan::Plan;
+use anyid_ir::weights::nearest;
+use anyid_ir::{Manifest, TensorType};
+use anyid_runtime::engine::{Compiler, PlanFile, plan_file};
+use anyid_runtime::weights::write_tensors;
+use anyid_runtime::{Backend, Error, Result};
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+/// Whether the file at `path` is a plan; `false` also for one that cannot be read.
+pub fn is_plan(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.is_ok() && (plan_file::is_plan(&head) || path.extension().is_some_and(|e| e == "plan"))
+}
+
+/// Runs the verb on a plan file.
+///
+/// # Errors
+/// E0510 to E0519 for the file, E03xx for weight files, E1005 for inputs.
+pub fn run(args: Run) -> std::result::Result<(), Failure> {
+    if args.interp || !args.module.dims.is_empty() {
+        let flag = if args.interp { "--interp" } else { "--dim" };
+        return Err(Error::input("E0518", "a plan is compiled: it can only be run as it is")
+            .at(flag)
+            .help("run the IR file it was made from")
+            .into());
+    }
+    let backend = Backend::open("cpu", args.threads)?;
+    let file = PlanFile::open(&args.module.file, backend.target())?;
+    let phases = chosen(&file, args.func.as_deref())?;
+    // Taken and given back: it tells early whether the result can be written there.
+    drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
+    let mut ports: Vec<(String, TensorType)> = Vec::new();
+    for plan in &phases {
+        let inputs = plan.inputs.iter();
+        ports.extend(inputs.map(|p| (p.name.clone(), plan.buffer(p.buffer).ty.clone())));
+    }
+    let (inputs, unused) = tensors::from_ports(&ports, "the plan", args.inputs.as_deref())?;
+    let manifest = manifest(&file)?;
+    let mut wanted = args.weights;
+    // A plan names the weights it reads, not all that its module declares.
+    wanted.allow_extra = true;
+    let matched = modules::need_weights(&manifest, &wanted).map_err(other_weights)?;
+    let mut progress = Progress::new();
+    if !unused.is_empty() {
+        progress.warn(&format!("no input of the plan is called {}", tensors::shown(&unused)));
+    }
+    let names: Vec<String> = phases.iter().map(|plan| plan.name.clone()).collect();
+    let split = file.split();
+    progress.part("loading");
+    let mut program = Compiler::new(&backend).phases_of(file).load(
+        matched.weights.clone(),
+        &mut |done, total| {
+            let text = || format!("{} of {}", output::bytes(done), output::bytes(total));
+            progress.update(done, total, text);
+            true
+        },
+    )?;
+    progress.part("running");
+    let begun = Instant::now();
+    let results: Named = if split {
+        let mut prepared = program.prepare(&named(&inputs))?;
+        let mut outputs = program.outputs("step")?;
+        program.step(&mut prepared, &named(&inputs), &mut outputs)?;
+        owned(outputs)
+    } else {
+        owned(program.call(&names[0], &named(&inputs))?)
+    };
+    let took = duration(begun.elapsed());
+    progress.clear();
+    let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_tensors(&args.output, tensors, &std::collections::BTreeMap::new())?;
+    let mut out = format!("ran {} in {took}\n", names.join(" and "));
+    for (name, tensor) in &results {
+        out.push_str(&format!("  {name}: {}\n", tensor.ty()));
+    }
+    out.push_str(&format!("wrote {}\n", args.output.display()));
+    output::print(&out)?;
+    Ok(())
+}
+
+/// The phases to run: `prepare` and `step` of a split function, else the one named or the only
+/// one.
+fn chosen<'f>(file: &'f PlanFile, name: Option<&str>) -> Result<Vec<&'f Plan>> {
+    let names: Vec<&str> = file.phases().iter().map(|plan| plan.name.as_str()).collect();
+    let fault =
+        |message: String, help: String| Err(Error::input("E0518", message).at("--func").help(help));
+    match name.map(|name| name.trim_start_matches('@')) {
+        None if file.split() || names.len() == 1 => Ok(file.phases().iter().collect()),
+        None => fault(
+            format!("the plan has {} phases", names.len()),
+            format!("name one with --func: {}", names.join(", ")),
+        ),
+        Some(_) if file.split() => fault(
+            "prepare and step of a plan run together".to_owned(),
+            "leave --func away".to_owned(),
+        ),
+        Some(name) => match file.phases().iter().find(|plan| plan.name == name) {
+            Some(plan) => Ok(vec![plan]),
+            None => {
+                let help = match nearest(name, names.iter().copied()) {
+                    Some(meant) => format!("did you mean {meant}?"),
+                    None => format!("its phases are {}", names.join(", ")),
+                };
+                fault(format!("the plan has no phase {name}"), help)
+            }
+        },
+    }
+}
+
+fn manifest(file: &PlanFile) -> Result<Manifest> {
+    let mut manifest = Manifest::new("plan");
+    for weight in file.weights() {
+        let added = manifest.add(&weight.name, weight.ty.clone());
+        if added.is_err() || manifest.get(&weight.name).is_none() {
+            let message = format!("\"{}\" cannot be the name of a weight", weight.name);
+            return Err(Error::input("E0517", message).help("make the plan again"));
+        }
+    }
+    Ok(manifest)
+}
+
+/// Missing tensors and other shapes mean that the plan was compiled for other weights.
+fn other_weights(error: Error) -> Error {
+    if !matches!(error.code(), "E0301" | "E0303" | "E0307") || error.place().is_none() {
+        return error;
+    }
+    let place = error.place().unwrap_or_default().to_owned();
+    Error::input("E0515", "these are not the weights the plan was compiled for")
+        .at(place)
+        .help("give its own weights, or compile the module of these")
+        .caused_by(error)
+}

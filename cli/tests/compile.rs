@@ -1,0 +1,235 @@
+//! `compile`, plan files, budgets, `opt` and `dot`.
+
+mod common;
+
+use anyid_ir::Tensor;
+use common::{Folder, close, save, tensors};
+
+const LAYERS: &str = "module @layers\n\nweights @w {\n  \"b.{l:0..4}.w\" : f32[64,64]\n}\n\n\
+    func @main(%x: f32[2,64], %c: f32[2,64]) -> f32[2,64] {\n  %k = silu %c : f32[2,64]\n  \
+    %y = repeat l in 0..4 carry(%s = %x) {\n    %n = linear %s, $b.{l}.w : f32[2,64]\n    \
+    %m = add %n, %k : f32[2,64]\n    yield %m\n  } : f32[2,64]\n  return %y\n}\n";
+
+fn numbers(count: usize, seed: f32) -> Vec<f32> {
+    (0..count).map(|i| (i as f32 * 0.37 + seed).sin() * 0.2).collect()
+}
+
+/// The module above with weights and inputs.
+fn layers() -> Folder {
+    let folder = Folder::new();
+    folder.write("net.ir", LAYERS);
+    let weights: Vec<(String, Tensor)> = (0..4)
+        .map(|l| {
+            let tensor = Tensor::from_f32([64, 64], &numbers(4096, l as f32)).unwrap();
+            (format!("b.{l}.w"), tensor)
+        })
+        .collect();
+    let list: Vec<(&str, &Tensor)> = weights.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    save(&folder.path("w.safetensors"), &list);
+    let x = Tensor::from_f32([2, 64], &numbers(128, 7.0)).unwrap();
+    let c = Tensor::from_f32([2, 64], &numbers(128, 9.0)).unwrap();
+    save(&folder.path("in.safetensors"), &[("x", &x), ("c", &c)]);
+    folder
+}
+
+const WITH: &str = "--weights w.safetensors --inputs in.safetensors";
+
+#[test]
+fn a_plan_runs_without_its_module_and_gives_the_same() {
+    let folder = layers();
+    folder.run(&format!("run net.ir {WITH} -o a.safetensors")).fine();
+    let golden = &tensors(&folder.path("a.safetensors"))["y"];
+    for (name, flags, phases) in
+        [("whole.plan", "", "main"), ("split.plan", "--vary x", "prepare and step")]
+    {
+        let said = folder.run(&format!("compile net.ir {flags} -o {name}")).fine().out;
+        assert!(said.contains(&format!("wrote {name}")) && said.contains("lower bound"), "{said}");
+        let ran = folder.run(&format!("run {name} {WITH} -o b.safetensors")).fine().out;
+        assert!(ran.contains(&format!("ran {phases} in")), "{ran}");
+        assert_eq!(tensors(&folder.path("b.safetensors"))["y"].bytes(), golden.bytes(), "{name}");
+    }
+    // The same text gives the same file.
+    let first = std::fs::read(folder.path("whole.plan")).unwrap();
+    folder.run("compile net.ir -o again.plan").fine();
+    assert_eq!(std::fs::read(folder.path("again.plan")).unwrap(), first);
+    // Phases by function.
+    folder.run("compile net.ir --func main -o f.plan").fine();
+    folder.run(&format!("run f.plan --func main {WITH} -o c.safetensors")).fine();
+    folder.run(&format!("run f.plan --func mian {WITH} -o d.safetensors")).fails("E0518");
+    folder.run(&format!("run f.plan --interp {WITH} -o d.safetensors")).fails("E0518");
+    folder.run(&format!("run split.plan --func step {WITH} -o d.safetensors")).fails("E0518");
+    folder.run("run f.plan --weights w.safetensors -o d.safetensors").fails("E1005");
+    assert!(!folder.path("d.safetensors").exists());
+}
+
+#[test]
+fn stale_and_corrupt_plans_are_refused() {
+    let folder = layers();
+    folder.run("compile net.ir -o good.plan").fine();
+    let good = std::fs::read(folder.path("good.plan")).unwrap();
+    let text = String::from_utf8(good.clone()).unwrap();
+    let middle = good.len() / 2;
+    let mut flipped = good.clone();
+    flipped[middle] ^= 4;
+    let cases: [(&str, Vec<u8>, &str); 9] = [
+        ("empty", Vec::new(), "E0510"),
+        ("text", b"hello".to_vec(), "E0510"),
+        ("truncated", good[..middle].to_vec(), "E0511"),
+        ("header only", good[..40].to_vec(), "E0511"),
+        ("longer", [&good[..], b"\n"].concat(), "E0512"),
+        ("flipped", flipped, "E0512"),
+        ("version", text.replacen("version=", "version=7.", 1).into_bytes(), "E0513"),
+        ("target", text.replacen("target=cpu", "target=wgpu", 1).into_bytes(), "E0514"),
+        ("garbage", vec![0xff; 4096], "E0510"),
+    ];
+    for (what, bytes, code) in cases {
+        folder.write("bad.plan", bytes);
+        let done = folder.run(&format!("run bad.plan {WITH} -o out.safetensors"));
+        assert!(done.err.contains("compile"), "{what}: {}", done.err);
+        done.fails(code).says("bad.plan");
+        assert!(!folder.path("out.safetensors").exists(), "{what}");
+    }
+    folder.run(&format!("run none.plan {WITH} -o out.safetensors")).fails("E0911");
+    // Other weights: of another shape, and under other names.
+    let small = Tensor::from_f32([4, 4], &numbers(16, 0.0)).unwrap();
+    let names = ["b.0.w", "b.1.w", "b.2.w", "b.3.w"];
+    save(&folder.path("small.safetensors"), &names.map(|name| (name, &small)));
+    save(&folder.path("names.safetensors"), &[("other", &small)]);
+    for file in ["small.safetensors", "names.safetensors"] {
+        let words = "run good.plan --inputs in.safetensors -o out.safetensors --weights";
+        folder.run(&format!("{words} {file}")).fails("E0515").says(file);
+    }
+}
+
+#[test]
+fn the_summary_as_json_has_its_fields() {
+    let folder = layers();
+    let report = folder.run("compile net.ir --vary x --json").fine().json();
+    assert!(report["compile_seconds"].as_f64().unwrap() >= 0.0);
+    let phases = report["phases"].as_array().unwrap();
+    let names: Vec<&str> = phases.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["prepare", "step"]);
+    for phase in phases {
+        for field in [
+            "peak_bytes",
+            "lower_bound_bytes",
+            "naive_bytes",
+            "persistent_bytes",
+            "weights_resident_bytes",
+            "launches",
+            "flops",
+            "bytes_moved",
+        ] {
+            assert!(phase[field].is_u64(), "{field} of {phase}");
+        }
+        assert!(phase["ratio"].as_f64().unwrap() >= 1.0);
+    }
+    let step = &phases[1];
+    assert_eq!(step["flops"], 4 * 2 * 2 * 64 * 64);
+    assert_eq!(step["weights_resident_bytes"], 4 * 64 * 64 * 4);
+    assert_eq!(step["persistent_bytes"], 512);
+    assert_eq!(step["launches"], 8);
+    // Input and output of a product: both are live there.
+    assert_eq!(step["peak_bytes"], 1024);
+    let live = step["peak"]["live"].as_array().unwrap();
+    assert_eq!(live.iter().map(|b| b["bytes"].as_u64().unwrap()).sum::<u64>(), 1024);
+    let predicted = folder.run("compile net.ir --predict --threads 1 --json").fine().json();
+    assert!(predicted["phases"][0]["predicted_seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_budget_is_kept_or_answered_with_a_certificate() {
+    let folder = layers();
+    let fits = folder.run("compile net.ir --vary x --budget 1MiB -o a.plan").fine().out;
+    assert!(fits.contains("fits the budget of 1.00 MiB"), "{fits}");
+    assert!(folder.path("a.plan").exists());
+    let over = folder.run("compile net.ir --vary x --budget 50KiB -o b.plan");
+    assert_eq!(over.code, 3, "{}", over.err);
+    assert!(over.err.contains("error[E0601]") && over.err.contains("50.0 KiB"), "{}", over.err);
+    for part in ["bf16-weights: saves 32.0 KiB", "stream-weights: saves 32.0 KiB", "fits: 33."] {
+        assert!(over.out.contains(part), "{part}\n{}", over.out);
+    }
+    assert!(!folder.path("b.plan").exists(), "no plan that does not fit is written");
+    let report = folder.run("compile net.ir --budget 1KiB --json");
+    assert_eq!(report.code, 3);
+    let budget = &report.json()["budget"];
+    assert_eq!(budget["fits"], false);
+    assert_eq!(budget["fitting"], serde_json::Value::Null);
+    assert!(budget["least_bytes"].as_u64().unwrap() < budget["resident_bytes"].as_u64().unwrap());
+    for bad in ["0", "0GiB", "-1GiB", "lots", "16GiBs", "1e400GB", "GiB"] {
+        folder.run(&format!("compile net.ir --budget {bad}")).fails("E0602");
+    }
+}
+
+#[test]
+fn every_form_can_be_printed() {
+    let folder = layers();
+    let emit = |what: &str| folder.run(&format!("compile net.ir --emit {what}")).fine().out;
+    assert!(emit("ir").starts_with("module @layers\n"));
+    let plan = emit("plan");
+    assert!(plan.starts_with("plan \"main\" {\n") && plan.contains(" = linear %"), "{plan}");
+    let memory = emit("memory");
+    assert!(memory.starts_with("phase,buffer,name,type,offset,bytes,first,last\n"), "{memory}");
+    assert_eq!(memory.lines().count(), 1 + 9);
+    let dot = emit("dot");
+    assert_eq!(dot, folder.run("dot net.ir --func main").fine().out);
+    assert!(dot.contains("digraph") && dot.contains("repeat l in 0..4"), "{dot}");
+    folder.run("dot net.ir --func mian").fails("E0913");
+}
+
+#[test]
+fn what_cannot_be_compiled_is_said() {
+    let folder = layers();
+    folder.run("compile net.ir --target cuda:sm_90").fails("E0506");
+    folder.run("compile net.ir --vary z").fails("E0503").says("%x, %c");
+    folder.run("compile net.ir --func nothing").fails("E0913");
+    folder.run("compile net.ir --func main,main").fails("E0913");
+    folder.run("compile none.ir").fails("E0911");
+    folder.run("compile net.ir -o none/a.plan").fails("E1010");
+    folder.run("compile net.ir --emit picture").fails("E0900");
+}
+
+#[test]
+fn passes_run_by_name_over_text() {
+    let folder = layers();
+    let flat = folder.run("opt net.ir --passes flatten").fine().out;
+    assert!(!flat.contains("repeat") && flat.contains("$b.3.w"), "{flat}");
+    folder.write("flat.ir", &flat);
+    folder.run("opt flat.ir --passes simplify -o simple.ir").fine();
+    folder.run("check simple.ir").fine();
+    for (file, out) in [("net.ir", "a.safetensors"), ("simple.ir", "b.safetensors")] {
+        folder.run(&format!("run {file} {WITH} -o {out}")).fine();
+    }
+    let [a, b] = ["a", "b"].map(|n| tensors(&folder.path(&format!("{n}.safetensors"))));
+    close("simplified", &b["y"], &a["y"], 0.0);
+    let both = folder.run("opt net.ir --passes simplify,split --vary x --print-after all").fine();
+    let out = &both.out;
+    assert!(out.contains("// after simplify") && out.contains("func @prepare("), "{out}");
+    assert!(out.contains("func @step(%x: f32[2,64], %persistent.0: f32[2,64])"), "{out}");
+    folder.run("opt net.ir --passes simplfy").fails("E0504").says("simplify");
+    folder.run("opt net.ir --passes flatten --print-after spilt").fails("E0504").says("split");
+    folder.run("opt net.ir --passes split,split --vary x").fails("E0504");
+    folder.run("opt net.ir --passes split --vary y").fails("E0503");
+}
+
+#[test]
+fn networks_compile_and_run_from_plans() {
+    let folder = Folder::new();
+    folder.run("init m --preset micro").fine();
+    folder.run("export text --model m --tokens 6 -o net.ir").fine();
+    folder.run("compile net.ir -o net.plan").fine();
+    let ids = Tensor::from_i32([6], &[1, 2, 3, 4, 5, 1]).unwrap();
+    save(&folder.path("in.safetensors"), &[("ids", &ids)]);
+    for file in ["net.ir", "net.plan"] {
+        let out = file.replace('.', "-");
+        let words = format!("run {file} --model m --inputs in.safetensors -o {out}.safetensors");
+        folder.run(&words).fine();
+    }
+    let [a, b] = ["net-ir", "net-plan"].map(|n| tensors(&folder.path(&format!("{n}.safetensors"))));
+    assert_eq!(a["last_hidden_state"].bytes(), b["last_hidden_state"].bytes());
+    folder.run("export dit --model m --size 64x64 --frames 5 -o dit.ir").fine();
+    let report = folder.run("compile dit.ir --vary lat,t --json").fine().json();
+    for phase in report["phases"].as_array().unwrap() {
+        assert!(phase["ratio"].as_f64().unwrap() <= 1.02, "{phase}");
+    }
+}

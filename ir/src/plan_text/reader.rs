@@ -1,0 +1,153 @@
+//! Plan text back to plans.
+
+use super::line::{Line, Read};
+use super::step;
+use crate::diag::Diagnostic;
+use crate::entity::{Arena, Entity};
+use crate::plan::{Buffer, BufferId, Plan, Port, WeightRef};
+use std::collections::HashMap;
+
+/// Reads the plans written by [`super::print_plans`]. Time and memory are linear in the text.
+///
+/// # Errors
+/// E0516 with the line, where the text is not that of plans.
+pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Diagnostic> {
+    let mut plans = Vec::new();
+    let mut open: Option<Reader> = None;
+    let mut last = 0;
+    for (number, line) in text.lines().enumerate() {
+        last = number + 1;
+        let fault = |message: String| {
+            Diagnostic::error("E0516", message)
+                .place(format!("line {}", number + 1))
+                .help("plans are written by `anyid-rt compile -o FILE.plan`; make it again")
+        };
+        let mut line = Line::new(line);
+        if line.end().is_ok() {
+            continue;
+        }
+        match open.take() {
+            None => open = Some(Reader::head(&mut line).map_err(fault)?),
+            Some(reader) if line.accept("}") => {
+                line.end().map_err(fault)?;
+                plans.push(reader.finish().map_err(fault)?);
+            }
+            Some(mut reader) => {
+                reader.line(&mut line).map_err(fault)?;
+                open = Some(reader);
+            }
+        }
+    }
+    match open {
+        None if text.is_empty() || text.ends_with('\n') => Ok(plans),
+        _ => Err(Diagnostic::error("E0516", "the text ends inside a plan")
+            .place(format!("line {last}"))
+            .help("plans are written by `anyid-rt compile -o FILE.plan`; make it again")),
+    }
+}
+
+/// One plan while it is read.
+#[derive(Default)]
+struct Reader {
+    plan: Plan,
+    buffers: HashMap<usize, Buffer>,
+    /// Whether the line of the memory's sizes was there.
+    sized: bool,
+}
+
+impl Reader {
+    fn head(line: &mut Line<'_>) -> Read<Self> {
+        line.expect("plan")?;
+        let plan = Plan { name: line.quoted()?, ..Plan::default() };
+        line.expect("{")?;
+        line.end()?;
+        Ok(Self { plan, ..Self::default() })
+    }
+
+    fn line(&mut self, line: &mut Line<'_>) -> Read<()> {
+        if line.accept("memory ") {
+            self.memory(line)?;
+        } else if line.accept("weight ") {
+            let index = line.index()? as usize;
+            if index != self.plan.weights.len() {
+                return Err(format!("weight {index} is not the next one"));
+            }
+            let name = line.quoted()?;
+            line.expect(":")?;
+            self.plan.weights.push(WeightRef { name, ty: line.ty()? });
+        } else if line.accept("buffer ") {
+            let id = line.buffer()?;
+            line.expect("=")?;
+            let (root, offset) = line.root()?;
+            line.expect(":")?;
+            self.define(id, Buffer { ty: line.ty()?, root, offset })?;
+        } else if line.accept("input ") {
+            let port = port(line)?;
+            self.plan.inputs.push(port);
+        } else if line.accept("output ") {
+            let port = port(line)?;
+            self.plan.outputs.push(port);
+        } else {
+            let (step, places) = step::read(line)?;
+            for (id, buffer) in places {
+                self.define(id, buffer)?;
+            }
+            self.plan.steps.push(step);
+        }
+        line.end()
+    }
+
+    fn memory(&mut self, line: &mut Line<'_>) -> Read<()> {
+        if std::mem::replace(&mut self.sized, true) {
+            return Err("the memory's sizes are given twice".to_owned());
+        }
+        let plan = &mut self.plan;
+        for (key, value) in [
+            ("workspace=", &mut plan.workspace_bytes),
+            ("lower_bound=", &mut plan.lower_bound_bytes),
+            ("naive=", &mut plan.naive_bytes),
+            ("persistent=", &mut plan.persistent_bytes),
+        ] {
+            line.expect(key)?;
+            *value = line.number()?;
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, id: BufferId, buffer: Buffer) -> Read<()> {
+        match self.buffers.insert(id.index(), buffer.clone()) {
+            // A buffer that two steps write stands with both.
+            Some(before) if before != buffer => Err(format!("{id:?} is given twice")),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Read<Plan> {
+        if !self.sized {
+            return Err("the memory's sizes are missing".to_owned());
+        }
+        let mut buffers = Arena::default();
+        for index in 0..self.buffers.len() {
+            let buffer = self.buffers.remove(&index);
+            buffers.push(buffer.ok_or_else(|| format!("there is no buffer %{index}"))?);
+        }
+        let known = |id: BufferId| match id.index() < buffers.len() {
+            true => Ok(()),
+            false => Err(format!("there is no buffer {id:?}")),
+        };
+        for id in self.plan.steps.iter().flat_map(|step| step.reads()) {
+            known(*id)?;
+        }
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
+            known(port.buffer)?;
+        }
+        self.plan.buffers = buffers;
+        Ok(self.plan)
+    }
+}
+
+fn port(line: &mut Line<'_>) -> Read<Port> {
+    let name = line.quoted()?;
+    line.expect("=")?;
+    Ok(Port { name, buffer: line.buffer()? })
+}

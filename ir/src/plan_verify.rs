@@ -1,0 +1,244 @@
+//! Whether a plan keeps every promise that backends rest on.
+//!
+//! Properties: ids and indices are in range; types have few enough elements; every buffer in use
+//! lies inside its memory; what steps write is aligned to [`ALIGNMENT`] and lies in the workspace
+//! or the persistent memory; views are aligned to their elements; views of weights and inputs
+//! agree with them; no step shares a byte between a result and an operand; recorded types are the
+//! inferred ones; structure ops and weights do not occur; every read finds what was written there;
+//! the sizes in the header are those of the buffers.
+//!
+//! A plan that passes can be executed without undefined behaviour, whoever wrote it.
+
+use crate::diag::Diagnostic;
+use crate::infer::infer;
+use crate::op::{Op, OpClass};
+use crate::plan::{Buffer, BufferId, Plan, Root, Step};
+use crate::plan_live::{ALIGNMENT, lifetimes};
+use crate::types::TensorType;
+
+/// Most findings reported for one plan.
+const MOST: usize = 50;
+/// Elements of a tensor stay below this.
+const MOST_ELEMENTS: usize = 1 << 48;
+
+/// What is wrong with `plan`; nothing for a good one. All findings are errors with code E0517.
+pub fn verify_plan(plan: &Plan) -> Vec<Diagnostic> {
+    let mut verifier = Verifier { plan, found: Vec::new() };
+    // Everything later indexes by these ids.
+    if verifier.ids() && verifier.types() {
+        verifier.ports();
+        for (at, step) in plan.steps.iter().enumerate() {
+            verifier.step(at, step);
+        }
+        if verifier.found.is_empty() {
+            verifier.reads();
+            verifier.sizes();
+        }
+    }
+    verifier.found.truncate(MOST);
+    verifier.found
+}
+
+struct Verifier<'p> {
+    plan: &'p Plan,
+    found: Vec<Diagnostic>,
+}
+
+/// First byte and one past the last, or `None` on overflow.
+fn range(buffer: &Buffer) -> Option<(u64, u64)> {
+    Some((buffer.offset, buffer.offset.checked_add(buffer.ty.bytes())?))
+}
+
+impl Verifier<'_> {
+    fn fault(&mut self, place: String, message: String) {
+        if self.found.len() < MOST {
+            let place = format!("plan \"{}\": {place}", self.plan.name);
+            self.found.push(Diagnostic::error("E0517", message).place(place));
+        }
+    }
+
+    fn at(&self, at: usize) -> String {
+        match self.plan.steps.get(at) {
+            Some(step) => format!("step {at}, {} = {}", step.label(), step.kind()),
+            None => "outputs".to_owned(),
+        }
+    }
+
+    /// Whether all ids and indices are in range.
+    fn ids(&mut self) -> bool {
+        let plan = self.plan;
+        let unknown = |id: &&BufferId| plan.buffers.get(**id).is_none();
+        for (at, step) in plan.steps.iter().enumerate() {
+            if let Some(id) = step.reads().iter().chain(step.results()).find(unknown) {
+                self.fault(self.at(at), format!("there is no buffer {id:?}"));
+            }
+        }
+        for port in plan.inputs.iter().chain(&plan.outputs) {
+            if unknown(&&port.buffer) {
+                let message = format!("there is no buffer {:?}", port.buffer);
+                self.fault(format!("port \"{}\"", port.name), message);
+            }
+        }
+        for (id, buffer) in plan.buffers.iter() {
+            let fine = match buffer.root {
+                Root::Workspace | Root::Persistent => true,
+                Root::Input(index) => (index as usize) < plan.inputs.len(),
+                Root::Weight(index) => (index as usize) < plan.weights.len(),
+            };
+            if !fine {
+                self.fault(format!("buffer {id:?}"), "its memory does not exist".to_owned());
+            }
+        }
+        self.found.is_empty()
+    }
+
+    /// Whether every type is small enough for products of sizes.
+    fn types(&mut self) -> bool {
+        let plan = self.plan;
+        let small = |ty: &TensorType| {
+            let sizes = ty.shape.iter().map(|size| (*size).max(1));
+            let elements = sizes.into_iter().try_fold(1usize, |n, size| n.checked_mul(size));
+            elements.is_some_and(|n| n < MOST_ELEMENTS)
+        };
+        for (id, buffer) in plan.buffers.iter().filter(|(_, b)| !small(&b.ty)) {
+            self.fault(format!("buffer {id:?}"), format!("{} is too large", buffer.ty));
+        }
+        for weight in plan.weights.iter().filter(|w| !small(&w.ty)) {
+            let message = format!("{} is too large", weight.ty);
+            self.fault(format!("weight \"{}\"", weight.name), message);
+        }
+        self.found.is_empty()
+    }
+
+    fn ports(&mut self) {
+        let plan = self.plan;
+        for (index, port) in plan.inputs.iter().enumerate() {
+            let buffer = plan.buffer(port.buffer);
+            if buffer.root != Root::Input(index as u32) || buffer.offset != 0 {
+                let message = format!("{:?} is not the whole of input {index}", port.buffer);
+                self.fault(format!("input \"{}\"", port.name), message);
+            }
+        }
+        for port in &plan.outputs {
+            if let Err(message) = self.inside(plan.buffer(port.buffer)) {
+                self.fault(format!("output \"{}\"", port.name), message);
+            }
+        }
+        for (first, list) in [("input", &plan.inputs), ("output", &plan.outputs)] {
+            let mut names: Vec<&str> = list.iter().map(|port| port.name.as_str()).collect();
+            names.sort_unstable();
+            if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                self.fault(format!("{first} \"{}\"", pair[0]), "it is there twice".to_owned());
+            }
+        }
+    }
+
+    /// Whether a buffer that is read lies inside its memory and fits it.
+    fn inside(&self, buffer: &Buffer) -> Result<(), String> {
+        let plan = self.plan;
+        let (start, end) = range(buffer).ok_or("its end passes 2^64 bytes")?;
+        if !start.is_multiple_of(buffer.ty.dtype.bytes() as u64) {
+            return Err(format!("offset {start} is not aligned to {}", buffer.ty.dtype));
+        }
+        let size = match buffer.root {
+            Root::Workspace => plan.workspace_bytes,
+            Root::Persistent => plan.persistent_bytes,
+            Root::Input(index) => plan.buffer(plan.inputs[index as usize].buffer).ty.bytes(),
+            Root::Weight(index) => {
+                let whole = &plan.weights[index as usize].ty;
+                let same = whole.dtype == buffer.ty.dtype
+                    && whole.elements() == buffer.ty.elements()
+                    && buffer.offset == 0;
+                return match same {
+                    true => Ok(()),
+                    false => Err(format!("{} is not all of the weight {whole}", buffer.ty)),
+                };
+            }
+        };
+        if end > size {
+            return Err(format!("bytes {start}..{end} pass its memory of {size} bytes"));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, at: usize, step: &Step) {
+        let plan = self.plan;
+        for id in step.reads() {
+            if let Err(message) = self.inside(plan.buffer(*id)) {
+                self.fault(self.at(at), format!("operand {id:?}: {message}"));
+            }
+        }
+        for id in step.results() {
+            let result = plan.buffer(*id);
+            if let Err(message) = self.inside(result) {
+                self.fault(self.at(at), format!("result {id:?}: {message}"));
+            }
+            if !matches!(result.root, Root::Workspace | Root::Persistent) {
+                self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
+            }
+            if !result.offset.is_multiple_of(ALIGNMENT) {
+                let message = format!("result {id:?} is not aligned to {ALIGNMENT} bytes");
+                self.fault(self.at(at), message);
+            }
+            let shared = |other: &&BufferId| overlap(result, plan.buffer(**other));
+            if let Some(other) = step.reads().iter().find(shared) {
+                let message = format!("result {id:?} shares bytes with operand {other:?}");
+                self.fault(self.at(at), message);
+            }
+        }
+        if let Err(message) = typed(plan, step) {
+            self.fault(self.at(at), message);
+        }
+    }
+
+    fn reads(&mut self) {
+        let (_, faults) = lifetimes(self.plan);
+        for fault in faults {
+            let message = format!("{:?} is read where it was not written", fault.buffer);
+            self.fault(self.at(fault.step), message);
+        }
+    }
+
+    fn sizes(&mut self) {
+        let plan = self.plan;
+        let (lives, _) = lifetimes(plan);
+        let peak = lives.iter().map(|life| life.offset + life.bytes).max().unwrap_or(0);
+        if plan.workspace_bytes != peak {
+            let message = format!("workspace is {} bytes, used are {peak}", plan.workspace_bytes);
+            self.fault("memory".to_owned(), message);
+        }
+        if plan.lower_bound_bytes > peak || peak > plan.naive_bytes {
+            let message = format!(
+                "lower bound {} ≤ workspace {peak} ≤ naive sum {} does not hold",
+                plan.lower_bound_bytes, plan.naive_bytes
+            );
+            self.fault("memory".to_owned(), message);
+        }
+    }
+}
+
+fn overlap(a: &Buffer, b: &Buffer) -> bool {
+    let (Some((a0, a1)), Some((b0, b1))) = (range(a), range(b)) else { return false };
+    a.root == b.root && a0 < a1 && b0 < b1 && a0 < b1 && b0 < a1
+}
+
+/// Whether the op of a step may stand in a plan and gives the types of its results.
+fn typed(plan: &Plan, step: &Step) -> Result<(), String> {
+    if step.op.class() == OpClass::Structure || matches!(step.op, Op::Weight { .. }) {
+        return Err(format!("{} does not belong in a plan", step.kind()));
+    }
+    let types = |ids: &[BufferId]| -> Vec<TensorType> {
+        ids.iter().map(|id| plan.buffer(*id).ty.clone()).collect()
+    };
+    let (operands, results) = (types(step.reads()), types(step.results()));
+    let operands: Vec<&TensorType> = operands.iter().collect();
+    let inferred = infer(&step.op, &operands, &results).map_err(|error| error.message)?;
+    match inferred[..] == results[..] {
+        true => Ok(()),
+        false => Err(format!("it gives {}, recorded is {}", list(&inferred), list(&results))),
+    }
+}
+
+fn list(types: &[TensorType]) -> String {
+    types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,115 @@
+//! What a step costs: floating-point operations of the heavy ops, bytes of everything.
+//!
+//! Linear, attention, `dot` and convolution count two operations a multiply-add, padding of
+//! convolutions included; every other op counts none, because it is bound by the bytes it moves.
+//! Bytes are those of the operands read and the results written, each once; of a table only the
+//! rows that are picked.
+
+use anyid_ir::plan::{Plan, Step};
+use anyid_ir::{DType, Op, TensorType};
+
+/// Cost of a step or of a whole plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+}
+
+/// What a machine can do at most, for estimates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Machine {
+    /// Single-precision operations a second.
+    pub f32_flops: f64,
+    /// Operations a second on bf16 inputs.
+    pub bf16_flops: f64,
+    /// Bytes read and written a second.
+    pub bytes_per_second: f64,
+}
+
+/// Cost of `op` on operands and results of these types.
+pub fn op_cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let elements = |types: &[&TensorType]| types.first().map_or(0, |ty| ty.elements() as u64);
+    let out = elements(results);
+    let last = |at: usize| operands.get(at).map_or(1, |ty| ty.last()) as u64;
+    let macs = match op {
+        Op::Linear | Op::Dot => out.saturating_mul(last(0)),
+        Op::Attention { .. } => {
+            // Queries · keysᵀ and weights · values, each rows × keys × width over all heads.
+            let rank = operands[1].rank();
+            let keys = operands[1].shape[rank - 2] as u64;
+            elements(operands).saturating_mul(keys).saturating_mul(2)
+        }
+        Op::Conv { .. } => {
+            let kernel: u64 = operands[1].shape[1..].iter().map(|size| *size as u64).product();
+            out.saturating_mul(kernel)
+        }
+        _ => 0,
+    };
+    let written: u64 = results.iter().map(|ty| ty.bytes()).sum();
+    let read: u64 = match op {
+        Op::Gather => written + operands[1].bytes(),
+        // Only the part that is looked at.
+        Op::Slice { .. } | Op::Index { .. } => written,
+        _ => operands.iter().map(|ty| ty.bytes()).sum(),
+    };
+    Cost { flops: macs.saturating_mul(2), bytes: read.saturating_add(written) }
+}
+
+/// Cost of one step of `plan`.
+pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
+    let types = |ids: &[anyid_ir::plan::BufferId]| -> Vec<&TensorType> {
+        ids.iter().map(|id| &plan.buffer(*id).ty).collect()
+    };
+    op_cost(&step.op, &types(step.reads()), &types(step.results()))
+}
+
+/// Cost of all steps.
+pub fn plan_cost(plan: &Plan) -> Cost {
+    let mut total = Cost::default();
+    for step in &plan.steps {
+        let cost = step_cost(plan, step);
+        total.flops = total.flops.saturating_add(cost.flops);
+        total.bytes = total.bytes.saturating_add(cost.bytes);
+    }
+    total
+}
+
+/// Seconds `plan` takes on `machine` at the least: each step at the peak rate of its arithmetic or
+/// of memory, whichever is slower. No cache, launch or imbalance is counted.
+pub fn seconds(plan: &Plan, machine: &Machine) -> f64 {
+    let one = |step: &Step| {
+        let cost = step_cost(plan, step);
+        let bf16 = step.reads().first().is_some_and(|id| plan.buffer(*id).ty.dtype == DType::Bf16);
+        let rate = if bf16 { machine.bf16_flops } else { machine.f32_flops };
+        (cost.flops as f64 / rate).max(cost.bytes as f64 / machine.bytes_per_second)
+    };
+    plan.steps.iter().map(one).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heavy_ops_count_two_operations_a_multiply_add() {
+        let ty = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+        let cost = |op: Op, operands: &[TensorType], result: TensorType| {
+            op_cost(&op, &operands.iter().collect::<Vec<_>>(), &[&result])
+        };
+        let linear = cost(Op::Linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
+        assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
+        let attention = Op::Attention { heads: 2, scale: 1.0 };
+        let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
+        assert_eq!(cost(attention, &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
+        let conv = Op::Conv { stride: [1; 3], pad: [[1; 2]; 3] };
+        let operands = [ty(&[2, 4, 4, 6]), ty(&[9, 6, 3, 3, 3])];
+        assert_eq!(cost(conv, &operands, ty(&[2, 4, 4, 9])).flops, 2 * 2 * 16 * 9 * 6 * 27);
+        let dot = cost(Op::Dot, &[ty(&[2, 3, 4]), ty(&[2, 5, 4])], ty(&[2, 3, 5]));
+        assert_eq!(dot.flops, 2 * 2 * 3 * 5 * 4);
+        let ids = TensorType::new(DType::I32, [2]);
+        let rows = cost(Op::Gather, &[ty(&[1000, 8]), ids], ty(&[2, 8]));
+        assert_eq!(rows, Cost { flops: 0, bytes: 64 + 8 + 64 });
+    }
+}

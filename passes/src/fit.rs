@@ -1,0 +1,377 @@
+//! The fit certificate: whether plans fit a memory budget and, where not, what would make them fit.
+//!
+//! Resident memory is weights + persistent + the largest workspace. Every change offered has its
+//! saving computed from the module and its plans, not estimated; what depends on the meaning of
+//! the network (smaller pictures, fewer frames) is not known here and not offered.
+
+use crate::CompileError;
+use crate::cost::plan_cost;
+use anyid_ir::plan::Plan;
+use anyid_ir::weights::{bind_path, join_path};
+use anyid_ir::{BlockId, DType, Func, IndexArg, Module, Op, TensorType};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Resident memory by kind, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Weights of all phases, each once, in the types the plans want.
+    pub weights: u64,
+    /// Values kept between steps.
+    pub persistent: u64,
+    /// The largest workspace of a phase.
+    pub workspace: u64,
+}
+
+impl Memory {
+    /// Memory of phases that share weights and run one at a time.
+    pub fn of(phases: &[Plan]) -> Self {
+        Self {
+            weights: weights(phases).values().map(|ty| ty.bytes()).sum(),
+            persistent: phases.iter().map(|p| p.persistent_bytes).max().unwrap_or(0),
+            workspace: phases.iter().map(|p| p.workspace_bytes).max().unwrap_or(0),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.persistent + self.workspace
+    }
+}
+
+/// A change that saves memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Single-precision matrices and kernels stored as bf16.
+    Bf16Weights,
+    /// What `prepare` keeps is computed again in every step.
+    Recompute,
+    /// Weights of repeats are brought in one iteration ahead, into two slots.
+    Stream,
+}
+
+impl Change {
+    /// All of them, the least intrusive first.
+    pub const ALL: [Self; 3] = [Self::Bf16Weights, Self::Recompute, Self::Stream];
+
+    /// Name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16Weights => "bf16-weights",
+            Self::Recompute => "recompute-persistent",
+            Self::Stream => "stream-weights",
+        }
+    }
+
+    /// Whether the CPU target can run with it. It keeps all weights resident.
+    pub fn available(self) -> bool {
+        self != Self::Stream
+    }
+}
+
+/// A change with what it saves and costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The change.
+    pub change: Change,
+    /// Bytes less than without it, made alone.
+    pub saves: u64,
+    /// What it costs, in words and figures.
+    pub cost: String,
+}
+
+/// Whether plans fit a budget, and what would make them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The budget in bytes.
+    pub budget: u64,
+    /// What the plans need.
+    pub needed: Memory,
+    /// Changes that save something, largest saving first; empty when the plans fit.
+    pub offers: Vec<Offer>,
+    /// The fewest offers that together fit, those the CPU target can run with preferred, and the
+    /// bytes then needed.
+    pub fitting: Option<(Vec<Change>, u64)>,
+    /// Bytes needed with every offer taken.
+    pub least: u64,
+}
+
+impl Certificate {
+    /// Whether the plans fit as they are.
+    pub fn fits(&self) -> bool {
+        self.needed.total() <= self.budget
+    }
+}
+
+/// Weights of all phases by name.
+fn weights(phases: &[Plan]) -> BTreeMap<&str, &TensorType> {
+    let all = phases.iter().flat_map(|plan| &plan.weights);
+    all.map(|weight| (weight.name.as_str(), &weight.ty)).collect()
+}
+
+/// Certifies `phases`, compiled from `funcs` of `module`; `unsplit` is the plan of the function
+/// without a split where the phases are `prepare` and `step`.
+///
+/// # Errors
+/// E0502 where a function unrolls too far.
+pub fn certify(
+    module: &Module,
+    funcs: &[&str],
+    phases: &[Plan],
+    unsplit: Option<&Plan>,
+    budget: u64,
+) -> Result<Certificate, CompileError> {
+    let needed = Memory::of(phases);
+    let mut certificate =
+        Certificate { budget, needed, offers: Vec::new(), fitting: None, least: needed.total() };
+    if certificate.fits() {
+        return Ok(certificate);
+    }
+    let mut bundles = Vec::new();
+    for func in funcs.iter().filter_map(|name| module.func(name)) {
+        collect(module, func, &[], None, 0, &mut bundles)?;
+    }
+    keep_unshared(&mut bundles);
+    let names = weights(phases);
+    let model = Model { needed, weights: names, bundles: &bundles, unsplit };
+    for change in Change::ALL {
+        let with = model.total(&[change]);
+        if with < needed.total() {
+            let saves = needed.total() - with;
+            certificate.offers.push(Offer { change, saves, cost: model.cost(change, phases) });
+        }
+    }
+    let offered: Vec<Change> = certificate.offers.iter().map(|offer| offer.change).collect();
+    certificate.least = model.total(&offered).min(needed.total());
+    let mut sets: Vec<Vec<Change>> = (1u32..1 << offered.len())
+        .map(|bits| (0..offered.len()).filter(|i| bits >> i & 1 == 1).map(|i| offered[i]).collect())
+        .collect();
+    sets.sort_by_key(|set| (!set.iter().all(|c| c.available()), set.len(), set.clone()));
+    certificate.fitting =
+        sets.into_iter().map(|set| (set.clone(), model.total(&set))).find(|(_, n)| *n <= budget);
+    certificate.offers.sort_by_key(|offer| (std::cmp::Reverse(offer.saves), offer.change));
+    Ok(certificate)
+}
+
+struct Model<'p> {
+    needed: Memory,
+    weights: BTreeMap<&'p str, &'p TensorType>,
+    bundles: &'p [Bundle],
+    unsplit: Option<&'p Plan>,
+}
+
+impl Model<'_> {
+    fn bytes(&self, name: &str, bf16: bool) -> u64 {
+        let Some(ty) = self.weights.get(name) else { return 0 };
+        match bf16 && ty.dtype == DType::F32 && ty.rank() >= 2 {
+            true => ty.bytes() / 2,
+            false => ty.bytes(),
+        }
+    }
+
+    /// Bytes of the largest iteration and of all, for each repeat worth streaming.
+    fn streamed(&self, bf16: bool) -> Vec<(u64, u64)> {
+        let sum = |names: &BTreeSet<String>| names.iter().map(|n| self.bytes(n, bf16)).sum::<u64>();
+        self.bundles
+            .iter()
+            .map(|bundle| {
+                let each: Vec<u64> = bundle.iterations.iter().map(sum).collect();
+                (each.iter().copied().max().unwrap_or(0), each.iter().sum())
+            })
+            .filter(|(largest, all)| 2 * largest < *all)
+            .collect()
+    }
+
+    /// Resident bytes with `changes`.
+    fn total(&self, changes: &[Change]) -> u64 {
+        let bf16 = changes.contains(&Change::Bf16Weights);
+        let mut weights: u64 = self.weights.keys().map(|name| self.bytes(name, bf16)).sum();
+        if changes.contains(&Change::Stream) {
+            for (largest, all) in self.streamed(bf16) {
+                weights = weights - all + 2 * largest;
+            }
+        }
+        let mut memory = Memory { weights, ..self.needed };
+        if let (true, Some(plan)) = (changes.contains(&Change::Recompute), self.unsplit) {
+            memory.persistent = plan.persistent_bytes;
+            memory.workspace = plan.workspace_bytes;
+        }
+        memory.total()
+    }
+
+    fn cost(&self, change: Change, phases: &[Plan]) -> String {
+        match change {
+            Change::Bf16Weights => "8 bits of mantissa in the weights instead of 24".to_owned(),
+            Change::Recompute => {
+                let flops = |name: &str| {
+                    phases.iter().find(|p| p.name == name).map_or(0, |p| plan_cost(p).flops)
+                };
+                let (prepare, step) = (flops("prepare"), flops("step"));
+                let share = 100.0 * prepare as f64 / step.max(1) as f64;
+                format!("{:.2} GFLOP more a step ({share:.1} %)", prepare as f64 / 1e9)
+            }
+            Change::Stream => {
+                let parts = self.streamed(false);
+                let (all, largest) = (
+                    parts.iter().map(|(_, all)| *all).sum::<u64>(),
+                    parts.iter().map(|(largest, _)| *largest).max().unwrap_or(0),
+                );
+                format!("{all} bytes of weights moved a step, {largest} an iteration")
+            }
+        }
+    }
+}
+
+/// Weights that only one iteration of an outermost repeat reads, by iteration.
+#[derive(Debug, Default)]
+struct Bundle {
+    iterations: Vec<BTreeSet<String>>,
+}
+
+/// What several iterations read has to stay resident.
+fn keep_unshared(bundles: &mut [Bundle]) {
+    let mut readers: BTreeMap<String, usize> = BTreeMap::new();
+    for name in bundles.iter().flat_map(|b| &b.iterations).flatten() {
+        *readers.entry(name.clone()).or_default() += 1;
+    }
+    for iteration in bundles.iter_mut().flat_map(|b| &mut b.iterations) {
+        iteration.retain(|name| readers[name] == 1);
+    }
+}
+
+/// Most iterations of a repeat looked at.
+const MOST: usize = 1 << 16;
+const MOST_DEPTH: usize = 64;
+
+/// Finds the bundles of `func` and what it calls. `inside` is the bundle and iteration of the
+/// outermost repeat being walked.
+fn collect(
+    module: &Module,
+    func: &Func,
+    indices: &[u32],
+    inside: Option<(usize, usize)>,
+    depth: usize,
+    out: &mut Vec<Bundle>,
+) -> Result<(), CompileError> {
+    let bound: Vec<(String, u32)> =
+        func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
+    let mut walk = Walk { module, func, bound, depth, out };
+    walk.block(func.entry, inside)
+}
+
+struct Walk<'m> {
+    module: &'m Module,
+    func: &'m Func,
+    bound: Vec<(String, u32)>,
+    depth: usize,
+    out: &'m mut Vec<Bundle>,
+}
+
+impl Walk<'_> {
+    fn index(&self, name: &str) -> Option<u32> {
+        self.bound.iter().rev().find(|(n, _)| n == name).map(|(_, value)| *value)
+    }
+
+    fn block(
+        &mut self,
+        block: BlockId,
+        inside: Option<(usize, usize)>,
+    ) -> Result<(), CompileError> {
+        let func = self.func;
+        for id in &func.blocks[block].nodes {
+            let node = &func.nodes[*id];
+            match &node.op {
+                Op::Weight { path } => {
+                    let Some((bundle, iteration)) = inside else { continue };
+                    let bind = |text: &str| bind_path(text, |name| self.index(name));
+                    if let (Some(scope), Some(path)) = (bind(&func.scope), bind(path)) {
+                        let name = join_path(&scope, &path);
+                        self.out[bundle].iterations[iteration].insert(name);
+                    }
+                }
+                Op::Call { func: callee, index } if self.depth < MOST_DEPTH => {
+                    let Some(callee) = self.module.func(callee) else { continue };
+                    let values: Option<Vec<u32>> = index
+                        .iter()
+                        .map(|arg| match arg {
+                            IndexArg::Int(value) => Some(*value),
+                            IndexArg::Name(name) => self.index(name),
+                        })
+                        .collect();
+                    let values = values.unwrap_or_default();
+                    collect(self.module, callee, &values, inside, self.depth + 1, self.out)?;
+                }
+                Op::Repeat { index, lo, hi, .. } => {
+                    let Some(body) = node.body else { continue };
+                    let count = hi.saturating_sub(*lo) as usize;
+                    if count > MOST {
+                        return Err(CompileError {
+                            code: "E0502",
+                            message: format!("a repeat of {count} iterations"),
+                        });
+                    }
+                    let outer = inside.is_none().then(|| {
+                        self.out.push(Bundle { iterations: vec![BTreeSet::new(); count] });
+                        self.out.len() - 1
+                    });
+                    for (slot, i) in (*lo..*hi).enumerate() {
+                        self.bound.push((index.clone(), i));
+                        self.block(body, outer.map(|bundle| (bundle, slot)).or(inside))?;
+                        self.bound.pop();
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::text::parse_module;
+
+    fn module() -> Module {
+        let text = "module @m\nweights @w {\n  \"b.{l:0..4}.w\" : f32[64,64]\n}\n\
+            func @main(%x: f32[2,64], %c: f32[2,64]) -> f32[2,64] {\n  \
+            %k = silu %c : f32[2,64]\n  \
+            %y = repeat l in 0..4 carry(%s = %x) {\n    \
+            %n = linear %s, $b.{l}.w : f32[2,64]\n    %m = add %n, %k : f32[2,64]\n    \
+            yield %m\n  } : f32[2,64]\n  return %y\n}\n";
+        parse_module(text, &[]).unwrap()
+    }
+
+    #[test]
+    fn a_plan_that_fits_needs_no_offers() {
+        let module = module();
+        let plan = crate::compile(&module, "main").unwrap();
+        let total = Memory::of(std::slice::from_ref(&plan)).total();
+        let fit = certify(&module, &["main"], &[plan], None, total).unwrap();
+        assert!(fit.fits() && fit.offers.is_empty());
+        assert_eq!(fit.needed.weights, 4 * 64 * 64 * 4);
+    }
+
+    #[test]
+    fn offers_say_what_they_save_and_the_fewest_that_fit_are_chosen() {
+        let module = module();
+        let split = crate::compile_split(&module, "main", &["x"]).unwrap();
+        let unsplit = crate::compile(&module, "main").unwrap();
+        let phases = [split.prepare, split.step];
+        let matrix = 64 * 64 * 4;
+        let all = Memory::of(&phases).total();
+        let certificate =
+            |budget| certify(&module, &["main"], &phases, Some(&unsplit), budget).unwrap();
+        let fit = certificate(all - 1);
+        let saves: BTreeMap<&str, u64> =
+            fit.offers.iter().map(|o| (o.change.name(), o.saves)).collect();
+        assert_eq!(saves["bf16-weights"], 2 * matrix);
+        assert_eq!(saves["stream-weights"], 2 * matrix);
+        assert_eq!(fit.fitting.as_ref().unwrap().0, [Change::Bf16Weights]);
+        let both = certificate(matrix + 8192);
+        let (changes, bytes) = both.fitting.unwrap();
+        assert_eq!(changes, [Change::Bf16Weights, Change::Stream]);
+        assert!(bytes <= matrix + 8192 && bytes >= matrix);
+        let none = certificate(1000);
+        assert!(none.fitting.is_none() && none.least > 1000);
+    }
+}

@@ -1,0 +1,62 @@
+//! A program as a module again: one straight-line function that prints, verifies and evaluates.
+
+use crate::program::{Origin, Program};
+use anyid_ir::{FuncBuilder, Module, Op, ValueId};
+
+/// Adds `program` to `module`, whose manifest must hold its weights, as function `name`.
+/// Persistent values become parameters `persistent.N` after the inputs.
+pub fn add_function(module: &mut Module, program: &Program, name: &str) {
+    let mut f = FuncBuilder::new(module, name);
+    let mut values: Vec<Option<ValueId>> = vec![None; program.values.len()];
+    for (input, value) in &program.inputs {
+        values[*value as usize] = Some(f.param(input, program.ty(*value).clone()));
+    }
+    for (at, value) in program.values.iter().enumerate() {
+        if let Origin::Persistent(index) = value.origin {
+            values[at] = Some(f.param(&format!("persistent.{index}"), value.ty.clone()));
+        }
+    }
+    for (at, value) in program.values.iter().enumerate() {
+        if let Origin::Weight(index) = value.origin {
+            let whole = f.weight(&program.weights[index as usize].name);
+            // Another shape of a weight.
+            let same = f.ty(whole) == &value.ty;
+            let view = |f: &mut FuncBuilder<'_>| {
+                f.op("view", Op::Reshape, &[whole], Some(value.ty.clone()))
+            };
+            values[at] = Some(if same { whole } else { view(&mut f) });
+        }
+    }
+    for step in &program.steps {
+        let operands: Vec<ValueId> = step
+            .operands
+            .iter()
+            .map(|v| values[*v as usize].expect("operands come first"))
+            .collect();
+        let ty = program.ty(step.result).clone();
+        let result = f.op(&step.label, step.op.clone(), &operands, Some(ty));
+        values[step.result as usize] = Some(result);
+    }
+    let mut results = Vec::new();
+    let mut named = vec![false; program.values.len()];
+    for (output, value) in &program.outputs {
+        let result = values[*value as usize].expect("outputs were made");
+        let made = matches!(program.values[*value as usize].origin, Origin::Step(_));
+        if made && !std::mem::replace(&mut named[*value as usize], true) {
+            f.rename(result, output);
+        }
+        results.push(result);
+    }
+    let func = f.finish(&results);
+    module.add(func);
+}
+
+/// A module that holds nothing but straight-line functions, with the manifest and dims of `from`.
+pub fn empty(from: &Module) -> Module {
+    Module {
+        name: from.name.clone(),
+        dims: from.dims.clone(),
+        weights: from.weights.clone(),
+        funcs: Vec::new(),
+    }
+}
