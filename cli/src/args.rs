@@ -24,7 +24,7 @@ pub enum Command {
     Generate(Box<Generate>),
     /// Write a model folder with random weights.
     Init(Init),
-    /// Say what a checkpoint, model folder, IR file, recipe, picture or video is.
+    /// Say what a checkpoint, model folder, IR file, plan, recipe, picture or video is.
     Inspect(Inspect),
     /// Write a built-in network as IR text.
     Export(Export),

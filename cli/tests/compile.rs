@@ -48,6 +48,10 @@ fn a_plan_runs_without_its_module_and_gives_the_same() {
         assert!(ran.contains(&format!("ran {phases} in")), "{ran}");
         assert_eq!(tensors(&folder.path("b.safetensors"))["y"].bytes(), golden.bytes(), "{name}");
     }
+    let inspected = folder.run("inspect split.plan --json").fine().json();
+    assert_eq!(inspected["kind"], "plan");
+    assert_eq!(inspected["phases"][1]["inputs"], serde_json::json!(["%x: f32[2,64]"]));
+    assert!(folder.run("inspect split.plan").fine().out.contains("phase     step: 8 steps"));
     // The same text gives the same file.
     let first = std::fs::read(folder.path("whole.plan")).unwrap();
     folder.run("compile net.ir -o again.plan").fine();

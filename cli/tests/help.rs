@@ -4,8 +4,10 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 12] =
-    ["generate", "init", "inspect", "export", "check", "compile", "opt", "dot", "run", "compare", "explain", "bench"];
+const VERBS: [&str; 12] = [
+    "generate", "init", "inspect", "export", "check", "compile", "opt", "dot", "run", "compare",
+    "explain", "bench",
+];
 
 #[test]
 fn help_lists_the_verbs_and_their_flags() {

@@ -75,8 +75,10 @@ pub struct Offer {
     pub change: Change,
     /// Bytes less than without it, made alone.
     pub saves: u64,
-    /// What it costs, in words and figures.
-    pub cost: String,
+    /// Operations more in every step.
+    pub flops: u64,
+    /// Bytes of weights brought in from outside in every step.
+    pub moved: u64,
 }
 
 /// Whether plans fit a budget, and what would make them.
@@ -137,7 +139,8 @@ pub fn certify(
         let with = model.total(&[change]);
         if with < needed.total() {
             let saves = needed.total() - with;
-            certificate.offers.push(Offer { change, saves, cost: model.cost(change, phases) });
+            let (flops, moved) = model.cost(change, phases);
+            certificate.offers.push(Offer { change, saves, flops, moved });
         }
     }
     let offered: Vec<Change> = certificate.offers.iter().map(|offer| offer.change).collect();
@@ -198,25 +201,15 @@ impl Model<'_> {
         memory.total()
     }
 
-    fn cost(&self, change: Change, phases: &[Plan]) -> String {
+    /// Operations and bytes more in every step.
+    fn cost(&self, change: Change, phases: &[Plan]) -> (u64, u64) {
         match change {
-            Change::Bf16Weights => "8 bits of mantissa in the weights instead of 24".to_owned(),
+            Change::Bf16Weights => (0, 0),
             Change::Recompute => {
-                let flops = |name: &str| {
-                    phases.iter().find(|p| p.name == name).map_or(0, |p| plan_cost(p).flops)
-                };
-                let (prepare, step) = (flops("prepare"), flops("step"));
-                let share = 100.0 * prepare as f64 / step.max(1) as f64;
-                format!("{:.2} GFLOP more a step ({share:.1} %)", prepare as f64 / 1e9)
+                let prepare = phases.iter().find(|plan| plan.name == "prepare");
+                (prepare.map_or(0, |plan| plan_cost(plan).flops), 0)
             }
-            Change::Stream => {
-                let parts = self.streamed(false);
-                let (all, largest) = (
-                    parts.iter().map(|(_, all)| *all).sum::<u64>(),
-                    parts.iter().map(|(largest, _)| *largest).max().unwrap_or(0),
-                );
-                format!("{all} bytes of weights moved a step, {largest} an iteration")
-            }
+            Change::Stream => (0, self.streamed(false).iter().map(|(_, all)| *all).sum()),
         }
     }
 }

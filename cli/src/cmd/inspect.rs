@@ -13,6 +13,7 @@ use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
 use anyid_runtime::checkpoint::{WeightSet, read_json};
+use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
@@ -63,7 +64,11 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
         Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
         Some("json") => return Ok(json_file(path, args.tensors)?),
         Some("ir") => return module(path),
+        Some("plan") => return Ok(plan(path)?),
         _ => {}
+    }
+    if plan_file::is_plan(&head) {
+        return Ok(plan(path)?);
     }
     match sniff(&head) {
         Signature::Still(_) | Signature::Mp4 | Signature::Foreign(_) => Ok(media(path)?),
@@ -77,7 +82,44 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
 fn unknown(path: &Path, what: &str) -> Error {
     Error::input("E0915", format!("this is nothing that can be inspected; it looks like {what}"))
         .at(path.display())
-        .help("give a checkpoint, a model folder, IR text, a recipe, a picture or a video")
+        .help("give a checkpoint, a model folder, IR text, a plan, a recipe, a picture or a video")
+}
+
+/// `inspect` of a compiled plan.
+fn plan(path: &Path) -> Result<Found> {
+    let file = PlanFile::open(path, "cpu")?;
+    let weights = file.weights().len();
+    let mut text = format!("plan for target {}\n", file.target());
+    let mut phases = Vec::new();
+    for plan in file.phases() {
+        text.push_str(&format!(
+            "phase     {}: {}, peak {}, persistent {}\n",
+            plan.name,
+            output::plural(plan.steps.len(), "step"),
+            bytes(plan.workspace_bytes),
+            bytes(plan.persistent_bytes)
+        ));
+        let names = |ports: &[anyid_ir::plan::Port]| -> Vec<String> {
+            let own = ports.iter().filter(|port| !port.name.starts_with("persistent."));
+            own.map(|port| format!("%{}: {}", port.name, plan.buffer(port.buffer).ty)).collect()
+        };
+        let (inputs, outputs) = (names(&plan.inputs), names(&plan.outputs));
+        text.push_str(&format!("          in  {}\n", inputs.join(", ")));
+        text.push_str(&format!("          out {}\n", outputs.join(", ")));
+        phases.push(json!({
+            "name": plan.name,
+            "launches": plan.steps.len(),
+            "peak_bytes": plan.workspace_bytes,
+            "persistent_bytes": plan.persistent_bytes,
+            "inputs": inputs,
+            "outputs": outputs,
+        }));
+    }
+    text.push_str(&format!("weights   {}\n", output::plural(weights, "tensor")));
+    let json = json!({
+        "kind": "plan", "target": file.target(), "phases": phases, "weights": weights,
+    });
+    Ok(Found { text, json, warnings: Vec::new() })
 }
 
 /// `inspect` of a folder: a model, or frames.

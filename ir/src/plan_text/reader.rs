@@ -11,17 +11,13 @@ use std::collections::HashMap;
 ///
 /// # Errors
 /// E0516 with the line, where the text is not that of plans.
-pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Diagnostic> {
+pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Box<Diagnostic>> {
     let mut plans = Vec::new();
     let mut open: Option<Reader> = None;
     let mut last = 0;
     for (number, line) in text.lines().enumerate() {
         last = number + 1;
-        let fault = |message: String| {
-            Diagnostic::error("E0516", message)
-                .place(format!("line {}", number + 1))
-                .help("plans are written by `anyid-rt compile -o FILE.plan`; make it again")
-        };
+        let fault = |message: String| unreadable(message, number + 1);
         let mut line = Line::new(line);
         if line.end().is_ok() {
             continue;
@@ -40,10 +36,13 @@ pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Diagnostic> {
     }
     match open {
         None if text.is_empty() || text.ends_with('\n') => Ok(plans),
-        _ => Err(Diagnostic::error("E0516", "the text ends inside a plan")
-            .place(format!("line {last}"))
-            .help("plans are written by `anyid-rt compile -o FILE.plan`; make it again")),
+        _ => Err(unreadable("the text ends inside a plan".to_owned(), last)),
     }
+}
+
+fn unreadable(message: String, line: usize) -> Box<Diagnostic> {
+    let error = Diagnostic::error("E0516", message).place(format!("line {line}"));
+    Box::new(error.help("plans are written by `anyid-rt compile -o FILE.plan`; make it again"))
 }
 
 /// One plan while it is read.

@@ -23,11 +23,11 @@ pub(crate) fn op_text(op: &Op) -> (&'static str, String) {
 }
 
 /// The op written as `name {attributes}`; E0101 to E0106, E0111, E0114 or E0115 otherwise.
-pub(crate) fn parse_op(text: &str) -> Result<Op, Diagnostic> {
-    let malformed = || Diagnostic::error("E0101", "expected an op and its attributes");
+pub(crate) fn parse_op(text: &str) -> Result<Op, Box<Diagnostic>> {
+    let malformed = || Box::new(Diagnostic::error("E0101", "expected an op and its attributes"));
     let (source, stmt, diagnostics) = parse_statement(text);
     if let Some(first) = diagnostics.into_iter().next() {
-        return Err(first);
+        return Err(Box::new(first));
     }
     let Some(ast::Stmt { results, op, kind: StmtKind::Op { operands, attrs }, types, .. }) = stmt
     else {
@@ -49,7 +49,7 @@ pub(crate) fn parse_op(text: &str) -> Result<Op, Diagnostic> {
     let op = reader.build();
     match (op, sink.finish().into_iter().next()) {
         (Some(op), None) => Ok(op),
-        (_, Some(first)) => Err(first),
+        (_, Some(first)) => Err(Box::new(first)),
         (None, None) => Err(malformed()),
     }
 }

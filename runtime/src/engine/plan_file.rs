@@ -174,7 +174,7 @@ impl PlanFile {
         }
         let text = std::str::from_utf8(body).map_err(|_| damaged("it is not UTF-8 text"))?;
         let phases = parse_plans(text).map_err(|fault| {
-            let place = fault.place.unwrap_or_default();
+            let place = fault.place.clone().unwrap_or_default();
             again(Error::input("E0516", format!("the plan cannot be read: {}", fault.message)))
                 .at(format!("{place} after the header"))
         })?;

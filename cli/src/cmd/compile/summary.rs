@@ -4,7 +4,7 @@
 use crate::output::{bytes, duration, plural, table};
 use anyid_ir::plan::Plan;
 use anyid_passes::cost::{self, Machine};
-use anyid_passes::fit::{Certificate, Change};
+use anyid_passes::fit::{Certificate, Change, Offer};
 use anyid_passes::report::{Peak, PhaseSummary};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -174,6 +174,14 @@ fn describe(change: Change) -> &'static str {
     }
 }
 
+fn cost(offer: &Offer) -> String {
+    match offer.change {
+        Change::Bf16Weights => "8 significant bits in those weights instead of 24".to_owned(),
+        Change::Recompute => format!("{} GFLOP more a step", flops(offer.flops)),
+        Change::Stream => format!("{} brought in each step", bytes(offer.moved)),
+    }
+}
+
 fn names(changes: &[Change]) -> String {
     changes.iter().map(|change| change.name()).collect::<Vec<_>>().join(" and ")
 }
@@ -199,7 +207,7 @@ fn certificate_text(certificate: &Certificate) -> String {
             "  {}: saves {}; costs {}\n    {}\n",
             offer.change.name(),
             bytes(offer.saves),
-            offer.cost,
+            cost(offer),
             describe(offer.change)
         ));
     }
@@ -230,7 +238,8 @@ fn certificate_json(certificate: &Certificate) -> Value {
             json!({
                 "change": offer.change.name(),
                 "saves_bytes": offer.saves,
-                "cost": offer.cost,
+                "flops_more_per_step": offer.flops,
+                "bytes_streamed_per_step": offer.moved,
                 "available": offer.change.available(),
             })
         })
