@@ -9,7 +9,7 @@
 //! Taps in time that would meet zero padding only are left out of the product.
 //!
 //! [`conv_algorithm`] says, from the shape alone, where the transforms of [`winograd`] are used
-//! instead; a kernel packed for them is recognised by the length of its sums.
+//! instead, on the same packed weight.
 
 pub mod winograd;
 
@@ -60,17 +60,9 @@ impl ConvShape {
         self.kernel.iter().product::<usize>() * self.cin
     }
 
-    /// Bytes of the weight packed for the direct algorithm.
+    /// Bytes of the packed weight.
     pub fn packed_bytes(&self, kind: PanelKind) -> usize {
         packed_bytes(self.cout, self.k(), kind)
-    }
-
-    /// Bytes of the weight packed for `algorithm`.
-    pub fn packed_bytes_for(&self, kind: PanelKind, algorithm: Algorithm) -> usize {
-        match algorithm {
-            Algorithm::Direct => self.packed_bytes(kind),
-            Algorithm::Winograd(tile) => packed_bytes(self.cout, winograd::k(self, tile), kind),
-        }
     }
 
     /// Output frames `t..` that meet the same taps in time, and those taps.
@@ -146,7 +138,7 @@ pub fn pack_conv_into(
     pack_source(pool, level, &source, (shape.cout, shape.k()), kind, to);
 }
 
-/// Packs a stored weight for [`conv_algorithm`]'s choice into storage of its own.
+/// [`pack_conv_into`] storage of its own.
 ///
 /// # Panics
 /// If the weight is too short for the shape.
@@ -157,26 +149,6 @@ pub fn pack_conv(
     weight: (&[u8], Dtype),
     kind: PanelKind,
 ) -> PackedMatrix {
-    pack_conv_for(pool, level, shape, weight, kind, conv_algorithm(shape, kind))
-}
-
-/// Packs a stored weight for `algorithm` into storage of its own.
-///
-/// # Panics
-/// If the weight is too short for the shape, or the algorithm is not for the shape and kind.
-pub fn pack_conv_for(
-    pool: &Pool,
-    level: Level,
-    shape: &ConvShape,
-    weight: (&[u8], Dtype),
-    kind: PanelKind,
-    algorithm: Algorithm,
-) -> PackedMatrix {
-    if let Algorithm::Winograd(tile) = algorithm {
-        let fits = kind == PanelKind::F32 && winograd::fits(shape);
-        assert!(fits, "no transform for {kind:?} panels of {shape:?}");
-        return winograd::pack(pool, shape, tile, weight);
-    }
     let mut packed = PackedMatrix::zeroed((shape.cout, shape.k()), kind);
     pack_conv_into(pool, level, shape, weight, kind, packed.bytes_mut());
     packed
@@ -193,7 +165,7 @@ pub fn conv_scratch_bytes(
     conv_scratch_bytes_for(level, shape, kind, conv_algorithm(shape, kind), workers)
 }
 
-/// Bytes of scratch [`conv`] needs with a kernel packed for `algorithm`.
+/// Bytes of scratch [`conv_by`] needs for `algorithm`.
 pub fn conv_scratch_bytes_for(
     level: Level,
     shape: &ConvShape,
@@ -227,16 +199,34 @@ fn taps_k(shape: &ConvShape, taps: &Range<usize>) -> Range<usize> {
 /// `out = epilogue(conv(x, w))`: the output's rows are the pixels [To·Ho·Wo], its columns Cout.
 ///
 /// `x` holds [T, H, W, Cin] without gaps; with bf16 panels it is rounded to bf16 on the way. The
-/// epilogue's residual and gate segments go by output pixel. The algorithm is the one that the
-/// weight was packed for.
+/// epilogue's residual and gate segments go by output pixel.
 ///
 /// # Panics
 /// If the weight's shape is not the convolution's, a stride is zero, or a slice or the scratch
-/// ([`conv_scratch_bytes_for`] for that algorithm and `pool.threads()` workers) is too short.
+/// ([`conv_scratch_bytes`] for `pool.threads()` workers) is too short.
 pub fn conv(
     pool: &Pool,
     level: Level,
     shape: &ConvShape,
+    x: Slice<'_>,
+    weight: Packed<'_>,
+    epilogue: &Epilogue<'_>,
+    output: Output<'_>,
+    scratch: &mut [u8],
+) {
+    let algorithm = conv_algorithm(shape, weight.kind());
+    conv_by(pool, level, shape, algorithm, x, weight, epilogue, output, scratch);
+}
+
+/// [`conv`] by a given algorithm; its scratch is [`conv_scratch_bytes_for`] that algorithm.
+///
+/// # Panics
+/// As [`conv`], and if the algorithm is not one for the shape and the kind of panels.
+pub fn conv_by(
+    pool: &Pool,
+    level: Level,
+    shape: &ConvShape,
+    algorithm: Algorithm,
     x: Slice<'_>,
     weight: Packed<'_>,
     epilogue: &Epilogue<'_>,
@@ -247,14 +237,13 @@ pub fn conv(
     let needed = shape.input.iter().product::<usize>() * shape.cin;
     assert!(x.len() >= needed, "x has {} elements, needs {needed}", x.len());
     let packed = (weight.n(), weight.k());
-    for tile in [Tile::Two, Tile::Four] {
-        let transformed = weight.kind() == PanelKind::F32 && winograd::fits(shape);
-        if transformed && packed == (shape.cout, winograd::k(shape, tile)) {
-            winograd::conv(pool, level, shape, tile, x, weight, epilogue, output, scratch);
-            return;
-        }
-    }
     assert!(packed == (shape.cout, shape.k()), "weight {packed:?} does not fit {shape:?}");
+    if let Algorithm::Winograd(tile) = algorithm {
+        let fits = weight.kind() == PanelKind::F32 && winograd::fits(shape);
+        assert!(fits, "no transform for {:?} panels of {shape:?}", weight.kind());
+        winograd::conv(pool, level, shape, tile, x, weight, epilogue, output, scratch);
+        return;
+    }
     let [to, ho, wo] = shape.output();
     let mut t = 0;
     while t < to {

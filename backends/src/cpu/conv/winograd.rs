@@ -2,11 +2,12 @@
 //!
 //! A block of tiles (all output frames of a group) is transformed, multiplied point by point with
 //! the transformed kernel, summed over temporal taps and channels in the transform domain, and
-//! transformed back through the epilogue. The block is sized to stay in the last-level cache, so
-//! scratch is bounded whatever the picture. Blocks, tasks and sums are cut by shape alone: bits do
-//! not depend on the number of threads. Temporal taps that would meet zero padding are left out.
+//! transformed back through the epilogue. The kernel stays in the panels of the direct algorithm:
+//! it is transformed piece by piece, for each block anew, so that weights take no more memory.
+//! Blocks and pieces are sized to stay in the last-level cache, so scratch is bounded whatever the
+//! picture. All is cut by shape alone: bits do not depend on the number of threads. Temporal taps
+//! that would meet zero padding are left out.
 
-mod pack;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -14,8 +15,7 @@ mod transform;
 
 use super::ConvShape;
 use crate::cpu::gemm::{
-    Dtype, Epilogue, Finish, LANES, Output, Packed, PackedMatrix, Slice, WIDTH, Words, micro,
-    panel_width, tile_rows,
+    Epilogue, Finish, LANES, Output, Packed, Slice, WIDTH, Words, micro, panel_width, tile_rows,
 };
 use crate::cpu::simd::Level;
 use crate::cpu::threads::{ALIGN, Pool, SharedPtr};
@@ -53,24 +53,6 @@ pub(super) fn fits(shape: &ConvShape) -> bool {
     (kh, kw) == (3, 3) && shape.stride == [1; 3] && front < kt && behind < kt && shape.cin > 0
 }
 
-/// Length of the sums of the packed kernel: points · temporal taps · Cin.
-pub(super) fn k(shape: &ConvShape, tile: Tile) -> usize {
-    tile.points() * shape.kernel[0] * shape.cin
-}
-
-/// Transforms and packs a stored weight [Cout, Cin, kt, 3, 3].
-pub(super) fn pack(
-    pool: &Pool,
-    shape: &ConvShape,
-    tile: Tile,
-    weight: (&[u8], Dtype),
-) -> PackedMatrix {
-    match tile {
-        Tile::Two => pack::pack::<Two>(pool, shape, weight),
-        Tile::Four => pack::pack::<Four>(pool, shape, weight),
-    }
-}
-
 /// Output frames that share one pass over the kernel.
 const FRAMES: usize = 4;
 
@@ -83,11 +65,12 @@ const LEAST_ROWS: usize = 96;
 /// Bytes that transformed inputs and sums of one block aim to stay under.
 const BLOCK_BYTES: usize = 24 << 20;
 
-/// Panel rows of K in a full block.
-const KC: usize = 512;
+/// Panel columns and bytes of a piece of the transformed kernel.
+const COLUMNS: usize = 2 * WIDTH;
+const PIECE_BYTES: usize = 8 << 20;
 
-/// Panels in one task of the products.
-const NB: usize = 4;
+/// Channels in one task of the kernel transform.
+const CHANNELS: usize = 8;
 
 /// Tiles in one task of the input transform.
 const RUN: usize = 8;
@@ -98,8 +81,7 @@ struct Plan {
     level: Level,
     shape: ConvShape,
     out: [usize; 3],
-    /// Outputs of a tile along one axis, and products of a tile.
-    m: usize,
+    /// Products of a tile.
     points: usize,
     /// Tiles of a frame: down, across.
     tiles: [usize; 2],
@@ -110,7 +92,7 @@ struct Plan {
     block: usize,
     /// Floats between rows of transformed inputs.
     lda: usize,
-    /// Channels in a block of K.
+    /// Channels in a piece of the kernel.
     kc: usize,
 }
 
@@ -130,17 +112,20 @@ impl Plan {
         let blocks = all.div_ceil(most).max(1);
         // Whole tiles of the micro-kernels, which take six or twelve rows.
         let block = all.div_ceil(blocks).next_multiple_of(6).min(all);
-        let kc = shape.cin.div_ceil(shape.cin.div_ceil(KC).max(1)).next_multiple_of(8);
+        let columns = shape.cout.next_multiple_of(LANES).min(COLUMNS).max(1);
+        let most = (PIECE_BYTES / (points * shape.kernel[0] * columns * 4)).max(CHANNELS);
+        let kc = shape.cin.div_ceil(shape.cin.div_ceil(most).max(1)).next_multiple_of(CHANNELS);
         let kc = kc.min(shape.cin);
-        Plan { level, shape: *shape, out, m, points, tiles, group, frames, block, lda, kc }
+        Plan { level, shape: *shape, out, points, tiles, group, frames, block, lda, kc }
     }
 
-    /// Floats of: a line of zeros, transformed inputs, sums.
-    fn words(&self) -> [usize; 3] {
+    /// Floats of: a line of zeros, transformed inputs, a piece of the kernel, sums.
+    fn words(&self) -> [usize; 4] {
         let zeros = self.shape.cin.next_multiple_of(LANES);
         let inputs = self.points * self.frames * self.block * self.lda;
         let columns = self.shape.cout.next_multiple_of(LANES);
-        [zeros, inputs, self.points * self.group * self.block * columns]
+        let piece = self.points * self.shape.kernel[0] * self.kc * columns.min(COLUMNS);
+        [zeros, inputs, piece, self.points * self.group * self.block * columns]
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -160,8 +145,7 @@ pub(super) fn scratch_bytes(level: Level, shape: &ConvShape, tile: Tile) -> usiz
     Plan::new(level.usable(), shape, tile).scratch_bytes()
 }
 
-/// `out = epilogue(conv(x, w))` with a kernel of [`pack`]; the arguments are those of
-/// [`conv`](super::conv).
+/// `out = epilogue(conv(x, w))`; the arguments are those of [`conv`](super::conv).
 ///
 /// # Panics
 /// If the shape does not fit, or the scratch is too short.
@@ -185,12 +169,14 @@ pub(super) fn conv(
         return;
     }
     let skip = scratch.as_ptr().align_offset(ALIGN);
-    let [zero_words, input_words, _] = plan.words();
+    let [zero_words, input_words, piece_words, _] = plan.words();
     let base = scratch[skip..].as_mut_ptr().cast::<f32>();
-    // SAFETY: the scratch holds the three regions, as just checked.
-    let (inputs, sums) = unsafe {
+    // SAFETY: the scratch holds the four regions, as just checked.
+    let (inputs, piece, sums) = unsafe {
         base.write_bytes(0, zero_words);
-        (base.add(zero_words), base.add(zero_words + input_words))
+        let inputs = base.add(zero_words);
+        let piece = inputs.add(input_words);
+        (inputs, piece, piece.add(piece_words))
     };
     // SAFETY: the line was just zeroed and nobody writes it from here on.
     let zeros = unsafe { std::slice::from_raw_parts(base.cast_const(), zero_words) };
@@ -199,6 +185,7 @@ pub(super) fn conv(
         weight,
         finish: &finish,
         inputs: SharedPtr::new(inputs),
+        piece: SharedPtr::new(piece),
         sums: SharedPtr::new(sums),
     };
     let all = plan.tiles[0] * plan.tiles[1];
@@ -226,15 +213,41 @@ struct Part {
     tiles: Range<usize>,
 }
 
+/// A piece of the kernel.
+struct Piece {
+    panels: Range<usize>,
+    channels: Range<usize>,
+}
+
+impl Piece {
+    /// Where row `channel` of tap `tap` of panel `p` of point 0 stands, and the floats of a point.
+    fn place(
+        &self,
+        cout: usize,
+        kt: usize,
+        p: usize,
+        tap: usize,
+        channel: usize,
+    ) -> (usize, usize) {
+        let first = self.panels.start * WIDTH;
+        let columns = ((self.panels.end * WIDTH).min(cout) - first).next_multiple_of(LANES);
+        let rows = kt * self.channels.len();
+        let width = panel_width(cout, self.panels.start + p);
+        (p * WIDTH * rows + (tap * self.channels.len() + channel) * width, columns * rows)
+    }
+}
+
 /// What all blocks share.
 ///
-/// Transformed inputs are [points, frames, tiles, lda], sums [points, panels, frames, tiles, panel
-/// width], with as many frames and tiles as the block at hand has.
+/// Transformed inputs are [points, frames, tiles, lda], the piece of the kernel [points, panels,
+/// taps in time, channels, panel width], sums [points, panels, frames, tiles, panel width], with as
+/// many of each as the block and piece at hand have.
 struct Job<'a> {
     plan: &'a Plan,
     weight: Packed<'a>,
     finish: &'a Finish<'a>,
     inputs: SharedPtr<f32>,
+    piece: SharedPtr<f32>,
     sums: SharedPtr<f32>,
 }
 
@@ -253,11 +266,25 @@ impl Job<'_> {
                 }
             }
         });
-        let n_blocks = plan.shape.cout.div_ceil(WIDTH).div_ceil(NB);
-        pool.run(plan.points * n_blocks, &|task, _| {
-            // SAFETY: the inputs are complete, and each task has sums of its own.
-            unsafe { self.products(part, task / n_blocks, task % n_blocks) };
-        });
+        let ConvShape { cin, cout, kernel: [kt, ..], .. } = plan.shape;
+        for column in (0..cout).step_by(COLUMNS) {
+            for channel in (0..cin).step_by(plan.kc) {
+                let piece = Piece {
+                    panels: column / WIDTH..(column + COLUMNS).min(cout).div_ceil(WIDTH),
+                    channels: channel..(channel + plan.kc).min(cin),
+                };
+                let (panels, runs) = (piece.panels.len(), piece.channels.len().div_ceil(CHANNELS));
+                pool.run(panels * kt * runs, &|task, _| {
+                    let (p, rest) = (task / (kt * runs), task % (kt * runs));
+                    // SAFETY: each task has rows of the piece of its own.
+                    unsafe { self.kernel::<S>(&piece, p, rest / runs, rest % runs) };
+                });
+                pool.run(plan.points * panels, &|task, _| {
+                    // SAFETY: inputs and piece are complete; each task has sums of its own.
+                    unsafe { self.products(part, &piece, task / panels, task % panels) };
+                });
+            }
+        }
         // Runs of tiles that end where a line of tiles ends.
         let per_run = transform::FLOATS / WIDTH / (S::M * S::M);
         let across = plan.tiles[1];
@@ -310,65 +337,71 @@ impl Job<'_> {
         }
     }
 
-    /// The products of one point with one block of panels.
+    /// Transforms a run of channels of one panel and tap in time of the kernel.
     ///
     /// # Safety
-    /// The inputs of the block are complete, and no other task has the same point and panels.
-    unsafe fn products(&self, part: &Part, point: usize, block: usize) {
-        let Plan { level, ref shape, lda, kc, .. } = *self.plan;
-        let (cin, kt, front) = (shape.cin, shape.kernel[0], shape.padding[0].0);
-        let count = part.tiles.len();
+    /// No other task has the same.
+    unsafe fn kernel<S: TileSize>(&self, piece: &Piece, p: usize, tap: usize, run: usize) {
+        let ConvShape { cin, cout, kernel: [kt, ..], .. } = self.plan.shape;
+        let width = panel_width(cout, piece.panels.start + p);
+        let (first, end) = (run * CHANNELS, ((run + 1) * CHANNELS).min(piece.channels.len()));
+        let row = tap * 9 * cin + piece.channels.start + first;
+        let (place, plane) = piece.place(cout, kt, p, tap, first);
+        // SAFETY: nine runs of rows of the panel; the task's rows of the piece in each plane.
+        unsafe {
+            let from = self.weight.panel(piece.panels.start + p).add(row * width).cast();
+            let to = self.piece.get().add(place);
+            let size = (end - first, width);
+            transform::kernel::<S>(self.plan.level, from, cin * width, size, to, plane);
+        }
+    }
+
+    /// The products of one point with one panel of a piece of the kernel.
+    ///
+    /// # Safety
+    /// The inputs of the block and the piece are complete, and no other task has the same point and
+    /// panel.
+    unsafe fn products(&self, part: &Part, piece: &Piece, point: usize, p: usize) {
+        let Plan { level, ref shape, lda, .. } = *self.plan;
+        let (kt, front) = (shape.kernel[0], shape.padding[0].0);
+        let (count, steps) = (part.tiles.len(), piece.channels.len());
         let rows = part.out.len() * count;
-        let (panels, columns) = (shape.cout.div_ceil(WIDTH), shape.cout.next_multiple_of(LANES));
-        let mine = block * NB..((block + 1) * NB).min(panels);
-        let inputs = self.inputs.get().wrapping_add(point * part.frames.len() * count * lda);
-        let sums = self.sums.get().wrapping_add(point * rows * columns);
-        let taps = part.out.clone().map(|t| self.plan.under(t));
-        let used = taps.fold(kt..0, |used, (frames, tap)| {
-            used.start.min(tap)..used.end.max(tap + frames.len())
-        });
-        for channel in (0..cin).step_by(kc) {
-            let steps = kc.min(cin - channel);
-            for tap in used.clone() {
-                let first_row = (point * kt + tap) * cin + channel;
-                for p in mine.clone() {
-                    let width = panel_width(shape.cout, p);
-                    let most = tile_rows(level, width);
-                    let b = self.weight.panel(p).wrapping_add(first_row * width);
-                    // The part of the kernel that comes next, to be brought into L2 meanwhile.
-                    let next = if p + 1 < mine.end {
-                        self.weight.panel(p + 1).wrapping_add(first_row * WIDTH)
-                    } else {
-                        self.weight.panel(mine.start).wrapping_add((first_row + cin) * WIDTH)
-                    };
-                    let sums = sums.wrapping_add(p * WIDTH * rows);
-                    let mut calls = 0;
-                    for (index, t) in part.out.clone().enumerate() {
-                        let (under, first_tap) = self.plan.under(t);
-                        if tap < first_tap || tap >= first_tap + under.len() {
-                            continue;
-                        }
-                        let fresh = channel == 0 && tap == first_tap;
-                        let frame = t + tap - front - part.frames.start;
-                        let a = inputs.wrapping_add(frame * count * lda + channel);
-                        let mut row = 0;
-                        while row < count {
-                            let (height, kernel) =
-                                micro(level, Words::F32, width, (count - row).min(most));
-                            let rest = calls * 2 * LANES * steps;
-                            let ahead =
-                                if rest < width * steps { next.wrapping_add(rest) } else { b };
-                            // SAFETY: `height` rows of the plane of inputs, `steps` rows of the
-                            // panel and the tile's own sums lie inside their regions.
-                            unsafe {
-                                let tile = sums.add((index * count + row) * width);
-                                let a = a.add(row * lda).cast::<u32>().cast_const();
-                                kernel(steps, a, lda, b, tile, fresh, ahead);
-                            }
-                            row += height;
-                            calls += 1;
-                        }
+        let columns = shape.cout.next_multiple_of(LANES);
+        let width = panel_width(shape.cout, piece.panels.start + p);
+        let most = tile_rows(level, width);
+        let inputs = point * part.frames.len() * count * lda + piece.channels.start;
+        let inputs = self.inputs.get().wrapping_add(inputs);
+        let sums = point * rows * columns + (piece.panels.start + p) * WIDTH * rows;
+        let sums = self.sums.get().wrapping_add(sums);
+        for tap in 0..kt {
+            let (place, plane) = piece.place(shape.cout, kt, p, tap, 0);
+            let b = self.piece.get().wrapping_add(point * plane + place).cast::<u32>().cast_const();
+            // The next tap or panel follows directly: to be brought into L2 meanwhile.
+            let next = b.wrapping_add(width * steps);
+            let mut calls = 0;
+            for (index, t) in part.out.clone().enumerate() {
+                let (under, first_tap) = self.plan.under(t);
+                if tap < first_tap || tap >= first_tap + under.len() {
+                    continue;
+                }
+                let fresh = piece.channels.start == 0 && tap == first_tap;
+                let frame = t + tap - front - part.frames.start;
+                let a = inputs.wrapping_add(frame * count * lda);
+                let mut row = 0;
+                while row < count {
+                    let left = (count - row).min(most);
+                    let (height, kernel) = micro(level, Words::F32, width, left);
+                    let rest = calls * 2 * LANES * steps;
+                    let ahead = if rest < width * steps { next.wrapping_add(rest) } else { b };
+                    // SAFETY: `height` rows of the plane of inputs, `steps` rows of the piece and
+                    // the tile's own sums lie inside their regions.
+                    unsafe {
+                        let tile = sums.add((index * count + row) * width);
+                        let a = a.add(row * lda).cast::<u32>().cast_const();
+                        kernel(steps, a, lda, b, tile, fresh, ahead);
                     }
+                    row += height;
+                    calls += 1;
                 }
             }
         }

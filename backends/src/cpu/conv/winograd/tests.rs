@@ -62,11 +62,7 @@ fn run(
     let shape = &problem.shape;
     let weight = (bytemuck::cast_slice(&problem.w), Dtype::F32);
     let kind = PanelKind::F32;
-    let packed = pack_conv_for(pool, level, shape, weight, kind, algorithm);
-    assert_eq!(
-        packed.bytes().len(),
-        shape.packed_bytes_for(kind, algorithm).next_multiple_of(ALIGN)
-    );
+    let packed = pack_conv(pool, level, shape, weight, kind);
     let bias = noise(shape.cout, 9);
     let epilogue = Epilogue { bias: Some(&bias), combine, ..Epilogue::default() };
     let mut out = vec![f32::NAN; shape.rows() * shape.cout];
@@ -74,7 +70,7 @@ fn run(
     let mut scratch = vec![0xaau8; bytes + 64];
     let (inner, guard) = scratch.split_at_mut(bytes);
     let output = Output::F32 { data: &mut out, stride: shape.cout };
-    conv(pool, level, shape, x, packed.view(), &epilogue, output, inner);
+    conv_by(pool, level, shape, algorithm, x, packed.view(), &epilogue, output, inner);
     assert!(guard.iter().all(|&byte| byte == 0xaa), "scratch overrun");
     out
 }
@@ -157,13 +153,13 @@ fn epilogues_bf16_inputs_and_bf16_outputs() {
             assert_eq!(added[index], plain[index] + residual[index]);
         }
         let weight = (bytemuck::cast_slice(&problem.w), Dtype::F32);
-        let packed = pack_conv_for(&pool, level, &shape, weight, PanelKind::F32, algorithm);
+        let packed = pack_conv(&pool, level, &shape, weight, PanelKind::F32);
         let mut out = vec![half::bf16::NAN; plain.len()];
         let mut scratch = vec![0; scratch_bytes(level, &shape, Tile::Two)];
         let bias = noise(shape.cout, 9);
         let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
         let output = Output::Bf16 { data: &mut out, stride: shape.cout };
-        conv(&pool, level, &shape, x, packed.view(), &epilogue, output, &mut scratch);
+        conv_by(&pool, level, &shape, algorithm, x, packed.view(), &epilogue, output, &mut scratch);
         assert!(out.iter().zip(&plain).all(|(a, b)| *a == half::bf16::from_f32(*b)));
     }
 }
@@ -186,9 +182,9 @@ fn scratch_is_bounded_for_large_pictures() {
 #[test]
 #[should_panic(expected = "no transform")]
 fn a_strided_convolution_is_refused() {
-    let shape = ConvShape { stride: [1, 2, 2], ..shapes()[0] };
-    let w = vec![0u8; shape.cout * shape.k() * 4];
+    let mut problem = problem(shapes()[0]);
+    problem.shape.stride = [1, 2, 2];
     let algorithm = Algorithm::Winograd(Tile::Two);
-    let (pool, level) = (Pool::new(1), Level::Portable);
-    pack_conv_for(&pool, level, &shape, (&w, Dtype::F32), PanelKind::F32, algorithm);
+    let x = Slice::F32(&problem.x);
+    run(&Pool::new(1), Level::Portable, &problem, algorithm, x, Combine::Store);
 }

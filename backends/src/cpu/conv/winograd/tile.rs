@@ -20,8 +20,8 @@ pub(super) trait TileSize: Send + Sync + 'static {
     fn input<V: Lanes>(d: [V; MOST]) -> [V; MOST];
     /// Aᵀ p.
     fn output<V: Lanes>(p: [V; MOST]) -> [V; MOST];
-    /// G g, in double precision: it happens once for a weight.
-    fn kernel(g: [f64; 3]) -> [f64; MOST];
+    /// G g.
+    fn kernel<V: Lanes>(g: [V; 3]) -> [V; MOST];
 }
 
 /// F(2, 3): points 0, 1, -1, ∞.
@@ -45,9 +45,12 @@ impl TileSize for Two {
         [even, odd, none, none, none, none]
     }
 
-    fn kernel(g: [f64; 3]) -> [f64; MOST] {
-        let (even, odd) = ((g[0] + g[2]) / 2.0, g[1] / 2.0);
-        [g[0], even + odd, even - odd, g[2], 0.0, 0.0]
+    #[inline(always)]
+    fn kernel<V: Lanes>(g: [V; 3]) -> [V; MOST] {
+        let half = V::splat(0.5);
+        let (even, odd) = (g[0].add(g[2]).mul(half), g[1].mul(half));
+        let none = V::splat(0.0);
+        [g[0], even.add(odd), even.sub(odd), g[2], none, none]
     }
 }
 
@@ -92,13 +95,16 @@ impl TileSize for Four {
         [y0, y1, y2, y3, none, none]
     }
 
-    fn kernel(g: [f64; 3]) -> [f64; MOST] {
-        let [a, b, a2, b2] = [Self::A, Self::B, Self::A2, Self::B2].map(f64::from);
-        let at = |x: f64, scale: f64| {
-            let (even, odd) = (g[0] + x * x * g[2], x * g[1]);
-            ((even + odd) / scale, (even - odd) / scale)
+    #[inline(always)]
+    fn kernel<V: Lanes>(g: [V; 3]) -> [V; MOST] {
+        let [a, b, a2, b2] = [Self::A, Self::B, Self::A2, Self::B2];
+        let at = |x: f32, scale: f32| {
+            let scale = V::splat(1.0 / scale);
+            let even = g[2].fma(V::splat(x * x), g[0]).mul(scale);
+            let odd = g[1].mul(V::splat(x)).mul(scale);
+            (even.add(odd), even.sub(odd))
         };
         let (near, far) = (at(a, 2.0 * a2 * (a2 - b2)), at(b, 2.0 * b2 * (b2 - a2)));
-        [g[0] / (a2 * b2), near.0, near.1, far.0, far.1, g[2]]
+        [g[0].mul(V::splat(1.0 / (a2 * b2))), near.0, near.1, far.0, far.1, g[2]]
     }
 }

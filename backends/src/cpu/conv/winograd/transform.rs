@@ -58,6 +58,52 @@ vectorised! {
     }
 }
 
+/// G g Gᵀ of `channels` rows of one panel of `width` columns: tap (i, j) of the first row lies at
+/// `from + (3·i + j)·apart`, its point `e` goes to `to + e·plane`, and rows are `width` apart.
+///
+/// # Safety
+/// Both regions hold the rows, in each of their nine or N² places.
+pub(super) unsafe fn kernel<S: TileSize>(
+    level: Level,
+    from: *const f32,
+    apart: usize,
+    (channels, width): (usize, usize),
+    to: *mut f32,
+    plane: usize,
+) {
+    kernel_lanes::<S>(level, from, apart, channels * width, to, plane);
+}
+
+vectorised! {
+    fn kernel_lanes<V, S: TileSize>(
+        from: *const f32,
+        apart: usize,
+        count: usize,
+        to: *mut f32,
+        plane: usize,
+    ) {
+        let none = V::splat(0.0);
+        for at in (0..count).step_by(LANES) {
+            let mut half = [[none; MOST]; 3];
+            for j in 0..3 {
+                let mut column = [none; 3];
+                for i in 0..3 {
+                    // SAFETY: the caller's rows.
+                    column[i] = unsafe { V::load(from.add((i * 3 + j) * apart + at)) };
+                }
+                half[j] = S::kernel(column);
+            }
+            for i in 0..S::N {
+                let row = S::kernel([half[0][i], half[1][i], half[2][i]]);
+                for j in 0..S::N {
+                    // SAFETY: as above.
+                    unsafe { row[j].store(to.add((i * S::N + j) * plane + at)) };
+                }
+            }
+        }
+    }
+}
+
 /// Aᵀ p A of `tiles` tiles beside each other and one panel of `width` columns: point `e` of the
 /// first tile lies at `from + e·plane`, the next tile `width` further on.
 pub(super) fn output<S: TileSize>(
