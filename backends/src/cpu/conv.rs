@@ -88,12 +88,24 @@ pub enum Algorithm {
     Winograd(Tile),
 }
 
-/// The algorithm for `shape` with panels of `kind`: the one decision that packing, scratch and
-/// execution share. It does not depend on the number of frames, so that the first chunk of a clip
-/// and the later ones share their weights.
+/// The algorithm for `shape` with panels of `kind`: the one decision that scratch and execution
+/// share. The larger tile must earn its larger error, and any transform its memory traffic.
 pub fn conv_algorithm(shape: &ConvShape, kind: PanelKind) -> Algorithm {
-    let _ = (shape, kind);
-    Algorithm::Direct
+    /// Shares of the simpler algorithm's cost below which the other is taken.
+    const WORTH: f64 = 0.85;
+    const WORTH_FOUR: f64 = 0.9;
+    if kind != PanelKind::F32 || !winograd::fits(shape) || shape.rows() == 0 {
+        return Algorithm::Direct;
+    }
+    let direct = winograd::direct_cost(shape);
+    let [two, four] = [Tile::Two, Tile::Four].map(|tile| winograd::cost(shape, tile));
+    if four < WORTH_FOUR * two && four < WORTH * direct {
+        Algorithm::Winograd(Tile::Four)
+    } else if two < WORTH * direct {
+        Algorithm::Winograd(Tile::Two)
+    } else {
+        Algorithm::Direct
+    }
 }
 
 /// A stored weight [Cout, Cin, kt, kh, kw] at any byte alignment, with K reordered to taps first.

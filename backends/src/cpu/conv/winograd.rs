@@ -132,12 +132,61 @@ impl Plan {
         self.words().iter().sum::<usize>() * 4 + ALIGN - 1
     }
 
-    /// The input frames under output frame `t`, and the tap that meets the first of them.
-    fn under(&self, t: usize) -> (Range<usize>, usize) {
-        let ((front, _), kt) = (self.shape.padding[0], self.shape.kernel[0]);
-        let first = t.saturating_sub(front);
-        (first..(t + kt - front).min(self.shape.input[0]), first + front - t)
+    /// The input frames under a group of output frames.
+    fn frames(&self, out: &Range<usize>) -> Range<usize> {
+        under(&self.shape, out.start).0.start..under(&self.shape, out.end - 1).0.end
     }
+
+    /// The taps in time that meet any frame of a group.
+    fn taps(&self, out: &Range<usize>) -> Range<usize> {
+        let (last, first_tap) = under(&self.shape, out.start);
+        let (_, lowest) = under(&self.shape, out.end - 1);
+        lowest..first_tap + last.len()
+    }
+}
+
+/// Expected cost of `shape` in multiply-adds of sixteen lanes; see [`direct_cost`].
+///
+/// Weights of a vector that is transformed, beside one multiply-add for a vector of the products,
+/// are fits to measurements with AVX-512: they stand for memory traffic more than for arithmetic.
+pub(super) fn cost(shape: &ConvShape, tile: Tile) -> f64 {
+    const INPUT: f64 = 70.0;
+    const OUTPUT: f64 = 55.0;
+    const KERNEL: f64 = 45.0;
+    let plan = Plan::new(Level::Portable, shape, tile);
+    let tiles = plan.tiles[0] * plan.tiles[1];
+    let (cin, cout) = (shape.cin.div_ceil(LANES), shape.cout.div_ceil(LANES));
+    let (mut transformed, mut kernels) = (0, 0);
+    for t0 in (0..plan.out[0]).step_by(plan.group.max(1)) {
+        let out = t0..(t0 + plan.group).min(plan.out[0]);
+        transformed += plan.frames(&out).len();
+        kernels += plan.taps(&out).len();
+    }
+    let passes = kernels * tiles.div_ceil(plan.block.max(1));
+    let vectors = INPUT * (tiles * transformed * cin) as f64
+        + OUTPUT * (tiles * plan.out[0] * cout) as f64
+        + KERNEL * (passes * shape.cin * cout) as f64
+        + (tiles * meetings(shape) * shape.cin * cout) as f64;
+    plan.points as f64 * vectors
+}
+
+/// Expected cost of the direct algorithm, likewise.
+pub(super) fn direct_cost(shape: &ConvShape) -> f64 {
+    let [_, height, width] = shape.output();
+    let vectors = height * width * 9 * shape.cin * shape.cout.div_ceil(LANES);
+    (vectors * meetings(shape)) as f64
+}
+
+/// Pairs of an output frame and a tap in time that meets an input frame.
+fn meetings(shape: &ConvShape) -> usize {
+    (0..shape.output()[0]).map(|t| under(shape, t).0.len()).sum()
+}
+
+/// The input frames under output frame `t`, and the tap that meets the first of them.
+fn under(shape: &ConvShape, t: usize) -> (Range<usize>, usize) {
+    let ((front, _), kt) = (shape.padding[0], shape.kernel[0]);
+    let first = t.saturating_sub(front);
+    (first..(t + kt - front).min(shape.input[0]), first + front - t)
 }
 
 /// Bytes of scratch [`conv`] needs.
@@ -191,10 +240,11 @@ pub(super) fn conv(
     let all = plan.tiles[0] * plan.tiles[1];
     for t0 in (0..plan.out[0]).step_by(plan.group) {
         let t1 = (t0 + plan.group).min(plan.out[0]);
-        let frames = plan.under(t0).0.start..plan.under(t1 - 1).0.end;
+        let (frames, taps) = (plan.frames(&(t0..t1)), plan.taps(&(t0..t1)));
         for first in (0..all).step_by(plan.block) {
             let part = Part {
                 frames: frames.clone(),
+                taps: taps.clone(),
                 out: t0..t1,
                 tiles: first..(first + plan.block).min(all),
             };
@@ -206,8 +256,9 @@ pub(super) fn conv(
     }
 }
 
-/// A block of tiles: input and output frames and the tiles of each.
+/// A block of tiles: input and output frames, the taps between them and the tiles of each.
 struct Part {
+    taps: Range<usize>,
     frames: Range<usize>,
     out: Range<usize>,
     tiles: Range<usize>,
@@ -266,7 +317,7 @@ impl Job<'_> {
                 }
             }
         });
-        let ConvShape { cin, cout, kernel: [kt, ..], .. } = plan.shape;
+        let ConvShape { cin, cout, .. } = plan.shape;
         for column in (0..cout).step_by(COLUMNS) {
             for channel in (0..cin).step_by(plan.kc) {
                 let piece = Piece {
@@ -274,10 +325,12 @@ impl Job<'_> {
                     channels: channel..(channel + plan.kc).min(cin),
                 };
                 let (panels, runs) = (piece.panels.len(), piece.channels.len().div_ceil(CHANNELS));
-                pool.run(panels * kt * runs, &|task, _| {
-                    let (p, rest) = (task / (kt * runs), task % (kt * runs));
+                let taps = part.taps.len();
+                pool.run(panels * taps * runs, &|task, _| {
+                    let (p, rest) = (task / (taps * runs), task % (taps * runs));
+                    let tap = part.taps.start + rest / runs;
                     // SAFETY: each task has rows of the piece of its own.
-                    unsafe { self.kernel::<S>(&piece, p, rest / runs, rest % runs) };
+                    unsafe { self.kernel::<S>(&piece, p, tap, rest % runs) };
                 });
                 pool.run(plan.points * panels, &|task, _| {
                     // SAFETY: inputs and piece are complete; each task has sums of its own.
@@ -373,14 +426,14 @@ impl Job<'_> {
         let inputs = self.inputs.get().wrapping_add(inputs);
         let sums = point * rows * columns + (piece.panels.start + p) * WIDTH * rows;
         let sums = self.sums.get().wrapping_add(sums);
-        for tap in 0..kt {
+        for tap in part.taps.clone() {
             let (place, plane) = piece.place(shape.cout, kt, p, tap, 0);
             let b = self.piece.get().wrapping_add(point * plane + place).cast::<u32>().cast_const();
             // The next tap or panel follows directly: to be brought into L2 meanwhile.
             let next = b.wrapping_add(width * steps);
             let mut calls = 0;
             for (index, t) in part.out.clone().enumerate() {
-                let (under, first_tap) = self.plan.under(t);
+                let (under, first_tap) = under(shape, t);
                 if tap < first_tap || tap >= first_tap + under.len() {
                     continue;
                 }

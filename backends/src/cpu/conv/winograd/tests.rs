@@ -165,6 +165,28 @@ fn epilogues_bf16_inputs_and_bf16_outputs() {
 }
 
 #[test]
+fn the_choice_follows_the_shape() {
+    let base = ConvShape {
+        input: [6, 64, 64],
+        cin: 256,
+        cout: 256,
+        kernel: [3; 3],
+        stride: [1; 3],
+        padding: [(0, 0), (1, 1), (1, 1)],
+    };
+    let choice = |shape: ConvShape| conv_algorithm(&shape, PanelKind::F32);
+    assert_eq!(choice(base), Algorithm::Winograd(Tile::Four));
+    assert_eq!(conv_algorithm(&base, PanelKind::Bf16), Algorithm::Direct);
+    let per_frame = ConvShape { kernel: [1, 3, 3], input: [1, 128, 128], ..base };
+    assert_eq!(choice(per_frame), Algorithm::Winograd(Tile::Four));
+    assert_eq!(choice(ConvShape { input: [3, 4, 4], ..base }), Algorithm::Direct);
+    assert_eq!(choice(ConvShape { stride: [1, 2, 2], ..base }), Algorithm::Direct);
+    assert_eq!(choice(ConvShape { kernel: [3, 1, 1], ..base }), Algorithm::Direct);
+    assert_eq!(choice(ConvShape { cin: 3, cout: 3, ..base }), Algorithm::Direct);
+    assert_eq!(choice(ConvShape { input: [2, 64, 64], ..base }), Algorithm::Direct);
+}
+
+#[test]
 fn scratch_is_bounded_for_large_pictures() {
     let shape = ConvShape {
         input: [6, 352, 640],
