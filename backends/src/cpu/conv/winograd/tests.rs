@@ -1,6 +1,9 @@
 use super::super::tests::{naive, noise};
-use super::super::{Algorithm, Combine, PanelKind, conv, conv_scratch_bytes_for, pack_conv_for};
+use super::super::{
+    Algorithm, Combine, PanelKind, conv_algorithm, conv_by, conv_scratch_bytes_for, pack_conv,
+};
 use super::*;
+use crate::cpu::gemm::Dtype;
 
 const SAME: [(usize, usize); 3] = [(2, 0), (1, 1), (1, 1)];
 

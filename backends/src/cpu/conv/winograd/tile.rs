@@ -2,8 +2,8 @@
 //!
 //! With m outputs and r = 3 taps, n = m + 2 products replace m·3: y = Aᵀ[(G g) ⊙ (Bᵀ d)] (Winograd;
 //! Lavin and Gray, arXiv:1509.09308). The points of F(4, 3) are 0, ±5/8, ±3/2 and ∞: all entries of
-//! A and B are exact in f32, and the error is about a third of that of the usual 0, ±1, ±2, ∞. Both axes
-//! use the same matrices; the caller applies a function along one axis, then along the other.
+//! A and B are exact in f32, and the error is about a third of that of the usual 0, ±1, ±2, ∞. Both
+//! axes use the same matrices; the caller applies a function along one axis, then along the other.
 
 use crate::cpu::math::Lanes;
 
