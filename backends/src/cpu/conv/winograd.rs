@@ -112,7 +112,7 @@ impl Plan {
         let blocks = all.div_ceil(most).max(1);
         // Whole tiles of the micro-kernels, which take six or twelve rows.
         let block = all.div_ceil(blocks).next_multiple_of(6).min(all);
-        let columns = shape.cout.next_multiple_of(LANES).min(COLUMNS).max(1);
+        let columns = shape.cout.next_multiple_of(LANES).clamp(1, COLUMNS);
         let most = (PIECE_BYTES / (points * shape.kernel[0] * columns * 4)).max(CHANNELS);
         let kc = shape.cin.div_ceil(shape.cin.div_ceil(most).max(1)).next_multiple_of(CHANNELS);
         let kc = kc.min(shape.cin);
