@@ -6,14 +6,21 @@
 //! innermost, so the pixels under one row of the kernel are one run of memory: a block of rows
 //! is gathered run by run into the worker's scratch and no unfolded picture ever exists.
 //! Products, epilogues and the guarantee about threads are those of [`gemm`](super::gemm).
+//! Taps in time that would meet zero padding only are left out of the product.
+//!
+//! [`conv_algorithm`] says, from the shape alone, where the transforms of [`winograd`] are used
+//! instead, on the same packed weight.
+
+pub mod winograd;
 
 use super::gemm::{
-    Convert, Dtype, Epilogue, Output, Packed, PackedMatrix, PanelKind, RowLoader, Slice,
+    Combine, Convert, Dtype, Epilogue, Output, Packed, PackedMatrix, PanelKind, RowLoader, Slice,
     WeightSource, decode_one, gemm_scratch_bytes, pack_source, packed_bytes, product,
 };
 use super::simd::Level;
 use super::threads::Pool;
 use std::ops::Range;
+use winograd::Tile;
 
 /// The shape of a convolution. Axes come in the order time, height, width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +63,48 @@ impl ConvShape {
     /// Bytes of the packed weight.
     pub fn packed_bytes(&self, kind: PanelKind) -> usize {
         packed_bytes(self.cout, self.k(), kind)
+    }
+
+    /// Output frames `t..` that meet the same taps in time, and those taps.
+    fn frames_alike(&self, t: usize) -> (Range<usize>, Range<usize>) {
+        let (front, kt) = (self.padding[0].0, self.kernel[0]);
+        let taps = |t: usize| {
+            let low = front.saturating_sub(t * self.stride[0]).min(kt);
+            let high = (self.input[0] + front).saturating_sub(t * self.stride[0]).clamp(low, kt);
+            low..high
+        };
+        let all = self.output()[0];
+        let end = (t..all).find(|&next| taps(next) != taps(t)).unwrap_or(all);
+        (t..end, taps(t))
+    }
+}
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// One product over all taps and channels.
+    Direct,
+    /// Tiles of 3×3 taps in the transform domain; see [`winograd`].
+    Winograd(Tile),
+}
+
+/// The algorithm for `shape` with panels of `kind`: the one decision that scratch and execution
+/// share. The larger tile must earn its larger error, and any transform its memory traffic.
+pub fn conv_algorithm(shape: &ConvShape, kind: PanelKind) -> Algorithm {
+    /// Shares of the simpler algorithm's cost below which the other is taken.
+    const WORTH: f64 = 0.85;
+    const WORTH_FOUR: f64 = 0.9;
+    if kind != PanelKind::F32 || !winograd::fits(shape) || shape.rows() == 0 {
+        return Algorithm::Direct;
+    }
+    let direct = winograd::direct_cost(shape);
+    let [two, four] = [Tile::Two, Tile::Four].map(|tile| winograd::cost(shape, tile));
+    if four < WORTH_FOUR * two && four < WORTH * direct {
+        Algorithm::Winograd(Tile::Four)
+    } else if two < WORTH * direct {
+        Algorithm::Winograd(Tile::Two)
+    } else {
+        Algorithm::Direct
     }
 }
 
@@ -117,14 +166,46 @@ pub fn pack_conv(
     packed
 }
 
-/// Bytes of scratch [`conv`] needs, for a shape whose strides are at least one.
+/// Bytes of scratch [`conv`] needs for [`conv_algorithm`]'s choice, for a shape whose strides are
+/// at least one.
 pub fn conv_scratch_bytes(
     level: Level,
     shape: &ConvShape,
     kind: PanelKind,
     workers: usize,
 ) -> usize {
-    gemm_scratch_bytes(level, (shape.rows(), shape.cout, shape.k()), kind, workers)
+    conv_scratch_bytes_for(level, shape, kind, conv_algorithm(shape, kind), workers)
+}
+
+/// Bytes of scratch [`conv_by`] needs for `algorithm`.
+pub fn conv_scratch_bytes_for(
+    level: Level,
+    shape: &ConvShape,
+    kind: PanelKind,
+    algorithm: Algorithm,
+    workers: usize,
+) -> usize {
+    if let Algorithm::Winograd(tile) = algorithm {
+        return winograd::scratch_bytes(level, shape, tile);
+    }
+    let [to, ho, wo] = shape.output();
+    let (mut t, mut most) = (0, 0);
+    while t < to {
+        let (frames, taps) = shape.frames_alike(t);
+        let rows = frames.len() * ho * wo;
+        for k in [taps_k(shape, &taps).len(), shape.k()] {
+            let bytes = gemm_scratch_bytes(level, (rows, shape.cout, k), kind, workers);
+            most = most.max(bytes);
+        }
+        t = frames.end;
+    }
+    most
+}
+
+/// The part of the sums that belongs to `taps` in time.
+fn taps_k(shape: &ConvShape, taps: &Range<usize>) -> Range<usize> {
+    let each = shape.k() / shape.kernel[0].max(1);
+    taps.start * each..taps.end * each
 }
 
 /// `out = epilogue(conv(x, w))`: the output's rows are the pixels [To·Ho·Wo], its columns Cout.
@@ -145,13 +226,76 @@ pub fn conv(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
+    let algorithm = conv_algorithm(shape, weight.kind());
+    conv_by(pool, level, shape, algorithm, x, weight, epilogue, output, scratch);
+}
+
+/// [`conv`] by a given algorithm; its scratch is [`conv_scratch_bytes_for`] that algorithm.
+///
+/// # Panics
+/// As [`conv`], and if the algorithm is not one for the shape and the kind of panels.
+pub fn conv_by(
+    pool: &Pool,
+    level: Level,
+    shape: &ConvShape,
+    algorithm: Algorithm,
+    x: Slice<'_>,
+    weight: Packed<'_>,
+    epilogue: &Epilogue<'_>,
+    mut output: Output<'_>,
+    scratch: &mut [u8],
+) {
     assert!(shape.stride.iter().all(|&stride| stride > 0), "a stride is zero in {shape:?}");
-    let packed = (weight.n(), weight.k());
-    assert!(packed == (shape.cout, shape.k()), "weight {packed:?} does not fit {shape:?}");
     let needed = shape.input.iter().product::<usize>() * shape.cin;
     assert!(x.len() >= needed, "x has {} elements, needs {needed}", x.len());
-    let loader = Pixels { shape, out: shape.output(), x };
-    product(pool, level, shape.rows(), &loader, weight, epilogue, output, scratch);
+    let packed = (weight.n(), weight.k());
+    assert!(packed == (shape.cout, shape.k()), "weight {packed:?} does not fit {shape:?}");
+    if let Algorithm::Winograd(tile) = algorithm {
+        let fits = weight.kind() == PanelKind::F32 && winograd::fits(shape);
+        assert!(fits, "no transform for {:?} panels of {shape:?}", weight.kind());
+        winograd::conv(pool, level, shape, tile, x, weight, epilogue, output, scratch);
+        return;
+    }
+    let [to, ho, wo] = shape.output();
+    let mut t = 0;
+    while t < to {
+        let (frames, taps) = shape.frames_alike(t);
+        let k = taps_k(shape, &taps);
+        let (k, part) = weight.part(k.clone()).map_or((0..shape.k(), weight), |part| (k, part));
+        let loader = Pixels { shape, out: [to, ho, wo], x, first: (t, k.start) };
+        let rows = frames.start * ho * wo..frames.end * ho * wo;
+        let (epilogue, output) = (of_rows(epilogue, rows.start), below(&mut output, rows.start));
+        product(pool, level, rows.len(), &loader, part, &epilogue, output, scratch);
+        t = frames.end;
+    }
+}
+
+/// The epilogue of the rows from `first` on.
+fn of_rows<'a>(epilogue: &Epilogue<'a>, first: usize) -> Epilogue<'a> {
+    let mut out = *epilogue;
+    if let Combine::Residual { data, stride, .. } = &mut out.combine {
+        *data = &data[(first * *stride).min(data.len())..];
+    }
+    if let Combine::InPlace { gate: Some(gate) } | Combine::Residual { gate: Some(gate), .. } =
+        &mut out.combine
+    {
+        gate.segments = gate.segments.map(|segments| &segments[first.min(segments.len())..]);
+    }
+    out
+}
+
+/// The rows of an output from `first` on.
+fn below<'a>(output: &'a mut Output<'_>, first: usize) -> Output<'a> {
+    match output {
+        Output::F32 { data, stride } => {
+            let from = (first * *stride).min(data.len());
+            Output::F32 { data: &mut data[from..], stride: *stride }
+        }
+        Output::Bf16 { data, stride } => {
+            let from = (first * *stride).min(data.len());
+            Output::Bf16 { data: &mut data[from..], stride: *stride }
+        }
+    }
 }
 
 /// The rows of the implicit matrix: row (t, h, w) is the input under the kernel at that pixel.
@@ -159,6 +303,8 @@ struct Pixels<'a> {
     shape: &'a ConvShape,
     out: [usize; 3],
     x: Slice<'a>,
+    /// The output frame and the element of K that are counted from.
+    first: (usize, usize),
 }
 
 impl RowLoader for Pixels<'_> {
@@ -171,7 +317,9 @@ impl RowLoader for Pixels<'_> {
         lda: usize,
     ) {
         let [_, ho, wo] = self.out;
-        let mut at = [rows.start / (ho * wo), rows.start / wo % ho, rows.start % wo];
+        let (frame, skip) = (self.first.0 + rows.start / (ho * wo), self.first.1);
+        let mut at = [frame, rows.start / wo % ho, rows.start % wo];
+        let k = k.start + skip..k.end + skip;
         for index in 0..rows.len() {
             // SAFETY: the caller vouches for a row of scratch at each index.
             unsafe {
@@ -241,10 +389,9 @@ impl Pixels<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gemm::Combine;
     use super::*;
 
-    fn noise(count: usize, seed: u32) -> Vec<f32> {
+    pub(super) fn noise(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(2654435761) | 1;
         (0..count)
             .map(|_| {
@@ -254,7 +401,7 @@ mod tests {
             .collect()
     }
 
-    fn naive(shape: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f64> {
+    pub(super) fn naive(shape: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f64> {
         let ConvShape { input, cin, cout, kernel, stride, padding } = *shape;
         let [to, ho, wo] = shape.output();
         let mut out = Vec::new();

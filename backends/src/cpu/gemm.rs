@@ -22,7 +22,9 @@ mod weights;
 mod x86;
 
 pub(crate) use driver::product;
-pub(crate) use pack::pack_source;
+pub(crate) use epilogue::Finish;
+pub(crate) use micro::{LANES, Words, micro, tile_rows};
+pub(crate) use pack::{WIDTH, pack_source, panel_width};
 pub use pack::{Packed, PackedMatrix, pack_into, packed_bytes};
 pub(crate) use rows::{Convert, RowLoader};
 pub use rows::{Rows, Slice};

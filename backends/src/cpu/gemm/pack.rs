@@ -253,6 +253,9 @@ pub struct Packed<'a> {
     k: usize,
     kind: PanelKind,
     words: &'a [u8],
+    /// Words of K in the buffer's panels, and the first of them that counts.
+    rows: usize,
+    first: usize,
 }
 
 impl<'a> Packed<'a> {
@@ -265,7 +268,18 @@ impl<'a> Packed<'a> {
         assert!(bytes.len() >= needed, "packed buffer has {} bytes, needs {needed}", bytes.len());
         let aligned = needed == 0 || bytes.as_ptr().align_offset(ALIGN) == 0;
         assert!(aligned, "packed weights must be {ALIGN}-byte aligned");
-        Packed { n, k, kind, words: &bytes[..needed] }
+        Packed { n, k, kind, words: &bytes[..needed], rows: k_words(k, kind), first: 0 }
+    }
+
+    /// The matrix of the elements `k` alone; `None` where bf16 pairs stand across its beginning.
+    pub(crate) fn part(self, k: Range<usize>) -> Option<Packed<'a>> {
+        assert!(k.start <= k.end && k.end <= self.k, "part {k:?} of {} elements", self.k);
+        let pairs = self.kind == PanelKind::Bf16;
+        if pairs && (k.start % 2 == 1 || (k.end % 2 == 1 && k.end < self.k)) {
+            return None;
+        }
+        let first = self.first + if pairs { k.start / 2 } else { k.start };
+        Some(Packed { k: k.len(), first, ..self })
     }
 
     /// Columns of the product (rows of W).
@@ -285,7 +299,8 @@ impl<'a> Packed<'a> {
 
     /// First word of panel `p` (inside the buffer for `p` below ⌈n/64⌉).
     pub(crate) fn panel(&self, p: usize) -> *const u32 {
-        self.words[p * WIDTH * k_words(self.k, self.kind) * 4..].as_ptr().cast()
+        let word = p * WIDTH * self.rows + self.first * panel_width(self.n, p);
+        self.words[word * 4..].as_ptr().cast()
     }
 }
 
