@@ -2,7 +2,7 @@
 //! `docs/ir.md`.
 //!
 //! [`parse`] reads the grammar and reports syntax errors, several at once; [`Source::bind`] gives
-//! the named dims values and makes a [`Module`]; [`print`] writes it back. Printing what was
+//! the named dims values and makes a [`Module`]; [`print()`] writes it back. Printing what was
 //! parsed from printed text gives the same text. Input of any kind and size gives coded
 //! diagnostics, in time linear in its length and without deep recursion.
 

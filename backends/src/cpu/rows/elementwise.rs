@@ -217,7 +217,8 @@ impl Axes {
     fn merged(sizes: &[usize], a: &[usize], b: &[usize]) -> Self {
         assert!(sizes.len() <= MOST_AXES, "at most {MOST_AXES} axes");
         assert!(a.len() == sizes.len() && b.len() == sizes.len(), "one stride per axis");
-        let mut axes = Self { rank: 0, sizes: [1; MOST_AXES], a: [0; MOST_AXES], b: [0; MOST_AXES] };
+        let mut axes =
+            Self { rank: 0, sizes: [1; MOST_AXES], a: [0; MOST_AXES], b: [0; MOST_AXES] };
         for (axis, &size) in sizes.iter().enumerate().filter(|(_, size)| **size != 1) {
             if axes.rank > 0 {
                 let last = axes.rank - 1;

@@ -20,7 +20,10 @@ struct Axes {
 
 impl Axes {
     fn new(dims: &[usize], order: &[usize]) -> Self {
-        assert!(dims.len() <= MOST_AXES && order.len() == dims.len(), "up to {MOST_AXES} axes, all ordered");
+        assert!(
+            dims.len() <= MOST_AXES && order.len() == dims.len(),
+            "up to {MOST_AXES} axes, all ordered"
+        );
         let mut strides = [0; MOST_AXES];
         let mut stride = 1;
         for axis in (0..dims.len()).rev() {
