@@ -2,6 +2,8 @@
 //! and the CPU backend, which has to give the same bits for any number of threads and whatever its
 //! memory held before, and to agree with the interpreter at every level of vector instructions.
 
+use anyid_backends::cpu::conv::{ConvShape, conv_algorithm};
+use anyid_backends::cpu::gemm::PanelKind;
 use anyid_backends::cpu::simd::Level;
 use anyid_backends::cpu::{Cpu, RunError};
 use anyid_ir::{
@@ -47,6 +49,31 @@ fn every_op_of_the_closed_set_has_a_case() {
     let missing: Vec<&str> = closed_set().into_iter().filter(|name| !used.contains(name)).collect();
     assert!(missing.is_empty(), "ops without a case: {missing:?}");
     assert_eq!(closed_set().len(), closed_set().iter().collect::<BTreeSet<_>>().len());
+}
+
+/// The backend chooses by shape how it convolves; the table has shapes for each way.
+#[test]
+fn convolutions_are_computed_in_every_way_there_is() {
+    let mut ways = BTreeSet::new();
+    each(|_, dtype, built| {
+        let func = built.module.main().expect("a case has a function");
+        for node in func.walk().into_iter().map(|node| &func.nodes[node]) {
+            let Op::Conv { stride, pad } = node.op else { continue };
+            let [x, w] = [0, 1].map(|operand| &func.ty(node.operands[operand]).shape);
+            let taps = &w[2..];
+            let shape = ConvShape {
+                input: [x[0], x[1], x[2]],
+                cin: w[1],
+                cout: w[0],
+                kernel: if let [h, w] = *taps { [1, h, w] } else { [taps[0], taps[1], taps[2]] },
+                stride,
+                padding: pad.map(|[lo, hi]| (lo, hi)),
+            };
+            let kind = if dtype == DType::Bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
+            ways.insert(format!("{:?}", conv_algorithm(&shape, kind)));
+        }
+    });
+    assert_eq!(ways.iter().collect::<Vec<_>>(), ["Direct", "Winograd(Four)", "Winograd(Two)"]);
 }
 
 #[test]

@@ -171,6 +171,20 @@ fn conv(out: &mut Vec<OpCase>) {
             }
         }
     }
+    // Large enough for the transforms of 3×3 kernels, with tiles that hang over the edge.
+    for (x, outputs, kernel, pad) in [
+        ([1, 41, 39, 96], 65, &[3, 3][..], same),
+        ([5, 21, 22, 64], 64, &[3, 3, 3], [[2, 0], [1, 1], [1, 1]]),
+        ([1, 22, 22, 256], 256, &[3, 3], same),
+    ] {
+        let mut shape = vec![outputs, x[3]];
+        shape.extend(kernel);
+        let op = Op::Conv { stride: [1; 3], pad };
+        let name = format!("{x:?} by {shape:?} {pad:?}");
+        let bias = weight(&[outputs]).of(DType::F32);
+        let operands = vec![value(&x), weight(&shape), bias];
+        out.push(single(name, &[DType::F32], tolerance, op, operands, None));
+    }
     for (declared, stored) in [
         (DType::F32, DType::Bf16),
         (DType::F32, DType::F16),

@@ -1,3 +1,5 @@
+//! The transformed convolution against the plain one: choice of method, agreement, threads.
+
 use super::super::tests::{naive, noise};
 use super::super::{
     Algorithm, Combine, PanelKind, conv_algorithm, conv_by, conv_scratch_bytes_for, pack_conv,
