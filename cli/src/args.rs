@@ -104,7 +104,7 @@ pub struct Generate {
     /// Seed of the start noise [default: 0].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
-    /// Start noise from a safetensors file with a tensor `noise` [C,F,h,w] or [1,C,F,h,w].
+    /// Start noise from a safetensors file with a tensor `noise` of shape `C,F,h,w` or `1,C,F,h,w`.
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     pub noise: Option<PathBuf>,
     /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].
@@ -116,7 +116,7 @@ pub struct Generate {
     /// Threads; 0 takes all the processor has. The result does not depend on it.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub threads: usize,
-    /// Also write the final latents (tensor `latents` [C,F,h,w]).
+    /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
     /// Repeat a run from its recipe.

@@ -28,7 +28,7 @@ pub fn print(text: &str) -> Result<()> {
 /// Prints a JSON value over several lines.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&format!("{value:#}\n"))
 }
