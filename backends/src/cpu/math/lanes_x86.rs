@@ -1,4 +1,4 @@
-//! The AVX2 and AVX-512 forms of [`Lanes`](super::lanes::Lanes).
+//! The AVX2 and AVX-512 forms of [`Lanes`].
 //!
 //! Contract: made and used only inside functions compiled for the level (see `vectorised!`). Every
 //! operation is one or two instructions; both forms round alike and so give the same bits.

@@ -263,7 +263,7 @@ fn check_operand<E>(name: &str, operand: &Strided<'_, E>, sizes: &[usize]) {
     );
 }
 
-/// y[i] = op(a[i], b[i]) for every index i of an array of `sizes` (up to 8 axes), where each
+/// `y[i] = op(a[i], b[i])` for every index i of an array of `sizes` (up to 8 axes), where each
 /// operand lies by its own strides; `y` is dense. A scalar has strides 0, a row vector 0 on all
 /// axes but the last.
 ///

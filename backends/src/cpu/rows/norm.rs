@@ -33,7 +33,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// y = n·(1 + scale[segment]) + shift[segment].
+/// `y = n·(1 + scale[segment]) + shift[segment]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Modulation<'a> {
     /// Scales, less 1.
@@ -191,7 +191,7 @@ vectorised! {
     }
 }
 
-/// y = x·(1 + scale[segment]) + shift[segment].
+/// `y = x·(1 + scale[segment]) + shift[segment]`.
 ///
 /// # Panics
 /// When shapes differ, or a segment names no group.
@@ -227,7 +227,7 @@ vectorised! {
     }
 }
 
-/// y = x + branch·gate[segment].
+/// `y = x + branch·gate[segment]`.
 ///
 /// # Panics
 /// When shapes differ, or a segment names no group.
@@ -248,7 +248,7 @@ pub fn gate_add<I: Element, B: Element, O: Element>(
     });
 }
 
-/// x += branch·gate[segment].
+/// `x += branch·gate[segment]`.
 ///
 /// # Panics
 /// When shapes differ, or a segment names no group.

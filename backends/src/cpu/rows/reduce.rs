@@ -52,7 +52,7 @@ vectorised! {
     }
 }
 
-/// y[row] = op over the row.
+/// `y[row]` = op over the row.
 ///
 /// # Panics
 /// When `y` has not one element per row.
