@@ -34,10 +34,12 @@ impl Tensors {
 
 /// Folders to search: `ANYID_FIXTURES` where it is set, else the repository's.
 pub fn roots() -> Vec<PathBuf> {
-    match std::env::var_os("ANYID_FIXTURES") {
-        Some(path) => vec![PathBuf::from(path)],
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match std::env::var_os("ANYID_FIXTURES").map(PathBuf::from) {
+        // Tests run in their package's folder; a relative path is meant from the repository's.
+        Some(path) if path.is_relative() && !path.exists() => vec![tests.join("..").join(path)],
+        Some(path) => vec![path],
         None => {
-            let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
             let all = [tests.join("fixtures"), tests.join("fixtures_extra")];
             all.into_iter().filter(|p| p.is_dir()).collect()
         }
