@@ -32,21 +32,7 @@ pub fn parse(text: &str) -> (Source, Vec<Diagnostic>) {
     if text.len() > LARGEST_SOURCE {
         return (Source::default(), vec![too_large(text.len())]);
     }
-    let mut lexer = Lexer::new(text);
-    let token = lexer.next();
-    let mut parser = Parser {
-        text,
-        lexer,
-        token,
-        end: 0,
-        out: Source::default(),
-        sink: Sink::default(),
-        items: 0,
-        brackets: 0,
-        nesting: 0,
-        from: 0,
-        stopped: false,
-    };
+    let mut parser = Parser::new(text);
     parser.module();
     let mut source = parser.out;
     source.text = text.to_owned();
@@ -55,21 +41,7 @@ pub fn parse(text: &str) -> (Source, Vec<Diagnostic>) {
 
 /// Parses one statement that stands alone, without the declarations around it.
 pub(super) fn parse_statement(text: &str) -> (Source, Option<Stmt>, Vec<Diagnostic>) {
-    let mut lexer = Lexer::new(text);
-    let token = lexer.next();
-    let mut parser = Parser {
-        text,
-        lexer,
-        token,
-        end: 0,
-        out: Source::default(),
-        sink: Sink::default(),
-        items: 0,
-        brackets: 0,
-        nesting: 0,
-        from: 0,
-        stopped: false,
-    };
+    let mut parser = Parser::new(text);
     let stmt = parser.stmt();
     let stmt = (parser.token.kind == Tok::Eof).then_some(stmt);
     let mut source = parser.out;
@@ -121,6 +93,24 @@ struct Parser<'s> {
 }
 
 impl<'s> Parser<'s> {
+    fn new(text: &'s str) -> Self {
+        let mut lexer = Lexer::new(text);
+        let token = lexer.next();
+        Self {
+            text,
+            lexer,
+            token,
+            end: 0,
+            out: Source::default(),
+            sink: Sink::default(),
+            items: 0,
+            brackets: 0,
+            nesting: 0,
+            from: 0,
+            stopped: false,
+        }
+    }
+
     // ---- tokens
 
     fn advance(&mut self) -> Token {
