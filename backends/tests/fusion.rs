@@ -263,7 +263,8 @@ fn segments_outside_their_table_are_an_error() {
 fn random_programs_keep_their_meaning() {
     let mut state = 12_345u64;
     let mut next = move |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) as usize) % below
     };
     let weights: [(&str, DType, &[usize]); 3] =
@@ -287,7 +288,9 @@ fn random_programs_keep_their_meaning() {
                 let gain = b.weight("g");
                 let made = match next(16) {
                     0 => b.op("v", Op::LayerNorm { eps: 1e-6 }, &[a], None),
-                    1 => b.op("v", Op::RmsNorm { eps: 1e-6, clamp: next(2) == 0 }, &[a, gain], None),
+                    1 => {
+                        b.op("v", Op::RmsNorm { eps: 1e-6, clamp: next(2) == 0 }, &[a, gain], None)
+                    }
                     2 => b.op("v", Op::Modulate, &[a, row, row2, seg], None),
                     3 => b.op("v", Op::GateAdd, &[a, o, row, seg], None),
                     4 => b.op("v", Op::Gelu, &[a], None),
@@ -309,7 +312,8 @@ fn random_programs_keep_their_meaning() {
                         b.reshape("v", s, [24, 32])
                     }
                     14 => {
-                        let (top, rest) = (b.slice("top", a, 0, 0, 10), b.slice("rest", a, 0, 10, 14));
+                        let (top, rest) =
+                            (b.slice("top", a, 0, 0, 10), b.slice("rest", a, 0, 10, 14));
                         b.concat("v", &[rest, top], 0)
                     }
                     _ => {

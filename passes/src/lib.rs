@@ -19,9 +19,9 @@ pub mod program;
 pub mod simplify;
 pub mod split;
 
+use anyid_ir::Module;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
-use anyid_ir::Module;
 
 pub use program::Program;
 pub use split::Split;

@@ -361,8 +361,7 @@ fn flatten(kernel: &mut RowKernel) {
     (kernel.rows, kernel.width) = (1, kernel.rows);
     for instruction in &mut kernel.code {
         if let Instruction::Load(access) = instruction {
-            access.columns =
-                if access.rows == RowMap::Fixed { Columns::One } else { Columns::All };
+            access.columns = if access.rows == RowMap::Fixed { Columns::One } else { Columns::All };
             access.stride = kernel.width;
             access.rows = RowMap::OWN;
         }

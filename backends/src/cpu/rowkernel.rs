@@ -206,21 +206,15 @@ impl Prepared {
                     Instruction::Const(_) => continue,
                     Instruction::Unary(f, x) => Action::Unary(*f, source(*x)),
                     Instruction::Binary(f, a, b) => Action::Binary(*f, source(*a), source(*b)),
-                    Instruction::Fma(a, b, c) => {
-                        Action::Fma(source(*a), source(*b), source(*c))
-                    }
+                    Instruction::Fma(a, b, c) => Action::Fma(source(*a), source(*b), source(*c)),
                     Instruction::Compare(f, a, b) => Action::Compare(*f, source(*a), source(*b)),
                     Instruction::Select(c, a, b) => {
                         Action::Select(source(*c), source(*a), source(*b))
                     }
                     Instruction::Reduce(f, x) => Action::Reduce(*f, source(*x)),
-                    Instruction::Rotate(x, angles) => {
-                        Action::Rotate(source(*x), source(*angles))
-                    }
+                    Instruction::Rotate(x, angles) => Action::Rotate(source(*x), source(*angles)),
                     Instruction::Round(dtype, x) => Action::Round(*dtype, source(*x)),
-                    Instruction::Store { result, value } => {
-                        Action::Store(*result, source(*value))
-                    }
+                    Instruction::Store { result, value } => Action::Store(*result, source(*value)),
                 };
                 match instruction {
                     Instruction::Reduce(f, _) if is_sink(at) => {

@@ -109,7 +109,8 @@ impl Weights {
         for plan in plans {
             for step in &plan.steps {
                 for position in 0..step.operands.len() {
-                    let Some((index, form)) = form(plan, &step.kernel, position, &step.operands) else {
+                    let Some((index, form)) = form(plan, &step.kernel, position, &step.operands)
+                    else {
                         continue;
                     };
                     // Rows of a table are read where they are stored.

@@ -96,10 +96,7 @@ pub fn values((ty, bytes): &(TensorType, Vec<u8>)) -> Vec<f32> {
             .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
             .collect(),
         DType::Bool => bytes.iter().map(|b| f32::from(*b)).collect(),
-        _ => bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
+        _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
     }
 }
 

@@ -99,13 +99,8 @@ mod tests {
     use crate::{BinaryFn, UnaryFn};
 
     fn norm() -> RowKernel {
-        let own = Access {
-            operand: 0,
-            rows: RowMap::OWN,
-            columns: Columns::All,
-            offset: 0,
-            stride: 8,
-        };
+        let own =
+            Access { operand: 0, rows: RowMap::OWN, columns: Columns::All, offset: 0, stride: 8 };
         let picked = Access { operand: 1, rows: RowMap::Segment(2), ..own };
         RowKernel {
             name: "rms".into(),

@@ -205,9 +205,7 @@ impl Groups<'_> {
             return Err("the epilogue has ended");
         }
         let reads = |operand: usize| match &row.operands[operand] {
-            RowOperand::Rows { base, view } => {
-                *base == tail && view.is_own(row.width) && !view.one
-            }
+            RowOperand::Rows { base, view } => *base == tail && view.is_own(row.width) && !view.one,
             _ => false,
         };
         // Only whole values that lie in memory as they are can be added.
@@ -298,8 +296,10 @@ impl Groups<'_> {
 
     fn same_linear(&self, a: usize, b: usize) -> bool {
         let plain = |g: usize| {
-            matches!(&self.groups[g].kind, Kind::Anchor { activation: None, combine: Combine::Store, .. })
-                && self.groups[g].steps.iter().all(|s| self.program.steps[*s].op == Op::Linear)
+            matches!(
+                &self.groups[g].kind,
+                Kind::Anchor { activation: None, combine: Combine::Store, .. }
+            ) && self.groups[g].steps.iter().all(|s| self.program.steps[*s].op == Op::Linear)
         };
         if !plain(a) || !plain(b) {
             return false;

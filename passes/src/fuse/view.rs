@@ -191,12 +191,8 @@ mod tests {
         let read = |value: ValueIndex, shape: &[usize], space: &[usize]| {
             row_view(&views[value as usize], shape, space, 1)
         };
-        let own = |offset, stride| RowView {
-            rows: Some((1, usize::MAX)),
-            one: false,
-            offset,
-            stride,
-        };
+        let own =
+            |offset, stride| RowView { rows: Some((1, usize::MAX)), one: false, offset, stride };
         assert_eq!(read(third, &[2, 8], &[2, 8]), Some(own(24, 48)));
         assert_eq!(views[third as usize].base, table);
         let repeated = read(wide, &[2, 1, 8], &[2, 6, 8]).unwrap();

@@ -244,11 +244,8 @@ fn reduce<V: Lanes>(launch: &Launch<'_>, part: &Part, f: RowReduce, x: Source, t
             for each in 0..4 {
                 if at + each * LANES < part.len {
                     let value = load(at + each * LANES);
-                    sums[each] = if squares {
-                        value.fma(value, sums[each])
-                    } else {
-                        sums[each].add(value)
-                    };
+                    sums[each] =
+                        if squares { value.fma(value, sums[each]) } else { sums[each].add(value) };
                 }
             }
         }
@@ -404,7 +401,8 @@ fn store<V: Lanes>(l: &Launch<'_>, p: &Part, result: usize, x: Source) {
                 let x = l.span(x, p, row);
                 let len = if width == 1 { 1 } else { p.len };
                 for at in 0..len {
-                    let place = (p.first + row) * width + if width == 1 { 0 } else { p.column + at };
+                    let place =
+                        (p.first + row) * width + if width == 1 { 0 } else { p.column + at };
                     // SAFETY: see the head of the file.
                     unsafe { *l.bound.results[result].add(place) = u8::from(one_of(x, at) != 0.0) };
                 }
