@@ -5,7 +5,7 @@
 //! reserve. Buffers are dense and row-major; several may share memory (views).
 
 use crate::entity::{Arena, Entity};
-use crate::op::Op;
+use crate::kernel::Kernel;
 use crate::types::TensorType;
 use smallvec::SmallVec;
 use std::fmt;
@@ -53,33 +53,34 @@ pub struct Buffer {
     pub offset: u64,
 }
 
-/// One operation on buffers.
+/// One kernel on buffers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// What it does; never a structure op or a weight.
-    pub op: Op,
+    /// What it runs.
+    pub kernel: Kernel,
     /// Buffers read.
     pub operands: SmallVec<[BufferId; 4]>,
-    /// Buffer written.
-    pub result: BufferId,
-    /// Scope and value name in the source, such as `blocks.3/q1`.
-    pub label: String,
+    /// Buffers written. A result may be an operand's memory where the kernel
+    /// [writes in place](Kernel::writes_in_place); otherwise they share no byte.
+    pub results: SmallVec<[BufferId; 2]>,
+    /// Scope and value name of each result in the source, such as `blocks.3/q1`.
+    pub labels: Vec<String>,
 }
 
 impl Step {
     /// Name of what it runs, for tables and traces.
-    pub fn kind(&self) -> &'static str {
-        self.op.name()
+    pub fn kind(&self) -> &str {
+        self.kernel.name()
     }
 
-    /// Scope and name of what it makes.
+    /// Scope and name of its last result.
     pub fn label(&self) -> &str {
-        &self.label
+        self.labels.last().map_or("", String::as_str)
     }
 
     /// Buffers written, in order.
     pub fn results(&self) -> &[BufferId] {
-        std::slice::from_ref(&self.result)
+        &self.results
     }
 
     /// Buffers read, in order.

@@ -93,6 +93,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Kernel;
     use crate::plan::{BufferId, Port, Step, WeightRef};
     use crate::{Arena, DType, Op, TensorType};
 
@@ -109,10 +110,10 @@ mod tests {
         let part = buffer(&gain, Root::Workspace, 96);
         let y = buffer(&gain, Root::Persistent, 0);
         let step = |op, operands: &[BufferId], result, label: &str| Step {
-            op,
+            kernel: Kernel::Op(op),
             operands: operands.iter().copied().collect(),
-            result,
-            label: label.to_owned(),
+            results: smallvec::smallvec![result],
+            labels: vec![label.to_owned()],
         };
         Plan {
             name: "odd \"name\"\n\\".into(),

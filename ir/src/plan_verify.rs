@@ -10,8 +10,6 @@
 //! A plan that passes can be executed without undefined behaviour, whoever wrote it.
 
 use crate::diag::Diagnostic;
-use crate::infer::infer;
-use crate::op::{Op, OpClass};
 use crate::plan::{Buffer, BufferId, Plan, Root, Step};
 use crate::plan_live::{ALIGNMENT, lifetimes};
 use crate::types::TensorType;
@@ -168,7 +166,7 @@ impl Verifier<'_> {
                 self.fault(self.at(at), format!("operand {id:?}: {message}"));
             }
         }
-        for id in step.results() {
+        for (position, id) in step.results().iter().enumerate() {
             let result = plan.buffer(*id);
             if let Err(message) = self.inside(result) {
                 self.fault(self.at(at), format!("result {id:?}: {message}"));
@@ -180,9 +178,19 @@ impl Verifier<'_> {
                 let message = format!("result {id:?} is not aligned to {ALIGNMENT} bytes");
                 self.fault(self.at(at), message);
             }
-            let shared = |other: &&BufferId| overlap(result, plan.buffer(**other));
-            if let Some(other) = step.reads().iter().find(shared) {
+            let shared = |(operand, other): &(usize, &BufferId)| {
+                let other = plan.buffer(**other);
+                let same = (other.root, other.offset, other.ty.bytes())
+                    == (result.root, result.offset, result.ty.bytes());
+                overlap(result, other) && !(same && step.kernel.writes_in_place(*operand, position))
+            };
+            if let Some((_, other)) = step.reads().iter().enumerate().find(shared) {
                 let message = format!("result {id:?} shares bytes with operand {other:?}");
+                self.fault(self.at(at), message);
+            }
+            let twice = |other: &&BufferId| overlap(result, plan.buffer(**other));
+            if let Some(other) = step.results()[..position].iter().find(twice) {
+                let message = format!("results {other:?} and {id:?} share bytes");
                 self.fault(self.at(at), message);
             }
         }
@@ -222,23 +230,11 @@ fn overlap(a: &Buffer, b: &Buffer) -> bool {
     a.root == b.root && a0 < a1 && b0 < b1 && a0 < b1 && b0 < a1
 }
 
-/// Whether the op of a step may stand in a plan and gives the types of its results.
+/// Whether the kernel of a step may stand in a plan and gives the types of its results.
 fn typed(plan: &Plan, step: &Step) -> Result<(), String> {
-    if step.op.class() == OpClass::Structure || matches!(step.op, Op::Weight { .. }) {
-        return Err(format!("{} does not belong in a plan", step.kind()));
-    }
     let types = |ids: &[BufferId]| -> Vec<TensorType> {
         ids.iter().map(|id| plan.buffer(*id).ty.clone()).collect()
     };
     let (operands, results) = (types(step.reads()), types(step.results()));
-    let operands: Vec<&TensorType> = operands.iter().collect();
-    let inferred = infer(&step.op, &operands, &results).map_err(|error| error.message)?;
-    match inferred[..] == results[..] {
-        true => Ok(()),
-        false => Err(format!("it gives {}, recorded is {}", list(&inferred), list(&results))),
-    }
-}
-
-fn list(types: &[TensorType]) -> String {
-    types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
+    step.kernel.check(&operands, &results)
 }

@@ -5,6 +5,7 @@
 //! Bytes are those of the operands read and the results written, each once; of a table only the
 //! rows that are picked.
 
+use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::{Plan, Step};
 use anyid_ir::{DType, Op, TensorType};
 
@@ -62,7 +63,22 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
     let types = |ids: &[anyid_ir::plan::BufferId]| -> Vec<&TensorType> {
         ids.iter().map(|id| &plan.buffer(*id).ty).collect()
     };
-    op_cost(&step.op, &types(step.reads()), &types(step.results()))
+    let (operands, results) = (types(step.reads()), types(step.results()));
+    let kernel = match &step.kernel {
+        Kernel::Op(op) => return op_cost(op, &operands, &results),
+        Kernel::Row(_) => None,
+        Kernel::Anchor(kernel) => Some(kernel),
+    };
+    let flops = kernel.map_or(0, |kernel| {
+        let part = |(part, result): (usize, &&TensorType)| {
+            let own = |at| operands[if at == 0 { 0 } else { kernel.part_operand(part, at) }];
+            let own: Vec<&TensorType> = (0..kernel.arity).map(own).collect();
+            op_cost(&kernel.op, &own, &[*result]).flops
+        };
+        results.iter().enumerate().map(part).fold(0, u64::saturating_add)
+    });
+    let bytes = operands.iter().chain(&results).map(|ty| ty.bytes()).fold(0, u64::saturating_add);
+    Cost { flops, bytes }
 }
 
 /// Cost of all steps.

@@ -5,13 +5,17 @@
 //!    weight names; views of weights become weights of another shape.
 //! 2. [`simplify`]: equal steps computed once, unused steps dropped.
 //! 3. [`split`]: what does not depend on the inputs that change per step moves to `prepare`.
-//! 4. [`memory`]: views share memory, lifetimes are found, offsets packed and checked.
+//! 4. [`fuse`] and [`lower`]: steps are grouped into kernels, composites over rows expanded.
+//! 5. [`memory`]: views share memory, results take over what dies under them, lifetimes are found,
+//!    offsets packed and checked.
 //!
 //! This crate knows no device, file or model.
 
 pub mod cost;
 pub mod fit;
 pub mod flatten;
+pub mod fuse;
+pub mod lower;
 pub mod memory;
 pub mod program;
 pub mod report;
@@ -21,6 +25,7 @@ pub mod straight;
 pub mod view;
 
 use anyid_ir::Module;
+use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
 
 pub use program::Program;
@@ -43,20 +48,70 @@ impl std::fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-/// Compiles one function into one plan.
+/// How to compile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether neighbouring steps become one kernel. Off, every step's value exists by itself.
+    pub fuse: bool,
+    /// Whether results may take over the memory of operands that die under them.
+    pub in_place: bool,
+    /// What the device's kernels can do.
+    pub target: Target,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fuse: true, in_place: true, target: Target::default() }
+    }
+}
+
+impl Options {
+    /// Every step a kernel of its own, nothing written in place.
+    pub fn unfused() -> Self {
+        Self { fuse: false, in_place: false, ..Self::default() }
+    }
+}
+
+/// Compiles one function into one plan, with default options.
 pub fn compile(module: &Module, func: &str) -> Result<Plan, CompileError> {
+    compile_with(module, func, &Options::default())
+}
+
+/// Compiles one function into one plan.
+pub fn compile_with(module: &Module, func: &str, options: &Options) -> Result<Plan, CompileError> {
     let program = simplify::simplify(flatten::flatten(module, func)?);
-    Ok(memory::plan(&program, func))
+    Ok(memory::plan(&program, func, options))
 }
 
 /// Compiles one function into `prepare` and `step`, where only the inputs named in `varying`
-/// change between steps.
+/// change between steps, with default options.
 pub fn compile_split(
     module: &Module,
     func: &str,
     varying: &[&str],
 ) -> Result<Split<Plan>, CompileError> {
+    compile_split_with(module, func, varying, &Options::default())
+}
+
+/// Compiles one function into `prepare` and `step`, where only the inputs named in `varying`
+/// change between steps.
+pub fn compile_split_with(
+    module: &Module,
+    func: &str,
+    varying: &[&str],
+    options: &Options,
+) -> Result<Split<Plan>, CompileError> {
     let program = simplify::simplify(flatten::flatten(module, func)?);
     let split = split::split(&program, varying)?;
-    Ok(memory::plan_split(&split))
+    Ok(memory::plan_split(&split, options))
+}
+
+/// What fusion left between kernels of one function, edge by edge.
+pub fn explain(
+    module: &Module,
+    func: &str,
+    options: &Options,
+) -> Result<Vec<fuse::Cut>, CompileError> {
+    let program = simplify::simplify(flatten::flatten(module, func)?);
+    Ok(lower::lower(&program, options.fuse, &options.target).1)
 }

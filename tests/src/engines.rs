@@ -1,4 +1,5 @@
-//! The two ways to run a module: the CPU backend's compiled plans and the reference interpreter.
+//! The ways to run a module: the CPU backend's compiled plans, as single ops or fused, and the
+//! reference interpreter.
 
 use anyid_ir::{Evaluator, Mode, Module, Tensor};
 use anyid_runtime::weights::ModelWeights;
@@ -9,20 +10,28 @@ use std::sync::Arc;
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// Compiled plans on the CPU backend.
+    /// Compiled plans on the CPU backend, every op by itself: all values can be compared.
     Cpu,
+    /// Compiled plans on the CPU backend as users run them: values inside kernels do not exist.
+    CpuFused,
     /// The interpreter, rounding every primitive to its declared type.
     Interpreter,
 }
 
 impl Engine {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Cpu, Self::Interpreter];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::CpuFused, Self::Interpreter];
+
+    /// Whether every value of the graph exists in a run.
+    pub fn is_complete(self) -> bool {
+        self != Self::CpuFused
+    }
 
     /// Name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
+            Self::CpuFused => "cpu-fused",
             Self::Interpreter => "interp",
         }
     }
@@ -41,10 +50,11 @@ pub fn run(
 ) -> Values {
     let mut values = Values::new();
     match engine {
-        Engine::Cpu => {
+        Engine::Cpu | Engine::CpuFused => {
             let backend = Backend::open("cpu", 2).unwrap_or_else(|e| panic!("{e}"));
             let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
             let mut program = Compiler::new(&backend)
+                .fused(engine == Engine::CpuFused)
                 .phase("main", module, func)
                 .and_then(|c| c.load(provider, &mut |_, _| true))
                 .unwrap_or_else(|e| panic!("{e}"));

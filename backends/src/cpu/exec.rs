@@ -1,14 +1,15 @@
 //! Runs a plan: one kernel a step, on memory reserved beforehand.
 //!
-//! A plan guarantees that the result of a step shares no byte with its operands, that offsets stay
-//! inside their arenas, and that all buffers are aligned to 64 bytes; those guarantees are what the
-//! `unsafe` of this file rests on.
+//! A plan guarantees that a result of a step shares no byte with its operands unless its kernel
+//! writes in place over them, that offsets stay inside their arenas, and that all buffers are
+//! aligned to 64 bytes; those guarantees are what the `unsafe` of this file rests on.
 
 use super::attention::{self, Attention, AttentionShape, Operand, OutputOperand, Source, Target};
 use super::buffer::AlignedBytes;
 use super::conv::{self, ConvShape};
-use super::gemm::{self, Epilogue, Output, Rows as MatrixRows, Slice};
+use super::gemm::{self, Combine, Epilogue, Gate, Output, Rows as MatrixRows, Slice};
 use super::moves::{self, Move};
+use super::rowkernel::{self, Prepared};
 use super::rows::{
     self, Binary, LayerNorm, Modulation, RmsForm, RmsNorm, Rope, Rows, RowsMut, Strided, Table,
     Unary,
@@ -18,11 +19,13 @@ use super::tables;
 use super::weights::{Weights, is_table};
 use super::{Cpu, kernel_shape, panel_kind};
 use crate::WeightProvider;
+use anyid_ir::kernel::{self, AnchorKernel, Kernel};
 use anyid_ir::op::{BinaryFn, ReduceFn, UnaryFn};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Root, Step};
 use anyid_ir::{DType, Op, Tensor, TensorType};
 use bytemuck::Pod;
 use half::{bf16, f16};
+use smallvec::SmallVec;
 
 /// Memory of one program: workspace and kernel scratch.
 pub struct Memory {
@@ -83,10 +86,10 @@ pub struct Executable {
     scratch: usize,
     /// For each step: the copies of a movement op.
     moves: Vec<Option<Vec<Move>>>,
-    /// For each step: its operand 1 in panels.
-    panels: Vec<Option<usize>>,
-    /// For each step: its operands 1 and 2 widened to f32.
-    vectors: Vec<[Option<usize>; 2]>,
+    /// For each operand of each step: the weight in panels or widened to f32.
+    forms: Vec<SmallVec<[Option<usize>; 4]>>,
+    /// For each step: its row kernel made ready.
+    rows: Vec<Option<Prepared>>,
     /// For each weight of the plan: its row-major bytes.
     plain: Vec<Option<usize>>,
 }
@@ -115,13 +118,25 @@ macro_rules! float {
 impl Executable {
     /// Prepares `plan`, whose weights are in `weights`.
     pub fn new(cpu: &Cpu, plan: Plan, weights: &Weights) -> Self {
-        let scratch = plan.steps.iter().map(|step| scratch_bytes(cpu, &plan, step)).max();
+        let rows: Vec<Option<Prepared>> = plan.steps.iter().map(|s| prepared(&plan, s)).collect();
+        let workers = cpu.pool().threads();
+        let scratch = plan
+            .steps
+            .iter()
+            .zip(&rows)
+            .map(|(step, rows)| match rows {
+                Some(rows) => rows.scratch_bytes(workers),
+                None => scratch_bytes(cpu, &plan, step),
+            })
+            .max();
         let moves = plan.steps.iter().map(|step| step_moves(&plan, step)).collect();
-        let panels = plan.steps.iter().map(|step| weights.find(&plan, step, 1)).collect();
-        let vector = |step: &Step| [1, 2].map(|position| weights.find(&plan, step, position));
-        let vectors = plan.steps.iter().map(vector).collect();
+        let forms = plan
+            .steps
+            .iter()
+            .map(|step| (0..step.operands.len()).map(|at| weights.find(&plan, step, at)).collect());
+        let forms = forms.collect();
         let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
-        Self { scratch: scratch.unwrap_or(0), moves, panels, vectors, plain, plan }
+        Self { scratch: scratch.unwrap_or(0), moves, forms, rows, plain, plan }
     }
 
     /// The plan.
@@ -136,7 +151,7 @@ impl Executable {
 
     /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
     /// with `persistent.` are not copied out); lengths are the caller's to check. `trace` sees
-    /// every step's result.
+    /// every step's results.
     pub fn run(
         &self,
         cpu: &Cpu,
@@ -172,9 +187,11 @@ impl Executable {
             }
             frame.step(at, step, memory.scratch.bytes_mut())?;
             if let Some(trace) = &mut trace {
-                let ty = &self.plan.buffer(step.result).ty;
-                let tensor = Tensor::from_bytes(ty.clone(), frame.bytes(step.result));
-                trace(&step.label, &tensor.expect("a buffer holds its type"));
+                for (result, label) in step.results.iter().zip(&step.labels) {
+                    let ty = &self.plan.buffer(*result).ty;
+                    let tensor = Tensor::from_bytes(ty.clone(), frame.bytes(*result));
+                    trace(label, &tensor.expect("a buffer holds its type"));
+                }
             }
         }
         let ports = self.plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
@@ -185,11 +202,19 @@ impl Executable {
     }
 }
 
+fn prepared(plan: &Plan, step: &Step) -> Option<Prepared> {
+    let Kernel::Row(kernel) = &step.kernel else { return None };
+    let place = |id: &BufferId| (plan.buffer(*id).root, plan.buffer(*id).offset);
+    let in_place = step.results.iter().any(|r| step.operands.iter().any(|o| place(o) == place(r)));
+    Some(Prepared::new(kernel, in_place))
+}
+
 fn step_moves(plan: &Plan, step: &Step) -> Option<Vec<Move>> {
+    let Kernel::Op(op) = &step.kernel else { return None };
     let types: Vec<&TensorType> = step.operands.iter().map(|id| &plan.buffer(*id).ty).collect();
-    let result = &plan.buffer(step.result).ty;
-    let same = step.op == Op::Cast && types.first() == Some(&result);
-    moves::moves(if same { &Op::Reshape } else { &step.op }, &types, result)
+    let result = &plan.buffer(step.results[0]).ty;
+    let same = *op == Op::Cast && types.first() == Some(&result);
+    moves::moves(if same { &Op::Reshape } else { op }, &types, result)
 }
 
 fn attention_shape(
@@ -226,29 +251,34 @@ fn conv_shape(plan: &Plan, step: &Step, stride: [usize; 3], pad: [[usize; 2]; 3]
     }
 }
 
-/// Rows, columns and length of the sums of a linear step.
-fn linear_shape(plan: &Plan, step: &Step) -> (usize, usize, usize) {
-    let (x, w) = (&plan.buffer(step.operands[0]).ty, &plan.buffer(step.operands[1]).ty);
+/// Rows, columns and length of the sums of a part of a linear step.
+fn linear_shape(plan: &Plan, step: &Step, weight: usize) -> (usize, usize, usize) {
+    let (x, w) = (&plan.buffer(step.operands[0]).ty, &plan.buffer(step.operands[weight]).ty);
     let k = x.last();
     (x.elements() / k.max(1), w.shape[0], k)
 }
 
 fn scratch_bytes(cpu: &Cpu, plan: &Plan, step: &Step) -> usize {
+    let Kernel::Anchor(kernel) = &step.kernel else { return 0 };
     let workers = cpu.pool().threads();
     let dtype = |at: usize| plan.buffer(step.operands[at]).ty.dtype;
-    match &step.op {
-        Op::Linear => {
-            let shape = linear_shape(plan, step);
-            let kind = panel_kind(dtype(0), dtype(1));
-            if matches!(plan.buffer(step.operands[1]).root, Root::Weight(_)) {
-                gemm::gemm_scratch_bytes(cpu.level(), shape, kind, workers)
-            } else {
-                gemm::gemm_dynamic_scratch_bytes(cpu.level(), shape, kind, workers)
-            }
-        }
+    match &kernel.op {
+        Op::Linear => (0..kernel.parts)
+            .map(|part| {
+                let weight = kernel.part_operand(part, 1);
+                let shape = linear_shape(plan, step, weight);
+                let kind = panel_kind(dtype(0), dtype(weight));
+                if matches!(plan.buffer(step.operands[weight]).root, Root::Weight(_)) {
+                    gemm::gemm_scratch_bytes(cpu.level(), shape, kind, workers)
+                } else {
+                    gemm::gemm_dynamic_scratch_bytes(cpu.level(), shape, kind, workers)
+                }
+            })
+            .max()
+            .unwrap_or(0),
         Op::Attention { heads, .. } => {
             let (shape, precision) = attention_shape(plan, step, *heads);
-            let bias = step.operands.len() == 4;
+            let bias = kernel.arity == 4;
             attention::scratch_bytes(cpu.level(), &shape, precision, bias, workers)
         }
         Op::Conv { stride, pad } => {
@@ -304,9 +334,8 @@ impl<'f> Frame<'f> {
         unsafe { std::slice::from_raw_parts(base.add(offset), len) }
     }
 
-    /// The result's memory. Steps run one after the other, so there is one writer at a time.
-    #[allow(clippy::mut_from_ref)]
-    fn bytes_mut(&self, id: BufferId) -> &'f mut [u8] {
+    /// First byte and length of a result.
+    fn target(&self, id: BufferId) -> (*mut u8, usize) {
         let buffer = self.buffer(id);
         let (offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
         let (base, size) = match buffer.root {
@@ -315,9 +344,17 @@ impl<'f> Frame<'f> {
             Root::Input(_) | Root::Weight(_) => unreachable!("a step never writes its inputs"),
         };
         assert!(offset + len <= size, "a buffer ends at {} of {size} bytes", offset + len);
-        // SAFETY: inside the arena (just checked); by the plan's guarantee no operand of the step
-        // shares a byte with its result, and only this step runs.
-        unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) }
+        // SAFETY: inside the arena (just checked).
+        (unsafe { base.add(offset) }, len)
+    }
+
+    /// The result's memory. Steps run one after the other, so there is one writer at a time.
+    #[allow(clippy::mut_from_ref)]
+    fn bytes_mut(&self, id: BufferId) -> &'f mut [u8] {
+        let (base, len) = self.target(id);
+        // SAFETY: by the plan's guarantee no operand of the step shares a byte with its result
+        // (kernels that write in place hold no slice of that operand), and only this step runs.
+        unsafe { std::slice::from_raw_parts_mut(base, len) }
     }
 
     fn of<T: Pod>(&self, id: BufferId) -> &'f [T] {
@@ -329,35 +366,87 @@ impl<'f> Frame<'f> {
     }
 
     fn step(&self, at: usize, step: &Step, scratch: &mut [u8]) -> Result<(), RunError> {
-        if self.ty(step.result).elements() == 0 {
+        if step.results.iter().all(|id| self.ty(*id).elements() == 0) {
             return Ok(());
         }
-        if let Some(moves) = &self.executable.moves[at] {
-            self.movement(step, moves);
-            return Ok(());
-        }
-        self.check_segments(step)?;
-        if self.row_kernel(at, step).is_some() || self.anchor(at, step, scratch) {
-            return Ok(());
-        }
-        if step.op == Op::Gather {
-            return self.gather(step);
-        }
-        let operands: smallvec::SmallVec<[Reading<'_>; 4]> = step
+        let op = match &step.kernel {
+            Kernel::Row(_) => return self.rows(at, step, scratch),
+            Kernel::Anchor(kernel) => {
+                self.check_gate(step, kernel)?;
+                if self.anchor(at, step, kernel, scratch) {
+                    return Ok(());
+                }
+                if !kernel.is_plain() {
+                    let label = step.label().to_owned();
+                    return Err(RunError::Unsupported { label, op: kernel.op.name() });
+                }
+                &kernel.op
+            }
+            Kernel::Op(op) => {
+                if let Some(moves) = &self.executable.moves[at] {
+                    self.movement(op, step, moves);
+                    return Ok(());
+                }
+                self.check_segments(op, step)?;
+                if self.row_kernel(at, op, step).is_some() {
+                    return Ok(());
+                }
+                if *op == Op::Gather {
+                    return self.gather(step);
+                }
+                op
+            }
+        };
+        let operands: SmallVec<[Reading<'_>; 4]> = step
             .operands
             .iter()
             .map(|id| Reading { ty: self.ty(*id), bytes: self.bytes(*id) })
             .collect();
-        let ty = self.ty(step.result);
-        if scalar::execute(&step.op, &operands, ty, self.bytes_mut(step.result)) {
+        let ty = self.ty(step.results[0]);
+        if scalar::execute(op, &operands, ty, self.bytes_mut(step.results[0])) {
             return Ok(());
         }
-        Err(RunError::Unsupported { label: step.label.clone(), op: step.op.name() })
+        Err(RunError::Unsupported { label: step.label().to_owned(), op: op.name() })
     }
 
-    fn movement(&self, step: &Step, moves: &[Move]) {
-        let result = self.bytes_mut(step.result);
-        if matches!(step.op, Op::Pad { .. }) {
+    /// A fused row kernel.
+    fn rows(&self, at: usize, step: &Step, scratch: &mut [u8]) -> Result<(), RunError> {
+        let rows = self.executable.rows[at].as_ref().expect("row kernels are made ready");
+        let operands: SmallVec<[*const u8; 16]> =
+            step.operands.iter().map(|id| self.bytes(*id).as_ptr()).collect();
+        let results: SmallVec<[*mut u8; 16]> =
+            step.results.iter().map(|id| self.target(*id).0).collect();
+        let bound = rowkernel::Bound { operands: &operands, results: &results };
+        // SAFETY: buffers hold the kernel's types (the plan was made from it); results lie over
+        // operands only where the kernel allows, for which it was made ready.
+        let done = unsafe { rows.run(self.cpu.pool(), self.cpu.level(), &bound, scratch) };
+        done.map_err(|bad| RunError::Index {
+            label: step.label().to_owned(),
+            index: bad.index,
+            rows: bad.rows,
+        })
+    }
+
+    /// Segments of a gate must name rows of its table.
+    fn check_gate(&self, step: &Step, kernel: &AnchorKernel) -> Result<(), RunError> {
+        let kernel::Combine::GateAdd { offset, stride } = kernel.combine else { return Ok(()) };
+        let first = kernel.own_operands();
+        let table = self.ty(step.operands[first + 1]).elements().saturating_sub(offset);
+        let n = self.ty(step.results[0]).last();
+        for index in self.of::<i32>(step.operands[first + 2]) {
+            let end = usize::try_from(*index).ok().map(|i| i * stride + n);
+            if end.is_none_or(|end| end > table) {
+                let rows = table.checked_div(stride).unwrap_or(1).max(1);
+                let (label, index) = (step.label().to_owned(), i64::from(*index));
+                return Err(RunError::Index { label, index, rows });
+            }
+        }
+        Ok(())
+    }
+
+    fn movement(&self, op: &Op, step: &Step, moves: &[Move]) {
+        let result = self.bytes_mut(step.results[0]);
+        if matches!(op, Op::Pad { .. }) {
             result.fill(0);
         }
         for (each, operand) in moves.iter().zip(&step.operands) {
@@ -369,13 +458,62 @@ impl<'f> Frame<'f> {
     }
 
     /// Products, attention and convolution.
-    fn anchor(&self, at: usize, step: &Step, scratch: &mut [u8]) -> bool {
-        match &step.op {
-            Op::Linear => self.linear(at, step, scratch),
-            Op::Attention { heads, scale } => self.attention(step, *heads, *scale, scratch),
-            Op::Conv { stride, pad } => self.conv(at, step, *stride, *pad, scratch),
+    fn anchor(&self, at: usize, step: &Step, kernel: &AnchorKernel, scratch: &mut [u8]) -> bool {
+        match &kernel.op {
+            Op::Linear => {
+                (0..kernel.parts).all(|part| self.linear(at, step, kernel, part, scratch))
+            }
+            Op::Attention { heads, scale } => {
+                self.attention(step, kernel.arity, *heads, *scale, scratch)
+            }
+            Op::Conv { stride, pad } => self.conv(at, step, kernel, *stride, *pad, scratch),
             _ => false,
         }
+    }
+
+    /// What happens to the sums of a part.
+    fn epilogue(
+        &self,
+        at: usize,
+        step: &Step,
+        kernel: &AnchorKernel,
+        part: usize,
+    ) -> Option<Epilogue<'f>> {
+        let bias = match kernel.arity {
+            3 => self.bias(at, step, kernel.part_operand(part, 2))?,
+            _ => None,
+        };
+        let activation = match kernel.activation {
+            None => gemm::Activation::None,
+            Some(kernel::Activation::Gelu) => gemm::Activation::GeluTanh,
+            Some(kernel::Activation::Silu) => gemm::Activation::Silu,
+        };
+        let first = kernel.own_operands();
+        let gate = match kernel.combine {
+            kernel::Combine::GateAdd { offset, stride } => {
+                let table = self.of::<f32>(step.operands[first + 1]);
+                let segments = bytemuck::cast_slice(self.bytes(step.operands[first + 2]));
+                Some(Gate { data: &table[offset..], stride, segments: Some(segments) })
+            }
+            _ => None,
+        };
+        let combine = match kernel.residual_operand() {
+            None => Combine::Store,
+            Some(residual) => {
+                let (from, to) = (step.operands[residual], step.results[0]);
+                let [a, b] = [from, to].map(|id| (self.buffer(id).root, self.buffer(id).offset));
+                if self.ty(from).dtype != DType::F32 {
+                    return None;
+                }
+                if a == b {
+                    Combine::InPlace { gate }
+                } else {
+                    let stride = self.ty(to).last();
+                    Combine::Residual { data: self.of(from), stride, gate }
+                }
+            }
+        };
+        Some(Epilogue { bias, activation, combine })
     }
 
     fn slice(&self, id: BufferId) -> Option<Slice<'f>> {
@@ -386,38 +524,43 @@ impl<'f> Frame<'f> {
         }
     }
 
-    /// Operand `position`, 1 or 2, of step `at` as a vector of f32, if the step has that operand;
-    /// `None` for other types, unless it is a weight, which was widened after load.
+    /// Operand `position` of step `at` as a vector of f32, if the step has that operand; `None` for
+    /// other types, unless it is a weight, which was widened after load.
     fn bias(&self, at: usize, step: &Step, position: usize) -> Option<Option<&'f [f32]>> {
         match step.operands.get(position) {
             None => Some(None),
             Some(id) if self.ty(*id).dtype == DType::F32 => Some(Some(self.of(*id))),
             Some(_) => {
-                let index = self.executable.vectors[at][position - 1]?;
+                let index = self.executable.forms[at][position]?;
                 Some(Some(bytemuck::cast_slice(self.weights.plain(index))))
             }
         }
     }
 
-    fn panels(&self, at: usize) -> Option<gemm::Packed<'f>> {
-        let index = self.executable.panels[at]?;
+    fn panels(&self, at: usize, position: usize) -> Option<gemm::Packed<'f>> {
+        let index = self.executable.forms[at][position]?;
         self.weights.matrix(index).map(gemm::PackedMatrix::view)
     }
 
-    fn linear(&self, at: usize, step: &Step, scratch: &mut [u8]) -> bool {
-        let (m, n, k) = linear_shape(self.plan, step);
-        let (Some(data), Some(bias)) = (self.slice(step.operands[0]), self.bias(at, step, 2))
-        else {
-            return false;
-        };
+    fn linear(
+        &self,
+        at: usize,
+        step: &Step,
+        kernel: &AnchorKernel,
+        part: usize,
+        scratch: &mut [u8],
+    ) -> bool {
+        let weight = kernel.part_operand(part, 1);
+        let w = step.operands[weight];
+        let (m, n, k) = linear_shape(self.plan, step, weight);
+        let Some(data) = self.slice(step.operands[0]) else { return false };
+        let Some(epilogue) = self.epilogue(at, step, kernel, part) else { return false };
         let a = MatrixRows { data, stride: k };
-        let epilogue = Epilogue { bias, ..Epilogue::default() };
-        let Some(output) = self.output(step.result, n) else { return false };
+        let Some(output) = self.output(step.results[part], n) else { return false };
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
-        match self.panels(at) {
+        match self.panels(at, weight) {
             Some(w) => gemm::gemm(pool, level, m, a, w, &epilogue, output, scratch),
             None => {
-                let w = step.operands[1];
                 let dtype = match self.ty(w).dtype {
                     DType::F32 => gemm::Dtype::F32,
                     DType::Bf16 => gemm::Dtype::Bf16,
@@ -432,7 +575,14 @@ impl<'f> Frame<'f> {
         true
     }
 
-    fn attention(&self, step: &Step, heads: usize, scale: f64, scratch: &mut [u8]) -> bool {
+    fn attention(
+        &self,
+        step: &Step,
+        arity: usize,
+        heads: usize,
+        scale: f64,
+        scratch: &mut [u8],
+    ) -> bool {
         // The kernel takes the largest score before it is scaled.
         if scale.is_nan() || scale < 0.0 {
             return false;
@@ -453,9 +603,9 @@ impl<'f> Frame<'f> {
         else {
             return false;
         };
-        let data = match self.ty(step.result).dtype {
-            DType::F32 => Target::F32(self.of_mut(step.result)),
-            DType::Bf16 => Target::Bf16(self.of_mut(step.result)),
+        let data = match self.ty(step.results[0]).dtype {
+            DType::F32 => Target::F32(self.of_mut(step.results[0])),
+            DType::Bf16 => Target::Bf16(self.of_mut(step.results[0])),
             _ => return false,
         };
         let call = Attention {
@@ -465,7 +615,7 @@ impl<'f> Frame<'f> {
             query,
             key,
             value,
-            relative_bias: step.operands.get(3).map(|id| self.of(*id)),
+            relative_bias: (arity == 4).then(|| self.of(step.operands[3])),
             key_limit: None,
         };
         let output = OutputOperand { data, row_stride: width, batch_stride: shape.queries * width };
@@ -477,19 +627,18 @@ impl<'f> Frame<'f> {
         &self,
         at: usize,
         step: &Step,
+        kernel: &AnchorKernel,
         stride: [usize; 3],
         pad: [[usize; 2]; 3],
         scratch: &mut [u8],
     ) -> bool {
         let shape = conv_shape(self.plan, step, stride, pad);
-        let Some(kernel) = self.panels(at) else { return false };
-        let (Some(x), Some(bias)) = (self.slice(step.operands[0]), self.bias(at, step, 2)) else {
-            return false;
-        };
-        let epilogue = Epilogue { bias, ..Epilogue::default() };
-        let Some(output) = self.output(step.result, shape.cout) else { return false };
+        let Some(weight) = self.panels(at, 1) else { return false };
+        let Some(x) = self.slice(step.operands[0]) else { return false };
+        let Some(epilogue) = self.epilogue(at, step, kernel, 0) else { return false };
+        let Some(output) = self.output(step.results[0], shape.cout) else { return false };
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
-        conv::conv(pool, level, &shape, x, kernel, &epilogue, output, scratch);
+        conv::conv(pool, level, &shape, x, weight, &epilogue, output, scratch);
         true
     }
 
@@ -502,13 +651,13 @@ impl<'f> Frame<'f> {
     }
 
     /// Row-wise and element-wise kernels; `None` where the op or its types are not theirs.
-    fn row_kernel(&self, at: usize, step: &Step) -> Option<()> {
+    fn row_kernel(&self, at: usize, op: &Op, step: &Step) -> Option<()> {
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
-        let ty = self.ty(step.result);
+        let ty = self.ty(step.results[0]);
         let width = ty.last();
         let x = *step.operands.first()?;
         let from = self.ty(x).dtype;
-        match &step.op {
+        match op {
             Op::LayerNorm { eps } => {
                 let norm = LayerNorm {
                     eps: *eps as f32,
@@ -520,7 +669,7 @@ impl<'f> Frame<'f> {
                     pool, level,
                     Rows::new(self.of::<I>(x), width),
                     &norm,
-                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                    RowsMut::new(self.of_mut::<O>(step.results[0]), width),
                 )))?
             }
             Op::RmsNorm { eps, clamp } => {
@@ -532,7 +681,7 @@ impl<'f> Frame<'f> {
                     pool, level,
                     Rows::new(self.of::<I>(x), width),
                     &norm,
-                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                    RowsMut::new(self.of_mut::<O>(step.results[0]), width),
                 )))?
             }
             Op::Rope { heads } => {
@@ -541,7 +690,7 @@ impl<'f> Frame<'f> {
                     pool, level,
                     Rows::new(self.of::<I>(x), width),
                     &rope,
-                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                    RowsMut::new(self.of_mut::<O>(step.results[0]), width),
                 )))?
             }
             Op::Modulate => {
@@ -555,7 +704,7 @@ impl<'f> Frame<'f> {
                     pool, level,
                     Rows::new(self.of::<I>(x), width),
                     &modulation,
-                    RowsMut::new(self.of_mut::<O>(step.result), width),
+                    RowsMut::new(self.of_mut::<O>(step.results[0]), width),
                 )))?
             }
             Op::GateAdd => {
@@ -567,7 +716,7 @@ impl<'f> Frame<'f> {
                     Rows::new(self.of::<I>(x), width),
                     Rows::new(self.of::<B>(branch), width),
                     gate, segments,
-                    RowsMut::new(self.of_mut::<I>(step.result), width),
+                    RowsMut::new(self.of_mut::<I>(step.results[0]), width),
                 )))?
             }
             Op::Gelu => self.unary(step, Unary::GeluTanh),
@@ -607,7 +756,7 @@ impl<'f> Frame<'f> {
                     pool, level, f, &ty.shape,
                     Strided { data: self.of::<T>(a), strides: &sa },
                     Strided { data: self.of::<T>(b), strides: &sb },
-                    self.of_mut::<T>(step.result),
+                    self.of_mut::<T>(step.results[0]),
                 ))
             }
             Op::Reduce { f, axes, .. } => {
@@ -628,20 +777,20 @@ impl<'f> Frame<'f> {
                 float!(from, I => float!(ty.dtype, O => rows::reduce(
                     pool, level, f,
                     Rows::new(self.of::<I>(x), width),
-                    self.of_mut::<O>(step.result),
+                    self.of_mut::<O>(step.results[0]),
                 )))?
             }
             Op::RopeTable { rows, cols, head_dim, theta } => {
-                let out = self.of_mut::<f32>(step.result);
+                let out = self.of_mut::<f32>(step.results[0]);
                 tables::rope(self.of(x), *rows, *cols, *head_dim, *theta, out);
                 Some(())
             }
             Op::TimestepEmbedding { dim } => {
-                tables::timesteps(self.of(x), *dim, self.of_mut(step.result));
+                tables::timesteps(self.of(x), *dim, self.of_mut(step.results[0]));
                 Some(())
             }
             Op::RelativeBucket { buckets, max_distance } => {
-                let out = self.of_mut::<i32>(step.result);
+                let out = self.of_mut::<i32>(step.results[0]);
                 tables::relative_buckets(self.of(x), *buckets, *max_distance, out);
                 Some(())
             }
@@ -652,14 +801,14 @@ impl<'f> Frame<'f> {
     fn unary(&self, step: &Step, f: Unary) -> Option<()> {
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
         let x = step.operands[0];
-        float!(self.ty(x).dtype, I => float!(self.ty(step.result).dtype, O => rows::unary(
-            pool, level, f, self.of::<I>(x), self.of_mut::<O>(step.result),
+        float!(self.ty(x).dtype, I => float!(self.ty(step.results[0]).dtype, O => rows::unary(
+            pool, level, f, self.of::<I>(x), self.of_mut::<O>(step.results[0]),
         )))?
     }
 
     /// Fails where a row's segment is not in every table it picks from.
-    fn check_segments(&self, step: &Step) -> Result<(), RunError> {
-        let tables = match step.op {
+    fn check_segments(&self, op: &Op, step: &Step) -> Result<(), RunError> {
+        let tables = match op {
             Op::Modulate => &step.operands[1..3],
             Op::GateAdd => &step.operands[2..3],
             _ => return Ok(()),
@@ -669,7 +818,7 @@ impl<'f> Frame<'f> {
         match self.of::<i32>(step.operands[3]).iter().find(|index| !inside(index)) {
             None => Ok(()),
             Some(index) => {
-                let (label, index) = (step.label.clone(), i64::from(*index));
+                let (label, index) = (step.label().to_owned(), i64::from(*index));
                 Err(RunError::Index { label, index, rows })
             }
         }
@@ -682,7 +831,7 @@ impl<'f> Frame<'f> {
         let stored;
         let (dtype, bytes): (DType, &[u8]) = match self.buffer(table).root {
             // A weight is read where it is stored: only the rows that are asked for.
-            Root::Weight(index) if is_table(&step.op, 0) => {
+            Root::Weight(index) if is_table(&step.kernel, 0) => {
                 let name = &self.plan.weights[index as usize].name;
                 stored = self.provider.get(name);
                 match &stored {
@@ -692,11 +841,11 @@ impl<'f> Frame<'f> {
             }
             _ => (ty.dtype, self.bytes(table)),
         };
-        let out = self.bytes_mut(step.result);
+        let out = self.bytes_mut(step.results[0]);
         for (at, index) in indices.iter().enumerate() {
             let found = usize::try_from(*index).ok().filter(|i| *i < ty.shape[0]);
             let Some(from) = found else {
-                let (label, index) = (step.label.clone(), i64::from(*index));
+                let (label, index) = (step.label().to_owned(), i64::from(*index));
                 return Err(RunError::Index { label, index, rows: ty.shape[0] });
             };
             let size = row * dtype.bytes();

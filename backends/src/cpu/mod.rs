@@ -12,6 +12,7 @@ pub mod gemm;
 pub mod math;
 mod moves;
 pub mod peak;
+mod rowkernel;
 pub mod rows;
 mod scalar;
 pub mod simd;
@@ -24,6 +25,7 @@ pub use exec::{Executable, Memory, RunError, Trace};
 pub use weights::{LoadError, Weights};
 
 use anyid_ir::DType;
+use anyid_ir::kernel::Target;
 use gemm::PanelKind;
 use simd::{Level, LevelError};
 use threads::Pool;
@@ -56,6 +58,12 @@ impl Cpu {
     pub fn level(&self) -> Level {
         self.level
     }
+}
+
+/// What the kernels of this backend can do: full epilogues on products and convolutions with an
+/// f32 residual, none on attention.
+pub fn target() -> Target {
+    Target { name: "cpu", ..Target::default() }
 }
 
 /// The arithmetic of a product of `x` with weights declared as `w`.

@@ -12,7 +12,7 @@ use super::scalar;
 use super::{Cpu, panel_kind};
 use crate::{WeightData, WeightProvider};
 use anyid_ir::plan::{Plan, Root, Step};
-use anyid_ir::{DType, Op, TensorType};
+use anyid_ir::{DType, Kernel, Op, TensorType};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -80,21 +80,22 @@ impl std::error::Error for LoadError {}
 /// The weight a buffer is, and the form this operand position needs; `None` for other buffers.
 fn form(
     plan: &Plan,
-    op: &Op,
+    kernel: &Kernel,
     position: usize,
     operands: &[anyid_ir::plan::BufferId],
 ) -> Option<(u32, Form)> {
     let buffer = plan.buffer(*operands.get(position)?);
     let Root::Weight(index) = buffer.root else { return None };
     let bf16 = panel_kind(plan.buffer(operands[0]).ty.dtype, buffer.ty.dtype) == PanelKind::Bf16;
-    let form = match (op, position) {
-        (Op::Linear, 1) => Form::Matrix { bf16 },
-        (Op::Conv { .. }, 1) => Form::Kernel { bf16 },
-        (Op::Linear | Op::Conv { .. }, 2)
-        | (Op::LayerNorm { .. }, 1 | 2)
-        | (Op::RmsNorm { .. }, 1)
-            if matches!(buffer.ty.dtype, DType::Bf16 | DType::F16) =>
-        {
+    let half = matches!(buffer.ty.dtype, DType::Bf16 | DType::F16);
+    let form = match (kernel, position) {
+        (Kernel::Anchor(anchor), _) if anchor.weight_part(position).is_some() => match anchor.op {
+            Op::Linear => Form::Matrix { bf16 },
+            Op::Conv { .. } => Form::Kernel { bf16 },
+            _ => Form::Plain,
+        },
+        (Kernel::Anchor(anchor), _) if half && anchor.bias_part(position).is_some() => Form::Vector,
+        (Kernel::Op(Op::LayerNorm { .. }), 1 | 2) | (Kernel::Op(Op::RmsNorm { .. }), 1) if half => {
             Form::Vector
         }
         _ => Form::Plain,
@@ -116,7 +117,8 @@ impl Weights {
         for plan in plans {
             for step in &plan.steps {
                 for position in 0..step.operands.len() {
-                    let Some((index, form)) = form(plan, &step.op, position, &step.operands) else {
+                    let Some((index, form)) = form(plan, &step.kernel, position, &step.operands)
+                    else {
                         continue;
                     };
                     // Rows of a table are read where they are stored.
@@ -125,7 +127,7 @@ impl Weights {
                         Form::Plain => plan.weights[index as usize].ty.clone(),
                         _ => plan.buffer(step.operands[position]).ty.clone(),
                     };
-                    if is_table(&step.op, position) {
+                    if is_table(&step.kernel, position) {
                         continue;
                     }
                     order += 1;
@@ -175,7 +177,7 @@ impl Weights {
 
     /// Where operand `position` of a step is, if it is a weight in panels or widened.
     pub(super) fn find(&self, plan: &Plan, step: &Step, position: usize) -> Option<usize> {
-        let (index, form) = form(plan, &step.op, position, &step.operands)?;
+        let (index, form) = form(plan, &step.kernel, position, &step.operands)?;
         let name = plan.weights[index as usize].name.clone();
         if form == Form::Plain { None } else { self.index.get(&(name, form)).copied() }
     }
@@ -203,8 +205,8 @@ impl Weights {
 }
 
 /// Whether an operand is the table of a gather, which is read in its stored form.
-pub(super) fn is_table(op: &Op, position: usize) -> bool {
-    matches!(op, Op::Gather) && position == 0
+pub(super) fn is_table(kernel: &Kernel, position: usize) -> bool {
+    matches!(kernel, Kernel::Op(Op::Gather)) && position == 0
 }
 
 impl Loaded {

@@ -4,6 +4,7 @@
 
 use super::line::{Line, Read};
 use super::{quoted, root};
+use crate::kernel::Kernel;
 use crate::plan::{Buffer, BufferId, Plan, Step};
 use crate::text::{op_text, parse_op};
 use std::fmt::Write as _;
@@ -14,7 +15,10 @@ fn list(ids: &[BufferId]) -> String {
 
 /// Appends the line of `step`.
 pub(super) fn write(plan: &Plan, step: &Step, out: &mut String) {
-    let (name, attributes) = op_text(&step.op);
+    let (name, attributes) = match &step.kernel {
+        Kernel::Op(op) => op_text(op),
+        other => (other.name(), String::new()),
+    };
     let _ = write!(out, "  {} = {name}", list(step.results()));
     if !step.reads().is_empty() {
         let _ = write!(out, " {}", list(step.reads()));
@@ -27,7 +31,7 @@ pub(super) fn write(plan: &Plan, step: &Step, out: &mut String) {
         format!("{} {}", root(buffer), buffer.ty)
     };
     let places: Vec<String> = step.results().iter().map(place).collect();
-    let _ = writeln!(out, " : {} {}", places.join(", "), quoted(&step.label));
+    let _ = writeln!(out, " : {} {}", places.join(", "), quoted(step.label()));
 }
 
 /// Reads a step's line and the places of its results.
@@ -37,9 +41,10 @@ pub(super) fn read(line: &mut Line<'_>) -> Read<(Step, Vec<(BufferId, Buffer)>)>
     let name = line.word()?;
     let operands = line.buffers()?;
     let attributes = line.braces()?;
-    let op = parse_op(&format!("{name} {attributes}")).map_err(|d| d.message)?;
+    let kernel = Kernel::Op(parse_op(&format!("{name} {attributes}")).map_err(|d| d.message)?);
     line.expect(":")?;
     let places = vec![(result, line.place()?)];
     let label = line.quoted()?;
-    Ok((Step { op, operands, result, label }, places))
+    let results = smallvec::smallvec![result];
+    Ok((Step { kernel, operands, results, labels: vec![label] }, places))
 }

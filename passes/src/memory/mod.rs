@@ -1,8 +1,11 @@
 //! From values to bytes: views share memory, lifetimes are found, offsets are packed and checked.
 
+pub mod alias;
 pub mod check;
 pub mod pack;
 
+use crate::Options;
+use crate::lower::{Lowered, lower};
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::split::Split;
 use anyid_ir::plan::{Buffer, Plan, Port, Root, Step};
@@ -14,23 +17,26 @@ pub const ALIGNMENT: u64 = 64;
 
 /// Where the memory of a value begins before packing.
 #[derive(Clone, Copy, Debug)]
-struct Home {
+pub(crate) struct Home {
     /// The value that owns the memory, itself unless it is a view.
-    owner: ValueIndex,
+    pub(crate) owner: ValueIndex,
     /// First byte within the owner.
-    offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// The plan of a whole program.
-pub fn plan(program: &Program, name: &str) -> Plan {
-    place(program, name, &[]).0
+pub fn plan(program: &Program, name: &str, options: &Options) -> Plan {
+    let (lowered, _) = lower(program, options.fuse, &options.target);
+    place(&lowered, name, &[], options.in_place).0
 }
 
 /// The plans of both halves; persistent values have the same offsets in both.
-pub fn plan_split(split: &Split<Program>) -> Split<Plan> {
+pub fn plan_split(split: &Split<Program>, options: &Options) -> Split<Plan> {
     let prepare = with_copied_outputs(&split.prepare);
-    let (prepare, offsets) = place(&prepare, "prepare", &[]);
-    let (mut step, _) = place(&split.step, "step", &offsets);
+    let (lowered, _) = lower(&prepare, options.fuse, &options.target);
+    let (prepare, offsets) = place(&lowered, "prepare", &[], options.in_place);
+    let (lowered, _) = lower(&split.step, options.fuse, &options.target);
+    let (mut step, _) = place(&lowered, "step", &offsets, options.in_place);
     step.persistent_bytes = prepare.persistent_bytes;
     Split { prepare, step, persistent: split.persistent.clone() }
 }
@@ -65,7 +71,7 @@ fn view_offset(program: &Program, step: &ProgramStep) -> Option<u64> {
     }
 }
 
-fn homes(program: &Program) -> Vec<Home> {
+pub(crate) fn homes(program: &Program) -> Vec<Home> {
     let mut homes: Vec<Home> =
         (0..program.values.len() as u32).map(|owner| Home { owner, offset: 0 }).collect();
     for step in &program.steps {
@@ -82,27 +88,39 @@ fn homes(program: &Program) -> Vec<Home> {
 /// Places every value. `persistent` are the offsets of persistent values read by this program; an
 /// empty list means that this program's outputs named `persistent.*` define them, and they are
 /// returned.
-fn place(program: &Program, name: &str, persistent: &[u64]) -> (Plan, Vec<u64>) {
-    let homes = homes(program);
-    let is_view = |step: &ProgramStep| homes[step.result as usize].owner != step.result;
-    let end = program.steps.len();
+fn place(
+    lowered: &Lowered<'_>,
+    name: &str,
+    persistent: &[u64],
+    in_place: bool,
+) -> (Plan, Vec<u64>) {
+    let program = lowered.program;
+    let views = homes(program);
+    let keeps = |name: &str| persistent.is_empty() && name.starts_with("persistent.");
+    let mut homes = views.clone();
+    if in_place {
+        let kept: Vec<ValueIndex> = program
+            .outputs
+            .iter()
+            .filter(|(name, _)| keeps(name))
+            .map(|(_, value)| views[*value as usize].owner)
+            .collect();
+        alias::in_place(lowered, &mut homes, &kept);
+    }
+    let end = lowered.steps.len();
     let count = program.values.len();
     let mut interval: Vec<Option<(usize, usize)>> = vec![None; count];
-    let mut touch = |owner: ValueIndex, at: usize| {
-        let slot = &mut interval[owner as usize];
+    let mut touch = |value: ValueIndex, at: usize| {
+        let slot = &mut interval[homes[value as usize].owner as usize];
         *slot = Some(slot.map_or((at, at), |(from, to)| (from.min(at), to.max(at))));
     };
-    for (at, step) in program.steps.iter().enumerate() {
-        if is_view(step) {
-            continue;
-        }
-        touch(step.result, at);
-        for operand in &step.operands {
-            touch(homes[*operand as usize].owner, at);
+    for (at, step) in lowered.steps.iter().enumerate() {
+        for value in step.results.iter().chain(&step.operands) {
+            touch(*value, at);
         }
     }
     for (_, value) in &program.outputs {
-        touch(homes[*value as usize].owner, end);
+        touch(*value, end);
     }
 
     let mut roots: Vec<Option<(Root, u64)>> = vec![None; count];
@@ -162,15 +180,14 @@ fn place(program: &Program, name: &str, persistent: &[u64]) -> (Plan, Vec<u64>) 
     let id = |value: ValueIndex| anyid_ir::plan::BufferId::from_index(value as usize);
     let port =
         |(name, value): &(String, ValueIndex)| Port { name: name.clone(), buffer: id(*value) };
-    let steps = program
+    let steps = lowered
         .steps
         .iter()
-        .filter(|step| !is_view(step))
         .map(|step| Step {
-            op: step.op.clone(),
+            kernel: step.kernel.clone(),
             operands: step.operands.iter().map(|v| id(*v)).collect(),
-            result: id(step.result),
-            label: step.label.clone(),
+            results: step.results.iter().map(|v| id(*v)).collect(),
+            labels: step.labels.clone(),
         })
         .collect();
     let plan = Plan {
@@ -185,11 +202,15 @@ fn place(program: &Program, name: &str, persistent: &[u64]) -> (Plan, Vec<u64>) 
         naive_bytes: packed.iter().map(|i| i.size).sum(),
         persistent_bytes,
     };
+    check::check_reads(&plan, &|buffer| {
+        anyid_ir::plan::BufferId::from_index(views[buffer.index()].owner as usize)
+    });
     (plan, persistent_offsets)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::{Options, compile_split_with, compile_with};
     use anyid_ir::{DType, FuncBuilder, Module, TensorType};
 
     fn chain() -> Module {
@@ -211,18 +232,18 @@ mod tests {
 
     #[test]
     fn views_share_memory_and_the_peak_is_the_lower_bound_of_a_chain() {
-        let plan = crate::compile(&chain(), "f").unwrap();
+        let plan = compile_with(&chain(), "f", &Options::unfused()).unwrap();
         assert_eq!(plan.steps.len(), 4, "three views are no steps");
         assert_eq!(plan.workspace_bytes, plan.lower_bound_bytes);
         assert!(plan.naive_bytes > plan.workspace_bytes);
         let tail = plan.buffer(plan.outputs[0].buffer);
-        let d = plan.buffer(plan.steps[3].result);
+        let d = plan.buffer(plan.steps.last().unwrap().results[0]);
         assert_eq!(tail.offset, d.offset + 2 * 8 * 4);
     }
 
     #[test]
     fn what_does_not_vary_moves_to_prepare() {
-        let split = crate::compile_split(&chain(), "f", &["x"]).unwrap();
+        let split = compile_split_with(&chain(), "f", &["x"], &Options::unfused()).unwrap();
         assert_eq!(split.prepare.steps.len(), 1);
         assert_eq!(split.step.steps.len(), 3);
         assert_eq!(split.persistent.len(), 2, "a value and a view of it");
@@ -241,7 +262,7 @@ mod tests {
         let y = f.mul("y", a, b);
         let func = f.finish(&[y, y]);
         module.add(func);
-        let plan = crate::compile(&module, "f").unwrap();
+        let plan = compile_with(&module, "f", &Options::unfused()).unwrap();
         assert_eq!(plan.steps.len(), 2);
         assert_eq!(plan.outputs.len(), 2);
     }

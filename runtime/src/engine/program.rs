@@ -54,12 +54,23 @@ impl Backend {
 pub struct Compiler {
     backend: Backend,
     phases: Vec<(String, Plan)>,
+    options: anyid_passes::Options,
 }
 
 impl Compiler {
     /// A compiler for `backend`.
     pub fn new(backend: &Backend) -> Self {
-        Self { backend: backend.clone(), phases: Vec::new() }
+        let target = anyid_backends::cpu::target();
+        let options = anyid_passes::Options { target, ..anyid_passes::Options::default() };
+        Self { backend: backend.clone(), phases: Vec::new(), options }
+    }
+
+    /// Whether the phases added from here on are fused (they are by default). Without fusion every
+    /// value of the function exists by itself and can be traced.
+    #[must_use]
+    pub fn fused(mut self, fuse: bool) -> Self {
+        (self.options.fuse, self.options.in_place) = (fuse, fuse);
+        self
     }
 
     /// Adds function `func` of `module` as phase `phase`.
@@ -68,7 +79,8 @@ impl Compiler {
     /// E05xx where the function cannot be compiled.
     pub fn phase(mut self, phase: &str, module: &Module, func: &str) -> Result<Self> {
         verified(module)?;
-        let mut plan = anyid_passes::compile(module, func).map_err(compile_error)?;
+        let mut plan =
+            anyid_passes::compile_with(module, func, &self.options).map_err(compile_error)?;
         phase.clone_into(&mut plan.name);
         self.phases.push((phase.to_owned(), plan));
         Ok(self)
@@ -81,7 +93,8 @@ impl Compiler {
     /// E05xx where the function cannot be compiled.
     pub fn split(mut self, module: &Module, func: &str, varying: &[&str]) -> Result<Self> {
         verified(module)?;
-        let split = anyid_passes::compile_split(module, func, varying).map_err(compile_error)?;
+        let split = anyid_passes::compile_split_with(module, func, varying, &self.options)
+            .map_err(compile_error)?;
         self.phases.push(("prepare".into(), split.prepare));
         self.phases.push(("step".into(), split.step));
         Ok(self)

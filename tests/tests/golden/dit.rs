@@ -124,15 +124,24 @@ fn compare(
             let name = format!("{call}.{name}[{index}]");
             checks.push(Check { name, error, tolerance: TOLERANCE });
         };
+        let exists = |path: &str| engine.is_complete() || values.contains_key(path);
         for (golden, path) in locations(config.layers) {
+            if !exists(&path) {
+                continue;
+            }
             let golden_tensor = sample(expected.get(&format!("{call}.{golden}")), index);
             push(&golden, &at(&values, &path), &golden_tensor.to_f64_vec());
         }
-        rope(&values, expected, call, &mut push);
+        if exists("dit/rope") {
+            rope(&values, expected, call, &mut push);
+        }
         // The golden has one row a token (or one in all); ours one a distinct timestep.
         for (golden, path) in
             [("time_sinusoid", "dit/s"), ("temb", "dit/te"), ("timestep_proj", "dit/t3")]
         {
+            if !exists(path) {
+                continue;
+            }
             let table = at(&values, path);
             let width = table.len() / distinct.len();
             let tensor = expected.get(&format!("{call}.{golden}"));

@@ -99,7 +99,11 @@ fn encoder(
         let values = execute(engine, &module, "text", weights, &[("ids", &ids)]);
         let mut push = |name: &str, path: &str| {
             let Some(golden) = expected.find(&format!("{prefix}{name}")) else { return };
-            let given = values.get(path).unwrap_or_else(|| panic!("no value {path}")).to_f64_vec();
+            let Some(given) = values.get(path) else {
+                assert!(!engine.is_complete(), "no value {path}");
+                return;
+            };
+            let given = given.to_f64_vec();
             // Rows of padding are discarded by every caller; ours do not exist.
             let golden = sample(golden, index).to_f64_vec()[..given.len()].to_vec();
             let error = relative(&given, &golden);
@@ -132,6 +136,11 @@ fn buckets(
 ) {
     let positions = expected.get("rel_positions").to_f64_vec();
     let golden = expected.get("rel_buckets").to_f64_vec();
+    // What a fused run keeps inside a kernel is compared by the other engines.
+    if ["text/delta", "text/bucket", "text/blocks.0/bias"].iter().any(|v| !values.contains_key(*v))
+    {
+        return;
+    }
     let delta = values["text/delta"].to_f64_vec();
     let given = values["text/bucket"].to_f64_vec();
     let wrong = delta.iter().zip(&given).filter(|(d, bucket)| {

@@ -127,7 +127,8 @@ fn chunks(
                 let golden = sample(expected.get(name), index);
                 let Some(given) = values.get(&format!("{func}/{inner}")) else {
                     // A shortcut that is the identity is no value of its own.
-                    assert!(inner.ends_with("shortcut"), "the run has no value {inner}");
+                    let known = inner.ends_with("shortcut") || !engine.is_complete();
+                    assert!(known, "the run has no value {inner}");
                     continue;
                 };
                 push(&format!("{key}.{inner}{suffix}"), channels_first(given), golden.to_f64_vec());

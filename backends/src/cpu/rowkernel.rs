@@ -1,0 +1,326 @@
+//! Row kernels by a vector interpreter.
+//!
+//! A kernel is cut into stages at its reductions. A block of rows goes through every stage in
+//! chunks of columns small enough for the first-level cache: each instruction is one vector loop
+//! over a chunk, and vectors needed by a later stage are made again there rather than kept.
+//! Results are written in the last stage only, after everything that row still reads, so a result
+//! may lie over an operand (architecture paper §4.5).
+//!
+//! Arithmetic, associations and roundings are those of [`rows`](super::rows): a fused kernel gives
+//! the bits of the same ops one by one, for any number of threads.
+
+mod run;
+
+use super::threads::{Pool, WorkerScratch};
+use anyid_ir::DType;
+use anyid_ir::kernel::{
+    Access, Columns, Instruction, Register, RowFn, RowKernel, RowMap, RowReduce,
+};
+use anyid_ir::op::{BinaryFn, CompareFn};
+
+/// Columns of a chunk, a multiple of the 64 lanes of a reduction.
+const CHUNK: usize = 1024;
+/// Most rows of a block.
+const BLOCK: usize = 64;
+/// Elements one task works on.
+const TASK: usize = 16_384;
+
+/// Where an instruction finds an operand.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// A vector made in this stage.
+    Slot(usize),
+    /// A number for each row of the block.
+    Scalar(usize),
+    /// One number.
+    Const(f32),
+    /// f32 rows where they lie; the index of a load.
+    Memory(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Load(usize),
+    Unary(RowFn, Source),
+    Binary(BinaryFn, Source, Source),
+    Fma(Source, Source, Source),
+    Compare(CompareFn, Source, Source),
+    Select(Source, Source, Source),
+    Rotate(Source, Source),
+    Round(DType, Source),
+    Reduce(RowReduce, Source),
+    Store(usize, Source),
+}
+
+/// An action and where its result goes: a vector or scalar slot, or a reduction's sums.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    action: Action,
+    to: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Stage {
+    /// Once a block, on numbers of its rows.
+    scalars: Vec<Step>,
+    /// Once a chunk.
+    vectors: Vec<Step>,
+    /// Reductions finished at its end: function, sums, scalar slot.
+    finished: Vec<(RowReduce, usize, usize)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    access: Access,
+    dtype: DType,
+    elements: usize,
+}
+
+/// A row kernel made ready.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    rows: usize,
+    width: usize,
+    block: usize,
+    chunk: usize,
+    pitch: usize,
+    loads: Vec<Load>,
+    results: Vec<(DType, usize)>,
+    stages: Vec<Stage>,
+    vectors: usize,
+    scalars: usize,
+    sums: usize,
+}
+
+/// A segment that names no row of its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadSegment {
+    pub index: i64,
+    pub rows: usize,
+}
+
+/// Memory of a launch: first bytes of operands and results, in the kernel's order.
+pub(super) struct Bound<'b> {
+    pub operands: &'b [*const u8],
+    pub results: &'b [*mut u8],
+}
+
+// SAFETY: tasks read operands and write disjoint rows of results; see `Prepared::run`.
+unsafe impl Sync for Bound<'_> {}
+
+impl Prepared {
+    /// Makes `kernel` ready. With `in_place`, rows of operands are copied before they are used.
+    pub fn new(kernel: &RowKernel, in_place: bool) -> Self {
+        let width = kernel.width;
+        let chunk = width.clamp(1, CHUNK);
+        let pitch = chunk.next_multiple_of(16);
+        let block = if width > CHUNK { 1 } else { (CHUNK / pitch).clamp(1, BLOCK) };
+        let results =
+            (0..kernel.results.len()).map(|r| (kernel.results[r].dtype, kernel.result_width(r)));
+        let mut out = Self {
+            rows: kernel.rows,
+            width,
+            block,
+            chunk,
+            pitch,
+            loads: Vec::new(),
+            results: results.collect(),
+            stages: Vec::new(),
+            vectors: 0,
+            scalars: 0,
+            sums: 0,
+        };
+        out.plan(kernel, in_place);
+        out
+    }
+
+    fn plan(&mut self, kernel: &RowKernel, in_place: bool) {
+        let code = &kernel.code;
+        let is_scalar = kernel.scalars();
+        let mut stage = vec![0usize; code.len()];
+        for (at, instruction) in code.iter().enumerate() {
+            let before = instruction.reads().iter().map(|r| stage[*r as usize]).max().unwrap_or(0);
+            stage[at] = before + usize::from(matches!(instruction, Instruction::Reduce(..)));
+        }
+        let last = stage.iter().copied().max().unwrap_or(0);
+        // Loads and numbers have one place for the whole kernel.
+        let mut load_of = vec![usize::MAX; code.len()];
+        let mut scalar_of = vec![usize::MAX; code.len()];
+        for (at, instruction) in code.iter().enumerate() {
+            if let Instruction::Load(access) = instruction {
+                load_of[at] = self.loads.len();
+                let ty = &kernel.operands[access.operand];
+                let (dtype, elements) = (ty.dtype, ty.elements());
+                self.loads.push(Load { access: *access, dtype, elements });
+            }
+            let is_const = matches!(instruction, Instruction::Const(_));
+            let is_store = matches!(instruction, Instruction::Store { .. });
+            if is_scalar[at] && !is_const && !is_store {
+                scalar_of[at] = self.scalars;
+                self.scalars += 1;
+            }
+        }
+        let direct = |at: usize| match &code[at] {
+            Instruction::Load(access) => {
+                let f32 = kernel.operands[access.operand].dtype == DType::F32;
+                f32 && access.columns == Columns::All && !in_place
+            }
+            _ => false,
+        };
+        for now in 0..=last {
+            let mut out = Stage::default();
+            let is_sink = |at: usize| match &code[at] {
+                Instruction::Reduce(_, x) => stage[*x as usize] == now,
+                Instruction::Store { .. } => now == last,
+                _ => false,
+            };
+            let mut needed = vec![false; code.len()];
+            let mut last_use = vec![0; code.len()];
+            for at in (0..code.len()).rev() {
+                if is_sink(at) || (needed[at] && !is_scalar[at]) {
+                    needed[at] = true;
+                    for read in code[at].reads() {
+                        let read = read as usize;
+                        if !needed[read] {
+                            last_use[read] = at;
+                        }
+                        needed[read] = true;
+                    }
+                }
+            }
+            let mut slot_of = vec![usize::MAX; code.len()];
+            let mut free: Vec<usize> = Vec::new();
+            for (at, instruction) in code.iter().enumerate() {
+                let scalar = is_scalar[at];
+                let source = |r: Register| -> Source {
+                    let r = r as usize;
+                    match &code[r] {
+                        Instruction::Const(value) => Source::Const(*value),
+                        _ if is_scalar[r] => Source::Scalar(scalar_of[r]),
+                        _ if direct(r) => Source::Memory(load_of[r]),
+                        _ => Source::Slot(slot_of[r]),
+                    }
+                };
+                let action = match instruction {
+                    Instruction::Load(_) => Action::Load(load_of[at]),
+                    Instruction::Const(_) => continue,
+                    Instruction::Unary(f, x) => Action::Unary(*f, source(*x)),
+                    Instruction::Binary(f, a, b) => Action::Binary(*f, source(*a), source(*b)),
+                    Instruction::Fma(a, b, c) => Action::Fma(source(*a), source(*b), source(*c)),
+                    Instruction::Compare(f, a, b) => Action::Compare(*f, source(*a), source(*b)),
+                    Instruction::Select(c, a, b) => {
+                        Action::Select(source(*c), source(*a), source(*b))
+                    }
+                    Instruction::Reduce(f, x) => Action::Reduce(*f, source(*x)),
+                    Instruction::Rotate(x, angles) => Action::Rotate(source(*x), source(*angles)),
+                    Instruction::Round(dtype, x) => Action::Round(*dtype, source(*x)),
+                    Instruction::Store { result, value } => Action::Store(*result, source(*value)),
+                };
+                match instruction {
+                    Instruction::Reduce(f, _) if is_sink(at) => {
+                        out.vectors.push(Step { action, to: self.sums });
+                        out.finished.push((*f, self.sums, scalar_of[at]));
+                        self.sums += 1;
+                    }
+                    Instruction::Reduce(..) => continue,
+                    Instruction::Store { .. } => {
+                        if needed[at] {
+                            out.vectors.push(Step { action, to: 0 });
+                        }
+                    }
+                    _ if scalar => {
+                        if stage[at] == now {
+                            out.scalars.push(Step { action, to: scalar_of[at] });
+                        }
+                        continue;
+                    }
+                    _ if !needed[at] || direct(at) => continue,
+                    _ => {
+                        let to = free.pop().unwrap_or_else(|| {
+                            self.vectors += 1;
+                            self.vectors - 1
+                        });
+                        slot_of[at] = to;
+                        out.vectors.push(Step { action, to });
+                    }
+                }
+                for read in instruction.reads() {
+                    let read = read as usize;
+                    if last_use[read] == at && slot_of[read] != usize::MAX {
+                        if !free.contains(&slot_of[read]) {
+                            free.push(slot_of[read]);
+                        }
+                    }
+                }
+            }
+            self.stages.push(out);
+        }
+    }
+
+    fn floats(&self) -> usize {
+        self.vectors * self.block * self.pitch
+            + self.scalars * self.block
+            + self.sums * self.block * run::SUMS
+    }
+
+    /// Bytes of scratch a launch needs.
+    pub fn scratch_bytes(&self, workers: usize) -> usize {
+        WorkerScratch::bytes(self.floats().max(1) * 4, workers)
+    }
+
+    /// Runs the kernel.
+    ///
+    /// # Safety
+    /// Operands and results are memory of the kernel's types, aligned to their elements; a result
+    /// shares bytes with an operand only where the kernel writes in place over it and was made
+    /// ready for that, and with no other result.
+    pub unsafe fn run(
+        &self,
+        pool: &Pool,
+        level: super::simd::Level,
+        bound: &Bound<'_>,
+        scratch: &mut [u8],
+    ) -> Result<(), BadSegment> {
+        // SAFETY: the caller's promise.
+        unsafe { self.check_segments(bound)? };
+        if self.rows == 0 || self.width == 0 {
+            return Ok(());
+        }
+        // Without reductions a long row is several tasks.
+        let across = if self.stages.len() == 1 { TASK.min(self.width) } else { self.width };
+        let down = (TASK / across).max(1).next_multiple_of(self.block);
+        let strips = self.width.div_ceil(across);
+        let regions = WorkerScratch::new(scratch, self.floats().max(1) * 4, pool.threads());
+        pool.run(self.rows.div_ceil(down) * strips, &|task, worker| {
+            let memory = regions.region(worker).cast::<f32>();
+            let (first, left) = (task / strips * down, task % strips * across);
+            let rows = first..(first + down).min(self.rows);
+            let columns = left..(left + across).min(self.width);
+            let launch = run::Launch { kernel: self, bound, memory };
+            run::rows(level, &launch, rows, columns);
+        });
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn check_segments(&self, bound: &Bound<'_>) -> Result<(), BadSegment> {
+        for load in &self.loads {
+            let RowMap::Segment(segments) = load.access.rows else { continue };
+            let wide = if load.access.columns == Columns::One { 1 } else { self.width };
+            let room = load.elements.saturating_sub(load.access.offset);
+            // SAFETY: segments are one `i32` a row (verified).
+            let segments = unsafe {
+                std::slice::from_raw_parts(bound.operands[segments].cast::<i32>(), self.rows)
+            };
+            for index in segments {
+                let end = usize::try_from(*index).ok().map(|i| i * load.access.stride + wide);
+                if end.is_none_or(|end| end > room) {
+                    let rows = room.checked_div(load.access.stride).unwrap_or(1);
+                    return Err(BadSegment { index: i64::from(*index), rows: rows.max(1) });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Plans of the networks: launches, memory and, at small sizes, results.
+
+mod common;
+
+use anyid_ir::plan::Plan;
+use anyid_models::wan::Precision;
+use anyid_models::wan::config::DitConfig;
+use anyid_models::wan::dit::{DitSize, dit};
+use anyid_passes::{Options, Split, compile_split_with};
+use common::{difference, kinds, run};
+
+fn split(config: &DitConfig, size: &DitSize, precision: Precision, o: &Options) -> Split<Plan> {
+    compile_split_with(&dit(config, size, precision), "dit", &["lat", "t"], o).unwrap()
+}
+
+fn small() -> (DitConfig, DitSize) {
+    let mut config = DitConfig::ti2v_5b();
+    config.layers = 3;
+    config.heads = 2;
+    config.head_dim = 16;
+    config.ffn_dim = 48;
+    config.freq_dim = 16;
+    config.text_dim = 20;
+    let size = DitSize {
+        reference_frames: 1,
+        frames: 2,
+        height: 4,
+        width: 6,
+        text_tokens: 5,
+        timesteps: 2,
+    };
+    (config, size)
+}
+
+/// Steps of one block, by the labels of their results.
+fn block(plan: &Plan, layer: usize) -> Vec<String> {
+    let inside = format!("blocks.{layer}/");
+    let steps = plan.steps.iter().filter(|s| s.label().contains(&inside));
+    steps.map(|s| s.kind().to_owned()).collect()
+}
+
+#[test]
+fn a_transformer_block_is_thirteen_launches() {
+    let (config, size) = small();
+    let plans = split(&config, &size, Precision::Bf16, &Options::default());
+    let expected = [
+        "layer_norm+modulate",
+        "linear*3",
+        "rms_norm*2+rope*2",
+        "attention",
+        "linear+gate_add",
+        "layer_norm",
+        "linear",
+        "rms_norm",
+        "attention",
+        "linear+add",
+        "layer_norm+modulate",
+        "linear+gelu",
+        "linear+gate_add",
+    ];
+    assert_eq!(block(&plans.step, 1), expected);
+    // The tables of the blocks are summed together, that of the head by itself.
+    let tables: Vec<&str> =
+        kinds(&plans.step).into_iter().filter(|k| k.starts_with("add")).collect();
+    assert_eq!(tables, ["add*3", "add"]);
+}
+
+#[test]
+fn fused_steps_give_what_unfused_ones_give() {
+    let (config, size) = small();
+    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 3e-2)] {
+        let fused = split(&config, &size, precision, &Options::default());
+        let unfused = split(&config, &size, precision, &Options::unfused());
+        let apart = Options { in_place: false, ..Options::default() };
+        let apart = split(&config, &size, precision, &apart);
+        let want = run(&[&unfused.prepare, &unfused.step], 1);
+        let got = run(&[&fused.prepare, &fused.step], 1);
+        let worst = difference(&want, &got);
+        assert!(worst <= tolerance, "{precision:?}: {worst:e}");
+        assert_eq!(got, run(&[&fused.prepare, &fused.step], 3), "threads");
+        assert_eq!(got, run(&[&apart.prepare, &apart.step], 1), "in place");
+    }
+}
+
+#[test]
+fn the_plan_of_the_full_model_is_small_and_made_quickly() {
+    let size = DitSize {
+        reference_frames: 0,
+        frames: 31,
+        height: 44,
+        width: 80,
+        text_tokens: 512,
+        timesteps: 2,
+    };
+    let module = dit(&DitConfig::ti2v_5b(), &size, Precision::Bf16);
+    let start = std::time::Instant::now();
+    let plans = compile_split_with(&module, "dit", &["lat", "t"], &Options::default()).unwrap();
+    let taken = start.elapsed();
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "step: {} launches, {:.1} MiB, bound {:.1}, naive {:.1}, persistent {:.1}, {taken:?}",
+        plans.step.steps.len(),
+        mib(plans.step.workspace_bytes),
+        mib(plans.step.lower_bound_bytes),
+        mib(plans.step.naive_bytes),
+        mib(plans.step.persistent_bytes),
+    );
+    assert_eq!(block(&plans.step, 7).len(), 13);
+    assert!(plans.step.workspace_bytes as f64 <= 1.02 * plans.step.lower_bound_bytes as f64);
+    assert!(mib(plans.step.workspace_bytes) <= 1280.0);
+}

@@ -1,0 +1,438 @@
+//! Level 2: kernels, the unit a backend launches.
+//!
+//! There are two classes. A [`RowKernel`] is a straight-line program over the rows of one shared
+//! space (elementwise kernels are row kernels without reductions); an [`AnchorKernel`] is a
+//! product, attention or convolution with an epilogue. Movement, tables and literals stay single
+//! ops. A kernel names its operands and results by position: the step that launches it binds
+//! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`]. There is no parser: this
+//! level is made by passes only.
+
+pub mod text;
+pub mod verify;
+
+use crate::op::{BinaryFn, CompareFn, Op, UnaryFn};
+use crate::types::{DType, TensorType};
+
+/// What one step of a plan runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kernel {
+    /// One level-1 op as it is: movement, tables, literals, arithmetic on other element types.
+    Op(Op),
+    /// A straight-line program over rows.
+    Row(RowKernel),
+    /// A product, attention or convolution with its epilogue.
+    Anchor(AnchorKernel),
+}
+
+impl Kernel {
+    /// Name for tables and traces: an op's name, or those of the ops fused, joined with `+`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Op(op) => op.name(),
+            Self::Row(kernel) => &kernel.name,
+            Self::Anchor(kernel) => &kernel.name,
+        }
+    }
+
+    /// Number of operands, where the kernel fixes it.
+    pub fn operands(&self) -> Option<usize> {
+        match self {
+            Self::Op(_) => None,
+            Self::Row(kernel) => Some(kernel.operands.len()),
+            Self::Anchor(kernel) => Some(kernel.operands()),
+        }
+    }
+
+    /// Whether result `result` may be written over operand `operand`, whose buffer it then is:
+    /// every byte of the operand is read before, or by the same row that writes it.
+    pub fn writes_in_place(&self, operand: usize, result: usize) -> bool {
+        match self {
+            Self::Op(_) => false,
+            Self::Row(kernel) => kernel.writes_in_place(operand, result),
+            Self::Anchor(kernel) => kernel.residual_operand() == Some(operand) && result == 0,
+        }
+    }
+}
+
+/// A register of a row kernel: the value made by the instruction of this index.
+pub type Register = u16;
+
+/// Which row of an operand belongs to row `i` of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowMap {
+    /// Row `i / divisor % modulus`.
+    Affine {
+        /// Consecutive rows that share one row of the operand; at least 1.
+        divisor: usize,
+        /// Rows of the operand before they repeat; `usize::MAX` where they do not.
+        modulus: usize,
+    },
+    /// One row for all.
+    Fixed,
+    /// The row that `i32` operand of this position names for row `i`.
+    Segment(usize),
+}
+
+impl RowMap {
+    /// Row `i` itself.
+    pub const OWN: Self = Self::Affine { divisor: 1, modulus: usize::MAX };
+}
+
+/// Which element of its row belongs to column `j`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Columns {
+    /// Element `j`: a vector.
+    All,
+    /// Element 0 for every column: a per-row scalar.
+    One,
+    /// Element `j % period`: a vector that repeats.
+    Every(usize),
+}
+
+/// How a row kernel reads an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Position of the operand.
+    pub operand: usize,
+    /// Row of the operand for each row.
+    pub rows: RowMap,
+    /// Element for each column.
+    pub columns: Columns,
+    /// Elements before the first row.
+    pub offset: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// Elementwise functions of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowFn {
+    /// A primitive of level 1.
+    Primitive(UnaryFn),
+    /// GELU, tanh form.
+    Gelu,
+    /// x · sigmoid(x)
+    Silu,
+}
+
+impl RowFn {
+    /// Name in kernel text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primitive(f) => Op::Unary(f).name(),
+            Self::Gelu => "gelu",
+            Self::Silu => "silu",
+        }
+    }
+}
+
+/// Reductions over a row, in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowReduce {
+    /// Σ x
+    Sum,
+    /// Σ x / width
+    Mean,
+    /// Largest element; NaN if any is
+    Max,
+    /// Σ x²
+    SumSquares,
+    /// Σ x² / width
+    MeanSquares,
+}
+
+impl RowReduce {
+    /// Name in kernel text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Max => "max_over",
+            Self::SumSquares => "sum_squares",
+            Self::MeanSquares => "mean_squares",
+        }
+    }
+}
+
+/// One instruction. All but `Store` make the register of their index, in f32: a vector over the
+/// columns, or a scalar where every operand is one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Instruction {
+    /// An operand's row.
+    Load(Access),
+    /// The same number everywhere; a scalar.
+    Const(f32),
+    /// `f(x)`
+    Unary(RowFn, Register),
+    /// `f(a, b)`
+    Binary(BinaryFn, Register, Register),
+    /// `a · b + c`, rounded once where the machine can.
+    Fma(Register, Register, Register),
+    /// 1 where it holds, else 0.
+    Compare(CompareFn, Register, Register),
+    /// `condition ≠ 0 ? a : b`
+    Select(Register, Register, Register),
+    /// A scalar for each row of a vector.
+    Reduce(RowReduce, Register),
+    /// Neighbouring columns `(a, b)` turned by the neighbours `(cos, sin)` of the second.
+    Rotate(Register, Register),
+    /// Rounded to an element type and widened again.
+    Round(DType, Register),
+    /// Writes a register to the own row of a result; a scalar fills it.
+    Store {
+        /// Position of the result.
+        result: usize,
+        /// What is written.
+        value: Register,
+    },
+}
+
+impl Instruction {
+    /// Registers read.
+    pub fn reads(&self) -> smallvec::SmallVec<[Register; 3]> {
+        match *self {
+            Self::Load(_) | Self::Const(_) => smallvec::smallvec![],
+            Self::Unary(_, x) | Self::Reduce(_, x) | Self::Round(_, x) => smallvec::smallvec![x],
+            Self::Binary(_, a, b) | Self::Compare(_, a, b) | Self::Rotate(a, b) => {
+                smallvec::smallvec![a, b]
+            }
+            Self::Fma(a, b, c) | Self::Select(a, b, c) => smallvec::smallvec![a, b, c],
+            Self::Store { value, .. } => smallvec::smallvec![value],
+        }
+    }
+}
+
+/// A straight-line program that every row of a space runs by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowKernel {
+    /// Names of the ops it was made of, joined with `+`.
+    pub name: String,
+    /// Rows of the space.
+    pub rows: usize,
+    /// Columns of a row.
+    pub width: usize,
+    /// Types of the operands.
+    pub operands: Vec<TensorType>,
+    /// Types of the results: `width` elements a row, or one.
+    pub results: Vec<TensorType>,
+    /// The program; stores stand at its end.
+    pub code: Vec<Instruction>,
+}
+
+impl RowKernel {
+    /// Elements a row of result `result` has: the width, or 1.
+    pub fn result_width(&self, result: usize) -> usize {
+        self.results[result].elements() / self.rows.max(1)
+    }
+
+    /// Whether a register is a scalar per row rather than a vector, for all registers.
+    pub fn scalars(&self) -> Vec<bool> {
+        let mut scalars: Vec<bool> = Vec::with_capacity(self.code.len());
+        for instruction in &self.code {
+            let scalar = match instruction {
+                Instruction::Load(access) => access.columns == Columns::One,
+                Instruction::Const(_) | Instruction::Reduce(..) => true,
+                other => other.reads().iter().all(|r| scalars[*r as usize]),
+            };
+            scalars.push(scalar);
+        }
+        scalars
+    }
+
+    fn writes_in_place(&self, operand: usize, result: usize) -> bool {
+        let (from, to) = (&self.operands[operand], &self.results[result]);
+        let width = self.result_width(result);
+        if from.dtype != to.dtype || from.elements() != to.elements() || width != self.width {
+            return false;
+        }
+        self.code.iter().all(|instruction| match instruction {
+            Instruction::Load(access) => {
+                let own = access.rows == RowMap::OWN
+                    && access.columns == Columns::All
+                    && access.offset == 0
+                    && access.stride == self.width;
+                let segments = access.rows == RowMap::Segment(operand);
+                !segments && (access.operand != operand || own)
+            }
+            _ => true,
+        })
+    }
+}
+
+/// A function on the sums of an anchor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// GELU, tanh form.
+    Gelu,
+    /// x · sigmoid(x)
+    Silu,
+}
+
+impl Activation {
+    /// Name in kernel text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::Silu => "silu",
+        }
+    }
+}
+
+/// How the finished value `v` of an anchor meets its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Combine {
+    /// `v`
+    Store,
+    /// `residual + v`; the residual is the last operand.
+    Add,
+    /// `residual + v · gate[segment]`; operands end with residual, gate table, segments.
+    GateAdd {
+        /// Elements before the table's first row.
+        offset: usize,
+        /// Elements from one row of the table to the next.
+        stride: usize,
+    },
+}
+
+/// A product, attention or convolution and what happens to its sums on the way out: bias (an
+/// operand of the op), activation, combination, one rounding to the result's type.
+///
+/// The sums are f32 by definition, and nothing between them and the result is rounded, even where
+/// level 1 names a narrower type for a value in between.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnchorKernel {
+    /// Names of the ops it was made of, joined with `+`.
+    pub name: String,
+    /// `Linear`, `Attention`, `Conv` or `Dot`.
+    pub op: Op,
+    /// Operands of one part of the op. Parts share operand 0; the operands are operand 0, then
+    /// operands 1.. of each part, then those of the combination.
+    pub arity: usize,
+    /// How many ops of this form it computes, each with a result of its own.
+    pub parts: usize,
+    /// Applied to the sums after the bias.
+    pub activation: Option<Activation>,
+    /// Applied last.
+    pub combine: Combine,
+}
+
+impl AnchorKernel {
+    /// `op` on `arity` operands with nothing fused.
+    pub fn plain(op: Op, arity: usize) -> Self {
+        let name = op.name().to_owned();
+        Self { name, op, arity, parts: 1, activation: None, combine: Combine::Store }
+    }
+
+    /// Number of operands.
+    pub fn operands(&self) -> usize {
+        let combine = match self.combine {
+            Combine::Store => 0,
+            Combine::Add => 1,
+            Combine::GateAdd { .. } => 3,
+        };
+        self.own_operands() + combine
+    }
+
+    /// Operands before those of the combination.
+    pub fn own_operands(&self) -> usize {
+        1 + self.parts * (self.arity - 1)
+    }
+
+    /// Position of the residual, if there is one.
+    pub fn residual_operand(&self) -> Option<usize> {
+        (self.combine != Combine::Store).then_some(self.own_operands())
+    }
+
+    /// Position of operand `operand` (at least 1) of part `part`.
+    pub fn part_operand(&self, part: usize, operand: usize) -> usize {
+        part * (self.arity - 1) + operand
+    }
+
+    /// Whether it is its op and nothing else.
+    pub fn is_plain(&self) -> bool {
+        self.parts == 1 && self.activation.is_none() && self.combine == Combine::Store
+    }
+
+    /// Part of the op whose operand 1 (weight) stands at `position`.
+    pub fn weight_part(&self, position: usize) -> Option<usize> {
+        self.part_of(position, 1)
+    }
+
+    /// Part of the op whose operand 2 (bias) stands at `position`.
+    pub fn bias_part(&self, position: usize) -> Option<usize> {
+        self.part_of(position, 2)
+    }
+
+    fn part_of(&self, position: usize, operand: usize) -> Option<usize> {
+        let inside = position >= 1 && position < self.own_operands();
+        let part = position.checked_sub(1)? / (self.arity - 1);
+        (inside && self.part_operand(part, operand) == position).then_some(part)
+    }
+}
+
+/// What the kernels of a device can do, so that passes need to know no device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name in reports.
+    pub name: &'static str,
+    /// Most operands and results of one kernel.
+    pub bindings: usize,
+    /// Most linears on one operand that one kernel computes.
+    pub linear_parts: usize,
+    /// Epilogues of linear.
+    pub linear: EpilogueSupport,
+    /// Epilogues of conv.
+    pub conv: EpilogueSupport,
+    /// Epilogues of attention.
+    pub attention: EpilogueSupport,
+}
+
+/// What an anchor's epilogue can take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpilogueSupport {
+    /// GELU and SiLU.
+    pub activation: bool,
+    /// Element types of a residual that can be added.
+    pub residual: &'static [DType],
+    /// Whether the addend can be gated by an f32 table picked per row.
+    pub gate: bool,
+    /// Element types the result can be rounded to.
+    pub results: &'static [DType],
+}
+
+impl EpilogueSupport {
+    /// Nothing but the op itself.
+    pub const NONE: Self = Self { activation: false, residual: &[], gate: false, results: &[] };
+}
+
+impl Target {
+    /// Support for the epilogue of `op`.
+    pub fn epilogue(&self, op: &Op) -> &EpilogueSupport {
+        match op {
+            Op::Linear => &self.linear,
+            Op::Conv { .. } => &self.conv,
+            Op::Attention { .. } => &self.attention,
+            _ => &EpilogueSupport::NONE,
+        }
+    }
+}
+
+impl Default for Target {
+    /// A device with full epilogues in f32 and bf16 on products and convolutions.
+    fn default() -> Self {
+        let full = EpilogueSupport {
+            activation: true,
+            residual: &[DType::F32],
+            gate: true,
+            results: &[DType::F32, DType::Bf16],
+        };
+        Self {
+            name: "generic",
+            bindings: 16,
+            linear_parts: 3,
+            linear: full.clone(),
+            conv: full,
+            attention: EpilogueSupport::NONE,
+        }
+    }
+}

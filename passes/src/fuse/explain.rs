@@ -1,0 +1,56 @@
+//! Why two neighbouring steps are not one kernel.
+
+use super::group::{Groups, Kind};
+
+/// An edge between two kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Label of the step that makes the value.
+    pub producer: String,
+    /// Label of the step that reads it.
+    pub consumer: String,
+    /// Why they are not one kernel.
+    pub reason: String,
+}
+
+/// Every edge that fusion left between kernels, in program order.
+pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
+    let program = groups.program;
+    let mut cuts = Vec::new();
+    for (at, step) in program.steps.iter().enumerate() {
+        let Some(group) = groups.of[at] else { continue };
+        for user in &groups.users[step.result as usize] {
+            let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
+            let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
+                (Kind::Single, _) => single(groups, at),
+                (_, Kind::Single) => single(groups, *user),
+                (_, Kind::Anchor { .. }) => "anchors take nothing in front of them yet".into(),
+                (Kind::Anchor { .. }, Kind::Row { .. }) => {
+                    if groups.groups[group].steps.len() > 1
+                        && groups.groups[group].steps.last() != Some(&at)
+                    {
+                        "its kernel stores several parts as they are".into()
+                    } else {
+                        let why = groups.epilogue(group, *user).err();
+                        why.unwrap_or("its reader was taken by another kernel").to_owned()
+                    }
+                }
+                (Kind::Row { .. }, Kind::Row { .. }) => match groups.joined(group, other) {
+                    Err(why) => why,
+                    Ok(_) => "another kernel lies between them".into(),
+                },
+            };
+            let (producer, consumer) = (step.label.clone(), program.steps[*user].label.clone());
+            cuts.push(Cut { producer, consumer, reason });
+        }
+    }
+    cuts
+}
+
+fn single(groups: &Groups<'_>, step: usize) -> String {
+    let name = groups.program.steps[step].op.name();
+    match &groups.classes.class[step] {
+        super::classify::Class::Single(why) => format!("{name} stays alone: {why}"),
+        _ => format!("{name} stays alone"),
+    }
+}

@@ -1,0 +1,527 @@
+//! Groups of steps, grown in four rounds: epilogues into anchors, linears on one operand, rows into
+//! rows along a value (most bytes saved first), and rows beside rows that read the same.
+//!
+//! A merge is legal when the result is one kernel: equal row space, own rows on every value
+//! between the two, no path from one to the other through a third, and no more bindings than the
+//! target has.
+
+use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to};
+use super::view::is_movement;
+use crate::program::{Origin, Program, ValueIndex};
+use anyid_ir::kernel::{Activation, Combine, Target};
+use anyid_ir::{BinaryFn, DType, Op};
+use std::collections::BTreeSet;
+
+/// Bytes up to which kernels beside each other are merged however far apart they stand.
+const TINY: u64 = 1 << 20;
+/// Steps within which larger kernels beside each other are merged: what they read and write lives
+/// from the first to the last.
+const NEAR: usize = 16;
+
+/// What a group becomes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// One op as it is.
+    Single,
+    /// A row kernel of this many rows and columns.
+    Row {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// An anchor with what its epilogue took.
+    Anchor {
+        /// Applied after the bias.
+        activation: Option<Activation>,
+        /// How the value meets the result, with the operands that takes.
+        combine: Combine,
+        /// Values the combination reads.
+        extra: Vec<ValueIndex>,
+    },
+}
+
+/// Steps that run as one kernel, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// What it becomes.
+    pub kind: Kind,
+    /// Steps, ascending.
+    pub steps: Vec<usize>,
+}
+
+/// The groups of a program.
+pub struct Groups<'p> {
+    pub(crate) program: &'p Program,
+    pub(super) target: &'p Target,
+    /// Classes of the steps.
+    pub classes: Classes,
+    /// Groups; those merged into another are empty.
+    pub groups: Vec<Group>,
+    /// Group of each live step.
+    pub of: Vec<Option<usize>>,
+    /// Live steps that read each value (by owner for whole operands, by base for rows).
+    pub users: Vec<Vec<usize>>,
+    /// Whether a value's memory is an output.
+    pub output: Vec<bool>,
+}
+
+/// Groups the steps of `program`.
+pub fn group<'p>(program: &'p Program, classes: Classes, target: &'p Target) -> Groups<'p> {
+    let mut groups = Vec::new();
+    let mut of = vec![None; program.steps.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.values.len()];
+    let mut output = vec![false; program.values.len()];
+    for (_, value) in &program.outputs {
+        output[classes.owner[*value as usize] as usize] = true;
+    }
+    for at in (0..program.steps.len()).filter(|at| classes.live[*at]) {
+        let kind = match &classes.class[at] {
+            Class::Row(row) => Kind::Row { rows: row.rows, width: row.width },
+            Class::Anchor => {
+                Kind::Anchor { activation: None, combine: Combine::Store, extra: Vec::new() }
+            }
+            _ => Kind::Single,
+        };
+        of[at] = Some(groups.len());
+        groups.push(Group { kind, steps: vec![at] });
+        for value in &classes.reads[at] {
+            let owner = classes.owner[*value as usize] as usize;
+            if !users[owner].contains(&at) {
+                users[owner].push(at);
+            }
+        }
+    }
+    let mut groups = Groups { program, target, classes, groups, of, users, output };
+    for at in 0..groups.groups.len() {
+        groups.grow_epilogue(at);
+    }
+    groups.join_linears();
+    groups.join_rows();
+    groups.join_neighbours();
+    groups
+}
+
+impl Groups<'_> {
+    /// The step that makes a value, if it is live.
+    pub(super) fn maker(&self, value: ValueIndex) -> Option<usize> {
+        match self.program.values[self.classes.owner[value as usize] as usize].origin {
+            Origin::Step(at) if self.classes.live[at as usize] => Some(at as usize),
+            _ => None,
+        }
+    }
+
+    pub(super) fn row(&self, step: usize) -> Option<&RowStep> {
+        match &self.classes.class[step] {
+            Class::Row(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// Groups that make what `group` reads.
+    fn before(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
+        let steps = self.groups[group].steps.iter();
+        steps
+            .flat_map(|at| self.classes.reads[*at].iter())
+            .filter_map(|value| self.of[self.maker(*value)?])
+            .filter(move |other| *other != group)
+    }
+
+    /// Whether something `to` needs, other than by reading `from` itself, needs `from`.
+    fn path_between(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![false; self.groups.len()];
+        let mut open: Vec<usize> = self.before(to).filter(|g| *g != from).collect();
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            for next in self.before(at) {
+                if next == from {
+                    return true;
+                }
+                open.push(next);
+            }
+        }
+        false
+    }
+
+    /// Whether `to` needs `from` in any way.
+    fn depends(&self, from: usize, to: usize) -> bool {
+        self.before(to).any(|g| g == from) || self.path_between(from, to)
+    }
+
+    fn absorb(&mut self, into: usize, other: usize) {
+        let steps = std::mem::take(&mut self.groups[other].steps);
+        for at in &steps {
+            self.of[*at] = Some(into);
+        }
+        self.groups[into].steps.extend(steps);
+        self.groups[into].steps.sort_unstable();
+    }
+
+    /// The one value an anchor group stores.
+    pub(super) fn tail(&self, group: usize) -> ValueIndex {
+        let last = self.groups[group].steps.last().expect("a group has steps");
+        self.program.steps[*last].result
+    }
+
+    fn grow_epilogue(&mut self, group: usize) {
+        while matches!(self.groups[group].kind, Kind::Anchor { .. }) {
+            let tail = self.tail(group) as usize;
+            let &[next] = self.users[tail].as_slice() else { return };
+            let Ok(kind) = self.epilogue(group, next) else { return };
+            let other = self.of[next].expect("users are live");
+            if self.groups[other].steps.len() != 1 {
+                return;
+            }
+            self.groups[group].kind = kind;
+            self.absorb(group, other);
+        }
+    }
+
+    /// The anchor of `group` with step `next` in its epilogue, or why not.
+    pub(super) fn epilogue(&self, group: usize, next: usize) -> Result<Kind, &'static str> {
+        let Kind::Anchor { activation, combine, extra } = &self.groups[group].kind else {
+            return Err("it is no anchor");
+        };
+        let tail = self.tail(group);
+        if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
+            return Err("the value between them is needed elsewhere");
+        }
+        let first = self.groups[group].steps[0];
+        let op = &self.program.steps[first].op;
+        let support = self.target.epilogue(op);
+        let step = &self.program.steps[next];
+        let row = self.row(next).ok_or("it is no step over rows")?;
+        let dtype = self.program.ty(step.result).dtype;
+        let from = self.program.ty(tail).dtype;
+        if !rounds_to(self.target, op, dtype) || !rounds_to(self.target, op, from) {
+            return Err("the epilogue has no result of that element type");
+        }
+        let narrowed = self.groups[group].steps[1..]
+            .iter()
+            .any(|at| self.program.steps[*at].op == Op::Cast && from != DType::F32);
+        if narrowed || (*combine != Combine::Store && step.op != Op::Cast) {
+            return Err("the epilogue has ended");
+        }
+        let reads = |operand: usize| match &row.operands[operand] {
+            RowOperand::Rows { base, view } => *base == tail && view.is_own(row.width) && !view.one,
+            _ => false,
+        };
+        // Only whole values that lie in memory as they are can be added.
+        let residual = |operand: usize| -> Result<ValueIndex, &'static str> {
+            let value = step.operands[operand];
+            let RowOperand::Rows { base, view } = &row.operands[operand] else {
+                return Err("the other operand is no row of its own");
+            };
+            let elements = self.program.ty(value).elements();
+            if *base == tail || view.one || view.rows != Some((1, usize::MAX)) {
+                return Err("the other operand is no row of its own");
+            }
+            if view.stride != row.width || elements != row.rows * row.width {
+                return Err("the other operand is no row of its own");
+            }
+            if !support.residual.contains(&self.program.ty(value).dtype) {
+                return Err("the epilogue adds no such element type");
+            }
+            let owner = self.classes.owner[value as usize];
+            match self.program.values[owner as usize].origin {
+                Origin::Step(at) if is_movement(&self.program.steps[at as usize].op) => {
+                    Err("the other operand is moved first")
+                }
+                _ => Ok(value),
+            }
+        };
+        let act = |f: Activation| {
+            if !support.activation || activation.is_some() {
+                return Err("the epilogue takes no activation here");
+            }
+            if !reads(0) {
+                return Err("its rows are not those of the anchor");
+            }
+            Ok(Kind::Anchor { activation: Some(f), combine: *combine, extra: extra.clone() })
+        };
+        match &step.op {
+            Op::Gelu => act(Activation::Gelu),
+            Op::Silu => act(Activation::Silu),
+            Op::Cast if reads(0) => Ok(self.groups[group].kind.clone()),
+            Op::Binary(BinaryFn::Add) if from == DType::F32 => {
+                let other = match (reads(0), reads(1)) {
+                    (true, false) => 1,
+                    (false, true) => 0,
+                    _ => return Err("its rows are not those of the anchor"),
+                };
+                let extra = vec![residual(other)?];
+                Ok(Kind::Anchor { activation: *activation, combine: Combine::Add, extra })
+            }
+            Op::GateAdd if support.gate && from == DType::F32 => {
+                if !reads(1) {
+                    return Err("its rows are not those of the anchor");
+                }
+                let x = residual(0)?;
+                let RowOperand::Table { base, offset, stride } = row.operands[2] else {
+                    return Err("its gate is no table");
+                };
+                if self.program.ty(base).dtype != DType::F32 || base == tail {
+                    return Err("its gate is not f32");
+                }
+                let segments = row.segments.ok_or("it has no segments")?;
+                let combine = Combine::GateAdd { offset, stride };
+                let extra = vec![x, base, segments];
+                Ok(Kind::Anchor { activation: *activation, combine, extra })
+            }
+            _ => Err("the epilogue has no such operation"),
+        }
+    }
+
+    /// Linears on one operand with one form become one kernel of several parts.
+    fn join_linears(&mut self) {
+        let anchors: Vec<usize> = (0..self.groups.len())
+            .filter(|g| matches!(self.groups[*g].kind, Kind::Anchor { .. }))
+            .collect();
+        let mut at = 0;
+        while at < anchors.len() {
+            let first = anchors[at];
+            at += 1;
+            while let Some(next) = anchors.get(at) {
+                let parts = self.groups[first].steps.len();
+                if parts >= self.target.linear_parts || !self.same_linear(first, *next) {
+                    break;
+                }
+                self.absorb(first, *next);
+                at += 1;
+            }
+        }
+    }
+
+    fn same_linear(&self, a: usize, b: usize) -> bool {
+        let plain = |g: usize| {
+            matches!(
+                &self.groups[g].kind,
+                Kind::Anchor { activation: None, combine: Combine::Store, .. }
+            ) && self.groups[g].steps.iter().all(|s| self.program.steps[*s].op == Op::Linear)
+        };
+        if !plain(a) || !plain(b) {
+            return false;
+        }
+        let [x, y] = [a, b].map(|g| &self.program.steps[self.groups[g].steps[0]]);
+        let ty = |v: ValueIndex| self.program.ty(v);
+        let bindings = (self.groups[a].steps.len() + 1) * x.operands.len() + 1;
+        x.operands[0] == y.operands[0]
+            && x.operands.len() == y.operands.len()
+            && ty(x.operands[1]) == ty(y.operands[1])
+            && ty(x.result) == ty(y.result)
+            && [x, y].iter().all(|s| {
+                let weight = self.program.values[s.operands[1] as usize].origin;
+                matches!(weight, Origin::Weight(_))
+            })
+            && bindings <= self.target.bindings
+            && !self.depends(a, b)
+            && !self.depends(b, a)
+    }
+
+    /// Rows into rows along a value, most bytes saved first, then the nearest.
+    fn join_rows(&mut self) {
+        let mut edges: Vec<(u64, usize, usize, usize)> = Vec::new();
+        for (value, users) in self.users.iter().enumerate() {
+            let Some(maker) = self.maker(value as ValueIndex) else { continue };
+            if self.row(maker).is_none() {
+                continue;
+            }
+            for user in users.iter().filter(|u| self.row(**u).is_some()) {
+                let bytes = self.program.ty(value as ValueIndex).bytes();
+                edges.push((bytes, user - maker, maker, *user));
+            }
+        }
+        edges.sort_by_key(|(bytes, distance, maker, _)| {
+            (std::cmp::Reverse(*bytes), *distance, *maker)
+        });
+        loop {
+            let mut merged = false;
+            for (_, _, maker, user) in &edges {
+                let (a, b) = (self.of[*maker], self.of[*user]);
+                let (Some(a), Some(b)) = (a, b) else { continue };
+                if a == b {
+                    continue;
+                }
+                if let Ok(space) = self.joined(a, b)
+                    && !self.path_between(a, b)
+                {
+                    self.groups[a].kind = space;
+                    self.absorb(a, b);
+                    merged = true;
+                }
+            }
+            if !merged {
+                return;
+            }
+        }
+    }
+
+    /// The row space of two groups as one kernel, or why they cannot be one. Paths between them
+    /// are not looked at.
+    pub(super) fn joined(&self, a: usize, b: usize) -> Result<Kind, String> {
+        let (Kind::Row { rows, width: left }, Kind::Row { rows: others, width: right }) =
+            (&self.groups[a].kind, &self.groups[b].kind)
+        else {
+            return Err("one of them is no row kernel".into());
+        };
+        if rows != others || (left != right && *left != 1 && *right != 1) {
+            return Err(format!("row spaces {rows}x{left} and {others}x{right} differ"));
+        }
+        let width = *left.max(right);
+        for (from, to) in [(a, b), (b, a)] {
+            for step in &self.groups[to].steps {
+                let row = self.row(*step).expect("a row group holds row steps");
+                let own = |operand: &RowOperand| self.reads_own(operand, from, *rows, row, width);
+                if !row.operands.iter().all(own) {
+                    return Err("it reads other rows of the value".into());
+                }
+                if row.segments.is_some_and(|v| self.of_value(v) == Some(from)) {
+                    return Err("the value picks its rows".into());
+                }
+            }
+        }
+        let bindings = self.bindings(&[a, b]);
+        if bindings > self.target.bindings {
+            let most = self.target.bindings;
+            return Err(format!("together they bind {bindings} values, at most {most} fit"));
+        }
+        Ok(Kind::Row { rows: *rows, width })
+    }
+
+    fn of_value(&self, value: ValueIndex) -> Option<usize> {
+        self.of[self.maker(value)?]
+    }
+
+    /// Whether `operand`, if made in group `from`, is read row by own row.
+    fn reads_own(
+        &self,
+        operand: &RowOperand,
+        from: usize,
+        rows: usize,
+        step: &RowStep,
+        width: usize,
+    ) -> bool {
+        let Some(base) = operand.base() else { return true };
+        if self.of_value(base) != Some(from) {
+            return true;
+        }
+        let RowOperand::Rows { base, view } = operand else { return false };
+        let made = self.maker(*base).expect("it was found above");
+        if self.program.steps[made].result != *base {
+            return false;
+        }
+        let each = self.program.ty(*base).elements() / rows;
+        if each == width && step.width == width {
+            view.is_own(width) && (!view.one || width == 1)
+        } else {
+            each == 1 && view.is_own(1) && (view.one || step.width == 1)
+        }
+    }
+
+    /// Values that groups read from outside or others need of them.
+    fn bindings(&self, groups: &[usize]) -> usize {
+        let inside = |step: usize| self.of[step].is_some_and(|g| groups.contains(&g));
+        let mut bound: BTreeSet<ValueIndex> = BTreeSet::new();
+        for step in groups.iter().flat_map(|g| &self.groups[*g].steps) {
+            for value in &self.classes.reads[*step] {
+                if !self.maker(*value).is_some_and(inside) {
+                    bound.insert(*value);
+                }
+            }
+            if self.is_stored(*step) {
+                bound.insert(self.program.steps[*step].result);
+            }
+        }
+        bound.len()
+    }
+
+    /// Whether a step's value is needed outside its group.
+    pub fn is_stored(&self, step: usize) -> bool {
+        let value = self.program.steps[step].result as usize;
+        let group = self.of[step];
+        self.output[value] || self.users[value].iter().any(|user| self.of[*user] != group)
+    }
+
+    /// Rows beside rows: kernels of one space that read the same large rows near each other, and
+    /// tiny kernels that read anything in common.
+    fn join_neighbours(&mut self) {
+        for value in 0..self.users.len() {
+            let mut current: Option<usize> = None;
+            let users = self.users[value].clone();
+            for user in users {
+                let Some(group) = self.of[user].filter(|_| self.row(user).is_some()) else {
+                    continue;
+                };
+                let Some(open) = current.filter(|open| *open != group) else {
+                    current = Some(group);
+                    continue;
+                };
+                let tiny = self.weight(open) <= TINY && self.weight(group) <= TINY;
+                let shared = [open, group].iter().all(|g| self.reads_rows(*g, value));
+                let near = self.groups[group].steps[0].abs_diff(self.groups[open].steps[0]) <= NEAR;
+                let equal = self.groups[open].kind == self.groups[group].kind;
+                let merged = equal
+                    && (tiny || (shared && near))
+                    && !self.depends(open, group)
+                    && !self.depends(group, open);
+                match self.joined(open, group) {
+                    Ok(space) if merged => {
+                        self.groups[open].kind = space;
+                        self.absorb(open, group);
+                    }
+                    _ => current = Some(group),
+                }
+            }
+        }
+    }
+
+    /// Bytes a group writes.
+    fn weight(&self, group: usize) -> u64 {
+        let steps = &self.groups[group].steps;
+        steps.iter().map(|s| self.program.ty(self.program.steps[*s].result).bytes()).sum()
+    }
+
+    /// Whether a group reads a value row by row.
+    fn reads_rows(&self, group: usize, value: usize) -> bool {
+        self.groups[group].steps.iter().filter_map(|s| self.row(*s)).any(|row| {
+            row.operands.iter().any(|operand| match operand {
+                RowOperand::Rows { base, view } => {
+                    *base as usize == value && view.rows.is_some() && row.rows > 1
+                }
+                RowOperand::Angles { base, .. } => *base as usize == value,
+                _ => false,
+            })
+        })
+    }
+
+    /// Groups in an order in which each comes after what it reads; of those that could be next,
+    /// the one whose first step comes first.
+    pub fn order(&self) -> Vec<usize> {
+        let count = self.groups.len();
+        let mut waiting = vec![0usize; count];
+        let mut after: Vec<Vec<usize>> = vec![Vec::new(); count];
+        for group in 0..count {
+            let before: BTreeSet<usize> = self.before(group).collect();
+            waiting[group] = before.len();
+            for other in before {
+                after[other].push(group);
+            }
+        }
+        let ready = |g: usize| self.groups[g].steps.first().map(|first| (*first, g));
+        let mut open: BTreeSet<(usize, usize)> =
+            (0..count).filter(|g| waiting[*g] == 0).filter_map(ready).collect();
+        let mut order = Vec::new();
+        while let Some((_, group)) = open.pop_first() {
+            order.push(group);
+            for next in &after[group] {
+                waiting[*next] -= 1;
+                if waiting[*next] == 0 {
+                    open.extend(ready(*next));
+                }
+            }
+        }
+        order
+    }
+}

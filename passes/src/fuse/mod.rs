@@ -1,0 +1,13 @@
+//! Fusion: which steps of a straight-line program become one kernel.
+//!
+//! No pattern library: steps are classified by how they touch rows, and groups grow by score as
+//! long as the result is one launchable kernel (architecture paper §4.2). What the kernels of the
+//! device can take comes from a [`Target`](anyid_ir::kernel::Target).
+
+pub mod classify;
+pub mod explain;
+pub mod group;
+pub mod view;
+
+pub use explain::{Cut, explain};
+pub use group::{Group, Groups, group};

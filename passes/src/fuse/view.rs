@@ -1,0 +1,207 @@
+//! Values as strided views of other values.
+//!
+//! A row kernel can read a slice, an index or a broadcast where it lies, so such steps cost nothing
+//! in front of one. Every value gets the base it can be read from: itself, or the value at the
+//! start of a chain of movement ops that keep a stride for every axis.
+
+use crate::program::{Program, ProgramStep, ValueIndex};
+use anyid_ir::{Op, Shape};
+
+/// A value as elements of another: element `index` lies at `offset + Σ index · stride`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strided {
+    /// The value whose memory is read.
+    pub base: ValueIndex,
+    /// Elements before the first.
+    pub offset: usize,
+    /// Elements from one index to the next, for every axis.
+    pub strides: Shape,
+}
+
+/// The view of every value.
+pub fn views(program: &Program) -> Vec<Strided> {
+    let mut views: Vec<Strided> = (0..program.values.len() as u32)
+        .map(|base| Strided { base, offset: 0, strides: program.ty(base).strides() })
+        .collect();
+    for step in &program.steps {
+        if let Some(view) = through(program, step, &views) {
+            views[step.result as usize] = view;
+        }
+    }
+    views
+}
+
+fn through(program: &Program, step: &ProgramStep, views: &[Strided]) -> Option<Strided> {
+    let operand = *step.operands.first()?;
+    let from = program.ty(operand);
+    let to = program.ty(step.result);
+    let mut view = views[operand as usize].clone();
+    match &step.op {
+        Op::Reshape => {
+            let own = from.strides();
+            let dense = (0..from.rank()).all(|a| from.shape[a] == 1 || view.strides[a] == own[a]);
+            if dense {
+                view.strides = to.strides();
+                return Some(view);
+            }
+            // Axes of size 1 may come and go; any other reshape needs the elements in order.
+            let mut kept = (0..from.rank()).filter(|a| from.shape[*a] != 1);
+            let mut strides = Shape::new();
+            for size in &to.shape {
+                if *size == 1 {
+                    strides.push(0);
+                } else {
+                    let axis = kept.next().filter(|a| from.shape[*a] == *size)?;
+                    strides.push(view.strides[axis]);
+                }
+            }
+            if kept.next().is_some() {
+                return None;
+            }
+            view.strides = strides;
+        }
+        Op::Slice { axis, start, .. } => view.offset += start * view.strides[*axis],
+        Op::Index { axis, at } => {
+            view.offset += at * view.strides[*axis];
+            view.strides.remove(*axis);
+        }
+        Op::Broadcast => {
+            for axis in 0..to.rank() {
+                if from.shape[axis] == 1 && to.shape[axis] != 1 {
+                    view.strides[axis] = 0;
+                }
+            }
+        }
+        Op::Permute { perm } => {
+            view.strides = perm.iter().map(|axis| view.strides[*axis]).collect();
+        }
+        _ => return None,
+    }
+    Some(view)
+}
+
+/// Whether an op only rearranges elements by strides.
+pub fn is_movement(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Reshape | Op::Slice { .. } | Op::Index { .. } | Op::Broadcast | Op::Permute { .. }
+    )
+}
+
+/// How a row kernel reads a view: rows, columns, offset, stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowView {
+    /// `None` for one row for all, else divisor and modulus.
+    pub rows: Option<(usize, usize)>,
+    /// Whether a row has one element for all columns.
+    pub one: bool,
+    /// Elements before the first row.
+    pub offset: usize,
+    /// Elements between rows.
+    pub stride: usize,
+}
+
+impl RowView {
+    /// Whether row `i` is row `i` of a dense tensor with `width` elements a row.
+    pub fn is_own(&self, width: usize) -> bool {
+        self.rows == Some((1, usize::MAX)) && self.offset == 0 && self.stride == width
+    }
+}
+
+/// Reads `view` of a value of `shape` over a space whose last `columns` axes are the columns;
+/// `None` where neighbours in a row are not neighbours in memory or rows follow no single stride.
+pub fn row_view(
+    view: &Strided,
+    shape: &[usize],
+    space: &[usize],
+    columns: usize,
+) -> Option<RowView> {
+    let skip = space.len().checked_sub(shape.len())?;
+    let axes = |range: std::ops::Range<usize>| -> Vec<(usize, usize)> {
+        // Axes from the innermost, merged where they step evenly: size and stride.
+        let mut merged: Vec<(usize, usize)> = Vec::new();
+        for axis in range.rev().filter(|a| space[*a] != 1) {
+            let stride = match axis.checked_sub(skip) {
+                Some(own) if shape[own] != 1 => view.strides[own],
+                _ => 0,
+            };
+            match merged.last_mut() {
+                Some((size, inner)) if stride == *inner * *size => *size *= space[axis],
+                _ => merged.push((space[axis], stride)),
+            }
+        }
+        merged
+    };
+    let split = space.len() - columns;
+    let inner = axes(split..space.len());
+    let (width, one) = match inner.as_slice() {
+        [] => (1, false),
+        [(size, 1)] => (*size, false),
+        [(size, 0)] => (*size, true),
+        _ => return None,
+    };
+    let outer = axes(0..split);
+    let mut found = None;
+    let mut divisor = 1;
+    for (at, (size, stride)) in outer.iter().enumerate() {
+        if *stride != 0 {
+            if found.is_some() {
+                return None;
+            }
+            let modulus = if at + 1 == outer.len() { usize::MAX } else { *size };
+            found = Some((divisor, modulus, *stride));
+        }
+        divisor *= size;
+    }
+    let offset = view.offset;
+    Some(match found {
+        Some((divisor, modulus, stride)) => {
+            RowView { rows: Some((divisor, modulus)), one, offset, stride }
+        }
+        // One row in all is its own row.
+        None if outer.is_empty() => {
+            let stride = if one { 1 } else { width };
+            RowView { rows: Some((1, usize::MAX)), one, offset, stride }
+        }
+        None => RowView { rows: None, one, offset, stride: 0 },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Origin;
+    use anyid_ir::{DType, TensorType};
+
+    #[test]
+    fn rows_of_broadcast_slices_and_tables() {
+        let mut program = Program::default();
+        let ty = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+        let table = program.value(ty(&[2, 6, 8]), Origin::Input(0));
+        let pattern = program.value(ty(&[1, 6, 8]), Origin::Input(1));
+        let number = program.value(ty(&[1, 1]), Origin::Input(2));
+        let mut step = |op, from, shape: &[usize]| {
+            program.step(op, smallvec::smallvec![from], ty(shape), String::new())
+        };
+        let third = step(Op::Index { axis: 1, at: 3 }, table, &[2, 8]);
+        let wide = step(Op::Reshape, third, &[2, 1, 8]);
+        let mixed = step(Op::Reshape, third, &[16]);
+        let turned = step(Op::Permute { perm: [1, 0].into_iter().collect() }, third, &[8, 2]);
+        let views = views(&program);
+        let read = |value: ValueIndex, shape: &[usize], space: &[usize]| {
+            row_view(&views[value as usize], shape, space, 1)
+        };
+        let own =
+            |offset, stride| RowView { rows: Some((1, usize::MAX)), one: false, offset, stride };
+        assert_eq!(read(third, &[2, 8], &[2, 8]), Some(own(24, 48)));
+        assert_eq!(views[third as usize].base, table);
+        let repeated = read(wide, &[2, 1, 8], &[2, 6, 8]).unwrap();
+        assert_eq!((repeated.rows, repeated.stride), (Some((6, usize::MAX)), 48));
+        let again = read(pattern, &[1, 6, 8], &[2, 6, 8]).unwrap();
+        assert_eq!((again.rows, again.stride), (Some((1, 6)), 8));
+        assert_eq!(views[mixed as usize].base, mixed, "not in order in memory");
+        assert_eq!(read(turned, &[8, 2], &[8, 2]), None, "neighbours are far apart");
+        let scalar = read(number, &[1, 1], &[4, 5]).unwrap();
+        assert!(scalar.one && scalar.rows.is_none());
+    }
+}
