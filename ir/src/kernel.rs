@@ -422,7 +422,7 @@ impl Default for Target {
     fn default() -> Self {
         let full = EpilogueSupport {
             activation: true,
-            residual: &[DType::F32],
+            residual: &[DType::F32, DType::Bf16],
             gate: true,
             results: &[DType::F32, DType::Bf16],
         };

@@ -274,7 +274,7 @@ pub fn conv_by(
 fn of_rows<'a>(epilogue: &Epilogue<'a>, first: usize) -> Epilogue<'a> {
     let mut out = *epilogue;
     if let Combine::Residual { data, stride, .. } = &mut out.combine {
-        *data = &data[(first * *stride).min(data.len())..];
+        *data = data.from(first * *stride);
     }
     if let Combine::InPlace { gate: Some(gate) } | Combine::Residual { gate: Some(gate), .. } =
         &mut out.combine
@@ -497,7 +497,11 @@ mod tests {
         let residual = noise(count, 10);
         let epilogue = Epilogue {
             bias: Some(&bias),
-            combine: Combine::Residual { data: &residual, stride: shape.cout, gate: None },
+            combine: Combine::Residual {
+                data: Slice::F32(&residual),
+                stride: shape.cout,
+                gate: None,
+            },
             ..Epilogue::default()
         };
         let mut out = vec![f32::NAN; count];

@@ -502,14 +502,11 @@ impl<'f> Frame<'f> {
             Some(residual) => {
                 let (from, to) = (step.operands[residual], step.results[0]);
                 let [a, b] = [from, to].map(|id| (self.buffer(id).root, self.buffer(id).offset));
-                if self.ty(from).dtype != DType::F32 {
-                    return None;
-                }
                 if a == b {
                     Combine::InPlace { gate }
                 } else {
                     let stride = self.ty(to).last();
-                    Combine::Residual { data: self.of(from), stride, gate }
+                    Combine::Residual { data: self.slice(from)?, stride, gate }
                 }
             }
         };

@@ -198,6 +198,10 @@ impl Groups<'_> {
         if !rounds_to(self.target, op, dtype) || !rounds_to(self.target, op, from) {
             return Err("the epilogue has no result of that element type");
         }
+        let shape = &self.program.ty(tail).shape;
+        if self.program.ty(step.result).shape != *shape {
+            return Err("the result has another shape");
+        }
         let narrowed = self.groups[group].steps[1..]
             .iter()
             .any(|at| self.program.steps[*at].op == Op::Cast && from != DType::F32);
@@ -214,11 +218,10 @@ impl Groups<'_> {
             let RowOperand::Rows { base, view } = &row.operands[operand] else {
                 return Err("the other operand is no row of its own");
             };
-            let elements = self.program.ty(value).elements();
             if *base == tail || view.one || view.rows != Some((1, usize::MAX)) {
                 return Err("the other operand is no row of its own");
             }
-            if view.stride != row.width || elements != row.rows * row.width {
+            if view.stride != row.width || self.program.ty(value).shape != *shape {
                 return Err("the other operand is no row of its own");
             }
             if !support.residual.contains(&self.program.ty(value).dtype) {

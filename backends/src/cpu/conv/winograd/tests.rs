@@ -147,7 +147,7 @@ fn epilogues_bf16_inputs_and_bf16_outputs() {
     let pool = Pool::new(2);
     let algorithm = Algorithm::Winograd(Tile::Two);
     let residual = noise(shape.rows() * shape.cout, 4);
-    let combine = Combine::Residual { data: &residual, stride: shape.cout, gate: None };
+    let combine = Combine::Residual { data: Slice::F32(&residual), stride: shape.cout, gate: None };
     for level in Level::available() {
         let x = Slice::F32(&problem.x);
         let plain = run(&pool, level, &problem, algorithm, x, Combine::Store);
