@@ -1,12 +1,10 @@
 //! Fused plans against unfused ones: each rule by itself, then random mixes of ops.
 
-mod common;
-
+use crate::common::{check, in_place, kinds};
 use anyid_ir::{
     BinaryFn, CompareFn, DType, FuncBuilder, Manifest, Module, Op, ReduceFn, TensorType, UnaryFn,
     ValueId,
 };
-use common::{check, in_place, kinds};
 
 fn ty(shape: &[usize]) -> TensorType {
     TensorType::new(DType::F32, shape.iter().copied())

@@ -1,7 +1,5 @@
 //! Compiling and running small modules with made-up weights and inputs.
 
-#![allow(dead_code)]
-
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights};
 use anyid_backends::{WeightData, WeightProvider};
 use anyid_ir::plan::{BufferId, Plan};

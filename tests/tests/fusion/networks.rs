@@ -1,13 +1,11 @@
 //! Plans of the networks: launches, memory and, at small sizes, results.
 
-mod common;
-
+use crate::common::{difference, kinds, run};
 use anyid_ir::plan::Plan;
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_passes::{Options, Split, compile_split_with};
-use common::{difference, kinds, run};
 
 fn split(config: &DitConfig, size: &DitSize, precision: Precision, o: &Options) -> Split<Plan> {
     compile_split_with(&dit(config, size, precision), "dit", &["lat", "t"], o).unwrap()
