@@ -7,13 +7,22 @@
 //!   buffer %0 = input 0 + 0 : f32[2,8]
 //!   buffer %1 = weight 0 + 0 : f32[8]
 //!   input "x" = %0
-//!   output "y" = %2
+//!   output "y" = %3
+//!   kernel k0 "add+silu" rows i in 1, cols j in 16 {
+//!     in a0: f32[2,8]
+//!     out y0: f32[2,8]
+//!     v0 = a0[i*16 + j]
+//!     v1 = add(v0, v0)
+//!     v2 = silu(v1)
+//!     y0[i,j] = v2
+//!   }
 //!   %2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"
+//!   %3 = k0 %2 : workspace + 128 f32[2,8] "block/y"
 //! }
 //! ```
 //!
 //! One line each; a buffer stands with the step that writes it or, for all others, on a line of
-//! its own. The order is that of the plan, so equal plans have equal text. Reading checks the
+//! its own. A kernel stands once, in the order of first use; single ops stand in their step. The order is that of the plan, so equal plans have equal text. Reading checks the
 //! grammar and that every buffer is given once; [`crate::plan_verify`] checks the rest.
 
 mod line;
@@ -23,7 +32,11 @@ mod step;
 pub use reader::parse_plans;
 
 use crate::entity::Entity;
+use crate::kernel::Kernel;
+use crate::kernel::text::print_named;
+use crate::line::quoted;
 use crate::plan::{Buffer, Plan, Root};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// Plans as text, in order, with an empty line between them.
@@ -52,11 +65,37 @@ pub fn print_plan(plan: &Plan) -> String {
             let _ = writeln!(out, "  {word} {} = {:?}", quoted(&port.name), port.buffer);
         }
     }
-    for each in &plan.steps {
-        step::write(plan, each, &mut out);
+    let (kernels, names) = kernels(plan);
+    for (at, kernel) in kernels.iter().enumerate() {
+        out.push_str(&print_named(&format!("k{at}"), kernel, "  "));
+    }
+    for (each, name) in plan.steps.iter().zip(names) {
+        step::write(plan, each, name, &mut out);
     }
     out.push_str("}\n");
     out
+}
+
+/// The kernels of a plan that are more than one op, each once, in the order of first use.
+pub fn distinct_kernels(plan: &Plan) -> Vec<&Kernel> {
+    kernels(plan).0
+}
+
+/// The distinct kernels, and for each step the index of its own.
+fn kernels(plan: &Plan) -> (Vec<&Kernel>, Vec<Option<usize>>) {
+    let (mut list, mut names) = (Vec::new(), Vec::with_capacity(plan.steps.len()));
+    // Kernels are equal where their text is, which is exact down to the bits of a NaN.
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for step in &plan.steps {
+        names.push(match &step.kernel {
+            Kernel::Op(_) => None,
+            kernel => Some(*known.entry(print_named("", kernel, "")).or_insert_with(|| {
+                list.push(kernel);
+                list.len() - 1
+            })),
+        });
+    }
+    (list, names)
 }
 
 /// Root and offset: `workspace + 64`.
@@ -68,26 +107,6 @@ fn root(buffer: &Buffer) -> String {
         Root::Input(index) => format!("input {index} + {offset}"),
         Root::Weight(index) => format!("weight {index} + {offset}"),
     }
-}
-
-/// `text` in quotes, with `\`, `"` and control characters escaped, so that it stays on its line.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 #[cfg(test)]
