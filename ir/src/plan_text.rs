@@ -112,9 +112,9 @@ fn root(buffer: &Buffer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Kernel;
+    use crate::kernel::{Access, Columns, Instruction, RowKernel, RowMap, RowReduce};
     use crate::plan::{BufferId, Port, Step, WeightRef};
-    use crate::{Arena, DType, Op, TensorType};
+    use crate::{Arena, BinaryFn, DType, Op, TensorType};
 
     pub(super) fn example() -> Plan {
         let ty = TensorType::new(DType::F32, [2, 8]);
@@ -134,19 +134,52 @@ mod tests {
             results: smallvec::smallvec![result],
             labels: vec![label.to_owned()],
         };
+        let square = RowKernel {
+            name: "mul+reduce_sum".into(),
+            rows: 2,
+            width: 8,
+            operands: vec![ty.clone()],
+            results: vec![ty.clone(), TensorType::new(DType::F32, [2])],
+            code: vec![
+                Instruction::Load(Access {
+                    operand: 0,
+                    rows: RowMap::OWN,
+                    columns: Columns::All,
+                    offset: 0,
+                    stride: 8,
+                }),
+                Instruction::Binary(BinaryFn::Mul, 0, 0),
+                Instruction::Reduce(RowReduce::Sum, 1),
+                Instruction::Store { result: 0, value: 1 },
+                Instruction::Store { result: 1, value: 2 },
+            ],
+        };
+        let sums = TensorType::new(DType::F32, [2]);
+        let fused = [(64, 128, "a"), (64, 192, "b")].map(|(first, second, label)| Step {
+            kernel: Kernel::Row(square.clone()),
+            operands: smallvec::smallvec![x],
+            results: smallvec::smallvec![
+                buffers.push(Buffer { ty: ty.clone(), root: Root::Workspace, offset: first }),
+                buffers.push(Buffer { ty: sums.clone(), root: Root::Workspace, offset: second }),
+            ],
+            labels: vec![label.to_owned(), format!("{label}.sum")],
+        });
+        let [first, second] = fused;
         Plan {
             name: "odd \"name\"\n\\".into(),
             steps: vec![
                 step(Op::RmsNorm { eps: 1e-6, clamp: false }, &[x, w], n, "block/n"),
                 step(Op::Silu, &[part], y, "block/y"),
+                first,
+                second,
             ],
             buffers,
             inputs: vec![Port { name: "x".into(), buffer: x }],
             outputs: vec![Port { name: "y".into(), buffer: y }],
             weights: vec![WeightRef { name: "blocks.0.w".into(), ty: gain }],
-            workspace_bytes: 128,
+            workspace_bytes: 256,
             lower_bound_bytes: 64,
-            naive_bytes: 128,
+            naive_bytes: 320,
             persistent_bytes: 64,
         }
     }
@@ -184,17 +217,42 @@ mod tests {
     }
 
     #[test]
+    fn a_long_kernel_in_many_steps_is_refused() {
+        let mut text =
+            "plan \"p\" {\n  memory workspace=0 lower_bound=0 naive=0 persistent=0\n".to_owned();
+        text.push_str("  kernel k0 \"k\" rows i in 1, cols j in 1 {\n  v0 = 1.0\n");
+        for at in 1..1000 {
+            let _ = writeln!(text, "  v{at} = fma(v{0}, v{0}, v{0})", at - 1);
+        }
+        text.push_str("  }\n");
+        for at in 0..10_000 {
+            let _ = writeln!(text, "  %{at} = k0 : workspace + 0 f32[1] \"\"");
+        }
+        text.push_str("}\n");
+        let fault = parse_plans(&text).unwrap_err();
+        assert!(fault.message.contains("too long"), "{}", fault.message);
+    }
+
+    #[test]
+    fn a_kernel_stands_once_however_often_it_is_launched() {
+        let text = print_plan(&example());
+        assert_eq!(text.matches("kernel k").count(), 1);
+        assert_eq!(text.matches(" = k0 ").count(), 2);
+        assert_eq!(distinct_kernels(&example()).len(), 1);
+    }
+
+    #[test]
     fn faults_name_the_line() {
         let text = print_plan(&example());
         let broken = text.replace("rms_norm", "rms_form");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 9")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 19")));
         for (from, to) in [
             ("%2 = rms_norm", "%7 = rms_norm"),
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
-            ("memory workspace=128", "memory workspace=99999999999999999999"),
+            ("memory workspace=256", "memory workspace=99999999999999999999"),
             ("  output \"y\" = %4", "  output \"y\" = %99999999999"),
         ] {
             assert!(text.contains(from), "{from}");

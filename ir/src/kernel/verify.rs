@@ -336,6 +336,26 @@ kernel k0 \"rms\" rows i in 4, cols j in 8 {
     }
 
     #[test]
+    fn values_that_no_text_holds_are_refused_too() {
+        let mut kernel = norm();
+        kernel.operands[1].shape[0] = 1 << 60;
+        assert!(verify(&kernel).unwrap_err().contains("too large"));
+        let mut kernel = norm();
+        kernel.code = vec![Instruction::Const(0.0); MOST_INSTRUCTIONS];
+        kernel.code.push(Instruction::Store { result: 0, value: 7 });
+        assert!(verify(&kernel).unwrap_err().contains("at most 1024"));
+        for op in [Op::Return, Op::Yield] {
+            assert!(Kernel::Op(op).verify().unwrap_err().contains("does not belong"));
+        }
+        let huge = AnchorKernel { parts: usize::MAX, ..AnchorKernel::plain(Op::Linear, 2) };
+        let ty = TensorType::new(DType::F32, [4, 4]);
+        let types = vec![ty.clone(); 3];
+        assert!(Kernel::Anchor(huge).check(&types, &[ty]).is_err());
+        // Asked before the kernel is checked.
+        assert!(!kernel.writes_in_place(9, 0) && !kernel.writes_in_place(0, 9));
+    }
+
+    #[test]
     fn in_place_needs_own_rows_of_equal_bytes() {
         let mut kernel = norm();
         assert!(!kernel.writes_in_place(0, 0), "f32 to bf16");
