@@ -434,7 +434,8 @@ impl<'f> Frame<'f> {
         let table = self.ty(step.operands[first + 1]).elements().saturating_sub(offset);
         let n = self.ty(step.results[0]).last();
         for index in self.of::<i32>(step.operands[first + 2]) {
-            let end = usize::try_from(*index).ok().map(|i| i * stride + n);
+            let start = usize::try_from(*index).ok().and_then(|i| i.checked_mul(stride));
+            let end = start.and_then(|start| start.checked_add(n));
             if end.is_none_or(|end| end > table) {
                 let rows = table.checked_div(stride).unwrap_or(1).max(1);
                 let (label, index) = (step.label().to_owned(), i64::from(*index));
@@ -463,7 +464,8 @@ impl<'f> Frame<'f> {
             Op::Linear => {
                 (0..kernel.parts).all(|part| self.linear(at, step, kernel, part, scratch))
             }
-            Op::Attention { heads, scale } => {
+            // It has no epilogue.
+            Op::Attention { heads, scale } if kernel.is_plain() => {
                 self.attention(step, kernel.arity, *heads, *scale, scratch)
             }
             Op::Conv { stride, pad } => self.conv(at, step, kernel, *stride, *pad, scratch),

@@ -17,6 +17,9 @@ const TINY: u64 = 1 << 20;
 /// Steps within which larger kernels beside each other are merged: what they read and write lives
 /// from the first to the last.
 const NEAR: usize = 16;
+/// Most steps of a row kernel: none is more than twenty instructions, and kernels have
+/// [`MOST_INSTRUCTIONS`](anyid_ir::kernel::verify::MOST_INSTRUCTIONS) of them.
+const MOST_STEPS: usize = 48;
 
 /// What a group becomes.
 #[derive(Clone, Debug, PartialEq)]
@@ -371,6 +374,9 @@ impl Groups<'_> {
         };
         if rows != others || (left != right && *left != 1 && *right != 1) {
             return Err(format!("row spaces {rows}x{left} and {others}x{right} differ"));
+        }
+        if self.groups[a].steps.len() + self.groups[b].steps.len() > MOST_STEPS {
+            return Err(format!("together they have more than {MOST_STEPS} steps"));
         }
         let width = *left.max(right);
         for (from, to) in [(a, b), (b, a)] {

@@ -77,7 +77,10 @@ impl<'a> Finish<'a> {
                     segments[..m].iter().copied().max().unwrap_or(0) as usize
                 }
             };
-            check("gate", last + 1, n, gate.stride, gate.data.len());
+            // Rows of factors are only read, so they may lie over each other.
+            let end = last.checked_mul(gate.stride).and_then(|start| start.checked_add(n));
+            let len = gate.data.len();
+            assert!(end.is_some_and(|end| end <= len), "gate has {len} elements, too few");
         }
         let (bias, activation) = (epilogue.bias, epilogue.activation);
         Finish { level, bias, activation, residual, gate, out, stride }
