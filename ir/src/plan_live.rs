@@ -125,7 +125,12 @@ impl Sweep<'_> {
             .map(|(at, _)| *at)
             .collect();
         for at in overwritten {
-            self.written.remove(&at);
+            let index = self.written.remove(&at).expect("it was just found");
+            let life = &mut self.list[index];
+            // A result over its operand: one piece of memory, counted once at this step.
+            if life.to == step && life.from < step {
+                life.to = step - 1;
+            }
         }
         let bytes = (end - offset).next_multiple_of(ALIGNMENT);
         self.made.insert(buffer, self.list.len());
