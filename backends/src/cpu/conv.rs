@@ -94,11 +94,11 @@ pub fn conv_algorithm(shape: &ConvShape, kind: PanelKind) -> Algorithm {
     /// Shares of the simpler algorithm's cost below which the other is taken.
     const WORTH: f64 = 0.85;
     const WORTH_FOUR: f64 = 0.9;
-    if kind != PanelKind::F32 || !winograd::fits(shape) || shape.rows() == 0 {
+    if !winograd::fits(shape, kind) || shape.rows() == 0 {
         return Algorithm::Direct;
     }
-    let direct = winograd::direct_cost(shape);
-    let [two, four] = [Tile::Two, Tile::Four].map(|tile| winograd::cost(shape, tile));
+    let direct = winograd::direct_cost(shape, kind);
+    let [two, four] = [Tile::Two, Tile::Four].map(|tile| winograd::cost(shape, kind, tile));
     if four < WORTH_FOUR * two && four < WORTH * direct {
         Algorithm::Winograd(Tile::Four)
     } else if two < WORTH * direct {
@@ -186,7 +186,7 @@ pub fn conv_scratch_bytes_for(
     workers: usize,
 ) -> usize {
     if let Algorithm::Winograd(tile) = algorithm {
-        return winograd::scratch_bytes(level, shape, tile);
+        return winograd::scratch_bytes(level, shape, kind, tile);
     }
     let [to, ho, wo] = shape.output();
     let (mut t, mut most) = (0, 0);
@@ -251,8 +251,6 @@ pub fn conv_by(
     let packed = (weight.n(), weight.k());
     assert!(packed == (shape.cout, shape.k()), "weight {packed:?} does not fit {shape:?}");
     if let Algorithm::Winograd(tile) = algorithm {
-        let fits = weight.kind() == PanelKind::F32 && winograd::fits(shape);
-        assert!(fits, "no transform for {:?} panels of {shape:?}", weight.kind());
         winograd::conv(pool, level, shape, tile, x, weight, epilogue, output, scratch);
         return;
     }
