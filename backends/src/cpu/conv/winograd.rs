@@ -24,8 +24,8 @@ use crate::cpu::math::Element;
 use crate::cpu::simd::Level;
 use crate::cpu::threads::{ALIGN, Pool, SharedPtr};
 use half::bf16;
-use plan::{CHANNELS, COLUMNS, Form, Plan, under};
-pub(super) use plan::{cost, direct_cost};
+use plan::{CHANNELS, COLUMNS, Plan, under};
+pub(super) use plan::{Form, cost, direct_cost};
 use std::ops::Range;
 use tile::{Four, TileSize, Two, Upsampled};
 use transform::{Pairs, Rounded, Row, Wide};
@@ -51,20 +51,21 @@ pub(super) fn fits(shape: &ConvShape, kind: PanelKind) -> bool {
 /// Tiles in one task of the input transform.
 const RUN: usize = 8;
 
-/// Bytes of scratch [`conv`] needs.
-pub(super) fn scratch_bytes(level: Level, shape: &ConvShape, kind: PanelKind, tile: Tile) -> usize {
-    Plan::new(level.usable(), shape, kind, Form::Tiles(tile)).scratch_bytes()
+/// Bytes of scratch [`run`] needs.
+pub(super) fn scratch_bytes(level: Level, shape: &ConvShape, kind: PanelKind, form: Form) -> usize {
+    Plan::new(level.usable(), shape, kind, form).scratch_bytes()
 }
 
-/// `out = epilogue(conv(x, w))`; the arguments are those of [`conv`](super::conv).
+/// `out = epilogue(conv(x, w))`; the arguments are those of [`conv`](super::conv) and
+/// [`upsample_conv`](super::upsample_conv).
 ///
 /// # Panics
 /// If the shape does not fit, or the scratch is too short.
-pub(super) fn conv(
+pub(super) fn run(
     pool: &Pool,
     level: Level,
     shape: &ConvShape,
-    tile: Tile,
+    form: Form,
     x: Slice<'_>,
     weight: Packed<'_>,
     epilogue: &Epilogue<'_>,
@@ -73,20 +74,7 @@ pub(super) fn conv(
 ) {
     let kind = weight.kind();
     assert!(fits(shape, kind), "no transform for {kind:?} panels of {shape:?}");
-    let plan = Plan::new(level.usable(), shape, kind, Form::Tiles(tile));
-    run(pool, &plan, x, weight, epilogue, output, scratch);
-}
-
-/// The parts of a plan, one after the other.
-fn run(
-    pool: &Pool,
-    plan: &Plan,
-    x: Slice<'_>,
-    weight: Packed<'_>,
-    epilogue: &Epilogue<'_>,
-    output: Output<'_>,
-    scratch: &mut [u8],
-) {
+    let plan = &Plan::new(level.usable(), shape, kind, form);
     let rows = plan.out.iter().product();
     let finish = Finish::new(plan.level, rows, plan.shape.cout, epilogue, output);
     let needed = plan.scratch_bytes();

@@ -34,7 +34,7 @@ const STEPS: usize = 320;
 
 /// What is computed: a convolution by tiles, or one over the picture twice as large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in super::super) enum Form {
     /// 3×3 taps by tiles; the kernel is transformed on the way.
     Tiles(Tile),
     /// Each pixel doubled, then 3×3 taps; the panels hold the transformed kernel.
@@ -182,13 +182,15 @@ impl Plan {
 
 /// Expected cost of `shape` in f32 multiply-adds of sixteen lanes; see [`direct_cost`].
 ///
-/// Weights of a vector that is transformed, beside one multiply-add for a vector of the products,
-/// are fits to measurements with AVX-512: they stand for memory traffic more than for arithmetic.
-pub(in super::super) fn cost(shape: &ConvShape, kind: PanelKind, tile: Tile) -> f64 {
-    const INPUT: f64 = 70.0;
-    const OUTPUT: f64 = 55.0;
-    const KERNEL: f64 = 45.0;
-    let plan = Plan::new(Level::Portable, shape, kind, Form::Tiles(tile));
+/// Weights of a vector that is transformed, beside one multiply-add for a vector of the direct
+/// products, are fits to measurements with AVX-512: they stand for memory traffic more than for
+/// arithmetic.
+pub(in super::super) fn cost(shape: &ConvShape, kind: PanelKind, form: Form) -> f64 {
+    const INPUT: f64 = 58.0;
+    const OUTPUT: f64 = 45.0;
+    const KERNEL: f64 = 17.0;
+    const PRODUCT: f64 = 1.1;
+    let plan = Plan::new(Level::Portable, shape, kind, form);
     let tiles = plan.tiles[0] * plan.tiles[1];
     let (cin, cout) = (shape.cin.div_ceil(LANES), shape.cout.div_ceil(LANES));
     let (mut transformed, mut kernels) = (0, 0);
@@ -196,12 +198,15 @@ pub(in super::super) fn cost(shape: &ConvShape, kind: PanelKind, tile: Tile) -> 
         transformed += plan.frames(&out).len();
         kernels += plan.taps(&out).len();
     }
-    let passes = kernels * tiles.div_ceil(plan.block.max(1));
+    let passes = match form {
+        Form::Tiles(_) => kernels * tiles.div_ceil(plan.block.max(1)),
+        Form::Upsampled => 0,
+    };
     let products = (tiles * meetings(shape) * shape.cin * cout) as f64;
     let vectors = INPUT * (tiles * transformed * cin) as f64
         + OUTPUT * (tiles * plan.out[0] * cout) as f64
         + KERNEL * (passes * shape.cin * cout) as f64
-        + products / plan.per_word as f64;
+        + PRODUCT * products / plan.per_word as f64;
     plan.points as f64 * vectors
 }
 
