@@ -135,8 +135,8 @@ impl Executable {
     }
 
     /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
-    /// with `persistent.` are not copied out); lengths are the caller's to check. `trace` sees
-    /// every step's result.
+    /// with `persistent.` are not copied out); lengths are the caller's to check. `stopped` is asked
+    /// before every step and before outputs are copied; `trace` sees every step's result.
     pub fn run(
         &self,
         cpu: &Cpu,
@@ -176,6 +176,9 @@ impl Executable {
                 let tensor = Tensor::from_bytes(ty.clone(), frame.bytes(step.result));
                 trace(&step.label, &tensor.expect("a buffer holds its type"));
             }
+        }
+        if stopped() {
+            return Err(RunError::Stopped);
         }
         let ports = self.plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
         for (port, out) in ports.zip(outputs) {
