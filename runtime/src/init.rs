@@ -162,6 +162,12 @@ pub struct RandomWeights {
     held: BTreeMap<String, Vec<u8>>,
 }
 
+/// Tensors below this many bytes may stay with the allocator.
+const SMALL: usize = 1 << 20;
+
+/// Allocations of this many bytes are returned to the system by usual allocators.
+const RETURNED: usize = 40 << 20;
+
 impl RandomWeights {
     /// Weights for `manifest`.
     pub fn new(manifest: &Manifest, seed: u64) -> Self {
@@ -186,7 +192,11 @@ impl RandomWeights {
             _ => return None,
         };
         let shape: Vec<u64> = ty.shape.iter().map(|size| *size as u64).collect();
-        let mut out = Vec::with_capacity(ty.bytes() as usize);
+        let bytes = ty.bytes() as usize;
+        // Memory of this size goes back to the system when it is dropped; smaller pieces would
+        // stay with the allocator, which the process then holds beside the packed weights.
+        let room = if bytes < SMALL { bytes } else { bytes.max(RETURNED) };
+        let mut out = Vec::with_capacity(room);
         let put = |bytes: &[u8]| {
             out.extend_from_slice(bytes);
             Ok(())
