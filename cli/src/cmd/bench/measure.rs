@@ -47,6 +47,8 @@ pub trait Job {
 
 /// A network ready to be compiled.
 pub struct Setup {
+    /// The most memory the process had held before inputs were made, where the system tells.
+    pub start: Option<u64>,
     /// What it is, for people.
     pub title: String,
     /// Its sizes, for programs.
@@ -75,7 +77,7 @@ pub struct MemoryUse {
     pub persistent: u64,
     /// Inputs and outputs of the largest phase, which the caller holds.
     pub ports: u64,
-    /// What the process had held at most before anything was loaded, where the system tells.
+    /// What the process had held at most before anything was made, where the system tells.
     pub start: Option<u64>,
     /// What the process held at most until the last run.
     pub peak: Option<u64>,
@@ -160,8 +162,7 @@ pub fn measure(
         let what = format!("{} is not a number from 1 to {MOST_REPEATS}", args.repeats);
         return Err(Error::input("E0918", what).at("--repeats"));
     }
-    let start = output::peak_memory();
-    let Setup { title, settings, precision, compiler, weights, calls, mut job } = setup;
+    let Setup { start, title, settings, precision, compiler, weights, calls, mut job } = setup;
     let plans: Vec<&Plan> = compiler.plans().map(|(_, plan)| plan).collect();
     fits(&plans)?;
     progress.part("loading");

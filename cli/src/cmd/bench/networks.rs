@@ -36,6 +36,7 @@ const MOST_TOKENS: usize = 1 << 20;
 /// # Errors
 /// E0908 for the preset, E0918 for numbers out of range, and as [`measure`].
 pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
     let (mut config, _, _) = configs(&args.phase)?;
     config.layers = in_range(args.blocks, 1000, "--blocks")?;
     let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
@@ -59,6 +60,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let part = if args.all { "whole step of " } else { "" };
     let blocks = output::plural(args.blocks, "block");
     let setup = Setup {
+        start,
         title: format!("dit: {part}{blocks} of width {}, {tokens} tokens", config.width()),
         settings: vec![
             ("blocks", json!(args.blocks)),
@@ -80,6 +82,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
 /// # Errors
 /// E0901 and E0902 for the sizes, and as [`dit`].
 pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
     let (_, config, _) = configs(&args.phase)?;
     let [width, height] = size(&args.size)?;
     check_sides(width, height, config.spatial_factor())?;
@@ -102,6 +105,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     }
     let frames = output::plural(args.frames, "frame");
     let setup = Setup {
+        start,
         title: format!("vae: {word} {frames} of {width}x{height}"),
         settings: vec![
             ("direction", json!(word)),
@@ -123,6 +127,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
 /// # Errors
 /// As [`dit`].
 pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
     let (_, _, mut config) = configs(&args.phase)?;
     config.layers = in_range(args.layers, 1000, "--layers")?;
     config.vocab_size = config.vocab_size.min(VOCABULARY);
@@ -133,6 +138,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     let compiler = Compiler::new(&backend).phase("text", &module, "text")?;
     let layers = output::plural(args.layers, "layer");
     let setup = Setup {
+        start,
         title: format!("text: {layers} of width {}, {tokens} tokens", config.d_model),
         settings: vec![("layers", json!(args.layers)), ("tokens", json!(tokens))],
         precision,
