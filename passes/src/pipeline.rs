@@ -278,6 +278,9 @@ fn fuse(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileE
         if context.rewrites.enabled() {
             groups.fuse(&mut context.rewrites);
         }
+        if context.options.explain {
+            state.cuts.extend(explain(&groups));
+        }
         part.grouping = Some(groups.into_grouping());
     }
     Ok(())
@@ -287,10 +290,14 @@ fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     if !context.rewrites.enabled() {
         return Ok(());
     }
+    state.cuts.clear();
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
         let mut groups = Groups::new(&part.program, &context.options.target, grouping);
         groups.pack_linears(&mut context.rewrites);
+        if context.options.explain {
+            state.cuts.extend(explain(&groups));
+        }
         part.grouping = Some(groups.into_grouping());
     }
     Ok(())
@@ -300,9 +307,6 @@ fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Com
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options.target, grouping);
-        if context.options.explain {
-            state.cuts.extend(explain(&groups));
-        }
         part.steps = Some(crate::lower::lower(&groups));
     }
     Ok(())

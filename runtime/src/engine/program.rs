@@ -1,5 +1,6 @@
 //! Compiler, program and its execution on the chosen backend.
 
+use super::tracer::{Launches, Tracer};
 use super::{Inputs, Outputs, PlanFile};
 use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
@@ -8,6 +9,7 @@ use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights}
 use anyid_ir::plan::Plan;
 use anyid_ir::{Module, Tensor};
 use anyid_passes::Options;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone)]
 pub struct Backend {
     cpu: Arc<Cpu>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Backend {
@@ -37,7 +40,14 @@ impl Backend {
         }
         let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
             .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
-        Ok(Self { cpu: Arc::new(cpu) })
+        Ok(Self { cpu: Arc::new(cpu), tracer: None })
+    }
+
+    /// The backend with every launch of the programs compiled for it recorded by `tracer`.
+    #[must_use]
+    pub fn traced(mut self, tracer: Arc<Tracer>) -> Self {
+        self.tracer = Some(tracer);
+        self
     }
 
     /// Name of the target that plans for this device are compiled for.
@@ -145,16 +155,20 @@ impl Compiler {
         let cpu = &self.backend.cpu;
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
         let weights = Weights::load(cpu, &plans, &*provider, progress).map_err(load_error)?;
-        let mut phases = BTreeMap::new();
+        let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
         let (mut workspace, mut scratch) = (0, 0);
         for (name, plan) in self.phases {
+            if self.backend.tracer.is_some() {
+                launches.insert(name.clone(), Tracer::launches(&name, &plan));
+            }
             let executable = Executable::new(cpu, plan, &weights);
             workspace = workspace.max(executable.plan().workspace_bytes);
             scratch = scratch.max(executable.scratch_bytes());
             phases.insert(name, executable);
         }
         let memory = Memory::new(workspace, scratch);
-        Ok(Program { backend: self.backend, phases, weights, provider, memory, cancel: None })
+        let backend = self.backend;
+        Ok(Program { backend, phases, launches, weights, provider, memory, cancel: None })
     }
 }
 
@@ -209,6 +223,8 @@ pub struct Prepared {
 pub struct Program {
     backend: Backend,
     phases: BTreeMap<String, Executable>,
+    /// What a tracer is told about the launches of each phase; empty without one.
+    launches: BTreeMap<String, Arc<Launches>>,
     weights: Weights,
     provider: Arc<dyn WeightProvider + Send + Sync>,
     memory: Memory,
@@ -343,8 +359,19 @@ impl Program {
         let mut none = anyid_backends::cpu::AlignedBytes::zeroed(0);
         let persistent = persistent.unwrap_or(&mut none);
         let cancel = self.cancel.clone();
-        let stopped = || cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
         let executable = &self.phases[phase];
+        let tracer = self.backend.tracer.as_deref();
+        let marks = RefCell::new(match tracer {
+            Some(_) => Vec::with_capacity(executable.plan().steps.len() + 1),
+            None => Vec::new(),
+        });
+        // Asked before every launch.
+        let stopped = || {
+            if let Some(tracer) = tracer {
+                marks.borrow_mut().push(tracer.now());
+            }
+            cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+        };
         let result = executable.run(
             &self.backend.cpu,
             &self.weights,
@@ -356,6 +383,11 @@ impl Program {
             &stopped,
             trace,
         );
+        if let (Some(tracer), Some(launches)) = (tracer, self.launches.get(phase)) {
+            let mut marks = marks.into_inner();
+            marks.push(tracer.now());
+            tracer.record(launches, marks);
+        }
         result.map_err(|error| match error {
             RunError::Stopped => interrupted(&format!("during {phase}")),
             RunError::Unsupported { label, op } => {
