@@ -5,9 +5,9 @@
 //! product, attention or convolution with an epilogue. Movement, tables and literals stay single
 //! ops. A kernel names its operands and results by position: the step that launches it binds
 //! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a device can do in
-//! [`mod@support`]. There is no parser: this
-//! level is made by passes only.
+//! [`mod@support`].
 
+pub(crate) mod parse;
 pub mod support;
 pub mod text;
 pub mod verify;
@@ -144,6 +144,10 @@ pub enum RowReduce {
 }
 
 impl RowReduce {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Sum, Self::Mean, Self::Max, Self::SumSquares, Self::MeanSquares];
+
     /// Name in kernel text.
     pub fn name(self) -> &'static str {
         match self {
@@ -222,7 +226,7 @@ pub struct RowKernel {
 }
 
 impl RowKernel {
-    /// Elements a row of result `result` has: the width, or 1.
+    /// Elements a row of result `result` (which must be there) has: the width, or 1.
     pub fn result_width(&self, result: usize) -> usize {
         self.results[result].elements() / self.rows.max(1)
     }
@@ -242,7 +246,9 @@ impl RowKernel {
     }
 
     fn writes_in_place(&self, operand: usize, result: usize) -> bool {
-        let (from, to) = (&self.operands[operand], &self.results[result]);
+        let (Some(from), Some(to)) = (self.operands.get(operand), self.results.get(result)) else {
+            return false;
+        };
         let width = self.result_width(result);
         if from.dtype != to.dtype || from.elements() != to.elements() || width != self.width {
             return false;
@@ -337,7 +343,7 @@ impl AnchorKernel {
 
     /// Operands before those of the combination.
     pub fn own_operands(&self) -> usize {
-        1 + self.parts * (self.arity - 1)
+        1 + self.parts.saturating_mul(self.arity.saturating_sub(1))
     }
 
     /// Position of the residual, if there is one.
@@ -347,7 +353,7 @@ impl AnchorKernel {
 
     /// Position of operand `operand` (at least 1) of part `part`.
     pub fn part_operand(&self, part: usize, operand: usize) -> usize {
-        part * (self.arity - 1) + operand
+        part * self.arity.saturating_sub(1) + operand
     }
 
     /// Whether it is its op and nothing else.
@@ -367,7 +373,7 @@ impl AnchorKernel {
 
     fn part_of(&self, position: usize, operand: usize) -> Option<usize> {
         let inside = position >= 1 && position < self.own_operands();
-        let part = position.checked_sub(1)? / (self.arity - 1);
+        let part = position.checked_sub(1)?.checked_div(self.arity.saturating_sub(1))?;
         (inside && self.part_operand(part, operand) == position).then_some(part)
     }
 }
@@ -430,7 +436,7 @@ impl Default for Target {
     fn default() -> Self {
         let full = EpilogueSupport {
             activation: true,
-            residual: &[DType::F32],
+            residual: &[DType::F32, DType::Bf16],
             gate: true,
             results: &[DType::F32, DType::Bf16],
         };

@@ -225,6 +225,9 @@ fn row_step(
         let base = view.base;
         let table = matches!((&step.op, at), (Op::Modulate, 1 | 2) | (Op::GateAdd, 2));
         let operand = if table {
+            if shape[0] == 0 {
+                return Err("its table has no rows");
+            }
             if view.strides[1] != 1 && shape[1] != 1 {
                 return Err("its table has no rows in memory");
             }

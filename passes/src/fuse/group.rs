@@ -19,6 +19,9 @@ const TINY: u64 = 1 << 20;
 /// Steps within which larger kernels beside each other are merged: what they read and write lives
 /// from the first to the last.
 const NEAR: usize = 16;
+/// Most steps of a row kernel: none is more than twenty instructions, and kernels have
+/// [`MOST_INSTRUCTIONS`](anyid_ir::kernel::verify::MOST_INSTRUCTIONS) of them.
+const MOST_STEPS: usize = 48;
 
 /// What a group becomes.
 #[derive(Clone, Debug, PartialEq)]
@@ -238,6 +241,10 @@ impl Groups<'_> {
         if !rounds_to(self.target, op, dtype) || !rounds_to(self.target, op, from) {
             return Err("the epilogue has no result of that element type");
         }
+        let shape = &self.program.ty(tail).shape;
+        if self.program.ty(step.result).shape != *shape {
+            return Err("the result has another shape");
+        }
         let narrowed = self.groups[group].steps[1..]
             .iter()
             .any(|at| self.program.steps[*at].op == Op::Cast && from != DType::F32);
@@ -254,11 +261,10 @@ impl Groups<'_> {
             let RowOperand::Rows { base, view } = &row.operands[operand] else {
                 return Err("the other operand is no row of its own");
             };
-            let elements = self.program.ty(value).elements();
             if *base == tail || view.one || view.rows != Some((1, usize::MAX)) {
                 return Err("the other operand is no row of its own");
             }
-            if view.stride != row.width || elements != row.rows * row.width {
+            if view.stride != row.width || self.program.ty(value).shape != *shape {
                 return Err("the other operand is no row of its own");
             }
             if !support.residual.contains(&self.program.ty(value).dtype) {
@@ -413,6 +419,9 @@ impl Groups<'_> {
         };
         if rows != others || (left != right && *left != 1 && *right != 1) {
             return Err(format!("row spaces {rows}x{left} and {others}x{right} differ"));
+        }
+        if self.groups[a].steps.len() + self.groups[b].steps.len() > MOST_STEPS {
+            return Err(format!("together they have more than {MOST_STEPS} steps"));
         }
         let width = *left.max(right);
         for (from, to) in [(a, b), (b, a)] {

@@ -13,5 +13,5 @@ mod tracer;
 pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
-pub use program::{Backend, Compiler, Prepared, Program, Trace, compile_error};
+pub use program::{Backend, Compiler, Observer, Prepared, Program, Trace, compile_error};
 pub use tracer::Tracer;

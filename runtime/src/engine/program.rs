@@ -167,8 +167,8 @@ impl Compiler {
             phases.insert(name, executable);
         }
         let memory = Memory::new(workspace, scratch);
-        let backend = self.backend;
-        Ok(Program { backend, phases, launches, weights, provider, memory, cancel: None })
+        let (backend, cancel, observer) = (self.backend, None, None);
+        Ok(Program { backend, phases, launches, weights, provider, memory, cancel, observer })
     }
 }
 
@@ -229,12 +229,22 @@ pub struct Program {
     provider: Arc<dyn WeightProvider + Send + Sync>,
     memory: Memory,
     cancel: Option<Arc<AtomicBool>>,
+    observer: Option<Observer>,
 }
+
+/// Called before every step of a plan, and once behind the last, before outputs are copied.
+pub type Observer = Arc<dyn Fn() + Send + Sync>;
 
 impl Program {
     /// Stops a running phase between two of its steps once `flag` is set.
     pub fn set_cancel(&mut self, flag: Arc<AtomicBool>) {
         self.cancel = Some(flag);
+    }
+
+    /// Calls `observer` between the steps of every phase from now on, for timing them; `None` ends
+    /// it.
+    pub fn observe(&mut self, observer: Option<Observer>) {
+        self.observer = observer;
     }
 
     /// The plan of a phase.
@@ -359,6 +369,7 @@ impl Program {
         let mut none = anyid_backends::cpu::AlignedBytes::zeroed(0);
         let persistent = persistent.unwrap_or(&mut none);
         let cancel = self.cancel.clone();
+        let observer = self.observer.clone();
         let executable = &self.phases[phase];
         let tracer = self.backend.tracer.as_deref();
         let marks = RefCell::new(match tracer {
@@ -369,6 +380,9 @@ impl Program {
         let stopped = || {
             if let Some(tracer) = tracer {
                 marks.borrow_mut().push(tracer.now());
+            }
+            if let Some(observer) = &observer {
+                observer();
             }
             cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
         };
