@@ -3,7 +3,7 @@
 mod common;
 
 use anyid_ir::Tensor;
-use common::{Folder, close, save, tensors};
+use common::{Folder, save, tensors};
 
 const LAYERS: &str = "module @layers\n\nweights @w {\n  \"b.{l:0..4}.w\" : f32[64,64]\n}\n\n\
     func @main(%x: f32[2,64], %c: f32[2,64]) -> f32[2,64] {\n  %k = silu %c : f32[2,64]\n  \
@@ -191,29 +191,6 @@ fn what_cannot_be_compiled_is_said() {
     folder.run("compile none.ir").fails("E0911");
     folder.run("compile net.ir -o none/a.plan").fails("E1010");
     folder.run("compile net.ir --emit picture").fails("E0900");
-}
-
-#[test]
-fn passes_run_by_name_over_text() {
-    let folder = layers();
-    let flat = folder.run("opt net.ir --passes flatten").fine().out;
-    assert!(!flat.contains("repeat") && flat.contains("$b.3.w"), "{flat}");
-    folder.write("flat.ir", &flat);
-    folder.run("opt flat.ir --passes simplify -o simple.ir").fine();
-    folder.run("check simple.ir").fine();
-    for (file, out) in [("net.ir", "a.safetensors"), ("simple.ir", "b.safetensors")] {
-        folder.run(&format!("run {file} {WITH} -o {out}")).fine();
-    }
-    let [a, b] = ["a", "b"].map(|n| tensors(&folder.path(&format!("{n}.safetensors"))));
-    close("simplified", &b["y"], &a["y"], 0.0);
-    let both = folder.run("opt net.ir --passes simplify,split --vary x --print-after all").fine();
-    let out = &both.out;
-    assert!(out.contains("// after simplify") && out.contains("func @prepare("), "{out}");
-    assert!(out.contains("func @step(%x: f32[2,64], %persistent.0: f32[2,64])"), "{out}");
-    folder.run("opt net.ir --passes simplfy").fails("E0504").says("simplify");
-    folder.run("opt net.ir --passes flatten --print-after spilt").fails("E0504").says("split");
-    folder.run("opt net.ir --passes split,split --vary x").fails("E0504");
-    folder.run("opt net.ir --passes split --vary y").fails("E0503");
 }
 
 #[test]

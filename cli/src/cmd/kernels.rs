@@ -45,15 +45,14 @@ fn types(kernel: &KernelUse) -> String {
 }
 
 fn overview(found: &[KernelUse]) -> String {
-    let head = ["launches", "kernel", "GFLOP", "moved", "types"].map(str::to_owned).to_vec();
+    let head = ["kernel", "launches", "GFLOP", "moved"].map(str::to_owned).to_vec();
     let mut rows = vec![head];
     for kernel in found {
         rows.push(vec![
+            format!("{}: {}", kernel.name, types(kernel)),
             kernel.count.to_string(),
-            kernel.name.clone(),
             format!("{:.3}", kernel.cost.flops as f64 / 1e9),
             bytes(kernel.cost.bytes),
-            types(kernel),
         ]);
     }
     let launches: usize = found.iter().map(|kernel| kernel.count).sum();

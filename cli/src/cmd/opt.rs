@@ -42,8 +42,9 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     checked(&outcome.state)?;
     let last = outcome.state.text();
     let mut out = String::new();
-    // The last text follows anyway.
-    let shown = texts.len() - usize::from(texts.last().is_some_and(|(_, text)| *text == last));
+    // That of the last pass follows anyway.
+    let ended = outcome.records.last().map(|record| record.pass);
+    let shown = texts.len() - usize::from(texts.last().is_some_and(|(n, _)| Some(&**n) == ended));
     for (name, text) in &texts[..shown] {
         out.push_str(&format!("// after {name}\n{text}\n"));
     }
