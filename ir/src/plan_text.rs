@@ -8,6 +8,7 @@
 //!   buffer %1 = weight 0 + 0 : f32[8]
 //!   input "x" = %0
 //!   output "y" = %2
+//!   state "past" : f32[2,8] = %3 -> %4
 //!   %2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"
 //! }
 //! ```
@@ -52,6 +53,13 @@ pub fn print_plan(plan: &Plan) -> String {
             let _ = writeln!(out, "  {word} {} = {:?}", quoted(&port.name), port.buffer);
         }
     }
+    for state in &plan.states {
+        let _ = write!(out, "  state {} : {} =", quoted(&state.name), state.ty);
+        if let Some(before) = state.before {
+            let _ = write!(out, " {before:?}");
+        }
+        let _ = writeln!(out, " -> {:?}", state.after);
+    }
     for each in &plan.steps {
         step::write(plan, each, &mut out);
     }
@@ -67,6 +75,8 @@ fn root(buffer: &Buffer) -> String {
         Root::Persistent => format!("persistent + {offset}"),
         Root::Input(index) => format!("input {index} + {offset}"),
         Root::Weight(index) => format!("weight {index} + {offset}"),
+        Root::State(index) => format!("state {index} + {offset}"),
+        Root::Output(index) => format!("output {index} + {offset}"),
     }
 }
 

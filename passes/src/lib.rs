@@ -28,6 +28,7 @@ use anyid_ir::Module;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
 
+pub use memory::StateSpec;
 pub use program::Program;
 pub use split::Split;
 
@@ -81,6 +82,46 @@ pub fn compile(module: &Module, func: &str) -> Result<Plan, CompileError> {
 pub fn compile_with(module: &Module, func: &str, options: &Options) -> Result<Plan, CompileError> {
     let program = simplify::simplify(flatten::flatten(module, func)?);
     Ok(memory::plan(&program, func, options))
+}
+
+/// Compiles one function into one plan that keeps `states` from one run to the next.
+///
+/// # Errors
+/// E0509 for states that the function does not have or that are declared wrongly.
+pub fn compile_with_states(
+    module: &Module,
+    func: &str,
+    options: &Options,
+    states: &[StateSpec],
+) -> Result<Plan, CompileError> {
+    let program = simplify::simplify(flatten::flatten(module, func)?);
+    let fault = |message: String| CompileError { code: "E0509", message };
+    for (at, spec) in states.iter().enumerate() {
+        let name = &spec.name;
+        let Some((_, output)) = program.outputs.get(spec.output) else {
+            let count = program.outputs.len();
+            return Err(fault(format!("state {name}: there are only {count} outputs")));
+        };
+        if let Some(position) = spec.input {
+            let Some((_, input)) = program.inputs.get(position) else {
+                let count = program.inputs.len();
+                return Err(fault(format!("state {name}: there are only {count} inputs")));
+            };
+            let (before, after) = (program.ty(*input), program.ty(*output));
+            if before != after {
+                return Err(fault(format!("state {name} begins as {before} and ends as {after}")));
+            }
+        }
+        let clash = |other: &&StateSpec| {
+            other.name == *name
+                || other.output == spec.output
+                || (spec.input.is_some() && other.input == spec.input)
+        };
+        if let Some(other) = states[..at].iter().find(clash) {
+            return Err(fault(format!("states {} and {name} are not two", other.name)));
+        }
+    }
+    Ok(memory::plan_with_states(&program, func, options, states))
 }
 
 /// Compiles one function into `prepare` and `step`, where only the inputs named in `varying`

@@ -36,13 +36,14 @@ impl WeightSource for Stored {
 /// Named tensors in order.
 pub type Named = Vec<(String, Tensor)>;
 
-/// Plans that share weights and persistent memory.
+/// Plans that share weights, persistent memory and states.
 pub struct Plans<'p> {
     cpu: &'p Cpu,
     provider: &'p Stored,
     weights: Weights,
     executables: Vec<Executable>,
     persistent: AlignedBytes,
+    states: AlignedBytes,
     garbage: u8,
 }
 
@@ -60,7 +61,30 @@ impl<'p> Plans<'p> {
         let bytes = plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0);
         let mut persistent = AlignedBytes::zeroed(bytes as usize);
         persistent.bytes_mut().fill(garbage);
-        Ok(Self { cpu, provider, weights, executables, persistent, garbage })
+        let bytes = plans.iter().map(|plan| plan.state_bytes()).max().unwrap_or(0);
+        let mut states = AlignedBytes::zeroed(bytes as usize);
+        states.bytes_mut().fill(garbage);
+        Ok(Self { cpu, provider, weights, executables, persistent, states, garbage })
+    }
+
+    /// State `name` as plan number `at` lays it out.
+    pub fn state(&self, at: usize, name: &str) -> Tensor {
+        let plan = self.executables[at].plan();
+        let index = plan.states.iter().position(|state| state.name == name);
+        let index = index.unwrap_or_else(|| panic!("no state {name}"));
+        let (ty, start) = (&plan.states[index].ty, plan.state_layout().0[index] as usize);
+        let bytes = &self.states.bytes()[start..start + ty.bytes() as usize];
+        Tensor::from_bytes(ty.clone(), bytes).expect("a state holds its type")
+    }
+
+    /// Sets state `name`.
+    pub fn set_state(&mut self, at: usize, name: &str, value: &Tensor) {
+        let plan = self.executables[at].plan();
+        let index = plan.states.iter().position(|state| state.name == name);
+        let index = index.unwrap_or_else(|| panic!("no state {name}"));
+        let start = plan.state_layout().0[index] as usize;
+        let bytes = value.bytes();
+        self.states.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
     /// Runs plan number `at` on the inputs of `inputs` that it names.
@@ -94,6 +118,7 @@ impl<'p> Plans<'p> {
             self.provider,
             &mut memory,
             &mut self.persistent,
+            &mut self.states,
             &given,
             &mut taken,
             &|| false,

@@ -4,7 +4,7 @@ use super::line::{Line, Read};
 use super::step;
 use crate::diag::Diagnostic;
 use crate::entity::{Arena, Entity};
-use crate::plan::{Buffer, BufferId, Plan, Port, WeightRef};
+use crate::plan::{Buffer, BufferId, Plan, Port, State, WeightRef};
 use std::collections::HashMap;
 
 /// Reads the plans written by [`super::print_plans`]. Time and memory are linear in the text.
@@ -86,6 +86,19 @@ impl Reader {
         } else if line.accept("output ") {
             let port = port(line)?;
             self.plan.outputs.push(port);
+        } else if line.accept("state ") {
+            let name = line.quoted()?;
+            line.expect(":")?;
+            let ty = line.ty()?;
+            line.expect("=")?;
+            let before = if line.accept("->") {
+                None
+            } else {
+                let before = line.buffer()?;
+                line.expect("->")?;
+                Some(before)
+            };
+            self.plan.states.push(State { name, ty, before, after: line.buffer()? });
         } else {
             let (step, places) = step::read(line)?;
             for (id, buffer) in places {
@@ -139,6 +152,9 @@ impl Reader {
         }
         for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
             known(port.buffer)?;
+        }
+        for state in &self.plan.states {
+            state.before.into_iter().chain([state.after]).try_for_each(known)?;
         }
         self.plan.buffers = buffers;
         Ok(self.plan)

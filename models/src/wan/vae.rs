@@ -68,6 +68,16 @@ pub fn decoder(config: &VaeConfig, size: &VaeSize, normalised: bool) -> Module {
     halves(config, size, Half::Decoder, normalised)
 }
 
+/// The states of `@first` or `@next` in order: the position of each among the function's inputs,
+/// where it is one, and among its outputs.
+pub fn states(half: Half, func: &Func) -> Vec<(Option<usize>, usize)> {
+    let results = if half == Half::Encoder { 2 } else { 1 };
+    let reads = func.param_types().count() > 1;
+    (results..func.results.len())
+        .map(|output| (reads.then_some(output - results + 1), output))
+        .collect()
+}
+
 /// Adds `@encode` or `@decode`, the composition of the streaming functions over a clip of
 /// `frames` pixel frames (4k+1), as the last function.
 ///

@@ -1,6 +1,9 @@
-//! An independent check of a placement: a sweep over time that knows nothing of how it was made.
+//! An independent check of a placement: sweeps over time that know nothing of how it was made.
 
+use super::flow::{Contents, Flow, Segment, Segments};
 use super::pack::Interval;
+use crate::program::ValueIndex;
+use anyid_ir::Entity;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use std::collections::BTreeMap;
 
@@ -33,69 +36,122 @@ pub fn check(intervals: &[Interval], offsets: &[u64], peak: u64) {
     }
 }
 
-/// Panics if a step would read a byte that something else has overwritten, or writes over an
-/// operand it cannot write in place. `owner` gives the buffer a view looks into; nothing is
-/// assumed about which buffers share memory.
-pub fn check_reads(plan: &Plan, owner: &dyn Fn(BufferId) -> BufferId) {
-    // First byte of every range written last by one buffer: its end and that buffer.
-    let mut written: BTreeMap<u64, (u64, BufferId)> = BTreeMap::new();
-    let extent = |id: BufferId| {
-        let buffer = plan.buffer(id);
-        let inside = buffer.root == Root::Workspace && buffer.ty.bytes() > 0;
-        inside.then(|| (buffer.offset, buffer.offset + buffer.ty.bytes()))
-    };
-    let read = |written: &BTreeMap<u64, (u64, BufferId)>, id: BufferId, what: &str| {
-        let Some((from, to)) = extent(id) else { return };
+/// Which bytes of a memory were written last by whom.
+#[derive(Default)]
+pub(crate) struct Written {
+    /// First byte: one past the last, the writer, and the first of its bytes that lies there.
+    ranges: BTreeMap<u64, (u64, ValueIndex, u64)>,
+}
+
+impl Written {
+    /// `by` writes all its bytes to `from..to`.
+    pub(crate) fn write(&mut self, from: u64, to: u64, by: ValueIndex) {
+        if from == to {
+            return;
+        }
+        let hit: Vec<(u64, (u64, ValueIndex, u64))> = self
+            .ranges
+            .range(..to)
+            .rev()
+            .take_while(|(_, (end, ..))| *end > from)
+            .map(|(start, rest)| (*start, *rest))
+            .collect();
+        for (start, (end, other, at)) in hit {
+            self.ranges.remove(&start);
+            if start < from {
+                self.ranges.insert(start, (from, other, at));
+            }
+            if end > to {
+                self.ranges.insert(to, (end, other, at + (to - start)));
+            }
+        }
+        self.ranges.insert(from, (to, by, 0));
+    }
+
+    /// Whether `from..to` holds exactly `expected`.
+    pub(crate) fn holds(&self, from: u64, to: u64, expected: &[Segment]) -> bool {
         let mut at = from;
-        while at < to {
-            let found = written.range(..=at).next_back().filter(|(_, (end, _))| *end > at);
-            let Some((_, (end, by))) = found else {
-                panic!("{what} reads {id:?} at byte {at}, which nobody wrote")
-            };
-            assert!(*by == owner(id), "{what} reads {id:?}, overwritten by {by:?}");
-            at = *end;
+        for segment in expected {
+            let end = from + segment.end;
+            let mut wanted = segment.at;
+            while at < end {
+                let found = self.ranges.range(..=at).next_back();
+                let Some((start, (stop, by, first))) = found else { return false };
+                if *stop <= at || *by != segment.write || first + (at - start) != wanted {
+                    return false;
+                }
+                let next = end.min(*stop);
+                wanted += next - at;
+                at = next;
+            }
         }
+        at == to
+    }
+}
+
+/// Panics if a launch would read a byte that something else has overwritten, or write over an
+/// operand it cannot write in place. What each value has to hold comes from the `flow`; where it
+/// lies comes from the finished plan, whose buffers are the flow's values.
+pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
+    let mut contents = flow.contents(dropped);
+    let mut memories: BTreeMap<(u8, u32), Written> = BTreeMap::new();
+    let extent = |value: ValueIndex| {
+        let buffer = plan.buffer(BufferId::from_index(value as usize));
+        let memory = match buffer.root {
+            Root::Workspace => (0, 0),
+            Root::State(index) => (1, index),
+            Root::Output(index) => (2, index),
+            Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
+        };
+        let bytes = buffer.ty.bytes();
+        (bytes > 0).then(|| (memory, buffer.offset, buffer.offset + bytes))
     };
-    for step in &plan.steps {
-        for operand in &step.operands {
-            read(&written, *operand, step.label());
-        }
-        for (result, id) in step.results.iter().enumerate() {
-            let Some((from, to)) = extent(*id) else { continue };
-            assert!(to <= plan.workspace_bytes, "{id:?} passes the peak");
-            for (operand, other) in step.operands.iter().enumerate() {
-                let Some((start, end)) = extent(*other) else { continue };
-                let apart = to <= start || end <= from;
-                let same = (start, end) == (from, to);
-                let allowed = same && step.kernel.writes_in_place(operand, result);
-                assert!(apart || allowed, "{} writes over its operand {other:?}", step.label());
-            }
-            for other in &step.results[..result] {
-                let Some((start, end)) = extent(*other) else { continue };
-                assert!(to <= start || end <= from, "{} writes a byte twice", step.label());
-            }
-        }
-        for id in &step.results {
-            let Some((from, to)) = extent(*id) else { continue };
-            let hit: Vec<(u64, (u64, BufferId))> = written
-                .range(..to)
-                .rev()
-                .take_while(|(_, (end, _))| *end > from)
-                .map(|(start, rest)| (*start, *rest))
-                .collect();
-            for (start, (end, by)) in hit {
-                written.remove(&start);
-                if start < from {
-                    written.insert(start, (from, by));
-                }
-                if end > to {
-                    written.insert(to, (end, by));
-                }
-            }
-            written.insert(from, (to, *id));
+    for before in flow.states.iter().filter_map(|state| state.before) {
+        if let Some((memory, from, to)) = extent(before) {
+            memories.entry(memory).or_default().write(from, to, before);
         }
     }
-    for port in &plan.outputs {
-        read(&written, port.buffer, &port.name);
+    let read = |memories: &BTreeMap<(u8, u32), Written>,
+                contents: &mut Contents,
+                value: ValueIndex,
+                what: &str| {
+        let Some((memory, from, to)) = extent(value) else { return };
+        let expected: Segments = flow.segments(contents, value);
+        let holds = memories.get(&memory).is_some_and(|m| m.holds(from, to, &expected));
+        assert!(holds, "{what} reads {value}, which is not there");
+    };
+    for (_, step) in flow.steps.iter().enumerate().filter(|(at, _)| !dropped[*at]) {
+        let label = step.labels.last().map_or("", String::as_str);
+        for operand in &step.operands {
+            read(&memories, &mut contents, *operand, label);
+        }
+        for (result, value) in step.results.iter().enumerate() {
+            let Some((memory, from, to)) = extent(*value) else { continue };
+            let inside = memory.0 != 0 || to <= plan.workspace_bytes;
+            assert!(inside, "{label} passes the peak");
+            for (operand, other) in step.operands.iter().enumerate() {
+                let Some((home, start, end)) = extent(*other) else { continue };
+                let apart = home != memory || to <= start || end <= from;
+                let same = (start, end) == (from, to);
+                let allowed = same && step.kernel.writes_in_place(operand, result);
+                assert!(apart || allowed, "{label} writes over its operand {other}");
+            }
+            for other in &step.results[..result] {
+                let Some((home, start, end)) = extent(*other) else { continue };
+                let apart = home != memory || to <= start || end <= from;
+                assert!(apart, "{label} writes a byte twice");
+            }
+        }
+        for value in &step.results {
+            if let Some((memory, from, to)) = extent(*value) {
+                memories.entry(memory).or_default().write(from, to, *value);
+            }
+        }
+    }
+    for (name, value) in &flow.outputs {
+        read(&memories, &mut contents, *value, name);
+    }
+    for state in &flow.states {
+        read(&memories, &mut contents, state.after, &state.name);
     }
 }

@@ -1,44 +1,69 @@
-//! From values to bytes: views share memory, lifetimes are found, offsets are packed and checked.
+//! From values to bytes: values share memory where that is safe, lifetimes are found, offsets are
+//! packed and checked.
+//!
+//! [`flow`] is the program in a form that is right without any sharing, [`alias`] elides copies and
+//! lets results take over operands, [`pack`] gives offsets, [`check`] looks at the finished plan.
 
-pub mod alias;
+pub(crate) mod alias;
 pub mod check;
+pub(crate) mod flow;
 pub mod pack;
 
 use crate::Options;
-use crate::lower::{Lowered, lower};
+use crate::lower::lower;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::split::Split;
-use anyid_ir::plan::{Buffer, Plan, Port, Root, Step};
+use alias::{Classes, Search};
+use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
+use anyid_ir::plan_live::bounds;
 use anyid_ir::{Arena, Entity, Op};
+use flow::{Flow, Home, Source};
 use pack::Interval;
 
-/// Alignment of every buffer in bytes: a cache line and a 512-bit vector.
-pub const ALIGNMENT: u64 = 64;
-
-/// Where the memory of a value begins before packing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Home {
-    /// The value that owns the memory, itself unless it is a view.
-    pub(crate) owner: ValueIndex,
-    /// First byte within the owner.
-    pub(crate) offset: u64,
-}
+pub use anyid_ir::plan_live::ALIGNMENT;
+pub use flow::StateSpec;
 
 /// The plan of a whole program.
 pub fn plan(program: &Program, name: &str, options: &Options) -> Plan {
-    let (lowered, _) = lower(program, options.fuse, &options.target);
-    place(&lowered, name, &[], options.in_place).0
+    plan_with_states(program, name, options, &[])
+}
+
+/// The plan of a whole program, some of whose inputs and outputs are states. Positions and types of
+/// the states are the caller's to check.
+pub fn plan_with_states(
+    program: &Program,
+    name: &str,
+    options: &Options,
+    states: &[StateSpec],
+) -> Plan {
+    planned(program, name, None, options, states).0
 }
 
 /// The plans of both halves; persistent values have the same offsets in both.
 pub fn plan_split(split: &Split<Program>, options: &Options) -> Split<Plan> {
     let prepare = with_copied_outputs(&split.prepare);
-    let (lowered, _) = lower(&prepare, options.fuse, &options.target);
-    let (prepare, offsets) = place(&lowered, "prepare", &[], options.in_place);
-    let (lowered, _) = lower(&split.step, options.fuse, &options.target);
-    let (mut step, _) = place(&lowered, "step", &offsets, options.in_place);
+    let (prepare, offsets) = planned(&prepare, "prepare", None, options, &[]);
+    let (mut step, _) = planned(&split.step, "step", Some(&offsets), options, &[]);
     step.persistent_bytes = prepare.persistent_bytes;
     Split { prepare, step, persistent: split.persistent.clone() }
+}
+
+/// The plan of a program, and the first bytes of the persistent values that it makes.
+fn planned(
+    program: &Program,
+    name: &str,
+    persistent: Option<&[u64]>,
+    options: &Options,
+    states: &[StateSpec],
+) -> (Plan, Vec<u64>) {
+    let (lowered, _) = lower(program, options.fuse, &options.target);
+    let flow = Flow::new(lowered, &homes(program), states, options.in_place);
+    let shared = match options.in_place {
+        true => share(&flow, persistent, &mut |_, _| true),
+        false => apart(flow, persistent),
+    };
+    let placement = place(&shared);
+    (assemble(&shared, &placement, name), shared.kept)
 }
 
 /// Persistent values must be written by `prepare` itself: an input or weight handed through gets a
@@ -85,127 +110,169 @@ pub(crate) fn homes(program: &Program) -> Vec<Home> {
     homes
 }
 
-/// Places every value. `persistent` are the offsets of persistent values read by this program; an
-/// empty list means that this program's outputs named `persistent.*` define them, and they are
-/// returned.
-fn place(
-    lowered: &Lowered<'_>,
-    name: &str,
-    persistent: &[u64],
-    in_place: bool,
-) -> (Plan, Vec<u64>) {
-    let program = lowered.program;
-    let views = homes(program);
-    let keeps = |name: &str| persistent.is_empty() && name.starts_with("persistent.");
-    let mut homes = views.clone();
-    if in_place {
-        let kept: Vec<ValueIndex> = program
-            .outputs
-            .iter()
-            .filter(|(name, _)| keeps(name))
-            .map(|(_, value)| views[*value as usize].owner)
-            .collect();
-        alias::in_place(lowered, &mut homes, &kept);
-    }
-    let end = lowered.steps.len();
-    let count = program.values.len();
-    let mut interval: Vec<Option<(usize, usize)>> = vec![None; count];
-    let mut touch = |value: ValueIndex, at: usize| {
-        let slot = &mut interval[homes[value as usize].owner as usize];
-        *slot = Some(slot.map_or((at, at), |(from, to)| (from.min(at), to.max(at))));
-    };
-    for (at, step) in lowered.steps.iter().enumerate() {
-        for value in step.results.iter().chain(&step.operands) {
-            touch(*value, at);
-        }
-    }
-    for (_, value) in &program.outputs {
-        touch(*value, end);
-    }
+/// Says whether one more rewrite may be made: which, and the label of the value it is made to.
+pub(crate) type Allow<'a> = &'a mut dyn FnMut(&'static str, &str) -> bool;
 
-    let mut roots: Vec<Option<(Root, u64)>> = vec![None; count];
-    let mut persistent_bytes = 0;
-    let mut persistent_offsets = Vec::new();
-    if persistent.is_empty() {
-        for (_, value) in program.outputs.iter().filter(|(n, _)| n.starts_with("persistent.")) {
-            let home = homes[*value as usize];
-            let root = &mut roots[home.owner as usize];
+/// A program with the memory of its values decided, up to offsets.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) flow: Flow,
+    pub(crate) classes: Classes,
+    /// First bytes of the persistent values that the program makes.
+    pub(crate) kept: Vec<u64>,
+    pub(crate) kept_bytes: u64,
+}
+
+impl Shared {
+    /// The least workspace that the order of the launches allows.
+    pub(crate) fn bound(&self) -> u64 {
+        self.classes.bound(&self.flow)
+    }
+}
+
+/// Every value in memory of its own. `persistent` are the offsets of persistent values read by this
+/// program; `None` means that its outputs named `persistent.*` define them.
+pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
+    let mut classes = Classes::new(&flow, persistent.unwrap_or_default());
+    let (mut kept, mut kept_bytes) = (Vec::new(), 0);
+    if persistent.is_none() {
+        for (_, value) in flow.outputs.iter().filter(|(name, _)| is_kept(name)) {
+            let home = flow.home(*value);
+            let root = &mut classes.root[home.owner as usize];
             let base = match root {
                 Some((_, base)) => *base,
                 None => {
-                    let base = persistent_bytes;
+                    let base = kept_bytes;
                     *root = Some((Root::Persistent, base));
-                    let bytes = program.ty(home.owner).bytes();
-                    persistent_bytes += bytes.next_multiple_of(ALIGNMENT);
+                    kept_bytes += flow.bytes(home.owner).next_multiple_of(ALIGNMENT);
                     base
                 }
             };
-            persistent_offsets.push(base + home.offset);
+            kept.push(base + home.offset);
         }
     }
-    let mut packed = Vec::new();
-    let mut owners = Vec::new();
-    for value in 0..count {
-        let home = &mut roots[value];
-        match program.values[value].origin {
-            Origin::Input(index) => *home = Some((Root::Input(index), 0)),
-            Origin::Weight(index) => *home = Some((Root::Weight(index), 0)),
-            Origin::Persistent(index) => {
-                *home = Some((Root::Persistent, persistent[index as usize]));
-            }
-            Origin::Step(_) => {
-                if let (None, Some((from, to))) = (&home, interval[value]) {
-                    let bytes = program.values[value].ty.bytes();
-                    let size = bytes.next_multiple_of(ALIGNMENT);
-                    packed.push(Interval { from, to, size });
-                    owners.push(value);
-                }
-            }
+    Shared { flow, classes, kept, kept_bytes }
+}
+
+/// Which outputs of a program are kept for later phases.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name.starts_with("persistent.")
+}
+
+/// Decides which values share memory. Outputs are made in, or copied early to, the caller's memory
+/// where that costs no launch or lowers the peak; all others are read from where they are after the
+/// last launch.
+pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -> Shared {
+    let attempt = |wanted: &[usize], allow: Allow<'_>| {
+        let mut flow = flow.clone();
+        let copies = flow.return_outputs(wanted);
+        let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
+        let classes = Search::new(&flow, classes).run(allow);
+        (Shared { flow, classes, kept, kept_bytes }, copies)
+    };
+    let made_here = |at: &usize| {
+        let (name, value) = &flow.outputs[*at];
+        let owner = flow.home(*value).owner as usize;
+        let made = matches!(flow.values[owner].source, Source::Launch | Source::Parts(_));
+        made && !is_kept(name)
+    };
+    let mut wanted: Vec<usize> = (0..flow.outputs.len()).filter(made_here).collect();
+    let (all, copies) = attempt(&wanted, &mut |_, _| true);
+    let elided = |to: ValueIndex| {
+        let at = all.flow.steps.iter().position(|step| step.results.contains(&to));
+        at.is_some_and(|at| all.classes.dropped[at])
+    };
+    let (free, left): (Vec<_>, Vec<_>) =
+        wanted.iter().copied().zip(copies).partition(|(_, to)| elided(*to));
+    if !left.is_empty() {
+        let fewer_wanted: Vec<usize> = free.into_iter().map(|(at, _)| at).collect();
+        let (fewer, _) = attempt(&fewer_wanted, &mut |_, _| true);
+        // What another output's memory holds cannot be read from the workspace.
+        let apart = left.iter().all(|(at, _)| {
+            let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].1);
+            !matches!(fewer.classes.root[class as usize], Some((Root::Output(_), _)))
+        });
+        if apart && fewer.bound() <= all.bound() {
+            wanted = fewer_wanted;
         }
+    }
+    attempt(&wanted, allow).0
+}
+
+/// Where the memory of each class lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    roots: Vec<Option<(Root, u64)>>,
+    workspace_bytes: u64,
+}
+
+/// Packs what lies in the workspace.
+pub(crate) fn place(shared: &Shared) -> Placement {
+    let Shared { flow, classes, .. } = shared;
+    let mut roots = classes.root.clone();
+    let (mut packed, mut owners) = (Vec::new(), Vec::new());
+    for (class, interval) in classes.intervals(flow).into_iter().enumerate() {
+        let (Some((from, to)), None) = (interval, roots[class]) else { continue };
+        let size = classes.bytes(class as ValueIndex).next_multiple_of(ALIGNMENT);
+        packed.push(Interval { from, to, size });
+        owners.push(class);
     }
     let packing = pack::pack(&packed);
     check::check(&packed, &packing.offsets, packing.peak);
     for (value, offset) in owners.iter().zip(&packing.offsets) {
         roots[*value] = Some((Root::Workspace, *offset));
     }
+    Placement { roots, workspace_bytes: packing.peak }
+}
 
+/// The plan called `name`, checked.
+pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Plan {
+    let Shared { flow, classes, kept_bytes, .. } = shared;
     let mut buffers = Arena::default();
-    for value in 0..count {
-        let home = homes[value];
+    for value in 0..flow.values.len() as ValueIndex {
+        let (class, offset) = classes.place(flow, value);
         // A value nobody reads keeps its type but owns no memory.
-        let (root, base) = roots[home.owner as usize].unwrap_or((Root::Workspace, 0));
-        let offset = base + home.offset;
-        buffers.push(Buffer { ty: program.values[value].ty.clone(), root, offset });
+        let root = placement.roots[class as usize];
+        let (root, base) = root.unwrap_or((Root::Workspace, 0));
+        buffers.push(Buffer { ty: flow.ty(value).clone(), root, offset: base + offset });
     }
-    let id = |value: ValueIndex| anyid_ir::plan::BufferId::from_index(value as usize);
+    let id = |value: ValueIndex| BufferId::from_index(value as usize);
     let port =
         |(name, value): &(String, ValueIndex)| Port { name: name.clone(), buffer: id(*value) };
-    let steps = lowered
+    let steps = flow
         .steps
         .iter()
-        .map(|step| Step {
+        .zip(&classes.dropped)
+        .filter(|(_, dropped)| !**dropped)
+        .map(|(step, _)| Step {
             kernel: step.kernel.clone(),
             operands: step.operands.iter().map(|v| id(*v)).collect(),
             results: step.results.iter().map(|v| id(*v)).collect(),
             labels: step.labels.clone(),
         })
         .collect();
-    let plan = Plan {
+    let state = |state: &flow::FlowState| State {
+        name: state.name.clone(),
+        ty: flow.ty(state.after).clone(),
+        before: state.before.map(id),
+        after: id(state.after),
+    };
+    let mut plan = Plan {
         name: name.to_owned(),
         buffers,
         steps,
-        inputs: program.inputs.iter().map(port).collect(),
-        outputs: program.outputs.iter().map(port).collect(),
-        weights: program.weights.clone(),
-        workspace_bytes: packing.peak,
-        lower_bound_bytes: pack::lower_bound(&packed),
-        naive_bytes: packed.iter().map(|i| i.size).sum(),
-        persistent_bytes,
+        inputs: flow.inputs.iter().map(port).collect(),
+        outputs: flow.outputs.iter().map(port).collect(),
+        states: flow.states.iter().map(state).collect(),
+        weights: flow.weights.clone(),
+        workspace_bytes: placement.workspace_bytes,
+        lower_bound_bytes: 0,
+        naive_bytes: 0,
+        persistent_bytes: *kept_bytes,
     };
-    check::check_reads(&plan, &|buffer| {
-        anyid_ir::plan::BufferId::from_index(views[buffer.index()].owner as usize)
-    });
-    (plan, persistent_offsets)
+    (plan.lower_bound_bytes, plan.naive_bytes) = bounds(&plan);
+    check::check_reads(&plan, flow, &classes.dropped);
+    plan
 }
 
 #[cfg(test)]
