@@ -21,6 +21,7 @@ pub mod program;
 pub mod report;
 pub mod simplify;
 pub mod split;
+pub mod split_rows;
 pub mod straight;
 pub mod view;
 
@@ -54,15 +55,18 @@ impl std::error::Error for CompileError {}
 pub struct Options {
     /// Whether neighbouring steps become one kernel. Off, every step's value exists by itself.
     pub fuse: bool,
-    /// Whether results may take over the memory of operands that die under them.
+    /// Whether results may take over the memory of operands that die under them, and be made where
+    /// they are needed rather than copied there.
     pub in_place: bool,
+    /// Whether row-wise kernels at the peak may run in pieces of rows. Needs `in_place`.
+    pub split_rows: bool,
     /// What the device's kernels can do.
     pub target: Target,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fuse: true, in_place: true, target: Target::default() }
+        Self { fuse: true, in_place: true, split_rows: true, target: Target::default() }
     }
 }
 

@@ -96,23 +96,6 @@ impl Classes {
         interval
     }
 
-    /// Most bytes of workspace in use at one launch.
-    pub(crate) fn bound(&self, flow: &Flow) -> u64 {
-        let mut change = vec![0i128; flow.steps.len() + 2];
-        for (class, interval) in self.intervals(flow).into_iter().enumerate() {
-            let (Some((from, to)), None) = (interval, self.root[class]) else { continue };
-            let bytes = i128::from(self.size[class].next_multiple_of(ALIGNMENT));
-            change[from] += bytes;
-            change[to + 1] -= bytes;
-        }
-        let mut live = 0;
-        let most = change.iter().map(|delta| {
-            live += delta;
-            live
-        });
-        u64::try_from(most.max().unwrap_or(0)).expect("a sum of sizes is not negative")
-    }
-
     /// Puts `a` and `b` at the same place. `None` where that is impossible; otherwise the class that
     /// was moved into the other, if they were two.
     fn join(&mut self, flow: &Flow, a: ValueIndex, b: ValueIndex) -> Option<Option<ValueIndex>> {

@@ -241,6 +241,14 @@ impl Flow {
         }
     }
 
+    /// Whether an output for the caller is made by launches, as opposed to handed through.
+    pub(crate) fn is_made(&self, output: usize) -> bool {
+        let (name, value) = &self.outputs[output];
+        let owner = self.home(*value).owner as usize;
+        let made = matches!(self.values[owner].source, Source::Launch | Source::Parts(_));
+        made && !super::is_kept(name)
+    }
+
     /// Copies the outputs at these positions into the caller's memory; the values that lie there.
     pub(crate) fn return_outputs(&mut self, positions: &[usize]) -> Vec<ValueIndex> {
         let mut copies = Vec::with_capacity(positions.len());

@@ -7,17 +7,19 @@
 pub(crate) mod alias;
 pub mod check;
 pub(crate) mod flow;
+pub(crate) mod order;
 pub mod pack;
 
 use crate::Options;
 use crate::lower::lower;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::split::Split;
+use crate::split_rows::split_rows;
 use alias::{Classes, Search};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
 use anyid_ir::plan_live::bounds;
 use anyid_ir::{Arena, Entity, Op};
-use flow::{Flow, Home, Source};
+use flow::{Flow, Home};
 use pack::Interval;
 
 pub use anyid_ir::plan_live::ALIGNMENT;
@@ -57,9 +59,15 @@ fn planned(
     states: &[StateSpec],
 ) -> (Plan, Vec<u64>) {
     let (lowered, _) = lower(program, options.fuse, &options.target);
-    let flow = Flow::new(lowered, &homes(program), states, options.in_place);
+    let mut flow = Flow::new(lowered, &homes(program), states, options.in_place);
     let shared = match options.in_place {
-        true => share(&flow, persistent, &mut |_, _| true),
+        true => {
+            order::improve(&mut flow, persistent, &mut |_, _| true);
+            if options.split_rows && split_rows(&mut flow, persistent, &mut |_, _| true) {
+                order::improve(&mut flow, persistent, &mut |_, _| true);
+            }
+            share(&flow, persistent, &mut |_, _| true)
+        }
         false => apart(flow, persistent),
     };
     let placement = place(&shared);
@@ -159,6 +167,16 @@ pub(crate) fn is_kept(name: &str) -> bool {
     name.starts_with("persistent.")
 }
 
+/// As [`share`], with every output in the caller's memory: what it costs tells what the rest does.
+pub(crate) fn share_all(flow: &Flow, persistent: Option<&[u64]>) -> Shared {
+    let mut flow = flow.clone();
+    let wanted: Vec<usize> = (0..flow.outputs.len()).filter(|at| flow.is_made(*at)).collect();
+    flow.return_outputs(&wanted);
+    let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
+    let classes = Search::new(&flow, classes).run(&mut |_, _| true);
+    Shared { flow, classes, kept, kept_bytes }
+}
+
 /// Decides which values share memory. Outputs are made in, or copied early to, the caller's memory
 /// where that costs no launch or lowers the peak; all others are read from where they are after the
 /// last launch.
@@ -170,13 +188,7 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -
         let classes = Search::new(&flow, classes).run(allow);
         (Shared { flow, classes, kept, kept_bytes }, copies)
     };
-    let made_here = |at: &usize| {
-        let (name, value) = &flow.outputs[*at];
-        let owner = flow.home(*value).owner as usize;
-        let made = matches!(flow.values[owner].source, Source::Launch | Source::Parts(_));
-        made && !is_kept(name)
-    };
-    let mut wanted: Vec<usize> = (0..flow.outputs.len()).filter(made_here).collect();
+    let mut wanted: Vec<usize> = (0..flow.outputs.len()).filter(|at| flow.is_made(*at)).collect();
     let (all, copies) = attempt(&wanted, &mut |_, _| true);
     let elided = |to: ValueIndex| {
         let at = all.flow.steps.iter().position(|step| step.results.contains(&to));
