@@ -104,7 +104,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::kernel::Kernel;
-    use crate::plan::{BufferId, Port, Step, WeightRef};
+    use crate::plan::{BufferId, Port, State, Step, WeightRef};
     use crate::{Arena, DType, Op, TensorType};
 
     pub(super) fn example() -> Plan {
@@ -119,6 +119,8 @@ mod tests {
         let n = buffer(&ty, Root::Workspace, 64);
         let part = buffer(&gain, Root::Workspace, 96);
         let y = buffer(&gain, Root::Persistent, 0);
+        let past = buffer(&ty, Root::State(0), 0);
+        let next = buffer(&ty, Root::Output(0), 32);
         let step = |op, operands: &[BufferId], result, label: &str| Step {
             kernel: Kernel::Op(op),
             operands: operands.iter().copied().collect(),
@@ -134,6 +136,10 @@ mod tests {
             buffers,
             inputs: vec![Port { name: "x".into(), buffer: x }],
             outputs: vec![Port { name: "y".into(), buffer: y }],
+            states: vec![
+                State { name: "past".into(), ty: ty.clone(), before: Some(past), after: next },
+                State { name: "fresh".into(), ty, before: None, after: next },
+            ],
             weights: vec![WeightRef { name: "blocks.0.w".into(), ty: gain }],
             workspace_bytes: 128,
             lower_bound_bytes: 64,

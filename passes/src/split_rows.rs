@@ -37,16 +37,11 @@ enum Access {
 }
 
 /// Splits runs of launches. Returns whether any was split.
-pub(crate) fn split_rows(
-    flow: &mut Flow,
-    persistent: Option<&[u64]>,
-    allow: Allow<'_>,
-) -> bool {
+pub(crate) fn split_rows(flow: &mut Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -> bool {
     let mut split = false;
     for _ in 0..MOST_ROUNDS {
         let shared = share_all(flow, persistent);
-        let profile = shared.classes.profile(&shared.flow);
-        let peak = profile.iter().copied().max().unwrap_or(0);
+        let (profile, peak) = (&shared.classes.live, shared.bound());
         let at = profile.iter().position(|bytes| *bytes == peak);
         let Some(at) = at.and_then(|at| order::position(flow, &shared, at)) else { break };
         let needed = LEAST_GAIN.max(peak / LEAST_SHARE);
@@ -150,9 +145,11 @@ fn run(flow: &Flow, from: usize, len: usize) -> Option<Run> {
 fn is_inner(flow: &Flow, from: usize, len: usize, value: ValueIndex) -> bool {
     let reads = |other: &ValueIndex| flow.home(*other).owner == value;
     let outside = flow.steps[..from].iter().chain(&flow.steps[from + len..]);
-    let mut ends = flow.outputs.iter().map(|(_, value)| value).chain(
-        flow.states.iter().map(|state| &state.after),
-    );
+    let mut ends = flow
+        .outputs
+        .iter()
+        .map(|(_, value)| value)
+        .chain(flow.states.iter().map(|state| &state.after));
     !outside.flat_map(|step| &step.operands).any(reads) && !ends.any(reads)
 }
 
@@ -310,9 +307,5 @@ fn in_pieces(flow: &Flow, run: &Run, pieces: usize, out: &mut Flow) {
 fn rows_type(ty: &TensorType, all: usize, rows: usize) -> TensorType {
     let width = ty.elements() / all;
     let flat = width == 1 && ty.rank() == 1;
-    if flat {
-        TensorType::new(ty.dtype, [rows])
-    } else {
-        TensorType::new(ty.dtype, [rows, width])
-    }
+    if flat { TensorType::new(ty.dtype, [rows]) } else { TensorType::new(ty.dtype, [rows, width]) }
 }

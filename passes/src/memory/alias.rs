@@ -9,6 +9,7 @@
 use super::Allow;
 use super::check::Written;
 use super::flow::{Contents, Flow, Source};
+use super::pack::Piece;
 use crate::lower::LoweredStep;
 use crate::program::ValueIndex;
 use anyid_ir::Op;
@@ -27,6 +28,22 @@ pub(crate) struct Classes {
     pub(crate) root: Vec<Option<(Root, u64)>>,
     /// Copies that are elided.
     pub(crate) dropped: Vec<bool>,
+    /// For each class who touches it, in order.
+    events: Vec<Vec<Event>>,
+    /// For each class in the workspace what is in use when.
+    pub(crate) pieces: Vec<Vec<Piece>>,
+    /// Bytes of workspace in use at every launch, and after the last.
+    pub(crate) live: Vec<u64>,
+}
+
+/// A launch reads or writes a value. After the last launch, outputs and states are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    step: usize,
+    writes: bool,
+    /// Which operand or result.
+    position: usize,
+    value: ValueIndex,
 }
 
 /// Whether a launch does nothing but copy.
@@ -51,7 +68,50 @@ impl Classes {
             size: flow.values.iter().map(|value| value.ty.bytes()).collect(),
             root: flow.values.iter().map(root).collect(),
             dropped: vec![false; flow.steps.len()],
+            events: vec![Vec::new(); count],
+            pieces: vec![Vec::new(); count],
+            live: vec![0; flow.steps.len() + 1],
         }
+    }
+
+    /// Finds out who touches each class and how long each piece of it is in use.
+    pub(crate) fn measure(&mut self, flow: &Flow) {
+        let mut touch = |step: usize, writes: bool, position: usize, value: ValueIndex| {
+            let class = flow.home(value).owner as usize;
+            self.events[class].push(Event { step, writes, position, value });
+        };
+        for (at, step) in flow.steps.iter().enumerate() {
+            step.operands.iter().enumerate().for_each(|(i, v)| touch(at, false, i, *v));
+            step.results.iter().enumerate().for_each(|(i, v)| touch(at, true, i, *v));
+        }
+        let outputs = flow.outputs.iter().map(|(_, value)| *value);
+        let last = outputs.chain(flow.states.iter().map(|state| state.after));
+        last.enumerate().for_each(|(i, value)| touch(flow.steps.len(), false, i, value));
+        let mut contents = flow.contents(&self.dropped);
+        for class in 0..flow.values.len() {
+            if !self.events[class].is_empty() {
+                let pieces = self.simulate(flow, &mut contents, class as u32, &self.events[class]);
+                let pieces = pieces.expect("nothing is shared yet");
+                self.set_pieces(class, pieces);
+            }
+        }
+    }
+
+    fn set_pieces(&mut self, class: usize, pieces: Vec<Piece>) {
+        for piece in std::mem::take(&mut self.pieces[class]) {
+            self.live[piece.from..=piece.to].iter_mut().for_each(|bytes| *bytes -= piece.bytes);
+        }
+        if self.root[class].is_none() {
+            for piece in &pieces {
+                self.live[piece.from..=piece.to].iter_mut().for_each(|bytes| *bytes += piece.bytes);
+            }
+            self.pieces[class] = pieces;
+        }
+    }
+
+    /// Most bytes of workspace in use at one launch.
+    pub(crate) fn bound(&self) -> u64 {
+        self.live.iter().copied().max().unwrap_or(0)
     }
 
     fn find(&self, mut value: ValueIndex) -> (ValueIndex, u64) {
@@ -70,30 +130,6 @@ impl Classes {
         let home = flow.home(value);
         let (class, offset) = self.find(home.owner);
         (class, offset + home.offset)
-    }
-
-    /// Bytes of a class.
-    pub(crate) fn bytes(&self, class: ValueIndex) -> u64 {
-        self.size[class as usize]
-    }
-
-    /// First and last launch that touches each class; outputs are touched after the last.
-    pub(crate) fn intervals(&self, flow: &Flow) -> Vec<Option<(usize, usize)>> {
-        let mut interval: Vec<Option<(usize, usize)>> = vec![None; flow.values.len()];
-        let mut touch = |value: ValueIndex, at: usize| {
-            let slot = &mut interval[self.place(flow, value).0 as usize];
-            *slot = Some(slot.map_or((at, at), |(from, to)| (from.min(at), to.max(at))));
-        };
-        let steps = flow.steps.iter().enumerate().filter(|(at, _)| !self.dropped[*at]);
-        for (at, step) in steps {
-            for value in step.results.iter().chain(&step.operands) {
-                touch(*value, at);
-            }
-        }
-        for (_, value) in &flow.outputs {
-            touch(*value, flow.steps.len());
-        }
-        interval
     }
 
     /// Puts `a` and `b` at the same place. `None` where that is impossible; otherwise the class that
@@ -115,74 +151,73 @@ impl Classes {
         None
     }
 
-    /// Whether the plan still means the same for everything in a class.
-    fn holds(&self, flow: &Flow, contents: &mut Contents, class: ValueIndex) -> bool {
-        let mut written = Written::default();
+    /// Runs through everything that touches a class. What is in use when, if every read finds the
+    /// bytes that the first form has there and nothing is written where it may not be.
+    fn simulate(
+        &self,
+        flow: &Flow,
+        contents: &mut Contents,
+        class: ValueIndex,
+        events: &[Event],
+    ) -> Option<Vec<Piece>> {
+        let source = &flow.values[class as usize].source;
         let writable = match self.root[class as usize] {
             None | Some((Root::State(_) | Root::Output(_), _)) => true,
             // What leaves `prepare` is made by launches.
-            Some((Root::Persistent, _)) => {
-                !matches!(flow.values[class as usize].source, Source::Persistent(_))
-            }
+            Some((Root::Persistent, _)) => !matches!(source, Source::Persistent(_)),
             Some(_) => false,
         };
-        let extent = |value: ValueIndex| -> Option<(u64, u64)> {
-            let (at, offset) = self.place(flow, value);
-            (at == class).then(|| (offset, offset + flow.bytes(value)))
-        };
-        let given = match flow.values[class as usize].source {
-            Source::Launch | Source::View | Source::Parts(_) => false,
-            Source::State(_, given) => given,
-            Source::Output(_) => false,
+        let given = match source {
+            Source::Launch | Source::View | Source::Parts(_) | Source::Output(_) => false,
+            Source::State(_, given) => *given,
             Source::Input(_) | Source::Weight(_) | Source::Persistent(_) => true,
         };
+        let mut written = Written::default();
         if given {
-            written.write(0, self.size[class as usize], class);
+            written.write(0, 0, self.size[class as usize], class);
         }
-        let mut finds = |written: &Written, value: ValueIndex| match extent(value) {
-            Some((from, to)) => written.holds(from, to, &flow.segments(contents, value)),
-            None => true,
+        let extent = |value: ValueIndex| {
+            let (_, offset) = self.place(flow, value);
+            (offset, offset + flow.bytes(value))
         };
-        for (at, step) in flow.steps.iter().enumerate() {
-            if self.dropped[at] {
+        for group in events.chunk_by(|a, b| a.step == b.step) {
+            let step = group[0].step;
+            if self.dropped.get(step).is_some_and(|dropped| *dropped) {
                 continue;
             }
-            if !step.operands.iter().all(|value| finds(&written, *value)) {
-                return false;
-            }
-            for (result, value) in step.results.iter().enumerate() {
-                let Some((from, to)) = extent(*value) else { continue };
-                if !writable || !from.is_multiple_of(ALIGNMENT) {
-                    return false;
+            let reads = group.partition_point(|event| !event.writes);
+            let (reads, writes) = group.split_at(reads);
+            for event in reads {
+                let (from, to) = extent(event.value);
+                if !written.read(step, from, to, &flow.segments(contents, event.value)) {
+                    return None;
                 }
-                let meets = |other: ValueIndex| {
-                    extent(other).filter(|(start, end)| *start < to && from < *end)
+            }
+            for (at, event) in writes.iter().enumerate() {
+                let own = extent(event.value);
+                if !writable || !own.0.is_multiple_of(ALIGNMENT) {
+                    return None;
+                }
+                let meets = |other: &Event| {
+                    Some(extent(other.value)).filter(|(from, to)| *from < own.1 && own.0 < *to)
                 };
-                let spoils = |(operand, other): (usize, &ValueIndex)| {
-                    meets(*other).is_some_and(|range| {
-                        range != (from, to) || !step.kernel.writes_in_place(operand, result)
+                let kernel = &flow.steps[step].kernel;
+                let spoils = |other: &Event| {
+                    meets(other).is_some_and(|range| {
+                        range != own || !kernel.writes_in_place(other.position, event.position)
                     })
                 };
-                if step.operands.iter().enumerate().any(spoils)
-                    || step.results[..result].iter().any(|other| meets(*other).is_some())
-                {
-                    return false;
+                if reads.iter().any(spoils) || writes[..at].iter().any(|e| meets(e).is_some()) {
+                    return None;
                 }
             }
-            for value in &step.results {
-                if let Some((from, to)) = extent(*value) {
-                    written.write(from, to, *value);
-                }
+            for event in writes {
+                let (from, to) = extent(event.value);
+                written.write(step, from, to, event.value);
             }
         }
-        let outputs = flow.outputs.iter().map(|(_, value)| *value);
-        let mut left = outputs.chain(flow.states.iter().map(|state| state.after));
-        left.all(|value| finds(&written, value))
+        Some(written.pieces())
     }
-}
-
-fn label(step: &LoweredStep, result: usize) -> &str {
-    step.labels.get(result).map_or("", String::as_str)
 }
 
 /// The search for memory to share.
@@ -190,15 +225,17 @@ pub(crate) struct Search<'f> {
     flow: &'f Flow,
     pub(crate) classes: Classes,
     contents: Contents,
-    bound: u64,
+}
+
+fn label(step: &LoweredStep, result: usize) -> &str {
+    step.labels.get(result).map_or("", String::as_str)
 }
 
 impl<'f> Search<'f> {
     /// Begins with `classes`, in which nothing is shared.
     pub(crate) fn new(flow: &'f Flow, classes: Classes) -> Self {
         let contents = flow.contents(&classes.dropped);
-        let bound = classes.bound(flow);
-        Self { flow, classes, contents, bound }
+        Self { flow, classes, contents }
     }
 
     /// Elides copies and lets results take over operands, in the order of the launches.
@@ -222,7 +259,8 @@ impl<'f> Search<'f> {
         let Some(moved) = self.classes.join(self.flow, from, to) else { return };
         self.classes.dropped[at] = true;
         self.contents = self.flow.contents(&self.classes.dropped);
-        if !self.accept(to, false) || !allow("copy elided", label(step, 0)) {
+        let allow: Allow<'_> = &mut |_, _| allow("copy elided", label(step, 0));
+        if !self.accept(to, moved, false, allow) {
             self.classes.dropped[at] = false;
             self.contents = self.flow.contents(&self.classes.dropped);
             self.part(moved);
@@ -238,12 +276,14 @@ impl<'f> Search<'f> {
                 if !fits {
                     continue;
                 }
-                let sizes = [*from, *to].map(|v| self.classes.place(self.flow, v).0);
-                let [a, b] = sizes.map(|class| self.classes.bytes(class));
+                let [a, b] = [*from, *to].map(|value| {
+                    self.classes.size[self.classes.place(self.flow, value).0 as usize]
+                });
                 let Some(Some(moved)) = self.classes.join(self.flow, *from, *to) else { continue };
-                // In a larger memory it occupies that for longer: only where the peak gains.
-                if self.accept(*to, a != b) && allow("result over an operand", label(step, result))
-                {
+                let allow: Allow<'_> =
+                    &mut |_, _| allow("result over an operand", label(step, result));
+                // In a larger memory it is bound to the rest of that: only where the peak gains.
+                if self.accept(*to, Some(moved), a != b, allow) {
                     break;
                 }
                 self.part(Some(moved));
@@ -257,17 +297,41 @@ impl<'f> Search<'f> {
         }
     }
 
-    /// Whether the classes as they are now can stand.
-    fn accept(&mut self, changed: ValueIndex, must_gain: bool) -> bool {
+    /// Whether the classes can stand as they are now, after `moved` went into the class of
+    /// `changed`; measures are brought up to date if so.
+    fn accept(
+        &mut self,
+        changed: ValueIndex,
+        moved: Option<ValueIndex>,
+        must_gain: bool,
+        allow: Allow<'_>,
+    ) -> bool {
         let (class, _) = self.classes.place(self.flow, changed);
-        if !self.classes.holds(self.flow, &mut self.contents, class) {
+        let inner = moved.map(|moved| self.classes.events[moved as usize].clone());
+        let mut events = self.classes.events[class as usize].clone();
+        events.extend(inner.unwrap_or_default());
+        events.sort_unstable();
+        let pieces = self.classes.simulate(self.flow, &mut self.contents, class, &events);
+        let Some(pieces) = pieces else { return false };
+        let before = self.classes.bound();
+        let kept = [moved, Some(class)]
+            .map(|class| class.map(|class| (class, self.classes.pieces[class as usize].clone())));
+        if let Some(moved) = moved {
+            self.classes.set_pieces(moved as usize, Vec::new());
+        }
+        self.classes.set_pieces(class as usize, pieces);
+        let bound = self.classes.bound();
+        let stands = bound < before || (bound == before && !must_gain);
+        if !(stands && allow("", "")) {
+            for (class, pieces) in kept.into_iter().flatten() {
+                self.classes.set_pieces(class as usize, pieces);
+            }
             return false;
         }
-        let bound = self.classes.bound(self.flow);
-        let stands = bound < self.bound || (bound == self.bound && !must_gain);
-        if stands {
-            self.bound = bound;
+        if let Some(moved) = moved {
+            self.classes.events[moved as usize].clear();
         }
-        stands
+        self.classes.events[class as usize] = events;
+        true
     }
 }

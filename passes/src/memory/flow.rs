@@ -69,6 +69,8 @@ pub(crate) struct Flow {
     pub(crate) outputs: Vec<(String, ValueIndex)>,
     pub(crate) states: Vec<FlowState>,
     pub(crate) weights: Vec<WeightRef>,
+    /// Concatenations that were made copies, as they were.
+    pub(crate) concats: Vec<LoweredStep>,
 }
 
 /// A tensor that one run leaves for the next.
@@ -109,6 +111,7 @@ impl Flow {
             outputs: program.outputs.clone(),
             states: Vec::new(),
             weights: program.weights.clone(),
+            concats: Vec::new(),
         };
         if parts {
             flow.split_concats();
@@ -168,8 +171,35 @@ impl Flow {
                 parts.push(to);
             }
             self.values[owner as usize].source = Source::Parts(parts);
+            self.concats.push(step);
         }
         self.steps = steps;
+    }
+
+    /// Makes concatenations one launch again where no copy of their parts is elided.
+    pub(crate) fn rejoin_concats(&mut self, dropped: &dyn Fn(ValueIndex) -> bool) -> bool {
+        let mut changed = false;
+        for concat in std::mem::take(&mut self.concats) {
+            let owner = concat.results[0];
+            let Source::Parts(parts) = self.values[owner as usize].source.clone() else {
+                unreachable!("its parts were made with it")
+            };
+            if parts.iter().any(|part| dropped(*part)) {
+                self.concats.push(concat);
+                continue;
+            }
+            let copies = |step: &LoweredStep| parts.contains(&step.results[0]);
+            let last = self.steps.iter().rposition(copies).expect("every part has its copy");
+            self.steps[last] = concat;
+            let mut at = 0;
+            self.steps.retain(|step| {
+                at += 1;
+                at - 1 == last || !copies(step)
+            });
+            self.values[owner as usize].source = Source::Launch;
+            changed = true;
+        }
+        changed
     }
 
     /// First byte of each operand in the result, where a step is a concatenation that can be made

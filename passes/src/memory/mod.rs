@@ -20,7 +20,7 @@ use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
 use anyid_ir::plan_live::bounds;
 use anyid_ir::{Arena, Entity, Op};
 use flow::{Flow, Home};
-use pack::Interval;
+use pack::Piece;
 
 pub use anyid_ir::plan_live::ALIGNMENT;
 pub use flow::StateSpec;
@@ -134,7 +134,13 @@ pub(crate) struct Shared {
 impl Shared {
     /// The least workspace that the order of the launches allows.
     pub(crate) fn bound(&self) -> u64 {
-        self.classes.bound(&self.flow)
+        self.classes.bound()
+    }
+
+    /// Whether the copy that would make a value is elided.
+    fn elides(&self, value: ValueIndex) -> bool {
+        let at = self.flow.steps.iter().position(|step| step.results.contains(&value));
+        at.is_some_and(|at| self.classes.dropped[at])
     }
 }
 
@@ -159,6 +165,7 @@ pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
             kept.push(base + home.offset);
         }
     }
+    classes.measure(&flow);
     Shared { flow, classes, kept, kept_bytes }
 }
 
@@ -181,6 +188,13 @@ pub(crate) fn share_all(flow: &Flow, persistent: Option<&[u64]>) -> Shared {
 /// where that costs no launch or lowers the peak; all others are read from where they are after the
 /// last launch.
 pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -> Shared {
+    let mut joined = flow.clone();
+    let shared = share_all(flow, persistent);
+    let rejoined = joined.rejoin_concats(&|part| shared.elides(part));
+    let flow = match rejoined && share_all(&joined, persistent).bound() <= shared.bound() {
+        true => &joined,
+        false => flow,
+    };
     let attempt = |wanted: &[usize], allow: Allow<'_>| {
         let mut flow = flow.clone();
         let copies = flow.return_outputs(wanted);
@@ -190,12 +204,8 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -
     };
     let mut wanted: Vec<usize> = (0..flow.outputs.len()).filter(|at| flow.is_made(*at)).collect();
     let (all, copies) = attempt(&wanted, &mut |_, _| true);
-    let elided = |to: ValueIndex| {
-        let at = all.flow.steps.iter().position(|step| step.results.contains(&to));
-        at.is_some_and(|at| all.classes.dropped[at])
-    };
     let (free, left): (Vec<_>, Vec<_>) =
-        wanted.iter().copied().zip(copies).partition(|(_, to)| elided(*to));
+        wanted.iter().copied().zip(copies).partition(|(_, to)| all.elides(*to));
     if !left.is_empty() {
         let fewer_wanted: Vec<usize> = free.into_iter().map(|(at, _)| at).collect();
         let (fewer, _) = attempt(&fewer_wanted, &mut |_, _| true);
@@ -220,19 +230,16 @@ pub(crate) struct Placement {
 
 /// Packs what lies in the workspace.
 pub(crate) fn place(shared: &Shared) -> Placement {
-    let Shared { flow, classes, .. } = shared;
+    let Shared { classes, .. } = shared;
     let mut roots = classes.root.clone();
-    let (mut packed, mut owners) = (Vec::new(), Vec::new());
-    for (class, interval) in classes.intervals(flow).into_iter().enumerate() {
-        let (Some((from, to)), None) = (interval, roots[class]) else { continue };
-        let size = classes.bytes(class as ValueIndex).next_multiple_of(ALIGNMENT);
-        packed.push(Interval { from, to, size });
-        owners.push(class);
-    }
+    let owners: Vec<usize> =
+        (0..roots.len()).filter(|class| !classes.pieces[*class].is_empty()).collect();
+    let packed: Vec<Vec<Piece>> =
+        owners.iter().map(|class| classes.pieces[*class].clone()).collect();
     let packing = pack::pack(&packed);
     check::check(&packed, &packing.offsets, packing.peak);
-    for (value, offset) in owners.iter().zip(&packing.offsets) {
-        roots[*value] = Some((Root::Workspace, *offset));
+    for (class, offset) in owners.iter().zip(&packing.offsets) {
+        roots[*class] = Some((Root::Workspace, *offset));
     }
     Placement { roots, workspace_bytes: packing.peak }
 }

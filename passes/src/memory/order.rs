@@ -5,7 +5,7 @@
 //! wait. Each round tries to move such launches alone, keeps the best move, and stops when none
 //! lowers the peak or makes fewer launches reach it.
 
-use super::alias::{Classes, is_copy};
+use super::alias::is_copy;
 use super::flow::{Flow, Source};
 use super::{Shared, share_all};
 use std::collections::BTreeMap;
@@ -31,8 +31,8 @@ fn cost(profile: &[u64]) -> Cost {
 
 fn measured(flow: &Flow, persistent: Option<&[u64]>) -> (Cost, Option<usize>) {
     let shared = share_all(flow, persistent);
-    let profile = shared.classes.profile(&shared.flow);
-    let cost = cost(&profile);
+    let profile = &shared.classes.live;
+    let cost = cost(profile);
     let at = profile.iter().position(|bytes| *bytes == cost.0);
     (cost, at.and_then(|at| position(flow, &shared, at)))
 }
@@ -144,28 +144,4 @@ fn moves(flow: &Flow, at: usize, least: u64) -> Vec<(usize, usize)> {
     list.sort_unstable();
     list.dedup();
     list
-}
-
-impl Classes {
-    /// Bytes of workspace in use at every launch, and after the last.
-    pub(crate) fn profile(&self, flow: &Flow) -> Vec<u64> {
-        let mut change = vec![0i128; flow.steps.len() + 2];
-        for (class, interval) in self.intervals(flow).into_iter().enumerate() {
-            let (Some((from, to)), None) = (interval, self.root[class]) else { continue };
-            let bytes = self.bytes(class as u32).next_multiple_of(super::ALIGNMENT);
-            change[from] += i128::from(bytes);
-            change[to + 1] -= i128::from(bytes);
-        }
-        let mut live = 0;
-        let sums = change[..=flow.steps.len()].iter().map(|delta| {
-            live += delta;
-            u64::try_from(live).expect("a sum of sizes is not negative")
-        });
-        sums.collect()
-    }
-
-    /// Most bytes of workspace in use at one launch.
-    pub(crate) fn bound(&self, flow: &Flow) -> u64 {
-        self.profile(flow).into_iter().max().unwrap_or(0)
-    }
 }
