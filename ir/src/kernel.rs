@@ -4,9 +4,11 @@
 //! space (elementwise kernels are row kernels without reductions); an [`AnchorKernel`] is a
 //! product, attention or convolution with an epilogue. Movement, tables and literals stay single
 //! ops. A kernel names its operands and results by position: the step that launches it binds
-//! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`]. There is no parser: this
-//! level is made by passes only.
+//! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a device can do in
+//! [`mod@support`].
 
+pub(crate) mod parse;
+pub mod support;
 pub mod text;
 pub mod verify;
 
@@ -142,6 +144,10 @@ pub enum RowReduce {
 }
 
 impl RowReduce {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Sum, Self::Mean, Self::Max, Self::SumSquares, Self::MeanSquares];
+
     /// Name in kernel text.
     pub fn name(self) -> &'static str {
         match self {
@@ -220,7 +226,7 @@ pub struct RowKernel {
 }
 
 impl RowKernel {
-    /// Elements a row of result `result` has: the width, or 1.
+    /// Elements a row of result `result` (which must be there) has: the width, or 1.
     pub fn result_width(&self, result: usize) -> usize {
         self.results[result].elements() / self.rows.max(1)
     }
@@ -240,7 +246,9 @@ impl RowKernel {
     }
 
     fn writes_in_place(&self, operand: usize, result: usize) -> bool {
-        let (from, to) = (&self.operands[operand], &self.results[result]);
+        let (Some(from), Some(to)) = (self.operands.get(operand), self.results.get(result)) else {
+            return false;
+        };
         let width = self.result_width(result);
         if from.dtype != to.dtype || from.elements() != to.elements() || width != self.width {
             return false;
@@ -335,7 +343,7 @@ impl AnchorKernel {
 
     /// Operands before those of the combination.
     pub fn own_operands(&self) -> usize {
-        1 + self.parts * (self.arity - 1)
+        1 + self.parts.saturating_mul(self.arity.saturating_sub(1))
     }
 
     /// Position of the residual, if there is one.
@@ -345,7 +353,7 @@ impl AnchorKernel {
 
     /// Position of operand `operand` (at least 1) of part `part`.
     pub fn part_operand(&self, part: usize, operand: usize) -> usize {
-        part * (self.arity - 1) + operand
+        part * self.arity.saturating_sub(1) + operand
     }
 
     /// Whether it is its op and nothing else.
@@ -365,7 +373,7 @@ impl AnchorKernel {
 
     fn part_of(&self, position: usize, operand: usize) -> Option<usize> {
         let inside = position >= 1 && position < self.own_operands();
-        let part = position.checked_sub(1)? / (self.arity - 1);
+        let part = position.checked_sub(1)?.checked_div(self.arity.saturating_sub(1))?;
         (inside && self.part_operand(part, operand) == position).then_some(part)
     }
 }
@@ -385,6 +393,12 @@ pub struct Target {
     pub conv: EpilogueSupport,
     /// Epilogues of attention.
     pub attention: EpilogueSupport,
+    /// Element types of what linear, attention and convolution multiply and give.
+    pub products: &'static [DType],
+    /// Element types of norms, rotations, modulations and activations.
+    pub rows: &'static [DType],
+    /// Most axes of a tensor.
+    pub axes: usize,
 }
 
 /// What an anchor's epilogue can take.
@@ -422,7 +436,7 @@ impl Default for Target {
     fn default() -> Self {
         let full = EpilogueSupport {
             activation: true,
-            residual: &[DType::F32],
+            residual: &[DType::F32, DType::Bf16],
             gate: true,
             results: &[DType::F32, DType::Bf16],
         };
@@ -433,6 +447,9 @@ impl Default for Target {
             linear: full.clone(),
             conv: full,
             attention: EpilogueSupport::NONE,
+            products: &[DType::F32, DType::Bf16],
+            rows: &[DType::F32, DType::Bf16, DType::F16],
+            axes: 64,
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod eval;
 pub mod graph;
 pub mod infer;
 pub mod kernel;
+mod line;
 pub mod op;
 pub mod plan;
 pub mod plan_live;

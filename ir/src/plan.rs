@@ -165,7 +165,8 @@ impl Plan {
         let mut end = 0u64;
         let place = |state: &State| {
             let start = end;
-            end = end.saturating_add(state.ty.bytes().next_multiple_of(ALIGNMENT));
+            let bytes = state.ty.bytes().checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+            end = end.saturating_add(bytes);
             start
         };
         (self.states.iter().map(place).collect(), end)

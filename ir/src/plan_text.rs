@@ -7,14 +7,23 @@
 //!   buffer %0 = input 0 + 0 : f32[2,8]
 //!   buffer %1 = weight 0 + 0 : f32[8]
 //!   input "x" = %0
-//!   output "y" = %2
-//!   state "past" : f32[2,8] = %3 -> %4
+//!   output "y" = %3
+//!   state "past" : f32[2,8] = %4 -> %5
+//!   kernel k0 "add+silu" rows i in 1, cols j in 16 {
+//!     in a0: f32[2,8]
+//!     out y0: f32[2,8]
+//!     v0 = a0[i*16 + j]
+//!     v1 = add(v0, v0)
+//!     v2 = silu(v1)
+//!     y0[i,j] = v2
+//!   }
 //!   %2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"
+//!   %3 = k0 %2 : workspace + 128 f32[2,8] "block/y"
 //! }
 //! ```
 //!
 //! One line each; a buffer stands with the step that writes it or, for all others, on a line of
-//! its own. The order is that of the plan, so equal plans have equal text. Reading checks the
+//! its own. A kernel stands once, in the order of first use; single ops stand in their step. The order is that of the plan, so equal plans have equal text. Reading checks the
 //! grammar and that every buffer is given once; [`crate::plan_verify`] checks the rest.
 
 mod line;
@@ -24,7 +33,11 @@ mod step;
 pub use reader::parse_plans;
 
 use crate::entity::Entity;
+use crate::kernel::Kernel;
+use crate::kernel::text::print_named;
+use crate::line::quoted;
 use crate::plan::{Buffer, Plan, Root};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// Plans as text, in order, with an empty line between them.
@@ -60,11 +73,37 @@ pub fn print_plan(plan: &Plan) -> String {
         }
         let _ = writeln!(out, " -> {:?}", state.after);
     }
-    for each in &plan.steps {
-        step::write(plan, each, &mut out);
+    let (kernels, names) = kernels(plan);
+    for (at, kernel) in kernels.iter().enumerate() {
+        out.push_str(&print_named(&format!("k{at}"), kernel, "  "));
+    }
+    for (each, name) in plan.steps.iter().zip(names) {
+        step::write(plan, each, name, &mut out);
     }
     out.push_str("}\n");
     out
+}
+
+/// The kernels of a plan that are more than one op, each once, in the order of first use.
+pub fn distinct_kernels(plan: &Plan) -> Vec<&Kernel> {
+    kernels(plan).0
+}
+
+/// The distinct kernels, and for each step the index of its own.
+fn kernels(plan: &Plan) -> (Vec<&Kernel>, Vec<Option<usize>>) {
+    let (mut list, mut names) = (Vec::new(), Vec::with_capacity(plan.steps.len()));
+    // Kernels are equal where their text is, which is exact down to the bits of a NaN.
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for step in &plan.steps {
+        names.push(match &step.kernel {
+            Kernel::Op(_) => None,
+            kernel => Some(*known.entry(print_named("", kernel, "")).or_insert_with(|| {
+                list.push(kernel);
+                list.len() - 1
+            })),
+        });
+    }
+    (list, names)
 }
 
 /// Root and offset: `workspace + 64`.
@@ -80,32 +119,12 @@ fn root(buffer: &Buffer) -> String {
     }
 }
 
-/// `text` in quotes, with `\`, `"` and control characters escaped, so that it stays on its line.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Kernel;
+    use crate::kernel::{Access, Columns, Instruction, RowKernel, RowMap, RowReduce};
     use crate::plan::{BufferId, Port, State, Step, WeightRef};
-    use crate::{Arena, DType, Op, TensorType};
+    use crate::{Arena, BinaryFn, DType, Op, TensorType};
 
     pub(super) fn example() -> Plan {
         let ty = TensorType::new(DType::F32, [2, 8]);
@@ -127,11 +146,44 @@ mod tests {
             results: smallvec::smallvec![result],
             labels: vec![label.to_owned()],
         };
+        let square = RowKernel {
+            name: "mul+reduce_sum".into(),
+            rows: 2,
+            width: 8,
+            operands: vec![ty.clone()],
+            results: vec![ty.clone(), TensorType::new(DType::F32, [2])],
+            code: vec![
+                Instruction::Load(Access {
+                    operand: 0,
+                    rows: RowMap::OWN,
+                    columns: Columns::All,
+                    offset: 0,
+                    stride: 8,
+                }),
+                Instruction::Binary(BinaryFn::Mul, 0, 0),
+                Instruction::Reduce(RowReduce::Sum, 1),
+                Instruction::Store { result: 0, value: 1 },
+                Instruction::Store { result: 1, value: 2 },
+            ],
+        };
+        let sums = TensorType::new(DType::F32, [2]);
+        let fused = [(64, 128, "a"), (64, 192, "b")].map(|(first, second, label)| Step {
+            kernel: Kernel::Row(square.clone()),
+            operands: smallvec::smallvec![x],
+            results: smallvec::smallvec![
+                buffers.push(Buffer { ty: ty.clone(), root: Root::Workspace, offset: first }),
+                buffers.push(Buffer { ty: sums.clone(), root: Root::Workspace, offset: second }),
+            ],
+            labels: vec![label.to_owned(), format!("{label}.sum")],
+        });
+        let [first, second] = fused;
         Plan {
             name: "odd \"name\"\n\\".into(),
             steps: vec![
                 step(Op::RmsNorm { eps: 1e-6, clamp: false }, &[x, w], n, "block/n"),
                 step(Op::Silu, &[part], y, "block/y"),
+                first,
+                second,
             ],
             buffers,
             inputs: vec![Port { name: "x".into(), buffer: x }],
@@ -141,9 +193,9 @@ mod tests {
                 State { name: "fresh".into(), ty, before: None, after: next },
             ],
             weights: vec![WeightRef { name: "blocks.0.w".into(), ty: gain }],
-            workspace_bytes: 128,
+            workspace_bytes: 256,
             lower_bound_bytes: 64,
-            naive_bytes: 128,
+            naive_bytes: 320,
             persistent_bytes: 64,
         }
     }
@@ -181,17 +233,42 @@ mod tests {
     }
 
     #[test]
+    fn a_long_kernel_in_many_steps_is_refused() {
+        let mut text =
+            "plan \"p\" {\n  memory workspace=0 lower_bound=0 naive=0 persistent=0\n".to_owned();
+        text.push_str("  kernel k0 \"k\" rows i in 1, cols j in 1 {\n  v0 = 1.0\n");
+        for at in 1..1000 {
+            let _ = writeln!(text, "  v{at} = fma(v{0}, v{0}, v{0})", at - 1);
+        }
+        text.push_str("  }\n");
+        for at in 0..10_000 {
+            let _ = writeln!(text, "  %{at} = k0 : workspace + 0 f32[1] \"\"");
+        }
+        text.push_str("}\n");
+        let fault = parse_plans(&text).unwrap_err();
+        assert!(fault.message.contains("too long"), "{}", fault.message);
+    }
+
+    #[test]
+    fn a_kernel_stands_once_however_often_it_is_launched() {
+        let text = print_plan(&example());
+        assert_eq!(text.matches("kernel k").count(), 1);
+        assert_eq!(text.matches(" = k0 ").count(), 2);
+        assert_eq!(distinct_kernels(&example()).len(), 1);
+    }
+
+    #[test]
     fn faults_name_the_line() {
         let text = print_plan(&example());
         let broken = text.replace("rms_norm", "rms_form");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 9")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 19")));
         for (from, to) in [
             ("%2 = rms_norm", "%7 = rms_norm"),
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
-            ("memory workspace=128", "memory workspace=99999999999999999999"),
+            ("memory workspace=256", "memory workspace=99999999999999999999"),
             ("  output \"y\" = %4", "  output \"y\" = %99999999999"),
         ] {
             assert!(text.contains(from), "{from}");

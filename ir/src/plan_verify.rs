@@ -3,21 +3,24 @@
 //! Properties: ids and indices are in range; types have few enough elements; every buffer in use
 //! lies inside its memory; what steps write is aligned to [`ALIGNMENT`] and lies in the workspace,
 //! the persistent memory, a state or an output; a state or output in memory of its own is the whole
-//! of it; views are aligned to their elements; views of weights and inputs agree with them; no step shares a byte between a result and an operand; recorded types are the
-//! inferred ones; structure ops and weights do not occur; every read finds what was written there;
+//! of it; views are aligned to their elements; views of weights and inputs agree with them; no step
+//! shares a byte between two results, or between a result and an operand unless its kernel writes
+//! in place there; kernels keep [their rules](crate::kernel::verify) and are launched with the types
+//! they are for; structure ops and weights do not occur; every read finds what was written there;
 //! the sizes in the header are those of the buffers.
 //!
 //! A plan that passes can be executed without undefined behaviour, whoever wrote it.
 
 use crate::diag::Diagnostic;
+use crate::kernel::verify::small;
 use crate::plan::{Buffer, BufferId, Plan, Port, Root, Step};
 use crate::plan_live::{ALIGNMENT, Lifetime, bounds, lifetimes};
 use crate::types::TensorType;
 
 /// Most findings reported for one plan.
 const MOST: usize = 50;
-/// Elements of a tensor stay below this.
-const MOST_ELEMENTS: usize = 1 << 48;
+/// Bytes of a memory, and of all weights together, stay below this.
+const MOST_BYTES: u64 = 1 << 56;
 
 /// What is wrong with `plan`; nothing for a good one. All findings are errors with code E0517.
 pub fn verify_plan(plan: &Plan) -> Vec<Diagnostic> {
@@ -101,11 +104,6 @@ impl Verifier<'_> {
     /// Whether every type is small enough for products of sizes.
     fn types(&mut self) -> bool {
         let plan = self.plan;
-        let small = |ty: &TensorType| {
-            let sizes = ty.shape.iter().map(|size| (*size).max(1));
-            let elements = sizes.into_iter().try_fold(1usize, |n, size| n.checked_mul(size));
-            elements.is_some_and(|n| n < MOST_ELEMENTS)
-        };
         for (id, buffer) in plan.buffers.iter().filter(|(_, b)| !small(&b.ty)) {
             self.fault(format!("buffer {id:?}"), format!("{} is too large", buffer.ty));
         }
@@ -116,6 +114,17 @@ impl Verifier<'_> {
         for state in plan.states.iter().filter(|s| !small(&s.ty)) {
             let message = format!("{} is too large", state.ty);
             self.fault(format!("state \"{}\"", state.name), message);
+        }
+        let sizes = [plan.workspace_bytes, plan.persistent_bytes, plan.state_bytes()];
+        if let Some(size) = sizes.into_iter().find(|size| *size >= MOST_BYTES) {
+            self.fault("memory".to_owned(), format!("{size} bytes are too many"));
+        }
+        if self.found.is_empty() {
+            let sum = |sum: u64, bytes| sum.saturating_add(bytes);
+            let all = plan.weights.iter().map(|weight| weight.ty.bytes()).fold(0, sum);
+            if all >= MOST_BYTES {
+                self.fault("weights".to_owned(), format!("{all} bytes are too many"));
+            }
         }
         self.found.is_empty()
     }
@@ -206,6 +215,13 @@ impl Verifier<'_> {
 
     fn step(&mut self, at: usize, step: &Step) {
         let plan = self.plan;
+        if let Err(message) = typed(plan, step) {
+            self.fault(self.at(at), message);
+        }
+        if step.labels.len() != step.results().len() {
+            let (labels, results) = (step.labels.len(), step.results().len());
+            self.fault(self.at(at), format!("{labels} labels for {results} results"));
+        }
         for id in step.reads() {
             if let Err(message) = self.inside(plan.buffer(*id)) {
                 self.fault(self.at(at), format!("operand {id:?}: {message}"));
@@ -238,9 +254,6 @@ impl Verifier<'_> {
                 let message = format!("results {other:?} and {id:?} share bytes");
                 self.fault(self.at(at), message);
             }
-        }
-        if let Err(message) = typed(plan, step) {
-            self.fault(self.at(at), message);
         }
     }
 

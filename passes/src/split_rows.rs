@@ -9,8 +9,9 @@
 
 use crate::lower::LoweredStep;
 use crate::memory::flow::{Flow, Home, Source};
-use crate::memory::{Allow, order, share_all};
+use crate::memory::{order, share_all};
 use crate::program::ValueIndex;
+use crate::rewrite::Rewrites;
 use anyid_ir::TensorType;
 use anyid_ir::kernel::{Combine, Kernel, RowMap};
 use std::collections::BTreeMap;
@@ -37,7 +38,11 @@ enum Access {
 }
 
 /// Splits runs of launches. Returns whether any was split.
-pub(crate) fn split_rows(flow: &mut Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -> bool {
+pub(crate) fn split_rows(
+    flow: &mut Flow,
+    persistent: Option<&[u64]>,
+    rewrites: &mut Rewrites,
+) -> bool {
     let mut split = false;
     for _ in 0..MOST_ROUNDS {
         let shared = share_all(flow, persistent);
@@ -70,7 +75,7 @@ pub(crate) fn split_rows(flow: &mut Flow, persistent: Option<&[u64]>, allow: All
             pieces *= 2;
         }
         let label = flow.steps[run.from].labels.first().map_or("", String::as_str);
-        if best + needed > peak || !allow("rows in pieces", label) {
+        if best + needed > peak || !rewrites.allow("rows in pieces", label) {
             break;
         }
         (*flow, split) = (chosen, true);

@@ -165,7 +165,8 @@ impl Executable {
 
     /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
     /// with `persistent.` stay inside); lengths are the caller's to check. `states` holds the plan's
-    /// [states](Plan::state_layout) and is changed. `trace` sees every step's results.
+    /// [states](Plan::state_layout) and is changed. `stopped` is asked before every step and before
+    /// outputs are copied; `trace` sees every step's results.
     pub fn run(
         &self,
         cpu: &Cpu,
@@ -218,6 +219,9 @@ impl Executable {
                     trace(label, &tensor.expect("a buffer holds its type"));
                 }
             }
+        }
+        if stopped() {
+            return Err(RunError::Stopped);
         }
         for (port, returned) in self.plan.outputs.iter().zip(&self.returned) {
             let Some(at) = returned else { continue };
@@ -492,7 +496,8 @@ impl<'f> Frame<'f> {
         let table = self.ty(step.operands[first + 1]).elements().saturating_sub(offset);
         let n = self.ty(step.results[0]).last();
         for index in self.of::<i32>(step.operands[first + 2]) {
-            let end = usize::try_from(*index).ok().map(|i| i * stride + n);
+            let start = usize::try_from(*index).ok().and_then(|i| i.checked_mul(stride));
+            let end = start.and_then(|start| start.checked_add(n));
             if end.is_none_or(|end| end > table) {
                 let rows = table.checked_div(stride).unwrap_or(1).max(1);
                 let (label, index) = (step.label().to_owned(), i64::from(*index));
@@ -521,7 +526,8 @@ impl<'f> Frame<'f> {
             Op::Linear => {
                 (0..kernel.parts).all(|part| self.linear(at, step, kernel, part, scratch))
             }
-            Op::Attention { heads, scale } => {
+            // It has no epilogue.
+            Op::Attention { heads, scale } if kernel.is_plain() => {
                 self.attention(step, kernel.arity, *heads, *scale, scratch)
             }
             Op::Conv { stride, pad } => self.conv(at, step, kernel, *stride, *pad, scratch),
@@ -560,14 +566,11 @@ impl<'f> Frame<'f> {
             Some(residual) => {
                 let (from, to) = (step.operands[residual], step.results[0]);
                 let [a, b] = [from, to].map(|id| (self.buffer(id).root, self.buffer(id).offset));
-                if self.ty(from).dtype != DType::F32 {
-                    return None;
-                }
                 if a == b {
                     Combine::InPlace { gate }
                 } else {
                     let stride = self.ty(to).last();
-                    Combine::Residual { data: self.of(from), stride, gate }
+                    Combine::Residual { data: self.slice(from)?, stride, gate }
                 }
             }
         };

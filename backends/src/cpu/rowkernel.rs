@@ -307,15 +307,23 @@ impl Prepared {
     unsafe fn check_segments(&self, bound: &Bound<'_>) -> Result<(), BadSegment> {
         for load in &self.loads {
             let RowMap::Segment(segments) = load.access.rows else { continue };
-            let wide = if load.access.columns == Columns::One { 1 } else { self.width };
+            let wide = match load.access.columns {
+                Columns::All => self.width,
+                Columns::One => 1,
+                Columns::Every(period) => period.min(self.width),
+            };
             let room = load.elements.saturating_sub(load.access.offset);
+            // Stride and segment are anyone's numbers: their product may pass 64 bits.
+            let inside = |index: usize| {
+                let start = index.checked_mul(load.access.stride);
+                start.and_then(|start| start.checked_add(wide)).is_some_and(|end| end <= room)
+            };
             // SAFETY: segments are one `i32` a row (verified).
             let segments = unsafe {
                 std::slice::from_raw_parts(bound.operands[segments].cast::<i32>(), self.rows)
             };
             for index in segments {
-                let end = usize::try_from(*index).ok().map(|i| i * load.access.stride + wide);
-                if end.is_none_or(|end| end > room) {
+                if !usize::try_from(*index).is_ok_and(inside) {
                     let rows = room.checked_div(load.access.stride).unwrap_or(1);
                     return Err(BadSegment { index: i64::from(*index), rows: rows.max(1) });
                 }

@@ -12,7 +12,7 @@ use super::scalar;
 use super::{Cpu, panel_kind};
 use crate::{WeightData, WeightProvider};
 use anyid_ir::plan::{Plan, Root, Step};
-use anyid_ir::{DType, Kernel, Op, TensorType};
+use anyid_ir::{DType, Kernel, Op, Shape, TensorType};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ enum Loaded {
 #[derive(Default)]
 pub struct Weights {
     items: Vec<Loaded>,
-    index: BTreeMap<(String, Form), usize>,
+    index: BTreeMap<Key, usize>,
     bytes: u64,
 }
 
@@ -77,18 +77,20 @@ impl std::fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
+/// Where a tensor is kept: name, form, and the shape that panels were made for.
+type Key = (String, Form, Shape);
+
 /// The weight a buffer is, and the form this operand position needs; `None` for other buffers.
-fn form(
-    plan: &Plan,
-    kernel: &Kernel,
-    position: usize,
-    operands: &[anyid_ir::plan::BufferId],
-) -> Option<(u32, Form)> {
-    let buffer = plan.buffer(*operands.get(position)?);
+fn form(plan: &Plan, step: &Step, position: usize) -> Option<(u32, Form)> {
+    let buffer = plan.buffer(*step.operands.get(position)?);
     let Root::Weight(index) = buffer.root else { return None };
-    let bf16 = panel_kind(plan.buffer(operands[0]).ty.dtype, buffer.ty.dtype) == PanelKind::Bf16;
+    if !is_direct(plan, step) {
+        return Some((index, Form::Plain));
+    }
+    let x = plan.buffer(step.operands[0]).ty.dtype;
+    let bf16 = panel_kind(x, buffer.ty.dtype) == PanelKind::Bf16;
     let half = matches!(buffer.ty.dtype, DType::Bf16 | DType::F16);
-    let form = match (kernel, position) {
+    let form = match (&step.kernel, position) {
         (Kernel::Anchor(anchor), _) if anchor.weight_part(position).is_some() => match anchor.op {
             Op::Linear => Form::Matrix { bf16 },
             Op::Conv { .. } => Form::Kernel { bf16 },
@@ -103,6 +105,35 @@ fn form(
     Some((index, form))
 }
 
+/// Whether a step has a kernel that reads panels and widened vectors. The scalar code that takes
+/// over for rarer types reads every operand as it is declared.
+fn is_direct(plan: &Plan, step: &Step) -> bool {
+    let buffer = |at: usize| plan.buffer(step.operands[at]);
+    let widened = |at: usize| {
+        let (dtype, root) = (buffer(at).ty.dtype, buffer(at).root);
+        let half = matches!(dtype, DType::Bf16 | DType::F16);
+        dtype == DType::F32 || (half && matches!(root, Root::Weight(_)))
+    };
+    let mut types = step.results.iter().chain(step.operands.first());
+    let mut types = |set: &[DType]| types.all(|id| set.contains(&plan.buffer(*id).ty.dtype));
+    match &step.kernel {
+        Kernel::Anchor(anchor) if matches!(anchor.op, Op::Linear | Op::Conv { .. }) => {
+            let weight = |at: usize| match buffer(at).root {
+                Root::Weight(_) => true,
+                _ => anchor.op == Op::Linear && buffer(at).ty.dtype != DType::F64,
+            };
+            types(&[DType::F32, DType::Bf16])
+                && (0..anchor.parts).all(|part| weight(anchor.part_operand(part, 1)))
+                && (anchor.arity < 3
+                    || (0..anchor.parts).all(|part| widened(anchor.part_operand(part, 2))))
+        }
+        Kernel::Op(Op::LayerNorm { .. } | Op::RmsNorm { .. }) => {
+            types(&[DType::F32, DType::Bf16, DType::F16]) && (1..step.operands.len()).all(widened)
+        }
+        _ => false,
+    }
+}
+
 impl Weights {
     /// Loads every weight of `plans`. `progress` gets bytes done and in all, and says whether to
     /// go on.
@@ -112,26 +143,24 @@ impl Weights {
         provider: &dyn WeightProvider,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Self, LoadError> {
-        let mut wanted: BTreeMap<(String, Form), (TensorType, usize)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Key, (TensorType, usize)> = BTreeMap::new();
         let mut order = 0;
         for plan in plans {
             for step in &plan.steps {
                 for position in 0..step.operands.len() {
-                    let Some((index, form)) = form(plan, &step.kernel, position, &step.operands)
-                    else {
-                        continue;
-                    };
-                    // Rows of a table are read where they are stored.
+                    let Some((index, form)) = form(plan, step, position) else { continue };
                     let name = plan.weights[index as usize].name.clone();
                     let ty = match form {
                         Form::Plain => plan.weights[index as usize].ty.clone(),
                         _ => plan.buffer(step.operands[position]).ty.clone(),
                     };
                     if is_table(&step.kernel, position) {
+                        // Its rows are read where they are stored.
+                        fetch(provider, &name, &ty)?;
                         continue;
                     }
                     order += 1;
-                    wanted.entry((name, form)).or_insert((ty, order));
+                    wanted.entry((name, form, shape(form, &ty))).or_insert((ty, order));
                 }
             }
             for port in &plan.outputs {
@@ -139,7 +168,7 @@ impl Weights {
                 if let Root::Weight(index) = buffer.root {
                     let weight = &plan.weights[index as usize];
                     order += 1;
-                    let key = (weight.name.clone(), Form::Plain);
+                    let key = (weight.name.clone(), Form::Plain, Shape::new());
                     wanted.entry(key).or_insert((weight.ty.clone(), order));
                 }
             }
@@ -149,21 +178,17 @@ impl Weights {
         jobs.sort_by_key(|(_, (_, order))| *order);
         let mut out = Self::default();
         let mut done = 0;
-        for ((name, form), (ty, _)) in jobs {
+        for ((name, form, shape), (ty, _)) in jobs {
             if !progress(done, total) {
                 return Err(LoadError::Stopped);
             }
-            let data = provider.get(&name).ok_or_else(|| LoadError::Missing(name.clone()))?;
-            let expected = ty.elements() * data.dtype.bytes();
-            if data.bytes.len() != expected {
-                return Err(LoadError::Size { name, ty, bytes: data.bytes.len() });
-            }
+            let data = fetch(provider, &name, &ty)?;
             let loaded = convert(cpu, &data, &ty, form);
             drop(data);
             provider.release(&name);
             out.bytes += loaded.bytes();
             done += ty.bytes();
-            out.index.insert((name, form), out.items.len());
+            out.index.insert((name, form, shape), out.items.len());
             out.items.push(loaded);
         }
         progress(total, total);
@@ -177,14 +202,15 @@ impl Weights {
 
     /// Where operand `position` of a step is, if it is a weight in panels or widened.
     pub(super) fn find(&self, plan: &Plan, step: &Step, position: usize) -> Option<usize> {
-        let (index, form) = form(plan, &step.kernel, position, &step.operands)?;
+        let (index, form) = form(plan, step, position)?;
         let name = plan.weights[index as usize].name.clone();
-        if form == Form::Plain { None } else { self.index.get(&(name, form)).copied() }
+        let shape = shape(form, &plan.buffer(step.operands[position]).ty);
+        if form == Form::Plain { None } else { self.index.get(&(name, form, shape)).copied() }
     }
 
     /// Where the row-major bytes of a weight are, if anything reads it so.
     pub(super) fn find_plain(&self, name: &str) -> Option<usize> {
-        self.index.get(&(name.to_owned(), Form::Plain)).copied()
+        self.index.get(&(name.to_owned(), Form::Plain, Shape::new())).copied()
     }
 
     /// The panels at `index`.
@@ -202,6 +228,28 @@ impl Weights {
             Loaded::Matrix(_) => &[],
         }
     }
+}
+
+/// The shape a form depends on.
+fn shape(form: Form, ty: &TensorType) -> Shape {
+    match form {
+        Form::Matrix { .. } | Form::Kernel { .. } => ty.shape.clone(),
+        Form::Vector | Form::Plain => Shape::new(),
+    }
+}
+
+/// A tensor of the provider with as many elements as `ty`.
+fn fetch<'p>(
+    provider: &'p dyn WeightProvider,
+    name: &str,
+    ty: &TensorType,
+) -> Result<WeightData<'p>, LoadError> {
+    let data = provider.get(name).ok_or_else(|| LoadError::Missing(name.to_owned()))?;
+    if data.bytes.len() != ty.elements() * data.dtype.bytes() {
+        let (name, ty, bytes) = (name.to_owned(), ty.clone(), data.bytes.len());
+        return Err(LoadError::Size { name, ty, bytes });
+    }
+    Ok(data)
 }
 
 /// Whether an operand is the table of a gather, which is read in its stored form.

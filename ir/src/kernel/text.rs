@@ -1,104 +1,166 @@
-//! Text form of kernels, for reading and for snapshots: deterministic, one line an instruction.
+//! Text form of kernels: one line an instruction, and what is written reads back as it was.
+//!
+//! ```text
+//! kernel k0 "rms_norm" rows i in 4, cols j in 8 {
+//!   in a0: bf16[4,8]
+//!   in a1: f32[8]
+//!   out y0: bf16[4,8]
+//!   v0 = a0[i*8 + j]
+//!   v1 = mean_squares_j(v0)
+//!   v2 = 1e-6
+//!   v3 = add(v1, v2)
+//!   v4 = rsqrt(v3)
+//!   v5 = mul(v0, v4)
+//!   v6 = a1[0*8 + j]
+//!   v7 = mul(v5, v6)
+//!   y0[i,j] = v7
+//! }
+//! kernel k1 "linear+gate_add" anchor linear {
+//!   y0 = a3 + linear(a0, a1, a2) * a4[a5[i]*8 + j]
+//! }
+//! kernel k2 op silu
+//! ```
+//!
+//! Kernels are named in their order. Reading checks the grammar; [`mod@super::verify`] the rest.
 
 use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, RowKernel, RowMap};
+use crate::line::{float, quoted};
 use crate::op::Op;
+use crate::text::op_text;
 use std::fmt::{self, Write};
 
-/// The text of a kernel; ends with a line break.
-pub fn print(kernel: &Kernel) -> String {
+pub use super::parse::parse_kernels;
+
+/// The text of kernels, named `k0`, `k1`, …; ends with a line break unless it is empty.
+pub fn print_kernels<'k>(kernels: impl IntoIterator<Item = &'k Kernel>) -> String {
     let mut out = String::new();
+    for (at, kernel) in kernels.into_iter().enumerate() {
+        out.push_str(&print_named(&format!("k{at}"), kernel, ""));
+    }
+    out
+}
+
+/// The text of a kernel by itself; ends with a line break.
+pub fn print(kernel: &Kernel) -> String {
+    print_kernels([kernel])
+}
+
+/// The text of a kernel under a name, each line behind `indent`.
+pub(crate) fn print_named(name: &str, kernel: &Kernel, indent: &str) -> String {
+    let mut out = format!("{indent}kernel {name} ");
     let written = match kernel {
-        Kernel::Op(op) => writeln!(out, "kernel op {}", op.name()),
-        Kernel::Row(kernel) => row(&mut out, kernel),
-        Kernel::Anchor(kernel) => anchor(&mut out, kernel),
+        Kernel::Op(op) => {
+            let (name, attributes) = op_text(op);
+            let space = if attributes.is_empty() { "" } else { " " };
+            writeln!(out, "op {name}{space}{attributes}")
+        }
+        Kernel::Row(kernel) => row(&mut out, kernel, indent),
+        Kernel::Anchor(kernel) => anchor(&mut out, kernel, indent),
     };
     written.expect("writing to a string does not fail");
     out
 }
 
-fn row(out: &mut String, kernel: &RowKernel) -> fmt::Result {
-    writeln!(
-        out,
-        "kernel rows i in {}, cols j in {}    // {}",
-        kernel.rows, kernel.width, kernel.name
-    )?;
-    for (sign, types) in [("in ", &kernel.operands), ("out", &kernel.results)] {
+fn row(out: &mut String, kernel: &RowKernel, indent: &str) -> fmt::Result {
+    let RowKernel { name, rows, width, .. } = kernel;
+    writeln!(out, "{} rows i in {rows}, cols j in {width} {{", quoted(name))?;
+    for (word, letter, types) in [("in", 'a', &kernel.operands), ("out", 'y', &kernel.results)] {
         for (at, ty) in types.iter().enumerate() {
-            let name = if sign == "in " { 'a' } else { 'y' };
-            writeln!(out, "  {sign} {name}{at}: {ty}")?;
+            writeln!(out, "{indent}  {word} {letter}{at}: {ty}")?;
         }
     }
     for (at, instruction) in kernel.code.iter().enumerate() {
-        match instruction {
+        let value = match instruction {
             Instruction::Store { result, value } => {
-                let column = if kernel.result_width(*result) == 1 { "" } else { ",j" };
-                writeln!(out, "  y{result}[i{column}] = v{value}")?;
+                let place = stored(kernel, *result);
+                writeln!(out, "{indent}  {place} = v{value}")?;
+                continue;
             }
-            Instruction::Load(access) => writeln!(out, "  v{at} = {}", load(access))?,
-            Instruction::Const(value) => writeln!(out, "  v{at} = {value:?}")?,
-            Instruction::Reduce(f, x) => writeln!(out, "  v{at} = {}_j(v{x})", f.name())?,
+            Instruction::Load(access) => load(access),
+            Instruction::Const(value) => float(*value),
             other => {
-                let name = match other {
-                    Instruction::Unary(f, _) => f.name(),
-                    Instruction::Binary(f, ..) => Op::Binary(*f).name(),
-                    Instruction::Compare(f, ..) => Op::Compare(*f).name(),
-                    Instruction::Fma(..) => "fma",
-                    Instruction::Select(..) => "select",
-                    Instruction::Rotate(..) => "rotate",
-                    Instruction::Round(dtype, _) => dtype.name(),
-                    _ => unreachable!("matched above"),
-                };
                 let reads: Vec<String> = other.reads().iter().map(|r| format!("v{r}")).collect();
-                writeln!(out, "  v{at} = {name}({})", reads.join(", "))?;
+                format!("{}({})", function(other), reads.join(", "))
             }
-        }
+        };
+        writeln!(out, "{indent}  v{at} = {value}")?;
     }
-    Ok(())
+    writeln!(out, "{indent}}}")
 }
 
+/// The left side of a store: `y0[i,j]`, or `y0[i]` for one element a row.
+pub(super) fn stored(kernel: &RowKernel, result: usize) -> String {
+    let narrow = result < kernel.results.len() && kernel.result_width(result) == 1;
+    format!("y{result}[i{}]", if narrow { "" } else { ",j" })
+}
+
+/// Name of the function of an instruction that has one.
+fn function(instruction: &Instruction) -> String {
+    let name = match instruction {
+        Instruction::Unary(f, _) => f.name(),
+        Instruction::Binary(f, ..) => Op::Binary(*f).name(),
+        Instruction::Compare(f, ..) => Op::Compare(*f).name(),
+        Instruction::Reduce(f, _) => return format!("{}_j", f.name()),
+        Instruction::Fma(..) => "fma",
+        Instruction::Select(..) => "select",
+        Instruction::Rotate(..) => "rotate",
+        Instruction::Round(dtype, _) => dtype.name(),
+        Instruction::Load(_) | Instruction::Const(_) | Instruction::Store { .. } => "",
+    };
+    name.to_owned()
+}
+
+/// `a1[96 + (i/4%3)*8 + j]`: elements before the first row, the row, elements of a row, the column.
 fn load(access: &Access) -> String {
     let row = match access.rows {
         RowMap::Fixed => "0".to_owned(),
         RowMap::Segment(operand) => format!("a{operand}[i]"),
-        RowMap::Affine { divisor, modulus } => {
-            let mut row = "i".to_owned();
-            if divisor != 1 {
-                write!(row, "/{divisor}").expect("writing to a string does not fail");
-            }
-            if modulus != usize::MAX {
-                write!(row, "%{modulus}").expect("writing to a string does not fail");
-            }
-            row
-        }
+        RowMap::Affine { divisor: 1, modulus: usize::MAX } => "i".to_owned(),
+        RowMap::Affine { divisor, modulus: usize::MAX } => format!("(i/{divisor})"),
+        RowMap::Affine { divisor: 1, modulus } => format!("(i%{modulus})"),
+        RowMap::Affine { divisor, modulus } => format!("(i/{divisor}%{modulus})"),
     };
     let column = match access.columns {
         Columns::All => "j".to_owned(),
         Columns::One => "0".to_owned(),
         Columns::Every(period) => format!("j%{period}"),
     };
-    format!("a{}[{} + ({row})*{} + {column}]", access.operand, access.offset, access.stride)
+    let before = offset(access.offset);
+    format!("a{}[{before}{row}*{} + {column}]", access.operand, access.stride)
 }
 
-fn anchor(out: &mut String, kernel: &AnchorKernel) -> fmt::Result {
-    writeln!(out, "kernel {} x{}    // {}", kernel.op.name(), kernel.parts, kernel.name)?;
+fn offset(offset: usize) -> String {
+    if offset == 0 { String::new() } else { format!("{offset} + ") }
+}
+
+fn anchor(out: &mut String, kernel: &AnchorKernel, indent: &str) -> fmt::Result {
+    let (op, attributes) = op_text(&kernel.op);
+    let space = if attributes.is_empty() { "" } else { " " };
+    writeln!(out, "{} anchor {op}{space}{attributes} {{", quoted(&kernel.name))?;
     for part in 0..kernel.parts {
-        let operands: Vec<String> =
-            (1..kernel.arity).map(|at| format!("a{}", kernel.part_operand(part, at))).collect();
-        let mut value = format!("{}(a0, {})", kernel.op.name(), operands.join(", "));
-        if let Some(activation) = kernel.activation {
-            value = format!("{}({value})", activation.name());
-        }
-        let residual = kernel.own_operands();
-        match kernel.combine {
-            Combine::Store => writeln!(out, "  y{part} = {value}")?,
-            Combine::Add => writeln!(out, "  y{part} = a{residual} + {value}")?,
-            Combine::GateAdd { offset, stride } => writeln!(
-                out,
-                "  y{part}[i,j] = a{residual} + {value} * a{}[{offset} + (a{}[i])*{stride} + j]",
-                residual + 1,
-                residual + 2,
-            )?,
-        }
+        writeln!(out, "{indent}  {}", part_line(kernel, part))?;
     }
-    Ok(())
+    writeln!(out, "{indent}}}")
+}
+
+/// What a part computes: `y0 = a3 + gelu(linear(a0, a1, a2))`.
+pub(super) fn part_line(kernel: &AnchorKernel, part: usize) -> String {
+    let first = std::iter::once("a0".to_owned());
+    let others = (1..kernel.arity).map(|at| format!("a{}", kernel.part_operand(part, at)));
+    let operands: Vec<String> = first.chain(others).collect();
+    let mut value = format!("{}({})", kernel.op.name(), operands.join(", "));
+    if let Some(activation) = kernel.activation {
+        value = format!("{}({value})", activation.name());
+    }
+    let residual = kernel.own_operands();
+    match kernel.combine {
+        Combine::Store => format!("y{part} = {value}"),
+        Combine::Add => format!("y{part} = a{residual} + {value}"),
+        Combine::GateAdd { offset: before, stride } => format!(
+            "y{part} = a{residual} + {value} * a{}[{}a{}[i]*{stride} + j]",
+            residual + 1,
+            offset(before),
+            residual + 2,
+        ),
+    }
 }

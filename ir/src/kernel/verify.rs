@@ -1,12 +1,36 @@
-//! Rules of row kernels: what every backend may rely on.
+//! Rules of kernels: what every backend may rely on, whoever wrote the kernel.
+//!
+//! [`Kernel::verify`] checks what a kernel says by itself, [`Kernel::check`] that and the types it
+//! is launched with. No arithmetic here overflows, and no number of a kernel is an index before it
+//! was compared. Rows picked by segments are known at run time only and checked there.
 
 use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, RowKernel, RowMap};
 use crate::infer::infer;
 use crate::op::{Op, OpClass};
 use crate::types::{DType, TensorType};
 
+/// Most instructions of a row kernel.
+pub const MOST_INSTRUCTIONS: usize = 1024;
+/// Elements of a tensor and of a row space stay below this.
+const MOST_ELEMENTS: usize = 1 << 48;
+
 impl Kernel {
+    /// Whether the kernel is sound by itself, as far as its types are its own, in words.
+    ///
+    /// # Errors
+    /// The first broken rule.
+    pub fn verify(&self) -> Result<(), String> {
+        match self {
+            Self::Op(op) => placed(op),
+            Self::Row(kernel) => verify(kernel),
+            Self::Anchor(kernel) => form(kernel),
+        }
+    }
+
     /// Whether the kernel takes operands of these types and gives results of those, in words.
+    ///
+    /// # Errors
+    /// The first broken rule.
     pub fn check(&self, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
         match self {
             Self::Op(op) => check_op(op, operands, results),
@@ -27,10 +51,15 @@ impl Kernel {
     }
 }
 
-fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
+fn placed(op: &Op) -> Result<(), String> {
     if op.class() == OpClass::Structure || matches!(op, Op::Weight { .. }) {
         return Err(format!("{} does not belong in a plan", op.name()));
     }
+    Ok(())
+}
+
+fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
+    placed(op)?;
     let types: Vec<&TensorType> = operands.iter().collect();
     let inferred = infer(op, &types, results).map_err(|error| error.message)?;
     match inferred[..] == results[..] {
@@ -39,37 +68,52 @@ fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<
     }
 }
 
+/// What an anchor may be, whatever its types.
+fn form(kernel: &AnchorKernel) -> Result<(), String> {
+    let AnchorKernel { op, arity, parts, activation, combine, .. } = kernel;
+    if !matches!(op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot) {
+        return Err(format!("{} is no anchor", op.name()));
+    }
+    let (least, most) = op.arity();
+    if !(least..=most).contains(arity) {
+        return Err(format!("{arity} operands do not fit {}", op.name()));
+    }
+    if *parts == 0 || (*parts > 1 && *op != Op::Linear) {
+        return Err(format!("{parts} parts of {} make no kernel", op.name()));
+    }
+    if *parts > 1 && *combine != Combine::Store {
+        return Err("a kernel of several parts combines nothing".to_owned());
+    }
+    let plain = activation.is_none() && *combine == Combine::Store;
+    if !plain && !matches!(op, Op::Linear | Op::Conv { .. }) {
+        return Err(format!("{} has no epilogue", op.name()));
+    }
+    Ok(())
+}
+
 fn check_anchor(
     kernel: &AnchorKernel,
     operands: &[TensorType],
     results: &[TensorType],
 ) -> Result<(), String> {
-    let (parts, arity) = (kernel.parts, kernel.arity);
-    if parts == 0 || arity < 2 || (parts > 1 && !matches!(kernel.op, Op::Linear)) {
-        return Err(format!("{parts} parts of {arity} operands make no kernel"));
-    }
-    let most = operands.len() as u64;
-    if (parts as u64).saturating_mul(arity as u64 - 1) >= most
-        || kernel.operands() != operands.len()
-    {
+    form(kernel)?;
+    // The form bounds the arity, so that a number of parts below that of operands is safe to use.
+    if kernel.parts > operands.len() || kernel.operands() != operands.len() {
         return Err(format!("{} operands do not fit its form", operands.len()));
     }
-    if results.len() != parts {
-        return Err(format!("{} results for {parts} parts", results.len()));
+    if results.len() != kernel.parts {
+        return Err(format!("{} results for {} parts", results.len(), kernel.parts));
     }
     for (part, result) in results.iter().enumerate() {
         let own: Vec<TensorType> = std::iter::once(0)
-            .chain((1..arity).map(|at| kernel.part_operand(part, at)))
+            .chain((1..kernel.arity).map(|at| kernel.part_operand(part, at)))
             .map(|at| operands[at].clone())
             .collect();
         check_op(&kernel.op, &own, std::slice::from_ref(result))?;
     }
     let Some(residual) = kernel.residual_operand() else { return Ok(()) };
-    if parts != 1 {
-        return Err("a kernel of several parts combines nothing".to_owned());
-    }
     let (from, to) = (&operands[residual], &results[0]);
-    if from.shape != to.shape {
+    if from.shape != to.shape || !from.dtype.is_float() {
         return Err(format!("a residual of {from} for {to}"));
     }
     if let Combine::GateAdd { offset, stride } = kernel.combine {
@@ -78,8 +122,8 @@ fn check_anchor(
         if segments.dtype != DType::I32 || segments.elements() != rows {
             return Err(format!("segments are i32[{rows}], not {segments}"));
         }
-        let row = offset.checked_add(to.last()).filter(|end| *end <= gate.elements());
-        if gate.dtype != DType::F32 || (rows > 0 && row.is_none()) || stride > gate.elements() {
+        let inside = offset.checked_add(to.last()).is_some_and(|end| end <= gate.elements());
+        if gate.dtype != DType::F32 || (rows > 0 && !inside) || stride > gate.elements() {
             return Err(format!("a gate of {gate} has no rows of {} at {offset}", to.last()));
         }
     }
@@ -90,11 +134,37 @@ fn list(types: &[TensorType]) -> String {
     types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The first broken rule, in words. Rules: registers are read after they are made; every operand
-/// and result exists; vectors are reduced and rotated, scalars are not; loads stay inside their
+/// The first broken rule, in words. Rules: the row space and all types are small enough for
+/// products of sizes; registers are read after they are made; every operand and result exists;
+/// vectors are reduced and rotated, scalars are not, and rotated are pairs; loads stay inside their
 /// operand (rows picked by a segment are checked when they run); stores stand at the end, one for
 /// each result; results have one element or `width` elements a row.
+///
+/// # Errors
+/// The rule.
 pub fn verify(kernel: &RowKernel) -> Result<(), String> {
+    let (rows, width) = (kernel.rows, kernel.width);
+    if kernel.code.len() > MOST_INSTRUCTIONS {
+        return Err(format!("{} instructions, at most {MOST_INSTRUCTIONS}", kernel.code.len()));
+    }
+    if rows.max(1).checked_mul(width.max(1)).is_none_or(|space| space >= MOST_ELEMENTS) {
+        return Err(format!("{rows} rows of {width} columns are too many"));
+    }
+    if let Some(ty) = kernel.operands.iter().chain(&kernel.results).find(|ty| !small(ty)) {
+        return Err(format!("{ty} is too large"));
+    }
+    if kernel.results.is_empty() {
+        return Err("it has no result".to_owned());
+    }
+    for (result, ty) in kernel.results.iter().enumerate() {
+        let narrow = width > 0 && ty.elements() == rows;
+        if ty.elements() != rows * width && !narrow {
+            return Err(format!("result {result} of {ty} has no rows of the kernel"));
+        }
+        if !matches!(ty.dtype, DType::F32 | DType::Bf16 | DType::F16 | DType::Bool) {
+            return Err(format!("rows of {} cannot be stored", ty.dtype));
+        }
+    }
     for (at, instruction) in kernel.code.iter().enumerate() {
         if let Some(read) = instruction.reads().iter().find(|r| **r as usize >= at) {
             return Err(format!("v{at} reads v{read}, which is not made yet"));
@@ -102,13 +172,6 @@ pub fn verify(kernel: &RowKernel) -> Result<(), String> {
     }
     let scalars = kernel.scalars();
     let mut stored = vec![false; kernel.results.len()];
-    for (result, ty) in kernel.results.iter().enumerate() {
-        let width = kernel.result_width(result);
-        let whole = width * kernel.rows == ty.elements();
-        if kernel.rows > 0 && !(whole && (width == 1 || width == kernel.width)) {
-            return Err(format!("result {result} of {ty} has no rows of the kernel"));
-        }
-    }
     let mut storing = false;
     for (at, instruction) in kernel.code.iter().enumerate() {
         let stores = |r: &u16| matches!(kernel.code[*r as usize], Instruction::Store { .. });
@@ -122,6 +185,14 @@ pub fn verify(kernel: &RowKernel) -> Result<(), String> {
             Instruction::Load(access) => load(kernel, access).map_err(|e| format!("v{at}: {e}"))?,
             Instruction::Reduce(_, x) | Instruction::Rotate(x, _) if scalars[*x as usize] => {
                 return Err(format!("v{at} needs a vector, v{x} is a scalar"));
+            }
+            Instruction::Rotate(..) if width % 2 != 0 => {
+                return Err(format!("v{at} turns pairs of {width} columns"));
+            }
+            Instruction::Round(dtype, _)
+                if !matches!(dtype, DType::F32 | DType::Bf16 | DType::F16) =>
+            {
+                return Err(format!("v{at} rounds to {dtype}"));
             }
             Instruction::Store { result, value } => {
                 storing = true;
@@ -142,6 +213,12 @@ pub fn verify(kernel: &RowKernel) -> Result<(), String> {
         Some(result) => Err(format!("result {result} is never stored")),
         None => Ok(()),
     }
+}
+
+/// Whether products of a few sizes of a type fit 64 bits.
+pub(crate) fn small(ty: &TensorType) -> bool {
+    let elements = ty.shape.iter().try_fold(1usize, |n, size| n.checked_mul((*size).max(1)));
+    elements.is_some_and(|n| n < MOST_ELEMENTS)
 }
 
 fn load(kernel: &RowKernel, access: &Access) -> Result<(), String> {
@@ -171,7 +248,10 @@ fn load(kernel: &RowKernel, access: &Access) -> Result<(), String> {
         Columns::Every(0) => return Err("a period of zero".into()),
         Columns::Every(period) => period.min(kernel.width),
     };
-    let end = access.offset + last * access.stride + row;
+    let start = last.checked_mul(access.stride).and_then(|n| n.checked_add(access.offset));
+    let Some(end) = start.and_then(|start| start.checked_add(row)) else {
+        return Err("the load ends nowhere".into());
+    };
     if kernel.rows > 0 && kernel.width > 0 && end > ty.elements() {
         return Err(format!("the load ends at {end} of {} elements", ty.elements()));
     }
@@ -216,20 +296,21 @@ mod tests {
     #[test]
     fn text_is_readable_and_stable() {
         let expected = "\
-kernel rows i in 4, cols j in 8    // rms
-  in  a0: f32[4,8]
-  in  a1: f32[2,8]
-  in  a2: i32[4]
+kernel k0 \"rms\" rows i in 4, cols j in 8 {
+  in a0: f32[4,8]
+  in a1: f32[2,8]
+  in a2: i32[4]
   out y0: bf16[4,8]
-  v0 = a0[0 + (i)*8 + j]
+  v0 = a0[i*8 + j]
   v1 = mean_squares_j(v0)
   v2 = 1e-6
   v3 = add(v1, v2)
   v4 = rsqrt(v3)
   v5 = mul(v0, v4)
-  v6 = a1[0 + (a2[i])*8 + j]
+  v6 = a1[a2[i]*8 + j]
   v7 = mul(v5, v6)
   y0[i,j] = v7
+}
 ";
         assert_eq!(text::print(&Kernel::Row(norm())), expected);
     }
@@ -252,6 +333,26 @@ kernel rows i in 4, cols j in 8    // rms
         );
         assert!(broken(|k| k.code.push(Instruction::Const(0.0))).contains("behind"));
         assert!(broken(|k| k.results[0].shape[1] = 5).contains("rows of the kernel"));
+    }
+
+    #[test]
+    fn values_that_no_text_holds_are_refused_too() {
+        let mut kernel = norm();
+        kernel.operands[1].shape[0] = 1 << 60;
+        assert!(verify(&kernel).unwrap_err().contains("too large"));
+        let mut kernel = norm();
+        kernel.code = vec![Instruction::Const(0.0); MOST_INSTRUCTIONS];
+        kernel.code.push(Instruction::Store { result: 0, value: 7 });
+        assert!(verify(&kernel).unwrap_err().contains("at most 1024"));
+        for op in [Op::Return, Op::Yield] {
+            assert!(Kernel::Op(op).verify().unwrap_err().contains("does not belong"));
+        }
+        let huge = AnchorKernel { parts: usize::MAX, ..AnchorKernel::plain(Op::Linear, 2) };
+        let ty = TensorType::new(DType::F32, [4, 4]);
+        let types = vec![ty.clone(); 3];
+        assert!(Kernel::Anchor(huge).check(&types, &[ty]).is_err());
+        // Asked before the kernel is checked.
+        assert!(!kernel.writes_in_place(9, 0) && !kernel.writes_in_place(0, 9));
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Plan text back to plans.
 
-use super::line::{Line, Read};
-use super::step;
+use super::step::{self, Launch, Launched};
 use crate::diag::Diagnostic;
 use crate::entity::{Arena, Entity};
-use crate::plan::{Buffer, BufferId, Plan, Port, State, WeightRef};
+use crate::kernel::Kernel;
+use crate::kernel::parse::{Open, State};
+use crate::line::{Line, Read};
+use crate::plan::{Buffer, BufferId, Plan, Port, Step, WeightRef};
 use std::collections::HashMap;
+
+/// Most bytes of kernel text that the steps of one text may stand for: each step holds its own
+/// copy, so that many steps of one long kernel would otherwise be far larger than their text.
+const MOST_COPIED: usize = 1 << 26;
 
 /// Reads the plans written by [`super::print_plans`]. Time and memory are linear in the text.
 ///
@@ -14,7 +20,7 @@ use std::collections::HashMap;
 pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Box<Diagnostic>> {
     let mut plans = Vec::new();
     let mut open: Option<Reader> = None;
-    let mut last = 0;
+    let (mut last, mut copied) = (0, 0);
     for (number, line) in text.lines().enumerate() {
         last = number + 1;
         let fault = |message: String| unreadable(message, number + 1);
@@ -23,9 +29,10 @@ pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Box<Diagnostic>> {
             continue;
         }
         match open.take() {
-            None => open = Some(Reader::head(&mut line).map_err(fault)?),
-            Some(reader) if line.accept("}") => {
+            None => open = Some(Reader { copied, ..Reader::head(&mut line).map_err(fault)? }),
+            Some(reader) if reader.kernel.is_none() && line.accept("}") => {
                 line.end().map_err(fault)?;
+                copied = reader.copied;
                 plans.push(reader.finish().map_err(fault)?);
             }
             Some(mut reader) => {
@@ -52,6 +59,12 @@ struct Reader {
     buffers: HashMap<usize, Buffer>,
     /// Whether the line of the memory's sizes was there.
     sized: bool,
+    /// Kernels with the bytes of their text.
+    kernels: Vec<(Kernel, usize)>,
+    /// The kernel that is being read, and the bytes of its lines so far.
+    kernel: Option<(Open, usize)>,
+    /// Bytes of kernel text that steps stand for.
+    copied: usize,
 }
 
 impl Reader {
@@ -64,7 +77,14 @@ impl Reader {
     }
 
     fn line(&mut self, line: &mut Line<'_>) -> Read<()> {
-        if line.accept("memory ") {
+        let bytes = line.len();
+        if let Some((kernel, before)) = self.kernel.take() {
+            let state = kernel.line(line)?;
+            self.kernel(state, before + bytes);
+        } else if line.accept("kernel ") {
+            let state = Open::head(line, self.kernels.len())?;
+            self.kernel(state, bytes);
+        } else if line.accept("memory ") {
             self.memory(line)?;
         } else if line.accept("weight ") {
             let index = line.index()? as usize;
@@ -98,15 +118,44 @@ impl Reader {
                 line.expect("->")?;
                 Some(before)
             };
-            self.plan.states.push(State { name, ty, before, after: line.buffer()? });
+            self.plan.states.push(crate::plan::State { name, ty, before, after: line.buffer()? });
         } else {
-            let (step, places) = step::read(line)?;
-            for (id, buffer) in places {
-                self.define(id, buffer)?;
-            }
-            self.plan.steps.push(step);
+            let launch = step::read(line)?;
+            self.step(launch)?;
         }
         line.end()
+    }
+
+    fn kernel(&mut self, state: State, bytes: usize) {
+        match state {
+            State::Open(kernel) => self.kernel = Some((kernel, bytes)),
+            State::Done(kernel) => self.kernels.push((kernel, bytes)),
+        }
+    }
+
+    fn step(&mut self, launch: Launch) -> Read<()> {
+        let Launch { kernel, operands, results, labels, places } = launch;
+        if results.is_empty() {
+            return Err("expected the results of a step".to_owned());
+        }
+        for (id, buffer) in results.iter().zip(places) {
+            self.define(*id, buffer)?;
+        }
+        let kernel = match kernel {
+            Launched::Op(kernel) => kernel,
+            Launched::Named(index) => {
+                let found = self.kernels.get(index);
+                let (kernel, bytes) =
+                    found.ok_or_else(|| format!("there is no kernel k{index}"))?;
+                self.copied = self.copied.saturating_add(*bytes);
+                if self.copied > MOST_COPIED {
+                    return Err("the kernels of all steps together are too long".to_owned());
+                }
+                kernel.clone()
+            }
+        };
+        self.plan.steps.push(Step { kernel, operands, results, labels });
+        Ok(())
     }
 
     fn memory(&mut self, line: &mut Line<'_>) -> Read<()> {

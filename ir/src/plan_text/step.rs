@@ -1,23 +1,29 @@
-//! A step as one line: `%2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"`.
+//! A step as one line: `%2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"`, or
+//! `%2, %3 = k0 %0, %1 : …, …` for a kernel that stands above, with a place and label a result.
 //!
 //! The only part of the plan's text that knows what a step holds.
 
-use super::line::{Line, Read};
-use super::{quoted, root};
+use super::root;
 use crate::kernel::Kernel;
+use crate::line::{Line, Read, quoted};
 use crate::plan::{Buffer, BufferId, Plan, Step};
 use crate::text::{op_text, parse_op};
+use smallvec::SmallVec;
 use std::fmt::Write as _;
 
 fn list(ids: &[BufferId]) -> String {
     ids.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Appends the line of `step`.
-pub(super) fn write(plan: &Plan, step: &Step, out: &mut String) {
-    let (name, attributes) = match &step.kernel {
-        Kernel::Op(op) => op_text(op),
-        other => (other.name(), String::new()),
+/// Appends the line of `step`, whose kernel has this index if it is more than one op.
+pub(super) fn write(plan: &Plan, step: &Step, kernel: Option<usize>, out: &mut String) {
+    let (name, attributes) = match (kernel, &step.kernel) {
+        (Some(index), _) => (format!("k{index}"), String::new()),
+        (None, Kernel::Op(op)) => {
+            let (name, attributes) = op_text(op);
+            (name.to_owned(), attributes)
+        }
+        (None, other) => unreachable!("{} stands among the kernels", other.name()),
     };
     let _ = write!(out, "  {} = {name}", list(step.results()));
     if !step.reads().is_empty() {
@@ -26,25 +32,59 @@ pub(super) fn write(plan: &Plan, step: &Step, out: &mut String) {
     if !attributes.is_empty() {
         let _ = write!(out, " {attributes}");
     }
-    let place = |id: &BufferId| {
+    for (at, id) in step.results().iter().enumerate() {
         let buffer = plan.buffer(*id);
-        format!("{} {}", root(buffer), buffer.ty)
-    };
-    let places: Vec<String> = step.results().iter().map(place).collect();
-    let _ = writeln!(out, " : {} {}", places.join(", "), quoted(step.label()));
+        let label = step.labels.get(at).map_or("", String::as_str);
+        let before = if at == 0 { " :" } else { "," };
+        let _ = write!(out, "{before} {} {} {}", root(buffer), buffer.ty, quoted(label));
+    }
+    out.push('\n');
 }
 
-/// Reads a step's line and the places of its results.
-pub(super) fn read(line: &mut Line<'_>) -> Read<(Step, Vec<(BufferId, Buffer)>)> {
-    let result = line.buffer()?;
+/// What a step's line says.
+pub(super) struct Launch {
+    pub(super) kernel: Launched,
+    pub(super) operands: SmallVec<[BufferId; 4]>,
+    pub(super) results: SmallVec<[BufferId; 2]>,
+    pub(super) labels: Vec<String>,
+    /// Place of each result.
+    pub(super) places: Vec<Buffer>,
+}
+
+/// What a step runs.
+pub(super) enum Launched {
+    /// A kernel that stands above, by index.
+    Named(usize),
+    /// An op.
+    Op(Kernel),
+}
+
+/// Reads a step's line.
+pub(super) fn read(line: &mut Line<'_>) -> Read<Launch> {
+    let results: SmallVec<[BufferId; 2]> = line.buffers()?;
     line.expect("=")?;
     let name = line.word()?;
     let operands = line.buffers()?;
-    let attributes = line.braces()?;
-    let kernel = Kernel::Op(parse_op(&format!("{name} {attributes}")).map_err(|d| d.message)?);
-    line.expect(":")?;
-    let places = vec![(result, line.place()?)];
-    let label = line.quoted()?;
-    let results = smallvec::smallvec![result];
-    Ok((Step { kernel, operands, results, labels: vec![label] }, places))
+    let digits =
+        name.strip_prefix('k').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let kernel = match digits {
+        Some(digits) => {
+            let mut digits = Line::new(digits);
+            let index = digits.size()?;
+            digits.end()?;
+            Launched::Named(index)
+        }
+        None => {
+            let attributes = line.braces()?;
+            let op = parse_op(&format!("{name} {attributes}")).map_err(|d| d.message)?;
+            Launched::Op(Kernel::Op(op))
+        }
+    };
+    let (mut places, mut labels) = (Vec::new(), Vec::new());
+    for at in 0..results.len().max(1) {
+        line.expect(if at == 0 { ":" } else { "," })?;
+        places.push(line.place()?);
+        labels.push(line.quoted()?);
+    }
+    Ok(Launch { kernel, operands, results, labels, places })
 }

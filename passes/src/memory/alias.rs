@@ -6,12 +6,12 @@
 //! over an operand it cannot write in place, and if the most live bytes do not grow. So nothing here
 //! is believed for its form: whatever is proposed, the meaning stays.
 
-use super::Allow;
 use super::check::Written;
 use super::flow::{Contents, Flow, Source};
 use super::pack::Piece;
 use crate::lower::LoweredStep;
 use crate::program::ValueIndex;
+use crate::rewrite::Rewrites;
 use anyid_ir::Op;
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::Root;
@@ -167,13 +167,8 @@ impl Classes {
             Some((Root::Persistent, _)) => !matches!(source, Source::Persistent(_)),
             Some(_) => false,
         };
-        let given = match source {
-            Source::Launch | Source::View | Source::Parts(_) | Source::Output(_) => false,
-            Source::State(_, given) => *given,
-            Source::Input(_) | Source::Weight(_) | Source::Persistent(_) => true,
-        };
         let mut written = Written::default();
-        if given {
+        if source.is_given() {
             written.write(0, 0, self.size[class as usize], class);
         }
         let extent = |value: ValueIndex| {
@@ -239,27 +234,27 @@ impl<'f> Search<'f> {
     }
 
     /// Elides copies and lets results take over operands, in the order of the launches.
-    pub(crate) fn run(mut self, allow: Allow<'_>) -> Classes {
+    pub(crate) fn run(mut self, rewrites: &mut Rewrites) -> Classes {
         for at in 0..self.flow.steps.len() {
             if is_copy(self.flow, &self.flow.steps[at]) {
-                self.elide(at, allow);
+                self.elide(at, rewrites);
             }
         }
         for at in 0..self.flow.steps.len() {
             if !self.classes.dropped[at] {
-                self.in_place(at, allow);
+                self.in_place(at, rewrites);
             }
         }
         self.classes
     }
 
-    fn elide(&mut self, at: usize, allow: Allow<'_>) {
+    fn elide(&mut self, at: usize, rewrites: &mut Rewrites) {
         let step = &self.flow.steps[at];
         let (from, to) = (step.operands[0], step.results[0]);
         let Some(moved) = self.classes.join(self.flow, from, to) else { return };
         self.classes.dropped[at] = true;
         self.contents = self.flow.contents(&self.classes.dropped);
-        let allow: Allow<'_> = &mut |_, _| allow("copy elided", label(step, 0));
+        let allow = &mut || rewrites.allow("copy elided", label(step, 0));
         if !self.accept(to, moved, false, allow) {
             self.classes.dropped[at] = false;
             self.contents = self.flow.contents(&self.classes.dropped);
@@ -267,7 +262,7 @@ impl<'f> Search<'f> {
         }
     }
 
-    fn in_place(&mut self, at: usize, allow: Allow<'_>) {
+    fn in_place(&mut self, at: usize, rewrites: &mut Rewrites) {
         let step = &self.flow.steps[at];
         for (result, to) in step.results.iter().enumerate() {
             for (operand, from) in step.operands.iter().enumerate() {
@@ -280,8 +275,8 @@ impl<'f> Search<'f> {
                     self.classes.size[self.classes.place(self.flow, value).0 as usize]
                 });
                 let Some(Some(moved)) = self.classes.join(self.flow, *from, *to) else { continue };
-                let allow: Allow<'_> =
-                    &mut |_, _| allow("result over an operand", label(step, result));
+                let name = label(step, result);
+                let allow = &mut || rewrites.allow("result over an operand", name);
                 // In a larger memory it is bound to the rest of that: only where the peak gains.
                 if self.accept(*to, Some(moved), a != b, allow) {
                     break;
@@ -304,7 +299,7 @@ impl<'f> Search<'f> {
         changed: ValueIndex,
         moved: Option<ValueIndex>,
         must_gain: bool,
-        allow: Allow<'_>,
+        allow: &mut dyn FnMut() -> bool,
     ) -> bool {
         let (class, _) = self.classes.place(self.flow, changed);
         let inner = moved.map(|moved| self.classes.events[moved as usize].clone());
@@ -322,7 +317,7 @@ impl<'f> Search<'f> {
         self.classes.set_pieces(class as usize, pieces);
         let bound = self.classes.bound();
         let stands = bound < before || (bound == before && !must_gain);
-        if !(stands && allow("", "")) {
+        if !(stands && allow()) {
             for (class, pieces) in kept.into_iter().flatten() {
                 self.classes.set_pieces(class as usize, pieces);
             }

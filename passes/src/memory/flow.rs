@@ -6,8 +6,9 @@
 //! into the caller's. That form is always right; [`super::alias`] elides copies where values can be
 //! made in place, and shows that it means the same.
 
-use crate::lower::{Lowered, LoweredStep};
-use crate::program::{Origin, ValueIndex};
+use crate::CompileError;
+use crate::lower::LoweredStep;
+use crate::program::{Origin, Program, ValueIndex};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::WeightRef;
 use anyid_ir::plan_live::ALIGNMENT;
@@ -16,7 +17,7 @@ use smallvec::SmallVec;
 
 /// Where the memory of a value begins before any sharing is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Home {
+pub struct Home {
     /// The value that owns the memory, itself unless it is a view or a part.
     pub(crate) owner: ValueIndex,
     /// First byte within the owner.
@@ -25,7 +26,7 @@ pub(crate) struct Home {
 
 /// What puts the bytes of a value where they are.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Source {
+pub enum Source {
     /// The launch it is a result of; nothing for values that exist inside kernels only.
     Launch,
     /// It looks into its owner.
@@ -44,9 +45,20 @@ pub(crate) enum Source {
     Output(u32),
 }
 
+impl Source {
+    /// Whether its bytes are there before the first launch.
+    pub(crate) fn is_given(&self) -> bool {
+        match self {
+            Self::Launch | Self::View | Self::Parts(_) | Self::Output(_) => false,
+            Self::State(_, given) => *given,
+            Self::Input(_) | Self::Weight(_) | Self::Persistent(_) => true,
+        }
+    }
+}
+
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Value {
+pub struct Value {
     pub(crate) ty: TensorType,
     pub(crate) home: Home,
     pub(crate) source: Source,
@@ -54,7 +66,7 @@ pub(crate) struct Value {
 
 /// A state with the values it begins and ends with.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct FlowState {
+pub struct FlowState {
     pub(crate) name: String,
     pub(crate) before: Option<ValueIndex>,
     pub(crate) after: ValueIndex,
@@ -62,7 +74,7 @@ pub(crate) struct FlowState {
 
 /// The program.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Flow {
+pub struct Flow {
     pub(crate) values: Vec<Value>,
     pub(crate) steps: Vec<LoweredStep>,
     pub(crate) inputs: Vec<(String, ValueIndex)>,
@@ -84,16 +96,50 @@ pub struct StateSpec {
     pub output: usize,
 }
 
+/// Whether a program has the states that `specs` declare.
+///
+/// # Errors
+/// E0509 for the first that it does not have, or that stands twice.
+pub(crate) fn check_states(
+    program: &Program,
+    specs: &[StateSpec],
+    split: bool,
+) -> Result<(), CompileError> {
+    let fault = |spec: &StateSpec, why: String| {
+        Err(CompileError::new("E0509", format!("state {}: {why}", spec.name)))
+    };
+    for (at, spec) in specs.iter().enumerate() {
+        if split {
+            return fault(spec, "a function that is split carries none".to_owned());
+        }
+        let Some((_, output)) = program.outputs.get(spec.output) else {
+            return fault(spec, format!("there are only {} outputs", program.outputs.len()));
+        };
+        if let Some(position) = spec.input {
+            let Some((_, input)) = program.inputs.get(position) else {
+                return fault(spec, format!("there are only {} inputs", program.inputs.len()));
+            };
+            let (before, after) = (program.ty(*input), program.ty(*output));
+            if before != after {
+                return fault(spec, format!("it begins as {before} and ends as {after}"));
+            }
+        }
+        let clash = |other: &&StateSpec| {
+            other.name == spec.name
+                || other.output == spec.output
+                || (spec.input.is_some() && other.input == spec.input)
+        };
+        if let Some(other) = specs[..at].iter().find(clash) {
+            return fault(spec, format!("it is state {} as well", other.name));
+        }
+    }
+    Ok(())
+}
+
 impl Flow {
-    /// The flow of a lowered program in its first form. Concatenations stay launches of their own
-    /// unless `parts`.
-    pub(crate) fn new(
-        lowered: Lowered<'_>,
-        homes: &[Home],
-        states: &[StateSpec],
-        parts: bool,
-    ) -> Self {
-        let program = lowered.program;
+    /// The flow of a program's kernels in its first form.
+    pub(crate) fn new(program: &Program, steps: Vec<LoweredStep>, states: &[StateSpec]) -> Self {
+        let homes = super::homes(program);
         let value = |(at, value): (usize, &crate::program::ProgramValue)| {
             let source = match value.origin {
                 Origin::Input(index) => Source::Input(index),
@@ -106,18 +152,43 @@ impl Flow {
         };
         let mut flow = Self {
             values: program.values.iter().enumerate().map(value).collect(),
-            steps: lowered.steps,
+            steps,
             inputs: program.inputs.clone(),
             outputs: program.outputs.clone(),
             states: Vec::new(),
             weights: program.weights.clone(),
             concats: Vec::new(),
         };
-        if parts {
-            flow.split_concats();
-        }
         flow.declare_states(states);
         flow
+    }
+
+    /// A value's name in texts: its label, a part of another's, or its number.
+    pub(crate) fn name(&self, value: ValueIndex) -> String {
+        let port = |(_, other): &&(String, ValueIndex)| *other == value;
+        let maker = self.steps.iter().find_map(|step| {
+            let at = step.results.iter().position(|other| *other == value)?;
+            step.labels.get(at)
+        });
+        let each = &self.values[value as usize];
+        match (&each.source, maker) {
+            (_, Some(label)) => label.clone(),
+            (Source::Weight(at), None) => format!("${}", self.weights[*at as usize].name),
+            (Source::Persistent(at), None) => format!("persistent.{at}"),
+            (Source::State(at, _), None) => format!("state.{at}"),
+            (Source::Output(at), None) => format!("output.{at}"),
+            (Source::View, None) => {
+                format!("{}[{}..]", self.name(each.home.owner), each.home.offset)
+            }
+            (Source::Input(_), None) if self.inputs.iter().any(|p| port(&p)) => {
+                self.inputs.iter().find(port).map(|(name, _)| name.clone()).unwrap_or_default()
+            }
+            (Source::Parts(parts), None) => match parts.first() {
+                Some(part) => format!("{}..", self.name(*part)),
+                None => format!("%{value}"),
+            },
+            _ => format!("%{value}"),
+        }
     }
 
     pub(crate) fn ty(&self, value: ValueIndex) -> &TensorType {
@@ -153,7 +224,7 @@ impl Flow {
     }
 
     /// Concatenations that are contiguous in their result, as copies into its ranges.
-    fn split_concats(&mut self) {
+    pub(crate) fn split_concats(&mut self) {
         let mut steps = Vec::with_capacity(self.steps.len());
         for step in std::mem::take(&mut self.steps) {
             let Some(offsets) = self.parts(&step) else {
@@ -271,8 +342,12 @@ impl Flow {
         }
     }
 
-    /// Whether an output for the caller is made by launches, as opposed to handed through.
-    pub(crate) fn is_made(&self, output: usize) -> bool {
+    /// Outputs for the caller that launches make, as opposed to those handed through.
+    pub(crate) fn made_outputs(&self) -> Vec<usize> {
+        (0..self.outputs.len()).filter(|at| self.is_made(*at)).collect()
+    }
+
+    fn is_made(&self, output: usize) -> bool {
         let (name, value) = &self.outputs[output];
         let owner = self.home(*value).owner as usize;
         let made = matches!(self.values[owner].source, Source::Launch | Source::Parts(_));
@@ -327,7 +402,7 @@ impl Flow {
             smallvec::smallvec![Segment { end, write: value as ValueIndex, at: 0 }]
         };
         for (value, each) in self.values.iter().enumerate() {
-            if !matches!(each.source, Source::Launch | Source::View | Source::Parts(_)) {
+            if each.source.is_given() {
                 own[value] = Some(whole(value));
             }
         }

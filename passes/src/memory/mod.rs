@@ -10,11 +10,8 @@ pub(crate) mod flow;
 pub(crate) mod order;
 pub mod pack;
 
-use crate::Options;
-use crate::lower::lower;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
-use crate::split::Split;
-use crate::split_rows::split_rows;
+use crate::rewrite::Rewrites;
 use alias::{Classes, Search};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
 use anyid_ir::plan_live::bounds;
@@ -24,71 +21,6 @@ use pack::Piece;
 
 pub use anyid_ir::plan_live::ALIGNMENT;
 pub use flow::StateSpec;
-
-/// The plan of a whole program.
-pub fn plan(program: &Program, name: &str, options: &Options) -> Plan {
-    plan_with_states(program, name, options, &[])
-}
-
-/// The plan of a whole program, some of whose inputs and outputs are states. Positions and types of
-/// the states are the caller's to check.
-pub fn plan_with_states(
-    program: &Program,
-    name: &str,
-    options: &Options,
-    states: &[StateSpec],
-) -> Plan {
-    planned(program, name, None, options, states).0
-}
-
-/// The plans of both halves; persistent values have the same offsets in both.
-pub fn plan_split(split: &Split<Program>, options: &Options) -> Split<Plan> {
-    let prepare = with_copied_outputs(&split.prepare);
-    let (prepare, offsets) = planned(&prepare, "prepare", None, options, &[]);
-    let (mut step, _) = planned(&split.step, "step", Some(&offsets), options, &[]);
-    step.persistent_bytes = prepare.persistent_bytes;
-    Split { prepare, step, persistent: split.persistent.clone() }
-}
-
-/// The plan of a program, and the first bytes of the persistent values that it makes.
-fn planned(
-    program: &Program,
-    name: &str,
-    persistent: Option<&[u64]>,
-    options: &Options,
-    states: &[StateSpec],
-) -> (Plan, Vec<u64>) {
-    let (lowered, _) = lower(program, options.fuse, &options.target);
-    let mut flow = Flow::new(lowered, &homes(program), states, options.in_place);
-    let shared = match options.in_place {
-        true => {
-            order::improve(&mut flow, persistent, &mut |_, _| true);
-            if options.split_rows && split_rows(&mut flow, persistent, &mut |_, _| true) {
-                order::improve(&mut flow, persistent, &mut |_, _| true);
-            }
-            share(&flow, persistent, &mut |_, _| true)
-        }
-        false => apart(flow, persistent),
-    };
-    let placement = place(&shared);
-    (assemble(&shared, &placement, name), shared.kept)
-}
-
-/// Persistent values must be written by `prepare` itself: an input or weight handed through gets a
-/// copy.
-fn with_copied_outputs(program: &Program) -> Program {
-    let mut program = program.clone();
-    let homes = homes(&program);
-    for at in 0..program.outputs.len() {
-        let (name, value) = program.outputs[at].clone();
-        let owner = homes[value as usize].owner as usize;
-        if !matches!(program.values[owner].origin, Origin::Step(_)) {
-            let ty = program.ty(value).clone();
-            program.outputs[at].1 = program.step(Op::Cast, smallvec::smallvec![value], ty, name);
-        }
-    }
-    program
-}
 
 /// Byte offset of the result inside its operand when the op is a contiguous view.
 fn view_offset(program: &Program, step: &ProgramStep) -> Option<u64> {
@@ -118,12 +50,9 @@ pub(crate) fn homes(program: &Program) -> Vec<Home> {
     homes
 }
 
-/// Says whether one more rewrite may be made: which, and the label of the value it is made to.
-pub(crate) type Allow<'a> = &'a mut dyn FnMut(&'static str, &str) -> bool;
-
 /// A program with the memory of its values decided, up to offsets.
 #[derive(Clone, Debug)]
-pub(crate) struct Shared {
+pub struct Shared {
     pub(crate) flow: Flow,
     pub(crate) classes: Classes,
     /// First bytes of the persistent values that the program makes.
@@ -177,38 +106,46 @@ pub(crate) fn is_kept(name: &str) -> bool {
 /// As [`share`], with every output in the caller's memory: what it costs tells what the rest does.
 pub(crate) fn share_all(flow: &Flow, persistent: Option<&[u64]>) -> Shared {
     let mut flow = flow.clone();
-    let wanted: Vec<usize> = (0..flow.outputs.len()).filter(|at| flow.is_made(*at)).collect();
-    flow.return_outputs(&wanted);
-    let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
-    let classes = Search::new(&flow, classes).run(&mut |_, _| true);
-    Shared { flow, classes, kept, kept_bytes }
+    flow.split_concats();
+    share_with(&flow, persistent, &flow.made_outputs(), &mut Rewrites::unlimited()).0
 }
 
-/// Decides which values share memory. Outputs are made in, or copied early to, the caller's memory
-/// where that costs no launch or lowers the peak; all others are read from where they are after the
-/// last launch.
-pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -> Shared {
+/// Returns the outputs `wanted` and searches what can share memory; also the values that lie in the
+/// memory of these outputs.
+fn share_with(
+    flow: &Flow,
+    persistent: Option<&[u64]>,
+    wanted: &[usize],
+    rewrites: &mut Rewrites,
+) -> (Shared, Vec<ValueIndex>) {
+    let mut flow = flow.clone();
+    let copies = flow.return_outputs(wanted);
+    let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
+    let classes = Search::new(&flow, classes).run(rewrites);
+    (Shared { flow, classes, kept, kept_bytes }, copies)
+}
+
+/// Decides which values share memory, each sharing a rewrite. Concatenations are split where that
+/// elides copies. Outputs are made in, or copied early to, the caller's memory where that costs no
+/// launch or lowers the peak; all others are read from where they are after the last launch.
+pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, rewrites: &mut Rewrites) -> Shared {
+    let free = &mut Rewrites::unlimited();
+    let mut flow = flow.clone();
+    flow.split_concats();
     let mut joined = flow.clone();
-    let shared = share_all(flow, persistent);
-    let rejoined = joined.rejoin_concats(&|part| shared.elides(part));
-    let flow = match rejoined && share_all(&joined, persistent).bound() <= shared.bound() {
-        true => &joined,
-        false => flow,
-    };
-    let attempt = |wanted: &[usize], allow: Allow<'_>| {
-        let mut flow = flow.clone();
-        let copies = flow.return_outputs(wanted);
-        let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
-        let classes = Search::new(&flow, classes).run(allow);
-        (Shared { flow, classes, kept, kept_bytes }, copies)
-    };
-    let mut wanted: Vec<usize> = (0..flow.outputs.len()).filter(|at| flow.is_made(*at)).collect();
-    let (all, copies) = attempt(&wanted, &mut |_, _| true);
-    let (free, left): (Vec<_>, Vec<_>) =
+    let mut wanted = flow.made_outputs();
+    let (mut all, mut copies) = share_with(&flow, persistent, &wanted, free);
+    if joined.rejoin_concats(&|part| all.elides(part)) {
+        let (other, others) = share_with(&joined, persistent, &wanted, free);
+        if other.bound() <= all.bound() {
+            (flow, all, copies) = (joined, other, others);
+        }
+    }
+    let (elided, left): (Vec<_>, Vec<_>) =
         wanted.iter().copied().zip(copies).partition(|(_, to)| all.elides(*to));
     if !left.is_empty() {
-        let fewer_wanted: Vec<usize> = free.into_iter().map(|(at, _)| at).collect();
-        let (fewer, _) = attempt(&fewer_wanted, &mut |_, _| true);
+        let fewer_wanted: Vec<usize> = elided.into_iter().map(|(at, _)| at).collect();
+        let (fewer, _) = share_with(&flow, persistent, &fewer_wanted, free);
         // What another output's memory holds cannot be read from the workspace.
         let apart = left.iter().all(|(at, _)| {
             let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].1);
@@ -218,25 +155,25 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, allow: Allow<'_>) -
             wanted = fewer_wanted;
         }
     }
-    attempt(&wanted, allow).0
+    share_with(&flow, persistent, &wanted, rewrites).0
 }
 
 /// Where the memory of each class lies.
 #[derive(Clone, Debug)]
-pub(crate) struct Placement {
+pub struct Placement {
     roots: Vec<Option<(Root, u64)>>,
     workspace_bytes: u64,
 }
 
-/// Packs what lies in the workspace.
-pub(crate) fn place(shared: &Shared) -> Placement {
+/// Packs what lies in the workspace; without `reuse` every class gets bytes of its own.
+pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
     let Shared { classes, .. } = shared;
     let mut roots = classes.root.clone();
     let owners: Vec<usize> =
         (0..roots.len()).filter(|class| !classes.pieces[*class].is_empty()).collect();
     let packed: Vec<Vec<Piece>> =
         owners.iter().map(|class| classes.pieces[*class].clone()).collect();
-    let packing = pack::pack(&packed);
+    let packing = if reuse { pack::pack(&packed) } else { pack::apart(&packed) };
     check::check(&packed, &packing.offsets, packing.peak);
     for (class, offset) in owners.iter().zip(&packing.offsets) {
         roots[*class] = Some((Root::Workspace, *offset));
@@ -329,10 +266,13 @@ mod tests {
 
     #[test]
     fn what_does_not_vary_moves_to_prepare() {
-        let split = compile_split_with(&chain(), "f", &["x"], &Options::unfused()).unwrap();
+        let options = Options::traceable();
+        let split = compile_split_with(&chain(), "f", &["x"], &options).unwrap();
         assert_eq!(split.prepare.steps.len(), 1);
         assert_eq!(split.step.steps.len(), 3);
         assert_eq!(split.persistent.len(), 2, "a value and a view of it");
+        let simple = compile_split_with(&chain(), "f", &["x"], &Options::unfused()).unwrap();
+        assert_eq!(simple.persistent.len(), 1, "the view is the value again");
         assert_eq!(split.step.persistent_bytes, 128);
         assert_eq!(crate::compile_split(&chain(), "f", &["z"]).unwrap_err().code, "E0503");
     }

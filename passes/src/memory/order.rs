@@ -8,6 +8,7 @@
 use super::alias::is_copy;
 use super::flow::{Flow, Source};
 use super::{Shared, share_all};
+use crate::rewrite::Rewrites;
 use std::collections::BTreeMap;
 
 /// Most rounds, and most orders tried in all of them.
@@ -48,7 +49,7 @@ pub(crate) fn position(flow: &Flow, shared: &Shared, at: usize) -> Option<usize>
 }
 
 /// For each launch, those that must stay before it.
-fn constraints(flow: &Flow) -> Vec<Vec<usize>> {
+pub(crate) fn constraints(flow: &Flow) -> Vec<Vec<usize>> {
     let owner = |value: &u32| flow.home(*value).owner;
     let mut makers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     let mut readers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -77,7 +78,7 @@ fn constraints(flow: &Flow) -> Vec<Vec<usize>> {
 pub(crate) fn improve(
     flow: &mut Flow,
     persistent: Option<&[u64]>,
-    allow: super::Allow<'_>,
+    rewrites: &mut Rewrites,
 ) -> bool {
     let (mut best, mut peak) = measured(flow, persistent);
     let (mut trials, mut moved) = (0, false);
@@ -98,8 +99,8 @@ pub(crate) fn improve(
             }
         }
         let Some((cost, next, other)) = found else { break };
-        let label = other.steps.first().and_then(|s| s.labels.first());
-        if !allow("launches in another order", label.map_or("", String::as_str)) {
+        let label = flow.steps[at].labels.first().map_or("", String::as_str);
+        if !rewrites.allow("kernel moved", label) {
             break;
         }
         (best, peak, *flow, moved) = (cost, next, other, true);

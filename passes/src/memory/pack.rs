@@ -78,6 +78,17 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     if close(best.peak, bound) { best } else { improve(&items, order, best, bound) }
 }
 
+/// Every class behind the one before it, as if no memory were reused.
+pub fn apart(classes: &[Vec<Piece>]) -> Packing {
+    let mut peak = 0;
+    let mut offsets = Vec::with_capacity(classes.len());
+    for pieces in classes {
+        offsets.push(peak);
+        peak += Item::new(pieces).bytes;
+    }
+    Packing { offsets, peak }
+}
+
 /// Whether `peak` is within 2 % of `bound`.
 fn close(peak: u64, bound: u64) -> bool {
     u128::from(peak) * 50 <= u128::from(bound) * 51

@@ -11,4 +11,6 @@ mod program;
 pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
-pub use program::{Backend, Compiler, Prepared, Program, StateSpec, States, Trace};
+pub use program::{
+    Backend, Compiler, Observer, Prepared, Program, StateSpec, States, Trace, compile_error,
+};

@@ -399,7 +399,9 @@ fn store<V: Lanes>(l: &Launch<'_>, p: &Part, result: usize, x: Source) {
             let width = l.kernel.results[result].1;
             for row in 0..p.rows {
                 let x = l.span(x, p, row);
-                let len = if width == 1 { 1 } else { p.len };
+                // The one element of a row is written with its first columns only: the others
+                // may be another task's.
+                let len = if width == 1 { usize::from(p.column == 0) } else { p.len };
                 for at in 0..len {
                     let place =
                         (p.first + row) * width + if width == 1 { 0 } else { p.column + at };
@@ -419,8 +421,11 @@ fn store_to<V: Lanes, E: Element>(l: &Launch<'_>, p: &Part, result: usize, x: So
         let x = l.span(x, p, row);
         let start = (p.first + row) * width;
         if width == 1 {
-            // SAFETY: one element for this row; see the head of the file.
-            unsafe { *base.add(start) = E::from_f32(one_of(x, 0)) };
+            // With its first columns only: the others may be another task's.
+            if p.column == 0 {
+                // SAFETY: one element for this row; see the head of the file.
+                unsafe { *base.add(start) = E::from_f32(one_of(x, 0)) };
+            }
             continue;
         }
         // SAFETY: this row's columns of the result, which no other task touches.

@@ -1,0 +1,379 @@
+//! Kernel text back to kernels.
+//!
+//! A line at a time, so that kernels can stand inside the text of plans: [`Open::head`] takes the
+//! first line of a kernel, [`Open::line`] each further one up to the closing brace. Time and
+//! memory are linear in the text; no number read is used as a size or an index here.
+
+use super::text::{part_line, stored};
+use super::verify::MOST_INSTRUCTIONS;
+use super::{
+    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Register, RowFn,
+    RowKernel, RowMap, RowReduce,
+};
+use crate::diag::Diagnostic;
+use crate::line::{Line, Read};
+use crate::op::{BinaryFn, CompareFn, UnaryFn};
+use crate::text::parse_op;
+use crate::types::DType;
+
+/// Reads the kernels written by [`super::text::print_kernels`].
+///
+/// # Errors
+/// E0516 with the line and what was expected, where the text is not that of kernels.
+pub fn parse_kernels(text: &str) -> Result<Vec<Kernel>, Box<Diagnostic>> {
+    let mut kernels = Vec::new();
+    let mut open: Option<Open> = None;
+    let mut last = 0;
+    for (number, line) in text.lines().enumerate() {
+        last = number + 1;
+        let fault = |message: String| unreadable(message, number + 1);
+        let mut line = Line::new(line);
+        if line.end().is_ok() {
+            continue;
+        }
+        let state = match open.take() {
+            None => {
+                line.expect("kernel ").map_err(fault)?;
+                Open::head(&mut line, kernels.len()).map_err(fault)?
+            }
+            Some(kernel) => kernel.line(&mut line).map_err(fault)?,
+        };
+        line.end().map_err(fault)?;
+        match state {
+            State::Open(kernel) => open = Some(kernel),
+            State::Done(kernel) => kernels.push(kernel),
+        }
+    }
+    match open {
+        None if text.is_empty() || text.ends_with('\n') => Ok(kernels),
+        _ => Err(unreadable("the text ends inside a kernel".to_owned(), last)),
+    }
+}
+
+fn unreadable(message: String, line: usize) -> Box<Diagnostic> {
+    let error = Diagnostic::error("E0516", message).place(format!("line {line}"));
+    Box::new(error.help("docs/plans.md describes the text of kernels"))
+}
+
+/// A kernel while it is read.
+pub(crate) enum Open {
+    Row(RowKernel),
+    Anchor(AnchorKernel),
+}
+
+/// What a line of a kernel leaves.
+pub(crate) enum State {
+    /// More lines have to come.
+    Open(Open),
+    /// The kernel is complete.
+    Done(Kernel),
+}
+
+impl Open {
+    /// Reads the first line of kernel number `index`, behind the word `kernel`.
+    pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<State> {
+        let expected = format!("k{index}");
+        if line.word()? != expected {
+            return Err(format!("expected the name of the next kernel, {expected}"));
+        }
+        if line.accept("op ") {
+            let op = parse_op(line.rest()).map_err(|fault| fault.message)?;
+            return Ok(State::Done(Kernel::Op(op)));
+        }
+        let name = line.quoted()?;
+        if line.accept("rows i in ") {
+            let rows = line.size()?;
+            line.expect(",")?;
+            line.expect("cols j in ")?;
+            let width = line.size()?;
+            line.expect("{")?;
+            let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
+            let kernel = RowKernel { name, rows, width, operands, results, code };
+            return Ok(State::Open(Self::Row(kernel)));
+        }
+        if !line.accept("anchor ") {
+            return Err(format!("expected `rows` or `anchor`{}", line.found()));
+        }
+        let op = line.word()?;
+        let attributes = if line.is("{") { "" } else { line.braces()? };
+        line.expect("{")?;
+        let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
+        let (activation, combine) = (None, Combine::Store);
+        let kernel = AnchorKernel { name, op, arity: 0, parts: 0, activation, combine };
+        Ok(State::Open(Self::Anchor(kernel)))
+    }
+
+    /// Reads a further line.
+    pub(crate) fn line(mut self, line: &mut Line<'_>) -> Read<State> {
+        if line.accept("}") {
+            return match self {
+                Self::Anchor(kernel) if kernel.parts == 0 => {
+                    Err("expected what the kernel computes, found `}`".to_owned())
+                }
+                Self::Anchor(kernel) => Ok(State::Done(Kernel::Anchor(kernel))),
+                Self::Row(kernel) => Ok(State::Done(Kernel::Row(kernel))),
+            };
+        }
+        match &mut self {
+            Self::Row(kernel) => row(kernel, line)?,
+            Self::Anchor(kernel) => part(kernel, line)?,
+        }
+        Ok(State::Open(self))
+    }
+}
+
+/// `letter` and a number, in one word.
+fn numbered(line: &mut Line<'_>, letter: &str) -> Read<usize> {
+    let fault = |found: String| format!("expected {letter} and a number{found}");
+    let at = line.found();
+    let word = line.word().map_err(|_| fault(at.clone()))?;
+    let digits = word.strip_prefix(letter).ok_or_else(|| fault(at.clone()))?;
+    let mut digits = Line::new(digits);
+    let number = digits.size().map_err(|_| fault(at.clone()))?;
+    if digits.end().is_err() { Err(fault(at)) } else { Ok(number) }
+}
+
+fn register(line: &mut Line<'_>) -> Read<Register> {
+    let number = numbered(line, "v")?;
+    Register::try_from(number).map_err(|_| format!("there is no register v{number}"))
+}
+
+fn row(kernel: &mut RowKernel, line: &mut Line<'_>) -> Read<()> {
+    for (word, letter, types) in
+        [("in ", "a", &mut kernel.operands), ("out ", "y", &mut kernel.results)]
+    {
+        if line.accept(word) {
+            let number = numbered(line, letter)?;
+            if number != types.len() {
+                return Err(format!("expected {letter}{}, the next one", types.len()));
+            }
+            if !kernel.code.is_empty() {
+                return Err("operands and results stand before the program".to_owned());
+            }
+            line.expect(":")?;
+            types.push(line.ty()?);
+            return Ok(());
+        }
+    }
+    if kernel.code.len() >= MOST_INSTRUCTIONS {
+        return Err(format!("a kernel of more than {MOST_INSTRUCTIONS} instructions"));
+    }
+    if line.peek("y") {
+        let result = numbered(line, "y")?;
+        let place = stored(kernel, result);
+        let left = place.split_once('[').map_or("", |(_, left)| left);
+        line.expect(&format!("[{left}"))?;
+        line.expect("=")?;
+        let value = register(line)?;
+        kernel.code.push(Instruction::Store { result, value });
+        return Ok(());
+    }
+    let made = numbered(line, "v")?;
+    if made != kernel.code.len() {
+        return Err(format!("expected v{}, the next register", kernel.code.len()));
+    }
+    line.expect("=")?;
+    let number = |b: u8| b.is_ascii_digit() || b == b'-';
+    let instruction = if line.first().is_some_and(number) || line.is("inf") || line.peek("nan") {
+        Instruction::Const(line.float()?)
+    } else {
+        let at = line.found();
+        let word = line.word()?;
+        if line.peek("[") {
+            let mut word = Line::new(word);
+            Instruction::Load(access(numbered(&mut word, "a")?, line)?)
+        } else {
+            function(word, &at, line)?
+        }
+    };
+    kernel.code.push(instruction);
+    Ok(())
+}
+
+/// `[96 + (i/4%3)*8 + j]`.
+fn access(operand: usize, line: &mut Line<'_>) -> Read<Access> {
+    line.expect("[")?;
+    let mut offset = 0;
+    let mut rows = None;
+    if line.first().is_some_and(|b| b.is_ascii_digit()) {
+        let number = line.size()?;
+        if line.accept("+") {
+            offset = number;
+        } else if number == 0 {
+            rows = Some(RowMap::Fixed);
+        } else {
+            return Err(format!("expected `+` behind the offset{}", line.found()));
+        }
+    }
+    let rows = match rows {
+        Some(rows) => rows,
+        None => row_map(line)?,
+    };
+    line.expect("*")?;
+    let stride = line.size()?;
+    line.expect("+")?;
+    let columns = if line.accept("0") {
+        Columns::One
+    } else {
+        line.expect("j")?;
+        if line.accept("%") { Columns::Every(line.size()?) } else { Columns::All }
+    };
+    line.expect("]")?;
+    Ok(Access { operand, rows, columns, offset, stride })
+}
+
+/// `0`, `i`, `(i/4)`, `(i%3)`, `(i/4%3)` or `a2[i]`.
+fn row_map(line: &mut Line<'_>) -> Read<RowMap> {
+    if line.accept("0") {
+        return Ok(RowMap::Fixed);
+    }
+    if line.accept("i") {
+        return Ok(RowMap::OWN);
+    }
+    if line.accept("(") {
+        line.expect("i")?;
+        let divisor = if line.accept("/") { line.size()? } else { 1 };
+        let modulus = if line.accept("%") { line.size()? } else { usize::MAX };
+        line.expect(")")?;
+        return Ok(RowMap::Affine { divisor, modulus });
+    }
+    if !line.peek("a") {
+        return Err(format!("expected the row as `0`, `i`, `(i/2%3)` or `a1[i]`{}", line.found()));
+    }
+    let segments = numbered(line, "a")?;
+    line.expect("[i]")?;
+    Ok(RowMap::Segment(segments))
+}
+
+/// `add(v1, v2)`; `word` is the name, `at` where it stood.
+fn function(word: &str, at: &str, line: &mut Line<'_>) -> Read<Instruction> {
+    fn named<F: Copy>(table: &[(F, &'static str)], word: &str) -> Option<F> {
+        table.iter().find(|(_, name)| *name == word).map(|(f, _)| *f)
+    }
+    line.expect("(")?;
+    let mut reads: smallvec::SmallVec<[Register; 3]> = smallvec::SmallVec::new();
+    loop {
+        reads.push(register(line)?);
+        if reads.len() > 3 || !line.accept(",") {
+            break;
+        }
+    }
+    line.expect(")")?;
+    let reduce = RowReduce::ALL
+        .into_iter()
+        .find(|f| word.strip_suffix("_j").is_some_and(|word| word == f.name()));
+    let row = match word {
+        "gelu" => Some(RowFn::Gelu),
+        "silu" => Some(RowFn::Silu),
+        _ => named(&UnaryFn::ALL, word).map(RowFn::Primitive),
+    };
+    let count = |count: usize| -> Read<()> {
+        match reads.len() == count {
+            true => Ok(()),
+            false => Err(format!("{word} takes {count} registers, found {}", reads.len())),
+        }
+    };
+    if let Some(f) = row {
+        count(1)?;
+        return Ok(Instruction::Unary(f, reads[0]));
+    }
+    if let Some(f) = reduce {
+        count(1)?;
+        return Ok(Instruction::Reduce(f, reads[0]));
+    }
+    if let Some(dtype) = DType::from_name(word) {
+        count(1)?;
+        return Ok(Instruction::Round(dtype, reads[0]));
+    }
+    if let Some(f) = named(&BinaryFn::ALL, word) {
+        count(2)?;
+        return Ok(Instruction::Binary(f, reads[0], reads[1]));
+    }
+    if let Some(f) = named(&CompareFn::ALL, word) {
+        count(2)?;
+        return Ok(Instruction::Compare(f, reads[0], reads[1]));
+    }
+    match word {
+        "rotate" => {
+            count(2)?;
+            Ok(Instruction::Rotate(reads[0], reads[1]))
+        }
+        "fma" => {
+            count(3)?;
+            Ok(Instruction::Fma(reads[0], reads[1], reads[2]))
+        }
+        "select" => {
+            count(3)?;
+            Ok(Instruction::Select(reads[0], reads[1], reads[2]))
+        }
+        _ => Err(format!("expected a function, a load or a number{at}")),
+    }
+}
+
+/// `y0 = a3 + gelu(linear(a0, a1, a2)) * a4[a5[i]*8 + j]`. The first line says what all parts are.
+fn part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
+    let part = kernel.parts;
+    let text = line.rest();
+    if part == 0 {
+        let mut line = Line::new(text);
+        first_part(kernel, &mut line)?;
+        line.end()?;
+    } else if kernel.combine != Combine::Store {
+        return Err("a kernel of several parts combines nothing".to_owned());
+    }
+    kernel.parts += 1;
+    let expected = part_line(kernel, part);
+    match text == expected {
+        true => Ok(()),
+        false => Err(format!("expected `{expected}`")),
+    }
+}
+
+fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
+    line.expect("y0")?;
+    line.expect("=")?;
+    if line.peek("a") && line.second().is_some_and(|b| b.is_ascii_digit()) {
+        numbered(line, "a")?;
+        line.expect("+")?;
+        kernel.combine = Combine::Add;
+    }
+    let activation = match () {
+        () if line.accept("gelu(") => Some(Activation::Gelu),
+        () if line.accept("silu(") => Some(Activation::Silu),
+        () => None,
+    };
+    line.expect(kernel.op.name())?;
+    line.expect("(")?;
+    loop {
+        numbered(line, "a")?;
+        kernel.arity += 1;
+        if !line.accept(",") {
+            break;
+        }
+    }
+    line.expect(")")?;
+    if activation.is_some() {
+        line.expect(")")?;
+    }
+    kernel.activation = activation;
+    if kernel.combine == Combine::Add && line.accept("*") {
+        numbered(line, "a")?;
+        line.expect("[")?;
+        let number = line.first().is_some_and(|b| b.is_ascii_digit());
+        let offset = if number { line.size()? } else { 0 };
+        if number {
+            line.expect("+")?;
+        }
+        numbered(line, "a")?;
+        line.expect("[i]*")?;
+        let stride = line.size()?;
+        line.expect("+")?;
+        line.expect("j]")?;
+        kernel.combine = Combine::GateAdd { offset, stride };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;
