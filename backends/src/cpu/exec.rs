@@ -48,6 +48,11 @@ impl Memory {
         self.scratch.bytes_mut().fill(byte);
     }
 
+    /// The workspace, for tests that look at what a run left there.
+    pub fn workspace_mut(&mut self) -> &mut [u8] {
+        self.workspace.bytes_mut()
+    }
+
     /// Bytes of workspace.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace.len() as u64

@@ -201,7 +201,8 @@ mod tests {
                     let mut pieces = vec![Piece { from, to, offset: 0, bytes }];
                     if at % 3 == 0 {
                         // A second piece beside the first, in use for a part of its life.
-                        let (from, to) = (from + random(9) as usize, to + random(9) as usize);
+                        let from = from + random(9) as usize;
+                        let to = to.max(from) + random(9) as usize;
                         pieces.push(Piece { from, to, offset: bytes, bytes: 64 + 64 * random(9) });
                     }
                     pieces
