@@ -262,7 +262,7 @@ mod tests {
         let text = print_plan(&example());
         let broken = text.replace("rms_norm", "rms_form");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 19")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 23")));
         for (from, to) in [
             ("%2 = rms_norm", "%7 = rms_norm"),
             ("buffer %1", "buffer %0"),

@@ -10,9 +10,7 @@ use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{
     DType, Evaluator, FuncBuilder, Mode, Module, Tensor, TensorType, decompose_module, text, verify,
 };
-use anyid_passes::{
-    Options, StateSpec, compile, compile_split, compile_with, compile_with_states,
-};
+use anyid_passes::{Options, StateSpec, compile, compile_split, compile_with, compile_with_states};
 use anyid_tests::close::difference;
 use anyid_tests::graphs::{Graph, Recipe, graph};
 use anyid_tests::op_cases::{noise, seed_of};
@@ -190,7 +188,8 @@ fn sharing_memory_changes_no_bit() {
         expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
         let want = run(&cpu, graph, &apart)?;
         same("shared", &want, &run(&cpu, graph, &plan)?)?;
-        for plan in [&plan, &apart] {
+        let unpacked = with(&Options::default().off("pack")).map_err(|e| e.to_string())?;
+        for plan in [&plan, &unpacked, &apart] {
             let guarded = run_guarded(&cpu, plan, &graph.weights, &graph.inputs)?;
             same("guarded", &want, &guarded)?;
         }
