@@ -155,6 +155,69 @@ fn carried_states_are_what_handing_them_on_would_be() {
     }
 }
 
+/// States that change places, one that stays, one that is returned as it was, and one that grows in
+/// place: the old values are read before they are written over.
+#[test]
+fn states_may_change_places_and_leave_as_they_were() {
+    let cpu = Cpu::open(2, None).unwrap();
+    let ty = TensorType::new(DType::F32, [40, 24]);
+    let mut module = Module { name: "m".into(), ..Module::default() };
+    let mut f = FuncBuilder::new(&module, "main");
+    let [x, a, b, c, d] = ["x", "a", "b", "c", "d"].map(|name| f.param(name, ty.clone()));
+    let grown = f.add("grown", d, x);
+    let tail = f.slice("tail", a, 0, 8, 16);
+    let sum = f.add("sum", a, b);
+    let func = f.finish(&[b, a, c, grown, a, tail, sum]);
+    module.add(func);
+    let spec = |(output, (name, input)): (usize, (&str, usize))| StateSpec {
+        name: name.to_owned(),
+        input: Some(input),
+        output,
+    };
+    let specs: Vec<StateSpec> =
+        [("a", 1), ("b", 2), ("c", 3), ("d", 4)].into_iter().enumerate().map(spec).collect();
+    let plain = compile_with(&module, "main", &options()).unwrap();
+    let without = options().off("alias").off("schedule");
+    for options in [options(), options().off("pack"), without] {
+        let plan = compile_with_states(&module, "main", &options, &specs).unwrap();
+        assert_eq!(verify_plan(&plan), []);
+        let none = Stored::default();
+        let mut plans = Plans::new(&cpu, &[&plan], &none, 0xFF).unwrap();
+        let mut held: Vec<Tensor> = (1..5).map(|seed| noise(ty.clone(), seed)).collect();
+        for (spec, value) in specs.iter().zip(&held) {
+            plans.set_state(0, &spec.name, value);
+        }
+        for run in 0..3 {
+            let mut inputs = vec![("x".to_owned(), noise(ty.clone(), 20 + run))];
+            let got = plans.run(0, &inputs).unwrap();
+            inputs.extend(specs.iter().map(|s| s.name.clone()).zip(held));
+            let mut want = run_plan(&cpu, &plain, &none, &inputs, 0).unwrap();
+            let left = want.split_off(4);
+            let values = |named: &Named| named.iter().map(|(_, v)| v.clone()).collect::<Vec<_>>();
+            assert_eq!(values(&got), values(&left), "run {run}");
+            held = values(&want);
+            for (spec, value) in specs.iter().zip(&held) {
+                assert_eq!(plans.state(0, &spec.name), *value, "state {} in run {run}", spec.name);
+            }
+        }
+    }
+    let code = |specs: &[StateSpec]| {
+        compile_with_states(&module, "main", &options(), specs).unwrap_err().code
+    };
+    let other = |change: fn(&mut StateSpec)| {
+        let mut specs = specs.clone();
+        change(&mut specs[1]);
+        specs
+    };
+    assert_eq!(code(&other(|spec| spec.output = 9)), "E0509");
+    assert_eq!(code(&other(|spec| spec.input = Some(9))), "E0509");
+    assert_eq!(code(&other(|spec| spec.input = Some(1))), "E0509");
+    assert_eq!(code(&other(|spec| spec.output = 5)), "E0509");
+    assert_eq!(code(&other(|spec| spec.name = "a".into())), "E0509");
+    let split = Options { states: specs.clone(), ..options() };
+    assert_eq!(compile_split_with(&module, "main", &["x"], &split).unwrap_err().code, "E0509");
+}
+
 /// A line for each plan: launches, workspace, least workspace, states.
 fn line(what: &str, plan: &Plan, out: &mut String) {
     assert_eq!(verify_plan(plan), [], "{what}");

@@ -287,6 +287,11 @@ impl Program {
         self.weights.bytes()
     }
 
+    /// Bytes of workspace reserved: those of the plan that needs most.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.memory.workspace_bytes()
+    }
+
     /// Bytes of workspace and kernel scratch reserved.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.bytes()
@@ -338,7 +343,9 @@ impl Program {
         states: &mut States,
         outputs: &mut Outputs,
     ) -> Result<()> {
-        if state_names(self.executable(phase)?.plan()) != states.names {
+        let own = &self.executable(phase)?.plan().states;
+        let agree = own.iter().map(|state| (&state.name, &state.ty));
+        if !agree.eq(states.names.iter().map(|(name, ty)| (name, ty))) {
             let message = format!("these are not the states of phase \"{phase}\"");
             return Err(Error::internal("E1009", message));
         }
