@@ -25,7 +25,7 @@ fn invented(module: &Module, func: &str) -> (Named, Stored) {
     for (name, ty) in module.weights.tensors() {
         let scale = 1.0 / (ty.last() as f64).sqrt();
         let values: Vec<f64> =
-            noise(ty.clone(), seed_of(&name)).to_f64_vec().iter().map(|v| v * scale).collect();
+            noise(ty.clone(), seed_of(name)).to_f64_vec().iter().map(|v| v * scale).collect();
         weights.insert(name, Tensor::from_f64s(ty.clone(), &values).unwrap());
     }
     let params = module.func(func).unwrap();
