@@ -25,8 +25,10 @@ const LONGEST: usize = 4;
 /// A split has to lower the peak by this many bytes, and by this share of it.
 const LEAST_GAIN: u64 = 32 << 20;
 const LEAST_SHARE: u64 = 50;
-/// Most different runs that are split.
+/// Most different runs that are split, and most launches of a program that is looked at: a run is
+/// tried by planning everything with it.
 const MOST_ROUNDS: usize = 4;
+const MOST_STEPS: usize = 1 << 12;
 
 /// How a launch meets an operand when it runs on some of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +46,12 @@ pub(crate) fn split_rows(
     rewrites: &mut Rewrites,
 ) -> bool {
     let mut split = false;
+    if flow.steps.len() > MOST_STEPS {
+        return false;
+    }
     for _ in 0..MOST_ROUNDS {
         let shared = share_all(flow, persistent);
-        let (profile, peak) = (&shared.classes.live, shared.bound());
+        let (profile, peak) = (shared.classes.profile(), shared.bound());
         let at = profile.iter().position(|bytes| *bytes == peak);
         let Some(at) = at.and_then(|at| order::position(flow, &shared, at)) else { break };
         let needed = LEAST_GAIN.max(peak / LEAST_SHARE);
@@ -55,8 +60,9 @@ pub(crate) fn split_rows(
         }
         let bound = |flow: &Flow| share_all(flow, persistent).bound();
         let mut found: Option<(u64, Flow, Run)> = None;
-        for run in runs_around(flow, at) {
-            let other = applied(flow, &run, 2);
+        let uses = Uses::new(flow);
+        for run in runs_around(flow, &uses, at) {
+            let other = applied(flow, &uses, &run, 2);
             let bound = bound(&other);
             if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
                 found = Some((bound, other, run));
@@ -65,7 +71,7 @@ pub(crate) fn split_rows(
         let Some((mut best, mut chosen, run)) = found else { break };
         let mut pieces = 4;
         while run.rows / pieces >= LEAST_ROWS {
-            let other = applied(flow, &run, pieces);
+            let other = applied(flow, &uses, &run, pieces);
             let next = bound(&other);
             // Fewer pieces with nearly the same peak are better.
             if next + best / LEAST_SHARE > best {
@@ -92,7 +98,7 @@ struct Run {
 }
 
 /// Runs that a peak at launch `at` is part of and that hold a value only they use.
-fn runs_around(flow: &Flow, at: usize) -> Vec<Run> {
+fn runs_around(flow: &Flow, uses: &Uses, at: usize) -> Vec<Run> {
     let mut runs = Vec::new();
     for from in at.saturating_sub(LONGEST - 1)..=at {
         for len in 2..=LONGEST {
@@ -100,7 +106,7 @@ fn runs_around(flow: &Flow, at: usize) -> Vec<Run> {
             if end <= at || end > flow.steps.len() {
                 continue;
             }
-            if let Some(run) = run(flow, from, len) {
+            if let Some(run) = run(flow, uses, from, len) {
                 runs.push(run);
             }
         }
@@ -110,7 +116,7 @@ fn runs_around(flow: &Flow, at: usize) -> Vec<Run> {
     runs
 }
 
-fn run(flow: &Flow, from: usize, len: usize) -> Option<Run> {
+fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
     let steps = flow.steps.get(from..from + len)?;
     let rows = rows_of(flow, &steps[0])?;
     if rows < 2 * LEAST_ROWS || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
@@ -142,20 +148,32 @@ fn run(flow: &Flow, from: usize, len: usize) -> Option<Run> {
         }
     }
     let inner = steps.iter().flat_map(|step| &step.results);
-    let inner = inner.filter(|value| is_inner(flow, from, len, **value)).count();
+    let inner = inner.filter(|value| uses.inside(from, len, **value)).count();
     (inner > 0).then_some(Run { from, len, rows })
 }
 
-/// Whether a value made in a run is used nowhere else.
-fn is_inner(flow: &Flow, from: usize, len: usize, value: ValueIndex) -> bool {
-    let reads = |other: &ValueIndex| flow.home(*other).owner == value;
-    let outside = flow.steps[..from].iter().chain(&flow.steps[from + len..]);
-    let mut ends = flow
-        .outputs
-        .iter()
-        .map(|(_, value)| value)
-        .chain(flow.states.iter().map(|state| &state.after));
-    !outside.flat_map(|step| &step.operands).any(reads) && !ends.any(reads)
+/// Which launches read each value's memory; outputs and states are read behind the last.
+struct Uses(Vec<Vec<usize>>);
+
+impl Uses {
+    fn new(flow: &Flow) -> Self {
+        let mut uses = vec![Vec::new(); flow.values.len()];
+        for (at, step) in flow.steps.iter().enumerate() {
+            for value in &step.operands {
+                uses[flow.home(*value).owner as usize].push(at);
+            }
+        }
+        let ends = flow.outputs.iter().map(|(_, value)| *value);
+        for value in ends.chain(flow.states.iter().map(|state| state.after)) {
+            uses[flow.home(value).owner as usize].push(flow.steps.len());
+        }
+        Self(uses)
+    }
+
+    /// Whether a value is used in the run of `len` launches at `from` alone.
+    fn inside(&self, from: usize, len: usize, value: ValueIndex) -> bool {
+        self.0[value as usize].iter().all(|at| (from..from + len).contains(at))
+    }
 }
 
 /// Rows of a launch that treats each by itself.
@@ -217,29 +235,26 @@ fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>>
     list.into_iter().collect()
 }
 
-/// Whether two runs do the same to values of the same types.
-fn equal(flow: &Flow, a: &Run, b: &Run) -> bool {
-    let types = |values: &[ValueIndex]| -> Vec<TensorType> {
-        values.iter().map(|value| flow.ty(*value).clone()).collect()
-    };
-    a.rows == b.rows
-        && (0..a.len).all(|at| {
-            let (x, y) = (&flow.steps[a.from + at], &flow.steps[b.from + at]);
-            x.kernel == y.kernel
-                && types(&x.operands) == types(&y.operands)
-                && types(&x.results) == types(&y.results)
+/// Whether the launches at `at` do the same as a run, to values of the same types.
+fn equal(flow: &Flow, like: &Run, at: usize) -> bool {
+    let same = |(x, y): (&ValueIndex, &ValueIndex)| flow.ty(*x) == flow.ty(*y);
+    let all = |a: &[ValueIndex], b: &[ValueIndex]| a.len() == b.len() && a.iter().zip(b).all(same);
+    at + like.len <= flow.steps.len()
+        && (0..like.len).all(|i| {
+            let (x, y) = (&flow.steps[like.from + i], &flow.steps[at + i]);
+            all(&x.operands, &y.operands) && all(&x.results, &y.results) && x.kernel == y.kernel
         })
 }
 
 /// The flow with `like` and every equal run done in `pieces`.
-fn applied(flow: &Flow, like: &Run, pieces: usize) -> Flow {
+fn applied(flow: &Flow, uses: &Uses, like: &Run, pieces: usize) -> Flow {
     let mut out = Flow { steps: Vec::new(), ..flow.clone() };
     let mut at = 0;
     while at < flow.steps.len() {
-        let found = run(flow, at, like.len).filter(|other| equal(flow, like, other));
+        let found = equal(flow, like, at).then(|| run(flow, uses, at, like.len)).flatten();
         match found {
             Some(found) => {
-                in_pieces(flow, &found, pieces, &mut out);
+                in_pieces(flow, uses, &found, pieces, &mut out);
                 at += found.len;
             }
             None => {
@@ -252,7 +267,7 @@ fn applied(flow: &Flow, like: &Run, pieces: usize) -> Flow {
 }
 
 /// Appends the launches of a run, a piece of the rows at a time.
-fn in_pieces(flow: &Flow, run: &Run, pieces: usize, out: &mut Flow) {
+fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow) {
     let steps = &flow.steps[run.from..run.from + run.len];
     let each = run.rows.div_ceil(pieces).next_multiple_of(STEP);
     let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
@@ -279,7 +294,7 @@ fn in_pieces(flow: &Flow, run: &Run, pieces: usize, out: &mut Flow) {
             for value in &mut results {
                 let whole = *value;
                 let ty = rows_type(flow.ty(whole), run.rows, rows);
-                *value = if is_inner(flow, run.from, run.len, whole) {
+                *value = if uses.inside(run.from, run.len, whole) {
                     out.value(ty, None, Source::Launch)
                 } else {
                     let offset = flow.bytes(whole) / run.rows as u64 * start as u64;

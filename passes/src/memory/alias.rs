@@ -9,6 +9,7 @@
 use super::check::Written;
 use super::flow::{Contents, Flow, Source};
 use super::pack::Piece;
+use super::profile::Profile;
 use crate::lower::LoweredStep;
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
@@ -30,10 +31,12 @@ pub(crate) struct Classes {
     pub(crate) dropped: Vec<bool>,
     /// For each class who touches it, in order.
     events: Vec<Vec<Event>>,
+    /// For each class what lies in it after all of that.
+    written: Vec<Written>,
     /// For each class in the workspace what is in use when.
     pub(crate) pieces: Vec<Vec<Piece>>,
     /// Bytes of workspace in use at every launch, and after the last.
-    pub(crate) live: Vec<u64>,
+    live: Profile,
 }
 
 /// A launch reads or writes a value. After the last launch, outputs and states are read.
@@ -69,8 +72,9 @@ impl Classes {
             root: flow.values.iter().map(root).collect(),
             dropped: vec![false; flow.steps.len()],
             events: vec![Vec::new(); count],
+            written: vec![Written::default(); count],
             pieces: vec![Vec::new(); count],
-            live: vec![0; flow.steps.len() + 1],
+            live: Profile::new(flow.steps.len() + 1),
         }
     }
 
@@ -90,20 +94,22 @@ impl Classes {
         let mut contents = flow.contents(&self.dropped);
         for class in 0..flow.values.len() {
             if !self.events[class].is_empty() {
-                let pieces = self.simulate(flow, &mut contents, class as u32, &self.events[class]);
-                let pieces = pieces.expect("nothing is shared yet");
-                self.set_pieces(class, pieces);
+                let events = &self.events[class];
+                let written = self.simulate(flow, &mut contents, class as u32, events, None);
+                let written = written.expect("nothing is shared yet");
+                self.set_pieces(class, written.pieces());
+                self.written[class] = written;
             }
         }
     }
 
     fn set_pieces(&mut self, class: usize, pieces: Vec<Piece>) {
         for piece in std::mem::take(&mut self.pieces[class]) {
-            self.live[piece.from..=piece.to].iter_mut().for_each(|bytes| *bytes -= piece.bytes);
+            self.live.add(piece.from, piece.to, -i128::from(piece.bytes));
         }
         if self.root[class].is_none() {
             for piece in &pieces {
-                self.live[piece.from..=piece.to].iter_mut().for_each(|bytes| *bytes += piece.bytes);
+                self.live.add(piece.from, piece.to, i128::from(piece.bytes));
             }
             self.pieces[class] = pieces;
         }
@@ -111,7 +117,12 @@ impl Classes {
 
     /// Most bytes of workspace in use at one launch.
     pub(crate) fn bound(&self) -> u64 {
-        self.live.iter().copied().max().unwrap_or(0)
+        self.live.most()
+    }
+
+    /// Bytes of workspace in use at every launch, and after the last.
+    pub(crate) fn profile(&self) -> Vec<u64> {
+        self.live.all()
     }
 
     fn find(&self, mut value: ValueIndex) -> (ValueIndex, u64) {
@@ -139,7 +150,7 @@ impl Classes {
         if a.0 == b.0 {
             return (a.1 == b.1).then_some(None);
         }
-        for ((inner, at), (outer, to)) in [(a, b), (b, a)] {
+        for ((inner, at), (outer, to)) in [(b, a), (a, b)] {
             let fits = to >= at && to - at + self.size[inner as usize] <= self.size[outer as usize];
             // Weights lie in the form their kernels want.
             let weight = matches!(self.root[outer as usize], Some((Root::Weight(_), _)));
@@ -151,15 +162,17 @@ impl Classes {
         None
     }
 
-    /// Runs through everything that touches a class. What is in use when, if every read finds the
-    /// bytes that the first form has there and nothing is written where it may not be.
+    /// Runs through everything that touches a class, or goes on after what led to `begun`. What lies
+    /// there in the end, if every read finds the bytes that the first form has there and nothing is
+    /// written where it may not be.
     fn simulate(
         &self,
         flow: &Flow,
         contents: &mut Contents,
         class: ValueIndex,
         events: &[Event],
-    ) -> Option<Vec<Piece>> {
+        begun: Option<Written>,
+    ) -> Option<Written> {
         let source = &flow.values[class as usize].source;
         let writable = match self.root[class as usize] {
             None | Some((Root::State(_) | Root::Output(_), _)) => true,
@@ -167,10 +180,13 @@ impl Classes {
             Some((Root::Persistent, _)) => !matches!(source, Source::Persistent(_)),
             Some(_) => false,
         };
-        let mut written = Written::default();
-        if source.is_given() {
-            written.write(0, 0, self.size[class as usize], class);
-        }
+        let mut written = begun.unwrap_or_else(|| {
+            let mut written = Written::default();
+            if source.is_given() {
+                written.write(0, 0, self.size[class as usize], class);
+            }
+            written
+        });
         let extent = |value: ValueIndex| {
             let (_, offset) = self.place(flow, value);
             (offset, offset + flow.bytes(value))
@@ -211,7 +227,7 @@ impl Classes {
                 written.write(step, from, to, event.value);
             }
         }
-        Some(written.pieces())
+        Some(written)
     }
 }
 
@@ -302,13 +318,44 @@ impl<'f> Search<'f> {
         allow: &mut dyn FnMut() -> bool,
     ) -> bool {
         let (class, _) = self.classes.place(self.flow, changed);
-        let inner = moved.map(|moved| self.classes.events[moved as usize].clone());
-        let mut events = self.classes.events[class as usize].clone();
-        events.extend(inner.unwrap_or_default());
-        events.sort_unstable();
-        let pieces = self.classes.simulate(self.flow, &mut self.contents, class, &events);
-        let Some(pieces) = pieces else { return false };
-        let before = self.classes.bound();
+        let own = std::mem::take(&mut self.classes.events[class as usize]);
+        let inner = moved.map_or(&[][..], |moved| &self.classes.events[moved as usize]);
+        // Where one follows the other, as along a residual stream, what went before stays.
+        let follows = match (own.last(), inner.first()) {
+            (Some(last), Some(first)) => {
+                last.step < first.step || (last.step == first.step && !last.writes && first.writes)
+            }
+            _ => false,
+        };
+        let length = own.len();
+        let (flow, contents) = (self.flow, &mut self.contents);
+        let (mut events, written, kept_own);
+        if follows {
+            let step = inner.first().map_or(0, |event| event.step);
+            let from = own.partition_point(|event| event.step < step);
+            (events, kept_own) = (own, None);
+            events.extend_from_slice(inner);
+            let begun = Some(self.classes.written[class as usize].clone());
+            written = self.classes.simulate(flow, contents, class, &events[from..], begun);
+        } else {
+            events = [&own, inner].concat();
+            kept_own = Some(own);
+            events.sort_unstable();
+            written = self.classes.simulate(flow, contents, class, &events, None);
+        }
+        let before = |events: Vec<Event>| {
+            kept_own.unwrap_or_else(|| {
+                let mut events = events;
+                events.truncate(length);
+                events
+            })
+        };
+        let Some(written) = written else {
+            self.classes.events[class as usize] = before(events);
+            return false;
+        };
+        let pieces = written.pieces();
+        let least = self.classes.bound();
         let kept = [moved, Some(class)]
             .map(|class| class.map(|class| (class, self.classes.pieces[class as usize].clone())));
         if let Some(moved) = moved {
@@ -316,17 +363,20 @@ impl<'f> Search<'f> {
         }
         self.classes.set_pieces(class as usize, pieces);
         let bound = self.classes.bound();
-        let stands = bound < before || (bound == before && !must_gain);
+        let stands = bound < least || (bound == least && !must_gain);
         if !(stands && allow()) {
             for (class, pieces) in kept.into_iter().flatten() {
                 self.classes.set_pieces(class as usize, pieces);
             }
+            self.classes.events[class as usize] = before(events);
             return false;
         }
         if let Some(moved) = moved {
-            self.classes.events[moved as usize].clear();
+            self.classes.events[moved as usize] = Vec::new();
+            self.classes.written[moved as usize] = Written::default();
         }
         self.classes.events[class as usize] = events;
+        self.classes.written[class as usize] = written;
         true
     }
 }

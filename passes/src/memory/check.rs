@@ -38,7 +38,7 @@ pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64) {
 }
 
 /// Which bytes of a memory were written last by whom, and how long each piece is in use.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Written {
     /// First byte: what lies from there on.
     ranges: BTreeMap<u64, Range>,
@@ -46,7 +46,7 @@ pub(crate) struct Written {
 }
 
 /// A range of bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Range {
     end: u64,
     writer: ValueIndex,
@@ -69,6 +69,16 @@ impl Written {
             .take_while(|(_, range)| range.end > from)
             .map(|(start, range)| (*start, *range))
             .collect();
+        if let [(start, range)] = hit[..]
+            && (start, range.end) == (from, to)
+        {
+            let (first, last, begun, used) = &mut self.pieces[range.piece];
+            // Taken over as a whole: the same piece, in use on.
+            if (*first, *last) == (from, to) && *used == step && *begun < step {
+                self.ranges.insert(from, Range { writer: by, at: 0, ..range });
+                return;
+            }
+        }
         for (start, range) in hit {
             self.ranges.remove(&start);
             let (_, _, begun, used) = self.pieces[range.piece];
@@ -113,11 +123,12 @@ impl Written {
     }
 
     /// All pieces, those that were cut apart but lived equally long or follow each other joined.
-    pub(crate) fn pieces(mut self) -> Vec<Piece> {
-        self.pieces.sort_unstable_by_key(|(start, _, from, to)| (*from, *to, *start));
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        let mut pieces = self.pieces.clone();
+        pieces.sort_unstable_by_key(|(start, _, from, to)| (*from, *to, *start));
         let aligned = |byte: u64| byte.next_multiple_of(super::ALIGNMENT);
-        let mut out: Vec<Piece> = Vec::with_capacity(self.pieces.len());
-        for (start, end, from, to) in self.pieces {
+        let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
+        for (start, end, from, to) in pieces {
             let (offset, end) = (aligned(start), aligned(end));
             let beside = out.last_mut().filter(|last| {
                 (last.from, last.to, last.offset + last.bytes) == (from, to, offset)

@@ -9,6 +9,7 @@ pub mod check;
 pub(crate) mod flow;
 pub(crate) mod order;
 pub mod pack;
+mod profile;
 
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;

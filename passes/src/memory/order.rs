@@ -11,9 +11,11 @@ use super::{Shared, share_all};
 use crate::rewrite::Rewrites;
 use std::collections::BTreeMap;
 
-/// Most rounds, and most orders tried in all of them.
+/// Most rounds, most orders tried in all of them, and most launches looked at in all of these: long
+/// programs get fewer.
 const MOST_ROUNDS: usize = 16;
 const MOST_TRIALS: usize = 240;
+const MOST_LOOKS: usize = 1 << 17;
 /// Launches before and after the peak that may move.
 const REACH: usize = 32;
 /// Only values of at least this share of the peak are worth a move.
@@ -32,8 +34,8 @@ fn cost(profile: &[u64]) -> Cost {
 
 fn measured(flow: &Flow, persistent: Option<&[u64]>) -> (Cost, Option<usize>) {
     let shared = share_all(flow, persistent);
-    let profile = &shared.classes.live;
-    let cost = cost(profile);
+    let profile = shared.classes.profile();
+    let cost = cost(&profile);
     let at = profile.iter().position(|bytes| *bytes == cost.0);
     (cost, at.and_then(|at| position(flow, &shared, at)))
 }
@@ -80,13 +82,17 @@ pub(crate) fn improve(
     persistent: Option<&[u64]>,
     rewrites: &mut Rewrites,
 ) -> bool {
+    let most = MOST_TRIALS.min(MOST_LOOKS / flow.steps.len().max(1));
+    if most < 16 {
+        return false;
+    }
     let (mut best, mut peak) = measured(flow, persistent);
     let (mut trials, mut moved) = (0, false);
     for _ in 0..MOST_ROUNDS {
         let Some(at) = peak else { break };
         let mut found: Option<(Cost, Option<usize>, Flow)> = None;
         for (from, to) in moves(flow, at, best.0 / SHARE) {
-            if trials == MOST_TRIALS {
+            if trials == most {
                 break;
             }
             trials += 1;

@@ -1,6 +1,6 @@
 //! Offsets for classes of values of known size and lifetime.
 //!
-//! Three deterministic orders (size, lifetime, first use) are each placed greedily at the lowest
+//! Deterministic orders (size, lifetime, first use, the fullest step) are each placed greedily at the lowest
 //! offset where nothing is in the way of any of a class's pieces; the lowest peak wins. On programs of this
 //! shape that is within a fraction of a percent of the lower bound (architecture paper §5.3). Where
 //! it is more than 2 % above, a bounded loop moves buffers at the peak forward in the best order;
@@ -58,7 +58,7 @@ const ROUNDS: usize = 2000;
 /// Most pairs of buffers that the loop compares in all; keeps large programs fast.
 const MOST_PAIRS: usize = 1 << 28;
 
-/// The best of the three orders, improved where it is more than 2 % above the lower bound.
+/// The best of the orders, improved where it is more than 2 % above the lower bound.
 pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
     let order = |key: &dyn Fn(usize) -> (std::cmp::Reverse<u64>, usize)| {
@@ -69,11 +69,17 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     let size = |i: usize| (std::cmp::Reverse(items[i].bytes), i);
     let life = |i: usize| (std::cmp::Reverse((items[i].to - items[i].from) as u64), i);
     let first = |i: usize| (std::cmp::Reverse(0), items[i].from);
-    let (best, order) = [order(&size), order(&life), order(&first)]
+    // What is in use at the fullest step lies side by side there: in its order of time, first.
+    let (from, to) = fullest(classes);
+    let there = |i: usize| items[i].from <= to && from <= items[i].to;
+    let mut crowd = order(&first);
+    crowd.sort_by_key(|i| (!there(*i), if there(*i) { 0 } else { u64::MAX - items[*i].bytes }));
+    let early = |i: usize| (std::cmp::Reverse(items[i].bytes), items[i].from);
+    let (best, order) = [order(&size), order(&life), order(&first), order(&early), crowd]
         .into_iter()
         .map(|order| (place(&items, &order), order))
         .min_by_key(|(packing, _)| packing.peak)
-        .expect("three orders were tried");
+        .expect("some orders were tried");
     let bound = lower_bound(classes);
     if close(best.peak, bound) { best } else { improve(&items, order, best, bound) }
 }
@@ -87,6 +93,19 @@ pub fn apart(classes: &[Vec<Piece>]) -> Packing {
         peak += Item::new(pieces).bytes;
     }
     Packing { offsets, peak }
+}
+
+/// First and last of the steps in a row at which most is in use.
+fn fullest(classes: &[Vec<Piece>]) -> (usize, usize) {
+    let last = classes.iter().flatten().map(|piece| piece.to).max().unwrap_or(0);
+    let mut profile = super::profile::Profile::new(last + 1);
+    for piece in classes.iter().flatten() {
+        profile.add(piece.from, piece.to, i128::from(piece.bytes));
+    }
+    let (all, most) = (profile.all(), profile.most());
+    let from = all.iter().position(|bytes| *bytes == most).unwrap_or(0);
+    let length = all[from..].iter().take_while(|bytes| **bytes == most).count();
+    (from, from + length.saturating_sub(1))
 }
 
 /// Whether `peak` is within 2 % of `bound`.
@@ -110,10 +129,23 @@ fn improve(items: &[Item<'_>], mut order: Vec<usize>, mut best: Packing, bound: 
         let at_peak: Vec<usize> = (0..order.len())
             .filter(|at| best.offsets[order[*at]] + items[order[*at]].bytes == best.peak)
             .collect();
-        let Some(from) = at_peak.get(random(at_peak.len())).copied() else { break };
+        let Some(top) = at_peak.get(random(at_peak.len())).copied() else { break };
         let mut changed = order.clone();
+        // The class at the top goes before others, or something it lives with goes elsewhere.
+        let (from, to) = match random(2) {
+            0 => (top, random(top)),
+            _ => {
+                let own = &items[order[top]];
+                let beside: Vec<usize> = (0..order.len())
+                    .filter(|at| {
+                        items[order[*at]].from <= own.to && own.from <= items[order[*at]].to
+                    })
+                    .collect();
+                (beside[random(beside.len())], beside[random(beside.len())])
+            }
+        };
         let moved = changed.remove(from);
-        changed.insert(random(from), moved);
+        changed.insert(to, moved);
         let packing = place(items, &changed);
         if packing.peak <= best.peak {
             (order, best) = (changed, packing);
