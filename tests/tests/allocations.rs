@@ -6,8 +6,8 @@
 use anyid_ir::{Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{DitSize, dit};
-use anyid_models::wan::vae::{Half, VaeSize, decoder, states};
-use anyid_runtime::engine::StateSpec;
+use anyid_models::wan::vae::{Half, VaeSize, decoder};
+use anyid_runtime::pipeline::coder_phases;
 use anyid_runtime::{Backend, Compiler, Inputs, Model};
 use anyid_tests::op_cases::noise;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -94,13 +94,7 @@ fn nothing_is_allocated_while_a_program_runs() {
 
     let size = VaeSize { height: 48, width: 32, chunk: 1 };
     let module = decoder(&model.vae, &size, true);
-    let mut compiler = Compiler::new(&backend);
-    for name in ["first", "next"] {
-        let list = states(Half::Decoder, module.func(name).unwrap()).into_iter().enumerate();
-        let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
-        let list: Vec<StateSpec> = list.map(spec).collect();
-        compiler = compiler.phase_with_states(name, &module, name, &list).unwrap();
-    }
+    let compiler = coder_phases(Compiler::new(&backend), &module, Half::Decoder, true).unwrap();
     let weights: Arc<_> = model.vae_weights.clone();
     let mut program = compiler.load(weights, &mut |_, _| true).unwrap();
     let mut carried = program.states("first").unwrap();

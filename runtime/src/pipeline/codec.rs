@@ -5,7 +5,7 @@ use super::{Event, LoadedReference, Request, Run, Size};
 use crate::engine::{Backend, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
 use crate::model::Model;
-use anyid_ir::Tensor;
+use anyid_ir::{Module, Tensor};
 use anyid_models::wan::vae::{self, Half, VaeSize};
 
 /// Clean latents of the references and of their black counterparts, along time.
@@ -64,6 +64,28 @@ impl Clip<'_> {
     }
 }
 
+/// Adds the functions of an autoencoder's half as phases that carry their states: `first` and, for
+/// clips of more than one chunk, `next`. A run of either goes with
+/// [`Program::call_with_states`] on [`Program::states`].
+///
+/// # Errors
+/// E05xx where they cannot be compiled.
+pub fn coder_phases(
+    mut compiler: Compiler,
+    module: &Module,
+    half: Half,
+    clips: bool,
+) -> Result<Compiler> {
+    for name in ["first", "next"].into_iter().take(1 + usize::from(clips)) {
+        let func = module.func(name).expect("the autoencoder has both functions");
+        let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
+        let states = vae::states(half, func).into_iter().enumerate();
+        let states: Vec<StateSpec> = states.map(spec).collect();
+        compiler = compiler.phase_with_states(name, module, name, &states)?;
+    }
+    Ok(compiler)
+}
+
 /// One half of the autoencoder with the memory of its causal convolutions' pasts.
 struct Coder {
     program: Program,
@@ -79,14 +101,7 @@ impl Coder {
             Half::Encoder => (vae::encoder(&run.model.vae, &sizes), "video"),
             Half::Decoder => (vae::decoder(&run.model.vae, &sizes, true), "z"),
         };
-        let mut compiler = Compiler::new(run.backend);
-        for name in ["first", "next"].into_iter().take(1 + usize::from(clips)) {
-            let func = module.func(name).expect("the autoencoder has both functions");
-            let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
-            let states = vae::states(half, func).into_iter().enumerate();
-            let states: Vec<StateSpec> = states.map(spec).collect();
-            compiler = compiler.phase_with_states(name, &module, name, &states)?;
-        }
+        let compiler = coder_phases(Compiler::new(run.backend), &module, half, clips)?;
         let weights = run.model.vae_weights.clone();
         let program = run.load(compiler, &weights)?;
         let states = program.states("first")?;
