@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(of(&["dce", "cse", "dce"]), "specialize inline dce cse dce");
         assert_eq!(of(&["lower"]), "specialize inline decompose -fuse lower");
         assert_eq!(of(&["fuse", "lower"]), "specialize inline decompose fuse lower");
-        let all = "specialize inline decompose -fuse lower -pack assemble";
+        let all = "specialize inline decompose -fuse lower -alias -pack assemble";
         assert_eq!(of(&["assemble"]), all);
         assert_eq!(of(&["inline", "inline"]), "specialize inline");
     }

@@ -6,19 +6,20 @@
 
 use anyid_backends::cpu::Cpu;
 use anyid_ir::plan::Plan;
+use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{
     DType, Evaluator, FuncBuilder, Mode, Module, Tensor, TensorType, decompose_module, text, verify,
 };
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::rewrite::Rewrites;
 use anyid_passes::{
-    Options, Program, canonicalize, compile, compile_split, compile_with, flatten, fold, pipeline,
-    simplify, straight,
+    Options, Program, StateSpec, canonicalize, compile, compile_split, compile_with,
+    compile_with_states, flatten, fold, pipeline, simplify, straight,
 };
 use anyid_tests::close::difference;
 use anyid_tests::graphs::{Graph, Recipe, graph};
 use anyid_tests::op_cases::{noise, seed_of};
-use anyid_tests::plans::{Named, Plans, Stored, run_plan};
+use anyid_tests::plans::{Named, Plans, Stored, run_guarded, run_plan};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -273,6 +274,88 @@ fn a_target_of_primitives_computes_the_same() {
         expect(heavy.is_none(), || "there is a linear left".to_owned())?;
         close("primitives", &run(&cpu, graph, &plan)?, &singles, &exact)
     });
+}
+
+/// Memory shared or not, kernels in program order or another: the same bits, in memory full of NaN
+/// and, with gaps between the pieces of memory, without a byte written outside them.
+#[test]
+fn sharing_memory_changes_no_bit() {
+    let cpu = cpu();
+    each(|graph, _| {
+        let with = |options: &Options| compile_with(&graph.module, "main", options);
+        let apart = Options::default().off("alias").off("pack").off("schedule");
+        let apart = with(&apart).map_err(|e| e.to_string())?;
+        let plan = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
+        let want = run(&cpu, graph, &apart)?;
+        same("shared", &want, &run(&cpu, graph, &plan)?)?;
+        let unpacked = with(&Options::default().off("pack")).map_err(|e| e.to_string())?;
+        for plan in [&plan, &unpacked, &apart] {
+            let guarded = run_guarded(&cpu, plan, &graph.weights, &graph.inputs)?;
+            same("guarded", &want, &guarded)?;
+        }
+        Ok(())
+    });
+}
+
+/// Outputs as states: inputs of equal types become what the states held before. The outputs that
+/// are left and the states after two runs are those of two plain runs that hand the values on.
+#[test]
+fn states_are_what_handing_on_would_be() {
+    let cpu = cpu();
+    let carried = std::cell::Cell::new(0);
+    each(|graph, recipe| {
+        let plain = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        let mut free: Vec<usize> = (0..plain.inputs.len()).collect();
+        let mut states: Vec<StateSpec> = Vec::new();
+        for (output, port) in plain.outputs.iter().enumerate() {
+            let ty = &plain.buffer(port.buffer).ty;
+            let same = |at: &usize| plain.buffer(plain.inputs[*at].buffer).ty == *ty;
+            let input = free.iter().position(same).map(|at| free.remove(at));
+            if input.is_some() || recipe.sizes[0] % 3 == 0 {
+                let name = format!("s{output}");
+                states.push(StateSpec { name, input, output });
+            }
+        }
+        carried.set(carried.get() + states.iter().filter(|s| s.input.is_some()).count());
+        let options = Options::default();
+        let plan = compile_with_states(&graph.module, "main", &options, &states);
+        let plan = plan.map_err(|e| e.to_string())?;
+        expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
+        let mut inputs = graph.inputs.clone();
+        let mut plans = Plans::new(&cpu, &[&plan], &graph.weights, 0xFF).unwrap();
+        let place = |at: usize| inputs_place(graph, &plain.inputs[at].name);
+        for spec in &states {
+            if let Some(input) = spec.input {
+                plans.set_state(0, &spec.name, &inputs[place(input)].1);
+            }
+        }
+        for _ in 0..2 {
+            let want = run_plan(&cpu, &plain, &graph.weights, &inputs, 0).unwrap();
+            let got = plans.run(0, &inputs).map_err(|e| format!("{e:?}"))?;
+            let mut left: Named = Vec::new();
+            for (output, (name, value)) in want.iter().enumerate() {
+                match states.iter().find(|spec| spec.output == output) {
+                    None => left.push((name.clone(), value.clone())),
+                    Some(spec) => {
+                        expect(plans.state(0, &spec.name) == *value, || {
+                            format!("state {} is not what %{name} was", spec.name)
+                        })?;
+                        if let Some(input) = spec.input {
+                            inputs[place(input)].1 = value.clone();
+                        }
+                    }
+                }
+            }
+            same("beside states", &left, &got)?;
+        }
+        Ok(())
+    });
+    assert!(carried.get() > 50, "{} states were carried", carried.get());
+}
+
+fn inputs_place(graph: &Graph, name: &str) -> usize {
+    graph.inputs.iter().position(|(other, _)| other == name).expect("an input of the graph")
 }
 
 #[test]

@@ -13,5 +13,7 @@ mod tracer;
 pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
-pub use program::{Backend, Compiler, Observer, Prepared, Program, Trace, compile_error};
+pub use program::{
+    Backend, Compiler, Observer, Prepared, Program, StateSpec, States, Trace, compile_error,
+};
 pub use tracer::Tracer;

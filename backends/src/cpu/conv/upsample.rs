@@ -174,7 +174,7 @@ pub fn upsample_conv(
 mod tests {
     use super::super::tests::{naive, noise};
     use super::*;
-    use crate::cpu::gemm::Combine;
+    use crate::cpu::gemm::{Combine, Slice};
     use half::bf16;
 
     fn shapes() -> Vec<UpsampleShape> {
@@ -222,7 +222,11 @@ mod tests {
         let (bias, residual) = (noise(shape.cout, 9), noise(count, 10));
         let epilogue = Epilogue {
             bias: Some(&bias),
-            combine: Combine::Residual { data: &residual, stride: shape.cout, gate: None },
+            combine: Combine::Residual {
+                data: Slice::F32(&residual),
+                stride: shape.cout,
+                gate: None,
+            },
             ..Epilogue::default()
         };
         let mut out = vec![f32::NAN; count];

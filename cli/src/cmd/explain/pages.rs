@@ -77,6 +77,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("E0506", include_str!("../../../../docs/errors/E0506.md")),
     ("E0507", include_str!("../../../../docs/errors/E0507.md")),
     ("E0508", include_str!("../../../../docs/errors/E0508.md")),
+    ("E0509", include_str!("../../../../docs/errors/E0509.md")),
     ("E0510", include_str!("../../../../docs/errors/E0510.md")),
     ("E0511", include_str!("../../../../docs/errors/E0511.md")),
     ("E0512", include_str!("../../../../docs/errors/E0512.md")),
