@@ -5,7 +5,7 @@
 //! change of the compiler that leaves the list of hashes as it was leaves the kernels as they were.
 
 use crate::cost::{Cost, step_cost};
-use anyid_ir::kernel::{Kernel, text};
+use anyid_ir::kernel::text;
 use anyid_ir::plan::{BufferId, Plan};
 use std::collections::BTreeMap;
 
@@ -40,14 +40,8 @@ pub fn kernels(plans: &[Plan]) -> Vec<KernelUse> {
                 ids.iter().map(|id| plan.buffer(*id).ty.to_string()).collect()
             };
             let (operands, results) = (types(step.reads()), types(step.results()));
-            let own = match &step.kernel {
-                // Attributes in full, which text need not show.
-                Kernel::Op(op) => format!("{op:?}"),
-                Kernel::Anchor(kernel) => format!("{:?}", kernel.op),
-                Kernel::Row(_) => String::new(),
-            };
             let text = text::print(&step.kernel);
-            let key = format!("{own}\n{text}{}\n{}\n", operands.join(", "), results.join(", "));
+            let key = format!("{text}{}\n{}\n", operands.join(", "), results.join(", "));
             let at = *known.entry(key).or_insert_with_key(|key| {
                 found.push(KernelUse {
                     name: step.kind().to_owned(),
