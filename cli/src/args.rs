@@ -328,8 +328,8 @@ pub struct PassArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, hoist (needs \
---vary: @prepare and @step); decompose, layout, fuse, pack-linears; lower, schedule, alias, pack, \
-assemble. The phases end with inline (bound), hoist (optimised), pack-linears (fused) and assemble \
+--vary: @prepare and @step); decompose, layout, fuse, pack-linears; lower, schedule, \
+split-rows, alias, pack, assemble. The phases end with inline (bound), hoist (optimised), pack-linears (fused) and assemble \
 (planned). What a named pass needs first is run by itself."
 )]
 pub struct Opt {

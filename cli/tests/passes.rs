@@ -190,6 +190,20 @@ fn wrong_names_get_the_nearest_right_one() {
 }
 
 #[test]
+fn help_names_every_pass_and_phase() {
+    let help = Folder::new().run("opt --help").fine().out;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let passes = anyid_passes::pipeline::PASSES.iter().map(|pass| pass.name);
+    let phases = anyid_passes::pipeline::Phase::ALL.map(|phase| phase.name());
+    let mut rest = help.split("Passes in order:").nth(1).unwrap();
+    for name in passes {
+        let at = rest.find(name).unwrap_or_else(|| panic!("{name} is not in its place\n{help}"));
+        rest = &rest[at + name.len()..];
+    }
+    assert!(phases.iter().all(|phase| help.contains(phase)), "{help}");
+}
+
+#[test]
 fn kernels_are_listed_once_with_their_number() {
     let folder = layers();
     let out = folder.run("kernels net.ir").fine().out;
