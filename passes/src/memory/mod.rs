@@ -1,7 +1,7 @@
 //! From values to bytes: values share memory where that is safe, lifetimes are found, offsets are
 //! packed and checked.
 //!
-//! [`flow`] is the program in a form that is right without any sharing, [`alias`] elides copies and
+//! `flow` is the program in a form that is right without any sharing, `alias` elides copies and
 //! lets results take over operands, [`pack`] gives offsets, [`check`] looks at the finished plan.
 
 pub(crate) mod alias;
