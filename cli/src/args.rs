@@ -32,8 +32,12 @@ pub enum Command {
     Check(Check),
     /// Compile IR text into a plan and say what it needs.
     Compile(Box<Compile>),
-    /// Run passes over IR text and write the result as IR text.
+    /// Run passes over IR text and print what they leave.
     Opt(Opt),
+    /// List the distinct kernels that IR text compiles to.
+    Kernels(Kernels),
+    /// Find the first rewrite of the compiler that changes a result.
+    Bisect(Box<Bisect>),
     /// Draw a function as Graphviz text.
     Dot(Dot),
     /// Run a function of IR text, or a plan, on named tensors.
@@ -122,6 +126,10 @@ pub struct Generate {
     /// Repeat a run from its recipe.
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
+    /// Write a trace of all launches as JSON, which Perfetto and chrome://tracing open
+    /// [default: the environment variable ANYID_RT_TRACE].
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -290,23 +298,54 @@ pub struct Compile {
     /// Write the plan, for `run`.
     #[arg(short, long = "output", value_name = "FILE.plan")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub switches: PassArgs,
+}
+
+/// Switches for looking into the compiler.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PassArgs {
+    /// Leave these passes out.
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
+    pub without: Vec<String>,
+    /// Make the first N rewrites only.
+    #[arg(long, value_name = "N", help_heading = "Compiler")]
+    pub stop_after: Option<u64>,
+    /// Check the result of every pass.
+    #[arg(long, help_heading = "Compiler")]
+    pub verify_each: bool,
+    /// Write the text after every pass into this folder, which is made: 00-specialize.ir, …
+    #[arg(long, value_name = "DIR", help_heading = "Compiler")]
+    pub dump_dir: Option<PathBuf>,
+    /// Say for each value between two kernels why they are not one.
+    #[arg(long, help_heading = "Compiler")]
+    pub explain_fusion: bool,
+    /// Say how long each pass took and how many rewrites it made.
+    #[arg(long, help_heading = "Compiler")]
+    pub time_passes: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Passes: flatten (calls inlined, repeats unrolled; always done first), simplify \
-(equal steps once, unused ones dropped), split (needs --vary: @prepare and @step)."
+    after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, hoist (needs \
+--vary: @prepare and @step); decompose, layout, fuse, pack-linears; lower, schedule, \
+split-rows, alias, pack, assemble. The phases end with inline (bound), hoist (optimised), pack-linears (fused) and assemble \
+(planned). What a named pass needs first is run by itself."
 )]
 pub struct Opt {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// Passes in order.
-    #[arg(long, value_name = "PASS,…", value_delimiter = ',', required = true)]
+    /// These passes in this order.
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',', conflicts_with = "to")]
     pub passes: Vec<String>,
+    /// All passes up to the end of this phase: bound, optimised, fused or planned
+    /// [default: optimised].
+    #[arg(long, value_name = "PHASE")]
+    pub to: Option<String>,
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Inputs that change per step, for split.
+    /// Inputs that change per step, for hoist.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
     /// Also print the text after this pass, or after all.
@@ -315,6 +354,67 @@ pub struct Opt {
     /// The file to write [default: standard output].
     #[arg(short, long = "output", value_name = "FILE.ir")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub switches: PassArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Kernels {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Functions, one phase each [default: the last].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub func: Vec<String>,
+    /// Inputs that change per step: split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// One line a kernel: its hash and its name. Equal kernels have equal hashes in every run.
+    #[arg(long, conflicts_with_all = ["text", "json"])]
+    pub hash: bool,
+    /// The text of every kernel.
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub switches: PassArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The interpreter says what is right. If all rewrites together change a result by \
+more than the tolerance, a binary search over their number finds the first that does."
+)]
+pub struct Bisect {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Safetensors file with the inputs by name [default: random inputs].
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub inputs: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Largest difference allowed, relative to the largest value of the result.
+    #[arg(long, value_name = "X", default_value_t = 1e-4, allow_negative_numbers = true)]
+    pub tolerance: f64,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Inputs that change per step: split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// Leave these passes out.
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',')]
+    pub without: Vec<String>,
+    /// Threads; 0 takes all the processor has.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -349,6 +449,10 @@ pub struct Run {
     /// Use the reference interpreter instead of the CPU backend.
     #[arg(long)]
     pub interp: bool,
+    /// Write a trace of all launches as JSON, which Perfetto and chrome://tracing open
+    /// [default: the environment variable ANYID_RT_TRACE].
+    #[arg(long, value_name = "FILE", conflicts_with = "interp")]
+    pub trace: Option<PathBuf>,
     /// Threads; 0 takes all the processor has.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,

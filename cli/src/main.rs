@@ -13,6 +13,7 @@ mod progress;
 mod recipe;
 mod render;
 mod tensors;
+mod trace;
 
 use anyid_runtime::{Error, Kind};
 use args::{BenchWhat, Cli, Command};
@@ -62,6 +63,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(args) => cmd::check::run(args),
         Command::Compile(args) => cmd::compile::run(*args),
         Command::Opt(args) => cmd::opt::run(args),
+        Command::Kernels(args) => cmd::kernels::run(args),
+        Command::Bisect(args) => cmd::bisect::run(*args),
         Command::Dot(args) => cmd::dot::run(args),
         Command::Run(args) if cmd::run_plan::is_plan(&args.module.file) => cmd::run_plan::run(args),
         Command::Run(args) => cmd::run::run(args),

@@ -3,7 +3,7 @@
 mod common;
 
 use anyid_ir::Tensor;
-use common::{Folder, close, save, tensors};
+use common::{Folder, save, tensors};
 
 const LAYERS: &str = "module @layers\n\nweights @w {\n  \"b.{l:0..4}.w\" : f32[64,64]\n}\n\n\
     func @main(%x: f32[2,64], %c: f32[2,64]) -> f32[2,64] {\n  %k = silu %c : f32[2,64]\n  \
@@ -51,7 +51,7 @@ fn a_plan_runs_without_its_module_and_gives_the_same() {
     let inspected = folder.run("inspect split.plan --json").fine().json();
     assert_eq!(inspected["kind"], "plan");
     assert_eq!(inspected["phases"][1]["inputs"], serde_json::json!(["%x: f32[2,64]"]));
-    assert!(folder.run("inspect split.plan").fine().out.contains("phase     step: 8 steps"));
+    assert!(folder.run("inspect split.plan").fine().out.contains("phase     step: 4 steps"));
     // The same text gives the same file.
     let first = std::fs::read(folder.path("whole.plan")).unwrap();
     folder.run("compile net.ir -o again.plan").fine();
@@ -132,7 +132,8 @@ fn the_summary_as_json_has_its_fields() {
     assert_eq!(step["flops"], 4 * 2 * 2 * 64 * 64);
     assert_eq!(step["weights_resident_bytes"], 4 * 64 * 64 * 4);
     assert_eq!(step["persistent_bytes"], 512);
-    assert_eq!(step["launches"], 8);
+    assert_eq!(step["launches"], 4);
+    assert_eq!(step["persistent"], serde_json::json!({"prepared": 512, "states": 0}));
     // Input and output of a product: both are live there.
     assert_eq!(step["peak_bytes"], 1024);
     let live = step["peak"]["live"].as_array().unwrap();
@@ -171,10 +172,11 @@ fn every_form_can_be_printed() {
     let emit = |what: &str| folder.run(&format!("compile net.ir --emit {what}")).fine().out;
     assert!(emit("ir").starts_with("module @layers\n"));
     let plan = emit("plan");
-    assert!(plan.starts_with("plan \"main\" {\n") && plan.contains(" = linear %"), "{plan}");
+    assert!(plan.starts_with("plan \"main\" {\n") && plan.contains("\"linear+add\""), "{plan}");
     let memory = emit("memory");
     assert!(memory.starts_with("phase,buffer,name,type,offset,bytes,first,last\n"), "{memory}");
-    assert_eq!(memory.lines().count(), 1 + 9);
+    // The result, and in front of it what it is written over, lie in the caller's memory.
+    assert_eq!(memory.lines().count(), 1 + 3);
     let dot = emit("dot");
     assert_eq!(dot, folder.run("dot net.ir --func main").fine().out);
     assert!(dot.contains("digraph") && dot.contains("repeat l in 0..4"), "{dot}");
@@ -191,29 +193,6 @@ fn what_cannot_be_compiled_is_said() {
     folder.run("compile none.ir").fails("E0911");
     folder.run("compile net.ir -o none/a.plan").fails("E1010");
     folder.run("compile net.ir --emit picture").fails("E0900");
-}
-
-#[test]
-fn passes_run_by_name_over_text() {
-    let folder = layers();
-    let flat = folder.run("opt net.ir --passes flatten").fine().out;
-    assert!(!flat.contains("repeat") && flat.contains("$b.3.w"), "{flat}");
-    folder.write("flat.ir", &flat);
-    folder.run("opt flat.ir --passes simplify -o simple.ir").fine();
-    folder.run("check simple.ir").fine();
-    for (file, out) in [("net.ir", "a.safetensors"), ("simple.ir", "b.safetensors")] {
-        folder.run(&format!("run {file} {WITH} -o {out}")).fine();
-    }
-    let [a, b] = ["a", "b"].map(|n| tensors(&folder.path(&format!("{n}.safetensors"))));
-    close("simplified", &b["y"], &a["y"], 0.0);
-    let both = folder.run("opt net.ir --passes simplify,split --vary x --print-after all").fine();
-    let out = &both.out;
-    assert!(out.contains("// after simplify") && out.contains("func @prepare("), "{out}");
-    assert!(out.contains("func @step(%x: f32[2,64], %persistent.0: f32[2,64])"), "{out}");
-    folder.run("opt net.ir --passes simplfy").fails("E0504").says("simplify");
-    folder.run("opt net.ir --passes flatten --print-after spilt").fails("E0504").says("split");
-    folder.run("opt net.ir --passes split,split --vary x").fails("E0504");
-    folder.run("opt net.ir --passes split --vary y").fails("E0503");
 }
 
 #[test]

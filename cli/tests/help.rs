@@ -4,9 +4,9 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 12] = [
-    "generate", "init", "inspect", "export", "check", "compile", "opt", "dot", "run", "compare",
-    "explain", "bench",
+const VERBS: [&str; 14] = [
+    "generate", "init", "inspect", "export", "check", "compile", "opt", "kernels", "bisect", "dot",
+    "run", "compare", "explain", "bench",
 ];
 
 #[test]

@@ -63,7 +63,7 @@ impl<'t> Line<'t> {
 
     /// The second byte of what is left.
     pub(crate) fn second(&self) -> Option<u8> {
-        self.rest.bytes().nth(1)
+        self.rest.as_bytes().get(1).copied()
     }
 
     /// Whether `text` is all that is left.

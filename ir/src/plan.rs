@@ -6,6 +6,7 @@
 
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
+use crate::plan_live::ALIGNMENT;
 use crate::types::TensorType;
 use smallvec::SmallVec;
 use std::fmt;
@@ -40,6 +41,10 @@ pub enum Root {
     Input(u32),
     /// Weight of this index.
     Weight(u32),
+    /// State of this index: memory that keeps its bytes from one run to the next.
+    State(u32),
+    /// The caller's memory for the output of this index.
+    Output(u32),
 }
 
 /// Dense memory of one tensor.
@@ -107,6 +112,20 @@ pub struct WeightRef {
     pub ty: TensorType,
 }
 
+/// A tensor that is carried from one run to the next in memory of its own, such as the past frames
+/// of a convolution or the moments of an optimiser.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Name; plans that share states call them the same.
+    pub name: String,
+    /// Its type, the same in every run.
+    pub ty: TensorType,
+    /// What it holds when the plan begins; `None` where the plan does not look at it.
+    pub before: Option<BufferId>,
+    /// What it holds when the plan is done.
+    pub after: BufferId,
+}
+
 /// A compiled function.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
@@ -120,13 +139,15 @@ pub struct Plan {
     pub inputs: Vec<Port>,
     /// Outputs in order.
     pub outputs: Vec<Port>,
+    /// States in order; `Root::State(i)` is the i-th.
+    pub states: Vec<State>,
     /// Weights read; `Root::Weight(i)` is the i-th.
     pub weights: Vec<WeightRef>,
     /// Bytes of workspace the backend must reserve: the peak of the plan.
     pub workspace_bytes: u64,
     /// Largest sum of live workspace bytes at any step: no order-preserving plan can need less.
     pub lower_bound_bytes: u64,
-    /// Sum of all workspace buffers, as if none were reused.
+    /// Sum of all results in the workspace, as if each had memory of its own.
     pub naive_bytes: u64,
     /// Bytes of the persistent arena shared by `prepare` and `step`.
     pub persistent_bytes: u64,
@@ -136,6 +157,37 @@ impl Plan {
     /// Buffer by id.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id]
+    }
+
+    /// First byte of every state in the memory that holds them all, and the size of that memory.
+    /// Plans whose states agree in names and types lay them out the same.
+    pub fn state_layout(&self) -> (Vec<u64>, u64) {
+        let mut end = 0u64;
+        let place = |state: &State| {
+            let start = end;
+            let bytes = state.ty.bytes().checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+            end = end.saturating_add(bytes);
+            start
+        };
+        (self.states.iter().map(place).collect(), end)
+    }
+
+    /// Bytes of all states.
+    pub fn state_bytes(&self) -> u64 {
+        self.state_layout().1
+    }
+
+    /// Whether the states of two plans are the same memory.
+    pub fn shares_states(&self, other: &Self) -> bool {
+        let key = |plan: &Self| -> Vec<(String, TensorType)> {
+            plan.states.iter().map(|s| (s.name.clone(), s.ty.clone())).collect()
+        };
+        key(self) == key(other)
+    }
+
+    /// Whether an output goes to the caller, as opposed to persistent memory.
+    pub fn is_returned(port: &Port) -> bool {
+        !port.name.starts_with("persistent.")
     }
 
     /// Bytes of the weights in the types the plan wants.

@@ -1,12 +1,12 @@
 //! When each piece of a plan's workspace is in use, read off the plan itself.
 //!
-//! One sweep over the steps keeps the map of written bytes. It knows nothing of how the plan was
+//! One sweep over the steps keeps the map of written bytes, of states and outputs too. It knows nothing of how the plan was
 //! made, so it serves both as the check that no step reads what is not there and as the source of
 //! the live set at the peak.
 
 use crate::entity::Entity;
 use crate::plan::{BufferId, Plan, Root};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 /// Alignment of every buffer that a step writes, in bytes.
 pub const ALIGNMENT: u64 = 64;
@@ -14,19 +14,20 @@ pub const ALIGNMENT: u64 = 64;
 /// A piece of workspace from the step that writes it to the last one that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
-    /// The buffer written.
+    /// The buffer written. Where another result took over a part of it, each part is a piece.
     pub buffer: BufferId,
     /// Step that writes it.
     pub from: usize,
-    /// Last step that reads it; the number of steps for an output.
+    /// Last step that reads it; the number of steps for an output. Memory that a result takes over
+    /// from an operand belongs to the result at that step.
     pub to: usize,
     /// First byte in the workspace.
     pub offset: u64,
-    /// Bytes, rounded up to the alignment.
+    /// Bytes, in units of the alignment.
     pub bytes: u64,
 }
 
-/// A read of workspace bytes that are not there (any more).
+/// A read of bytes that are not there (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unwritten {
     /// The step that reads; the number of steps for an output.
@@ -35,16 +36,22 @@ pub struct Unwritten {
     pub buffer: BufferId,
 }
 
-/// Lifetimes in the order of writing, and reads that find nothing. Every id of the plan must be in
-/// range.
+/// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states and of
+/// outputs that find nothing. Every id of the plan must be in range.
 pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
     let mut sweep = Sweep {
         plan,
         list: Vec::new(),
+        writes: 0,
         written: BTreeMap::new(),
-        made: HashMap::new(),
+        made: HashSet::new(),
         faults: Vec::new(),
     };
+    for state in &plan.states {
+        if let Some(before) = state.before {
+            sweep.write(0, before);
+        }
+    }
     for (at, step) in plan.steps.iter().enumerate() {
         for buffer in step.reads() {
             sweep.read(at, *buffer);
@@ -53,10 +60,22 @@ pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
             sweep.write(at, *buffer);
         }
     }
-    for port in &plan.outputs {
-        sweep.read(plan.steps.len(), port.buffer);
+    let ports = plan.outputs.iter().map(|port| port.buffer);
+    for buffer in ports.chain(plan.states.iter().map(|state| state.after)) {
+        sweep.read(plan.steps.len(), buffer);
     }
-    (sweep.list, sweep.faults)
+    let list = sweep.list.into_iter().filter(|(memory, ..)| *memory == Memory::Workspace);
+    let mut list: Vec<(usize, Lifetime)> = list.map(|(_, order, life)| (order, life)).collect();
+    // Pieces that were cut apart but lived equally long are one.
+    list.sort_by_key(|(order, life)| (*order, life.to, life.offset));
+    list.dedup_by(|(later, next), (order, life)| {
+        let one = (*later, next.to, next.offset) == (*order, life.to, life.offset + life.bytes);
+        if one {
+            life.bytes += next.bytes;
+        }
+        one
+    });
+    (list.into_iter().map(|(_, life)| life).collect(), sweep.faults)
 }
 
 /// Bytes live at every step, and after the last.
@@ -64,84 +83,125 @@ pub fn live_bytes(lifetimes: &[Lifetime], steps: usize) -> Vec<u64> {
     let mut starts = vec![0u64; steps + 2];
     let mut ends = vec![0u64; steps + 2];
     for life in lifetimes {
-        starts[life.from] += life.bytes;
-        ends[life.to + 1] += life.bytes;
+        starts[life.from] = starts[life.from].saturating_add(life.bytes);
+        ends[life.to + 1] = ends[life.to + 1].saturating_add(life.bytes);
     }
-    let mut live = 0;
+    let mut live = 0u64;
     (0..=steps)
         .map(|at| {
-            live = live + starts[at] - ends[at];
+            live = live.saturating_add(starts[at]).saturating_sub(ends[at]);
             live
         })
         .collect()
 }
 
+/// The lower bound of a plan's workspace and its size without reuse: the most bytes live at one
+/// step, and the sum of all results that lie there.
+pub fn bounds(plan: &Plan) -> (u64, u64) {
+    let live = live_bytes(&lifetimes(plan).0, plan.steps.len());
+    let results = plan.steps.iter().flat_map(|step| step.results());
+    let results = results.map(|id| plan.buffer(*id)).filter(|b| b.root == Root::Workspace);
+    let sum = results.map(|b| aligned(b.ty.bytes())).fold(0, u64::saturating_add);
+    (live.into_iter().max().unwrap_or(0), sum)
+}
+
+/// Memory whose contents the plan itself must write before it reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Memory {
+    Workspace,
+    State(u32),
+    Output(u32),
+}
+
 struct Sweep<'p> {
     plan: &'p Plan,
-    list: Vec<Lifetime>,
-    /// First byte and index of what is written there; entries are disjoint.
-    written: BTreeMap<u64, usize>,
-    /// Latest lifetime of buffers that steps write.
-    made: HashMap<BufferId, usize>,
+    /// With the number of writes before each.
+    list: Vec<(Memory, usize, Lifetime)>,
+    writes: usize,
+    /// What is written from a byte on: its end and its lifetime; entries are disjoint.
+    written: BTreeMap<(Memory, u64), (u64, usize)>,
+    /// Buffers that were written by themselves rather than in parts.
+    made: HashSet<BufferId>,
     faults: Vec<Unwritten>,
 }
 
+fn aligned(byte: u64) -> u64 {
+    byte.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX)
+}
+
 impl Sweep<'_> {
-    /// The bytes of a buffer, if it lies in the workspace and has any.
-    fn range(&self, buffer: BufferId) -> Option<(u64, u64)> {
+    /// Where a buffer lies, if its contents are followed and it has any.
+    fn range(&self, buffer: BufferId) -> Option<(Memory, u64, u64)> {
         let place = self.plan.buffer(buffer);
+        let memory = match place.root {
+            Root::Workspace => Memory::Workspace,
+            Root::State(index) => Memory::State(index),
+            Root::Output(index) => Memory::Output(index),
+            Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
+        };
         let bytes = place.ty.bytes();
-        let inside = place.root == Root::Workspace && bytes > 0;
-        inside.then(|| (place.offset, place.offset.saturating_add(bytes)))
+        (bytes > 0).then(|| (memory, place.offset, place.offset.saturating_add(bytes)))
     }
 
     fn read(&mut self, step: usize, buffer: BufferId) {
-        let Some((start, end)) = self.range(buffer) else { return };
+        let Some((memory, start, end)) = self.range(buffer) else { return };
+        let own = self.made.contains(&buffer);
         let mut at = start;
-        let mut own = self.made.get(&buffer).copied();
         while at < end {
-            let found = self.written.range(..=at).next_back().map(|(_, i)| *i);
-            let Some(index) = found.filter(|i| self.list[*i].end() > at) else {
+            let found = self.written.range((memory, 0)..=(memory, at)).next_back();
+            let found = found.map(|(_, entry)| *entry).filter(|(end, _)| *end > at);
+            let Some((piece, index)) = found else {
                 self.faults.push(Unwritten { step, buffer });
                 return;
             };
-            self.list[index].to = self.list[index].to.max(step);
-            own = own.filter(|own| *own != index);
-            at = self.list[index].end();
-        }
-        if own.is_some() {
-            // What it finds was written later by something else.
-            self.faults.push(Unwritten { step, buffer });
+            let life = &mut self.list[index].2;
+            life.to = life.to.max(step);
+            if own && life.buffer != buffer {
+                // What it finds was written later by something else.
+                self.faults.push(Unwritten { step, buffer });
+                return;
+            }
+            at = piece;
         }
     }
 
+    fn piece(&mut self, memory: Memory, order: usize, start: u64, end: u64, life: Lifetime) {
+        let offset = aligned(start);
+        let bytes = aligned(end).saturating_sub(offset);
+        self.written.insert((memory, start), (end, self.list.len()));
+        self.list.push((memory, order, Lifetime { offset, bytes, ..life }));
+    }
+
     fn write(&mut self, step: usize, buffer: BufferId) {
-        let Some((offset, end)) = self.range(buffer) else { return };
-        let overwritten: Vec<u64> = self
+        let Some((memory, start, end)) = self.range(buffer) else { return };
+        let overwritten: Vec<((Memory, u64), (u64, usize))> = self
             .written
-            .range(..end)
+            .range((memory, 0)..(memory, end))
             .rev()
-            .take_while(|(_, i)| self.list[**i].end() > offset)
-            .map(|(at, _)| *at)
+            .take_while(|(_, (piece, _))| *piece > start)
+            .map(|(at, entry)| (*at, *entry))
             .collect();
-        for at in overwritten {
-            let index = self.written.remove(&at).expect("it was just found");
-            let life = &mut self.list[index];
+        for ((_, from), (to, index)) in overwritten {
+            self.written.remove(&(memory, from));
+            let (_, order, life) = self.list[index];
+            if from < start {
+                self.piece(memory, order, from, start, life);
+            }
+            if to > end {
+                self.piece(memory, order, end, to, life);
+            }
+            let life = &mut self.list[index].2;
             // A result over its operand: one piece of memory, counted once at this step.
             if life.to == step && life.from < step {
                 life.to = step - 1;
             }
+            life.offset = aligned(from.max(start));
+            life.bytes = aligned(to.min(end)).saturating_sub(life.offset);
         }
-        let bytes = (end - offset).next_multiple_of(ALIGNMENT);
-        self.made.insert(buffer, self.list.len());
-        self.written.insert(offset, self.list.len());
-        self.list.push(Lifetime { buffer, from: step, to: step, offset, bytes });
-    }
-}
-
-impl Lifetime {
-    fn end(&self) -> u64 {
-        self.offset + self.bytes
+        self.made.insert(buffer);
+        let life = Lifetime { buffer, from: step, to: step, offset: 0, bytes: 0 };
+        self.writes += 1;
+        self.piece(memory, self.writes, start, end, life);
     }
 }
 

@@ -8,6 +8,7 @@
 //!   buffer %1 = weight 0 + 0 : f32[8]
 //!   input "x" = %0
 //!   output "y" = %3
+//!   state "past" : f32[2,8] = %4 -> %5
 //!   kernel k0 "add+silu" rows i in 1, cols j in 16 {
 //!     in a0: f32[2,8]
 //!     out y0: f32[2,8]
@@ -65,6 +66,13 @@ pub fn print_plan(plan: &Plan) -> String {
             let _ = writeln!(out, "  {word} {} = {:?}", quoted(&port.name), port.buffer);
         }
     }
+    for state in &plan.states {
+        let _ = write!(out, "  state {} : {} =", quoted(&state.name), state.ty);
+        if let Some(before) = state.before {
+            let _ = write!(out, " {before:?}");
+        }
+        let _ = writeln!(out, " -> {:?}", state.after);
+    }
     let (kernels, names) = kernels(plan);
     for (at, kernel) in kernels.iter().enumerate() {
         out.push_str(&print_named(&format!("k{at}"), kernel, "  "));
@@ -106,6 +114,8 @@ fn root(buffer: &Buffer) -> String {
         Root::Persistent => format!("persistent + {offset}"),
         Root::Input(index) => format!("input {index} + {offset}"),
         Root::Weight(index) => format!("weight {index} + {offset}"),
+        Root::State(index) => format!("state {index} + {offset}"),
+        Root::Output(index) => format!("output {index} + {offset}"),
     }
 }
 
@@ -113,7 +123,7 @@ fn root(buffer: &Buffer) -> String {
 mod tests {
     use super::*;
     use crate::kernel::{Access, Columns, Instruction, RowKernel, RowMap, RowReduce};
-    use crate::plan::{BufferId, Port, Step, WeightRef};
+    use crate::plan::{BufferId, Port, State, Step, WeightRef};
     use crate::{Arena, BinaryFn, DType, Op, TensorType};
 
     pub(super) fn example() -> Plan {
@@ -128,6 +138,8 @@ mod tests {
         let n = buffer(&ty, Root::Workspace, 64);
         let part = buffer(&gain, Root::Workspace, 96);
         let y = buffer(&gain, Root::Persistent, 0);
+        let past = buffer(&ty, Root::State(0), 0);
+        let next = buffer(&ty, Root::Output(0), 32);
         let step = |op, operands: &[BufferId], result, label: &str| Step {
             kernel: Kernel::Op(op),
             operands: operands.iter().copied().collect(),
@@ -176,6 +188,10 @@ mod tests {
             buffers,
             inputs: vec![Port { name: "x".into(), buffer: x }],
             outputs: vec![Port { name: "y".into(), buffer: y }],
+            states: vec![
+                State { name: "past".into(), ty: ty.clone(), before: Some(past), after: next },
+                State { name: "fresh".into(), ty, before: None, after: next },
+            ],
             weights: vec![WeightRef { name: "blocks.0.w".into(), ty: gain }],
             workspace_bytes: 256,
             lower_bound_bytes: 64,
@@ -246,7 +262,7 @@ mod tests {
         let text = print_plan(&example());
         let broken = text.replace("rms_norm", "rms_form");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 19")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 23")));
         for (from, to) in [
             ("%2 = rms_norm", "%7 = rms_norm"),
             ("buffer %1", "buffer %0"),

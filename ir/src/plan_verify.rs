@@ -1,19 +1,20 @@
 //! Whether a plan keeps every promise that backends rest on.
 //!
 //! Properties: ids and indices are in range; types have few enough elements; every buffer in use
-//! lies inside its memory; what steps write is aligned to [`ALIGNMENT`] and lies in the workspace
-//! or the persistent memory; views are aligned to their elements; views of weights and inputs
-//! agree with them; no step shares a byte between two results, or between a result and an operand
-//! unless its kernel writes in place there; kernels keep [their rules](crate::kernel::verify) and are
-//! launched with the types they are for; structure ops and weights do not occur; every read finds what was written there;
+//! lies inside its memory; what steps write is aligned to [`ALIGNMENT`] and lies in the workspace,
+//! the persistent memory, a state or an output; a state or output in memory of its own is the whole
+//! of it; views are aligned to their elements; views of weights and inputs agree with them; no step
+//! shares a byte between two results, or between a result and an operand unless its kernel writes
+//! in place there; kernels keep [their rules](crate::kernel::verify) and are launched with the types
+//! they are for; structure ops and weights do not occur; every read finds what was written there;
 //! the sizes in the header are those of the buffers.
 //!
 //! A plan that passes can be executed without undefined behaviour, whoever wrote it.
 
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
-use crate::plan::{Buffer, BufferId, Plan, Root, Step};
-use crate::plan_live::{ALIGNMENT, lifetimes};
+use crate::plan::{Buffer, BufferId, Plan, Port, Root, Step};
+use crate::plan_live::{ALIGNMENT, Lifetime, bounds, lifetimes};
 use crate::types::TensorType;
 
 /// Most findings reported for one plan.
@@ -79,11 +80,19 @@ impl Verifier<'_> {
                 self.fault(format!("port \"{}\"", port.name), message);
             }
         }
+        for state in &plan.states {
+            if let Some(id) = state.before.iter().chain([&state.after]).find(unknown) {
+                let message = format!("there is no buffer {id:?}");
+                self.fault(format!("state \"{}\"", state.name), message);
+            }
+        }
         for (id, buffer) in plan.buffers.iter() {
             let fine = match buffer.root {
                 Root::Workspace | Root::Persistent => true,
                 Root::Input(index) => (index as usize) < plan.inputs.len(),
                 Root::Weight(index) => (index as usize) < plan.weights.len(),
+                Root::State(index) => (index as usize) < plan.states.len(),
+                Root::Output(index) => (index as usize) < plan.outputs.len(),
             };
             if !fine {
                 self.fault(format!("buffer {id:?}"), "its memory does not exist".to_owned());
@@ -102,7 +111,11 @@ impl Verifier<'_> {
             let message = format!("{} is too large", weight.ty);
             self.fault(format!("weight \"{}\"", weight.name), message);
         }
-        let sizes = [plan.workspace_bytes, plan.persistent_bytes];
+        for state in plan.states.iter().filter(|s| !small(&s.ty)) {
+            let message = format!("{} is too large", state.ty);
+            self.fault(format!("state \"{}\"", state.name), message);
+        }
+        let sizes = [plan.workspace_bytes, plan.persistent_bytes, plan.state_bytes()];
         if let Some(size) = sizes.into_iter().find(|size| *size >= MOST_BYTES) {
             self.fault("memory".to_owned(), format!("{size} bytes are too many"));
         }
@@ -125,16 +138,41 @@ impl Verifier<'_> {
                 self.fault(format!("input \"{}\"", port.name), message);
             }
         }
-        for port in &plan.outputs {
-            if let Err(message) = self.inside(plan.buffer(port.buffer)) {
+        for (index, port) in plan.outputs.iter().enumerate() {
+            let buffer = plan.buffer(port.buffer);
+            if let Err(message) = self.inside(buffer) {
+                self.fault(format!("output \"{}\"", port.name), message);
+            }
+            let own = buffer.root == Root::Output(index as u32);
+            if matches!(buffer.root, Root::Output(_)) && !(own && Plan::is_returned(port)) {
+                let message = format!("{:?} lies in memory that is not its own", port.buffer);
                 self.fault(format!("output \"{}\"", port.name), message);
             }
         }
-        for (first, list) in [("input", &plan.inputs), ("output", &plan.outputs)] {
-            let mut names: Vec<&str> = list.iter().map(|port| port.name.as_str()).collect();
+        self.states();
+        let names = |list: &'_ [Port]| list.iter().map(|port| port.name.clone()).collect();
+        let states = plan.states.iter().map(|state| state.name.clone()).collect();
+        let lists: [(&str, Vec<String>); 3] =
+            [("input", names(&plan.inputs)), ("output", names(&plan.outputs)), ("state", states)];
+        for (first, mut names) in lists {
             names.sort_unstable();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 self.fault(format!("{first} \"{}\"", pair[0]), "it is there twice".to_owned());
+            }
+        }
+    }
+
+    /// Whether every state begins and ends as the whole of its memory.
+    fn states(&mut self) {
+        let plan = self.plan;
+        for (index, state) in plan.states.iter().enumerate() {
+            for id in state.before.iter().chain([&state.after]) {
+                let buffer = plan.buffer(*id);
+                let whole = buffer.root == Root::State(index as u32) && buffer.offset == 0;
+                if !whole || buffer.ty != state.ty {
+                    let message = format!("{id:?} is not the whole of it");
+                    self.fault(format!("state \"{}\"", state.name), message);
+                }
             }
         }
     }
@@ -150,6 +188,14 @@ impl Verifier<'_> {
             Root::Workspace => plan.workspace_bytes,
             Root::Persistent => plan.persistent_bytes,
             Root::Input(index) => plan.buffer(plan.inputs[index as usize].buffer).ty.bytes(),
+            Root::State(index) => plan.states[index as usize].ty.bytes(),
+            Root::Output(index) => {
+                let port = plan.buffer(plan.outputs[index as usize].buffer);
+                if port.root != Root::Output(index) {
+                    return Err(format!("output {index} is not in memory of its own"));
+                }
+                port.ty.bytes()
+            }
             Root::Weight(index) => {
                 let whole = &plan.weights[index as usize].ty;
                 let same = whole.dtype == buffer.ty.dtype
@@ -186,7 +232,7 @@ impl Verifier<'_> {
             if let Err(message) = self.inside(result) {
                 self.fault(self.at(at), format!("result {id:?}: {message}"));
             }
-            if !matches!(result.root, Root::Workspace | Root::Persistent) {
+            if matches!(result.root, Root::Input(_) | Root::Weight(_)) {
                 self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
             }
             if !result.offset.is_multiple_of(ALIGNMENT) {
@@ -222,16 +268,22 @@ impl Verifier<'_> {
     fn sizes(&mut self) {
         let plan = self.plan;
         let (lives, _) = lifetimes(plan);
-        let peak = lives.iter().map(|life| life.offset + life.bytes).max().unwrap_or(0);
+        let end = |life: &Lifetime| life.offset.saturating_add(life.bytes);
+        let peak = lives.iter().map(end).max().unwrap_or(0);
         if plan.workspace_bytes != peak {
             let message = format!("workspace is {} bytes, used are {peak}", plan.workspace_bytes);
             self.fault("memory".to_owned(), message);
         }
-        if plan.lower_bound_bytes > peak || peak > plan.naive_bytes {
+        let (bound, sum) = bounds(plan);
+        if (plan.lower_bound_bytes, plan.naive_bytes) != (bound, sum) {
             let message = format!(
-                "lower bound {} ≤ workspace {peak} ≤ naive sum {} does not hold",
+                "lower bound {} and sum {} should be {bound} and {sum}",
                 plan.lower_bound_bytes, plan.naive_bytes
             );
+            self.fault("memory".to_owned(), message);
+        }
+        if peak > sum {
+            let message = format!("workspace of {peak} bytes for {sum} in all");
             self.fault("memory".to_owned(), message);
         }
     }

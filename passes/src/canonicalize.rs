@@ -4,7 +4,7 @@
 //! the step's result is equal to, or another op on earlier values that gives it; no rule adds a
 //! step. Every rule holds for every bit pattern of the operands, infinities, NaN and signed zeros
 //! included (which NaN it is may change), and keeps element types, so nothing is rounded anew. The
-//! rules are in [`views`] and [`arithmetic`]. Steps that lose their last reader are left to `dce`.
+//! rules are in `views` and `arithmetic`. Steps that lose their last reader are left to `dce`.
 
 mod arithmetic;
 mod views;

@@ -181,8 +181,7 @@ mod tests {
 
     #[test]
     fn a_primitive_without_a_kernel_is_refused_with_its_place() {
-        let mut target = Target::default();
-        target.products = &[];
+        let mut target = Target { products: &[], ..Target::default() };
         let rows = vec![TensorType::new(DType::F32, [3, 8]); 2];
         let error = decompose(&program(Op::Linear, &rows, None), &target);
         assert!(error.is_ok(), "{error:?}");

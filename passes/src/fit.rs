@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Memory {
     /// Weights of all phases, each once, in the types the plans want.
     pub weights: u64,
-    /// Values kept between steps.
+    /// Values kept between steps, and states.
     pub persistent: u64,
     /// The largest workspace of a phase.
     pub workspace: u64,
@@ -25,9 +25,10 @@ pub struct Memory {
 impl Memory {
     /// Memory of phases that share weights and run one at a time.
     pub fn of(phases: &[Plan]) -> Self {
+        let persistent: [fn(&Plan) -> u64; 2] = [|plan| plan.persistent_bytes, Plan::state_bytes];
         Self {
             weights: weights(phases).values().map(|ty| ty.bytes()).sum(),
-            persistent: phases.iter().map(|p| p.persistent_bytes).max().unwrap_or(0),
+            persistent: persistent.map(|of| phases.iter().map(of).max().unwrap_or(0)).iter().sum(),
             workspace: phases.iter().map(|p| p.workspace_bytes).max().unwrap_or(0),
         }
     }

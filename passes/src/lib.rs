@@ -15,6 +15,7 @@ pub mod fit;
 pub mod flatten;
 pub mod fold;
 pub mod fuse;
+pub mod kernels;
 pub mod lower;
 pub mod memory;
 pub mod pipeline;
@@ -24,6 +25,7 @@ pub mod rewrite;
 mod schedule;
 pub mod simplify;
 pub mod split;
+pub mod split_rows;
 pub mod state;
 pub mod straight;
 pub mod view;
@@ -34,6 +36,7 @@ use anyid_ir::plan::Plan;
 use driver::{Selection, drive, unobserved};
 use pipeline::{PASSES, Pass};
 
+pub use memory::StateSpec;
 pub use program::Program;
 pub use split::Split;
 
@@ -99,6 +102,9 @@ pub struct Options {
     pub verify_each: bool,
     /// Whether to say why neighbouring kernels were not fused.
     pub explain: bool,
+    /// Inputs and outputs that are carried from one run to the next, of a function that is not
+    /// split.
+    pub states: Vec<StateSpec>,
     /// The table of passes.
     pub passes: &'static [Pass],
 }
@@ -111,6 +117,7 @@ impl Default for Options {
             stop_after: None,
             verify_each: false,
             explain: false,
+            states: Vec::new(),
             passes: PASSES,
         }
     }
@@ -119,7 +126,7 @@ impl Default for Options {
 impl Options {
     /// Every step that is needed a kernel of its own, nothing written in place.
     pub fn unfused() -> Self {
-        Self::default().off("fuse").off("pack-linears").off("alias")
+        Self::default().off("fuse").off("pack-linears").off("split-rows").off("alias")
     }
 
     /// [`Self::unfused`], with no value replaced by another: all that the source names and the
@@ -157,6 +164,19 @@ pub fn compile_with(module: &Module, func: &str, options: &Options) -> Result<Pl
     let out = drive(module, func, None, options, &Selection::All, &mut unobserved)?;
     let mut parts = out.state.parts.into_iter();
     Ok(parts.next().and_then(|part| part.plan).expect("the last pass makes a plan"))
+}
+
+/// Compiles one function into one plan that keeps `states` from one run to the next.
+///
+/// # Errors
+/// As [`compile_with`], and E0509 for states that the function does not have.
+pub fn compile_with_states(
+    module: &Module,
+    func: &str,
+    options: &Options,
+    states: &[StateSpec],
+) -> Result<Plan, CompileError> {
+    compile_with(module, func, &Options { states: states.to_vec(), ..options.clone() })
 }
 
 /// Compiles one function into `prepare` and `step`, where only the inputs named in `varying`

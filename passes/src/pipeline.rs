@@ -7,11 +7,12 @@
 
 use crate::driver::Context;
 use crate::fuse::{Groups, alone, classify::classify, explain};
-use crate::lower::{Lowered, LoweredStep};
+use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
-use crate::state::{Level, Part, State, lend};
+use crate::state::{Level, Part, State};
 use crate::{
     CompileError, canonicalize, decompose, flatten, fold, memory, schedule, simplify, split,
+    split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -145,11 +146,14 @@ pub const PASSES: &[Pass] = &[
         "groups written down as kernels, composites over rows expanded",
         false, run_lower),
     pass(Phase::Planned, Level::Kernels, "schedule",
-        "kernels in the order with least memory alive, program order or a greedy one",
+        "kernels in the order with least memory alive: program order or a greedy one, then moves at the peak",
         true, run_schedule),
+    pass(Phase::Planned, Level::Kernels, "split-rows",
+        "row-wise kernels at the peak run in pieces of rows where that lowers it",
+        true, run_split_rows),
     pass(Phase::Planned, Level::Kernels, "alias",
-        "results written over operands that die under them",
-        true, alias),
+        "results written over operands that die under them, parts where the whole is, states and outputs in place",
+        true, alias).makes_level(),
     pass(Phase::Planned, Level::Kernels, "pack",
         "memory that is free again given to later values; without it each has its own",
         true, pack).makes_level(),
@@ -205,8 +209,9 @@ fn specialize(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileE
     Err(CompileError::new("E0501", message))
 }
 
-fn inline(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+fn inline(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let program = flatten::flatten(state.module, &state.func)?;
+    memory::flow::check_states(&program, &context.options.states, state.varying.is_some())?;
     state.parts = vec![Part { name: state.func.clone(), program, ..Part::default() }];
     Ok(())
 }
@@ -278,6 +283,9 @@ fn fuse(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileE
         if context.rewrites.enabled() {
             groups.fuse(&mut context.rewrites);
         }
+        if context.options.explain {
+            state.cuts.extend(explain(&groups));
+        }
         part.grouping = Some(groups.into_grouping());
     }
     Ok(())
@@ -287,10 +295,14 @@ fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     if !context.rewrites.enabled() {
         return Ok(());
     }
+    state.cuts.clear();
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
         let mut groups = Groups::new(&part.program, &context.options.target, grouping);
         groups.pack_linears(&mut context.rewrites);
+        if context.options.explain {
+            state.cuts.extend(explain(&groups));
+        }
         part.grouping = Some(groups.into_grouping());
     }
     Ok(())
@@ -300,71 +312,83 @@ fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Com
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options.target, grouping);
-        if context.options.explain {
-            state.cuts.extend(explain(&groups));
-        }
-        part.steps = Some(crate::lower::lower(&groups));
+        let steps = crate::lower::lower(&groups);
+        part.flow = Some(Flow::new(&part.program, steps, &context.options.states));
     }
     Ok(())
 }
 
-/// Whether part number `at` defines the persistent memory.
-fn keeps(split: bool, at: usize) -> bool {
-    !split || at == 0
+/// Runs `work` on the kernels of every part, with the offsets of the persistent values that part
+/// reads (any will do before they are known), or `None` for a part that defines them.
+fn each_flow(
+    state: &mut State<'_>,
+    mut work: impl FnMut(&mut Flow, Option<&[u64]>),
+) -> Result<(), CompileError> {
+    let unknown = vec![0; state.persistent.len()];
+    let split = state.is_split();
+    for (at, part) in state.parts.iter_mut().enumerate() {
+        let flow = part.flow.as_mut().expect("lower makes kernels");
+        work(flow, (split && at > 0).then_some(unknown.as_slice()));
+    }
+    Ok(())
 }
 
 fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     if !context.rewrites.enabled() {
         return Ok(());
     }
-    let split = state.is_split();
     let in_place = context.options.runs("alias");
-    for (at, part) in state.parts.iter_mut().enumerate() {
-        let mut lowered = lend(&part.program, &mut part.steps);
-        let peak = |lowered: &Lowered<'_>| {
-            let mut free = Rewrites::unlimited();
-            let homes = memory::share(lowered, keeps(split, at), in_place.then_some(&mut free));
-            memory::bound(lowered, &homes, keeps(split, at))
+    let rewrites = &mut context.rewrites;
+    each_flow(state, |flow, persistent| {
+        let peak = |flow: &Flow| match in_place {
+            true => memory::share_all(flow, persistent).bound(),
+            false => memory::apart(flow.clone(), persistent).bound(),
         };
-        if let Some(order) = schedule::greedy(&lowered).filter(|order| !order.is_sorted()) {
-            let before = peak(&lowered);
-            let steps: Vec<LoweredStep> =
-                order.iter().map(|at| lowered.steps[*at].clone()).collect();
-            let other = Lowered { program: lowered.program, steps };
-            let name = &part.name;
-            if peak(&other) < before && context.rewrites.allow("kernels in another order", name) {
-                lowered = other;
+        if let Some(order) = schedule::greedy(flow).filter(|order| !order.is_sorted()) {
+            let steps = order.iter().map(|at| flow.steps[*at].clone()).collect();
+            let other = Flow { steps, ..flow.clone() };
+            if peak(&other) < peak(flow) && rewrites.allow("kernels in another order", "") {
+                *flow = other;
             }
         }
-        part.steps = Some(lowered.steps);
+        if in_place {
+            memory::order::improve(flow, persistent, rewrites);
+        }
+    })
+}
+
+fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    if !context.rewrites.enabled() || !context.options.runs("alias") {
+        return Ok(());
     }
-    Ok(())
+    let moves = context.options.runs("schedule");
+    let rewrites = &mut context.rewrites;
+    each_flow(state, |flow, persistent| {
+        if split_rows::split_rows(flow, persistent, rewrites) && moves {
+            memory::order::improve(flow, persistent, rewrites);
+        }
+    })
 }
 
 fn alias(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    let split = state.is_split();
-    for (at, part) in state.parts.iter_mut().enumerate() {
-        let lowered = lend(&part.program, &mut part.steps);
-        let rewrites = context.rewrites.enabled().then_some(&mut context.rewrites);
-        let homes = memory::share(&lowered, keeps(split, at), rewrites);
-        (part.steps, part.homes) = (Some(lowered.steps), Some(homes));
+    let mut persistent: Option<Vec<u64>> = None;
+    for part in &mut state.parts {
+        let flow = part.flow.as_ref().expect("lower makes kernels");
+        let shared = match context.rewrites.enabled() {
+            true => memory::share(flow, persistent.as_deref(), &mut context.rewrites),
+            false => memory::apart(flow.clone(), persistent.as_deref()),
+        };
+        persistent.get_or_insert_with(|| shared.kept.clone());
+        part.shared = Some(shared);
     }
     Ok(())
 }
 
 fn pack(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    let split = state.is_split();
-    let mut persistent: Option<Vec<u64>> = None;
-    for (at, part) in state.parts.iter_mut().enumerate() {
+    for part in &mut state.parts {
         let reuse = context.rewrites.allow("memory used again", &part.name);
-        let lowered = lend(&part.program, &mut part.steps);
-        let homes = part.homes.take();
-        let homes = homes.unwrap_or_else(|| memory::share(&lowered, keeps(split, at), None));
-        let placement = memory::place(&lowered, &homes, persistent.as_deref(), reuse);
-        let offsets = placement.persistent.clone();
-        persistent.get_or_insert(offsets);
-        part.steps = Some(lowered.steps);
-        (part.homes, part.placement) = (Some(homes), Some(placement));
+        let shared = part.shared.as_ref().expect("alias decides");
+        part.placement = Some(memory::place(shared, reuse));
     }
     Ok(())
 }
@@ -372,10 +396,9 @@ fn pack(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileE
 fn assemble(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
     let mut kept = None;
     for part in &mut state.parts {
-        let lowered = lend(&part.program, &mut part.steps);
-        let homes = part.homes.take().expect("pack keeps them");
+        let shared = part.shared.take().expect("alias decides");
         let placement = part.placement.take().expect("pack places everything");
-        let mut plan = memory::assemble(&lowered, &part.name, &homes, &placement);
+        let mut plan = memory::assemble(&shared, &placement, &part.name);
         plan.persistent_bytes = *kept.get_or_insert(plan.persistent_bytes);
         part.plan = Some(plan);
     }

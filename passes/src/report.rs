@@ -40,8 +40,11 @@ pub struct PhaseSummary {
     pub lower_bound_bytes: u64,
     /// Sum of all workspace buffers, as if none were reused.
     pub naive_bytes: u64,
-    /// Bytes kept from `prepare` for every `step`.
+    /// Bytes that outlive a run: the sum of `persistent`.
     pub persistent_bytes: u64,
+    /// What outlives a run, by class: `prepared` is kept from `prepare` for every `step`, `states`
+    /// goes from each run to the next.
+    pub persistent: [(&'static str, u64); 2],
     /// Bytes of the weights it reads, all of them resident.
     pub weights_resident_bytes: u64,
     /// Number of steps.
@@ -63,7 +66,8 @@ impl PhaseSummary {
             peak_bytes: plan.workspace_bytes,
             lower_bound_bytes: plan.lower_bound_bytes,
             naive_bytes: plan.naive_bytes,
-            persistent_bytes: plan.persistent_bytes,
+            persistent_bytes: plan.persistent_bytes.saturating_add(plan.state_bytes()),
+            persistent: [("prepared", plan.persistent_bytes), ("states", plan.state_bytes())],
             weights_resident_bytes: plan.weight_bytes(),
             launches: plan.steps.len(),
             flops: cost.flops,

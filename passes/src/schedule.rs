@@ -5,54 +5,45 @@
 //! keeps the better. Program order is a good one for networks, which are nearly chains; branches
 //! written down one after the other and joined at the end are where the greedy order wins.
 
-use crate::lower::Lowered;
-use crate::memory::{ALIGNMENT, homes};
-use crate::program::{Origin, ValueIndex};
+use crate::memory::ALIGNMENT;
+use crate::memory::flow::{Flow, Source};
+use crate::memory::order::constraints;
+use crate::program::ValueIndex;
 use std::collections::BTreeSet;
 
 /// Most kernels that are ordered anew.
 const MOST_STEPS: usize = 1 << 13;
 
 /// Positions of the kernels in the greedy order; `None` for programs too long to try.
-pub(crate) fn greedy(lowered: &Lowered<'_>) -> Option<Vec<usize>> {
-    let (program, steps) = (lowered.program, &lowered.steps);
+pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
+    let steps = &flow.steps;
     if steps.len() > MOST_STEPS {
         return None;
     }
-    let homes = homes(program);
-    let owner = |value: &ValueIndex| homes[*value as usize].owner as usize;
-    let count = program.values.len();
-    let bytes = |value: usize| match program.values[value].origin {
-        Origin::Step(_) => program.values[value].ty.bytes().next_multiple_of(ALIGNMENT) as i64,
+    let owner = |value: &ValueIndex| flow.home(*value).owner as usize;
+    let count = flow.values.len();
+    let bytes = |value: usize| match flow.values[value].source {
+        Source::Launch => flow.values[value].ty.bytes().next_multiple_of(ALIGNMENT) as i64,
         _ => 0,
     };
-    let mut maker: Vec<Option<usize>> = vec![None; count];
     let mut readers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); count];
     for (at, step) in steps.iter().enumerate() {
-        step.results.iter().for_each(|v| maker[owner(v)] = Some(at));
         step.operands.iter().for_each(|v| {
             readers[owner(v)].insert(at);
         });
     }
     // Readers that are not placed yet; an output is read at the end.
     let mut left: Vec<usize> = readers.iter().map(BTreeSet::len).collect();
-    program.outputs.iter().for_each(|(_, value)| left[owner(value)] += 1);
+    flow.outputs.iter().for_each(|(_, value)| left[owner(value)] += 1);
     let reads: Vec<BTreeSet<usize>> =
         steps.iter().map(|step| step.operands.iter().map(owner).collect()).collect();
     let writes: Vec<BTreeSet<usize>> =
         steps.iter().map(|step| step.results.iter().map(owner).collect()).collect();
-    let mut waiting: Vec<usize> = reads
-        .iter()
-        .map(|values| {
-            let makers: BTreeSet<usize> = values.iter().filter_map(|v| maker[*v]).collect();
-            makers.len()
-        })
-        .collect();
-    let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); steps.len()];
-    for (at, values) in reads.iter().enumerate() {
-        for made in values.iter().filter_map(|v| maker[*v]) {
-            after[made].insert(at);
-        }
+    let before = constraints(flow);
+    let mut waiting: Vec<usize> = before.iter().map(Vec::len).collect();
+    let mut after: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
+    for (at, others) in before.iter().enumerate() {
+        others.iter().for_each(|other| after[*other].push(at));
     }
     let mut open: BTreeSet<usize> = (0..steps.len()).filter(|at| waiting[*at] == 0).collect();
     let mut order = Vec::with_capacity(steps.len());

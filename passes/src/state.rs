@@ -1,8 +1,8 @@
 //! What is being compiled, at the level of the pass that ran last: its form, its check, its text.
 
 use crate::fuse::{Cut, Grouping};
-use crate::lower::{Lowered, LoweredStep};
-use crate::memory::{Home, Placement};
+use crate::memory::flow::Flow;
+use crate::memory::{Placement, Shared};
 use crate::program::{Program, ValueIndex};
 use crate::straight;
 use anyid_ir::plan::Plan;
@@ -48,19 +48,14 @@ pub struct Part {
     pub program: Program,
     /// Which steps are one kernel.
     pub grouping: Option<Grouping>,
-    /// Kernels in order.
-    pub steps: Option<Vec<LoweredStep>>,
+    /// Kernels in order, with the values between them.
+    pub flow: Option<Flow>,
     /// Which values share memory.
-    pub(crate) homes: Option<Vec<Home>>,
+    pub(crate) shared: Option<Shared>,
     /// Where everything lies.
     pub(crate) placement: Option<Placement>,
     /// The plan.
     pub plan: Option<Plan>,
-}
-
-/// Kernels with their program, for as long as they are lent.
-pub(crate) fn lend<'p>(program: &'p Program, steps: &mut Option<Vec<LoweredStep>>) -> Lowered<'p> {
-    Lowered { program, steps: steps.take().expect("lowering comes first") }
 }
 
 /// Everything that passes work on.
@@ -93,7 +88,7 @@ impl<'m> State<'m> {
         match self.parts.first() {
             None => Level::Module,
             Some(part) if part.plan.is_some() => Level::Plan,
-            Some(part) if part.steps.is_some() => Level::Kernels,
+            Some(part) if part.flow.is_some() => Level::Kernels,
             Some(part) if part.grouping.is_some() => Level::Groups,
             Some(_) => Level::Program,
         }
@@ -106,9 +101,9 @@ impl<'m> State<'m> {
 
     /// Steps, groups or kernels of all parts.
     pub fn size(&self) -> usize {
-        let size = |part: &Part| match (&part.plan, &part.steps, &part.grouping) {
+        let size = |part: &Part| match (&part.plan, &part.flow, &part.grouping) {
             (Some(plan), ..) => plan.steps.len(),
-            (_, Some(steps), _) => steps.len(),
+            (_, Some(flow), _) => flow.steps.len(),
             (_, _, Some(grouping)) => {
                 grouping.groups.iter().filter(|group| !group.steps.is_empty()).count()
             }
@@ -124,14 +119,14 @@ impl<'m> State<'m> {
     pub fn verify(&self) -> Result<(), String> {
         for part in &self.parts {
             let place = |why: String| format!("@{}: {why}", part.name);
-            match (&part.plan, &part.steps, &part.grouping) {
+            match (&part.plan, &part.flow, &part.grouping) {
                 (Some(plan), ..) => match verify_plan(plan).into_iter().next() {
                     None => Ok(()),
                     Some(fault) => {
                         Err(format!("{}: {}", fault.place.unwrap_or_default(), fault.message))
                     }
                 },
-                (_, Some(steps), _) => verify_kernels(&part.program, steps),
+                (_, Some(flow), _) => verify_kernels(flow),
                 (_, _, Some(grouping)) => verify_groups(&part.program, grouping),
                 _ => part.program.verify(),
             }
@@ -199,32 +194,30 @@ fn verify_groups(program: &Program, grouping: &Grouping) -> Result<(), String> {
     Ok(())
 }
 
-fn verify_kernels(program: &Program, steps: &[LoweredStep]) -> Result<(), String> {
-    let homes = crate::memory::homes(program);
-    let owner = |value: &ValueIndex| homes[*value as usize].owner as usize;
-    let mut made: Vec<bool> = program
-        .values
-        .iter()
-        .map(|v| !matches!(v.origin, crate::program::Origin::Step(_)))
-        .collect();
-    for (at, step) in steps.iter().enumerate() {
+fn verify_kernels(flow: &Flow) -> Result<(), String> {
+    let owner = |value: &ValueIndex| flow.home(*value).owner as usize;
+    // Memory that somebody has written, at least in part.
+    let mut made: Vec<bool> = flow.values.iter().map(|value| value.source.is_given()).collect();
+    let mut results = vec![false; flow.values.len()];
+    for (at, step) in flow.steps.iter().enumerate() {
         let place = || format!("kernel {at}, {}", step.kernel.name());
         let types = |values: &[ValueIndex]| -> Vec<TensorType> {
-            values.iter().map(|v| program.ty(*v).clone()).collect()
+            values.iter().map(|v| flow.ty(*v).clone()).collect()
         };
         step.kernel
             .check(&types(&step.operands), &types(&step.results))
             .map_err(|why| format!("{}: {why}", place()))?;
         if let Some(value) = step.operands.iter().find(|v| !made[owner(v)]) {
-            return Err(format!("{}: {} is read before it is made", place(), program.name(*value)));
+            return Err(format!("{}: {} is read before it is made", place(), flow.name(*value)));
         }
         for value in &step.results {
-            if std::mem::replace(&mut made[*value as usize], true) {
-                return Err(format!("{}: {} is made twice", place(), program.name(*value)));
+            made[owner(value)] = true;
+            if std::mem::replace(&mut results[*value as usize], true) {
+                return Err(format!("{}: {} is made twice", place(), flow.name(*value)));
             }
         }
     }
-    match program.outputs.iter().find(|(_, value)| !made[owner(value)]) {
+    match flow.outputs.iter().find(|(_, value)| !made[owner(value)]) {
         Some((name, _)) => Err(format!("output {name} is never made")),
         None => Ok(()),
     }
@@ -232,8 +225,8 @@ fn verify_kernels(program: &Program, steps: &[LoweredStep]) -> Result<(), String
 
 fn part_text(part: &Part) -> String {
     let mut out = format!("// @{}\n", part.name);
-    let written = match (&part.steps, &part.grouping) {
-        (Some(steps), _) => kernels_text(&mut out, &part.program, steps),
+    let written = match (&part.flow, &part.grouping) {
+        (Some(flow), _) => kernels_text(&mut out, flow),
         (None, Some(grouping)) => groups_text(&mut out, &part.program, grouping),
         (None, None) => Ok(()),
     };
@@ -241,10 +234,10 @@ fn part_text(part: &Part) -> String {
     out
 }
 
-fn kernels_text(out: &mut String, program: &Program, steps: &[LoweredStep]) -> std::fmt::Result {
-    for (at, step) in steps.iter().enumerate() {
+fn kernels_text(out: &mut String, flow: &Flow) -> std::fmt::Result {
+    for (at, step) in flow.steps.iter().enumerate() {
         let names = |values: &[ValueIndex]| {
-            values.iter().map(|v| program.name(*v)).collect::<Vec<_>>().join(", ")
+            values.iter().map(|v| flow.name(*v)).collect::<Vec<_>>().join(", ")
         };
         let (results, operands) = (names(&step.results), names(&step.operands));
         writeln!(out, "#{at} {results} = {}({operands})", step.kernel.name())?;

@@ -11,11 +11,11 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::text::text;
-use anyid_models::wan::vae::{VaeSize, decoder, encoder};
+use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, states as vae_states};
 use anyid_passes::flatten::flatten;
 use anyid_passes::report::{PhaseSummary, memory_table};
 use anyid_passes::simplify::simplify;
-use anyid_passes::{compile, compile_split, straight};
+use anyid_passes::{Options, StateSpec, compile, compile_split, compile_with_states, straight};
 use anyid_tests::plans::Stored;
 use std::time::Instant;
 
@@ -25,13 +25,20 @@ fn sound(what: &str, plans: &[Plan]) {
     for plan in plans {
         let summary = PhaseSummary::of(plan);
         println!(
-            "{what} {}: {} launches, peak {} MiB, ratio {:.4}, {:.1} GFLOP",
+            "{what} {}: {} launches, peak {} MiB, ratio {:.4}, states {} MiB, {:.1} GFLOP",
             plan.name,
             summary.launches,
             summary.peak_bytes >> 20,
             summary.ratio(),
+            plan.state_bytes() >> 20,
             summary.flops as f64 / 1e9
         );
+        if let Some(peak) = &summary.peak {
+            println!("  at step {}, {} = {}", peak.step, peak.label, peak.kind);
+            for live in peak.live.iter().take(8) {
+                println!("    {} {} {} MiB", live.name, live.ty, live.bytes >> 20);
+            }
+        }
         assert_eq!(verify_plan(plan), [], "{what}");
         assert!(summary.ratio() <= 1.02, "{what} {}: {}", plan.name, summary.ratio());
         assert!(plan.lower_bound_bytes <= plan.workspace_bytes);
@@ -54,6 +61,22 @@ fn step(config: &DitConfig, size: &DitSize, precision: Precision) -> [Plan; 2] {
     let module = dit(config, size, precision);
     let split = compile_split(&module, "dit", &["lat", "t"]).unwrap();
     [split.prepare, split.step]
+}
+
+/// Both functions of one half as the runtime compiles them: with their states carried.
+fn autoencoder(config: &VaeConfig, size: &VaeSize, half: Half) -> [Plan; 2] {
+    let module = match half {
+        Half::Encoder => encoder(config, size),
+        Half::Decoder => decoder(config, size, true),
+    };
+    let plans = ["first", "next"].map(|name| {
+        let states = vae_states(half, module.func(name).unwrap()).into_iter().enumerate();
+        let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
+        let states: Vec<StateSpec> = states.map(spec).collect();
+        compile_with_states(&module, name, &Options::default(), &states).unwrap()
+    });
+    assert!(plans[0].shares_states(&plans[1]));
+    plans
 }
 
 fn dit_size(reference_frames: usize, frames: usize) -> DitSize {
@@ -92,11 +115,8 @@ fn the_sampling_module_of_5b_compiles_from_text() {
 fn autoencoder_at_1280_by_704() {
     let config = VaeConfig::ti2v_5b();
     let size = VaeSize { height: 704, width: 1280, chunk: 1 };
-    for (what, module) in
-        [("encoder", encoder(&config, &size)), ("decoder", decoder(&config, &size, true))]
-    {
-        let plans = ["first", "next"].map(|func| compile(&module, func).unwrap());
-        sound(what, &plans);
+    for half in [Half::Encoder, Half::Decoder] {
+        sound(&format!("{half:?}"), &autoencoder(&config, &size, half));
     }
 }
 
@@ -120,9 +140,8 @@ fn micro_model() {
     };
     sound("micro transformer", &step(&DitConfig::micro(), &size, Precision::F32));
     let (config, size) = (VaeConfig::micro(), VaeSize { height: 192, width: 192, chunk: 1 });
-    for module in [encoder(&config, &size), decoder(&config, &size, true)] {
-        let plans = ["first", "next"].map(|func| compile(&module, func).unwrap());
-        sound("micro autoencoder", &plans);
+    for half in [Half::Encoder, Half::Decoder] {
+        sound(&format!("micro {half:?}"), &autoencoder(&config, &size, half));
     }
     let module = text(&TextConfig::micro(), 20, Precision::F32);
     sound("micro text encoder", &[compile(&module, "text").unwrap()]);

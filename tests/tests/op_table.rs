@@ -9,8 +9,9 @@ use anyid_backends::cpu::{Cpu, RunError};
 use anyid_ir::{
     Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType, decompose_module,
 };
+use anyid_passes::Options;
 use anyid_tests::close::difference;
-use anyid_tests::op_cases::{Built, OpCase, cases, closed_set};
+use anyid_tests::op_cases::{Built, OpCase, cases, closed_set, noise};
 use anyid_tests::plans::{Named, Stored, run_plan};
 use std::collections::BTreeSet;
 
@@ -205,39 +206,104 @@ fn rows_outside_a_table_are_errors() {
     }
 }
 
-/// Nothing that the verifier lets through may end in a panic; what has no kernel says so.
+/// Every module that verifies runs: what has no kernel is decomposed.
 #[test]
-fn ops_without_a_kernel_are_errors() {
+fn ops_without_a_kernel_run_as_primitives() {
     let cpu = Cpu::open(2, None).unwrap();
     let rows = |dtype| TensorType::new(dtype, [3, 4]);
-    let unsupported = [
+    let vector = |dtype| TensorType::new(dtype, [4]);
+    let half = DType::F16;
+    let conv = Op::Conv { stride: [1; 3], pad: [[0, 0], [1, 0], [0, 1]] };
+    let pixels = |dtype| TensorType::new(dtype, [1, 2, 2, 3]);
+    let kernel = |dtype| TensorType::new(dtype, [4, 3, 1, 2]);
+    let norm = Op::RmsNorm { eps: 1.0, clamp: false };
+    let cases = [
         (Op::Attention { heads: 2, scale: -1.0 }, vec![rows(DType::F32); 3]),
         (Op::Attention { heads: 2, scale: f64::NAN }, vec![rows(DType::F32); 3]),
         (Op::Attention { heads: 2, scale: 1.0 }, vec![rows(DType::F64); 3]),
+        (Op::Attention { heads: 2, scale: 1.0 }, vec![rows(half); 3]),
         (Op::Linear, vec![rows(DType::F64); 2]),
-        (Op::LayerNorm { eps: 1.0 }, vec![rows(DType::F64)]),
-        (Op::Silu, vec![rows(DType::F64)]),
+        (Op::Linear, vec![rows(half), rows(half), TensorType::new(half, [3])]),
+        (Op::Linear, vec![rows(DType::F32), rows(DType::F64)]),
         (
-            Op::Conv { stride: [1; 3], pad: [[0, 0]; 3] },
-            vec![f32(&[1, 2, 2, 3]), f32(&[4, 3, 1, 1])],
+            Op::Linear,
+            vec![rows(DType::F32); 2].into_iter().chain([TensorType::new(half, [3])]).collect(),
         ),
+        (Op::LayerNorm { eps: 1.0 }, vec![rows(DType::F64)]),
+        (Op::LayerNorm { eps: 1.0 }, vec![rows(DType::Bf16), vector(half), vector(DType::F64)]),
+        (norm.clone(), vec![rows(DType::F64), vector(DType::F32)]),
+        (norm, vec![rows(DType::F32), vector(DType::Bf16)]),
+        (Op::Silu, vec![rows(DType::F64)]),
+        (Op::Gelu, vec![rows(DType::F64)]),
+        (conv.clone(), vec![pixels(DType::F32), kernel(DType::F32)]),
+        (conv.clone(), vec![pixels(half), kernel(half)]),
+        (conv, vec![pixels(DType::F64), kernel(DType::F64)]),
     ];
-    for (op, types) in unsupported {
-        let name = op.name();
+    for (op, types) in cases {
+        let shown = format!("{op:?} {types:?}");
         let module = one_op(op, &types);
-        assert!(anyid_ir::verify::verify(&module).is_empty(), "{name}");
+        assert!(anyid_ir::verify::verify(&module).is_empty(), "{shown}");
         let inputs: Named = types
             .iter()
             .enumerate()
-            .map(|(i, ty)| (format!("x{i}"), Tensor::zeros(ty.clone())))
+            .map(|(i, ty)| (format!("x{i}"), noise(ty.clone(), 7 + i as u64)))
             .collect();
-        let plan = anyid_passes::compile(&module, "f").unwrap();
-        let error = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0).unwrap_err();
-        assert!(
-            matches!(error, RunError::Unsupported { op, .. } if op == name),
-            "{name}: {error:?}"
-        );
+        let tensors: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
+        let right = Evaluator::new(&module, Mode::F32).run("f", &tensors, &(), None).unwrap();
+        for options in [Options::default(), Options::unfused()] {
+            let plan = anyid_passes::compile_with(&module, "f", &options).unwrap();
+            let given = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0xFF).unwrap();
+            let bound = match right[0].dtype() {
+                DType::F64 => 1e-14,
+                DType::F32 => 1e-5,
+                _ => 8e-3,
+            };
+            let error = difference(&given[0].1, &right[0]);
+            assert!(error <= bound, "{shown}: {error}");
+        }
     }
+}
+
+/// The cases of the table in the types that their kernels do not have.
+#[test]
+fn every_case_runs_in_every_float_type() {
+    let cpu = Cpu::open(2, None).unwrap();
+    let (mut failures, mut count) = (Vec::new(), 0);
+    let floats = [DType::F32, DType::Bf16, DType::F16, DType::F64];
+    for case in cases() {
+        // Cases of integers and tables are for their own types.
+        if !case.dtypes.contains(&DType::F32) {
+            continue;
+        }
+        for dtype in floats.into_iter().filter(|dtype| !case.dtypes.contains(dtype)) {
+            let built = (case.build)(dtype);
+            assert!(anyid_ir::verify::verify(&built.module).is_empty(), "{}", case.name);
+            count += 1;
+            let right = interpreted(&built, &built.module);
+            let plan = anyid_passes::compile(&built.module, "f").unwrap_or_else(|e| panic!("{e}"));
+            let given = match run_plan(&cpu, &plan, &built.weights, &built.inputs, 0xFF) {
+                Ok(given) => given,
+                Err(error) => {
+                    failures.push(format!("{} {dtype}: {error:?}", case.name));
+                    continue;
+                }
+            };
+            for ((name, given), right) in given.iter().zip(&right) {
+                let bound = match given.dtype() {
+                    DType::F64 => 1e-12,
+                    DType::F32 => 1e-4,
+                    DType::Bf16 | DType::F16 => 1.6e-2,
+                    DType::I32 | DType::U8 | DType::Bool => 0.0,
+                };
+                let error = difference(given, right);
+                if error > bound {
+                    failures.push(format!("{} {dtype} {name}: {error:.1e}", case.name));
+                }
+            }
+        }
+    }
+    report(&failures, count);
+    assert!(count > 20, "only {count} cases");
 }
 
 #[test]

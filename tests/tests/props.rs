@@ -6,14 +6,20 @@
 
 use anyid_backends::cpu::Cpu;
 use anyid_ir::plan::Plan;
+use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{
     DType, Evaluator, FuncBuilder, Mode, Module, Tensor, TensorType, decompose_module, text, verify,
 };
-use anyid_passes::{Options, compile, compile_split, compile_with, flatten, simplify};
+use anyid_passes::driver::{Selection, drive, unobserved};
+use anyid_passes::rewrite::Rewrites;
+use anyid_passes::{
+    Options, Program, StateSpec, canonicalize, compile, compile_split, compile_with,
+    compile_with_states, flatten, fold, pipeline, simplify, straight,
+};
 use anyid_tests::close::difference;
 use anyid_tests::graphs::{Graph, Recipe, graph};
 use anyid_tests::op_cases::{noise, seed_of};
-use anyid_tests::plans::{Named, Plans, Stored, run_plan};
+use anyid_tests::plans::{Named, Plans, Stored, run_guarded, run_plan};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -159,23 +165,197 @@ fn plans_on_the_cpu_compute_what_the_graph_says() {
     });
 }
 
+/// The program as a module, interpreted.
+fn evaluated(graph: &Graph, program: &Program) -> Result<Vec<Tensor>, String> {
+    program.verify()?;
+    let mut module = straight::empty(&graph.module);
+    straight::add_function(&mut module, program, "main");
+    let found = verify::verify(&module);
+    expect(found.is_empty(), || format!("{found:?}\n{}", text::print(&module)))?;
+    interpreted(graph, &module, Mode::F32)
+}
+
+/// What the passes over programs do, one by one and one after the other.
 #[test]
-fn simplifying_changes_no_bit() {
+fn passes_over_programs_change_no_bit_and_twice_is_once() {
+    type Pass = fn(Program, &mut Rewrites) -> Program;
+    let passes: [(&str, Pass); 4] = [
+        ("canonicalize", canonicalize::canonicalize),
+        ("fold", fold::fold),
+        ("cse", simplify::share),
+        ("dce", simplify::drop_unused),
+    ];
+    let made = std::cell::Cell::new([0u64; 4]);
+    each(|graph, recipe| {
+        let right = interpreted(graph, &graph.module, Mode::F32)?;
+        let program = flatten::flatten(&graph.module, "main").map_err(|e| e.to_string())?;
+        expect(evaluated(graph, &program)? == right, || "inline changes a bit".to_owned())?;
+        let mut all = program.clone();
+        for (at, (name, pass)) in passes.iter().enumerate() {
+            let mut rewrites = Rewrites::unlimited();
+            let once = pass(program.clone(), &mut rewrites);
+            let mut counts = made.get();
+            counts[at] += rewrites.done();
+            made.set(counts);
+            expect(evaluated(graph, &once)? == right, || format!("{name} changes a bit"))?;
+            let done = rewrites.done();
+            let again = pass(once.clone(), &mut rewrites);
+            let same = format!("{again:?}") == format!("{once:?}") && rewrites.done() == done;
+            expect(same, || format!("{name} twice is not once"))?;
+            let some = done.saturating_sub(u64::from(recipe.sizes[0]) % 4);
+            let partial = pass(program.clone(), &mut Rewrites::new(Some(some)));
+            let what = || format!("{name} stopped after {some} changes a bit");
+            expect(evaluated(graph, &partial)? == right, what)?;
+            all = pass(all, &mut rewrites);
+            expect(evaluated(graph, &all)? == right, || format!("all up to {name}"))?;
+        }
+        expect(all.steps.len() <= program.steps.len(), || "there are more steps".to_owned())
+    });
+    let made = made.get();
+    assert!(made.iter().all(|count| *count > 50), "the graphs give little to do: {made:?}");
+}
+
+#[test]
+fn dropping_equal_and_unused_steps_changes_no_bit_of_a_plan() {
     let cpu = cpu();
+    let options = Options::traceable();
     each(|graph, _| {
-        let compiled = |options: &Options| {
+        let plan = |options: &Options| {
             compile_with(&graph.module, "main", options).map_err(|e| e.to_string())
         };
-        let simple = compiled(&Options::traceable())?;
-        let plain = compiled(&Options::traceable().off("cse").off("dce"))?;
-        let fewer = simple.steps.len() <= plain.steps.len();
-        expect(fewer, || "there are more steps".to_owned())?;
-        same("simplified", &run(&cpu, graph, &plain)?, &run(&cpu, graph, &simple)?)?;
-        let program = flatten::flatten(&graph.module, "main").map_err(|e| e.to_string())?;
-        let once = simplify::simplify(program);
-        let again = simplify::simplify(once.clone());
-        expect(again == once, || "simplifying twice is not simplifying once".to_owned())
+        let plain = run(&cpu, graph, &plan(&options.clone().off("cse").off("dce"))?)?;
+        same("simplified", &plain, &run(&cpu, graph, &plan(&options)?)?)
     });
+}
+
+/// Each pass alone left out, and the compiler stopped after any number of rewrites: still what the
+/// graph says, in sound plans.
+#[test]
+fn any_pass_left_out_and_any_number_of_rewrites_compute_the_same() {
+    let cpu = cpu();
+    let optional: Vec<&str> =
+        pipeline::PASSES.iter().filter(|pass| pass.optional).map(|pass| pass.name).collect();
+    let next = std::cell::Cell::new(0);
+    each(|graph, recipe| {
+        let singles = interpreted(graph, &graph.module, Mode::F32)?;
+        let exact = interpreted(graph, &graph.module, Mode::F64)?;
+        let checked = Options { verify_each: true, ..Options::default() };
+        let compiled = |options: &Options| -> Result<(Plan, u64), String> {
+            let all = Selection::All;
+            let outcome = drive(&graph.module, "main", None, options, &all, &mut unobserved)
+                .map_err(|e| e.to_string())?;
+            let plan = outcome.state.parts.into_iter().next().and_then(|part| part.plan);
+            Ok((plan.ok_or("no plan")?, outcome.rewrites))
+        };
+        // One of them a graph: all of them often enough.
+        let name = optional[next.replace(next.get() + 1) % optional.len()];
+        let (plan, _) = compiled(&checked.clone().off(name))?;
+        close(&format!("without {name}"), &run(&cpu, graph, &plan)?, &singles, &exact)?;
+        let (_, total) = compiled(&checked)?;
+        let numbers = recipe.outer.iter().flatten().fold(0u64, |all, n| all + u64::from(*n));
+        let limit = numbers % (total + 1);
+        let (plan, done) = compiled(&Options { stop_after: Some(limit), ..checked })?;
+        expect(done == limit, || format!("{done} rewrites, not {limit}"))?;
+        close(&format!("{limit} rewrites"), &run(&cpu, graph, &plan)?, &singles, &exact)
+    });
+}
+
+/// A target without any composite: everything is decomposed, and it still runs.
+#[test]
+fn a_target_of_primitives_computes_the_same() {
+    let cpu = cpu();
+    let mut options = Options { verify_each: true, ..Options::default() };
+    (options.target.products, options.target.rows) = (&[], &[]);
+    each(|graph, _| {
+        let singles = interpreted(graph, &graph.module, Mode::F32)?;
+        let exact = interpreted(graph, &graph.module, Mode::F64)?;
+        let plan = compile_with(&graph.module, "main", &options).map_err(|e| e.to_string())?;
+        let heavy = plan.steps.iter().find(|step| step.kind() == "linear");
+        expect(heavy.is_none(), || "there is a linear left".to_owned())?;
+        close("primitives", &run(&cpu, graph, &plan)?, &singles, &exact)
+    });
+}
+
+/// Memory shared or not, kernels in program order or another: the same bits, in memory full of NaN
+/// and, with gaps between the pieces of memory, without a byte written outside them.
+#[test]
+fn sharing_memory_changes_no_bit() {
+    let cpu = cpu();
+    each(|graph, _| {
+        let with = |options: &Options| compile_with(&graph.module, "main", options);
+        let apart = Options::default().off("alias").off("pack").off("schedule");
+        let apart = with(&apart).map_err(|e| e.to_string())?;
+        let plan = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
+        let want = run(&cpu, graph, &apart)?;
+        same("shared", &want, &run(&cpu, graph, &plan)?)?;
+        let unpacked = with(&Options::default().off("pack")).map_err(|e| e.to_string())?;
+        for plan in [&plan, &unpacked, &apart] {
+            let guarded = run_guarded(&cpu, plan, &graph.weights, &graph.inputs)?;
+            same("guarded", &want, &guarded)?;
+        }
+        Ok(())
+    });
+}
+
+/// Outputs as states: inputs of equal types become what the states held before. The outputs that
+/// are left and the states after two runs are those of two plain runs that hand the values on.
+#[test]
+fn states_are_what_handing_on_would_be() {
+    let cpu = cpu();
+    let carried = std::cell::Cell::new(0);
+    each(|graph, recipe| {
+        let plain = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        let mut free: Vec<usize> = (0..plain.inputs.len()).collect();
+        let mut states: Vec<StateSpec> = Vec::new();
+        for (output, port) in plain.outputs.iter().enumerate() {
+            let ty = &plain.buffer(port.buffer).ty;
+            let same = |at: &usize| plain.buffer(plain.inputs[*at].buffer).ty == *ty;
+            let input = free.iter().position(same).map(|at| free.remove(at));
+            if input.is_some() || recipe.sizes[0] % 3 == 0 {
+                let name = format!("s{output}");
+                states.push(StateSpec { name, input, output });
+            }
+        }
+        carried.set(carried.get() + states.iter().filter(|s| s.input.is_some()).count());
+        let options = Options::default();
+        let plan = compile_with_states(&graph.module, "main", &options, &states);
+        let plan = plan.map_err(|e| e.to_string())?;
+        expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
+        let mut inputs = graph.inputs.clone();
+        let mut plans = Plans::new(&cpu, &[&plan], &graph.weights, 0xFF).unwrap();
+        let place = |at: usize| inputs_place(graph, &plain.inputs[at].name);
+        for spec in &states {
+            if let Some(input) = spec.input {
+                plans.set_state(0, &spec.name, &inputs[place(input)].1);
+            }
+        }
+        for _ in 0..2 {
+            let want = run_plan(&cpu, &plain, &graph.weights, &inputs, 0).unwrap();
+            let got = plans.run(0, &inputs).map_err(|e| format!("{e:?}"))?;
+            let mut left: Named = Vec::new();
+            for (output, (name, value)) in want.iter().enumerate() {
+                match states.iter().find(|spec| spec.output == output) {
+                    None => left.push((name.clone(), value.clone())),
+                    Some(spec) => {
+                        expect(plans.state(0, &spec.name) == *value, || {
+                            format!("state {} is not what %{name} was", spec.name)
+                        })?;
+                        if let Some(input) = spec.input {
+                            inputs[place(input)].1 = value.clone();
+                        }
+                    }
+                }
+            }
+            same("beside states", &left, &got)?;
+        }
+        Ok(())
+    });
+    assert!(carried.get() > 50, "{} states were carried", carried.get());
+}
+
+fn inputs_place(graph: &Graph, name: &str) -> usize {
+    graph.inputs.iter().position(|(other, _)| other == name).expect("an input of the graph")
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{Cpu, kernel_shape, panel_kind};
 use crate::WeightProvider;
 use anyid_ir::kernel::{self, AnchorKernel, Kernel};
 use anyid_ir::op::{BinaryFn, ReduceFn, UnaryFn};
-use anyid_ir::plan::{Buffer, BufferId, Plan, Root, Step};
+use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, Step};
 use anyid_ir::{DType, Op, Tensor, TensorType};
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -46,6 +46,16 @@ impl Memory {
     pub fn fill(&mut self, byte: u8) {
         self.workspace.bytes_mut().fill(byte);
         self.scratch.bytes_mut().fill(byte);
+    }
+
+    /// The workspace, for tests that look at what a run left there.
+    pub fn workspace_mut(&mut self) -> &mut [u8] {
+        self.workspace.bytes_mut()
+    }
+
+    /// Bytes of workspace.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.workspace.len() as u64
     }
 
     /// Bytes reserved.
@@ -92,6 +102,10 @@ pub struct Executable {
     rows: Vec<Option<Prepared>>,
     /// For each weight of the plan: its row-major bytes.
     plain: Vec<Option<usize>>,
+    /// For each state: its first byte in the memory of all states.
+    states: Vec<u64>,
+    /// For each output of the plan that the caller gets: its position among those.
+    returned: Vec<Option<usize>>,
 }
 
 /// Runs `$body` with `$T` as the float type of `$dtype`; `None` for other types.
@@ -136,7 +150,12 @@ impl Executable {
             .map(|step| (0..step.operands.len()).map(|at| weights.find(&plan, step, at)).collect());
         let forms = forms.collect();
         let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
-        Self { scratch: scratch.unwrap_or(0), moves, forms, rows, plain, plan }
+        let (states, _) = plan.state_layout();
+        let mut count = 0..;
+        let position = |port: &Port| Plan::is_returned(port).then(|| count.next()).flatten();
+        let returned = plan.outputs.iter().map(position).collect();
+        let scratch = scratch.unwrap_or(0);
+        Self { scratch, moves, forms, rows, plain, states, returned, plan }
     }
 
     /// The plan.
@@ -150,8 +169,9 @@ impl Executable {
     }
 
     /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
-    /// with `persistent.` are not copied out); lengths are the caller's to check. `stopped` is asked
-    /// before every step and before outputs are copied; `trace` sees every step's results.
+    /// with `persistent.` stay inside); lengths are the caller's to check. `states` holds the plan's
+    /// [states](Plan::state_layout) and is changed. `stopped` is asked before every step and before
+    /// outputs are copied; `trace` sees every step's results.
     pub fn run(
         &self,
         cpu: &Cpu,
@@ -159,6 +179,7 @@ impl Executable {
         provider: &dyn WeightProvider,
         memory: &mut Memory,
         persistent: &mut AlignedBytes,
+        states: &mut AlignedBytes,
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],
         stopped: &dyn Fn() -> bool,
@@ -169,6 +190,13 @@ impl Executable {
             "workspace is too small"
         );
         assert!(memory.scratch.len() >= self.scratch, "kernel scratch is too small");
+        let returned = self.plan.outputs.iter().filter(|port| Plan::is_returned(port));
+        let sizes = returned.map(|port| self.plan.buffer(port.buffer).ty.bytes());
+        let given: SmallVec<[Returned; 16]> = outputs
+            .iter_mut()
+            .map(|out| Returned { base: out.as_mut_ptr(), len: out.len() })
+            .collect();
+        assert!(sizes.eq(given.iter().map(|out| out.len as u64)), "outputs have other sizes");
         let frame = Frame {
             cpu,
             executable: self,
@@ -179,7 +207,10 @@ impl Executable {
             persistent: persistent.bytes_mut().as_mut_ptr(),
             persistent_len: persistent.len(),
             workspace_len: memory.workspace.len(),
+            states: states.bytes_mut().as_mut_ptr(),
+            states_len: states.len(),
             inputs,
+            outputs: &given,
         };
         for (at, step) in self.plan.steps.iter().enumerate() {
             if stopped() {
@@ -197,12 +228,23 @@ impl Executable {
         if stopped() {
             return Err(RunError::Stopped);
         }
-        let ports = self.plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
-        for (port, out) in ports.zip(outputs) {
-            out.copy_from_slice(frame.bytes(port.buffer));
+        for (port, returned) in self.plan.outputs.iter().zip(&self.returned) {
+            let Some(at) = returned else { continue };
+            if !matches!(self.plan.buffer(port.buffer).root, Root::Output(_)) {
+                let (bytes, to) = (frame.bytes(port.buffer), &given[*at]);
+                // SAFETY: the caller's memory is as long as the buffer (checked above), exclusive,
+                // and apart from all memory that buffers of other roots lie in.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.base, bytes.len()) };
+            }
         }
         Ok(())
     }
+}
+
+/// The caller's memory for an output.
+struct Returned {
+    base: *mut u8,
+    len: usize,
 }
 
 fn prepared(plan: &Plan, step: &Step) -> Option<Prepared> {
@@ -303,7 +345,10 @@ struct Frame<'f> {
     workspace_len: usize,
     persistent: *mut u8,
     persistent_len: usize,
+    states: *mut u8,
+    states_len: usize,
     inputs: &'f [&'f [u8]],
+    outputs: &'f [Returned],
 }
 
 impl<'f> Frame<'f> {
@@ -315,12 +360,33 @@ impl<'f> Frame<'f> {
         &self.plan.buffer(id).ty
     }
 
+    /// Memory that steps write: its first byte, its length, and where a buffer of offset 0 begins.
+    fn writable(&self, root: Root) -> Option<(*mut u8, usize, usize)> {
+        match root {
+            Root::Workspace => Some((self.workspace, self.workspace_len, 0)),
+            Root::Persistent => Some((self.persistent, self.persistent_len, 0)),
+            Root::State(index) => {
+                let start = self.executable.states[index as usize] as usize;
+                Some((self.states, self.states_len, start))
+            }
+            Root::Output(index) => {
+                let at = self.executable.returned[index as usize]?;
+                Some((self.outputs[at].base, self.outputs[at].len, 0))
+            }
+            Root::Input(_) | Root::Weight(_) => None,
+        }
+    }
+
     fn bytes(&self, id: BufferId) -> &'f [u8] {
         let buffer = self.buffer(id);
-        let (offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
+        let (mut offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
         let (base, size) = match buffer.root {
-            Root::Workspace => (self.workspace.cast_const(), self.workspace_len),
-            Root::Persistent => (self.persistent.cast_const(), self.persistent_len),
+            Root::Workspace | Root::Persistent | Root::State(_) | Root::Output(_) => {
+                let memory = self.writable(buffer.root);
+                let (base, size, start) = memory.expect("a verified plan has this memory");
+                offset += start;
+                (base.cast_const(), size)
+            }
             Root::Input(index) => {
                 let input = self.inputs[index as usize];
                 (input.as_ptr(), input.len())
@@ -340,12 +406,10 @@ impl<'f> Frame<'f> {
     /// First byte and length of a result.
     fn target(&self, id: BufferId) -> (*mut u8, usize) {
         let buffer = self.buffer(id);
-        let (offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
-        let (base, size) = match buffer.root {
-            Root::Workspace => (self.workspace, self.workspace_len),
-            Root::Persistent => (self.persistent, self.persistent_len),
-            Root::Input(_) | Root::Weight(_) => unreachable!("a step never writes its inputs"),
-        };
+        let len = buffer.ty.bytes() as usize;
+        let memory = self.writable(buffer.root);
+        let (base, size, start) = memory.expect("a step never writes its inputs");
+        let offset = start + buffer.offset as usize;
         assert!(offset + len <= size, "a buffer ends at {} of {size} bytes", offset + len);
         // SAFETY: inside the arena (just checked).
         (unsafe { base.add(offset) }, len)

@@ -10,6 +10,7 @@ use crate::output;
 use crate::progress::{Progress, left};
 use crate::recipe::{self, HashedFile, ModelEntry, Recipe};
 use crate::render::Failure;
+use crate::trace::TraceFile;
 use crate::{interrupt, output::bytes, output::duration};
 use anyid_ir::Tensor;
 use anyid_models::wan::Precision;
@@ -56,7 +57,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         drop(anyid_runtime::checkpoint::AtomicFile::create(path)?);
     }
 
-    let backend = Backend::open(&args.device, args.threads)?;
+    let trace = TraceFile::wanted(args.trace.as_deref())?;
+    let backend = trace.watch(Backend::open(&args.device, args.threads)?);
     let instructions = backend.cpu().level().name().to_owned();
     let references: Vec<HashedFile> = wishes
         .references
@@ -118,7 +120,10 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
     let report = pipeline.generate(&request, &mut |event| watcher.see(event), &mut |video| {
         push_frames(&mut writer, video, size)
-    })?;
+    });
+    // Also that of a run which was interrupted or failed.
+    trace.write()?;
+    let report = report?;
     let written = writer.finish()?;
     drop(partial);
     if let Some(path) = &args.save_latents {

@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub mod bench;
+pub mod bisect;
 pub mod check;
 pub mod compare;
 pub mod compile;
@@ -10,7 +11,9 @@ pub mod export;
 pub mod generate;
 pub mod init;
 pub mod inspect;
+pub mod kernels;
 pub mod opt;
+pub mod passes;
 pub mod run;
 pub mod run_plan;
 

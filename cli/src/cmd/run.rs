@@ -6,6 +6,7 @@ use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors::{self, Named};
+use crate::trace::TraceFile;
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
 use anyid_runtime::weights::{ModelWeights, write_tensors};
@@ -23,6 +24,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     no_index(func)?;
     // Taken and given back: it tells early whether the result can be written there.
     drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
+    let trace = TraceFile::wanted(args.trace.as_deref())?;
     let (inputs, unused) = tensors::from_file(func, args.inputs.as_deref())?;
     let matched = modules::need_weights(&module.weights, &args.weights)?;
     let mut progress = Progress::new();
@@ -41,11 +43,12 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
             .run_named(&func.name, &given, &*matched.weights, None)
             .map_err(eval_error)?
     } else {
-        let backend = Backend::open("cpu", args.threads)?;
+        let backend = trace.watch(Backend::open("cpu", args.threads)?);
         let mut program = compile(&backend, &module, func, &matched.weights, &mut progress)?;
         progress.part("running");
-        let outputs = program.call(&func.name, &named(&inputs))?;
-        owned(outputs)
+        let outputs = program.call(&func.name, &named(&inputs));
+        trace.write()?;
+        owned(outputs?)
     };
     progress.clear();
     let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));

@@ -7,6 +7,7 @@ use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors::{self, Named};
+use crate::trace::TraceFile;
 use anyid_ir::plan::Plan;
 use anyid_ir::weights::nearest;
 use anyid_ir::{Manifest, TensorType};
@@ -36,7 +37,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
             .help("run the IR file it was made from")
             .into());
     }
-    let backend = Backend::open("cpu", args.threads)?;
+    let trace = TraceFile::wanted(args.trace.as_deref())?;
+    let backend = trace.watch(Backend::open("cpu", args.threads)?);
     let file = PlanFile::open(&args.module.file, backend.target())?;
     let phases = chosen(&file, args.func.as_deref())?;
     // Taken and given back: it tells early whether the result can be written there.
@@ -78,6 +80,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         owned(program.call(&names[0], &named(&inputs))?)
     };
     let took = duration(begun.elapsed());
+    trace.write()?;
     progress.clear();
     let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_tensors(&args.output, tensors, &std::collections::BTreeMap::new())?;

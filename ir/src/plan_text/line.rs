@@ -29,6 +29,8 @@ impl Line<'_> {
             "persistent" => Root::Persistent,
             "input" => Root::Input(self.index()?),
             "weight" => Root::Weight(self.index()?),
+            "state" => Root::State(self.index()?),
+            "output" => Root::Output(self.index()?),
             word => return Err(format!("there is no memory called {word}")),
         };
         self.expect("+")?;

@@ -106,6 +106,19 @@ impl Reader {
         } else if line.accept("output ") {
             let port = port(line)?;
             self.plan.outputs.push(port);
+        } else if line.accept("state ") {
+            let name = line.quoted()?;
+            line.expect(":")?;
+            let ty = line.ty()?;
+            line.expect("=")?;
+            let before = if line.accept("->") {
+                None
+            } else {
+                let before = line.buffer()?;
+                line.expect("->")?;
+                Some(before)
+            };
+            self.plan.states.push(crate::plan::State { name, ty, before, after: line.buffer()? });
         } else {
             let launch = step::read(line)?;
             self.step(launch)?;
@@ -188,6 +201,9 @@ impl Reader {
         }
         for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
             known(port.buffer)?;
+        }
+        for state in &self.plan.states {
+            state.before.into_iter().chain([state.after]).try_for_each(known)?;
         }
         self.plan.buffers = buffers;
         Ok(self.plan)

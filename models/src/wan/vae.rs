@@ -76,6 +76,16 @@ pub fn decoder(config: &VaeConfig, size: &VaeSize, normalised: bool) -> Module {
     coder(config, size, Half::Decoder, normalised, Precision::F32)
 }
 
+/// The states of `@first` or `@next` in order: the position of each among the function's inputs,
+/// where it is one, and among its outputs.
+pub fn states(half: Half, func: &Func) -> Vec<(Option<usize>, usize)> {
+    let results = if half == Half::Encoder { 2 } else { 1 };
+    let reads = func.param_types().count() > 1;
+    (results..func.results.len())
+        .map(|output| (reads.then_some(output - results + 1), output))
+        .collect()
+}
+
 /// Adds `@encode` or `@decode`, the composition of the streaming functions over a clip of
 /// `frames` pixel frames (4k+1), as the last function.
 ///
@@ -386,19 +396,40 @@ impl Coder<'_> {
         self.b.reduce("shortcut", ReduceFn::Mean, grouped, &[4], false)
     }
 
-    /// Duplicating shortcut; the first chunk drops its first `ft − 1` frames.
+    /// Duplicating shortcut; the first chunk drops its first `ft − 1` frames. Channel
+    /// `(o·ft + t)·fs² + a·fs + b` of the repeated input is channel `o` at frame offset `t`, row
+    /// offset `a` and column offset `b`. As the repeats are the innermost of these, only the outer
+    /// offsets pick channels; over the others a pixel is simply repeated in place.
     fn duplicate_up(&mut self, x: ValueId, out: usize, ft: usize, fs: usize) -> ValueId {
         let s = self.b.shape(x);
         let repeats = out * ft * fs * fs / s[3];
-        let mut x = x;
-        if repeats > 1 {
+        // Offsets that pick channels, from the outermost.
+        let mut left = s[3] / out;
+        let mut take = |factor: usize| {
+            let taken = left.clamp(1, factor);
+            left /= taken;
+            taken
+        };
+        let [nt, na, nb] = [take(ft), take(fs), take(fs)];
+        let nested = nt * na * nb * out == s[3]
+            && [(ft, nt), (fs, na), (fs, nb)].iter().all(|(all, n)| all.is_multiple_of(*n));
+        let mut y = x;
+        if !nested && repeats > 1 {
             let factors = anyid_ir::Axes::from_slice(&[1, 1, 1, repeats]);
-            x = self.b.op("repeated", Op::Upsample { factors }, &[x], None);
+            y = self.b.op("repeated", Op::Upsample { factors }, &[y], None);
         }
-        let split = self.b.reshape("split", x, [s[0], s[1], s[2], out, ft, fs, fs]);
-        let moved = self.b.permute("moved", split, &[0, 4, 1, 5, 2, 6, 3]);
+        let [nt, na, nb] = if nested { [nt, na, nb] } else { [ft, fs, fs] };
+        if [nt, na, nb] != [1; 3] {
+            let split = self.b.reshape("split", y, [s[0], s[1], s[2], out, nt, na, nb]);
+            let moved = self.b.permute("moved", split, &[0, 4, 1, 5, 2, 6, 3]);
+            y = self.b.reshape("shortcut", moved, [s[0] * nt, s[1] * na, s[2] * nb, out]);
+        }
+        let factors = [ft / nt, fs / na, fs / nb, 1];
+        if factors != [1; 4] {
+            let factors = anyid_ir::Axes::from_slice(&factors);
+            y = self.b.op("shortcut", Op::Upsample { factors }, &[y], None);
+        }
         let frames = s[0] * ft;
-        let y = self.b.reshape("shortcut", moved, [frames, s[1] * fs, s[2] * fs, out]);
         if self.first() && ft > 1 {
             self.b.slice("shortcut", y, 0, ft - 1, frames - (ft - 1))
         } else {

@@ -1,78 +1,382 @@
-//! Results that take over the memory of an operand that dies under them.
+//! Values that share memory: results over operands that die under them, operands of a
+//! concatenation made where they end up, states and outputs made in their own memory.
 //!
-//! A result and an operand may be one buffer where the kernel
-//! [writes in place](anyid_ir::Kernel::writes_in_place), nothing later reads the operand, the
-//! operand is the whole of its memory and of equal size, and no other operand of the step looks
-//! into that memory.
+//! Every sharing is a proposal that two values lie at the same place. It stands if a run through the
+//! launches finds, for every read, exactly the bytes the first form had there, if no launch writes
+//! over an operand it cannot write in place, and if the most live bytes do not grow. So nothing here
+//! is believed for its form: whatever is proposed, the meaning stays.
 
-use super::Home;
-use crate::lower::Lowered;
-use crate::program::{Origin, ValueIndex};
+use super::check::Written;
+use super::flow::{Contents, Flow, Source};
+use super::pack::Piece;
+use super::profile::Profile;
+use crate::lower::LoweredStep;
+use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
+use anyid_ir::Op;
+use anyid_ir::kernel::Kernel;
+use anyid_ir::plan::Root;
+use anyid_ir::plan_live::ALIGNMENT;
 
-/// Moves the homes of results into operands where that is safe, each a rewrite. Values in `kept`
-/// outlive the program and are left alone.
-pub(crate) fn in_place(
-    lowered: &Lowered<'_>,
-    homes: &mut [Home],
-    kept: &[ValueIndex],
-    rewrites: &mut Rewrites,
-) {
-    let program = lowered.program;
-    let count = program.values.len();
-    let mut fixed = vec![false; count];
-    for value in 0..count {
-        fixed[value] = !matches!(program.values[value].origin, Origin::Step(_));
-    }
-    for value in kept {
-        fixed[*value as usize] = true;
-    }
-    // Last step that touches each value's memory, views included.
-    let mut last = vec![0; count];
-    for (at, step) in lowered.steps.iter().enumerate() {
-        for value in step.operands.iter().chain(&step.results) {
-            last[homes[*value as usize].owner as usize] = at;
+/// Values by the memory they share.
+#[derive(Clone, Debug)]
+pub(crate) struct Classes {
+    /// For every owner the value whose memory it lies in, itself for a class of its own, and where.
+    at: Vec<(ValueIndex, u64)>,
+    /// Bytes of each owner's memory.
+    size: Vec<u64>,
+    /// Memory that is not the workspace, and the first byte there.
+    pub(crate) root: Vec<Option<(Root, u64)>>,
+    /// Copies that are elided.
+    pub(crate) dropped: Vec<bool>,
+    /// For each class who touches it, in order.
+    events: Vec<Vec<Event>>,
+    /// For each class what lies in it after all of that.
+    written: Vec<Written>,
+    /// For each class in the workspace what is in use when.
+    pub(crate) pieces: Vec<Vec<Piece>>,
+    /// Bytes of workspace in use at every launch, and after the last.
+    live: Profile,
+}
+
+/// A launch reads or writes a value. After the last launch, outputs and states are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    step: usize,
+    writes: bool,
+    /// Which operand or result.
+    position: usize,
+    value: ValueIndex,
+}
+
+/// Whether a launch does nothing but copy.
+pub(crate) fn is_copy(flow: &Flow, step: &LoweredStep) -> bool {
+    step.kernel == Kernel::Op(Op::Cast) && flow.ty(step.operands[0]) == flow.ty(step.results[0])
+}
+
+impl Classes {
+    /// Every owner by itself. `persistent` are first bytes of values that `prepare` left.
+    pub(crate) fn new(flow: &Flow, persistent: &[u64]) -> Self {
+        let count = flow.values.len();
+        let root = |value: &super::flow::Value| match value.source {
+            Source::Input(index) => Some((Root::Input(index), 0)),
+            Source::Weight(index) => Some((Root::Weight(index), 0)),
+            Source::Persistent(index) => Some((Root::Persistent, persistent[index as usize])),
+            Source::State(index, _) => Some((Root::State(index), 0)),
+            Source::Output(index) => Some((Root::Output(index), 0)),
+            Source::Launch | Source::View | Source::Parts(_) => None,
+        };
+        Self {
+            at: (0..count as u32).map(|value| (value, 0)).collect(),
+            size: flow.values.iter().map(|value| value.ty.bytes()).collect(),
+            root: flow.values.iter().map(root).collect(),
+            dropped: vec![false; flow.steps.len()],
+            events: vec![Vec::new(); count],
+            written: vec![Written::default(); count],
+            pieces: vec![Vec::new(); count],
+            live: Profile::new(flow.steps.len() + 1),
         }
     }
-    for (_, value) in &program.outputs {
-        last[homes[*value as usize].owner as usize] = lowered.steps.len();
+
+    /// Finds out who touches each class and how long each piece of it is in use.
+    pub(crate) fn measure(&mut self, flow: &Flow) {
+        let mut touch = |step: usize, writes: bool, position: usize, value: ValueIndex| {
+            let class = flow.home(value).owner as usize;
+            self.events[class].push(Event { step, writes, position, value });
+        };
+        for (at, step) in flow.steps.iter().enumerate() {
+            step.operands.iter().enumerate().for_each(|(i, v)| touch(at, false, i, *v));
+            step.results.iter().enumerate().for_each(|(i, v)| touch(at, true, i, *v));
+        }
+        let outputs = flow.outputs.iter().map(|(_, value)| *value);
+        let last = outputs.chain(flow.states.iter().map(|state| state.after));
+        last.enumerate().for_each(|(i, value)| touch(flow.steps.len(), false, i, value));
+        let mut contents = flow.contents(&self.dropped);
+        for class in 0..flow.values.len() {
+            if !self.events[class].is_empty() {
+                let events = &self.events[class];
+                let written = self.simulate(flow, &mut contents, class as u32, events, None);
+                let written = written.expect("nothing is shared yet");
+                self.set_pieces(class, written.pieces());
+                self.written[class] = written;
+            }
+        }
     }
-    // Where the memory of an owner was moved to.
-    let mut moved: Vec<ValueIndex> = (0..count as u32).collect();
-    for (at, step) in lowered.steps.iter().enumerate() {
-        for (result, value) in step.results.iter().enumerate() {
-            if fixed[*value as usize] || homes[*value as usize].owner != *value {
+
+    fn set_pieces(&mut self, class: usize, pieces: Vec<Piece>) {
+        for piece in std::mem::take(&mut self.pieces[class]) {
+            self.live.add(piece.from, piece.to, -i128::from(piece.bytes));
+        }
+        if self.root[class].is_none() {
+            for piece in &pieces {
+                self.live.add(piece.from, piece.to, i128::from(piece.bytes));
+            }
+            self.pieces[class] = pieces;
+        }
+    }
+
+    /// Most bytes of workspace in use at one launch.
+    pub(crate) fn bound(&self) -> u64 {
+        self.live.most()
+    }
+
+    /// Bytes of workspace in use at every launch, and after the last.
+    pub(crate) fn profile(&self) -> Vec<u64> {
+        self.live.all()
+    }
+
+    fn find(&self, mut value: ValueIndex) -> (ValueIndex, u64) {
+        let mut offset = 0;
+        loop {
+            let (next, more) = self.at[value as usize];
+            if next == value {
+                return (value, offset);
+            }
+            (value, offset) = (next, offset + more);
+        }
+    }
+
+    /// The class a value lies in and its first byte there.
+    pub(crate) fn place(&self, flow: &Flow, value: ValueIndex) -> (ValueIndex, u64) {
+        let home = flow.home(value);
+        let (class, offset) = self.find(home.owner);
+        (class, offset + home.offset)
+    }
+
+    /// Puts `a` and `b` at the same place. `None` where that is impossible; otherwise the class that
+    /// was moved into the other, if they were two.
+    fn join(&mut self, flow: &Flow, a: ValueIndex, b: ValueIndex) -> Option<Option<ValueIndex>> {
+        let (a, b) = (self.place(flow, a), self.place(flow, b));
+        if a.0 == b.0 {
+            return (a.1 == b.1).then_some(None);
+        }
+        for ((inner, at), (outer, to)) in [(b, a), (a, b)] {
+            let fits = to >= at && to - at + self.size[inner as usize] <= self.size[outer as usize];
+            // Weights lie in the form their kernels want.
+            let weight = matches!(self.root[outer as usize], Some((Root::Weight(_), _)));
+            if self.root[inner as usize].is_none() && fits && !weight {
+                self.at[inner as usize] = (outer, to - at);
+                return Some(Some(inner));
+            }
+        }
+        None
+    }
+
+    /// Runs through everything that touches a class, or goes on after what led to `begun`. What lies
+    /// there in the end, if every read finds the bytes that the first form has there and nothing is
+    /// written where it may not be.
+    fn simulate(
+        &self,
+        flow: &Flow,
+        contents: &mut Contents,
+        class: ValueIndex,
+        events: &[Event],
+        begun: Option<Written>,
+    ) -> Option<Written> {
+        let source = &flow.values[class as usize].source;
+        let writable = match self.root[class as usize] {
+            None | Some((Root::State(_) | Root::Output(_), _)) => true,
+            // What leaves `prepare` is made by launches.
+            Some((Root::Persistent, _)) => !matches!(source, Source::Persistent(_)),
+            Some(_) => false,
+        };
+        let mut written = begun.unwrap_or_else(|| {
+            let mut written = Written::default();
+            if source.is_given() {
+                written.write(0, 0, self.size[class as usize], class);
+            }
+            written
+        });
+        let extent = |value: ValueIndex| {
+            let (_, offset) = self.place(flow, value);
+            (offset, offset + flow.bytes(value))
+        };
+        for group in events.chunk_by(|a, b| a.step == b.step) {
+            let step = group[0].step;
+            if self.dropped.get(step).is_some_and(|dropped| *dropped) {
                 continue;
             }
-            let bytes = program.ty(*value).bytes();
-            let fits = |operand: usize| {
-                let home = homes[step.operands[operand] as usize];
-                let owner = home.owner;
-                let shared = step.operands.iter().enumerate().any(|(other, v)| {
-                    other != operand
-                        && moved[homes[*v as usize].owner as usize] == moved[owner as usize]
+            let reads = group.partition_point(|event| !event.writes);
+            let (reads, writes) = group.split_at(reads);
+            for event in reads {
+                let (from, to) = extent(event.value);
+                if !written.read(step, from, to, &flow.segments(contents, event.value)) {
+                    return None;
+                }
+            }
+            for (at, event) in writes.iter().enumerate() {
+                let own = extent(event.value);
+                if !writable || !own.0.is_multiple_of(ALIGNMENT) {
+                    return None;
+                }
+                let meets = |other: &Event| {
+                    Some(extent(other.value)).filter(|(from, to)| *from < own.1 && own.0 < *to)
+                };
+                let kernel = &flow.steps[step].kernel;
+                let spoils = |other: &Event| {
+                    meets(other).is_some_and(|range| {
+                        range != own || !kernel.writes_in_place(other.position, event.position)
+                    })
+                };
+                if reads.iter().any(spoils) || writes[..at].iter().any(|e| meets(e).is_some()) {
+                    return None;
+                }
+            }
+            for event in writes {
+                let (from, to) = extent(event.value);
+                written.write(step, from, to, event.value);
+            }
+        }
+        Some(written)
+    }
+}
+
+/// The search for memory to share.
+pub(crate) struct Search<'f> {
+    flow: &'f Flow,
+    pub(crate) classes: Classes,
+    contents: Contents,
+}
+
+fn label(step: &LoweredStep, result: usize) -> &str {
+    step.labels.get(result).map_or("", String::as_str)
+}
+
+impl<'f> Search<'f> {
+    /// Begins with `classes`, in which nothing is shared.
+    pub(crate) fn new(flow: &'f Flow, classes: Classes) -> Self {
+        let contents = flow.contents(&classes.dropped);
+        Self { flow, classes, contents }
+    }
+
+    /// Elides copies and lets results take over operands, in the order of the launches.
+    pub(crate) fn run(mut self, rewrites: &mut Rewrites) -> Classes {
+        for at in 0..self.flow.steps.len() {
+            if is_copy(self.flow, &self.flow.steps[at]) {
+                self.elide(at, rewrites);
+            }
+        }
+        for at in 0..self.flow.steps.len() {
+            if !self.classes.dropped[at] {
+                self.in_place(at, rewrites);
+            }
+        }
+        self.classes
+    }
+
+    fn elide(&mut self, at: usize, rewrites: &mut Rewrites) {
+        let step = &self.flow.steps[at];
+        let (from, to) = (step.operands[0], step.results[0]);
+        let Some(moved) = self.classes.join(self.flow, from, to) else { return };
+        self.classes.dropped[at] = true;
+        self.contents = self.flow.contents(&self.classes.dropped);
+        let allow = &mut || rewrites.allow("copy elided", label(step, 0));
+        if !self.accept(to, moved, false, allow) {
+            self.classes.dropped[at] = false;
+            self.contents = self.flow.contents(&self.classes.dropped);
+            self.part(moved);
+        }
+    }
+
+    fn in_place(&mut self, at: usize, rewrites: &mut Rewrites) {
+        let step = &self.flow.steps[at];
+        for (result, to) in step.results.iter().enumerate() {
+            for (operand, from) in step.operands.iter().enumerate() {
+                let fits = step.kernel.writes_in_place(operand, result)
+                    && self.flow.bytes(*from) == self.flow.bytes(*to);
+                if !fits {
+                    continue;
+                }
+                let [a, b] = [*from, *to].map(|value| {
+                    self.classes.size[self.classes.place(self.flow, value).0 as usize]
                 });
-                let taken = step.results[..result]
-                    .iter()
-                    .any(|r| moved[*r as usize] == moved[owner as usize]);
-                step.kernel.writes_in_place(operand, result)
-                    && !fixed[moved[owner as usize] as usize]
-                    && !fixed[owner as usize]
-                    && last[owner as usize] == at
-                    && home.offset == 0
-                    && program.ty(owner).bytes() == bytes
-                    && !shared
-                    && !taken
-            };
-            if let Some(operand) = (0..step.operands.len()).find(|operand| fits(*operand))
-                && rewrites.allow("result over an operand", &step.labels[result])
-            {
-                let owner = homes[step.operands[operand] as usize].owner;
-                moved[*value as usize] = moved[owner as usize];
+                let Some(Some(moved)) = self.classes.join(self.flow, *from, *to) else { continue };
+                let name = label(step, result);
+                let allow = &mut || rewrites.allow("result over an operand", name);
+                // In a larger memory it is bound to the rest of that: only where the peak gains.
+                if self.accept(*to, Some(moved), a != b, allow) {
+                    break;
+                }
+                self.part(Some(moved));
             }
         }
     }
-    for home in homes {
-        home.owner = moved[home.owner as usize];
+
+    fn part(&mut self, moved: Option<ValueIndex>) {
+        if let Some(moved) = moved {
+            self.classes.at[moved as usize] = (moved, 0);
+        }
+    }
+
+    /// Whether the classes can stand as they are now, after `moved` went into the class of
+    /// `changed`; measures are brought up to date if so.
+    fn accept(
+        &mut self,
+        changed: ValueIndex,
+        moved: Option<ValueIndex>,
+        must_gain: bool,
+        allow: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        let (class, _) = self.classes.place(self.flow, changed);
+        let own = std::mem::take(&mut self.classes.events[class as usize]);
+        let inner = moved.map_or(&[][..], |moved| &self.classes.events[moved as usize]);
+        // Where one follows the other, as along a residual stream, what went before stays.
+        let follows = match (own.last(), inner.first()) {
+            (Some(last), Some(first)) => {
+                last.step < first.step || (last.step == first.step && !last.writes && first.writes)
+            }
+            _ => false,
+        };
+        let length = own.len();
+        let (flow, contents) = (self.flow, &mut self.contents);
+        let (mut events, written, kept_own);
+        if follows {
+            let step = inner.first().map_or(0, |event| event.step);
+            let from = own.partition_point(|event| event.step < step);
+            (events, kept_own) = (own, None);
+            events.extend_from_slice(inner);
+            let begun = Some(self.classes.written[class as usize].clone());
+            written = self.classes.simulate(flow, contents, class, &events[from..], begun);
+        } else {
+            events = [&own, inner].concat();
+            kept_own = Some(own);
+            events.sort_unstable();
+            written = self.classes.simulate(flow, contents, class, &events, None);
+        }
+        let before = |events: Vec<Event>| {
+            kept_own.unwrap_or_else(|| {
+                let mut events = events;
+                events.truncate(length);
+                events
+            })
+        };
+        let Some(written) = written else {
+            self.classes.events[class as usize] = before(events);
+            return false;
+        };
+        let pieces = written.pieces();
+        let least = self.classes.bound();
+        let kept = [moved, Some(class)]
+            .map(|class| class.map(|class| (class, self.classes.pieces[class as usize].clone())));
+        if let Some(moved) = moved {
+            self.classes.set_pieces(moved as usize, Vec::new());
+        }
+        self.classes.set_pieces(class as usize, pieces);
+        let bound = self.classes.bound();
+        let stands = bound < least || (bound == least && !must_gain);
+        if !(stands && allow()) {
+            for (class, pieces) in kept.into_iter().flatten() {
+                self.classes.set_pieces(class as usize, pieces);
+            }
+            self.classes.events[class as usize] = before(events);
+            return false;
+        }
+        if let Some(moved) = moved {
+            self.classes.events[moved as usize] = Vec::new();
+            self.classes.written[moved as usize] = Written::default();
+        }
+        self.classes.events[class as usize] = events;
+        self.classes.written[class as usize] = written;
+        true
     }
 }

@@ -1,101 +1,222 @@
-//! An independent check of a placement: a sweep over time that knows nothing of how it was made.
+//! An independent check of a placement: sweeps over time that know nothing of how it was made.
 
-use super::pack::Interval;
+use super::flow::{Contents, Flow, Segment, Segments};
+use super::pack::Piece;
+use crate::program::ValueIndex;
+use anyid_ir::Entity;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use std::collections::BTreeMap;
 
-/// Panics, naming the pair, if two intervals that live at the same time share a byte or one passes
-/// the peak: that would be a broken invariant of the packer, never an input fault.
-pub fn check(intervals: &[Interval], offsets: &[u64], peak: u64) {
-    let mut events: Vec<(usize, bool, usize)> = Vec::with_capacity(2 * intervals.len());
-    for (i, interval) in intervals.iter().enumerate() {
-        assert!(offsets[i] + interval.size <= peak, "buffer {i} passes the peak of {peak} bytes");
-        assert_eq!(offsets[i] % super::ALIGNMENT, 0, "buffer {i} is misaligned");
-        if interval.size > 0 {
-            events.push((interval.from, true, i));
-            events.push((interval.to + 1, false, i));
+/// Panics, naming the pair, if two pieces of different classes that live at the same time share a
+/// byte or one passes the peak: that would be a broken invariant of the packer, never an input
+/// fault.
+pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64) {
+    let mut events: Vec<(usize, bool, u64, u64, usize)> = Vec::new();
+    for (i, pieces) in classes.iter().enumerate() {
+        assert_eq!(offsets[i] % super::ALIGNMENT, 0, "class {i} is misaligned");
+        for piece in pieces.iter().filter(|piece| piece.bytes > 0) {
+            let start = offsets[i] + piece.offset;
+            let end = start + piece.bytes;
+            assert!(end <= peak, "class {i} passes the peak of {peak} bytes");
+            events.push((piece.from, true, start, end, i));
+            events.push((piece.to + 1, false, start, end, i));
         }
     }
     // Ends sort before starts of the same time because `false < true`.
     events.sort_unstable();
-    let mut live: BTreeMap<u64, usize> = BTreeMap::new();
-    for (_, starts, i) in events {
+    let mut live: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
+    for (_, starts, start, end, i) in events {
         if !starts {
-            live.remove(&offsets[i]);
+            live.remove(&start);
             continue;
         }
-        let end = offsets[i] + intervals[i].size;
-        if let Some((_, j)) = live.range(..end).next_back() {
-            let other_end = offsets[*j] + intervals[*j].size;
-            assert!(other_end <= offsets[i], "buffers {i} and {j} overlap in time and memory");
+        if let Some((_, (other_end, j))) = live.range(..end).next_back() {
+            assert!(*other_end <= start, "classes {i} and {j} overlap in time and memory");
         }
-        live.insert(offsets[i], i);
+        live.insert(start, (end, i));
     }
 }
 
-/// Panics if a step would read a byte that something else has overwritten, or writes over an
-/// operand it cannot write in place. `owner` gives the buffer a view looks into; nothing is
-/// assumed about which buffers share memory.
-pub fn check_reads(plan: &Plan, owner: &dyn Fn(BufferId) -> BufferId) {
-    // First byte of every range written last by one buffer: its end and that buffer.
-    let mut written: BTreeMap<u64, (u64, BufferId)> = BTreeMap::new();
-    let extent = |id: BufferId| {
-        let buffer = plan.buffer(id);
-        let inside = buffer.root == Root::Workspace && buffer.ty.bytes() > 0;
-        inside.then(|| (buffer.offset, buffer.offset + buffer.ty.bytes()))
-    };
-    let read = |written: &BTreeMap<u64, (u64, BufferId)>, id: BufferId, what: &str| {
-        let Some((from, to)) = extent(id) else { return };
-        let mut at = from;
-        while at < to {
-            let found = written.range(..=at).next_back().filter(|(_, (end, _))| *end > at);
-            let Some((_, (end, by))) = found else {
-                panic!("{what} reads {id:?} at byte {at}, which nobody wrote")
+/// Which bytes of a memory were written last by whom, and how long each piece is in use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    /// First byte: what lies from there on.
+    ranges: BTreeMap<u64, Range>,
+    pieces: Vec<(u64, u64, usize, usize)>,
+}
+
+/// A range of bytes.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    end: u64,
+    writer: ValueIndex,
+    /// The first of the writer's bytes that lies there.
+    at: u64,
+    /// The piece it belongs to.
+    piece: usize,
+}
+
+impl Written {
+    /// `by` writes all its bytes to `from..to` in step `step`.
+    pub(crate) fn write(&mut self, step: usize, from: u64, to: u64, by: ValueIndex) {
+        if from == to {
+            return;
+        }
+        let hit: Vec<(u64, Range)> = self
+            .ranges
+            .range(..to)
+            .rev()
+            .take_while(|(_, range)| range.end > from)
+            .map(|(start, range)| (*start, *range))
+            .collect();
+        if let [(start, range)] = hit[..]
+            && (start, range.end) == (from, to)
+        {
+            let (first, last, begun, used) = &mut self.pieces[range.piece];
+            // Taken over as a whole: the same piece, in use on.
+            if (*first, *last) == (from, to) && *used == step && *begun < step {
+                self.ranges.insert(from, Range { writer: by, at: 0, ..range });
+                return;
+            }
+        }
+        for (start, range) in hit {
+            self.ranges.remove(&start);
+            let (_, _, begun, used) = self.pieces[range.piece];
+            let mut rest = |start: u64, end: u64, at: u64| {
+                self.ranges.insert(start, Range { end, at, piece: self.pieces.len(), ..range });
+                self.pieces.push((start, end, begun, used));
             };
-            assert!(*by == owner(id), "{what} reads {id:?}, overwritten by {by:?}");
-            at = *end;
+            if start < from {
+                rest(start, from, range.at);
+            }
+            if range.end > to {
+                rest(to, range.end, range.at + (to - start));
+            }
+            // Memory that is taken over in the step that reads it last belongs to the result.
+            let used = if used == step && begun < step { step - 1 } else { used };
+            self.pieces[range.piece] = (start.max(from), range.end.min(to), begun, used);
         }
+        self.ranges.insert(from, Range { end: to, writer: by, at: 0, piece: self.pieces.len() });
+        self.pieces.push((from, to, step, step));
+    }
+
+    /// Whether `from..to` holds exactly `expected`; it is then in use until `step`.
+    pub(crate) fn read(&mut self, step: usize, from: u64, to: u64, expected: &[Segment]) -> bool {
+        let mut at = from;
+        for segment in expected {
+            let end = from + segment.end;
+            let mut wanted = segment.at;
+            while at < end {
+                let found = self.ranges.range(..=at).next_back();
+                let Some((start, range)) = found else { return false };
+                let first = range.at + (at - start);
+                if range.end <= at || range.writer != segment.write || first != wanted {
+                    return false;
+                }
+                self.pieces[range.piece].3 = step;
+                let next = end.min(range.end);
+                wanted += next - at;
+                at = next;
+            }
+        }
+        at == to
+    }
+
+    /// All pieces, those that were cut apart but lived equally long or follow each other joined.
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        let mut pieces = self.pieces.clone();
+        pieces.sort_unstable_by_key(|(start, _, from, to)| (*from, *to, *start));
+        let aligned = |byte: u64| byte.next_multiple_of(super::ALIGNMENT);
+        let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
+        for (start, end, from, to) in pieces {
+            let (offset, end) = (aligned(start), aligned(end));
+            let beside = out.last_mut().filter(|last| {
+                (last.from, last.to, last.offset + last.bytes) == (from, to, offset)
+            });
+            match beside {
+                Some(last) => last.bytes = end - last.offset,
+                None => out.push(Piece { from, to, offset, bytes: end - offset }),
+            }
+        }
+        let mut joined: Vec<Piece> = Vec::with_capacity(out.len());
+        let mut open: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+        for piece in out.into_iter().filter(|piece| piece.bytes > 0) {
+            let place = open.entry((piece.offset, piece.bytes)).or_insert(usize::MAX);
+            match joined.get_mut(*place).filter(|last| last.to + 1 == piece.from) {
+                Some(last) => last.to = piece.to,
+                None => {
+                    *place = joined.len();
+                    joined.push(piece);
+                }
+            }
+        }
+        joined
+    }
+}
+
+/// Panics if a launch would read a byte that something else has overwritten, or write over an
+/// operand it cannot write in place. What each value has to hold comes from the `flow`; where it
+/// lies comes from the finished plan, whose buffers are the flow's values.
+pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
+    let mut contents = flow.contents(dropped);
+    let mut memories: BTreeMap<(u8, u32), Written> = BTreeMap::new();
+    let extent = |value: ValueIndex| {
+        let buffer = plan.buffer(BufferId::from_index(value as usize));
+        let memory = match buffer.root {
+            Root::Workspace => (0, 0),
+            Root::State(index) => (1, index),
+            Root::Output(index) => (2, index),
+            Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
+        };
+        let bytes = buffer.ty.bytes();
+        (bytes > 0).then(|| (memory, buffer.offset, buffer.offset + bytes))
     };
-    for step in &plan.steps {
-        for operand in &step.operands {
-            read(&written, *operand, step.label());
-        }
-        for (result, id) in step.results.iter().enumerate() {
-            let Some((from, to)) = extent(*id) else { continue };
-            assert!(to <= plan.workspace_bytes, "{id:?} passes the peak");
-            for (operand, other) in step.operands.iter().enumerate() {
-                let Some((start, end)) = extent(*other) else { continue };
-                let apart = to <= start || end <= from;
-                let same = (start, end) == (from, to);
-                let allowed = same && step.kernel.writes_in_place(operand, result);
-                assert!(apart || allowed, "{} writes over its operand {other:?}", step.label());
-            }
-            for other in &step.results[..result] {
-                let Some((start, end)) = extent(*other) else { continue };
-                assert!(to <= start || end <= from, "{} writes a byte twice", step.label());
-            }
-        }
-        for id in &step.results {
-            let Some((from, to)) = extent(*id) else { continue };
-            let hit: Vec<(u64, (u64, BufferId))> = written
-                .range(..to)
-                .rev()
-                .take_while(|(_, (end, _))| *end > from)
-                .map(|(start, rest)| (*start, *rest))
-                .collect();
-            for (start, (end, by)) in hit {
-                written.remove(&start);
-                if start < from {
-                    written.insert(start, (from, by));
-                }
-                if end > to {
-                    written.insert(to, (end, by));
-                }
-            }
-            written.insert(from, (to, *id));
+    for before in flow.states.iter().filter_map(|state| state.before) {
+        if let Some((memory, from, to)) = extent(before) {
+            memories.entry(memory).or_default().write(0, from, to, before);
         }
     }
-    for port in &plan.outputs {
-        read(&written, port.buffer, &port.name);
+    let read = |memories: &mut BTreeMap<(u8, u32), Written>,
+                contents: &mut Contents,
+                value: ValueIndex,
+                what: &str| {
+        let Some((memory, from, to)) = extent(value) else { return };
+        let expected: Segments = flow.segments(contents, value);
+        let holds = memories.get_mut(&memory).is_some_and(|m| m.read(0, from, to, &expected));
+        assert!(holds, "{what} reads {value}, which is not there");
+    };
+    for (_, step) in flow.steps.iter().enumerate().filter(|(at, _)| !dropped[*at]) {
+        let label = step.labels.last().map_or("", String::as_str);
+        for operand in &step.operands {
+            read(&mut memories, &mut contents, *operand, label);
+        }
+        for (result, value) in step.results.iter().enumerate() {
+            let Some((memory, from, to)) = extent(*value) else { continue };
+            let inside = memory.0 != 0 || to <= plan.workspace_bytes;
+            assert!(inside, "{label} passes the peak");
+            for (operand, other) in step.operands.iter().enumerate() {
+                let Some((home, start, end)) = extent(*other) else { continue };
+                let apart = home != memory || to <= start || end <= from;
+                let same = (start, end) == (from, to);
+                let allowed = same && step.kernel.writes_in_place(operand, result);
+                assert!(apart || allowed, "{label} writes over its operand {other}");
+            }
+            for other in &step.results[..result] {
+                let Some((home, start, end)) = extent(*other) else { continue };
+                let apart = home != memory || to <= start || end <= from;
+                assert!(apart, "{label} writes a byte twice");
+            }
+        }
+        for value in &step.results {
+            if let Some((memory, from, to)) = extent(*value) {
+                memories.entry(memory).or_default().write(0, from, to, *value);
+            }
+        }
+    }
+    for (name, value) in &flow.outputs {
+        read(&mut memories, &mut contents, *value, name);
+    }
+    for state in &flow.states {
+        read(&mut memories, &mut contents, state.after, &state.name);
     }
 }

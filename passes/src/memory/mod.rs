@@ -1,28 +1,27 @@
-//! From values to bytes: views share memory ([`share`]), lifetimes are found and offsets packed
-//! ([`place`]), and the plan is put together and checked ([`assemble`]).
+//! From values to bytes: values share memory where that is safe, lifetimes are found, offsets are
+//! packed and checked.
+//!
+//! `flow` is the program in a form that is right without any sharing, `alias` elides copies and
+//! lets results take over operands, [`pack`] gives offsets, [`check`] looks at the finished plan.
 
-pub mod alias;
+pub(crate) mod alias;
 pub mod check;
+pub(crate) mod flow;
+pub(crate) mod order;
 pub mod pack;
+mod profile;
 
-use crate::lower::Lowered;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
-use anyid_ir::plan::{Buffer, Plan, Port, Root, Step};
+use alias::{Classes, Search};
+use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
+use anyid_ir::plan_live::bounds;
 use anyid_ir::{Arena, Entity, Op};
-use pack::Interval;
+use flow::{Flow, Home};
+use pack::Piece;
 
-/// Alignment of every buffer in bytes: a cache line and a 512-bit vector.
-pub const ALIGNMENT: u64 = 64;
-
-/// Where the memory of a value begins before packing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Home {
-    /// The value that owns the memory, itself unless it is a view.
-    pub(crate) owner: ValueIndex,
-    /// First byte within the owner.
-    pub(crate) offset: u64,
-}
+pub use anyid_ir::plan_live::ALIGNMENT;
+pub use flow::StateSpec;
 
 /// Byte offset of the result inside its operand when the op is a contiguous view.
 fn view_offset(program: &Program, step: &ProgramStep) -> Option<u64> {
@@ -52,199 +51,184 @@ pub(crate) fn homes(program: &Program) -> Vec<Home> {
     homes
 }
 
-/// Which values an output of the program keeps for later phases.
+/// A program with the memory of its values decided, up to offsets.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub(crate) flow: Flow,
+    pub(crate) classes: Classes,
+    /// First bytes of the persistent values that the program makes.
+    pub(crate) kept: Vec<u64>,
+    pub(crate) kept_bytes: u64,
+}
+
+impl Shared {
+    /// The least workspace that the order of the launches allows.
+    pub(crate) fn bound(&self) -> u64 {
+        self.classes.bound()
+    }
+
+    /// Whether the copy that would make a value is elided.
+    fn elides(&self, value: ValueIndex) -> bool {
+        let at = self.flow.steps.iter().position(|step| step.results.contains(&value));
+        at.is_some_and(|at| self.classes.dropped[at])
+    }
+}
+
+/// Every value in memory of its own. `persistent` are the offsets of persistent values read by this
+/// program; `None` means that its outputs named `persistent.*` define them.
+pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
+    let mut classes = Classes::new(&flow, persistent.unwrap_or_default());
+    let (mut kept, mut kept_bytes) = (Vec::new(), 0);
+    if persistent.is_none() {
+        for (_, value) in flow.outputs.iter().filter(|(name, _)| is_kept(name)) {
+            let home = flow.home(*value);
+            let root = &mut classes.root[home.owner as usize];
+            let base = match root {
+                Some((_, base)) => *base,
+                None => {
+                    let base = kept_bytes;
+                    *root = Some((Root::Persistent, base));
+                    kept_bytes += flow.bytes(home.owner).next_multiple_of(ALIGNMENT);
+                    base
+                }
+            };
+            kept.push(base + home.offset);
+        }
+    }
+    classes.measure(&flow);
+    Shared { flow, classes, kept, kept_bytes }
+}
+
+/// Which outputs of a program are kept for later phases.
 pub(crate) fn is_kept(name: &str) -> bool {
     name.starts_with("persistent.")
 }
 
-/// The home of every value: views in what they look into and, where `in_place` allows (one rewrite
-/// each), results in the operands they take over. `keeps` says whether this program defines the
-/// persistent memory.
-pub(crate) fn share(
-    lowered: &Lowered<'_>,
-    keeps: bool,
-    rewrites: Option<&mut Rewrites>,
-) -> Vec<Home> {
-    let views = homes(lowered.program);
-    let mut homes = views.clone();
-    if let Some(rewrites) = rewrites {
-        let kept: Vec<ValueIndex> = lowered
-            .program
-            .outputs
-            .iter()
-            .filter(|(name, _)| keeps && is_kept(name))
-            .map(|(_, value)| views[*value as usize].owner)
-            .collect();
-        alias::in_place(lowered, &mut homes, &kept, rewrites);
-    }
-    homes
+/// As [`share`], with every output in the caller's memory: what it costs tells what the rest does.
+pub(crate) fn share_all(flow: &Flow, persistent: Option<&[u64]>) -> Shared {
+    let mut flow = flow.clone();
+    flow.split_concats();
+    share_with(&flow, persistent, &flow.made_outputs(), &mut Rewrites::unlimited()).0
 }
 
-/// Where everything lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Placement {
-    roots: Vec<Option<(Root, u64)>>,
-    /// Bytes of persistent memory this program defines.
-    pub(crate) persistent_bytes: u64,
-    /// Offsets of the persistent values it defines, in order.
-    pub(crate) persistent: Vec<u64>,
-    workspace_bytes: u64,
-    lower_bound_bytes: u64,
-    naive_bytes: u64,
-}
-
-/// When the memory of each owner is in use, first and last step; an output is until the end.
-fn lives(lowered: &Lowered<'_>, homes: &[Home]) -> Vec<Option<(usize, usize)>> {
-    let program = lowered.program;
-    let end = lowered.steps.len();
-    let mut interval: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
-    let mut touch = |value: ValueIndex, at: usize| {
-        let slot = &mut interval[homes[value as usize].owner as usize];
-        *slot = Some(slot.map_or((at, at), |(from, to)| (from.min(at), to.max(at))));
-    };
-    for (at, step) in lowered.steps.iter().enumerate() {
-        for value in step.results.iter().chain(&step.operands) {
-            touch(*value, at);
-        }
-    }
-    for (_, value) in &program.outputs {
-        touch(*value, end);
-    }
-    interval
-}
-
-/// The least workspace that the order of steps allows, with the homes given.
-pub(crate) fn bound(lowered: &Lowered<'_>, homes: &[Home], keeps: bool) -> u64 {
-    let program = lowered.program;
-    let mut kept = vec![false; program.values.len()];
-    for (_, value) in program.outputs.iter().filter(|(name, _)| keeps && is_kept(name)) {
-        kept[homes[*value as usize].owner as usize] = true;
-    }
-    let lives = lives(lowered, homes);
-    let packed: Vec<Interval> = (0..program.values.len())
-        .filter(|v| !kept[*v] && matches!(program.values[*v].origin, Origin::Step(_)))
-        .filter_map(|v| {
-            let (from, to) = lives[v]?;
-            let size = program.values[v].ty.bytes().next_multiple_of(ALIGNMENT);
-            Some(Interval { from, to, size })
-        })
-        .collect();
-    pack::lower_bound(&packed)
-}
-
-/// Places every value. `persistent` are the offsets of persistent values read by this program;
-/// `None` means that its outputs named `persistent.*` define them. Without `reuse` every buffer
-/// gets memory of its own.
-pub(crate) fn place(
-    lowered: &Lowered<'_>,
-    homes: &[Home],
+/// Returns the outputs `wanted` and searches what can share memory; also the values that lie in the
+/// memory of these outputs.
+fn share_with(
+    flow: &Flow,
     persistent: Option<&[u64]>,
-    reuse: bool,
-) -> Placement {
-    let program = lowered.program;
-    let count = program.values.len();
-    let interval = lives(lowered, homes);
-    let mut roots: Vec<Option<(Root, u64)>> = vec![None; count];
-    let mut persistent_bytes = 0;
-    let mut offsets = Vec::new();
-    if persistent.is_none() {
-        for (_, value) in program.outputs.iter().filter(|(name, _)| is_kept(name)) {
-            let home = homes[*value as usize];
-            let root = &mut roots[home.owner as usize];
-            let base = match root {
-                Some((_, base)) => *base,
-                None => {
-                    let base = persistent_bytes;
-                    *root = Some((Root::Persistent, base));
-                    let bytes = program.ty(home.owner).bytes();
-                    persistent_bytes += bytes.next_multiple_of(ALIGNMENT);
-                    base
-                }
-            };
-            offsets.push(base + home.offset);
+    wanted: &[usize],
+    rewrites: &mut Rewrites,
+) -> (Shared, Vec<ValueIndex>) {
+    let mut flow = flow.clone();
+    let copies = flow.return_outputs(wanted);
+    let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
+    let classes = Search::new(&flow, classes).run(rewrites);
+    (Shared { flow, classes, kept, kept_bytes }, copies)
+}
+
+/// Decides which values share memory, each sharing a rewrite. Concatenations are split where that
+/// elides copies. Outputs are made in, or copied early to, the caller's memory where that costs no
+/// launch or lowers the peak; all others are read from where they are after the last launch.
+pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, rewrites: &mut Rewrites) -> Shared {
+    let free = &mut Rewrites::unlimited();
+    let mut flow = flow.clone();
+    flow.split_concats();
+    let mut joined = flow.clone();
+    let mut wanted = flow.made_outputs();
+    let (mut all, mut copies) = share_with(&flow, persistent, &wanted, free);
+    if joined.rejoin_concats(&|part| all.elides(part)) {
+        let (other, others) = share_with(&joined, persistent, &wanted, free);
+        if other.bound() <= all.bound() {
+            (flow, all, copies) = (joined, other, others);
         }
     }
-    let mut packed = Vec::new();
-    let mut owners = Vec::new();
-    for value in 0..count {
-        let home = &mut roots[value];
-        match program.values[value].origin {
-            Origin::Input(index) => *home = Some((Root::Input(index), 0)),
-            Origin::Weight(index) => *home = Some((Root::Weight(index), 0)),
-            Origin::Persistent(index) => {
-                let offset = persistent.map_or(0, |offsets| offsets[index as usize]);
-                *home = Some((Root::Persistent, offset));
-            }
-            Origin::Step(_) => {
-                if let (None, Some((from, to))) = (&home, interval[value]) {
-                    let bytes = program.values[value].ty.bytes();
-                    let size = bytes.next_multiple_of(ALIGNMENT);
-                    packed.push(Interval { from, to, size });
-                    owners.push(value);
-                }
-            }
+    let (elided, left): (Vec<_>, Vec<_>) =
+        wanted.iter().copied().zip(copies).partition(|(_, to)| all.elides(*to));
+    if !left.is_empty() {
+        let fewer_wanted: Vec<usize> = elided.into_iter().map(|(at, _)| at).collect();
+        let (fewer, _) = share_with(&flow, persistent, &fewer_wanted, free);
+        // What another output's memory holds cannot be read from the workspace.
+        let apart = left.iter().all(|(at, _)| {
+            let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].1);
+            !matches!(fewer.classes.root[class as usize], Some((Root::Output(_), _)))
+        });
+        if apart && fewer.bound() <= all.bound() {
+            wanted = fewer_wanted;
         }
     }
+    share_with(&flow, persistent, &wanted, rewrites).0
+}
+
+/// Where the memory of each class lies.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    roots: Vec<Option<(Root, u64)>>,
+    workspace_bytes: u64,
+}
+
+/// Packs what lies in the workspace; without `reuse` every class gets bytes of its own.
+pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
+    let Shared { classes, .. } = shared;
+    let mut roots = classes.root.clone();
+    let owners: Vec<usize> =
+        (0..roots.len()).filter(|class| !classes.pieces[*class].is_empty()).collect();
+    let packed: Vec<Vec<Piece>> =
+        owners.iter().map(|class| classes.pieces[*class].clone()).collect();
     let packing = if reuse { pack::pack(&packed) } else { pack::apart(&packed) };
     check::check(&packed, &packing.offsets, packing.peak);
-    for (value, offset) in owners.iter().zip(&packing.offsets) {
-        roots[*value] = Some((Root::Workspace, *offset));
+    for (class, offset) in owners.iter().zip(&packing.offsets) {
+        roots[*class] = Some((Root::Workspace, *offset));
     }
-    Placement {
-        roots,
-        persistent_bytes,
-        persistent: offsets,
-        workspace_bytes: packing.peak,
-        lower_bound_bytes: pack::lower_bound(&packed),
-        naive_bytes: packed.iter().map(|i| i.size).sum(),
-    }
+    Placement { roots, workspace_bytes: packing.peak }
 }
 
 /// The plan called `name`, checked.
-pub(crate) fn assemble(
-    lowered: &Lowered<'_>,
-    name: &str,
-    homes: &[Home],
-    placement: &Placement,
-) -> Plan {
-    let program = lowered.program;
-    let views = self::homes(program);
+pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Plan {
+    let Shared { flow, classes, kept_bytes, .. } = shared;
     let mut buffers = Arena::default();
-    for value in 0..program.values.len() {
-        let home = homes[value];
+    for value in 0..flow.values.len() as ValueIndex {
+        let (class, offset) = classes.place(flow, value);
         // A value nobody reads keeps its type but owns no memory.
-        let (root, base) = placement.roots[home.owner as usize].unwrap_or((Root::Workspace, 0));
-        let offset = base + home.offset;
-        buffers.push(Buffer { ty: program.values[value].ty.clone(), root, offset });
+        let root = placement.roots[class as usize];
+        let (root, base) = root.unwrap_or((Root::Workspace, 0));
+        buffers.push(Buffer { ty: flow.ty(value).clone(), root, offset: base + offset });
     }
-    let id = |value: ValueIndex| anyid_ir::plan::BufferId::from_index(value as usize);
+    let id = |value: ValueIndex| BufferId::from_index(value as usize);
     let port =
         |(name, value): &(String, ValueIndex)| Port { name: name.clone(), buffer: id(*value) };
-    let steps = lowered
+    let steps = flow
         .steps
         .iter()
-        .map(|step| Step {
+        .zip(&classes.dropped)
+        .filter(|(_, dropped)| !**dropped)
+        .map(|(step, _)| Step {
             kernel: step.kernel.clone(),
             operands: step.operands.iter().map(|v| id(*v)).collect(),
             results: step.results.iter().map(|v| id(*v)).collect(),
             labels: step.labels.clone(),
         })
         .collect();
-    let plan = Plan {
+    let state = |state: &flow::FlowState| State {
+        name: state.name.clone(),
+        ty: flow.ty(state.after).clone(),
+        before: state.before.map(id),
+        after: id(state.after),
+    };
+    let mut plan = Plan {
         name: name.to_owned(),
         buffers,
         steps,
-        inputs: program.inputs.iter().map(port).collect(),
-        outputs: program.outputs.iter().map(port).collect(),
-        weights: program.weights.clone(),
+        inputs: flow.inputs.iter().map(port).collect(),
+        outputs: flow.outputs.iter().map(port).collect(),
+        states: flow.states.iter().map(state).collect(),
+        weights: flow.weights.clone(),
         workspace_bytes: placement.workspace_bytes,
-        lower_bound_bytes: placement.lower_bound_bytes,
-        naive_bytes: placement.naive_bytes,
-        persistent_bytes: placement.persistent_bytes,
+        lower_bound_bytes: 0,
+        naive_bytes: 0,
+        persistent_bytes: *kept_bytes,
     };
-    check::check_reads(&plan, &|buffer| {
-        anyid_ir::plan::BufferId::from_index(views[buffer.index()].owner as usize)
-    });
+    (plan.lower_bound_bytes, plan.naive_bytes) = bounds(&plan);
+    check::check_reads(&plan, flow, &classes.dropped);
     plan
 }
 

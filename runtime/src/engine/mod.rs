@@ -4,11 +4,16 @@
 //! both and runs its phases. Memory is allocated when the program is made, as the plans say, and
 //! not inside a phase.
 
+pub mod bisect;
 mod inputs;
 pub mod plan_file;
 mod program;
+mod tracer;
 
 pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
-pub use program::{Backend, Compiler, Observer, Prepared, Program, Trace, compile_error};
+pub use program::{
+    Backend, Compiler, Observer, Prepared, Program, StateSpec, States, Trace, compile_error,
+};
+pub use tracer::Tracer;

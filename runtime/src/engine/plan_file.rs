@@ -279,7 +279,9 @@ mod tests {
         let (x, c) = (f.param("x", ty.clone()), f.param("c", ty));
         let w = f.weight("w");
         let kept = f.mul("kept", c, w);
-        let y = f.add("y", x, kept);
+        let sum = f.add("sum", x, kept);
+        // The sum is needed by another kernel: it lies in the workspace.
+        let y = f.permute("y", sum, &[1, 0]);
         let func = f.finish(&[y]);
         module.add(func);
         let split = anyid_passes::compile_split(&module, "main", &["x"]).unwrap();
@@ -332,9 +334,12 @@ mod tests {
     #[test]
     fn forged_contents_are_refused_with_their_codes() {
         for (from, to, code) in [
+            ("= permute", "= permuted", "E0516"),
+            ("{perm=[1,0]}", "{perm=[0,1]}", "E0517"),
             ("= add", "= adder", "E0516"),
-            ("= add", "= silu", "E0517"),
-            ("= add", "= return", "E0516"),
+            ("= permute %", "= return %", "E0516"),
+            ("output 0 + 0", "output 1 + 0", "E0517"),
+            ("output 0 + 0", "state 0 + 0", "E0517"),
             ("workspace + 0", "workspace + 32", "E0517"),
             ("workspace + 0", "workspace + 18446744073709551552", "E0517"),
             ("workspace + 0", "input 0 + 0", "E0517"),

@@ -1,13 +1,16 @@
 //! Compiler, program and its execution on the chosen backend.
 
+use super::tracer::{Launches, Tracer};
 use super::{Inputs, Outputs, PlanFile};
 use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_ir::plan::Plan;
-use anyid_ir::{Module, Tensor};
+use anyid_ir::{Module, Tensor, TensorType};
 use anyid_passes::Options;
+pub use anyid_passes::StateSpec;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone)]
 pub struct Backend {
     cpu: Arc<Cpu>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Backend {
@@ -37,7 +41,14 @@ impl Backend {
         }
         let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
             .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
-        Ok(Self { cpu: Arc::new(cpu) })
+        Ok(Self { cpu: Arc::new(cpu), tracer: None })
+    }
+
+    /// The backend with every launch of the programs compiled for it recorded by `tracer`.
+    #[must_use]
+    pub fn traced(mut self, tracer: Arc<Tracer>) -> Self {
+        self.tracer = Some(tracer);
+        self
     }
 
     /// Name of the target that plans for this device are compiled for.
@@ -95,6 +106,26 @@ impl Compiler {
         Ok(self)
     }
 
+    /// Adds function `func` of `module` as phase `phase`, with some of its inputs and outputs carried
+    /// from one run to the next as `states`. Phases whose states agree share them.
+    ///
+    /// # Errors
+    /// E05xx where the function cannot be compiled.
+    pub fn phase_with_states(
+        mut self,
+        phase: &str,
+        module: &Module,
+        func: &str,
+        states: &[StateSpec],
+    ) -> Result<Self> {
+        verified(module)?;
+        let mut plan = anyid_passes::compile_with_states(module, func, &self.options, states)
+            .map_err(compile_error)?;
+        phase.clone_into(&mut plan.name);
+        self.phases.push((phase.to_owned(), plan));
+        Ok(self)
+    }
+
     /// Adds function `func` split into phases `prepare` and `step`: only the inputs `varying`
     /// change per step, everything that does not depend on them is computed by `prepare` once.
     ///
@@ -145,17 +176,20 @@ impl Compiler {
         let cpu = &self.backend.cpu;
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
         let weights = Weights::load(cpu, &plans, &*provider, progress).map_err(load_error)?;
-        let mut phases = BTreeMap::new();
+        let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
         let (mut workspace, mut scratch) = (0, 0);
         for (name, plan) in self.phases {
+            if self.backend.tracer.is_some() {
+                launches.insert(name.clone(), Tracer::launches(&name, &plan));
+            }
             let executable = Executable::new(cpu, plan, &weights);
             workspace = workspace.max(executable.plan().workspace_bytes);
             scratch = scratch.max(executable.scratch_bytes());
             phases.insert(name, executable);
         }
         let memory = Memory::new(workspace, scratch);
-        let (cancel, observer) = (None, None);
-        Ok(Program { backend: self.backend, phases, weights, provider, memory, cancel, observer })
+        let (backend, cancel, observer) = (self.backend, None, None);
+        Ok(Program { backend, phases, launches, weights, provider, memory, cancel, observer })
     }
 }
 
@@ -201,15 +235,41 @@ pub(crate) fn interrupted(place: &str) -> Error {
     Error::new(Kind::Interrupted, "E1002", format!("interrupted {place}"))
 }
 
+/// What one run of a phase leaves for the next.
+pub struct States {
+    memory: anyid_backends::cpu::AlignedBytes,
+    names: Vec<(String, TensorType)>,
+}
+
+impl States {
+    /// Bytes of all states.
+    pub fn bytes(&self) -> u64 {
+        self.memory.len() as u64
+    }
+}
+
 /// What `prepare` computed for one set of unvarying inputs.
 pub struct Prepared {
     memory: anyid_backends::cpu::AlignedBytes,
+}
+
+/// Memory that outlives a run.
+#[derive(Default)]
+struct Arenas<'a> {
+    persistent: Option<&'a mut anyid_backends::cpu::AlignedBytes>,
+    states: Option<&'a mut anyid_backends::cpu::AlignedBytes>,
+}
+
+fn state_names(plan: &Plan) -> Vec<(String, TensorType)> {
+    plan.states.iter().map(|state| (state.name.clone(), state.ty.clone())).collect()
 }
 
 /// Plans with their weights and memory.
 pub struct Program {
     backend: Backend,
     phases: BTreeMap<String, Executable>,
+    /// What a tracer is told about the launches of each phase; empty without one.
+    launches: BTreeMap<String, Arc<Launches>>,
     weights: Weights,
     provider: Arc<dyn WeightProvider + Send + Sync>,
     memory: Memory,
@@ -242,6 +302,11 @@ impl Program {
         self.weights.bytes()
     }
 
+    /// Bytes of workspace reserved: those of the plan that needs most.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.memory.workspace_bytes()
+    }
+
     /// Bytes of workspace and kernel scratch reserved.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.bytes()
@@ -253,8 +318,54 @@ impl Program {
     /// E1005 for a missing or mistyped input, E1002 when cancelled.
     pub fn call(&mut self, phase: &str, inputs: &Inputs<'_>) -> Result<Outputs> {
         let mut outputs = self.outputs(phase)?;
-        self.run(phase, inputs, None, &mut outputs, None)?;
+        self.run(phase, inputs, Arenas::default(), &mut outputs, None)?;
         Ok(outputs)
+    }
+
+    /// Memory for the states of a phase, all zero. Phases with the same states share it.
+    ///
+    /// # Errors
+    /// E1009 for an unknown phase.
+    pub fn states(&self, phase: &str) -> Result<States> {
+        let plan = self.executable(phase)?.plan();
+        let memory = anyid_backends::cpu::AlignedBytes::zeroed(plan.state_bytes() as usize);
+        Ok(States { memory, names: state_names(plan) })
+    }
+
+    /// Runs a phase on `states`, which it changes.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; E1009 for states of another phase.
+    pub fn call_with_states(
+        &mut self,
+        phase: &str,
+        inputs: &Inputs<'_>,
+        states: &mut States,
+    ) -> Result<Outputs> {
+        let mut outputs = self.outputs(phase)?;
+        self.run_with_states(phase, inputs, states, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Like [`Self::call_with_states`], into `outputs` made by [`Self::outputs`].
+    ///
+    /// # Errors
+    /// As [`Self::call_with_states`].
+    pub fn run_with_states(
+        &mut self,
+        phase: &str,
+        inputs: &Inputs<'_>,
+        states: &mut States,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
+        let own = &self.executable(phase)?.plan().states;
+        let agree = own.iter().map(|state| (&state.name, &state.ty));
+        if !agree.eq(states.names.iter().map(|(name, ty)| (name, ty))) {
+            let message = format!("these are not the states of phase \"{phase}\"");
+            return Err(Error::internal("E1009", message));
+        }
+        let arenas = Arenas { states: Some(&mut states.memory), persistent: None };
+        self.run(phase, inputs, arenas, outputs, None)
     }
 
     /// Runs `prepare` of a split function.
@@ -264,7 +375,8 @@ impl Program {
     pub fn prepare(&mut self, inputs: &Inputs<'_>) -> Result<Prepared> {
         let bytes = self.executable("prepare")?.plan().persistent_bytes as usize;
         let mut memory = anyid_backends::cpu::AlignedBytes::zeroed(bytes);
-        self.run("prepare", inputs, Some(&mut memory), &mut Outputs::default(), None)?;
+        let arenas = Arenas { persistent: Some(&mut memory), states: None };
+        self.run("prepare", inputs, arenas, &mut Outputs::default(), None)?;
         Ok(Prepared { memory })
     }
 
@@ -278,7 +390,8 @@ impl Program {
         inputs: &Inputs<'_>,
         outputs: &mut Outputs,
     ) -> Result<()> {
-        self.run("step", inputs, Some(&mut prepared.memory), outputs, None)
+        let arenas = Arenas { persistent: Some(&mut prepared.memory), states: None };
+        self.run("step", inputs, arenas, outputs, None)
     }
 
     /// Like [`Self::call`] or, with `prepared`, like [`Self::step`], calling `trace` after every
@@ -294,8 +407,8 @@ impl Program {
         trace: &mut Trace<'_>,
     ) -> Result<Outputs> {
         let mut outputs = self.outputs(phase)?;
-        let memory = prepared.map(|p| &mut p.memory);
-        self.run(phase, inputs, memory, &mut outputs, Some(trace))?;
+        let arenas = Arenas { persistent: prepared.map(|p| &mut p.memory), states: None };
+        self.run(phase, inputs, arenas, &mut outputs, Some(trace))?;
         Ok(outputs)
     }
 
@@ -305,7 +418,7 @@ impl Program {
     /// E1009 for an unknown phase.
     pub fn outputs(&self, phase: &str) -> Result<Outputs> {
         let plan = self.executable(phase)?.plan();
-        let ports = plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
+        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
         let tensor = |port: &anyid_ir::plan::Port| {
             (port.name.clone(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()))
         };
@@ -324,7 +437,7 @@ impl Program {
         &mut self,
         phase: &str,
         inputs: &Inputs<'_>,
-        persistent: Option<&mut anyid_backends::cpu::AlignedBytes>,
+        arenas: Arenas<'_>,
         outputs: &mut Outputs,
         trace: Option<&mut Trace<'_>>,
     ) -> Result<()> {
@@ -351,28 +464,49 @@ impl Program {
         }
         let mut taken: smallvec::SmallVec<[&mut [u8]; 64]> =
             outputs.tensors.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
-        let mut none = anyid_backends::cpu::AlignedBytes::zeroed(0);
-        let persistent = persistent.unwrap_or(&mut none);
+        if arenas.states.is_none() && !plan.states.is_empty() {
+            let message = format!("phase \"{phase}\" carries states, which were not given");
+            return Err(Error::internal("E1009", message));
+        }
+        let mut none = [(); 2].map(|()| anyid_backends::cpu::AlignedBytes::zeroed(0));
+        let [no_persistent, no_states] = &mut none;
+        let persistent = arenas.persistent.unwrap_or(no_persistent);
+        let states = arenas.states.unwrap_or(no_states);
         let cancel = self.cancel.clone();
         let observer = self.observer.clone();
+        let executable = &self.phases[phase];
+        let tracer = self.backend.tracer.as_deref();
+        let marks = RefCell::new(match tracer {
+            Some(_) => Vec::with_capacity(executable.plan().steps.len() + 1),
+            None => Vec::new(),
+        });
+        // Asked before every launch.
         let stopped = || {
+            if let Some(tracer) = tracer {
+                marks.borrow_mut().push(tracer.now());
+            }
             if let Some(observer) = &observer {
                 observer();
             }
             cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
         };
-        let executable = &self.phases[phase];
         let result = executable.run(
             &self.backend.cpu,
             &self.weights,
             &*self.provider,
             &mut self.memory,
             persistent,
+            states,
             &given,
             &mut taken,
             &stopped,
             trace,
         );
+        if let (Some(tracer), Some(launches)) = (tracer, self.launches.get(phase)) {
+            let mut marks = marks.into_inner();
+            marks.push(tracer.now());
+            tracer.record(launches, marks);
+        }
         result.map_err(|error| match error {
             RunError::Stopped => interrupted(&format!("during {phase}")),
             RunError::Unsupported { label, op } => {

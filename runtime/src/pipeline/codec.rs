@@ -2,11 +2,11 @@
 
 use super::context::tensor_f32;
 use super::{Event, LoadedReference, Request, Run, Size};
-use crate::engine::{Backend, Compiler, Inputs, Outputs, Program};
+use crate::engine::{Backend, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
 use crate::model::Model;
-use anyid_ir::Tensor;
-use anyid_models::wan::vae::{self, VaeSize};
+use anyid_ir::{Module, Tensor};
+use anyid_models::wan::vae::{self, Half, VaeSize};
 
 /// Clean latents of the references and of their black counterparts, along time.
 pub(crate) struct ReferenceLatents {
@@ -64,48 +64,72 @@ impl Clip<'_> {
     }
 }
 
-fn encoder(run: &mut Run<'_>, size: Size, clips: bool) -> Result<Program> {
-    let sizes = VaeSize { height: size.height, width: size.width, chunk: 1 };
-    let module = vae::encoder(&run.model.vae, &sizes);
-    let mut compiler = Compiler::new(run.backend).phase("first", &module, "first")?;
-    if clips {
-        compiler = compiler.phase("next", &module, "next")?;
+/// Adds the functions of an autoencoder's half as phases that carry their states: `first` and, for
+/// clips of more than one chunk, `next`. A run of either goes with
+/// [`Program::call_with_states`] on [`Program::states`].
+///
+/// # Errors
+/// E05xx where they cannot be compiled.
+pub fn coder_phases(
+    mut compiler: Compiler,
+    module: &Module,
+    half: Half,
+    clips: bool,
+) -> Result<Compiler> {
+    for name in ["first", "next"].into_iter().take(1 + usize::from(clips)) {
+        let func = module.func(name).expect("the autoencoder has both functions");
+        let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
+        let states = vae::states(half, func).into_iter().enumerate();
+        let states: Vec<StateSpec> = states.map(spec).collect();
+        compiler = compiler.phase_with_states(name, module, name, &states)?;
     }
-    let weights = run.model.vae_weights.clone();
-    run.load(compiler, &weights)
+    Ok(compiler)
 }
 
-/// Runs `first` or `next` with the states of the chunk before.
-fn chunk(
-    program: &mut Program,
-    name: &str,
-    piece: &Tensor,
-    states: &[Tensor],
-    first: bool,
-) -> Result<Vec<Tensor>> {
-    let labels: Vec<String> = (0..states.len()).map(|i| format!("s{i}")).collect();
-    let inputs = Inputs::new().set(name, piece);
-    let inputs = inputs.all(labels.iter().map(String::as_str).zip(states));
-    let outputs: Outputs = program.call(if first { "first" } else { "next" }, &inputs)?;
-    Ok(outputs.into_tensors())
+/// One half of the autoencoder with the memory of its causal convolutions' pasts.
+struct Coder {
+    program: Program,
+    states: States,
+    input: &'static str,
 }
 
-fn encode_clip(
-    run: &Run<'_>,
-    program: &mut Program,
-    size: Size,
-    clip: &Clip<'_>,
-) -> Result<Tensor> {
+impl Coder {
+    /// Phase `first` and, for clips of more than one chunk, `next`.
+    fn new(run: &mut Run<'_>, half: Half, size: Size, clips: bool) -> Result<Self> {
+        let sizes = VaeSize { height: size.height, width: size.width, chunk: 1 };
+        let (module, input) = match half {
+            Half::Encoder => (vae::encoder(&run.model.vae, &sizes), "video"),
+            Half::Decoder => (vae::decoder(&run.model.vae, &sizes, true), "z"),
+        };
+        let compiler = coder_phases(Compiler::new(run.backend), &module, half, clips)?;
+        let weights = run.model.vae_weights.clone();
+        let program = run.load(compiler, &weights)?;
+        let states = program.states("first")?;
+        Ok(Self { program, states, input })
+    }
+
+    /// The results for one chunk of a clip, which continues the one before unless it is the first.
+    fn chunk(&mut self, piece: &Tensor, first: bool) -> Result<Vec<Tensor>> {
+        let inputs = Inputs::new().set(self.input, piece);
+        let phase = if first { "first" } else { "next" };
+        let outputs = self.program.call_with_states(phase, &inputs, &mut self.states)?;
+        Ok(outputs.into_tensors())
+    }
+
+    /// Bytes of workspace, kernel scratch and states.
+    fn memory_bytes(&self) -> u64 {
+        self.program.memory_bytes() + self.states.bytes()
+    }
+}
+
+fn encode_clip(run: &Run<'_>, coder: &mut Coder, size: Size, clip: &Clip<'_>) -> Result<Tensor> {
     let mut latents = Vec::new();
-    let mut states = Vec::new();
     let later = (clip.frames() - 1) / 4;
     for at in 0..=later {
         run.check_cancel("while encoding references")?;
         let (start, len) = if at == 0 { (0, 1) } else { (4 * at - 3, 4) };
         let piece = clip.piece(size, start, len)?;
-        let mut results = chunk(program, "video", &piece, &states, at == 0)?;
-        states = results.split_off(2);
-        latents.extend(results.pop());
+        latents.extend(coder.chunk(&piece, at == 0)?.pop());
     }
     concat_time(&latents)
 }
@@ -161,23 +185,23 @@ pub(crate) fn encode_references(
         })
         .collect();
     let longest = clips.iter().map(Clip::frames).max().expect("there is a reference");
-    let mut program = encoder(run, request.size, longest > 1)?;
+    let mut coder = Coder::new(run, Half::Encoder, request.size, longest > 1)?;
     let guided = crate::sampling::guidance::needs_unconditional(request.guidance as f32);
     let total = clips.len() + usize::from(guided);
     let mut clean = Vec::new();
     for (at, clip) in clips.iter().enumerate() {
-        clean.push(encode_clip(run, &mut program, request.size, clip)?);
+        clean.push(encode_clip(run, &mut coder, request.size, clip)?);
         (run.events)(Event::Encoded { done: at + 1, total });
     }
     let mut black = Vec::new();
     if guided {
-        let all = encode_clip(run, &mut program, request.size, &Clip::Black { frames: longest })?;
+        let all = encode_clip(run, &mut coder, request.size, &Clip::Black { frames: longest })?;
         for latent in &clean {
             black.push(prefix_time(&all, 0, latent.shape()[1])?);
         }
         (run.events)(Event::Encoded { done: total, total });
     }
-    run.end("references", since, program.weight_bytes(), program.memory_bytes());
+    run.end("references", since, coder.program.weight_bytes(), coder.memory_bytes());
     let clean = concat_time(&clean)?;
     let frames = clean.shape()[1];
     let black = if guided { concat_time(&black)? } else { clean.clone() };
@@ -192,8 +216,8 @@ pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Resul
     let [_, frames, height, width] = four(pixels);
     let size = Size { width, height, frames };
     Run::quiet(model, backend, |run| {
-        let mut program = encoder(run, size, frames > 1)?;
-        encode_clip(run, &mut program, size, &Clip::Pixels(pixels))
+        let mut coder = Coder::new(run, Half::Encoder, size, frames > 1)?;
+        encode_clip(run, &mut coder, size, &Clip::Pixels(pixels))
     })
 }
 
@@ -205,28 +229,18 @@ pub(crate) fn decode(
     frames: &mut dyn FnMut(&Tensor) -> Result<()>,
 ) -> Result<()> {
     let since = run.begin("decoding");
-    let sizes = VaeSize { height: request.size.height, width: request.size.width, chunk: 1 };
-    let module = vae::decoder(&run.model.vae, &sizes, true);
     let count = latents.shape()[1];
-    let mut compiler = Compiler::new(run.backend).phase("first", &module, "first")?;
-    if count > 1 {
-        compiler = compiler.phase("next", &module, "next")?;
-    }
-    let weights = run.model.vae_weights.clone();
-    let mut program = run.load(compiler, &weights)?;
+    let mut coder = Coder::new(run, Half::Decoder, request.size, count > 1)?;
     let total = 4 * (count - 1) + 1;
-    let mut states = Vec::new();
     for at in 0..count {
         run.check_cancel("while decoding")?;
         let piece = prefix_time(latents, at, 1)?;
-        let mut results = chunk(&mut program, "z", &piece, &states, at == 0)?;
-        states = results.split_off(1);
-        let video = results.pop().expect("a decoder chunk has a video");
+        let video = coder.chunk(&piece, at == 0)?.pop().expect("a decoder chunk has a video");
         super::finite(&video, || format!("decoding, latent frame {at}"))?;
         frames(&video)?;
         (run.events)(Event::Decoded { done: 4 * at + 1, total });
     }
-    run.end("decoding", since, program.weight_bytes(), program.memory_bytes());
+    run.end("decoding", since, coder.program.weight_bytes(), coder.memory_bytes());
     Ok(())
 }
 

@@ -10,7 +10,7 @@ mod context;
 mod request;
 mod sample;
 
-pub use codec::{decode_latents, encode_pixels};
+pub use codec::{coder_phases, decode_latents, encode_pixels};
 pub use context::encode_prompts;
 pub use request::{Request, Size};
 pub use sample::{Sampler, StepRecord};

@@ -75,6 +75,7 @@ pub fn run(plans: &[&Plan], threads: usize) -> Vec<(TensorType, Vec<u8>)> {
                 &Invented(plans),
                 &mut memory,
                 &mut persistent,
+                &mut AlignedBytes::zeroed(0),
                 &given,
                 &mut taken,
                 &|| false,

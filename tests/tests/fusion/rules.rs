@@ -239,6 +239,7 @@ fn segments_outside_their_table_are_an_error() {
             &None_,
             &mut memory,
             &mut AlignedBytes::zeroed(0),
+            &mut AlignedBytes::zeroed(0),
             &[&x, &t, &seg],
             &mut [&mut out],
             &|| false,

@@ -174,7 +174,7 @@ pub fn upsample_conv(
 mod tests {
     use super::super::tests::{naive, noise};
     use super::*;
-    use crate::cpu::gemm::Combine;
+    use crate::cpu::gemm::{Combine, Slice};
     use half::bf16;
 
     fn shapes() -> Vec<UpsampleShape> {

@@ -73,7 +73,7 @@ pub struct MemoryUse {
     pub workspace: u64,
     /// Scratch of the kernels of all threads.
     pub scratch: u64,
-    /// What `prepare` keeps for the steps.
+    /// What `prepare` keeps for the steps, and states.
     pub persistent: u64,
     /// Inputs and outputs of the largest phase, which the caller holds.
     pub ports: u64,
@@ -218,7 +218,7 @@ pub fn measure(
 fn fits(plans: &[&Plan]) -> Result<()> {
     let weights = plans.iter().map(|plan| plan.weight_bytes()).max().unwrap_or(0);
     let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
-    let persistent = plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0);
+    let persistent = persistent(plans);
     let needed = weights.saturating_add(workspace).saturating_add(persistent);
     let Some(available) = output::available_memory().filter(|bytes| *bytes < needed) else {
         return Ok(());
@@ -226,6 +226,12 @@ fn fits(plans: &[&Plan]) -> Result<()> {
     let (needed, available) = (output::bytes(needed), output::bytes(available));
     let what = format!("weights and plans take {needed}, and {available} of memory are free");
     Err(Error::input("E0940", what).help("measure smaller sizes or fewer layers"))
+}
+
+/// Bytes that outlive a run: kept by `prepare`, or carried as states.
+fn persistent(plans: &[&Plan]) -> u64 {
+    let most = |of: fn(&Plan) -> u64| plans.iter().map(|plan| of(plan)).max().unwrap_or(0);
+    most(|plan| plan.persistent_bytes).saturating_add(most(Plan::state_bytes))
 }
 
 /// Figures of each phase that is called, in the order of its first call.
@@ -259,7 +265,7 @@ fn memory(
         weights: program.weight_bytes(),
         workspace,
         scratch: program.memory_bytes().saturating_sub(workspace),
-        persistent: plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0),
+        persistent: persistent(&plans),
         ports: plans.iter().map(ports).max().unwrap_or(0),
         start,
         peak,

@@ -16,8 +16,9 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize};
 use anyid_models::wan::vae::{self, Half, VaeSize};
-use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program};
+use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
+use anyid_runtime::pipeline::coder_phases;
 use anyid_runtime::sampling::NoiseStream;
 use anyid_runtime::{Backend, Error, Result, Size};
 use serde_json::json;
@@ -97,12 +98,9 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     };
     let module = vae::coder(&config, &sizes, half, true, precision);
     let later = (args.frames - 1) / 4;
-    let mut compiler = Compiler::new(&backend).phase("first", &module, "first")?;
+    let compiler = coder_phases(Compiler::new(&backend), &module, half, later > 0)?;
     let mut calls = vec!["first"];
-    if later > 0 {
-        compiler = compiler.phase("next", &module, "next")?;
-        calls.resize(1 + later, "next");
-    }
+    calls.resize(1 + later, "next");
     let frames = output::plural(args.frames, "frame");
     let setup = Setup {
         start,
@@ -277,17 +275,16 @@ impl Job for Steps {
 /// Runs through a clip with the states of the chunk before.
 struct Chunks {
     name: &'static str,
-    /// Results in front of the states.
-    skip: usize,
     pieces: Vec<Tensor>,
+    states: Option<States>,
     results: Vec<Tensor>,
 }
 
 impl Chunks {
     fn new(compiler: &Compiler, half: Half, later: usize) -> Self {
-        let (name, skip) = match half {
-            Half::Encoder => ("video", 2),
-            Half::Decoder => ("z", 1),
+        let name = match half {
+            Half::Encoder => "video",
+            Half::Decoder => "z",
         };
         let mut pieces = Vec::new();
         for (at, (_, plan)) in compiler.plans().enumerate() {
@@ -298,26 +295,24 @@ impl Chunks {
                 pieces.push(input(name, ty, pieces.len(), 1));
             }
         }
-        Self { name, skip, pieces, results: Vec::new() }
+        Self { name, pieces, states: None, results: Vec::new() }
     }
 }
 
 impl Job for Chunks {
-    fn begin(&mut self, _: &mut Program) -> Result<()> {
+    fn begin(&mut self, program: &mut Program) -> Result<()> {
+        self.states = Some(program.states("first")?);
         Ok(())
     }
 
     fn run(&mut self, program: &mut Program) -> Result<()> {
-        let mut states: Vec<Tensor> = Vec::new();
+        let states = self.states.as_mut().expect("it has begun");
         self.results.clear();
         for (at, piece) in self.pieces.iter().enumerate() {
-            let labels: Vec<String> = (0..states.len()).map(|i| format!("s{i}")).collect();
             let inputs = Inputs::new().set(self.name, piece);
-            let inputs = inputs.all(labels.iter().map(String::as_str).zip(&states));
             let phase = if at == 0 { "first" } else { "next" };
-            let mut results = program.call(phase, &inputs)?.into_tensors();
-            states = results.split_off(self.skip);
-            self.results.append(&mut results);
+            let outputs = program.call_with_states(phase, &inputs, states)?;
+            self.results.append(&mut outputs.into_tensors());
         }
         Ok(())
     }

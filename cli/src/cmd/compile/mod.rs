@@ -3,8 +3,9 @@
 mod budget;
 mod summary;
 
+use super::passes::{self, Watched};
 use super::run::no_index;
-use crate::args::{Compile, Emit};
+use crate::args::{Compile, Emit, PassArgs};
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
@@ -12,9 +13,10 @@ use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
 use anyid_ir::{Func, Module, text};
 use anyid_passes::cost::Machine;
+use anyid_passes::driver::Selection;
 use anyid_passes::report::memory_table;
-use anyid_passes::{compile, compile_split, fit, view};
-use anyid_runtime::engine::PlanFile;
+use anyid_passes::{compile_with, fit, view};
+use anyid_runtime::engine::{PlanFile, compile_error};
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
 use summary::Summary;
@@ -34,7 +36,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
-    let phases = plans(&module, &funcs, &args.vary)?;
+    let (phases, watched) = plans(&module, &funcs, &args.vary, &args.switches)?;
     let took = begun.elapsed();
     let phases = PlanFile::new(&args.target, phases)?;
     let certificate = match budget {
@@ -42,7 +44,10 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
         Some(bytes) => {
             let unsplit = match args.vary.is_empty() {
                 true => None,
-                false => Some(compile(&module, &funcs[0].name).map_err(compile_error)?),
+                false => {
+                    let options = passes::options(&args.switches);
+                    Some(compile_with(&module, &funcs[0].name, &options).map_err(compile_error)?)
+                }
             };
             let names: Vec<&str> = funcs.iter().map(|func| func.name.as_str()).collect();
             let plans = phases.phases();
@@ -60,9 +65,14 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     }
     match (args.emit, args.json) {
         (Some(emit), _) => output::print(&emitted(emit, &module, &funcs, phases.phases()))?,
-        (None, true) => output::print_json(&summary.json())?,
+        (None, true) => {
+            let mut out = summary.json();
+            passes::report_json(&watched, &args.switches, &mut out);
+            output::print_json(&out)?;
+        }
         (None, false) => {
             let mut out = summary.text();
+            out.push_str(&passes::report(&watched, &args.switches));
             if let Some(path) = args.output.as_deref().filter(|_| over.is_none()) {
                 out.push_str(&format!("wrote {}\n", path.display()));
             }
@@ -94,7 +104,7 @@ fn known(target: &str) -> Result<()> {
 ///
 /// # Errors
 /// E0913.
-fn functions<'m>(module: &'m Module, names: &[String]) -> Result<Vec<&'m Func>> {
+pub fn functions<'m>(module: &'m Module, names: &[String]) -> Result<Vec<&'m Func>> {
     let mut funcs = Vec::new();
     let named: Vec<Option<&str>> = match names {
         [] => vec![None],
@@ -113,28 +123,48 @@ fn functions<'m>(module: &'m Module, names: &[String]) -> Result<Vec<&'m Func>> 
     Ok(funcs)
 }
 
-fn plans(module: &Module, funcs: &[&Func], vary: &[String]) -> Result<Vec<Plan>> {
-    if vary.is_empty() {
-        let one = |func: &&Func| compile(module, &func.name).map_err(compile_error);
-        return funcs.iter().map(one).collect();
-    }
-    let [func] = funcs else {
+/// The plans of `funcs`, or of both phases of the only one with `vary`.
+///
+/// # Errors
+/// E05xx, E0913 where several functions are to be split.
+pub fn plans(
+    module: &Module,
+    funcs: &[&Func],
+    vary: &[String],
+    switches: &PassArgs,
+) -> Result<(Vec<Plan>, Vec<Watched>)> {
+    let names: Vec<&str> = vary.iter().map(|name| name.trim_start_matches('%')).collect();
+    let vary = (!names.is_empty()).then_some(names.as_slice());
+    if vary.is_some() && funcs.len() > 1 {
         return Err(Error::input("E0913", "--vary splits one function, and several are named")
             .at("--func")
             .help("name one function, or leave --vary away"));
-    };
-    let names: Vec<&str> = vary.iter().map(|name| name.trim_start_matches('%')).collect();
-    let split = compile_split(module, &func.name, &names).map_err(|error| {
-        let inputs: Vec<String> = func.param_types().map(|(name, _)| format!("%{name}")).collect();
-        let help = format!("the inputs of @{} are {}", func.name, inputs.join(", "));
-        compile_error(error).at("--vary").help(help)
-    })?;
-    Ok(vec![split.prepare, split.step])
-}
-
-/// An error of the compiler as one of the runtime.
-pub fn compile_error(error: anyid_passes::CompileError) -> Error {
-    Error::input(error.code, error.message)
+    }
+    let (mut plans, mut watched) = (Vec::new(), Vec::new());
+    for func in funcs {
+        let mut own = switches.clone();
+        if funcs.len() > 1 {
+            // Passes are numbered for each function.
+            own.dump_dir = switches.dump_dir.as_ref().map(|folder| folder.join(&func.name));
+        }
+        let outcome = passes::run(module, &func.name, vary, &own, &Selection::All, &|_| false);
+        let (outcome, _) = outcome.map_err(|error| match error.code() {
+            "E0503" => {
+                let inputs: Vec<String> =
+                    func.param_types().map(|(name, _)| format!("%{name}")).collect();
+                error.help(format!("the inputs of @{} are {}", func.name, inputs.join(", ")))
+            }
+            _ => error,
+        })?;
+        plans.extend(outcome.state.parts.into_iter().filter_map(|part| part.plan));
+        watched.push(Watched {
+            func: func.name.clone(),
+            records: outcome.records,
+            cuts: outcome.state.cuts,
+            last: outcome.last,
+        });
+    }
+    Ok((plans, watched))
 }
 
 fn emitted(emit: Emit, module: &Module, funcs: &[&Func], phases: &[Plan]) -> String {

@@ -116,6 +116,9 @@ impl Summary {
             "ratio": phase.ratio(),
             "naive_bytes": phase.naive_bytes,
             "persistent_bytes": phase.persistent_bytes,
+            "persistent": phase.persistent.iter().map(|(class, bytes)| {
+                ((*class).to_owned(), json!(bytes))
+            }).collect::<serde_json::Map<_, _>>(),
             "weights_resident_bytes": phase.weights_resident_bytes,
             "launches": phase.launches,
             "flops": phase.flops,

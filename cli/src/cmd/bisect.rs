@@ -1,0 +1,142 @@
+//! `bisect`: the first rewrite of the compiler that changes a result, with the interpreter as judge.
+
+use super::passes;
+use super::run::{eval_error, no_index};
+use crate::args::{Bisect, PassArgs};
+use crate::modules;
+use crate::output;
+use crate::progress::Progress;
+use crate::render::Failure;
+use crate::tensors;
+use anyid_ir::{Evaluator, Mode, Tensor};
+use anyid_runtime::engine::bisect::{Bisection, Case, Difference, bisect};
+use anyid_runtime::{Backend, Error};
+use serde_json::{Value, json};
+
+/// Runs the verb.
+///
+/// # Errors
+/// E0919 where a rewrite changes a result, or results differ without any; else as `run`.
+pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
+    if !(args.tolerance.is_finite() && args.tolerance >= 0.0) {
+        return Err(Error::input("E0918", format!("{} is not a tolerance", args.tolerance))
+            .at("--tolerance")
+            .help("give a number from 0, such as 1e-4")
+            .into());
+    }
+    let module = modules::read(&args.module)?;
+    let func = modules::function(&module, args.func.as_deref())?;
+    no_index(func)?;
+    let inputs = match &args.inputs {
+        Some(path) => tensors::from_file(func, Some(path))?.0,
+        None => tensors::random(&module, func, args.seed),
+    };
+    let matched = modules::need_weights(&module.weights, &args.weights)?;
+    let mut progress = Progress::new();
+    progress.part("interpreting");
+    let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let expected = Evaluator::new(&module, Mode::F32)
+        .run_named(&func.name, &given, &*matched.weights, None)
+        .map_err(eval_error)?;
+    let backend = Backend::open("cpu", args.threads)?;
+    let switches = PassArgs { without: args.without.clone(), ..PassArgs::default() };
+    let names: Vec<&str> = args.vary.iter().map(|name| name.trim_start_matches('%')).collect();
+    let case = Case {
+        module: &module,
+        func: &func.name,
+        varying: (!names.is_empty()).then_some(names.as_slice()),
+        options: passes::options(&switches),
+        weights: matched.weights.clone(),
+        inputs: &inputs,
+        expected: &expected,
+        tolerance: args.tolerance,
+    };
+    let found = bisect(&backend, &case, &mut |run| progress.part(&format!("run {run}")));
+    progress.clear();
+    let found = found?;
+    if args.json {
+        output::print_json(&report_json(&found))?;
+    } else {
+        output::print(&report(&found, args.tolerance))?;
+    }
+    match verdict(&found) {
+        None => Ok(()),
+        Some(message) => Err(Error::input("E0919", message)
+            .at(args.module.file.display())
+            .help("with bf16 give a wider --tolerance; else please report it with the IR text")
+            .into()),
+    }
+}
+
+/// What is wrong, if anything is.
+fn verdict(found: &Bisection) -> Option<String> {
+    match (&found.culprit, &found.none) {
+        (Some(culprit), _) => {
+            let rewrite = &culprit.rewrite;
+            let (number, pass, label) = (rewrite.number, rewrite.pass, &rewrite.label);
+            Some(format!("rewrite {number} of pass {pass} at {label} changes a result"))
+        }
+        (None, Some(_)) => {
+            Some("the results are off without any rewrite: it is a kernel".to_owned())
+        }
+        (None, None) => None,
+    }
+}
+
+fn far(difference: &Difference) -> String {
+    format!("{:.3e} relative, in {}", difference.relative, difference.result)
+}
+
+fn report(found: &Bisection, tolerance: f64) -> String {
+    let Bisection { rewrites, runs, all, none, culprit } = found;
+    let runs = output::plural(*runs, "run");
+    let mut out = format!("{rewrites} rewrites, {runs}\nwith all of them: {}\n", far(all));
+    if let Some(none) = none {
+        out.push_str(&format!("with none: {}\n", far(none)));
+    }
+    if let Some(culprit) = culprit {
+        let rewrite = &culprit.rewrite;
+        out.push_str(&format!(
+            "first that changes a result: rewrite {}\n  pass {}, {}, at {}\n  before: {}\n  \
+             after: {}\n",
+            rewrite.number,
+            rewrite.pass,
+            rewrite.rule,
+            rewrite.label,
+            far(&culprit.without),
+            far(&culprit.with)
+        ));
+    } else if none.is_none() {
+        out.push_str(&format!("no rewrite changes a result by more than {tolerance:e}\n"));
+    }
+    out
+}
+
+fn report_json(found: &Bisection) -> Value {
+    let difference = |d: &Difference| {
+        // JSON has no infinities.
+        let relative = match d.relative.is_finite() {
+            true => json!(d.relative),
+            false => json!(d.relative.to_string()),
+        };
+        json!({ "result": d.result, "relative": relative })
+    };
+    let culprit = found.culprit.as_ref().map(|culprit| {
+        let rewrite = &culprit.rewrite;
+        json!({
+            "rewrite": rewrite.number,
+            "pass": rewrite.pass,
+            "rule": rewrite.rule,
+            "label": rewrite.label,
+            "before": difference(&culprit.without),
+            "after": difference(&culprit.with),
+        })
+    });
+    json!({
+        "rewrites": found.rewrites,
+        "runs": found.runs,
+        "with_all": difference(&found.all),
+        "with_none": found.none.as_ref().map(difference),
+        "first": culprit,
+    })
+}

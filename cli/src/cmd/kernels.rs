@@ -1,0 +1,83 @@
+//! `kernels`: the distinct kernels of a plan with how often each runs and what it costs.
+
+use super::compile::{functions, plans};
+use super::passes;
+use crate::args::Kernels;
+use crate::modules;
+use crate::output::{bytes, print, print_json, table};
+use crate::render::Failure;
+use anyid_passes::kernels::{KernelUse, kernels};
+use serde_json::{Value, json};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Findings about the text, E05xx where it cannot be compiled, E0913 for functions.
+pub fn run(args: Kernels) -> Result<(), Failure> {
+    let module = modules::read(&args.module)?;
+    let funcs = functions(&module, &args.func)?;
+    let (plans, watched) = plans(&module, &funcs, &args.vary, &args.switches)?;
+    let found = kernels(&plans);
+    if args.hash {
+        let mut out = String::new();
+        for kernel in &found {
+            out.push_str(&format!("{:016x} {}\n", kernel.hash, kernel.name));
+        }
+        print(&out)?;
+        return Ok(());
+    }
+    if args.json {
+        let launches: usize = found.iter().map(|kernel| kernel.count).sum();
+        let list: Vec<Value> = found.iter().map(entry).collect();
+        let mut out = json!({ "launches": launches, "kernels": list });
+        passes::report_json(&watched, &args.switches, &mut out);
+        print_json(&out)?;
+        return Ok(());
+    }
+    let mut out = if args.text { texts(&found) } else { overview(&found) };
+    out.push_str(&passes::report(&watched, &args.switches));
+    print(&out)?;
+    Ok(())
+}
+
+fn types(kernel: &KernelUse) -> String {
+    format!("{} -> {}", kernel.operands.join(", "), kernel.results.join(", "))
+}
+
+fn overview(found: &[KernelUse]) -> String {
+    let head = ["kernel", "launches", "GFLOP", "moved"].map(str::to_owned).to_vec();
+    let mut rows = vec![head];
+    for kernel in found {
+        rows.push(vec![
+            format!("{}: {}", kernel.name, types(kernel)),
+            kernel.count.to_string(),
+            format!("{:.3}", kernel.cost.flops as f64 / 1e9),
+            bytes(kernel.cost.bytes),
+        ]);
+    }
+    let launches: usize = found.iter().map(|kernel| kernel.count).sum();
+    format!("{}{} kernels, {launches} launches; figures of one launch\n", table(&rows), found.len())
+}
+
+fn texts(found: &[KernelUse]) -> String {
+    let mut out = String::new();
+    for kernel in found {
+        let KernelUse { count, first, text, .. } = kernel;
+        out.push_str(&format!("// {count} of: {}\n// first: {first}\n{text}\n", types(kernel)));
+    }
+    out
+}
+
+fn entry(kernel: &KernelUse) -> Value {
+    json!({
+        "name": kernel.name,
+        "hash": format!("{:016x}", kernel.hash),
+        "launches": kernel.count,
+        "operands": kernel.operands,
+        "results": kernel.results,
+        "flops": kernel.cost.flops,
+        "bytes": kernel.cost.bytes,
+        "first": kernel.first,
+        "text": kernel.text,
+    })
+}

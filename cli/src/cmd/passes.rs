@@ -1,0 +1,193 @@
+//! The compiler's switches: which passes, what is dumped, timed and explained while they run.
+//!
+//! `opt`, `compile` and `kernels` share this; what they do with the result is theirs.
+
+use crate::args::PassArgs;
+use crate::output::{duration, table};
+use anyid_ir::Module;
+use anyid_passes::driver::{Outcome, Record, Selection, drive};
+use anyid_passes::fuse::Cut;
+use anyid_passes::pipeline::{PASSES, find};
+use anyid_passes::rewrite::Rewrite;
+use anyid_passes::{CompileError, Options};
+use anyid_runtime::engine::compile_error;
+use anyid_runtime::init::write_bytes;
+use anyid_runtime::{Error, Result};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What a run of the passes left besides its result.
+pub struct Watched {
+    /// The function.
+    pub func: String,
+    /// What each pass did.
+    pub records: Vec<Record>,
+    /// Why kernels were not fused, where asked for.
+    pub cuts: Vec<Cut>,
+    /// The last rewrite, where a limit was reached.
+    pub last: Option<Rewrite>,
+}
+
+/// How to compile for the CPU, as the switches say.
+pub fn options(switches: &PassArgs) -> Options {
+    Options {
+        without: switches.without.clone(),
+        target: anyid_backends::cpu::target(),
+        stop_after: switches.stop_after,
+        verify_each: switches.verify_each,
+        explain: switches.explain_fusion,
+        ..Options::default()
+    }
+}
+
+/// Whether `name` asks for the text after `pass`; checks the name.
+///
+/// # Errors
+/// E0504.
+pub fn shown(name: Option<&str>) -> Result<impl Fn(&str) -> bool + '_> {
+    if let Some(name) = name.filter(|name| *name != "all") {
+        find(PASSES, name).map_err(|error| compile_error(error).at("--print-after"))?;
+    }
+    Ok(move |pass: &str| name.is_some_and(|name| name == "all" || name == pass))
+}
+
+/// The flag that is at fault.
+fn placed(error: CompileError, varied: bool, named: &[String], without: &[String]) -> Error {
+    let quoted = |name: &String| error.message.contains(&format!("\"{name}\""));
+    let place = match error.code {
+        "E0503" if varied || error.place.is_none() => Some("--vary"),
+        "E0508" => Some("--to"),
+        "E0504" if without.iter().any(quoted) => Some("--without"),
+        "E0504" if !named.is_empty() => Some("--passes"),
+        _ => None,
+    };
+    let error = compile_error(error);
+    match place {
+        Some(place) => error.at(place),
+        None => error,
+    }
+}
+
+/// Runs passes over one function, dumping texts where asked for. `print` gets the name and the text
+/// of every pass that it is asked about with `wanted`.
+///
+/// # Errors
+/// E05xx of the passes, E101x for the folder of `--dump-dir`.
+pub fn run<'m>(
+    module: &'m Module,
+    func: &str,
+    vary: Option<&[&str]>,
+    switches: &PassArgs,
+    selection: &Selection,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<(Outcome<'m>, Vec<(String, String)>)> {
+    if let Some(folder) = &switches.dump_dir {
+        make_folder(folder)?;
+    }
+    let (mut texts, mut dumps) = (Vec::new(), Vec::new());
+    let mut number = 0;
+    let outcome = drive(module, func, vary, &options(switches), selection, &mut |pass, state| {
+        let (dump, print) = (switches.dump_dir.is_some(), wanted(pass.name));
+        if dump || print {
+            let text = state.text();
+            if dump {
+                let name = format!("{number:02}-{}.{}", pass.name, state.extension());
+                dumps.push((name, text.clone()));
+            }
+            if print {
+                texts.push((pass.name.to_owned(), text));
+            }
+        }
+        number += 1;
+    });
+    // Also those before a pass that failed: they are what one wants to see then.
+    if let Some(folder) = &switches.dump_dir {
+        for (name, text) in dumps {
+            write_bytes(&folder.join(name), text.as_bytes())?;
+        }
+    }
+    let named = match selection {
+        Selection::Named(names) => names.as_slice(),
+        _ => &[],
+    };
+    let outcome =
+        outcome.map_err(|error| placed(error, vary.is_some(), named, &switches.without))?;
+    Ok((outcome, texts))
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|fault| {
+        Error::input("E0917", "the folder for dumps cannot be made")
+            .at(folder.display())
+            .help("give a folder that is there, or the name of a new one")
+            .caused_by(fault)
+    })
+}
+
+/// What `--time-passes`, `--explain-fusion` and `--stop-after` add to a report.
+pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
+    let mut out = String::new();
+    for each in watched {
+        if switches.time_passes {
+            let head = ["pass", "rewrites", "size", "time"].map(str::to_owned).to_vec();
+            let row = |record: &Record| {
+                vec![
+                    record.pass.to_owned(),
+                    record.rewrites.to_string(),
+                    record.size.to_string(),
+                    duration(record.time),
+                ]
+            };
+            let rows: Vec<Vec<String>> =
+                std::iter::once(head).chain(each.records.iter().map(row)).collect();
+            out.push_str(&format!("\npasses over @{}\n{}", each.func, table(&rows)));
+        }
+        if switches.explain_fusion {
+            out.push_str(&format!("\nnot fused in @{}\n", each.func));
+            for cut in &each.cuts {
+                let Cut { producer, consumer, reason } = cut;
+                out.push_str(&format!("  {producer} -> {consumer}: {reason}\n"));
+            }
+            if each.cuts.is_empty() {
+                out.push_str("  nothing: no value lies between two kernels\n");
+            }
+        }
+        if let Some(last) = &each.last {
+            let Rewrite { number, pass, rule, label } = last;
+            out.push_str(&format!("\nlast rewrite: {number}, {pass}: {rule}, {label}\n"));
+        }
+    }
+    out
+}
+
+/// [`report`] for programs.
+pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
+    let list: Vec<Value> = watched
+        .iter()
+        .map(|each| {
+            let mut entry = json!({ "function": each.func });
+            if switches.time_passes {
+                let row = |r: &Record| {
+                    let seconds = r.time.as_secs_f64();
+                    json!({ "pass": r.pass, "rewrites": r.rewrites, "size": r.size, "seconds": seconds })
+                };
+                entry["passes"] = each.records.iter().map(row).collect();
+            }
+            if switches.explain_fusion {
+                let row = |cut: &Cut| {
+                    let Cut { producer, consumer, reason } = cut;
+                    json!({ "producer": producer, "consumer": consumer, "reason": reason })
+                };
+                entry["not_fused"] = each.cuts.iter().map(row).collect();
+            }
+            if let Some(Rewrite { number, pass, rule, label }) = &each.last {
+                entry["last_rewrite"] =
+                    json!({ "number": number, "pass": pass, "rule": rule, "label": label });
+            }
+            entry
+        })
+        .collect();
+    if switches.time_passes || switches.explain_fusion || switches.stop_after.is_some() {
+        out["compiler"] = list.into();
+    }
+}

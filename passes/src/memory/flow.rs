@@ -1,0 +1,503 @@
+//! A lowered program as memory planning sees it: launches, values, and where the bytes of each
+//! value come from.
+//!
+//! In the first form every launch writes memory of its own. Concatenation is a copy of each operand
+//! into its range of the result; a state's new value is copied into the state's memory, an output
+//! into the caller's. That form is always right; [`super::alias`] elides copies where values can be
+//! made in place, and shows that it means the same.
+
+use crate::CompileError;
+use crate::lower::LoweredStep;
+use crate::program::{Origin, Program, ValueIndex};
+use anyid_ir::kernel::Kernel;
+use anyid_ir::plan::WeightRef;
+use anyid_ir::plan_live::ALIGNMENT;
+use anyid_ir::{Op, TensorType};
+use smallvec::SmallVec;
+
+/// Where the memory of a value begins before any sharing is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The value that owns the memory, itself unless it is a view or a part.
+    pub(crate) owner: ValueIndex,
+    /// First byte within the owner.
+    pub(crate) offset: u64,
+}
+
+/// What puts the bytes of a value where they are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// The launch it is a result of; nothing for values that exist inside kernels only.
+    Launch,
+    /// It looks into its owner.
+    View,
+    /// Its parts, each a result of a launch, cover it in order.
+    Parts(Vec<ValueIndex>),
+    /// The caller.
+    Input(u32),
+    /// The checkpoint.
+    Weight(u32),
+    /// `prepare`.
+    Persistent(u32),
+    /// The memory of a state, and whether it holds anything when the plan begins.
+    State(u32, bool),
+    /// The memory of an output.
+    Output(u32),
+}
+
+impl Source {
+    /// Whether its bytes are there before the first launch.
+    pub(crate) fn is_given(&self) -> bool {
+        match self {
+            Self::Launch | Self::View | Self::Parts(_) | Self::Output(_) => false,
+            Self::State(_, given) => *given,
+            Self::Input(_) | Self::Weight(_) | Self::Persistent(_) => true,
+        }
+    }
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    pub(crate) ty: TensorType,
+    pub(crate) home: Home,
+    pub(crate) source: Source,
+}
+
+/// A state with the values it begins and ends with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowState {
+    pub(crate) name: String,
+    pub(crate) before: Option<ValueIndex>,
+    pub(crate) after: ValueIndex,
+}
+
+/// The program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    pub(crate) values: Vec<Value>,
+    pub(crate) steps: Vec<LoweredStep>,
+    pub(crate) inputs: Vec<(String, ValueIndex)>,
+    pub(crate) outputs: Vec<(String, ValueIndex)>,
+    pub(crate) states: Vec<FlowState>,
+    pub(crate) weights: Vec<WeightRef>,
+    /// Concatenations that were made copies, as they were.
+    pub(crate) concats: Vec<LoweredStep>,
+}
+
+/// A tensor that one run leaves for the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSpec {
+    /// Its name; functions that share states call them the same.
+    pub name: String,
+    /// Position among the function's inputs, if the function reads it.
+    pub input: Option<usize>,
+    /// Position among the function's outputs.
+    pub output: usize,
+}
+
+/// Whether a program has the states that `specs` declare.
+///
+/// # Errors
+/// E0509 for the first that it does not have, or that stands twice.
+pub(crate) fn check_states(
+    program: &Program,
+    specs: &[StateSpec],
+    split: bool,
+) -> Result<(), CompileError> {
+    let fault = |spec: &StateSpec, why: String| {
+        Err(CompileError::new("E0509", format!("state {}: {why}", spec.name)))
+    };
+    for (at, spec) in specs.iter().enumerate() {
+        if split {
+            return fault(spec, "a function that is split carries none".to_owned());
+        }
+        let Some((_, output)) = program.outputs.get(spec.output) else {
+            return fault(spec, format!("there are only {} outputs", program.outputs.len()));
+        };
+        if let Some(position) = spec.input {
+            let Some((_, input)) = program.inputs.get(position) else {
+                return fault(spec, format!("there are only {} inputs", program.inputs.len()));
+            };
+            let (before, after) = (program.ty(*input), program.ty(*output));
+            if before != after {
+                return fault(spec, format!("it begins as {before} and ends as {after}"));
+            }
+        }
+        let clash = |other: &&StateSpec| {
+            other.name == spec.name
+                || other.output == spec.output
+                || (spec.input.is_some() && other.input == spec.input)
+        };
+        if let Some(other) = specs[..at].iter().find(clash) {
+            return fault(spec, format!("it is state {} as well", other.name));
+        }
+    }
+    Ok(())
+}
+
+impl Flow {
+    /// The flow of a program's kernels in its first form.
+    pub(crate) fn new(program: &Program, steps: Vec<LoweredStep>, states: &[StateSpec]) -> Self {
+        let homes = super::homes(program);
+        let value = |(at, value): (usize, &crate::program::ProgramValue)| {
+            let source = match value.origin {
+                Origin::Input(index) => Source::Input(index),
+                Origin::Weight(index) => Source::Weight(index),
+                Origin::Persistent(index) => Source::Persistent(index),
+                Origin::Step(_) if homes[at].owner as usize != at => Source::View,
+                Origin::Step(_) => Source::Launch,
+            };
+            Value { ty: value.ty.clone(), home: homes[at], source }
+        };
+        let mut flow = Self {
+            values: program.values.iter().enumerate().map(value).collect(),
+            steps,
+            inputs: program.inputs.clone(),
+            outputs: program.outputs.clone(),
+            states: Vec::new(),
+            weights: program.weights.clone(),
+            concats: Vec::new(),
+        };
+        flow.declare_states(states);
+        flow
+    }
+
+    /// A value's name in texts: its label, a part of another's, or its number.
+    pub(crate) fn name(&self, value: ValueIndex) -> String {
+        let port = |(_, other): &&(String, ValueIndex)| *other == value;
+        let maker = self.steps.iter().find_map(|step| {
+            let at = step.results.iter().position(|other| *other == value)?;
+            step.labels.get(at)
+        });
+        let each = &self.values[value as usize];
+        match (&each.source, maker) {
+            (_, Some(label)) => label.clone(),
+            (Source::Weight(at), None) => format!("${}", self.weights[*at as usize].name),
+            (Source::Persistent(at), None) => format!("persistent.{at}"),
+            (Source::State(at, _), None) => format!("state.{at}"),
+            (Source::Output(at), None) => format!("output.{at}"),
+            (Source::View, None) => {
+                format!("{}[{}..]", self.name(each.home.owner), each.home.offset)
+            }
+            (Source::Input(_), None) if self.inputs.iter().any(|p| port(&p)) => {
+                self.inputs.iter().find(port).map(|(name, _)| name.clone()).unwrap_or_default()
+            }
+            (Source::Parts(parts), None) => match parts.first() {
+                Some(part) => format!("{}..", self.name(*part)),
+                None => format!("%{value}"),
+            },
+            _ => format!("%{value}"),
+        }
+    }
+
+    pub(crate) fn ty(&self, value: ValueIndex) -> &TensorType {
+        &self.values[value as usize].ty
+    }
+
+    pub(crate) fn home(&self, value: ValueIndex) -> Home {
+        self.values[value as usize].home
+    }
+
+    pub(crate) fn bytes(&self, value: ValueIndex) -> u64 {
+        self.ty(value).bytes()
+    }
+
+    /// Adds a value; one whose home is `None` owns its memory.
+    pub(crate) fn value(
+        &mut self,
+        ty: TensorType,
+        home: Option<Home>,
+        source: Source,
+    ) -> ValueIndex {
+        let index = self.values.len() as ValueIndex;
+        let home = home.unwrap_or(Home { owner: index, offset: 0 });
+        self.values.push(Value { ty, home, source });
+        index
+    }
+
+    /// A view of `ty` into `value`, `offset` bytes from its start.
+    pub(crate) fn view(&mut self, value: ValueIndex, offset: u64, ty: TensorType) -> ValueIndex {
+        let home = self.home(value);
+        let home = Home { offset: home.offset + offset, ..home };
+        self.value(ty, Some(home), Source::View)
+    }
+
+    /// Concatenations that are contiguous in their result, as copies into its ranges.
+    pub(crate) fn split_concats(&mut self) {
+        let mut steps = Vec::with_capacity(self.steps.len());
+        for step in std::mem::take(&mut self.steps) {
+            let Some(offsets) = self.parts(&step) else {
+                steps.push(step);
+                continue;
+            };
+            let owner = step.results[0];
+            let mut parts = Vec::with_capacity(offsets.len());
+            for (at, (from, offset)) in step.operands.iter().zip(offsets).enumerate() {
+                let ty = self.ty(*from).clone();
+                let home = Home { owner, offset };
+                let to = self.value(ty, Some(home), Source::Launch);
+                let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
+                steps.push(copy(*from, to, label));
+                parts.push(to);
+            }
+            self.values[owner as usize].source = Source::Parts(parts);
+            self.concats.push(step);
+        }
+        self.steps = steps;
+    }
+
+    /// Makes concatenations one launch again where no copy of their parts is elided.
+    pub(crate) fn rejoin_concats(&mut self, dropped: &dyn Fn(ValueIndex) -> bool) -> bool {
+        let mut changed = false;
+        for concat in std::mem::take(&mut self.concats) {
+            let owner = concat.results[0];
+            let Source::Parts(parts) = self.values[owner as usize].source.clone() else {
+                unreachable!("its parts were made with it")
+            };
+            if parts.iter().any(|part| dropped(*part)) {
+                self.concats.push(concat);
+                continue;
+            }
+            let copies = |step: &LoweredStep| parts.contains(&step.results[0]);
+            let last = self.steps.iter().rposition(copies).expect("every part has its copy");
+            self.steps[last] = concat;
+            let mut at = 0;
+            self.steps.retain(|step| {
+                at += 1;
+                at - 1 == last || !copies(step)
+            });
+            self.values[owner as usize].source = Source::Launch;
+            changed = true;
+        }
+        changed
+    }
+
+    /// First byte of each operand in the result, where a step is a concatenation that can be made
+    /// of copies.
+    fn parts(&self, step: &LoweredStep) -> Option<Vec<u64>> {
+        let Kernel::Op(Op::Concat { axis }) = &step.kernel else { return None };
+        let result = self.ty(step.results[0]);
+        if step.operands.is_empty() || result.shape[..*axis].iter().any(|size| *size != 1) {
+            return None;
+        }
+        let mut end = 0u64;
+        let mut offsets = Vec::new();
+        for operand in &step.operands {
+            if !end.is_multiple_of(ALIGNMENT) || self.bytes(*operand) == 0 {
+                return None;
+            }
+            offsets.push(end);
+            end += self.bytes(*operand);
+        }
+        Some(offsets)
+    }
+
+    /// Takes inputs and outputs out of the ports and makes them states.
+    fn declare_states(&mut self, specs: &[StateSpec]) {
+        self.keep_old_states(specs);
+        for (index, spec) in specs.iter().enumerate() {
+            let index = index as u32;
+            let (_, after) = self.outputs[spec.output];
+            let before = spec.input.map(|at| self.inputs[at].1);
+            let memory = match before {
+                Some(before) => {
+                    self.values[before as usize].source = Source::State(index, true);
+                    before
+                }
+                None => self.value(self.ty(after).clone(), None, Source::State(index, false)),
+            };
+            let after = if before == Some(after) { after } else { self.early_copy(after, memory) };
+            self.states.push(FlowState { name: spec.name.clone(), before, after });
+        }
+        let kept = |at: usize, taken: &dyn Fn(&StateSpec) -> Option<usize>| {
+            !specs.iter().any(|spec| taken(spec) == Some(at))
+        };
+        let mut at = 0..;
+        self.inputs.retain(|_| kept(at.next().expect("endless"), &|spec| spec.input));
+        let mut at = 0..;
+        self.outputs.retain(|_| kept(at.next().expect("endless"), &|spec| Some(spec.output)));
+        for (at, (_, value)) in self.inputs.iter().enumerate() {
+            self.values[*value as usize].source = Source::Input(at as u32);
+        }
+    }
+
+    /// Copies, in front of everything, old states that leave the function as something else than
+    /// themselves: their memory will not hold them any more.
+    fn keep_old_states(&mut self, specs: &[StateSpec]) {
+        let inputs: Vec<(usize, ValueIndex)> = specs
+            .iter()
+            .filter_map(|spec| Some((spec.output, self.inputs[spec.input?].1)))
+            .collect();
+        for at in 0..self.outputs.len() {
+            let value = self.outputs[at].1;
+            let owner = self.home(value).owner;
+            let state = inputs.iter().find(|(_, before)| *before == owner);
+            if state.is_some_and(|(own, before)| (*own, *before) != (at, value)) {
+                let ty = self.ty(value).clone();
+                let to = self.value(ty, None, Source::Launch);
+                self.steps.insert(0, copy(value, to, format!("{}[old]", self.outputs[at].0)));
+                self.outputs[at].1 = to;
+            }
+        }
+    }
+
+    /// Outputs for the caller that launches make, as opposed to those handed through.
+    pub(crate) fn made_outputs(&self) -> Vec<usize> {
+        (0..self.outputs.len()).filter(|at| self.is_made(*at)).collect()
+    }
+
+    fn is_made(&self, output: usize) -> bool {
+        let (name, value) = &self.outputs[output];
+        let owner = self.home(*value).owner as usize;
+        let made = matches!(self.values[owner].source, Source::Launch | Source::Parts(_));
+        made && !super::is_kept(name)
+    }
+
+    /// Copies the outputs at these positions into the caller's memory; the values that lie there.
+    pub(crate) fn return_outputs(&mut self, positions: &[usize]) -> Vec<ValueIndex> {
+        let mut copies = Vec::with_capacity(positions.len());
+        for at in positions {
+            let value = self.outputs[*at].1;
+            let memory = self.value(self.ty(value).clone(), None, Source::Output(*at as u32));
+            let to = self.early_copy(value, memory);
+            self.outputs[*at].1 = to;
+            copies.push(to);
+        }
+        copies
+    }
+
+    /// Adds a copy of `from` over the whole of `memory`, as early as that may be: once `from` is
+    /// made and nothing looks into the memory any more. Returns the value that lies there then.
+    pub(crate) fn early_copy(&mut self, from: ValueIndex, memory: ValueIndex) -> ValueIndex {
+        let (source, target) = (self.home(from), self.home(memory).owner);
+        let range = (source.offset, source.offset + self.bytes(from));
+        let mut at = 0;
+        for (position, step) in self.steps.iter().enumerate() {
+            let makes = step.results.iter().any(|value| {
+                let home = self.home(*value);
+                let end = home.offset + self.bytes(*value);
+                home.owner == source.owner && home.offset < range.1 && range.0 < end
+            });
+            if makes || step.operands.iter().any(|v| self.home(*v).owner == target) {
+                at = position + 1;
+            }
+        }
+        let ty = self.ty(from).clone();
+        let home = Home { owner: target, offset: 0 };
+        let to = self.value(ty, Some(home), Source::Launch);
+        let label = match at.checked_sub(1).and_then(|maker| self.steps[maker].labels.last()) {
+            Some(label) => format!("{label}[kept]"),
+            None => "kept".to_owned(),
+        };
+        self.steps.insert(at, copy(from, to, label));
+        to
+    }
+
+    /// Bytes `start..end` of a value's owner as pieces of what launches and callers wrote.
+    pub(crate) fn contents(&self, dropped: &[bool]) -> Contents {
+        let mut own: Vec<Option<Segments>> = vec![None; self.values.len()];
+        let whole = |value: usize| -> Segments {
+            let end = self.values[value].ty.bytes();
+            smallvec::smallvec![Segment { end, write: value as ValueIndex, at: 0 }]
+        };
+        for (value, each) in self.values.iter().enumerate() {
+            if each.source.is_given() {
+                own[value] = Some(whole(value));
+            }
+        }
+        let mut contents = Contents { own };
+        for (at, step) in self.steps.iter().enumerate() {
+            if dropped[at] {
+                let from = self.segments(&mut contents, step.operands[0]);
+                contents.own[step.results[0] as usize] = Some(from);
+            } else {
+                for result in &step.results {
+                    contents.own[*result as usize] = Some(whole(*result as usize));
+                }
+            }
+        }
+        contents
+    }
+
+    /// What `value` holds.
+    pub(crate) fn segments(&self, contents: &mut Contents, value: ValueIndex) -> Segments {
+        if let Some(own) = &contents.own[value as usize] {
+            return own.clone();
+        }
+        let Home { owner, offset } = self.home(value);
+        let all = match &contents.own[owner as usize] {
+            Some(all) => all.clone(),
+            None => {
+                let (all, complete) = self.joined(contents, owner);
+                if complete {
+                    contents.own[owner as usize] = Some(all.clone());
+                }
+                all
+            }
+        };
+        if owner == value {
+            return all;
+        }
+        let end = offset + self.bytes(value);
+        let mut start = 0;
+        let mut cut = Segments::new();
+        for segment in all {
+            let (from, to) = (start.max(offset), segment.end.min(end));
+            if from < to {
+                let at = segment.at + (from - start);
+                cut.push(Segment { end: to - offset, write: segment.write, at });
+            }
+            start = segment.end;
+        }
+        cut
+    }
+
+    /// What the parts of a value hold, and whether all of that is known already.
+    fn joined(&self, contents: &Contents, owner: ValueIndex) -> (Segments, bool) {
+        let Source::Parts(parts) = &self.values[owner as usize].source else {
+            unreachable!("a value that something writes or reads is written or made of parts")
+        };
+        let (mut all, mut complete, mut start) = (Segments::new(), true, 0);
+        for part in parts {
+            let bytes = self.bytes(*part);
+            match &contents.own[*part as usize] {
+                Some(own) => {
+                    all.extend(own.iter().map(|s| Segment { end: start + s.end, ..*s }));
+                }
+                None => {
+                    complete = false;
+                    all.push(Segment { end: start + bytes, write: *part, at: 0 });
+                }
+            }
+            start += bytes;
+        }
+        (all, complete)
+    }
+}
+
+/// Copies `from` into the memory of `to`.
+pub(crate) fn copy(from: ValueIndex, to: ValueIndex, label: String) -> LoweredStep {
+    LoweredStep {
+        kernel: Kernel::Op(Op::Cast),
+        operands: smallvec::smallvec![from],
+        results: smallvec::smallvec![to],
+        labels: vec![label],
+    }
+}
+
+/// Bytes up to `end` of a value, from `at` on of what `write` wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) end: u64,
+    pub(crate) write: ValueIndex,
+    pub(crate) at: u64,
+}
+
+/// Segments in order.
+pub(crate) type Segments = SmallVec<[Segment; 2]>;
+
+/// What every value holds, as far as it is known.
+pub(crate) struct Contents {
+    own: Vec<Option<Segments>>,
+}

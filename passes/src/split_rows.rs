@@ -1,0 +1,331 @@
+//! Runs of row-wise launches in pieces of rows, where that lowers the peak.
+//!
+//! A run is two to four neighbouring launches that treat every row by itself: products, and row
+//! kernels that read own rows. Done in k pieces, what lies between them exists for one piece of the
+//! rows at a time; what comes in is looked at in pieces, and what goes out is written into its range
+//! of the whole. The planner looks at the run around the peak, takes the smallest k after which the
+//! peak falls no further, and does the same to all equal runs (the blocks of a transformer). Rows
+//! are computed the same way whichever rows are computed with them, so no bit changes.
+
+use crate::lower::LoweredStep;
+use crate::memory::flow::{Flow, Home, Source};
+use crate::memory::{order, share_all};
+use crate::program::ValueIndex;
+use crate::rewrite::Rewrites;
+use anyid_ir::TensorType;
+use anyid_ir::kernel::{Combine, Kernel, RowMap};
+use std::collections::BTreeMap;
+
+/// Fewest rows of a piece: below, products lose speed.
+const LEAST_ROWS: usize = 512;
+/// Pieces begin at multiples of this many rows, so that they are aligned.
+const STEP: usize = 64;
+/// Longest run of launches.
+const LONGEST: usize = 4;
+/// A split has to lower the peak by this many bytes, and by this share of it.
+const LEAST_GAIN: u64 = 32 << 20;
+const LEAST_SHARE: u64 = 50;
+/// Most different runs that are split, and most launches of a program that is looked at: a run is
+/// tried by planning everything with it.
+const MOST_ROUNDS: usize = 4;
+const MOST_STEPS: usize = 1 << 12;
+
+/// How a launch meets an operand when it runs on some of its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// All of it, whichever rows.
+    Whole,
+    /// The same rows of it.
+    Rows,
+}
+
+/// Splits runs of launches. Returns whether any was split.
+pub(crate) fn split_rows(
+    flow: &mut Flow,
+    persistent: Option<&[u64]>,
+    rewrites: &mut Rewrites,
+) -> bool {
+    let mut split = false;
+    if flow.steps.len() > MOST_STEPS {
+        return false;
+    }
+    for _ in 0..MOST_ROUNDS {
+        let shared = share_all(flow, persistent);
+        let (profile, peak) = (shared.classes.profile(), shared.bound());
+        let at = profile.iter().position(|bytes| *bytes == peak);
+        let Some(at) = at.and_then(|at| order::position(flow, &shared, at)) else { break };
+        let needed = LEAST_GAIN.max(peak / LEAST_SHARE);
+        if peak <= needed {
+            break;
+        }
+        let bound = |flow: &Flow| share_all(flow, persistent).bound();
+        let mut found: Option<(u64, Flow, Run)> = None;
+        let uses = Uses::new(flow);
+        for run in runs_around(flow, &uses, at) {
+            let other = applied(flow, &uses, &run, 2);
+            let bound = bound(&other);
+            if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
+                found = Some((bound, other, run));
+            }
+        }
+        let Some((mut best, mut chosen, run)) = found else { break };
+        let mut pieces = 4;
+        while run.rows / pieces >= LEAST_ROWS {
+            let other = applied(flow, &uses, &run, pieces);
+            let next = bound(&other);
+            // Fewer pieces with nearly the same peak are better.
+            if next + best / LEAST_SHARE > best {
+                break;
+            }
+            (best, chosen) = (next, other);
+            pieces *= 2;
+        }
+        let label = flow.steps[run.from].labels.first().map_or("", String::as_str);
+        if best + needed > peak || !rewrites.allow("rows in pieces", label) {
+            break;
+        }
+        (*flow, split) = (chosen, true);
+    }
+    split
+}
+
+/// Neighbouring launches that can run on pieces of their rows.
+#[derive(Clone, Debug)]
+struct Run {
+    from: usize,
+    len: usize,
+    rows: usize,
+}
+
+/// Runs that a peak at launch `at` is part of and that hold a value only they use.
+fn runs_around(flow: &Flow, uses: &Uses, at: usize) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for from in at.saturating_sub(LONGEST - 1)..=at {
+        for len in 2..=LONGEST {
+            let end = from + len;
+            if end <= at || end > flow.steps.len() {
+                continue;
+            }
+            if let Some(run) = run(flow, uses, from, len) {
+                runs.push(run);
+            }
+        }
+    }
+    // The fewest launches first: of equal gains the first is taken.
+    runs.sort_by_key(|run| (run.len, run.from));
+    runs
+}
+
+fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
+    let steps = flow.steps.get(from..from + len)?;
+    let rows = rows_of(flow, &steps[0])?;
+    if rows < 2 * LEAST_ROWS || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
+        return None;
+    }
+    for step in steps {
+        let accesses = accesses(flow, step, rows)?;
+        for (value, access) in step.operands.iter().zip(&accesses) {
+            let home = flow.home(*value);
+            let made = steps.iter().any(|step| step.results.contains(&home.owner));
+            let weight = matches!(flow.values[home.owner as usize].source, Source::Weight(_));
+            let even = (flow.ty(*value).elements()).is_multiple_of(rows);
+            if *access == Access::Rows && (weight || !even) {
+                return None;
+            }
+            // What the run makes is read in the same rows, from its start.
+            let all = home.offset == 0 && flow.bytes(*value) == flow.bytes(home.owner);
+            if made && !(*access == Access::Rows && all) {
+                return None;
+            }
+        }
+        let own = |value: &ValueIndex| {
+            flow.home(*value).owner == *value
+                && flow.values[*value as usize].source == Source::Launch
+                && flow.ty(*value).elements().is_multiple_of(rows)
+        };
+        if !step.results.iter().all(own) {
+            return None;
+        }
+    }
+    let inner = steps.iter().flat_map(|step| &step.results);
+    let inner = inner.filter(|value| uses.inside(from, len, **value)).count();
+    (inner > 0).then_some(Run { from, len, rows })
+}
+
+/// Which launches read each value's memory; outputs and states are read behind the last.
+struct Uses(Vec<Vec<usize>>);
+
+impl Uses {
+    fn new(flow: &Flow) -> Self {
+        let mut uses = vec![Vec::new(); flow.values.len()];
+        for (at, step) in flow.steps.iter().enumerate() {
+            for value in &step.operands {
+                uses[flow.home(*value).owner as usize].push(at);
+            }
+        }
+        let ends = flow.outputs.iter().map(|(_, value)| *value);
+        for value in ends.chain(flow.states.iter().map(|state| state.after)) {
+            uses[flow.home(value).owner as usize].push(flow.steps.len());
+        }
+        Self(uses)
+    }
+
+    /// Whether a value is used in the run of `len` launches at `from` alone.
+    fn inside(&self, from: usize, len: usize, value: ValueIndex) -> bool {
+        self.0[value as usize].iter().all(|at| (from..from + len).contains(at))
+    }
+}
+
+/// Rows of a launch that treats each by itself.
+fn rows_of(flow: &Flow, step: &LoweredStep) -> Option<usize> {
+    match &step.kernel {
+        Kernel::Row(kernel) => Some(kernel.rows),
+        Kernel::Anchor(kernel) if kernel.op == anyid_ir::Op::Linear => {
+            let x = flow.ty(step.operands[0]);
+            Some(x.elements() / x.last().max(1))
+        }
+        _ => None,
+    }
+}
+
+/// How a launch reads each operand; `None` where its rows are not independent of their place.
+fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>> {
+    let mut list: Vec<Option<Access>> = vec![None; step.operands.len()];
+    let mut set = |at: usize, access: Access| {
+        let one = list[at].is_none_or(|known| known == access);
+        list[at] = Some(access);
+        one.then_some(())
+    };
+    match &step.kernel {
+        Kernel::Anchor(kernel) => {
+            set(0, Access::Rows)?;
+            for at in 1..kernel.own_operands() {
+                set(at, Access::Whole)?;
+            }
+            let first = kernel.own_operands();
+            match kernel.combine {
+                Combine::Store => {}
+                Combine::Add => set(first, Access::Rows)?,
+                Combine::GateAdd { .. } => {
+                    set(first, Access::Rows)?;
+                    set(first + 1, Access::Whole)?;
+                    set(first + 2, Access::Rows)?;
+                }
+            }
+        }
+        Kernel::Row(kernel) => {
+            for instruction in &kernel.code {
+                let anyid_ir::kernel::Instruction::Load(access) = instruction else { continue };
+                let elements = flow.ty(step.operands[access.operand]).elements();
+                match access.rows {
+                    RowMap::OWN if access.offset == 0 && access.stride * rows == elements => {
+                        set(access.operand, Access::Rows)?;
+                    }
+                    RowMap::Fixed => set(access.operand, Access::Whole)?,
+                    RowMap::Segment(segments) => {
+                        set(access.operand, Access::Whole)?;
+                        set(segments, Access::Rows)?;
+                    }
+                    RowMap::Affine { .. } => return None,
+                }
+            }
+        }
+        Kernel::Op(_) => return None,
+    }
+    list.into_iter().collect()
+}
+
+/// Whether the launches at `at` do the same as a run, to values of the same types.
+fn equal(flow: &Flow, like: &Run, at: usize) -> bool {
+    let same = |(x, y): (&ValueIndex, &ValueIndex)| flow.ty(*x) == flow.ty(*y);
+    let all = |a: &[ValueIndex], b: &[ValueIndex]| a.len() == b.len() && a.iter().zip(b).all(same);
+    at + like.len <= flow.steps.len()
+        && (0..like.len).all(|i| {
+            let (x, y) = (&flow.steps[like.from + i], &flow.steps[at + i]);
+            all(&x.operands, &y.operands) && all(&x.results, &y.results) && x.kernel == y.kernel
+        })
+}
+
+/// The flow with `like` and every equal run done in `pieces`.
+fn applied(flow: &Flow, uses: &Uses, like: &Run, pieces: usize) -> Flow {
+    let mut out = Flow { steps: Vec::new(), ..flow.clone() };
+    let mut at = 0;
+    while at < flow.steps.len() {
+        let found = equal(flow, like, at).then(|| run(flow, uses, at, like.len)).flatten();
+        match found {
+            Some(found) => {
+                in_pieces(flow, uses, &found, pieces, &mut out);
+                at += found.len;
+            }
+            None => {
+                out.steps.push(flow.steps[at].clone());
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Appends the launches of a run, a piece of the rows at a time.
+fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow) {
+    let steps = &flow.steps[run.from..run.from + run.len];
+    let each = run.rows.div_ceil(pieces).next_multiple_of(STEP);
+    let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
+    for (piece, start) in (0..run.rows).step_by(each).enumerate() {
+        let rows = each.min(run.rows - start);
+        // What stands for each value made in the run, in these rows.
+        let mut made: BTreeMap<ValueIndex, ValueIndex> = BTreeMap::new();
+        for step in steps {
+            let accesses = accesses(flow, step, run.rows).expect("it was looked at before");
+            let mut operands = step.operands.clone();
+            for (value, access) in operands.iter_mut().zip(accesses) {
+                if access == Access::Rows {
+                    let ty = rows_type(flow.ty(*value), run.rows, rows);
+                    *value = match made.get(&flow.home(*value).owner) {
+                        Some(own) => out.view(*own, 0, ty),
+                        None => {
+                            let offset = flow.bytes(*value) / run.rows as u64 * start as u64;
+                            out.view(*value, offset, ty)
+                        }
+                    };
+                }
+            }
+            let mut results = step.results.clone();
+            for value in &mut results {
+                let whole = *value;
+                let ty = rows_type(flow.ty(whole), run.rows, rows);
+                *value = if uses.inside(run.from, run.len, whole) {
+                    out.value(ty, None, Source::Launch)
+                } else {
+                    let offset = flow.bytes(whole) / run.rows as u64 * start as u64;
+                    let home = Home { owner: whole, offset };
+                    let part = out.value(ty, Some(home), Source::Launch);
+                    outer.entry(whole).or_default().push(part);
+                    part
+                };
+                made.insert(whole, *value);
+            }
+            let types = |values: &[ValueIndex]| -> Vec<TensorType> {
+                values.iter().map(|value| out.ty(*value).clone()).collect()
+            };
+            let mut kernel = step.kernel.clone();
+            if let Kernel::Row(kernel) = &mut kernel {
+                kernel.rows = rows;
+                (kernel.operands, kernel.results) = (types(&operands), types(&results));
+            }
+            let labels = step.labels.iter().map(|label| format!("{label}[{piece}]")).collect();
+            out.steps.push(LoweredStep { kernel, operands, results, labels });
+        }
+    }
+    for (whole, parts) in outer {
+        out.values[whole as usize].source = Source::Parts(parts);
+    }
+}
+
+/// The type of `rows` of the `all` rows of a value: one axis of rows, one of what a row holds, and
+/// none of that where it holds one element and has no axis for it.
+fn rows_type(ty: &TensorType, all: usize, rows: usize) -> TensorType {
+    let width = ty.elements() / all;
+    let flat = width == 1 && ty.rank() == 1;
+    if flat { TensorType::new(ty.dtype, [rows]) } else { TensorType::new(ty.dtype, [rows, width]) }
+}
