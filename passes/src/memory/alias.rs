@@ -7,7 +7,8 @@
 //! is believed for its form: whatever is proposed, the meaning stays.
 
 use super::check::Written;
-use super::flow::{Contents, Flow, Source};
+use super::contents::Contents;
+use super::flow::{Flow, Source};
 use super::pack::Piece;
 use super::profile::Profile;
 use crate::lower::LoweredStep;

@@ -1,6 +1,7 @@
 //! An independent check of a placement: sweeps over time that know nothing of how it was made.
 
-use super::flow::{Contents, Flow, Segment, Segments};
+use super::contents::{Contents, Segment, Segments};
+use super::flow::Flow;
 use super::pack::Piece;
 use crate::program::ValueIndex;
 use anyid_ir::Entity;

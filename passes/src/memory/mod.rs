@@ -2,10 +2,11 @@
 //! packed and checked.
 //!
 //! `flow` is the program in a form that is right without any sharing, `alias` elides copies and
-//! lets results take over operands, [`pack`] gives offsets, [`check`] looks at the finished plan.
+//! lets results take over operands, `pack` gives offsets, `check` looks at the finished plan.
 
 pub(crate) mod alias;
 pub mod check;
+mod contents;
 pub(crate) mod flow;
 pub(crate) mod order;
 pub mod pack;

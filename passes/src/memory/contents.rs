@@ -1,0 +1,107 @@
+//! What every value of a flow holds, as pieces of what launches and callers wrote.
+//!
+//! This is the meaning that sharing memory must keep: it follows from the first form alone, where
+//! views, parts and copies say which bytes are whose. Nothing here knows where anything lies.
+
+use super::flow::{Flow, Home, Source};
+use crate::program::ValueIndex;
+use smallvec::SmallVec;
+
+/// Bytes up to `end` of a value, from `at` on of what `write` wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) end: u64,
+    pub(crate) write: ValueIndex,
+    pub(crate) at: u64,
+}
+
+/// Segments in order.
+pub(crate) type Segments = SmallVec<[Segment; 2]>;
+
+/// What every value holds, as far as it is known.
+pub(crate) struct Contents {
+    own: Vec<Option<Segments>>,
+}
+
+impl Flow {
+    /// What every value holds with the copies in `dropped` elided.
+    pub(crate) fn contents(&self, dropped: &[bool]) -> Contents {
+        let mut own: Vec<Option<Segments>> = vec![None; self.values.len()];
+        let whole = |value: usize| -> Segments {
+            let end = self.values[value].ty.bytes();
+            smallvec::smallvec![Segment { end, write: value as ValueIndex, at: 0 }]
+        };
+        for (value, each) in self.values.iter().enumerate() {
+            if each.source.is_given() {
+                own[value] = Some(whole(value));
+            }
+        }
+        let mut contents = Contents { own };
+        for (at, step) in self.steps.iter().enumerate() {
+            if dropped[at] {
+                let from = self.segments(&mut contents, step.operands[0]);
+                contents.own[step.results[0] as usize] = Some(from);
+            } else {
+                for result in &step.results {
+                    contents.own[*result as usize] = Some(whole(*result as usize));
+                }
+            }
+        }
+        contents
+    }
+
+    /// What `value` holds.
+    pub(crate) fn segments(&self, contents: &mut Contents, value: ValueIndex) -> Segments {
+        if let Some(own) = &contents.own[value as usize] {
+            return own.clone();
+        }
+        let Home { owner, offset } = self.home(value);
+        let all = match &contents.own[owner as usize] {
+            Some(all) => all.clone(),
+            None => {
+                let (all, complete) = self.joined(contents, owner);
+                if complete {
+                    contents.own[owner as usize] = Some(all.clone());
+                }
+                all
+            }
+        };
+        if owner == value {
+            return all;
+        }
+        let end = offset + self.bytes(value);
+        let mut start = 0;
+        let mut cut = Segments::new();
+        for segment in all {
+            let (from, to) = (start.max(offset), segment.end.min(end));
+            if from < to {
+                let at = segment.at + (from - start);
+                cut.push(Segment { end: to - offset, write: segment.write, at });
+            }
+            start = segment.end;
+        }
+        cut
+    }
+
+    /// What the parts of a value hold, and whether all of that is known already.
+    fn joined(&self, contents: &Contents, owner: ValueIndex) -> (Segments, bool) {
+        let Source::Parts(parts) = &self.values[owner as usize].source else {
+            unreachable!("a value that something writes or reads is written or made of parts")
+        };
+        let (mut all, mut complete, mut start) = (Segments::new(), true, 0);
+        for part in parts {
+            let bytes = self.bytes(*part);
+            match &contents.own[*part as usize] {
+                Some(own) => {
+                    all.extend(own.iter().map(|s| Segment { end: start + s.end, ..*s }));
+                }
+                None => {
+                    complete = false;
+                    all.push(Segment { end: start + bytes, write: *part, at: 0 });
+                }
+            }
+            start += bytes;
+        }
+        (all, complete)
+    }
+}
