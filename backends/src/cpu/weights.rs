@@ -128,8 +128,7 @@ fn is_direct(plan: &Plan, step: &Step) -> bool {
                     || (0..anchor.parts).all(|part| widened(anchor.part_operand(part, 2))))
         }
         Kernel::Op(Op::LayerNorm { .. } | Op::RmsNorm { .. }) => {
-            types(&[DType::F32, DType::Bf16, DType::F16])
-                && (1..step.operands.len()).all(widened)
+            types(&[DType::F32, DType::Bf16, DType::F16]) && (1..step.operands.len()).all(widened)
         }
         _ => false,
     }
