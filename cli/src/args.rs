@@ -42,7 +42,7 @@ pub enum Command {
     Compare(Compare),
     /// Explain an error code.
     Explain(Explain),
-    /// Measure kernels against what this machine can do at most.
+    /// Measure kernels and networks against what this machine can do at most.
     Bench(Bench),
 }
 
@@ -418,6 +418,94 @@ pub struct Bench {
 pub enum BenchWhat {
     /// Kernels of the CPU backend.
     Ops(BenchOps),
+    /// Blocks of the diffusion transformer, or a whole sampling step of it.
+    Dit(BenchDit),
+    /// One half of the autoencoder on a clip.
+    Vae(BenchVae),
+    /// The text encoder.
+    Text(BenchText),
+}
+
+/// What measurements of networks have in common.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Weights are random and made in memory. Times are of runs after one that does \
+not count; loading and packing are not in them. Memory is what the plans say beside the most the \
+process has held."
+)]
+pub struct BenchPhase {
+    /// Sizes of the network: micro or wan2.2-ti2v-5b.
+    #[arg(long, value_name = "NAME", default_value = "wan2.2-ti2v-5b")]
+    pub preset: String,
+    /// Arithmetic of the network [default: f32 for the autoencoder, else bf16].
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+    /// Runs that are timed.
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
+    pub repeats: usize,
+    /// Threads; 0 takes all the processor has.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub threads: usize,
+    /// Also time every step of the plans, in further runs.
+    #[arg(long)]
+    pub profile: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchDit {
+    #[command(flatten)]
+    pub phase: BenchPhase,
+    /// Blocks, one behind the other.
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub blocks: usize,
+    /// Tokens of the sequence.
+    #[arg(long, value_name = "N", default_value_t = 1024, allow_negative_numbers = true)]
+    pub tokens: usize,
+    /// Rows of the text context.
+    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub text_tokens: usize,
+    /// The whole step with embeddings, time path and head, not the blocks alone.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// A half of the autoencoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// Pixels to latents.
+    Encode,
+    /// Latents to pixels.
+    Decode,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchVae {
+    #[command(flatten)]
+    pub phase: BenchPhase,
+    /// Which half.
+    #[arg(long, value_enum, default_value = "decode")]
+    pub direction: Direction,
+    /// Pixel frames, 4k+1; one run goes through all of them.
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub frames: usize,
+    /// Width and height in pixels, multiples of 16.
+    #[arg(long, value_name = "WxH", default_value = "256x256", allow_hyphen_values = true)]
+    pub size: String,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchText {
+    #[command(flatten)]
+    pub phase: BenchPhase,
+    /// Layers of the encoder.
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub layers: usize,
+    /// Tokens of the prompt.
+    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub tokens: usize,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Explain(args) => cmd::explain::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),
+            BenchWhat::Dit(args) => cmd::bench::networks::dit(args),
+            BenchWhat::Vae(args) => cmd::bench::networks::vae(args),
+            BenchWhat::Text(args) => cmd::bench::networks::text(args),
         },
     }
 }

@@ -4,9 +4,11 @@
 //! space (elementwise kernels are row kernels without reductions); an [`AnchorKernel`] is a
 //! product, attention or convolution with an epilogue. Movement, tables and literals stay single
 //! ops. A kernel names its operands and results by position: the step that launches it binds
-//! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`].
+//! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a device can do in
+//! [`mod@support`].
 
 pub(crate) mod parse;
+pub mod support;
 pub mod text;
 pub mod verify;
 
@@ -391,6 +393,12 @@ pub struct Target {
     pub conv: EpilogueSupport,
     /// Epilogues of attention.
     pub attention: EpilogueSupport,
+    /// Element types of what linear, attention and convolution multiply and give.
+    pub products: &'static [DType],
+    /// Element types of norms, rotations, modulations and activations.
+    pub rows: &'static [DType],
+    /// Most axes of a tensor.
+    pub axes: usize,
 }
 
 /// What an anchor's epilogue can take.
@@ -428,7 +436,7 @@ impl Default for Target {
     fn default() -> Self {
         let full = EpilogueSupport {
             activation: true,
-            residual: &[DType::F32],
+            residual: &[DType::F32, DType::Bf16],
             gate: true,
             results: &[DType::F32, DType::Bf16],
         };
@@ -439,6 +447,9 @@ impl Default for Target {
             linear: full.clone(),
             conv: full,
             attention: EpilogueSupport::NONE,
+            products: &[DType::F32, DType::Bf16],
+            rows: &[DType::F32, DType::Bf16, DType::F16],
+            axes: 64,
         }
     }
 }

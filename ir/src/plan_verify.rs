@@ -195,8 +195,9 @@ impl Verifier<'_> {
             }
             let shared = |(operand, other): &(usize, &BufferId)| {
                 let other = plan.buffer(**other);
-                let same = (other.root, other.offset, other.ty.bytes())
-                    == (result.root, result.offset, result.ty.bytes());
+                let same = (other.root, other.offset) == (result.root, result.offset)
+                    && other.ty.dtype == result.ty.dtype
+                    && other.ty.bytes() == result.ty.bytes();
                 overlap(result, other) && !(same && step.kernel.writes_in_place(*operand, position))
             };
             if let Some((_, other)) = step.reads().iter().enumerate().find(shared) {

@@ -297,10 +297,8 @@ impl Walk<'_> {
                     let Some(body) = node.body else { continue };
                     let count = hi.saturating_sub(*lo) as usize;
                     if count > MOST {
-                        return Err(CompileError {
-                            code: "E0502",
-                            message: format!("a repeat of {count} iterations"),
-                        });
+                        let message = format!("a repeat of {count} iterations");
+                        return Err(CompileError::new("E0502", message));
                     }
                     let outer = inside.is_none().then(|| {
                         self.out.push(Bundle { iterations: vec![BTreeSet::new(); count] });

@@ -36,9 +36,9 @@ struct Frame<'f> {
 
 /// The straight-line program of `func`.
 pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
-    let main = module.func(func).ok_or_else(|| CompileError {
-        code: "E0501",
-        message: format!("there is no function @{func} in module @{}", module.name),
+    let main = module.func(func).ok_or_else(|| {
+        let message = format!("there is no function @{func} in module @{}", module.name);
+        CompileError::new("E0501", message)
     })?;
     let mut flattener = Flattener { module, program: Program::default(), weights: HashMap::new() };
     let mut arguments = Vec::new();
@@ -232,12 +232,12 @@ fn lookup(indices: &[(String, u32)], name: &str) -> Option<u32> {
 }
 
 fn bind(path: &str, indices: &[(String, u32)]) -> Result<String, CompileError> {
-    bind_path(path, |name| lookup(indices, name)).ok_or_else(|| CompileError {
-        code: "E0501",
-        message: format!("the weight path \"{path}\" names an index that is not bound"),
+    bind_path(path, |name| lookup(indices, name)).ok_or_else(|| {
+        let message = format!("the weight path \"{path}\" names an index that is not bound");
+        CompileError::new("E0501", message)
     })
 }
 
 fn too_large(message: &str) -> CompileError {
-    CompileError { code: "E0502", message: message.to_owned() }
+    CompileError::new("E0502", message)
 }

@@ -3,13 +3,12 @@
 //! Composites over rows are expanded into instructions here, the way their decomposition says,
 //! with the roundings level 1 names for values that used to be stored.
 
-use crate::fuse::classify::{Class, RowOperand, RowStep, anchor, classify};
-use crate::fuse::group::{Groups, Kind, group};
-use crate::fuse::{Cut, explain};
+use crate::fuse::classify::{Class, RowOperand, RowStep, anchor};
+use crate::fuse::group::{Groups, Kind};
 use crate::program::{Program, ValueIndex};
 use anyid_ir::kernel::{
     Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Register, RowFn,
-    RowKernel, RowMap, RowReduce, Target, verify,
+    RowKernel, RowMap, RowReduce, verify,
 };
 use anyid_ir::{BinaryFn, DType, Op, ReduceFn, UnaryFn};
 use smallvec::SmallVec;
@@ -38,21 +37,12 @@ pub struct Lowered<'p> {
     pub steps: Vec<LoweredStep>,
 }
 
-/// Kernels for `program`, fused where `fuse` says so, and what was not fused.
-pub fn lower<'p>(program: &'p Program, fuse: bool, target: &Target) -> (Lowered<'p>, Vec<Cut>) {
-    let classes = classify(program, fuse);
-    let unfused = Target {
-        bindings: 0,
-        linear_parts: 1,
-        linear: anyid_ir::kernel::EpilogueSupport::NONE,
-        conv: anyid_ir::kernel::EpilogueSupport::NONE,
-        attention: anyid_ir::kernel::EpilogueSupport::NONE,
-        ..target.clone()
-    };
-    let groups = group(program, classes, if fuse { target } else { &unfused });
-    let cuts = if fuse { explain(&groups) } else { Vec::new() };
-    let order = if fuse { groups.order() } else { (0..groups.groups.len()).collect() };
-    let steps = order
+/// The kernels of `groups`, each after what it reads; of those that could be next, the one whose
+/// first step comes first.
+pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
+    let program = groups.program;
+    groups
+        .order()
         .into_iter()
         .filter(|g| !groups.groups[*g].steps.is_empty())
         .map(|g| match &groups.groups[g].kind {
@@ -61,10 +51,9 @@ pub fn lower<'p>(program: &'p Program, fuse: bool, target: &Target) -> (Lowered<
                 let steps = &groups.groups[g].steps;
                 anchored(program, steps, *activation, *combine, extra)
             }
-            Kind::Row { rows, width } => Rows::new(&groups, *rows, *width).finish(g),
+            Kind::Row { rows, width } => Rows::new(groups, *rows, *width).finish(g),
         })
-        .collect();
-    (Lowered { program, steps }, cuts)
+        .collect()
 }
 
 fn single(program: &Program, at: usize) -> LoweredStep {

@@ -4,8 +4,9 @@
 //! are values without a step. Nothing is placed in memory yet.
 
 use anyid_ir::plan::WeightRef;
-use anyid_ir::{Op, TensorType};
+use anyid_ir::{Op, OpClass, TensorType, infer};
 use smallvec::SmallVec;
+use std::collections::HashMap;
 
 /// Index of a value.
 pub type ValueIndex = u32;
@@ -83,5 +84,183 @@ impl Program {
         let result = self.value(ty, Origin::Step(self.steps.len() as u32));
         self.steps.push(ProgramStep { op, operands, result, label });
         result
+    }
+
+    /// The step that makes a value, if one does.
+    pub fn maker(&self, value: ValueIndex) -> Option<&ProgramStep> {
+        match self.values[value as usize].origin {
+            Origin::Step(at) => Some(&self.steps[at as usize]),
+            _ => None,
+        }
+    }
+
+    /// Name of a value for people: label, input, weight or `persistent.N`.
+    pub fn name(&self, value: ValueIndex) -> String {
+        match self.values[value as usize].origin {
+            Origin::Step(at) => self.steps[at as usize].label.clone(),
+            Origin::Input(at) => self.inputs[at as usize].0.clone(),
+            Origin::Weight(at) => format!("${}", self.weights[at as usize].name),
+            Origin::Persistent(at) => format!("persistent.{at}"),
+        }
+    }
+
+    /// The program with each value read as `replaced` says and only the steps in `kept`, values
+    /// numbered anew. Inputs and persistent values stay, and the weights something reads. What a
+    /// kept step or an output reads must be kept; replacements come before what they replace.
+    pub fn rebuilt(&self, replaced: &[ValueIndex], kept: &[bool]) -> Self {
+        let mut read = vec![false; self.values.len()];
+        for (step, _) in self.steps.iter().zip(kept).filter(|(_, kept)| **kept) {
+            for operand in &step.operands {
+                read[replaced[*operand as usize] as usize] = true;
+            }
+        }
+        for (_, value) in &self.outputs {
+            read[replaced[*value as usize] as usize] = true;
+        }
+        let mut out = Self::default();
+        let mut moved: Vec<Option<ValueIndex>> = vec![None; self.values.len()];
+        for (name, value) in &self.inputs {
+            let input = &self.values[*value as usize];
+            let index = out.value(input.ty.clone(), input.origin);
+            moved[*value as usize] = Some(index);
+            out.inputs.push((name.clone(), index));
+        }
+        let mut weights: HashMap<u32, u32> = HashMap::new();
+        for (at, value) in self.values.iter().enumerate() {
+            match value.origin {
+                Origin::Persistent(_) => {
+                    moved[at] = Some(out.value(value.ty.clone(), value.origin))
+                }
+                Origin::Weight(index) if read[at] => {
+                    let index = *weights.entry(index).or_insert_with(|| {
+                        out.weights.push(self.weights[index as usize].clone());
+                        (out.weights.len() - 1) as u32
+                    });
+                    moved[at] = Some(out.value(value.ty.clone(), Origin::Weight(index)));
+                }
+                _ => {}
+            }
+        }
+        let find = |moved: &[Option<ValueIndex>], value: ValueIndex| {
+            moved[replaced[value as usize] as usize].expect("what is read is kept and comes first")
+        };
+        for (step, _) in self.steps.iter().zip(kept).filter(|(_, kept)| **kept) {
+            let operands = step.operands.iter().map(|v| find(&moved, *v)).collect();
+            let ty = self.ty(step.result).clone();
+            let result = out.step(step.op.clone(), operands, ty, step.label.clone());
+            moved[step.result as usize] = Some(result);
+        }
+        let outputs = self.outputs.iter();
+        out.outputs = outputs.map(|(name, v)| (name.clone(), find(&moved, *v))).collect();
+        out
+    }
+
+    /// What every program must satisfy: indices in range, origins that agree with steps, inputs
+    /// and weights, definitions before uses, no structure ops, and recorded types that are the
+    /// inferred ones.
+    ///
+    /// # Errors
+    /// The first broken rule, in words.
+    pub fn verify(&self) -> Result<(), String> {
+        let count = self.values.len();
+        for (at, value) in self.values.iter().enumerate() {
+            let fine = match value.origin {
+                Origin::Step(step) => {
+                    self.steps.get(step as usize).is_some_and(|step| step.result as usize == at)
+                }
+                Origin::Input(input) => {
+                    self.inputs.get(input as usize).is_some_and(|(_, v)| *v as usize == at)
+                }
+                Origin::Weight(weight) => self.weights.get(weight as usize).is_some_and(|weight| {
+                    let (own, whole) = (&value.ty, &weight.ty);
+                    own.dtype == whole.dtype && own.elements() == whole.elements()
+                }),
+                Origin::Persistent(_) => true,
+            };
+            if !fine {
+                return Err(format!("value {at} is not what its origin {:?} says", value.origin));
+            }
+        }
+        let mut defined: Vec<bool> =
+            self.values.iter().map(|v| !matches!(v.origin, Origin::Step(_))).collect();
+        for (at, step) in self.steps.iter().enumerate() {
+            let place = || format!("step {at}, {} = {}", step.label, step.op.name());
+            if step.op.class() == OpClass::Structure || matches!(step.op, Op::Weight { .. }) {
+                return Err(format!("{}: such an op is no step", place()));
+            }
+            let early = |v: &&ValueIndex| !defined.get(**v as usize).copied().unwrap_or(false);
+            if let Some(value) = step.operands.iter().find(early) {
+                return Err(format!("{}: value {value} is read before it is made", place()));
+            }
+            let result = step.result as usize;
+            if result >= count || self.values[result].origin != Origin::Step(at as u32) {
+                return Err(format!("{}: value {result} is not its result", place()));
+            }
+            defined[result] = true;
+            let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
+            let recorded = self.ty(step.result);
+            let inferred = infer(&step.op, &types, std::slice::from_ref(recorded))
+                .map_err(|error| format!("{}: {}", place(), error.message))?;
+            if inferred.as_slice() != std::slice::from_ref(recorded) {
+                let inferred = inferred.first().map_or("nothing".to_owned(), ToString::to_string);
+                return Err(format!("{}: it gives {inferred}, recorded is {recorded}", place()));
+            }
+        }
+        match self.outputs.iter().find(|(_, v)| *v as usize >= count) {
+            Some((name, value)) => {
+                Err(format!("output {name} is value {value}, which is not there"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::{BinaryFn, DType};
+
+    fn program() -> Program {
+        let ty = TensorType::new(DType::F32, [2]);
+        let mut program = Program::default();
+        let x = program.value(ty.clone(), Origin::Input(0));
+        program.inputs.push(("x".into(), x));
+        program.weights.push(WeightRef { name: "w".into(), ty: ty.clone() });
+        let w = program.value(ty.clone(), Origin::Weight(0));
+        let add = Op::Binary(BinaryFn::Add);
+        let a = program.step(add.clone(), smallvec::smallvec![x, w], ty.clone(), "a".into());
+        let b = program.step(add, smallvec::smallvec![a, x], ty, "b".into());
+        program.outputs.push(("b".into(), b));
+        program
+    }
+
+    #[test]
+    fn each_rule_of_programs_is_checked() {
+        assert_eq!(program().verify(), Ok(()));
+        let broken = |change: fn(&mut Program)| {
+            let mut program = program();
+            change(&mut program);
+            program.verify().unwrap_err()
+        };
+        assert!(broken(|p| p.steps.swap(0, 1)).contains("origin"));
+        assert!(broken(|p| p.steps[0].operands[1] = 3).contains("before it is made"));
+        assert!(broken(|p| p.steps[0].operands[1] = 9).contains("before it is made"));
+        assert!(broken(|p| p.steps[0].op = Op::Return).contains("no step"));
+        assert!(broken(|p| p.values[3].ty.shape[0] = 3).contains("recorded is"));
+        assert!(broken(|p| p.steps[0].op = Op::Dot).contains("step 0, a = dot"));
+        assert!(broken(|p| p.values[1].origin = Origin::Weight(1)).contains("origin"));
+        assert!(broken(|p| p.values[1].ty.dtype = DType::Bf16).contains("origin"));
+        assert!(broken(|p| p.outputs[0].1 = 17).contains("output b"));
+    }
+
+    #[test]
+    fn rebuilding_numbers_anew_and_drops_unread_weights() {
+        let program = program();
+        let replaced = [0, 1, 0, 3];
+        let out = program.rebuilt(&replaced, &[false, true]);
+        assert_eq!(out.verify(), Ok(()));
+        assert_eq!((out.steps.len(), out.weights.len(), out.values.len()), (1, 0, 2));
+        assert_eq!(out.steps[0].operands.as_slice(), [0, 0]);
+        assert_eq!(program.name(1), "$w");
     }
 }

@@ -1,81 +1,70 @@
-//! Equal steps are computed once and unused ones dropped.
+//! Equal steps are computed once (`cse`) and unused ones dropped (`dce`).
 //!
 //! Ops are pure, so two steps with the same op, operands and result type are the same value. One
 //! forward sweep finds them; one backward sweep drops what no output needs.
 
 use crate::program::{Origin, Program, ValueIndex};
+use crate::rewrite::Rewrites;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
 /// The program with common subexpressions shared and dead steps removed. Values keep their
 /// relative order; labels are those of the first occurrence.
 pub fn simplify(program: Program) -> Program {
+    let mut rewrites = Rewrites::unlimited();
+    let shared = share(program, &mut rewrites);
+    drop_unused(shared, &mut rewrites)
+}
+
+/// The program with equal steps, and equal views of weights, computed once.
+pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
     let mut replaced: Vec<ValueIndex> = (0..program.values.len() as u32).collect();
-    let mut seen: HashMap<(String, SmallVec<[ValueIndex; 4]>), ValueIndex> = HashMap::new();
-    let mut kept = Vec::new();
-    for (index, step) in program.steps.iter().enumerate() {
-        let operands: SmallVec<[ValueIndex; 4]> =
-            step.operands.iter().map(|v| replaced[*v as usize]).collect();
-        let key = (format!("{:?} {}", step.op, program.ty(step.result)), operands.clone());
-        match seen.get(&key) {
-            Some(first) => replaced[step.result as usize] = *first,
-            None => {
-                seen.insert(key, step.result);
-                kept.push((index, operands));
+    let mut kept = vec![true; program.steps.len()];
+    let mut views: HashMap<(u32, String), ValueIndex> = HashMap::new();
+    for (at, value) in program.values.iter().enumerate() {
+        if let Origin::Weight(index) = value.origin {
+            let first = *views.entry((index, value.ty.to_string())).or_insert(at as ValueIndex);
+            if first != at as ValueIndex
+                && rewrites.allow("equal views of a weight", &program.weights[index as usize].name)
+            {
+                replaced[at] = first;
             }
         }
     }
-    let outputs: Vec<(String, ValueIndex)> =
-        program.outputs.iter().map(|(n, v)| (n.clone(), replaced[*v as usize])).collect();
+    let mut seen: HashMap<(String, SmallVec<[ValueIndex; 4]>), ValueIndex> = HashMap::new();
+    for (at, step) in program.steps.iter().enumerate() {
+        let operands: SmallVec<[ValueIndex; 4]> =
+            step.operands.iter().map(|v| replaced[*v as usize]).collect();
+        let key = (format!("{:?} {}", step.op, program.ty(step.result)), operands);
+        match seen.get(&key) {
+            Some(first) if rewrites.allow("equal steps", &step.label) => {
+                replaced[step.result as usize] = *first;
+                kept[at] = false;
+            }
+            Some(_) => {}
+            None => {
+                seen.insert(key, step.result);
+            }
+        }
+    }
+    program.rebuilt(&replaced, &kept)
+}
 
+/// The program without steps that no output needs.
+pub fn drop_unused(program: Program, rewrites: &mut Rewrites) -> Program {
     let mut live = vec![false; program.values.len()];
-    for (_, value) in &outputs {
+    for (_, value) in &program.outputs {
         live[*value as usize] = true;
     }
-    let mut needed = vec![false; kept.len()];
-    for (at, (index, operands)) in kept.iter().enumerate().rev() {
-        if live[program.steps[*index].result as usize] {
-            needed[at] = true;
-            for value in operands {
+    let mut kept = vec![true; program.steps.len()];
+    for (at, step) in program.steps.iter().enumerate().rev() {
+        kept[at] = live[step.result as usize] || !rewrites.allow("unused step", &step.label);
+        if kept[at] {
+            for value in &step.operands {
                 live[*value as usize] = true;
             }
         }
     }
-
-    let mut out = Program::default();
-    let mut moved: Vec<Option<ValueIndex>> = vec![None; program.values.len()];
-    for (name, value) in &program.inputs {
-        let input = &program.values[*value as usize];
-        let index = out.value(input.ty.clone(), input.origin);
-        moved[*value as usize] = Some(index);
-        out.inputs.push((name.clone(), index));
-    }
-    let mut weights: HashMap<u32, u32> = HashMap::new();
-    for (value, is_live) in live.iter().enumerate() {
-        if matches!(program.values[value].origin, Origin::Persistent(_)) {
-            let kept = &program.values[value];
-            moved[value] = Some(out.value(kept.ty.clone(), kept.origin));
-        }
-        if let (Origin::Weight(index), true) = (program.values[value].origin, *is_live) {
-            let index = *weights.entry(index).or_insert_with(|| {
-                out.weights.push(program.weights[index as usize].clone());
-                (out.weights.len() - 1) as u32
-            });
-            let ty = program.values[value].ty.clone();
-            moved[value] = Some(out.value(ty, Origin::Weight(index)));
-        }
-    }
-    for ((index, operands), _) in kept.iter().zip(&needed).filter(|(_, needed)| **needed) {
-        let step = &program.steps[*index];
-        let operands =
-            operands.iter().map(|v| moved[*v as usize].expect("operands come first")).collect();
-        let ty = program.ty(step.result).clone();
-        let result = out.step(step.op.clone(), operands, ty, step.label.clone());
-        moved[step.result as usize] = Some(result);
-    }
-    out.outputs = outputs
-        .into_iter()
-        .map(|(name, value)| (name, moved[value as usize].expect("outputs are live")))
-        .collect();
-    out
+    let same: Vec<ValueIndex> = (0..program.values.len() as u32).collect();
+    program.rebuilt(&same, &kept)
 }

@@ -6,6 +6,8 @@
 
 use crate::CompileError;
 use crate::program::{Origin, Program, ValueIndex};
+use crate::rewrite::Rewrites;
+use crate::simplify::simplify;
 use anyid_ir::{Op, TensorType};
 
 /// A program split in two. `prepare` has as outputs the persistent values in order; `step` reads
@@ -21,14 +23,27 @@ pub struct Split<P> {
 }
 
 /// Splits `program` by the inputs named in `varying`; all other inputs belong to `prepare`.
+///
+/// # Errors
+/// E0503 for a name that no input has.
 pub fn split(program: &Program, varying: &[&str]) -> Result<Split<Program>, CompileError> {
+    split_with(program, varying, &mut Rewrites::unlimited())
+}
+
+/// [`split`], with every step that moves to `prepare` a rewrite.
+///
+/// # Errors
+/// As [`split`].
+pub fn split_with(
+    program: &Program,
+    varying: &[&str],
+    rewrites: &mut Rewrites,
+) -> Result<Split<Program>, CompileError> {
     if let Some(missing) =
         varying.iter().find(|name| !program.inputs.iter().any(|(n, _)| n == *name))
     {
-        return Err(CompileError {
-            code: "E0503",
-            message: format!("there is no input %{missing} to split by"),
-        });
+        let message = format!("there is no input %{missing} to split by");
+        return Err(CompileError::new("E0503", message));
     }
     let mut varies = vec![false; program.values.len()];
     for (name, value) in &program.inputs {
@@ -40,7 +55,10 @@ pub fn split(program: &Program, varying: &[&str]) -> Result<Split<Program>, Comp
         let cheap =
             matches!(step.op, Op::Const { .. } | Op::Iota { .. }) && step.operands.is_empty();
         let depends = step.operands.iter().any(|v| varies[*v as usize]);
-        varies[step.result as usize] = depends || is_output(step.result) || cheap;
+        varies[step.result as usize] = depends
+            || is_output(step.result)
+            || cheap
+            || !rewrites.allow("moved to prepare", &step.label);
     }
     // Constants used only by `prepare` move back there.
     let mut used_by_prepare = vec![false; program.values.len()];
@@ -99,11 +117,7 @@ pub fn split(program: &Program, varying: &[&str]) -> Result<Split<Program>, Comp
         }
         step.output(name, *value);
     }
-    Ok(Split {
-        prepare: crate::simplify::simplify(prepare.out),
-        step: crate::simplify::simplify(step.out),
-        persistent,
-    })
+    Ok(Split { prepare: simplify(prepare.out), step: simplify(step.out), persistent })
 }
 
 struct Side<'p> {

@@ -1,4 +1,5 @@
-//! Random weights from a seed: the built-in model, and model folders for tests and timing.
+//! Random weights from a seed: the built-in model, model folders for tests and timing, and weights
+//! that exist only while they are packed.
 //!
 //! Every element depends on (seed, tensor name, position) alone, so files of any size are written
 //! in pieces and any run gives the same bytes.
@@ -6,11 +7,15 @@
 use crate::checkpoint::{AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded};
 use crate::error::{Error, Result};
 use crate::text::micro_tokenizer_json;
+use anyid_backends::{WeightData, WeightProvider};
+use anyid_ir::{DType, Manifest, TensorType};
 use anyid_models::wan::config::{
     DitConfig, TextConfig, VaeConfig, model_index_json, scheduler_config_json,
 };
 use anyid_models::wan::names::{self, Component};
 use half::bf16;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -148,6 +153,70 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
     out
 }
 
+/// The weights of a manifest in their types, made each time they are asked for: packing them needs
+/// memory for one stored tensor at a time. Those of f32 and bf16 have the values that a model folder
+/// of that type and seed has.
+pub struct RandomWeights {
+    seed: u64,
+    types: BTreeMap<String, TensorType>,
+    held: BTreeMap<String, Vec<u8>>,
+}
+
+/// Tensors below this many bytes may stay with the allocator.
+const SMALL: usize = 1 << 20;
+
+/// Allocations of this many bytes are returned to the system by usual allocators.
+const RETURNED: usize = 40 << 20;
+
+impl RandomWeights {
+    /// Weights for `manifest`.
+    pub fn new(manifest: &Manifest, seed: u64) -> Self {
+        let types = manifest.tensors().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
+        Self { seed, types, held: BTreeMap::new() }
+    }
+
+    /// Makes `name` now and keeps it, for tables that a plan reads where they are stored.
+    #[must_use]
+    pub fn hold(mut self, name: &str) -> Self {
+        if let Some(bytes) = self.make(name) {
+            self.held.insert(name.to_owned(), bytes);
+        }
+        self
+    }
+
+    fn make(&self, name: &str) -> Option<Vec<u8>> {
+        let ty = self.types.get(name)?;
+        let dtype = match ty.dtype {
+            DType::F32 => TensorDtype::F32,
+            DType::Bf16 => TensorDtype::Bf16,
+            _ => return None,
+        };
+        let shape: Vec<u64> = ty.shape.iter().map(|size| *size as u64).collect();
+        let bytes = ty.bytes() as usize;
+        // Memory of this size goes back to the system when it is dropped; smaller pieces would
+        // stay with the allocator, which the process then holds beside the packed weights.
+        let room = if bytes < SMALL { bytes } else { bytes.max(RETURNED) };
+        let mut out = Vec::with_capacity(room);
+        let put = |bytes: &[u8]| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        write_tensor(self.seed, name, &shape, dtype, put).expect("memory takes every write");
+        Some(out)
+    }
+}
+
+impl WeightProvider for RandomWeights {
+    fn get(&self, name: &str) -> Option<WeightData<'_>> {
+        let dtype = self.types.get(name)?.dtype;
+        let bytes = match self.held.get(name) {
+            Some(bytes) => Cow::Borrowed(bytes.as_slice()),
+            None => Cow::Owned(self.make(name)?),
+        };
+        Some(WeightData { dtype, bytes })
+    }
+}
+
 /// Writes a diffusers folder with random weights. `progress` gets bytes done and in all.
 ///
 /// # Errors
@@ -252,4 +321,26 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|e| crate::checkpoint::write_error(path, e))?;
     file.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_made_on_demand_are_those_of_a_file() {
+        let mut manifest = Manifest::new("m");
+        manifest.add("a.weight", TensorType::new(DType::F32, [3, 5])).unwrap();
+        manifest.add("b.weight", TensorType::new(DType::Bf16, [4])).unwrap();
+        let weights = RandomWeights::new(&manifest, 7).hold("b.weight").hold("no.weight");
+        let file = safetensors_bytes(&[("a.weight".to_owned(), vec![3, 5])], 7);
+        let a = weights.get("a.weight").unwrap();
+        assert_eq!((a.dtype, &*a.bytes), (DType::F32, &file[file.len() - 60..]));
+        let b = weights.get("b.weight").unwrap();
+        assert!(matches!(b.bytes, Cow::Borrowed(_)));
+        assert_eq!(b.bytes.len(), 8);
+        assert_eq!(*b.bytes, *RandomWeights::new(&manifest, 7).get("b.weight").unwrap().bytes);
+        assert_ne!(*b.bytes, *RandomWeights::new(&manifest, 8).get("b.weight").unwrap().bytes);
+        assert!(weights.get("no.weight").is_none());
+    }
 }

@@ -1,12 +1,17 @@
-"""Times PyTorch on the shapes that matter here, for comparison with our kernels.
+"""Times PyTorch on the shapes that matter here, for comparison with our kernels and networks.
 
-    python bench_torch.py --threads 2 [--mode eager compile] [--only linear attention] [--smoke]
+    python bench_torch.py --threads 2 [--mode eager compile] [--only linear attention]
+        [--dtype f32 bf16] [--limit 60] [--smoke]
 
 Prints one JSON object per line: name, mode (eager or compile), dtype, threads, repeats, the median
 of the seconds of one call, and gflops = 1e-9 * floating-point operations / seconds. A product of
-M x K by K x N counts 2*M*K*N operations; softmax, norms and activations count nothing. Where
-torch.compile does not work, the line has `error` in place of the figures. `--smoke` shrinks every
-size, to try the script itself: its names begin with smoke_ and its figures mean nothing.
+M x K by K x N counts 2*M*K*N operations; softmax, norms and activations count nothing, and neither
+does the autoencoder, whose lines have no gflops. `start_bytes` is the most memory the process held
+before the case was made and `peak_bytes` the most it held up to the end of it: figures of a case by
+itself where it runs in a process of its own (`--only`, one `--dtype`, one `--mode`). Where
+torch.compile does not work, the line has `error` in place of the figures. `--limit` is about how
+many seconds the timed calls of a line may take together; one is always made. `--smoke` shrinks
+every size, to try the script itself: its names begin with smoke_ and its figures mean nothing.
 """
 
 import argparse
@@ -25,6 +30,16 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 def values(*shape, dtype):
     """Random input of variance 1."""
     return torch.randn(*shape).to(dtype)
+
+
+def peak_memory():
+    """Most bytes this process has held, where the system tells."""
+    try:
+        with open("/proc/self/status") as status:
+            lines = [line for line in status if line.startswith("VmHWM:")]
+    except OSError:
+        return None
+    return int(lines[0].split()[1]) * 1024 if lines else None
 
 
 def linear(m, k, n):
@@ -58,6 +73,88 @@ def convolution(channels, frames, height, width):
     return build, 2 * 27 * channels * channels * frames * height * width
 
 
+def filled(model, dtype, wide=()):
+    """A model made without memory, with random weights of `dtype`; parts named in `wide` are f32."""
+    for name, parameter in model.named_parameters():
+        single = any(part in name.split(".") for part in wide)
+        parameter.data = parameter.data.to(torch.float32 if single else dtype)
+    model = model.to_empty(device="cpu").eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("gamma"):
+            parameter.data.fill_(1.0)
+        elif parameter.ndim > 1 and "table" not in name:
+            parameter.data.normal_(0.0, parameter[0].numel() ** -0.5)
+        else:
+            parameter.data.normal_(0.0, 0.02)
+    return model
+
+
+def block(heads, head_dim, ffn, tokens, text_len, **_):
+    """A block of diffusers' transformer by itself, with modulation for each token (Wan2.2 5B)."""
+    dim = heads * head_dim
+
+    def build(dtype):
+        from diffusers import WanTransformer3DModel
+        from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+
+        with torch.device("meta"):
+            model = WanTransformerBlock(dim, ffn, heads, cross_attn_norm=True)
+        model = filled(model, dtype, WanTransformer3DModel._keep_in_fp32_modules)
+        x = values(1, tokens, dim, dtype=dtype)
+        text = values(1, text_len, dim, dtype=dtype)
+        # As the model computes it: one row of six for each token, in the type of the latents.
+        modulation = values(1, tokens, 6, dim, dtype=dtype)
+        angles = torch.randn(1, tokens, 1, head_dim // 2).repeat_interleave(2, dim=-1)
+        rotary = (angles.cos(), angles.sin())
+
+        def run(x, text, modulation, cos, sin):
+            return model(x, text, modulation, (cos, sin))
+
+        return run, (x, text, modulation, *rotary)
+
+    own = 8 * tokens * dim * dim + 4 * tokens * tokens * dim
+    cross = 4 * (tokens + text_len) * dim * dim + 4 * tokens * text_len * dim
+    return build, own + cross + 4 * tokens * dim * ffn
+
+
+def autoencoder(direction, frames, side, base_dim, decoder_base_dim):
+    """One half of diffusers' autoencoder of Wan2.2 on a square clip; the other half is dropped."""
+
+    def build(dtype):
+        from diffusers import AutoencoderKLWan
+
+        with torch.device("meta"):
+            model = AutoencoderKLWan(
+                base_dim=base_dim,
+                decoder_base_dim=decoder_base_dim,
+                z_dim=48,
+                dim_mult=[1, 2, 4, 4],
+                num_res_blocks=2,
+                attn_scales=[],
+                temperal_downsample=[False, True, True],
+                latents_mean=[0.0] * 48,
+                latents_std=[1.0] * 48,
+                is_residual=True,
+                in_channels=12,
+                out_channels=12,
+                patch_size=2,
+                scale_factor_temporal=4,
+                scale_factor_spatial=16,
+            )
+        if direction == "encode":
+            model.decoder = model.post_quant_conv = None
+        else:
+            model.encoder = model.quant_conv = None
+        model = filled(model, dtype)
+        if direction == "encode":
+            clip = torch.rand(1, 3, frames, side, side).mul_(2).sub_(1).to(dtype)
+            return lambda clip: model.encode(clip).latent_dist.mode(), (clip,)
+        latents = values(1, 48, 1 + (frames - 1) // 4, side // 16, side // 16, dtype=dtype)
+        return lambda latents: model.decode(latents, return_dict=False)[0], (latents,)
+
+    return build, None
+
+
 def transformer(heads, head_dim, ffn, layers, frames, height, width, text_len, text_dim):
     """Forward of diffusers' transformer with a timestep per token; latent sizes."""
     dim, tokens = heads * head_dim, frames * (height // 2) * (width // 2)
@@ -76,15 +173,9 @@ def transformer(heads, head_dim, ffn, layers, frames, height, width, text_len, t
                 ffn_dim=ffn,
                 num_layers=layers,
             )
-        kept = model._keep_in_fp32_modules
-        for name, parameter in model.named_parameters():
-            wide = any(part in name.split(".") for part in kept)
-            parameter.data = parameter.data.to(torch.float32 if wide else dtype)
-        model = model.to_empty(device="cpu").eval()
+        model = filled(model, dtype, model._keep_in_fp32_modules)
         # The tables are not parameters: they are made anew.
         model.rope = WanRotaryPosEmbed(head_dim, (1, 2, 2), 1024)
-        for parameter in model.parameters():
-            parameter.data.normal_(0.0, 0.02)
         latents = values(1, 48, frames, height, width, dtype=dtype)
         timestep = torch.full((1, tokens), 500.0)
         text = values(1, text_len, text_dim, dtype=dtype)
@@ -119,21 +210,27 @@ def cases(smoke):
     sizes = dict(heads=24, head_dim=128, ffn=14336, text_len=512, text_dim=4096)
     if smoke:
         sizes = dict(heads=2, head_dim=32, ffn=256, text_len=16, text_dim=64)
-    yield "dit_4_layers_320_tokens", ["bf16"], transformer(
+    for tokens in [1024, 4096]:
+        yield f"dit_block_{tokens}_tokens", both, block(**sizes, tokens=tokens // small)
+    yield "dit_4_layers_320_tokens", both, transformer(
         **sizes, layers=4, frames=4, height=16, width=20
     )
+    side, widths = (32, (16, 16)) if smoke else (256, (160, 256))
+    for direction, frames in [("decode", 1), ("decode", 5), ("encode", 1), ("encode", 5)]:
+        name = f"vae_{direction}_{frames}_frames"
+        yield name, both, autoencoder(direction, frames, side, *widths)
 
 
-def measure(function, arguments, warmup, repeats):
-    """Median of the seconds of one call."""
+def measure(function, arguments, warmup, repeats, limit):
+    """Seconds of each call: `repeats` of them, or as many as `limit` seconds hold."""
     for _ in range(warmup):
         function(*arguments)
     seconds = []
-    for _ in range(repeats):
+    while len(seconds) < repeats and (not seconds or sum(seconds) + seconds[-1] < limit):
         start = time.perf_counter()
         function(*arguments)
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return seconds
 
 
 def main():
@@ -142,16 +239,27 @@ def main():
     modes = ["eager", "compile"]
     parser.add_argument("--mode", nargs="+", choices=modes, default=modes)
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of case names")
+    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds for the timed calls")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes; figures mean nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    for name, dtypes, (build, operations) in cases(options.smoke):
-        if options.only and not name.startswith(tuple(options.only)):
-            continue
+    chosen = [
+        case
+        for case in cases(options.smoke)
+        if not options.only or case[0].startswith(tuple(options.only))
+    ]
+    if any(name.startswith(("dit", "vae")) for name, _, _ in chosen):
+        # What the library itself holds is no memory of a case.
+        from diffusers import AutoencoderKLWan, WanTransformer3DModel  # noqa: F401
+    for name, dtypes, (build, operations) in chosen:
         for dtype in dtypes:
+            if dtype not in options.dtype:
+                continue
+            start = peak_memory()
             function, arguments = build(DTYPES[dtype])
             for mode in options.mode:
                 line = {
@@ -159,16 +267,21 @@ def main():
                     "mode": mode,
                     "dtype": dtype,
                     "threads": options.threads,
-                    "repeats": options.repeats,
                 }
                 # A first call at least, outside the timing, compiles.
                 warmup = max(options.warmup, 1 if mode == "compile" else 0)
                 try:
                     with torch.inference_mode():
                         called = torch.compile(function) if mode == "compile" else function
-                        median = measure(called, arguments, warmup, options.repeats)
+                        times = measure(
+                            called, arguments, warmup, options.repeats, options.limit
+                        )
+                    median = statistics.median(times)
+                    line["repeats"] = len(times)
                     line["seconds"] = float(f"{median:.6g}")
-                    line["gflops"] = float(f"{operations / median / 1e9:.4g}")
+                    if operations:
+                        line["gflops"] = float(f"{operations / median / 1e9:.4g}")
+                    line["start_bytes"], line["peak_bytes"] = start, peak_memory()
                 except Exception as fault:  # the compiler may be missing or refuse
                     line["error"] = f"{type(fault).__name__}: {str(fault).splitlines()[0][:200]}"
                 print(json.dumps(line), flush=True)

@@ -4,7 +4,7 @@
 
 use anyid_ir::{DType, FuncBuilder, IndexArg, Module, Op, Tensor, TensorType};
 use anyid_models::wan::Precision;
-use anyid_models::wan::dit::{DitSize, dit};
+use anyid_models::wan::dit::{DitSize, dit, stack};
 use anyid_runtime::Model;
 use anyid_runtime::weights::ModelWeights;
 use anyid_tests::close::difference;
@@ -62,6 +62,30 @@ fn evaluate(call: &Call) -> Values {
         ("txt", &call.text),
     ];
     run(Engine::Cpu, &module, "dit", &model.dit_weights, &inputs)
+}
+
+#[test]
+fn a_stack_of_blocks_computes_what_they_compute_inside() {
+    let mut call = call();
+    (call.t, call.segments) = (vec![0.0, 640.0], (0..18).map(|at| i32::from(at >= 6)).collect());
+    let whole = evaluate(&call);
+    let model = Model::micro().unwrap_or_else(|e| panic!("{e}"));
+    let module = stack(&model.dit, &DitSize { timesteps: 2, ..size() }, Precision::F32);
+    assert_eq!(anyid_ir::verify::verify(&module), []);
+    let segments = Tensor::from_i32([TOKENS], &call.segments).unwrap();
+    let inside = |name: &str| &whole[&format!("dit/{name}")];
+    let inputs = [
+        ("x", inside("x0")),
+        ("e", inside("e")),
+        ("seg", &segments),
+        ("rope", inside("rope")),
+        ("ctx", inside("ctx")),
+    ];
+    for engine in Engine::ALL {
+        let alone = run(engine, &module, "stack", &model.dit_weights, &inputs);
+        let apart = difference(&alone["xn"], inside("blocks.1/x3"));
+        assert!(apart < 1e-5, "{}: {apart}", engine.name());
+    }
 }
 
 #[test]

@@ -150,8 +150,8 @@ impl Executable {
     }
 
     /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
-    /// with `persistent.` are not copied out); lengths are the caller's to check. `trace` sees
-    /// every step's results.
+    /// with `persistent.` are not copied out); lengths are the caller's to check. `stopped` is asked
+    /// before every step and before outputs are copied; `trace` sees every step's results.
     pub fn run(
         &self,
         cpu: &Cpu,
@@ -193,6 +193,9 @@ impl Executable {
                     trace(label, &tensor.expect("a buffer holds its type"));
                 }
             }
+        }
+        if stopped() {
+            return Err(RunError::Stopped);
         }
         let ports = self.plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
         for (port, out) in ports.zip(outputs) {
@@ -504,14 +507,11 @@ impl<'f> Frame<'f> {
             Some(residual) => {
                 let (from, to) = (step.operands[residual], step.results[0]);
                 let [a, b] = [from, to].map(|id| (self.buffer(id).root, self.buffer(id).offset));
-                if self.ty(from).dtype != DType::F32 {
-                    return None;
-                }
                 if a == b {
                     Combine::InPlace { gate }
                 } else {
                     let stride = self.ty(to).last();
-                    Combine::Residual { data: self.of(from), stride, gate }
+                    Combine::Residual { data: self.slice(from)?, stride, gate }
                 }
             }
         };

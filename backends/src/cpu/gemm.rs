@@ -74,7 +74,7 @@ pub enum Combine<'a> {
     /// `out = v`.
     #[default]
     Store,
-    /// `out = out + v·gate`; the output must be f32.
+    /// `out = out + v·gate`.
     InPlace {
         /// Factors, one where `None`.
         gate: Option<Gate<'a>>,
@@ -82,7 +82,7 @@ pub enum Combine<'a> {
     /// `out = residual + v·gate`, with the residual in other memory than the output.
     Residual {
         /// M rows of N elements.
-        data: &'a [f32],
+        data: Slice<'a>,
         /// Elements from one row to the next.
         stride: usize,
         /// Factors, one where `None`.

@@ -60,8 +60,8 @@ impl Cpu {
     }
 }
 
-/// What the kernels of this backend can do: full epilogues on products and convolutions with an
-/// f32 residual, none on attention.
+/// What the kernels of this backend can do: full epilogues on products and convolutions, none on
+/// attention.
 pub fn target() -> Target {
     Target { name: "cpu", ..Target::default() }
 }

@@ -1,7 +1,13 @@
 //! `bench ops`: kernels of the CPU backend beside what this machine can do at most.
 //!
 //! Shapes are those of the real model. Each kernel is run for a while and the median time counts;
-//! the ceilings are measured on the same threads just before.
+//! the ceilings are measured on the same threads just before. Whole networks are in the modules
+//! below.
+
+mod measure;
+pub mod networks;
+mod profile;
+mod report;
 
 use crate::args::BenchOps;
 use crate::output::{self, duration};

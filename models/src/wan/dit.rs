@@ -189,6 +189,43 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
     module
 }
 
+/// The blocks alone, for measuring them without embeddings, time path and head.
+///
+/// `@stack(%x: f32[N,D], %e: f32[G,6,D], %seg: i32[N], %rope: f32[N,head_dim/2,2], %ctx: act[T,D])
+/// -> f32[N,D]`: residual stream, modulation of each distinct timestep, segment of each token,
+/// rotary table, embedded text; the residual stream behind the last block. Of `size` only the
+/// number of tokens, the text tokens and the timesteps count.
+pub fn stack(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
+    let (d, tokens) = (config.width(), size.tokens(config));
+    let dim = |name: &str, value: usize| BoundDim { name: name.into(), value };
+    let mut module = Module {
+        name: "wan22_dit_blocks".into(),
+        dims: vec![
+            dim("N", tokens),
+            dim("T", size.text_tokens),
+            dim("G", size.timesteps),
+            dim("D", d),
+        ],
+        weights: manifest(config, precision),
+        funcs: Vec::new(),
+    };
+    let block = block(&module, config, size, precision);
+    let params: Vec<(String, TensorType)> =
+        block.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
+    module.add(block);
+    let mut b = FuncBuilder::new(&module, "stack");
+    let given: Vec<_> = params.into_iter().map(|(name, ty)| b.param(&name, ty)).collect();
+    let (x, fixed) = given.split_first().expect("a block has a residual stream");
+    let carries = [("x", *x)];
+    let xn = b.repeat("xn", "l", 0..config.layers as u32, &carries, &[], |b, carry, _| {
+        let operands: Vec<_> = carry.iter().chain(fixed).copied().collect();
+        (b.call("y", "block", &[IndexArg::Name("l".into())], &operands), Vec::new())
+    })[0];
+    let main = b.finish(&[xn]);
+    module.add(main);
+    module
+}
+
 /// One transformer block over a residual stream `x: f32[N,D]` (`dit.md` §3.4).
 fn block(
     module: &Module,

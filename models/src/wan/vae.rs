@@ -5,6 +5,7 @@
 //! are what `@next` needs, so a whole clip is `@first`, `@next`, `@next` … and equals the closed
 //! form of `vae.md` §5. Tensors inside are channels-last `[T,H,W,C]`, the only convolution layout.
 
+use super::Precision;
 use super::config::VaeConfig;
 use anyid_ir::{
     BinaryFn, BoundDim, DType, Func, FuncBuilder, Manifest, Module, Op, ReduceFn, TensorType,
@@ -36,6 +37,11 @@ pub struct VaeSize {
 
 /// The weight manifest of one half, in original Wan names. All f32.
 pub fn manifest(config: &VaeConfig, half: Half) -> Manifest {
+    manifest_in(config, half, Precision::F32)
+}
+
+/// [`manifest`] with kernels of convolutions in the type of `precision`.
+fn manifest_in(config: &VaeConfig, half: Half, precision: Precision) -> Manifest {
     let mut manifest = Manifest::new(match half {
         Half::Encoder => "vae_encoder",
         Half::Decoder => "vae_decoder",
@@ -47,7 +53,9 @@ pub fn manifest(config: &VaeConfig, half: Half) -> Manifest {
             Half::Decoder => matches!(first, "decoder" | "conv2"),
         };
         if wanted {
-            let ty = TensorType::new(DType::F32, shape.iter().map(|s| *s as usize));
+            let kernel = name.ends_with(".weight");
+            let dtype = if kernel { precision.activation() } else { DType::F32 };
+            let ty = TensorType::new(dtype, shape.iter().map(|s| *s as usize));
             manifest.add(&name, ty).expect("tensor names are plain and unique");
         }
     }
@@ -58,14 +66,14 @@ pub fn manifest(config: &VaeConfig, half: Half) -> Manifest {
 /// `@next(%video: f32[3,4m,H,W], states…) -> moments, latent, states…`; moments are
 /// `f32[2z,m,h,w]` (mean, then log variance), the latent is the normalised mean.
 pub fn encoder(config: &VaeConfig, size: &VaeSize) -> Module {
-    halves(config, size, Half::Encoder, false)
+    coder(config, size, Half::Encoder, false, Precision::F32)
 }
 
 /// Decoder: `@first(%z: f32[z,1,h,w]) -> video, states…` and `@next(%z: f32[z,m,h,w], states…)
 /// -> video, states…` with pixels `f32[3,T,H,W]` in [−1,1]. With `normalised` the input is the
 /// transformer's latent and is scaled back first (`vae.md` §6).
 pub fn decoder(config: &VaeConfig, size: &VaeSize, normalised: bool) -> Module {
-    halves(config, size, Half::Decoder, normalised)
+    coder(config, size, Half::Decoder, normalised, Precision::F32)
 }
 
 /// Adds `@encode` or `@decode`, the composition of the streaming functions over a clip of
@@ -138,7 +146,15 @@ pub fn whole_clip(
     module
 }
 
-fn halves(config: &VaeConfig, size: &VaeSize, half: Half, normalised: bool) -> Module {
+/// [`encoder`] or [`decoder`] in a precision. With [`Precision::Bf16`] everything between pixels and
+/// latents is bf16, states included, and sums are f32; `normalised` counts for decoders only.
+pub fn coder(
+    config: &VaeConfig,
+    size: &VaeSize,
+    half: Half,
+    normalised: bool,
+    precision: Precision,
+) -> Module {
     let dim = |name: &str, value: usize| BoundDim { name: name.into(), value };
     let mut module = Module {
         name: match half {
@@ -151,14 +167,15 @@ fn halves(config: &VaeConfig, size: &VaeSize, half: Half, normalised: bool) -> M
             dim("m", size.chunk),
             dim("Z", config.z_dim),
         ],
-        weights: manifest(config, half),
+        weights: manifest_in(config, half, precision),
         funcs: Vec::new(),
     };
-    let first = chunk(&module, config, size, half, normalised, None);
+    let first = chunk(&module, config, size, half, normalised, precision, None);
     let states = first.results.clone();
     module.add(first);
     let skip = if half == Half::Encoder { 2 } else { 1 };
-    let next = chunk(&module, config, size, half, normalised, Some(&states[skip..]));
+    let past = &states[skip..];
+    let next = chunk(&module, config, size, half, normalised, precision, Some(past));
     module.add(next);
     module
 }
@@ -169,6 +186,7 @@ fn chunk(
     size: &VaeSize,
     half: Half,
     normalised: bool,
+    precision: Precision,
     states: Option<&[TensorType]>,
 ) -> Func {
     let name = if states.is_none() { "first" } else { "next" };
@@ -188,7 +206,8 @@ fn chunk(
         let params = types.iter().enumerate();
         params.map(|(i, ty)| b.param(&format!("s{i}"), ty.clone())).collect::<Vec<_>>().into_iter()
     });
-    let mut coder = Coder { b, config, past, states: Vec::new() };
+    let act = precision.activation();
+    let mut coder = Coder { b, config, act, past, states: Vec::new() };
     let mut results = match half {
         Half::Encoder => coder.encode(input),
         Half::Decoder => coder.decode(input, normalised),
@@ -202,6 +221,8 @@ fn chunk(
 struct Coder<'m> {
     b: FuncBuilder<'m>,
     config: &'m VaeConfig,
+    /// Element type of everything between pixels and latents.
+    act: DType,
     /// States that came in, or `None` for the first chunk.
     past: Option<std::vec::IntoIter<ValueId>>,
     states: Vec<ValueId>,
@@ -419,7 +440,7 @@ impl Coder<'_> {
             match self.take_past() {
                 None => {
                     // The first frame is never seen by this convolution: its past stays zero.
-                    let ty = TensorType::new(DType::F32, [2, s[1], s[2], s[3]]);
+                    let ty = TensorType::new(self.act, [2, s[1], s[2], s[3]]);
                     let state = self.b.constant("state", 0.0, ty);
                     self.keep(state);
                 }
@@ -445,6 +466,11 @@ impl Coder<'_> {
         self.plain("up", x, &format!("{path}.resample.1"), 1)
     }
 
+    /// `x` as `dtype`.
+    fn typed(&mut self, name: &str, x: ValueId, dtype: DType) -> ValueId {
+        if self.b.ty(x).dtype == dtype { x } else { self.b.cast(name, x, dtype) }
+    }
+
     fn statistics(&mut self, inverse: bool) -> [ValueId; 2] {
         let z = self.config.z_dim;
         let ty = TensorType::new(DType::F32, [z, 1, 1, 1]);
@@ -458,6 +484,7 @@ impl Coder<'_> {
     fn encode(&mut self, video: ValueId) -> Vec<ValueId> {
         let config = self.config;
         let pixels = self.patchify(video);
+        let pixels = self.typed("pixels", pixels, self.act);
         let mut x = self.causal("conv_in", pixels, "encoder.conv1");
         let levels = config.dim_mult.len();
         for level in 0..levels {
@@ -483,6 +510,7 @@ impl Coder<'_> {
         x = self.head(x, "encoder.head");
         let z = config.z_dim;
         let quantised = self.plain("quant", x, "conv1", 0);
+        let quantised = self.typed("quant", quantised, DType::F32);
         let moments = self.b.permute("moments", quantised, &[3, 0, 1, 2]);
         let mean = self.b.slice("mean", moments, 0, 0, z);
         let [shift, scale] = self.statistics(true);
@@ -500,6 +528,7 @@ impl Coder<'_> {
             z = self.b.add("denormalised", scaled, shift);
         }
         let rows = self.b.permute("rows", z, &[1, 2, 3, 0]);
+        let rows = self.typed("rows", rows, self.act);
         let mut x = self.plain("quant", rows, "conv2", 0);
         x = self.causal("conv_in", x, "decoder.conv1");
         x = self.middle(x, "decoder.middle");
@@ -524,6 +553,7 @@ impl Coder<'_> {
             }
         }
         x = self.head(x, "decoder.head");
+        x = self.typed("conv_out", x, DType::F32);
         let pixels = self.unpatchify(x);
         let [low, high] = [-1.0, 1.0].map(|v| self.b.scalar("bound", DType::F32, v));
         let raised = self.b.binary("raised", BinaryFn::Max, pixels, low);

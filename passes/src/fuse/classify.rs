@@ -3,6 +3,7 @@
 use super::view::{RowView, Strided, row_view};
 use crate::memory::homes;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::rewrite::Rewrites;
 use anyid_ir::kernel::{AnchorKernel, Target};
 use anyid_ir::{DType, Op};
 use smallvec::SmallVec;
@@ -78,6 +79,7 @@ pub enum Class {
 }
 
 /// The class of every step and what it needs from others.
+#[derive(Clone, Debug)]
 pub struct Classes {
     /// By step.
     pub class: Vec<Class>,
@@ -91,8 +93,9 @@ pub struct Classes {
     pub live: Vec<bool>,
 }
 
-/// Classifies every step. With `fuse` off nothing is a step over rows.
-pub fn classify(program: &Program, fuse: bool) -> Classes {
+/// Classifies every step; each that becomes one over rows is a rewrite. Where none is allowed
+/// nothing is a step over rows.
+pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
     let views = super::view::views(program);
     let homes = homes(program);
     let owner: Vec<ValueIndex> = homes.iter().map(|home| home.owner).collect();
@@ -105,12 +108,13 @@ pub fn classify(program: &Program, fuse: bool) -> Classes {
             }
             match &step.op {
                 Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot => Class::Anchor,
-                _ if !fuse => Class::Single("fusion is off"),
+                _ if !rewrites.enabled() => Class::Single("fusion is off"),
                 Op::Const { values } if values.len() == 1 && is_plain(program, step.result) => {
                     Class::Literal(program.ty(step.result).dtype.round(values[0]) as f32)
                 }
                 _ => match row_step(program, step, &views, &owner) {
-                    Ok(row) => Class::Row(row),
+                    Ok(row) if rewrites.allow("row kernel", &step.label) => Class::Row(row),
+                    Ok(_) => Class::Single("no more rewrites are allowed"),
                     Err(why) => Class::Single(why),
                 },
             }

@@ -1,5 +1,6 @@
-//! Groups of steps, grown in four rounds: epilogues into anchors, linears on one operand, rows into
-//! rows along a value (most bytes saved first), and rows beside rows that read the same.
+//! Groups of steps, grown in rounds: epilogues into anchors, rows into rows along a value (most bytes
+//! saved first), rows beside rows that read the same ([`Groups::fuse`]), and linears on one operand
+//! ([`Groups::pack_linears`]).
 //!
 //! A merge is legal when the result is one kernel: equal row space, own rows on every value
 //! between the two, no path from one to the other through a third, and no more bindings than the
@@ -8,6 +9,7 @@
 use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to};
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
+use crate::rewrite::Rewrites;
 use anyid_ir::kernel::{Activation, Combine, Target};
 use anyid_ir::{BinaryFn, DType, Op};
 use std::collections::BTreeSet;
@@ -53,10 +55,9 @@ pub struct Group {
     pub steps: Vec<usize>,
 }
 
-/// The groups of a program.
-pub struct Groups<'p> {
-    pub(crate) program: &'p Program,
-    pub(super) target: &'p Target,
+/// How the steps of a program are grouped.
+#[derive(Clone, Debug)]
+pub struct Grouping {
     /// Classes of the steps.
     pub classes: Classes,
     /// Groups; those merged into another are empty.
@@ -69,8 +70,28 @@ pub struct Groups<'p> {
     pub output: Vec<bool>,
 }
 
-/// Groups the steps of `program`.
-pub fn group<'p>(program: &'p Program, classes: Classes, target: &'p Target) -> Groups<'p> {
+/// The groups of a program, with the program and the target they are for.
+pub struct Groups<'p> {
+    pub(crate) program: &'p Program,
+    pub(super) target: &'p Target,
+    grouping: Grouping,
+}
+
+impl std::ops::Deref for Groups<'_> {
+    type Target = Grouping;
+    fn deref(&self) -> &Grouping {
+        &self.grouping
+    }
+}
+
+impl std::ops::DerefMut for Groups<'_> {
+    fn deref_mut(&mut self) -> &mut Grouping {
+        &mut self.grouping
+    }
+}
+
+/// Every live step of `program` a group of its own.
+pub fn alone(program: &Program, classes: Classes) -> Grouping {
     let mut groups = Vec::new();
     let mut of = vec![None; program.steps.len()];
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.values.len()];
@@ -95,14 +116,32 @@ pub fn group<'p>(program: &'p Program, classes: Classes, target: &'p Target) -> 
             }
         }
     }
-    let mut groups = Groups { program, target, classes, groups, of, users, output };
-    for at in 0..groups.groups.len() {
-        groups.grow_epilogue(at);
+    Grouping { classes, groups, of, users, output }
+}
+
+impl<'p> Groups<'p> {
+    /// `grouping` of `program`, to be looked at or grown.
+    pub fn new(program: &'p Program, target: &'p Target, grouping: Grouping) -> Self {
+        Self { program, target, grouping }
     }
-    groups.join_linears();
-    groups.join_rows();
-    groups.join_neighbours();
-    groups
+
+    /// The grouping alone.
+    pub fn into_grouping(self) -> Grouping {
+        self.grouping
+    }
+
+    /// Grows epilogues and joins rows; every merge is a rewrite.
+    pub fn fuse(&mut self, rewrites: &mut Rewrites) {
+        for at in 0..self.groups.len() {
+            self.grow_epilogue(at, rewrites);
+        }
+        self.join_rows(rewrites);
+        self.join_neighbours(rewrites);
+    }
+
+    fn label(&self, step: usize) -> &'p str {
+        &self.program.steps[step].label
+    }
 }
 
 impl Groups<'_> {
@@ -168,13 +207,14 @@ impl Groups<'_> {
         self.program.steps[*last].result
     }
 
-    fn grow_epilogue(&mut self, group: usize) {
+    fn grow_epilogue(&mut self, group: usize, rewrites: &mut Rewrites) {
         while matches!(self.groups[group].kind, Kind::Anchor { .. }) {
             let tail = self.tail(group) as usize;
             let &[next] = self.users[tail].as_slice() else { return };
             let Ok(kind) = self.epilogue(group, next) else { return };
             let other = self.of[next].expect("users are live");
-            if self.groups[other].steps.len() != 1 {
+            if self.groups[other].steps.len() != 1 || !rewrites.allow("epilogue", self.label(next))
+            {
                 return;
             }
             self.groups[group].kind = kind;
@@ -201,6 +241,10 @@ impl Groups<'_> {
         if !rounds_to(self.target, op, dtype) || !rounds_to(self.target, op, from) {
             return Err("the epilogue has no result of that element type");
         }
+        let shape = &self.program.ty(tail).shape;
+        if self.program.ty(step.result).shape != *shape {
+            return Err("the result has another shape");
+        }
         let narrowed = self.groups[group].steps[1..]
             .iter()
             .any(|at| self.program.steps[*at].op == Op::Cast && from != DType::F32);
@@ -217,11 +261,10 @@ impl Groups<'_> {
             let RowOperand::Rows { base, view } = &row.operands[operand] else {
                 return Err("the other operand is no row of its own");
             };
-            let elements = self.program.ty(value).elements();
             if *base == tail || view.one || view.rows != Some((1, usize::MAX)) {
                 return Err("the other operand is no row of its own");
             }
-            if view.stride != row.width || elements != row.rows * row.width {
+            if view.stride != row.width || self.program.ty(value).shape != *shape {
                 return Err("the other operand is no row of its own");
             }
             if !support.residual.contains(&self.program.ty(value).dtype) {
@@ -277,8 +320,9 @@ impl Groups<'_> {
         }
     }
 
-    /// Linears on one operand with one form become one kernel of several parts.
-    fn join_linears(&mut self) {
+    /// Linears on one operand with one form become one kernel of several parts; every merge is a
+    /// rewrite.
+    pub fn pack_linears(&mut self, rewrites: &mut Rewrites) {
         let anchors: Vec<usize> = (0..self.groups.len())
             .filter(|g| matches!(self.groups[*g].kind, Kind::Anchor { .. }))
             .collect();
@@ -290,6 +334,9 @@ impl Groups<'_> {
                 let parts = self.groups[first].steps.len();
                 if parts >= self.target.linear_parts || !self.same_linear(first, *next) {
                     break;
+                }
+                if !rewrites.allow("packed linear", self.label(self.groups[*next].steps[0])) {
+                    return;
                 }
                 self.absorb(first, *next);
                 at += 1;
@@ -324,7 +371,7 @@ impl Groups<'_> {
     }
 
     /// Rows into rows along a value, most bytes saved first, then the nearest.
-    fn join_rows(&mut self) {
+    fn join_rows(&mut self, rewrites: &mut Rewrites) {
         let mut edges: Vec<(u64, usize, usize, usize)> = Vec::new();
         for (value, users) in self.users.iter().enumerate() {
             let Some(maker) = self.maker(value as ValueIndex) else { continue };
@@ -349,6 +396,7 @@ impl Groups<'_> {
                 }
                 if let Ok(space) = self.joined(a, b)
                     && !self.path_between(a, b)
+                    && rewrites.allow("rows joined along a value", self.label(*user))
                 {
                     self.groups[a].kind = space;
                     self.absorb(a, b);
@@ -452,7 +500,7 @@ impl Groups<'_> {
 
     /// Rows beside rows: kernels of one space that read the same large rows near each other, and
     /// tiny kernels that read anything in common.
-    fn join_neighbours(&mut self) {
+    fn join_neighbours(&mut self, rewrites: &mut Rewrites) {
         for value in 0..self.users.len() {
             let mut current: Option<usize> = None;
             let users = self.users[value].clone();
@@ -473,7 +521,10 @@ impl Groups<'_> {
                     && !self.depends(open, group)
                     && !self.depends(group, open);
                 match self.joined(open, group) {
-                    Ok(space) if merged => {
+                    Ok(space)
+                        if merged
+                            && rewrites.allow("rows joined side by side", self.label(user)) =>
+                    {
                         self.groups[open].kind = space;
                         self.absorb(open, group);
                     }

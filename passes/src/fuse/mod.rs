@@ -10,4 +10,4 @@ pub mod group;
 pub mod view;
 
 pub use explain::{Cut, explain};
-pub use group::{Group, Groups, group};
+pub use group::{Group, Grouping, Groups, alone};

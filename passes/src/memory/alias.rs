@@ -8,10 +8,16 @@
 use super::Home;
 use crate::lower::Lowered;
 use crate::program::{Origin, ValueIndex};
+use crate::rewrite::Rewrites;
 
-/// Moves the homes of results into operands where that is safe. Values in `kept` outlive the
-/// program and are left alone.
-pub(crate) fn in_place(lowered: &Lowered<'_>, homes: &mut [Home], kept: &[ValueIndex]) {
+/// Moves the homes of results into operands where that is safe, each a rewrite. Values in `kept`
+/// outlive the program and are left alone.
+pub(crate) fn in_place(
+    lowered: &Lowered<'_>,
+    homes: &mut [Home],
+    kept: &[ValueIndex],
+    rewrites: &mut Rewrites,
+) {
     let program = lowered.program;
     let count = program.values.len();
     let mut fixed = vec![false; count];
@@ -58,7 +64,9 @@ pub(crate) fn in_place(lowered: &Lowered<'_>, homes: &mut [Home], kept: &[ValueI
                     && !shared
                     && !taken
             };
-            if let Some(operand) = (0..step.operands.len()).find(|operand| fits(*operand)) {
+            if let Some(operand) = (0..step.operands.len()).find(|operand| fits(*operand))
+                && rewrites.allow("result over an operand", &step.labels[result])
+            {
                 let owner = homes[step.operands[operand] as usize].owner;
                 moved[*value as usize] = moved[owner as usize];
             }

@@ -1,13 +1,13 @@
-//! From values to bytes: views share memory, lifetimes are found, offsets are packed and checked.
+//! From values to bytes: views share memory ([`share`]), lifetimes are found and offsets packed
+//! ([`place`]), and the plan is put together and checked ([`assemble`]).
 
 pub mod alias;
 pub mod check;
 pub mod pack;
 
-use crate::Options;
-use crate::lower::{Lowered, lower};
+use crate::lower::Lowered;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
-use crate::split::Split;
+use crate::rewrite::Rewrites;
 use anyid_ir::plan::{Buffer, Plan, Port, Root, Step};
 use anyid_ir::{Arena, Entity, Op};
 use pack::Interval;
@@ -22,39 +22,6 @@ pub(crate) struct Home {
     pub(crate) owner: ValueIndex,
     /// First byte within the owner.
     pub(crate) offset: u64,
-}
-
-/// The plan of a whole program.
-pub fn plan(program: &Program, name: &str, options: &Options) -> Plan {
-    let (lowered, _) = lower(program, options.fuse, &options.target);
-    place(&lowered, name, &[], options.in_place).0
-}
-
-/// The plans of both halves; persistent values have the same offsets in both.
-pub fn plan_split(split: &Split<Program>, options: &Options) -> Split<Plan> {
-    let prepare = with_copied_outputs(&split.prepare);
-    let (lowered, _) = lower(&prepare, options.fuse, &options.target);
-    let (prepare, offsets) = place(&lowered, "prepare", &[], options.in_place);
-    let (lowered, _) = lower(&split.step, options.fuse, &options.target);
-    let (mut step, _) = place(&lowered, "step", &offsets, options.in_place);
-    step.persistent_bytes = prepare.persistent_bytes;
-    Split { prepare, step, persistent: split.persistent.clone() }
-}
-
-/// Persistent values must be written by `prepare` itself: an input or weight handed through gets a
-/// copy.
-fn with_copied_outputs(program: &Program) -> Program {
-    let mut program = program.clone();
-    let homes = homes(&program);
-    for at in 0..program.outputs.len() {
-        let (name, value) = program.outputs[at].clone();
-        let owner = homes[value as usize].owner as usize;
-        if !matches!(program.values[owner].origin, Origin::Step(_)) {
-            let ty = program.ty(value).clone();
-            program.outputs[at].1 = program.step(Op::Cast, smallvec::smallvec![value], ty, name);
-        }
-    }
-    program
 }
 
 /// Byte offset of the result inside its operand when the op is a contiguous view.
@@ -85,31 +52,52 @@ pub(crate) fn homes(program: &Program) -> Vec<Home> {
     homes
 }
 
-/// Places every value. `persistent` are the offsets of persistent values read by this program; an
-/// empty list means that this program's outputs named `persistent.*` define them, and they are
-/// returned.
-fn place(
+/// Which values an output of the program keeps for later phases.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name.starts_with("persistent.")
+}
+
+/// The home of every value: views in what they look into and, where `in_place` allows (one rewrite
+/// each), results in the operands they take over. `keeps` says whether this program defines the
+/// persistent memory.
+pub(crate) fn share(
     lowered: &Lowered<'_>,
-    name: &str,
-    persistent: &[u64],
-    in_place: bool,
-) -> (Plan, Vec<u64>) {
-    let program = lowered.program;
-    let views = homes(program);
-    let keeps = |name: &str| persistent.is_empty() && name.starts_with("persistent.");
+    keeps: bool,
+    rewrites: Option<&mut Rewrites>,
+) -> Vec<Home> {
+    let views = homes(lowered.program);
     let mut homes = views.clone();
-    if in_place {
-        let kept: Vec<ValueIndex> = program
+    if let Some(rewrites) = rewrites {
+        let kept: Vec<ValueIndex> = lowered
+            .program
             .outputs
             .iter()
-            .filter(|(name, _)| keeps(name))
+            .filter(|(name, _)| keeps && is_kept(name))
             .map(|(_, value)| views[*value as usize].owner)
             .collect();
-        alias::in_place(lowered, &mut homes, &kept);
+        alias::in_place(lowered, &mut homes, &kept, rewrites);
     }
+    homes
+}
+
+/// Where everything lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    roots: Vec<Option<(Root, u64)>>,
+    /// Bytes of persistent memory this program defines.
+    pub(crate) persistent_bytes: u64,
+    /// Offsets of the persistent values it defines, in order.
+    pub(crate) persistent: Vec<u64>,
+    workspace_bytes: u64,
+    lower_bound_bytes: u64,
+    naive_bytes: u64,
+}
+
+/// When the memory of each owner is in use, first and last step; an output is until the end.
+fn lives(lowered: &Lowered<'_>, homes: &[Home]) -> Vec<Option<(usize, usize)>> {
+    let program = lowered.program;
     let end = lowered.steps.len();
-    let count = program.values.len();
-    let mut interval: Vec<Option<(usize, usize)>> = vec![None; count];
+    let mut interval: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
     let mut touch = |value: ValueIndex, at: usize| {
         let slot = &mut interval[homes[value as usize].owner as usize];
         *slot = Some(slot.map_or((at, at), |(from, to)| (from.min(at), to.max(at))));
@@ -122,12 +110,45 @@ fn place(
     for (_, value) in &program.outputs {
         touch(*value, end);
     }
+    interval
+}
 
+/// The least workspace that the order of steps allows, with the homes given.
+pub(crate) fn bound(lowered: &Lowered<'_>, homes: &[Home], keeps: bool) -> u64 {
+    let program = lowered.program;
+    let mut kept = vec![false; program.values.len()];
+    for (_, value) in program.outputs.iter().filter(|(name, _)| keeps && is_kept(name)) {
+        kept[homes[*value as usize].owner as usize] = true;
+    }
+    let lives = lives(lowered, homes);
+    let packed: Vec<Interval> = (0..program.values.len())
+        .filter(|v| !kept[*v] && matches!(program.values[*v].origin, Origin::Step(_)))
+        .filter_map(|v| {
+            let (from, to) = lives[v]?;
+            let size = program.values[v].ty.bytes().next_multiple_of(ALIGNMENT);
+            Some(Interval { from, to, size })
+        })
+        .collect();
+    pack::lower_bound(&packed)
+}
+
+/// Places every value. `persistent` are the offsets of persistent values read by this program;
+/// `None` means that its outputs named `persistent.*` define them. Without `reuse` every buffer
+/// gets memory of its own.
+pub(crate) fn place(
+    lowered: &Lowered<'_>,
+    homes: &[Home],
+    persistent: Option<&[u64]>,
+    reuse: bool,
+) -> Placement {
+    let program = lowered.program;
+    let count = program.values.len();
+    let interval = lives(lowered, homes);
     let mut roots: Vec<Option<(Root, u64)>> = vec![None; count];
     let mut persistent_bytes = 0;
-    let mut persistent_offsets = Vec::new();
-    if persistent.is_empty() {
-        for (_, value) in program.outputs.iter().filter(|(n, _)| n.starts_with("persistent.")) {
+    let mut offsets = Vec::new();
+    if persistent.is_none() {
+        for (_, value) in program.outputs.iter().filter(|(name, _)| is_kept(name)) {
             let home = homes[*value as usize];
             let root = &mut roots[home.owner as usize];
             let base = match root {
@@ -140,7 +161,7 @@ fn place(
                     base
                 }
             };
-            persistent_offsets.push(base + home.offset);
+            offsets.push(base + home.offset);
         }
     }
     let mut packed = Vec::new();
@@ -151,7 +172,8 @@ fn place(
             Origin::Input(index) => *home = Some((Root::Input(index), 0)),
             Origin::Weight(index) => *home = Some((Root::Weight(index), 0)),
             Origin::Persistent(index) => {
-                *home = Some((Root::Persistent, persistent[index as usize]));
+                let offset = persistent.map_or(0, |offsets| offsets[index as usize]);
+                *home = Some((Root::Persistent, offset));
             }
             Origin::Step(_) => {
                 if let (None, Some((from, to))) = (&home, interval[value]) {
@@ -163,17 +185,35 @@ fn place(
             }
         }
     }
-    let packing = pack::pack(&packed);
+    let packing = if reuse { pack::pack(&packed) } else { pack::apart(&packed) };
     check::check(&packed, &packing.offsets, packing.peak);
     for (value, offset) in owners.iter().zip(&packing.offsets) {
         roots[*value] = Some((Root::Workspace, *offset));
     }
+    Placement {
+        roots,
+        persistent_bytes,
+        persistent: offsets,
+        workspace_bytes: packing.peak,
+        lower_bound_bytes: pack::lower_bound(&packed),
+        naive_bytes: packed.iter().map(|i| i.size).sum(),
+    }
+}
 
+/// The plan called `name`, checked.
+pub(crate) fn assemble(
+    lowered: &Lowered<'_>,
+    name: &str,
+    homes: &[Home],
+    placement: &Placement,
+) -> Plan {
+    let program = lowered.program;
+    let views = self::homes(program);
     let mut buffers = Arena::default();
-    for value in 0..count {
+    for value in 0..program.values.len() {
         let home = homes[value];
         // A value nobody reads keeps its type but owns no memory.
-        let (root, base) = roots[home.owner as usize].unwrap_or((Root::Workspace, 0));
+        let (root, base) = placement.roots[home.owner as usize].unwrap_or((Root::Workspace, 0));
         let offset = base + home.offset;
         buffers.push(Buffer { ty: program.values[value].ty.clone(), root, offset });
     }
@@ -197,15 +237,15 @@ fn place(
         inputs: program.inputs.iter().map(port).collect(),
         outputs: program.outputs.iter().map(port).collect(),
         weights: program.weights.clone(),
-        workspace_bytes: packing.peak,
-        lower_bound_bytes: pack::lower_bound(&packed),
-        naive_bytes: packed.iter().map(|i| i.size).sum(),
-        persistent_bytes,
+        workspace_bytes: placement.workspace_bytes,
+        lower_bound_bytes: placement.lower_bound_bytes,
+        naive_bytes: placement.naive_bytes,
+        persistent_bytes: placement.persistent_bytes,
     };
     check::check_reads(&plan, &|buffer| {
         anyid_ir::plan::BufferId::from_index(views[buffer.index()].owner as usize)
     });
-    (plan, persistent_offsets)
+    plan
 }
 
 #[cfg(test)]
@@ -243,10 +283,13 @@ mod tests {
 
     #[test]
     fn what_does_not_vary_moves_to_prepare() {
-        let split = compile_split_with(&chain(), "f", &["x"], &Options::unfused()).unwrap();
+        let options = Options::traceable();
+        let split = compile_split_with(&chain(), "f", &["x"], &options).unwrap();
         assert_eq!(split.prepare.steps.len(), 1);
         assert_eq!(split.step.steps.len(), 3);
         assert_eq!(split.persistent.len(), 2, "a value and a view of it");
+        let simple = compile_split_with(&chain(), "f", &["x"], &Options::unfused()).unwrap();
+        assert_eq!(simple.persistent.len(), 1, "the view is the value again");
         assert_eq!(split.step.persistent_bytes, 128);
         assert_eq!(crate::compile_split(&chain(), "f", &["z"]).unwrap_err().code, "E0503");
     }

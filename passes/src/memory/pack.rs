@@ -56,6 +56,17 @@ pub fn pack(intervals: &[Interval]) -> Packing {
     if close(best.peak, bound) { best } else { improve(intervals, order, best, bound) }
 }
 
+/// Every interval behind the one before it, as if no memory were reused.
+pub fn apart(intervals: &[Interval]) -> Packing {
+    let mut peak = 0;
+    let mut offsets = Vec::with_capacity(intervals.len());
+    for interval in intervals {
+        offsets.push(peak);
+        peak += interval.size;
+    }
+    Packing { offsets, peak }
+}
+
 /// Whether `peak` is within 2 % of `bound`.
 fn close(peak: u64, bound: u64) -> bool {
     u128::from(peak) * 50 <= u128::from(bound) * 51

@@ -11,4 +11,4 @@ mod program;
 pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
-pub use program::{Backend, Compiler, Prepared, Program, Trace};
+pub use program::{Backend, Compiler, Observer, Prepared, Program, Trace, compile_error};

@@ -7,6 +7,7 @@ pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_ir::plan::Plan;
 use anyid_ir::{Module, Tensor};
+use anyid_passes::Options;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,22 +55,30 @@ impl Backend {
 pub struct Compiler {
     backend: Backend,
     phases: Vec<(String, Plan)>,
-    options: anyid_passes::Options,
+    options: Options,
 }
 
 impl Compiler {
     /// A compiler for `backend`.
     pub fn new(backend: &Backend) -> Self {
         let target = anyid_backends::cpu::target();
-        let options = anyid_passes::Options { target, ..anyid_passes::Options::default() };
+        let options = Options { target, ..Options::default() };
         Self { backend: backend.clone(), phases: Vec::new(), options }
     }
 
     /// Whether the phases added from here on are fused (they are by default). Without fusion every
     /// value of the function exists by itself and can be traced.
     #[must_use]
-    pub fn fused(mut self, fuse: bool) -> Self {
-        (self.options.fuse, self.options.in_place) = (fuse, fuse);
+    pub fn fused(self, fuse: bool) -> Self {
+        let options = if fuse { Options::default() } else { Options::traceable() };
+        self.with(options)
+    }
+
+    /// Compiles the phases added from here on as `options` say, for this backend's target.
+    #[must_use]
+    pub fn with(mut self, options: Options) -> Self {
+        let target = self.options.target;
+        self.options = Options { target, ..options };
         self
     }
 
@@ -145,7 +154,8 @@ impl Compiler {
             phases.insert(name, executable);
         }
         let memory = Memory::new(workspace, scratch);
-        Ok(Program { backend: self.backend, phases, weights, provider, memory, cancel: None })
+        let (cancel, observer) = (None, None);
+        Ok(Program { backend: self.backend, phases, weights, provider, memory, cancel, observer })
     }
 }
 
@@ -164,8 +174,17 @@ fn verified(module: &Module) -> Result<()> {
     }
 }
 
-fn compile_error(error: anyid_passes::CompileError) -> Error {
-    Error::input(error.code, error.message)
+/// An error of the compiler as one of the runtime.
+pub fn compile_error(error: anyid_passes::CompileError) -> Error {
+    let make = if error.is_internal() { Error::internal } else { Error::input };
+    let mut out = make(error.code, error.message);
+    if let Some(place) = error.place {
+        out = out.at(place);
+    }
+    match error.help {
+        Some(help) => out.help(help),
+        None => out,
+    }
 }
 
 fn load_error(error: LoadError) -> Error {
@@ -195,12 +214,22 @@ pub struct Program {
     provider: Arc<dyn WeightProvider + Send + Sync>,
     memory: Memory,
     cancel: Option<Arc<AtomicBool>>,
+    observer: Option<Observer>,
 }
+
+/// Called before every step of a plan, and once behind the last, before outputs are copied.
+pub type Observer = Arc<dyn Fn() + Send + Sync>;
 
 impl Program {
     /// Stops a running phase between two of its steps once `flag` is set.
     pub fn set_cancel(&mut self, flag: Arc<AtomicBool>) {
         self.cancel = Some(flag);
+    }
+
+    /// Calls `observer` between the steps of every phase from now on, for timing them; `None` ends
+    /// it.
+    pub fn observe(&mut self, observer: Option<Observer>) {
+        self.observer = observer;
     }
 
     /// The plan of a phase.
@@ -325,7 +354,13 @@ impl Program {
         let mut none = anyid_backends::cpu::AlignedBytes::zeroed(0);
         let persistent = persistent.unwrap_or(&mut none);
         let cancel = self.cancel.clone();
-        let stopped = || cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let observer = self.observer.clone();
+        let stopped = || {
+            if let Some(observer) = &observer {
+                observer();
+            }
+            cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+        };
         let executable = &self.phases[phase];
         let result = executable.run(
             &self.backend.cpu,

@@ -1,13 +1,15 @@
-//! Winograd convolution: 3×3 taps in space, stride 1, any number of taps in time, f32.
+//! Winograd convolution: 3×3 taps in space, stride 1, any number of taps in time.
 //!
 //! A block of tiles (all output frames of a group) is transformed, multiplied point by point with
 //! the transformed kernel, summed over temporal taps and channels in the transform domain, and
 //! transformed back through the epilogue. The kernel stays in the panels of the direct algorithm:
 //! it is transformed piece by piece, for each block anew, so that weights take no more memory.
+//! Transforms are f32; with bf16 panels both factors of the products are rounded to bf16.
 //! Blocks and pieces are sized to stay in the last-level cache, so scratch is bounded whatever the
 //! picture. All is cut by shape alone: bits do not depend on the number of threads. Temporal taps
 //! that would meet zero padding are left out.
 
+mod plan;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -15,12 +17,18 @@ mod transform;
 
 use super::ConvShape;
 use crate::cpu::gemm::{
-    Epilogue, Finish, LANES, Output, Packed, Slice, WIDTH, Words, micro, panel_width, tile_rows,
+    Epilogue, Finish, LANES, Output, Packed, PanelKind, Slice, WIDTH, Words, micro, panel_width,
+    tile_rows,
 };
+use crate::cpu::math::Element;
 use crate::cpu::simd::Level;
 use crate::cpu::threads::{ALIGN, Pool, SharedPtr};
+use half::bf16;
+use plan::{CHANNELS, COLUMNS, Plan, under};
+pub(super) use plan::{Form, cost, direct_cost};
 use std::ops::Range;
-use tile::{Four, TileSize, Two};
+use tile::{Four, TileSize, Two, Upsampled};
+use transform::{Pairs, Rounded, Row, Wide};
 
 /// Outputs of a tile along each axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,226 +39,84 @@ pub enum Tile {
     Four,
 }
 
-impl Tile {
-    /// Outputs along one axis.
-    pub fn outputs(self) -> usize {
-        match self {
-            Self::Two => Two::M,
-            Self::Four => Four::M,
-        }
-    }
-
-    /// Products for one tile, channel and output channel.
-    pub fn points(self) -> usize {
-        (self.outputs() + 2).pow(2)
-    }
-}
-
-/// Whether `shape` is one this file computes.
-pub(super) fn fits(shape: &ConvShape) -> bool {
+/// Whether `shape` is one this file computes with panels of `kind`.
+pub(super) fn fits(shape: &ConvShape, kind: PanelKind) -> bool {
     let [kt, kh, kw] = shape.kernel;
     let (front, behind) = shape.padding[0];
-    (kh, kw) == (3, 3) && shape.stride == [1; 3] && front < kt && behind < kt && shape.cin > 0
+    let whole = kind == PanelKind::F32 || shape.cin % 2 == 0;
+    let time = front < kt && behind < kt;
+    (kh, kw) == (3, 3) && shape.stride == [1; 3] && time && shape.cin > 0 && whole
 }
-
-/// Output frames that share one pass over the kernel.
-const FRAMES: usize = 4;
-
-/// Rows (tiles of all frames of a group) that a pass over the kernel aims at.
-const ROWS: usize = 288;
-
-/// Fewer rows than this are not cut further, whatever memory they take.
-const LEAST_ROWS: usize = 96;
-
-/// Bytes that transformed inputs and sums of one block aim to stay under.
-const BLOCK_BYTES: usize = 24 << 20;
-
-/// Panel columns and bytes of a piece of the transformed kernel.
-const COLUMNS: usize = 2 * WIDTH;
-const PIECE_BYTES: usize = 8 << 20;
-
-/// Channels in one task of the kernel transform.
-const CHANNELS: usize = 8;
 
 /// Tiles in one task of the input transform.
 const RUN: usize = 8;
 
-/// How a convolution is cut; depends on shape, tile and level only.
-#[derive(Clone, Debug)]
-struct Plan {
-    level: Level,
-    shape: ConvShape,
-    out: [usize; 3],
-    /// Products of a tile.
-    points: usize,
-    /// Tiles of a frame: down, across.
-    tiles: [usize; 2],
-    /// Output frames in a group, and the input frames those need at most.
-    group: usize,
-    frames: usize,
-    /// Tiles of a frame in a block.
-    block: usize,
-    /// Floats between rows of transformed inputs.
-    lda: usize,
-    /// Channels in a piece of the kernel.
-    kc: usize,
+/// Bytes of scratch [`run`] needs.
+pub(super) fn scratch_bytes(level: Level, shape: &ConvShape, kind: PanelKind, form: Form) -> usize {
+    Plan::new(level.usable(), shape, kind, form).scratch_bytes()
 }
 
-impl Plan {
-    fn new(level: Level, shape: &ConvShape, tile: Tile) -> Plan {
-        let (out, m, points) = (shape.output(), tile.outputs(), tile.points());
-        let tiles = [out[1].div_ceil(m), out[2].div_ceil(m)];
-        let groups = out[0].div_ceil(FRAMES).max(1);
-        let group = out[0].div_ceil(groups);
-        let frames = (group + shape.kernel[0] - 1).min(shape.input[0]);
-        // An odd number of cache lines between rows spreads a column of A over the sets of L1.
-        let lda = (shape.cin.div_ceil(LANES) | 1) * LANES;
-        let each = points * (frames * lda + group * shape.cout.next_multiple_of(LANES)) * 4;
-        let rows = |rows: usize| rows.div_ceil(group.max(1)).max(1);
-        let most = (BLOCK_BYTES / each.max(1)).clamp(rows(LEAST_ROWS), rows(ROWS));
-        let all = tiles[0] * tiles[1];
-        let blocks = all.div_ceil(most).max(1);
-        // Whole tiles of the micro-kernels, which take six or twelve rows.
-        let block = all.div_ceil(blocks).next_multiple_of(6).min(all);
-        let columns = shape.cout.next_multiple_of(LANES).clamp(1, COLUMNS);
-        let most = (PIECE_BYTES / (points * shape.kernel[0] * columns * 4)).max(CHANNELS);
-        let kc = shape.cin.div_ceil(shape.cin.div_ceil(most).max(1)).next_multiple_of(CHANNELS);
-        let kc = kc.min(shape.cin);
-        Plan { level, shape: *shape, out, points, tiles, group, frames, block, lda, kc }
-    }
-
-    /// Floats of: a line of zeros, transformed inputs, a piece of the kernel, sums.
-    fn words(&self) -> [usize; 4] {
-        let zeros = self.shape.cin.next_multiple_of(LANES);
-        let inputs = self.points * self.frames * self.block * self.lda;
-        let columns = self.shape.cout.next_multiple_of(LANES);
-        let piece = self.points * self.shape.kernel[0] * self.kc * columns.min(COLUMNS);
-        [zeros, inputs, piece, self.points * self.group * self.block * columns]
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        self.words().iter().sum::<usize>() * 4 + ALIGN - 1
-    }
-
-    /// The input frames under a group of output frames.
-    fn frames(&self, out: &Range<usize>) -> Range<usize> {
-        under(&self.shape, out.start).0.start..under(&self.shape, out.end - 1).0.end
-    }
-
-    /// The taps in time that meet any frame of a group.
-    fn taps(&self, out: &Range<usize>) -> Range<usize> {
-        let (last, first_tap) = under(&self.shape, out.start);
-        let (_, lowest) = under(&self.shape, out.end - 1);
-        lowest..first_tap + last.len()
-    }
-}
-
-/// Expected cost of `shape` in multiply-adds of sixteen lanes; see [`direct_cost`].
-///
-/// Weights of a vector that is transformed, beside one multiply-add for a vector of the products,
-/// are fits to measurements with AVX-512: they stand for memory traffic more than for arithmetic.
-pub(super) fn cost(shape: &ConvShape, tile: Tile) -> f64 {
-    const INPUT: f64 = 70.0;
-    const OUTPUT: f64 = 55.0;
-    const KERNEL: f64 = 45.0;
-    let plan = Plan::new(Level::Portable, shape, tile);
-    let tiles = plan.tiles[0] * plan.tiles[1];
-    let (cin, cout) = (shape.cin.div_ceil(LANES), shape.cout.div_ceil(LANES));
-    let (mut transformed, mut kernels) = (0, 0);
-    for t0 in (0..plan.out[0]).step_by(plan.group.max(1)) {
-        let out = t0..(t0 + plan.group).min(plan.out[0]);
-        transformed += plan.frames(&out).len();
-        kernels += plan.taps(&out).len();
-    }
-    let passes = kernels * tiles.div_ceil(plan.block.max(1));
-    let vectors = INPUT * (tiles * transformed * cin) as f64
-        + OUTPUT * (tiles * plan.out[0] * cout) as f64
-        + KERNEL * (passes * shape.cin * cout) as f64
-        + (tiles * meetings(shape) * shape.cin * cout) as f64;
-    plan.points as f64 * vectors
-}
-
-/// Expected cost of the direct algorithm, likewise.
-pub(super) fn direct_cost(shape: &ConvShape) -> f64 {
-    let [_, height, width] = shape.output();
-    let vectors = height * width * 9 * shape.cin * shape.cout.div_ceil(LANES);
-    (vectors * meetings(shape)) as f64
-}
-
-/// Pairs of an output frame and a tap in time that meets an input frame.
-fn meetings(shape: &ConvShape) -> usize {
-    (0..shape.output()[0]).map(|t| under(shape, t).0.len()).sum()
-}
-
-/// The input frames under output frame `t`, and the tap that meets the first of them.
-fn under(shape: &ConvShape, t: usize) -> (Range<usize>, usize) {
-    let ((front, _), kt) = (shape.padding[0], shape.kernel[0]);
-    let first = t.saturating_sub(front);
-    (first..(t + kt - front).min(shape.input[0]), first + front - t)
-}
-
-/// Bytes of scratch [`conv`] needs.
-pub(super) fn scratch_bytes(level: Level, shape: &ConvShape, tile: Tile) -> usize {
-    Plan::new(level.usable(), shape, tile).scratch_bytes()
-}
-
-/// `out = epilogue(conv(x, w))`; the arguments are those of [`conv`](super::conv).
+/// `out = epilogue(conv(x, w))`; the arguments are those of [`conv`](super::conv) and
+/// [`upsample_conv`](super::upsample_conv).
 ///
 /// # Panics
 /// If the shape does not fit, or the scratch is too short.
-pub(super) fn conv(
+pub(super) fn run(
     pool: &Pool,
     level: Level,
     shape: &ConvShape,
-    tile: Tile,
+    form: Form,
     x: Slice<'_>,
     weight: Packed<'_>,
     epilogue: &Epilogue<'_>,
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
-    assert!(fits(shape), "{shape:?} has no transform");
-    let plan = Plan::new(level.usable(), shape, tile);
-    let finish = Finish::new(plan.level, shape.rows(), shape.cout, epilogue, output);
+    let kind = weight.kind();
+    assert!(fits(shape, kind), "no transform for {kind:?} panels of {shape:?}");
+    let plan = &Plan::new(level.usable(), shape, kind, form);
+    let rows = plan.out.iter().product();
+    let finish = Finish::new(plan.level, rows, plan.shape.cout, epilogue, output);
     let needed = plan.scratch_bytes();
     assert!(scratch.len() >= needed, "scratch has {} bytes, needs {needed}", scratch.len());
-    if shape.rows() == 0 || shape.cout == 0 {
+    if rows == 0 || plan.shape.cout == 0 {
         return;
     }
     let skip = scratch.as_ptr().align_offset(ALIGN);
-    let [zero_words, input_words, piece_words, _] = plan.words();
-    let base = scratch[skip..].as_mut_ptr().cast::<f32>();
+    let [zero_words, input_words, piece_words, _] = plan.regions();
+    let base = scratch[skip..].as_mut_ptr().cast::<u32>();
     // SAFETY: the scratch holds the four regions, as just checked.
     let (inputs, piece, sums) = unsafe {
         base.write_bytes(0, zero_words);
         let inputs = base.add(zero_words);
         let piece = inputs.add(input_words);
-        (inputs, piece, piece.add(piece_words))
+        (inputs, piece, piece.add(piece_words).cast::<f32>())
     };
     // SAFETY: the line was just zeroed and nobody writes it from here on.
-    let zeros = unsafe { std::slice::from_raw_parts(base.cast_const(), zero_words) };
+    let zeros = unsafe { std::slice::from_raw_parts(base.cast_const().cast(), zero_words) };
     let job = Job {
-        plan: &plan,
+        plan,
         weight,
         finish: &finish,
+        x,
+        zeros,
         inputs: SharedPtr::new(inputs),
         piece: SharedPtr::new(piece),
         sums: SharedPtr::new(sums),
     };
     let all = plan.tiles[0] * plan.tiles[1];
-    for t0 in (0..plan.out[0]).step_by(plan.group) {
-        let t1 = (t0 + plan.group).min(plan.out[0]);
-        let (frames, taps) = (plan.frames(&(t0..t1)), plan.taps(&(t0..t1)));
+    for out in plan.groups() {
         for first in (0..all).step_by(plan.block) {
             let part = Part {
-                frames: frames.clone(),
-                taps: taps.clone(),
-                out: t0..t1,
+                frames: plan.frames(&out),
+                taps: plan.taps(&out),
+                out: out.clone(),
                 tiles: first..(first + plan.block).min(all),
             };
-            match tile {
-                Tile::Two => job.part::<Two>(pool, x, zeros, &part),
-                Tile::Four => job.part::<Four>(pool, x, zeros, &part),
+            match plan.form {
+                Form::Tiles(Tile::Two) => job.part::<Two>(pool, &part),
+                Form::Tiles(Tile::Four) => job.part::<Four>(pool, &part),
+                Form::Upsampled => job.part::<Upsampled>(pool, &part),
             }
         }
     }
@@ -270,68 +136,44 @@ struct Piece {
     channels: Range<usize>,
 }
 
-impl Piece {
-    /// Where row `channel` of tap `tap` of panel `p` of point 0 stands, and the floats of a point.
-    fn place(
-        &self,
-        cout: usize,
-        kt: usize,
-        p: usize,
-        tap: usize,
-        channel: usize,
-    ) -> (usize, usize) {
-        let first = self.panels.start * WIDTH;
-        let columns = ((self.panels.end * WIDTH).min(cout) - first).next_multiple_of(LANES);
-        let rows = kt * self.channels.len();
-        let width = panel_width(cout, self.panels.start + p);
-        (p * WIDTH * rows + (tap * self.channels.len() + channel) * width, columns * rows)
-    }
-}
-
 /// What all blocks share.
 ///
 /// Transformed inputs are [points, frames, tiles, lda], the piece of the kernel [points, panels,
 /// taps in time, channels, panel width], sums [points, panels, frames, tiles, panel width], with as
-/// many of each as the block and piece at hand have.
+/// many of each as the block and piece at hand have, and points a plane of the plan apart.
 struct Job<'a> {
     plan: &'a Plan,
     weight: Packed<'a>,
     finish: &'a Finish<'a>,
-    inputs: SharedPtr<f32>,
-    piece: SharedPtr<f32>,
+    x: Slice<'a>,
+    zeros: &'a [f32],
+    inputs: SharedPtr<u32>,
+    piece: SharedPtr<u32>,
     sums: SharedPtr<f32>,
 }
 
 impl Job<'_> {
-    fn part<S: TileSize>(&self, pool: &Pool, x: Slice<'_>, zeros: &[f32], part: &Part) {
+    fn part<S: TileSize>(&self, pool: &Pool, part: &Part) {
         let plan = self.plan;
-        let count = part.tiles.len();
-        let runs = count.div_ceil(RUN);
-        pool.run(part.frames.len() * runs, &|task, _| {
-            let (frame, run) = (task / runs, task % runs);
-            let tiles = run * RUN..((run + 1) * RUN).min(count);
-            match x {
-                Slice::F32(x) => self.input::<S, f32>(x, zeros, part, frame, tiles),
-                Slice::Bf16(x) => {
-                    self.input::<S, half::bf16>(x, bytemuck::cast_slice(zeros), part, frame, tiles);
-                }
-            }
-        });
         let ConvShape { cin, cout, .. } = plan.shape;
-        for column in (0..cout).step_by(COLUMNS) {
-            for channel in (0..cin).step_by(plan.kc) {
-                let piece = Piece {
-                    panels: column / WIDTH..(column + COLUMNS).min(cout).div_ceil(WIDTH),
-                    channels: channel..(channel + plan.kc).min(cin),
-                };
-                let (panels, runs) = (piece.panels.len(), piece.channels.len().div_ceil(CHANNELS));
-                let taps = part.taps.len();
-                pool.run(panels * taps * runs, &|task, _| {
-                    let (p, rest) = (task / (taps * runs), task % (taps * runs));
-                    let tap = part.taps.start + rest / runs;
-                    // SAFETY: each task has rows of the piece of its own.
-                    unsafe { self.kernel::<S>(&piece, p, tap, rest % runs) };
-                });
+        let columns = if plan.form == Form::Upsampled { cout } else { COLUMNS };
+        for channel in (0..cin).step_by(plan.kc) {
+            let channels = channel..(channel + plan.kc).min(cin);
+            self.inputs::<S>(pool, part, &channels);
+            for column in (0..cout).step_by(columns) {
+                let panels = column / WIDTH..(column + columns).min(cout).div_ceil(WIDTH);
+                let piece = Piece { panels, channels: channels.clone() };
+                let panels = piece.panels.len();
+                if plan.form != Form::Upsampled {
+                    let runs = piece.channels.len().div_ceil(CHANNELS);
+                    let taps = part.taps.len();
+                    pool.run(panels * taps * runs, &|task, _| {
+                        let (p, rest) = (task / (taps * runs), task % (taps * runs));
+                        let tap = part.taps.start + rest / runs;
+                        // SAFETY: each task has rows of the piece of its own.
+                        unsafe { self.kernel::<S>(&piece, p, tap, rest % runs) };
+                    });
+                }
                 pool.run(plan.points * panels, &|task, _| {
                     // SAFETY: inputs and piece are complete; each task has sums of its own.
                     unsafe { self.products(part, &piece, task / panels, task % panels) };
@@ -355,21 +197,52 @@ impl Job<'_> {
         });
     }
 
+    /// Transforms some channels of the block's tiles, all frames.
+    fn inputs<S: TileSize>(&self, pool: &Pool, part: &Part, channels: &Range<usize>) {
+        let count = part.tiles.len();
+        let runs = count.div_ceil(RUN);
+        pool.run(part.frames.len() * runs, &|task, _| {
+            let (frame, run) = (task / runs, task % runs);
+            let tiles = run * RUN..((run + 1) * RUN).min(count);
+            match (self.plan.words, self.x) {
+                (Words::F32, Slice::F32(x)) => {
+                    self.input::<S, Wide, f32>(x, part, frame, tiles, channels);
+                }
+                (Words::F32, Slice::Bf16(x)) => {
+                    self.input::<S, Wide, bf16>(x, part, frame, tiles, channels);
+                }
+                (Words::Rounded, Slice::F32(x)) => {
+                    self.input::<S, Rounded, f32>(x, part, frame, tiles, channels);
+                }
+                (Words::Rounded, Slice::Bf16(x)) => {
+                    self.input::<S, Rounded, bf16>(x, part, frame, tiles, channels);
+                }
+                (Words::Pairs, Slice::F32(x)) => {
+                    self.input::<S, Pairs, f32>(x, part, frame, tiles, channels);
+                }
+                (Words::Pairs, Slice::Bf16(x)) => {
+                    self.input::<S, Pairs, bf16>(x, part, frame, tiles, channels);
+                }
+            }
+        });
+    }
+
     /// Transforms tiles (counted from the block's first) of one of the block's input frames.
-    fn input<S: TileSize, T: crate::cpu::math::Element>(
+    fn input<S: TileSize, R: Row, T: Element>(
         &self,
         x: &[T],
-        zeros: &[T],
         part: &Part,
         frame: usize,
         tiles: Range<usize>,
+        channels: &Range<usize>,
     ) {
         let ConvShape { input: [_, height, width], cin, padding, .. } = self.plan.shape;
-        let plane = part.frames.len() * part.tiles.len() * self.plan.lda;
+        let zeros: &[T] = bytemuck::cast_slice(self.zeros);
+        let plane = self.plan.input_plane(part.frames.len() * part.tiles.len());
         for tile in tiles {
             let at = part.tiles.start + tile;
-            let corner = [at / self.plan.tiles[1] * S::M, at % self.plan.tiles[1] * S::M];
-            let mut pixels = [[&zeros[..cin]; tile::MOST]; tile::MOST];
+            let corner = [at / self.plan.tiles[1] * S::STEP, at % self.plan.tiles[1] * S::STEP];
+            let mut pixels = [[&zeros[..channels.len()]; tile::MOST]; tile::MOST];
             for (i, line) in pixels.iter_mut().enumerate().take(S::N) {
                 let h = (corner[0] + i).wrapping_sub(padding[1].0);
                 if h >= height {
@@ -379,15 +252,27 @@ impl Job<'_> {
                 for (j, pixel) in line.iter_mut().enumerate().take(S::N) {
                     let w = (corner[1] + j).wrapping_sub(padding[2].0);
                     if w < width {
-                        *pixel = &x[(line_start + w) * cin..][..cin];
+                        *pixel = &x[(line_start + w) * cin..][channels.clone()];
                     }
                 }
             }
             let row = (frame * part.tiles.len() + tile) * self.plan.lda;
             // SAFETY: row of this task in each of the planes, which the scratch holds.
             let to = unsafe { self.inputs.get().add(row) };
-            transform::input::<S, T>(self.plan.level, &pixels, to, plane);
+            transform::input::<S, R, T>(self.plan.level, &pixels, to, plane);
         }
+    }
+
+    /// Words from the beginning of a plane to row `channel` of tap `tap` of panel `p` of a piece,
+    /// and words of a plane.
+    fn place(&self, piece: &Piece, p: usize, tap: usize, channel: usize) -> (usize, usize) {
+        let ConvShape { cout, kernel: [kt, ..], .. } = self.plan.shape;
+        let columns = (piece.panels.end * WIDTH).min(cout) - piece.panels.start * WIDTH;
+        let each = piece.channels.len() / self.plan.per_word;
+        let row = tap * each + channel / self.plan.per_word;
+        let width = panel_width(cout, piece.panels.start + p);
+        let plane = self.plan.kernel_plane(piece.channels.len(), columns);
+        (p * WIDTH * kt * each + row * width, plane)
     }
 
     /// Transforms a run of channels of one panel and tap in time of the kernel.
@@ -395,17 +280,26 @@ impl Job<'_> {
     /// # Safety
     /// No other task has the same.
     unsafe fn kernel<S: TileSize>(&self, piece: &Piece, p: usize, tap: usize, run: usize) {
-        let ConvShape { cin, cout, kernel: [kt, ..], .. } = self.plan.shape;
-        let width = panel_width(cout, piece.panels.start + p);
+        let Plan { level, per_word, ref shape, .. } = *self.plan;
+        let width = panel_width(shape.cout, piece.panels.start + p);
         let (first, end) = (run * CHANNELS, ((run + 1) * CHANNELS).min(piece.channels.len()));
-        let row = tap * 9 * cin + piece.channels.start + first;
-        let (place, plane) = piece.place(cout, kt, p, tap, first);
+        let row = (tap * 9 * shape.cin + piece.channels.start + first) / per_word;
+        let (place, plane) = self.place(piece, p, tap, first);
+        let (apart, count) = (shape.cin * width, (end - first) * width);
         // SAFETY: nine runs of rows of the panel; the task's rows of the piece in each plane.
         unsafe {
-            let from = self.weight.panel(piece.panels.start + p).add(row * width).cast();
+            let from = self.weight.panel(piece.panels.start + p).add(row * width);
             let to = self.piece.get().add(place);
-            let size = (end - first, width);
-            transform::kernel::<S>(self.plan.level, from, cin * width, size, to, plane);
+            match self.weight.kind() {
+                PanelKind::F32 => {
+                    let (from, to) = (from.cast::<f32>(), to.cast::<f32>());
+                    transform::kernel::<S, f32>(level, from, apart, count, to, plane);
+                }
+                PanelKind::Bf16 => {
+                    let (from, to) = (from.cast::<bf16>(), to.cast::<bf16>());
+                    transform::kernel::<S, bf16>(level, from, apart, count, to, plane * per_word);
+                }
+            }
         }
     }
 
@@ -415,21 +309,27 @@ impl Job<'_> {
     /// The inputs of the block and the piece are complete, and no other task has the same point and
     /// panel.
     unsafe fn products(&self, part: &Part, piece: &Piece, point: usize, p: usize) {
-        let Plan { level, ref shape, lda, .. } = *self.plan;
-        let (kt, front) = (shape.kernel[0], shape.padding[0].0);
-        let (count, steps) = (part.tiles.len(), piece.channels.len());
+        let Plan { level, words, per_word, form, ref shape, lda, .. } = *self.plan;
+        let front = shape.padding[0].0;
+        let (count, steps) = (part.tiles.len(), piece.channels.len() / per_word);
         let rows = part.out.len() * count;
-        let columns = shape.cout.next_multiple_of(LANES);
-        let width = panel_width(shape.cout, piece.panels.start + p);
+        let panel = piece.panels.start + p;
+        let width = panel_width(shape.cout, panel);
         let most = tile_rows(level, width);
-        let inputs = point * part.frames.len() * count * lda + piece.channels.start;
+        let inputs = point * self.plan.input_plane(part.frames.len() * count);
         let inputs = self.inputs.get().wrapping_add(inputs);
-        let sums = point * rows * columns + (piece.panels.start + p) * WIDTH * rows;
+        let sums = point * self.plan.sum_plane(rows) + panel * WIDTH * rows;
         let sums = self.sums.get().wrapping_add(sums);
         for tap in part.taps.clone() {
-            let (place, plane) = piece.place(shape.cout, kt, p, tap, 0);
-            let b = self.piece.get().wrapping_add(point * plane + place).cast::<u32>().cast_const();
-            // The next tap or panel follows directly: to be brought into L2 meanwhile.
+            let b = if form == Form::Upsampled {
+                let row = (point * shape.cin + piece.channels.start) / per_word;
+                self.weight.panel(panel).wrapping_add(row * width)
+            } else {
+                let (place, plane) = self.place(piece, p, tap, 0);
+                self.piece.get().wrapping_add(point * plane + place).cast_const()
+            };
+            // The next tap or panel follows directly: to be brought into L2 meanwhile, and after
+            // it the rows of the next tiles.
             let next = b.wrapping_add(width * steps);
             let mut calls = 0;
             for (index, t) in part.out.clone().enumerate() {
@@ -439,18 +339,22 @@ impl Job<'_> {
                 }
                 let fresh = piece.channels.start == 0 && tap == first_tap;
                 let frame = t + tap - front - part.frames.start;
-                let a = inputs.wrapping_add(frame * count * lda);
+                let a = inputs.wrapping_add(frame * count * lda).cast_const();
                 let mut row = 0;
                 while row < count {
                     let left = (count - row).min(most);
-                    let (height, kernel) = micro(level, Words::F32, width, left);
+                    let (height, kernel) = micro(level, words, width, left);
                     let rest = calls * 2 * LANES * steps;
-                    let ahead = if rest < width * steps { next.wrapping_add(rest) } else { b };
+                    let a = a.wrapping_add(row * lda);
+                    let ahead = if rest < width * steps {
+                        next.wrapping_add(rest)
+                    } else {
+                        a.wrapping_add(height * lda)
+                    };
                     // SAFETY: `height` rows of the plane of inputs, `steps` rows of the piece and
                     // the tile's own sums lie inside their regions.
                     unsafe {
                         let tile = sums.add((index * count + row) * width);
-                        let a = a.add(row * lda).cast::<u32>().cast_const();
                         kernel(steps, a, lda, b, tile, fresh, ahead);
                     }
                     row += height;
@@ -465,7 +369,7 @@ impl Job<'_> {
         let Plan { ref shape, out: [_, height, wide], tiles: [_, across], level, .. } = *self.plan;
         let count = part.tiles.len();
         let rows = part.out.len() * count;
-        let plane = rows * shape.cout.next_multiple_of(LANES);
+        let plane = self.plan.sum_plane(rows);
         let corner = [tiles.start / across * S::M, tiles.start % across * S::M];
         let first = frame * count + tiles.start - part.tiles.start;
         let mut pixels = transform::Pixels([0.0; transform::FLOATS]);

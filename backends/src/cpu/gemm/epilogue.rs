@@ -1,12 +1,14 @@
 //! What happens to a finished tile on its way out: bias, activation, residual and gate, rounding.
 //!
-//! Works on 16 columns at a time in plain Rust; each level compiles the same code with its own
-//! instructions. The exponential is good to about 1e-7 relative, so GELU and SiLU agree with an
-//! f64 evaluation to a few 1e-7 of their value.
+//! Works on 16 columns at a time with the arithmetic of [`math`], so that a function gives the same
+//! bits here and in a kernel of its own.
 
+use super::super::math::lanes::{LANES, Portable, get, put};
+#[cfg(target_arch = "x86_64")]
+use super::super::math::lanes_x86;
+use super::super::math::{self, Element, Lanes};
 use super::super::simd::Level;
-use super::micro::LANES;
-use super::{Activation, Combine, Epilogue, Gate, Output};
+use super::{Activation, Combine, Epilogue, Gate, Output, Slice};
 use half::bf16;
 
 /// The output and everything the epilogue reads, as pointers that tasks share.
@@ -14,13 +16,15 @@ pub(crate) struct Finish<'a> {
     level: Level,
     bias: Option<&'a [f32]>,
     activation: Activation,
-    residual: Option<(*const f32, usize)>,
+    residual: Option<(Pointer, usize)>,
     gate: Option<Gate<'a>>,
-    out: Target,
+    out: Pointer,
     stride: usize,
 }
 
-enum Target {
+/// Where elements lie; those of a residual are only read.
+#[derive(Clone, Copy)]
+enum Pointer {
     F32(*mut f32),
     Bf16(*mut bf16),
 }
@@ -32,7 +36,7 @@ impl<'a> Finish<'a> {
     /// Checks all shapes of the epilogue for an `m`×`n` product.
     ///
     /// # Panics
-    /// If a slice is too short, a segment has no gate row, or an in-place residual is not f32.
+    /// If a slice is too short or a segment has no gate row.
     pub(crate) fn new(
         level: Level,
         m: usize,
@@ -41,8 +45,8 @@ impl<'a> Finish<'a> {
         output: Output<'a>,
     ) -> Finish<'a> {
         let (out, len, stride) = match output {
-            Output::F32 { data, stride } => (Target::F32(data.as_mut_ptr()), data.len(), stride),
-            Output::Bf16 { data, stride } => (Target::Bf16(data.as_mut_ptr()), data.len(), stride),
+            Output::F32 { data, stride } => (Pointer::F32(data.as_mut_ptr()), data.len(), stride),
+            Output::Bf16 { data, stride } => (Pointer::Bf16(data.as_mut_ptr()), data.len(), stride),
         };
         check("output", m, n, stride, len);
         if let Some(bias) = epilogue.bias {
@@ -53,15 +57,16 @@ impl<'a> Finish<'a> {
             Combine::Store => None,
             Combine::InPlace { gate: scale } => {
                 gate = scale;
-                let Target::F32(out) = out else {
-                    panic!("a residual in place needs an f32 output");
-                };
-                Some((out.cast_const(), stride))
+                Some((out, stride))
             }
             Combine::Residual { data, stride, gate: scale } => {
                 gate = scale;
                 check("residual", m, n, stride, data.len());
-                Some((data.as_ptr(), stride))
+                let at = match data {
+                    Slice::F32(data) => Pointer::F32(data.as_ptr().cast_mut()),
+                    Slice::Bf16(data) => Pointer::Bf16(data.as_ptr().cast_mut()),
+                };
+                Some((at, stride))
             }
         };
         if let Some(gate) = gate {
@@ -81,8 +86,8 @@ impl<'a> Finish<'a> {
         Finish { level, bias, activation, residual, gate, out, stride }
     }
 
-    /// Writes `rows`×`columns` of a tile whose rows are `width` floats apart to the output at
-    /// (`row`, `column`).
+    /// Writes a part of `size` rows and columns of a tile whose rows are `width` floats apart to
+    /// the output, at row and column `place`.
     ///
     /// # Safety
     /// The tile holds the rows, the place lies inside the output, and no other task touches it.
@@ -90,32 +95,28 @@ impl<'a> Finish<'a> {
         &self,
         tile: *const f32,
         width: usize,
-        (row, column): (usize, usize),
-        (rows, columns): (usize, usize),
+        place: (usize, usize),
+        size: (usize, usize),
     ) {
         // SAFETY: the caller's promise; the level was clamped to the machine's.
         unsafe {
             match self.level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Bf16 => {
-                    tile_512(self, tile, width, row, column, rows, columns);
-                }
+                Level::Avx512 | Level::Avx512Bf16 => tile_512(self, tile, width, place, size),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => tile_256(self, tile, width, row, column, rows, columns),
-                _ => self.each::<false>(tile, width, row, column, rows, columns),
+                Level::Avx2 => tile_256(self, tile, width, place, size),
+                _ => self.each::<Portable>(tile, width, place, size),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn each<const FMA: bool>(
+    unsafe fn each<V: Lanes>(
         &self,
         tile: *const f32,
         width: usize,
-        row: usize,
-        column: usize,
-        rows: usize,
-        columns: usize,
+        (row, column): (usize, usize),
+        (rows, columns): (usize, usize),
     ) {
         // SAFETY: `tile`'s contract; `read` and `write` touch `lanes` elements only.
         unsafe {
@@ -128,44 +129,33 @@ impl<'a> Finish<'a> {
                 for first in (0..columns).step_by(LANES) {
                     let j = column + first;
                     let lanes = (columns - first).min(LANES);
-                    let mut y = read(tile.add(r * width + first), LANES);
+                    let mut y = V::load(tile.add(r * width + first));
                     if let Some(bias) = self.bias {
-                        let bias = read(bias.as_ptr().add(j), lanes);
-                        for lane in 0..LANES {
-                            y[lane] += bias[lane];
-                        }
+                        y = y.add(read(bias.as_ptr().add(j), lanes));
                     }
                     match self.activation {
                         Activation::None => {}
-                        Activation::GeluTanh => {
-                            for lane in 0..LANES {
-                                y[lane] = gelu_tanh::<FMA>(y[lane]);
-                            }
-                        }
-                        Activation::Silu => {
-                            for lane in 0..LANES {
-                                y[lane] = silu::<FMA>(y[lane]);
-                            }
-                        }
+                        Activation::GeluTanh => y = math::gelu_tanh(y),
+                        Activation::Silu => y = math::silu(y),
                     }
-                    if let Some(gate) = gate {
-                        let gate = read(gate.add(j), lanes);
-                        for lane in 0..LANES {
-                            y[lane] *= gate[lane];
+                    let old = match self.residual {
+                        None => None,
+                        Some((Pointer::F32(at), stride)) => {
+                            Some(read(at.add(i * stride + j), lanes))
                         }
-                    }
-                    if let Some((residual, stride)) = self.residual {
-                        let residual = read(residual.add(i * stride + j), lanes);
-                        for lane in 0..LANES {
-                            y[lane] += residual[lane];
+                        Some((Pointer::Bf16(at), stride)) => {
+                            Some(read(at.add(i * stride + j), lanes))
                         }
-                    }
+                    };
+                    let gate: Option<V> = gate.map(|gate| read(gate.add(j), lanes));
+                    y = match (old, gate) {
+                        (Some(old), Some(gate)) => y.fma(gate, old),
+                        (Some(old), None) => y.add(old),
+                        (None, _) => y,
+                    };
                     match self.out {
-                        Target::F32(out) => write(out.add(i * self.stride + j), &y, lanes),
-                        Target::Bf16(out) => {
-                            let rounded = y.map(|y| bf16::from_bits(super::rows::narrow_one(y)));
-                            write(out.add(i * self.stride + j), &rounded, lanes);
-                        }
+                        Pointer::F32(out) => write(out.add(i * self.stride + j), y, lanes),
+                        Pointer::Bf16(out) => write(out.add(i * self.stride + j), y, lanes),
                     }
                 }
             }
@@ -179,52 +169,47 @@ fn check(what: &str, rows: usize, columns: usize, stride: usize, len: usize) {
     assert!(len >= needed, "{what} has {len} elements, needs {needed}");
 }
 
-/// # Safety
-/// As [`Finish::tile`], and the machine has AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-unsafe fn tile_512(
-    finish: &Finish<'_>,
-    tile: *const f32,
-    width: usize,
-    row: usize,
-    column: usize,
-    rows: usize,
-    columns: usize,
-) {
-    // SAFETY: passed on.
-    unsafe { finish.each::<true>(tile, width, row, column, rows, columns) }
+macro_rules! tile {
+    ($(#[$note:meta])* $name:ident $lanes:ty) => {
+        $(#[$note])*
+        unsafe fn $name(
+            finish: &Finish<'_>,
+            tile: *const f32,
+            width: usize,
+            place: (usize, usize),
+            size: (usize, usize),
+        ) {
+            // SAFETY: passed on.
+            unsafe { finish.each::<$lanes>(tile, width, place, size) }
+        }
+    };
+}
+tile! {
+    /// # Safety
+    /// As [`Finish::tile`], and the machine has AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    tile_512 lanes_x86::Avx512
+}
+tile! {
+    /// # Safety
+    /// As [`Finish::tile`], and the machine has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    tile_256 lanes_x86::Avx2
 }
 
-/// # Safety
-/// As [`Finish::tile`], and the machine has AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile_256(
-    finish: &Finish<'_>,
-    tile: *const f32,
-    width: usize,
-    row: usize,
-    column: usize,
-    rows: usize,
-    columns: usize,
-) {
-    // SAFETY: passed on.
-    unsafe { finish.each::<true>(tile, width, row, column, rows, columns) }
-}
-
+/// Lanes past `lanes` are 0.
+///
 /// # Safety
 /// `from` holds `lanes` elements.
 #[inline(always)]
-unsafe fn read(from: *const f32, lanes: usize) -> [f32; LANES] {
+unsafe fn read<V: Lanes, E: Element>(from: *const E, lanes: usize) -> V {
     // SAFETY: the caller's promise.
     unsafe {
-        if lanes == LANES {
-            from.cast::<[f32; LANES]>().read_unaligned()
-        } else {
-            let mut values = [0.0; LANES];
-            std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), lanes);
-            values
+        match lanes {
+            LANES => E::load(from),
+            _ => get(std::slice::from_raw_parts(from, lanes), 0),
         }
     }
 }
@@ -232,94 +217,12 @@ unsafe fn read(from: *const f32, lanes: usize) -> [f32; LANES] {
 /// # Safety
 /// `to` holds `lanes` elements.
 #[inline(always)]
-unsafe fn write<T: Copy>(to: *mut T, values: &[T; LANES], lanes: usize) {
+unsafe fn write<V: Lanes, E: Element>(to: *mut E, value: V, lanes: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        if lanes == LANES {
-            to.cast::<[T; LANES]>().write_unaligned(*values);
-        } else {
-            std::ptr::copy_nonoverlapping(values.as_ptr(), to, lanes);
+        match lanes {
+            LANES => E::store(value, to),
+            _ => put(std::slice::from_raw_parts_mut(to, lanes), 0, value),
         }
-    }
-}
-
-/// `a * b + c`, fused where the instructions exist (without them the library call is far slower).
-#[inline(always)]
-fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// e to the x for x clamped to -87..=88, to about one unit in the last place.
-#[inline(always)]
-fn exp<const FMA: bool>(x: f32) -> f32 {
-    // Adding 1.5·2²³ rounds to an integer that can be read off the low bits of the sum.
-    const SHIFT: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x > 88.0 { 88.0 } else { x };
-    let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = fused::<FMA>(x, std::f32::consts::LOG2_E, SHIFT);
-    let whole = shifted - SHIFT;
-    let rest = fused::<FMA>(whole, -LN2_HIGH, x);
-    let rest = fused::<FMA>(whole, -LN2_LOW, rest);
-    let mut p = fused::<FMA>(rest, 1.0 / 5040.0, 1.0 / 720.0);
-    p = fused::<FMA>(p, rest, 1.0 / 120.0);
-    p = fused::<FMA>(p, rest, 1.0 / 24.0);
-    p = fused::<FMA>(p, rest, 1.0 / 6.0);
-    p = fused::<FMA>(p, rest, 0.5);
-    p = fused::<FMA>(p, rest, 1.0);
-    p = fused::<FMA>(p, rest, 1.0);
-    let exponent = shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127);
-    p * f32::from_bits(exponent << 23)
-}
-
-/// x / (1 + e⁻ˣ).
-#[inline(always)]
-pub(crate) fn silu<const FMA: bool>(x: f32) -> f32 {
-    x / (1.0 + exp::<FMA>(-x))
-}
-
-/// The tanh form of GELU, 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), as x / (1 + e^(-2·…)).
-#[inline(always)]
-pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769;
-    let cubic = fused::<FMA>(x * x, 0.044_715, 1.0);
-    x / (1.0 + exp::<FMA>(-TWICE_ROOT * (x * cubic)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn activations_match_double_precision() {
-        let root = (2.0 / std::f64::consts::PI).sqrt();
-        for step in -8000..=8000 {
-            let x = step as f32 * 1.237e-3;
-            let wide = f64::from(x);
-            let want_silu = wide / (1.0 + (-wide).exp());
-            let want_gelu =
-                0.5 * wide * (1.0 + (root * (wide + 0.044715 * wide * wide * wide)).tanh());
-            let close = |got: f32, want: f64, slack: f64| {
-                (f64::from(got) - want).abs() <= 4e-7 * want.abs() + slack
-            };
-            assert!(close(silu::<true>(x), want_silu, 1e-10), "silu {x}");
-            assert!(close(silu::<false>(x), want_silu, 1e-10), "silu {x}");
-            assert!(close(gelu_tanh::<true>(x), want_gelu, 2e-8), "gelu {x}");
-            assert!(close(gelu_tanh::<false>(x), want_gelu, 2e-8), "gelu {x}");
-        }
-    }
-
-    #[test]
-    fn activations_at_the_extremes() {
-        for x in [-1e30f32, -200.0, -90.0] {
-            assert!(silu::<true>(x).abs() < 1e-7 && gelu_tanh::<true>(x).abs() < 1e-7, "{x}");
-        }
-        for x in [90.0f32, 200.0, 1e30] {
-            assert_eq!(silu::<true>(x), x);
-            assert_eq!(gelu_tanh::<true>(x), x);
-        }
-        assert_eq!(gelu_tanh::<true>(0.0), 0.0);
-        assert!(gelu_tanh::<true>(f32::NAN).is_nan() && silu::<true>(f32::NAN).is_nan());
     }
 }

@@ -18,7 +18,15 @@ pub enum Slice<'a> {
     Bf16(&'a [bf16]),
 }
 
-impl Slice<'_> {
+impl<'a> Slice<'a> {
+    /// The elements from `first` on; none past the end.
+    pub fn from(self, first: usize) -> Slice<'a> {
+        match self {
+            Slice::F32(data) => Slice::F32(&data[first.min(data.len())..]),
+            Slice::Bf16(data) => Slice::Bf16(&data[first.min(data.len())..]),
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         match self {

@@ -161,7 +161,11 @@ fn every_epilogue_agrees_with_its_definition() {
                         let combine = match mode {
                             0 => Combine::Store,
                             1 => Combine::InPlace { gate },
-                            _ => Combine::Residual { data: &residual, stride: n + 3, gate },
+                            _ => Combine::Residual {
+                                data: Slice::F32(&residual),
+                                stride: n + 3,
+                                gate,
+                            },
                         };
                         let epilogue = Epilogue { bias, activation, combine };
                         let got = run(

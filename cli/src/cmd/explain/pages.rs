@@ -157,6 +157,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("E0930", include_str!("../../../../docs/errors/E0930.md")),
     ("E0931", include_str!("../../../../docs/errors/E0931.md")),
     ("E0932", include_str!("../../../../docs/errors/E0932.md")),
+    ("E0940", include_str!("../../../../docs/errors/E0940.md")),
     ("E1000", include_str!("../../../../docs/errors/E1000.md")),
     ("E1001", include_str!("../../../../docs/errors/E1001.md")),
     ("E1002", include_str!("../../../../docs/errors/E1002.md")),

@@ -2,7 +2,7 @@
 
 use super::super::tests::{naive, noise};
 use super::super::{
-    Algorithm, Combine, PanelKind, conv_algorithm, conv_by, conv_scratch_bytes_for, pack_conv,
+    Algorithm, Combine, conv_algorithm, conv_by, conv_scratch_bytes_for, pack_conv,
 };
 use super::*;
 use crate::cpu::gemm::Dtype;
@@ -147,7 +147,7 @@ fn epilogues_bf16_inputs_and_bf16_outputs() {
     let pool = Pool::new(2);
     let algorithm = Algorithm::Winograd(Tile::Two);
     let residual = noise(shape.rows() * shape.cout, 4);
-    let combine = Combine::Residual { data: &residual, stride: shape.cout, gate: None };
+    let combine = Combine::Residual { data: Slice::F32(&residual), stride: shape.cout, gate: None };
     for level in Level::available() {
         let x = Slice::F32(&problem.x);
         let plain = run(&pool, level, &problem, algorithm, x, Combine::Store);
@@ -160,7 +160,8 @@ fn epilogues_bf16_inputs_and_bf16_outputs() {
         let weight = (bytemuck::cast_slice(&problem.w), Dtype::F32);
         let packed = pack_conv(&pool, level, &shape, weight, PanelKind::F32);
         let mut out = vec![half::bf16::NAN; plain.len()];
-        let mut scratch = vec![0; scratch_bytes(level, &shape, Tile::Two)];
+        let mut scratch =
+            vec![0; scratch_bytes(level, &shape, PanelKind::F32, Form::Tiles(Tile::Two))];
         let bias = noise(shape.cout, 9);
         let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
         let output = Output::Bf16 { data: &mut out, stride: shape.cout };
@@ -202,7 +203,9 @@ fn scratch_is_bounded_for_large_pictures() {
         padding: [(0, 0), (1, 1), (1, 1)],
     };
     for tile in [Tile::Two, Tile::Four] {
-        assert!(scratch_bytes(Level::Portable, &shape, tile) < 48 << 20);
+        assert!(
+            scratch_bytes(Level::Portable, &shape, PanelKind::F32, Form::Tiles(tile)) < 48 << 20
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! The transforms of one tile: F(2×2, 3×3) and F(4×4, 3×3), as functions along one axis.
+//! The transforms of one tile: F(2×2, 3×3), F(4×4, 3×3) and 3×3 taps over doubled pixels, as
+//! functions along one axis.
 //!
 //! With m outputs and r = 3 taps, n = m + 2 products replace m·3: y = Aᵀ[(G g) ⊙ (Bᵀ d)] (Winograd;
 //! Lavin and Gray, arXiv:1509.09308). The points of F(4, 3) are 0, ±5/8, ±3/2 and ∞: all entries of
@@ -14,8 +15,10 @@ pub(super) const MOST: usize = 6;
 pub(super) trait TileSize: Send + Sync + 'static {
     /// Outputs along one axis.
     const M: usize;
-    /// Inputs and products along one axis: M + 2.
+    /// Inputs and products along one axis.
     const N: usize;
+    /// Input pixels from one tile to the next along one axis.
+    const STEP: usize;
     /// Bᵀ d.
     fn input<V: Lanes>(d: [V; MOST]) -> [V; MOST];
     /// Aᵀ p.
@@ -30,6 +33,7 @@ pub(super) struct Two;
 impl TileSize for Two {
     const M: usize = 2;
     const N: usize = 4;
+    const STEP: usize = 2;
 
     #[inline(always)]
     fn input<V: Lanes>(d: [V; MOST]) -> [V; MOST] {
@@ -67,6 +71,7 @@ impl Four {
 impl TileSize for Four {
     const M: usize = 4;
     const N: usize = 6;
+    const STEP: usize = 4;
 
     #[inline(always)]
     fn input<V: Lanes>(d: [V; MOST]) -> [V; MOST] {
@@ -106,5 +111,34 @@ impl TileSize for Four {
         };
         let (near, far) = (at(a, 2.0 * a2 * (a2 - b2)), at(b, 2.0 * b2 * (b2 - a2)));
         [g[0].mul(V::splat(1.0 / (a2 * b2))), near.0, near.1, far.0, far.1, g[2]]
+    }
+}
+
+/// Three taps over a picture whose every pixel stands twice: a pixel x between l and r gives
+/// g₀l + (g₁ + g₂)x and (g₀ + g₁)x + g₂r, which is s·x + g₀(l − x) and s·x + g₂(r − x) with the sum
+/// s of the taps: three products where the doubled picture takes six.
+pub(super) struct Upsampled;
+
+impl TileSize for Upsampled {
+    const M: usize = 2;
+    const N: usize = 3;
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    fn input<V: Lanes>(d: [V; MOST]) -> [V; MOST] {
+        let none = V::splat(0.0);
+        [d[1], d[0].sub(d[1]), d[2].sub(d[1]), none, none, none]
+    }
+
+    #[inline(always)]
+    fn output<V: Lanes>(p: [V; MOST]) -> [V; MOST] {
+        let none = V::splat(0.0);
+        [p[0].add(p[1]), p[0].add(p[2]), none, none, none, none]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Lanes>(g: [V; 3]) -> [V; MOST] {
+        let none = V::splat(0.0);
+        [g[0].add(g[1]).add(g[2]), g[0], g[2], none, none, none]
     }
 }

@@ -3,7 +3,7 @@
 use super::tile::{MOST, TileSize};
 use crate::cpu::gemm::WIDTH;
 use crate::cpu::math::lanes::get;
-use crate::cpu::math::{Element, LANES, vectorised};
+use crate::cpu::math::{Element, LANES, Lanes, vectorised};
 use crate::cpu::simd::Level;
 
 /// Floats of a buffer of finished pixels: 64 of them in a full panel.
@@ -13,24 +13,66 @@ pub(super) const FLOATS: usize = 64 * WIDTH;
 #[repr(align(64))]
 pub(super) struct Pixels(pub [f32; FLOATS]);
 
+/// How transformed inputs are kept for the products.
+pub(super) trait Row: Send + Sync + 'static {
+    /// Writes sixteen channels of a row, from `channel` on.
+    ///
+    /// # Safety
+    /// The row has the channels.
+    unsafe fn put<V: Lanes>(value: V, row: *mut u32, channel: usize);
+}
+
+/// One f32 a word.
+pub(super) struct Wide;
+
+/// One f32 a word, rounded to bf16.
+pub(super) struct Rounded;
+
+/// Two bf16 a word.
+pub(super) struct Pairs;
+
+impl Row for Wide {
+    #[inline(always)]
+    unsafe fn put<V: Lanes>(value: V, row: *mut u32, channel: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { value.store(row.add(channel).cast()) }
+    }
+}
+
+impl Row for Rounded {
+    #[inline(always)]
+    unsafe fn put<V: Lanes>(value: V, row: *mut u32, channel: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { value.round_bf16().store(row.add(channel).cast()) }
+    }
+}
+
+impl Row for Pairs {
+    #[inline(always)]
+    unsafe fn put<V: Lanes>(value: V, row: *mut u32, channel: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { value.store_bf16(row.cast::<half::bf16>().add(channel)) }
+    }
+}
+
 /// Writes Bᵀ d B of the N×N pixels of a tile, all channels: point `e` to `to + e·plane`, in whole
 /// vectors of channels.
 ///
 /// `to` is the tile's row in the first of the N² planes; the caller owns the row in each of them,
 /// with room for the channels rounded up to sixteen.
-pub(super) fn input<S: TileSize, T: Element>(
+pub(super) fn input<S: TileSize, R: Row, T: Element>(
     level: Level,
     pixels: &[[&[T]; MOST]; MOST],
-    to: *mut f32,
+    to: *mut u32,
     plane: usize,
 ) {
-    input_lanes::<S, T>(level, pixels, to, plane);
+    input_lanes::<S, R, T>(level, pixels, to, plane);
 }
 
 vectorised! {
-    fn input_lanes<V, S: TileSize, T: Element>(
+    fn input_lanes<V, S: TileSize, R: Row, T: Element>(
         pixels: &[[&[T]; MOST]; MOST],
-        to: *mut f32,
+        to: *mut u32,
         plane: usize,
     ) {
         let none = V::splat(0.0);
@@ -51,35 +93,35 @@ vectorised! {
                 let row = S::input(row);
                 for j in 0..S::N {
                     // SAFETY: the caller's row in plane i·N + j.
-                    unsafe { row[j].store(to.add((i * S::N + j) * plane + channel)) };
+                    unsafe { R::put(row[j], to.add((i * S::N + j) * plane), channel) };
                 }
             }
         }
     }
 }
 
-/// G g Gᵀ of `channels` rows of one panel of `width` columns: tap (i, j) of the first row lies at
-/// `from + (3·i + j)·apart`, its point `e` goes to `to + e·plane`, and rows are `width` apart.
+/// G g Gᵀ of `count` elements of one panel, a multiple of sixteen that follow each other: tap (i, j)
+/// of the first lies at `from + (3·i + j)·apart`, its point `e` goes to `to + e·plane`.
 ///
 /// # Safety
-/// Both regions hold the rows, in each of their nine or N² places.
-pub(super) unsafe fn kernel<S: TileSize>(
+/// Both regions hold the elements, in each of their nine or N² places.
+pub(super) unsafe fn kernel<S: TileSize, T: Element>(
     level: Level,
-    from: *const f32,
+    from: *const T,
     apart: usize,
-    (channels, width): (usize, usize),
-    to: *mut f32,
+    count: usize,
+    to: *mut T,
     plane: usize,
 ) {
-    kernel_lanes::<S>(level, from, apart, channels * width, to, plane);
+    kernel_lanes::<S, T>(level, from, apart, count, to, plane);
 }
 
 vectorised! {
-    fn kernel_lanes<V, S: TileSize>(
-        from: *const f32,
+    fn kernel_lanes<V, S: TileSize, T: Element>(
+        from: *const T,
         apart: usize,
         count: usize,
-        to: *mut f32,
+        to: *mut T,
         plane: usize,
     ) {
         let none = V::splat(0.0);
@@ -88,8 +130,8 @@ vectorised! {
             for j in 0..3 {
                 let mut column = [none; 3];
                 for i in 0..3 {
-                    // SAFETY: the caller's rows.
-                    column[i] = unsafe { V::load(from.add((i * 3 + j) * apart + at)) };
+                    // SAFETY: the caller's elements.
+                    column[i] = unsafe { T::load::<V>(from.add((i * 3 + j) * apart + at)) };
                 }
                 half[j] = S::kernel(column);
             }
@@ -97,7 +139,7 @@ vectorised! {
                 let row = S::kernel([half[0][i], half[1][i], half[2][i]]);
                 for j in 0..S::N {
                     // SAFETY: as above.
-                    unsafe { row[j].store(to.add((i * S::N + j) * plane + at)) };
+                    unsafe { T::store(row[j], to.add((i * S::N + j) * plane + at)) };
                 }
             }
         }

@@ -1,12 +1,10 @@
 //! Fused plans against unfused ones: each rule by itself, then random mixes of ops.
 
-mod common;
-
+use crate::common::{check, in_place, kinds, plan};
 use anyid_ir::{
     BinaryFn, CompareFn, DType, FuncBuilder, Manifest, Module, Op, ReduceFn, TensorType, UnaryFn,
     ValueId,
 };
-use common::{check, in_place, kinds};
 
 fn ty(shape: &[usize]) -> TensorType {
     TensorType::new(DType::F32, shape.iter().copied())
@@ -225,7 +223,7 @@ fn segments_outside_their_table_are_an_error() {
         let seg = b.param("seg", TensorType::new(DType::I32, [3]));
         vec![b.op("h", Op::GateAdd, &[x, x, t, seg], None)]
     });
-    let plan = common::plan(&m, "f", &anyid_passes::Options::default());
+    let plan = plan(&m, "f", &anyid_passes::Options::default());
     let cpu = Cpu::open(1, None).unwrap();
     let weights = Weights::load(&cpu, &[&plan], &None_, &mut |_, _| true).unwrap();
     let executable = Executable::new(&cpu, plan, &weights);

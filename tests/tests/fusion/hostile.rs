@@ -5,8 +5,7 @@
 //! Most of that is refused; the rest means something else, and is executed with inputs of any
 //! bits. The count of both is checked, so that the test keeps showing something.
 
-mod common;
-
+use super::common::{kinds, noise};
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, RunError, Weights};
 use anyid_backends::{WeightData, WeightProvider};
 use anyid_ir::kernel::Kernel;
@@ -15,7 +14,6 @@ use anyid_ir::plan_text::{parse_plans, print_plan};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::text::parse_module;
 use anyid_passes::Options;
-use common::noise;
 use std::borrow::Cow;
 
 /// Weights of whatever type the plan asks for.
@@ -247,7 +245,7 @@ func @b(%x: f32[3,8], %e: f32[2,3,8], %seg: i32[3], %t: f32[3,2,2]) -> f32[3,8] 
 ",
         "b",
     );
-    let kinds = common::kinds(&plan);
+    let kinds = kinds(&plan);
     assert!(kinds.contains(&"linear*2") && kinds.contains(&"linear+gate_add"), "{kinds:?}");
     hostile(&plan);
 }

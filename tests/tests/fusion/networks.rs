@@ -1,13 +1,11 @@
 //! Plans of the networks: launches, memory and, at small sizes, results.
 
-mod common;
-
+use crate::common::{difference, kinds, run};
 use anyid_ir::plan::Plan;
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_passes::{Options, Split, compile_split_with};
-use common::{difference, kinds, run};
 
 fn split(config: &DitConfig, size: &DitSize, precision: Precision, o: &Options) -> Split<Plan> {
     compile_split_with(&dit(config, size, precision), "dit", &["lat", "t"], o).unwrap()
@@ -71,7 +69,7 @@ fn fused_steps_give_what_unfused_ones_give() {
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 3e-2)] {
         let fused = split(&config, &size, precision, &Options::default());
         let unfused = split(&config, &size, precision, &Options::unfused());
-        let apart = Options { in_place: false, ..Options::default() };
+        let apart = Options::default().off("alias");
         let apart = split(&config, &size, precision, &apart);
         let want = run(&[&unfused.prepare, &unfused.step], 1);
         let got = run(&[&fused.prepare, &fused.step], 1);

@@ -1,0 +1,304 @@
+//! One network measured: time of runs, memory as planned and as the process held it, and, where
+//! asked for, the time of every step.
+//!
+//! Everything goes through the library's own compiler and programs, as in a real run. The machine's
+//! ceilings are measured last, because that takes memory of its own.
+
+use super::profile::{Clock, Profile};
+use crate::args::BenchPhase;
+use crate::output;
+use crate::progress::Progress;
+use anyid_backends::cpu::peak::{self, Peak};
+use anyid_ir::Tensor;
+use anyid_ir::plan::Plan;
+use anyid_models::wan::Precision;
+use anyid_passes::report::PhaseSummary;
+use anyid_runtime::engine::{Compiler, Program};
+use anyid_runtime::init::RandomWeights;
+use anyid_runtime::sampling::first_non_finite;
+use anyid_runtime::{Backend, Error, Result};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most runs that may be asked for.
+const MOST_REPEATS: usize = 1000;
+
+/// How long each of the machine's ceilings is measured: as long as the runs took, within these.
+const CEILING: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
+
+/// What a run of a network is.
+pub trait Job {
+    /// Whatever is done once before all runs.
+    ///
+    /// # Errors
+    /// As [`Program::prepare`].
+    fn begin(&mut self, program: &mut Program) -> Result<()>;
+
+    /// One run.
+    ///
+    /// # Errors
+    /// As [`Program::call`].
+    fn run(&mut self, program: &mut Program) -> Result<()>;
+
+    /// Results of the last run, in order.
+    fn results(&self) -> Vec<&Tensor>;
+}
+
+/// A network ready to be compiled.
+pub struct Setup {
+    /// The most memory the process had held before inputs were made, where the system tells.
+    pub start: Option<u64>,
+    /// What it is, for people.
+    pub title: String,
+    /// Its sizes, for programs.
+    pub settings: Vec<(&'static str, Value)>,
+    /// Its arithmetic.
+    pub precision: Precision,
+    /// Its phases.
+    pub compiler: Compiler,
+    /// Its weights.
+    pub weights: RandomWeights,
+    /// Phases in the order a run calls them.
+    pub calls: Vec<&'static str>,
+    /// A run.
+    pub job: Box<dyn Job>,
+}
+
+/// Where the memory of a run goes, in bytes.
+pub struct MemoryUse {
+    /// Weights in the form the kernels read.
+    pub weights: u64,
+    /// Largest workspace of the phases, as planned.
+    pub workspace: u64,
+    /// Scratch of the kernels of all threads.
+    pub scratch: u64,
+    /// What `prepare` keeps for the steps.
+    pub persistent: u64,
+    /// Inputs and outputs of the largest phase, which the caller holds.
+    pub ports: u64,
+    /// What the process had held at most before anything was made, where the system tells.
+    pub start: Option<u64>,
+    /// What the process held at most until the last run.
+    pub peak: Option<u64>,
+}
+
+impl MemoryUse {
+    /// All that is planned.
+    pub fn planned(&self) -> u64 {
+        self.weights + self.workspace + self.scratch + self.persistent + self.ports
+    }
+}
+
+/// What was found.
+pub struct Measured {
+    /// [`Setup::title`].
+    pub title: String,
+    /// [`Setup::settings`].
+    pub settings: Vec<(&'static str, Value)>,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Instructions used.
+    pub instructions: &'static str,
+    /// Times of the runs, shortest first.
+    pub times: Vec<Duration>,
+    /// Time of compiling is not in it: making, packing and placing the weights.
+    pub load: Duration,
+    /// Figures of each phase, with the number of its calls in a run.
+    pub phases: Vec<(PhaseSummary, usize)>,
+    /// Memory.
+    pub memory: MemoryUse,
+    /// Ceilings of the machine.
+    pub ceilings: Peak,
+    /// Time of the steps, where asked for.
+    pub profile: Option<Profile>,
+    /// Hash of all results: the same for any number of threads and any run.
+    pub digest: u64,
+}
+
+impl Measured {
+    /// Median time of a run in seconds.
+    pub fn median(&self) -> f64 {
+        self.times[self.times.len() / 2].as_secs_f64()
+    }
+
+    /// Floating-point operations of a run, as the compiler counts them.
+    pub fn flops(&self) -> u64 {
+        self.phases.iter().map(|(phase, calls)| phase.flops * *calls as u64).sum()
+    }
+
+    /// Kernel launches of a run.
+    pub fn launches(&self) -> usize {
+        self.phases.iter().map(|(phase, calls)| phase.launches * calls).sum()
+    }
+
+    /// Operations a second at the median, in 10⁹.
+    pub fn gflops(&self) -> f64 {
+        self.flops() as f64 / self.median() * 1e-9
+    }
+
+    /// [`Measured::gflops`] of what the machine can do at most in this arithmetic.
+    pub fn share(&self) -> f64 {
+        let peak = match self.precision {
+            Precision::F32 => self.ceilings.f32_gflops,
+            Precision::Bf16 => self.ceilings.bf16_gflops.unwrap_or(self.ceilings.f32_gflops),
+        };
+        self.gflops() / peak
+    }
+}
+
+/// Measures what `setup` describes.
+///
+/// # Errors
+/// E0918 for a number of runs out of range, E0940 for sizes that do not fit in memory, E05xx where
+/// the network cannot be compiled, E1001 for results that are not finite.
+pub fn measure(
+    args: &BenchPhase,
+    backend: &Backend,
+    setup: Setup,
+    progress: &mut Progress,
+) -> Result<Measured> {
+    if !(1..=MOST_REPEATS).contains(&args.repeats) {
+        let what = format!("{} is not a number from 1 to {MOST_REPEATS}", args.repeats);
+        return Err(Error::input("E0918", what).at("--repeats"));
+    }
+    let Setup { start, title, settings, precision, compiler, weights, calls, mut job } = setup;
+    let plans: Vec<&Plan> = compiler.plans().map(|(_, plan)| plan).collect();
+    fits(&plans)?;
+    progress.part("loading");
+    let begun = Instant::now();
+    let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
+    let load = begun.elapsed();
+    progress.part("running");
+    job.begin(&mut program)?;
+    job.run(&mut program)?;
+    let mut times = Vec::with_capacity(args.repeats);
+    for done in 0..args.repeats {
+        let begun = Instant::now();
+        job.run(&mut program)?;
+        times.push(begun.elapsed());
+        let total = args.repeats as u64;
+        progress.update(done as u64 + 1, total, || format!("{} of {total}", done + 1));
+    }
+    times.sort();
+    let peak = output::peak_memory();
+    let phases = phases(&program, &calls);
+    let memory = memory(&program, &calls, start, peak);
+    let profile = match args.profile {
+        true => Some(profiled(&mut program, &calls, &mut *job, args.repeats)?),
+        false => None,
+    };
+    let digest = digest(&job.results())?;
+    drop((program, job));
+    progress.part("measuring the machine");
+    let cpu = backend.cpu();
+    let each = times.iter().sum::<Duration>().clamp(CEILING[0], CEILING[1]);
+    let ceilings = peak::measure(cpu.pool(), cpu.level(), each);
+    progress.clear();
+    let instructions = cpu.level().name();
+    Ok(Measured {
+        title,
+        settings,
+        precision,
+        instructions,
+        times,
+        load,
+        phases,
+        memory,
+        ceilings,
+        profile,
+        digest,
+    })
+}
+
+/// Refuses plans that this machine has no memory for.
+///
+/// # Errors
+/// E0940.
+fn fits(plans: &[&Plan]) -> Result<()> {
+    let weights = plans.iter().map(|plan| plan.weight_bytes()).max().unwrap_or(0);
+    let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
+    let persistent = plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0);
+    let needed = weights.saturating_add(workspace).saturating_add(persistent);
+    let Some(available) = output::available_memory().filter(|bytes| *bytes < needed) else {
+        return Ok(());
+    };
+    let (needed, available) = (output::bytes(needed), output::bytes(available));
+    let what = format!("weights and plans take {needed}, and {available} of memory are free");
+    Err(Error::input("E0940", what).help("measure smaller sizes or fewer layers"))
+}
+
+/// Figures of each phase that is called, in the order of its first call.
+fn phases(program: &Program, calls: &[&'static str]) -> Vec<(PhaseSummary, usize)> {
+    let mut out: Vec<(PhaseSummary, usize)> = Vec::new();
+    for call in calls {
+        match out.iter_mut().find(|(phase, _)| phase.name == *call) {
+            Some((_, count)) => *count += 1,
+            None => out.extend(program.plan(call).map(|plan| (PhaseSummary::of(plan), 1))),
+        }
+    }
+    out
+}
+
+fn memory(
+    program: &Program,
+    calls: &[&'static str],
+    start: Option<u64>,
+    peak: Option<u64>,
+) -> MemoryUse {
+    let mut names = calls.to_vec();
+    names.push("prepare");
+    let plans: Vec<&Plan> = names.iter().filter_map(|name| program.plan(name)).collect();
+    let ports = |plan: &&Plan| -> u64 {
+        let all = plan.inputs.iter().chain(&plan.outputs);
+        let held = all.filter(|port| !port.name.starts_with("persistent."));
+        held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
+    };
+    let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
+    MemoryUse {
+        weights: program.weight_bytes(),
+        workspace,
+        scratch: program.memory_bytes().saturating_sub(workspace),
+        persistent: plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0),
+        ports: plans.iter().map(ports).max().unwrap_or(0),
+        start,
+        peak,
+    }
+}
+
+fn profiled(
+    program: &mut Program,
+    calls: &[&'static str],
+    job: &mut dyn Job,
+    runs: usize,
+) -> Result<Profile> {
+    let clock = Clock::new();
+    let mut profile = Profile::new(program, calls);
+    program.observe(Some(clock.observer()));
+    for _ in 0..runs {
+        clock.clear();
+        job.run(program)?;
+        profile.add(&clock.take());
+    }
+    program.observe(None);
+    Ok(profile)
+}
+
+/// Hash of the results' bytes (FNV-1a).
+///
+/// # Errors
+/// E1001 for a value that is not finite.
+fn digest(results: &[&Tensor]) -> Result<u64> {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for tensor in results {
+        if let Ok(values) = tensor.as_f32()
+            && first_non_finite(values).is_some()
+        {
+            return Err(Error::internal("E1001", "a measured network gave values not finite"));
+        }
+        for byte in tensor.bytes() {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    Ok(hash)
+}

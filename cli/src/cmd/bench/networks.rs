@@ -1,0 +1,342 @@
+//! `bench dit`, `bench vae`, `bench text`: what is measured of each network, and on which inputs.
+//!
+//! The same modules as in a real run, with random weights and inputs that depend on nothing but
+//! the sizes. A transformer's `prepare` runs once before the timed steps, as in sampling; the
+//! autoencoder goes through a clip chunk by chunk, as in decoding.
+
+use super::measure::{Job, Setup, measure};
+use super::report;
+use crate::args::{BenchDit, BenchPhase, BenchText, BenchVae, Direction};
+use crate::cmd::size;
+use crate::output;
+use crate::progress::Progress;
+use crate::render::Failure;
+use anyid_ir::{DType, Module, Tensor, TensorType};
+use anyid_models::wan::Precision;
+use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
+use anyid_models::wan::dit::{self, DitSize};
+use anyid_models::wan::vae::{self, Half, VaeSize};
+use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program};
+use anyid_runtime::init::{Preset, RandomWeights};
+use anyid_runtime::sampling::NoiseStream;
+use anyid_runtime::{Backend, Error, Result, Size};
+use serde_json::json;
+
+/// Seed of the weights.
+const SEED: u64 = 1;
+
+/// Rows of the text encoder's table: no prompt reads more of it.
+const VOCABULARY: usize = 1024;
+
+/// Most tokens of a sequence.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// Runs `bench dit`.
+///
+/// # Errors
+/// E0908 for the preset, E0918 for numbers out of range, and as [`measure`].
+pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
+    let (mut config, _, _) = configs(&args.phase)?;
+    config.layers = in_range(args.blocks, 1000, "--blocks")?;
+    let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
+    let text_tokens = in_range(args.text_tokens, MOST_TOKENS, "--text-tokens")?;
+    let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
+    let backend = Backend::open("cpu", args.phase.threads)?;
+    let [frames, rows, columns] = grid(tokens);
+    let size = DitSize {
+        reference_frames: 0,
+        frames,
+        height: 2 * rows,
+        width: 2 * columns,
+        text_tokens,
+        timesteps: if args.all { 1 } else { 2 },
+    };
+    let (module, func, varying): (Module, _, &[&str]) = match args.all {
+        true => (dit::dit(&config, &size, precision), "dit", &["lat", "t"]),
+        false => (dit::stack(&config, &size, precision), "stack", &["x", "e"]),
+    };
+    let compiler = Compiler::new(&backend).split(&module, func, varying)?;
+    let part = if args.all { "whole step of " } else { "" };
+    let blocks = output::plural(args.blocks, "block");
+    let setup = Setup {
+        start,
+        title: format!("dit: {part}{blocks} of width {}, {tokens} tokens", config.width()),
+        settings: vec![
+            ("blocks", json!(args.blocks)),
+            ("tokens", json!(tokens)),
+            ("text_tokens", json!(text_tokens)),
+            ("all", json!(args.all)),
+        ],
+        precision,
+        job: Box::new(Steps::new(&compiler, size.timesteps)),
+        compiler,
+        weights: RandomWeights::new(&module.weights, SEED),
+        calls: vec!["step"],
+    };
+    finish(&args.phase, &backend, setup)
+}
+
+/// Runs `bench vae`.
+///
+/// # Errors
+/// E0901 and E0902 for the sizes, and as [`dit`].
+pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
+    let (_, config, _) = configs(&args.phase)?;
+    let [width, height] = size(&args.size)?;
+    check_sides(width, height, config.spatial_factor())?;
+    // The side rule of the transformer does not hold here; that for frames does.
+    Size { width: 32, height: 32, frames: args.frames }.check().map_err(|e| e.at("--frames"))?;
+    let precision = args.phase.precision.map_or(Precision::F32, Precision::from);
+    let backend = Backend::open("cpu", args.phase.threads)?;
+    let sizes = VaeSize { height, width, chunk: 1 };
+    let (half, word) = match args.direction {
+        Direction::Encode => (Half::Encoder, "encode"),
+        Direction::Decode => (Half::Decoder, "decode"),
+    };
+    let module = vae::coder(&config, &sizes, half, true, precision);
+    let later = (args.frames - 1) / 4;
+    let mut compiler = Compiler::new(&backend).phase("first", &module, "first")?;
+    let mut calls = vec!["first"];
+    if later > 0 {
+        compiler = compiler.phase("next", &module, "next")?;
+        calls.resize(1 + later, "next");
+    }
+    let frames = output::plural(args.frames, "frame");
+    let setup = Setup {
+        start,
+        title: format!("vae: {word} {frames} of {width}x{height}"),
+        settings: vec![
+            ("direction", json!(word)),
+            ("frames", json!(args.frames)),
+            ("width", json!(width)),
+            ("height", json!(height)),
+        ],
+        precision,
+        job: Box::new(Chunks::new(&compiler, half, later)),
+        compiler,
+        weights: RandomWeights::new(&module.weights, SEED),
+        calls,
+    };
+    finish(&args.phase, &backend, setup)
+}
+
+/// Runs `bench text`.
+///
+/// # Errors
+/// As [`dit`].
+pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
+    let (_, _, mut config) = configs(&args.phase)?;
+    config.layers = in_range(args.layers, 1000, "--layers")?;
+    config.vocab_size = config.vocab_size.min(VOCABULARY);
+    let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
+    let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
+    let backend = Backend::open("cpu", args.phase.threads)?;
+    let module = anyid_models::wan::text::text(&config, tokens, precision);
+    let compiler = Compiler::new(&backend).phase("text", &module, "text")?;
+    let layers = output::plural(args.layers, "layer");
+    let setup = Setup {
+        start,
+        title: format!("text: {layers} of width {}, {tokens} tokens", config.d_model),
+        settings: vec![("layers", json!(args.layers)), ("tokens", json!(tokens))],
+        precision,
+        job: Box::new(Steps::new(&compiler, 1)),
+        compiler,
+        weights: RandomWeights::new(&module.weights, SEED).hold("token_embedding.weight"),
+        calls: vec!["text"],
+    };
+    finish(&args.phase, &backend, setup)
+}
+
+fn configs(args: &BenchPhase) -> Result<(DitConfig, VaeConfig, TextConfig)> {
+    let preset: Preset = args.preset.parse().map_err(|e: Error| e.at("--preset"))?;
+    Ok(preset.configs())
+}
+
+fn finish(args: &BenchPhase, backend: &Backend, setup: Setup) -> std::result::Result<(), Failure> {
+    let found = measure(args, backend, setup, &mut Progress::new())?;
+    match args.json {
+        true => output::print_json(&report::json(&found))?,
+        false => output::print(&report::text(&found))?,
+    }
+    Ok(())
+}
+
+fn in_range(value: usize, most: usize, flag: &str) -> Result<usize> {
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::input("E0918", format!("{value} is not a number from 1 to {most}")).at(flag))
+}
+
+fn check_sides(width: usize, height: usize, factor: usize) -> Result<()> {
+    let fits = |pixels: usize| pixels > 0 && pixels.is_multiple_of(factor) && pixels <= 32_768;
+    if fits(width) && fits(height) {
+        return Ok(());
+    }
+    let what = format!("{width}x{height}: sides are multiples of {factor} up to 32768");
+    Err(Error::input("E0901", what)
+        .at("--size")
+        .help("give sizes the autoencoder can halve as often as it does"))
+}
+
+/// Frames, rows and columns with `tokens` in all, four frames where that divides.
+fn grid(tokens: usize) -> [usize; 3] {
+    let frames = [4, 2, 1].into_iter().find(|n| tokens.is_multiple_of(*n)).unwrap_or(1);
+    let area = tokens / frames;
+    let root = area.isqrt().max(1);
+    let rows = (1..=root).rev().find(|rows| area.is_multiple_of(*rows)).unwrap_or(1);
+    [frames, rows, area / rows]
+}
+
+/// Values for input `number` of this name and type: noise, or what the name asks for.
+fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor {
+    let len = ty.elements();
+    let shape = || ty.shape.iter().copied();
+    let integers = |f: &dyn Fn(usize) -> i32| {
+        let values: Vec<i32> = (0..len).map(f).collect();
+        Tensor::from_i32(shape(), &values).expect("one value an element")
+    };
+    match (name, ty.dtype) {
+        // A quarter of the tokens belong to references.
+        ("seg", _) => integers(&|at| if at < len / 4 { 0 } else { timesteps as i32 - 1 }),
+        (_, DType::I32) => integers(&|at| (at * 37 % 500) as i32),
+        _ => {
+            let mut values = vec![0f32; len];
+            NoiseStream::new(SEED, number as u32).fill(0, &mut values);
+            match name {
+                "t" => values.fill(500.0),
+                "rope" => {
+                    for pair in values.as_chunks_mut::<2>().0 {
+                        *pair = [pair[0].cos(), pair[0].sin()];
+                    }
+                }
+                _ => {}
+            }
+            let tensor = Tensor::from_f32(shape(), &values).expect("one value an element");
+            if ty.dtype == DType::F32 { tensor } else { tensor.cast(ty.dtype) }
+        }
+    }
+}
+
+/// Runs of one phase on the same inputs; `prepare` before, where there is one.
+struct Steps {
+    inputs: Vec<(String, Tensor)>,
+    prepared: Option<Prepared>,
+    outputs: Outputs,
+}
+
+impl Steps {
+    fn new(compiler: &Compiler, timesteps: usize) -> Self {
+        let mut inputs: Vec<(String, Tensor)> = Vec::new();
+        for (_, plan) in compiler.plans() {
+            for port in &plan.inputs {
+                if inputs.iter().all(|(name, _)| *name != port.name) {
+                    let ty = &plan.buffer(port.buffer).ty;
+                    let value = input(&port.name, ty, inputs.len(), timesteps);
+                    inputs.push((port.name.clone(), value));
+                }
+            }
+        }
+        Self { inputs, prepared: None, outputs: Outputs::default() }
+    }
+}
+
+fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
+    Inputs::new().all(inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+}
+
+impl Job for Steps {
+    fn begin(&mut self, program: &mut Program) -> Result<()> {
+        if program.plan("prepare").is_some() {
+            self.prepared = Some(program.prepare(&named(&self.inputs))?);
+        }
+        let phase = if self.prepared.is_some() { "step" } else { "text" };
+        self.outputs = program.outputs(phase)?;
+        Ok(())
+    }
+
+    fn run(&mut self, program: &mut Program) -> Result<()> {
+        let inputs = named(&self.inputs);
+        match &mut self.prepared {
+            Some(prepared) => program.step(prepared, &inputs, &mut self.outputs),
+            None => {
+                self.outputs = program.call("text", &inputs)?;
+                Ok(())
+            }
+        }
+    }
+
+    fn results(&self) -> Vec<&Tensor> {
+        self.outputs.iter().map(|(_, tensor)| tensor).collect()
+    }
+}
+
+/// Runs through a clip with the states of the chunk before.
+struct Chunks {
+    name: &'static str,
+    /// Results in front of the states.
+    skip: usize,
+    pieces: Vec<Tensor>,
+    results: Vec<Tensor>,
+}
+
+impl Chunks {
+    fn new(compiler: &Compiler, half: Half, later: usize) -> Self {
+        let (name, skip) = match half {
+            Half::Encoder => ("video", 2),
+            Half::Decoder => ("z", 1),
+        };
+        let mut pieces = Vec::new();
+        for (at, (_, plan)) in compiler.plans().enumerate() {
+            let port = plan.inputs.iter().find(|port| port.name == name);
+            let ty = &plan.buffer(port.expect("a chunk has pixels or latents").buffer).ty;
+            let count = if at == 0 { 1 } else { later };
+            for _ in 0..count {
+                pieces.push(input(name, ty, pieces.len(), 1));
+            }
+        }
+        Self { name, skip, pieces, results: Vec::new() }
+    }
+}
+
+impl Job for Chunks {
+    fn begin(&mut self, _: &mut Program) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(&mut self, program: &mut Program) -> Result<()> {
+        let mut states: Vec<Tensor> = Vec::new();
+        self.results.clear();
+        for (at, piece) in self.pieces.iter().enumerate() {
+            let labels: Vec<String> = (0..states.len()).map(|i| format!("s{i}")).collect();
+            let inputs = Inputs::new().set(self.name, piece);
+            let inputs = inputs.all(labels.iter().map(String::as_str).zip(&states));
+            let phase = if at == 0 { "first" } else { "next" };
+            let mut results = program.call(phase, &inputs)?.into_tensors();
+            states = results.split_off(self.skip);
+            self.results.append(&mut results);
+        }
+        Ok(())
+    }
+
+    fn results(&self) -> Vec<&Tensor> {
+        self.results.iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_have_the_tokens_asked_for() {
+        assert_eq!(grid(320), [4, 8, 10]);
+        assert_eq!(grid(1024), [4, 16, 16]);
+        for tokens in 1..200 {
+            assert_eq!(grid(tokens).iter().product::<usize>(), tokens);
+        }
+    }
+}

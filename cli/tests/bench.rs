@@ -1,0 +1,152 @@
+//! `bench dit`, `bench vae`, `bench text`: what they report, except times.
+
+mod common;
+
+use common::Folder;
+use serde_json::Value;
+
+const DIT: &str = "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8";
+
+const ALL: [&str; 7] = [
+    DIT,
+    "bench dit --preset micro --tokens 24 --text-tokens 8 --precision f32",
+    "bench dit --preset micro --all --tokens 24 --text-tokens 8",
+    "bench vae --preset micro --size 32x48",
+    "bench vae --preset micro --size 32x32 --frames 9 --precision bf16",
+    "bench vae --preset micro --size 32x32 --frames 5 --direction encode",
+    "bench text --preset micro --layers 2 --tokens 7",
+];
+
+/// The report without what depends on time and on the process.
+fn lasting(mut report: Value, threads: usize) -> Value {
+    assert_eq!(report["threads"], threads);
+    for key in ["seconds", "shortest_seconds", "load_seconds", "gflops", "share_of_peak"] {
+        let value = report[key].take();
+        assert!(value.as_f64().unwrap() > 0.0, "{key}: {value}");
+    }
+    assert!(report["peak"].take()["f32_gflops"].as_f64().unwrap() > 0.0);
+    // Scratch goes by the number of threads.
+    for key in ["process_peak_bytes", "process_start_bytes", "scratch_bytes", "planned_bytes"] {
+        report["memory"][key].take();
+    }
+    report["threads"].take();
+    report
+}
+
+#[test]
+fn reports_depend_on_the_network_alone() {
+    let folder = Folder::new();
+    for words in ALL {
+        let run = |threads: usize| {
+            let words = format!("{words} --repeats 1 --json --threads {threads}");
+            lasting(folder.run(&words).fine().json(), threads)
+        };
+        let report = run(1);
+        assert_eq!(report, run(2), "{words}");
+        let sum = |key: &str| -> u64 {
+            let phases = report["phases"].as_array().unwrap();
+            phases.iter().map(|p| p[key].as_u64().unwrap() * p["calls"].as_u64().unwrap()).sum()
+        };
+        assert!(report["flops"].as_u64().unwrap() > 0 && sum("flops") == report["flops"]);
+        assert_eq!(sum("launches"), report["launches"].as_u64().unwrap());
+        assert_eq!(report["repeats"], 1);
+        assert!(report["memory"]["workspace_bytes"].as_u64().unwrap() > 0);
+        let resident = report["phases"][0]["weights_resident_bytes"].as_u64().unwrap();
+        assert!(report["memory"]["weights_bytes"].as_u64().unwrap() >= resident / 2, "{report}");
+    }
+    assert!(folder.names().is_empty());
+}
+
+#[test]
+fn plans_add_up_and_are_within_what_the_process_held() {
+    let folder = Folder::new();
+    let report = folder.run(&format!("{DIT} --repeats 2 --json")).fine().json();
+    let memory = &report["memory"];
+    let parts = ["weights", "workspace", "persistent", "scratch", "input_output"];
+    let sum: u64 = parts.iter().map(|p| memory[format!("{p}_bytes")].as_u64().unwrap()).sum();
+    assert_eq!(memory["planned_bytes"], sum);
+    // Two blocks' text keys and values stay between steps: 2 x 2 x 8 rows of 64 bf16 at least.
+    assert!(memory["persistent_bytes"].as_u64().unwrap() >= 2 * 2 * 8 * 64 * 2);
+    if let Some(peak) = memory["process_peak_bytes"].as_u64() {
+        assert!(peak > sum, "{memory}");
+    }
+    assert_eq!(report["phases"][0]["name"], "step");
+}
+
+#[test]
+fn more_blocks_and_frames_are_more_work() {
+    let folder = Folder::new();
+    let report = |words: &str| folder.run(&format!("{words} --repeats 1 --json")).fine().json();
+    let flops = |words: &str| report(words)["flops"].as_u64().unwrap();
+    let one = flops("bench dit --preset micro --tokens 24 --text-tokens 8");
+    assert_eq!(flops(DIT), 2 * one);
+    let whole = flops("bench dit --preset micro --tokens 24 --text-tokens 8 --all");
+    assert!(whole > one);
+    let clip = report("bench vae --preset micro --size 32x32 --frames 9");
+    let calls = |at: usize| clip["phases"][at]["calls"].as_u64().unwrap();
+    assert_eq!((calls(0), calls(1)), (1, 2));
+    let single = report("bench vae --preset micro --size 32x32");
+    assert_eq!(single["phases"].as_array().unwrap().len(), 1);
+    assert_eq!(single["flops"], clip["phases"][0]["flops"]);
+}
+
+#[test]
+fn profiles_have_every_step() {
+    let folder = Folder::new();
+    let words = "bench vae --preset micro --size 32x32 --frames 9 --repeats 2 --profile";
+    let report = folder.run(&format!("{words} --json")).fine().json();
+    let list = |key: &str| report["profile"][key].as_array().unwrap().clone();
+    let sum = |rows: &[Value], key: &str| -> u64 {
+        rows.iter().map(|row| row[key].as_u64().unwrap()).sum()
+    };
+    assert_eq!(sum(&list("kinds"), "launches"), report["launches"].as_u64().unwrap());
+    assert_eq!(sum(&list("steps"), "calls"), report["launches"].as_u64().unwrap());
+    assert_eq!(sum(&list("kinds"), "flops"), report["flops"].as_u64().unwrap());
+    let times: Vec<f64> =
+        list("steps").iter().map(|row| row["seconds"].as_f64().unwrap()).collect();
+    assert!(times.windows(2).all(|pair| pair[0] >= pair[1]));
+    assert!(times.iter().all(|time| *time >= 0.0) && times[0] > 0.0);
+    let text = folder.run(words).fine().out;
+    for part in ["median", "planned", "of peak", "kind ", "step ", "conv"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(folder.run(DIT).fine().out.starts_with("dit: 2 blocks of width 64, 24 tokens, bf16\n"));
+}
+
+#[test]
+fn measurements_that_are_none_are_refused() {
+    let folder = Folder::new();
+    for (words, code) in [
+        ("bench dit --blocks 0", "E0918"),
+        ("bench dit --blocks 1001", "E0918"),
+        ("bench dit --tokens 0", "E0918"),
+        ("bench dit --tokens 9999999", "E0918"),
+        ("bench dit --text-tokens 0", "E0918"),
+        ("bench dit --tokens -3", "E0900"),
+        ("bench dit --tokens many", "E0900"),
+        ("bench dit --preset micro --repeats 0", "E0918"),
+        ("bench dit --preset big", "E0908"),
+        ("bench dit --precision f16", "E0900"),
+        // More weights than any machine these tests run on.
+        ("bench dit --blocks 1000 --precision f32", "E0940"),
+        ("bench vae --direction both", "E0900"),
+        ("bench vae --frames 4", "E0902"),
+        ("bench vae --frames 0", "E0902"),
+        ("bench vae --size 250x256", "E0901"),
+        ("bench vae --size 0x0", "E0901"),
+        ("bench vae --size big", "E0901"),
+        ("bench text --layers 0", "E0918"),
+        ("bench text --tokens 0", "E0918"),
+        ("bench", "Usage"),
+        ("bench kernels", "E0900"),
+    ] {
+        let done = folder.run(words);
+        assert_eq!(done.code, 1, "`{words}`\n{}\n{}", done.out, done.err);
+        assert!(
+            done.err.contains(code) && !done.err.contains("panicked"),
+            "`{words}`\n{}",
+            done.err
+        );
+        assert!(done.out.is_empty(), "`{words}`\n{}", done.out);
+    }
+}

@@ -1,0 +1,462 @@
+//! Rules of ops that move elements: chains become one op, and what moves nothing disappears.
+
+use super::{Equal, Look, Rule, one};
+use crate::program::ProgramStep;
+use anyid_ir::{Axes, DType, Op, OpClass};
+use smallvec::SmallVec;
+
+/// The rules in the order in which they are tried.
+pub(super) const RULES: &[Rule] = &[
+    ("view of the same type", same),
+    ("reshape of a weight", weight_view),
+    ("reshape of a reshape", reshape_chain),
+    ("permute of a permute", permute_chain),
+    ("permute of axes of size 1", permute_is_reshape),
+    ("slice of a slice", slice_chain),
+    ("index of an axis of size 1", index_is_reshape),
+    ("broadcast of a broadcast", broadcast_chain),
+    ("pad of a pad", pad_chain),
+    ("cast of a cast that loses nothing", cast_chain),
+    ("slice of a concat", slice_of_concat),
+    ("index of a concat", index_of_concat),
+    ("concat of a concat", concat_chain),
+    ("concat of neighbouring slices", concat_of_slices),
+    ("broadcast that its reader does", implied_broadcast),
+];
+
+fn same(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let unmoved = match &step.op {
+        Op::Reshape | Op::Cast | Op::Broadcast | Op::Slice { .. } | Op::Pad { .. } => true,
+        Op::Upsample { .. } => true,
+        Op::Permute { perm } => perm.iter().copied().eq(0..perm.len()),
+        Op::Concat { .. } => step.operands.len() == 1,
+        _ => false,
+    };
+    let x = *step.operands.first()?;
+    (unmoved && look.ty(x) == look.ty(step.result)).then_some(Equal::Value(x))
+}
+
+fn weight_view(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let x = *step.operands.first()?;
+    (step.op == Op::Reshape && look.is_weight(x)).then_some(Equal::View(x))
+}
+
+fn reshape_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Reshape, Op::Reshape) => one(Op::Reshape, inner.operands[0]),
+        _ => None,
+    }
+}
+
+fn permute_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Permute { perm }, Op::Permute { perm: first }) => {
+            let perm: Axes = perm.iter().map(|axis| first[*axis]).collect();
+            one(Op::Permute { perm }, inner.operands[0])
+        }
+        _ => None,
+    }
+}
+
+fn permute_is_reshape(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let Op::Permute { perm } = &step.op else { return None };
+    let shape = &look.ty(step.operands[0]).shape;
+    let moved: SmallVec<[usize; 6]> =
+        perm.iter().copied().filter(|axis| shape[*axis] != 1).collect();
+    moved.is_sorted().then(|| one(Op::Reshape, step.operands[0]))?
+}
+
+fn slice_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Slice { axis, start, len }, Op::Slice { axis: inner_axis, start: first, .. })
+            if axis == inner_axis =>
+        {
+            let op = Op::Slice { axis: *axis, start: first + start, len: *len };
+            one(op, inner.operands[0])
+        }
+        (Op::Index { axis, at }, Op::Slice { axis: inner_axis, start, .. })
+            if axis == inner_axis =>
+        {
+            one(Op::Index { axis: *axis, at: start + at }, inner.operands[0])
+        }
+        _ => None,
+    }
+}
+
+fn index_is_reshape(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let Op::Index { axis, .. } = step.op else { return None };
+    let x = step.operands[0];
+    (look.ty(x).shape[axis] == 1).then(|| one(Op::Reshape, x))?
+}
+
+fn broadcast_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Broadcast, Op::Broadcast) => one(Op::Broadcast, inner.operands[0]),
+        _ => None,
+    }
+}
+
+fn pad_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Pad { axis, lo, hi }, Op::Pad { axis: inner_axis, lo: first, hi: last })
+            if axis == inner_axis =>
+        {
+            let op = Op::Pad { axis: *axis, lo: lo + first, hi: hi + last };
+            one(op, inner.operands[0])
+        }
+        _ => None,
+    }
+}
+
+/// Whether every value of `from`, its infinities and NaN included, is one of `to`.
+fn widens(from: DType, to: DType) -> bool {
+    let small = matches!(from, DType::U8 | DType::Bool);
+    match to {
+        DType::F64 => true,
+        DType::F32 => small || matches!(from, DType::Bf16 | DType::F16 | DType::F32),
+        DType::I32 => small || from == DType::I32,
+        _ => from == to,
+    }
+}
+
+fn cast_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    if step.op != Op::Cast || inner.op != Op::Cast {
+        return None;
+    }
+    let x = inner.operands[0];
+    let from = look.ty(x).dtype;
+    if !widens(from, look.ty(inner.result).dtype) {
+        return None;
+    }
+    match from == look.ty(step.result).dtype {
+        true => Some(Equal::Value(x)),
+        false => one(Op::Cast, x),
+    }
+}
+
+/// The operand of a concat that holds all of positions `start..start + len` of the joined axis, and
+/// where in it they begin.
+fn part(
+    look: &Look<'_>,
+    concat: &ProgramStep,
+    axis: usize,
+    start: usize,
+    len: usize,
+) -> Option<(u32, usize)> {
+    let mut first = 0;
+    for operand in &concat.operands {
+        let size = look.ty(*operand).shape[axis];
+        if start >= first && start + len <= first + size {
+            return Some((*operand, start - first));
+        }
+        first += size;
+    }
+    None
+}
+
+fn slice_of_concat(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Slice { axis, start, len }, Op::Concat { axis: joined }) if axis == joined => {
+            let (operand, start) = part(look, inner, *axis, *start, *len)?;
+            one(Op::Slice { axis: *axis, start, len: *len }, operand)
+        }
+        _ => None,
+    }
+}
+
+fn index_of_concat(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let inner = look.maker(step, 0)?;
+    match (&step.op, &inner.op) {
+        (Op::Index { axis, at }, Op::Concat { axis: joined }) if axis == joined => {
+            let (operand, at) = part(look, inner, *axis, *at, 1)?;
+            one(Op::Index { axis: *axis, at }, operand)
+        }
+        _ => None,
+    }
+}
+
+/// Only where nothing else reads the inner one, which would be made all the same.
+fn concat_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let Op::Concat { axis } = &step.op else { return None };
+    let joined = |value: u32| {
+        let maker = look.program.maker(value)?;
+        (maker.op == step.op && look.read_once(value)).then_some(maker)
+    };
+    if !step.operands.iter().any(|value| joined(*value).is_some()) {
+        return None;
+    }
+    let mut operands: SmallVec<[u32; 4]> = SmallVec::new();
+    for value in &step.operands {
+        match joined(*value) {
+            Some(inner) => operands.extend(inner.operands.iter().copied()),
+            None => operands.push(*value),
+        }
+    }
+    Some(Equal::Step(Op::Concat { axis: *axis }, operands))
+}
+
+fn concat_of_slices(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let Op::Concat { axis } = step.op else { return None };
+    if step.operands.len() < 2 {
+        return None;
+    }
+    let mut whole: Option<(u32, usize, usize)> = None;
+    for value in &step.operands {
+        let maker = look.program.maker(*value)?;
+        let Op::Slice { axis: cut, start, len } = maker.op else { return None };
+        let base = maker.operands[0];
+        whole = Some(match whole {
+            _ if cut != axis => return None,
+            None => (base, start, len),
+            Some((other, first, sum)) if other == base && first + sum == start => {
+                (base, first, sum + len)
+            }
+            Some(_) => return None,
+        });
+    }
+    let (base, start, len) = whole?;
+    one(Op::Slice { axis, start, len }, base)
+}
+
+/// Elementwise ops repeat axes of size 1 themselves.
+fn implied_broadcast(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+    let broadcasting = matches!(step.op, Op::Binary(_) | Op::Compare(_) | Op::Select);
+    if !broadcasting || step.op.class() != OpClass::Elementwise {
+        return None;
+    }
+    for (at, value) in step.operands.iter().enumerate() {
+        let Some(inner) = look.program.maker(*value).filter(|maker| maker.op == Op::Broadcast)
+        else {
+            continue;
+        };
+        let mut operands = step.operands.clone();
+        operands[at] = inner.operands[0];
+        let shapes = operands.iter().map(|v| look.ty(*v).shape.clone());
+        let shape = shapes.reduce(|a, b| anyid_ir::infer::broadcast(&a, &b).unwrap_or_default());
+        if shape.as_ref() == Some(&look.ty(step.result).shape) {
+            return Some(Equal::Step(step.op.clone(), operands));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::after;
+    use anyid_ir::{BinaryFn, DType, FuncBuilder, Op, TensorType, ValueId};
+
+    fn x(f: &mut FuncBuilder<'_>) -> ValueId {
+        f.param("x", TensorType::new(DType::F32, [6, 4]))
+    }
+
+    fn half(f: &mut FuncBuilder<'_>) -> ValueId {
+        f.param("h", TensorType::new(DType::Bf16, [6, 4]))
+    }
+
+    #[test]
+    fn what_moves_nothing_disappears() {
+        let same = TensorType::new(DType::F32, [6, 4]);
+        assert!(
+            after(|f| {
+                let mut v = x(f);
+                for op in [
+                    Op::Reshape,
+                    Op::Cast,
+                    Op::Broadcast,
+                    Op::Slice { axis: 0, start: 0, len: 6 },
+                    Op::Pad { axis: 1, lo: 0, hi: 0 },
+                    Op::Permute { perm: [0, 1].into_iter().collect() },
+                    Op::Concat { axis: 1 },
+                    Op::Upsample { factors: [1, 1].into_iter().collect() },
+                ] {
+                    v = f.op("v", op, &[v], Some(same.clone()));
+                }
+                v
+            })
+            .is_empty()
+        );
+        let kept = after(|f| {
+            let v = x(f);
+            f.slice("v", v, 0, 1, 5)
+        });
+        assert_eq!(kept, ["slice"]);
+    }
+
+    #[test]
+    fn chains_become_one() {
+        let reshapes = after(|f| {
+            let v = x(f);
+            let v = f.reshape("a", v, [24]);
+            let v = f.reshape("b", v, [2, 12]);
+            f.reshape("c", v, [3, 8])
+        });
+        assert_eq!(reshapes, ["reshape"]);
+        let back = after(|f| {
+            let v = x(f);
+            let v = f.reshape("a", v, [24]);
+            f.reshape("b", v, [6, 4])
+        });
+        assert!(back.is_empty());
+        let permutes = after(|f| {
+            let v = f.param("x", TensorType::new(DType::F32, [2, 3, 4]));
+            let v = f.permute("a", v, &[1, 2, 0]);
+            let v = f.permute("b", v, &[1, 2, 0]);
+            f.permute("c", v, &[1, 2, 0])
+        });
+        assert!(permutes.is_empty(), "three turns are none: {permutes:?}");
+        let slices = after(|f| {
+            let v = x(f);
+            let v = f.slice("a", v, 0, 1, 5);
+            let v = f.slice("b", v, 0, 1, 3);
+            f.index("c", v, 0, 2)
+        });
+        assert_eq!(slices, ["index"]);
+        let pads = after(|f| {
+            let v = x(f);
+            let v = f.pad("a", v, 1, 1, 0);
+            f.pad("b", v, 1, 2, 3)
+        });
+        assert_eq!(pads, ["pad"]);
+        let kept = after(|f| {
+            let v = x(f);
+            let v = f.slice("a", v, 0, 1, 5);
+            f.slice("b", v, 1, 1, 3)
+        });
+        assert_eq!(kept, ["slice", "slice"], "different axes");
+    }
+
+    #[test]
+    fn moving_axes_of_size_one_is_a_reshape() {
+        let built = |perm: &[usize]| {
+            after(|f| {
+                let v = f.param("x", TensorType::new(DType::F32, [1, 3, 1, 4]));
+                f.permute("y", v, perm)
+            })
+        };
+        assert_eq!(built(&[1, 0, 3, 2]), ["reshape"]);
+        assert_eq!(built(&[0, 3, 2, 1]), ["permute"]);
+        let index = after(|f| {
+            let v = f.param("x", TensorType::new(DType::F32, [3, 1, 4]));
+            f.index("y", v, 1, 0)
+        });
+        assert_eq!(index, ["reshape"]);
+    }
+
+    #[test]
+    fn casts_are_dropped_only_where_nothing_is_lost() {
+        let widened = after(|f| {
+            let v = half(f);
+            let v = f.cast("a", v, DType::F32);
+            let v = f.cast("b", v, DType::F64);
+            f.cast("c", v, DType::Bf16)
+        });
+        assert!(widened.is_empty());
+        let narrowed = after(|f| {
+            let v = x(f);
+            let v = f.cast("a", v, DType::Bf16);
+            f.cast("b", v, DType::F32)
+        });
+        assert_eq!(narrowed, ["cast", "cast"], "bf16 rounds");
+        let integer = after(|f| {
+            let v = f.param("x", TensorType::new(DType::I32, [3]));
+            let v = f.cast("a", v, DType::F32);
+            f.cast("b", v, DType::I32)
+        });
+        assert_eq!(integer, ["cast", "cast"], "f32 has no 31 bits");
+        let crossed = after(|f| {
+            let v = half(f);
+            let v = f.cast("a", v, DType::F16);
+            f.cast("b", v, DType::F32)
+        });
+        assert_eq!(crossed, ["cast", "cast"]);
+    }
+
+    #[test]
+    fn parts_of_a_concat_are_read_where_they_were() {
+        let built = |start, len| {
+            after(move |f| {
+                let v = x(f);
+                let a = f.op("a", Op::Silu, &[v], None);
+                let b = f.op("b", Op::Gelu, &[v], None);
+                let all = f.concat("all", &[a, b], 0);
+                f.slice("y", all, 0, start, len)
+            })
+        };
+        assert_eq!(built(6, 6), ["gelu"]);
+        assert_eq!(built(1, 2), ["silu", "slice"]);
+        assert_eq!(built(5, 2), ["silu", "gelu", "concat", "slice"], "across the seam");
+        let index = after(|f| {
+            let v = x(f);
+            let a = f.op("a", Op::Silu, &[v], None);
+            let [a, v] = [a, v].map(|v| f.reshape("slot", v, [1, 6, 4]));
+            let all = f.concat("all", &[v, a], 0);
+            f.index("y", all, 0, 1)
+        });
+        assert_eq!(index, ["silu"], "slots of a loop's stack");
+    }
+
+    #[test]
+    fn concats_are_joined() {
+        let nested = after(|f| {
+            let v = x(f);
+            let a = f.op("a", Op::Silu, &[v], None);
+            let inner = f.concat("inner", &[v, a], 1);
+            f.concat("outer", &[inner, v], 1)
+        });
+        assert_eq!(nested, ["silu", "concat"]);
+        let twice = after(|f| {
+            let v = x(f);
+            let inner = f.concat("inner", &[v, v], 1);
+            let outer = f.concat("outer", &[inner, v], 1);
+            let last = f.slice("last", outer, 1, 1, 8);
+            f.add("y", last, inner)
+        });
+        assert_eq!(twice, ["concat", "concat", "slice", "add"], "the inner one is needed anyway");
+        let halves = after(|f| {
+            let v = x(f);
+            let a = f.slice("a", v, 1, 0, 3);
+            let b = f.slice("b", v, 1, 3, 1);
+            f.concat("y", &[a, b], 1)
+        });
+        assert!(halves.is_empty());
+        let swapped = after(|f| {
+            let v = x(f);
+            let a = f.slice("a", v, 1, 0, 2);
+            let b = f.slice("b", v, 1, 2, 2);
+            f.concat("y", &[b, a], 1)
+        });
+        assert_eq!(swapped, ["slice", "slice", "concat"]);
+    }
+
+    #[test]
+    fn a_broadcast_in_front_of_arithmetic_is_implied() {
+        let built = |wide: bool| {
+            after(move |f| {
+                let v = x(f);
+                let row = f.param("row", TensorType::new(DType::F32, [1, 4]));
+                let all = f.broadcast("all", row, [6, 4]);
+                f.binary("y", BinaryFn::Add, if wide { v } else { all }, all)
+            })
+        };
+        assert_eq!(built(true), ["add"]);
+        assert_eq!(built(false), ["broadcast", "add"], "something must give the shape");
+    }
+
+    #[test]
+    fn reshapes_of_weights_are_weights() {
+        let built = after(|f| {
+            let w = f.weight("w");
+            let w = f.slice("all", w, 0, 0, 6);
+            let w = f.reshape("flat", w, [24]);
+            f.op("y", Op::Silu, &[w], None)
+        });
+        assert_eq!(built, ["silu"]);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the target has no kernel for becomes primitives, so that every verified module runs.
+//!
+//! Each step is shown to the [`Target`]; a composite it refuses is replaced by its decomposition,
+//! which is its definition. A primitive it refuses cannot be replaced: the module is refused with
+//! the node and the reason. This pass also gives every value that `prepare` keeps a step of its own
+//! to write it, as only steps write. It is required by what follows and so no rewrite is counted.
+
+use crate::CompileError;
+use crate::memory::homes;
+use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use anyid_ir::decompose::decomposed;
+use anyid_ir::{Entity, Op, Target, TensorType};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// Most steps a program may have after decomposition.
+const MOST_STEPS: usize = 1 << 20;
+
+/// `program` in ops that `target` has kernels for.
+///
+/// # Errors
+/// E0502 where it gets too long, E0505 for a primitive that the target does not have.
+pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileError> {
+    let refused: Vec<Option<&'static str>> =
+        program.steps.iter().map(|step| native(program, step, target).err()).collect();
+    if refused.iter().all(Option::is_none) {
+        return Ok(program.clone());
+    }
+    let mut out = Program {
+        inputs: program.inputs.clone(),
+        weights: program.weights.clone(),
+        ..Program::default()
+    };
+    let mut moved: Vec<ValueIndex> = Vec::with_capacity(program.values.len());
+    for value in &program.values {
+        // Steps are numbered anew below.
+        moved.push(match value.origin {
+            Origin::Step(_) => ValueIndex::MAX,
+            origin => out.value(value.ty.clone(), origin),
+        });
+    }
+    for (_, value) in &mut out.inputs {
+        *value = moved[*value as usize];
+    }
+    for (step, why) in program.steps.iter().zip(refused) {
+        let operands: SmallVec<[ValueIndex; 4]> =
+            step.operands.iter().map(|v| moved[*v as usize]).collect();
+        let ty = program.ty(step.result).clone();
+        let result = match why {
+            Some(why) if !step.op.is_composite() => {
+                let types: Vec<String> =
+                    step.operands.iter().map(|v| program.ty(*v).to_string()).collect();
+                let (op, name) = (step.op.name(), target.name);
+                let message =
+                    format!("target {name} has no kernel for {op} of {}: {why}", types.join(", "));
+                return Err(CompileError::new("E0505", message).at(&step.label));
+            }
+            Some(_) => inline(&mut out, step, &operands, &ty),
+            None => out.step(step.op.clone(), operands, ty, step.label.clone()),
+        };
+        moved[step.result as usize] = result;
+        if out.steps.len() > MOST_STEPS {
+            let message = format!("{} decomposes into too many steps", step.op.name());
+            return Err(CompileError::new("E0502", message).at(&step.label));
+        }
+    }
+    out.outputs =
+        program.outputs.iter().map(|(name, v)| (name.clone(), moved[*v as usize])).collect();
+    for step in &out.steps {
+        if let Err(why) = native(&out, step, target) {
+            let (op, name) = (step.op.name(), target.name);
+            let message = format!("target {name} has no kernel for {op}: {why}");
+            return Err(CompileError::new("E0505", message).at(&step.label));
+        }
+    }
+    Ok(out)
+}
+
+fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), &'static str> {
+    let operands: SmallVec<[&TensorType; 4]> =
+        step.operands.iter().map(|v| program.ty(*v)).collect();
+    let weights: SmallVec<[bool; 4]> = step
+        .operands
+        .iter()
+        .map(|v| matches!(program.values[*v as usize].origin, Origin::Weight(_)))
+        .collect();
+    target.native(&step.op, &operands, &weights, program.ty(step.result))
+}
+
+/// Adds the primitives of a composite; the last of them has its label, those inside `label.part`.
+fn inline(
+    out: &mut Program,
+    step: &ProgramStep,
+    operands: &[ValueIndex],
+    ty: &TensorType,
+) -> ValueIndex {
+    let types: Vec<TensorType> = operands.iter().map(|v| out.ty(*v).clone()).collect();
+    let parts = decomposed(&step.op, &types, ty);
+    let mut values: HashMap<usize, ValueIndex> =
+        parts.params().iter().map(|v| v.index()).zip(operands.iter().copied()).collect();
+    let last = parts.returned()[0].index();
+    for id in &parts.blocks[parts.entry].nodes {
+        let part = &parts.nodes[*id];
+        if part.op == Op::Return {
+            break;
+        }
+        let result = part.results[0];
+        let label = match result.index() == last {
+            true => step.label.clone(),
+            false => format!("{}.{}", step.label, parts.values[result].name),
+        };
+        let operands = part.operands.iter().map(|v| values[&v.index()]).collect();
+        let made = out.step(part.op.clone(), operands, parts.ty(result).clone(), label);
+        values.insert(result.index(), made);
+    }
+    values[&last]
+}
+
+/// `program` with a copy in front of every output that is an input, a weight or a view of one:
+/// kept values must be written by `prepare` itself.
+pub fn with_copied_outputs(program: &Program) -> Program {
+    let mut program = program.clone();
+    let homes = homes(&program);
+    for at in 0..program.outputs.len() {
+        let (name, value) = program.outputs[at].clone();
+        let owner = homes[value as usize].owner as usize;
+        if !matches!(program.values[owner].origin, Origin::Step(_)) {
+            let ty = program.ty(value).clone();
+            program.outputs[at].1 = program.step(Op::Cast, smallvec::smallvec![value], ty, name);
+        }
+    }
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::{DType, FuncBuilder, Module};
+
+    fn program(op: Op, types: &[TensorType], weight: Option<TensorType>) -> Program {
+        let mut module = Module::default();
+        if let Some(ty) = &weight {
+            module.weights.add("w", ty.clone()).unwrap();
+        }
+        let mut f = FuncBuilder::new(&module, "f");
+        let mut values: Vec<_> =
+            types.iter().enumerate().map(|(i, ty)| f.param(&format!("x{i}"), ty.clone())).collect();
+        if weight.is_some() {
+            values.push(f.weight("w"));
+        }
+        let y = f.op("y", op, &values, None);
+        let func = f.finish(&[y]);
+        module.add(func);
+        crate::flatten::flatten(&module, "f").unwrap()
+    }
+
+    #[test]
+    fn only_what_the_target_lacks_is_taken_apart() {
+        let target = Target::default();
+        let ty = |dtype, shape: &[usize]| TensorType::new(dtype, shape.iter().copied());
+        let rows = |dtype| vec![ty(dtype, &[3, 8]), ty(dtype, &[5, 8])];
+        for (dtype, whole) in
+            [(DType::F32, true), (DType::Bf16, true), (DType::F16, false), (DType::F64, false)]
+        {
+            let before = program(Op::Linear, &rows(dtype), None);
+            let after = decompose(&before, &target).unwrap();
+            assert_eq!(after == before, whole, "{dtype}");
+            assert_eq!(after.verify(), Ok(()));
+            assert!(whole || after.steps.iter().all(|step| !step.op.is_composite()));
+            assert_eq!(after.steps.last().unwrap().label, "f/y");
+        }
+        let conv = Op::Conv { stride: [1; 3], pad: [[0, 0]; 3] };
+        let x = ty(DType::F32, &[1, 4, 4, 3]);
+        let kernel = ty(DType::F32, &[2, 3, 3, 3]);
+        let weight = program(conv.clone(), std::slice::from_ref(&x), Some(kernel.clone()));
+        assert_eq!(decompose(&weight, &target).unwrap(), weight);
+        let given = decompose(&program(conv, &[x, kernel], None), &target).unwrap();
+        assert!(given.steps.len() > 9, "one product a kernel position");
+        assert_eq!(given.verify(), Ok(()));
+    }
+
+    #[test]
+    fn a_primitive_without_a_kernel_is_refused_with_its_place() {
+        let mut target = Target::default();
+        target.products = &[];
+        let rows = vec![TensorType::new(DType::F32, [3, 8]); 2];
+        let error = decompose(&program(Op::Linear, &rows, None), &target);
+        assert!(error.is_ok(), "{error:?}");
+        target.axes = 1;
+        let sum = Op::Concat { axis: 0 };
+        let error = decompose(&program(sum, &rows, None), &target).unwrap_err();
+        assert_eq!((error.code, error.place.as_deref()), ("E0505", Some("f/y")));
+        assert!(error.message.contains("concat of f32[3,8], f32[3,8]"), "{error}");
+    }
+}

@@ -1,0 +1,429 @@
+//! The passes, in the order in which they run.
+//!
+//! One table drives `compile`, `compile_split` and the command line's `opt`. A pass is a name, a
+//! phase and a function; it may assume the level its predecessors leave and nothing else, and never
+//! looks at a device. There is one fixpoint loop, inside `canonicalize`; all else runs once.
+//! `docs/passes.md` shows this table; a test compares them.
+
+use crate::driver::Context;
+use crate::fuse::{Groups, alone, classify::classify, explain};
+use crate::lower::{Lowered, LoweredStep};
+use crate::rewrite::Rewrites;
+use crate::state::{Level, Part, State, lend};
+use crate::{
+    CompileError, canonicalize, decompose, flatten, fold, memory, schedule, simplify, split,
+};
+use anyid_ir::weights::nearest;
+
+/// A stretch of the pipeline that ends at a level which can be printed and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Sizes are numbers; one straight-line program.
+    Bound,
+    /// Programs that compute each thing once, where it belongs.
+    Optimised,
+    /// Programs in ops of the target, grouped into kernels.
+    Fused,
+    /// Kernels in order and every byte in its place.
+    Planned,
+}
+
+impl Phase {
+    /// All of them in order.
+    pub const ALL: [Self; 4] = [Self::Bound, Self::Optimised, Self::Fused, Self::Planned];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bound => "bound",
+            Self::Optimised => "optimised",
+            Self::Fused => "fused",
+            Self::Planned => "planned",
+        }
+    }
+
+    /// The phase called `name`.
+    ///
+    /// # Errors
+    /// E0508, with the nearest name.
+    pub fn find(name: &str) -> Result<Self, CompileError> {
+        let found = Self::ALL.into_iter().find(|phase| phase.name() == name);
+        found.ok_or_else(|| {
+            let error = CompileError::new("E0508", format!("there is no phase \"{name}\""));
+            error.help(meant(name, "phases", &Self::ALL.map(Self::name)))
+        })
+    }
+}
+
+/// The function of a pass.
+pub type Run = fn(&mut State<'_>, &mut Context<'_>) -> Result<(), CompileError>;
+
+/// One pass.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    /// Its name.
+    pub name: &'static str,
+    /// The phase it belongs to.
+    pub phase: Phase,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// Whether it can be left out.
+    pub optional: bool,
+    /// The level it works on.
+    pub level: Level,
+    /// Whether what follows needs what it makes, though it may be left out.
+    pub makes_level: bool,
+    /// What it runs.
+    pub run: Run,
+}
+
+impl Pass {
+    /// Whether it works on programs and leaves programs.
+    pub fn keeps_programs(&self) -> bool {
+        self.level <= Level::Program && !self.makes_level
+    }
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+const fn pass(
+    phase: Phase,
+    level: Level,
+    name: &'static str,
+    doc: &'static str,
+    optional: bool,
+    run: Run,
+) -> Pass {
+    Pass { name, phase, doc, optional, level, makes_level: false, run }
+}
+
+impl Pass {
+    const fn makes_level(self) -> Self {
+        Self { makes_level: true, ..self }
+    }
+}
+
+/// Every pass, in order. Passes that see both phases of a split function belong behind `hoist`.
+#[rustfmt::skip]
+pub const PASSES: &[Pass] = &[
+    pass(Phase::Bound, Level::Module, "specialize",
+        "checks that every size is a number: named dims are bound when text is read",
+        false, specialize),
+    pass(Phase::Bound, Level::Module, "inline",
+        "calls inlined and repeats unrolled into one straight-line program, weights by absolute name",
+        false, inline),
+    pass(Phase::Optimised, Level::Program, "canonicalize",
+        "small local rewrites until none applies: chains of views, casts that lose nothing, neutral operands",
+        true, run_canonicalize),
+    pass(Phase::Optimised, Level::Program, "fold",
+        "steps on known numbers computed once and for all, with the interpreter's arithmetic",
+        true, run_fold),
+    pass(Phase::Optimised, Level::Program, "cse",
+        "equal steps computed once", true, cse),
+    pass(Phase::Optimised, Level::Program, "dce",
+        "steps that no output needs dropped", true, dce),
+    pass(Phase::Optimised, Level::Program, "hoist",
+        "what does not depend on the inputs that change per step moved to prepare",
+        true, hoist),
+    pass(Phase::Fused, Level::Program, "decompose",
+        "ops that the target has no kernel for replaced by their decomposition",
+        false, run_decompose),
+    pass(Phase::Fused, Level::Program, "layout",
+        "nothing to do: level 1 is channels-last, which every kernel reads",
+        true, layout),
+    pass(Phase::Fused, Level::Program, "fuse",
+        "neighbouring steps grouped into kernels: epilogues of products, rows with rows",
+        true, fuse).makes_level(),
+    pass(Phase::Fused, Level::Groups, "pack-linears",
+        "linears on one operand grouped into one product of several parts",
+        true, pack_linears),
+    pass(Phase::Planned, Level::Groups, "lower",
+        "groups written down as kernels, composites over rows expanded",
+        false, run_lower),
+    pass(Phase::Planned, Level::Kernels, "schedule",
+        "kernels in the order with least memory alive, program order or a greedy one",
+        true, run_schedule),
+    pass(Phase::Planned, Level::Kernels, "alias",
+        "results written over operands that die under them",
+        true, alias),
+    pass(Phase::Planned, Level::Kernels, "pack",
+        "memory that is free again given to later values; without it each has its own",
+        true, pack).makes_level(),
+    pass(Phase::Planned, Level::Kernels, "assemble",
+        "the plan put together from kernels and places, and checked",
+        false, assemble),
+];
+
+/// The pass of `table` called `name`.
+///
+/// # Errors
+/// E0504, with the nearest name.
+pub fn find<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError> {
+    table.iter().find(|pass| pass.name == name).ok_or_else(|| {
+        let names: Vec<&str> = table.iter().map(|pass| pass.name).collect();
+        let error = CompileError::new("E0504", format!("there is no pass \"{name}\""));
+        error.help(meant(name, "passes", &names))
+    })
+}
+
+/// The pass of `table` called `name`, to be left out.
+///
+/// # Errors
+/// E0504, also for a pass that cannot be left out.
+pub fn find_optional<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError> {
+    let pass = find(table, name)?;
+    if pass.optional {
+        return Ok(pass);
+    }
+    let names: Vec<&str> = table.iter().filter(|p| p.optional).map(|pass| pass.name).collect();
+    let error = CompileError::new("E0504", format!("pass \"{name}\" cannot be left out"));
+    Err(error.help(format!("those that can are {}", names.join(", "))))
+}
+
+fn meant(name: &str, what: &str, names: &[&str]) -> String {
+    match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("the {what} are {}", names.join(", ")),
+    }
+}
+
+fn specialize(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+    let (module, name) = (state.module, &state.func);
+    let Some(func) = module.func(name) else {
+        let message = format!("there is no function @{name} in module @{}", module.name);
+        return Err(CompileError::new("E0501", message));
+    };
+    if func.index_params.is_empty() {
+        return Ok(());
+    }
+    let names = func.index_params.join(", ");
+    let message = format!("@{name} has index parameters <{names}>, which only calls give");
+    Err(CompileError::new("E0501", message))
+}
+
+fn inline(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+    let program = flatten::flatten(state.module, &state.func)?;
+    state.parts = vec![Part { name: state.func.clone(), program, ..Part::default() }];
+    Ok(())
+}
+
+/// Runs `pass` over every program, where it may do anything.
+fn each(
+    state: &mut State<'_>,
+    context: &mut Context<'_>,
+    pass: fn(crate::Program, &mut Rewrites) -> crate::Program,
+) -> Result<(), CompileError> {
+    if context.rewrites.enabled() {
+        for part in &mut state.parts {
+            part.program = pass(std::mem::take(&mut part.program), &mut context.rewrites);
+        }
+    }
+    Ok(())
+}
+
+fn run_canonicalize(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
+    each(s, c, canonicalize::canonicalize)
+}
+
+fn run_fold(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
+    each(s, c, fold::fold)
+}
+
+fn cse(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
+    each(s, c, simplify::share)
+}
+
+fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
+    each(s, c, simplify::drop_unused)
+}
+
+/// Left out, it still makes both phases; everything then happens in `step`.
+fn hoist(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let Some(varying) = &state.varying else { return Ok(()) };
+    let [whole] = state.parts.as_slice() else {
+        return Err(CompileError::new("E0504", "hoist runs once").help("name it once"));
+    };
+    let varying: Vec<&str> = varying.iter().map(String::as_str).collect();
+    let halves = split::split_with(&whole.program, &varying, &mut context.rewrites)?;
+    let part = |name: &str, program| Part { name: name.into(), program, ..Part::default() };
+    state.persistent = halves.persistent;
+    state.parts = vec![part("prepare", halves.prepare), part("step", halves.step)];
+    Ok(())
+}
+
+fn run_decompose(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let split = state.is_split();
+    for (at, part) in state.parts.iter_mut().enumerate() {
+        if split && at == 0 {
+            part.program = decompose::with_copied_outputs(&part.program);
+        }
+        part.program = decompose::decompose(&part.program, &context.options.target)?;
+    }
+    Ok(())
+}
+
+fn layout(_: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+    Ok(())
+}
+
+fn fuse(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    for part in &mut state.parts {
+        let classes = classify(&part.program, &mut context.rewrites);
+        let grouping = alone(&part.program, classes);
+        let mut groups = Groups::new(&part.program, &context.options.target, grouping);
+        if context.rewrites.enabled() {
+            groups.fuse(&mut context.rewrites);
+        }
+        part.grouping = Some(groups.into_grouping());
+    }
+    Ok(())
+}
+
+fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    if !context.rewrites.enabled() {
+        return Ok(());
+    }
+    for part in &mut state.parts {
+        let grouping = part.grouping.take().expect("fuse makes groups");
+        let mut groups = Groups::new(&part.program, &context.options.target, grouping);
+        groups.pack_linears(&mut context.rewrites);
+        part.grouping = Some(groups.into_grouping());
+    }
+    Ok(())
+}
+
+fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    for part in &mut state.parts {
+        let grouping = part.grouping.take().expect("fuse makes groups");
+        let groups = Groups::new(&part.program, &context.options.target, grouping);
+        if context.options.explain {
+            state.cuts.extend(explain(&groups));
+        }
+        part.steps = Some(crate::lower::lower(&groups));
+    }
+    Ok(())
+}
+
+/// Whether part number `at` defines the persistent memory.
+fn keeps(split: bool, at: usize) -> bool {
+    !split || at == 0
+}
+
+fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    if !context.rewrites.enabled() {
+        return Ok(());
+    }
+    let split = state.is_split();
+    let in_place = context.options.runs("alias");
+    for (at, part) in state.parts.iter_mut().enumerate() {
+        let mut lowered = lend(&part.program, &mut part.steps);
+        let peak = |lowered: &Lowered<'_>| {
+            let mut free = Rewrites::unlimited();
+            let homes = memory::share(lowered, keeps(split, at), in_place.then_some(&mut free));
+            memory::bound(lowered, &homes, keeps(split, at))
+        };
+        if let Some(order) = schedule::greedy(&lowered).filter(|order| !order.is_sorted()) {
+            let before = peak(&lowered);
+            let steps: Vec<LoweredStep> =
+                order.iter().map(|at| lowered.steps[*at].clone()).collect();
+            let other = Lowered { program: lowered.program, steps };
+            let name = &part.name;
+            if peak(&other) < before && context.rewrites.allow("kernels in another order", name) {
+                lowered = other;
+            }
+        }
+        part.steps = Some(lowered.steps);
+    }
+    Ok(())
+}
+
+fn alias(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let split = state.is_split();
+    for (at, part) in state.parts.iter_mut().enumerate() {
+        let lowered = lend(&part.program, &mut part.steps);
+        let rewrites = context.rewrites.enabled().then_some(&mut context.rewrites);
+        let homes = memory::share(&lowered, keeps(split, at), rewrites);
+        (part.steps, part.homes) = (Some(lowered.steps), Some(homes));
+    }
+    Ok(())
+}
+
+fn pack(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let split = state.is_split();
+    let mut persistent: Option<Vec<u64>> = None;
+    for (at, part) in state.parts.iter_mut().enumerate() {
+        let reuse = context.rewrites.allow("memory used again", &part.name);
+        let lowered = lend(&part.program, &mut part.steps);
+        let homes = part.homes.take();
+        let homes = homes.unwrap_or_else(|| memory::share(&lowered, keeps(split, at), None));
+        let placement = memory::place(&lowered, &homes, persistent.as_deref(), reuse);
+        let offsets = placement.persistent.clone();
+        persistent.get_or_insert(offsets);
+        part.steps = Some(lowered.steps);
+        (part.homes, part.placement) = (Some(homes), Some(placement));
+    }
+    Ok(())
+}
+
+fn assemble(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+    let mut kept = None;
+    for part in &mut state.parts {
+        let lowered = lend(&part.program, &mut part.steps);
+        let homes = part.homes.take().expect("pack keeps them");
+        let placement = part.placement.take().expect("pack places everything");
+        let mut plan = memory::assemble(&lowered, &part.name, &homes, &placement);
+        plan.persistent_bytes = *kept.get_or_insert(plan.persistent_bytes);
+        part.plan = Some(plan);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_or_the_nearest_is_suggested() {
+        assert_eq!(find(PASSES, "cse").unwrap().phase, Phase::Optimised);
+        let error = find(PASSES, "canonicalise").unwrap_err();
+        assert_eq!(error.help.as_deref(), Some("did you mean canonicalize?"));
+        assert!(find(PASSES, "zzzzzz").unwrap_err().help.unwrap().contains("specialize, inline"));
+        assert_eq!(find_optional(PASSES, "lower").unwrap_err().code, "E0504");
+        assert!(find_optional(PASSES, "fold").is_ok());
+        assert_eq!(Phase::find("fused").unwrap(), Phase::Fused);
+        let error = Phase::find("optimized").unwrap_err();
+        assert_eq!((error.code, error.help.as_deref()), ("E0508", Some("did you mean optimised?")));
+    }
+
+    #[test]
+    fn phases_and_levels_only_go_down_and_names_differ() {
+        for pair in PASSES.windows(2) {
+            assert!(pair[0].phase <= pair[1].phase, "{:?}", pair[1]);
+            assert!(pair[0].level <= pair[1].level, "{:?}", pair[1]);
+        }
+        for (at, pass) in PASSES.iter().enumerate() {
+            assert!(!PASSES[..at].iter().any(|other| other.name == pass.name), "{pass:?}");
+        }
+    }
+
+    /// The table in the documentation is this one.
+    #[test]
+    fn the_documentation_shows_the_table() {
+        let page = include_str!("../../docs/passes.md");
+        let rows: Vec<String> = PASSES
+            .iter()
+            .map(|pass| {
+                let (name, phase, doc) = (pass.name, pass.phase.name(), pass.doc);
+                let off = if pass.optional { "yes" } else { "no" };
+                format!("| `{name}` | {phase} | {off} | {doc} |")
+            })
+            .collect();
+        let is_row = |line: &&str| line.contains(" | yes | ") || line.contains(" | no | ");
+        let shown: Vec<&str> = page.lines().filter(is_row).collect();
+        assert_eq!(shown, rows);
+    }
+}

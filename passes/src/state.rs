@@ -1,0 +1,275 @@
+//! What is being compiled, at the level of the pass that ran last: its form, its check, its text.
+
+use crate::fuse::{Cut, Grouping};
+use crate::lower::{Lowered, LoweredStep};
+use crate::memory::{Home, Placement};
+use crate::program::{Program, ValueIndex};
+use crate::straight;
+use anyid_ir::plan::Plan;
+use anyid_ir::plan_text::print_plans;
+use anyid_ir::plan_verify::verify_plan;
+use anyid_ir::{Module, TensorType, kernel, text};
+use std::fmt::Write;
+
+/// How far down a part has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A function of the module.
+    Module,
+    /// A straight-line program.
+    Program,
+    /// Its steps in groups.
+    Groups,
+    /// A list of kernels.
+    Kernels,
+    /// A plan.
+    Plan,
+}
+
+impl Level {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Module => "modules",
+            Self::Program => "programs",
+            Self::Groups => "groups of steps",
+            Self::Kernels => "kernels",
+            Self::Plan => "plans",
+        }
+    }
+}
+
+/// One phase of the result: the whole function, or `prepare` or `step` of it.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Name of the phase.
+    pub name: String,
+    /// The program; it stays while the levels below are made of it.
+    pub program: Program,
+    /// Which steps are one kernel.
+    pub grouping: Option<Grouping>,
+    /// Kernels in order.
+    pub steps: Option<Vec<LoweredStep>>,
+    /// Which values share memory.
+    pub(crate) homes: Option<Vec<Home>>,
+    /// Where everything lies.
+    pub(crate) placement: Option<Placement>,
+    /// The plan.
+    pub plan: Option<Plan>,
+}
+
+/// Kernels with their program, for as long as they are lent.
+pub(crate) fn lend<'p>(program: &'p Program, steps: &mut Option<Vec<LoweredStep>>) -> Lowered<'p> {
+    Lowered { program, steps: steps.take().expect("lowering comes first") }
+}
+
+/// Everything that passes work on.
+#[derive(Clone, Debug)]
+pub struct State<'m> {
+    /// The module.
+    pub module: &'m Module,
+    /// The function that is compiled.
+    pub func: String,
+    /// Inputs that change per step; `None` where nothing is split.
+    pub varying: Option<Vec<String>>,
+    /// The phases; none before `inline`.
+    pub parts: Vec<Part>,
+    /// Types of the values that `prepare` keeps.
+    pub persistent: Vec<TensorType>,
+    /// Edges that fusion left, with the reasons, where they were asked for.
+    pub cuts: Vec<Cut>,
+}
+
+impl<'m> State<'m> {
+    /// Function `func` of `module` before the first pass.
+    pub fn new(module: &'m Module, func: &str, varying: Option<&[&str]>) -> Self {
+        let varying = varying.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
+        let (parts, persistent, cuts) = (Vec::new(), Vec::new(), Vec::new());
+        Self { module, func: func.to_owned(), varying, parts, persistent, cuts }
+    }
+
+    /// The level of all parts.
+    pub fn level(&self) -> Level {
+        match self.parts.first() {
+            None => Level::Module,
+            Some(part) if part.plan.is_some() => Level::Plan,
+            Some(part) if part.steps.is_some() => Level::Kernels,
+            Some(part) if part.grouping.is_some() => Level::Groups,
+            Some(_) => Level::Program,
+        }
+    }
+
+    /// Whether the function was split into `prepare` and `step`.
+    pub fn is_split(&self) -> bool {
+        self.parts.len() == 2
+    }
+
+    /// Steps, groups or kernels of all parts.
+    pub fn size(&self) -> usize {
+        let size = |part: &Part| match (&part.plan, &part.steps, &part.grouping) {
+            (Some(plan), ..) => plan.steps.len(),
+            (_, Some(steps), _) => steps.len(),
+            (_, _, Some(grouping)) => {
+                grouping.groups.iter().filter(|group| !group.steps.is_empty()).count()
+            }
+            _ => part.program.steps.len(),
+        };
+        self.parts.iter().map(size).sum()
+    }
+
+    /// The rules of the level.
+    ///
+    /// # Errors
+    /// The first broken one, in words.
+    pub fn verify(&self) -> Result<(), String> {
+        for part in &self.parts {
+            let place = |why: String| format!("@{}: {why}", part.name);
+            match (&part.plan, &part.steps, &part.grouping) {
+                (Some(plan), ..) => match verify_plan(plan).into_iter().next() {
+                    None => Ok(()),
+                    Some(fault) => {
+                        Err(format!("{}: {}", fault.place.unwrap_or_default(), fault.message))
+                    }
+                },
+                (_, Some(steps), _) => verify_kernels(&part.program, steps),
+                (_, _, Some(grouping)) => verify_groups(&part.program, grouping),
+                _ => part.program.verify(),
+            }
+            .map_err(place)?;
+        }
+        Ok(())
+    }
+
+    /// The text of the level: IR where that is what there is, else groups, kernels or plans.
+    /// Deterministic, without addresses and times.
+    pub fn text(&self) -> String {
+        match self.level() {
+            Level::Module => text::print(self.module),
+            Level::Program => text::print(&self.straight()),
+            Level::Plan => {
+                let plans: Vec<Plan> =
+                    self.parts.iter().filter_map(|part| part.plan.clone()).collect();
+                print_plans(&plans)
+            }
+            Level::Groups | Level::Kernels => {
+                let parts: Vec<String> = self.parts.iter().map(part_text).collect();
+                parts.join("\n")
+            }
+        }
+    }
+
+    /// The programs as a module of straight-line functions.
+    pub fn straight(&self) -> Module {
+        let mut module = straight::empty(self.module);
+        for part in &self.parts {
+            straight::add_function(&mut module, &part.program, &part.name);
+        }
+        module
+    }
+
+    /// The name of the file ending for [`Self::text`].
+    pub fn extension(&self) -> &'static str {
+        match self.level() {
+            Level::Module | Level::Program => "ir",
+            Level::Groups => "groups",
+            Level::Kernels => "kernels",
+            Level::Plan => "plan.txt",
+        }
+    }
+}
+
+fn verify_groups(program: &Program, grouping: &Grouping) -> Result<(), String> {
+    program.verify()?;
+    for (at, group) in grouping.groups.iter().enumerate() {
+        if !group.steps.windows(2).all(|pair| pair[0] < pair[1]) {
+            return Err(format!("the steps of group {at} are not in order"));
+        }
+        let other = |step: &&usize| grouping.of.get(**step).copied().flatten() != Some(at);
+        if let Some(step) = group.steps.iter().find(other) {
+            return Err(format!("step {step} is in group {at} and elsewhere"));
+        }
+    }
+    let live = grouping.classes.live.iter().enumerate().filter(|(_, live)| **live);
+    for (step, _) in live {
+        let own = grouping.of[step].is_some_and(|g| grouping.groups[g].steps.contains(&step));
+        if !own {
+            return Err(format!("step {step} is in no group"));
+        }
+    }
+    Ok(())
+}
+
+fn verify_kernels(program: &Program, steps: &[LoweredStep]) -> Result<(), String> {
+    let homes = crate::memory::homes(program);
+    let owner = |value: &ValueIndex| homes[*value as usize].owner as usize;
+    let mut made: Vec<bool> = program
+        .values
+        .iter()
+        .map(|v| !matches!(v.origin, crate::program::Origin::Step(_)))
+        .collect();
+    for (at, step) in steps.iter().enumerate() {
+        let place = || format!("kernel {at}, {}", step.kernel.name());
+        let types = |values: &[ValueIndex]| -> Vec<TensorType> {
+            values.iter().map(|v| program.ty(*v).clone()).collect()
+        };
+        step.kernel
+            .check(&types(&step.operands), &types(&step.results))
+            .map_err(|why| format!("{}: {why}", place()))?;
+        if let Some(value) = step.operands.iter().find(|v| !made[owner(v)]) {
+            return Err(format!("{}: {} is read before it is made", place(), program.name(*value)));
+        }
+        for value in &step.results {
+            if std::mem::replace(&mut made[*value as usize], true) {
+                return Err(format!("{}: {} is made twice", place(), program.name(*value)));
+            }
+        }
+    }
+    match program.outputs.iter().find(|(_, value)| !made[owner(value)]) {
+        Some((name, _)) => Err(format!("output {name} is never made")),
+        None => Ok(()),
+    }
+}
+
+fn part_text(part: &Part) -> String {
+    let mut out = format!("// @{}\n", part.name);
+    let written = match (&part.steps, &part.grouping) {
+        (Some(steps), _) => kernels_text(&mut out, &part.program, steps),
+        (None, Some(grouping)) => groups_text(&mut out, &part.program, grouping),
+        (None, None) => Ok(()),
+    };
+    written.expect("writing to a string does not fail");
+    out
+}
+
+fn kernels_text(out: &mut String, program: &Program, steps: &[LoweredStep]) -> std::fmt::Result {
+    for (at, step) in steps.iter().enumerate() {
+        let names = |values: &[ValueIndex]| {
+            values.iter().map(|v| program.name(*v)).collect::<Vec<_>>().join(", ")
+        };
+        let (results, operands) = (names(&step.results), names(&step.operands));
+        writeln!(out, "#{at} {results} = {}({operands})", step.kernel.name())?;
+        if !matches!(step.kernel, anyid_ir::Kernel::Op(_)) {
+            for line in kernel::text::print(&step.kernel).lines() {
+                writeln!(out, "  {line}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std::fmt::Result {
+    use crate::fuse::group::Kind;
+    for group in grouping.groups.iter().filter(|group| !group.steps.is_empty()) {
+        match &group.kind {
+            Kind::Single => writeln!(out, "single")?,
+            Kind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
+            Kind::Anchor { .. } => writeln!(out, "anchor")?,
+        }
+        for step in &group.steps {
+            let step = &program.steps[*step];
+            let ty = program.ty(step.result);
+            writeln!(out, "  {} = {} : {ty}", step.label, step.op.name())?;
+        }
+    }
+    Ok(())
+}
