@@ -58,12 +58,12 @@ impl<'t> Line<'t> {
 
     /// The first byte of what is left.
     pub(crate) fn first(&self) -> Option<u8> {
-        self.rest.bytes().next()
+        self.rest.as_bytes().first().copied()
     }
 
     /// The second byte of what is left.
     pub(crate) fn second(&self) -> Option<u8> {
-        self.rest.bytes().nth(1)
+        self.rest.as_bytes().get(1).copied()
     }
 
     /// Whether `text` is all that is left.

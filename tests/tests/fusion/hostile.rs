@@ -5,7 +5,7 @@
 //! Most of that is refused; the rest means something else, and is executed with inputs of any
 //! bits. The count of both is checked, so that the test keeps showing something.
 
-use super::common::{kinds, noise};
+use crate::common::{kinds, noise};
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, RunError, Weights};
 use anyid_backends::{WeightData, WeightProvider};
 use anyid_ir::kernel::Kernel;
