@@ -289,7 +289,8 @@ mod tests {
         let absurd = TensorType::new(DType::F64, [1 << 40, 1 << 40]);
         let large = TensorType::new(DType::F64, [1 << 47]);
         let weights = vec![WeightRef { name: "w".into(), ty: large }; 64];
-        let cases: [(&str, &dyn Fn(&mut Plan)); 8] = [
+        type Change<'c> = &'c dyn Fn(&mut Plan);
+        let cases: [(&str, Change<'_>); 8] = [
             ("there is no buffer %9", &|p| p.steps[0].operands[0] = unknown),
             ("there is no buffer %9", &|p| p.steps[0].results[0] = unknown),
             ("there is no buffer %9", &|p| p.outputs[0].buffer = unknown),
