@@ -58,7 +58,7 @@ impl<'t> Line<'t> {
 
     /// The first byte of what is left.
     pub(crate) fn first(&self) -> Option<u8> {
-        self.rest.bytes().next()
+        self.rest.as_bytes().first().copied()
     }
 
     /// The second byte of what is left.

@@ -241,8 +241,9 @@ impl Verifier<'_> {
             }
             let shared = |(operand, other): &(usize, &BufferId)| {
                 let other = plan.buffer(**other);
-                let same = (other.root, other.offset, other.ty.bytes())
-                    == (result.root, result.offset, result.ty.bytes());
+                let same = (other.root, other.offset) == (result.root, result.offset)
+                    && other.ty.dtype == result.ty.dtype
+                    && other.ty.bytes() == result.ty.bytes();
                 overlap(result, other) && !(same && step.kernel.writes_in_place(*operand, position))
             };
             if let Some((_, other)) = step.reads().iter().enumerate().find(shared) {
@@ -301,4 +302,63 @@ fn typed(plan: &Plan, step: &Step) -> Result<(), String> {
     };
     let (operands, results) = (types(step.reads()), types(step.results()));
     step.kernel.check(&operands, &results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::Entity;
+    use crate::kernel::Kernel;
+    use crate::plan::{Port, WeightRef};
+    use crate::{DType, Op};
+
+    fn plan() -> Plan {
+        let ty = TensorType::new(DType::F32, [4]);
+        let mut plan = Plan {
+            name: "p".into(),
+            workspace_bytes: 64,
+            lower_bound_bytes: 64,
+            naive_bytes: 64,
+            ..Plan::default()
+        };
+        let x = plan.buffers.push(Buffer { ty: ty.clone(), root: Root::Input(0), offset: 0 });
+        let y = plan.buffers.push(Buffer { ty, root: Root::Workspace, offset: 0 });
+        plan.inputs.push(Port { name: "x".into(), buffer: x });
+        plan.outputs.push(Port { name: "y".into(), buffer: y });
+        plan.steps.push(Step {
+            kernel: Kernel::Op(Op::Silu),
+            operands: smallvec::smallvec![x],
+            results: smallvec::smallvec![y],
+            labels: vec!["y".into()],
+        });
+        plan
+    }
+
+    #[test]
+    fn what_no_text_holds_is_refused_too() {
+        assert_eq!(verify_plan(&plan()), []);
+        let unknown = BufferId::from_index(9);
+        let absurd = TensorType::new(DType::F64, [1 << 40, 1 << 40]);
+        let large = TensorType::new(DType::F64, [1 << 47]);
+        let weights = vec![WeightRef { name: "w".into(), ty: large }; 64];
+        type Change<'c> = &'c dyn Fn(&mut Plan);
+        let cases: [(&str, Change<'_>); 8] = [
+            ("there is no buffer %9", &|p| p.steps[0].operands[0] = unknown),
+            ("there is no buffer %9", &|p| p.steps[0].results[0] = unknown),
+            ("there is no buffer %9", &|p| p.outputs[0].buffer = unknown),
+            ("too large", &|p| p.buffers[BufferId::from_index(1)].ty = absurd.clone()),
+            ("too large", &|p| {
+                p.weights = vec![WeightRef { name: "w".into(), ty: absurd.clone() }]
+            }),
+            ("bytes are too many", &|p| p.weights = weights.clone()),
+            ("0 labels for 1 results", &|p| p.steps[0].labels.clear()),
+            ("recorded is ", &|p| p.steps[0].results.clear()),
+        ];
+        for (words, change) in cases {
+            let mut plan = plan();
+            change(&mut plan);
+            let found = verify_plan(&plan);
+            assert!(found.iter().any(|f| f.message.contains(words)), "{words}: {found:?}");
+        }
+    }
 }

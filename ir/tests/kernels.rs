@@ -109,6 +109,26 @@ fn changed_kernels_and_plans_are_judged_as_written() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn the_documented_texts_are_what_is_printed() {
+    let documentation = read(&root().join("docs/plans.md"));
+    let blocks: Vec<&str> = documentation
+        .split("```text\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```").map(|(block, _)| block))
+        .filter(|block| block.starts_with("plan ") || block.starts_with("kernel "))
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        assert_eq!(findings(block), ["sound"]);
+        let printed = match parse_plans(block) {
+            Ok(plans) => print_plans(&plans),
+            Err(_) => print_kernels(&parse_kernels(block).unwrap()),
+        };
+        assert_eq!(printed, block);
+    }
+}
+
 /// String literals of a source before its tests that are messages.
 fn messages(source: &str) -> Vec<String> {
     let code: Vec<&str> = source

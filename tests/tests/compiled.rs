@@ -1,9 +1,10 @@
 //! Plans of every network at the sizes that matter: they pack to within 2 % of their lower bound,
 //! verify, and read back from text as they were.
 
+use anyid_ir::kernel::text::{parse_kernels, print_kernels};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_live::{ALIGNMENT, lifetimes, live_bytes};
-use anyid_ir::plan_text::{parse_plans, print_plans};
+use anyid_ir::plan_text::{distinct_kernels, parse_plans, print_plans};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::text::{parse_module, print};
 use anyid_ir::{Evaluator, Mode, Module};
@@ -55,6 +56,14 @@ fn sound(what: &str, plans: &[Plan]) {
     let back = parse_plans(&text).unwrap_or_else(|fault| panic!("{what}: {fault}"));
     assert!(back == plans, "{what}: the text reads back as another plan");
     assert_eq!(print_plans(&back), text);
+    for plan in plans {
+        let kernels = distinct_kernels(plan);
+        let text = print_kernels(kernels.iter().copied());
+        let back = parse_kernels(&text).unwrap_or_else(|fault| panic!("{what}: {fault}"));
+        assert!(back.iter().eq(kernels), "{what}: a kernel reads back as another");
+        assert_eq!(print_kernels(&back), text);
+        assert!(back.iter().all(|kernel| kernel.verify().is_ok()), "{what}");
+    }
 }
 
 fn step(config: &DitConfig, size: &DitSize, precision: Precision) -> [Plan; 2] {

@@ -17,7 +17,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Version of the file's format.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// Version of the product, which decides what kernels do with a plan.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// First words of every plan file.
@@ -336,10 +336,14 @@ mod tests {
         for (from, to, code) in [
             ("= permute", "= permuted", "E0516"),
             ("{perm=[1,0]}", "{perm=[0,1]}", "E0517"),
-            ("= add", "= adder", "E0516"),
             ("= permute %", "= return %", "E0516"),
             ("output 0 + 0", "output 1 + 0", "E0517"),
             ("output 0 + 0", "state 0 + 0", "E0517"),
+            ("= k0", "= adder", "E0516"),
+            ("= k0", "= silu", "E0517"),
+            ("= k0", "= k7", "E0516"),
+            ("= add(v0, v1)", "= adder(v0, v1)", "E0516"),
+            ("= add(v0, v1)", "= add(v0, v7)", "E0517"),
             ("workspace + 0", "workspace + 32", "E0517"),
             ("workspace + 0", "workspace + 18446744073709551552", "E0517"),
             ("workspace + 0", "input 0 + 0", "E0517"),
@@ -355,7 +359,7 @@ mod tests {
         let code = |text: String, target| {
             PlanFile::from_bytes(text.as_bytes(), target).unwrap_err().code()
         };
-        assert_eq!(code(text.replacen("format=1", "format=2", 1), "cpu"), "E0513");
+        assert_eq!(code(text.replacen("format=2", "format=1", 1), "cpu"), "E0513");
         assert_eq!(code(text.replacen("version=", "version=9", 1), "cpu"), "E0513");
         assert_eq!(code(text, "cuda:sm_90"), "E0514");
         assert_eq!(PlanFile::from_bytes(b"module @m\n", "cpu").unwrap_err().code(), "E0510");

@@ -1,5 +1,6 @@
 //! Fusion: its rules one by one, and what it makes of the networks.
 
 mod common;
+mod hostile;
 mod networks;
 mod rules;
