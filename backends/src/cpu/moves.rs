@@ -20,6 +20,9 @@ pub struct Move {
 /// Bytes one task copies at least; smaller moves run on the calling thread's first task.
 const TASK_BYTES: usize = 256 * 1024;
 
+/// Elements of an innermost loop that is worth its beginning.
+const SHORT: usize = 16;
+
 impl Move {
     fn new(shape: &[usize], from_strides: &[usize], to_strides: &[usize], element: usize) -> Self {
         let mut out = Self {
@@ -49,15 +52,17 @@ impl Move {
             out.from_strides.push(from_strides[axis]);
             out.to_strides.push(to_strides[axis]);
         }
-        // The innermost loop is the quick one: it goes over the longer of the last two axes, unless
-        // the last is one run of memory on both sides.
-        let rank = out.shape.len();
-        if rank > 2 {
-            let (a, b) = (rank - 2, rank - 1);
-            if !out.ends_in_run() && out.shape[b] < out.shape[a] {
-                out.shape.swap(a, b);
-                out.from_strides.swap(a, b);
-                out.to_strides.swap(a, b);
+        // The innermost loop is the quick one: where the last axis is short and no run of memory,
+        // the longest of those whose elements are neighbours on one side goes there. The first
+        // axis stays, as tasks are parts of it.
+        let last = out.shape.len().saturating_sub(1);
+        if last > 1 && out.shape[last] < SHORT && !out.ends_in_run() {
+            let beside = |axis: &usize| out.from_strides[*axis] == 1 || out.to_strides[*axis] == 1;
+            let longest = (1..=last).filter(beside).max_by_key(|axis| out.shape[*axis]);
+            if let Some(axis) = longest.filter(|axis| out.shape[*axis] > out.shape[last]) {
+                out.shape[axis..].rotate_left(1);
+                out.from_strides[axis..].rotate_left(1);
+                out.to_strides[axis..].rotate_left(1);
             }
         }
         if out.shape.is_empty() {
@@ -299,6 +304,17 @@ mod tests {
             let (pixel, part) = (at / 6, at % 6);
             assert_eq!(v, (part * 40 * 70 + pixel) as f32);
         }
+        // Blocks of 2x2 pixels gathered behind their channels.
+        let x = TensorType::new(DType::F32, [3, 4, 2, 5, 2, 40]);
+        let result = TensorType::new(DType::F32, [3, 4, 5, 40, 2, 2]);
+        let perm = anyid_ir::Axes::from_slice(&[0, 1, 3, 5, 2, 4]);
+        let got = moved(&Op::Permute { perm }, &x, &result);
+        for (at, &v) in got.iter().enumerate() {
+            let (w, h, c, column, line) = (at % 2, at / 2 % 2, at / 4 % 40, at / 160 % 5, at / 800);
+            assert_eq!(v, ((((line * 2 + h) * 5 + column) * 2 + w) * 40 + c) as f32);
+        }
+
+        let x = TensorType::new(DType::F32, [3, 2, 40, 70]);
         let perm = anyid_ir::Axes::from_slice(&[0, 2, 3, 1]);
         let result = TensorType::new(DType::F32, [3, 40, 70, 2]);
         let got = moved(&Op::Permute { perm }, &x, &result);
