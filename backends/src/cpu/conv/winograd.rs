@@ -43,7 +43,7 @@ pub enum Tile {
 pub(super) fn fits(shape: &ConvShape, kind: PanelKind) -> bool {
     let [kt, kh, kw] = shape.kernel;
     let (front, behind) = shape.padding[0];
-    let whole = kind == PanelKind::F32 || shape.cin % 2 == 0;
+    let whole = kind == PanelKind::F32 || shape.cin.is_multiple_of(2);
     let time = front < kt && behind < kt;
     (kh, kw) == (3, 3) && shape.stride == [1; 3] && time && shape.cin > 0 && whole
 }
