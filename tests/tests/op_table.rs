@@ -71,10 +71,17 @@ fn convolutions_are_computed_in_every_way_there_is() {
                 padding: pad.map(|[lo, hi]| (lo, hi)),
             };
             let kind = if dtype == DType::Bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
-            ways.insert(format!("{:?}", conv_algorithm(&shape, kind)));
+            ways.insert(format!("{kind:?} {:?}", conv_algorithm(&shape, kind)));
         }
     });
-    assert_eq!(ways.iter().collect::<Vec<_>>(), ["Direct", "Winograd(Four)", "Winograd(Two)"]);
+    let all = [
+        "Bf16 Direct",
+        "Bf16 Winograd(Two)",
+        "F32 Direct",
+        "F32 Winograd(Four)",
+        "F32 Winograd(Two)",
+    ];
+    assert_eq!(ways.iter().collect::<Vec<_>>(), all);
 }
 
 #[test]

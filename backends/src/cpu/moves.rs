@@ -20,6 +20,9 @@ pub struct Move {
 /// Bytes one task copies at least; smaller moves run on the calling thread's first task.
 const TASK_BYTES: usize = 256 * 1024;
 
+/// Elements of an innermost loop that is worth its beginning.
+const SHORT: usize = 16;
+
 impl Move {
     fn new(shape: &[usize], from_strides: &[usize], to_strides: &[usize], element: usize) -> Self {
         let mut out = Self {
@@ -49,12 +52,30 @@ impl Move {
             out.from_strides.push(from_strides[axis]);
             out.to_strides.push(to_strides[axis]);
         }
+        // The innermost loop is the quick one: where the last axis is short and no run of memory,
+        // the longest of those whose elements are neighbours on one side goes there. The first
+        // axis stays, as tasks are parts of it.
+        let last = out.shape.len().saturating_sub(1);
+        if last > 1 && out.shape[last] < SHORT && !out.ends_in_run() {
+            let beside = |axis: &usize| out.from_strides[*axis] == 1 || out.to_strides[*axis] == 1;
+            let longest = (1..=last).filter(beside).max_by_key(|axis| out.shape[*axis]);
+            if let Some(axis) = longest.filter(|axis| out.shape[*axis] > out.shape[last]) {
+                out.shape[axis..].rotate_left(1);
+                out.from_strides[axis..].rotate_left(1);
+                out.to_strides[axis..].rotate_left(1);
+            }
+        }
         if out.shape.is_empty() {
             out.shape.push(shape.iter().product());
             out.from_strides.push(1);
             out.to_strides.push(1);
         }
         out
+    }
+
+    /// Whether the last axis is one run of memory on both sides.
+    fn ends_in_run(&self) -> bool {
+        (self.from_strides.last(), self.to_strides.last()) == (Some(&1), Some(&1))
     }
 
     fn at(mut self, from: usize, to: usize) -> Self {
@@ -87,6 +108,20 @@ impl Move {
     unsafe fn copy(&self, range: std::ops::Range<usize>, source: *const u8, target: *mut u8) {
         let rank = self.shape.len();
         let last = rank - 1;
+        if rank == 2 && self.shape[1] < range.len() && !self.ends_in_run() {
+            for second in 0..self.shape[1] {
+                let from = range.start * self.from_strides[0] + second * self.from_strides[1];
+                let to = range.start * self.to_strides[0] + second * self.to_strides[1];
+                let steps = (self.from_strides[0], self.to_strides[0]);
+                // SAFETY: the caller vouches for every reached element.
+                unsafe {
+                    let source = source.add((self.from + from) * self.element);
+                    let target = target.add((self.to + to) * self.element);
+                    line(source, target, range.len(), steps, self.element);
+                }
+            }
+            return;
+        }
         let (count, from_step, to_step) = if last == 0 {
             (range.len(), self.from_strides[0], self.to_strides[0])
         } else {
@@ -105,13 +140,7 @@ impl Move {
             unsafe {
                 let source = source.add(from * self.element);
                 let target = target.add(to * self.element);
-                match (from_step, to_step, self.element) {
-                    (1, 1, size) => std::ptr::copy_nonoverlapping(source, target, count * size),
-                    (_, _, 4) => lane::<u32>(source, target, count, from_step, to_step),
-                    (_, _, 2) => lane::<u16>(source, target, count, from_step, to_step),
-                    (_, _, 8) => lane::<u64>(source, target, count, from_step, to_step),
-                    _ => lane::<u8>(source, target, count, from_step, to_step),
-                }
+                line(source, target, count, (from_step, to_step), self.element);
             }
             if last == 0 {
                 return;
@@ -136,6 +165,29 @@ impl Move {
 struct Ends(*const u8, *mut u8);
 // SAFETY: tasks write disjoint parts behind the pointer; see `Move::run`.
 unsafe impl Sync for Ends {}
+
+/// Copies `count` elements of `element` bytes, `steps` elements apart.
+///
+/// # Safety
+/// Every element lies inside the memory behind its pointer.
+unsafe fn line(
+    source: *const u8,
+    target: *mut u8,
+    count: usize,
+    (from, to): (usize, usize),
+    element: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (from, to, element) {
+            (1, 1, size) => std::ptr::copy_nonoverlapping(source, target, count * size),
+            (_, _, 4) => lane::<u32>(source, target, count, from, to),
+            (_, _, 2) => lane::<u16>(source, target, count, from, to),
+            (_, _, 8) => lane::<u64>(source, target, count, from, to),
+            _ => lane::<u8>(source, target, count, from, to),
+        }
+    }
+}
 
 unsafe fn lane<T: Copy>(source: *const u8, target: *mut u8, count: usize, from: usize, to: usize) {
     let (source, target) = (source.cast::<T>(), target.cast::<T>());
@@ -211,5 +263,64 @@ pub fn moves(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<V
             single(Move::new(&shape, &from, &to, element))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::DType;
+
+    /// The result of the only copy of `op` on 0, 1, 2, ..
+    fn moved(op: &Op, from: &TensorType, result: &TensorType) -> Vec<f32> {
+        let values: Vec<f32> = (0..from.elements()).map(|v| v as f32).collect();
+        let mut out = vec![f32::NAN; result.elements()];
+        let moves = moves(op, &[from], result).expect("a movement op");
+        for pool in [Pool::new(1), Pool::new(3)] {
+            out.fill(f32::NAN);
+            for m in &moves {
+                // SAFETY: source and target have the sizes of the types.
+                unsafe { m.run(&pool, values.as_ptr().cast(), out.as_mut_ptr().cast()) };
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_short_last_axis_is_repeated_and_moved_like_any_other() {
+        // More than one task, and a last axis that is not one run of memory.
+        let (rows, width) = (300, 500);
+        let x = TensorType::new(DType::F32, [rows, width]);
+        let twice = TensorType::new(DType::F32, [rows, 2 * width]);
+        let factors = anyid_ir::Axes::from_slice(&[1, 2]);
+        let got = moved(&Op::Upsample { factors }, &x, &twice);
+        assert!(got.iter().enumerate().all(|(at, &v)| v == (at / 2) as f32));
+
+        let x = TensorType::new(DType::F32, [3, 2, 40, 70]);
+        let result = TensorType::new(DType::F32, [40, 70, 3, 2]);
+        let perm = anyid_ir::Axes::from_slice(&[2, 3, 0, 1]);
+        let got = moved(&Op::Permute { perm }, &x, &result);
+        for (at, &v) in got.iter().enumerate() {
+            let (pixel, part) = (at / 6, at % 6);
+            assert_eq!(v, (part * 40 * 70 + pixel) as f32);
+        }
+        // Blocks of 2x2 pixels gathered behind their channels.
+        let x = TensorType::new(DType::F32, [3, 4, 2, 5, 2, 40]);
+        let result = TensorType::new(DType::F32, [3, 4, 5, 40, 2, 2]);
+        let perm = anyid_ir::Axes::from_slice(&[0, 1, 3, 5, 2, 4]);
+        let got = moved(&Op::Permute { perm }, &x, &result);
+        for (at, &v) in got.iter().enumerate() {
+            let (w, h, c, column, line) = (at % 2, at / 2 % 2, at / 4 % 40, at / 160 % 5, at / 800);
+            assert_eq!(v, ((((line * 2 + h) * 5 + column) * 2 + w) * 40 + c) as f32);
+        }
+
+        let x = TensorType::new(DType::F32, [3, 2, 40, 70]);
+        let perm = anyid_ir::Axes::from_slice(&[0, 2, 3, 1]);
+        let result = TensorType::new(DType::F32, [3, 40, 70, 2]);
+        let got = moved(&Op::Permute { perm }, &x, &result);
+        for (at, &v) in got.iter().enumerate() {
+            let (outer, pixel, part) = (at / 5600, at % 5600 / 2, at % 2);
+            assert_eq!(v, ((outer * 2 + part) * 2800 + pixel) as f32);
+        }
     }
 }

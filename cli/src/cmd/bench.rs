@@ -276,12 +276,12 @@ fn heads(heads: usize, rows: usize, head_dim: usize, precision: Precision) -> Ca
 fn convolution(channels: usize, [frames, height, width]: [usize; 3], kind: PanelKind) -> Case {
     let (dtype, weight, bound, word) = stored(kind);
     let shape = ConvShape {
-        input: [frames + 2, height, width],
+        input: [frames, height, width],
         cin: channels,
         cout: channels,
         kernel: [3; 3],
         stride: [1; 3],
-        padding: [(0, 0), (1, 1), (1, 1)],
+        padding: [(1, 1); 3],
     };
     let make = move |cpu: &Cpu| -> Kernel {
         let (pool, level) = (cpu.pool(), cpu.level());

@@ -172,10 +172,14 @@ fn conv(out: &mut Vec<OpCase>) {
         }
     }
     // Large enough for the transforms of 3×3 kernels, with tiles that hang over the edge.
-    for (x, outputs, kernel, pad) in [
-        ([1, 41, 39, 96], 65, &[3, 3][..], same),
-        ([5, 21, 22, 64], 64, &[3, 3, 3], [[2, 0], [1, 1], [1, 1]]),
-        ([1, 22, 22, 256], 256, &[3, 3], same),
+    let (causal, rough) = ([[2, 0], [1, 1], [1, 1]], Tolerance::singles(2e-2));
+    for (x, outputs, kernel, pad, dtype, tolerance) in [
+        ([1, 41, 39, 96], 65, &[3, 3][..], same, DType::F32, tolerance),
+        ([5, 21, 22, 64], 64, &[3, 3, 3], causal, DType::F32, tolerance),
+        ([1, 22, 22, 256], 256, &[3, 3], same, DType::F32, tolerance),
+        ([3, 10, 10, 128], 128, &[3, 3, 3], causal, DType::F32, tolerance),
+        // Both factors are rounded to bf16 once more after their transforms.
+        ([3, 14, 14, 256], 256, &[3, 3, 3], causal, DType::Bf16, rough),
     ] {
         let mut shape = vec![outputs, x[3]];
         shape.extend(kernel);
@@ -183,7 +187,9 @@ fn conv(out: &mut Vec<OpCase>) {
         let name = format!("{x:?} by {shape:?} {pad:?}");
         let bias = weight(&[outputs]).of(DType::F32);
         let operands = vec![value(&x), weight(&shape), bias];
-        out.push(single(name, &[DType::F32], tolerance, op, operands, None));
+        let result = Some(gives(Some(DType::F32), &[]));
+        let dtypes: &[DType] = if dtype == DType::F32 { &[DType::F32] } else { &[DType::Bf16] };
+        out.push(single(name, dtypes, tolerance, op, operands, result));
     }
     for (declared, stored) in [
         (DType::F32, DType::Bf16),

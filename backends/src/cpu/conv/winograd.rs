@@ -43,7 +43,7 @@ pub enum Tile {
 pub(super) fn fits(shape: &ConvShape, kind: PanelKind) -> bool {
     let [kt, kh, kw] = shape.kernel;
     let (front, behind) = shape.padding[0];
-    let whole = kind == PanelKind::F32 || shape.cin % 2 == 0;
+    let whole = kind == PanelKind::F32 || shape.cin.is_multiple_of(2);
     let time = front < kt && behind < kt;
     (kh, kw) == (3, 3) && shape.stride == [1; 3] && time && shape.cin > 0 && whole
 }
@@ -328,9 +328,15 @@ impl Job<'_> {
                 let (place, plane) = self.place(piece, p, tap, 0);
                 self.piece.get().wrapping_add(point * plane + place).cast_const()
             };
-            // The next tap or panel follows directly: to be brought into L2 meanwhile, and after
-            // it the rows of the next tiles.
-            let next = b.wrapping_add(width * steps);
+            // What comes after it is brought into L2 meanwhile, and then the rows of the next tiles.
+            // Taps and panels of a piece follow each other; a whole kernel has them far apart.
+            let next = if form == Form::Upsampled && panel + 1 < piece.panels.end {
+                let row = (point * shape.cin + piece.channels.start) / per_word;
+                let width = panel_width(shape.cout, panel + 1);
+                self.weight.panel(panel + 1).wrapping_add(row * width)
+            } else {
+                b.wrapping_add(width * steps)
+            };
             let mut calls = 0;
             for (index, t) in part.out.clone().enumerate() {
                 let (under, first_tap) = under(shape, t);

@@ -186,8 +186,8 @@ impl Plan {
 /// products, are fits to measurements with AVX-512: they stand for memory traffic more than for
 /// arithmetic.
 pub(in super::super) fn cost(shape: &ConvShape, kind: PanelKind, form: Form) -> f64 {
-    const INPUT: f64 = 58.0;
-    const OUTPUT: f64 = 45.0;
+    const INPUT: f64 = 50.0;
+    const OUTPUT: f64 = 40.0;
     const KERNEL: f64 = 17.0;
     const PRODUCT: f64 = 1.1;
     let plan = Plan::new(Level::Portable, shape, kind, form);

@@ -64,9 +64,20 @@ fn run(
     x: Slice<'_>,
     combine: Combine<'_>,
 ) -> Vec<f32> {
+    run_kind(pool, level, problem, PanelKind::F32, algorithm, x, combine)
+}
+
+fn run_kind(
+    pool: &Pool,
+    level: Level,
+    problem: &Problem,
+    kind: PanelKind,
+    algorithm: Algorithm,
+    x: Slice<'_>,
+    combine: Combine<'_>,
+) -> Vec<f32> {
     let shape = &problem.shape;
     let weight = (bytemuck::cast_slice(&problem.w), Dtype::F32);
-    let kind = PanelKind::F32;
     let packed = pack_conv(pool, level, shape, weight, kind);
     let bias = noise(shape.cout, 9);
     let epilogue = Epilogue { bias: Some(&bias), combine, ..Epilogue::default() };
@@ -115,6 +126,84 @@ fn agrees_with_the_definition_at_every_level_and_number_of_threads() {
 }
 
 #[test]
+fn bf16_products_agree_with_the_definition_at_every_level_and_number_of_threads() {
+    let pools = [Pool::new(1), Pool::new(2), Pool::new(3)];
+    let kind = PanelKind::Bf16;
+    for shape in shapes() {
+        if !fits(&shape, kind) {
+            assert!(shape.cin % 2 == 1);
+            assert_eq!(conv_algorithm(&shape, kind), Algorithm::Direct);
+            continue;
+        }
+        let mut problem = problem(shape);
+        let halves: Vec<bf16> = problem.x.iter().map(|&v| bf16::from_f32(v)).collect();
+        problem.x = halves.iter().map(|v| v.to_f32()).collect();
+        problem.w = problem.w.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+        problem.want = naive(&shape, &problem.x, &problem.w);
+        let bias = noise(shape.cout, 9);
+        for (tile, bound) in [(Tile::Two, 5e-3), (Tile::Four, 2e-2)] {
+            let algorithm = Algorithm::Winograd(tile);
+            for level in Level::available() {
+                let of =
+                    |pool, x| run_kind(pool, level, &problem, kind, algorithm, x, Combine::Store);
+                let got = of(&pools[0], Slice::F32(&problem.x));
+                let (_, rms) = errors(&got, &problem.want, &bias);
+                assert!(rms < bound, "{tile:?} {level:?} {shape:?}: {rms:.2e}");
+                for pool in &pools[1..] {
+                    let other = of(pool, Slice::Bf16(&halves));
+                    assert!(got.iter().zip(&other).all(|(a, b)| a.to_bits() == b.to_bits()));
+                }
+            }
+        }
+    }
+}
+
+/// A picture of soft shapes, edges and fine texture, as 16 channels of shifted copies.
+fn picture(side: usize, channels: usize) -> Vec<f32> {
+    let texture = noise(side * side, 5);
+    let mut out = Vec::new();
+    for pixel in 0..side * side {
+        for channel in 0..channels {
+            let (h, w) = (pixel / side, (pixel % side + channel) % side);
+            let (y, x) = (h as f32 / side as f32, w as f32 / side as f32);
+            let soft = (5.0 * x + channel as f32).sin() * (3.0 * y).cos();
+            let edge = if x + y > 1.0 { 0.5 } else { -0.3 };
+            out.push(soft + edge + 0.05 * texture[h * side + w]);
+        }
+    }
+    out.iter().map(|&v| bf16::from_f32(v).to_f32()).collect()
+}
+
+#[test]
+fn bf16_products_on_a_picture_stay_above_50_decibels() {
+    let shape = ConvShape {
+        input: [1, 40, 40],
+        cin: 32,
+        cout: 24,
+        kernel: [1, 3, 3],
+        stride: [1; 3],
+        padding: [(0, 0), (1, 1), (1, 1)],
+    };
+    let mut problem = problem(shape);
+    problem.x = picture(40, 32);
+    problem.w = problem.w.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+    let want = naive(&shape, &problem.x, &problem.w);
+    let bias = noise(shape.cout, 9);
+    let (low, high) = want.iter().fold((0f64, 0f64), |(l, h), &v| (l.min(v), h.max(v)));
+    let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
+    let (pool, kind) = (Pool::new(2), PanelKind::Bf16);
+    for (tile, least) in [(Tile::Two, 60.0), (Tile::Four, 55.0)] {
+        let (algorithm, x) = (Algorithm::Winograd(tile), Slice::F32(&problem.x));
+        let level = Level::detect();
+        let got = run_kind(&pool, level, &problem, kind, algorithm, x, Combine::Store);
+        let (_, rms) = errors(&got, &want, &bias);
+        let decibels = 20.0 * ((high - low) / (rms * size)).log10();
+        println!("{tile:?}: {decibels:.1} dB");
+        assert!(decibels > least, "{tile:?}: {decibels:.1} dB");
+    }
+}
+
+#[test]
 fn errors_stay_near_those_of_the_direct_kernel() {
     let shape = ConvShape {
         input: [3, 12, 12],
@@ -142,7 +231,7 @@ fn errors_stay_near_those_of_the_direct_kernel() {
 fn epilogues_bf16_inputs_and_bf16_outputs() {
     let mut problem = problem(shapes()[0]);
     let shape = problem.shape;
-    let halves: Vec<half::bf16> = problem.x.iter().map(|&v| half::bf16::from_f32(v)).collect();
+    let halves: Vec<bf16> = problem.x.iter().map(|&v| bf16::from_f32(v)).collect();
     problem.x = halves.iter().map(|v| v.to_f32()).collect();
     let pool = Pool::new(2);
     let algorithm = Algorithm::Winograd(Tile::Two);
@@ -159,14 +248,14 @@ fn epilogues_bf16_inputs_and_bf16_outputs() {
         }
         let weight = (bytemuck::cast_slice(&problem.w), Dtype::F32);
         let packed = pack_conv(&pool, level, &shape, weight, PanelKind::F32);
-        let mut out = vec![half::bf16::NAN; plain.len()];
+        let mut out = vec![bf16::NAN; plain.len()];
         let mut scratch =
             vec![0; scratch_bytes(level, &shape, PanelKind::F32, Form::Tiles(Tile::Two))];
         let bias = noise(shape.cout, 9);
         let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
         let output = Output::Bf16 { data: &mut out, stride: shape.cout };
         conv_by(&pool, level, &shape, algorithm, x, packed.view(), &epilogue, output, &mut scratch);
-        assert!(out.iter().zip(&plain).all(|(a, b)| *a == half::bf16::from_f32(*b)));
+        assert!(out.iter().zip(&plain).all(|(a, b)| *a == bf16::from_f32(*b)));
     }
 }
 
@@ -182,10 +271,14 @@ fn the_choice_follows_the_shape() {
     };
     let choice = |shape: ConvShape| conv_algorithm(&shape, PanelKind::F32);
     assert_eq!(choice(base), Algorithm::Winograd(Tile::Four));
-    assert_eq!(conv_algorithm(&base, PanelKind::Bf16), Algorithm::Direct);
+    assert_eq!(conv_algorithm(&base, PanelKind::Bf16), Algorithm::Winograd(Tile::Two));
+    let odd = ConvShape { cin: 255, ..base };
+    assert_eq!(conv_algorithm(&odd, PanelKind::Bf16), Algorithm::Direct);
+    let first = ConvShape { input: [1, 128, 128], padding: SAME, ..base };
+    assert_eq!(choice(first), Algorithm::Winograd(Tile::Four));
     let per_frame = ConvShape { kernel: [1, 3, 3], input: [1, 128, 128], ..base };
     assert_eq!(choice(per_frame), Algorithm::Winograd(Tile::Four));
-    assert_eq!(choice(ConvShape { input: [3, 4, 4], ..base }), Algorithm::Direct);
+    assert_eq!(choice(ConvShape { input: [3, 2, 2], ..base }), Algorithm::Direct);
     assert_eq!(choice(ConvShape { stride: [1, 2, 2], ..base }), Algorithm::Direct);
     assert_eq!(choice(ConvShape { kernel: [3, 1, 1], ..base }), Algorithm::Direct);
     assert_eq!(choice(ConvShape { cin: 3, cout: 3, ..base }), Algorithm::Direct);
