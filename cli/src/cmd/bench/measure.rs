@@ -150,8 +150,7 @@ impl Measured {
 /// Measures what `setup` describes.
 ///
 /// # Errors
-/// E0918 for a number of runs out of range, E0940 for sizes that do not fit in memory, E05xx where
-/// the network cannot be compiled, E1001 for results that are not finite.
+/// E0918 for a number of runs out of range, E1001 for results that are not finite.
 pub fn measure(
     args: &BenchPhase,
     backend: &Backend,
@@ -163,8 +162,6 @@ pub fn measure(
         return Err(Error::input("E0918", what).at("--repeats"));
     }
     let Setup { start, title, settings, precision, compiler, weights, calls, mut job } = setup;
-    let plans: Vec<&Plan> = compiler.plans().map(|(_, plan)| plan).collect();
-    fits(&plans)?;
     progress.part("loading");
     let begun = Instant::now();
     let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
@@ -211,21 +208,34 @@ pub fn measure(
     })
 }
 
-/// Refuses plans that this machine has no memory for.
+/// Refuses plans that this machine has no memory for. To be asked before inputs are made.
 ///
 /// # Errors
 /// E0940.
-fn fits(plans: &[&Plan]) -> Result<()> {
-    let weights = plans.iter().map(|plan| plan.weight_bytes()).max().unwrap_or(0);
-    let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
-    let persistent = plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0);
-    let needed = weights.saturating_add(workspace).saturating_add(persistent);
+pub fn fits(compiler: &Compiler) -> Result<()> {
+    let most = |bytes: &dyn Fn(&Plan) -> u64| -> u64 {
+        compiler.plans().map(|(_, plan)| bytes(plan)).max().unwrap_or(0)
+    };
+    let parts = [
+        most(&Plan::weight_bytes),
+        most(&|plan| plan.workspace_bytes),
+        most(&|plan| plan.persistent_bytes),
+        most(&port_bytes),
+    ];
+    let needed = parts.into_iter().fold(0u64, u64::saturating_add);
     let Some(available) = output::available_memory().filter(|bytes| *bytes < needed) else {
         return Ok(());
     };
     let (needed, available) = (output::bytes(needed), output::bytes(available));
     let what = format!("weights and plans take {needed}, and {available} of memory are free");
     Err(Error::input("E0940", what).help("measure smaller sizes or fewer layers"))
+}
+
+/// Bytes of what the caller gives and gets.
+fn port_bytes(plan: &Plan) -> u64 {
+    let all = plan.inputs.iter().chain(&plan.outputs);
+    let held = all.filter(|port| !port.name.starts_with("persistent."));
+    held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
 }
 
 /// Figures of each phase that is called, in the order of its first call.
@@ -249,18 +259,13 @@ fn memory(
     let mut names = calls.to_vec();
     names.push("prepare");
     let plans: Vec<&Plan> = names.iter().filter_map(|name| program.plan(name)).collect();
-    let ports = |plan: &&Plan| -> u64 {
-        let all = plan.inputs.iter().chain(&plan.outputs);
-        let held = all.filter(|port| !port.name.starts_with("persistent."));
-        held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
-    };
     let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
     MemoryUse {
         weights: program.weight_bytes(),
         workspace,
         scratch: program.memory_bytes().saturating_sub(workspace),
         persistent: plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0),
-        ports: plans.iter().map(ports).max().unwrap_or(0),
+        ports: plans.iter().map(|plan| port_bytes(plan)).max().unwrap_or(0),
         start,
         peak,
     }
