@@ -79,14 +79,21 @@ pub struct MemoryUse {
     pub ports: u64,
     /// What the process had held at most before anything was made, where the system tells.
     pub start: Option<u64>,
-    /// What the process held at most until the last run.
-    pub peak: Option<u64>,
+    /// What the process held at most until everything was loaded.
+    pub loading: Option<u64>,
+    /// What it held at most from then on until the last run.
+    pub running: Option<u64>,
 }
 
 impl MemoryUse {
     /// All that is planned.
     pub fn planned(&self) -> u64 {
         self.weights + self.workspace + self.scratch + self.persistent + self.ports
+    }
+
+    /// What the process held at most in all.
+    pub fn peak(&self) -> Option<u64> {
+        self.loading.max(self.running)
     }
 }
 
@@ -166,6 +173,9 @@ pub fn measure(
     let begun = Instant::now();
     let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
     let load = begun.elapsed();
+    let loading = output::peak_memory();
+    // Where the mark cannot be lowered, that of loading stands for both.
+    output::forget_peak_memory();
     progress.part("running");
     job.begin(&mut program)?;
     job.run(&mut program)?;
@@ -178,9 +188,9 @@ pub fn measure(
         progress.update(done as u64 + 1, total, || format!("{} of {total}", done + 1));
     }
     times.sort();
-    let peak = output::peak_memory();
+    let running = output::peak_memory();
     let phases = phases(&program, &calls);
-    let memory = memory(&program, &calls, start, peak);
+    let memory = memory(&program, &calls, [start, loading, running]);
     let profile = match args.profile {
         true => Some(profiled(&mut program, &calls, &mut *job, args.repeats)?),
         false => None,
@@ -253,8 +263,7 @@ fn phases(program: &Program, calls: &[&'static str]) -> Vec<(PhaseSummary, usize
 fn memory(
     program: &Program,
     calls: &[&'static str],
-    start: Option<u64>,
-    peak: Option<u64>,
+    [start, loading, running]: [Option<u64>; 3],
 ) -> MemoryUse {
     let mut names = calls.to_vec();
     names.push("prepare");
@@ -267,7 +276,8 @@ fn memory(
         persistent: plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0),
         ports: plans.iter().map(|plan| port_bytes(plan)).max().unwrap_or(0),
         start,
-        peak,
+        loading,
+        running,
     }
 }
 
