@@ -43,6 +43,13 @@ fn help_lists_the_verbs_and_their_flags() {
     ] {
         assert!(help.contains(flag), "{flag}\n{help}");
     }
+    for (what, flag) in [("dit", "--all"), ("vae", "--direction"), ("text", "--layers")] {
+        let help = folder.run(&format!("bench {what} --help")).fine().out;
+        for flag in [flag, "--profile", "--repeats", "--precision", "--preset", "--json"] {
+            assert!(help.contains(flag), "{flag}\n{help}");
+        }
+    }
+    let help = folder.run("generate --help").fine().out;
     assert!(help.contains("texture, not a person"), "{help}");
     let version = folder.run("--version").fine().out;
     assert_eq!(version, format!("anyid-rt {}\n", env!("CARGO_PKG_VERSION")));

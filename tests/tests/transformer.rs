@@ -47,6 +47,10 @@ fn weights() -> Arc<ModelWeights> {
 
 /// Every value of one evaluation.
 fn evaluate(call: &Call) -> Values {
+    evaluate_on(Engine::Cpu, call)
+}
+
+fn evaluate_on(engine: Engine, call: &Call) -> Values {
     let model = Model::micro().unwrap_or_else(|e| panic!("{e}"));
     let mut size = size();
     size.timesteps = call.t.len();
@@ -61,19 +65,23 @@ fn evaluate(call: &Call) -> Values {
         ("seg", &segments),
         ("txt", &call.text),
     ];
-    run(Engine::Cpu, &module, "dit", &model.dit_weights, &inputs)
+    run(engine, &module, "dit", &model.dit_weights, &inputs)
 }
 
 #[test]
 fn a_stack_of_blocks_computes_what_they_compute_inside() {
     let mut call = call();
     (call.t, call.segments) = (vec![0.0, 640.0], (0..18).map(|at| i32::from(at >= 6)).collect());
-    let whole = evaluate(&call);
+    // The interpreter traces every value under its name.
+    let whole = evaluate_on(Engine::Interpreter, &call);
     let model = Model::micro().unwrap_or_else(|e| panic!("{e}"));
     let module = stack(&model.dit, &DitSize { timesteps: 2, ..size() }, Precision::F32);
     assert_eq!(anyid_ir::verify::verify(&module), []);
     let segments = Tensor::from_i32([TOKENS], &call.segments).unwrap();
-    let inside = |name: &str| &whole[&format!("dit/{name}")];
+    let inside = |name: &str| {
+        let path = format!("dit/{name}");
+        whole.get(&path).unwrap_or_else(|| panic!("no {path} in {:?}", whole.keys()))
+    };
     let inputs = [
         ("x", inside("x0")),
         ("e", inside("e")),

@@ -38,6 +38,7 @@ fn is_small(plan: &Plan) -> bool {
         _ => 0,
     };
     plan.workspace_bytes + plan.persistent_bytes + plan.weight_bytes() < SMALL
+        && plan.state_bytes() < SMALL
         && plan.buffers.iter().all(|(_, buffer)| buffer.ty.bytes() < SMALL)
         && plan.steps.iter().all(|step| rows(&step.kernel) < SMALL)
 }
@@ -50,6 +51,7 @@ fn run(cpu: &Cpu, plan: &Plan) {
     let executable = Executable::new(cpu, plan.clone(), &weights);
     let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
     let mut persistent = AlignedBytes::zeroed(plan.persistent_bytes as usize);
+    let mut states = AlignedBytes::zeroed(plan.state_bytes() as usize);
     for fill in [None, Some(0xff), Some(0x7f)] {
         memory.fill(0xff);
         let given: Vec<AlignedBytes> = plan
@@ -67,15 +69,17 @@ fn run(cpu: &Cpu, plan: &Plan) {
             .collect();
         let given: Vec<&[u8]> = given.iter().map(AlignedBytes::bytes).collect();
         let ports = plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
-        let mut results: Vec<Vec<u8>> =
-            ports.map(|p| vec![0; plan.buffer(p.buffer).ty.bytes() as usize]).collect();
-        let mut taken: Vec<&mut [u8]> = results.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut results: Vec<AlignedBytes> = ports
+            .map(|p| AlignedBytes::zeroed(plan.buffer(p.buffer).ty.bytes() as usize))
+            .collect();
+        let mut taken: Vec<&mut [u8]> = results.iter_mut().map(AlignedBytes::bytes_mut).collect();
         let done = executable.run(
             cpu,
             &weights,
             &provider,
             &mut memory,
             &mut persistent,
+            &mut states,
             &given,
             &mut taken,
             &|| false,

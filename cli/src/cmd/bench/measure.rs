@@ -79,14 +79,21 @@ pub struct MemoryUse {
     pub ports: u64,
     /// What the process had held at most before anything was made, where the system tells.
     pub start: Option<u64>,
-    /// What the process held at most until the last run.
-    pub peak: Option<u64>,
+    /// What the process held at most until everything was loaded.
+    pub loading: Option<u64>,
+    /// What it held at most from then on until the last run.
+    pub running: Option<u64>,
 }
 
 impl MemoryUse {
     /// All that is planned.
     pub fn planned(&self) -> u64 {
         self.weights + self.workspace + self.scratch + self.persistent + self.ports
+    }
+
+    /// What the process held at most in all.
+    pub fn peak(&self) -> Option<u64> {
+        self.loading.max(self.running)
     }
 }
 
@@ -150,8 +157,7 @@ impl Measured {
 /// Measures what `setup` describes.
 ///
 /// # Errors
-/// E0918 for a number of runs out of range, E0940 for sizes that do not fit in memory, E05xx where
-/// the network cannot be compiled, E1001 for results that are not finite.
+/// E0918 for a number of runs out of range, E1001 for results that are not finite.
 pub fn measure(
     args: &BenchPhase,
     backend: &Backend,
@@ -163,12 +169,13 @@ pub fn measure(
         return Err(Error::input("E0918", what).at("--repeats"));
     }
     let Setup { start, title, settings, precision, compiler, weights, calls, mut job } = setup;
-    let plans: Vec<&Plan> = compiler.plans().map(|(_, plan)| plan).collect();
-    fits(&plans)?;
     progress.part("loading");
     let begun = Instant::now();
     let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
     let load = begun.elapsed();
+    let loading = output::peak_memory();
+    // Where the mark cannot be lowered, that of loading stands for both.
+    output::forget_peak_memory();
     progress.part("running");
     job.begin(&mut program)?;
     job.run(&mut program)?;
@@ -181,9 +188,9 @@ pub fn measure(
         progress.update(done as u64 + 1, total, || format!("{} of {total}", done + 1));
     }
     times.sort();
-    let peak = output::peak_memory();
+    let running = output::peak_memory();
     let phases = phases(&program, &calls);
-    let memory = memory(&program, &calls, start, peak);
+    let memory = memory(&program, &calls, [start, loading, running]);
     let profile = match args.profile {
         true => Some(profiled(&mut program, &calls, &mut *job, args.repeats)?),
         false => None,
@@ -211,15 +218,22 @@ pub fn measure(
     })
 }
 
-/// Refuses plans that this machine has no memory for.
+/// Refuses plans that this machine has no memory for. To be asked before inputs are made.
 ///
 /// # Errors
 /// E0940.
-fn fits(plans: &[&Plan]) -> Result<()> {
-    let weights = plans.iter().map(|plan| plan.weight_bytes()).max().unwrap_or(0);
-    let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
-    let persistent = persistent(plans);
-    let needed = weights.saturating_add(workspace).saturating_add(persistent);
+pub fn fits(compiler: &Compiler) -> Result<()> {
+    let most = |bytes: &dyn Fn(&Plan) -> u64| -> u64 {
+        compiler.plans().map(|(_, plan)| bytes(plan)).max().unwrap_or(0)
+    };
+    let plans: Vec<&Plan> = compiler.plans().map(|(_, plan)| plan).collect();
+    let parts = [
+        most(&Plan::weight_bytes),
+        most(&|plan| plan.workspace_bytes),
+        persistent(&plans),
+        most(&port_bytes),
+    ];
+    let needed = parts.into_iter().fold(0u64, u64::saturating_add);
     let Some(available) = output::available_memory().filter(|bytes| *bytes < needed) else {
         return Ok(());
     };
@@ -232,6 +246,13 @@ fn fits(plans: &[&Plan]) -> Result<()> {
 fn persistent(plans: &[&Plan]) -> u64 {
     let most = |of: fn(&Plan) -> u64| plans.iter().map(|plan| of(plan)).max().unwrap_or(0);
     most(|plan| plan.persistent_bytes).saturating_add(most(Plan::state_bytes))
+}
+
+/// Bytes of what the caller gives and gets.
+fn port_bytes(plan: &Plan) -> u64 {
+    let all = plan.inputs.iter().chain(&plan.outputs);
+    let held = all.filter(|port| !port.name.starts_with("persistent."));
+    held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
 }
 
 /// Figures of each phase that is called, in the order of its first call.
@@ -249,26 +270,21 @@ fn phases(program: &Program, calls: &[&'static str]) -> Vec<(PhaseSummary, usize
 fn memory(
     program: &Program,
     calls: &[&'static str],
-    start: Option<u64>,
-    peak: Option<u64>,
+    [start, loading, running]: [Option<u64>; 3],
 ) -> MemoryUse {
     let mut names = calls.to_vec();
     names.push("prepare");
     let plans: Vec<&Plan> = names.iter().filter_map(|name| program.plan(name)).collect();
-    let ports = |plan: &&Plan| -> u64 {
-        let all = plan.inputs.iter().chain(&plan.outputs);
-        let held = all.filter(|port| !port.name.starts_with("persistent."));
-        held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
-    };
     let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
     MemoryUse {
         weights: program.weight_bytes(),
         workspace,
         scratch: program.memory_bytes().saturating_sub(workspace),
         persistent: persistent(&plans),
-        ports: plans.iter().map(ports).max().unwrap_or(0),
+        ports: plans.iter().map(|plan| port_bytes(plan)).max().unwrap_or(0),
         start,
-        peak,
+        loading,
+        running,
     }
 }
 

@@ -4,7 +4,7 @@
 //! the sizes. A transformer's `prepare` runs once before the timed steps, as in sampling; the
 //! autoencoder goes through a clip chunk by chunk, as in decoding.
 
-use super::measure::{Job, Setup, measure};
+use super::measure::{Job, Setup, fits, measure};
 use super::report;
 use crate::args::{BenchDit, BenchPhase, BenchText, BenchVae, Direction};
 use crate::cmd::size;
@@ -35,7 +35,8 @@ const MOST_TOKENS: usize = 1 << 20;
 /// Runs `bench dit`.
 ///
 /// # Errors
-/// E0908 for the preset, E0918 for numbers out of range, and as [`measure`].
+/// E0908 for the preset, E0918 for numbers out of range, E0940 for sizes that do not fit in memory,
+/// E05xx where the network cannot be compiled, and as [`measure`].
 pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
     let (mut config, _, _) = configs(&args.phase)?;
@@ -58,6 +59,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         false => (dit::stack(&config, &size, precision), "stack", &["x", "e"]),
     };
     let compiler = Compiler::new(&backend).split(&module, func, varying)?;
+    fits(&compiler)?;
     let part = if args.all { "whole step of " } else { "" };
     let blocks = output::plural(args.blocks, "block");
     let setup = Setup {
@@ -101,6 +103,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let compiler = coder_phases(Compiler::new(&backend), &module, half, later > 0)?;
     let mut calls = vec!["first"];
     calls.resize(1 + later, "next");
+    fits(&compiler)?;
     let frames = output::plural(args.frames, "frame");
     let setup = Setup {
         start,
@@ -134,6 +137,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     let backend = Backend::open("cpu", args.phase.threads)?;
     let module = anyid_models::wan::text::text(&config, tokens, precision);
     let compiler = Compiler::new(&backend).phase("text", &module, "text")?;
+    fits(&compiler)?;
     let layers = output::plural(args.layers, "layer");
     let setup = Setup {
         start,

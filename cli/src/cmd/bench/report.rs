@@ -38,9 +38,10 @@ pub fn text(found: &Measured) -> String {
         row("inputs and outputs", bytes(memory.ports)),
         row("planned", bytes(memory.planned())),
     ];
-    if let Some(peak) = memory.peak {
-        rows.push(row("process at most", bytes(peak)));
-        rows.push(row("over the plan", over(peak, memory.planned())));
+    if let (Some(loading), Some(running)) = (memory.loading, memory.running) {
+        rows.push(row("process while loading", bytes(loading)));
+        rows.push(row("process while running", bytes(running)));
+        rows.push(row("over the plan", over(running, memory.planned())));
     }
     out.push_str(&table(&rows));
     if let Some(profile) = &found.profile {
@@ -153,7 +154,9 @@ pub fn json(found: &Measured) -> Value {
             "input_output_bytes": memory.ports,
             "planned_bytes": memory.planned(),
             "process_start_bytes": memory.start,
-            "process_peak_bytes": memory.peak,
+            "process_loading_bytes": memory.loading,
+            "process_running_bytes": memory.running,
+            "process_peak_bytes": memory.peak(),
         },
         "phases": phases,
         "digest": format!("{:016x}", found.digest),
