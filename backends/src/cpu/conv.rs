@@ -98,6 +98,9 @@ const WORTH_FOUR: f64 = 0.9;
 /// The algorithm for `shape` with panels of `kind`: the one decision that scratch and execution
 /// share. The larger tile must earn its larger error, and any transform its memory traffic.
 ///
+/// It is made for two frames that meet every tap in time, however many there are and wherever they
+/// lie in the clip: the chunks in which a clip is worked through are no part of its result.
+///
 /// With bf16 panels the larger tile is left to [`conv_by`]: there the transforms are rounded, and a
 /// chain of nine convolutions over features of a photograph lies 60 dB from f32 when direct, 58 dB
 /// with the smaller tile, 56 dB with the larger.
@@ -105,8 +108,10 @@ pub fn conv_algorithm(shape: &ConvShape, kind: PanelKind) -> Algorithm {
     if !winograd::fits(shape, kind) || shape.rows() == 0 {
         return Algorithm::Direct;
     }
-    let direct = winograd::direct_cost(shape, kind);
-    let cost = |tile| winograd::cost(shape, kind, Form::Tiles(tile));
+    let (mut typical, [taps, ..], [step, ..]) = (*shape, shape.kernel, shape.stride);
+    (typical.input[0], typical.padding[0]) = (taps + step, (0, 0));
+    let direct = winograd::direct_cost(&typical, kind);
+    let cost = |tile| winograd::cost(&typical, kind, Form::Tiles(tile));
     let [two, four] = [Tile::Two, Tile::Four].map(cost);
     if kind == PanelKind::F32 && four < WORTH_FOUR * two && four < WORTH * direct {
         Algorithm::Winograd(Tile::Four)

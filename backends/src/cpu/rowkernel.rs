@@ -246,10 +246,11 @@ impl Prepared {
                 }
                 for read in instruction.reads() {
                     let read = read as usize;
-                    if last_use[read] == at && slot_of[read] != usize::MAX {
-                        if !free.contains(&slot_of[read]) {
-                            free.push(slot_of[read]);
-                        }
+                    if last_use[read] == at
+                        && slot_of[read] != usize::MAX
+                        && !free.contains(&slot_of[read])
+                    {
+                        free.push(slot_of[read]);
                     }
                 }
             }

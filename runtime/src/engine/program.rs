@@ -480,7 +480,7 @@ impl Program {
             Some(_) => Vec::with_capacity(executable.plan().steps.len() + 1),
             None => Vec::new(),
         });
-        // Asked before every launch.
+        // Asked before every launch and after the last.
         let stopped = || {
             if let Some(tracer) = tracer {
                 marks.borrow_mut().push(tracer.now());
@@ -504,7 +504,9 @@ impl Program {
         );
         if let (Some(tracer), Some(launches)) = (tracer, self.launches.get(phase)) {
             let mut marks = marks.into_inner();
-            marks.push(tracer.now());
+            if !matches!(result, Ok(()) | Err(RunError::Stopped)) {
+                marks.push(tracer.now());
+            }
             tracer.record(launches, marks);
         }
         result.map_err(|error| match error {
