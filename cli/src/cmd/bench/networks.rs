@@ -83,7 +83,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
 /// Runs `bench vae`.
 ///
 /// # Errors
-/// E0901 and E0902 for the sizes, and as [`dit`].
+/// E0901 and E0902 for the sizes, and as [`dit()`].
 pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
     let (_, config, _) = configs(&args.phase)?;
@@ -126,7 +126,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
 /// Runs `bench text`.
 ///
 /// # Errors
-/// As [`dit`].
+/// As [`dit()`].
 pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
     let (_, _, mut config) = configs(&args.phase)?;
