@@ -253,6 +253,8 @@ pub struct Check {
 pub enum Emit {
     /// The module with its dims bound.
     Ir,
+    /// The text of every kernel of the plans.
+    Kernels,
     /// Steps and buffers with their places in memory.
     Plan,
     /// Every piece of workspace with its lifetime, as comma-separated values.
@@ -286,6 +288,11 @@ pub struct Compile {
     /// Print this instead of the summary.
     #[arg(long, value_enum, conflicts_with = "json")]
     pub emit: Option<Emit>,
+    /// Stop behind this phase (bound, optimised, fused or planned) and print what is left, as `opt`
+    /// does.
+    #[arg(long, value_name = "PHASE",
+        conflicts_with_all = ["emit", "json", "output", "budget", "predict"])]
+    pub to: Option<String>,
     /// Measure this machine (about a second) and say how long each phase takes at the least.
     #[arg(long)]
     pub predict: bool,
@@ -305,6 +312,10 @@ pub struct Compile {
 /// Switches for looking into the compiler.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PassArgs {
+    /// Inputs in which two branches differ that are evaluated together where that is faster; the
+    /// second is called NAME.1.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',', help_heading = "Compiler")]
+    pub branches: Vec<String>,
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
     pub without: Vec<String>,
@@ -326,12 +337,10 @@ pub struct PassArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, hoist (needs \
---vary: @prepare and @step); decompose, layout, fuse, pack-linears; lower, schedule, \
-split-rows, alias, pack, assemble. The phases end with inline (bound), hoist (optimised), pack-linears (fused) and assemble \
-(planned). What a named pass needs first is run by itself."
-)]
+#[command(after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, zip \
+(with --branches), hoist (needs --vary: @prepare and @step); decompose, layout, fuse, pack-linears; \
+lower, schedule, split-rows, alias, pack, assemble. The phases end with inline (bound), hoist \
+(optimised), pack-linears (fused) and assemble (planned). What a named pass needs first is run by itself.")]
 pub struct Opt {
     #[command(flatten)]
     pub module: ModuleArgs,
@@ -574,6 +583,18 @@ pub struct BenchDit {
     /// The whole step with embeddings, time path and head, not the blocks alone.
     #[arg(long)]
     pub all: bool,
+    /// Both branches of guidance: at once where the compiler finds that faster, or apart.
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto")]
+    pub guided: Option<Guided>,
+}
+
+/// How the branches of guidance are evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Guided {
+    /// As in sampling.
+    Auto,
+    /// One after the other.
+    Apart,
 }
 
 /// A half of the autoencoder.

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 const DIT: &str = "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8";
 
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     DIT,
+    "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8 --guided",
     "bench dit --preset micro --tokens 24 --text-tokens 8 --precision f32",
     "bench dit --preset micro --all --tokens 24 --text-tokens 8",
     "bench vae --preset micro --size 32x48",
@@ -90,6 +91,12 @@ fn more_blocks_and_frames_are_more_work() {
     assert_eq!(flops(DIT), 2 * one);
     let whole = flops("bench dit --preset micro --tokens 24 --text-tokens 8 --all");
     assert!(whole > one);
+    for (how, tokens, runs) in [("auto", 24, 1), ("apart", 24, 2), ("auto", 64, 2)] {
+        let words = format!("bench dit --preset micro --tokens {tokens} --text-tokens 8");
+        let both = report(&format!("{words} --guided {how}"));
+        assert_eq!(both["settings"]["runs"], runs, "{how}, {tokens} tokens");
+        assert_eq!(both["flops"].as_u64().unwrap(), 2 * flops(&words), "{how}, {tokens} tokens");
+    }
     let clip = report("bench vae --preset micro --size 32x32 --frames 9");
     let calls = |at: usize| clip["phases"][at]["calls"].as_u64().unwrap();
     assert_eq!((calls(0), calls(1)), (1, 2));

@@ -176,6 +176,13 @@ fn every_form_can_be_printed() {
         plan.starts_with("plan \"main\" {\n") && plan.contains(" = a2 + linear(a0, a1)"),
         "{plan}"
     );
+    let kernels = emit("kernels");
+    assert_eq!(kernels, folder.run("kernels net.ir --text").fine().out);
+    for phase in ["bound", "optimised", "fused", "planned"] {
+        let same = folder.run(&format!("opt net.ir --to {phase}")).fine().out;
+        assert_eq!(folder.run(&format!("compile net.ir --to {phase}")).fine().out, same);
+    }
+    folder.run("compile net.ir --to fusd").fails("E0508").says("fused");
     let memory = emit("memory");
     assert!(memory.starts_with("phase,buffer,name,type,offset,bytes,first,last\n"), "{memory}");
     // The result, and in front of it what it is written over, lie in the caller's memory.

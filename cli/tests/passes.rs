@@ -130,7 +130,7 @@ fn every_pass_leaves_a_numbered_file() {
     };
     let list = names("a");
     assert_eq!(list[..3], ["00-specialize.ir", "01-inline.ir", "02-canonicalize.ir"]);
-    assert_eq!(list.last().unwrap(), "06-hoist.ir");
+    assert_eq!(list.last().unwrap(), "07-hoist.ir");
     folder.run("compile net.ir --dump-dir b/c").fine();
     let count = names("b/c").len();
     assert_eq!(names("b/c")[count - 1], format!("{}-assemble.plan.txt", count - 1));
@@ -297,4 +297,15 @@ fn a_run_can_be_traced() {
         .map(|e| e["name"].as_str().unwrap().to_owned())
         .collect();
     assert!(phases.contains(&"prepare".to_owned()) && phases.contains(&"step".to_owned()));
+}
+
+/// Few rows of two branches share the pass over the weights; an input that is none is named.
+#[test]
+fn branches_are_evaluated_at_once_where_that_is_faster() {
+    let folder = layers();
+    let doubled = folder.run("opt net.ir --branches x").fine().out;
+    assert!(doubled.contains("%x.1") && doubled.contains("concat"), "{doubled}");
+    let apart = folder.run("opt net.ir --branches x --without zip").fine().out;
+    assert!(!apart.contains("%x.1"), "{apart}");
+    folder.run("opt net.ir --branches %nothing").fails("E0503").says("%nothing").says("--branches");
 }

@@ -399,6 +399,8 @@ pub struct Target {
     pub rows: &'static [DType],
     /// Most axes of a tensor.
     pub axes: usize,
+    /// Rows of a product that take as long as reading its weight; with fewer, more cost nothing.
+    pub weight_bound_rows: usize,
 }
 
 /// What an anchor's epilogue can take.
@@ -450,6 +452,7 @@ impl Default for Target {
             products: &[DType::F32, DType::Bf16],
             rows: &[DType::F32, DType::Bf16, DType::F16],
             axes: 64,
+            weight_bound_rows: 36,
         }
     }
 }

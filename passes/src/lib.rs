@@ -29,6 +29,7 @@ pub mod split_rows;
 pub mod state;
 pub mod straight;
 pub mod view;
+pub mod zip;
 
 use anyid_ir::Module;
 use anyid_ir::kernel::Target;
@@ -105,6 +106,8 @@ pub struct Options {
     /// Inputs and outputs that are carried from one run to the next, of a function that is not
     /// split.
     pub states: Vec<StateSpec>,
+    /// Inputs in which two branches differ that are evaluated together, where that is faster.
+    pub branches: Vec<String>,
     /// The table of passes.
     pub passes: &'static [Pass],
 }
@@ -118,6 +121,7 @@ impl Default for Options {
             verify_each: false,
             explain: false,
             states: Vec::new(),
+            branches: Vec::new(),
             passes: PASSES,
         }
     }

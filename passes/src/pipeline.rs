@@ -12,7 +12,7 @@ use crate::rewrite::Rewrites;
 use crate::state::{Level, Part, State};
 use crate::{
     CompileError, canonicalize, decompose, flatten, fold, memory, schedule, simplify, split,
-    split_rows,
+    split_rows, zip,
 };
 use anyid_ir::weights::nearest;
 
@@ -127,6 +127,9 @@ pub const PASSES: &[Pass] = &[
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
         "steps that no output needs dropped", true, dce),
+    pass(Phase::Optimised, Level::Program, "zip",
+        "two branches that differ in some inputs made one, where the time to read weights is shared",
+        true, run_zip),
     pass(Phase::Optimised, Level::Program, "hoist",
         "what does not depend on the inputs that change per step moved to prepare",
         true, hoist),
@@ -244,6 +247,29 @@ fn cse(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
 
 fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
+}
+
+/// What the branches' own inputs are called twice changes per step if the first does.
+fn run_zip(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let names = &context.options.branches;
+    let ([whole], false) = (state.parts.as_mut_slice(), names.is_empty()) else { return Ok(()) };
+    if let Some(spec) = context.options.states.first() {
+        let message = format!("state {}: a function of two branches carries none", spec.name);
+        return Err(CompileError::new("E0509", message));
+    }
+    let target = &context.options.target;
+    let zipped = zip::zip(&whole.program, names, state.varying.as_deref(), target)?;
+    if let Some(program) = zipped
+        && context.rewrites.allow("two branches made one", &whole.name)
+    {
+        whole.program = program;
+        if let Some(varying) = &mut state.varying {
+            let own: Vec<String> =
+                varying.iter().filter(|name| names.contains(name)).cloned().collect();
+            varying.extend(own.iter().map(|name| format!("{name}{}", zip::SECOND)));
+        }
+    }
+    Ok(())
 }
 
 /// Left out, it still makes both phases; everything then happens in `step`.

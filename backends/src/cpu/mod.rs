@@ -63,7 +63,9 @@ impl Cpu {
 /// What the kernels of this backend can do: full epilogues on products and convolutions, none on
 /// attention.
 pub fn target() -> Target {
-    Target { name: "cpu", ..Target::default() }
+    // Blocks of the real width over 8, 16, 32 and 64 rows: rows of two branches in one product take
+    // 0.57, 0.78, 0.83 and 1.0 of the time of two products in bf16, 0.57, 0.87, 0.94 and 0.94 in f32.
+    Target { name: "cpu", weight_bound_rows: 36, ..Target::default() }
 }
 
 /// The arithmetic of a product of `x` with weights declared as `w`.

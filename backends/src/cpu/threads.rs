@@ -51,6 +51,7 @@ struct Shared {
 struct State {
     job: Option<Job>,
     epoch: usize,
+    started: usize,
     sleeping: usize,
     closing: bool,
     panic: Option<Box<dyn Any + Send>>,
@@ -66,7 +67,8 @@ struct Job {
 unsafe impl Send for Job {}
 
 impl Pool {
-    /// A pool of `threads` workers in all (at least one): the caller and `threads - 1` new threads.
+    /// A pool of `threads` workers in all (at least one): the caller and `threads - 1` new threads,
+    /// all of them running.
     ///
     /// If the system refuses a thread the pool is smaller; [`Pool::threads`] says how large it is.
     pub fn new(threads: usize) -> Pool {
@@ -74,6 +76,7 @@ impl Pool {
             state: Mutex::new(State {
                 job: None,
                 epoch: 0,
+                started: 0,
                 sleeping: 0,
                 closing: false,
                 panic: None,
@@ -93,6 +96,12 @@ impl Pool {
                 Err(_) => break,
             }
         }
+        // A thread allocates while it starts, and nothing may once there is work.
+        let mut state = lock(&shared.state);
+        while state.started < handles.len() {
+            state = shared.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
         Pool { shared, handles, turn: Mutex::new(()) }
     }
 
@@ -211,6 +220,8 @@ fn drain(shared: &Shared, body: &Body<'_>, tasks: usize, worker: usize) {
 fn serve(shared: &Shared, index: usize) {
     HERE.set((shared as *const Shared as usize, index));
     let mut seen = 0;
+    lock(&shared.state).started += 1;
+    shared.idle.notify_one();
     loop {
         spin_until(|| shared.epoch.load(Ordering::Acquire) != seen);
         let mut state = lock(&shared.state);

@@ -59,7 +59,8 @@ fn overview(found: &[KernelUse]) -> String {
     format!("{}{} kernels, {launches} launches; figures of one launch\n", table(&rows), found.len())
 }
 
-fn texts(found: &[KernelUse]) -> String {
+/// The text of every kernel.
+pub fn texts(found: &[KernelUse]) -> String {
     let mut out = String::new();
     for kernel in found {
         let KernelUse { count, first, text, .. } = kernel;

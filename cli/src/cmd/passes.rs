@@ -36,8 +36,14 @@ pub fn options(switches: &PassArgs) -> Options {
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
         explain: switches.explain_fusion,
+        branches: inputs(&switches.branches),
         ..Options::default()
     }
+}
+
+/// Names of inputs as they are in the module, with or without `%` on the command line.
+pub fn inputs(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| name.trim_start_matches('%').to_owned()).collect()
 }
 
 /// Whether `name` asks for the text after `pass`; checks the name.
@@ -52,9 +58,13 @@ pub fn shown(name: Option<&str>) -> Result<impl Fn(&str) -> bool + '_> {
 }
 
 /// The flag that is at fault.
-fn placed(error: CompileError, varied: bool, named: &[String], without: &[String]) -> Error {
+fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassArgs) -> Error {
+    let (without, branches) = (&switches.without, inputs(&switches.branches));
     let quoted = |name: &String| error.message.contains(&format!("\"{name}\""));
     let place = match error.code {
+        "E0503" if branches.iter().any(|name| error.message.contains(&format!("%{name} "))) => {
+            Some("--branches")
+        }
         "E0503" if varied || error.place.is_none() => Some("--vary"),
         "E0508" => Some("--to"),
         "E0504" if without.iter().any(quoted) => Some("--without"),
@@ -110,8 +120,7 @@ pub fn run<'m>(
         Selection::Named(names) => names.as_slice(),
         _ => &[],
     };
-    let outcome =
-        outcome.map_err(|error| placed(error, vary.is_some(), named, &switches.without))?;
+    let outcome = outcome.map_err(|error| placed(error, vary.is_some(), named, switches))?;
     Ok((outcome, texts))
 }
 

@@ -34,6 +34,11 @@ impl<'a> Inputs<'a> {
         self.tensors.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
     }
 
+    /// Names and tensors in the order given.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Tensor)> {
+        self.tensors.iter().copied()
+    }
+
     /// Names in the order given.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|(name, _)| *name)

@@ -126,6 +126,15 @@ impl Compiler {
         Ok(self)
     }
 
+    /// Says that the functions added from here on are evaluated for two branches, which differ in
+    /// these inputs. Where the compiler finds that both at once are faster, each of them has a
+    /// second, `NAME.1`, and so have the outputs; elsewhere nothing changes.
+    #[must_use]
+    pub fn branches(mut self, inputs: &[&str]) -> Self {
+        self.options.branches = inputs.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
     /// Adds function `func` split into phases `prepare` and `step`: only the inputs `varying`
     /// change per step, everything that does not depend on them is computed by `prepare` once.
     ///

@@ -1,4 +1,7 @@
-//! The sampling loop: two evaluations a step, guidance, solver.
+//! The sampling loop: the branches of guidance, their mix, the solver.
+//!
+//! The compiler says whether both branches are evaluated at once (few tokens) or one after the
+//! other; the result is the same to the bit.
 
 use super::codec::ReferenceLatents;
 use super::context::{tensor_f32, tensor_i32};
@@ -35,7 +38,10 @@ pub struct StepRecord {
 /// The transformer loaded for one request, with its solver and latents.
 pub struct Sampler {
     program: Program,
-    branches: Vec<Prepared>,
+    /// What each run of `prepare` kept: one for each branch, or one for both.
+    prepared: Vec<Prepared>,
+    /// For each branch: the run that evaluates it and the name of its velocity there.
+    branches: Vec<(usize, &'static str)>,
     schedule: Schedule,
     solver: Box<dyn Solver>,
     guidance: f32,
@@ -77,7 +83,7 @@ pub(crate) fn run(
         (run.events)(Event::Step { done: step + 1, total, time: begun.elapsed() });
     }
     let plan = sampler.program.memory_bytes()
-        + sampler.branches.len() as u64
+        + sampler.prepared.len() as u64
             * sampler.program.plan("step").map_or(0, |p| p.persistent_bytes);
     run.end("sampling", since, sampler.program.weight_bytes(), plan);
     Ok(Sampled { latents: sampler.latents, tokens: sampler.tokens })
@@ -106,7 +112,11 @@ impl Sampler {
             timesteps: if reference_frames > 0 { 2 } else { 1 },
         };
         let module = dit::dit(config, &size, precision);
-        let compiler = Compiler::new(run.backend).split(&module, "dit", &["lat", "t"])?;
+        let guided = guidance::needs_unconditional(request.guidance as f32);
+        let own = ["txt", "ref"].into_iter().take(1 + usize::from(references.is_some()));
+        let own = if guided { own.collect() } else { Vec::new() };
+        let compiler = Compiler::new(run.backend).branches(&own);
+        let compiler = compiler.split(&module, "dit", &["lat", "t"])?;
         let weights = run.model.dit_weights.clone();
         let settings = settings(run.model, request);
         let shape = [config.in_channels, frames, height, width];
@@ -118,14 +128,29 @@ impl Sampler {
         let segments: Vec<i32> =
             (0..tokens).map(|i| i32::from(i >= tokens - target && reference_frames > 0)).collect();
         let seg = tensor_i32([tokens], &segments)?;
-        let guided = guidance::needs_unconditional(request.guidance as f32);
-        let mut branches = Vec::new();
-        for branch in 0..1 + usize::from(guided) {
-            let mut inputs = Inputs::new().set("seg", &seg).set("txt", &contexts[branch]);
-            if let Some(r) = references {
-                inputs = inputs.set("ref", if branch == 0 { &r.clean } else { &r.black });
+        let given = |branch: usize, [txt, reference]: [&'static str; 2]| {
+            let inputs = Inputs::new().set(txt, &contexts[branch]);
+            match references {
+                Some(r) => inputs.set(reference, if branch == 0 { &r.clean } else { &r.black }),
+                None => inputs,
             }
-            branches.push(program.prepare(&inputs)?);
+        };
+        let both = program
+            .plan("step")
+            .is_some_and(|plan| plan.outputs.iter().any(|port| port.name == VELOCITIES[1]));
+        let (mut prepared, mut branches) = (Vec::new(), Vec::new());
+        for (branch, velocity) in VELOCITIES.iter().enumerate().take(1 + usize::from(guided)) {
+            match both {
+                true => branches.push((0, *velocity)),
+                false => branches.push((branch, VELOCITIES[0])),
+            }
+            if branch == 0 || !both {
+                let mut inputs = given(branch, ["txt", "ref"]).set("seg", &seg);
+                if both {
+                    inputs = inputs.all(given(1, ["txt.1", "ref.1"]).iter());
+                }
+                prepared.push(program.prepare(&inputs)?);
+            }
         }
         let latents = match &request.noise {
             Some(noise) => noise.clone(),
@@ -140,6 +165,7 @@ impl Sampler {
         let outputs = [program.outputs("step")?, program.outputs("step")?];
         Ok(Self {
             program,
+            prepared,
             branches,
             schedule,
             solver,
@@ -183,20 +209,22 @@ impl Sampler {
     pub fn step(&mut self, step: usize) -> Result<()> {
         let t = self.timesteps.as_f32_mut().expect("timesteps are f32");
         *t.last_mut().expect("one timestep at least") = self.schedule.timesteps[step];
-        for branch in 0..self.branches.len() {
+        for (prepared, outputs) in self.prepared.iter_mut().zip(&mut self.outputs) {
             let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
-            self.program.step(&mut self.branches[branch], &inputs, &mut self.outputs[branch])?;
-            let velocity = values(&self.outputs[branch])?;
-            if first_non_finite(velocity).is_some() {
+            self.program.step(prepared, &inputs, outputs)?;
+        }
+        for branch in 0..self.branches.len() {
+            if first_non_finite(velocity(&self.outputs, self.branches[branch])?).is_some() {
                 return Err(self.non_finite(step, branch));
             }
         }
-        let conditional = values(&self.outputs[0])?;
-        if self.branches.len() > 1 {
-            let null = values(&self.outputs[1])?;
-            guidance::mix(conditional, null, self.guidance, &mut self.velocity)?;
-        } else {
-            self.velocity.copy_from_slice(conditional);
+        let conditional = velocity(&self.outputs, self.branches[0])?;
+        match self.branches.get(1) {
+            Some(null) => {
+                let null = velocity(&self.outputs, *null)?;
+                guidance::mix(conditional, null, self.guidance, &mut self.velocity)?;
+            }
+            None => self.velocity.copy_from_slice(conditional),
         }
         let latents = self.latents.as_f32_mut().expect("latents are f32");
         self.solver.step(step, latents, &self.velocity)?;
@@ -215,11 +243,13 @@ impl Sampler {
     /// As [`Self::step`].
     pub fn record(&mut self, step: usize) -> Result<StepRecord> {
         self.step(step)?;
-        let unconditional =
-            if self.branches.len() > 1 { values(&self.outputs[1])?.to_vec() } else { Vec::new() };
+        let branch = |at: usize| match self.branches.get(at) {
+            Some(branch) => velocity(&self.outputs, *branch).map(<[f32]>::to_vec),
+            None => Ok(Vec::new()),
+        };
         Ok(StepRecord {
-            conditional: values(&self.outputs[0])?.to_vec(),
-            unconditional,
+            conditional: branch(0)?,
+            unconditional: branch(1)?,
             velocity: self.velocity.clone(),
             latents: self.latents.as_f32().expect("latents are f32").to_vec(),
         })
@@ -229,7 +259,7 @@ impl Sampler {
     fn non_finite(&mut self, step: usize, branch: usize) -> Error {
         let mut first: Option<String> = None;
         let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
-        let prepared = Some(&mut self.branches[branch]);
+        let prepared = Some(&mut self.prepared[self.branches[branch].0]);
         let traced = self.program.traced("step", &inputs, prepared, &mut |label, tensor| {
             let bad =
                 tensor.dtype().is_float() && tensor.to_f64_vec().iter().any(|v| !v.is_finite());
@@ -250,7 +280,11 @@ impl Sampler {
     }
 }
 
-fn values(outputs: &Outputs) -> Result<&[f32]> {
-    let v = outputs.get("v")?;
+/// Names of the velocities of the conditional and the null branch where one run gives both.
+const VELOCITIES: [&str; 2] = ["v", "v.1"];
+
+/// Velocity of the branch that run `run` gives as `name`.
+fn velocity<'o>(outputs: &'o [Outputs; 2], (run, name): (usize, &str)) -> Result<&'o [f32]> {
+    let v = outputs[run].get(name)?;
     v.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))
 }

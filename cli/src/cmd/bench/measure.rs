@@ -222,7 +222,7 @@ pub fn measure(
 ///
 /// # Errors
 /// E0940.
-pub fn fits(compiler: &Compiler) -> Result<()> {
+pub fn fits(compiler: &Compiler, runs: usize) -> Result<()> {
     let most = |bytes: &dyn Fn(&Plan) -> u64| -> u64 {
         compiler.plans().map(|(_, plan)| bytes(plan)).max().unwrap_or(0)
     };
@@ -230,7 +230,7 @@ pub fn fits(compiler: &Compiler) -> Result<()> {
     let parts = [
         most(&Plan::weight_bytes),
         most(&|plan| plan.workspace_bytes),
-        persistent(&plans),
+        persistent(&plans, runs),
         most(&port_bytes),
     ];
     let needed = parts.into_iter().fold(0u64, u64::saturating_add);
@@ -242,10 +242,11 @@ pub fn fits(compiler: &Compiler) -> Result<()> {
     Err(Error::input("E0940", what).help("measure smaller sizes or fewer layers"))
 }
 
-/// Bytes that outlive a run: kept by `prepare`, or carried as states.
-fn persistent(plans: &[&Plan]) -> u64 {
+/// Bytes that outlive a run: kept by `prepare` for each of `runs`, or carried as states.
+fn persistent(plans: &[&Plan], runs: usize) -> u64 {
     let most = |of: fn(&Plan) -> u64| plans.iter().map(|plan| of(plan)).max().unwrap_or(0);
-    most(|plan| plan.persistent_bytes).saturating_add(most(Plan::state_bytes))
+    let kept = most(|plan| plan.persistent_bytes).saturating_mul(runs as u64);
+    kept.saturating_add(most(Plan::state_bytes))
 }
 
 /// Bytes of what the caller gives and gets.
@@ -276,11 +277,12 @@ fn memory(
     names.push("prepare");
     let plans: Vec<&Plan> = names.iter().filter_map(|name| program.plan(name)).collect();
     let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
+    let runs = calls.iter().filter(|call| **call == "step").count();
     MemoryUse {
         weights: program.weight_bytes(),
         workspace,
         scratch: program.memory_bytes().saturating_sub(workspace),
-        persistent: persistent(&plans),
+        persistent: persistent(&plans, runs),
         ports: plans.iter().map(|plan| port_bytes(plan)).max().unwrap_or(0),
         start,
         loading,

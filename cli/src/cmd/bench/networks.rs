@@ -6,7 +6,7 @@
 
 use super::measure::{Job, Setup, fits, measure};
 use super::report;
-use crate::args::{BenchDit, BenchPhase, BenchText, BenchVae, Direction};
+use crate::args::{BenchDit, BenchPhase, BenchText, BenchVae, Direction, Guided};
 use crate::cmd::size;
 use crate::output;
 use crate::progress::Progress;
@@ -16,6 +16,7 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize};
 use anyid_models::wan::vae::{self, Half, VaeSize};
+use anyid_passes::zip::SECOND;
 use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
 use anyid_runtime::pipeline::coder_phases;
@@ -54,12 +55,21 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         text_tokens,
         timesteps: if args.all { 1 } else { 2 },
     };
-    let (module, func, varying): (Module, _, &[&str]) = match args.all {
-        true => (dit::dit(&config, &size, precision), "dit", &["lat", "t"]),
-        false => (dit::stack(&config, &size, precision), "stack", &["x", "e"]),
+    // In the blocks alone the residual stream is each branch's own, as it is behind the first.
+    let (module, func, varying, own): (Module, _, &[&str], &[&str]) = match args.all {
+        true => (dit::dit(&config, &size, precision), "dit", &["lat", "t"], &["txt"]),
+        false => (dit::stack(&config, &size, precision), "stack", &["x", "e"], &["x", "ctx"]),
     };
-    let compiler = Compiler::new(&backend).split(&module, func, varying)?;
-    fits(&compiler)?;
+    let compiler = match args.guided {
+        Some(Guided::Auto) => Compiler::new(&backend).branches(own),
+        _ => Compiler::new(&backend),
+    };
+    let compiler = compiler.split(&module, func, varying)?;
+    let both = compiler
+        .plans()
+        .any(|(_, plan)| plan.inputs.iter().any(|port| port.name == format!("{}{SECOND}", own[0])));
+    let runs = if args.guided.is_some() && !both { 2 } else { 1 };
+    fits(&compiler, runs)?;
     let part = if args.all { "whole step of " } else { "" };
     let blocks = output::plural(args.blocks, "block");
     let setup = Setup {
@@ -70,12 +80,14 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
             ("tokens", json!(tokens)),
             ("text_tokens", json!(text_tokens)),
             ("all", json!(args.all)),
+            ("branches", json!(1 + usize::from(args.guided.is_some()))),
+            ("runs", json!(runs)),
         ],
         precision,
-        job: Box::new(Steps::new(&compiler, size.timesteps)),
+        job: Box::new(Steps::new(&compiler, size.timesteps, runs)),
         compiler,
         weights: RandomWeights::new(&module.weights, SEED),
-        calls: vec!["step"],
+        calls: vec!["step"; runs],
     };
     finish(&args.phase, &backend, setup)
 }
@@ -103,7 +115,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let compiler = coder_phases(Compiler::new(&backend), &module, half, later > 0)?;
     let mut calls = vec!["first"];
     calls.resize(1 + later, "next");
-    fits(&compiler)?;
+    fits(&compiler, 1)?;
     let frames = output::plural(args.frames, "frame");
     let setup = Setup {
         start,
@@ -137,14 +149,14 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     let backend = Backend::open("cpu", args.phase.threads)?;
     let module = anyid_models::wan::text::text(&config, tokens, precision);
     let compiler = Compiler::new(&backend).phase("text", &module, "text")?;
-    fits(&compiler)?;
+    fits(&compiler, 1)?;
     let layers = output::plural(args.layers, "layer");
     let setup = Setup {
         start,
         title: format!("text: {layers} of width {}, {tokens} tokens", config.d_model),
         settings: vec![("layers", json!(args.layers)), ("tokens", json!(tokens))],
         precision,
-        job: Box::new(Steps::new(&compiler, 1)),
+        job: Box::new(Steps::new(&compiler, 1, 1)),
         compiler,
         weights: RandomWeights::new(&module.weights, SEED).hold("token_embedding.weight"),
         calls: vec!["text"],
@@ -223,15 +235,17 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
     }
 }
 
-/// Runs of one phase on the same inputs; `prepare` before, where there is one.
+/// Runs of one phase on the same inputs, one or more for a step of sampling; `prepare` before each,
+/// where there is one.
 struct Steps {
     inputs: Vec<(String, Tensor)>,
-    prepared: Option<Prepared>,
+    runs: usize,
+    prepared: Vec<Prepared>,
     outputs: Outputs,
 }
 
 impl Steps {
-    fn new(compiler: &Compiler, timesteps: usize) -> Self {
+    fn new(compiler: &Compiler, timesteps: usize, runs: usize) -> Self {
         let mut inputs: Vec<(String, Tensor)> = Vec::new();
         for (_, plan) in compiler.plans() {
             for port in &plan.inputs {
@@ -242,7 +256,7 @@ impl Steps {
                 }
             }
         }
-        Self { inputs, prepared: None, outputs: Outputs::default() }
+        Self { inputs, runs, prepared: Vec::new(), outputs: Outputs::default() }
     }
 }
 
@@ -252,23 +266,24 @@ fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
 
 impl Job for Steps {
     fn begin(&mut self, program: &mut Program) -> Result<()> {
-        if program.plan("prepare").is_some() {
-            self.prepared = Some(program.prepare(&named(&self.inputs))?);
+        let split = program.plan("prepare").is_some();
+        for _ in 0..if split { self.runs } else { 0 } {
+            self.prepared.push(program.prepare(&named(&self.inputs))?);
         }
-        let phase = if self.prepared.is_some() { "step" } else { "text" };
+        let phase = if split { "step" } else { "text" };
         self.outputs = program.outputs(phase)?;
         Ok(())
     }
 
     fn run(&mut self, program: &mut Program) -> Result<()> {
         let inputs = named(&self.inputs);
-        match &mut self.prepared {
-            Some(prepared) => program.step(prepared, &inputs, &mut self.outputs),
-            None => {
-                self.outputs = program.call("text", &inputs)?;
-                Ok(())
-            }
+        for prepared in &mut self.prepared {
+            program.step(prepared, &inputs, &mut self.outputs)?;
         }
+        if self.prepared.is_empty() {
+            self.outputs = program.call("text", &inputs)?;
+        }
+        Ok(())
     }
 
     fn results(&self) -> Vec<&Tensor> {

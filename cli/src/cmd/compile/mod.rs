@@ -5,7 +5,7 @@ mod summary;
 
 use super::passes::{self, Watched};
 use super::run::no_index;
-use crate::args::{Compile, Emit, PassArgs};
+use crate::args::{Compile, Emit, Opt, PassArgs};
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
@@ -14,6 +14,7 @@ use anyid_ir::plan_text::print_plans;
 use anyid_ir::{Func, Module, text};
 use anyid_passes::cost::Machine;
 use anyid_passes::driver::Selection;
+use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
 use anyid_passes::{compile_with, fit, view};
 use anyid_runtime::engine::{PlanFile, compile_error};
@@ -28,6 +29,33 @@ use summary::Summary;
 /// plan does not fit the budget, E0602 for a budget that is none, E101x for the output.
 pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     known(&args.target)?;
+    if let Some(phase) = args.to {
+        let func = match args.func.as_slice() {
+            [] => None,
+            [name] => Some(name.clone()),
+            _ => {
+                return Err(Error::input(
+                    "E0913",
+                    "--to prints one function, and several are named",
+                )
+                .at("--func")
+                .help("name one function")
+                .into());
+            }
+        };
+        let Compile { module, vary, switches, .. } = args;
+        let (to, passes, print_after, output) = (Some(phase), Vec::new(), None, None);
+        return super::opt::run(Opt {
+            module,
+            passes,
+            to,
+            func,
+            vary,
+            print_after,
+            output,
+            switches,
+        });
+    }
     let budget = args.budget.as_deref().map(budget::parse).transpose()?;
     if let Some(path) = &args.output {
         // Taken and given back: it tells early whether the result can be written there.
@@ -170,6 +198,7 @@ pub fn plans(
 fn emitted(emit: Emit, module: &Module, funcs: &[&Func], phases: &[Plan]) -> String {
     match emit {
         Emit::Ir => text::print(module),
+        Emit::Kernels => super::kernels::texts(&kernels(phases)),
         Emit::Plan => print_plans(phases),
         Emit::Memory => {
             let tables: Vec<String> = phases.iter().map(memory_table).collect();

@@ -1,0 +1,286 @@
+//! Two evaluations of a function in one program: the branches of guidance, which differ in a few
+//! inputs and read the same weights.
+//!
+//! Inputs named as the branches' own exist twice afterwards (`txt` and `txt.1`), and so do the
+//! outputs that depend on them. What depends on none of them is computed once. Products with few rows
+//! take as long as reading their weight does: there the rows of both branches are stacked, and with
+//! them everything row by row that follows, until an op mixes rows (attention) and takes the
+//! branches apart again. Each row is computed as it would be by itself, so results keep their bits.
+//!
+//! Nothing is done where stacking gains little: two runs then need half the memory.
+
+use crate::CompileError;
+use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use anyid_ir::kernel::Target;
+use anyid_ir::{Op, TensorType};
+use smallvec::{SmallVec, smallvec};
+
+/// What the second of two inputs, outputs or steps has behind its name.
+pub const SECOND: &str = ".1";
+
+/// Share of the time for products, in both branches, that must be saved for it to be done.
+const WORTH: f64 = 0.1;
+
+/// A value of the program in the zipped one.
+#[derive(Clone, Copy, Debug)]
+enum Zipped {
+    /// The same in both branches.
+    Shared(ValueIndex),
+    /// One for each.
+    Pair([ValueIndex; 2]),
+    /// Rows of the first branch, then those of the second, along axis 0; and the halves, where they
+    /// were asked for.
+    Stacked(ValueIndex, Option<[ValueIndex; 2]>),
+}
+
+/// Which values depend on the inputs called `names`.
+///
+/// # Errors
+/// E0503 for a name that no input has.
+fn depending(program: &Program, names: &[String]) -> Result<Vec<bool>, CompileError> {
+    let mut out = vec![false; program.values.len()];
+    for name in names {
+        let Some((_, value)) = program.inputs.iter().find(|(input, _)| input == name) else {
+            let message = format!("there is no input %{name} for branches to differ in");
+            return Err(CompileError::new("E0503", message));
+        };
+        out[*value as usize] = true;
+    }
+    for step in &program.steps {
+        out[step.result as usize] = step.operands.iter().any(|v| out[*v as usize]);
+    }
+    Ok(out)
+}
+
+/// Whether a step is a product of rows that differ between branches with a weight that does not.
+fn is_product(step: &ProgramStep, own: &[bool]) -> bool {
+    let differs = |at: usize| own[step.operands[at] as usize];
+    step.op == Op::Linear && differs(0) && !(1..step.operands.len()).any(differs)
+}
+
+fn rows(program: &Program, value: ValueIndex) -> usize {
+    let ty = program.ty(value);
+    ty.elements() / ty.last().max(1)
+}
+
+/// Share of the products' time that stacking saves, over the steps that `counted` says: a product
+/// takes as long as its rows, or those in whose time its weight is read, whichever is more.
+fn saved(program: &Program, own: &[bool], counted: &[bool], bound: usize) -> f64 {
+    let (mut apart, mut saved) = (0.0, 0.0);
+    for step in &program.steps {
+        if !counted[step.result as usize] || !is_product(step, own) {
+            continue;
+        }
+        let (rows, weight) = (rows(program, step.operands[0]), program.ty(step.operands[1]));
+        let time = |rows: usize| rows.max(bound) as f64 * weight.elements() as f64;
+        apart += 2.0 * time(rows);
+        saved += 2.0 * time(rows) - time(2 * rows);
+    }
+    if apart > 0.0 { saved / apart } else { 0.0 }
+}
+
+/// `program` for both branches at once, where that is faster; `None` where it is not. Branches
+/// differ in the inputs `names`; only steps that depend on the inputs `varying` count, if given.
+///
+/// # Errors
+/// E0503 for a name that no input has, or a doubled input whose second name is taken.
+pub fn zip(
+    program: &Program,
+    names: &[String],
+    varying: Option<&[String]>,
+    target: &Target,
+) -> Result<Option<Program>, CompileError> {
+    let own = depending(program, names)?;
+    let taken = |name: &&String| {
+        let second = format!("{name}{SECOND}");
+        program.inputs.iter().any(|(other, _)| *other == second)
+    };
+    if let Some(name) = names.iter().find(taken) {
+        let message = format!("input %{name} cannot be doubled: there is an input %{name}{SECOND}");
+        return Err(CompileError::new("E0503", message));
+    }
+    let counted = match varying {
+        Some(varying) => depending(program, varying)?,
+        None => vec![true; program.values.len()],
+    };
+    let bound = target.weight_bound_rows;
+    if saved(program, &own, &counted, bound) < WORTH {
+        return Ok(None);
+    }
+    let values = program.values.iter();
+    let zipped = values.map(|_| None).collect();
+    let mut zipper = Zipper { program, bound, out: Program::default(), zipped };
+    zipper.inputs(&own);
+    for step in &program.steps {
+        let zipped = zipper.step(step);
+        zipper.zipped[step.result as usize] = Some(zipped);
+    }
+    zipper.outputs();
+    Ok(Some(zipper.out))
+}
+
+struct Zipper<'p> {
+    program: &'p Program,
+    /// Products of fewer rows are stacked.
+    bound: usize,
+    out: Program,
+    zipped: Vec<Option<Zipped>>,
+}
+
+impl Zipper<'_> {
+    fn inputs(&mut self, own: &[bool]) {
+        for (name, value) in &self.program.inputs {
+            let ty = self.program.ty(*value);
+            let mut input = |name: String| {
+                let index = self.out.inputs.len() as u32;
+                let value = self.out.value(ty.clone(), Origin::Input(index));
+                self.out.inputs.push((name, value));
+                value
+            };
+            let first = input(name.clone());
+            self.zipped[*value as usize] = Some(match own[*value as usize] {
+                true => Zipped::Pair([first, input(format!("{name}{SECOND}"))]),
+                false => Zipped::Shared(first),
+            });
+        }
+        self.out.weights.clone_from(&self.program.weights);
+        for (at, value) in self.program.values.iter().enumerate() {
+            if matches!(value.origin, Origin::Weight(_) | Origin::Persistent(_)) {
+                let copy = self.out.value(value.ty.clone(), value.origin);
+                self.zipped[at] = Some(Zipped::Shared(copy));
+            }
+        }
+    }
+
+    fn outputs(&mut self) {
+        for (name, value) in &self.program.outputs {
+            match self.of(*value) {
+                Zipped::Shared(shared) => self.out.outputs.push((name.clone(), shared)),
+                _ => {
+                    let [first, second] = self.pair(*value);
+                    self.out.outputs.push((name.clone(), first));
+                    self.out.outputs.push((format!("{name}{SECOND}"), second));
+                }
+            }
+        }
+    }
+
+    fn of(&self, value: ValueIndex) -> Zipped {
+        self.zipped[value as usize].expect("what is read comes first")
+    }
+
+    /// The step for both branches.
+    fn step(&mut self, step: &ProgramStep) -> Zipped {
+        let operands: SmallVec<[Zipped; 4]> = step.operands.iter().map(|v| self.of(*v)).collect();
+        let shared = |zipped: &Zipped| matches!(zipped, Zipped::Shared(_));
+        if operands.iter().all(shared) {
+            let operands = step.operands.iter().map(|v| self.pair(*v)[0]).collect();
+            return Zipped::Shared(self.emit(step, operands, false, ""));
+        }
+        let stacked = |zipped: &Zipped| matches!(zipped, Zipped::Stacked(..));
+        let begins = step.op == Op::Linear
+            && rows(self.program, step.operands[0]) < self.bound
+            && operands[1..].iter().all(shared);
+        if (begins || operands.iter().any(stacked))
+            && let Some(doubled) = self.by_rows(step, &operands)
+        {
+            let operands = step.operands.iter().zip(doubled);
+            let operands = operands.map(|(v, doubled)| match doubled {
+                true => self.both(*v),
+                false => self.pair(*v)[0],
+            });
+            let operands = operands.collect();
+            return Zipped::Stacked(self.emit(step, operands, true, ""), None);
+        }
+        Zipped::Pair([0, 1].map(|branch| {
+            let operands = step.operands.iter().map(|v| self.pair(*v)[branch]).collect();
+            self.emit(step, operands, false, if branch == 0 { "" } else { SECOND })
+        }))
+    }
+
+    /// Where each position along axis 0 of the result depends on that position of some operands
+    /// and on no other: which these are. All others must be the same in both branches.
+    fn by_rows(&self, step: &ProgramStep, operands: &[Zipped]) -> Option<SmallVec<[bool; 4]>> {
+        let result = self.program.ty(step.result);
+        let (&length, rank) = (result.shape.first()?, result.rank());
+        let shape = |at: usize| -> &[usize] { &self.program.ty(step.operands[at]).shape };
+        let leads = |at: usize| shape(at).first() == Some(&length);
+        let first = |count: usize| (0..operands.len()).map(|at| at < count).collect();
+        let doubled: SmallVec<[bool; 4]> = match &step.op {
+            Op::Linear | Op::LayerNorm { .. } | Op::RmsNorm { .. } if rank >= 2 => first(1),
+            Op::Cast | Op::Unary(_) | Op::Gelu | Op::Silu => first(1),
+            // Without broadcasting along axis 0, every operand that has the axis is doubled.
+            Op::Binary(_) | Op::Compare(_) | Op::Select => {
+                (0..operands.len()).map(|at| shape(at).len() == rank && leads(at)).collect()
+            }
+            Op::Rope { .. } if rank == 2 => first(2),
+            // Shift and scale, or gate, are tables; the rows' places in them come last.
+            Op::Modulate if rank == 2 => smallvec![true, false, false, true],
+            Op::GateAdd if rank == 2 => smallvec![true, true, false, true],
+            Op::Slice { axis, .. } | Op::Pad { axis, .. } if *axis > 0 => first(1),
+            Op::Index { axis, .. } if *axis > 0 => first(1),
+            Op::Concat { axis } if *axis > 0 => first(operands.len()),
+            Op::Reduce { axes, .. } if !axes.contains(&0) => first(1),
+            Op::Permute { perm } if perm[0] == 0 => first(1),
+            Op::Reshape | Op::Broadcast => first(1),
+            _ => return None,
+        };
+        let fits = |at: usize| match doubled[at] {
+            true => leads(at),
+            false => matches!(operands[at], Zipped::Shared(_)),
+        };
+        (0..operands.len()).all(fits).then_some(doubled)
+    }
+
+    /// The value of each branch.
+    fn pair(&mut self, value: ValueIndex) -> [ValueIndex; 2] {
+        let whole = match self.of(value) {
+            Zipped::Shared(shared) => return [shared; 2],
+            Zipped::Pair(pair) | Zipped::Stacked(_, Some(pair)) => return pair,
+            Zipped::Stacked(whole, None) => whole,
+        };
+        let (ty, label) = (self.program.ty(value).clone(), self.out.name(whole));
+        let len = ty.shape[0];
+        let halves = [0, 1].map(|branch| {
+            let op = Op::Slice { axis: 0, start: branch * len, len };
+            self.out.step(op, smallvec![whole], ty.clone(), format!("{label}.half{branch}"))
+        });
+        self.zipped[value as usize] = Some(Zipped::Stacked(whole, Some(halves)));
+        halves
+    }
+
+    /// The rows of both branches in one value.
+    fn both(&mut self, value: ValueIndex) -> ValueIndex {
+        let pair = match self.of(value) {
+            Zipped::Stacked(whole, _) => return whole,
+            Zipped::Pair(pair) => pair,
+            Zipped::Shared(shared) => [shared; 2],
+        };
+        let label = format!("{}.both", self.program.name(value));
+        let ty = doubled(self.program.ty(value));
+        let whole = self.out.step(Op::Concat { axis: 0 }, pair.into_iter().collect(), ty, label);
+        // Of a value that is the same in both branches the single one stays what others read.
+        if let Zipped::Pair(pair) = self.of(value) {
+            self.zipped[value as usize] = Some(Zipped::Stacked(whole, Some(pair)));
+        }
+        whole
+    }
+
+    fn emit(
+        &mut self,
+        step: &ProgramStep,
+        operands: SmallVec<[ValueIndex; 4]>,
+        stacked: bool,
+        suffix: &str,
+    ) -> ValueIndex {
+        let ty = self.program.ty(step.result);
+        let ty = if stacked { doubled(ty) } else { ty.clone() };
+        self.out.step(step.op.clone(), operands, ty, format!("{}{suffix}", step.label))
+    }
+}
+
+fn doubled(ty: &TensorType) -> TensorType {
+    let mut ty = ty.clone();
+    ty.shape[0] *= 2;
+    ty
+}

@@ -1,0 +1,137 @@
+//! Both branches of guidance in one plan: few products read weights then, and each branch keeps its
+//! bits.
+
+use anyid_ir::plan::Plan;
+use anyid_ir::{DType, Kernel, Op, Tensor, TensorType};
+use anyid_models::wan::Precision;
+use anyid_models::wan::dit::{self, DitSize};
+use anyid_passes::pipeline::PASSES;
+use anyid_passes::{Options, compile_split_with};
+use anyid_runtime::engine::{Compiler, Inputs, Outputs};
+use anyid_runtime::{Backend, Model};
+use anyid_tests::op_cases::noise;
+
+const SIZE: DitSize =
+    DitSize { reference_frames: 1, frames: 2, height: 4, width: 4, text_tokens: 12, timesteps: 2 };
+
+struct Given {
+    lat: Tensor,
+    t: Tensor,
+    seg: Tensor,
+    txt: [Tensor; 2],
+    references: [Tensor; 2],
+}
+
+fn given(model: &Model) -> Given {
+    let channels = model.dit.in_channels;
+    let f32 = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+    let tokens = SIZE.tokens(&model.dit);
+    let target = SIZE.frames * SIZE.tokens_per_frame(&model.dit);
+    let segments: Vec<u8> =
+        (0..tokens).flat_map(|i| i32::from(i >= tokens - target).to_le_bytes()).collect();
+    let text = f32(&[SIZE.text_tokens, model.dit.text_dim]);
+    let reference = f32(&[channels, SIZE.reference_frames, SIZE.height, SIZE.width]);
+    Given {
+        lat: noise(f32(&[channels, SIZE.frames, SIZE.height, SIZE.width]), 1),
+        t: Tensor::from_f32([2], &[0.0, 700.0]).unwrap(),
+        seg: Tensor::from_bytes(TensorType::new(DType::I32, [tokens]), &segments).unwrap(),
+        txt: [noise(text.clone(), 2), noise(text, 3)],
+        references: [noise(reference.clone(), 4), noise(reference, 5)],
+    }
+}
+
+/// Velocities of both branches, and how many runs of `step` that took.
+fn velocities(model: &Model, precision: Precision, options: Options) -> ([Tensor; 2], usize) {
+    let backend = Backend::open("cpu", 2).unwrap();
+    let module = dit::dit(&model.dit, &SIZE, precision);
+    let compiler = Compiler::new(&backend).with(options).split(&module, "dit", &["lat", "t"]);
+    let mut program = compiler.unwrap().load(model.dit_weights.clone(), &mut |_, _| true).unwrap();
+    let given = given(model);
+    let per_step = [("lat", &given.lat), ("t", &given.t)];
+    let mut run = |own: [(&str, usize); 2]| -> Outputs {
+        let mut inputs = Inputs::new().set("seg", &given.seg);
+        for (second, branch) in own {
+            let names = if second.is_empty() { ["txt", "ref"] } else { ["txt.1", "ref.1"] };
+            inputs = inputs.set(names[0], &given.txt[branch]);
+            inputs = inputs.set(names[1], &given.references[branch]);
+        }
+        let mut prepared = program.prepare(&inputs).unwrap();
+        let mut outputs = program.outputs("step").unwrap();
+        program.step(&mut prepared, &Inputs::new().all(per_step), &mut outputs).unwrap();
+        outputs
+    };
+    let both = run([("", 0), (".1", 1)]);
+    let names: Vec<&str> = both.iter().map(|(name, _)| name).collect();
+    match names.as_slice() {
+        ["v", "v.1"] => ([both.get("v").unwrap().clone(), both.get("v.1").unwrap().clone()], 1),
+        ["v"] => {
+            let second = run([("", 1), (".1", 1)]).take("v").unwrap();
+            ([both.get("v").unwrap().clone(), second], 2)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn zipped() -> Options {
+    Options { branches: vec!["txt".into(), "ref".into()], ..Options::default() }
+}
+
+#[test]
+fn both_at_once_give_the_bits_of_one_after_the_other() {
+    let model = Model::micro().unwrap();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (apart, runs) = velocities(&model, precision, Options::default());
+        assert_eq!(runs, 2);
+        assert!(apart[0] != apart[1]);
+        let (both, runs) = velocities(&model, precision, zipped());
+        assert_eq!(runs, 1);
+        assert!(both == apart, "{precision:?}");
+        for pass in PASSES.iter().filter(|pass| pass.optional) {
+            let (apart, _) = velocities(&model, precision, Options::default().off(pass.name));
+            let (both, runs) = velocities(&model, precision, zipped().off(pass.name));
+            assert_eq!(runs, if pass.name == "zip" { 2 } else { 1 });
+            assert!(both == apart, "{precision:?} without {}", pass.name);
+        }
+    }
+}
+
+/// Products with weights in a plan.
+fn products(plan: &Plan) -> usize {
+    let parts = |kernel: &Kernel| match kernel {
+        Kernel::Op(Op::Linear) => 1,
+        Kernel::Anchor(anchor) if anchor.op == Op::Linear => anchor.parts,
+        _ => 0,
+    };
+    plan.steps.iter().map(|step| parts(&step.kernel)).sum()
+}
+
+fn steps(size: &DitSize) -> [Plan; 2] {
+    let model = Model::micro().unwrap();
+    let module = dit::dit(&model.dit, size, Precision::Bf16);
+    [Options::default(), zipped()]
+        .map(|options| compile_split_with(&module, "dit", &["lat", "t"], &options).unwrap().step)
+}
+
+#[test]
+fn few_tokens_share_every_product_and_many_none() {
+    let [one, both] = steps(&SIZE);
+    assert_eq!(products(&one), products(&both));
+    let outputs = |plan: &Plan| -> Vec<String> {
+        plan.outputs.iter().map(|port| port.name.clone()).collect()
+    };
+    assert_eq!(outputs(&both), ["v", "v.1"]);
+    // Two runs then need less memory and as much time.
+    let [one, both] = steps(&DitSize { height: 32, width: 32, ..SIZE });
+    assert_eq!(outputs(&both), ["v"]);
+    assert!(one == both);
+}
+
+#[test]
+fn inputs_that_cannot_be_doubled_are_refused() {
+    let model = Model::micro().unwrap();
+    let module = dit::dit(&model.dit, &SIZE, Precision::F32);
+    let options = Options { branches: vec!["text".into()], ..Options::default() };
+    let error = compile_split_with(&module, "dit", &["lat", "t"], &options).unwrap_err();
+    assert_eq!(error.code, "E0503");
+    assert!(error.message.contains("%text"), "{error}");
+}
