@@ -91,6 +91,30 @@ pub fn fit(name: &str, tensor: Tensor, wanted: &TensorType) -> Result<Tensor> {
     }
 }
 
+/// Inputs of `func` from the file at `path`, or random ones.
+///
+/// # Errors
+/// As [`from_file`].
+pub fn given(module: &Module, func: &Func, path: Option<&Path>, seed: u64) -> Result<Named> {
+    match path {
+        Some(path) => Ok(from_file(func, Some(path))?.0),
+        None => Ok(random(module, func, seed)),
+    }
+}
+
+/// A largest relative difference.
+///
+/// # Errors
+/// E0918 for what is no number from 0.
+pub fn tolerance(value: f64) -> Result<f64> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(Error::input("E0918", format!("{value} is not a tolerance"))
+        .at("--tolerance")
+        .help("give a number from 0, such as 1e-4"))
+}
+
 /// Random inputs for `func`: normally distributed floats, integers that index every table they are
 /// used on.
 pub fn random(module: &Module, func: &Func, seed: u64) -> Named {

@@ -6,10 +6,12 @@
 
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
-use crate::plan_live::ALIGNMENT;
 use crate::types::TensorType;
 use smallvec::SmallVec;
 use std::fmt;
+
+/// Alignment of every buffer that a step writes, in bytes.
+pub const ALIGNMENT: u64 = 64;
 
 /// A buffer of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

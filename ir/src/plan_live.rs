@@ -1,15 +1,12 @@
 //! When each piece of a plan's workspace is in use, read off the plan itself.
 //!
-//! One sweep over the steps keeps the map of written bytes, of states and outputs too. It knows nothing of how the plan was
-//! made, so it serves both as the check that no step reads what is not there and as the source of
-//! the live set at the peak.
+//! One sweep over the steps keeps the map of written bytes, of states and outputs too. It knows
+//! nothing of how the plan was made, so it serves both as the check that no step reads what is not
+//! there and as the source of the live set at the peak.
 
 use crate::entity::Entity;
-use crate::plan::{BufferId, Plan, Root};
+use crate::plan::{ALIGNMENT, BufferId, Plan, Root};
 use std::collections::{BTreeMap, HashSet};
-
-/// Alignment of every buffer that a step writes, in bytes.
-pub const ALIGNMENT: u64 = 64;
 
 /// A piece of workspace from the step that writes it to the last one that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@
 
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
-use crate::plan::{Buffer, BufferId, Plan, Port, Root, Step};
-use crate::plan_live::{ALIGNMENT, Lifetime, bounds, lifetimes};
+use crate::plan::{ALIGNMENT, Buffer, BufferId, Plan, Port, Root, Step};
+use crate::plan_live::{Lifetime, bounds, lifetimes};
 use crate::types::TensorType;
 
 /// Most findings reported for one plan.

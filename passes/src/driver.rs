@@ -6,18 +6,10 @@
 
 use crate::pipeline::{Pass, Phase};
 use crate::rewrite::{Rewrite, Rewrites};
-use crate::state::{Level, State};
+use crate::state::{Context, Level, State};
 use crate::{CompileError, Options};
 use anyid_ir::Module;
 use std::time::{Duration, Instant};
-
-/// What a pass may read and count besides the state.
-pub struct Context<'o> {
-    /// How to compile.
-    pub options: &'o Options,
-    /// The counter of rewrites.
-    pub rewrites: Rewrites,
-}
 
 /// Which passes run.
 #[derive(Clone, Debug)]

@@ -5,11 +5,10 @@
 //! looks at a device. There is one fixpoint loop, inside `canonicalize`; all else runs once.
 //! `docs/passes.md` shows this table; a test compares them.
 
-use crate::driver::Context;
 use crate::fuse::{Groups, alone, classify::classify, explain};
 use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
-use crate::state::{Level, Part, State};
+use crate::state::{Context, Level, Part, State};
 use crate::{
     CompileError, canonicalize, decompose, flatten, fold, memory, schedule, simplify, split,
     split_rows, zip,

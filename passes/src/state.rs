@@ -1,9 +1,11 @@
 //! What is being compiled, at the level of the pass that ran last: its form, its check, its text.
 
+use crate::Options;
 use crate::fuse::{Cut, Grouping};
 use crate::memory::flow::Flow;
 use crate::memory::{Placement, Shared};
 use crate::program::{Program, ValueIndex};
+use crate::rewrite::Rewrites;
 use crate::straight;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
@@ -37,6 +39,14 @@ impl Level {
             Self::Plan => "plans",
         }
     }
+}
+
+/// What a pass may read and count besides the state.
+pub struct Context<'o> {
+    /// How to compile.
+    pub options: &'o Options,
+    /// The counter of rewrites.
+    pub rewrites: Rewrites,
 }
 
 /// One phase of the result: the whole function, or `prepare` or `step` of it.

@@ -2,8 +2,9 @@
 //! verify, and read back from text as they were.
 
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
+use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::Plan;
-use anyid_ir::plan_live::{ALIGNMENT, lifetimes, live_bytes};
+use anyid_ir::plan_live::{lifetimes, live_bytes};
 use anyid_ir::plan_text::{distinct_kernels, parse_plans, print_plans};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::text::{parse_module, print};

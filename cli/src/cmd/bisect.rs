@@ -18,19 +18,11 @@ use serde_json::{Value, json};
 /// # Errors
 /// E0919 where a rewrite changes a result, or results differ without any; else as `run`.
 pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
-    if !(args.tolerance.is_finite() && args.tolerance >= 0.0) {
-        return Err(Error::input("E0918", format!("{} is not a tolerance", args.tolerance))
-            .at("--tolerance")
-            .help("give a number from 0, such as 1e-4")
-            .into());
-    }
+    let tolerance = tensors::tolerance(args.tolerance)?;
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
-    let inputs = match &args.inputs {
-        Some(path) => tensors::from_file(func, Some(path))?.0,
-        None => tensors::random(&module, func, args.seed),
-    };
+    let inputs = tensors::given(&module, func, args.inputs.as_deref(), args.seed)?;
     let matched = modules::need_weights(&module.weights, &args.weights)?;
     let mut progress = Progress::new();
     progress.part("interpreting");
@@ -49,7 +41,7 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
         weights: matched.weights.clone(),
         inputs: &inputs,
         expected: &expected,
-        tolerance: args.tolerance,
+        tolerance,
     };
     let found = bisect(&backend, &case, &mut |run| progress.part(&format!("run {run}")));
     progress.clear();
@@ -57,7 +49,7 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
     if args.json {
         output::print_json(&report_json(&found))?;
     } else {
-        output::print(&report(&found, args.tolerance))?;
+        output::print(&report(&found, tolerance))?;
     }
     match verdict(&found) {
         None => Ok(()),

@@ -39,19 +39,11 @@ struct Distance {
 /// # Errors
 /// E0914 when values differ by more than the tolerance; else as `run`.
 pub fn run(args: Compare) -> std::result::Result<(), Failure> {
-    if !(args.tolerance.is_finite() && args.tolerance >= 0.0) {
-        return Err(Error::input("E0918", format!("{} is not a tolerance", args.tolerance))
-            .at("--tolerance")
-            .help("give a number from 0, such as 1e-4")
-            .into());
-    }
+    let tolerance = tensors::tolerance(args.tolerance)?;
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
-    let inputs = match &args.inputs {
-        Some(path) => tensors::from_file(func, Some(path))?.0,
-        None => tensors::random(&module, func, args.seed),
-    };
+    let inputs = tensors::given(&module, func, args.inputs.as_deref(), args.seed)?;
     let matched = modules::need_weights(&module.weights, &args.weights)?;
     let mut progress = Progress::new();
     let [a, b] = [args.a, args.b]
@@ -67,7 +59,7 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
     for ((name, x), (_, y)) in a.results.iter().zip(&b.results) {
         rows.push((format!("result {name}"), distance(x, y)));
     }
-    let worse = |d: &Distance| d.relative > args.tolerance || d.relative.is_nan();
+    let worse = |d: &Distance| d.relative > tolerance || d.relative.is_nan();
     let first = rows.iter().find(|(_, d)| worse(d));
     let differing = rows.iter().filter(|(_, d)| worse(d)).count();
     let results = &rows[inner..];
@@ -78,7 +70,7 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
         };
         output::print_json(&json!({
             "function": func.name,
-            "tolerance": args.tolerance,
+            "tolerance": tolerance,
             "values_compared": inner,
             "values_of_a": a.values.len(),
             "values_of_b": b.values.len(),
@@ -105,7 +97,7 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
     match first {
         None => {
             if !args.json {
-                output::print(&format!("equal within {:e}\n", args.tolerance))?;
+                output::print(&format!("equal within {:e}\n", tolerance))?;
             }
             Ok(())
         }

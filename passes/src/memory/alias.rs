@@ -16,8 +16,8 @@ use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use anyid_ir::Op;
 use anyid_ir::kernel::Kernel;
+use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::Root;
-use anyid_ir::plan_live::ALIGNMENT;
 
 /// Values by the memory they share.
 #[derive(Clone, Debug)]

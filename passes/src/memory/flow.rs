@@ -10,8 +10,8 @@ use crate::CompileError;
 use crate::lower::LoweredStep;
 use crate::program::{Origin, Program, ValueIndex};
 use anyid_ir::kernel::Kernel;
+use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::WeightRef;
-use anyid_ir::plan_live::ALIGNMENT;
 use anyid_ir::{Op, TensorType};
 
 /// Where the memory of a value begins before any sharing is decided.

@@ -21,7 +21,7 @@ use anyid_ir::{Arena, Entity, Op};
 use flow::{Flow, Home};
 use pack::Piece;
 
-pub use anyid_ir::plan_live::ALIGNMENT;
+pub use anyid_ir::plan::ALIGNMENT;
 pub use flow::StateSpec;
 
 /// Byte offset of the result inside its operand when the op is a contiguous view.
