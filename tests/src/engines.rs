@@ -2,9 +2,12 @@
 //! reference interpreter.
 
 use anyid_ir::{Evaluator, Mode, Module, Tensor};
+use anyid_passes::Options;
+use anyid_passes::pipeline::PASSES;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Backend, Compiler, Inputs};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Which way.
@@ -14,25 +17,47 @@ pub enum Engine {
     Cpu,
     /// Compiled plans on the CPU backend as users run them: values inside kernels do not exist.
     CpuFused,
+    /// [`Self::CpuFused`] with one pass left out.
+    Without(&'static str),
     /// The interpreter, rounding every primitive to its declared type.
     Interpreter,
 }
 
 impl Engine {
-    /// All.
+    /// Those that every golden case goes through.
     pub const ALL: [Self; 3] = [Self::Cpu, Self::CpuFused, Self::Interpreter];
+
+    /// Those for the golden case in this folder: for `base` also each pass alone left out.
+    pub fn of_case(case: &Path) -> Vec<Self> {
+        let mut all = Self::ALL.to_vec();
+        if case.ends_with("base") {
+            let optional = PASSES.iter().filter(|pass| pass.optional);
+            all.extend(optional.map(|pass| Self::Without(pass.name)));
+        }
+        all
+    }
 
     /// Whether every value of the graph exists in a run.
     pub fn is_complete(self) -> bool {
-        self != Self::CpuFused
+        matches!(self, Self::Cpu | Self::Interpreter)
     }
 
     /// Name in reports.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Self::Cpu => "cpu",
-            Self::CpuFused => "cpu-fused",
-            Self::Interpreter => "interp",
+            Self::Cpu => "cpu".into(),
+            Self::CpuFused => "cpu-fused".into(),
+            Self::Without(pass) => format!("cpu-fused without {pass}"),
+            Self::Interpreter => "interp".into(),
+        }
+    }
+
+    /// How the CPU backend's plans are compiled.
+    fn options(self) -> Options {
+        match self {
+            Self::Cpu => Options::traceable(),
+            Self::Without(pass) => Options::default().off(pass),
+            _ => Options::default(),
         }
     }
 }
@@ -50,11 +75,11 @@ pub fn run(
 ) -> Values {
     let mut values = Values::new();
     match engine {
-        Engine::Cpu | Engine::CpuFused => {
+        Engine::Cpu | Engine::CpuFused | Engine::Without(_) => {
             let backend = Backend::open("cpu", 2).unwrap_or_else(|e| panic!("{e}"));
             let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
             let mut program = Compiler::new(&backend)
-                .fused(engine == Engine::CpuFused)
+                .with(engine.options())
                 .phase("main", module, func)
                 .and_then(|c| c.load(provider, &mut |_, _| true))
                 .unwrap_or_else(|e| panic!("{e}"));

@@ -77,14 +77,6 @@ impl Compiler {
         Self { backend: backend.clone(), phases: Vec::new(), options }
     }
 
-    /// Whether the phases added from here on are fused (they are by default). Without fusion every
-    /// value of the function exists by itself and can be traced.
-    #[must_use]
-    pub fn fused(self, fuse: bool) -> Self {
-        let options = if fuse { Options::default() } else { Options::traceable() };
-        self.with(options)
-    }
-
     /// Compiles the phases added from here on as `options` say, for this backend's target.
     #[must_use]
     pub fn with(mut self, options: Options) -> Self {

@@ -67,14 +67,14 @@ pub(crate) fn run(case: &Path) -> Vec<(String, Vec<Check>)> {
         Arc::new(ModelWeights::recognise(&set, Component::Dit).unwrap_or_else(|e| panic!("{e}")));
     let inputs = Tensors::open(&case.join("inputs.safetensors"));
     let expected = Tensors::open(&case.join("expected.safetensors"));
-    Engine::ALL
+    Engine::of_case(case)
         .iter()
         .map(|engine| {
             let mut checks = Vec::new();
             for call in ["scalar", "token"] {
                 compare(*engine, &config, &weights, &inputs, &expected, call, &mut checks);
             }
-            (engine.name().to_owned(), checks)
+            (engine.name(), checks)
         })
         .collect()
 }

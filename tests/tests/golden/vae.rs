@@ -25,14 +25,14 @@ pub(crate) fn run(case: &Path) -> Vec<(String, Vec<Check>)> {
     let expected = Tensors::open(&case.join("expected.safetensors"));
     let clips: Vec<String> =
         inputs.names().filter_map(|n| n.strip_suffix(".video").map(str::to_owned)).collect();
-    Engine::ALL
+    Engine::of_case(case)
         .iter()
         .map(|engine| {
             let mut checks = Vec::new();
             for clip in &clips {
                 compare(*engine, &config, &weights, &inputs, &expected, clip, &mut checks);
             }
-            (engine.name().to_owned(), checks)
+            (engine.name(), checks)
         })
         .collect()
 }
