@@ -175,8 +175,8 @@ mod tests {
     use crate::weights::ModelWeights;
     use anyid_ir::{DType, Evaluator, FuncBuilder, Mode, Op, TensorType};
     use anyid_passes::CompileError;
-    use anyid_passes::driver::Context;
     use anyid_passes::pipeline::{PASSES, Pass};
+    use anyid_passes::state::Context;
     use anyid_passes::state::State;
 
     /// A rewrite that nobody should make: GELU for SiLU.
