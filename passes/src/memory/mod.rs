@@ -183,6 +183,35 @@ pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
     Placement { roots, workspace_bytes: packing.peak }
 }
 
+/// Where the result of a launch lies, in words, as far as that is known: before packing only what is
+/// not in memory of its own. A copy that is elided has its result where its operand is.
+pub(crate) fn place_text(
+    shared: &Shared,
+    placement: Option<&Placement>,
+    value: ValueIndex,
+) -> Option<String> {
+    let Shared { flow, classes, .. } = shared;
+    let (class, offset) = classes.place(flow, value);
+    let roots = placement.map_or(&classes.root, |placement| &placement.roots);
+    let place = match roots[class as usize] {
+        Some((root, base)) => {
+            let offset = base + offset;
+            match root {
+                Root::Workspace => format!("workspace + {offset}"),
+                Root::Persistent => format!("persistent + {offset}"),
+                Root::Input(at) => format!("input {at} + {offset}"),
+                Root::Weight(at) => format!("weight {at} + {offset}"),
+                Root::State(at) => format!("state {at} + {offset}"),
+                Root::Output(at) => format!("output {at} + {offset}"),
+            }
+        }
+        None if class == value => return None,
+        None => format!("over {} + {offset}", flow.name(class)),
+    };
+    let elided = if shared.elides(value) { "no copy, " } else { "" };
+    Some(format!("{elided}{place}"))
+}
+
 /// The plan called `name`, checked.
 pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Plan {
     let Shared { flow, classes, kept_bytes, .. } = shared;
