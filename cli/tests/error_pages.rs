@@ -63,9 +63,13 @@ fn every_code_is_expected_by_a_test() {
     let root = repository();
     let (mut codes, mut expected) = (BTreeSet::new(), BTreeSet::new());
     let mut add = |text: &str| {
-        // In code between quotes; in text files behind `error:` or `>`.
+        // Between quotes, as a program says it, and in text files behind `error:` or `>`.
         let quoted = text.split('"').filter(|piece| is_code(piece));
-        let marked = text.split("error: ").chain(text.split("> ")).skip(1);
+        let marked = ["error[", "error: ", "> "].into_iter().flat_map(|mark| {
+            let mut rest = text.split(mark);
+            rest.next();
+            rest
+        });
         let marked = marked.filter_map(|rest| rest.get(..5)).filter(|word| is_code(word));
         expected.extend(quoted.chain(marked).map(str::to_owned));
     };
