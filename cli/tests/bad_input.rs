@@ -355,3 +355,94 @@ fn recipes_that_are_none_are_refused() {
         refused(&folder, &format!("generate --recipe {name} -o out.mp4"), "E0910");
     }
 }
+
+#[test]
+fn start_noise_that_does_not_fit_is_refused() {
+    let folder = model();
+    let tensor = anyid_ir::Tensor::from_f32([2, 3], &[0.0; 6]).unwrap();
+    for (name, says) in [("noise", "f32[2,3]"), ("latents", "it has latents")] {
+        common::save(&folder.path("noise.safetensors"), &[(name, &tensor)]);
+        refused(&folder, &format!("{RUN} --noise noise.safetensors"), "E0906").says(says);
+    }
+}
+
+#[test]
+fn parts_of_different_models_are_refused() {
+    let folder = model();
+    let config = folder.path("m/transformer/config.json");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace("\"text_dim\": 64", "\"text_dim\": 32")).unwrap();
+    refused(&folder, RUN, "E0714").says("text context: 32 and 64");
+}
+
+#[test]
+fn an_unknown_level_of_instructions_is_refused() {
+    let folder = Folder::new();
+    let mut command = folder.command("generate --prompt x -o out.mp4 --frames 1 --steps 1", &[]);
+    let output = command.env("ANYID_SIMD", "mmx").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error[E0907]") && said.contains("avx512bf16"), "{said}");
+}
+
+#[test]
+fn tensors_of_types_that_modules_do_not_have_are_refused() {
+    let folder = model();
+    folder.run("export text --model m --tokens 2 -o net.ir").fine();
+    let run = "run net.ir --model m --inputs in.safetensors -o out.safetensors";
+    let write = |dtype: TensorDtype, bytes: &[u8]| {
+        let rows = [("ids", dtype, &[2u64][..], bytes)];
+        save(&folder.path("in.safetensors"), &rows, &BTreeMap::new()).unwrap();
+    };
+    let large: Vec<u8> = [1i64, 1 << 40].iter().flat_map(|v| v.to_le_bytes()).collect();
+    write(TensorDtype::I64, &large);
+    refused(&folder, run, "E0309").says("1099511627776");
+    write(TensorDtype::I16, &[1, 0, 2, 0]);
+    refused(&folder, run, "E0309").says("I16");
+    let small: Vec<u8> = [1i64, 2].iter().flat_map(|v| v.to_le_bytes()).collect();
+    write(TensorDtype::I64, &small);
+    folder.run(run).fine();
+}
+
+/// Original checkpoints of the text encoder may name the embedding twice.
+#[test]
+fn two_names_of_one_tensor_have_to_agree() {
+    let folder = model();
+    let path = folder.path("m/text_encoder/model.safetensors");
+    let file = Checkpoint::open(&path).unwrap();
+    let mut rows: Vec<(String, TensorDtype, Vec<u64>, Vec<u8>)> = file
+        .iter()
+        .map(|(name, view)| (name.into(), view.dtype, view.shape.to_vec(), view.bytes.to_vec()))
+        .collect();
+    drop(file);
+    let own = rows.iter().find(|row| row.0 == "shared.weight").unwrap().clone();
+    rows.push(("encoder.embed_tokens.weight".into(), own.1, own.2, own.3));
+    let write = |rows: &[(String, TensorDtype, Vec<u64>, Vec<u8>)]| {
+        let rows: Vec<(&str, TensorDtype, &[u64], &[u8])> =
+            rows.iter().map(|(n, d, s, b)| (n.as_str(), *d, s.as_slice(), b.as_slice())).collect();
+        save(&path, &rows, &BTreeMap::new()).unwrap();
+    };
+    write(&rows);
+    folder.run("export text --model m --tokens 2 -o net.ir").fine();
+    folder.run("check net.ir --model m").fine();
+    rows.last_mut().unwrap().3[0] ^= 1;
+    write(&rows);
+    refused(&folder, "check net.ir --model m", "E0308").says("shared.weight");
+}
+
+/// Text that the verifier accepts and that cannot become a plan: the node is named.
+#[test]
+fn what_verifies_but_cannot_be_lowered_names_its_node() {
+    let folder = Folder::new();
+    let text = "module @m\nfunc @deep(%x: f32[2]) -> f32[2] {\n  \
+        %y = repeat a in 0..1025 carry(%s = %x) {\n    \
+        %t = repeat b in 0..1025 carry(%u = %s) {\n      %v = neg %u\n      yield %v\n    }\n    \
+        yield %t\n  }\n  return %y\n}\n";
+    folder.write("deep.ir", text);
+    folder.run("check deep.ir").fine();
+    for verb in ["compile deep.ir -o a.plan", "opt deep.ir -o a.ir", "kernels deep.ir"] {
+        refused(&folder, verb, "E0502").says("2^20 steps").says("deep/a=1023/b=1/v");
+    }
+    folder.write("block.ir", "module @m\nfunc @f<l>(%x: f32[2]) -> f32[2] {\n  return %x\n}\n");
+    refused(&folder, "compile block.ir -o a.plan", "E0913").says("index");
+}

@@ -93,6 +93,13 @@ fn stale_and_corrupt_plans_are_refused() {
         done.fails(code).says("bad.plan");
         assert!(!folder.path("out.safetensors").exists(), "{what}");
     }
+    // A file without contents that says it is larger than any plan.
+    let huge = std::fs::File::create(folder.path("huge.plan")).unwrap();
+    huge.set_len(600 << 20).unwrap();
+    folder
+        .run(&format!("run huge.plan {WITH} -o out.safetensors"))
+        .fails("E0519")
+        .says("huge.plan");
     folder.run(&format!("run none.plan {WITH} -o out.safetensors")).fails("E0911");
     // Other weights: of another shape, and under other names.
     let small = Tensor::from_f32([4, 4], &numbers(16, 0.0)).unwrap();

@@ -63,7 +63,8 @@ impl<'m> Flattener<'m> {
         depth: usize,
     ) -> Result<Vec<ValueIndex>, CompileError> {
         if depth > MOST_DEPTH {
-            return Err(too_large("calls and repeats nest too deeply"));
+            let error = too_large("calls and repeats nest too deeply");
+            return Err(error.at(format!("@{}", func.name)));
         }
         let indices: Vec<(String, u32)> =
             func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
@@ -128,7 +129,9 @@ impl<'m> Flattener<'m> {
                         }
                     };
                     if self.program.steps.len() > MOST_STEPS {
-                        return Err(too_large("the function unrolls to more than 2^20 steps"));
+                        let label = frame.path.of(&func.values[result].name);
+                        let error = too_large("the function unrolls to more than 2^20 steps");
+                        return Err(error.at(label));
                     }
                     frame.env[result.index()] = Some(value);
                 }
@@ -185,7 +188,8 @@ impl<'m> Flattener<'m> {
                 frame.env[param.index()] = Some(value);
             }
             if depth > MOST_DEPTH {
-                return Err(too_large("calls and repeats nest too deeply"));
+                let error = too_large("calls and repeats nest too deeply");
+                return Err(error.at(format!("@{}", func.name)));
             }
             let yielded = self.block(frame, body, depth + 1)?;
             current = yielded[..carries].to_vec();

@@ -85,8 +85,16 @@ impl PhaseSummary {
     }
 }
 
+/// The label of what a step wrote; a state's old value, which none wrote, has the state's name.
 fn label(plan: &Plan, life: &Lifetime) -> String {
-    plan.steps[life.from].label().to_owned()
+    let step = plan.steps.get(life.from);
+    let at = step.and_then(|step| step.results.iter().position(|id| *id == life.buffer));
+    let label = step.zip(at).and_then(|(step, at)| step.labels.get(at));
+    let state = || plan.states.iter().find(|state| state.before == Some(life.buffer));
+    match label {
+        Some(label) => label.clone(),
+        None => state().map_or(String::new(), |state| state.name.clone()),
+    }
 }
 
 fn peak(plan: &Plan) -> Option<Peak> {
@@ -131,5 +139,26 @@ fn cell(text: &str) -> String {
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::text::parse_module;
+
+    #[test]
+    fn results_of_one_kernel_have_names_of_their_own() {
+        let text = "module @m\nweights @w {\n  \"{q,k}\" : f32[16,16]\n}\n\
+            func @f(%x: f32[4,16]) -> f32[4,16] {\n  %q = linear %x, $q\n  \
+            %k = linear %x, $k\n  %y = attention %q, %k, %k {heads=1, scale=0.5}\n  return %y\n}";
+        let plan = crate::compile(&parse_module(text, &[]).unwrap(), "f").unwrap();
+        let peak = PhaseSummary::of(&plan).peak.unwrap();
+        let names: Vec<&str> = peak.live.iter().map(|buffer| buffer.name.as_str()).collect();
+        assert_eq!(names, ["f/k", "f/q"]);
+        assert_eq!((peak.label.as_str(), peak.kind.as_str()), ("f/k", "linear*2"));
+        let table = memory_table(&plan);
+        assert!(table.contains(",f/q,\"f32[4,16]\",0,256,0,1\n"), "{table}");
+        assert!(table.contains(",f/k,\"f32[4,16]\",256,256,0,1\n"), "{table}");
     }
 }

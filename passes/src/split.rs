@@ -50,14 +50,17 @@ pub fn split_with(
         varies[*value as usize] = varying.contains(&name.as_str());
     }
     let is_output = |value: ValueIndex| program.outputs.iter().any(|(_, v)| *v == value);
+    // A literal costs nothing to make again and would only occupy persistent memory: each side makes
+    // its own, and what is made of literals does not depend on anything.
+    let is_literal = |value: ValueIndex| {
+        let maker = program.maker(value);
+        maker.is_some_and(|step| matches!(step.op, Op::Const { .. } | Op::Iota { .. }))
+    };
     for step in &program.steps {
-        // A literal costs nothing to make again and would only occupy persistent memory.
-        let cheap =
-            matches!(step.op, Op::Const { .. } | Op::Iota { .. }) && step.operands.is_empty();
-        let depends = step.operands.iter().any(|v| varies[*v as usize]);
+        let depends = step.operands.iter().any(|v| varies[*v as usize] && !is_literal(*v));
         varies[step.result as usize] = depends
             || is_output(step.result)
-            || cheap
+            || is_literal(step.result)
             || !rewrites.allow("moved to prepare", &step.label);
     }
     // Constants used only by `prepare` move back there.

@@ -3,7 +3,7 @@
 use crate::Options;
 use crate::fuse::{Cut, Grouping};
 use crate::memory::flow::Flow;
-use crate::memory::{Placement, Shared};
+use crate::memory::{self, Placement, Shared};
 use crate::program::{Program, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::straight;
@@ -235,22 +235,36 @@ fn verify_kernels(flow: &Flow) -> Result<(), String> {
 
 fn part_text(part: &Part) -> String {
     let mut out = format!("// @{}\n", part.name);
-    let written = match (&part.flow, &part.grouping) {
-        (Some(flow), _) => kernels_text(&mut out, flow),
-        (None, Some(grouping)) => groups_text(&mut out, &part.program, grouping),
-        (None, None) => Ok(()),
+    let written = match (&part.flow, &part.shared, &part.grouping) {
+        (Some(_), Some(shared), _) => {
+            let place = |value| memory::place_text(shared, part.placement.as_ref(), value);
+            kernels_text(&mut out, &shared.flow, &place)
+        }
+        (Some(flow), None, _) => kernels_text(&mut out, flow, &|_| None),
+        (None, _, Some(grouping)) => groups_text(&mut out, &part.program, grouping),
+        (None, _, None) => Ok(()),
     };
     written.expect("writing to a string does not fail");
     out
 }
 
-fn kernels_text(out: &mut String, flow: &Flow) -> std::fmt::Result {
+/// Kernels in order; `place` says where a value lies, once that is known.
+fn kernels_text(
+    out: &mut String,
+    flow: &Flow,
+    place: &dyn Fn(ValueIndex) -> Option<String>,
+) -> std::fmt::Result {
     for (at, step) in flow.steps.iter().enumerate() {
         let names = |values: &[ValueIndex]| {
             values.iter().map(|v| flow.name(*v)).collect::<Vec<_>>().join(", ")
         };
         let (results, operands) = (names(&step.results), names(&step.operands));
         writeln!(out, "#{at} {results} = {}({operands})", step.kernel.name())?;
+        for value in &step.results {
+            if let Some(place) = place(*value) {
+                writeln!(out, "  {}: {place}", flow.name(*value))?;
+            }
+        }
         if !matches!(step.kernel, anyid_ir::Kernel::Op(_)) {
             for line in kernel::text::print(&step.kernel).lines() {
                 writeln!(out, "  {line}")?;

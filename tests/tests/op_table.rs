@@ -10,9 +10,10 @@ use anyid_ir::{
     Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType, decompose_module,
 };
 use anyid_passes::Options;
+use anyid_passes::report::PhaseSummary;
 use anyid_tests::close::difference;
 use anyid_tests::op_cases::{Built, OpCase, cases, closed_set, noise};
-use anyid_tests::plans::{Named, Stored, run_plan};
+use anyid_tests::plans::{Named, Stored, run_guarded, run_plan};
 use std::collections::BTreeSet;
 
 /// The outputs of the interpreter.
@@ -139,6 +140,14 @@ fn the_cpu_agrees_with_the_interpreter() {
         }
         let highest = levels.last().expect("there is always a level");
         let bits = run(highest, 0);
+        match (&bits, run_guarded(highest, &plan, &built.weights, &built.inputs)) {
+            (Ok(bits), Ok(guarded)) if equal(bits, &guarded) => {}
+            (Err(_), Err(_)) => {}
+            (_, guarded) => {
+                let why = guarded.err().unwrap_or_else(|| "other bits".to_owned());
+                failures.push(format!("{}: {dtype} with gaps: {why}", case.name));
+            }
+        }
         for (what, again) in [
             ("one thread", run(&one, 0)),
             ("three threads", run(&three, 0)),
@@ -154,9 +163,57 @@ fn the_cpu_agrees_with_the_interpreter() {
     report(&failures, count);
 }
 
+/// Largest module that is run in primitives.
+const MOST_OPERATIONS: u64 = 100_000_000;
+
+/// The definition of every op, and every op in a kernel of its own, on the CPU in memory full of NaN
+/// and with gaps between the pieces of memory: as near to the interpreter as kernels are.
+#[test]
+fn decomposed_and_unfused_modules_agree_on_the_cpu() {
+    let cpu = Cpu::open(2, None).unwrap();
+    let (mut failures, mut count) = (Vec::new(), 0);
+    each(|case, dtype, built| {
+        count += 1;
+        let reference = interpreted(built, &built.module);
+        let apart = decompose_module(&built.module);
+        for (what, module, options) in [
+            ("decomposed", &apart, Options::default()),
+            ("unfused", &built.module, Options::unfused()),
+        ] {
+            let plan = anyid_passes::compile_with(module, "f", &options);
+            let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            // Primitives are computed element by element; large products would take seconds.
+            if what == "decomposed" && PhaseSummary::of(&plan).flops > MOST_OPERATIONS {
+                continue;
+            }
+            let outputs = match run_guarded(&cpu, &plan, &built.weights, &built.inputs) {
+                Ok(outputs) => outputs,
+                Err(error) => {
+                    failures.push(format!("{}: {dtype} {what}: {error}", case.name));
+                    continue;
+                }
+            };
+            for ((name, given), golden) in outputs.iter().zip(&reference) {
+                let (error, bound) = (difference(given, golden), case.tolerance.of(given.dtype()));
+                if error > bound {
+                    let close = format!("{error:.2e} of {bound:.0e}");
+                    failures.push(format!("{}: {dtype} {what} {name}: {close}", case.name));
+                }
+            }
+        }
+    });
+    report(&failures, count);
+}
+
 /// Equal bits; NaN patterns may differ.
 fn same(a: &Result<Named, RunError>, b: &Result<Named, RunError>) -> bool {
-    let (Ok(a), Ok(b)) = (a, b) else { return a.is_err() == b.is_err() };
+    match (a, b) {
+        (Ok(a), Ok(b)) => equal(a, b),
+        _ => a.is_err() == b.is_err(),
+    }
+}
+
+fn equal(a: &Named, b: &Named) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|((_, a), (_, b))| a == b || difference(a, b) == 0.0)
 }
 

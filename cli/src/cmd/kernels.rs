@@ -41,7 +41,11 @@ pub fn run(args: Kernels) -> Result<(), Failure> {
 }
 
 fn types(kernel: &KernelUse) -> String {
-    format!("{} -> {}", kernel.operands.join(", "), kernel.results.join(", "))
+    let results = kernel.results.join(", ");
+    match kernel.operands.is_empty() {
+        true => format!("-> {results}"),
+        false => format!("{} -> {results}", kernel.operands.join(", ")),
+    }
 }
 
 fn overview(found: &[KernelUse]) -> String {

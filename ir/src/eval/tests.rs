@@ -532,3 +532,24 @@ fn reductions_over_any_axes() {
         assert_eq!(y.unwrap().to_f64_vec(), wanted, "{axes:?}");
     }
 }
+
+/// Modules that the verifier would refuse end in errors too, not in panics.
+#[test]
+fn malformed_modules_are_errors() {
+    let broken = |change: &dyn Fn(&mut Func)| {
+        let mut module = Module { name: "m".into(), ..Module::default() };
+        let mut f = FuncBuilder::new(&module, "f");
+        let x = f.param("x", ty(DType::F32, &[2]));
+        let n = f.unary("n", UnaryFn::Neg, x);
+        let y = f.add("y", n, x);
+        let mut func = f.finish(&[y]);
+        change(&mut func);
+        module.add(func);
+        let out = Evaluator::new(&module, Mode::F32).run("f", &[line(2)], &(), None);
+        out.unwrap_err().code
+    };
+    // Without an end, without what is read, and with an operand too few.
+    assert_eq!(broken(&|f| drop(f.blocks[f.entry].nodes.pop())), "E1046");
+    assert_eq!(broken(&|f| drop(f.blocks[f.entry].nodes.remove(0))), "E1046");
+    assert_eq!(broken(&|f| drop(f.nodes[f.blocks[f.entry].nodes[1]].operands.pop())), "E1046");
+}

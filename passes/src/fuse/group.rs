@@ -316,6 +316,9 @@ impl Groups<'_> {
                 let extra = vec![x, base, segments];
                 Ok(Kind::Anchor { activation: *activation, combine, extra })
             }
+            Op::Binary(BinaryFn::Add) | Op::GateAdd if from != DType::F32 => {
+                Err("its sums are rounded before they are added")
+            }
             _ => Err("the epilogue has no such operation"),
         }
     }

@@ -385,10 +385,7 @@ impl Flow {
         let ty = self.ty(from).clone();
         let home = Home { owner: target, offset: 0 };
         let to = self.value(ty, Some(home), Source::Launch);
-        let label = match at.checked_sub(1).and_then(|maker| self.steps[maker].labels.last()) {
-            Some(label) => format!("{label}[kept]"),
-            None => "kept".to_owned(),
-        };
+        let label = format!("{}[kept]", self.name(from));
         self.steps.insert(at, copy(from, to, label));
         to
     }

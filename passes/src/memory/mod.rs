@@ -183,6 +183,35 @@ pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
     Placement { roots, workspace_bytes: packing.peak }
 }
 
+/// Where the result of a launch lies, in words, as far as that is known: before packing only what is
+/// not in memory of its own. A copy that is elided has its result where its operand is.
+pub(crate) fn place_text(
+    shared: &Shared,
+    placement: Option<&Placement>,
+    value: ValueIndex,
+) -> Option<String> {
+    let Shared { flow, classes, .. } = shared;
+    let (class, offset) = classes.place(flow, value);
+    let roots = placement.map_or(&classes.root, |placement| &placement.roots);
+    let place = match roots[class as usize] {
+        Some((root, base)) => {
+            let offset = base + offset;
+            match root {
+                Root::Workspace => format!("workspace + {offset}"),
+                Root::Persistent => format!("persistent + {offset}"),
+                Root::Input(at) => format!("input {at} + {offset}"),
+                Root::Weight(at) => format!("weight {at} + {offset}"),
+                Root::State(at) => format!("state {at} + {offset}"),
+                Root::Output(at) => format!("output {at} + {offset}"),
+            }
+        }
+        None if class == value => return None,
+        None => format!("over {} + {offset}", flow.name(class)),
+    };
+    let elided = if shared.elides(value) { "no copy, " } else { "" };
+    Some(format!("{elided}{place}"))
+}
+
 /// The plan called `name`, checked.
 pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Plan {
     let Shared { flow, classes, kept_bytes, .. } = shared;
@@ -230,6 +259,32 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
     };
     (plan.lower_bound_bytes, plan.naive_bytes) = bounds(&plan);
     check::check_reads(&plan, flow, &classes.dropped);
+    without_unused(plan)
+}
+
+/// `plan` without the buffers that neither a step nor a port names: values that exist inside kernels
+/// only, and memory that is known under another name.
+fn without_unused(mut plan: Plan) -> Plan {
+    let mut used = vec![false; plan.buffers.len()];
+    let steps = plan.steps.iter().flat_map(|step| step.reads().iter().chain(step.results()));
+    let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| &port.buffer);
+    let states = plan.states.iter().flat_map(|state| state.before.iter().chain([&state.after]));
+    steps.chain(ports).chain(states).for_each(|id| used[id.index()] = true);
+    let mut buffers = Arena::default();
+    let moved: Vec<Option<BufferId>> = plan
+        .buffers
+        .iter()
+        .map(|(id, buffer)| used[id.index()].then(|| buffers.push(buffer.clone())))
+        .collect();
+    let rename = |id: &mut BufferId| *id = moved[id.index()].expect("it is used");
+    for step in &mut plan.steps {
+        step.operands.iter_mut().chain(&mut step.results).for_each(rename);
+    }
+    plan.inputs.iter_mut().chain(&mut plan.outputs).for_each(|port| rename(&mut port.buffer));
+    for state in &mut plan.states {
+        state.before.iter_mut().chain([&mut state.after]).for_each(rename);
+    }
+    plan.buffers = buffers;
     plan
 }
 

@@ -120,8 +120,12 @@ impl PlanFile {
                 .caused_by(fault)
         };
         let file = std::fs::File::open(path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        if size > LARGEST {
+            return Err(too_large().at(path.display()));
+        }
         let mut bytes = Vec::new();
-        // One byte more than allowed tells whether there is more.
+        // It may have grown, or be a pipe: one byte more than allowed tells whether there is more.
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         Self::from_bytes(&bytes, target).map_err(|error| error.at(path.display()))
     }
@@ -134,8 +138,7 @@ impl PlanFile {
     /// that are no valid plans, E0519 too large.
     pub fn from_bytes(bytes: &[u8], target: &str) -> Result<Self> {
         if bytes.len() as u64 > LARGEST {
-            let error = Error::input("E0519", format!("the plan has more than {LARGEST} bytes"));
-            return Err(error.help("a plan of a Wan2.2 network has a few megabytes"));
+            return Err(too_large());
         }
         if !is_plan(bytes) {
             let cut = MAGIC.as_bytes().starts_with(bytes) && !bytes.is_empty();
@@ -264,6 +267,11 @@ fn fields(header: &str) -> Result<Vec<(&str, &str)>> {
 fn field<'h>(fields: &[(&'h str, &'h str)], name: &str) -> Result<&'h str> {
     let found = fields.iter().find(|(n, _)| *n == name);
     found.map(|(_, value)| *value).ok_or_else(|| damaged(&format!("its header lacks {name}")))
+}
+
+fn too_large() -> Error {
+    let error = Error::input("E0519", format!("the plan has more than {LARGEST} bytes"));
+    error.help("a plan of a Wan2.2 network has a few megabytes")
 }
 
 #[cfg(test)]

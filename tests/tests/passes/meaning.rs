@@ -1,0 +1,116 @@
+//! Whether what the passes of a case left computes what its source does.
+//!
+//! Programs are run by the interpreter, where every bit has to be the same. Then the same passes run
+//! with what leads on to a plan, and the plan runs on the CPU in memory full of NaN; that is compared
+//! within the rounding of its element types.
+
+use crate::case::Case;
+use anyid_backends::cpu::Cpu;
+use anyid_ir::{DType, Evaluator, Mode, Module, Tensor, TensorType};
+use anyid_passes::driver::{Selection, drive, unobserved};
+use anyid_passes::state::Level;
+use anyid_tests::close::difference;
+use anyid_tests::op_cases::{noise, seed_of};
+use anyid_tests::plans::{Named, Plans, Stored};
+
+/// Nothing where both compute the same.
+pub fn same(case: &Case, without: Option<&str>) -> Result<(), String> {
+    if case.not_run.is_some() {
+        return Ok(());
+    }
+    let module = &case.module;
+    let func = module.main().expect("there is a function");
+    let inputs: Named =
+        func.param_types().map(|(name, ty)| (name.to_owned(), number(ty, name))).collect();
+    let mut weights = Stored::default();
+    for (name, ty) in module.weights.tensors() {
+        weights.insert(name, noise(ty.clone(), seed_of(name)));
+    }
+    let want = interpreted(module, &func.name, &inputs, &weights)?;
+    let options = case.options(without);
+    let varying = case.varying();
+    let run = |selection: &Selection| {
+        drive(module, &func.name, varying.as_deref(), &options, selection, &mut unobserved)
+    };
+    let out = run(&case.selection()).map_err(|error| error.to_string())?;
+    if out.state.level() == Level::Program {
+        let straight = out.state.straight();
+        let given = match out.state.is_split() {
+            false => interpreted(&straight, &func.name, &inputs, &weights)?,
+            true => {
+                let kept = interpreted(&straight, "prepare", &inputs, &weights)?;
+                let names = (0..kept.len()).map(|at| format!("persistent.{at}"));
+                let all: Named = inputs.iter().cloned().chain(names.zip(kept)).collect();
+                interpreted(&straight, "step", &all, &weights)?
+            }
+        };
+        if given.len() != want.len() || !given.iter().zip(&want).all(|(a, b)| equal(a, b)) {
+            return Err("what is left computes other bits".to_owned());
+        }
+    }
+    if case.has_states() {
+        return Ok(());
+    }
+    let rest = match case.selection() {
+        Selection::Named(mut names) => {
+            names.push("assemble".to_owned());
+            Selection::Named(names)
+        }
+        _ => Selection::All,
+    };
+    let out = run(&rest).map_err(|error| error.to_string())?;
+    let plans: Vec<_> = out.state.parts.iter().filter_map(|part| part.plan.as_ref()).collect();
+    let cpu = Cpu::open(2, None).map_err(|error| error.to_string())?;
+    let mut running =
+        Plans::new(&cpu, &plans, &weights, 0xFF).map_err(|error| error.to_string())?;
+    let mut given = Named::new();
+    for at in 0..plans.len() {
+        given = running.run(at, &inputs).map_err(|error| format!("{error:?}"))?;
+    }
+    for ((name, given), want) in given.iter().zip(&want) {
+        let error = difference(given, want);
+        let bound = match given.dtype() {
+            DType::Bf16 | DType::F16 => 2e-2,
+            _ => 2e-5,
+        };
+        if error > bound {
+            return Err(format!("the plan gives another %{name}: {error:.1e} off"));
+        }
+    }
+    Ok(())
+}
+
+/// Equal bits; which NaN it is may differ.
+fn equal(a: &Tensor, b: &Tensor) -> bool {
+    let number = |x: f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
+    let numbers = |tensor: &Tensor| tensor.to_f64_vec().into_iter().map(number).collect::<Vec<_>>();
+    a.ty() == b.ty() && numbers(a) == numbers(b)
+}
+
+/// Random numbers; integers are rows 0 and 1 of some table.
+fn number(ty: &TensorType, name: &str) -> Tensor {
+    if ty.dtype.is_float() {
+        return noise(ty.clone(), seed_of(name));
+    }
+    let values: Vec<f64> = (0..ty.elements()).map(|at| (at % 2) as f64).collect();
+    Tensor::from_f64s(ty.clone(), &values).expect("one value an element")
+}
+
+fn interpreted(
+    module: &Module,
+    func: &str,
+    inputs: &[(String, Tensor)],
+    weights: &Stored,
+) -> Result<Vec<Tensor>, String> {
+    let func = module.func(func).ok_or("there is no such function")?;
+    let given: Vec<Tensor> = func
+        .param_types()
+        .map(|(name, _)| {
+            let found = inputs.iter().find(|(other, _)| other == name);
+            found.map(|(_, tensor)| tensor.clone()).ok_or(format!("no input {name}"))
+        })
+        .collect::<Result<_, _>>()?;
+    Evaluator::new(module, Mode::F32)
+        .run(&func.name, &given, weights, None)
+        .map_err(|error| error.to_string())
+}
