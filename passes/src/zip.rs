@@ -24,8 +24,8 @@ const WORTH: f64 = 0.1;
 /// A value of the program in the zipped one.
 #[derive(Clone, Copy, Debug)]
 enum Zipped {
-    /// The same in both branches.
-    Shared(ValueIndex),
+    /// The same in both branches; and its rows twice, where they were asked for.
+    Shared(ValueIndex, Option<ValueIndex>),
     /// One for each.
     Pair([ValueIndex; 2]),
     /// Rows of the first branch, then those of the second, along axis 0; and the halves, where they
@@ -140,14 +140,14 @@ impl Zipper<'_> {
             let first = input(name.clone());
             self.zipped[*value as usize] = Some(match own[*value as usize] {
                 true => Zipped::Pair([first, input(format!("{name}{SECOND}"))]),
-                false => Zipped::Shared(first),
+                false => Zipped::Shared(first, None),
             });
         }
         self.out.weights.clone_from(&self.program.weights);
         for (at, value) in self.program.values.iter().enumerate() {
             if matches!(value.origin, Origin::Weight(_) | Origin::Persistent(_)) {
                 let copy = self.out.value(value.ty.clone(), value.origin);
-                self.zipped[at] = Some(Zipped::Shared(copy));
+                self.zipped[at] = Some(Zipped::Shared(copy, None));
             }
         }
     }
@@ -155,7 +155,7 @@ impl Zipper<'_> {
     fn outputs(&mut self) {
         for (name, value) in &self.program.outputs {
             match self.of(*value) {
-                Zipped::Shared(shared) => self.out.outputs.push((name.clone(), shared)),
+                Zipped::Shared(shared, _) => self.out.outputs.push((name.clone(), shared)),
                 _ => {
                     let [first, second] = self.pair(*value);
                     self.out.outputs.push((name.clone(), first));
@@ -172,10 +172,10 @@ impl Zipper<'_> {
     /// The step for both branches.
     fn step(&mut self, step: &ProgramStep) -> Zipped {
         let operands: SmallVec<[Zipped; 4]> = step.operands.iter().map(|v| self.of(*v)).collect();
-        let shared = |zipped: &Zipped| matches!(zipped, Zipped::Shared(_));
+        let shared = |zipped: &Zipped| matches!(zipped, Zipped::Shared(..));
         if operands.iter().all(shared) {
             let operands = step.operands.iter().map(|v| self.pair(*v)[0]).collect();
-            return Zipped::Shared(self.emit(step, operands, false, ""));
+            return Zipped::Shared(self.emit(step, operands, false, ""), None);
         }
         let stacked = |zipped: &Zipped| matches!(zipped, Zipped::Stacked(..));
         let begins = step.op == Op::Linear
@@ -227,7 +227,7 @@ impl Zipper<'_> {
         };
         let fits = |at: usize| match doubled[at] {
             true => leads(at),
-            false => matches!(operands[at], Zipped::Shared(_)),
+            false => matches!(operands[at], Zipped::Shared(..)),
         };
         (0..operands.len()).all(fits).then_some(doubled)
     }
@@ -235,7 +235,7 @@ impl Zipper<'_> {
     /// The value of each branch.
     fn pair(&mut self, value: ValueIndex) -> [ValueIndex; 2] {
         let whole = match self.of(value) {
-            Zipped::Shared(shared) => return [shared; 2],
+            Zipped::Shared(shared, _) => return [shared; 2],
             Zipped::Pair(pair) | Zipped::Stacked(_, Some(pair)) => return pair,
             Zipped::Stacked(whole, None) => whole,
         };
@@ -252,17 +252,17 @@ impl Zipper<'_> {
     /// The rows of both branches in one value.
     fn both(&mut self, value: ValueIndex) -> ValueIndex {
         let pair = match self.of(value) {
-            Zipped::Stacked(whole, _) => return whole,
+            Zipped::Stacked(whole, _) | Zipped::Shared(_, Some(whole)) => return whole,
             Zipped::Pair(pair) => pair,
-            Zipped::Shared(shared) => [shared; 2],
+            Zipped::Shared(shared, None) => [shared; 2],
         };
         let label = format!("{}.both", self.program.name(value));
         let ty = doubled(self.program.ty(value));
         let whole = self.out.step(Op::Concat { axis: 0 }, pair.into_iter().collect(), ty, label);
-        // Of a value that is the same in both branches the single one stays what others read.
-        if let Zipped::Pair(pair) = self.of(value) {
-            self.zipped[value as usize] = Some(Zipped::Stacked(whole, Some(pair)));
-        }
+        self.zipped[value as usize] = Some(match self.of(value) {
+            Zipped::Shared(shared, _) => Zipped::Shared(shared, Some(whole)),
+            _ => Zipped::Stacked(whole, Some(pair)),
+        });
         whole
     }
 

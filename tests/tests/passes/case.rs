@@ -45,6 +45,7 @@ struct Flags {
     passes: Vec<String>,
     to: Option<String>,
     vary: Vec<String>,
+    branches: Vec<String>,
     without: Vec<String>,
     stop_after: Option<u64>,
     explain: bool,
@@ -143,6 +144,7 @@ fn flags(words: &str) -> Result<Flags, String> {
             "--passes" => flags.passes = list(value()?),
             "--to" => flags.to = Some(value()?.to_owned()),
             "--vary" => flags.vary = list(value()?),
+            "--branches" => flags.branches = list(value()?),
             "--without" => flags.without = list(value()?),
             "--stop-after" => {
                 let number = value()?.parse().map_err(|_| "--stop-after needs a number")?;
@@ -255,6 +257,7 @@ impl Case {
     pub fn options(&self, without: Option<&str>) -> Options {
         let mut options = Options {
             without: self.flags.without.clone(),
+            branches: self.flags.branches.clone(),
             stop_after: self.flags.stop_after,
             verify_each: true,
             explain: self.flags.explain,
