@@ -3,11 +3,11 @@
 //! differences of position.
 
 use anyid_ir::{DType, FuncBuilder, IndexArg, Module, Op, Tensor, TensorType};
-use anyid_models::wan::Precision;
-use anyid_models::wan::dit::{DitSize, dit, stack};
+use anyid_models::wan::{Precision, Residual};
+use anyid_models::wan::dit::{DitSize, DitTypes, dit, stack};
 use anyid_runtime::Model;
 use anyid_runtime::weights::ModelWeights;
-use anyid_tests::close::difference;
+use anyid_tests::close::{difference, relative};
 use anyid_tests::engines::{Engine, Values, run};
 use anyid_tests::op_cases::{Random, noise};
 use std::sync::Arc;
@@ -51,11 +51,16 @@ fn evaluate(call: &Call) -> Values {
 }
 
 fn evaluate_on(engine: Engine, call: &Call) -> Values {
+    evaluate_as(engine, Residual::F32, call)
+}
+
+fn evaluate_as(engine: Engine, residual: Residual, call: &Call) -> Values {
     let model = Model::micro().unwrap_or_else(|e| panic!("{e}"));
     let mut size = size();
     size.timesteps = call.t.len();
     size.text_tokens = call.text.shape()[0];
-    let module = dit(&model.dit, &size, Precision::F32);
+    let types = DitTypes { precision: Precision::F32, residual };
+    let module = dit(&model.dit, &size, types);
     let t = Tensor::from_f32([call.t.len()], &call.t).unwrap();
     let segments = Tensor::from_i32([TOKENS], &call.segments).unwrap();
     let inputs = [
@@ -93,6 +98,24 @@ fn a_stack_of_blocks_computes_what_they_compute_inside() {
         let alone = run(engine, &module, "stack", &model.dit_weights, &inputs);
         let apart = difference(&alone["xn"], inside("blocks.1/x3"));
         assert!(apart < 1e-5, "{}: {apart}", engine.name());
+    }
+}
+
+/// The residual stream is the only difference: rounded to bf16 behind the embedding and every
+/// addition, 7 roundings of at most 2⁻⁹ each.
+#[test]
+fn a_bf16_residual_stream_is_rounded_and_nothing_else() {
+    let mut call = call();
+    (call.t, call.segments) = (vec![0.0, 640.0], (0..18).map(|at| i32::from(at >= 6)).collect());
+    let [cpu, fused, exact] = Engine::ALL.map(|engine| evaluate_as(engine, Residual::Bf16, &call));
+    let wide = evaluate_on(Engine::Interpreter, &call);
+    println!("cpu {:e}", difference(&cpu["v"], &exact["v"]));
+    println!("fused {:e}", difference(&fused["v"], &exact["v"]));
+    println!("wide {:e}", difference(&exact["v"], &wide["v"]));
+    let apart = |a: &Values, b: &Values, name: &str| relative(&a[name].to_f64_vec(), &b[name].to_f64_vec());
+    for name in ["dit/x0", "dit/blocks.0/x1", "dit/blocks.0/x2", "dit/blocks.1/x3"] {
+        assert_eq!(exact[name].dtype(), DType::Bf16, "{name}");
+        println!("{name} {:e} {:e}", apart(&cpu, &exact, name), apart(&exact, &wide, name));
     }
 }
 

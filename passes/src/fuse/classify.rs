@@ -220,10 +220,11 @@ fn row_step(
     }
     let mut operands = SmallVec::new();
     for (at, value) in step.operands[..data].iter().enumerate() {
-        let view = &views[*value as usize];
-        let shape = &program.ty(*value).shape;
-        let base = view.base;
         let table = matches!((&step.op, at), (Op::Modulate, 1 | 2) | (Op::GateAdd, 2));
+        let value = if table { *value } else { widened(program, *value) };
+        let view = &views[value as usize];
+        let shape = &program.ty(value).shape;
+        let base = view.base;
         let operand = if table {
             if shape[0] == 0 {
                 return Err("its table has no rows");
@@ -253,6 +254,26 @@ fn row_step(
         operands.push(operand);
     }
     Ok(RowStep { rows, width, operands, segments })
+}
+
+/// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as
+/// loads widen to f32. Not where an anchor gives the operand: its epilogue is offered the cast.
+pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
+    let made = |value: ValueIndex| match program.values[value as usize].origin {
+        Origin::Step(at) => Some(&program.steps[at as usize]),
+        _ => None,
+    };
+    let Some(cast) = made(value).filter(|step| step.op == Op::Cast) else { return value };
+    let narrow = cast.operands[0];
+    let is_anchor = |step: &ProgramStep| {
+        matches!(step.op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot)
+    };
+    let lossless = program.ty(value).dtype == DType::F32
+        && matches!(program.ty(narrow).dtype, DType::Bf16 | DType::F16);
+    match lossless && !made(narrow).is_some_and(is_anchor) {
+        true => narrow,
+        false => value,
+    }
 }
 
 fn literal(program: &Program, base: ValueIndex) -> Option<f32> {

@@ -6,7 +6,7 @@
 //! between the two, no path from one to the other through a third, and no more bindings than the
 //! target has.
 
-use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to};
+use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to, widened};
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
@@ -257,7 +257,7 @@ impl Groups<'_> {
         };
         // Only whole values that lie in memory as they are can be added.
         let residual = |operand: usize| -> Result<ValueIndex, &'static str> {
-            let value = step.operands[operand];
+            let value = widened(self.program, step.operands[operand]);
             let RowOperand::Rows { base, view } = &row.operands[operand] else {
                 return Err("the other operand is no row of its own");
             };

@@ -10,7 +10,7 @@ use crate::sampling::noise::NoiseStream;
 use crate::sampling::{Schedule, SchedulerSettings, Solver, first_non_finite, guidance};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::Precision;
-use anyid_models::wan::dit::{self, DitSize};
+use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use std::time::Instant;
 
 /// Result of the loop.
@@ -105,7 +105,8 @@ impl Sampler {
             // References have timestep 0, the target the step's.
             timesteps: if reference_frames > 0 { 2 } else { 1 },
         };
-        let module = dit::dit(config, &size, precision);
+        let types = DitTypes { precision, residual: request.residual };
+        let module = dit::dit(config, &size, types);
         let compiler = Compiler::new(run.backend).split(&module, "dit", &["lat", "t"])?;
         let weights = run.model.dit_weights.clone();
         let settings = settings(run.model, request);

@@ -14,7 +14,7 @@ use crate::render::Failure;
 use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
-use anyid_models::wan::dit::{self, DitSize};
+use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
@@ -54,9 +54,10 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         text_tokens,
         timesteps: if args.all { 1 } else { 2 },
     };
+    let types = DitTypes { precision, residual: args.residual.into() };
     let (module, func, varying): (Module, _, &[&str]) = match args.all {
-        true => (dit::dit(&config, &size, precision), "dit", &["lat", "t"]),
-        false => (dit::stack(&config, &size, precision), "stack", &["x", "e"]),
+        true => (dit::dit(&config, &size, types), "dit", &["lat", "t"]),
+        false => (dit::stack(&config, &size, types), "stack", &["x", "e"]),
     };
     let compiler = Compiler::new(&backend).split(&module, func, varying)?;
     fits(&compiler)?;
@@ -69,6 +70,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
             ("blocks", json!(args.blocks)),
             ("tokens", json!(tokens)),
             ("text_tokens", json!(text_tokens)),
+            ("residual", json!(types.residual.name())),
             ("all", json!(args.all)),
         ],
         precision,
