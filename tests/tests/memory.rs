@@ -5,11 +5,11 @@ use anyid_backends::cpu::{Cpu, target};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
-use anyid_models::wan::{Precision, Residual};
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, DitTypes, dit};
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, states};
+use anyid_models::wan::{Precision, Residual};
 use anyid_passes::report::PhaseSummary;
 use anyid_passes::{Options, StateSpec, compile_split_with, compile_with, compile_with_states};
 use anyid_tests::op_cases::{noise, seed_of};
@@ -218,17 +218,18 @@ fn states_may_change_places_and_leave_as_they_were() {
     assert_eq!(compile_split_with(&module, "main", &["x"], &split).unwrap_err().code, "E0509");
 }
 
-/// A line for each plan: launches, workspace, least workspace, states.
+/// A line for each plan: launches, workspace, least workspace, what lasts from step to step, states.
 fn line(what: &str, plan: &Plan, out: &mut String) {
     assert_eq!(verify_plan(plan), [], "{what}");
     let summary = PhaseSummary::of(plan);
     assert!(summary.ratio() <= 1.02, "{what} {}: {}", plan.name, summary.ratio());
     out.push_str(&format!(
-        "{what} {}: {} launches, {} of at least {} bytes, states {}\n",
+        "{what} {}: {} launches, {} of at least {} bytes, kept {}, states {}\n",
         plan.name,
         plan.steps.len(),
         plan.workspace_bytes,
         plan.lower_bound_bytes,
+        plan.persistent_bytes,
         plan.state_bytes(),
     ));
 }

@@ -3,8 +3,8 @@
 //! differences of position.
 
 use anyid_ir::{DType, FuncBuilder, IndexArg, Module, Op, Tensor, TensorType};
-use anyid_models::wan::{Precision, Residual};
 use anyid_models::wan::dit::{DitSize, DitTypes, dit, stack};
+use anyid_models::wan::{Precision, Residual};
 use anyid_runtime::Model;
 use anyid_runtime::weights::ModelWeights;
 use anyid_tests::close::{difference, relative};
@@ -101,22 +101,35 @@ fn a_stack_of_blocks_computes_what_they_compute_inside() {
     }
 }
 
-/// The residual stream is the only difference: rounded to bf16 behind the embedding and every
-/// addition, 7 roundings of at most 2⁻⁹ each.
+/// bf16 has 8 bits, so a sum that falls to the other side of a tie differs by 2⁻⁸ of its power of
+/// two. Measured: the engines differ by 1.7e-3 of the largest value behind the last block and by
+/// 2.7e-4 in the velocity, streams in bf16 and f32 by 4.9e-3 and 3.8e-3.
 #[test]
-fn a_bf16_residual_stream_is_rounded_and_nothing_else() {
+fn a_bf16_residual_stream_is_rounded_where_it_is_said_and_nowhere_else() {
     let mut call = call();
     (call.t, call.segments) = (vec![0.0, 640.0], (0..18).map(|at| i32::from(at >= 6)).collect());
     let [cpu, fused, exact] = Engine::ALL.map(|engine| evaluate_as(engine, Residual::Bf16, &call));
     let wide = evaluate_on(Engine::Interpreter, &call);
-    println!("cpu {:e}", difference(&cpu["v"], &exact["v"]));
-    println!("fused {:e}", difference(&fused["v"], &exact["v"]));
-    println!("wide {:e}", difference(&exact["v"], &wide["v"]));
-    let apart = |a: &Values, b: &Values, name: &str| relative(&a[name].to_f64_vec(), &b[name].to_f64_vec());
-    for name in ["dit/x0", "dit/blocks.0/x1", "dit/blocks.0/x2", "dit/blocks.1/x3"] {
-        assert_eq!(exact[name].dtype(), DType::Bf16, "{name}");
-        println!("{name} {:e} {:e}", apart(&cpu, &exact, name), apart(&exact, &wide, name));
+    assert_eq!(fused["v"], cpu["v"], "the epilogues round what single kernels round");
+    let apart = |a: &Values, b: &Values, name: &str| -> f64 {
+        relative(&a[name].to_f64_vec(), &b[name].to_f64_vec())
+    };
+    let stream = ["x0", "blocks.0/x1", "blocks.0/x2", "blocks.0/x3", "blocks.1/x3"];
+    for name in stream.map(|name| format!("dit/{name}")) {
+        assert_eq!(exact[&name].dtype(), DType::Bf16, "{name}");
+        assert_eq!(wide[&name].dtype(), DType::F32, "{name}");
+        let (engines, types) = (apart(&cpu, &exact, &name), apart(&exact, &wide, &name));
+        assert!(engines <= 4e-3, "{name}: {engines:e} between backend and interpreter");
+        assert!(types > 0.0 && types <= 1e-2, "{name}: {types:e} between bf16 and f32");
     }
+    // What is not the stream keeps its type.
+    for name in ["n1", "h1", "o", "co", "f2"].map(|name| format!("dit/blocks.1/{name}")) {
+        assert_eq!(exact[&name].dtype(), DType::F32, "{name}");
+    }
+    let engines = apart(&cpu, &exact, "v");
+    assert!(engines <= 1e-3, "{engines:e} between backend and interpreter");
+    let types = apart(&exact, &wide, "v");
+    assert!(types > 1e-4 && types <= 1e-2, "{types:e} between bf16 and f32");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! target (AnyID layout `prepend`). Tokens carry a segment index into the table of distinct
 //! timesteps, so modulation is never materialised per token. Only target tokens reach the head.
 
-use super::{Precision, Residual};
 use super::config::DitConfig;
+use super::{Precision, Residual};
 use anyid_ir::{BoundDim, DType, FuncBuilder, IndexArg, Manifest, Module, Op, TensorType};
 
 /// Sizes one transformer module is made for.
@@ -248,12 +248,7 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
 }
 
 /// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4).
-fn block(
-    module: &Module,
-    config: &DitConfig,
-    size: &DitSize,
-    types: DitTypes,
-) -> anyid_ir::Func {
+fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -> anyid_ir::Func {
     let d = config.width();
     let heads = config.heads;
     let head_dim = config.head_dim;

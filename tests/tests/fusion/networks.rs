@@ -2,9 +2,9 @@
 
 use crate::common::{difference, kinds, run};
 use anyid_ir::plan::Plan;
-use anyid_models::wan::{Precision, Residual};
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, DitTypes, dit};
+use anyid_models::wan::{Precision, Residual};
 use anyid_passes::{Options, Split, compile_split_with};
 
 fn split(
@@ -91,7 +91,6 @@ fn fused_steps_give_what_unfused_ones_give() {
         let want = run(&[&unfused.prepare, &unfused.step], 1);
         let got = run(&[&fused.prepare, &fused.step], 1);
         let worst = difference(&want, &got);
-        println!("{types:?}: {worst:e}");
         assert!(worst <= tolerance, "{types:?}: {worst:e}");
         assert_eq!(got, run(&[&fused.prepare, &fused.step], 3), "threads");
         assert_eq!(got, run(&[&apart.prepare, &apart.step], 1), "in place");
