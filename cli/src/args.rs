@@ -297,6 +297,10 @@ pub struct Compile {
     /// Inputs that change per step: split into prepare and step.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
+    /// Inputs and results that are one tensor, carried from each run to the next: s0=n0, or s*=n*
+    /// for all of that kind. A function without the input begins the state.
+    #[arg(long = "state", value_name = "INPUT=RESULT,…", value_delimiter = ',')]
+    pub states: Vec<String>,
     /// Memory that weights and plan may take together, such as 16GiB.
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub budget: Option<String>,
