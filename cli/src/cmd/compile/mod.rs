@@ -150,7 +150,7 @@ pub fn plans(
             // Passes are numbered for each function.
             own.dump_dir = switches.dump_dir.as_ref().map(|folder| folder.join(&func.name));
         }
-        let outcome = 
+        let outcome =
             passes::run(module, &func.name, vary, states, &own, &Selection::All, &|_| false);
         let (outcome, _) = outcome.map_err(|error| match error.code() {
             "E0503" => {

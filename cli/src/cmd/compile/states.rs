@@ -96,8 +96,11 @@ impl<'w> Pair<'w> {
         let read = || {
             let (input, result) = wish.split_once('=')?;
             let (input, result) = (Pattern::read(input)?, Pattern::read(result)?);
-            (input.behind.is_some() == result.behind.is_some())
-                .then_some(Self { wish, input, result })
+            (input.behind.is_some() == result.behind.is_some()).then_some(Self {
+                wish,
+                input,
+                result,
+            })
         };
         read().ok_or_else(|| {
             let help = "write INPUT=RESULT, such as s0=n0, or s*=n* for all of that kind";
@@ -134,7 +137,7 @@ mod tests {
     fn module() -> Module {
         let text = "module @m\n\
             func @first(%x: f32[2]) -> f32[2], f32[2], f32[2] {\n\
-              %y = silu %x : f32[2]\n%n0 = gelu %x : f32[2]\n%n10 = neg %x : f32[2]\n\
+              %y = silu %x : f32[2]\n%n0 = exp %x : f32[2]\n%n10 = neg %x : f32[2]\n\
               return %y, %n0, %n10\n}\n\
             func @next(%x: f32[2], %s0: f32[2], %s10: f32[2]) -> f32[2], f32[2], f32[2] {\n\
               %y = add %x, %s0 : f32[2]\n%n0 = add %y, %s10 : f32[2]\n%n10 = neg %x : f32[2]\n\
