@@ -189,7 +189,7 @@ fn a_residual_stream_in_bf16_is_near_and_in_the_recipe() {
     let latents =
         |name: &str| tensors(&folder.path(&format!("{name}.safetensors")))["latents"].clone();
     assert_ne!(latents("bf16"), latents("f32"));
-    common::close("latents", &latents("bf16"), &latents("f32"), 2e-2);
+    common::close("latents", &latents("bf16"), &latents("f32"), 5e-2);
     let again = "--recipe bf16.gif.recipe.json -o again.gif --save-latents again.safetensors";
     folder.run(&format!("generate {again}")).fine();
     assert_eq!(latents("again"), latents("bf16"));
