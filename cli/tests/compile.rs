@@ -3,6 +3,11 @@
 mod common;
 
 use anyid_ir::Tensor;
+use anyid_ir::plan::Plan;
+use anyid_models::wan::vae::{Half, VaeSize, decoder};
+use anyid_runtime::engine::PlanFile;
+use anyid_runtime::pipeline::coder_phases;
+use anyid_runtime::{Backend, Compiler, Model};
 use common::{Folder, save, tensors};
 
 const LAYERS: &str = "module @layers\n\nweights @w {\n  \"b.{l:0..4}.w\" : f32[64,64]\n}\n\n\
@@ -248,6 +253,21 @@ fn states_named_by_flag_are_memory_of_their_own() {
     let weights = number(&carried[1], "weights_resident_bytes");
     let peak = carried.iter().map(|phase| number(phase, "peak_bytes")).max().unwrap();
     assert_eq!(fits(1 << 40), weights + states + peak);
+
+    // They are the plans that decoding runs.
+    let model = Model::open(folder.path("m")).unwrap();
+    let module = decoder(&model.vae, &VaeSize { height: 64, width: 96, chunk: 1 }, false);
+    let backend = Backend::open("cpu", 1).unwrap();
+    let ours = coder_phases(Compiler::new(&backend), &module, Half::Decoder, true).unwrap();
+    let file = PlanFile::open(&folder.path("net.plan"), "cpu").unwrap();
+    // Labels aside: text gives each value a name of its own.
+    for ((_, ours), plan) in ours.plans().zip(file.phases()) {
+        assert!(ours.shares_states(plan) && ours.name == plan.name);
+        let figures = |plan: &Plan| {
+            (plan.workspace_bytes, plan.lower_bound_bytes, plan.naive_bytes, plan.steps.len())
+        };
+        assert_eq!(figures(ours), figures(plan));
+    }
 
     // A plan that begins runs; one that continues has nothing to continue.
     let z = Tensor::from_f32([48, 1, 4, 6], &numbers(48 * 24, 1.0)).unwrap();

@@ -145,18 +145,16 @@ mod tests {
         parse_module(text, &[]).unwrap()
     }
 
-    fn found(wishes: &[&str]) -> Result<Vec<Vec<(String, Option<usize>, usize)>>> {
+    fn found(wishes: &[&str]) -> Result<Vec<Vec<StateSpec>>> {
         let module = module();
         let funcs = [&module.funcs[0], &module.funcs[1]];
         let wishes: Vec<String> = wishes.iter().map(|w| (*w).to_owned()).collect();
-        let plain = |spec: StateSpec| (spec.name, spec.input, spec.output);
-        let all = specs(&funcs, &wishes)?;
-        Ok(all.into_iter().map(|list| list.into_iter().map(plain).collect()).collect())
+        specs(&funcs, &wishes)
     }
 
     #[test]
     fn a_star_names_all_states_of_a_kind() {
-        let state = |name: &str, input, output| (name.to_owned(), input, output);
+        let state = |name: &str, input, output| StateSpec { name: name.to_owned(), input, output };
         let first = vec![state("s0", None, 1), state("s10", None, 2)];
         let next = vec![state("s0", Some(1), 1), state("s10", Some(2), 2)];
         assert_eq!(found(&["s*=n*"]).unwrap(), [first.clone(), next.clone()]);
