@@ -257,23 +257,15 @@ fn row_step(
 }
 
 /// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as
-/// loads widen to f32. Not where an anchor gives the operand: its epilogue is offered the cast.
+/// loads widen to f32.
 pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
-    let made = |value: ValueIndex| match program.values[value as usize].origin {
-        Origin::Step(at) => Some(&program.steps[at as usize]),
-        _ => None,
-    };
-    let Some(cast) = made(value).filter(|step| step.op == Op::Cast) else { return value };
-    let narrow = cast.operands[0];
-    let is_anchor = |step: &ProgramStep| {
-        matches!(step.op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot)
-    };
-    let lossless = program.ty(value).dtype == DType::F32
-        && matches!(program.ty(narrow).dtype, DType::Bf16 | DType::F16);
-    match lossless && !made(narrow).is_some_and(is_anchor) {
-        true => narrow,
-        false => value,
-    }
+    let Origin::Step(made) = program.values[value as usize].origin else { return value };
+    let step = &program.steps[made as usize];
+    let narrow = || step.operands[0];
+    let lossless = step.op == Op::Cast
+        && program.ty(value).dtype == DType::F32
+        && matches!(program.ty(narrow()).dtype, DType::Bf16 | DType::F16);
+    if lossless { narrow() } else { value }
 }
 
 fn literal(program: &Program, base: ValueIndex) -> Option<f32> {

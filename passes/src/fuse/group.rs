@@ -290,6 +290,9 @@ impl Groups<'_> {
         match &step.op {
             Op::Gelu => act(Activation::Gelu),
             Op::Silu => act(Activation::Silu),
+            Op::Cast if from != DType::F32 && from != dtype => {
+                Err("what was rounded away would come back")
+            }
             Op::Cast if reads(0) => Ok(self.groups[group].kind.clone()),
             Op::Binary(BinaryFn::Add) if from == DType::F32 => {
                 let other = match (reads(0), reads(1)) {

@@ -136,10 +136,11 @@ fn widening_costs_no_kernel_and_rounding_stays() {
         let narrow = b.cast("narrow", y, DType::Bf16);
         let again = b.cast("again", narrow, DType::F32);
         let rounded = b.binary("rounded", BinaryFn::Sub, y, again);
-        vec![sum, o, rounded]
+        let half = b.linear("half", x, "w", None, DType::Bf16);
+        vec![sum, o, rounded, b.cast("back", half, DType::F32)]
     });
     let plan = check(&m, "f", 0.0);
-    assert_eq!(kinds(&plan), ["layer_norm+add", "linear", "cast+sub"]);
+    assert_eq!(kinds(&plan), ["layer_norm+add", "linear", "cast+sub", "linear", "cast"]);
     let rounded = &run(&[&plan], 1)[2];
     assert!(values(rounded).iter().any(|v| *v != 0.0), "what bf16 cuts off");
 }
