@@ -59,6 +59,15 @@ pub enum PrecisionName {
     Bf16,
 }
 
+/// Element type of the transformer's residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ResidualName {
+    /// Single precision, as in the reference implementation.
+    F32,
+    /// bf16: sums in single precision, rounded once.
+    Bf16,
+}
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without --model the built-in micro model is used: it shows the whole path \
@@ -114,6 +123,10 @@ pub struct Generate {
     /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionName>,
+    /// Element type of the transformer's residual stream; bf16 takes less memory, and results
+    /// differ slightly [default: f32].
+    #[arg(long, value_enum)]
+    pub residual: Option<ResidualName>,
     /// Where to compute: cpu.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
@@ -207,6 +220,10 @@ pub struct Export {
     /// Arithmetic of the network [default: bf16 where the weights are bf16, else f32].
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionName>,
+    /// Element type of the transformer's residual stream; bf16 takes less memory, and results
+    /// differ slightly.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub residual: ResidualName,
     /// The file to write; `-` for standard output.
     #[arg(short, long = "output", value_name = "FILE")]
     pub output: PathBuf,
@@ -282,6 +299,10 @@ pub struct Compile {
     /// Inputs that change per step: split into prepare and step.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
+    /// Inputs and results that are one tensor, carried from each run to the next: s0=n0, or s*=n*
+    /// for all of that kind. A function without the input begins the state.
+    #[arg(long = "state", value_name = "INPUT=RESULT,…", value_delimiter = ',')]
+    pub states: Vec<String>,
     /// Memory that weights and plan may take together, such as 16GiB.
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub budget: Option<String>,
@@ -580,6 +601,10 @@ pub struct BenchDit {
     /// Rows of the text context.
     #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
     pub text_tokens: usize,
+    /// Element type of the transformer's residual stream; bf16 takes less memory, and results
+    /// differ slightly.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub residual: ResidualName,
     /// The whole step with embeddings, time path and head, not the blocks alone.
     #[arg(long)]
     pub all: bool,

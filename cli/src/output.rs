@@ -139,11 +139,6 @@ pub fn forget_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Memory that programs could still take, where the system tells.
-pub fn available_memory() -> Option<u64> {
-    kibibytes("/proc/meminfo", "MemAvailable:")
-}
-
 /// The bytes in the line of `file` that begins with `key`.
 fn kibibytes(file: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

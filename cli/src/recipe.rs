@@ -67,6 +67,8 @@ pub struct Recipe {
     pub guidance: f64,
     /// Precision by name.
     pub precision: String,
+    /// Element type of the residual stream by name.
+    pub residual: String,
     /// Seed of the start noise.
     pub seed: u64,
     /// Start noise from a file instead.
@@ -155,6 +157,7 @@ impl Recipe {
             "shift": self.shift,
             "guidance": self.guidance,
             "precision": self.precision,
+            "residual": self.residual,
             "seed": self.seed,
             "noise": self.noise.as_ref().map(file),
             "output": self.output.to_string_lossy(),
@@ -213,6 +216,11 @@ impl Recipe {
             shift: read.number("shift")?,
             guidance: read.number("guidance")?,
             precision: read.text("precision")?,
+            // Recipes from before there was a choice.
+            residual: match &value["residual"] {
+                Value::Null => "f32".to_owned(),
+                _ => read.text("residual")?,
+            },
             seed: value["seed"].as_u64().ok_or_else(|| key("seed", "a whole number"))?,
             noise,
             model: ModelEntry {
@@ -323,13 +331,14 @@ pub fn summary(recipe: &Recipe) -> String {
         recipe.fps
     ));
     out.push_str(&format!(
-        "sampling      {} steps, {}, schedule {}, shift {}, guidance {}, {}\n",
+        "sampling      {} steps, {}, schedule {}, shift {}, guidance {}, {}, residual stream {}\n",
         recipe.steps,
         recipe.solver,
         recipe.schedule,
         recipe.shift,
         recipe.guidance,
-        recipe.precision
+        recipe.precision,
+        recipe.residual
     ));
     match &recipe.noise {
         Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),
@@ -361,6 +370,7 @@ mod tests {
             shift: 5.0,
             guidance: 4.5,
             precision: "f32".into(),
+            residual: "bf16".into(),
             seed: u64::MAX,
             noise: None,
             model: ModelEntry { path: None, fingerprints: ["a".into(), "b".into(), "c".into()] },
@@ -376,6 +386,13 @@ mod tests {
         let mut value = recipe().to_json();
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap(), recipe());
+        value.as_object_mut().unwrap().remove("residual");
+        std::fs::write(&path, value.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap().residual, "f32");
+        value["residual"] = json!(16);
+        std::fs::write(&path, value.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");
+        value["residual"] = json!("f32");
         value["steps"] = json!("many");
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");

@@ -83,6 +83,39 @@ fn plans_add_up_and_are_within_what_the_process_held() {
 }
 
 #[test]
+fn the_process_holds_what_is_planned_and_hardly_more() {
+    let folder = Folder::new();
+    // Large enough that the program itself does not count.
+    let words = "bench vae --preset micro --size 768x768 --frames 5 --repeats 1 --threads 1 --json";
+    let report = folder.run(words).fine().json();
+    let memory = |key: &str| report["memory"][format!("{key}_bytes")].as_u64();
+    let planned = memory("planned").unwrap();
+    assert!(memory("weights").unwrap() * 20 < planned, "{}", report["memory"]);
+    if let (Some(start), Some(peak)) = (memory("process_start"), memory("process_peak")) {
+        let held = (peak - start) as f64 / planned as f64;
+        assert!((1.0..=1.05).contains(&held), "{held}: {}", report["memory"]);
+    }
+}
+
+#[test]
+fn a_residual_stream_in_bf16_takes_less() {
+    let folder = Folder::new();
+    let report = |residual: &str| {
+        let words = format!("{DIT} --repeats 1 --json --residual {residual}");
+        folder.run(&words).fine().json()
+    };
+    let [wide, half] = [report("f32"), report("bf16")];
+    assert_eq!(
+        (&wide["settings"]["residual"], &half["settings"]["residual"]),
+        (&"f32".into(), &"bf16".into())
+    );
+    let moved = |report: &Value| report["phases"][0]["bytes_moved"].as_u64().unwrap();
+    assert!(moved(&half) < moved(&wide));
+    assert_eq!(half["launches"], wide["launches"]);
+    folder.run(&format!("{DIT} --residual f16")).fails("E0900");
+}
+
+#[test]
 fn more_blocks_and_frames_are_more_work() {
     let folder = Folder::new();
     let report = |words: &str| folder.run(&format!("{words} --repeats 1 --json")).fine().json();

@@ -3,6 +3,11 @@
 mod common;
 
 use anyid_ir::Tensor;
+use anyid_ir::plan::Plan;
+use anyid_models::wan::vae::{Half, VaeSize, decoder};
+use anyid_runtime::engine::PlanFile;
+use anyid_runtime::pipeline::coder_phases;
+use anyid_runtime::{Backend, Compiler, Model};
 use common::{Folder, save, tensors};
 
 const LAYERS: &str = "module @layers\n\nweights @w {\n  \"b.{l:0..4}.w\" : f32[64,64]\n}\n\n\
@@ -231,5 +236,97 @@ fn networks_compile_and_run_from_plans() {
     let report = folder.run("compile dit.ir --vary lat,t --json").fine().json();
     for phase in report["phases"].as_array().unwrap() {
         assert!(phase["ratio"].as_f64().unwrap() <= 1.02, "{phase}");
+    }
+}
+
+#[test]
+fn states_named_by_flag_are_memory_of_their_own() {
+    let folder = Folder::new();
+    folder.run("init m --preset micro").fine();
+    folder.run("export vae-decode --model m --size 96x64 --frames 9 -o net.ir").fine();
+    let phases = |flags: &str| -> Vec<serde_json::Value> {
+        let words = format!("compile net.ir --func first,next --json {flags}");
+        folder.run(&words).fine().json()["phases"].as_array().unwrap().clone()
+    };
+    let number = |phase: &serde_json::Value, key: &str| phase[key].as_u64().unwrap();
+    let [ports, carried] = [phases(""), phases("--state s*=n* -o net.plan")];
+    let states = number(&carried[1], "persistent_bytes");
+    for (ports, carried) in ports.iter().zip(&carried) {
+        assert_eq!(number(ports, "persistent_bytes"), 0);
+        // Both phases lie on the same memory: the larger is not the sum.
+        assert_eq!(carried["persistent"]["states"], states);
+        assert!(number(carried, "peak_bytes") <= number(ports, "peak_bytes"), "{carried}");
+        assert_eq!(carried["ratio"], 1.0);
+    }
+    // 24 past inputs of two frames: of the latents, 8x12x48, the first, and of the last stages.
+    assert!(states > 2 * 4 * (48 * 4 * 6 + 4 * 8 * 32 * 48), "{states}");
+    let fits = |bytes: u64| {
+        let words = "compile net.ir --func first,next --state s*=n* --json";
+        folder.run(&format!("{words} --budget {bytes}")).json()["budget"]["resident_bytes"].clone()
+    };
+    let weights = number(&carried[1], "weights_resident_bytes");
+    let peak = carried.iter().map(|phase| number(phase, "peak_bytes")).max().unwrap();
+    assert_eq!(fits(1 << 40), weights + states + peak);
+
+    // They are the plans that decoding runs.
+    let model = Model::open(folder.path("m")).unwrap();
+    let module = decoder(&model.vae, &VaeSize { height: 64, width: 96, chunk: 1 }, false);
+    let backend = Backend::open("cpu", 1).unwrap();
+    let ours = coder_phases(Compiler::new(&backend), &module, Half::Decoder, true).unwrap();
+    let file = PlanFile::open(&folder.path("net.plan"), "cpu").unwrap();
+    // Labels aside: text gives each value a name of its own.
+    for ((_, ours), plan) in ours.plans().zip(file.phases()) {
+        assert!(ours.shares_states(plan) && ours.name == plan.name);
+        let figures = |plan: &Plan| {
+            (plan.workspace_bytes, plan.lower_bound_bytes, plan.naive_bytes, plan.steps.len())
+        };
+        assert_eq!(figures(ours), figures(plan));
+    }
+
+    // A plan that begins runs; one that continues has nothing to continue.
+    let z = Tensor::from_f32([48, 1, 4, 6], &numbers(48 * 24, 1.0)).unwrap();
+    save(&folder.path("in.safetensors"), &[("z", &z)]);
+    for file in ["net.ir", "net.plan"] {
+        let with = "--func first --model m --inputs in.safetensors";
+        folder.run(&format!("run {file} {with} -o {file}.safetensors")).fine();
+    }
+    let [ir, plan] =
+        ["net.ir", "net.plan"].map(|n| tensors(&folder.path(&format!("{n}.safetensors"))));
+    assert_eq!((ir.len(), plan.len()), (25, 1));
+    assert_eq!(ir["video"].bytes(), plan["video"].bytes());
+    let next = "run net.plan --func next --model m --inputs in.safetensors -o o.safetensors";
+    folder.run(next).fails("E0518").says("continues what another run has left");
+
+    for (flags, says) in [
+        ("--state s*=m*", "has no such result"),
+        ("--state t*=n*", "no function has the input"),
+        ("--state s*", "it is no pair"),
+        ("--state s0=n1", "it begins as"),
+        ("--state s0=n0,s0=n1", "state s0"),
+    ] {
+        folder.run(&format!("compile net.ir --func next {flags}")).fails("E0509").says(says);
+    }
+    folder.run("compile net.ir --func next --state s*=n* --vary z").fails("E0509");
+}
+
+#[test]
+fn more_memory_than_there_is_is_refused_before_anything_runs() {
+    let folder = Folder::new();
+    let x = Tensor::from_f32([1, 1], &[0.5]).unwrap();
+    save(&folder.path("in.safetensors"), &[("x", &x)]);
+    // 256 TiB each: in the workspace, and as a result.
+    let large = "%b = broadcast %x : f32[8388608,8388608]\n%t = tanh %b : f32[8388608,8388608]\n\
+        %r = reduce_sum %t {axes=[0]} : f32[8388608]\n%y = reduce_max %r {axes=[0]} : f32[]\n";
+    for (results, returned) in [("f32[]", "%y"), ("f32[8388608,8388608]", "%t")] {
+        let text = format!(
+            "module @m\nfunc @main(%x: f32[1,1]) -> {results} {{\n{large}return {returned}\n}}\n"
+        );
+        folder.write("net.ir", text);
+        folder.run("compile net.ir -o net.plan").fine();
+        for file in ["net.ir", "net.plan"] {
+            let words = format!("run {file} --inputs in.safetensors -o out.safetensors");
+            folder.run(&words).fails("E0603").says("256 TiB");
+            assert!(!folder.path("out.safetensors").exists(), "{returned}");
+        }
     }
 }

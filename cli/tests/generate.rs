@@ -175,3 +175,27 @@ fn inspect_knows_models_and_checkpoints() {
     folder.run("inspect missing").fails("E0911");
     assert!(Path::new(&folder.path(file)).exists());
 }
+
+#[test]
+fn a_residual_stream_in_bf16_is_near_and_in_the_recipe() {
+    let folder = Folder::new();
+    for residual in ["f32", "bf16"] {
+        let words = format!("-o {residual}.gif {QUICK} --residual {residual}");
+        prompt(&folder, &format!("{words} --save-latents {residual}.safetensors")).fine();
+        let recipe = bytes(&folder, &format!("{residual}.gif.recipe.json"));
+        let recipe: serde_json::Value = serde_json::from_slice(&recipe).unwrap();
+        assert_eq!(recipe["residual"], residual);
+    }
+    let latents =
+        |name: &str| tensors(&folder.path(&format!("{name}.safetensors")))["latents"].clone();
+    assert_ne!(latents("bf16"), latents("f32"));
+    common::close("latents", &latents("bf16"), &latents("f32"), 5e-2);
+    let again = "--recipe bf16.gif.recipe.json -o again.gif --save-latents again.safetensors";
+    folder.run(&format!("generate {again}")).fine();
+    assert_eq!(latents("again"), latents("bf16"));
+    let summary = folder.run("inspect bf16.gif.recipe.json").fine().out;
+    assert!(summary.contains("residual stream bf16"), "{summary}");
+    let text = String::from_utf8(bytes(&folder, "bf16.gif.recipe.json")).unwrap();
+    folder.write("bad.json", text.replace("\"residual\": \"bf16\"", "\"residual\": \"f16\""));
+    folder.run("generate --recipe bad.json -o x.gif").fails("E0910");
+}

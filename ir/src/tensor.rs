@@ -109,6 +109,15 @@ impl Tensor {
         Self { words: vec![0; bytes.div_ceil(8)], ty }
     }
 
+    /// All elements zero; `None` where there is no memory for them.
+    pub fn try_zeros(ty: TensorType) -> Option<Self> {
+        let bytes = ty.elements().checked_mul(ty.dtype.bytes())?;
+        let mut words = Vec::new();
+        words.try_reserve_exact(bytes.div_ceil(8)).ok()?;
+        words.resize(bytes.div_ceil(8), 0);
+        Some(Self { words, ty })
+    }
+
     /// From little-endian bytes in row-major order. Error: not as many bytes as the type has.
     pub fn from_bytes(ty: TensorType, bytes: &[u8]) -> TensorResult<Self> {
         let mut tensor = Self::zeros(ty);

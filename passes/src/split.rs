@@ -50,23 +50,27 @@ pub fn split_with(
         varies[*value as usize] = varying.contains(&name.as_str());
     }
     let is_output = |value: ValueIndex| program.outputs.iter().any(|(_, v)| *v == value);
-    // A literal costs nothing to make again and would only occupy persistent memory: each side makes
-    // its own, and what is made of literals does not depend on anything.
-    let is_literal = |value: ValueIndex| {
-        let maker = program.maker(value);
-        maker.is_some_and(|step| matches!(step.op, Op::Const { .. } | Op::Iota { .. }))
-    };
+    // Literals and views of them cost nothing to make again and would only occupy persistent
+    // memory: they stay in `step`, and what is made of them may still go.
+    let mut cheap = vec![false; program.values.len()];
     for step in &program.steps {
-        let depends = step.operands.iter().any(|v| varies[*v as usize] && !is_literal(*v));
-        varies[step.result as usize] = depends
+        let result = step.result as usize;
+        let literal = match &step.op {
+            Op::Const { .. } | Op::Iota { .. } => step.operands.is_empty(),
+            op => is_view(op) && step.operands.iter().all(|v| cheap[*v as usize]),
+        };
+        let depends = step.operands.iter().any(|v| varies[*v as usize] && !cheap[*v as usize]);
+        cheap[result] = literal;
+        varies[result] = literal
+            || depends
             || is_output(step.result)
-            || is_literal(step.result)
             || !rewrites.allow("moved to prepare", &step.label);
     }
-    // Constants used only by `prepare` move back there.
+    // `prepare` makes the literals it needs for itself.
     let mut used_by_prepare = vec![false; program.values.len()];
-    for step in &program.steps {
-        if !varies[step.result as usize] {
+    for step in program.steps.iter().rev() {
+        let result = step.result as usize;
+        if !varies[result] || (cheap[result] && used_by_prepare[result]) {
             for operand in &step.operands {
                 used_by_prepare[*operand as usize] = true;
             }
@@ -83,7 +87,7 @@ pub fn split_with(
     for each in &program.steps {
         let result = each.result as usize;
         if varies[result] {
-            if used_by_prepare[result] && each.operands.is_empty() {
+            if used_by_prepare[result] && cheap[result] {
                 prepare.copy(each);
             }
             for operand in &each.operands {
@@ -121,6 +125,14 @@ pub fn split_with(
         step.output(name, *value);
     }
     Ok(Split { prepare: simplify(prepare.out), step: simplify(step.out), persistent })
+}
+
+/// Whether the op only looks at its operand in another way.
+fn is_view(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Reshape | Op::Slice { .. } | Op::Index { .. } | Op::Broadcast | Op::Permute { .. }
+    )
 }
 
 struct Side<'p> {
@@ -183,5 +195,47 @@ impl<'p> Side<'p> {
             None => self.weight(value),
         };
         self.out.outputs.push((name.to_owned(), moved));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::text::parse_module;
+
+    fn halves(body: &str) -> [Vec<String>; 2] {
+        let text = format!(
+            "module @m\nfunc @main(%x: f32[6,4], %c: f32[6,4]) -> f32[6,4] {{\n{body}\n}}\n"
+        );
+        let module = parse_module(&text, &[]).unwrap();
+        let program = crate::flatten::flatten(&module, "main").unwrap();
+        let split = split(&program, &["x"]).unwrap();
+        let names = |program: &Program| {
+            program.steps.iter().map(|step| step.op.name().to_owned()).collect::<Vec<_>>()
+        };
+        [names(&split.prepare), names(&split.step)]
+    }
+
+    #[test]
+    fn tables_of_literals_are_made_once() {
+        let body = "%at = iota {axis=0} : i32[1]\n\
+            %t = rope_table %at {rows=2, cols=3, head_dim=6, theta=10000} : f32[6,3,2]\n\
+            %s = reshape %t : f32[6,6]\n%k = slice %s {axis=1, start=0, len=4} : f32[6,4]\n\
+            %y = add %x, %k : f32[6,4]\nreturn %y";
+        let [prepare, step] = halves(body);
+        assert!(prepare.contains(&"rope_table".to_owned()), "{prepare:?}");
+        assert!(!step.contains(&"rope_table".to_owned()), "{step:?}");
+    }
+
+    #[test]
+    fn literals_stay_and_both_halves_make_their_own() {
+        let body = "%two = const {value=2} : f32[]\n%r = reshape %two : f32[1,1]\n\
+            %w = broadcast %r : f32[6,4]\n%k = mul %c, %w : f32[6,4]\n\
+            %y = mul %x, %w : f32[6,4]\n%z = add %y, %k : f32[6,4]\nreturn %z";
+        let [prepare, step] = halves(body);
+        for (half, own) in [(prepare, "mul"), (step, "add")] {
+            let has = |name: &str| half.iter().any(|other| other == name);
+            assert!(has("const") && has("broadcast") && has("mul") && has(own), "{half:?}");
+        }
     }
 }

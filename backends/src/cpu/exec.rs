@@ -34,6 +34,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// [`Self::new`], or `None` where the system does not give so much.
+    pub fn try_new(workspace: u64, scratch: usize) -> Option<Self> {
+        let workspace = AlignedBytes::try_zeroed(usize::try_from(workspace).ok()?)?;
+        Some(Self { workspace, scratch: AlignedBytes::try_zeroed(scratch)? })
+    }
+
     /// Reserves `workspace` bytes as planned and `scratch` bytes for kernels.
     pub fn new(workspace: u64, scratch: usize) -> Self {
         Self {

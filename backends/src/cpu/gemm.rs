@@ -136,8 +136,7 @@ pub fn gemm_scratch_bytes(
 /// workers; its contents do not matter before and mean nothing after.
 ///
 /// # Panics
-/// If a slice (scratch included) is too short for its shape, a segment has no gate row, or the
-/// residual is in place and the output not f32.
+/// If a slice (scratch included) is too short for its shape, or a segment has no gate row.
 pub fn gemm(
     pool: &Pool,
     level: Level,

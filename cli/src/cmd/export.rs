@@ -6,7 +6,7 @@ use crate::output;
 use crate::render::Failure;
 use anyid_ir::Module;
 use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
-use anyid_models::wan::dit::{DitSize, dit};
+use anyid_models::wan::dit::{DitSize, DitTypes, dit};
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, VaeSize};
 use anyid_models::wan::{Precision, vae::Half};
@@ -125,7 +125,8 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
                 text_tokens: tokens(configs.dit.text_len)?,
                 timesteps: positive(timesteps, "--timesteps")?,
             };
-            Ok(dit(&configs.dit, &size, precision))
+            let types = DitTypes { precision, residual: args.residual.into() };
+            Ok(dit(&configs.dit, &size, types))
         }
         Network::VaeEncode | Network::VaeDecode => {
             let factor = configs.vae.spatial_factor();

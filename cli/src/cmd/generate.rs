@@ -13,7 +13,7 @@ use crate::render::Failure;
 use crate::trace::TraceFile;
 use crate::{interrupt, output::bytes, output::duration};
 use anyid_ir::Tensor;
-use anyid_models::wan::Precision;
+use anyid_models::wan::{Precision, Residual};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb};
 use anyid_runtime::media::writer::{VideoWriter, WriterOptions, WrittenInfo};
@@ -100,6 +100,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         shift: settings.shift,
         guidance: request.guidance,
         precision: precision.name().to_owned(),
+        residual: request.residual.name().to_owned(),
         seed: request.seed,
         noise,
         model: ModelEntry {
@@ -211,6 +212,16 @@ fn fill(request: &mut Request, args: &Generate, old: Option<&Recipe>, micro: boo
                 .help("the precisions are f32 and bf16"));
         }
         (None, None) => None,
+    };
+    request.residual = match (args.residual, old.map(|r| r.residual.as_str())) {
+        (Some(name), _) => name.into(),
+        (None, None | Some("f32")) => Residual::F32,
+        (None, Some("bf16")) => Residual::Bf16,
+        (None, Some(other)) => {
+            return Err(Error::input("E0910", format!("\"{other}\" is no residual stream"))
+                .at("the recipe")
+                .help("its element type is f32 or bf16"));
+        }
     };
     Ok(())
 }

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 pub fn run(args: Kernels) -> Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
-    let (plans, watched) = plans(&module, &funcs, &args.vary, &args.switches)?;
+    let (plans, watched) =
+        plans(&module, &funcs, &vec![Vec::new(); funcs.len()], &args.vary, &args.switches)?;
     let found = kernels(&plans);
     if args.hash {
         let mut out = String::new();

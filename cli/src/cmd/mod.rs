@@ -17,8 +17,8 @@ pub mod passes;
 pub mod run;
 pub mod run_plan;
 
-use crate::args::PrecisionName;
-use anyid_models::wan::Precision;
+use crate::args::{PrecisionName, ResidualName};
+use anyid_models::wan::{Precision, Residual};
 use anyid_runtime::{Error, Result};
 
 impl From<PrecisionName> for Precision {
@@ -26,6 +26,15 @@ impl From<PrecisionName> for Precision {
         match name {
             PrecisionName::F32 => Self::F32,
             PrecisionName::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl From<ResidualName> for Residual {
+    fn from(name: ResidualName) -> Self {
+        match name {
+            ResidualName::F32 => Self::F32,
+            ResidualName::Bf16 => Self::Bf16,
         }
     }
 }

@@ -38,7 +38,8 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let names: Vec<&str> = args.vary.iter().map(|name| name.trim_start_matches('%')).collect();
     let vary = (!names.is_empty()).then_some(names.as_slice());
     let switches = &args.switches;
-    let (outcome, texts) = passes::run(&module, &func.name, vary, switches, &selection, &wanted)?;
+    let (outcome, texts) =
+        passes::run(&module, &func.name, vary, &[], switches, &selection, &wanted)?;
     checked(&outcome.state)?;
     let last = outcome.state.text();
     let mut out = String::new();

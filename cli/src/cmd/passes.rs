@@ -10,7 +10,7 @@ use anyid_passes::fuse::Cut;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::Rewrite;
 use anyid_passes::{CompileError, Options};
-use anyid_runtime::engine::compile_error;
+use anyid_runtime::engine::{StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassAr
     }
 }
 
-/// Runs passes over one function, dumping texts where asked for. `print` gets the name and the text
+/// Runs passes over one function with `states`, dumping texts where asked for. `print` gets the name and the text
 /// of every pass that it is asked about with `wanted`.
 ///
 /// # Errors
@@ -87,6 +87,7 @@ pub fn run<'m>(
     module: &'m Module,
     func: &str,
     vary: Option<&[&str]>,
+    states: &[StateSpec],
     switches: &PassArgs,
     selection: &Selection,
     wanted: &dyn Fn(&str) -> bool,
@@ -96,7 +97,8 @@ pub fn run<'m>(
     }
     let (mut texts, mut dumps) = (Vec::new(), Vec::new());
     let mut number = 0;
-    let outcome = drive(module, func, vary, &options(switches), selection, &mut |pass, state| {
+    let options = Options { states: states.to_vec(), ..options(switches) };
+    let outcome = drive(module, func, vary, &options, selection, &mut |pass, state| {
         let (dump, print) = (switches.dump_dir.is_some(), wanted(pass.name));
         if dump || print {
             let text = state.text();

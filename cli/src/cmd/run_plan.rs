@@ -41,6 +41,15 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let backend = trace.watch(Backend::open("cpu", args.threads)?);
     let file = PlanFile::open(&args.module.file, backend.target())?;
     let phases = chosen(&file, args.func.as_deref())?;
+    for plan in &phases {
+        if plan.states.iter().any(|state| state.before.is_some()) {
+            let message = format!("phase {} continues what another run has left", plan.name);
+            return Err(Error::input("E0518", message)
+                .at("--func")
+                .help("run the phase that begins, or IR text, where states are inputs")
+                .into());
+        }
+    }
     // Taken and given back: it tells early whether the result can be written there.
     drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
     let mut ports: Vec<(String, TensorType)> = Vec::new();
@@ -77,7 +86,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         program.step(&mut prepared, &named(&inputs), &mut outputs)?;
         owned(outputs)
     } else {
-        owned(program.call(&names[0], &named(&inputs))?)
+        let mut states = program.states(&names[0])?;
+        owned(program.call_with_states(&names[0], &named(&inputs), &mut states)?)
     };
     let took = duration(begun.elapsed());
     trace.write()?;

@@ -4,8 +4,8 @@
 //! target (AnyID layout `prepend`). Tokens carry a segment index into the table of distinct
 //! timesteps, so modulation is never materialised per token. Only target tokens reach the head.
 
-use super::Precision;
 use super::config::DitConfig;
+use super::{Precision, Residual};
 use anyid_ir::{BoundDim, DType, FuncBuilder, IndexArg, Manifest, Module, Op, TensorType};
 
 /// Sizes one transformer module is made for.
@@ -34,6 +34,22 @@ impl DitSize {
     /// Tokens of the whole sequence, references included.
     pub fn tokens(&self, config: &DitConfig) -> usize {
         (self.reference_frames + self.frames) * self.tokens_per_frame(config)
+    }
+}
+
+/// Element types of a transformer's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DitTypes {
+    /// Inputs of matrix products and attention.
+    pub precision: Precision,
+    /// The residual stream.
+    pub residual: Residual,
+}
+
+impl From<Precision> for DitTypes {
+    /// With a residual stream in f32.
+    fn from(precision: Precision) -> Self {
+        Self { precision, residual: Residual::F32 }
     }
 }
 
@@ -85,8 +101,11 @@ pub fn manifest(config: &DitConfig, precision: Precision) -> Manifest {
 /// `@dit(%ref: f32[C,R,H,W], %lat: f32[C,F,H,W], %t: f32[G], %seg: i32[N], %txt: f32[T,text])
 /// -> f32[C,F,H,W]`: clean reference latents, noisy target latents, the distinct timesteps on the
 /// 0..1000 scale, the segment of each token, the text context padded with zero rows. The result is
-/// the velocity ε − x₀ of the target. Without references there is no `%ref`.
-pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
+/// the velocity ε − x₀ of the target. Without references there is no `%ref`. `types` is a
+/// [`Precision`] where the residual stream is f32.
+pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Module {
+    let types = types.into();
+    let precision = types.precision;
     let d = config.width();
     let heads = config.heads;
     let head_dim = config.head_dim;
@@ -116,7 +135,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, precision);
+    let block = block(&module, config, size, types);
     module.add(block);
 
     let mut b = FuncBuilder::new(&module, "dit");
@@ -134,7 +153,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
     let embed = |b: &mut FuncBuilder, patches: &str, name: &str, x| {
         let p = b.op(patches, Op::Patchify { patch }, &[x], None);
         let p = b.cast(patches, p, act);
-        b.linear_of(name, &[p, weight, bias], DType::F32)
+        b.linear_of(name, &[p, weight, bias], types.residual.dtype())
     };
     let mut streams = Vec::new();
     if let Some(reference) = reference {
@@ -178,7 +197,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
     let hm = b.add("hm", tr, modulation);
     let shift = b.index("hs", hm, 1, 0);
     let scale = b.index("hc", hm, 1, 1);
-    let hn = b.op("hn", Op::LayerNorm { eps: config.eps }, &[xh], None);
+    let hn = b.op("hn", Op::LayerNorm { eps: config.eps }, &[xh], Some(f32(&[])));
     let hx = b.op("hx", Op::Modulate, &[hn, shift, scale, sh], None);
     let ho = b.linear("ho", hx, "head.head.weight", Some("head.head.bias"), DType::F32);
     let grid = [size.frames, rows, cols];
@@ -191,11 +210,13 @@ pub fn dit(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
 
 /// The blocks alone, for measuring them without embeddings, time path and head.
 ///
-/// `@stack(%x: f32[N,D], %e: f32[G,6,D], %seg: i32[N], %rope: f32[N,head_dim/2,2], %ctx: act[T,D])
-/// -> f32[N,D]`: residual stream, modulation of each distinct timestep, segment of each token,
+/// `@stack(%x: res[N,D], %e: f32[G,6,D], %seg: i32[N], %rope: f32[N,head_dim/2,2], %ctx: act[T,D])
+/// -> res[N,D]`: residual stream, modulation of each distinct timestep, segment of each token,
 /// rotary table, embedded text; the residual stream behind the last block. Of `size` only the
 /// number of tokens, the text tokens and the timesteps count.
-pub fn stack(config: &DitConfig, size: &DitSize, precision: Precision) -> Module {
+pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Module {
+    let types = types.into();
+    let precision = types.precision;
     let (d, tokens) = (config.width(), size.tokens(config));
     let dim = |name: &str, value: usize| BoundDim { name: name.into(), value };
     let mut module = Module {
@@ -209,7 +230,7 @@ pub fn stack(config: &DitConfig, size: &DitSize, precision: Precision) -> Module
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, precision);
+    let block = block(&module, config, size, types);
     let params: Vec<(String, TensorType)> =
         block.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
     module.add(block);
@@ -226,22 +247,17 @@ pub fn stack(config: &DitConfig, size: &DitSize, precision: Precision) -> Module
     module
 }
 
-/// One transformer block over a residual stream `x: f32[N,D]` (`dit.md` §3.4).
-fn block(
-    module: &Module,
-    config: &DitConfig,
-    size: &DitSize,
-    precision: Precision,
-) -> anyid_ir::Func {
+/// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4).
+fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -> anyid_ir::Func {
     let d = config.width();
     let heads = config.heads;
     let head_dim = config.head_dim;
     let tokens = size.tokens(config);
-    let act = precision.activation();
+    let (act, residual) = (types.precision.activation(), types.residual.dtype());
     let eps = config.eps;
     let scale = 1.0 / (head_dim as f64).sqrt();
     let mut b = FuncBuilder::new(module, "block").indexed(&["l"], "blocks.{l}");
-    let x = b.param("x", TensorType::new(DType::F32, [tokens, d]));
+    let x = b.param("x", TensorType::new(residual, [tokens, d]));
     let e = b.param("e", TensorType::new(DType::F32, [size.timesteps, 6, d]));
     let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
     let rope = b.param("rope", TensorType::new(DType::F32, [tokens, head_dim / 2, 2]));
@@ -254,8 +270,10 @@ fn block(
         b.index(name, md, 1, slot)
     });
     let activation = Some(TensorType::new(act, []));
+    // The norm in front of a modulation stays f32 whatever it reads.
+    let single = Some(TensorType::new(DType::F32, []));
 
-    let n1 = b.op("n1", Op::LayerNorm { eps }, &[x], None);
+    let n1 = b.op("n1", Op::LayerNorm { eps }, &[x], single.clone());
     let h1 = b.op("h1", Op::Modulate, &[n1, sh1, sc1, seg], activation.clone());
     let q0 = b.linear("q0", h1, "self_attn.q.weight", Some("self_attn.q.bias"), act);
     let k0 = b.linear("k0", h1, "self_attn.k.weight", Some("self_attn.k.bias"), act);
@@ -286,9 +304,15 @@ fn block(
     let cv = b.linear("cv", ctx, "cross_attn.v.weight", Some("cross_attn.v.bias"), act);
     let ca = b.op("ca", Op::Attention { heads, scale }, &[cq, ck, cv], None);
     let co = b.linear("co", ca, "cross_attn.o.weight", Some("cross_attn.o.bias"), DType::F32);
-    let x2 = b.add("x2", x1, co);
+    let x2 = if residual == DType::F32 {
+        b.add("x2", x1, co)
+    } else {
+        let wide = b.cast("x1w", x1, DType::F32);
+        let sum = b.add("x2w", wide, co);
+        b.cast("x2", sum, residual)
+    };
 
-    let n2 = b.op("n2", Op::LayerNorm { eps }, &[x2], None);
+    let n2 = b.op("n2", Op::LayerNorm { eps }, &[x2], single);
     let h2 = b.op("h2", Op::Modulate, &[n2, sh2, sc2, seg], activation);
     let f0 = b.linear("f0", h2, "ffn.0.weight", Some("ffn.0.bias"), act);
     let f1 = b.op("f1", Op::Gelu, &[f0], None);

@@ -36,6 +36,35 @@ impl Precision {
         }
     }
 }
+
+/// Element type of the transformer's residual stream (`dit.md` §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Residual {
+    /// f32, as in the reference implementation.
+    #[default]
+    F32,
+    /// bf16: every addition is done in f32 and rounded once, as in diffusers.
+    Bf16,
+}
+
+impl Residual {
+    /// The element type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
+
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -217,7 +217,7 @@ fn chunk(
         params.map(|(i, ty)| b.param(&format!("s{i}"), ty.clone())).collect::<Vec<_>>().into_iter()
     });
     let act = precision.activation();
-    let mut coder = Coder { b, config, act, past, states: Vec::new() };
+    let mut coder = Coder { b, config, act, gives: act, past, states: Vec::new() };
     let mut results = match half {
         Half::Encoder => coder.encode(input),
         Half::Decoder => coder.decode(input, normalised),
@@ -233,6 +233,8 @@ struct Coder<'m> {
     config: &'m VaeConfig,
     /// Element type of everything between pixels and latents.
     act: DType,
+    /// Element type that convolutions give: `act`, but f32 at the end.
+    gives: DType,
     /// States that came in, or `None` for the first chunk.
     past: Option<std::vec::IntoIter<ValueId>>,
     states: Vec<ValueId>,
@@ -269,7 +271,8 @@ impl Coder<'_> {
     ) -> ValueId {
         let (w, bias) =
             (self.b.weight(&format!("{path}.weight")), self.b.weight(&format!("{path}.bias")));
-        self.b.op(name, Op::Conv { stride, pad }, &[x, w, bias], None)
+        let gives = Some(TensorType::new(self.gives, []));
+        self.b.op(name, Op::Conv { stride, pad }, &[x, w, bias], gives)
     }
 
     /// Pointwise or per-frame convolution without state.
@@ -540,8 +543,8 @@ impl Coder<'_> {
         x = self.middle(x, "encoder.middle");
         x = self.head(x, "encoder.head");
         let z = config.z_dim;
+        self.gives = DType::F32;
         let quantised = self.plain("quant", x, "conv1", 0);
-        let quantised = self.typed("quant", quantised, DType::F32);
         let moments = self.b.permute("moments", quantised, &[3, 0, 1, 2]);
         let mean = self.b.slice("mean", moments, 0, 0, z);
         let [shift, scale] = self.statistics(true);
@@ -583,8 +586,8 @@ impl Coder<'_> {
                 self.b.rename(x, &format!("up{level}"));
             }
         }
+        self.gives = DType::F32;
         x = self.head(x, "decoder.head");
-        x = self.typed("conv_out", x, DType::F32);
         let pixels = self.unpatchify(x);
         let [low, high] = [-1.0, 1.0].map(|v| self.b.scalar("bound", DType::F32, v));
         let raised = self.b.binary("raised", BinaryFn::Max, pixels, low);

@@ -220,10 +220,11 @@ fn row_step(
     }
     let mut operands = SmallVec::new();
     for (at, value) in step.operands[..data].iter().enumerate() {
-        let view = &views[*value as usize];
-        let shape = &program.ty(*value).shape;
-        let base = view.base;
         let table = matches!((&step.op, at), (Op::Modulate, 1 | 2) | (Op::GateAdd, 2));
+        let value = if table { *value } else { widened(program, *value) };
+        let view = &views[value as usize];
+        let shape = &program.ty(value).shape;
+        let base = view.base;
         let operand = if table {
             if shape[0] == 0 {
                 return Err("its table has no rows");
@@ -253,6 +254,18 @@ fn row_step(
         operands.push(operand);
     }
     Ok(RowStep { rows, width, operands, segments })
+}
+
+/// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as
+/// loads widen to f32.
+pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
+    let Origin::Step(made) = program.values[value as usize].origin else { return value };
+    let step = &program.steps[made as usize];
+    let narrow = || step.operands[0];
+    let lossless = step.op == Op::Cast
+        && program.ty(value).dtype == DType::F32
+        && matches!(program.ty(narrow()).dtype, DType::Bf16 | DType::F16);
+    if lossless { narrow() } else { value }
 }
 
 fn literal(program: &Program, base: ValueIndex) -> Option<f32> {

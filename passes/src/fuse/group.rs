@@ -6,7 +6,7 @@
 //! between the two, no path from one to the other through a third, and no more bindings than the
 //! target has.
 
-use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to};
+use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to, widened};
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
@@ -257,7 +257,7 @@ impl Groups<'_> {
         };
         // Only whole values that lie in memory as they are can be added.
         let residual = |operand: usize| -> Result<ValueIndex, &'static str> {
-            let value = step.operands[operand];
+            let value = widened(self.program, step.operands[operand]);
             let RowOperand::Rows { base, view } = &row.operands[operand] else {
                 return Err("the other operand is no row of its own");
             };
@@ -290,6 +290,9 @@ impl Groups<'_> {
         match &step.op {
             Op::Gelu => act(Activation::Gelu),
             Op::Silu => act(Activation::Silu),
+            Op::Cast if from != DType::F32 && from != dtype => {
+                Err("what was rounded away would come back")
+            }
             Op::Cast if reads(0) => Ok(self.groups[group].kind.clone()),
             Op::Binary(BinaryFn::Add) if from == DType::F32 => {
                 let other = match (reads(0), reads(1)) {

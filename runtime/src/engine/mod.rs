@@ -8,6 +8,7 @@ pub mod bisect;
 mod inputs;
 pub mod plan_file;
 mod program;
+mod room;
 mod tracer;
 
 pub use inputs::{Inputs, Outputs};
@@ -16,4 +17,5 @@ pub(crate) use program::interrupted;
 pub use program::{
     Backend, Compiler, Observer, Prepared, Program, StateSpec, States, Trace, compile_error,
 };
+pub use room::available_memory;
 pub use tracer::Tracer;

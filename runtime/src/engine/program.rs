@@ -1,13 +1,13 @@
 //! Compiler, program and its execution on the chosen backend.
 
 use super::tracer::{Launches, Tracer};
-use super::{Inputs, Outputs, PlanFile};
+use super::{Inputs, Outputs, PlanFile, room};
 use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_ir::plan::Plan;
-use anyid_ir::{Module, Tensor, TensorType};
+use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
 pub use anyid_passes::StateSpec;
 use std::cell::RefCell;
@@ -168,7 +168,8 @@ impl Compiler {
     /// `progress` gets weight bytes done and in all, and says whether to go on.
     ///
     /// # Errors
-    /// E0301 for a weight the provider lacks, E1002 when `progress` says stop.
+    /// E0301 for a weight the provider lacks, E0603 for more memory than there is, E1002 when
+    /// `progress` says stop.
     pub fn load(
         self,
         provider: Arc<dyn WeightProvider + Send + Sync>,
@@ -176,6 +177,7 @@ impl Compiler {
     ) -> Result<Program> {
         let cpu = &self.backend.cpu;
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
+        room::check(room::planned(plans.iter().copied()), "plans")?;
         let weights = Weights::load(cpu, &plans, &*provider, progress).map_err(load_error)?;
         let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
         let (mut workspace, mut scratch) = (0, 0);
@@ -188,7 +190,8 @@ impl Compiler {
             scratch = scratch.max(executable.scratch_bytes());
             phases.insert(name, executable);
         }
-        let memory = Memory::new(workspace, scratch);
+        let memory = Memory::try_new(workspace, scratch);
+        let memory = memory.ok_or_else(|| room::refused(workspace, "plans", None))?;
         let (backend, cancel, observer) = (self.backend, None, None);
         Ok(Program { backend, phases, launches, weights, provider, memory, cancel, observer })
     }
@@ -326,10 +329,10 @@ impl Program {
     /// Memory for the states of a phase, all zero. Phases with the same states share it.
     ///
     /// # Errors
-    /// E1009 for an unknown phase.
+    /// E1009 for an unknown phase, E0603 for more memory than there is.
     pub fn states(&self, phase: &str) -> Result<States> {
         let plan = self.executable(phase)?.plan();
-        let memory = anyid_backends::cpu::AlignedBytes::zeroed(plan.state_bytes() as usize);
+        let memory = room::reserve(plan.state_bytes(), "states")?;
         Ok(States { memory, names: state_names(plan) })
     }
 
@@ -372,10 +375,10 @@ impl Program {
     /// Runs `prepare` of a split function.
     ///
     /// # Errors
-    /// As [`Self::call`].
+    /// As [`Self::call`], and E0603 for more memory than there is.
     pub fn prepare(&mut self, inputs: &Inputs<'_>) -> Result<Prepared> {
-        let bytes = self.executable("prepare")?.plan().persistent_bytes as usize;
-        let mut memory = anyid_backends::cpu::AlignedBytes::zeroed(bytes);
+        let bytes = self.executable("prepare")?.plan().persistent_bytes;
+        let mut memory = room::reserve(bytes, "values kept between steps")?;
         let arenas = Arenas { persistent: Some(&mut memory), states: None };
         self.run("prepare", inputs, arenas, &mut Outputs::default(), None)?;
         Ok(Prepared { memory })
@@ -416,14 +419,15 @@ impl Program {
     /// Zeroed tensors for the outputs of a phase; none for `prepare`, whose results stay inside.
     ///
     /// # Errors
-    /// E1009 for an unknown phase.
+    /// E1009 for an unknown phase, E0603 for more memory than there is.
     pub fn outputs(&self, phase: &str) -> Result<Outputs> {
         let plan = self.executable(phase)?.plan();
         let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
         let tensor = |port: &anyid_ir::plan::Port| {
-            (port.name.clone(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()))
+            let zeros = room::zeros(&plan.buffer(port.buffer).ty, "results")?;
+            Ok((port.name.clone(), zeros))
         };
-        Ok(Outputs { tensors: ports.map(tensor).collect() })
+        Ok(Outputs { tensors: ports.map(tensor).collect::<Result<_>>()? })
     }
 
     fn executable(&self, phase: &str) -> Result<&Executable> {

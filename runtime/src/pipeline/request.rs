@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::sampling::schedule::{check_shift, check_steps};
 use crate::sampling::{ScheduleKind, SolverKind, guidance};
 use anyid_ir::Tensor;
-use anyid_models::wan::Precision;
+use anyid_models::wan::{Precision, Residual};
 
 /// Size of the video in pixels and frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Request {
     pub noise: Option<Tensor>,
     /// Precision; `None` decides by the stored weights.
     pub precision: Option<Precision>,
+    /// Element type of the transformer's residual stream.
+    pub residual: Residual,
     /// Most frames taken of a reference clip, 4k+1.
     pub reference_frames: usize,
     /// Rows of the text context; `None` takes the model's (512).
@@ -67,6 +69,7 @@ impl Default for Request {
             seed: 0,
             noise: None,
             precision: None,
+            residual: Residual::F32,
             reference_frames: 121,
             text_tokens: None,
             contexts: None,

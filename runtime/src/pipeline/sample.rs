@@ -13,7 +13,7 @@ use crate::sampling::noise::NoiseStream;
 use crate::sampling::{Schedule, SchedulerSettings, Solver, first_non_finite, guidance};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::Precision;
-use anyid_models::wan::dit::{self, DitSize};
+use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use std::time::Instant;
 
 /// Result of the loop.
@@ -111,7 +111,8 @@ impl Sampler {
             // References have timestep 0, the target the step's.
             timesteps: if reference_frames > 0 { 2 } else { 1 },
         };
-        let module = dit::dit(config, &size, precision);
+        let types = DitTypes { precision, residual: request.residual };
+        let module = dit::dit(config, &size, types);
         let guided = guidance::needs_unconditional(request.guidance as f32);
         let own = ["txt", "ref"].into_iter().take(1 + usize::from(references.is_some()));
         let own = if guided { own.collect() } else { Vec::new() };

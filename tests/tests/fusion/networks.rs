@@ -2,13 +2,22 @@
 
 use crate::common::{difference, kinds, run};
 use anyid_ir::plan::Plan;
-use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
-use anyid_models::wan::dit::{DitSize, dit};
+use anyid_models::wan::dit::{DitSize, DitTypes, dit};
+use anyid_models::wan::{Precision, Residual};
 use anyid_passes::{Options, Split, compile_split_with};
 
-fn split(config: &DitConfig, size: &DitSize, precision: Precision, o: &Options) -> Split<Plan> {
-    compile_split_with(&dit(config, size, precision), "dit", &["lat", "t"], o).unwrap()
+fn split(
+    config: &DitConfig,
+    size: &DitSize,
+    types: impl Into<DitTypes>,
+    options: &Options,
+) -> Split<Plan> {
+    compile_split_with(&dit(config, size, types), "dit", &["lat", "t"], options).unwrap()
+}
+
+fn half(precision: Precision) -> DitTypes {
+    DitTypes { precision, residual: Residual::Bf16 }
 }
 
 fn small() -> (DitConfig, DitSize) {
@@ -57,6 +66,9 @@ fn a_transformer_block_is_thirteen_launches() {
         "linear+gate_add",
     ];
     assert_eq!(block(&plans.step, 1), expected);
+    let plans = split(&config, &size, half(Precision::Bf16), &Options::default());
+    let expected = expected.map(|kind| if kind == "linear+add" { "linear+add+cast" } else { kind });
+    assert_eq!(block(&plans.step, 1), expected);
     // The tables of the blocks are summed together, that of the head by itself.
     let tables: Vec<&str> =
         kinds(&plans.step).into_iter().filter(|k| k.starts_with("add")).collect();
@@ -66,15 +78,20 @@ fn a_transformer_block_is_thirteen_launches() {
 #[test]
 fn fused_steps_give_what_unfused_ones_give() {
     let (config, size) = small();
-    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 3e-2)] {
-        let fused = split(&config, &size, precision, &Options::default());
-        let unfused = split(&config, &size, precision, &Options::unfused());
+    for (types, tolerance) in [
+        (DitTypes::from(Precision::F32), 1e-5),
+        (DitTypes::from(Precision::Bf16), 3e-2),
+        (half(Precision::F32), 3e-2),
+        (half(Precision::Bf16), 3e-2),
+    ] {
+        let fused = split(&config, &size, types, &Options::default());
+        let unfused = split(&config, &size, types, &Options::unfused());
         let apart = Options::default().off("alias");
-        let apart = split(&config, &size, precision, &apart);
+        let apart = split(&config, &size, types, &apart);
         let want = run(&[&unfused.prepare, &unfused.step], 1);
         let got = run(&[&fused.prepare, &fused.step], 1);
         let worst = difference(&want, &got);
-        assert!(worst <= tolerance, "{precision:?}: {worst:e}");
+        assert!(worst <= tolerance, "{types:?}: {worst:e}");
         assert_eq!(got, run(&[&fused.prepare, &fused.step], 3), "threads");
         assert_eq!(got, run(&[&apart.prepare, &apart.step], 1), "in place");
     }

@@ -1,6 +1,6 @@
 //! Fused plans against unfused ones: each rule by itself, then random mixes of ops.
 
-use crate::common::{check, in_place, kinds, plan};
+use crate::common::{check, in_place, kinds, plan, run, values};
 use anyid_ir::{
     BinaryFn, CompareFn, DType, FuncBuilder, Manifest, Module, Op, ReduceFn, TensorType, UnaryFn,
     ValueId,
@@ -99,6 +99,50 @@ fn products_take_activation_residual_gate_and_rounding() {
     let expected = ["linear+gelu", "linear+gate_add", "linear+add", "linear+silu+cast"];
     assert_eq!(kinds(&plan), expected);
     assert_eq!(in_place(&plan), 0, "each residual is also what its product reads");
+}
+
+#[test]
+fn a_bf16_residual_is_added_in_f32_and_rounded_once_in_the_product() {
+    let weights: [(&str, DType, &[usize]); 2] =
+        [("w", DType::Bf16, &[D, D]), ("b", DType::F32, &[D])];
+    let m = module(&weights, |b| {
+        let x = b.param("x", TensorType::new(DType::Bf16, [N, D]));
+        let a = b.param("a", TensorType::new(DType::Bf16, [N, D]));
+        let gate = b.param("gate", ty(&[2, D]));
+        let seg = b.param("seg", TensorType::new(DType::I32, [N]));
+        let o = b.linear("o", a, "w", Some("b"), DType::F32);
+        let x1 = b.op("x1", Op::GateAdd, &[x, o, gate, seg], None);
+        let n = b.op("n", Op::LayerNorm { eps: 1e-6 }, &[x1], bf16());
+        let o = b.linear("o2", n, "w", Some("b"), DType::F32);
+        let wide = b.cast("wide", x1, DType::F32);
+        let sum = b.add("sum", wide, o);
+        vec![b.cast("x2", sum, DType::Bf16)]
+    });
+    let plan = check(&m, "f", 0.0);
+    assert_eq!(kinds(&plan), ["linear+gate_add", "layer_norm", "linear+add+cast"]);
+    assert_eq!(in_place(&plan), 1, "the second sum lies over the first");
+}
+
+#[test]
+fn widening_costs_no_kernel_and_rounding_stays() {
+    let m = module(&[("w", DType::Bf16, &[D, D])], |b| {
+        let x = b.param("x", TensorType::new(DType::Bf16, [N, D]));
+        let y = b.param("y", ty(&[N, D]));
+        let wide = b.cast("wide", x, DType::F32);
+        let norm = b.op("norm", Op::LayerNorm { eps: 1e-6 }, &[wide], None);
+        let sum = b.add("sum", wide, norm);
+        // Products read what lies in memory: the widened value is made for this one.
+        let o = b.linear("o", x, "w", None, DType::F32);
+        let narrow = b.cast("narrow", y, DType::Bf16);
+        let again = b.cast("again", narrow, DType::F32);
+        let rounded = b.binary("rounded", BinaryFn::Sub, y, again);
+        let half = b.linear("half", x, "w", None, DType::Bf16);
+        vec![sum, o, rounded, b.cast("back", half, DType::F32)]
+    });
+    let plan = check(&m, "f", 0.0);
+    assert_eq!(kinds(&plan), ["layer_norm+add", "linear", "cast+sub", "linear", "cast"]);
+    let rounded = &run(&[&plan], 1)[2];
+    assert!(values(rounded).iter().any(|v| *v != 0.0), "what bf16 cuts off");
 }
 
 #[test]

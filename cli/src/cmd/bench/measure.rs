@@ -13,7 +13,7 @@ use anyid_ir::Tensor;
 use anyid_ir::plan::Plan;
 use anyid_models::wan::Precision;
 use anyid_passes::report::PhaseSummary;
-use anyid_runtime::engine::{Compiler, Program};
+use anyid_runtime::engine::{Compiler, Program, available_memory};
 use anyid_runtime::init::RandomWeights;
 use anyid_runtime::sampling::first_non_finite;
 use anyid_runtime::{Backend, Error, Result};
@@ -75,7 +75,7 @@ pub struct MemoryUse {
     pub scratch: u64,
     /// What `prepare` keeps for the steps, and states.
     pub persistent: u64,
-    /// Inputs and outputs of the largest phase, which the caller holds.
+    /// Inputs and outputs of all calls, which the caller holds.
     pub ports: u64,
     /// What the process had held at most before anything was made, where the system tells.
     pub start: Option<u64>,
@@ -234,7 +234,7 @@ pub fn fits(compiler: &Compiler, runs: usize) -> Result<()> {
         most(&port_bytes),
     ];
     let needed = parts.into_iter().fold(0u64, u64::saturating_add);
-    let Some(available) = output::available_memory().filter(|bytes| *bytes < needed) else {
+    let Some(available) = available_memory().filter(|bytes| *bytes < needed) else {
         return Ok(());
     };
     let (needed, available) = (output::bytes(needed), output::bytes(available));
@@ -283,7 +283,7 @@ fn memory(
         workspace,
         scratch: program.memory_bytes().saturating_sub(workspace),
         persistent: persistent(&plans, runs),
-        ports: plans.iter().map(|plan| port_bytes(plan)).max().unwrap_or(0),
+        ports: plans.iter().map(|plan| port_bytes(plan)).sum(),
         start,
         loading,
         running,

@@ -14,7 +14,7 @@ use crate::render::Failure;
 use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
-use anyid_models::wan::dit::{self, DitSize};
+use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_passes::zip::SECOND;
 use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
@@ -55,10 +55,11 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         text_tokens,
         timesteps: if args.all { 1 } else { 2 },
     };
+    let types = DitTypes { precision, residual: args.residual.into() };
     // In the blocks alone the residual stream is each branch's own, as it is behind the first.
     let (module, func, varying, own): (Module, _, &[&str], &[&str]) = match args.all {
-        true => (dit::dit(&config, &size, precision), "dit", &["lat", "t"], &["txt"]),
-        false => (dit::stack(&config, &size, precision), "stack", &["x", "e"], &["x", "ctx"]),
+        true => (dit::dit(&config, &size, types), "dit", &["lat", "t"], &["txt"]),
+        false => (dit::stack(&config, &size, types), "stack", &["x", "e"], &["x", "ctx"]),
     };
     let compiler = match args.guided {
         Some(Guided::Auto) => Compiler::new(&backend).branches(own),
@@ -79,6 +80,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
             ("blocks", json!(args.blocks)),
             ("tokens", json!(tokens)),
             ("text_tokens", json!(text_tokens)),
+            ("residual", json!(types.residual.name())),
             ("all", json!(args.all)),
             ("branches", json!(1 + usize::from(args.guided.is_some()))),
             ("runs", json!(runs)),

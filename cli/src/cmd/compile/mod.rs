@@ -1,6 +1,7 @@
 //! `compile`: IR text to plans, with what they need said before anything runs.
 
 mod budget;
+mod states;
 mod summary;
 
 use super::passes::{self, Watched};
@@ -17,7 +18,7 @@ use anyid_passes::driver::Selection;
 use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
 use anyid_passes::{compile_with, fit, view};
-use anyid_runtime::engine::{PlanFile, compile_error};
+use anyid_runtime::engine::{PlanFile, StateSpec, compile_error};
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
 use summary::Summary;
@@ -64,7 +65,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
-    let (phases, watched) = plans(&module, &funcs, &args.vary, &args.switches)?;
+    let states = states::specs(&funcs, &args.states)?;
+    let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches)?;
     let took = begun.elapsed();
     let phases = PlanFile::new(&args.target, phases)?;
     let certificate = match budget {
@@ -151,13 +153,14 @@ pub fn functions<'m>(module: &'m Module, names: &[String]) -> Result<Vec<&'m Fun
     Ok(funcs)
 }
 
-/// The plans of `funcs`, or of both phases of the only one with `vary`.
+/// The plans of `funcs`, each with its `states`, or of both phases of the only one with `vary`.
 ///
 /// # Errors
 /// E05xx, E0913 where several functions are to be split.
 pub fn plans(
     module: &Module,
     funcs: &[&Func],
+    states: &[Vec<StateSpec>],
     vary: &[String],
     switches: &PassArgs,
 ) -> Result<(Vec<Plan>, Vec<Watched>)> {
@@ -169,13 +172,14 @@ pub fn plans(
             .help("name one function, or leave --vary away"));
     }
     let (mut plans, mut watched) = (Vec::new(), Vec::new());
-    for func in funcs {
+    for (func, states) in funcs.iter().zip(states) {
         let mut own = switches.clone();
         if funcs.len() > 1 {
             // Passes are numbered for each function.
             own.dump_dir = switches.dump_dir.as_ref().map(|folder| folder.join(&func.name));
         }
-        let outcome = passes::run(module, &func.name, vary, &own, &Selection::All, &|_| false);
+        let outcome =
+            passes::run(module, &func.name, vary, states, &own, &Selection::All, &|_| false);
         let (outcome, _) = outcome.map_err(|error| match error.code() {
             "E0503" => {
                 let inputs: Vec<String> =

@@ -90,6 +90,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("E0519", include_str!("../../../../docs/errors/E0519.md")),
     ("E0601", include_str!("../../../../docs/errors/E0601.md")),
     ("E0602", include_str!("../../../../docs/errors/E0602.md")),
+    ("E0603", include_str!("../../../../docs/errors/E0603.md")),
     ("E0701", include_str!("../../../../docs/errors/E0701.md")),
     ("E0702", include_str!("../../../../docs/errors/E0702.md")),
     ("E0703", include_str!("../../../../docs/errors/E0703.md")),

@@ -1,0 +1,130 @@
+//! Whether there is room for what plans ask for: asked before anything is reserved, since a system
+//! may promise memory it does not have and end the process later.
+//!
+//! Plans are checked for sense when they are read, but an honest plan of absurd sizes is one too.
+
+use crate::error::{Error, Result};
+use anyid_backends::cpu::AlignedBytes;
+use anyid_ir::plan::Plan;
+use anyid_ir::{Tensor, TensorType};
+
+/// Memory that this process could still take, swap included; `None` where the system does not tell.
+pub fn available_memory() -> Option<u64> {
+    let free = kibibytes("MemAvailable:")?.saturating_add(kibibytes("SwapFree:").unwrap_or(0));
+    // What a control group has in use can partly be given back, so its limit alone counts.
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
+    Some(limit.map_or(free, |limit| limit.min(free)))
+}
+
+/// The bytes in the line of the system's account of memory that begins with `key`.
+fn kibibytes(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Bytes that a run of one of `plans` takes beside the weights and the caller's inputs.
+pub(super) fn planned<'p>(plans: impl Iterator<Item = &'p Plan> + Clone) -> u64 {
+    let most = |of: &dyn Fn(&Plan) -> u64| plans.clone().map(of).max().unwrap_or(0);
+    let outputs = |plan: &Plan| {
+        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
+        ports.fold(0u64, |sum, port| sum.saturating_add(plan.buffer(port.buffer).ty.bytes()))
+    };
+    [
+        most(&|plan| plan.workspace_bytes),
+        most(&|plan| plan.persistent_bytes),
+        most(&Plan::state_bytes),
+        most(&outputs),
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
+}
+
+/// Refuses `needed` bytes that the machine does not have.
+///
+/// # Errors
+/// E0603.
+pub(super) fn check(needed: u64, what: &str) -> Result<()> {
+    match available_memory().filter(|available| *available < needed) {
+        None => Ok(()),
+        Some(available) => Err(refused(needed, what, Some(available))),
+    }
+}
+
+pub(super) fn refused(needed: u64, what: &str, available: Option<u64>) -> Error {
+    let free = match available {
+        Some(bytes) => format!("{} can be had", size(bytes)),
+        None => "the system does not give them".to_owned(),
+    };
+    let message = format!("{what} take {} of memory, {free}", size(needed));
+    Error::input("E0603", message)
+        .help("run smaller sizes, or free memory; `compile` shows what a plan needs")
+}
+
+/// Zero bytes for `what`.
+///
+/// # Errors
+/// E0603 where the system does not give them.
+pub(super) fn reserve(bytes: u64, what: &str) -> Result<AlignedBytes> {
+    let zeroed = usize::try_from(bytes).ok().and_then(AlignedBytes::try_zeroed);
+    zeroed.ok_or_else(|| refused(bytes, what, None))
+}
+
+/// A zero tensor for `what`.
+///
+/// # Errors
+/// E0603 where the system does not give the memory.
+pub(super) fn zeros(ty: &TensorType, what: &str) -> Result<Tensor> {
+    Tensor::try_zeros(ty.clone()).ok_or_else(|| refused(ty.bytes(), what, None))
+}
+
+/// An amount in the unit that leaves the fewest digits, three of them.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut amount, mut unit) = (bytes as f64, 0);
+    while amount >= 1024.0 && unit + 1 < units.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    match amount {
+        _ if unit == 0 => format!("{bytes} B"),
+        a if a < 10.0 => format!("{a:.2} {}", units[unit]),
+        a if a < 100.0 => format!("{a:.1} {}", units[unit]),
+        a => format!("{a:.0} {}", units[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyid_ir::DType;
+
+    #[test]
+    fn sums_that_overflow_and_memory_that_no_system_has_are_refused() {
+        let plan =
+            |bytes| Plan { workspace_bytes: bytes, persistent_bytes: bytes, ..Plan::default() };
+        let [small, huge] = [plan(1 << 10), plan(u64::MAX)];
+        assert_eq!(planned([&small].into_iter()), 2 << 10);
+        assert_eq!(planned([&small, &huge].into_iter()), u64::MAX);
+        for bytes in [u64::MAX, u64::MAX - 63, i64::MAX as u64, 1 << 60] {
+            assert_eq!(reserve(bytes, "plans").err().unwrap().code(), "E0603", "{bytes}");
+        }
+        let ty = TensorType::new(DType::F32, [1 << 30, 1 << 29]);
+        assert_eq!(zeros(&ty, "outputs").err().unwrap().code(), "E0603");
+        assert_eq!(reserve(100, "plans").unwrap().len(), 100);
+        assert_eq!(zeros(&TensorType::new(DType::Bf16, [3]), "outputs").unwrap().shape(), [3]);
+        if available_memory().is_some() {
+            assert_eq!(check(1 << 60, "plans").unwrap_err().code(), "E0603");
+        }
+        check(0, "plans").unwrap();
+    }
+
+    #[test]
+    fn amounts_have_three_digits() {
+        for (bytes, text) in [(12, "12 B"), (1536, "1.50 KiB"), (70 << 30, "70.0 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(size(u64::MAX), "16384 PiB");
+    }
+}
