@@ -45,6 +45,8 @@ fn flags_of_generate_are_checked_before_work() {
         ("--device cuda:0", "E0904"),
         ("--device toaster", "E0904"),
         ("--seed -1", "E0900"),
+        ("--threads 100000", "E0918"),
+        ("--threads -1", "E0900"),
         ("--model missing", "E0701"),
         ("--ref missing.png", "E0801"),
         ("--noise missing.safetensors", "E0911"),
