@@ -210,7 +210,11 @@ fn help_names_every_pass_and_phase() {
 fn kernels_are_listed_once_with_their_number() {
     let folder = layers();
     let out = folder.run("kernels net.ir").fine().out;
-    assert!(out.starts_with("kernel") && out.contains("linear*2: f32[2,16]"), "{out}");
+    let head: Vec<&str> = out.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["kernel", "launches", "GFLOP", "moved", "operands", "->", "results"]);
+    let row = out.lines().find(|line| line.starts_with("linear*2")).unwrap();
+    assert!(row.ends_with("f32[16,16] -> f32[2,16], f32[2,16]"), "{out}");
+    assert!(row.split_whitespace().nth(1) == Some("3"), "{out}");
     let report = folder.run("kernels net.ir --json").fine().json();
     let kernels = report["kernels"].as_array().unwrap();
     let number = |kernel: &Value| kernel["launches"].as_u64().unwrap();
