@@ -45,6 +45,8 @@ fn flags_of_generate_are_checked_before_work() {
         ("--device cuda:0", "E0904"),
         ("--device toaster", "E0904"),
         ("--seed -1", "E0900"),
+        ("--threads 100000", "E0918"),
+        ("--threads -1", "E0900"),
         ("--model missing", "E0701"),
         ("--ref missing.png", "E0801"),
         ("--noise missing.safetensors", "E0911"),
@@ -392,7 +394,7 @@ fn tensors_of_types_that_modules_do_not_have_are_refused() {
     let run = "run net.ir --model m --inputs in.safetensors -o out.safetensors";
     let write = |dtype: TensorDtype, bytes: &[u8]| {
         let rows = [("ids", dtype, &[2u64][..], bytes)];
-        save(&folder.path("in.safetensors"), &rows, &BTreeMap::new()).unwrap();
+        save(folder.path("in.safetensors"), &rows, &BTreeMap::new()).unwrap();
     };
     let large: Vec<u8> = [1i64, 1 << 40].iter().flat_map(|v| v.to_le_bytes()).collect();
     write(TensorDtype::I64, &large);

@@ -80,7 +80,7 @@ fn stale_and_corrupt_plans_are_refused() {
     let middle = good.len() / 2;
     let mut flipped = good.clone();
     flipped[middle] ^= 4;
-    let cases: [(&str, Vec<u8>, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &str); 10] = [
         ("empty", Vec::new(), "E0510"),
         ("text", b"hello".to_vec(), "E0510"),
         ("truncated", good[..middle].to_vec(), "E0511"),
@@ -88,6 +88,7 @@ fn stale_and_corrupt_plans_are_refused() {
         ("longer", [&good[..], b"\n"].concat(), "E0512"),
         ("flipped", flipped, "E0512"),
         ("version", text.replacen("version=", "version=7.", 1).into_bytes(), "E0513"),
+        ("format", text.replacen("format=", "format=9", 1).into_bytes(), "E0513"),
         ("target", text.replacen("target=cpu", "target=wgpu", 1).into_bytes(), "E0514"),
         ("garbage", vec![0xff; 4096], "E0510"),
     ];

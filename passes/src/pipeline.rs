@@ -181,11 +181,12 @@ pub fn find<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError>
 /// # Errors
 /// E0504, also for a pass that cannot be left out.
 pub fn find_optional<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError> {
-    let pass = find(table, name)?;
+    let names: Vec<&str> = table.iter().filter(|p| p.optional).map(|pass| pass.name).collect();
+    let pass = find(table, name)
+        .map_err(|error| error.help(meant(name, "passes that can be left out", &names)))?;
     if pass.optional {
         return Ok(pass);
     }
-    let names: Vec<&str> = table.iter().filter(|p| p.optional).map(|pass| pass.name).collect();
     let error = CompileError::new("E0504", format!("pass \"{name}\" cannot be left out"));
     Err(error.help(format!("those that can are {}", names.join(", "))))
 }
@@ -442,6 +443,11 @@ mod tests {
         assert!(find(PASSES, "zzzzzz").unwrap_err().help.unwrap().contains("specialize, inline"));
         assert_eq!(find_optional(PASSES, "lower").unwrap_err().code, "E0504");
         assert!(find_optional(PASSES, "fold").is_ok());
+        // What cannot be left out is not offered.
+        let help = |name: &str| find_optional(PASSES, name).unwrap_err().help.unwrap();
+        assert_eq!(help("fuze"), "did you mean fuse?");
+        assert!(help("zzzzzz").starts_with("the passes that can be left out are canonicalize, "));
+        assert!(!help("loweer").contains("lower"), "{}", help("loweer"));
         assert_eq!(Phase::find("fused").unwrap(), Phase::Fused);
         let error = Phase::find("optimized").unwrap_err();
         assert_eq!((error.code, error.help.as_deref()), ("E0508", Some("did you mean optimised?")));

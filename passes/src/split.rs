@@ -43,7 +43,10 @@ pub fn split_with(
         varying.iter().find(|name| !program.inputs.iter().any(|(n, _)| n == *name))
     {
         let message = format!("there is no input %{missing} to split by");
-        return Err(CompileError::new("E0503", message));
+        let inputs: Vec<String> =
+            program.inputs.iter().map(|(name, _)| format!("%{name}")).collect();
+        let help = format!("the inputs are {}", inputs.join(", "));
+        return Err(CompileError::new("E0503", message).help(help));
     }
     let mut varies = vec![false; program.values.len()];
     for (name, value) in &program.inputs {

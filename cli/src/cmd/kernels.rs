@@ -54,14 +54,19 @@ fn overview(found: &[KernelUse]) -> String {
     let mut rows = vec![head];
     for kernel in found {
         rows.push(vec![
-            format!("{}: {}", kernel.name, types(kernel)),
+            kernel.name.clone(),
             kernel.count.to_string(),
             format!("{:.3}", kernel.cost.flops as f64 / 1e9),
             bytes(kernel.cost.bytes),
         ]);
     }
+    // Types differ too much in length for a column that others follow.
+    let lines = table(&rows);
+    let types = std::iter::once("operands -> results".to_owned()).chain(found.iter().map(types));
+    let lines: String =
+        lines.lines().zip(types).map(|(line, types)| format!("{line}  {types}\n")).collect();
     let launches: usize = found.iter().map(|kernel| kernel.count).sum();
-    format!("{}{} kernels, {launches} launches; figures of one launch\n", table(&rows), found.len())
+    format!("{lines}{} kernels, {launches} launches; figures of one launch\n", found.len())
 }
 
 /// The text of every kernel.

@@ -549,7 +549,8 @@ fn malformed_modules_are_errors() {
         out.unwrap_err().code
     };
     // Without an end, without what is read, and with an operand too few.
-    assert_eq!(broken(&|f| drop(f.blocks[f.entry].nodes.pop())), "E1046");
-    assert_eq!(broken(&|f| drop(f.blocks[f.entry].nodes.remove(0))), "E1046");
-    assert_eq!(broken(&|f| drop(f.nodes[f.blocks[f.entry].nodes[1]].operands.pop())), "E1046");
+    assert_eq!(broken(&|f| f.blocks[f.entry].nodes.truncate(2)), "E1046");
+    let first = |f: &mut Func| drop(f.blocks[f.entry].nodes.drain(..1));
+    assert_eq!(broken(&first), "E1046");
+    assert_eq!(broken(&|f| f.nodes[f.blocks[f.entry].nodes[1]].operands.truncate(1)), "E1046");
 }

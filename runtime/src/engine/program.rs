@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Most threads of a backend: more than any machine it is for, and few enough to be started.
+const MOST_THREADS: usize = 512;
+
 /// An opened device.
 #[derive(Clone)]
 pub struct Backend {
@@ -26,7 +29,8 @@ impl Backend {
     /// Opens `cpu`; `threads` 0 means all the processor has.
     ///
     /// # Errors
-    /// E0904 for a device this build does not have, E0907 for a bad `ANYID_SIMD` setting.
+    /// E0904 for a device this build does not have, E0907 for a bad `ANYID_SIMD` setting, E0918 for
+    /// more than 512 threads.
     pub fn open(device: &str, threads: usize) -> Result<Self> {
         if device != "cpu" {
             let known = ["cuda", "wgpu"].iter().any(|d| device.starts_with(d));
@@ -38,6 +42,10 @@ impl Backend {
             return Err(
                 Error::input("E0904", format!("there is no device \"{device}\"")).help(help)
             );
+        }
+        if threads > MOST_THREADS {
+            let message = format!("{threads} is not a number of threads from 0 to {MOST_THREADS}");
+            return Err(Error::input("E0918", message).help("0 takes all the processor has"));
         }
         let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
             .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
