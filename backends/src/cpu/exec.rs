@@ -491,6 +491,11 @@ impl<'f> Frame<'f> {
     /// A fused row kernel.
     fn rows(&self, at: usize, step: &Step, scratch: &mut [u8]) -> Result<(), RunError> {
         let rows = self.executable.rows[at].as_ref().expect("row kernels are made ready");
+        if let Some((f, width)) = rows.plain_reduction()
+            && self.reduction(step, f, width).is_some()
+        {
+            return Ok(());
+        }
         let operands: SmallVec<[*const u8; 16]> =
             step.operands.iter().map(|id| self.bytes(*id).as_ptr()).collect();
         let results: SmallVec<[*mut u8; 16]> =
@@ -504,6 +509,20 @@ impl<'f> Frame<'f> {
             index: bad.index,
             rows: bad.rows,
         })
+    }
+
+    /// A kernel that reduces dense rows and does nothing else.
+    fn reduction(&self, step: &Step, f: kernel::RowReduce, width: usize) -> Option<()> {
+        let f = match f {
+            kernel::RowReduce::Sum => rows::Reduce::Sum,
+            kernel::RowReduce::Mean => rows::Reduce::Mean,
+            _ => return None,
+        };
+        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        let (x, y) = (step.operands[0], step.results[0]);
+        float!(self.ty(x).dtype, I => float!(self.ty(y).dtype, O => rows::reduce(
+            pool, level, f, Rows::new(self.of::<I>(x), width), self.of_mut::<O>(y),
+        )))?
     }
 
     /// Segments of a gate must name rows of its table.
@@ -526,8 +545,8 @@ impl<'f> Frame<'f> {
 
     fn movement(&self, op: &Op, step: &Step, moves: &[Move]) {
         let result = self.bytes_mut(step.results[0]);
-        if matches!(op, Op::Pad { .. }) {
-            result.fill(0);
+        if let (Op::Pad { .. }, [only]) = (op, moves) {
+            only.clear(self.cpu.pool(), result);
         }
         for (each, operand) in moves.iter().zip(&step.operands) {
             let source = self.bytes(*operand).as_ptr();
