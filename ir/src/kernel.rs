@@ -2,7 +2,7 @@
 //!
 //! There are two classes. A [`RowKernel`] is a straight-line program over the rows of one shared
 //! space (elementwise kernels are row kernels without reductions); an [`AnchorKernel`] is a
-//! product, attention or convolution with an epilogue. Movement, tables and literals stay single
+//! product, attention or convolution with a load and an epilogue. Movement, tables and literals stay single
 //! ops. A kernel names its operands and results by position: the step that launches it binds
 //! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a device can do in
 //! [`mod@support`].
@@ -286,6 +286,32 @@ impl Activation {
     }
 }
 
+/// How an anchor reads operand 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Load {
+    /// As it lies.
+    Own,
+    /// Nearest neighbours of a clip [T,H,W,C]: where the op asks for element (t, h, w, c), that at
+    /// (t/f₀, h/f₁, w/f₂, c) is read. The larger clip is never in memory.
+    Nearest([usize; 3]),
+}
+
+impl Load {
+    /// What the op sees of an operand of type `ty`; `None` where that has no such elements.
+    pub fn seen(self, ty: &TensorType) -> Option<TensorType> {
+        let mut ty = ty.clone();
+        if let Self::Nearest(factors) = self {
+            if ty.rank() != 4 {
+                return None;
+            }
+            for (size, factor) in ty.shape.iter_mut().zip(factors) {
+                *size = size.checked_mul(factor)?;
+            }
+        }
+        Some(ty)
+    }
+}
+
 /// How the finished value `v` of an anchor meets its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Combine {
@@ -302,8 +328,9 @@ pub enum Combine {
     },
 }
 
-/// A product, attention or convolution and what happens to its sums on the way out: bias (an
-/// operand of the op), activation, combination, one rounding to the result's type.
+/// A product, attention or convolution, how it reads its first operand, and what happens to its sums
+/// on the way out: bias (an operand of the op), activation, combination, one rounding to the
+/// result's type.
 ///
 /// The sums are f32 by definition, and nothing between them and the result is rounded, even where
 /// level 1 names a narrower type for a value in between.
@@ -318,6 +345,8 @@ pub struct AnchorKernel {
     pub arity: usize,
     /// How many ops of this form it computes, each with a result of its own.
     pub parts: usize,
+    /// How operand 0 is read.
+    pub load: Load,
     /// Applied to the sums after the bias.
     pub activation: Option<Activation>,
     /// Applied last.
@@ -328,7 +357,8 @@ impl AnchorKernel {
     /// `op` on `arity` operands with nothing fused.
     pub fn plain(op: Op, arity: usize) -> Self {
         let name = op.name().to_owned();
-        Self { name, op, arity, parts: 1, activation: None, combine: Combine::Store }
+        let (load, combine) = (Load::Own, Combine::Store);
+        Self { name, op, arity, parts: 1, load, activation: None, combine }
     }
 
     /// Number of operands.
@@ -358,7 +388,10 @@ impl AnchorKernel {
 
     /// Whether it is its op and nothing else.
     pub fn is_plain(&self) -> bool {
-        self.parts == 1 && self.activation.is_none() && self.combine == Combine::Store
+        self.parts == 1
+            && self.load == Load::Own
+            && self.activation.is_none()
+            && self.combine == Combine::Store
     }
 
     /// Part of the op whose operand 1 (weight) stands at `position`.
@@ -393,6 +426,8 @@ pub struct Target {
     pub conv: EpilogueSupport,
     /// Epilogues of attention.
     pub attention: EpilogueSupport,
+    /// Loads of conv.
+    pub conv_load: LoadSupport,
     /// Element types of what linear, attention and convolution multiply and give.
     pub products: &'static [DType],
     /// Element types of norms, rotations, modulations and activations.
@@ -420,6 +455,29 @@ impl EpilogueSupport {
     /// Nothing but the op itself.
     pub const NONE: Self = Self { activation: false, residual: &[], gate: false, results: &[] };
 }
+
+/// Which loads a target's convolutions take, and where that pays.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadSupport(
+    /// Of a load, the conv, and the types of its first operand as it lies and of its kernel: the
+    /// reason why it is better done in front. The number of frames must have no influence: a clip
+    /// in pieces gives the same bits.
+    pub fn(Load, &Op, &TensorType, &TensorType) -> Result<(), &'static str>,
+);
+
+impl LoadSupport {
+    /// Operands as they lie alone.
+    pub const NONE: Self = Self(|_, _, _, _| Err("the target's convolutions read what lies there"));
+}
+
+impl PartialEq for LoadSupport {
+    /// The same function; two of one meaning may be told apart.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for LoadSupport {}
 
 impl Target {
     /// Support for the epilogue of `op`.
@@ -449,6 +507,7 @@ impl Default for Target {
             linear: full.clone(),
             conv: full,
             attention: EpilogueSupport::NONE,
+            conv_load: LoadSupport::NONE,
             products: &[DType::F32, DType::Bf16],
             rows: &[DType::F32, DType::Bf16, DType::F16],
             axes: 64,

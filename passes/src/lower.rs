@@ -4,11 +4,11 @@
 //! with the roundings level 1 names for values that used to be stored.
 
 use crate::fuse::classify::{Class, RowOperand, RowStep, anchor};
-use crate::fuse::group::{Groups, Kind};
+use crate::fuse::group::{Group, Groups, Kind};
 use crate::program::{Program, ValueIndex};
 use anyid_ir::kernel::{
-    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Register, RowFn,
-    RowKernel, RowMap, RowReduce, verify,
+    Access, AnchorKernel, Columns, Instruction, Kernel, Load, Register, RowFn, RowKernel, RowMap,
+    RowReduce, verify,
 };
 use anyid_ir::{BinaryFn, DType, Op, ReduceFn, UnaryFn};
 use smallvec::SmallVec;
@@ -47,10 +47,7 @@ pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
         .filter(|g| !groups.groups[*g].steps.is_empty())
         .map(|g| match &groups.groups[g].kind {
             Kind::Single => single(program, groups.groups[g].steps[0]),
-            Kind::Anchor { activation, combine, extra } => {
-                let steps = &groups.groups[g].steps;
-                anchored(program, steps, *activation, *combine, extra)
-            }
+            Kind::Anchor { .. } => anchored(groups, g),
             Kind::Row { rows, width } => Rows::new(groups, *rows, *width).finish(g),
         })
         .collect()
@@ -66,20 +63,22 @@ fn single(program: &Program, at: usize) -> LoweredStep {
     }
 }
 
-fn anchored(
-    program: &Program,
-    steps: &[usize],
-    activation: Option<Activation>,
-    combine: Combine,
-    extra: &[ValueIndex],
-) -> LoweredStep {
-    let first = &program.steps[steps[0]];
+fn anchored(groups: &Groups<'_>, group: usize) -> LoweredStep {
+    let (program, Group { kind, steps }) = (groups.program, &groups.groups[group]);
+    let Kind::Anchor { load, activation, combine, extra } = kind else {
+        unreachable!("the caller asked")
+    };
+    let first = &program.steps[groups.anchor(group)];
     let is_part = |at: &&usize| matches!(program.steps[**at].op, Op::Linear);
     let parts = steps.iter().filter(is_part).count().max(1);
     let mut kernel: AnchorKernel = anchor(first);
-    (kernel.parts, kernel.activation, kernel.combine) = (parts, activation, combine);
+    (kernel.parts, kernel.load) = (parts, *load);
+    (kernel.activation, kernel.combine) = (*activation, *combine);
     kernel.name = name_of(program, steps);
     let mut operands = first.operands.clone();
+    if *load != Load::Own {
+        operands[0] = program.steps[steps[0]].operands[0];
+    }
     for at in &steps[1..parts] {
         operands.extend(program.steps[*at].operands[1..].iter().copied());
     }

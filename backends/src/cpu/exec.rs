@@ -6,7 +6,7 @@
 
 use super::attention::{self, Attention, AttentionShape, Operand, OutputOperand, Source, Target};
 use super::buffer::AlignedBytes;
-use super::conv::{self, ConvShape};
+use super::conv::{self, ConvShape, UpsampleShape};
 use super::gemm::{self, Combine, Epilogue, Gate, Output, Rows as MatrixRows, Slice};
 use super::moves::{self, Move};
 use super::rowkernel::{self, Prepared};
@@ -17,9 +17,9 @@ use super::rows::{
 use super::scalar::{self, Reading};
 use super::tables;
 use super::weights::{Weights, is_table};
-use super::{Cpu, kernel_shape, panel_kind};
+use super::{Cpu, kernel_shape, panel_kind, upsampled};
 use crate::WeightProvider;
-use anyid_ir::kernel::{self, AnchorKernel, Kernel};
+use anyid_ir::kernel::{self, AnchorKernel, Kernel, Load};
 use anyid_ir::op::{BinaryFn, ReduceFn, UnaryFn};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, Step};
 use anyid_ir::{DType, Op, Tensor, TensorType};
@@ -302,6 +302,13 @@ fn conv_shape(plan: &Plan, step: &Step, stride: [usize; 3], pad: [[usize; 2]; 3]
     }
 }
 
+/// The shape of a convolution that reads through a load, where there is a kernel for it.
+fn doubled_shape(plan: &Plan, step: &Step, kernel: &AnchorKernel) -> Option<UpsampleShape> {
+    let [x, w] = [0, 1].map(|at| &plan.buffer(step.operands[at]).ty);
+    let shape = upsampled(kernel.load, &kernel.op, x, w)?;
+    conv::upsample_conv_fits(&shape, panel_kind(x.dtype, w.dtype)).then_some(shape)
+}
+
 /// Rows, columns and length of the sums of a part of a linear step.
 fn linear_shape(plan: &Plan, step: &Step, weight: usize) -> (usize, usize, usize) {
     let (x, w) = (&plan.buffer(step.operands[0]).ty, &plan.buffer(step.operands[weight]).ty);
@@ -333,8 +340,13 @@ fn scratch_bytes(cpu: &Cpu, plan: &Plan, step: &Step) -> usize {
             attention::scratch_bytes(cpu.level(), &shape, precision, bias, workers)
         }
         Op::Conv { stride, pad } => {
+            let (level, kind) = (cpu.level(), panel_kind(dtype(0), dtype(1)));
+            if kernel.load != Load::Own {
+                let shape = doubled_shape(plan, step, kernel);
+                return shape.map_or(0, |s| conv::upsample_conv_scratch_bytes(level, &s, kind));
+            }
             let shape = conv_shape(plan, step, *stride, *pad);
-            conv::conv_scratch_bytes(cpu.level(), &shape, panel_kind(dtype(0), dtype(1)), workers)
+            conv::conv_scratch_bytes(level, &shape, kind, workers)
         }
         _ => 0,
     }
@@ -485,6 +497,11 @@ impl<'f> Frame<'f> {
     /// A fused row kernel.
     fn rows(&self, at: usize, step: &Step, scratch: &mut [u8]) -> Result<(), RunError> {
         let rows = self.executable.rows[at].as_ref().expect("row kernels are made ready");
+        if let Some((f, width)) = rows.plain_reduction()
+            && self.reduction(step, f, width).is_some()
+        {
+            return Ok(());
+        }
         let operands: SmallVec<[*const u8; 16]> =
             step.operands.iter().map(|id| self.bytes(*id).as_ptr()).collect();
         let results: SmallVec<[*mut u8; 16]> =
@@ -498,6 +515,20 @@ impl<'f> Frame<'f> {
             index: bad.index,
             rows: bad.rows,
         })
+    }
+
+    /// A kernel that reduces dense rows and does nothing else.
+    fn reduction(&self, step: &Step, f: kernel::RowReduce, width: usize) -> Option<()> {
+        let f = match f {
+            kernel::RowReduce::Sum => rows::Reduce::Sum,
+            kernel::RowReduce::Mean => rows::Reduce::Mean,
+            _ => return None,
+        };
+        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        let (x, y) = (step.operands[0], step.results[0]);
+        float!(self.ty(x).dtype, I => float!(self.ty(y).dtype, O => rows::reduce(
+            pool, level, f, Rows::new(self.of::<I>(x), width), self.of_mut::<O>(y),
+        )))?
     }
 
     /// Segments of a gate must name rows of its table.
@@ -520,8 +551,8 @@ impl<'f> Frame<'f> {
 
     fn movement(&self, op: &Op, step: &Step, moves: &[Move]) {
         let result = self.bytes_mut(step.results[0]);
-        if matches!(op, Op::Pad { .. }) {
-            result.fill(0);
+        if let (Op::Pad { .. }, [only]) = (op, moves) {
+            only.clear(self.cpu.pool(), result);
         }
         for (each, operand) in moves.iter().zip(&step.operands) {
             let source = self.bytes(*operand).as_ptr();
@@ -704,12 +735,18 @@ impl<'f> Frame<'f> {
         pad: [[usize; 2]; 3],
         scratch: &mut [u8],
     ) -> bool {
-        let shape = conv_shape(self.plan, step, stride, pad);
         let Some(weight) = self.panels(at, 1) else { return false };
         let Some(x) = self.slice(step.operands[0]) else { return false };
         let Some(epilogue) = self.epilogue(at, step, kernel, 0) else { return false };
-        let Some(output) = self.output(step.results[0], shape.cout) else { return false };
+        let cout = self.ty(step.results[0]).last();
+        let Some(output) = self.output(step.results[0], cout) else { return false };
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        if kernel.load != Load::Own {
+            let Some(shape) = doubled_shape(self.plan, step, kernel) else { return false };
+            conv::upsample_conv(pool, level, &shape, x, weight, &epilogue, output, scratch);
+            return true;
+        }
+        let shape = conv_shape(self.plan, step, stride, pad);
         conv::conv(pool, level, &shape, x, weight, &epilogue, output, scratch);
         true
     }

@@ -24,8 +24,9 @@ pub use buffer::AlignedBytes;
 pub use exec::{Executable, Memory, RunError, Trace};
 pub use weights::{LoadError, Weights};
 
-use anyid_ir::DType;
-use anyid_ir::kernel::Target;
+use anyid_ir::kernel::{Load, LoadSupport, Target};
+use anyid_ir::{DType, Op, TensorType};
+use conv::UpsampleShape;
 use gemm::PanelKind;
 use simd::{Level, LevelError};
 use threads::Pool;
@@ -61,11 +62,42 @@ impl Cpu {
 }
 
 /// What the kernels of this backend can do: full epilogues on products and convolutions, none on
-/// attention.
+/// attention; pictures doubled on the way into a convolution of 3×3 taps.
 pub fn target() -> Target {
-    // Blocks of the real width over 8, 16, 32 and 64 rows: rows of two branches in one product take
-    // 0.57, 0.78, 0.83 and 1.0 of the time of two products in bf16, 0.57, 0.87, 0.94 and 0.94 in f32.
-    Target { name: "cpu", weight_bound_rows: 36, ..Target::default() }
+    Target {
+        name: "cpu",
+        // Blocks of the real width over 8, 16, 32 and 64 rows: rows of two branches in one product
+        // take 0.57, 0.78, 0.83 and 1.0 of the time of two products in bf16, 0.57, 0.87, 0.94 and
+        // 0.94 in f32.
+        weight_bound_rows: 36,
+        conv_load: LoadSupport(conv_load),
+        ..Target::default()
+    }
+}
+
+/// Whether `op` reads a clip of type `x` through `load` in less time than it takes to make what it
+/// would read otherwise; the reason why not.
+fn conv_load(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Result<(), &'static str> {
+    let shape =
+        upsampled(load, op, x, w).ok_or("only 3×3 taps on a doubled picture read through it")?;
+    let kind = panel_kind(x.dtype, w.dtype);
+    if !conv::upsample_conv_fits(&shape, kind) {
+        return Err("panels of bf16 hold pairs of channels");
+    }
+    if !conv::upsample_conv_wins(&shape, kind) {
+        return Err("there are too few channels for it to pay");
+    }
+    Ok(())
+}
+
+/// The shape of a convolution of `x` as it lies with a kernel `w`, through `load`, if its kernel is
+/// [`conv::upsample_conv`].
+fn upsampled(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Option<UpsampleShape> {
+    let [cout, cin, kt, kh, kw] = kernel_shape(&w.shape);
+    let taps = Op::Conv { stride: [1; 3], pad: [[0, 0], [1, 1], [1, 1]] };
+    let doubled = load == Load::Nearest([1, 2, 2]) && *op == taps && [kt, kh, kw] == [1, 3, 3];
+    let input = [x.shape[0], x.shape[1], x.shape[2]];
+    doubled.then_some(UpsampleShape { input, cin, cout })
 }
 
 /// The arithmetic of a product of `x` with weights declared as `w`.

@@ -1,5 +1,6 @@
 //! Rearrangement of elements: every view and movement op is one or more strided copies.
 
+use super::rows::each_chunk;
 use super::threads::Pool;
 use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
@@ -71,6 +72,19 @@ impl Move {
             out.to_strides.push(1);
         }
         out
+    }
+
+    /// Sets to zero what the copy leaves of its destination: around it where it is one run of
+    /// memory, else everything, so that the copy has to come after.
+    pub fn clear(&self, pool: &Pool, target: &mut [u8]) {
+        let zero = |part: &mut [u8]| each_chunk(pool, part, TASK_BYTES, &|_, part| part.fill(0));
+        if self.shape.len() > 1 || self.to_strides[0] != 1 {
+            return zero(target);
+        }
+        let start = (self.to * self.element).min(target.len());
+        let (front, rest) = target.split_at_mut(start);
+        zero(front);
+        zero(&mut rest[self.shape[0] * self.element..]);
     }
 
     /// Whether the last axis is one run of memory on both sides.
@@ -284,6 +298,38 @@ mod tests {
             }
         }
         out
+    }
+
+    #[test]
+    fn what_is_padded_is_zero_and_nothing_else() {
+        let x: Vec<usize> = vec![3, 4, 5];
+        for axis in 0..3 {
+            for (lo, hi) in [(0, 0), (2, 0), (0, 3), (1, 2)] {
+                for empty in [false, true] {
+                    let mut from = x.clone();
+                    from[axis] *= usize::from(!empty);
+                    let mut to = from.clone();
+                    to[axis] += lo + hi;
+                    let [from, to] = [from, to].map(|shape| TensorType::new(DType::F32, shape));
+                    let moves =
+                        moves(&Op::Pad { axis, lo, hi }, &[&from], &to).expect("a movement");
+                    let values: Vec<f32> = (1..=from.elements()).map(|v| v as f32).collect();
+                    let mut out = vec![f32::NAN; to.elements()];
+                    let pool = Pool::new(2);
+                    moves[0].clear(&pool, bytemuck::cast_slice_mut(&mut out));
+                    // SAFETY: source and target have the sizes of the types.
+                    unsafe { moves[0].run(&pool, values.as_ptr().cast(), out.as_mut_ptr().cast()) };
+                    let inner: usize = to.shape[axis + 1..].iter().product();
+                    let mut next = values.iter();
+                    for (at, got) in out.iter().enumerate() {
+                        let place = at / inner % to.shape[axis];
+                        let inside = (lo..to.shape[axis] - hi).contains(&place);
+                        let want = if inside { *next.next().expect("as many") } else { 0.0 };
+                        assert_eq!(*got, want, "axis {axis}, {lo} and {hi}, element {at}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

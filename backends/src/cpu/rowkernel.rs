@@ -90,6 +90,8 @@ pub(super) struct Prepared {
     vectors: usize,
     scalars: usize,
     sums: usize,
+    /// The sum or mean of each row of operand 0 where that is all the kernel does.
+    plain: Option<RowReduce>,
 }
 
 /// A segment that names no row of its table.
@@ -107,6 +109,24 @@ pub(super) struct Bound<'b> {
 
 // SAFETY: tasks read operands and write disjoint rows of results; see `Prepared::run`.
 unsafe impl Sync for Bound<'_> {}
+
+fn plain_reduction(kernel: &RowKernel) -> Option<RowReduce> {
+    let [
+        Instruction::Load(access),
+        Instruction::Reduce(f @ (RowReduce::Sum | RowReduce::Mean), 0),
+        Instruction::Store { value: 1, .. },
+    ] = kernel.code[..]
+    else {
+        return None;
+    };
+    let all = kernel.rows * kernel.width == kernel.operands[access.operand].elements();
+    let dense = access.rows == RowMap::OWN
+        && access.columns == Columns::All
+        && (access.offset, access.stride) == (0, kernel.width);
+    let [result] = &kernel.results[..] else { return None };
+    let narrow = result.elements() == kernel.rows && access.operand == 0;
+    (all && dense && narrow && kernel.width > 0).then_some(f)
+}
 
 impl Prepared {
     /// Makes `kernel` ready. With `in_place`, rows of operands are copied before they are used.
@@ -129,6 +149,7 @@ impl Prepared {
             vectors: 0,
             scalars: 0,
             sums: 0,
+            plain: plain_reduction(kernel),
         };
         out.plan(kernel, in_place);
         out
@@ -256,6 +277,12 @@ impl Prepared {
             }
             self.stages.push(out);
         }
+    }
+
+    /// The sum or mean over dense rows of operand 0, and their width, if the kernel is nothing else:
+    /// [`rows::reduce`](super::rows::reduce) gives the same bits and knows short rows.
+    pub fn plain_reduction(&self) -> Option<(RowReduce, usize)> {
+        self.plain.map(|f| (f, self.width))
     }
 
     fn floats(&self) -> usize {

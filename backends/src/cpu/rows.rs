@@ -129,7 +129,7 @@ fn each_block<E: Send>(
 }
 
 /// Runs `body(first element, part)` over parts of `chunk` elements.
-fn each_chunk<E: Send>(
+pub(super) fn each_chunk<E: Send>(
     pool: &Pool,
     data: &mut [E],
     chunk: usize,

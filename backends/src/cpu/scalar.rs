@@ -127,8 +127,15 @@ pub fn execute(op: &Op, operands: &[Reading<'_>], ty: &TensorType, out: &mut [u8
     let wide = |i: usize, x: &Reading<'_>| x.get(broadcast_index(x.ty, &ty.shape, i));
     match op {
         Op::Const { values } => {
-            for i in 0..count {
-                write(dtype, out, i, values[if values.len() == 1 { 0 } else { i }]);
+            for (i, value) in values.iter().take(count).enumerate() {
+                write(dtype, out, i, *value);
+            }
+            // One value fills everything, in copies that double.
+            let (all, mut done) = (count * dtype.bytes(), values.len() * dtype.bytes());
+            while (1..all).contains(&done) {
+                let more = done.min(all - done);
+                out.copy_within(..more, done);
+                done += more;
             }
         }
         Op::Iota { axis } => {

@@ -6,11 +6,12 @@
 //! full copies of the weights.
 
 use super::buffer::AlignedBytes;
-use super::conv::{ConvShape, pack_conv};
+use super::conv::{ConvShape, UpsampleShape, pack_conv, pack_upsample_conv, upsample_conv_fits};
 use super::gemm::{Dtype, PackedMatrix, PanelKind, Weights as Matrix};
 use super::scalar;
 use super::{Cpu, panel_kind};
 use crate::{WeightData, WeightProvider};
+use anyid_ir::kernel::Load;
 use anyid_ir::plan::{Plan, Root, Step};
 use anyid_ir::{DType, Kernel, Op, Shape, TensorType};
 use std::borrow::Cow;
@@ -23,6 +24,8 @@ enum Form {
     Matrix { bf16: bool },
     /// Kernel of a convolution, in panels of this arithmetic.
     Kernel { bf16: bool },
+    /// Kernel of a convolution over a doubled picture, sums of its taps in panels of this arithmetic.
+    Doubled { bf16: bool },
     /// A bias or gain declared in a half type, widened to f32.
     Vector,
     /// Row-major elements of the declared type.
@@ -93,6 +96,7 @@ fn form(plan: &Plan, step: &Step, position: usize) -> Option<(u32, Form)> {
     let form = match (&step.kernel, position) {
         (Kernel::Anchor(anchor), _) if anchor.weight_part(position).is_some() => match anchor.op {
             Op::Linear => Form::Matrix { bf16 },
+            Op::Conv { .. } if anchor.load != Load::Own => Form::Doubled { bf16 },
             Op::Conv { .. } => Form::Kernel { bf16 },
             _ => Form::Plain,
         },
@@ -122,7 +126,13 @@ fn is_direct(plan: &Plan, step: &Step) -> bool {
                 Root::Weight(_) => true,
                 _ => anchor.op == Op::Linear && buffer(at).ty.dtype != DType::F64,
             };
-            types(&[DType::F32, DType::Bf16])
+            let doubled = || {
+                let (x, w) = (&buffer(0).ty, &buffer(1).ty);
+                let shape = super::upsampled(anchor.load, &anchor.op, x, w);
+                shape.is_some_and(|s| upsample_conv_fits(&s, panel_kind(x.dtype, w.dtype)))
+            };
+            (anchor.load == Load::Own || doubled())
+                && types(&[DType::F32, DType::Bf16])
                 && (0..anchor.parts).all(|part| weight(anchor.part_operand(part, 1)))
                 && (anchor.arity < 3
                     || (0..anchor.parts).all(|part| widened(anchor.part_operand(part, 2))))
@@ -233,7 +243,7 @@ impl Weights {
 /// The shape a form depends on.
 fn shape(form: Form, ty: &TensorType) -> Shape {
     match form {
-        Form::Matrix { .. } | Form::Kernel { .. } => ty.shape.clone(),
+        Form::Matrix { .. } | Form::Kernel { .. } | Form::Doubled { .. } => ty.shape.clone(),
         Form::Vector | Form::Plain => Shape::new(),
     }
 }
@@ -268,7 +278,10 @@ impl Loaded {
 
 fn convert(cpu: &Cpu, data: &WeightData<'_>, ty: &TensorType, form: Form) -> Loaded {
     let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
-    let wide = matches!(form, Form::Matrix { bf16: false } | Form::Kernel { bf16: false });
+    let wide = matches!(
+        form,
+        Form::Matrix { bf16: false } | Form::Kernel { bf16: false } | Form::Doubled { bf16: false }
+    );
     if form == Form::Vector || (wide && ty.dtype != data.dtype && ty.dtype != DType::F32) {
         // The declared type is narrower than the panels': its rounding has to happen first.
         let rounded = plain(data, ty);
@@ -306,6 +319,12 @@ fn convert(cpu: &Cpu, data: &WeightData<'_>, ty: &TensorType, form: Form) -> Loa
             };
             let weight = (bytes, dtype);
             Loaded::Matrix(pack_conv(cpu.pool(), cpu.level(), &shape, weight, kind(bf16)))
+        }
+        Form::Doubled { bf16 } => {
+            let [cout, cin, ..] = super::kernel_shape(&ty.shape);
+            let shape = UpsampleShape { input: [1; 3], cin, cout };
+            let (pool, level, weight) = (cpu.pool(), cpu.level(), (bytes, dtype));
+            Loaded::Matrix(pack_upsample_conv(pool, level, &shape, weight, kind(bf16)))
         }
         Form::Vector | Form::Plain => Loaded::Plain(plain(data, ty)),
     }

@@ -7,7 +7,7 @@
 use super::text::{part_line, stored};
 use super::verify::MOST_INSTRUCTIONS;
 use super::{
-    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Register, RowFn,
+    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, Register, RowFn,
     RowKernel, RowMap, RowReduce,
 };
 use crate::diag::Diagnostic;
@@ -98,8 +98,8 @@ impl Open {
         let attributes = if line.is("{") { "" } else { line.braces()? };
         line.expect("{")?;
         let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
-        let (activation, combine) = (None, Combine::Store);
-        let kernel = AnchorKernel { name, op, arity: 0, parts: 0, activation, combine };
+        let (load, activation, combine) = (Load::Own, None, Combine::Store);
+        let kernel = AnchorKernel { name, op, arity: 0, parts: 0, load, activation, combine };
         Ok(State::Open(Self::Anchor(kernel)))
     }
 
@@ -329,6 +329,21 @@ fn part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     }
 }
 
+/// `[t,h/2,w/2,c]`.
+fn load(line: &mut Line<'_>) -> Read<Load> {
+    line.expect("[")?;
+    let mut factors = [1; 3];
+    for (factor, name) in factors.iter_mut().zip(["t", "h", "w"]) {
+        line.expect(name)?;
+        if line.accept("/") {
+            *factor = line.size()?;
+        }
+        line.expect(",")?;
+    }
+    line.expect("c]")?;
+    Ok(Load::Nearest(factors))
+}
+
 fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     line.expect("y0")?;
     line.expect("=")?;
@@ -346,6 +361,9 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     line.expect("(")?;
     loop {
         numbered(line, "a")?;
+        if kernel.arity == 0 && line.peek("[") {
+            kernel.load = load(line)?;
+        }
         kernel.arity += 1;
         if !line.accept(",") {
             break;

@@ -60,6 +60,8 @@ fn anchors() -> Vec<Kernel> {
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
         AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },
         AnchorKernel { combine: Combine::Add, ..plain(conv.clone(), 2) },
+        AnchorKernel { load: Load::Nearest([1, 2, 2]), ..plain(conv.clone(), 2) },
+        AnchorKernel { load: Load::Nearest([3, 1, usize::MAX]), ..plain(conv.clone(), 3) },
         AnchorKernel { combine: gate, activation: Some(Activation::Silu), ..plain(conv, 3) },
         AnchorKernel {
             combine: Combine::GateAdd { offset: 0, stride: 0 },

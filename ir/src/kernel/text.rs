@@ -18,12 +18,15 @@
 //! kernel k1 "linear+gate_add" anchor linear {
 //!   y0 = a3 + linear(a0, a1, a2) * a4[a5[i]*8 + j]
 //! }
-//! kernel k2 op silu
+//! kernel k2 "upsample+conv" anchor conv {pad=[0,0,1,1,1,1]} {
+//!   y0 = conv(a0[t,h/2,w/2,c], a1, a2)
+//! }
+//! kernel k3 op silu
 //! ```
 //!
 //! Kernels are named in their order. Reading checks the grammar; [`mod@super::verify`] the rest.
 
-use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, RowKernel, RowMap};
+use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowKernel, RowMap};
 use crate::line::{float, quoted};
 use crate::op::Op;
 use crate::text::op_text;
@@ -143,9 +146,20 @@ fn anchor(out: &mut String, kernel: &AnchorKernel, indent: &str) -> fmt::Result 
     writeln!(out, "{indent}}}")
 }
 
+/// Which element of operand 0 is read: nothing, or `[t,h/2,w/2,c]`.
+fn loaded(load: Load) -> String {
+    let Load::Nearest(factors) = load else { return String::new() };
+    let axis = |(name, factor): (&str, usize)| match factor {
+        1 => name.to_owned(),
+        factor => format!("{name}/{factor}"),
+    };
+    let axes: Vec<String> = ["t", "h", "w"].into_iter().zip(factors).map(axis).collect();
+    format!("[{},c]", axes.join(","))
+}
+
 /// What a part computes: `y0 = a3 + gelu(linear(a0, a1, a2))`.
 pub(super) fn part_line(kernel: &AnchorKernel, part: usize) -> String {
-    let first = std::iter::once("a0".to_owned());
+    let first = std::iter::once(format!("a0{}", loaded(kernel.load)));
     let others = (1..kernel.arity).map(|at| format!("a{}", kernel.part_operand(part, at)));
     let operands: Vec<String> = first.chain(others).collect();
     let mut value = format!("{}({})", kernel.op.name(), operands.join(", "));

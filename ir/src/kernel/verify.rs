@@ -4,7 +4,7 @@
 //! is launched with. No arithmetic here overflows, and no number of a kernel is an index before it
 //! was compared. Rows picked by segments are known at run time only and checked there.
 
-use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, RowKernel, RowMap};
+use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowKernel, RowMap};
 use crate::infer::infer;
 use crate::op::{Op, OpClass};
 use crate::types::{DType, TensorType};
@@ -70,7 +70,7 @@ fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<
 
 /// What an anchor may be, whatever its types.
 fn form(kernel: &AnchorKernel) -> Result<(), String> {
-    let AnchorKernel { op, arity, parts, activation, combine, .. } = kernel;
+    let AnchorKernel { op, arity, parts, load, activation, combine, .. } = kernel;
     if !matches!(op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot) {
         return Err(format!("{} is no anchor", op.name()));
     }
@@ -83,6 +83,14 @@ fn form(kernel: &AnchorKernel) -> Result<(), String> {
     }
     if *parts > 1 && *combine != Combine::Store {
         return Err("a kernel of several parts combines nothing".to_owned());
+    }
+    if let Load::Nearest(factors) = load {
+        if !matches!(op, Op::Conv { .. }) {
+            return Err(format!("{} reads its operands as they lie", op.name()));
+        }
+        if factors.contains(&0) || *factors == [1; 3] {
+            return Err(format!("a load that repeats each element {factors:?} times"));
+        }
     }
     let plain = activation.is_none() && *combine == Combine::Store;
     if !plain && !matches!(op, Op::Linear | Op::Conv { .. }) {
@@ -105,10 +113,12 @@ fn check_anchor(
         return Err(format!("{} results for {} parts", results.len(), kernel.parts));
     }
     for (part, result) in results.iter().enumerate() {
-        let own: Vec<TensorType> = std::iter::once(0)
+        let mut own: Vec<TensorType> = std::iter::once(0)
             .chain((1..kernel.arity).map(|at| kernel.part_operand(part, at)))
             .map(|at| operands[at].clone())
             .collect();
+        let seen = kernel.load.seen(&own[0]).filter(small);
+        own[0] = seen.ok_or_else(|| format!("its load has no place in {}", own[0]))?;
         check_op(&kernel.op, &own, std::slice::from_ref(result))?;
     }
     let Some(residual) = kernel.residual_operand() else { return Ok(()) };

@@ -1,6 +1,7 @@
 //! Why two neighbouring steps are not one kernel.
 
 use super::group::{Groups, Kind};
+use anyid_ir::Op;
 
 /// An edge between two kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +23,17 @@ pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
         for user in &groups.users[step.result as usize] {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
+                (Kind::Single, Kind::Anchor { .. }) if is_upsample(&step.op) => {
+                    groups.load(at, groups.anchor(other)).map_or_else(
+                        |why| format!("upsample is not read through: {why}"),
+                        |_| "no more rewrites are allowed".into(),
+                    )
+                }
                 (Kind::Single, _) => single(groups, at),
                 (_, Kind::Single) => single(groups, *user),
-                (_, Kind::Anchor { .. }) => "anchors take nothing in front of them yet".into(),
+                (_, Kind::Anchor { .. }) => "anchors take no rows in front of them".into(),
                 (Kind::Anchor { .. }, Kind::Row { .. }) => {
-                    if groups.groups[group].steps.len() > 1
-                        && groups.groups[group].steps.last() != Some(&at)
-                    {
+                    if groups.groups[group].steps.last() != Some(&at) {
                         "its kernel stores several parts as they are".into()
                     } else {
                         let why = groups.epilogue(group, *user).err();
@@ -45,6 +50,10 @@ pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
         }
     }
     cuts
+}
+
+fn is_upsample(op: &Op) -> bool {
+    matches!(op, Op::Upsample { .. })
 }
 
 fn single(groups: &Groups<'_>, step: usize) -> String {

@@ -1,4 +1,4 @@
-//! Groups of steps, grown in rounds: epilogues into anchors, rows into rows along a value (most bytes
+//! Groups of steps, grown in rounds: epilogues and loads into anchors, rows into rows along a value (most bytes
 //! saved first), rows beside rows that read the same ([`Groups::fuse`]), and linears on one operand
 //! ([`Groups::pack_linears`]).
 //!
@@ -10,7 +10,7 @@ use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to, widened};
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
-use anyid_ir::kernel::{Activation, Combine, Target};
+use anyid_ir::kernel::{Activation, Combine, Load, Target};
 use anyid_ir::{BinaryFn, DType, Op};
 use std::collections::BTreeSet;
 
@@ -35,8 +35,10 @@ pub enum Kind {
         /// Columns.
         width: usize,
     },
-    /// An anchor with what its epilogue took.
+    /// An anchor with what its load and its epilogue took.
     Anchor {
+        /// How operand 0 is read.
+        load: Load,
         /// Applied after the bias.
         activation: Option<Activation>,
         /// How the value meets the result, with the operands that takes.
@@ -103,7 +105,8 @@ pub fn alone(program: &Program, classes: Classes) -> Grouping {
         let kind = match &classes.class[at] {
             Class::Row(row) => Kind::Row { rows: row.rows, width: row.width },
             Class::Anchor => {
-                Kind::Anchor { activation: None, combine: Combine::Store, extra: Vec::new() }
+                let (load, extra) = (Load::Own, Vec::new());
+                Kind::Anchor { load, activation: None, combine: Combine::Store, extra }
             }
             _ => Kind::Single,
         };
@@ -130,9 +133,10 @@ impl<'p> Groups<'p> {
         self.grouping
     }
 
-    /// Grows epilogues and joins rows; every merge is a rewrite.
+    /// Grows loads and epilogues and joins rows; every merge is a rewrite.
     pub fn fuse(&mut self, rewrites: &mut Rewrites) {
         for at in 0..self.groups.len() {
+            self.grow_load(at, rewrites);
             self.grow_epilogue(at, rewrites);
         }
         self.join_rows(rewrites);
@@ -207,6 +211,59 @@ impl Groups<'_> {
         self.program.steps[*last].result
     }
 
+    /// The step of an anchor group that is the anchor itself; those of its load stand in front.
+    pub(crate) fn anchor(&self, group: usize) -> usize {
+        let mut steps = self.groups[group].steps.iter();
+        let anchor = steps.find(|at| matches!(self.classes.class[**at], Class::Anchor));
+        *anchor.expect("an anchor group has an anchor")
+    }
+
+    fn grow_load(&mut self, group: usize, rewrites: &mut Rewrites) {
+        if !matches!(self.groups[group].kind, Kind::Anchor { .. }) || !rewrites.enabled() {
+            return;
+        }
+        let anchor = self.anchor(group);
+        let Some(made) = self.maker(self.program.steps[anchor].operands[0]) else { return };
+        let Ok(taken) = self.load(made, anchor) else { return };
+        let other = self.of[made].expect("makers are live");
+        if !rewrites.allow("load", self.label(made)) {
+            return;
+        }
+        if let Kind::Anchor { load, .. } = &mut self.groups[group].kind {
+            *load = taken;
+        }
+        self.absorb(group, other);
+    }
+
+    /// The load of `anchor` that computes step `made`, or why there is none.
+    pub(super) fn load(&self, made: usize, anchor: usize) -> Result<Load, &'static str> {
+        let (from, to) = (&self.program.steps[made], &self.program.steps[anchor]);
+        let factors = match (&from.op, &to.op) {
+            (Op::Upsample { factors }, Op::Conv { .. }) => match factors[..] {
+                [t, h, w, 1] => [t, h, w],
+                _ => return Err("anchors read no repeated channels"),
+            },
+            (_, Op::Conv { .. }) => {
+                return Err("convolutions take nothing but an upsample in front");
+            }
+            _ => return Err("its kernel takes nothing in front"),
+        };
+        if to.operands[0] != from.result {
+            return Err("the value between them is seen under another shape");
+        }
+        if to.operands[1..].contains(&from.result) {
+            return Err("the value between them is needed elsewhere");
+        }
+        let value = from.result as usize;
+        if self.output[value] || self.users[value] != [anchor] {
+            return Err("the value between them is needed elsewhere");
+        }
+        let load = Load::Nearest(factors);
+        let [x, w] = [from.operands[0], to.operands[1]].map(|value| self.program.ty(value));
+        (self.target.conv_load.0)(load, &to.op, x, w)?;
+        Ok(load)
+    }
+
     fn grow_epilogue(&mut self, group: usize, rewrites: &mut Rewrites) {
         while matches!(self.groups[group].kind, Kind::Anchor { .. }) {
             let tail = self.tail(group) as usize;
@@ -224,14 +281,14 @@ impl Groups<'_> {
 
     /// The anchor of `group` with step `next` in its epilogue, or why not.
     pub(super) fn epilogue(&self, group: usize, next: usize) -> Result<Kind, &'static str> {
-        let Kind::Anchor { activation, combine, extra } = &self.groups[group].kind else {
+        let Kind::Anchor { load, activation, combine, extra } = &self.groups[group].kind else {
             return Err("it is no anchor");
         };
         let tail = self.tail(group);
         if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
             return Err("the value between them is needed elsewhere");
         }
-        let first = self.groups[group].steps[0];
+        let (load, first) = (*load, self.anchor(group));
         let op = &self.program.steps[first].op;
         let support = self.target.epilogue(op);
         let step = &self.program.steps[next];
@@ -245,7 +302,8 @@ impl Groups<'_> {
         if self.program.ty(step.result).shape != *shape {
             return Err("the result has another shape");
         }
-        let narrowed = self.groups[group].steps[1..]
+        let narrowed = self.groups[group]
+            .steps
             .iter()
             .any(|at| self.program.steps[*at].op == Op::Cast && from != DType::F32);
         if narrowed || (*combine != Combine::Store && step.op != Op::Cast) {
@@ -285,7 +343,8 @@ impl Groups<'_> {
             if !reads(0) {
                 return Err("its rows are not those of the anchor");
             }
-            Ok(Kind::Anchor { activation: Some(f), combine: *combine, extra: extra.clone() })
+            let (combine, extra) = (*combine, extra.clone());
+            Ok(Kind::Anchor { load, activation: Some(f), combine, extra })
         };
         match &step.op {
             Op::Gelu => act(Activation::Gelu),
@@ -301,7 +360,8 @@ impl Groups<'_> {
                     _ => return Err("its rows are not those of the anchor"),
                 };
                 let extra = vec![residual(other)?];
-                Ok(Kind::Anchor { activation: *activation, combine: Combine::Add, extra })
+                let combine = Combine::Add;
+                Ok(Kind::Anchor { load, activation: *activation, combine, extra })
             }
             Op::GateAdd if support.gate && from == DType::F32 => {
                 if !reads(1) {
@@ -317,7 +377,7 @@ impl Groups<'_> {
                 let segments = row.segments.ok_or("it has no segments")?;
                 let combine = Combine::GateAdd { offset, stride };
                 let extra = vec![x, base, segments];
-                Ok(Kind::Anchor { activation: *activation, combine, extra })
+                Ok(Kind::Anchor { load, activation: *activation, combine, extra })
             }
             Op::Binary(BinaryFn::Add) | Op::GateAdd if from != DType::F32 => {
                 Err("its sums are rounded before they are added")

@@ -2,6 +2,7 @@
 
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights};
 use anyid_backends::{WeightData, WeightProvider};
+use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan};
 use anyid_ir::{DType, Module, TensorType};
 use anyid_passes::Options;
@@ -141,9 +142,15 @@ pub fn in_place(plan: &Plan) -> usize {
 /// Compiles `func` fused and not, in place and not, runs all on one and two threads, and checks
 /// that results agree within `tolerance` (0 for the same bits). The fused plan.
 pub fn check(module: &Module, func: &str, tolerance: f32) -> Plan {
-    let fused = plan(module, func, &Options::default());
+    check_for(Target::default(), module, func, tolerance)
+}
+
+/// [`check`] with the kernels of `target`.
+pub fn check_for(target: Target, module: &Module, func: &str, tolerance: f32) -> Plan {
+    let options = Options { target, ..Options::default() };
+    let fused = plan(module, func, &options);
     let unfused = plan(module, func, &Options::unfused());
-    let apart = plan(module, func, &Options::default().off("alias"));
+    let apart = plan(module, func, &options.off("alias"));
     assert!(fused.workspace_bytes >= fused.lower_bound_bytes);
     assert!(fused.steps.len() <= unfused.steps.len());
     let want = run(&[&unfused], 1);

@@ -2,5 +2,6 @@
 
 mod common;
 mod hostile;
+mod loads;
 mod networks;
 mod rules;

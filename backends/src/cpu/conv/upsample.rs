@@ -79,13 +79,16 @@ pub fn upsample_conv_fits(shape: &UpsampleShape, kind: PanelKind) -> bool {
 ///
 /// It has as many products as the larger tile of the transforms and a quarter of the direct ones,
 /// spares the transform of the kernel and the doubled picture, and has the error of the smaller
-/// tile: it loses only where channels are too few to pay for the transforms.
+/// tile: it loses only where channels are too few to pay for the transforms. As in
+/// [`conv_algorithm`] the answer is that for two frames, whatever their number.
 pub fn upsample_conv_wins(shape: &UpsampleShape, kind: PanelKind) -> bool {
     /// Multiply-adds that a vector of the doubled picture stands for, written and read once.
     const COPY: f64 = 30.0;
     if !upsample_conv_fits(shape, kind) || shape.rows() == 0 {
         return false;
     }
+    let [_, height, width] = shape.input;
+    let shape = &UpsampleShape { input: [2, height, width], ..*shape };
     let doubled = shape.conv(shape.output());
     let other = match conv_algorithm(&doubled, kind) {
         Algorithm::Direct => winograd::direct_cost(&doubled, kind),

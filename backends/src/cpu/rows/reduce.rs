@@ -37,10 +37,39 @@ fn row_largest<V: Lanes, I: Element>(x: &[I]) -> f32 {
     result
 }
 
+/// Sums of rows of `W` elements, a power of two of at most [`LANES`], divided by `divisor`:
+/// [`row_sum`]'s association, in which the lanes past a row are zeros, without the lanes.
+#[inline(always)]
+fn short_sums<const W: usize, I: Element, O: Element>(x: &[I], divisor: f32, y: &mut [O]) {
+    for (row, y) in x.chunks_exact(W).zip(y) {
+        // A sum begins with a zero, which makes −0 positive.
+        let mut sums: [f32; W] = std::array::from_fn(|at| 0.0 + row[at].to_f32());
+        let mut half = W / 2;
+        while half > 0 {
+            for at in 0..half {
+                sums[at] += sums[at + half];
+            }
+            half /= 2;
+        }
+        *y = O::from_f32(sums[0] / divisor);
+    }
+}
+
 vectorised! {
     fn reduce_rows<V, I: Element, O: Element>(
         op: Reduce, x: Rows<'_, I>, first: usize, y: &mut [O]
     ) {
+        if op != Reduce::Max && x.stride == x.width {
+            let data = &x.data[first * x.width..(first + y.len()) * x.width];
+            let divisor = if op == Reduce::Mean { x.width as f32 } else { 1.0 };
+            match x.width {
+                2 => return short_sums::<2, I, O>(data, divisor, y),
+                4 => return short_sums::<4, I, O>(data, divisor, y),
+                8 => return short_sums::<8, I, O>(data, divisor, y),
+                16 => return short_sums::<16, I, O>(data, divisor, y),
+                _ => {}
+            }
+        }
         for (index, y) in y.iter_mut().enumerate() {
             let row = x.row(first + index);
             *y = O::from_f32(match op {
@@ -72,6 +101,33 @@ pub fn reduce<I: Element, O: Element>(
 mod tests {
     use super::super::testing::{assert_close, noise, same_bits};
     use super::*;
+
+    vectorised! {
+        fn sums_by_lanes<V>(x: &[f32], width: usize, y: &mut [f32]) {
+            for (row, y) in x.chunks(width).zip(y) {
+                *y = row_sum::<V, f32>(row);
+            }
+        }
+    }
+
+    #[test]
+    fn short_rows_are_the_bits_of_long_ones() {
+        for width in [2, 4, 8, 16] {
+            let rows = 5000;
+            let mut x = noise(3, rows * width, 1.0);
+            x[..2 * width].fill(-0.0);
+            x[3 * width] = f32::INFINITY;
+            for level in Level::available() {
+                let [mut want, mut got] = [0, 1].map(|_| vec![f32::NAN; rows]);
+                sums_by_lanes(level, &x, width, &mut want);
+                reduce(&Pool::new(3), level, Reduce::Sum, Rows::new(&x, width), &mut got);
+                assert!(same_bits(&got, &want), "{level:?} {width}");
+                let mean: Vec<f32> = want.iter().map(|sum| sum / width as f32).collect();
+                reduce(&Pool::new(2), level, Reduce::Mean, Rows::new(&x, width), &mut got);
+                assert!(same_bits(&got, &mean), "{level:?} {width}");
+            }
+        }
+    }
 
     #[test]
     fn all_reductions() {
