@@ -1,7 +1,7 @@
 //! `kernels`: the distinct kernels of a plan with how often each runs and what it costs.
 
-use super::compile::{functions, plans};
 use super::passes;
+use super::plans::{functions, plans};
 use crate::args::Kernels;
 use crate::modules;
 use crate::output::{bytes, print, print_json, table};

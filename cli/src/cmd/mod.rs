@@ -1,4 +1,4 @@
-//! The verbs, one file each.
+//! The verbs, one file each, and what several of them share.
 
 pub mod bench;
 pub mod bisect;
@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod kernels;
 pub mod opt;
 pub mod passes;
+pub mod plans;
 pub mod run;
 pub mod run_plan;
 
