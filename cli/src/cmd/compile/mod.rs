@@ -17,7 +17,7 @@ use anyid_passes::cost::Machine;
 use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
 use anyid_passes::{compile_with, fit, view};
-use anyid_runtime::engine::{PlanFile, StateSpec, compile_error};
+use anyid_runtime::engine::{PlanFile, compile_error};
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
 use summary::Summary;
