@@ -291,7 +291,7 @@ impl Activation {
 pub enum Load {
     /// As it lies.
     Own,
-    /// Nearest neighbours of a clip [T,H,W,C]: where the op asks for element (t, h, w, c), that at
+    /// Nearest neighbours of a clip `[T,H,W,C]`: where the op asks for element (t, h, w, c), that at
     /// (t/f₀, h/f₁, w/f₂, c) is read. The larger clip is never in memory.
     Nearest([usize; 3]),
 }
