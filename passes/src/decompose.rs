@@ -6,7 +6,7 @@
 //! to write it, as only steps write. It is required by what follows and so no rewrite is counted.
 
 use crate::CompileError;
-use crate::memory::homes;
+use crate::home::homes;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use anyid_ir::decompose::decomposed;
 use anyid_ir::{Entity, Op, Target, TensorType};

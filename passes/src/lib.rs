@@ -15,6 +15,7 @@ pub mod fit;
 pub mod flatten;
 pub mod fold;
 pub mod fuse;
+mod home;
 pub mod kernels;
 pub mod lower;
 pub mod memory;

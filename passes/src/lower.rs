@@ -5,6 +5,7 @@
 
 use crate::fuse::classify::{Class, RowOperand, RowStep, anchor};
 use crate::fuse::group::{Group, Groups, Kind};
+use crate::memory::flow::LoweredStep;
 use crate::program::{Program, ValueIndex};
 use anyid_ir::kernel::{
     Access, AnchorKernel, Columns, Instruction, Kernel, Load, Register, RowFn, RowKernel, RowMap,
@@ -13,29 +14,6 @@ use anyid_ir::kernel::{
 use anyid_ir::{BinaryFn, DType, Op, ReduceFn, UnaryFn};
 use smallvec::SmallVec;
 use std::collections::HashMap;
-
-/// One launch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoweredStep {
-    /// What runs.
-    pub kernel: Kernel,
-    /// Values read.
-    pub operands: SmallVec<[ValueIndex; 4]>,
-    /// Values made.
-    pub results: SmallVec<[ValueIndex; 2]>,
-    /// Label of each result.
-    pub labels: Vec<String>,
-}
-
-/// A program as launches. Values are those of the level-1 program; values inside a kernel are
-/// neither made nor read by any step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lowered<'p> {
-    /// The level-1 program.
-    pub program: &'p Program,
-    /// The launches in order.
-    pub steps: Vec<LoweredStep>,
-}
 
 /// The kernels of `groups`, each after what it reads; of those that could be next, the one whose
 /// first step comes first.

@@ -7,8 +7,9 @@
 //! peak falls no further, and does the same to all equal runs (the blocks of a transformer). Rows
 //! are computed the same way whichever rows are computed with them, so no bit changes.
 
-use crate::lower::LoweredStep;
-use crate::memory::flow::{Flow, Home, Source};
+use crate::home::Home;
+use crate::memory::flow::LoweredStep;
+use crate::memory::flow::{Flow, Source};
 use crate::memory::{order, share_all};
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;

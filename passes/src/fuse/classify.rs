@@ -1,7 +1,7 @@
 //! What every step is to fusion: a view, an anchor, a step over rows, or neither.
 
 use super::view::{RowView, Strided, row_view};
-use crate::memory::homes;
+use crate::home::homes;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use anyid_ir::kernel::{AnchorKernel, Target};

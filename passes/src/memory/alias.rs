@@ -8,10 +8,9 @@
 
 use super::check::Written;
 use super::contents::Contents;
-use super::flow::{Flow, Source};
+use super::flow::{Flow, LoweredStep, Source};
 use super::pack::Piece;
 use super::profile::Profile;
-use crate::lower::LoweredStep;
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use anyid_ir::Op;

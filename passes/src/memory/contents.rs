@@ -3,7 +3,8 @@
 //! This is the meaning that sharing memory must keep: it follows from the first form alone, where
 //! views, parts and copies say which bytes are whose. Nothing here knows where anything lies.
 
-use super::flow::{Flow, Home, Source};
+use super::flow::{Flow, Source};
+use crate::home::Home;
 use crate::program::ValueIndex;
 use smallvec::SmallVec;
 

@@ -7,20 +7,25 @@
 //! made in place, and shows that it means the same.
 
 use crate::CompileError;
-use crate::lower::LoweredStep;
+use crate::home::{Home, homes};
 use crate::program::{Origin, Program, ValueIndex};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::WeightRef;
 use anyid_ir::{Op, TensorType};
+use smallvec::SmallVec;
 
-/// Where the memory of a value begins before any sharing is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Home {
-    /// The value that owns the memory, itself unless it is a view or a part.
-    pub(crate) owner: ValueIndex,
-    /// First byte within the owner.
-    pub(crate) offset: u64,
+/// One launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoweredStep {
+    /// What runs.
+    pub kernel: Kernel,
+    /// Values read.
+    pub operands: SmallVec<[ValueIndex; 4]>,
+    /// Values made.
+    pub results: SmallVec<[ValueIndex; 2]>,
+    /// Label of each result.
+    pub labels: Vec<String>,
 }
 
 /// What puts the bytes of a value where they are.
@@ -138,7 +143,7 @@ pub(crate) fn check_states(
 impl Flow {
     /// The flow of a program's kernels in its first form.
     pub(crate) fn new(program: &Program, steps: Vec<LoweredStep>, states: &[StateSpec]) -> Self {
-        let homes = super::homes(program);
+        let homes = homes(program);
         let value = |(at, value): (usize, &crate::program::ProgramValue)| {
             let source = match value.origin {
                 Origin::Input(index) => Source::Input(index),

@@ -12,45 +12,17 @@ pub(crate) mod order;
 pub mod pack;
 mod profile;
 
-use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use alias::{Classes, Search};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
 use anyid_ir::plan_live::bounds;
-use anyid_ir::{Arena, Entity, Op};
-use flow::{Flow, Home};
+use anyid_ir::{Arena, Entity};
+use flow::Flow;
 use pack::Piece;
 
 pub use anyid_ir::plan::ALIGNMENT;
 pub use flow::StateSpec;
-
-/// Byte offset of the result inside its operand when the op is a contiguous view.
-fn view_offset(program: &Program, step: &ProgramStep) -> Option<u64> {
-    let x = *step.operands.first()?;
-    let ty = program.ty(x);
-    let leading_ones = |axis: usize| ty.shape[..axis].iter().all(|s| *s == 1);
-    let stride = |axis: usize| ty.strides()[axis] as u64 * ty.dtype.bytes() as u64;
-    match &step.op {
-        Op::Reshape => Some(0),
-        Op::Slice { axis, start, .. } if leading_ones(*axis) => Some(*start as u64 * stride(*axis)),
-        Op::Index { axis, at } if leading_ones(*axis) => Some(*at as u64 * stride(*axis)),
-        _ => None,
-    }
-}
-
-pub(crate) fn homes(program: &Program) -> Vec<Home> {
-    let mut homes: Vec<Home> =
-        (0..program.values.len() as u32).map(|owner| Home { owner, offset: 0 }).collect();
-    for step in &program.steps {
-        let Some(offset) = view_offset(program, step) else { continue };
-        let base = homes[step.operands[0] as usize];
-        // Packed weights have no row-major bytes to look into.
-        if !matches!(program.values[base.owner as usize].origin, Origin::Weight(_)) {
-            homes[step.result as usize] = Home { owner: base.owner, offset: base.offset + offset };
-        }
-    }
-    homes
-}
 
 /// A program with the memory of its values decided, up to offsets.
 #[derive(Clone, Debug)]

@@ -43,7 +43,7 @@ fn measured(flow: &Flow, persistent: Option<&[u64]>) -> (Cost, Option<usize>) {
 /// The launch of `flow` at position `at` of what was made of it, or the last before that.
 pub(crate) fn position(flow: &Flow, shared: &Shared, at: usize) -> Option<usize> {
     let upto = at.min(shared.flow.steps.len().checked_sub(1)?);
-    let known = |step: &crate::lower::LoweredStep| {
+    let known = |step: &super::flow::LoweredStep| {
         let first = step.results.first();
         flow.steps.iter().position(|other| other.results.first() == first)
     };
@@ -59,7 +59,7 @@ pub(crate) fn constraints(flow: &Flow) -> Vec<Vec<usize>> {
         step.results.iter().for_each(|v| makers.entry(owner(v)).or_default().push(at));
         step.operands.iter().for_each(|v| readers.entry(owner(v)).or_default().push(at));
     }
-    let before = |(at, step): (usize, &crate::lower::LoweredStep)| {
+    let before = |(at, step): (usize, &super::flow::LoweredStep)| {
         let made = step.operands.iter().filter_map(|v| makers.get(&owner(v))).flatten();
         let mut before: Vec<usize> = made.copied().filter(|other| *other < at).collect();
         for value in &step.results {
