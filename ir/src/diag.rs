@@ -179,3 +179,41 @@ impl fmt::Display for Diagnostic {
         Ok(())
     }
 }
+
+/// Most diagnostics reported for one text or module.
+pub const MOST_DIAGNOSTICS: usize = 50;
+
+/// Collects diagnostics up to the limit.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    list: Vec<Diagnostic>,
+}
+
+impl Sink {
+    /// Adds one, unless the limit is reached.
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        if !self.full() {
+            self.list.push(diagnostic);
+        }
+    }
+
+    /// Whether no more are taken.
+    pub(crate) fn full(&self) -> bool {
+        self.list.len() >= MOST_DIAGNOSTICS
+    }
+
+    /// Number so far.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// All of them; the last says so if there may be more.
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        if self.full()
+            && let Some(last) = self.list.pop()
+        {
+            self.list.push(last.note(format!("only the first {MOST_DIAGNOSTICS} are shown")));
+        }
+        self.list
+    }
+}

@@ -14,6 +14,9 @@ use crate::types::TensorType;
 use crate::weights::Manifest;
 use smallvec::SmallVec;
 
+/// Deepest nesting of brackets in text, or of `repeat` bodies.
+pub(crate) const DEEPEST: usize = 64;
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Def {

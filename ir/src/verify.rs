@@ -26,11 +26,10 @@ mod node;
 
 pub(crate) use node::{Context, check_node, repeat_results};
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Sink};
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
-use crate::graph::{Def, Func, Module};
+use crate::graph::{DEEPEST, Def, Func, Module};
 use crate::op::Op;
-use crate::text::{DEEPEST, Sink};
 use crate::types::TensorType;
 use indices::Bindings;
 use node::at_node;

@@ -52,7 +52,7 @@ impl Source {
 
     /// Values of all dims for `bindings`, in source order, or what is wrong with them.
     pub fn dim_values(&self, bindings: &[(&str, i64)]) -> Result<Vec<BoundDim>, Vec<Diagnostic>> {
-        let mut sink = super::Sink::default();
+        let mut sink = crate::diag::Sink::default();
         let values = dims::Dims::evaluate(self, bindings, &mut sink).bound();
         let diagnostics = sink.finish();
         if diagnostics.is_empty() { Ok(values) } else { Err(diagnostics) }

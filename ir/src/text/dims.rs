@@ -3,8 +3,8 @@
 //! Arithmetic is checked 64-bit; `/` rounds down and `ceil_div` rounds up. Every dim must come out
 //! between 1 and 2^40. A dim whose value could not be found is reported once and then silent.
 
-use super::Sink;
 use super::ast::{DimValue, Expr, InstrKind, Source};
+use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
 use crate::weights::nearest;

@@ -8,10 +8,10 @@ mod body;
 mod operand;
 mod stmt;
 
-use super::Sink;
 use super::ast::*;
 use super::dims::Dims;
 use super::ops::Reader;
+use crate::diag::Sink;
 use crate::diag::{Diagnostic, Loc, Span, TextLoc};
 use crate::entity::{Arena, BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Block, Def, Func, Module, Node, Value};

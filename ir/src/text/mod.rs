@@ -20,13 +20,10 @@ pub(crate) use one::{op_text, parse_op};
 pub use parser::{LARGEST_SOURCE, parse, parse_bytes};
 pub use printer::{print, print_func};
 
+pub use crate::diag::MOST_DIAGNOSTICS;
+
 use crate::diag::Diagnostic;
 use crate::graph::Module;
-
-/// Most diagnostics reported for one text or module.
-pub const MOST_DIAGNOSTICS: usize = 50;
-/// Deepest nesting of brackets, or of `repeat` bodies.
-pub(crate) const DEEPEST: usize = 64;
 
 /// Parses `text`, binds its free dims, and verifies the module.
 ///
@@ -44,41 +41,6 @@ pub fn parse_module(text: &str, bindings: &[(&str, i64)]) -> Result<Module, Vec<
     diagnostics.sort_by_key(|d| d.span.map_or(usize::MAX, |span| span.start));
     diagnostics.truncate(MOST_DIAGNOSTICS);
     Err(diagnostics)
-}
-
-/// Collects diagnostics up to the limit.
-#[derive(Debug, Default)]
-pub(crate) struct Sink {
-    list: Vec<Diagnostic>,
-}
-
-impl Sink {
-    /// Adds one, unless the limit is reached.
-    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.full() {
-            self.list.push(diagnostic);
-        }
-    }
-
-    /// Whether no more are taken.
-    pub(crate) fn full(&self) -> bool {
-        self.list.len() >= MOST_DIAGNOSTICS
-    }
-
-    /// Number so far.
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// All of them; the last says so if there may be more.
-    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
-        if self.full()
-            && let Some(last) = self.list.pop()
-        {
-            self.list.push(last.note(format!("only the first {MOST_DIAGNOSTICS} are shown")));
-        }
-        self.list
-    }
 }
 
 /// Line starts of a text, for turning byte offsets into lines and columns.

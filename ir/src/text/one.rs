@@ -3,12 +3,13 @@
 //! The same words as in a module's statements, without results, operands and types. Structure ops
 //! and weights have no place in a plan and are refused.
 
+use super::ast;
 use super::ast::StmtKind;
 use super::dims::Dims;
 use super::ops::{self, Reader};
 use super::parser::parse_statement;
-use super::{Sink, ast};
 use crate::diag::Diagnostic;
+use crate::diag::Sink;
 use crate::op::Op;
 
 /// Name and attributes of `op`: `attention {heads=24,scale=0.5}` as two parts, the second empty

@@ -1,7 +1,7 @@
 //! Recursive-descent parser of IR text with recovery at line ends.
 //!
 //! Reports up to [`super::MOST_DIAGNOSTICS`] syntax errors. Time is linear in the text; recursion
-//! is limited by [`super::DEEPEST`] and memory by [`MOST_ITEMS`], so any input is answered. It
+//! is limited by [`DEEPEST`] and memory by [`MOST_ITEMS`], so any input is answered. It
 //! resolves no names and checks no types.
 
 mod expr;
@@ -11,9 +11,10 @@ mod stmt;
 
 use super::ast::*;
 use super::lexer::{Lexer, Tok, Token, is_name};
-use super::{DEEPEST, Sink};
+use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
+use crate::graph::DEEPEST;
 use crate::types::DType;
 use crate::weights::nearest;
 

@@ -5,8 +5,9 @@
 //! verifier refuses; only verified ones are promised to parse back.
 
 use super::lexer::{Lexer, Tok};
-use super::{DEEPEST, ops};
+use super::ops;
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
+use crate::graph::DEEPEST;
 use crate::graph::{Func, Module};
 use crate::op::{IndexArg, Op};
 use crate::types::TensorType;

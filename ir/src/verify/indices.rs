@@ -3,10 +3,10 @@
 use super::node::at_node;
 use super::{MOST_STEPS, path_indices};
 use crate::diag::Diagnostic;
+use crate::diag::Sink;
 use crate::entity::{BlockId, NodeId};
 use crate::graph::{Func, Module};
 use crate::op::{IndexArg, Op};
-use crate::text::Sink;
 use crate::weights::{bind_path, join_path};
 use std::collections::{HashMap, HashSet};
 

@@ -1,8 +1,8 @@
 //! Attributes of one statement, by name and kind.
 
+use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::op::Axes;
-use crate::text::Sink;
 use crate::text::ast::{Attr, AttrValue, Expr, Source};
 use crate::text::dims::{Dims, LARGEST};
 use crate::weights::nearest;
