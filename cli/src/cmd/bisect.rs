@@ -32,7 +32,7 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
         .map_err(eval_error)?;
     let backend = Backend::open("cpu", args.threads)?;
     let switches = PassArgs { without: args.without.clone(), ..PassArgs::default() };
-    let names: Vec<&str> = args.vary.iter().map(|name| name.trim_start_matches('%')).collect();
+    let names = passes::inputs(&args.vary);
     let case = Case {
         module: &module,
         func: &func.name,

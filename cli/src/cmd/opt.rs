@@ -35,7 +35,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
-    let names: Vec<&str> = args.vary.iter().map(|name| name.trim_start_matches('%')).collect();
+    let names = passes::inputs(&args.vary);
     let vary = (!names.is_empty()).then_some(names.as_slice());
     let switches = &args.switches;
     let (outcome, texts) =

@@ -36,14 +36,14 @@ pub fn options(switches: &PassArgs) -> Options {
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
         explain: switches.explain_fusion,
-        branches: inputs(&switches.branches),
+        branches: inputs(&switches.branches).into_iter().map(str::to_owned).collect(),
         ..Options::default()
     }
 }
 
 /// Names of inputs as they are in the module, with or without `%` on the command line.
-pub fn inputs(names: &[String]) -> Vec<String> {
-    names.iter().map(|name| name.trim_start_matches('%').to_owned()).collect()
+pub fn inputs(names: &[String]) -> Vec<&str> {
+    names.iter().map(|name| name.trim_start_matches('%')).collect()
 }
 
 /// Whether `name` asks for the text after `pass`; checks the name.

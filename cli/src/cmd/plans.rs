@@ -44,7 +44,7 @@ pub fn plans(
     vary: &[String],
     switches: &PassArgs,
 ) -> Result<(Vec<Plan>, Vec<Watched>)> {
-    let names: Vec<&str> = vary.iter().map(|name| name.trim_start_matches('%')).collect();
+    let names = passes::inputs(vary);
     let vary = (!names.is_empty()).then_some(names.as_slice());
     if vary.is_some() && funcs.len() > 1 {
         return Err(Error::input("E0913", "--vary splits one function, and several are named")

@@ -30,10 +30,7 @@ impl Precision {
 
     /// Name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
+        self.activation().name()
     }
 }
 
@@ -58,10 +55,7 @@ impl Residual {
 
     /// Name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
+        self.dtype().name()
     }
 }
 

@@ -10,6 +10,7 @@ use anyid_ir::plan::Plan;
 use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
 pub use anyid_passes::StateSpec;
+use anyid_passes::zip::SECOND;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -133,6 +134,14 @@ impl Compiler {
     pub fn branches(mut self, inputs: &[&str]) -> Self {
         self.options.branches = inputs.iter().map(|name| (*name).to_owned()).collect();
         self
+    }
+
+    /// Whether the functions added are evaluated for both [branches](Self::branches) at once.
+    pub fn both_branches(&self) -> bool {
+        self.options.branches.first().is_some_and(|own| {
+            let second = format!("{own}{SECOND}");
+            self.phases.iter().any(|(_, plan)| plan.inputs.iter().any(|port| port.name == second))
+        })
     }
 
     /// Adds function `func` split into phases `prepare` and `step`: only the inputs `varying`

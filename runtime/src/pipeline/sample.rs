@@ -118,6 +118,7 @@ impl Sampler {
         let own = if guided { own.collect() } else { Vec::new() };
         let compiler = Compiler::new(run.backend).branches(&own);
         let compiler = compiler.split(&module, "dit", &["lat", "t"])?;
+        let both = compiler.both_branches();
         let weights = run.model.dit_weights.clone();
         let settings = settings(run.model, request);
         let shape = [config.in_channels, frames, height, width];
@@ -136,9 +137,6 @@ impl Sampler {
                 None => inputs,
             }
         };
-        let both = program
-            .plan("step")
-            .is_some_and(|plan| plan.outputs.iter().any(|port| port.name == VELOCITIES[1]));
         let (mut prepared, mut branches) = (Vec::new(), Vec::new());
         for (branch, velocity) in VELOCITIES.iter().enumerate().take(1 + usize::from(guided)) {
             match both {

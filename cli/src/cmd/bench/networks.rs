@@ -16,7 +16,6 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
-use anyid_passes::zip::SECOND;
 use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
 use anyid_runtime::pipeline::coder_phases;
@@ -66,10 +65,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         _ => Compiler::new(&backend),
     };
     let compiler = compiler.split(&module, func, varying)?;
-    let both = compiler
-        .plans()
-        .any(|(_, plan)| plan.inputs.iter().any(|port| port.name == format!("{}{SECOND}", own[0])));
-    let runs = if args.guided.is_some() && !both { 2 } else { 1 };
+    let runs = if args.guided.is_some() && !compiler.both_branches() { 2 } else { 1 };
     fits(&compiler, runs)?;
     let part = if args.all { "whole step of " } else { "" };
     let blocks = output::plural(args.blocks, "block");
