@@ -129,6 +129,10 @@ fn more_blocks_and_frames_are_more_work() {
         let both = report(&format!("{words} --guided {how}"));
         assert_eq!(both["settings"]["runs"], runs, "{how}, {tokens} tokens");
         assert_eq!(both["flops"].as_u64().unwrap(), 2 * flops(&words), "{how}, {tokens} tokens");
+        if how == "apart" {
+            let held = |report: &Value| report["memory"]["input_output_bytes"].as_u64().unwrap();
+            assert_eq!(held(&both), held(&report(&words)), "held once");
+        }
     }
     let clip = report("bench vae --preset micro --size 32x32 --frames 9");
     let calls = |at: usize| clip["phases"][at]["calls"].as_u64().unwrap();

@@ -1,6 +1,6 @@
-//! Groups of steps, grown in rounds: epilogues and loads into anchors, rows into rows along a value (most bytes
-//! saved first), rows beside rows that read the same ([`Groups::fuse`]), and linears on one operand
-//! ([`Groups::pack_linears`]).
+//! Groups of steps, grown in rounds: epilogues and loads into anchors, rows into rows along a value
+//! (most bytes saved first), rows beside rows that read the same ([`Groups::fuse`]), and linears on
+//! one operand ([`Groups::pack_linears`]).
 //!
 //! A merge is legal when the result is one kernel: equal row space, own rows on every value
 //! between the two, no path from one to the other through a third, and no more bindings than the

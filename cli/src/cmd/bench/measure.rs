@@ -274,10 +274,14 @@ fn memory(
     [start, loading, running]: [Option<u64>; 3],
 ) -> MemoryUse {
     let mut names = calls.to_vec();
+    let runs = calls.iter().filter(|call| **call == "step").count();
+    if runs > 0 {
+        // Runs of one step go by the same inputs and outputs; chunks have their own.
+        names.dedup();
+    }
     names.push("prepare");
     let plans: Vec<&Plan> = names.iter().filter_map(|name| program.plan(name)).collect();
     let workspace = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
-    let runs = calls.iter().filter(|call| **call == "step").count();
     MemoryUse {
         weights: program.weight_bytes(),
         workspace,
