@@ -5,7 +5,7 @@
 //! that is not there.
 
 use super::size;
-use crate::args::Generate;
+use crate::args::{Generate, Seed};
 use crate::output;
 use crate::progress::{Progress, left};
 use crate::recipe::{self, HashedFile, ModelEntry, Recipe};
@@ -195,7 +195,11 @@ fn fill(request: &mut Request, args: &Generate, old: Option<&Recipe>, micro: boo
     request.steps = args.steps.or(old.map(|r| r.steps)).unwrap_or(default);
     request.guidance = args.guidance.or(old.map(|r| r.guidance)).unwrap_or(request.guidance);
     request.shift = args.shift.or(old.map(|r| r.shift));
-    request.seed = args.seed.or(old.map(|r| r.seed)).unwrap_or(0);
+    request.seed = match args.seed {
+        Some(Seed::Number(seed)) => seed,
+        Some(Seed::Random) => drawn_seed(),
+        None => old.map_or(0, |r| r.seed),
+    };
     let solver = args.solver.as_deref().or(old.map(|r| r.solver.as_str()));
     request.solver =
         solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
@@ -224,6 +228,13 @@ fn fill(request: &mut Request, args: &Generate, old: Option<&Recipe>, micro: boo
         }
     };
     Ok(())
+}
+
+/// A seed that differs from run to run. Below 2^53, so that every reader of JSON keeps it exactly.
+fn drawn_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library keys each of these with random bits of the system.
+    std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
 }
 
 fn resolved(model: &Model, request: &Request) -> anyid_runtime::sampling::SchedulerSettings {
@@ -279,11 +290,14 @@ fn introduce(progress: &mut Progress, made: &Recipe, old: Option<&Recipe>, model
     let [width, height, frames] = made.size;
     let references = output::plural(made.references.len(), "reference");
     progress.note(&format!(
-        "{width}x{height}, {}, {} steps, {references}, {}",
+        "{width}x{height}, {}, {}, {references}, {}",
         output::plural(frames, "frame"),
-        made.steps,
+        output::plural(made.steps, "step"),
         made.precision
     ));
+    if made.noise.is_none() {
+        progress.note(&format!("seed {}", made.seed));
+    }
 }
 
 /// A folder of frames is made under another name first; it must go if the program ends at once.
