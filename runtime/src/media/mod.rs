@@ -12,6 +12,7 @@ mod image;
 mod mp4;
 mod sink;
 pub mod standardise;
+mod stream;
 mod video;
 pub mod writer;
 
