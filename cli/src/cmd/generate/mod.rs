@@ -110,8 +110,12 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         VideoWriter::create(&wishes.output, size.width, size.height, fps, &writer_options)?;
     let partial = partial_folder(&wishes.output);
     let mut warnings = Vec::new();
-    let mut watcher =
-        Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
+    let mut watcher = Watcher {
+        progress: &mut progress,
+        steps: Duration::ZERO,
+        warnings: &mut warnings,
+        reading: 0,
+    };
     let plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
     let report = plan.run(&cancel, &mut Ends { watcher: &mut watcher, writer: &mut writer, size });
     // Also that of a run which was interrupted or failed.
