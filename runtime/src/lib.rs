@@ -11,6 +11,8 @@ pub mod init;
 pub mod media;
 pub mod model;
 pub mod pipeline;
+pub mod places;
+pub mod recipe;
 pub mod sampling;
 pub mod text;
 pub mod weights;

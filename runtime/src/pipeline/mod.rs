@@ -13,6 +13,8 @@ mod plan;
 mod request;
 mod sample;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 pub use cancel::Cancel;
 pub use codec::{coder_phases, decode_latents, encode_pixels};
