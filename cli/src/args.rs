@@ -84,9 +84,15 @@ pub struct Generate {
     /// What the video should show.
     #[arg(long, value_name = "TEXT", required_unless_present = "recipe")]
     pub prompt: Option<String>,
-    /// Where the video goes: a .mp4 or .gif file, or a folder for PNG frames.
+    /// Where the video goes: a .mp4 or .gif file, a folder for PNG frames, or - for standard output.
     #[arg(short, long = "output", value_name = "OUT", required_unless_present = "recipe")]
     pub output: Option<PathBuf>,
+    /// Replace results that are there already: the video, its recipe, latents, the trace.
+    #[arg(long)]
+    pub force: bool,
+    /// Form of what goes to standard output, a pipe or a device [default: mp4, or as the name says].
+    #[arg(long, value_enum)]
+    pub format: Option<FormatName>,
     /// Model folder (diffusers, or the original checkpoint's).
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -146,6 +152,28 @@ pub struct Generate {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Forms of a video that can go through a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatName {
+    Mp4,
+    Gif,
+    Mkv,
+    Webm,
+    Mov,
+}
+
+impl From<FormatName> for anyid_runtime::media::writer::Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Mp4 => Self::Mp4,
+            FormatName::Gif => Self::Gif,
+            FormatName::Mkv => Self::Mkv,
+            FormatName::Webm => Self::Webm,
+            FormatName::Mov => Self::Mov,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -215,6 +215,11 @@ impl VideoWriter {
         Ok(Self { sink, stream: None, path, format, width, height, rate, frames: 0 })
     }
 
+    /// Whether the result goes to a pipe or a device.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Adds a frame: `height * width * 3` bytes of interleaved RGB.
     ///
     /// # Errors

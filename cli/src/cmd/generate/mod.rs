@@ -4,6 +4,7 @@
 //! place of the result. The recipe is written after the result, so that it never speaks of a video
 //! that is not there.
 
+mod outputs;
 mod report;
 mod watch;
 mod wishes;
@@ -15,13 +16,11 @@ use crate::render::Failure;
 use crate::trace::TraceFile;
 use crate::{interrupt, output};
 use anyid_ir::Tensor;
-use anyid_runtime::init::write_bytes;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb};
-use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
-use anyid_runtime::weights::write_tensors;
+use anyid_runtime::media::writer::VideoWriter;
 use anyid_runtime::{Backend, Error, Model, Pipeline, ReferenceSource, Request, Result, Size};
+use outputs::{Outputs, existing, is_standard_output};
 use report::{report_json, report_text};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use watch::{Watcher, introduce};
 use wishes::{fill, read_noise, resolved, wanted_size, wishes};
@@ -39,15 +38,9 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let size = wanted_size(&args, old, wishes.model.is_none())?;
     size.check()?;
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
-    let writer_options = WriterOptions::default();
-    // Taken and given back: it tells early whether the result can be written there.
-    drop(VideoWriter::create(&wishes.output, size.width, size.height, fps, &writer_options)?);
-    let recipe_path = recipe::path_beside(&wishes.output);
-    if let Some(path) = &args.save_latents {
-        drop(anyid_runtime::checkpoint::AtomicFile::create(path)?);
-    }
-
-    let trace = TraceFile::wanted(args.trace.as_deref())?;
+    let mut outputs = Outputs::open(&args, &wishes.output, size, fps)?;
+    let trace = TraceFile::wanted(args.trace.as_deref(), existing(&args))?;
+    interrupt::say_swept();
     let backend = trace.watch(Backend::open(&args.device, args.threads)?);
     let instructions = backend.cpu().level().name().to_owned();
     let references: Vec<HashedFile> = wishes
@@ -103,43 +96,28 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
 
     let pipeline = Pipeline::new(model, backend);
     interrupt::graceful(pipeline.cancel_flag());
-    let mut writer =
-        VideoWriter::create(&wishes.output, size.width, size.height, fps, &writer_options)?;
-    let partial = partial_folder(&wishes.output);
     let mut warnings = Vec::new();
     let mut watcher =
         Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
     let report = pipeline.generate(&request, &mut |event| watcher.see(event), &mut |video| {
-        push_frames(&mut writer, video, size)
+        push_frames(&mut outputs.writer, video, size)
     });
     // Also that of a run which was interrupted or failed.
     trace.write()?;
     let report = report?;
-    let written = writer.finish()?;
-    drop(partial);
-    if let Some(path) = &args.save_latents {
-        let metadata = std::collections::BTreeMap::new();
-        write_tensors(path, [("latents", &report.latents)], &metadata)?;
-    }
-    let text = format!("{:#}\n", made.to_json());
-    write_bytes(&recipe_path, text.as_bytes())?;
+    outputs.write_latents(&report.latents)?;
+    let finished = outputs.finish(&made)?;
     progress.clear();
+    finished.notes.iter().for_each(|line| output::note(line));
     let total = begun.elapsed();
     if args.json {
-        let value = report_json(&args, &written, &recipe_path, &report, total, &warnings);
-        output::print_json(&value)?;
+        output::print_json(&report_json(&finished, &report, total, &warnings))?;
+    } else if is_standard_output(&wishes.output) {
+        output::note(report_text(&finished, &report, total).trim_end());
     } else {
-        output::print(&report_text(&args, &written, &recipe_path, &report, total))?;
+        output::print(&report_text(&finished, &report, total))?;
     }
     Ok(())
-}
-
-/// A folder of frames is made under another name first; it must go if the program ends at once.
-fn partial_folder(path: &Path) -> interrupt::PartialFolder {
-    let clean: PathBuf = path.components().collect();
-    let name = clean.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let partial = format!(".{name}.partial-{}", std::process::id());
-    interrupt::PartialFolder::watch(clean.with_file_name(partial))
 }
 
 fn push_frames(writer: &mut VideoWriter, video: &Tensor, size: Size) -> Result<()> {
