@@ -65,10 +65,27 @@ impl Error {
         self
     }
 
+    /// Says where it happened in other words, for a place that the user knows by another name.
+    #[must_use]
+    pub fn placed(mut self, place: impl fmt::Display) -> Self {
+        self.inner.place = Some(place.to_string());
+        self
+    }
+
     /// Adds what the reader can do. The first help given stays.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.inner.help.get_or_insert_with(|| help.into());
+        self
+    }
+
+    /// Adds something else that helps, behind what is said already.
+    #[must_use]
+    pub fn also(mut self, help: impl fmt::Display) -> Self {
+        self.inner.help = Some(match self.inner.help.take() {
+            Some(first) => format!("{first}; {help}"),
+            None => help.to_string(),
+        });
         self
     }
 
