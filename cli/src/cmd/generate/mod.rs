@@ -18,7 +18,9 @@ use crate::{interrupt, output};
 use anyid_ir::Tensor;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb};
 use anyid_runtime::media::writer::VideoWriter;
-use anyid_runtime::{Backend, Error, Model, Pipeline, ReferenceSource, Request, Result, Size};
+use anyid_runtime::{
+    Backend, Error, Event, Model, Pipeline, Receiver, ReferenceSource, Request, Result, Size,
+};
 use outputs::{Outputs, existing, is_standard_output};
 use report::{report_json, report_text};
 use std::time::{Duration, Instant};
@@ -95,17 +97,17 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     introduce(&mut progress, &made, old, &model);
 
     let pipeline = Pipeline::new(model, backend);
-    interrupt::graceful(pipeline.cancel_flag());
+    let cancel = anyid_runtime::Cancel::new();
+    interrupt::graceful(cancel.flag());
     let mut warnings = Vec::new();
     let mut watcher =
         Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
-    let report = pipeline.generate(&request, &mut |event| watcher.see(event), &mut |video| {
-        push_frames(&mut outputs.writer, video, size)
-    });
+    let plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
+    let mut ends = Ends { watcher: &mut watcher, outputs: &mut outputs, size };
+    let report = plan.run(&cancel, &mut ends);
     // Also that of a run which was interrupted or failed.
     trace.write()?;
     let report = report?;
-    outputs.write_latents(&report.latents)?;
     let finished = outputs.finish(&made)?;
     progress.clear();
     finished.notes.iter().for_each(|line| output::note(line));
@@ -129,4 +131,25 @@ fn push_frames(writer: &mut VideoWriter, video: &Tensor, size: Size) -> Result<(
         writer.push(&rgb)?;
     }
     Ok(())
+}
+
+/// Where events, latents and frames go.
+struct Ends<'e, 'w> {
+    watcher: &'e mut Watcher<'w>,
+    outputs: &'e mut Outputs,
+    size: Size,
+}
+
+impl Receiver for Ends<'_, '_> {
+    fn event(&mut self, event: Event) {
+        self.watcher.see(event);
+    }
+
+    fn latents(&mut self, latents: &Tensor) -> Result<()> {
+        self.outputs.write_latents(latents)
+    }
+
+    fn frames(&mut self, video: &Tensor) -> Result<()> {
+        push_frames(&mut self.outputs.writer, video, self.size)
+    }
 }

@@ -1,14 +1,14 @@
 //! Where the results of `generate` go: the video, its recipe, the latents.
 //!
-//! All of them are opened before anything is loaded and held until the end, then they get their
-//! names together. Results that are there already are replaced with `--force` only; what comes
+//! All of them are opened before anything is loaded and held until the end, when the video and its
+//! recipe get their names together. Results that are there already are replaced with `--force` only; what comes
 //! while the run works is kept, and the new results go to free names beside it, which is said.
 //! What goes to a pipe has no recipe: there is no place beside it.
 
 use crate::args::Generate;
 use crate::recipe::{self, Recipe};
 use anyid_ir::Tensor;
-use anyid_runtime::files::{self, AtomicFile, Beside, Existing, Whole};
+use anyid_runtime::files::{self, AtomicFile, Beside, Existing};
 use anyid_runtime::media::writer::{VideoWriter, WriterOptions, WrittenInfo};
 use anyid_runtime::weights::write_tensors_in;
 use anyid_runtime::{Error, Result, Size};
@@ -22,14 +22,11 @@ pub(super) struct Outputs {
     output: PathBuf,
     /// Empty so far; none for a pipe.
     recipe: Option<AtomicFile>,
-    latents: Latents,
-}
-
-enum Latents {
-    Unwanted,
-    Open(PathBuf, AtomicFile),
-    Written(PathBuf, Whole),
-    Named(PathBuf),
+    /// Until they are written.
+    latents: Option<(PathBuf, AtomicFile)>,
+    /// Where the latents lie, once they do.
+    named: Option<PathBuf>,
+    notes: Vec<String>,
 }
 
 /// Where everything lies in the end.
@@ -89,40 +86,29 @@ impl Outputs {
             false => Some(AtomicFile::create_as(recipe::path_beside(output), existing)?),
         };
         let latents = match &args.save_latents {
-            None => Latents::Unwanted,
-            Some(path) => Latents::Open(path.clone(), AtomicFile::create_as(path, existing)?),
+            None => None,
+            Some(path) => Some((path.clone(), AtomicFile::create_as(path, existing)?)),
         };
-        Ok(Self { writer, output: output.to_owned(), recipe, latents })
+        let (output, named, notes) = (output.to_owned(), None, Vec::new());
+        Ok(Self { writer, output, recipe, latents, named, notes })
     }
 
-    /// Stores the latents, if they are wanted; they get their name with the rest.
+    /// Stores the latents, if they are wanted. They get their name at once, before the decoding that
+    /// may fail: what was sampled is not lost with it.
     ///
     /// # Errors
     /// E101x.
     pub(super) fn write_latents(&mut self, latents: &Tensor) -> Result<()> {
-        self.latents = match std::mem::replace(&mut self.latents, Latents::Unwanted) {
-            Latents::Open(path, file) => {
-                let whole = write_tensors_in(file, [("latents", latents)], &BTreeMap::new())?;
-                Latents::Written(path, whole)
-            }
-            other => other,
-        };
-        Ok(())
-    }
-
-    /// Gives stored latents their name now, so that they outlive whatever fails later.
-    ///
-    /// # Errors
-    /// E101x.
-    pub(super) fn name_latents(&mut self) -> Result<()> {
-        self.latents = match std::mem::replace(&mut self.latents, Latents::Unwanted) {
-            Latents::Written(path, whole) => {
-                let target = whole.path().to_owned();
-                let name = files::commit(vec![whole])?.swap_remove(0);
-                Latents::Named(if name == target { path } else { name })
-            }
-            other => other,
-        };
+        let Some((path, file)) = self.latents.take() else { return Ok(()) };
+        let wanted = file.path().to_owned();
+        let whole = write_tensors_in(file, [("latents", latents)], &BTreeMap::new())?;
+        let name = files::commit(vec![whole])?.swap_remove(0);
+        if name == wanted {
+            self.named = Some(path);
+        } else {
+            self.notes.push(kept(&path, &name));
+            self.named = Some(name);
+        }
         Ok(())
     }
 
@@ -131,22 +117,11 @@ impl Outputs {
     /// # Errors
     /// Those of [`VideoWriter::finish`] and [`files::commit_with`].
     pub(super) fn finish(self, made: &Recipe) -> Result<Finished> {
-        let (mut written, video) = self.writer.finish_unnamed()?;
+        let Self { writer, output: asked, recipe, named: latents, mut notes, .. } = self;
+        let (mut written, video) = writer.finish_unnamed()?;
         let target = video.path().to_owned();
-        let asked = self.output;
-        let mut wholes = vec![video];
-        let mut latents = None;
-        match self.latents {
-            Latents::Written(path, whole) => {
-                latents = Some(path);
-                wholes.push(whole);
-            }
-            Latents::Named(path) => latents = Some(path),
-            Latents::Unwanted | Latents::Open(..) => {}
-        }
-        let wanted: Vec<PathBuf> = wholes.iter().map(|whole| whole.path().to_owned()).collect();
-        let mut names = match self.recipe {
-            None => files::commit(wholes)?,
+        let names = match recipe {
+            None => files::commit(vec![video])?,
             Some(file) => {
                 let contents = |path: &Path| {
                     let output = if path == target { asked.as_path() } else { path };
@@ -154,31 +129,24 @@ impl Outputs {
                     format!("{:#}\n", Recipe { output, ..made.clone() }.to_json()).into_bytes()
                 };
                 let beside = Beside { file, suffix: ".recipe.json", contents: &contents };
-                files::commit_with(wholes, beside)?
+                files::commit_with(vec![video], beside)?
             }
         };
-        let mut notes = Vec::new();
-        let mut moved = |was: &Path, is: &Path| {
-            let (was, now) = (was.display(), is.display());
-            notes.push(format!("{was} came there meanwhile and was kept: the result is {now}"));
-        };
-        let recipe = (names.len() > wanted.len()).then(|| names.pop()).flatten();
-        let recipe = recipe.map(|name| match names[0] == wanted[0] {
-            true => recipe::path_beside(&asked),
-            false => name,
-        });
-        if names[0] != wanted[0] {
-            moved(&asked, &names[0]);
+        let mut recipe = names.get(1).cloned();
+        if names[0] == target {
+            // As the user wrote it, not as its links lead.
+            recipe = recipe.map(|_| recipe::path_beside(&asked));
+        } else {
+            notes.push(kept(&asked, &names[0]));
             written.path = names[0].clone();
-        }
-        if let (Some(name), Some(was)) = (names.get(1), wanted.get(1))
-            && name != was
-        {
-            moved(was, name);
-            latents = Some(name.clone());
         }
         Ok(Finished { written, recipe, latents, notes })
     }
+}
+
+fn kept(wanted: &Path, name: &Path) -> String {
+    let (wanted, name) = (wanted.display(), name.display());
+    format!("{wanted} came there meanwhile and was kept: the result is {name}")
 }
 
 /// Refuses a format that the name of a file contradicts.
