@@ -10,18 +10,20 @@ use std::sync::Arc;
 /// A trace that is being taken, if one was asked for.
 pub struct TraceFile(Option<(AtomicFile, Arc<Tracer>)>);
 
+/// Where the trace goes: where the flag says, or else the environment.
+pub fn path(flag: Option<&Path>) -> Option<PathBuf> {
+    let set = || std::env::var_os("ANYID_RT_TRACE").filter(|value| !value.is_empty());
+    flag.map(Path::to_owned).or_else(|| set().map(PathBuf::from))
+}
+
 impl TraceFile {
     /// The file that the flag names, or else the environment; `existing` is for that of the flag.
     ///
     /// # Errors
     /// E101x where it cannot be written.
     pub fn wanted(flag: Option<&Path>, existing: Existing) -> Result<Self> {
-        let set = std::env::var_os("ANYID_RT_TRACE").filter(|value| !value.is_empty());
-        let (path, existing) = match (flag, set) {
-            (Some(path), _) => (path.to_owned(), existing),
-            (None, Some(path)) => (PathBuf::from(path), Existing::Overwrite),
-            (None, None) => return Ok(Self(None)),
-        };
+        let Some(path) = path(flag) else { return Ok(Self(None)) };
+        let existing = if flag.is_some() { existing } else { Existing::Overwrite };
         let file = AtomicFile::create_as(&path, existing)?;
         // A run that was told to stop is worth looking at too.
         file.keep_when_stopped();

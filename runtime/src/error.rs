@@ -79,6 +79,16 @@ impl Error {
         self
     }
 
+    /// Adds something else that helps, behind what is said already.
+    #[must_use]
+    pub fn also(mut self, help: impl fmt::Display) -> Self {
+        self.inner.help = Some(match self.inner.help.take() {
+            Some(first) => format!("{first}; {help}"),
+            None => help.to_string(),
+        });
+        self
+    }
+
     /// Adds the error underneath, kept for `source()`.
     #[must_use]
     pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -132,4 +142,16 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.inner.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
     }
+}
+
+/// The error E0911 for a file that cannot be read.
+pub fn unreadable(path: &std::path::Path, fault: std::io::Error) -> Error {
+    let help = match fault.kind() {
+        std::io::ErrorKind::NotFound => {
+            "check the name; relative names start at the current folder"
+        }
+        std::io::ErrorKind::PermissionDenied => "change its permissions or copy it",
+        _ => "give a readable file",
+    };
+    Error::input("E0911", "the file cannot be read").at(path.display()).help(help).caused_by(fault)
 }

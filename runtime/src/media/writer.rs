@@ -89,6 +89,12 @@ enum Form {
     Other,
 }
 
+/// Whether a name asks for a folder of frames.
+pub fn makes_folder(path: &Path) -> bool {
+    let special = std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir());
+    !special && path.as_os_str() != "-" && form(path) == Form::Folder
+}
+
 /// Names ending in a slash, existing folders and names without an ending are folders.
 fn form(path: &Path) -> Form {
     let text = path.as_os_str().to_string_lossy();
@@ -218,6 +224,17 @@ impl VideoWriter {
     /// Whether the result goes to a pipe or a device.
     pub fn is_stream(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// Most bytes that `frames` frames hold in memory until [`Self::finish`]: an MP4 is written at
+    /// the end, at four bits a pixel, which no picture at the quantisers offered needs in practice.
+    pub fn held_bytes(&self, frames: usize) -> u64 {
+        let pixels = (self.width as u64).saturating_mul(self.height as u64);
+        let once = pixels.saturating_mul(6);
+        match self.sink {
+            Sink::Mp4(_) => once.saturating_add(pixels.saturating_mul(frames as u64) / 2),
+            Sink::Gif(_) | Sink::Folder(_) | Sink::Ffmpeg(_) => once,
+        }
     }
 
     /// Adds a frame: `height * width * 3` bytes of interleaved RGB.

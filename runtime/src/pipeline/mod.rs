@@ -11,8 +11,11 @@ mod context;
 mod need;
 mod plan;
 mod request;
+mod results;
 mod sample;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 pub use cancel::Cancel;
 pub use codec::{coder_phases, decode_latents, encode_pixels};
@@ -20,7 +23,8 @@ pub use context::encode_prompts;
 pub use need::PhasePlan;
 pub use plan::Preflight;
 pub use request::{Request, Size};
-pub use sample::{Sampler, StepRecord};
+pub use results::{FileOptions, Finished, RECIPE_KEY, ResultFiles};
+pub use sample::{Sampler, StepRecord, settings};
 pub use shelf::Keep;
 
 use crate::engine::Backend;

@@ -245,6 +245,11 @@ impl Preflight<'_> {
         self.phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
     }
 
+    /// Whether the run samples, or decodes what another has sampled.
+    pub fn samples(&self) -> bool {
+        self.request.latents.is_none()
+    }
+
     /// The precision of the run.
     pub fn precision(&self) -> Precision {
         self.sizes.precision

@@ -1,9 +1,8 @@
 //! What `generate` says at the end, for people and for programs.
 
-use super::outputs::Finished;
 use crate::output::{self, bytes, duration};
 use anyid_runtime::media::writer::WrittenInfo;
-use anyid_runtime::pipeline::RunReport;
+use anyid_runtime::pipeline::{Finished, RunReport};
 use serde_json::json;
 use std::time::Duration;
 

@@ -12,11 +12,12 @@ pub(super) fn introduce(
     made: &Recipe,
     old: Option<&Recipe>,
     model: &Model,
+    sampling: bool,
 ) {
     if model.source == "built-in micro model" {
         progress.note("using the built-in micro model; --model DIR takes a real one");
     }
-    if made.references.is_empty() {
+    if sampling && made.references.is_empty() {
         progress.note("no references: plain text-to-video");
     }
     if let Some(old) = old {
@@ -36,6 +37,11 @@ pub(super) fn introduce(
     }
     let [width, height, frames] = made.size;
     let references = output::plural(made.references.len(), "reference");
+    if !sampling {
+        let frames = output::plural(frames, "frame");
+        progress.note(&format!("{width}x{height}, {frames}, decoded from latents"));
+        return;
+    }
     progress.note(&format!(
         "{width}x{height}, {}, {} steps, {references}, {}",
         output::plural(frames, "frame"),
