@@ -19,7 +19,7 @@ use std::time::Duration;
 pub const EXIT: u8 = 130;
 
 /// How long the work at hand may take to stop. It looks for the wish several times a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The signal that came first; 0 before.
 static FIRST: AtomicI32 = AtomicI32::new(0);

@@ -34,7 +34,6 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new();
     let cancel = Cancel::new();
-    interrupt::graceful(cancel.flag());
     let wishes = wishes(&args)?;
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
@@ -78,6 +77,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         warnings: &mut warnings,
         reading: 0,
     };
+    // Until here a signal ends the program at once; from here on the work stops by itself.
+    interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
     plan.receiver_holds(files.held_bytes(size))?;
     if args.dry_run {
