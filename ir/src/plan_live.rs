@@ -24,7 +24,7 @@ pub struct Lifetime {
     pub bytes: u64,
 }
 
-/// A read of bytes that are not there (any more).
+/// A read of bytes that are not there (any more), or that are of another element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unwritten {
     /// The step that reads; the number of steps for an output.
@@ -33,11 +33,13 @@ pub struct Unwritten {
     pub buffer: BufferId,
 }
 
-/// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states and of
-/// outputs that find nothing. Every id of the plan must be in range.
+/// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states, of
+/// outputs and, where the plan [keeps](Plan::keeps) values, of persistent memory that find nothing or
+/// elements of another type. Every id of the plan must be in range.
 pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
     let mut sweep = Sweep {
         plan,
+        keeps: plan.keeps(),
         list: Vec::new(),
         writes: 0,
         written: BTreeMap::new(),
@@ -106,12 +108,15 @@ pub fn bounds(plan: &Plan) -> (u64, u64) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Memory {
     Workspace,
+    Persistent,
     State(u32),
     Output(u32),
 }
 
 struct Sweep<'p> {
     plan: &'p Plan,
+    /// Whether persistent memory is written here rather than by an earlier phase.
+    keeps: bool,
     /// With the number of writes before each.
     list: Vec<(Memory, usize, Lifetime)>,
     writes: usize,
@@ -134,6 +139,7 @@ impl Sweep<'_> {
             Root::Workspace => Memory::Workspace,
             Root::State(index) => Memory::State(index),
             Root::Output(index) => Memory::Output(index),
+            Root::Persistent if self.keeps => Memory::Persistent,
             Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
         };
         let bytes = place.ty.bytes();
@@ -153,8 +159,10 @@ impl Sweep<'_> {
             };
             let life = &mut self.list[index].2;
             life.to = life.to.max(step);
-            if own && life.buffer != buffer {
-                // What it finds was written later by something else.
+            let later = own && life.buffer != buffer;
+            let dtype = |id: BufferId| self.plan.buffer(id).ty.dtype;
+            // What it finds was written later by something else, or is no element of its type.
+            if later || dtype(life.buffer) != dtype(buffer) {
                 self.faults.push(Unwritten { step, buffer });
                 return;
             }

@@ -1,15 +1,15 @@
-//! Whether a plan keeps every promise that backends rest on.
+//! Whether a plan keeps every promise that backends rest on: ids, types, places in memory, who may
+//! write where and over what, that reads find what was written as that type, kernels and the types
+//! they are launched with, sizes in the header.
 //!
-//! Properties: ids and indices are in range; types have few enough elements; every buffer in use
-//! lies inside its memory; what steps write is aligned to [`ALIGNMENT`] and lies in the workspace,
-//! the persistent memory, a state or an output; a state or output in memory of its own is the whole
-//! of it; views are aligned to their elements; views of weights and inputs agree with them; no step
-//! shares a byte between two results, or between a result and an operand unless its kernel writes
-//! in place there; kernels keep [their rules](crate::kernel::verify) and are launched with the types
-//! they are for; structure ops and weights do not occur; every read finds what was written there;
-//! the sizes in the header are those of the buffers.
-//!
-//! A plan that passes can be executed without undefined behaviour, whoever wrote it.
+//! The promises, and what execution takes from each, are listed in `docs/plans.md`. A plan that
+//! passes can be executed without undefined behaviour and without a panic, whoever wrote it; phases
+//! that run on common memory pass [`phases`] too. What a run is given (inputs, segments, indices) is
+//! not known here and checked when it runs.
+
+#[cfg(test)]
+mod forged;
+pub mod phases;
 
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
@@ -101,19 +101,19 @@ impl Verifier<'_> {
         self.found.is_empty()
     }
 
-    /// Whether every type is small enough for products of sizes.
+    /// Whether every type is small enough for products of sizes and has elements, as the types of
+    /// modules have.
     fn types(&mut self) -> bool {
         let plan = self.plan;
-        for (id, buffer) in plan.buffers.iter().filter(|(_, b)| !small(&b.ty)) {
-            self.fault(format!("buffer {id:?}"), format!("{} is too large", buffer.ty));
-        }
-        for weight in plan.weights.iter().filter(|w| !small(&w.ty)) {
-            let message = format!("{} is too large", weight.ty);
-            self.fault(format!("weight \"{}\"", weight.name), message);
-        }
-        for state in plan.states.iter().filter(|s| !small(&s.ty)) {
-            let message = format!("{} is too large", state.ty);
-            self.fault(format!("state \"{}\"", state.name), message);
+        let buffers = plan.buffers.iter().map(|(id, buffer)| (format!("buffer {id:?}"), &buffer.ty));
+        let weights = plan.weights.iter().map(|w| (format!("weight \"{}\"", w.name), &w.ty));
+        let states = plan.states.iter().map(|s| (format!("state \"{}\"", s.name), &s.ty));
+        for (place, ty) in buffers.chain(weights).chain(states) {
+            if !small(ty) {
+                self.fault(place, format!("{ty} is too large"));
+            } else if ty.elements() == 0 {
+                self.fault(place, format!("{ty} has no elements"));
+            }
         }
         let sizes = [plan.workspace_bytes, plan.persistent_bytes, plan.state_bytes()];
         if let Some(size) = sizes.into_iter().find(|size| *size >= MOST_BYTES) {
@@ -147,6 +147,15 @@ impl Verifier<'_> {
             if matches!(buffer.root, Root::Output(_)) && !(own && Plan::is_returned(port)) {
                 let message = format!("{:?} lies in memory that is not its own", port.buffer);
                 self.fault(format!("output \"{}\"", port.name), message);
+            }
+            if !Plan::is_returned(port) && buffer.root != Root::Persistent {
+                let message = format!("{:?} is kept and not in persistent memory", port.buffer);
+                self.fault(format!("output \"{}\"", port.name), message);
+            }
+        }
+        for (id, buffer) in plan.buffers.iter() {
+            if let Err(message) = self.inside(buffer) {
+                self.fault(format!("buffer {id:?}"), message);
             }
         }
         self.states();
@@ -187,7 +196,13 @@ impl Verifier<'_> {
         let size = match buffer.root {
             Root::Workspace => plan.workspace_bytes,
             Root::Persistent => plan.persistent_bytes,
-            Root::Input(index) => plan.buffer(plan.inputs[index as usize].buffer).ty.bytes(),
+            Root::Input(index) => {
+                let whole = &plan.buffer(plan.inputs[index as usize].buffer).ty;
+                if whole.dtype != buffer.ty.dtype {
+                    return Err(format!("{} is no part of the input {whole}", buffer.ty));
+                }
+                whole.bytes()
+            }
             Root::State(index) => plan.states[index as usize].ty.bytes(),
             Root::Output(index) => {
                 let port = plan.buffer(plan.outputs[index as usize].buffer);
@@ -222,15 +237,11 @@ impl Verifier<'_> {
             let (labels, results) = (step.labels.len(), step.results().len());
             self.fault(self.at(at), format!("{labels} labels for {results} results"));
         }
-        for id in step.reads() {
-            if let Err(message) = self.inside(plan.buffer(*id)) {
-                self.fault(self.at(at), format!("operand {id:?}: {message}"));
-            }
-        }
         for (position, id) in step.results().iter().enumerate() {
             let result = plan.buffer(*id);
-            if let Err(message) = self.inside(result) {
-                self.fault(self.at(at), format!("result {id:?}: {message}"));
+            if result.root == Root::Persistent && !plan.keeps() {
+                let message = format!("result {id:?} is kept, but no output is");
+                self.fault(self.at(at), message);
             }
             if matches!(result.root, Root::Input(_) | Root::Weight(_)) {
                 self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
@@ -259,9 +270,11 @@ impl Verifier<'_> {
     }
 
     fn reads(&mut self) {
-        let (_, faults) = lifetimes(self.plan);
+        let plan = self.plan;
+        let (_, faults) = lifetimes(plan);
         for fault in faults {
-            let message = format!("{:?} is read where it was not written", fault.buffer);
+            let dtype = plan.buffer(fault.buffer).ty.dtype;
+            let message = format!("{:?} is read as {dtype} where it was not written", fault.buffer);
             self.fault(self.at(fault.step), message);
         }
     }

@@ -9,7 +9,7 @@ use crate::checkpoint::AtomicFile;
 use crate::error::{Error, Result};
 use anyid_ir::plan::{Plan, WeightRef};
 use anyid_ir::plan_text::{parse_plans, print_plans};
-use anyid_ir::plan_verify::verify_plan;
+use anyid_ir::plan_verify::phases::{is_split, verify_phases};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -192,45 +192,14 @@ impl PlanFile {
 
     /// Whether phases, alone and together, are sound.
     fn verified(&self, make: fn(&'static str, String) -> Error) -> Result<()> {
-        let fault = |message: String| again(make("E0517", message));
-        if self.phases.is_empty() {
-            return Err(fault("the plan has no phase".to_owned()));
-        }
-        let mut types: BTreeMap<&str, &WeightRef> = BTreeMap::new();
-        for (at, plan) in self.phases.iter().enumerate() {
-            if let Some(first) = verify_plan(plan).into_iter().next() {
-                let error = fault(format!("the plan is inconsistent: {}", first.message));
-                return Err(error.at(first.place.unwrap_or_default()));
-            }
-            if self.phases[..at].iter().any(|other| other.name == plan.name) {
-                return Err(fault(format!("there are two phases \"{}\"", plan.name)));
-            }
-            for weight in &plan.weights {
-                let known = types.entry(&weight.name).or_insert(weight);
-                if known.ty != weight.ty {
-                    let (name, a, b) = (&weight.name, &known.ty, &weight.ty);
-                    return Err(fault(format!("weight \"{name}\" is both {a} and {b}")));
-                }
-            }
-        }
-        let kept = |name: &str| {
-            let plan = self.phases.iter().find(|plan| plan.name == name);
-            plan.map_or(0, |plan| plan.persistent_bytes)
-        };
-        // Both run on the memory that `prepare` makes.
-        if self.split() && kept("prepare") != kept("step") {
-            return Err(fault("prepare and step disagree about persistent memory".to_owned()));
-        }
-        if !self.split() && self.phases.iter().any(|plan| plan.persistent_bytes > 0) {
-            return Err(fault("persistent memory without a prepare and a step".to_owned()));
-        }
-        Ok(())
+        let Some(first) = verify_phases(&self.phases).into_iter().next() else { return Ok(()) };
+        let error = again(make("E0517", format!("the plan is inconsistent: {}", first.message)));
+        Err(error.at(first.place.unwrap_or_default()))
     }
 
     /// Whether the phases are `prepare` and `step` of one function.
     pub fn split(&self) -> bool {
-        let names: Vec<&str> = self.phases.iter().map(|plan| plan.name.as_str()).collect();
-        names == ["prepare", "step"]
+        is_split(&self.phases)
     }
 }
 
