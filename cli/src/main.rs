@@ -10,12 +10,12 @@ mod interrupt;
 mod modules;
 mod output;
 mod progress;
-mod recipe;
+mod recipe_text;
 mod render;
 mod tensors;
 mod trace;
 
-use anyid_runtime::{Error, Kind};
+use anyid_runtime::{Error, Kind, recipe};
 use args::{BenchWhat, Cli, Command};
 use clap::Parser;
 use render::Failure;

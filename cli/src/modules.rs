@@ -11,22 +11,11 @@ use anyid_ir::weights::nearest;
 use anyid_ir::{Diagnostic, Func, Manifest, Module};
 use anyid_models::wan::names::{Component, Naming, to_canonical};
 use anyid_runtime::checkpoint::WeightSet;
+pub use anyid_runtime::error::unreadable;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The error for a file that cannot be read.
-pub fn unreadable(path: &Path, fault: std::io::Error) -> Error {
-    let help = match fault.kind() {
-        std::io::ErrorKind::NotFound => {
-            "check the name; relative names start at the current folder"
-        }
-        std::io::ErrorKind::PermissionDenied => "change its permissions or copy it",
-        _ => "give a readable file",
-    };
-    Error::input("E0911", "the file cannot be read").at(path.display()).help(help).caused_by(fault)
-}
 
 /// Reads, parses and verifies an IR file; warnings go to standard error.
 ///

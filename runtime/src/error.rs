@@ -126,3 +126,15 @@ impl std::error::Error for Error {
         self.inner.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
     }
 }
+
+/// The error E0911 for a file that cannot be read.
+pub fn unreadable(path: &std::path::Path, fault: std::io::Error) -> Error {
+    let help = match fault.kind() {
+        std::io::ErrorKind::NotFound => {
+            "check the name; relative names start at the current folder"
+        }
+        std::io::ErrorKind::PermissionDenied => "change its permissions or copy it",
+        _ => "give a readable file",
+    };
+    Error::input("E0911", "the file cannot be read").at(path.display()).help(help).caused_by(fault)
+}

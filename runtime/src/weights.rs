@@ -122,6 +122,11 @@ impl WeightProvider for ModelWeights {
     fn release(&self, name: &str) {
         self.set.release(name);
     }
+
+    fn stored(&self, name: &str) -> Option<String> {
+        let (file, name) = self.set.origin(name)?;
+        Some(format!("\"{name}\" of {}", file.display()))
+    }
 }
 
 impl anyid_ir::eval::WeightSource for ModelWeights {

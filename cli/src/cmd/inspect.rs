@@ -8,6 +8,7 @@ use crate::cmd::check;
 use crate::modules::{self, Network, unreadable};
 use crate::output::{self, bytes, count};
 use crate::recipe::{self, Recipe};
+use crate::recipe_text;
 use crate::render::{self, Failure};
 use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
@@ -324,7 +325,7 @@ fn json_file(path: &Path, list: bool) -> Result<Found> {
     let file = read_json(path)?;
     if file.value["format"] == recipe::FORMAT {
         let recipe = Recipe::read(path)?;
-        let text = format!("recipe\n{}", recipe::summary(&recipe));
+        let text = format!("recipe\n{}", recipe_text::summary(&recipe));
         let json = json!({ "kind": "recipe", "recipe": recipe.to_json() });
         return Ok(Found { text, json, warnings: Vec::new() });
     }
@@ -402,7 +403,7 @@ fn beside(path: &Path) -> Result<Option<Recipe>> {
 
 fn add_recipe(text: &mut String, json: &mut Value, recipe: Option<Recipe>) {
     if let Some(recipe) = recipe {
-        text.push_str(&format!("recipe\n{}", recipe::summary(&recipe)));
+        text.push_str(&format!("recipe\n{}", recipe_text::summary(&recipe)));
         json["recipe"] = recipe.to_json();
     }
 }

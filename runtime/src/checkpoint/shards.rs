@@ -217,6 +217,13 @@ impl WeightSet {
         &self.warnings
     }
 
+    /// The file that holds a tensor, and its name there.
+    pub fn origin(&self, name: &str) -> Option<(&Path, &str)> {
+        let entry = self.entry(name)?;
+        let file = &self.files[entry.file];
+        Some((file.path(), file.header().tensors()[entry.position].name.as_str()))
+    }
+
     /// Lets go of the tensor's pages for now; see [`Checkpoint::release`].
     pub fn release(&self, name: &str) {
         if let Some(entry) = self.entry(name) {

@@ -4,11 +4,9 @@
 //! A recipe holds resolved settings (no defaults to look up later), the hash of every file that was
 //! read and fingerprints of the weights. The number of threads does not matter and is not in it.
 
-use crate::modules::unreadable;
-use crate::output;
-use anyid_runtime::checkpoint::hash_file;
-use anyid_runtime::media::{MediaKind, ReadOptions, visit_frames};
-use anyid_runtime::{Error, Result};
+use crate::checkpoint::hash_file;
+use crate::error::{Error, Result, unreadable};
+use crate::media::{MediaKind, ReadOptions, visit_frames};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -308,44 +306,6 @@ pub fn check_model(
         }
     }
     Ok(())
-}
-
-/// What a recipe says, for people.
-pub fn summary(recipe: &Recipe) -> String {
-    let [width, height, frames] = recipe.size;
-    let mut out = format!("prompt        {}\n", output::plain(&recipe.prompt));
-    for (i, reference) in recipe.references.iter().enumerate() {
-        let which = if i == 0 { "primary     " } else { "reference   " };
-        out.push_str(&format!(
-            "{which}  {} ({})\n",
-            reference.path.display(),
-            reference.description
-        ));
-    }
-    let model =
-        recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
-    out.push_str(&format!("model         {model}\n"));
-    out.push_str(&format!(
-        "video         {width}x{height}, {}, {} frames a second\n",
-        output::plural(frames, "frame"),
-        recipe.fps
-    ));
-    out.push_str(&format!(
-        "sampling      {} steps, {}, schedule {}, shift {}, guidance {}, {}, residual stream {}\n",
-        recipe.steps,
-        recipe.solver,
-        recipe.schedule,
-        recipe.shift,
-        recipe.guidance,
-        recipe.precision,
-        recipe.residual
-    ));
-    match &recipe.noise {
-        Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),
-        None => out.push_str(&format!("seed          {}\n", recipe.seed)),
-    }
-    out.push_str(&format!("made by       anyid-rt {}\n", recipe.product));
-    out
 }
 
 #[cfg(test)]

@@ -1,0 +1,42 @@
+//! Recipes for people: what `inspect` says about one. The recipe itself is the library's.
+
+use crate::output;
+use anyid_runtime::recipe::Recipe;
+
+/// What a recipe says, for people.
+pub fn summary(recipe: &Recipe) -> String {
+    let [width, height, frames] = recipe.size;
+    let mut out = format!("prompt        {}\n", output::plain(&recipe.prompt));
+    for (i, reference) in recipe.references.iter().enumerate() {
+        let which = if i == 0 { "primary     " } else { "reference   " };
+        out.push_str(&format!(
+            "{which}  {} ({})\n",
+            reference.path.display(),
+            reference.description
+        ));
+    }
+    let model =
+        recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
+    out.push_str(&format!("model         {model}\n"));
+    out.push_str(&format!(
+        "video         {width}x{height}, {}, {} frames a second\n",
+        output::plural(frames, "frame"),
+        recipe.fps
+    ));
+    out.push_str(&format!(
+        "sampling      {} steps, {}, schedule {}, shift {}, guidance {}, {}, residual stream {}\n",
+        recipe.steps,
+        recipe.solver,
+        recipe.schedule,
+        recipe.shift,
+        recipe.guidance,
+        recipe.precision,
+        recipe.residual
+    ));
+    match &recipe.noise {
+        Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),
+        None => out.push_str(&format!("seed          {}\n", recipe.seed)),
+    }
+    out.push_str(&format!("made by       anyid-rt {}\n", recipe.product));
+    out
+}

@@ -1,0 +1,303 @@
+//! Tests of the preflight and of running several requests.
+
+use super::*;
+use crate::engine::{Bound, Limit, Room};
+use crate::error::Kind;
+use anyid_ir::Tensor;
+use anyid_models::wan::Residual;
+
+fn pixels(frames: usize) -> ReferenceSource {
+    let (width, height) = (64, 32);
+    let values: Vec<f32> =
+        (0..3 * frames * width * height).map(|i| ((i % 97) as f32) / 48.5 - 1.0).collect();
+    ReferenceSource::Pixels(Tensor::from_f32([3, frames, height, width], &values).unwrap())
+}
+
+fn request() -> Request {
+    Request {
+        references: vec![pixels(1), pixels(5)],
+        prompt: "a walk".into(),
+        size: Size { width: 64, height: 32, frames: 5 },
+        steps: 2,
+        ..Request::default()
+    }
+}
+
+/// Collects what a run hands out.
+#[derive(Default)]
+struct Kept {
+    latents: Option<Tensor>,
+    frames: Vec<Vec<u8>>,
+    phases: Vec<&'static str>,
+    /// Whether weights were loaded.
+    loaded: bool,
+    /// The run is stopped when this phase begins.
+    stop: Option<(&'static str, Cancel)>,
+}
+
+impl Receiver for Kept {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Phase(name) => {
+                self.phases.push(name);
+                if let Some((_, cancel)) = self.stop.as_ref().filter(|(at, _)| *at == name) {
+                    cancel.cancel();
+                }
+            }
+            Event::Loading { .. } => self.loaded = true,
+            _ => {}
+        }
+    }
+
+    fn latents(&mut self, latents: &Tensor) -> Result<()> {
+        self.latents = Some(latents.clone());
+        Ok(())
+    }
+
+    fn frames(&mut self, video: &Tensor) -> Result<()> {
+        self.frames.push(video.bytes().to_vec());
+        Ok(())
+    }
+}
+
+fn run(pipeline: &Pipeline, request: &Request) -> Kept {
+    let mut kept = Kept::default();
+    pipeline.generate_with(request, &Cancel::new(), &mut kept).unwrap();
+    kept
+}
+
+#[test]
+fn what_is_planned_is_what_is_held() {
+    let pipeline = Pipeline::micro().unwrap();
+    for request in [
+        request(),
+        Request { guidance: 1.0, residual: Residual::Bf16, ..request() },
+        Request { precision: Some(Precision::Bf16), references: vec![pixels(1)], ..request() },
+        Request { references: Vec::new(), ..request() },
+    ] {
+        let plan = pipeline.plan(&request, &Cancel::new(), &mut |_| {}).unwrap();
+        let planned = plan.phases().to_vec();
+        let tokens = plan.tokens();
+        let report = plan.run(&Cancel::new(), &mut Kept::default()).unwrap();
+        assert_eq!(report.tokens, tokens);
+        assert_eq!(report.phases.len(), planned.len());
+        for (planned, done) in planned.iter().zip(&report.phases) {
+            assert_eq!((planned.name, planned.weight_bytes), (done.name, done.weight_bytes));
+            let memory = planned.plan_bytes..=planned.plan_bytes + planned.kept_bytes;
+            assert!(memory.contains(&done.plan_bytes), "{planned:?} {done:?}");
+            assert!(planned.flops > 0 && planned.held_bytes() > planned.weight_bytes);
+        }
+    }
+}
+
+#[test]
+fn the_phase_that_does_not_fit_is_named_before_anything_runs() {
+    let pipeline = Pipeline::micro().unwrap();
+    let request = request();
+    let plan = pipeline.plan(&request, &Cancel::new(), &mut |_| {}).unwrap();
+    let room = |bytes: u64, bound: Bound| Room { limits: vec![Limit { bytes, bound }] };
+    let needs: Vec<(&str, u64)> =
+        plan.phases().iter().map(|phase| (phase.name, phase.held_bytes())).collect();
+    let held: u64 = 3 * 6 * 64 * 32 * 4;
+    let most = needs.iter().max_by_key(|(_, bytes)| *bytes).unwrap();
+    plan.check_room(&room(most.1 - held, Bound::Machine)).unwrap();
+    plan.check_room(&Room::default()).unwrap();
+    for (bytes, bound, says) in [
+        (most.1 - held - 1, Bound::Machine, "can be had"),
+        (0, Bound::AddressSpace, "ulimit -v"),
+        (0, Bound::ControlGroup("/sys/fs/cgroup/job".into()), "/sys/fs/cgroup/job"),
+    ] {
+        let error = plan.check_room(&room(bytes, bound)).unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("E0603", Kind::Budget));
+        let text = error.to_string();
+        assert!(error.message().starts_with(most.0) && text.contains(says), "{text}");
+        assert!(error.help_text().is_some());
+    }
+}
+
+#[test]
+fn what_would_make_it_fit_does() {
+    let pipeline = Pipeline::micro().unwrap();
+    let large = Request {
+        size: Size { width: 256, height: 256, frames: 41 },
+        references: Vec::new(),
+        ..request()
+    };
+    let plan = pipeline.plan(&large, &Cancel::new(), &mut |_| {}).unwrap();
+    let need =
+        |name: &str| plan.phases().iter().find(|phase| phase.name == name).unwrap().held_bytes();
+    let others = plan.phases().iter().filter(|phase| phase.name != "sampling");
+    let others = others.map(PhasePlan::held_bytes).max().unwrap();
+    let limit = Limit { bytes: others.max(need("sampling") * 2 / 5), bound: Bound::Machine };
+    assert!(limit.bytes < need("sampling"), "{:?}", plan.phases());
+    let error = plan.check_room(&Room { limits: vec![limit.clone()] }).unwrap_err();
+    let help = error.help_text().unwrap();
+    let frames = help.split("--frames ").nth(1).and_then(|rest| rest.split(' ').next());
+    let frames: usize = frames.unwrap_or_else(|| panic!("{error}")).parse().unwrap();
+    let fits = |frames: usize| {
+        let request = Request { size: Size { frames, ..large.size }, ..large.clone() };
+        let plan = pipeline.plan(&request, &Cancel::new(), &mut |_| {}).unwrap();
+        plan.check_room(&Room { limits: vec![limit.clone()] }).is_ok()
+    };
+    assert!(fits(frames) && !fits(frames + 4), "{error}");
+
+    // Decoding goes frame by frame: only smaller pictures help.
+    let limit = Limit { bytes: need("decoding") / 2, bound: Bound::Machine };
+    let error = plan.check_room(&Room { limits: vec![limit] }).unwrap_err();
+    assert!(error.to_string().contains("--size "), "{error}");
+    let limit = Limit { bytes: 1000, bound: Bound::Machine };
+    let error = plan.check_room(&Room { limits: vec![limit] }).unwrap_err();
+    assert!(error.help_text().unwrap().contains("no smaller size"), "{error}");
+}
+
+#[test]
+fn what_the_receiver_holds_counts() {
+    let pipeline = Pipeline::micro().unwrap();
+    let request = request();
+    let mut plan = pipeline.plan(&request, &Cancel::new(), &mut |_| {}).unwrap();
+    let before = plan.phases().last().unwrap().pixel_bytes;
+    plan.receiver_holds(4096).unwrap();
+    assert_eq!(plan.phases().last().unwrap().pixel_bytes, before + 4096);
+    if Room::now().least().is_some() {
+        assert_eq!(plan.receiver_holds(1 << 60).unwrap_err().code(), "E0603");
+    }
+}
+
+#[test]
+fn cancelling_ends_one_run_and_no_other() {
+    let pipeline = Pipeline::micro().unwrap();
+    let request = request();
+    let whole = run(&pipeline, &request);
+    for phase in ["text", "references", "sampling", "decoding"] {
+        let cancel = Cancel::new();
+        let mut kept = Kept { stop: Some((phase, cancel.clone())), ..Kept::default() };
+        let error = pipeline.generate_with(&request, &cancel, &mut kept).unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("E1002", Kind::Interrupted), "{phase}");
+        assert!(cancel.is_cancelled());
+        assert_eq!(kept.latents.is_some(), phase == "decoding", "latents come before decoding");
+        let used = pipeline.plan(&request, &cancel, &mut |_| {}).err().unwrap();
+        assert_eq!(used.kind(), Kind::Interrupted);
+    }
+    assert!(run(&pipeline, &request).frames == whole.frames);
+}
+
+#[test]
+fn latents_can_be_decoded_later() {
+    let pipeline = Pipeline::micro().unwrap();
+    let request = request();
+    let whole = run(&pipeline, &request);
+    let rest = Request { latents: whole.latents.clone(), ..request.clone() };
+    let decoded = run(&pipeline, &rest);
+    assert_eq!(decoded.phases, ["decoding"]);
+    assert!(decoded.frames == whole.frames);
+    let wrong = Tensor::from_f32([48, 1, 2, 4], &[0.0; 384]).unwrap();
+    let request = Request { latents: Some(wrong), ..request };
+    let mut kept = Kept::default();
+    let error = pipeline.generate_with(&request, &Cancel::new(), &mut kept).unwrap_err();
+    assert_eq!(error.code(), "E0906");
+}
+
+#[test]
+fn values_that_are_given_must_be_finite() {
+    let pipeline = Pipeline::micro().unwrap();
+    let bad = |shape: &[usize]| {
+        let mut values = vec![0.0; shape.iter().product()];
+        *values.last_mut().unwrap() = f32::INFINITY;
+        Tensor::from_f32(shape.iter().copied(), &values).unwrap()
+    };
+    let latents = bad(&[48, 2, 2, 4]);
+    let width = pipeline.model().dit.text_dim;
+    let good = Tensor::from_f32([4, width], &vec![0.0; 4 * width]).unwrap();
+    let reference = ReferenceSource::Pixels(bad(&[3, 1, 32, 64]));
+    for (request, what) in [
+        (Request { noise: Some(latents.clone()), ..request() }, "the noise"),
+        (Request { latents: Some(latents), ..request() }, "the latents"),
+        (Request { contexts: Some([good, bad(&[4, width])]), ..request() }, "a context"),
+        (Request { references: vec![reference], ..request() }, "the pixels of a reference"),
+    ] {
+        let error = pipeline.plan(&request, &Cancel::new(), &mut |_| {}).err().unwrap();
+        assert_eq!(error.code(), "E1001");
+        assert!(error.message().contains(what), "{error}");
+    }
+    let odd = Tensor::from_f32([4, 1], &[0.0; 4]).unwrap();
+    let request = Request { contexts: Some([odd.clone(), odd]), ..request() };
+    let error = pipeline.plan(&request, &Cancel::new(), &mut |_| {}).err().unwrap();
+    assert_eq!(error.code(), "E0906");
+}
+
+#[test]
+fn kept_networks_give_the_same_without_loading() {
+    let released = Pipeline::micro().unwrap();
+    let pipeline = Pipeline::micro().unwrap().keep(Keep::Loaded);
+    let first = request();
+    let second = Request { seed: 9, ..request() };
+    let other = Request { size: Size { width: 64, height: 32, frames: 9 }, ..request() };
+    assert!(run(&pipeline, &first).loaded);
+    for request in [&second, &first] {
+        let kept = run(&pipeline, request);
+        assert!(!kept.loaded, "the second request loads nothing");
+        assert!(kept.frames == run(&released, request).frames);
+    }
+    let plan = pipeline.plan(&first, &Cancel::new(), &mut |_| {}).unwrap();
+    assert!(plan.phases().iter().all(|phase| phase.loaded_bytes > 0), "{:?}", plan.phases());
+    // A preflight that is not run brings back what it took.
+    drop(plan);
+    assert!(!run(&pipeline, &first).loaded);
+    // Other sizes replace what no longer fits; what still fits stays.
+    let kept = run(&pipeline, &other);
+    assert!(kept.loaded && kept.frames == run(&released, &other).frames);
+    // A run that was stopped spoils nothing.
+    let cancel = Cancel::new();
+    let mut stopped = Kept { stop: Some(("sampling", cancel.clone())), ..Kept::default() };
+    pipeline.generate_with(&other, &cancel, &mut stopped).unwrap_err();
+    let kept = run(&pipeline, &other);
+    assert!(!kept.loaded && kept.frames == run(&released, &other).frames);
+}
+
+#[test]
+fn requests_from_several_threads_give_what_they_give_alone() {
+    for keep in [Keep::Released, Keep::Loaded] {
+        let pipeline = Pipeline::micro().unwrap().keep(keep);
+        let requests: Vec<Request> =
+            (0..3).map(|seed| Request { seed, references: vec![pixels(1)], ..request() }).collect();
+        let alone: Vec<Kept> = requests.iter().map(|request| run(&pipeline, request)).collect();
+        let together: Vec<Kept> = std::thread::scope(|scope| {
+            let pipeline = &pipeline;
+            let threads: Vec<_> = requests
+                .iter()
+                .map(|request| scope.spawn(move || run(pipeline, request)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (alone, together) in alone.iter().zip(&together) {
+            assert!(alone.frames == together.frames, "{keep:?}");
+        }
+        assert!(alone[0].frames != alone[1].frames);
+    }
+}
+
+#[test]
+fn public_types_may_go_to_other_threads() {
+    fn send<T: Send>() {}
+    fn both<T: Send + Sync>() {}
+    both::<Pipeline>();
+    both::<Preflight<'_>>();
+    both::<Model>();
+    both::<Backend>();
+    both::<Request>();
+    both::<RunReport>();
+    both::<Event>();
+    both::<Cancel>();
+    both::<Error>();
+    both::<Tensor>();
+    both::<crate::engine::Compiler>();
+    both::<crate::engine::PlanFile>();
+    both::<crate::engine::Tracer>();
+    both::<crate::weights::ModelWeights>();
+    send::<crate::engine::Program>();
+    send::<crate::engine::Prepared>();
+    send::<crate::engine::States>();
+    send::<crate::engine::Outputs>();
+    send::<Sampler>();
+    send::<crate::media::writer::VideoWriter>();
+}
