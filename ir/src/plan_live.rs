@@ -31,6 +31,8 @@ pub struct Unwritten {
     pub step: usize,
     /// The buffer read.
     pub buffer: BufferId,
+    /// What is there instead, where that is of another element type.
+    pub found: Option<BufferId>,
 }
 
 /// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states, of
@@ -154,16 +156,16 @@ impl Sweep<'_> {
             let found = self.written.range((memory, 0)..=(memory, at)).next_back();
             let found = found.map(|(_, entry)| *entry).filter(|(end, _)| *end > at);
             let Some((piece, index)) = found else {
-                self.faults.push(Unwritten { step, buffer });
+                self.faults.push(Unwritten { step, buffer, found: None });
                 return;
             };
             let life = &mut self.list[index].2;
             life.to = life.to.max(step);
-            let later = own && life.buffer != buffer;
             let dtype = |id: BufferId| self.plan.buffer(id).ty.dtype;
+            let other = Some(life.buffer).filter(|found| dtype(*found) != dtype(buffer));
             // What it finds was written later by something else, or is no element of its type.
-            if later || dtype(life.buffer) != dtype(buffer) {
-                self.faults.push(Unwritten { step, buffer });
+            if (own && life.buffer != buffer) || other.is_some() {
+                self.faults.push(Unwritten { step, buffer, found: other.filter(|_| !own) });
                 return;
             }
             at = piece;

@@ -14,8 +14,9 @@ pub mod phases;
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
 use crate::plan::{ALIGNMENT, Buffer, BufferId, Plan, Port, Root, Step};
-use crate::plan_live::{Lifetime, bounds, lifetimes};
+use crate::plan_live::{Lifetime, Unwritten, bounds, lifetimes};
 use crate::types::TensorType;
+use std::collections::HashSet;
 
 /// Most findings reported for one plan.
 const MOST: usize = 50;
@@ -105,7 +106,8 @@ impl Verifier<'_> {
     /// modules have.
     fn types(&mut self) -> bool {
         let plan = self.plan;
-        let buffers = plan.buffers.iter().map(|(id, buffer)| (format!("buffer {id:?}"), &buffer.ty));
+        let buffers =
+            plan.buffers.iter().map(|(id, buffer)| (format!("buffer {id:?}"), &buffer.ty));
         let weights = plan.weights.iter().map(|w| (format!("weight \"{}\"", w.name), &w.ty));
         let states = plan.states.iter().map(|s| (format!("state \"{}\"", s.name), &s.ty));
         for (place, ty) in buffers.chain(weights).chain(states) {
@@ -147,13 +149,16 @@ impl Verifier<'_> {
             if matches!(buffer.root, Root::Output(_)) && !(own && Plan::is_returned(port)) {
                 let message = format!("{:?} lies in memory that is not its own", port.buffer);
                 self.fault(format!("output \"{}\"", port.name), message);
-            }
-            if !Plan::is_returned(port) && buffer.root != Root::Persistent {
+            } else if !Plan::is_returned(port) && buffer.root != Root::Persistent {
                 let message = format!("{:?} is kept and not in persistent memory", port.buffer);
                 self.fault(format!("output \"{}\"", port.name), message);
             }
         }
-        for (id, buffer) in plan.buffers.iter() {
+        // Those that are used are looked at where they are.
+        let steps = plan.steps.iter().flat_map(|step| step.reads().iter().chain(step.results()));
+        let ports = plan.outputs.iter().map(|port| &port.buffer);
+        let used: HashSet<BufferId> = steps.chain(ports).copied().collect();
+        for (id, buffer) in plan.buffers.iter().filter(|(id, _)| !used.contains(id)) {
             if let Err(message) = self.inside(buffer) {
                 self.fault(format!("buffer {id:?}"), message);
             }
@@ -237,8 +242,16 @@ impl Verifier<'_> {
             let (labels, results) = (step.labels.len(), step.results().len());
             self.fault(self.at(at), format!("{labels} labels for {results} results"));
         }
+        for id in step.reads() {
+            if let Err(message) = self.inside(plan.buffer(*id)) {
+                self.fault(self.at(at), format!("operand {id:?}: {message}"));
+            }
+        }
         for (position, id) in step.results().iter().enumerate() {
             let result = plan.buffer(*id);
+            if let Err(message) = self.inside(result) {
+                self.fault(self.at(at), format!("result {id:?}: {message}"));
+            }
             if result.root == Root::Persistent && !plan.keeps() {
                 let message = format!("result {id:?} is kept, but no output is");
                 self.fault(self.at(at), message);
@@ -270,12 +283,15 @@ impl Verifier<'_> {
     }
 
     fn reads(&mut self) {
-        let plan = self.plan;
-        let (_, faults) = lifetimes(plan);
-        for fault in faults {
-            let dtype = plan.buffer(fault.buffer).ty.dtype;
-            let message = format!("{:?} is read as {dtype} where it was not written", fault.buffer);
-            self.fault(self.at(fault.step), message);
+        let (_, faults) = lifetimes(self.plan);
+        for Unwritten { step, buffer, found } in faults {
+            let message = match found {
+                None => format!("{buffer:?} is read where it was not written"),
+                Some(other) => {
+                    format!("{buffer:?} is read where {other:?} of another type was written")
+                }
+            };
+            self.fault(self.at(step), message);
         }
     }
 

@@ -25,7 +25,8 @@ impl Weights {
     fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let length = u64::from_le_bytes(bytes[..8].try_into().expect("a header")) as usize;
-        let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+        let header: serde_json::Value =
+            serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
         let tensors = header.as_object().expect("an object").iter();
         let tensors = tensors.filter(|(name, _)| *name != "__metadata__").map(|(name, entry)| {
             assert_eq!(entry["dtype"], "F32");

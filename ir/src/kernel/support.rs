@@ -141,7 +141,8 @@ mod tests {
         }
         let (x, wide) = (ty(DType::F32), ty(DType::F64));
         let runs = |residual: &TensorType, weight: &TensorType| {
-            let kernel = AnchorKernel { combine: Combine::Add, ..AnchorKernel::plain(Op::Linear, 2) };
+            let kernel =
+                AnchorKernel { combine: Combine::Add, ..AnchorKernel::plain(Op::Linear, 2) };
             let operands = [&x, weight, residual];
             target.runs(&Kernel::Anchor(kernel), &operands, &[false, true, false], &[&x]).is_ok()
         };

@@ -106,13 +106,19 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
             (&[("output \"persistent.0\" = %3", "output \"persistent.0\" = %2")], "kept and not"),
             (
                 &[
-                    ("  output \"z\" = %5\n", "  output \"z\" = %5\n  output \"persistent.7\" = %1\n"),
+                    (
+                        "  output \"z\" = %5\n",
+                        "  output \"z\" = %5\n  output \"persistent.7\" = %1\n",
+                    ),
                     ("workspace + 64 f32[2]", "persistent + 0 f32[2]"),
                 ],
                 "where it was not written",
             ),
             (
-                &[("  output \"z\" = %5\n", "  output \"z\" = %5\n  output \"persistent.7\" = %1\n")],
+                &[(
+                    "  output \"z\" = %5\n",
+                    "  output \"z\" = %5\n  output \"persistent.7\" = %1\n",
+                )],
                 "where it was not written",
             ),
             (&[("output \"persistent.0\" = %3\n", "")], "is no part of a f32[4]"),
@@ -124,8 +130,14 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
                 "is kept, but no output is",
             ),
             (&[("buffer %2 = persistent + 8", "buffer %2 = persistent + 12")], "is no part of"),
-            (&[("  input \"x\"", "  buffer %8 = persistent + 64 : f32[4]\n  input \"x\"")], "no part of a f32[4]"),
-            (&[("  input \"x\"", "  buffer %8 = persistent + 0 : f32[20]\n  input \"x\"")], "no part of a f32[20]"),
+            (
+                &[("  input \"x\"", "  buffer %8 = persistent + 64 : f32[4]\n  input \"x\"")],
+                "no part of a f32[4]",
+            ),
+            (
+                &[("  input \"x\"", "  buffer %8 = persistent + 0 : f32[20]\n  input \"x\"")],
+                "no part of a f32[20]",
+            ),
             (&[("workspace + 64 f32[2]", "persistent + 0 f32[2]")], "is kept, but no output is"),
             (&[("naive=192 persistent=128", "naive=192 persistent=64")], "pass its memory"),
             (&[("naive=192 persistent=128", "naive=192 persistent=192")], "disagree about"),
@@ -135,7 +147,13 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
             // Another name for the phases: nobody makes the memory.
             (&[("plan \"step\"", "plan \"stop\"")], "without a prepare and a step"),
             (&[("plan \"step\"", "plan \"prepare\"")], "there are two phases"),
-            (&[("input \"c\" = %0", "input \"x\" = %0"), ("f32[4]\n  buffer %1 = weight", "f32[1]\n  buffer %1 = weight")], "is both f32[1] and f32[4]"),
+            (
+                &[
+                    ("input \"c\" = %0", "input \"x\" = %0"),
+                    ("f32[4]\n  buffer %1 = weight", "f32[1]\n  buffer %1 = weight"),
+                ],
+                "is both f32[1] and f32[4]",
+            ),
         ],
     );
 }
@@ -176,15 +194,24 @@ fn places_and_types_are_checked_whether_used_or_not() {
             (&[("output \"z\" = %5", "output \"z\" = %7")], "in memory that is not its own"),
             (&[("output \"z\" = %5", "output \"y\" = %5")], "it is there twice"),
             (&[("input \"x\" = %0", "input \"x\" = %1")], "is not the whole of input 0"),
-            (&[("buffer %2 = persistent + 8 : f32[2]", "buffer %2 = persistent + 8 : f32[0]")], "has no elements"),
+            (
+                &[("buffer %2 = persistent + 8 : f32[2]", "buffer %2 = persistent + 8 : f32[0]")],
+                "has no elements",
+            ),
             (&[("weight 0 \"w\" : f32[4]", "weight 0 \"w\" : f32[0,4]")], "has no elements"),
             // A buffer that nobody reads, outside its memory or of another type.
             (
-                &[("  input \"x\" = %0\n", "  buffer %8 = persistent + 126 : u8[3]\n  input \"x\" = %0\n")],
+                &[(
+                    "  input \"x\" = %0\n",
+                    "  buffer %8 = persistent + 126 : u8[3]\n  input \"x\" = %0\n",
+                )],
                 "pass its memory",
             ),
             (
-                &[("  input \"x\" = %0\n", "  buffer %8 = input 0 + 0 : u8[16]\n  input \"x\" = %0\n")],
+                &[(
+                    "  input \"x\" = %0\n",
+                    "  buffer %8 = input 0 + 0 : u8[16]\n  input \"x\" = %0\n",
+                )],
                 "is no part of the input f32[4]",
             ),
         ],
@@ -196,19 +223,28 @@ fn results_share_bytes_only_where_a_kernel_allows_it() {
     refused(
         SPLIT,
         &[
-            (&[("%6 = k0 %4, %0 : workspace + 0", "%6 = k0 %0, %4 : workspace + 64")], "was not written"),
+            (
+                &[("%6 = k0 %4, %0 : workspace + 0", "%6 = k0 %0, %4 : workspace + 64")],
+                "was not written",
+            ),
             (&[("%5 = neg %2 : workspace + 64", "%5 = neg %2 : workspace + 0")], "was not written"),
-            (&[("%7 = gather %6, %3 : output 0 + 0", "%7 = gather %6, %3 : workspace + 0")], "shares bytes"),
+            (
+                &[("%7 = gather %6, %3 : output 0 + 0", "%7 = gather %6, %3 : workspace + 0")],
+                "shares bytes",
+            ),
             // Only an operand that every row reads for itself may be written over.
             (&[("v0 = a0[i*4 + j]", "v0 = a0[i*0 + j]")], "shares bytes"),
             (&[("v0 = a0[i*4 + j]", "v0 = a0[i*4 + 0]")], "shares bytes"),
             // Read as elements of another type.
             (
                 &[
-                    ("  input \"x\" = %0\n", "  buffer %8 = workspace + 0 : i32[4]\n  input \"x\" = %0\n"),
+                    (
+                        "  input \"x\" = %0\n",
+                        "  buffer %8 = workspace + 0 : i32[4]\n  input \"x\" = %0\n",
+                    ),
                     ("gather %6, %3", "gather %6, %8"),
                 ],
-                "read as i32 where it was not written",
+                "is read where %6 of another type was written",
             ),
         ],
     );
@@ -222,7 +258,10 @@ fn kernels_are_launched_with_their_types() {
             (&[("= neg %2", "= neg %0")], "it gives f32[4]"),
             (&[("k0 %4, %0", "k0 %4")], "it is for f32[4], f32[4]"),
             (&[("k0 %4, %0", "k0 %4, %2")], "it is for f32[4], f32[4]"),
-            (&[("rows i in 1, cols j in 4", "rows i in 2, cols j in 4")], "has no rows of the kernel"),
+            (
+                &[("rows i in 1, cols j in 4", "rows i in 2, cols j in 4")],
+                "has no rows of the kernel",
+            ),
             (&[("v1 = a1[i*4 + j]", "v1 = a1[1 + i*4 + j]")], "the load ends at 5 of 4"),
             (&[("gather %6, %3", "gather %6, %1")], "operand 1 of gather is f32"),
             (&[("workspace=128 lower", "workspace=192 lower")], "workspace is 192 bytes"),
@@ -245,7 +284,10 @@ fn phases_agree_on_states() {
                 "state \"s\" is both f32[2] and f32[4]",
             ),
             (&[("state \"s\" : f32[4] = ->", "state \"s\" : f32[5] = ->")], "not the whole of it"),
-            (&[("%2 = neg %0 : state 0 + 0", "%2 = neg %0 : workspace + 64")], "not the whole of it"),
+            (
+                &[("%2 = neg %0 : state 0 + 0", "%2 = neg %0 : workspace + 64")],
+                "not the whole of it",
+            ),
             (&[("= %1 -> %3", "= -> %3")], "where it was not written"),
             (
                 &[("plan \"first\"", "plan \"prepare\""), ("plan \"next\"", "plan \"step\"")],

@@ -117,7 +117,8 @@ impl Phases {
         for plan in readers {
             for (id, buffer) in plan.buffers.iter() {
                 if buffer.root == Root::Persistent && !kept.iter().any(|k| holds(k, buffer)) {
-                    let message = format!("{id:?} is no part of a {} that prepare keeps", buffer.ty);
+                    let message =
+                        format!("{id:?} is no part of a {} that prepare keeps", buffer.ty);
                     self.fault(plan, message);
                 }
             }

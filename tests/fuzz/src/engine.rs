@@ -76,18 +76,6 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// For a target that is a test: `runs` inputs, or what the environment variables
-    /// `ANYID_FUZZ_RUNS`, `ANYID_FUZZ_SECONDS` and `ANYID_FUZZ_SEED` say.
-    pub fn of_environment(runs: u64) -> Self {
-        let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-        let seconds = number("ANYID_FUZZ_SECONDS");
-        let runs = number("ANYID_FUZZ_RUNS").unwrap_or(if seconds.is_some() { u64::MAX } else { runs });
-        let seed = number("ANYID_FUZZ_SEED").unwrap_or(1);
-        Self { runs, seconds, seed, ..Self::default() }
-    }
-}
-
 /// What a series of inputs gave.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
@@ -230,11 +218,7 @@ pub fn fuzz(target: &dyn Target, options: &Options) -> Result<Summary, Box<Failu
 ///
 /// # Errors
 /// Where it fails.
-pub fn once(
-    target: &dyn Target,
-    options: &Options,
-    data: &[u8],
-) -> Result<Verdict, Box<Failure>> {
+pub fn once(target: &dyn Target, options: &Options, data: &[u8]) -> Result<Verdict, Box<Failure>> {
     let mut session = Session::new(target, options);
     let verdict = session.one(data, &mut Summary::default());
     session.end();

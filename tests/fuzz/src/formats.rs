@@ -143,11 +143,8 @@ pub fn change_picture(rng: &mut Rng, data: &mut Vec<u8>, other: &[u8], words: &[
     type Split = fn(&[u8]) -> Vec<Part>;
     type Join = fn(&[Part]) -> Vec<u8>;
     let webp: Split = |bytes| riff_parts(bytes, 12);
-    let kinds: [(&[u8], Split, Join); 3] = [
-        (b"\x89PNG", png_parts, png),
-        (b"RIFF", webp, riff),
-        (b"\xff\xd8\xff", jpeg_parts, jpeg),
-    ];
+    let kinds: [(&[u8], Split, Join); 3] =
+        [(b"\x89PNG", png_parts, png), (b"RIFF", webp, riff), (b"\xff\xd8\xff", jpeg_parts, jpeg)];
     let kind = kinds.into_iter().find(|(magic, ..)| data.starts_with(magic));
     match kind {
         Some((magic, split, join)) if !rng.once_in(4) => {
@@ -217,8 +214,7 @@ fn join_atoms(list: &[Atom]) -> Vec<u8> {
 
 /// One list of boxes, chosen at random among all that lie in `list`.
 fn some_list<'a>(rng: &mut Rng, list: &'a mut Vec<Atom>) -> &'a mut Vec<Atom> {
-    let deeper: Vec<usize> =
-        (0..list.len()).filter(|at| list[*at].children.is_some()).collect();
+    let deeper: Vec<usize> = (0..list.len()).filter(|at| list[*at].children.is_some()).collect();
     if deeper.is_empty() || rng.once_in(5) {
         return list;
     }

@@ -2,8 +2,7 @@
 //!
 //! A [`Target`](engine::Target) runs on bytes and says whether they were accepted or refused;
 //! [`engine::fuzz`] makes the bytes, the same for the same seed, catches panics and watches time and
-//! memory. `cargo run --release -p anyid-fuzz -- TARGET --runs N --seed S` runs one target; the
-//! recipes of the command line have theirs beside them, in the tests of `cli/src/recipe.rs`.
+//! memory. `cargo run --release -p anyid-fuzz -- TARGET --runs N --seed S` runs one target.
 
 pub mod engine;
 pub mod formats;

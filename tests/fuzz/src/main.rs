@@ -57,8 +57,9 @@ fn main() -> ExitCode {
     if std::env::var_os(CHILD).is_some() {
         return child(&call);
     }
-    let status = std::env::current_exe()
-        .and_then(|own| Command::new(own).args(std::env::args_os().skip(1)).env(CHILD, "1").status());
+    let status = std::env::current_exe().and_then(|own| {
+        Command::new(own).args(std::env::args_os().skip(1)).env(CHILD, "1").status()
+    });
     match status {
         Ok(status) => match status.code() {
             Some(code) => ExitCode::from(code as u8),

@@ -6,6 +6,7 @@ mod kernel;
 mod media;
 mod plan;
 mod programs;
+mod recipe;
 mod safetensors;
 mod tokenizer;
 
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(tokenizer::Tokenizers::new()),
         Box::new(media::Media::pictures()),
         Box::new(media::Media::clips()),
+        Box::new(recipe::Recipes::new()),
     ]
 }
 

@@ -38,14 +38,54 @@ const INDEX: usize = 5;
 const ORIGINAL: &str = "config.json";
 
 const WORDS: [&str; 48] = [
-    "null", "true", "false", "[]", "{}", "\"\"", "1e400", "-0.0", "_class_name", "num_layers",
-    "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "ffn_dim",
-    "freq_dim", "text_dim", "eps", "qk_norm", "cross_attn_norm", "patch_size", "rope_max_seq_len",
-    "z_dim", "base_dim", "decoder_base_dim", "dim_mult", "num_res_blocks", "temperal_downsample",
-    "latents_mean", "latents_std", "d_model", "d_kv", "d_ff", "num_heads", "vocab_size",
-    "relative_attention_num_buckets", "flow_shift", "shift", "solver_order", "prediction_type",
-    "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "weight_map", "metadata",
-    "total_size", "transformer", "WanPipeline", "../../x",
+    "null",
+    "true",
+    "false",
+    "[]",
+    "{}",
+    "\"\"",
+    "1e400",
+    "-0.0",
+    "_class_name",
+    "num_layers",
+    "num_attention_heads",
+    "attention_head_dim",
+    "in_channels",
+    "out_channels",
+    "ffn_dim",
+    "freq_dim",
+    "text_dim",
+    "eps",
+    "qk_norm",
+    "cross_attn_norm",
+    "patch_size",
+    "rope_max_seq_len",
+    "z_dim",
+    "base_dim",
+    "decoder_base_dim",
+    "dim_mult",
+    "num_res_blocks",
+    "temperal_downsample",
+    "latents_mean",
+    "latents_std",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_heads",
+    "vocab_size",
+    "relative_attention_num_buckets",
+    "flow_shift",
+    "shift",
+    "solver_order",
+    "prediction_type",
+    "UniPCMultistepScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "weight_map",
+    "metadata",
+    "total_size",
+    "transformer",
+    "WanPipeline",
+    "../../x",
 ];
 
 impl Configs {
@@ -164,7 +204,8 @@ impl Target for Configs {
 
 /// A configuration by itself: what is accepted must come back from what is written.
 fn alone(name: &str, value: &Value) -> Result<(), String> {
-    let same = |good: bool| if good { Ok(()) } else { Err(format!("{name} comes back as another")) };
+    let same =
+        |good: bool| if good { Ok(()) } else { Err(format!("{name} comes back as another")) };
     if let ("transformer/config.json", Ok(config)) = (name, DitConfig::from_diffusers(value)) {
         let _ = config.parameter_count();
         let again = DitConfig::from_diffusers(&config.to_diffusers_json());

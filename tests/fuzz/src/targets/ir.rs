@@ -69,9 +69,8 @@ impl Target for Ir {
             }
         };
         let printed = text::print(&module);
-        let again = text::parse_module(&printed, &[]).map_err(|found| {
-            format!("printed it is refused: {:?}\n{printed}", found.first())
-        })?;
+        let again = text::parse_module(&printed, &[])
+            .map_err(|found| format!("printed it is refused: {:?}\n{printed}", found.first()))?;
         if text::print(&again) != printed {
             return Err(format!("printed again it is another text\n{printed}"));
         }

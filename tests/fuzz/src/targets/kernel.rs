@@ -72,9 +72,8 @@ impl Target for Kernels {
             }
         };
         let printed = print_kernels(&kernels);
-        let again = parse_kernels(&printed).map_err(|found| {
-            format!("printed it cannot be read: {}\n{printed}", found.message)
-        })?;
+        let again = parse_kernels(&printed)
+            .map_err(|found| format!("printed it cannot be read: {}\n{printed}", found.message))?;
         if print_kernels(&again) != printed {
             return Err(format!("printed again it is another text\n{printed}"));
         }

@@ -17,8 +17,29 @@ pub struct Media {
 }
 
 const PICTURE: [&str; 24] = [
-    "IHDR", "PLTE", "IDAT", "IEND", "acTL", "fcTL", "fdAT", "tRNS", "eXIf", "iCCP", "gAMA", "cICP",
-    "VP8 ", "VP8L", "VP8X", "ANIM", "ANMF", "ALPH", "ICCP", "EXIF", "GIF89a", "Exif\0\0", "NETSCAPE2.0",
+    "IHDR",
+    "PLTE",
+    "IDAT",
+    "IEND",
+    "acTL",
+    "fcTL",
+    "fdAT",
+    "tRNS",
+    "eXIf",
+    "iCCP",
+    "gAMA",
+    "cICP",
+    "VP8 ",
+    "VP8L",
+    "VP8X",
+    "ANIM",
+    "ANMF",
+    "ALPH",
+    "ICCP",
+    "EXIF",
+    "GIF89a",
+    "Exif\0\0",
+    "NETSCAPE2.0",
     "BM",
 ];
 const CLIP: [&str; 36] = [

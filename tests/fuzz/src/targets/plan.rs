@@ -64,9 +64,9 @@ impl PlanFiles {
     /// The file of these plans as text.
     fn signed(&self, body: &[u8]) -> Vec<u8> {
         let mut weights = String::new();
-        if let Ok(plans) = std::str::from_utf8(body).map_err(drop).and_then(|text| {
-            parse_plans(text).map_err(drop)
-        }) {
+        if let Ok(plans) =
+            std::str::from_utf8(body).map_err(drop).and_then(|text| parse_plans(text).map_err(drop))
+        {
             let all = plans.iter().flat_map(|plan| &plan.weights);
             let by_name: BTreeMap<&str, _> = all.map(|w| (w.name.as_str(), w)).collect();
             for weight in by_name.values() {

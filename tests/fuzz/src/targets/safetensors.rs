@@ -4,16 +4,37 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::formats;
 use crate::rng::Rng;
-use anyid_runtime::checkpoint::mapped::{to_bf16_into, to_f32_into};
 use anyid_runtime::checkpoint::Checkpoint;
+use anyid_runtime::checkpoint::mapped::{to_bf16_into, to_f32_into};
 use anyid_runtime::checkpoint::shards::WeightSet;
 
 /// The target.
 pub struct Safetensors;
 
 const WORDS: [&str; 24] = [
-    "F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL",
-    "F8_E4M3", "F8_E5M2", "dtype", "shape", "data_offsets", "__metadata__", "[", "]", "{}", "null",
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "I32",
+    "I16",
+    "I8",
+    "U64",
+    "U32",
+    "U16",
+    "U8",
+    "BOOL",
+    "F8_E4M3",
+    "F8_E5M2",
+    "dtype",
+    "shape",
+    "data_offsets",
+    "__metadata__",
+    "[",
+    "]",
+    "{}",
+    "null",
     "\\u0000",
 ];
 
@@ -46,7 +67,10 @@ impl Target for Safetensors {
         let mut out = corpus("safetensors");
         out.push(file(&[("a", "F32", &[2, 3], 24), ("b", "BF16", &[4], 8)], true));
         out.push(file(&[("x.0", "F16", &[1, 2, 2], 8), ("x.1", "I64", &[], 8)], false));
-        out.push(file(&[("e", "U8", &[0], 0), ("f", "BOOL", &[3], 3), ("g", "F64", &[1], 8)], true));
+        out.push(file(
+            &[("e", "U8", &[0], 0), ("f", "BOOL", &[3], 3), ("g", "F64", &[1], 8)],
+            true,
+        ));
         out.push(file(&[("q", "F8_E4M3", &[5], 5), ("r", "F8_E5M2", &[5], 5)], false));
         out.push(file(&[], true));
         out
@@ -74,9 +98,7 @@ impl Target for Safetensors {
             let elements = tensor.elements();
             let mut singles = vec![0.0; elements];
             let mut halves = vec![Default::default(); elements];
-            for result in
-                [to_f32_into(&tensor, &mut singles), to_bf16_into(&tensor, &mut halves)]
-            {
+            for result in [to_f32_into(&tensor, &mut singles), to_bf16_into(&tensor, &mut halves)] {
                 if let Err(error) = result {
                     refused(&error)?;
                 }
