@@ -7,7 +7,8 @@ use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::threads::with_stop;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
-use anyid_ir::plan::Plan;
+use anyid_ir::kernel::Target;
+use anyid_ir::plan::{BufferId, Plan, Port, Root};
 use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
 pub use anyid_passes::StateSpec;
@@ -200,8 +201,8 @@ impl Compiler {
     /// `progress` gets weight bytes done and in all, and says whether to go on.
     ///
     /// # Errors
-    /// E0301 for a weight the provider lacks, E0603 for more memory than there is, E1002 when
-    /// `progress` says stop.
+    /// E0301 for a weight the provider lacks, E0505 for a kernel that the backend does not have,
+    /// E0603 for more memory than there is, E1002 when `progress` says stop.
     pub fn load(
         self,
         provider: Arc<dyn WeightProvider + Send + Sync>,
@@ -209,6 +210,7 @@ impl Compiler {
     ) -> Result<Program> {
         let cpu = &self.backend.cpu;
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
+        plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
         room::check(room::planned(plans.iter().copied()), "plans")?;
         let weights = Weights::load(cpu, &plans, &*provider, progress).map_err(load_error)?;
         let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
@@ -227,6 +229,26 @@ impl Compiler {
         let (backend, cancel, observer) = (self.backend, None, None);
         Ok(Program { backend, phases, launches, weights, provider, memory, cancel, observer })
     }
+}
+
+/// Whether `target` has every kernel of `plan`; plans from files may have others.
+fn runnable(plan: &Plan, target: &Target) -> Result<()> {
+    let types = |ids: &[BufferId]| -> Vec<&TensorType> {
+        ids.iter().map(|id| &plan.buffer(*id).ty).collect()
+    };
+    for step in &plan.steps {
+        let weight = |id: &BufferId| matches!(plan.buffer(*id).root, Root::Weight(_));
+        let weights: Vec<bool> = step.reads().iter().map(weight).collect();
+        let (operands, results) = (types(step.reads()), types(step.results()));
+        if let Err(why) = target.runs(&step.kernel, &operands, &weights, &results) {
+            let (name, kind) = (target.name, step.kind());
+            let message = format!("target {name} has no kernel for {kind}: {why}");
+            return Err(Error::input("E0505", message)
+                .at(format!("plan \"{}\", {}", plan.name, step.label()))
+                .help("compile the plan's module again for this target"));
+        }
+    }
+    Ok(())
 }
 
 fn verified(module: &Module) -> Result<()> {
@@ -368,7 +390,8 @@ impl Program {
     /// Runs a phase.
     ///
     /// # Errors
-    /// E1005 for a missing or mistyped input, E1002 when cancelled.
+    /// E1005 for a missing or mistyped input, E1002 when cancelled, E1009 for an unknown phase or one
+    /// that runs on states or on what `prepare` has made.
     pub fn call(&mut self, phase: &str, inputs: &Inputs<'_>) -> Result<Outputs> {
         let mut outputs = self.outputs(phase)?;
         self.run(phase, inputs, Arenas::default(), &mut outputs, None)?;
@@ -472,7 +495,7 @@ impl Program {
     pub fn outputs(&self, phase: &str) -> Result<Outputs> {
         let plan = self.executable(phase)?.plan();
         let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-        let tensor = |port: &anyid_ir::plan::Port| {
+        let tensor = |port: &Port| {
             let zeros = room::zeros(&plan.buffer(port.buffer).ty, "results")?;
             Ok((port.name.clone(), zeros))
         };
@@ -521,10 +544,21 @@ impl Program {
             }
             given.push(tensor.bytes());
         }
+        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
+        let wanted = ports.map(|port| (&port.name, &plan.buffer(port.buffer).ty));
+        if !wanted.eq(outputs.tensors.iter().map(|(name, tensor)| (name, tensor.ty()))) {
+            let message = format!("these are not the outputs of phase \"{phase}\"");
+            return Err(Error::internal("E1009", message));
+        }
         let mut taken: smallvec::SmallVec<[&mut [u8]; 64]> =
             outputs.tensors.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
         if arenas.states.is_none() && !plan.states.is_empty() {
             let message = format!("phase \"{phase}\" carries states, which were not given");
+            return Err(Error::internal("E1009", message));
+        }
+        let kept = arenas.persistent.as_ref().map_or(0, |memory| memory.len() as u64);
+        if kept != plan.persistent_bytes {
+            let message = format!("phase \"{phase}\" runs on what its own prepare has made");
             return Err(Error::internal("E1009", message));
         }
         let mut none = [(); 2].map(|()| anyid_backends::cpu::AlignedBytes::zeroed(0));
