@@ -652,6 +652,57 @@ def cover_art(path, bases):
     cover.unlink()
 
 
+@variant(keep=True)
+def quicktime(path, bases):
+    """A file of QuickTime's own kind, with its index in front."""
+    made = path.with_suffix(".mov")
+    remux(bases["b"], made, "-movflags", "faststart", "-bitexact")
+    made.replace(path)
+
+
+# What the built-in decoder does not know: to be named. They are not compared.
+
+@variant(error="E0807", keep=True)
+def foreign_interlaced(path, bases):
+    encode(path, 2, x264=":interlaced=1:tff=1")
+
+
+@variant(error="E0807", keep=True)
+def foreign_deep(path, bases):
+    encode(path, 2, extra=["-pix_fmt", "yuv420p10le"])
+
+
+@variant(error="E0807")
+def foreign_422(path, bases):
+    encode(path, 2, extra=["-pix_fmt", "yuv422p"])
+
+
+@variant(error="E0807")
+def foreign_grey(path, bases):
+    encode(path, 2, extra=["-pix_fmt", "gray"])
+
+
+@variant(error="E0807")
+def foreign_codec(path, bases):
+    encode(path, 2, codec="mpeg4")
+
+
+@variant(error="E0807")
+def foreign_start(path, bases):
+    """Begins with frames that need others."""
+    path.write_bytes(patched(bases["b"], lambda b: (
+        no_edits(b), first_sample_gone(b))))
+
+
+def first_sample_gone(boxes):
+    stsz, stco = find(boxes, *STBL, b"stsz"), find(boxes, *STBL, b"stco")
+    size, = struct.unpack(">I", stsz[1][12:16])
+    put(stsz, 8, "I", struct.unpack(">I", stsz[1][8:12])[0] - 1)
+    stsz[1] = stsz[1][:12] + stsz[1][16:]
+    put(stco, 8, "I", struct.unpack(">I", stco[1][8:12])[0] + size)
+    put(find(boxes, *STBL, b"stsc"), 12, "I", 11)
+
+
 # What ffmpeg says.
 
 def run(command):

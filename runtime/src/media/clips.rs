@@ -89,6 +89,10 @@ fn faults(path: &Path, expected: &Value) -> Vec<String> {
     faults
 }
 
+fn kept() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/media/testdata/clips")
+}
+
 /// Reads a folder of clips; gives how many there are.
 fn compare(folder: &Path) -> usize {
     let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
@@ -106,10 +110,51 @@ fn compare(folder: &Path) -> usize {
 
 #[test]
 fn every_clip_is_shown_as_ffmpeg_shows_it() {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/media/testdata/clips");
-    assert!(compare(&kept) >= 40);
+    assert!(compare(&kept()) >= 40);
     match std::env::var_os("ANYID_CLIPS") {
         Some(folder) => println!("{} clips of the whole corpus", compare(Path::new(&folder))),
         None => println!("skipped: the whole corpus (ANYID_CLIPS is not set)"),
+    }
+}
+
+#[test]
+fn what_the_decoder_does_not_know_is_named() {
+    for (name, part) in
+        [("foreign_interlaced.mp4", "interlaced H.264"), ("foreign_deep.mp4", "10 bits")]
+    {
+        let path = kept().join(name);
+        let error = read_clip(&path, &ALONE).unwrap_err();
+        assert_eq!(error.code(), "E0807");
+        assert!(error.message().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn damaged_clips_give_errors_of_their_own() {
+    let folder = super::testing::Folder::new();
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut clips: Vec<PathBuf> =
+        std::fs::read_dir(kept()).unwrap().map(|e| e.unwrap().path()).collect();
+    clips.retain(|path| path.extension().is_some_and(|e| e == "mp4"));
+    clips.sort();
+    let extremes = [0, 1, 0x7f, 0x80, 0xff];
+    for round in 0..600 {
+        let mut bytes = std::fs::read(&clips[round % clips.len()]).unwrap();
+        let index = bytes.windows(4).position(|w| w == b"moov").unwrap();
+        for _ in 0..1 + next(6) {
+            // Mostly in the index: counts, sizes and offsets.
+            let at =
+                if next(4) == 0 { next(bytes.len()) } else { index + next(bytes.len() - index) };
+            bytes[at] = if next(2) == 0 { extremes[next(5)] } else { next(256) as u8 };
+        }
+        if let Err(error) = read_clip(&folder.file("x", &bytes), &ALONE) {
+            assert!(error.code().starts_with("E08") && error.help_text().is_some(), "{error}");
+        }
     }
 }

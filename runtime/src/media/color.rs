@@ -136,6 +136,17 @@ impl Default for ColourTags {
 }
 
 impl ColourTags {
+    /// These tags, and those of `other` where these say nothing.
+    pub fn or(self, other: Self) -> Self {
+        let pick = |ours: u8, theirs: u8| if ours == 2 { theirs } else { ours };
+        Self {
+            primaries: pick(self.primaries, other.primaries),
+            transfer: pick(self.transfer, other.transfer),
+            matrix: pick(self.matrix, other.matrix),
+            full_range: self.full_range.or(other.full_range),
+        }
+    }
+
     /// How to turn such YUV into RGB; none for matrices without luma weights (RGB, YCgCo).
     pub fn encoding(&self) -> Option<Encoding> {
         let matrix = Matrix::from_code(self.matrix)?;

@@ -7,8 +7,8 @@
 use super::boxes::{Atom, find, long, rows, word};
 use super::{SAMPLE_LIMIT, Sample};
 
-/// Lists longer than this are refused.
-const EDIT_LIMIT: usize = 1 << 16;
+/// Lists longer than this are refused: decoding may have to start anew for each entry.
+const EDIT_LIMIT: usize = 1 << 12;
 
 /// One entry of an edit list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +46,13 @@ pub(super) fn parse_edits(moov: &[u8], trak: Atom) -> Option<Vec<Edit>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::media) struct Shown {
     /// Its place among the track's samples.
-    pub sample: usize,
+    pub sample: u32,
     /// When, in ticks of the media from the first frame shown.
     pub time: i64,
     /// For how long, in ticks of the media.
     pub duration: i64,
     /// Which edit shows it: frames of one edit are in presentation order.
-    pub edit: usize,
+    pub edit: u32,
 }
 
 /// What an edit list makes of a track.
@@ -79,7 +79,7 @@ pub(super) struct Clocks {
 /// Applies an edit list; without one everything is shown. None when the edits together show more
 /// frames than a track may have.
 pub(super) fn timeline(samples: &[Sample], edits: &[Edit], clocks: Clocks) -> Option<Timeline> {
-    // A sample without bytes repeats the one before it and gives no frame of its own.
+    // Places fit 32 bits: SAMPLE_LIMIT is far below. A sample without bytes repeats the one before it and gives no frame of its own.
     let mut order: Vec<usize> =
         (0..samples.len()).filter(|index| samples[*index].size > 0).collect();
     order.sort_by_key(|index| samples[*index].time);
@@ -119,10 +119,10 @@ pub(super) fn timeline(samples: &[Sample], edits: &[Edit], clocks: Clocks) -> Op
         for place in from..to.max(from) {
             let since = time(place).checked_sub(start)?;
             timeline.shown.push(Shown {
-                sample: order[place],
+                sample: order[place] as u32,
                 time: now.checked_add(since)?,
                 duration: natural(place),
-                edit: index,
+                edit: index as u32,
             });
         }
         now = now.saturating_add(match duration {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// (sample, time, duration) of what is shown.
-    fn show(edits: &[Edit], clocks: Clocks) -> Vec<(usize, i64, i64)> {
+    fn show(edits: &[Edit], clocks: Clocks) -> Vec<(u32, i64, i64)> {
         let timeline = timeline(&samples(), edits, clocks).unwrap();
         timeline.shown.iter().map(|s| (s.sample, s.time, s.duration)).collect()
     }
@@ -232,6 +232,11 @@ mod tests {
         assert_eq!(list(narrow), expected);
         let wide = [1 << 24, 2, 0, 7, u32::MAX, u32::MAX, 1 << 16, 0, 9, 0, 5, 1 << 15];
         assert_eq!(list(words(&wide)), expected);
+        let many = 1 + EDIT_LIMIT as u32;
+        let elst = [words(&[0, many]), words(&vec![1; 3 * many as usize])].concat();
+        let bytes = atom(b"edts", &atom(b"elst", &elst));
+        let trak = Atom { name: *b"trak", body: 0, end: bytes.len() };
+        assert_eq!(parse_edits(&bytes, trak), None);
         let none = Atom { name: *b"trak", body: 0, end: 0 };
         assert_eq!(parse_edits(&[], none), Some(Vec::new()));
     }

@@ -95,7 +95,9 @@ fn compact_sizes(moov: &[u8], stz2: Atom) -> Option<Vec<Sample>> {
         Some(match bits {
             16 => u64::from(*table.get(2 * index)?) << 8 | u64::from(*table.get(2 * index + 1)?),
             8 => u64::from(*table.get(index)?),
-            _ => u64::from(*table.get(index / 2)? >> if index % 2 == 0 { 4 } else { 0 } & 15),
+            _ => u64::from(
+                *table.get(index / 2)? >> if index.is_multiple_of(2) { 4 } else { 0 } & 15,
+            ),
         })
     };
     (0..count).map(|index| Some(Sample { size: size(index)?, ..Sample::default() })).collect()

@@ -74,7 +74,7 @@ pub(super) fn open(
         tracks.iter().map(|(track, timeline)| candidate(track, timeline, several)).collect();
     let (chosen, warning) = main_stream(path, &candidates)?;
     let (track, timeline) = tracks.swap_remove(chosen);
-    prepare(path, file, length, options, &track, &timeline, warning)
+    prepare(path, file, length, options, track, &timeline, warning)
 }
 
 fn damaged(path: &Path, what: String) -> Error {
@@ -111,16 +111,16 @@ fn prepare(
     mut file: File,
     length: u64,
     options: &ReadOptions,
-    track: &Track,
+    track: Track,
     timeline: &Timeline,
     warning: Option<String>,
 ) -> Result<Opened> {
     let mut warnings: Vec<String> = warning.into_iter().collect();
     let groups = runs::groups(&track.samples);
-    let used =
-        |description: usize| groups.iter().any(|g| usize::from(g.description) == description);
-    for (number, description) in track.descriptions.iter().enumerate().filter(|(n, _)| used(*n)) {
-        if description.avc.is_none() {
+    let mut used = vec![false; track.descriptions.len()];
+    groups.iter().for_each(|group| used[usize::from(group.description)] = true);
+    for (number, description) in track.descriptions.iter().enumerate() {
+        if used[number] && description.avc.is_none() {
             let among = if number > 0 { " beside others" } else { "" };
             return Ok(Opened::Foreign(format!("{}{among} in MP4", codec_name(description.codec))));
         }
@@ -135,8 +135,8 @@ fn prepare(
         if sample.offset.saturating_add(sample.size) > length {
             return Ok(false);
         }
-        let head = read_head(path, &mut file, sample)?;
-        Ok(units(&head, prefix).any(|unit| unit.kind() == units::KEY_SLICE))
+        let found = units::is_key(&mut file, sample.offset, sample.size, prefix);
+        found.map_err(|e| super::unreadable(path, e))
     };
     let Some(runs) = runs::plan(&track.samples, &groups, timeline, &mut keyed)? else {
         return Err(damaged(path, "the edit list of the video track is damaged".to_string()));
@@ -184,7 +184,7 @@ fn prepare(
         if let Some(obstacle) = parameters.obstacle() {
             return Ok(Opened::Foreign(format!("{obstacle} in MP4")));
         }
-        let stream = Stream::new(&parameters, track, slot, &mut warnings);
+        let stream = Stream::new(&parameters, &track, slot, &mut warnings);
         let (width, height) = (u64::from(parameters.width), u64::from(parameters.height));
         options.limits.check(path, width, height, 3)?;
         let (width, height) = stream.display.size(width as usize, height as usize);

@@ -50,7 +50,7 @@ impl Mp4Reader {
     pub(super) fn new(
         path: &Path,
         file: File,
-        track: &Track,
+        track: Track,
         timeline: &Timeline,
         mut runs: Vec<Run>,
         streams: Vec<Option<Stream>>,
@@ -70,7 +70,7 @@ impl Mp4Reader {
         // In ticks as far as possible, so that 30 frames a second are 30 and not 29.999…
         let fps = (total > 0).then(|| count as f64 * f64::from(timescale) / total as f64);
         let path = path.to_path_buf();
-        Self { path, file, track: track.clone(), runs, streams, timescale, count, fps, warnings }
+        Self { path, file, track, runs, streams, timescale, count, fps, warnings }
     }
 
     /// Decodes and hands out the frames.
@@ -293,7 +293,7 @@ impl Screen<'_, '_> {
         let sample = self.order.get(self.next).copied();
         self.next += 1;
         let Some((shown, rest)) = self.shown.split_first() else { return Ok(Flow::Continue) };
-        if sample != Some(shown.sample) {
+        if sample != Some(shown.sample as usize) {
             return Ok(Flow::Continue);
         }
         self.shown = rest;

@@ -76,22 +76,23 @@ pub(super) fn plan(
     timeline: &Timeline,
     keyed: &mut dyn FnMut(usize) -> Result<bool>,
 ) -> Result<Option<Vec<Run>>> {
-    let group_of = |shown: &Shown| groups.partition_point(|g| g.end <= shown.sample);
+    let group_of = |shown: &Shown| groups.partition_point(|g| g.end <= shown.sample as usize);
     let mut runs: Vec<Run> = Vec::new();
     let mut decoded = 0usize;
     let piece = |a: &Shown, b: &Shown| a.edit == b.edit && group_of(a) == group_of(b);
     for shown in timeline.shown.chunk_by(piece) {
         let group = groups[group_of(&shown[0])];
-        let lowest = shown.iter().map(|s| s.sample).min().unwrap_or(group.first);
-        let end = shown.iter().map(|s| s.sample).max().unwrap_or(group.first) + 1;
+        let places = || shown.iter().map(|s| s.sample as usize);
+        let lowest = places().min().unwrap_or(group.first);
+        let end = places().max().unwrap_or(group.first) + 1;
         let first = start(samples, group, lowest, keyed)?;
         // An edit that goes on where the one before it ended needs no other decoder.
         if let Some(run) = runs.last_mut()
             && (group.first..group.end).contains(&run.first)
             && (run.first..=run.end).contains(&first)
             && run.shown.last().is_some_and(|last| {
-                let (last, next) = (samples[last.sample], samples[shown[0].sample]);
-                last.time < next.time
+                let time = |s: &Shown| samples[s.sample as usize].time;
+                time(last) < time(&shown[0])
             })
         {
             decoded = decoded.saturating_add(end.saturating_sub(run.end));
@@ -138,22 +139,22 @@ mod tests {
             size: 1,
             time: index as i64 * 10,
             duration: 10,
-            sync: index % 4 == 0,
+            sync: index.is_multiple_of(4),
             description: u16::from(index >= 8),
             ..Sample::default()
         };
         (0..12).map(sample).collect()
     }
 
-    fn shown(edits: &[&[usize]]) -> Timeline {
-        let all = edits.iter().enumerate().flat_map(|(edit, list)| {
+    fn shown(edits: &[&[u32]]) -> Timeline {
+        let all = edits.iter().zip(0..).flat_map(|(list, edit)| {
             list.iter().map(move |sample| Shown { sample: *sample, time: 0, duration: 0, edit })
         });
         Timeline { shown: all.collect(), speeds: false }
     }
 
     /// (first, end, frames shown) of each run.
-    fn runs(edits: &[&[usize]], keys: &[usize]) -> Vec<(usize, usize, Vec<usize>)> {
+    fn runs(edits: &[&[u32]], keys: &[usize]) -> Vec<(usize, usize, Vec<u32>)> {
         let samples = samples();
         let mut keyed = |index: usize| Ok(keys.contains(&index));
         let runs = plan(&samples, &groups(&samples), &shown(edits), &mut keyed).unwrap().unwrap();
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn descriptions_and_jumps_start_another_run() {
         let keys = [0, 4, 8];
-        let whole: Vec<usize> = (6..10).collect();
+        let whole: Vec<u32> = (6..10).collect();
         assert_eq!(runs(&[&whole], &keys), [(4, 8, vec![6, 7]), (8, 10, vec![8, 9])]);
         // Going on in the same stretch needs no other run, going back or far ahead does.
         assert_eq!(runs(&[&[1], &[3]], &keys), [(0, 4, vec![1, 3])]);

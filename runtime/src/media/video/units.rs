@@ -1,6 +1,8 @@
 //! NAL units of H.264 samples: with lengths in front, as MP4 has them, and with start codes, as the
 //! decoder wants them (ISO/IEC 14496-15 §5.3).
 
+use std::io::{Read, Seek, SeekFrom};
+
 /// A NAL unit with its header byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unit<'a>(pub &'a [u8]);
@@ -28,6 +30,42 @@ pub(super) fn units(sample: &[u8], length_bytes: usize) -> impl Iterator<Item = 
         rest = tail;
         Some(Unit(unit))
     })
+}
+
+/// Units of a sample that are looked at for its kind.
+const UNIT_TRIES: usize = 64;
+
+/// Whether the sample of `size` bytes at `offset` holds a picture that needs none before it. Only
+/// the headers of its units are read.
+///
+/// # Errors
+/// Those of reading; the end of the file is none.
+pub(super) fn is_key(
+    file: &mut (impl Read + Seek),
+    offset: u64,
+    size: u64,
+    length_bytes: usize,
+) -> std::io::Result<bool> {
+    let mut at = offset;
+    for _ in 0..UNIT_TRIES {
+        let mut head = [0u8; 5];
+        let head = &mut head[..length_bytes.min(4) + 1];
+        if at.saturating_add(head.len() as u64) > offset.saturating_add(size) {
+            break;
+        }
+        file.seek(SeekFrom::Start(at))?;
+        match file.read_exact(head) {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            read => read?,
+        }
+        let (prefix, unit) = head.split_at(head.len() - 1);
+        match Unit(unit).kind() {
+            KEY_SLICE => return Ok(true),
+            SLICE => break,
+            _ => at = at.saturating_add((prefix.len() + length(prefix)) as u64),
+        }
+    }
+    Ok(false)
 }
 
 /// Adds a sample in start-code form; false when the lengths do not add up.
@@ -72,5 +110,18 @@ mod tests {
         let kinds: Vec<u8> = units(&[0, 1, 0x67, 0, 0, 0, 9, 0x65, 1], 2).map(Unit::kind).collect();
         assert_eq!(kinds, [SEQUENCE_SET, 0, KEY_SLICE]);
         assert_eq!(units(&[1, 2, 3], 0).count(), 0);
+    }
+
+    #[test]
+    fn key_frames_are_known_by_the_headers_of_their_units() {
+        let key = |bytes: &[u8], offset: u64, size: u64| {
+            is_key(&mut std::io::Cursor::new(bytes), offset, size, 2).unwrap()
+        };
+        let sample = [9, 0, 2, 0x67, 1, 0, 1, 0x65];
+        assert!(key(&sample, 1, 7));
+        assert!(!key(&sample, 1, 6), "the slice lies behind the sample");
+        assert!(!key(&sample, 100, 6), "outside of the file");
+        assert!(!key(&[0, 1, 0x41, 0, 1, 0x65], 0, 6), "another slice comes first");
+        assert!(!key(&[0; 600], 0, 600), "nothing but empty units");
     }
 }
