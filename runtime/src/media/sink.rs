@@ -1,4 +1,4 @@
-//! The forms a video is written in: MP4, GIF, PNG folder, and through `ffmpeg`.
+//! The forms a video is written in without help: MP4, GIF, PNG folder.
 //!
 //! MP4 holds H.264 (Constrained Baseline or Main as the encoder chooses, no B-frames, constant
 //! quantiser, a key frame every two seconds). Its YUV is BT.601 limited range and says so: tools
@@ -6,7 +6,7 @@
 //! tagged BT.709. Everything goes to a temporary first; see `writer`.
 
 use super::color::Yuv420;
-use super::{ffmpeg, mp4};
+use super::mp4;
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
@@ -335,59 +335,5 @@ impl Drop for FolderSink {
         if !self.done {
             let _ = std::fs::remove_dir_all(&self.partial);
         }
-    }
-}
-
-/// Any other form, through `ffmpeg`.
-pub(super) struct FfmpegSink {
-    encoder: Option<ffmpeg::Encoder>,
-    partial: PathBuf,
-    target: PathBuf,
-}
-
-impl FfmpegSink {
-    /// Starts the program, after a trial of one black frame: a form that it cannot write must be
-    /// refused before the frames are made, not after.
-    pub(super) fn create(
-        program: PathBuf,
-        path: &Path,
-        width: usize,
-        height: usize,
-        rate: (u32, u32),
-    ) -> Result<Self> {
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        let partial = beside(path, "partial", &format!(".{ending}"));
-        let start = || ffmpeg::Encoder::start(&program, &partial, width, height, rate);
-        let mut sink = Self { encoder: None, partial: partial.clone(), target: path.into() };
-        let mut trial = start()?;
-        trial.push(&vec![0; width * height * 3])?;
-        trial.finish()?;
-        sink.encoder = Some(start()?);
-        Ok(sink)
-    }
-
-    pub(super) fn push(&mut self, rgb: &[u8]) -> Result<()> {
-        match &mut self.encoder {
-            Some(encoder) => encoder.push(rgb),
-            None => Err(Error::internal("E0824", "the encoder was not started")),
-        }
-    }
-
-    pub(super) fn finish(mut self) -> Result<u64> {
-        if let Some(encoder) = self.encoder.take() {
-            encoder.finish()?;
-        }
-        let bytes =
-            std::fs::metadata(&self.partial).map_err(|e| write_error(&self.target, e))?.len();
-        std::fs::rename(&self.partial, &self.target).map_err(|e| write_error(&self.target, e))?;
-        Ok(bytes)
-    }
-}
-
-impl Drop for FfmpegSink {
-    fn drop(&mut self) {
-        // The program first, or it would write the file again; after a rename nothing is left.
-        self.encoder = None;
-        let _ = std::fs::remove_file(&self.partial);
     }
 }

@@ -4,10 +4,11 @@
 //! succeeds, whole; before that it is a temporary beside it, removed when the writer is dropped.
 //! Sound, variable rates and sizes other than the model's are not offered.
 
-use super::sink::{FfmpegSink, FolderSink, GifSink, Mp4Sink};
+use super::ffmpeg::FfmpegSink;
+use super::sink::{FolderSink, GifSink, Mp4Sink};
 use super::{RgbFrame, ffmpeg};
 use crate::error::{Error, Result};
-use crate::files::write_error;
+use crate::files::{Existing, write_error};
 use std::path::{Path, PathBuf};
 
 /// How a video is written.
@@ -92,8 +93,8 @@ impl VideoWriter {
     /// Everything that can be refused is refused here, before the long job that makes the frames.
     ///
     /// # Errors
-    /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0823`
-    /// the folder holds other files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be
+    /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0842` the
+    /// form cannot hold the rate, `E0843` a trial is not whole, `E0823` the folder holds other files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be
     /// written.
     pub fn create(
         path: &Path,
@@ -108,6 +109,7 @@ impl VideoWriter {
                 .help("give a rate from 1 to 1000, such as 24")
         })?;
         check_size(path, form(path), width, height, options)?;
+        check_rate(form(path), rate).map_err(|e| e.at(path.display()))?;
         check_place(path)?;
         let (sink, format) = match form(path) {
             Form::Mp4 => {
@@ -118,8 +120,9 @@ impl VideoWriter {
             Form::Folder => (Sink::Folder(FolderSink::create(path)?), "PNG frames".to_string()),
             Form::Other => {
                 let program = find_ffmpeg(path, options)?;
-                let sink = FfmpegSink::create(program, path, width, height, rate)
-                    .map_err(|e| e.at(path.display()))?;
+                let sink =
+                    FfmpegSink::create(program, path, Existing::Overwrite, width, height, rate)
+                        .map_err(|e| e.at(path.display()))?;
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
                 (Sink::Ffmpeg(sink), format!("{} by ffmpeg", ending.to_uppercase()))
             }
@@ -172,7 +175,10 @@ impl VideoWriter {
             Sink::Mp4(sink) => sink.finish(self.frames),
             Sink::Gif(sink) => sink.finish(),
             Sink::Folder(sink) => sink.finish(),
-            Sink::Ffmpeg(sink) => sink.finish(),
+            Sink::Ffmpeg(sink) => sink.finish().and_then(|(whole, bytes)| {
+                crate::files::commit(vec![whole])?;
+                Ok(bytes)
+            }),
         }
         .map_err(|e| e.at(place))?;
         Ok(WrittenInfo {
@@ -241,6 +247,15 @@ fn check_size(
                 return refuse(what, "sides run to 16384 pixels");
             }
         }
+    }
+    Ok(())
+}
+
+/// Refuses rates that the form cannot hold. Others that `ffmpeg` writes are tried out.
+fn check_rate(form: Form, (over, under): (u32, u32)) -> Result<()> {
+    // Delays are whole hundredths of a second, and viewers take those below two for ten.
+    if form == Form::Gif && u64::from(over) > 50 * u64::from(under) {
+        return Err(ffmpeg::unheld("gif", f64::from(over) / f64::from(under), 50.0));
     }
     Ok(())
 }
