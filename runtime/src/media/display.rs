@@ -152,11 +152,25 @@ impl Display {
         if let Some(tone) = &self.tone {
             tone.apply(&mut frame.data);
         }
+        self.shaped(frame)
+    }
+
+    /// Scaled to square pixels and turned.
+    fn shaped(&self, mut frame: RgbFrame) -> RgbFrame {
         let width = self.pixels.width(frame.width);
         if width != frame.width {
             frame = resize(&frame, width, frame.height, Filter::default());
         }
         self.turn.apply(frame)
+    }
+
+    /// As [`Display::show`], from 16-bit samples, which HDR needs for its dark parts.
+    pub(super) fn show_deep(&self, width: usize, height: usize, rgb: &[u16]) -> RgbFrame {
+        let data = match &self.tone {
+            Some(tone) => tone.convert_deep(rgb),
+            None => rgb.iter().map(|v| ((u32::from(*v) * 255 + 32767) / 65535) as u8).collect(),
+        };
+        self.shaped(RgbFrame { width, height, data })
     }
 
     /// What a user should know about the conversion of colours, if anything.
