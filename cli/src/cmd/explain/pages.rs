@@ -28,6 +28,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("E0208", include_str!("../../../../docs/errors/E0208.md")),
     ("E0209", include_str!("../../../../docs/errors/E0209.md")),
     ("E0210", include_str!("../../../../docs/errors/E0210.md")),
+    ("E0211", include_str!("../../../../docs/errors/E0211.md")),
     ("E0301", include_str!("../../../../docs/errors/E0301.md")),
     ("E0302", include_str!("../../../../docs/errors/E0302.md")),
     ("E0303", include_str!("../../../../docs/errors/E0303.md")),
