@@ -12,6 +12,7 @@ use anyid_models::wan::vae::{self, VaeSize};
 use anyid_models::wan::{Precision, vae::Half};
 use anyid_runtime::checkpoint::{JsonFile, read_json};
 use anyid_runtime::init::{Preset, write_bytes};
+use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Model, Result, Size};
 use std::path::Path;
 
@@ -32,6 +33,10 @@ const PROMPT_TOKENS: usize = 64;
 /// # Errors
 /// E07xx for the model folder, E0901, E0902 and E0918 for sizes, E101x for the output.
 pub fn run(args: Export) -> std::result::Result<(), Failure> {
+    if let Some(folder) = &args.model {
+        let mut places = Places::new();
+        places.reads_folder("--model, file", folder).writes("--output", &args.output).check()?;
+    }
     let configs = configs(&args)?;
     let module = build(&args, &configs)?;
     let text = anyid_ir::text::print(&module);
@@ -115,7 +120,7 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
             let size = Size { width, height, frames };
             size.check()?;
             let [frames, height, width] = size.latent();
-            let references = latent_frames(&args.refs)?;
+            let references = latent_frames(&args.ref_frames)?;
             let timesteps = args.timesteps.unwrap_or(if references > 0 { 2 } else { 1 });
             let size = DitSize {
                 reference_frames: references,
@@ -161,7 +166,9 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
 fn latent_frames(refs: &[usize]) -> Result<usize> {
     let mut sum = 0;
     for frames in refs {
-        Size { width: 32, height: 32, frames: *frames }.check().map_err(|e| e.at("--refs"))?;
+        Size { width: 32, height: 32, frames: *frames }
+            .check()
+            .map_err(|e| e.at("--ref-frames"))?;
         sum += 1 + (frames - 1) / 4;
     }
     Ok(sum)
