@@ -12,10 +12,39 @@ use anyid_ir::{Diagnostic, Func, Manifest, Module};
 use anyid_models::wan::names::{Component, Naming, to_canonical};
 use anyid_runtime::checkpoint::WeightSet;
 pub use anyid_runtime::error::unreadable;
+use anyid_runtime::places::Places;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// The files that a verb on an IR file reads: the text, weights and inputs.
+pub fn reads(
+    file: &std::path::Path,
+    weights: Option<&WeightArgs>,
+    inputs: Option<&std::path::Path>,
+) -> Places {
+    let mut places = Places::new();
+    places.reads("the file", file);
+    if let Some(weights) = weights {
+        weights.weights.iter().for_each(|path| {
+            places.reads("--weights", path);
+            // The shards that an index names lie beside it.
+            if path.extension().is_some_and(|ending| ending == "json")
+                && let Some(folder) = path.parent()
+            {
+                places.reads_folder("--weights, file", folder);
+            }
+        });
+        if let Some(folder) = &weights.model {
+            places.reads_folder("--model, file", folder);
+        }
+    }
+    if let Some(path) = inputs {
+        places.reads("--inputs", path);
+    }
+    places
+}
 
 /// Reads, parses and verifies an IR file; warnings go to standard error.
 ///

@@ -6,10 +6,11 @@ use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors::{self, Named};
-use crate::trace::TraceFile;
+use crate::trace::{self, TraceFile};
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
 use anyid_runtime::files::{self, AtomicFile, Existing};
+use anyid_runtime::places::Places;
 use anyid_runtime::weights::{ModelWeights, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
     // Held to the end: it tells early whether the result can be written there.
+    places(&args).check()?;
     let output_file = AtomicFile::create(&args.output)?;
     let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
     let (inputs, unused) = tensors::from_file(func, args.inputs.as_deref())?;
@@ -62,6 +64,16 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     out.push_str(&format!("wrote {}\n", args.output.display()));
     output::print(&out)?;
     Ok(())
+}
+
+/// Every file that is read and written.
+pub fn places(args: &Run) -> Places {
+    let mut places = modules::reads(&args.module.file, Some(&args.weights), args.inputs.as_deref());
+    places.writes("--output", &args.output);
+    if let Some(path) = trace::path(args.trace.as_deref()).filter(|_| !args.interp) {
+        places.writes("--trace", &path);
+    }
+    places
 }
 
 /// Refuses functions that need index values, which only calls give.

@@ -38,6 +38,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
             .help("run the IR file it was made from")
             .into());
     }
+    super::run::places(&args).check()?;
     let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
     let backend = trace.watch(Backend::open("cpu", args.threads)?);
     let file = PlanFile::open(&args.module.file, backend.target())?;

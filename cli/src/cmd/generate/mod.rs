@@ -12,7 +12,7 @@ mod wishes;
 
 use crate::args::Generate;
 use crate::progress::Progress;
-use crate::recipe::{self, Recipe, Sources};
+use crate::recipe::{self, ModelEntry, Recipe, Sources};
 use crate::render::Failure;
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
@@ -150,7 +150,13 @@ fn made(pipeline: &Pipeline, request: &Request, wishes: &Wishes, fps: f64) -> Re
         // The run's own, of which decoding was left.
         Some((_, old)) if latents.own => {
             let decoded_from = Some(recipe::hashed(&latents.path)?);
-            Recipe { fps, output, decoded_from, ..old.clone() }
+            let (now, then) = (pipeline.model(), &old.model.fingerprints);
+            // Of the model at hand only the autoencoder was used.
+            let [_, autoencoder, _] = now.fingerprints();
+            let fingerprints = [then[0].clone(), autoencoder, then[2].clone()];
+            let path = now.folder.as_deref().map(recipe::absolute).transpose()?;
+            let model = ModelEntry { path, fingerprints };
+            Recipe { fps, output, decoded_from, model, ..old.clone() }
         }
         _ => {
             let sources = Sources { noise: None, latents: Some(latents.path.clone()) };
