@@ -3,7 +3,7 @@
 //! [`visit_frames`] decodes a file frame by frame, [`read_clip`] as a whole,
 //! [`standardise::read_reference`] brings it to the model's size and rate, and
 //! [`writer::VideoWriter`] writes a result. Files are recognised by their content, never by their
-//! name. Frames are 8-bit RGB; colour profiles, edit lists and sound are not looked at.
+//! name. Frames are 8-bit RGB; sound is not looked at.
 
 pub mod color;
 mod display;
@@ -338,3 +338,6 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod clips;
