@@ -9,7 +9,7 @@
 //! All this happens on a thread of its own, not inside a signal handler, so locks are fine.
 
 use crate::output::note;
-use crate::render::{self, Failure};
+use crate::render::Failure;
 use anyid_runtime::{Error, Kind, Result, files};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -50,22 +50,17 @@ pub fn say_swept() {
     }
 }
 
-/// If a signal came, reports that instead of `failure`, which is its consequence; gives the exit
-/// code.
-pub fn ended(failure: &Failure) -> Option<u8> {
+/// If a signal came, `failure` is its consequence: gives the interruption and the exit code.
+pub fn ended(failure: Failure) -> (Failure, Option<u8>) {
     let signal = FIRST.load(Ordering::SeqCst);
     if signal == 0 {
-        return None;
+        return (failure, None);
     }
     // Waits for the thread that cleans, too.
     files::close();
-    match failure {
-        Failure::Error(error) if error.kind() == Kind::Interrupted && error.code() == "E1002" => {
-            render::report(failure);
-        }
-        _ => render::report(&interrupted(signal).into()),
-    }
-    Some(exit_code(signal))
+    let says_where = matches!(&failure, Failure::Error(error) if error.code() == "E1002");
+    let failure = if says_where { failure } else { interrupted(signal).into() };
+    (failure, Some(exit_code(signal)))
 }
 
 fn interrupted(signal: i32) -> Error {

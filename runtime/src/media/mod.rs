@@ -217,8 +217,9 @@ pub type Visit<'a> = &'a mut dyn FnMut(TimedFrame) -> Result<ControlFlow<()>>;
 /// damage there goes unnoticed.
 ///
 /// # Errors
-/// `E0801`–`E0812`: the file is missing, not media, damaged, too large, or needs `ffmpeg`; and
-/// whatever `visit` returns.
+/// `E0801`–`E0812`: the file is missing, not media, damaged, too large, or needs `ffmpeg`; `E0835`
+/// it has several videos alike; `E0840` it is a picture that cannot be put together; and whatever
+/// `visit` returns.
 pub fn visit_frames(path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Result<SourceInfo> {
     let (file, length, head) = open(path)?;
     match sniff(&head) {

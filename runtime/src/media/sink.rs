@@ -267,7 +267,8 @@ fn check_folder(target: &Path) -> Result<()> {
 
 impl FolderSink {
     pub(super) fn create(path: &Path, existing: Existing) -> Result<Self> {
-        check_folder(path)?;
+        // A slash at the end would hide a file of this name.
+        check_folder(&path.components().collect::<PathBuf>())?;
         // What somebody puts into the folder while the frames are made is never replaced.
         let existing = match existing {
             Existing::Overwrite => Existing::Replace,

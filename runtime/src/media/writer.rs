@@ -115,7 +115,7 @@ enum Sink {
     Mp4(Box<Mp4Sink>),
     Gif(GifSink),
     Folder(FolderSink),
-    Ffmpeg(FfmpegSink),
+    Ffmpeg(Box<FfmpegSink>),
 }
 
 /// Takes frames in order and writes them.
@@ -217,7 +217,7 @@ impl VideoWriter {
                 let sink = FfmpegSink::create(program, path, existing, width, height, rate)
                     .map_err(|e| e.at(path.display()))?;
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
-                (Sink::Ffmpeg(sink), format!("{} by ffmpeg", ending.to_uppercase()))
+                (Sink::Ffmpeg(Box::new(sink)), format!("{} by ffmpeg", ending.to_uppercase()))
             }
         };
         let path = path.to_path_buf();

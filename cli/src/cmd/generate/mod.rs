@@ -126,9 +126,10 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     if let Some(folder) = &wishes.model {
         places.reads_folder("--model, file", folder);
     }
-    // A result that is replaced on purpose takes the recipe it is repeated from with it.
+    // A result that is replaced on purpose takes the recipe it is repeated from with it; without
+    // --force it is in the way, which is said when it is opened.
     let own = recipe::path_beside(&wishes.output);
-    let repeated = |path: &std::path::Path| args.force && Places::are_one(path, &own);
+    let repeated = |path: &std::path::Path| Places::are_one(path, &own);
     if let Some(path) = args.recipe.as_deref().filter(|path| !repeated(path)) {
         places.reads("--recipe", path);
     }

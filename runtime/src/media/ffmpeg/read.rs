@@ -32,11 +32,18 @@ pub(in crate::media) struct Bitstream<'a> {
     pub demuxer: &'a str,
     /// The coded frames.
     pub bytes: Vec<u8>,
+    /// How many there are.
+    pub count: usize,
+    /// Width and height of each.
+    pub size: (usize, usize),
     /// What the container says about colours; wins over the stream.
     pub tags: ColourTags,
     /// The frames are opacities: one value a pixel, full range, kept as three equal ones.
     pub opacity: bool,
 }
+
+/// Frames of a bitstream, and what to warn of.
+pub(in crate::media) type Decoded = (Vec<RgbFrame>, Vec<String>);
 
 /// Something that `ffmpeg` decodes.
 struct Decoding<'a> {
@@ -338,7 +345,8 @@ impl Decoding<'_> {
     }
 }
 
-/// Decodes a bare bitstream as a whole, without turning or scaling anything.
+/// Decodes a bare bitstream as a whole, without turning or scaling anything. Gives as many frames
+/// as there are, and what to warn of; none when their size is another than it should be.
 ///
 /// # Errors
 /// `E0807`, `E0811`, `E0806`.
@@ -346,7 +354,7 @@ pub(in crate::media) fn decode(
     path: &Path,
     stream: &Bitstream<'_>,
     options: &ReadOptions,
-) -> Result<(Vec<RgbFrame>, Vec<String>)> {
+) -> Result<Option<Decoded>> {
     let program = super::needed(path, stream.name, options)?;
     let before = demuxer(stream.demuxer, &options.limits);
     let bytes = Some(stream.bytes.as_slice());
@@ -355,19 +363,26 @@ pub(in crate::media) fn decode(
     let log = decoding.list()?;
     let old = log.version.is_some_and(|version| version < (5, 1));
     let mut note = decoding.probe()?;
-    options.limits.check(path, note.size.0 as u64, note.size.1 as u64, 3)?;
+    if note.size != stream.size {
+        return Ok(None);
+    }
     note.tags = stream.tags.or(note.tags);
     if stream.opacity {
         // Luma as it is; without colours it comes out three times.
         note.tags = ColourTags { full_range: Some(true), ..ColourTags::default() };
     }
     let plan = Plan::new(&note, true);
-    let mut frames = Vec::new();
-    decoding.run(&plan, old, false, &mut |raw, _| {
-        frames.push(plan.show(raw));
-        Ok(ControlFlow::Continue(()))
+    let (mut frames, mut right) = (Vec::new(), true);
+    decoding.run(&plan, old, false, &mut |raw, note| {
+        right &= note.is_none_or(|note| note.size == stream.size);
+        // One more than there should be is as wrong as a thousand more.
+        let enough = !right || frames.len() > stream.count;
+        if !enough {
+            frames.push(plan.show(raw));
+        }
+        Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
-    Ok((frames, plan.warnings))
+    Ok(right.then_some((frames, plan.warnings)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ impl Heif<'_> {
     ) -> Result<Vec<RgbFrame>> {
         let whole = ids.len() == 1;
         let (mut hevc, mut av1) = (Vec::new(), Vec::new());
-        let (mut size, mut tags) = (None, tags);
+        let (mut size, mut tags, mut coded) = (None, tags, 0u64);
         for id in ids {
             let Some(item) = meta.items.get(id) else {
                 return Err(self.damaged("a part of it is missing"));
@@ -35,17 +35,17 @@ impl Heif<'_> {
             if !whole && item.properties.iter().any(|(property, _)| turned(property)) {
                 return Err(self.refused("its tiles are turned one by one"));
             }
-            let said = item.properties.iter().find_map(|(property, _)| match property.as_ref() {
-                Property::Size(width, height) => Some((*width, *height)),
-                _ => None,
-            });
-            let said = said.ok_or_else(|| self.damaged("a part of it has no size"))?;
+            let said = super::size(item).ok_or_else(|| self.damaged("a part of it has no size"))?;
             self.options.limits.check(self.path, said.0.into(), said.1.into(), 3)?;
             if *size.get_or_insert(said) != said {
                 return Err(self.refused("its tiles differ in size"));
             }
             tags = tags.or(colours(item));
             let data = self.data(meta, item)?;
+            coded += data.len() as u64;
+            if coded > self.length.saturating_mul(4) {
+                return Err(self.refused("its tiles are the same data over and over"));
+            }
             let how = item.properties.iter().find_map(|(property, _)| match property.as_ref() {
                 known @ (Property::Hevc { .. } | Property::Av1(_)) => Some(known),
                 _ => None,
@@ -67,27 +67,23 @@ impl Heif<'_> {
                 }
             }
         }
+        let size = size.unwrap_or_default();
         let (demuxer, bytes) = match (hevc.is_empty(), av1.is_empty()) {
             (false, true) => ("hevc", hevc),
-            (true, false) => ("ivf", ivf(&av1, size.unwrap_or_default())),
+            (true, false) => ("ivf", ivf(&av1, size)),
             _ => return Err(self.refused("its tiles are coded in different ways")),
         };
-        let stream = Bitstream { name: self.name, demuxer, bytes, tags, opacity };
-        let (frames, warnings) = ffmpeg::decode(self.path, &stream, self.options)?;
+        let (count, size) = (ids.len(), (size.0 as usize, size.1 as usize));
+        let stream = Bitstream { name: self.name, demuxer, bytes, count, size, tags, opacity };
+        let Some((frames, warnings)) = ffmpeg::decode(self.path, &stream, self.options)? else {
+            return Err(self.refused("its parts do not have the size that it gives"));
+        };
         self.warnings.extend(warnings);
-        if frames.len() != ids.len() {
-            let what = format!("ffmpeg decodes {} of its {} parts", frames.len(), ids.len());
+        if frames.len() != count {
+            let what = format!("ffmpeg decodes {} of its {count} parts", frames.len());
             return Err(self.refused(&what));
         }
-        let right = |f: &RgbFrame| {
-            size.is_some_and(|(width, height)| {
-                (f.width, f.height) == (width as usize, height as usize)
-            })
-        };
-        match frames.iter().all(right) {
-            true => Ok(frames),
-            false => Err(self.refused("its parts do not have the size that it gives")),
-        }
+        Ok(frames)
     }
 
     /// The data of an item, pieced together.

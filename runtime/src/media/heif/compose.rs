@@ -29,6 +29,16 @@ impl Grid {
         Some(Self { rows, columns, width, height })
     }
 
+    /// Whether tiles of this size cover the whole, each of them with a part that is seen: a row or
+    /// column that nothing is seen of is a mistake somewhere.
+    pub(super) fn covered(&self, wide: usize, high: usize) -> bool {
+        let (width, height) = (self.width as usize, self.height as usize);
+        wide * self.columns >= width
+            && high * self.rows >= height
+            && wide * (self.columns - 1) < width
+            && high * (self.rows - 1) < height
+    }
+
     /// The whole, from its tiles row by row; none when they do not cover it.
     pub(super) fn join(&self, tiles: &[RgbFrame]) -> Option<RgbFrame> {
         let first = tiles.first()?;
@@ -36,11 +46,7 @@ impl Grid {
         let (width, height) = (self.width as usize, self.height as usize);
         let fits = tiles.len() == self.rows * self.columns
             && tiles.iter().all(|tile| (tile.width, tile.height) == (wide, high))
-            && wide * self.columns >= width
-            && high * self.rows >= height
-            // A row or column that nothing is seen of is a mistake somewhere.
-            && wide * (self.columns - 1) < width
-            && high * (self.rows - 1) < height;
+            && self.covered(wide, high);
         if !fits {
             return None;
         }

@@ -255,8 +255,23 @@ impl Heif<'_> {
             let what = format!("{} of {} tiles are there", tiles.len(), grid.rows * grid.columns);
             return Err(self.refused(&what));
         }
-        Ok((grid, tiles))
+        // Before decoding: tiles far larger than the whole would be decoded for nothing.
+        let size = tiles.first().and_then(|tile| meta.items.get(tile)).and_then(size);
+        match size {
+            Some((width, height)) if grid.covered(width as usize, height as usize) => {
+                Ok((grid, tiles))
+            }
+            _ => Err(self.refused("its tiles do not cover it")),
+        }
     }
+}
+
+/// The size that an item says it has.
+fn size(item: &Item) -> Option<(u32, u32)> {
+    item.properties.iter().find_map(|(property, _)| match property.as_ref() {
+        Property::Size(width, height) => Some((*width, *height)),
+        _ => None,
+    })
 }
 
 /// The image of opacities that belongs to an item.

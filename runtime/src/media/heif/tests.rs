@@ -176,7 +176,7 @@ fn a_tile_of_another_size_than_it_says_is_refused() {
     for item in meta.items.values_mut() {
         for (property, _) in &mut item.properties {
             if **property == Property::Size(64, 64) {
-                *property = Property::Size(96, 64).into();
+                *property = Property::Size(64, 96).into();
             }
         }
     }
