@@ -7,6 +7,7 @@
 use crate::modules::unreadable;
 use crate::output;
 use anyid_runtime::checkpoint::hash_file;
+use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, visit_frames};
 use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
@@ -169,16 +170,14 @@ impl Recipe {
     /// # Errors
     /// E0911 where it cannot be read, E0910 where it is no recipe of this version.
     pub fn read(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?.len();
         let bad = |what: String| {
             Error::input("E0910", what)
                 .at(path.display())
                 .help("give a file that `generate` wrote beside a result (OUT.recipe.json)")
         };
-        if size > LARGEST {
-            return Err(bad(format!("a recipe does not have {size} bytes")));
-        }
-        let bytes = std::fs::read(path).map_err(|fault| unreadable(path, fault))?;
+        let large = |limit| bad(format!("a recipe does not have more than {limit} bytes"));
+        let bytes = input::read(path, LARGEST)
+            .map_err(|refusal| refusal.coded(path, |fault| unreadable(path, fault), large))?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|fault| bad(format!("the recipe is not JSON: {fault}")))?;
         if value["format"] != FORMAT {

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod engine;
 pub mod error;
 pub mod init;
+pub mod input;
 pub mod media;
 pub mod model;
 pub mod pipeline;

@@ -70,7 +70,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         Some(folder) => Model::open(folder)?,
         None => Model::micro()?,
     };
-    let fingerprints = model.fingerprints();
+    let fingerprints = model.fingerprints()?;
     if let Some((path, old)) = &wishes.recipe
         && args.model.is_none()
     {

@@ -13,13 +13,13 @@ use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
 use anyid_runtime::checkpoint::{WeightSet, read_json};
+use anyid_runtime::input;
 use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -55,10 +55,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     if meta.is_dir() {
         return Ok(folder(path)?);
     }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(256).read_to_end(&mut head))
-        .map_err(|fault| unreadable(path, fault))?;
+    let head = input::head(path, 256).map_err(|fault| unreadable(path, fault))?;
     let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     match ending.as_deref() {
         Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
@@ -162,7 +159,7 @@ fn model(path: &Path) -> Result<Found> {
         json["network"] = json!(network.describe());
         json["naming"] = json!(what);
         json["configuration"] = json!(line);
-        json["fingerprint"] = json!(set.fingerprint());
+        json["fingerprint"] = json!(set.fingerprint()?);
         parts.push(json);
     }
     let scheduler = &model.scheduler;
@@ -275,7 +272,7 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
         text.push_str(&format!("metadata  {}: {short}\n", output::plain(key)));
     }
     json["metadata"] = json!(metadata);
-    json["fingerprint"] = json!(set.fingerprint());
+    json["fingerprint"] = json!(set.fingerprint()?);
     if list {
         let mut rows = Vec::new();
         for (name, view) in set.iter() {
