@@ -10,8 +10,8 @@
 //!
 //! While it ends the program, the thread lives on a small memory of its own.
 
-use crate::interrupt;
 use anyid_ir::memory::is_asking;
+use anyid_runtime::files;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
 use std::fmt::Write;
@@ -139,7 +139,7 @@ fn end(bytes: usize) -> ! {
          more: anyid-rt explain E0603"
     );
     say(&text.bytes[..text.len]);
-    interrupt::clean();
+    files::close_without_waiting();
     std::process::exit(EXIT)
 }
 

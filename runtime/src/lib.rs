@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod init;
 pub mod input;
 pub mod media;

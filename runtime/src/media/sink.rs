@@ -7,8 +7,8 @@
 
 use super::color::Yuv420;
 use super::{ffmpeg, mp4};
-use crate::checkpoint::atomic::{AtomicFile, write_error};
 use crate::error::{Error, Result};
+use crate::files::{AtomicFile, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
 use ::image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use ::image::{Delay, ExtendedColorType, Frame, ImageEncoder, ImageError, RgbaImage};

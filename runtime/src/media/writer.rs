@@ -6,8 +6,8 @@
 
 use super::sink::{FfmpegSink, FolderSink, GifSink, Mp4Sink};
 use super::{RgbFrame, ffmpeg};
-use crate::checkpoint::atomic::write_error;
 use crate::error::{Error, Result};
+use crate::files::write_error;
 use std::path::{Path, PathBuf};
 
 /// How a video is written.
