@@ -40,4 +40,11 @@ pub trait WeightProvider: Sync {
     /// # Errors
     /// Where they cannot be had; `out` then holds anything.
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault>;
+
+    /// Where and under which name a tensor is stored, in words for a message; `None` where it has
+    /// no other name than the one given.
+    fn stored(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
 }

@@ -92,13 +92,11 @@ pub fn path_beside(output: &Path) -> PathBuf {
 /// Hashes a file.
 ///
 /// # Errors
-/// E0911 where it cannot be read.
+/// E0911 where it cannot be read, E0330 to E0332 where it changes or fails meanwhile.
 pub fn hashed(path: &Path) -> Result<HashedFile> {
-    let sha256 = hash_file(path, |_, _| {}).map_err(|error| {
-        Error::input("E0911", error.message().to_owned())
-            .at(path.display())
-            .help("check the name; relative names start at the current folder")
-    })?;
+    // Said as of every other file that is named on the command line.
+    input::open_regular(path).map_err(|fault| unreadable(path, fault))?;
+    let sha256 = hash_file(path, |_, _| {})?;
     Ok(HashedFile { path: absolute(path)?, sha256, description: String::new() })
 }
 

@@ -27,7 +27,7 @@ const READERS: [(&str, &str); 14] = [
     ("run net.ir -o y.safetensors --inputs", "E0310"),
     ("compare in.safetensors", "E0310"),
     ("generate --prompt x -o o.mp4 --recipe", "E0911"),
-    ("generate --prompt x -o o.mp4 --noise", "E0310"),
+    ("generate --prompt x -o o.mp4 --noise", "E0911"),
     ("generate --prompt x -o o.mp4 --ref", "E0802"),
     ("generate --prompt x -o o.mp4 --model", "E0702"),
     ("export dit -o d.ir --model", "E0702"),
@@ -188,4 +188,48 @@ fn threads_that_the_system_refuses_are_an_error_with_their_numbers() {
     let script = format!("exec {program} run net.ir --inputs in.safetensors -o y.st --threads 500");
     let (code, text) = shell(&folder, &script);
     assert_eq!(code, 0, "{text}");
+}
+
+/// Address space is the limit that can be set for one process; where it runs out differs with it.
+#[test]
+#[cfg(target_os = "linux")]
+fn without_memory_a_run_ends_with_a_code_and_leaves_nothing() {
+    let folder = small();
+    folder.run("init m --preset micro").fine();
+    folder.run("export dit -o dit.ir").fine();
+    let program = env!("CARGO_BIN_EXE_anyid-rt");
+    let picture = common::repository().join("examples/astronaut.png");
+    let clip = common::repository().join("examples/portrait_pan.mp4");
+    let generate = "generate --prompt x --size 64x64 --frames 5 --steps 1 --threads 2 --ref";
+    let runs = [
+        "check dit.ir".to_owned(),
+        "compile dit.ir".to_owned(),
+        "inspect m".to_owned(),
+        "run net.ir --inputs in.safetensors -o y.safetensors --threads 2".to_owned(),
+        format!("{generate} {} -o o.mp4", picture.display()),
+        format!("{generate} {} -o o.gif", clip.display()),
+        format!("{generate} {} -o frames", picture.display()),
+    ];
+    let before = folder.names();
+    let mut refused = 0;
+    for words in &runs {
+        // From where the program itself begins to fit to where every run does.
+        for kib in (34_000..60_000).step_by(3_700).chain((60_000..150_000).step_by(15_000)) {
+            let script = format!("ulimit -v {kib} && exec {program} {words}");
+            let (code, text) = shell(&folder, &script);
+            let coded = text.contains("error[E");
+            assert!(code == 0 || coded && (code == 1 || code == 3), "{kib}: {code}\n{text}");
+            assert!(!text.contains("panicked") && !text.contains("E1000"), "{kib}\n{text}");
+            refused += u32::from(code == 3);
+            for name in folder.names() {
+                if before.contains(&name) {
+                    continue;
+                }
+                assert!(code == 0, "{kib} KiB: `{words}` left {name}\n{text}");
+                let path = folder.path(&name);
+                let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+            }
+        }
+    }
+    assert!(refused > 10, "only {refused} runs were refused");
 }

@@ -312,7 +312,9 @@ mod tests {
     fn devices_are_refused_and_files_of_no_stated_size_are_read() {
         for device in ["/dev/zero", "/dev/random", "/dev/null"] {
             assert!(why(Path::new(device)).contains("device"), "{device}");
-            assert!(head(Path::new(device), 5).is_err() && open_regular(Path::new(device)).is_err());
+            assert!(
+                head(Path::new(device), 5).is_err() && open_regular(Path::new(device)).is_err()
+            );
         }
         assert!(system_text("/proc/self/status").unwrap().contains("VmPeak"));
         assert!(system_text("/proc/no-such-file").is_none());

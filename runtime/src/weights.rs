@@ -1,8 +1,6 @@
 //! Checkpoint tensors as a backend's weights, under the manifest's names.
 
-use crate::checkpoint::{
-    Checkpoint, TensorDtype, TensorEntry, TensorView, WeightSet, to_f32_into,
-};
+use crate::checkpoint::{Checkpoint, TensorDtype, TensorEntry, TensorView, WeightSet, to_f32_into};
 use crate::error::{Error, Result};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Tensor, TensorType};
@@ -14,6 +12,8 @@ pub struct ModelWeights {
     set: WeightSet,
     naming: Naming,
     prefix: &'static str,
+    /// The network they are of; none where they go by the names they have.
+    component: Option<Component>,
 }
 
 impl ModelWeights {
@@ -52,12 +52,30 @@ impl ModelWeights {
             }
         }
         let set = kept.as_ref().unwrap_or(set).renamed(canonical)?;
-        Ok(Self { set, naming, prefix })
+        Ok(Self { set, naming, prefix, component: Some(component) })
     }
 
     /// Tensors under the names they have, for modules whose manifest uses those.
     pub fn as_named(set: WeightSet) -> Self {
-        Self { set, naming: Naming::Original, prefix: "" }
+        Self { set, naming: Naming::Original, prefix: "", component: None }
+    }
+
+    /// [`WeightSet::require`], with missing tensors named as the file would name them.
+    ///
+    /// # Errors
+    /// As [`WeightSet::require`].
+    pub fn require(&self, expected: &[(String, Vec<u64>)]) -> Result<()> {
+        self.set.require_spelled(expected, &|name| self.spelled(name))
+    }
+
+    /// A canonical name in the naming and with the prefix of the file.
+    pub fn spelled(&self, name: &str) -> String {
+        match (self.component, self.naming) {
+            (Some(component), Naming::Diffusers) => {
+                format!("{}{}", self.prefix, names::to_diffusers(component, name))
+            }
+            _ => format!("{}{name}", self.prefix),
+        }
     }
 
     /// The tensors.
@@ -167,7 +185,13 @@ const BLOCK: usize = 1024;
 
 impl ModelWeights {
     /// Fills `out` with f32 elements from the `first` on, converted from a type of one byte.
-    fn read_converted(&self, name: &str, entry: &TensorEntry, from: u64, out: &mut [u8]) -> Result<()> {
+    fn read_converted(
+        &self,
+        name: &str,
+        entry: &TensorEntry,
+        from: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
         let (size, mut first) = (entry.dtype.size_bytes(), from / 4);
         let (mut stored, mut values) = ([0; BLOCK * 8], [0f32; BLOCK]);
         for out in out.chunks_mut(BLOCK * 4) {
@@ -205,6 +229,11 @@ impl WeightProvider for ModelWeights {
             _ => self.set.read(name, from, out),
         };
         read.map_err(WeightFault::from)
+    }
+
+    fn stored(&self, name: &str) -> Option<String> {
+        let (file, name) = self.set.origin(name)?;
+        Some(format!("\"{name}\" of {}", file.display()))
     }
 }
 

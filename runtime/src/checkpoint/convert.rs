@@ -213,7 +213,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn every_16_bit_code_converts_as_the_half_crate_does() {
         let codes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
@@ -237,7 +236,6 @@ mod tests {
             assert_eq!(wide[usize::from(code)].to_bits(), u32::from(code) << 16);
         }
     }
-
 
     #[test]
     fn rounds_once_to_nearest_even() {
@@ -271,7 +269,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn eight_bit_floats_follow_their_definition() {
         let codes: Vec<u8> = (0..=255).collect();
@@ -293,7 +290,6 @@ mod tests {
         assert!(out[0x7d].is_nan());
     }
 
-
     #[test]
     fn refuses_integers_and_wrong_lengths() {
         let error = to_f32_into(&view(TensorDtype::I32, &[1], &[0; 4]), &mut [0.0]).unwrap_err();
@@ -305,5 +301,4 @@ mod tests {
         let ragged = to_f32_into(&view(TensorDtype::F32, &[1], &[0; 5]), &mut [0.0]).unwrap_err();
         assert_eq!(ragged.code(), "E0322");
     }
-
 }

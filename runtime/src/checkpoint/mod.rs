@@ -16,12 +16,12 @@ pub mod shards;
 pub mod writer;
 
 pub use crate::files::{AtomicFile, write_error};
-pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
-pub use header::{Header, TensorDtype, TensorEntry};
-pub use json::{JsonFile, read_json};
 pub use convert::{TensorView, to_bf16_into, to_f32_into};
 pub use digest::{fingerprint, hash_file};
 pub use file::Checkpoint;
+pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
+pub use header::{Header, TensorDtype, TensorEntry};
+pub use json::{JsonFile, read_json};
 pub use shards::WeightSet;
 pub use writer::{
     SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, write_sharded,

@@ -51,9 +51,25 @@ impl Whole {
         &self.place.target
     }
 
-    /// Whether it has a name to take: pipes and devices do not.
+    /// Whether it has a name to take: what went to a pipe or a device does not.
     pub fn is_file(&self) -> bool {
         self.temporary.is_some()
+    }
+
+    /// Where it lies until it has its name.
+    pub fn temporary_path(&self) -> Option<&Path> {
+        self.temporary.as_ref().map(Temporary::path)
+    }
+
+    /// Its bytes; 0 for what is no file.
+    pub fn bytes(&self) -> u64 {
+        self.temporary_path().and_then(|path| fs::metadata(path).ok()).map_or(0, |data| data.len())
+    }
+
+    /// Something complete that went to the pipe or device `path`.
+    pub fn sent(path: &Path) -> Self {
+        let place = Place { target: path.to_owned(), existing: Existing::Overwrite, before: None };
+        Self { place, temporary: None }
     }
 }
 

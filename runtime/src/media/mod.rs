@@ -13,6 +13,7 @@ mod image;
 mod mp4;
 mod sink;
 pub mod standardise;
+mod stream;
 mod streams;
 mod tone;
 mod video;

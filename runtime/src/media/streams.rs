@@ -54,8 +54,8 @@ pub(super) fn main_stream(path: &Path, streams: &[Stream]) -> Result<(usize, Opt
     // Cover art beside a video is nothing to speak of.
     let others = streams.iter().enumerate().filter(|(index, s)| *index != chosen && !s.attached);
     let others: Vec<String> = others.map(|(_, s)| name(s)).collect();
-    let mut warning =
-        (!others.is_empty()).then(|| format!("{} is taken, not {}", name(stream), others.join(", ")));
+    let mut warning = (!others.is_empty())
+        .then(|| format!("{} is taken, not {}", name(stream), others.join(", ")));
     if stream.disabled && !stream.attached {
         warning = Some(format!("{} is switched off in the file: shown all the same", name(stream)));
     }

@@ -49,7 +49,11 @@ impl Curve {
             Self::Linear => value,
             Self::Hlg => {
                 let (a, b, c) = (0.178_832_77, 0.284_668_92, 0.559_910_73);
-                if value <= 0.5 { value * value / 3.0 } else { (((value - c) / a).exp() + b) / 12.0 }
+                if value <= 0.5 {
+                    value * value / 3.0
+                } else {
+                    (((value - c) / a).exp() + b) / 12.0
+                }
             }
             Self::Pq => pq_light(value) / WHITE,
         }
@@ -130,9 +134,7 @@ fn inverse(m: Square) -> Square {
 fn to_bt709(primaries: [(f64, f64); 3]) -> Square {
     let back = inverse(to_xyz([(0.640, 0.330), (0.300, 0.600), (0.150, 0.060)]));
     let there = to_xyz(primaries);
-    back.map(|row| {
-        std::array::from_fn(|c| (0..3).map(|k| row[k] * there[k][c]).sum::<f64>())
-    })
+    back.map(|row| std::array::from_fn(|c| (0..3).map(|k| row[k] * there[k][c]).sum::<f64>()))
 }
 
 /// A conversion to SDR BT.709, with its tables.
@@ -299,7 +301,8 @@ mod tests {
         let bt2020 = ToneMap::new(&tags(9, 14)).unwrap();
         assert_eq!(one(&bt2020, [128; 3]), [128; 3]);
         let skin = one(&bt2020, [200, 150, 120]);
-        let m = [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]];
+        let m =
+            [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]];
         let light = [200.0f64, 150.0, 120.0].map(|v| (v / 255.0).powf(2.4));
         for (value, light) in skin.iter().zip(times(m, light)) {
             let exact = light.powf(1.0 / 2.4) * 255.0;

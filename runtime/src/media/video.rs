@@ -10,7 +10,7 @@ use super::display::{Display, PixelShape, Turn};
 use super::h264::SequenceParameters;
 use super::mp4::{self, Track};
 use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, guard};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
@@ -206,8 +206,13 @@ impl Mp4Reader {
         // The decoder must not flush after each frame: with B-frames it would give frames out of
         // order and lose references.
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
-        let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
-            .map_err(|e| Error::internal("E0812", "no H.264 decoder").caused_by(e))?;
+        let mut decoder =
+            Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|e| {
+                // Nothing about the clip is known to it yet: it fails for want of memory.
+                Error::new(Kind::Budget, "E0603", "there is no memory for the H.264 decoder")
+                    .caused_by(e)
+                    .help("free memory, or raise the limit (`ulimit -v`)")
+            })?;
         let mut out = Output { shown: 0, size: None };
         let mut packet = Vec::new();
         let mut raw = Vec::new();

@@ -137,9 +137,8 @@ impl PromptTokenizer {
                 )
                 .caused_by(cause)
         };
-        let large = |limit| {
-            too_large(format!("the tokenizer file has more than {limit} bytes"), &place)
-        };
+        let large =
+            |limit| too_large(format!("the tokenizer file has more than {limit} bytes"), &place);
         let bytes =
             input::read(path, LARGEST_FILE).map_err(|e| e.coded(path, unreadable, large))?;
         Self::parse(&bytes, &place)

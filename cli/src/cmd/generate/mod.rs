@@ -19,7 +19,9 @@ use anyid_runtime::init::write_bytes;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb};
 use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
 use anyid_runtime::weights::write_tensors;
-use anyid_runtime::{Backend, Error, Model, Pipeline, ReferenceSource, Request, Result, Size};
+use anyid_runtime::{
+    Backend, Error, Event, Model, Pipeline, Receiver, ReferenceSource, Request, Result, Size,
+};
 use report::{report_json, report_text};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -102,16 +104,16 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     introduce(&mut progress, &made, old, &model);
 
     let pipeline = Pipeline::new(model, backend);
-    interrupt::graceful(pipeline.cancel_flag());
+    let cancel = anyid_runtime::Cancel::new();
+    interrupt::graceful(cancel.flag());
     let mut writer =
         VideoWriter::create(&wishes.output, size.width, size.height, fps, &writer_options)?;
     let partial = partial_folder(&wishes.output);
     let mut warnings = Vec::new();
     let mut watcher =
         Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
-    let report = pipeline.generate(&request, &mut |event| watcher.see(event), &mut |video| {
-        push_frames(&mut writer, video, size)
-    });
+    let plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
+    let report = plan.run(&cancel, &mut Ends { watcher: &mut watcher, writer: &mut writer, size });
     // Also that of a run which was interrupted or failed.
     trace.write()?;
     let report = report?;
@@ -151,4 +153,21 @@ fn push_frames(writer: &mut VideoWriter, video: &Tensor, size: Size) -> Result<(
         writer.push(&rgb)?;
     }
     Ok(())
+}
+
+/// Where events and frames go.
+struct Ends<'e, 'w> {
+    watcher: &'e mut Watcher<'w>,
+    writer: &'e mut VideoWriter,
+    size: Size,
+}
+
+impl Receiver for Ends<'_, '_> {
+    fn event(&mut self, event: Event) {
+        self.watcher.see(event);
+    }
+
+    fn frames(&mut self, video: &Tensor) -> Result<()> {
+        push_frames(self.writer, video, self.size)
+    }
 }

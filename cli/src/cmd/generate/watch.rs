@@ -37,11 +37,14 @@ pub(super) fn introduce(
     let [width, height, frames] = made.size;
     let references = output::plural(made.references.len(), "reference");
     progress.note(&format!(
-        "{width}x{height}, {}, {} steps, {references}, {}",
+        "{width}x{height}, {}, {}, {references}, {}",
         output::plural(frames, "frame"),
-        made.steps,
+        output::plural(made.steps, "step"),
         made.precision
     ));
+    if made.noise.is_none() {
+        progress.note(&format!("seed {}", made.seed));
+    }
 }
 
 /// Turns events into progress.

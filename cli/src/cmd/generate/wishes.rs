@@ -2,7 +2,7 @@
 //!
 //! Nothing is read here but the recipe and the start noise; names are checked where they are used.
 
-use crate::args::Generate;
+use crate::args::{Generate, Seed};
 use crate::cmd::size;
 use crate::recipe::{self, Recipe};
 use anyid_ir::Tensor;
@@ -77,7 +77,11 @@ pub(super) fn fill(
     request.steps = args.steps.or(old.map(|r| r.steps)).unwrap_or(default);
     request.guidance = args.guidance.or(old.map(|r| r.guidance)).unwrap_or(request.guidance);
     request.shift = args.shift.or(old.map(|r| r.shift));
-    request.seed = args.seed.or(old.map(|r| r.seed)).unwrap_or(0);
+    request.seed = match args.seed {
+        Some(Seed::Number(seed)) => seed,
+        Some(Seed::Random) => drawn_seed(),
+        None => old.map_or(0, |r| r.seed),
+    };
     let solver = args.solver.as_deref().or(old.map(|r| r.solver.as_str()));
     request.solver =
         solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
@@ -106,6 +110,13 @@ pub(super) fn fill(
         }
     };
     Ok(())
+}
+
+/// A seed that differs from run to run. Below 2^53, so that every reader of JSON keeps it exactly.
+fn drawn_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library keys each of these with random bits of the system.
+    std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
 }
 
 pub(super) fn resolved(
