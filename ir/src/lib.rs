@@ -26,6 +26,7 @@ pub mod graph;
 pub mod infer;
 pub mod kernel;
 mod line;
+pub mod memory;
 pub mod op;
 pub mod plan;
 pub mod plan_live;

@@ -17,7 +17,7 @@ use super::rowkernel::Prepared;
 use super::scalar::{self, Reading};
 use super::threads::stop_requested;
 use super::weights::Weights;
-use crate::WeightProvider;
+use crate::{WeightFault, WeightProvider};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::{BufferId, Plan, Port, Root, Step};
 use anyid_ir::{Op, Tensor, TensorType};
@@ -91,6 +91,13 @@ pub enum RunError {
         index: i64,
         /// Rows of the table.
         rows: usize,
+    },
+    /// Rows of a table that is read where it is stored could not be read.
+    Weight {
+        /// The step.
+        label: String,
+        /// What happened.
+        fault: WeightFault,
     },
 }
 

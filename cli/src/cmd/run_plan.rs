@@ -13,17 +13,17 @@ use anyid_ir::weights::nearest;
 use anyid_ir::{Manifest, TensorType};
 use anyid_runtime::engine::{Compiler, PlanFile, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};
+use anyid_runtime::input;
 use anyid_runtime::weights::write_tensors_in;
 use anyid_runtime::{Backend, Error, Result};
-use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
 /// Whether the file at `path` is a plan; `false` also for one that cannot be read.
 pub fn is_plan(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
-    read.is_ok() && (plan_file::is_plan(&head) || path.extension().is_some_and(|e| e == "plan"))
+    // What a pipe has given is gone: there the name alone decides.
+    let named = path.extension().is_some_and(|e| e == "plan");
+    named || input::head(path, 64).is_ok_and(|head| plan_file::is_plan(&head))
 }
 
 /// Runs the verb on a plan file.

@@ -7,13 +7,13 @@
 
 use crate::checkpoint::AtomicFile;
 use crate::error::{Error, Result};
+use crate::input;
 use anyid_ir::plan::{Plan, WeightRef};
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::plan_verify::phases::{is_split, verify_phases};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Read;
 use std::path::Path;
 
 /// Version of the file's format.
@@ -118,7 +118,8 @@ impl PlanFile {
     /// Reads a file made for `target` by this version.
     ///
     /// # Errors
-    /// E0911 where it cannot be read, otherwise as [`Self::from_bytes`].
+    /// E0911 where it cannot be read, E0603 without memory for it, otherwise as
+    /// [`Self::from_bytes`].
     pub fn open(path: &Path, target: &str) -> Result<Self> {
         let unreadable = |fault| {
             Error::input("E0911", "the file cannot be read")
@@ -126,14 +127,8 @@ impl PlanFile {
                 .help("check its name and permissions")
                 .caused_by(fault)
         };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
-        if size > LARGEST {
-            return Err(too_large().at(path.display()));
-        }
-        let mut bytes = Vec::new();
-        // It may have grown, or be a pipe: one byte more than allowed tells whether there is more.
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let bytes = input::read(path, LARGEST)
+            .map_err(|refusal| refusal.coded(path, unreadable, |_| too_large()))?;
         Self::from_bytes(&bytes, target).map_err(|error| error.at(path.display()))
     }
 

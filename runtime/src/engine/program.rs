@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::threads::with_stop;
-use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
+use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, OpenError, RunError, Weights};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan, Port, Root};
 use anyid_ir::{Module, TensorType};
@@ -33,7 +33,7 @@ impl Backend {
     ///
     /// # Errors
     /// E0904 for a device this build does not have, E0907 for a bad `ANYID_SIMD` setting, E0918 for
-    /// more than 512 threads.
+    /// more than 512 threads, E1025 where the system refuses them.
     pub fn open(device: &str, threads: usize) -> Result<Self> {
         if device != "cpu" {
             let known = ["cuda", "wgpu"].iter().any(|d| device.starts_with(d));
@@ -50,8 +50,13 @@ impl Backend {
             let message = format!("{threads} is not a number of threads from 0 to {MOST_THREADS}");
             return Err(Error::input("E0918", message).help("0 takes all the processor has"));
         }
-        let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
-            .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
+        let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref());
+        let cpu = cpu.map_err(|why| match why {
+            OpenError::Level(why) => {
+                Error::input("E0907", why.to_string()).at("environment variable ANYID_SIMD")
+            }
+            OpenError::Threads(refused) => Error::threads(refused),
+        })?;
         Ok(Self { cpu: Arc::new(cpu), tracer: None })
     }
 
@@ -201,8 +206,9 @@ impl Compiler {
     /// `progress` gets weight bytes done and in all, and says whether to go on.
     ///
     /// # Errors
-    /// E0301 for a weight the provider lacks, E0505 for a kernel that the backend does not have,
-    /// E0603 for more memory than there is, E1002 when `progress` says stop.
+    /// E0301 for a weight the provider lacks, E0330 to E0332 for one that cannot be read, E0505 for a
+    /// kernel that the backend does not have, E0603 for more memory than there is, E1002 when
+    /// `progress` says stop.
     pub fn load(
         self,
         provider: Arc<dyn WeightProvider + Send + Sync>,
@@ -285,6 +291,10 @@ fn load_error(error: LoadError) -> Error {
             .help("give the checkpoint that holds it with --weights or --model"),
         LoadError::Stopped => interrupted("while loading weights"),
         other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
+        LoadError::Unreadable(fault) => fault.into(),
+        LoadError::NoMemory { name, bytes } => {
+            Error::no_memory(bytes, &format!("weight \"{name}\""))
+        }
     }
 }
 
@@ -611,6 +621,7 @@ impl Program {
                 Error::internal("E0505", format!("the CPU backend has no kernel for {op}"))
                     .at(label)
             }
+            RunError::Weight { label, fault } => Error::from(fault).at(label),
             RunError::Index { label, index, rows } => Error::input(
                 "E1006",
                 format!("index {index} is outside the {rows} rows of a table"),
