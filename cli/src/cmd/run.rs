@@ -9,7 +9,7 @@ use crate::tensors::{self, Named};
 use crate::trace::TraceFile;
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
-use anyid_runtime::weights::{ModelWeights, write_tensors};
+use anyid_runtime::weights::{ModelWeights, writable, write_tensors};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,11 +17,13 @@ use std::time::Instant;
 /// Runs the verb.
 ///
 /// # Errors
-/// Findings about the text, E03xx for weights and files, E1005 for inputs, E05xx from compiling.
+/// Findings about the text, E03xx for weights and files, E0520 for a result that cannot be written,
+/// E1005 for inputs, E05xx from compiling.
 pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
+    writable(func.result_names().iter().map(String::as_str))?;
     // Taken and given back: it tells early whether the result can be written there.
     drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
     let trace = TraceFile::wanted(args.trace.as_deref())?;
