@@ -201,7 +201,9 @@ pub fn writable<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<()> {
         None => Ok(()),
         Some(name) => {
             let message = format!("tensor files keep the name {name} for themselves");
-            Err(Error::input("E0520", message).at(format!("result %{name}")).help("rename the result"))
+            Err(Error::input("E0520", message)
+                .at(format!("result %{name}"))
+                .help("rename the result"))
         }
     }
 }
