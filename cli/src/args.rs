@@ -137,11 +137,18 @@ pub struct Generate {
     #[arg(long = "ref", value_name = "FILE", num_args = 1..)]
     pub references: Vec<PathBuf>,
     /// What the video should show.
-    #[arg(long, value_name = "TEXT", required_unless_present = "recipe")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["recipe", "latents"])]
     pub prompt: Option<String>,
-    /// Where the video goes: a .mp4 or .gif file, or a folder for PNG frames.
-    #[arg(short, long = "output", value_name = "OUT", required_unless_present = "recipe")]
+    /// Where the video goes: a .mp4 or .gif file, a folder for PNG frames, or - for standard output.
+    #[arg(short, long = "output", value_name = "OUT",
+        required_unless_present_any = ["recipe", "latents"])]
     pub output: Option<PathBuf>,
+    /// Replace results that are there already: the video, its recipe, latents, the trace.
+    #[arg(long)]
+    pub force: bool,
+    /// Form of what goes to standard output, a pipe or a device [default: mp4, or as the name says].
+    #[arg(long, value_enum)]
+    pub format: Option<FormatName>,
     /// Model folder (diffusers, or the original checkpoint's).
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -192,6 +199,15 @@ pub struct Generate {
     /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
+    /// Only decode these latents: a file of --save-latents, or what a run whose decoding failed left
+    /// beside its result; its model, rate and place are taken over unless given.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["references", "prompt", "size", "frames",
+        "steps", "shift", "guidance", "solver", "schedule", "seed", "noise", "residual",
+        "save_latents", "recipe"])]
+    pub latents: Option<PathBuf>,
+    /// Check everything, show what each phase needs, and end there: nothing is written.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Repeat a run from its recipe.
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
@@ -202,6 +218,28 @@ pub struct Generate {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Forms of a video that can go through a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatName {
+    Mp4,
+    Gif,
+    Mkv,
+    Webm,
+    Mov,
+}
+
+impl From<FormatName> for anyid_runtime::media::writer::Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Mp4 => Self::Mp4,
+            FormatName::Gif => Self::Gif,
+            FormatName::Mkv => Self::Mkv,
+            FormatName::Webm => Self::Webm,
+            FormatName::Mov => Self::Mov,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

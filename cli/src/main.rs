@@ -1,7 +1,8 @@
 //! `anyid-rt`: the command line of the AnyID runtime.
 //!
 //! Entry point: reads the flags, runs the verb, renders what went wrong and chooses the exit code:
-//! 0 fine, 1 an input fault, 2 a fault of ours, 3 over the budget, 130 interrupted. Everything a
+//! 0 fine, 1 an input fault, 2 a fault of ours, 3 over the budget, 128 and the signal's number when a
+//! signal ended the run (130 for Ctrl-C). Everything a
 //! library user would want lives in `anyid-runtime`, not here.
 
 mod args;
@@ -43,9 +44,14 @@ fn run() -> u8 {
     output::set_level(cli.quiet, cli.verbose);
     let json = cli.command.wants_json();
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| dispatch(cli.command));
+    interrupt::say_swept();
     match outcome {
+        // Also when a signal came too late to stop anything.
         Ok(()) => 0,
         Err(failure) => {
+            if let Some(code) = interrupt::ended(&failure) {
+                return code;
+            }
             let code = match failure.kind() {
                 Kind::Input => 1,
                 Kind::Internal => 2,

@@ -14,7 +14,7 @@ use anyid_runtime::checkpoint::WeightSet;
 pub use anyid_runtime::error::unreadable;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Reads, parses and verifies an IR file; warnings go to standard error.

@@ -1,27 +1,33 @@
 //! `--trace` and `ANYID_RT_TRACE`: where the trace of a run goes.
 
-use anyid_runtime::checkpoint::AtomicFile;
+use crate::output;
 use anyid_runtime::engine::Tracer;
+use anyid_runtime::files::{AtomicFile, Existing};
 use anyid_runtime::{Backend, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A trace that is being taken, if one was asked for.
-pub struct TraceFile(Option<(PathBuf, Arc<Tracer>)>);
+pub struct TraceFile(Option<(AtomicFile, Arc<Tracer>)>);
+
+/// Where the trace goes: where the flag says, or else the environment.
+pub fn path(flag: Option<&Path>) -> Option<PathBuf> {
+    let set = || std::env::var_os("ANYID_RT_TRACE").filter(|value| !value.is_empty());
+    flag.map(Path::to_owned).or_else(|| set().map(PathBuf::from))
+}
 
 impl TraceFile {
-    /// The file that the flag names, or else the environment.
+    /// The file that the flag names, or else the environment; `existing` is for that of the flag.
     ///
     /// # Errors
     /// E101x where it cannot be written.
-    pub fn wanted(flag: Option<&Path>) -> Result<Self> {
-        let set = std::env::var_os("ANYID_RT_TRACE").filter(|value| !value.is_empty());
-        let Some(path) = flag.map(Path::to_owned).or(set.map(PathBuf::from)) else {
-            return Ok(Self(None));
-        };
-        // Taken and given back: it tells early whether the trace can be written there.
-        drop(AtomicFile::create(&path)?);
-        Ok(Self(Some((path, Tracer::new()))))
+    pub fn wanted(flag: Option<&Path>, existing: Existing) -> Result<Self> {
+        let Some(path) = path(flag) else { return Ok(Self(None)) };
+        let existing = if flag.is_some() { existing } else { Existing::Overwrite };
+        let file = AtomicFile::create_as(&path, existing)?;
+        // A run that was told to stop is worth looking at too.
+        file.keep_when_stopped();
+        Ok(Self(Some((file, Tracer::new()))))
     }
 
     /// `backend`, watched.
@@ -36,10 +42,18 @@ impl TraceFile {
     ///
     /// # Errors
     /// E101x.
-    pub fn write(&self) -> Result<()> {
-        match &self.0 {
-            Some((path, tracer)) => tracer.write(path),
-            None => Ok(()),
+    pub fn write(self) -> Result<()> {
+        let Some((mut file, tracer)) = self.0 else { return Ok(()) };
+        file.append(tracer.to_json().as_bytes())?;
+        let wanted = file.path().to_owned();
+        let path = file.commit()?;
+        if path != wanted {
+            output::note(&format!(
+                "{} came there meanwhile: the trace is {}",
+                wanted.display(),
+                path.display()
+            ));
         }
+        Ok(())
     }
 }

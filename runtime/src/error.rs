@@ -79,6 +79,16 @@ impl Error {
         self
     }
 
+    /// Adds something else that helps, behind what is said already.
+    #[must_use]
+    pub fn also(mut self, help: impl fmt::Display) -> Self {
+        self.inner.help = Some(match self.inner.help.take() {
+            Some(first) => format!("{first}; {help}"),
+            None => help.to_string(),
+        });
+        self
+    }
+
     /// Adds the error underneath, kept for `source()`.
     #[must_use]
     pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {

@@ -30,6 +30,6 @@ pub use engine::{Backend, Compiler, Inputs, Outputs, Program, Room, StateSpec};
 pub use error::{Error, Kind, Result};
 pub use model::Model;
 pub use pipeline::{
-    Cancel, Event, Keep, PhasePlan, PhaseReport, Pipeline, Preflight, Receiver, ReferenceSource,
-    Request, RunReport, Size,
+    Cancel, Event, FileOptions, Finished, Keep, PhasePlan, PhaseReport, Pipeline, Preflight,
+    Receiver, ReferenceSource, Request, RunReport, Size,
 };

@@ -33,6 +33,8 @@ pub struct Model {
     pub tokenizer: PromptTokenizer,
     /// Solver and schedule the folder asks for.
     pub scheduler: SchedulerSettings,
+    /// The folder it was opened from.
+    pub folder: Option<std::path::PathBuf>,
     /// Where it came from: a path, or `built-in micro model`.
     pub source: String,
     /// Things worth telling the user.
@@ -46,6 +48,10 @@ impl Model {
     /// E07xx for the folder and its configurations, E03xx for checkpoint files and tensors.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        Ok(Self { folder: Some(path.to_owned()), ..Self::from_folder(path)? })
+    }
+
+    fn from_folder(path: &Path) -> Result<Self> {
         let folder = ModelFolder::open(path)?;
         let mut warnings = folder.warnings.clone();
         let source = path.display().to_string();
@@ -180,6 +186,7 @@ impl Model {
             text_weights,
             tokenizer,
             scheduler,
+            folder: None,
             source,
             warnings,
         })

@@ -118,6 +118,12 @@ impl Places {
         self.add(what.into(), path, Use::Folder)
     }
 
+    /// Whether two paths lead to one file, or will when they are written.
+    pub fn are_one(one: &Path, other: &Path) -> bool {
+        let (one, other) = (spots(one), spots(other));
+        one.iter().any(|a| other.iter().any(|b| same(a, b)))
+    }
+
     fn add(&mut self, what: String, path: &Path, use_: Use) -> &mut Self {
         let found = spots(path);
         self.entries.push(Entry { what, path: path.to_owned(), use_, found });

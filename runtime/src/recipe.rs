@@ -7,12 +7,15 @@
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
 use crate::media::{MediaKind, ReadOptions, visit_frames};
+use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, settings};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Version of the form written here; older and newer ones are refused.
+/// Version of the form written here; newer ones are refused.
 const VERSION: u64 = 1;
+/// That of recipes that decode latents, which earlier programs would take for another run.
+const VERSION_WITH_LATENTS: u64 = 2;
 /// What the `format` key of a recipe says.
 pub const FORMAT: &str = "anyid-rt recipe";
 /// Largest recipe read, in bytes.
@@ -73,8 +76,22 @@ pub struct Recipe {
     pub noise: Option<HashedFile>,
     /// The model.
     pub model: ModelEntry,
+    /// Latents that were decoded instead of sampling; nothing else of the recipe but size, model and
+    /// rate matters then.
+    pub latents: Option<HashedFile>,
+    /// The file of the run's own latents, where decoding was done later. It is not needed again.
+    pub decoded_from: Option<HashedFile>,
     /// Where the result went.
     pub output: PathBuf,
+}
+
+/// The files that a request's tensors came from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Of the start noise.
+    pub noise: Option<PathBuf>,
+    /// Of the latents.
+    pub latents: Option<PathBuf>,
 }
 
 /// Where the recipe of a result lies: beside it, with `.recipe.json` appended to its name.
@@ -124,6 +141,70 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 impl Recipe {
+    /// The recipe of a run of `request` on `pipeline` to `output`. All files are read and hashed.
+    ///
+    /// # Errors
+    /// E0954 for tensors without a file, E08xx for references, E0911 for other files, E092x for
+    /// settings of sampling that do not go together.
+    pub fn of(
+        pipeline: &Pipeline,
+        request: &Request,
+        fps: f64,
+        output: &Path,
+        sources: &Sources,
+    ) -> Result<Self> {
+        let model = pipeline.model();
+        let from_memory = |what: &str| {
+            Error::input("E0954", format!("a recipe cannot name {what} in memory"))
+                .help("give it as a file, or do without a recipe")
+        };
+        let file = |tensor: bool, path: &Option<PathBuf>, what: &str| match (tensor, path) {
+            (true, Some(path)) => hashed(path).map(Some),
+            (true, None) => Err(from_memory(what)),
+            (false, _) => Ok(None),
+        };
+        if request.contexts.is_some() {
+            return Err(from_memory("contexts that are tensors"));
+        }
+        let reference = |source: &ReferenceSource| match source {
+            ReferenceSource::File(path) => hashed_reference(path),
+            ReferenceSource::Pixels(_) => Err(from_memory("a reference that is pixels")),
+        };
+        let settings = settings(model, request);
+        // Whether solver, schedule and number of steps go together.
+        settings.solver(&settings.schedule(request.steps)?, 1)?;
+        let precision = request.precision.unwrap_or_else(|| model.default_precision());
+        let Size { width, height, frames } = request.size;
+        Ok(Self {
+            product: env!("CARGO_PKG_VERSION").to_owned(),
+            instructions: pipeline.backend().cpu().level().name().to_owned(),
+            prompt: request.prompt.clone(),
+            references: request.references.iter().map(reference).collect::<Result<_>>()?,
+            size: [width, height, frames],
+            fps,
+            steps: request.steps,
+            solver: settings.solver.name().to_owned(),
+            schedule: settings.schedule.name().to_owned(),
+            shift: settings.shift,
+            guidance: request.guidance,
+            precision: precision.name().to_owned(),
+            residual: request.residual.name().to_owned(),
+            seed: request.seed,
+            noise: file(request.noise.is_some(), &sources.noise, "noise that is a tensor")?,
+            model: ModelEntry {
+                path: model.folder.as_deref().map(absolute).transpose()?,
+                fingerprints: model.fingerprints(),
+            },
+            latents: file(
+                request.latents.is_some(),
+                &sources.latents,
+                "latents that are a tensor",
+            )?,
+            decoded_from: None,
+            output: absolute(output)?,
+        })
+    }
+
     /// The recipe as JSON text.
     pub fn to_json(&self) -> Value {
         let file = |f: &HashedFile| {
@@ -134,9 +215,9 @@ impl Recipe {
             value
         };
         let [transformer, vae, text] = &self.model.fingerprints;
-        json!({
+        let mut value = json!({
             "format": FORMAT,
-            "version": VERSION,
+            "version": if self.latents.is_some() { VERSION_WITH_LATENTS } else { VERSION },
             "product": { "name": "anyid-rt", "version": self.product },
             "device": { "name": "cpu", "instructions": self.instructions },
             "model": {
@@ -159,7 +240,13 @@ impl Recipe {
             "seed": self.seed,
             "noise": self.noise.as_ref().map(file),
             "output": self.output.to_string_lossy(),
-        })
+        });
+        for (key, entry) in [("latents", &self.latents), ("decoded_from", &self.decoded_from)] {
+            if let Some(entry) = entry {
+                value[key] = file(entry);
+            }
+        }
+        value
     }
 
     /// Reads a recipe file.
@@ -168,23 +255,29 @@ impl Recipe {
     /// E0911 where it cannot be read, E0910 where it is no recipe of this version.
     pub fn read(path: &Path) -> Result<Self> {
         let size = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?.len();
-        let bad = |what: String| {
-            Error::input("E0910", what)
-                .at(path.display())
-                .help("give a file that `generate` wrote beside a result (OUT.recipe.json)")
-        };
+        let bad = |what: String| no_recipe(what, path);
         if size > LARGEST {
             return Err(bad(format!("a recipe does not have {size} bytes")));
         }
         let bytes = std::fs::read(path).map_err(|fault| unreadable(path, fault))?;
-        let value: Value = serde_json::from_slice(&bytes)
+        Self::parse(&bytes, path)
+    }
+
+    /// Reads a recipe from its bytes; `path` names the file that held them.
+    ///
+    /// # Errors
+    /// E0910.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let bad = |what: String| no_recipe(what, path);
+        let value: Value = serde_json::from_slice(bytes)
             .map_err(|fault| bad(format!("the recipe is not JSON: {fault}")))?;
         if value["format"] != FORMAT {
             return Err(bad(format!("this is not a recipe: its \"format\" is not \"{FORMAT}\"")));
         }
-        if value["version"] != VERSION {
+        if value["version"] != VERSION && value["version"] != VERSION_WITH_LATENTS {
             let found = &value["version"];
-            return Err(bad(format!("recipe version {found}; this program reads {VERSION}")));
+            let newest = VERSION_WITH_LATENTS;
+            return Err(bad(format!("recipe version {found}; this program reads up to {newest}")));
         }
         let key = |key: &str, what: &str| bad(format!("\"{key}\" is missing or not {what}"));
         let read = Reader { value: &value, bad: &key };
@@ -197,10 +290,12 @@ impl Recipe {
         let references =
             value["references"].as_array().ok_or_else(|| key("references", "a list"))?;
         let files: Option<Vec<HashedFile>> = references.iter().map(file).collect();
-        let noise = match &value["noise"] {
-            Value::Null => None,
-            other => Some(file(other).ok_or_else(|| key("noise", "a path with its sha256"))?),
+        let optional = |name: &str| match &value[name] {
+            Value::Null => Ok(None),
+            other => file(other).map(Some).ok_or_else(|| key(name, "a path with its sha256")),
         };
+        let (noise, latents) = (optional("noise")?, optional("latents")?);
+        let decoded_from = optional("decoded_from")?;
         Ok(Self {
             product: value["product"]["version"].as_str().unwrap_or_default().to_owned(),
             instructions: value["device"]["instructions"].as_str().unwrap_or_default().to_owned(),
@@ -225,9 +320,17 @@ impl Recipe {
                 path: value["model"]["path"].as_str().map(PathBuf::from),
                 fingerprints,
             },
+            latents,
+            decoded_from,
             output: PathBuf::from(read.text("output")?),
         })
     }
+}
+
+fn no_recipe(what: String, path: &Path) -> Error {
+    Error::input("E0910", what)
+        .at(path.display())
+        .help("give a file that `generate` wrote beside a result (OUT.recipe.json)")
 }
 
 fn file(value: &Value) -> Option<HashedFile> {
@@ -334,6 +437,8 @@ mod tests {
             seed: u64::MAX,
             noise: None,
             model: ModelEntry { path: None, fingerprints: ["a".into(), "b".into(), "c".into()] },
+            latents: None,
+            decoded_from: None,
             output: "/o/out.mp4".into(),
         }
     }

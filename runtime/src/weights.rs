@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, TensorDtype, WeightSet, to_f32_into};
 use crate::error::{Error, Result};
+use crate::files::{self, AtomicFile, Whole};
 use anyid_backends::{WeightData, WeightProvider};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::names::{self, Component, Naming};
@@ -217,6 +218,19 @@ pub fn write_tensors<'t>(
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
     metadata: &std::collections::BTreeMap<String, String>,
 ) -> Result<()> {
+    let file = AtomicFile::create(path)?;
+    files::commit(vec![write_tensors_in(file, tensors, metadata)?]).map(drop)
+}
+
+/// As [`write_tensors`], in a file that was opened before, which lacks only its name then.
+///
+/// # Errors
+/// E101x where the file cannot be written.
+pub fn write_tensors_in<'t>(
+    file: AtomicFile,
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: &std::collections::BTreeMap<String, String>,
+) -> Result<Whole> {
     let rows: Vec<(&str, TensorDtype, Vec<u64>, &[u8])> = tensors
         .into_iter()
         .map(|(name, tensor)| {
@@ -235,5 +249,5 @@ pub fn write_tensors<'t>(
         .collect();
     let rows: Vec<(&str, TensorDtype, &[u64], &[u8])> =
         rows.iter().map(|(n, d, s, b)| (*n, *d, s.as_slice(), *b)).collect();
-    crate::checkpoint::save(path, &rows, metadata)
+    crate::checkpoint::save_in(file, &rows, metadata)
 }

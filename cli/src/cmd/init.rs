@@ -4,11 +4,11 @@
 //! interrupted run leaves nothing behind.
 
 use crate::args::Init;
-use crate::interrupt::PartialFolder;
+use crate::interrupt;
 use crate::output::{self, bytes, duration};
 use crate::progress::{Progress, left};
 use crate::render::Failure;
-use anyid_runtime::checkpoint::write_error;
+use anyid_runtime::files::{AtomicFolder, Existing};
 use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -22,15 +22,13 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     let preset: Preset = args.preset.parse().map_err(|e: Error| e.at("--preset"))?;
     let target: PathBuf = args.folder.components().collect();
     check(&target)?;
-    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let partial = target.with_file_name(format!(".{name}.partial-{}", std::process::id()));
-    std::fs::create_dir(&partial).map_err(|fault| write_error(&target, fault))?;
-    let partial = PartialFolder::watch(partial);
+    let folder = AtomicFolder::create(&target, Existing::Keep)?;
+    interrupt::say_swept();
     let begun = Instant::now();
     let mut progress = Progress::new();
     progress.part("init");
     let mut all = 0;
-    write_folder(partial.path(), preset, args.seed, &mut |done, total| {
+    write_folder(folder.temporary_path(), preset, args.seed, &mut |done, total| {
         all = total;
         let time = begun.elapsed();
         progress.update(done, total, || {
@@ -39,11 +37,17 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
         });
     })?;
     progress.clear();
-    place(&partial, &target)?;
+    let wanted = folder.path().to_owned();
+    let path = folder.commit()?;
+    let shown = match path == wanted {
+        true => args.folder.display(),
+        // Somebody else's folder came there meanwhile, and was kept.
+        false => path.display(),
+    };
     let (time, peak) = (duration(begun.elapsed()), output::peak_memory());
     let peak = peak.map_or_else(String::new, |p| format!(", peak memory {}", bytes(p)));
     let what = format!("{} of random weights, seed {}", bytes(all), args.seed);
-    output::print(&format!("wrote {}: {what}, in {time}{peak}\n", args.folder.display()))?;
+    output::print(&format!("wrote {shown}: {what}, in {time}{peak}\n"))?;
     Ok(())
 }
 
@@ -69,11 +73,4 @@ fn check(target: &Path) -> Result<()> {
     Err(Error::input("E0909", what)
         .at(target.display())
         .help("choose another folder or remove this one"))
-}
-
-fn place(partial: &PartialFolder, target: &Path) -> Result<()> {
-    if target.is_dir() {
-        std::fs::remove_dir(target).map_err(|fault| write_error(target, fault))?;
-    }
-    std::fs::rename(partial.path(), target).map_err(|fault| write_error(target, fault))
 }

@@ -9,7 +9,8 @@ use crate::tensors::{self, Named};
 use crate::trace::TraceFile;
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
-use anyid_runtime::weights::{ModelWeights, writable, write_tensors};
+use anyid_runtime::files::{self, AtomicFile, Existing};
+use anyid_runtime::weights::{ModelWeights, writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,9 +25,9 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
     writable(func.result_names().iter().map(String::as_str))?;
-    // Taken and given back: it tells early whether the result can be written there.
-    drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
-    let trace = TraceFile::wanted(args.trace.as_deref())?;
+    // Held to the end: it tells early whether the result can be written there.
+    let output_file = AtomicFile::create(&args.output)?;
+    let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
     let (inputs, unused) = tensors::from_file(func, args.inputs.as_deref())?;
     let matched = modules::need_weights(&module.weights, &args.weights)?;
     let mut progress = Progress::new();
@@ -54,7 +55,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     };
     progress.clear();
     let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    write_tensors(&args.output, tensors, &std::collections::BTreeMap::new())?;
+    let whole = write_tensors_in(output_file, tensors, &std::collections::BTreeMap::new())?;
+    files::commit(vec![whole])?;
     let mut out = format!("ran @{} in {}\n", func.name, duration(begun.elapsed()));
     for (name, tensor) in &results {
         out.push_str(&format!("  {name}: {}\n", tensor.ty()));

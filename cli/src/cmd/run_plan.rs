@@ -12,7 +12,8 @@ use anyid_ir::plan::Plan;
 use anyid_ir::weights::nearest;
 use anyid_ir::{Manifest, TensorType};
 use anyid_runtime::engine::{Compiler, PlanFile, plan_file};
-use anyid_runtime::weights::{writable, write_tensors};
+use anyid_runtime::files::{self, AtomicFile, Existing};
+use anyid_runtime::weights::{writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Result};
 use std::io::Read;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
             .help("run the IR file it was made from")
             .into());
     }
-    let trace = TraceFile::wanted(args.trace.as_deref())?;
+    let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
     let backend = trace.watch(Backend::open("cpu", args.threads)?);
     let file = PlanFile::open(&args.module.file, backend.target())?;
     let phases = chosen(&file, args.func.as_deref())?;
@@ -52,8 +53,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     }
     let returned = phases.iter().flat_map(|plan| plan.outputs.iter());
     writable(returned.map(|port| port.name.as_str()))?;
-    // Taken and given back: it tells early whether the result can be written there.
-    drop(anyid_runtime::checkpoint::AtomicFile::create(&args.output)?);
+    // Held to the end: it tells early whether the result can be written there.
+    let output_file = AtomicFile::create(&args.output)?;
     let mut ports: Vec<(String, TensorType)> = Vec::new();
     for plan in &phases {
         let inputs = plan.inputs.iter();
@@ -95,7 +96,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     trace.write()?;
     progress.clear();
     let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    write_tensors(&args.output, tensors, &std::collections::BTreeMap::new())?;
+    let whole = write_tensors_in(output_file, tensors, &std::collections::BTreeMap::new())?;
+    files::commit(vec![whole])?;
     let mut out = format!("ran {} in {took}\n", names.join(" and "));
     for (name, tensor) in &results {
         out.push_str(&format!("  {name}: {}\n", tensor.ty()));

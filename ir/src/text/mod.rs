@@ -16,7 +16,9 @@ mod parser;
 mod printer;
 
 pub use ast::Source;
+pub(crate) use lexer::is_zero;
 pub(crate) use one::{op_text, parse_op};
+pub(crate) use ops::float;
 pub use parser::{LARGEST_SOURCE, parse, parse_bytes};
 pub use printer::{print, print_func};
 

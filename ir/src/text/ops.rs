@@ -165,7 +165,7 @@ impl Reader<'_, '_> {
 }
 
 /// The shortest text that reads back as `value`.
-pub(super) fn float(value: f64) -> String {
+pub(crate) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();
     }

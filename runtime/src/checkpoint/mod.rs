@@ -20,7 +20,7 @@ pub use json::{JsonFile, read_json};
 pub use mapped::{Checkpoint, TensorView, fingerprint, hash_file, to_bf16_into, to_f32_into};
 pub use shards::WeightSet;
 pub use writer::{
-    SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, write_sharded,
+    SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, save_in, write_sharded,
 };
 
 /// Joins up to ten items for a message and says how many there are in all when some are left out.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::header::{MAX_HEADER_BYTES, TensorDtype, tensor_bytes};
 use crate::error::{Error, Result};
-use crate::files::{AtomicFile, write_error};
+use crate::files::{self, AtomicFile, Whole, write_error};
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +65,20 @@ impl SafetensorsWriter {
         tensors: &[TensorSpec],
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self> {
+        Self::create_in(AtomicFile::create(path)?, tensors, metadata)
+    }
+
+    /// As [`SafetensorsWriter::create`], in a file that was opened before.
+    ///
+    /// Errors: as [`SafetensorsWriter::create`].
+    pub fn create_in(
+        mut file: AtomicFile,
+        tensors: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
         let header = header_text(tensors, metadata)?;
         let sizes: Result<Vec<(String, u64)>> =
             tensors.iter().map(|spec| Ok((spec.name.clone(), spec.bytes()?))).collect();
-        let mut file = AtomicFile::create(path)?;
         file.append(&(header.len() as u64).to_le_bytes())?;
         file.append(header.as_bytes())?;
         Ok(Self { file, tensors: sizes?, current: 0, written: 0 })
@@ -112,6 +122,13 @@ impl SafetensorsWriter {
     /// Errors: E1015 when bytes are missing, or as [`AtomicFile::commit`].
     pub fn finish(self) -> Result<()> {
         self.complete()?.commit().map(drop)
+    }
+
+    /// Checks that all data were given; the file lacks only its name then.
+    ///
+    /// Errors: as [`SafetensorsWriter::finish`].
+    pub fn finish_unnamed(self) -> Result<Whole> {
+        self.complete()?.finish()
     }
 
     /// The complete, closed file, without its name yet.
@@ -174,17 +191,28 @@ pub fn save(
     tensors: &[(&str, TensorDtype, &[u64], &[u8])],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
+    files::commit(vec![save_in(AtomicFile::create(path)?, tensors, metadata)?]).map(drop)
+}
+
+/// As [`save`], in a file that was opened before, which lacks only its name then.
+///
+/// Errors: as [`SafetensorsWriter`].
+pub fn save_in(
+    file: AtomicFile,
+    tensors: &[(&str, TensorDtype, &[u64], &[u8])],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Whole> {
     let mut sorted: Vec<_> = tensors.iter().collect();
     sorted.sort_by_key(|(_, dtype, _, _)| std::cmp::Reverse(dtype.size_bytes()));
     let specs: Vec<TensorSpec> = sorted
         .iter()
         .map(|(name, dtype, shape, _)| TensorSpec::new(*name, *dtype, *shape))
         .collect();
-    let mut writer = SafetensorsWriter::create(path, &specs, metadata)?;
+    let mut writer = SafetensorsWriter::create_in(file, &specs, metadata)?;
     for (name, _, _, bytes) in sorted {
         writer.write(name, bytes)?;
     }
-    writer.finish()
+    writer.finish_unnamed()
 }
 
 /// Where [`write_sharded`] takes the data of one tensor.

@@ -103,7 +103,14 @@ impl PlanFile {
     /// # Errors
     /// E1010 to E1014 where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut file = AtomicFile::create(path)?;
+        self.write_in(AtomicFile::create(path)?)
+    }
+
+    /// As [`Self::write`], in a file that was opened before.
+    ///
+    /// # Errors
+    /// E1010 to E1014 where it cannot be written.
+    pub fn write_in(&self, mut file: AtomicFile) -> Result<()> {
         file.append(&self.to_bytes())?;
         file.commit().map(drop)
     }

@@ -102,12 +102,13 @@ fn of_ending(path: &Path) -> Option<Format> {
         .find(|format| format.ending() == ending)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::super::testing::Folder;
     use super::super::writer::{VideoWriter, WriterOptions};
     use super::*;
 
+    #[cfg(unix)]
     fn make_fifo(path: &Path) -> bool {
         std::process::Command::new("mkfifo").arg(path).status().is_ok_and(|status| status.success())
     }
@@ -121,6 +122,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn a_pipe_gets_the_same_bytes_as_a_file() {
         let folder = Folder::new();
         let pipe = folder.path().join("pipe.gif");
@@ -152,6 +154,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn a_reader_that_went_away_is_a_coded_error() {
         let (reader, writer) = std::io::pipe().unwrap();
         let output = File::from(std::os::fd::OwnedFd::from(writer));

@@ -5,7 +5,8 @@
 //! What goes to a pipe or a device is completed first as well, see `stream`. Sound, variable rates
 //! and sizes other than the model's are not offered.
 
-use super::sink::{FfmpegSink, FolderSink, GifSink, Mp4Sink};
+use super::ffmpeg::FfmpegSink;
+use super::sink::{FolderSink, GifSink, Mp4Sink};
 use super::stream::Stream;
 use super::{RgbFrame, ffmpeg};
 use crate::error::{Error, Result};
@@ -89,6 +90,12 @@ enum Form {
     Other,
 }
 
+/// Whether a name asks for a folder of frames.
+pub fn makes_folder(path: &Path) -> bool {
+    let special = std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir());
+    !special && path.as_os_str() != "-" && form(path) == Form::Folder
+}
+
 /// Names ending in a slash, existing folders and names without an ending are folders.
 fn form(path: &Path) -> Form {
     let text = path.as_os_str().to_string_lossy();
@@ -132,9 +139,10 @@ impl VideoWriter {
     /// complete.
     ///
     /// # Errors
-    /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0823`
-    /// the folder holds other files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be
-    /// written, `E1016` something is there that shall be kept, `E1017` a pipe cannot take it.
+    /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0842` the
+    /// form cannot hold the rate, `E0843` a trial is not whole, `E0823` the folder holds other
+    /// files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be written, `E1016`
+    /// something is there that shall be kept, `E1017` a pipe cannot take it.
     pub fn create(
         path: &Path,
         width: usize,
@@ -192,6 +200,7 @@ impl VideoWriter {
                 .help("give a rate from 1 to 1000, such as 24")
         })?;
         check_size(path, form(path), width, height, options)?;
+        check_rate(form(path), rate).map_err(|e| e.at(path.display()))?;
         check_place(path)?;
         let existing = options.existing;
         let (sink, format) = match form(path) {
@@ -213,6 +222,22 @@ impl VideoWriter {
         };
         let path = path.to_path_buf();
         Ok(Self { sink, stream: None, path, format, width, height, rate, frames: 0 })
+    }
+
+    /// Whether the result goes to a pipe or a device.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Most bytes that `frames` frames hold in memory until [`Self::finish`]: an MP4 is written at
+    /// the end, at four bits a pixel, which no picture at the quantisers offered needs in practice.
+    pub fn held_bytes(&self, frames: usize) -> u64 {
+        let pixels = (self.width as u64).saturating_mul(self.height as u64);
+        let once = pixels.saturating_mul(6);
+        match self.sink {
+            Sink::Mp4(_) => once.saturating_add(pixels.saturating_mul(frames as u64) / 2),
+            Sink::Gif(_) | Sink::Folder(_) | Sink::Ffmpeg(_) => once,
+        }
     }
 
     /// Adds a frame: `height * width * 3` bytes of interleaved RGB.
@@ -349,6 +374,15 @@ fn check_size(
                 return refuse(what, "sides run to 16384 pixels");
             }
         }
+    }
+    Ok(())
+}
+
+/// Refuses rates that the form cannot hold. Others that `ffmpeg` writes are tried out.
+fn check_rate(form: Form, (over, under): (u32, u32)) -> Result<()> {
+    // Delays are whole hundredths of a second, and viewers take those below two for ten.
+    if form == Form::Gif && u64::from(over) > 50 * u64::from(under) {
+        return Err(ffmpeg::unheld("gif", f64::from(over) / f64::from(under), 50.0));
     }
     Ok(())
 }

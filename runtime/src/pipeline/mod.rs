@@ -11,6 +11,7 @@ mod context;
 mod need;
 mod plan;
 mod request;
+mod results;
 mod sample;
 mod shelf;
 #[cfg(test)]
@@ -22,13 +23,15 @@ pub use context::encode_prompts;
 pub use need::PhasePlan;
 pub use plan::Preflight;
 pub use request::{Request, Size};
-pub use sample::{Sampler, StepRecord};
+pub use results::{FileOptions, Finished, RECIPE_KEY, ResultFiles};
+pub use sample::{Sampler, StepRecord, settings};
 pub use shelf::Keep;
 
 use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::media::standardise::Reference;
 use crate::model::Model;
+use anyid_backends::cpu::threads::with_stop;
 use anyid_ir::Tensor;
 use anyid_models::wan::Precision;
 use shelf::Shelf;
@@ -50,8 +53,21 @@ pub enum ReferenceSource {
 pub enum Event {
     /// Something worth knowing that does not stop the run.
     Warning(String),
+    /// What was found or done, for who wants to know more.
+    Detail(String),
+    /// A file of references is being read.
+    Reading {
+        /// Which reference it is, from 1.
+        reference: usize,
+        /// References in all.
+        references: usize,
+        /// Frames of it kept so far.
+        frames: usize,
+    },
     /// A phase begins: `text`, `references`, `sampling`, `decoding`.
     Phase(&'static str),
+    /// A phase has ended.
+    Finished(PhaseReport),
     /// Weight bytes ready and in all.
     Loading {
         /// Bytes done.
@@ -59,11 +75,15 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
-    /// References encoded and in all.
+    /// Latent frames of references encoded and in all.
     Encoded {
-        /// References done.
-        done: usize,
+        /// Which reference it is, from 1; none for the black ones of guidance.
+        reference: Option<usize>,
         /// References in all.
+        references: usize,
+        /// Latent frames done, of all references and the black ones.
+        done: usize,
+        /// Latent frames in all.
         total: usize,
     },
     /// Sampling steps done and in all, with the time of the last.
@@ -296,12 +316,10 @@ impl Run<'_> {
     }
 
     pub(crate) fn end(&mut self, name: &'static str, since: Instant, weights: u64, plan: u64) {
-        self.phases.push(PhaseReport {
-            name,
-            time: since.elapsed(),
-            weight_bytes: weights,
-            plan_bytes: plan,
-        });
+        let time = since.elapsed();
+        let report = PhaseReport { name, time, weight_bytes: weights, plan_bytes: plan };
+        self.event(Event::Finished(report.clone()));
+        self.phases.push(report);
     }
 
     /// Loads a program, telling progress and heeding interruption.
@@ -313,7 +331,7 @@ impl Run<'_> {
         let (receiver, cancel) = (&mut *self.receiver, &self.cancel);
         let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
         let mut told: Option<Instant> = None;
-        compiler.load(provider, &mut |done, total| {
+        let mut progress = |done, total| {
             // A tenth of a second between messages is plenty for a reader.
             let due = told.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
             if due || done == total {
@@ -321,7 +339,9 @@ impl Run<'_> {
                 receiver.event(Event::Loading { done, total });
             }
             !cancel.is_cancelled()
-        })
+        };
+        // Packing one large weight is stopped in the middle too.
+        with_stop(&cancel.flag(), || compiler.load(provider, &mut progress))
     }
 }
 

@@ -216,14 +216,37 @@ fn read_references(
         ..StandardiseOptions::new(request.size.width, request.size.height)
     };
     let mut out = Vec::new();
-    for source in &request.references {
+    let references = request.references.len();
+    for (at, source) in request.references.iter().enumerate() {
         if cancel.is_cancelled() {
             return Err(crate::engine::interrupted("while reading references"));
         }
         out.push(match source {
             ReferenceSource::Pixels(tensor) => LoadedReference::Pixels(tensor.clone()),
             ReferenceSource::File(path) => {
-                let read = read_reference(path, &options, &ReadOptions::default())?;
+                let reference = at + 1;
+                let mut told = 0;
+                let mut seen = |frames: usize| {
+                    if cancel.is_cancelled() {
+                        return Err(crate::engine::interrupted("while reading references"));
+                    }
+                    if frames > told {
+                        told = frames;
+                        events(Event::Reading { reference, references, frames });
+                    }
+                    Ok(())
+                };
+                let read = read_reference(path, &options, &ReadOptions::default(), &mut seen)?;
+                let info = &read.source;
+                let count = read.frames.len();
+                events(Event::Detail(format!(
+                    "{}: {}, {}x{}, {} of its frames are taken",
+                    path.display(),
+                    info.description,
+                    info.width,
+                    info.height,
+                    count
+                )));
                 for warning in &read.source.warnings {
                     events(Event::Warning(format!("{}: {warning}", path.display())));
                 }
@@ -243,6 +266,11 @@ impl Preflight<'_> {
     /// The most that is held during any phase.
     pub fn most_bytes(&self) -> u64 {
         self.phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
+    }
+
+    /// Whether the run samples, or decodes what another has sampled.
+    pub fn samples(&self) -> bool {
+        self.request.latents.is_none()
     }
 
     /// The precision of the run.

@@ -48,7 +48,8 @@ pub struct Sampler {
     velocity: Vec<f32>,
 }
 
-fn settings(model: &Model, request: &Request) -> SchedulerSettings {
+/// Solver and schedule of a request: its own over the model's.
+pub fn settings(model: &Model, request: &Request) -> SchedulerSettings {
     let mut settings = model.scheduler.clone();
     if let Some(solver) = request.solver {
         settings.solver = solver;

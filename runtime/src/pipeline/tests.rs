@@ -119,7 +119,7 @@ fn the_phase_that_does_not_fit_is_named_before_anything_runs() {
 fn what_would_make_it_fit_does() {
     let pipeline = Pipeline::micro().unwrap();
     let large = Request {
-        size: Size { width: 256, height: 256, frames: 41 },
+        size: Size { width: 64, height: 64, frames: 2001 },
         references: Vec::new(),
         ..request()
     };

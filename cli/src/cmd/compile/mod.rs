@@ -57,10 +57,9 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
         });
     }
     let budget = args.budget.as_deref().map(budget::parse).transpose()?;
-    if let Some(path) = &args.output {
-        // Taken and given back: it tells early whether the result can be written there.
-        drop(anyid_runtime::checkpoint::AtomicFile::create(path)?);
-    }
+    // Held to the end: it tells early whether the result can be written there.
+    let output_file =
+        args.output.as_ref().map(anyid_runtime::checkpoint::AtomicFile::create).transpose()?;
     let begun = Instant::now();
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
@@ -89,8 +88,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let machine = if args.predict { Some(measure(args.threads)?) } else { None };
     let summary = Summary::new(phases.phases(), took, machine.as_ref(), certificate);
     let over = summary.over_budget();
-    if let Some(path) = args.output.as_deref().filter(|_| over.is_none()) {
-        phases.write(path)?;
+    if let Some(file) = output_file.filter(|_| over.is_none()) {
+        phases.write_in(file)?;
     }
     match (args.emit, args.json) {
         (Some(emit), _) => output::print(&emitted(emit, &module, &funcs, phases.phases()))?,

@@ -1,36 +1,31 @@
 //! What `generate` says at the end, for people and for programs.
 
-use crate::args::Generate;
 use crate::output::{self, bytes, duration};
 use anyid_runtime::media::writer::WrittenInfo;
-use anyid_runtime::pipeline::RunReport;
+use anyid_runtime::pipeline::{Finished, RunReport};
 use serde_json::json;
-use std::path::Path;
 use std::time::Duration;
 
 pub(super) fn rate(written: &WrittenInfo) -> f64 {
     f64::from(written.rate.0) / f64::from(written.rate.1)
 }
 
-pub(super) fn report_text(
-    args: &Generate,
-    written: &WrittenInfo,
-    recipe: &Path,
-    report: &RunReport,
-    total: Duration,
-) -> String {
+pub(super) fn report_text(finished: &Finished, report: &RunReport, total: Duration) -> String {
+    let written = &finished.written;
     let mut out = format!(
-        "wrote {}: {}, {}x{}, {}, {} frames a second, {}\nrecipe {}\n",
+        "wrote {}: {}, {}x{}, {}, {} frames a second, {}\n",
         written.path.display(),
         written.format,
         written.width,
         written.height,
         output::plural(written.frames, "frame"),
         rate(written),
-        bytes(written.bytes),
-        recipe.display()
+        bytes(written.bytes)
     );
-    if let Some(path) = &args.save_latents {
+    if let Some(path) = &finished.recipe {
+        out.push_str(&format!("recipe {}\n", path.display()));
+    }
+    if let Some(path) = &finished.latents {
         out.push_str(&format!("latents {}\n", path.display()));
     }
     let row = |cells: [String; 4]| cells.to_vec();
@@ -51,13 +46,12 @@ pub(super) fn report_text(
 }
 
 pub(super) fn report_json(
-    args: &Generate,
-    written: &WrittenInfo,
-    recipe: &Path,
+    finished: &Finished,
     report: &RunReport,
     total: Duration,
     warnings: &[String],
 ) -> serde_json::Value {
+    let written = &finished.written;
     let phases: Vec<_> = report
         .phases
         .iter()
@@ -80,8 +74,8 @@ pub(super) fn report_json(
             "fps": rate(written),
             "bytes": written.bytes,
         },
-        "recipe": recipe.to_string_lossy(),
-        "latents": args.save_latents.as_ref().map(|p| p.to_string_lossy()),
+        "recipe": finished.recipe.as_ref().map(|p| p.to_string_lossy()),
+        "latents": finished.latents.as_ref().map(|p| p.to_string_lossy()),
         "precision": report.precision.name(),
         "tokens": report.tokens,
         "phases": phases,

@@ -7,8 +7,9 @@ use crate::cmd::size;
 use crate::recipe::{self, Recipe};
 use anyid_ir::Tensor;
 use anyid_models::wan::{Precision, Residual};
+use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::weights::read_tensors;
-use anyid_runtime::{Error, Model, Request, Result, Size};
+use anyid_runtime::{Error, Request, Result, Size};
 use std::path::{Path, PathBuf};
 
 /// What was asked for, with the recipe's words under the flags'.
@@ -19,15 +20,40 @@ pub(super) struct Wishes {
     pub(super) model: Option<PathBuf>,
     pub(super) noise: Option<PathBuf>,
     pub(super) recipe: Option<(PathBuf, Recipe)>,
+    pub(super) latents: Option<Latents>,
+}
+
+/// Latents to decode.
+pub(super) struct Latents {
+    pub(super) path: PathBuf,
+    /// `f32[C,F,h,w]`.
+    pub(super) tensor: Tensor,
+    /// Whether the recipe is that of the run that made them, and came with them.
+    pub(super) own: bool,
 }
 
 /// The files and the prompt, from flags or recipe.
 pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
-    let recipe = match &args.recipe {
+    let mut recipe = match &args.recipe {
         Some(path) => Some((path.clone(), Recipe::read(path)?)),
         None => None,
     };
-    let old = recipe.as_ref();
+    let repeated =
+        recipe.as_ref().and_then(|(path, recipe)| Some((path, recipe.latents.as_ref()?)));
+    let latents = match (&args.latents, repeated) {
+        (Some(path), _) => {
+            let (tensor, own) = read_latents(path)?;
+            recipe = own.map(|own| (path.clone(), own));
+            Some(Latents { path: path.clone(), tensor, own: recipe.is_some() })
+        }
+        (None, Some((recipe, entry))) => {
+            let path = recipe::find_again(entry, recipe)?;
+            let (tensor, _) = read_latents(&path)?;
+            Some(Latents { path, tensor, own: false })
+        }
+        (None, None) => None,
+    };
+    let old = recipe.as_ref().filter(|_| latents.is_none());
     let references = match old {
         Some((path, recipe)) if args.references.is_empty() => {
             recipe.references.iter().map(|f| recipe::find_again(f, path)).collect::<Result<_>>()?
@@ -42,8 +68,14 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
         _ => None,
     };
     let prompt = args.prompt.clone().or_else(|| old.map(|(_, r)| r.prompt.clone()));
+    let old = recipe.as_ref();
     let output = args.output.clone().or_else(|| old.map(|(_, r)| r.output.clone()));
     let model = args.model.clone().or_else(|| old.and_then(|(_, r)| r.model.path.clone()));
+    if output.is_none() {
+        return Err(Error::input("E0900", "these latents do not say where their video goes")
+            .at("--output")
+            .help("name it: -o OUT.mp4"));
+    }
     Ok(Wishes {
         references,
         prompt: prompt.unwrap_or_default(),
@@ -51,10 +83,17 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
         model,
         noise,
         recipe,
+        latents,
     })
 }
 
-pub(super) fn wanted_size(args: &Generate, old: Option<&Recipe>, micro: bool) -> Result<Size> {
+pub(super) fn wanted_size(args: &Generate, wishes: &Wishes) -> Result<Size> {
+    if let Some(latents) = &wishes.latents {
+        let shape = latents.tensor.shape();
+        let frames = 4 * (shape[1].max(1) - 1) + 1;
+        return Ok(Size { width: 16 * shape[3], height: 16 * shape[2], frames });
+    }
+    let (old, micro) = (wishes.recipe.as_ref().map(|(_, old)| old), wishes.model.is_none());
     let [width, height] = match (&args.size, old) {
         (Some(text), _) => size(text)?,
         (None, Some(recipe)) => [recipe.size[0], recipe.size[1]],
@@ -119,17 +158,6 @@ fn drawn_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
 }
 
-pub(super) fn resolved(
-    model: &Model,
-    request: &Request,
-) -> anyid_runtime::sampling::SchedulerSettings {
-    let mut settings = model.scheduler.clone();
-    settings.solver = request.solver.unwrap_or(settings.solver);
-    settings.schedule = request.schedule.unwrap_or(settings.schedule);
-    settings.shift = request.shift.unwrap_or(settings.shift);
-    settings
-}
-
 /// Start latents from a file with a tensor `noise`, with or without a leading axis of 1.
 pub(super) fn read_noise(path: &Path) -> Result<Tensor> {
     let tensors = read_tensors(path)?;
@@ -147,4 +175,34 @@ pub(super) fn read_noise(path: &Path) -> Result<Tensor> {
     let tensor = tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?;
     let float = tensor.dtype().is_float();
     Ok(if float { tensor.cast(anyid_ir::DType::F32) } else { tensor })
+}
+
+/// Final latents from a file with a tensor `latents`, with or without a leading axis of 1, and the
+/// recipe of their run if the file holds it.
+fn read_latents(path: &Path) -> Result<(Tensor, Option<Recipe>)> {
+    let tensors = read_tensors(path)?;
+    let names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
+    let found = tensors.into_iter().find(|(name, _)| name == "latents").map(|(_, tensor)| tensor);
+    let tensor = found.ok_or_else(|| {
+        Error::input("E0953", "the file has no tensor \"latents\"")
+            .at(path.display())
+            .help(format!("it has {}", crate::tensors::shown(&names)))
+    })?;
+    let shape: Vec<usize> = match tensor.shape() {
+        [1, rest @ ..] if rest.len() == 4 => rest.to_vec(),
+        other => other.to_vec(),
+    };
+    let fits = matches!(shape[..], [c, f, h, w] if c > 0 && f > 0 && h > 0 && w > 0
+        && h % 2 == 0 && w % 2 == 0 && f <= 1024 && h <= 2048 && w <= 2048);
+    if !fits || !tensor.dtype().is_float() {
+        let what = format!("the tensor \"latents\" is {}: no video has such", tensor.ty());
+        return Err(Error::input("E0953", what)
+            .at(path.display())
+            .help("it must be floating-point values of shape C,F,h,w with even h and w"));
+    }
+    let tensor = tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?;
+    let metadata = Checkpoint::open(path)?;
+    let recipe = metadata.metadata().get(anyid_runtime::pipeline::RECIPE_KEY);
+    let recipe = recipe.map(|text| Recipe::parse(text.as_bytes(), path)).transpose()?;
+    Ok((tensor.cast(anyid_ir::DType::F32), recipe))
 }

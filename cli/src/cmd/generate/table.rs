@@ -1,0 +1,97 @@
+//! What a run will hold, phase by phase, before it begins.
+//!
+//! There is no time here: how long a phase takes is known when it has run, and said then.
+
+use crate::output::{self, bytes};
+use crate::recipe::Recipe;
+use anyid_runtime::PhasePlan;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Runs that hold this much are worth the table without being asked.
+pub(super) const WORTH_SAYING: u64 = 1 << 30;
+
+fn most(phases: &[PhasePlan]) -> u64 {
+    phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
+}
+
+/// Operations in the unit that suits them.
+fn work(flops: u64) -> String {
+    let units = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    let unit = units.into_iter().find(|(size, _)| flops as f64 >= *size);
+    unit.map_or_else(
+        || flops.to_string(),
+        |(size, name)| format!("{:.1} {name}", flops as f64 / size),
+    )
+}
+
+/// The table for people.
+pub(super) fn text(phases: &[PhasePlan]) -> String {
+    let head = ["phase", "operations", "weights", "plan", "kept values", "pixels", "held"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for phase in phases {
+        let mut row = vec![phase.name.to_owned(), work(phase.flops)];
+        row.extend(
+            [
+                phase.weight_bytes.saturating_add(phase.loaded_bytes),
+                phase.plan_bytes,
+                phase.kept_bytes,
+                phase.pixel_bytes,
+                phase.held_bytes(),
+            ]
+            .map(bytes),
+        );
+        rows.push(row);
+    }
+    let room = anyid_runtime::engine::available_memory();
+    let room = room.map_or_else(String::new, |room| format!(" of {} that can be had", bytes(room)));
+    format!(
+        "{}the most that is held: {}{room}; how long it takes is not known before the first step\n",
+        output::table(&rows),
+        bytes(most(phases))
+    )
+}
+
+/// The same for programs.
+pub(super) fn json(
+    made: &Recipe,
+    phases: &[PhasePlan],
+    output: &Path,
+    warnings: &[String],
+) -> Value {
+    let phase = |phase: &PhasePlan| {
+        json!({
+            "name": phase.name,
+            "flops": phase.flops,
+            "seconds": Value::Null,
+            "weight_bytes": phase.weight_bytes,
+            "plan_bytes": phase.plan_bytes,
+            "kept_bytes": phase.kept_bytes,
+            "pixel_bytes": phase.pixel_bytes,
+            "loaded_bytes": phase.loaded_bytes,
+            "held_bytes": phase.held_bytes(),
+        })
+    };
+    json!({
+        "dry_run": true,
+        "output": output.to_string_lossy(),
+        "phases": phases.iter().map(phase).collect::<Vec<_>>(),
+        "most_held_bytes": most(phases),
+        "available_bytes": anyid_runtime::engine::available_memory(),
+        "run": made.to_json(),
+        "warnings": warnings,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_has_a_unit_that_suits_it() {
+        for (flops, text) in [(12, "12"), (1_500, "1.5 k"), (2_500_000_000, "2.5 G")] {
+            assert_eq!(work(flops), text);
+        }
+        assert_eq!(work(u64::MAX), "18446.7 P");
+    }
+}
