@@ -159,9 +159,7 @@ fn results_have_the_permissions_of_any_new_file() {
     let mut command = std::process::Command::new("/bin/sh");
     let done = command.args(["-c", &line]).current_dir(folder.path("")).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    for (name, wanted) in
-        [("out.gif", 0o640), ("out.gif.recipe.json", 0o640), ("frames", 0o750)]
-    {
+    for (name, wanted) in [("out.gif", 0o640), ("out.gif.recipe.json", 0o640), ("frames", 0o750)] {
         assert_eq!(mode(name), wanted, "{name}");
     }
     assert_eq!(mode("frames/frame_00000.png"), 0o640);

@@ -89,7 +89,8 @@ fn moved(bytes: &[u8], from: &Folder, to: &Folder) -> Vec<u8> {
     let name = |folder: &Folder| {
         std::fs::canonicalize(folder.path("")).unwrap().to_string_lossy().into_owned()
     };
-    let plain = |folder: &Folder| folder.path("").to_string_lossy().trim_end_matches('/').to_owned();
+    let plain =
+        |folder: &Folder| folder.path("").to_string_lossy().trim_end_matches('/').to_owned();
     let text = String::from_utf8_lossy(bytes).into_owned();
     text.replace(&name(from), &name(to)).replace(&plain(from), &plain(to)).into_bytes()
 }

@@ -267,8 +267,7 @@ fn the_main_stream_is_read_or_asked_for() {
          -metadata:s:t filename=cover.png",
         cover.display()
     );
-    if make(&cover, "-f lavfi -i color=red:s=64x48:d=1 -frames:v 1 -c:v png")
-        && make(&song, &sound)
+    if make(&cover, "-f lavfi -i color=red:s=64x48:d=1 -frames:v 1 -c:v png") && make(&song, &sound)
     {
         assert_eq!(code(&song), "E0809");
     }
