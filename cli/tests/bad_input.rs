@@ -452,3 +452,17 @@ fn what_verifies_but_cannot_be_lowered_names_its_node() {
     folder.write("block.ir", "module @m\nfunc @f<l>(%x: f32[2]) -> f32[2] {\n  return %x\n}\n");
     refused(&folder, "compile block.ir -o a.plan", "E0913").says("index");
 }
+
+/// The one name that a tensor file keeps for itself, found before anything runs.
+#[test]
+fn a_result_that_no_file_can_hold_is_refused() {
+    let folder = Folder::new();
+    let text = "module @m\nfunc @f(%x: f32[2]) -> f32[2] {\n  %__metadata__ = neg %x\n  \
+        return %__metadata__\n}\n";
+    folder.write("net.ir", text);
+    folder.run("compile net.ir -o net.plan").fine();
+    // Inputs are asked for later.
+    for file in ["net.ir", "net.plan"] {
+        refused(&folder, &format!("run {file} -o out.safetensors"), "E0520").says("__metadata__");
+    }
+}

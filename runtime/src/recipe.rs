@@ -448,6 +448,12 @@ mod tests {
         let mut value = recipe().to_json();
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap(), recipe());
+        // Numbers of many digits too: to the last bit, or the run would be another.
+        for shift in [976.1844674407371, 24000.0 / 1001.0, 0.1 + 0.2, 1e-308, f64::MAX] {
+            let exact = Recipe { shift, ..recipe() };
+            std::fs::write(&path, exact.to_json().to_string()).unwrap();
+            assert_eq!(Recipe::read(&path).unwrap(), exact);
+        }
         value.as_object_mut().unwrap().remove("residual");
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap().residual, "f32");

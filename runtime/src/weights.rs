@@ -293,6 +293,22 @@ pub fn read_tensors(path: &std::path::Path) -> Result<Vec<(String, Tensor)>> {
     Ok(out)
 }
 
+/// Refuses results that a tensor file cannot hold by their names: to be asked before they are computed.
+///
+/// # Errors
+/// E0520.
+pub fn writable<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<()> {
+    match names.into_iter().find(|name| *name == "__metadata__") {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("tensor files keep the name {name} for themselves");
+            Err(Error::input("E0520", message)
+                .at(format!("result %{name}"))
+                .help("rename the result"))
+        }
+    }
+}
+
 /// Writes named tensors as a safetensors file, whole or not at all.
 ///
 /// # Errors

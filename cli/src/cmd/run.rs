@@ -11,7 +11,7 @@ use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
 use anyid_runtime::files::{self, AtomicFile, Existing};
 use anyid_runtime::places::Places;
-use anyid_runtime::weights::{ModelWeights, write_tensors_in};
+use anyid_runtime::weights::{ModelWeights, writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,11 +19,13 @@ use std::time::Instant;
 /// Runs the verb.
 ///
 /// # Errors
-/// Findings about the text, E03xx for weights and files, E1005 for inputs, E05xx from compiling.
+/// Findings about the text, E03xx for weights and files, E0520 for a result that cannot be written,
+/// E1005 for inputs, E05xx from compiling.
 pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
+    writable(func.result_names().iter().map(String::as_str))?;
     // Held to the end: it tells early whether the result can be written there.
     places(&args).check()?;
     let output_file = AtomicFile::create(&args.output)?;

@@ -14,7 +14,7 @@ use anyid_ir::{Manifest, TensorType};
 use anyid_runtime::engine::{Compiler, PlanFile, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};
 use anyid_runtime::input;
-use anyid_runtime::weights::write_tensors_in;
+use anyid_runtime::weights::{writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Result};
 use std::path::Path;
 use std::time::Instant;
@@ -29,7 +29,7 @@ pub fn is_plan(path: &Path) -> bool {
 /// Runs the verb on a plan file.
 ///
 /// # Errors
-/// E0510 to E0519 for the file, E03xx for weight files, E1005 for inputs.
+/// E0510 to E0520 for the file, E03xx for weight files, E1005 for inputs.
 pub fn run(args: Run) -> std::result::Result<(), Failure> {
     if args.interp || !args.module.dims.is_empty() {
         let flag = if args.interp { "--interp" } else { "--dim" };
@@ -52,6 +52,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
                 .into());
         }
     }
+    let returned = phases.iter().flat_map(|plan| plan.outputs.iter());
+    writable(returned.map(|port| port.name.as_str()))?;
     // Held to the end: it tells early whether the result can be written there.
     let output_file = AtomicFile::create(&args.output)?;
     let mut ports: Vec<(String, TensorType)> = Vec::new();

@@ -77,6 +77,10 @@ impl Target {
     ) -> Result<(), &'static str> {
         match kernel {
             Kernel::Row(_) => Ok(()),
+            // Products are anchors, fused with something or not.
+            Kernel::Op(Op::Linear | Op::Attention { .. } | Op::Conv { .. }) => {
+                Err("a product that is no anchor")
+            }
             Kernel::Op(op) => self.native(op, operands, weights, results[0]),
             Kernel::Anchor(anchor) => {
                 for (part, result) in results.iter().enumerate() {
@@ -147,6 +151,8 @@ mod tests {
             target.runs(&Kernel::Anchor(kernel), &operands, &[false, true, false], &[&x]).is_ok()
         };
         assert!(runs(&x, &x) && !runs(&wide, &x) && !runs(&x, &wide));
+        let bare = Kernel::Op(Op::Linear);
+        assert!(target.runs(&bare, &[&x, &x], &[false, true], &[&x]).is_err());
         for (scale, fine) in [(0.5, true), (-1.0, false), (f64::NAN, false), (f64::INFINITY, false)]
         {
             let op = Op::Attention { heads: 1, scale };
