@@ -77,7 +77,13 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Infe
             "E0201",
             None,
             format!("{} has {} operands, expected {expected}", op.name(), operands.len()),
-            "see docs/ir.md for the operands of each op",
+            match op {
+                // Elsewhere these have one operand and axes.
+                Op::Binary(BinaryFn::Max) if operands.len() == 1 => {
+                    "the largest element along an axis is `reduce_max %x {axes=[1]}`"
+                }
+                _ => "see docs/ir.md for the operands of each op",
+            },
         ));
     }
     Rule { op, operands, declared }.result()

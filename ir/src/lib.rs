@@ -23,6 +23,7 @@ pub mod diag;
 pub mod entity;
 pub mod eval;
 pub mod graph;
+mod indices;
 pub mod infer;
 pub mod kernel;
 mod line;

@@ -14,6 +14,7 @@ mod one;
 mod ops;
 mod parser;
 mod printer;
+mod words;
 
 pub use ast::Source;
 pub(crate) use lexer::is_zero;

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 
 /// Most neighbours that one search looks at, from both ends together. No network comes near.
-const MOST_GROUPS: usize = 1 << 12;
+const MOST_GROUPS: usize = 1 << 15;
 
 /// Memory of the searches.
 #[derive(Debug, Default)]

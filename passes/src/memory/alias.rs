@@ -39,6 +39,11 @@ pub(crate) struct Classes {
     live: Profile,
 }
 
+/// Most events of a class that is gone through from its start to see whether another may join it,
+/// and most pieces of a class: what shares memory with more is left apart. No network comes near.
+const MOST_EVENTS: usize = 1 << 12;
+const MOST_PIECES: usize = 1 << 12;
+
 /// A launch reads or writes a value. After the last launch, outputs and states are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Event {
@@ -344,6 +349,11 @@ impl<'f> Search<'f> {
             _ => false,
         };
         let length = own.len();
+        let long = !follows && length + inner.len() > MOST_EVENTS;
+        if long || self.classes.written[class as usize].len() > MOST_PIECES {
+            self.classes.events[class as usize] = own;
+            return false;
+        }
         let (flow, contents) = (self.flow, &mut self.contents);
         let (mut events, written, kept_own);
         if follows {

@@ -16,6 +16,10 @@ use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
+/// Most operands of a concatenation that is made of copies. More are joined by one launch: each copy
+/// that is elided looks at all the others.
+const MOST_PARTS: usize = 1 << 8;
+
 /// One launch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoweredStep {
@@ -310,12 +314,21 @@ impl Flow {
         changed
     }
 
+    /// How long it takes to look at all of it, in launches of a few operands each.
+    pub(crate) fn length(&self) -> usize {
+        let values = |step: &LoweredStep| step.operands.len() + step.results.len();
+        let touched: usize = self.steps.iter().map(values).sum();
+        self.steps.len().max(touched / 16).max(self.outputs.len())
+    }
+
     /// First byte of each operand in the result, where a step is a concatenation that can be made
     /// of copies.
     fn parts(&self, step: &LoweredStep) -> Option<Vec<u64>> {
         let Kernel::Op(Op::Concat { axis }) = &step.kernel else { return None };
         let result = self.ty(step.results[0]);
-        if step.operands.is_empty() || result.shape[..*axis].iter().any(|size| *size != 1) {
+        if !(1..=MOST_PARTS).contains(&step.operands.len())
+            || result.shape[..*axis].iter().any(|size| *size != 1)
+        {
             return None;
         }
         let mut end = 0u64;

@@ -8,9 +8,11 @@ pub(crate) mod alias;
 pub mod check;
 mod contents;
 pub(crate) mod flow;
+mod gaps;
 pub(crate) mod order;
 pub mod pack;
 mod profile;
+mod together;
 
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
