@@ -9,7 +9,7 @@
 //! All this happens on a thread of its own, not inside a signal handler, so locks are fine.
 
 use crate::output::note;
-use crate::render::{self, Failure};
+use crate::render::Failure;
 use anyid_runtime::{Error, Kind, Result, files};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -19,7 +19,7 @@ use std::time::Duration;
 pub const EXIT: u8 = 130;
 
 /// How long the work at hand may take to stop. It looks for the wish several times a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The signal that came first; 0 before.
 static FIRST: AtomicI32 = AtomicI32::new(0);
@@ -50,22 +50,17 @@ pub fn say_swept() {
     }
 }
 
-/// If a signal came, reports that instead of `failure`, which is its consequence; gives the exit
-/// code.
-pub fn ended(failure: &Failure) -> Option<u8> {
+/// If a signal came, `failure` is its consequence: gives the interruption and the exit code.
+pub fn ended(failure: Failure) -> (Failure, Option<u8>) {
     let signal = FIRST.load(Ordering::SeqCst);
     if signal == 0 {
-        return None;
+        return (failure, None);
     }
     // Waits for the thread that cleans, too.
     files::close();
-    match failure {
-        Failure::Error(error) if error.kind() == Kind::Interrupted && error.code() == "E1002" => {
-            render::report(failure);
-        }
-        _ => render::report(&interrupted(signal).into()),
-    }
-    Some(exit_code(signal))
+    let says_where = matches!(&failure, Failure::Error(error) if error.code() == "E1002");
+    let failure = if says_where { failure } else { interrupted(signal).into() };
+    (failure, Some(exit_code(signal)))
 }
 
 fn interrupted(signal: i32) -> Error {

@@ -49,14 +49,12 @@ fn run() -> u8 {
         // Also when a signal came too late to stop anything.
         Ok(()) => 0,
         Err(failure) => {
-            if let Some(code) = interrupt::ended(&failure) {
-                return code;
-            }
+            let (failure, ended) = interrupt::ended(failure);
             let code = match failure.kind() {
+                Kind::Interrupted => ended.unwrap_or(interrupt::EXIT),
                 Kind::Input => 1,
                 Kind::Internal => 2,
                 Kind::Budget => 3,
-                Kind::Interrupted => interrupt::EXIT,
             };
             render::report(&failure);
             if json && let Some(value) = render::failure_json(&failure, code) {

@@ -62,10 +62,11 @@ fn gif_and_frames_and_latents_are_written_too() {
     assert!(recipe.contains("n.safetensors"), "{recipe}");
     // Every solver, schedule and precision goes through.
     for more in ["--solver euler --precision bf16", "--schedule diffusers --shift 3 --fps 30"] {
-        prompt(&folder, &format!("-o out.gif {QUICK} {more}")).fine();
+        prompt(&folder, &format!("-o out.gif {QUICK} {more} --force")).fine();
     }
     // A folder of frames may be replaced by a newer one.
-    prompt(&folder, &format!("-o frames {QUICK} --seed 1")).fine();
+    prompt(&folder, &format!("-o frames {QUICK} --seed 1")).fails("E1016");
+    prompt(&folder, &format!("-o frames {QUICK} --seed 1 --force")).fine();
     let names = folder.names();
     assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
 }
@@ -100,6 +101,7 @@ fn threads_and_reruns_change_nothing_and_recipes_repeat() {
     std::fs::remove_dir_all(folder.path("m")).unwrap();
     folder.run("init m --seed 6").fine();
     std::fs::remove_file(folder.path("n.mp4")).unwrap();
+    std::fs::remove_file(folder.path("n.mp4.recipe.json")).unwrap();
     folder.run(from_m).fails("E0905").says("transformer");
 
     // A changed or missing reference is named; another may be given instead.

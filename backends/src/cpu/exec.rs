@@ -14,6 +14,7 @@ use super::buffer::AlignedBytes;
 use super::moves::{self, Move};
 use super::rowkernel::Prepared;
 use super::scalar::{self, Reading};
+use super::threads::stop_requested;
 use super::weights::Weights;
 use crate::WeightProvider;
 use anyid_ir::kernel::Kernel;
@@ -148,7 +149,8 @@ impl Executable {
     /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
     /// with `persistent.` stay inside); lengths are the caller's to check. `states` holds the plan's
     /// [states](Plan::state_layout) and is changed. `stopped` is asked before every step and before
-    /// outputs are copied; `trace` sees every step's results.
+    /// outputs are copied; inside [`with_stop`](super::threads::with_stop) a step ends early as
+    /// well, and the run with `Stopped`. `trace` sees every step's results.
     pub fn run(
         &self,
         cpu: &Cpu,
@@ -190,11 +192,12 @@ impl Executable {
             outputs: &given,
         };
         for (at, step) in self.plan.steps.iter().enumerate() {
-            if stopped() {
+            if stopped() || stop_requested() {
                 return Err(RunError::Stopped);
             }
             frame.step(at, step, memory.scratch.bytes_mut())?;
-            if let Some(trace) = &mut trace {
+            // What a step wrote that was told to stop is worthless.
+            if let Some(trace) = trace.as_mut().filter(|_| !stop_requested()) {
                 for (result, label) in step.results.iter().zip(&step.labels) {
                     let ty = &self.plan.buffer(*result).ty;
                     let tensor = Tensor::from_bytes(ty.clone(), frame.bytes(*result));
@@ -202,7 +205,7 @@ impl Executable {
                 }
             }
         }
-        if stopped() {
+        if stopped() || stop_requested() {
             return Err(RunError::Stopped);
         }
         for (port, returned) in self.plan.outputs.iter().zip(&self.returned) {

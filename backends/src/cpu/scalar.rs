@@ -2,8 +2,9 @@
 //!
 //! The row kernels cover what models spend time on; this covers the rest (integer index
 //! arithmetic, f64 tables, odd broadcasts) with the interpreter's rule: compute in f64, round once
-//! to the declared type. It allocates nothing.
+//! to the declared type. It allocates nothing, and ends early when the work shall stop.
 
+use super::threads::until_stopped;
 use anyid_ir::op::{BinaryFn, CompareFn, ReduceFn, UnaryFn};
 use anyid_ir::{DType, Op, TensorType};
 
@@ -140,34 +141,34 @@ pub fn execute(op: &Op, operands: &[Reading<'_>], ty: &TensorType, out: &mut [u8
         }
         Op::Iota { axis } => {
             let stride = ty.strides()[*axis];
-            for i in 0..count {
+            for i in until_stopped(count) {
                 write(dtype, out, i, (i / stride % ty.shape[*axis]) as f64);
             }
         }
         Op::Cast => {
-            for i in 0..count {
+            for i in until_stopped(count) {
                 write(dtype, out, i, operands[0].get(i));
             }
         }
         Op::Unary(f) => {
-            for i in 0..count {
+            for i in until_stopped(count) {
                 write(dtype, out, i, unary(*f, operands[0].get(i)));
             }
         }
         Op::Binary(f) => {
-            for i in 0..count {
+            for i in until_stopped(count) {
                 let (a, b) = (wide(i, &operands[0]), wide(i, &operands[1]));
                 write(dtype, out, i, binary(*f, a, b, !dtype.is_float()));
             }
         }
         Op::Compare(f) => {
-            for i in 0..count {
+            for i in until_stopped(count) {
                 let holds = compare(*f, wide(i, &operands[0]), wide(i, &operands[1]));
                 write(dtype, out, i, f64::from(u8::from(holds)));
             }
         }
         Op::Select => {
-            for i in 0..count {
+            for i in until_stopped(count) {
                 let chosen = if wide(i, &operands[0]) != 0.0 { 1 } else { 2 };
                 write(dtype, out, i, wide(i, &operands[chosen]));
             }
@@ -191,7 +192,7 @@ fn reduce(
     let strides = x.ty.strides();
     let kept = (0..shape.len()).filter(|a| !axes.contains(a));
     let reduced: usize = axes.iter().map(|a| shape[*a]).product();
-    for i in 0..count {
+    for i in until_stopped(count) {
         let mut rest = i;
         let mut base = 0;
         for axis in kept.clone().rev() {
@@ -199,7 +200,7 @@ fn reduce(
             rest /= shape[axis];
         }
         let mut total = if f == ReduceFn::Max { f64::NEG_INFINITY } else { 0.0 };
-        for j in 0..reduced {
+        for j in until_stopped(reduced) {
             let mut rest = j;
             let mut at = base;
             for axis in axes.iter().rev() {
@@ -225,11 +226,11 @@ fn dot(a: &Reading<'_>, b: &Reading<'_>, dtype: DType, out: &mut [u8]) {
     let [m, k] = [a.ty.shape[rank - 2], a.ty.shape[rank - 1]];
     let n = b.ty.shape[rank - 2];
     let batch: usize = a.ty.shape[..rank - 2].iter().product();
-    for index in 0..batch * m * n {
+    for index in until_stopped(batch * m * n) {
         let (row, j) = (index / n, index % n);
         let (page, i) = (row / m, row % m);
-        let sum: f64 =
-            (0..k).map(|at| a.get((page * m + i) * k + at) * b.get((page * n + j) * k + at)).sum();
+        let product = |at| a.get((page * m + i) * k + at) * b.get((page * n + j) * k + at);
+        let sum: f64 = until_stopped(k).map(product).sum();
         write(dtype, out, index, sum);
     }
 }

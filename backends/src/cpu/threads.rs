@@ -5,13 +5,17 @@
 //! runs it. Nothing is allocated per run; a panic inside a task stops the hand-out and is raised
 //! again in the caller once no worker holds the task body any more.
 //!
+//! Work can be told to stop ([`with_stop`]): tasks not yet handed out are then left out, so that a
+//! launch of minutes ends as soon as its tasks at hand do. What it has written is then worthless,
+//! and whoever started it looks at [`stop_requested`] before using it.
+//!
 //! It does not balance several runs against each other: runs of one pool take turns.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -28,6 +32,47 @@ type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 thread_local! {
     /// The pool (by address) and worker index this thread is running a task for.
     static HERE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// The flag that stops the work of this thread, or null; see [`with_stop`].
+    static STOP: Cell<*const AtomicBool> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Sets `STOP` back when a scope ends, however it ends.
+struct StopScope(*const AtomicBool);
+
+impl StopScope {
+    fn enter(flag: *const AtomicBool) -> Self {
+        Self(STOP.replace(flag))
+    }
+}
+
+impl Drop for StopScope {
+    fn drop(&mut self) {
+        STOP.set(self.0);
+    }
+}
+
+/// Does `work`, whose pools and scalar loops end early once `flag` is set. The result is then
+/// worthless, if nothing else looks at the flag.
+pub fn with_stop<T>(flag: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    let _scope = StopScope::enter(flag);
+    work()
+}
+
+/// Whether the work of this thread was told to stop.
+pub fn stop_requested() -> bool {
+    is_set(STOP.get())
+}
+
+fn is_set(flag: *const AtomicBool) -> bool {
+    // SAFETY: a flag that is not null is borrowed by the `with_stop` that surrounds this call, or
+    // surrounds the `Pool::run` whose job this thread works on, which waits for it.
+    !flag.is_null() && unsafe { (*flag).load(Ordering::Relaxed) }
+}
+
+/// `0..count` for loops on one thread that may be long: ends early when the work shall stop.
+pub(crate) fn until_stopped(count: usize) -> impl Iterator<Item = usize> {
+    const OFTEN: usize = 1 << 13;
+    (0..count).take_while(|at| at % OFTEN != 0 || !stop_requested())
 }
 
 /// Persistent worker threads; the calling thread is worker 0.
@@ -61,9 +106,11 @@ struct State {
 struct Job {
     body: *const Body<'static>,
     tasks: usize,
+    stop: *const AtomicBool,
 }
 
-// SAFETY: the body is `Sync`, and `Pool::run` keeps it alive until no worker can reach it.
+// SAFETY: the body and the flag are `Sync`, and `Pool::run` keeps them alive until no worker can
+// reach them.
 unsafe impl Send for Job {}
 
 impl Pool {
@@ -113,7 +160,8 @@ impl Pool {
     /// Calls `body(task, worker)` once for every task in `0..tasks` and returns when all are done.
     ///
     /// No two calls with the same `worker` overlap. A run from inside a task of the same pool is
-    /// carried out by that worker alone, under its own index.
+    /// carried out by that worker alone, under its own index. Inside [`with_stop`], tasks not yet
+    /// handed out when the flag is set are left out.
     ///
     /// # Panics
     /// Raises the first panic of a task again; tasks not yet handed out are then skipped.
@@ -124,7 +172,7 @@ impl Pool {
         let identity = Arc::as_ptr(&self.shared) as usize;
         let (pool, worker) = HERE.get();
         if pool == identity {
-            for task in 0..tasks {
+            for task in (0..tasks).take_while(|_| !stop_requested()) {
                 body(task, worker);
             }
             return;
@@ -132,7 +180,8 @@ impl Pool {
         let turn = lock(&self.turn);
         let before = HERE.replace((identity, 0));
         let failure = if tasks == 1 || self.handles.is_empty() {
-            let work = || (0..tasks).for_each(|task| body(task, 0));
+            let tasks = (0..tasks).take_while(|_| !stop_requested());
+            let work = || tasks.for_each(|task| body(task, 0));
             catch_unwind(AssertUnwindSafe(work)).err()
         } else {
             self.run_shared(tasks, body)
@@ -146,20 +195,21 @@ impl Pool {
 
     fn run_shared(&self, tasks: usize, body: &Body<'_>) -> Option<Box<dyn Any + Send>> {
         let shared = &*self.shared;
+        let stop = STOP.get();
         // SAFETY: only the lifetime is widened; this function returns after the job is withdrawn
         // and `active` is zero, so no worker uses the body after the borrow ends.
         let body_static = unsafe { std::mem::transmute::<&Body<'_>, &'static Body<'static>>(body) };
         {
             let mut state = lock(&shared.state);
             shared.next.store(0, Ordering::Relaxed);
-            state.job = Some(Job { body: body_static, tasks });
+            state.job = Some(Job { body: body_static, tasks, stop });
             state.epoch = state.epoch.wrapping_add(1);
             shared.epoch.store(state.epoch, Ordering::Release);
             for _ in 0..state.sleeping.min(tasks - 1) {
                 shared.wake.notify_one();
             }
         }
-        let own = catch_unwind(AssertUnwindSafe(|| drain(shared, body, tasks, 0))).err();
+        let own = catch_unwind(AssertUnwindSafe(|| drain(shared, body, tasks, stop, 0))).err();
         if own.is_some() {
             shared.next.store(tasks, Ordering::Relaxed);
         }
@@ -207,10 +257,10 @@ fn spin_until(ready: impl Fn() -> bool) {
     }
 }
 
-fn drain(shared: &Shared, body: &Body<'_>, tasks: usize, worker: usize) {
+fn drain(shared: &Shared, body: &Body<'_>, tasks: usize, stop: *const AtomicBool, worker: usize) {
     loop {
         let task = shared.next.fetch_add(1, Ordering::Relaxed);
-        if task >= tasks {
+        if task >= tasks || is_set(stop) {
             return;
         }
         body(task, worker);
@@ -241,7 +291,10 @@ fn serve(shared: &Shared, index: usize) {
         // SAFETY: the job was present under the lock and this worker is counted in `active`, so
         // `run_shared` cannot return, and the body cannot die, before the count drops below.
         let body = unsafe { &*job.body };
-        let outcome = catch_unwind(AssertUnwindSafe(|| drain(shared, body, job.tasks, index)));
+        let scope = StopScope::enter(job.stop);
+        let work = || drain(shared, body, job.tasks, job.stop, index);
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        drop(scope);
         let mut state = lock(&shared.state);
         if let Err(payload) = outcome {
             shared.next.store(job.tasks, Ordering::Relaxed);
@@ -407,6 +460,57 @@ mod tests {
             }
         });
         assert_eq!(total.load(Ordering::Relaxed), 3 * 8 * 5);
+    }
+
+    #[test]
+    fn a_flag_leaves_out_the_tasks_that_are_left() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            let (flag, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let count = |_: usize, _: usize| {
+                if done.fetch_add(1, Ordering::Relaxed) == 9 {
+                    flag.store(true, Ordering::Relaxed);
+                }
+                std::thread::yield_now();
+            };
+            with_stop(&flag, || {
+                pool.run(100_000, &count);
+                assert!(stop_requested());
+            });
+            let ran = done.load(Ordering::Relaxed);
+            assert!((10..50_000).contains(&ran), "{ran} tasks");
+            // The flag concerns that work alone; a run inside a task obeys it as well.
+            assert!(!stop_requested());
+            done.store(100, Ordering::Relaxed);
+            pool.run(50, &count);
+            assert_eq!(done.load(Ordering::Relaxed), 150);
+            let inner = AtomicUsize::new(0);
+            flag.store(false, Ordering::Relaxed);
+            with_stop(&flag, || {
+                pool.run(threads, &|_, _| {
+                    pool.run(1000, &|_, _| {
+                        inner.fetch_add(1, Ordering::Relaxed);
+                        flag.store(true, Ordering::Relaxed);
+                    });
+                });
+            });
+            assert!(inner.load(Ordering::Relaxed) <= threads);
+        }
+    }
+
+    #[test]
+    fn a_flag_set_from_another_thread_ends_a_long_loop() {
+        let flag = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(5));
+                flag.store(true, Ordering::Relaxed);
+            });
+            let ran =
+                with_stop(&flag, || until_stopped(usize::MAX).map(std::hint::black_box).count());
+            assert!(ran < usize::MAX);
+        });
+        assert_eq!(until_stopped(100_000).count(), 100_000);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::buffer::AlignedBytes;
 use super::conv::{ConvShape, UpsampleShape, pack_conv, pack_upsample_conv, upsample_conv_fits};
 use super::gemm::{Dtype, PackedMatrix, PanelKind, Weights as Matrix, packed_bytes};
 use super::scalar;
-use super::threads::ALIGN;
+use super::threads::{ALIGN, stop_requested};
 use super::{Cpu, panel_kind};
 use crate::{WeightData, WeightProvider};
 use anyid_ir::kernel::Load;
@@ -169,6 +169,10 @@ impl Weights {
             }
             let data = fetch(provider, &name, &ty)?;
             let loaded = convert(cpu, &data, &ty, form);
+            // Packed in part only.
+            if stop_requested() {
+                return Err(LoadError::Stopped);
+            }
             drop(data);
             provider.release(&name);
             out.bytes += loaded.bytes();

@@ -81,7 +81,9 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
         return Ok(plan(path)?);
     }
     match sniff(&head) {
-        Signature::Still(_) | Signature::Mp4 | Signature::Foreign(_) => Ok(media(path)?),
+        Signature::Still(_) | Signature::Mp4 | Signature::Heif(_) | Signature::Foreign(_) => {
+            Ok(media(path)?)
+        }
         // A header length below 100 MB and the brace of its JSON.
         Signature::NotMedia(_) if head.get(8) == Some(&b'{') => Ok(checkpoint(path, args.tensors)?),
         Signature::NotMedia("a text file") => module(path),

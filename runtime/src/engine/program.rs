@@ -5,6 +5,7 @@ use super::{Inputs, Outputs, PlanFile, room};
 use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
+use anyid_backends::cpu::threads::with_stop;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_ir::plan::Plan;
 use anyid_ir::{Module, TensorType};
@@ -549,18 +550,21 @@ impl Program {
             }
             cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
         };
-        let result = executable.run(
-            &self.backend.cpu,
-            &self.weights,
-            &*self.provider,
-            &mut self.memory,
-            persistent,
-            states,
-            &given,
-            &mut taken,
-            &stopped,
-            trace,
-        );
+        let never = AtomicBool::new(false);
+        let result = with_stop(cancel.as_deref().unwrap_or(&never), || {
+            executable.run(
+                &self.backend.cpu,
+                &self.weights,
+                &*self.provider,
+                &mut self.memory,
+                persistent,
+                states,
+                &given,
+                &mut taken,
+                &stopped,
+                trace,
+            )
+        });
         if let (Some(tracer), Some(launches)) = (tracer, self.launches.get(phase)) {
             let mut marks = marks.into_inner();
             if !matches!(result, Ok(()) | Err(RunError::Stopped)) {

@@ -1,9 +1,10 @@
 //! How decoded frames are to be shown: colour, pixel shape, turn. Shared by both readers of video.
 //!
 //! A reader collects what its file says into a [`Display`] and gives every decoded frame to
-//! [`Display::show`]: tone mapping first (`tone.rs`), then scaling to square pixels, then the turn,
-//! as viewers do. The height as stored is kept and the width follows the pixels' shape. What cannot
-//! be done becomes a warning. Reading the file's words is the readers' business.
+//! [`Display::show`]: cropping to the clean aperture, tone mapping (`tone.rs`), scaling to square
+//! pixels, then the turn, as viewers do. The height as stored is kept and the width follows the
+//! pixels' shape. What cannot be done becomes a warning. Reading the file's words is the readers'
+//! business.
 
 use super::RgbFrame;
 use super::color::ColourTags;
@@ -84,39 +85,92 @@ impl PixelShape {
     }
 }
 
+/// A part of a picture, in stored pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Crop {
+    /// Columns left out on the left.
+    pub left: usize,
+    /// Rows left out above.
+    pub top: usize,
+    /// Columns that stay.
+    pub width: usize,
+    /// Rows that stay.
+    pub height: usize,
+}
+
+impl Crop {
+    /// The part that lies in a picture of `width` x `height`: left, top, width, height; all of it
+    /// when none does.
+    fn within(self, width: usize, height: usize) -> (usize, usize, usize, usize) {
+        if self.left >= width || self.top >= height {
+            return (0, 0, width, height);
+        }
+        let (wide, high) = (self.width.min(width - self.left), self.height.min(height - self.top));
+        (self.left, self.top, wide, high)
+    }
+
+    fn apply(self, frame: RgbFrame) -> RgbFrame {
+        let (left, top, width, height) = self.within(frame.width, frame.height);
+        let rows = frame.data.chunks_exact((frame.width * 3).max(1)).skip(top).take(height);
+        let data = rows.flat_map(|row| &row[left * 3..(left + width) * 3]).copied().collect();
+        RgbFrame { width, height, data }
+    }
+}
+
 /// How the frames of a video are to be shown.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Display {
+    /// The part that is shown, where not all is: applied first.
+    pub crop: Option<Crop>,
     /// Shape of the stored pixels.
     pub pixels: PixelShape,
     /// Applied last.
     pub turn: Turn,
-    /// Applied first; none for ordinary colours.
+    /// None for ordinary colours.
     pub tone: Option<ToneMap>,
 }
 
 impl Display {
     /// For a colour description, pixel shape and turn.
     pub(super) fn new(tags: &ColourTags, pixels: PixelShape, turn: Turn) -> Self {
-        Self { pixels, turn, tone: ToneMap::new(tags) }
+        Self { crop: None, pixels, turn, tone: ToneMap::new(tags) }
     }
 
     /// Width and height at which frames of `width` x `height` stored pixels are shown.
     pub(super) fn size(&self, width: usize, height: usize) -> (usize, usize) {
+        let whole = Crop { left: 0, top: 0, width, height };
+        let (_, _, width, height) = self.crop.unwrap_or(whole).within(width, height);
         let width = self.pixels.width(width);
         if self.turn.swap { (height, width) } else { (width, height) }
     }
 
     /// A decoded frame as it is to be seen.
     pub(super) fn show(&self, mut frame: RgbFrame) -> RgbFrame {
+        if let Some(crop) = self.crop {
+            frame = crop.apply(frame);
+        }
         if let Some(tone) = &self.tone {
             tone.apply(&mut frame.data);
         }
+        self.shaped(frame)
+    }
+
+    /// Scaled to square pixels and turned.
+    fn shaped(&self, mut frame: RgbFrame) -> RgbFrame {
         let width = self.pixels.width(frame.width);
         if width != frame.width {
             frame = resize(&frame, width, frame.height, Filter::default());
         }
         self.turn.apply(frame)
+    }
+
+    /// As [`Display::show`], from 16-bit samples, which HDR needs for its dark parts.
+    pub(super) fn show_deep(&self, width: usize, height: usize, rgb: &[u16]) -> RgbFrame {
+        let data = match &self.tone {
+            Some(tone) => tone.convert_deep(rgb),
+            None => rgb.iter().map(|v| ((u32::from(*v) * 255 + 32767) / 65535) as u8).collect(),
+        };
+        self.shaped(RgbFrame { width, height, data })
     }
 
     /// What a user should know about the conversion of colours, if anything.
@@ -175,5 +229,22 @@ mod tests {
         assert_eq!((shown.width, shown.height), display.size(3, 2));
         assert_eq!((shown.width, shown.height), (2, 4));
         assert_eq!(display.warning(), None);
+    }
+
+    #[test]
+    fn pictures_are_cropped_before_they_are_turned() {
+        // 0 1 2
+        // 3 4 5
+        let show = |left, top, width, height| {
+            let crop = Some(Crop { left, top, width, height });
+            let turn = Turn { flip_x: true, ..Turn::default() };
+            let display = Display { crop, turn, ..Display::default() };
+            let shown = display.show(numbered(3, 2));
+            assert_eq!((shown.width, shown.height), display.size(3, 2));
+            firsts(&shown)
+        };
+        assert_eq!(show(1, 0, 2, 1), [2, 1]);
+        assert_eq!(show(1, 1, 99, 99), [5, 4]);
+        assert_eq!(show(3, 0, 1, 1), [2, 1, 0, 5, 4, 3]);
     }
 }

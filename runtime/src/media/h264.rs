@@ -3,7 +3,7 @@
 //! Only what decides how to decode and show a stream (ITU-T H.264 §7.3.2.1.1 and Annex E);
 //! slices are the decoder's business.
 
-use super::color::{Encoding, Matrix};
+use super::color::{ColourTags, Matrix};
 
 /// The part of a sequence parameter set that we act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub struct SequenceParameters {
     pub height: u32,
     /// Shape of a pixel, when signalled.
     pub pixel_aspect: Option<(u16, u16)>,
-    /// `video_full_range_flag`.
-    pub full_range: bool,
-    /// `matrix_coefficients`, 2 when unsaid.
-    pub matrix: u8,
+    /// `video_full_range_flag`, when the stream says what kind of signal it is.
+    pub full_range: Option<bool>,
+    /// `colour_primaries`, `transfer_characteristics` and `matrix_coefficients`, when signalled.
+    pub colour: Option<[u8; 3]>,
 }
 
 impl SequenceParameters {
@@ -99,8 +99,8 @@ impl SequenceParameters {
             width,
             height,
             pixel_aspect: None,
-            full_range: false,
-            matrix: 2,
+            full_range: None,
+            colour: None,
         };
         if bits.flag()? {
             // A cut-off description of usability loses the colour tag only.
@@ -142,18 +142,26 @@ impl SequenceParameters {
         }
         if bits.flag()? {
             bits.read(3)?; // video_format
-            self.full_range = bits.flag()?;
+            self.full_range = Some(bits.flag()?);
             if bits.flag()? {
-                bits.read(16)?; // primaries and transfer curve
-                self.matrix = bits.read(8)? as u8;
+                self.colour = Some([bits.read(8)?, bits.read(8)?, bits.read(8)?].map(|v| v as u8));
             }
         }
         Some(())
     }
 
-    /// How to turn its YUV into RGB; none for matrices without luma weights (RGB, YCgCo).
-    pub fn encoding(&self) -> Option<Encoding> {
-        Some(Encoding { matrix: Matrix::from_code(self.matrix)?, full_range: self.full_range })
+    /// The colours of the stream in a container that says `container` of them. What the stream says
+    /// wins, and a description counts as a whole even where it says "unspecified", as in ffmpeg.
+    pub fn tags(&self, container: ColourTags) -> ColourTags {
+        let mut tags = container;
+        if let Some([primaries, transfer, matrix]) = self.colour {
+            tags = ColourTags { primaries, transfer, matrix, ..tags };
+        } else if Matrix::from_code(tags.matrix).is_none() {
+            // RGB and the like: nothing that a container could know better than a silent stream.
+            tags.matrix = 2;
+        }
+        tags.full_range = self.full_range.or(container.full_range);
+        tags
     }
 
     /// What the built-in decoder cannot do with this stream, in words; none when it can decode it.
@@ -166,7 +174,7 @@ impl SequenceParameters {
             Some(format!("H.264 {name}"))
         } else if self.interlaced {
             Some("interlaced H.264".to_string())
-        } else if self.encoding().is_none() {
+        } else if self.colour.is_some_and(|[_, _, matrix]| Matrix::from_code(matrix).is_none()) {
             Some("H.264 with RGB or YCgCo samples".to_string())
         } else {
             None
@@ -281,9 +289,26 @@ mod tests {
         let sps = SequenceParameters::parse(&w.nal()).unwrap();
         assert_eq!((sps.width, sps.height), (1920, 1080));
         assert_eq!(sps.pixel_aspect, Some((4, 3)));
-        let encoding = sps.encoding().unwrap();
-        assert_eq!((encoding.matrix, encoding.full_range), (Matrix::Bt709, true));
+        assert_eq!((sps.colour, sps.full_range), (Some([1; 3]), Some(true)));
         assert_eq!(sps.obstacle(), None);
+    }
+
+    #[test]
+    fn the_stream_wins_over_its_container() {
+        let mut w = Writer::default();
+        w.bits(66, 8).bits(0, 16).ue(0).ue(0).ue(2).ue(1).bits(0, 1).ue(9).ue(7).bits(0b1100, 4);
+        let silent = SequenceParameters::parse(&w.nal()).unwrap();
+        let boxed = ColourTags { primaries: 9, transfer: 18, matrix: 9, full_range: Some(true) };
+        assert_eq!(silent.tags(boxed), boxed);
+        assert_eq!(
+            silent.tags(ColourTags { matrix: 0, ..boxed }),
+            ColourTags { matrix: 2, ..boxed }
+        );
+        let unsaid = SequenceParameters { colour: Some([2; 3]), full_range: Some(false), ..silent };
+        let expected = ColourTags { full_range: Some(false), ..ColourTags::default() };
+        assert_eq!(unsaid.tags(boxed), expected);
+        let ranged = SequenceParameters { full_range: Some(false), ..silent };
+        assert_eq!(ranged.tags(boxed), ColourTags { full_range: Some(false), ..boxed });
     }
 
     #[test]

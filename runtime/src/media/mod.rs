@@ -3,21 +3,26 @@
 //! [`visit_frames`] decodes a file frame by frame, [`read_clip`] as a whole,
 //! [`standardise::read_reference`] brings it to the model's size and rate, and
 //! [`writer::VideoWriter`] writes a result. Files are recognised by their content, never by their
-//! name. Frames are 8-bit RGB; colour profiles, edit lists and sound are not looked at.
+//! name. Frames are 8-bit RGB; sound is not looked at.
 
 pub mod color;
 mod display;
 pub mod ffmpeg;
 pub mod h264;
+mod heif;
 mod image;
 mod mp4;
+mod oriented;
 mod sink;
+mod sniff;
 pub mod standardise;
 mod stream;
 mod streams;
 mod tone;
 mod video;
 pub mod writer;
+
+pub use sniff::{Foreign, Signature, sniff};
 
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -161,104 +166,6 @@ impl Limits {
     }
 }
 
-/// What the first bytes of a file say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signature {
-    /// A picture (or animation) that the built-in decoders read.
-    Still(::image::ImageFormat),
-    /// ISO base media: MP4, MOV and kin.
-    Mp4,
-    /// Known media that needs `ffmpeg`; the words name it.
-    Foreign(&'static str),
-    /// Something else; the words name it.
-    NotMedia(&'static str),
-}
-
-/// Names a file by its first bytes (64 are enough).
-pub fn sniff(head: &[u8]) -> Signature {
-    use ::image::ImageFormat as F;
-    let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
-    if at(0, b"\x89PNG\r\n\x1a\n") {
-        return Signature::Still(F::Png);
-    }
-    if at(0, b"\xff\xd8\xff") {
-        return Signature::Still(F::Jpeg);
-    }
-    if at(0, b"GIF87a") || at(0, b"GIF89a") {
-        return Signature::Still(F::Gif);
-    }
-    if at(0, b"RIFF") && at(8, b"WEBP") {
-        return Signature::Still(F::WebP);
-    }
-    // "BM" alone is too weak a mark: also ask for the reserved zeros and a known header size.
-    let bmp_header = head.get(14).copied().unwrap_or(0);
-    if at(0, b"BM")
-        && at(6, &[0; 4])
-        && matches!(bmp_header, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124)
-    {
-        return Signature::Still(F::Bmp);
-    }
-    if at(4, b"ftyp") {
-        let brand = head.get(8..12).unwrap_or_default();
-        return match brand {
-            b"avif" | b"avis" => Signature::Foreign("an AVIF picture"),
-            b"heic" | b"heix" | b"heim" | b"heis" | b"mif1" | b"msf1" | b"hevc" => {
-                Signature::Foreign("a HEIC picture")
-            }
-            b"M4A " | b"M4B " => Signature::NotMedia("an M4A sound file"),
-            _ => Signature::Mp4,
-        };
-    }
-    if [b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"].iter().any(|name| at(4, *name)) {
-        return Signature::Mp4;
-    }
-    let table: [(usize, &[u8], Signature); 31] = [
-        (0, b"\x1a\x45\xdf\xa3", Signature::Foreign("a WebM or Matroska video")),
-        (8, b"AVI ", Signature::Foreign("an AVI video")),
-        (0, b"FLV\x01", Signature::Foreign("an FLV video")),
-        (0, b"OggS", Signature::Foreign("an Ogg file")),
-        (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Signature::Foreign("a Windows Media video")),
-        (0, b"\x00\x00\x01\xba", Signature::Foreign("an MPEG program stream")),
-        (0, b"\x00\x00\x01\xb3", Signature::Foreign("an MPEG video stream")),
-        (0, b"\x00\x00\x00\x01\x67", Signature::Foreign("a bare H.264 stream")),
-        (0, b"\x00\x00\x00\x01\x09", Signature::Foreign("a bare H.264 stream")),
-        (0, b"YUV4MPEG2", Signature::Foreign("a Y4M video")),
-        (0, b"DKIF", Signature::Foreign("an IVF video")),
-        (0, b"II*\0", Signature::Foreign("a TIFF picture")),
-        (0, b"MM\0*", Signature::Foreign("a TIFF picture")),
-        (0, b"\xff\x0a", Signature::Foreign("a JPEG XL picture")),
-        (0, b"\0\0\0\x0cJXL ", Signature::Foreign("a JPEG XL picture")),
-        (0, b"\0\0\0\x0cjP  ", Signature::Foreign("a JPEG 2000 picture")),
-        (0, b"8BPS", Signature::Foreign("a Photoshop document")),
-        (0, b"qoif", Signature::Foreign("a QOI picture")),
-        (0, b"\x76\x2f\x31\x01", Signature::Foreign("an OpenEXR picture")),
-        (8, b"WAVE", Signature::NotMedia("a WAV sound file")),
-        (0, b"ID3", Signature::NotMedia("an MP3 sound file")),
-        (0, b"fLaC", Signature::NotMedia("a FLAC sound file")),
-        (0, b"%PDF", Signature::NotMedia("a PDF document")),
-        (0, b"PK\x03\x04", Signature::NotMedia("a ZIP archive")),
-        (0, b"\x1f\x8b", Signature::NotMedia("a gzip archive")),
-        (0, b"7z\xbc\xaf\x27\x1c", Signature::NotMedia("a 7-Zip archive")),
-        (0, b"\x7fELF", Signature::NotMedia("a program")),
-        (0, b"MZ", Signature::NotMedia("a Windows program")),
-        (0, b"<svg", Signature::NotMedia("an SVG drawing")),
-        (0, b"version https://git-lfs", Signature::NotMedia("a Git LFS pointer, not the file")),
-        (0, b"<", Signature::NotMedia("an HTML or XML text")),
-    ];
-    if let Some((_, _, found)) = table.iter().find(|(offset, magic, _)| at(*offset, magic)) {
-        return *found;
-    }
-    // A transport stream repeats its mark every 188 bytes.
-    if at(0, b"G") && at(188, b"G") {
-        return Signature::Foreign("an MPEG transport stream");
-    }
-    let text = |b: &u8| matches!(*b, b'\t' | b'\n' | b'\r' | 0x20..=0x7e | 0x80..);
-    if std::str::from_utf8(head).is_ok() && head.iter().all(text) {
-        return Signature::NotMedia("a text file");
-    }
-    Signature::NotMedia("of no known kind")
-}
-
 /// Opens a regular, non-empty file and reads its first bytes.
 ///
 /// # Errors
@@ -310,17 +217,22 @@ pub type Visit<'a> = &'a mut dyn FnMut(TimedFrame) -> Result<ControlFlow<()>>;
 /// damage there goes unnoticed.
 ///
 /// # Errors
-/// `E0801`–`E0812`: the file is missing, not media, damaged, too large, or needs `ffmpeg`; and
-/// whatever `visit` returns.
+/// `E0801`–`E0812`: the file is missing, not media, damaged, too large, or needs `ffmpeg`; `E0835`
+/// it has several videos alike; `E0840` it is a picture that cannot be put together; and whatever
+/// `visit` returns.
 pub fn visit_frames(path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Result<SourceInfo> {
     let (file, length, head) = open(path)?;
     match sniff(&head) {
         Signature::Still(format) => image::visit(path, file, format, options, visit),
         Signature::Mp4 => match video::open(path, file, length, options)? {
             video::Opened::Ready(reader) => reader.visit(options, visit),
-            video::Opened::Foreign(what) => ffmpeg::visit(path, &what, options, visit),
+            video::Opened::Foreign(what) => {
+                let source = Foreign { name: &what, demuxer: "mov", picture: false };
+                ffmpeg::visit(path, source, options, visit)
+            }
         },
-        Signature::Foreign(what) => ffmpeg::visit(path, what, options, visit),
+        Signature::Heif(what) => heif::visit(path, file, length, what, options, visit),
+        Signature::Foreign(source) => ffmpeg::visit(path, source, options, visit),
         Signature::NotMedia(what) => Err(Error::input(
             "E0804",
             format!("this is not a picture or video; by its first bytes it is {what}"),
@@ -426,3 +338,6 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod clips;

@@ -1,4 +1,4 @@
-//! The forms a video is written in: MP4, GIF, PNG folder, and through `ffmpeg`.
+//! The forms a video is written in without help: MP4, GIF, PNG folder.
 //!
 //! MP4 holds H.264 (Constrained Baseline or Main as the encoder chooses, no B-frames, constant
 //! quantiser, a key frame every two seconds). Its YUV is BT.601 limited range and says so: tools
@@ -6,7 +6,7 @@
 //! tagged BT.709. Everything goes to a temporary first; see `writer`.
 
 use super::color::Yuv420;
-use super::{ffmpeg, mp4};
+use super::mp4;
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, AtomicFolder, Existing, Whole, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
@@ -267,7 +267,8 @@ fn check_folder(target: &Path) -> Result<()> {
 
 impl FolderSink {
     pub(super) fn create(path: &Path, existing: Existing) -> Result<Self> {
-        check_folder(path)?;
+        // A slash at the end would hide a file of this name.
+        check_folder(&path.components().collect::<PathBuf>())?;
         // What somebody puts into the folder while the frames are made is never replaced.
         let existing = match existing {
             Existing::Overwrite => Existing::Replace,
@@ -294,44 +295,5 @@ impl FolderSink {
 
     pub(super) fn finish(self) -> Result<(Whole, u64)> {
         Ok((self.folder.finish()?, self.bytes))
-    }
-}
-
-/// Any other form, through `ffmpeg`.
-pub(super) struct FfmpegSink {
-    // Dropped first, or the program would write on.
-    encoder: ffmpeg::Encoder,
-    file: AtomicFile,
-}
-
-impl FfmpegSink {
-    /// Starts the program, after a trial of one black frame: a form that it cannot write must be
-    /// refused before the frames are made, not after.
-    pub(super) fn create(
-        program: PathBuf,
-        path: &Path,
-        existing: Existing,
-        width: usize,
-        height: usize,
-        rate: (u32, u32),
-    ) -> Result<Self> {
-        let file = AtomicFile::for_program(path, existing)?;
-        let partial = file.temporary_path().unwrap_or(path).to_owned();
-        let start = || ffmpeg::Encoder::start(&program, &partial, width, height, rate);
-        let mut trial = start()?;
-        trial.push(&vec![0; width * height * 3])?;
-        trial.finish()?;
-        Ok(Self { encoder: start()?, file })
-    }
-
-    pub(super) fn push(&mut self, rgb: &[u8]) -> Result<()> {
-        self.encoder.push(rgb)
-    }
-
-    pub(super) fn finish(self) -> Result<(Whole, u64)> {
-        self.encoder.finish()?;
-        let whole = self.file.finish()?;
-        let bytes = whole.bytes();
-        Ok((whole, bytes))
     }
 }

@@ -24,7 +24,7 @@ fn files_are_known_by_content_not_name() {
     assert_eq!(sniff(b"RIFF\x10\0\0\0WEBPVP8 "), Signature::Still(F::WebP));
     assert_eq!(sniff(b"\0\0\0\x18ftypisom"), Signature::Mp4);
     assert_eq!(sniff(b"\0\0\0\x08wide\0\0\0\0mdat"), Signature::Mp4);
-    assert_eq!(sniff(b"\0\0\0\x18ftypheic"), Signature::Foreign("a HEIC picture"));
+    assert_eq!(sniff(b"\0\0\0\x18ftypheic"), Signature::Heif("a HEIC picture"));
     assert!(matches!(sniff(b"\x1a\x45\xdf\xa3"), Signature::Foreign(_)));
     assert_eq!(sniff("Grüße".as_bytes()), Signature::NotMedia("a text file"));
     assert_eq!(sniff(b"BMW is a car maker"), Signature::NotMedia("a text file"));

@@ -212,6 +212,11 @@ impl ToneMap {
         }
     }
 
+    /// Converts interleaved 16-bit RGB.
+    pub(super) fn convert_deep(&self, rgb: &[u16]) -> Vec<u8> {
+        rgb.chunks_exact(3).flat_map(|p| self.convert([p[0], p[1], p[2]])).collect()
+    }
+
     fn convert(&self, values: [u16; 3]) -> [u8; 3] {
         let mut light = values.map(|v| self.light[usize::from(v)]);
         if let Some(system) = &self.system {

@@ -5,7 +5,8 @@
 //! What goes to a pipe or a device is completed first as well, see `stream`. Sound, variable rates
 //! and sizes other than the model's are not offered.
 
-use super::sink::{FfmpegSink, FolderSink, GifSink, Mp4Sink};
+use super::ffmpeg::FfmpegSink;
+use super::sink::{FolderSink, GifSink, Mp4Sink};
 use super::stream::Stream;
 use super::{RgbFrame, ffmpeg};
 use crate::error::{Error, Result};
@@ -114,7 +115,7 @@ enum Sink {
     Mp4(Box<Mp4Sink>),
     Gif(GifSink),
     Folder(FolderSink),
-    Ffmpeg(FfmpegSink),
+    Ffmpeg(Box<FfmpegSink>),
 }
 
 /// Takes frames in order and writes them.
@@ -138,9 +139,10 @@ impl VideoWriter {
     /// complete.
     ///
     /// # Errors
-    /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0823`
-    /// the folder holds other files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be
-    /// written, `E1016` something is there that shall be kept, `E1017` a pipe cannot take it.
+    /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0842` the
+    /// form cannot hold the rate, `E0843` a trial is not whole, `E0823` the folder holds other
+    /// files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be written, `E1016`
+    /// something is there that shall be kept, `E1017` a pipe cannot take it.
     pub fn create(
         path: &Path,
         width: usize,
@@ -198,6 +200,7 @@ impl VideoWriter {
                 .help("give a rate from 1 to 1000, such as 24")
         })?;
         check_size(path, form(path), width, height, options)?;
+        check_rate(form(path), rate).map_err(|e| e.at(path.display()))?;
         check_place(path)?;
         let existing = options.existing;
         let (sink, format) = match form(path) {
@@ -214,7 +217,7 @@ impl VideoWriter {
                 let sink = FfmpegSink::create(program, path, existing, width, height, rate)
                     .map_err(|e| e.at(path.display()))?;
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
-                (Sink::Ffmpeg(sink), format!("{} by ffmpeg", ending.to_uppercase()))
+                (Sink::Ffmpeg(Box::new(sink)), format!("{} by ffmpeg", ending.to_uppercase()))
             }
         };
         let path = path.to_path_buf();
@@ -371,6 +374,15 @@ fn check_size(
                 return refuse(what, "sides run to 16384 pixels");
             }
         }
+    }
+    Ok(())
+}
+
+/// Refuses rates that the form cannot hold. Others that `ffmpeg` writes are tried out.
+fn check_rate(form: Form, (over, under): (u32, u32)) -> Result<()> {
+    // Delays are whole hundredths of a second, and viewers take those below two for ten.
+    if form == Form::Gif && u64::from(over) > 50 * u64::from(under) {
+        return Err(ffmpeg::unheld("gif", f64::from(over) / f64::from(under), 50.0));
     }
     Ok(())
 }

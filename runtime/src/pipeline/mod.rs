@@ -32,6 +32,7 @@ use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::media::standardise::Reference;
 use crate::model::Model;
+use anyid_backends::cpu::threads::with_stop;
 use anyid_ir::Tensor;
 use anyid_models::wan::Precision;
 use shelf::Shelf;
@@ -316,7 +317,7 @@ impl Run<'_> {
         let (receiver, cancel) = (&mut *self.receiver, &self.cancel);
         let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
         let mut told: Option<Instant> = None;
-        compiler.load(provider, &mut |done, total| {
+        let mut progress = |done, total| {
             // A tenth of a second between messages is plenty for a reader.
             let due = told.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
             if due || done == total {
@@ -324,7 +325,9 @@ impl Run<'_> {
                 receiver.event(Event::Loading { done, total });
             }
             !cancel.is_cancelled()
-        })
+        };
+        // Packing one large weight is stopped in the middle too.
+        with_stop(&cancel.flag(), || compiler.load(provider, &mut progress))
     }
 }
 

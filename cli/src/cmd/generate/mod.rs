@@ -34,7 +34,6 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new();
     let cancel = Cancel::new();
-    interrupt::graceful(cancel.flag());
     let wishes = wishes(&args)?;
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
@@ -74,6 +73,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let mut warnings = Vec::new();
     let mut watcher =
         Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
+    // Until here a signal ends the program at once; from here on the work stops by itself.
+    interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
     plan.receiver_holds(files.held_bytes(size))?;
     if args.dry_run {
@@ -121,9 +122,10 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     if let Some(folder) = &wishes.model {
         places.reads_folder("--model, file", folder);
     }
-    // A result that is replaced on purpose takes the recipe it is repeated from with it.
+    // A result that is replaced on purpose takes the recipe it is repeated from with it; without
+    // --force it is in the way, which is said when it is opened.
     let own = recipe::path_beside(&wishes.output);
-    let repeated = |path: &std::path::Path| args.force && Places::are_one(path, &own);
+    let repeated = |path: &std::path::Path| Places::are_one(path, &own);
     if let Some(path) = args.recipe.as_deref().filter(|path| !repeated(path)) {
         places.reads("--recipe", path);
     }
