@@ -21,4 +21,11 @@ pub trait WeightProvider: Sync {
     fn release(&self, name: &str) {
         let _ = name;
     }
+
+    /// Where and under which name a tensor is stored, in words for a message; `None` where it has
+    /// no other name than the one given.
+    fn stored(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
 }

@@ -15,6 +15,61 @@ anyid-rt, 3 over the memory budget, 130 interrupted. `anyid-rt explain CODE` exp
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Say more about what is done.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Only results, warnings and errors: no progress and no remarks.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// A seed as it is given: a number, or a request for any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// This one.
+    Number(u64),
+    /// One that the program draws, and records.
+    Random,
+}
+
+impl std::str::FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "random" => Ok(Self::Random),
+            _ => text.parse().map(Self::Number).map_err(|_| {
+                "a seed is a whole number from 0 to 18446744073709551615, or `random`".to_owned()
+            }),
+        }
+    }
+}
+
+impl Command {
+    /// Whether the result is wanted as JSON, and so is an error.
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Generate(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Check(args) => args.json,
+            Self::Compile(args) => args.json,
+            Self::Kernels(args) => args.json,
+            Self::Bisect(args) => args.json,
+            Self::Compare(args) => args.json,
+            Self::Bench(args) => match &args.what {
+                BenchWhat::Ops(args) => args.json,
+                BenchWhat::Dit(args) => args.phase.json,
+                BenchWhat::Vae(args) => args.phase.json,
+                BenchWhat::Text(args) => args.phase.json,
+            },
+            Self::Init(_)
+            | Self::Export(_)
+            | Self::Opt(_)
+            | Self::Dot(_)
+            | Self::Run(_)
+            | Self::Explain(_) => false,
+        }
+    }
 }
 
 /// The verbs.
@@ -114,9 +169,10 @@ pub struct Generate {
     /// wan or diffusers: where the noise levels come from [default: the model's].
     #[arg(long, value_name = "NAME")]
     pub schedule: Option<String>,
-    /// Seed of the start noise [default: 0].
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub seed: Option<u64>,
+    /// Seed of the start noise: a number, or `random` for another one in each run, which the recipe
+    /// records [default: 0].
+    #[arg(long, value_name = "N|random", allow_negative_numbers = true)]
+    pub seed: Option<Seed>,
     /// Start noise from a safetensors file with a tensor `noise` of shape `C,F,h,w` or `1,C,F,h,w`.
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     pub noise: Option<PathBuf>,
@@ -206,8 +262,8 @@ pub struct Export {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub frames: Option<usize>,
     /// Pixel frames of each reference, 1 for a picture: 1,1,5.
-    #[arg(long, value_name = "F1,F2,…", value_delimiter = ',')]
-    pub refs: Vec<usize>,
+    #[arg(long, alias = "refs", value_name = "F1,F2,…", value_delimiter = ',')]
+    pub ref_frames: Vec<usize>,
     /// Rows of the text context (dit), or tokens of the prompt (text).
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,

@@ -4,7 +4,7 @@
 //! The handler runs on a thread of its own, not inside a signal handler, so locks are fine.
 
 use crate::output::note;
-use anyid_runtime::checkpoint::remove_all_temporaries;
+use anyid_runtime::files;
 use anyid_runtime::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ fn pressed() {
 
 /// Removes everything half written.
 pub fn clean() {
-    remove_all_temporaries();
+    files::close();
     let folders = std::mem::take(&mut state().folders);
     for folder in folders {
         let _ = std::fs::remove_dir_all(folder);

@@ -6,6 +6,7 @@
 
 mod args;
 mod cmd;
+mod hints;
 mod interrupt;
 mod modules;
 mod output;
@@ -39,17 +40,24 @@ fn run() -> u8 {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    output::set_level(cli.quiet, cli.verbose);
+    let json = cli.command.wants_json();
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| dispatch(cli.command));
     match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            render::report(&failure);
-            match failure.kind() {
+            let code = match failure.kind() {
                 Kind::Input => 1,
                 Kind::Internal => 2,
                 Kind::Budget => 3,
                 Kind::Interrupted => interrupt::EXIT,
+            };
+            render::report(&failure);
+            if json && let Some(value) = render::failure_json(&failure, code) {
+                // What cannot be printed either was reported in words above.
+                let _ = output::print_json(&value);
             }
+            code
         }
     }
 }
@@ -85,10 +93,18 @@ fn usage(error: &clap::Error) -> u8 {
         return u8::from(output::print(&error.to_string()).is_err());
     }
     let text = error.to_string();
-    match text.strip_prefix("error:") {
-        Some(rest) => render::report_usage(rest.trim_start()),
+    let Some(rest) = text.strip_prefix("error:") else {
         // No verb at all: clap gives the help.
-        None => output::note(text.trim_end()),
+        output::note(text.trim_end());
+        return 1;
+    };
+    let advice = hints::advice(error);
+    let fault = render::usage_error(rest.trim_start(), advice.as_deref());
+    render::report_usage(&fault);
+    if std::env::args_os().any(|word| word == "--json")
+        && let Some(value) = render::failure_json(&fault.error.into(), 1)
+    {
+        let _ = output::print_json(&value);
     }
     1
 }

@@ -201,7 +201,10 @@ pub fn find_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Option<Mat
         .map(|(name, ty)| (name.to_owned(), ty.shape.iter().map(|s| *s as u64).collect()))
         .collect();
     let named = |name: &str| manifest.get(name).is_some();
-    weights.set().selected(named).require(&expected).map_err(|error| error.at(place.display()))?;
+    let chosen = weights.set().selected(named);
+    chosen
+        .require_spelled(&expected, &|name| weights.spelled(name))
+        .map_err(|error| error.at(place.display()))?;
     let extra: Vec<String> = weights
         .set()
         .names()

@@ -6,7 +6,26 @@
 
 use anyid_runtime::{Error, Result};
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+
+/// How much is said: 0 only warnings and errors, 1 what most want, 2 more.
+static LEVEL: AtomicU8 = AtomicU8::new(1);
+
+/// Sets how much is said from now on.
+pub fn set_level(quiet: bool, verbose: bool) {
+    LEVEL.store(if quiet { 0 } else { 1 + u8::from(verbose) }, Ordering::Relaxed);
+}
+
+/// Whether progress and remarks are left out (`--quiet`).
+pub fn quiet() -> bool {
+    LEVEL.load(Ordering::Relaxed) == 0
+}
+
+/// Whether more is said than most want (`--verbose`).
+pub fn verbose() -> bool {
+    LEVEL.load(Ordering::Relaxed) == 2
+}
 
 /// Writes `text` to standard output.
 ///

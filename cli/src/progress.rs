@@ -3,7 +3,7 @@
 //! Plain lines come when a part of the work is complete, and now and then during long parts; they
 //! hold no control characters, so logs stay readable.
 
-use crate::output::{capable_terminal, duration, note};
+use crate::output::{self, capable_terminal, duration, note};
 use crate::render;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ const LINE: Duration = Duration::from_secs(20);
 /// Where progress is shown.
 pub struct Progress {
     terminal: bool,
+    quiet: bool,
     /// A line stands on the terminal and has to be removed before other text.
     open: bool,
     shown: Option<Instant>,
@@ -27,7 +28,15 @@ impl Progress {
     /// Progress on standard error.
     pub fn new() -> Self {
         let terminal = capable_terminal();
-        Self { terminal, open: false, shown: None, part: String::new(), begun: Instant::now() }
+        let quiet = output::quiet();
+        Self {
+            terminal,
+            quiet,
+            open: false,
+            shown: None,
+            part: String::new(),
+            begun: Instant::now(),
+        }
     }
 
     /// Begins a part of the work.
@@ -36,7 +45,7 @@ impl Progress {
         name.clone_into(&mut self.part);
         self.begun = Instant::now();
         self.shown = (!self.terminal).then(Instant::now);
-        if self.terminal {
+        if self.terminal && !self.quiet {
             self.draw(name);
         }
     }
@@ -50,6 +59,9 @@ impl Progress {
     pub fn update(&mut self, done: u64, total: u64, text: impl FnOnce() -> String) {
         let complete = done >= total;
         let wait = if self.terminal { REDRAW } else { LINE };
+        if self.quiet {
+            return;
+        }
         if !complete && self.shown.is_some_and(|at| at.elapsed() < wait) {
             return;
         }
@@ -62,10 +74,20 @@ impl Progress {
         }
     }
 
-    /// Writes a line that stays.
+    /// Writes a line that stays, unless little is to be said.
     pub fn note(&mut self, line: &str) {
-        self.clear();
-        note(line);
+        if !self.quiet {
+            self.clear();
+            note(line);
+        }
+    }
+
+    /// Writes a line that stays, where more is to be said.
+    pub fn detail(&mut self, line: &str) {
+        if output::verbose() {
+            self.clear();
+            note(line);
+        }
     }
 
     /// Writes a warning that stays.

@@ -102,13 +102,69 @@ fn report_error(error: &Error) {
     }
 }
 
-/// Writes a fault in the flags; `text` is what the flag parser says, with usage and tips.
-pub fn report_usage(text: &str) {
+/// A fault in the flags: the error, and the parser's usage lines behind it.
+pub struct UsageFault {
+    /// Code E0900, with the parser's message and our advice.
+    pub error: Error,
+    rest: String,
+}
+
+/// What the flag parser says (its message, then usage and tips), with `advice` of ours.
+pub fn usage_error(text: &str, advice: Option<&str>) -> UsageFault {
     let (message, rest) = text.split_once('\n').unwrap_or((text, ""));
-    note(&head("error", "E0900", message));
-    let rest = rest.trim_end();
-    if !rest.is_empty() {
-        note(&plain(rest));
+    let error = Error::input("E0900", message.trim_end());
+    let error = match advice {
+        Some(advice) => error.help(advice),
+        None => error,
+    };
+    UsageFault { error, rest: rest.trim_end().to_owned() }
+}
+
+/// Writes a fault in the flags to standard error.
+pub fn report_usage(fault: &UsageFault) {
+    note(&head("error", "E0900", fault.error.message()));
+    if let Some(help) = fault.error.help_text() {
+        note(&format!("  help: {}", plain(help)));
+    }
+    if !fault.rest.is_empty() {
+        note(&plain(&fault.rest));
+    }
+}
+
+/// A failure as one JSON object with the key `error`; none where it was reported as JSON already.
+pub fn failure_json(failure: &Failure, exit_code: u8) -> Option<serde_json::Value> {
+    match failure {
+        Failure::Reported => None,
+        Failure::Error(error) => {
+            let mut causes = Vec::new();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                causes.push(cause.to_string());
+                source = cause.source();
+            }
+            Some(serde_json::json!({ "error": {
+                "code": error.code(),
+                "message": error.message(),
+                "place": error.place(),
+                "causes": causes,
+                "help": error.help_text(),
+                "exit_code": exit_code,
+            } }))
+        }
+        Failure::Findings(findings) => {
+            let first = findings.list.iter().find(|d| d.is_error())?;
+            Some(serde_json::json!({
+                "error": {
+                    "code": first.code,
+                    "message": first.message,
+                    "place": findings.path,
+                    "causes": [],
+                    "help": first.help,
+                    "exit_code": exit_code,
+                },
+                "findings": findings_json(findings),
+            }))
+        }
     }
 }
 

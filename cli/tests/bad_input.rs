@@ -342,7 +342,7 @@ fn inputs_that_do_not_fit_are_named() {
     let wrong = "--weights m/vae/diffusion_pytorch_model.safetensors";
     refused(&folder, &format!("check net.ir {wrong}"), "E0307");
     refused(&folder, "export dit --preset micro --frames 6 -o x.ir", "E0902");
-    refused(&folder, "export dit --preset micro --refs 1,2 -o x.ir", "E0902");
+    refused(&folder, "export dit --preset micro --ref-frames 1,2 -o x.ir", "E0902");
     refused(&folder, "export text --tokens 0 -o x.ir", "E0918");
     refused(&folder, "export vae-encode --size 24x24 -o x.ir", "E0901");
 }

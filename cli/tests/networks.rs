@@ -34,7 +34,7 @@ fn the_transformer_gives_its_golden_output() {
         folder
             .run(&format!(
                 "export dit --model @tests/fixtures/dit/{case} --size {size} --frames {pixels} \
-                 --refs {refs} --tokens {tokens} --precision f32 -o net.ir"
+                 --ref-frames {refs} --tokens {tokens} --precision f32 -o net.ir"
             ))
             .fine();
         let sample = slice(hidden, 0, 0, 1);
@@ -109,7 +109,7 @@ fn a_model_folder_serves_every_network() {
     let folder = Folder::new();
     folder.run("init m --preset micro").fine();
     let more = [
-        ("dit", "--size 64x64 --frames 5 --refs 1,5 --tokens 8"),
+        ("dit", "--size 64x64 --frames 5 --ref-frames 1,5 --tokens 8"),
         ("vae-encode", "--size 32x32 --frames 5"),
         ("vae-decode", "--size 32x32 --frames 5 --normalised"),
         ("text", "--tokens 6"),

@@ -65,6 +65,13 @@ impl Error {
         self
     }
 
+    /// Says where it happened in other words, for a place that the user knows by another name.
+    #[must_use]
+    pub fn placed(mut self, place: impl fmt::Display) -> Self {
+        self.inner.place = Some(place.to_string());
+        self
+    }
+
     /// Adds what the reader can do. The first help given stays.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

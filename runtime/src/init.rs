@@ -320,7 +320,7 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|e| crate::checkpoint::write_error(path, e))?;
-    file.commit()
+    file.commit().map(drop)
 }
 
 #[cfg(test)]

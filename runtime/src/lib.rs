@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod init;
 pub mod media;
 pub mod model;
@@ -15,7 +16,18 @@ pub mod sampling;
 pub mod text;
 pub mod weights;
 
-pub use engine::{Backend, Compiler, Inputs, Outputs, Program};
+pub use anyid_backends as backends;
+pub use anyid_ir as ir;
+pub use anyid_models as models;
+pub use anyid_passes as passes;
+
+pub use anyid_ir::plan::Plan;
+pub use anyid_ir::{DType, Module, Tensor, TensorType};
+pub use anyid_models::wan::{Precision, Residual};
+pub use engine::{Backend, Compiler, Inputs, Outputs, Program, Room, StateSpec};
 pub use error::{Error, Kind, Result};
 pub use model::Model;
-pub use pipeline::{Event, Pipeline, ReferenceSource, Request, Size};
+pub use pipeline::{
+    Cancel, Event, Keep, PhasePlan, PhaseReport, Pipeline, Preflight, Receiver, ReferenceSource,
+    Request, RunReport, Size,
+};

@@ -211,7 +211,7 @@ fn checked(
     expected: &[(String, Vec<u64>)],
 ) -> Result<Arc<ModelWeights>> {
     let weights = ModelWeights::recognise(set, component)?;
-    weights.set().require(expected)?;
+    weights.require(expected)?;
     Ok(Arc::new(weights))
 }
 

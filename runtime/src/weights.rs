@@ -12,6 +12,8 @@ pub struct ModelWeights {
     set: WeightSet,
     naming: Naming,
     prefix: &'static str,
+    /// The network they are of; none where they go by the names they have.
+    component: Option<Component>,
 }
 
 impl ModelWeights {
@@ -50,12 +52,30 @@ impl ModelWeights {
             }
         }
         let set = kept.as_ref().unwrap_or(set).renamed(canonical)?;
-        Ok(Self { set, naming, prefix })
+        Ok(Self { set, naming, prefix, component: Some(component) })
     }
 
     /// Tensors under the names they have, for modules whose manifest uses those.
     pub fn as_named(set: WeightSet) -> Self {
-        Self { set, naming: Naming::Original, prefix: "" }
+        Self { set, naming: Naming::Original, prefix: "", component: None }
+    }
+
+    /// [`WeightSet::require`], with missing tensors named as the file would name them.
+    ///
+    /// # Errors
+    /// As [`WeightSet::require`].
+    pub fn require(&self, expected: &[(String, Vec<u64>)]) -> Result<()> {
+        self.set.require_spelled(expected, &|name| self.spelled(name))
+    }
+
+    /// A canonical name in the naming and with the prefix of the file.
+    pub fn spelled(&self, name: &str) -> String {
+        match (self.component, self.naming) {
+            (Some(component), Naming::Diffusers) => {
+                format!("{}{}", self.prefix, names::to_diffusers(component, name))
+            }
+            _ => format!("{}{name}", self.prefix),
+        }
     }
 
     /// The tensors.
@@ -121,6 +141,11 @@ impl WeightProvider for ModelWeights {
 
     fn release(&self, name: &str) {
         self.set.release(name);
+    }
+
+    fn stored(&self, name: &str) -> Option<String> {
+        let (file, name) = self.set.origin(name)?;
+        Some(format!("\"{name}\" of {}", file.display()))
     }
 }
 

@@ -93,3 +93,10 @@ fn nothing_is_left_undone() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+#[test]
+fn requirements_leave_room_for_those_of_others() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
+    let exact: Vec<&str> = manifest.lines().filter(|line| line.contains("\"=")).collect();
+    assert!(exact.is_empty(), "exact requirements: {exact:?}");
+}

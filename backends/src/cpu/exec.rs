@@ -114,16 +114,7 @@ impl Executable {
     /// Prepares `plan`, whose weights are in `weights`.
     pub fn new(cpu: &Cpu, plan: Plan, weights: &Weights) -> Self {
         let rows: Vec<Option<Prepared>> = plan.steps.iter().map(|s| prepared(&plan, s)).collect();
-        let workers = cpu.pool().threads();
-        let scratch = plan
-            .steps
-            .iter()
-            .zip(&rows)
-            .map(|(step, rows)| match rows {
-                Some(rows) => rows.scratch_bytes(workers),
-                None => scratch_bytes(cpu, &plan, step),
-            })
-            .max();
+        let scratch = most_scratch(cpu, &plan, &rows);
         let moves = plan.steps.iter().map(|step| step_moves(&plan, step)).collect();
         let forms = plan
             .steps
@@ -135,8 +126,13 @@ impl Executable {
         let mut count = 0..;
         let position = |port: &Port| Plan::is_returned(port).then(|| count.next()).flatten();
         let returned = plan.outputs.iter().map(position).collect();
-        let scratch = scratch.unwrap_or(0);
         Self { scratch, moves, forms, rows, plain, states, returned, plan }
+    }
+
+    /// Bytes of kernel scratch that `plan` will need, known without its weights.
+    pub fn planned_scratch(cpu: &Cpu, plan: &Plan) -> usize {
+        let rows: Vec<Option<Prepared>> = plan.steps.iter().map(|s| prepared(plan, s)).collect();
+        most_scratch(cpu, plan, &rows)
     }
 
     /// The plan.
@@ -220,6 +216,16 @@ impl Executable {
         }
         Ok(())
     }
+}
+
+/// Scratch of the step that needs most.
+fn most_scratch(cpu: &Cpu, plan: &Plan, rows: &[Option<Prepared>]) -> usize {
+    let workers = cpu.pool().threads();
+    let each = plan.steps.iter().zip(rows).map(|(step, rows)| match rows {
+        Some(rows) => rows.scratch_bytes(workers),
+        None => scratch_bytes(cpu, plan, step),
+    });
+    each.max().unwrap_or(0)
 }
 
 fn prepared(plan: &Plan, step: &Step) -> Option<Prepared> {

@@ -7,8 +7,9 @@
 
 use super::buffer::AlignedBytes;
 use super::conv::{ConvShape, UpsampleShape, pack_conv, pack_upsample_conv, upsample_conv_fits};
-use super::gemm::{Dtype, PackedMatrix, PanelKind, Weights as Matrix};
+use super::gemm::{Dtype, PackedMatrix, PanelKind, Weights as Matrix, packed_bytes};
 use super::scalar;
+use super::threads::ALIGN;
 use super::{Cpu, panel_kind};
 use crate::{WeightData, WeightProvider};
 use anyid_ir::kernel::Load;
@@ -153,35 +154,9 @@ impl Weights {
         provider: &dyn WeightProvider,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Self, LoadError> {
-        let mut wanted: BTreeMap<Key, (TensorType, usize)> = BTreeMap::new();
-        let mut order = 0;
-        for plan in plans {
-            for step in &plan.steps {
-                for position in 0..step.operands.len() {
-                    let Some((index, form)) = form(plan, step, position) else { continue };
-                    let name = plan.weights[index as usize].name.clone();
-                    let ty = match form {
-                        Form::Plain => plan.weights[index as usize].ty.clone(),
-                        _ => plan.buffer(step.operands[position]).ty.clone(),
-                    };
-                    if is_table(&step.kernel, position) {
-                        // Its rows are read where they are stored.
-                        fetch(provider, &name, &ty)?;
-                        continue;
-                    }
-                    order += 1;
-                    wanted.entry((name, form, shape(form, &ty))).or_insert((ty, order));
-                }
-            }
-            for port in &plan.outputs {
-                let buffer = plan.buffer(port.buffer);
-                if let Root::Weight(index) = buffer.root {
-                    let weight = &plan.weights[index as usize];
-                    order += 1;
-                    let key = (weight.name.clone(), Form::Plain, Shape::new());
-                    wanted.entry(key).or_insert((weight.ty.clone(), order));
-                }
-            }
+        let (wanted, tables) = wanted(plans);
+        for (name, ty) in tables {
+            fetch(provider, name, ty)?;
         }
         let total: u64 = wanted.values().map(|(ty, _)| ty.bytes()).sum();
         let mut jobs: Vec<_> = wanted.into_iter().collect();
@@ -203,6 +178,13 @@ impl Weights {
         }
         progress(total, total);
         Ok(out)
+    }
+
+    /// Bytes that the weights of `plans` take once they are loaded, known without them.
+    pub fn planned_bytes(plans: &[&Plan]) -> u64 {
+        let (wanted, _) = wanted(plans);
+        let each = wanted.iter().map(|((_, form, _), (ty, _))| loaded_bytes(*form, ty));
+        each.fold(0, u64::saturating_add)
     }
 
     /// Bytes held.
@@ -237,6 +219,66 @@ impl Weights {
             Loaded::Plain(bytes) => bytes.bytes(),
             Loaded::Matrix(_) => &[],
         }
+    }
+}
+
+/// Every form of every weight that plans read, with its type and place in the order of loading.
+type Wanted = BTreeMap<Key, (TensorType, usize)>;
+
+/// What `plans` read, and the tables whose rows are read where they are stored.
+fn wanted<'p>(plans: &[&'p Plan]) -> (Wanted, Vec<(&'p str, &'p TensorType)>) {
+    let (mut wanted, mut tables) = (Wanted::new(), Vec::new());
+    let mut order = 0;
+    for plan in plans {
+        for step in &plan.steps {
+            for position in 0..step.operands.len() {
+                let Some((index, form)) = form(plan, step, position) else { continue };
+                let weight = &plan.weights[index as usize];
+                let ty = match form {
+                    Form::Plain => &weight.ty,
+                    _ => &plan.buffer(step.operands[position]).ty,
+                };
+                if is_table(&step.kernel, position) {
+                    tables.push((weight.name.as_str(), ty));
+                    continue;
+                }
+                order += 1;
+                let key = (weight.name.clone(), form, shape(form, ty));
+                wanted.entry(key).or_insert_with(|| (ty.clone(), order));
+            }
+        }
+        for port in &plan.outputs {
+            let buffer = plan.buffer(port.buffer);
+            if let Root::Weight(index) = buffer.root {
+                let weight = &plan.weights[index as usize];
+                order += 1;
+                let key = (weight.name.clone(), Form::Plain, Shape::new());
+                wanted.entry(key).or_insert((weight.ty.clone(), order));
+            }
+        }
+    }
+    (wanted, tables)
+}
+
+/// Bytes of a tensor of type `ty` in `form`; those of [`Loaded::bytes`].
+fn loaded_bytes(form: Form, ty: &TensorType) -> u64 {
+    let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
+    let panels = |n: usize, k: usize, bf16: bool| {
+        packed_bytes(n, k, kind(bf16)).next_multiple_of(ALIGN) as u64
+    };
+    match form {
+        Form::Matrix { bf16 } => panels(ty.shape[0], ty.elements() / ty.shape[0].max(1), bf16),
+        Form::Kernel { bf16 } => {
+            let [cout, cin, kt, kh, kw] = super::kernel_shape(&ty.shape);
+            panels(cout, cin * kt * kh * kw, bf16)
+        }
+        Form::Doubled { bf16 } => {
+            let [cout, cin, ..] = super::kernel_shape(&ty.shape);
+            let shape = UpsampleShape { input: [1; 3], cin, cout };
+            panels(cout, shape.k(), bf16)
+        }
+        Form::Vector => ty.elements() as u64 * 4,
+        Form::Plain => ty.bytes(),
     }
 }
 

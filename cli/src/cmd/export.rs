@@ -115,7 +115,7 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
             let size = Size { width, height, frames };
             size.check()?;
             let [frames, height, width] = size.latent();
-            let references = latent_frames(&args.refs)?;
+            let references = latent_frames(&args.ref_frames)?;
             let timesteps = args.timesteps.unwrap_or(if references > 0 { 2 } else { 1 });
             let size = DitSize {
                 reference_frames: references,
@@ -161,7 +161,9 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
 fn latent_frames(refs: &[usize]) -> Result<usize> {
     let mut sum = 0;
     for frames in refs {
-        Size { width: 32, height: 32, frames: *frames }.check().map_err(|e| e.at("--refs"))?;
+        Size { width: 32, height: 32, frames: *frames }
+            .check()
+            .map_err(|e| e.at("--ref-frames"))?;
         sum += 1 + (frames - 1) / 4;
     }
     Ok(sum)

@@ -59,6 +59,15 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     std::fs::File::open(path)
         .and_then(|file| file.take(256).read_to_end(&mut head))
         .map_err(|fault| unreadable(path, fault))?;
+    if head.is_empty() {
+        return Err(Error::input("E0915", "the file is empty")
+            .at(path.display())
+            .help("the download or export did not finish; fetch it again")
+            .into());
+    }
+    if let Some((what, help)) = foreign(&head) {
+        return Err(unknown(path, what).help(help).into());
+    }
     let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     match ending.as_deref() {
         Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
@@ -75,14 +84,51 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
         // A header length below 100 MB and the brace of its JSON.
         Signature::NotMedia(_) if head.get(8) == Some(&b'{') => Ok(checkpoint(path, args.tensors)?),
         Signature::NotMedia("a text file") => module(path),
-        Signature::NotMedia(what) => Err(unknown(path, what).into()),
+        Signature::NotMedia(what) => Err(unknown(path, what).help(TAKEN).into()),
+    }
+}
+
+const TAKEN: &str =
+    "give a checkpoint, a model folder, IR text, a plan, a recipe, a picture or a video";
+
+/// Files of machine learning that this program does not read, and pages saved in place of a file:
+/// what it is, and what to do.
+fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
+    let lower: Vec<u8> = head.trim_ascii_start().iter().map(u8::to_ascii_lowercase).collect();
+    let safetensors = "take the safetensors version of the model, or convert it to safetensors";
+    if head.starts_with(b"GGUF") {
+        Some((
+            "a GGUF checkpoint",
+            "quantised checkpoints are not read; take the safetensors version",
+        ))
+    } else if head.starts_with(b"PK\x03\x04") && (holds(b"data.pkl") || holds(b"byteorder")) {
+        Some(("a PyTorch checkpoint (.pth, .pt or .bin)", safetensors))
+    } else if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
+        Some(("a Python pickle, such as an old PyTorch checkpoint", safetensors))
+    } else if head.starts_with(b"\x93NUMPY") || (head.starts_with(b"PK\x03\x04") && holds(b".npy"))
+    {
+        Some(("NumPy arrays", "save the arrays as a safetensors file"))
+    } else if head.starts_with(b"\x89HDF\r\n") {
+        Some(("an HDF5 file", safetensors))
+    } else if head.starts_with(b"version https://git-lfs") {
+        Some((
+            "a Git LFS pointer, not the file itself",
+            "fetch the file that it stands for: `git lfs pull` in its repository",
+        ))
+    } else if lower.starts_with(b"<!doctype html") || lower.starts_with(b"<html") {
+        Some((
+            "a web page, not the file itself",
+            "the download gave a page, perhaps one that asks to log in; fetch the file again",
+        ))
+    } else {
+        None
     }
 }
 
 fn unknown(path: &Path, what: &str) -> Error {
-    Error::input("E0915", format!("this is nothing that can be inspected; it looks like {what}"))
+    Error::input("E0915", format!("this is nothing that can be inspected: it is {what}"))
         .at(path.display())
-        .help("give a checkpoint, a model folder, IR text, a plan, a recipe, a picture or a video")
 }
 
 /// `inspect` of a compiled plan.
@@ -338,7 +384,7 @@ fn json_file(path: &Path, list: bool) -> Result<Found> {
             let json = json!({ "kind": "configuration", "class": class });
             Ok(Found { text, json, warnings: Vec::new() })
         }
-        None => Err(unknown(path, "a JSON file without a known key")),
+        None => Err(unknown(path, "a JSON file without a known key").help(TAKEN)),
     }
 }
 

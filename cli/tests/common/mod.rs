@@ -106,10 +106,11 @@ impl Done {
         self
     }
 
-    /// Asserts failure with exit code 1 and an error code.
+    /// Asserts failure with an error code and its exit code: 3 for memory, else 1.
     #[track_caller]
     pub fn fails(self, code: &str) -> Self {
-        assert_eq!(self.code, 1, "`{}`\n{}\n{}", self.words, self.out, self.err);
+        let exit = if code == "E0603" { 3 } else { 1 };
+        assert_eq!(self.code, exit, "`{}`\n{}\n{}", self.words, self.out, self.err);
         assert!(self.err.contains(&format!("error[{code}]: ")), "`{}`\n{}", self.words, self.err);
         assert!(!self.err.contains("panicked"), "{}", self.err);
         self

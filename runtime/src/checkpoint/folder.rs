@@ -146,7 +146,21 @@ fn list(folder: &Path) -> Result<Vec<String>> {
             .caused_by(fault)
     };
     let about = fs::metadata(folder).map_err(|fault| match fault.kind() {
-        ErrorKind::NotFound => fail("the model folder does not exist", fault),
+        ErrorKind::NotFound => {
+            let error = Error::input("E0701", "the model folder does not exist")
+                .at(folder.display())
+                .caused_by(fault);
+            match hub_name(folder) {
+                // Nothing is downloaded by this program: whoever runs it decides what it fetches.
+                Some((owner, name)) => error.help(format!(
+                    "models are not downloaded by themselves; if this is the name of one on the \
+                     Hugging Face hub, fetch it with `hf download {owner}/{name} --local-dir \
+                     {name}` and give --model {name}"
+                )),
+                None => error
+                    .help("check the path for typing mistakes, and the permissions of the folder"),
+            }
+        }
         _ => fail("the model folder cannot be read", fault),
     })?;
     if !about.is_dir() {
@@ -166,6 +180,17 @@ fn list(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Owner and name, where a path that does not exist looks like a model of a hub: `OWNER/NAME`.
+fn hub_name(path: &Path) -> Option<(&str, &str)> {
+    let (owner, name) = path.to_str()?.split_once('/')?;
+    let word = |text: &str| {
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        first && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    // A folder of that name makes it a path with a mistake in its end.
+    (word(owner) && word(name) && !Path::new(owner).exists()).then_some((owner, name))
 }
 
 fn not_a_model(root: &Path) -> Error {

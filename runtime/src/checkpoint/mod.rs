@@ -2,11 +2,10 @@
 //!
 //! Reading goes `header` (strict parse of one safetensors header) → `mapped` (one file in memory,
 //! nothing copied) → `shards` (one or several files as one name → tensor map) → `folder` (which
-//! files make up a model). Writing goes `writer` (safetensors, bounded memory) → `atomic` (whole
+//! files make up a model). Writing goes `writer` (safetensors, bounded memory) → `files` (whole
 //! files or none). Nothing here knows what a tensor means: names and shapes are compared with the
 //! manifests that the caller brings. Adapters and other checkpoint dialects live elsewhere.
 
-pub mod atomic;
 pub mod folder;
 pub mod header;
 pub mod json;
@@ -14,7 +13,7 @@ pub mod mapped;
 pub mod shards;
 pub mod writer;
 
-pub use atomic::{AtomicFile, remove_all_temporaries, write_error};
+pub use crate::files::{AtomicFile, write_error};
 pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
 pub use header::{Header, TensorDtype, TensorEntry};
 pub use json::{JsonFile, read_json};

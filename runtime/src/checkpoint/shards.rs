@@ -217,6 +217,13 @@ impl WeightSet {
         &self.warnings
     }
 
+    /// The file that holds a tensor, and its name there.
+    pub fn origin(&self, name: &str) -> Option<(&Path, &str)> {
+        let entry = self.entry(name)?;
+        let file = &self.files[entry.file];
+        Some((file.path(), file.header().tensors()[entry.position].name.as_str()))
+    }
+
     /// Lets go of the tensor's pages for now; see [`Checkpoint::release`].
     pub fn release(&self, name: &str) {
         if let Some(entry) = self.entry(name) {
@@ -276,6 +283,19 @@ impl WeightSet {
     /// shapes that differ, E0304 integers where floats are expected. Each lists the first ten in
     /// manifest order (left-over ones in file order) and says how many there are.
     pub fn require(&self, expected: &[(String, Vec<u64>)]) -> Result<()> {
+        self.require_spelled(expected, &str::to_owned)
+    }
+
+    /// [`Self::require`], with missing tensors named as `spell` writes them: in the naming of the
+    /// file, which is what its owner can look for.
+    ///
+    /// # Errors
+    /// As [`Self::require`].
+    pub fn require_spelled(
+        &self,
+        expected: &[(String, Vec<u64>)],
+        spell: &dyn Fn(&str) -> String,
+    ) -> Result<()> {
         let known: HashMap<&str, ()> =
             expected.iter().map(|(name, _)| (name.as_str(), ())).collect();
         let extra: Vec<&Entry> =
@@ -298,8 +318,10 @@ impl WeightSet {
         }
         let place = self.place();
         if !missing.is_empty() {
-            let list: Vec<String> =
-                missing.iter().map(|(name, shape)| format!("`{name}` {shape:?}")).collect();
+            let list: Vec<String> = missing
+                .iter()
+                .map(|(name, shape)| format!("`{}` {shape:?}", spell(name)))
+                .collect();
             let mut message = format!("{} of {} tensors missing: ", list.len(), expected.len())
                 + &first_ten(&list);
             if !extra.is_empty() {

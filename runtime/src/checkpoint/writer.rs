@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::atomic::{AtomicFile, write_error};
 use super::header::{MAX_HEADER_BYTES, TensorDtype, tensor_bytes};
 use crate::error::{Error, Result};
+use crate::files::{AtomicFile, write_error};
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl SafetensorsWriter {
     ///
     /// Errors: E1015 when bytes are missing, or as [`AtomicFile::commit`].
     pub fn finish(self) -> Result<()> {
-        self.complete()?.commit()
+        self.complete()?.commit().map(drop)
     }
 
     /// The complete, closed file, without its name yet.

@@ -5,17 +5,19 @@
 //! not inside a phase.
 
 pub mod bisect;
+pub(crate) mod finite;
 mod inputs;
 pub mod plan_file;
 mod program;
-mod room;
+pub(crate) mod room;
 mod tracer;
 
+pub use finite::first_non_finite;
 pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
 pub use program::{
     Backend, Compiler, Observer, Prepared, Program, StateSpec, States, Trace, compile_error,
 };
-pub use room::available_memory;
+pub use room::{Bound, Limit, Room, available_memory};
 pub use tracer::Tracer;

@@ -105,7 +105,7 @@ impl PlanFile {
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = AtomicFile::create(path)?;
         file.append(&self.to_bytes())?;
-        file.commit()
+        file.commit().map(drop)
     }
 
     /// Reads a file made for `target` by this version.

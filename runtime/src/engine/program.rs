@@ -180,6 +180,20 @@ impl Compiler {
         self.phases.iter().map(|(name, plan)| (name.as_str(), plan))
     }
 
+    /// Bytes that the weights of all phases take once they are loaded.
+    pub fn weight_bytes(&self) -> u64 {
+        let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
+        Weights::planned_bytes(&plans)
+    }
+
+    /// Bytes of workspace and kernel scratch that the program will reserve.
+    pub fn memory_bytes(&self) -> u64 {
+        let most = |of: &dyn Fn(&Plan) -> u64| self.plans().map(|(_, plan)| of(plan)).max();
+        let scratch = |plan: &Plan| Executable::planned_scratch(&self.backend.cpu, plan) as u64;
+        let workspace = most(&|plan| plan.workspace_bytes).unwrap_or(0);
+        workspace.saturating_add(most(&scratch).unwrap_or(0))
+    }
+
     /// Loads the weights of all phases and reserves the memory of the largest.
     ///
     /// `progress` gets weight bytes done and in all, and says whether to go on.
@@ -274,11 +288,28 @@ pub struct Prepared {
     memory: anyid_backends::cpu::AlignedBytes,
 }
 
+impl Prepared {
+    /// All that is kept, as the plan lays it out.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.memory.bytes()
+    }
+}
+
 /// Memory that outlives a run.
 #[derive(Default)]
-struct Arenas<'a> {
+pub(super) struct Arenas<'a> {
     persistent: Option<&'a mut anyid_backends::cpu::AlignedBytes>,
     states: Option<&'a mut anyid_backends::cpu::AlignedBytes>,
+}
+
+impl<'a> Arenas<'a> {
+    /// The memory of what is given.
+    pub(super) fn of(prepared: Option<&'a mut Prepared>, states: Option<&'a mut States>) -> Self {
+        Self {
+            persistent: prepared.map(|prepared| &mut prepared.memory),
+            states: states.map(|states| &mut states.memory),
+        }
+    }
 }
 
 fn state_names(plan: &Plan) -> Vec<(String, TensorType)> {
@@ -455,7 +486,12 @@ impl Program {
         })
     }
 
-    fn run(
+    /// Where its weights come from.
+    pub(super) fn provider(&self) -> &dyn WeightProvider {
+        &*self.provider
+    }
+
+    pub(super) fn run(
         &mut self,
         phase: &str,
         inputs: &Inputs<'_>,

@@ -3,7 +3,7 @@
 //! Conventions (spec paper `vae.md` §9): a byte v is v/127.5 − 1 for the model. Video without a
 //! colour tag is taken as BT.601 limited range whatever its size, as ffmpeg's scaler (and so most
 //! training pipelines) does; chroma is repeated, not interpolated, for the same reason.
-//! Transfer curves and primaries are not converted.
+//! Transfer curves and primaries are the business of `tone.rs`.
 
 /// How a model value becomes a byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +114,44 @@ pub struct Encoding {
     pub matrix: Matrix,
     /// 0–255 instead of 16–235 (luma) and 16–240 (chroma).
     pub full_range: bool,
+}
+
+/// What a file says about its colours, in the code points of ITU-T H.273; 2 is "unspecified".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColourTags {
+    /// `colour_primaries`.
+    pub primaries: u8,
+    /// `transfer_characteristics`.
+    pub transfer: u8,
+    /// `matrix_coefficients`.
+    pub matrix: u8,
+    /// `video_full_range_flag`, when anything is said about it.
+    pub full_range: Option<bool>,
+}
+
+impl Default for ColourTags {
+    fn default() -> Self {
+        Self { primaries: 2, transfer: 2, matrix: 2, full_range: None }
+    }
+}
+
+impl ColourTags {
+    /// These tags, and those of `other` where these say nothing.
+    pub fn or(self, other: Self) -> Self {
+        let pick = |ours: u8, theirs: u8| if ours == 2 { theirs } else { ours };
+        Self {
+            primaries: pick(self.primaries, other.primaries),
+            transfer: pick(self.transfer, other.transfer),
+            matrix: pick(self.matrix, other.matrix),
+            full_range: self.full_range.or(other.full_range),
+        }
+    }
+
+    /// How to turn such YUV into RGB; none for matrices without luma weights (RGB, YCgCo).
+    pub fn encoding(&self) -> Option<Encoding> {
+        let matrix = Matrix::from_code(self.matrix)?;
+        Some(Encoding { matrix, full_range: self.full_range.unwrap_or(false) })
+    }
 }
 
 /// Three 8-bit planes, chroma halved both ways (rounded up for odd sizes).

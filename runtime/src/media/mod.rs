@@ -6,12 +6,16 @@
 //! name. Frames are 8-bit RGB; colour profiles, edit lists and sound are not looked at.
 
 pub mod color;
+mod display;
 pub mod ffmpeg;
 pub mod h264;
 mod image;
 mod mp4;
 mod sink;
 pub mod standardise;
+mod stream;
+mod streams;
+mod tone;
 mod video;
 pub mod writer;
 

@@ -7,8 +7,8 @@
 
 use super::color::Yuv420;
 use super::{ffmpeg, mp4};
-use crate::checkpoint::atomic::{AtomicFile, write_error};
 use crate::error::{Error, Result};
+use crate::files::{AtomicFile, AtomicFolder, Existing, Whole, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
 use ::image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use ::image::{Delay, ExtendedColorType, Frame, ImageEncoder, ImageError, RgbaImage};
@@ -29,12 +29,6 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
         _ => PathBuf::from("."),
     }
-}
-
-/// A name beside `path`, hidden and of this process alone, ending in `ending`.
-fn beside(path: &Path, word: &str, ending: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    folder_of(path).join(format!(".{name}.{word}-{}{ending}", std::process::id()))
 }
 
 impl YUVSource for Yuv420 {
@@ -86,6 +80,7 @@ impl Mp4Sink {
         height: usize,
         (over, under): (u32, u32),
         quantiser: u8,
+        existing: Existing,
     ) -> Result<Self> {
         // Whole ticks for every frame at any rate, and never a clock coarser than a millisecond.
         let scale = if over >= 1000 { 1 } else { 1000 };
@@ -118,7 +113,7 @@ impl Mp4Sink {
             .video(VideoCodec::H264, wide, high, f64::from(fps))
             .build()
             .map_err(|e| encoding("no container", e))?;
-        let file = AtomicFile::create(path)?;
+        let file = AtomicFile::create_as(path, existing)?;
         let picture = Yuv420::new(width, height);
         Ok(Self { file, encoder, muxer, picture, packet: Vec::new(), timescale, delta })
     }
@@ -140,13 +135,12 @@ impl Mp4Sink {
             .map_err(|e| encoding(&format!("frame {index} does not fit the container"), e))
     }
 
-    pub(super) fn finish(mut self, frames: usize) -> Result<u64> {
+    pub(super) fn finish(mut self, frames: usize) -> Result<(Whole, u64)> {
         self.muxer.finish_in_place().map_err(|e| encoding("no index", e))?;
         let mut bytes = self.muxer.into_writer();
         mp4::set_rate(&mut bytes, self.timescale, self.delta, frames as u32)?;
         self.file.append(&bytes)?;
-        self.file.commit()?;
-        Ok(bytes.len() as u64)
+        Ok((self.file.finish()?, bytes.len() as u64))
     }
 }
 
@@ -182,12 +176,13 @@ pub(super) struct GifSink {
 }
 
 impl GifSink {
-    pub(super) fn create(path: &Path, rate: (u32, u32)) -> Result<Self> {
+    pub(super) fn create(path: &Path, rate: (u32, u32), existing: Existing) -> Result<Self> {
         let pending = Pending::default();
         // Speed 10 is the quantiser's own balance: 1 looks the same and takes many times longer.
         let mut encoder = GifEncoder::new_with_speed(pending.clone(), 10);
         encoder.set_repeat(Repeat::Infinite).map_err(gif_error)?;
-        Ok(Self { file: AtomicFile::create(path)?, encoder, pending, rate, bytes: 0 })
+        let file = AtomicFile::create_as(path, existing)?;
+        Ok(Self { file, encoder, pending, rate, bytes: 0 })
     }
 
     pub(super) fn push(
@@ -214,14 +209,13 @@ impl GifSink {
         self.file.append(&bytes)
     }
 
-    pub(super) fn finish(self) -> Result<u64> {
+    pub(super) fn finish(self) -> Result<(Whole, u64)> {
         let Self { mut file, encoder, pending, bytes, .. } = self;
         // Its end writes the trailer.
         drop(encoder);
         let trailer = pending.take();
         file.append(&trailer)?;
-        file.commit()?;
-        Ok(bytes + trailer.len() as u64)
+        Ok((file.finish()?, bytes + trailer.len() as u64))
     }
 }
 
@@ -235,12 +229,10 @@ fn gif_error(error: ImageError) -> Error {
     Error::internal("E0824", "the GIF encoder failed").caused_by(error)
 }
 
-/// Frames as `frame_00000.png`, …; written beside the target, then renamed as a whole.
+/// Frames as `frame_00000.png`, …, in a folder that appears as a whole.
 pub(super) struct FolderSink {
-    target: PathBuf,
-    partial: PathBuf,
+    folder: AtomicFolder,
     bytes: u64,
-    done: bool,
 }
 
 /// Whether a folder holds nothing but frames such as we write.
@@ -274,19 +266,14 @@ fn check_folder(target: &Path) -> Result<()> {
 }
 
 impl FolderSink {
-    pub(super) fn create(path: &Path) -> Result<Self> {
-        // `frames/..` and `.` have no name to put a temporary beside; the resolved folder has.
-        let target = if path.is_dir() {
-            path.canonicalize().map_err(|e| write_error(path, e))?
-        } else {
-            path.into()
+    pub(super) fn create(path: &Path, existing: Existing) -> Result<Self> {
+        check_folder(path)?;
+        // What somebody puts into the folder while the frames are made is never replaced.
+        let existing = match existing {
+            Existing::Overwrite => Existing::Replace,
+            other => other,
         };
-        // A trailing slash would end up inside the names made from it.
-        let target: PathBuf = target.components().collect();
-        check_folder(&target)?;
-        let partial = beside(&target, "partial", "");
-        std::fs::create_dir(&partial).map_err(|e| write_error(&target, e))?;
-        Ok(Self { target, partial, bytes: 0, done: false })
+        Ok(Self { folder: AtomicFolder::create(path, existing)?, bytes: 0 })
     }
 
     pub(super) fn push(
@@ -300,49 +287,21 @@ impl FolderSink {
         PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
             .write_image(rgb, width as u32, height as u32, ExtendedColorType::Rgb8)
             .map_err(|e| Error::internal("E0824", "the PNG encoder failed").caused_by(e))?;
-        let name = self.partial.join(format!("frame_{index:05}.png"));
-        std::fs::write(name, &bytes).map_err(|e| write_error(&self.target, e))?;
+        self.folder.write(&format!("frame_{index:05}.png"), &bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<u64> {
-        // Again: the folder may have been used while the frames were made.
-        check_folder(&self.target)?;
-        let old = beside(&self.target, "old", "");
-        let replaced = self.target.is_dir();
-        if replaced {
-            std::fs::rename(&self.target, &old).map_err(|e| write_error(&self.target, e))?;
-        }
-        if let Err(error) = std::fs::rename(&self.partial, &self.target) {
-            if replaced {
-                // What was there before must not be lost to our failure.
-                let _ = std::fs::rename(&old, &self.target);
-            }
-            return Err(write_error(&self.target, error));
-        }
-        self.done = true;
-        if replaced {
-            // The new frames are in place; old ones left behind are only untidy.
-            let _ = std::fs::remove_dir_all(&old);
-        }
-        Ok(self.bytes)
-    }
-}
-
-impl Drop for FolderSink {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = std::fs::remove_dir_all(&self.partial);
-        }
+    pub(super) fn finish(self) -> Result<(Whole, u64)> {
+        Ok((self.folder.finish()?, self.bytes))
     }
 }
 
 /// Any other form, through `ffmpeg`.
 pub(super) struct FfmpegSink {
-    encoder: Option<ffmpeg::Encoder>,
-    partial: PathBuf,
-    target: PathBuf,
+    // Dropped first, or the program would write on.
+    encoder: ffmpeg::Encoder,
+    file: AtomicFile,
 }
 
 impl FfmpegSink {
@@ -351,43 +310,28 @@ impl FfmpegSink {
     pub(super) fn create(
         program: PathBuf,
         path: &Path,
+        existing: Existing,
         width: usize,
         height: usize,
         rate: (u32, u32),
     ) -> Result<Self> {
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        let partial = beside(path, "partial", &format!(".{ending}"));
+        let file = AtomicFile::for_program(path, existing)?;
+        let partial = file.temporary_path().unwrap_or(path).to_owned();
         let start = || ffmpeg::Encoder::start(&program, &partial, width, height, rate);
-        let mut sink = Self { encoder: None, partial: partial.clone(), target: path.into() };
         let mut trial = start()?;
         trial.push(&vec![0; width * height * 3])?;
         trial.finish()?;
-        sink.encoder = Some(start()?);
-        Ok(sink)
+        Ok(Self { encoder: start()?, file })
     }
 
     pub(super) fn push(&mut self, rgb: &[u8]) -> Result<()> {
-        match &mut self.encoder {
-            Some(encoder) => encoder.push(rgb),
-            None => Err(Error::internal("E0824", "the encoder was not started")),
-        }
+        self.encoder.push(rgb)
     }
 
-    pub(super) fn finish(mut self) -> Result<u64> {
-        if let Some(encoder) = self.encoder.take() {
-            encoder.finish()?;
-        }
-        let bytes =
-            std::fs::metadata(&self.partial).map_err(|e| write_error(&self.target, e))?.len();
-        std::fs::rename(&self.partial, &self.target).map_err(|e| write_error(&self.target, e))?;
-        Ok(bytes)
-    }
-}
-
-impl Drop for FfmpegSink {
-    fn drop(&mut self) {
-        // The program first, or it would write the file again; after a rename nothing is left.
-        self.encoder = None;
-        let _ = std::fs::remove_file(&self.partial);
+    pub(super) fn finish(self) -> Result<(Whole, u64)> {
+        self.encoder.finish()?;
+        let whole = self.file.finish()?;
+        let bytes = whole.bytes();
+        Ok((whole, bytes))
     }
 }

@@ -5,7 +5,8 @@
 //! frame and pixels are shown as stored. Streams that the decoder does not know (other codecs,
 //! 10 bits, 4:2:2, interlaced) are reported as foreign, so that `ffmpeg` may take them.
 
-use super::color::{Encoding, Planes, yuv420_to_rgb};
+use super::color::{ColourTags, Encoding, Planes, yuv420_to_rgb};
+use super::display::{Display, PixelShape, Turn};
 use super::h264::SequenceParameters;
 use super::mp4::{self, Track};
 use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, guard};
@@ -41,51 +42,9 @@ pub(super) struct Mp4Reader {
     /// Parameter sets with start codes.
     headers: Vec<u8>,
     length_bytes: usize,
-    turn: Turn,
+    display: Display,
     encoding: Encoding,
     warnings: Vec<String>,
-}
-
-/// A turn by quarters and mirroring: which source row or column an output one comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Turn {
-    swap: bool,
-    flip_x: bool,
-    flip_y: bool,
-}
-
-impl Turn {
-    /// From a display matrix: x' = a·x + c·y, y' = b·x + d·y. None for anything but quarter turns.
-    fn from_matrix(a: i32, b: i32, c: i32, d: i32) -> Option<Self> {
-        match (a, b, c, d) {
-            (_, 0, 0, _) if a != 0 && d != 0 => {
-                Some(Self { swap: false, flip_x: a < 0, flip_y: d < 0 })
-            }
-            (0, _, _, 0) if b != 0 && c != 0 => {
-                Some(Self { swap: true, flip_x: c < 0, flip_y: b < 0 })
-            }
-            _ => None,
-        }
-    }
-
-    fn apply(self, frame: RgbFrame) -> RgbFrame {
-        if self == Self::default() {
-            return frame;
-        }
-        let (w, h) = (frame.width, frame.height);
-        let (width, height) = if self.swap { (h, w) } else { (w, h) };
-        let mut data = Vec::with_capacity(frame.data.len());
-        for y in 0..height {
-            for x in 0..width {
-                let along = if self.flip_x { width - 1 - x } else { x };
-                let down = if self.flip_y { height - 1 - y } else { y };
-                let (sx, sy) = if self.swap { (down, along) } else { (along, down) };
-                let at = (sy * w + sx) * 3;
-                data.extend_from_slice(&frame.data[at..at + 3]);
-            }
-        }
-        RgbFrame { width, height, data }
-    }
 }
 
 /// Reads the index of an MP4 file and decides who decodes it.
@@ -144,18 +103,17 @@ fn prepare(
     options.limits.check(path, width, height, 3)?;
 
     let mut warnings = Vec::new();
-    if let Some((across, down)) = parameters.pixel_aspect
-        && across > 0
-        && down > 0
-        && (f64::from(across) / f64::from(down) - 1.0).abs() > 0.02
-    {
-        warnings.push(format!("its pixels are {across}:{down}, not square: shown as stored"));
-    }
-    let [a, b, c, d] = track.matrix;
+    let pixels = parameters.pixel_aspect.map_or(Some(PixelShape::default()), |(across, down)| {
+        PixelShape::new(f64::from(across), f64::from(down))
+    });
+    let [a, b, c, d] = track.matrix.map(f64::from);
     let turn = Turn::from_matrix(a, b, c, d).unwrap_or_else(|| {
         warnings.push("its rotation is not by quarter turns: not applied".to_string());
         Turn::default()
     });
+    let tags = ColourTags::default();
+    let display = Display::new(&tags, pixels.unwrap_or_default(), turn);
+    warnings.extend(display.warning());
 
     let count = frames.len();
     let samples: Vec<(u64, u64)> = frames.iter().map(|s| (s.offset, s.size)).collect();
@@ -201,7 +159,7 @@ fn prepare(
         fps,
         headers,
         length_bytes: avc.length_bytes,
-        turn,
+        display,
         encoding: parameters.encoding().unwrap_or_default(),
         warnings,
     })))
@@ -331,7 +289,7 @@ impl Mp4Reader {
                 .help("the file is damaged there; export it again"));
         };
         options.limits.check(&self.path, frame.width as u64, frame.height as u64, 3)?;
-        let image = self.turn.apply(frame);
+        let image = self.display.show(frame);
         let size = (image.width, image.height);
         if *out.size.get_or_insert(size) != size {
             return Err(Error::input(
@@ -388,32 +346,6 @@ fn to_rgb(yuv: &DecodedYUV<'_>, encoding: Encoding) -> Option<RgbFrame> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbered(width: usize, height: usize) -> RgbFrame {
-        let data = (0..width * height).flat_map(|i| [i as u8; 3]).collect();
-        RgbFrame { width, height, data }
-    }
-
-    fn firsts(frame: &RgbFrame) -> Vec<u8> {
-        frame.data.chunks(3).map(|p| p[0]).collect()
-    }
-
-    #[test]
-    fn quarter_turns_move_pixels_as_the_matrix_says() {
-        const ONE: i32 = 0x10000;
-        // 0 1 2
-        // 3 4 5
-        let turn = |a, b, c, d| {
-            let turned = Turn::from_matrix(a, b, c, d).unwrap().apply(numbered(3, 2));
-            (turned.width, turned.height, firsts(&turned))
-        };
-        assert_eq!(turn(ONE, 0, 0, ONE), (3, 2, vec![0, 1, 2, 3, 4, 5]));
-        assert_eq!(turn(0, ONE, -ONE, 0), (2, 3, vec![3, 0, 4, 1, 5, 2])); // clockwise
-        assert_eq!(turn(-ONE, 0, 0, -ONE), (3, 2, vec![5, 4, 3, 2, 1, 0]));
-        assert_eq!(turn(0, -ONE, ONE, 0), (2, 3, vec![2, 5, 1, 4, 0, 3]));
-        assert_eq!(turn(-ONE, 0, 0, ONE), (3, 2, vec![2, 1, 0, 5, 4, 3]));
-        assert_eq!(Turn::from_matrix(ONE, ONE, -ONE, ONE), None);
-    }
 
     #[test]
     fn nal_lengths_must_add_up() {

@@ -2,12 +2,15 @@
 //!
 //! The name decides the form. A result appears under its name only when [`VideoWriter::finish`]
 //! succeeds, whole; before that it is a temporary beside it, removed when the writer is dropped.
-//! Sound, variable rates and sizes other than the model's are not offered.
+//! What goes to a pipe or a device is completed first as well, see `stream`. Sound, variable rates
+//! and sizes other than the model's are not offered.
 
 use super::sink::{FfmpegSink, FolderSink, GifSink, Mp4Sink};
+use super::stream::Stream;
 use super::{RgbFrame, ffmpeg};
-use crate::checkpoint::atomic::write_error;
 use crate::error::{Error, Result};
+use crate::files::{self, Existing, Whole, write_error};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// How a video is written.
@@ -18,11 +21,43 @@ pub struct WriterOptions {
     pub quantiser: u8,
     /// Whether an `ffmpeg` on the PATH may write other formats.
     pub allow_ffmpeg: bool,
+    /// What happens to a result that is there already.
+    pub existing: Existing,
+    /// The form of what goes to a pipe or a device, whose name says nothing.
+    pub format: Option<Format>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { quantiser: 18, allow_ffmpeg: true }
+        Self { quantiser: 18, allow_ffmpeg: true, existing: Existing::Overwrite, format: None }
+    }
+}
+
+/// The forms that can go through a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// H.264 in MP4.
+    Mp4,
+    /// An endless GIF.
+    Gif,
+    /// Matroska, by `ffmpeg`.
+    Mkv,
+    /// WebM, by `ffmpeg`.
+    Webm,
+    /// QuickTime, by `ffmpeg`.
+    Mov,
+}
+
+impl Format {
+    /// The ending of its files.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Mp4 => "mp4",
+            Self::Gif => "gif",
+            Self::Mkv => "mkv",
+            Self::Webm => "webm",
+            Self::Mov => "mov",
+        }
     }
 }
 
@@ -79,6 +114,8 @@ enum Sink {
 /// Takes frames in order and writes them.
 pub struct VideoWriter {
     sink: Sink,
+    /// Where the result goes when that is no file.
+    stream: Option<Stream>,
     path: PathBuf,
     format: String,
     width: usize,
@@ -91,11 +128,58 @@ impl VideoWriter {
     /// Prepares to write `path`: `width` x `height` frames at `fps` (23.976 is 24000/1001).
     /// Everything that can be refused is refused here, before the long job that makes the frames.
     ///
+    /// A pipe or a device is opened here, which waits for a reader, and gets the result when it is
+    /// complete.
+    ///
     /// # Errors
     /// `E0820` the name's form is unknown, `E0821` size, rate or quantiser impossible, `E0823`
     /// the folder holds other files, `E0811` `ffmpeg` refuses, `E1010`–`E1014` the place cannot be
-    /// written.
+    /// written, `E1016` something is there that shall be kept, `E1017` a pipe cannot take it.
     pub fn create(
+        path: &Path,
+        width: usize,
+        height: usize,
+        fps: f64,
+        options: &WriterOptions,
+    ) -> Result<Self> {
+        match Stream::open(path, options.format)? {
+            Some(stream) => Self::spooled(stream, width, height, fps, options),
+            None => Self::plain(path, width, height, fps, options),
+        }
+    }
+
+    /// As [`VideoWriter::create`], into `output`, such as standard output; `name` is what errors
+    /// call it. The form is that of `options`, or MP4.
+    ///
+    /// # Errors
+    /// As [`VideoWriter::create`].
+    pub fn create_into(
+        output: File,
+        name: &str,
+        width: usize,
+        height: usize,
+        fps: f64,
+        options: &WriterOptions,
+    ) -> Result<Self> {
+        let stream = Stream::into(output, name, options.format.unwrap_or(Format::Mp4))?;
+        Self::spooled(stream, width, height, fps, options)
+    }
+
+    fn spooled(
+        stream: Stream,
+        width: usize,
+        height: usize,
+        fps: f64,
+        options: &WriterOptions,
+    ) -> Result<Self> {
+        let mut made = Self::plain(&stream.spool_path(), width, height, fps, options)
+            .map_err(|error| stream.named(error))?;
+        made.path = stream.path().to_owned();
+        made.stream = Some(stream);
+        Ok(made)
+    }
+
+    fn plain(
         path: &Path,
         width: usize,
         height: usize,
@@ -109,23 +193,26 @@ impl VideoWriter {
         })?;
         check_size(path, form(path), width, height, options)?;
         check_place(path)?;
+        let existing = options.existing;
         let (sink, format) = match form(path) {
             Form::Mp4 => {
-                let sink = Mp4Sink::create(path, width, height, rate, options.quantiser)?;
+                let sink = Mp4Sink::create(path, width, height, rate, options.quantiser, existing)?;
                 (Sink::Mp4(Box::new(sink)), "MP4 (H.264)".to_string())
             }
-            Form::Gif => (Sink::Gif(GifSink::create(path, rate)?), "GIF".to_string()),
-            Form::Folder => (Sink::Folder(FolderSink::create(path)?), "PNG frames".to_string()),
+            Form::Gif => (Sink::Gif(GifSink::create(path, rate, existing)?), "GIF".to_string()),
+            Form::Folder => {
+                (Sink::Folder(FolderSink::create(path, existing)?), "PNG frames".to_string())
+            }
             Form::Other => {
                 let program = find_ffmpeg(path, options)?;
-                let sink = FfmpegSink::create(program, path, width, height, rate)
+                let sink = FfmpegSink::create(program, path, existing, width, height, rate)
                     .map_err(|e| e.at(path.display()))?;
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
                 (Sink::Ffmpeg(sink), format!("{} by ffmpeg", ending.to_uppercase()))
             }
         };
         let path = path.to_path_buf();
-        Ok(Self { sink, path, format, width, height, rate, frames: 0 })
+        Ok(Self { sink, stream: None, path, format, width, height, rate, frames: 0 })
     }
 
     /// Adds a frame: `height * width * 3` bytes of interleaved RGB.
@@ -158,24 +245,44 @@ impl VideoWriter {
         self.push(&frame.data)
     }
 
-    /// Completes the file or folder and gives it its name.
+    /// Completes the file or folder and gives it its name, or a free one beside it if something
+    /// came there that must be kept ([`WrittenInfo::path`]).
     ///
     /// # Errors
     /// `E0825` no frame was added, `E0824` or `E0811` encoding fails, `E1010`–`E1013` it cannot be
     /// stored.
     pub fn finish(self) -> Result<WrittenInfo> {
+        let named = self.path.clone();
+        let (mut info, whole) = self.finish_unnamed()?;
+        let (was, got) = (whole.path().to_owned(), files::commit(vec![whole])?.swap_remove(0));
+        info.path = if got == was { named } else { got };
+        Ok(info)
+    }
+
+    /// Completes the file or folder, which [`files::commit`] gives its name together with others.
+    /// A pipe or a device has got everything after this.
+    ///
+    /// # Errors
+    /// As [`VideoWriter::finish`].
+    pub fn finish_unnamed(self) -> Result<(WrittenInfo, Whole)> {
         let place = self.path.display().to_string();
         if self.frames == 0 {
             return Err(Error::internal("E0825", "a video without frames").at(place));
         }
-        let bytes = match self.sink {
+        let finished = match self.sink {
             Sink::Mp4(sink) => sink.finish(self.frames),
             Sink::Gif(sink) => sink.finish(),
             Sink::Folder(sink) => sink.finish(),
             Sink::Ffmpeg(sink) => sink.finish(),
+        };
+        let (mut whole, bytes) = finished.map_err(|e| match &self.stream {
+            Some(stream) => stream.named(e),
+            None => e.at(place),
+        })?;
+        if let Some(stream) = self.stream {
+            whole = stream.send(whole)?;
         }
-        .map_err(|e| e.at(place))?;
-        Ok(WrittenInfo {
+        let info = WrittenInfo {
             path: self.path,
             format: self.format,
             width: self.width,
@@ -183,7 +290,8 @@ impl VideoWriter {
             frames: self.frames,
             rate: self.rate,
             bytes,
-        })
+        };
+        Ok((info, whole))
     }
 }
 

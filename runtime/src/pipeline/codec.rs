@@ -1,8 +1,11 @@
 //! Pixels to latents and back, in a stream of chunks.
 
 use super::context::tensor_f32;
+use super::plan::Stage;
+use super::shelf::Lent;
 use super::{Event, LoadedReference, Request, Run, Size};
-use crate::engine::{Backend, Compiler, Inputs, Program, StateSpec, States};
+use crate::engine::finite::{self, Origin};
+use crate::engine::{Backend, Compiler, Inputs, StateSpec, States};
 use crate::error::Result;
 use crate::model::Model;
 use anyid_ir::{Module, Tensor};
@@ -66,7 +69,7 @@ impl Clip<'_> {
 
 /// Adds the functions of an autoencoder's half as phases that carry their states: `first` and, for
 /// clips of more than one chunk, `next`. A run of either goes with
-/// [`Program::call_with_states`] on [`Program::states`].
+/// [`Program::call_with_states`](crate::engine::Program::call_with_states) on its states.
 ///
 /// # Errors
 /// E05xx where they cannot be compiled.
@@ -86,34 +89,72 @@ pub fn coder_phases(
     Ok(compiler)
 }
 
+/// One half of the autoencoder for chunks of this size.
+pub(super) fn compile(
+    backend: &Backend,
+    model: &Model,
+    half: Half,
+    size: Size,
+    clips: bool,
+) -> Result<Compiler> {
+    let sizes = VaeSize { height: size.height, width: size.width, chunk: 1 };
+    let module = match half {
+        Half::Encoder => vae::encoder(&model.vae, &sizes),
+        Half::Decoder => vae::decoder(&model.vae, &sizes, true),
+    };
+    coder_phases(Compiler::new(backend), &module, half, clips)
+}
+
 /// One half of the autoencoder with the memory of its causal convolutions' pasts.
 struct Coder {
-    program: Program,
+    program: Lent,
     states: States,
     input: &'static str,
 }
 
+/// Input `at` of the chunks of a clip.
+type Pieces<'p> = &'p dyn Fn(usize) -> Result<Tensor>;
+
 impl Coder {
-    /// Phase `first` and, for clips of more than one chunk, `next`.
-    fn new(run: &mut Run<'_>, half: Half, size: Size, clips: bool) -> Result<Self> {
-        let sizes = VaeSize { height: size.height, width: size.width, chunk: 1 };
-        let (module, input) = match half {
-            Half::Encoder => (vae::encoder(&run.model.vae, &sizes), "video"),
-            Half::Decoder => (vae::decoder(&run.model.vae, &sizes, true), "z"),
-        };
-        let compiler = coder_phases(Compiler::new(run.backend), &module, half, clips)?;
+    fn load(run: &mut Run<'_>, stage: Stage, half: Half) -> Result<Self> {
         let weights = run.model.vae_weights.clone();
-        let program = run.load(compiler, &weights)?;
+        let program = stage.load(run, &weights)?;
         let states = program.states("first")?;
+        let input = match half {
+            Half::Encoder => "video",
+            Half::Decoder => "z",
+        };
         Ok(Self { program, states, input })
     }
 
-    /// The results for one chunk of a clip, which continues the one before unless it is the first.
-    fn chunk(&mut self, piece: &Tensor, first: bool) -> Result<Vec<Tensor>> {
-        let inputs = Inputs::new().set(self.input, piece);
-        let phase = if first { "first" } else { "next" };
-        let outputs = self.program.call_with_states(phase, &inputs, &mut self.states)?;
-        Ok(outputs.into_tensors())
+    fn phase(at: usize) -> &'static str {
+        if at == 0 { "first" } else { "next" }
+    }
+
+    /// The result for chunk `at` of a clip, which continues the one before unless it is the first.
+    /// `place` names it where it is not finite.
+    fn chunk(&mut self, at: usize, pieces: Pieces<'_>, place: &str) -> Result<Tensor> {
+        let piece = pieces(at)?;
+        let inputs = Inputs::new().set(self.input, &piece);
+        let outputs = self.program.call_with_states(Self::phase(at), &inputs, &mut self.states)?;
+        if !finite::all_finite(&outputs) {
+            return Err(self.origin(at, pieces)?.error(&format!("{place}, chunk {}", at + 1)));
+        }
+        Ok(outputs.into_tensors().pop().expect("a chunk has a result"))
+    }
+
+    /// Goes through the clip again up to chunk `last`, looking at every value: states may have been
+    /// bad before a result was.
+    fn origin(&mut self, last: usize, pieces: Pieces<'_>) -> Result<Origin> {
+        for at in 0..=last {
+            let piece = pieces(at)?;
+            let inputs = Inputs::new().set(self.input, &piece);
+            let states = Some(&mut self.states);
+            if let Some(origin) = self.program.origin(Self::phase(at), &inputs, None, states)? {
+                return Ok(origin);
+            }
+        }
+        Ok(Origin::default())
     }
 
     /// Bytes of workspace, kernel scratch and states.
@@ -122,14 +163,22 @@ impl Coder {
     }
 }
 
-fn encode_clip(run: &Run<'_>, coder: &mut Coder, size: Size, clip: &Clip<'_>) -> Result<Tensor> {
+fn encode_clip(
+    run: &Run<'_>,
+    coder: &mut Coder,
+    size: Size,
+    clip: &Clip<'_>,
+    place: &str,
+) -> Result<Tensor> {
     let mut latents = Vec::new();
     let later = (clip.frames() - 1) / 4;
+    let pieces = |at: usize| {
+        let (start, len) = if at == 0 { (0, 1) } else { (4 * at - 3, 4) };
+        clip.piece(size, start, len)
+    };
     for at in 0..=later {
         run.check_cancel("while encoding references")?;
-        let (start, len) = if at == 0 { (0, 1) } else { (4 * at - 3, 4) };
-        let piece = clip.piece(size, start, len)?;
-        latents.extend(coder.chunk(&piece, at == 0)?.pop());
+        latents.push(coder.chunk(at, &pieces, place)?);
     }
     concat_time(&latents)
 }
@@ -166,16 +215,15 @@ fn four(tensor: &Tensor) -> [usize; 4] {
     tensor.shape().try_into().expect("latents have four axes")
 }
 
-/// Encodes every reference by itself, and black once for the longest, of which prefixes serve all
-/// (the encoder is causal).
+/// Encodes every reference by itself and, for guidance, black once for the longest, of which
+/// prefixes serve all (the encoder is causal).
 pub(crate) fn encode_references(
     run: &mut Run<'_>,
+    stage: Stage,
     request: &Request,
+    guided: bool,
     references: &[LoadedReference],
-) -> Result<Option<ReferenceLatents>> {
-    if references.is_empty() {
-        return Ok(None);
-    }
+) -> Result<ReferenceLatents> {
     let since = run.begin("references");
     let clips: Vec<Clip<'_>> = references
         .iter()
@@ -185,60 +233,58 @@ pub(crate) fn encode_references(
         })
         .collect();
     let longest = clips.iter().map(Clip::frames).max().expect("there is a reference");
-    let mut coder = Coder::new(run, Half::Encoder, request.size, longest > 1)?;
-    let guided = crate::sampling::guidance::needs_unconditional(request.guidance as f32);
+    let mut coder = Coder::load(run, stage, Half::Encoder)?;
     let total = clips.len() + usize::from(guided);
     let mut clean = Vec::new();
     for (at, clip) in clips.iter().enumerate() {
-        clean.push(encode_clip(run, &mut coder, request.size, clip)?);
-        (run.events)(Event::Encoded { done: at + 1, total });
+        let place = format!("the encoder of reference {}", at + 1);
+        clean.push(encode_clip(run, &mut coder, request.size, clip, &place)?);
+        run.event(Event::Encoded { done: at + 1, total });
     }
     let mut black = Vec::new();
     if guided {
-        let all = encode_clip(run, &mut coder, request.size, &Clip::Black { frames: longest })?;
+        let clip = Clip::Black { frames: longest };
+        let place = "the encoder of black references";
+        let all = encode_clip(run, &mut coder, request.size, &clip, place)?;
         for latent in &clean {
             black.push(prefix_time(&all, 0, latent.shape()[1])?);
         }
-        (run.events)(Event::Encoded { done: total, total });
+        run.event(Event::Encoded { done: total, total });
     }
     run.end("references", since, coder.program.weight_bytes(), coder.memory_bytes());
     let clean = concat_time(&clean)?;
     let frames = clean.shape()[1];
     let black = if guided { concat_time(&black)? } else { clean.clone() };
-    Ok(Some(ReferenceLatents { clean, black, frames }))
+    Ok(ReferenceLatents { clean, black, frames })
 }
 
 /// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,4k+1,H,W]`.
 ///
 /// # Errors
-/// As [`Program::call`].
+/// As [`Program::call`](crate::engine::Program::call).
 pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Result<Tensor> {
     let [_, frames, height, width] = four(pixels);
     let size = Size { width, height, frames };
-    Run::quiet(model, backend, |run| {
-        let mut coder = Coder::new(run, Half::Encoder, size, frames > 1)?;
-        encode_clip(run, &mut coder, size, &Clip::Pixels(pixels))
+    Run::quiet(model, &mut |_| Ok(()), |run| {
+        let compiler = compile(backend, model, Half::Encoder, size, frames > 1)?;
+        let stage = Stage::alone("references", compiler);
+        let mut coder = Coder::load(run, stage, Half::Encoder)?;
+        encode_clip(run, &mut coder, size, &Clip::Pixels(pixels), "the encoder")
     })
 }
 
 /// Decodes latents chunk by chunk, handing pixels on as they come.
-pub(crate) fn decode(
-    run: &mut Run<'_>,
-    request: &Request,
-    latents: &Tensor,
-    frames: &mut dyn FnMut(&Tensor) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Result<()> {
     let since = run.begin("decoding");
     let count = latents.shape()[1];
-    let mut coder = Coder::new(run, Half::Decoder, request.size, count > 1)?;
+    let mut coder = Coder::load(run, stage, Half::Decoder)?;
     let total = 4 * (count - 1) + 1;
+    let pieces = |at: usize| prefix_time(latents, at, 1);
     for at in 0..count {
         run.check_cancel("while decoding")?;
-        let piece = prefix_time(latents, at, 1)?;
-        let video = coder.chunk(&piece, at == 0)?.pop().expect("a decoder chunk has a video");
-        super::finite(&video, || format!("decoding, latent frame {at}"))?;
-        frames(&video)?;
-        (run.events)(Event::Decoded { done: 4 * at + 1, total });
+        let video = coder.chunk(at, &pieces, "the decoder")?;
+        run.receiver.frames(&video)?;
+        run.event(Event::Decoded { done: 4 * at + 1, total });
     }
     run.end("decoding", since, coder.program.weight_bytes(), coder.memory_bytes());
     Ok(())
@@ -247,17 +293,18 @@ pub(crate) fn decode(
 /// Pixels `f32[3,4k+1,H,W]` of normalised latents `f32[z,1+k,h,w]`.
 ///
 /// # Errors
-/// As [`Program::call`].
+/// As [`Program::call`](crate::engine::Program::call).
 pub fn decode_latents(model: &Model, backend: &Backend, latents: &Tensor) -> Result<Tensor> {
     let [_, count, rows, cols] = four(latents);
     let size = Size { width: 16 * cols, height: 16 * rows, frames: 4 * (count - 1) + 1 };
-    let request = Request { size, ..Request::default() };
     let mut parts = Vec::new();
-    Run::quiet(model, backend, |run| {
-        decode(run, &request, latents, &mut |video| {
-            parts.push(video.clone());
-            Ok(())
-        })
+    let mut keep = |video: &Tensor| {
+        parts.push(video.clone());
+        Ok(())
+    };
+    Run::quiet(model, &mut keep, |run| {
+        let compiler = compile(backend, model, Half::Decoder, size, count > 1)?;
+        decode(run, Stage::alone("decoding", compiler), latents)
     })?;
     concat_time(&parts)
 }

@@ -1,32 +1,54 @@
 //! Prompts to text contexts.
 
+use super::plan::Stage;
 use super::{Event, Request, Run};
-use crate::engine::{Compiler, Inputs};
+use crate::engine::{Backend, Compiler, Inputs, finite};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::text::clean;
 use anyid_ir::Tensor;
 use anyid_models::wan::{Precision, text};
 
-/// Conditional and null context, each `f32[text_tokens, text_dim]` with zero rows at the end.
-pub(crate) fn run(
-    run: &mut Run<'_>,
+/// Token ids of the prompt and of the empty one.
+pub(super) fn tokenise(
+    model: &Model,
     request: &Request,
-    precision: Precision,
-) -> Result<[Tensor; 2]> {
-    let rows = request.text_tokens.unwrap_or(run.model.dit.text_len);
-    if let Some(contexts) = &request.contexts {
-        return Ok(contexts.clone());
-    }
+    events: &mut dyn FnMut(Event),
+) -> Result<[Vec<u32>; 2]> {
+    let rows = request.text_tokens.unwrap_or(model.dit.text_len);
     let cleaned = clean(&request.prompt);
-    let encoded = run.model.tokenizer.encode(&cleaned, rows)?;
+    let encoded = model.tokenizer.encode(&cleaned, rows)?;
     if let Some(cut) = encoded.truncation(&cleaned) {
-        (run.events)(Event::Warning(format!("[E0739] {cut}")));
+        events(Event::Warning(format!("[E0739] {cut}")));
     }
-    let empty = run.model.tokenizer.encode("", rows)?;
-    let ids = [encoded.ids, empty.ids];
-    let [prompt, null] = encode(run, &ids, rows, precision)?;
-    Ok([prompt, null])
+    let empty = model.tokenizer.encode("", rows)?;
+    Ok([encoded.ids, empty.ids])
+}
+
+/// The text encoder for prompts of these numbers of tokens, a phase each.
+pub(super) fn compile(
+    backend: &Backend,
+    model: &Model,
+    tokens: &[usize],
+    precision: Precision,
+) -> Result<Compiler> {
+    let mut compiler = Compiler::new(backend);
+    for (i, tokens) in tokens.iter().enumerate() {
+        let module = text::text(&model.text, *tokens, precision);
+        compiler = compiler.phase(&format!("text{i}"), &module, "text")?;
+    }
+    Ok(compiler)
+}
+
+/// Conditional and null context, each `f32[rows, text_dim]` with zero rows at the end.
+pub(super) fn run(
+    run: &mut Run<'_>,
+    stage: Stage,
+    ids: &[Vec<u32>; 2],
+    rows: usize,
+) -> Result<[Tensor; 2]> {
+    let contexts = encode(run, stage, ids, rows)?;
+    Ok(contexts.try_into().expect("one context a prompt"))
 }
 
 /// Encodes token ids of several prompts; each result is `f32[rows, d_model]`.
@@ -35,50 +57,46 @@ pub(crate) fn run(
 /// As [`crate::engine::Program::call`].
 pub fn encode_prompts(
     model: &Model,
-    backend: &crate::engine::Backend,
+    backend: &Backend,
     ids: &[Vec<u32>],
     rows: usize,
     precision: Precision,
 ) -> Result<Vec<Tensor>> {
-    Run::quiet(model, backend, |run| {
-        ids.iter()
-            .map(|ids| {
-                let [context] = encode(run, std::array::from_ref(ids), rows, precision)?;
-                Ok(context)
-            })
-            .collect()
+    Run::quiet(model, &mut |_| Ok(()), |run| {
+        let one = |ids: &Vec<u32>| {
+            let compiler = compile(backend, model, &[ids.len()], precision)?;
+            let stage = Stage::alone("text", compiler);
+            Ok(encode(run, stage, std::slice::from_ref(ids), rows)?.remove(0))
+        };
+        ids.iter().map(one).collect()
     })
 }
 
-fn encode<const N: usize>(
-    run: &mut Run<'_>,
-    ids: &[Vec<u32>; N],
-    rows: usize,
-    precision: Precision,
-) -> Result<[Tensor; N]> {
+fn encode(run: &mut Run<'_>, stage: Stage, ids: &[Vec<u32>], rows: usize) -> Result<Vec<Tensor>> {
     let since = run.begin("text");
-    let config = &run.model.text;
-    let mut compiler = Compiler::new(run.backend);
-    for (i, ids) in ids.iter().enumerate() {
-        let module = text::text(config, ids.len(), precision);
-        compiler = compiler.phase(&format!("text{i}"), &module, "text")?;
-    }
+    let width = run.model.text.d_model;
     let weights = run.model.text_weights.clone();
-    let mut program = run.load(compiler, &weights)?;
+    let mut program = stage.load(run, &weights)?;
     let mut out = Vec::new();
     for (i, ids) in ids.iter().enumerate() {
         let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let tensor = tensor_i32([ids.len()], &values)?;
-        let outputs = program.call(&format!("text{i}"), &Inputs::new().set("ids", &tensor))?;
+        let (phase, inputs) = (format!("text{i}"), Inputs::new().set("ids", &tensor));
+        let outputs = program.call(&phase, &inputs)?;
+        if !finite::all_finite(&outputs) {
+            let origin = program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
+            let what = if i == 0 { "the prompt" } else { "the empty prompt" };
+            return Err(origin.error(&format!("the text encoder, {what}")));
+        }
         let hidden = outputs.get("last_hidden_state")?;
         let mut padded =
-            Tensor::zeros(anyid_ir::TensorType::new(anyid_ir::DType::F32, [rows, config.d_model]));
+            Tensor::zeros(anyid_ir::TensorType::new(anyid_ir::DType::F32, [rows, width]));
         let bytes = hidden.bytes();
         padded.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         out.push(padded);
     }
     run.end("text", since, program.weight_bytes(), program.memory_bytes());
-    Ok(out.try_into().expect("one context a prompt"))
+    Ok(out)
 }
 
 pub(crate) fn tensor_i32(shape: impl IntoIterator<Item = usize>, values: &[i32]) -> Result<Tensor> {

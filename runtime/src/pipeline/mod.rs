@@ -5,26 +5,33 @@
 //! clean latents stand in front of the noisy target with timestep 0, and guidance uses one null
 //! state: black references of the same lengths and the empty prompt.
 
+mod cancel;
 mod codec;
 mod context;
+mod need;
+mod plan;
 mod request;
 mod sample;
+mod shelf;
 
+pub use cancel::Cancel;
 pub use codec::{coder_phases, decode_latents, encode_pixels};
 pub use context::encode_prompts;
+pub use need::PhasePlan;
+pub use plan::Preflight;
 pub use request::{Request, Size};
 pub use sample::{Sampler, StepRecord};
+pub use shelf::Keep;
 
 use crate::engine::Backend;
 use crate::error::{Error, Result};
-use crate::media::ReadOptions;
-use crate::media::standardise::{Reference, StandardiseOptions, read_reference};
+use crate::media::standardise::Reference;
 use crate::model::Model;
 use anyid_ir::Tensor;
 use anyid_models::wan::Precision;
+use shelf::Shelf;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// One reference of the person.
@@ -101,11 +108,38 @@ pub struct RunReport {
     pub tokens: usize,
 }
 
+/// Who gets what a run makes, as it comes.
+pub trait Receiver {
+    /// Something to know; warnings, phases, progress.
+    fn event(&mut self, event: Event) {
+        let _ = event;
+    }
+
+    /// The final latents `f32[C,F,h,w]`, as soon as sampling is over: what is stored now survives a
+    /// decoding that fails ([`Request::latents`] goes on from it).
+    ///
+    /// # Errors
+    /// Any error ends the run.
+    fn latents(&mut self, latents: &Tensor) -> Result<()> {
+        let _ = latents;
+        Ok(())
+    }
+
+    /// A piece of the video, `f32[3,t,H,W]` in [−1,1]; pieces come in order.
+    ///
+    /// # Errors
+    /// Any error ends the run.
+    fn frames(&mut self, video: &Tensor) -> Result<()>;
+}
+
 /// A model on a backend, ready for requests.
+///
+/// Requests may be run from several threads at the same time: each has programs and memory of its
+/// own, they take turns at the device, and each gives what it gives alone.
 pub struct Pipeline {
     model: Model,
     backend: Backend,
-    cancel: Arc<AtomicBool>,
+    shelf: Arc<Shelf>,
 }
 
 /// Most references of one person (paper, §P: N = 1 … 5).
@@ -114,7 +148,14 @@ pub const MOST_REFERENCES: usize = 5;
 impl Pipeline {
     /// A pipeline for `model` on `backend`.
     pub fn new(model: Model, backend: Backend) -> Self {
-        Self { model, backend, cancel: Arc::default() }
+        Self { model, backend, shelf: Shelf::new(Keep::default()) }
+    }
+
+    /// The pipeline with another rule about what stays in memory between requests.
+    #[must_use]
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.shelf = Shelf::new(keep);
+        self
     }
 
     /// Opens a model folder on the CPU with all its threads.
@@ -138,72 +179,52 @@ impl Pipeline {
         &self.model
     }
 
-    /// Setting this flag from anywhere stops a run soon, with an error of kind `Interrupted`.
-    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.cancel)
+    /// The device.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// Runs `request`. `frames` gets the decoded video in pieces `f32[3,t,H,W]` in [−1,1], in
     /// order, as they come.
     ///
     /// # Errors
-    /// E09xx for a bad request, E08xx for references, E1001 for a non-finite value, E1002 when
-    /// cancelled.
+    /// As [`Self::plan`] and [`Preflight::run`].
     pub fn generate(
         &self,
         request: &Request,
         events: &mut dyn FnMut(Event),
         frames: &mut dyn FnMut(&Tensor) -> Result<()>,
     ) -> Result<RunReport> {
-        request.check(&self.model)?;
-        for warning in &self.model.warnings {
-            events(Event::Warning(warning.clone()));
-        }
-        let precision = request.precision.unwrap_or_else(|| self.model.default_precision());
-        let references = self.read_references(request, events)?;
-        let mut run = Run {
-            model: &self.model,
-            backend: &self.backend,
-            cancel: &self.cancel,
-            events,
-            phases: Vec::new(),
-        };
-        let contexts = context::run(&mut run, request, precision)?;
-        let latents = codec::encode_references(&mut run, request, &references)?;
-        drop(references);
-        let sampled = sample::run(&mut run, request, precision, &contexts, &latents)?;
-        codec::decode(&mut run, request, &sampled.latents, frames)?;
-        Ok(RunReport {
-            phases: run.phases,
-            latents: sampled.latents,
-            precision,
-            tokens: sampled.tokens,
-        })
+        self.generate_with(request, &Cancel::new(), &mut Closures { events, frames })
     }
 
-    fn read_references(
+    /// [`Self::generate`] that `cancel` stops, and that hands out latents as well.
+    ///
+    /// # Errors
+    /// As [`Self::plan`] and [`Preflight::run`].
+    pub fn generate_with(
         &self,
         request: &Request,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<Vec<LoadedReference>> {
-        let options = StandardiseOptions {
-            max_frames: request.reference_frames,
-            ..StandardiseOptions::new(request.size.width, request.size.height)
-        };
-        let mut out = Vec::new();
-        for source in &request.references {
-            out.push(match source {
-                ReferenceSource::Pixels(tensor) => LoadedReference::Pixels(tensor.clone()),
-                ReferenceSource::File(path) => {
-                    let read = read_reference(path, &options, &ReadOptions::default())?;
-                    for warning in &read.source.warnings {
-                        events(Event::Warning(format!("{}: {warning}", path.display())));
-                    }
-                    LoadedReference::Read(read)
-                }
-            });
-        }
-        Ok(out)
+        cancel: &Cancel,
+        receiver: &mut dyn Receiver,
+    ) -> Result<RunReport> {
+        self.plan(request, cancel, &mut |event| receiver.event(event))?.run(cancel, receiver)
+    }
+}
+
+/// A receiver made of closures.
+pub(crate) struct Closures<'c> {
+    pub(crate) events: &'c mut dyn FnMut(Event),
+    pub(crate) frames: &'c mut dyn FnMut(&Tensor) -> Result<()>,
+}
+
+impl Receiver for Closures<'_> {
+    fn event(&mut self, event: Event) {
+        (self.events)(event);
+    }
+
+    fn frames(&mut self, video: &Tensor) -> Result<()> {
+        (self.frames)(video)
     }
 }
 
@@ -213,12 +234,29 @@ pub(crate) enum LoadedReference {
     Read(Reference),
 }
 
+impl LoadedReference {
+    pub(crate) fn frames(&self) -> usize {
+        match self {
+            Self::Pixels(tensor) => tensor.shape()[1],
+            Self::Read(reference) => reference.frames.len(),
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Pixels(tensor) => tensor.ty().bytes(),
+            Self::Read(reference) => reference.frames.iter().map(|frame| frame.len() as u64).sum(),
+        }
+    }
+}
+
 /// State of one run that every phase shares.
 pub(crate) struct Run<'r> {
     pub(crate) model: &'r Model,
-    pub(crate) backend: &'r Backend,
-    pub(crate) cancel: &'r Arc<AtomicBool>,
-    pub(crate) events: &'r mut dyn FnMut(Event),
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) cancel: Cancel,
+    pub(crate) receiver: &'r mut dyn Receiver,
     pub(crate) phases: Vec<PhaseReport>,
 }
 
@@ -226,25 +264,32 @@ impl Run<'_> {
     /// Does `work` outside a whole run: nobody listens and nothing interrupts.
     pub(crate) fn quiet<T>(
         model: &Model,
-        backend: &Backend,
+        frames: &mut dyn FnMut(&Tensor) -> Result<()>,
         work: impl FnOnce(&mut Run<'_>) -> T,
     ) -> T {
-        let cancel = Arc::default();
-        let mut events = |_| {};
-        let phases = Vec::new();
-        work(&mut Run { model, backend, cancel: &cancel, events: &mut events, phases })
+        work(&mut Run {
+            model,
+            shelf: plan::no_shelf(),
+            cancel: Cancel::new(),
+            receiver: &mut Closures { events: &mut |_| {}, frames },
+            phases: Vec::new(),
+        })
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.receiver.event(event);
     }
 
     /// An interruption, if one was asked for.
     pub(crate) fn check_cancel(&self, place: &str) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) {
+        if self.cancel.is_cancelled() {
             return Err(crate::engine::interrupted(place));
         }
         Ok(())
     }
 
     pub(crate) fn begin(&mut self, name: &'static str) -> Instant {
-        (self.events)(Event::Phase(name));
+        self.event(Event::Phase(name));
         Instant::now()
     }
 
@@ -263,37 +308,22 @@ impl Run<'_> {
         compiler: crate::engine::Compiler,
         weights: &Arc<crate::weights::ModelWeights>,
     ) -> Result<crate::engine::Program> {
-        let (events, cancel) = (&mut *self.events, self.cancel);
+        let (receiver, cancel) = (&mut *self.receiver, &self.cancel);
         let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
         let mut told: Option<Instant> = None;
-        let mut program = compiler.load(provider, &mut |done, total| {
+        compiler.load(provider, &mut |done, total| {
             // A tenth of a second between messages is plenty for a reader.
             let due = told.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
             if due || done == total {
                 told = Some(Instant::now());
-                events(Event::Loading { done, total });
+                receiver.event(Event::Loading { done, total });
             }
-            !cancel.load(Ordering::Relaxed)
-        })?;
-        program.set_cancel(Arc::clone(cancel));
-        Ok(program)
+            !cancel.is_cancelled()
+        })
     }
 }
 
 /// A broken size in a tensor given by the caller.
 pub(crate) fn shape_error(what: &str, given: &Tensor, expected: &str) -> Error {
     Error::input("E0906", format!("{what} is {}, expected {expected}", given.ty()))
-}
-
-/// An error if `tensor` holds a non-finite value.
-pub(crate) fn finite(tensor: &Tensor, phase: impl Fn() -> String) -> Result<()> {
-    let values = tensor.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
-    match crate::sampling::first_non_finite(values) {
-        None => Ok(()),
-        Some(at) => Err(Error::input(
-            "E1001",
-            format!("a non-finite value in {}, element {at} of the result", phase()),
-        )
-        .help("check the weights with `anyid-rt inspect`")),
-    }
 }

@@ -1,6 +1,7 @@
 //! What a run is asked to do, and every check that can be made before anything is loaded.
 
 use super::{MOST_REFERENCES, ReferenceSource};
+use crate::engine::finite::check_given;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::sampling::schedule::{check_shift, check_steps};
@@ -53,6 +54,9 @@ pub struct Request {
     /// Guidance contexts instead of the prompt: conditional and null embeddings
     /// `f32[text_tokens, text_dim]`.
     pub contexts: Option<[Tensor; 2]>,
+    /// Final latents `f32[C,F,h,w]`, normalised, of an earlier run: they are decoded, and nothing
+    /// else of the request but its size matters.
+    pub latents: Option<Tensor>,
 }
 
 impl Default for Request {
@@ -73,6 +77,7 @@ impl Default for Request {
             reference_frames: 121,
             text_tokens: None,
             contexts: None,
+            latents: None,
         }
     }
 }
@@ -146,14 +151,19 @@ impl Request {
             ));
         }
         let [frames, rows, cols] = self.size.latent();
-        if let Some(noise) = &self.noise {
+        for (tensor, what) in [(&self.noise, "the noise"), (&self.latents, "the latents")] {
+            let Some(tensor) = tensor else { continue };
             let shape = [model.dit.in_channels, frames, rows, cols];
-            if noise.shape() != shape || noise.as_f32().is_err() {
-                return Err(super::shape_error("the noise", noise, &format!("f32{shape:?}")).help(
-                    "noise has the latent's size: channels, 1+(frames−1)/4, height/16, width/16",
-                ));
+            if tensor.shape() != shape || tensor.as_f32().is_err() {
+                let error = super::shape_error(what, tensor, &format!("f32{shape:?}"));
+                return Err(error.help(format!(
+                    "{what} must have the latent's size: channels, 1+(frames−1)/4, height/16, \
+                     width/16"
+                )));
             }
+            check_given(tensor, what)?;
         }
+        self.check_contexts(model)?;
         for source in &self.references {
             if let ReferenceSource::Pixels(pixels) = source {
                 let fits = matches!(pixels.shape(), [3, t, h, w]
@@ -162,7 +172,24 @@ impl Request {
                     let expected = format!("f32[3,4k+1,{},{}]", self.size.height, self.size.width);
                     return Err(super::shape_error("a reference", pixels, &expected));
                 }
+                check_given(pixels, "the pixels of a reference")?;
             }
+        }
+        Ok(())
+    }
+
+    fn check_contexts(&self, model: &Model) -> Result<()> {
+        let Some(contexts) = &self.contexts else { return Ok(()) };
+        let rows = contexts[0].shape().first().copied().unwrap_or(0);
+        for context in contexts {
+            if rows == 0
+                || context.shape() != [rows, model.dit.text_dim]
+                || context.as_f32().is_err()
+            {
+                let expected = format!("f32[rows,{}], both alike", model.dit.text_dim);
+                return Err(super::shape_error("a context", context, &expected));
+            }
+            check_given(context, "a context")?;
         }
         Ok(())
     }

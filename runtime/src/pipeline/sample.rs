@@ -5,22 +5,19 @@
 
 use super::codec::ReferenceLatents;
 use super::context::{tensor_f32, tensor_i32};
+use super::need::Sizes;
+use super::plan::Stage;
+use super::shelf::Lent;
 use super::{Event, Request, Run};
 use crate::engine::{Backend, Compiler, Inputs, Outputs, Prepared, Program};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::sampling::noise::NoiseStream;
 use crate::sampling::{Schedule, SchedulerSettings, Solver, first_non_finite, guidance};
+use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
-use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use std::time::Instant;
-
-/// Result of the loop.
-pub(crate) struct Sampled {
-    pub(crate) latents: Tensor,
-    pub(crate) tokens: usize,
-}
 
 /// Velocities and latents of one step, for comparisons.
 #[derive(Clone, Debug)]
@@ -37,7 +34,7 @@ pub struct StepRecord {
 
 /// The transformer loaded for one request, with its solver and latents.
 pub struct Sampler {
-    program: Program,
+    program: Lent,
     /// What each run of `prepare` kept: one for each branch, or one for both.
     prepared: Vec<Prepared>,
     /// For each branch: the run that evaluates it and the name of its velocity there.
@@ -49,7 +46,6 @@ pub struct Sampler {
     latents: Tensor,
     outputs: [Outputs; 2],
     velocity: Vec<f32>,
-    tokens: usize,
 }
 
 fn settings(model: &Model, request: &Request) -> SchedulerSettings {
@@ -66,66 +62,88 @@ fn settings(model: &Model, request: &Request) -> SchedulerSettings {
     settings
 }
 
-pub(crate) fn run(
-    run: &mut Run<'_>,
+/// The sizes of the transformer.
+pub(super) fn size(request: &Request, sizes: &Sizes) -> DitSize {
+    let [frames, height, width] = request.size.latent();
+    let reference_frames = sizes.reference_latents();
+    DitSize {
+        reference_frames,
+        frames,
+        height,
+        width,
+        text_tokens: sizes.rows,
+        // References have timestep 0, the target the step's.
+        timesteps: if reference_frames > 0 { 2 } else { 1 },
+    }
+}
+
+/// The transformer split into `prepare` and `step`.
+pub(super) fn compile(
+    backend: &Backend,
+    model: &Model,
     request: &Request,
-    precision: Precision,
+    sizes: &Sizes,
+) -> Result<Compiler> {
+    let types = DitTypes { precision: sizes.precision, residual: request.residual };
+    let size = size(request, sizes);
+    let module = dit::dit(&model.dit, &size, types);
+    let own = ["txt", "ref"].into_iter().take(1 + usize::from(size.reference_frames > 0));
+    let own = if sizes.guided { own.collect() } else { Vec::new() };
+    Compiler::new(backend).branches(&own).split(&module, "dit", &["lat", "t"])
+}
+
+/// Whether one run evaluates both branches, by the plan of `prepare`.
+pub(super) fn both_branches(prepare: Option<&Plan>) -> bool {
+    prepare.is_some_and(|plan| plan.inputs.iter().any(|port| port.name == "txt.1"))
+}
+
+/// Samples; the result is the final latents.
+pub(super) fn run(
+    run: &mut Run<'_>,
+    stage: Stage,
+    request: &Request,
+    sizes: &Sizes,
     contexts: &[Tensor; 2],
     references: &Option<ReferenceLatents>,
-) -> Result<Sampled> {
+) -> Result<Tensor> {
     let since = run.begin("sampling");
-    let mut sampler = Sampler::new(run, request, precision, contexts, references)?;
+    let mut sampler = Sampler::new(run, stage, request, sizes, contexts, references)?;
     let total = sampler.schedule.steps();
     for step in 0..total {
         run.check_cancel(&format!("before sampling step {}", step + 1))?;
         let begun = Instant::now();
         sampler.step(step)?;
-        (run.events)(Event::Step { done: step + 1, total, time: begun.elapsed() });
+        run.event(Event::Step { done: step + 1, total, time: begun.elapsed() });
     }
     let plan = sampler.program.memory_bytes()
         + sampler.prepared.len() as u64
             * sampler.program.plan("step").map_or(0, |p| p.persistent_bytes);
     run.end("sampling", since, sampler.program.weight_bytes(), plan);
-    Ok(Sampled { latents: sampler.latents, tokens: sampler.tokens })
+    Ok(sampler.latents)
 }
 
 impl Sampler {
     /// Loads the transformer and computes everything that does not change per step, for both
     /// branches.
-    pub(crate) fn new(
+    fn new(
         run: &mut Run<'_>,
+        stage: Stage,
         request: &Request,
-        precision: Precision,
+        sizes: &Sizes,
         contexts: &[Tensor; 2],
         references: &Option<ReferenceLatents>,
     ) -> Result<Self> {
         let config = &run.model.dit;
-        let [frames, height, width] = request.size.latent();
-        let reference_frames = references.as_ref().map_or(0, |r| r.frames);
-        let size = DitSize {
-            reference_frames,
-            frames,
-            height,
-            width,
-            text_tokens: contexts[0].shape()[0],
-            // References have timestep 0, the target the step's.
-            timesteps: if reference_frames > 0 { 2 } else { 1 },
-        };
-        let types = DitTypes { precision, residual: request.residual };
-        let module = dit::dit(config, &size, types);
-        let guided = guidance::needs_unconditional(request.guidance as f32);
-        let own = ["txt", "ref"].into_iter().take(1 + usize::from(references.is_some()));
-        let own = if guided { own.collect() } else { Vec::new() };
-        let compiler = Compiler::new(run.backend).branches(&own);
-        let compiler = compiler.split(&module, "dit", &["lat", "t"])?;
-        let both = compiler.both_branches();
+        let size = size(request, sizes);
+        let reference_frames = size.reference_frames;
         let weights = run.model.dit_weights.clone();
         let settings = settings(run.model, request);
-        let shape = [config.in_channels, frames, height, width];
+        let shape = [config.in_channels, size.frames, size.height, size.width];
         let elements = shape.iter().product();
         let tokens = size.tokens(config);
-        let target = frames * size.tokens_per_frame(config);
-        let mut program = run.load(compiler, &weights)?;
+        let target = size.frames * size.tokens_per_frame(config);
+        let mut program = stage.load(run, &weights)?;
+        let both = both_branches(program.plan("prepare"));
 
         let segments: Vec<i32> =
             (0..tokens).map(|i| i32::from(i >= tokens - target && reference_frames > 0)).collect();
@@ -138,7 +156,8 @@ impl Sampler {
             }
         };
         let (mut prepared, mut branches) = (Vec::new(), Vec::new());
-        for (branch, velocity) in VELOCITIES.iter().enumerate().take(1 + usize::from(guided)) {
+        for (branch, velocity) in VELOCITIES.iter().enumerate().take(1 + usize::from(sizes.guided))
+        {
             match both {
                 true => branches.push((0, *velocity)),
                 false => branches.push((branch, VELOCITIES[0])),
@@ -148,7 +167,7 @@ impl Sampler {
                 if both {
                     inputs = inputs.all(given(1, ["txt.1", "ref.1"]).iter());
                 }
-                prepared.push(program.prepare(&inputs)?);
+                prepared.push(prepare(&mut program, &inputs, branch_name(both, branch))?);
             }
         }
         let latents = match &request.noise {
@@ -173,7 +192,6 @@ impl Sampler {
             latents,
             outputs,
             velocity: vec![0f32; elements],
-            tokens,
         })
     }
 
@@ -192,8 +210,14 @@ impl Sampler {
             let frames = clean.shape()[1];
             ReferenceLatents { clean, black, frames }
         });
-        let precision = request.precision.unwrap_or_else(|| model.default_precision());
-        Run::quiet(model, backend, |run| Self::new(run, request, precision, contexts, &references))
+        // One clip of as many latent frames has the same plans.
+        let frames = references.as_ref().map(|r| 4 * (r.frames - 1) + 1);
+        let mut sizes = Sizes::of(model, request, frames.into_iter().collect(), None);
+        sizes.rows = contexts[0].shape()[0];
+        Run::quiet(model, &mut |_| Ok(()), |run| {
+            let stage = Stage::alone("sampling", compile(backend, model, request, &sizes)?);
+            Self::new(run, stage, request, &sizes, contexts, &references)
+        })
     }
 
     /// The schedule.
@@ -225,13 +249,17 @@ impl Sampler {
             }
             None => self.velocity.copy_from_slice(conditional),
         }
+        let place =
+            |what: &str| format!("a non-finite value in sampling step {}: {what}", step + 1);
+        if first_non_finite(&self.velocity).is_some() {
+            let error = Error::input("E1001", place("in the mix of guidance"));
+            return Err(error.help("take a smaller --guidance; the branches are finite"));
+        }
         let latents = self.latents.as_f32_mut().expect("latents are f32");
         self.solver.step(step, latents, &self.velocity)?;
         if first_non_finite(latents).is_some() {
-            return Err(Error::input(
-                "E1001",
-                format!("a non-finite value in sampling step {}: in the solver's update", step + 1),
-            ));
+            let error = Error::input("E1001", place("in the solver's update"));
+            return Err(error.help("take another --solver or more --steps; the velocity is finite"));
         }
         Ok(())
     }
@@ -256,27 +284,34 @@ impl Sampler {
 
     /// Runs the branch again, looking at every node, to name the first that went wrong.
     fn non_finite(&mut self, step: usize, branch: usize) -> Error {
-        let mut first: Option<String> = None;
         let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
         let prepared = Some(&mut self.prepared[self.branches[branch].0]);
-        let traced = self.program.traced("step", &inputs, prepared, &mut |label, tensor| {
-            let bad =
-                tensor.dtype().is_float() && tensor.to_f64_vec().iter().any(|v| !v.is_finite());
-            if first.is_none() && bad {
-                first = Some(label.to_owned());
-            }
-        });
-        let node = match (traced, first) {
-            (Ok(_), Some(label)) => label,
-            _ => "a value computed before the steps".to_owned(),
+        let origin = match self.program.origin("step", &inputs, prepared, None) {
+            Ok(origin) => origin.unwrap_or_default(),
+            Err(error) => return error,
         };
-        let name = if branch == 0 { "conditional" } else { "null" };
-        Error::input(
-            "E1001",
-            format!("a non-finite value in sampling step {}, {name} branch, node {node}", step + 1),
-        )
-        .help("check the weights with `anyid-rt inspect`, or run with --precision f32")
+        let name = branch_name(false, branch);
+        origin.error(&format!("sampling step {}, {name}", step + 1))
     }
+}
+
+fn branch_name(both: bool, branch: usize) -> &'static str {
+    match (both, branch) {
+        (true, _) => "both branches",
+        (false, 0) => "conditional branch",
+        (false, _) => "null branch",
+    }
+}
+
+/// Runs `prepare` and looks at everything it keeps.
+fn prepare(program: &mut Program, inputs: &Inputs<'_>, branch: &str) -> Result<Prepared> {
+    let mut prepared = program.prepare(inputs)?;
+    if !program.is_finite(&prepared) {
+        let origin = program.origin("prepare", inputs, Some(&mut prepared), None)?;
+        let place = format!("`prepare`, what the transformer computes before its steps, {branch}");
+        return Err(origin.unwrap_or_default().error(&place));
+    }
+    Ok(prepared)
 }
 
 /// Names of the velocities of the conditional and the null branch where one run gives both.

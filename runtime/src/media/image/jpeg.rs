@@ -183,7 +183,7 @@ fn frame_header(reading: &Reading<'_>, marker: u8, bytes: &[u8]) -> Result<Frame
     let (wide, high) = (u64::from(width), u64::from(height));
     reading.limits.check(reading.path, wide, high, u64::from(*count).max(3))?;
     let sampling = |part: &[u8; 3]| (u64::from(part[1] >> 4), u64::from(part[1] & 15));
-    let most = parts.iter().map(sampling).fold((1, 1), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+    let most = parts.iter().map(sampling).fold((1u64, 1u64), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     let blocks = |part: &[u8; 3]| {
         let (across, down) = sampling(part);
         (wide * across).div_ceil(most.0).div_ceil(8) * (high * down).div_ceil(most.1).div_ceil(8)

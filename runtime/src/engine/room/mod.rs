@@ -3,25 +3,18 @@
 //!
 //! Plans are checked for sense when they are read, but an honest plan of absurd sizes is one too.
 
-use crate::error::{Error, Result};
+mod limits;
+
+pub use limits::{Bound, Limit, Room};
+
+use crate::error::{Error, Kind, Result};
 use anyid_backends::cpu::AlignedBytes;
 use anyid_ir::plan::Plan;
 use anyid_ir::{Tensor, TensorType};
 
 /// Memory that this process could still take, swap included; `None` where the system does not tell.
 pub fn available_memory() -> Option<u64> {
-    let free = kibibytes("MemAvailable:")?.saturating_add(kibibytes("SwapFree:").unwrap_or(0));
-    // What a control group has in use can partly be given back, so its limit alone counts.
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
-    Some(limit.map_or(free, |limit| limit.min(free)))
-}
-
-/// The bytes in the line of the system's account of memory that begins with `key`.
-fn kibibytes(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    Room::now().least().map(|limit| limit.bytes)
 }
 
 /// Bytes that a run of one of `plans` takes beside the weights and the caller's inputs.
@@ -46,20 +39,26 @@ pub(super) fn planned<'p>(plans: impl Iterator<Item = &'p Plan> + Clone) -> u64 
 /// # Errors
 /// E0603.
 pub(super) fn check(needed: u64, what: &str) -> Result<()> {
-    match available_memory().filter(|available| *available < needed) {
+    match Room::now().least().filter(|least| least.bytes < needed) {
         None => Ok(()),
-        Some(available) => Err(refused(needed, what, Some(available))),
+        Some(least) => Err(refused(needed, what, Some(least))),
     }
 }
 
-pub(super) fn refused(needed: u64, what: &str, available: Option<u64>) -> Error {
-    let free = match available {
-        Some(bytes) => format!("{} can be had", size(bytes)),
-        None => "the system does not give them".to_owned(),
-    };
+/// The error of memory that is not there.
+pub(crate) fn refused(needed: u64, what: &str, least: Option<&Limit>) -> Error {
+    let free = least.map_or_else(|| "the system does not give them".to_owned(), left);
     let message = format!("{what} take {} of memory, {free}", size(needed));
-    Error::input("E0603", message)
+    Error::new(Kind::Budget, "E0603", message)
         .help("run smaller sizes, or free memory; `compile` shows what a plan needs")
+}
+
+/// What a limit leaves, in words.
+pub(crate) fn left(limit: &Limit) -> String {
+    match &limit.bound {
+        Bound::Machine => format!("{} can be had", size(limit.bytes)),
+        other => format!("{other} leaves {}", size(limit.bytes)),
+    }
 }
 
 /// Zero bytes for `what`.
@@ -80,7 +79,7 @@ pub(super) fn zeros(ty: &TensorType, what: &str) -> Result<Tensor> {
 }
 
 /// An amount in the unit that leaves the fewest digits, three of them.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let (mut amount, mut unit) = (bytes as f64, 0);
     while amount >= 1024.0 && unit + 1 < units.len() {

@@ -1,0 +1,150 @@
+//! What `generate` was asked for: flags over the recipe's words over defaults.
+//!
+//! Nothing is read here but the recipe and the start noise; names are checked where they are used.
+
+use crate::args::{Generate, Seed};
+use crate::cmd::size;
+use crate::recipe::{self, Recipe};
+use anyid_ir::Tensor;
+use anyid_models::wan::{Precision, Residual};
+use anyid_runtime::weights::read_tensors;
+use anyid_runtime::{Error, Model, Request, Result, Size};
+use std::path::{Path, PathBuf};
+
+/// What was asked for, with the recipe's words under the flags'.
+pub(super) struct Wishes {
+    pub(super) references: Vec<PathBuf>,
+    pub(super) prompt: String,
+    pub(super) output: PathBuf,
+    pub(super) model: Option<PathBuf>,
+    pub(super) noise: Option<PathBuf>,
+    pub(super) recipe: Option<(PathBuf, Recipe)>,
+}
+
+/// The files and the prompt, from flags or recipe.
+pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
+    let recipe = match &args.recipe {
+        Some(path) => Some((path.clone(), Recipe::read(path)?)),
+        None => None,
+    };
+    let old = recipe.as_ref();
+    let references = match old {
+        Some((path, recipe)) if args.references.is_empty() => {
+            recipe.references.iter().map(|f| recipe::find_again(f, path)).collect::<Result<_>>()?
+        }
+        _ => args.references.clone(),
+    };
+    let noise = match (&args.noise, old) {
+        (Some(path), _) => Some(path.clone()),
+        (None, Some((path, recipe))) if args.seed.is_none() => {
+            recipe.noise.as_ref().map(|f| recipe::find_again(f, path)).transpose()?
+        }
+        _ => None,
+    };
+    let prompt = args.prompt.clone().or_else(|| old.map(|(_, r)| r.prompt.clone()));
+    let output = args.output.clone().or_else(|| old.map(|(_, r)| r.output.clone()));
+    let model = args.model.clone().or_else(|| old.and_then(|(_, r)| r.model.path.clone()));
+    Ok(Wishes {
+        references,
+        prompt: prompt.unwrap_or_default(),
+        output: output.unwrap_or_default(),
+        model,
+        noise,
+        recipe,
+    })
+}
+
+pub(super) fn wanted_size(args: &Generate, old: Option<&Recipe>, micro: bool) -> Result<Size> {
+    let [width, height] = match (&args.size, old) {
+        (Some(text), _) => size(text)?,
+        (None, Some(recipe)) => [recipe.size[0], recipe.size[1]],
+        (None, None) if micro => [192, 192],
+        (None, None) => [1280, 704],
+    };
+    let default = if micro { 9 } else { 121 };
+    let frames = args.frames.or(old.map(|r| r.size[2])).unwrap_or(default);
+    Ok(Size { width, height, frames })
+}
+
+/// The settings of sampling: flags over recipe over defaults.
+pub(super) fn fill(
+    request: &mut Request,
+    args: &Generate,
+    old: Option<&Recipe>,
+    micro: bool,
+) -> Result<()> {
+    let default = if micro { 8 } else { 50 };
+    request.steps = args.steps.or(old.map(|r| r.steps)).unwrap_or(default);
+    request.guidance = args.guidance.or(old.map(|r| r.guidance)).unwrap_or(request.guidance);
+    request.shift = args.shift.or(old.map(|r| r.shift));
+    request.seed = match args.seed {
+        Some(Seed::Number(seed)) => seed,
+        Some(Seed::Random) => drawn_seed(),
+        None => old.map_or(0, |r| r.seed),
+    };
+    let solver = args.solver.as_deref().or(old.map(|r| r.solver.as_str()));
+    request.solver =
+        solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
+    let schedule = args.schedule.as_deref().or(old.map(|r| r.schedule.as_str()));
+    request.schedule =
+        schedule.map(|name| name.parse().map_err(|e: Error| e.at("--schedule"))).transpose()?;
+    request.precision = match (args.precision, old.map(|r| r.precision.as_str())) {
+        (Some(name), _) => Some(name.into()),
+        (None, Some("f32")) => Some(Precision::F32),
+        (None, Some("bf16")) => Some(Precision::Bf16),
+        (None, Some(other)) => {
+            return Err(Error::input("E0910", format!("\"{other}\" is no precision"))
+                .at("the recipe")
+                .help("the precisions are f32 and bf16"));
+        }
+        (None, None) => None,
+    };
+    request.residual = match (args.residual, old.map(|r| r.residual.as_str())) {
+        (Some(name), _) => name.into(),
+        (None, None | Some("f32")) => Residual::F32,
+        (None, Some("bf16")) => Residual::Bf16,
+        (None, Some(other)) => {
+            return Err(Error::input("E0910", format!("\"{other}\" is no residual stream"))
+                .at("the recipe")
+                .help("its element type is f32 or bf16"));
+        }
+    };
+    Ok(())
+}
+
+/// A seed that differs from run to run. Below 2^53, so that every reader of JSON keeps it exactly.
+fn drawn_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library keys each of these with random bits of the system.
+    std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
+}
+
+pub(super) fn resolved(
+    model: &Model,
+    request: &Request,
+) -> anyid_runtime::sampling::SchedulerSettings {
+    let mut settings = model.scheduler.clone();
+    settings.solver = request.solver.unwrap_or(settings.solver);
+    settings.schedule = request.schedule.unwrap_or(settings.schedule);
+    settings.shift = request.shift.unwrap_or(settings.shift);
+    settings
+}
+
+/// Start latents from a file with a tensor `noise`, with or without a leading axis of 1.
+pub(super) fn read_noise(path: &Path) -> Result<Tensor> {
+    let tensors = read_tensors(path)?;
+    let names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
+    let found = tensors.into_iter().find(|(name, _)| name == "noise").map(|(_, tensor)| tensor);
+    let tensor = found.ok_or_else(|| {
+        Error::input("E0906", "the file has no tensor \"noise\"")
+            .at(path.display())
+            .help(format!("it has {}", crate::tensors::shown(&names)))
+    })?;
+    let shape: Vec<usize> = match tensor.shape() {
+        [1, rest @ ..] if rest.len() == 4 => rest.to_vec(),
+        other => other.to_vec(),
+    };
+    let tensor = tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?;
+    let float = tensor.dtype().is_float();
+    Ok(if float { tensor.cast(anyid_ir::DType::F32) } else { tensor })
+}

@@ -1,0 +1,325 @@
+//! What people try who come from another program, and what it is called here.
+//!
+//! The flag parser finds misspellings of our own flags; this table knows the flags of other programs
+//! that make pictures and videos. It only advises: nothing is accepted under another name.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Flags of others without their dashes, and the advice.
+const FLAGS: &[(&[&str], &str)] = &[
+    (
+        &["width", "height", "w", "H", "W", "resolution", "video-size", "image-size"],
+        "the size is one flag: --size 832x480",
+    ),
+    (&["aspect-ratio", "ratio"], "give width and height: --size 832x480"),
+    (
+        &[
+            "cfg",
+            "cfg-scale",
+            "guidance-scale",
+            "guide-scale",
+            "sample-guide-scale",
+            "embedded-guidance",
+        ],
+        "the guidance scale is --guidance",
+    ),
+    (
+        &["negative-prompt", "negative", "n", "neg-prompt", "uncond-prompt"],
+        "there is no negative prompt: guidance is against one null state, black references and the \
+         empty prompt",
+    ),
+    (
+        &["lora", "loras", "lora-path", "lora-dir", "lora-model-dir", "lora-scale", "adapter"],
+        "adapters cannot be loaded yet; a transformer with the adapter merged into it can, as --model",
+    ),
+    (
+        &["num-frames", "frame-num", "video-frames", "video-length", "length", "n-frames"],
+        "the number of frames is --frames, 4k+1",
+    ),
+    (
+        &["duration", "seconds", "time"],
+        "give the number of frames, 4k+1: --frames 121 are five seconds at 24 a second",
+    ),
+    (
+        &[
+            "num-inference-steps",
+            "sampling-steps",
+            "sample-steps",
+            "infer-steps",
+            "inference-steps",
+        ],
+        "the number of steps is --steps",
+    ),
+    (
+        &["sampler", "sampling-method", "sample-solver", "sampler-name"],
+        "the solver is --solver: unipc, euler or dpmpp",
+    ),
+    (&["scheduler"], "the solver is --solver, where the noise levels come from is --schedule"),
+    (
+        &["flow-shift", "sample-shift", "discrete-flow-shift", "schedule-shift"],
+        "the shift of the schedule is --shift",
+    ),
+    (
+        &[
+            "i",
+            "image",
+            "images",
+            "init-img",
+            "init-image",
+            "input",
+            "input-image",
+            "ref-image",
+            "ref-images",
+            "ref-img",
+            "refs",
+            "reference",
+            "references",
+            "subject",
+            "src-ref-images",
+            "start-image",
+            "video",
+            "ref-video",
+        ],
+        "pictures and clips of the person are given with --ref FILE …, the primary first",
+    ),
+    (
+        &["end-image", "last-frame", "mask", "control-video", "control-image", "pose", "audio"],
+        "a run takes pictures and clips of one person with --ref, and a prompt; nothing else steers it",
+    ),
+    (&["p", "text", "positive-prompt"], "the prompt is --prompt"),
+    (
+        &["out", "output-path", "output-dir", "save-path", "save-file", "outfile", "save-dir"],
+        "the result is named with -o FILE or --output FILE",
+    ),
+    (
+        &[
+            "m",
+            "ckpt",
+            "ckpt-dir",
+            "ckpt-path",
+            "checkpoint",
+            "model-path",
+            "model-dir",
+            "pretrained-model",
+            "model-id",
+            "weights",
+            "diffusion-model",
+        ],
+        "the model folder is --model DIR",
+    ),
+    (
+        &[
+            "vae",
+            "vae-path",
+            "t5xxl",
+            "clip",
+            "text-encoder",
+            "t5",
+            "tokenizer",
+            "transformer",
+            "unet",
+        ],
+        "the parts of a model are taken from one folder, --model DIR",
+    ),
+    (&["base-seed", "noise-seed", "s"], "the seed is --seed: a number, or `random`"),
+    (
+        &[
+            "dtype",
+            "type",
+            "fp16",
+            "bf16",
+            "fp32",
+            "half",
+            "torch-dtype",
+            "weight-type",
+            "compute-dtype",
+            "no-half",
+            "fp8",
+            "quantization",
+        ],
+        "the arithmetic is --precision: f32 or bf16",
+    ),
+    (&["cpu", "gpu", "cuda", "device-id", "backend"], "the device is --device cpu"),
+    (&["t", "num-threads", "n-threads", "num-workers", "jobs", "j"], "threads are --threads N"),
+    (
+        &[
+            "offload",
+            "offload-model",
+            "cpu-offload",
+            "lowvram",
+            "medvram",
+            "low-vram",
+            "novram",
+            "t5-cpu",
+            "vae-tiling",
+            "tile-vae",
+            "tiling",
+            "vae-on-cpu",
+            "clip-on-cpu",
+            "diffusion-fa",
+            "flash-attn",
+        ],
+        "there is nothing to switch: networks are loaded one after the other and released again; \
+         --dry-run says what a run needs",
+    ),
+    (
+        &["batch-size", "batch-count", "b", "num-videos", "n-iter", "num-outputs"],
+        "a run makes one video; run it again with another --seed",
+    ),
+    (
+        &["strength", "denoise", "denoising-strength", "noise-aug-strength"],
+        "references are not noised, so there is no strength; --guidance is how much the prompt weighs",
+    ),
+    (&["frame-rate", "framerate", "r", "rate"], "the frame rate is --fps"),
+    (&["y", "yes", "overwrite", "f"], "an existing result is replaced with --force"),
+    (&["silent", "no-progress"], "--quiet leaves only warnings and errors"),
+    (&["debug", "log-level", "loglevel"], "-v tells more"),
+    (
+        &["config", "settings", "workflow", "preset"],
+        "settings of an earlier run are repeated with --recipe FILE",
+    ),
+];
+
+/// Verbs of others, and the advice.
+const VERBS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "img2vid",
+            "i2v",
+            "t2v",
+            "txt2vid",
+            "vid-gen",
+            "video",
+            "sample",
+            "infer",
+            "inference",
+            "make",
+            "create",
+            "predict",
+        ],
+        "videos are made with `anyid-rt generate --ref FILE --prompt TEXT -o OUT.mp4`",
+    ),
+    (&["info", "show", "metadata", "ls"], "`anyid-rt inspect PATH` says what a file or folder is"),
+    (&["train", "finetune", "lora"], "tuning is not there yet"),
+    (
+        &["download", "pull", "fetch"],
+        "models are not downloaded; README.md says where they are published",
+    ),
+    (&["convert", "quantize"], "checkpoints are read as they are: `generate --model DIR`"),
+    (&["verify", "validate", "lint"], "`anyid-rt check FILE.ir` reads and verifies IR text"),
+    (&["optimize", "optimise"], "`anyid-rt opt FILE.ir` runs passes over IR text"),
+    (&["benchmark", "perf"], "`anyid-rt bench` measures kernels and networks"),
+    (&["version"], "`anyid-rt --version`"),
+];
+
+/// Advice about a fault in the flags, if it is one that somebody used to another program makes.
+pub fn advice(error: &clap::Error) -> Option<String> {
+    let text = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let found = |table: &[(&[&str], &'static str)], word: &str| {
+        table.iter().find(|(names, _)| names.contains(&word)).map(|(_, advice)| *advice)
+    };
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let given = text(ContextKind::InvalidArg)?;
+            let bare = given.trim_start_matches('-').split('=').next()?.replace('_', "-");
+            if !given.starts_with('-') {
+                return looks_like_a_file(given)
+                    .then(|| "pictures and clips of the person are given with --ref".to_owned());
+            }
+            found(FLAGS, &bare).or_else(|| found(FLAGS, &bare.to_lowercase())).map(str::to_owned)
+        }
+        ErrorKind::InvalidSubcommand => {
+            let given = text(ContextKind::InvalidSubcommand)?;
+            if looks_like_a_file(given) {
+                return Some(
+                    "a verb comes first: `anyid-rt generate --ref FILE --prompt TEXT -o OUT.mp4`"
+                        .to_owned(),
+                );
+            }
+            found(VERBS, &given.to_lowercase()).map(str::to_owned)
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let flag = text(ContextKind::InvalidArg)?;
+            let value = text(ContextKind::InvalidValue).unwrap_or_default();
+            match (flag.split(' ').next()?, value) {
+                ("--seed", "-1") => {
+                    Some("a seed of its own for each run is `--seed random`".to_owned())
+                }
+                ("--precision", "fp32" | "float32" | "fp16" | "f16" | "float16" | "half") => {
+                    Some("the arithmetic is f32, or bf16 inputs with f32 sums".to_owned())
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn looks_like_a_file(word: &str) -> bool {
+    std::path::Path::new(word).extension().is_some() || word.contains('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::{CommandFactory, Parser};
+
+    fn advice_for(words: &str) -> Option<String> {
+        advice(&Cli::try_parse_from(words.split(' ')).expect_err(words))
+    }
+
+    #[test]
+    fn flags_of_other_programs_are_explained() {
+        for (words, part) in [
+            ("--width 640", "--size"),
+            ("--cfg 7", "--guidance"),
+            ("--cfg_scale=7", "--guidance"),
+            ("--negative-prompt blurry", "null state"),
+            ("--lora a.safetensors", "merged"),
+            ("--num_inference_steps 20", "--steps"),
+            ("--image me.png", "--ref"),
+            ("-H 480", "--size"),
+            ("--seed -1", "random"),
+            ("me.png", "--ref"),
+        ] {
+            let advice = advice_for(&format!("anyid-rt generate --prompt x -o a.mp4 {words}"));
+            assert!(advice.as_ref().is_some_and(|a| a.contains(part)), "{words}: {advice:?}");
+        }
+        assert!(advice_for("anyid-rt i2v").is_some_and(|a| a.contains("generate")));
+        assert!(advice_for("anyid-rt me.jpg").is_some_and(|a| a.contains("--ref")));
+        assert_eq!(advice_for("anyid-rt generate --prompt x -o a.mp4 --colour red"), None);
+    }
+
+    #[test]
+    fn no_flag_of_ours_is_in_the_table_and_flags_named_there_exist() {
+        let command = Cli::command();
+        let generate = command.find_subcommand("generate").expect("there is the verb");
+        let ours: Vec<String> = generate
+            .get_arguments()
+            .chain(command.get_arguments())
+            .flat_map(|arg| {
+                let short = arg.get_short().map(|c| c.to_string());
+                arg.get_long().map(str::to_owned).into_iter().chain(short)
+            })
+            .collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for (names, advice) in FLAGS {
+            for name in *names {
+                assert!(!ours.iter().any(|own| own == name), "--{name} is ours");
+                assert!(seen.insert(*name), "--{name} is there twice");
+            }
+            for word in advice.split([' ', ':', ';', ',', '.']).filter(|w| w.starts_with("--")) {
+                assert!(ours.contains(&word[2..].to_owned()), "{word} does not exist: {advice}");
+            }
+        }
+        for (names, _) in VERBS {
+            for name in *names {
+                assert!(command.find_subcommand(name).is_none(), "{name} is ours");
+            }
+        }
+    }
+}

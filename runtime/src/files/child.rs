@@ -1,0 +1,200 @@
+//! Child programs: in process groups of their own, killed with the run, always reaped.
+//!
+//! A group of its own keeps the keyboard's Ctrl-C away from the child, so that we alone decide when
+//! it ends, and lets us kill whatever it started. Should we be killed ourselves, its pipes close
+//! and it ends by that. Arguments, pipes and messages are the caller's business.
+
+use super::registry::{PROCESS, Registry};
+use std::io;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+
+/// A child program; killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    status: Option<ExitStatus>,
+    registry: &'static Registry,
+}
+
+/// Starts `command` as a child of this run.
+///
+/// Give it pipes or null for its input and output: what ends it when this process is killed is
+/// their closing.
+///
+/// # Errors
+/// Those of [`Command::spawn`]; of kind `Interrupted` when the run was told to end.
+pub fn spawn(command: &mut Command) -> io::Result<Running> {
+    spawn_in(&PROCESS, command)
+}
+
+pub(super) fn spawn_in(registry: &'static Registry, command: &mut Command) -> io::Result<Running> {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    registry.start(|| {
+        let child = command.spawn()?;
+        let pid = child.id();
+        let group = Group::of(&child);
+        Ok((pid, group, Running { child, status: None, registry }))
+    })
+}
+
+impl Running {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pipe to its input, if there is one; once.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// The pipe from its output, if there is one; once.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// The pipe from its messages, if there is one; once.
+    pub fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Waits for its end; again gives the same.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        wait_without_reaping(&mut self.child)?;
+        let child = &mut self.child;
+        let status = self.registry.reap(child.id(), || child.wait())?;
+        self.status = Some(status);
+        Ok(status)
+    }
+
+    /// Kills it with its process group.
+    pub fn kill(&mut self) {
+        if self.status.is_none() {
+            // Not reaped yet, so the number is still its own.
+            Group::of(&self.child).kill();
+            #[cfg(not(unix))]
+            let _ = self.child.kill();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.wait();
+    }
+}
+
+/// A process group that the registry can kill while another thread waits for its leader.
+#[derive(Debug)]
+pub(super) struct Group(#[cfg(unix)] rustix::process::Pid);
+
+#[cfg(unix)]
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(rustix::process::Pid::from_child(child))
+    }
+
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::kill_process_group(self.0, rustix::process::Signal::KILL);
+    }
+
+    /// Whether the leader has not ended yet.
+    pub(super) fn lives(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.0), options), Ok(None))
+    }
+}
+
+#[cfg(unix)]
+fn wait_without_reaping(child: &mut Child) -> io::Result<()> {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let leader = WaitId::Pid(Pid::from_child(child));
+    loop {
+        match waitid(leader.clone(), options) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(fault) => return Err(fault.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+// Elsewhere a child ends by its closed pipes when this process does.
+#[cfg(not(unix))]
+impl Group {
+    fn of(_: &Child) -> Self {
+        Self()
+    }
+
+    pub(super) fn kill(&self) {}
+
+    pub(super) fn lives(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(not(unix))]
+fn wait_without_reaping(child: &mut Child) -> io::Result<()> {
+    child.wait().map(drop)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::super::registry::Registry;
+    use super::*;
+    use std::io::Read;
+    use std::process::Stdio;
+    use std::time::Duration;
+
+    fn own_registry() -> &'static Registry {
+        Box::leak(Box::new(Registry::new()))
+    }
+
+    fn shell(text: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", text]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+
+    #[test]
+    fn a_child_is_waited_for_and_its_status_stays() {
+        let mut child = spawn_in(own_registry(), &mut shell("echo words; exit 3")).unwrap();
+        let mut words = String::new();
+        child.take_stdout().unwrap().read_to_string(&mut words).unwrap();
+        assert_eq!(words, "words\n");
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+
+    #[test]
+    fn the_end_of_the_run_kills_the_whole_group_and_starts_nothing_more() {
+        let registry = own_registry();
+        // A child of the child holds the pipe as well: it closes only when both are gone.
+        let mut child = spawn_in(registry, &mut shell("sleep 1000 & sleep 1000")).unwrap();
+        let mut output = child.take_stdout().unwrap();
+        let waiting = std::thread::spawn(move || child.wait().unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+        registry.end_for_test(false);
+        assert_eq!(output.read(&mut [0]).unwrap(), 0);
+        assert!(!waiting.join().unwrap().success());
+        let refused = spawn_in(registry, &mut shell("true")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn a_dropped_child_is_gone_with_its_group() {
+        let mut child = spawn_in(own_registry(), &mut shell("sleep 1000 & sleep 1000")).unwrap();
+        let mut output = child.take_stdout().unwrap();
+        drop(child);
+        assert_eq!(output.read(&mut [0]).unwrap(), 0);
+    }
+}

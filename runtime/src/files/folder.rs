@@ -1,0 +1,197 @@
+//! Folders made whole or not at all: filled under a temporary name, then renamed.
+//!
+//! Contract: as for `AtomicFile`. A folder that is replaced is exchanged as a whole; what was in
+//! it goes when the new one has its name. What the folder holds is the caller's business.
+
+use super::fault::write_error;
+use super::place::{Existing, Place, folder_of, sync_folder};
+use super::registry::{PROCESS, Registry, Temporary};
+use super::together::{self, Whole};
+use crate::error::{Error, Result};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A folder that appears under its name only when it is complete.
+#[derive(Debug)]
+pub struct AtomicFolder {
+    place: Place,
+    temporary: Temporary,
+}
+
+impl AtomicFolder {
+    /// Starts a folder that will lie at `path`. Missing folders above it are not made. An empty
+    /// folder of this name may always be replaced.
+    ///
+    /// # Errors
+    /// E1010–E1013 as `AtomicFile`, E1014 where `path` names no folder or something else is there,
+    /// E1016 with [`Existing::Keep`] for a folder that holds files.
+    pub fn create(path: impl AsRef<Path>, existing: Existing) -> Result<Self> {
+        Self::create_in(&PROCESS, path.as_ref(), existing)
+    }
+
+    pub(super) fn create_in(
+        registry: &'static Registry,
+        path: &Path,
+        existing: Existing,
+    ) -> Result<Self> {
+        // `frames/..` and `.` have no name to put a temporary beside; the resolved folder has. A
+        // slash at the end would hide a link.
+        let plain: PathBuf = match path.is_dir() {
+            true => path.canonicalize().map_err(|fault| write_error(path, fault))?,
+            false => path.components().collect(),
+        };
+        if plain.file_name().is_none() {
+            return Err(Error::input("E1014", "the path names no folder that could be made")
+                .at(path.display())
+                .help("give a folder name, such as frames"));
+        }
+        let (place, found) = Place::find(&plain, existing)?;
+        if found.is_some_and(|found| !found.is_dir()) {
+            return Err(Error::input("E1014", "a file of this name is in the way of the folder")
+                .at(path.display())
+                .help("name another folder, or remove the file"));
+        }
+        let temporary = registry
+            .folder(folder_of(&place.target))
+            .map_err(|fault| write_error(&place.target, fault))?;
+        if let Ok(found) = fs::metadata(&place.target) {
+            // Best effort: not every file system has permissions.
+            let _ = fs::set_permissions(temporary.path(), found.permissions());
+        }
+        Ok(Self { place, temporary })
+    }
+
+    /// The name under which the folder will appear.
+    pub fn path(&self) -> &Path {
+        &self.place.target
+    }
+
+    /// The name under which it lies until then.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Puts a file into it.
+    ///
+    /// # Errors
+    /// E1011–E1013, the last of kind `Interrupted` when the run was told to end.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.temporary.path().join(name);
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|fault| match fault.kind() {
+            // Gone with the end of the run: nothing else removes it.
+            ErrorKind::NotFound => write_error(self.path(), super::registry::ended()),
+            _ => write_error(self.path(), fault),
+        })
+    }
+
+    /// Completes the folder on the disk, for taking its name together with others.
+    ///
+    /// # Errors
+    /// E1011–E1013.
+    pub fn finish(self) -> Result<Whole> {
+        sync_all(self.temporary.path(), 0)
+            .map_err(|fault| write_error(&self.place.target, fault))?;
+        Ok(Whole::new(self.place, Some(self.temporary)))
+    }
+
+    /// Makes the folder appear under its name, or under a free one beside it if something came
+    /// there that must be kept; gives that name.
+    ///
+    /// # Errors
+    /// As `AtomicFile::commit`.
+    pub fn commit(self) -> Result<PathBuf> {
+        together::commit(vec![self.finish()?]).map(|mut paths| paths.swap_remove(0))
+    }
+}
+
+/// Brings a folder of ours to the disk; two levels are all that we make.
+fn sync_all(folder: &Path, depth: usize) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && depth < 4 {
+            sync_all(&entry.path(), depth + 1)?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_folder(folder);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::testing::TempFolder;
+    use crate::error::Kind;
+
+    fn own_registry() -> &'static Registry {
+        Box::leak(Box::new(Registry::new()))
+    }
+
+    fn frames(folder: &TempFolder, existing: Existing) -> Result<AtomicFolder> {
+        AtomicFolder::create_in(own_registry(), &folder.path().join("frames"), existing)
+    }
+
+    #[test]
+    fn a_folder_appears_whole_and_an_old_one_is_replaced_as_asked() {
+        let folder = TempFolder::new();
+        let made = frames(&folder, Existing::Keep).unwrap();
+        made.write("a", b"1").unwrap();
+        assert_eq!(folder.names().len(), 1);
+        assert_eq!(made.commit().unwrap(), folder.path().canonicalize().unwrap().join("frames"));
+        assert_eq!(folder.names(), ["frames"]);
+        assert_eq!(frames(&folder, Existing::Keep).unwrap_err().code(), "E1016");
+        let made = frames(&folder, Existing::Replace).unwrap();
+        made.write("b", b"2").unwrap();
+        made.commit().unwrap();
+        assert_eq!(folder.names(), ["frames"]);
+        assert!(!folder.path().join("frames/a").exists());
+        assert_eq!(fs::read(folder.path().join("frames/b")).unwrap(), b"2");
+    }
+
+    #[test]
+    fn what_came_meanwhile_is_kept_and_an_empty_folder_is_taken() {
+        let folder = TempFolder::new();
+        fs::create_dir(folder.path().join("frames")).unwrap();
+        let first = frames(&folder, Existing::Keep).unwrap();
+        let second = frames(&folder, Existing::Keep).unwrap();
+        first.write("a", b"1").unwrap();
+        second.write("a", b"2").unwrap();
+        first.commit().unwrap();
+        assert!(second.commit().unwrap().ends_with("frames-1"));
+        assert_eq!(folder.names(), ["frames", "frames-1"]);
+        assert_eq!(fs::read(folder.path().join("frames/a")).unwrap(), b"1");
+        assert_eq!(fs::read(folder.path().join("frames-1/a")).unwrap(), b"2");
+    }
+
+    #[test]
+    fn the_end_of_the_run_removes_a_folder_that_is_still_written() {
+        let folder = TempFolder::new();
+        let registry = own_registry();
+        let made =
+            AtomicFolder::create_in(registry, &folder.path().join("x"), Existing::Keep).unwrap();
+        made.write("a", b"1").unwrap();
+        registry.end_for_test(false);
+        assert_eq!(folder.names().len(), 0);
+        let error = made.write("b", b"1").unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("E1013", Kind::Interrupted));
+        let refused = AtomicFolder::create_in(registry, &folder.path().join("y"), Existing::Keep);
+        assert_eq!(refused.unwrap_err().kind(), Kind::Interrupted);
+    }
+
+    #[test]
+    fn what_is_no_folder_is_refused() {
+        let folder = TempFolder::new();
+        folder.write("frames", b"a file");
+        assert_eq!(frames(&folder, Existing::Replace).unwrap_err().code(), "E1014");
+        let root = AtomicFolder::create_in(own_registry(), Path::new("/"), Existing::Replace);
+        assert_eq!(root.unwrap_err().code(), "E1014");
+        assert_eq!(folder.names(), ["frames"]);
+    }
+}

@@ -1,0 +1,204 @@
+//! What each phase of a run will hold in memory and compute, known before the first step.
+//!
+//! Everything larger than a few kilobytes counts: weights as the kernels read them, workspace and
+//! kernel scratch as planned, what is kept from one launch to the next, and pixels on both ends.
+//! Pages of mapped checkpoints do not: the system takes them back when it needs them.
+
+use super::Request;
+use crate::engine::{Compiler, Program};
+use crate::model::Model;
+use anyid_ir::plan::Plan;
+use anyid_models::wan::Precision;
+use anyid_passes::cost::plan_cost;
+
+/// What one phase needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhasePlan {
+    /// Its name, as in [`super::Event::Phase`].
+    pub name: &'static str,
+    /// Floating-point operations of all its launches.
+    pub flops: u64,
+    /// Bytes of weights as the kernels read them.
+    pub weight_bytes: u64,
+    /// Bytes of workspace and kernel scratch.
+    pub plan_bytes: u64,
+    /// Bytes that go from one launch to the next: states, what `prepare` computes, results,
+    /// contexts, latents, the solver's history.
+    pub kept_bytes: u64,
+    /// Bytes of pixels: references, pieces on their way through the autoencoder, the result where
+    /// its container holds it.
+    pub pixel_bytes: u64,
+    /// Bytes of other phases' networks that stay loaded meanwhile ([`super::Keep::Loaded`]).
+    pub loaded_bytes: u64,
+}
+
+impl PhasePlan {
+    /// All that is held during the phase.
+    pub fn held_bytes(&self) -> u64 {
+        [self.weight_bytes, self.plan_bytes, self.kept_bytes, self.pixel_bytes, self.loaded_bytes]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// The sizes of a run: all that its plans depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Sizes {
+    /// Frames of each reference.
+    pub(super) references: Vec<usize>,
+    /// Tokens of the prompt and of the empty one; none where contexts are given.
+    pub(super) tokens: Option<[usize; 2]>,
+    /// Rows of the text context.
+    pub(super) rows: usize,
+    pub(super) precision: Precision,
+    pub(super) guided: bool,
+}
+
+impl Sizes {
+    /// Latent frames of all references.
+    pub(super) fn reference_latents(&self) -> usize {
+        self.references.iter().map(|frames| 1 + (frames - 1) / 4).sum()
+    }
+
+    /// Frames of the longest reference.
+    pub(super) fn longest(&self) -> usize {
+        self.references.iter().copied().max().unwrap_or(0)
+    }
+}
+
+/// The plans of a phase, loaded or not.
+pub(super) trait Planned {
+    fn weights(&self) -> u64;
+    fn memory(&self) -> u64;
+    fn phase(&self, name: &str) -> Option<&Plan>;
+
+    fn of(&self, name: &str, what: impl Fn(&Plan) -> u64) -> u64
+    where
+        Self: Sized,
+    {
+        self.phase(name).map_or(0, what)
+    }
+}
+
+impl Planned for Compiler {
+    fn weights(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn memory(&self) -> u64 {
+        self.memory_bytes()
+    }
+
+    fn phase(&self, name: &str) -> Option<&Plan> {
+        self.plans().find(|(own, _)| *own == name).map(|(_, plan)| plan)
+    }
+}
+
+impl Planned for Program {
+    fn weights(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn memory(&self) -> u64 {
+        self.memory_bytes()
+    }
+
+    fn phase(&self, name: &str) -> Option<&Plan> {
+        self.plan(name)
+    }
+}
+
+fn flops(plan: &Plan) -> u64 {
+    plan_cost(plan).flops
+}
+
+/// Bytes of the results that a phase gives to its caller.
+fn results(plan: &Plan) -> u64 {
+    let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
+    ports.map(|port| plan.buffer(port.buffer).ty.bytes()).fold(0, u64::saturating_add)
+}
+
+const F32: u64 = 4;
+
+/// A product of sizes in bytes that cannot overflow.
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1u64, |all, factor| all.saturating_mul(*factor as u64))
+}
+
+fn sum(parts: &[u64]) -> u64 {
+    parts.iter().copied().fold(0, u64::saturating_add)
+}
+
+/// What the phase `name` needs whose plans are `made`.
+pub(super) fn need(
+    name: &'static str,
+    made: &impl Planned,
+    model: &Model,
+    request: &Request,
+    sizes: &Sizes,
+) -> PhasePlan {
+    let size = request.size;
+    let [frames, rows, columns] = size.latent();
+    let frame = product(&[3, size.height, size.width]);
+    let latent = product(&[model.dit.in_channels, rows, columns]).saturating_mul(F32);
+    let target = latent.saturating_mul(frames as u64);
+    let branches = 1 + u64::from(sizes.guided);
+    let contexts = product(&[2, sizes.rows, model.dit.text_dim]).saturating_mul(F32);
+    // Clean and black latents.
+    let encoded = latent.saturating_mul(2 * sizes.reference_latents() as u64);
+    let held = frame.saturating_mul(sizes.references.iter().sum::<usize>() as u64);
+    // A chunk of four frames and its copy on the way in or out.
+    let chunk = frame.saturating_mul(2 * 4 * F32);
+    let clip = |frames: usize| {
+        let later = (frames.max(1) - 1) as u64 / 4;
+        made.of("first", flops).saturating_add(made.of("next", flops).saturating_mul(later))
+    };
+    let most = |names: &[&str], what: fn(&Plan) -> u64| {
+        names.iter().map(|name| made.of(name, what)).max().unwrap_or(0)
+    };
+    let (flops, kept_bytes, pixel_bytes) = match name {
+        "text" => {
+            let phases = ["text0", "text1"];
+            let work = sum(&phases.map(|phase| made.of(phase, flops)));
+            (work, sum(&[contexts, most(&phases, results)]), held)
+        }
+        "references" => {
+            let black = if sizes.guided { clip(sizes.longest()) } else { 0 };
+            let clips = sizes.references.iter().map(|frames| clip(*frames));
+            let states = made.of("first", Plan::state_bytes);
+            // Pieces are put together at the end.
+            let latents = encoded.saturating_mul(2);
+            let results = most(&["first", "next"], results);
+            let kept = sum(&[contexts, states, results, latents]);
+            (clips.fold(black, u64::saturating_add), kept, sum(&[held, chunk]))
+        }
+        "sampling" => {
+            let runs =
+                if super::sample::both_branches(made.phase("prepare")) { 1 } else { branches };
+            let steps = runs.saturating_mul(request.steps as u64);
+            let work = made.of("prepare", flops).saturating_mul(runs);
+            let work = work.saturating_add(made.of("step", flops).saturating_mul(steps));
+            let prepared = made.of("step", |plan| plan.persistent_bytes).saturating_mul(runs);
+            let results = made.of("step", results).saturating_mul(2);
+            // Latents, velocity, and up to three earlier ones of the solver.
+            let latents = target.saturating_mul(5);
+            let tokens = product(&[sizes.reference_latents() + frames, rows, columns]) / 4;
+            let segments = tokens.saturating_mul(2 * F32);
+            (work, sum(&[contexts, encoded, prepared, results, latents, segments]), 0)
+        }
+        _ => {
+            let states = made.of("first", Plan::state_bytes);
+            let results = most(&["first", "next"], results);
+            (clip(size.frames), sum(&[states, target, latent * 2]), sum(&[results, chunk, frame]))
+        }
+    };
+    PhasePlan {
+        name,
+        flops,
+        weight_bytes: made.weights(),
+        plan_bytes: made.memory(),
+        kept_bytes,
+        pixel_bytes,
+        loaded_bytes: 0,
+    }
+}

@@ -1,0 +1,463 @@
+//! The preflight: everything that can be known about a run before its first step.
+//!
+//! The request is checked, references are read, the prompt is cut into tokens, every phase is
+//! compiled and held against the room there is. What was compiled here is what runs: nothing is
+//! compiled twice. Where a phase does not fit, the error names it, what it needs, what there is, and
+//! which change of the request would make it fit, found by trying.
+
+use super::need::{PhasePlan, Planned, Sizes, need};
+use super::shelf::{Keep, Lent, Shelf};
+use super::{
+    Cancel, Event, LoadedReference, Pipeline, Receiver, ReferenceSource, Request, Run, RunReport,
+    Size, codec, context, sample,
+};
+use crate::engine::room::{self, Limit, Room};
+use crate::engine::{Backend, Compiler};
+use crate::error::{Error, Kind, Result};
+use crate::media::ReadOptions;
+use crate::media::standardise::{StandardiseOptions, read_reference};
+use crate::model::Model;
+use anyid_models::wan::vae::Half;
+use anyid_models::wan::{Precision, Residual};
+use std::sync::Arc;
+
+/// Names of the phases, in order.
+const PHASES: [&str; 4] = ["text", "references", "sampling", "decoding"];
+
+/// A run that is ready for its first step.
+pub struct Preflight<'p> {
+    pipeline: &'p Pipeline,
+    request: &'p Request,
+    sizes: Sizes,
+    ids: Option<[Vec<u32>; 2]>,
+    references: Vec<LoadedReference>,
+    stages: Vec<Stage>,
+    phases: Vec<PhasePlan>,
+    /// Bytes that are held already, which the room no longer shows.
+    held: u64,
+}
+
+/// A phase compiled, or still loaded from the request before.
+pub(super) struct Stage {
+    name: &'static str,
+    /// What its plans depend on.
+    key: String,
+    made: Made,
+}
+
+enum Made {
+    Compiled(Compiler),
+    Kept(Lent),
+    Taken,
+}
+
+impl Stage {
+    fn need(&self, model: &Model, request: &Request, sizes: &Sizes) -> PhasePlan {
+        match &self.made {
+            Made::Compiled(compiler) => need(self.name, compiler, model, request, sizes),
+            Made::Kept(program) => need(self.name, &**program, model, request, sizes),
+            Made::Taken => unreachable!("what a phase needs is asked before it runs"),
+        }
+    }
+
+    /// Bytes of networks that are loaded already.
+    fn loaded(&self) -> u64 {
+        match &self.made {
+            Made::Kept(program) => Planned::weights(&**program) + Planned::memory(&**program),
+            _ => 0,
+        }
+    }
+}
+
+/// The phases that a request has.
+fn wanted(request: &Request, sizes: &Sizes) -> impl Iterator<Item = &'static str> {
+    let (whole, contexts) = (request.latents.is_none(), request.contexts.is_some());
+    let references = !sizes.references.is_empty();
+    PHASES.into_iter().filter(move |name| match *name {
+        "text" => whole && !contexts,
+        "references" => whole && references,
+        "sampling" => whole,
+        _ => true,
+    })
+}
+
+/// What the plans of a phase depend on, as text; equal for equal plans.
+fn key(name: &str, request: &Request, sizes: &Sizes) -> String {
+    let Size { width, height, frames } = request.size;
+    match name {
+        "text" => format!("{:?} {:?}", sizes.tokens, sizes.precision),
+        "references" => format!("{width}x{height} {}", sizes.longest() > 1),
+        "sampling" => {
+            let (own, rows) = (sizes.reference_latents(), sizes.rows);
+            let (precision, residual) = (sizes.precision, request.residual);
+            let guided = sizes.guided;
+            format!("{width}x{height} {frames} {own} {rows} {guided} {precision:?} {residual:?}")
+        }
+        _ => format!("{width}x{height} {}", frames > 1),
+    }
+}
+
+/// Compiles one phase.
+fn compile(
+    name: &str,
+    backend: &Backend,
+    model: &Model,
+    request: &Request,
+    sizes: &Sizes,
+) -> Result<Compiler> {
+    match name {
+        "text" => {
+            let tokens = sizes.tokens.expect("a run with a text phase has tokens");
+            context::compile(backend, model, &tokens, sizes.precision)
+        }
+        "references" => {
+            codec::compile(backend, model, Half::Encoder, request.size, sizes.longest() > 1)
+        }
+        "sampling" => sample::compile(backend, model, request, sizes),
+        _ => codec::compile(backend, model, Half::Decoder, request.size, request.size.frames > 1),
+    }
+}
+
+impl Sizes {
+    /// The sizes of a request whose references and tokens are known.
+    pub(super) fn of(
+        model: &Model,
+        request: &Request,
+        references: Vec<usize>,
+        tokens: Option<[usize; 2]>,
+    ) -> Self {
+        let given = request.contexts.as_ref().map(|contexts| contexts[0].shape()[0]);
+        Self {
+            references,
+            tokens,
+            rows: given.or(request.text_tokens).unwrap_or(model.dit.text_len),
+            precision: request.precision.unwrap_or_else(|| model.default_precision()),
+            guided: crate::sampling::guidance::needs_unconditional(request.guidance as f32),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Everything about `request` that can be known before the first step: nothing is loaded or
+    /// computed yet, and dropping the result costs nothing.
+    ///
+    /// # Errors
+    /// E09xx for a bad request, E08xx for references, E073x for the prompt, E1001 for a non-finite
+    /// value that was given, E0603 of kind `Budget` for a phase that does not fit into memory,
+    /// E1002 when cancelled.
+    pub fn plan<'p>(
+        &'p self,
+        request: &'p Request,
+        cancel: &Cancel,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Preflight<'p>> {
+        let model = self.model();
+        request.check(model)?;
+        for warning in &model.warnings {
+            events(Event::Warning(warning.clone()));
+        }
+        let whole = request.latents.is_none();
+        let references = match whole {
+            true => read_references(request, cancel, events)?,
+            false => Vec::new(),
+        };
+        let ids = match request.contexts.is_none() && whole {
+            true => Some(context::tokenise(model, request, events)?),
+            false => None,
+        };
+        let tokens = ids.as_ref().map(|ids| ids.each_ref().map(Vec::len));
+        let frames = references.iter().map(LoadedReference::frames).collect();
+        let sizes = Sizes::of(model, request, frames, tokens);
+        let mut stages = Vec::new();
+        for name in wanted(request, &sizes) {
+            if cancel.is_cancelled() {
+                return Err(crate::engine::interrupted("while planning"));
+            }
+            let key = key(name, request, &sizes);
+            let made = match self.shelf.take(name, &key) {
+                Some(program) => Made::Kept(program),
+                None => Made::Compiled(compile(name, self.backend(), model, request, &sizes)?),
+            };
+            stages.push(Stage { name, key, made });
+        }
+        let mut phases: Vec<PhasePlan> =
+            stages.iter().map(|stage| stage.need(model, request, &sizes)).collect();
+        if self.shelf.keep() == Keep::Loaded {
+            stay_loaded(&mut phases, &stages);
+        }
+        let pixels = references.iter().map(LoadedReference::bytes).sum::<u64>();
+        let held = stages.iter().map(Stage::loaded).fold(pixels, u64::saturating_add);
+        let made =
+            Preflight { pipeline: self, request, sizes, ids, references, stages, phases, held };
+        made.check_room(&Room::now())?;
+        Ok(made)
+    }
+}
+
+/// Counts the networks of other phases that are in memory during each.
+fn stay_loaded(phases: &mut [PhasePlan], stages: &[Stage]) {
+    let network = |phase: &PhasePlan| phase.weight_bytes.saturating_add(phase.plan_bytes);
+    let each: Vec<u64> = phases.iter().map(network).collect();
+    for at in 0..phases.len() {
+        let others = (0..phases.len())
+            .filter(|other| *other < at || (*other > at && stages[*other].loaded() > 0))
+            .map(|other| each[other]);
+        phases[at].loaded_bytes = others.fold(0, u64::saturating_add);
+    }
+}
+
+fn read_references(
+    request: &Request,
+    cancel: &Cancel,
+    events: &mut dyn FnMut(Event),
+) -> Result<Vec<LoadedReference>> {
+    let options = StandardiseOptions {
+        max_frames: request.reference_frames,
+        ..StandardiseOptions::new(request.size.width, request.size.height)
+    };
+    let mut out = Vec::new();
+    for source in &request.references {
+        if cancel.is_cancelled() {
+            return Err(crate::engine::interrupted("while reading references"));
+        }
+        out.push(match source {
+            ReferenceSource::Pixels(tensor) => LoadedReference::Pixels(tensor.clone()),
+            ReferenceSource::File(path) => {
+                let read = read_reference(path, &options, &ReadOptions::default())?;
+                for warning in &read.source.warnings {
+                    events(Event::Warning(format!("{}: {warning}", path.display())));
+                }
+                LoadedReference::Read(read)
+            }
+        });
+    }
+    Ok(out)
+}
+
+impl Preflight<'_> {
+    /// What each phase will hold and compute, in order.
+    pub fn phases(&self) -> &[PhasePlan] {
+        &self.phases
+    }
+
+    /// The most that is held during any phase.
+    pub fn most_bytes(&self) -> u64 {
+        self.phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
+    }
+
+    /// The precision of the run.
+    pub fn precision(&self) -> Precision {
+        self.sizes.precision
+    }
+
+    /// Tokens of one transformer evaluation; 0 where nothing is sampled.
+    pub fn tokens(&self) -> usize {
+        match self.request.latents {
+            None => sample::size(self.request, &self.sizes).tokens(&self.pipeline.model().dit),
+            Some(_) => 0,
+        }
+    }
+
+    /// Counts `bytes` more that the receiver of the frames holds while decoding, such as a
+    /// [writer](crate::media::writer::VideoWriter::held_bytes) does.
+    ///
+    /// # Errors
+    /// E0603 where decoding does not fit with them.
+    pub fn receiver_holds(&mut self, bytes: u64) -> Result<()> {
+        if let Some(decoding) = self.phases.last_mut() {
+            decoding.pixel_bytes = decoding.pixel_bytes.saturating_add(bytes);
+        }
+        self.check_room(&Room::now())
+    }
+
+    /// Refuses a run of which a phase does not fit into `room`.
+    pub(super) fn check_room(&self, room: &Room) -> Result<()> {
+        let Some(least) = room.least() else { return Ok(()) };
+        let there = least.bytes.saturating_add(self.held);
+        let over = |phase: &&PhasePlan| phase.held_bytes() > there;
+        let Some(worst) = self.phases.iter().filter(over).max_by_key(|p| p.held_bytes()) else {
+            return Ok(());
+        };
+        let size = room::size;
+        let loaded = match worst.loaded_bytes {
+            0 => String::new(),
+            bytes => format!(", networks kept loaded {}", size(bytes)),
+        };
+        let message = format!(
+            "{} needs {} of memory (weights {}, plan {}, kept values {}, pixels {}{loaded}); {}",
+            worst.name,
+            size(worst.held_bytes()),
+            size(worst.weight_bytes),
+            size(worst.plan_bytes),
+            size(worst.kept_bytes),
+            size(worst.pixel_bytes),
+            room::left(&Limit { bytes: there, bound: least.bound.clone() }),
+        );
+        let failing: Vec<&'static str> = self.phases.iter().filter(over).map(|p| p.name).collect();
+        let help = match self.remedy(&failing, there) {
+            Some(change) => format!("{change} would make it fit; so would more free memory"),
+            None => "no smaller size and no other precision that was tried fits: free memory, or \
+                     use a machine that has more"
+                .to_owned(),
+        };
+        Err(Error::new(Kind::Budget, "E0603", message).at(worst.name).help(help))
+    }
+
+    /// A change of the request with which the phases `failing` fit into `there` bytes.
+    fn remedy(&self, failing: &[&'static str], there: u64) -> Option<String> {
+        let extra = self.phases.last().map_or(0, |last| {
+            let own = self.stages.last().map(|stage| {
+                stage.need(self.pipeline.model(), self.request, &self.sizes).pixel_bytes
+            });
+            last.pixel_bytes.saturating_sub(own.unwrap_or(0))
+        });
+        let fits = |change: &dyn Fn(&mut Request)| {
+            // Not the pixels of references and noise: sizes are all that matters.
+            let mut request =
+                Request { references: Vec::new(), noise: None, ..self.request.clone() };
+            change(&mut request);
+            let model = self.pipeline.model();
+            let sizes =
+                Sizes::of(model, &request, self.sizes.references.clone(), self.sizes.tokens);
+            failing.iter().all(|name| {
+                let made = compile(name, self.pipeline.backend(), model, &request, &sizes);
+                made.is_ok_and(|made| {
+                    let need = need(name, &made, model, &request, &sizes).held_bytes();
+                    need.saturating_add(if *name == "decoding" { extra } else { 0 }) <= there
+                })
+            })
+        };
+        let sampling = failing.contains(&"sampling");
+        if sampling && self.request.residual != Residual::Bf16 {
+            let cheaper = |request: &mut Request| request.residual = Residual::Bf16;
+            if fits(&cheaper) {
+                return Some("--residual bf16".to_owned());
+            }
+        }
+        let precise = self.sizes.precision == Precision::F32;
+        if precise && failing.iter().any(|name| matches!(*name, "text" | "sampling")) {
+            let cheaper = |request: &mut Request| request.precision = Some(Precision::Bf16);
+            if fits(&cheaper) {
+                return Some("--precision bf16".to_owned());
+            }
+        }
+        let Size { width, height, frames } = self.request.size;
+        // Fewer frames where only the transformer is too large: the others work piece by piece.
+        if self.request.latents.is_none() && failing == ["sampling"] && frames > 1 {
+            let least = |k: usize| fits(&move |request| request.size.frames = 4 * k + 1);
+            if let Some(k) = largest((frames - 1) / 4, &least) {
+                return Some(format!("--frames {}", 4 * k + 1));
+            }
+        }
+        if self.request.latents.is_some() {
+            return None;
+        }
+        let scaled =
+            |eighths: usize| [width, height].map(|side| (side * eighths / 256 * 32).max(32));
+        let smaller = |eighths: usize| {
+            let [width, height] = scaled(eighths);
+            fits(&move |request| (request.size.width, request.size.height) = (width, height))
+        };
+        let eighths = largest(8, &smaller).filter(|eighths| *eighths > 0)?;
+        let [width, height] = scaled(eighths);
+        Some(format!("--size {width}x{height}"))
+    }
+
+    /// Does what was planned. `receiver` gets events, latents and frames as they come.
+    ///
+    /// # Errors
+    /// E1001 for a non-finite value, E1002 when cancelled, and those of `receiver`.
+    pub fn run(mut self, cancel: &Cancel, receiver: &mut dyn Receiver) -> Result<RunReport> {
+        let (pipeline, request) = (self.pipeline, self.request);
+        let tokens = self.tokens();
+        let mut stages = std::mem::take(&mut self.stages).into_iter();
+        let mut run = Run {
+            model: pipeline.model(),
+            shelf: Arc::clone(&pipeline.shelf),
+            cancel: cancel.clone(),
+            receiver,
+            phases: Vec::new(),
+        };
+        let mut next = |name: &str| {
+            let stage = stages.next().filter(|stage| stage.name == name);
+            stage.expect("the stages were made in the order of the phases")
+        };
+        let latents = match &request.latents {
+            Some(latents) => latents.clone(),
+            None => {
+                let contexts = match (&request.contexts, &self.ids) {
+                    (Some(contexts), _) => contexts.clone(),
+                    (None, Some(ids)) => {
+                        context::run(&mut run, next("text"), ids, self.sizes.rows)?
+                    }
+                    (None, None) => unreachable!("a run without contexts has tokens"),
+                };
+                let references = std::mem::take(&mut self.references);
+                let encoded = match references.is_empty() {
+                    true => None,
+                    false => {
+                        let stage = next("references");
+                        let guided = self.sizes.guided;
+                        Some(codec::encode_references(
+                            &mut run,
+                            stage,
+                            request,
+                            guided,
+                            &references,
+                        )?)
+                    }
+                };
+                drop(references);
+                let stage = next("sampling");
+                sample::run(&mut run, stage, request, &self.sizes, &contexts, &encoded)?
+            }
+        };
+        run.receiver.latents(&latents)?;
+        codec::decode(&mut run, next("decoding"), &latents)?;
+        Ok(RunReport { phases: run.phases, latents, precision: self.sizes.precision, tokens })
+    }
+}
+
+/// The largest number below `limit` for which `fits` holds; it holds for all below one that it
+/// holds for.
+fn largest(limit: usize, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
+    if limit == 0 || !fits(0) {
+        return None;
+    }
+    let (mut good, mut bad) = (0, limit);
+    while bad - good > 1 {
+        let middle = good.midpoint(bad);
+        if fits(middle) { good = middle } else { bad = middle }
+    }
+    Some(good)
+}
+
+impl Stage {
+    /// A phase outside a pipeline.
+    pub(super) fn alone(name: &'static str, compiler: Compiler) -> Self {
+        Self { name, key: String::new(), made: Made::Compiled(compiler) }
+    }
+
+    /// Loads its program, telling progress and heeding interruption, unless it is loaded.
+    pub(super) fn load(
+        mut self,
+        run: &mut Run<'_>,
+        weights: &Arc<crate::weights::ModelWeights>,
+    ) -> Result<Lent> {
+        let mut program = match std::mem::replace(&mut self.made, Made::Taken) {
+            Made::Kept(program) => program,
+            Made::Compiled(compiler) => {
+                let program = run.load(compiler, weights)?;
+                run.shelf.lend(self.name, self.key, program)
+            }
+            Made::Taken => unreachable!("a phase is loaded once"),
+        };
+        program.set_cancel(run.cancel.flag());
+        Ok(program)
+    }
+}
+
+/// A shelf that keeps nothing.
+pub(super) fn no_shelf() -> Arc<Shelf> {
+    Shelf::new(Keep::Released)
+}
