@@ -82,8 +82,9 @@ fn a_bad_weight_is_named_with_its_phase() {
         let path = model.join(network);
         let weights = Weights::read(&path);
         let mut seen = BTreeSet::new();
-        let kinds = weights.tensors.keys().filter(|name| seen.insert(kind(name)));
-        for (at, name) in kinds.enumerate() {
+        let kinds: Vec<&String> =
+            weights.tensors.keys().filter(|name| seen.insert(kind(name))).collect();
+        for (at, name) in kinds.into_iter().enumerate() {
             // Of tables only some rows are read.
             let all = name.contains("embed_tokens")
                 || name.contains("shared")
