@@ -4,9 +4,8 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::formats;
 use crate::rng::Rng;
-use anyid_runtime::checkpoint::Checkpoint;
-use anyid_runtime::checkpoint::mapped::{to_bf16_into, to_f32_into};
 use anyid_runtime::checkpoint::shards::WeightSet;
+use anyid_runtime::checkpoint::{Checkpoint, TensorView, to_bf16_into, to_f32_into};
 
 /// The target.
 pub struct Safetensors;
@@ -90,11 +89,16 @@ impl Target for Safetensors {
             Err(error) => return refused(&error),
         };
         let mut read = 0usize;
-        for (name, tensor) in checkpoint.iter() {
+        for (position, (name, entry)) in checkpoint.iter().enumerate() {
             if checkpoint.tensor(name).is_none() {
                 return Err(format!("{name} is there and not found"));
             }
-            read += tensor.bytes.len();
+            let bytes = match checkpoint.contents(position) {
+                Ok(bytes) => bytes,
+                Err(error) => return refused(&error),
+            };
+            read += bytes.len();
+            let tensor = TensorView { dtype: entry.dtype, shape: &entry.shape, bytes: &bytes };
             let elements = tensor.elements();
             let mut singles = vec![0.0; elements];
             let mut halves = vec![Default::default(); elements];
@@ -107,9 +111,8 @@ impl Target for Safetensors {
         if read > data.len() {
             return Err(format!("{read} bytes of tensors in a file of {}", data.len()));
         }
-        let _ = checkpoint.fingerprint();
-        for position in 0..checkpoint.len() {
-            checkpoint.release_at(position);
+        if let Err(error) = checkpoint.fingerprint() {
+            return refused(&error);
         }
         match WeightSet::from_checkpoints(vec![checkpoint]) {
             Ok(set) => {
