@@ -50,6 +50,7 @@ pub fn decompose(
             parts.rope_table(operands[0], [*rows, *cols], *head_dim, *theta)
         }
         Op::Gelu => parts.gelu(operands[0]),
+        Op::GeluErf => parts.gelu_erf(operands[0]),
         Op::Silu => parts.silu(operands[0]),
         Op::Modulate => parts.modulate(operands),
         Op::GateAdd => parts.gate_add(operands),

@@ -405,7 +405,7 @@ impl Rule<'_> {
                 let tokens = self.product([frames, *rows, *cols])?;
                 self.one(DType::F32, [tokens, head_dim / 2, 2])
             }
-            Op::Gelu | Op::Silu => {
+            Op::Gelu | Op::GeluErf | Op::Silu => {
                 self.need_float(0)?;
                 self.same()
             }

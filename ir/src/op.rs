@@ -29,11 +29,13 @@ pub enum UnaryFn {
     Cos,
     /// Largest integer not above x
     Floor,
+    /// 2/√π · ∫₀ˣ e^(−t²) dt
+    Erf,
 }
 
 impl UnaryFn {
     /// Every function with its name in IR text.
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::Neg, "neg"),
         (Self::Abs, "abs"),
         (Self::Exp, "exp"),
@@ -45,6 +47,7 @@ impl UnaryFn {
         (Self::Sin, "sin"),
         (Self::Cos, "cos"),
         (Self::Floor, "floor"),
+        (Self::Erf, "erf"),
     ];
 }
 
@@ -277,6 +280,8 @@ pub enum Op {
     },
     /// GELU, tanh form.
     Gelu,
+    /// GELU by the error function: `½ x (1 + erf(x/√2))`.
+    GeluErf,
     /// x · sigmoid(x)
     Silu,
     /// `n · (1 + scale[seg]) + shift[seg]`
@@ -370,7 +375,7 @@ impl Op {
             Self::RmsNorm { .. } => "rms_norm",
             Self::Rope { .. } => "rope",
             Self::RopeTable { .. } => "rope_table",
-            Self::Gelu => "gelu",
+            Self::Gelu | Self::GeluErf => "gelu",
             Self::Silu => "silu",
             Self::Modulate => "modulate",
             Self::GateAdd => "gate_add",
@@ -397,6 +402,7 @@ impl Op {
             | Self::Unary(_)
             | Self::Reduce { .. }
             | Self::Gelu
+            | Self::GeluErf
             | Self::Silu
             | Self::RopeTable { .. }
             | Self::Upsample { .. }
@@ -439,6 +445,7 @@ impl Op {
             | Self::Rope { .. }
             | Self::RopeTable { .. }
             | Self::Gelu
+            | Self::GeluErf
             | Self::Silu
             | Self::Modulate
             | Self::GateAdd
@@ -467,6 +474,8 @@ impl Op {
                 | Self::Rope { .. }
                 | Self::RopeTable { .. }
                 | Self::Gelu
+                | Self::GeluErf
+                | Self::GeluErf
                 | Self::Silu
                 | Self::Modulate
                 | Self::GateAdd

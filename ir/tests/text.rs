@@ -137,6 +137,7 @@ fn every_op() -> Module {
             f.op("rms", Op::RmsNorm { eps: 1e-12, clamp: true }, &[x, row], None),
             f.op("rope", Op::Rope { heads: 1 }, &[x, table], None),
             f.op("gelu", Op::Gelu, &[x], None),
+            f.op("gelu_erf", Op::GeluErf, &[x], None),
             f.op("silu", Op::Silu, &[x], None),
             f.op("mod", Op::Modulate, &[x, modulation, modulation, seg], None),
             f.op("gate", Op::GateAdd, &[x, y, modulation, seg], None),

@@ -208,7 +208,7 @@ impl Zipper<'_> {
         let first = |count: usize| (0..operands.len()).map(|at| at < count).collect();
         let doubled: SmallVec<[bool; 4]> = match &step.op {
             Op::Linear | Op::LayerNorm { .. } | Op::RmsNorm { .. } if rank >= 2 => first(1),
-            Op::Cast | Op::Unary(_) | Op::Gelu | Op::Silu => first(1),
+            Op::Cast | Op::Unary(_) | Op::Gelu | Op::GeluErf | Op::Silu => first(1),
             // Without broadcasting along axis 0, every operand that has the axis is doubled.
             Op::Binary(_) | Op::Compare(_) | Op::Select => {
                 (0..operands.len()).map(|at| shape(at).len() == rank && leads(at)).collect()

@@ -362,7 +362,7 @@ fn following(op: Option<&Op>) -> Option<Op> {
         Op::RmsNorm { .. } => Op::Rope { heads: 1 },
         Op::Rope { .. } => Op::RopeTable { rows: 1, cols: 1, head_dim: 6, theta: 1.0 },
         Op::RopeTable { .. } => Op::Gelu,
-        Op::Gelu => Op::Silu,
+        Op::Gelu | Op::GeluErf => Op::Silu,
         Op::Silu => Op::Modulate,
         Op::Modulate => Op::GateAdd,
         Op::GateAdd => Op::Conv { stride: one, pad: [[0, 0]; 3] },

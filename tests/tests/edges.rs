@@ -246,6 +246,16 @@ const EDGES: &[Edge] = &[
         result: (F32, &[-0.0, INF, NAN, -0.0]),
     },
     Edge {
+        op: "gelu {approx=erf}",
+        operands: &[(F32, &[-INF, INF, NAN, -0.0])],
+        result: (F32, &[-0.0, INF, NAN, -0.0]),
+    },
+    Edge {
+        op: "erf",
+        operands: &[(F32, &[-INF, INF, NAN, -0.0])],
+        result: (F32, &[-1.0, 1.0, NAN, -0.0]),
+    },
+    Edge {
         op: "gelu {approx=tanh}",
         operands: &[(F32, &[-INF, INF, NAN, -0.0])],
         result: (F32, &[-0.0, INF, NAN, -0.0]),
@@ -343,20 +353,31 @@ fn every_function_agrees_on_every_special_number() {
         }
         if dtype.is_float() {
             let more = [
-                "exp", "log", "sqrt", "rsqrt", "recip", "tanh", "sin", "cos", "floor", "silu",
-                "gelu",
+                "exp",
+                "log",
+                "sqrt",
+                "rsqrt",
+                "recip",
+                "tanh",
+                "sin",
+                "cos",
+                "floor",
+                "erf",
+                "silu",
+                "gelu {approx=tanh}",
+                "gelu {approx=erf}",
             ];
             unary.extend(more.map(|op| (op.to_owned(), dtype)));
         }
         for (op, to) in unary {
-            let attributes = if op == "gelu" { "{approx=tanh}" } else { "" };
+            let (op, attributes) = op.split_once(' ').unwrap_or((&op, ""));
             let text = format!(
                 "module @m\nfunc @f(%x: {dtype}[{n}]) -> {to}[{n}] {{\n  %y = {op} %x \
                  {attributes} : {to}[{n}]\n  return %y\n}}\n"
             );
             cases += 1;
             // Beyond this the argument of a wave says nothing in singles.
-            let exact = matches!(op.as_str(), "cast" | "neg" | "abs" | "sqrt" | "recip" | "floor");
+            let exact = matches!(op, "cast" | "neg" | "abs" | "sqrt" | "recip" | "floor");
             let close = match (exact, dtype) {
                 (true, _) => (0.0, 0.0),
                 (_, F32 | F64) => (5e-6, 1e-36),

@@ -73,6 +73,7 @@ fn unary(f: UnaryFn, x: f64) -> f64 {
         UnaryFn::Sin => x.sin(),
         UnaryFn::Cos => x.cos(),
         UnaryFn::Floor => x.floor(),
+        UnaryFn::Erf => anyid_ir::erf(x),
     }
 }
 

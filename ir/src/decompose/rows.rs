@@ -92,6 +92,17 @@ impl Parts<'_, '_> {
         self.finish(y)
     }
 
+    /// `½ x (1 + erf(x/√2))`.
+    pub(super) fn gelu_erf(&mut self, x: ValueId) -> ValueId {
+        let x = self.above_lowest(x);
+        let inner = self.times("argument", x, std::f64::consts::FRAC_1_SQRT_2);
+        let gate = self.unary("erf", UnaryFn::Erf, inner);
+        let gate = self.plus("gate", gate, 1.0);
+        let half = self.times("half", x, 0.5);
+        let y = self.b.mul("gelu", half, gate);
+        self.finish(y)
+    }
+
     /// `x / (1 + e⁻ˣ)`.
     pub(super) fn silu(&mut self, x: ValueId) -> ValueId {
         let x = self.above_lowest(x);

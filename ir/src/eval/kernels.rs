@@ -176,6 +176,7 @@ fn unary(f: UnaryFn, x: &[f64]) -> Vec<f64> {
         UnaryFn::Sin => map(f64::sin),
         UnaryFn::Cos => map(f64::cos),
         UnaryFn::Floor => map(f64::floor),
+        UnaryFn::Erf => map(crate::erf),
     }
 }
 

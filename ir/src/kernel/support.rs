@@ -58,6 +58,8 @@ impl Target {
             Op::Rope { .. } | Op::Gelu | Op::Silu | Op::Modulate => {
                 need(row(operands[0]) && row(result), ROWS)
             }
+            // Its decomposition is one row kernel.
+            Op::GeluErf => Err("gelu by erf in one piece"),
             Op::GateAdd => need(operands[..2].iter().all(|ty| row(ty)) && row(result), ROWS),
             _ => Ok(()),
         }

@@ -67,6 +67,7 @@ mod tests {
             Op::Const { values: vec![0.5, -1.0, f64::INFINITY] },
             Op::Conv { stride: [1, 2, 2], pad: [[2, 0], [1, 1], [1, 1]] },
             Op::Gelu,
+            Op::GeluErf,
         ] {
             let (name, attributes) = op_text(&op);
             assert_eq!(parse_op(&format!("{name} {attributes}")).unwrap(), op);

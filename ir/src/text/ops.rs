@@ -137,10 +137,7 @@ impl Reader<'_, '_> {
                 let (head_dim, theta) = (self.int("head_dim"), self.float("theta"));
                 Op::RopeTable { rows: rows?, cols: cols?, head_dim: head_dim?, theta: theta? }
             }
-            "gelu" => {
-                self.tanh()?;
-                Op::Gelu
-            }
+            "gelu" => self.gelu()?,
             "silu" => Op::Silu,
             "modulate" => Op::Modulate,
             "gate_add" => Op::GateAdd,
@@ -225,6 +222,7 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
             format!("theta={}", float(*theta)),
         ],
         Op::Gelu => vec!["approx=tanh".to_owned()],
+        Op::GeluErf => vec!["approx=erf".to_owned()],
         Op::Conv { stride, pad } => {
             let mut out = Vec::new();
             if *stride != [1; 3] {

@@ -11,6 +11,8 @@ const WORDS: &[(&[&str], &[&str])] = &[
     (&["sigmoid", "logistic"], &["%n = neg %x", "%e = exp %n", "%d = add %e, 1", "recip %d"]),
     (&["swish", "siluop"], &["silu %x"]),
     (&["gelutanh", "gelunew", "gelufast", "gelupytorchtanh"], &["gelu %x {approx=tanh}"]),
+    (&["geluerf", "geluexact", "gelunone"], &["gelu %x {approx=erf}"]),
+    (&["erfc"], &["%e = erf %x", "sub 1, %e"]),
     (&["softplus"], &["%e = exp %x", "%d = add %e, 1", "log %d"]),
     (
         &["softmax"],

@@ -35,14 +35,17 @@ fn unary(out: &mut Vec<OpCase>) {
         let x = value(&[5, 8199]).filled(fill);
         out.push(single("[5, 8199]", &[DType::F32], tolerance, op, vec![x], None));
     }
-    for op in [Op::Gelu, Op::Silu] {
+    for op in [Op::Gelu, Op::GeluErf, Op::Silu] {
         let tolerance = Tolerance::singles(2e-6);
         for shape in [&[1][..], &[17], &[3, 5, 7], &[3, 16_399]] {
             let x = value(shape).filled(Fill::Within(-9.0, 9.0));
-            out.push(single(format!("{shape:?}"), ROWS, tolerance, op.clone(), vec![x], None));
+            let name = if op == Op::GeluErf { "by erf " } else { "" };
+            let name = format!("{name}{shape:?}");
+            out.push(single(name, ROWS, tolerance, op.clone(), vec![x], None));
         }
         let x = value(&[7, 31]).filled(Fill::Special);
-        out.push(single("of special values", ROWS, tolerance, op, vec![x], None));
+        let name = if op == Op::GeluErf { "by erf of special values" } else { "of special values" };
+        out.push(single(name, ROWS, tolerance, op, vec![x], None));
     }
 }
 

@@ -173,7 +173,7 @@ impl<'f> Frame<'f> {
                     UnaryFn::Tanh => Unary::Tanh,
                     UnaryFn::Sin => Unary::Sin,
                     UnaryFn::Cos => Unary::Cos,
-                    UnaryFn::Floor => return None,
+                    UnaryFn::Floor | UnaryFn::Erf => return None,
                 };
                 self.unary(step, f)
             }

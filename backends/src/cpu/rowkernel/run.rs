@@ -321,6 +321,7 @@ fn unary<V: Lanes>(l: &Launch<'_>, p: &Part, f: RowFn, x: Source, to: usize) {
         UnaryFn::Sin => precise(f64::sin),
         UnaryFn::Cos => precise(f64::cos),
         UnaryFn::Floor => precise(f64::floor),
+        UnaryFn::Erf => precise(anyid_ir::erf),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
-use crate::op::Axes;
+use crate::op::{Axes, Op};
 use crate::text::ast::{Attr, AttrValue, Expr, Source};
 use crate::text::dims::{Dims, LARGEST};
 use crate::weights::nearest;
@@ -164,18 +164,21 @@ impl<'s> Reader<'_, 's> {
         }
     }
 
-    /// The only form of GELU there is, spelt out so that the text says which.
-    pub(super) fn tanh(&mut self) -> Option<()> {
+    /// Which form of GELU, spelt out so that the text says it.
+    pub(super) fn gelu(&mut self) -> Option<Op> {
         let at = self.need("approx", "tanh")?;
         let word = match &self.attrs[at].value {
             AttrValue::Expr(expr) => self.dims.word(*expr),
             _ => None,
         };
-        if word != Some("tanh") {
-            self.wrong(at, "tanh, the only form there is");
-            return None;
+        match word {
+            Some("tanh") => Some(Op::Gelu),
+            Some("erf") => Some(Op::GeluErf),
+            _ => {
+                self.wrong(at, "tanh or erf");
+                None
+            }
         }
-        Some(())
     }
 
     /// Reports attributes the op does not have, and repeated ones.
