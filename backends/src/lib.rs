@@ -4,6 +4,7 @@
 //! backend exists by default. No backend knows passes or models.
 
 pub mod cpu;
+pub mod threads;
 mod weights;
 
-pub use weights::{WeightData, WeightProvider};
+pub use weights::{StoredWeight, WeightFault, WeightProvider};

@@ -1,5 +1,8 @@
 //! Time from a model's configuration to its plans. Run with `cargo bench -p anyid-benches`.
 
+#[path = "../../passes/tests/large/programs.rs"]
+mod programs;
+
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, dit};
@@ -42,5 +45,23 @@ fn compile(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, compile);
+/// How compile time grows: each kind of program at sizes four times apart.
+fn large(c: &mut Criterion) {
+    let mut group = c.benchmark_group("large");
+    group.sample_size(10);
+    for kind in programs::KINDS {
+        for size in [1_000, 4_000, 16_000, 64_000] {
+            let text = programs::program(kind, size);
+            group.bench_function(format!("{kind}, {size}"), |b| {
+                b.iter(|| {
+                    let module = anyid_ir::text::parse_module(&text, &[]).expect("it is sound");
+                    anyid_passes::compile(&module, "f").expect("it compiles")
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, compile, large);
 criterion_main!(benches);

@@ -9,6 +9,7 @@ mod args;
 mod cmd;
 mod hints;
 mod interrupt;
+mod last_resort;
 mod modules;
 mod output;
 mod progress;
@@ -24,14 +25,27 @@ use render::Failure;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: last_resort::Allocator = last_resort::Allocator;
+
+/// Stack of the thread that does the work. That of the first thread grows as it is used, and where
+/// the system then has no more address space it ends the process; this one is there from the start.
+const STACK_BYTES: usize = 8 << 20;
+
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
-    match std::panic::catch_unwind(run) {
-        Ok(code) => ExitCode::from(code),
-        // The hook has reported it.
-        Err(_) => {
-            interrupt::clean();
-            ExitCode::from(2)
+    match anyid_backends::threads::start_with_stack("anyid-main", Some(STACK_BYTES), run) {
+        Ok(work) => match work.join() {
+            Ok(code) => ExitCode::from(code),
+            // The hook has reported it.
+            Err(_) => {
+                interrupt::clean();
+                ExitCode::from(2)
+            }
+        },
+        Err(refused) => {
+            render::report(&Error::threads(refused).into());
+            ExitCode::from(1)
         }
     }
 }

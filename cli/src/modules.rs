@@ -12,10 +12,40 @@ use anyid_ir::{Diagnostic, Func, Manifest, Module};
 use anyid_models::wan::names::{Component, Naming, to_canonical};
 use anyid_runtime::checkpoint::WeightSet;
 pub use anyid_runtime::error::unreadable;
+use anyid_runtime::input;
+use anyid_runtime::places::Places;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// The files that a verb on an IR file reads: the text, weights and inputs.
+pub fn reads(
+    file: &std::path::Path,
+    weights: Option<&WeightArgs>,
+    inputs: Option<&std::path::Path>,
+) -> Places {
+    let mut places = Places::new();
+    places.reads("the file", file);
+    if let Some(weights) = weights {
+        weights.weights.iter().for_each(|path| {
+            places.reads("--weights", path);
+            // The shards that an index names lie beside it.
+            if path.extension().is_some_and(|ending| ending == "json")
+                && let Some(folder) = path.parent()
+            {
+                places.reads_folder("--weights, file", folder);
+            }
+        });
+        if let Some(folder) = &weights.model {
+            places.reads_folder("--model, file", folder);
+        }
+    }
+    if let Some(path) = inputs {
+        places.reads("--inputs", path);
+    }
+    places
+}
 
 /// Reads, parses and verifies an IR file; warnings go to standard error.
 ///
@@ -36,14 +66,12 @@ pub fn read(args: &ModuleArgs) -> Result<Module, Failure> {
 /// E0110 for an absurd size, E0911 for the file, E0912 for `--dim`.
 pub fn examine(args: &ModuleArgs) -> Result<(Module, Findings)> {
     let path = &args.file;
-    let size = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?.len();
-    if size > LARGEST_SOURCE as u64 {
-        let what = format!("the text has {size} bytes, more than {LARGEST_SOURCE}");
-        return Err(Error::input("E0110", what)
-            .at(path.display())
-            .help("IR text holds no weights; is this the right file?"));
-    }
-    let bytes = std::fs::read(path).map_err(|fault| unreadable(path, fault))?;
+    let large = |limit| {
+        Error::input("E0110", format!("the text has more than {limit} bytes"))
+            .help("IR text holds no weights; is this the right file?")
+    };
+    let bytes = input::read(path, LARGEST_SOURCE as u64)
+        .map_err(|refusal| refusal.coded(path, |fault| unreadable(path, fault), large))?;
     let dims = dims(&args.dims)?;
     let dims: Vec<(&str, i64)> = dims.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let (source, mut list) = parse_bytes(&bytes);

@@ -160,7 +160,7 @@ pub fn forget_peak_memory() {
 
 /// The bytes in the line of `file` that begins with `key`.
 fn kibibytes(file: &str, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
+    let text = anyid_runtime::input::system_text(file)?;
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -124,9 +124,10 @@ fn rewrite(
     let path = folder.path("m/transformer/diffusion_pytorch_model.safetensors");
     let mut rows = Vec::new();
     let file = Checkpoint::open(&path).unwrap();
-    for (name, view) in file.iter() {
+    for (at, entry) in file.header().tensors().iter().enumerate() {
         let (mut dtype, mut shape, mut bytes) =
-            (view.dtype, view.shape.to_vec(), view.bytes.to_vec());
+            (entry.dtype, entry.shape.clone(), file.contents(at).unwrap());
+        let name = &entry.name;
         if change(name, &mut dtype, &mut shape, &mut bytes) {
             rows.push((name.to_owned(), dtype, shape, bytes));
         }
@@ -414,7 +415,10 @@ fn two_names_of_one_tensor_have_to_agree() {
     let file = Checkpoint::open(&path).unwrap();
     let mut rows: Vec<(String, TensorDtype, Vec<u64>, Vec<u8>)> = file
         .iter()
-        .map(|(name, view)| (name.into(), view.dtype, view.shape.to_vec(), view.bytes.to_vec()))
+        .enumerate()
+        .map(|(at, (name, entry))| {
+            (name.into(), entry.dtype, entry.shape.clone(), file.contents(at).unwrap())
+        })
         .collect();
     drop(file);
     let own = rows.iter().find(|row| row.0 == "shared.weight").unwrap().clone();
@@ -447,4 +451,18 @@ fn what_verifies_but_cannot_be_lowered_names_its_node() {
     }
     folder.write("block.ir", "module @m\nfunc @f<l>(%x: f32[2]) -> f32[2] {\n  return %x\n}\n");
     refused(&folder, "compile block.ir -o a.plan", "E0913").says("index");
+}
+
+/// The one name that a tensor file keeps for itself, found before anything runs.
+#[test]
+fn a_result_that_no_file_can_hold_is_refused() {
+    let folder = Folder::new();
+    let text = "module @m\nfunc @f(%x: f32[2]) -> f32[2] {\n  %__metadata__ = neg %x\n  \
+        return %__metadata__\n}\n";
+    folder.write("net.ir", text);
+    folder.run("compile net.ir -o net.plan").fine();
+    // Inputs are asked for later.
+    for file in ["net.ir", "net.plan"] {
+        refused(&folder, &format!("run {file} -o out.safetensors"), "E0520").says("__metadata__");
+    }
 }

@@ -13,6 +13,7 @@ use crate::op::Op;
 use crate::types::TensorType;
 use crate::weights::Manifest;
 use smallvec::SmallVec;
+use std::collections::HashSet;
 
 /// Deepest nesting of brackets in text, or of `repeat` bodies.
 pub(crate) const DEEPEST: usize = 64;
@@ -111,16 +112,15 @@ impl Func {
 
     /// Names of the results: those of the returned values, made unique by position.
     pub fn result_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for (i, value) in self.returned().iter().enumerate() {
+        let mut taken: HashSet<String> = HashSet::new();
+        let unique = |(i, value): (usize, &ValueId)| {
             let name = &self.values[*value].name;
-            if name.is_empty() || names.contains(name) {
-                names.push(format!("{name}.{i}"));
-            } else {
-                names.push(name.clone());
-            }
-        }
-        names
+            let again = name.is_empty() || taken.contains(name);
+            let name = if again { format!("{name}.{i}") } else { name.clone() };
+            taken.insert(name.clone());
+            name
+        };
+        self.returned().iter().enumerate().map(unique).collect()
     }
 
     /// Every node of the function in program order, bodies included.

@@ -16,6 +16,8 @@ pub struct TypeError {
     pub code: &'static str,
     /// The operand at fault, if one is.
     pub operand: Option<usize>,
+    /// The attribute at fault, if one is known by name.
+    pub attribute: Option<&'static str>,
     /// What is wrong.
     pub message: String,
     /// What the op expects.
@@ -31,7 +33,7 @@ fn fail(
     message: String,
     help: &str,
 ) -> TypeError {
-    TypeError { code, operand: operand.into(), message, help: help.to_owned() }
+    TypeError { code, operand: operand.into(), attribute: None, message, help: help.to_owned() }
 }
 
 /// Shape after NumPy-style broadcasting, or `None`.
@@ -75,7 +77,13 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Infe
             "E0201",
             None,
             format!("{} has {} operands, expected {expected}", op.name(), operands.len()),
-            "see docs/ir.md for the operands of each op",
+            match op {
+                // Elsewhere these have one operand and axes.
+                Op::Binary(BinaryFn::Max) if operands.len() == 1 => {
+                    "the largest element along an axis is `reduce_max %x {axes=[1]}`"
+                }
+                _ => "see docs/ir.md for the operands of each op",
+            },
         ));
     }
     Rule { op, operands, declared }.result()
@@ -233,14 +241,18 @@ impl Rule<'_> {
                         "one value, or one per element up to 1024; larger tables are inputs",
                     ));
                 }
-                if values.iter().any(|v| !v.is_finite()) && !ty.dtype.is_float() {
-                    return Err(self.attribute("an infinite integer", "integers must be finite"));
-                }
+                let name = if values.len() == 1 { "value" } else { "values" };
+                values.iter().try_for_each(|v| self.held(name, *v, ty.dtype))?;
                 self.one(ty.dtype, ty.shape.iter().copied())
             }
             Op::Iota { axis } => {
                 let ty = self.declared()?;
-                self.axis(*axis, ty.rank())?;
+                let last = ty.shape[self.axis(*axis, ty.rank())?].saturating_sub(1);
+                if let Some(why) = ty.dtype.refusal(last as f64) {
+                    let message = format!("iota: {last} is no number of {}", ty.dtype);
+                    let help = format!("{why}; count in a wider type");
+                    return Err(fail("E0211", None, message, &help));
+                }
                 self.one(ty.dtype, ty.shape.iter().copied())
             }
             Op::Cast => {
@@ -358,10 +370,10 @@ impl Rule<'_> {
             Op::Reduce { axes, keep, .. } => self.reduce(axes, *keep),
             Op::Dot => self.dot(),
             Op::Linear => self.linear(),
-            Op::Attention { heads, .. } => self.attention(*heads),
+            Op::Attention { heads, scale } => self.attention(*heads, *scale),
             Op::LayerNorm { eps } => {
                 self.need_float(0)?;
-                self.positive(*eps)?;
+                self.positive("eps", *eps, self.wide())?;
                 for operand in 1..self.operands.len() {
                     self.need_float(operand)?;
                     self.need_shape(
@@ -375,7 +387,7 @@ impl Rule<'_> {
             Op::RmsNorm { eps, .. } => {
                 self.need_float(0)?;
                 self.need_float(1)?;
-                self.positive(*eps)?;
+                self.positive("eps", *eps, self.wide())?;
                 self.need_shape(1, &[self.operands[0].last()], "the gain is [D]")?;
                 self.norm_result()
             }
@@ -389,7 +401,7 @@ impl Rule<'_> {
                         "an even number of channels, at least 6",
                     ));
                 }
-                self.positive(*theta)?;
+                self.positive("theta", *theta, DType::F64)?;
                 let tokens = self.product([frames, *rows, *cols])?;
                 self.one(DType::F32, [tokens, head_dim / 2, 2])
             }
@@ -472,12 +484,27 @@ impl Rule<'_> {
         }
     }
 
-    fn positive(&self, value: f64) -> Result<(), TypeError> {
+    /// The type in which a composite computes: that of its decomposition.
+    fn wide(&self) -> DType {
+        let mut types = self.operands.iter().copied().chain(self.declared);
+        if types.any(|ty| ty.dtype == DType::F64) { DType::F64 } else { DType::F32 }
+    }
+
+    /// E0211 unless `value`, of attribute `name`, is a number of `dtype`.
+    fn held(&self, name: &'static str, value: f64, dtype: DType) -> Result<(), TypeError> {
+        let Some(why) = dtype.refusal(value) else { return Ok(()) };
+        let message = format!("{} is no number of {dtype}", crate::text::float(value));
+        let help = format!("{why}; `cast` is the only conversion");
+        Err(TypeError { attribute: Some(name), ..fail("E0211", None, message, &help) })
+    }
+
+    fn positive(&self, name: &'static str, value: f64, dtype: DType) -> Result<(), TypeError> {
         if value > 0.0 && value.is_finite() {
-            Ok(())
-        } else {
-            Err(self.attribute(format!("{value} is not a positive number"), "a positive number"))
+            return self.held(name, value, dtype);
         }
+        let error =
+            self.attribute(format!("{value} is not a positive number"), "a positive number");
+        Err(TypeError { attribute: Some(name), ..error })
     }
 
     fn norm_result(&self) -> Inferred {
@@ -579,7 +606,7 @@ impl Rule<'_> {
         self.one(self.free_dtype(x.dtype)?, shape)
     }
 
-    fn attention(&self, heads: usize) -> Inferred {
+    fn attention(&self, heads: usize, scale: f64) -> Inferred {
         let [q, k, v] = [self.operands[0], self.operands[1], self.operands[2]];
         self.need_float(0)?;
         let rank = q.rank();
@@ -613,8 +640,17 @@ impl Rule<'_> {
                 "heads must divide the channels",
             ));
         }
+        if !scale.is_finite() {
+            let error = self.attribute(format!("a scale of {scale}"), "a finite number");
+            return Err(TypeError { attribute: Some("scale"), ..error });
+        }
+        self.held("scale", scale, self.wide())?;
         let (nq, nk) = (q.shape[rank - 2], k.shape[rank - 2]);
         if self.operands.len() == 4 {
+            if nq.saturating_add(nk) > i32::MAX as usize {
+                let help = "distances are counted in i32";
+                return Err(self.shape_error(3, "fewer than 2^31 columns", help));
+            }
             self.need_dtype(3, DType::F32)?;
             self.need_shape(
                 3,

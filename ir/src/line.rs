@@ -3,6 +3,7 @@
 //! Reading is linear in the line, never recurses, and takes no number as a size before it is known
 //! to be small. What does not fit is answered with what was expected and what stands there.
 
+use crate::text::is_zero;
 use crate::types::{DType, Shape, TensorType};
 use std::fmt::Write as _;
 
@@ -134,7 +135,9 @@ impl<'t> Line<'t> {
         let digits = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e');
         let plain = infinite || (text.len() <= LONGEST_FLOAT && text.bytes().all(digits));
         let value = if plain { text.parse().ok() } else { None };
-        let value = value.filter(|value: &f32| infinite || value.is_finite());
+        // What no single holds is refused, not made infinite or 0.
+        let held = |value: &f32| value.is_finite() && (*value != 0.0 || is_zero(text));
+        let value = value.filter(|value: &f32| infinite || held(value));
         value.ok_or_else(|| format!("expected a number{}", Line { rest: text }.found()))
     }
 
@@ -258,7 +261,10 @@ mod tests {
             let back = Line::new(&text).float().unwrap();
             assert_eq!(back.to_bits(), value.to_bits(), "{text}");
         }
-        for bad in ["", "1e99", "NaN", "infinity", "0x1", "nan(0)", "nan(-1)", "1.0 2", "- 1"] {
+        for bad in [
+            "", "1e99", "-1e39", "1e-50", "NaN", "infinity", "0x1", "nan(0)", "nan(-1)", "1.0 2",
+            "- 1",
+        ] {
             assert!(Line::new(bad).float().is_err(), "{bad}");
         }
     }

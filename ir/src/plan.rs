@@ -192,6 +192,11 @@ impl Plan {
         !port.name.starts_with("persistent.")
     }
 
+    /// Whether the plan makes values for later phases, in persistent memory.
+    pub fn keeps(&self) -> bool {
+        !self.outputs.iter().all(Self::is_returned)
+    }
+
     /// Bytes of the weights in the types the plan wants.
     pub fn weight_bytes(&self) -> u64 {
         self.weights.iter().map(|w| w.ty.bytes()).sum()

@@ -24,20 +24,24 @@ pub struct Lifetime {
     pub bytes: u64,
 }
 
-/// A read of bytes that are not there (any more).
+/// A read of bytes that are not there (any more), or that are of another element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unwritten {
     /// The step that reads; the number of steps for an output.
     pub step: usize,
     /// The buffer read.
     pub buffer: BufferId,
+    /// What is there instead, where that is of another element type.
+    pub found: Option<BufferId>,
 }
 
-/// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states and of
-/// outputs that find nothing. Every id of the plan must be in range.
+/// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states, of
+/// outputs and, where the plan [keeps](Plan::keeps) values, of persistent memory that find nothing or
+/// elements of another type. Every id of the plan must be in range.
 pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
     let mut sweep = Sweep {
         plan,
+        keeps: plan.keeps(),
         list: Vec::new(),
         writes: 0,
         written: BTreeMap::new(),
@@ -106,12 +110,15 @@ pub fn bounds(plan: &Plan) -> (u64, u64) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Memory {
     Workspace,
+    Persistent,
     State(u32),
     Output(u32),
 }
 
 struct Sweep<'p> {
     plan: &'p Plan,
+    /// Whether persistent memory is written here rather than by an earlier phase.
+    keeps: bool,
     /// With the number of writes before each.
     list: Vec<(Memory, usize, Lifetime)>,
     writes: usize,
@@ -134,6 +141,7 @@ impl Sweep<'_> {
             Root::Workspace => Memory::Workspace,
             Root::State(index) => Memory::State(index),
             Root::Output(index) => Memory::Output(index),
+            Root::Persistent if self.keeps => Memory::Persistent,
             Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
         };
         let bytes = place.ty.bytes();
@@ -148,14 +156,16 @@ impl Sweep<'_> {
             let found = self.written.range((memory, 0)..=(memory, at)).next_back();
             let found = found.map(|(_, entry)| *entry).filter(|(end, _)| *end > at);
             let Some((piece, index)) = found else {
-                self.faults.push(Unwritten { step, buffer });
+                self.faults.push(Unwritten { step, buffer, found: None });
                 return;
             };
             let life = &mut self.list[index].2;
             life.to = life.to.max(step);
-            if own && life.buffer != buffer {
-                // What it finds was written later by something else.
-                self.faults.push(Unwritten { step, buffer });
+            let dtype = |id: BufferId| self.plan.buffer(id).ty.dtype;
+            let other = Some(life.buffer).filter(|found| dtype(*found) != dtype(buffer));
+            // What it finds was written later by something else, or is no element of its type.
+            if (own && life.buffer != buffer) || other.is_some() {
+                self.faults.push(Unwritten { step, buffer, found: other.filter(|_| !own) });
                 return;
             }
             at = piece;

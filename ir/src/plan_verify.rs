@@ -1,21 +1,22 @@
-//! Whether a plan keeps every promise that backends rest on.
+//! Whether a plan keeps every promise that backends rest on: ids, types, places in memory, who may
+//! write where and over what, that reads find what was written as that type, kernels and the types
+//! they are launched with, sizes in the header.
 //!
-//! Properties: ids and indices are in range; types have few enough elements; every buffer in use
-//! lies inside its memory; what steps write is aligned to [`ALIGNMENT`] and lies in the workspace,
-//! the persistent memory, a state or an output; a state or output in memory of its own is the whole
-//! of it; views are aligned to their elements; views of weights and inputs agree with them; no step
-//! shares a byte between two results, or between a result and an operand unless its kernel writes
-//! in place there; kernels keep [their rules](crate::kernel::verify) and are launched with the types
-//! they are for; structure ops and weights do not occur; every read finds what was written there;
-//! the sizes in the header are those of the buffers.
-//!
-//! A plan that passes can be executed without undefined behaviour, whoever wrote it.
+//! The promises, and what execution takes from each, are listed in `docs/plans.md`. A plan that
+//! passes can be executed without undefined behaviour and without a panic, whoever wrote it; phases
+//! that run on common memory pass [`phases`] too. What a run is given (inputs, segments, indices) is
+//! not known here and checked when it runs.
+
+#[cfg(test)]
+mod forged;
+pub mod phases;
 
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
 use crate::plan::{ALIGNMENT, Buffer, BufferId, Plan, Port, Root, Step};
-use crate::plan_live::{Lifetime, bounds, lifetimes};
+use crate::plan_live::{Lifetime, Unwritten, bounds, lifetimes};
 use crate::types::TensorType;
+use std::collections::HashSet;
 
 /// Most findings reported for one plan.
 const MOST: usize = 50;
@@ -101,19 +102,20 @@ impl Verifier<'_> {
         self.found.is_empty()
     }
 
-    /// Whether every type is small enough for products of sizes.
+    /// Whether every type is small enough for products of sizes and has elements, as the types of
+    /// modules have.
     fn types(&mut self) -> bool {
         let plan = self.plan;
-        for (id, buffer) in plan.buffers.iter().filter(|(_, b)| !small(&b.ty)) {
-            self.fault(format!("buffer {id:?}"), format!("{} is too large", buffer.ty));
-        }
-        for weight in plan.weights.iter().filter(|w| !small(&w.ty)) {
-            let message = format!("{} is too large", weight.ty);
-            self.fault(format!("weight \"{}\"", weight.name), message);
-        }
-        for state in plan.states.iter().filter(|s| !small(&s.ty)) {
-            let message = format!("{} is too large", state.ty);
-            self.fault(format!("state \"{}\"", state.name), message);
+        let buffers =
+            plan.buffers.iter().map(|(id, buffer)| (format!("buffer {id:?}"), &buffer.ty));
+        let weights = plan.weights.iter().map(|w| (format!("weight \"{}\"", w.name), &w.ty));
+        let states = plan.states.iter().map(|s| (format!("state \"{}\"", s.name), &s.ty));
+        for (place, ty) in buffers.chain(weights).chain(states) {
+            if !small(ty) {
+                self.fault(place, format!("{ty} is too large"));
+            } else if ty.elements() == 0 {
+                self.fault(place, format!("{ty} has no elements"));
+            }
         }
         let sizes = [plan.workspace_bytes, plan.persistent_bytes, plan.state_bytes()];
         if let Some(size) = sizes.into_iter().find(|size| *size >= MOST_BYTES) {
@@ -147,6 +149,18 @@ impl Verifier<'_> {
             if matches!(buffer.root, Root::Output(_)) && !(own && Plan::is_returned(port)) {
                 let message = format!("{:?} lies in memory that is not its own", port.buffer);
                 self.fault(format!("output \"{}\"", port.name), message);
+            } else if !Plan::is_returned(port) && buffer.root != Root::Persistent {
+                let message = format!("{:?} is kept and not in persistent memory", port.buffer);
+                self.fault(format!("output \"{}\"", port.name), message);
+            }
+        }
+        // Those that are used are looked at where they are.
+        let steps = plan.steps.iter().flat_map(|step| step.reads().iter().chain(step.results()));
+        let ports = plan.outputs.iter().map(|port| &port.buffer);
+        let used: HashSet<BufferId> = steps.chain(ports).copied().collect();
+        for (id, buffer) in plan.buffers.iter().filter(|(id, _)| !used.contains(id)) {
+            if let Err(message) = self.inside(buffer) {
+                self.fault(format!("buffer {id:?}"), message);
             }
         }
         self.states();
@@ -187,7 +201,13 @@ impl Verifier<'_> {
         let size = match buffer.root {
             Root::Workspace => plan.workspace_bytes,
             Root::Persistent => plan.persistent_bytes,
-            Root::Input(index) => plan.buffer(plan.inputs[index as usize].buffer).ty.bytes(),
+            Root::Input(index) => {
+                let whole = &plan.buffer(plan.inputs[index as usize].buffer).ty;
+                if whole.dtype != buffer.ty.dtype {
+                    return Err(format!("{} is no part of the input {whole}", buffer.ty));
+                }
+                whole.bytes()
+            }
             Root::State(index) => plan.states[index as usize].ty.bytes(),
             Root::Output(index) => {
                 let port = plan.buffer(plan.outputs[index as usize].buffer);
@@ -232,6 +252,10 @@ impl Verifier<'_> {
             if let Err(message) = self.inside(result) {
                 self.fault(self.at(at), format!("result {id:?}: {message}"));
             }
+            if result.root == Root::Persistent && !plan.keeps() {
+                let message = format!("result {id:?} is kept, but no output is");
+                self.fault(self.at(at), message);
+            }
             if matches!(result.root, Root::Input(_) | Root::Weight(_)) {
                 self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
             }
@@ -260,9 +284,14 @@ impl Verifier<'_> {
 
     fn reads(&mut self) {
         let (_, faults) = lifetimes(self.plan);
-        for fault in faults {
-            let message = format!("{:?} is read where it was not written", fault.buffer);
-            self.fault(self.at(fault.step), message);
+        for Unwritten { step, buffer, found } in faults {
+            let message = match found {
+                None => format!("{buffer:?} is read where it was not written"),
+                Some(other) => {
+                    format!("{buffer:?} is read where {other:?} of another type was written")
+                }
+            };
+            self.fault(self.at(step), message);
         }
     }
 

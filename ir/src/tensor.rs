@@ -112,8 +112,7 @@ impl Tensor {
     /// All elements zero; `None` where there is no memory for them.
     pub fn try_zeros(ty: TensorType) -> Option<Self> {
         let bytes = ty.elements().checked_mul(ty.dtype.bytes())?;
-        let mut words = Vec::new();
-        words.try_reserve_exact(bytes.div_ceil(8)).ok()?;
+        let mut words = crate::memory::room(bytes.div_ceil(8))?;
         words.resize(bytes.div_ceil(8), 0);
         Some(Self { words, ty })
     }

@@ -74,6 +74,42 @@ impl DType {
             Self::Bool => f64::from(u8::from(value != 0.0)),
         }
     }
+
+    /// Why a literal of this type cannot be `value`, or `None` where it can. Integers and `bool`
+    /// hold their numbers exactly or not at all. A literal of a floating-point type is the number
+    /// of the type nearest to it, as long as that is neither infinite nor 0 where `value` is not.
+    pub fn refusal(self, value: f64) -> Option<String> {
+        let (least, most) = match self {
+            Self::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            Self::U8 => (0.0, 255.0),
+            Self::Bool => (0.0, 1.0),
+            Self::F32 | Self::Bf16 | Self::F16 | Self::F64 => {
+                let rounded = self.round(value);
+                if rounded.is_infinite() && value.is_finite() {
+                    return Some(format!("{self} ends at {}", self.largest()));
+                }
+                let lost = rounded == 0.0 && value != 0.0;
+                return lost.then(|| format!("{self} would hold 0"));
+            }
+        };
+        if (least..=most).contains(&value) && value.fract() == 0.0 {
+            return None;
+        }
+        Some(match self {
+            Self::Bool => "bool holds 0 and 1".to_owned(),
+            _ => format!("{self} holds the whole numbers from {least} to {most}"),
+        })
+    }
+
+    /// The largest finite number of a floating-point type.
+    fn largest(self) -> &'static str {
+        match self {
+            Self::F16 => "65504",
+            Self::Bf16 => "3.39e38",
+            Self::F32 => "3.40e38",
+            _ => "1.79e308",
+        }
+    }
 }
 
 /// `value` as a single, rounded to odd: towards zero, with the last bit set where that lost
@@ -163,6 +199,37 @@ impl fmt::Display for TensorType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_literal_of_each_type_may_be() {
+        let fine: [(DType, &[f64]); 7] = [
+            (DType::F32, &[0.1, -0.0, 16_777_217.0, 3.4028235e38, 1e-45, f64::NAN, f64::INFINITY]),
+            (DType::F64, &[f64::MAX, 5e-324, f64::NEG_INFINITY]),
+            (DType::Bf16, &[0.1, 257.0, 3.39e38, f64::NAN]),
+            (DType::F16, &[0.1, 65504.0, 65519.0, 6e-8, f64::NEG_INFINITY]),
+            (DType::I32, &[-2147483648.0, 2147483647.0, -0.0]),
+            (DType::U8, &[0.0, 255.0]),
+            (DType::Bool, &[0.0, 1.0]),
+        ];
+        for (dtype, values) in fine {
+            for value in values {
+                assert_eq!(dtype.refusal(*value), None, "{value} in {dtype}");
+            }
+        }
+        let refused: [(DType, &[f64]); 6] = [
+            (DType::F32, &[1e39, -3.5e38, 1e-46, f64::MAX]),
+            (DType::Bf16, &[3.4e38, 1e-41]),
+            (DType::F16, &[65520.0, 1e6, -1e6, 1e-8]),
+            (DType::I32, &[2.5, 2147483648.0, -2147483649.0, f64::NAN, f64::INFINITY]),
+            (DType::U8, &[300.0, 256.0, -1.0, 0.5, f64::NAN]),
+            (DType::Bool, &[2.5, 2.0, -1.0, 0.5, f64::NEG_INFINITY, f64::NAN]),
+        ];
+        for (dtype, values) in refused {
+            for value in values {
+                assert!(dtype.refusal(*value).is_some(), "{value} in {dtype}");
+            }
+        }
+    }
 
     #[test]
     fn half_types_round_once_to_nearest_even() {

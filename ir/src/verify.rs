@@ -29,6 +29,7 @@ pub(crate) use node::{Context, check_node, repeat_results};
 use crate::diag::{Diagnostic, Sink};
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::{DEEPEST, Def, Func, Module};
+use crate::indices::Indices;
 use crate::op::Op;
 use crate::types::TensorType;
 use indices::Bindings;
@@ -86,9 +87,10 @@ pub fn verify(module: &Module) -> Vec<Diagnostic> {
             defined: vec![false; func.values.len()],
             placed: vec![false; func.nodes.len()],
             entered: vec![false; func.blocks.len()],
-            indices: func.index_params.iter().map(String::as_str).collect(),
+            indices: Indices::default(),
             sound,
         };
+        func.index_params.iter().for_each(|name| check.indices.push(name, ()));
         check.header();
         check.block(func.entry, 0);
         sound = check.sound;
@@ -163,7 +165,7 @@ struct FuncCheck<'a> {
     defined: Vec<bool>,
     placed: Vec<bool>,
     entered: Vec<bool>,
-    indices: Vec<&'a str>,
+    indices: Indices<'a>,
     /// No id is wrong so far, so types may be looked at.
     sound: bool,
 }
@@ -182,7 +184,7 @@ impl<'a> FuncCheck<'a> {
             }
         }
         for index in path_indices(&func.scope) {
-            if !self.indices.contains(&index) {
+            if !self.indices.contains(index) {
                 let message = format!("the scope's index {index} is not a parameter");
                 let help = format!("declare it: `func @{}<{index}>(…)`", func.name);
                 self.sink.push(header(func, Diagnostic::error("E0407", message).help(help)));
@@ -303,12 +305,12 @@ impl<'a> FuncCheck<'a> {
                 if !is_identifier(index) {
                     self.sink.push(at_node(func, id, None, unwritable("index", index)));
                 }
-                if self.indices.contains(&index.as_str()) {
+                if self.indices.contains(index) {
                     let message = format!("index {index} is already bound here");
                     let error = Diagnostic::error("E0411", message).help("rename it");
                     self.sink.push(at_node(func, id, None, error));
                 }
-                self.indices.push(index);
+                self.indices.push(index, ());
                 self.block(body, depth + 1);
                 self.indices.pop();
             }

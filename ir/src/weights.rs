@@ -24,7 +24,8 @@ pub struct Manifest {
     entries: Vec<WeightEntry>,
     expanded: Vec<(String, usize)>,
     by_name: HashMap<String, usize>,
-    by_wildcard: HashMap<String, usize>,
+    /// Positions in `expanded` of the names that are alike but for numbers.
+    by_wildcard: HashMap<String, Vec<usize>>,
 }
 
 impl PartialEq for Manifest {
@@ -63,7 +64,7 @@ impl Manifest {
         let entry = self.entries.len();
         self.entries.push(WeightEntry { template: template.to_owned(), ty });
         for name in names {
-            self.by_wildcard.entry(wildcard(&name)).or_insert(entry);
+            self.by_wildcard.entry(wildcard(&name)).or_default().push(self.expanded.len());
             self.by_name.insert(name.clone(), entry);
             self.expanded.push((name, entry));
         }
@@ -100,14 +101,10 @@ impl Manifest {
         if !path.contains('{') {
             return self.get(path);
         }
-        if let Some(entry) = self.by_wildcard.get(&wildcard(path)) {
-            // The wildcard map also folds fixed numbers; only a full match of the rest counts.
-            if self.expanded.iter().any(|(name, e)| e == entry && stands_for(path, name)) {
-                return Some(&self.entries[*entry].ty);
-            }
-        }
-        let found = self.expanded.iter().find(|(name, _)| stands_for(path, name))?;
-        Some(&self.entries[found.1].ty)
+        // The wildcard map also folds fixed numbers; only a full match of the rest counts.
+        let alike = self.by_wildcard.get(&wildcard(path))?;
+        let found = alike.iter().find(|at| stands_for(path, &self.expanded[**at].0))?;
+        Some(&self.entries[self.expanded[*found].1].ty)
     }
 
     /// The declared name closest to `name`, for messages.

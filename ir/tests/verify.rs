@@ -291,3 +291,27 @@ fn deep_nesting_and_many_errors_are_bounded() {
     assert_eq!(found.len(), 50);
     assert!(found[49].notes[0].contains("only the first 50"));
 }
+
+#[test]
+fn literals_that_code_made_are_held_by_their_type() {
+    refused(&["E0211"], "300 is no number of u8", |m| {
+        let func = &mut m.funcs[1];
+        let neg = node(func, "neg");
+        let value = func.nodes[neg].results[0];
+        func.nodes[neg].op = Op::Const { values: vec![300.0] };
+        func.nodes[neg].operands.clear();
+        func.values[value].ty = TensorType::new(DType::U8, [2, 4]);
+        func.results[0] = TensorType::new(DType::U8, [2, 4]);
+    });
+    let built = |value: f64, dtype: DType| {
+        std::panic::catch_unwind(|| {
+            let module = Module::default();
+            let mut f = FuncBuilder::new(&module, "f");
+            f.scalar("c", dtype, value);
+        })
+    };
+    for (value, dtype) in [(2.5, DType::I32), (-1.0, DType::U8), (2.0, DType::Bool)] {
+        assert!(built(value, dtype).is_err(), "{value} {dtype}");
+    }
+    assert!(built(1e39, DType::Bf16).is_err() && built(2.5, DType::Bf16).is_ok());
+}

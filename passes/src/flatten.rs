@@ -18,7 +18,7 @@ const MOST_STEPS: usize = 1 << 20;
 const MOST_DEPTH: usize = 64;
 
 struct Flattener<'m> {
-    module: &'m Module,
+    funcs: HashMap<&'m str, &'m Func>,
     program: Program,
     weights: HashMap<String, ValueIndex>,
 }
@@ -27,7 +27,7 @@ struct Frame<'f> {
     func: &'f Func,
     /// Values of this activation by id; unset until defined.
     env: Vec<Option<ValueIndex>>,
-    indices: Vec<(String, u32)>,
+    indices: HashMap<String, u32>,
     /// The function's scope with its indices bound.
     scope: String,
     /// Names the values, as the interpreter does.
@@ -40,7 +40,11 @@ pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
         let message = format!("there is no function @{func} in module @{}", module.name);
         CompileError::new("E0501", message)
     })?;
-    let mut flattener = Flattener { module, program: Program::default(), weights: HashMap::new() };
+    let mut funcs = HashMap::new();
+    for func in &module.funcs {
+        funcs.entry(func.name.as_str()).or_insert(func);
+    }
+    let mut flattener = Flattener { funcs, program: Program::default(), weights: HashMap::new() };
     let mut arguments = Vec::new();
     for (index, (name, ty)) in main.param_types().enumerate() {
         let value = flattener.program.value(ty.clone(), Origin::Input(index as u32));
@@ -66,7 +70,7 @@ impl<'m> Flattener<'m> {
             let error = too_large("calls and repeats nest too deeply");
             return Err(error.at(format!("@{}", func.name)));
         }
-        let indices: Vec<(String, u32)> =
+        let indices: HashMap<String, u32> =
             func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
         let scope = bind(&func.scope, &indices)?;
         let mut frame = Frame { func, env: vec![None; func.values.len()], indices, scope, path };
@@ -100,7 +104,8 @@ impl<'m> Flattener<'m> {
                     frame.env[node.results[0].index()] = Some(value);
                 }
                 Op::Call { func: callee, index } => {
-                    let callee = self.module.func(callee).expect("verified: the callee exists");
+                    let callee =
+                        *self.funcs.get(callee.as_str()).expect("verified: the callee exists");
                     let indices: Option<Vec<u32>> =
                         index.iter().map(|arg| index_value(arg, &frame.indices)).collect();
                     let indices = indices.expect("verified: index arguments are bound");
@@ -175,7 +180,7 @@ impl<'m> Flattener<'m> {
         let collected = results.len() - carries;
         let mut stacked: Vec<Vec<ValueIndex>> = vec![Vec::new(); collected];
         for (slot, i) in range.clone().enumerate() {
-            frame.indices.push((index.to_owned(), i));
+            frame.indices.insert(index.to_owned(), i);
             frame.path.enter(index, i);
             for (param, value) in params.iter().zip(&current) {
                 frame.env[param.index()] = Some(*value);
@@ -196,7 +201,7 @@ impl<'m> Flattener<'m> {
             for (stack, value) in stacked.iter_mut().zip(&yielded[carries..]) {
                 stack.push(*value);
             }
-            frame.indices.pop();
+            frame.indices.remove(index);
             frame.path.leave();
         }
         for (result, value) in results.iter().zip(&current) {
@@ -224,18 +229,18 @@ impl<'m> Flattener<'m> {
     }
 }
 
-fn index_value(arg: &IndexArg, indices: &[(String, u32)]) -> Option<u32> {
+fn index_value(arg: &IndexArg, indices: &HashMap<String, u32>) -> Option<u32> {
     match arg {
         IndexArg::Int(value) => Some(*value),
         IndexArg::Name(name) => lookup(indices, name),
     }
 }
 
-fn lookup(indices: &[(String, u32)], name: &str) -> Option<u32> {
-    indices.iter().rev().find(|(n, _)| n == name).map(|(_, value)| *value)
+fn lookup(indices: &HashMap<String, u32>, name: &str) -> Option<u32> {
+    indices.get(name).copied()
 }
 
-fn bind(path: &str, indices: &[(String, u32)]) -> Result<String, CompileError> {
+fn bind(path: &str, indices: &HashMap<String, u32>) -> Result<String, CompileError> {
     bind_path(path, |name| lookup(indices, name)).ok_or_else(|| {
         let message = format!("the weight path \"{path}\" names an index that is not bound");
         CompileError::new("E0501", message)

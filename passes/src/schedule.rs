@@ -32,35 +32,53 @@ pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
             readers[owner(v)].insert(at);
         });
     }
-    // Readers that are not placed yet; an output is read at the end.
+    // Readers that are not placed yet, and the sum of their positions: of one that is its own. An
+    // output is read at the end.
     let mut left: Vec<usize> = readers.iter().map(BTreeSet::len).collect();
-    flow.outputs.iter().for_each(|(_, value)| left[owner(value)] += 1);
-    let reads: Vec<BTreeSet<usize>> =
-        steps.iter().map(|step| step.operands.iter().map(owner).collect()).collect();
-    let writes: Vec<BTreeSet<usize>> =
-        steps.iter().map(|step| step.results.iter().map(owner).collect()).collect();
+    let mut which: Vec<usize> = readers.iter().map(|readers| readers.iter().sum()).collect();
+    let mut kept = vec![false; count];
+    flow.outputs.iter().for_each(|(_, value)| kept[owner(value)] = true);
+    let distinct =
+        |values: &[ValueIndex]| -> BTreeSet<usize> { values.iter().map(owner).collect() };
+    let reads: Vec<BTreeSet<usize>> = steps.iter().map(|step| distinct(&step.operands)).collect();
+    // What is in use more, or less, after each.
+    let mut growth: Vec<i64> = steps
+        .iter()
+        .zip(&reads)
+        .map(|(step, reads)| {
+            let made: i64 = distinct(&step.results).into_iter().map(bytes).sum();
+            let freed = reads.iter().filter(|v| left[**v] == 1 && !kept[**v]);
+            made - freed.map(|v| bytes(*v)).sum::<i64>()
+        })
+        .collect();
     let before = constraints(flow);
     let mut waiting: Vec<usize> = before.iter().map(Vec::len).collect();
     let mut after: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
     for (at, others) in before.iter().enumerate() {
         others.iter().for_each(|other| after[*other].push(at));
     }
-    let mut open: BTreeSet<usize> = (0..steps.len()).filter(|at| waiting[*at] == 0).collect();
+    let mut open: BTreeSet<(i64, usize)> =
+        (0..steps.len()).filter(|at| waiting[*at] == 0).map(|at| (growth[at], at)).collect();
     let mut order = Vec::with_capacity(steps.len());
-    while !open.is_empty() {
-        let growth = |at: usize| -> i64 {
-            let made: i64 = writes[at].iter().map(|v| bytes(*v)).sum();
-            let freed: i64 = reads[at].iter().filter(|v| left[**v] == 1).map(|v| bytes(*v)).sum();
-            made - freed
-        };
-        let best = open.iter().copied().min_by_key(|at| (growth(*at), *at))?;
-        open.remove(&best);
+    while let Some((_, best)) = open.pop_first() {
         order.push(best);
-        reads[best].iter().for_each(|v| left[*v] -= 1);
+        for value in &reads[best] {
+            left[*value] -= 1;
+            which[*value] -= best;
+            // The last reader frees it.
+            if left[*value] == 1 && !kept[*value] {
+                let last = which[*value];
+                let was_open = open.remove(&(growth[last], last));
+                growth[last] -= bytes(*value);
+                if was_open {
+                    open.insert((growth[last], last));
+                }
+            }
+        }
         for next in &after[best] {
             waiting[*next] -= 1;
             if waiting[*next] == 0 {
-                open.insert(*next);
+                open.insert((growth[*next], *next));
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::simplify::simplify;
 use anyid_ir::{Op, TensorType};
+use std::collections::HashMap;
 
 /// A program split in two. `prepare` has as outputs the persistent values in order; `step` reads
 /// them as [`Origin::Persistent`].
@@ -52,7 +53,8 @@ pub fn split_with(
     for (name, value) in &program.inputs {
         varies[*value as usize] = varying.contains(&name.as_str());
     }
-    let is_output = |value: ValueIndex| program.outputs.iter().any(|(_, v)| *v == value);
+    let mut is_output = vec![false; program.values.len()];
+    program.outputs.iter().for_each(|(_, value)| is_output[*value as usize] = true);
     // Literals and views of them cost nothing to make again and would only occupy persistent
     // memory: they stay in `step`, and what is made of them may still go.
     let mut cheap = vec![false; program.values.len()];
@@ -66,7 +68,7 @@ pub fn split_with(
         cheap[result] = literal;
         varies[result] = literal
             || depends
-            || is_output(step.result)
+            || is_output[result]
             || !rewrites.allow("moved to prepare", &step.label);
     }
     // `prepare` makes the literals it needs for itself.
@@ -142,11 +144,14 @@ struct Side<'p> {
     program: &'p Program,
     out: Program,
     moved: Vec<Option<ValueIndex>>,
+    /// Weights by name.
+    weights: HashMap<&'p str, u32>,
 }
 
 impl<'p> Side<'p> {
     fn new(program: &'p Program) -> Self {
-        Self { program, out: Program::default(), moved: vec![None; program.values.len()] }
+        let moved = vec![None; program.values.len()];
+        Self { program, out: Program::default(), moved, weights: HashMap::new() }
     }
 
     fn input(&mut self, name: &str, value: ValueIndex) {
@@ -165,12 +170,12 @@ impl<'p> Side<'p> {
             unreachable!("only weights are copied on demand")
         };
         let weight = &self.program.weights[index as usize];
-        let at = self.out.weights.iter().position(|w| w.name == weight.name).unwrap_or_else(|| {
+        let at = *self.weights.entry(&weight.name).or_insert_with(|| {
             self.out.weights.push(weight.clone());
-            self.out.weights.len() - 1
+            self.out.weights.len() as u32 - 1
         });
         let ty = self.program.ty(value).clone();
-        let moved = self.out.value(ty, Origin::Weight(at as u32));
+        let moved = self.out.value(ty, Origin::Weight(at));
         self.moved[value as usize] = Some(moved);
         moved
     }

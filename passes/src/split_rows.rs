@@ -47,7 +47,7 @@ pub(crate) fn split_rows(
     rewrites: &mut Rewrites,
 ) -> bool {
     let mut split = false;
-    if flow.steps.len() > MOST_STEPS {
+    if flow.length() > MOST_STEPS {
         return false;
     }
     for _ in 0..MOST_ROUNDS {

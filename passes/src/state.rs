@@ -2,8 +2,8 @@
 
 use crate::Options;
 use crate::fuse::{Cut, Grouping};
-use crate::memory::flow::Flow;
-use crate::memory::{self, Placement, Shared};
+use crate::memory::flow::{Flow, Names};
+use crate::memory::{Placement, Shared};
 use crate::program::{Program, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::straight;
@@ -237,8 +237,7 @@ fn part_text(part: &Part) -> String {
     let mut out = format!("// @{}\n", part.name);
     let written = match (&part.flow, &part.shared, &part.grouping) {
         (Some(_), Some(shared), _) => {
-            let place = |value| memory::place_text(shared, part.placement.as_ref(), value);
-            kernels_text(&mut out, &shared.flow, &place)
+            kernels_text(&mut out, &shared.flow, &shared.places(part.placement.as_ref()))
         }
         (Some(flow), None, _) => kernels_text(&mut out, flow, &|_| None),
         (None, _, Some(grouping)) => groups_text(&mut out, &part.program, grouping),
@@ -254,15 +253,16 @@ fn kernels_text(
     flow: &Flow,
     place: &dyn Fn(ValueIndex) -> Option<String>,
 ) -> std::fmt::Result {
+    let name = Names::new(flow);
     for (at, step) in flow.steps.iter().enumerate() {
         let names = |values: &[ValueIndex]| {
-            values.iter().map(|v| flow.name(*v)).collect::<Vec<_>>().join(", ")
+            values.iter().map(|v| name.of(*v)).collect::<Vec<_>>().join(", ")
         };
         let (results, operands) = (names(&step.results), names(&step.operands));
         writeln!(out, "#{at} {results} = {}({operands})", step.kernel.name())?;
         for value in &step.results {
             if let Some(place) = place(*value) {
-                writeln!(out, "  {}: {place}", flow.name(*value))?;
+                writeln!(out, "  {}: {place}", name.of(*value))?;
             }
         }
         if !matches!(step.kernel, anyid_ir::Kernel::Op(_)) {

@@ -5,6 +5,7 @@
 //! E05 unsupported by the target, E06 memory, E07 model folders, configuration and text,
 //! E08 media, E09 requests, E10 running. Rendering (colour, carets) is the program's business.
 
+use anyid_backends::threads::ThreadsRefused;
 use std::fmt;
 
 /// Whose fault an error is; decides the exit code of the program.
@@ -56,6 +57,28 @@ impl Error {
         Self {
             inner: Box::new(Inner { code, kind, message, place: None, help: None, source: None }),
         }
+    }
+
+    /// The system does not give `bytes` of memory for `what` (E0603).
+    pub fn no_memory(bytes: u64, what: &str) -> Self {
+        let message = format!("there is no memory for {what} ({bytes} bytes)");
+        Self::new(Kind::Budget, "E0603", message)
+            .help("free memory, run smaller sizes, or raise the limit (`ulimit -v`)")
+    }
+
+    /// The system refuses threads (E1025).
+    pub fn threads(refused: ThreadsRefused) -> Self {
+        let help = match refused.asked {
+            1 => "end other programs, or raise the limit of processes (`ulimit -u`) or of address \
+                  space (`ulimit -v`)"
+                .to_owned(),
+            _ => format!(
+                "run with fewer (--threads {}), or raise the limit of processes (`ulimit -u`) or \
+                 of address space (`ulimit -v`)",
+                (refused.started / 2).max(1)
+            ),
+        };
+        Self::input("E1025", refused.to_string()).help(help).caused_by(refused.cause)
     }
 
     /// Adds where it happened: a file, a tensor, a flag. The first place given stays.

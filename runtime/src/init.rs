@@ -7,14 +7,13 @@
 use crate::checkpoint::{AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded};
 use crate::error::{Error, Result};
 use crate::text::micro_tokenizer_json;
-use anyid_backends::{WeightData, WeightProvider};
+use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
 use anyid_models::wan::config::{
     DitConfig, TextConfig, VaeConfig, model_index_json, scheduler_config_json,
 };
 use anyid_models::wan::names::{self, Component};
 use half::bf16;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -153,67 +152,52 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
     out
 }
 
-/// The weights of a manifest in their types, made each time they are asked for: packing them needs
-/// memory for one stored tensor at a time. Those of f32 and bf16 have the values that a model folder
-/// of that type and seed has.
+/// The weights of a manifest in their types, made piece by piece as they are read: they take no
+/// memory. Those of f32 and bf16 have the values that a model folder of that type and seed has;
+/// there are no others.
 pub struct RandomWeights {
     seed: u64,
     types: BTreeMap<String, TensorType>,
-    held: BTreeMap<String, Vec<u8>>,
 }
-
-/// Tensors below this many bytes may stay with the allocator.
-const SMALL: usize = 1 << 20;
-
-/// Allocations of this many bytes are returned to the system by usual allocators.
-const RETURNED: usize = 40 << 20;
 
 impl RandomWeights {
     /// Weights for `manifest`.
     pub fn new(manifest: &Manifest, seed: u64) -> Self {
         let types = manifest.tensors().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
-        Self { seed, types, held: BTreeMap::new() }
-    }
-
-    /// Makes `name` now and keeps it, for tables that a plan reads where they are stored.
-    #[must_use]
-    pub fn hold(mut self, name: &str) -> Self {
-        if let Some(bytes) = self.make(name) {
-            self.held.insert(name.to_owned(), bytes);
-        }
-        self
-    }
-
-    fn make(&self, name: &str) -> Option<Vec<u8>> {
-        let ty = self.types.get(name)?;
-        let dtype = match ty.dtype {
-            DType::F32 => TensorDtype::F32,
-            DType::Bf16 => TensorDtype::Bf16,
-            _ => return None,
-        };
-        let shape: Vec<u64> = ty.shape.iter().map(|size| *size as u64).collect();
-        let bytes = ty.bytes() as usize;
-        // Memory of this size goes back to the system when it is dropped; smaller pieces would
-        // stay with the allocator, which the process then holds beside the packed weights.
-        let room = if bytes < SMALL { bytes } else { bytes.max(RETURNED) };
-        let mut out = Vec::with_capacity(room);
-        let put = |bytes: &[u8]| {
-            out.extend_from_slice(bytes);
-            Ok(())
-        };
-        write_tensor(self.seed, name, &shape, dtype, put).expect("memory takes every write");
-        Some(out)
+        Self { seed, types }
     }
 }
 
+/// Elements made at a time while they are read: small enough for the stack.
+const BLOCK: usize = 1024;
+
 impl WeightProvider for RandomWeights {
-    fn get(&self, name: &str) -> Option<WeightData<'_>> {
-        let dtype = self.types.get(name)?.dtype;
-        let bytes = match self.held.get(name) {
-            Some(bytes) => Cow::Borrowed(bytes.as_slice()),
-            None => Cow::Owned(self.make(name)?),
+    fn find(&self, name: &str) -> Option<StoredWeight> {
+        let ty = self.types.get(name)?;
+        let made = matches!(ty.dtype, DType::F32 | DType::Bf16);
+        made.then(|| StoredWeight { dtype: ty.dtype, bytes: ty.bytes() })
+    }
+
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+        let Some(ty) = self.types.get(name) else {
+            return Err(Error::input("E0301", format!("there is no weight \"{name}\"")).into());
         };
-        Some(WeightData { dtype, bytes })
+        let size = ty.dtype.bytes();
+        let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();
+        let (key, rule) = (key(self.seed, name), rule(name, &shape));
+        let (mut values, mut start) = ([0f32; BLOCK], from / size as u64);
+        for out in out.chunks_mut(BLOCK * size) {
+            let values = &mut values[..out.len() / size];
+            fill(key, rule, start, values);
+            start += values.len() as u64;
+            for (out, value) in out.chunks_exact_mut(size).zip(values) {
+                match ty.dtype {
+                    DType::Bf16 => out.copy_from_slice(&bf16::from_f32(*value).to_le_bytes()),
+                    _ => out.copy_from_slice(&value.to_le_bytes()),
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -332,15 +316,22 @@ mod tests {
         let mut manifest = Manifest::new("m");
         manifest.add("a.weight", TensorType::new(DType::F32, [3, 5])).unwrap();
         manifest.add("b.weight", TensorType::new(DType::Bf16, [4])).unwrap();
-        let weights = RandomWeights::new(&manifest, 7).hold("b.weight").hold("no.weight");
+        manifest.add("long.weight", TensorType::new(DType::F32, [3 * BLOCK])).unwrap();
+        let all = |seed: u64, name: &str| -> Option<Vec<u8>> {
+            let weights = RandomWeights::new(&manifest, seed);
+            let mut bytes = vec![0; weights.find(name)?.bytes as usize];
+            weights.read(name, 0, &mut bytes).unwrap();
+            Some(bytes)
+        };
         let file = safetensors_bytes(&[("a.weight".to_owned(), vec![3, 5])], 7);
-        let a = weights.get("a.weight").unwrap();
-        assert_eq!((a.dtype, &*a.bytes), (DType::F32, &file[file.len() - 60..]));
-        let b = weights.get("b.weight").unwrap();
-        assert!(matches!(b.bytes, Cow::Borrowed(_)));
-        assert_eq!(b.bytes.len(), 8);
-        assert_eq!(*b.bytes, *RandomWeights::new(&manifest, 7).get("b.weight").unwrap().bytes);
-        assert_ne!(*b.bytes, *RandomWeights::new(&manifest, 8).get("b.weight").unwrap().bytes);
-        assert!(weights.get("no.weight").is_none());
+        assert_eq!(all(7, "a.weight").unwrap(), &file[file.len() - 60..]);
+        let b = all(7, "b.weight").unwrap();
+        assert_eq!(b.len(), 8);
+        assert_ne!(b, all(8, "b.weight").unwrap());
+        assert!(all(7, "no.weight").is_none());
+        let long = all(7, "long.weight").unwrap();
+        let mut piece = vec![0; 8000];
+        RandomWeights::new(&manifest, 7).read("long.weight", 400, &mut piece).unwrap();
+        assert_eq!(piece, long[400..8400]);
     }
 }

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod files;
 pub mod init;
+pub mod input;
 pub mod media;
 pub mod model;
 pub mod pipeline;

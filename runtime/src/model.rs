@@ -1,4 +1,4 @@
-//! A complete model: configurations, mapped weights, tokenizer and scheduler settings.
+//! A complete model: configurations, open weight files, tokenizer and scheduler settings.
 
 use crate::checkpoint::{Checkpoint, JsonFile, Layout, ModelFolder, WeightFiles, WeightSet};
 use crate::error::{Error, Result};
@@ -42,7 +42,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a diffusers folder or an original checkpoint folder. Weights are mapped, not read.
+    /// Opens a diffusers folder or an original checkpoint folder. Of weights the headers
+    /// are read.
     ///
     /// # Errors
     /// E07xx for the folder and its configurations, E03xx for checkpoint files and tensors.
@@ -198,8 +199,15 @@ impl Model {
     }
 
     /// Fingerprints of the three weight sets, for recipes.
-    pub fn fingerprints(&self) -> [String; 3] {
-        [&self.dit_weights, &self.vae_weights, &self.text_weights].map(|w| w.set().fingerprint())
+    ///
+    /// # Errors
+    /// E0330 to E0332 where a file changed or failed since it was opened.
+    pub fn fingerprints(&self) -> Result<[String; 3]> {
+        Ok([
+            self.dit_weights.set().fingerprint()?,
+            self.vae_weights.set().fingerprint()?,
+            self.text_weights.set().fingerprint()?,
+        ])
     }
 }
 

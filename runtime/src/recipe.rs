@@ -6,6 +6,7 @@
 
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
+use crate::input;
 use crate::media::{MediaKind, ReadOptions, visit_frames};
 use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, settings};
 use serde_json::{Value, json};
@@ -106,13 +107,11 @@ pub fn path_beside(output: &Path) -> PathBuf {
 /// Hashes a file.
 ///
 /// # Errors
-/// E0911 where it cannot be read.
+/// E0911 where it cannot be read, E0330 to E0332 where it changes or fails meanwhile.
 pub fn hashed(path: &Path) -> Result<HashedFile> {
-    let sha256 = hash_file(path, |_, _| {}).map_err(|error| {
-        Error::input("E0911", error.message().to_owned())
-            .at(path.display())
-            .help("check the name; relative names start at the current folder")
-    })?;
+    // Said as of every other file that is named on the command line.
+    input::open_regular(path).map_err(|fault| unreadable(path, fault))?;
+    let sha256 = hash_file(path, |_, _| {})?;
     Ok(HashedFile { path: absolute(path)?, sha256, description: String::new() })
 }
 
@@ -193,7 +192,7 @@ impl Recipe {
             noise: file(request.noise.is_some(), &sources.noise, "noise that is a tensor")?,
             model: ModelEntry {
                 path: model.folder.as_deref().map(absolute).transpose()?,
-                fingerprints: model.fingerprints(),
+                fingerprints: model.fingerprints()?,
             },
             latents: file(
                 request.latents.is_some(),
@@ -254,12 +253,10 @@ impl Recipe {
     /// # Errors
     /// E0911 where it cannot be read, E0910 where it is no recipe of this version.
     pub fn read(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?.len();
         let bad = |what: String| no_recipe(what, path);
-        if size > LARGEST {
-            return Err(bad(format!("a recipe does not have {size} bytes")));
-        }
-        let bytes = std::fs::read(path).map_err(|fault| unreadable(path, fault))?;
+        let large = |limit| bad(format!("a recipe does not have more than {limit} bytes"));
+        let bytes = input::read(path, LARGEST)
+            .map_err(|refusal| refusal.coded(path, |fault| unreadable(path, fault), large))?;
         Self::parse(&bytes, path)
     }
 
@@ -451,6 +448,12 @@ mod tests {
         let mut value = recipe().to_json();
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap(), recipe());
+        // Numbers of many digits too: to the last bit, or the run would be another.
+        for shift in [976.1844674407371, 24000.0 / 1001.0, 0.1 + 0.2, 1e-308, f64::MAX] {
+            let exact = Recipe { shift, ..recipe() };
+            std::fs::write(&path, exact.to_json().to_string()).unwrap();
+            assert_eq!(Recipe::read(&path).unwrap(), exact);
+        }
         value.as_object_mut().unwrap().remove("residual");
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap().residual, "f32");

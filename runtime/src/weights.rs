@@ -1,14 +1,14 @@
 //! Checkpoint tensors as a backend's weights, under the manifest's names.
 
-use crate::checkpoint::{Checkpoint, TensorDtype, WeightSet, to_f32_into};
+use crate::checkpoint::{Checkpoint, TensorDtype, TensorEntry, TensorView, WeightSet, to_f32_into};
 use crate::error::{Error, Result};
 use crate::files::{self, AtomicFile, Whole};
-use anyid_backends::{WeightData, WeightProvider};
+use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::names::{self, Component, Naming};
 use std::borrow::Cow;
 
-/// Mapped weights with canonical (original Wan) names.
+/// Stored weights with canonical (original Wan) names.
 pub struct ModelWeights {
     set: WeightSet,
     naming: Naming,
@@ -21,7 +21,8 @@ impl ModelWeights {
     /// Recognises naming and prefix of `set` and renames its tensors.
     ///
     /// # Errors
-    /// E0307 if the tensors are not those of `component`; E0308 if a tensor and its alias differ.
+    /// E0307 if the tensors are not those of `component`; E0308 if a tensor and its alias differ;
+    /// E0330 to E0332 where these cannot be read.
     pub fn recognise(set: &WeightSet, component: Component) -> Result<Self> {
         let (naming, prefix) = names::detect(component, set.names()).ok_or_else(|| {
             let some: Vec<&str> = set.names().take(3).collect();
@@ -42,8 +43,7 @@ impl ModelWeights {
             let wanted = canonical(alias);
             let twin = set.names().find(|n| !is_alias(n) && canonical(n) == wanted);
             if let (Some(twin), Some(_)) = (twin, &wanted) {
-                let same = set.tensor(alias).map(|t| t.bytes) == set.tensor(twin).map(|t| t.bytes);
-                if !same {
+                if !equal(set, alias, twin)? {
                     return Err(Error::input(
                         "E0308",
                         format!("\"{alias}\" and \"{twin}\" must be equal and are not"),
@@ -102,6 +102,30 @@ impl ModelWeights {
     }
 }
 
+/// Whether two tensors have the same bytes.
+fn equal(set: &WeightSet, one: &str, other: &str) -> Result<bool> {
+    let bytes = |name: &str| set.tensor(name).map_or(0, TensorEntry::bytes);
+    let (length, mut at) = (bytes(one), 0);
+    if length != bytes(other) {
+        return Ok(false);
+    }
+    let mut pieces = [vec![0; COMPARED], vec![0; COMPARED]];
+    while at < length {
+        let count = (length - at).min(COMPARED as u64) as usize;
+        let [a, b] = &mut pieces;
+        set.read(one, at, &mut a[..count])?;
+        set.read(other, at, &mut b[..count])?;
+        if a[..count] != b[..count] {
+            return Ok(false);
+        }
+        at += count as u64;
+    }
+    Ok(true)
+}
+
+/// Bytes compared at a time.
+const COMPARED: usize = 1 << 20;
+
 fn is_alias(name: &str) -> bool {
     name.ends_with("encoder.embed_tokens.weight")
 }
@@ -128,20 +152,84 @@ pub fn element_type(dtype: TensorDtype) -> Option<DType> {
     })
 }
 
-impl WeightProvider for ModelWeights {
-    fn get(&self, name: &str) -> Option<WeightData<'_>> {
-        let view = self.set.tensor(name)?;
-        if let Some(dtype) = element_type(view.dtype) {
-            return Some(WeightData { dtype, bytes: Cow::Borrowed(view.bytes) });
+impl From<Error> for WeightFault {
+    fn from(error: Error) -> Self {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        Self {
+            code: error.code(),
+            message: error.message().to_owned(),
+            place: error.place().map(str::to_owned),
+            help: error.help_text().map(str::to_owned),
+            cause,
         }
-        let mut values = vec![0f32; view.elements()];
-        to_f32_into(&view, &mut values).ok()?;
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Some(WeightData { dtype: DType::F32, bytes: Cow::Owned(bytes) })
+    }
+}
+
+impl From<WeightFault> for Error {
+    fn from(fault: WeightFault) -> Self {
+        let mut error = Self::input(fault.code, fault.message);
+        if let Some(place) = fault.place {
+            error = error.at(place);
+        }
+        if let Some(help) = fault.help {
+            error = error.help(help);
+        }
+        match fault.cause {
+            Some(cause) => error.caused_by(std::io::Error::other(cause)),
+            None => error,
+        }
+    }
+}
+
+/// Stored elements converted at a time where the kernels do not read their type.
+const BLOCK: usize = 1024;
+
+impl ModelWeights {
+    /// Fills `out` with f32 elements from the `first` on, converted from a type of one byte.
+    fn read_converted(
+        &self,
+        name: &str,
+        entry: &TensorEntry,
+        from: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let (size, mut first) = (entry.dtype.size_bytes(), from / 4);
+        let (mut stored, mut values) = ([0; BLOCK * 8], [0f32; BLOCK]);
+        for out in out.chunks_mut(BLOCK * 4) {
+            let count = out.len() / 4;
+            let (stored, values) = (&mut stored[..count * size as usize], &mut values[..count]);
+            self.set.read(name, first * size, stored)?;
+            let shape = [count as u64];
+            to_f32_into(&TensorView { dtype: entry.dtype, shape: &shape, bytes: stored }, values)?;
+            for (out, value) in out.chunks_exact_mut(4).zip(values) {
+                out.copy_from_slice(&value.to_le_bytes());
+            }
+            first += count as u64;
+        }
+        Ok(())
+    }
+}
+
+impl WeightProvider for ModelWeights {
+    fn find(&self, name: &str) -> Option<StoredWeight> {
+        let entry = self.set.tensor(name)?;
+        match element_type(entry.dtype) {
+            Some(dtype) => Some(StoredWeight { dtype, bytes: entry.bytes() }),
+            None if entry.dtype.is_float() => {
+                Some(StoredWeight { dtype: DType::F32, bytes: entry.elements() * 4 })
+            }
+            None => None,
+        }
     }
 
-    fn release(&self, name: &str) {
-        self.set.release(name);
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+        let read = match self.set.tensor(name) {
+            Some(entry) if element_type(entry.dtype).is_none() => {
+                self.read_converted(name, entry, from, out)
+            }
+            _ => self.set.read(name, from, out),
+        };
+        read.map_err(WeightFault::from)
     }
 
     fn stored(&self, name: &str) -> Option<String> {
@@ -152,45 +240,73 @@ impl WeightProvider for ModelWeights {
 
 impl anyid_ir::eval::WeightSource for ModelWeights {
     fn weight(&self, name: &str, ty: &TensorType) -> std::result::Result<Cow<'_, Tensor>, String> {
-        let data = self.get(name).ok_or_else(|| format!("there is no weight \"{name}\""))?;
-        let stored = Tensor::from_bytes(ty.with_dtype(data.dtype), &data.bytes)
-            .map_err(|error| error.to_string())?;
-        Ok(Cow::Owned(stored.cast(ty.dtype)))
+        let found = self.find(name).ok_or_else(|| format!("there is no weight \"{name}\""))?;
+        let stored = ty.with_dtype(found.dtype);
+        if stored.bytes() != found.bytes {
+            return Err(format!("weight \"{name}\" has {} bytes, not those of {ty}", found.bytes));
+        }
+        let mut tensor = Tensor::try_zeros(stored)
+            .ok_or_else(|| format!("there is no memory for weight \"{name}\""))?;
+        self.read(name, 0, tensor.bytes_mut()).map_err(|fault| Error::from(fault).to_string())?;
+        Ok(Cow::Owned(tensor.cast(ty.dtype)))
     }
 }
 
 /// Every tensor of a safetensors file as a named tensor of the IR; 64-bit integers become `i32`.
 ///
 /// # Errors
-/// E03xx where the file cannot be read; E0309 for an element type without an equal in the IR.
+/// E03xx where the file cannot be read; E0309 for an element type without an equal in the IR; E0603
+/// without memory for a tensor.
 pub fn read_tensors(path: &std::path::Path) -> Result<Vec<(String, Tensor)>> {
     let file = Checkpoint::open(path)?;
-    let mut out = Vec::with_capacity(file.len());
-    for (name, view) in file.iter() {
-        let shape = view.shape.iter().map(|s| *s as usize);
-        let tensor = if view.dtype == TensorDtype::I64 {
-            let mut values = Vec::with_capacity(view.elements());
-            for chunk in view.bytes.as_chunks::<8>().0 {
-                let value = i64::from_le_bytes(*chunk);
-                values.push(i32::try_from(value).map_err(|_| {
-                    Error::input("E0309", format!("{value} in \"{name}\" does not fit 32 bits"))
-                        .at(path.display())
-                })?);
-            }
-            Tensor::from_i32(shape, &values)
-        } else {
-            let dtype = element_type(view.dtype).ok_or_else(|| {
-                Error::input("E0309", format!("\"{name}\" is stored as {}", view.dtype.name()))
+    let mut out = Vec::new();
+    for (position, entry) in file.header().tensors().iter().enumerate() {
+        let name = entry.name.as_str();
+        let shape = entry.shape.iter().map(|s| *s as usize);
+        let dtype = match entry.dtype {
+            TensorDtype::I64 => DType::I32,
+            other => element_type(other).ok_or_else(|| {
+                Error::input("E0309", format!("\"{name}\" is stored as {}", other.name()))
                     .at(path.display())
                     .help("tensors for a module are f32, bf16, f16, f64, i32, i64, u8 or bool")
-            })?;
-            Tensor::from_bytes(TensorType::new(dtype, shape), view.bytes)
+            })?,
         };
-        let tensor =
-            tensor.map_err(|e| Error::internal("E1009", e.to_string()).at(path.display()))?;
+        let tensor = Tensor::try_zeros(TensorType::new(dtype, shape));
+        let mut tensor = tensor.ok_or_else(|| {
+            Error::no_memory(entry.bytes(), &format!("tensor \"{name}\"")).at(path.display())
+        })?;
+        if entry.dtype == TensorDtype::I64 {
+            let bytes = file.contents(position)?;
+            let values = tensor.as_i32_mut().expect("it was made of this type");
+            for (to, chunk) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                let value = i64::from_le_bytes(*chunk);
+                *to = i32::try_from(value).map_err(|_| {
+                    Error::input("E0309", format!("{value} in \"{name}\" does not fit 32 bits"))
+                        .at(path.display())
+                })?;
+            }
+        } else {
+            file.read(position, 0, tensor.bytes_mut())?;
+        }
         out.push((name.to_owned(), tensor));
     }
     Ok(out)
+}
+
+/// Refuses results that a tensor file cannot hold by their names: to be asked before they are computed.
+///
+/// # Errors
+/// E0520.
+pub fn writable<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<()> {
+    match names.into_iter().find(|name| *name == "__metadata__") {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("tensor files keep the name {name} for themselves");
+            Err(Error::input("E0520", message)
+                .at(format!("result %{name}"))
+                .help("rename the result"))
+        }
+    }
 }
 
 /// Writes named tensors as a safetensors file, whole or not at all.

@@ -162,6 +162,13 @@ pub(crate) struct Gives {
     shape: Vec<usize>,
 }
 
+impl Gives {
+    /// Size of an axis.
+    pub(crate) fn size(&self, axis: usize) -> usize {
+        self.shape[axis]
+    }
+}
+
 /// Result of a fixed element type, or of the case's; the shape counts where operands leave it open.
 pub(crate) fn gives(dtype: Option<DType>, shape: &[usize]) -> Gives {
     Gives { dtype, shape: shape.to_vec() }

@@ -2,7 +2,7 @@
 //! in a state of their choice.
 
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, LoadError, Memory, RunError, Weights};
-use anyid_backends::{WeightData, WeightProvider};
+use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::plan::{Plan, Root};
 use anyid_ir::{Tensor, TensorType, WeightSource};
 use std::borrow::Cow;
@@ -20,9 +20,14 @@ impl Stored {
 }
 
 impl WeightProvider for Stored {
-    fn get(&self, name: &str) -> Option<WeightData<'_>> {
+    fn find(&self, name: &str) -> Option<StoredWeight> {
         let tensor = self.0.get(name)?;
-        Some(WeightData { dtype: tensor.dtype(), bytes: Cow::Borrowed(tensor.bytes()) })
+        Some(StoredWeight { dtype: tensor.dtype(), bytes: tensor.bytes().len() as u64 })
+    }
+
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+        out.copy_from_slice(&self.0[name].bytes()[from as usize..][..out.len()]);
+        Ok(())
     }
 }
 

@@ -68,7 +68,8 @@ fn clip(path: &Path, frames: usize) {
 
 fn read(path: &Path) -> Reference {
     let options = StandardiseOptions::new(SIZE.width, SIZE.height);
-    read_reference(path, &options, &ReadOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+    read_reference(path, &options, &ReadOptions::default(), &mut |_| Ok(()))
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Colour at a position of frame 0.

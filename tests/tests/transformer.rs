@@ -136,9 +136,9 @@ fn a_bf16_residual_stream_is_rounded_where_it_is_said_and_nowhere_else() {
 fn one_element_of_a_latent_reaches_one_token_through_one_column() {
     let weight = weights();
     let column_of = |column: usize| -> Vec<f64> {
-        let stored = weight.set().tensor("patch_embedding.weight").expect("the model has it");
+        let stored = weight.set().contents("patch_embedding.weight").expect("the model has it");
         let all: Vec<f32> =
-            stored.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            stored.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         all.chunks(48 * 4).map(|row| f64::from(row[column])).collect()
     };
     let mut call = call();

@@ -9,6 +9,7 @@
 //! verified. There is no mask besides the bias and the key limit, and no dropout.
 
 mod block;
+mod exact;
 mod pack;
 mod products;
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl AlignedBytes {
             return Some(Self { lines: Vec::new(), len });
         }
         // SAFETY: the layout is not empty.
-        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        let start = anyid_ir::memory::ask(|| unsafe { std::alloc::alloc_zeroed(layout) });
         if start.is_null() {
             return None;
         }

@@ -1,8 +1,9 @@
 //! Runs a plan: one kernel a step, on memory reserved beforehand.
 //!
-//! A plan guarantees that a result of a step shares no byte with its operands unless its kernel
-//! writes in place over them, that offsets stay inside their arenas, and that all buffers are
-//! aligned to 64 bytes; those guarantees are what the `unsafe` of these files rests on.
+//! A verified plan guarantees that a result of a step shares no byte with its operands unless its
+//! kernel writes in place over them, that buffers stay inside their arenas and are aligned to their
+//! elements, and that kernels fit the types they are launched with; those guarantees are what the
+//! `unsafe` of these files rests on. `docs/plans.md` lists them all with where each is checked.
 
 mod anchors;
 mod frame;
@@ -16,7 +17,7 @@ use super::rowkernel::Prepared;
 use super::scalar::{self, Reading};
 use super::threads::stop_requested;
 use super::weights::Weights;
-use crate::WeightProvider;
+use crate::{WeightFault, WeightProvider};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::{BufferId, Plan, Port, Root, Step};
 use anyid_ir::{Op, Tensor, TensorType};
@@ -90,6 +91,13 @@ pub enum RunError {
         index: i64,
         /// Rows of the table.
         rows: usize,
+    },
+    /// Rows of a table that is read where it is stored could not be read.
+    Weight {
+        /// The step.
+        label: String,
+        /// What happened.
+        fault: WeightFault,
     },
 }
 

@@ -127,7 +127,8 @@ pub fn tanh<V: Lanes>(x: V) -> V {
         z,
         [-5.704_988_7e-3, 2.063_908_8e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8],
     );
-    let small = p.fma(z.mul(x), x);
+    // The sign is that of x at 0 too.
+    let small = p.fma(z.mul(x), x).with_sign(x);
     let size = x.abs();
     let e = exp(size.add(size)).add(V::splat(1.0));
     let large = V::splat(1.0).sub(V::splat(2.0).div(e)).with_sign(x);

@@ -24,6 +24,7 @@ pub use buffer::AlignedBytes;
 pub use exec::{Executable, Memory, RunError, Trace};
 pub use weights::{LoadError, Weights};
 
+use crate::threads::ThreadsRefused;
 use anyid_ir::kernel::{Load, LoadSupport, Target};
 use anyid_ir::{DType, Op, TensorType};
 use conv::UpsampleShape;
@@ -42,12 +43,12 @@ impl Cpu {
     /// `ANYID_SIMD` setting, where set.
     ///
     /// # Errors
-    /// The reason when `simd` names no level or one this machine lacks.
-    pub fn open(threads: usize, simd: Option<&str>) -> Result<Self, String> {
-        let level = Level::from_setting(simd).map_err(|error: LevelError| error.to_string())?;
+    /// When `simd` names no level or one this machine lacks, or the system refuses threads.
+    pub fn open(threads: usize, simd: Option<&str>) -> Result<Self, OpenError> {
+        let level = Level::from_setting(simd)?;
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { available } else { threads };
-        Ok(Self { pool: Pool::new(threads), level })
+        Ok(Self { pool: Pool::try_new(threads)?, level })
     }
 
     /// The threads.
@@ -60,6 +61,38 @@ impl Cpu {
         self.level
     }
 }
+
+/// Why a CPU cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The setting of vector instructions.
+    Level(LevelError),
+    /// Its threads.
+    Threads(ThreadsRefused),
+}
+
+impl From<LevelError> for OpenError {
+    fn from(error: LevelError) -> Self {
+        Self::Level(error)
+    }
+}
+
+impl From<ThreadsRefused> for OpenError {
+    fn from(error: ThreadsRefused) -> Self {
+        Self::Threads(error)
+    }
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Level(error) => error.fmt(f),
+            Self::Threads(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
 
 /// What the kernels of this backend can do: full epilogues on products and convolutions, none on
 /// attention; pictures doubled on the way into a convolution of 3×3 taps.

@@ -149,7 +149,8 @@ impl Prepared {
             vectors: 0,
             scalars: 0,
             sums: 0,
-            plain: plain_reduction(kernel),
+            // Its kernel holds slices of both sides, which may not be one memory.
+            plain: plain_reduction(kernel).filter(|_| !in_place),
         };
         out.plan(kernel, in_place);
         out

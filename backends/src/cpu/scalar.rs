@@ -77,7 +77,6 @@ fn unary(f: UnaryFn, x: f64) -> f64 {
 }
 
 fn binary(f: BinaryFn, a: f64, b: f64, integer: bool) -> f64 {
-    let nan = a.is_nan() || b.is_nan();
     match f {
         BinaryFn::Add => a + b,
         BinaryFn::Sub => a - b,
@@ -85,9 +84,21 @@ fn binary(f: BinaryFn, a: f64, b: f64, integer: bool) -> f64 {
         BinaryFn::Div if integer && b == 0.0 => 0.0,
         BinaryFn::Div if integer => (a / b).trunc(),
         BinaryFn::Div => a / b,
-        BinaryFn::Max | BinaryFn::Min if nan => f64::NAN,
-        BinaryFn::Max => a.max(b),
-        BinaryFn::Min => a.min(b),
+        // Of equal operands the second, which tells zeros apart.
+        BinaryFn::Max => {
+            if a > b || a.is_nan() {
+                a
+            } else {
+                b
+            }
+        }
+        BinaryFn::Min => {
+            if a < b || a.is_nan() {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -214,8 +225,11 @@ fn reduce(
                 ReduceFn::Sum | ReduceFn::Mean => total + value,
             };
         }
-        if f == ReduceFn::Mean {
-            total /= reduced as f64;
+        match f {
+            ReduceFn::Mean => total /= reduced as f64,
+            // A largest element of 0 is +0.
+            ReduceFn::Max => total += 0.0,
+            ReduceFn::Sum => {}
         }
         write(dtype, out, i, total);
     }

@@ -11,6 +11,7 @@
 //!
 //! It does not balance several runs against each other: runs of one pool take turns.
 
+use crate::threads::{ThreadsRefused, start};
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -114,11 +115,20 @@ struct Job {
 unsafe impl Send for Job {}
 
 impl Pool {
+    /// [`Pool::try_new`] where threads are known to be had, as in tests.
+    ///
+    /// # Panics
+    /// If the system refuses a thread.
+    pub fn new(threads: usize) -> Pool {
+        Pool::try_new(threads).unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
     /// A pool of `threads` workers in all (at least one): the caller and `threads - 1` new threads,
     /// all of them running.
     ///
-    /// If the system refuses a thread the pool is smaller; [`Pool::threads`] says how large it is.
-    pub fn new(threads: usize) -> Pool {
+    /// # Errors
+    /// Where the system refuses a thread; those that were started have ended then.
+    pub fn try_new(threads: usize) -> Result<Pool, ThreadsRefused> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 job: None,
@@ -134,22 +144,26 @@ impl Pool {
             active: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
         });
-        let mut handles = Vec::new();
+        let mut pool = Pool { shared, handles: Vec::new(), turn: Mutex::new(()) };
         for index in 1..threads {
-            let shared = Arc::clone(&shared);
-            let builder = std::thread::Builder::new().name(format!("anyid-cpu-{index}"));
-            match builder.spawn(move || serve(&shared, index)) {
-                Ok(handle) => handles.push(handle),
-                Err(_) => break,
+            let shared = Arc::clone(&pool.shared);
+            let serve = move || serve(&shared, index);
+            match start(&format!("anyid-cpu-{index}"), serve) {
+                Ok(handle) => pool.handles.push(handle),
+                // Dropping the pool ends those that run.
+                Err(refused) => {
+                    let started = pool.threads();
+                    return Err(ThreadsRefused { asked: threads, started, ..refused });
+                }
             }
         }
         // A thread allocates while it starts, and nothing may once there is work.
-        let mut state = lock(&shared.state);
-        while state.started < handles.len() {
-            state = shared.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&pool.shared.state);
+        while state.started < pool.handles.len() {
+            state = pool.shared.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         drop(state);
-        Pool { shared, handles, turn: Mutex::new(()) }
+        Ok(pool)
     }
 
     /// Number of workers, the caller included; worker indices are `0..threads()`.

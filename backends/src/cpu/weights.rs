@@ -2,20 +2,21 @@
 //!
 //! Matrices of products and convolutions are packed into panels, tables that are only gathered
 //! from stay where they are stored, and everything else is converted to the type the plan names.
-//! Each tensor is released by its provider as soon as it has been packed, so there are never two
-//! full copies of the weights.
+//! Stored bytes are read in pieces of bounded size (`read.rs`), so there are never two full copies
+//! of a weight.
+
+mod read;
 
 use super::buffer::AlignedBytes;
-use super::conv::{ConvShape, UpsampleShape, pack_conv, pack_upsample_conv, upsample_conv_fits};
-use super::gemm::{Dtype, PackedMatrix, PanelKind, Weights as Matrix, packed_bytes};
-use super::scalar;
+use super::conv::{UpsampleShape, upsample_conv_fits};
+use super::gemm::{PackedMatrix, PanelKind, packed_bytes};
 use super::threads::{ALIGN, stop_requested};
 use super::{Cpu, panel_kind};
-use crate::{WeightData, WeightProvider};
+use crate::{WeightFault, WeightProvider};
 use anyid_ir::kernel::Load;
 use anyid_ir::plan::{Plan, Root, Step};
 use anyid_ir::{DType, Kernel, Op, Shape, TensorType};
-use std::borrow::Cow;
+use read::{Reader, fetch};
 use std::collections::BTreeMap;
 
 /// How a plan uses a weight.
@@ -61,7 +62,16 @@ pub enum LoadError {
         /// The type the plan wants.
         ty: TensorType,
         /// Bytes stored.
-        bytes: usize,
+        bytes: u64,
+    },
+    /// The stored bytes could not be read.
+    Unreadable(WeightFault),
+    /// The system does not give the memory for a tensor.
+    NoMemory {
+        /// The tensor.
+        name: String,
+        /// Bytes wanted.
+        bytes: u64,
     },
     /// The caller asked to stop.
     Stopped,
@@ -73,6 +83,10 @@ impl std::fmt::Display for LoadError {
             Self::Missing(name) => write!(f, "there is no weight \"{name}\""),
             Self::Size { name, ty, bytes } => {
                 write!(f, "weight \"{name}\" has {bytes} bytes, which do not make {ty}")
+            }
+            Self::Unreadable(fault) => f.write_str(&fault.message),
+            Self::NoMemory { name, bytes } => {
+                write!(f, "there is no memory for weight \"{name}\" ({bytes} bytes)")
             }
             Self::Stopped => f.write_str("loading was stopped"),
         }
@@ -148,6 +162,10 @@ fn is_direct(plan: &Plan, step: &Step) -> bool {
 impl Weights {
     /// Loads every weight of `plans`. `progress` gets bytes done and in all, and says whether to
     /// go on.
+    ///
+    /// # Errors
+    /// Where a weight is missing, of another size or unreadable, or has no room; where `progress`
+    /// says stop.
     pub fn load(
         cpu: &Cpu,
         plans: &[&Plan],
@@ -162,19 +180,17 @@ impl Weights {
         let mut jobs: Vec<_> = wanted.into_iter().collect();
         jobs.sort_by_key(|(_, (_, order))| *order);
         let mut out = Self::default();
+        let mut reader = Reader::new(cpu, provider);
         let mut done = 0;
         for ((name, form, shape), (ty, _)) in jobs {
             if !progress(done, total) {
                 return Err(LoadError::Stopped);
             }
-            let data = fetch(provider, &name, &ty)?;
-            let loaded = convert(cpu, &data, &ty, form);
+            let loaded = reader.load(&name, &ty, form)?;
             // Packed in part only.
             if stop_requested() {
                 return Err(LoadError::Stopped);
             }
-            drop(data);
-            provider.release(&name);
             out.bytes += loaded.bytes();
             done += ty.bytes();
             out.index.insert((name, form, shape), out.items.len());
@@ -294,20 +310,6 @@ fn shape(form: Form, ty: &TensorType) -> Shape {
     }
 }
 
-/// A tensor of the provider with as many elements as `ty`.
-fn fetch<'p>(
-    provider: &'p dyn WeightProvider,
-    name: &str,
-    ty: &TensorType,
-) -> Result<WeightData<'p>, LoadError> {
-    let data = provider.get(name).ok_or_else(|| LoadError::Missing(name.to_owned()))?;
-    if data.bytes.len() != ty.elements() * data.dtype.bytes() {
-        let (name, ty, bytes) = (name.to_owned(), ty.clone(), data.bytes.len());
-        return Err(LoadError::Size { name, ty, bytes });
-    }
-    Ok(data)
-}
-
 /// Whether an operand is the table of a gather, which is read in its stored form.
 pub(super) fn is_table(kernel: &Kernel, position: usize) -> bool {
     matches!(kernel, Kernel::Op(Op::Gather)) && position == 0
@@ -320,71 +322,4 @@ impl Loaded {
             Self::Plain(bytes) => bytes.len() as u64,
         }
     }
-}
-
-fn convert(cpu: &Cpu, data: &WeightData<'_>, ty: &TensorType, form: Form) -> Loaded {
-    let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
-    let wide = matches!(
-        form,
-        Form::Matrix { bf16: false } | Form::Kernel { bf16: false } | Form::Doubled { bf16: false }
-    );
-    if form == Form::Vector || (wide && ty.dtype != data.dtype && ty.dtype != DType::F32) {
-        // The declared type is narrower than the panels': its rounding has to happen first.
-        let rounded = plain(data, ty);
-        let data = WeightData { dtype: ty.dtype, bytes: Cow::Borrowed(rounded.bytes()) };
-        return match form {
-            Form::Vector => Loaded::Plain(plain(&data, &ty.with_dtype(DType::F32))),
-            _ => convert(cpu, &data, ty, form),
-        };
-    }
-    let widened;
-    let (dtype, bytes): (Dtype, &[u8]) = match data.dtype {
-        DType::F32 => (Dtype::F32, &data.bytes),
-        DType::Bf16 => (Dtype::Bf16, &data.bytes),
-        DType::F16 => (Dtype::F16, &data.bytes),
-        _ => {
-            widened = plain(data, &ty.with_dtype(DType::F32));
-            (Dtype::F32, widened.bytes())
-        }
-    };
-    match form {
-        Form::Matrix { bf16 } => {
-            let (n, k) = (ty.shape[0], ty.elements() / ty.shape[0].max(1));
-            let weights = Matrix::row_major(bytes, dtype, k);
-            Loaded::Matrix(PackedMatrix::new(cpu.pool(), cpu.level(), weights, (n, k), kind(bf16)))
-        }
-        Form::Kernel { bf16 } => {
-            let [cout, cin, kt, kh, kw] = super::kernel_shape(&ty.shape);
-            let shape = ConvShape {
-                input: [kt, kh, kw],
-                cin,
-                cout,
-                kernel: [kt, kh, kw],
-                stride: [1; 3],
-                padding: [(0, 0); 3],
-            };
-            let weight = (bytes, dtype);
-            Loaded::Matrix(pack_conv(cpu.pool(), cpu.level(), &shape, weight, kind(bf16)))
-        }
-        Form::Doubled { bf16 } => {
-            let [cout, cin, ..] = super::kernel_shape(&ty.shape);
-            let shape = UpsampleShape { input: [1; 3], cin, cout };
-            let (pool, level, weight) = (cpu.pool(), cpu.level(), (bytes, dtype));
-            Loaded::Matrix(pack_upsample_conv(pool, level, &shape, weight, kind(bf16)))
-        }
-        Form::Vector | Form::Plain => Loaded::Plain(plain(data, ty)),
-    }
-}
-
-fn plain(data: &WeightData<'_>, ty: &TensorType) -> AlignedBytes {
-    let mut out = AlignedBytes::zeroed(ty.elements() * ty.dtype.bytes());
-    if data.dtype == ty.dtype {
-        out.bytes_mut().copy_from_slice(&data.bytes);
-    } else {
-        for i in 0..ty.elements() {
-            let value = scalar::read(data.dtype, &data.bytes, i);
-            scalar::write(ty.dtype, out.bytes_mut(), i, value);
-        }
-    }
-    out
 }

@@ -15,12 +15,12 @@ use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
 use anyid_runtime::checkpoint::{WeightSet, read_json};
 use anyid_runtime::engine::{PlanFile, plan_file};
+use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -56,10 +56,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     if meta.is_dir() {
         return Ok(folder(path)?);
     }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(256).read_to_end(&mut head))
-        .map_err(|fault| unreadable(path, fault))?;
+    let head = input::head(path, 256).map_err(|fault| unreadable(path, fault))?;
     if head.is_empty() {
         return Err(Error::input("E0915", "the file is empty")
             .at(path.display())
@@ -211,7 +208,7 @@ fn model(path: &Path) -> Result<Found> {
         json["network"] = json!(network.describe());
         json["naming"] = json!(what);
         json["configuration"] = json!(line);
-        json["fingerprint"] = json!(set.fingerprint());
+        json["fingerprint"] = json!(set.fingerprint()?);
         parts.push(json);
     }
     let scheduler = &model.scheduler;
@@ -324,7 +321,7 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
         text.push_str(&format!("metadata  {}: {short}\n", output::plain(key)));
     }
     json["metadata"] = json!(metadata);
-    json["fingerprint"] = json!(set.fingerprint());
+    json["fingerprint"] = json!(set.fingerprint()?);
     if list {
         let mut rows = Vec::new();
         for (name, view) in set.iter() {

@@ -23,6 +23,9 @@ use anyid_runtime::{Error, Result};
 /// Findings about the text, E0504 and E0508 for passes and phases that there are not, E05xx of the
 /// passes, E0917 for the folder of dumps, E101x for what is written.
 pub fn run(args: Opt) -> std::result::Result<(), Failure> {
+    if let Some(path) = &args.output {
+        modules::reads(&args.module.file, None, None).writes("--output", path).check()?;
+    }
     let wanted = passes::shown(args.print_after.as_deref())?;
     let selection = match &args.to {
         _ if !args.passes.is_empty() => Selection::Named(args.passes.clone()),

@@ -6,11 +6,12 @@ use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors::{self, Named};
-use crate::trace::TraceFile;
+use crate::trace::{self, TraceFile};
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
 use anyid_runtime::files::{self, AtomicFile, Existing};
-use anyid_runtime::weights::{ModelWeights, write_tensors_in};
+use anyid_runtime::places::Places;
+use anyid_runtime::weights::{ModelWeights, writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,12 +19,15 @@ use std::time::Instant;
 /// Runs the verb.
 ///
 /// # Errors
-/// Findings about the text, E03xx for weights and files, E1005 for inputs, E05xx from compiling.
+/// Findings about the text, E03xx for weights and files, E0520 for a result that cannot be written,
+/// E1005 for inputs, E05xx from compiling.
 pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
+    writable(func.result_names().iter().map(String::as_str))?;
     // Held to the end: it tells early whether the result can be written there.
+    places(&args).check()?;
     let output_file = AtomicFile::create(&args.output)?;
     let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
     let (inputs, unused) = tensors::from_file(func, args.inputs.as_deref())?;
@@ -62,6 +66,16 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     out.push_str(&format!("wrote {}\n", args.output.display()));
     output::print(&out)?;
     Ok(())
+}
+
+/// Every file that is read and written.
+pub fn places(args: &Run) -> Places {
+    let mut places = modules::reads(&args.module.file, Some(&args.weights), args.inputs.as_deref());
+    places.writes("--output", &args.output);
+    if let Some(path) = trace::path(args.trace.as_deref()).filter(|_| !args.interp) {
+        places.writes("--trace", &path);
+    }
+    places
 }
 
 /// Refuses functions that need index values, which only calls give.

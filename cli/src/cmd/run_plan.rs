@@ -13,23 +13,23 @@ use anyid_ir::weights::nearest;
 use anyid_ir::{Manifest, TensorType};
 use anyid_runtime::engine::{Compiler, PlanFile, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};
-use anyid_runtime::weights::write_tensors_in;
+use anyid_runtime::input;
+use anyid_runtime::weights::{writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Result};
-use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
 /// Whether the file at `path` is a plan; `false` also for one that cannot be read.
 pub fn is_plan(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
-    read.is_ok() && (plan_file::is_plan(&head) || path.extension().is_some_and(|e| e == "plan"))
+    // What a pipe has given is gone: there the name alone decides.
+    let named = path.extension().is_some_and(|e| e == "plan");
+    named || input::head(path, 64).is_ok_and(|head| plan_file::is_plan(&head))
 }
 
 /// Runs the verb on a plan file.
 ///
 /// # Errors
-/// E0510 to E0519 for the file, E03xx for weight files, E1005 for inputs.
+/// E0510 to E0520 for the file, E03xx for weight files, E1005 for inputs.
 pub fn run(args: Run) -> std::result::Result<(), Failure> {
     if args.interp || !args.module.dims.is_empty() {
         let flag = if args.interp { "--interp" } else { "--dim" };
@@ -38,6 +38,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
             .help("run the IR file it was made from")
             .into());
     }
+    super::run::places(&args).check()?;
     let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
     let backend = trace.watch(Backend::open("cpu", args.threads)?);
     let file = PlanFile::open(&args.module.file, backend.target())?;
@@ -51,6 +52,8 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
                 .into());
         }
     }
+    let returned = phases.iter().flat_map(|plan| plan.outputs.iter());
+    writable(returned.map(|port| port.name.as_str()))?;
     // Held to the end: it tells early whether the result can be written there.
     let output_file = AtomicFile::create(&args.output)?;
     let mut ports: Vec<(String, TensorType)> = Vec::new();

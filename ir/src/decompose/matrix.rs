@@ -2,7 +2,7 @@
 
 use super::Parts;
 use crate::entity::ValueId;
-use crate::op::{ReduceFn, UnaryFn};
+use crate::op::{BinaryFn, CompareFn, ReduceFn, UnaryFn};
 use crate::types::{DType, TensorType};
 
 impl Parts<'_, '_> {
@@ -41,14 +41,26 @@ impl Parts<'_, '_> {
             let bias = self.relative_bias(*table, nq, nk);
             scores = self.b.add("biased", scores, bias);
         }
-        let largest = self.reduce_last("largest", ReduceFn::Max, scores);
-        let shifted = self.sub("shifted", scores, largest);
-        let weights = self.unary("weights", UnaryFn::Exp, shifted);
-        let total = self.reduce_last("total", ReduceFn::Sum, weights);
-        let weights = self.div("softmax", weights, total);
+        let weights = self.softmax(scores);
         let mixed = self.dot("mixed", weights, v);
         let rows = self.b.permute("merged", mixed, &[0, 2, 1, 3]);
         self.finish(rows)
+    }
+
+    /// Softmax over the last axis. A row of nothing but −∞ gets no weights: its largest score counts
+    /// as 0, and the sum of its weights, which is at least 1 in every other row, as 1.
+    fn softmax(&mut self, scores: ValueId) -> ValueId {
+        let largest = self.reduce_last("largest", ReduceFn::Max, scores);
+        let nothing = self.scalar("nothing", f64::NEG_INFINITY);
+        let masked = self.compare("masked", CompareFn::Eq, largest, nothing);
+        let zero = self.scalar("zero", 0.0);
+        let largest = self.select("largest", masked, zero, largest);
+        let shifted = self.sub("shifted", scores, largest);
+        let weights = self.unary("weights", UnaryFn::Exp, shifted);
+        let total = self.reduce_last("total", ReduceFn::Sum, weights);
+        let one = self.scalar("one", 1.0);
+        let total = self.b.binary("total", BinaryFn::Max, total, one);
+        self.div("softmax", weights, total)
     }
 
     fn split_heads(

@@ -274,6 +274,10 @@ fn reduce(f: ReduceFn, x: &[f64], shape: &[usize], axes: &[usize]) -> Vec<f64> {
             }
         }
     });
+    if f == ReduceFn::Max {
+        // Which of the zeros comes first says nothing: a largest element of 0 is +0.
+        out.iter_mut().for_each(|v| *v += 0.0);
+    }
     if f == ReduceFn::Mean {
         let count: usize = axes.iter().map(|axis| shape[*axis]).product();
         out.iter_mut().for_each(|v| *v /= count as f64);

@@ -77,6 +77,9 @@ impl TracePath {
     }
 }
 
+/// Most index values in a path: each name of a value holds all of it.
+const MOST_SHOWN: usize = 64;
+
 fn label(func: &Func, index: &[u32]) -> String {
     let number = |name: &str| {
         let at = func.index_params.iter().position(|p| p == name)?;
@@ -86,7 +89,10 @@ fn label(func: &Func, index: &[u32]) -> String {
     let mut label = if scope.is_empty() { func.name.clone() } else { scope };
     let shown = |param: &String| func.scope.split('.').any(|s| s == format!("{{{param}}}"));
     if !func.index_params.iter().all(shown) {
-        let numbers: Vec<String> = index.iter().map(u32::to_string).collect();
+        let mut numbers: Vec<String> = index.iter().take(MOST_SHOWN).map(u32::to_string).collect();
+        if index.len() > MOST_SHOWN {
+            numbers.push("…".to_owned());
+        }
         label.push_str(&format!("<{}>", numbers.join(",")));
     }
     label

@@ -1,8 +1,8 @@
 //! Which level-1 ops a target has kernels for, on which types: composites only, as primitives run on
 //! every element type. What is refused here is decomposed before fusion; fused kernels are made of
-//! what is accepted. Nothing is said about speed.
+//! what is accepted, and [`Target::runs`] says so of any. Nothing is said about speed.
 
-use super::Target;
+use super::{AnchorKernel, Combine, Kernel, Load, Target};
 use crate::op::Op;
 use crate::types::{DType, TensorType};
 
@@ -62,6 +62,65 @@ impl Target {
             _ => Ok(()),
         }
     }
+
+    /// Whether the target runs `kernel`, which is [sound](Kernel::check) on these types, on
+    /// `operands`, of which those in `weights` are weights. Passes make no other kernels.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn runs(
+        &self,
+        kernel: &Kernel,
+        operands: &[&TensorType],
+        weights: &[bool],
+        results: &[&TensorType],
+    ) -> Result<(), &'static str> {
+        match kernel {
+            Kernel::Row(_) => Ok(()),
+            // Products are anchors, fused with something or not.
+            Kernel::Op(Op::Linear | Op::Attention { .. } | Op::Conv { .. }) => {
+                Err("a product that is no anchor")
+            }
+            Kernel::Op(op) => self.native(op, operands, weights, results[0]),
+            Kernel::Anchor(anchor) => {
+                for (part, result) in results.iter().enumerate() {
+                    let own = |at| if at == 0 { 0 } else { anchor.part_operand(part, at) };
+                    let types: Vec<&TensorType> =
+                        (0..anchor.arity).map(|at| operands[own(at)]).collect();
+                    let stored: Vec<bool> = (0..anchor.arity).map(|at| weights[own(at)]).collect();
+                    self.native(&anchor.op, &types, &stored, result)?;
+                    if anchor.load != Load::Own {
+                        (self.conv_load.0)(anchor.load, &anchor.op, types[0], types[1])?;
+                    }
+                }
+                self.ends(anchor, operands, results)
+            }
+        }
+    }
+
+    /// Whether the target has the epilogue of an anchor.
+    fn ends(
+        &self,
+        anchor: &AnchorKernel,
+        operands: &[&TensorType],
+        results: &[&TensorType],
+    ) -> Result<(), &'static str> {
+        let support = self.epilogue(&anchor.op);
+        if anchor.activation.is_some() && !support.activation {
+            return Err("an activation behind it");
+        }
+        if let Some(residual) = anchor.residual_operand() {
+            let holds = support.residual.contains(&operands[residual].dtype)
+                && support.results.contains(&results[0].dtype);
+            if !holds {
+                return Err("a residual of this element type");
+            }
+        }
+        match anchor.combine {
+            Combine::GateAdd { .. } if !support.gate => Err("a gate behind it"),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +143,16 @@ mod tests {
             let rows = target.native(&Op::Silu, &[&x], &[false], &x).is_ok();
             assert_eq!(rows, dtype != DType::F64, "{dtype}");
         }
-        let x = ty(DType::F32);
+        let (x, wide) = (ty(DType::F32), ty(DType::F64));
+        let runs = |residual: &TensorType, weight: &TensorType| {
+            let kernel =
+                AnchorKernel { combine: Combine::Add, ..AnchorKernel::plain(Op::Linear, 2) };
+            let operands = [&x, weight, residual];
+            target.runs(&Kernel::Anchor(kernel), &operands, &[false, true, false], &[&x]).is_ok()
+        };
+        assert!(runs(&x, &x) && !runs(&wide, &x) && !runs(&x, &wide));
+        let bare = Kernel::Op(Op::Linear);
+        assert!(target.runs(&bare, &[&x, &x], &[false, true], &[&x]).is_err());
         for (scale, fine) in [(0.5, true), (-1.0, false), (f64::NAN, false), (f64::INFINITY, false)]
         {
             let op = Op::Attention { heads: 1, scale };

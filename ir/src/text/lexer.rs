@@ -215,6 +215,9 @@ impl<'s> Lexer<'s> {
         if end - start > LONGEST_NAME {
             return (Tok::Bad("a number longer than 256 digits"), end);
         }
+        if kind == Tok::Float && is_lost(&self.text[start..end]) {
+            return (Tok::Bad("a number that no element type holds"), end);
+        }
         (kind, end)
     }
 
@@ -228,6 +231,18 @@ impl<'s> Lexer<'s> {
         }
         (kind, end + 1)
     }
+}
+
+/// Whether a number in digits is infinite or 0 as a double although it is neither.
+fn is_lost(digits: &str) -> bool {
+    let value: f64 = digits.parse().unwrap_or(f64::INFINITY);
+    value.is_infinite() || (value == 0.0 && !is_zero(digits))
+}
+
+/// Whether a number in digits, which may have an exponent, is 0.
+pub(crate) fn is_zero(digits: &str) -> bool {
+    let mantissa = digits.split(['e', 'E']).next().unwrap_or_default();
+    !mantissa.bytes().any(|b| matches!(b, b'1'..=b'9'))
 }
 
 #[cfg(test)]

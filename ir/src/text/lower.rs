@@ -15,6 +15,7 @@ use crate::diag::Sink;
 use crate::diag::{Diagnostic, Loc, Span, TextLoc};
 use crate::entity::{Arena, BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Block, Def, Func, Module, Node, Value};
+use crate::indices::Indices;
 use crate::infer::infer;
 use crate::op::{IndexArg, Op};
 use crate::types::{DType, TensorType};
@@ -30,9 +31,13 @@ pub(super) fn lower(source: &Source, bindings: &[(&str, i64)]) -> (Module, Vec<D
     let mut sink = Sink::default();
     let dims = Dims::evaluate(source, bindings, &mut sink);
     let mut bound = source.noted.clone();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (at, noted) in bound.iter().enumerate() {
+        places.entry(noted.name.clone()).or_insert(at);
+    }
     for dim in dims.bound() {
-        match bound.iter_mut().find(|noted| noted.name == dim.name) {
-            Some(noted) => *noted = dim,
+        match places.get(&dim.name) {
+            Some(at) => bound[*at] = dim,
             None => bound.push(dim),
         }
     }
@@ -138,7 +143,7 @@ impl<'s> Lower<'s> {
             func,
             scopes: Vec::new(),
             open: Vec::new(),
-            indices: Vec::new(),
+            indices: Indices::default(),
             elsewhere: HashMap::new(),
             open_ended: decl.broken,
         };
@@ -176,7 +181,7 @@ struct Body<'a, 's> {
     /// Visible names, innermost last; `None` for a value in error.
     scopes: Vec<HashMap<&'s str, Option<ValueId>>>,
     open: Vec<Open<'s>>,
-    indices: Vec<&'s str>,
+    indices: Indices<'s>,
     /// Every name the function defines, for messages.
     elsewhere: HashMap<&'s str, Span>,
     /// The header could not be read, so parameters may be missing.

@@ -14,9 +14,12 @@ mod one;
 mod ops;
 mod parser;
 mod printer;
+mod words;
 
 pub use ast::Source;
+pub(crate) use lexer::is_zero;
 pub(crate) use one::{op_text, parse_op};
+pub(crate) use ops::float;
 pub use parser::{LARGEST_SOURCE, parse, parse_bytes};
 pub use printer::{print, print_func};
 

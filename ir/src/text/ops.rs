@@ -9,6 +9,7 @@ pub(super) use reader::Reader;
 
 use crate::diag::Diagnostic;
 use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
+use crate::text::words;
 use crate::weights::nearest;
 
 /// Ops written `name operands {attributes}`, apart from the elementwise functions and reductions.
@@ -68,6 +69,7 @@ impl Reader<'_, '_> {
                 _ if name == "weight" => {
                     "write a weight as `$path` where it is used; it needs no statement".to_owned()
                 }
+                _ if let Some(known) = words::instead(name) => known,
                 Some(close) => format!("did you mean {close}?"),
                 None => "see docs/ir.md for the list of ops".to_owned(),
             };
@@ -165,7 +167,7 @@ impl Reader<'_, '_> {
 }
 
 /// The shortest text that reads back as `value`.
-pub(super) fn float(value: f64) -> String {
+pub(crate) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();
     }

@@ -6,6 +6,7 @@ use crate::diag::Diagnostic;
 use crate::diag::Sink;
 use crate::entity::{BlockId, NodeId};
 use crate::graph::{Func, Module};
+use crate::indices::Indices;
 use crate::op::{IndexArg, Op};
 use crate::weights::{bind_path, join_path};
 use std::collections::{HashMap, HashSet};
@@ -20,10 +21,10 @@ pub(super) struct Bindings<'a> {
     pub(super) steps: usize,
 }
 
-type Env<'a> = Vec<(&'a str, u32)>;
+type Env<'a> = Indices<'a, u32>;
 
 fn value_of(env: &Env<'_>, name: &str) -> Option<u32> {
-    env.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| *value)
+    env.get(name).copied()
 }
 
 impl<'a> Bindings<'a> {
@@ -41,8 +42,8 @@ impl<'a> Bindings<'a> {
                 continue;
             }
             let func = &module.funcs[position];
-            let mut env: Env<'_> =
-                func.index_params.iter().map(String::as_str).zip(values).collect();
+            let mut env = Env::default();
+            func.index_params.iter().zip(values).for_each(|(name, value)| env.push(name, value));
             self.block(position, func.entry, &mut env, &mut open);
         }
     }
@@ -79,7 +80,7 @@ impl<'a> Bindings<'a> {
                     let values =
                         if uses(func, body, index) { *lo..*hi } else { *lo..*hi.min(&(lo + 1)) };
                     for value in values {
-                        env.push((index, value));
+                        env.push(index, value);
                         self.block(position, body, env, open);
                         env.pop();
                     }

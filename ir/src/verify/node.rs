@@ -5,11 +5,15 @@ use super::{MOST_CANDIDATES, MOST_ITERATIONS, path_indices};
 use crate::diag::{Diagnostic, Loc, Span};
 use crate::entity::{NodeId, ValueId};
 use crate::graph::{Func, Module};
+use crate::indices::Indices;
 use crate::infer::{TypeError, infer};
 use crate::op::{IndexArg, Op};
 use crate::types::TensorType;
 use crate::weights::{join_path, nearest};
 use std::collections::HashMap;
+
+/// Most names that a message lists.
+const MOST_SHOWN: usize = 16;
 
 /// What a node may refer to besides the values of its function.
 pub(crate) struct Context<'a> {
@@ -20,7 +24,7 @@ pub(crate) struct Context<'a> {
     /// Position of the node's function.
     pub(crate) position: usize,
     /// Index names bound where the node stands.
-    pub(crate) indices: &'a [&'a str],
+    pub(crate) indices: &'a Indices<'a>,
 }
 
 /// Adds the place of `node`: `span`, else that of its statement, else words.
@@ -149,9 +153,10 @@ impl NodeCheck<'_> {
     }
 
     fn bound(&mut self, index: &str) -> bool {
-        let bound = self.cx.indices.contains(&index);
+        let bound = self.cx.indices.contains(index);
         if !bound {
-            let help = match self.cx.indices {
+            let names = self.cx.indices.iter().map(|(name, _)| *name);
+            let help = match names.take(MOST_SHOWN).collect::<Vec<_>>().as_slice() {
                 [] => "no index is bound here; write a number".to_owned(),
                 names => format!("indices bound here: {}", names.join(", ")),
             };

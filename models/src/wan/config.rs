@@ -242,6 +242,7 @@ mod tests {
                 ("relative_attention_num_buckets", Some(json!(31)), "multiple of 4"),
                 ("relative_attention_max_distance", Some(json!(8)), "exceed"),
                 ("layer_norm_epsilon", Some(json!(2)), "layer_norm_epsilon: 2"),
+                ("layer_norm_epsilon", Some(json!(1e-60)), "layer_norm_epsilon: 0.0000"),
                 ("d_kv", None, "d_kv: is missing"),
             ],
         );

@@ -4,7 +4,7 @@
 
 use super::{Equal, Look, Rule, one};
 use crate::program::{ProgramStep, ValueIndex};
-use anyid_ir::{BinaryFn, Op, ReduceFn, UnaryFn};
+use anyid_ir::{BinaryFn, Op, ReduceFn, TensorType, UnaryFn};
 
 /// The rules in the order in which they are tried.
 pub(super) const RULES: &[Rule] = &[
@@ -98,10 +98,13 @@ fn choice(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     whole(look, step, if holds { yes } else { no })
 }
 
-/// Sums are left alone: one that starts from +0 loses the sign of −0.
+/// Floats are left alone: neither a sum nor a largest element is −0.
 fn reduce_one(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     let Op::Reduce { f: ReduceFn::Max, axes, .. } = &step.op else { return None };
-    let shape = &look.ty(step.operands[0]).shape;
+    let TensorType { dtype, shape } = look.ty(step.operands[0]);
+    if dtype.is_float() {
+        return None;
+    }
     axes.iter().all(|axis| shape[*axis] == 1).then(|| one(Op::Reshape, step.operands[0]))?
 }
 
@@ -221,13 +224,14 @@ mod tests {
 
     #[test]
     fn the_largest_of_one_is_itself_but_a_sum_of_one_is_not() {
-        let built = |function| {
+        let built = |function, dtype| {
             after(move |f| {
-                let x = f.param("x", TensorType::new(DType::F32, [6, 1, 4]));
+                let x = f.param("x", TensorType::new(dtype, [6, 1, 4]));
                 f.reduce("y", function, x, &[1], false)
             })
         };
-        assert_eq!(built(ReduceFn::Max), ["reshape"]);
-        assert_eq!(built(ReduceFn::Sum), ["reduce_sum"]);
+        assert_eq!(built(ReduceFn::Max, DType::I32), ["reshape"]);
+        assert_eq!(built(ReduceFn::Max, DType::F32), ["reduce_max"], "it makes -0 positive");
+        assert_eq!(built(ReduceFn::Sum, DType::I32), ["reduce_sum"]);
     }
 }

@@ -7,6 +7,7 @@
 //! target has.
 
 use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to, widened};
+use super::paths::Paths;
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
@@ -77,6 +78,7 @@ pub struct Groups<'p> {
     pub(crate) program: &'p Program,
     pub(super) target: &'p Target,
     grouping: Grouping,
+    paths: Paths,
 }
 
 impl std::ops::Deref for Groups<'_> {
@@ -114,7 +116,8 @@ pub fn alone(program: &Program, classes: Classes) -> Grouping {
         groups.push(Group { kind, steps: vec![at] });
         for value in &classes.reads[at] {
             let owner = classes.owner[*value as usize] as usize;
-            if !users[owner].contains(&at) {
+            // Steps come in order.
+            if users[owner].last() != Some(&at) {
                 users[owner].push(at);
             }
         }
@@ -125,7 +128,7 @@ pub fn alone(program: &Program, classes: Classes) -> Grouping {
 impl<'p> Groups<'p> {
     /// `grouping` of `program`, to be looked at or grown.
     pub fn new(program: &'p Program, target: &'p Target, grouping: Grouping) -> Self {
-        Self { program, target, grouping }
+        Self { program, target, grouping, paths: Paths::default() }
     }
 
     /// The grouping alone.
@@ -173,22 +176,20 @@ impl Groups<'_> {
             .filter(move |other| *other != group)
     }
 
-    /// Whether something `to` needs, other than by reading `from` itself, needs `from`.
+    /// Groups that read what `group` makes.
+    fn after(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
+        let steps = self.groups[group].steps.iter();
+        steps
+            .flat_map(|at| self.users[self.program.steps[*at].result as usize].iter())
+            .filter_map(|user| self.of[*user])
+            .filter(move |other| *other != group)
+    }
+
+    /// Whether something `to` needs, other than by reading `from` itself, needs `from`; also where
+    /// that would take too long to find out.
     fn path_between(&self, from: usize, to: usize) -> bool {
-        let mut seen = vec![false; self.groups.len()];
-        let mut open: Vec<usize> = self.before(to).filter(|g| *g != from).collect();
-        while let Some(at) = open.pop() {
-            if std::mem::replace(&mut seen[at], true) {
-                continue;
-            }
-            for next in self.before(at) {
-                if next == from {
-                    return true;
-                }
-                open.push(next);
-            }
-        }
-        false
+        let groups = self.groups.len();
+        self.paths.between(groups, from, to, |g| self.before(g), |g| self.after(g))
     }
 
     /// Whether `to` needs `from` in any way.
@@ -452,26 +453,41 @@ impl Groups<'_> {
         edges.sort_by_key(|(bytes, distance, maker, _)| {
             (std::cmp::Reverse(*bytes), *distance, *maker)
         });
-        loop {
-            let mut merged = false;
-            for (_, _, maker, user) in &edges {
-                let (a, b) = (self.of[*maker], self.of[*user]);
-                let (Some(a), Some(b)) = (a, b) else { continue };
+        // Edges at every step, to look again at those of a group that has grown.
+        let mut beside: Vec<Vec<usize>> = vec![Vec::new(); self.program.steps.len()];
+        for (at, (_, _, maker, user)) in edges.iter().enumerate() {
+            beside[*maker].push(at);
+            beside[*user].push(at);
+        }
+        let mut open: BTreeSet<usize> = (0..edges.len()).collect();
+        // Rounds: an edge in front of the one that changed its group waits for the next.
+        while !open.is_empty() {
+            let mut later = BTreeSet::new();
+            while let Some(at) = open.pop_first() {
+                let (_, _, maker, user) = edges[at];
+                let (Some(a), Some(b)) = (self.of[maker], self.of[user]) else { continue };
                 if a == b {
                     continue;
                 }
-                if let Ok(space) = self.joined(a, b)
-                    && !self.path_between(a, b)
-                    && rewrites.allow("rows joined along a value", self.label(*user))
+                let Ok(space) = self.joined(a, b) else { continue };
+                if self.path_between(a, b)
+                    || !rewrites.allow("rows joined along a value", self.label(user))
                 {
-                    self.groups[a].kind = space;
-                    self.absorb(a, b);
-                    merged = true;
+                    continue;
+                }
+                self.groups[a].kind = space;
+                self.absorb(a, b);
+                if self.groups[a].steps.len() < MOST_STEPS {
+                    for edge in self.groups[a].steps.iter().flat_map(|step| &beside[*step]) {
+                        if *edge > at {
+                            open.insert(*edge)
+                        } else {
+                            later.insert(*edge)
+                        };
+                    }
                 }
             }
-            if !merged {
-                return;
-            }
+            open = later;
         }
     }
 
@@ -582,13 +598,12 @@ impl Groups<'_> {
                 let shared = [open, group].iter().all(|g| self.reads_rows(*g, value));
                 let near = self.groups[group].steps[0].abs_diff(self.groups[open].steps[0]) <= NEAR;
                 let equal = self.groups[open].kind == self.groups[group].kind;
-                let merged = equal
-                    && (tiny || (shared && near))
-                    && !self.depends(open, group)
-                    && !self.depends(group, open);
+                let may = equal && (tiny || (shared && near));
                 match self.joined(open, group) {
                     Ok(space)
-                        if merged
+                        if may
+                            && !self.depends(open, group)
+                            && !self.depends(group, open)
                             && rewrites.allow("rows joined side by side", self.label(user)) =>
                     {
                         self.groups[open].kind = space;

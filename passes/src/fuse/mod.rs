@@ -7,6 +7,7 @@
 pub mod classify;
 pub mod explain;
 pub mod group;
+mod paths;
 pub mod view;
 
 pub use explain::{Cut, explain};

@@ -39,6 +39,11 @@ pub(crate) struct Classes {
     live: Profile,
 }
 
+/// Most events of a class that is gone through from its start to see whether another may join it,
+/// and most pieces of a class: what shares memory with more is left apart. No network comes near.
+const MOST_EVENTS: usize = 1 << 12;
+const MOST_PIECES: usize = 1 << 12;
+
 /// A launch reads or writes a value. After the last launch, outputs and states are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Event {
@@ -236,6 +241,8 @@ pub(crate) struct Search<'f> {
     flow: &'f Flow,
     pub(crate) classes: Classes,
     contents: Contents,
+    /// Launches that read each value, ascending; one behind the last reads what leaves the flow.
+    readers: Vec<Vec<usize>>,
 }
 
 fn label(step: &LoweredStep, result: usize) -> &str {
@@ -246,7 +253,21 @@ impl<'f> Search<'f> {
     /// Begins with `classes`, in which nothing is shared.
     pub(crate) fn new(flow: &'f Flow, classes: Classes) -> Self {
         let contents = flow.contents(&classes.dropped);
-        Self { flow, classes, contents }
+        let mut readers = vec![Vec::new(); flow.values.len()];
+        for (at, step) in flow.steps.iter().enumerate() {
+            step.operands.iter().for_each(|value| readers[*value as usize].push(at));
+        }
+        let outputs = flow.outputs.iter().map(|(_, value)| *value);
+        for value in outputs.chain(flow.states.iter().map(|state| state.after)) {
+            readers[value as usize].push(flow.steps.len());
+        }
+        Self { flow, classes, contents, readers }
+    }
+
+    /// Whether a launch behind `at` reads `value`, so that nothing may be written over it.
+    fn is_read_after(&self, value: ValueIndex, at: usize) -> bool {
+        let made = |step: &&usize| !self.classes.dropped.get(**step).is_some_and(|d| *d);
+        self.readers[value as usize].iter().rev().find(made).is_some_and(|step| *step > at)
     }
 
     /// Elides copies and lets results take over operands, in the order of the launches.
@@ -269,11 +290,11 @@ impl<'f> Search<'f> {
         let (from, to) = (step.operands[0], step.results[0]);
         let Some(moved) = self.classes.join(self.flow, from, to) else { return };
         self.classes.dropped[at] = true;
-        self.contents = self.flow.contents(&self.classes.dropped);
+        self.flow.set_elided(&mut self.contents, at, true);
         let allow = &mut || rewrites.allow("copy elided", label(step, 0));
         if !self.accept(to, moved, false, allow) {
             self.classes.dropped[at] = false;
-            self.contents = self.flow.contents(&self.classes.dropped);
+            self.flow.set_elided(&mut self.contents, at, false);
             self.part(moved);
         }
     }
@@ -284,7 +305,7 @@ impl<'f> Search<'f> {
             for (operand, from) in step.operands.iter().enumerate() {
                 let fits = step.kernel.writes_in_place(operand, result)
                     && self.flow.bytes(*from) == self.flow.bytes(*to);
-                if !fits {
+                if !fits || self.is_read_after(*from, at) {
                     continue;
                 }
                 let [a, b] = [*from, *to].map(|value| {
@@ -328,6 +349,11 @@ impl<'f> Search<'f> {
             _ => false,
         };
         let length = own.len();
+        let long = !follows && length + inner.len() > MOST_EVENTS;
+        if long || self.classes.written[class as usize].len() > MOST_PIECES {
+            self.classes.events[class as usize] = own;
+            return false;
+        }
         let (flow, contents) = (self.flow, &mut self.contents);
         let (mut events, written, kept_own);
         if follows {

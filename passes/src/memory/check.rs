@@ -101,6 +101,11 @@ impl Written {
         self.pieces.push((from, to, step, step));
     }
 
+    /// How many pieces there are or were, before any are joined.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Whether `from..to` holds exactly `expected`; it is then in use until `step`.
     pub(crate) fn read(&mut self, step: usize, from: u64, to: u64, expected: &[Segment]) -> bool {
         let mut at = from;

@@ -28,13 +28,9 @@ impl Flow {
     /// What every value holds with the copies in `dropped` elided.
     pub(crate) fn contents(&self, dropped: &[bool]) -> Contents {
         let mut own: Vec<Option<Segments>> = vec![None; self.values.len()];
-        let whole = |value: usize| -> Segments {
-            let end = self.values[value].ty.bytes();
-            smallvec::smallvec![Segment { end, write: value as ValueIndex, at: 0 }]
-        };
         for (value, each) in self.values.iter().enumerate() {
             if each.source.is_given() {
-                own[value] = Some(whole(value));
+                own[value] = Some(self.whole(value as ValueIndex));
             }
         }
         let mut contents = Contents { own };
@@ -44,11 +40,28 @@ impl Flow {
                 contents.own[step.results[0] as usize] = Some(from);
             } else {
                 for result in &step.results {
-                    contents.own[*result as usize] = Some(whole(*result as usize));
+                    contents.own[*result as usize] = Some(self.whole(*result));
                 }
             }
         }
         contents
+    }
+
+    /// What a launch writes: all of `value`.
+    fn whole(&self, value: ValueIndex) -> Segments {
+        smallvec::smallvec![Segment { end: self.bytes(value), write: value, at: 0 }]
+    }
+
+    /// Brings `contents` up to date with the copy at `at` elided, or made after all. Copies behind
+    /// it are made so far.
+    pub(crate) fn set_elided(&self, contents: &mut Contents, at: usize, elided: bool) {
+        let (from, to) = (self.steps[at].operands[0], self.steps[at].results[0]);
+        let held = if elided { self.segments(contents, from) } else { self.whole(to) };
+        contents.own[to as usize] = Some(held);
+        let owner = self.home(to).owner;
+        if owner != to && matches!(self.values[owner as usize].source, Source::Parts(_)) {
+            contents.own[owner as usize] = None;
+        }
     }
 
     /// What `value` holds.

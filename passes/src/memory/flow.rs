@@ -14,6 +14,11 @@ use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::WeightRef;
 use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// Most operands of a concatenation that is made of copies. More are joined by one launch: each copy
+/// that is elided looks at all the others.
+const MOST_PARTS: usize = 1 << 8;
 
 /// One launch.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +92,55 @@ pub struct Flow {
     pub(crate) weights: Vec<WeightRef>,
     /// Concatenations that were made copies, as they were.
     pub(crate) concats: Vec<LoweredStep>,
+}
+
+/// Names of a flow's values in texts.
+pub(crate) struct Names<'f> {
+    flow: &'f Flow,
+    /// For each value the launch that makes it and which of its results it is.
+    makers: Vec<Option<(usize, usize)>>,
+    inputs: HashMap<ValueIndex, &'f str>,
+}
+
+impl<'f> Names<'f> {
+    pub(crate) fn new(flow: &'f Flow) -> Self {
+        let mut makers = vec![None; flow.values.len()];
+        for (at, step) in flow.steps.iter().enumerate() {
+            for (result, value) in step.results.iter().enumerate() {
+                makers[*value as usize].get_or_insert((at, result));
+            }
+        }
+        let mut inputs = HashMap::new();
+        for (name, value) in &flow.inputs {
+            inputs.entry(*value).or_insert(name.as_str());
+        }
+        Self { flow, makers, inputs }
+    }
+
+    /// A value's label, what of another value it is, or its number.
+    pub(crate) fn of(&self, value: ValueIndex) -> String {
+        let maker = self.makers[value as usize]
+            .and_then(|(at, result)| self.flow.steps[at].labels.get(result));
+        let each = &self.flow.values[value as usize];
+        match (&each.source, maker) {
+            (_, Some(label)) => label.clone(),
+            (Source::Weight(at), None) => format!("${}", self.flow.weights[*at as usize].name),
+            (Source::Persistent(at), None) => format!("persistent.{at}"),
+            (Source::State(at, _), None) => format!("state.{at}"),
+            (Source::Output(at), None) => format!("output.{at}"),
+            (Source::View, None) => {
+                format!("{}[{}..]", self.of(each.home.owner), each.home.offset)
+            }
+            (Source::Input(_), None) if self.inputs.contains_key(&value) => {
+                self.inputs[&value].to_owned()
+            }
+            (Source::Parts(parts), None) => match parts.first() {
+                Some(part) => format!("{}..", self.of(*part)),
+                None => format!("%{value}"),
+            },
+            _ => format!("%{value}"),
+        }
+    }
 }
 
 /// A tensor that one run leaves for the next.
@@ -167,32 +221,9 @@ impl Flow {
         flow
     }
 
-    /// A value's name in texts: its label, a part of another's, or its number.
+    /// A value's name in texts. For many values keep [`Names`].
     pub(crate) fn name(&self, value: ValueIndex) -> String {
-        let port = |(_, other): &&(String, ValueIndex)| *other == value;
-        let maker = self.steps.iter().find_map(|step| {
-            let at = step.results.iter().position(|other| *other == value)?;
-            step.labels.get(at)
-        });
-        let each = &self.values[value as usize];
-        match (&each.source, maker) {
-            (_, Some(label)) => label.clone(),
-            (Source::Weight(at), None) => format!("${}", self.weights[*at as usize].name),
-            (Source::Persistent(at), None) => format!("persistent.{at}"),
-            (Source::State(at, _), None) => format!("state.{at}"),
-            (Source::Output(at), None) => format!("output.{at}"),
-            (Source::View, None) => {
-                format!("{}[{}..]", self.name(each.home.owner), each.home.offset)
-            }
-            (Source::Input(_), None) if self.inputs.iter().any(|p| port(&p)) => {
-                self.inputs.iter().find(port).map(|(name, _)| name.clone()).unwrap_or_default()
-            }
-            (Source::Parts(parts), None) => match parts.first() {
-                Some(part) => format!("{}..", self.name(*part)),
-                None => format!("%{value}"),
-            },
-            _ => format!("%{value}"),
-        }
+        Names::new(self).of(value)
     }
 
     pub(crate) fn ty(&self, value: ValueIndex) -> &TensorType {
@@ -252,29 +283,42 @@ impl Flow {
     }
 
     /// Makes concatenations one launch again where no copy of their parts is elided.
-    pub(crate) fn rejoin_concats(&mut self, dropped: &dyn Fn(ValueIndex) -> bool) -> bool {
-        let mut changed = false;
+    pub(crate) fn rejoin_concats(&mut self, elided: &[bool]) -> bool {
+        // The concatenation that each of the copies belongs to.
+        let mut whole: HashMap<ValueIndex, usize> = HashMap::new();
+        let mut rejoined = Vec::new();
         for concat in std::mem::take(&mut self.concats) {
-            let owner = concat.results[0];
-            let Source::Parts(parts) = self.values[owner as usize].source.clone() else {
+            let owner = concat.results[0] as usize;
+            let Source::Parts(parts) = &self.values[owner].source else {
                 unreachable!("its parts were made with it")
             };
-            if parts.iter().any(|part| dropped(*part)) {
+            if parts.iter().any(|part| elided[*part as usize]) {
                 self.concats.push(concat);
                 continue;
             }
-            let copies = |step: &LoweredStep| parts.contains(&step.results[0]);
-            let last = self.steps.iter().rposition(copies).expect("every part has its copy");
-            self.steps[last] = concat;
-            let mut at = 0;
-            self.steps.retain(|step| {
-                at += 1;
-                at - 1 == last || !copies(step)
-            });
-            self.values[owner as usize].source = Source::Launch;
-            changed = true;
+            whole.extend(parts.iter().map(|part| (*part, rejoined.len())));
+            self.values[owner].source = Source::Launch;
+            rejoined.push(Some(concat));
         }
+        let changed = !rejoined.is_empty();
+        let mut steps = Vec::with_capacity(self.steps.len());
+        // It stands where the last of its copies stood.
+        for step in std::mem::take(&mut self.steps).into_iter().rev() {
+            match whole.get(&step.results[0]) {
+                Some(at) => steps.extend(rejoined[*at].take()),
+                None => steps.push(step),
+            }
+        }
+        steps.reverse();
+        self.steps = steps;
         changed
+    }
+
+    /// How long it takes to look at all of it, in launches of a few operands each.
+    pub(crate) fn length(&self) -> usize {
+        let values = |step: &LoweredStep| step.operands.len() + step.results.len();
+        let touched: usize = self.steps.iter().map(values).sum();
+        self.steps.len().max(touched / 16).max(self.outputs.len())
     }
 
     /// First byte of each operand in the result, where a step is a concatenation that can be made
@@ -282,7 +326,9 @@ impl Flow {
     fn parts(&self, step: &LoweredStep) -> Option<Vec<u64>> {
         let Kernel::Op(Op::Concat { axis }) = &step.kernel else { return None };
         let result = self.ty(step.results[0]);
-        if step.operands.is_empty() || result.shape[..*axis].iter().any(|size| *size != 1) {
+        if !(1..=MOST_PARTS).contains(&step.operands.len())
+            || result.shape[..*axis].iter().any(|size| *size != 1)
+        {
             return None;
         }
         let mut end = 0u64;
@@ -358,16 +404,53 @@ impl Flow {
         made && !super::is_kept(name)
     }
 
-    /// Copies the outputs at these positions into the caller's memory; the values that lie there.
+    /// Copies the outputs at these positions into the caller's memory, each as soon as it is made;
+    /// the values that lie there.
     pub(crate) fn return_outputs(&mut self, positions: &[usize]) -> Vec<ValueIndex> {
-        let mut copies = Vec::with_capacity(positions.len());
+        let mut ends: HashMap<ValueIndex, Vec<(u64, u64, usize)>> = HashMap::new();
         for at in positions {
+            ends.entry(self.home(self.outputs[*at].1).owner).or_default();
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            for value in &step.results {
+                let home = self.home(*value);
+                if let Some(ends) = ends.get_mut(&home.owner) {
+                    ends.push((home.offset, home.offset + self.bytes(*value), at + 1));
+                }
+            }
+        }
+        let labels: Vec<String> = {
+            let names = Names::new(self);
+            positions.iter().map(|at| format!("{}[kept]", names.of(self.outputs[*at].1))).collect()
+        };
+        let mut copies = Vec::with_capacity(positions.len());
+        let mut placed: Vec<(usize, LoweredStep)> = Vec::with_capacity(positions.len());
+        for (at, label) in positions.iter().zip(labels) {
             let value = self.outputs[*at].1;
-            let memory = self.value(self.ty(value).clone(), None, Source::Output(*at as u32));
-            let to = self.early_copy(value, memory);
+            let (home, ty) = (self.home(value), self.ty(value).clone());
+            let (from, end) = (home.offset, home.offset + ty.bytes());
+            let makes =
+                ends[&home.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
+            let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
+            let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
+            let to = self.value(ty, Some(Home { owner, offset: 0 }), Source::Launch);
+            placed.push((place, copy(value, to, label)));
             self.outputs[*at].1 = to;
             copies.push(to);
         }
+        // Of copies at one place the last comes first.
+        placed.reverse();
+        placed.sort_by_key(|(place, _)| *place);
+        let mut steps = Vec::with_capacity(self.steps.len() + placed.len());
+        let mut placed = placed.into_iter().peekable();
+        for (at, step) in std::mem::take(&mut self.steps).into_iter().enumerate() {
+            while let Some((_, copy)) = placed.next_if(|(place, _)| *place <= at) {
+                steps.push(copy);
+            }
+            steps.push(step);
+        }
+        steps.extend(placed.map(|(_, copy)| copy));
+        self.steps = steps;
         copies
     }
 

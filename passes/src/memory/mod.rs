@@ -8,9 +8,11 @@ pub(crate) mod alias;
 pub mod check;
 mod contents;
 pub(crate) mod flow;
+mod gaps;
 pub(crate) mod order;
 pub mod pack;
 mod profile;
+mod together;
 
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
@@ -18,7 +20,7 @@ use alias::{Classes, Search};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
 use anyid_ir::plan_live::bounds;
 use anyid_ir::{Arena, Entity};
-use flow::Flow;
+use flow::{Flow, Names};
 use pack::Piece;
 
 pub use anyid_ir::plan::ALIGNMENT;
@@ -40,10 +42,22 @@ impl Shared {
         self.classes.bound()
     }
 
-    /// Whether the copy that would make a value is elided.
-    fn elides(&self, value: ValueIndex) -> bool {
-        let at = self.flow.steps.iter().position(|step| step.results.contains(&value));
-        at.is_some_and(|at| self.classes.dropped[at])
+    /// Where the results of launches lie, for texts: see [`place_text`].
+    pub(crate) fn places<'s>(
+        &'s self,
+        placement: Option<&'s Placement>,
+    ) -> impl Fn(ValueIndex) -> Option<String> + 's {
+        let (names, elided) = (Names::new(&self.flow), self.elided());
+        move |value| place_text(self, placement, &names, elided[value as usize], value)
+    }
+
+    /// Of every value, whether the copy that would make it is elided.
+    fn elided(&self) -> Vec<bool> {
+        let mut elided = vec![false; self.flow.values.len()];
+        for (step, dropped) in self.flow.steps.iter().zip(&self.classes.dropped) {
+            step.results.iter().for_each(|value| elided[*value as usize] = *dropped);
+        }
+        elided
     }
 }
 
@@ -109,16 +123,18 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, rewrites: &mut Rewr
     let mut joined = flow.clone();
     let mut wanted = flow.made_outputs();
     let (mut all, mut copies) = share_with(&flow, persistent, &wanted, free);
-    if joined.rejoin_concats(&|part| all.elides(part)) {
+    let mut elided = all.elided();
+    if joined.rejoin_concats(&elided) {
         let (other, others) = share_with(&joined, persistent, &wanted, free);
         if other.bound() <= all.bound() {
             (flow, all, copies) = (joined, other, others);
+            elided = all.elided();
         }
     }
-    let (elided, left): (Vec<_>, Vec<_>) =
-        wanted.iter().copied().zip(copies).partition(|(_, to)| all.elides(*to));
+    let (kept, left): (Vec<_>, Vec<_>) =
+        wanted.iter().copied().zip(copies).partition(|(_, to)| elided[*to as usize]);
     if !left.is_empty() {
-        let fewer_wanted: Vec<usize> = elided.into_iter().map(|(at, _)| at).collect();
+        let fewer_wanted: Vec<usize> = kept.into_iter().map(|(at, _)| at).collect();
         let (fewer, _) = share_with(&flow, persistent, &fewer_wanted, free);
         // What another output's memory holds cannot be read from the workspace.
         let apart = left.iter().all(|(at, _)| {
@@ -157,9 +173,11 @@ pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
 
 /// Where the result of a launch lies, in words, as far as that is known: before packing only what is
 /// not in memory of its own. A copy that is elided has its result where its operand is.
-pub(crate) fn place_text(
+fn place_text(
     shared: &Shared,
     placement: Option<&Placement>,
+    names: &Names<'_>,
+    elided: bool,
     value: ValueIndex,
 ) -> Option<String> {
     let Shared { flow, classes, .. } = shared;
@@ -178,9 +196,9 @@ pub(crate) fn place_text(
             }
         }
         None if class == value => return None,
-        None => format!("over {} + {offset}", flow.name(class)),
+        None => format!("over {} + {offset}", names.of(class)),
     };
-    let elided = if shared.elides(value) { "no copy, " } else { "" };
+    let elided = if elided { "no copy, " } else { "" };
     Some(format!("{elided}{place}"))
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn improve(
     persistent: Option<&[u64]>,
     rewrites: &mut Rewrites,
 ) -> bool {
-    let most = MOST_TRIALS.min(MOST_LOOKS / flow.steps.len().max(1));
+    let most = MOST_TRIALS.min(MOST_LOOKS / flow.length().max(1));
     if most < 16 {
         return false;
     }

@@ -1,10 +1,14 @@
 //! Offsets for classes of values of known size and lifetime.
 //!
-//! Deterministic orders (size, lifetime, first use, the fullest step) are each placed greedily at the lowest
-//! offset where nothing is in the way of any of a class's pieces; the lowest peak wins. On programs of this
-//! shape that is within a fraction of a percent of the lower bound (architecture paper §5.3). Where
-//! it is more than 2 % above, a bounded loop moves buffers at the peak forward in the best order;
-//! its choices come from a fixed seed, so equal programs get equal plans.
+//! Deterministic orders (size, lifetime, first use, the fullest step) are each placed greedily at
+//! the lowest offset where nothing is in the way of any of a class's pieces; the lowest peak wins. On
+//! programs of this shape that is within a fraction of a percent of the lower bound (architecture
+//! paper §5.3). Where it is more than 2 % above, a bounded loop moves buffers at the peak forward in
+//! the best order; its choices come from a fixed seed, so equal programs get equal plans. Programs in
+//! which too much is in use together for that are swept once, so that the time grows with the size.
+
+use super::gaps::{Block, sweep};
+use super::together::Together;
 
 /// A range of a class's memory that is in use from step `from` to step `to`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +30,10 @@ impl Piece {
 }
 
 /// What must stay together: pieces at fixed distances.
-struct Item<'p> {
+pub(super) struct Item<'p> {
     pieces: &'p [Piece],
-    from: usize,
-    to: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
     bytes: u64,
 }
 
@@ -58,9 +62,49 @@ const ROUNDS: usize = 2000;
 /// Most pairs of buffers that the loop compares in all; keeps large programs fast.
 const MOST_PAIRS: usize = 1 << 28;
 
+/// Most pairs of pieces that may be in use together; where there are more, time is swept instead.
+const MOST_MEETINGS: u64 = 1 << 24;
+
+/// How many pairs of pieces are in use together, at most.
+fn meetings(items: &[Item<'_>]) -> u64 {
+    let weight = |i: &usize| items[*i].pieces.len() as u64;
+    let mut starts: Vec<usize> = (0..items.len()).collect();
+    let mut ends = starts.clone();
+    starts.sort_by_key(|i| items[*i].from);
+    ends.sort_by_key(|i| items[*i].to);
+    let mut ends = ends.into_iter().peekable();
+    let (mut live, mut pairs) = (0u64, 0u64);
+    for i in starts {
+        while let Some(over) = ends.next_if(|j| items[*j].to < items[i].from) {
+            live -= weight(&over);
+        }
+        live += weight(&i);
+        pairs = pairs.saturating_add(live.saturating_mul(weight(&i)));
+    }
+    pairs
+}
+
+/// Every class as one block for as long as any of it is in use, forwards or backwards in time.
+fn swept(items: &[Item<'_>]) -> Packing {
+    let last = items.iter().map(|item| item.to).max().unwrap_or(0);
+    let forwards = |item: &Item<'_>| Block { from: item.from, to: item.to, bytes: item.bytes };
+    let backwards =
+        |item: &Item<'_>| Block { from: last - item.to, to: last - item.from, bytes: item.bytes };
+    let ways = [
+        sweep(&items.iter().map(forwards).collect::<Vec<_>>()),
+        sweep(&items.iter().map(backwards).collect::<Vec<_>>()),
+    ];
+    let best = ways.into_iter().min_by_key(|(_, peak)| *peak).expect("there are two");
+    Packing { offsets: best.0, peak: best.1 }
+}
+
 /// The best of the orders, improved where it is more than 2 % above the lower bound.
 pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
+    if meetings(&items) > MOST_MEETINGS {
+        return swept(&items);
+    }
+    let mut together = Together::new(&items);
     let order = |key: &dyn Fn(usize) -> (std::cmp::Reverse<u64>, usize)| {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|i| key(*i));
@@ -77,11 +121,14 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     let early = |i: usize| (std::cmp::Reverse(items[i].bytes), items[i].from);
     let (best, order) = [order(&size), order(&life), order(&first), order(&early), crowd]
         .into_iter()
-        .map(|order| (place(&items, &order), order))
+        .map(|order| (place(&items, &order, &mut together), order))
         .min_by_key(|(packing, _)| packing.peak)
         .expect("some orders were tried");
     let bound = lower_bound(classes);
-    if close(best.peak, bound) { best } else { improve(&items, order, best, bound) }
+    match close(best.peak, bound) {
+        true => best,
+        false => improve(&items, order, best, bound, &mut together),
+    }
 }
 
 /// Every class behind the one before it, as if no memory were reused.
@@ -115,7 +162,13 @@ fn close(peak: u64, bound: u64) -> bool {
 
 /// Places buffers that reach the peak earlier in the order, keeping every change that does not
 /// make the peak higher, until it is close to `bound` or the rounds are used up.
-fn improve(items: &[Item<'_>], mut order: Vec<usize>, mut best: Packing, bound: u64) -> Packing {
+fn improve(
+    items: &[Item<'_>],
+    mut order: Vec<usize>,
+    mut best: Packing,
+    bound: u64,
+    together: &mut Together,
+) -> Packing {
     let pieces: usize = items.iter().map(|item| item.pieces.len()).sum();
     let pairs = pieces.pow(2).max(1);
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
@@ -146,7 +199,7 @@ fn improve(items: &[Item<'_>], mut order: Vec<usize>, mut best: Packing, bound: 
         };
         let moved = changed.remove(from);
         changed.insert(to, moved);
-        let packing = place(items, &changed);
+        let packing = place(items, &changed, together);
         if packing.peak <= best.peak {
             (order, best) = (changed, packing);
             if close(best.peak, bound) {
@@ -157,17 +210,16 @@ fn improve(items: &[Item<'_>], mut order: Vec<usize>, mut best: Packing, bound: 
     best
 }
 
-fn place(items: &[Item<'_>], order: &[usize]) -> Packing {
+fn place(items: &[Item<'_>], order: &[usize], together: &mut Together) -> Packing {
     let mut offsets = vec![0; items.len()];
-    let mut placed: Vec<usize> = Vec::with_capacity(order.len());
+    together.clear();
     let mut peak = 0;
     // Offsets at which a piece would lie over one that is placed: above the first, below the last.
     let mut taken: Vec<(u64, u64)> = Vec::new();
     for &i in order {
         taken.clear();
         let item = &items[i];
-        for &j in placed.iter().filter(|j| items[**j].from <= item.to && item.from <= items[**j].to)
-        {
+        together.each(items, i, &mut |j| {
             for other in items[j].pieces {
                 let (start, end) =
                     (offsets[j] + other.offset, offsets[j] + other.offset + other.bytes);
@@ -178,7 +230,7 @@ fn place(items: &[Item<'_>], order: &[usize]) -> Packing {
                     ((start + 1).saturating_sub(reach), end - piece.offset)
                 }));
             }
-        }
+        });
         taken.sort_unstable();
         let mut at = 0;
         for (first, end) in &taken {
@@ -189,7 +241,7 @@ fn place(items: &[Item<'_>], order: &[usize]) -> Packing {
         }
         offsets[i] = at;
         peak = peak.max(at + item.bytes);
-        placed.push(i);
+        together.add(items, i);
     }
     Packing { offsets, peak }
 }
@@ -243,7 +295,7 @@ mod tests {
             let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
             let mut order: Vec<usize> = (0..items.len()).collect();
             order.sort_by_key(|i| (std::cmp::Reverse(items[*i].bytes), *i));
-            let plain = place(&items, &order);
+            let plain = place(&items, &order, &mut Together::new(&items));
             let packing = pack(&classes);
             super::super::check::check(&classes, &packing.offsets, packing.peak);
             assert!(packing.peak <= plain.peak && packing.peak >= lower_bound(&classes));
@@ -253,6 +305,30 @@ mod tests {
         }
         assert!(cases > 10 && improved > cases / 2, "{improved} of {cases}");
         assert_eq!(pack(&[]).peak, 0);
+    }
+
+    #[test]
+    fn large_programs_are_swept_and_stay_disjoint() {
+        let mut state = 9u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % below
+        };
+        let piece = |from, to, bytes| vec![Piece { from, to, offset: 0, bytes }];
+        // All in use at once, and a long chain beside what lives through all of it.
+        let crowd: Vec<Vec<Piece>> =
+            (0..20_000).map(|at| piece(at, 20_000, 64 * (1 + random(9)))).collect();
+        let chain: Vec<Vec<Piece>> =
+            (0..20_000).map(|at| piece(at, at + 1 + random(4) as usize, 64)).collect();
+        let both: Vec<Vec<Piece>> = crowd.iter().chain(&chain).cloned().collect();
+        for (classes, swept) in [(crowd, true), (chain, false), (both, true)] {
+            let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
+            assert_eq!(meetings(&items) > MOST_MEETINGS, swept);
+            let packing = pack(&classes);
+            super::super::check::check(&classes, &packing.offsets, packing.peak);
+            let bound = lower_bound(&classes);
+            assert!(packing.peak <= bound + bound / 4, "{} of {bound}", packing.peak);
+        }
     }
 
     #[test]

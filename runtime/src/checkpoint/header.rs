@@ -146,6 +146,18 @@ pub struct TensorEntry {
     pub end: u64,
 }
 
+impl TensorEntry {
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        self.end - self.begin
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.bytes() / self.dtype.size_bytes()
+    }
+}
+
 /// A parsed and checked header.
 #[derive(Clone, Debug)]
 pub struct Header {
@@ -162,8 +174,24 @@ impl Header {
     /// E0315 dtype, E0316 shape, E0317 offsets, E0318 duplicate name, E0319 cut off, E0320
     /// bytes left over. They name the tensor; the caller adds the file with `.at(..)`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let length = header_length(bytes)?;
-        let (text, data) = bytes[8..].split_at(length);
+        Self::parse_head(bytes, bytes.len() as u64)
+    }
+
+    /// Where the header of a file of `file_bytes` bytes ends, from its first bytes: nine at least,
+    /// if it has so many.
+    ///
+    /// Errors: E0311 to E0313 as [`Header::parse`].
+    pub fn end(first: &[u8], file_bytes: u64) -> Result<u64> {
+        header_length(first, file_bytes).map(|length| 8 + length as u64)
+    }
+
+    /// [`Header::parse`] of a file of `file_bytes` bytes from those up to [`Header::end`] at least.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn parse_head(bytes: &[u8], file_bytes: u64) -> Result<Self> {
+        let length = header_length(bytes, file_bytes)?;
+        let text = &bytes[8..8 + length];
         let text = std::str::from_utf8(text).map_err(|fault| {
             not_json(format!("the header is not UTF-8: bad byte at {}", 8 + fault.valid_up_to()))
         })?;
@@ -173,7 +201,7 @@ impl Header {
         outcome.and_then(|()| reader.end()).map_err(|fault| collected.explain(fault))?;
         let Collected { mut tensors, seen, metadata, .. } = collected;
         drop(seen);
-        check_layout(&mut tensors, data.len() as u64)?;
+        check_layout(&mut tensors, file_bytes - 8 - length as u64)?;
         let by_name =
             tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
         Ok(Self { tensors, by_name, metadata, data_offset: 8 + length as u64 })
@@ -206,7 +234,7 @@ impl Header {
 }
 
 /// Reads and checks the length field and the brace after it; returns the header's length.
-fn header_length(bytes: &[u8]) -> Result<usize> {
+fn header_length(bytes: &[u8], file_bytes: u64) -> Result<usize> {
     let recognised = recognise(bytes);
     let Some(field) = bytes.first_chunk::<8>() else {
         if let Some((what, help)) = recognised {
@@ -219,7 +247,7 @@ fn header_length(bytes: &[u8]) -> Result<usize> {
         return Err(Error::input("E0311", what).help(DOWNLOAD_AGAIN));
     };
     let length = u64::from_le_bytes(*field);
-    let available = bytes.len() as u64 - 8;
+    let available = file_bytes - 8;
     let looks_right = (2..=MAX_HEADER_BYTES).contains(&length) && length <= available;
     if let Some((what, help)) = recognised
         && !(looks_right && bytes[8] == b'{')

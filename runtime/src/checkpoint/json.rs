@@ -1,9 +1,8 @@
 //! JSON files and typed look-ups in them, with errors that name file, key, expected and found.
 
 use crate::error::{Error, Result};
+use crate::input::read_text;
 use serde_json::Value;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// A JSON object and the file it came from.
@@ -162,41 +161,4 @@ fn describe(value: &Value) -> String {
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(_) => "an object".to_owned(),
     }
-}
-
-/// Reads a text file of limited size, without a byte order mark. The codes are for a file that
-/// cannot be read and for contents that cannot be text.
-pub(crate) fn read_text(
-    path: &Path,
-    max_bytes: u64,
-    unreadable: &'static str,
-    malformed: &'static str,
-) -> Result<String> {
-    let fail = |fault: std::io::Error| {
-        let what = match fault.kind() {
-            ErrorKind::NotFound => "the file does not exist",
-            ErrorKind::PermissionDenied => "the file may not be read",
-            _ => "the file cannot be read",
-        };
-        Error::input(unreadable, what)
-            .at(path.display())
-            .help("fetch the file, or check its path and permissions")
-            .caused_by(fault)
-    };
-    let bad = |what: String| {
-        Error::input(malformed, what).at(path.display()).help("fetch or write the file again")
-    };
-    let file = File::open(path).map_err(fail)?;
-    let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(bad(format!("the file is larger than {} MiB", max_bytes >> 20)));
-    }
-    let text = String::from_utf8(bytes).map_err(|fault| {
-        bad(format!("the file is not UTF-8 text: bad byte at {}", fault.utf8_error().valid_up_to()))
-    })?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    })
 }

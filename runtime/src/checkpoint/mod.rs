@@ -1,23 +1,27 @@
-//! Checkpoint files and model folders: reading, mapping, joining shards, and writing.
+//! Checkpoint files and model folders: reading, joining shards, and writing.
 //!
-//! Reading goes `header` (strict parse of one safetensors header) → `mapped` (one file in memory,
-//! nothing copied) → `shards` (one or several files as one name → tensor map) → `folder` (which
+//! Reading goes `header` (strict parse of one safetensors header) → `file` (one file, its tensors by
+//! byte range) → `shards` (one or several files as one name → tensor map) → `folder` (which
 //! files make up a model). Writing goes `writer` (safetensors, bounded memory) → `files` (whole
 //! files or none). Nothing here knows what a tensor means: names and shapes are compared with the
 //! manifests that the caller brings. Adapters and other checkpoint dialects live elsewhere.
 
+mod convert;
+mod digest;
+mod file;
 pub mod folder;
 pub mod header;
 pub mod json;
-pub mod mapped;
 pub mod shards;
 pub mod writer;
 
 pub use crate::files::{AtomicFile, write_error};
+pub use convert::{TensorView, to_bf16_into, to_f32_into};
+pub use digest::{fingerprint, hash_file};
+pub use file::Checkpoint;
 pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
 pub use header::{Header, TensorDtype, TensorEntry};
 pub use json::{JsonFile, read_json};
-pub use mapped::{Checkpoint, TensorView, fingerprint, hash_file, to_bf16_into, to_f32_into};
 pub use shards::WeightSet;
 pub use writer::{
     SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, save_in, write_sharded,

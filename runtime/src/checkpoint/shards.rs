@@ -1,7 +1,7 @@
 //! One or several checkpoint files as one map from names to tensors.
 //!
 //! Contract: every name occurs once; names keep file order, then offset order; the files stay
-//! mapped as long as any view of the set lives. A set can carry a renaming and a selection, both
+//! open as long as any selection of the set lives. A set can carry a renaming and a selection, both
 //! without touching data, and can be compared with a model's manifest before anything is read.
 //! It does not know prefixes or dialects: the caller supplies the renaming.
 
@@ -14,11 +14,12 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use super::digest::hex;
+use super::file::Checkpoint;
 use super::first_ten;
-use super::header::TensorDtype;
-use super::json::read_text;
-use super::mapped::{Checkpoint, TensorView, hex};
+use super::header::{TensorDtype, TensorEntry};
 use crate::error::{Error, Result};
+use crate::input::read_text;
 
 /// Named tensors of one component, from one or several files. Cloning copies names, not data.
 #[derive(Clone, Debug)]
@@ -172,13 +173,13 @@ impl WeightSet {
         self.entries.iter().map(|entry| entry.name.as_str())
     }
 
-    /// The tensor of this (renamed) name.
-    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+    /// What its file says about the tensor of this (renamed) name, with the name stored there.
+    pub fn tensor(&self, name: &str) -> Option<&TensorEntry> {
         self.entry(name).map(|entry| self.view(entry))
     }
 
     /// Names and tensors in file order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, TensorView<'_>)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &TensorEntry)> {
         self.entries.iter().map(|entry| (entry.name.as_str(), self.view(entry)))
     }
 
@@ -199,7 +200,7 @@ impl WeightSet {
 
     /// Bytes of all tensors of the set.
     pub fn total_bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| self.view(entry).bytes.len() as u64).sum()
+        self.entries.iter().map(|entry| self.view(entry).bytes()).sum()
     }
 
     /// Bytes per dtype, in order of [`TensorDtype`].
@@ -207,7 +208,7 @@ impl WeightSet {
         let mut sums = BTreeMap::new();
         for entry in &self.entries {
             let view = self.view(entry);
-            *sums.entry(view.dtype).or_insert(0) += view.bytes.len() as u64;
+            *sums.entry(view.dtype).or_insert(0) += view.bytes();
         }
         sums
     }
@@ -217,6 +218,33 @@ impl WeightSet {
         &self.warnings
     }
 
+    /// Fills `out` with bytes of the tensor of this (renamed) name, `from` bytes behind its first.
+    ///
+    /// Errors: E0301 without such a tensor, E0330 to E0332 as [`Checkpoint::read`].
+    ///
+    /// # Panics
+    /// If the range ends behind the tensor.
+    pub fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<()> {
+        let entry = self.found(name)?;
+        self.files[entry.file].read(entry.position, from, out)
+    }
+
+    /// All bytes of the tensor of this (renamed) name: for small ones.
+    ///
+    /// Errors: as [`WeightSet::read`], and E0603 where there is no memory for them.
+    pub fn contents(&self, name: &str) -> Result<Vec<u8>> {
+        let entry = self.found(name)?;
+        self.files[entry.file].contents(entry.position)
+    }
+
+    fn found(&self, name: &str) -> Result<&Entry> {
+        self.entry(name).ok_or_else(|| {
+            Error::input("E0301", format!("there is no weight \"{name}\""))
+                .at(self.place())
+                .help("give the checkpoint that holds it")
+        })
+    }
+
     /// The file that holds a tensor, and its name there.
     pub fn origin(&self, name: &str) -> Option<(&Path, &str)> {
         let entry = self.entry(name)?;
@@ -224,21 +252,16 @@ impl WeightSet {
         Some((file.path(), file.header().tensors()[entry.position].name.as_str()))
     }
 
-    /// Lets go of the tensor's pages for now; see [`Checkpoint::release`].
-    pub fn release(&self, name: &str) {
-        if let Some(entry) = self.entry(name) {
-            self.files[entry.file].release_at(entry.position);
-        }
-    }
-
     /// One digest for all files: SHA-256 over their [`Checkpoint::fingerprint`]s (as hex text) in
     /// order. It covers the files, whatever was selected or renamed.
-    pub fn fingerprint(&self) -> String {
+    ///
+    /// Errors: E0330 to E0332 as [`Checkpoint::read`].
+    pub fn fingerprint(&self) -> Result<String> {
         let mut hasher = Sha256::new();
         for file in &self.files {
-            hasher.update(file.fingerprint());
+            hasher.update(file.fingerprint()?);
         }
-        hex(hasher)
+        Ok(hex(hasher))
     }
 
     /// The same tensors under other names: `new_name(current)`, or unchanged where it is `None`.
@@ -310,7 +333,7 @@ impl WeightSet {
             };
             let view = self.view(entry);
             let label = self.label(entry);
-            if view.shape != shape.as_slice() {
+            if view.shape != *shape {
                 misshapen.push(format!("{label} has {:?}, expected {shape:?}", view.shape));
             } else if !view.dtype.is_float() {
                 integers.push(format!("{label} is {}", view.dtype));
@@ -366,8 +389,8 @@ impl WeightSet {
         self.by_name.get(name).map(|&at| &self.entries[at])
     }
 
-    fn view(&self, entry: &Entry) -> TensorView<'_> {
-        self.files[entry.file].tensor_at(entry.position)
+    fn view(&self, entry: &Entry) -> &TensorEntry {
+        &self.files[entry.file].header().tensors()[entry.position]
     }
 
     fn stored(&self, entry: &Entry) -> &str {
@@ -506,7 +529,7 @@ mod tests {
         WeightSet::open(folder.write("model.safetensors.index.json", text))
     }
 
-    fn refused(result: Result<WeightSet>, code: &str, word: &str) {
+    fn refused<T>(result: Result<T>, code: &str, word: &str) {
         let error = result.map(|_| ()).unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(word), "{error}");
@@ -527,8 +550,12 @@ mod tests {
         assert_eq!(set.tensor("z").unwrap().shape, [2]);
         assert!(set.path_of("z").unwrap().ends_with("b.safetensors"));
         assert_eq!(set.bytes_by_dtype()[&TensorDtype::F32], 24);
-        assert_eq!(set.fingerprint().len(), 64);
-        set.release("z");
+        assert_eq!(set.fingerprint().unwrap().len(), 64);
+        assert_eq!(set.contents("z").unwrap(), [0; 8]);
+        let mut piece = [1; 4];
+        set.read("y", 8, &mut piece).unwrap();
+        assert_eq!(piece, [0; 4]);
+        refused(set.contents("none"), "E0301", "none");
         let odd = r#"{"metadata":{"total_size":25},"weight_map":{"z":"b.safetensors",
             "x":"a.safetensors"}}"#;
         let set = index(&folder, odd).unwrap();
@@ -584,10 +611,7 @@ mod tests {
         assert_eq!(swapped.tensor("norm3").unwrap().shape, [1]);
         assert_eq!(swapped.stored_name("norm3"), Some("norm2"));
         assert_eq!(swapped.stored_name("k"), Some("k"));
-        assert_eq!(
-            swapped.tensor("norm3").unwrap().bytes.as_ptr(),
-            set.tensor("norm2").unwrap().bytes.as_ptr()
-        );
+        assert_eq!(swapped.tensor("norm3"), set.tensor("norm2"));
         let again = swapped.renamed(|name| name.strip_prefix("nor").map(str::to_owned)).unwrap();
         assert_eq!(again.stored_name("m3"), Some("norm2"), "renamings follow one another");
         refused(set.renamed(|_| Some("one".into())), "E0329", "`norm2` and `norm3`");
@@ -595,7 +619,7 @@ mod tests {
         assert_eq!(few.len(), 2);
         assert!(few.tensor("norm3").is_none() && few.tensor("norm2").is_some());
         drop((set, swapped));
-        assert_eq!(few.tensor("norm2").unwrap().bytes, [0; 8], "the map outlives other views");
+        assert_eq!(few.contents("norm2").unwrap(), [0; 8], "the file outlives other selections");
     }
 
     #[test]

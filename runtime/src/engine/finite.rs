@@ -144,13 +144,28 @@ impl Program {
         });
         let provider: &dyn WeightProvider = self.provider();
         names.into_iter().find_map(|name| {
-            let data = provider.get(name)?;
-            let bad = scan(data.dtype, &data.bytes).is_some();
-            drop(data);
-            provider.release(name);
+            let bad = is_bad(provider, name)?;
             bad.then(|| provider.stored(name).unwrap_or_else(|| format!("\"{name}\"")))
         })
     }
+}
+
+/// Whether a stored weight holds a non-finite value; `None` where it cannot be read.
+fn is_bad(provider: &dyn WeightProvider, name: &str) -> Option<bool> {
+    /// Bytes looked at together, whole elements of any type.
+    const PIECE: u64 = 1 << 20;
+    let stored = provider.find(name)?;
+    let mut piece = anyid_ir::memory::zeroed(PIECE.min(stored.bytes) as usize)?;
+    let mut from = 0;
+    while from < stored.bytes {
+        let piece = &mut piece[..PIECE.min(stored.bytes - from) as usize];
+        provider.read(name, from, piece).ok()?;
+        if scan(stored.dtype, piece).is_some() {
+            return Some(true);
+        }
+        from += piece.len() as u64;
+    }
+    Some(false)
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@
 
 use crate::checkpoint::AtomicFile;
 use crate::error::{Error, Result};
+use crate::input;
 use anyid_ir::plan::{Plan, WeightRef};
 use anyid_ir::plan_text::{parse_plans, print_plans};
-use anyid_ir::plan_verify::verify_plan;
+use anyid_ir::plan_verify::phases::{is_split, verify_phases};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Read;
 use std::path::Path;
 
 /// Version of the file's format.
@@ -118,7 +118,8 @@ impl PlanFile {
     /// Reads a file made for `target` by this version.
     ///
     /// # Errors
-    /// E0911 where it cannot be read, otherwise as [`Self::from_bytes`].
+    /// E0911 where it cannot be read, E0603 without memory for it, otherwise as
+    /// [`Self::from_bytes`].
     pub fn open(path: &Path, target: &str) -> Result<Self> {
         let unreadable = |fault| {
             Error::input("E0911", "the file cannot be read")
@@ -126,14 +127,8 @@ impl PlanFile {
                 .help("check its name and permissions")
                 .caused_by(fault)
         };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
-        if size > LARGEST {
-            return Err(too_large().at(path.display()));
-        }
-        let mut bytes = Vec::new();
-        // It may have grown, or be a pipe: one byte more than allowed tells whether there is more.
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let bytes = input::read(path, LARGEST)
+            .map_err(|refusal| refusal.coded(path, unreadable, |_| too_large()))?;
         Self::from_bytes(&bytes, target).map_err(|error| error.at(path.display()))
     }
 
@@ -199,45 +194,14 @@ impl PlanFile {
 
     /// Whether phases, alone and together, are sound.
     fn verified(&self, make: fn(&'static str, String) -> Error) -> Result<()> {
-        let fault = |message: String| again(make("E0517", message));
-        if self.phases.is_empty() {
-            return Err(fault("the plan has no phase".to_owned()));
-        }
-        let mut types: BTreeMap<&str, &WeightRef> = BTreeMap::new();
-        for (at, plan) in self.phases.iter().enumerate() {
-            if let Some(first) = verify_plan(plan).into_iter().next() {
-                let error = fault(format!("the plan is inconsistent: {}", first.message));
-                return Err(error.at(first.place.unwrap_or_default()));
-            }
-            if self.phases[..at].iter().any(|other| other.name == plan.name) {
-                return Err(fault(format!("there are two phases \"{}\"", plan.name)));
-            }
-            for weight in &plan.weights {
-                let known = types.entry(&weight.name).or_insert(weight);
-                if known.ty != weight.ty {
-                    let (name, a, b) = (&weight.name, &known.ty, &weight.ty);
-                    return Err(fault(format!("weight \"{name}\" is both {a} and {b}")));
-                }
-            }
-        }
-        let kept = |name: &str| {
-            let plan = self.phases.iter().find(|plan| plan.name == name);
-            plan.map_or(0, |plan| plan.persistent_bytes)
-        };
-        // Both run on the memory that `prepare` makes.
-        if self.split() && kept("prepare") != kept("step") {
-            return Err(fault("prepare and step disagree about persistent memory".to_owned()));
-        }
-        if !self.split() && self.phases.iter().any(|plan| plan.persistent_bytes > 0) {
-            return Err(fault("persistent memory without a prepare and a step".to_owned()));
-        }
-        Ok(())
+        let Some(first) = verify_phases(&self.phases).into_iter().next() else { return Ok(()) };
+        let error = again(make("E0517", format!("the plan is inconsistent: {}", first.message)));
+        Err(error.at(first.place.unwrap_or_default()))
     }
 
     /// Whether the phases are `prepare` and `step` of one function.
     pub fn split(&self) -> bool {
-        let names: Vec<&str> = self.phases.iter().map(|plan| plan.name.as_str()).collect();
-        names == ["prepare", "step"]
+        is_split(&self.phases)
     }
 }
 
@@ -284,7 +248,12 @@ fn too_large() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyid_ir::{DType, FuncBuilder, Module, TensorType};
+    use crate::checkpoint::Checkpoint;
+    use crate::checkpoint::shards::WeightSet;
+    use crate::engine::{Backend, Compiler, Inputs, Outputs};
+    use crate::weights::ModelWeights;
+    use anyid_ir::{DType, FuncBuilder, Module, Tensor, TensorType};
+    use std::sync::Arc;
 
     fn file() -> PlanFile {
         let mut module = Module { name: "m".into(), ..Module::default() };
@@ -367,6 +336,7 @@ mod tests {
             ("f32[4]", "f32[2]", "E0517"),
             ("\"w\" : f32[4]", "\"v\" : f32[4]", "E0515"),
             ("plan \"step\"", "plan \"prepare\"", "E0517"),
+            ("\"persistent.0\"", "\"persi\"", "E0517"),
         ] {
             assert_eq!(forged(from, to), code, "{from} -> {to}");
         }
@@ -378,5 +348,55 @@ mod tests {
         assert_eq!(code(text.replacen("version=", "version=9", 1), "cpu"), "E0513");
         assert_eq!(code(text, "cuda:sm_90"), "E0514");
         assert_eq!(PlanFile::from_bytes(b"module @m\n", "cpu").unwrap_err().code(), "E0510");
+    }
+
+    /// What a program is given beside its inputs belongs to its phases, or it says so.
+    #[test]
+    fn memory_and_outputs_of_others_are_errors() {
+        let backend = Backend::open("cpu", 1).unwrap();
+        let x = Tensor::from_f32([2, 4], &[1.0; 8]).unwrap();
+        let w = WeightSet::from_checkpoints(vec![weights()]).unwrap();
+        let weights = Arc::new(ModelWeights::as_named(w));
+        let mut program = Compiler::new(&backend)
+            .phases_of(file())
+            .load(weights.clone(), &mut |_, _| true)
+            .unwrap();
+        let inputs = Inputs::new().set("x", &x).set("c", &x);
+        let code = |result: Result<()>| result.unwrap_err().code();
+        assert_eq!(code(program.call("step", &inputs).map(drop)), "E1009");
+        assert_eq!(code(program.call("prepare", &inputs).map(drop)), "E1009");
+        let mut prepared = program.prepare(&inputs).unwrap();
+        let mut outputs = program.outputs("step").unwrap();
+        program.step(&mut prepared, &inputs, &mut outputs).unwrap();
+        assert_eq!(outputs.get("y").unwrap().shape(), [4, 2]);
+        let mut others = Outputs::from_pairs(vec![("y".to_owned(), x.clone())]);
+        assert_eq!(code(program.step(&mut prepared, &inputs, &mut others)), "E1009");
+        let mut none = Outputs::default();
+        assert_eq!(code(program.step(&mut prepared, &inputs, &mut none)), "E1009");
+    }
+
+    fn weights() -> Checkpoint {
+        let header = br#"{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 16]].concat();
+        Checkpoint::from_bytes(bytes, "w.safetensors").unwrap()
+    }
+
+    #[test]
+    fn kernels_that_the_backend_lacks_are_refused_when_loaded() {
+        let text = "\
+plan \"main\" {
+  memory workspace=64 lower_bound=64 naive=64 persistent=0
+  buffer %0 = input 0 + 0 : f64[2,2]
+  input \"x\" = %0
+  output \"y\" = %1
+  %1 = silu %0 : workspace + 0 f64[2,2] \"y\"
+}
+";
+        let file = PlanFile::new("cpu", parse_plans(text).unwrap()).unwrap();
+        let backend = Backend::open("cpu", 1).unwrap();
+        let none = Arc::new(ModelWeights::as_named(WeightSet::from_checkpoints(vec![]).unwrap()));
+        let loaded = Compiler::new(&backend).phases_of(file).load(none, &mut |_, _| true);
+        let error = loaded.map(drop).unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("E0505", crate::Kind::Input));
     }
 }

@@ -6,8 +6,9 @@ use crate::error::{Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::threads::with_stop;
-use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, RunError, Weights};
-use anyid_ir::plan::Plan;
+use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, OpenError, RunError, Weights};
+use anyid_ir::kernel::Target;
+use anyid_ir::plan::{BufferId, Plan, Port, Root};
 use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
 pub use anyid_passes::StateSpec;
@@ -32,7 +33,7 @@ impl Backend {
     ///
     /// # Errors
     /// E0904 for a device this build does not have, E0907 for a bad `ANYID_SIMD` setting, E0918 for
-    /// more than 512 threads.
+    /// more than 512 threads, E1025 where the system refuses them.
     pub fn open(device: &str, threads: usize) -> Result<Self> {
         if device != "cpu" {
             let known = ["cuda", "wgpu"].iter().any(|d| device.starts_with(d));
@@ -49,8 +50,13 @@ impl Backend {
             let message = format!("{threads} is not a number of threads from 0 to {MOST_THREADS}");
             return Err(Error::input("E0918", message).help("0 takes all the processor has"));
         }
-        let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref())
-            .map_err(|why| Error::input("E0907", why).at("environment variable ANYID_SIMD"))?;
+        let cpu = Cpu::open(threads, std::env::var("ANYID_SIMD").ok().as_deref());
+        let cpu = cpu.map_err(|why| match why {
+            OpenError::Level(why) => {
+                Error::input("E0907", why.to_string()).at("environment variable ANYID_SIMD")
+            }
+            OpenError::Threads(refused) => Error::threads(refused),
+        })?;
         Ok(Self { cpu: Arc::new(cpu), tracer: None })
     }
 
@@ -200,7 +206,8 @@ impl Compiler {
     /// `progress` gets weight bytes done and in all, and says whether to go on.
     ///
     /// # Errors
-    /// E0301 for a weight the provider lacks, E0603 for more memory than there is, E1002 when
+    /// E0301 for a weight the provider lacks, E0330 to E0332 for one that cannot be read, E0505 for a
+    /// kernel that the backend does not have, E0603 for more memory than there is, E1002 when
     /// `progress` says stop.
     pub fn load(
         self,
@@ -209,7 +216,9 @@ impl Compiler {
     ) -> Result<Program> {
         let cpu = &self.backend.cpu;
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
-        room::check(room::planned(plans.iter().copied()), "plans")?;
+        plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
+        let planned = room::planned(plans.iter().copied());
+        room::check(planned.saturating_add(Weights::planned_bytes(&plans)), "weights and plans")?;
         let weights = Weights::load(cpu, &plans, &*provider, progress).map_err(load_error)?;
         let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
         let (mut workspace, mut scratch) = (0, 0);
@@ -227,6 +236,26 @@ impl Compiler {
         let (backend, cancel, observer) = (self.backend, None, None);
         Ok(Program { backend, phases, launches, weights, provider, memory, cancel, observer })
     }
+}
+
+/// Whether `target` has every kernel of `plan`; plans from files may have others.
+fn runnable(plan: &Plan, target: &Target) -> Result<()> {
+    let types = |ids: &[BufferId]| -> Vec<&TensorType> {
+        ids.iter().map(|id| &plan.buffer(*id).ty).collect()
+    };
+    for step in &plan.steps {
+        let weight = |id: &BufferId| matches!(plan.buffer(*id).root, Root::Weight(_));
+        let weights: Vec<bool> = step.reads().iter().map(weight).collect();
+        let (operands, results) = (types(step.reads()), types(step.results()));
+        if let Err(why) = target.runs(&step.kernel, &operands, &weights, &results) {
+            let (name, kind) = (target.name, step.kind());
+            let message = format!("target {name} has no kernel for {kind}: {why}");
+            return Err(Error::input("E0505", message)
+                .at(format!("plan \"{}\", {}", plan.name, step.label()))
+                .help("compile the plan's module again for this target"));
+        }
+    }
+    Ok(())
 }
 
 fn verified(module: &Module) -> Result<()> {
@@ -263,6 +292,10 @@ fn load_error(error: LoadError) -> Error {
             .help("give the checkpoint that holds it with --weights or --model"),
         LoadError::Stopped => interrupted("while loading weights"),
         other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
+        LoadError::Unreadable(fault) => fault.into(),
+        LoadError::NoMemory { name, bytes } => {
+            Error::no_memory(bytes, &format!("weight \"{name}\""))
+        }
     }
 }
 
@@ -368,7 +401,8 @@ impl Program {
     /// Runs a phase.
     ///
     /// # Errors
-    /// E1005 for a missing or mistyped input, E1002 when cancelled.
+    /// E1005 for a missing or mistyped input, E1002 when cancelled, E1009 for an unknown phase or one
+    /// that runs on states or on what `prepare` has made.
     pub fn call(&mut self, phase: &str, inputs: &Inputs<'_>) -> Result<Outputs> {
         let mut outputs = self.outputs(phase)?;
         self.run(phase, inputs, Arenas::default(), &mut outputs, None)?;
@@ -472,7 +506,7 @@ impl Program {
     pub fn outputs(&self, phase: &str) -> Result<Outputs> {
         let plan = self.executable(phase)?.plan();
         let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-        let tensor = |port: &anyid_ir::plan::Port| {
+        let tensor = |port: &Port| {
             let zeros = room::zeros(&plan.buffer(port.buffer).ty, "results")?;
             Ok((port.name.clone(), zeros))
         };
@@ -521,10 +555,21 @@ impl Program {
             }
             given.push(tensor.bytes());
         }
+        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
+        let wanted = ports.map(|port| (&port.name, &plan.buffer(port.buffer).ty));
+        if !wanted.eq(outputs.tensors.iter().map(|(name, tensor)| (name, tensor.ty()))) {
+            let message = format!("these are not the outputs of phase \"{phase}\"");
+            return Err(Error::internal("E1009", message));
+        }
         let mut taken: smallvec::SmallVec<[&mut [u8]; 64]> =
             outputs.tensors.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
         if arenas.states.is_none() && !plan.states.is_empty() {
             let message = format!("phase \"{phase}\" carries states, which were not given");
+            return Err(Error::internal("E1009", message));
+        }
+        let kept = arenas.persistent.as_ref().map_or(0, |memory| memory.len() as u64);
+        if kept != plan.persistent_bytes {
+            let message = format!("phase \"{phase}\" runs on what its own prepare has made");
             return Err(Error::internal("E1009", message));
         }
         let mut none = [(); 2].map(|()| anyid_backends::cpu::AlignedBytes::zeroed(0));
@@ -577,6 +622,7 @@ impl Program {
                 Error::internal("E0505", format!("the CPU backend has no kernel for {op}"))
                     .at(label)
             }
+            RunError::Weight { label, fault } => Error::from(fault).at(label),
             RunError::Index { label, index, rows } => Error::input(
                 "E1006",
                 format!("index {index} is outside the {rows} rows of a table"),

@@ -23,5 +23,5 @@ pub use fault::write_error;
 pub use folder::AtomicFolder;
 pub use leftover::Swept;
 pub use place::Existing;
-pub use registry::{close, stop, stopped, take_swept};
+pub use registry::{close, close_without_waiting, stop, stopped, take_swept};
 pub use together::{Beside, Whole, commit, commit_with};

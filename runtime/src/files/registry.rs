@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How far the end of the run has come.
@@ -65,6 +65,12 @@ pub fn stop() {
 /// As [`stop`], records included. The process can exit when this returns.
 pub fn close() {
     PROCESS.end(Stage::Closed);
+}
+
+/// As [`close`], for a process that ends at once and whose other threads may never give a lock back,
+/// as after a failed allocation. What is locked longer than a moment stays for the next run to sweep.
+pub fn close_without_waiting() {
+    PROCESS.end_without_waiting();
 }
 
 /// Whether [`stop`] or [`close`] was called.
@@ -124,6 +130,28 @@ impl Registry {
                 }
                 false => path,
             };
+            remove(&path, entry.folder);
+        }
+    }
+
+    fn end_without_waiting(&self) {
+        let mut tries = 0;
+        let mut state = loop {
+            match self.state.try_lock() {
+                Ok(state) => break state,
+                Err(TryLockError::Poisoned(state)) => break state.into_inner(),
+                Err(TryLockError::WouldBlock) if tries < 200 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) => return,
+            }
+        };
+        state.stage = Stage::Closed;
+        state.children.values().for_each(Group::kill);
+        let gone = std::mem::take(&mut state.live);
+        drop(state);
+        for (path, entry) in gone {
             remove(&path, entry.folder);
         }
     }

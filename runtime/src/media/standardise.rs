@@ -170,18 +170,24 @@ impl Reference {
 }
 
 /// Reads and standardises a reference. Of a clip only the sampled frames are kept, already at
-/// canvas size; decoding stops when the cap is reached.
+/// canvas size; decoding stops when the cap is reached. `seen` is told behind every frame that was
+/// decoded how many are kept, and ends the reading with its error.
 ///
 /// # Errors
-/// As [`visit_frames`], and `E0813` for impossible options.
+/// As [`visit_frames`], `E0813` for impossible options, and those of `seen`.
 pub fn read_reference(
     path: &Path,
     options: &StandardiseOptions,
     read: &ReadOptions,
+    seen: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Reference> {
     options.check()?;
     let mut sampler = Sampler::new(options);
-    let source = visit_frames(path, read, &mut |frame| sampler.push(frame))?;
+    let source = visit_frames(path, read, &mut |frame| {
+        let flow = sampler.push(frame)?;
+        seen(sampler.frames.len())?;
+        Ok(flow)
+    })?;
     let mut frames = sampler.finish()?;
     let kept = model_frames(frames.len());
     frames.truncate(kept);
@@ -457,7 +463,8 @@ mod tests {
         let folder = Folder::new();
         let path = folder.file("a", include_bytes!("testdata/b_frames.mp4"));
         let mut options = StandardiseOptions::new(8, 4);
-        let reference = read_reference(&path, &options, &ReadOptions::default()).unwrap();
+        let reference =
+            read_reference(&path, &options, &ReadOptions::default(), &mut |_| Ok(())).unwrap();
         // 0.4 s at 24 a second are 10 frames, of which 9 are kept.
         assert_eq!((reference.frames.len(), reference.kind), (9, MediaKind::Video));
         let mut out = vec![9.0; reference.planar_len()];
@@ -473,7 +480,8 @@ mod tests {
         assert_eq!(reference.write_planar(&mut out[1..]).unwrap_err().code(), "E0813");
 
         options.max_frames = 4;
-        let reference = read_reference(&path, &options, &ReadOptions::default()).unwrap();
+        let reference =
+            read_reference(&path, &options, &ReadOptions::default(), &mut |_| Ok(())).unwrap();
         assert_eq!((reference.frames.len(), reference.kind), (1, MediaKind::Image));
     }
 

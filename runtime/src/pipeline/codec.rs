@@ -37,6 +37,10 @@ impl Clip<'_> {
         }
     }
 
+    fn latent_frames(&self) -> usize {
+        1 + (self.frames() - 1) / 4
+    }
+
     /// Frames `start..start+len` as `f32[3,len,H,W]` in [−1,1].
     fn piece(&self, size: Size, start: usize, len: usize) -> Result<Tensor> {
         let area = size.height * size.width;
@@ -163,15 +167,17 @@ impl Coder {
     }
 }
 
+/// `seen` is called behind every latent frame.
 fn encode_clip(
-    run: &Run<'_>,
+    run: &mut Run<'_>,
     coder: &mut Coder,
     size: Size,
     clip: &Clip<'_>,
     place: &str,
+    seen: &mut dyn FnMut(&mut Run<'_>),
 ) -> Result<Tensor> {
     let mut latents = Vec::new();
-    let later = (clip.frames() - 1) / 4;
+    let later = clip.latent_frames() - 1;
     let pieces = |at: usize| {
         let (start, len) = if at == 0 { (0, 1) } else { (4 * at - 3, 4) };
         clip.piece(size, start, len)
@@ -179,6 +185,7 @@ fn encode_clip(
     for at in 0..=later {
         run.check_cancel("while encoding references")?;
         latents.push(coder.chunk(at, &pieces, place)?);
+        seen(run);
     }
     concat_time(&latents)
 }
@@ -234,27 +241,35 @@ pub(crate) fn encode_references(
         .collect();
     let longest = clips.iter().map(Clip::frames).max().expect("there is a reference");
     let mut coder = Coder::load(run, stage, Half::Encoder)?;
-    let total = clips.len() + usize::from(guided);
+    let black = guided.then_some(Clip::Black { frames: longest });
+    let total = clips.iter().chain(&black).map(Clip::latent_frames).sum();
+    let (mut done, given) = (0, clips.len());
+    let mut encode = |run: &mut Run<'_>, at: usize, clip: &Clip<'_>| {
+        let place = match at < given {
+            true => format!("the encoder of reference {}", at + 1),
+            false => "the encoder of black references".to_owned(),
+        };
+        encode_clip(run, &mut coder, request.size, clip, &place, &mut |run| {
+            done += 1;
+            let reference = (at < given).then_some(at + 1);
+            run.event(Event::Encoded { reference, references: given, done, total });
+        })
+    };
     let mut clean = Vec::new();
     for (at, clip) in clips.iter().enumerate() {
-        let place = format!("the encoder of reference {}", at + 1);
-        clean.push(encode_clip(run, &mut coder, request.size, clip, &place)?);
-        run.event(Event::Encoded { done: at + 1, total });
+        clean.push(encode(run, at, clip)?);
     }
-    let mut black = Vec::new();
-    if guided {
-        let clip = Clip::Black { frames: longest };
-        let place = "the encoder of black references";
-        let all = encode_clip(run, &mut coder, request.size, &clip, place)?;
+    let mut dark = Vec::new();
+    if let Some(clip) = &black {
+        let all = encode(run, given, clip)?;
         for latent in &clean {
-            black.push(prefix_time(&all, 0, latent.shape()[1])?);
+            dark.push(prefix_time(&all, 0, latent.shape()[1])?);
         }
-        run.event(Event::Encoded { done: total, total });
     }
     run.end("references", since, coder.program.weight_bytes(), coder.memory_bytes());
     let clean = concat_time(&clean)?;
     let frames = clean.shape()[1];
-    let black = if guided { concat_time(&black)? } else { clean.clone() };
+    let black = if guided { concat_time(&dark)? } else { clean.clone() };
     Ok(ReferenceLatents { clean, black, frames })
 }
 
@@ -269,7 +284,7 @@ pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Resul
         let compiler = compile(backend, model, Half::Encoder, size, frames > 1)?;
         let stage = Stage::alone("references", compiler);
         let mut coder = Coder::load(run, stage, Half::Encoder)?;
-        encode_clip(run, &mut coder, size, &Clip::Pixels(pixels), "the encoder")
+        encode_clip(run, &mut coder, size, &Clip::Pixels(pixels), "the encoder", &mut |_| {})
     })
 }
 

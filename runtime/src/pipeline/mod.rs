@@ -10,6 +10,7 @@ mod codec;
 mod context;
 mod need;
 mod plan;
+mod remedy;
 mod request;
 mod results;
 mod sample;
@@ -53,8 +54,21 @@ pub enum ReferenceSource {
 pub enum Event {
     /// Something worth knowing that does not stop the run.
     Warning(String),
+    /// What was found or done, for who wants to know more.
+    Detail(String),
+    /// A file of references is being read.
+    Reading {
+        /// Which reference it is, from 1.
+        reference: usize,
+        /// References in all.
+        references: usize,
+        /// Frames of it kept so far.
+        frames: usize,
+    },
     /// A phase begins: `text`, `references`, `sampling`, `decoding`.
     Phase(&'static str),
+    /// A phase has ended.
+    Finished(PhaseReport),
     /// Weight bytes ready and in all.
     Loading {
         /// Bytes done.
@@ -62,11 +76,15 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
-    /// References encoded and in all.
+    /// Latent frames of references encoded and in all.
     Encoded {
-        /// References done.
-        done: usize,
+        /// Which reference it is, from 1; none for the black ones of guidance.
+        reference: Option<usize>,
         /// References in all.
+        references: usize,
+        /// Latent frames done, of all references and the black ones.
+        done: usize,
+        /// Latent frames in all.
         total: usize,
     },
     /// Sampling steps done and in all, with the time of the last.
@@ -299,12 +317,10 @@ impl Run<'_> {
     }
 
     pub(crate) fn end(&mut self, name: &'static str, since: Instant, weights: u64, plan: u64) {
-        self.phases.push(PhaseReport {
-            name,
-            time: since.elapsed(),
-            weight_bytes: weights,
-            plan_bytes: plan,
-        });
+        let time = since.elapsed();
+        let report = PhaseReport { name, time, weight_bytes: weights, plan_bytes: plan };
+        self.event(Event::Finished(report.clone()));
+        self.phases.push(report);
     }
 
     /// Loads a program, telling progress and heeding interruption.

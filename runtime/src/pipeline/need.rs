@@ -147,8 +147,8 @@ pub(super) fn need(
     // Clean and black latents.
     let encoded = latent.saturating_mul(2 * sizes.reference_latents() as u64);
     let held = frame.saturating_mul(sizes.references.iter().sum::<usize>() as u64);
-    // A chunk of four frames and its copy on the way in or out.
-    let chunk = frame.saturating_mul(2 * 4 * F32);
+    // A chunk of pixels on its way in, and the copy that it is made from.
+    let chunk = frame.saturating_mul(2 * F32 * if sizes.longest() > 1 { 4 } else { 1 });
     let clip = |frames: usize| {
         let later = (frames.max(1) - 1) as u64 / 4;
         made.of("first", flops).saturating_add(made.of("next", flops).saturating_mul(later))
@@ -189,7 +189,7 @@ pub(super) fn need(
         _ => {
             let states = made.of("first", Plan::state_bytes);
             let results = most(&["first", "next"], results);
-            (clip(size.frames), sum(&[states, target, latent * 2]), sum(&[results, chunk, frame]))
+            (clip(size.frames), sum(&[states, target, latent * 2]), sum(&[results, frame]))
         }
     };
     PhasePlan {

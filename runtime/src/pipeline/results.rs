@@ -130,7 +130,7 @@ impl ResultFiles {
         };
         let open = |path: PathBuf, existing| {
             let file = AtomicFile::create_as(&path, existing)?;
-            Ok(Latents::Open(path, file))
+            Ok::<_, Error>(Latents::Open(path, file))
         };
         let latents = match &options.save_latents {
             Some(path) => open(path.clone(), existing)?,

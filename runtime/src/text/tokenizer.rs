@@ -14,6 +14,7 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
+use crate::input;
 
 /// The name of the token every prompt ends in.
 const END_TOKEN: &str = "</s>";
@@ -121,7 +122,7 @@ impl PromptTokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// E0731 not readable, E0732 too large, E0733 not a tokenizer description, E0734 not a
+    /// E0603 no memory, E0731 not readable, E0732 too large, E0733 not a tokenizer description, E0734 not a
     /// Unigram model, E0735 no `</s>`, E0736 a post-processor that does not end in `</s>`, E0737
     /// tables that are damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -136,12 +137,10 @@ impl PromptTokenizer {
                 )
                 .caused_by(cause)
         };
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > LARGEST_FILE {
-            let what = format!("the tokenizer file has {size} bytes; {LARGEST_FILE} is the most");
-            return Err(too_large(what, &place));
-        }
-        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let large =
+            |limit| too_large(format!("the tokenizer file has more than {limit} bytes"), &place);
+        let bytes =
+            input::read(path, LARGEST_FILE).map_err(|e| e.coded(path, unreadable, large))?;
         Self::parse(&bytes, &place)
     }
 

@@ -182,10 +182,18 @@ fn products(out: &mut Vec<OpCase>) {
 }
 
 fn sources(out: &mut Vec<OpCase>) {
+    // A literal is for the types that hold all of its numbers.
     let mut add = |name: String, op: Op, result: Gives| {
-        out.push(single(name, &DType::ALL, Tolerance::EXACT, op, Vec::new(), Some(result)));
+        let numbers = match &op {
+            Op::Const { values } => values.clone(),
+            Op::Iota { axis } => vec![result.size(*axis) as f64 - 1.0],
+            _ => Vec::new(),
+        };
+        let holds = |dtype: &DType| numbers.iter().all(|v| dtype.refusal(*v).is_none());
+        let dtypes: Vec<DType> = DType::ALL.into_iter().filter(holds).collect();
+        out.push(single(name, &dtypes, Tolerance::EXACT, op, Vec::new(), Some(result)));
     };
-    for number in [0.0, 1.0, -2.5, 300.0, 1e10, 1.0 / 3.0] {
+    for number in [0.0, 1.0, 7.0, -2.5, 300.0, -70000.0, 1e10, 1.0 / 3.0] {
         for shape in [&[][..], &[17], &[2, 3]] {
             let op = Op::Const { values: vec![number] };
             add(format!("{number} {shape:?}"), op, gives(None, shape));
@@ -193,6 +201,10 @@ fn sources(out: &mut Vec<OpCase>) {
     }
     let values = vec![0.0, 1.0, 2.5, -3.0, 260.0, 1.0 + 1.0 / 512.0];
     add("literal".into(), Op::Const { values }, gives(None, &[2, 3]));
+    for values in [[0.0, 1.0, 1.0, 0.0, 1.0, 0.0], [0.0, 255.0, 3.0, 17.0, 128.0, 1.0]] {
+        let op = Op::Const { values: values.to_vec() };
+        add(format!("literal {values:?}"), op, gives(None, &[2, 3]));
+    }
     for (shape, axis) in
         [(&[1][..], 0), (&[17], 0), (&[300], 0), (&[3, 5], 0), (&[3, 5], 1), (&[2, 3, 4], 1)]
     {

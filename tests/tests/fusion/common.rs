@@ -1,24 +1,34 @@
 //! Compiling and running small modules with made-up weights and inputs.
 
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights};
-use anyid_backends::{WeightData, WeightProvider};
+use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan};
 use anyid_ir::{DType, Module, TensorType};
 use anyid_passes::Options;
-use std::borrow::Cow;
 
 /// Weights made from their names.
 struct Invented<'p>(&'p [&'p Plan]);
 
+impl Invented<'_> {
+    fn ty(&self, name: &str) -> Option<&TensorType> {
+        let mut weights = self.0.iter().flat_map(|p| &p.weights);
+        weights.find(|w| w.name == name).map(|w| &w.ty)
+    }
+}
+
 impl WeightProvider for Invented<'_> {
-    fn get(&self, name: &str) -> Option<WeightData<'_>> {
-        let weight = self.0.iter().flat_map(|p| &p.weights).find(|w| w.name == name)?;
+    fn find(&self, name: &str) -> Option<StoredWeight> {
+        self.ty(name).map(|ty| StoredWeight { dtype: ty.dtype, bytes: ty.bytes() })
+    }
+
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+        let ty = self.ty(name).expect("it was found");
         let seed = name.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
-        let ty = &weight.ty;
         let fan = (ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1)).max(4);
         let data = noise(seed, ty, 1.5 / (fan as f32).sqrt());
-        Some(WeightData { dtype: ty.dtype, bytes: Cow::Owned(data) })
+        out.copy_from_slice(&data[from as usize..][..out.len()]);
+        Ok(())
     }
 }
 

@@ -7,25 +7,29 @@
 
 use crate::common::{kinds, noise};
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, RunError, Weights};
-use anyid_backends::{WeightData, WeightProvider};
+use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plan};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::text::parse_module;
 use anyid_passes::Options;
-use std::borrow::Cow;
 
 /// Weights of whatever type the plan asks for.
 struct Any<'p>(&'p Plan);
 
 impl WeightProvider for Any<'_> {
-    fn get(&self, name: &str) -> Option<WeightData<'_>> {
+    fn find(&self, name: &str) -> Option<StoredWeight> {
         let weight = self.0.weights.iter().find(|w| w.name == name)?;
-        let bytes = weight.ty.bytes() as usize;
+        Some(StoredWeight { dtype: weight.ty.dtype, bytes: weight.ty.bytes() })
+    }
+
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+        let weight = self.0.weights.iter().find(|w| w.name == name).expect("it was found");
         let mut data = noise(3, &weight.ty, 1.0);
-        data.resize(bytes, 1);
-        Some(WeightData { dtype: weight.ty.dtype, bytes: Cow::Owned(data) })
+        data.resize(weight.ty.bytes() as usize, 1);
+        out.copy_from_slice(&data[from as usize..][..out.len()]);
+        Ok(())
     }
 }
 

@@ -255,10 +255,15 @@ fn a_convolution_block_is_four_kernels() {
 #[test]
 fn segments_outside_their_table_are_an_error() {
     use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, RunError, Weights};
+    use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
     struct None_;
-    impl anyid_backends::WeightProvider for None_ {
-        fn get(&self, _: &str) -> Option<anyid_backends::WeightData<'_>> {
+    impl WeightProvider for None_ {
+        fn find(&self, _: &str) -> Option<StoredWeight> {
             None
+        }
+
+        fn read(&self, _: &str, _: u64, _: &mut [u8]) -> Result<(), WeightFault> {
+            unreachable!("nothing is found")
         }
     }
     let m = module(&[], |b| {

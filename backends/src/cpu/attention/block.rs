@@ -4,6 +4,7 @@
 
 use half::bf16;
 
+use super::exact::{self, Query};
 use super::pack::{self, HeadRows};
 use super::products::{LOWEST, Products, Running, Single, mix, score, weigh};
 use super::{Attention, Operand, Plan, Precision};
@@ -206,9 +207,19 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
             }
         }
         for tile in tiles {
-            let from = places.output.add(tile.start * plan.dims).cast_const();
-            let sum = places.running.add(3 * tile.start + tile.sixteens * LANES).cast_const();
-            let rows = (count - tile.start).min(tile.sixteens * LANES);
+            let from = places.output.add(tile.start * plan.dims);
+            let lanes = tile.sixteens * LANES;
+            let sum = places.running.add(3 * tile.start + lanes);
+            let rows = (count - tile.start).min(lanes);
+            for lane in 0..rows {
+                if exact::is_needed(*places.running.add(3 * tile.start + lane)) {
+                    let query = start + tile.start + lane;
+                    let query = Query { call, batch, head: head_index, query, keys: used };
+                    query.answer(from.add(lane), lanes);
+                    *sum.add(lane) = 1.0;
+                }
+            }
+            let (from, sum) = (from.cast_const(), sum.cast_const());
             let at = batch * job.batch_stride + (start + tile.start) * job.row_stride + channel;
             let (sixteens, width, stride) = (tile.sixteens, shape.head_dim, job.row_stride);
             match job.output {

@@ -195,8 +195,7 @@ fn bits<E: Element>(value: E) -> u16 {
     }
 }
 
-/// Writes a finished tile `[dims][16·sixteens]` as rows: out[query] = tile[·][query] / sum[query],
-/// zero where the sum is zero (every key masked).
+/// Writes a finished tile `[dims][16·sixteens]` as rows: out[query] = tile[·][query] / sum[query].
 ///
 /// # Safety
 /// `tile` and `sum` are readable as said; rows `0..count` of `width` elements, `row_stride` apart,
@@ -218,7 +217,6 @@ pub(super) unsafe fn finish<V: Lanes, E: Element>(
         unsafe {
             let sum = V::load(sum.add(first));
             let share = one.div(sum);
-            let share = V::splat(0.0).select_less(sum, share, sum);
             for d in (0..width).step_by(LANES) {
                 let mut block = [V::splat(0.0); LANES];
                 for (row, lane) in (d..width).zip(&mut block) {

@@ -207,7 +207,8 @@ pub(super) struct Running {
     pub(super) at: *mut f32,
 }
 
-/// Start of the running maximum: finite, so that fully masked queries give no NaN.
+/// Start of the running maximum: finite, so that keys masked so far give no NaN. A query that ends
+/// there is computed anew, see [`exact`](super::exact).
 pub(super) const LOWEST: f32 = -1e30;
 
 /// Turns `count` rows of scores into weights 2^(factor·score − maximum), in the words of the

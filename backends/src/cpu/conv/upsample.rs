@@ -119,8 +119,26 @@ impl WeightSource for Folded<'_> {
     }
 }
 
-/// Packs a stored weight [Cout, Cin, 3, 3] for [`upsample_conv`]: sums of taps in f32, rounded once
-/// where the panels are bf16.
+/// Packs a stored weight [Cout, Cin, 3, 3] for [`upsample_conv`] into `to`: sums of taps in f32,
+/// rounded once where the panels are bf16.
+///
+/// # Panics
+/// If `to` is unaligned or too short for the panels, or the weight is too short for the shape.
+pub fn pack_upsample_conv_into(
+    pool: &Pool,
+    level: Level,
+    shape: &UpsampleShape,
+    (bytes, dtype): (&[u8], Dtype),
+    kind: PanelKind,
+    to: &mut [u8],
+) {
+    let needed = shape.cout * shape.cin * 9 * dtype.size();
+    assert!(bytes.len() >= needed, "weight has {} bytes, needs {needed}", bytes.len());
+    let source = Folded { bytes, dtype, cin: shape.cin };
+    pack_source(pool, level, &source, (shape.cout, shape.k()), kind, to);
+}
+
+/// [`pack_upsample_conv_into`] storage of its own.
 ///
 /// # Panics
 /// If the weight is too short for the shape.
@@ -128,14 +146,11 @@ pub fn pack_upsample_conv(
     pool: &Pool,
     level: Level,
     shape: &UpsampleShape,
-    (bytes, dtype): (&[u8], Dtype),
+    weight: (&[u8], Dtype),
     kind: PanelKind,
 ) -> PackedMatrix {
-    let needed = shape.cout * shape.cin * 9 * dtype.size();
-    assert!(bytes.len() >= needed, "weight has {} bytes, needs {needed}", bytes.len());
     let mut packed = PackedMatrix::zeroed((shape.cout, shape.k()), kind);
-    let source = Folded { bytes, dtype, cin: shape.cin };
-    pack_source(pool, level, &source, (shape.cout, shape.k()), kind, packed.bytes_mut());
+    pack_upsample_conv_into(pool, level, shape, weight, kind, packed.bytes_mut());
     packed
 }
 

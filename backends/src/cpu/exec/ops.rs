@@ -9,6 +9,7 @@ use super::super::weights::is_table;
 use super::super::{rowkernel, scalar, tables};
 use super::RunError;
 use super::frame::Frame;
+use crate::WeightFault;
 use anyid_ir::kernel;
 use anyid_ir::op::{BinaryFn, ReduceFn, UnaryFn};
 use anyid_ir::plan::{BufferId, Root, Step};
@@ -266,18 +267,13 @@ impl<'f> Frame<'f> {
         let (table, indices) = (step.operands[0], self.of::<i32>(step.operands[1]));
         let ty = self.ty(table);
         let row: usize = ty.shape[1..].iter().product();
-        let stored;
-        let (dtype, bytes): (DType, &[u8]) = match self.buffer(table).root {
-            // A weight is read where it is stored: only the rows that are asked for.
+        // A weight is read where it is stored: only the rows that are asked for.
+        let stored = match self.buffer(table).root {
             Root::Weight(index) if is_table(&step.kernel, 0) => {
-                let name = &self.plan.weights[index as usize].name;
-                stored = self.provider.get(name);
-                match &stored {
-                    Some(data) => (data.dtype, &data.bytes),
-                    None => (ty.dtype, self.bytes(table)),
-                }
+                let name = self.plan.weights[index as usize].name.as_str();
+                self.provider.find(name).map(|stored| (name, stored.dtype))
             }
-            _ => (ty.dtype, self.bytes(table)),
+            _ => None,
         };
         let out = self.bytes_mut(step.results[0]);
         for (at, index) in indices.iter().enumerate() {
@@ -286,15 +282,47 @@ impl<'f> Frame<'f> {
                 let (label, index) = (step.label().to_owned(), i64::from(*index));
                 return Err(RunError::Index { label, index, rows: ty.shape[0] });
             };
-            let size = row * dtype.bytes();
-            let source = &bytes[from * size..(from + 1) * size];
-            if dtype == ty.dtype {
-                out[at * size..(at + 1) * size].copy_from_slice(source);
-            } else {
-                for i in 0..row {
-                    scalar::write(ty.dtype, out, at * row + i, scalar::read(dtype, source, i));
+            let size = row * ty.dtype.bytes();
+            let out = &mut out[at * size..(at + 1) * size];
+            match stored {
+                None => out.copy_from_slice(&self.bytes(table)[from * size..(from + 1) * size]),
+                Some((name, dtype)) => {
+                    let read = self.stored_row(name, dtype, from * row, ty.dtype, out);
+                    read.map_err(|fault| RunError::Weight {
+                        label: step.label().to_owned(),
+                        fault,
+                    })?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The stored elements from `first` on, as many as `out` holds in type `to`.
+    fn stored_row(
+        &self,
+        name: &str,
+        dtype: DType,
+        first: usize,
+        to: DType,
+        out: &mut [u8],
+    ) -> Result<(), WeightFault> {
+        let start = first as u64 * dtype.bytes() as u64;
+        if dtype == to {
+            return self.provider.read(name, start, out);
+        }
+        // Through memory of this size, since nothing is allocated while a plan runs.
+        let mut piece = [0; 4096];
+        let each = piece.len() / dtype.bytes();
+        let mut from = start;
+        for out in out.chunks_mut(each * to.bytes()) {
+            let count = out.len() / to.bytes();
+            let piece = &mut piece[..count * dtype.bytes()];
+            self.provider.read(name, from, piece)?;
+            for at in 0..count {
+                scalar::write(to, out, at, scalar::read(dtype, piece, at));
+            }
+            from += piece.len() as u64;
         }
         Ok(())
     }

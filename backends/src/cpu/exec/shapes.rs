@@ -66,6 +66,10 @@ pub(super) fn linear_shape(plan: &Plan, step: &Step, weight: usize) -> (usize, u
 
 pub(super) fn scratch_bytes(cpu: &Cpu, plan: &Plan, step: &Step) -> usize {
     let Kernel::Anchor(kernel) = &step.kernel else { return 0 };
+    // A launch without results is none, and shapes without elements may have any size.
+    if step.results.iter().all(|id| plan.buffer(*id).ty.elements() == 0) {
+        return 0;
+    }
     let workers = cpu.pool().threads();
     let dtype = |at: usize| plan.buffer(step.operands[at]).ty.dtype;
     match &kernel.op {

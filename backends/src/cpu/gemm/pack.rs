@@ -5,6 +5,7 @@
 //! in steps of 16. A bf16 word holds elements 2w (low half) and 2w+1 of K. Missing columns and the
 //! second half of an odd K are zero.
 
+use super::super::buffer::AlignedBytes;
 use super::super::simd::Level;
 use super::super::threads::{ALIGN, Pool, SharedPtr};
 use super::PanelKind;
@@ -304,16 +305,12 @@ impl<'a> Packed<'a> {
     }
 }
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; ALIGN]);
-
 /// Packed weights in storage of their own.
 pub struct PackedMatrix {
     n: usize,
     k: usize,
     kind: PanelKind,
-    lines: Vec<Line>,
+    storage: AlignedBytes,
 }
 
 impl PackedMatrix {
@@ -335,20 +332,23 @@ impl PackedMatrix {
 
     /// Storage for an `n`×`k` matrix, all zero.
     pub(crate) fn zeroed((n, k): (usize, usize), kind: PanelKind) -> PackedMatrix {
-        let lines = vec![Line([0; ALIGN]); packed_bytes(n, k, kind).div_ceil(ALIGN)];
-        PackedMatrix { n, k, kind, lines }
+        let bytes = packed_bytes(n, k, kind).next_multiple_of(ALIGN);
+        PackedMatrix { n, k, kind, storage: AlignedBytes::zeroed(bytes) }
+    }
+
+    /// [`PackedMatrix::zeroed`], or `None` where the system does not give the memory.
+    pub(crate) fn try_zeroed((n, k): (usize, usize), kind: PanelKind) -> Option<PackedMatrix> {
+        let bytes = packed_bytes(n, k, kind).next_multiple_of(ALIGN);
+        Some(PackedMatrix { n, k, kind, storage: AlignedBytes::try_zeroed(bytes)? })
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        let len = self.lines.len() * ALIGN;
-        // SAFETY: a line is `ALIGN` plain bytes, and the vector holds `len` of them.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
+        self.storage.bytes_mut()
     }
 
     /// The packed bytes, as [`pack_into`] writes them.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: as in `bytes_mut`.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * ALIGN) }
+        self.storage.bytes()
     }
 
     /// The view that products take.

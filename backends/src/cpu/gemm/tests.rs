@@ -86,7 +86,7 @@ fn products_agree_with_f64_and_do_not_depend_on_threads() {
         let w = rounded(&noise(n * k, 2));
         let want = naive(&a, &w, (m, n, k), k + 5);
         let start = vec![7.0; m * (n + 3)];
-        // An odd address, as in a mapped file.
+        // An odd address, as of a piece of a file.
         let mut stored = vec![0u8];
         stored.extend_from_slice(bytemuck::cast_slice(&halves(&w)));
         let weights = Weights::row_major(&stored[1..], Dtype::Bf16, k);

@@ -1,6 +1,6 @@
 //! Stored weights: their types, their layouts, and reading runs of them as f32.
 //!
-//! Bytes may lie at any address, as in a mapped file; elements are little endian.
+//! Bytes may lie at any address, as in a file read into memory; elements are little endian.
 
 use super::super::simd::Level;
 use super::rows::prefetch;

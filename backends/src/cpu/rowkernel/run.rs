@@ -205,7 +205,8 @@ fn finish<V: Lanes>(launch: &Launch<'_>, f: RowReduce, sums: usize, to: usize, r
         let value = match f {
             RowReduce::Sum | RowReduce::SumSquares => total.sum(),
             RowReduce::Mean | RowReduce::MeanSquares => total.sum() / width,
-            RowReduce::Max => part(0).largest(),
+            // A largest element of 0 is +0.
+            RowReduce::Max => part(0).largest() + 0.0,
         };
         // SAFETY: see the head of the file.
         unsafe { *launch.scalar(to).add(row) = value };

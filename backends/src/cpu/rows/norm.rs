@@ -337,7 +337,11 @@ vectorised! {
             let squares = row_squares::<V, I>(row);
             let rate = match norm.form {
                 RmsForm::Mean { eps } => 1.0 / (squares / width as f32 + eps).sqrt(),
-                RmsForm::Clamped { eps } => (width as f32).sqrt() / squares.sqrt().max(eps),
+                RmsForm::Clamped { eps } => {
+                    let norm = squares.sqrt();
+                    // Not `max`, which would lose a NaN.
+                    (width as f32).sqrt() / if norm < eps { eps } else { norm }
+                }
             };
             let rate = V::splat(rate);
             let angles = norm.rope.map(|rope| rope.row(first + index));

@@ -75,7 +75,8 @@ vectorised! {
             *y = O::from_f32(match op {
                 Reduce::Sum => row_sum::<V, I>(row),
                 Reduce::Mean => row_sum::<V, I>(row) / row.len() as f32,
-                Reduce::Max => row_largest::<V, I>(row),
+                // A largest element of 0 is +0.
+                Reduce::Max => row_largest::<V, I>(row) + 0.0,
             });
         }
     }

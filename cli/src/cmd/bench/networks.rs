@@ -156,7 +156,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
         precision,
         job: Box::new(Steps::new(&compiler, 1, 1)),
         compiler,
-        weights: RandomWeights::new(&module.weights, SEED).hold("token_embedding.weight"),
+        weights: RandomWeights::new(&module.weights, SEED),
         calls: vec!["text"],
     };
     finish(&args.phase, &backend, setup)

@@ -57,6 +57,9 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
         });
     }
     let budget = args.budget.as_deref().map(budget::parse).transpose()?;
+    if let Some(path) = &args.output {
+        modules::reads(&args.module.file, None, None).writes("--output", path).check()?;
+    }
     // Held to the end: it tells early whether the result can be written there.
     let output_file =
         args.output.as_ref().map(anyid_runtime::checkpoint::AtomicFile::create).transpose()?;

@@ -12,7 +12,7 @@ mod wishes;
 
 use crate::args::Generate;
 use crate::progress::Progress;
-use crate::recipe::{self, Recipe, Sources};
+use crate::recipe::{self, ModelEntry, Recipe, Sources};
 use crate::render::Failure;
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
@@ -64,15 +64,19 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     if let Some((path, old)) = &wishes.recipe
         && args.model.is_none()
     {
-        recipe::check_model(&old.model, &model.fingerprints(), &model.source, path)?;
+        recipe::check_model(&old.model, &model.fingerprints()?, &model.source, path)?;
     }
     request.check(model)?;
     let made = made(&pipeline, &request, &wishes, fps)?;
     introduce(&mut progress, &made, old, model, sampling);
 
     let mut warnings = Vec::new();
-    let mut watcher =
-        Watcher { progress: &mut progress, steps: Duration::ZERO, warnings: &mut warnings };
+    let mut watcher = Watcher {
+        progress: &mut progress,
+        steps: Duration::ZERO,
+        warnings: &mut warnings,
+        reading: 0,
+    };
     // Until here a signal ends the program at once; from here on the work stops by itself.
     interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
@@ -147,7 +151,13 @@ fn made(pipeline: &Pipeline, request: &Request, wishes: &Wishes, fps: f64) -> Re
         // The run's own, of which decoding was left.
         Some((_, old)) if latents.own => {
             let decoded_from = Some(recipe::hashed(&latents.path)?);
-            Recipe { fps, output, decoded_from, ..old.clone() }
+            let (now, then) = (pipeline.model(), &old.model.fingerprints);
+            // Of the model at hand only the autoencoder was used.
+            let [_, autoencoder, _] = now.fingerprints()?;
+            let fingerprints = [then[0].clone(), autoencoder, then[2].clone()];
+            let path = now.folder.as_deref().map(recipe::absolute).transpose()?;
+            let model = ModelEntry { path, fingerprints };
+            Recipe { fps, output, decoded_from, model, ..old.clone() }
         }
         _ => {
             let sources = Sources { noise: None, latents: Some(latents.path.clone()) };

@@ -48,6 +48,7 @@ pub(super) fn introduce(
         output::plural(made.steps, "step"),
         made.precision
     ));
+    progress.detail(&format!("instructions of the processor: {}", made.instructions));
     if made.noise.is_none() {
         progress.note(&format!("seed {}", made.seed));
     }
@@ -59,6 +60,8 @@ pub(super) struct Watcher<'w> {
     /// Time of the steps so far.
     pub(super) steps: Duration,
     pub(super) warnings: &'w mut Vec<String>,
+    /// The reference being read, from 1; 0 before the first.
+    pub(super) reading: usize,
 }
 
 impl Watcher<'_> {
@@ -81,9 +84,37 @@ impl Watcher<'_> {
                     format!("loading weights, {have} of {all}, {}/s", bytes(rate as u64))
                 });
             }
-            Event::Encoded { done, total } => {
-                self.progress
-                    .update(done as u64, total as u64, || format!("{done} of {total} encoded"));
+            Event::Detail(text) => self.progress.detail(&text),
+            Event::Finished(phase) => self.progress.detail(&format!(
+                "{} took {}, with {} of weights and {} planned",
+                phase.name,
+                duration(phase.time),
+                bytes(phase.weight_bytes),
+                bytes(phase.plan_bytes)
+            )),
+            Event::Reading { reference, references, frames } => {
+                if self.reading != reference {
+                    self.reading = reference;
+                    self.progress.part("reading");
+                }
+                // How many there will be is not known before the last.
+                self.progress.update(frames as u64, u64::MAX, || {
+                    let frames = output::plural(frames, "frame");
+                    format!("reference {reference} of {references}, {frames}")
+                });
+            }
+            Event::Encoded { reference, references, done, total } => {
+                let time = self.progress.elapsed();
+                self.progress.update(done as u64, total as u64, || {
+                    let what = match reference {
+                        Some(reference) => format!("reference {reference} of {references}"),
+                        None if done == total => {
+                            format!("{} encoded", output::plural(references, "reference"))
+                        }
+                        None => "black references for guidance".to_owned(),
+                    };
+                    format!("{what}{}", left(time, done as u64, total as u64))
+                });
             }
             Event::Step { done, total, time } => {
                 self.steps += time;

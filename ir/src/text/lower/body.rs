@@ -12,7 +12,7 @@ impl<'s> Body<'_, 's> {
         }
         if let Some(span) = decl.scope {
             for index in verify::path_indices(source.unquoted(span)) {
-                if !self.indices.contains(&index) && !decl.broken {
+                if !self.indices.contains(index) && !decl.broken {
                     let message = format!("the scope's index {index} is not a parameter");
                     let help = format!("declare it: `func @{}<{index}>(…)`", self.func.name);
                     self.up.report("E0407", span, message, help);
@@ -29,11 +29,11 @@ impl<'s> Body<'_, 's> {
     }
 
     pub(super) fn bind_index(&mut self, name: &'s str, span: Span) {
-        if self.indices.contains(&name) {
+        if self.indices.contains(name) {
             let message = format!("index {name} is already bound here");
             self.up.report("E0411", span, message, "choose another name".to_owned());
         }
-        self.indices.push(name);
+        self.indices.push(name, ());
     }
 
     /// Collects the names a block defines, with those of its bodies.
@@ -54,7 +54,7 @@ impl<'s> Body<'_, 's> {
     // ---- blocks and names
 
     pub(super) fn open_block(&mut self, _block: BlockId) {
-        let index = (!self.open.is_empty()).then(|| self.indices.last().copied()).flatten();
+        let index = (!self.open.is_empty()).then(|| self.indices.last()).flatten();
         self.open.push(Open {
             weights: Vec::new(),
             by_path: HashMap::new(),

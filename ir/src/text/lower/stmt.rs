@@ -119,17 +119,18 @@ impl<'s> Body<'_, 's> {
             return self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
         };
         let loc = Self::loc(stmt, operands);
-        if !types.is_empty() {
-            return self.finish(stmt, op, &values, &types, loc);
-        }
         let given: Vec<&TensorType> = values.iter().map(|v| self.func.ty(*v)).collect();
-        match infer(&op, &given, &[]) {
+        match infer(&op, &given, &types) {
+            // Printed types that differ are the verifier's to report.
+            Ok(_) if !types.is_empty() => self.finish(stmt, op, &values, &types, loc),
             Ok(types) => self.finish(stmt, op, &values, &types, loc),
             Err(error) => {
-                let span = error.operand.and_then(|i| operands.get(i)).map(|o| o.span);
-                let span = span.unwrap_or(stmt.span);
+                let operand = error.operand.and_then(|i| operands.get(i)).map(|o| o.span);
+                let named = |name| attrs.iter().find(|attr| source.at(attr.name) == name);
+                let attribute = error.attribute.and_then(named).map(|attr| attr.span);
+                let span = operand.or(attribute).unwrap_or(stmt.span);
                 self.up.report(error.code, span, error.message, error.help);
-                self.poison(stmt);
+                self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
             }
         }
     }

@@ -117,10 +117,11 @@ pub(super) fn blocks(key: &str, count: usize) -> Result<(), ConfigError> {
 }
 
 pub(super) fn epsilon(key: &str, eps: f64) -> Result<(), ConfigError> {
-    if eps > 0.0 && eps < 1.0 {
+    // Norms compute in singles.
+    if eps < 1.0 && eps as f32 > 0.0 {
         return Ok(());
     }
-    Err(fault(key, format!("{eps} is not between 0 and 1")))
+    Err(fault(key, format!("{eps} is not between 0 and 1 as a single")))
 }
 
 /// Input and output width of each level whose output is `base` times its multiple.

@@ -3,7 +3,7 @@
 use super::runs::Run;
 use super::stream::Stream;
 use super::units::{KEY_SLICE, SEQUENCE_SET, to_start_codes, units};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::media::color::{Encoding, Planes, yuv420_to_rgb};
 use crate::media::h264::SequenceParameters;
 use crate::media::mp4::{Sample, Shown, Timeline, Track};
@@ -254,8 +254,12 @@ fn new_decoder() -> Result<Decoder> {
     // It must not flush after each frame: with B-frames it would give frames out of order and lose
     // references.
     let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
-    Decoder::with_api_config(OpenH264API::from_source(), config)
-        .map_err(|e| Error::internal("E0812", "no H.264 decoder").caused_by(e))
+    Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|e| {
+        // Nothing about the clip is known to it yet: it fails for want of memory.
+        Error::new(Kind::Budget, "E0603", "there is no memory for the H.264 decoder")
+            .caused_by(e)
+            .help("free memory, or raise the limit (`ulimit -v`)")
+    })
 }
 
 fn read_sample(file: &mut File, sample: Sample, raw: &mut Vec<u8>) -> std::io::Result<()> {

@@ -1,0 +1,57 @@
+//! The one way to start a thread: a refusal of the system is an answer, with what to do about it.
+
+use std::fmt;
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+/// Why there are fewer threads than were asked for.
+#[derive(Debug)]
+pub struct ThreadsRefused {
+    /// How many were asked for.
+    pub asked: usize,
+    /// How many of them could be had.
+    pub started: usize,
+    /// What the system says.
+    pub cause: io::Error,
+}
+
+impl fmt::Display for ThreadsRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = if self.asked == 1 { "thread" } else { "threads" };
+        write!(f, "{} of {} {threads} could be started", self.started, self.asked)
+    }
+}
+
+impl std::error::Error for ThreadsRefused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// Where the system refuses: limits on processes, on address space for its stack, or on a group.
+pub fn start<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, ThreadsRefused> {
+    start_with_stack(name, None, work)
+}
+
+/// [`start`] with a stack of so many bytes.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with_stack<T: Send + 'static>(
+    name: &str,
+    stack_bytes: Option<usize>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, ThreadsRefused> {
+    let builder = Builder::new().name(name.to_owned());
+    let builder = match stack_bytes {
+        Some(bytes) => builder.stack_size(bytes),
+        None => builder,
+    };
+    builder.spawn(work).map_err(|cause| ThreadsRefused { asked: 1, started: 0, cause })
+}

@@ -1,0 +1,298 @@
+//! Every promise broken, one at a time, in the text of plans that keep them all.
+
+use super::phases::verify_phases;
+use crate::plan_text::{parse_plans, print_plans};
+
+/// `prepare` and `step`: a kept value, a view of it, weights, results over operands.
+const SPLIT: &str = "\
+plan \"prepare\" {
+  memory workspace=64 lower_bound=64 naive=64 persistent=128
+  weight 0 \"w\" : f32[4]
+  buffer %0 = input 0 + 0 : f32[4]
+  buffer %1 = weight 0 + 0 : f32[4]
+  input \"c\" = %0
+  output \"persistent.0\" = %3
+  output \"persistent.1\" = %4
+  %2 = add %0, %1 : workspace + 0 f32[4] \"f/a\"
+  %3 = exp %2 : persistent + 0 f32[4] \"f/b\"
+  %4 = iota {axis=0} : persistent + 64 i32[4] \"f/i\"
+}
+
+plan \"step\" {
+  memory workspace=128 lower_bound=128 naive=192 persistent=128
+  buffer %0 = input 0 + 0 : f32[4]
+  buffer %1 = persistent + 0 : f32[4]
+  buffer %2 = persistent + 8 : f32[2]
+  buffer %3 = persistent + 64 : i32[4]
+  input \"x\" = %0
+  output \"y\" = %7
+  output \"z\" = %5
+  kernel k0 \"add+silu\" rows i in 1, cols j in 4 {
+    in a0: f32[4]
+    in a1: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*4 + j]
+    v1 = a1[i*4 + j]
+    v2 = add(v0, v1)
+    v3 = silu(v2)
+    y0[i,j] = v3
+  }
+  %4 = mul %0, %1 : workspace + 0 f32[4] \"f/m\"
+  %5 = neg %2 : workspace + 64 f32[2] \"f/z\"
+  %6 = k0 %4, %0 : workspace + 0 f32[4] \"f/k\"
+  %7 = gather %6, %3 : output 0 + 0 f32[4] \"f/y\"
+}
+";
+
+/// Two phases that share a state.
+const STATES: &str = "\
+plan \"first\" {
+  memory workspace=64 lower_bound=64 naive=64 persistent=0
+  buffer %0 = input 0 + 0 : f32[4]
+  input \"x\" = %0
+  output \"y\" = %1
+  state \"s\" : f32[4] = -> %2
+  %1 = silu %0 : workspace + 0 f32[4] \"f/y\"
+  %2 = neg %0 : state 0 + 0 f32[4] \"f/s\"
+}
+
+plan \"next\" {
+  memory workspace=64 lower_bound=64 naive=64 persistent=0
+  buffer %0 = input 0 + 0 : f32[4]
+  buffer %1 = state 0 + 0 : f32[4]
+  input \"x\" = %0
+  output \"y\" = %2
+  state \"s\" : f32[4] = %1 -> %3
+  %2 = add %0, %1 : workspace + 0 f32[4] \"f/y\"
+  %3 = neg %0 : state 0 + 0 f32[4] \"f/s\"
+}
+";
+
+/// What is found after `changes` in `text`, each of which must apply.
+fn found(text: &str, changes: &[(&str, &str)]) -> Vec<String> {
+    let mut text = text.to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}\n{text}");
+        text = text.replacen(from, to, 1);
+    }
+    let plans = parse_plans(&text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
+    verify_phases(&plans).into_iter().map(|finding| finding.message).collect()
+}
+
+#[test]
+fn the_plans_are_sound_as_they_are() {
+    for text in [SPLIT, STATES] {
+        assert_eq!(found(text, &[]), Vec::<String>::new());
+        let plans = parse_plans(text).unwrap();
+        assert_eq!(print_plans(&plans), text);
+    }
+}
+
+fn refused(text: &str, cases: &[(&[(&str, &str)], &str)]) {
+    for (changes, words) in cases {
+        let found = found(text, changes);
+        let named = found.iter().any(|message| message.contains(words));
+        assert!(named, "{changes:?}: wanted {words:?}, found {found:?}");
+    }
+}
+
+#[test]
+fn kept_values_are_what_prepare_returns_and_what_step_reads() {
+    refused(
+        SPLIT,
+        &[
+            // Another name makes it an output that nobody takes.
+            (&[("\"persistent.0\"", "\"persi\"")], "prepare keeps its results"),
+            (&[("output \"persistent.0\" = %3", "output \"persistent.0\" = %2")], "kept and not"),
+            (
+                &[
+                    (
+                        "  output \"z\" = %5\n",
+                        "  output \"z\" = %5\n  output \"persistent.7\" = %1\n",
+                    ),
+                    ("workspace + 64 f32[2]", "persistent + 0 f32[2]"),
+                ],
+                "where it was not written",
+            ),
+            (
+                &[(
+                    "  output \"z\" = %5\n",
+                    "  output \"z\" = %5\n  output \"persistent.7\" = %1\n",
+                )],
+                "where it was not written",
+            ),
+            (&[("output \"persistent.0\" = %3\n", "")], "is no part of a f32[4]"),
+            (
+                &[
+                    ("  output \"persistent.0\" = %3\n", ""),
+                    ("  output \"persistent.1\" = %4\n", ""),
+                ],
+                "is kept, but no output is",
+            ),
+            (&[("buffer %2 = persistent + 8", "buffer %2 = persistent + 12")], "is no part of"),
+            (
+                &[("  input \"x\"", "  buffer %8 = persistent + 64 : f32[4]\n  input \"x\"")],
+                "no part of a f32[4]",
+            ),
+            (
+                &[("  input \"x\"", "  buffer %8 = persistent + 0 : f32[20]\n  input \"x\"")],
+                "no part of a f32[20]",
+            ),
+            (&[("workspace + 64 f32[2]", "persistent + 0 f32[2]")], "is kept, but no output is"),
+            (&[("naive=192 persistent=128", "naive=192 persistent=64")], "pass its memory"),
+            (&[("naive=192 persistent=128", "naive=192 persistent=192")], "disagree about"),
+            (&[("persistent + 64 i32[4]", "persistent + 128 i32[4]")], "pass its memory"),
+            // The second kept value over a part of the first.
+            (&[("persistent + 64 i32[4]", "persistent + 0 i32[4]")], "where it was not written"),
+            // Another name for the phases: nobody makes the memory.
+            (&[("plan \"step\"", "plan \"stop\"")], "without a prepare and a step"),
+            (&[("plan \"step\"", "plan \"prepare\"")], "there are two phases"),
+            (
+                &[
+                    ("input \"c\" = %0", "input \"x\" = %0"),
+                    ("f32[4]\n  buffer %1 = weight", "f32[1]\n  buffer %1 = weight"),
+                ],
+                "is both f32[1] and f32[4]",
+            ),
+        ],
+    );
+}
+
+/// Values kept by what runs many times.
+#[test]
+fn step_keeps_nothing() {
+    let (prepare, _) = SPLIT.split_once("\nplan \"step\"").unwrap();
+    let step = "
+plan \"step\" {
+  memory workspace=0 lower_bound=0 naive=0 persistent=128
+  buffer %0 = input 0 + 0 : f32[4]
+  input \"x\" = %0
+  output \"persistent.0\" = %1
+  %1 = neg %0 : persistent + 0 f32[4] \"f/y\"
+}
+";
+    let both = format!("{prepare}{step}");
+    assert_eq!(found(&both, &[]), ["step keeps values, which only prepare does"]);
+}
+
+#[test]
+fn places_and_types_are_checked_whether_used_or_not() {
+    refused(
+        SPLIT,
+        &[
+            (&[("input 0 + 0 : f32[4]", "input 1 + 0 : f32[4]")], "its memory does not exist"),
+            (&[("%1 = weight 0 + 0", "%1 = weight 1 + 0")], "its memory does not exist"),
+            (&[("%1 = weight 0 + 0 : f32[4]", "%1 = weight 0 + 0 : f32[2]")], "is not all of"),
+            (&[("%1 = weight 0 + 0 : f32[4]", "%1 = weight 0 + 0 : i32[4]")], "is not all of"),
+            (&[("buffer %2 = persistent + 8", "buffer %2 = persistent + 6")], "not aligned to f32"),
+            (&[("workspace + 64 f32[2]", "workspace + 32 f32[2]")], "aligned to 64 bytes"),
+            (&[("workspace + 64 f32[2]", "workspace + 128 f32[2]")], "pass its memory"),
+            (&[("workspace + 64 f32[2]", "input 0 + 0 f32[2]")], "overwrites an input"),
+            (&[("output 0 + 0 f32[4]", "output 1 + 0 f32[4]")], "not in memory of its own"),
+            (&[("output 0 + 0 f32[4]", "output 9 + 0 f32[4]")], "its memory does not exist"),
+            (&[("output 0 + 0 f32[4]", "state 0 + 0 f32[4]")], "its memory does not exist"),
+            (&[("output \"z\" = %5", "output \"z\" = %7")], "in memory that is not its own"),
+            (&[("output \"z\" = %5", "output \"y\" = %5")], "it is there twice"),
+            (&[("input \"x\" = %0", "input \"x\" = %1")], "is not the whole of input 0"),
+            (
+                &[("buffer %2 = persistent + 8 : f32[2]", "buffer %2 = persistent + 8 : f32[0]")],
+                "has no elements",
+            ),
+            (&[("weight 0 \"w\" : f32[4]", "weight 0 \"w\" : f32[0,4]")], "has no elements"),
+            // A buffer that nobody reads, outside its memory or of another type.
+            (
+                &[(
+                    "  input \"x\" = %0\n",
+                    "  buffer %8 = persistent + 126 : u8[3]\n  input \"x\" = %0\n",
+                )],
+                "pass its memory",
+            ),
+            (
+                &[(
+                    "  input \"x\" = %0\n",
+                    "  buffer %8 = input 0 + 0 : u8[16]\n  input \"x\" = %0\n",
+                )],
+                "is no part of the input f32[4]",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn results_share_bytes_only_where_a_kernel_allows_it() {
+    refused(
+        SPLIT,
+        &[
+            (
+                &[("%6 = k0 %4, %0 : workspace + 0", "%6 = k0 %0, %4 : workspace + 64")],
+                "was not written",
+            ),
+            (&[("%5 = neg %2 : workspace + 64", "%5 = neg %2 : workspace + 0")], "was not written"),
+            (
+                &[("%7 = gather %6, %3 : output 0 + 0", "%7 = gather %6, %3 : workspace + 0")],
+                "shares bytes",
+            ),
+            // Only an operand that every row reads for itself may be written over.
+            (&[("v0 = a0[i*4 + j]", "v0 = a0[i*0 + j]")], "shares bytes"),
+            (&[("v0 = a0[i*4 + j]", "v0 = a0[i*4 + 0]")], "shares bytes"),
+            // Read as elements of another type.
+            (
+                &[
+                    (
+                        "  input \"x\" = %0\n",
+                        "  buffer %8 = workspace + 0 : i32[4]\n  input \"x\" = %0\n",
+                    ),
+                    ("gather %6, %3", "gather %6, %8"),
+                ],
+                "is read where %6 of another type was written",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn kernels_are_launched_with_their_types() {
+    refused(
+        SPLIT,
+        &[
+            (&[("= neg %2", "= neg %0")], "it gives f32[4]"),
+            (&[("k0 %4, %0", "k0 %4")], "it is for f32[4], f32[4]"),
+            (&[("k0 %4, %0", "k0 %4, %2")], "it is for f32[4], f32[4]"),
+            (
+                &[("rows i in 1, cols j in 4", "rows i in 2, cols j in 4")],
+                "has no rows of the kernel",
+            ),
+            (&[("v1 = a1[i*4 + j]", "v1 = a1[1 + i*4 + j]")], "the load ends at 5 of 4"),
+            (&[("gather %6, %3", "gather %6, %1")], "operand 1 of gather is f32"),
+            (&[("workspace=128 lower", "workspace=192 lower")], "workspace is 192 bytes"),
+            (&[("lower_bound=128", "lower_bound=64")], "should be 128 and 192"),
+        ],
+    );
+}
+
+#[test]
+fn phases_agree_on_states() {
+    refused(
+        STATES,
+        &[
+            (
+                &[
+                    ("state \"s\" : f32[4] = ->", "state \"s\" : f32[2] = ->"),
+                    ("neg %0 : state 0 + 0 f32[4]", "neg %3 : state 0 + 0 f32[2]"),
+                    ("  input \"x\"", "  buffer %3 = input 0 + 0 : f32[2]\n  input \"x\""),
+                ],
+                "state \"s\" is both f32[2] and f32[4]",
+            ),
+            (&[("state \"s\" : f32[4] = ->", "state \"s\" : f32[5] = ->")], "not the whole of it"),
+            (
+                &[("%2 = neg %0 : state 0 + 0", "%2 = neg %0 : workspace + 64")],
+                "not the whole of it",
+            ),
+            (&[("= %1 -> %3", "= -> %3")], "where it was not written"),
+            (
+                &[("plan \"first\"", "plan \"prepare\""), ("plan \"next\"", "plan \"step\"")],
+                "of a function with a prepare",
+            ),
+        ],
+    );
+}
