@@ -4,7 +4,8 @@
 //! name, and asks the work at hand to stop; the program ends when it does, after a few seconds at
 //! the latest. A second one ends the program at once. Either way the exit code is 128 and the
 //! number of the first. SIGPIPE and SIGXFSZ end nothing: what was being written fails instead. A
-//! signal that whoever started us had ignored (`nohup`) stays so.
+//! SIGHUP that whoever started us had ignored (`nohup`) stays so; the others are taken all the same,
+//! as shells ignore SIGINT for whatever they start in the background.
 //!
 //! All this happens on a thread of its own, not inside a signal handler, so locks are fine.
 
@@ -134,7 +135,7 @@ mod system {
         let ignored = ignored();
         let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU]
             .into_iter()
-            .filter(|signal| ignored & (1 << (signal - 1)) == 0);
+            .filter(|signal| *signal != SIGHUP || ignored & (1 << (signal - 1)) == 0);
         let mut signals = Signals::new(wanted).map_err(refused)?;
         std::thread::Builder::new()
             .name("signals".to_owned())
