@@ -579,6 +579,9 @@ vui_and_colr("vui_limited_over_colr_full", "video_full_range_flag=0",
 vui_and_colr("vui_primaries_only", "colour_primaries=1", colr(b"nclx", 1, 1, 1, full_range=False))
 
 
+simple("fiel", "b", more_in_entry([b"fiel", bytes([2, 9])]), warning="interlaced", keep=True)
+
+
 # HDR and wide gamut: what the product makes of them is tested where it is done.
 
 HDR = dict(quarters=None)

@@ -217,7 +217,8 @@ impl Compiler {
         let cpu = &self.backend.cpu;
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
         plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
-        room::check(room::planned(plans.iter().copied()), "plans")?;
+        let planned = room::planned(plans.iter().copied());
+        room::check(planned.saturating_add(Weights::planned_bytes(&plans)), "weights and plans")?;
         let weights = Weights::load(cpu, &plans, &*provider, progress).map_err(load_error)?;
         let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
         let (mut workspace, mut scratch) = (0, 0);

@@ -170,7 +170,11 @@ impl Display {
             Some(tone) => tone.convert_deep(rgb),
             None => rgb.iter().map(|v| ((u32::from(*v) * 255 + 32767) / 65535) as u8).collect(),
         };
-        self.shaped(RgbFrame { width, height, data })
+        let frame = RgbFrame { width, height, data };
+        self.shaped(match self.crop {
+            Some(crop) => crop.apply(frame),
+            None => frame,
+        })
     }
 
     /// What a user should know about the conversion of colours, if anything.

@@ -10,6 +10,7 @@ mod codec;
 mod context;
 mod need;
 mod plan;
+mod remedy;
 mod request;
 mod results;
 mod sample;

@@ -17,8 +17,8 @@ use crate::error::{Error, Kind, Result};
 use crate::media::ReadOptions;
 use crate::media::standardise::{StandardiseOptions, read_reference};
 use crate::model::Model;
+use anyid_models::wan::Precision;
 use anyid_models::wan::vae::Half;
-use anyid_models::wan::{Precision, Residual};
 use std::sync::Arc;
 
 /// Names of the phases, in order.
@@ -26,13 +26,13 @@ const PHASES: [&str; 4] = ["text", "references", "sampling", "decoding"];
 
 /// A run that is ready for its first step.
 pub struct Preflight<'p> {
-    pipeline: &'p Pipeline,
-    request: &'p Request,
-    sizes: Sizes,
+    pub(super) pipeline: &'p Pipeline,
+    pub(super) request: &'p Request,
+    pub(super) sizes: Sizes,
     ids: Option<[Vec<u32>; 2]>,
     references: Vec<LoadedReference>,
-    stages: Vec<Stage>,
-    phases: Vec<PhasePlan>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) phases: Vec<PhasePlan>,
     /// Bytes that are held already, which the room no longer shows.
     held: u64,
 }
@@ -52,7 +52,7 @@ enum Made {
 }
 
 impl Stage {
-    fn need(&self, model: &Model, request: &Request, sizes: &Sizes) -> PhasePlan {
+    pub(super) fn need(&self, model: &Model, request: &Request, sizes: &Sizes) -> PhasePlan {
         match &self.made {
             Made::Compiled(compiler) => need(self.name, compiler, model, request, sizes),
             Made::Kept(program) => need(self.name, &**program, model, request, sizes),
@@ -98,7 +98,7 @@ fn key(name: &str, request: &Request, sizes: &Sizes) -> String {
 }
 
 /// Compiles one phase.
-fn compile(
+pub(super) fn compile(
     name: &str,
     backend: &Backend,
     model: &Model,
@@ -331,66 +331,6 @@ impl Preflight<'_> {
         Err(Error::new(Kind::Budget, "E0603", message).at(worst.name).help(help))
     }
 
-    /// A change of the request with which the phases `failing` fit into `there` bytes.
-    fn remedy(&self, failing: &[&'static str], there: u64) -> Option<String> {
-        let extra = self.phases.last().map_or(0, |last| {
-            let own = self.stages.last().map(|stage| {
-                stage.need(self.pipeline.model(), self.request, &self.sizes).pixel_bytes
-            });
-            last.pixel_bytes.saturating_sub(own.unwrap_or(0))
-        });
-        let fits = |change: &dyn Fn(&mut Request)| {
-            // Not the pixels of references and noise: sizes are all that matters.
-            let mut request =
-                Request { references: Vec::new(), noise: None, ..self.request.clone() };
-            change(&mut request);
-            let model = self.pipeline.model();
-            let sizes =
-                Sizes::of(model, &request, self.sizes.references.clone(), self.sizes.tokens);
-            failing.iter().all(|name| {
-                let made = compile(name, self.pipeline.backend(), model, &request, &sizes);
-                made.is_ok_and(|made| {
-                    let need = need(name, &made, model, &request, &sizes).held_bytes();
-                    need.saturating_add(if *name == "decoding" { extra } else { 0 }) <= there
-                })
-            })
-        };
-        let sampling = failing.contains(&"sampling");
-        if sampling && self.request.residual != Residual::Bf16 {
-            let cheaper = |request: &mut Request| request.residual = Residual::Bf16;
-            if fits(&cheaper) {
-                return Some("--residual bf16".to_owned());
-            }
-        }
-        let precise = self.sizes.precision == Precision::F32;
-        if precise && failing.iter().any(|name| matches!(*name, "text" | "sampling")) {
-            let cheaper = |request: &mut Request| request.precision = Some(Precision::Bf16);
-            if fits(&cheaper) {
-                return Some("--precision bf16".to_owned());
-            }
-        }
-        let Size { width, height, frames } = self.request.size;
-        // Fewer frames where only the transformer is too large: the others work piece by piece.
-        if self.request.latents.is_none() && failing == ["sampling"] && frames > 1 {
-            let least = |k: usize| fits(&move |request| request.size.frames = 4 * k + 1);
-            if let Some(k) = largest((frames - 1) / 4, &least) {
-                return Some(format!("--frames {}", 4 * k + 1));
-            }
-        }
-        if self.request.latents.is_some() {
-            return None;
-        }
-        let scaled =
-            |eighths: usize| [width, height].map(|side| (side * eighths / 256 * 32).max(32));
-        let smaller = |eighths: usize| {
-            let [width, height] = scaled(eighths);
-            fits(&move |request| (request.size.width, request.size.height) = (width, height))
-        };
-        let eighths = largest(8, &smaller).filter(|eighths| *eighths > 0)?;
-        let [width, height] = scaled(eighths);
-        Some(format!("--size {width}x{height}"))
-    }
-
     /// Does what was planned. `receiver` gets events, latents and frames as they come.
     ///
     /// # Errors
@@ -444,20 +384,6 @@ impl Preflight<'_> {
         codec::decode(&mut run, next("decoding"), &latents)?;
         Ok(RunReport { phases: run.phases, latents, precision: self.sizes.precision, tokens })
     }
-}
-
-/// The largest number below `limit` for which `fits` holds; it holds for all below one that it
-/// holds for.
-fn largest(limit: usize, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
-    if limit == 0 || !fits(0) {
-        return None;
-    }
-    let (mut good, mut bad) = (0, limit);
-    while bad - good > 1 {
-        let middle = good.midpoint(bad);
-        if fits(middle) { good = middle } else { bad = middle }
-    }
-    Some(good)
 }
 
 impl Stage {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::{Bound, Limit, Room};
 use crate::error::Kind;
+use crate::media::writer::WriterOptions;
 use anyid_ir::Tensor;
 use anyid_models::wan::Residual;
 
@@ -142,9 +143,12 @@ fn what_would_make_it_fit_does() {
     assert!(fits(frames) && !fits(frames + 4), "{error}");
 
     // Decoding goes frame by frame: only smaller pictures help.
-    let limit = Limit { bytes: need("decoding") / 2, bound: Bound::Machine };
+    let wide = Request { size: Size { width: 256, height: 256, frames: 5 }, ..large.clone() };
+    let plan = pipeline.plan(&wide, &Cancel::new(), &mut |_| {}).unwrap();
+    let limit = Limit { bytes: plan.most_bytes() / 2, bound: Bound::Machine };
     let error = plan.check_room(&Room { limits: vec![limit] }).unwrap_err();
-    assert!(error.to_string().contains("--size "), "{error}");
+    assert!(error.message().starts_with("decoding"), "{error}");
+    assert!(error.help_text().unwrap().starts_with("--size "), "{error}");
     let limit = Limit { bytes: 1000, bound: Bound::Machine };
     let error = plan.check_room(&Room { limits: vec![limit] }).unwrap_err();
     assert!(error.help_text().unwrap().contains("no smaller size"), "{error}");
@@ -195,6 +199,44 @@ fn latents_can_be_decoded_later() {
     let mut kept = Kept::default();
     let error = pipeline.generate_with(&request, &Cancel::new(), &mut kept).unwrap_err();
     assert_eq!(error.code(), "E0906");
+}
+
+#[test]
+fn a_file_is_written_in_one_call() {
+    let folder = crate::checkpoint::testing::TempFolder::new();
+    let picture =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/astronaut.png");
+    let reference = folder.write("me.png", std::fs::read(picture).unwrap());
+    let pipeline = Pipeline::micro().unwrap();
+    let request =
+        Request { references: vec![ReferenceSource::File(reference.clone())], ..request() };
+    let out = folder.path().join("out.gif");
+    let write = |request: &Request, out: &std::path::Path, options: &FileOptions| {
+        pipeline.generate_to_file(request, out, options, &Cancel::new(), &mut |_| {})
+    };
+    let latents = folder.path().join("l.safetensors");
+    let save_latents = Some(latents.clone());
+    let options = FileOptions { recipe: true, save_latents, ..FileOptions::default() };
+    let (report, finished) = write(&request, &out, &options).unwrap();
+    assert_eq!((finished.written.frames, report.phases.len()), (5, 4));
+    assert_eq!(finished.latents, Some(latents));
+    let names = ["l.safetensors", "me.png", "out.gif", "out.gif.recipe.json"];
+    assert_eq!(folder.names(), names);
+    let recipe = crate::recipe::Recipe::read(&finished.recipe.unwrap()).unwrap();
+    assert_eq!((recipe.seed, recipe.references.len(), recipe.size), (0, 1, [64, 32, 5]));
+    let plain = FileOptions::default();
+    assert_eq!(write(&request, &out, &plain).unwrap_err().code(), "E1016", "it is there already");
+    let replace = crate::files::Existing::Replace;
+    let writer = WriterOptions { existing: replace, ..WriterOptions::default() };
+    let over = FileOptions { writer, ..FileOptions::default() };
+    assert_eq!(write(&request, &reference, &over).unwrap_err().code(), "E0950");
+    let pixels = Request { references: vec![pixels(1)], ..request.clone() };
+    let other = folder.path().join("b.gif");
+    assert_eq!(write(&pixels, &other, &options).unwrap_err().code(), "E1016");
+    let recipe = FileOptions { recipe: true, ..FileOptions::default() };
+    assert_eq!(write(&pixels, &other, &recipe).unwrap_err().code(), "E0954");
+    write(&pixels, &other, &plain).unwrap();
+    assert_eq!(folder.names(), ["b.gif", names[0], names[1], names[2], names[3]]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     if let Some((path, old)) = &wishes.recipe
         && args.model.is_none()
     {
-        recipe::check_model(&old.model, &model.fingerprints(), &model.source, path)?;
+        recipe::check_model(&old.model, &model.fingerprints()?, &model.source, path)?;
     }
     request.check(model)?;
     let made = made(&pipeline, &request, &wishes, fps)?;
@@ -153,7 +153,7 @@ fn made(pipeline: &Pipeline, request: &Request, wishes: &Wishes, fps: f64) -> Re
             let decoded_from = Some(recipe::hashed(&latents.path)?);
             let (now, then) = (pipeline.model(), &old.model.fingerprints);
             // Of the model at hand only the autoencoder was used.
-            let [_, autoencoder, _] = now.fingerprints();
+            let [_, autoencoder, _] = now.fingerprints()?;
             let fingerprints = [then[0].clone(), autoencoder, then[2].clone()];
             let path = now.folder.as_deref().map(recipe::absolute).transpose()?;
             let model = ModelEntry { path, fingerprints };

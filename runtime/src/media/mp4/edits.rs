@@ -79,7 +79,8 @@ pub(super) struct Clocks {
 /// Applies an edit list; without one everything is shown. None when the edits together show more
 /// frames than a track may have.
 pub(super) fn timeline(samples: &[Sample], edits: &[Edit], clocks: Clocks) -> Option<Timeline> {
-    // Places fit 32 bits: SAMPLE_LIMIT is far below. A sample without bytes repeats the one before it and gives no frame of its own.
+    // A sample without bytes repeats the one before it and gives no frame of its own. Places fit 32
+    // bits: SAMPLE_LIMIT is far below.
     let mut order: Vec<usize> =
         (0..samples.len()).filter(|index| samples[*index].size > 0).collect();
     order.sort_by_key(|index| samples[*index].time);

@@ -1,10 +1,10 @@
 //! The index of MP4 and MOV files.
 //!
 //! Reads what deciding about and decoding one H.264 track needs (ISO/IEC 14496-12, 14496-15,
-//! QuickTime's relatives): sample descriptions (`entry.rs`), sample tables (`samples.rs`), fragments
-//! (`fragments.rs`), edit lists (`edits.rs`), and how movie and track are turned. From hostile files
-//! too: every table is bounded by its box, nothing recurses, and no box is trusted to move the
-//! reader on. Sound and encryption are not read. Writing is the muxing library's work; its fixed
+//! QuickTime's relatives): sample descriptions (`entry.rs`), sample tables (`samples.rs`),
+//! fragments (`fragments.rs`), edit lists (`edits.rs`), and how movie and track are turned. From
+//! hostile files too: every table is bounded by its box, nothing recurses, and no box is trusted to
+//! move the reader on. Sound and encryption are not read. Writing is the muxing library's work; its fixed
 //! clock is corrected in `rate.rs`.
 
 mod boxes;

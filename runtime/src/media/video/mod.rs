@@ -37,8 +37,8 @@ const HEAD_BYTES: u64 = 1 << 20;
 /// Reads the index of an MP4 file and decides who decodes it.
 ///
 /// # Errors
-/// `E0808` damaged index, `E0809` no video or no frames, `E0810` cut off, `E0806` too large, `E0835`
-/// several videos alike.
+/// `E0808` damaged index, `E0809` no video or no frames, `E0810` cut off, `E0806` too large,
+/// `E0835` several videos alike.
 pub(super) fn open(
     path: &Path,
     mut file: File,
@@ -159,7 +159,7 @@ fn prepare(
         let Some(avc) = &track.descriptions[slot].avc else { continue };
         let first = run.samples(&track.samples).next().unwrap_or(run.first);
         let head = read_head(path, &mut file, track.samples[first])?;
-        // Where the sample is sound but needs frames before it; a damaged one is the decoder's to name.
+        // Sound, but in need of frames before it; a damaged one is the decoder's to name.
         let kinds = || units(&head, avc.length_bytes).map(units::Unit::kind);
         if units::to_start_codes(&head, avc.length_bytes, &mut Vec::new())
             && kinds().any(|kind| kind == units::SLICE)

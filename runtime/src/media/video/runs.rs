@@ -1,9 +1,9 @@
 //! Which frames have to be decoded for those that are shown.
 //!
 //! A run is a stretch of samples that one decoder takes from a key frame on. Without an edit list
-//! and with one sample description there is one; an edit that starts elsewhere, or goes back, starts
-//! another, and so does another description. All runs together never decode more frames than a
-//! track may have.
+//! and with one sample description there is one; an edit that starts elsewhere, or goes back,
+//! starts another, and so does another description. All runs together never decode more frames
+//! than a track may have.
 
 use crate::error::Result;
 use crate::media::mp4::{SAMPLE_LIMIT, Sample, Shown, Timeline};

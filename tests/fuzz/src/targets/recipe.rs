@@ -41,6 +41,8 @@ fn example(noise: bool) -> Recipe {
         residual: "bf16".into(),
         seed: u64::MAX,
         noise: noise.then(|| file("/n.safetensors")),
+        latents: None,
+        decoded_from: None,
         model: ModelEntry {
             path: noise.then(|| "/model".into()),
             fingerprints: ["a".into(), "b".into(), "c".into()],

@@ -88,27 +88,27 @@ impl Target for Safetensors {
             Ok(checkpoint) => checkpoint,
             Err(error) => return refused(&error),
         };
-        let mut read = 0usize;
-        for (position, (name, entry)) in checkpoint.iter().enumerate() {
+        let mut read = 0u64;
+        for (position, (name, tensor)) in checkpoint.iter().enumerate() {
             if checkpoint.tensor(name).is_none() {
                 return Err(format!("{name} is there and not found"));
             }
-            let bytes = match checkpoint.contents(position) {
-                Ok(bytes) => bytes,
+            read += tensor.bytes();
+            let contents = match checkpoint.contents(position) {
+                Ok(contents) => contents,
                 Err(error) => return refused(&error),
             };
-            read += bytes.len();
-            let tensor = TensorView { dtype: entry.dtype, shape: &entry.shape, bytes: &bytes };
-            let elements = tensor.elements();
+            let elements = tensor.elements() as usize;
+            let view = TensorView { dtype: tensor.dtype, shape: &tensor.shape, bytes: &contents };
             let mut singles = vec![0.0; elements];
             let mut halves = vec![Default::default(); elements];
-            for result in [to_f32_into(&tensor, &mut singles), to_bf16_into(&tensor, &mut halves)] {
+            for result in [to_f32_into(&view, &mut singles), to_bf16_into(&view, &mut halves)] {
                 if let Err(error) = result {
                     refused(&error)?;
                 }
             }
         }
-        if read > data.len() {
+        if read > data.len() as u64 {
             return Err(format!("{read} bytes of tensors in a file of {}", data.len()));
         }
         if let Err(error) = checkpoint.fingerprint() {
@@ -116,9 +116,16 @@ impl Target for Safetensors {
         }
         match WeightSet::from_checkpoints(vec![checkpoint]) {
             Ok(set) => {
-                let _ = (set.fingerprint(), set.total_bytes(), set.bytes_by_dtype());
-                set.names().for_each(|name| set.release(name));
-                Ok(Verdict::Taken)
+                let _ = (set.total_bytes(), set.bytes_by_dtype());
+                for name in set.names() {
+                    if let Err(error) = set.contents(name) {
+                        return refused(&error);
+                    }
+                }
+                match set.fingerprint() {
+                    Ok(_) => Ok(Verdict::Taken),
+                    Err(error) => refused(&error),
+                }
             }
             Err(error) => refused(&error),
         }
