@@ -115,6 +115,7 @@ fn end() -> ! {
 #[cfg(unix)]
 mod system {
     use super::{Error, Result, came};
+    use anyid_backends::threads;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     use signal_hook::iterator::Signals;
     use std::sync::Arc;
@@ -123,7 +124,7 @@ mod system {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// E1000 where the system refuses them.
+    /// E1000 where the system refuses them, E1025 where it refuses their thread.
     pub fn install() -> Result<()> {
         let refused = |fault: std::io::Error| {
             Error::internal("E1000", "the handlers of signals could not be installed")
@@ -137,10 +138,8 @@ mod system {
             .into_iter()
             .filter(|signal| *signal != SIGHUP || ignored & (1 << (signal - 1)) == 0);
         let mut signals = Signals::new(wanted).map_err(refused)?;
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || signals.forever().for_each(came))
-            .map_err(refused)?;
+        threads::start("signals", move || signals.forever().for_each(came))
+            .map_err(Error::threads)?;
         Ok(())
     }
 

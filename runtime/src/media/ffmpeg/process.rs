@@ -7,6 +7,7 @@
 use super::log::{self, Log, Note};
 use crate::error::{Error, Result};
 use crate::files::{Running, spawn};
+use anyid_backends::threads;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -127,19 +128,21 @@ impl Process {
         })?;
         let (sender, notes) = channel();
         let log = running.take_stderr().map(|stderr| {
-            std::thread::spawn(move || {
+            threads::start("anyid-ffmpeg-log", move || {
                 // Nobody may be listening to notes any more; the messages count all the same.
                 log::read(BufReader::new(stderr), |note| drop(sender.send(note)))
             })
         });
+        let log = log.transpose().map_err(Error::threads)?;
         let (mut pipe, output) = (running.take_stdin(), running.take_stdout());
         let feeder = match input {
             Input::Bytes(bytes) => pipe.take().map(|mut pipe| {
                 // A program that stops reading has its reason, which it tells itself.
-                std::thread::spawn(move || drop(pipe.write_all(&bytes)))
+                threads::start("anyid-ffmpeg-feed", move || drop(pipe.write_all(&bytes)))
             }),
             _ => None,
         };
+        let feeder = feeder.transpose().map_err(Error::threads)?;
         Ok(Self { running, input: pipe, output, notes, log, feeder })
     }
 
