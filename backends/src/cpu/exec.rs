@@ -97,7 +97,7 @@ pub enum RunError {
         /// The step.
         label: String,
         /// What happened.
-        fault: WeightFault,
+        fault: Box<WeightFault>,
     },
 }
 

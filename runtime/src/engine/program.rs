@@ -622,7 +622,7 @@ impl Program {
                 Error::internal("E0505", format!("the CPU backend has no kernel for {op}"))
                     .at(label)
             }
-            RunError::Weight { label, fault } => Error::from(fault).at(label),
+            RunError::Weight { label, fault } => Error::from(*fault).at(label),
             RunError::Index { label, index, rows } => Error::input(
                 "E1006",
                 format!("index {index} is outside the {rows} rows of a table"),

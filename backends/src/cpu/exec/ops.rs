@@ -290,7 +290,7 @@ impl<'f> Frame<'f> {
                     let read = self.stored_row(name, dtype, from * row, ty.dtype, out);
                     read.map_err(|fault| RunError::Weight {
                         label: step.label().to_owned(),
-                        fault,
+                        fault: Box::new(fault),
                     })?;
                 }
             }

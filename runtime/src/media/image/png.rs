@@ -87,7 +87,7 @@ pub(super) fn visit(reading: &mut Reading<'_>, visit: Visit<'_>) -> Result<Sourc
 
 fn header_needs_palette(scan: &Scan) -> bool {
     let held = scan.palette.len();
-    scan.header.colour() == 3 && (held == 0 || held % 3 != 0)
+    scan.header.colour() == 3 && (held == 0 || !held.is_multiple_of(3))
 }
 
 /// The fields of `IHDR`.
