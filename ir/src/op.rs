@@ -475,7 +475,6 @@ impl Op {
                 | Self::RopeTable { .. }
                 | Self::Gelu
                 | Self::GeluErf
-                | Self::GeluErf
                 | Self::Silu
                 | Self::Modulate
                 | Self::GateAdd
