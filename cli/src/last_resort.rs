@@ -190,7 +190,7 @@ mod tests {
             if next.is_null() {
                 break;
             }
-            assert!(RESERVE.holds(next) && next as usize % 64 == 0);
+            assert!(RESERVE.holds(next) && (next as usize).is_multiple_of(64));
             assert!(last.is_null() || next as usize - last as usize >= 1000);
             (last, given) = (next, given + 1);
         }

@@ -181,9 +181,9 @@ fn a_run_that_is_told_to_end_leaves_whole_results_or_none() {
         let left = leftovers(&folder);
         if killed {
             // Known by their missing owner, swept by the next run, and said.
-            let next = folder.run(&format!(
-                "generate --prompt x -o next.gif --size 32x32 --frames 1 --steps 1 --guidance 1"
-            ));
+            let next = folder.run(
+                "generate --prompt x -o next.gif --size 32x32 --frames 1 --steps 1 --guidance 1",
+            );
             let next = next.fine();
             assert_eq!(next.err.contains("of killed runs"), !left.is_empty(), "{}", next.err);
             *tally.entry("swept".to_owned()).or_default() += left.len();

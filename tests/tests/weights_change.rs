@@ -84,7 +84,7 @@ fn a_table_that_is_cut_before_its_rows_are_read() {
     let found = outputs.iter().next().unwrap().1.to_f64_vec();
     assert_eq!((found[0], found[1023]), (3.0 * 512.0, 511.0 * 512.0 + 511.0));
     file.cut_to(0.9);
-    let error = program.call("f", &inputs).err().expect("the file is cut");
+    let error = program.call("f", &inputs).expect_err("the file is cut");
     assert_eq!(error.code(), "E0330", "{error}");
     assert!(error.message().contains("`t.weight`"), "{error}");
 }

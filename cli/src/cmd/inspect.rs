@@ -257,7 +257,7 @@ fn text_line(c: &TextConfig) -> String {
 }
 
 fn parameters(set: &WeightSet) -> u64 {
-    set.iter().map(|(_, view)| view.elements() as u64).sum()
+    set.iter().map(|(_, view)| view.elements()).sum()
 }
 
 /// `825 tensors, 5.00 billion parameters, 9.31 GiB (BF16 9.31 GiB)`.

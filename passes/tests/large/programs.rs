@@ -232,6 +232,6 @@ pub fn program(kind: &str, n: usize) -> String {
         }
         _ => unreachable!("there is no program of {kind}"),
     }
-    let _ = write!(out, "// {kind}, {n}\n");
+    let _ = writeln!(out, "// {kind}, {n}");
     out
 }
