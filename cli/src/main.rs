@@ -71,7 +71,10 @@ fn run() -> u8 {
                 Kind::Budget => 3,
             };
             render::report(&failure);
-            if json && let Some(value) = render::failure_json(&failure, code) {
+            if json
+                && !output::printed()
+                && let Some(value) = render::failure_json(&failure, code)
+            {
                 // What cannot be printed either was reported in words above.
                 let _ = output::print_json(&value);
             }

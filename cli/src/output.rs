@@ -6,11 +6,19 @@
 
 use anyid_runtime::{Error, Result};
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// How much is said: 0 only warnings and errors, 1 what most want, 2 more.
 static LEVEL: AtomicU8 = AtomicU8::new(1);
+
+/// Whether anything was written to standard output.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything was written to standard output: what follows would not be one JSON object.
+pub fn printed() -> bool {
+    PRINTED.load(Ordering::Relaxed)
+}
 
 /// Sets how much is said from now on.
 pub fn set_level(quiet: bool, verbose: bool) {
@@ -32,6 +40,7 @@ pub fn verbose() -> bool {
 /// # Errors
 /// E1012 or E1013 where standard output is a file that cannot be written; a closed pipe is fine.
 pub fn print(text: &str) -> Result<()> {
+    PRINTED.store(true, Ordering::Relaxed);
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(fault) if fault.kind() == ErrorKind::BrokenPipe => Ok(()),

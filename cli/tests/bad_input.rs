@@ -49,7 +49,7 @@ fn flags_of_generate_are_checked_before_work() {
         ("--threads -1", "E0900"),
         ("--model missing", "E0701"),
         ("--ref missing.png", "E0801"),
-        ("--noise missing.safetensors", "E0911"),
+        ("--noise missing.safetensors", "E0310"),
         ("--recipe missing.json", "E0911"),
         ("--save-latents no/folder/l.safetensors", "E1010"),
     ] {
@@ -154,7 +154,7 @@ fn model() -> Folder {
 fn tensors_that_do_not_fit_are_named() {
     let folder = model();
     rewrite(&folder, |name, _, _, _| name != TENSOR, None);
-    refused(&folder, RUN, "E0301").says("blocks.1.ffn.2.bias");
+    refused(&folder, RUN, "E0301").says("blocks.1.ffn.net.2.bias");
     let folder = model();
     rewrite(&folder, |_, _, _, _| true, Some("blocks.7.extra"));
     refused(&folder, RUN, "E0302").says("blocks.7.extra");
