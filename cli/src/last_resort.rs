@@ -15,7 +15,7 @@ use anyid_runtime::files;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The exit code of a run that does not fit.
@@ -130,7 +130,29 @@ fn refused(layout: Layout) -> *mut u8 {
     end(layout.size())
 }
 
+/// Memory that is given back to the system first when the program ends, since removing folders takes
+/// some that is not asked of this allocator.
+static BALLAST: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Large enough that the system takes it back at once.
+const BALLAST_LAYOUT: Layout = match Layout::from_size_align(1 << 20, 64) {
+    Ok(layout) => layout,
+    Err(_) => unreachable!(),
+};
+
+/// Sets memory aside for the end of the program. Without it files are removed still, folders not.
+pub fn prepare() {
+    // SAFETY: the layout is not empty.
+    let start = unsafe { System.alloc(BALLAST_LAYOUT) };
+    BALLAST.store(start, Ordering::SeqCst);
+}
+
 fn end(bytes: usize) -> ! {
+    let ballast = BALLAST.swap(std::ptr::null_mut(), Ordering::SeqCst);
+    if !ballast.is_null() {
+        // SAFETY: it came from the system with this layout, and was taken out of its place.
+        unsafe { System.dealloc(ballast, BALLAST_LAYOUT) }
+    }
     let mut text = Line { bytes: [0; 512], len: 0 };
     let _ = writeln!(
         text,

@@ -33,6 +33,7 @@ static ALLOCATOR: last_resort::Allocator = last_resort::Allocator;
 const STACK_BYTES: usize = 8 << 20;
 
 fn main() -> ExitCode {
+    last_resort::prepare();
     std::panic::set_hook(Box::new(report_panic));
     match anyid_backends::threads::start_with_stack("anyid-main", Some(STACK_BYTES), run) {
         Ok(work) => match work.join() {

@@ -29,8 +29,8 @@ const READERS: [(&str, &str); 14] = [
     ("generate --prompt x -o o.mp4 --recipe", "E0911"),
     ("generate --prompt x -o o.mp4 --noise", "E0310"),
     ("generate --prompt x -o o.mp4 --ref", "E0802"),
-    ("generate --prompt x -o o.mp4 --model", "E0702"),
-    ("export dit -o d.ir --model", "E0702"),
+    ("generate --prompt x -o o.mp4 --model", "E0701"),
+    ("export dit -o d.ir --model", "E0701"),
 ];
 
 fn small() -> Folder {

@@ -7,8 +7,6 @@
 //! that run on common memory pass [`phases`] too. What a run is given (inputs, segments, indices) is
 //! not known here and checked when it runs.
 
-#[cfg(test)]
-mod forged;
 pub mod phases;
 
 use crate::diag::Diagnostic;
@@ -391,3 +389,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod forged;

@@ -2,7 +2,7 @@
 
 use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{
-    Backend, Cancel, Error, Model, Pipeline, Precision, ReferenceSource, Request, Size, Tensor,
+    Backend, Error, Model, Pipeline, Precision, ReferenceSource, Request, Size, Tensor,
 };
 use anyid_tests::folders::Folder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +89,9 @@ fn a_bad_weight_is_named_with_its_phase() {
             let all = name.contains("embed_tokens")
                 || name.contains("shared")
                 || name.contains("relative_attention_bias");
-            let bad = if at.is_multiple_of(2) { f32::NAN } else { f32::NEG_INFINITY };
+            // A score that is masked has no effect; what is infinite shows behind every activation.
+            let mask = name.contains("relative_attention_bias");
+            let bad = if mask || at.is_multiple_of(2) { f32::NAN } else { f32::INFINITY };
             std::fs::write(&path, weights.changed(name, all, bad)).expect("written");
             let error = run(&model, Precision::F32).err().unwrap_or_else(|| panic!("{name}"));
             assert_eq!(error.code(), "E1001", "{name}: {error}");
@@ -123,7 +125,7 @@ fn values_that_grow_too_large_are_blamed_on_the_node_that_made_them() {
     let model = folder.path().join("m");
     for (network, part, phase) in [
         (NETWORKS[0], "final_layer_norm.weight", "the text encoder"),
-        (NETWORKS[1], "decoder.conv_out.weight", "the decoder"),
+        (NETWORKS[1], "decoder.conv_in.weight", "the decoder"),
         (NETWORKS[2], "proj_out.weight", "sampling step 1"),
     ] {
         let path = model.join(network);
@@ -140,28 +142,5 @@ fn values_that_grow_too_large_are_blamed_on_the_node_that_made_them() {
             assert!(!text.contains("its weight"), "{name} is finite: {error}");
         }
         std::fs::write(&path, &weights.bytes).expect("written");
-    }
-}
-
-#[test]
-fn a_mix_of_guidance_that_overflows_is_not_blamed_on_the_network() {
-    let request = Request {
-        size: Size { width: 32, height: 32, frames: 1 },
-        steps: 1,
-        guidance: 3e38,
-        ..Request::default()
-    };
-    let pipeline = Pipeline::micro().unwrap_or_else(|e| panic!("{e}"));
-    let mut receiver = Nothing;
-    let error = pipeline.generate_with(&request, &Cancel::new(), &mut receiver).unwrap_err();
-    assert_eq!(error.code(), "E1001");
-    assert!(error.message().contains("the mix of guidance"), "{error}");
-}
-
-struct Nothing;
-
-impl anyid_runtime::Receiver for Nothing {
-    fn frames(&mut self, _: &Tensor) -> anyid_runtime::Result<()> {
-        Ok(())
     }
 }

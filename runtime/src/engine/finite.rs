@@ -137,11 +137,13 @@ impl Program {
     /// spells it.
     fn bad_weight(&self, phase: &str, label: &str) -> Option<String> {
         let plan = self.plan(phase)?;
-        let step = plan.steps.iter().find(|step| step.labels.iter().any(|own| own == label))?;
-        let names = step.operands.iter().filter_map(|id| match plan.buffer(*id).root {
-            Root::Weight(index) => Some(plan.weights[index as usize].name.as_str()),
-            _ => None,
-        });
+        // Nodes of one function may have the same label; whichever reads such a weight is meant.
+        let steps = plan.steps.iter().filter(|step| step.labels.iter().any(|own| own == label));
+        let names =
+            steps.flat_map(|step| &step.operands).filter_map(|id| match plan.buffer(*id).root {
+                Root::Weight(index) => Some(plan.weights[index as usize].name.as_str()),
+                _ => None,
+            });
         let provider: &dyn WeightProvider = self.provider();
         names.into_iter().find_map(|name| {
             let bad = is_bad(provider, name)?;

@@ -4,6 +4,7 @@
 //! slices are the decoder's business.
 
 use super::color::{ColourTags, Matrix};
+use crate::error::{Error, Kind, Result};
 
 /// The part of a sequence parameter set that we act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +240,31 @@ impl Bits<'_> {
         }
         Some((1u32 << zeros) - 1 + self.read(zeros)?)
     }
+}
+
+/// Frames that a codec may hold: 16 references, and some on their way in and out.
+const HELD_FRAMES: u64 = 20;
+/// What it takes beside them.
+const CODEC_BYTES: u64 = 24 << 20;
+
+/// The error of a decoder or encoder that there is no memory for.
+pub(super) fn no_codec_memory() -> Error {
+    Error::new(Kind::Budget, "E0603", "there is no memory for the H.264 codec")
+        .help("free memory, or raise the limit (`ulimit -v`)")
+}
+
+/// Whether there is room for a decoder or encoder of frames of so many pixels.
+///
+/// The codec does not survive a refused allocation (it writes through a null pointer), so room for
+/// all that it may ask for is asked for first, and left to it.
+///
+/// # Errors
+/// `E0603` where there is none.
+pub(super) fn codec_room(pixels: u64) -> Result<()> {
+    // Three bytes for two pixels of YUV, with margins around the picture.
+    let bytes = pixels.saturating_mul(2).saturating_mul(HELD_FRAMES).saturating_add(CODEC_BYTES);
+    let room = usize::try_from(bytes).ok().and_then(anyid_ir::memory::room::<u8>);
+    room.map(drop).ok_or_else(no_codec_memory)
 }
 
 #[cfg(test)]

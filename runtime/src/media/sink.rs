@@ -6,6 +6,7 @@
 //! tagged BT.709. Everything goes to a temporary first; see `writer`.
 
 use super::color::Yuv420;
+use super::h264::codec_room;
 use super::mp4;
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, AtomicFolder, Existing, Whole, write_error};
@@ -106,6 +107,7 @@ impl Mp4Sink {
             .intra_frame_period(IntraFramePeriod::from_num_frames((2.0 * fps).ceil() as u32))
             .num_threads(1)
             .vui(colour);
+        codec_room(width as u64 * height as u64)?;
         let encoder = Encoder::with_api_config(OpenH264API::from_source(), config)
             .map_err(|e| encoding("it does not start", e))?;
         let (wide, high) = (width as u32, height as u32);

@@ -52,7 +52,7 @@ impl Maker<'_> {
             1 => self.f.unary("abs", UnaryFn::Abs, x),
             2 => self.f.unary("tanh", UnaryFn::Tanh, x),
             3 => {
-                let bounded = self.f.unary("bounded", UnaryFn::Tanh, x);
+                let bounded = self.f.unary("bounded", UnaryFn::Erf, x);
                 let f = [UnaryFn::Exp, UnaryFn::Sin, UnaryFn::Cos][choice[3] as usize % 3];
                 self.f.unary("wave", f, bounded)
             }

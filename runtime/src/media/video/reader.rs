@@ -3,9 +3,9 @@
 use super::runs::Run;
 use super::stream::Stream;
 use super::units::{KEY_SLICE, SEQUENCE_SET, to_start_codes, units};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::media::color::{Encoding, Planes, yuv420_to_rgb};
-use crate::media::h264::SequenceParameters;
+use crate::media::h264::{SequenceParameters, codec_room, no_codec_memory};
 use crate::media::mp4::{Sample, Shown, Timeline, Track};
 use crate::media::standardise::{StandardiseOptions, standardise};
 use crate::media::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, guard};
@@ -151,7 +151,7 @@ impl Source<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Flow> {
         let count = self.count;
-        let mut decoder = new_decoder()?;
+        let mut decoder = new_decoder(stream.pixels)?;
         let (mut packet, mut raw) = (Vec::new(), Vec::new());
         let mut fresh = true;
         for index in self.run.samples(&self.track.samples) {
@@ -162,7 +162,8 @@ impl Source<'_> {
                 if self.let_out(&mut decoder, &stream, screen)? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
-                (stream, decoder, fresh) = (next, new_decoder()?, true);
+                decoder = new_decoder(next.pixels)?;
+                (stream, fresh) = (next, true);
             }
             packet.clear();
             if std::mem::take(&mut fresh) {
@@ -249,16 +250,15 @@ impl Source<'_> {
     }
 }
 
-/// A decoder that keeps frames back until their turn comes.
-fn new_decoder() -> Result<Decoder> {
+/// A decoder of frames of so many pixels that keeps them back until their turn comes.
+fn new_decoder(pixels: u64) -> Result<Decoder> {
+    codec_room(pixels)?;
     // It must not flush after each frame: with B-frames it would give frames out of order and lose
     // references.
     let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
     Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|e| {
         // Nothing about the clip is known to it yet: it fails for want of memory.
-        Error::new(Kind::Budget, "E0603", "there is no memory for the H.264 decoder")
-            .caused_by(e)
-            .help("free memory, or raise the limit (`ulimit -v`)")
+        no_codec_memory().caused_by(e)
     })
 }
 

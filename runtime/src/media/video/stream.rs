@@ -24,6 +24,8 @@ pub(super) struct Stream {
     pub encoding: Encoding,
     /// From RGB to what is seen.
     pub display: Display,
+    /// Pixels of a frame in the decoder, at least.
+    pub pixels: u64,
 }
 
 impl Stream {
@@ -71,7 +73,8 @@ impl Stream {
             }
         }
         let encoding = tags.encoding().unwrap_or_default();
-        Self { length_bytes, headers, sets: Vec::new(), encoding, display }
+        let pixels = u64::from(parameters.width) * u64::from(parameters.height);
+        Self { length_bytes, headers, sets: Vec::new(), encoding, display, pixels }
     }
 }
 
