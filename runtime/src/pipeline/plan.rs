@@ -240,12 +240,13 @@ fn read_references(
                 let info = &read.source;
                 let count = read.frames.len();
                 events(Event::Detail(format!(
-                    "{}: {}, {}x{}, {} of its frames are taken",
+                    "{}: {}, {}x{}, taken as {} frame{}",
                     path.display(),
                     info.description,
                     info.width,
                     info.height,
-                    count
+                    count,
+                    if count == 1 { "" } else { "s" }
                 )));
                 for warning in &read.source.warnings {
                     events(Event::Warning(format!("{}: {warning}", path.display())));
