@@ -242,9 +242,13 @@ impl Bits<'_> {
     }
 }
 
-/// Frames that a codec may hold: 16 references, and some on their way in and out.
-const HELD_FRAMES: u64 = 20;
-/// What it takes beside them.
+/// Pixels of the largest frame that the codec takes (level 5.2: 36,864 blocks of 16x16).
+const LARGEST_FRAME: u64 = 36_864 * 256;
+/// Pixels of all references of a stream (level 5.2: 184,320 blocks).
+const REFERENCES: u64 = 184_320 * 256;
+/// Most references, and frames on their way in and out beside them.
+const FRAMES: [u64; 2] = [16, 4];
+/// What the codec takes beside frames.
 const CODEC_BYTES: u64 = 24 << 20;
 
 /// The error of a decoder or encoder that there is no memory for.
@@ -261,8 +265,10 @@ pub(super) fn no_codec_memory() -> Error {
 /// # Errors
 /// `E0603` where there is none.
 pub(super) fn codec_room(pixels: u64) -> Result<()> {
+    let pixels = pixels.min(LARGEST_FRAME);
+    let held = (pixels * FRAMES[0]).min(REFERENCES) + pixels * FRAMES[1];
     // Three bytes for two pixels of YUV, with margins around the picture.
-    let bytes = pixels.saturating_mul(2).saturating_mul(HELD_FRAMES).saturating_add(CODEC_BYTES);
+    let bytes = 2 * held + CODEC_BYTES;
     let room = usize::try_from(bytes).ok().and_then(anyid_ir::memory::room::<u8>);
     room.map(drop).ok_or_else(no_codec_memory)
 }
