@@ -160,38 +160,34 @@ fn drawn_seed() -> u64 {
 
 /// Start latents from a file with a tensor `noise`, with or without a leading axis of 1.
 pub(super) fn read_noise(path: &Path) -> Result<Tensor> {
-    let tensors = read_tensors(path)?;
-    let names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
-    let found = tensors.into_iter().find(|(name, _)| name == "noise").map(|(_, tensor)| tensor);
-    let tensor = found.ok_or_else(|| {
-        Error::input("E0906", "the file has no tensor \"noise\"")
-            .at(path.display())
-            .help(format!("it has {}", crate::tensors::shown(&names)))
-    })?;
-    let shape: Vec<usize> = match tensor.shape() {
-        [1, rest @ ..] if rest.len() == 4 => rest.to_vec(),
-        other => other.to_vec(),
-    };
+    let (tensor, shape) = read_named(path, "noise", "E0906")?;
     let tensor = tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?;
     let float = tensor.dtype().is_float();
     Ok(if float { tensor.cast(anyid_ir::DType::F32) } else { tensor })
 }
 
-/// Final latents from a file with a tensor `latents`, with or without a leading axis of 1, and the
-/// recipe of their run if the file holds it.
-fn read_latents(path: &Path) -> Result<(Tensor, Option<Recipe>)> {
+/// The tensor `name` of a file, and its shape without a leading axis of 1 before four others; `code`
+/// is that of a file without it.
+fn read_named(path: &Path, name: &str, code: &'static str) -> Result<(Tensor, Vec<usize>)> {
     let tensors = read_tensors(path)?;
     let names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
-    let found = tensors.into_iter().find(|(name, _)| name == "latents").map(|(_, tensor)| tensor);
+    let found = tensors.into_iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor);
     let tensor = found.ok_or_else(|| {
-        Error::input("E0953", "the file has no tensor \"latents\"")
+        Error::input(code, format!("the file has no tensor \"{name}\""))
             .at(path.display())
             .help(format!("it has {}", crate::tensors::shown(&names)))
     })?;
-    let shape: Vec<usize> = match tensor.shape() {
+    let shape = match tensor.shape() {
         [1, rest @ ..] if rest.len() == 4 => rest.to_vec(),
         other => other.to_vec(),
     };
+    Ok((tensor, shape))
+}
+
+/// Final latents from a file with a tensor `latents`, with or without a leading axis of 1, and the
+/// recipe of their run if the file holds it.
+fn read_latents(path: &Path) -> Result<(Tensor, Option<Recipe>)> {
+    let (tensor, shape) = read_named(path, "latents", "E0953")?;
     let fits = matches!(shape[..], [c, f, h, w] if c > 0 && f > 0 && h > 0 && w > 0
         && h % 2 == 0 && w % 2 == 0 && f <= 1024 && h <= 2048 && w <= 2048);
     if !fits || !tensor.dtype().is_float() {
