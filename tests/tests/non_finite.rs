@@ -52,6 +52,10 @@ fn kind(name: &str) -> String {
 }
 
 fn run(folder: &Path, precision: Precision) -> Result<(), Error> {
+    run_guided(folder, precision, Request::default().guidance)
+}
+
+fn run_guided(folder: &Path, precision: Precision, guidance: f64) -> Result<(), Error> {
     let pixels = vec![0.25; 3 * 5 * 32 * 32];
     let pixels = Tensor::from_f32([3, 5, 32, 32], &pixels).expect("the size is right");
     let request = Request {
@@ -59,6 +63,7 @@ fn run(folder: &Path, precision: Precision) -> Result<(), Error> {
         prompt: "a walk on a beach".into(),
         size: Size { width: 32, height: 32, frames: 5 },
         steps: 1,
+        guidance,
         precision: Some(precision),
         ..Request::default()
     };
@@ -143,4 +148,24 @@ fn values_that_grow_too_large_are_blamed_on_the_node_that_made_them() {
         }
         std::fs::write(&path, &weights.bytes).expect("written");
     }
+}
+
+#[test]
+fn a_mix_of_guidance_that_overflows_is_not_blamed_on_the_network() {
+    let folder = model();
+    let model = folder.path().join("m");
+    let path = model.join(NETWORKS[2]);
+    let weights = Weights::read(&path);
+    // With larger and larger weights of the head there are some for which each velocity is finite
+    // and their mix, at the largest scale, is not.
+    let mixed = (30..39).any(|exponent| {
+        let value = 10f32.powi(exponent);
+        std::fs::write(&path, weights.changed("proj_out.weight", true, value)).expect("written");
+        let error = run_guided(&model, Precision::F32, 100.0).err();
+        error.is_some_and(|error| {
+            assert_eq!(error.code(), "E1001", "{error}");
+            error.message().contains("the mix of guidance")
+        })
+    });
+    assert!(mixed, "no mix overflowed");
 }
