@@ -146,8 +146,8 @@ fn plan(path: &Path) -> Result<Found> {
             bytes(plan.persistent_bytes)
         ));
         let names = |ports: &[anyid_ir::plan::Port]| -> Vec<String> {
-            let own = ports.iter().filter(|port| !port.name.starts_with("persistent."));
-            own.map(|port| format!("%{}: {}", port.name, plan.buffer(port.buffer).ty)).collect()
+            let ports = ports.iter();
+            ports.map(|p| format!("%{}: {}", p.title(), plan.buffer(p.buffer).ty)).collect()
         };
         let (inputs, outputs) = (names(&plan.inputs), names(&plan.outputs));
         text.push_str(&format!("          in  {}\n", inputs.join(", ")));

@@ -268,8 +268,9 @@ mod tests {
         let y = f.permute("y", sum, &[1, 0]);
         let func = f.finish(&[y]);
         module.add(func);
-        let split = anyid_passes::compile_split(&module, "main", &["x"]).unwrap();
-        PlanFile::new("cpu", vec![split.prepare, split.step]).unwrap()
+        let split =
+            anyid_passes::CompileRequest::new(&module, "main").varying(["x"]).split().unwrap();
+        PlanFile::new("cpu", split.to_vec()).unwrap()
     }
 
     #[test]
