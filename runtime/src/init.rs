@@ -5,7 +5,7 @@
 //! in pieces and any run gives the same bytes.
 
 use crate::checkpoint::{AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, to_weight_fault};
 use crate::text::micro_tokenizer_json;
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
@@ -180,7 +180,8 @@ impl WeightProvider for RandomWeights {
 
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
         let Some(ty) = self.types.get(name) else {
-            return Err(Error::input("E0301", format!("there is no weight \"{name}\"")).into());
+            let fault = Error::input("E0301", format!("there is no weight \"{name}\""));
+            return Err(to_weight_fault(fault));
         };
         let size = ty.dtype.bytes();
         let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();

@@ -1,7 +1,7 @@
 //! Checkpoint tensors as a backend's weights, under the manifest's names.
 
 use crate::checkpoint::{Checkpoint, TensorDtype, TensorEntry, TensorView, WeightSet, to_f32_into};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, from_weight_fault, to_weight_fault};
 use crate::files::{self, AtomicFile, Whole};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Tensor, TensorType};
@@ -152,35 +152,6 @@ pub fn element_type(dtype: TensorDtype) -> Option<DType> {
     })
 }
 
-impl From<Error> for WeightFault {
-    fn from(error: Error) -> Self {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        Self {
-            code: error.code(),
-            message: error.message().to_owned(),
-            place: error.place().map(str::to_owned),
-            help: error.help_text().map(str::to_owned),
-            cause,
-        }
-    }
-}
-
-impl From<WeightFault> for Error {
-    fn from(fault: WeightFault) -> Self {
-        let mut error = Self::input(fault.code, fault.message);
-        if let Some(place) = fault.place {
-            error = error.at(place);
-        }
-        if let Some(help) = fault.help {
-            error = error.help(help);
-        }
-        match fault.cause {
-            Some(cause) => error.caused_by(std::io::Error::other(cause)),
-            None => error,
-        }
-    }
-}
-
 /// Stored elements converted at a time where the kernels do not read their type.
 const BLOCK: usize = 1024;
 
@@ -229,7 +200,7 @@ impl WeightProvider for ModelWeights {
             }
             _ => self.set.read(name, from, out),
         };
-        read.map_err(WeightFault::from)
+        read.map_err(to_weight_fault)
     }
 
     fn stored(&self, name: &str) -> Option<String> {
@@ -247,7 +218,8 @@ impl anyid_ir::eval::WeightSource for ModelWeights {
         }
         let mut tensor = Tensor::try_zeros(stored)
             .ok_or_else(|| format!("there is no memory for weight \"{name}\""))?;
-        self.read(name, 0, tensor.bytes_mut()).map_err(|fault| Error::from(fault).to_string())?;
+        self.read(name, 0, tensor.bytes_mut())
+            .map_err(|fault| from_weight_fault(fault).to_string())?;
         Ok(Cow::Owned(tensor.cast(ty.dtype)))
     }
 }

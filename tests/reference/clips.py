@@ -10,7 +10,7 @@ frame, as ffmpeg and ffprobe give them. Where the product does something else on
 that it should give stand there, with a `note` that says why; `warning` is what its warnings must
 contain, and without it there must be none. `ANYID_CLIPS=DIR cargo test -p anyid-runtime --lib
 every_clip` compares the product's reader with the folder. The variants marked `keep` lie in
-runtime/src/media/testdata/clips, written by `--keep` and tested always.
+runtime/files/src/media/testdata/clips, written by `--keep` and tested always.
 """
 
 import argparse

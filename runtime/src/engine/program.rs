@@ -2,7 +2,7 @@
 
 use super::tracer::{Launches, Tracer};
 use super::{Inputs, Outputs, PlanFile, room};
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::threads::with_stop;
@@ -54,7 +54,7 @@ impl Backend {
             OpenError::Level(why) => {
                 Error::input("E0907", why.to_string()).at("environment variable ANYID_SIMD")
             }
-            OpenError::Threads(refused) => Error::threads(refused),
+            OpenError::Threads(refused) => error::threads(refused),
         })?;
         Ok(Self { cpu: Arc::new(cpu), tracer: None })
     }
@@ -262,7 +262,7 @@ fn load_error(error: LoadError) -> Error {
             .help("give the checkpoint that holds it with --weights or --model"),
         LoadError::Stopped => interrupted("while loading weights"),
         other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
-        LoadError::Unreadable(fault) => fault.into(),
+        LoadError::Unreadable(fault) => error::from_weight_fault(fault),
         LoadError::NoMemory { name, bytes } => {
             Error::no_memory(bytes, &format!("weight \"{name}\""))
         }
@@ -614,7 +614,7 @@ impl Program {
                 Error::internal("E0505", format!("the CPU backend has no kernel for {op}"))
                     .at(label)
             }
-            RunError::Weight { label, fault } => Error::from(*fault).at(label),
+            RunError::Weight { label, fault } => error::from_weight_fault(*fault).at(label),
             RunError::Index { label, index, rows } => Error::input(
                 "E1006",
                 format!("index {index} is outside the {rows} rows of a table"),

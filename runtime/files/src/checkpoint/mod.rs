@@ -15,7 +15,7 @@ pub mod json;
 pub mod shards;
 pub mod writer;
 
-pub use crate::files::{AtomicFile, write_error};
+pub use crate::output::{AtomicFile, write_error};
 pub use convert::{TensorView, to_bf16_into, to_f32_into};
 pub use digest::{fingerprint, hash_file};
 pub use file::Checkpoint;
@@ -102,7 +102,7 @@ pub(crate) mod testing {
 
     /// The golden fixtures of the repository.
     pub(crate) fn fixtures() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
     }
 
     /// A safetensors file from header text and data.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::header::{MAX_HEADER_BYTES, TensorDtype, tensor_bytes};
 use crate::error::{Error, Result};
-use crate::files::{self, AtomicFile, Whole, write_error};
+use crate::output::{self, AtomicFile, Whole, write_error};
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub fn save(
     tensors: &[(&str, TensorDtype, &[u64], &[u8])],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    files::commit(vec![save_in(AtomicFile::create(path)?, tensors, metadata)?]).map(drop)
+    output::commit(vec![save_in(AtomicFile::create(path)?, tensors, metadata)?]).map(drop)
 }
 
 /// As [`save`], in a file that was opened before, which lacks only its name then.
