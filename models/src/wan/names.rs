@@ -1,8 +1,8 @@
 //! Tensor names of the three networks: what each has, and the two namings they are stored under.
 //!
 //! Canonical names are those of the original Wan files. A diffusers folder uses other names for the
-//! same values: no transposing, no reordering. The rules are exact tables, read in both directions
-//! (specifications dit.md §2, vae.md §7, text.md §4, formats.md §0 and §3 for the prefixes).
+//! same values, without transposing or reordering. The rules are tables, read in both directions
+//! (`dit.md` §2, `vae.md` §7, `text.md` §4; `formats.md` §0 and §3 for the prefixes).
 //! Shapes come from the configuration alone. Nothing here reads a file.
 
 use super::config::{DitConfig, TextConfig, VaeConfig};

@@ -165,7 +165,7 @@ pub struct Pipeline {
     shelf: Arc<Shelf>,
 }
 
-/// Most references of one person (paper, §P: N = 1 … 5).
+/// Most references of one person (`anyid.md` §1).
 pub const MOST_REFERENCES: usize = 5;
 
 impl Pipeline {

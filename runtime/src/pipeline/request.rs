@@ -33,7 +33,7 @@ pub struct Request {
     pub steps: usize,
     /// Schedule shift; `None` takes the model folder's.
     pub shift: Option<f64>,
-    /// Guidance scale; 1 or less skips the unconditional branch.
+    /// Guidance scale. At 1 the unconditional branch is not evaluated.
     pub guidance: f64,
     /// Solver; `None` takes the model folder's.
     pub solver: Option<SolverKind>,

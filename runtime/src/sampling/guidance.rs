@@ -1,4 +1,4 @@
-//! Classifier-free guidance: v = v_u + g·(v_c − v_u) (sampling specification, section 7).
+//! Classifier-free guidance: v = v_u + g·(v_c − v_u) (`sampling.md` §7).
 //!
 //! The two velocities are two evaluations of the network at the same latent and timestep. Which
 //! prompt and references the unconditional one gets is the caller's business.

@@ -73,8 +73,8 @@ impl FromStr for SolverKind {
     }
 }
 
-/// Where the noise levels come from. Together with the solver it picks one schedule A to E of the
-/// sampling specification, section 3 (see [`Schedule::new`]).
+/// Where the noise levels come from. Together with the solver it picks one of the schedules A to E
+/// of `sampling.md` §3 (see [`Schedule::new`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ScheduleKind {
     /// The original programs: A for `unipc`, C for `dpmpp`, D for `euler`.

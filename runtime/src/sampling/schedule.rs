@@ -1,8 +1,8 @@
 //! Noise levels and network timesteps of a run, and what a diffusers scheduler file asks for.
 //!
-//! Schedules A to E of the sampling specification, section 3, computed in f64 and stored f32. The
-//! solver uses the noise levels as stored; the network sees the timesteps. A scheduler file is read
-//! key by key: what changes the numbers in a way not implemented is refused by name.
+//! The schedules A to E of `sampling.md` §3 are computed in f64 and stored as f32. The solver uses
+//! the noise levels as stored; the network sees the timesteps. A scheduler file is read key by key,
+//! and a setting that would change the numbers in a way that is not implemented is refused by name.
 
 use serde_json::Value;
 

@@ -1,9 +1,8 @@
 //! Prompt cleaning as the reference pipelines do it before tokenisation: text repair with ftfy's
 //! default settings, HTML references, blanks.
 //!
-//! Equal to ftfy 6.3.1 on every text of the golden fixtures, mojibake included; the steps are
-//! listed in the tokenizer chapter of the text-encoder specification. It neither lower-cases nor
-//! removes punctuation.
+//! The result equals that of ftfy 6.3.1 on every text of the golden fixtures, mojibake included. The
+//! steps are listed in `text.md` §5. Nothing is lower-cased and no punctuation is removed.
 
 use unicode_normalization::UnicodeNormalization;
 

@@ -5,7 +5,7 @@ use super::read::*;
 use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
 use serde_json::{Map, Value, json};
 
-/// Sizes of the diffusion transformer (dit.md §1).
+/// Sizes of the diffusion transformer (`dit.md` §1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DitConfig {
     /// Attention heads.

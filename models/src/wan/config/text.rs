@@ -5,7 +5,7 @@ use super::read::*;
 use super::{ConfigError, MAX_SIZE, ShapeLookup};
 use serde_json::{Value, json};
 
-/// Sizes of the umT5 text encoder (text.md §1).
+/// Sizes of the umT5 text encoder (`text.md` §1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
     /// Rows of the embedding table.

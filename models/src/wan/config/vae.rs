@@ -5,7 +5,7 @@ use super::read::*;
 use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
 use serde_json::{Value, json};
 
-/// Sizes and latent statistics of the video autoencoder (vae.md §1, §6).
+/// Sizes and latent statistics of the video autoencoder (`vae.md` §1, §6).
 #[derive(Clone, Debug, PartialEq)]
 pub struct VaeConfig {
     /// Width of the encoder's first level before `dim_mult`.
