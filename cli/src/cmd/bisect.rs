@@ -1,4 +1,5 @@
-//! `bisect`: the first rewrite of the compiler that changes a result, with the interpreter as judge.
+//! `bisect`: finds the first rewrite of the compiler that changes a result, compared with the
+//! interpreter.
 
 use super::passes;
 use super::run::{eval_error, no_index};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 /// Runs the verb.
 ///
 /// # Errors
-/// E0919 where a rewrite changes a result, or results differ without any; else as `run`.
+/// E0919 if a rewrite changes a result, or if results differ without any rewrite; else as `run`.
 pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
     let tolerance = tensors::tolerance(args.tolerance)?;
     let module = modules::read(&args.module)?;

@@ -1,7 +1,7 @@
 //! `inspect`: what a file or folder is, in words or JSON.
 //!
-//! The kind follows from the content, the name only decides between kinds of text. Nothing is
-//! changed, and tensors' values are not read.
+//! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
+//! and the values of tensors are not read.
 
 use crate::args::{Inspect, ModuleArgs};
 use crate::cmd::check;
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// What was found, for both kinds of readers.
+/// What was found, as text and as JSON.
 struct Found {
     text: String,
     json: Value,
@@ -34,7 +34,7 @@ struct Found {
 /// Runs the verb.
 ///
 /// # Errors
-/// E0915 for something unknown, else the errors of what it turned out to be.
+/// E0915 for an unknown kind, else the errors of the kind that was recognised.
 pub fn run(args: Inspect) -> std::result::Result<(), Failure> {
     let mut found = look(&args)?;
     for warning in &found.warnings {
@@ -91,8 +91,8 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
 const TAKEN: &str =
     "give a checkpoint, a model folder, IR text, a plan, a recipe, a picture or a video";
 
-/// Files of machine learning that this program does not read, and pages saved in place of a file:
-/// what it is, and what to do.
+/// Files of machine learning that this program does not read, and web pages saved in place of a
+/// file: what the file is, and what to do.
 fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
     let lower: Vec<u8> = head.trim_ascii_start().iter().map(u8::to_ascii_lowercase).collect();
@@ -338,8 +338,8 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     Ok(Found { text, json, warnings: set.warnings().to_vec() })
 }
 
-/// The sizes of a network, from the configuration beside the file or as the tensors' shapes tell;
-/// nothing where they do not.
+/// The sizes of a network, from the configuration next to the file or from the shapes of the
+/// tensors; nothing if neither gives them.
 fn configuration(set: &WeightSet, network: Network, path: &Path) -> Option<String> {
     let config = read_json(path.with_file_name("config.json")).ok().map(|file| file.value);
     let beside = config.as_ref().and_then(|config| match network {
@@ -391,7 +391,7 @@ fn json_file(path: &Path, list: bool) -> Result<Found> {
 fn module(path: &Path) -> std::result::Result<Found, Failure> {
     let args = ModuleArgs { file: path.to_owned(), dims: Vec::new() };
     let (module, findings) = modules::examine(&args)?;
-    // Free dims have no value here, which `check --dim` would give.
+    // Free dims have no value here; `check --dim` would give them one.
     let broken = |d: &&Diagnostic| d.is_error() && d.code != "E0112";
     if findings.list.iter().any(|d| broken(&d)) {
         return Err(Failure::Findings(Box::new(findings)));
@@ -440,7 +440,7 @@ fn media(path: &Path) -> Result<Found> {
     Ok(Found { text, json, warnings: info.warnings })
 }
 
-/// The recipe beside a result, if there is one.
+/// The recipe next to a result, if there is one.
 fn beside(path: &Path) -> Result<Option<Recipe>> {
     let recipe = recipe::path_beside(path);
     if recipe.is_file() { Recipe::read(&recipe).map(Some) } else { Ok(None) }

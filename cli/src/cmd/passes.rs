@@ -1,6 +1,6 @@
-//! The compiler's switches: which passes, what is dumped, timed and explained while they run.
+//! The switches of the compiler: which passes run, and what is dumped, timed and explained.
 //!
-//! `opt`, `compile` and `kernels` share this; what they do with the result is theirs.
+//! `opt`, `compile` and `kernels` share this; each decides what to do with the result.
 
 use crate::args::PassArgs;
 use crate::output::{duration, table};
@@ -16,15 +16,15 @@ use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What a run of the passes left besides its result.
+/// What a run of the passes gives besides its result.
 pub struct Watched {
     /// The function.
     pub func: String,
     /// What each pass did.
     pub records: Vec<Record>,
-    /// Why kernels were not fused, where asked for.
+    /// Why kernels were not fused, if requested.
     pub unfused: Vec<UnfusedEdge>,
-    /// The last rewrite, where a limit was reached.
+    /// The last rewrite, if a limit was reached.
     pub last: Option<Rewrite>,
 }
 
@@ -74,7 +74,7 @@ pub fn shown(name: Option<&str>) -> Result<impl Fn(&str) -> bool + '_> {
     Ok(move |pass: &str| name.is_some_and(|name| name == "all" || name == pass))
 }
 
-/// The flag that is at fault.
+/// The flag that is wrong.
 fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassArgs) -> Error {
     let (without, branches) = (&switches.without, inputs(&switches.branches));
     let quoted = |name: &String| error.message.contains(&format!("\"{name}\""));
@@ -95,8 +95,8 @@ fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassAr
     }
 }
 
-/// Runs passes over what `request` asks for, dumping texts where asked for; also the name and the
-/// text of every pass that is `wanted`.
+/// Runs passes over what `request` asks for and dumps texts if that is requested. Also returned are
+/// the name and the text of every pass for which `wanted` says yes.
 ///
 /// # Errors
 /// E05xx of the passes, E101x for the folder of `--dump-dir`.
@@ -125,7 +125,7 @@ pub fn run<'m>(
         }
         number += 1;
     });
-    // Also those before a pass that failed: they are what one wants to see then.
+    // This includes the texts before a pass that failed, which are the interesting ones then.
     if let Some(folder) = &switches.dump_dir {
         for (name, text) in dumps {
             write_bytes(&folder.join(name), text.as_bytes())?;
@@ -185,7 +185,7 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
     out
 }
 
-/// [`report`] for programs.
+/// [`report`] as JSON.
 pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
     let list: Vec<Value> = watched
         .iter()

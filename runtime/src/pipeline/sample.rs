@@ -1,7 +1,7 @@
 //! The sampling loop: the branches of guidance, their mix, the solver.
 //!
-//! The compiler says whether both branches are evaluated at once (few tokens) or one after the
-//! other; the result is the same to the bit.
+//! The compiler decides whether both branches are evaluated together (with few tokens) or one after
+//! the other; the result has the same bits.
 
 use super::codec::ReferenceLatents;
 use super::context::{tensor_f32, tensor_i32};
@@ -48,7 +48,7 @@ pub struct Sampler {
     velocity: Vec<f32>,
 }
 
-/// Solver and schedule of a request: its own over the model's.
+/// Solver and schedule of a request; its own settings override those of the model.
 pub fn settings(model: &Model, request: &Request) -> SchedulerSettings {
     let mut settings = model.scheduler.clone();
     if let Some(solver) = request.solver {
@@ -73,7 +73,7 @@ pub(super) fn size(request: &Request, sizes: &Sizes) -> DitSize {
         height,
         width,
         text_tokens: sizes.rows,
-        // References have timestep 0, the target the step's.
+        // References have timestep 0, the target has the timestep of the step.
         timesteps: if reference_frames > 0 { 2 } else { 1 },
     }
 }
@@ -94,12 +94,12 @@ pub(super) fn compile(
     Compiler::new(backend).add("step", request)
 }
 
-/// Whether one run evaluates both branches, by the plan of `prepare`.
+/// Whether one run evaluates both branches, which the plan of `prepare` shows.
 pub(super) fn both_branches(prepare: Option<&Plan>) -> bool {
     prepare.is_some_and(Plan::has_branches)
 }
 
-/// Samples; the result is the final latents.
+/// Samples and returns the final latents.
 pub(super) fn run(
     run: &mut Run<'_>,
     stage: Stage,
@@ -125,8 +125,7 @@ pub(super) fn run(
 }
 
 impl Sampler {
-    /// Loads the transformer and computes everything that does not change per step, for both
-    /// branches.
+    /// Loads the transformer and computes for both branches what does not change from step to step.
     fn new(
         run: &mut Run<'_>,
         stage: Stage,
@@ -202,7 +201,7 @@ impl Sampler {
             let frames = clean.shape()[1];
             ReferenceLatents { clean, black, frames }
         });
-        // One clip of as many latent frames has the same plans.
+        // A single clip with the same number of latent frames has the same plans.
         let frames = references.as_ref().map(|r| 4 * (r.frames - 1) + 1);
         let mut sizes = Sizes::of(model, request, frames.into_iter().collect(), None);
         sizes.rows = contexts[0].shape()[0];
@@ -274,7 +273,7 @@ impl Sampler {
         })
     }
 
-    /// Runs the branch again, looking at every node, to name the first that went wrong.
+    /// Runs the branch again and checks every node, to name the first that went wrong.
     fn non_finite(&mut self, step: usize, branch: usize) -> Error {
         let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
         let prepared = Some(&mut self.prepared[self.branches[branch].0]);
@@ -311,7 +310,7 @@ fn branch_name(both: bool, branch: usize) -> &'static str {
     }
 }
 
-/// Runs `prepare` and looks at everything it keeps.
+/// Runs `prepare` and checks everything that it keeps.
 fn prepare(program: &mut Program, inputs: &Inputs<'_>, branch: &str) -> Result<Prepared> {
     let mut prepared = program.prepare(inputs)?;
     if !program.is_finite(&prepared) {

@@ -1,8 +1,8 @@
 //! `bench dit`, `bench vae`, `bench text`: what is measured of each network, and on which inputs.
 //!
-//! The same modules as in a real run, with random weights and inputs that depend on nothing but
-//! the sizes. A transformer's `prepare` runs once before the timed steps, as in sampling; the
-//! autoencoder goes through a clip chunk by chunk, as in decoding.
+//! The modules are those of a real run. Weights and inputs are random and depend only on the sizes.
+//! `prepare` of the transformer runs once before the timed steps, as in sampling; the autoencoder
+//! goes through a clip chunk by chunk, as in decoding.
 
 use super::measure::{Job, Setup, fits, measure};
 use super::report;
@@ -27,7 +27,7 @@ use serde_json::json;
 /// Seed of the weights.
 const SEED: u64 = 1;
 
-/// Rows of the text encoder's table: no prompt reads more of it.
+/// Rows of the text encoder's embedding table; no prompt reads more of it.
 const VOCABULARY: usize = 1024;
 
 /// Most tokens of a sequence.
@@ -56,7 +56,8 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         timesteps: if args.all { 1 } else { 2 },
     };
     let types = DitTypes { precision, residual: args.residual.into() };
-    // In the blocks alone the residual stream is each branch's own, as it is behind the first.
+    // If only blocks are measured, each branch has a residual stream of its own, as after the first
+    // block of a real run.
     let (module, func, varying, own): (Module, _, &[&str], &[&str]) = match args.all {
         true => (dit::dit(&config, &size, types), "dit", &["lat", "t"], &["txt"]),
         false => (dit::stack(&config, &size, types), "stack", &["x", "e"], &["x", "ctx"]),
@@ -99,7 +100,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let (_, config, _) = configs(&args.phase)?;
     let [width, height] = size(&args.size)?;
     check_sides(width, height, config.spatial_factor())?;
-    // The side rule of the transformer does not hold here; that for frames does.
+    // Sides need not follow the rule of the transformer; the number of frames does.
     Size { width: 32, height: 32, frames: args.frames }.check().map_err(|e| e.at("--frames"))?;
     let precision = args.phase.precision.map_or(Precision::F32, Precision::from);
     let backend = Backend::open("cpu", args.phase.threads)?;
@@ -194,7 +195,7 @@ fn check_sides(width: usize, height: usize, factor: usize) -> Result<()> {
         .help("give sizes the autoencoder can halve as often as it does"))
 }
 
-/// Frames, rows and columns with `tokens` in all, four frames where that divides.
+/// Frames, rows and columns for `tokens` tokens in total, with four frames if that divides.
 fn grid(tokens: usize) -> [usize; 3] {
     let frames = [4, 2, 1].into_iter().find(|n| tokens.is_multiple_of(*n)).unwrap_or(1);
     let area = tokens / frames;
@@ -233,8 +234,8 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
     }
 }
 
-/// Runs of one phase on the same inputs, one or more for a step of sampling; `prepare` before each,
-/// where there is one.
+/// Runs of one phase on the same inputs, one or more for a step of sampling. If there is a
+/// `prepare`, it runs before each.
 struct Steps {
     inputs: Vec<(String, Branch, Tensor)>,
     runs: usize,
@@ -293,7 +294,7 @@ impl Job for Steps {
     }
 }
 
-/// Runs through a clip with the states of the chunk before.
+/// Runs through a clip; each chunk continues the states of the previous one.
 struct Chunks {
     name: &'static str,
     pieces: Vec<Tensor>,
