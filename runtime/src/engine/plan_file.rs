@@ -249,7 +249,7 @@ fn too_large() -> Error {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
-    use crate::checkpoint::shards::WeightSet;
+    use crate::checkpoint::WeightSet;
     use crate::engine::{Backend, Compiler, Inputs, Outputs};
     use crate::weights::ModelWeights;
     use anyid_ir::{DType, FuncBuilder, Module, Tensor, TensorType};
