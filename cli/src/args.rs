@@ -444,9 +444,14 @@ pub struct PassArgs {
     /// Write the text after every pass into this folder, which is created: 00-specialize.ir, …
     #[arg(long, value_name = "DIR", help_heading = "Compiler")]
     pub dump_dir: Option<PathBuf>,
-    /// For each value between two kernels, say why they were not fused.
+    /// Say which values were fused into one kernel and by which rule, and for each value between
+    /// two kernels why they were not fused.
     #[arg(long, help_heading = "Compiler")]
     pub explain_fusion: bool,
+    /// Say which results share memory with another value, and for each that could have why it
+    /// does not.
+    #[arg(long, help_heading = "Compiler")]
+    pub explain_memory: bool,
     /// Say how long each pass took and how many rewrites it made.
     #[arg(long, help_heading = "Compiler")]
     pub time_passes: bool,

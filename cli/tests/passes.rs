@@ -148,17 +148,39 @@ fn every_pass_leaves_a_numbered_file() {
 }
 
 #[test]
-fn what_was_not_fused_is_explained() {
+fn what_was_fused_and_what_not_is_explained() {
     let folder = layers();
     let said = folder.run("compile net.ir --explain-fusion").fine().out;
     assert!(said.contains("not fused in @main") && said.contains(" -> "), "{said}");
+    let (fused, _) = said.split_once("not fused in @main").unwrap();
+    assert!(fused.contains("fused in @main") && fused.contains(" + "), "{said}");
     let json = folder.run("compile net.ir --explain-fusion --json").fine().json();
-    let cuts = json["compiler"][0]["not_fused"].as_array().unwrap();
-    assert!(!cuts.is_empty());
-    assert!(cuts.iter().all(|cut| !cut["reason"].as_str().unwrap().is_empty()), "{json}");
+    for (list, word) in [("not_fused", "reason"), ("fused", "rule")] {
+        let list = json["compiler"][0][list].as_array().unwrap();
+        assert!(!list.is_empty());
+        assert!(list.iter().all(|edge| !edge[word].as_str().unwrap().is_empty()), "{json}");
+    }
     let apart = folder.run("opt net.ir --to fused --explain-fusion --time-passes").fine();
     assert!(!apart.out.contains("not fused"), "the text stays clean");
     assert!(apart.err.contains("not fused in @main") && apart.err.contains("canonicalize"));
+}
+
+#[test]
+fn who_shares_memory_and_who_does_not_is_explained() {
+    // `a` is needed once more behind `b`, which could be written over it.
+    let text = "module @m\nfunc @main(%x: f32[64,64]) -> f32[64,64] {\n  %a = exp %x\n  \
+        %p = permute %a {perm=[1,0]}\n  %b = tanh %a\n  %q = permute %b {perm=[1,0]}\n  \
+        %c = add %q, %p\n  %d = mul %c, %a\n  return %d\n}\n";
+    let folder = Folder::new();
+    std::fs::write(folder.path("m.ir"), text).unwrap();
+    let said = folder.run("compile m.ir --explain-memory --without fuse").fine().out;
+    let (shared, apart) = said.split_once("memory not shared in @main").expect("it is told");
+    assert!(shared.contains("result over an operand"), "{said}");
+    assert!(apart.contains("main/b over main/a: it is read again later"), "{said}");
+    let json = folder.run("compile m.ir --explain-memory --without fuse --json").fine().json();
+    let told = &json["compiler"][0];
+    assert!(!told["shared"].as_array().unwrap().is_empty(), "{json}");
+    assert!(!told["not_shared"][0]["reason"].as_str().unwrap().is_empty(), "{json}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! asked for, and in any case at the end of a phase and in builds with debug assertions.
 
 use crate::pipeline::{Pass, Phase};
-use crate::rewrite::{Rewrite, Rewrites};
+use crate::rewrite::{Refusal, Rewrite, Rewrites};
 use crate::state::{Context, Level, State};
 use crate::{CompileError, CompileRequest, Options};
 use std::time::{Duration, Instant};
@@ -40,10 +40,10 @@ pub struct Outcome<'m> {
     pub state: State<'m>,
     /// Every pass that ran, in order.
     pub records: Vec<Record>,
-    /// Rewrites made in all.
-    pub rewrites: u64,
-    /// The rewrite at which the limit was reached, if it was.
-    pub last: Option<Rewrite>,
+    /// Every rewrite that was made, in order.
+    pub rewrites: Vec<Rewrite>,
+    /// Sharing of memory that was not made, where reasons were asked for.
+    pub refused: Vec<Refusal>,
 }
 
 /// Called with each pass that ran and what it left.
@@ -65,7 +65,8 @@ pub fn drive<'m>(
     }
     let passes = selected(options, selection, request.varying.is_some())?;
     let mut state = State::new(request);
-    let mut context = Context { request, rewrites: Rewrites::new(options.stop_after) };
+    let rewrites = Rewrites::new(options.stop_after).explaining(options.explain);
+    let mut context = Context { request, rewrites };
     let mut records = Vec::with_capacity(passes.len());
     for (at, (pass, enabled)) in passes.iter().enumerate() {
         let before = context.rewrites.done();
@@ -88,8 +89,8 @@ pub fn drive<'m>(
             })?;
         }
     }
-    let (rewrites, last) = (context.rewrites.done(), context.rewrites.last().cloned());
-    Ok(Outcome { state, records, rewrites, last })
+    let (rewrites, refused) = context.rewrites.into_record();
+    Ok(Outcome { state, records, rewrites, refused })
 }
 
 /// An observer that does nothing.
@@ -201,7 +202,7 @@ mod tests {
         let module = module();
         let request = CompileRequest::new(&module, "f").varying(["x"]).with(options);
         let out = drive(&request, selection, &mut unobserved).unwrap();
-        (out.state.text(), out.records, out.rewrites)
+        (out.state.text(), out.records, out.rewrites.len() as u64)
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Options {
     pub stop_after: Option<u64>,
     /// Whether the result of every pass is verified.
     pub verify_each: bool,
-    /// Whether to say why neighbouring kernels were not fused.
+    /// Whether to say why neighbouring kernels were not fused, and why values do not share memory.
     pub explain: bool,
     /// The table of passes.
     pub passes: &'static [Pass],

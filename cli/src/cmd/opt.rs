@@ -42,11 +42,12 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let switches = &args.switches;
     let request = passes::request(&module, func, &args.vary, &[], switches);
     let (outcome, texts) = passes::run(&request, switches, &selection, &wanted)?;
-    checked(&outcome.state)?;
-    let last = outcome.state.text();
+    let (state, watched) = Watched::of(&func.name, outcome);
+    checked(&state)?;
+    let last = state.text();
     let mut out = String::new();
     // The text of the last pass follows anyway.
-    let ended = outcome.records.last().map(|record| record.pass);
+    let ended = watched.records.last().map(|record| record.pass);
     let shown = texts.len() - usize::from(texts.last().is_some_and(|(n, _)| Some(&**n) == ended));
     for (name, text) in &texts[..shown] {
         out.push_str(&format!("// after {name}\n{text}\n"));
@@ -58,12 +59,6 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
             write_bytes(&path, last.as_bytes())?;
         }
     }
-    let watched = Watched {
-        func: func.name.clone(),
-        records: outcome.records,
-        unfused: outcome.state.unfused,
-        last: outcome.last,
-    };
     // Goes to standard error, because the text is for a file or another program.
     let report = passes::report(&[watched], switches);
     if !report.is_empty() {

@@ -8,7 +8,8 @@ use anyid_ir::{Func, Module};
 use anyid_passes::driver::{Outcome, Record, Selection, drive};
 use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
-use anyid_passes::rewrite::Rewrite;
+use anyid_passes::rewrite::{Refusal, Rewrite};
+use anyid_passes::state::State;
 use anyid_passes::{CompileError, Options};
 use anyid_runtime::engine::{CompileRequest, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
@@ -24,9 +25,29 @@ pub struct Watched {
     pub records: Vec<Record>,
     /// Why kernels were not fused, if requested.
     pub unfused: Vec<UnfusedEdge>,
-    /// The last rewrite, if a limit was reached.
-    pub last: Option<Rewrite>,
+    /// Every rewrite that was made.
+    pub rewrites: Vec<Rewrite>,
+    /// Why values do not share memory, if requested.
+    pub refused: Vec<Refusal>,
 }
+
+impl Watched {
+    /// What a run of the passes over `func` left.
+    pub fn of(func: &str, outcome: Outcome<'_>) -> (State<'_>, Self) {
+        let Outcome { mut state, records, rewrites, refused } = outcome;
+        let unfused = std::mem::take(&mut state.unfused);
+        (state, Self { func: func.to_owned(), records, unfused, rewrites, refused })
+    }
+
+    /// The rewrites of the pass called `pass` that joined two values.
+    fn joined(&self, pass: &[&str]) -> impl Iterator<Item = &Rewrite> {
+        self.rewrites.iter().filter(move |made| pass.contains(&made.pass))
+    }
+}
+
+/// Passes that make kernels of steps, and those that let values share memory.
+const FUSING: [&str; 2] = ["fuse", "pack-linears"];
+const SHARING: [&str; 1] = ["alias"];
 
 /// How to compile for the CPU, as the switches say.
 pub fn options(switches: &PassArgs) -> Options {
@@ -35,7 +56,7 @@ pub fn options(switches: &PassArgs) -> Options {
         target: anyid_backends::cpu::target(),
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
-        explain: switches.explain_fusion,
+        explain: switches.explain_fusion || switches.explain_memory,
         ..Options::default()
     }
 }
@@ -149,7 +170,12 @@ fn make_folder(folder: &Path) -> Result<()> {
     })
 }
 
-/// What `--time-passes`, `--explain-fusion` and `--stop-after` add to a report.
+/// Whether a rewrite is the one at which `--stop-after` stopped the compiler.
+fn reached(rewrite: &Rewrite, switches: &PassArgs) -> bool {
+    switches.stop_after == Some(rewrite.number)
+}
+
+/// What `--time-passes`, `--explain-fusion`, `--explain-memory` and `--stop-after` add to a report.
 pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
     let mut out = String::new();
     for each in watched {
@@ -168,6 +194,13 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
             out.push_str(&format!("\npasses over @{}\n{}", each.func, table(&rows)));
         }
         if switches.explain_fusion {
+            out.push_str(&format!("\nfused in @{}\n", each.func));
+            for Rewrite { rule, label, with, .. } in each.joined(&FUSING) {
+                match with {
+                    Some(with) => out.push_str(&format!("  {with} + {label}: {rule}\n")),
+                    None => out.push_str(&format!("  {label}: {rule}\n")),
+                }
+            }
             out.push_str(&format!("\nnot fused in @{}\n", each.func));
             for edge in &each.unfused {
                 let UnfusedEdge { producer, consumer, reason } = edge;
@@ -177,8 +210,18 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
                 out.push_str("  nothing: no value lies between two kernels\n");
             }
         }
-        if let Some(last) = &each.last {
-            let Rewrite { number, pass, rule, label } = last;
+        if switches.explain_memory {
+            out.push_str(&format!("\nmemory shared in @{}\n", each.func));
+            for Rewrite { rule, label, .. } in each.joined(&SHARING) {
+                out.push_str(&format!("  {label}: {rule}\n"));
+            }
+            out.push_str(&format!("\nmemory not shared in @{}\n", each.func));
+            for Refusal { label, with, reason } in &each.refused {
+                out.push_str(&format!("  {label} over {with}: {reason}\n"));
+            }
+        }
+        if let Some(last) = each.rewrites.last().filter(|last| reached(last, switches)) {
+            let Rewrite { number, pass, rule, label, .. } = last;
             out.push_str(&format!("\nlast rewrite: {number}, {pass}: {rule}, {label}\n"));
         }
     }
@@ -204,15 +247,31 @@ pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
                     json!({ "producer": producer, "consumer": consumer, "reason": reason })
                 };
                 entry["not_fused"] = each.unfused.iter().map(row).collect();
+                let row = |made: &Rewrite| {
+                    let Rewrite { rule, label, with, .. } = made;
+                    json!({ "consumer": label, "producer": with, "rule": rule })
+                };
+                entry["fused"] = each.joined(&FUSING).map(row).collect();
             }
-            if let Some(Rewrite { number, pass, rule, label }) = &each.last {
+            if switches.explain_memory {
+                let row = |made: &Rewrite| json!({ "label": made.label, "rule": made.rule });
+                entry["shared"] = each.joined(&SHARING).map(row).collect();
+                let row = |refusal: &Refusal| {
+                    let Refusal { label, with, reason } = refusal;
+                    json!({ "label": label, "over": with, "reason": reason })
+                };
+                entry["not_shared"] = each.refused.iter().map(row).collect();
+            }
+            if let Some(last) = each.rewrites.last().filter(|last| reached(last, switches)) {
+                let Rewrite { number, pass, rule, label, .. } = last;
                 entry["last_rewrite"] =
                     json!({ "number": number, "pass": pass, "rule": rule, "label": label });
             }
             entry
         })
         .collect();
-    if switches.time_passes || switches.explain_fusion || switches.stop_after.is_some() {
+    let explained = switches.explain_fusion || switches.explain_memory;
+    if switches.time_passes || explained || switches.stop_after.is_some() {
         out["compiler"] = list.into();
     }
 }

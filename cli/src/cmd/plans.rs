@@ -66,13 +66,9 @@ pub fn plans(
             }
             _ => error,
         })?;
-        plans.extend(outcome.state.parts.into_iter().filter_map(|part| part.plan));
-        watched.push(Watched {
-            func: func.name.clone(),
-            records: outcome.records,
-            unfused: outcome.state.unfused,
-            last: outcome.last,
-        });
+        let (state, seen) = Watched::of(&func.name, outcome);
+        plans.extend(state.parts.into_iter().filter_map(|part| part.plan));
+        watched.push(seen);
     }
     Ok((plans, watched))
 }

@@ -23,6 +23,8 @@ const NEAR: usize = 16;
 /// Most steps of a row kernel: none is more than twenty instructions, and kernels have
 /// [`MOST_INSTRUCTIONS`](anyid_ir::kernel::verify::MOST_INSTRUCTIONS) of them.
 const MOST_STEPS: usize = 48;
+/// The rule by which rows are joined with those that make what they read.
+const ALONG: &str = "rows along a value";
 
 /// What a group becomes.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,7 +267,7 @@ impl Groups<'_> {
         let Some(made) = self.maker(self.program.steps[anchor].operands[0]) else { return };
         let Ok(taken) = self.load(made, anchor) else { return };
         let other = self.of[made].expect("makers are live");
-        if !rewrites.allow("load", self.label(made)) {
+        if !rewrites.allow_joining("read through a load", self.label(anchor), self.label(made)) {
             return;
         }
         let program = self.program;
@@ -321,7 +323,10 @@ impl Groups<'_> {
             let &[next] = self.users[tail].as_slice() else { return };
             let Ok(kind) = self.epilogue(group, next) else { return };
             let other = self.of[next].expect("users are live");
-            if self.groups[other].steps.len() != 1 || !rewrites.allow("epilogue", self.label(next))
+            let last = self.groups[group].steps.last().expect("a group has steps");
+            let (label, with) = (self.label(next), self.label(*last));
+            if self.groups[other].steps.len() != 1
+                || !rewrites.allow_joining("in the epilogue", label, with)
             {
                 return;
             }
@@ -440,7 +445,8 @@ impl Groups<'_> {
                 if parts >= self.target.linear_parts || !self.same_linear(first, *next) {
                     break;
                 }
-                if !rewrites.allow("packed linear", self.label(self.groups[*next].steps[0])) {
+                let [label, with] = [*next, first].map(|g| self.label(self.groups[g].steps[0]));
+                if !rewrites.allow_joining("one product of several parts", label, with) {
                     return;
                 }
                 self.absorb(first, *next);
@@ -507,7 +513,7 @@ impl Groups<'_> {
                 }
                 let Ok(space) = self.joined(a, b) else { continue };
                 if self.path_between(a, b)
-                    || !rewrites.allow("rows joined along a value", self.label(user))
+                    || !rewrites.allow_joining(ALONG, self.label(user), self.label(maker))
                 {
                     continue;
                 }
@@ -640,7 +646,11 @@ impl Groups<'_> {
                         if may
                             && !self.depends(open, group)
                             && !self.depends(group, open)
-                            && rewrites.allow("rows joined side by side", self.label(user)) =>
+                            && rewrites.allow_joining(
+                                "rows side by side",
+                                self.label(user),
+                                self.label(self.groups[open].steps[0]),
+                            ) =>
                     {
                         self.groups[open].kind = space;
                         self.absorb(open, group);

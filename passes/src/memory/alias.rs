@@ -8,7 +8,7 @@
 
 use super::check::Written;
 use super::contents::Contents;
-use super::flow::{Flow, LoweredStep, Source};
+use super::flow::{Flow, LoweredStep, Names, Source};
 use super::pack::Piece;
 use super::profile::Profile;
 use crate::program::ValueIndex;
@@ -243,7 +243,12 @@ pub(crate) struct Search<'f> {
     contents: Contents,
     /// Launches that read each value, ascending; one behind the last reads what leaves the flow.
     readers: Vec<Vec<usize>>,
+    /// Names of values, where reasons are asked for.
+    names: Option<Names<'f>>,
 }
+
+/// Why two values cannot be one memory.
+const NOT_ONE: &str = "both lie in memory that is given";
 
 fn label(step: &LoweredStep, result: usize) -> &str {
     step.labels.get(result).map_or("", String::as_str)
@@ -261,7 +266,7 @@ impl<'f> Search<'f> {
         for value in outputs.chain(flow.states.iter().map(|state| state.after)) {
             readers[value as usize].push(flow.steps.len());
         }
-        Self { flow, classes, contents, readers }
+        Self { flow, classes, contents, readers, names: None }
     }
 
     /// Whether a launch behind `at` reads `value`, so that nothing may be written over it.
@@ -272,6 +277,7 @@ impl<'f> Search<'f> {
 
     /// Elides copies and lets results take over operands, in the order of the launches.
     pub(crate) fn run(mut self, rewrites: &mut Rewrites) -> Classes {
+        self.names = rewrites.explains().then(|| Names::new(self.flow));
         for at in 0..self.flow.steps.len() {
             if is_copy(self.flow, &self.flow.steps[at]) {
                 self.elide(at, rewrites);
@@ -288,14 +294,30 @@ impl<'f> Search<'f> {
     fn elide(&mut self, at: usize, rewrites: &mut Rewrites) {
         let step = &self.flow.steps[at];
         let (from, to) = (step.operands[0], step.results[0]);
-        let Some(moved) = self.classes.join(self.flow, from, to) else { return };
+        let Some(moved) = self.classes.join(self.flow, from, to) else {
+            return self.refuse(rewrites, step, 0, from, NOT_ONE);
+        };
         self.classes.dropped[at] = true;
         self.flow.set_elided(&mut self.contents, at, true);
         let allow = &mut || rewrites.allow("copy elided", label(step, 0));
-        if !self.accept(to, moved, false, allow) {
+        if let Err(why) = self.accept(to, moved, false, allow) {
             self.classes.dropped[at] = false;
             self.flow.set_elided(&mut self.contents, at, false);
             self.part(moved);
+            self.refuse(rewrites, step, 0, from, why);
+        }
+    }
+
+    fn refuse(
+        &self,
+        rewrites: &mut Rewrites,
+        step: &LoweredStep,
+        result: usize,
+        over: ValueIndex,
+        why: &'static str,
+    ) {
+        if let Some(names) = &self.names {
+            rewrites.refuse(label(step, result), names.of(over), why);
         }
     }
 
@@ -305,20 +327,34 @@ impl<'f> Search<'f> {
             for (operand, from) in step.operands.iter().enumerate() {
                 let fits = step.kernel.writes_in_place(operand, result)
                     && self.flow.bytes(*from) == self.flow.bytes(*to);
-                if !fits || self.is_read_after(*from, at) {
+                if !fits {
+                    continue;
+                }
+                if self.is_read_after(*from, at) {
+                    self.refuse(rewrites, step, result, *from, "it is read again later");
                     continue;
                 }
                 let [a, b] = [*from, *to].map(|value| {
                     self.classes.size[self.classes.place(self.flow, value).0 as usize]
                 });
-                let Some(Some(moved)) = self.classes.join(self.flow, *from, *to) else { continue };
+                let moved = match self.classes.join(self.flow, *from, *to) {
+                    Some(Some(moved)) => moved,
+                    Some(None) => continue,
+                    None => {
+                        self.refuse(rewrites, step, result, *from, NOT_ONE);
+                        continue;
+                    }
+                };
                 let name = label(step, result);
                 let allow = &mut || rewrites.allow("result over an operand", name);
                 // In a larger memory it is bound to the rest of that: only where the peak gains.
-                if self.accept(*to, Some(moved), a != b, allow) {
-                    break;
+                match self.accept(*to, Some(moved), a != b, allow) {
+                    Ok(()) => break,
+                    Err(why) => {
+                        self.part(Some(moved));
+                        self.refuse(rewrites, step, result, *from, why);
+                    }
                 }
-                self.part(Some(moved));
             }
         }
     }
@@ -330,14 +366,14 @@ impl<'f> Search<'f> {
     }
 
     /// Whether the classes can stand as they are now, after `moved` went into the class of
-    /// `changed`; measures are brought up to date if so.
+    /// `changed`, or why not; measures are brought up to date if so.
     fn accept(
         &mut self,
         changed: ValueIndex,
         moved: Option<ValueIndex>,
         must_gain: bool,
         allow: &mut dyn FnMut() -> bool,
-    ) -> bool {
+    ) -> Result<(), &'static str> {
         let (class, _) = self.classes.place(self.flow, changed);
         let own = std::mem::take(&mut self.classes.events[class as usize]);
         let inner = moved.map_or(&[][..], |moved| &self.classes.events[moved as usize]);
@@ -352,7 +388,7 @@ impl<'f> Search<'f> {
         let long = !follows && length + inner.len() > MOST_EVENTS;
         if long || self.classes.written[class as usize].len() > MOST_PIECES {
             self.classes.events[class as usize] = own;
-            return false;
+            return Err("too much happens in that memory");
         }
         let (flow, contents) = (self.flow, &mut self.contents);
         let (mut events, written, kept_own);
@@ -378,7 +414,7 @@ impl<'f> Search<'f> {
         };
         let Some(written) = written else {
             self.classes.events[class as usize] = before(events);
-            return false;
+            return Err("it would be written over what is read later, or may not be written");
         };
         let pieces = written.pieces();
         let least = self.classes.bound();
@@ -389,13 +425,21 @@ impl<'f> Search<'f> {
         }
         self.classes.set_pieces(class as usize, pieces);
         let bound = self.classes.bound();
-        let stands = bound < least || (bound == least && !must_gain);
-        if !(stands && allow()) {
+        let refused = if bound > least {
+            Some("more memory would be in use at once")
+        } else if bound == least && must_gain {
+            Some("it would hold on to a larger memory and lower no peak")
+        } else if !allow() {
+            Some("no more rewrites are allowed")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
             for (class, pieces) in kept.into_iter().flatten() {
                 self.classes.set_pieces(class as usize, pieces);
             }
             self.classes.events[class as usize] = before(events);
-            return false;
+            return Err(why);
         }
         if let Some(moved) = moved {
             self.classes.events[moved as usize] = Vec::new();
@@ -403,6 +447,6 @@ impl<'f> Search<'f> {
         }
         self.classes.events[class as usize] = events;
         self.classes.written[class as usize] = written;
-        true
+        Ok(())
     }
 }

@@ -142,7 +142,8 @@ fn run(backend: &Backend, case: &Case<'_>, limit: Option<u64>) -> Result<Trial> 
             worst = Difference { result: name.into_owned(), relative };
         }
     }
-    Ok(Trial { difference: worst, rewrites: outcome.rewrites, last: outcome.last })
+    let (rewrites, last) = (outcome.rewrites.len() as u64, outcome.rewrites.last().cloned());
+    Ok(Trial { difference: worst, rewrites, last })
 }
 
 /// Largest difference over the largest finite value of `right`; equal infinities and NaN are equal.
