@@ -172,7 +172,7 @@ fn who_shares_memory_and_who_does_not_is_explained() {
         %p = permute %a {perm=[1,0]}\n  %b = tanh %a\n  %q = permute %b {perm=[1,0]}\n  \
         %c = add %q, %p\n  %d = mul %c, %a\n  return %d\n}\n";
     let folder = Folder::new();
-    std::fs::write(folder.path("m.ir"), text).unwrap();
+    folder.write("m.ir", text);
     let said = folder.run("compile m.ir --explain-memory --without fuse").fine().out;
     let (shared, apart) = said.split_once("memory not shared in @main").expect("it is told");
     assert!(shared.contains("result over an operand"), "{said}");

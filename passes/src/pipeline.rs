@@ -352,7 +352,8 @@ fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
             true => memory::share_all(flow, persistent).bound(),
             false => memory::apart(flow.clone(), persistent).bound(),
         };
-        if let Some(order) = schedule::greedy(flow).filter(|order| !order.is_sorted()) {
+        let order = schedule::greedy(flow);
+        if !order.is_sorted() {
             let steps = order.iter().map(|at| flow.steps[*at].clone()).collect();
             let other = Flow { steps, ..flow.clone() };
             if peak(&other) < peak(flow) && rewrites.allow("kernels in another order", "") {

@@ -11,15 +11,9 @@ use crate::memory::order::constraints;
 use crate::program::ValueIndex;
 use std::collections::BTreeSet;
 
-/// Most kernels that are ordered anew.
-const MOST_STEPS: usize = 1 << 13;
-
-/// Positions of the kernels in the greedy order; `None` for programs too long to try.
-pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
+/// Positions of the kernels in the greedy order.
+pub(crate) fn greedy(flow: &Flow) -> Vec<usize> {
     let steps = &flow.steps;
-    if steps.len() > MOST_STEPS {
-        return None;
-    }
     let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
     let count = flow.values.len();
     let bytes = |value: usize| match flow.values[value].source {
@@ -82,7 +76,7 @@ pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
             }
         }
     }
-    Some(order)
+    order
 }
 
 #[cfg(test)]

@@ -26,10 +26,10 @@ const LONGEST: usize = 4;
 /// A split has to lower the peak by this many bytes, and by this share of it.
 const LEAST_GAIN: u64 = 32 << 20;
 const LEAST_SHARE: u64 = 50;
-/// Most different runs that are split, and most launches of a program that is looked at: a run is
-/// tried by planning everything with it.
+/// Most different runs that are split, and most launches looked at in all trials: a run is tried by
+/// planning everything with it, so long programs get fewer trials.
 const MOST_ROUNDS: usize = 4;
-const MOST_STEPS: usize = 1 << 12;
+const MOST_LOOKS: usize = 1 << 19;
 
 /// How a launch meets an operand when it runs on some of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +47,7 @@ pub(crate) fn split_rows(
     rewrites: &mut Rewrites,
 ) -> bool {
     let mut split = false;
-    if flow.length() > MOST_STEPS {
-        return false;
-    }
+    let mut trials = MOST_LOOKS / flow.length().max(1);
     for _ in 0..MOST_ROUNDS {
         let shared = share_all(flow, persistent);
         let (profile, peak) = (shared.classes.profile(), shared.bound());
@@ -63,6 +61,10 @@ pub(crate) fn split_rows(
         let mut found: Option<(u64, Flow, Run)> = None;
         let uses = Uses::new(flow);
         for run in runs_around(flow, &uses, at) {
+            if trials == 0 {
+                break;
+            }
+            trials -= 1;
             let other = applied(flow, &uses, &run, 2);
             let bound = bound(&other);
             if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
@@ -71,7 +73,8 @@ pub(crate) fn split_rows(
         }
         let Some((mut best, mut chosen, run)) = found else { break };
         let mut pieces = 4;
-        while run.rows / pieces >= LEAST_ROWS {
+        while run.rows / pieces >= LEAST_ROWS && trials > 0 {
+            trials -= 1;
             let other = applied(flow, &uses, &run, pieces);
             let next = bound(&other);
             // Fewer pieces with nearly the same peak are better.
