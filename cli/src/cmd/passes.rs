@@ -33,7 +33,7 @@ pub struct Watched {
 
 impl Watched {
     /// What a run of the passes over `func` left.
-    pub fn of(func: &str, outcome: Outcome<'_>) -> (State<'_>, Self) {
+    pub fn of<'m>(func: &str, outcome: Outcome<'m>) -> (State<'m>, Self) {
         let Outcome { mut state, records, rewrites, refused } = outcome;
         let unfused = std::mem::take(&mut state.unfused);
         (state, Self { func: func.to_owned(), records, unfused, rewrites, refused })
