@@ -1,8 +1,8 @@
 //! Random weights from a seed: the built-in model, model folders for tests and timing, and weights
 //! that exist only while they are packed.
 //!
-//! Every element depends on (seed, tensor name, position) alone, so files of any size are written
-//! in pieces and any run gives the same bytes.
+//! Every element depends only on (seed, tensor name, position), so files of any size are written in
+//! pieces, and every run gives the same bytes.
 
 use crate::checkpoint::{AtomicFile, Encoding, TensorSpec, pytorch_metadata, write_sharded};
 use crate::error::{Error, Result, to_weight_fault};
@@ -49,7 +49,7 @@ impl Preset {
     }
 }
 
-/// How elements of a tensor are distributed: `centre + u·spread`, u uniform in [−1, 1).
+/// The distribution of the elements of a tensor: `centre + u·spread` with u uniform in [−1, 1).
 #[derive(Clone, Copy)]
 struct Rule {
     centre: f32,
@@ -71,7 +71,7 @@ fn rule(name: &str, shape: &[u64]) -> Rule {
     if name.contains("embedding") && name.contains("pos") || name.starts_with("token_embedding") {
         return Rule { centre: 0.0, spread: 1.0 };
     }
-    // Uniform with the variance 1/fan-in keeps activations near unit size through the layers.
+    // A uniform distribution with variance 1/fan-in keeps activations near 1 through the layers.
     let fan_in: u64 = shape.iter().skip(1).product();
     Rule { centre: 0.0, spread: (3.0 / fan_in.max(1) as f32).sqrt() }
 }
@@ -128,7 +128,7 @@ fn write_tensor(
     Ok(())
 }
 
-/// A whole f32 safetensors file in memory, for small models.
+/// A complete f32 safetensors file in memory, for small models.
 pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut data: Vec<u8> = Vec::new();
@@ -152,9 +152,9 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
     out
 }
 
-/// The weights of a manifest in their types, made piece by piece as they are read: they take no
-/// memory. Those of f32 and bf16 have the values that a model folder of that type and seed has;
-/// there are no others.
+/// The weights of a manifest in their types, made piece by piece as they are read, so that they
+/// take no memory. Only f32 and bf16 occur; the values are those of a model folder with that type
+/// and seed.
 pub struct RandomWeights {
     seed: u64,
     types: BTreeMap<String, TensorType>,
@@ -202,10 +202,10 @@ impl WeightProvider for RandomWeights {
     }
 }
 
-/// Writes a diffusers folder with random weights. `progress` gets bytes done and in all.
+/// Writes a diffusers folder with random weights. `progress` gets the bytes done and in total.
 ///
 /// # Errors
-/// E0909 if `dir` already holds a model; E101x where files cannot be written.
+/// E0909 if `dir` already holds a model; E101x if files cannot be written.
 pub fn write_folder(
     dir: &Path,
     preset: Preset,
@@ -282,11 +282,11 @@ pub fn write_folder(
     write_bytes(&dir.join("tokenizer/tokenizer.json"), micro_tokenizer_json().as_bytes())?;
     create_dir(&dir.join("scheduler"))?;
     write_json(&dir.join("scheduler/scheduler_config.json"), &scheduler_config_json(5.0))?;
-    // Last, so that an interrupted folder is not taken for a whole one.
+    // This comes last, so that an incomplete folder is not taken for a model.
     write_json(&dir.join("model_index.json"), &model_index_json())
 }
 
-/// Largest shard, as the reference library writes them.
+/// Largest shard, in bytes; the reference library uses the same.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 fn create_dir(path: &Path) -> Result<()> {
@@ -299,10 +299,10 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     write_bytes(path, text.as_bytes())
 }
 
-/// Writes a small file, whole or not at all.
+/// Writes a small file completely or not at all.
 ///
 /// # Errors
-/// E101x where it cannot be written.
+/// E101x if it cannot be written.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|e| crate::checkpoint::write_error(path, e))?;

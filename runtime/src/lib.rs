@@ -24,7 +24,7 @@ pub use anyid_passes as passes;
 pub use anyid_ir::plan::Plan;
 pub use anyid_ir::{DType, Module, Tensor, TensorType};
 pub use anyid_models::wan::{Precision, Residual};
-pub use engine::{Backend, Compiler, Inputs, Outputs, Program, Room, StateSpec};
+pub use engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Program, Room, StateSpec};
 pub use error::{Error, Kind, Result};
 pub use model::Model;
 pub use pipeline::{

@@ -1,7 +1,7 @@
 //! `inspect`: what a file or folder is, in words or JSON.
 //!
-//! The kind follows from the content, the name only decides between kinds of text. Nothing is
-//! changed, and tensors' values are not read.
+//! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
+//! and the values of tensors are not read.
 
 use crate::args::{Inspect, ModuleArgs};
 use crate::cmd::check;
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// What was found, for both kinds of readers.
+/// What was found, as text and as JSON.
 struct Found {
     text: String,
     json: Value,
@@ -34,7 +34,7 @@ struct Found {
 /// Runs the verb.
 ///
 /// # Errors
-/// E0915 for something unknown, else the errors of what it turned out to be.
+/// E0915 for an unknown kind, else the errors of the kind that was recognised.
 pub fn run(args: Inspect) -> std::result::Result<(), Failure> {
     let mut found = look(&args)?;
     for warning in &found.warnings {
@@ -111,8 +111,8 @@ fn plan(path: &Path) -> Result<Found> {
             bytes(plan.persistent_bytes)
         ));
         let names = |ports: &[anyid_ir::plan::Port]| -> Vec<String> {
-            let own = ports.iter().filter(|port| !port.name.starts_with("persistent."));
-            own.map(|port| format!("%{}: {}", port.name, plan.buffer(port.buffer).ty)).collect()
+            let ports = ports.iter();
+            ports.map(|p| format!("%{}: {}", p.title(), plan.buffer(p.buffer).ty)).collect()
         };
         let (inputs, outputs) = (names(&plan.inputs), names(&plan.outputs));
         text.push_str(&format!("          in  {}\n", inputs.join(", ")));
@@ -306,8 +306,8 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     Ok(Found { text, json, warnings: set.warnings().to_vec() })
 }
 
-/// The sizes of a network, from the configuration beside the file or as the tensors' shapes tell;
-/// nothing where they do not.
+/// The sizes of a network, from the configuration next to the file or from the shapes of the
+/// tensors; nothing if neither gives them.
 fn configuration(set: &WeightSet, network: Network, path: &Path) -> Option<String> {
     let config = read_json(path.with_file_name("config.json")).ok().map(|file| file.value);
     let beside = config.as_ref().and_then(|config| match network {
@@ -359,7 +359,7 @@ fn json_file(path: &Path, list: bool) -> Result<Found> {
 fn module(path: &Path) -> std::result::Result<Found, Failure> {
     let args = ModuleArgs { file: path.to_owned(), dims: Vec::new() };
     let (module, findings) = modules::examine(&args)?;
-    // Free dims have no value here, which `check --dim` would give.
+    // Free dims have no value here; `check --dim` would give them one.
     let broken = |d: &&Diagnostic| d.is_error() && d.code != "E0112";
     if findings.list.iter().any(|d| broken(&d)) {
         return Err(Failure::Findings(Box::new(findings)));
@@ -408,7 +408,7 @@ fn media(path: &Path) -> Result<Found> {
     Ok(Found { text, json, warnings: info.warnings })
 }
 
-/// The recipe beside a result, if there is one.
+/// The recipe next to a result, if there is one.
 fn beside(path: &Path) -> Result<Option<Recipe>> {
     let recipe = recipe::path_beside(path);
     if recipe.is_file() { Recipe::read(&recipe).map(Some) } else { Ok(None) }
