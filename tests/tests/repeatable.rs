@@ -1,19 +1,24 @@
 //! The same request gives the same video: on every run, with any number of threads, from either
-//! naming of the weights, whether noise comes from the seed or as a tensor, and however a clip is
-//! cut into chunks.
+//! naming of the weights and whatever order they are stored in, whether noise comes from the seed or
+//! as a tensor, and however a clip is cut into chunks.
 
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::names::{self, Component};
 use anyid_models::wan::vae::{self, Half, VaeSize};
+use anyid_runtime::checkpoint::{Derivation, Encoding, WeightSet, save};
 use anyid_runtime::init::safetensors_bytes;
 use anyid_runtime::pipeline::{decode_latents, encode_pixels};
 use anyid_runtime::sampling::ScheduleKind;
 use anyid_runtime::sampling::noise::NoiseStream;
+use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Backend, Model, Pipeline, ReferenceSource, Request, Size};
 use anyid_tests::close::difference;
 use anyid_tests::engines::{Engine, run};
-use anyid_tests::folders::{diffusers, original};
+use anyid_tests::folders::{Folder, diffusers, original};
 use anyid_tests::op_cases::noise;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 const SIZE: Size = Size { width: 64, height: 64, frames: 5 };
 
@@ -94,6 +99,61 @@ fn both_namings_of_the_weights_give_the_same_video() {
     let model = Model::open(other.path()).unwrap_or_else(|e| panic!("{e}"));
     let c = generate(&Pipeline::new(model, backend(2)), &request);
     assert!(difference(&c[0], &a[0]) > 0.01, "other weights give another video");
+}
+
+/// The weights of a network from a file that stores matrices transposed, vectors in two parts and
+/// kernels of convolutions as vectors, each under a name of its own.
+fn reordered(file: &Path, weights: &ModelWeights, component: Component) -> Arc<ModelWeights> {
+    let (mut rows, mut derivations) = (Vec::new(), Vec::new());
+    for (name, weight) in weights.set().iter() {
+        let bytes = weights.set().contents(name).unwrap();
+        assert_eq!(weight.encoding, Encoding::F32);
+        let values = bytes.as_chunks::<4>().0;
+        let stored = |part: usize| Derivation::tensor(format!("{name}!{part}"));
+        let mut store = |part: usize, shape: &[u64], values: &[[u8; 4]]| {
+            rows.push((format!("{name}!{part}"), shape.to_vec(), values.concat()));
+        };
+        let derivation = match *weight.shape.as_slice() {
+            [size] => {
+                let half = values.len() / 3;
+                store(0, &[half as u64], &values[..half]);
+                store(1, &[size - half as u64], &values[half..]);
+                Derivation::Concatenated(vec![stored(0), stored(1)], 0)
+            }
+            [rows, columns] => {
+                let (r, c) = (rows as usize, columns as usize);
+                let turned: Vec<[u8; 4]> =
+                    (0..r * c).map(|at| values[at % r * c + at / r]).collect();
+                store(0, &[columns, rows], &turned);
+                stored(0).transposed()
+            }
+            _ => {
+                store(0, &[values.len() as u64], values);
+                stored(0).reshaped(weight.shape.clone())
+            }
+        };
+        derivations.push((name.to_owned(), derivation));
+    }
+    let rows: Vec<(&str, Encoding, &[u64], &[u8])> = rows
+        .iter()
+        .map(|(name, shape, bytes)| (name.as_str(), Encoding::F32, &shape[..], &bytes[..]))
+        .collect();
+    save(file, &rows, &BTreeMap::new()).unwrap();
+    let set = WeightSet::open(file).unwrap().derived(derivations).unwrap();
+    Arc::new(ModelWeights::recognise(&set, component).unwrap())
+}
+
+#[test]
+fn weights_that_are_stored_in_another_order_give_the_same_video() {
+    let folder = Folder::new();
+    let mut model = Model::micro().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let vae = Component::Vae { num_res_blocks: model.vae.num_res_blocks };
+    model.dit_weights = reordered(&file("dit"), &model.dit_weights, Component::Dit);
+    model.vae_weights = reordered(&file("vae"), &model.vae_weights, vae);
+    model.text_weights = reordered(&file("text"), &model.text_weights, Component::Text);
+    let found = generate(&Pipeline::new(model, backend(2)), &request(7));
+    assert!(found == generate(&micro(2), &request(7)));
 }
 
 /// Code and whole text of the error of opening a folder.

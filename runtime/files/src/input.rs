@@ -273,7 +273,7 @@ pub(crate) fn read_text(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
+    use crate::testing::TempFolder;
 
     fn why(path: &Path) -> String {
         match read(path, 1000).unwrap_err() {

@@ -10,6 +10,8 @@ pub mod input;
 pub mod media;
 pub mod output;
 pub mod places;
+#[cfg(test)]
+mod testing;
 mod threads;
 
 pub use error::{Error, Kind, Result};

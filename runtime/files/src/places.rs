@@ -278,7 +278,7 @@ fn other_case(name: &OsStr) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
+    use crate::testing::TempFolder;
 
     fn code(places: &Places) -> Option<&'static str> {
         places.check().err().map(|error| error.code())

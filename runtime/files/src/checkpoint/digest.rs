@@ -40,8 +40,8 @@ pub(crate) fn hex(hasher: Sha256) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Checkpoint;
-    use super::super::testing::{TempFolder, file};
     use super::*;
+    use crate::testing::{TempFolder, file};
 
     #[test]
     fn digests_see_what_they_promise_to_see() {

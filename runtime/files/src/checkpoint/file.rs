@@ -122,8 +122,8 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::super::hash_file;
-    use super::super::testing::{TempFolder, file, fixtures};
     use super::*;
+    use crate::testing::{TempFolder, file, fixtures};
     use std::fs::OpenOptions;
     use std::io::Write;
     use std::time::SystemTime;

@@ -559,8 +559,8 @@ mod tests {
     use serde_json::json;
 
     use super::super::json::*;
-    use super::super::testing::{TempFolder, fixtures};
     use super::*;
+    use crate::testing::{TempFolder, fixtures};
 
     fn golden() -> PathBuf {
         fixtures().join("pipeline/base")

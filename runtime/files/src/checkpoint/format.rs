@@ -115,8 +115,8 @@ pub fn foreign(head: &[u8], file_bytes: u64) -> Option<Foreign> {
 #[cfg(test)]
 mod tests {
     use super::super::Checkpoint;
-    use super::super::testing::file;
     use super::*;
+    use crate::testing::file;
 
     fn refused(bytes: &[u8]) -> Error {
         Checkpoint::from_bytes(bytes.to_vec(), "x").expect_err("must be refused")

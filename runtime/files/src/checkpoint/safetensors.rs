@@ -329,8 +329,8 @@ fn bad_offsets(message: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::file;
     use super::*;
+    use crate::testing::file;
 
     fn parse(bytes: &[u8]) -> Result<Table> {
         Format::read(&Source::in_memory(bytes.to_vec(), "x".into()))

@@ -6,8 +6,8 @@
 //! a model's manifest before anything is read. It does not know prefixes or dialects: the caller
 //! says how the tensors of one set follow from those of another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyid_ir::memory;
@@ -18,7 +18,6 @@ use super::digest::hex;
 use super::encoding::Encoding;
 use super::file::Checkpoint;
 use super::first_ten;
-use super::index::Index;
 use super::weight::Weight;
 use crate::error::{Error, Result};
 
@@ -28,7 +27,7 @@ pub struct WeightSet {
     files: Vec<Arc<Checkpoint>>,
     entries: Vec<(String, Weight)>,
     by_name: HashMap<String, usize>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl WeightSet {
@@ -92,79 +91,6 @@ impl WeightSet {
             self.entries.push((name.clone(), weight));
         }
         Ok(self)
-    }
-
-    /// Opens the shards named by a `*.safetensors.index.json`, in order of their names.
-    ///
-    /// The index and the shards must agree on where each tensor is. A tensor that the index does
-    /// not list, or a `metadata.total_size` that does not fit, gives a warning. Errors: E0324 for
-    /// a bad index, E0325 a shard name that is no plain file name, E0326 missing shards, E0327 a
-    /// listed tensor that is not where the index says, E0328 a tensor in two shards.
-    pub fn open_index(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let index = Index::read(path)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-        let shards: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-        let missing: Vec<&str> = names
-            .iter()
-            .zip(&shards)
-            .filter(|(_, shard)| matches!(shard.try_exists(), Ok(false)))
-            .map(|(name, _)| *name)
-            .collect();
-        if !missing.is_empty() {
-            return Err(Error::input(
-                "E0326",
-                format!(
-                    "{} of {} shards are missing: {}",
-                    missing.len(),
-                    names.len(),
-                    first_ten(&missing)
-                ),
-            )
-            .at(path.display())
-            .help("fetch the missing files into the folder of the index"));
-        }
-        let mut set = Self::open_files(&shards)?;
-        let shard_names: Vec<&str> = names.into_iter().collect();
-        let mut misplaced = Vec::new();
-        for (name, shard) in &index.weight_map {
-            match set.tensor(name).map(|weight| shard_names[weight.file()]) {
-                None => misplaced.push(format!("`{name}` is not in {shard}")),
-                Some(found) if found != shard => {
-                    misplaced.push(format!("`{name}` is in {found}, not in {shard}"));
-                }
-                Some(_) => {}
-            }
-        }
-        if !misplaced.is_empty() {
-            return Err(Error::input(
-                "E0327",
-                format!("the index and the shards disagree: {}", first_ten(&misplaced)),
-            )
-            .at(path.display())
-            .help("index and shards come from different versions: fetch all of them again"));
-        }
-        set.note_differences(path, &index);
-        Ok(set)
-    }
-
-    fn note_differences(&mut self, path: &Path, index: &Index) {
-        let unlisted: Vec<&str> =
-            self.names().filter(|name| !index.weight_map.contains_key(*name)).collect();
-        if !unlisted.is_empty() {
-            let note = format!("{}: not listed: {}", path.display(), first_ten(&unlisted));
-            self.warnings.push(note);
-        }
-        let total = self.total_bytes();
-        if let Some(stated) = index.total_bytes()
-            && stated != total as f64
-        {
-            self.warnings.push(format!(
-                "{}: metadata.total_size is {stated}, the tensors take {total} bytes",
-                path.display()
-            ));
-        }
     }
 
     /// Number of tensors.
@@ -448,9 +374,10 @@ fn missing_help(missing: &str, extra: &[&(String, Weight)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{TempFolder, fixtures};
     use super::super::writer::save;
     use super::*;
+    use crate::testing::{TempFolder, fixtures};
+    use std::path::PathBuf;
 
     /// A file of f32 tensors named after their sizes' list.
     fn shard(folder: &TempFolder, file: &str, tensors: &[(&str, &[u64])]) -> PathBuf {

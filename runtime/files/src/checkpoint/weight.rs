@@ -290,9 +290,9 @@ fn sum(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{TempFolder, file};
     use super::super::{Derivation, WeightSet};
     use super::*;
+    use crate::testing::{TempFolder, file};
     use half::{bf16, f16};
 
     const FLOATS: [Encoding; 3] = [Encoding::F32, Encoding::Bf16, Encoding::F16];
@@ -520,6 +520,7 @@ mod tests {
             ("v", Encoding::Bf16, &[6], &six),
             ("i", Encoding::I16, &[2, 3], &six),
             ("s", Encoding::F32, &[], &six[..1]),
+            ("z", Encoding::F32, &[0, 1 << 60], &[]),
         ]);
         let join = |names: &[&str], axis| {
             Derivation::Concatenated(names.iter().map(|name| tensor(name)).collect(), axis)
@@ -536,6 +537,7 @@ mod tests {
             (join(&["m", "t"], 0), "E0303", "[2, 3], [3, 2]"),
             (join(&["m", "v"], 0), "E0303", "[2, 3], [6]"),
             (join(&["m", "i"], 0), "E0304", "I16"),
+            (join(&["z", "z", "z", "z"], 1), "E0316", "[0, 4611686018427387904]"),
             (sum("m", "m", "m"), "E0303", "`m` + 1 * `m` * `m`"),
             (sum("m", "t", "m"), "E0303", "[3, 2]"),
             (sum("m", "s", "m"), "E0303", "[]"),

@@ -335,9 +335,9 @@ mod tests {
 
     use super::super::file::Checkpoint;
     use super::super::set::WeightSet;
-    use super::super::testing::TempFolder;
     use super::*;
     use crate::error::Kind;
+    use crate::testing::TempFolder;
 
     fn none() -> BTreeMap<String, String> {
         BTreeMap::new()

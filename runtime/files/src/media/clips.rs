@@ -131,7 +131,7 @@ fn what_the_decoder_does_not_know_is_named() {
 
 #[test]
 fn damaged_clips_give_errors_of_their_own() {
-    let folder = super::testing::Folder::new();
+    let folder = crate::testing::TempFolder::new();
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut next = |below: usize| {
         state ^= state << 13;
@@ -153,7 +153,7 @@ fn damaged_clips_give_errors_of_their_own() {
                 if next(4) == 0 { next(bytes.len()) } else { index + next(bytes.len() - index) };
             bytes[at] = if next(2) == 0 { extremes[next(5)] } else { next(256) as u8 };
         }
-        if let Err(error) = read_clip(&folder.file("x", &bytes), &ALONE) {
+        if let Err(error) = read_clip(&folder.write("x", &bytes), &ALONE) {
             assert!(error.code().starts_with("E08") && error.help_text().is_some(), "{error}");
         }
     }

@@ -365,8 +365,8 @@ pub fn resize(frame: &RgbFrame, width: usize, height: usize, filter: Filter) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Folder;
     use super::*;
+    use crate::testing::TempFolder;
 
     fn flat(width: usize, height: usize, shade: u8) -> RgbFrame {
         RgbFrame { width, height, data: vec![shade; width * height * 3] }
@@ -460,8 +460,8 @@ mod tests {
 
     #[test]
     fn references_become_planar_values() {
-        let folder = Folder::new();
-        let path = folder.file("a", include_bytes!("testdata/b_frames.mp4"));
+        let folder = TempFolder::new();
+        let path = folder.write("a", include_bytes!("testdata/b_frames.mp4"));
         let mut options = StandardiseOptions::new(8, 4);
         let reference =
             read_reference(&path, &options, &ReadOptions::default(), &mut |_| Ok(())).unwrap();

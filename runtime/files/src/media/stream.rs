@@ -104,9 +104,9 @@ fn of_ending(path: &Path) -> Option<Format> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Folder;
     use super::super::writer::{VideoWriter, WriterOptions};
     use super::*;
+    use crate::testing::TempFolder;
 
     #[cfg(unix)]
     fn make_fifo(path: &Path) -> bool {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_pipe_gets_the_same_bytes_as_a_file() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let pipe = folder.path().join("pipe.gif");
         if !make_fifo(&pipe) {
             eprintln!("skipped: no mkfifo program");

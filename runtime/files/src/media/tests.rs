@@ -1,7 +1,7 @@
 //! Reading files of every kind, whole, cut off and damaged.
 
-use super::testing::Folder;
 use super::*;
+use crate::testing::TempFolder;
 
 /// Twelve 32x32 frames at 30 a second, ever brighter, x264 High profile with B-frames.
 const B_FRAMES: &[u8] = include_bytes!("testdata/b_frames.mp4");
@@ -34,8 +34,8 @@ fn files_are_known_by_content_not_name() {
 
 #[test]
 fn b_frames_come_in_presentation_order() {
-    let folder = Folder::new();
-    let path = folder.file("clip.png", B_FRAMES);
+    let folder = TempFolder::new();
+    let path = folder.write("clip.png", B_FRAMES);
     let (mut shades, mut times) = (Vec::new(), Vec::new());
     let info = visit_frames(&path, &ALONE, &mut |frame| {
         shades.push(frame.image.data[0]);
@@ -55,8 +55,8 @@ fn b_frames_come_in_presentation_order() {
 
 #[test]
 fn a_visitor_may_stop_early_or_fail() {
-    let folder = Folder::new();
-    let path = folder.file("clip", B_FRAMES);
+    let folder = TempFolder::new();
+    let path = folder.write("clip", B_FRAMES);
     let mut left = 3;
     let info = visit_frames(&path, &ALONE, &mut |_| {
         left -= 1;
@@ -70,14 +70,14 @@ fn a_visitor_may_stop_early_or_fail() {
 
 #[test]
 fn unreadable_files_are_named_by_their_fault() {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     assert_eq!(code(&folder.path().join("none.png")), "E0801");
     assert_eq!(code(folder.path()), "E0802");
-    assert_eq!(code(&folder.file("empty.png", b"")), "E0803");
-    let text = folder.file("text.jpg", b"hello there");
+    assert_eq!(code(&folder.write("empty.png", b"")), "E0803");
+    let text = folder.write("text.jpg", b"hello there");
     assert_eq!(code(&text), "E0804");
     assert!(read_clip(&text, &ALONE).unwrap_err().message().contains("a text file"));
-    let webm = folder.file("a.mp4", b"\x1a\x45\xdf\xa3 webm");
+    let webm = folder.write("a.mp4", b"\x1a\x45\xdf\xa3 webm");
     assert_eq!(code(&webm), "E0807");
     assert!(read_clip(&webm, &ALONE).unwrap_err().message().contains("WebM"));
     #[cfg(unix)]
@@ -86,31 +86,31 @@ fn unreadable_files_are_named_by_their_fault() {
 
 #[test]
 fn cut_off_clips_say_so() {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let index = B_FRAMES.windows(4).position(|w| w == b"moov").unwrap();
-    let no_index = folder.file("a", &B_FRAMES[..index - 4]);
+    let no_index = folder.write("a", &B_FRAMES[..index - 4]);
     assert_eq!(code(&no_index), "E0808");
-    assert_eq!(code(&folder.file("b", &B_FRAMES[..index + 200])), "E0808");
+    assert_eq!(code(&folder.write("b", &B_FRAMES[..index + 200])), "E0808");
     // The index first, then only a part of the frames: move it to the front.
     let mut moved = B_FRAMES[index - 4..].to_vec();
     moved.extend(&B_FRAMES[..100]);
-    let path = folder.file("c", &moved);
+    let path = folder.write("c", &moved);
     let error = read_clip(&path, &ALONE).unwrap_err();
     assert_eq!(error.code(), "E0810");
     assert!(error.message().contains("of 12"), "{error}");
     for length in (1..B_FRAMES.len()).step_by(97) {
-        assert!(read_clip(&folder.file("d", &B_FRAMES[..length]), &ALONE).is_err());
+        assert!(read_clip(&folder.write("d", &B_FRAMES[..length]), &ALONE).is_err());
     }
 }
 
 #[test]
 fn clips_without_usable_video_are_named() {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let change = |from: &[u8], to: &[u8]| {
         let mut bytes = B_FRAMES.to_vec();
         let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
         bytes[at..at + to.len()].copy_from_slice(to);
-        folder.file("x", &bytes)
+        folder.write("x", &bytes)
     };
     assert_eq!(code(&change(b"\0\0\0\0vide", b"\0\0\0\0soun")), "E0809");
     let hevc = change(b"avc1\0\0\0", b"hvc1\0\0\0");
@@ -121,8 +121,8 @@ fn clips_without_usable_video_are_named() {
 
 #[test]
 fn limits_hold_for_frames_and_clips() {
-    let folder = Folder::new();
-    let path = folder.file("clip", B_FRAMES);
+    let folder = TempFolder::new();
+    let path = folder.write("clip", B_FRAMES);
     let mut options = ALONE;
     options.limits.side = 31;
     assert_eq!(read_clip(&path, &options).unwrap_err().code(), "E0806");
@@ -134,7 +134,7 @@ fn limits_hold_for_frames_and_clips() {
 
 #[test]
 fn damaged_bytes_never_panic() {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         state ^= state << 13;
@@ -158,7 +158,7 @@ fn damaged_bytes_never_panic() {
             let at = next() % bytes.len();
             bytes[at] = next() as u8;
         }
-        if let Err(error) = read_clip(&folder.file("x", &bytes), &ALONE) {
+        if let Err(error) = read_clip(&folder.write("x", &bytes), &ALONE) {
             assert!(error.code().starts_with("E08") && error.help_text().is_some(), "{error}");
         }
     }
@@ -176,8 +176,8 @@ fn other_codecs_are_read_by_ffmpeg() {
         println!("skipped: no ffmpeg on the PATH");
         return;
     };
-    let folder = Folder::new();
-    let source = folder.file("in.mp4", B_FRAMES);
+    let folder = TempFolder::new();
+    let source = folder.write("in.mp4", B_FRAMES);
     let target = folder.path().join("-out.mkv");
     let done = std::process::Command::new(program)
         .args(["-v", "error", "-i"])
@@ -194,6 +194,6 @@ fn other_codecs_are_read_by_ffmpeg() {
         assert!(a.data.iter().zip(&b.data).all(|(a, b)| a.abs_diff(*b) <= 4));
     }
     let cut = std::fs::read(&target).unwrap();
-    let cut = folder.file("cut.mkv", &cut[..cut.len() / 4]);
+    let cut = folder.write("cut.mkv", &cut[..cut.len() / 4]);
     assert!(read_clip(&cut, &ReadOptions::default()).is_err());
 }

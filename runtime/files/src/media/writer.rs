@@ -424,9 +424,9 @@ fn rate(fps: f64) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Folder;
     use super::super::{MediaKind, ReadOptions, read_clip};
     use super::*;
+    use crate::testing::TempFolder;
 
     const ALONE: ReadOptions = ReadOptions {
         limits: super::super::Limits { side: 4096, frame_bytes: 1 << 28, clip_bytes: 1 << 30 },
@@ -472,7 +472,7 @@ mod tests {
 
     #[test]
     fn mp4_has_every_frame_the_exact_rate_and_the_colours() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         for (name, fps, rate) in
             [("a.mp4", 24.0, 24.0), ("b.mp4", 23.976, 24000.0 / 1001.0), ("c.MP4", 7.0, 7.0)]
         {
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn the_same_frames_give_the_same_file() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
         write(&a, 64, 32, 5, 24.0);
         write(&b, 64, 32, 5, 24.0);
@@ -502,7 +502,7 @@ mod tests {
 
     #[test]
     fn one_frame_is_a_picture() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let path = folder.path().join("one.mp4");
         write(&path, 64, 32, 1, 24.0);
         let clip = read_clip(&path, &ALONE).unwrap();
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn gif_delays_do_not_drift() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let path = folder.path().join("a.gif");
         write(&path, 33, 21, 25, 24.0);
         let clip = read_clip(&path, &ALONE).unwrap();
@@ -524,7 +524,7 @@ mod tests {
 
     #[test]
     fn folders_of_frames_are_whole_and_replace_only_their_own_kind() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let path = folder.path().join("frames");
         write(&path, 5, 3, 3, 24.0);
         assert_eq!(folder.names(), ["frames"]);
@@ -539,7 +539,7 @@ mod tests {
         std::fs::write(path.join("notes.txt"), "mine").unwrap();
         assert_eq!(refusal(&path, 5, 3, 24.0), "E0823");
         assert_eq!(folder.names(), ["frames"]);
-        assert_eq!(refusal(&folder.file("plain", b"x"), 5, 3, 24.0), "E0823");
+        assert_eq!(refusal(&folder.write("plain", b"x"), 5, 3, 24.0), "E0823");
         let empty = folder.path().join("empty");
         std::fs::create_dir(&empty).unwrap();
         write(&empty, 5, 3, 1, 24.0);
@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_video_leaves_nothing() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         for name in ["a.mp4", "a.gif", "frames"] {
             let path = folder.path().join(name);
             let options = WriterOptions::default();
@@ -564,7 +564,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_refused_at_once() {
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let mp4 = folder.path().join("a.mp4");
         assert_eq!(refusal(&mp4, 63, 32, 24.0), "E0821");
         assert_eq!(refusal(&mp4, 0, 32, 24.0), "E0821");
@@ -576,7 +576,7 @@ mod tests {
         assert_eq!(refusal(&folder.path().join("a.png"), 64, 32, 24.0), "E0820");
         assert_eq!(refusal(&folder.path().join("none/a.mp4"), 64, 32, 24.0), "E1010");
         assert_eq!(refusal(&folder.path().join("none/frames"), 64, 32, 24.0), "E1010");
-        let file = folder.file("file", b"");
+        let file = folder.write("file", b"");
         assert_eq!(refusal(&file.join("a.gif"), 64, 32, 24.0), "E1010");
         let mut writer =
             VideoWriter::create(&mp4, 64, 32, 24.0, &WriterOptions::default()).unwrap();
@@ -599,7 +599,7 @@ mod tests {
             println!("skipped: no ffmpeg on the PATH");
             return;
         }
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let path = folder.path().join("a.mkv");
         let info = write(&path, 64, 32, 7, 24.0);
         assert_eq!((info.frames, folder.names()), (7, vec!["a.mkv".to_string()]));
@@ -618,7 +618,7 @@ mod tests {
             println!("skipped: no ffmpeg on the PATH");
             return;
         };
-        let folder = Folder::new();
+        let folder = TempFolder::new();
         let path = folder.path().join("a.mp4");
         write(&path, 128, 64, 13, 24.0);
         let output = std::process::Command::new(program)

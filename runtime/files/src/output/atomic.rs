@@ -190,8 +190,8 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
     use crate::error::Kind;
+    use crate::testing::TempFolder;
 
     #[test]
     fn appears_only_when_committed() {

@@ -127,8 +127,8 @@ fn sync_all(folder: &Path, depth: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
     use crate::error::Kind;
+    use crate::testing::TempFolder;
 
     fn own_registry() -> &'static Registry {
         Box::leak(Box::new(Registry::new()))

@@ -203,7 +203,7 @@ fn machine() -> u32 {
 mod tests {
     use super::super::registry::Registry;
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
+    use crate::testing::TempFolder;
 
     #[test]
     fn only_names_of_the_exact_form_are_ours() {

@@ -233,7 +233,7 @@ pub(super) fn sync_folder(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
+    use crate::testing::TempFolder;
 
     #[test]
     fn names_are_taken_and_given_back() {

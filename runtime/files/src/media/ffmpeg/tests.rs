@@ -1,10 +1,10 @@
 //! What `ffmpeg` is made to do, on files that we make with it. Without it on the PATH the tests say
 //! that they were skipped.
 
-use super::super::testing::Folder;
 use super::super::writer::{VideoWriter, WriterOptions};
 use super::super::{Clip, MediaKind, ReadOptions, read_clip};
 use super::*;
+use crate::testing::TempFolder;
 use std::process::Command;
 
 /// HEVC, BT.2020 with HLG, 96x64.
@@ -13,12 +13,12 @@ const HLG: &[u8] = include_bytes!("../testdata/hlg.mp4");
 const WIDE_PIXELS: &[u8] = include_bytes!("../testdata/wide_pixels.avi");
 
 /// A folder, if there is an `ffmpeg` to work in it.
-fn folder() -> Option<Folder> {
+fn folder() -> Option<TempFolder> {
     if find().is_none() {
         println!("skipped: no ffmpeg on the PATH");
         return None;
     }
-    Some(Folder::new())
+    Some(TempFolder::new())
 }
 
 /// Makes a file with `ffmpeg`; false when this build of it cannot.
@@ -87,8 +87,8 @@ fn tiff(orientation: u16) -> Vec<u8> {
 fn names_are_names_and_nothing_else() {
     let Some(folder) = folder() else { return };
     // What the patterns would find.
-    folder.file("me0.tiff", &tiff(3));
-    folder.file("me1.tiff", &tiff(3));
+    folder.write("me0.tiff", tiff(3));
+    folder.write("me1.tiff", tiff(3));
     let names: &[&str] = match cfg!(unix) {
         true => &[
             "me%d.tiff",
@@ -109,7 +109,7 @@ fn names_are_names_and_nothing_else() {
         false => &["me%d.tiff", "alone%03d.tiff", "-i.tiff"],
     };
     for name in names.iter().map(|name| name.replace('/', "_")) {
-        let clip = read(&folder.file(&name, &tiff(1)));
+        let clip = read(&folder.write(&name, tiff(1)));
         assert_eq!((clip.kind, clip.frames.len()), (MediaKind::Image, 1), "{name}");
         assert_eq!([0, 1, 2].map(|x| pixel(&clip, 0, x, 0)[0]), [0, 40, 80], "{name}");
     }
@@ -118,7 +118,7 @@ fn names_are_names_and_nothing_else() {
 #[test]
 fn a_tiff_is_a_picture_the_right_way_up() {
     let Some(folder) = folder() else { return };
-    let clip = read(&folder.file("a", &tiff(6)));
+    let clip = read(&folder.write("a", tiff(6)));
     assert_eq!((clip.kind, clip.frames.len(), clip.fps), (MediaKind::Image, 1, None));
     assert_eq!((clip.source.width, clip.source.height), (2, 3));
     assert_eq!([0, 1].map(|x| pixel(&clip, 0, x, 0)[0]), [120, 0]);
@@ -145,21 +145,21 @@ fn a_file_is_what_we_say_it_is() {
         ("a.tif", b"II*\0"),
     ] {
         for text in [&list, &playlist] {
-            let path = folder.file(name, &[head, text.as_bytes()].concat());
+            let path = folder.write(name, [head, text.as_bytes()].concat());
             assert!(["E0811", "E0809"].contains(&code(&path)), "{name}");
         }
     }
     for text in [format!("ffconcat version 1.0{list}"), playlist[1..].to_string()] {
-        assert_eq!(code(&folder.file("list", text.as_bytes())), "E0804");
+        assert_eq!(code(&folder.write("list", text.as_bytes())), "E0804");
     }
 }
 
 #[test]
 fn pixels_are_shown_square_and_hdr_is_mapped() {
     let Some(folder) = folder() else { return };
-    let clip = read(&folder.file("wide", WIDE_PIXELS));
+    let clip = read(&folder.write("wide", WIDE_PIXELS));
     assert_eq!((clip.source.width, clip.source.height), (128, 64));
-    match read_clip(&folder.file("hlg", HLG), &ReadOptions::default()) {
+    match read_clip(&folder.write("hlg", HLG), &ReadOptions::default()) {
         Ok(clip) => {
             assert_eq!((clip.source.width, clip.source.height), (96, 64));
             assert!(clip.source.warnings[0].contains("HLG"), "{:?}", clip.source.warnings);
@@ -339,7 +339,7 @@ fn every_container_holds_the_colours_and_says_so() {
 
 #[test]
 fn rates_that_a_form_cannot_hold_are_refused_first() {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let refused = |name: &str, fps: f64| {
         let path = folder.path().join(name);
         let made = VideoWriter::create(&path, 64, 32, fps, &WriterOptions::default());
@@ -358,7 +358,7 @@ fn rates_that_a_form_cannot_hold_are_refused_first() {
 
 #[test]
 fn gifs_have_the_true_rate() {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     for fps in [24.0, 25.0, 30.0, 23.976, 29.97, 48.0, 50.0, 12.0] {
         let path = folder.path().join("a.gif");
         write(&path, 50, fps).unwrap();
@@ -385,7 +385,7 @@ fn a_program_that_only_says_it_wrote_is_not_believed() {
          rm \"$name.cut\";;\n*) exec {0} \"$@\";;\nesac\n",
         find().unwrap().display(),
     );
-    let program = folder.file("ffmpeg", script.as_bytes());
+    let program = folder.write("ffmpeg", script.as_bytes());
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let target = folder.path().join("a.mkv");
     let existing = crate::output::Existing::Overwrite;

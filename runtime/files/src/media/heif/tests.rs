@@ -1,8 +1,8 @@
 //! Pictures as phones and libraries write them, and files that are made to mislead.
 
-use super::super::testing::Folder;
 use super::*;
 use crate::media::{Clip, read_clip};
+use crate::testing::TempFolder;
 
 /// 2x2 tiles of 64x64, as phones write them, and the whole as a PNG.
 const GRID: &[u8] = include_bytes!("../testdata/grid.heic");
@@ -22,18 +22,18 @@ fn open<'a>(path: &'a Path, options: &'a ReadOptions) -> Heif<'a> {
 }
 
 fn meta_of(bytes: &[u8]) -> Vec<u8> {
-    let folder = Folder::new();
-    let path = folder.file("x", bytes);
+    let folder = TempFolder::new();
+    let path = folder.write("x", bytes);
     open(&path, &ReadOptions::default()).top().unwrap().meta.unwrap()
 }
 
 fn read(bytes: &[u8]) -> Option<Clip> {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     if ffmpeg::find().is_none() {
         println!("skipped: no ffmpeg on the PATH");
         return None;
     }
-    match read_clip(&folder.file("x.jpg", bytes), &ReadOptions::default()) {
+    match read_clip(&folder.write("x.jpg", bytes), &ReadOptions::default()) {
         Ok(clip) => Some(clip),
         // Some builds of ffmpeg decode no AV1.
         Err(error) if error.code() == "E0811" && error.message().contains("AVIF") => {
@@ -45,8 +45,8 @@ fn read(bytes: &[u8]) -> Option<Clip> {
 }
 
 fn code(bytes: &[u8]) -> &'static str {
-    let folder = Folder::new();
-    let error = read_clip(&folder.file("x", bytes), &ReadOptions::default()).unwrap_err();
+    let folder = TempFolder::new();
+    let error = read_clip(&folder.write("x", bytes), &ReadOptions::default()).unwrap_err();
     assert!(error.place().is_some() && error.help_text().is_some(), "{error}");
     error.code()
 }
@@ -75,8 +75,8 @@ fn grids_are_described_by_the_file_itself() {
 fn a_grid_comes_out_whole() {
     let Some(clip) = read(GRID) else { return };
     assert_eq!((clip.kind, clip.frames.len()), (MediaKind::Image, 1));
-    let folder = Folder::new();
-    let whole = read_clip(&folder.file("x", WHOLE), &ReadOptions::default()).unwrap();
+    let folder = TempFolder::new();
+    let whole = read_clip(&folder.write("x", WHOLE), &ReadOptions::default()).unwrap();
     let (ours, right) = (&clip.frames[0], &whole.frames[0]);
     assert_eq!((ours.width, ours.height), (right.width, right.height));
     let far =
@@ -136,8 +136,8 @@ fn what_cannot_be_shown_whole_is_refused() {
     let content = meta_of(GRID);
     let meta = Meta::parse(&content).unwrap();
     let item = &meta.items[&meta.primary.unwrap()];
-    let folder = Folder::new();
-    let path = folder.file("x", GRID);
+    let folder = TempFolder::new();
+    let path = folder.write("x", GRID);
     let options = ReadOptions::default();
     let data = open(&path, &options).data(&meta, item).unwrap();
     assert_eq!((data[2], data[3]), (1, 1));
@@ -180,8 +180,8 @@ fn a_tile_of_another_size_than_it_says_is_refused() {
             }
         }
     }
-    let folder = Folder::new();
-    let path = folder.file("x", GRID);
+    let folder = TempFolder::new();
+    let path = folder.write("x", GRID);
     let options = ReadOptions::default();
     let refused = open(&path, &options).picture(&meta, meta.primary.unwrap()).unwrap_err();
     assert_eq!(refused.code(), "E0840");

@@ -1,8 +1,8 @@
 //! Pictures and animations of every kind, sound, odd, damaged and hostile.
 
-use super::super::testing::Folder;
 use super::super::{Clip, MediaKind, RgbFrame, SourceInfo, read_clip, visit_frames};
 use super::*;
+use crate::testing::TempFolder;
 use ::image::codecs::{bmp, gif, jpeg, png, webp};
 use ::image::{ExtendedColorType, ImageEncoder};
 use flate2::Compression;
@@ -17,8 +17,8 @@ mod odd;
 mod turned;
 
 fn read(bytes: &[u8]) -> Result<Clip> {
-    let folder = Folder::new();
-    let result = read_clip(&folder.file("x", bytes), &ReadOptions::default());
+    let folder = TempFolder::new();
+    let result = read_clip(&folder.write("x", bytes), &ReadOptions::default());
     if let Err(error) = &result {
         assert!(error.place().is_some() && error.help_text().is_some(), "{error}");
     }
@@ -31,9 +31,9 @@ fn code(bytes: &[u8]) -> &'static str {
 
 /// Frames with their times in milliseconds, and what the file was.
 fn shown(bytes: &[u8]) -> (SourceInfo, Vec<(RgbFrame, f64, f64)>) {
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let mut seen = Vec::new();
-    let path = folder.file("x", bytes);
+    let path = folder.write("x", bytes);
     let info = visit_frames(&path, &ReadOptions::default(), &mut |f| {
         let milliseconds = |seconds: f64| (seconds * 1e6).round() / 1e3;
         seen.push((f.image, milliseconds(f.time), milliseconds(f.duration)));

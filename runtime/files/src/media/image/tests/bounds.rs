@@ -111,7 +111,7 @@ fn metadata_as_large_as_the_file_is_not_read() {
         return;
     }
     // Comments, applications' segments and unknown chunks of 200 MiB, in files that are sound.
-    let folder = Folder::new();
+    let folder = TempFolder::new();
     let jpeg = small_jpeg();
     let segment = [&[0xff, 0xec, 0xff, 0xff][..], &[0x5a; 0xfffd]].concat();
     let webp =
@@ -120,10 +120,10 @@ fn metadata_as_large_as_the_file_is_not_read() {
     let comment = [&b"!\xfe"[..], &[&[255][..], &[7; 255]].concat().repeat(200_000), &[0]].concat();
     let gif_tail = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
     let files = [
-        folder.file("jpeg", &[&jpeg[..2], &segment.repeat(800), &jpeg[2..]].concat()),
-        folder.file("png", &small_png(&png_chunk(b"prIv", &vec![1; 50 << 20]))),
-        folder.file("webp", &webp(vec![1; 50 << 20])),
-        folder.file("gif", &[&gif_head[..], &comment, gif_tail].concat()),
+        folder.write("jpeg", [&jpeg[..2], &segment.repeat(800), &jpeg[2..]].concat()),
+        folder.write("png", small_png(&png_chunk(b"prIv", &vec![1; 50 << 20]))),
+        folder.write("webp", webp(vec![1; 50 << 20])),
+        folder.write("gif", [&gif_head[..], &comment, gif_tail].concat()),
     ];
     // The peak is that of making the files; reading them must not raise it.
     let before = peak();

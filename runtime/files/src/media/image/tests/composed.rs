@@ -212,8 +212,8 @@ fn a_visitor_that_stops_early_decodes_no_more() {
     let last = file.len() - 20;
     file[last] ^= 1;
     assert_eq!(code(&file), "E0805");
-    let folder = Folder::new();
-    let info = visit_frames(&folder.file("x", &file), &ReadOptions::default(), &mut |_| {
+    let folder = TempFolder::new();
+    let info = visit_frames(&folder.write("x", &file), &ReadOptions::default(), &mut |_| {
         Ok(ControlFlow::Break(()))
     });
     assert_eq!(info.unwrap().frames, 1);
