@@ -283,7 +283,7 @@ fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std:
         match &group.kind {
             Kind::Single => writeln!(out, "single")?,
             Kind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
-            Kind::Anchor { .. } => writeln!(out, "anchor")?,
+            Kind::Anchor(_) => writeln!(out, "anchor")?,
         }
         for step in &group.steps {
             let step = &program.steps[*step];

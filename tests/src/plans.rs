@@ -3,7 +3,7 @@
 
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
-use anyid_ir::plan::{Plan, Root};
+use anyid_ir::plan::{Plan, Root, title};
 use anyid_ir::{Tensor, TensorType, WeightSource};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl<'p> Plans<'p> {
     /// State `name` as plan number `at` lays it out.
     pub fn state(&self, at: usize, name: &str) -> Tensor {
         let plan = self.executables[at].plan();
-        let index = plan.states.iter().position(|state| state.name == name);
+        let index = plan.states.iter().position(|state| title(&state.name, state.branch) == name);
         let index = index.unwrap_or_else(|| panic!("no state {name}"));
         let (ty, start) = (&plan.states[index].ty, plan.state_layout().0[index] as usize);
         let bytes = &self.states.bytes()[start..start + ty.bytes() as usize];
@@ -85,7 +85,7 @@ impl<'p> Plans<'p> {
     /// Sets state `name`.
     pub fn set_state(&mut self, at: usize, name: &str, value: &Tensor) {
         let plan = self.executables[at].plan();
-        let index = plan.states.iter().position(|state| state.name == name);
+        let index = plan.states.iter().position(|state| title(&state.name, state.branch) == name);
         let index = index.unwrap_or_else(|| panic!("no state {name}"));
         let start = plan.state_layout().0[index] as usize;
         let bytes = value.bytes();

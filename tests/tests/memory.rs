@@ -234,6 +234,59 @@ fn states_may_change_places_and_leave_as_they_were() {
     assert_eq!(code(&other(|spec| spec.name = "a".into())), "E0509");
 }
 
+/// A function that is split carries its states in `step`, and each branch its own: two clips that run
+/// through one program side by side end with the bits of each by itself.
+#[test]
+fn steps_carry_states_for_each_branch() {
+    let cpu = Cpu::open(2, None).unwrap();
+    let ty = TensorType::new(DType::F32, [3, 32]);
+    let mut module = Module { name: "m".into(), ..Module::default() };
+    module.weights.add("w", TensorType::new(DType::F32, [32, 32])).unwrap();
+    let mut f = FuncBuilder::new(&module, "main");
+    let [x, c, past, count] = ["x", "c", "past", "count"].map(|name| f.param(name, ty.clone()));
+    let fixed = f.linear("fixed", c, "w", None, DType::F32);
+    let mixed = f.linear("mixed", past, "w", None, DType::F32);
+    let sum = f.add("sum", mixed, x);
+    let next = f.add("next", sum, fixed);
+    let more = f.add("more", count, x);
+    let func = f.finish(&[next, more, sum]);
+    module.add(func);
+    let state =
+        |name: &str, input, output| StateSpec { name: name.into(), input: Some(input), output };
+    let request = CompileRequest::new(&module, "main")
+        .varying(["x"])
+        .carrying([state("past", 2, 0), state("count", 3, 1)]);
+    let (_, weights) = invented(&module, "main");
+    let given = |title: &str, seed| (title.to_owned(), noise(ty.clone(), seed));
+    // The sums of every step, and what the states end with, of programs of one branch and of both.
+    let run = |request: CompileRequest<'_>, contexts: &[(String, Tensor)], states: &[&str]| {
+        let [prepare, step] = request.with(&options()).split().unwrap();
+        assert!(prepare.states.is_empty() && step.states.len() == states.len());
+        assert!([&prepare, &step].iter().all(|plan| verify_plan(plan).is_empty()));
+        let mut plans = Plans::new(&cpu, &[&prepare, &step], &weights, 0xFF).unwrap();
+        states.iter().for_each(|name| plans.set_state(1, name, &noise(ty.clone(), 40)));
+        plans.run(0, contexts).unwrap();
+        let mut sums: Named = Vec::new();
+        for at in 0..3 {
+            sums.extend(plans.run(1, &[given("x", 50 + at)]).unwrap());
+        }
+        let ends: Vec<Tensor> = states.iter().map(|name| plans.state(1, name)).collect();
+        (sums, ends)
+    };
+    let one = |seed| run(request.clone(), &[given("c", seed)], &["past", "count"]);
+    let (first, second) = (one(7), one(8));
+    // What `count` becomes is the same in both.
+    let both = run(
+        request.clone().branches(["c"]),
+        &[given("c", 7), given("c.1", 8)],
+        &["past", "count", "past.1"],
+    );
+    for (at, pair) in both.0.chunks(2).enumerate() {
+        assert_eq!([&pair[0].1, &pair[1].1], [&first.0[at].1, &second.0[at].1], "step {at}");
+    }
+    assert_eq!(both.1, [first.1[0].clone(), first.1[1].clone(), second.1[0].clone()]);
+}
+
 /// A line for each plan: launches, workspace, least workspace, what lasts from step to step, states.
 fn line(what: &str, plan: &Plan, out: &mut String) {
     assert_eq!(verify_plan(plan), [], "{what}");

@@ -23,7 +23,7 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
         for user in &groups.users[step.result as usize] {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
-                (Kind::Single, Kind::Anchor { .. }) if is_upsample(&step.op) => {
+                (Kind::Single, Kind::Anchor(_)) if is_upsample(&step.op) => {
                     groups.load(at, groups.anchor(other)).map_or_else(
                         |why| format!("upsample is not read through: {why}"),
                         |_| "no more rewrites are allowed".into(),
@@ -31,8 +31,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                 }
                 (Kind::Single, _) => single(groups, at),
                 (_, Kind::Single) => single(groups, *user),
-                (_, Kind::Anchor { .. }) => "anchors take no rows in front of them".into(),
-                (Kind::Anchor { .. }, Kind::Row { .. }) => {
+                (_, Kind::Anchor(_)) => "anchors take no rows in front of them".into(),
+                (Kind::Anchor(_), Kind::Row { .. }) => {
                     if groups.groups[group].steps.last() != Some(&at) {
                         "its kernel stores several parts as they are".into()
                     } else {

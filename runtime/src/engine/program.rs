@@ -423,7 +423,9 @@ impl Program {
 
     /// Whether `states` are those of a phase.
     fn own_states(&self, phase: &str, states: &States) -> Result<()> {
-        if state_names(self.executable(phase)?.plan()) != states.names {
+        let own = self.executable(phase)?.plan().states.iter();
+        let held = states.names.iter().map(|(name, branch, ty)| (name, *branch, ty));
+        if !own.map(|state| (&state.name, state.branch, &state.ty)).eq(held) {
             let message = format!("these are not the states of phase \"{phase}\"");
             return Err(Error::internal("E1009", message));
         }
