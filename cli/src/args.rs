@@ -418,7 +418,7 @@ pub struct Compile {
     /// Print the summary as one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Write the plan, for `run`.
+    /// Write the plan, for `run`; `-` for standard output.
     #[arg(short, long = "output", value_name = "FILE.plan")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
@@ -573,7 +573,7 @@ pub struct Run {
     /// Safetensors file with the inputs by name.
     #[arg(long, value_name = "FILE")]
     pub inputs: Option<PathBuf>,
-    /// Safetensors file for the results, under their names.
+    /// Safetensors file for the results, under their names; `-` for standard output.
     #[arg(short, long = "output", value_name = "FILE")]
     pub output: PathBuf,
     /// Function [default: the last].

@@ -115,7 +115,7 @@ fn end() -> ! {
 
 #[cfg(unix)]
 mod system {
-    use super::{Error, Result, came};
+    use super::{Error, Result, came, files};
     use anyid_backends::threads;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     use signal_hook::iterator::Signals;
@@ -125,11 +125,12 @@ mod system {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// E1000 if the system refuses them, E1025 if it refuses their thread.
+    /// E1000 if the system refuses them, E1013 if too many files are open, E1025 if it refuses their thread.
     pub fn install() -> Result<()> {
-        let refused = |fault: std::io::Error| {
-            Error::internal("E1000", "the handlers of signals could not be installed")
-                .caused_by(fault)
+        let refused = |fault: std::io::Error| match files::too_many_files(&fault) {
+            true => files::no_descriptor(fault),
+            false => Error::internal("E1000", "the handlers of signals could not be installed")
+                .caused_by(fault),
         };
         // This handler does nothing, so the write that exceeds the limit fails with a code. The
         // standard library already ignores SIGPIPE.

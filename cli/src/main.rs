@@ -75,6 +75,7 @@ fn run() -> u8 {
             render::report(&failure);
             if json
                 && !output::printed()
+                && !is_clash_with_output(&failure)
                 && let Some(value) = render::failure_json(&failure, code)
             {
                 // If this cannot be printed either, the text above has reported it.
@@ -83,6 +84,12 @@ fn run() -> u8 {
             code
         }
     }
+}
+
+/// Whether standard output is also another file of the run, which a report would damage.
+fn is_clash_with_output(failure: &Failure) -> bool {
+    matches!(failure, Failure::Error(error) if ["E0950", "E0951"].contains(&error.code())
+        && error.place() == Some(anyid_runtime::places::STANDARD_OUTPUT))
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {

@@ -4,8 +4,10 @@
 //! Standard error may be closed as well; notes are then lost. The program uses no macro of the
 //! `println!` family, because these panic.
 
+use anyid_runtime::files::is_standard_output;
 use anyid_runtime::{Error, Result};
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -52,6 +54,18 @@ pub fn print(text: &str) -> Result<()> {
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes a report to standard output, or to standard error if the result went to the former.
+///
+/// # Errors
+/// As [`print()`].
+pub fn report(text: &str, result: &Path) -> Result<()> {
+    match is_standard_output(result) {
+        true => note(text.trim_end()),
+        false => return print(text),
+    }
+    Ok(())
 }
 
 /// Prints a JSON value over several lines.

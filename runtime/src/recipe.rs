@@ -7,6 +7,7 @@
 
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
+use crate::files::is_standard_output;
 use crate::input;
 use crate::media::{MediaKind, ReadOptions, visit_frames};
 use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, settings};
@@ -132,11 +133,14 @@ pub fn hashed_reference(path: &Path) -> Result<HashedFile> {
     Ok(HashedFile { description, ..hashed(path)? })
 }
 
-/// The absolute form of a path; links are kept.
+/// The absolute form of a path; links are kept. That of standard output is `-`.
 ///
 /// # Errors
 /// E0911 if the current folder is gone.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
+    if is_standard_output(path) {
+        return Ok(PathBuf::from("-"));
+    }
     std::path::absolute(path).map_err(|fault| unreadable(path, fault))
 }
 

@@ -11,6 +11,7 @@ use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, VaeSize};
 use anyid_models::wan::{Precision, vae::Half};
 use anyid_runtime::checkpoint::{JsonFile, read_json};
+use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::{Preset, write_bytes};
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Model, Result, Size};
@@ -33,14 +34,19 @@ const PROMPT_TOKENS: usize = 64;
 /// # Errors
 /// E07xx for the model folder, E0901, E0902 and E0918 for sizes, E101x for the output.
 pub fn run(args: Export) -> std::result::Result<(), Failure> {
+    let mut places = Places::new();
     if let Some(folder) = &args.model {
-        let mut places = Places::new();
-        places.reads_folder("--model, file", folder).writes("--output", &args.output).check()?;
+        places.reads_folder("--model, file", folder);
     }
+    places.writes("--output", &args.output);
+    if !is_standard_output(&args.output) {
+        places.prints("the report");
+    }
+    places.check()?;
     let configs = configs(&args)?;
     let module = build(&args, &configs)?;
     let text = anyid_ir::text::print(&module);
-    if args.output.as_os_str() == "-" {
+    if is_standard_output(&args.output) {
         output::print(&text)?;
         return Ok(());
     }

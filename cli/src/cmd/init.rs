@@ -8,7 +8,7 @@ use crate::interrupt;
 use crate::output::{self, bytes, duration};
 use crate::progress::{Progress, left};
 use crate::render::Failure;
-use anyid_runtime::files::{AtomicFolder, Existing};
+use anyid_runtime::files::{AtomicFolder, Existing, is_empty_folder};
 use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -58,11 +58,7 @@ fn check(target: &Path) -> Result<()> {
             .at(target.display())
             .help("give a folder name, such as model"));
     }
-    let empty = match std::fs::read_dir(target) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => !target.exists(),
-    };
-    if empty {
+    if is_empty_folder(target) || !target.exists() {
         return Ok(());
     }
     let what = if target.join("model_index.json").exists() {

@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 pub fn run(args: Kernels) -> Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
-    let (plans, watched) =
-        plans(&module, &funcs, &vec![Vec::new(); funcs.len()], &args.vary, &args.switches)?;
+    let mut places = modules::reads(&args.module.file, None, None);
+    places.prints("the list").check()?;
+    let states = vec![Vec::new(); funcs.len()];
+    let (plans, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
     let found = kernels(&plans);
     if args.hash {
         let mut out = String::new();

@@ -15,6 +15,7 @@ use anyid_passes::driver::Selection;
 use anyid_passes::pipeline::Phase;
 use anyid_passes::state::{Level, State};
 use anyid_runtime::engine::compile_error;
+use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
 
@@ -24,9 +25,15 @@ use anyid_runtime::{Error, Result};
 /// Findings about the text, E0504 and E0508 for unknown passes and phases, E05xx of the passes,
 /// E0917 for the folder of dumps, E101x for the output.
 pub fn run(args: Opt) -> std::result::Result<(), Failure> {
-    if let Some(path) = &args.output {
-        modules::reads(&args.module.file, None, None).writes("--output", path).check()?;
+    let output = args.output.filter(|path| !is_standard_output(path));
+    let mut places = modules::reads(&args.module.file, None, None);
+    if let Some(path) = &output {
+        places.writes("--output", path);
     }
+    if output.is_none() || args.print_after.is_some() {
+        places.prints("the text");
+    }
+    places.check()?;
     let wanted = passes::shown(args.print_after.as_deref())?;
     let selection = match &args.to {
         _ if !args.passes.is_empty() => Selection::Named(args.passes.clone()),
@@ -41,7 +48,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     no_index(func)?;
     let switches = &args.switches;
     let request = passes::request(&module, func, &args.vary, &[], switches);
-    let (outcome, texts) = passes::run(&request, switches, &selection, &wanted)?;
+    let (outcome, texts) = passes::run(&request, switches, &selection, &wanted, &places)?;
     let (state, watched) = Watched::of(&func.name, outcome);
     checked(&state)?;
     let last = state.text();
@@ -52,7 +59,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     for (name, text) in &texts[..shown] {
         out.push_str(&format!("// after {name}\n{text}\n"));
     }
-    match args.output {
+    match output {
         None => output::print(&format!("{out}{last}"))?,
         Some(path) => {
             output::print(&out)?;

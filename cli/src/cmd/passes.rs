@@ -13,9 +13,10 @@ use anyid_passes::state::State;
 use anyid_passes::{CompileError, Options};
 use anyid_runtime::engine::{CompileRequest, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
+use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a run of the passes gives besides its result.
 pub struct Watched {
@@ -117,15 +118,18 @@ fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassAr
 }
 
 /// Runs passes over what `request` asks for and dumps texts if that is requested. Also returned are
-/// the name and the text of every pass for which `wanted` says yes.
+/// the name and the text of every pass for which `wanted` says yes. `places` are the files that the
+/// verb reads and writes besides.
 ///
 /// # Errors
-/// E05xx of the passes, E101x for the folder of `--dump-dir`.
+/// E05xx of the passes, E0917 for the folder of `--dump-dir`, E095x and E101x for what is written
+/// into it.
 pub fn run<'m>(
     request: &CompileRequest<'m>,
     switches: &PassArgs,
     selection: &Selection,
     wanted: &dyn Fn(&str) -> bool,
+    places: &Places,
 ) -> Result<(Outcome<'m>, Vec<(String, String)>)> {
     if let Some(folder) = &switches.dump_dir {
         make_folder(folder)?;
@@ -148,9 +152,7 @@ pub fn run<'m>(
     });
     // This includes the texts before a pass that failed, which are the interesting ones then.
     if let Some(folder) = &switches.dump_dir {
-        for (name, text) in dumps {
-            write_bytes(&folder.join(name), text.as_bytes())?;
-        }
+        write_dumps(folder, &dumps, places)?;
     }
     let named = match selection {
         Selection::Named(names) => names.as_slice(),
@@ -159,6 +161,47 @@ pub fn run<'m>(
     let outcome =
         outcome.map_err(|error| placed(error, request.varying.is_some(), named, switches))?;
     Ok((outcome, texts))
+}
+
+/// Writes the dumps, unless one of them would take the place of another file that the verb uses,
+/// or of something that no dump could have been.
+fn write_dumps(folder: &Path, dumps: &[(String, String)], places: &Places) -> Result<()> {
+    let mut places = places.clone();
+    for (name, _) in dumps {
+        let path = folder.join(name);
+        places.writes("--dump-dir", &path);
+        let found = std::fs::symlink_metadata(&path);
+        if found.is_ok_and(|found| !found.is_file()) {
+            return Err(Error::input(
+                "E1014",
+                "a link, a folder or a pipe lies where a text would be dumped",
+            )
+            .at(path.display())
+            .help("remove it, or name another folder"));
+        }
+    }
+    places.check()?;
+    for (name, text) in dumps {
+        write_bytes(&folder.join(name), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The folder of one of several functions inside the folder for dumps.
+///
+/// # Errors
+/// E0917 for a link, which could lead out of that folder.
+pub fn inner_folder(folder: &Path, func: &Func) -> Result<PathBuf> {
+    let dots = func.name.bytes().all(|byte| byte == b'.');
+    // `.` and `..` are names of functions, but not of folders of their own.
+    let name = if dots { func.name.replace('.', "%2e") } else { func.name.clone() };
+    let inner = folder.join(name);
+    match inner.is_symlink() {
+        true => Err(Error::input("E0917", "a link lies where the folder of a function would be")
+            .at(inner.display())
+            .help("remove it, or name another folder")),
+        false => Ok(inner),
+    }
 }
 
 fn make_folder(folder: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ use anyid_ir::plan::Plan;
 use anyid_ir::{Func, Module};
 use anyid_passes::driver::Selection;
 use anyid_runtime::engine::StateSpec;
+use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Result};
 
 /// The functions to compile: those named, or the last.
@@ -34,15 +35,17 @@ pub fn functions<'m>(module: &'m Module, names: &[String]) -> Result<Vec<&'m Fun
 }
 
 /// The plans of `funcs`, each with its `states`, or of both phases of the only one with `vary`.
+/// `places` are the files that are read and written besides.
 ///
 /// # Errors
-/// E05xx, E0913 where several functions are to be split.
+/// E05xx, E095x and E101x for dumps, E0913 where several functions are to be split.
 pub fn plans(
     module: &Module,
     funcs: &[&Func],
     states: &[Vec<StateSpec>],
     vary: &[String],
     switches: &PassArgs,
+    places: &Places,
 ) -> Result<(Vec<Plan>, Vec<Watched>)> {
     if !vary.is_empty() && funcs.len() > 1 {
         return Err(Error::input("E0913", "--vary splits one function, and several are named")
@@ -54,10 +57,11 @@ pub fn plans(
         let mut own = switches.clone();
         if funcs.len() > 1 {
             // Passes are numbered for each function.
-            own.dump_dir = switches.dump_dir.as_ref().map(|folder| folder.join(&func.name));
+            let folder = switches.dump_dir.as_deref();
+            own.dump_dir = folder.map(|folder| passes::inner_folder(folder, func)).transpose()?;
         }
         let request = passes::request(module, func, vary, states, &own);
-        let outcome = passes::run(&request, &own, &Selection::All, &|_| false);
+        let outcome = passes::run(&request, &own, &Selection::All, &|_| false, places);
         let (outcome, _) = outcome.map_err(|error| match error.code() {
             "E0503" => {
                 let inputs: Vec<String> =

@@ -9,7 +9,7 @@ use crate::tensors::{self, Named};
 use crate::trace::{self, TraceFile};
 use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
-use anyid_runtime::files::{self, AtomicFile, Existing};
+use anyid_runtime::files::{self, AtomicFile, Existing, is_standard_output};
 use anyid_runtime::places::Places;
 use anyid_runtime::weights::{ModelWeights, writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
@@ -41,6 +41,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         ));
     }
     let begun = Instant::now();
+    let mut traced = Ok(());
     let results = if args.interp {
         progress.part("interpreting");
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
@@ -52,7 +53,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         let mut program = compile(&backend, &module, func, &matched.weights, &mut progress)?;
         progress.part("running");
         let outputs = program.call(&func.name, &named(&inputs));
-        trace.write()?;
+        traced = trace.write();
         owned(outputs?)
     };
     progress.clear();
@@ -64,7 +65,10 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         out.push_str(&format!("  {name}: {}\n", tensor.ty()));
     }
     out.push_str(&format!("wrote {}\n", args.output.display()));
-    output::print(&out)?;
+    let told = output::report(&out, &args.output);
+    // What fails now does not concern the results.
+    let complete = format!("the results are complete: {}", args.output.display());
+    told.and(traced).map_err(|error| error.also(complete))?;
     Ok(())
 }
 
@@ -74,6 +78,9 @@ pub fn places(args: &Run) -> Places {
     places.writes("--output", &args.output);
     if let Some(path) = trace::path(args.trace.as_deref()).filter(|_| !args.interp) {
         places.writes("--trace", &path);
+    }
+    if !is_standard_output(&args.output) {
+        places.prints("the report");
     }
     places
 }

@@ -100,7 +100,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         owned(program.call_with_states(last, &inputs, &mut states)?)
     };
     let took = duration(begun.elapsed());
-    trace.write()?;
+    let traced = trace.write();
     progress.clear();
     let tensors = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let whole = write_tensors_in(output_file, tensors, &std::collections::BTreeMap::new())?;
@@ -110,7 +110,10 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         out.push_str(&format!("  {name}: {}\n", tensor.ty()));
     }
     out.push_str(&format!("wrote {}\n", args.output.display()));
-    output::print(&out)?;
+    let told = output::report(&out, &args.output);
+    // What fails now does not concern the results.
+    let complete = format!("the results are complete: {}", args.output.display());
+    told.and(traced).map_err(|error| error.also(complete))?;
     Ok(())
 }
 

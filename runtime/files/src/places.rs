@@ -3,9 +3,12 @@
 //! Files are compared by what they are, not by how they are spelled: the same file under a link, a
 //! hard link or another way through the folders is found, and so are two names that do not exist
 //! yet but will be one, such as spellings that differ in case where the file system ignores that.
-//! Pipes, devices and standard output are nobody's file and not compared. Nothing is opened.
+//! Standard output is a place like any other, whatever it was redirected to. Two results that would
+//! be mixed in one pipe are refused too. Devices are nobody's file and not compared. Nothing is
+//! opened.
 
 use crate::error::{Error, Result};
+use crate::output::is_standard_output;
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,8 @@ struct Entry {
 enum Use {
     Read,
     Written,
+    /// Written to standard output.
+    Printed,
     /// Written as a whole folder: everything in it is replaced.
     Folder,
 }
@@ -68,6 +73,10 @@ impl Identity {
         Self::of(&std::fs::metadata(path).ok()?, path)
     }
 }
+
+/// Where a clash happens that standard output is part of, for errors. No report of the error may go
+/// there then.
+pub const STANDARD_OUTPUT: &str = "standard output";
 
 /// Most links followed from one name to the next.
 const MOST_LINKS: usize = 40;
@@ -113,6 +122,11 @@ impl Places {
         self.add(what.into(), path, Use::Written)
     }
 
+    /// Adds what is written to standard output, wherever that leads.
+    pub fn prints(&mut self, what: impl Into<String>) -> &mut Self {
+        self.add(what.into(), Path::new("-"), Use::Printed)
+    }
+
     /// Adds a folder that is written and holds nothing else afterwards.
     pub fn writes_folder(&mut self, what: impl Into<String>, path: &Path) -> &mut Self {
         self.add(what.into(), path, Use::Folder)
@@ -147,12 +161,21 @@ impl Places {
     }
 }
 
+impl Entry {
+    /// What it is and where, in words.
+    fn shown(&self) -> String {
+        match self.use_ {
+            Use::Printed => format!("{} on standard output", self.what),
+            _ => format!("{} {}", self.what, self.path.display()),
+        }
+    }
+}
+
 fn apart(one: &Entry, other: &Entry) -> Result<()> {
     let met = |test: &dyn Fn(&Spot, &Spot) -> bool| {
         one.found.iter().any(|a| other.found.iter().any(|b| test(a, b)))
     };
-    let both =
-        format!("{} {} and {} {}", one.what, one.path.display(), other.what, other.path.display());
+    let both = format!("{} and {}", one.shown(), other.shown());
     if met(&same) {
         let (code, help) = match (one.use_, other.use_) {
             (Use::Read, _) | (_, Use::Read) => {
@@ -162,16 +185,19 @@ fn apart(one: &Entry, other: &Entry) -> Result<()> {
         };
         let written = if one.use_ == Use::Read { other } else { one };
         let error = Error::input(code, format!("{both} are the same file"));
-        return Err(error.at(written.path.display()).help(help));
+        let place = match [one, other].iter().any(|entry| is_standard_output(&entry.path)) {
+            true => STANDARD_OUTPUT.to_owned(),
+            false => written.path.display().to_string(),
+        };
+        return Err(error.at(place).help(help));
     }
     for (folder, inner) in [(one, other), (other, one)] {
         let inside =
             |a: &Spot, b: &Spot| if folder.path == one.path { within(a, b) } else { within(b, a) };
         if folder.use_ == Use::Folder && met(&inside) {
             let message = format!(
-                "{} {} lies in the folder {}, which {} replaces as a whole",
-                inner.what,
-                inner.path.display(),
+                "{} lies in the folder {}, which {} replaces as a whole",
+                inner.shown(),
                 folder.path.display(),
                 folder.what
             );
@@ -204,13 +230,17 @@ fn within(folder: &Spot, inner: &Spot) -> bool {
 /// What a path leads to: the file at its end and, where a link leads to nothing yet, every name on
 /// the way.
 fn spots(path: &Path) -> Vec<Spot> {
-    // Pipes and devices are not compared.
-    let found = std::fs::metadata(path).ok();
-    if found.as_ref().is_some_and(|data| !data.is_file() && !data.is_dir()) {
+    if path.as_os_str().is_empty() {
         return Vec::new();
     }
-    if path.as_os_str().is_empty() || path == Path::new("-") {
-        return Vec::new();
+    if is_standard_output(path) {
+        return standard_output();
+    }
+    match std::fs::metadata(path) {
+        Ok(data) if is_pipe(&data) => return only(Identity::of(&data, path)),
+        // Devices are not compared.
+        Ok(data) if !data.is_file() && !data.is_dir() => return Vec::new(),
+        _ => {}
     }
     let mut out = Vec::new();
     let mut path: PathBuf = path.components().collect();
@@ -220,6 +250,45 @@ fn spots(path: &Path) -> Vec<Spot> {
         path = folder_of(&path).join(next);
     }
     out
+}
+
+/// Something without a name that anything else could lie beside.
+fn only(file: Option<Identity>) -> Vec<Spot> {
+    let spot = |file| Spot { file: Some(file), above: Vec::new(), name: OsString::new() };
+    file.map(spot).into_iter().collect()
+}
+
+#[cfg(unix)]
+fn is_pipe(data: &Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    data.file_type().is_fifo() || data.file_type().is_socket()
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_: &Metadata) -> bool {
+    false
+}
+
+/// Where standard output leads: a file, a pipe, or nothing that is compared.
+#[cfg(unix)]
+fn standard_output() -> Vec<Spot> {
+    use rustix::fs::{FileType, fstat};
+    let Ok(found) = fstat(std::io::stdout()) else { return Vec::new() };
+    let compared = [FileType::RegularFile, FileType::Fifo, FileType::Socket];
+    if !compared.contains(&FileType::from_raw_mode(found.st_mode)) {
+        return Vec::new();
+    }
+    let mut out = only(Some(Identity((found.st_dev as u64, found.st_ino as u64))));
+    // The system may tell its name too, and so the folders that hold it.
+    if let Ok(name) = std::fs::read_link("/proc/self/fd/1") {
+        out.extend(spot(&name).filter(|spot| spot.file == out[0].file));
+    }
+    out
+}
+
+#[cfg(not(unix))]
+fn standard_output() -> Vec<Spot> {
+    Vec::new()
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -385,13 +454,25 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_standard_output_are_nobodys_file() {
+    fn devices_are_nobodys_file() {
         let mut places = Places::new();
-        for path in ["/dev/null", "-"] {
-            places.writes("x", Path::new(path)).writes("y", Path::new(path));
-            places.reads("z", Path::new(path));
-        }
+        let path = Path::new("/dev/null");
+        places.writes("x", path).writes("y", path).reads("z", path);
         assert_eq!(code(&places), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_pipe_takes_one_result() {
+        use std::os::fd::AsRawFd;
+        let (reader, writer) = std::io::pipe().unwrap();
+        let path = PathBuf::from(format!("/dev/fd/{}", writer.as_raw_fd()));
+        let mut places = Places::new();
+        places.writes("x", &path);
+        assert_eq!(code(&places), None);
+        places.writes("y", &path);
+        assert_eq!(code(&places), Some("E0951"));
+        drop(reader);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod cancel;
 mod codec;
 mod context;
+mod kept;
 mod need;
 mod plan;
 mod remedy;
@@ -21,10 +22,11 @@ mod tests;
 pub use cancel::Cancel;
 pub use codec::{coder_phases, decode_latents, encode_pixels};
 pub use context::encode_prompts;
+pub use kept::RECIPE_KEY;
 pub use need::PhasePlan;
 pub use plan::Preflight;
 pub use request::{Request, Size};
-pub use results::{FileOptions, Finished, RECIPE_KEY, ResultFiles};
+pub use results::{FileOptions, Finished, ResultFiles};
 pub use sample::{Sampler, StepRecord, settings};
 pub use shelf::Keep;
 

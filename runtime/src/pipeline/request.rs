@@ -87,6 +87,11 @@ const MOST_PIXELS: usize = 32 * 1024;
 /// Largest number of frames: 1,024 latent frames, the length of the rotary table.
 const MOST_FRAMES: usize = 4 * 1023 + 1;
 
+/// Advice for a number between two that are allowed, or above the largest.
+fn nearest(near: usize, next: usize) -> String {
+    if near == next { format!("use {near}") } else { format!("use {near} or {next}") }
+}
+
 impl Size {
     /// Latent frames, rows and columns.
     pub fn latent(self) -> [usize; 3] {
@@ -106,7 +111,7 @@ impl Size {
                     "E0901",
                     format!("{what} {pixels} is not a positive multiple of 32 up to {MOST_PIXELS}"),
                 )
-                .help(format!("use {near} or {next}")));
+                .help(nearest(near, next)));
             }
         }
         if self.frames == 0 || self.frames % 4 != 1 || self.frames > MOST_FRAMES {
@@ -116,7 +121,7 @@ impl Size {
                 "E0902",
                 format!("{} frames: the number must be 4k+1, up to {MOST_FRAMES}", self.frames),
             )
-            .help(format!("use {near} or {next}")));
+            .help(nearest(near, next)));
         }
         Ok(())
     }

@@ -5,10 +5,10 @@
 //! kept; the results then go to free names in the same folder, and the run reports this. A result
 //! that goes to a pipe has no recipe, because there is no folder for it.
 //!
-//! Latents are stored under their name as soon as sampling is over, even if they were not
-//! requested. If decoding fails, the disk is full or the run is interrupted, only decoding is lost.
-//! Latents that were not requested are removed when the video is complete.
+//! Latents are stored as soon as sampling is over, even if they were not requested (`kept`). If
+//! decoding fails, the disk is full or the run is interrupted, only decoding is lost.
 
+use super::kept::{self, Kept};
 use super::{
     Cancel, Event, Pipeline, Preflight, Receiver, ReferenceSource, Request, RunReport, Size,
 };
@@ -18,9 +18,7 @@ use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions, WrittenInfo, makes_folder};
 use crate::places::Places;
 use crate::recipe::{self, Recipe};
-use crate::weights::write_tensors_in;
 use anyid_ir::Tensor;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How a run is written to a file.
@@ -57,35 +55,13 @@ pub struct Finished {
     pub notes: Vec<String>,
 }
 
-/// Suffix of the latents that are kept next to a result that could not be decoded.
-const LATENTS_SUFFIX: &str = ".latents.safetensors";
-
-/// Metadata key of a file of latents; its value is the recipe of their run.
-pub const RECIPE_KEY: &str = "anyid-rt recipe";
-
 /// The open results of a run.
 pub struct ResultFiles {
     writer: VideoWriter,
     output: PathBuf,
     /// No results so far.
     recipe: Option<AtomicFile>,
-    latents: Latents,
-    /// Whether the latents are removed when the video is complete.
-    spare: bool,
-}
-
-enum Latents {
-    None,
-    Open(PathBuf, AtomicFile),
-    Named(PathBuf),
-}
-
-/// Where the latents of a result are kept if it cannot be decoded.
-fn spare_latents(output: &Path) -> PathBuf {
-    let clean: PathBuf = output.components().collect();
-    let mut name = clean.file_name().unwrap_or_default().to_os_string();
-    name.push(LATENTS_SUFFIX);
-    clean.with_file_name(name)
+    latents: Kept,
 }
 
 impl FileOptions {
@@ -96,7 +72,7 @@ impl FileOptions {
             true => places.writes_folder("--output", output),
             false => places.writes("--output", output),
         };
-        let special = std::fs::metadata(output).is_ok_and(|data| !data.is_file() && !data.is_dir());
+        let special = files::is_direct(output);
         if self.recipe && !special {
             places.writes("the recipe", &recipe::path_beside(output));
         }
@@ -105,7 +81,7 @@ impl FileOptions {
                 places.writes("--save-latents", path);
             }
             None if sampling && !special => {
-                places.writes("the latents kept if decoding fails", &spare_latents(output));
+                places.writes("the latents kept if decoding fails", &kept::spare_beside(output));
             }
             None => {}
         }
@@ -129,22 +105,8 @@ impl ResultFiles {
             true => Some(AtomicFile::create_as(recipe::path_beside(output), existing)?),
             false => None,
         };
-        let open = |path: PathBuf, existing| {
-            let file = AtomicFile::create_as(&path, existing)?;
-            Ok::<_, Error>(Latents::Open(path, file))
-        };
-        let latents = match &options.save_latents {
-            Some(path) => open(path.clone(), existing)?,
-            None if !sampling => Latents::None,
-            None if writer.is_stream() => {
-                // A pipe has no folder; the latents go where the video is made, if possible.
-                let name = format!("anyid-rt-{}{LATENTS_SUFFIX}", std::process::id());
-                open(std::env::temp_dir().join(name), Existing::Replace).unwrap_or(Latents::None)
-            }
-            None => open(spare_latents(output), existing)?,
-        };
-        let spare = options.save_latents.is_none();
-        Ok(Self { writer, output: output.to_owned(), recipe, latents, spare })
+        let latents = Kept::open(output, options, sampling)?;
+        Ok(Self { writer, output: output.to_owned(), recipe, latents })
     }
 
     /// Largest number of bytes held in memory for a video of `size`.
@@ -167,78 +129,56 @@ impl ResultFiles {
         let sampling = plan.samples();
         let mut receiver = ToFiles { files: &mut self, made, sampling, events };
         let outcome = plan.run(cancel, &mut receiver);
-        let (spare, kept) = (self.spare, self.kept());
-        let outcome = outcome.and_then(|report| Ok((report, self.finish(made)?)));
-        match (&outcome, kept) {
-            (Ok(_), Some(path)) if spare => {
-                let _ = std::fs::remove_file(path);
+        let Self { writer, output, recipe, latents } = self;
+        let outcome = outcome.and_then(|report| {
+            let (written, notes, recipe) = finish(writer, recipe, &output, made)?;
+            Ok((report, written, notes, recipe))
+        });
+        match outcome {
+            Ok((report, written, notes, recipe)) => {
+                let latents = latents.done(&written.path)?;
+                Ok((report, Finished { written, recipe, latents, notes }))
             }
-            (Err(_), Some(path)) => {
-                return outcome.map_err(|error| error.also(latents_are_at(&path)));
-            }
-            _ => {}
+            Err(error) => Err(match latents.advice() {
+                Some(advice) => error.also(advice),
+                None => error,
+            }),
         }
-        outcome
-    }
-
-    /// The latents, if they are stored already.
-    fn kept(&self) -> Option<PathBuf> {
-        match &self.latents {
-            Latents::Named(path) => Some(path.clone()),
-            _ => None,
-        }
-    }
-
-    /// Stores the latents under their name, so that they survive a later failure.
-    fn keep_latents(&mut self, latents: &Tensor, made: Option<&Recipe>) -> Result<()> {
-        if let Latents::Open(path, file) = std::mem::replace(&mut self.latents, Latents::None) {
-            let recipe = made.map(|made| (RECIPE_KEY.to_owned(), made.to_json().to_string()));
-            let metadata: BTreeMap<String, String> = recipe.into_iter().collect();
-            let whole = write_tensors_in(file, [("latents", latents)], &metadata)?;
-            let target = whole.path().to_owned();
-            let name = files::commit(vec![whole])?.swap_remove(0);
-            self.latents = Latents::Named(if name == target { path } else { name });
-        }
-        Ok(())
-    }
-
-    /// Completes the video and gives everything its name.
-    fn finish(self, made: Option<&Recipe>) -> Result<Finished> {
-        let (mut written, video) = self.writer.finish_unnamed()?;
-        let (target, asked) = (video.path().to_owned(), self.output);
-        let mut names = match (self.recipe, made) {
-            (Some(file), Some(made)) => {
-                let contents = |path: &Path| {
-                    let output = if path == target { asked.as_path() } else { path };
-                    let output = recipe::absolute(output).unwrap_or_else(|_| output.to_owned());
-                    format!("{:#}\n", Recipe { output, ..made.clone() }.to_json()).into_bytes()
-                };
-                let beside = Beside { file, suffix: ".recipe.json", contents: &contents };
-                files::commit_with(vec![video], beside)?
-            }
-            _ => files::commit(vec![video])?,
-        };
-        let recipe = (names.len() > 1).then(|| names.pop()).flatten();
-        let mut notes = Vec::new();
-        let moved = names[0] != target;
-        if moved {
-            let (was, now) = (asked.display(), names[0].display());
-            notes.push(format!("{was} came there meanwhile and was kept: the result is {now}"));
-            written.path = names.swap_remove(0);
-        }
-        let recipe = recipe.map(|name| if moved { name } else { recipe::path_beside(&asked) });
-        let latents = match self.latents {
-            Latents::Named(path) if !self.spare => Some(path),
-            _ => None,
-        };
-        Ok(Finished { written, recipe, latents, notes })
     }
 }
 
-/// What the user should know after decoding has failed.
-fn latents_are_at(path: &Path) -> String {
-    let path = path.display();
-    format!("the latents are in {path}: `anyid-rt generate --latents {path}` goes on from there")
+/// Completes the video and gives it and its recipe their names; also gives what the user should
+/// know about these.
+fn finish(
+    writer: VideoWriter,
+    recipe: Option<AtomicFile>,
+    asked: &Path,
+    made: Option<&Recipe>,
+) -> Result<(WrittenInfo, Vec<String>, Option<PathBuf>)> {
+    let (mut written, video) = writer.finish_unnamed()?;
+    let target = video.path().to_owned();
+    let mut names = match (recipe, made) {
+        (Some(file), Some(made)) => {
+            let contents = |path: &Path| {
+                let output = if path == target { asked } else { path };
+                let output = recipe::absolute(output).unwrap_or_else(|_| output.to_owned());
+                format!("{:#}\n", Recipe { output, ..made.clone() }.to_json()).into_bytes()
+            };
+            let beside = Beside { file, suffix: ".recipe.json", contents: &contents };
+            files::commit_with(vec![video], beside)?
+        }
+        _ => files::commit(vec![video])?,
+    };
+    let recipe = (names.len() > 1).then(|| names.pop()).flatten();
+    let mut notes = Vec::new();
+    let moved = names[0] != target;
+    if moved {
+        let (was, now) = (asked.display(), names[0].display());
+        notes.push(format!("{was} came there meanwhile and was kept: the result is {now}"));
+        written.path = names.swap_remove(0);
+    }
+    let recipe = recipe.map(|name| if moved { name } else { recipe::path_beside(asked) });
+    Ok((written, notes, recipe))
 }
 
 /// Passes frames to the writer and latents to their file.
@@ -255,10 +195,12 @@ impl Receiver for ToFiles<'_> {
     }
 
     fn latents(&mut self, latents: &Tensor) -> Result<()> {
-        match self.sampling {
-            true => self.files.keep_latents(latents, self.made),
-            false => Ok(()),
+        if self.sampling
+            && let Some(warning) = self.files.latents.store(latents, self.made)?
+        {
+            (self.events)(Event::Warning(warning));
         }
+        Ok(())
     }
 
     fn frames(&mut self, video: &Tensor) -> Result<()> {

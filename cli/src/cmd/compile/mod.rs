@@ -18,6 +18,7 @@ use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
 use anyid_runtime::engine::{PlanFile, compile_error};
+use anyid_runtime::files::is_standard_output;
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
 use summary::Summary;
@@ -57,9 +58,25 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
         });
     }
     let budget = args.budget.as_deref().map(budget::parse).transpose()?;
+    let mut places = modules::reads(&args.module.file, None, None);
     if let Some(path) = &args.output {
-        modules::reads(&args.module.file, None, None).writes("--output", path).check()?;
+        places.writes("--output", path);
     }
+    if args.output.as_deref().is_some_and(is_standard_output) {
+        let flag = if args.json { Some("--json") } else { args.emit.map(|_| "--emit") };
+        if let Some(flag) = flag {
+            return Err(Error::input(
+                "E0948",
+                format!("the plan and what {flag} prints cannot both go there"),
+            )
+            .at("standard output")
+            .help(format!("write the plan to a file, or leave {flag} out"))
+            .into());
+        }
+    } else {
+        places.prints("the report");
+    }
+    places.check()?;
     // Opened before the work, so that it fails early if the result cannot be written there.
     let output_file =
         args.output.as_ref().map(anyid_runtime::checkpoint::AtomicFile::create).transpose()?;
@@ -67,7 +84,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
     let states = states::specs(&funcs, &args.states)?;
-    let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches)?;
+    let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
     let took = begun.elapsed();
     let phases = PlanFile::new(&args.target, phases)?;
     let certificate = match budget {
@@ -107,7 +124,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             if let Some(path) = args.output.as_deref().filter(|_| over.is_none()) {
                 out.push_str(&format!("wrote {}\n", path.display()));
             }
-            output::print(&out)?;
+            output::report(&out, args.output.as_deref().unwrap_or("".as_ref()))?;
         }
     }
     match over {

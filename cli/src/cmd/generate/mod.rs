@@ -16,11 +16,12 @@ use crate::recipe::{self, ModelEntry, Recipe, Sources};
 use crate::render::Failure;
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
+use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
 use anyid_runtime::{
     Backend, Cancel, FileOptions, Model, Pipeline, ReferenceSource, Request, Result,
 };
-use opened::{existing, is_standard_output, open_writer, options};
+use opened::{existing, open_writer, options};
 use report::{report_json, report_text};
 use std::time::{Duration, Instant};
 use watch::{Watcher, introduce};
@@ -97,17 +98,16 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     // The trace of an interrupted or failed run is written as well.
     let traced = trace.write();
     let (report, finished) = outcome?;
-    traced?;
     progress.clear();
     finished.notes.iter().for_each(|line| output::note(line));
     let total = begun.elapsed();
-    if args.json {
-        output::print_json(&report_json(&finished, &report, total, &warnings))?;
-    } else if is_standard_output(&wishes.output) {
-        output::note(report_text(&finished, &report, total).trim_end());
-    } else {
-        output::print(&report_text(&finished, &report, total))?;
-    }
+    let told = match args.json {
+        true => output::print_json(&report_json(&finished, &report, total, &warnings)),
+        false => output::report(&report_text(&finished, &report, total), &wishes.output),
+    };
+    // What fails now does not concern the video.
+    let complete = format!("the video is complete: {}", finished.written.path.display());
+    told.and(traced).map_err(|error| error.also(complete))?;
     Ok(())
 }
 
@@ -136,6 +136,9 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     options.add_places(&wishes.output, wishes.latents.is_none(), &mut places);
     if let Some(path) = trace::path(args.trace.as_deref()) {
         places.writes("--trace", &path);
+    }
+    if !is_standard_output(&wishes.output) {
+        places.prints("the report");
     }
     places
 }

@@ -8,6 +8,7 @@ use crate::recipe::{self, Recipe};
 use anyid_ir::Tensor;
 use anyid_models::wan::{Precision, Residual};
 use anyid_runtime::checkpoint::Checkpoint;
+use anyid_runtime::files;
 use anyid_runtime::weights::read_tensors;
 use anyid_runtime::{Error, Request, Result, Size};
 use std::path::{Path, PathBuf};
@@ -69,7 +70,10 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
     };
     let prompt = args.prompt.clone().or_else(|| old.map(|(_, r)| r.prompt.clone()));
     let old = recipe.as_ref();
-    let output = args.output.clone().or_else(|| old.map(|(_, r)| r.output.clone()));
+    // What went to a pipe is not continued there: nobody reads it any more.
+    let left = |recipe: &Recipe| latents.is_none() || !files::is_direct(&recipe.output);
+    let repeated = old.filter(|(_, recipe)| left(recipe)).map(|(_, recipe)| recipe.output.clone());
+    let output = args.output.clone().or(repeated);
     let model = args.model.clone().or_else(|| old.and_then(|(_, r)| r.model.path.clone()));
     if output.is_none() {
         return Err(Error::input("E0900", "these latents do not say where their video goes")

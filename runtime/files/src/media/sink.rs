@@ -9,7 +9,7 @@ use super::color::Yuv420;
 use super::h264::codec_room;
 use super::mp4;
 use crate::error::{Error, Result};
-use crate::output::{AtomicFile, AtomicFolder, Existing, Whole, write_error};
+use crate::output::{self, AtomicFile, AtomicFolder, Existing, Whole, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
 use ::image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use ::image::{Delay, ExtendedColorType, Frame, ImageEncoder, ImageError, RgbaImage};
@@ -240,7 +240,11 @@ pub(super) struct FolderSink {
 /// Whether a folder holds nothing but frames such as we write.
 fn only_frames(folder: &Path) -> std::io::Result<bool> {
     for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+        let name = entry?.file_name();
+        if output::is_temporary(&name) {
+            continue;
+        }
+        let name = name.to_string_lossy().into_owned();
         let number = name.strip_prefix("frame_").and_then(|rest| rest.strip_suffix(".png"));
         let ours = number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()));
         if !ours {

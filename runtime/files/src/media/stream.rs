@@ -7,7 +7,7 @@
 use super::writer::Format;
 use crate::error::{Error, Result};
 use crate::output::{self, AtomicFolder, Existing, Whole, write_error};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -27,11 +27,12 @@ impl Stream {
     /// Errors: `E1017` for a terminal, or when neither its name nor `format` says the form; E101x
     /// where it cannot be opened.
     pub(super) fn open(path: &Path, format: Option<Format>) -> Result<Option<Self>> {
-        match std::fs::metadata(path) {
-            Ok(data) if !data.is_file() && !data.is_dir() => {}
-            _ => return Ok(None),
+        if !output::is_direct(path) {
+            return Ok(None);
         }
-        let Some(format) = format.or_else(|| of_ending(path)) else {
+        // Nothing is said by `-` and its other names, and MP4 is what most want.
+        let usual = output::is_standard_output(path).then_some(Format::Mp4);
+        let Some(format) = format.or_else(|| of_ending(path)).or(usual) else {
             return Err(Error::input(
                 "E1017",
                 "this is a pipe or a device, whose name says no form",
@@ -39,8 +40,7 @@ impl Stream {
             .at(path.display())
             .help("say it with --format, such as --format mp4"));
         };
-        let output =
-            OpenOptions::new().write(true).open(path).map_err(|fault| write_error(path, fault))?;
+        let output = output::open_direct(path)?;
         Self::into(output, &path.to_string_lossy(), format).map(Some)
     }
 
@@ -53,8 +53,8 @@ impl Stream {
                 .at(name)
                 .help("name a file, or send it on: -o - | program"));
         }
-        let unused = format!(".anyid-rt-spool-{}", std::process::id());
-        let spool = AtomicFolder::create(std::env::temp_dir().join(unused), Existing::Replace)?;
+        let unused = output::fresh_name(&std::env::temp_dir(), ".anyid-rt-spool-", "");
+        let spool = AtomicFolder::create(unused, Existing::Beside)?;
         Ok(Self { output, path: name.into(), format, spool })
     }
 

@@ -92,8 +92,7 @@ enum Form {
 
 /// Whether a name asks for a folder of frames.
 pub fn makes_folder(path: &Path) -> bool {
-    let special = std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir());
-    !special && path.as_os_str() != "-" && form(path) == Form::Folder
+    !output::is_direct(path) && form(path) == Form::Folder
 }
 
 /// Names ending in a slash, existing folders and names without an ending are folders.

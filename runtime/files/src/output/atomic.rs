@@ -5,12 +5,13 @@
 //! written directly. A program that writes by name gets the temporary's. Several files that shall
 //! appear together are [`Whole`]s for `together`.
 
+use super::direct::{is_direct, is_standard_output, open_direct};
 use super::fault::write_error;
 use super::place::{Existing, Place, folder_of};
 use super::registry::{PROCESS, Registry, Temporary};
 use super::together::{self, Whole};
 use crate::error::{Error, Result};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,8 @@ pub struct AtomicFile {
 const BUFFER_BYTES: usize = 256 << 10;
 
 impl AtomicFile {
-    /// Starts a file that will replace `path`. Missing folders are not made.
+    /// Starts a file that will replace `path`. Missing folders are not made. Standard output (`-`),
+    /// pipes and devices are written as the bytes come.
     ///
     /// Errors: E1010 folder missing, E1011 not writable, E1012 disk full, E1013 other faults (of
     /// kind `Interrupted` when the run was told to end), E1014 when `path` is a folder or names no
@@ -66,26 +68,23 @@ impl AtomicFile {
         ending: &str,
     ) -> Result<Self> {
         let fail = |fault: io::Error| write_error(path, fault);
+        if is_direct(path) {
+            let file = Some(BufWriter::with_capacity(BUFFER_BYTES, open_direct(path)?));
+            return Ok(Self { place: Place::direct(path), temporary: None, file });
+        }
         if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             return Err(Error::input("E1014", "the path names no file")
                 .at(path.display())
                 .help("give a file name, such as out.safetensors"));
         }
-        if path.is_dir() {
+        if path.is_dir() && existing != Existing::Beside {
             return Err(Error::input("E1014", "a folder of this name is in the way")
                 .at(path.display())
                 .help("give a file name inside it, or another name"));
         }
         let (place, found) = Place::find(path, existing)?;
-        if let Some(found) = &found {
-            if !found.is_file() {
-                let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-                let file = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
-                return Ok(Self { place, temporary: None, file });
-            }
-            if found.permissions().readonly() {
-                return Err(write_error(path, ErrorKind::PermissionDenied.into()));
-            }
+        if found.as_ref().is_some_and(|found| found.permissions().readonly()) {
+            return Err(write_error(path, ErrorKind::PermissionDenied.into()));
         }
         let (file, temporary) =
             registry.file(folder_of(&place.target), ending, false).map_err(fail)?;
@@ -99,6 +98,11 @@ impl AtomicFile {
         }
         let file = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
         Ok(Self { place, temporary: Some(temporary), file })
+    }
+
+    /// Whether this is standard output, where nothing else may be written then.
+    pub fn is_standard_output(&self) -> bool {
+        is_standard_output(&self.place.target)
     }
 
     /// The name under which the file will appear.

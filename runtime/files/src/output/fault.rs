@@ -1,5 +1,6 @@
 //! Faults of writing as coded errors.
 
+use super::place::{folder_of, follow};
 use crate::error::{Error, Kind};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -14,13 +15,9 @@ pub fn write_error(path: &Path, fault: io::Error) -> Error {
             .help("start again; whatever was at this path before is unchanged");
     }
     let (code, message, help) = match fault.kind() {
+        _ if too_many_files(&fault) => return no_descriptor(fault).at(path.display()),
         ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            let folder = path.parent().unwrap_or(path);
-            (
-                "E1010",
-                format!("the folder {} does not exist", folder.display()),
-                "make the folder first, or check the path for typing mistakes",
-            )
+            ("E1010", missing(path), "make the folder first, or check the path for typing mistakes")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
             "E1011",
@@ -37,6 +34,11 @@ pub fn write_error(path: &Path, fault: io::Error) -> Error {
             "the file is too large for this file system or limit".to_owned(),
             "write to another disk, or raise the limit (`ulimit -f`)",
         ),
+        ErrorKind::InvalidFilename => (
+            "E1013",
+            "the name is too long for this file system".to_owned(),
+            "choose a shorter name: what is written beside a result is named after it",
+        ),
         _ => (
             "E1013",
             "writing failed".to_owned(),
@@ -44,4 +46,39 @@ pub fn write_error(path: &Path, fault: io::Error) -> Error {
         ),
     };
     Error::input(code, message).at(path.display()).help(help).caused_by(fault)
+}
+
+/// Which folder is missing, where a link leads to it too.
+fn missing(path: &Path) -> String {
+    let target = follow(path).unwrap_or_else(|_| path.to_owned());
+    let folder = folder_of(&target).display();
+    match target == path {
+        true => format!("the folder {folder} does not exist"),
+        false => format!(
+            "this link leads to {}, and the folder {folder} does not exist",
+            target.display()
+        ),
+    }
+}
+
+/// Whether the process, or the system, has no descriptor left.
+pub fn too_many_files(fault: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let of = |errno: Errno| fault.raw_os_error() == Some(errno.raw_os_error());
+        of(Errno::MFILE) || of(Errno::NFILE)
+    }
+    #[cfg(not(unix))]
+    {
+        // ERROR_TOO_MANY_OPEN_FILES.
+        fault.raw_os_error() == Some(4)
+    }
+}
+
+/// The coded error (E1013) for a process that can open no more files.
+pub fn no_descriptor(fault: io::Error) -> Error {
+    Error::input("E1013", "too many files are open")
+        .help("raise the limit (`ulimit -n 1024`), or close files in the program that starts this")
+        .caused_by(fault)
 }

@@ -3,8 +3,9 @@
 //! Contract: as for `AtomicFile`. A folder that is replaced is exchanged as a whole; what was in
 //! it goes when the new one has its name. What the folder holds is the caller's business.
 
+use super::direct::is_direct;
 use super::fault::write_error;
-use super::place::{Existing, Place, folder_of, sync_folder};
+use super::place::{Existing, Place, sync_folder};
 use super::registry::{PROCESS, Registry, Temporary};
 use super::together::{self, Whole};
 use crate::error::{Error, Result};
@@ -21,11 +22,13 @@ pub struct AtomicFolder {
 
 impl AtomicFolder {
     /// Starts a folder that will lie at `path`. Missing folders above it are not made. An empty
-    /// folder of this name may always be replaced.
+    /// folder of this name may always be replaced. A folder at which a file system is mounted cannot
+    /// be renamed: it is filled file by file when everything is complete.
     ///
     /// # Errors
     /// E1010–E1013 as `AtomicFile`, E1014 where `path` names no folder or something else is there,
-    /// E1016 with [`Existing::Keep`] for a folder that holds files.
+    /// E1016 with [`Existing::Keep`] for a folder that holds files, E1018 for one that cannot be
+    /// replaced.
     pub fn create(path: impl AsRef<Path>, existing: Existing) -> Result<Self> {
         Self::create_in(&PROCESS, path.as_ref(), existing)
     }
@@ -46,15 +49,19 @@ impl AtomicFolder {
                 .at(path.display())
                 .help("give a folder name, such as frames"));
         }
+        if is_direct(path) {
+            return Err(Error::input("E1014", "a folder cannot go to a pipe or a device")
+                .at(path.display())
+                .help("give a folder name, such as frames"));
+        }
         let (place, found) = Place::find(&plain, existing)?;
         if found.is_some_and(|found| !found.is_dir()) {
             return Err(Error::input("E1014", "a file of this name is in the way of the folder")
                 .at(path.display())
                 .help("name another folder, or remove the file"));
         }
-        let temporary = registry
-            .folder(folder_of(&place.target))
-            .map_err(|fault| write_error(&place.target, fault))?;
+        let temporary =
+            registry.folder(place.workshop()).map_err(|fault| write_error(&place.target, fault))?;
         if let Ok(found) = fs::metadata(&place.target) {
             // Best effort: not every file system has permissions.
             let _ = fs::set_permissions(temporary.path(), found.permissions());

@@ -6,9 +6,11 @@
 //! begins `.anyid-rt-unlocked-` and the owner is looked for among the processes of this machine.
 //! Only names of exactly this form, of the same user, whose owner is certainly gone, are removed.
 
+use super::fault::too_many_files;
 use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 /// Leftovers that were removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,18 +40,49 @@ struct Owner {
     start: u64,
 }
 
-static SELF: LazyLock<Owner> = LazyLock::new(|| {
+/// This process, once the system has told.
+static SELF: OnceLock<Owner> = OnceLock::new();
+
+/// This process as an owner.
+///
+/// Errors: the system has no descriptor left to tell by. A name without these numbers would be one
+/// that nobody ever sweeps.
+fn own() -> io::Result<Owner> {
+    if let Some(owner) = SELF.get() {
+        return Ok(*owner);
+    }
     let pid = std::process::id();
-    Owner { locked: true, machine: machine(), pid, start: started(pid).unwrap_or(0) }
-});
+    let (machine, start) = (known(machine())?, known(started(pid))?);
+    Ok(*SELF.get_or_init(|| Owner { locked: true, machine, pid, start }))
+}
+
+/// What the system tells, or 0 where it does not; an error where it could tell at another time.
+fn known<T: Default>(told: io::Result<T>) -> io::Result<T> {
+    match told {
+        Err(fault) if !too_many_files(&fault) => Ok(T::default()),
+        other => other,
+    }
+}
 
 /// A name in `folder` for temporary `number`; the `ending` begins with a dot or is empty.
-pub(super) fn name_in(folder: &Path, locking: bool, number: u64, ending: &str) -> PathBuf {
-    let Owner { machine, pid, start, .. } = *SELF;
+///
+/// Errors: those of the system, which cannot tell who this process is.
+pub(super) fn name_in(
+    folder: &Path,
+    locking: bool,
+    number: u64,
+    ending: &str,
+) -> io::Result<PathBuf> {
+    let Owner { machine, pid, start, .. } = own()?;
     let mark = if locking { "" } else { UNLOCKED };
     let plain = ending.strip_prefix('.').is_some_and(ending_is_plain);
     let ending = if plain { ending } else { "" };
-    folder.join(format!("{PREFIX}{mark}{machine:x}-{pid:x}-{start:x}-{number:x}.tmp{ending}"))
+    Ok(folder.join(format!("{PREFIX}{mark}{machine:x}-{pid:x}-{start:x}-{number:x}.tmp{ending}")))
+}
+
+/// Whether a file of this name is a temporary of some run, which is no contents of a folder.
+pub fn is_temporary(name: &std::ffi::OsStr) -> bool {
+    name.to_str().and_then(parse).is_some()
 }
 
 fn ending_is_plain(text: &str) -> bool {
@@ -76,27 +109,31 @@ fn parse(name: &str) -> Option<Owner> {
 }
 
 /// Why a temporary could not be claimed.
+#[derive(Debug)]
 pub(super) enum Unclaimed {
     /// Somebody took it for a leftover in the moment before it was locked.
     Taken,
     /// The file system has no locks.
     NoLocks,
+    /// The system refuses, for a reason that another name does not change.
+    Refused(io::Error),
 }
 
 /// Makes the new temporary `path`, open as `file`, visibly ours; gives what must stay open.
 pub(super) fn claim(path: &Path, file: &File, locking: bool) -> Result<File, Unclaimed> {
-    let holder = file.try_clone().map_err(|_| Unclaimed::NoLocks);
+    let holder = file.try_clone().map_err(Unclaimed::Refused)?;
     if !locking {
-        return holder.map_err(|_| Unclaimed::Taken);
+        return Ok(holder);
     }
-    let holder = holder?;
     match holder.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Unclaimed::Taken),
         Err(TryLockError::Error(_)) => return Err(Unclaimed::NoLocks),
     }
-    match (fs::symlink_metadata(path), holder.metadata()) {
-        (Ok(named), Ok(held)) if same(&named, &held) => Ok(holder),
+    let held = holder.metadata().map_err(Unclaimed::Refused)?;
+    match fs::symlink_metadata(path) {
+        Ok(named) if same(&named, &held) => Ok(holder),
+        Err(fault) if fault.kind() != ErrorKind::NotFound => Err(Unclaimed::Refused(fault)),
         _ => Err(Unclaimed::Taken),
     }
 }
@@ -175,28 +212,32 @@ fn mine(_: &Metadata) -> bool {
 
 /// Whether the process is one of this running system, which no longer knows it.
 fn certainly_gone(owner: Owner) -> bool {
+    let Ok(ours) = own() else { return false };
     owner.machine != 0
-        && owner.machine == SELF.machine
+        && owner.machine == ours.machine
         && owner.start != 0
-        && started(owner.pid) != Some(owner.start)
+        && match started(owner.pid) {
+            Ok(start) => start != owner.start,
+            Err(fault) => fault.kind() == ErrorKind::NotFound,
+        }
 }
 
-/// When a process started, in ticks since the system did; none where it does not exist.
-fn started(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// When a process started, in ticks since the system did.
+fn started(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name of the program, in parentheses, may hold anything.
-    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let ticks = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19));
+    ticks.and_then(|ticks| ticks.parse().ok()).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
-/// A number for the running system and its space of process numbers; 0 where it does not tell.
-fn machine() -> u32 {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let space = fs::read_link("/proc/self/ns/pid");
-    let (Ok(boot), Ok(space)) = (boot, space) else { return 0 };
+/// A number for the running system and its space of process numbers.
+fn machine() -> io::Result<u32> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let space = fs::read_link("/proc/self/ns/pid")?;
     // FNV-1a; any even spread would do.
     let text = format!("{}{}", boot.trim(), space.display());
     let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    text.bytes().fold(0x811c_9dc5, hash)
+    Ok(text.bytes().fold(0x811c_9dc5, hash))
 }
 
 #[cfg(test)]
@@ -227,9 +268,9 @@ mod tests {
         ] {
             assert_eq!(parse(other), None, "{other}");
         }
-        let made = name_in(Path::new("/x"), true, 7, ".mkv");
+        let made = name_in(Path::new("/x"), true, 7, ".mkv").unwrap();
         let made = made.file_name().unwrap().to_str().unwrap();
-        assert_eq!(parse(made), Some(*SELF));
+        assert_eq!(parse(made), Some(own().unwrap()));
     }
 
     #[test]
@@ -242,7 +283,7 @@ mod tests {
         // Not ours, another machine's without locks, one of a live process.
         folder.write(".anyid-rt-notes.tmp", b"mine");
         folder.write(".anyid-rt-unlocked-a1-2b-3c-0.tmp", b"other");
-        let Owner { machine, pid, start, .. } = *SELF;
+        let Owner { machine, pid, start, .. } = own().unwrap();
         let live = format!(".anyid-rt-unlocked-{machine:x}-{pid:x}-{start:x}-ffff.tmp");
         folder.write(&live, b"live");
         let dead = format!(".anyid-rt-unlocked-{machine:x}-{pid:x}-{:x}-ffff.tmp", start + 1);

@@ -10,18 +10,21 @@
 
 mod atomic;
 mod child;
+mod direct;
 mod fault;
 mod folder;
 mod leftover;
+mod obstacle;
 mod place;
 mod registry;
 mod together;
 
 pub use atomic::AtomicFile;
 pub use child::{Running, spawn};
-pub use fault::write_error;
+pub use direct::{is_direct, is_standard_output, open_direct, standard_output};
+pub use fault::{no_descriptor, too_many_files, write_error};
 pub use folder::AtomicFolder;
-pub use leftover::Swept;
-pub use place::Existing;
+pub use leftover::{Swept, is_temporary};
+pub use place::{Existing, fresh_name, is_empty_folder};
 pub use registry::{close, close_without_waiting, stop, stopped, take_swept};
-pub use together::{Beside, Whole, commit, commit_with};
+pub use together::{Beside, Own, Whole, commit, commit_own, commit_with};

@@ -5,7 +5,10 @@
 //! it has that. The order in which several names are taken is `together`'s business.
 
 use super::fault::write_error;
+use super::{leftover, obstacle};
 use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,6 +24,9 @@ pub enum Existing {
     Replace,
     /// It is refused at the beginning (E1016). One that comes later is kept as with `Replace`.
     Keep,
+    /// It is kept, whenever it came, and the result gets a free name beside it. Links are not
+    /// followed. For what nobody asked for.
+    Beside,
 }
 
 /// A name for a result.
@@ -31,6 +37,9 @@ pub(super) struct Place {
     pub(super) existing: Existing,
     /// What was there at the beginning.
     pub(super) before: Option<Identity>,
+    /// For a folder at which a file system is mounted, which cannot be renamed: the names in it
+    /// that are replaced. The result is moved into it file by file.
+    pub(super) inside: Option<BTreeSet<OsString>>,
 }
 
 /// Tells one version of a file from another.
@@ -57,26 +66,63 @@ impl Identity {
 impl Place {
     /// Looks at `path`; also gives what is there now.
     ///
-    /// Errors: E1016 when something is there that shall be kept, E1013 for a circle of links.
+    /// Errors: E1016 when something is there that shall be kept, E1018 when it could not be
+    /// replaced, E1013 for a circle of links or a name that is too long, E1011 for a folder that
+    /// may not be searched.
     pub(super) fn find(path: &Path, existing: Existing) -> Result<(Self, Option<Metadata>)> {
-        let target = follow(path).map_err(|fault| write_error(path, fault))?;
-        let found = fs::metadata(&target).ok();
+        let fail = |fault: io::Error| write_error(path, fault);
+        let target = match existing {
+            Existing::Beside => path.to_owned(),
+            _ => follow(path).map_err(fail)?,
+        };
+        let found = match fs::symlink_metadata(&target) {
+            Ok(found) => Some(found),
+            // The second is found again, and said better, where the temporary is made.
+            Err(fault) if is_absent(&fault) => None,
+            Err(fault) => return Err(fail(fault)),
+        };
+        if existing == Existing::Beside {
+            obstacle::check(path, &target, None)?;
+            return Ok((Self { target, existing, before: None, inside: None }, None));
+        }
         // A pipe or a device is written into, not replaced.
         let kept = found.as_ref().is_some_and(|data| data.is_file() || data.is_dir());
         let empty = kept && is_empty_folder(&target);
         if existing == Existing::Keep && kept && !empty {
             return Err(in_the_way(path));
         }
+        obstacle::check(path, &target, found.as_ref().filter(|_| kept))?;
+        let folder = found.as_ref().is_some_and(Metadata::is_dir);
+        let inside = match folder && obstacle::is_mounted(&target) {
+            true => Some(contents(&target).map_err(fail)?.into_iter().collect()),
+            false => None,
+        };
         let before = found.as_ref().map(Identity::of);
-        Ok((Self { target, existing, before }, found))
+        Ok((Self { target, existing, before, inside }, found))
+    }
+
+    /// A pipe or a device, which has no name to take.
+    pub(super) fn direct(path: &Path) -> Self {
+        let (target, existing) = (path.to_owned(), Existing::Overwrite);
+        Self { target, existing, before: None, inside: None }
+    }
+
+    /// Where the temporary lies until it takes the name.
+    pub(super) fn workshop(&self) -> &Path {
+        if self.inside.is_some() { &self.target } else { folder_of(&self.target) }
     }
 
     /// Whether something is there now that must not be replaced.
     pub(super) fn taken(&self) -> bool {
+        // What came into a mounted folder is found when the result is moved into it.
+        if self.inside.is_some() {
+            return false;
+        }
         let Ok(found) = fs::symlink_metadata(&self.target) else { return false };
         match self.existing {
             Existing::Overwrite => false,
             Existing::Replace | Existing::Keep => self.before != Some(Identity::of(&found)),
+            Existing::Beside => true,
         }
     }
 
@@ -96,8 +142,20 @@ fn in_the_way(path: &Path) -> Error {
         .help("choose another name, or give --force to have it replaced")
 }
 
-pub(super) fn is_empty_folder(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+/// Whether a fault says that nothing of this name is there.
+pub(super) fn is_absent(fault: &io::Error) -> bool {
+    matches!(fault.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The names in a folder, but for the temporaries of runs.
+pub(super) fn contents(folder: &Path) -> io::Result<Vec<OsString>> {
+    let names = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+    names.filter(|name| !matches!(name, Ok(name) if leftover::is_temporary(name))).collect()
+}
+
+/// Whether a folder holds nothing, but for what a killed run may have left.
+pub fn is_empty_folder(path: &Path) -> bool {
+    contents(path).is_ok_and(|names| names.is_empty())
 }
 
 /// The folder that holds `path`; the current one for a bare name.
@@ -109,9 +167,12 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 }
 
 /// Follows links, also one to a file that does not exist yet.
-fn follow(path: &Path) -> io::Result<PathBuf> {
-    if fs::metadata(path).is_ok_and(|data| data.is_file() || data.is_dir()) {
-        return fs::canonicalize(path);
+pub(super) fn follow(path: &Path) -> io::Result<PathBuf> {
+    match fs::metadata(path) {
+        Ok(data) if data.is_file() || data.is_dir() => return fs::canonicalize(path),
+        // The text of a link to a pipe (`pipe:[7]`) is no path.
+        Ok(_) => return Ok(path.to_owned()),
+        Err(_) => {}
     }
     let mut path = path.to_owned();
     for _ in 0..40 {
@@ -121,12 +182,28 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(ErrorKind::InvalidInput, "too many links"))
 }
 
-/// `out.mp4` as `out-2.mp4`.
+/// A name in `folder` that nobody could guess, so that nobody has put anything there.
+pub fn fresh_name(folder: &Path, before: &str, after: &str) -> PathBuf {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library seeds each of these with random bits from the system.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    folder.join(format!("{before}{random:016x}{after}"))
+}
+
+/// Longest name that is made by numbering: room is left for what lies beside a result.
+const LONGEST_NAME: usize = 220;
+
+/// `out.mp4` as `out-2.mp4`; a very long stem is cut.
 pub(super) fn numbered(path: &Path, number: usize) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default();
-    let mut name = stem.to_owned();
+    let ending = path.extension();
+    let room = LONGEST_NAME.saturating_sub(ending.map_or(0, |ending| ending.len() + 1));
+    let mut name = match stem.to_str() {
+        Some(text) if text.len() > room => OsString::from(&text[..text.floor_char_boundary(room)]),
+        _ => stem.to_owned(),
+    };
     name.push(format!("-{number}"));
-    if let Some(ending) = path.extension() {
+    if let Some(ending) = ending {
         name.push(".");
         name.push(ending);
     }
@@ -142,6 +219,8 @@ pub(super) enum Taken {
     Swapped,
     /// What was there is gone.
     Replaced,
+    /// File by file, from the first place to the second.
+    Filled(Vec<(PathBuf, PathBuf)>),
 }
 
 /// Gives the temporary `from` the name `to`; what is there is replaced if `replace`.
@@ -172,12 +251,53 @@ pub(super) fn take(from: &Path, to: &Path, replace: bool) -> io::Result<Taken> {
     }
 }
 
-/// Takes a name back after [`take`], as far as that is possible.
+/// Moves what is in the temporary folder `from` into `to`, on the same file system, and the `old`
+/// names of `to` into `from`, where they go with it. Everything, or nothing.
+///
+/// Errors: also when a file of a wanted name came there meanwhile.
+pub(super) fn fill(from: &Path, to: &Path, old: &BTreeSet<OsString>) -> io::Result<Taken> {
+    let mut done: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut all = || {
+        let new = contents(from)?;
+        let aside = from.join(".replaced");
+        if !old.is_empty() {
+            fs::create_dir(&aside)?;
+        }
+        for name in old {
+            match fs::rename(to.join(name), aside.join(name)) {
+                Ok(()) => done.push((to.join(name), aside.join(name))),
+                Err(fault) if fault.kind() == ErrorKind::NotFound => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        for name in new {
+            let (here, there) = (from.join(&name), to.join(&name));
+            rename_exclusively(&here, &there).map_err(|fault| match fault.kind() {
+                ErrorKind::AlreadyExists => {
+                    io::Error::other(format!("{} came there meanwhile", there.display()))
+                }
+                _ => fault,
+            })?;
+            done.push((here, there));
+        }
+        Ok(())
+    };
+    let outcome = all();
+    let taken = Taken::Filled(done);
+    match outcome {
+        Ok(()) => sync_folder(to),
+        Err(_) => give_back(from, to, &taken),
+    }
+    outcome.map(|()| taken)
+}
+
+/// Takes a name back after [`take`] or [`fill`], as far as that is possible.
 pub(super) fn give_back(from: &Path, to: &Path, taken: &Taken) {
     let _ = match taken {
         Taken::Free => fs::rename(to, from),
         Taken::Swapped => swap(from, to),
         Taken::Replaced => Ok(()),
+        Taken::Filled(done) => done.iter().rev().try_for_each(|(from, to)| fs::rename(to, from)),
     };
 }
 
@@ -272,8 +392,38 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_filled_as_a_whole_or_stays_as_it_was() {
+        let folder = TempFolder::new();
+        folder.write("frames/a", b"old");
+        folder.write("frames/b", b"old");
+        folder.write("new/a", b"new");
+        folder.write("new/c", b"new");
+        let (new, frames) = (folder.path().join("new"), folder.path().join("frames"));
+        let old = |names: &[&str]| names.iter().map(OsString::from).collect::<BTreeSet<_>>();
+        let names = |folder: &Path| {
+            let mut names = contents(folder).unwrap();
+            names.sort();
+            names
+        };
+        // The second file cannot take its name.
+        let fault = fill(&new, &frames, &old(&["b"])).unwrap_err();
+        assert!(fault.to_string().contains("came there meanwhile"), "{fault}");
+        assert_eq!(names(&frames), ["a", "b"]);
+        assert_eq!(fs::read(frames.join("a")).unwrap(), b"old");
+        fs::remove_dir(new.join(".replaced")).unwrap();
+        let taken = fill(&new, &frames, &old(&["a", "b", "gone"])).unwrap();
+        assert_eq!(names(&frames), ["a", "c"]);
+        assert_eq!(fs::read(frames.join("a")).unwrap(), b"new");
+        give_back(&new, &frames, &taken);
+        assert_eq!(names(&frames), ["a", "b"]);
+    }
+
+    #[test]
     fn a_name_is_numbered_before_its_ending() {
         assert_eq!(numbered(Path::new("a/out.mp4"), 2), Path::new("a/out-2.mp4"));
         assert_eq!(numbered(Path::new("frames"), 1), Path::new("frames-1"));
+        let long = numbered(Path::new(&format!("{}.mp4", "ö".repeat(120))), 17);
+        let name = long.to_str().unwrap();
+        assert!((200..=224).contains(&name.len()) && name.ends_with("ö-17.mp4"), "{name}");
     }
 }

@@ -88,6 +88,9 @@ pub(super) fn ended() -> io::Error {
     io::Error::new(ErrorKind::Interrupted, "the run was told to end")
 }
 
+/// Names that are tried for a temporary before it is given up.
+const NAMES: usize = 10_000;
+
 /// How long killed children are waited for: they die at once unless a disk holds them.
 const DYING: Duration = Duration::from_secs(1);
 
@@ -126,7 +129,9 @@ impl Registry {
                 // Whoever still writes into it finds the name gone and cannot fill it again.
                 true => {
                     let hidden = leftover::name_in(folder_of(&path), true, self.number(), "");
-                    fs::rename(&path, &hidden).map_or(path, |()| hidden)
+                    let moved =
+                        hidden.and_then(|hidden| fs::rename(&path, &hidden).map(|()| hidden));
+                    moved.unwrap_or(path)
                 }
                 false => path,
             };
@@ -178,7 +183,10 @@ impl Registry {
     pub(super) fn folder(&'static self, folder: &Path) -> io::Result<Temporary> {
         let made = self.make(folder, "", Entry { folder: true, record: false }, |path| {
             fs::create_dir(path)?;
-            File::open(path)
+            File::open(path).inspect_err(|_| {
+                // It is not in the registry yet, so nobody else would.
+                let _ = fs::remove_dir(path);
+            })
         });
         made.map(|(_, temporary)| temporary)
     }
@@ -192,13 +200,13 @@ impl Registry {
     ) -> io::Result<(File, Temporary)> {
         self.sweep(folder);
         let mut locking = true;
-        loop {
+        for _ in 0..NAMES {
             let mut state = self.lock();
             if state.stage > Stage::Open {
                 return Err(ended());
             }
             state.next += 1;
-            let path = leftover::name_in(folder, locking, state.next, ending);
+            let path = leftover::name_in(folder, locking, state.next, ending)?;
             let file = match create(&path) {
                 Ok(file) => file,
                 // Another's, whatever it is.
@@ -208,16 +216,24 @@ impl Registry {
             match leftover::claim(&path, &file, locking) {
                 Ok(holder) => {
                     state.live.insert(path.clone(), entry);
-                    let temporary = Temporary { path, registry: self, _holder: holder };
+                    let temporary = Temporary { path, registry: self, holder: Some(holder) };
                     return Ok((file, temporary));
                 }
+                // Whoever took it removes it.
                 Err(leftover::Unclaimed::Taken) => {}
                 Err(leftover::Unclaimed::NoLocks) => {
                     remove(&path, entry.folder);
                     locking = false;
                 }
+                Err(leftover::Unclaimed::Refused(fault)) => {
+                    // A folder is removed by opening it, which takes a descriptor.
+                    drop(file);
+                    remove(&path, entry.folder);
+                    return Err(fault);
+                }
             }
         }
+        Err(io::Error::other("every temporary name is taken at once by somebody else"))
     }
 
     /// Removes what killed processes left in `folder`, unless we are at work there already.
@@ -284,14 +300,17 @@ impl Live<'_> {
     }
 
     /// A free temporary name beside `path`.
-    pub(super) fn another_name(&mut self, path: &Path) -> PathBuf {
-        loop {
+    pub(super) fn another_name(&mut self, path: &Path) -> io::Result<PathBuf> {
+        for _ in 0..NAMES {
             self.0.next += 1;
-            let name = leftover::name_in(folder_of(path), true, self.0.next, "");
-            if fs::symlink_metadata(&name).is_err() {
-                return name;
+            let name = leftover::name_in(folder_of(path), true, self.0.next, "")?;
+            match fs::symlink_metadata(&name) {
+                Ok(_) => {}
+                Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(name),
+                Err(fault) => return Err(fault),
             }
         }
+        Err(ErrorKind::AlreadyExists.into())
     }
 }
 
@@ -317,7 +336,7 @@ pub(super) struct Temporary {
     path: PathBuf,
     registry: &'static Registry,
     /// Its lock tells other processes that the owner lives.
-    _holder: File,
+    holder: Option<File>,
 }
 
 impl Temporary {
@@ -340,6 +359,8 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         let entry = self.registry.lock().live.remove(&self.path);
+        // Removing a folder takes a descriptor, and this may be the last one.
+        self.holder = None;
         if let Some(entry) = entry {
             remove(&self.path, entry.folder);
         }

@@ -7,7 +7,8 @@
 
 use super::fault::write_error;
 use super::place::{
-    Existing, Identity, Place, Taken, folder_of, give_back, numbered, sync_folder, take,
+    Existing, Identity, Place, Taken, fill, folder_of, give_back, is_absent, numbered, sync_folder,
+    take,
 };
 use super::registry::{Live, Temporary};
 use crate::error::Result;
@@ -24,6 +25,65 @@ pub struct Whole {
     place: Place,
     /// None for a pipe or a device, which has it already.
     temporary: Option<Temporary>,
+}
+
+/// A file that this run has made, and may therefore remove again.
+#[derive(Debug)]
+pub struct Own {
+    path: PathBuf,
+    /// None for a pipe or a device.
+    file: Option<Number>,
+}
+
+#[cfg(unix)]
+type Number = (u64, u64);
+#[cfg(not(unix))]
+type Number = Option<std::time::SystemTime>;
+
+fn number(path: &Path) -> Option<Number> {
+    let data = fs::symlink_metadata(path).ok()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Some((data.dev(), data.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        Some(data.created().ok())
+    }
+}
+
+impl Own {
+    /// Where it was put.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a file at all: what went to a pipe or a device is not.
+    pub fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether it is still there: not removed, moved away or replaced by another.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some() && number(&self.path) == self.file
+    }
+
+    /// Removes it, unless that is another file by now.
+    pub fn remove(self) {
+        if self.is_there() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// As [`commit`], for one file that may have to be removed again.
+///
+/// Errors: as [`commit`].
+pub fn commit_own(result: Whole) -> Result<Own> {
+    let file = result.temporary_path().and_then(number);
+    let path = commit(vec![result])?.swap_remove(0);
+    Ok(Own { path, file })
 }
 
 /// A file that lies beside a result and is named after it, such as its recipe.
@@ -68,8 +128,7 @@ impl Whole {
 
     /// Something complete that went to the pipe or device `path`.
     pub fn sent(path: &Path) -> Self {
-        let place = Place { target: path.to_owned(), existing: Existing::Overwrite, before: None };
-        Self { place, temporary: None }
+        Self { place: Place::direct(path), temporary: None }
     }
 }
 
@@ -147,7 +206,7 @@ fn settle(mut all: Vec<Named>, side: Option<Side<'_>>) -> Result<Vec<PathBuf>> {
 fn choose_names(all: &mut [Named], suffix: Option<&str>) {
     let beside = |path: &Path| suffix.map(|suffix| with_suffix(path, suffix));
     let side_taken = all.iter().any(|n| n.beside && n.result.place.taken());
-    let free = |path: &Path| fs::symlink_metadata(path).is_err();
+    let free = |path: &Path| fs::symlink_metadata(path).is_err_and(|fault| is_absent(&fault));
     let mut first = None;
     for (index, named) in all.iter_mut().enumerate() {
         let own = named.result.path().to_owned();
@@ -203,7 +262,7 @@ fn take_names(all: &[Named], live: &mut Live<'_>, at: &mut PathBuf) -> io::Resul
             // Away first, or a crash could leave it beside the new result.
             if may_replace(named) && named.name.exists() {
                 *at = named.name.clone();
-                let aside = live.another_name(&named.name);
+                let aside = live.another_name(&named.name)?;
                 fs::rename(&named.name, &aside)?;
                 done.push((named.name.clone(), aside.clone(), Taken::Free));
                 asides.push(aside);
@@ -213,7 +272,10 @@ fn take_names(all: &[Named], live: &mut Live<'_>, at: &mut PathBuf) -> io::Resul
             let Some(temporary) = &named.result.temporary else { continue };
             *at = named.name.clone();
             let replace = may_replace(named) && !named.beside;
-            let taken = take(temporary.path(), &named.name, replace)?;
+            let taken = match &named.result.place.inside {
+                Some(old) => fill(temporary.path(), &named.name, old)?,
+                None => take(temporary.path(), &named.name, replace)?,
+            };
             let swapped = matches!(taken, Taken::Swapped);
             done.push((temporary.path().to_owned(), named.name.clone(), taken));
             if swapped && !was_expected(named, temporary.path()) {
@@ -232,8 +294,8 @@ fn take_names(all: &[Named], live: &mut Live<'_>, at: &mut PathBuf) -> io::Resul
         let _ = fs::remove_file(aside);
     }
     for (from, _, taken) in &done {
-        // What was swapped out is a temporary now, and goes with it.
-        if !matches!(taken, Taken::Swapped) {
+        // What was swapped out is a temporary now, and goes with it, as does the emptied folder.
+        if !matches!(taken, Taken::Swapped | Taken::Filled(_)) {
             live.forget(from);
         }
     }

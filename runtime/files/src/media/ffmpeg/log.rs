@@ -6,6 +6,7 @@
 //! complaints are told from reports. Hostile files put words into these lines: each is cut to a
 //! length, numbers are parsed strictly, and nothing here is believed about sizes without a check.
 
+use crate::error::{Error, Kind};
 use crate::media::color::ColourTags;
 use std::io::{BufRead, Read};
 
@@ -72,9 +73,21 @@ pub(super) struct Log {
     pub all_streams: usize,
     /// The last complaints.
     pub complaints: String,
+    /// Whether there was no room to load the program.
+    pub unloaded: bool,
 }
 
 impl Log {
+    /// The error (E0603) of a program that was not given the memory it needs.
+    pub(super) fn no_memory(&self) -> Error {
+        Error::new(
+            Kind::Budget,
+            "E0603",
+            format!("there is no memory for ffmpeg; {}", self.quote()),
+        )
+        .help("free memory, raise the limit (`ulimit -v`), or use a format that needs no ffmpeg")
+    }
+
     /// The last complaints in one line, for an error of ours.
     pub(super) fn quote(&self) -> String {
         let lines: Vec<&str> = self.complaints.lines().rev().take(3).collect();
@@ -132,6 +145,12 @@ impl State {
             .find_map(|level| line.find(level).map(|at| (at, at + level.len())))
         {
             self.complain(&line[..at.0], &line[at.1..]);
+        } else if let Some(text) = line.split_once("error while loading shared libraries: ") {
+            // From the system, before the program begins.
+            self.complain("", text.1);
+            let words = ["failed to map segment", "cannot allocate memory"];
+            let text = text.1.to_ascii_lowercase();
+            self.log.unloaded |= words.iter().any(|word| text.contains(word));
         }
         None
     }

@@ -98,6 +98,9 @@ impl Decoding<'_> {
     }
 
     fn failed(&self, code: &'static str, what: &str, log: &Log) -> Error {
+        if log.unloaded {
+            return log.no_memory().at(self.path.display());
+        }
         Error::input(code, format!("{what} ({}); {}", self.name, log.quote()))
             .at(self.path.display())
             .help("check that the file plays; convert it to an H.264 MP4, a picture to PNG")

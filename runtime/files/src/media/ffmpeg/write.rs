@@ -174,6 +174,9 @@ impl Wanted {
         if log.complaints.contains("No space left on device") {
             return write_error(&self.target, std::io::ErrorKind::StorageFull.into());
         }
+        if log.unloaded || log.complaints.contains("Cannot allocate memory") {
+            return log.no_memory();
+        }
         Error::input("E0811", format!("ffmpeg could not write the video; {}", log.quote()))
             .help("write an .mp4, a .gif or a folder of PNG frames instead; these need no ffmpeg")
     }
@@ -308,7 +311,9 @@ impl FfmpegSink {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log;
     use super::*;
+    use crate::error::Kind;
 
     fn wanted(ending: &str, rate: (u32, u32)) -> Wanted {
         let target = PathBuf::from(format!("x.{ending}"));
@@ -325,6 +330,20 @@ mod tests {
         assert!(error.message().ends_with("the nearest that it can is 29.97"), "{error}");
         let error = wanted("mpg", (12, 1)).check_rate().unwrap_err();
         assert!(error.message().contains("23.976"), "{error}");
+    }
+
+    #[test]
+    fn want_of_memory_is_called_that() {
+        let said = "ffmpeg: error while loading shared libraries: libwebp.so.7: failed to map \
+                    segment from shared object\n";
+        let log = log::read(said.as_bytes(), |_| ());
+        let error = wanted("mkv", (24, 1)).failed(&log);
+        assert_eq!((error.code(), error.kind()), ("E0603", Kind::Budget));
+        assert!(error.message().contains("libwebp"), "{error}");
+        let missing = "ffmpeg: error while loading shared libraries: libx.so: cannot open shared \
+                       object file: No such file or directory\n";
+        let error = wanted("mkv", (24, 1)).failed(&log::read(missing.as_bytes(), |_| ()));
+        assert!(error.code() == "E0811" && error.message().contains("libx.so"), "{error}");
     }
 
     #[test]

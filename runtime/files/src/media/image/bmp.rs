@@ -24,6 +24,19 @@ pub(super) fn visit(reading: &mut Reading<'_>, visit: Visit<'_>) -> Result<Sourc
         metadata.add_profile(&profile);
     }
     let (path, limits) = (reading.path, reading.limits);
+    // The decoder calls a picture without pixels too large.
+    if let Some(bytes) = reading.peek::<8>(14 + 4)? {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let (width, height) = match reading.peek::<4>(14)? {
+            Some([12, 0, 0, 0]) => {
+                (u16::from_le_bytes([a, b]).into(), u16::from_le_bytes([c, d]).into())
+            }
+            _ => (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])),
+        };
+        if width == 0 || height == 0 {
+            limits.check(path, width.into(), height.into(), 3)?;
+        }
+    }
     let held = reading.input.length();
     let packed = matches!(reading.peek::<4>(14 + 16)?, Some([1 | 2, 0, 0, 0]));
     let reader = reading.input.rewound().map_err(|e| unreadable(path, e))?;

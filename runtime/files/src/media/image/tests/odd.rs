@@ -190,6 +190,7 @@ fn bmp_files_of_every_depth_are_read() {
     let masks = [0xff, 0xff00, 0xff_0000, 0xff00_0000];
     assert_eq!(one_row(&bmp(32, 3, 1, &masks, &[250, 100, 50, 128])), [125, 50, 25]);
     assert_eq!(code(&bmp(24, 0, 2, &[], &rows[..6])), "E0805");
+    assert_eq!(code(&bmp(24, 0, 0, &[], &rows)), "E0806", "empty, not too large");
     assert_eq!(code(&bmp(24, 4, 1, &[], &rows)), "E0831");
     let mut bytes = Vec::new();
     bmp::BmpEncoder::new(&mut bytes)
