@@ -223,7 +223,9 @@ impl ResultFiles {
         let moved = names[0] != target;
         if moved {
             let (was, now) = (asked.display(), names[0].display());
-            notes.push(format!("{was} came there meanwhile and was kept: the result is {now}"));
+            notes.push(format!(
+                "{was} appeared there in the meantime and was kept; the result is {now}"
+            ));
             written.path = names.swap_remove(0);
         }
         let recipe = recipe.map(|name| if moved { name } else { recipe::path_beside(&asked) });
