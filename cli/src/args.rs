@@ -453,10 +453,12 @@ pub struct PassArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, zip \
-(with --branches), hoist (needs --vary: @prepare and @step); decompose, layout, fuse, pack-linears; \
+#[command(
+    after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, join-branches \
+(with --branches), hoist (needs --vary: @prepare and @step); decompose, fuse, pack-linears; \
 lower, schedule, split-rows, alias, pack, assemble. The phases end with inline (bound), hoist \
-(optimised), pack-linears (fused) and assemble (planned). Passes that a named pass needs are run before it.")]
+(optimised), pack-linears (fused) and assemble (planned). Passes that a named pass needs are run before it."
+)]
 pub struct Opt {
     #[command(flatten)]
     pub module: ModuleArgs,

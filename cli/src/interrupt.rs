@@ -140,7 +140,7 @@ mod system {
             .filter(|signal| *signal != SIGHUP || ignored & (1 << (signal - 1)) == 0);
         let mut signals = Signals::new(wanted).map_err(refused)?;
         threads::start("signals", move || signals.forever().for_each(came))
-            .map_err(Error::threads)?;
+            .map_err(anyid_runtime::error::threads)?;
         Ok(())
     }
 

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             }
         },
         Err(refused) => {
-            render::report(&Error::threads(refused).into());
+            render::report(&anyid_runtime::error::threads(refused).into());
             ExitCode::from(1)
         }
     }

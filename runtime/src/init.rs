@@ -4,8 +4,8 @@
 //! Every element depends only on (seed, tensor name, position), so files of any size are written in
 //! pieces, and every run gives the same bytes.
 
-use crate::checkpoint::{AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded};
-use crate::error::{Error, Result};
+use crate::checkpoint::{AtomicFile, Encoding, TensorSpec, pytorch_metadata, write_sharded};
+use crate::error::{Error, Result, to_weight_fault};
 use crate::text::micro_tokenizer_json;
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
@@ -105,7 +105,7 @@ fn write_tensor(
     seed: u64,
     name: &str,
     shape: &[u64],
-    dtype: TensorDtype,
+    encoding: Encoding,
     mut put: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let count: u64 = shape.iter().product();
@@ -116,7 +116,7 @@ fn write_tensor(
     while at < count {
         let len = PIECE.min((count - at) as usize);
         fill(key, rule, at, &mut values[..len]);
-        if dtype == TensorDtype::Bf16 {
+        if encoding == Encoding::Bf16 {
             narrow.clear();
             narrow.extend(values[..len].iter().map(|v| bf16::from_f32(*v)));
             put(bytemuck::cast_slice(&narrow))?;
@@ -138,7 +138,7 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
             data.extend_from_slice(bytes);
             Ok(())
         };
-        write_tensor(seed, name, shape, TensorDtype::F32, put).expect("memory takes every write");
+        write_tensor(seed, name, shape, Encoding::F32, put).expect("memory takes every write");
         let entry = serde_json::json!({
             "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
         });
@@ -180,7 +180,8 @@ impl WeightProvider for RandomWeights {
 
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
         let Some(ty) = self.types.get(name) else {
-            return Err(Error::input("E0301", format!("there is no weight \"{name}\"")).into());
+            let fault = Error::input("E0301", format!("there is no weight \"{name}\""));
+            return Err(to_weight_fault(fault));
         };
         let size = ty.dtype.bytes();
         let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();
@@ -218,8 +219,8 @@ pub fn write_folder(
     }
     let (dit, vae, text) = preset.configs();
     let narrow = match preset {
-        Preset::Micro => TensorDtype::F32,
-        Preset::Ti2v5b => TensorDtype::Bf16,
+        Preset::Micro => Encoding::F32,
+        Preset::Ti2v5b => Encoding::Bf16,
     };
     let vae_component = Component::Vae { num_res_blocks: vae.num_res_blocks };
     let parts = [
@@ -236,7 +237,7 @@ pub fn write_folder(
             "diffusion_pytorch_model",
             vae_component,
             names::vae_tensors(&vae),
-            TensorDtype::F32,
+            Encoding::F32,
             vae.to_diffusers_json(),
         ),
         (
@@ -248,19 +249,20 @@ pub fn write_folder(
             text.to_diffusers_json(),
         ),
     ];
-    let bytes = |tensors: &[(String, Vec<u64>)], dtype: TensorDtype| {
-        names::parameter_count(tensors) * dtype.size_bytes()
+    let bytes = |tensors: &[(String, Vec<u64>)], encoding: Encoding| {
+        names::parameter_count(tensors) * encoding.block().bytes
     };
-    let total: u64 = parts.iter().map(|(_, _, _, tensors, dtype, _)| bytes(tensors, *dtype)).sum();
+    let total: u64 =
+        parts.iter().map(|(_, _, _, tensors, encoding, _)| bytes(tensors, *encoding)).sum();
     let mut done = 0;
-    for (folder, stem, component, tensors, dtype, config) in parts {
+    for (folder, stem, component, tensors, encoding, config) in parts {
         let folder = dir.join(folder);
         create_dir(&folder)?;
         write_json(&folder.join("config.json"), &config)?;
         let specs: Vec<TensorSpec> = tensors
             .iter()
             .map(|(name, shape)| {
-                TensorSpec::new(names::to_diffusers(component, name), dtype, shape.clone())
+                TensorSpec::new(names::to_diffusers(component, name), encoding, shape.clone())
             })
             .collect();
         let canonical: std::collections::HashMap<String, String> = tensors
@@ -269,7 +271,7 @@ pub fn write_folder(
             .collect();
         write_sharded(&folder, stem, &specs, &pytorch_metadata(), SHARD_BYTES, |spec, sink| {
             let name = &canonical[&spec.name];
-            write_tensor(seed, name, &spec.shape, dtype, |piece| {
+            write_tensor(seed, name, &spec.shape, encoding, |piece| {
                 done += piece.len() as u64;
                 progress(done, total);
                 sink.write(piece)

@@ -84,7 +84,7 @@ impl Model {
                 let config = &files.config;
                 let named = |set: &WeightSet, component| -> Result<WeightSet> {
                     let weights = ModelWeights::recognise(set, component)?;
-                    weights.set().renamed(|_| None)
+                    Ok(weights.set().clone())
                 };
                 let shape =
                     |set: &WeightSet, name: &str| set.tensor(name).map(|view| view.shape.to_vec());

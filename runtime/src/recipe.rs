@@ -112,7 +112,7 @@ pub fn path_beside(output: &Path) -> PathBuf {
 pub fn hashed(path: &Path) -> Result<HashedFile> {
     // The error is the same as for every other file named on the command line.
     input::open_regular(path).map_err(|fault| unreadable(path, fault))?;
-    let sha256 = hash_file(path, |_, _| {})?;
+    let sha256 = hash_file(path)?;
     Ok(HashedFile { path: absolute(path)?, sha256, description: String::new() })
 }
 

@@ -33,12 +33,8 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
         .map_err(eval_error)?;
     let backend = Backend::open("cpu", args.threads)?;
     let switches = PassArgs { without: args.without.clone(), ..PassArgs::default() };
-    let names = passes::inputs(&args.vary);
     let case = Case {
-        module: &module,
-        func: &func.name,
-        varying: (!names.is_empty()).then_some(names.as_slice()),
-        options: passes::options(&switches),
+        request: passes::request(&module, func, &args.vary, &[], &switches),
         weights: matched.weights.clone(),
         inputs: &inputs,
         expected: &expected,

@@ -39,11 +39,9 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
-    let names = passes::inputs(&args.vary);
-    let vary = (!names.is_empty()).then_some(names.as_slice());
     let switches = &args.switches;
-    let (outcome, texts) =
-        passes::run(&module, &func.name, vary, &[], switches, &selection, &wanted)?;
+    let request = passes::request(&module, func, &args.vary, &[], switches);
+    let (outcome, texts) = passes::run(&request, switches, &selection, &wanted)?;
     checked(&outcome.state)?;
     let last = outcome.state.text();
     let mut out = String::new();
@@ -63,7 +61,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let watched = Watched {
         func: func.name.clone(),
         records: outcome.records,
-        cuts: outcome.state.cuts,
+        unfused: outcome.state.unfused,
         last: outcome.last,
     };
     // Goes to standard error, because the text is for a file or another program.

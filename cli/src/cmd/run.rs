@@ -120,7 +120,7 @@ pub fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
 
 /// Results with their names.
 pub fn owned(outputs: Outputs) -> Named {
-    let names: Vec<String> = outputs.iter().map(|(name, _)| name.to_owned()).collect();
+    let names: Vec<String> = outputs.iter().map(|(name, _)| name.into_owned()).collect();
     names.into_iter().zip(outputs.into_tensors()).collect()
 }
 

@@ -5,7 +5,7 @@ use super::plan::Stage;
 use super::shelf::Lent;
 use super::{Event, LoadedReference, Request, Run, Size};
 use crate::engine::finite::{self, Origin};
-use crate::engine::{Backend, Compiler, Inputs, StateSpec, States};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States};
 use crate::error::Result;
 use crate::model::Model;
 use anyid_ir::{Module, Tensor};
@@ -87,8 +87,8 @@ pub fn coder_phases(
         let func = module.func(name).expect("the autoencoder has both functions");
         let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
         let states = vae::states(half, func).into_iter().enumerate();
-        let states: Vec<StateSpec> = states.map(spec).collect();
-        compiler = compiler.phase_with_states(name, module, name, &states)?;
+        let request = CompileRequest::new(module, name).carrying(states.map(spec));
+        compiler = compiler.add(name, request)?;
     }
     Ok(compiler)
 }

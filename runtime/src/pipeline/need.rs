@@ -114,8 +114,7 @@ fn flops(plan: &Plan) -> u64 {
 
 /// Bytes of the results that a phase gives to its caller.
 fn results(plan: &Plan) -> u64 {
-    let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-    ports.map(|port| plan.buffer(port.buffer).ty.bytes()).fold(0, u64::saturating_add)
+    plan.outputs.iter().map(|port| plan.buffer(port.buffer).ty.bytes()).fold(0, u64::saturating_add)
 }
 
 const F32: u64 = 4;

@@ -251,8 +251,7 @@ fn persistent(plans: &[&Plan], runs: usize) -> u64 {
 
 /// Bytes of the caller's inputs and outputs.
 fn port_bytes(plan: &Plan) -> u64 {
-    let all = plan.inputs.iter().chain(&plan.outputs);
-    let held = all.filter(|port| !port.name.starts_with("persistent."));
+    let held = plan.inputs.iter().chain(&plan.outputs);
     held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
 }
 

@@ -11,12 +11,13 @@ use crate::cmd::size;
 use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
+use anyid_ir::plan::Branch;
 use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
-use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
+use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
 use anyid_runtime::pipeline::coder_phases;
 use anyid_runtime::sampling::NoiseStream;
@@ -61,12 +62,11 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         true => (dit::dit(&config, &size, types), "dit", &["lat", "t"], &["txt"]),
         false => (dit::stack(&config, &size, types), "stack", &["x", "e"], &["x", "ctx"]),
     };
-    let compiler = match args.guided {
-        Some(Guided::Auto) => Compiler::new(&backend).branches(own),
-        _ => Compiler::new(&backend),
-    };
-    let compiler = compiler.split(&module, func, varying)?;
-    let runs = if args.guided.is_some() && !compiler.both_branches() { 2 } else { 1 };
+    let own = if args.guided == Some(Guided::Auto) { own } else { &[] };
+    let request = CompileRequest::new(&module, func).varying(varying.iter().copied());
+    let compiler = Compiler::new(&backend).add("step", request.branches(own.iter().copied()))?;
+    let both = compiler.plans().any(|(_, plan)| plan.has_branches());
+    let runs = if args.guided.is_some() && !both { 2 } else { 1 };
     fits(&compiler, runs)?;
     let part = if args.all { "whole step of " } else { "" };
     let blocks = output::plural(args.blocks, "block");
@@ -237,7 +237,7 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
 /// Runs of one phase on the same inputs, one or more for a step of sampling. If there is a
 /// `prepare`, it runs before each.
 struct Steps {
-    inputs: Vec<(String, Tensor)>,
+    inputs: Vec<(String, Branch, Tensor)>,
     runs: usize,
     prepared: Vec<Prepared>,
     outputs: Outputs,
@@ -245,13 +245,16 @@ struct Steps {
 
 impl Steps {
     fn new(compiler: &Compiler, timesteps: usize, runs: usize) -> Self {
-        let mut inputs: Vec<(String, Tensor)> = Vec::new();
+        let mut inputs: Vec<(String, Branch, Tensor)> = Vec::new();
         for (_, plan) in compiler.plans() {
             for port in &plan.inputs {
-                if inputs.iter().all(|(name, _)| *name != port.name) {
+                let same = |(name, branch, _): &(String, Branch, Tensor)| {
+                    (name, *branch) == (&port.name, port.branch)
+                };
+                if !inputs.iter().any(same) {
                     let ty = &plan.buffer(port.buffer).ty;
                     let value = input(&port.name, ty, inputs.len(), timesteps);
-                    inputs.push((port.name.clone(), value));
+                    inputs.push((port.name.clone(), port.branch, value));
                 }
             }
         }
@@ -259,8 +262,9 @@ impl Steps {
     }
 }
 
-fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
-    Inputs::new().all(inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+fn named(inputs: &[(String, Branch, Tensor)]) -> Inputs<'_> {
+    let all = inputs.iter();
+    all.fold(Inputs::new(), |out, (name, branch, tensor)| out.set_branch(*branch, name, tensor))
 }
 
 impl Job for Steps {

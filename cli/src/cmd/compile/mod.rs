@@ -16,7 +16,7 @@ use anyid_ir::{Func, Module, text};
 use anyid_passes::cost::Machine;
 use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
-use anyid_passes::{compile_with, fit, view};
+use anyid_passes::{fit, view};
 use anyid_runtime::engine::{PlanFile, compile_error};
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
@@ -76,8 +76,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             let unsplit = match args.vary.is_empty() {
                 true => None,
                 false => {
-                    let options = passes::options(&args.switches);
-                    Some(compile_with(&module, &funcs[0].name, &options).map_err(compile_error)?)
+                    let whole = passes::request(&module, funcs[0], &[], &states[0], &args.switches);
+                    Some(whole.plan().map_err(compile_error)?)
                 }
             };
             let names: Vec<&str> = funcs.iter().map(|func| func.name.as_str()).collect();

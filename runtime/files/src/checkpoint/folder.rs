@@ -16,7 +16,7 @@ use super::first_ten;
 use super::json::{
     JsonFile, get_string, optional_bool, optional_string, optional_u64, read_json, wrong_type,
 };
-use super::shards::WeightSet;
+use super::set::WeightSet;
 use super::writer::is_shard;
 use crate::error::{Error, Result};
 

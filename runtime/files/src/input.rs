@@ -6,7 +6,7 @@
 //! writes to them. Folders, devices and sockets are refused. It does not interpret what it reads.
 
 use crate::error::{Error, Result};
-use anyid_backends::threads::{self, ThreadsRefused};
+use crate::threads;
 use anyid_ir::memory;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -24,7 +24,7 @@ pub enum Refusal {
     /// There is no memory for its contents; the bytes that were wanted.
     NoMemory(u64),
     /// There is no thread to wait for a pipe with.
-    NoThread(ThreadsRefused),
+    NoThread(io::Error),
 }
 
 impl Refusal {
@@ -39,7 +39,7 @@ impl Refusal {
             Self::Unreadable(fault) => unreadable(fault),
             Self::TooLarge(limit) => too_large(limit),
             Self::NoMemory(bytes) => Error::no_memory(bytes, "the contents of a file"),
-            Self::NoThread(refused) => Error::threads(refused),
+            Self::NoThread(cause) => Error::threads(1, 0, cause),
         }
         .at(path.display())
     }

@@ -6,7 +6,7 @@
 
 use super::writer::Format;
 use crate::error::{Error, Result};
-use crate::files::{self, AtomicFolder, Existing, Whole, write_error};
+use crate::output::{self, AtomicFolder, Existing, Whole, write_error};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl Stream {
             if count == 0 {
                 break;
             }
-            let sent = match files::stopped() {
+            let sent = match output::stopped() {
                 true => Err(std::io::ErrorKind::Interrupted.into()),
                 false => self.output.write_all(&piece[..count]),
             };

@@ -1,29 +1,27 @@
 //! Two evaluations of a function in one program: the branches of guidance, which differ in a few
 //! inputs and read the same weights.
 //!
-//! Inputs named as the branches' own exist twice afterwards (`txt` and `txt.1`), and so do the
-//! outputs that depend on them. What depends on none of them is computed once. Products with few rows
+//! Inputs named as the branches' own exist twice afterwards, once for each branch, and so do the
+//! outputs that depend on them, and states: each branch carries its own, unless what a state becomes
+//! is the same in both. What depends on none of them is computed once. Products with few rows
 //! take as long as reading their weight does: there the rows of both branches are stacked, and with
 //! them everything row by row that follows, until an op mixes rows (attention) and takes the
 //! branches apart again. Each row is computed as it would be by itself, so results keep their bits.
 //!
 //! Nothing is done where stacking gains little: two runs then need half the memory.
 
-use crate::CompileError;
-use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::program::{Origin, Port, Program, ProgramStep, Role, ValueIndex};
 use anyid_ir::kernel::Target;
+use anyid_ir::plan::{Branch, title};
 use anyid_ir::{Op, TensorType};
 use smallvec::{SmallVec, smallvec};
-
-/// What the second of two inputs, outputs or steps has behind its name.
-pub const SECOND: &str = ".1";
 
 /// Share of the time for products, in both branches, that must be saved for it to be done.
 const WORTH: f64 = 0.1;
 
-/// A value of the program in the zipped one.
+/// A value of the program in the joined one.
 #[derive(Clone, Copy, Debug)]
-enum Zipped {
+enum Joined {
     /// The same in both branches; and its rows twice, where they were asked for.
     Shared(ValueIndex, Option<ValueIndex>),
     /// One for each.
@@ -33,23 +31,28 @@ enum Zipped {
     Stacked(ValueIndex, Option<[ValueIndex; 2]>),
 }
 
-/// Which values depend on the inputs called `names`.
-///
-/// # Errors
-/// E0503 for a name that no input has.
-fn depending(program: &Program, names: &[String]) -> Result<Vec<bool>, CompileError> {
+/// Which values depend on the inputs called `names`, and on states that do so themselves.
+fn depending(program: &Program, names: &[String]) -> Vec<bool> {
     let mut out = vec![false; program.values.len()];
-    for name in names {
-        let Some((_, value)) = program.inputs.iter().find(|(input, _)| input == name) else {
-            let message = format!("there is no input %{name} for branches to differ in");
-            return Err(CompileError::new("E0503", message));
-        };
-        out[*value as usize] = true;
+    for port in &program.inputs {
+        out[port.value as usize] = port.role == Role::Caller && names.contains(&port.name);
     }
-    for step in &program.steps {
-        out[step.result as usize] = step.operands.iter().any(|v| out[*v as usize]);
+    loop {
+        for step in &program.steps {
+            out[step.result as usize] = step.operands.iter().any(|v| out[*v as usize]);
+        }
+        let mut settled = true;
+        for port in program.inputs.iter().filter(|port| port.role != Role::Caller) {
+            let becomes = program.outputs.iter().find(|other| other.role == port.role);
+            let differs = becomes.is_some_and(|becomes| out[becomes.value as usize]);
+            if differs && !std::mem::replace(&mut out[port.value as usize], true) {
+                settled = false;
+            }
+        }
+        if settled {
+            return out;
+        }
     }
-    Ok(out)
 }
 
 /// Whether a step is a product of rows that differ between branches with a weight that does not.
@@ -81,103 +84,84 @@ fn saved(program: &Program, own: &[bool], counted: &[bool], bound: usize) -> f64
 
 /// `program` for both branches at once, where that is faster; `None` where it is not. Branches
 /// differ in the inputs `names`; only steps that depend on the inputs `varying` count, if given.
-///
-/// # Errors
-/// E0503 for a name that no input has, or a doubled input whose second name is taken.
-pub fn zip(
+pub fn join(
     program: &Program,
     names: &[String],
     varying: Option<&[String]>,
     target: &Target,
-) -> Result<Option<Program>, CompileError> {
-    let own = depending(program, names)?;
-    let taken = |name: &&String| {
-        let second = format!("{name}{SECOND}");
-        program.inputs.iter().any(|(other, _)| *other == second)
-    };
-    if let Some(name) = names.iter().find(taken) {
-        let message = format!("input %{name} cannot be doubled: there is an input %{name}{SECOND}");
-        return Err(CompileError::new("E0503", message));
-    }
+) -> Option<Program> {
+    let own = depending(program, names);
     let counted = match varying {
-        Some(varying) => depending(program, varying)?,
+        Some(varying) => depending(program, varying),
         None => vec![true; program.values.len()],
     };
     let bound = target.weight_bound_rows;
     if saved(program, &own, &counted, bound) < WORTH {
-        return Ok(None);
+        return None;
     }
-    let values = program.values.iter();
-    let zipped = values.map(|_| None).collect();
-    let mut zipper = Zipper { program, bound, out: Program::default(), zipped };
-    zipper.inputs(&own);
+    let joined = vec![None; program.values.len()];
+    let mut joiner = Joiner { program, bound, out: Program::default(), joined };
+    joiner.inputs(&own);
     for step in &program.steps {
-        let zipped = zipper.step(step);
-        zipper.zipped[step.result as usize] = Some(zipped);
+        let joined = joiner.step(step);
+        joiner.joined[step.result as usize] = Some(joined);
     }
-    zipper.outputs();
-    Ok(Some(zipper.out))
+    joiner.outputs();
+    Some(joiner.out)
 }
 
-struct Zipper<'p> {
+struct Joiner<'p> {
     program: &'p Program,
     /// Products of fewer rows are stacked.
     bound: usize,
     out: Program,
-    zipped: Vec<Option<Zipped>>,
+    joined: Vec<Option<Joined>>,
 }
 
-impl Zipper<'_> {
+impl Joiner<'_> {
     fn inputs(&mut self, own: &[bool]) {
-        for (name, value) in &self.program.inputs {
-            let ty = self.program.ty(*value);
-            let mut input = |name: String| {
-                let index = self.out.inputs.len() as u32;
-                let value = self.out.value(ty.clone(), Origin::Input(index));
-                self.out.inputs.push((name, value));
-                value
-            };
-            let first = input(name.clone());
-            self.zipped[*value as usize] = Some(match own[*value as usize] {
-                true => Zipped::Pair([first, input(format!("{name}{SECOND}"))]),
-                false => Zipped::Shared(first, None),
+        for port in &self.program.inputs {
+            let ty = self.program.ty(port.value);
+            let mut input = |branch| self.out.input(&Port { branch, ..port.clone() }, ty.clone());
+            self.joined[port.value as usize] = Some(match own[port.value as usize] {
+                true => Joined::Pair([0, 1].map(input)),
+                false => Joined::Shared(input(0), None),
             });
         }
         self.out.weights.clone_from(&self.program.weights);
         for (at, value) in self.program.values.iter().enumerate() {
             if matches!(value.origin, Origin::Weight(_) | Origin::Persistent(_)) {
                 let copy = self.out.value(value.ty.clone(), value.origin);
-                self.zipped[at] = Some(Zipped::Shared(copy, None));
+                self.joined[at] = Some(Joined::Shared(copy, None));
             }
         }
     }
 
     fn outputs(&mut self) {
-        for (name, value) in &self.program.outputs {
-            match self.of(*value) {
-                Zipped::Shared(shared, _) => self.out.outputs.push((name.clone(), shared)),
-                _ => {
-                    let [first, second] = self.pair(*value);
-                    self.out.outputs.push((name.clone(), first));
-                    self.out.outputs.push((format!("{name}{SECOND}"), second));
-                }
+        for port in &self.program.outputs {
+            let branches = match self.of(port.value) {
+                Joined::Shared(shared, _) => vec![shared],
+                _ => self.pair(port.value).to_vec(),
+            };
+            for (branch, value) in (0..).zip(branches) {
+                self.out.outputs.push(Port { branch, value, ..port.clone() });
             }
         }
     }
 
-    fn of(&self, value: ValueIndex) -> Zipped {
-        self.zipped[value as usize].expect("what is read comes first")
+    fn of(&self, value: ValueIndex) -> Joined {
+        self.joined[value as usize].expect("what is read comes first")
     }
 
     /// The step for both branches.
-    fn step(&mut self, step: &ProgramStep) -> Zipped {
-        let operands: SmallVec<[Zipped; 4]> = step.operands.iter().map(|v| self.of(*v)).collect();
-        let shared = |zipped: &Zipped| matches!(zipped, Zipped::Shared(..));
+    fn step(&mut self, step: &ProgramStep) -> Joined {
+        let operands: SmallVec<[Joined; 4]> = step.operands.iter().map(|v| self.of(*v)).collect();
+        let shared = |joined: &Joined| matches!(joined, Joined::Shared(..));
         if operands.iter().all(shared) {
             let operands = step.operands.iter().map(|v| self.pair(*v)[0]).collect();
-            return Zipped::Shared(self.emit(step, operands, false, ""), None);
+            return Joined::Shared(self.emit(step, operands, false, 0), None);
         }
-        let stacked = |zipped: &Zipped| matches!(zipped, Zipped::Stacked(..));
+        let stacked = |joined: &Joined| matches!(joined, Joined::Stacked(..));
         let begins = step.op == Op::Linear
             && rows(self.program, step.operands[0]) < self.bound
             && operands[1..].iter().all(shared);
@@ -190,17 +174,17 @@ impl Zipper<'_> {
                 false => self.pair(*v)[0],
             });
             let operands = operands.collect();
-            return Zipped::Stacked(self.emit(step, operands, true, ""), None);
+            return Joined::Stacked(self.emit(step, operands, true, 0), None);
         }
-        Zipped::Pair([0, 1].map(|branch| {
+        Joined::Pair([0, 1].map(|branch| {
             let operands = step.operands.iter().map(|v| self.pair(*v)[branch]).collect();
-            self.emit(step, operands, false, if branch == 0 { "" } else { SECOND })
+            self.emit(step, operands, false, branch as Branch)
         }))
     }
 
     /// Where each position along axis 0 of the result depends on that position of some operands
     /// and on no other: which these are. All others must be the same in both branches.
-    fn by_rows(&self, step: &ProgramStep, operands: &[Zipped]) -> Option<SmallVec<[bool; 4]>> {
+    fn by_rows(&self, step: &ProgramStep, operands: &[Joined]) -> Option<SmallVec<[bool; 4]>> {
         let result = self.program.ty(step.result);
         let (&length, rank) = (result.shape.first()?, result.rank());
         let shape = |at: usize| -> &[usize] { &self.program.ty(step.operands[at]).shape };
@@ -227,7 +211,7 @@ impl Zipper<'_> {
         };
         let fits = |at: usize| match doubled[at] {
             true => leads(at),
-            false => matches!(operands[at], Zipped::Shared(..)),
+            false => matches!(operands[at], Joined::Shared(..)),
         };
         (0..operands.len()).all(fits).then_some(doubled)
     }
@@ -235,9 +219,9 @@ impl Zipper<'_> {
     /// The value of each branch.
     fn pair(&mut self, value: ValueIndex) -> [ValueIndex; 2] {
         let whole = match self.of(value) {
-            Zipped::Shared(shared, _) => return [shared; 2],
-            Zipped::Pair(pair) | Zipped::Stacked(_, Some(pair)) => return pair,
-            Zipped::Stacked(whole, None) => whole,
+            Joined::Shared(shared, _) => return [shared; 2],
+            Joined::Pair(pair) | Joined::Stacked(_, Some(pair)) => return pair,
+            Joined::Stacked(whole, None) => whole,
         };
         let (ty, label) = (self.program.ty(value).clone(), self.out.name(whole));
         let len = ty.shape[0];
@@ -245,23 +229,23 @@ impl Zipper<'_> {
             let op = Op::Slice { axis: 0, start: branch * len, len };
             self.out.step(op, smallvec![whole], ty.clone(), format!("{label}.half{branch}"))
         });
-        self.zipped[value as usize] = Some(Zipped::Stacked(whole, Some(halves)));
+        self.joined[value as usize] = Some(Joined::Stacked(whole, Some(halves)));
         halves
     }
 
     /// The rows of both branches in one value.
     fn both(&mut self, value: ValueIndex) -> ValueIndex {
         let pair = match self.of(value) {
-            Zipped::Stacked(whole, _) | Zipped::Shared(_, Some(whole)) => return whole,
-            Zipped::Pair(pair) => pair,
-            Zipped::Shared(shared, None) => [shared; 2],
+            Joined::Stacked(whole, _) | Joined::Shared(_, Some(whole)) => return whole,
+            Joined::Pair(pair) => pair,
+            Joined::Shared(shared, None) => [shared; 2],
         };
         let label = format!("{}.both", self.program.name(value));
         let ty = doubled(self.program.ty(value));
         let whole = self.out.step(Op::Concat { axis: 0 }, pair.into_iter().collect(), ty, label);
-        self.zipped[value as usize] = Some(match self.of(value) {
-            Zipped::Shared(shared, _) => Zipped::Shared(shared, Some(whole)),
-            _ => Zipped::Stacked(whole, Some(pair)),
+        self.joined[value as usize] = Some(match self.of(value) {
+            Joined::Shared(shared, _) => Joined::Shared(shared, Some(whole)),
+            _ => Joined::Stacked(whole, Some(pair)),
         });
         whole
     }
@@ -271,11 +255,11 @@ impl Zipper<'_> {
         step: &ProgramStep,
         operands: SmallVec<[ValueIndex; 4]>,
         stacked: bool,
-        suffix: &str,
+        branch: Branch,
     ) -> ValueIndex {
         let ty = self.program.ty(step.result);
         let ty = if stacked { doubled(ty) } else { ty.clone() };
-        self.out.step(step.op.clone(), operands, ty, format!("{}{suffix}", step.label))
+        self.out.step(step.op.clone(), operands, ty, title(&step.label, branch).into_owned())
     }
 }
 

@@ -5,7 +5,7 @@ use anyid_ir::Op;
 
 /// Where the memory of a value begins before any sharing is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Home {
+pub struct Storage {
     /// The value that owns the memory, itself unless it is a view or a part.
     pub(crate) owner: ValueIndex,
     /// First byte within the owner.
@@ -26,17 +26,18 @@ fn view_offset(program: &Program, step: &ProgramStep) -> Option<u64> {
     }
 }
 
-/// The home of every value.
-pub(crate) fn homes(program: &Program) -> Vec<Home> {
-    let mut homes: Vec<Home> =
-        (0..program.values.len() as u32).map(|owner| Home { owner, offset: 0 }).collect();
+/// The storage of every value.
+pub(crate) fn storages(program: &Program) -> Vec<Storage> {
+    let mut storages: Vec<Storage> =
+        (0..program.values.len() as u32).map(|owner| Storage { owner, offset: 0 }).collect();
     for step in &program.steps {
         let Some(offset) = view_offset(program, step) else { continue };
-        let base = homes[step.operands[0] as usize];
+        let base = storages[step.operands[0] as usize];
         // Packed weights have no row-major bytes to look into.
         if !matches!(program.values[base.owner as usize].origin, Origin::Weight(_)) {
-            homes[step.result as usize] = Home { owner: base.owner, offset: base.offset + offset };
+            storages[step.result as usize] =
+                Storage { owner: base.owner, offset: base.offset + offset };
         }
     }
-    homes
+    storages
 }

@@ -2,7 +2,7 @@
 //!
 //! Contract: memory stays bounded whatever the size of the file (one small buffer; the caller
 //! chooses the pieces), and the file appears only when every declared byte was given. Tensors are
-//! stored in the order in which they are declared; declare wider dtypes first, so that data stay
+//! stored in the order in which they are declared; declare wider encodings first, so that data stay
 //! aligned for readers that map them. It converts nothing: bytes are stored as given.
 
 use std::collections::BTreeMap;
@@ -11,30 +11,31 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::header::{MAX_HEADER_BYTES, TensorDtype, tensor_bytes};
+use super::encoding::Encoding;
+use super::safetensors::MAX_HEADER_BYTES;
 use crate::error::{Error, Result};
-use crate::files::{self, AtomicFile, Whole, write_error};
+use crate::output::{self, AtomicFile, Whole, write_error};
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Name in the file.
     pub name: String,
-    /// Element type.
-    pub dtype: TensorDtype,
+    /// How its elements are encoded.
+    pub encoding: Encoding,
     /// Sizes, slowest dimension first; empty for a scalar.
     pub shape: Vec<u64>,
 }
 
 impl TensorSpec {
     /// A spec from its parts.
-    pub fn new(name: impl Into<String>, dtype: TensorDtype, shape: impl Into<Vec<u64>>) -> Self {
-        Self { name: name.into(), dtype, shape: shape.into() }
+    pub fn new(name: impl Into<String>, encoding: Encoding, shape: impl Into<Vec<u64>>) -> Self {
+        Self { name: name.into(), encoding, shape: shape.into() }
     }
 
     /// Bytes of the tensor's data. Errors: E1015 when they do not fit 64 bits.
     pub fn bytes(&self) -> Result<u64> {
-        tensor_bytes(self.dtype, &self.shape).ok_or_else(|| {
+        self.encoding.bytes_of(&self.shape).ok_or_else(|| {
             misuse(format!("tensor `{}` of shape {:?} is too large", self.name, self.shape))
         })
     }
@@ -159,7 +160,7 @@ fn header_text(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> R
             .checked_add(spec.bytes()?)
             .ok_or_else(|| misuse("the tensors together are larger than 2^64 bytes".to_owned()))?;
         let entry = json!({
-            "dtype": spec.dtype.name(), "shape": spec.shape, "data_offsets": [begin, end],
+            "dtype": spec.encoding.name(), "shape": spec.shape, "data_offsets": [begin, end],
         });
         let reserved = spec.name == "__metadata__";
         if reserved || header.insert(spec.name.clone(), entry).is_some() {
@@ -183,15 +184,15 @@ fn misuse(message: String) -> Error {
         .help("the data do not match what was declared, a fault of the program: please report it")
 }
 
-/// Writes a small file at once. Tensors are stored widest dtype first, else in the given order.
+/// Writes a small file at once. Tensors are stored widest encoding first, else in the given order.
 ///
 /// Errors: as [`SafetensorsWriter`].
 pub fn save(
     path: impl AsRef<Path>,
-    tensors: &[(&str, TensorDtype, &[u64], &[u8])],
+    tensors: &[(&str, Encoding, &[u64], &[u8])],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    files::commit(vec![save_in(AtomicFile::create(path)?, tensors, metadata)?]).map(drop)
+    output::commit(vec![save_in(AtomicFile::create(path)?, tensors, metadata)?]).map(drop)
 }
 
 /// As [`save`], in a file that was opened before, which lacks only its name then.
@@ -199,14 +200,14 @@ pub fn save(
 /// Errors: as [`SafetensorsWriter`].
 pub fn save_in(
     file: AtomicFile,
-    tensors: &[(&str, TensorDtype, &[u64], &[u8])],
+    tensors: &[(&str, Encoding, &[u64], &[u8])],
     metadata: &BTreeMap<String, String>,
 ) -> Result<Whole> {
     let mut sorted: Vec<_> = tensors.iter().collect();
-    sorted.sort_by_key(|(_, dtype, _, _)| std::cmp::Reverse(dtype.size_bytes()));
+    sorted.sort_by_key(|(_, encoding, _, _)| std::cmp::Reverse(encoding.block().bytes));
     let specs: Vec<TensorSpec> = sorted
         .iter()
-        .map(|(name, dtype, shape, _)| TensorSpec::new(*name, *dtype, *shape))
+        .map(|(name, encoding, shape, _)| TensorSpec::new(*name, *encoding, *shape))
         .collect();
     let mut writer = SafetensorsWriter::create_in(file, &specs, metadata)?;
     for (name, _, _, bytes) in sorted {
@@ -333,7 +334,7 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::super::file::Checkpoint;
-    use super::super::shards::WeightSet;
+    use super::super::set::WeightSet;
     use super::super::testing::TempFolder;
     use super::*;
     use crate::error::Kind;
@@ -352,11 +353,11 @@ mod tests {
         save(
             &path,
             &[
-                ("byte", TensorDtype::U8, &[3], &[1, 2, 3]),
-                (odd, TensorDtype::F32, &[], &1.5f32.to_le_bytes()),
-                ("none", TensorDtype::Bf16, &[0, 7], &[]),
-                ("half", TensorDtype::F16, &[2, 1], &[0, 60, 0, 61]),
-                ("fp8", TensorDtype::F8E4M3, &[1], &[56]),
+                ("byte", Encoding::U8, &[3], &[1, 2, 3]),
+                (odd, Encoding::F32, &[], &1.5f32.to_le_bytes()),
+                ("none", Encoding::Bf16, &[0, 7], &[]),
+                ("half", Encoding::F16, &[2, 1], &[0, 60, 0, 61]),
+                ("fp8", Encoding::F8E4M3, &[1], &[56]),
             ],
             &metadata,
         )
@@ -390,9 +391,9 @@ mod tests {
         let bytes = safetensors::serialize(tensors, None).unwrap();
         let ours = Checkpoint::from_bytes(bytes, "memory").unwrap();
         assert_eq!(ours.len(), 3);
-        assert_eq!(ours.contents(ours.header().position("a").unwrap()).unwrap(), data);
+        assert_eq!(ours.contents(ours.table().position("a").unwrap()).unwrap(), data);
         assert_eq!(ours.tensor("b").unwrap().shape, [2, 2]);
-        assert_eq!(ours.tensor("c").unwrap().dtype, TensorDtype::Bool);
+        assert_eq!(ours.tensor("c").unwrap().encoding, Encoding::Bool);
     }
 
     #[test]
@@ -400,10 +401,10 @@ mod tests {
         let folder = TempFolder::new();
         let path = folder.path().join("out.safetensors");
         let specs = [
-            TensorSpec::new("empty", TensorDtype::F32, [0]),
-            TensorSpec::new("a", TensorDtype::U8, [4]),
-            TensorSpec::new("b", TensorDtype::U8, [2]),
-            TensorSpec::new("last", TensorDtype::U8, [0]),
+            TensorSpec::new("empty", Encoding::F32, [0]),
+            TensorSpec::new("a", Encoding::U8, [4]),
+            TensorSpec::new("b", Encoding::U8, [2]),
+            TensorSpec::new("last", Encoding::U8, [0]),
         ];
         let start = || SafetensorsWriter::create(&path, &specs, &none()).unwrap();
         let mut writer = start();
@@ -431,9 +432,9 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), bytes, "failures leave the earlier file");
         assert_eq!(folder.names(), ["out.safetensors"]);
         for bad in [
-            vec![TensorSpec::new("x", TensorDtype::U8, [1]); 2],
-            vec![TensorSpec::new("__metadata__", TensorDtype::U8, [1])],
-            vec![TensorSpec::new("x", TensorDtype::F32, [1 << 40, 1 << 40])],
+            vec![TensorSpec::new("x", Encoding::U8, [1]); 2],
+            vec![TensorSpec::new("__metadata__", Encoding::U8, [1])],
+            vec![TensorSpec::new("x", Encoding::F32, [1 << 40, 1 << 40])],
         ] {
             let error = SafetensorsWriter::create(&path, &bad, &pytorch_metadata()).unwrap_err();
             assert_eq!(error.code(), "E1015");
@@ -443,7 +444,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_stops_the_writer() {
-        let specs = [TensorSpec::new("a", TensorDtype::U8, [1 << 20])];
+        let specs = [TensorSpec::new("a", Encoding::U8, [1 << 20])];
         let mut writer = SafetensorsWriter::create("/dev/full", &specs, &none()).unwrap();
         let error = writer.write("a", &vec![0; 1 << 20]).unwrap_err();
         assert_eq!(error.code(), "E1012");
@@ -451,7 +452,7 @@ mod tests {
 
     fn sharded(folder: &Path, limit: u64) -> Result<Vec<PathBuf>> {
         let specs: Vec<TensorSpec> =
-            (0..6).map(|i| TensorSpec::new(format!("t{i}"), TensorDtype::F32, [i])).collect();
+            (0..6).map(|i| TensorSpec::new(format!("t{i}"), Encoding::F32, [i])).collect();
         let stem = "diffusion_pytorch_model";
         write_sharded(folder, stem, &specs, &pytorch_metadata(), limit, |spec, sink| {
             for _ in 0..spec.shape[0] {
@@ -493,10 +494,8 @@ mod tests {
     #[test]
     fn a_failing_fill_leaves_nothing() {
         let folder = TempFolder::new();
-        let specs = [
-            TensorSpec::new("a", TensorDtype::U8, [2]),
-            TensorSpec::new("b", TensorDtype::U8, [2]),
-        ];
+        let specs =
+            [TensorSpec::new("a", Encoding::U8, [2]), TensorSpec::new("b", Encoding::U8, [2])];
         let outcome = write_sharded(folder.path(), "model", &specs, &none(), 2, |spec, sink| {
             sink.write(if spec.name == "a" { &[1, 2] } else { &[1] })
         });

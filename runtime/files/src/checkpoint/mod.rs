@@ -1,28 +1,41 @@
-//! Checkpoint files and model folders: reading, joining shards, and writing.
+//! Checkpoint files and model folders: reading, deriving weights from what is stored, and writing.
 //!
-//! Reading goes `header` (strict parse of one safetensors header) → `file` (one file, its tensors by
-//! byte range) → `shards` (one or several files as one name → tensor map) → `folder` (which
-//! files make up a model). Writing goes `writer` (safetensors, bounded memory) → `files` (whole
-//! files or none). Nothing here knows what a tensor means: names and shapes are compared with the
-//! manifests that the caller brings. Adapters and other checkpoint dialects live elsewhere.
+//! A file is a table of named byte ranges with an encoding each (`table`, `encoding`), whatever its
+//! format; a parser makes the table (`format`, `safetensors`). Reading goes `source` (bytes of a file
+//! by range) → `file` (one file and its table) → `set` (weights of one or several files, by name) →
+//! `folder` (which files make up a model). What a weight is made of is said by a `derivation`, and
+//! `weight` reads it. Writing goes `writer` (safetensors, bounded memory) → `output` (whole files or
+//! none). Nothing here knows what a tensor means: names and shapes are compared with the manifests
+//! that the caller brings.
 
-mod convert;
+mod derivation;
 mod digest;
+mod encoding;
 mod file;
 pub mod folder;
-pub mod header;
+mod format;
+mod index;
 pub mod json;
-pub mod shards;
+mod safetensors;
+mod set;
+mod source;
+mod table;
+mod tensors;
+mod weight;
 pub mod writer;
 
-pub use crate::files::{AtomicFile, write_error};
-pub use convert::{TensorView, to_bf16_into, to_f32_into};
-pub use digest::{fingerprint, hash_file};
+pub use crate::output::{AtomicFile, write_error};
+pub use derivation::Derivation;
+pub use digest::hash_file;
+pub use encoding::{Block, Encoding};
 pub use file::Checkpoint;
 pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
-pub use header::{Header, TensorDtype, TensorEntry};
+pub use format::{Foreign, Format, foreign};
 pub use json::{JsonFile, read_json};
-pub use shards::WeightSet;
+pub use set::WeightSet;
+pub use table::{Table, TensorRange};
+pub use tensors::{read_tensors, writable, write_tensors, write_tensors_in};
+pub use weight::Weight;
 pub use writer::{
     SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, save_in, write_sharded,
 };
@@ -102,7 +115,7 @@ pub(crate) mod testing {
 
     /// The golden fixtures of the repository.
     pub(crate) fn fixtures() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
     }
 
     /// A safetensors file from header text and data.

@@ -6,8 +6,8 @@
 
 use super::log::{self, Log, Note};
 use crate::error::{Error, Result};
-use crate::files::{Running, spawn};
-use anyid_backends::threads;
+use crate::output::{Running, spawn};
+use crate::threads;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -133,7 +133,8 @@ impl Process {
                 log::read(BufReader::new(stderr), |note| drop(sender.send(note)))
             })
         });
-        let log = log.transpose().map_err(Error::threads)?;
+        let refused = |cause| Error::threads(1, 0, cause);
+        let log = log.transpose().map_err(refused)?;
         let (mut pipe, output) = (running.take_stdin(), running.take_stdout());
         let feeder = match input {
             Input::Bytes(bytes) => pipe.take().map(|mut pipe| {
@@ -142,7 +143,7 @@ impl Process {
             }),
             _ => None,
         };
-        let feeder = feeder.transpose().map_err(Error::threads)?;
+        let feeder = feeder.transpose().map_err(refused)?;
         Ok(Self { running, input: pipe, output, notes, log, feeder })
     }
 

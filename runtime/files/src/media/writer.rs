@@ -10,7 +10,7 @@ use super::sink::{FolderSink, GifSink, Mp4Sink};
 use super::stream::Stream;
 use super::{RgbFrame, ffmpeg};
 use crate::error::{Error, Result};
-use crate::files::{self, Existing, Whole, write_error};
+use crate::output::{self, Existing, Whole, write_error};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -279,12 +279,12 @@ impl VideoWriter {
     pub fn finish(self) -> Result<WrittenInfo> {
         let named = self.path.clone();
         let (mut info, whole) = self.finish_unnamed()?;
-        let (was, got) = (whole.path().to_owned(), files::commit(vec![whole])?.swap_remove(0));
+        let (was, got) = (whole.path().to_owned(), output::commit(vec![whole])?.swap_remove(0));
         info.path = if got == was { named } else { got };
         Ok(info)
     }
 
-    /// Completes the file or folder, which [`files::commit`] gives its name together with others.
+    /// Completes the file or folder, which [`output::commit`] gives its name together with others.
     /// A pipe or a device has got everything after this.
     ///
     /// # Errors

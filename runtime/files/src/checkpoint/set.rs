@@ -1,40 +1,34 @@
 //! One or several checkpoint files as one map from names to tensors.
 //!
 //! Contract: every name occurs once; names keep file order, then offset order; the files stay
-//! open as long as any selection of the set lives. A set can carry a renaming and a selection, both
-//! without touching data, and can be compared with a model's manifest before anything is read.
-//! It does not know prefixes or dialects: the caller supplies the renaming.
+//! open as long as any set made of them lives. Other sets follow from a set (other names, a
+//! selection, weights made of several tensors) without touching data, and a set can be compared with
+//! a model's manifest before anything is read. It does not know prefixes or dialects: the caller
+//! says how the tensors of one set follow from those of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
+use anyid_ir::memory;
 use sha2::{Digest, Sha256};
 
+use super::derivation::Derivation;
 use super::digest::hex;
+use super::encoding::Encoding;
 use super::file::Checkpoint;
 use super::first_ten;
-use super::header::{TensorDtype, TensorEntry};
+use super::index::Index;
+use super::weight::Weight;
 use crate::error::{Error, Result};
-use crate::input::read_text;
 
 /// Named tensors of one component, from one or several files. Cloning copies names, not data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WeightSet {
     files: Vec<Arc<Checkpoint>>,
-    entries: Vec<Entry>,
+    entries: Vec<(String, Weight)>,
     by_name: HashMap<String, usize>,
     warnings: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    name: String,
-    file: usize,
-    position: usize,
 }
 
 impl WeightSet {
@@ -59,29 +53,45 @@ impl WeightSet {
 
     /// Joins open files into one set. Errors: E0328 for a name in two of them.
     pub fn from_checkpoints(files: Vec<Checkpoint>) -> Result<Self> {
-        let files: Vec<Arc<Checkpoint>> = files.into_iter().map(Arc::new).collect();
-        let mut set =
-            Self { files, entries: Vec::new(), by_name: HashMap::new(), warnings: Vec::new() };
-        for (file, checkpoint) in set.files.iter().enumerate() {
-            for (position, tensor) in checkpoint.header().tensors().iter().enumerate() {
-                let name = tensor.name.clone();
-                if let Some(&other) = set.by_name.get(&name) {
-                    let first = set.files[set.entries[other].file].path();
-                    return Err(Error::input(
-                        "E0328",
-                        format!(
-                            "tensor `{name}` is in two files, the other is {}",
-                            first.display()
-                        ),
-                    )
-                    .at(checkpoint.path().display())
-                    .help("pass each shard once, and shards of one model only"));
-                }
-                set.by_name.insert(name.clone(), set.entries.len());
-                set.entries.push(Entry { name, file, position });
-            }
+        files.into_iter().try_fold(Self::default(), |set, file| set.joined(&Self::of(file)))
+    }
+
+    /// The tensors of one file.
+    fn of(file: Checkpoint) -> Self {
+        let tensors = file.table().tensors().iter().enumerate();
+        let entries: Vec<(String, Weight)> = tensors
+            .map(|(position, tensor)| (tensor.name.clone(), Weight::stored(tensor, position)))
+            .collect();
+        Self {
+            by_name: positions(&entries),
+            entries,
+            files: vec![Arc::new(file)],
+            ..Self::default()
         }
-        Ok(set)
+    }
+
+    /// The weights of this set and then those of `other`, such as a model's and an adapter's.
+    ///
+    /// Errors: E0328 for a name in both.
+    pub fn joined(mut self, other: &Self) -> Result<Self> {
+        let earlier = self.files.len();
+        self.files.extend(other.files.iter().cloned());
+        self.warnings.extend(other.warnings.iter().cloned());
+        for (name, weight) in &other.entries {
+            let path = |weight: &Weight| self.files[weight.file()].path().display();
+            let mut weight = weight.clone();
+            weight.shift(earlier);
+            if let Some(first) = self.tensor(name) {
+                let message =
+                    format!("tensor `{name}` is in two files, the other is {}", path(first));
+                return Err(Error::input("E0328", message)
+                    .at(path(&weight))
+                    .help("pass each shard once, and shards of one model only"));
+            }
+            self.by_name.insert(name.clone(), self.entries.len());
+            self.entries.push((name.clone(), weight));
+        }
+        Ok(self)
     }
 
     /// Opens the shards named by a `*.safetensors.index.json`, in order of their names.
@@ -119,7 +129,7 @@ impl WeightSet {
         let shard_names: Vec<&str> = names.into_iter().collect();
         let mut misplaced = Vec::new();
         for (name, shard) in &index.weight_map {
-            match set.by_name.get(name).map(|&at| shard_names[set.entries[at].file]) {
+            match set.tensor(name).map(|weight| shard_names[weight.file()]) {
                 None => misplaced.push(format!("`{name}` is not in {shard}")),
                 Some(found) if found != shard => {
                     misplaced.push(format!("`{name}` is in {found}, not in {shard}"));
@@ -147,8 +157,7 @@ impl WeightSet {
             self.warnings.push(note);
         }
         let total = self.total_bytes();
-        let stated = index.metadata.as_ref().and_then(|metadata| metadata.get("total_size"));
-        if let Some(stated) = stated.and_then(serde_json::Value::as_f64)
+        if let Some(stated) = index.total_bytes()
             && stated != total as f64
         {
             self.warnings.push(format!(
@@ -170,27 +179,17 @@ impl WeightSet {
 
     /// Names in file order, as renamed.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.entries.iter().map(|entry| entry.name.as_str())
+        self.entries.iter().map(|(name, _)| name.as_str())
     }
 
-    /// What its file says about the tensor of this (renamed) name, with the name stored there.
-    pub fn tensor(&self, name: &str) -> Option<&TensorEntry> {
-        self.entry(name).map(|entry| self.view(entry))
+    /// The weight of this name.
+    pub fn tensor(&self, name: &str) -> Option<&Weight> {
+        self.by_name.get(name).map(|&at| &self.entries[at].1)
     }
 
-    /// Names and tensors in file order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &TensorEntry)> {
-        self.entries.iter().map(|entry| (entry.name.as_str(), self.view(entry)))
-    }
-
-    /// The name under which the file stores this tensor.
-    pub fn stored_name(&self, name: &str) -> Option<&str> {
-        self.entry(name).map(|entry| self.stored(entry))
-    }
-
-    /// The file that holds this tensor.
-    pub fn path_of(&self, name: &str) -> Option<&Path> {
-        self.entry(name).map(|entry| self.files[entry.file].path())
+    /// Names and weights in file order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Weight)> {
+        self.entries.iter().map(|(name, weight)| (name.as_str(), weight))
     }
 
     /// The files, in order. Their metadata is read through them.
@@ -200,15 +199,15 @@ impl WeightSet {
 
     /// Bytes of all tensors of the set.
     pub fn total_bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| self.view(entry).bytes()).sum()
+        self.entries.iter().fold(0, |sum, (_, weight)| sum.saturating_add(weight.bytes))
     }
 
-    /// Bytes per dtype, in order of [`TensorDtype`].
-    pub fn bytes_by_dtype(&self) -> BTreeMap<TensorDtype, u64> {
+    /// Bytes of each encoding, in order of [`Encoding`].
+    pub fn bytes_by_encoding(&self) -> BTreeMap<Encoding, u64> {
         let mut sums = BTreeMap::new();
-        for entry in &self.entries {
-            let view = self.view(entry);
-            *sums.entry(view.dtype).or_insert(0) += view.bytes();
+        for (_, weight) in &self.entries {
+            let sum: &mut u64 = sums.entry(weight.encoding).or_default();
+            *sum = sum.saturating_add(weight.bytes);
         }
         sums
     }
@@ -218,38 +217,52 @@ impl WeightSet {
         &self.warnings
     }
 
-    /// Fills `out` with bytes of the tensor of this (renamed) name, `from` bytes behind its first.
+    /// Fills `out` with bytes of the weight of this name, `from` bytes behind its first. Of a weight
+    /// that is made of several tensors both are whole elements.
     ///
-    /// Errors: E0301 without such a tensor, E0330 to E0332 as [`Checkpoint::read`].
+    /// Errors: E0301 without such a weight, E0330 to E0332 as [`Checkpoint::read`], E0603 where there
+    /// is no memory to make it.
     ///
     /// # Panics
-    /// If the range ends behind the tensor.
+    /// If the range ends behind the weight.
     pub fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<()> {
-        let entry = self.found(name)?;
-        self.files[entry.file].read(entry.position, from, out)
+        self.found(name)?.read(&self.files, from, out)
     }
 
-    /// All bytes of the tensor of this (renamed) name: for small ones.
+    /// As [`WeightSet::read`], with every element as f32, little-endian: `first` is an element.
+    ///
+    /// Errors: as [`WeightSet::read`], and E0321 for integers.
+    ///
+    /// # Panics
+    /// If the range ends behind the weight.
+    pub fn read_f32(&self, name: &str, first: u64, out: &mut [u8]) -> Result<()> {
+        self.found(name)?.read_as(Encoding::F32, &self.files, first, out)
+    }
+
+    /// All bytes of the weight of this name: for small ones.
     ///
     /// Errors: as [`WeightSet::read`], and E0603 where there is no memory for them.
     pub fn contents(&self, name: &str) -> Result<Vec<u8>> {
-        let entry = self.found(name)?;
-        self.files[entry.file].contents(entry.position)
+        let weight = self.found(name)?;
+        let room = usize::try_from(weight.bytes).ok().and_then(memory::zeroed);
+        let mut bytes = room.ok_or_else(|| {
+            Error::no_memory(weight.bytes, &format!("weight `{name}`")).at(self.place())
+        })?;
+        weight.read(&self.files, 0, &mut bytes)?;
+        Ok(bytes)
     }
 
-    fn found(&self, name: &str) -> Result<&Entry> {
-        self.entry(name).ok_or_else(|| {
+    fn found(&self, name: &str) -> Result<&Weight> {
+        self.tensor(name).ok_or_else(|| {
             Error::input("E0301", format!("there is no weight \"{name}\""))
                 .at(self.place())
                 .help("give the checkpoint that holds it")
         })
     }
 
-    /// The file that holds a tensor, and its name there.
-    pub fn origin(&self, name: &str) -> Option<(&Path, &str)> {
-        let entry = self.entry(name)?;
-        let file = &self.files[entry.file];
-        Some((file.path(), file.header().tensors()[entry.position].name.as_str()))
+    /// Where a weight is stored and under which name, or what it is made of, in words for a message.
+    pub fn origin(&self, name: &str) -> Option<String> {
+        self.tensor(name).map(|weight| weight.origin(&self.files))
     }
 
     /// One digest for all files: SHA-256 over their [`Checkpoint::fingerprint`]s (as hex text) in
@@ -264,39 +277,49 @@ impl WeightSet {
         Ok(hex(hasher))
     }
 
-    /// The same tensors under other names: `new_name(current)`, or unchanged where it is `None`.
+    /// Other weights that are made of those of this set, and no others.
     ///
-    /// Errors: E0329 when two tensors end up with one name.
-    pub fn renamed(&self, new_name: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let mut by_name: HashMap<String, usize> = HashMap::with_capacity(self.len());
-        let mut entries: Vec<Entry> = Vec::with_capacity(self.len());
-        for entry in &self.entries {
-            let name = new_name(&entry.name).unwrap_or_else(|| entry.name.clone());
-            if let Some(&other) = by_name.get(&name) {
+    /// Errors: E0329 for two of one name; E0301, E0303, E0304 and E0316 for a derivation that these
+    /// weights do not allow (see [`Derivation`]).
+    pub fn derived(&self, weights: impl IntoIterator<Item = (String, Derivation)>) -> Result<Self> {
+        let mut by_name: HashMap<String, usize> = HashMap::new();
+        let mut entries: Vec<(String, Weight)> = Vec::new();
+        for (name, derivation) in weights {
+            let weight = derivation
+                .resolve(&|name| self.tensor(name))
+                .map_err(|error| error.at(self.place()))?;
+            if let Some(other) = by_name.insert(name.clone(), entries.len()) {
                 return Err(Error::input(
                     "E0329",
                     format!(
-                        "`{}` and `{}` both stand for `{name}`",
-                        self.stored(&entries[other]),
-                        self.stored(entry)
+                        "{} and {} both stand for `{name}`",
+                        entries[other].1.made_of(&self.files),
+                        weight.made_of(&self.files)
                     ),
                 )
-                .at(self.files[entry.file].path().display())
+                .at(self.place())
                 .help("the file mixes two ways of naming tensors: keep one of the two"));
             }
-            by_name.insert(name.clone(), entries.len());
-            entries.push(Entry { name, ..*entry });
+            entries.push((name, weight));
         }
         Ok(Self { files: self.files.clone(), entries, by_name, warnings: self.warnings.clone() })
     }
 
-    /// The tensors whose (renamed) name passes `keep`.
+    /// The same weights under other names: `new_name(current)`, or unchanged where it is `None`.
+    ///
+    /// Errors: E0329 when two of them end up with one name.
+    pub fn renamed(&self, new_name: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        self.derived(self.names().map(|name| {
+            (new_name(name).unwrap_or_else(|| name.to_owned()), Derivation::tensor(name))
+        }))
+    }
+
+    /// The weights whose name passes `keep`.
     #[must_use]
     pub fn selected(&self, keep: impl Fn(&str) -> bool) -> Self {
-        let entries: Vec<Entry> =
-            self.entries.iter().filter(|entry| keep(&entry.name)).cloned().collect();
-        let by_name =
-            entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
+        let entries: Vec<(String, Weight)> =
+            self.entries.iter().filter(|(name, _)| keep(name)).cloned().collect();
+        let by_name = positions(&entries);
         Self { files: self.files.clone(), entries, by_name, warnings: self.warnings.clone() }
     }
 
@@ -321,22 +344,21 @@ impl WeightSet {
     ) -> Result<()> {
         let known: HashMap<&str, ()> =
             expected.iter().map(|(name, _)| (name.as_str(), ())).collect();
-        let extra: Vec<&Entry> =
-            self.entries.iter().filter(|entry| !known.contains_key(entry.name.as_str())).collect();
+        let extra: Vec<&(String, Weight)> =
+            self.entries.iter().filter(|(name, _)| !known.contains_key(name.as_str())).collect();
         let mut missing = Vec::new();
         let mut misshapen = Vec::new();
         let mut integers = Vec::new();
         for (name, shape) in expected {
-            let Some(entry) = self.entry(name) else {
+            let Some(weight) = self.tensor(name) else {
                 missing.push((name.as_str(), shape));
                 continue;
             };
-            let view = self.view(entry);
-            let label = self.label(entry);
-            if view.shape != *shape {
-                misshapen.push(format!("{label} has {:?}, expected {shape:?}", view.shape));
-            } else if !view.dtype.is_float() {
-                integers.push(format!("{label} is {}", view.dtype));
+            let label = self.label(name, weight);
+            if weight.shape != *shape {
+                misshapen.push(format!("{label} has {:?}, expected {shape:?}", weight.shape));
+            } else if !weight.encoding.is_float() {
+                integers.push(format!("{label} is {}", weight.encoding));
             }
         }
         let place = self.place();
@@ -357,7 +379,7 @@ impl WeightSet {
         if !extra.is_empty() {
             let list: Vec<String> = extra
                 .iter()
-                .map(|entry| format!("{} {:?}", self.label(entry), self.view(entry).shape))
+                .map(|(name, weight)| format!("{} {:?}", self.label(name, weight), weight.shape))
                 .collect();
             return Err(Error::input(
                 "E0302",
@@ -385,25 +407,12 @@ impl WeightSet {
         Ok(())
     }
 
-    fn entry(&self, name: &str) -> Option<&Entry> {
-        self.by_name.get(name).map(|&at| &self.entries[at])
-    }
-
-    fn view(&self, entry: &Entry) -> &TensorEntry {
-        &self.files[entry.file].header().tensors()[entry.position]
-    }
-
-    fn stored(&self, entry: &Entry) -> &str {
-        &self.files[entry.file].header().tensors()[entry.position].name
-    }
-
     /// The name for messages, with the stored one where they differ.
-    fn label(&self, entry: &Entry) -> String {
-        let stored = self.stored(entry);
-        if stored == entry.name {
-            format!("`{stored}`")
-        } else {
-            format!("`{}` (stored as `{stored}`)", entry.name)
+    fn label(&self, name: &str, weight: &Weight) -> String {
+        let stored = weight.made_of(&self.files);
+        match stored == format!("`{name}`") {
+            true => stored,
+            false => format!("`{name}` (stored as {stored})"),
         }
     }
 
@@ -418,90 +427,23 @@ impl WeightSet {
     }
 }
 
+fn positions(entries: &[(String, Weight)]) -> HashMap<String, usize> {
+    entries.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect()
+}
+
 fn tensors(count: usize) -> String {
     if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") }
 }
 
 /// Points at a common prefix when the missing name is there behind one.
-fn missing_help(missing: &str, extra: &[&Entry]) -> String {
-    let prefixed = extra.iter().find_map(|entry| {
-        let prefix = entry.name.strip_suffix(missing)?;
+fn missing_help(missing: &str, extra: &[&(String, Weight)]) -> String {
+    let prefixed = extra.iter().find_map(|(name, _)| {
+        let prefix = name.strip_suffix(missing)?;
         prefix.ends_with('.').then(|| format!("the file's names carry the prefix `{prefix}`"))
     });
     prefixed.unwrap_or_else(|| {
         "the file is incomplete, or for another model or configuration than config.json says".into()
     })
-}
-
-/// An `*.index.json`.
-#[derive(Deserialize)]
-struct Index {
-    #[serde(deserialize_with = "unique_strings")]
-    weight_map: BTreeMap<String, String>,
-    #[serde(default)]
-    metadata: Option<serde_json::Map<String, serde_json::Value>>,
-}
-
-impl Index {
-    fn read(path: &Path) -> Result<Self> {
-        let bad = |message: String| {
-            Error::input("E0324", message)
-                .at(path.display())
-                .help("an index holds {\"weight_map\": {TENSOR: SHARD, …}}: fetch it again")
-        };
-        let text = read_text(path, MAX_INDEX_BYTES, "E0310", "E0324")?;
-        let index: Self = serde_json::from_str(&text)
-            .map_err(|fault| bad(format!("not a usable weight index: {fault}")))?;
-        if index.weight_map.is_empty() {
-            return Err(bad("the index lists no tensors".to_owned()));
-        }
-        for (tensor, shard) in &index.weight_map {
-            if !is_plain_file_name(shard) {
-                return Err(Error::input(
-                    "E0325",
-                    format!("tensor `{tensor}` is said to be in `{shard}`, not a plain file name"),
-                )
-                .at(path.display())
-                .help("shards lie beside their index; a path in it is a fault or an attack"));
-            }
-        }
-        Ok(index)
-    }
-}
-
-/// Far above any real index, which names a few thousand tensors.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
-
-fn is_plain_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
-}
-
-/// A map of strings in which a repeated key is an error instead of being overwritten.
-fn unique_strings<'de, D: serde::Deserializer<'de>>(
-    reader: D,
-) -> std::result::Result<BTreeMap<String, String>, D::Error> {
-    struct Unique;
-    impl<'de> Visitor<'de> for Unique {
-        type Value = BTreeMap<String, String>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object that maps tensor names to file names")
-        }
-        fn visit_map<A: MapAccess<'de>>(
-            self,
-            mut map: A,
-        ) -> std::result::Result<Self::Value, A::Error> {
-            let mut found = BTreeMap::new();
-            while let Some((key, value)) = map.next_entry::<String, String>()? {
-                if found.contains_key(&key) {
-                    let message = format!("tensor `{key}` is listed twice");
-                    return Err(serde::de::Error::custom(message));
-                }
-                found.insert(key, value);
-            }
-            Ok(found)
-        }
-    }
-    reader.deserialize_map(Unique)
 }
 
 #[cfg(test)]
@@ -514,11 +456,11 @@ mod tests {
     fn shard(folder: &TempFolder, file: &str, tensors: &[(&str, &[u64])]) -> PathBuf {
         let path = folder.path().join(file);
         let data = [0u8; 4096];
-        let list: Vec<(&str, TensorDtype, &[u64], &[u8])> = tensors
+        let list: Vec<(&str, Encoding, &[u64], &[u8])> = tensors
             .iter()
             .map(|(name, shape)| {
                 let bytes = 4 * shape.iter().product::<u64>() as usize;
-                (*name, TensorDtype::F32, *shape, &data[..bytes])
+                (*name, Encoding::F32, *shape, &data[..bytes])
             })
             .collect();
         save(&path, &list, &BTreeMap::new()).unwrap();
@@ -548,8 +490,8 @@ mod tests {
         assert_eq!(set.warnings(), [""; 0]);
         assert_eq!((set.len(), set.total_bytes(), set.files().len()), (3, 24, 2));
         assert_eq!(set.tensor("z").unwrap().shape, [2]);
-        assert!(set.path_of("z").unwrap().ends_with("b.safetensors"));
-        assert_eq!(set.bytes_by_dtype()[&TensorDtype::F32], 24);
+        assert!(set.origin("z").unwrap().ends_with("b.safetensors"));
+        assert_eq!(set.bytes_by_encoding()[&Encoding::F32], 24);
         assert_eq!(set.fingerprint().unwrap().len(), 64);
         assert_eq!(set.contents("z").unwrap(), [0; 8]);
         let mut piece = [1; 4];
@@ -609,11 +551,11 @@ mod tests {
             })
             .unwrap();
         assert_eq!(swapped.tensor("norm3").unwrap().shape, [1]);
-        assert_eq!(swapped.stored_name("norm3"), Some("norm2"));
-        assert_eq!(swapped.stored_name("k"), Some("k"));
+        assert_eq!(swapped.origin("norm3"), Some(format!("\"norm2\" of {}", path.display())));
+        assert_eq!(swapped.origin("k"), Some(format!("\"k\" of {}", path.display())));
         assert_eq!(swapped.tensor("norm3"), set.tensor("norm2"));
         let again = swapped.renamed(|name| name.strip_prefix("nor").map(str::to_owned)).unwrap();
-        assert_eq!(again.stored_name("m3"), Some("norm2"), "renamings follow one another");
+        assert_eq!(again.origin("m3"), swapped.origin("norm3"), "renamings follow one another");
         refused(set.renamed(|_| Some("one".into())), "E0329", "`norm2` and `norm3`");
         let few = swapped.selected(|name| name != "norm3");
         assert_eq!(few.len(), 2);
@@ -645,7 +587,7 @@ mod tests {
         assert!(error.message().contains("`t9` [9], … (25 in all)"), "{error}");
         assert!(!error.message().contains("`t10`"), "{error}");
         let ints = folder.path().join("i.safetensors");
-        save(&ints, &[("q", TensorDtype::I8, &[2], &[0, 0])], &BTreeMap::new()).unwrap();
+        save(&ints, &[("q", Encoding::I8, &[2], &[0, 0])], &BTreeMap::new()).unwrap();
         let set = WeightSet::open(&ints).unwrap();
         let renamed = set.renamed(|_| Some("w".into())).unwrap();
         let error = renamed.require(&manifest(&[("w", &[2])])).unwrap_err();

@@ -1,245 +1,66 @@
 //! Strict parse of a safetensors header: length, JSON, entries, and the layout of the data.
 //!
 //! Contract: a header that parses describes data that fill the rest of the file exactly, each
-//! tensor once, without holes or overlaps, so that slicing by its offsets cannot fail. Everything
-//! else is an error with its own code. Nothing is allocated from a number in the file, and
-//! nesting cannot exhaust the stack. It does not read tensor data and knows no model.
+//! tensor once, without holes or overlaps. Everything else is an error with its own code. Nothing is
+//! allocated from a number in the file, and nesting cannot exhaust the stack. It does not read tensor
+//! data and knows no model.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 
+use super::encoding::Encoding;
+use super::format::Format;
 use super::human_bytes;
+use super::source::Source;
+use super::table::{DOWNLOAD_AGAIN, Table, TensorRange, shorten, twice};
 use crate::error::{Error, Result};
 
 /// Longest header accepted, in bytes; the limit of the format's reference implementation.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Element type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TensorDtype {
-    /// IEEE 754 binary64.
-    F64,
-    /// IEEE 754 binary32.
-    F32,
-    /// IEEE 754 binary16.
-    F16,
-    /// The upper half of a binary32.
-    Bf16,
-    /// 8-bit float, 4 exponent bits, no infinities (`float8_e4m3fn`).
-    F8E4M3,
-    /// 8-bit float, 5 exponent bits.
-    F8E5M2,
-    /// Signed 64-bit integer.
-    I64,
-    /// Signed 32-bit integer.
-    I32,
-    /// Signed 16-bit integer.
-    I16,
-    /// Signed 8-bit integer.
-    I8,
-    /// Unsigned 32-bit integer.
-    U32,
-    /// Unsigned 16-bit integer.
-    U16,
-    /// Unsigned 8-bit integer.
-    U8,
-    /// One byte per value, zero is false.
-    Bool,
+/// Whether a file of `file_bytes` bytes that begins with `head` has a header where it says, or what
+/// begins as one. The format has no mark of its own.
+pub(super) fn is_likely(head: &[u8], file_bytes: u64) -> bool {
+    head.get(8) == Some(&b'{') && header_length(head, file_bytes).is_ok()
 }
 
-impl TensorDtype {
-    /// Every dtype, in declaration order.
-    pub const ALL: [Self; 14] = [
-        Self::F64,
-        Self::F32,
-        Self::F16,
-        Self::Bf16,
-        Self::F8E4M3,
-        Self::F8E5M2,
-        Self::I64,
-        Self::I32,
-        Self::I16,
-        Self::I8,
-        Self::U32,
-        Self::U16,
-        Self::U8,
-        Self::Bool,
-    ];
-
-    /// The name used in safetensors headers, such as `BF16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F64 => "F64",
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::F8E4M3 => "F8_E4M3",
-            Self::F8E5M2 => "F8_E5M2",
-            Self::I64 => "I64",
-            Self::I32 => "I32",
-            Self::I16 => "I16",
-            Self::I8 => "I8",
-            Self::U32 => "U32",
-            Self::U16 => "U16",
-            Self::U8 => "U8",
-            Self::Bool => "BOOL",
-        }
-    }
-
-    /// The dtype with this header name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
-    }
-
-    /// Bytes per element.
-    pub fn size_bytes(self) -> u64 {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 | Self::U32 => 4,
-            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
-            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => 1,
-        }
-    }
-
-    /// Whether elements are floating-point numbers.
-    pub fn is_float(self) -> bool {
-        match self {
-            Self::F64 | Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 | Self::F8E5M2 => true,
-            Self::I64 | Self::I32 | Self::I16 | Self::I8 => false,
-            Self::U32 | Self::U16 | Self::U8 | Self::Bool => false,
-        }
-    }
-}
-
-impl fmt::Display for TensorDtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Bytes that a tensor of this dtype and shape takes; `None` if that does not fit 64 bits.
+/// The table of a file that begins with `head`.
 ///
-/// A zero dimension does not excuse an overflow among the others: later stride arithmetic
-/// multiplies those as well.
-pub fn tensor_bytes(dtype: TensorDtype, shape: &[u64]) -> Option<u64> {
-    let nonzero = shape
-        .iter()
-        .filter(|&&size| size != 0)
-        .try_fold(dtype.size_bytes(), |bytes, &size| bytes.checked_mul(size))?;
-    Some(if shape.contains(&0) { 0 } else { nonzero })
+/// # Errors
+/// E0311 not a safetensors file, E0312 header length, E0313 header text, E0314 entry, E0315 dtype,
+/// E0316 shape, E0317 offsets, E0318 duplicate name, E0319 cut off, E0320 bytes left over; those of
+/// reading.
+pub(super) fn read(source: &Source, head: Vec<u8>) -> Result<Table> {
+    let length = header_length(&head, source.length())?;
+    let data_offset = 8 + length as u64;
+    let head = source.bytes(data_offset, "the header", head)?;
+    let text = std::str::from_utf8(&head[8..data_offset as usize]).map_err(|fault| {
+        not_json(format!("the header is not UTF-8: bad byte at {}", 8 + fault.valid_up_to()))
+    })?;
+    let mut collected = Collected::default();
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let outcome = HeaderSeed(&mut collected).deserialize(&mut reader);
+    outcome.and_then(|()| reader.end()).map_err(|fault| collected.explain(fault))?;
+    let Collected { tensors, seen, metadata, .. } = collected;
+    drop(seen);
+    let ranges = lay_out(tensors, data_offset, source.length() - data_offset)?;
+    Table::new(Format::Safetensors, data_offset, ranges, metadata, source.length())
 }
 
-/// One tensor of a header. `begin..end` are byte offsets into the data section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorEntry {
-    /// Name as stored.
-    pub name: String,
-    /// Element type.
-    pub dtype: TensorDtype,
-    /// Sizes, slowest dimension first; empty for a scalar.
-    pub shape: Vec<u64>,
-    /// First byte, counted from [`Header::data_offset`].
-    pub begin: u64,
-    /// One past the last byte, counted from [`Header::data_offset`].
-    pub end: u64,
-}
-
-impl TensorEntry {
-    /// Bytes it takes.
-    pub fn bytes(&self) -> u64 {
-        self.end - self.begin
-    }
-
-    /// Number of elements.
-    pub fn elements(&self) -> u64 {
-        self.bytes() / self.dtype.size_bytes()
-    }
-}
-
-/// A parsed and checked header.
-#[derive(Clone, Debug)]
-pub struct Header {
-    tensors: Vec<TensorEntry>,
-    by_name: HashMap<String, usize>,
-    metadata: BTreeMap<String, String>,
-    data_offset: u64,
-}
-
-impl Header {
-    /// Parses the whole contents of a safetensors file.
-    ///
-    /// Errors: E0311 not a safetensors file, E0312 header length, E0313 header text, E0314 entry,
-    /// E0315 dtype, E0316 shape, E0317 offsets, E0318 duplicate name, E0319 cut off, E0320
-    /// bytes left over. They name the tensor; the caller adds the file with `.at(..)`.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
-        Self::parse_head(bytes, bytes.len() as u64)
-    }
-
-    /// Where the header of a file of `file_bytes` bytes ends, from its first bytes: nine at least,
-    /// if it has so many.
-    ///
-    /// Errors: E0311 to E0313 as [`Header::parse`].
-    pub fn end(first: &[u8], file_bytes: u64) -> Result<u64> {
-        header_length(first, file_bytes).map(|length| 8 + length as u64)
-    }
-
-    /// [`Header::parse`] of a file of `file_bytes` bytes from those up to [`Header::end`] at least.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    pub fn parse_head(bytes: &[u8], file_bytes: u64) -> Result<Self> {
-        let length = header_length(bytes, file_bytes)?;
-        let text = &bytes[8..8 + length];
-        let text = std::str::from_utf8(text).map_err(|fault| {
-            not_json(format!("the header is not UTF-8: bad byte at {}", 8 + fault.valid_up_to()))
-        })?;
-        let mut collected = Collected::default();
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let outcome = HeaderSeed(&mut collected).deserialize(&mut reader);
-        outcome.and_then(|()| reader.end()).map_err(|fault| collected.explain(fault))?;
-        let Collected { mut tensors, seen, metadata, .. } = collected;
-        drop(seen);
-        check_layout(&mut tensors, file_bytes - 8 - length as u64)?;
-        let by_name =
-            tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
-        Ok(Self { tensors, by_name, metadata, data_offset: 8 + length as u64 })
-    }
-
-    /// The tensors by ascending offset.
-    pub fn tensors(&self) -> &[TensorEntry] {
-        &self.tensors
-    }
-
-    /// Position in [`Header::tensors`] of the tensor of this name.
-    pub fn position(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied()
-    }
-
-    /// The `__metadata__` map; empty if there is none.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    /// Byte offset of the data section in the file.
-    pub fn data_offset(&self) -> u64 {
-        self.data_offset
-    }
-
-    /// Bytes of all tensors together.
-    pub fn data_bytes(&self) -> u64 {
-        self.tensors.last().map_or(0, |tensor| tensor.end)
-    }
+/// An entry as the header has it. `begin..end` are byte offsets into the data.
+struct Entry {
+    name: String,
+    encoding: Encoding,
+    shape: Vec<u64>,
+    begin: u64,
+    end: u64,
 }
 
 /// Reads and checks the length field and the brace after it; returns the header's length.
 fn header_length(bytes: &[u8], file_bytes: u64) -> Result<usize> {
-    let recognised = recognise(bytes);
     let Some(field) = bytes.first_chunk::<8>() else {
-        if let Some((what, help)) = recognised {
-            return Err(not_safetensors(what, help));
-        }
         let what = match bytes.len() {
             0 => "the file is empty".to_owned(),
             n => format!("the file has only {n} bytes; a safetensors file starts with 8"),
@@ -248,12 +69,6 @@ fn header_length(bytes: &[u8], file_bytes: u64) -> Result<usize> {
     };
     let length = u64::from_le_bytes(*field);
     let available = file_bytes - 8;
-    let looks_right = (2..=MAX_HEADER_BYTES).contains(&length) && length <= available;
-    if let Some((what, help)) = recognised
-        && !(looks_right && bytes[8] == b'{')
-    {
-        return Err(not_safetensors(what, help));
-    }
     if length < 2 {
         return Err(Error::input("E0312", format!("the header's length is {length} bytes"))
             .help("a header has at least 2; the file is damaged: fetch or write it again"));
@@ -282,41 +97,6 @@ fn header_length(bytes: &[u8], file_bytes: u64) -> Result<usize> {
     Ok(length as usize)
 }
 
-const DOWNLOAD_AGAIN: &str = "the file was cut off, often by a download that broke: fetch it again";
-
-/// Names other things that are commonly handed over in place of a safetensors file.
-fn recognise(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
-    let text = bytes.trim_ascii_start();
-    let starts = |prefix: &str| {
-        text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
-    };
-    if bytes.starts_with(b"PK\x03\x04") {
-        Some((
-            "it is a zip archive, most likely a PyTorch `.pth` file",
-            "convert it to safetensors",
-        ))
-    } else if bytes.starts_with(b"GGUF") {
-        Some(("it is a GGUF file", "convert it to safetensors"))
-    } else if starts("version https://git-lfs") {
-        Some(("it is a Git LFS pointer, not the weights", "run `git lfs pull` in its repository"))
-    } else if starts("<!doctype") || starts("<html") {
-        Some(("it is a web page", "the download returned a page; fetch the file itself"))
-    } else if bytes.starts_with(&[0x80, 2]) {
-        Some((
-            "it is a Python pickle, most likely an old PyTorch file",
-            "convert it to safetensors",
-        ))
-    } else if starts("{") {
-        Some(("it is a JSON file", "for sharded weights pass the `*.index.json` under that name"))
-    } else {
-        None
-    }
-}
-
-fn not_safetensors(what: &str, help: &str) -> Error {
-    Error::input("E0311", format!("not a safetensors file: {what}")).help(help)
-}
-
 fn not_json(message: String) -> Error {
     Error::input("E0313", message).help("the header is damaged: fetch or write the file again")
 }
@@ -324,7 +104,7 @@ fn not_json(message: String) -> Error {
 /// What the visitors gather; a fault with a code of its own is left in `fault`.
 #[derive(Default)]
 struct Collected {
-    tensors: Vec<TensorEntry>,
+    tensors: Vec<Entry>,
     seen: std::collections::HashSet<String>,
     metadata: BTreeMap<String, String>,
     has_metadata: bool,
@@ -356,15 +136,6 @@ impl Collected {
     }
 }
 
-/// Names come from the file: keep hostile ones from flooding a message.
-fn shorten(name: &str) -> String {
-    if name.chars().count() <= 120 {
-        return name.escape_debug().to_string();
-    }
-    let head: String = name.chars().take(120).collect();
-    format!("{}…", head.escape_debug())
-}
-
 struct HeaderSeed<'a>(&'a mut Collected);
 
 impl<'de> DeserializeSeed<'de> for HeaderSeed<'_> {
@@ -392,13 +163,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                 map.next_value_seed(MetadataSeed(&mut collected.metadata))?;
             } else {
                 if !collected.seen.insert(name.clone()) {
-                    collected.fault = Some(
-                        Error::input(
-                            "E0318",
-                            format!("tensor `{}` appears twice in the header", shorten(&name)),
-                        )
-                        .help("one of the two would be ignored silently: write the file again"),
-                    );
+                    collected.fault = Some(twice(&name));
                     return Err(A::Error::custom("duplicate"));
                 }
                 collected.current = Some(name.clone());
@@ -449,20 +214,20 @@ struct EntrySeed<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
-    type Value = TensorEntry;
-    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<TensorEntry, D::Error> {
+    type Value = Entry;
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<Entry, D::Error> {
         reader.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for EntrySeed<'_> {
-    type Value = TensorEntry;
+    type Value = Entry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with dtype, shape and data_offsets")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TensorEntry, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
         let mut dtype: Option<String> = None;
         let mut shape: Option<Vec<u64>> = None;
         let mut offsets: Option<Vec<u64>> = None;
@@ -485,8 +250,8 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
             let message = format!("data_offsets has {} numbers, not 2", offsets.len());
             return Err(A::Error::custom(message));
         };
-        let Some(dtype) = TensorDtype::from_name(&dtype) else {
-            let known: Vec<&str> = TensorDtype::ALL.iter().map(|dtype| dtype.name()).collect();
+        let Some(encoding) = Encoding::from_name(&dtype) else {
+            let known: Vec<&str> = Encoding::ALL.iter().map(|known| known.name()).collect();
             *self.fault = Some(
                 Error::input(
                     "E0315",
@@ -500,69 +265,53 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
             );
             return Err(A::Error::custom("dtype"));
         };
-        Ok(TensorEntry { name: self.name, dtype, shape, begin, end })
+        Ok(Entry { name: self.name, encoding, shape, begin, end })
     }
 }
 
-/// Sorts by offset and checks sizes, order, and that the data fill the section exactly.
-fn check_layout(tensors: &mut [TensorEntry], available: u64) -> Result<()> {
-    for tensor in tensors.iter() {
-        let TensorEntry { name, dtype, shape, begin, end } = tensor;
+/// The entries by offset as ranges of the file; checks sizes, order, and that the data fill what
+/// follows the header, but for what a file that was cut off lacks.
+fn lay_out(entries: Vec<Entry>, data_offset: u64, available: u64) -> Result<Vec<TensorRange>> {
+    let mut ranges = Vec::with_capacity(entries.len());
+    for Entry { name, encoding, shape, begin, end } in entries {
+        // A sum over 64 bits lies behind the end of the file, and so does the largest number.
+        let offset = data_offset.saturating_add(begin);
+        let range = TensorRange::new(name, encoding, shape, offset)?;
+        let TensorRange { name, encoding, shape, bytes, .. } = &range;
         let name = shorten(name);
-        let Some(needed) = tensor_bytes(*dtype, shape) else {
-            return Err(Error::input(
-                "E0316",
-                format!("tensor `{name}`: a {dtype} of shape {shape:?} is larger than 2^64 bytes"),
-            )
-            .help("the header is damaged or was made to mislead: fetch or write the file again"));
-        };
-        if begin > end {
+        let Some(held) = end.checked_sub(begin) else {
             return Err(bad_offsets(format!(
                 "tensor `{name}`: its offsets [{begin}, {end}] are reversed"
             )));
-        }
-        if end - begin != needed {
+        };
+        if held != *bytes {
             return Err(bad_offsets(format!(
-                "tensor `{name}`: a {dtype} of shape {shape:?} takes {needed} bytes, but its \
-                 offsets [{begin}, {end}] hold {}",
-                end - begin
+                "tensor `{name}`: a {encoding} of shape {shape:?} takes {bytes} bytes, but its \
+                 offsets [{begin}, {end}] hold {held}",
             )));
         }
+        ranges.push(((begin, end), range));
     }
     // Zero-element tensors sort before the tensor that starts at the same byte.
-    tensors.sort_by_key(|tensor| (tensor.begin, tensor.end));
+    ranges.sort_by_key(|(place, _)| *place);
     let mut filled = 0;
-    let mut previous: Option<&TensorEntry> = None;
-    for tensor in tensors.iter() {
-        let name = shorten(&tensor.name);
-        if tensor.begin < filled {
+    let mut previous: Option<&TensorRange> = None;
+    for ((begin, end), range) in &ranges {
+        let name = shorten(&range.name);
+        if *begin < filled {
             let other = previous.map_or_else(String::new, |other| shorten(&other.name));
             return Err(bad_offsets(format!(
-                "tensors `{other}` and `{name}` overlap: the second starts at byte {}, the first \
-                 ends at {filled}",
-                tensor.begin
+                "tensors `{other}` and `{name}` overlap: the second starts at byte {begin}, the \
+                 first ends at {filled}"
             )));
         }
-        if tensor.begin > filled {
+        if *begin > filled {
             return Err(bad_offsets(format!(
-                "bytes {filled} to {} before tensor `{name}` belong to no tensor",
-                tensor.begin
+                "bytes {filled} to {begin} before tensor `{name}` belong to no tensor"
             )));
         }
-        filled = tensor.end;
-        previous = Some(tensor);
-    }
-    if available < filled {
-        let first = tensors.iter().find(|tensor| tensor.end > available);
-        let name = first.map_or_else(String::new, |tensor| shorten(&tensor.name));
-        return Err(Error::input(
-            "E0319",
-            format!(
-                "the file is cut off: {} of tensor data missing (from tensor `{name}` on)",
-                human_bytes(filled - available)
-            ),
-        )
-        .help(DOWNLOAD_AGAIN));
+        filled = *end;
+        previous = Some(range);
     }
     if available > filled {
         return Err(Error::input(
@@ -571,7 +320,7 @@ fn check_layout(tensors: &mut [TensorEntry], available: u64) -> Result<()> {
         )
         .help("the header and the data do not belong together: fetch or write the file again"));
     }
-    Ok(())
+    Ok(ranges.into_iter().map(|(_, range)| range).collect())
 }
 
 fn bad_offsets(message: String) -> Error {
@@ -583,8 +332,12 @@ mod tests {
     use super::super::testing::file;
     use super::*;
 
+    fn parse(bytes: &[u8]) -> Result<Table> {
+        Format::read(&Source::in_memory(bytes.to_vec(), "x".into()))
+    }
+
     fn code(bytes: &[u8]) -> (&'static str, String) {
-        let error = Header::parse(bytes).expect_err("must be refused");
+        let error = parse(bytes).expect_err("must be refused");
         assert!(error.help_text().is_some(), "{error}");
         (error.code(), error.message().to_owned())
     }
@@ -601,39 +354,33 @@ mod tests {
             entry("F16", "[0,3]", "[4,4]"),
             entry("I32", "[]", "[0,4]"),
         );
-        let header = Header::parse(&file(&text, &[0; 12])).unwrap();
-        let names: Vec<&str> = header.tensors().iter().map(|t| t.name.as_str()).collect();
+        let table = parse(&file(&text, &[0; 12])).unwrap();
+        let names: Vec<&str> = table.tensors().iter().map(|t| t.name.as_str()).collect();
         assert_eq!(names, ["a", "none", "b"]);
-        assert_eq!(header.metadata()["format"], "pt");
-        assert_eq!(header.position("b"), Some(2));
-        assert_eq!(header.position("c"), None);
-        assert_eq!(header.data_offset(), 8 + text.len() as u64);
-        assert_eq!(header.data_bytes(), 12);
-        assert!(Header::parse(&file("{}", &[])).unwrap().tensors().is_empty());
-        assert!(Header::parse(&file(r#"{"__metadata__":null}"#, &[])).is_ok());
+        assert_eq!(table.metadata()["format"], "pt");
+        assert_eq!(table.position("b"), Some(2));
+        assert_eq!(table.position("c"), None);
+        assert_eq!(table.head_bytes(), 8 + text.len() as u64);
+        assert_eq!(table.tensors().last().unwrap().offset, 8 + text.len() as u64 + 4);
+        assert!(parse(&file("{}", &[])).unwrap().tensors().is_empty());
+        assert!(parse(&file(r#"{"__metadata__":null}"#, &[])).is_ok());
     }
 
     #[test]
     fn every_dtype_has_a_name_and_a_size() {
-        for dtype in TensorDtype::ALL {
-            assert_eq!(TensorDtype::from_name(dtype.name()), Some(dtype));
-            let size = dtype.size_bytes();
-            let text =
-                format!(r#"{{"x":{}}}"#, entry(dtype.name(), "[3]", &format!("[0,{}]", 3 * size)));
-            let header = Header::parse(&file(&text, &vec![0; 3 * size as usize])).unwrap();
-            assert_eq!(header.tensors()[0].dtype, dtype);
+        for encoding in Encoding::ALL {
+            assert_eq!(Encoding::from_name(encoding.name()), Some(encoding));
+            let size = encoding.bytes_of(&[1]).unwrap();
+            let offsets = format!("[0,{}]", 3 * size);
+            let text = format!(r#"{{"x":{}}}"#, entry(encoding.name(), "[3]", &offsets));
+            let table = parse(&file(&text, &vec![0; 3 * size as usize])).unwrap();
+            assert_eq!(table.tensors()[0].encoding, encoding);
         }
     }
 
     #[test]
     fn refuses_what_is_no_safetensors_file() {
-        assert_eq!(code(b"").0, "E0311");
         assert_eq!(code(b"1234567").0, "E0311");
-        assert!(code(b"PK\x03\x04 and more bytes").1.contains("zip"));
-        assert!(code(b"GGUF\x03\0\0\0 and more").1.contains("GGUF"));
-        assert!(code(b"version https://git-lfs.github.com/spec/v1\n").1.contains("Git LFS"));
-        assert!(code(b"\n<!DOCTYPE html><html>").1.contains("web page"));
-        assert!(code(b"{\"weight_map\": {}}").1.contains("JSON"));
         assert_eq!(code(&[0; 64]), ("E0312", "the header's length is 0 bytes".into()));
         assert_eq!(code(&[0xff; 64]).0, "E0312");
         let mut short = file("{}", &[]);
@@ -648,7 +395,7 @@ mod tests {
         // 0x04034b50 = 67 MB is a legal length that reads `PK\x03\x04`.
         let mut text = String::from("{}");
         text.extend(std::iter::repeat_n(' ', 0x0403_4b50 - 2));
-        assert!(Header::parse(&file(&text, &[])).is_ok());
+        assert!(parse(&file(&text, &[])).is_ok());
     }
 
     #[test]
@@ -673,7 +420,7 @@ mod tests {
             let skipped = format!(
                 r#"{{"x":{{"other":{nested},"dtype":"U8","shape":[],"data_offsets":[0,1]}}}}"#
             );
-            assert!(Header::parse(&file(&skipped, &[0])).is_ok());
+            assert!(parse(&file(&skipped, &[0])).is_ok());
             let top = format!(r#"{{"x":{nested}}}"#);
             assert!(["E0313", "E0314"].contains(&code(&file(&top, &[])).0));
             let metadata = format!(r#"{{"__metadata__":{nested}}}"#);
@@ -761,14 +508,14 @@ mod tests {
         );
         let good = file(&text, &[7; 14]);
         for cut in 0..good.len() {
-            assert!(Header::parse(&good[..cut]).is_err());
+            assert!(parse(&good[..cut]).is_err());
             assert!(safetensors::SafeTensors::deserialize(&good[..cut]).is_err());
         }
         for at in 0..8 + text.len() {
             for flip in 0..8 {
                 let mut bytes = good.clone();
                 bytes[at] ^= 1 << flip;
-                let ours = Header::parse(&bytes).is_ok();
+                let ours = parse(&bytes).is_ok();
                 let theirs = safetensors::SafeTensors::deserialize(&bytes).is_ok();
                 // Ours may only be stricter.
                 assert!(theirs || !ours, "byte {at} bit {flip}");

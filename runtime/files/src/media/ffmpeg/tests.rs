@@ -388,7 +388,7 @@ fn a_program_that_only_says_it_wrote_is_not_believed() {
     let program = folder.file("ffmpeg", script.as_bytes());
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let target = folder.path().join("a.mkv");
-    let existing = crate::files::Existing::Overwrite;
+    let existing = crate::output::Existing::Overwrite;
     let mut sink = FfmpegSink::create(program, &target, existing, 64, 32, (24, 1)).unwrap();
     for t in 0..50 {
         sink.push(&texture(64, 32, t)).unwrap();

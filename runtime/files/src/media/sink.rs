@@ -9,7 +9,7 @@ use super::color::Yuv420;
 use super::h264::codec_room;
 use super::mp4;
 use crate::error::{Error, Result};
-use crate::files::{AtomicFile, AtomicFolder, Existing, Whole, write_error};
+use crate::output::{AtomicFile, AtomicFolder, Existing, Whole, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
 use ::image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use ::image::{Delay, ExtendedColorType, Frame, ImageEncoder, ImageError, RgbaImage};
