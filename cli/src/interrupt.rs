@@ -66,7 +66,7 @@ pub fn ended(failure: Failure) -> (Failure, Option<u8>) {
 }
 
 fn interrupted(signal: i32) -> Error {
-    let what = format!("interrupted by {}; nothing half written was left", name(signal));
+    let what = format!("interrupted by {}; no partial file was left", name(signal));
     Error::new(Kind::Interrupted, "E1002", what)
 }
 
@@ -101,7 +101,7 @@ fn came(signal: i32) {
         end();
     }
     files::stop();
-    say(format!("\nstopping on {}; a second one stops at once", name(signal)));
+    say(format!("\nstopping on {}; a second signal stops at once", name(signal)));
 }
 
 /// Ends the program.

@@ -94,7 +94,9 @@ fn report_error(error: &Error) {
     }
     match error.kind() {
         Kind::Internal => {
-            note("  note: this is a fault of anyid-rt, not of your input; please report it with");
+            note(
+                "  note: this is a bug in anyid-rt, not an error in your input; please report it with",
+            );
             note("        the command line and this message");
         }
         Kind::Interrupted => {}

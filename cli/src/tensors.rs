@@ -81,14 +81,14 @@ pub fn fit(name: &str, tensor: Tensor, wanted: &TensorType) -> Result<Tensor> {
             tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?
         }
         false if tensor.shape() == &wanted.shape[..] => tensor,
-        false => return Err(bad(&tensor, "only a leading axis of size 1 may be too many")),
+        false => return Err(bad(&tensor, "only an additional leading axis of size 1 is dropped")),
     };
     let (have, want) = (tensor.dtype(), wanted.dtype);
     let convertible = have.is_float() && want.is_float() || have == DType::U8 && want == DType::I32;
     match () {
         () if have == want => Ok(tensor),
         () if convertible => Ok(tensor.cast(want)),
-        () => Err(bad(&tensor, "floats become other floats and integers i32; nothing else")),
+        () => Err(bad(&tensor, "only floats to floats and integers to i32 are converted")),
     }
 }
 

@@ -50,7 +50,7 @@ impl TraceFile {
         let path = file.commit()?;
         if path != wanted {
             output::note(&format!(
-                "{} came there meanwhile: the trace is {}",
+                "{} appeared there in the meantime; the trace is {}",
                 wanted.display(),
                 path.display()
             ));

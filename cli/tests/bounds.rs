@@ -1,5 +1,5 @@
-//! Inputs without an end, files that change while they are read, and limits of the system: each is
-//! a coded error in bounded time and memory, and nothing half written stays.
+//! Endless inputs, files that change while they are read, and limits of the system: each leads to a
+//! coded error in bounded time and memory, and no partial file remains.
 
 mod common;
 

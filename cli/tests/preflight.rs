@@ -1,4 +1,4 @@
-//! What `generate` knows before its first step, and what is kept when a later one fails.
+//! What `generate` finds out before its first step, and what is kept if a later step fails.
 
 mod common;
 

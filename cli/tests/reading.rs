@@ -1,8 +1,8 @@
 //! What `docs/reading.md` shows is what the commands print.
 //!
-//! In its blocks a line `$ COMMAND` is run in the root of the repository; the lines below it must
-//! be lines of the output, in this order. `…` stands for anything: for lines on a line of its own,
-//! for the rest of the line at an end. Other lines may lie between them.
+//! In `console` blocks, a line `$ COMMAND` is run in the root of the repository. The lines below it
+//! must occur in the output in this order; other lines may lie between them. A line `…` only marks
+//! that lines were left out, and `…` at the end of a line stands for the rest of it.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Where results lie: existing ones, names that are taken meanwhile, pipes and standard output.
+//! Where results go: existing files, files that appear during a run, pipes and standard output.
 
 mod common;
 

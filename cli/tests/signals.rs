@@ -1,7 +1,8 @@
-//! Signals at random moments: the documented exit code, whole results or none, nothing left over.
+//! Signals at random moments lead to the documented exit code and to complete results or none, and
+//! nothing is left over.
 //!
-//! A small number of them by default; ANYID_RT_SIGNALS=300 makes it as many. MKV needs `ffmpeg`,
-//! and is said to be left out where there is none.
+//! By default only a few are sent; ANYID_RT_SIGNALS=300 sends 300. MKV needs `ffmpeg`; without it the
+//! test says that MKV is left out.
 
 #![cfg(unix)]
 

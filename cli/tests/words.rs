@@ -1,4 +1,4 @@
-//! The words that the program finds for its users: advice, JSON errors, how much is said.
+//! What the program prints for its users: advice, errors as JSON, and how much is printed.
 
 mod common;
 

@@ -66,7 +66,7 @@ fn verdict(found: &Bisection) -> Option<String> {
             Some(format!("rewrite {number} of pass {pass} at {label} changes a result"))
         }
         (None, Some(_)) => {
-            Some("the results are off without any rewrite: it is a kernel".to_owned())
+            Some("the results differ without any rewrite, so the bug is in a kernel".to_owned())
         }
         (None, None) => None,
     }

@@ -114,7 +114,7 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
             ),
         )
         .at(args.module.file.display())
-        .help("values before the first agree, so the fault lies in the op that makes it")
+        .help("the values before it agree, so the op that makes it is the reason")
         .into()),
     }
 }

@@ -165,7 +165,7 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
         format!("{width}x{height}: sides are multiples of {factor} up to 32768"),
     )
     .at("--size")
-    .help("give sizes the autoencoder can halve as often as it does"))
+    .help("the autoencoder halves both sides several times"))
 }
 
 /// Latent frames of references with these pixel frames.

@@ -50,7 +50,7 @@ pub fn plans(
     if !vary.is_empty() && funcs.len() > 1 {
         return Err(Error::input("E0913", "--vary splits one function, and several are named")
             .at("--func")
-            .help("name one function, or leave --vary away"));
+            .help("name one function, or leave --vary out"));
     }
     let (mut plans, mut watched) = (Vec::new(), Vec::new());
     for (func, states) in funcs.iter().zip(states) {

@@ -34,7 +34,7 @@ pub fn is_plan(path: &Path) -> bool {
 pub fn run(args: Run) -> std::result::Result<(), Failure> {
     if args.interp || !args.module.dims.is_empty() {
         let flag = if args.interp { "--interp" } else { "--dim" };
-        return Err(Error::input("E0518", "a plan is compiled: it can only be run as it is")
+        return Err(Error::input("E0518", "a plan is compiled and can only be run unchanged")
             .at(flag)
             .help("run the IR file it was made from")
             .into());

@@ -1,4 +1,4 @@
-//! Running the program in folders of their own, and reading what it wrote.
+//! Runs the program in a folder of its own and reads what it wrote.
 
 // Every test binary uses its own part of this.
 #![allow(dead_code)]

@@ -321,7 +321,7 @@ fn digest(results: &[&Tensor]) -> Result<u64> {
         if let Ok(values) = tensor.as_f32()
             && first_non_finite(values).is_some()
         {
-            return Err(Error::internal("E1001", "a measured network gave values not finite"));
+            return Err(Error::internal("E1001", "the measured network gave non-finite values"));
         }
         for byte in tensor.bytes() {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

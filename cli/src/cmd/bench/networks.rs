@@ -192,7 +192,7 @@ fn check_sides(width: usize, height: usize, factor: usize) -> Result<()> {
     let what = format!("{width}x{height}: sides are multiples of {factor} up to 32768");
     Err(Error::input("E0901", what)
         .at("--size")
-        .help("give sizes the autoencoder can halve as often as it does"))
+        .help("the autoencoder halves both sides several times"))
 }
 
 /// Frames, rows and columns for `tokens` tokens in total, with four frames if that divides.

@@ -220,7 +220,9 @@ fn certificate_text(certificate: &Certificate) -> String {
             out.push_str(&format!("{} {verb}: {}\n", names(changes), bytes(*total)));
         }
         None if certificate.offers.is_empty() => {
-            out.push_str("no change that can be computed from the module saves anything\n");
+            out.push_str(
+                "none of the changes that can be computed from the module saves anything\n",
+            );
         }
         None => {
             let all = plural(certificate.offers.len(), "change");
@@ -228,7 +230,7 @@ fn certificate_text(certificate: &Certificate) -> String {
         }
     }
     if certificate.fitting.is_none() {
-        out.push_str("what is live at the peak, above, is what smaller sizes would shrink\n");
+        out.push_str("smaller sizes shrink what is live at the peak (see above)\n");
     }
     out
 }

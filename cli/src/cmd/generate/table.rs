@@ -44,9 +44,9 @@ pub(super) fn text(phases: &[PhasePlan]) -> String {
         rows.push(row);
     }
     let room = anyid_runtime::engine::available_memory();
-    let room = room.map_or_else(String::new, |room| format!(" of {} that can be had", bytes(room)));
+    let room = room.map_or_else(String::new, |room| format!(" of {} available", bytes(room)));
     format!(
-        "{}the most that is held: {}{room}; how long it takes is not known before the first step\n",
+        "{}peak memory: {}{room}; the time is not known before the first step\n",
         output::table(&rows),
         bytes(most(phases))
     )

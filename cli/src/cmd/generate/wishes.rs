@@ -195,7 +195,7 @@ fn read_latents(path: &Path) -> Result<(Tensor, Option<Recipe>)> {
     let fits = matches!(shape[..], [c, f, h, w] if c > 0 && f > 0 && h > 0 && w > 0
         && h % 2 == 0 && w % 2 == 0 && f <= 1024 && h <= 2048 && w <= 2048);
     if !fits || !tensor.dtype().is_float() {
-        let what = format!("the tensor \"latents\" is {}: no video has such", tensor.ty());
+        let what = format!("the tensor \"latents\" is {}, which no video has", tensor.ty());
         return Err(Error::input("E0953", what)
             .at(path.display())
             .help("it must be floating-point values of shape C,F,h,w with even h and w"));
