@@ -9,10 +9,10 @@
 use crate::CompileError;
 use crate::home::{Home, homes};
 use crate::program::{Origin, Program, ValueIndex};
-use anyid_ir::kernel::Kernel;
+use anyid_ir::TensorType;
+use anyid_ir::kernel::{CopyKernel, Kernel};
 use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::WeightRef;
-use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -273,7 +273,7 @@ impl Flow {
                 let home = Home { owner, offset };
                 let to = self.value(ty, Some(home), Source::Launch);
                 let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
-                steps.push(copy(*from, to, label));
+                steps.push(self.copy(*from, to, label));
                 parts.push(to);
             }
             self.values[owner as usize].source = Source::Parts(parts);
@@ -324,11 +324,10 @@ impl Flow {
     /// First byte of each operand in the result, where a step is a concatenation that can be made
     /// of copies.
     fn parts(&self, step: &LoweredStep) -> Option<Vec<u64>> {
-        let Kernel::Op(Op::Concat { axis }) = &step.kernel else { return None };
-        let result = self.ty(step.results[0]);
-        if !(1..=MOST_PARTS).contains(&step.operands.len())
-            || result.shape[..*axis].iter().any(|size| *size != 1)
-        {
+        let Kernel::Copy(kernel) = &step.kernel else { return None };
+        let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
+        // One part alone is a copy as it is.
+        if !(2..=MOST_PARTS).contains(&kernel.parts.len()) || !kernel.joins_whole(&types) {
             return None;
         }
         let mut end = 0u64;
@@ -386,7 +385,8 @@ impl Flow {
             if state.is_some_and(|(own, before)| (*own, *before) != (at, value)) {
                 let ty = self.ty(value).clone();
                 let to = self.value(ty, None, Source::Launch);
-                self.steps.insert(0, copy(value, to, format!("{}[old]", self.outputs[at].0)));
+                let label = format!("{}[old]", self.outputs[at].0);
+                self.steps.insert(0, self.copy(value, to, label));
                 self.outputs[at].1 = to;
             }
         }
@@ -434,7 +434,7 @@ impl Flow {
             let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
             let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
             let to = self.value(ty, Some(Home { owner, offset: 0 }), Source::Launch);
-            placed.push((place, copy(value, to, label)));
+            placed.push((place, self.copy(value, to, label)));
             self.outputs[*at].1 = to;
             copies.push(to);
         }
@@ -474,17 +474,17 @@ impl Flow {
         let home = Home { owner: target, offset: 0 };
         let to = self.value(ty, Some(home), Source::Launch);
         let label = format!("{}[kept]", self.name(from));
-        self.steps.insert(at, copy(from, to, label));
+        self.steps.insert(at, self.copy(from, to, label));
         to
     }
-}
 
-/// Copies `from` into the memory of `to`.
-pub(crate) fn copy(from: ValueIndex, to: ValueIndex, label: String) -> LoweredStep {
-    LoweredStep {
-        kernel: Kernel::Op(Op::Cast),
-        operands: smallvec::smallvec![from],
-        results: smallvec::smallvec![to],
-        labels: vec![label],
+    /// Copies `from` into the memory of `to`.
+    fn copy(&self, from: ValueIndex, to: ValueIndex, label: String) -> LoweredStep {
+        LoweredStep {
+            kernel: Kernel::Copy(CopyKernel::whole("copy", self.ty(from).elements())),
+            operands: smallvec::smallvec![from],
+            results: smallvec::smallvec![to],
+            labels: vec![label],
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Version of the file's format.
-const FORMAT: &str = "3";
+const FORMAT: &str = "4";
 /// Version of the product, which decides what kernels do with a plan.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// First words of every plan file.
@@ -318,13 +318,14 @@ mod tests {
     #[test]
     fn forged_contents_are_refused_with_their_codes() {
         for (from, to, code) in [
-            ("= permute", "= permuted", "E0516"),
-            ("{perm=[1,0]}", "{perm=[0,1]}", "E0517"),
-            ("= permute %", "= return %", "E0516"),
+            ("4 by 1, 2 by 4", "4 by 1, 2", "E0516"),
+            ("4 by 1, 2 by 4", "4 by 1, 2 by 5", "E0517"),
+            ("= k1 %", "= return %", "E0516"),
             ("output 0 + 0", "output 1 + 0", "E0517"),
             ("output 0 + 0", "state 0 + 0", "E0517"),
             ("= k0", "= adder", "E0516"),
-            ("= k0", "= silu", "E0517"),
+            ("= k0", "= silu", "E0516"),
+            ("= k0", "= gather", "E0517"),
             ("= k0", "= k7", "E0516"),
             ("= add(v0, v1)", "= adder(v0, v1)", "E0516"),
             ("= add(v0, v1)", "= add(v0, v7)", "E0517"),
@@ -344,7 +345,7 @@ mod tests {
         let code = |text: String, target| {
             PlanFile::from_bytes(text.as_bytes(), target).unwrap_err().code()
         };
-        assert_eq!(code(text.replacen("format=3", "format=2", 1), "cpu"), "E0513");
+        assert_eq!(code(text.replacen("format=4", "format=3", 1), "cpu"), "E0513");
         assert_eq!(code(text.replacen("version=", "version=9", 1), "cpu"), "E0513");
         assert_eq!(code(text, "cuda:sm_90"), "E0514");
         assert_eq!(PlanFile::from_bytes(b"module @m\n", "cpu").unwrap_err().code(), "E0510");
@@ -389,7 +390,10 @@ plan \"main\" {
   buffer %0 = input 0 + 0 : f64[2,2]
   input \"x\" = %0
   output \"y\" = %1
-  %1 = silu %0 : workspace + 0 f64[2,2] \"y\"
+  kernel k0 \"linear\" anchor linear {
+    y0 = linear(a0, a1)
+  }
+  %1 = k0 %0, %0 : workspace + 0 f64[2,2] \"y\"
 }
 ";
         let file = PlanFile::new("cpu", parse_plans(text).unwrap()).unwrap();
