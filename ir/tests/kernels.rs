@@ -168,9 +168,8 @@ fn every_message_about_kernels_and_plans_has_a_case() {
         "there is no buffer {id:?}",
         // Cases of several plans, in `plan_verify/forged.rs`.
         "{ty} has no elements",
-        "{:?} is kept and not in persistent memory",
         "{} is no part of the input {whole}",
-        "result {id:?} is kept, but no output is",
+        "result {id:?} is kept, but no value of the plan is",
         "{buffer:?} is read where {other:?} of another type was written",
     ];
     let expected: Vec<String> = cases()

@@ -3,7 +3,7 @@
 
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, LoadError, Memory, RunError, Weights};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
-use anyid_ir::plan::{Plan, Root};
+use anyid_ir::plan::{Plan, Root, title};
 use anyid_ir::{Tensor, TensorType, WeightSource};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl<'p> Plans<'p> {
     /// State `name` as plan number `at` lays it out.
     pub fn state(&self, at: usize, name: &str) -> Tensor {
         let plan = self.executables[at].plan();
-        let index = plan.states.iter().position(|state| state.name == name);
+        let index = plan.states.iter().position(|state| title(&state.name, state.branch) == name);
         let index = index.unwrap_or_else(|| panic!("no state {name}"));
         let (ty, start) = (&plan.states[index].ty, plan.state_layout().0[index] as usize);
         let bytes = &self.states.bytes()[start..start + ty.bytes() as usize];
@@ -85,7 +85,7 @@ impl<'p> Plans<'p> {
     /// Sets state `name`.
     pub fn set_state(&mut self, at: usize, name: &str, value: &Tensor) {
         let plan = self.executables[at].plan();
-        let index = plan.states.iter().position(|state| state.name == name);
+        let index = plan.states.iter().position(|state| title(&state.name, state.branch) == name);
         let index = index.unwrap_or_else(|| panic!("no state {name}"));
         let start = plan.state_layout().0[index] as usize;
         let bytes = value.bytes();
@@ -100,15 +100,17 @@ impl<'p> Plans<'p> {
             .inputs
             .iter()
             .map(|port| {
-                let found = inputs.iter().find(|(name, _)| *name == port.name);
+                let found = inputs.iter().find(|(name, _)| *name == port.title());
                 let tensor = &found.unwrap_or_else(|| panic!("no input {}", port.name)).1;
                 assert_eq!(tensor.ty(), &plan.buffer(port.buffer).ty, "input {}", port.name);
                 tensor.bytes()
             })
             .collect();
-        let ports = plan.outputs.iter().filter(|port| !port.name.starts_with("persistent."));
+        let ports = plan.outputs.iter();
         let mut outputs: Named = ports
-            .map(|port| (port.name.clone(), Tensor::zeros(plan.buffer(port.buffer).ty.clone())))
+            .map(|port| {
+                (port.title().into_owned(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()))
+            })
             .collect();
         let mut taken: Vec<&mut [u8]> =
             outputs.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
@@ -168,7 +170,7 @@ pub fn run_guarded(
     let given: Vec<&[u8]> = plan
         .inputs
         .iter()
-        .map(|port| inputs.iter().find(|(name, _)| *name == port.name).unwrap().1.bytes())
+        .map(|port| inputs.iter().find(|(name, _)| *name == port.title()).unwrap().1.bytes())
         .collect();
     let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
     memory.fill(0xFF);
@@ -177,7 +179,7 @@ pub fn run_guarded(
     }
     let mut persistent = AlignedBytes::zeroed(plan.persistent_bytes as usize);
     let mut states = AlignedBytes::zeroed(plan.state_bytes() as usize);
-    let ports: Vec<_> = plan.outputs.iter().filter(|port| Plan::is_returned(port)).collect();
+    let ports: Vec<_> = plan.outputs.iter().collect();
     let sizes: Vec<usize> =
         ports.iter().map(|port| plan.buffer(port.buffer).ty.bytes() as usize).collect();
     let mut room: Vec<Vec<u8>> = sizes.iter().map(|size| vec![GUARD; size + 2 * GAP]).collect();

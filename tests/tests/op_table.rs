@@ -114,7 +114,9 @@ fn the_cpu_agrees_with_the_interpreter() {
     each(|case, dtype, built| {
         count += 1;
         let reference = interpreted(built, &built.module);
-        let plan = anyid_passes::compile(&built.module, "f").unwrap_or_else(|e| panic!("{e}"));
+        let plan = anyid_passes::CompileRequest::new(&built.module, "f")
+            .plan()
+            .unwrap_or_else(|e| panic!("{e}"));
         let run =
             |cpu: &Cpu, garbage: u8| run_plan(cpu, &plan, &built.weights, &built.inputs, garbage);
         for cpu in &levels {
@@ -180,7 +182,7 @@ fn decomposed_and_unfused_modules_agree_on_the_cpu() {
             ("decomposed", &apart, Options::default()),
             ("unfused", &built.module, Options::unfused()),
         ] {
-            let plan = anyid_passes::compile_with(module, "f", &options);
+            let plan = anyid_passes::CompileRequest::new(module, "f").with(&options).plan();
             let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", case.name));
             // Primitives are computed element by element; large products would take seconds.
             if what == "decomposed" && PhaseSummary::of(&plan).flops > MOST_OPERATIONS {
@@ -259,7 +261,7 @@ fn rows_outside_a_table_are_errors() {
                     (format!("x{i}"), tensor)
                 })
                 .collect();
-            let plan = anyid_passes::compile(&module, "f").unwrap();
+            let plan = anyid_passes::CompileRequest::new(&module, "f").plan().unwrap();
             let error = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0).unwrap_err();
             let RunError::Index { index, rows, .. } = error else { panic!("{name}: {error:?}") };
             assert_eq!((index, rows), (i64::from(wrong), 2), "{name}");
@@ -314,7 +316,8 @@ fn ops_without_a_kernel_run_as_primitives() {
         let tensors: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         let right = Evaluator::new(&module, Mode::F32).run("f", &tensors, &(), None).unwrap();
         for options in [Options::default(), Options::unfused()] {
-            let plan = anyid_passes::compile_with(&module, "f", &options).unwrap();
+            let plan =
+                anyid_passes::CompileRequest::new(&module, "f").with(&options).plan().unwrap();
             let given = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0xFF).unwrap();
             let bound = match right[0].dtype() {
                 DType::F64 => 1e-14,
@@ -344,7 +347,9 @@ fn every_case_runs_in_every_float_type() {
             assert!(anyid_ir::verify::verify(&built.module).is_empty(), "{}", case.name);
             count += 1;
             let right = interpreted(&built, &built.module);
-            let plan = anyid_passes::compile(&built.module, "f").unwrap_or_else(|e| panic!("{e}"));
+            let plan = anyid_passes::CompileRequest::new(&built.module, "f")
+                .plan()
+                .unwrap_or_else(|e| panic!("{e}"));
             let given = match run_plan(&cpu, &plan, &built.weights, &built.inputs, 0xFF) {
                 Ok(given) => given,
                 Err(error) => {

@@ -1,8 +1,8 @@
-//! `bench ops`: kernels of the CPU backend beside what this machine can do at most.
+//! `bench ops`: kernels of the CPU backend, compared with the peak of this machine.
 //!
-//! Shapes are those of the real model. Each kernel is run for a while and the median time counts;
-//! the ceilings are measured on the same threads just before. Whole networks are in the modules
-//! below.
+//! Shapes are those of the real model. Each kernel runs for a while, and the median time counts.
+//! The peaks are measured on the same threads just before. The modules below measure whole
+//! networks.
 
 mod measure;
 pub mod networks;
@@ -47,7 +47,7 @@ struct Case {
     name: String,
     bound: Bound,
     work: f64,
-    /// Prepares data and gives the run. Data of one kernel at a time are held.
+    /// Prepares the data and returns the run. Only the data of one kernel is held at a time.
     make: Box<dyn Fn(&Cpu) -> Kernel>,
 }
 
@@ -135,7 +135,8 @@ fn duration_small(seconds: f64) -> String {
     }
 }
 
-/// Median time of runs over about `time`, at least three, after one that does not count.
+/// Median time of the runs that fit into about `time`, at least three, after one that does not
+/// count.
 fn median(cpu: &Cpu, mut kernel: Kernel, time: Duration) -> Duration {
     kernel(cpu);
     let begun = Instant::now();
@@ -171,7 +172,7 @@ fn cases() -> Vec<Case> {
 
 /// `len` values, normally distributed, in the type given.
 fn values(dtype: DType, len: usize) -> Tensor {
-    // A short stretch repeated: only the shape and finite values matter here.
+    // A short sequence is repeated, because only the shape and finite values matter here.
     let mut stretch = vec![0f32; len.min(1 << 16)];
     NoiseStream::new(1, 1).fill(0, &mut stretch);
     let mut data = vec![0f32; len];
@@ -209,7 +210,7 @@ fn stored(kind: PanelKind) -> (DType, Dtype, Bound, &'static str) {
 
 fn linear(m: usize, n: usize, k: usize, kind: PanelKind) -> Case {
     let (dtype, weight, bound, word) = stored(kind);
-    // With few rows the product only reads its weights.
+    // With few rows, nearly all the time goes into reading the weights.
     let small = m < 16;
     let work = if small { (n * k * weight.size()) as f64 } else { 2.0 * (m * n * k) as f64 };
     let make = move |cpu: &Cpu| -> Kernel {

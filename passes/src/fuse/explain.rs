@@ -5,7 +5,7 @@ use anyid_ir::Op;
 
 /// An edge between two kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct UnfusedEdge {
     /// Label of the step that makes the value.
     pub producer: String,
     /// Label of the step that reads it.
@@ -15,9 +15,9 @@ pub struct Cut {
 }
 
 /// Every edge that fusion left between kernels, in program order.
-pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
+pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
     let program = groups.program;
-    let mut cuts = Vec::new();
+    let mut edges = Vec::new();
     for (at, step) in program.steps.iter().enumerate() {
         let Some(group) = groups.of[at] else { continue };
         for user in &groups.users[step.result as usize] {
@@ -46,10 +46,10 @@ pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
                 },
             };
             let (producer, consumer) = (step.label.clone(), program.steps[*user].label.clone());
-            cuts.push(Cut { producer, consumer, reason });
+            edges.push(UnfusedEdge { producer, consumer, reason });
         }
     }
-    cuts
+    edges
 }
 
 fn is_upsample(op: &Op) -> bool {

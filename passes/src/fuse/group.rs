@@ -141,8 +141,8 @@ pub fn alone(program: &Program, classes: Classes) -> Grouping {
     let mut of = vec![None; program.steps.len()];
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.values.len()];
     let mut output = vec![false; program.values.len()];
-    for (_, value) in &program.outputs {
-        output[classes.owner[*value as usize] as usize] = true;
+    for port in &program.outputs {
+        output[classes.owner[port.value as usize] as usize] = true;
     }
     for at in (0..program.steps.len()).filter(|at| classes.live[*at]) {
         let kind = match &classes.class[at] {

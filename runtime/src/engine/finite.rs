@@ -8,7 +8,7 @@ use super::program::{Arenas, Prepared, Program, States};
 use super::{Inputs, Outputs};
 use crate::error::{Error, Result};
 use anyid_backends::WeightProvider;
-use anyid_ir::plan::{Plan, Root};
+use anyid_ir::plan::Root;
 use anyid_ir::{DType, Tensor};
 
 /// The first non-finite element of a tensor; `None` for whole numbers and where all is well.
@@ -88,7 +88,7 @@ impl Program {
     /// Whether everything that `prepare` keeps is finite.
     pub(crate) fn is_finite(&self, prepared: &Prepared) -> bool {
         let Some(plan) = self.plan("prepare") else { return true };
-        plan.outputs.iter().filter(|port| !Plan::is_returned(port)).all(|port| {
+        plan.kept.iter().all(|port| {
             let buffer = plan.buffer(port.buffer);
             let bytes = match buffer.root {
                 Root::Persistent => {

@@ -17,7 +17,8 @@ pub use inputs::{Inputs, Outputs};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
 pub use program::{
-    Backend, Compiler, Observer, Prepared, Program, StateSpec, States, Trace, compile_error,
+    Backend, CompileRequest, Compiler, Observer, Prepared, Program, StateSpec, States, Trace,
+    compile_error,
 };
 pub use room::{Bound, Limit, Room, available_memory};
 pub use tracer::Tracer;

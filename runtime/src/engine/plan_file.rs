@@ -249,7 +249,7 @@ fn too_large() -> Error {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
-    use crate::checkpoint::shards::WeightSet;
+    use crate::checkpoint::WeightSet;
     use crate::engine::{Backend, Compiler, Inputs, Outputs};
     use crate::weights::ModelWeights;
     use anyid_ir::{DType, FuncBuilder, Module, Tensor, TensorType};
@@ -268,8 +268,9 @@ mod tests {
         let y = f.permute("y", sum, &[1, 0]);
         let func = f.finish(&[y]);
         module.add(func);
-        let split = anyid_passes::compile_split(&module, "main", &["x"]).unwrap();
-        PlanFile::new("cpu", vec![split.prepare, split.step]).unwrap()
+        let split =
+            anyid_passes::CompileRequest::new(&module, "main").varying(["x"]).split().unwrap();
+        PlanFile::new("cpu", split.to_vec()).unwrap()
     }
 
     #[test]
@@ -337,7 +338,7 @@ mod tests {
             ("f32[4]", "f32[2]", "E0517"),
             ("\"w\" : f32[4]", "\"v\" : f32[4]", "E0515"),
             ("plan \"step\"", "plan \"prepare\"", "E0517"),
-            ("\"persistent.0\"", "\"persi\"", "E0517"),
+            ("kept \"main/kept\"", "output \"main/kept\"", "E0517"),
         ] {
             assert_eq!(forged(from, to), code, "{from} -> {to}");
         }

@@ -2,17 +2,16 @@
 
 use super::tracer::{Launches, Tracer};
 use super::{Inputs, Outputs, PlanFile, room};
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Kind, Result};
 use anyid_backends::WeightProvider;
 pub use anyid_backends::cpu::Trace;
 use anyid_backends::cpu::threads::with_stop;
 use anyid_backends::cpu::{Cpu, Executable, LoadError, Memory, OpenError, RunError, Weights};
 use anyid_ir::kernel::Target;
-use anyid_ir::plan::{BufferId, Plan, Port, Root};
+use anyid_ir::plan::{Branch, BufferId, Plan, Port, Root, State};
 use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
-pub use anyid_passes::StateSpec;
-use anyid_passes::zip::SECOND;
+pub use anyid_passes::{CompileRequest, StateSpec};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +54,7 @@ impl Backend {
             OpenError::Level(why) => {
                 Error::input("E0907", why.to_string()).at("environment variable ANYID_SIMD")
             }
-            OpenError::Threads(refused) => Error::threads(refused),
+            OpenError::Threads(refused) => error::threads(refused),
         })?;
         Ok(Self { cpu: Arc::new(cpu), tracer: None })
     }
@@ -101,68 +100,39 @@ impl Compiler {
         self
     }
 
+    /// Adds what `request` asks for, compiled for this backend: as phase `phase`, or, where the
+    /// function is split, as phases `prepare` and `step`. Phases whose states agree share them.
+    ///
+    /// # Errors
+    /// E05xx where the function cannot be compiled.
+    pub fn add(mut self, phase: &str, request: CompileRequest<'_>) -> Result<Self> {
+        verified(request.module)?;
+        let split = request.varying.is_some();
+        let request = request.with(&self.options);
+        for mut plan in request.compile().map_err(compile_error)? {
+            if !split {
+                phase.clone_into(&mut plan.name);
+            }
+            self.phases.push((plan.name.clone(), plan));
+        }
+        Ok(self)
+    }
+
     /// Adds function `func` of `module` as phase `phase`.
     ///
     /// # Errors
-    /// E05xx where the function cannot be compiled.
-    pub fn phase(mut self, phase: &str, module: &Module, func: &str) -> Result<Self> {
-        verified(module)?;
-        let mut plan =
-            anyid_passes::compile_with(module, func, &self.options).map_err(compile_error)?;
-        phase.clone_into(&mut plan.name);
-        self.phases.push((phase.to_owned(), plan));
-        Ok(self)
-    }
-
-    /// Adds function `func` of `module` as phase `phase`, with some of its inputs and outputs carried
-    /// from one run to the next as `states`. Phases whose states agree share them.
-    ///
-    /// # Errors
-    /// E05xx where the function cannot be compiled.
-    pub fn phase_with_states(
-        mut self,
-        phase: &str,
-        module: &Module,
-        func: &str,
-        states: &[StateSpec],
-    ) -> Result<Self> {
-        verified(module)?;
-        let mut plan = anyid_passes::compile_with_states(module, func, &self.options, states)
-            .map_err(compile_error)?;
-        phase.clone_into(&mut plan.name);
-        self.phases.push((phase.to_owned(), plan));
-        Ok(self)
-    }
-
-    /// Says that the functions added from here on are evaluated for two branches, which differ in
-    /// these inputs. Where the compiler finds that both at once are faster, each of them has a
-    /// second, `NAME.1`, and so have the outputs; elsewhere nothing changes.
-    #[must_use]
-    pub fn branches(mut self, inputs: &[&str]) -> Self {
-        self.options.branches = inputs.iter().map(|name| (*name).to_owned()).collect();
-        self
-    }
-
-    /// Whether the functions added are evaluated for both [branches](Self::branches) at once.
-    pub fn both_branches(&self) -> bool {
-        self.options.branches.first().is_some_and(|own| {
-            let second = format!("{own}{SECOND}");
-            self.phases.iter().any(|(_, plan)| plan.inputs.iter().any(|port| port.name == second))
-        })
+    /// As [`Self::add`].
+    pub fn phase(self, phase: &str, module: &Module, func: &str) -> Result<Self> {
+        self.add(phase, CompileRequest::new(module, func))
     }
 
     /// Adds function `func` split into phases `prepare` and `step`: only the inputs `varying`
     /// change per step, everything that does not depend on them is computed by `prepare` once.
     ///
     /// # Errors
-    /// E05xx where the function cannot be compiled.
-    pub fn split(mut self, module: &Module, func: &str, varying: &[&str]) -> Result<Self> {
-        verified(module)?;
-        let split = anyid_passes::compile_split_with(module, func, varying, &self.options)
-            .map_err(compile_error)?;
-        self.phases.push(("prepare".into(), split.prepare));
-        self.phases.push(("step".into(), split.step));
-        Ok(self)
+    /// As [`Self::add`].
+    pub fn split(self, module: &Module, func: &str, varying: &[&str]) -> Result<Self> {
+        self.add("step", CompileRequest::new(module, func).varying(varying.iter().copied()))
     }
 
     /// Takes the phases of a plan file instead of compiling.
@@ -292,7 +262,7 @@ fn load_error(error: LoadError) -> Error {
             .help("give the checkpoint that holds it with --weights or --model"),
         LoadError::Stopped => interrupted("while loading weights"),
         other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
-        LoadError::Unreadable(fault) => fault.into(),
+        LoadError::Unreadable(fault) => error::from_weight_fault(fault),
         LoadError::NoMemory { name, bytes } => {
             Error::no_memory(bytes, &format!("weight \"{name}\""))
         }
@@ -307,7 +277,7 @@ pub(crate) fn interrupted(place: &str) -> Error {
 /// What one run of a phase leaves for the next.
 pub struct States {
     memory: anyid_backends::cpu::AlignedBytes,
-    names: Vec<(String, TensorType)>,
+    names: Vec<(String, Branch, TensorType)>,
 }
 
 impl States {
@@ -346,8 +316,9 @@ impl<'a> Arenas<'a> {
     }
 }
 
-fn state_names(plan: &Plan) -> Vec<(String, TensorType)> {
-    plan.states.iter().map(|state| (state.name.clone(), state.ty.clone())).collect()
+fn state_names(plan: &Plan) -> Vec<(String, Branch, TensorType)> {
+    let name = |state: &State| (state.name.clone(), state.branch, state.ty.clone());
+    plan.states.iter().map(name).collect()
 }
 
 /// Plans with their weights and memory.
@@ -445,14 +416,20 @@ impl Program {
         states: &mut States,
         outputs: &mut Outputs,
     ) -> Result<()> {
-        let own = &self.executable(phase)?.plan().states;
-        let agree = own.iter().map(|state| (&state.name, &state.ty));
-        if !agree.eq(states.names.iter().map(|(name, ty)| (name, ty))) {
+        self.own_states(phase, states)?;
+        let arenas = Arenas { states: Some(&mut states.memory), persistent: None };
+        self.run(phase, inputs, arenas, outputs, None)
+    }
+
+    /// Whether `states` are those of a phase.
+    fn own_states(&self, phase: &str, states: &States) -> Result<()> {
+        let own = self.executable(phase)?.plan().states.iter();
+        let held = states.names.iter().map(|(name, branch, ty)| (name, *branch, ty));
+        if !own.map(|state| (&state.name, state.branch, &state.ty)).eq(held) {
             let message = format!("these are not the states of phase \"{phase}\"");
             return Err(Error::internal("E1009", message));
         }
-        let arenas = Arenas { states: Some(&mut states.memory), persistent: None };
-        self.run(phase, inputs, arenas, outputs, None)
+        Ok(())
     }
 
     /// Runs `prepare` of a split function.
@@ -481,6 +458,22 @@ impl Program {
         self.run("step", inputs, arenas, outputs, None)
     }
 
+    /// [`Self::step`] of a function that carries `states`, which it changes.
+    ///
+    /// # Errors
+    /// As [`Self::call_with_states`].
+    pub fn step_with_states(
+        &mut self,
+        prepared: &mut Prepared,
+        inputs: &Inputs<'_>,
+        states: &mut States,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
+        self.own_states("step", states)?;
+        let arenas = Arenas::of(Some(prepared), Some(states));
+        self.run("step", inputs, arenas, outputs, None)
+    }
+
     /// Like [`Self::call`] or, with `prepared`, like [`Self::step`], calling `trace` after every
     /// step of the plan. For tests and for finding the first non-finite value; it allocates.
     ///
@@ -505,12 +498,11 @@ impl Program {
     /// E1009 for an unknown phase, E0603 for more memory than there is.
     pub fn outputs(&self, phase: &str) -> Result<Outputs> {
         let plan = self.executable(phase)?.plan();
-        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
         let tensor = |port: &Port| {
             let zeros = room::zeros(&plan.buffer(port.buffer).ty, "results")?;
-            Ok((port.name.clone(), zeros))
+            Ok((port.name.clone(), port.branch, zeros))
         };
-        Ok(Outputs { tensors: ports.map(tensor).collect::<Result<_>>()? })
+        Ok(Outputs { tensors: plan.outputs.iter().map(tensor).collect::<Result<_>>()? })
     }
 
     fn executable(&self, phase: &str) -> Result<&Executable> {
@@ -539,30 +531,32 @@ impl Program {
         let mut given: smallvec::SmallVec<[&[u8]; 64]> = smallvec::SmallVec::new();
         for port in &plan.inputs {
             let ty = &plan.buffer(port.buffer).ty;
-            let tensor = inputs.get(&port.name).ok_or_else(|| {
-                Error::input("E1005", format!("input %{} of phase {phase} is missing", port.name))
-                    .help(format!("it is {ty}"))
+            let tensor = inputs.get_branch(port.branch, &port.name).ok_or_else(|| {
+                Error::input(
+                    "E1005",
+                    format!("input %{} of phase {phase} is missing", port.title()),
+                )
+                .help(format!("it is {ty}"))
             })?;
             if tensor.ty() != ty {
                 return Err(Error::input(
                     "E1005",
                     format!(
                         "input %{} of phase {phase} is {}, expected {ty}",
-                        port.name,
+                        port.title(),
                         tensor.ty()
                     ),
                 ));
             }
             given.push(tensor.bytes());
         }
-        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-        let wanted = ports.map(|port| (&port.name, &plan.buffer(port.buffer).ty));
-        if !wanted.eq(outputs.tensors.iter().map(|(name, tensor)| (name, tensor.ty()))) {
+        let wanted = plan.outputs.iter().map(|p| (&p.name, p.branch, &plan.buffer(p.buffer).ty));
+        if !wanted.eq(outputs.tensors.iter().map(|(name, branch, t)| (name, *branch, t.ty()))) {
             let message = format!("these are not the outputs of phase \"{phase}\"");
             return Err(Error::internal("E1009", message));
         }
         let mut taken: smallvec::SmallVec<[&mut [u8]; 64]> =
-            outputs.tensors.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
+            outputs.tensors.iter_mut().map(|(_, _, tensor)| tensor.bytes_mut()).collect();
         if arenas.states.is_none() && !plan.states.is_empty() {
             let message = format!("phase \"{phase}\" carries states, which were not given");
             return Err(Error::internal("E1009", message));
@@ -622,7 +616,7 @@ impl Program {
                 Error::internal("E0505", format!("the CPU backend has no kernel for {op}"))
                     .at(label)
             }
-            RunError::Weight { label, fault } => Error::from(*fault).at(label),
+            RunError::Weight { label, fault } => error::from_weight_fault(*fault).at(label),
             RunError::Index { label, index, rows } => Error::input(
                 "E1006",
                 format!("index {index} is outside the {rows} rows of a table"),

@@ -7,7 +7,7 @@ use anyid_ir::kernel::{Kernel, Load};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::{Axes, DType, FuncBuilder, Manifest, Module, Op, TensorType, ValueId};
-use anyid_passes::{Options, explain};
+use anyid_passes::{CompileRequest, Options};
 
 /// What may be said of a doubled picture and its convolution.
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ fn added(case: Case) -> Module {
 fn why(module: &Module, options: &Options) -> String {
     let found = plan(module, "f", options);
     assert!(kinds(&found).contains(&"upsample"), "{:?}", kinds(&found));
-    let cuts = explain(module, "f", options).unwrap();
+    let cuts = CompileRequest::new(module, "f").with(options).unfused().unwrap();
     let cut = cuts.iter().find(|cut| cut.producer.ends_with("/up") && cut.consumer.ends_with("/y"));
     cut.unwrap_or_else(|| panic!("{cuts:?}")).reason.clone()
 }

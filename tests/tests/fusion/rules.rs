@@ -171,7 +171,7 @@ fn nothing_is_fused_around_a_third_kernel() {
     });
     let expected = ["tanh+layer_norm", "linear", "layer_norm+mul"];
     assert_eq!(kinds(&check(&m, "f", 0.0)), expected);
-    let cuts = anyid_passes::explain(&m, "f", &anyid_passes::Options::default()).unwrap();
+    let cuts = anyid_passes::CompileRequest::new(&m, "f").unfused().unwrap();
     let why = |producer: &str| {
         let found = cuts.iter().find(|c| c.producer.ends_with(producer));
         found.map_or("", |c| c.reason.as_str()).to_owned()

@@ -1,7 +1,7 @@
 //! Time of every step of the plans, grouped by what the steps run.
 //!
-//! A clock is read between the steps, which costs far less than any of them; the time of copying
-//! outputs to the caller belongs to no step and is not counted.
+//! A clock is read between the steps, which costs far less than any step. Copying outputs to the
+//! caller belongs to no step and is not counted.
 
 use anyid_passes::cost::{Cost, step_cost};
 use anyid_runtime::engine::{Observer, Program};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Clock(Arc<Mutex<Vec<Instant>>>);
 
 impl Clock {
-    /// A clock that was never read.
+    /// A clock that has not been read yet.
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(Vec::new())))
     }
@@ -24,12 +24,12 @@ impl Clock {
         Arc::new(move || lock(&moments).push(Instant::now()))
     }
 
-    /// Forgets what was read, keeping the memory.
+    /// Forgets all times but keeps the memory.
     pub fn clear(&self) {
         lock(&self.0).clear();
     }
 
-    /// What was read since.
+    /// The times read since.
     pub fn take(&self) -> Vec<Instant> {
         lock(&self.0).clone()
     }
@@ -111,7 +111,7 @@ impl Profile {
         Self { calls: order, rows, runs: 0 }
     }
 
-    /// Adds the moments of a run: one before every step and one behind the last of each call.
+    /// Adds the times of a run: one before every step and one after the last step of each call.
     pub fn add(&mut self, moments: &[Instant]) {
         let mut rest = moments;
         for (begin, steps) in &self.calls {
