@@ -25,7 +25,7 @@ use anyid_backends::cpu::gemm::{
 use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights as LoadedWeights, peak};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
-use anyid_passes::{Options, compile_with};
+use anyid_passes::{CompileRequest, Options};
 use anyid_runtime::sampling::NoiseStream;
 use anyid_runtime::{Backend, Error};
 use serde_json::json;
@@ -337,7 +337,8 @@ fn launch(cpu: &Cpu, op: Op, shape: [usize; 2], gains: usize) -> Kernel {
     let func = f.finish(&[result]);
     module.add(func);
     let options = Options { target: anyid_backends::cpu::target(), ..Options::default() };
-    let plan = compile_with(&module, "f", &options).expect("one op compiles");
+    let plan = CompileRequest::new(&module, "f").with(&options).plan();
+    let plan = plan.expect("one op compiles");
     let none = |_, _| true;
     let weights = LoadedWeights::load(cpu, &[&plan], &NoWeights, &mut { none });
     let weights = weights.expect("there are none");
