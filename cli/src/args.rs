@@ -3,6 +3,7 @@
 //! What was typed is kept as typed wherever the meaning needs more than the flag itself (sizes,
 //! names of solvers, recipes); the commands turn it into requests and report coded errors.
 
+use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -190,12 +191,8 @@ pub struct Generate {
     /// differ slightly [default: f32].
     #[arg(long, value_enum)]
     pub residual: Option<ResidualName>,
-    /// Where to compute: cpu.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub device: String,
-    /// Threads; 0 takes all the processor has. The result does not depend on it.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
@@ -533,9 +530,8 @@ pub struct Bisect {
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',')]
     pub without: Vec<String>,
-    /// Threads; 0 takes all the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -570,27 +566,36 @@ pub struct Run {
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Use the reference interpreter instead of the CPU backend.
+    /// Use the reference interpreter instead of a device.
     #[arg(long)]
     pub interp: bool,
     /// Write a trace of all launches as JSON, which Perfetto and chrome://tracing open
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE", conflicts_with = "interp")]
     pub trace: Option<PathBuf>,
-    /// Threads; 0 takes all the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// A way to run a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Reference interpreter; every result is rounded to its type.
     Interp,
     /// Reference interpreter in double precision throughout.
     InterpF64,
-    /// CPU backend.
-    Cpu,
+    /// A device by name.
+    Device(String),
+}
+
+impl From<&str> for Way {
+    fn from(name: &str) -> Self {
+        match name {
+            "interp" => Self::Interp,
+            "interp-f64" => Self::InterpF64,
+            _ => Self::Device(name.to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -599,11 +604,12 @@ pub struct Compare {
     pub module: ModuleArgs,
     #[command(flatten)]
     pub weights: WeightArgs,
-    /// The first way; errors are relative to its values.
-    #[arg(long, value_enum, default_value = "interp")]
+    /// The first way: interp, interp-f64 (double precision throughout) or a device such as cpu.
+    /// Errors are relative to its values.
+    #[arg(long, value_name = "WAY", default_value = "interp")]
     pub a: Way,
     /// The second way.
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_name = "WAY", default_value = "cpu")]
     pub b: Way,
     /// Safetensors file with the inputs by name [default: random inputs].
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
@@ -617,7 +623,7 @@ pub struct Compare {
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Threads of the CPU backend; 0 takes all.
+    /// Threads; 0 takes all the processor has.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Print one JSON object.
@@ -635,6 +641,27 @@ pub struct Explain {
     pub list: bool,
 }
 
+/// Where something runs.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// Where to compute: cpu.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: String,
+    /// Threads; 0 takes all the processor has. The result does not depend on it.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub threads: usize,
+}
+
+impl DeviceArgs {
+    /// The device.
+    ///
+    /// # Errors
+    /// As [`Backend::open`].
+    pub fn open(&self) -> Result<Backend> {
+        Backend::open(&self.device, self.threads)
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -644,7 +671,7 @@ pub struct Bench {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub enum BenchWhat {
-    /// Kernels of the CPU backend.
+    /// Single operations.
     Ops(BenchOps),
     /// Blocks of the diffusion transformer, or a whole sampling step of it.
     Dit(BenchDit),
@@ -671,9 +698,8 @@ pub struct BenchPhase {
     /// Runs that are timed.
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     pub repeats: usize,
-    /// Threads; 0 takes all the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Also time every step of the plans, in further runs.
     #[arg(long)]
     pub profile: bool,
@@ -754,9 +780,8 @@ pub struct BenchText {
 
 #[derive(Debug, Args)]
 pub struct BenchOps {
-    /// Threads; 0 takes all the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// About how long each kernel is measured, in seconds.
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub seconds: f64,

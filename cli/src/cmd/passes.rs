@@ -10,7 +10,7 @@ use anyid_passes::fuse::Cut;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::Rewrite;
 use anyid_passes::{CompileError, Options};
-use anyid_runtime::engine::{StateSpec, compile_error};
+use anyid_runtime::engine::{Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub struct Watched {
 pub fn options(switches: &PassArgs) -> Options {
     Options {
         without: switches.without.clone(),
-        target: anyid_backends::cpu::target(),
+        target: Registry::default().target("cpu").expect("every build has it"),
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
         explain: switches.explain_fusion,
