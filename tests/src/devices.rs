@@ -3,25 +3,27 @@
 //! `ANYID_DEVICES` names others, separated by commas, such as `cuda:0`. Where one of them cannot be
 //! opened the tests fail, so that none passes because something is absent.
 
+use crate::second_device;
 use anyid_backends::{Device, Registry, Settings};
 use anyid_ir::kernel::Target;
 use anyid_runtime::Backend;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Devices that are always there.
-const ALWAYS: &[&str] = &["cpu"];
+const ALWAYS: &[&str] = &["cpu", "second:0"];
 
 /// Every kind of device that tests may name.
 pub fn registry() -> Registry {
-    Registry::default()
+    Registry::default().with(second_device::KIND)
 }
 
 /// The devices to test, by name.
-pub fn names() -> Vec<String> {
-    match std::env::var("ANYID_DEVICES") {
-        Ok(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
-        Err(_) => ALWAYS.iter().map(|name| (*name).to_owned()).collect(),
-    }
+pub fn names() -> &'static [&'static str] {
+    static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    NAMES.get_or_init(|| match std::env::var("ANYID_DEVICES") {
+        Ok(list) => list.leak().split(',').map(str::trim).collect(),
+        Err(_) => ALWAYS.to_vec(),
+    })
 }
 
 /// Opens a device with settings.
@@ -42,7 +44,12 @@ pub fn backend(name: &str, threads: usize) -> Backend {
 
 /// The first device of the list, for suites that are about plans more than about kernels.
 pub fn first(threads: usize) -> Arc<dyn Device> {
-    open(&names()[0], threads)
+    open(names()[0], threads)
+}
+
+/// [`first`] under the runtime.
+pub fn first_backend(threads: usize) -> Backend {
+    backend(names()[0], threads)
 }
 
 /// A device in every way that gives other kernels on this machine, the best last.

@@ -7,5 +7,7 @@ pub mod engines;
 pub mod fixtures;
 pub mod folders;
 pub mod graphs;
+pub mod kernel_meaning;
 pub mod op_cases;
 pub mod plans;
+mod second_device;

@@ -7,8 +7,9 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{self, DitSize};
 use anyid_passes::pipeline::PASSES;
 use anyid_passes::{Options, compile_split_with};
+use anyid_runtime::Model;
 use anyid_runtime::engine::{Compiler, Inputs, Outputs};
-use anyid_runtime::{Backend, Model};
+use anyid_tests::devices;
 use anyid_tests::op_cases::noise;
 
 const SIZE: DitSize =
@@ -42,7 +43,7 @@ fn given(model: &Model) -> Given {
 
 /// Velocities of both branches, and how many runs of `step` that took.
 fn velocities(model: &Model, precision: Precision, options: Options) -> ([Tensor; 2], usize) {
-    let backend = Backend::open("cpu", 2).unwrap();
+    let backend = devices::first_backend(2);
     let module = dit::dit(&model.dit, &SIZE, precision);
     let compiler = Compiler::new(&backend).with(options).split(&module, "dit", &["lat", "t"]);
     let mut program = compiler.unwrap().load(model.dit_weights.clone(), &mut |_, _| true).unwrap();

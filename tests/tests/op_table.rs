@@ -107,7 +107,7 @@ fn decomposed_modules_compute_the_same_bits() {
 #[test]
 fn every_device_agrees_with_the_interpreter() {
     for name in devices::names() {
-        agrees(&name);
+        agrees(name);
     }
 }
 
@@ -120,7 +120,9 @@ fn agrees(name: &str) {
     each(|case, dtype, built| {
         count += 1;
         let reference = interpreted(built, &built.module);
-        let plan = anyid_passes::compile(&built.module, "f").unwrap_or_else(|e| panic!("{e}"));
+        let options = Options { target: one.about().target.clone(), ..Options::default() };
+        let plan = anyid_passes::compile_with(&built.module, "f", &options);
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
         let run = |device: &Arc<dyn Device>, garbage: u8| {
             run_plan(device, &plan, &built.weights, &built.inputs, garbage)
         };

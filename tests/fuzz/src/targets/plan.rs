@@ -53,7 +53,7 @@ fn phases(module: &Module) -> Option<Vec<Vec<Plan>>> {
 impl PlanFiles {
     /// The target.
     pub fn new() -> Self {
-        let backend = devices::backend(&devices::names()[0], 1);
+        let backend = devices::first_backend(1);
         let device = backend.device().clone();
         let plan = phases(&modules(1)[0]).expect("it compiles").remove(0);
         let file = PlanFile::new(backend.target(), plan).unwrap_or_else(|e| panic!("{e}"));
