@@ -69,6 +69,7 @@ mod tests {
     fn values_lie_where_the_plan_says_and_are_zero_at_first() {
         let value = |name: &str, offset| Value {
             name: name.into(),
+            branch: 0,
             ty: TensorType::new(DType::F32, [2]),
             offset,
         };

@@ -14,7 +14,7 @@
 use crate::WeightProvider;
 use crate::errors::{LoadError, NoMemory, RunError};
 use anyid_ir::kernel::Target;
-use anyid_ir::plan::{Plan, Root};
+use anyid_ir::plan::{Branch, Plan, Root, State};
 use anyid_ir::{Tensor, TensorType};
 use std::any::Any;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ pub trait Runner: Send + Sync {
 pub struct Call<'c, 'o> {
     /// The plan's inputs in order.
     pub inputs: &'c [&'c [u8]],
-    /// The plan's returned outputs in order.
+    /// The plan's outputs in order.
     pub outputs: &'c mut [&'o mut [u8]],
     /// What the plan keeps or was kept for it: an arena of [`Runner::kept`].
     pub kept: Option<&'c mut (dyn Arena + 'static)>,
@@ -146,6 +146,8 @@ pub struct Call<'c, 'o> {
 pub struct Value {
     /// Its name in the plan.
     pub name: String,
+    /// The branch that it belongs to.
+    pub branch: Branch,
     /// Its type.
     pub ty: TensorType,
     /// Its first byte, as the plan lays it out; where it really lies is the device's affair.
@@ -155,12 +157,12 @@ pub struct Value {
 impl Value {
     /// What a plan keeps for later phases, in persistent memory.
     pub fn kept(plan: &Plan) -> Vec<Self> {
-        let ports = plan.outputs.iter().filter(|port| !Plan::is_returned(port));
-        let placed = ports.map(|port| (port, plan.buffer(port.buffer)));
+        let placed = plan.kept.iter().map(|port| (port, plan.buffer(port.buffer)));
         placed
             .filter(|(_, buffer)| buffer.root == Root::Persistent)
             .map(|(port, buffer)| Self {
                 name: port.name.clone(),
+                branch: port.branch,
                 ty: buffer.ty.clone(),
                 offset: buffer.offset,
             })
@@ -169,8 +171,9 @@ impl Value {
 
     /// The states of a plan.
     pub fn states(plan: &Plan) -> Vec<Self> {
-        let value = |(state, offset): (&anyid_ir::plan::State, u64)| Self {
+        let value = |(state, offset): (&State, u64)| Self {
             name: state.name.clone(),
+            branch: state.branch,
             ty: state.ty.clone(),
             offset,
         };

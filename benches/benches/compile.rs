@@ -25,21 +25,24 @@ fn compile(c: &mut Criterion) {
     group.bench_function("transformer, 28160 tokens", |b| {
         b.iter(|| {
             let module = dit(&config, &size, Precision::Bf16);
-            anyid_passes::compile_split(&module, "dit", &["lat", "t"]).expect("it compiles")
+            anyid_passes::CompileRequest::new(&module, "dit")
+                .varying(["lat", "t"])
+                .split()
+                .expect("it compiles")
         });
     });
     let config = TextConfig::ti2v_5b();
     group.bench_function("text encoder, 512 tokens", |b| {
         b.iter(|| {
             let module = text(&config, 512, Precision::Bf16);
-            anyid_passes::compile(&module, "text").expect("it compiles")
+            anyid_passes::CompileRequest::new(&module, "text").plan().expect("it compiles")
         });
     });
     let config = VaeConfig::ti2v_5b();
     group.bench_function("decoder chunk, 1280x704", |b| {
         b.iter(|| {
             let module = decoder(&config, &VaeSize { height: 704, width: 1280, chunk: 1 }, true);
-            anyid_passes::compile(&module, "next").expect("it compiles")
+            anyid_passes::CompileRequest::new(&module, "next").plan().expect("it compiles")
         });
     });
     group.finish();
@@ -55,7 +58,7 @@ fn large(c: &mut Criterion) {
             group.bench_function(format!("{kind}, {size}"), |b| {
                 b.iter(|| {
                     let module = anyid_ir::text::parse_module(&text, &[]).expect("it is sound");
-                    anyid_passes::compile(&module, "f").expect("it compiles")
+                    anyid_passes::CompileRequest::new(&module, "f").plan().expect("it compiles")
                 });
             });
         }

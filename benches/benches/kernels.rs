@@ -5,7 +5,7 @@
 use anyid_backends::device::Call;
 use anyid_backends::{Registry, Settings, StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, FuncBuilder, Module, Tensor, TensorType};
-use anyid_passes::{Options, compile_with};
+use anyid_passes::{CompileRequest, Options};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;
 
@@ -47,7 +47,9 @@ fn products(c: &mut Criterion) {
         for (m, n, k) in [(1024, 3072, 3072), (256, 14336, 3072), (2, 18432, 3072)] {
             let [x, w] = [[m, k], [n, k]].map(|shape| TensorType::new(dtype, shape));
             let options = Options { target: device.about().target.clone(), ..Options::default() };
-            let plan = compile_with(&product(&x, &w), "f", &options).expect("it compiles");
+            let module = product(&x, &w);
+            let plan = CompileRequest::new(&module, "f").with(&options).plan();
+            let plan = plan.expect("it compiles");
             let loaded = device.clone().load(&[&plan], Arc::new(Constant(w)), &mut |_, _| true);
             let runner = loaded.and_then(|weights| weights.prepare(vec![plan]));
             let mut runner = runner.unwrap_or_else(|error| panic!("{error}"));

@@ -1,25 +1,25 @@
 //! The command line's flags, declared once; help text comes from here.
 //!
-//! What was typed is kept as typed wherever the meaning needs more than the flag itself (sizes,
-//! names of solvers, recipes); the commands turn it into requests and report coded errors.
+//! Where the meaning depends on more than the flag itself (sizes, names of solvers, recipes), the
+//! text is kept as it was typed; the commands turn it into requests and report coded errors.
 
 use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// References of a person and a prompt in, a video out: a compiler and runtime for the AnyID method
-/// on Wan2.2-TI2V-5B.
+/// Makes a video from references of a person and a prompt: a compiler and runtime for the AnyID
+/// method on Wan2.2-TI2V-5B.
 #[derive(Debug, Parser)]
 #[command(name = "anyid-rt", version, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 fine, 1 something was wrong with the input, 2 a fault of \
-anyid-rt, 3 over the memory budget, 130 interrupted. `anyid-rt explain CODE` explains an error.")]
+#[command(after_help = "Exit codes: 0 success, 1 something is wrong with the input, 2 a bug in \
+anyid-rt, 3 not enough memory, 130 interrupted. `anyid-rt explain CODE` explains an error.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// Say more about what is done.
+    /// Print more about what is done.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
-    /// Only results, warnings and errors: no progress and no remarks.
+    /// Print only results, warnings and errors, but no progress and no remarks.
     #[arg(short, long, global = true)]
     pub quiet: bool,
 }
@@ -29,7 +29,7 @@ pub struct Cli {
 pub enum Seed {
     /// This one.
     Number(u64),
-    /// One that the program draws, and records.
+    /// One that the program draws at random and records.
     Random,
 }
 
@@ -86,9 +86,9 @@ pub enum Command {
     Export(Export),
     /// Parse and verify IR text and match it with weights.
     Check(Check),
-    /// Compile IR text into a plan and say what it needs.
+    /// Compile IR text into a plan and report what it needs.
     Compile(Box<Compile>),
-    /// Run passes over IR text and print what they leave.
+    /// Run passes over IR text and print the result.
     Opt(Opt),
     /// List the distinct kernels that IR text compiles to.
     Kernels(Kernels),
@@ -102,7 +102,7 @@ pub enum Command {
     Compare(Compare),
     /// Explain an error code.
     Explain(Explain),
-    /// Measure kernels and networks against what this machine can do at most.
+    /// Measure kernels and networks against the peak of this machine.
     Bench(Bench),
 }
 
@@ -120,7 +120,7 @@ pub enum PrecisionName {
 pub enum ResidualName {
     /// Single precision, as in the reference implementation.
     F32,
-    /// bf16: sums in single precision, rounded once.
+    /// bf16; sums are computed in single precision and rounded once.
     Bf16,
 }
 
@@ -129,25 +129,26 @@ pub enum ResidualName {
     after_help = "Without --model the built-in micro model is used: it shows the whole path \
 in seconds, but its weights are random and its output is texture, not a person. Its defaults are \
 192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps.\n\n\
-A recipe is written beside the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
-it exactly; flags given beside --recipe override what it says."
+A recipe is written next to the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
+the run exactly; flags given together with --recipe override it."
 )]
 pub struct Generate {
-    /// Picture or clip of the person; the first is the primary, 1 to 5 in all. None: plain
-    /// text-to-video.
+    /// Pictures or clips of the person, up to 5; the first is the primary one. Without any, the
+    /// video is made from the prompt alone.
     #[arg(long = "ref", value_name = "FILE", num_args = 1..)]
     pub references: Vec<PathBuf>,
     /// What the video should show.
     #[arg(long, value_name = "TEXT", required_unless_present_any = ["recipe", "latents"])]
     pub prompt: Option<String>,
-    /// Where the video goes: a .mp4 or .gif file, a folder for PNG frames, or - for standard output.
+    /// Where the video goes: a .mp4 or .gif file, a folder for PNG frames, or - for standard
+    /// output.
     #[arg(short, long = "output", value_name = "OUT",
         required_unless_present_any = ["recipe", "latents"])]
     pub output: Option<PathBuf>,
-    /// Replace results that are there already: the video, its recipe, latents, the trace.
+    /// Replace results that exist already: the video, its recipe, latents, the trace.
     #[arg(long)]
     pub force: bool,
-    /// Form of what goes to standard output, a pipe or a device [default: mp4, or as the name says].
+    /// Format for standard output, a pipe or a device [default: mp4, or as the name says].
     #[arg(long, value_enum)]
     pub format: Option<FormatName>,
     /// Model folder (diffusers, or the original checkpoint's).
@@ -159,7 +160,7 @@ pub struct Generate {
     /// Number of frames, 4k+1.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub frames: Option<usize>,
-    /// Frames a second of the result [default: 24].
+    /// Frames per second of the result [default: 24].
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub fps: Option<f64>,
     /// Sampling steps.
@@ -168,7 +169,7 @@ pub struct Generate {
     /// Shift of the noise schedule [default: the model's].
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub shift: Option<f64>,
-    /// Guidance scale; 1 or less turns guidance off [default: 5].
+    /// Guidance scale; 1 turns guidance off [default: 5].
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
     /// unipc, euler or dpmpp [default: the model's].
@@ -177,8 +178,8 @@ pub struct Generate {
     /// wan or diffusers: where the noise levels come from [default: the model's].
     #[arg(long, value_name = "NAME")]
     pub schedule: Option<String>,
-    /// Seed of the start noise: a number, or `random` for another one in each run, which the recipe
-    /// records [default: 0].
+    /// Seed of the start noise: a number, or `random` for a new one in each run; the recipe records
+    /// it [default: 0].
     #[arg(long, value_name = "N|random", allow_negative_numbers = true)]
     pub seed: Option<Seed>,
     /// Start noise from a safetensors file with a tensor `noise` of shape `C,F,h,w` or `1,C,F,h,w`.
@@ -196,19 +197,19 @@ pub struct Generate {
     /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
-    /// Only decode these latents: a file of --save-latents, or what a run whose decoding failed left
-    /// beside its result; its model, rate and place are taken over unless given.
+    /// Only decode these latents: a file from --save-latents, or the file that a run leaves next to
+    /// its result if decoding fails. Model, frame rate and output are taken from it unless given.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["references", "prompt", "size", "frames",
         "steps", "shift", "guidance", "solver", "schedule", "seed", "noise", "residual",
         "save_latents", "recipe"])]
     pub latents: Option<PathBuf>,
-    /// Check everything, show what each phase needs, and end there: nothing is written.
+    /// Check everything and show what each phase needs, then stop without writing anything.
     #[arg(long)]
     pub dry_run: bool,
     /// Repeat a run from its recipe.
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
-    /// Write a trace of all launches as JSON, which Perfetto and chrome://tracing open
+    /// Write a trace of all launches as JSON, for Perfetto and chrome://tracing
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -217,7 +218,7 @@ pub struct Generate {
     pub json: bool,
 }
 
-/// Forms of a video that can go through a pipe.
+/// Video formats that can go through a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FormatName {
     Mp4,
@@ -241,7 +242,7 @@ impl From<FormatName> for anyid_runtime::media::writer::Format {
 
 #[derive(Debug, Args)]
 pub struct Init {
-    /// The folder to make.
+    /// The folder to create.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
     /// Sizes: micro (about 4 MB) or wan2.2-ti2v-5b (about 24 GB).
@@ -374,9 +375,9 @@ pub enum Emit {
 #[derive(Debug, Args)]
 #[command(
     after_help = "With --vary the function becomes two phases: `prepare` computes what does not \
-depend on the inputs named and runs once, `step` does the rest. Resident memory is weights + \
-persistent + the largest peak; over the budget the exit code is 3, the changes that would make it \
-fit are listed, and no plan is written."
+depend on the named inputs and runs once, `step` does the rest. Resident memory is weights + \
+persistent + the largest peak. If this exceeds the budget, the exit code is 3, the changes that \
+would make it fit are listed, and no plan is written."
 )]
 pub struct Compile {
     #[command(flatten)]
@@ -387,11 +388,11 @@ pub struct Compile {
     /// Functions, one phase each [default: the last].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub func: Vec<String>,
-    /// Inputs that change per step: split into prepare and step.
+    /// Inputs that change in every step; the function is split into prepare and step.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
-    /// Inputs and results that are one tensor, carried from each run to the next: s0=n0, or s*=n*
-    /// for all of that kind. A function without the input begins the state.
+    /// Pairs of an input and a result that are one tensor, carried from each run to the next:
+    /// s0=n0, or s*=n* for all pairs of that form. A function without the input begins the state.
     #[arg(long = "state", value_name = "INPUT=RESULT,…", value_delimiter = ',')]
     pub states: Vec<String>,
     /// Memory that weights and plan may take together, such as 16GiB.
@@ -400,15 +401,15 @@ pub struct Compile {
     /// Print this instead of the summary.
     #[arg(long, value_enum, conflicts_with = "json")]
     pub emit: Option<Emit>,
-    /// Stop behind this phase (bound, optimised, fused or planned) and print what is left, as `opt`
+    /// Stop after this phase (bound, optimised, fused or planned) and print the result, as `opt`
     /// does.
     #[arg(long, value_name = "PHASE",
         conflicts_with_all = ["emit", "json", "output", "budget", "predict"])]
     pub to: Option<String>,
-    /// Measure this machine (about a second) and say how long each phase takes at the least.
+    /// Measure this machine (for about a second) and predict the shortest time of each phase.
     #[arg(long)]
     pub predict: bool,
-    /// Threads to predict for; 0 takes all the processor has.
+    /// Number of threads to predict for; 0 assumes all that the processor has.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "predict")]
     pub threads: usize,
     /// Print the summary as one JSON object.
@@ -424,8 +425,8 @@ pub struct Compile {
 /// Switches for looking into the compiler.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PassArgs {
-    /// Inputs in which two branches differ that are evaluated together where that is faster; the
-    /// second is called NAME.1.
+    /// Inputs in which two branches differ; the branches are evaluated together where that is
+    /// faster. The input of the second branch is called NAME.1.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',', help_heading = "Compiler")]
     pub branches: Vec<String>,
     /// Leave these passes out.
@@ -437,10 +438,10 @@ pub struct PassArgs {
     /// Check the result of every pass.
     #[arg(long, help_heading = "Compiler")]
     pub verify_each: bool,
-    /// Write the text after every pass into this folder, which is made: 00-specialize.ir, …
+    /// Write the text after every pass into this folder, which is created: 00-specialize.ir, …
     #[arg(long, value_name = "DIR", help_heading = "Compiler")]
     pub dump_dir: Option<PathBuf>,
-    /// Say for each value between two kernels why they are not one.
+    /// For each value between two kernels, say why they were not fused.
     #[arg(long, help_heading = "Compiler")]
     pub explain_fusion: bool,
     /// Say how long each pass took and how many rewrites it made.
@@ -449,24 +450,26 @@ pub struct PassArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, zip \
-(with --branches), hoist (needs --vary: @prepare and @step); decompose, layout, fuse, pack-linears; \
+#[command(
+    after_help = "Passes in order: specialize, inline; canonicalize, fold, cse, dce, join-branches \
+(with --branches), hoist (needs --vary: @prepare and @step); decompose, fuse, pack-linears; \
 lower, schedule, split-rows, alias, pack, assemble. The phases end with inline (bound), hoist \
-(optimised), pack-linears (fused) and assemble (planned). What a named pass needs first is run by itself.")]
+(optimised), pack-linears (fused) and assemble (planned). Passes that a named pass needs are run before it."
+)]
 pub struct Opt {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// These passes in this order.
+    /// Run these passes in this order.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', conflicts_with = "to")]
     pub passes: Vec<String>,
-    /// All passes up to the end of this phase: bound, optimised, fused or planned
+    /// Run all passes up to the end of this phase: bound, optimised, fused or planned
     /// [default: optimised].
     #[arg(long, value_name = "PHASE")]
     pub to: Option<String>,
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Inputs that change per step, for hoist.
+    /// Inputs that change in every step, for hoist.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
     /// Also print the text after this pass, or after all.
@@ -486,13 +489,13 @@ pub struct Kernels {
     /// Functions, one phase each [default: the last].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub func: Vec<String>,
-    /// Inputs that change per step: split into prepare and step.
+    /// Inputs that change in every step; the function is split into prepare and step.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
-    /// One line a kernel: its hash and its name. Equal kernels have equal hashes in every run.
+    /// Print the hash and the name of each kernel. Equal kernels have equal hashes in every run.
     #[arg(long, conflicts_with_all = ["text", "json"])]
     pub hash: bool,
-    /// The text of every kernel.
+    /// Print the text of every kernel.
     #[arg(long, conflicts_with = "json")]
     pub text: bool,
     /// Print one JSON object.
@@ -504,8 +507,9 @@ pub struct Kernels {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The interpreter says what is right. If all rewrites together change a result by \
-more than the tolerance, a binary search over their number finds the first that does."
+    after_help = "Results are compared with those of the interpreter. If all rewrites together \
+change a result by more than the tolerance, a binary search over their number finds the first \
+that does."
 )]
 pub struct Bisect {
     #[command(flatten)]
@@ -524,7 +528,7 @@ pub struct Bisect {
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Inputs that change per step: split into prepare and step.
+    /// Inputs that change in every step; the function is split into prepare and step.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
     pub vary: Vec<String>,
     /// Leave these passes out.
@@ -548,9 +552,9 @@ pub struct Dot {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Inputs are found by name. A leading axis of 1 too many (a batch of one) is \
-dropped. Floating-point tensors are converted to the type the module wants, 64-bit integers to \
-i32; nothing else is converted."
+    after_help = "Inputs are found by name. An additional leading axis of size 1 (a batch of one) \
+is dropped. Floating-point tensors are converted to the type that the module wants, 64-bit \
+integers to i32; nothing else is converted."
 )]
 pub struct Run {
     #[command(flatten)]
@@ -569,7 +573,7 @@ pub struct Run {
     /// Use the reference interpreter instead of a device.
     #[arg(long)]
     pub interp: bool,
-    /// Write a trace of all launches as JSON, which Perfetto and chrome://tracing open
+    /// Write a trace of all launches as JSON, for Perfetto and chrome://tracing
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE", conflicts_with = "interp")]
     pub trace: Option<PathBuf>,
@@ -623,7 +627,7 @@ pub struct Compare {
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Threads; 0 takes all the processor has.
+    /// Number of threads; 0 uses all that the processor has.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Print one JSON object.
@@ -644,10 +648,10 @@ pub struct Explain {
 /// Where something runs.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
-    /// Where to compute: cpu.
+    /// The device to compute on: cpu.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
-    /// Threads; 0 takes all the processor has. The result does not depend on it.
+    /// Number of threads; 0 uses all that the processor has. The result does not depend on it.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub threads: usize,
 }
@@ -684,9 +688,9 @@ pub enum BenchWhat {
 /// What measurements of networks have in common.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Weights are random and made in memory. Times are of runs after one that does \
-not count; loading and packing are not in them. Memory is what the plans say beside the most the \
-process has held."
+    after_help = "Weights are random and made in memory. A first run does not count, and the times \
+of the other runs do not include loading and packing. Memory is shown as the plans state it and as \
+the peak of the process."
 )]
 pub struct BenchPhase {
     /// Sizes of the network: micro or wan2.2-ti2v-5b.
@@ -695,7 +699,7 @@ pub struct BenchPhase {
     /// Arithmetic of the network [default: f32 for the autoencoder, else bf16].
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionName>,
-    /// Runs that are timed.
+    /// Number of timed runs.
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     pub repeats: usize,
     #[command(flatten)]
@@ -712,7 +716,7 @@ pub struct BenchPhase {
 pub struct BenchDit {
     #[command(flatten)]
     pub phase: BenchPhase,
-    /// Blocks, one behind the other.
+    /// Number of blocks, one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub blocks: usize,
     /// Tokens of the sequence.
@@ -725,10 +729,10 @@ pub struct BenchDit {
     /// differ slightly.
     #[arg(long, value_enum, default_value = "f32")]
     pub residual: ResidualName,
-    /// The whole step with embeddings, time path and head, not the blocks alone.
+    /// Measure the whole step with embeddings, time path and head, not only the blocks.
     #[arg(long)]
     pub all: bool,
-    /// Both branches of guidance: at once where the compiler finds that faster, or apart.
+    /// Evaluate both branches of guidance: together where the compiler finds that faster, or apart.
     #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, default_missing_value = "auto")]
     pub guided: Option<Guided>,
 }
@@ -758,7 +762,7 @@ pub struct BenchVae {
     /// Which half.
     #[arg(long, value_enum, default_value = "decode")]
     pub direction: Direction,
-    /// Pixel frames, 4k+1; one run goes through all of them.
+    /// Pixel frames, 4k+1; one run processes all of them.
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub frames: usize,
     /// Width and height in pixels, multiples of 16.
@@ -782,10 +786,10 @@ pub struct BenchText {
 pub struct BenchOps {
     #[command(flatten)]
     pub on: DeviceArgs,
-    /// About how long each kernel is measured, in seconds.
+    /// Approximate time for which each operation is measured, in seconds.
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub seconds: f64,
-    /// Measure only kernels whose name holds this.
+    /// Measure only operations whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
     /// Print one JSON object.

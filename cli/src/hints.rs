@@ -1,11 +1,12 @@
-//! What people try who come from another program, and what it is called here.
+//! Advice for people who come from another program: what its flags are called here.
 //!
-//! The flag parser finds misspellings of our own flags; this table knows the flags of other programs
-//! that make pictures and videos. It only advises: nothing is accepted under another name.
+//! The flag parser finds misspellings of our own flags. This table knows the flags of other
+//! programs that make pictures and videos. It only gives advice; no flag is accepted under another
+//! name.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Flags of others without their dashes, and the advice.
+/// Flags of other programs without their dashes, and the advice.
 const FLAGS: &[(&[&str], &str)] = &[
     (
         &["width", "height", "w", "H", "W", "resolution", "video-size", "image-size"],
@@ -180,7 +181,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Verbs of others, and the advice.
+/// Verbs of other programs, and the advice.
 const VERBS: &[(&[&str], &str)] = &[
     (
         &[
@@ -212,7 +213,7 @@ const VERBS: &[(&[&str], &str)] = &[
     (&["version"], "`anyid-rt --version`"),
 ];
 
-/// Advice about a fault in the flags, if it is one that somebody used to another program makes.
+/// Advice about an error in the flags, if users of another program typically make it.
 pub fn advice(error: &clap::Error) -> Option<String> {
     let text = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),

@@ -1,13 +1,14 @@
 //! How signals end the program: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGQUIT and SIGXCPU.
 //!
-//! The first shuts the registry of files and children, so that nothing half made stays or gets a
-//! name, and asks the work at hand to stop; the program ends when it does, after a few seconds at
-//! the latest. A second one ends the program at once. Either way the exit code is 128 and the
-//! number of the first. SIGPIPE and SIGXFSZ end nothing: what was being written fails instead. A
-//! SIGHUP that whoever started us had ignored (`nohup`) stays so; the others are taken all the same,
-//! as shells ignore SIGINT for whatever they start in the background.
+//! The first signal closes the registry of files and child programs, so that no partial file stays
+//! or gets its final name, and asks the current work to stop. The program ends when the work has
+//! stopped, after a few seconds at the latest. A second signal ends the program at once. In both
+//! cases the exit code is 128 plus the number of the first signal. SIGPIPE and SIGXFSZ do not end
+//! the program; the write fails instead. If SIGHUP was ignored when the program was started
+//! (`nohup`), it stays ignored. The other signals are handled even then, because shells ignore
+//! SIGINT for programs that they start in the background.
 //!
-//! All this happens on a thread of its own, not inside a signal handler, so locks are fine.
+//! All this happens on a thread of its own and not inside a signal handler, so locks may be used.
 
 use crate::output::note;
 use crate::render::Failure;
@@ -16,33 +17,33 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-/// Exit code of a run that was stopped without a signal's doing.
+/// Exit code of a run that was stopped without a signal.
 pub const EXIT: u8 = 130;
 
-/// How long the work at hand may take to stop. It looks for the wish several times a second.
+/// How long the current work may take to stop. It checks several times a second whether to stop.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The signal that came first; 0 before.
+/// The first signal; 0 if there was none yet.
 static FIRST: AtomicI32 = AtomicI32::new(0);
 
-/// Set on the first signal, if the job at hand can stop by itself.
+/// Set on the first signal, if the current work can stop by itself.
 static FLAG: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
 
 /// From now on the first signal sets `flag` instead of ending the program.
 pub fn graceful(flag: Arc<AtomicBool>) {
-    // One that came just before must not be lost.
+    // A signal that came just before must not be lost.
     if FIRST.load(Ordering::SeqCst) != 0 {
         flag.store(true, Ordering::Relaxed);
     }
     *FLAG.lock().unwrap_or_else(PoisonError::into_inner) = Some(flag);
 }
 
-/// Removes everything half made.
+/// Removes all partial results.
 pub fn clean() {
     files::close();
 }
 
-/// Says what killed runs had left and this one removed.
+/// Reports the leftovers of killed runs that this run has removed.
 pub fn say_swept() {
     for swept in files::take_swept() {
         let what = crate::output::plural(swept.count, "leftover");
@@ -51,13 +52,13 @@ pub fn say_swept() {
     }
 }
 
-/// If a signal came, `failure` is its consequence: gives the interruption and the exit code.
+/// If a signal came, `failure` is its consequence; returns the interruption and the exit code.
 pub fn ended(failure: Failure) -> (Failure, Option<u8>) {
     let signal = FIRST.load(Ordering::SeqCst);
     if signal == 0 {
         return (failure, None);
     }
-    // Waits for the thread that cleans, too.
+    // This also waits for the thread that cleans up.
     files::close();
     let says_where = matches!(&failure, Failure::Error(error) if error.code() == "E1002");
     let failure = if says_where { failure } else { interrupted(signal).into() };
@@ -73,7 +74,7 @@ fn exit_code(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(EXIT)
 }
 
-/// Says something unless standard error is stuck, which must not keep the program from ending.
+/// Prints a message, unless standard error is stuck, which must not keep the program from ending.
 fn say(line: String) {
     let (done, wait) = mpsc::channel();
     let said = std::thread::Builder::new().spawn(move || {
@@ -124,14 +125,14 @@ mod system {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// E1000 where the system refuses them, E1025 where it refuses their thread.
+    /// E1000 if the system refuses them, E1025 if it refuses their thread.
     pub fn install() -> Result<()> {
         let refused = |fault: std::io::Error| {
             Error::internal("E1000", "the handlers of signals could not be installed")
                 .caused_by(fault)
         };
-        // A handler that does nothing: the write that went too far fails, with a code. SIGPIPE is
-        // ignored by the standard library already.
+        // This handler does nothing, so the write that exceeds the limit fails with a code. The
+        // standard library already ignores SIGPIPE.
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(refused)?;
         let ignored = ignored();
         let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU]
@@ -139,11 +140,11 @@ mod system {
             .filter(|signal| *signal != SIGHUP || ignored & (1 << (signal - 1)) == 0);
         let mut signals = Signals::new(wanted).map_err(refused)?;
         threads::start("signals", move || signals.forever().for_each(came))
-            .map_err(Error::threads)?;
+            .map_err(anyid_runtime::error::threads)?;
         Ok(())
     }
 
-    /// The signals that were ignored when we were started, as bits, where the system tells.
+    /// The signals that were ignored when the program was started, as bits, if the system tells.
     fn ignored() -> u64 {
         let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -154,13 +155,13 @@ mod system {
         signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
     }
 
-    /// Without running what other code wants done at the end: threads are in the middle of work.
+    /// Does not run the exit handlers of other code, because threads are in the middle of work.
     pub fn exit(code: i32) -> ! {
         signal_hook::low_level::exit(code)
     }
 }
 
-// Elsewhere the system ends the program, and the next run sweeps what it left.
+// On other systems a signal ends the program, and the next run removes what it left.
 #[cfg(not(unix))]
 mod system {
     pub fn install() -> super::Result<()> {

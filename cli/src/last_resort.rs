@@ -1,14 +1,15 @@
-//! What happens when an allocation fails that nothing was prepared for: the error of a run without
-//! memory (E0603), everything half written removed, exit code 3.
+//! Handles an allocation that fails unexpectedly: the program reports that memory has run out
+//! (E0603), removes all partial files and ends with exit code 3.
 //!
-//! The standard library ends the process by a signal there, and stable Rust has no hook for it
-//! (`set_alloc_error_hook` and `-Z oom=panic` are unstable; an allocator must not unwind). So the
-//! program's allocator is the system's with one addition: where the system refuses, and the thread
-//! is not [asking](anyid_ir::memory::is_asking), it does not return. That makes this file one of the
-//! homes of `unsafe`. Whatever is large is asked for elsewhere and refused with words about what it
-//! was for; this is for the rest, the decoders and parsers of others included.
+//! In this case the standard library ends the process by a signal, and stable Rust has no hook for
+//! it (`set_alloc_error_hook` and `-Z oom=panic` are unstable, and an allocator must not unwind).
+//! The allocator of this program is therefore the system's with one addition: if the system
+//! refuses, and the thread is not [asking](anyid_ir::memory::is_asking), the call does not return.
+//! This makes the file one of the two places with `unsafe`. Large amounts are requested elsewhere,
+//! and refused with a message that says what they were for. This file is for the rest, including
+//! decoders and parsers of other crates.
 //!
-//! While it ends the program, the thread lives on a small memory of its own.
+//! While a thread ends the program, it uses a small reserve of memory.
 
 use anyid_ir::memory::is_asking;
 use anyid_runtime::files;
@@ -64,7 +65,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Memory for the end of the program.
+/// Reserved memory for ending the program.
 struct Reserve {
     bytes: UnsafeCell<[u8; Self::SIZE]>,
     used: AtomicUsize,
@@ -100,14 +101,14 @@ impl Reserve {
 }
 
 thread_local! {
-    /// Whether this thread is the one that ends the program.
+    /// Whether this thread is ending the program.
     static ENDS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether some thread ends the program.
+/// Whether any thread is ending the program.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// The system does not give memory of this layout.
+/// Called when the system refuses memory of this layout.
 #[cold]
 fn refused(layout: Layout) -> *mut u8 {
     if ENDS.try_with(Cell::get).unwrap_or(false) {
@@ -121,7 +122,7 @@ fn refused(layout: Layout) -> *mut u8 {
         return std::ptr::null_mut();
     }
     if ENDING.swap(true, Ordering::SeqCst) {
-        // Another thread ends the program; there is nothing to return to.
+        // Another thread is ending the program; there is nothing to return to.
         loop {
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -130,17 +131,17 @@ fn refused(layout: Layout) -> *mut u8 {
     end(layout.size())
 }
 
-/// Memory that is given back to the system first when the program ends, since removing folders takes
-/// some that is not asked of this allocator.
+/// Memory that is returned to the system first when the program ends, because removing folders
+/// takes memory that does not come from this allocator.
 static BALLAST: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Large enough that the system takes it back at once.
+/// Large enough that freeing it returns it to the system at once.
 const BALLAST_LAYOUT: Layout = match Layout::from_size_align(1 << 20, 64) {
     Ok(layout) => layout,
     Err(_) => unreachable!(),
 };
 
-/// Sets memory aside for the end of the program. Without it files are removed still, folders not.
+/// Reserves memory for ending the program. Without it, files are still removed but folders are not.
 pub fn prepare() {
     // SAFETY: the layout is not empty.
     let start = unsafe { System.alloc(BALLAST_LAYOUT) };
@@ -180,7 +181,7 @@ impl Write for Line {
     }
 }
 
-/// Writes to standard error without its lock, which a thread that waits may hold.
+/// Writes to standard error without its lock, which a waiting thread may hold.
 #[cfg(unix)]
 fn say(text: &[u8]) {
     use std::io::Write;

@@ -1,9 +1,9 @@
 //! `anyid-rt`: the command line of the AnyID runtime.
 //!
-//! Entry point: reads the flags, runs the verb, renders what went wrong and chooses the exit code:
-//! 0 fine, 1 an input fault, 2 a fault of ours, 3 over the budget, 128 and the signal's number when a
-//! signal ended the run (130 for Ctrl-C). Everything a
-//! library user would want lives in `anyid-runtime`, not here.
+//! The entry point reads the flags, runs the verb, prints errors and chooses the exit code: 0
+//! success, 1 wrong input, 2 a bug of ours, 3 not enough memory, and 128 plus the number of the
+//! signal if a signal ended the run (130 for Ctrl-C). Everything that users of the library need is
+//! in `anyid-runtime`, not here.
 
 mod args;
 mod cmd;
@@ -28,8 +28,9 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: last_resort::Allocator = last_resort::Allocator;
 
-/// Stack of the thread that does the work. That of the first thread grows as it is used, and where
-/// the system then has no more address space it ends the process; this one is there from the start.
+/// Stack of the thread that does the work. The stack of the first thread grows as it is used, and
+/// if the system has no address space left, it ends the process. This stack is reserved from the
+/// start.
 const STACK_BYTES: usize = 8 << 20;
 
 fn main() -> ExitCode {
@@ -38,14 +39,14 @@ fn main() -> ExitCode {
     match anyid_backends::threads::start_with_stack("anyid-main", Some(STACK_BYTES), run) {
         Ok(work) => match work.join() {
             Ok(code) => ExitCode::from(code),
-            // The hook has reported it.
+            // The panic hook has reported it.
             Err(_) => {
                 interrupt::clean();
                 ExitCode::from(2)
             }
         },
         Err(refused) => {
-            render::report(&Error::threads(refused).into());
+            render::report(&anyid_runtime::error::threads(refused).into());
             ExitCode::from(1)
         }
     }
@@ -61,7 +62,7 @@ fn run() -> u8 {
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| dispatch(cli.command));
     interrupt::say_swept();
     match outcome {
-        // Also when a signal came too late to stop anything.
+        // This also happens if a signal came too late to stop anything.
         Ok(()) => 0,
         Err(failure) => {
             let (failure, ended) = interrupt::ended(failure);
@@ -76,7 +77,7 @@ fn run() -> u8 {
                 && !output::printed()
                 && let Some(value) = render::failure_json(&failure, code)
             {
-                // What cannot be printed either was reported in words above.
+                // If this cannot be printed either, the text above has reported it.
                 let _ = output::print_json(&value);
             }
             code
@@ -116,7 +117,7 @@ fn usage(error: &clap::Error) -> u8 {
     }
     let text = error.to_string();
     let Some(rest) = text.strip_prefix("error:") else {
-        // No verb at all: clap gives the help.
+        // Without a verb, clap prints the help.
         output::note(text.trim_end());
         return 1;
     };

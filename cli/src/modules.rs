@@ -1,7 +1,7 @@
 //! IR files and the weights that belong to them.
 //!
-//! Which network a module is follows from the names in its manifest, so that weights in any known
-//! naming can be given to it. Manifests of other modules take tensors under the names they have.
+//! The names in the manifest of a module show which network it is, so that weights in any known
+//! naming can be used. For other modules, tensors are taken under the names that they have.
 
 use crate::args::{ModuleArgs, WeightArgs};
 use crate::render::{Failure, Findings, report_findings};
@@ -30,7 +30,7 @@ pub fn reads(
     if let Some(weights) = weights {
         weights.weights.iter().for_each(|path| {
             places.reads("--weights", path);
-            // The shards that an index names lie beside it.
+            // The shards that an index names are in its folder.
             if path.extension().is_some_and(|ending| ending == "json")
                 && let Some(folder) = path.parent()
             {
@@ -78,7 +78,7 @@ pub fn examine(args: &ModuleArgs) -> Result<(Module, Findings)> {
     let (module, more) = if bytes.is_empty() || std::str::from_utf8(&bytes).is_ok() {
         source.bind(&dims)
     } else {
-        // Nothing was parsed: what binding says about an empty text would only distract.
+        // Nothing was parsed; errors about binding an empty text would only distract.
         (Module::default(), Vec::new())
     };
     list.extend(more);
@@ -172,9 +172,9 @@ pub fn network_of(manifest: &Manifest) -> Option<Network> {
 pub struct Matched {
     /// The tensors under the manifest's names.
     pub weights: Arc<ModelWeights>,
-    /// The network, where recognised.
+    /// The network, if recognised.
     pub network: Option<Network>,
-    /// In words, how they were found.
+    /// How they were found, in words.
     pub how: String,
     /// Tensors of the files that the manifest does not name.
     pub extra: Vec<String>,

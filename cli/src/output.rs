@@ -1,26 +1,27 @@
-//! Writing to the terminal without panicking, and the units people read.
+//! Writes to the terminal without panicking, and formats units for people.
 //!
-//! Standard output may be closed early by the reader (`anyid-rt … | head`): that is no error.
-//! Standard error may be closed too; notes are then lost. No macro of the `println!` family is
-//! used in this program, because those panic.
+//! The reader may close standard output early (`anyid-rt … | head`), which is not an error.
+//! Standard error may be closed as well; notes are then lost. The program uses no macro of the
+//! `println!` family, because these panic.
 
 use anyid_runtime::{Error, Result};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-/// How much is said: 0 only warnings and errors, 1 what most want, 2 more.
+/// How much is printed: 0 only warnings and errors, 1 the default, 2 more.
 static LEVEL: AtomicU8 = AtomicU8::new(1);
 
 /// Whether anything was written to standard output.
 static PRINTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether anything was written to standard output: what follows would not be one JSON object.
+/// Whether anything was written to standard output, so that an error can no longer be the only JSON
+/// object there.
 pub fn printed() -> bool {
     PRINTED.load(Ordering::Relaxed)
 }
 
-/// Sets how much is said from now on.
+/// Sets how much is printed from now on.
 pub fn set_level(quiet: bool, verbose: bool) {
     LEVEL.store(if quiet { 0 } else { 1 + u8::from(verbose) }, Ordering::Relaxed);
 }
@@ -30,7 +31,7 @@ pub fn quiet() -> bool {
     LEVEL.load(Ordering::Relaxed) == 0
 }
 
-/// Whether more is said than most want (`--verbose`).
+/// Whether more than the default is printed (`--verbose`).
 pub fn verbose() -> bool {
     LEVEL.load(Ordering::Relaxed) == 2
 }
@@ -82,7 +83,7 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A number of bytes as people read it: `1.50 GiB`.
+/// A number of bytes with a unit: `1.50 GiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
@@ -108,7 +109,7 @@ pub fn count(number: u64) -> String {
     }
 }
 
-/// A time as people read it: `0.42 s`, `3 min 20 s`, `1 h 05 min`.
+/// A time with units: `0.42 s`, `3 min 20 s`, `1 h 05 min`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 9.995 {
@@ -157,12 +158,12 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Most memory this process has held so far, where the system tells.
+/// Peak memory of this process so far, if the system reports it.
 pub fn peak_memory() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")
 }
 
-/// Makes [`peak_memory`] begin anew, where the system can.
+/// Resets [`peak_memory`], if the system supports it.
 pub fn forget_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

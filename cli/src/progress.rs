@@ -1,7 +1,7 @@
 //! Progress on standard error: one line that is redrawn on a terminal, a few plain lines elsewhere.
 //!
-//! Plain lines come when a part of the work is complete, and now and then during long parts; they
-//! hold no control characters, so logs stay readable.
+//! Plain lines are written when a part of the work is complete, and now and then during long parts.
+//! They contain no control characters, so logs stay readable.
 
 use crate::output::{self, capable_terminal, duration, note};
 use crate::render;
@@ -17,7 +17,7 @@ const LINE: Duration = Duration::from_secs(20);
 pub struct Progress {
     terminal: bool,
     quiet: bool,
-    /// A line stands on the terminal and has to be removed before other text.
+    /// Whether the terminal shows a line that has to be removed before other text.
     open: bool,
     shown: Option<Instant>,
     part: String,
@@ -74,7 +74,7 @@ impl Progress {
         }
     }
 
-    /// Writes a line that stays, unless little is to be said.
+    /// Writes a line that stays, unless `--quiet` is given.
     pub fn note(&mut self, line: &str) {
         if !self.quiet {
             self.clear();
@@ -82,7 +82,7 @@ impl Progress {
         }
     }
 
-    /// Writes a line that stays, where more is to be said.
+    /// Writes a line that stays if `--verbose` is given.
     pub fn detail(&mut self, line: &str) {
         if output::verbose() {
             self.clear();

@@ -1,9 +1,9 @@
-//! Recipes for people: what `inspect` says about one. The recipe itself is the library's.
+//! The text that `inspect` prints about a recipe. Recipes themselves belong to the library.
 
 use crate::output;
 use anyid_runtime::recipe::Recipe;
 
-/// What a recipe says, for people.
+/// The contents of a recipe, as text.
 pub fn summary(recipe: &Recipe) -> String {
     let [width, height, frames] = recipe.size;
     let mut out = format!("prompt        {}\n", output::plain(&recipe.prompt));

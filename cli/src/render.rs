@@ -1,7 +1,7 @@
-//! Errors and diagnostics for people: severity and code, message, place with caret, notes, help.
+//! Errors and diagnostics as text: severity and code, message, place with caret, notes, help.
 //!
-//! Library errors carry no source text and are printed as they are; diagnostics about IR text show
-//! the lines they are about. Nothing here decides what is an error.
+//! Errors of the library carry no source text and are printed as they are. Diagnostics about IR
+//! text show the lines that they refer to. Nothing here decides what is an error.
 
 use crate::output::{coloured, note, plain};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -17,11 +17,11 @@ pub enum Failure {
     Error(Error),
     /// Findings about an IR text, at least one of them an error.
     Findings(Box<Findings>),
-    /// An error that was reported in another form already.
+    /// An error that has already been reported in another form.
     Reported,
 }
 
-/// Diagnostics with the text they are about.
+/// Diagnostics with the text that they refer to.
 #[derive(Debug)]
 pub struct Findings {
     /// Name of the file.
@@ -102,14 +102,14 @@ fn report_error(error: &Error) {
     }
 }
 
-/// A fault in the flags: the error, and the parser's usage lines behind it.
+/// An error in the flags: the error, followed by the usage lines of the parser.
 pub struct UsageFault {
     /// Code E0900, with the parser's message and our advice.
     pub error: Error,
     rest: String,
 }
 
-/// What the flag parser says (its message, then usage and tips), with `advice` of ours.
+/// The output of the flag parser (its message, then usage and tips), with our `advice`.
 pub fn usage_error(text: &str, advice: Option<&str>) -> UsageFault {
     let (message, rest) = text.split_once('\n').unwrap_or((text, ""));
     let error = Error::input("E0900", message.trim_end());
@@ -120,7 +120,7 @@ pub fn usage_error(text: &str, advice: Option<&str>) -> UsageFault {
     UsageFault { error, rest: rest.trim_end().to_owned() }
 }
 
-/// Writes a fault in the flags to standard error.
+/// Writes an error in the flags to standard error.
 pub fn report_usage(fault: &UsageFault) {
     note(&head("error", "E0900", fault.error.message()));
     if let Some(help) = fault.error.help_text() {
@@ -131,7 +131,7 @@ pub fn report_usage(fault: &UsageFault) {
     }
 }
 
-/// A failure as one JSON object with the key `error`; none where it was reported as JSON already.
+/// A failure as one JSON object with the key `error`; none if it has been reported as JSON already.
 pub fn failure_json(failure: &Failure, exit_code: u8) -> Option<serde_json::Value> {
     match failure {
         Failure::Reported => None,
@@ -198,7 +198,7 @@ struct Window<'t> {
     span: std::ops::Range<usize>,
 }
 
-/// The line of `span`, cut where it is very long. The span is cut at the end of its line.
+/// The line of `span`, shortened if it is very long. The span ends with its line at the latest.
 fn window<'t>(text: &'t str, lines: &LineIndex, span: Span) -> Option<Window<'t>> {
     let floor = |mut at: usize| {
         at = at.min(text.len());

@@ -1,7 +1,8 @@
-//! Named tensors from files made to fit the parameters of a function.
+//! Makes named tensors from files fit the parameters of a function.
 //!
-//! What is allowed is narrow on purpose: a leading axis of 1 too many is dropped, floating-point
-//! types are converted into each other, integers into i32. Anything else is an error.
+//! Few changes are allowed on purpose: an additional leading axis of size 1 is dropped,
+//! floating-point types are converted into each other, and integers are converted to i32. Anything
+//! else is an error.
 
 use anyid_ir::weights::nearest;
 use anyid_ir::{DType, Func, Module, Op, Tensor, TensorType, ValueId};
@@ -13,8 +14,8 @@ use std::path::Path;
 /// Tensors with their names.
 pub type Named = Vec<(String, Tensor)>;
 
-/// Inputs of `func` from a file, in the order of its parameters, and names in the file that are no
-/// parameter.
+/// Inputs of `func` from a file, in the order of its parameters, and the names in the file that are
+/// not parameters.
 ///
 /// # Errors
 /// E03xx for the file, E1005 for a tensor that is missing or of another shape or type.
@@ -64,7 +65,7 @@ pub fn shown(names: &[String]) -> String {
     format!("{}{dots}", ten.join(", "))
 }
 
-/// `tensor` as `wanted`, as far as the header of this file allows.
+/// `tensor` converted to `wanted`, if the rules at the head of this file allow it.
 ///
 /// # Errors
 /// E1005 otherwise.
@@ -105,7 +106,7 @@ pub fn given(module: &Module, func: &Func, path: Option<&Path>, seed: u64) -> Re
 /// A largest relative difference.
 ///
 /// # Errors
-/// E0918 for what is no number from 0.
+/// E0918 for anything but a number that is at least 0.
 pub fn tolerance(value: f64) -> Result<f64> {
     if value.is_finite() && value >= 0.0 {
         return Ok(value);
@@ -160,7 +161,7 @@ fn rows(module: &Module, func: &Func, value: ValueId, depth: usize) -> Option<us
                             .and_then(|p| rows(module, callee, *p, depth + 1)));
                     }
                 }
-                // Tables stand beside the index: all operands but the index and the rows it is for.
+                // The tables are all operands except the index and the rows that it belongs to.
                 Op::Gather => see(func.ty(node.operands[0]).shape.first().copied()),
                 Op::Modulate | Op::GateAdd if *operand == *node.operands.last()? => {
                     see(func.ty(node.operands[node.operands.len() - 2]).shape.first().copied());

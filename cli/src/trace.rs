@@ -7,17 +7,18 @@ use anyid_runtime::{Backend, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A trace that is being taken, if one was asked for.
+/// A trace that is being taken, if one was requested.
 pub struct TraceFile(Option<(AtomicFile, Arc<Tracer>)>);
 
-/// Where the trace goes: where the flag says, or else the environment.
+/// Where the trace goes: to the file of the flag, or else of the environment variable.
 pub fn path(flag: Option<&Path>) -> Option<PathBuf> {
     let set = || std::env::var_os("ANYID_RT_TRACE").filter(|value| !value.is_empty());
     flag.map(Path::to_owned).or_else(|| set().map(PathBuf::from))
 }
 
 impl TraceFile {
-    /// The file that the flag names, or else the environment; `existing` is for that of the flag.
+    /// The file that the flag or else the environment variable names; `existing` applies to the
+    /// flag.
     ///
     /// # Errors
     /// E101x where it cannot be written.
@@ -25,12 +26,12 @@ impl TraceFile {
         let Some(path) = path(flag) else { return Ok(Self(None)) };
         let existing = if flag.is_some() { existing } else { Existing::Overwrite };
         let file = AtomicFile::create_as(&path, existing)?;
-        // A run that was told to stop is worth looking at too.
+        // The trace of a run that was told to stop is useful, too.
         file.keep_when_stopped();
         Ok(Self(Some((file, Tracer::new()))))
     }
 
-    /// `backend`, watched.
+    /// `backend`, with its launches recorded.
     pub fn watch(&self, backend: Backend) -> Backend {
         match &self.0 {
             Some((_, tracer)) => backend.traced(tracer.clone()),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use anyid_runtime::checkpoint::{Checkpoint, TensorDtype, save};
+use anyid_runtime::checkpoint::{Checkpoint, Encoding, save};
 use common::{Done, Folder};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -119,15 +119,15 @@ fn references_that_are_none_are_refused() {
 /// All tensors of the micro transformer, changed by `change`, in its place.
 fn rewrite(
     folder: &Folder,
-    change: impl Fn(&str, &mut TensorDtype, &mut Vec<u64>, &mut Vec<u8>) -> bool,
+    change: impl Fn(&str, &mut Encoding, &mut Vec<u64>, &mut Vec<u8>) -> bool,
     more: Option<&str>,
 ) {
     let path = folder.path("m/transformer/diffusion_pytorch_model.safetensors");
     let mut rows = Vec::new();
     let file = Checkpoint::open(&path).unwrap();
-    for (at, entry) in file.header().tensors().iter().enumerate() {
+    for (at, entry) in file.table().tensors().iter().enumerate() {
         let (mut dtype, mut shape, mut bytes) =
-            (entry.dtype, entry.shape.clone(), file.contents(at).unwrap());
+            (entry.encoding, entry.shape.clone(), file.contents(at).unwrap());
         let name = &entry.name;
         if change(name, &mut dtype, &mut shape, &mut bytes) {
             rows.push((name.to_owned(), dtype, shape, bytes));
@@ -135,9 +135,9 @@ fn rewrite(
     }
     drop(file);
     if let Some(name) = more {
-        rows.push((name.to_owned(), TensorDtype::F32, vec![1], vec![0; 4]));
+        rows.push((name.to_owned(), Encoding::F32, vec![1], vec![0; 4]));
     }
-    let rows: Vec<(&str, TensorDtype, &[u64], &[u8])> =
+    let rows: Vec<(&str, Encoding, &[u64], &[u8])> =
         rows.iter().map(|(n, d, s, b)| (n.as_str(), *d, s.as_slice(), b.as_slice())).collect();
     save(&path, &rows, &BTreeMap::new()).unwrap();
 }
@@ -160,7 +160,7 @@ fn tensors_that_do_not_fit_are_named() {
     rewrite(&folder, |_, _, _, _| true, Some("blocks.7.extra"));
     refused(&folder, RUN, "E0302").says("blocks.7.extra");
     let folder = model();
-    let halve = |name: &str, _: &mut TensorDtype, shape: &mut Vec<u64>, bytes: &mut Vec<u8>| {
+    let halve = |name: &str, _: &mut Encoding, shape: &mut Vec<u64>, bytes: &mut Vec<u8>| {
         if name == TENSOR {
             shape[0] /= 2;
             bytes.truncate(bytes.len() / 2);
@@ -170,9 +170,9 @@ fn tensors_that_do_not_fit_are_named() {
     rewrite(&folder, halve, None);
     refused(&folder, RUN, "E0303").says("ffn");
     let folder = model();
-    let whole = |name: &str, dtype: &mut TensorDtype, _: &mut Vec<u64>, _: &mut Vec<u8>| {
+    let whole = |name: &str, dtype: &mut Encoding, _: &mut Vec<u64>, _: &mut Vec<u8>| {
         if name == TENSOR {
-            *dtype = TensorDtype::I32;
+            *dtype = Encoding::I32;
         }
         true
     };
@@ -183,7 +183,7 @@ fn tensors_that_do_not_fit_are_named() {
 #[test]
 fn a_value_that_is_not_finite_stops_the_run() {
     let folder = model();
-    let poison = |name: &str, _: &mut TensorDtype, _: &mut Vec<u64>, bytes: &mut Vec<u8>| {
+    let poison = |name: &str, _: &mut Encoding, _: &mut Vec<u64>, bytes: &mut Vec<u8>| {
         if name == TENSOR {
             bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         }
@@ -406,17 +406,17 @@ fn tensors_of_types_that_modules_do_not_have_are_refused() {
     let folder = model();
     folder.run("export text --model m --tokens 2 -o net.ir").fine();
     let run = "run net.ir --model m --inputs in.safetensors -o out.safetensors";
-    let write = |dtype: TensorDtype, bytes: &[u8]| {
+    let write = |dtype: Encoding, bytes: &[u8]| {
         let rows = [("ids", dtype, &[2u64][..], bytes)];
         save(folder.path("in.safetensors"), &rows, &BTreeMap::new()).unwrap();
     };
     let large: Vec<u8> = [1i64, 1 << 40].iter().flat_map(|v| v.to_le_bytes()).collect();
-    write(TensorDtype::I64, &large);
+    write(Encoding::I64, &large);
     refused(&folder, run, "E0309").says("1099511627776");
-    write(TensorDtype::I16, &[1, 0, 2, 0]);
+    write(Encoding::I16, &[1, 0, 2, 0]);
     refused(&folder, run, "E0309").says("I16");
     let small: Vec<u8> = [1i64, 2].iter().flat_map(|v| v.to_le_bytes()).collect();
-    write(TensorDtype::I64, &small);
+    write(Encoding::I64, &small);
     folder.run(run).fine();
 }
 
@@ -426,18 +426,18 @@ fn two_names_of_one_tensor_have_to_agree() {
     let folder = model();
     let path = folder.path("m/text_encoder/model.safetensors");
     let file = Checkpoint::open(&path).unwrap();
-    let mut rows: Vec<(String, TensorDtype, Vec<u64>, Vec<u8>)> = file
+    let mut rows: Vec<(String, Encoding, Vec<u64>, Vec<u8>)> = file
         .iter()
         .enumerate()
         .map(|(at, (name, entry))| {
-            (name.into(), entry.dtype, entry.shape.clone(), file.contents(at).unwrap())
+            (name.into(), entry.encoding, entry.shape.clone(), file.contents(at).unwrap())
         })
         .collect();
     drop(file);
     let own = rows.iter().find(|row| row.0 == "shared.weight").unwrap().clone();
     rows.push(("encoder.embed_tokens.weight".into(), own.1, own.2, own.3));
-    let write = |rows: &[(String, TensorDtype, Vec<u64>, Vec<u8>)]| {
-        let rows: Vec<(&str, TensorDtype, &[u64], &[u8])> =
+    let write = |rows: &[(String, Encoding, Vec<u64>, Vec<u8>)]| {
+        let rows: Vec<(&str, Encoding, &[u64], &[u8])> =
             rows.iter().map(|(n, d, s, b)| (n.as_str(), *d, s.as_slice(), b.as_slice())).collect();
         save(&path, &rows, &BTreeMap::new()).unwrap();
     };

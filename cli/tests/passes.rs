@@ -312,7 +312,7 @@ fn branches_are_evaluated_at_once_where_that_is_faster() {
     let folder = layers();
     let doubled = folder.run("opt net.ir --branches x").fine().out;
     assert!(doubled.contains("%x.1") && doubled.contains("concat"), "{doubled}");
-    let apart = folder.run("opt net.ir --branches x --without zip").fine().out;
+    let apart = folder.run("opt net.ir --branches x --without join-branches").fine().out;
     assert!(!apart.contains("%x.1"), "{apart}");
     folder.run("opt net.ir --branches %nothing").fails("E0503").says("%nothing").says("--branches");
 }

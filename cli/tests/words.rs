@@ -117,7 +117,7 @@ fn missing_tensors_are_named_as_the_file_names_them() {
         .enumerate()
         .filter(|(_, (name, _))| *name != gone)
         .map(|(at, (name, entry))| {
-            (name.to_owned(), entry.dtype, entry.shape.clone(), file.contents(at).unwrap())
+            (name.to_owned(), entry.encoding, entry.shape.clone(), file.contents(at).unwrap())
         })
         .collect();
     let rows: Vec<_> = kept

@@ -329,11 +329,11 @@ pub enum Combine {
 }
 
 /// A product, attention or convolution, how it reads its first operand, and what happens to its sums
-/// on the way out: bias (an operand of the op), activation, combination, one rounding to the
-/// result's type.
+/// on the way out: bias (an operand of the op), activation, combination, rounding to the result's
+/// type.
 ///
-/// The sums are f32 by definition, and nothing between them and the result is rounded, even where
-/// level 1 names a narrower type for a value in between.
+/// The sums are f32 by definition. Where level 1 names a narrower type for a value in between, it is
+/// rounded to that type: so the bits are those of the ops one by one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnchorKernel {
     /// Names of the ops it was made of, joined with `+`.
@@ -347,8 +347,12 @@ pub struct AnchorKernel {
     pub parts: usize,
     /// How operand 0 is read.
     pub load: Load,
+    /// What the sums with their bias are rounded to before anything else happens.
+    pub sums: Option<DType>,
     /// Applied to the sums after the bias.
     pub activation: Option<Activation>,
+    /// What the activation gives is rounded to this before it is combined.
+    pub activated: Option<DType>,
     /// Applied last.
     pub combine: Combine,
 }
@@ -358,7 +362,8 @@ impl AnchorKernel {
     pub fn plain(op: Op, arity: usize) -> Self {
         let name = op.name().to_owned();
         let (load, combine) = (Load::Own, Combine::Store);
-        Self { name, op, arity, parts: 1, load, activation: None, combine }
+        let (sums, activation, activated) = (None, None, None);
+        Self { name, op, arity, parts: 1, load, sums, activation, activated, combine }
     }
 
     /// Number of operands.
@@ -390,6 +395,7 @@ impl AnchorKernel {
     pub fn is_plain(&self) -> bool {
         self.parts == 1
             && self.load == Load::Own
+            && self.sums.is_none()
             && self.activation.is_none()
             && self.combine == Combine::Store
     }
@@ -447,7 +453,7 @@ pub struct EpilogueSupport {
     pub residual: &'static [DType],
     /// Whether the addend can be gated by an f32 table picked per row.
     pub gate: bool,
-    /// Element types the result can be rounded to.
+    /// Element types the result, and what comes before it, can be rounded to.
     pub results: &'static [DType],
 }
 

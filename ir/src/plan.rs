@@ -8,6 +8,7 @@ use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
 use crate::types::TensorType;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Alignment of every buffer that a step writes, in bytes.
@@ -101,8 +102,29 @@ impl Step {
 pub struct Port {
     /// Name in the source.
     pub name: String,
+    /// The branch that it belongs to, where the plan evaluates two at once; 0 otherwise, and for
+    /// what both branches share.
+    pub branch: Branch,
     /// The buffer.
     pub buffer: BufferId,
+}
+
+impl Port {
+    /// [`title`] of the port.
+    pub fn title(&self) -> Cow<'_, str> {
+        title(&self.name, self.branch)
+    }
+}
+
+/// Number of a branch of a plan that evaluates two at once.
+pub type Branch = u32;
+
+/// How people and files of tensors call what belongs to a branch: `txt`, and `txt.1` for branch 1.
+pub fn title(name: &str, branch: Branch) -> Cow<'_, str> {
+    match branch {
+        0 => Cow::Borrowed(name),
+        _ => Cow::Owned(format!("{name}.{branch}")),
+    }
 }
 
 /// A weight a plan reads.
@@ -120,6 +142,8 @@ pub struct WeightRef {
 pub struct State {
     /// Name; plans that share states call them the same.
     pub name: String,
+    /// The branch that carries it, as for a [`Port`].
+    pub branch: Branch,
     /// Its type, the same in every run.
     pub ty: TensorType,
     /// What it holds when the plan begins; `None` where the plan does not look at it.
@@ -139,8 +163,11 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Inputs in order; `Root::Input(i)` is the i-th.
     pub inputs: Vec<Port>,
-    /// Outputs in order.
+    /// Outputs that the caller gets, in order; `Root::Output(i)` is the memory of the i-th.
     pub outputs: Vec<Port>,
+    /// Values that this plan makes for later phases, in order, in persistent memory. Their names are
+    /// for people: later phases know them by their places.
+    pub kept: Vec<Port>,
     /// States in order; `Root::State(i)` is the i-th.
     pub states: Vec<State>,
     /// Weights read; `Root::Weight(i)` is the i-th.
@@ -181,20 +208,18 @@ impl Plan {
 
     /// Whether the states of two plans are the same memory.
     pub fn shares_states(&self, other: &Self) -> bool {
-        let key = |plan: &Self| -> Vec<(String, TensorType)> {
-            plan.states.iter().map(|s| (s.name.clone(), s.ty.clone())).collect()
-        };
-        key(self) == key(other)
+        let key = |state: &State| (state.name.clone(), state.branch, state.ty.clone());
+        self.states.iter().map(key).eq(other.states.iter().map(key))
     }
 
-    /// Whether an output goes to the caller, as opposed to persistent memory.
-    pub fn is_returned(port: &Port) -> bool {
-        !port.name.starts_with("persistent.")
+    /// Whether the plan evaluates two branches at once.
+    pub fn has_branches(&self) -> bool {
+        self.inputs.iter().chain(&self.outputs).any(|port| port.branch > 0)
     }
 
-    /// Whether the plan makes values for later phases, in persistent memory.
-    pub fn keeps(&self) -> bool {
-        !self.outputs.iter().all(Self::is_returned)
+    /// Every port.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.inputs.iter().chain(&self.outputs).chain(&self.kept)
     }
 
     /// Bytes of the weights in the types the plan wants.

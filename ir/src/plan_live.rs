@@ -36,12 +36,12 @@ pub struct Unwritten {
 }
 
 /// Lifetimes in the workspace in the order of writing, and reads of the workspace, of states, of
-/// outputs and, where the plan [keeps](Plan::keeps) values, of persistent memory that find nothing or
+/// outputs and, where the plan keeps values, of persistent memory that find nothing or
 /// elements of another type. Every id of the plan must be in range.
 pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
     let mut sweep = Sweep {
         plan,
-        keeps: plan.keeps(),
+        keeps: !plan.kept.is_empty(),
         list: Vec::new(),
         writes: 0,
         written: BTreeMap::new(),
@@ -61,7 +61,7 @@ pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
             sweep.write(at, *buffer);
         }
     }
-    let ports = plan.outputs.iter().map(|port| port.buffer);
+    let ports = plan.outputs.iter().chain(&plan.kept).map(|port| port.buffer);
     for buffer in ports.chain(plan.states.iter().map(|state| state.after)) {
         sweep.read(plan.steps.len(), buffer);
     }

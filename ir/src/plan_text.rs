@@ -8,7 +8,8 @@
 //!   buffer %1 = weight 0 + 0 : f32[8]
 //!   input "x" = %0
 //!   output "y" = %3
-//!   state "past" : f32[2,8] = %4 -> %5
+//!   kept "block/k" = %1
+//!   state "past" branch 1 : f32[2,8] = %4 -> %5
 //!   kernel k0 "add+silu" rows i in 1, cols j in 16 {
 //!     in a0: f32[2,8]
 //!     out y0: f32[2,8]
@@ -36,7 +37,7 @@ use crate::entity::Entity;
 use crate::kernel::Kernel;
 use crate::kernel::text::print_named;
 use crate::line::quoted;
-use crate::plan::{Buffer, Plan, Root};
+use crate::plan::{Branch, Buffer, Plan, Root};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -61,13 +62,15 @@ pub fn print_plan(plan: &Plan) -> String {
     for (id, buffer) in plan.buffers.iter().filter(|(id, _)| makers[id.index()].is_none()) {
         let _ = writeln!(out, "  buffer {id:?} = {} : {}", root(buffer), buffer.ty);
     }
-    for (word, ports) in [("input", &plan.inputs), ("output", &plan.outputs)] {
-        for port in ports {
-            let _ = writeln!(out, "  {word} {} = {:?}", quoted(&port.name), port.buffer);
+    let lists = [("input", &plan.inputs), ("output", &plan.outputs), ("kept", &plan.kept)];
+    for (word, list) in lists {
+        for port in list {
+            let name = named(&port.name, port.branch);
+            let _ = writeln!(out, "  {word} {name} = {:?}", port.buffer);
         }
     }
     for state in &plan.states {
-        let _ = write!(out, "  state {} : {} =", quoted(&state.name), state.ty);
+        let _ = write!(out, "  state {} : {} =", named(&state.name, state.branch), state.ty);
         if let Some(before) = state.before {
             let _ = write!(out, " {before:?}");
         }
@@ -104,6 +107,14 @@ fn kernels(plan: &Plan) -> (Vec<&Kernel>, Vec<Option<usize>>) {
         });
     }
     (list, names)
+}
+
+/// A name, and the branch where there are two: `"txt" branch 1`.
+fn named(name: &str, branch: Branch) -> String {
+    match branch {
+        0 => quoted(name),
+        _ => format!("{} branch {branch}", quoted(name)),
+    }
 }
 
 /// Root and offset: `workspace + 64`.
@@ -186,11 +197,18 @@ mod tests {
                 second,
             ],
             buffers,
-            inputs: vec![Port { name: "x".into(), buffer: x }],
-            outputs: vec![Port { name: "y".into(), buffer: y }],
+            inputs: vec![Port { name: "x".into(), branch: 0, buffer: x }],
+            outputs: vec![Port { name: "y".into(), branch: 1, buffer: next }],
+            kept: vec![Port { name: "block/y".into(), branch: 0, buffer: y }],
             states: vec![
-                State { name: "past".into(), ty: ty.clone(), before: Some(past), after: next },
-                State { name: "fresh".into(), ty, before: None, after: next },
+                State {
+                    name: "past".into(),
+                    branch: 0,
+                    ty: ty.clone(),
+                    before: Some(past),
+                    after: next,
+                },
+                State { name: "past".into(), branch: 1, ty, before: None, after: next },
             ],
             weights: vec![WeightRef { name: "blocks.0.w".into(), ty: gain }],
             workspace_bytes: 256,
@@ -262,14 +280,15 @@ mod tests {
         let text = print_plan(&example());
         let broken = text.replace("rms_norm", "rms_form");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 23")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 24")));
         for (from, to) in [
             ("%2 = rms_norm", "%7 = rms_norm"),
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
             ("memory workspace=256", "memory workspace=99999999999999999999"),
-            ("  output \"y\" = %4", "  output \"y\" = %99999999999"),
+            ("  output \"y\" branch 1 = %6", "  output \"y\" = %99999999999"),
+            ("\"y\" branch 1", "\"y\" branch 4294967296"),
         ] {
             assert!(text.contains(from), "{from}");
             assert!(parse_plans(&text.replacen(from, to, 1)).is_err(), "{to}");

@@ -11,7 +11,7 @@ pub mod phases;
 
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
-use crate::plan::{ALIGNMENT, Buffer, BufferId, Plan, Port, Root, Step};
+use crate::plan::{ALIGNMENT, Branch, Buffer, BufferId, Plan, Port, Root, Step, title};
 use crate::plan_live::{Lifetime, Unwritten, bounds, lifetimes};
 use crate::types::TensorType;
 use std::collections::HashSet;
@@ -49,7 +49,7 @@ fn range(buffer: &Buffer) -> Option<(u64, u64)> {
     Some((buffer.offset, buffer.offset.checked_add(buffer.ty.bytes())?))
 }
 
-impl Verifier<'_> {
+impl<'p> Verifier<'p> {
     fn fault(&mut self, place: String, message: String) {
         if self.found.len() < MOST {
             let place = format!("plan \"{}\": {place}", self.plan.name);
@@ -73,7 +73,7 @@ impl Verifier<'_> {
                 self.fault(self.at(at), format!("there is no buffer {id:?}"));
             }
         }
-        for port in plan.inputs.iter().chain(&plan.outputs) {
+        for port in plan.ports() {
             if unknown(&&port.buffer) {
                 let message = format!("there is no buffer {:?}", port.buffer);
                 self.fault(format!("port \"{}\"", port.name), message);
@@ -143,18 +143,24 @@ impl Verifier<'_> {
             if let Err(message) = self.inside(buffer) {
                 self.fault(format!("output \"{}\"", port.name), message);
             }
-            let own = buffer.root == Root::Output(index as u32);
-            if matches!(buffer.root, Root::Output(_)) && !(own && Plan::is_returned(port)) {
+            if matches!(buffer.root, Root::Output(at) if at as usize != index) {
                 let message = format!("{:?} lies in memory that is not its own", port.buffer);
                 self.fault(format!("output \"{}\"", port.name), message);
-            } else if !Plan::is_returned(port) && buffer.root != Root::Persistent {
+            }
+        }
+        for port in &plan.kept {
+            let buffer = plan.buffer(port.buffer);
+            let place = format!("kept \"{}\"", port.name);
+            if let Err(message) = self.inside(buffer) {
+                self.fault(place, message);
+            } else if buffer.root != Root::Persistent {
                 let message = format!("{:?} is kept and not in persistent memory", port.buffer);
-                self.fault(format!("output \"{}\"", port.name), message);
+                self.fault(place, message);
             }
         }
         // Those that are used are looked at where they are.
         let steps = plan.steps.iter().flat_map(|step| step.reads().iter().chain(step.results()));
-        let ports = plan.outputs.iter().map(|port| &port.buffer);
+        let ports = plan.outputs.iter().chain(&plan.kept).map(|port| &port.buffer);
         let used: HashSet<BufferId> = steps.chain(ports).copied().collect();
         for (id, buffer) in plan.buffers.iter().filter(|(id, _)| !used.contains(id)) {
             if let Err(message) = self.inside(buffer) {
@@ -162,14 +168,20 @@ impl Verifier<'_> {
             }
         }
         self.states();
-        let names = |list: &'_ [Port]| list.iter().map(|port| port.name.clone()).collect();
-        let states = plan.states.iter().map(|state| state.name.clone()).collect();
-        let lists: [(&str, Vec<String>); 3] =
-            [("input", names(&plan.inputs)), ("output", names(&plan.outputs)), ("state", states)];
+        // Kept values are known by their places.
+        let ports = |list: &'p [Port]| list.iter().map(|p| (p.branch, p.name.as_str())).collect();
+        let states = plan.states.iter().map(|s| (s.branch, s.name.as_str())).collect();
+        let lists: [(&str, Vec<(Branch, &str)>); 3] =
+            [("input", ports(&plan.inputs)), ("output", ports(&plan.outputs)), ("state", states)];
         for (first, mut names) in lists {
             names.sort_unstable();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-                self.fault(format!("{first} \"{}\"", pair[0]), "it is there twice".to_owned());
+                let name = title(pair[0].1, pair[0].0);
+                self.fault(format!("{first} \"{name}\""), "it is there twice".to_owned());
+            }
+            if let Some((branch, name)) = names.iter().find(|(branch, _)| *branch > 1) {
+                let message = format!("there is no branch {branch}");
+                self.fault(format!("{first} \"{name}\""), message);
             }
         }
     }
@@ -250,8 +262,8 @@ impl Verifier<'_> {
             if let Err(message) = self.inside(result) {
                 self.fault(self.at(at), format!("result {id:?}: {message}"));
             }
-            if result.root == Root::Persistent && !plan.keeps() {
-                let message = format!("result {id:?} is kept, but no output is");
+            if result.root == Root::Persistent && plan.kept.is_empty() {
+                let message = format!("result {id:?} is kept, but no value of the plan is");
                 self.fault(self.at(at), message);
             }
             if matches!(result.root, Root::Input(_) | Root::Weight(_)) {
@@ -350,8 +362,8 @@ mod tests {
         };
         let x = plan.buffers.push(Buffer { ty: ty.clone(), root: Root::Input(0), offset: 0 });
         let y = plan.buffers.push(Buffer { ty, root: Root::Workspace, offset: 0 });
-        plan.inputs.push(Port { name: "x".into(), buffer: x });
-        plan.outputs.push(Port { name: "y".into(), buffer: y });
+        plan.inputs.push(Port { name: "x".into(), branch: 0, buffer: x });
+        plan.outputs.push(Port { name: "y".into(), branch: 0, buffer: y });
         plan.steps.push(Step {
             kernel: Kernel::Op(Op::Silu),
             operands: smallvec::smallvec![x],

@@ -82,8 +82,8 @@ pub fn canonicalize(mut program: Program, rewrites: &mut Rewrites) -> Program {
         for (step, _) in program.steps.iter().zip(&kept).filter(|(_, kept)| **kept) {
             step.operands.iter().for_each(|v| users[replaced[*v as usize] as usize] += 1);
         }
-        for (_, value) in &program.outputs {
-            users[replaced[*value as usize] as usize] += 1;
+        for port in &program.outputs {
+            users[replaced[port.value as usize] as usize] += 1;
         }
         let mut changed = false;
         for at in 0..program.steps.len() {
@@ -152,7 +152,7 @@ pub(crate) mod tests {
         let mut rewrites = Rewrites::unlimited();
         let out = canonicalize(program.clone(), &mut rewrites);
         assert_eq!(out.verify(), Ok(()));
-        assert_eq!(out.ty(out.outputs[0].1), &result);
+        assert_eq!(out.ty(out.outputs[0].value), &result);
         let before = rewrites.done();
         let again = canonicalize(out.clone(), &mut rewrites);
         assert_eq!((rewrites.done(), again == out), (before, true), "twice is once");

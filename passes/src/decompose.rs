@@ -6,8 +6,8 @@
 //! to write it, as only steps write. It is required by what follows and so no rewrite is counted.
 
 use crate::CompileError;
-use crate::home::homes;
-use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::program::{Origin, Port, Program, ProgramStep, ValueIndex};
+use crate::storage::storages;
 use anyid_ir::decompose::decomposed;
 use anyid_ir::{Entity, Op, Target, TensorType};
 use smallvec::SmallVec;
@@ -39,8 +39,8 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
             origin => out.value(value.ty.clone(), origin),
         });
     }
-    for (_, value) in &mut out.inputs {
-        *value = moved[*value as usize];
+    for port in &mut out.inputs {
+        port.value = moved[port.value as usize];
     }
     for (step, why) in program.steps.iter().zip(refused) {
         let operands: SmallVec<[ValueIndex; 4]> =
@@ -65,7 +65,7 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
         }
     }
     out.outputs =
-        program.outputs.iter().map(|(name, v)| (name.clone(), moved[*v as usize])).collect();
+        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
     for step in &out.steps {
         if let Err(why) = native(&out, step, target) {
             let (op, name) = (step.op.name(), target.name);
@@ -120,13 +120,14 @@ fn inline(
 /// kept values must be written by `prepare` itself.
 pub fn with_copied_outputs(program: &Program) -> Program {
     let mut program = program.clone();
-    let homes = homes(&program);
+    let storages = storages(&program);
     for at in 0..program.outputs.len() {
-        let (name, value) = program.outputs[at].clone();
-        let owner = homes[value as usize].owner as usize;
+        let Port { name, value, .. } = program.outputs[at].clone();
+        let owner = storages[value as usize].owner as usize;
         if !matches!(program.values[owner].origin, Origin::Step(_)) {
             let ty = program.ty(value).clone();
-            program.outputs[at].1 = program.step(Op::Cast, smallvec::smallvec![value], ty, name);
+            program.outputs[at].value =
+                program.step(Op::Cast, smallvec::smallvec![value], ty, name);
         }
     }
     program

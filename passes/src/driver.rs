@@ -7,8 +7,7 @@
 use crate::pipeline::{Pass, Phase};
 use crate::rewrite::{Rewrite, Rewrites};
 use crate::state::{Context, Level, State};
-use crate::{CompileError, Options};
-use anyid_ir::Module;
+use crate::{CompileError, CompileRequest, Options};
 use std::time::{Duration, Instant};
 
 /// Which passes run.
@@ -50,27 +49,23 @@ pub struct Outcome<'m> {
 /// Called with each pass that ran and what it left.
 pub type Observer<'w> = &'w mut dyn FnMut(&Pass, &State<'_>);
 
-/// Runs the passes that `selection` names over function `func` of a verified module. With
-/// `varying` it becomes the phases `prepare` and `step`, and only the inputs named change between
-/// steps.
+/// Runs the passes that `selection` names over the function that `request` asks for.
 ///
 /// # Errors
-/// E0501 to E0505 and E0508 where module or selection are at fault, E0507 (a broken invariant)
-/// where the result of a pass does not verify.
+/// E0501 to E0505, E0508 and E0509 where request or selection are at fault, E0507 (a broken
+/// invariant) where the result of a pass does not verify.
 pub fn drive<'m>(
-    module: &'m Module,
-    func: &str,
-    varying: Option<&[&str]>,
-    options: &Options,
+    request: &CompileRequest<'m>,
     selection: &Selection,
     observe: Observer<'_>,
 ) -> Result<Outcome<'m>, CompileError> {
+    let options = &request.options;
     for name in &options.without {
         crate::pipeline::find_optional(options.passes, name)?;
     }
-    let passes = selected(options, selection, varying.is_some())?;
-    let mut state = State::new(module, func, varying);
-    let mut context = Context { options, rewrites: Rewrites::new(options.stop_after) };
+    let passes = selected(options, selection, request.varying.is_some())?;
+    let mut state = State::new(request);
+    let mut context = Context { request, rewrites: Rewrites::new(options.stop_after) };
     let mut records = Vec::with_capacity(passes.len());
     for (at, (pass, enabled)) in passes.iter().enumerate() {
         let before = context.rewrites.done();
@@ -89,7 +84,7 @@ pub fn drive<'m>(
             state.verify().map_err(|why| {
                 let number = context.rewrites.done();
                 let message = format!("after pass {} (rewrite {number}): {why}", pass.name);
-                CompileError::new("E0507", message).at(format!("@{func}"))
+                CompileError::new("E0507", message).at(format!("@{}", request.func))
             })?;
         }
     }
@@ -153,7 +148,7 @@ fn selected(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyid_ir::{DType, FuncBuilder, TensorType};
+    use anyid_ir::{DType, FuncBuilder, Module, TensorType};
 
     fn names(selection: &[&str], split: bool) -> Result<Vec<String>, CompileError> {
         let named = Selection::Named(selection.iter().map(|n| (*n).to_owned()).collect());
@@ -204,7 +199,8 @@ mod tests {
 
     fn run(options: &Options, selection: &Selection) -> (String, Vec<Record>, u64) {
         let module = module();
-        let out = drive(&module, "f", Some(&["x"]), options, selection, &mut unobserved).unwrap();
+        let request = CompileRequest::new(&module, "f").varying(["x"]).with(options);
+        let out = drive(&request, selection, &mut unobserved).unwrap();
         (out.state.text(), out.records, out.rewrites)
     }
 
@@ -240,8 +236,8 @@ mod tests {
         }
         let module = module();
         let wrong = Options::default().off("lower");
-        let error = drive(&module, "f", None, &wrong, &Selection::All, &mut unobserved).err();
-        assert_eq!(error.unwrap().code, "E0504");
+        let error = CompileRequest::new(&module, "f").with(&wrong).plan().unwrap_err();
+        assert_eq!(error.code, "E0504");
     }
 
     #[test]
@@ -266,8 +262,7 @@ mod tests {
         table[2].run = broken;
         let options = Options { passes: table.leak(), verify_each: true, ..Options::default() };
         let module = module();
-        let error = drive(&module, "f", None, &options, &Selection::All, &mut unobserved).err();
-        let error = error.unwrap();
+        let error = CompileRequest::new(&module, "f").with(&options).plan().unwrap_err();
         assert_eq!(error.code, "E0507");
         assert!(error.message.contains("after pass canonicalize"), "{error}");
     }

@@ -321,6 +321,7 @@ impl Walk<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CompileRequest;
     use anyid_ir::text::parse_module;
 
     fn module() -> Module {
@@ -336,7 +337,7 @@ mod tests {
     #[test]
     fn a_plan_that_fits_needs_no_offers() {
         let module = module();
-        let plan = crate::compile(&module, "main").unwrap();
+        let plan = CompileRequest::new(&module, "main").plan().unwrap();
         let total = Memory::of(std::slice::from_ref(&plan)).total();
         let fit = certify(&module, &["main"], &[plan], None, total).unwrap();
         assert!(fit.fits() && fit.offers.is_empty());
@@ -346,9 +347,8 @@ mod tests {
     #[test]
     fn offers_say_what_they_save_and_the_fewest_that_fit_are_chosen() {
         let module = module();
-        let split = crate::compile_split(&module, "main", &["x"]).unwrap();
-        let unsplit = crate::compile(&module, "main").unwrap();
-        let phases = [split.prepare, split.step];
+        let phases = CompileRequest::new(&module, "main").varying(["x"]).split().unwrap();
+        let unsplit = CompileRequest::new(&module, "main").plan().unwrap();
         let matrix = 64 * 64 * 4;
         let all = Memory::of(&phases).total();
         let certificate =

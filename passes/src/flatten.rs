@@ -4,7 +4,7 @@
 //! nothing and lets every later pass be a loop over a list. Weight paths become absolute names.
 
 use crate::CompileError;
-use crate::program::{Origin, Program, ValueIndex};
+use crate::program::{Origin, Port, Program, ValueIndex};
 use anyid_ir::eval::TracePath;
 use anyid_ir::plan::WeightRef;
 use anyid_ir::weights::{bind_path, join_path};
@@ -46,14 +46,13 @@ pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
     }
     let mut flattener = Flattener { funcs, program: Program::default(), weights: HashMap::new() };
     let mut arguments = Vec::new();
-    for (index, (name, ty)) in main.param_types().enumerate() {
-        let value = flattener.program.value(ty.clone(), Origin::Input(index as u32));
-        flattener.program.inputs.push((name.to_owned(), value));
-        arguments.push(value);
+    for (name, ty) in main.param_types() {
+        arguments.push(flattener.program.input(&Port::new(name, 0), ty.clone()));
     }
     let path = TracePath::root(main, &[]);
     let results = flattener.call(main, &arguments, &[], path, 0)?;
-    flattener.program.outputs = main.result_names().into_iter().zip(results).collect();
+    let named = main.result_names().into_iter().zip(results);
+    flattener.program.outputs = named.map(|(name, value)| Port::new(name, value)).collect();
     Ok(flattener.program)
 }
 

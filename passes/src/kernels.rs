@@ -71,7 +71,7 @@ fn hash(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, compile_with};
+    use crate::{CompileRequest, Options};
     use anyid_ir::{DType, FuncBuilder, Module, Op, TensorType};
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
         let func = f.finish(&[e]);
         module.add(func);
         let options = Options::traceable();
-        let plan = compile_with(&module, "f", &options).unwrap();
+        let plan = CompileRequest::new(&module, "f").with(&options).plan().unwrap();
         let found = kernels(&[plan.clone(), plan]);
         let shown: Vec<(&str, usize)> = found.iter().map(|k| (k.name.as_str(), k.count)).collect();
         assert_eq!(shown, [("silu", 4), ("pad", 2), ("pad", 2), ("pad", 2)]);

@@ -8,7 +8,7 @@ use crate::fuse::group::{Group, Groups, Kind};
 use crate::memory::flow::LoweredStep;
 use crate::program::{Program, ValueIndex};
 use anyid_ir::kernel::{
-    Access, AnchorKernel, Columns, Instruction, Kernel, Load, Register, RowFn, RowKernel, RowMap,
+    Access, AnchorKernel, Columns, Instruction, Kernel, Register, RowFn, RowKernel, RowMap,
     RowReduce, verify,
 };
 use anyid_ir::{BinaryFn, DType, Op, ReduceFn, UnaryFn};
@@ -25,7 +25,7 @@ pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
         .filter(|g| !groups.groups[*g].steps.is_empty())
         .map(|g| match &groups.groups[g].kind {
             Kind::Single => single(program, groups.groups[g].steps[0]),
-            Kind::Anchor { .. } => anchored(groups, g),
+            Kind::Anchor(_) => anchored(groups, g),
             Kind::Row { rows, width } => Rows::new(groups, *rows, *width).finish(g),
         })
         .collect()
@@ -43,24 +43,22 @@ fn single(program: &Program, at: usize) -> LoweredStep {
 
 fn anchored(groups: &Groups<'_>, group: usize) -> LoweredStep {
     let (program, Group { kind, steps }) = (groups.program, &groups.groups[group]);
-    let Kind::Anchor { load, activation, combine, extra } = kind else {
-        unreachable!("the caller asked")
-    };
+    let Kind::Anchor(ends) = kind else { unreachable!("the caller asked") };
     let first = &program.steps[groups.anchor(group)];
     let is_part = |at: &&usize| matches!(program.steps[**at].op, Op::Linear);
     let parts = steps.iter().filter(is_part).count().max(1);
     let mut kernel: AnchorKernel = anchor(first);
-    (kernel.parts, kernel.load) = (parts, *load);
-    (kernel.activation, kernel.combine) = (*activation, *combine);
+    (kernel.parts, kernel.load) = (parts, ends.load);
+    (kernel.sums, kernel.activated) = (ends.sums, ends.activated);
+    (kernel.activation, kernel.combine) = (ends.activation, ends.combine);
     kernel.name = name_of(program, steps);
     let mut operands = first.operands.clone();
-    if *load != Load::Own {
-        operands[0] = program.steps[steps[0]].operands[0];
-    }
-    for at in &steps[1..parts] {
+    operands[0] = ends.first.unwrap_or(operands[0]);
+    let others = steps.iter().filter(is_part).skip(1);
+    for at in others {
         operands.extend(program.steps[*at].operands[1..].iter().copied());
     }
-    operands.extend(extra.iter().copied());
+    operands.extend(ends.extra.iter().copied());
     let made: &[usize] = if parts > 1 { steps } else { &steps[steps.len() - 1..] };
     LoweredStep {
         kernel: Kernel::Anchor(kernel),

@@ -1,6 +1,6 @@
 //! The passes, in the order in which they run.
 //!
-//! One table drives `compile`, `compile_split` and the command line's `opt`. A pass is a name, a
+//! One table drives [`CompileRequest::compile`](crate::CompileRequest::compile) and the command line's `opt`. A pass is a name, a
 //! phase and a function; it may assume the level its predecessors leave and nothing else, and never
 //! looks at a device. There is one fixpoint loop, inside `canonicalize`; all else runs once.
 //! `docs/passes.md` shows this table; a test compares them.
@@ -10,8 +10,8 @@ use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    CompileError, canonicalize, decompose, flatten, fold, memory, schedule, simplify, split,
-    split_rows, zip,
+    CompileError, canonicalize, decompose, flatten, fold, join_branches, memory, schedule,
+    simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -126,18 +126,15 @@ pub const PASSES: &[Pass] = &[
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
         "steps that no output needs dropped", true, dce),
-    pass(Phase::Optimised, Level::Program, "zip",
+    pass(Phase::Optimised, Level::Program, "join-branches",
         "two branches that differ in some inputs made one, where the time to read weights is shared",
-        true, run_zip),
+        true, join_branches),
     pass(Phase::Optimised, Level::Program, "hoist",
         "what does not depend on the inputs that change per step moved to prepare",
         true, hoist),
     pass(Phase::Fused, Level::Program, "decompose",
         "ops that the target has no kernel for replaced by their decomposition",
         false, run_decompose),
-    pass(Phase::Fused, Level::Program, "layout",
-        "nothing to do: level 1 is channels-last, which every kernel reads",
-        true, layout),
     pass(Phase::Fused, Level::Program, "fuse",
         "neighbouring steps grouped into kernels: epilogues of products, rows with rows",
         true, fuse).makes_level(),
@@ -199,7 +196,7 @@ fn meant(name: &str, what: &str, names: &[&str]) -> String {
 }
 
 fn specialize(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
-    let (module, name) = (state.module, &state.func);
+    let (module, name) = (&state.module, &state.func);
     let Some(func) = module.func(name) else {
         let message = format!("there is no function @{name} in module @{}", module.name);
         return Err(CompileError::new("E0501", message));
@@ -213,8 +210,8 @@ fn specialize(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileE
 }
 
 fn inline(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    let program = flatten::flatten(state.module, &state.func)?;
-    memory::flow::check_states(&program, &context.options.states, state.varying.is_some())?;
+    let mut program = flatten::flatten(&state.module, &state.func)?;
+    context.request.declare(&mut program)?;
     state.parts = vec![Part { name: state.func.clone(), program, ..Part::default() }];
     Ok(())
 }
@@ -249,39 +246,27 @@ fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
 }
 
-/// What the branches' own inputs are called twice changes per step if the first does.
-fn run_zip(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    let names = &context.options.branches;
+fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let request = context.request;
+    let (names, varying) = (&request.branches, request.varying.as_deref());
     let ([whole], false) = (state.parts.as_mut_slice(), names.is_empty()) else { return Ok(()) };
-    if let Some(spec) = context.options.states.first() {
-        let message = format!("state {}: a function of two branches carries none", spec.name);
-        return Err(CompileError::new("E0509", message));
-    }
-    let target = &context.options.target;
-    let zipped = zip::zip(&whole.program, names, state.varying.as_deref(), target)?;
-    if let Some(program) = zipped
+    let joined = join_branches::join(&whole.program, names, varying, &request.options.target);
+    if let Some(program) = joined
         && context.rewrites.allow("two branches made one", &whole.name)
     {
         whole.program = program;
-        if let Some(varying) = &mut state.varying {
-            let own: Vec<String> =
-                varying.iter().filter(|name| names.contains(name)).cloned().collect();
-            varying.extend(own.iter().map(|name| format!("{name}{}", zip::SECOND)));
-        }
     }
     Ok(())
 }
 
 /// Left out, it still makes both phases; everything then happens in `step`.
 fn hoist(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    let Some(varying) = &state.varying else { return Ok(()) };
+    let Some(varying) = &context.request.varying else { return Ok(()) };
     let [whole] = state.parts.as_slice() else {
         return Err(CompileError::new("E0504", "hoist runs once").help("name it once"));
     };
-    let varying: Vec<&str> = varying.iter().map(String::as_str).collect();
-    let halves = split::split_with(&whole.program, &varying, &mut context.rewrites)?;
+    let halves = split::split(&whole.program, varying, &mut context.rewrites);
     let part = |name: &str, program| Part { name: name.into(), program, ..Part::default() };
-    state.persistent = halves.persistent;
     state.parts = vec![part("prepare", halves.prepare), part("step", halves.step)];
     Ok(())
 }
@@ -292,12 +277,8 @@ fn run_decompose(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(),
         if split && at == 0 {
             part.program = decompose::with_copied_outputs(&part.program);
         }
-        part.program = decompose::decompose(&part.program, &context.options.target)?;
+        part.program = decompose::decompose(&part.program, &context.options().target)?;
     }
-    Ok(())
-}
-
-fn layout(_: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
     Ok(())
 }
 
@@ -305,12 +286,12 @@ fn fuse(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileE
     for part in &mut state.parts {
         let classes = classify(&part.program, &mut context.rewrites);
         let grouping = alone(&part.program, classes);
-        let mut groups = Groups::new(&part.program, &context.options.target, grouping);
+        let mut groups = Groups::new(&part.program, &context.options().target, grouping);
         if context.rewrites.enabled() {
             groups.fuse(&mut context.rewrites);
         }
-        if context.options.explain {
-            state.cuts.extend(explain(&groups));
+        if context.options().explain {
+            state.unfused.extend(explain(&groups));
         }
         part.grouping = Some(groups.into_grouping());
     }
@@ -321,13 +302,13 @@ fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     if !context.rewrites.enabled() {
         return Ok(());
     }
-    state.cuts.clear();
+    state.unfused.clear();
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
-        let mut groups = Groups::new(&part.program, &context.options.target, grouping);
+        let mut groups = Groups::new(&part.program, &context.options().target, grouping);
         groups.pack_linears(&mut context.rewrites);
-        if context.options.explain {
-            state.cuts.extend(explain(&groups));
+        if context.options().explain {
+            state.unfused.extend(explain(&groups));
         }
         part.grouping = Some(groups.into_grouping());
     }
@@ -337,9 +318,9 @@ fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
 fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
-        let groups = Groups::new(&part.program, &context.options.target, grouping);
+        let groups = Groups::new(&part.program, &context.options().target, grouping);
         let steps = crate::lower::lower(&groups);
-        part.flow = Some(Flow::new(&part.program, steps, &context.options.states));
+        part.flow = Some(Flow::new(&part.program, steps, &context.request.states));
     }
     Ok(())
 }
@@ -350,8 +331,9 @@ fn each_flow(
     state: &mut State<'_>,
     mut work: impl FnMut(&mut Flow, Option<&[u64]>),
 ) -> Result<(), CompileError> {
-    let unknown = vec![0; state.persistent.len()];
     let split = state.is_split();
+    let kept = state.parts.first().map_or(0, |part| part.program.outputs.len());
+    let unknown = vec![0; kept];
     for (at, part) in state.parts.iter_mut().enumerate() {
         let flow = part.flow.as_mut().expect("lower makes kernels");
         work(flow, (split && at > 0).then_some(unknown.as_slice()));
@@ -363,7 +345,7 @@ fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     if !context.rewrites.enabled() {
         return Ok(());
     }
-    let in_place = context.options.runs("alias");
+    let in_place = context.options().runs("alias");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
         let peak = |flow: &Flow| match in_place {
@@ -384,10 +366,10 @@ fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
 }
 
 fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    if !context.rewrites.enabled() || !context.options.runs("alias") {
+    if !context.rewrites.enabled() || !context.options().runs("alias") {
         return Ok(());
     }
-    let moves = context.options.runs("schedule");
+    let moves = context.options().runs("schedule");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
         if split_rows::split_rows(flow, persistent, rewrites) && moves {

@@ -3,9 +3,10 @@
 //! Values are numbered; a step reads values and makes one. Inputs, weights and persistent values
 //! are values without a step. Nothing is placed in memory yet.
 
-use anyid_ir::plan::WeightRef;
+use anyid_ir::plan::{Branch, WeightRef, title};
 use anyid_ir::{Op, OpClass, TensorType, infer};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Index of a value.
@@ -46,6 +47,47 @@ pub struct ProgramStep {
     pub label: String,
 }
 
+/// Who a value at the edge of a program belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The caller, who gives an input and gets an output.
+    Caller,
+    /// The phases to come, for which an output is kept.
+    Kept,
+    /// The state of this index in the request: what it holds before the program runs, or afterwards.
+    State(u32),
+}
+
+/// A named value at the edge of a program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Its name in the source.
+    pub name: String,
+    /// The branch it belongs to, where the program evaluates two; 0 otherwise.
+    pub branch: Branch,
+    /// Whose it is.
+    pub role: Role,
+    /// The value.
+    pub value: ValueIndex,
+}
+
+impl Port {
+    /// A port of the caller.
+    pub fn new(name: impl Into<String>, value: ValueIndex) -> Self {
+        Self { name: name.into(), branch: 0, role: Role::Caller, value }
+    }
+
+    /// How it is called: by its name and, where it has one, its branch.
+    pub fn title(&self) -> Cow<'_, str> {
+        title(&self.name, self.branch)
+    }
+
+    /// The port with another value.
+    pub fn with(&self, value: ValueIndex) -> Self {
+        Self { value, ..self.clone() }
+    }
+}
+
 /// The program.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Program {
@@ -53,10 +95,10 @@ pub struct Program {
     pub values: Vec<ProgramValue>,
     /// Steps in order.
     pub steps: Vec<ProgramStep>,
-    /// Names and values of the inputs.
-    pub inputs: Vec<(String, ValueIndex)>,
-    /// Names and values of the outputs.
-    pub outputs: Vec<(String, ValueIndex)>,
+    /// The inputs, those that are states among them.
+    pub inputs: Vec<Port>,
+    /// The outputs, with what is kept and what states become.
+    pub outputs: Vec<Port>,
     /// Weights read.
     pub weights: Vec<WeightRef>,
 }
@@ -71,6 +113,18 @@ impl Program {
     /// Type of a value.
     pub fn ty(&self, value: ValueIndex) -> &TensorType {
         &self.values[value as usize].ty
+    }
+
+    /// Adds an input of type `ty`, as `port` says but for the value, which is returned.
+    pub fn input(&mut self, port: &Port, ty: TensorType) -> ValueIndex {
+        let value = self.value(ty, Origin::Input(self.inputs.len() as u32));
+        self.inputs.push(port.with(value));
+        value
+    }
+
+    /// The input of branch 0 called `name`.
+    pub fn find_input(&self, name: &str) -> Option<&Port> {
+        self.inputs.iter().find(|port| port.branch == 0 && port.name == name)
     }
 
     /// Adds a step and its result.
@@ -98,7 +152,7 @@ impl Program {
     pub fn name(&self, value: ValueIndex) -> String {
         match self.values[value as usize].origin {
             Origin::Step(at) => self.steps[at as usize].label.clone(),
-            Origin::Input(at) => self.inputs[at as usize].0.clone(),
+            Origin::Input(at) => self.inputs[at as usize].title().into_owned(),
             Origin::Weight(at) => format!("${}", self.weights[at as usize].name),
             Origin::Persistent(at) => format!("persistent.{at}"),
         }
@@ -114,16 +168,13 @@ impl Program {
                 read[replaced[*operand as usize] as usize] = true;
             }
         }
-        for (_, value) in &self.outputs {
-            read[replaced[*value as usize] as usize] = true;
+        for port in &self.outputs {
+            read[replaced[port.value as usize] as usize] = true;
         }
         let mut out = Self::default();
         let mut moved: Vec<Option<ValueIndex>> = vec![None; self.values.len()];
-        for (name, value) in &self.inputs {
-            let input = &self.values[*value as usize];
-            let index = out.value(input.ty.clone(), input.origin);
-            moved[*value as usize] = Some(index);
-            out.inputs.push((name.clone(), index));
+        for port in &self.inputs {
+            moved[port.value as usize] = Some(out.input(port, self.ty(port.value).clone()));
         }
         let mut weights: HashMap<u32, u32> = HashMap::new();
         for (at, value) in self.values.iter().enumerate() {
@@ -151,7 +202,7 @@ impl Program {
             moved[step.result as usize] = Some(result);
         }
         let outputs = self.outputs.iter();
-        out.outputs = outputs.map(|(name, v)| (name.clone(), find(&moved, *v))).collect();
+        out.outputs = outputs.map(|port| port.with(find(&moved, port.value))).collect();
         out
     }
 
@@ -169,7 +220,7 @@ impl Program {
                     self.steps.get(step as usize).is_some_and(|step| step.result as usize == at)
                 }
                 Origin::Input(input) => {
-                    self.inputs.get(input as usize).is_some_and(|(_, v)| *v as usize == at)
+                    self.inputs.get(input as usize).is_some_and(|port| port.value as usize == at)
                 }
                 Origin::Weight(weight) => self.weights.get(weight as usize).is_some_and(|weight| {
                     let (own, whole) = (&value.ty, &weight.ty);
@@ -206,8 +257,8 @@ impl Program {
                 return Err(format!("{}: it gives {inferred}, recorded is {recorded}", place()));
             }
         }
-        match self.outputs.iter().find(|(_, v)| *v as usize >= count) {
-            Some((name, value)) => {
+        match self.outputs.iter().find(|port| port.value as usize >= count) {
+            Some(Port { name, value, .. }) => {
                 Err(format!("output {name} is value {value}, which is not there"))
             }
             None => Ok(()),
@@ -223,14 +274,13 @@ mod tests {
     fn program() -> Program {
         let ty = TensorType::new(DType::F32, [2]);
         let mut program = Program::default();
-        let x = program.value(ty.clone(), Origin::Input(0));
-        program.inputs.push(("x".into(), x));
+        let x = program.input(&Port::new("x", 0), ty.clone());
         program.weights.push(WeightRef { name: "w".into(), ty: ty.clone() });
         let w = program.value(ty.clone(), Origin::Weight(0));
         let add = Op::Binary(BinaryFn::Add);
         let a = program.step(add.clone(), smallvec::smallvec![x, w], ty.clone(), "a".into());
         let b = program.step(add, smallvec::smallvec![a, x], ty, "b".into());
-        program.outputs.push(("b".into(), b));
+        program.outputs.push(Port::new("b", b));
         program
     }
 
@@ -250,7 +300,7 @@ mod tests {
         assert!(broken(|p| p.steps[0].op = Op::Dot).contains("step 0, a = dot"));
         assert!(broken(|p| p.values[1].origin = Origin::Weight(1)).contains("origin"));
         assert!(broken(|p| p.values[1].ty.dtype = DType::Bf16).contains("origin"));
-        assert!(broken(|p| p.outputs[0].1 = 17).contains("output b"));
+        assert!(broken(|p| p.outputs[0].value = 17).contains("output b"));
     }
 
     #[test]

@@ -152,7 +152,8 @@ mod tests {
         let text = "module @m\nweights @w {\n  \"{q,k}\" : f32[16,16]\n}\n\
             func @f(%x: f32[4,16]) -> f32[4,16] {\n  %q = linear %x, $q\n  \
             %k = linear %x, $k\n  %y = attention %q, %k, %k {heads=1, scale=0.5}\n  return %y\n}";
-        let plan = crate::compile(&parse_module(text, &[]).unwrap(), "f").unwrap();
+        let plan =
+            crate::CompileRequest::new(&parse_module(text, &[]).unwrap(), "f").plan().unwrap();
         let peak = PhaseSummary::of(&plan).peak.unwrap();
         let names: Vec<&str> = peak.live.iter().map(|buffer| buffer.name.as_str()).collect();
         assert_eq!(names, ["f/k", "f/q"]);

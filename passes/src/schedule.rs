@@ -20,7 +20,7 @@ pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
     if steps.len() > MOST_STEPS {
         return None;
     }
-    let owner = |value: &ValueIndex| flow.home(*value).owner as usize;
+    let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
     let count = flow.values.len();
     let bytes = |value: usize| match flow.values[value].source {
         Source::Launch => flow.values[value].ty.bytes().next_multiple_of(ALIGNMENT) as i64,
@@ -37,7 +37,7 @@ pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
     let mut left: Vec<usize> = readers.iter().map(BTreeSet::len).collect();
     let mut which: Vec<usize> = readers.iter().map(|readers| readers.iter().sum()).collect();
     let mut kept = vec![false; count];
-    flow.outputs.iter().for_each(|(_, value)| kept[owner(value)] = true);
+    flow.outputs.iter().for_each(|port| kept[owner(&port.value)] = true);
     let distinct =
         |values: &[ValueIndex]| -> BTreeSet<usize> { values.iter().map(owner).collect() };
     let reads: Vec<BTreeSet<usize>> = steps.iter().map(|step| distinct(&step.operands)).collect();
@@ -87,7 +87,7 @@ pub(crate) fn greedy(flow: &Flow) -> Option<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Options, compile_with};
+    use crate::{CompileRequest, Options};
     use anyid_ir::{DType, FuncBuilder, Module, TensorType};
 
     /// Branches that widen, written one after the other before each is reduced again.
@@ -114,8 +114,10 @@ mod tests {
     #[test]
     fn the_order_with_less_alive_is_kept() {
         let options = Options::unfused();
-        let ordered = compile_with(&branches(), "f", &options).unwrap();
-        let plain = compile_with(&branches(), "f", &options.clone().off("schedule")).unwrap();
+        let module = branches();
+        let plan = |options| CompileRequest::new(&module, "f").with(options).plan().unwrap();
+        let ordered = plan(&options);
+        let plain = plan(&options.clone().off("schedule"));
         assert_eq!(ordered.steps.len(), plain.steps.len());
         assert!(plain.lower_bound_bytes >= 4 * 64 * 64 * 4);
         assert!(ordered.lower_bound_bytes < plain.lower_bound_bytes / 2);

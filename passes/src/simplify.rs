@@ -53,8 +53,8 @@ pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
 /// The program without steps that no output needs.
 pub fn drop_unused(program: Program, rewrites: &mut Rewrites) -> Program {
     let mut live = vec![false; program.values.len()];
-    for (_, value) in &program.outputs {
-        live[*value as usize] = true;
+    for port in &program.outputs {
+        live[port.value as usize] = true;
     }
     let mut kept = vec![true; program.steps.len()];
     for (at, step) in program.steps.iter().enumerate().rev() {

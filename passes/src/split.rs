@@ -4,57 +4,32 @@
 //! On the transformer this finds the text context with every block's text keys and values, the
 //! rotary table and the references' patch embedding, without being told about any of them.
 
-use crate::CompileError;
-use crate::program::{Origin, Program, ValueIndex};
+use crate::program::{Origin, Port, Program, Role, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::simplify::simplify;
-use anyid_ir::{Op, TensorType};
+use anyid_ir::Op;
 use std::collections::HashMap;
 
-/// A program split in two. `prepare` has as outputs the persistent values in order; `step` reads
+/// A program split in two. `prepare` has as outputs the values it keeps, in order; `step` reads
 /// them as [`Origin::Persistent`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Split<P> {
+pub struct Split {
     /// Runs once a request.
-    pub prepare: P,
+    pub prepare: Program,
     /// Runs every step.
-    pub step: P,
-    /// Types of the persistent values.
-    pub persistent: Vec<TensorType>,
+    pub step: Program,
 }
 
-/// Splits `program` by the inputs named in `varying`; all other inputs belong to `prepare`.
-///
-/// # Errors
-/// E0503 for a name that no input has.
-pub fn split(program: &Program, varying: &[&str]) -> Result<Split<Program>, CompileError> {
-    split_with(program, varying, &mut Rewrites::unlimited())
-}
-
-/// [`split`], with every step that moves to `prepare` a rewrite.
-///
-/// # Errors
-/// As [`split`].
-pub fn split_with(
-    program: &Program,
-    varying: &[&str],
-    rewrites: &mut Rewrites,
-) -> Result<Split<Program>, CompileError> {
-    if let Some(missing) =
-        varying.iter().find(|name| !program.inputs.iter().any(|(n, _)| n == *name))
-    {
-        let message = format!("there is no input %{missing} to split by");
-        let inputs: Vec<String> =
-            program.inputs.iter().map(|(name, _)| format!("%{name}")).collect();
-        let help = format!("the inputs are {}", inputs.join(", "));
-        return Err(CompileError::new("E0503", message).help(help));
-    }
+/// Splits `program` by the inputs named in `varying`, in every branch, and by its states, which no
+/// two steps find the same; all other inputs belong to `prepare`. Every step that moves there is a
+/// rewrite.
+pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> Split {
     let mut varies = vec![false; program.values.len()];
-    for (name, value) in &program.inputs {
-        varies[*value as usize] = varying.contains(&name.as_str());
+    for port in &program.inputs {
+        varies[port.value as usize] = port.role != Role::Caller || varying.contains(&port.name);
     }
     let mut is_output = vec![false; program.values.len()];
-    program.outputs.iter().for_each(|(_, value)| is_output[*value as usize] = true);
+    program.outputs.iter().for_each(|port| is_output[port.value as usize] = true);
     // Literals and views of them cost nothing to make again and would only occupy persistent
     // memory: they stay in `step`, and what is made of them may still go.
     let mut cheap = vec![false; program.values.len()];
@@ -84,11 +59,11 @@ pub fn split_with(
 
     let mut prepare = Side::new(program);
     let mut step = Side::new(program);
-    for (name, value) in &program.inputs {
-        let side = if varies[*value as usize] { &mut step } else { &mut prepare };
-        side.input(name, *value);
+    for port in &program.inputs {
+        let side = if varies[port.value as usize] { &mut step } else { &mut prepare };
+        let moved = side.out.input(port, program.ty(port.value).clone());
+        side.moved[port.value as usize] = Some(moved);
     }
-    let mut persistent = Vec::new();
     for each in &program.steps {
         let result = each.result as usize;
         if varies[result] {
@@ -100,13 +75,7 @@ pub fn split_with(
                 let from_prepare =
                     !varies[*operand as usize] && !matches!(origin, Origin::Weight(_));
                 if from_prepare && step.moved[*operand as usize].is_none() {
-                    let ty = program.ty(*operand).clone();
-                    let index = persistent.len() as u32;
-                    persistent.push(ty.clone());
-                    let name = format!("persistent.{index}");
-                    prepare.output(&name, *operand);
-                    let value = step.out.value(ty, Origin::Persistent(index));
-                    step.moved[*operand as usize] = Some(value);
+                    step.moved[*operand as usize] = Some(prepare.keep(*operand, &mut step.out));
                 }
             }
             step.copy(each);
@@ -114,22 +83,17 @@ pub fn split_with(
             prepare.copy(each);
         }
     }
-    for (name, value) in &program.outputs {
-        if step.moved[*value as usize].is_none() {
-            // An output that is an unvarying input or weight: hand it through.
-            let ty = program.ty(*value).clone();
-            if matches!(program.values[*value as usize].origin, Origin::Weight(_)) {
-                step.weight(*value);
-            } else {
-                let index = persistent.len() as u32;
-                persistent.push(ty.clone());
-                prepare.output(&format!("persistent.{index}"), *value);
-                step.moved[*value as usize] = Some(step.out.value(ty, Origin::Persistent(index)));
-            }
+    for port in &program.outputs {
+        let value = port.value;
+        // An output that is an unvarying input is handed through; a weight is there anyway.
+        let given = !matches!(program.values[value as usize].origin, Origin::Weight(_));
+        if given && step.moved[value as usize].is_none() {
+            step.moved[value as usize] = Some(prepare.keep(value, &mut step.out));
         }
-        step.output(name, *value);
+        let moved = step.find(value);
+        step.out.outputs.push(port.with(moved));
     }
-    Ok(Split { prepare: simplify(prepare.out), step: simplify(step.out), persistent })
+    Split { prepare: simplify(prepare.out), step: simplify(step.out) }
 }
 
 /// Whether the op only looks at its operand in another way.
@@ -154,15 +118,16 @@ impl<'p> Side<'p> {
         Self { program, out: Program::default(), moved, weights: HashMap::new() }
     }
 
-    fn input(&mut self, name: &str, value: ValueIndex) {
-        let index = self.out.inputs.len() as u32;
-        let ty = self.program.ty(value).clone();
-        let moved = self.out.value(ty, Origin::Input(index));
-        self.out.inputs.push((name.to_owned(), moved));
-        self.moved[value as usize] = Some(moved);
+    /// Keeps a value of this side for `later`, and the value there.
+    fn keep(&mut self, value: ValueIndex, later: &mut Program) -> ValueIndex {
+        let (name, index) = (self.program.name(value), self.out.outputs.len() as u32);
+        let kept = self.find(value);
+        self.out.outputs.push(Port { role: Role::Kept, ..Port::new(name, kept) });
+        later.value(self.program.ty(value).clone(), Origin::Persistent(index))
     }
 
-    fn weight(&mut self, value: ValueIndex) -> ValueIndex {
+    /// The value on this side; a weight is added where it is asked for.
+    fn find(&mut self, value: ValueIndex) -> ValueIndex {
         if let Some(moved) = self.moved[value as usize] {
             return moved;
         }
@@ -184,25 +149,10 @@ impl<'p> Side<'p> {
         if self.moved[step.result as usize].is_some() {
             return;
         }
-        let operands = step
-            .operands
-            .iter()
-            .map(|v| match self.moved[*v as usize] {
-                Some(moved) => moved,
-                None => self.weight(*v),
-            })
-            .collect();
+        let operands = step.operands.iter().map(|v| self.find(*v)).collect();
         let ty = self.program.ty(step.result).clone();
         let result = self.out.step(step.op.clone(), operands, ty, step.label.clone());
         self.moved[step.result as usize] = Some(result);
-    }
-
-    fn output(&mut self, name: &str, value: ValueIndex) {
-        let moved = match self.moved[value as usize] {
-            Some(moved) => moved,
-            None => self.weight(value),
-        };
-        self.out.outputs.push((name.to_owned(), moved));
     }
 }
 
@@ -217,7 +167,7 @@ mod tests {
         );
         let module = parse_module(&text, &[]).unwrap();
         let program = crate::flatten::flatten(&module, "main").unwrap();
-        let split = split(&program, &["x"]).unwrap();
+        let split = split(&program, &["x".to_owned()], &mut Rewrites::unlimited());
         let names = |program: &Program| {
             program.steps.iter().map(|step| step.op.name().to_owned()).collect::<Vec<_>>()
         };

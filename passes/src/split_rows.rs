@@ -7,12 +7,12 @@
 //! peak falls no further, and does the same to all equal runs (the blocks of a transformer). Rows
 //! are computed the same way whichever rows are computed with them, so no bit changes.
 
-use crate::home::Home;
 use crate::memory::flow::LoweredStep;
 use crate::memory::flow::{Flow, Source};
 use crate::memory::{order, share_all};
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
+use crate::storage::Storage;
 use anyid_ir::TensorType;
 use anyid_ir::kernel::{Combine, Kernel, RowMap};
 use std::collections::BTreeMap;
@@ -126,21 +126,21 @@ fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
     for step in steps {
         let accesses = accesses(flow, step, rows)?;
         for (value, access) in step.operands.iter().zip(&accesses) {
-            let home = flow.home(*value);
-            let made = steps.iter().any(|step| step.results.contains(&home.owner));
-            let weight = matches!(flow.values[home.owner as usize].source, Source::Weight(_));
+            let storage = flow.storage(*value);
+            let made = steps.iter().any(|step| step.results.contains(&storage.owner));
+            let weight = matches!(flow.values[storage.owner as usize].source, Source::Weight(_));
             let even = (flow.ty(*value).elements()).is_multiple_of(rows);
             if *access == Access::Rows && (weight || !even) {
                 return None;
             }
             // What the run makes is read in the same rows, from its start.
-            let all = home.offset == 0 && flow.bytes(*value) == flow.bytes(home.owner);
+            let all = storage.offset == 0 && flow.bytes(*value) == flow.bytes(storage.owner);
             if made && !(*access == Access::Rows && all) {
                 return None;
             }
         }
         let own = |value: &ValueIndex| {
-            flow.home(*value).owner == *value
+            flow.storage(*value).owner == *value
                 && flow.values[*value as usize].source == Source::Launch
                 && flow.ty(*value).elements().is_multiple_of(rows)
         };
@@ -161,12 +161,12 @@ impl Uses {
         let mut uses = vec![Vec::new(); flow.values.len()];
         for (at, step) in flow.steps.iter().enumerate() {
             for value in &step.operands {
-                uses[flow.home(*value).owner as usize].push(at);
+                uses[flow.storage(*value).owner as usize].push(at);
             }
         }
-        let ends = flow.outputs.iter().map(|(_, value)| *value);
+        let ends = flow.outputs.iter().map(|port| port.value);
         for value in ends.chain(flow.states.iter().map(|state| state.after)) {
-            uses[flow.home(value).owner as usize].push(flow.steps.len());
+            uses[flow.storage(value).owner as usize].push(flow.steps.len());
         }
         Self(uses)
     }
@@ -282,7 +282,7 @@ fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow)
             for (value, access) in operands.iter_mut().zip(accesses) {
                 if access == Access::Rows {
                     let ty = rows_type(flow.ty(*value), run.rows, rows);
-                    *value = match made.get(&flow.home(*value).owner) {
+                    *value = match made.get(&flow.storage(*value).owner) {
                         Some(own) => out.view(*own, 0, ty),
                         None => {
                             let offset = flow.bytes(*value) / run.rows as u64 * start as u64;
@@ -299,8 +299,8 @@ fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow)
                     out.value(ty, None, Source::Launch)
                 } else {
                     let offset = flow.bytes(whole) / run.rows as u64 * start as u64;
-                    let home = Home { owner: whole, offset };
-                    let part = out.value(ty, Some(home), Source::Launch);
+                    let storage = Storage { owner: whole, offset };
+                    let part = out.value(ty, Some(storage), Source::Launch);
                     outer.entry(whole).or_default().push(part);
                     part
                 };

@@ -1,16 +1,17 @@
 //! What is being compiled, at the level of the pass that ran last: its form, its check, its text.
 
-use crate::Options;
-use crate::fuse::{Cut, Grouping};
+use crate::fuse::{Grouping, UnfusedEdge};
 use crate::memory::flow::{Flow, Names};
 use crate::memory::{Placement, Shared};
 use crate::program::{Program, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::straight;
+use crate::{CompileRequest, Options};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{Module, TensorType, kernel, text};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// How far down a part has come.
@@ -43,10 +44,17 @@ impl Level {
 
 /// What a pass may read and count besides the state.
 pub struct Context<'o> {
-    /// How to compile.
-    pub options: &'o Options,
+    /// What to compile.
+    pub request: &'o CompileRequest<'o>,
     /// The counter of rewrites.
     pub rewrites: Rewrites,
+}
+
+impl<'o> Context<'o> {
+    /// How to compile.
+    pub fn options(&self) -> &'o Options {
+        &self.request.options
+    }
 }
 
 /// One phase of the result: the whole function, or `prepare` or `step` of it.
@@ -71,26 +79,21 @@ pub struct Part {
 /// Everything that passes work on.
 #[derive(Clone, Debug)]
 pub struct State<'m> {
-    /// The module.
-    pub module: &'m Module,
+    /// The module; a pass that changes it makes it the state's own.
+    pub module: Cow<'m, Module>,
     /// The function that is compiled.
     pub func: String,
-    /// Inputs that change per step; `None` where nothing is split.
-    pub varying: Option<Vec<String>>,
     /// The phases; none before `inline`.
     pub parts: Vec<Part>,
-    /// Types of the values that `prepare` keeps.
-    pub persistent: Vec<TensorType>,
     /// Edges that fusion left, with the reasons, where they were asked for.
-    pub cuts: Vec<Cut>,
+    pub unfused: Vec<UnfusedEdge>,
 }
 
 impl<'m> State<'m> {
-    /// Function `func` of `module` before the first pass.
-    pub fn new(module: &'m Module, func: &str, varying: Option<&[&str]>) -> Self {
-        let varying = varying.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
-        let (parts, persistent, cuts) = (Vec::new(), Vec::new(), Vec::new());
-        Self { module, func: func.to_owned(), varying, parts, persistent, cuts }
+    /// What is asked for before the first pass.
+    pub fn new(request: &CompileRequest<'m>) -> Self {
+        let module = Cow::Borrowed(request.module);
+        Self { module, func: request.func.clone(), parts: Vec::new(), unfused: Vec::new() }
     }
 
     /// The level of all parts.
@@ -149,7 +152,7 @@ impl<'m> State<'m> {
     /// Deterministic, without addresses and times.
     pub fn text(&self) -> String {
         match self.level() {
-            Level::Module => text::print(self.module),
+            Level::Module => text::print(&self.module),
             Level::Program => text::print(&self.straight()),
             Level::Plan => {
                 let plans: Vec<Plan> =
@@ -165,7 +168,7 @@ impl<'m> State<'m> {
 
     /// The programs as a module of straight-line functions.
     pub fn straight(&self) -> Module {
-        let mut module = straight::empty(self.module);
+        let mut module = straight::empty(&self.module);
         for part in &self.parts {
             straight::add_function(&mut module, &part.program, &part.name);
         }
@@ -205,7 +208,7 @@ fn verify_groups(program: &Program, grouping: &Grouping) -> Result<(), String> {
 }
 
 fn verify_kernels(flow: &Flow) -> Result<(), String> {
-    let owner = |value: &ValueIndex| flow.home(*value).owner as usize;
+    let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
     // Memory that somebody has written, at least in part.
     let mut made: Vec<bool> = flow.values.iter().map(|value| value.source.is_given()).collect();
     let mut results = vec![false; flow.values.len()];
@@ -227,8 +230,8 @@ fn verify_kernels(flow: &Flow) -> Result<(), String> {
             }
         }
     }
-    match flow.outputs.iter().find(|(_, value)| !made[owner(value)]) {
-        Some((name, _)) => Err(format!("output {name} is never made")),
+    match flow.outputs.iter().find(|port| !made[owner(&port.value)]) {
+        Some(port) => Err(format!("output {} is never made", port.title())),
         None => Ok(()),
     }
 }
@@ -280,7 +283,7 @@ fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std:
         match &group.kind {
             Kind::Single => writeln!(out, "single")?,
             Kind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
-            Kind::Anchor { .. } => writeln!(out, "anchor")?,
+            Kind::Anchor(_) => writeln!(out, "anchor")?,
         }
         for step in &group.steps {
             let step = &program.steps[*step];

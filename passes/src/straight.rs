@@ -1,15 +1,16 @@
 //! A program as a module again: one straight-line function that prints, verifies and evaluates.
 
-use crate::program::{Origin, Program};
+use crate::program::{Origin, Program, Role};
 use anyid_ir::{FuncBuilder, Module, Op, ValueId};
+use std::borrow::Cow;
 
 /// Adds `program` to `module`, whose manifest must hold its weights, as function `name`.
 /// Persistent values become parameters `persistent.N` after the inputs.
 pub fn add_function(module: &mut Module, program: &Program, name: &str) {
     let mut f = FuncBuilder::new(module, name);
     let mut values: Vec<Option<ValueId>> = vec![None; program.values.len()];
-    for (input, value) in &program.inputs {
-        values[*value as usize] = Some(f.param(input, program.ty(*value).clone()));
+    for port in &program.inputs {
+        values[port.value as usize] = Some(f.param(&port.title(), program.ty(port.value).clone()));
     }
     for (at, value) in program.values.iter().enumerate() {
         if let Origin::Persistent(index) = value.origin {
@@ -39,11 +40,17 @@ pub fn add_function(module: &mut Module, program: &Program, name: &str) {
     }
     let mut results = Vec::new();
     let mut named = vec![false; program.values.len()];
-    for (output, value) in &program.outputs {
-        let result = values[*value as usize].expect("outputs were made");
-        let made = matches!(program.values[*value as usize].origin, Origin::Step(_));
-        if made && !std::mem::replace(&mut named[*value as usize], true) {
-            f.rename(result, output);
+    for (at, port) in program.outputs.iter().enumerate() {
+        let value = port.value as usize;
+        let result = values[value].expect("outputs were made");
+        let made = matches!(program.values[value].origin, Origin::Step(_));
+        if made && !std::mem::replace(&mut named[value], true) {
+            // As the phases call it that read it.
+            let name = match port.role {
+                Role::Kept => Cow::Owned(format!("persistent.{at}")),
+                _ => port.title(),
+            };
+            f.rename(result, &name);
         }
         results.push(result);
     }

@@ -1,11 +1,11 @@
 //! Random weights from a seed: the built-in model, model folders for tests and timing, and weights
 //! that exist only while they are packed.
 //!
-//! Every element depends on (seed, tensor name, position) alone, so files of any size are written
-//! in pieces and any run gives the same bytes.
+//! Every element depends only on (seed, tensor name, position), so files of any size are written in
+//! pieces, and every run gives the same bytes.
 
-use crate::checkpoint::{AtomicFile, TensorDtype, TensorSpec, pytorch_metadata, write_sharded};
-use crate::error::{Error, Result};
+use crate::checkpoint::{AtomicFile, Encoding, TensorSpec, pytorch_metadata, write_sharded};
+use crate::error::{Error, Result, to_weight_fault};
 use crate::text::micro_tokenizer_json;
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
@@ -49,7 +49,7 @@ impl Preset {
     }
 }
 
-/// How elements of a tensor are distributed: `centre + u·spread`, u uniform in [−1, 1).
+/// The distribution of the elements of a tensor: `centre + u·spread` with u uniform in [−1, 1).
 #[derive(Clone, Copy)]
 struct Rule {
     centre: f32,
@@ -71,7 +71,7 @@ fn rule(name: &str, shape: &[u64]) -> Rule {
     if name.contains("embedding") && name.contains("pos") || name.starts_with("token_embedding") {
         return Rule { centre: 0.0, spread: 1.0 };
     }
-    // Uniform with the variance 1/fan-in keeps activations near unit size through the layers.
+    // A uniform distribution with variance 1/fan-in keeps activations near 1 through the layers.
     let fan_in: u64 = shape.iter().skip(1).product();
     Rule { centre: 0.0, spread: (3.0 / fan_in.max(1) as f32).sqrt() }
 }
@@ -105,7 +105,7 @@ fn write_tensor(
     seed: u64,
     name: &str,
     shape: &[u64],
-    dtype: TensorDtype,
+    encoding: Encoding,
     mut put: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let count: u64 = shape.iter().product();
@@ -116,7 +116,7 @@ fn write_tensor(
     while at < count {
         let len = PIECE.min((count - at) as usize);
         fill(key, rule, at, &mut values[..len]);
-        if dtype == TensorDtype::Bf16 {
+        if encoding == Encoding::Bf16 {
             narrow.clear();
             narrow.extend(values[..len].iter().map(|v| bf16::from_f32(*v)));
             put(bytemuck::cast_slice(&narrow))?;
@@ -128,7 +128,7 @@ fn write_tensor(
     Ok(())
 }
 
-/// A whole f32 safetensors file in memory, for small models.
+/// A complete f32 safetensors file in memory, for small models.
 pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut data: Vec<u8> = Vec::new();
@@ -138,7 +138,7 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
             data.extend_from_slice(bytes);
             Ok(())
         };
-        write_tensor(seed, name, shape, TensorDtype::F32, put).expect("memory takes every write");
+        write_tensor(seed, name, shape, Encoding::F32, put).expect("memory takes every write");
         let entry = serde_json::json!({
             "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
         });
@@ -152,9 +152,9 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
     out
 }
 
-/// The weights of a manifest in their types, made piece by piece as they are read: they take no
-/// memory. Those of f32 and bf16 have the values that a model folder of that type and seed has;
-/// there are no others.
+/// The weights of a manifest in their types, made piece by piece as they are read, so that they
+/// take no memory. Only f32 and bf16 occur; the values are those of a model folder with that type
+/// and seed.
 pub struct RandomWeights {
     seed: u64,
     types: BTreeMap<String, TensorType>,
@@ -180,7 +180,8 @@ impl WeightProvider for RandomWeights {
 
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
         let Some(ty) = self.types.get(name) else {
-            return Err(Error::input("E0301", format!("there is no weight \"{name}\"")).into());
+            let fault = Error::input("E0301", format!("there is no weight \"{name}\""));
+            return Err(to_weight_fault(fault));
         };
         let size = ty.dtype.bytes();
         let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();
@@ -201,10 +202,10 @@ impl WeightProvider for RandomWeights {
     }
 }
 
-/// Writes a diffusers folder with random weights. `progress` gets bytes done and in all.
+/// Writes a diffusers folder with random weights. `progress` gets the bytes done and in total.
 ///
 /// # Errors
-/// E0909 if `dir` already holds a model; E101x where files cannot be written.
+/// E0909 if `dir` already holds a model; E101x if files cannot be written.
 pub fn write_folder(
     dir: &Path,
     preset: Preset,
@@ -218,8 +219,8 @@ pub fn write_folder(
     }
     let (dit, vae, text) = preset.configs();
     let narrow = match preset {
-        Preset::Micro => TensorDtype::F32,
-        Preset::Ti2v5b => TensorDtype::Bf16,
+        Preset::Micro => Encoding::F32,
+        Preset::Ti2v5b => Encoding::Bf16,
     };
     let vae_component = Component::Vae { num_res_blocks: vae.num_res_blocks };
     let parts = [
@@ -236,7 +237,7 @@ pub fn write_folder(
             "diffusion_pytorch_model",
             vae_component,
             names::vae_tensors(&vae),
-            TensorDtype::F32,
+            Encoding::F32,
             vae.to_diffusers_json(),
         ),
         (
@@ -248,19 +249,20 @@ pub fn write_folder(
             text.to_diffusers_json(),
         ),
     ];
-    let bytes = |tensors: &[(String, Vec<u64>)], dtype: TensorDtype| {
-        names::parameter_count(tensors) * dtype.size_bytes()
+    let bytes = |tensors: &[(String, Vec<u64>)], encoding: Encoding| {
+        names::parameter_count(tensors) * encoding.block().bytes
     };
-    let total: u64 = parts.iter().map(|(_, _, _, tensors, dtype, _)| bytes(tensors, *dtype)).sum();
+    let total: u64 =
+        parts.iter().map(|(_, _, _, tensors, encoding, _)| bytes(tensors, *encoding)).sum();
     let mut done = 0;
-    for (folder, stem, component, tensors, dtype, config) in parts {
+    for (folder, stem, component, tensors, encoding, config) in parts {
         let folder = dir.join(folder);
         create_dir(&folder)?;
         write_json(&folder.join("config.json"), &config)?;
         let specs: Vec<TensorSpec> = tensors
             .iter()
             .map(|(name, shape)| {
-                TensorSpec::new(names::to_diffusers(component, name), dtype, shape.clone())
+                TensorSpec::new(names::to_diffusers(component, name), encoding, shape.clone())
             })
             .collect();
         let canonical: std::collections::HashMap<String, String> = tensors
@@ -269,7 +271,7 @@ pub fn write_folder(
             .collect();
         write_sharded(&folder, stem, &specs, &pytorch_metadata(), SHARD_BYTES, |spec, sink| {
             let name = &canonical[&spec.name];
-            write_tensor(seed, name, &spec.shape, dtype, |piece| {
+            write_tensor(seed, name, &spec.shape, encoding, |piece| {
                 done += piece.len() as u64;
                 progress(done, total);
                 sink.write(piece)
@@ -280,11 +282,11 @@ pub fn write_folder(
     write_bytes(&dir.join("tokenizer/tokenizer.json"), micro_tokenizer_json().as_bytes())?;
     create_dir(&dir.join("scheduler"))?;
     write_json(&dir.join("scheduler/scheduler_config.json"), &scheduler_config_json(5.0))?;
-    // Last, so that an interrupted folder is not taken for a whole one.
+    // This comes last, so that an incomplete folder is not taken for a model.
     write_json(&dir.join("model_index.json"), &model_index_json())
 }
 
-/// Largest shard, as the reference library writes them.
+/// Largest shard, in bytes; the reference library uses the same.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 fn create_dir(path: &Path) -> Result<()> {
@@ -297,10 +299,10 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     write_bytes(path, text.as_bytes())
 }
 
-/// Writes a small file, whole or not at all.
+/// Writes a small file completely or not at all.
 ///
 /// # Errors
-/// E101x where it cannot be written.
+/// E101x if it cannot be written.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|e| crate::checkpoint::write_error(path, e))?;

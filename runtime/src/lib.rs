@@ -4,22 +4,19 @@
 //! tensors. Library errors carry a code, the place and what to do ([`Error`]); nothing here knows
 //! terminals or flags.
 
-pub mod checkpoint;
 pub mod engine;
 pub mod error;
-pub mod files;
 pub mod init;
-pub mod input;
-pub mod media;
 pub mod model;
 pub mod pipeline;
-pub mod places;
 pub mod recipe;
 pub mod sampling;
 pub mod text;
 pub mod weights;
 
 pub use anyid_backends as backends;
+pub use anyid_files::output as files;
+pub use anyid_files::{checkpoint, input, media, places};
 pub use anyid_ir as ir;
 pub use anyid_models as models;
 pub use anyid_passes as passes;
@@ -27,7 +24,7 @@ pub use anyid_passes as passes;
 pub use anyid_ir::plan::Plan;
 pub use anyid_ir::{DType, Module, Tensor, TensorType};
 pub use anyid_models::wan::{Precision, Residual};
-pub use engine::{Backend, Compiler, Inputs, Outputs, Program, Room, StateSpec};
+pub use engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Program, Room, StateSpec};
 pub use error::{Error, Kind, Result};
 pub use model::Model;
 pub use pipeline::{

@@ -31,19 +31,19 @@ pub struct Model {
     pub text_weights: Arc<ModelWeights>,
     /// Prompt tokenizer.
     pub tokenizer: PromptTokenizer,
-    /// Solver and schedule the folder asks for.
+    /// Solver and schedule that the folder asks for.
     pub scheduler: SchedulerSettings,
     /// The folder it was opened from.
     pub folder: Option<std::path::PathBuf>,
-    /// Where it came from: a path, or `built-in micro model`.
+    /// Its origin: a path, or `built-in micro model`.
     pub source: String,
-    /// Things worth telling the user.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl Model {
-    /// Opens a diffusers folder or an original checkpoint folder. Of weights the headers
-    /// are read.
+    /// Opens a diffusers folder or an original checkpoint folder. Of the weight files, only the
+    /// headers are read.
     ///
     /// # Errors
     /// E07xx for the folder and its configurations, E03xx for checkpoint files and tensors.
@@ -84,7 +84,7 @@ impl Model {
                 let config = &files.config;
                 let named = |set: &WeightSet, component| -> Result<WeightSet> {
                     let weights = ModelWeights::recognise(set, component)?;
-                    weights.set().renamed(|_| None)
+                    Ok(weights.set().clone())
                 };
                 let shape =
                     |set: &WeightSet, name: &str| set.tensor(name).map(|view| view.shape.to_vec());
@@ -193,7 +193,7 @@ impl Model {
         })
     }
 
-    /// The precision a run takes unless told otherwise: bf16 where the transformer is stored so.
+    /// The default precision of a run: bf16 if the transformer is mostly stored as bf16, else f32.
     pub fn default_precision(&self) -> Precision {
         if self.dit_weights.mostly_bf16() { Precision::Bf16 } else { Precision::F32 }
     }
@@ -201,7 +201,7 @@ impl Model {
     /// Fingerprints of the three weight sets, for recipes.
     ///
     /// # Errors
-    /// E0330 to E0332 where a file changed or failed since it was opened.
+    /// E0330 to E0332 if a file has changed or failed since it was opened.
     pub fn fingerprints(&self) -> Result<[String; 3]> {
         Ok([
             self.dit_weights.set().fingerprint()?,

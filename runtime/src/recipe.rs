@@ -1,8 +1,9 @@
-//! Recipes: everything a run depended on, written beside its result as JSON, so that it can be
-//! repeated exactly.
+//! Recipes: everything that a run depends on, written next to its result as JSON, so that the run
+//! can be repeated exactly.
 //!
-//! A recipe holds resolved settings (no defaults to look up later), the hash of every file that was
-//! read and fingerprints of the weights. The number of threads does not matter and is not in it.
+//! A recipe contains all settings, including those that were defaults, the hash of every file that
+//! was read and fingerprints of the weights. The number of threads has no influence and is left
+//! out.
 
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
@@ -13,23 +14,23 @@ use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Version of the form written here; newer ones are refused.
+/// Version of the format that is written; newer versions are refused.
 const VERSION: u64 = 1;
-/// That of recipes that decode latents, which earlier programs would take for another run.
+/// Version of recipes that decode latents, which earlier programs would misunderstand.
 const VERSION_WITH_LATENTS: u64 = 2;
-/// What the `format` key of a recipe says.
+/// The value of the `format` key of a recipe.
 pub const FORMAT: &str = "anyid-rt recipe";
-/// Largest recipe read, in bytes.
+/// Largest recipe that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// A file a run read, with its hash.
+/// A file that a run has read, with its hash.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HashedFile {
     /// Absolute path.
     pub path: PathBuf,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
-    /// What it is, in words; empty where that goes without saying.
+    /// What it is, in words; empty if this is obvious.
     pub description: String,
 }
 
@@ -42,7 +43,7 @@ pub struct ModelEntry {
     pub fingerprints: [String; 3],
 }
 
-/// A run, resolved.
+/// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// Version of the program that made it.
@@ -55,7 +56,7 @@ pub struct Recipe {
     pub references: Vec<HashedFile>,
     /// Width, height and frames.
     pub size: [usize; 3],
-    /// Frames a second of the result.
+    /// Frames per second of the result.
     pub fps: f64,
     /// Sampling steps.
     pub steps: usize,
@@ -73,14 +74,14 @@ pub struct Recipe {
     pub residual: String,
     /// Seed of the start noise.
     pub seed: u64,
-    /// Start noise from a file instead.
+    /// The file of the start noise, if it replaces the seed.
     pub noise: Option<HashedFile>,
     /// The model.
     pub model: ModelEntry,
-    /// Latents that were decoded instead of sampling; nothing else of the recipe but size, model and
-    /// rate matters then.
+    /// Latents that were decoded instead of sampled; then only size, model and frame rate of the
+    /// recipe matter.
     pub latents: Option<HashedFile>,
-    /// The file of the run's own latents, where decoding was done later. It is not needed again.
+    /// The file of the run's own latents, if decoding was done later. It is not needed again.
     pub decoded_from: Option<HashedFile>,
     /// Where the result went.
     pub output: PathBuf,
@@ -95,9 +96,9 @@ pub struct Sources {
     pub latents: Option<PathBuf>,
 }
 
-/// Where the recipe of a result lies: beside it, with `.recipe.json` appended to its name.
+/// Path of the recipe of a result: in the same folder, with `.recipe.json` appended to the name.
 pub fn path_beside(output: &Path) -> PathBuf {
-    // The components drop a trailing slash of a folder.
+    // Going through the components drops a trailing slash of a folder.
     let clean: PathBuf = output.components().collect();
     let mut name = clean.file_name().unwrap_or_default().to_os_string();
     name.push(".recipe.json");
@@ -107,18 +108,18 @@ pub fn path_beside(output: &Path) -> PathBuf {
 /// Hashes a file.
 ///
 /// # Errors
-/// E0911 where it cannot be read, E0330 to E0332 where it changes or fails meanwhile.
+/// E0911 if it cannot be read, E0330 to E0332 if it changes or fails while it is read.
 pub fn hashed(path: &Path) -> Result<HashedFile> {
-    // Said as of every other file that is named on the command line.
+    // The error is the same as for every other file named on the command line.
     input::open_regular(path).map_err(|fault| unreadable(path, fault))?;
-    let sha256 = hash_file(path, |_, _| {})?;
+    let sha256 = hash_file(path)?;
     Ok(HashedFile { path: absolute(path)?, sha256, description: String::new() })
 }
 
 /// Hashes a reference and says what it is, decoding its first frame.
 ///
 /// # Errors
-/// E08xx where it is no picture or clip.
+/// E08xx if it is not a picture or clip.
 pub fn hashed_reference(path: &Path) -> Result<HashedFile> {
     let info = visit_frames(path, &ReadOptions::default(), &mut |_| Ok(ControlFlow::Break(())))?;
     let kind = match info.kind {
@@ -134,7 +135,7 @@ pub fn hashed_reference(path: &Path) -> Result<HashedFile> {
 /// The absolute form of a path; links are kept.
 ///
 /// # Errors
-/// E0911 where the current folder is gone.
+/// E0911 if the current folder is gone.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|fault| unreadable(path, fault))
 }
@@ -170,7 +171,7 @@ impl Recipe {
             ReferenceSource::Pixels(_) => Err(from_memory("a reference that is pixels")),
         };
         let settings = settings(model, request);
-        // Whether solver, schedule and number of steps go together.
+        // Checks that solver, schedule and number of steps go together.
         settings.solver(&settings.schedule(request.steps)?, 1)?;
         let precision = request.precision.unwrap_or_else(|| model.default_precision());
         let Size { width, height, frames } = request.size;
@@ -251,7 +252,7 @@ impl Recipe {
     /// Reads a recipe file.
     ///
     /// # Errors
-    /// E0911 where it cannot be read, E0910 where it is no recipe of this version.
+    /// E0911 if it cannot be read, E0910 if it is not a recipe of this version.
     pub fn read(path: &Path) -> Result<Self> {
         let bad = |what: String| no_recipe(what, path);
         let large = |limit| bad(format!("a recipe does not have more than {limit} bytes"));
@@ -306,7 +307,7 @@ impl Recipe {
             shift: read.number("shift")?,
             guidance: read.number("guidance")?,
             precision: read.text("precision")?,
-            // Recipes from before there was a choice.
+            // Older recipes were written before there was a choice.
             residual: match &value["residual"] {
                 Value::Null => "f32".to_owned(),
                 _ => read.text("residual")?,
@@ -359,11 +360,11 @@ impl Reader<'_> {
     }
 }
 
-/// Finds a file of the recipe again: where it was, or by its name beside the recipe; its content
-/// must be what it was.
+/// Finds a file of the recipe again, at its old path or under its old name next to the recipe. Its
+/// content must be unchanged.
 ///
 /// # Errors
-/// E0905 where it is gone or another.
+/// E0905 if it is gone or has changed.
 pub fn find_again(entry: &HashedFile, recipe: &Path) -> Result<PathBuf> {
     let beside = entry.path.file_name().map(|name| recipe.with_file_name(name));
     let path = match beside {
@@ -386,7 +387,7 @@ pub fn find_again(entry: &HashedFile, recipe: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Compares the model at hand with the recipe's.
+/// Compares the given model with that of the recipe.
 ///
 /// # Errors
 /// E0905 naming the part that differs.

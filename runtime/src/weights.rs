@@ -1,8 +1,8 @@
 //! Checkpoint tensors as a backend's weights, under the manifest's names.
 
-use crate::checkpoint::{Checkpoint, TensorDtype, TensorEntry, TensorView, WeightSet, to_f32_into};
-use crate::error::{Error, Result};
-use crate::files::{self, AtomicFile, Whole};
+use crate::checkpoint::{Derivation, Encoding, Weight, WeightSet};
+pub use crate::checkpoint::{read_tensors, writable, write_tensors, write_tensors_in};
+use crate::error::{Error, Result, from_weight_fault, to_weight_fault};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::names::{self, Component, Naming};
@@ -37,11 +37,10 @@ impl ModelWeights {
             let bare = name.strip_prefix(prefix).unwrap_or(name);
             names::to_canonical(component, bare)
         };
-        let aliases: Vec<&str> = set.names().filter(|n| is_alias(n)).collect();
-        let mut kept = None;
-        if let Some(alias) = aliases.first() {
+        let mut left_out = None;
+        if let Some(alias) = set.names().find(|name| is_alias(name)) {
             let wanted = canonical(alias);
-            let twin = set.names().find(|n| !is_alias(n) && canonical(n) == wanted);
+            let twin = set.names().find(|name| !is_alias(name) && canonical(name) == wanted);
             if let (Some(twin), Some(_)) = (twin, &wanted) {
                 if !equal(set, alias, twin)? {
                     return Err(Error::input(
@@ -49,10 +48,13 @@ impl ModelWeights {
                         format!("\"{alias}\" and \"{twin}\" must be equal and are not"),
                     ));
                 }
-                kept = Some(set.selected(|n| n != *alias));
+                left_out = Some(alias);
             }
         }
-        let set = kept.as_ref().unwrap_or(set).renamed(canonical)?;
+        let stored = set.names().filter(|name| Some(*name) != left_out);
+        let set = set.derived(stored.map(|name| {
+            (canonical(name).unwrap_or_else(|| name.to_owned()), Derivation::tensor(name))
+        }))?;
         Ok(Self { set, naming, prefix, component: Some(component) })
     }
 
@@ -96,15 +98,15 @@ impl ModelWeights {
 
     /// Whether most bytes are stored as bf16.
     pub fn mostly_bf16(&self) -> bool {
-        let bytes = self.set.bytes_by_dtype();
-        let bf16 = bytes.get(&TensorDtype::Bf16).copied().unwrap_or(0);
+        let bytes = self.set.bytes_by_encoding();
+        let bf16 = bytes.get(&Encoding::Bf16).copied().unwrap_or(0);
         bf16 * 2 > self.set.total_bytes()
     }
 }
 
 /// Whether two tensors have the same bytes.
 fn equal(set: &WeightSet, one: &str, other: &str) -> Result<bool> {
-    let bytes = |name: &str| set.tensor(name).map_or(0, TensorEntry::bytes);
+    let bytes = |name: &str| set.tensor(name).map_or(0, |weight| weight.bytes);
     let (length, mut at) = (bytes(one), 0);
     if length != bytes(other) {
         return Ok(false);
@@ -138,103 +140,30 @@ fn describe(component: Component) -> &'static str {
     }
 }
 
-/// The IR's element type of a stored one, if the kernels read it as it is.
-pub fn element_type(dtype: TensorDtype) -> Option<DType> {
-    Some(match dtype {
-        TensorDtype::F32 => DType::F32,
-        TensorDtype::F16 => DType::F16,
-        TensorDtype::Bf16 => DType::Bf16,
-        TensorDtype::F64 => DType::F64,
-        TensorDtype::I32 => DType::I32,
-        TensorDtype::U8 => DType::U8,
-        TensorDtype::Bool => DType::Bool,
-        _ => return None,
-    })
-}
-
-impl From<Error> for WeightFault {
-    fn from(error: Error) -> Self {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        Self {
-            code: error.code(),
-            message: error.message().to_owned(),
-            place: error.place().map(str::to_owned),
-            help: error.help_text().map(str::to_owned),
-            cause,
-        }
-    }
-}
-
-impl From<WeightFault> for Error {
-    fn from(fault: WeightFault) -> Self {
-        let mut error = Self::input(fault.code, fault.message);
-        if let Some(place) = fault.place {
-            error = error.at(place);
-        }
-        if let Some(help) = fault.help {
-            error = error.help(help);
-        }
-        match fault.cause {
-            Some(cause) => error.caused_by(std::io::Error::other(cause)),
-            None => error,
-        }
-    }
-}
-
-/// Stored elements converted at a time where the kernels do not read their type.
-const BLOCK: usize = 1024;
-
-impl ModelWeights {
-    /// Fills `out` with f32 elements from the `first` on, converted from a type of one byte.
-    fn read_converted(
-        &self,
-        name: &str,
-        entry: &TensorEntry,
-        from: u64,
-        out: &mut [u8],
-    ) -> Result<()> {
-        let (size, mut first) = (entry.dtype.size_bytes(), from / 4);
-        let (mut stored, mut values) = ([0; BLOCK * 8], [0f32; BLOCK]);
-        for out in out.chunks_mut(BLOCK * 4) {
-            let count = out.len() / 4;
-            let (stored, values) = (&mut stored[..count * size as usize], &mut values[..count]);
-            self.set.read(name, first * size, stored)?;
-            let shape = [count as u64];
-            to_f32_into(&TensorView { dtype: entry.dtype, shape: &shape, bytes: stored }, values)?;
-            for (out, value) in out.chunks_exact_mut(4).zip(values) {
-                out.copy_from_slice(&value.to_le_bytes());
-            }
-            first += count as u64;
-        }
-        Ok(())
-    }
+/// The type in which a weight is given to a backend: its own where the kernels read that, and f32 for
+/// other floating-point encodings.
+fn given_as(weight: &Weight) -> Option<DType> {
+    let float = weight.encoding.is_float().then_some(DType::F32);
+    weight.encoding.element_type().or(float)
 }
 
 impl WeightProvider for ModelWeights {
     fn find(&self, name: &str) -> Option<StoredWeight> {
-        let entry = self.set.tensor(name)?;
-        match element_type(entry.dtype) {
-            Some(dtype) => Some(StoredWeight { dtype, bytes: entry.bytes() }),
-            None if entry.dtype.is_float() => {
-                Some(StoredWeight { dtype: DType::F32, bytes: entry.elements() * 4 })
-            }
-            None => None,
-        }
+        let weight = self.set.tensor(name)?;
+        let dtype = given_as(weight)?;
+        Some(StoredWeight { dtype, bytes: weight.elements() * dtype.bytes() as u64 })
     }
 
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
-        let read = match self.set.tensor(name) {
-            Some(entry) if element_type(entry.dtype).is_none() => {
-                self.read_converted(name, entry, from, out)
-            }
+        let read = match self.set.tensor(name).map(|weight| weight.encoding.element_type()) {
+            Some(None) => self.set.read_f32(name, from / 4, out),
             _ => self.set.read(name, from, out),
         };
-        read.map_err(WeightFault::from)
+        read.map_err(to_weight_fault)
     }
 
     fn stored(&self, name: &str) -> Option<String> {
-        let (file, name) = self.set.origin(name)?;
-        Some(format!("\"{name}\" of {}", file.display()))
+        self.set.origin(name)
     }
 }
 
@@ -247,107 +176,8 @@ impl anyid_ir::eval::WeightSource for ModelWeights {
         }
         let mut tensor = Tensor::try_zeros(stored)
             .ok_or_else(|| format!("there is no memory for weight \"{name}\""))?;
-        self.read(name, 0, tensor.bytes_mut()).map_err(|fault| Error::from(fault).to_string())?;
+        self.read(name, 0, tensor.bytes_mut())
+            .map_err(|fault| from_weight_fault(fault).to_string())?;
         Ok(Cow::Owned(tensor.cast(ty.dtype)))
     }
-}
-
-/// Every tensor of a safetensors file as a named tensor of the IR; 64-bit integers become `i32`.
-///
-/// # Errors
-/// E03xx where the file cannot be read; E0309 for an element type without an equal in the IR; E0603
-/// without memory for a tensor.
-pub fn read_tensors(path: &std::path::Path) -> Result<Vec<(String, Tensor)>> {
-    let file = Checkpoint::open(path)?;
-    let mut out = Vec::new();
-    for (position, entry) in file.header().tensors().iter().enumerate() {
-        let name = entry.name.as_str();
-        let shape = entry.shape.iter().map(|s| *s as usize);
-        let dtype = match entry.dtype {
-            TensorDtype::I64 => DType::I32,
-            other => element_type(other).ok_or_else(|| {
-                Error::input("E0309", format!("\"{name}\" is stored as {}", other.name()))
-                    .at(path.display())
-                    .help("tensors for a module are f32, bf16, f16, f64, i32, i64, u8 or bool")
-            })?,
-        };
-        let tensor = Tensor::try_zeros(TensorType::new(dtype, shape));
-        let mut tensor = tensor.ok_or_else(|| {
-            Error::no_memory(entry.bytes(), &format!("tensor \"{name}\"")).at(path.display())
-        })?;
-        if entry.dtype == TensorDtype::I64 {
-            let bytes = file.contents(position)?;
-            let values = tensor.as_i32_mut().expect("it was made of this type");
-            for (to, chunk) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                let value = i64::from_le_bytes(*chunk);
-                *to = i32::try_from(value).map_err(|_| {
-                    Error::input("E0309", format!("{value} in \"{name}\" does not fit 32 bits"))
-                        .at(path.display())
-                })?;
-            }
-        } else {
-            file.read(position, 0, tensor.bytes_mut())?;
-        }
-        out.push((name.to_owned(), tensor));
-    }
-    Ok(out)
-}
-
-/// Refuses results that a tensor file cannot hold by their names: to be asked before they are computed.
-///
-/// # Errors
-/// E0520.
-pub fn writable<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<()> {
-    match names.into_iter().find(|name| *name == "__metadata__") {
-        None => Ok(()),
-        Some(name) => {
-            let message = format!("tensor files keep the name {name} for themselves");
-            Err(Error::input("E0520", message)
-                .at(format!("result %{name}"))
-                .help("rename the result"))
-        }
-    }
-}
-
-/// Writes named tensors as a safetensors file, whole or not at all.
-///
-/// # Errors
-/// E101x where the file cannot be written.
-pub fn write_tensors<'t>(
-    path: &std::path::Path,
-    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
-    metadata: &std::collections::BTreeMap<String, String>,
-) -> Result<()> {
-    let file = AtomicFile::create(path)?;
-    files::commit(vec![write_tensors_in(file, tensors, metadata)?]).map(drop)
-}
-
-/// As [`write_tensors`], in a file that was opened before, which lacks only its name then.
-///
-/// # Errors
-/// E101x where the file cannot be written.
-pub fn write_tensors_in<'t>(
-    file: AtomicFile,
-    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
-    metadata: &std::collections::BTreeMap<String, String>,
-) -> Result<Whole> {
-    let rows: Vec<(&str, TensorDtype, Vec<u64>, &[u8])> = tensors
-        .into_iter()
-        .map(|(name, tensor)| {
-            let dtype = match tensor.dtype() {
-                DType::F32 => TensorDtype::F32,
-                DType::Bf16 => TensorDtype::Bf16,
-                DType::F16 => TensorDtype::F16,
-                DType::F64 => TensorDtype::F64,
-                DType::I32 => TensorDtype::I32,
-                DType::U8 => TensorDtype::U8,
-                DType::Bool => TensorDtype::Bool,
-            };
-            let shape = tensor.shape().iter().map(|s| *s as u64).collect();
-            (name, dtype, shape, tensor.bytes())
-        })
-        .collect();
-    let rows: Vec<(&str, TensorDtype, &[u64], &[u8])> =
-        rows.iter().map(|(n, d, s, b)| (*n, *d, s.as_slice(), *b)).collect();
-    crate::checkpoint::save_in(file, &rows, metadata)
 }

@@ -14,7 +14,7 @@ What the reader gives is compared frame by frame, over black, with
 
 Ends with 1 when anything else differs. Needs Pillow and NumPy.
 
-    python3 tests/reference/animations.py --write runtime/src/media/testdata/animations
+    python3 tests/reference/animations.py --write runtime/files/src/media/testdata/animations
 
 writes the small fixed set that the tests read, with the sizes, durations and SHA-256 of what the
 definition says. Its layers are wholly opaque or wholly transparent, so there is nothing to round.

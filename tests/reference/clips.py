@@ -8,9 +8,9 @@ variants ffmpeg writes; the rest are boxes changed here. DIR gets the clips and 
 times in seconds from the first frame, and the mean colour in the middle of each quarter of each
 frame, as ffmpeg and ffprobe give them. Where the product does something else on purpose the values
 that it should give stand there, with a `note` that says why; `warning` is what its warnings must
-contain, and without it there must be none. `ANYID_CLIPS=DIR cargo test -p anyid-runtime --lib
+contain, and without it there must be none. `ANYID_CLIPS=DIR cargo test -p anyid-files --lib
 every_clip` compares the product's reader with the folder. The variants marked `keep` lie in
-runtime/src/media/testdata/clips, written by `--keep` and tested always.
+runtime/files/src/media/testdata/clips, written by `--keep` and tested always.
 """
 
 import argparse

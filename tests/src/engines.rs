@@ -98,7 +98,7 @@ pub fn run(
                 })
                 .unwrap_or_else(|e| panic!("{e}"));
             for (name, tensor) in outputs.iter() {
-                values.insert(name.to_owned(), tensor.clone());
+                values.insert(name.into_owned(), tensor.clone());
             }
         }
         None => {

@@ -122,6 +122,12 @@ impl Maker<'_> {
         self.f.cast("l", rows, DType::F32)
     }
 
+    /// Rounded to a type and widened again.
+    fn rounded(&mut self, to: Option<DType>, x: ValueId) -> ValueId {
+        let narrow = to.map(|dtype| self.f.cast("n", x, dtype));
+        narrow.map_or(x, |narrow| self.f.cast("n", narrow, DType::F32))
+    }
+
     fn activated(&mut self, activation: Option<Activation>, x: ValueId) -> ValueId {
         match activation {
             None => x,
@@ -144,7 +150,9 @@ impl Maker<'_> {
             let wide = if ty.dtype == DType::F64 { DType::F64 } else { DType::F32 };
             let sums = Some(ty.with_dtype(wide));
             let sums = self.f.op("s", kernel.op.clone(), &operands, sums);
-            let mut y = self.activated(kernel.activation, sums);
+            let sums = self.rounded(kernel.sums, sums);
+            let y = self.activated(kernel.activation, sums);
+            let mut y = self.rounded(kernel.activated, y);
             if let Some(at) = kernel.residual_operand() {
                 let residual = self.f.cast("o", self.operands[at], DType::F32);
                 if let Combine::GateAdd { offset, stride } = kernel.combine {
@@ -210,10 +218,7 @@ impl Maker<'_> {
                     let table = f.reshape("h", r(angles), [rows, width / 2, 2]);
                     f.op("h", Op::Rope { heads: 1 }, &[r(x), table], None)
                 }
-                Instruction::Round(dtype, x) => {
-                    let narrow = f.cast("n", r(x), dtype);
-                    f.cast("n", narrow, DType::F32)
-                }
+                Instruction::Round(dtype, x) => self.rounded(Some(dtype), r(x)),
                 Instruction::Store { result, value } => {
                     let ty = &kernel.results[result];
                     let zero = [rows, kernel.result_width(result)];

@@ -3,7 +3,7 @@
 
 use anyid_backends::device::{Arena, Call, Provider, Runner};
 use anyid_backends::{Device, LoadError, RunError, StoredWeight, WeightFault, WeightProvider};
-use anyid_ir::plan::{Plan, Port, Root};
+use anyid_ir::plan::{Plan, Port, Root, title};
 use anyid_ir::{Tensor, TensorType, WeightSource};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -91,7 +91,9 @@ impl Plans {
 
     fn state_of(&self, at: usize, name: &str) -> (usize, usize) {
         let arena = self.own[at];
-        let index = self.states[arena].values().iter().position(|value| value.name == name);
+        let values = self.states[arena].values().iter();
+        let index =
+            values.map(|value| title(&value.name, value.branch)).position(|own| own == name);
         (arena, index.unwrap_or_else(|| panic!("no state {name}")))
     }
 
@@ -133,9 +135,10 @@ impl Plans {
     pub fn run(&mut self, at: usize, inputs: &[(String, Tensor)]) -> Result<Named, RunError> {
         let plan = self.runner.plan(at);
         let given = given(plan, inputs);
-        let port =
-            |port: &Port| (port.name.clone(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()));
-        let mut outputs: Named = returned(plan).map(port).collect();
+        let port = |port: &Port| {
+            (port.title().into_owned(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()))
+        };
+        let mut outputs: Named = plan.outputs.iter().map(port).collect();
         let mut taken: Vec<&mut [u8]> =
             outputs.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
         for bytes in &mut taken {
@@ -146,15 +149,10 @@ impl Plans {
     }
 }
 
-/// The ports of a plan that the caller gets.
-fn returned(plan: &Plan) -> impl Iterator<Item = &Port> {
-    plan.outputs.iter().filter(|port| Plan::is_returned(port))
-}
-
 /// The bytes of a plan's inputs in its order.
 fn given<'g>(plan: &Plan, inputs: &'g [(String, Tensor)]) -> Vec<&'g [u8]> {
     let bytes = |port: &Port| {
-        let found = inputs.iter().find(|(name, _)| *name == port.name);
+        let found = inputs.iter().find(|(name, _)| *name == port.title());
         let tensor = &found.unwrap_or_else(|| panic!("no input {}", port.name)).1;
         assert_eq!(tensor.ty(), &plan.buffer(port.buffer).ty, "input {}", port.name);
         tensor.bytes()
@@ -198,7 +196,7 @@ pub fn run_guarded(
     let mut plans = plans.unwrap_or_else(|e| panic!("{e}"));
     let size = |port: &Port| plan.buffer(port.buffer).ty.bytes() as usize;
     let mut held: Vec<Vec<u8>> =
-        returned(&plan).map(|port| vec![GUARD; size(port) + 2 * GAP]).collect();
+        plan.outputs.iter().map(|port| vec![GUARD; size(port) + 2 * GAP]).collect();
     let mut taken: Vec<&mut [u8]> = held
         .iter_mut()
         .map(|held| {
@@ -216,14 +214,14 @@ pub fn run_guarded(
         }
     }
     let mut outputs = Named::new();
-    for (port, held) in returned(&plan).zip(held) {
+    for (port, held) in plan.outputs.iter().zip(held) {
         let end = held.len() - GAP;
         if held[..GAP].iter().chain(&held[end..]).any(|byte| *byte != GUARD) {
             return Err(format!("bytes around output {} were written", port.name));
         }
         let ty = plan.buffer(port.buffer).ty.clone();
         let tensor = Tensor::from_bytes(ty, &held[GAP..end]).expect("of its size");
-        outputs.push((port.name.clone(), tensor));
+        outputs.push((port.title().into_owned(), tensor));
     }
     Ok(outputs)
 }

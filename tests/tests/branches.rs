@@ -2,11 +2,11 @@
 //! bits.
 
 use anyid_ir::plan::Plan;
-use anyid_ir::{DType, Kernel, Op, Tensor, TensorType};
+use anyid_ir::{DType, Kernel, Module, Op, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{self, DitSize};
 use anyid_passes::pipeline::PASSES;
-use anyid_passes::{Options, compile_split_with};
+use anyid_passes::{CompileRequest, Options};
 use anyid_runtime::Model;
 use anyid_runtime::engine::{Compiler, Inputs, Outputs};
 use anyid_tests::devices;
@@ -42,55 +42,60 @@ fn given(model: &Model) -> Given {
 }
 
 /// Velocities of both branches, and how many runs of `step` that took.
-fn velocities(model: &Model, precision: Precision, options: Options) -> ([Tensor; 2], usize) {
+fn velocities(
+    model: &Model,
+    precision: Precision,
+    options: Options,
+    own: &[&str],
+) -> ([Tensor; 2], usize) {
     let backend = devices::first_backend(2);
     let module = dit::dit(&model.dit, &SIZE, precision);
-    let compiler = Compiler::new(&backend).with(options).split(&module, "dit", &["lat", "t"]);
+    let compiler = Compiler::new(&backend).with(options).add("step", request(&module, own));
     let mut program = compiler.unwrap().load(model.dit_weights.clone(), &mut |_, _| true).unwrap();
     let given = given(model);
     let per_step = [("lat", &given.lat), ("t", &given.t)];
-    let mut run = |own: [(&str, usize); 2]| -> Outputs {
+    let mut run = |own: [usize; 2]| -> Outputs {
         let mut inputs = Inputs::new().set("seg", &given.seg);
-        for (second, branch) in own {
-            let names = if second.is_empty() { ["txt", "ref"] } else { ["txt.1", "ref.1"] };
-            inputs = inputs.set(names[0], &given.txt[branch]);
-            inputs = inputs.set(names[1], &given.references[branch]);
+        for (branch, own) in (0..).zip(own) {
+            inputs = inputs.set_branch(branch, "txt", &given.txt[own]);
+            inputs = inputs.set_branch(branch, "ref", &given.references[own]);
         }
         let mut prepared = program.prepare(&inputs).unwrap();
         let mut outputs = program.outputs("step").unwrap();
         program.step(&mut prepared, &Inputs::new().all(per_step), &mut outputs).unwrap();
         outputs
     };
-    let both = run([("", 0), (".1", 1)]);
-    let names: Vec<&str> = both.iter().map(|(name, _)| name).collect();
-    match names.as_slice() {
-        ["v", "v.1"] => ([both.get("v").unwrap().clone(), both.get("v.1").unwrap().clone()], 1),
-        ["v"] => {
-            let second = run([("", 1), (".1", 1)]).take("v").unwrap();
-            ([both.get("v").unwrap().clone(), second], 2)
-        }
-        other => panic!("{other:?}"),
+    let both = run([0, 1]);
+    let first = both.get("v").unwrap().clone();
+    match both.get_branch(1, "v") {
+        Ok(second) => ([first, second.clone()], 1),
+        Err(_) => ([first, run([1, 1]).take("v").unwrap()], 2),
     }
 }
 
-fn zipped() -> Options {
-    Options { branches: vec!["txt".into(), "ref".into()], ..Options::default() }
+/// Inputs that belong to a branch.
+const OWN: [&str; 2] = ["txt", "ref"];
+
+fn request<'m>(module: &'m Module, own: &[&str]) -> CompileRequest<'m> {
+    let request = CompileRequest::new(module, "dit").varying(["lat", "t"]);
+    request.branches(own.iter().copied())
 }
 
 #[test]
 fn both_at_once_give_the_bits_of_one_after_the_other() {
     let model = Model::micro().unwrap();
     for precision in [Precision::F32, Precision::Bf16] {
-        let (apart, runs) = velocities(&model, precision, Options::default());
+        let (apart, runs) = velocities(&model, precision, Options::default(), &[]);
         assert_eq!(runs, 2);
         assert!(apart[0] != apart[1]);
-        let (both, runs) = velocities(&model, precision, zipped());
+        let (both, runs) = velocities(&model, precision, Options::default(), &OWN);
         assert_eq!(runs, 1);
         assert!(both == apart, "{precision:?}");
         for pass in PASSES.iter().filter(|pass| pass.optional) {
-            let (apart, _) = velocities(&model, precision, Options::default().off(pass.name));
-            let (both, runs) = velocities(&model, precision, zipped().off(pass.name));
-            assert_eq!(runs, if pass.name == "zip" { 2 } else { 1 });
+            let options = Options::default().off(pass.name);
+            let (apart, _) = velocities(&model, precision, options.clone(), &[]);
+            let (both, runs) = velocities(&model, precision, options, &OWN);
+            assert_eq!(runs, if pass.name == "join-branches" { 2 } else { 1 });
             assert!(both == apart, "{precision:?} without {}", pass.name);
         }
     }
@@ -109,8 +114,10 @@ fn products(plan: &Plan) -> usize {
 fn steps(size: &DitSize) -> [Plan; 2] {
     let model = Model::micro().unwrap();
     let module = dit::dit(&model.dit, size, Precision::Bf16);
-    [Options::default(), zipped()]
-        .map(|options| compile_split_with(&module, "dit", &["lat", "t"], &options).unwrap().step)
+    [&[][..], &OWN].map(|own| {
+        let [_, step] = request(&module, own).split().unwrap();
+        step
+    })
 }
 
 #[test]
@@ -118,7 +125,7 @@ fn few_tokens_share_every_product_and_many_none() {
     let [one, both] = steps(&SIZE);
     assert_eq!(products(&one), products(&both));
     let outputs = |plan: &Plan| -> Vec<String> {
-        plan.outputs.iter().map(|port| port.name.clone()).collect()
+        plan.outputs.iter().map(|port| port.title().into_owned()).collect()
     };
     assert_eq!(outputs(&both), ["v", "v.1"]);
     // Two runs then need less memory and as much time.
@@ -131,8 +138,7 @@ fn few_tokens_share_every_product_and_many_none() {
 fn inputs_that_cannot_be_doubled_are_refused() {
     let model = Model::micro().unwrap();
     let module = dit::dit(&model.dit, &SIZE, Precision::F32);
-    let options = Options { branches: vec!["text".into()], ..Options::default() };
-    let error = compile_split_with(&module, "dit", &["lat", "t"], &options).unwrap_err();
+    let error = request(&module, &["text"]).split().unwrap_err();
     assert_eq!(error.code, "E0503");
     assert!(error.message.contains("%text"), "{error}");
 }

@@ -17,7 +17,7 @@ use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, states as vae_stat
 use anyid_passes::flatten::flatten;
 use anyid_passes::report::{PhaseSummary, memory_table};
 use anyid_passes::simplify::simplify;
-use anyid_passes::{Options, StateSpec, compile, compile_split, compile_with_states, straight};
+use anyid_passes::{CompileRequest, Options, StateSpec, straight};
 use anyid_tests::plans::Stored;
 use std::time::Instant;
 
@@ -69,8 +69,8 @@ fn sound(what: &str, plans: &[Plan]) {
 
 fn step(config: &DitConfig, size: &DitSize, precision: Precision) -> [Plan; 2] {
     let module = dit(config, size, precision);
-    let split = compile_split(&module, "dit", &["lat", "t"]).unwrap();
-    [split.prepare, split.step]
+    let split = CompileRequest::new(&module, "dit").varying(["lat", "t"]).split().unwrap();
+    split
 }
 
 /// Both functions of one half as the runtime compiles them: with their states carried.
@@ -83,7 +83,11 @@ fn autoencoder(config: &VaeConfig, size: &VaeSize, half: Half) -> [Plan; 2] {
         let states = vae_states(half, module.func(name).unwrap()).into_iter().enumerate();
         let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
         let states: Vec<StateSpec> = states.map(spec).collect();
-        compile_with_states(&module, name, &Options::default(), &states).unwrap()
+        CompileRequest::new(&module, name)
+            .with(&Options::default())
+            .carrying(states.iter().cloned())
+            .plan()
+            .unwrap()
     });
     assert!(plans[0].shares_states(&plans[1]));
     plans
@@ -116,9 +120,9 @@ fn the_sampling_module_of_5b_compiles_from_text() {
     let text = print(&dit(&DitConfig::ti2v_5b(), &dit_size(1, 30), Precision::Bf16));
     let begun = Instant::now();
     let module = parse_module(&text, &[]).unwrap();
-    let split = compile_split(&module, "dit", &["lat", "t"]).unwrap();
+    let split = CompileRequest::new(&module, "dit").varying(["lat", "t"]).split().unwrap();
     println!("text to plan: {:.3} s", begun.elapsed().as_secs_f64());
-    assert!(split.step.steps.len() > 100 && split.prepare.steps.len() > 10);
+    assert!(split[1].steps.len() > 100 && split[0].steps.len() > 10);
 }
 
 #[test]
@@ -134,7 +138,10 @@ fn autoencoder_at_1280_by_704() {
 fn text_encoder_of_512_tokens() {
     let config = TextConfig::ti2v_5b();
     for precision in [Precision::Bf16, Precision::F32] {
-        sound("text encoder", &[compile(&text(&config, 512, precision), "text").unwrap()]);
+        sound(
+            "text encoder",
+            &[CompileRequest::new(&text(&config, 512, precision), "text").plan().unwrap()],
+        );
     }
 }
 
@@ -154,7 +161,7 @@ fn micro_model() {
         sound(&format!("micro {half:?}"), &autoencoder(&config, &size, half));
     }
     let module = text(&TextConfig::micro(), 20, Precision::F32);
-    sound("micro text encoder", &[compile(&module, "text").unwrap()]);
+    sound("micro text encoder", &[CompileRequest::new(&module, "text").plan().unwrap()]);
 }
 
 #[test]

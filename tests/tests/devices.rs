@@ -4,7 +4,7 @@
 use anyid_backends::Settings;
 use anyid_backends::device::Provider;
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
-use anyid_passes::Options;
+use anyid_passes::{CompileRequest, Options};
 use anyid_runtime::engine::PlanFile;
 use anyid_runtime::{Backend, Compiler, Inputs, Program, StateSpec};
 use anyid_tests::devices;
@@ -50,8 +50,9 @@ fn weights() -> Arc<Provider> {
 }
 
 fn compiler(backend: &Backend) -> Compiler {
-    let compiler = Compiler::new(backend).with(Options::traceable());
-    compiler.phase_with_states("main", &module(), "main", &[state()]).unwrap()
+    let module = module();
+    let request = CompileRequest::new(&module, "main").carrying([state()]);
+    Compiler::new(backend).with(Options::traceable()).add("main", request).unwrap()
 }
 
 fn program(backend: &Backend) -> Program {

@@ -28,7 +28,7 @@ fn interpreted(module: &Module, inputs: &Named) -> Result<Vec<Tensor>, String> {
 fn computed(module: &Module, inputs: &Named) -> Vec<(String, Result<Vec<Tensor>, String>)> {
     let mut all = Vec::new();
     for (way, options) in [("fused", Options::default()), ("apart", Options::unfused())] {
-        let plan = anyid_passes::compile_with(module, "f", &options);
+        let plan = anyid_passes::CompileRequest::new(module, "f").with(&options).plan();
         let plan = plan.unwrap_or_else(|e| panic!("{way}: {e}"));
         for device in devices::names().iter().flat_map(|name| devices::variants(name, 1)) {
             let out = run_plan(&device, &plan, &Stored::default(), inputs, 0xA5);

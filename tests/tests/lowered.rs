@@ -10,11 +10,9 @@ use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, states};
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::pipeline::Phase;
-use anyid_passes::program::{Origin, Program, ValueIndex};
+use anyid_passes::program::{Origin, Port, Program, ValueIndex};
 use anyid_passes::report::PhaseSummary;
-use anyid_passes::{
-    Options, StateSpec, compile_split_with, compile_with, compile_with_states, flatten, straight,
-};
+use anyid_passes::{CompileRequest, Options, StateSpec, flatten, straight};
 use anyid_tests::devices::target;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,12 +21,12 @@ fn options() -> Options {
     Options { target: target(), verify_each: true, ..Options::default() }
 }
 
-/// Optimised, fused and planned text of the last function of `module`.
-fn phases(module: &Module, options: &Options) -> [String; 3] {
-    let name = &module.main().expect("a function").name;
+/// Optimised, fused and planned text of what is asked for.
+fn phases(request: &CompileRequest<'_>) -> [String; 3] {
+    let request = request.clone().with(&options());
     [Phase::Optimised, Phase::Fused, Phase::Planned].map(|phase| {
         let to = Selection::To(phase);
-        let state = drive(module, name, None, options, &to, &mut unobserved).unwrap().state;
+        let state = drive(&request, &to, &mut unobserved).unwrap().state;
         match phase {
             Phase::Optimised => text::print_func(state.straight().main().expect("a function")),
             _ => state.text(),
@@ -69,7 +67,7 @@ fn block(precision: Precision) -> Module {
 
 #[test]
 fn transformer_block_in_bf16() {
-    let [optimised, fused, planned] = phases(&block(Precision::Bf16), &options());
+    let [optimised, fused, planned] = phases(&CompileRequest::new(&block(Precision::Bf16), "one"));
     insta::assert_snapshot!("dit_bf16_optimised", optimised);
     insta::assert_snapshot!("dit_bf16_fused", fused);
     insta::assert_snapshot!("dit_bf16_planned", brief(&planned));
@@ -77,7 +75,7 @@ fn transformer_block_in_bf16() {
 
 #[test]
 fn transformer_block_in_f32() {
-    let [optimised, fused, planned] = phases(&block(Precision::F32), &options());
+    let [optimised, fused, planned] = phases(&CompileRequest::new(&block(Precision::F32), "one"));
     insta::assert_snapshot!("dit_f32_optimised", optimised);
     insta::assert_snapshot!("dit_f32_fused", fused);
     insta::assert_snapshot!("dit_f32_planned", brief(&planned));
@@ -108,7 +106,7 @@ fn stretch(program: &Program, after: &str, last: &str) -> Program {
                     let name = program.name(*value);
                     let name = name.rsplit('/').next().unwrap_or(&name).to_owned();
                     let new = out.value(ty, Origin::Input(out.inputs.len() as u32));
-                    out.inputs.push((name, new));
+                    out.inputs.push(Port::new(name, new));
                     new
                 }
             };
@@ -122,10 +120,10 @@ fn stretch(program: &Program, after: &str, last: &str) -> Program {
     for step in &program.steps[from..=to] {
         let later =
             program.steps[to + 1..].iter().any(|other| other.operands.contains(&step.result));
-        let returned = program.outputs.iter().any(|(_, value)| *value == step.result);
+        let returned = program.outputs.iter().any(|port| port.value == step.result);
         if later || returned {
             let name = step.label.rsplit('/').next().unwrap_or_default().to_owned();
-            out.outputs.push((name, moved[&step.result]));
+            out.outputs.push(Port::new(name, moved[&step.result]));
         }
     }
     out
@@ -141,16 +139,15 @@ fn residual_block() {
     block.verify().unwrap();
     let mut one = straight::empty(&module);
     straight::add_function(&mut one, &block, "residual");
-    let position = |list: &[(String, ValueIndex)], name: &str| {
-        list.iter().position(|(other, _)| other == name).unwrap()
-    };
+    let position =
+        |list: &[Port], name: &str| list.iter().position(|port| port.name == name).unwrap();
     let kept = |at: usize| StateSpec {
         name: format!("s{at}"),
         input: Some(position(&block.inputs, &format!("s{at}"))),
         output: position(&block.outputs, &format!("n{at}")),
     };
-    let options = Options { states: vec![kept(1), kept(2)], ..options() };
-    let [optimised, fused, planned] = phases(&one, &options);
+    let request = CompileRequest::new(&one, "residual").carrying([kept(1), kept(2)]);
+    let [optimised, fused, planned] = phases(&request);
     insta::assert_snapshot!("residual_optimised", optimised);
     insta::assert_snapshot!("residual_fused", fused);
     insta::assert_snapshot!("residual_planned", planned);
@@ -183,12 +180,16 @@ fn what_the_built_in_model_needs() {
     let (mut out, options) = (String::new(), options());
     for precision in [Precision::Bf16, Precision::F32] {
         let module = dit(&DitConfig::micro(), &size(), precision);
-        let split = compile_split_with(&module, "dit", &["lat", "t"], &options).unwrap();
+        let [prepare, step] = CompileRequest::new(&module, "dit")
+            .varying(["lat", "t"])
+            .with(&options)
+            .split()
+            .unwrap();
         let what = format!("dit {}", precision.name());
-        row(&what, &split.prepare, &mut out);
-        row(&what, &split.step, &mut out);
+        row(&what, &prepare, &mut out);
+        row(&what, &step, &mut out);
         let module = anyid_models::wan::text::text(&TextConfig::micro(), 16, precision);
-        let plan = compile_with(&module, "text", &options).unwrap();
+        let plan = CompileRequest::new(&module, "text").with(&options).plan().unwrap();
         row(&format!("umT5 {}", precision.name()), &plan, &mut out);
     }
     let size = VaeSize { height: 64, width: 64, chunk: 1 };
@@ -205,7 +206,11 @@ fn what_the_built_in_model_needs() {
                 output,
             };
             let specs: Vec<_> = states(half, func).into_iter().enumerate().map(spec).collect();
-            let plan = compile_with_states(&module, name, &options, &specs).unwrap();
+            let plan = CompileRequest::new(&module, name)
+                .with(&options)
+                .carrying(specs.iter().cloned())
+                .plan()
+                .unwrap();
             row(&format!("{half:?}"), &plan, &mut out);
         }
     }

@@ -10,7 +10,7 @@ use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, states};
 use anyid_models::wan::{Precision, Residual};
 use anyid_passes::report::PhaseSummary;
-use anyid_passes::{Options, StateSpec, compile_split_with, compile_with, compile_with_states};
+use anyid_passes::{CompileRequest, Options, StateSpec};
 use anyid_tests::devices;
 use anyid_tests::op_cases::{noise, seed_of};
 use anyid_tests::plans::{Named, Plans, Stored, run_guarded, run_plan};
@@ -82,8 +82,11 @@ fn rows_in_pieces_are_the_same_bits_in_less_memory() {
             let rows = 9_000;
             let module = feed_forward(rows, act, gated);
             let (inputs, weights) = invented(&module, "main");
-            let split = compile_with(&module, "main", &options()).unwrap();
-            let whole = compile_with(&module, "main", &options().off("split-rows")).unwrap();
+            let split = CompileRequest::new(&module, "main").with(&options()).plan().unwrap();
+            let whole = CompileRequest::new(&module, "main")
+                .with(&options().off("split-rows"))
+                .plan()
+                .unwrap();
             assert_eq!(verify_plan(&split), []);
             assert!(split.steps.len() >= whole.steps.len() + 2, "{act} {gated}");
             assert!(split.workspace_bytes * 4 < whole.workspace_bytes * 3, "{act} {gated}");
@@ -101,8 +104,9 @@ fn rows_in_pieces_are_the_same_bits_in_less_memory() {
 #[test]
 fn small_sizes_are_left_whole() {
     let module = feed_forward(500, DType::F32, false);
-    let split = compile_with(&module, "main", &options()).unwrap();
-    let whole = compile_with(&module, "main", &options().off("split-rows")).unwrap();
+    let split = CompileRequest::new(&module, "main").with(&options()).plan().unwrap();
+    let whole =
+        CompileRequest::new(&module, "main").with(&options().off("split-rows")).plan().unwrap();
     assert_eq!(split, whole);
 }
 
@@ -116,7 +120,11 @@ fn carried(config: &VaeConfig, size: &VaeSize, half: Half) -> (Module, [Plan; 2]
         let list = states(half, module.func(name).unwrap()).into_iter().enumerate();
         let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
         let list: Vec<StateSpec> = list.map(spec).collect();
-        compile_with_states(&module, name, &options(), &list).unwrap()
+        CompileRequest::new(&module, name)
+            .with(&options())
+            .carrying(list.iter().cloned())
+            .plan()
+            .unwrap()
     });
     (module, plans)
 }
@@ -130,7 +138,8 @@ fn carried_states_are_what_handing_them_on_would_be() {
         let (_, weights) = invented(&module, "next");
         assert!(plans[0].shares_states(&plans[1]) && plans[1].state_bytes() > 0);
         assert!(plans.iter().all(|plan| verify_plan(plan).is_empty()));
-        let plain = ["first", "next"].map(|f| compile_with(&module, f, &options()).unwrap());
+        let plain = ["first", "next"]
+            .map(|f| CompileRequest::new(&module, f).with(&options()).plan().unwrap());
         let mut ours =
             Plans::new(&device, &[&plans[0], &plans[1]], weights.shared(), 0xFF).unwrap();
         let mut theirs =
@@ -178,10 +187,14 @@ fn states_may_change_places_and_leave_as_they_were() {
     };
     let specs: Vec<StateSpec> =
         [("a", 1), ("b", 2), ("c", 3), ("d", 4)].into_iter().enumerate().map(spec).collect();
-    let plain = compile_with(&module, "main", &options()).unwrap();
+    let plain = CompileRequest::new(&module, "main").with(&options()).plan().unwrap();
     let without = options().off("alias").off("schedule");
     for options in [options(), options().off("pack"), without] {
-        let plan = compile_with_states(&module, "main", &options, &specs).unwrap();
+        let plan = CompileRequest::new(&module, "main")
+            .with(&options)
+            .carrying(specs.iter().cloned())
+            .plan()
+            .unwrap();
         assert_eq!(verify_plan(&plan), []);
         let none = Stored::default();
         let mut plans = Plans::new(&device, &[&plan], none.shared(), 0xFF).unwrap();
@@ -204,7 +217,12 @@ fn states_may_change_places_and_leave_as_they_were() {
         }
     }
     let code = |specs: &[StateSpec]| {
-        compile_with_states(&module, "main", &options(), specs).unwrap_err().code
+        CompileRequest::new(&module, "main")
+            .with(&options())
+            .carrying(specs.iter().cloned())
+            .plan()
+            .unwrap_err()
+            .code
     };
     let other = |change: fn(&mut StateSpec)| {
         let mut specs = specs.clone();
@@ -216,8 +234,59 @@ fn states_may_change_places_and_leave_as_they_were() {
     assert_eq!(code(&other(|spec| spec.input = Some(1))), "E0509");
     assert_eq!(code(&other(|spec| spec.output = 5)), "E0509");
     assert_eq!(code(&other(|spec| spec.name = "a".into())), "E0509");
-    let split = Options { states: specs.clone(), ..options() };
-    assert_eq!(compile_split_with(&module, "main", &["x"], &split).unwrap_err().code, "E0509");
+}
+
+/// A function that is split carries its states in `step`, and each branch its own: two clips that run
+/// through one program side by side end with the bits of each by itself.
+#[test]
+fn steps_carry_states_for_each_branch() {
+    let device = devices::first(2);
+    let ty = TensorType::new(DType::F32, [3, 32]);
+    let mut module = Module { name: "m".into(), ..Module::default() };
+    module.weights.add("w", TensorType::new(DType::F32, [32, 32])).unwrap();
+    let mut f = FuncBuilder::new(&module, "main");
+    let [x, c, past, count] = ["x", "c", "past", "count"].map(|name| f.param(name, ty.clone()));
+    let fixed = f.linear("fixed", c, "w", None, DType::F32);
+    let mixed = f.linear("mixed", past, "w", None, DType::F32);
+    let sum = f.add("sum", mixed, x);
+    let next = f.add("next", sum, fixed);
+    let more = f.add("more", count, x);
+    let func = f.finish(&[next, more, sum]);
+    module.add(func);
+    let state =
+        |name: &str, input, output| StateSpec { name: name.into(), input: Some(input), output };
+    let request = CompileRequest::new(&module, "main")
+        .varying(["x"])
+        .carrying([state("past", 2, 0), state("count", 3, 1)]);
+    let (_, weights) = invented(&module, "main");
+    let given = |title: &str, seed| (title.to_owned(), noise(ty.clone(), seed));
+    // The sums of every step, and what the states end with, of programs of one branch and of both.
+    let run = |request: CompileRequest<'_>, contexts: &[(String, Tensor)], states: &[&str]| {
+        let [prepare, step] = request.with(&options()).split().unwrap();
+        assert!(prepare.states.is_empty() && step.states.len() == states.len());
+        assert!([&prepare, &step].iter().all(|plan| verify_plan(plan).is_empty()));
+        let mut plans = Plans::new(&device, &[&prepare, &step], weights.shared(), 0xFF).unwrap();
+        states.iter().for_each(|name| plans.set_state(1, name, &noise(ty.clone(), 40)));
+        plans.run(0, contexts).unwrap();
+        let mut sums: Named = Vec::new();
+        for at in 0..3 {
+            sums.extend(plans.run(1, &[given("x", 50 + at)]).unwrap());
+        }
+        let ends: Vec<Tensor> = states.iter().map(|name| plans.state(1, name)).collect();
+        (sums, ends)
+    };
+    let one = |seed| run(request.clone(), &[given("c", seed)], &["past", "count"]);
+    let (first, second) = (one(7), one(8));
+    // What `count` becomes is the same in both.
+    let both = run(
+        request.clone().branches(["c"]),
+        &[given("c", 7), given("c.1", 8)],
+        &["past", "count", "past.1"],
+    );
+    for (at, pair) in both.0.chunks(2).enumerate() {
+        assert_eq!([&pair[0].1, &pair[1].1], [&first.0[at].1, &second.0[at].1], "step {at}");
+    }
+    assert_eq!(both.1, [first.1[0].clone(), first.1[1].clone(), second.1[0].clone()]);
 }
 
 /// A line for each plan: launches, workspace, least workspace, what lasts from step to step, states.
@@ -245,11 +314,15 @@ fn what_the_networks_need_is_pinned() {
             let module = dit(config, size, DitTypes { precision, residual });
             let whole = options().off("split-rows");
             [("", options()), (", rows whole", whole)].map(|(name, options)| {
-                let plans = compile_split_with(&module, "dit", &["lat", "t"], &options).unwrap();
+                let [prepare, step] = CompileRequest::new(&module, "dit")
+                    .varying(["lat", "t"])
+                    .with(&options)
+                    .split()
+                    .unwrap();
                 let what = format!("{what}, {} residual{name}", residual.name());
-                line(&what, &plans.prepare, out);
-                line(&what, &plans.step, out);
-                plans.step.workspace_bytes
+                line(&what, &prepare, out);
+                line(&what, &step, out);
+                step.workspace_bytes
             })
         })
     };
@@ -287,7 +360,7 @@ fn what_the_networks_need_is_pinned() {
     }
     for precision in [Precision::Bf16, Precision::F32] {
         let module = text(&TextConfig::ti2v_5b(), 512, precision);
-        let plan = compile_with(&module, "text", &options()).unwrap();
+        let plan = CompileRequest::new(&module, "text").with(&options()).plan().unwrap();
         line(&format!("umT5 512 {}", precision.name()), &plan, &mut out);
     }
     insta::assert_snapshot!(out);

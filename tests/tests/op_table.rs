@@ -8,8 +8,8 @@ use anyid_backends::{Device, RunError};
 use anyid_ir::{
     Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType, decompose_module,
 };
-use anyid_passes::Options;
 use anyid_passes::report::PhaseSummary;
+use anyid_passes::{CompileRequest, Options};
 use anyid_tests::close::difference;
 use anyid_tests::devices;
 use anyid_tests::op_cases::{Built, OpCase, cases, closed_set, noise};
@@ -121,7 +121,7 @@ fn agrees(name: &str) {
         count += 1;
         let reference = interpreted(built, &built.module);
         let options = Options { target: one.about().target.clone(), ..Options::default() };
-        let plan = anyid_passes::compile_with(&built.module, "f", &options);
+        let plan = CompileRequest::new(&built.module, "f").with(&options).plan();
         let plan = plan.unwrap_or_else(|e| panic!("{e}"));
         let run = |device: &Arc<dyn Device>, garbage: u8| {
             run_plan(device, &plan, &built.weights, &built.inputs, garbage)
@@ -189,7 +189,7 @@ fn decomposed_and_unfused_modules_agree() {
             ("decomposed", &apart, Options::default()),
             ("unfused", &built.module, Options::unfused()),
         ] {
-            let plan = anyid_passes::compile_with(module, "f", &options);
+            let plan = anyid_passes::CompileRequest::new(module, "f").with(&options).plan();
             let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", case.name));
             // Primitives are computed element by element; large products would take seconds.
             if what == "decomposed" && PhaseSummary::of(&plan).flops > MOST_OPERATIONS {
@@ -268,7 +268,7 @@ fn rows_outside_a_table_are_errors() {
                     (format!("x{i}"), tensor)
                 })
                 .collect();
-            let plan = anyid_passes::compile(&module, "f").unwrap();
+            let plan = CompileRequest::new(&module, "f").plan().unwrap();
             let error = run_plan(&device, &plan, &Stored::default(), &inputs, 0).unwrap_err();
             let RunError::Index { index, rows, .. } = error else { panic!("{name}: {error:?}") };
             assert_eq!((index, rows), (i64::from(wrong), 2), "{name}");
@@ -323,7 +323,7 @@ fn ops_without_a_kernel_run_as_primitives() {
         let tensors: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         let right = Evaluator::new(&module, Mode::F32).run("f", &tensors, &(), None).unwrap();
         for options in [Options::default(), Options::unfused()] {
-            let plan = anyid_passes::compile_with(&module, "f", &options).unwrap();
+            let plan = CompileRequest::new(&module, "f").with(&options).plan().unwrap();
             let given = run_plan(&device, &plan, &Stored::default(), &inputs, 0xFF).unwrap();
             let bound = match right[0].dtype() {
                 DType::F64 => 1e-14,
@@ -353,7 +353,8 @@ fn every_case_runs_in_every_float_type() {
             assert!(anyid_ir::verify::verify(&built.module).is_empty(), "{}", case.name);
             count += 1;
             let right = interpreted(&built, &built.module);
-            let plan = anyid_passes::compile(&built.module, "f").unwrap_or_else(|e| panic!("{e}"));
+            let plan = CompileRequest::new(&built.module, "f").plan();
+            let plan = plan.unwrap_or_else(|e| panic!("{e}"));
             let given = match run_plan(&device, &plan, &built.weights, &built.inputs, 0xFF) {
                 Ok(given) => given,
                 Err(error) => {

@@ -8,8 +8,8 @@ use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{VaeSize, decoder, encoder};
-use anyid_passes::Options;
 use anyid_passes::pipeline::PASSES;
+use anyid_passes::{CompileRequest, Options};
 use anyid_runtime::Model;
 use anyid_runtime::engine::bisect::{Case, bisect};
 use anyid_runtime::weights::ModelWeights;
@@ -36,6 +36,9 @@ fn every_way(
     let expected = Evaluator::new(module, Mode::F32)
         .run_named(func, &given, source, None)
         .unwrap_or_else(|e| panic!("{e}"));
+    let request = CompileRequest::new(module, func);
+    let varying: Option<Vec<String>> =
+        varying.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
     let backend = devices::first_backend(2);
     let optional = PASSES.iter().filter(|pass| pass.optional).map(|pass| Some(pass.name));
     for name in std::iter::once(None).chain(optional) {
@@ -46,10 +49,7 @@ fn every_way(
         };
         let provider: Arc<dyn WeightProvider + Send + Sync> = weights.clone();
         let case = Case {
-            module,
-            func,
-            varying,
-            options,
+            request: CompileRequest { varying: varying.clone(), ..request.clone() }.with(&options),
             weights: provider,
             inputs: &inputs,
             expected: &expected,

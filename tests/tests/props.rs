@@ -16,8 +16,8 @@ use anyid_ir::{
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::rewrite::Rewrites;
 use anyid_passes::{
-    Options, Program, StateSpec, canonicalize, compile, compile_split, compile_split_with,
-    compile_with, compile_with_states, flatten, fold, pipeline, simplify, straight,
+    CompileRequest, Options, Program, StateSpec, canonicalize, flatten, fold, pipeline, simplify,
+    straight,
 };
 use anyid_tests::close::difference;
 use anyid_tests::devices;
@@ -144,10 +144,13 @@ fn text_gives_kernels_and_plans_back() {
     each(|graph, recipe| {
         let split = split(graph, recipe)?;
         let whole = |options: &Options| {
-            compile_with(&graph.module, "main", options).map_err(|e| e.to_string())
+            CompileRequest::new(&graph.module, "main")
+                .with(options)
+                .plan()
+                .map_err(|e| e.to_string())
         };
         let (fused, unfused) = (whole(&Options::default())?, whole(&Options::unfused())?);
-        for plans in [vec![split.prepare, split.step], vec![fused], vec![unfused]] {
+        for plans in [split.to_vec(), vec![fused], vec![unfused]] {
             let printed = print_plans(&plans);
             let parsed = parse_plans(&printed).map_err(|fault| format!("{fault}\n{printed}"))?;
             expect(print_plans(&parsed) == printed, || format!("another plan:\n{printed}"))?;
@@ -166,8 +169,8 @@ fn text_gives_kernels_and_plans_back() {
 fn plans_keep_their_bounds() {
     each(|graph, recipe| {
         let split = split(graph, recipe)?;
-        let plan = compile(&graph.module, "main").map_err(|e| e.to_string())?;
-        for plan in [&plan, &split.prepare, &split.step] {
+        let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
+        for plan in [&plan, &split[0], &split[1]] {
             expect(verify_plan(plan).is_empty(), || format!("{:?}", verify_plan(plan)))?;
             let (least, used, most) =
                 (plan.lower_bound_bytes, plan.workspace_bytes, plan.naive_bytes);
@@ -184,10 +187,10 @@ fn plans_on_a_device_compute_what_the_graph_says() {
     each(|graph, _| {
         let singles = interpreted(graph, &graph.module, Mode::F32)?;
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
-        let plan = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
         close("composites", &run(&device, graph, &plan)?, &singles, &exact)?;
         let parts = decompose_module(&graph.module);
-        let plan = compile(&parts, "main").map_err(|e| e.to_string())?;
+        let plan = CompileRequest::new(&parts, "main").plan().map_err(|e| e.to_string())?;
         close("primitives", &run(&device, graph, &plan)?, &singles, &exact)
     });
 }
@@ -248,7 +251,10 @@ fn dropping_equal_and_unused_steps_changes_no_bit_of_a_plan() {
     let options = Options::traceable();
     each(|graph, _| {
         let plan = |options: &Options| {
-            compile_with(&graph.module, "main", options).map_err(|e| e.to_string())
+            CompileRequest::new(&graph.module, "main")
+                .with(options)
+                .plan()
+                .map_err(|e| e.to_string())
         };
         let plain = run(&device, graph, &plan(&options.clone().off("cse").off("dce"))?)?;
         same("simplified", &plain, &run(&device, graph, &plan(&options)?)?)
@@ -269,7 +275,7 @@ fn any_pass_left_out_and_any_number_of_rewrites_compute_the_same() {
         let checked = Options { verify_each: true, ..Options::default() };
         let compiled = |options: &Options| -> Result<(Plan, u64), String> {
             let all = Selection::All;
-            let outcome = drive(&graph.module, "main", None, options, &all, &mut unobserved)
+            let outcome = drive(&request(graph, options), &all, &mut unobserved)
                 .map_err(|e| e.to_string())?;
             let plan = outcome.state.parts.into_iter().next().and_then(|part| part.plan);
             Ok((plan.ok_or("no plan")?, outcome.rewrites))
@@ -302,7 +308,7 @@ fn any_pass_alone_computes_the_same() {
         let options =
             Options { verify_each: true, without: without.collect(), ..Options::default() };
         let all = Selection::All;
-        let outcome = drive(&graph.module, "main", None, &options, &all, &mut unobserved)
+        let outcome = drive(&request(graph, &options), &all, &mut unobserved)
             .map_err(|error| error.to_string())?;
         *made.borrow_mut().entry(name).or_default() += outcome.rewrites;
         let plan = outcome.state.parts.into_iter().next().and_then(|part| part.plan);
@@ -327,7 +333,10 @@ fn a_target_of_primitives_computes_the_same() {
     each(|graph, _| {
         let singles = interpreted(graph, &graph.module, Mode::F32)?;
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
-        let plan = compile_with(&graph.module, "main", &options).map_err(|e| e.to_string())?;
+        let plan = CompileRequest::new(&graph.module, "main")
+            .with(&options)
+            .plan()
+            .map_err(|e| e.to_string())?;
         let heavy = plan.steps.iter().find(|step| step.kind() == "linear");
         expect(heavy.is_none(), || "there is a linear left".to_owned())?;
         close("primitives", &run(&device, graph, &plan)?, &singles, &exact)
@@ -340,10 +349,11 @@ fn a_target_of_primitives_computes_the_same() {
 fn sharing_memory_changes_no_bit() {
     let device = devices::first(2);
     each(|graph, _| {
-        let with = |options: &Options| compile_with(&graph.module, "main", options);
+        let with =
+            |options: &Options| CompileRequest::new(&graph.module, "main").with(options).plan();
         let apart = Options::default().off("alias").off("pack").off("schedule");
         let apart = with(&apart).map_err(|e| e.to_string())?;
-        let plan = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
         expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
         let want = run(&device, graph, &apart)?;
         same("shared", &want, &run(&device, graph, &plan)?)?;
@@ -363,7 +373,7 @@ fn states_are_what_handing_on_would_be() {
     let device = devices::first(2);
     let carried = std::cell::Cell::new(0);
     each(|graph, recipe| {
-        let plain = compile(&graph.module, "main").map_err(|e| e.to_string())?;
+        let plain = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
         let mut free: Vec<usize> = (0..plain.inputs.len()).collect();
         let mut states: Vec<StateSpec> = Vec::new();
         for (output, port) in plain.outputs.iter().enumerate() {
@@ -377,7 +387,10 @@ fn states_are_what_handing_on_would_be() {
         }
         carried.set(carried.get() + states.iter().filter(|s| s.input.is_some()).count());
         let options = Options::default();
-        let plan = compile_with_states(&graph.module, "main", &options, &states);
+        let plan = CompileRequest::new(&graph.module, "main")
+            .with(&options)
+            .carrying(states.iter().cloned())
+            .plan();
         let plan = plan.map_err(|e| e.to_string())?;
         expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
         let mut inputs = graph.inputs.clone();
@@ -426,10 +439,13 @@ fn splitting_changes_no_bit() {
         let singles = interpreted(graph, &graph.module, Mode::F32)?;
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
         for options in [Options::default().off("fuse"), Options::default()] {
-            let plan = compile_with(&graph.module, "main", &options).map_err(|e| e.to_string())?;
+            let plan = CompileRequest::new(&graph.module, "main")
+                .with(&options)
+                .plan()
+                .map_err(|e| e.to_string())?;
             let whole = run(&device, graph, &plan)?;
             let split = split_with(graph, recipe, &options)?;
-            let plans = [&split.prepare, &split.step];
+            let plans = split.each_ref();
             let mut plans = Plans::new(&device, &plans, graph.weights.shared(), 0xFF)
                 .map_err(|e| e.to_string())?;
             plans.run(0, &graph.inputs).map_err(|error| format!("{error:?}"))?;
@@ -482,28 +498,34 @@ fn kept_values_may_be_parts_of_others() {
     weights.insert("w", noise(rows, 1));
     let graph = Graph { module, inputs, weights };
     let device = devices::first(2);
-    let whole = run(&device, &graph, &compile(&graph.module, "main").unwrap()).unwrap();
+    let whole = CompileRequest::new(&graph.module, "main").plan().unwrap();
+    let whole = run(&device, &graph, &whole).unwrap();
     for varying in [&["x"][..], &["c"], &["s"], &["x", "s"], &["x", "c", "s"], &[]] {
-        let split = compile_split(&graph.module, "main", varying).unwrap();
-        let plans = [&split.prepare, &split.step];
+        let request = CompileRequest::new(&graph.module, "main");
+        let split = request.varying(varying.iter().copied()).split().unwrap();
+        let plans = split.each_ref();
         let mut plans = Plans::new(&device, &plans, graph.weights.shared(), 0xFF).unwrap();
         plans.run(0, &graph.inputs).unwrap();
         same("split", &whole, &plans.run(1, &graph.inputs).unwrap()).unwrap();
     }
 }
 
+fn request<'g>(graph: &'g Graph, options: &Options) -> CompileRequest<'g> {
+    CompileRequest::new(&graph.module, "main").with(options)
+}
+
 /// `main` split by a subset of its parameters that the recipe chooses.
-fn split(graph: &Graph, recipe: &Recipe) -> Result<anyid_passes::Split<Plan>, String> {
+fn split(graph: &Graph, recipe: &Recipe) -> Result<[Plan; 2], String> {
     split_with(graph, recipe, &Options::default())
 }
 
-fn split_with(
-    graph: &Graph,
-    recipe: &Recipe,
-    options: &Options,
-) -> Result<anyid_passes::Split<Plan>, String> {
+fn split_with(graph: &Graph, recipe: &Recipe, options: &Options) -> Result<[Plan; 2], String> {
     let bits = recipe.sizes.iter().fold(recipe.outer.len(), |all, size| all + *size as usize);
     let chosen = graph.inputs.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
     let varying: Vec<&str> = chosen.map(|(_, (name, _))| name.as_str()).collect();
-    compile_split_with(&graph.module, "main", &varying, options).map_err(|e| e.to_string())
+    CompileRequest::new(&graph.module, "main")
+        .varying(varying.iter().copied())
+        .with(options)
+        .split()
+        .map_err(|e| e.to_string())
 }

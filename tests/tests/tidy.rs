@@ -10,12 +10,16 @@ fn root() -> PathBuf {
 }
 
 /// What each crate of the product may depend on.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     ("anyid-ir", &[]),
     ("anyid-passes", &["anyid-ir"]),
     ("anyid-backends", &["anyid-ir"]),
     ("anyid-models", &["anyid-ir"]),
-    ("anyid-runtime", &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models"]),
+    ("anyid-files", &["anyid-ir"]),
+    (
+        "anyid-runtime",
+        &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-files"],
+    ),
     ("anyid-cli", &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-runtime"]),
 ];
 

@@ -21,7 +21,7 @@ use crate::WeightProvider;
 use crate::device::Trace;
 use crate::errors::RunError;
 use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::{BufferId, Plan, Port, Root, Step};
+use anyid_ir::plan::{BufferId, Plan, Root, Step};
 use anyid_ir::{Op, Tensor, TensorType};
 use frame::{Frame, Returned};
 use shapes::scratch_bytes;
@@ -84,8 +84,6 @@ pub struct Executable {
     plain: Vec<Option<usize>>,
     /// For each state: its first byte in the memory of all states.
     states: Vec<u64>,
-    /// For each output of the plan that the caller gets: its position among those.
-    returned: Vec<Option<usize>>,
 }
 
 impl Executable {
@@ -101,10 +99,7 @@ impl Executable {
         let forms = forms.collect();
         let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
         let (states, _) = plan.state_layout();
-        let mut count = 0..;
-        let position = |port: &Port| Plan::is_returned(port).then(|| count.next()).flatten();
-        let returned = plan.outputs.iter().map(position).collect();
-        Self { scratch, moves, forms, rows, plain, states, returned, plan }
+        Self { scratch, moves, forms, rows, plain, states, plan }
     }
 
     /// Bytes of kernel scratch that `plan` will need, known without its weights.
@@ -123,8 +118,7 @@ impl Executable {
         self.scratch
     }
 
-    /// Runs all steps. `inputs` and `outputs` are in the plan's order (outputs whose name starts
-    /// with `persistent.` stay inside); lengths are the caller's to check. `states` holds the plan's
+    /// Runs all steps. `inputs` and `outputs` are in the plan's order; lengths are the caller's to check. `states` holds the plan's
     /// [states](Plan::state_layout) and is changed. `stopped` is asked before every step and before
     /// outputs are copied; inside [`with_stop`](super::threads::with_stop) a step ends early as
     /// well, and the run with `Stopped`. `trace` sees every step's results.
@@ -146,8 +140,7 @@ impl Executable {
             "workspace is too small"
         );
         assert!(memory.scratch.len() >= self.scratch, "kernel scratch is too small");
-        let returned = self.plan.outputs.iter().filter(|port| Plan::is_returned(port));
-        let sizes = returned.map(|port| self.plan.buffer(port.buffer).ty.bytes());
+        let sizes = self.plan.outputs.iter().map(|port| self.plan.buffer(port.buffer).ty.bytes());
         let given: SmallVec<[Returned; 16]> = outputs
             .iter_mut()
             .map(|out| Returned { base: out.as_mut_ptr(), len: out.len() })
@@ -185,10 +178,9 @@ impl Executable {
         if stopped() || stop_requested() {
             return Err(RunError::Stopped);
         }
-        for (port, returned) in self.plan.outputs.iter().zip(&self.returned) {
-            let Some(at) = returned else { continue };
+        for (port, to) in self.plan.outputs.iter().zip(&given) {
             if !matches!(self.plan.buffer(port.buffer).root, Root::Output(_)) {
-                let (bytes, to) = (frame.bytes(port.buffer), &given[*at]);
+                let bytes = frame.bytes(port.buffer);
                 // SAFETY: the caller's memory is as long as the buffer (checked above), exclusive,
                 // and apart from all memory that buffers of other roots lie in.
                 unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.base, bytes.len()) };

@@ -95,8 +95,12 @@ pub enum Combine<'a> {
 pub struct Epilogue<'a> {
     /// N values added to each row.
     pub bias: Option<&'a [f32]>,
+    /// Whether the sums with their bias are rounded to bf16 before what follows.
+    pub round_sums: bool,
     /// Applied after the bias.
     pub activation: Activation,
+    /// Whether the activation's values are rounded to bf16 before what follows.
+    pub round_activated: bool,
     /// Applied last.
     pub combine: Combine<'a>,
 }

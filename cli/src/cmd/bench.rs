@@ -1,8 +1,8 @@
-//! `bench ops`: single operations beside what the device can do at most.
+//! `bench ops`: single operations, compared with the peak of the device.
 //!
-//! Shapes are those of the real model. Each operation is a module of its own, compiled for the device
-//! and run for a while; the device tells how long its launches took, and the median counts. The
-//! ceilings are measured just before. Whole networks are in the modules below.
+//! Shapes are those of the real model. Each operation is a module of its own, which is compiled for the
+//! device and runs for a while; the device reports how long its launches took, and the median counts.
+//! The peaks are measured just before. The modules below measure whole networks.
 
 mod measure;
 pub mod networks;
@@ -125,8 +125,8 @@ fn duration_small(seconds: f64) -> String {
     }
 }
 
-/// Median seconds that the launches of `f` take, over runs for about `time`, at least three, after
-/// one that does not count.
+/// Median seconds that the launches of `f` take, over the runs that fit into about `time`, at least
+/// three, after one that does not count.
 fn median(program: &mut Program, module: &Module, time: Duration) -> Result<f64> {
     let func = module.func("f").expect("every case has it");
     let inputs: Vec<(&str, Tensor)> =
@@ -173,7 +173,7 @@ fn cases() -> Vec<Case> {
 /// Values of a type, normally distributed.
 fn values(ty: &TensorType) -> Tensor {
     let len = ty.elements();
-    // A short stretch repeated: only the shape and finite values matter here.
+    // A short sequence is repeated, because only the shape and finite values matter here.
     let mut stretch = vec![0f32; len.min(1 << 16)];
     NoiseStream::new(1, 1).fill(0, &mut stretch);
     let mut data = vec![0f32; len];
@@ -209,7 +209,7 @@ fn bound(dtype: DType) -> Bound {
 }
 
 fn linear(m: usize, n: usize, k: usize, dtype: DType) -> Case {
-    // With few rows the product only reads its weights.
+    // With few rows, nearly all the time goes into reading the weights.
     let small = m < 16;
     let work = if small { n * k * dtype.bytes() } else { 2 * m * n * k } as f64;
     let module = module(Some(ty(dtype, [n, k])), |f| {

@@ -1,4 +1,5 @@
-//! `bisect`: the first rewrite of the compiler that changes a result, with the interpreter as judge.
+//! `bisect`: finds the first rewrite of the compiler that changes a result, compared with the
+//! interpreter.
 
 use super::passes;
 use super::run::{eval_error, no_index};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 /// Runs the verb.
 ///
 /// # Errors
-/// E0919 where a rewrite changes a result, or results differ without any; else as `run`.
+/// E0919 if a rewrite changes a result, or if results differ without any rewrite; else as `run`.
 pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
     let tolerance = tensors::tolerance(args.tolerance)?;
     let module = modules::read(&args.module)?;
@@ -32,12 +33,8 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
         .map_err(eval_error)?;
     let backend = args.on.open()?;
     let switches = PassArgs { without: args.without.clone(), ..PassArgs::default() };
-    let names = passes::inputs(&args.vary);
     let case = Case {
-        module: &module,
-        func: &func.name,
-        varying: (!names.is_empty()).then_some(names.as_slice()),
-        options: passes::options(&switches),
+        request: passes::request(&module, func, &args.vary, &[], &switches),
         weights: matched.weights.clone(),
         inputs: &inputs,
         expected: &expected,

@@ -1,4 +1,4 @@
-//! `check`: parse, verify, and match an IR file with weights.
+//! `check`: parses and verifies an IR file and matches it with weights.
 
 use crate::args::Check;
 use crate::modules::{self, Matched};
@@ -71,7 +71,7 @@ pub fn signature(func: &Func) -> String {
     let names = func.result_names();
     let results: Vec<String> =
         names.iter().zip(&func.results).map(|(name, ty)| format!("{name}: {ty}")).collect();
-    // Streaming functions carry dozens of states.
+    // Streaming functions have dozens of states.
     let short = |list: Vec<String>| match list.len() {
         0..=8 => list.join(", "),
         more => format!("{}, … {} more", list[..6].join(", "), more - 6),

@@ -1,7 +1,8 @@
-//! `compare`: a function run in two ways, value by value; shows the first that differs.
+//! `compare`: runs a function in two ways and shows the first value that differs.
 //!
-//! Backend and interpreter name values alike, by the path of calls and iterations. Values that only
-//! one way has (a backend drops unused and repeated ones) are left out; results are always compared.
+//! Backend and interpreter give values the same names, from the path of calls and iterations.
+//! Values that only one way has are left out (a backend drops unused and repeated ones); results
+//! are always compared.
 
 use super::run::{compile, eval_error, named, no_index, owned};
 use crate::args::{Compare, Way};
@@ -28,7 +29,7 @@ struct Record {
 struct Distance {
     /// Largest difference.
     largest: f64,
-    /// That over the largest value of the first tensor.
+    /// The same, divided by the largest value of the first tensor.
     relative: f64,
     /// Element where it is.
     at: usize,

@@ -1,4 +1,4 @@
-//! `dot`: a picture of a function as Graphviz text.
+//! `dot`: draws a function as Graphviz text.
 
 use crate::args::Dot;
 use crate::modules;

@@ -1,4 +1,5 @@
-//! `explain`: the long text of an error code, from `docs/errors/`, built into the program.
+//! `explain`: prints the page of an error code from `docs/errors/`, which is built into the
+//! program.
 
 use crate::args::Explain;
 use crate::output;
@@ -24,7 +25,7 @@ pub fn run(args: Explain) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-/// First line of a page without its mark: `E0901: impossible size`.
+/// The first line of a page without the `#`: `E0901: An impossible size`.
 fn title(page: &str) -> String {
     page.lines().next().unwrap_or_default().trim_start_matches(['#', ' ']).to_owned()
 }

@@ -1,4 +1,4 @@
-//! `export`: a built-in network as IR text.
+//! `export`: writes a built-in network as IR text.
 
 use super::size;
 use crate::args::{Export, Network};
@@ -16,7 +16,7 @@ use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Model, Result, Size};
 use std::path::Path;
 
-/// Configurations to export from; those a folder does not have are those of the real model.
+/// Configurations to export from. What a folder does not have is taken from the real model.
 struct Configs {
     dit: DitConfig,
     vae: VaeConfig,
@@ -25,7 +25,7 @@ struct Configs {
     micro: bool,
 }
 
-/// Tokens of a prompt when nothing else is said.
+/// Tokens of a prompt by default.
 const PROMPT_TOKENS: usize = 64;
 
 /// Runs the verb.
@@ -136,7 +136,7 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
         Network::VaeEncode | Network::VaeDecode => {
             let factor = configs.vae.spatial_factor();
             check_pixels(width, height, factor)?;
-            // The side rule of the transformer does not hold here; that for frames does.
+            // Sides need not follow the rule of the transformer; the number of frames does.
             Size { width: 32, height: 32, frames }.check()?;
             let size = VaeSize { height, width, chunk: 1 };
             let (half, module) = match args.network {

@@ -1,7 +1,7 @@
-//! `init`: a model folder with random weights, whole or not at all.
+//! `init`: writes a model folder with random weights, completely or not at all.
 //!
-//! The folder is made under a hidden name beside the wanted one and renamed at the end, so that an
-//! interrupted run leaves nothing behind.
+//! The folder is created under a hidden name next to the final one and renamed at the end, so that
+//! an interrupted run leaves nothing behind.
 
 use crate::args::Init;
 use crate::interrupt;
@@ -41,7 +41,7 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     let path = folder.commit()?;
     let shown = match path == wanted {
         true => args.folder.display(),
-        // Somebody else's folder came there meanwhile, and was kept.
+        // A folder of somebody else appeared there in the meantime and was kept.
         false => path.display(),
     };
     let (time, peak) = (duration(begun.elapsed()), output::peak_memory());
@@ -51,7 +51,7 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-/// Only a new or an empty folder is taken.
+/// Accepts only a new or an empty folder.
 fn check(target: &Path) -> Result<()> {
     if target.file_name().is_none() {
         return Err(Error::input("E0909", "this is not a name for a new folder")

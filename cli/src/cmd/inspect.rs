@@ -1,7 +1,7 @@
 //! `inspect`: what a file or folder is, in words or JSON.
 //!
-//! The kind follows from the content, the name only decides between kinds of text. Nothing is
-//! changed, and tensors' values are not read.
+//! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
+//! and the values of tensors are not read.
 
 use crate::args::{Inspect, ModuleArgs};
 use crate::cmd::check;
@@ -13,7 +13,7 @@ use crate::render::{self, Failure};
 use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
-use anyid_runtime::checkpoint::{WeightSet, read_json};
+use anyid_runtime::checkpoint::{Foreign, WeightSet, foreign, read_json};
 use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// What was found, for both kinds of readers.
+/// What was found, as text and as JSON.
 struct Found {
     text: String,
     json: Value,
@@ -34,7 +34,7 @@ struct Found {
 /// Runs the verb.
 ///
 /// # Errors
-/// E0915 for something unknown, else the errors of what it turned out to be.
+/// E0915 for an unknown kind, else the errors of the kind that was recognised.
 pub fn run(args: Inspect) -> std::result::Result<(), Failure> {
     let mut found = look(&args)?;
     for warning in &found.warnings {
@@ -63,7 +63,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
             .help("the download or export did not finish; fetch it again")
             .into());
     }
-    if let Some((what, help)) = foreign(&head) {
+    if let Some(Foreign { what, help }) = foreign(&head, meta.len()) {
         return Err(unknown(path, what).help(help).into());
     }
     let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
@@ -91,41 +91,6 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
 const TAKEN: &str =
     "give a checkpoint, a model folder, IR text, a plan, a recipe, a picture or a video";
 
-/// Files of machine learning that this program does not read, and pages saved in place of a file:
-/// what it is, and what to do.
-fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
-    let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
-    let lower: Vec<u8> = head.trim_ascii_start().iter().map(u8::to_ascii_lowercase).collect();
-    let safetensors = "take the safetensors version of the model, or convert it to safetensors";
-    if head.starts_with(b"GGUF") {
-        Some((
-            "a GGUF checkpoint",
-            "quantised checkpoints are not read; take the safetensors version",
-        ))
-    } else if head.starts_with(b"PK\x03\x04") && (holds(b"data.pkl") || holds(b"byteorder")) {
-        Some(("a PyTorch checkpoint (.pth, .pt or .bin)", safetensors))
-    } else if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
-        Some(("a Python pickle, such as an old PyTorch checkpoint", safetensors))
-    } else if head.starts_with(b"\x93NUMPY") || (head.starts_with(b"PK\x03\x04") && holds(b".npy"))
-    {
-        Some(("NumPy arrays", "save the arrays as a safetensors file"))
-    } else if head.starts_with(b"\x89HDF\r\n") {
-        Some(("an HDF5 file", safetensors))
-    } else if head.starts_with(b"version https://git-lfs") {
-        Some((
-            "a Git LFS pointer, not the file itself",
-            "fetch the file that it stands for: `git lfs pull` in its repository",
-        ))
-    } else if lower.starts_with(b"<!doctype html") || lower.starts_with(b"<html") {
-        Some((
-            "a web page, not the file itself",
-            "the download gave a page, perhaps one that asks to log in; fetch the file again",
-        ))
-    } else {
-        None
-    }
-}
-
 fn unknown(path: &Path, what: &str) -> Error {
     Error::input("E0915", format!("this is nothing that can be inspected: it is {what}"))
         .at(path.display())
@@ -146,8 +111,8 @@ fn plan(path: &Path) -> Result<Found> {
             bytes(plan.persistent_bytes)
         ));
         let names = |ports: &[anyid_ir::plan::Port]| -> Vec<String> {
-            let own = ports.iter().filter(|port| !port.name.starts_with("persistent."));
-            own.map(|port| format!("%{}: {}", port.name, plan.buffer(port.buffer).ty)).collect()
+            let ports = ports.iter();
+            ports.map(|p| format!("%{}: {}", p.title(), plan.buffer(p.buffer).ty)).collect()
         };
         let (inputs, outputs) = (names(&plan.inputs), names(&plan.outputs));
         text.push_str(&format!("          in  {}\n", inputs.join(", ")));
@@ -262,8 +227,11 @@ fn parameters(set: &WeightSet) -> u64 {
 
 /// `825 tensors, 5.00 billion parameters, 9.31 GiB (BF16 9.31 GiB)`.
 fn sizes(set: &WeightSet) -> String {
-    let by: Vec<String> =
-        set.bytes_by_dtype().iter().map(|(d, b)| format!("{} {}", d.name(), bytes(*b))).collect();
+    let by: Vec<String> = set
+        .bytes_by_encoding()
+        .iter()
+        .map(|(d, b)| format!("{} {}", d.name(), bytes(*b)))
+        .collect();
     format!(
         "{}, {} parameters, {} ({})",
         output::plural(set.len(), "tensor"),
@@ -275,7 +243,7 @@ fn sizes(set: &WeightSet) -> String {
 
 fn set_json(set: &WeightSet) -> Value {
     let by: serde_json::Map<String, Value> =
-        set.bytes_by_dtype().iter().map(|(d, b)| (d.name().to_owned(), json!(b))).collect();
+        set.bytes_by_encoding().iter().map(|(d, b)| (d.name().to_owned(), json!(b))).collect();
     json!({
         "tensors": set.len(),
         "parameters": parameters(set),
@@ -328,18 +296,18 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
             text.push_str(&format!(
                 "  {} {}{:?}\n",
                 output::plain(name),
-                view.dtype.name(),
+                view.encoding.name(),
                 view.shape
             ));
-            rows.push(json!({ "name": name, "dtype": view.dtype.name(), "shape": view.shape }));
+            rows.push(json!({ "name": name, "dtype": view.encoding.name(), "shape": view.shape }));
         }
         json["list"] = json!(rows);
     }
     Ok(Found { text, json, warnings: set.warnings().to_vec() })
 }
 
-/// The sizes of a network, from the configuration beside the file or as the tensors' shapes tell;
-/// nothing where they do not.
+/// The sizes of a network, from the configuration next to the file or from the shapes of the
+/// tensors; nothing if neither gives them.
 fn configuration(set: &WeightSet, network: Network, path: &Path) -> Option<String> {
     let config = read_json(path.with_file_name("config.json")).ok().map(|file| file.value);
     let beside = config.as_ref().and_then(|config| match network {
@@ -391,7 +359,7 @@ fn json_file(path: &Path, list: bool) -> Result<Found> {
 fn module(path: &Path) -> std::result::Result<Found, Failure> {
     let args = ModuleArgs { file: path.to_owned(), dims: Vec::new() };
     let (module, findings) = modules::examine(&args)?;
-    // Free dims have no value here, which `check --dim` would give.
+    // Free dims have no value here; `check --dim` would give them one.
     let broken = |d: &&Diagnostic| d.is_error() && d.code != "E0112";
     if findings.list.iter().any(|d| broken(&d)) {
         return Err(Failure::Findings(Box::new(findings)));
@@ -440,7 +408,7 @@ fn media(path: &Path) -> Result<Found> {
     Ok(Found { text, json, warnings: info.warnings })
 }
 
-/// The recipe beside a result, if there is one.
+/// The recipe next to a result, if there is one.
 fn beside(path: &Path) -> Result<Option<Recipe>> {
     let recipe = recipe::path_beside(path);
     if recipe.is_file() { Recipe::read(&recipe).map(Some) } else { Ok(None) }

@@ -1,4 +1,4 @@
-//! `kernels`: the distinct kernels of a plan with how often each runs and what it costs.
+//! `kernels`: lists the distinct kernels of a plan, how often each runs and what it costs.
 
 use super::passes;
 use super::plans::{functions, plans};
@@ -60,7 +60,7 @@ fn overview(found: &[KernelUse]) -> String {
             bytes(kernel.cost.bytes),
         ]);
     }
-    // Types differ too much in length for a column that others follow.
+    // Types differ too much in length, so they are the last column.
     let lines = table(&rows);
     let types = std::iter::once("operands -> results".to_owned()).chain(found.iter().map(types));
     let lines: String =

@@ -1,7 +1,8 @@
-//! `opt`: passes over IR text, and the text of what they leave.
+//! `opt`: runs passes over IR text and prints the result.
 //!
-//! Up to the optimised phase that is IR again, as functions without calls and repeats, which every
-//! verb reads; then groups, kernels and plans. With `hoist` it is two functions.
+//! Up to the optimised phase the result is IR again, as functions without calls and repeats, which
+//! every verb reads; after that it is groups, kernels and plans. With `hoist` there are two
+//! functions.
 
 use super::passes::{self, Watched};
 use super::run::no_index;
@@ -20,8 +21,8 @@ use anyid_runtime::{Error, Result};
 /// Runs the verb.
 ///
 /// # Errors
-/// Findings about the text, E0504 and E0508 for passes and phases that there are not, E05xx of the
-/// passes, E0917 for the folder of dumps, E101x for what is written.
+/// Findings about the text, E0504 and E0508 for unknown passes and phases, E05xx of the passes,
+/// E0917 for the folder of dumps, E101x for the output.
 pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     if let Some(path) = &args.output {
         modules::reads(&args.module.file, None, None).writes("--output", path).check()?;
@@ -38,15 +39,13 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
-    let names = passes::inputs(&args.vary);
-    let vary = (!names.is_empty()).then_some(names.as_slice());
     let switches = &args.switches;
-    let (outcome, texts) =
-        passes::run(&module, &func.name, vary, &[], switches, &selection, &wanted)?;
+    let request = passes::request(&module, func, &args.vary, &[], switches);
+    let (outcome, texts) = passes::run(&request, switches, &selection, &wanted)?;
     checked(&outcome.state)?;
     let last = outcome.state.text();
     let mut out = String::new();
-    // That of the last pass follows anyway.
+    // The text of the last pass follows anyway.
     let ended = outcome.records.last().map(|record| record.pass);
     let shown = texts.len() - usize::from(texts.last().is_some_and(|(n, _)| Some(&**n) == ended));
     for (name, text) in &texts[..shown] {
@@ -62,10 +61,10 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let watched = Watched {
         func: func.name.clone(),
         records: outcome.records,
-        cuts: outcome.state.cuts,
+        unfused: outcome.state.unfused,
         last: outcome.last,
     };
-    // Apart from the text, which is for a file or another program.
+    // Goes to standard error, because the text is for a file or another program.
     let report = passes::report(&[watched], switches);
     if !report.is_empty() {
         output::note(report.trim());
@@ -73,7 +72,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-/// Programs are IR again and so must satisfy its verifier.
+/// Programs are IR again and must therefore satisfy its verifier.
 fn checked(state: &State<'_>) -> Result<()> {
     if state.level() != Level::Program {
         return Ok(());

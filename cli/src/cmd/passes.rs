@@ -1,30 +1,30 @@
-//! The compiler's switches: which passes, what is dumped, timed and explained while they run.
+//! The switches of the compiler: which passes run, and what is dumped, timed and explained.
 //!
-//! `opt`, `compile` and `kernels` share this; what they do with the result is theirs.
+//! `opt`, `compile` and `kernels` share this; each decides what to do with the result.
 
 use crate::args::PassArgs;
 use crate::output::{duration, table};
-use anyid_ir::Module;
+use anyid_ir::{Func, Module};
 use anyid_passes::driver::{Outcome, Record, Selection, drive};
-use anyid_passes::fuse::Cut;
+use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::Rewrite;
 use anyid_passes::{CompileError, Options};
-use anyid_runtime::engine::{Registry, StateSpec, compile_error};
+use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What a run of the passes left besides its result.
+/// What a run of the passes gives besides its result.
 pub struct Watched {
     /// The function.
     pub func: String,
     /// What each pass did.
     pub records: Vec<Record>,
-    /// Why kernels were not fused, where asked for.
-    pub cuts: Vec<Cut>,
-    /// The last rewrite, where a limit was reached.
+    /// Why kernels were not fused, if requested.
+    pub unfused: Vec<UnfusedEdge>,
+    /// The last rewrite, if a limit was reached.
     pub last: Option<Rewrite>,
 }
 
@@ -36,8 +36,25 @@ pub fn options(switches: &PassArgs) -> Options {
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
         explain: switches.explain_fusion,
-        branches: inputs(&switches.branches).into_iter().map(str::to_owned).collect(),
         ..Options::default()
+    }
+}
+
+/// `func` with `states`, split where inputs that `vary` are named, as the switches say.
+pub fn request<'m>(
+    module: &'m Module,
+    func: &Func,
+    vary: &[String],
+    states: &[StateSpec],
+    switches: &PassArgs,
+) -> CompileRequest<'m> {
+    let request = CompileRequest::new(module, &func.name)
+        .carrying(states.iter().cloned())
+        .branches(inputs(&switches.branches))
+        .with(&options(switches));
+    match vary {
+        [] => request,
+        names => request.varying(inputs(names)),
     }
 }
 
@@ -57,7 +74,7 @@ pub fn shown(name: Option<&str>) -> Result<impl Fn(&str) -> bool + '_> {
     Ok(move |pass: &str| name.is_some_and(|name| name == "all" || name == pass))
 }
 
-/// The flag that is at fault.
+/// The flag that is wrong.
 fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassArgs) -> Error {
     let (without, branches) = (&switches.without, inputs(&switches.branches));
     let quoted = |name: &String| error.message.contains(&format!("\"{name}\""));
@@ -78,16 +95,13 @@ fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassAr
     }
 }
 
-/// Runs passes over one function with `states`, dumping texts where asked for. `print` gets the name and the text
-/// of every pass that it is asked about with `wanted`.
+/// Runs passes over what `request` asks for and dumps texts if that is requested. Also returned are
+/// the name and the text of every pass for which `wanted` says yes.
 ///
 /// # Errors
 /// E05xx of the passes, E101x for the folder of `--dump-dir`.
 pub fn run<'m>(
-    module: &'m Module,
-    func: &str,
-    vary: Option<&[&str]>,
-    states: &[StateSpec],
+    request: &CompileRequest<'m>,
     switches: &PassArgs,
     selection: &Selection,
     wanted: &dyn Fn(&str) -> bool,
@@ -97,8 +111,7 @@ pub fn run<'m>(
     }
     let (mut texts, mut dumps) = (Vec::new(), Vec::new());
     let mut number = 0;
-    let options = Options { states: states.to_vec(), ..options(switches) };
-    let outcome = drive(module, func, vary, &options, selection, &mut |pass, state| {
+    let outcome = drive(request, selection, &mut |pass, state| {
         let (dump, print) = (switches.dump_dir.is_some(), wanted(pass.name));
         if dump || print {
             let text = state.text();
@@ -112,7 +125,7 @@ pub fn run<'m>(
         }
         number += 1;
     });
-    // Also those before a pass that failed: they are what one wants to see then.
+    // This includes the texts before a pass that failed, which are the interesting ones then.
     if let Some(folder) = &switches.dump_dir {
         for (name, text) in dumps {
             write_bytes(&folder.join(name), text.as_bytes())?;
@@ -122,7 +135,8 @@ pub fn run<'m>(
         Selection::Named(names) => names.as_slice(),
         _ => &[],
     };
-    let outcome = outcome.map_err(|error| placed(error, vary.is_some(), named, switches))?;
+    let outcome =
+        outcome.map_err(|error| placed(error, request.varying.is_some(), named, switches))?;
     Ok((outcome, texts))
 }
 
@@ -155,11 +169,11 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
         }
         if switches.explain_fusion {
             out.push_str(&format!("\nnot fused in @{}\n", each.func));
-            for cut in &each.cuts {
-                let Cut { producer, consumer, reason } = cut;
+            for edge in &each.unfused {
+                let UnfusedEdge { producer, consumer, reason } = edge;
                 out.push_str(&format!("  {producer} -> {consumer}: {reason}\n"));
             }
-            if each.cuts.is_empty() {
+            if each.unfused.is_empty() {
                 out.push_str("  nothing: no value lies between two kernels\n");
             }
         }
@@ -171,7 +185,7 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
     out
 }
 
-/// [`report`] for programs.
+/// [`report`] as JSON.
 pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
     let list: Vec<Value> = watched
         .iter()
@@ -185,11 +199,11 @@ pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
                 entry["passes"] = each.records.iter().map(row).collect();
             }
             if switches.explain_fusion {
-                let row = |cut: &Cut| {
-                    let Cut { producer, consumer, reason } = cut;
+                let row = |edge: &UnfusedEdge| {
+                    let UnfusedEdge { producer, consumer, reason } = edge;
                     json!({ "producer": producer, "consumer": consumer, "reason": reason })
                 };
-                entry["not_fused"] = each.cuts.iter().map(row).collect();
+                entry["not_fused"] = each.unfused.iter().map(row).collect();
             }
             if let Some(Rewrite { number, pass, rule, label }) = &each.last {
                 entry["last_rewrite"] =

@@ -44,9 +44,7 @@ pub fn plans(
     vary: &[String],
     switches: &PassArgs,
 ) -> Result<(Vec<Plan>, Vec<Watched>)> {
-    let names = passes::inputs(vary);
-    let vary = (!names.is_empty()).then_some(names.as_slice());
-    if vary.is_some() && funcs.len() > 1 {
+    if !vary.is_empty() && funcs.len() > 1 {
         return Err(Error::input("E0913", "--vary splits one function, and several are named")
             .at("--func")
             .help("name one function, or leave --vary away"));
@@ -58,8 +56,8 @@ pub fn plans(
             // Passes are numbered for each function.
             own.dump_dir = switches.dump_dir.as_ref().map(|folder| folder.join(&func.name));
         }
-        let outcome =
-            passes::run(module, &func.name, vary, states, &own, &Selection::All, &|_| false);
+        let request = passes::request(module, func, vary, states, &own);
+        let outcome = passes::run(&request, &own, &Selection::All, &|_| false);
         let (outcome, _) = outcome.map_err(|error| match error.code() {
             "E0503" => {
                 let inputs: Vec<String> =
@@ -72,7 +70,7 @@ pub fn plans(
         watched.push(Watched {
             func: func.name.clone(),
             records: outcome.records,
-            cuts: outcome.state.cuts,
+            unfused: outcome.state.unfused,
             last: outcome.last,
         });
     }

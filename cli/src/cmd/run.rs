@@ -1,4 +1,4 @@
-//! `run`: a function of IR text on named tensors, by the CPU backend or the interpreter.
+//! `run`: runs a function of IR text on named tensors, on the CPU backend or the interpreter.
 
 use crate::args::Run;
 use crate::modules;
@@ -26,7 +26,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
     writable(func.result_names().iter().map(String::as_str))?;
-    // Held to the end: it tells early whether the result can be written there.
+    // Opened before the work, so that it fails early if the result cannot be written there.
     places(&args).check()?;
     let output_file = AtomicFile::create(&args.output)?;
     let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
@@ -120,13 +120,13 @@ pub fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
 
 /// Results with their names.
 pub fn owned(outputs: Outputs) -> Named {
-    let names: Vec<String> = outputs.iter().map(|(name, _)| name.to_owned()).collect();
+    let names: Vec<String> = outputs.iter().map(|(name, _)| name.into_owned()).collect();
     names.into_iter().zip(outputs.into_tensors()).collect()
 }
 
 /// An error of the interpreter as one of the runtime.
 pub fn eval_error(error: EvalError) -> Error {
-    // The verifier has accepted the module, so a malformed one is our fault.
+    // The verifier has accepted the module, so a malformed one is a bug of ours.
     let make = if error.code == "E1046" { Error::internal } else { Error::input };
     let mut out = make(error.code, error.message);
     if let Some(place) = error.place {

@@ -1,6 +1,6 @@
 //! `run` of a plan file: the phases as they were compiled, without the IR they came from.
 
-use super::run::{named, owned};
+use super::run::owned;
 use crate::args::Run;
 use crate::modules;
 use crate::output::{self, duration};
@@ -8,14 +8,15 @@ use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors::{self, Named};
 use crate::trace::TraceFile;
-use anyid_ir::plan::Plan;
+use anyid_ir::plan::{Plan, Port};
 use anyid_ir::weights::nearest;
-use anyid_ir::{Manifest, TensorType};
-use anyid_runtime::engine::{Compiler, PlanFile, plan_file};
+use anyid_ir::{Manifest, Tensor, TensorType};
+use anyid_runtime::engine::{Compiler, Inputs, PlanFile, Program, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};
 use anyid_runtime::input;
 use anyid_runtime::weights::{writable, write_tensors_in};
 use anyid_runtime::{Error, Result};
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -53,13 +54,14 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         }
     }
     let returned = phases.iter().flat_map(|plan| plan.outputs.iter());
-    writable(returned.map(|port| port.name.as_str()))?;
+    let titles: Vec<Cow<'_, str>> = returned.map(Port::title).collect();
+    writable(titles.iter().map(Cow::as_ref))?;
     // Held to the end: it tells early whether the result can be written there.
     let output_file = AtomicFile::create(&args.output)?;
     let mut ports: Vec<(String, TensorType)> = Vec::new();
     for plan in &phases {
         let inputs = plan.inputs.iter();
-        ports.extend(inputs.map(|p| (p.name.clone(), plan.buffer(p.buffer).ty.clone())));
+        ports.extend(inputs.map(|p| (p.title().into_owned(), plan.buffer(p.buffer).ty.clone())));
     }
     let (inputs, unused) = tensors::from_ports(&ports, "the plan", args.inputs.as_deref())?;
     let manifest = manifest(&file)?;
@@ -84,14 +86,18 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     )?;
     progress.part("running");
     let begun = Instant::now();
+    let given = |program: &Program, phase: &str| given(program.plan(phase), &inputs);
+    let last = names.last().expect("a plan file has phases");
+    let mut states = program.states(last)?;
     let results: Named = if split {
-        let mut prepared = program.prepare(&named(&inputs))?;
-        let mut outputs = program.outputs("step")?;
-        program.step(&mut prepared, &named(&inputs), &mut outputs)?;
+        let mut prepared = program.prepare(&given(&program, "prepare"))?;
+        let mut outputs = program.outputs(last)?;
+        let inputs = given(&program, last);
+        program.step_with_states(&mut prepared, &inputs, &mut states, &mut outputs)?;
         owned(outputs)
     } else {
-        let mut states = program.states(&names[0])?;
-        owned(program.call_with_states(&names[0], &named(&inputs), &mut states)?)
+        let inputs = given(&program, last);
+        owned(program.call_with_states(last, &inputs, &mut states)?)
     };
     let took = duration(begun.elapsed());
     trace.write()?;
@@ -106,6 +112,17 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     out.push_str(&format!("wrote {}\n", args.output.display()));
     output::print(&out)?;
     Ok(())
+}
+
+/// The inputs of a phase, each for the branch it belongs to.
+fn given<'a>(plan: Option<&Plan>, tensors: &'a [(String, Tensor)]) -> Inputs<'a> {
+    let ports = plan.iter().flat_map(|plan| &plan.inputs);
+    ports.fold(Inputs::new(), |inputs, port| {
+        let Some((title, tensor)) = tensors.iter().find(|(title, _)| *title == port.title()) else {
+            return inputs;
+        };
+        inputs.set_branch(port.branch, &title[..port.name.len()], tensor)
+    })
 }
 
 /// The phases to run: `prepare` and `step` of a split function, else the one named or the only

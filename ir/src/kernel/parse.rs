@@ -98,8 +98,7 @@ impl Open {
         let attributes = if line.is("{") { "" } else { line.braces()? };
         line.expect("{")?;
         let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
-        let (load, activation, combine) = (Load::Own, None, Combine::Store);
-        let kernel = AnchorKernel { name, op, arity: 0, parts: 0, load, activation, combine };
+        let kernel = AnchorKernel { name, parts: 0, ..AnchorKernel::plain(op, 0) };
         Ok(State::Open(Self::Anchor(kernel)))
     }
 
@@ -344,6 +343,11 @@ fn load(line: &mut Line<'_>) -> Read<Load> {
     Ok(Load::Nearest(factors))
 }
 
+/// `bf16(`, the beginning of a rounding.
+fn rounding(line: &mut Line<'_>) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| line.accept(&format!("{}(", dtype.name())))
+}
+
 fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     line.expect("y0")?;
     line.expect("=")?;
@@ -352,10 +356,15 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
         line.expect("+")?;
         kernel.combine = Combine::Add;
     }
-    let activation = match () {
+    let outer = rounding(line);
+    kernel.activation = match () {
         () if line.accept("gelu(") => Some(Activation::Gelu),
         () if line.accept("silu(") => Some(Activation::Silu),
         () => None,
+    };
+    (kernel.activated, kernel.sums) = match kernel.activation {
+        Some(_) => (outer, rounding(line)),
+        None => (None, outer),
     };
     line.expect(kernel.op.name())?;
     line.expect("(")?;
@@ -370,10 +379,11 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
         }
     }
     line.expect(")")?;
-    if activation.is_some() {
+    let functions =
+        [kernel.sums.is_some(), kernel.activation.is_some(), kernel.activated.is_some()];
+    for _ in functions.into_iter().filter(|there| *there) {
         line.expect(")")?;
     }
-    kernel.activation = activation;
     if kernel.combine == Combine::Add && line.accept("*") {
         numbered(line, "a")?;
         line.expect("[")?;

@@ -63,6 +63,14 @@ fn anchors() -> Vec<Kernel> {
         AnchorKernel { load: Load::Nearest([1, 2, 2]), ..plain(conv.clone(), 2) },
         AnchorKernel { load: Load::Nearest([3, 1, usize::MAX]), ..plain(conv.clone(), 3) },
         AnchorKernel { combine: gate, activation: Some(Activation::Silu), ..plain(conv, 3) },
+        AnchorKernel { sums: Some(DType::F16), ..plain(Op::Linear, 2) },
+        AnchorKernel {
+            sums: Some(DType::Bf16),
+            activation: Some(Activation::Gelu),
+            activated: Some(DType::F16),
+            combine: gate,
+            ..plain(Op::Linear, 3)
+        },
         AnchorKernel {
             combine: Combine::GateAdd { offset: 0, stride: 0 },
             name: String::new(),

@@ -111,6 +111,10 @@ impl Target {
         if anchor.activation.is_some() && !support.activation {
             return Err("an activation behind it");
         }
+        let rounded = [anchor.sums, anchor.activated].into_iter().flatten();
+        if !rounded.into_iter().all(|dtype| support.results.contains(&dtype)) {
+            return Err("a rounding in between to this element type");
+        }
         if let Some(residual) = anchor.residual_operand() {
             let holds = support.residual.contains(&operands[residual].dtype)
                 && support.results.contains(&results[0].dtype);

@@ -21,15 +21,22 @@
 //! kernel k2 "upsample+conv" anchor conv {pad=[0,0,1,1,1,1]} {
 //!   y0 = conv(a0[t,h/2,w/2,c], a1, a2)
 //! }
-//! kernel k3 op silu
+//! kernel k3 "linear+gelu" anchor linear {
+//!   y0 = gelu(bf16(linear(a0, a1)))
+//! }
+//! kernel k4 op silu
 //! ```
 //!
 //! Kernels are named in their order. Reading checks the grammar; [`mod@super::verify`] the rest.
 
-use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowKernel, RowMap};
+use super::{
+    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowKernel,
+    RowMap,
+};
 use crate::line::{float, quoted};
 use crate::op::Op;
 use crate::text::op_text;
+use crate::types::DType;
 use std::fmt::{self, Write};
 
 pub use super::parse::parse_kernels;
@@ -163,8 +170,10 @@ pub(super) fn part_line(kernel: &AnchorKernel, part: usize) -> String {
     let others = (1..kernel.arity).map(|at| format!("a{}", kernel.part_operand(part, at)));
     let operands: Vec<String> = first.chain(others).collect();
     let mut value = format!("{}({})", kernel.op.name(), operands.join(", "));
-    if let Some(activation) = kernel.activation {
-        value = format!("{}({value})", activation.name());
+    let (sums, activated) = (kernel.sums.map(DType::name), kernel.activated.map(DType::name));
+    let functions = [sums, kernel.activation.map(Activation::name), activated];
+    for function in functions.into_iter().flatten() {
+        value = format!("{function}({value})");
     }
     let residual = kernel.own_operands();
     match kernel.combine {

@@ -70,7 +70,7 @@ fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<
 
 /// What an anchor may be, whatever its types.
 fn form(kernel: &AnchorKernel) -> Result<(), String> {
-    let AnchorKernel { op, arity, parts, load, activation, combine, .. } = kernel;
+    let AnchorKernel { op, arity, parts, load, sums, activation, activated, combine, .. } = kernel;
     if !matches!(op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot) {
         return Err(format!("{} is no anchor", op.name()));
     }
@@ -92,7 +92,15 @@ fn form(kernel: &AnchorKernel) -> Result<(), String> {
             return Err(format!("a load that repeats each element {factors:?} times"));
         }
     }
-    let plain = activation.is_none() && *combine == Combine::Store;
+    for dtype in [sums, activated].into_iter().flatten() {
+        if !matches!(dtype, DType::Bf16 | DType::F16) {
+            return Err(format!("sums are rounded to bf16 or f16, not {dtype}"));
+        }
+    }
+    if activated.is_some() && activation.is_none() {
+        return Err("what no activation gives is not rounded".to_owned());
+    }
+    let plain = sums.is_none() && activation.is_none() && *combine == Combine::Store;
     if !plain && !matches!(op, Op::Linear | Op::Conv { .. }) {
         return Err(format!("{} has no epilogue", op.name()));
     }
@@ -357,6 +365,9 @@ kernel k0 \"rms\" rows i in 4, cols j in 8 {
         for op in [Op::Return, Op::Yield] {
             assert!(Kernel::Op(op).verify().unwrap_err().contains("does not belong"));
         }
+        let mut odd = AnchorKernel::plain(Op::Linear, 2);
+        odd.activated = Some(DType::Bf16);
+        assert!(Kernel::Anchor(odd).verify().unwrap_err().contains("no activation"));
         let huge = AnchorKernel { parts: usize::MAX, ..AnchorKernel::plain(Op::Linear, 2) };
         let ty = TensorType::new(DType::F32, [4, 4]);
         let types = vec![ty.clone(); 3];

@@ -6,7 +6,7 @@ use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
 use crate::kernel::parse::{Open, State};
 use crate::line::{Line, Read};
-use crate::plan::{Buffer, BufferId, Plan, Port, Step, WeightRef};
+use crate::plan::{Branch, Buffer, BufferId, Plan, Port, Step, WeightRef};
 use std::collections::HashMap;
 
 /// Most bytes of kernel text that the steps of one text may stand for: each step holds its own
@@ -106,8 +106,11 @@ impl Reader {
         } else if line.accept("output ") {
             let port = port(line)?;
             self.plan.outputs.push(port);
+        } else if line.accept("kept ") {
+            let port = port(line)?;
+            self.plan.kept.push(port);
         } else if line.accept("state ") {
-            let name = line.quoted()?;
+            let (name, branch) = named(line)?;
             line.expect(":")?;
             let ty = line.ty()?;
             line.expect("=")?;
@@ -118,7 +121,8 @@ impl Reader {
                 line.expect("->")?;
                 Some(before)
             };
-            self.plan.states.push(crate::plan::State { name, ty, before, after: line.buffer()? });
+            let after = line.buffer()?;
+            self.plan.states.push(crate::plan::State { name, branch, ty, before, after });
         } else {
             let launch = step::read(line)?;
             self.step(launch)?;
@@ -199,7 +203,7 @@ impl Reader {
         for id in self.plan.steps.iter().flat_map(|step| step.reads()) {
             known(*id)?;
         }
-        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
+        for port in self.plan.ports() {
             known(port.buffer)?;
         }
         for state in &self.plan.states {
@@ -211,7 +215,14 @@ impl Reader {
 }
 
 fn port(line: &mut Line<'_>) -> Read<Port> {
-    let name = line.quoted()?;
+    let (name, branch) = named(line)?;
     line.expect("=")?;
-    Ok(Port { name, buffer: line.buffer()? })
+    Ok(Port { name, branch, buffer: line.buffer()? })
+}
+
+/// `"txt"`, or `"txt" branch 1`.
+fn named(line: &mut Line<'_>) -> Read<(String, Branch)> {
+    let name = line.quoted()?;
+    let branch = if line.accept("branch ") { line.index()? } else { 0 };
+    Ok((name, branch))
 }

@@ -11,8 +11,8 @@ plan \"prepare\" {
   buffer %0 = input 0 + 0 : f32[4]
   buffer %1 = weight 0 + 0 : f32[4]
   input \"c\" = %0
-  output \"persistent.0\" = %3
-  output \"persistent.1\" = %4
+  kept \"f/b\" = %3
+  kept \"f/i\" = %4
   %2 = add %0, %1 : workspace + 0 f32[4] \"f/a\"
   %3 = exp %2 : persistent + 0 f32[4] \"f/b\"
   %4 = iota {axis=0} : persistent + 64 i32[4] \"f/i\"
@@ -101,33 +101,24 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
     refused(
         SPLIT,
         &[
-            // Another name makes it an output that nobody takes.
-            (&[("\"persistent.0\"", "\"persi\"")], "prepare keeps its results"),
-            (&[("output \"persistent.0\" = %3", "output \"persistent.0\" = %2")], "kept and not"),
+            // An output that nobody takes.
+            (&[("kept \"f/b\"", "output \"f/b\"")], "prepare keeps its results"),
+            (&[("kept \"f/b\" = %3", "kept \"f/b\" = %2")], "kept and not"),
             (
                 &[
-                    (
-                        "  output \"z\" = %5\n",
-                        "  output \"z\" = %5\n  output \"persistent.7\" = %1\n",
-                    ),
+                    ("  output \"z\" = %5\n", "  output \"z\" = %5\n  kept \"f/k\" = %1\n"),
                     ("workspace + 64 f32[2]", "persistent + 0 f32[2]"),
                 ],
                 "where it was not written",
             ),
             (
-                &[(
-                    "  output \"z\" = %5\n",
-                    "  output \"z\" = %5\n  output \"persistent.7\" = %1\n",
-                )],
+                &[("  output \"z\" = %5\n", "  output \"z\" = %5\n  kept \"f/k\" = %1\n")],
                 "where it was not written",
             ),
-            (&[("output \"persistent.0\" = %3\n", "")], "is no part of a f32[4]"),
+            (&[("kept \"f/b\" = %3\n", "")], "is no part of a f32[4]"),
             (
-                &[
-                    ("  output \"persistent.0\" = %3\n", ""),
-                    ("  output \"persistent.1\" = %4\n", ""),
-                ],
-                "is kept, but no output is",
+                &[("  kept \"f/b\" = %3\n", ""), ("  kept \"f/i\" = %4\n", "")],
+                "is kept, but no value",
             ),
             (&[("buffer %2 = persistent + 8", "buffer %2 = persistent + 12")], "is no part of"),
             (
@@ -138,7 +129,7 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
                 &[("  input \"x\"", "  buffer %8 = persistent + 0 : f32[20]\n  input \"x\"")],
                 "no part of a f32[20]",
             ),
-            (&[("workspace + 64 f32[2]", "persistent + 0 f32[2]")], "is kept, but no output is"),
+            (&[("workspace + 64 f32[2]", "persistent + 0 f32[2]")], "is kept, but no value"),
             (&[("naive=192 persistent=128", "naive=192 persistent=64")], "pass its memory"),
             (&[("naive=192 persistent=128", "naive=192 persistent=192")], "disagree about"),
             (&[("persistent + 64 i32[4]", "persistent + 128 i32[4]")], "pass its memory"),
@@ -167,7 +158,7 @@ plan \"step\" {
   memory workspace=0 lower_bound=0 naive=0 persistent=128
   buffer %0 = input 0 + 0 : f32[4]
   input \"x\" = %0
-  output \"persistent.0\" = %1
+  kept \"f/y\" = %1
   %1 = neg %0 : persistent + 0 f32[4] \"f/y\"
 }
 ";
@@ -193,6 +184,7 @@ fn places_and_types_are_checked_whether_used_or_not() {
             (&[("output 0 + 0 f32[4]", "state 0 + 0 f32[4]")], "its memory does not exist"),
             (&[("output \"z\" = %5", "output \"z\" = %7")], "in memory that is not its own"),
             (&[("output \"z\" = %5", "output \"y\" = %5")], "it is there twice"),
+            (&[("output \"z\" = %5", "output \"y\" branch 2 = %5")], "there is no branch 2"),
             (&[("input \"x\" = %0", "input \"x\" = %1")], "is not the whole of input 0"),
             (
                 &[("buffer %2 = persistent + 8 : f32[2]", "buffer %2 = persistent + 8 : f32[0]")],
@@ -291,7 +283,7 @@ fn phases_agree_on_states() {
             (&[("= %1 -> %3", "= -> %3")], "where it was not written"),
             (
                 &[("plan \"first\"", "plan \"prepare\""), ("plan \"next\"", "plan \"step\"")],
-                "of a function with a prepare",
+                "of prepare, which runs once",
             ),
         ],
     );

@@ -67,7 +67,7 @@ impl Phases {
         match phases {
             [prepare, step] if split => self.split(prepare, step),
             _ => {
-                for plan in phases.iter().filter(|p| p.persistent_bytes > 0 || p.keeps()) {
+                for plan in phases.iter().filter(|p| p.persistent_bytes > 0 || !p.kept.is_empty()) {
                     let message = "persistent memory without a prepare and a step".to_owned();
                     self.fault(plan, message);
                 }
@@ -94,26 +94,20 @@ impl Phases {
             let message = "prepare and step disagree about persistent memory".to_owned();
             self.fault(step, message);
         }
-        if let Some(port) = prepare.outputs.iter().find(|port| Plan::is_returned(port)) {
+        if let Some(port) = prepare.outputs.first() {
             self.fault(prepare, format!("prepare keeps its results, output \"{}\" too", port.name));
         }
-        if step.keeps() {
+        if !step.kept.is_empty() {
             self.fault(step, "step keeps values, which only prepare does".to_owned());
         }
-        for plan in [prepare, step] {
-            if let Some(state) = plan.states.first() {
-                let message = format!("state \"{}\" of a function with a prepare", state.name);
-                self.fault(plan, message);
-            }
+        if let Some(state) = prepare.states.first() {
+            let message = format!("state \"{}\" of prepare, which runs once", state.name);
+            self.fault(prepare, message);
         }
-        let kept: Vec<&Buffer> = prepare
-            .outputs
-            .iter()
-            .map(|port| prepare.buffer(port.buffer))
-            .filter(|buffer| buffer.root == Root::Persistent)
-            .collect();
+        let kept: Vec<&Buffer> =
+            prepare.kept.iter().map(|port| prepare.buffer(port.buffer)).collect();
         // All reads of `prepare` find what it wrote itself, unless it keeps nothing.
-        let readers = [prepare, step].into_iter().filter(|plan| !plan.keeps());
+        let readers = [prepare, step].into_iter().filter(|plan| plan.kept.is_empty());
         for plan in readers {
             for (id, buffer) in plan.buffers.iter() {
                 if buffer.root == Root::Persistent && !kept.iter().any(|k| holds(k, buffer)) {

@@ -2,7 +2,7 @@
 //! model folder describes.
 //!
 //! A configuration comes from a preset, from a diffusers `config.json`, or from the tensor shapes
-//! of an original checkpoint (formats.md §2.2). Every reader ends in `validate`, so that what it
+//! of an original checkpoint (`formats.md` §2.2). Every reader ends in `validate`, so that what it
 //! returns is a network that can be built; what cannot be run is refused with the key and the
 //! reason. Sizes are never hard-wired elsewhere. Nothing here reads a file.
 

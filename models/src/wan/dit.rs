@@ -101,8 +101,8 @@ pub fn manifest(config: &DitConfig, precision: Precision) -> Manifest {
 /// `@dit(%ref: f32[C,R,H,W], %lat: f32[C,F,H,W], %t: f32[G], %seg: i32[N], %txt: f32[T,text])
 /// -> f32[C,F,H,W]`: clean reference latents, noisy target latents, the distinct timesteps on the
 /// 0..1000 scale, the segment of each token, the text context padded with zero rows. The result is
-/// the velocity ε − x₀ of the target. Without references there is no `%ref`. `types` is a
-/// [`Precision`] where the residual stream is f32.
+/// the velocity ε − x₀ of the target. Without references there is no `%ref`. `types` may be just a
+/// [`Precision`]; the residual stream is then f32.
 pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Module {
     let types = types.into();
     let precision = types.precision;
@@ -212,8 +212,8 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
 ///
 /// `@stack(%x: res[N,D], %e: f32[G,6,D], %seg: i32[N], %rope: f32[N,head_dim/2,2], %ctx: act[T,D])
 /// -> res[N,D]`: residual stream, modulation of each distinct timestep, segment of each token,
-/// rotary table, embedded text; the residual stream behind the last block. Of `size` only the
-/// number of tokens, the text tokens and the timesteps count.
+/// rotary table, embedded text. The result is the residual stream after the last block. Only the
+/// number of tokens, of text tokens and of timesteps in `size` matter.
 pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Module {
     let types = types.into();
     let precision = types.precision;
@@ -270,7 +270,7 @@ fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -
         b.index(name, md, 1, slot)
     });
     let activation = Some(TensorType::new(act, []));
-    // The norm in front of a modulation stays f32 whatever it reads.
+    // The result of a norm before a modulation is f32, whatever the type of the residual stream.
     let single = Some(TensorType::new(DType::F32, []));
 
     let n1 = b.op("n1", Op::LayerNorm { eps }, &[x], single.clone());

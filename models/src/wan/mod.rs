@@ -8,10 +8,10 @@ pub mod vae;
 
 use anyid_ir::DType;
 
-/// Named precision of a module (design decision 6).
+/// Precision of a module's values (`dit.md` §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// Everything f32: the parity mode.
+    /// Every value is f32; the mode that is compared with the goldens.
     #[default]
     F32,
     /// bf16 inputs of matrix products and attention; f32 accumulation, residual stream, norms,

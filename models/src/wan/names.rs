@@ -1,8 +1,8 @@
 //! Tensor names of the three networks: what each has, and the two namings they are stored under.
 //!
 //! Canonical names are those of the original Wan files. A diffusers folder uses other names for the
-//! same values: no transposing, no reordering. The rules are exact tables, read in both directions
-//! (specifications dit.md §2, vae.md §7, text.md §4, formats.md §0 and §3 for the prefixes).
+//! same values, without transposing or reordering. The rules are tables, read in both directions
+//! (`dit.md` §2, `vae.md` §7, `text.md` §4; `formats.md` §0 and §3 for the prefixes).
 //! Shapes come from the configuration alone. Nothing here reads a file.
 
 use super::config::{DitConfig, TextConfig, VaeConfig};
@@ -85,7 +85,7 @@ pub enum Naming {
     Diffusers,
 }
 
-/// What stands behind a module's name.
+/// What follows the name of a layer in the names of its tensors.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
     /// The name is the tensor itself.
@@ -150,7 +150,7 @@ const DIT: &[Table] = &[
             ("cross_attn.o", "attn2.to_out.0", WeightBias),
             ("cross_attn.norm_q", "attn2.norm_q", Weight),
             ("cross_attn.norm_k", "attn2.norm_k", Weight),
-            // The norm before cross-attention is number 3 in the one naming and 2 in the other.
+            // The norm before cross-attention is number 3 in one naming and 2 in the other.
             ("norm3", "norm2", WeightBias),
             ("ffn.0", "ffn.net.0.proj", WeightBias),
             ("ffn.2", "ffn.net.2", WeightBias),
@@ -220,7 +220,8 @@ const TEXT: &[Table] = &[
             ("attn.o", "layer.0.SelfAttention.o", Weight),
             ("pos_embedding.embedding", "layer.0.SelfAttention.relative_attention_bias", Weight),
             ("norm2", "layer.1.layer_norm", Weight),
-            // The gate has the activation; fc1 is linear. Same shapes, so a swap would load.
+            // The gate has the activation; fc1 is linear. Both have the same shape, so a file in
+            // which they are swapped would load.
             ("ffn.gate.0", "layer.1.DenseReluDense.wi_0", Weight),
             ("ffn.fc1", "layer.1.DenseReluDense.wi_1", Weight),
             ("ffn.fc2", "layer.1.DenseReluDense.wo", Weight),
@@ -245,8 +246,8 @@ pub fn to_canonical(component: Component, name: &str) -> Option<String> {
 
 /// Finds a network among the tensor names of a file: its naming and the prefix of its names.
 ///
-/// A file may hold other things beside it. Where several answers are possible the longest prefix
-/// wins, then the original naming.
+/// The file may contain other tensors as well. If several answers are possible, the longest prefix
+/// is taken, then the original naming.
 pub fn detect<'a>(
     component: Component,
     names: impl IntoIterator<Item = &'a str>,

@@ -1,9 +1,10 @@
 //! The Wan2.2 causal autoencoder as graphs (`vae.md`).
 //!
-//! Streaming is explicit: `@first` works on the first frame of a clip, `@next` on a later chunk,
-//! with every causal convolution's past as tensors that go in and come out. The states of `@first`
-//! are what `@next` needs, so a whole clip is `@first`, `@next`, `@next` … and equals the closed
-//! form of `vae.md` §5. Tensors inside are channels-last `[T,H,W,C]`, the only convolution layout.
+//! Streaming is explicit: `@first` works on the first frame of a clip and `@next` on a later chunk.
+//! The past frames of every causal convolution are tensors that come in and go out. The states
+//! that `@first` returns are those that `@next` needs, so a whole clip is `@first`, `@next`,
+//! `@next`, …, which equals the closed form of `vae.md` §5. Tensors inside are channels-last
+//! `[T,H,W,C]`, the only layout of convolutions.
 
 use super::Precision;
 use super::config::VaeConfig;
@@ -76,8 +77,8 @@ pub fn decoder(config: &VaeConfig, size: &VaeSize, normalised: bool) -> Module {
     coder(config, size, Half::Decoder, normalised, Precision::F32)
 }
 
-/// The states of `@first` or `@next` in order: the position of each among the function's inputs,
-/// where it is one, and among its outputs.
+/// The states of `@first` or `@next` in order: the position of each among the inputs of the
+/// function, if it is an input, and among its outputs.
 pub fn states(half: Half, func: &Func) -> Vec<(Option<usize>, usize)> {
     let results = if half == Half::Encoder { 2 } else { 1 };
     let reads = func.param_types().count() > 1;
@@ -156,8 +157,8 @@ pub fn whole_clip(
     module
 }
 
-/// [`encoder`] or [`decoder`] in a precision. With [`Precision::Bf16`] everything between pixels and
-/// latents is bf16, states included, and sums are f32; `normalised` counts for decoders only.
+/// [`encoder`] or [`decoder`] in a precision. With [`Precision::Bf16`] everything between pixels
+/// and latents is bf16, states included, and sums are f32. `normalised` applies to decoders only.
 pub fn coder(
     config: &VaeConfig,
     size: &VaeSize,
@@ -233,7 +234,7 @@ struct Coder<'m> {
     config: &'m VaeConfig,
     /// Element type of everything between pixels and latents.
     act: DType,
-    /// Element type that convolutions give: `act`, but f32 at the end.
+    /// Element type of the results of convolutions: `act`, but f32 for the last ones.
     gives: DType,
     /// States that came in, or `None` for the first chunk.
     past: Option<std::vec::IntoIter<ValueId>>,
@@ -251,7 +252,7 @@ impl Coder<'_> {
 
     fn keep(&mut self, state: ValueId) {
         let name = format!("n{}", self.states.len());
-        // A state may be a value that already has a telling name; renaming it is harmless.
+        // The value may already have a descriptive name; renaming it is harmless.
         self.b.rename(state, &name);
         self.states.push(state);
     }
@@ -280,7 +281,7 @@ impl Coder<'_> {
         self.conv(name, x, path, [1; 3], [[0, 0], [pad, pad], [pad, pad]])
     }
 
-    /// Causal 3×3×3 convolution: the past is the last two input frames, zeros at the start.
+    /// Causal 3×3×3 convolution. Its past is the last two input frames, or zeros at the start.
     fn causal(&mut self, name: &str, x: ValueId, path: &str) -> ValueId {
         let frames = self.frames(x);
         match self.take_past() {
@@ -304,7 +305,7 @@ impl Coder<'_> {
         }
     }
 
-    /// Channel normalisation, with SiLU unless in front of attention.
+    /// Channel normalisation, followed by SiLU except before attention.
     fn norm(&mut self, name: &str, x: ValueId, path: &str, silu: bool) -> ValueId {
         let gamma = self.b.weight(path);
         let channels = self.b.ty(x).last();
@@ -401,8 +402,8 @@ impl Coder<'_> {
 
     /// Duplicating shortcut; the first chunk drops its first `ft − 1` frames. Channel
     /// `(o·ft + t)·fs² + a·fs + b` of the repeated input is channel `o` at frame offset `t`, row
-    /// offset `a` and column offset `b`. As the repeats are the innermost of these, only the outer
-    /// offsets pick channels; over the others a pixel is simply repeated in place.
+    /// offset `a` and column offset `b`. The repeats are innermost, so only the outer offsets pick
+    /// channels; over the others a pixel is simply repeated in place.
     fn duplicate_up(&mut self, x: ValueId, out: usize, ft: usize, fs: usize) -> ValueId {
         let s = self.b.shape(x);
         let repeats = out * ft * fs * fs / s[3];
@@ -440,7 +441,7 @@ impl Coder<'_> {
         }
     }
 
-    /// Strided spatial convolution, then the strided temporal one where the level has it.
+    /// The strided spatial convolution, then the strided temporal one if the level has one.
     fn downsample(&mut self, x: ValueId, path: &str, temporal: bool) -> ValueId {
         let pad = [[0, 0], [0, 1], [0, 1]];
         let x = self.conv("down", x, &format!("{path}.resample.1"), [1, 2, 2], pad);
@@ -450,7 +451,7 @@ impl Coder<'_> {
         let frames = self.frames(x);
         match self.take_past() {
             None => {
-                // The first frame bypasses the temporal convolution and is its next past.
+                // The first frame bypasses the temporal convolution and becomes its past.
                 let state = self.b.slice("state", x, 0, frames - 1, 1);
                 self.states.push(state);
                 x
@@ -466,14 +467,14 @@ impl Coder<'_> {
         }
     }
 
-    /// The temporal convolution to twice the frames where the level has it, then ×2 in space.
+    /// The temporal convolution that doubles the frames, if the level has one, then ×2 in space.
     fn upsample(&mut self, x: ValueId, path: &str, temporal: bool) -> ValueId {
         let mut x = x;
         if temporal {
             let s = self.b.shape(x);
             match self.take_past() {
                 None => {
-                    // The first frame is never seen by this convolution: its past stays zero.
+                    // This convolution never sees the first frame, so its past stays zero.
                     let ty = TensorType::new(self.act, [2, s[1], s[2], s[3]]);
                     let state = self.b.constant("state", 0.0, ty);
                     self.keep(state);

@@ -1,9 +1,9 @@
 //! What every step is to fusion: a view, an anchor, a step over rows, or neither.
 
 use super::view::{RowView, Strided, row_view};
-use crate::home::homes;
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
+use crate::storage::storages;
 use anyid_ir::kernel::{AnchorKernel, Target};
 use anyid_ir::{DType, Op};
 use smallvec::SmallVec;
@@ -97,8 +97,8 @@ pub struct Classes {
 /// nothing is a step over rows.
 pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
     let views = super::view::views(program);
-    let homes = homes(program);
-    let owner: Vec<ValueIndex> = homes.iter().map(|home| home.owner).collect();
+    let storages = storages(program);
+    let owner: Vec<ValueIndex> = storages.iter().map(|storage| storage.owner).collect();
     let class: Vec<Class> = program
         .steps
         .iter()
@@ -134,8 +134,8 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
         })
         .collect();
     let mut needed = vec![false; program.values.len()];
-    for (_, value) in &program.outputs {
-        needed[owner[*value as usize] as usize] = true;
+    for port in &program.outputs {
+        needed[owner[port.value as usize] as usize] = true;
     }
     let mut live = vec![false; program.steps.len()];
     for at in (0..program.steps.len()).rev() {

@@ -5,7 +5,7 @@ use anyid_ir::Op;
 
 /// An edge between two kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct UnfusedEdge {
     /// Label of the step that makes the value.
     pub producer: String,
     /// Label of the step that reads it.
@@ -15,15 +15,15 @@ pub struct Cut {
 }
 
 /// Every edge that fusion left between kernels, in program order.
-pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
+pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
     let program = groups.program;
-    let mut cuts = Vec::new();
+    let mut edges = Vec::new();
     for (at, step) in program.steps.iter().enumerate() {
         let Some(group) = groups.of[at] else { continue };
         for user in &groups.users[step.result as usize] {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
-                (Kind::Single, Kind::Anchor { .. }) if is_upsample(&step.op) => {
+                (Kind::Single, Kind::Anchor(_)) if is_upsample(&step.op) => {
                     groups.load(at, groups.anchor(other)).map_or_else(
                         |why| format!("upsample is not read through: {why}"),
                         |_| "no more rewrites are allowed".into(),
@@ -31,8 +31,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
                 }
                 (Kind::Single, _) => single(groups, at),
                 (_, Kind::Single) => single(groups, *user),
-                (_, Kind::Anchor { .. }) => "anchors take no rows in front of them".into(),
-                (Kind::Anchor { .. }, Kind::Row { .. }) => {
+                (_, Kind::Anchor(_)) => "anchors take no rows in front of them".into(),
+                (Kind::Anchor(_), Kind::Row { .. }) => {
                     if groups.groups[group].steps.last() != Some(&at) {
                         "its kernel stores several parts as they are".into()
                     } else {
@@ -46,10 +46,10 @@ pub fn explain(groups: &Groups<'_>) -> Vec<Cut> {
                 },
             };
             let (producer, consumer) = (step.label.clone(), program.steps[*user].label.clone());
-            cuts.push(Cut { producer, consumer, reason });
+            edges.push(UnfusedEdge { producer, consumer, reason });
         }
     }
-    cuts
+    edges
 }
 
 fn is_upsample(op: &Op) -> bool {

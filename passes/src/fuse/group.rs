@@ -37,16 +37,57 @@ pub enum Kind {
         width: usize,
     },
     /// An anchor with what its load and its epilogue took.
-    Anchor {
-        /// How operand 0 is read.
-        load: Load,
-        /// Applied after the bias.
-        activation: Option<Activation>,
-        /// How the value meets the result, with the operands that takes.
-        combine: Combine,
-        /// Values the combination reads.
-        extra: Vec<ValueIndex>,
-    },
+    Anchor(Ends),
+}
+
+/// What an anchor takes in front of it and behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ends {
+    /// How operand 0 is read.
+    pub load: Load,
+    /// What is read as operand 0 where that is not the op's own.
+    pub first: Option<ValueIndex>,
+    /// What the sums are rounded to before what follows.
+    pub sums: Option<DType>,
+    /// Applied after the bias.
+    pub activation: Option<Activation>,
+    /// What the activation's values are rounded to before what follows.
+    pub activated: Option<DType>,
+    /// How the value meets the result, with the operands that takes.
+    pub combine: Combine,
+    /// Values the combination reads.
+    pub extra: Vec<ValueIndex>,
+}
+
+impl Ends {
+    /// The op by itself.
+    const BARE: Self = Self {
+        load: Load::Own,
+        first: None,
+        sums: None,
+        activation: None,
+        activated: None,
+        combine: Combine::Store,
+        extra: Vec::new(),
+    };
+
+    /// With the value so far, of type `from`, read by something that follows: narrower types than
+    /// the f32 of the sums are rounded to.
+    fn rounded(&self, from: DType) -> Result<Self, &'static str> {
+        let mut ends = self.clone();
+        if from == DType::F32 {
+            return Ok(ends);
+        }
+        let slot = match (self.combine, self.activation) {
+            (Combine::Store, None) => &mut ends.sums,
+            (Combine::Store, Some(_)) => &mut ends.activated,
+            _ => return Err("what was rounded away would come back"),
+        };
+        match *slot.get_or_insert(from) == from {
+            true => Ok(ends),
+            false => Err("it is rounded to one type and then to another"),
+        }
+    }
 }
 
 /// Steps that run as one kernel, in order.
@@ -100,16 +141,13 @@ pub fn alone(program: &Program, classes: Classes) -> Grouping {
     let mut of = vec![None; program.steps.len()];
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.values.len()];
     let mut output = vec![false; program.values.len()];
-    for (_, value) in &program.outputs {
-        output[classes.owner[*value as usize] as usize] = true;
+    for port in &program.outputs {
+        output[classes.owner[port.value as usize] as usize] = true;
     }
     for at in (0..program.steps.len()).filter(|at| classes.live[*at]) {
         let kind = match &classes.class[at] {
             Class::Row(row) => Kind::Row { rows: row.rows, width: row.width },
-            Class::Anchor => {
-                let (load, extra) = (Load::Own, Vec::new());
-                Kind::Anchor { load, activation: None, combine: Combine::Store, extra }
-            }
+            Class::Anchor => Kind::Anchor(Ends::BARE),
             _ => Kind::Single,
         };
         of[at] = Some(groups.len());
@@ -220,7 +258,7 @@ impl Groups<'_> {
     }
 
     fn grow_load(&mut self, group: usize, rewrites: &mut Rewrites) {
-        if !matches!(self.groups[group].kind, Kind::Anchor { .. }) || !rewrites.enabled() {
+        if !matches!(self.groups[group].kind, Kind::Anchor(_)) || !rewrites.enabled() {
             return;
         }
         let anchor = self.anchor(group);
@@ -230,10 +268,26 @@ impl Groups<'_> {
         if !rewrites.allow("load", self.label(made)) {
             return;
         }
-        if let Kind::Anchor { load, .. } = &mut self.groups[group].kind {
-            *load = taken;
+        let program = self.program;
+        let (value, first) = (program.steps[made].result, program.steps[made].operands[0]);
+        if let Kind::Anchor(ends) = &mut self.groups[group].kind {
+            (ends.load, ends.first) = (taken, Some(first));
         }
-        self.absorb(group, other);
+        // Others may read what the anchor no longer does; their reading changes none of its bits.
+        let owner = self.classes.owner[first as usize];
+        for read in &mut self.grouping.classes.reads[anchor] {
+            if *read == value {
+                *read = owner;
+            }
+        }
+        self.users[value as usize].retain(|user| *user != anchor);
+        let users = &mut self.users[owner as usize];
+        if let Err(at) = users.binary_search(&anchor) {
+            users.insert(at, anchor);
+        }
+        if self.users[value as usize].is_empty() && !self.output[value as usize] {
+            self.absorb(group, other);
+        }
     }
 
     /// The load of `anchor` that computes step `made`, or why there is none.
@@ -253,11 +307,7 @@ impl Groups<'_> {
             return Err("the value between them is seen under another shape");
         }
         if to.operands[1..].contains(&from.result) {
-            return Err("the value between them is needed elsewhere");
-        }
-        let value = from.result as usize;
-        if self.output[value] || self.users[value] != [anchor] {
-            return Err("the value between them is needed elsewhere");
+            return Err("the value between them is read in another way as well");
         }
         let load = Load::Nearest(factors);
         let [x, w] = [from.operands[0], to.operands[1]].map(|value| self.program.ty(value));
@@ -266,7 +316,7 @@ impl Groups<'_> {
     }
 
     fn grow_epilogue(&mut self, group: usize, rewrites: &mut Rewrites) {
-        while matches!(self.groups[group].kind, Kind::Anchor { .. }) {
+        while matches!(self.groups[group].kind, Kind::Anchor(_)) {
             let tail = self.tail(group) as usize;
             let &[next] = self.users[tail].as_slice() else { return };
             let Ok(kind) = self.epilogue(group, next) else { return };
@@ -282,15 +332,14 @@ impl Groups<'_> {
 
     /// The anchor of `group` with step `next` in its epilogue, or why not.
     pub(super) fn epilogue(&self, group: usize, next: usize) -> Result<Kind, &'static str> {
-        let Kind::Anchor { load, activation, combine, extra } = &self.groups[group].kind else {
+        let Kind::Anchor(ends) = &self.groups[group].kind else {
             return Err("it is no anchor");
         };
         let tail = self.tail(group);
         if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
             return Err("the value between them is needed elsewhere");
         }
-        let (load, first) = (*load, self.anchor(group));
-        let op = &self.program.steps[first].op;
+        let op = &self.program.steps[self.anchor(group)].op;
         let support = self.target.epilogue(op);
         let step = &self.program.steps[next];
         let row = self.row(next).ok_or("it is no step over rows")?;
@@ -303,11 +352,7 @@ impl Groups<'_> {
         if self.program.ty(step.result).shape != *shape {
             return Err("the result has another shape");
         }
-        let narrowed = self.groups[group]
-            .steps
-            .iter()
-            .any(|at| self.program.steps[*at].op == Op::Cast && from != DType::F32);
-        if narrowed || (*combine != Combine::Store && step.op != Op::Cast) {
+        if ends.combine != Combine::Store && step.op != Op::Cast {
             return Err("the epilogue has ended");
         }
         let reads = |operand: usize| match &row.operands[operand] {
@@ -338,33 +383,29 @@ impl Groups<'_> {
             }
         };
         let act = |f: Activation| {
-            if !support.activation || activation.is_some() {
+            if !support.activation || ends.activation.is_some() {
                 return Err("the epilogue takes no activation here");
             }
             if !reads(0) {
                 return Err("its rows are not those of the anchor");
             }
-            let (combine, extra) = (*combine, extra.clone());
-            Ok(Kind::Anchor { load, activation: Some(f), combine, extra })
+            Ok(Kind::Anchor(Ends { activation: Some(f), ..ends.rounded(from)? }))
         };
         match &step.op {
             Op::Gelu => act(Activation::Gelu),
             Op::Silu => act(Activation::Silu),
-            Op::Cast if from != DType::F32 && from != dtype => {
-                Err("what was rounded away would come back")
-            }
-            Op::Cast if reads(0) => Ok(self.groups[group].kind.clone()),
-            Op::Binary(BinaryFn::Add) if from == DType::F32 => {
+            Op::Cast if reads(0) && from == dtype => Ok(self.groups[group].kind.clone()),
+            Op::Cast if reads(0) => Ok(Kind::Anchor(ends.rounded(from)?)),
+            Op::Binary(BinaryFn::Add) => {
                 let other = match (reads(0), reads(1)) {
                     (true, false) => 1,
                     (false, true) => 0,
                     _ => return Err("its rows are not those of the anchor"),
                 };
                 let extra = vec![residual(other)?];
-                let combine = Combine::Add;
-                Ok(Kind::Anchor { load, activation: *activation, combine, extra })
+                Ok(Kind::Anchor(Ends { combine: Combine::Add, extra, ..ends.rounded(from)? }))
             }
-            Op::GateAdd if support.gate && from == DType::F32 => {
+            Op::GateAdd if support.gate => {
                 if !reads(1) {
                     return Err("its rows are not those of the anchor");
                 }
@@ -378,10 +419,7 @@ impl Groups<'_> {
                 let segments = row.segments.ok_or("it has no segments")?;
                 let combine = Combine::GateAdd { offset, stride };
                 let extra = vec![x, base, segments];
-                Ok(Kind::Anchor { load, activation: *activation, combine, extra })
-            }
-            Op::Binary(BinaryFn::Add) | Op::GateAdd if from != DType::F32 => {
-                Err("its sums are rounded before they are added")
+                Ok(Kind::Anchor(Ends { combine, extra, ..ends.rounded(from)? }))
             }
             _ => Err("the epilogue has no such operation"),
         }
@@ -391,7 +429,7 @@ impl Groups<'_> {
     /// rewrite.
     pub fn pack_linears(&mut self, rewrites: &mut Rewrites) {
         let anchors: Vec<usize> = (0..self.groups.len())
-            .filter(|g| matches!(self.groups[*g].kind, Kind::Anchor { .. }))
+            .filter(|g| matches!(self.groups[*g].kind, Kind::Anchor(_)))
             .collect();
         let mut at = 0;
         while at < anchors.len() {
@@ -413,10 +451,8 @@ impl Groups<'_> {
 
     fn same_linear(&self, a: usize, b: usize) -> bool {
         let plain = |g: usize| {
-            matches!(
-                &self.groups[g].kind,
-                Kind::Anchor { activation: None, combine: Combine::Store, .. }
-            ) && self.groups[g].steps.iter().all(|s| self.program.steps[*s].op == Op::Linear)
+            self.groups[g].kind == Kind::Anchor(Ends::BARE)
+                && self.groups[g].steps.iter().all(|s| self.program.steps[*s].op == Op::Linear)
         };
         if !plain(a) || !plain(b) {
             return false;

@@ -10,5 +10,5 @@ pub mod group;
 mod paths;
 pub mod view;
 
-pub use explain::{Cut, explain};
+pub use explain::{UnfusedEdge, explain};
 pub use group::{Group, Grouping, Groups, alone};

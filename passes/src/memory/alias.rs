@@ -86,14 +86,14 @@ impl Classes {
     /// Finds out who touches each class and how long each piece of it is in use.
     pub(crate) fn measure(&mut self, flow: &Flow) {
         let mut touch = |step: usize, writes: bool, position: usize, value: ValueIndex| {
-            let class = flow.home(value).owner as usize;
+            let class = flow.storage(value).owner as usize;
             self.events[class].push(Event { step, writes, position, value });
         };
         for (at, step) in flow.steps.iter().enumerate() {
             step.operands.iter().enumerate().for_each(|(i, v)| touch(at, false, i, *v));
             step.results.iter().enumerate().for_each(|(i, v)| touch(at, true, i, *v));
         }
-        let outputs = flow.outputs.iter().map(|(_, value)| *value);
+        let outputs = flow.outputs.iter().map(|port| port.value);
         let last = outputs.chain(flow.states.iter().map(|state| state.after));
         last.enumerate().for_each(|(i, value)| touch(flow.steps.len(), false, i, value));
         let mut contents = flow.contents(&self.dropped);
@@ -143,9 +143,9 @@ impl Classes {
 
     /// The class a value lies in and its first byte there.
     pub(crate) fn place(&self, flow: &Flow, value: ValueIndex) -> (ValueIndex, u64) {
-        let home = flow.home(value);
-        let (class, offset) = self.find(home.owner);
-        (class, offset + home.offset)
+        let storage = flow.storage(value);
+        let (class, offset) = self.find(storage.owner);
+        (class, offset + storage.offset)
     }
 
     /// Puts `a` and `b` at the same place. `None` where that is impossible; otherwise the class that
@@ -257,7 +257,7 @@ impl<'f> Search<'f> {
         for (at, step) in flow.steps.iter().enumerate() {
             step.operands.iter().for_each(|value| readers[*value as usize].push(at));
         }
-        let outputs = flow.outputs.iter().map(|(_, value)| *value);
+        let outputs = flow.outputs.iter().map(|port| port.value);
         for value in outputs.chain(flow.states.iter().map(|state| state.after)) {
             readers[value as usize].push(flow.steps.len());
         }

@@ -201,15 +201,15 @@ pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
             let inside = memory.0 != 0 || to <= plan.workspace_bytes;
             assert!(inside, "{label} passes the peak");
             for (operand, other) in step.operands.iter().enumerate() {
-                let Some((home, start, end)) = extent(*other) else { continue };
-                let apart = home != memory || to <= start || end <= from;
+                let Some((storage, start, end)) = extent(*other) else { continue };
+                let apart = storage != memory || to <= start || end <= from;
                 let same = (start, end) == (from, to);
                 let allowed = same && step.kernel.writes_in_place(operand, result);
                 assert!(apart || allowed, "{label} writes over its operand {other}");
             }
             for other in &step.results[..result] {
-                let Some((home, start, end)) = extent(*other) else { continue };
-                let apart = home != memory || to <= start || end <= from;
+                let Some((storage, start, end)) = extent(*other) else { continue };
+                let apart = storage != memory || to <= start || end <= from;
                 assert!(apart, "{label} writes a byte twice");
             }
         }
@@ -219,8 +219,8 @@ pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
             }
         }
     }
-    for (name, value) in &flow.outputs {
-        read(&mut memories, &mut contents, *value, name);
+    for port in &flow.outputs {
+        read(&mut memories, &mut contents, port.value, &port.name);
     }
     for state in &flow.states {
         read(&mut memories, &mut contents, state.after, &state.name);

@@ -4,8 +4,8 @@
 //! views, parts and copies say which bytes are whose. Nothing here knows where anything lies.
 
 use super::flow::{Flow, Source};
-use crate::home::Home;
 use crate::program::ValueIndex;
+use crate::storage::Storage;
 use smallvec::SmallVec;
 
 /// Bytes up to `end` of a value, from `at` on of what `write` wrote.
@@ -58,7 +58,7 @@ impl Flow {
         let (from, to) = (self.steps[at].operands[0], self.steps[at].results[0]);
         let held = if elided { self.segments(contents, from) } else { self.whole(to) };
         contents.own[to as usize] = Some(held);
-        let owner = self.home(to).owner;
+        let owner = self.storage(to).owner;
         if owner != to && matches!(self.values[owner as usize].source, Source::Parts(_)) {
             contents.own[owner as usize] = None;
         }
@@ -69,7 +69,7 @@ impl Flow {
         if let Some(own) = &contents.own[value as usize] {
             return own.clone();
         }
-        let Home { owner, offset } = self.home(value);
+        let Storage { owner, offset } = self.storage(value);
         let all = match &contents.own[owner as usize] {
             Some(all) => all.clone(),
             None => {

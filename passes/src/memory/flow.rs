@@ -6,14 +6,14 @@
 //! into the caller's. That form is always right; [`super::alias`] elides copies where values can be
 //! made in place, and shows that it means the same.
 
-use crate::CompileError;
-use crate::home::{Home, homes};
-use crate::program::{Origin, Program, ValueIndex};
+use crate::StateSpec;
+use crate::program::{Origin, Port, Program, Role, ValueIndex};
+use crate::storage::{Storage, storages};
 use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::ALIGNMENT;
-use anyid_ir::plan::WeightRef;
+use anyid_ir::plan::{ALIGNMENT, Branch, WeightRef};
 use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Most operands of a concatenation that is made of copies. More are joined by one launch: each copy
@@ -69,7 +69,7 @@ impl Source {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     pub(crate) ty: TensorType,
-    pub(crate) home: Home,
+    pub(crate) storage: Storage,
     pub(crate) source: Source,
 }
 
@@ -77,6 +77,7 @@ pub struct Value {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowState {
     pub(crate) name: String,
+    pub(crate) branch: Branch,
     pub(crate) before: Option<ValueIndex>,
     pub(crate) after: ValueIndex,
 }
@@ -86,8 +87,9 @@ pub struct FlowState {
 pub struct Flow {
     pub(crate) values: Vec<Value>,
     pub(crate) steps: Vec<LoweredStep>,
-    pub(crate) inputs: Vec<(String, ValueIndex)>,
-    pub(crate) outputs: Vec<(String, ValueIndex)>,
+    pub(crate) inputs: Vec<Port>,
+    /// Those of the caller, then those that are kept.
+    pub(crate) outputs: Vec<Port>,
     pub(crate) states: Vec<FlowState>,
     pub(crate) weights: Vec<WeightRef>,
     /// Concatenations that were made copies, as they were.
@@ -99,7 +101,7 @@ pub(crate) struct Names<'f> {
     flow: &'f Flow,
     /// For each value the launch that makes it and which of its results it is.
     makers: Vec<Option<(usize, usize)>>,
-    inputs: HashMap<ValueIndex, &'f str>,
+    inputs: HashMap<ValueIndex, Cow<'f, str>>,
 }
 
 impl<'f> Names<'f> {
@@ -111,8 +113,8 @@ impl<'f> Names<'f> {
             }
         }
         let mut inputs = HashMap::new();
-        for (name, value) in &flow.inputs {
-            inputs.entry(*value).or_insert(name.as_str());
+        for port in &flow.inputs {
+            inputs.entry(port.value).or_insert_with(|| port.title());
         }
         Self { flow, makers, inputs }
     }
@@ -129,10 +131,10 @@ impl<'f> Names<'f> {
             (Source::State(at, _), None) => format!("state.{at}"),
             (Source::Output(at), None) => format!("output.{at}"),
             (Source::View, None) => {
-                format!("{}[{}..]", self.of(each.home.owner), each.home.offset)
+                format!("{}[{}..]", self.of(each.storage.owner), each.storage.offset)
             }
             (Source::Input(_), None) if self.inputs.contains_key(&value) => {
-                self.inputs[&value].to_owned()
+                self.inputs[&value].to_string()
             }
             (Source::Parts(parts), None) => match parts.first() {
                 Some(part) => format!("{}..", self.of(*part)),
@@ -143,70 +145,19 @@ impl<'f> Names<'f> {
     }
 }
 
-/// A tensor that one run leaves for the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateSpec {
-    /// Its name; functions that share states call them the same.
-    pub name: String,
-    /// Position among the function's inputs, if the function reads it.
-    pub input: Option<usize>,
-    /// Position among the function's outputs.
-    pub output: usize,
-}
-
-/// Whether a program has the states that `specs` declare.
-///
-/// # Errors
-/// E0509 for the first that it does not have, or that stands twice.
-pub(crate) fn check_states(
-    program: &Program,
-    specs: &[StateSpec],
-    split: bool,
-) -> Result<(), CompileError> {
-    let fault = |spec: &StateSpec, why: String| {
-        Err(CompileError::new("E0509", format!("state {}: {why}", spec.name)))
-    };
-    for (at, spec) in specs.iter().enumerate() {
-        if split {
-            return fault(spec, "a function that is split carries none".to_owned());
-        }
-        let Some((_, output)) = program.outputs.get(spec.output) else {
-            return fault(spec, format!("there are only {} outputs", program.outputs.len()));
-        };
-        if let Some(position) = spec.input {
-            let Some((_, input)) = program.inputs.get(position) else {
-                return fault(spec, format!("there are only {} inputs", program.inputs.len()));
-            };
-            let (before, after) = (program.ty(*input), program.ty(*output));
-            if before != after {
-                return fault(spec, format!("it begins as {before} and ends as {after}"));
-            }
-        }
-        let clash = |other: &&StateSpec| {
-            other.name == spec.name
-                || other.output == spec.output
-                || (spec.input.is_some() && other.input == spec.input)
-        };
-        if let Some(other) = specs[..at].iter().find(clash) {
-            return fault(spec, format!("it is state {} as well", other.name));
-        }
-    }
-    Ok(())
-}
-
 impl Flow {
     /// The flow of a program's kernels in its first form.
     pub(crate) fn new(program: &Program, steps: Vec<LoweredStep>, states: &[StateSpec]) -> Self {
-        let homes = homes(program);
+        let storages = storages(program);
         let value = |(at, value): (usize, &crate::program::ProgramValue)| {
             let source = match value.origin {
                 Origin::Input(index) => Source::Input(index),
                 Origin::Weight(index) => Source::Weight(index),
                 Origin::Persistent(index) => Source::Persistent(index),
-                Origin::Step(_) if homes[at].owner as usize != at => Source::View,
+                Origin::Step(_) if storages[at].owner as usize != at => Source::View,
                 Origin::Step(_) => Source::Launch,
             };
-            Value { ty: value.ty.clone(), home: homes[at], source }
+            Value { ty: value.ty.clone(), storage: storages[at], source }
         };
         let mut flow = Self {
             values: program.values.iter().enumerate().map(value).collect(),
@@ -230,32 +181,32 @@ impl Flow {
         &self.values[value as usize].ty
     }
 
-    pub(crate) fn home(&self, value: ValueIndex) -> Home {
-        self.values[value as usize].home
+    pub(crate) fn storage(&self, value: ValueIndex) -> Storage {
+        self.values[value as usize].storage
     }
 
     pub(crate) fn bytes(&self, value: ValueIndex) -> u64 {
         self.ty(value).bytes()
     }
 
-    /// Adds a value; one whose home is `None` owns its memory.
+    /// Adds a value; one whose storage is `None` owns its memory.
     pub(crate) fn value(
         &mut self,
         ty: TensorType,
-        home: Option<Home>,
+        storage: Option<Storage>,
         source: Source,
     ) -> ValueIndex {
         let index = self.values.len() as ValueIndex;
-        let home = home.unwrap_or(Home { owner: index, offset: 0 });
-        self.values.push(Value { ty, home, source });
+        let storage = storage.unwrap_or(Storage { owner: index, offset: 0 });
+        self.values.push(Value { ty, storage, source });
         index
     }
 
     /// A view of `ty` into `value`, `offset` bytes from its start.
     pub(crate) fn view(&mut self, value: ValueIndex, offset: u64, ty: TensorType) -> ValueIndex {
-        let home = self.home(value);
-        let home = Home { offset: home.offset + offset, ..home };
-        self.value(ty, Some(home), Source::View)
+        let storage = self.storage(value);
+        let storage = Storage { offset: storage.offset + offset, ..storage };
+        self.value(ty, Some(storage), Source::View)
     }
 
     /// Concatenations that are contiguous in their result, as copies into its ranges.
@@ -270,8 +221,8 @@ impl Flow {
             let mut parts = Vec::with_capacity(offsets.len());
             for (at, (from, offset)) in step.operands.iter().zip(offsets).enumerate() {
                 let ty = self.ty(*from).clone();
-                let home = Home { owner, offset };
-                let to = self.value(ty, Some(home), Source::Launch);
+                let storage = Storage { owner, offset };
+                let to = self.value(ty, Some(storage), Source::Launch);
                 let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
                 steps.push(copy(*from, to, label));
                 parts.push(to);
@@ -343,51 +294,60 @@ impl Flow {
         Some(offsets)
     }
 
-    /// Takes inputs and outputs out of the ports and makes them states.
+    /// Takes states out of the inputs and outputs and gives them memory.
     fn declare_states(&mut self, specs: &[StateSpec]) {
-        self.keep_old_states(specs);
-        for (index, spec) in specs.iter().enumerate() {
-            let index = index as u32;
-            let (_, after) = self.outputs[spec.output];
-            let before = spec.input.map(|at| self.inputs[at].1);
+        self.keep_old_states();
+        let is_state = |port: &Port| matches!(port.role, Role::State(_));
+        let mut ends: Vec<Port> = self.outputs.iter().filter(|p| is_state(p)).cloned().collect();
+        let rank = |port: &Port| match port.role {
+            Role::State(index) => index as usize,
+            Role::Caller | Role::Kept => unreachable!("these are states"),
+        };
+        ends.sort_by_key(|port| (port.branch, rank(port)));
+        for (index, port) in (0..).zip(ends) {
+            let before = self.state_before(&port);
             let memory = match before {
                 Some(before) => {
                     self.values[before as usize].source = Source::State(index, true);
                     before
                 }
-                None => self.value(self.ty(after).clone(), None, Source::State(index, false)),
+                None => self.value(self.ty(port.value).clone(), None, Source::State(index, false)),
             };
-            let after = if before == Some(after) { after } else { self.early_copy(after, memory) };
-            self.states.push(FlowState { name: spec.name.clone(), before, after });
+            let after = match before == Some(port.value) {
+                true => port.value,
+                false => self.early_copy(port.value, memory),
+            };
+            let (name, branch) = (specs[rank(&port)].name.clone(), port.branch);
+            self.states.push(FlowState { name, branch, before, after });
         }
-        let kept = |at: usize, taken: &dyn Fn(&StateSpec) -> Option<usize>| {
-            !specs.iter().any(|spec| taken(spec) == Some(at))
-        };
-        let mut at = 0..;
-        self.inputs.retain(|_| kept(at.next().expect("endless"), &|spec| spec.input));
-        let mut at = 0..;
-        self.outputs.retain(|_| kept(at.next().expect("endless"), &|spec| Some(spec.output)));
-        for (at, (_, value)) in self.inputs.iter().enumerate() {
-            self.values[*value as usize].source = Source::Input(at as u32);
+        self.inputs.retain(|port| !is_state(port));
+        self.outputs.retain(|port| !is_state(port));
+        self.outputs.sort_by_key(|port| port.role == Role::Kept);
+        for (at, port) in (0..).zip(&self.inputs) {
+            self.values[port.value as usize].source = Source::Input(at);
         }
+    }
+
+    /// The input that a state which ends in `port` begins with.
+    fn state_before(&self, port: &Port) -> Option<ValueIndex> {
+        let same = |input: &&Port| (input.role, input.branch) == (port.role, port.branch);
+        self.inputs.iter().find(same).map(|input| input.value)
     }
 
     /// Copies, in front of everything, old states that leave the function as something else than
     /// themselves: their memory will not hold them any more.
-    fn keep_old_states(&mut self, specs: &[StateSpec]) {
-        let inputs: Vec<(usize, ValueIndex)> = specs
-            .iter()
-            .filter_map(|spec| Some((spec.output, self.inputs[spec.input?].1)))
-            .collect();
+    fn keep_old_states(&mut self) {
+        let begins = self.inputs.iter().filter(|port| matches!(port.role, Role::State(_)));
+        let begins: Vec<ValueIndex> = begins.map(|port| port.value).collect();
         for at in 0..self.outputs.len() {
-            let value = self.outputs[at].1;
-            let owner = self.home(value).owner;
-            let state = inputs.iter().find(|(_, before)| *before == owner);
-            if state.is_some_and(|(own, before)| (*own, *before) != (at, value)) {
-                let ty = self.ty(value).clone();
+            let port = self.outputs[at].clone();
+            let stays =
+                matches!(port.role, Role::State(_)) && self.state_before(&port) == Some(port.value);
+            if !stays && begins.contains(&self.storage(port.value).owner) {
+                let ty = self.ty(port.value).clone();
                 let to = self.value(ty, None, Source::Launch);
-                self.steps.insert(0, copy(value, to, format!("{}[old]", self.outputs[at].0)));
-                self.outputs[at].1 = to;
+                self.steps.insert(0, copy(port.value, to, format!("{}[old]", port.title())));
+                self.outputs[at].value = to;
             }
         }
     }
@@ -398,10 +358,10 @@ impl Flow {
     }
 
     fn is_made(&self, output: usize) -> bool {
-        let (name, value) = &self.outputs[output];
-        let owner = self.home(*value).owner as usize;
+        let port = &self.outputs[output];
+        let owner = self.storage(port.value).owner as usize;
         let made = matches!(self.values[owner].source, Source::Launch | Source::Parts(_));
-        made && !super::is_kept(name)
+        made && port.role == Role::Caller
     }
 
     /// Copies the outputs at these positions into the caller's memory, each as soon as it is made;
@@ -409,33 +369,36 @@ impl Flow {
     pub(crate) fn return_outputs(&mut self, positions: &[usize]) -> Vec<ValueIndex> {
         let mut ends: HashMap<ValueIndex, Vec<(u64, u64, usize)>> = HashMap::new();
         for at in positions {
-            ends.entry(self.home(self.outputs[*at].1).owner).or_default();
+            ends.entry(self.storage(self.outputs[*at].value).owner).or_default();
         }
         for (at, step) in self.steps.iter().enumerate() {
             for value in &step.results {
-                let home = self.home(*value);
-                if let Some(ends) = ends.get_mut(&home.owner) {
-                    ends.push((home.offset, home.offset + self.bytes(*value), at + 1));
+                let storage = self.storage(*value);
+                if let Some(ends) = ends.get_mut(&storage.owner) {
+                    ends.push((storage.offset, storage.offset + self.bytes(*value), at + 1));
                 }
             }
         }
         let labels: Vec<String> = {
             let names = Names::new(self);
-            positions.iter().map(|at| format!("{}[kept]", names.of(self.outputs[*at].1))).collect()
+            positions
+                .iter()
+                .map(|at| format!("{}[kept]", names.of(self.outputs[*at].value)))
+                .collect()
         };
         let mut copies = Vec::with_capacity(positions.len());
         let mut placed: Vec<(usize, LoweredStep)> = Vec::with_capacity(positions.len());
         for (at, label) in positions.iter().zip(labels) {
-            let value = self.outputs[*at].1;
-            let (home, ty) = (self.home(value), self.ty(value).clone());
-            let (from, end) = (home.offset, home.offset + ty.bytes());
+            let value = self.outputs[*at].value;
+            let (storage, ty) = (self.storage(value), self.ty(value).clone());
+            let (from, end) = (storage.offset, storage.offset + ty.bytes());
             let makes =
-                ends[&home.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
+                ends[&storage.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
             let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
             let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
-            let to = self.value(ty, Some(Home { owner, offset: 0 }), Source::Launch);
+            let to = self.value(ty, Some(Storage { owner, offset: 0 }), Source::Launch);
             placed.push((place, copy(value, to, label)));
-            self.outputs[*at].1 = to;
+            self.outputs[*at].value = to;
             copies.push(to);
         }
         // Of copies at one place the last comes first.
@@ -457,22 +420,22 @@ impl Flow {
     /// Adds a copy of `from` over the whole of `memory`, as early as that may be: once `from` is
     /// made and nothing looks into the memory any more. Returns the value that lies there then.
     pub(crate) fn early_copy(&mut self, from: ValueIndex, memory: ValueIndex) -> ValueIndex {
-        let (source, target) = (self.home(from), self.home(memory).owner);
+        let (source, target) = (self.storage(from), self.storage(memory).owner);
         let range = (source.offset, source.offset + self.bytes(from));
         let mut at = 0;
         for (position, step) in self.steps.iter().enumerate() {
             let makes = step.results.iter().any(|value| {
-                let home = self.home(*value);
-                let end = home.offset + self.bytes(*value);
-                home.owner == source.owner && home.offset < range.1 && range.0 < end
+                let storage = self.storage(*value);
+                let end = storage.offset + self.bytes(*value);
+                storage.owner == source.owner && storage.offset < range.1 && range.0 < end
             });
-            if makes || step.operands.iter().any(|v| self.home(*v).owner == target) {
+            if makes || step.operands.iter().any(|v| self.storage(*v).owner == target) {
                 at = position + 1;
             }
         }
         let ty = self.ty(from).clone();
-        let home = Home { owner: target, offset: 0 };
-        let to = self.value(ty, Some(home), Source::Launch);
+        let storage = Storage { owner: target, offset: 0 };
+        let to = self.value(ty, Some(storage), Source::Launch);
         let label = format!("{}[kept]", self.name(from));
         self.steps.insert(at, copy(from, to, label));
         to

@@ -14,7 +14,7 @@ pub mod pack;
 mod profile;
 mod together;
 
-use crate::program::ValueIndex;
+use crate::program::{self, Role, ValueIndex};
 use crate::rewrite::Rewrites;
 use alias::{Classes, Search};
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
@@ -24,7 +24,6 @@ use flow::{Flow, Names};
 use pack::Piece;
 
 pub use anyid_ir::plan::ALIGNMENT;
-pub use flow::StateSpec;
 
 /// A program with the memory of its values decided, up to offsets.
 #[derive(Clone, Debug)]
@@ -62,33 +61,28 @@ impl Shared {
 }
 
 /// Every value in memory of its own. `persistent` are the offsets of persistent values read by this
-/// program; `None` means that its outputs named `persistent.*` define them.
+/// program; `None` means that what it keeps defines them.
 pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
     let mut classes = Classes::new(&flow, persistent.unwrap_or_default());
     let (mut kept, mut kept_bytes) = (Vec::new(), 0);
     if persistent.is_none() {
-        for (_, value) in flow.outputs.iter().filter(|(name, _)| is_kept(name)) {
-            let home = flow.home(*value);
-            let root = &mut classes.root[home.owner as usize];
+        for port in flow.outputs.iter().filter(|port| port.role == Role::Kept) {
+            let storage = flow.storage(port.value);
+            let root = &mut classes.root[storage.owner as usize];
             let base = match root {
                 Some((_, base)) => *base,
                 None => {
                     let base = kept_bytes;
                     *root = Some((Root::Persistent, base));
-                    kept_bytes += flow.bytes(home.owner).next_multiple_of(ALIGNMENT);
+                    kept_bytes += flow.bytes(storage.owner).next_multiple_of(ALIGNMENT);
                     base
                 }
             };
-            kept.push(base + home.offset);
+            kept.push(base + storage.offset);
         }
     }
     classes.measure(&flow);
     Shared { flow, classes, kept, kept_bytes }
-}
-
-/// Which outputs of a program are kept for later phases.
-pub(crate) fn is_kept(name: &str) -> bool {
-    name.starts_with("persistent.")
 }
 
 /// As [`share`], with every output in the caller's memory: what it costs tells what the rest does.
@@ -138,7 +132,7 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, rewrites: &mut Rewr
         let (fewer, _) = share_with(&flow, persistent, &fewer_wanted, free);
         // What another output's memory holds cannot be read from the workspace.
         let apart = left.iter().all(|(at, _)| {
-            let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].1);
+            let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].value);
             !matches!(fewer.classes.root[class as usize], Some((Root::Output(_), _)))
         });
         if apart && fewer.bound() <= all.bound() {
@@ -214,8 +208,12 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
         buffers.push(Buffer { ty: flow.ty(value).clone(), root, offset: base + offset });
     }
     let id = |value: ValueIndex| BufferId::from_index(value as usize);
-    let port =
-        |(name, value): &(String, ValueIndex)| Port { name: name.clone(), buffer: id(*value) };
+    let port = |port: &program::Port| Port {
+        name: port.name.clone(),
+        branch: port.branch,
+        buffer: id(port.value),
+    };
+    let ends = |role| flow.outputs.iter().filter(move |port| port.role == role).map(port).collect();
     let steps = flow
         .steps
         .iter()
@@ -230,6 +228,7 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
         .collect();
     let state = |state: &flow::FlowState| State {
         name: state.name.clone(),
+        branch: state.branch,
         ty: flow.ty(state.after).clone(),
         before: state.before.map(id),
         after: id(state.after),
@@ -239,7 +238,8 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
         buffers,
         steps,
         inputs: flow.inputs.iter().map(port).collect(),
-        outputs: flow.outputs.iter().map(port).collect(),
+        outputs: ends(Role::Caller),
+        kept: ends(Role::Kept),
         states: flow.states.iter().map(state).collect(),
         weights: flow.weights.clone(),
         workspace_bytes: placement.workspace_bytes,
@@ -257,7 +257,7 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
 fn without_unused(mut plan: Plan) -> Plan {
     let mut used = vec![false; plan.buffers.len()];
     let steps = plan.steps.iter().flat_map(|step| step.reads().iter().chain(step.results()));
-    let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| &port.buffer);
+    let ports = plan.ports().map(|port| &port.buffer);
     let states = plan.states.iter().flat_map(|state| state.before.iter().chain([&state.after]));
     steps.chain(ports).chain(states).for_each(|id| used[id.index()] = true);
     let mut buffers = Arena::default();
@@ -270,7 +270,8 @@ fn without_unused(mut plan: Plan) -> Plan {
     for step in &mut plan.steps {
         step.operands.iter_mut().chain(&mut step.results).for_each(rename);
     }
-    plan.inputs.iter_mut().chain(&mut plan.outputs).for_each(|port| rename(&mut port.buffer));
+    let ports = plan.inputs.iter_mut().chain(&mut plan.outputs).chain(&mut plan.kept);
+    ports.for_each(|port| rename(&mut port.buffer));
     for state in &mut plan.states {
         state.before.iter_mut().chain([&mut state.after]).for_each(rename);
     }
@@ -280,7 +281,7 @@ fn without_unused(mut plan: Plan) -> Plan {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Options, compile_split_with, compile_with};
+    use crate::{CompileRequest, Options};
     use anyid_ir::{DType, FuncBuilder, Module, TensorType};
 
     fn chain() -> Module {
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn views_share_memory_and_the_peak_is_the_lower_bound_of_a_chain() {
-        let plan = compile_with(&chain(), "f", &Options::unfused()).unwrap();
+        let plan = CompileRequest::new(&chain(), "f").with(&Options::unfused()).plan().unwrap();
         assert_eq!(plan.steps.len(), 4, "three views are no steps");
         assert_eq!(plan.workspace_bytes, plan.lower_bound_bytes);
         assert!(plan.naive_bytes > plan.workspace_bytes);
@@ -313,15 +314,17 @@ mod tests {
 
     #[test]
     fn what_does_not_vary_moves_to_prepare() {
-        let options = Options::traceable();
-        let split = compile_split_with(&chain(), "f", &["x"], &options).unwrap();
-        assert_eq!(split.prepare.steps.len(), 1);
-        assert_eq!(split.step.steps.len(), 3);
-        assert_eq!(split.persistent.len(), 2, "a value and a view of it");
-        let simple = compile_split_with(&chain(), "f", &["x"], &Options::unfused()).unwrap();
-        assert_eq!(simple.persistent.len(), 1, "the view is the value again");
-        assert_eq!(split.step.persistent_bytes, 128);
-        assert_eq!(crate::compile_split(&chain(), "f", &["z"]).unwrap_err().code, "E0503");
+        let chain = chain();
+        let split = |options: &Options, name: &str| {
+            CompileRequest::new(&chain, "f").varying([name]).with(options).split()
+        };
+        let [prepare, step] = split(&Options::traceable(), "x").unwrap();
+        assert_eq!((prepare.steps.len(), step.steps.len()), (1, 3));
+        assert_eq!(prepare.kept.len(), 2, "a value and a view of it");
+        let [simple, _] = split(&Options::unfused(), "x").unwrap();
+        assert_eq!(simple.kept.len(), 1, "the view is the value again");
+        assert_eq!(step.persistent_bytes, 128);
+        assert_eq!(split(&Options::default(), "z").unwrap_err().code, "E0503");
     }
 
     #[test]
@@ -335,7 +338,7 @@ mod tests {
         let y = f.mul("y", a, b);
         let func = f.finish(&[y, y]);
         module.add(func);
-        let plan = compile_with(&module, "f", &Options::unfused()).unwrap();
+        let plan = CompileRequest::new(&module, "f").with(&Options::unfused()).plan().unwrap();
         assert_eq!(plan.steps.len(), 2);
         assert_eq!(plan.outputs.len(), 2);
     }

@@ -52,7 +52,7 @@ pub(crate) fn position(flow: &Flow, shared: &Shared, at: usize) -> Option<usize>
 
 /// For each launch, those that must stay before it.
 pub(crate) fn constraints(flow: &Flow) -> Vec<Vec<usize>> {
-    let owner = |value: &u32| flow.home(*value).owner;
+    let owner = |value: &u32| flow.storage(*value).owner;
     let mut makers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     let mut readers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (at, step) in flow.steps.iter().enumerate() {

@@ -16,7 +16,9 @@ fn compiled(kind: &str, n: usize) {
     let module = parse_module(&program(kind, n), &[]).unwrap_or_else(|e| panic!("{kind}: {e:?}"));
     let text = print(&module);
     assert_eq!(print(&parse_module(&text, &[]).expect("it was printed")), text, "{kind}");
-    let plan = anyid_passes::compile(&module, "f").unwrap_or_else(|e| panic!("{kind}: {e}"));
+    let plan = anyid_passes::CompileRequest::new(&module, "f")
+        .plan()
+        .unwrap_or_else(|e| panic!("{kind}: {e}"));
     assert_eq!(verify_plan(&plan), [], "{kind}");
     assert!(plan.workspace_bytes >= plan.lower_bound_bytes, "{kind}");
     let near = plan.lower_bound_bytes + plan.lower_bound_bytes / 4 + 4096;

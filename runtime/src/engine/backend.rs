@@ -1,7 +1,7 @@
 //! A device by name, as a user asks for it.
 
 use super::tracer::Tracer;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use anyid_backends::device::{About, Device};
 use anyid_backends::registry::Setting;
 use anyid_backends::{OpenError, Registry, Settings};
@@ -68,8 +68,8 @@ impl Backend {
                         None => error.at(format!("setting {name}")),
                     }
                 }
-                OpenError::Threads(refused) => Error::threads(refused),
-                OpenError::Failed(fault) => Error::from(*fault),
+                OpenError::Threads(refused) => error::threads(refused),
+                OpenError::Failed(fault) => error::from_weight_fault(*fault),
             }
         })?;
         Ok(Self { device, tracer: None })

@@ -9,22 +9,16 @@ use super::compiler::compile_error;
 use super::{Backend, Compiler, Inputs, PlanFile};
 use crate::error::{Error, Result};
 use anyid_backends::WeightProvider;
-use anyid_ir::{Module, Tensor};
-use anyid_passes::Options;
+use anyid_ir::Tensor;
+use anyid_passes::CompileRequest;
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::rewrite::Rewrite;
 use std::sync::Arc;
 
 /// What is compiled and run again and again.
 pub struct Case<'c> {
-    /// A verified module.
-    pub module: &'c Module,
-    /// Its function.
-    pub func: &'c str,
-    /// Inputs that change per step; `None` where nothing is split.
-    pub varying: Option<&'c [&'c str]>,
-    /// How to compile; the limit of rewrites is set by the search.
-    pub options: Options,
+    /// What to compile, of a verified module; the limit of rewrites is set by the search.
+    pub request: CompileRequest<'c>,
     /// The weights.
     pub weights: Arc<dyn WeightProvider + Send + Sync>,
     /// Inputs by name.
@@ -124,10 +118,9 @@ pub fn bisect(
 }
 
 fn run(backend: &Backend, case: &Case<'_>, limit: Option<u64>) -> Result<Trial> {
-    let options = Options { stop_after: limit, ..case.options.clone() };
-    let (module, func) = (case.module, case.func);
-    let outcome = drive(module, func, case.varying, &options, &Selection::All, &mut unobserved)
-        .map_err(compile_error)?;
+    let mut request = case.request.clone();
+    request.options.stop_after = limit;
+    let outcome = drive(&request, &Selection::All, &mut unobserved).map_err(compile_error)?;
     let split = outcome.state.is_split();
     let plans = outcome.state.parts.into_iter().filter_map(|part| part.plan).collect();
     let file = PlanFile::new(backend.target(), plans)?;
@@ -140,13 +133,13 @@ fn run(backend: &Backend, case: &Case<'_>, limit: Option<u64>) -> Result<Trial> 
         program.step(&mut prepared, &inputs, &mut outputs)?;
         outputs
     } else {
-        program.call(func, &inputs)?
+        program.call(&request.func, &inputs)?
     };
     let mut worst = Difference { result: String::new(), relative: 0.0 };
     for ((name, given), (_, right)) in outputs.iter().zip(case.expected) {
         let relative = relative(given, right);
         if relative > worst.relative || worst.result.is_empty() {
-            worst = Difference { result: name.to_owned(), relative };
+            worst = Difference { result: name.into_owned(), relative };
         }
     }
     Ok(Trial { difference: worst, rewrites: outcome.rewrites, last: outcome.last })
@@ -173,8 +166,9 @@ fn relative(given: &Tensor, right: &Tensor) -> f64 {
 mod tests {
     use super::*;
     use crate::weights::ModelWeights;
-    use anyid_ir::{DType, Evaluator, FuncBuilder, Mode, Op, TensorType};
+    use anyid_ir::{DType, Evaluator, FuncBuilder, Mode, Module, Op, TensorType};
     use anyid_passes::CompileError;
+    use anyid_passes::Options;
     use anyid_passes::pipeline::{PASSES, Pass};
     use anyid_passes::state::Context;
     use anyid_passes::state::State;
@@ -226,11 +220,11 @@ mod tests {
             expected[0].1.as_f32_mut().unwrap()[5] += off;
         }
         let set = crate::checkpoint::WeightSet::from_checkpoints(Vec::new()).unwrap();
+        let mut request = CompileRequest::new(&module, "main")
+            .with(&Options { passes: table, ..Options::default() });
+        request.varying = varying.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
         let case = Case {
-            module: &module,
-            func: "main",
-            varying,
-            options: Options { passes: table, ..Options::default() },
+            request,
             weights: Arc::new(ModelWeights::as_named(set)),
             inputs: &inputs,
             expected: &expected,

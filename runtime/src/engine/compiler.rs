@@ -3,15 +3,14 @@
 use super::program::Program;
 use super::tracer::Tracer;
 use super::{Backend, PlanFile, memory_check};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use anyid_backends::LoadError;
 use anyid_backends::device::Provider;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
-pub use anyid_passes::StateSpec;
-use anyid_passes::zip::SECOND;
+pub use anyid_passes::{CompileRequest, StateSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -40,68 +39,39 @@ impl Compiler {
         self
     }
 
+    /// Adds what `request` asks for, compiled for this backend: as phase `phase`, or, where the
+    /// function is split, as phases `prepare` and `step`. Phases whose states agree share them.
+    ///
+    /// # Errors
+    /// E05xx where the function cannot be compiled.
+    pub fn add(mut self, phase: &str, request: CompileRequest<'_>) -> Result<Self> {
+        verified(request.module)?;
+        let split = request.varying.is_some();
+        let request = request.with(&self.options);
+        for mut plan in request.compile().map_err(compile_error)? {
+            if !split {
+                phase.clone_into(&mut plan.name);
+            }
+            self.phases.push((plan.name.clone(), plan));
+        }
+        Ok(self)
+    }
+
     /// Adds function `func` of `module` as phase `phase`.
     ///
     /// # Errors
-    /// E05xx where the function cannot be compiled.
-    pub fn phase(mut self, phase: &str, module: &Module, func: &str) -> Result<Self> {
-        verified(module)?;
-        let mut plan =
-            anyid_passes::compile_with(module, func, &self.options).map_err(compile_error)?;
-        phase.clone_into(&mut plan.name);
-        self.phases.push((phase.to_owned(), plan));
-        Ok(self)
-    }
-
-    /// Adds function `func` of `module` as phase `phase`, with some of its inputs and outputs carried
-    /// from one run to the next as `states`. Phases whose states agree share them.
-    ///
-    /// # Errors
-    /// E05xx where the function cannot be compiled.
-    pub fn phase_with_states(
-        mut self,
-        phase: &str,
-        module: &Module,
-        func: &str,
-        states: &[StateSpec],
-    ) -> Result<Self> {
-        verified(module)?;
-        let mut plan = anyid_passes::compile_with_states(module, func, &self.options, states)
-            .map_err(compile_error)?;
-        phase.clone_into(&mut plan.name);
-        self.phases.push((phase.to_owned(), plan));
-        Ok(self)
-    }
-
-    /// Says that the functions added from here on are evaluated for two branches, which differ in
-    /// these inputs. Where the compiler finds that both at once are faster, each of them has a
-    /// second, `NAME.1`, and so have the outputs; elsewhere nothing changes.
-    #[must_use]
-    pub fn branches(mut self, inputs: &[&str]) -> Self {
-        self.options.branches = inputs.iter().map(|name| (*name).to_owned()).collect();
-        self
-    }
-
-    /// Whether the functions added are evaluated for both [branches](Self::branches) at once.
-    pub fn both_branches(&self) -> bool {
-        self.options.branches.first().is_some_and(|own| {
-            let second = format!("{own}{SECOND}");
-            self.phases.iter().any(|(_, plan)| plan.inputs.iter().any(|port| port.name == second))
-        })
+    /// As [`Self::add`].
+    pub fn phase(self, phase: &str, module: &Module, func: &str) -> Result<Self> {
+        self.add(phase, CompileRequest::new(module, func))
     }
 
     /// Adds function `func` split into phases `prepare` and `step`: only the inputs `varying`
     /// change per step, everything that does not depend on them is computed by `prepare` once.
     ///
     /// # Errors
-    /// E05xx where the function cannot be compiled.
-    pub fn split(mut self, module: &Module, func: &str, varying: &[&str]) -> Result<Self> {
-        verified(module)?;
-        let split = anyid_passes::compile_split_with(module, func, varying, &self.options)
-            .map_err(compile_error)?;
-        self.phases.push(("prepare".into(), split.prepare));
-        self.phases.push(("step".into(), split.step));
-        Ok(self)
+    /// As [`Self::add`].
+    pub fn split(self, module: &Module, func: &str, varying: &[&str]) -> Result<Self> {
+        self.add("step", CompileRequest::new(module, func).varying(varying.iter().copied()))
     }
 
     /// Takes the phases of a plan file instead of compiling.
@@ -235,11 +205,11 @@ fn load_error(error: LoadError) -> Error {
             .help("give the checkpoint that holds it with --weights or --model"),
         LoadError::Stopped => super::interrupted("while loading weights"),
         other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
-        LoadError::Unreadable(fault) => fault.into(),
+        LoadError::Unreadable(fault) => error::from_weight_fault(fault),
         LoadError::NoMemory { name, bytes } => {
             Error::no_memory(bytes, &format!("weight \"{name}\""))
         }
         LoadError::NoWorkspace(refused) => memory_check::refused(refused.bytes, "plans", None),
-        LoadError::Failed(fault) => Error::from(*fault),
+        LoadError::Failed(fault) => error::from_weight_fault(*fault),
     }
 }

@@ -17,7 +17,7 @@ mod tracer;
 pub use anyid_backends::device::{About, LaunchTime, Throughput, Times};
 pub use anyid_backends::{Registry, Settings};
 pub use backend::Backend;
-pub use compiler::{Compiler, StateSpec, compile_error};
+pub use compiler::{CompileRequest, Compiler, StateSpec, compile_error};
 pub use finite::first_non_finite;
 pub use inputs::{Inputs, Outputs};
 pub use memory_check::{Bound, Limit, Room, available_memory};

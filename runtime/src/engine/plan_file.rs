@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Version of the file's format.
-const FORMAT: &str = "3";
+const FORMAT: &str = "4";
 /// Version of the product, which decides what kernels do with a plan.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// First words of every plan file.
@@ -254,7 +254,7 @@ fn too_large() -> Error {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
-    use crate::checkpoint::shards::WeightSet;
+    use crate::checkpoint::WeightSet;
     use crate::engine::{Backend, Compiler, Inputs, Outputs};
     use crate::weights::ModelWeights;
     use anyid_ir::{DType, FuncBuilder, Module, Tensor, TensorType};
@@ -273,8 +273,9 @@ mod tests {
         let y = f.permute("y", sum, &[1, 0]);
         let func = f.finish(&[y]);
         module.add(func);
-        let split = anyid_passes::compile_split(&module, "main", &["x"]).unwrap();
-        PlanFile::new("cpu", vec![split.prepare, split.step]).unwrap()
+        let split =
+            anyid_passes::CompileRequest::new(&module, "main").varying(["x"]).split().unwrap();
+        PlanFile::new("cpu", split.to_vec()).unwrap()
     }
 
     #[test]
@@ -341,7 +342,7 @@ mod tests {
             ("f32[4]", "f32[2]", "E0517"),
             ("\"w\" : f32[4]", "\"v\" : f32[4]", "E0515"),
             ("plan \"step\"", "plan \"prepare\"", "E0517"),
-            ("\"persistent.0\"", "\"persi\"", "E0517"),
+            ("kept \"main/kept\"", "output \"main/kept\"", "E0517"),
         ] {
             assert_eq!(forged(from, to), code, "{from} -> {to}");
         }
@@ -349,7 +350,7 @@ mod tests {
         let code = |text: String, target| {
             PlanFile::from_bytes(text.as_bytes(), target).unwrap_err().code()
         };
-        assert_eq!(code(text.replacen("format=3", "format=2", 1), "cpu"), "E0513");
+        assert_eq!(code(text.replacen("format=4", "format=3", 1), "cpu"), "E0513");
         assert_eq!(code(text.replacen("version=", "version=9", 1), "cpu"), "E0513");
         assert_eq!(code(text, "cuda:sm_90"), "E0514");
         assert_eq!(PlanFile::from_bytes(b"module @m\n", "cpu").unwrap_err().code(), "E0510");

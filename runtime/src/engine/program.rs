@@ -2,12 +2,12 @@
 
 use super::tracer::{Launches, Tracer};
 use super::{Backend, Inputs, Outputs, memory_check};
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Kind, Result};
 use anyid_backends::RunError;
 pub use anyid_backends::device::Trace;
 use anyid_backends::device::{Arena, Call, Device, Provider, Runner, Times, Weights};
 use anyid_backends::stop::with_stop;
-use anyid_ir::plan::{Plan, Port};
+use anyid_ir::plan::{Branch, Plan, Port, title};
 use anyid_ir::{Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) fn interrupted(place: &str) -> Error {
 }
 
 /// What one run of a phase leaves for the next. It lies on the device; single states can be read and
-/// set by name.
+/// set by name and branch.
 pub struct States {
     device: Arc<dyn Device>,
     arena: Box<dyn Arena>,
@@ -32,42 +32,60 @@ impl States {
         self.arena.bytes()
     }
 
-    /// Names and types in the plan's order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorType)> {
-        self.arena.values().iter().map(|value| (value.name.as_str(), &value.ty))
+    /// Names, branches and types in the plan's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Branch, &TensorType)> {
+        let values = self.arena.values().iter();
+        values.map(|value| (value.name.as_str(), value.branch, &value.ty))
     }
 
-    /// What state `name` holds.
+    /// What state `name` of branch 0 holds.
+    ///
+    /// # Errors
+    /// As [`Self::get_branch`].
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        self.get_branch(0, name)
+    }
+
+    /// What state `name` of a branch holds.
     ///
     /// # Errors
     /// E0561 where there is none of that name, E0603 for more memory than there is.
-    pub fn get(&self, name: &str) -> Result<Tensor> {
-        let at = self.find(name)?;
+    pub fn get_branch(&self, branch: Branch, name: &str) -> Result<Tensor> {
+        let at = self.find(branch, name)?;
         let mut out = memory_check::zeros(&self.arena.values()[at].ty, "a state")?;
         self.arena.read(at, &mut |bytes| out.bytes_mut().copy_from_slice(bytes));
         Ok(out)
     }
 
-    /// Sets state `name`.
+    /// Sets state `name` of branch 0.
+    ///
+    /// # Errors
+    /// As [`Self::set_branch`].
+    pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        self.set_branch(0, name, value)
+    }
+
+    /// Sets state `name` of a branch.
     ///
     /// # Errors
     /// E0561 where there is none of that name, or it is of another type.
-    pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        let at = self.find(name)?;
+    pub fn set_branch(&mut self, branch: Branch, name: &str, value: &Tensor) -> Result<()> {
+        let at = self.find(branch, name)?;
         let ty = &self.arena.values()[at].ty;
         if value.ty() != ty {
-            let message = format!("state \"{name}\" is {}, expected {ty}", value.ty());
+            let title = title(name, branch);
+            let message = format!("state \"{title}\" is {}, expected {ty}", value.ty());
             return Err(Error::input("E0561", message));
         }
         self.arena.write(at, value.bytes());
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Result<usize> {
-        let found = self.arena.values().iter().position(|value| value.name == name);
+    fn find(&self, branch: Branch, name: &str) -> Result<usize> {
+        let found = self.iter().position(|(own, other, _)| (own, other) == (name, branch));
         found.ok_or_else(|| {
-            let names: Vec<&str> = self.iter().map(|(name, _)| name).collect();
-            Error::input("E0561", format!("there is no state \"{name}\""))
+            let names: Vec<_> = self.iter().map(|(name, branch, _)| title(name, branch)).collect();
+            Error::input("E0561", format!("there is no state \"{}\"", title(name, branch)))
                 .help(format!("the states are {}", names.join(", ")))
         })
     }
@@ -120,7 +138,7 @@ impl<'a> Arenas<'a> {
             None if plan.states.is_empty() => Ok(()),
             None => wrong(format!("phase \"{phase}\" carries states, which were not given")),
             Some(states) => {
-                let own = plan.states.iter().map(|state| (state.name.as_str(), &state.ty));
+                let own = plan.states.iter().map(|own| (own.name.as_str(), own.branch, &own.ty));
                 match own.eq(states.iter()) {
                     true => Ok(()),
                     false => wrong(format!("these are not the states of phase \"{phase}\"")),
@@ -271,6 +289,20 @@ impl Program {
         self.run("step", inputs, Arenas::of(Some(prepared), None), outputs, None)
     }
 
+    /// [`Self::step`] of a function that carries `states`, which it changes.
+    ///
+    /// # Errors
+    /// As [`Self::call_with_states`].
+    pub fn step_with_states(
+        &mut self,
+        prepared: &mut Prepared,
+        inputs: &Inputs<'_>,
+        states: &mut States,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
+        self.run("step", inputs, Arenas::of(Some(prepared), Some(states)), outputs, None)
+    }
+
     /// Like [`Self::call`] or, with `prepared`, like [`Self::step`], calling `trace` after every
     /// step of the plan. For tests and for finding the first non-finite value; it allocates.
     ///
@@ -294,12 +326,11 @@ impl Program {
     /// E1009 for an unknown phase, E0603 for more memory than there is.
     pub fn outputs(&self, phase: &str) -> Result<Outputs> {
         let plan = self.runner.plan(self.phase(phase)?);
-        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
         let tensor = |port: &Port| {
             let zeros = memory_check::zeros(&plan.buffer(port.buffer).ty, "results")?;
-            Ok((port.name.clone(), zeros))
+            Ok((port.name.clone(), port.branch, zeros))
         };
-        Ok(Outputs { tensors: ports.map(tensor).collect::<Result<_>>()? })
+        Ok(Outputs { tensors: plan.outputs.iter().map(tensor).collect::<Result<_>>()? })
     }
 
     fn phase(&self, phase: &str) -> Result<usize> {
@@ -326,15 +357,14 @@ impl Program {
         let at = self.phase(phase)?;
         let plan = self.runner.plan(at);
         let given = given(phase, plan, inputs)?;
-        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-        let wanted = ports.map(|port| (&port.name, &plan.buffer(port.buffer).ty));
-        if !wanted.eq(outputs.tensors.iter().map(|(name, tensor)| (name, tensor.ty()))) {
+        let wanted = plan.outputs.iter().map(|p| (&p.name, p.branch, &plan.buffer(p.buffer).ty));
+        if !wanted.eq(outputs.tensors.iter().map(|(name, branch, t)| (name, *branch, t.ty()))) {
             let message = format!("these are not the outputs of phase \"{phase}\"");
             return Err(Error::internal("E1009", message));
         }
         arenas.check(phase, plan, self.backend.device())?;
         let mut taken: smallvec::SmallVec<[&mut [u8]; 64]> =
-            outputs.tensors.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
+            outputs.tensors.iter_mut().map(|(_, _, tensor)| tensor.bytes_mut()).collect();
         let tracer = self.backend.tracer.as_deref();
         let origin = tracer.map(Tracer::origin).or(self.timed.as_ref().map(|_| Instant::now()));
         let mut times = origin.map(|origin| Times::new(origin, plan.steps.len()));
@@ -375,12 +405,12 @@ fn given<'g>(
     let mut given = smallvec::SmallVec::new();
     for port in &plan.inputs {
         let ty = &plan.buffer(port.buffer).ty;
-        let tensor = inputs.get(&port.name).ok_or_else(|| {
-            Error::input("E1005", format!("input %{} of phase {phase} is missing", port.name))
+        let tensor = inputs.get_branch(port.branch, &port.name).ok_or_else(|| {
+            Error::input("E1005", format!("input %{} of phase {phase} is missing", port.title()))
                 .help(format!("it is {ty}"))
         })?;
         if tensor.ty() != ty {
-            let (name, own) = (&port.name, tensor.ty());
+            let (name, own) = (port.title(), tensor.ty());
             let message = format!("input %{name} of phase {phase} is {own}, expected {ty}");
             return Err(Error::input("E1005", message));
         }
@@ -397,10 +427,10 @@ fn run_error(error: RunError, phase: &str, backend: &Backend) -> Error {
             let target = backend.target();
             Error::internal("E0505", format!("target {target} has no kernel for {op}")).at(label)
         }
-        RunError::Weight { label, fault } => Error::from(*fault).at(label),
+        RunError::Weight { label, fault } => error::from_weight_fault(*fault).at(label),
         RunError::Index { ref label, .. } => Error::input("E1006", error.to_string()).at(label),
         RunError::Failed { label, fault } => {
-            let error = Error::from(*fault);
+            let error = error::from_weight_fault(*fault);
             match label {
                 Some(label) => error.at(label),
                 None => error,
@@ -412,7 +442,7 @@ fn run_error(error: RunError, phase: &str, backend: &Backend) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Compiler, PlanFile, StateSpec};
+    use crate::engine::{CompileRequest, Compiler, PlanFile, StateSpec};
     use crate::weights::ModelWeights;
     use anyid_ir::{DType, FuncBuilder, Module};
 
@@ -437,11 +467,16 @@ mod tests {
         Backend::open("cpu", 1).unwrap()
     }
 
+    fn compiled(total: &StateSpec) -> Compiler {
+        let module = sums();
+        let request = CompileRequest::new(&module, "main").carrying([total.clone()]);
+        Compiler::new(&backend()).add("main", request).unwrap()
+    }
+
     #[test]
     fn states_cross_by_name_in_both_directions() {
         let total = StateSpec { name: "total".into(), input: Some(1), output: 0 };
-        let compiler =
-            Compiler::new(&backend()).phase_with_states("main", &sums(), "main", &[total]).unwrap();
+        let compiler = compiled(&total);
         let mut program = compiler.load(none(), &mut |_, _| true).unwrap();
         let mut states = program.states("main").unwrap();
         let [start, x] =
@@ -452,7 +487,8 @@ mod tests {
             program.call_with_states("main", &inputs, &mut states).unwrap();
         }
         assert_eq!(states.get("total").unwrap().as_f32().unwrap(), [2.0, 3.0, 4.0, 5.0]);
-        let listed: Vec<String> = states.iter().map(|(name, ty)| format!("{name} {ty}")).collect();
+        let listed: Vec<String> =
+            states.iter().map(|(name, _, ty)| format!("{name} {ty}")).collect();
         assert_eq!(listed, ["total f32[4]"]);
 
         let error = states.get("sum").unwrap_err();
@@ -470,13 +506,8 @@ mod tests {
     #[test]
     fn what_lies_on_another_device_is_refused() {
         let total = StateSpec { name: "total".into(), input: Some(1), output: 0 };
-        let [mut here, there] = [(); 2].map(|()| {
-            let compiler = Compiler::new(&backend());
-            let compiler = compiler
-                .phase_with_states("main", &sums(), "main", std::slice::from_ref(&total))
-                .unwrap();
-            compiler.load(none(), &mut |_, _| true).unwrap()
-        });
+        let [mut here, there] =
+            [(); 2].map(|()| compiled(&total).load(none(), &mut |_, _| true).unwrap());
         let x = Tensor::from_f32([4], &[0.5; 4]).unwrap();
         let inputs = Inputs::new().set("x", &x);
         let mut states = there.states("main").unwrap();
@@ -488,7 +519,7 @@ mod tests {
     #[test]
     fn plans_for_another_target_are_refused_before_anything_is_loaded() {
         let module = sums();
-        let plan = anyid_passes::compile(&module, "main").unwrap();
+        let plan = CompileRequest::new(&module, "main").plan().unwrap();
         let file = PlanFile::new("cuda:sm_90", vec![plan]).unwrap();
         let loaded = Compiler::new(&backend()).phases_of(file).load(none(), &mut |_, _| true);
         let error = loaded.err().unwrap();

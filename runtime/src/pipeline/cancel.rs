@@ -1,15 +1,15 @@
-//! Stopping one run from anywhere, and that run alone.
+//! Stops one run, and only that run, from anywhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The handle with which a run is stopped. Clones stop the same run; a handle that was used stays
-/// so, and the next run takes a fresh one.
+/// The handle that stops a run. Clones stop the same run. A handle that has been used stays used,
+/// so the next run needs a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// A handle that nobody has used.
+    /// A handle that has not been used.
     pub fn new() -> Self {
         Self::default()
     }
@@ -19,12 +19,12 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was used.
+    /// Whether it has been used.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The flag behind it, for those who hold one: setting it is [`Self::cancel`].
+    /// The flag behind the handle, for code that works with a flag; setting it is [`Self::cancel`].
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }

@@ -1,11 +1,11 @@
-//! Pixels to latents and back, in a stream of chunks.
+//! Encodes pixels to latents and decodes latents to pixels, in a stream of chunks.
 
 use super::context::tensor_f32;
 use super::plan::Stage;
 use super::shelf::Lent;
 use super::{Event, LoadedReference, Request, Run, Size};
 use crate::engine::finite::{self, Origin};
-use crate::engine::{Backend, Compiler, Inputs, StateSpec, States};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States};
 use crate::error::Result;
 use crate::model::Model;
 use anyid_ir::{Module, Tensor};
@@ -15,13 +15,13 @@ use anyid_models::wan::vae::{self, Half, VaeSize};
 pub(crate) struct ReferenceLatents {
     /// `f32[C,R,h,w]`.
     pub(crate) clean: Tensor,
-    /// The same of black pixels.
+    /// The same for black pixels.
     pub(crate) black: Tensor,
     /// Latent frames of all references.
     pub(crate) frames: usize,
 }
 
-/// A clip whose planar pixels can be had piece by piece.
+/// A clip whose planar pixels are available piece by piece.
 enum Clip<'c> {
     Pixels(&'c Tensor),
     Read(&'c crate::media::standardise::Reference),
@@ -71,9 +71,9 @@ impl Clip<'_> {
     }
 }
 
-/// Adds the functions of an autoencoder's half as phases that carry their states: `first` and, for
-/// clips of more than one chunk, `next`. A run of either goes with
-/// [`Program::call_with_states`](crate::engine::Program::call_with_states) on its states.
+/// Adds the functions of one half of the autoencoder as phases that carry their states: `first`
+/// and, for clips of more than one chunk, `next`. Both are run with
+/// [`Program::call_with_states`](crate::engine::Program::call_with_states).
 ///
 /// # Errors
 /// E05xx where they cannot be compiled.
@@ -87,8 +87,8 @@ pub fn coder_phases(
         let func = module.func(name).expect("the autoencoder has both functions");
         let spec = |(at, (input, output))| StateSpec { name: format!("s{at}"), input, output };
         let states = vae::states(half, func).into_iter().enumerate();
-        let states: Vec<StateSpec> = states.map(spec).collect();
-        compiler = compiler.phase_with_states(name, module, name, &states)?;
+        let request = CompileRequest::new(module, name).carrying(states.map(spec));
+        compiler = compiler.add(name, request)?;
     }
     Ok(compiler)
 }
@@ -109,7 +109,7 @@ pub(super) fn compile(
     coder_phases(Compiler::new(backend), &module, half, clips)
 }
 
-/// One half of the autoencoder with the memory of its causal convolutions' pasts.
+/// One half of the autoencoder with the states of its causal convolutions.
 struct Coder {
     program: Lent,
     states: States,
@@ -135,8 +135,8 @@ impl Coder {
         if at == 0 { "first" } else { "next" }
     }
 
-    /// The result for chunk `at` of a clip, which continues the one before unless it is the first.
-    /// `place` names it where it is not finite.
+    /// The result for chunk `at` of a clip, which continues the previous chunk unless it is the
+    /// first. `place` names the result in the error if it is not finite.
     fn chunk(&mut self, at: usize, pieces: Pieces<'_>, place: &str) -> Result<Tensor> {
         let piece = pieces(at)?;
         let inputs = Inputs::new().set(self.input, &piece);
@@ -147,8 +147,8 @@ impl Coder {
         Ok(outputs.into_tensors().pop().expect("a chunk has a result"))
     }
 
-    /// Goes through the clip again up to chunk `last`, looking at every value: states may have been
-    /// bad before a result was.
+    /// Runs the clip again up to chunk `last` and checks every value, because states may become
+    /// non-finite before a result does.
     fn origin(&mut self, last: usize, pieces: Pieces<'_>) -> Result<Origin> {
         for at in 0..=last {
             let piece = pieces(at)?;
@@ -167,7 +167,7 @@ impl Coder {
     }
 }
 
-/// `seen` is called behind every latent frame.
+/// `seen` is called after every latent frame.
 fn encode_clip(
     run: &mut Run<'_>,
     coder: &mut Coder,
@@ -190,7 +190,7 @@ fn encode_clip(
     concat_time(&latents)
 }
 
-/// Tensors `[C,Tᵢ,h,w]` one after the other along time.
+/// Concatenates tensors `[C,Tᵢ,h,w]` along time.
 pub(crate) fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
     let [channels, _, rows, cols] = four(&parts[0]);
     let frames: usize = parts.iter().map(|p| p.shape()[1]).sum();
@@ -222,8 +222,8 @@ fn four(tensor: &Tensor) -> [usize; 4] {
     tensor.shape().try_into().expect("latents have four axes")
 }
 
-/// Encodes every reference by itself and, for guidance, black once for the longest, of which
-/// prefixes serve all (the encoder is causal).
+/// Encodes every reference by itself. For guidance, black frames are encoded once at the length of
+/// the longest reference; because the encoder is causal, each reference can take a prefix of them.
 pub(crate) fn encode_references(
     run: &mut Run<'_>,
     stage: Stage,
@@ -288,7 +288,7 @@ pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Resul
     })
 }
 
-/// Decodes latents chunk by chunk, handing pixels on as they come.
+/// Decodes latents chunk by chunk and passes pixels on as soon as they are there.
 pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Result<()> {
     let since = run.begin("decoding");
     let count = latents.shape()[1];

@@ -1,4 +1,4 @@
-//! Prompts to text contexts.
+//! Turns prompts into text contexts.
 
 use super::plan::Stage;
 use super::{Event, Request, Run};
@@ -25,7 +25,7 @@ pub(super) fn tokenise(
     Ok([encoded.ids, empty.ids])
 }
 
-/// The text encoder for prompts of these numbers of tokens, a phase each.
+/// The text encoder with one phase for each of these numbers of tokens.
 pub(super) fn compile(
     backend: &Backend,
     model: &Model,

@@ -1,9 +1,9 @@
-//! References and a prompt in, frames out: the AnyID sampling run (`anyid.md` §1–6).
+//! Makes frames from references and a prompt: the AnyID sampling run (`anyid.md` §1–6).
 //!
-//! The four networks run one after the other and each is released before the next is loaded: text
-//! encoder, reference encoder, transformer, decoder. References are encoded independently, their
-//! clean latents stand in front of the noisy target with timestep 0, and guidance uses one null
-//! state: black references of the same lengths and the empty prompt.
+//! Text encoder, reference encoder, transformer and decoder run one after the other, and each is
+//! released before the next is loaded. References are encoded independently. Their clean latents
+//! are placed in front of the noisy target and have timestep 0. Guidance uses one null state: black
+//! references of the same lengths and the empty prompt.
 
 mod cancel;
 mod codec;
@@ -49,14 +49,14 @@ pub enum ReferenceSource {
     Pixels(Tensor),
 }
 
-/// What a run tells while it works.
+/// What a run reports while it works.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Something worth knowing that does not stop the run.
+    /// A problem that does not stop the run.
     Warning(String),
-    /// What was found or done, for who wants to know more.
+    /// What was found or done, for users who want to know more.
     Detail(String),
-    /// A file of references is being read.
+    /// A reference file is being read.
     Reading {
         /// Which reference it is, from 1.
         reference: usize,
@@ -69,14 +69,14 @@ pub enum Event {
     Phase(&'static str),
     /// A phase has ended.
     Finished(PhaseReport),
-    /// Weight bytes ready and in all.
+    /// Bytes of weights that are loaded, and in total.
     Loading {
         /// Bytes done.
         done: u64,
         /// Bytes in all.
         total: u64,
     },
-    /// Latent frames of references encoded and in all.
+    /// Latent frames of references that are encoded, and in total.
     Encoded {
         /// Which reference it is, from 1; none for the black ones of guidance.
         reference: Option<usize>,
@@ -87,7 +87,7 @@ pub enum Event {
         /// Latent frames in all.
         total: usize,
     },
-    /// Sampling steps done and in all, with the time of the last.
+    /// Sampling steps done and in total, with the time of the last one.
     Step {
         /// Steps done.
         done: usize,
@@ -96,7 +96,7 @@ pub enum Event {
         /// Time of this step.
         time: Duration,
     },
-    /// Frames decoded and in all.
+    /// Frames decoded and in total.
     Decoded {
         /// Frames done.
         done: usize,
@@ -131,15 +131,15 @@ pub struct RunReport {
     pub tokens: usize,
 }
 
-/// Who gets what a run makes, as it comes.
+/// Receives what a run makes, as soon as it is there.
 pub trait Receiver {
-    /// Something to know; warnings, phases, progress.
+    /// A warning, a phase, or progress.
     fn event(&mut self, event: Event) {
         let _ = event;
     }
 
-    /// The final latents `f32[C,F,h,w]`, as soon as sampling is over: what is stored now survives a
-    /// decoding that fails ([`Request::latents`] goes on from it).
+    /// The final latents `f32[C,F,h,w]`, as soon as sampling is over. If they are stored, a failure
+    /// in decoding does not lose them ([`Request::latents`] continues from them).
     ///
     /// # Errors
     /// Any error ends the run.
@@ -157,15 +157,15 @@ pub trait Receiver {
 
 /// A model on a backend, ready for requests.
 ///
-/// Requests may be run from several threads at the same time: each has programs and memory of its
-/// own, they take turns at the device, and each gives what it gives alone.
+/// Several threads may run requests at the same time. Each request has programs and memory of its
+/// own. They take turns at the device, and each gives the same result as when it runs alone.
 pub struct Pipeline {
     model: Model,
     backend: Backend,
     shelf: Arc<Shelf>,
 }
 
-/// Most references of one person (paper, §P: N = 1 … 5).
+/// Most references of one person (`anyid.md` §1).
 pub const MOST_REFERENCES: usize = 5;
 
 impl Pipeline {
@@ -174,7 +174,7 @@ impl Pipeline {
         Self { model, backend, shelf: Shelf::new(Keep::default()) }
     }
 
-    /// The pipeline with another rule about what stays in memory between requests.
+    /// The pipeline with a different rule about what stays in memory between requests.
     #[must_use]
     pub fn keep(mut self, keep: Keep) -> Self {
         self.shelf = Shelf::new(keep);
@@ -221,7 +221,7 @@ impl Pipeline {
         self.generate_with(request, &Cancel::new(), &mut Closures { events, frames })
     }
 
-    /// [`Self::generate`] that `cancel` stops, and that hands out latents as well.
+    /// As [`Self::generate`], but `cancel` can stop it, and it also hands out latents.
     ///
     /// # Errors
     /// As [`Self::plan`] and [`Preflight::run`].
@@ -284,7 +284,7 @@ pub(crate) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Does `work` outside a whole run: nobody listens and nothing interrupts.
+    /// Does `work` outside a whole run, without events and interruption.
     pub(crate) fn quiet<T>(
         model: &Model,
         frames: &mut dyn FnMut(&Tensor) -> Result<()>,
@@ -303,7 +303,7 @@ impl Run<'_> {
         self.receiver.event(event);
     }
 
-    /// An interruption, if one was asked for.
+    /// An interruption, if one was requested.
     pub(crate) fn check_cancel(&self, place: &str) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(crate::engine::interrupted(place));
@@ -323,7 +323,7 @@ impl Run<'_> {
         self.phases.push(report);
     }
 
-    /// Loads a program, telling progress and heeding interruption.
+    /// Loads a program, reports progress and stops if interrupted.
     pub(crate) fn load(
         &mut self,
         compiler: crate::engine::Compiler,
@@ -333,7 +333,7 @@ impl Run<'_> {
         let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
         let mut told: Option<Instant> = None;
         let mut progress = |done, total| {
-            // A tenth of a second between messages is plenty for a reader.
+            // A message every tenth of a second is enough.
             let due = told.is_none_or(|at| at.elapsed() >= Duration::from_millis(100));
             if due || done == total {
                 told = Some(Instant::now());
@@ -341,12 +341,12 @@ impl Run<'_> {
             }
             !cancel.is_cancelled()
         };
-        // Packing one large weight is stopped in the middle too.
+        // Packing a large weight can be stopped in the middle, too.
         with_stop(&cancel.flag(), || compiler.load(provider, &mut progress))
     }
 }
 
-/// A broken size in a tensor given by the caller.
+/// A tensor from the caller with a wrong size.
 pub(crate) fn shape_error(what: &str, given: &Tensor, expected: &str) -> Error {
     Error::input("E0906", format!("{what} is {}, expected {expected}", given.ty()))
 }

@@ -1,8 +1,8 @@
-//! What each phase of a run will hold in memory and compute, known before the first step.
+//! What each phase of a run will hold in memory and compute, before the first step.
 //!
-//! Everything larger than a few kilobytes counts: weights as the kernels read them, workspace and
-//! kernel scratch as planned, what is kept from one launch to the next, and pixels on both ends.
-//! Pages of mapped checkpoints do not: the system takes them back when it needs them.
+//! Everything larger than a few kilobytes is counted: weights as the kernels read them, workspace
+//! and kernel scratch as planned, what is kept from one launch to the next, and pixels of
+//! references and result. The system's cache of file contents is not counted.
 
 use super::Request;
 use crate::engine::{Compiler, Program};
@@ -22,18 +22,18 @@ pub struct PhasePlan {
     pub weight_bytes: u64,
     /// Bytes of workspace and kernel scratch.
     pub plan_bytes: u64,
-    /// Bytes that go from one launch to the next: states, what `prepare` computes, results,
+    /// Bytes that are kept from one launch to the next: states, what `prepare` computes, results,
     /// contexts, latents, the solver's history.
     pub kept_bytes: u64,
-    /// Bytes of pixels: references, pieces on their way through the autoencoder, the result where
-    /// its container holds it.
+    /// Bytes of pixels: references, pieces on their way through the autoencoder, and the result if
+    /// its container is built in memory.
     pub pixel_bytes: u64,
     /// Bytes of other phases' networks that stay loaded meanwhile ([`super::Keep::Loaded`]).
     pub loaded_bytes: u64,
 }
 
 impl PhasePlan {
-    /// All that is held during the phase.
+    /// All bytes held during the phase.
     pub fn held_bytes(&self) -> u64 {
         [self.weight_bytes, self.plan_bytes, self.kept_bytes, self.pixel_bytes, self.loaded_bytes]
             .into_iter()
@@ -41,7 +41,7 @@ impl PhasePlan {
     }
 }
 
-/// The sizes of a run: all that its plans depend on.
+/// The sizes of a run, which determine its plans.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
     /// Frames of each reference.
@@ -114,8 +114,7 @@ fn flops(plan: &Plan) -> u64 {
 
 /// Bytes of the results that a phase gives to its caller.
 fn results(plan: &Plan) -> u64 {
-    let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-    ports.map(|port| plan.buffer(port.buffer).ty.bytes()).fold(0, u64::saturating_add)
+    plan.outputs.iter().map(|port| plan.buffer(port.buffer).ty.bytes()).fold(0, u64::saturating_add)
 }
 
 const F32: u64 = 4;
@@ -129,7 +128,7 @@ fn sum(parts: &[u64]) -> u64 {
     parts.iter().copied().fold(0, u64::saturating_add)
 }
 
-/// What the phase `name` needs whose plans are `made`.
+/// What the phase `name` needs; its plans are `made`.
 pub(super) fn need(
     name: &'static str,
     made: &impl Planned,
@@ -166,7 +165,7 @@ pub(super) fn need(
             let black = if sizes.guided { clip(sizes.longest()) } else { 0 };
             let clips = sizes.references.iter().map(|frames| clip(*frames));
             let states = made.of("first", Plan::state_bytes);
-            // Pieces are put together at the end.
+            // The pieces are concatenated at the end.
             let latents = encoded.saturating_mul(2);
             let results = most(&["first", "next"], results);
             let kept = sum(&[contexts, states, results, latents]);

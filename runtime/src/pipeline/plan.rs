@@ -1,9 +1,9 @@
 //! The preflight: everything that can be known about a run before its first step.
 //!
-//! The request is checked, references are read, the prompt is cut into tokens, every phase is
-//! compiled and held against the room there is. What was compiled here is what runs: nothing is
-//! compiled twice. Where a phase does not fit, the error names it, what it needs, what there is, and
-//! which change of the request would make it fit, found by trying.
+//! The request is checked, references are read, and the prompt is tokenised. Every phase is
+//! compiled and compared with the available memory. The plans made here are the ones that run;
+//! nothing is compiled twice. If a phase does not fit, the error names it, what it needs, what is
+//! available, and a change of the request that was tried and fits.
 
 use super::need::{PhasePlan, Planned, Sizes, need};
 use super::shelf::{Keep, Lent, Shelf};
@@ -33,14 +33,14 @@ pub struct Preflight<'p> {
     references: Vec<LoadedReference>,
     pub(super) stages: Vec<Stage>,
     pub(super) phases: Vec<PhasePlan>,
-    /// Bytes that are held already, which the room no longer shows.
+    /// Bytes that are already held and therefore no longer counted as available.
     held: u64,
 }
 
-/// A phase compiled, or still loaded from the request before.
+/// A phase that is compiled, or still loaded from the previous request.
 pub(super) struct Stage {
     name: &'static str,
-    /// What its plans depend on.
+    /// What its plans depend on, as text.
     key: String,
     made: Made,
 }
@@ -119,7 +119,7 @@ pub(super) fn compile(
 }
 
 impl Sizes {
-    /// The sizes of a request whose references and tokens are known.
+    /// The sizes of a request with known references and tokens.
     pub(super) fn of(
         model: &Model,
         request: &Request,
@@ -138,8 +138,8 @@ impl Sizes {
 }
 
 impl Pipeline {
-    /// Everything about `request` that can be known before the first step: nothing is loaded or
-    /// computed yet, and dropping the result costs nothing.
+    /// Finds out everything about `request` that can be known before the first step. Nothing is
+    /// loaded or computed yet, and the result can simply be dropped.
     ///
     /// # Errors
     /// E09xx for a bad request, E08xx for references, E073x for the prompt, E1001 for a non-finite
@@ -194,7 +194,7 @@ impl Pipeline {
     }
 }
 
-/// Counts the networks of other phases that are in memory during each.
+/// Adds to each phase the networks of other phases that are in memory during it.
 fn stay_loaded(phases: &mut [PhasePlan], stages: &[Stage]) {
     let network = |phase: &PhasePlan| phase.weight_bytes.saturating_add(phase.plan_bytes);
     let each: Vec<u64> = phases.iter().map(network).collect();
@@ -264,12 +264,12 @@ impl Preflight<'_> {
         &self.phases
     }
 
-    /// The most that is held during any phase.
+    /// The largest amount that is held during any phase.
     pub fn most_bytes(&self) -> u64 {
         self.phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
     }
 
-    /// Whether the run samples, or decodes what another has sampled.
+    /// Whether the run samples; otherwise it decodes what another run has sampled.
     pub fn samples(&self) -> bool {
         self.request.latents.is_none()
     }
@@ -279,7 +279,7 @@ impl Preflight<'_> {
         self.sizes.precision
     }
 
-    /// Tokens of one transformer evaluation; 0 where nothing is sampled.
+    /// Tokens of one transformer evaluation; 0 if nothing is sampled.
     pub fn tokens(&self) -> usize {
         match self.request.latents {
             None => sample::size(self.request, &self.sizes).tokens(&self.pipeline.model().dit),
@@ -287,11 +287,11 @@ impl Preflight<'_> {
         }
     }
 
-    /// Counts `bytes` more that the receiver of the frames holds while decoding, such as a
+    /// Adds `bytes` that the receiver of the frames holds during decoding, as a
     /// [writer](crate::media::writer::VideoWriter::held_bytes) does.
     ///
     /// # Errors
-    /// E0603 where decoding does not fit with them.
+    /// E0603 if decoding does not fit together with them.
     pub fn receiver_holds(&mut self, bytes: u64) -> Result<()> {
         if let Some(decoding) = self.phases.last_mut() {
             decoding.pixel_bytes = decoding.pixel_bytes.saturating_add(bytes);
@@ -299,7 +299,7 @@ impl Preflight<'_> {
         self.check_room(&Room::now())
     }
 
-    /// Refuses a run of which a phase does not fit into `room`.
+    /// Refuses a run if one of its phases does not fit into `room`.
     pub(super) fn check_room(&self, room: &Room) -> Result<()> {
         let Some(least) = room.least() else { return Ok(()) };
         let there = least.bytes.saturating_add(self.held);
@@ -332,7 +332,7 @@ impl Preflight<'_> {
         Err(Error::new(Kind::Budget, "E0603", message).at(worst.name).help(help))
     }
 
-    /// Does what was planned. `receiver` gets events, latents and frames as they come.
+    /// Runs what was planned. `receiver` gets events, latents and frames as soon as they are there.
     ///
     /// # Errors
     /// E1001 for a non-finite value, E1002 when cancelled, and those of `receiver`.
@@ -393,7 +393,7 @@ impl Stage {
         Self { name, key: String::new(), made: Made::Compiled(compiler) }
     }
 
-    /// Loads its program, telling progress and heeding interruption, unless it is loaded.
+    /// Loads its program unless it is loaded already, reports progress and stops if interrupted.
     pub(super) fn load(
         mut self,
         run: &mut Run<'_>,
@@ -412,7 +412,7 @@ impl Stage {
     }
 }
 
-/// A shelf that keeps nothing.
+/// A shelf that keeps no program.
 pub(super) fn no_shelf() -> Arc<Shelf> {
     Shelf::new(Keep::Released)
 }

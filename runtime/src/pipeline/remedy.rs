@@ -1,5 +1,5 @@
-//! What would make a run fit that does not: changes of the request, tried by compiling the phases
-//! that are too large once more. Only sizes and types are tried; what a network means stays.
+//! Finds a change of the request that makes a run fit into memory, by compiling the phases that are
+//! too large again with the change. Only sizes and element types are tried.
 
 use super::need::{Sizes, need};
 use super::plan::{Preflight, compile};
@@ -7,7 +7,7 @@ use super::{Request, Size};
 use anyid_models::wan::{Precision, Residual};
 
 impl Preflight<'_> {
-    /// A change of the request with which the phases `failing` fit into `there` bytes.
+    /// A change of the request that makes the phases `failing` fit into `there` bytes.
     pub(super) fn remedy(&self, failing: &[&'static str], there: u64) -> Option<String> {
         let extra = self.phases.last().map_or(0, |last| {
             let own = self.stages.last().map(|stage| {
@@ -16,7 +16,7 @@ impl Preflight<'_> {
             last.pixel_bytes.saturating_sub(own.unwrap_or(0))
         });
         let fits = |change: &dyn Fn(&mut Request)| {
-            // Not the pixels of references and noise: sizes are all that matters.
+            // Pixels of references and noise are left out, because only sizes matter.
             let mut request =
                 Request { references: Vec::new(), noise: None, ..self.request.clone() };
             change(&mut request);
@@ -46,7 +46,7 @@ impl Preflight<'_> {
             }
         }
         let Size { width, height, frames } = self.request.size;
-        // Fewer frames where only the transformer is too large: the others work piece by piece.
+        // Fewer frames help only the transformer; the other networks work piece by piece.
         if self.request.latents.is_none() && failing == ["sampling"] && frames > 1 {
             let least = |k: usize| fits(&move |request| request.size.frames = 4 * k + 1);
             if let Some(k) = largest((frames - 1) / 4, &least) {
@@ -68,8 +68,8 @@ impl Preflight<'_> {
     }
 }
 
-/// The largest number below `limit` for which `fits` holds; it holds for all below one that it
-/// holds for.
+/// The largest number below `limit` for which `fits` holds. If it holds for a number, it holds for
+/// all smaller ones.
 fn largest(limit: usize, fits: &dyn Fn(usize) -> bool) -> Option<usize> {
     if limit == 0 || !fits(0) {
         return None;

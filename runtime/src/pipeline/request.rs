@@ -1,4 +1,4 @@
-//! What a run is asked to do, and every check that can be made before anything is loaded.
+//! The request for a run, and every check that can be made before anything is loaded.
 
 use super::{MOST_REFERENCES, ReferenceSource};
 use crate::engine::finite::check_given;
@@ -20,10 +20,10 @@ pub struct Size {
     pub frames: usize,
 }
 
-/// One generation.
+/// A request for one video.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The person, primary first; empty for plain text-to-video.
+    /// References of the person, the primary first; empty for text to video.
     pub references: Vec<ReferenceSource>,
     /// What should change.
     pub prompt: String,
@@ -33,7 +33,7 @@ pub struct Request {
     pub steps: usize,
     /// Schedule shift; `None` takes the model folder's.
     pub shift: Option<f64>,
-    /// Guidance scale; 1 or less skips the unconditional branch.
+    /// Guidance scale. At 1 the unconditional branch is not evaluated.
     pub guidance: f64,
     /// Solver; `None` takes the model folder's.
     pub solver: Option<SolverKind>,
@@ -47,15 +47,15 @@ pub struct Request {
     pub precision: Option<Precision>,
     /// Element type of the transformer's residual stream.
     pub residual: Residual,
-    /// Most frames taken of a reference clip, 4k+1.
+    /// Largest number of frames taken from a reference clip, 4k+1.
     pub reference_frames: usize,
     /// Rows of the text context; `None` takes the model's (512).
     pub text_tokens: Option<usize>,
     /// Guidance contexts instead of the prompt: conditional and null embeddings
     /// `f32[text_tokens, text_dim]`.
     pub contexts: Option<[Tensor; 2]>,
-    /// Final latents `f32[C,F,h,w]`, normalised, of an earlier run: they are decoded, and nothing
-    /// else of the request but its size matters.
+    /// Final latents `f32[C,F,h,w]`, normalised, of an earlier run. They are decoded, and of the
+    /// rest of the request only the size matters.
     pub latents: Option<Tensor>,
 }
 
@@ -82,9 +82,9 @@ impl Default for Request {
     }
 }
 
-/// Largest side in pixels: the rotary table's 1,024 patches of 32 pixels.
+/// Largest side in pixels: 1,024 patches of 32 pixels, the length of the rotary table.
 const MOST_PIXELS: usize = 32 * 1024;
-/// Most frames: the rotary table's 1,024 latent frames.
+/// Largest number of frames: 1,024 latent frames, the length of the rotary table.
 const MOST_FRAMES: usize = 4 * 1023 + 1;
 
 impl Size {

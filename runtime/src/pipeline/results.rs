@@ -1,12 +1,13 @@
-//! The files a run makes: the video, its recipe, the latents.
+//! The files that a run makes: the video, its recipe, the latents.
 //!
-//! All of them are opened before anything is loaded and held until the end, then they get their
-//! names together. What comes to a name while the run works is kept, and the new results go to free
-//! names beside it, which is said. What goes to a pipe has no recipe: there is no place beside it.
+//! All of them are opened before anything is loaded and stay open until the end, when they get
+//! their names together. If a file appears under one of these names while the run works, it is
+//! kept; the results then go to free names in the same folder, and the run reports this. A result
+//! that goes to a pipe has no recipe, because there is no folder for it.
 //!
-//! Latents are stored under their name as soon as sampling is over, whether they were asked for or
-//! not: a decoding that fails, a disk that is full, an interruption then cost the decoding alone.
-//! Those that nobody asked for are removed again when the video is there.
+//! Latents are stored under their name as soon as sampling is over, even if they were not
+//! requested. If decoding fails, the disk is full or the run is interrupted, only decoding is lost.
+//! Latents that were not requested are removed when the video is complete.
 
 use super::{
     Cancel, Event, Pipeline, Preflight, Receiver, ReferenceSource, Request, RunReport, Size,
@@ -25,12 +26,12 @@ use std::path::{Path, PathBuf};
 /// How a run is written to a file.
 #[derive(Clone, Debug)]
 pub struct FileOptions {
-    /// Frames a second.
+    /// Frames per second.
     pub fps: f64,
-    /// The form of the video, and what happens to results that are there already.
+    /// The format of the video, and what happens to existing results.
     pub writer: WriterOptions,
-    /// Whether a recipe is written beside the video. It needs references, noise and latents that
-    /// come from files.
+    /// Whether a recipe is written next to the video. This is possible only if references, noise
+    /// and latents come from files.
     pub recipe: bool,
     /// Where the latents go; `None` keeps them only if decoding fails.
     pub save_latents: Option<PathBuf>,
@@ -43,33 +44,33 @@ impl Default for FileOptions {
     }
 }
 
-/// Where everything lies in the end.
+/// Where the results are in the end.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// The video.
     pub written: WrittenInfo,
     /// Its recipe.
     pub recipe: Option<PathBuf>,
-    /// The latents that were asked for.
+    /// The latents, if they were requested.
     pub latents: Option<PathBuf>,
     /// What the user should know about the names.
     pub notes: Vec<String>,
 }
 
-/// What follows the name of a result in that of the latents kept when it could not be decoded.
+/// Suffix of the latents that are kept next to a result that could not be decoded.
 const LATENTS_SUFFIX: &str = ".latents.safetensors";
 
-/// Key of the metadata of a file of latents that holds the recipe of their run.
+/// Metadata key of a file of latents; its value is the recipe of their run.
 pub const RECIPE_KEY: &str = "anyid-rt recipe";
 
 /// The open results of a run.
 pub struct ResultFiles {
     writer: VideoWriter,
     output: PathBuf,
-    /// Empty so far.
+    /// No results so far.
     recipe: Option<AtomicFile>,
     latents: Latents,
-    /// Whether the latents are removed once the video is there.
+    /// Whether the latents are removed when the video is complete.
     spare: bool,
 }
 
@@ -112,7 +113,7 @@ impl FileOptions {
 }
 
 impl ResultFiles {
-    /// Opens everything beside `writer`, which writes to `output`. Without `sampling` there are no
+    /// Opens everything except `writer`, which writes to `output`. Without `sampling` there are no
     /// latents to keep.
     ///
     /// # Errors
@@ -136,7 +137,7 @@ impl ResultFiles {
             Some(path) => open(path.clone(), existing)?,
             None if !sampling => Latents::None,
             None if writer.is_stream() => {
-                // There is no place beside a pipe: where its video is made, if that can be.
+                // A pipe has no folder; the latents go where the video is made, if possible.
                 let name = format!("anyid-rt-{}{LATENTS_SUFFIX}", std::process::id());
                 open(std::env::temp_dir().join(name), Existing::Replace).unwrap_or(Latents::None)
             }
@@ -146,16 +147,16 @@ impl ResultFiles {
         Ok(Self { writer, output: output.to_owned(), recipe, latents, spare })
     }
 
-    /// Most bytes that are held in memory for a video of `size`.
+    /// Largest number of bytes held in memory for a video of `size`.
     pub fn held_bytes(&self, size: Size) -> u64 {
         self.writer.held_bytes(size.frames)
     }
 
-    /// Runs what was planned and writes it.
+    /// Runs what was planned and writes the result.
     ///
     /// # Errors
-    /// As [`Preflight::run`], E082x and E101x for the files. Where sampling was over already, the
-    /// help says where the latents are.
+    /// As [`Preflight::run`], E082x and E101x for the files. If sampling was over already, the help
+    /// says where the latents are.
     pub fn run(
         mut self,
         plan: Preflight<'_>,
@@ -180,7 +181,7 @@ impl ResultFiles {
         outcome
     }
 
-    /// The latents that are stored already.
+    /// The latents, if they are stored already.
     fn kept(&self) -> Option<PathBuf> {
         match &self.latents {
             Latents::Named(path) => Some(path.clone()),
@@ -188,7 +189,7 @@ impl ResultFiles {
         }
     }
 
-    /// Stores the latents under their name, so that they outlive whatever fails later.
+    /// Stores the latents under their name, so that they survive a later failure.
     fn keep_latents(&mut self, latents: &Tensor, made: Option<&Recipe>) -> Result<()> {
         if let Latents::Open(path, file) = std::mem::replace(&mut self.latents, Latents::None) {
             let recipe = made.map(|made| (RECIPE_KEY.to_owned(), made.to_json().to_string()));
@@ -234,13 +235,13 @@ impl ResultFiles {
     }
 }
 
-/// What the user should know after a decoding that failed.
+/// What the user should know after decoding has failed.
 fn latents_are_at(path: &Path) -> String {
     let path = path.display();
     format!("the latents are in {path}: `anyid-rt generate --latents {path}` goes on from there")
 }
 
-/// Frames to the writer, latents to their file.
+/// Passes frames to the writer and latents to their file.
 struct ToFiles<'r> {
     files: &'r mut ResultFiles,
     made: Option<&'r Recipe>,
@@ -273,12 +274,12 @@ impl Receiver for ToFiles<'_> {
 }
 
 impl Pipeline {
-    /// Runs `request` and writes the video to `path`, with its recipe and latents as `options` say:
-    /// what the command line does. Everything is opened and checked before the first step, and
-    /// appears whole or not at all.
+    /// Runs `request` and writes the video to `path`, with its recipe and latents as `options` say.
+    /// The command line uses this. Everything is opened and checked before the first step, and
+    /// appears completely or not at all.
     ///
     /// # Errors
-    /// E095x for files that are two things at once or that no recipe can name, those of
+    /// E095x for files that are used for two purposes or that no recipe can name, those of
     /// [`VideoWriter::create`], [`Self::plan`] and [`Preflight::run`].
     pub fn generate_to_file(
         &self,

@@ -1,7 +1,7 @@
 //! The sampling loop: the branches of guidance, their mix, the solver.
 //!
-//! The compiler says whether both branches are evaluated at once (few tokens) or one after the
-//! other; the result is the same to the bit.
+//! The compiler decides whether both branches are evaluated together (with few tokens) or one after
+//! the other; the result has the same bits.
 
 use super::codec::ReferenceLatents;
 use super::context::{tensor_f32, tensor_i32};
@@ -9,12 +9,12 @@ use super::need::Sizes;
 use super::plan::Stage;
 use super::shelf::Lent;
 use super::{Event, Request, Run};
-use crate::engine::{Backend, Compiler, Inputs, Outputs, Prepared, Program};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Prepared, Program};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::sampling::noise::NoiseStream;
 use crate::sampling::{Schedule, SchedulerSettings, Solver, first_non_finite, guidance};
-use anyid_ir::plan::Plan;
+use anyid_ir::plan::{Branch, Plan};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use std::time::Instant;
@@ -37,8 +37,8 @@ pub struct Sampler {
     program: Lent,
     /// What each run of `prepare` kept: one for each branch, or one for both.
     prepared: Vec<Prepared>,
-    /// For each branch: the run that evaluates it and the name of its velocity there.
-    branches: Vec<(usize, &'static str)>,
+    /// For each branch: the run that evaluates it, and which of that run's branches it is.
+    branches: Vec<(usize, Branch)>,
     schedule: Schedule,
     solver: Box<dyn Solver>,
     guidance: f32,
@@ -48,7 +48,7 @@ pub struct Sampler {
     velocity: Vec<f32>,
 }
 
-/// Solver and schedule of a request: its own over the model's.
+/// Solver and schedule of a request; its own settings override those of the model.
 pub fn settings(model: &Model, request: &Request) -> SchedulerSettings {
     let mut settings = model.scheduler.clone();
     if let Some(solver) = request.solver {
@@ -73,7 +73,7 @@ pub(super) fn size(request: &Request, sizes: &Sizes) -> DitSize {
         height,
         width,
         text_tokens: sizes.rows,
-        // References have timestep 0, the target the step's.
+        // References have timestep 0, the target has the timestep of the step.
         timesteps: if reference_frames > 0 { 2 } else { 1 },
     }
 }
@@ -90,15 +90,16 @@ pub(super) fn compile(
     let module = dit::dit(&model.dit, &size, types);
     let own = ["txt", "ref"].into_iter().take(1 + usize::from(size.reference_frames > 0));
     let own = if sizes.guided { own.collect() } else { Vec::new() };
-    Compiler::new(backend).branches(&own).split(&module, "dit", &["lat", "t"])
+    let request = CompileRequest::new(&module, "dit").varying(["lat", "t"]).branches(own);
+    Compiler::new(backend).add("step", request)
 }
 
-/// Whether one run evaluates both branches, by the plan of `prepare`.
+/// Whether one run evaluates both branches, which the plan of `prepare` shows.
 pub(super) fn both_branches(prepare: Option<&Plan>) -> bool {
-    prepare.is_some_and(|plan| plan.inputs.iter().any(|port| port.name == "txt.1"))
+    prepare.is_some_and(Plan::has_branches)
 }
 
-/// Samples; the result is the final latents.
+/// Samples and returns the final latents.
 pub(super) fn run(
     run: &mut Run<'_>,
     stage: Stage,
@@ -124,8 +125,7 @@ pub(super) fn run(
 }
 
 impl Sampler {
-    /// Loads the transformer and computes everything that does not change per step, for both
-    /// branches.
+    /// Loads the transformer and computes for both branches what does not change from step to step.
     fn new(
         run: &mut Run<'_>,
         stage: Stage,
@@ -149,24 +149,14 @@ impl Sampler {
         let segments: Vec<i32> =
             (0..tokens).map(|i| i32::from(i >= tokens - target && reference_frames > 0)).collect();
         let seg = tensor_i32([tokens], &segments)?;
-        let given = |branch: usize, [txt, reference]: [&'static str; 2]| {
-            let inputs = Inputs::new().set(txt, &contexts[branch]);
-            match references {
-                Some(r) => inputs.set(reference, if branch == 0 { &r.clean } else { &r.black }),
-                None => inputs,
-            }
-        };
         let (mut prepared, mut branches) = (Vec::new(), Vec::new());
-        for (branch, velocity) in VELOCITIES.iter().enumerate().take(1 + usize::from(sizes.guided))
-        {
-            match both {
-                true => branches.push((0, *velocity)),
-                false => branches.push((branch, VELOCITIES[0])),
-            }
+        for branch in 0..1 + usize::from(sizes.guided) {
+            branches.push(if both { (0, branch as Branch) } else { (branch, 0) });
             if branch == 0 || !both {
-                let mut inputs = given(branch, ["txt", "ref"]).set("seg", &seg);
+                let inputs = Inputs::new().set("seg", &seg);
+                let mut inputs = with_branch(inputs, 0, branch, contexts, references);
                 if both {
-                    inputs = inputs.all(given(1, ["txt.1", "ref.1"]).iter());
+                    inputs = with_branch(inputs, 1, 1, contexts, references);
                 }
                 prepared.push(prepare(&mut program, &inputs, branch_name(both, branch))?);
             }
@@ -211,7 +201,7 @@ impl Sampler {
             let frames = clean.shape()[1];
             ReferenceLatents { clean, black, frames }
         });
-        // One clip of as many latent frames has the same plans.
+        // A single clip with the same number of latent frames has the same plans.
         let frames = references.as_ref().map(|r| 4 * (r.frames - 1) + 1);
         let mut sizes = Sizes::of(model, request, frames.into_iter().collect(), None);
         sizes.rows = contexts[0].shape()[0];
@@ -283,7 +273,7 @@ impl Sampler {
         })
     }
 
-    /// Runs the branch again, looking at every node, to name the first that went wrong.
+    /// Runs the branch again and checks every node, to name the first that went wrong.
     fn non_finite(&mut self, step: usize, branch: usize) -> Error {
         let inputs = Inputs::new().set("lat", &self.latents).set("t", &self.timesteps);
         let prepared = Some(&mut self.prepared[self.branches[branch].0]);
@@ -296,6 +286,22 @@ impl Sampler {
     }
 }
 
+/// `inputs` with text and references of branch `own` as those of branch `branch` of the program.
+fn with_branch<'a>(
+    inputs: Inputs<'a>,
+    branch: Branch,
+    own: usize,
+    contexts: &'a [Tensor; 2],
+    references: &'a Option<ReferenceLatents>,
+) -> Inputs<'a> {
+    let inputs = inputs.set_branch(branch, "txt", &contexts[own]);
+    match references {
+        Some(r) if own == 0 => inputs.set_branch(branch, "ref", &r.clean),
+        Some(r) => inputs.set_branch(branch, "ref", &r.black),
+        None => inputs,
+    }
+}
+
 fn branch_name(both: bool, branch: usize) -> &'static str {
     match (both, branch) {
         (true, _) => "both branches",
@@ -304,7 +310,7 @@ fn branch_name(both: bool, branch: usize) -> &'static str {
     }
 }
 
-/// Runs `prepare` and looks at everything it keeps.
+/// Runs `prepare` and checks everything that it keeps.
 fn prepare(program: &mut Program, inputs: &Inputs<'_>, branch: &str) -> Result<Prepared> {
     let mut prepared = program.prepare(inputs)?;
     if !program.is_finite(&prepared) {
@@ -315,11 +321,8 @@ fn prepare(program: &mut Program, inputs: &Inputs<'_>, branch: &str) -> Result<P
     Ok(prepared)
 }
 
-/// Names of the velocities of the conditional and the null branch where one run gives both.
-const VELOCITIES: [&str; 2] = ["v", "v.1"];
-
-/// Velocity of the branch that run `run` gives as `name`.
-fn velocity<'o>(outputs: &'o [Outputs; 2], (run, name): (usize, &str)) -> Result<&'o [f32]> {
-    let v = outputs[run].get(name)?;
+/// Velocity that run `run` gives for `branch`.
+fn velocity(outputs: &[Outputs; 2], (run, branch): (usize, Branch)) -> Result<&[f32]> {
+    let v = outputs[run].get_branch(branch, "v")?;
     v.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))
 }

@@ -1,10 +1,10 @@
-//! Programs kept between requests.
+//! Programs that are kept between requests.
 //!
-//! One program for each phase at most: that of the last request. A request takes what fits it off
-//! the shelf and brings it back when the phase is over, however it ended. Two requests at the same
-//! time never share a program: the second finds the place empty and makes one of its own, of which
-//! the later one to end stays. What they compute is the same to the bit, since a run depends on
-//! nothing that another has left.
+//! At most one program is kept for each phase, that of the last request. A request takes a program
+//! that fits off the shelf and puts it back when the phase is over, whether it succeeded or not.
+//! Two simultaneous requests never share a program: the second finds the shelf empty and makes its
+//! own, and the program of the request that ends last is kept. Results have the same bits in all
+//! cases, because a run does not depend on anything that another run has left behind.
 
 use crate::engine::Program;
 use std::collections::BTreeMap;
@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a pipeline does with the weights and plans of a phase when the phase is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// Releases them before the next phase begins: least memory.
+    /// Releases them before the next phase begins, which takes the least memory.
     #[default]
     Released,
-    /// Keeps them for the next request, which needs neither load nor compile where its sizes are
-    /// the same. The networks are then in memory side by side.
+    /// Keeps them for the next request, which need not load or compile again if its sizes are the
+    /// same. All networks are then in memory at the same time.
     Loaded,
 }
 
-/// A phase's name, and what its program was made for.
+/// The name of a phase, and what its program was made for.
 type Kept = (String, Program);
 
 /// The programs kept.
@@ -43,18 +43,18 @@ impl Shelf {
     }
 
     fn programs(&self) -> MutexGuard<'_, BTreeMap<&'static str, Kept>> {
-        // A map of programs stays whole whatever a panicking thread was doing.
+        // The map of programs stays valid even if a thread panics.
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The program of `phase` made for `key`. One made for another is released, as there will soon
-    /// be a newer.
+    /// The program of `phase` that was made for `key`. A program made for another key is released,
+    /// because a newer one will soon take its place.
     pub(crate) fn take(self: &Arc<Self>, phase: &'static str, key: &str) -> Option<Lent> {
         let (made_for, program) = self.programs().remove(phase)?;
         (made_for == key).then(|| self.lend(phase, key.to_owned(), program))
     }
 
-    /// A program in use, which comes here when it is dropped.
+    /// A program in use, which returns to the shelf when it is dropped.
     pub(crate) fn lend(
         self: &Arc<Self>,
         phase: &'static str,
@@ -70,7 +70,7 @@ pub(crate) struct Lent {
     shelf: Arc<Shelf>,
     phase: &'static str,
     key: String,
-    /// `None` only while it is dropped.
+    /// `None` only while it is being dropped.
     program: Option<Program>,
 }
 
@@ -93,7 +93,7 @@ impl Drop for Lent {
         if let (Keep::Loaded, Some(program)) = (self.shelf.keep, self.program.take()) {
             let kept = (std::mem::take(&mut self.key), program);
             let before = self.shelf.programs().insert(self.phase, kept);
-            // Outside the lock: releasing much memory takes time.
+            // This happens outside the lock, because releasing much memory takes time.
             drop(before);
         }
     }

@@ -1,8 +1,7 @@
-//! DPM-Solver++ for flow matching: order 2, midpoint, multistep (sampling specification,
-//! section 5).
+//! DPM-Solver++ for flow matching: order 2, midpoint, multistep (`sampling.md` §5).
 //!
-//! First order on step 0 and on the last step, whose level is 0. A schedule may start at σ = 1,
-//! where λ = −∞: the limits of the formulas are taken explicitly there.
+//! Step 0 has order 1, and so has the last step, which ends at level 0. A schedule may start at
+//! σ = 1, where λ = −∞; the limits of the formulas are written out for that case.
 
 use super::{Run, Schedule, Solver, SolverKind, lambda, state_buffer};
 use crate::error::Result;

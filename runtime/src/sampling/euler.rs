@@ -1,6 +1,6 @@
-//! Flow-matching Euler: x ← x + (σ_next − σ)·v (sampling specification, section 6).
+//! Flow-matching Euler: x ← x + (σ_next − σ)·v (`sampling.md` §6).
 //!
-//! First order, no state besides the step counter.
+//! It has order 1 and no state but the step counter.
 
 use super::{Run, Schedule, Solver, SolverKind};
 use crate::error::Result;

@@ -1,7 +1,7 @@
-//! Classifier-free guidance: v = v_u + g·(v_c − v_u) (sampling specification, section 7).
+//! Classifier-free guidance: v = v_u + g·(v_c − v_u) (`sampling.md` §7).
 //!
-//! The two velocities are two evaluations of the network at the same latent and timestep. Which
-//! prompt and references the unconditional one gets is the caller's business.
+//! The two velocities are two evaluations of the network at the same latents and timestep. The
+//! caller decides which prompt and references the unconditional one gets.
 
 use crate::error::{Error, Result};
 
@@ -18,8 +18,8 @@ pub fn check_scale(scale: f64) -> Result<()> {
         .help("5 is the usual value; 1 turns guidance off"))
 }
 
-/// Whether the unconditional evaluation is needed at all: not at scale 1, where the mix is the
-/// conditional velocity.
+/// Whether the unconditional evaluation is needed. At scale 1 it is not, because the mix is then
+/// the conditional velocity.
 pub fn needs_unconditional(scale: f32) -> bool {
     scale != 1.0
 }

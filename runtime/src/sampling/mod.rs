@@ -1,4 +1,4 @@
-//! Sampling: noise levels, solvers, guidance mix and noise, all on the host.
+//! Sampling: noise levels, solvers, the mix of guidance, and noise, all computed on the host.
 //!
 //! Conventions (Wan): x_σ = (1−σ)·x0 + σ·ε with σ = 1 pure noise and σ = 0 clean; the network's
 //! velocity is v = dx/dσ = ε − x0 and its timestep is τ = 1000·σ. Latents, velocities and solver
@@ -23,7 +23,7 @@ pub use noise::NoiseStream;
 pub use schedule::{Schedule, SchedulerSettings, TimestepRounding};
 pub use unipc::UniPc;
 
-/// Which ordinary differential equation solver carries the latents from noise to clean.
+/// The solver of the ordinary differential equation that leads from noise to clean latents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SolverKind {
     /// UniPC, order 2, variant bh2, on x0-predictions, with the corrector: Wan's default.
@@ -73,8 +73,8 @@ impl FromStr for SolverKind {
     }
 }
 
-/// Where the noise levels come from. Together with the solver it picks one schedule A to E of the
-/// sampling specification, section 3 (see [`Schedule::new`]).
+/// Where the noise levels come from. Together with the solver it picks one of the schedules A to E
+/// of `sampling.md` §3 (see [`Schedule::new`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ScheduleKind {
     /// The original programs: A for `unipc`, C for `dpmpp`, D for `euler`.
@@ -139,8 +139,8 @@ pub trait Solver: Send {
 /// Makes the solver `kind` (order 2 where it has an order) for `schedule` and `elements` values.
 ///
 /// # Errors
-/// E0925 when the schedule does not fall strictly from at most 1 to 0 or starts at a level the
-/// solver cannot use; E0927 when the state does not fit into memory.
+/// E0925 if the schedule does not fall strictly from at most 1 to 0 or starts at a level that the
+/// solver cannot use; E0927 if the state does not fit into memory.
 pub fn solver(kind: SolverKind, schedule: &Schedule, elements: usize) -> Result<Box<dyn Solver>> {
     Ok(match kind {
         SolverKind::UniPc => Box::new(UniPc::new(schedule, elements, 2)?),
@@ -151,7 +151,7 @@ pub fn solver(kind: SolverKind, schedule: &Schedule, elements: usize) -> Result<
 
 /// The index of the first NaN or infinity, if there is one.
 pub fn first_non_finite(values: &[f32]) -> Option<usize> {
-    // A block without early exit vectorises; only a block with a hit is searched value by value.
+    // A loop without early exit vectorises; only a block with a hit is searched value by value.
     const BLOCK: usize = 1024;
     for (block, chunk) in values.chunks(BLOCK).enumerate() {
         let hit = chunk.iter().fold(false, |hit, value| hit | !value.is_finite());
@@ -258,7 +258,7 @@ fn choose<T: Copy>(
         return Ok(found);
     }
     let names: Vec<&str> = all.iter().map(|item| name(*item)).collect();
-    // The text can be anything a user typed: bound what is compared and what is echoed.
+    // The text can be anything that a user typed, so what is compared and shown is bounded.
     let shown: String = text.chars().take(40).collect();
     let nearest = names.iter().copied().min_by_key(|name| distance(&shown.to_lowercase(), name));
     let help = format!("the {what}s are {}", names.join(", "));

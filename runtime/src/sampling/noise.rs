@@ -1,14 +1,15 @@
-//! Counter-based normal noise: element `i` of a stream depends on (seed, stream, i) alone.
+//! Counter-based normal noise: element `i` of a stream depends only on (seed, stream, i)
+//! (`sampling.md` §10).
 //!
 //! Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) makes four
-//! 32-bit words from a counter and a key; Box–Muller turns word pairs into normals. Any range can
-//! be made by itself, in any order, on any number of threads, with the same result.
+//! 32-bit words from a counter and a key, and Box–Muller turns pairs of words into normal values.
+//! Any range can be made by itself, in any order, on any number of threads, with the same result.
 //!
 //! The layout is fixed and part of every recipe: key = (seed low, seed high), counter =
 //! (block low, block high, stream, 0), block = i / 4; words 0, 1 give elements 0 (cosine) and 1
 //! (sine) of the block, words 2, 3 give elements 2 and 3. Logarithm, sine and cosine are computed
 //! here with IEEE basic operations only, so that the bits do not depend on a platform's library.
-//! It does not reproduce any other program's seeds.
+//! Seeds of other programs are not reproduced.
 
 /// A reproducible stream of independent N(0,1) values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,19 @@
 //! Noise levels and network timesteps of a run, and what a diffusers scheduler file asks for.
 //!
-//! Schedules A to E of the sampling specification, section 3, computed in f64 and stored f32. The
-//! solver uses the noise levels as stored; the network sees the timesteps. A scheduler file is read
-//! key by key: what changes the numbers in a way not implemented is refused by name.
+//! The schedules A to E of `sampling.md` §3 are computed in f64 and stored as f32. The solver uses
+//! the noise levels as stored; the network sees the timesteps. A scheduler file is read key by key,
+//! and a setting that would change the numbers in a way that is not implemented is refused by name.
 
 use serde_json::Value;
 
 use super::{ScheduleKind, Solver, SolverKind, UniPc, solver};
 use crate::error::{Error, Result};
 
-/// Most steps a schedule may have: the number of timesteps the model was trained with.
+/// Largest number of steps of a schedule: the number of timesteps that the model was trained with.
 pub const MAX_STEPS: usize = 1000;
-/// Shift of the model when nothing says otherwise.
+/// Default shift of the model.
 pub const DEFAULT_SHIFT: f64 = 5.0;
-/// Steps of the model when nothing says otherwise.
+/// Default number of steps of the model.
 pub const DEFAULT_STEPS: usize = 50;
 
 /// The network's timesteps are 1000·σ; this says what happens to their fractions.
@@ -128,7 +128,7 @@ impl Schedule {
             let text = format!("a schedule of {levels} noise levels and {timesteps} timesteps");
             return fault(0, text);
         }
-        // Written so that NaN fails.
+        // The comparison is written so that NaN fails.
         let first = self.sigmas[0];
         if !(first > 0.0 && first <= 1.0) {
             return fault(0, format!("the schedule starts at noise level {first}"));
@@ -216,12 +216,12 @@ fn diffusers_euler(steps: usize, shift: f64) -> Vec<f64> {
         let shift = shift as f32;
         f64::from(shift * u / (1.0 + (shift - 1.0) * u))
     };
-    // A single step is the start alone, as a division into 0 parts would be undefined.
+    // A single step consists of the start alone, because a division into 0 parts is undefined.
     let divisions = steps.saturating_sub(1).max(1);
     ramp(end(1.0), end(0.001), divisions, steps).map(|u| shifted(shift, u)).collect()
 }
 
-/// What a model folder, or the defaults of the original programs, say about sampling.
+/// The sampling settings of a model folder, or the defaults of the original programs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulerSettings {
     /// The solver.
@@ -232,12 +232,12 @@ pub struct SchedulerSettings {
     pub shift: f64,
     /// Order of UniPC, 1 or 2.
     pub order: usize,
-    /// What the reader should tell the user, one sentence each.
+    /// Warnings for the user, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Default for SchedulerSettings {
-    /// What an original checkpoint gets: UniPC of order 2, schedule A, shift 5.
+    /// The settings of an original checkpoint: UniPC of order 2, schedule A, shift 5.
     fn default() -> Self {
         Self {
             solver: SolverKind::UniPc,
@@ -261,9 +261,9 @@ impl SchedulerSettings {
     /// Reads the content of a diffusers `scheduler_config.json`: `UniPCMultistepScheduler` with
     /// flow sigmas, or `FlowMatchEulerDiscreteScheduler`.
     ///
-    /// A missing `flow_shift` or `shift` means 5 and a warning; unknown keys are warnings. The
-    /// Euler class gets schedule D, because in diffusers it applies its shift twice; a warning
-    /// says so.
+    /// If `flow_shift` or `shift` is missing, 5 is taken with a warning. Unknown keys lead to
+    /// warnings. The Euler class gets schedule D with a warning, because in diffusers it applies
+    /// its shift twice.
     ///
     /// # Errors
     /// E0930 for content that is no object, lacks `_class_name` or has a value of the wrong type,
@@ -383,7 +383,7 @@ impl Demand {
             };
         };
         let agrees = match (&self.value, found) {
-            // Older files write null for a switch that is off.
+            // Older files write null for a setting that is off.
             (Value::Bool(false), Value::Null) => true,
             (Value::Number(wanted), Value::Number(found)) => wanted.as_f64() == found.as_f64(),
             (wanted, found) => wanted == found,
@@ -467,7 +467,7 @@ fn refused(key: &str, found: &Value, supported: &str) -> Error {
         ))
 }
 
-/// A value of the file, cut short for a message.
+/// A value of the file, shortened for a message.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 {

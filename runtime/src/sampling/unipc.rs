@@ -1,9 +1,8 @@
-//! UniPC for flow matching: order 2, variant bh2, x0-predictions, corrector on (sampling
-//! specification, section 4).
+//! UniPC for flow matching: order 2, variant bh2, x0-predictions, corrector on (`sampling.md` §4).
 //!
-//! One step first corrects the sample it is given with the new network output, then predicts the
-//! next one. All of it is element-wise, so a step is one pass over the latent. The λ of the last
-//! level is infinite: that step is the x0-prediction itself and is not computed through λ.
+//! A step first corrects the sample it is given with the new output of the network, then predicts
+//! the next sample. All of it is element-wise, so a step is one pass over the latent. The last level
+//! has an infinite λ: the result of that step is the x0-prediction itself, computed without λ.
 
 use super::{Run, Schedule, Solver, SolverKind, lambda, state_buffer};
 use crate::error::{Error, Result};

@@ -1,9 +1,9 @@
-//! Tells text that looks garbled by a wrong decoding: unlikely neighbours of accented letters,
-//! currency signs, box drawings and the like.
+//! Recognises text that was probably decoded with a wrong encoding, by unlikely combinations of
+//! accented letters, currency signs, box drawings and the like.
 //!
-//! The judgement (which characters count as what, which sequences are unlikely) is that of
-//! ftfy 6.3.1 (Robyn Speer, Apache-2.0), so that cleaned prompts are those of the reference
-//! pipeline. It repairs nothing.
+//! The character classes and the unlikely sequences are those of ftfy 6.3.1 (Robyn Speer,
+//! Apache-2.0), so that cleaned prompts equal those of the reference pipeline. Nothing is repaired
+//! here.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,9 +1,8 @@
 //! Prompt cleaning as the reference pipelines do it before tokenisation: text repair with ftfy's
 //! default settings, HTML references, blanks.
 //!
-//! Equal to ftfy 6.3.1 on every text of the golden fixtures, mojibake included; the steps are
-//! listed in the tokenizer chapter of the text-encoder specification. It neither lower-cases nor
-//! removes punctuation.
+//! The result equals that of ftfy 6.3.1 on every text of the golden fixtures, mojibake included.
+//! The steps are listed in `text.md` §5. Nothing is lower-cased and no punctuation is removed.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -11,11 +10,12 @@ use super::badness::is_blank;
 use super::code_pages::windows_1252_of_control;
 use super::{entities, mojibake};
 
-/// Bounds the repair's repetitions: every one undoes a layer of escaping or garbling, so that
-/// only contrived text such as `&amp;amp;amp;…` needs more. What is left then stays as it is.
+/// Largest number of rounds of the repair. Every round undoes a layer of escaping or wrong
+/// decoding, so only contrived text such as `&amp;amp;amp;…` needs more; the rest of it stays
+/// unchanged.
 const ROUNDS: usize = 64;
 
-/// Characters one piece of a line may have in the text repair, as in ftfy.
+/// Longest piece of a line that the text repair handles at once, in characters, as in ftfy.
 const LONGEST_SEGMENT: usize = 1_000_000;
 
 /// The prompt as the tokenizer gets it: [`basic_clean`], then every run of blanks as one space.
@@ -28,7 +28,7 @@ pub fn clean(text: &str) -> String {
     single_spaces(&basic_clean(text))
 }
 
-/// As [`clean`] where ftfy is not installed: HTML references and blanks only.
+/// What [`clean`] amounts to if ftfy is not installed: HTML references and blanks only.
 pub fn clean_without_ftfy(text: &str) -> String {
     single_spaces(&entities::unescape(&entities::unescape(text)))
 }
@@ -53,7 +53,7 @@ fn single_spaces(text: &str) -> String {
 /// The text repair alone (`ftfy.fix_text` with default options), line by line.
 pub fn fix_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    // Once a line has a `<`, the rest may be HTML and its references are left alone.
+    // After a line with a `<`, the rest may be HTML, and its references are left alone.
     let mut unescape = true;
     for line in text.split_inclusive('\n') {
         let mut rest = line;
@@ -85,8 +85,8 @@ fn fix_segment(segment: &str, unescape: bool) -> String {
     text
 }
 
-/// Undoes HTML references that end in `;`, and the names of lower-case ones in capitals
-/// (`&EACUTE;`) where those are no names of their own.
+/// Undoes HTML references that end in `;`, including lower-case names written in capitals
+/// (`&EACUTE;`) if these are not names of their own.
 fn unescape_closed(text: &str) -> String {
     const LONGEST: usize = 24;
     let mut out = String::with_capacity(text.len());
@@ -125,15 +125,15 @@ fn closed_reference(reference: &str) -> Option<String> {
     (entities::unescape(reference) == reference).then(|| value.to_uppercase())
 }
 
-/// Control characters as Windows-1252, ligatures and digraphs apart, widths plain, quotes
-/// straight. No U+0085 is left to be made a line end: it is an ellipsis here.
+/// Reads control characters as Windows-1252, takes ligatures and digraphs apart, and makes widths
+/// normal and quotes straight. U+0085 becomes an ellipsis, so it is never taken as a line end.
 fn replace_characters(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars().map(windows_1252_of_control) {
         match c {
             'Ĳ' => out.push_str("IJ"),
             'ĳ' => out.push_str("ij"),
-            // The apostrophe of this one is a curly quote and made straight as well.
+            // The apostrophe in this digraph is a curly quote and is made straight, too.
             'ŉ' => out.push_str("'n"),
             'Ǳ' => out.push_str("DZ"),
             'ǲ' => out.push_str("Dz"),
@@ -164,7 +164,7 @@ fn replace_characters(text: &str) -> String {
     out
 }
 
-/// Removes `ESC [`, digits and semicolons, one letter.
+/// Removes terminal escapes: `ESC [`, digits and semicolons, one letter.
 fn remove_terminal_escapes(text: &str) -> String {
     const START: &str = "\u{1b}[";
     let mut out = String::with_capacity(text.len());
@@ -184,8 +184,8 @@ fn remove_terminal_escapes(text: &str) -> String {
     out
 }
 
-/// Control characters without a use in text: those of ASCII but blanks, the deprecated Arabic
-/// ones, the byte-order mark, the annotation marks.
+/// Control characters that have no use in text: those of ASCII except blanks, the deprecated Arabic
+/// ones, the byte-order mark, and the annotation marks.
 fn is_unwanted_control(c: char) -> bool {
     matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}'
         | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}')

@@ -1,13 +1,13 @@
-//! The single-byte encodings that text gets wrongly decoded by, and UTF-8 with its variants.
+//! The single-byte encodings that text is often wrongly decoded with, and UTF-8 with its variants.
 //!
-//! Bytes 0x00–0x7F are ASCII in all of them. The Windows pages are the sloppy kind: a byte
-//! without a character gives the control character of its number, and byte 0x1A stands for
-//! U+FFFD, a character already lost. For judging and repairing text only.
+//! Bytes 0x00–0x7F are ASCII in all of them. The Windows pages are the lenient kind: a byte without
+//! a character gives the control character with the same number, and byte 0x1A stands for U+FFFD, a
+//! character that is already lost. This is only used to recognise and repair text.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-// Characters of the bytes 0x80–0xFF, sixteen a line.
+// Characters of the bytes 0x80–0xFF, sixteen in each line.
 const WINDOWS_1250: &str = "\
     €\u{81}‚\u{83}„…†‡\u{88}‰Š‹ŚŤŽŹ\
     \u{90}‘’“”•–—\u{98}™š›śťžź\
@@ -62,7 +62,7 @@ const WINDOWS_1257: &str = "\
     ŠŃŅÓŌÕÖ×ŲŁŚŪÜŻŽß\
     ąįāćäåęēčéźėģķīļ\
     šńņóōõö÷ųłśūüżž˙";
-// From 0xA0 on; below it the control characters.
+// From 0xA0 on; the bytes below are control characters.
 const ISO_8859_2: &str = "\
     \u{a0}Ą˘Ł¤ĽŚ§¨ŠŞŤŹ\u{ad}ŽŻ\
     °ą˛ł´ľśˇ¸šşťź˝žż\
@@ -91,13 +91,13 @@ const CODE_PAGE_437: &str = "\
 
 /// One single-byte encoding.
 pub(super) struct CodePage {
-    /// Which encoding it is, where the repair treats it apart.
+    /// Which encoding it is, as far as the repair distinguishes them.
     pub kind: PageKind,
     bytes: HashMap<char, u8>,
     characters: Vec<char>,
 }
 
-/// The families the repair tells apart.
+/// The families of encodings that the repair distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PageKind {
     /// ISO 8859-1: byte and character have the same number.
@@ -167,8 +167,8 @@ pub(super) fn windows_1252_of_control(c: char) -> char {
     }
 }
 
-/// Decodes UTF-8, and where `variants` is set also CESU-8 pairs of surrogates and Java's two-byte
-/// zero. `None` where a sequence is neither.
+/// Decodes UTF-8 and, if `variants` is set, also CESU-8 pairs of surrogates and Java's two-byte
+/// zero. `None` if a sequence is neither.
 pub(super) fn decode_utf8(bytes: &[u8], variants: bool) -> Option<String> {
     if !variants {
         return std::str::from_utf8(bytes).ok().map(str::to_owned);
@@ -189,8 +189,8 @@ pub(super) fn decode_utf8(bytes: &[u8], variants: bool) -> Option<String> {
     Some(out)
 }
 
-/// A variant sequence at the start of `bytes`, with its length. The reference's patterns let a
-/// final line end stand in for the last byte of both sequences; so does this.
+/// A variant sequence at the start of `bytes`, with its length. As in the patterns of the
+/// reference, a final line end may take the place of the last byte of both sequences.
 fn variant_at(bytes: &[u8]) -> Option<(char, usize)> {
     match *bytes {
         [0xc0, 0x80, ..] | [0xc0, b'\n'] => Some(('\0', 2)),

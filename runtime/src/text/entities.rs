@@ -1,15 +1,15 @@
 //! HTML character references, exactly as HTML5 (and Python's `html.unescape`) reads them.
 //!
-//! `&name;`, the 106 old names also without `;` (longest prefix), `&#123;` and `&#x7B;` with or
-//! without `;`, 128–159 as Windows-1252. An unknown name stays as it is. The names lie in
-//! `entities.txt`, the WHATWG list. This module does not parse HTML.
+//! It reads `&name;`, the 106 old names also without `;` (by the longest prefix), and `&#123;` and
+//! `&#x7B;` with or without `;`, with 128–159 as Windows-1252. An unknown name stays unchanged. The
+//! names are in `entities.txt`, the WHATWG list. This module does not parse HTML.
 
 use std::sync::LazyLock;
 
 /// One named character reference.
 struct Entity {
     name: &'static str,
-    /// Whether the name also counts without a closing `;`.
+    /// Whether the name is also valid without a closing `;`.
     bare: bool,
     value: String,
 }
@@ -38,10 +38,10 @@ fn find(name: &str) -> Option<&'static Entity> {
     table.binary_search_by(|entity| entity.name.cmp(name)).ok().map(|index| &table[index])
 }
 
-/// Replaces every character reference in `text` once, left to right; what a replacement brings
-/// forth is not read again.
+/// Replaces every character reference in `text` once, from left to right. The text of a replacement
+/// is not read again.
 ///
-/// Same result as Python's `html.unescape` for every text.
+/// The result equals that of Python's `html.unescape` for every text.
 pub fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -52,7 +52,7 @@ pub fn unescape(text: &str) -> String {
             Some(number) => numeric(number, &mut out).map(|used| used + 1),
             None => by_name(after, &mut out),
         };
-        // Nothing after the sign makes a reference: the sign stands for itself.
+        // What follows is no reference, so the sign stands for itself.
         rest = &after[used.unwrap_or_else(|| {
             out.push('&');
             0
@@ -62,8 +62,8 @@ pub fn unescape(text: &str) -> String {
     out
 }
 
-/// Reads what follows `&#`; writes the character and returns the bytes used, or `None` where
-/// there is no digit.
+/// Reads what follows `&#`; writes the character and returns the bytes used, or `None` if there is
+/// no digit.
 fn numeric(text: &str, out: &mut String) -> Option<usize> {
     let (radix, prefix) = if text.starts_with(['x', 'X']) { (16, 1) } else { (10, 0) };
     let digits = text[prefix..].bytes().take_while(|b| (*b as char).is_digit(radix)).count();
@@ -79,21 +79,21 @@ fn numeric(text: &str, out: &mut String) -> Option<usize> {
     Some(end + usize::from(text[end..].starts_with(';')))
 }
 
-/// The character a numeric reference stands for; `None` where HTML5 has it vanish.
+/// The character that a numeric reference stands for; `None` if HTML5 drops it.
 fn code_point(number: u32) -> Option<char> {
     match number {
         0 => Some('\u{fffd}'),
         0x0d => Some('\r'),
         0x80..=0x9f => char::from_u32(number).map(super::code_pages::windows_1252_of_control),
         0x01..=0x08 | 0x0b | 0x0e..=0x1f | 0x7f | 0xfdd0..=0xfdef => None,
-        // The last two of every plane are no characters.
+        // The last two code points of every plane are not characters.
         _ if number <= 0x10_ffff && number & 0xfffe == 0xfffe => None,
         _ => Some(char::from_u32(number).unwrap_or('\u{fffd}')),
     }
 }
 
-/// Reads what follows `&`; writes the characters and returns the bytes used, or `None` where
-/// nothing that could be a name follows.
+/// Reads what follows `&`; writes the characters and returns the bytes used, or `None` if no name
+/// follows.
 fn by_name(text: &str, out: &mut String) -> Option<usize> {
     const ENDS: [char; 8] = ['\t', '\n', '\u{c}', ' ', '<', '&', '#', ';'];
     const LONGEST: usize = 32;

@@ -1,13 +1,13 @@
-//! The tokenizer of the built-in micro model: a `tokenizer.json` of under 512 pieces, for any
-//! text.
+//! The tokenizer of the built-in micro model: a `tokenizer.json` of fewer than 512 pieces that can
+//! write any text.
 //!
-//! Same structure as a umT5 tokenizer (Unigram with byte fallback, Metaspace, `</s>` appended)
-//! with NFKC in the place of SentencePiece's character map. Its scores are ranks, not trained
-//! frequencies: it serves tests and demonstrations, not the quality of a model.
+//! It has the structure of a umT5 tokenizer (Unigram with byte fallback, Metaspace, `</s>`
+//! appended), with NFKC in place of SentencePiece's character map. Its scores are ranks instead of
+//! trained frequencies. It is meant for tests and demonstrations.
 
 use serde_json::{Value, json};
 
-/// Word beginnings and endings common in English, most frequent first; `_` is a blank before.
+/// Common beginnings and endings of English words, most frequent first; `_` is a preceding blank.
 const FRAGMENTS: &str = "_a _the _in _of _and _on _to _with _is _at _an _s _c _b _p _w _m _f _d \
     _t _h _r _l _g _n _e _o _st _re _person _man _woman _face _walk _look _smil _hold _sit \
     _stand _wear _red _blue _green _white _black _light _dark _camera _video _image _scene \
@@ -17,12 +17,12 @@ const FRAGMENTS: &str = "_a _the _in _of _and _on _to _with _is _at _an _s _c _b
     ea ll ch sh ck ss ee oo ic ow ay ight ound ers ate ness ment ful ure age ance est ist ous \
     able ite ine ide ore ame ake ome um us id ir ur ol il el ad am op ot et ut un im em qu";
 
-/// The printable ASCII characters but the blank, frequent letters first.
+/// The printable ASCII characters except the blank, frequent letters first.
 const CHARACTERS: &str = "etaoinsrhldcumfpgwybvkxjqz,.-'ETAOINSRHLDCUMFPGWYBVKXJQZ\
     0123456789!?:;\"()/&+%$#@*=_<>[]{}|\\^`~";
 
 /// The content of the built-in `tokenizer.json`: `<pad>` 0, `</s>` 1, `<unk>` 2, the 256 byte
-/// pieces, the blank `▁`, printable ASCII and English fragments. The same at every call.
+/// pieces, the blank `▁`, printable ASCII and English fragments. Every call returns the same.
 pub fn micro_tokenizer_json() -> String {
     let tokenizer = json!({
         "version": "1.0",
@@ -72,8 +72,8 @@ fn vocabulary() -> Vec<Value> {
     let mut pieces: Vec<Value> = ["<pad>", "</s>", "<unk>"].map(|name| json!([name, 0.0])).into();
     pieces.extend((0..=255_u8).map(|byte| json!([format!("<0x{byte:02X}>"), 0.0])));
     pieces.push(json!(["▁", -2.0]));
-    // A fragment beats its single characters: those cost 4 or more each, it 5 to 22 for two or
-    // more, the longest and rarest least often.
+    // A fragment is preferred to its single characters, which cost 4 or more each; a fragment costs
+    // 5 to 22 for two or more of them. Only the longest and rarest fragments may lose.
     for (rank, fragment) in FRAGMENTS.split_ascii_whitespace().enumerate() {
         let score = eighths(5, rank / 8);
         pieces.push(json!([fragment.replacen('_', "▁", 1), score]));

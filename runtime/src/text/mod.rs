@@ -1,8 +1,8 @@
 //! Prompts: cleaning as the reference does it, and tokenisation.
 //!
-//! [`clean`] makes the prompt what the reference pipelines hand to their tokenizer;
-//! [`PromptTokenizer`] turns it into ids; [`micro_tokenizer_json`] is a small built-in
-//! tokenizer. The text encoder itself lies with the models.
+//! [`clean`] gives the text that the reference pipelines pass to their tokenizer,
+//! [`PromptTokenizer`] turns it into ids, and [`micro_tokenizer_json`] is a small built-in
+//! tokenizer. The text encoder itself is in the crate `anyid-models`.
 
 mod badness;
 mod clean;

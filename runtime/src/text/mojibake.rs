@@ -1,7 +1,7 @@
 //! Repairs mojibake: text that was decoded with a wrong encoding, such as `cafÃ©` for `café`.
 //!
-//! The steps and their order are those of ftfy 6.3.1 with its default settings, because the
-//! reference pipeline cleans prompts with it. Text that looks sound ([`is_bad`]) stays as it is.
+//! The steps and their order are those of ftfy 6.3.1 with its default settings, which the reference
+//! pipeline uses to clean prompts. Text that looks correct (see [`is_bad`]) stays unchanged.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use super::badness::is_bad;
 use super::code_pages::{CodePage, PAGES, PageKind, decode_utf8, windows_1252_of_control};
 
-/// Bounds the repeated and the nested repairs. Each real one shortens the text by a quarter or
-/// more, or uses up its control characters, so only contrived text comes near.
+/// Bounds on repeated and nested repairs. A real repair shortens the text by a quarter or more, or
+/// removes its control characters, so only contrived text comes near these bounds.
 const ROUNDS: usize = 64;
 const DEPTH: usize = 8;
 
@@ -30,7 +30,7 @@ fn repair_nested(text: &str, depth: usize) -> String {
     text
 }
 
-/// One repair, or `None` where there is nothing to do.
+/// One repair, or `None` if there is nothing to do.
 fn repair_once(text: &str, depth: usize) -> Option<String> {
     if !is_bad(text) {
         return None;
@@ -85,7 +85,7 @@ const INNER: ByteSet = &[(0x80, 0x84), (0x86, 0x9f), (0xa1, 0xbf)];
 const ANY_INNER: ByteSet = &[(0x80, 0xbf)];
 const LEAD_4: ByteSet = &[(0xf0, 0xf0)];
 
-/// UTF-8 sequences whose byte 0xA0 became a blank, as far as they are likely characters.
+/// UTF-8 sequences whose byte 0xA0 became a blank, restricted to likely characters.
 const ALTERED: &[&[ByteSet]] = &[
     &[&[(0xc2, 0xc3), (0xc5, 0xc5), (0xce, 0xce), (0xd0, 0xd0), (0xd9, 0xd9)], BLANK],
     &[&[(0xe2, 0xe3)], BLANK, INNER],
@@ -146,8 +146,8 @@ fn replace(patterns: &[&[ByteSet]], bytes: &[u8], by: impl Fn(&[u8]) -> Vec<u8>)
     out
 }
 
-/// Puts the byte 0xA0 back where a blank took its place. A lone `Ã` is the word `à` and keeps its
-/// blank, unless the rest of a Portuguese contraction follows.
+/// Puts the byte 0xA0 back where a blank has taken its place. A single `Ã` is the word `à` and
+/// keeps its blank, unless the rest of a Portuguese contraction follows.
 fn restore_no_break_spaces(bytes: &[u8]) -> Vec<u8> {
     const JOINED: [&[u8]; 5] = [b" ", b"quele", b"quela", b"quilo", b"s "];
     let mut spaced = Vec::with_capacity(bytes.len() + 8);
@@ -174,7 +174,7 @@ const FIRST_OF_2: u8 = 1;
 const FIRST_OF_3: u8 = 2;
 const FIRST_OF_4: u8 = 4;
 const FOLLOWING: u8 = 8;
-/// As [`FOLLOWING`], without those that also stand for themselves beside mojibake.
+/// As [`FOLLOWING`], without characters that also occur as themselves next to mojibake.
 const FOLLOWING_ONLY: u8 = 16;
 
 static ROLES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
@@ -199,8 +199,8 @@ static ROLES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     roles
 });
 
-/// Repairs each run of characters that looks like UTF-8 read wrongly, by itself. `None` where
-/// there is no such run.
+/// Repairs each run of characters that looks like wrongly decoded UTF-8 by itself. `None` if there
+/// is no such run.
 fn repair_passages(text: &str, depth: usize) -> Option<String> {
     let role = |c: char| ROLES.get(&c).copied().unwrap_or(0);
     let characters: Vec<(usize, u8)> = text.char_indices().map(|(at, c)| (at, role(c))).collect();
@@ -219,7 +219,8 @@ fn repair_passages(text: &str, depth: usize) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let (mut index, mut found) = (0, false);
     while index < characters.len() {
-        // A character left over from a larger garble before it would be repaired only in part.
+        // If a character before it belongs to a larger garbled run, the repair would be only
+        // partial.
         let blocked = index > 0 && characters[index - 1].1 & FOLLOWING_ONLY != 0;
         let mut end = index;
         while !blocked && end < characters.len() {

@@ -1,8 +1,8 @@
 //! Prompt tokenisation from a checkpoint's `tokenizer.json` (SentencePiece Unigram).
 //!
-//! The `tokenizers` library obeys the file: added tokens, normaliser, pre-tokeniser, byte
-//! fallback. Every special id comes from the file as well. Ids end in `</s>`; nothing is padded.
-//! Text goes in cleaned (see [`super::clean`]); `spiece.model` files are not read.
+//! The `tokenizers` library follows the file: added tokens, normaliser, pre-tokeniser, byte
+//! fallback. Every special id also comes from the file. Ids end in `</s>`, and nothing is padded.
+//! The text must be cleaned before (see [`super::clean`]). `spiece.model` files are not read.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ const PAD_TOKEN: &str = "<pad>";
 const LARGEST_FILE: u64 = 256 << 20;
 const MOST_VALUES: usize = 8_000_000;
 const DEEPEST: usize = 64;
-/// Bytes of text [`PromptTokenizer::encode`] takes.
+/// Longest text that [`PromptTokenizer::encode`] accepts, in bytes.
 const LONGEST_TEXT: usize = 1 << 20;
 
 /// A tokenizer that makes prompts into ids.
@@ -44,7 +44,7 @@ pub struct PromptTokenizer {
 pub struct Encoded {
     /// At most `max_len` ids, the last one the end token's.
     pub ids: Vec<u32>,
-    /// Where the text was too long: the byte offset in it at which the kept part ends.
+    /// If the text was too long, the byte offset at which the kept part ends.
     pub truncated_at: Option<usize>,
     /// The number of ids before truncation, the end token included.
     pub full_len: usize,
@@ -66,7 +66,7 @@ pub struct Truncation {
 }
 
 impl Truncation {
-    /// The code of this warning, with a page of its own.
+    /// The code of this warning.
     pub const CODE: &'static str = "E0739";
 }
 
@@ -81,15 +81,15 @@ impl fmt::Display for Truncation {
 }
 
 impl Encoded {
-    /// The warning about a cut, with the words around it; `None` where all of `cleaned` (the text
-    /// these ids were made from) was kept.
+    /// The warning about a cut, with the words around it. `None` if all of `cleaned`, the text that
+    /// these ids were made from, was kept.
     pub fn truncation(&self, cleaned: &str) -> Option<Truncation> {
         const AROUND: usize = 40;
         let at = floor_boundary(cleaned, self.truncated_at?);
         let (before, after) = cleaned.split_at(at);
         let start = before.char_indices().rev().take(AROUND).last().map_or(0, |(at, _)| at);
         let end = after.char_indices().nth(AROUND).map_or(after.len(), |(at, _)| at);
-        // Whole words read better; a text without blanks is cut between characters.
+        // Whole words are easier to read; a text without blanks is cut between characters.
         let kept = match before[start..].split_once(' ') {
             Some((_, words)) if start > 0 && !words.is_empty() => words,
             _ => &before[start..],
@@ -122,9 +122,9 @@ impl PromptTokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// E0603 no memory, E0731 not readable, E0732 too large, E0733 not a tokenizer description, E0734 not a
-    /// Unigram model, E0735 no `</s>`, E0736 a post-processor that does not end in `</s>`, E0737
-    /// tables that are damaged.
+    /// E0603 no memory, E0731 not readable, E0732 too large, E0733 not a tokenizer description,
+    /// E0734 not a Unigram model, E0735 no `</s>`, E0736 a post-processor that does not end in
+    /// `</s>`, E0737 tables that are damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let place = path.display().to_string();
@@ -167,7 +167,7 @@ impl PromptTokenizer {
                     "the umT5 text encoder needs its own tokenizer.json, of model type Unigram",
                 ));
         }
-        // Length and padding are the caller's, whatever the file was last saved with.
+        // The caller decides length and padding, whatever the file was last saved with.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
@@ -203,11 +203,12 @@ impl PromptTokenizer {
         Ok(this)
     }
 
-    /// The same tokenizer with byte fallback on or off, whatever its file says: how a character
-    /// outside the vocabulary becomes bytes (`<0xNN>`) or the unknown token.
+    /// The same tokenizer with byte fallback switched on or off, whatever its file says. A
+    /// character outside the vocabulary becomes bytes (`<0xNN>`) if it is on, and the unknown token
+    /// if not.
     ///
     /// # Errors
-    /// E0733 where the vocabulary cannot be used again.
+    /// E0733 if the vocabulary cannot be reused.
     pub fn with_byte_fallback(mut self, on: bool) -> Result<Self> {
         if let ModelWrapper::Unigram(model) = self.tokenizer.get_model() {
             let vocabulary = model.iter().cloned().collect();
@@ -221,11 +222,11 @@ impl PromptTokenizer {
         Ok(self)
     }
 
-    /// The ids of a cleaned text, at most `max_len` of them (at least 1): the text's own, then
-    /// the end token's. The empty text and blanks give the end token alone.
+    /// The ids of a cleaned text, followed by the end token; at most `max_len` in total (at least
+    /// 1). The empty text and blanks give only the end token.
     ///
     /// # Errors
-    /// E0737 where the tokenizer has no way to write some character, E0738 for more than 1 MiB of
+    /// E0737 if the tokenizer cannot write some character, E0738 for more than 1 MiB of
     /// text. A text of more than `max_len` tokens is no error: see [`Encoded::truncated_at`].
     pub fn encode(&self, cleaned: &str, max_len: usize) -> Result<Encoded> {
         if cleaned.len() > LONGEST_TEXT {
@@ -247,7 +248,7 @@ impl PromptTokenizer {
         }
         ids.truncate(kept);
         ids.push(self.end_id);
-        // Several ids can share one character (byte fallback): what is kept of it is no text.
+        // With byte fallback several ids can share a character; a part of a character is not text.
         let offsets = encoding.get_offsets();
         let ends = kept.checked_sub(1).map_or(0, |last| offsets[last].1);
         let cut = offsets.get(kept).map_or(ends, |first_dropped| first_dropped.0.min(ends));
@@ -306,7 +307,8 @@ struct FileModel {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the library, with a panic of its as an error: it indexes tables from the file unchecked.
+/// Runs the library and turns its panics into errors, because it indexes tables from the file
+/// unchecked.
 fn guarded<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -321,7 +323,8 @@ fn too_large(what: String, place: &str) -> Error {
         .help("this is unlikely to be a tokenizer.json; give the one of the text encoder")
 }
 
-/// Scans JSON for values and nesting beyond any tokenizer's, before anything is built from it.
+/// Refuses JSON with more values or deeper nesting than any tokenizer has, before anything is built
+/// from it.
 fn check_extent(json: &[u8]) -> Result<(), String> {
     let (mut values, mut depth, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in json {

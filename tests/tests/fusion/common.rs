@@ -62,7 +62,7 @@ fn inputs(plan: &Plan) -> Vec<Vec<u8>> {
 }
 
 fn outputs(plan: &Plan) -> Vec<Vec<u8>> {
-    let ports = plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
+    let ports = plan.outputs.iter();
     ports.map(|p| vec![0; plan.buffer(p.buffer).ty.bytes() as usize]).collect()
 }
 
@@ -78,7 +78,7 @@ pub fn run(plans: &[&Plan], threads: usize) -> Vec<(TensorType, Vec<u8>)> {
         let mut results = outputs(plan);
         let mut taken: Vec<&mut [u8]> = results.iter_mut().map(Vec::as_mut_slice).collect();
         running.run_bytes(at, &given, &mut taken).unwrap();
-        let ports = plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
+        let ports = plan.outputs.iter();
         last = ports.map(|p| plan.buffer(p.buffer).ty.clone()).zip(results).collect();
     }
     last
@@ -118,7 +118,7 @@ pub fn difference(a: &[(TensorType, Vec<u8>)], b: &[(TensorType, Vec<u8>)]) -> f
 pub fn plan(module: &Module, func: &str, options: &Options) -> Plan {
     let found = anyid_ir::verify::verify(module);
     assert!(!found.iter().any(anyid_ir::Diagnostic::is_error), "{found:?}");
-    anyid_passes::compile_with(module, func, options).unwrap()
+    anyid_passes::CompileRequest::new(module, func).with(options).plan().unwrap()
 }
 
 pub fn kinds(plan: &Plan) -> Vec<&str> {

@@ -69,7 +69,7 @@ fn run(device: &Arc<dyn Device>, plan: &Plan) {
             })
             .collect();
         let given: Vec<&[u8]> = given.iter().map(AlignedBytes::bytes).collect();
-        let ports = plan.outputs.iter().filter(|p| !p.name.starts_with("persistent."));
+        let ports = plan.outputs.iter();
         let mut results: Vec<AlignedBytes> = ports
             .map(|p| AlignedBytes::zeroed(plan.buffer(p.buffer).ty.bytes() as usize))
             .collect();
@@ -179,7 +179,7 @@ fn hostile(plan: &Plan) {
 
 fn plan_of(text: &str, func: &str) -> Plan {
     let module = parse_module(text, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
-    anyid_passes::compile_with(&module, func, &Options::default()).unwrap()
+    anyid_passes::CompileRequest::new(&module, func).with(&Options::default()).plan().unwrap()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyid_ir::kernel::{Kernel, Load};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::{Axes, DType, FuncBuilder, Manifest, Module, Op, TensorType, ValueId};
-use anyid_passes::{Options, explain};
+use anyid_passes::{CompileRequest, Options};
 use anyid_tests::devices::target;
 
 /// What may be said of a doubled picture and its convolution.
@@ -71,7 +71,7 @@ fn added(case: Case) -> Module {
 fn why(module: &Module, options: &Options) -> String {
     let found = plan(module, "f", options);
     assert!(kinds(&found).contains(&"upsample"), "{:?}", kinds(&found));
-    let cuts = explain(module, "f", options).unwrap();
+    let cuts = CompileRequest::new(module, "f").with(options).unfused().unwrap();
     let cut = cuts.iter().find(|cut| cut.producer.ends_with("/up") && cut.consumer.ends_with("/y"));
     cut.unwrap_or_else(|| panic!("{cuts:?}")).reason.clone()
 }
@@ -96,6 +96,21 @@ fn a_doubled_picture_its_convolution_and_a_residual_are_one_kernel() {
             assert!(text.contains("y0 = a3 + conv(a0[t,h/2,w/2,c], a1, a2)"), "{text}");
             assert_eq!(parse_plans(&text).unwrap(), [plan]);
         }
+    }
+}
+
+/// Whoever else reads the doubled picture, the convolution reads through it: its bits are the same.
+#[test]
+fn a_doubled_picture_that_others_read_is_made_for_them_alone() {
+    let alone = plan(&module(BASE, |_, _, y| vec![y]), "f", &options());
+    let want = run(&[&alone], 1);
+    let kept = module(BASE, |_, up, y| vec![y, up]);
+    let twice = module(BASE, |b, up, y| vec![y, b.op("s", Op::Silu, &[up], None)]);
+    for module in [kept, twice] {
+        let plan = check_for(target(), &module, "f", 1e-5);
+        assert!(kinds(&plan).contains(&"upsample"), "{:?}", kinds(&plan));
+        assert_eq!(loads(&plan), [Load::Nearest([1, 2, 2])]);
+        assert_eq!(run(&[&plan], 1)[0], want[0]);
     }
 }
 
@@ -147,10 +162,6 @@ fn it_stays_apart_where_it_cannot_be_read_through_or_does_not_pay() {
     }
     let other = Options::default();
     assert!(why(&added(BASE), &other).contains("read what lies there"));
-    let elsewhere = "needed elsewhere";
-    assert!(why(&module(BASE, |_, up, y| vec![y, up]), &options()).contains(elsewhere));
-    let twice = module(BASE, |b, up, y| vec![y, b.op("s", Op::Silu, &[up], None)]);
-    assert!(why(&twice, &options()).contains(elsewhere));
     let none = Options { stop_after: Some(0), ..options() };
     let made = plan(&added(BASE), "f", &none);
     assert!(kinds(&made).contains(&"upsample"), "{:?}", kinds(&made));

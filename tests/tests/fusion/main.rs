@@ -4,4 +4,5 @@ mod common;
 mod hostile;
 mod loads;
 mod networks;
+mod rounding;
 mod rules;

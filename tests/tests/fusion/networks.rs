@@ -5,15 +5,19 @@ use anyid_ir::plan::Plan;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, DitTypes, dit};
 use anyid_models::wan::{Precision, Residual};
-use anyid_passes::{Options, Split, compile_split_with};
+use anyid_passes::{CompileRequest, Options};
 
 fn split(
     config: &DitConfig,
     size: &DitSize,
     types: impl Into<DitTypes>,
     options: &Options,
-) -> Split<Plan> {
-    compile_split_with(&dit(config, size, types), "dit", &["lat", "t"], options).unwrap()
+) -> [Plan; 2] {
+    CompileRequest::new(&dit(config, size, types), "dit")
+        .varying(["lat", "t"])
+        .with(options)
+        .split()
+        .unwrap()
 }
 
 fn half(precision: Precision) -> DitTypes {
@@ -65,13 +69,12 @@ fn a_transformer_block_is_thirteen_launches() {
         "linear+gelu",
         "linear+gate_add",
     ];
-    assert_eq!(block(&plans.step, 1), expected);
+    assert_eq!(block(&plans[1], 1), expected);
     let plans = split(&config, &size, half(Precision::Bf16), &Options::default());
     let expected = expected.map(|kind| if kind == "linear+add" { "linear+add+cast" } else { kind });
-    assert_eq!(block(&plans.step, 1), expected);
+    assert_eq!(block(&plans[1], 1), expected);
     // The tables of the blocks are summed together, that of the head by itself.
-    let tables: Vec<&str> =
-        kinds(&plans.step).into_iter().filter(|k| k.starts_with("add")).collect();
+    let tables: Vec<&str> = kinds(&plans[1]).into_iter().filter(|k| k.starts_with("add")).collect();
     assert_eq!(tables, ["add*3", "add"]);
 }
 
@@ -88,12 +91,12 @@ fn fused_steps_give_what_unfused_ones_give() {
         let unfused = split(&config, &size, types, &Options::unfused());
         let apart = Options::default().off("alias");
         let apart = split(&config, &size, types, &apart);
-        let want = run(&[&unfused.prepare, &unfused.step], 1);
-        let got = run(&[&fused.prepare, &fused.step], 1);
+        let want = run(&[&unfused[0], &unfused[1]], 1);
+        let got = run(&[&fused[0], &fused[1]], 1);
         let worst = difference(&want, &got);
         assert!(worst <= tolerance, "{types:?}: {worst:e}");
-        assert_eq!(got, run(&[&fused.prepare, &fused.step], 3), "threads");
-        assert_eq!(got, run(&[&apart.prepare, &apart.step], 1), "in place");
+        assert_eq!(got, run(&[&fused[0], &fused[1]], 3), "threads");
+        assert_eq!(got, run(&[&apart[0], &apart[1]], 1), "in place");
     }
 }
 
@@ -109,20 +112,25 @@ fn the_plan_of_the_full_model_is_small_and_made_quickly() {
     };
     let module = dit(&DitConfig::ti2v_5b(), &size, Precision::Bf16);
     let start = std::time::Instant::now();
-    let plans = compile_split_with(&module, "dit", &["lat", "t"], &Options::default()).unwrap();
+    let plans = CompileRequest::new(&module, "dit")
+        .varying(["lat", "t"])
+        .with(&Options::default())
+        .split()
+        .unwrap();
     let taken = start.elapsed();
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
         "step: {} launches, {:.1} MiB, bound {:.1}, naive {:.1}, persistent {:.1}, {taken:?}",
-        plans.step.steps.len(),
-        mib(plans.step.workspace_bytes),
-        mib(plans.step.lower_bound_bytes),
-        mib(plans.step.naive_bytes),
-        mib(plans.step.persistent_bytes),
+        plans[1].steps.len(),
+        mib(plans[1].workspace_bytes),
+        mib(plans[1].lower_bound_bytes),
+        mib(plans[1].naive_bytes),
+        mib(plans[1].persistent_bytes),
     );
     let whole = Options::default().off("split-rows");
-    let whole = compile_split_with(&module, "dit", &["lat", "t"], &whole).unwrap();
-    for (plan, launches, most) in [(&whole.step, 13, 1.25), (&plans.step, 15, 0.97)] {
+    let whole =
+        CompileRequest::new(&module, "dit").varying(["lat", "t"]).with(&whole).split().unwrap();
+    for (plan, launches, most) in [(&whole[1], 13, 1.25), (&plans[1], 15, 0.97)] {
         assert_eq!(block(plan, 7).len(), launches);
         assert!(plan.workspace_bytes as f64 <= 1.02 * plan.lower_bound_bytes as f64);
         assert!(mib(plan.workspace_bytes) <= 1024.0 * most, "{}", plan.workspace_bytes);

@@ -7,7 +7,7 @@ use anyid_ir::Module;
 use anyid_ir::text::parse_module;
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::pipeline::Phase;
-use anyid_passes::{CompileError, Options, StateSpec};
+use anyid_passes::{CompileError, CompileRequest, Options, StateSpec};
 
 /// A file.
 pub struct File {
@@ -248,6 +248,12 @@ impl Case {
         (!names.is_empty()).then_some(names)
     }
 
+    /// Whether each of two branches has, or may carry, an input for itself.
+    pub fn is_doubled(&self, name: &str) -> bool {
+        let carried = self.flags.states.iter().any(|(_, input, _)| input == name);
+        self.flags.branches.iter().any(|own| own == name) || carried
+    }
+
     /// Whether values are carried from one run to the next.
     pub fn has_states(&self) -> bool {
         !self.flags.states.is_empty()
@@ -257,7 +263,6 @@ impl Case {
     pub fn options(&self, without: Option<&str>) -> Options {
         let mut options = Options {
             without: self.flags.without.clone(),
-            branches: self.flags.branches.clone(),
             stop_after: self.flags.stop_after,
             verify_each: true,
             explain: self.flags.explain,
@@ -269,6 +274,24 @@ impl Case {
             (options.target.products, options.target.rows) = (&[], &[]);
         }
         options.target.axes = self.flags.axes.unwrap_or(options.target.axes);
+        options
+    }
+
+    /// What its head asks for.
+    pub fn request(&self, without: Option<&str>) -> CompileRequest<'_> {
+        let func = self.module.main().expect("there is a function");
+        let request = CompileRequest::new(&self.module, &func.name)
+            .carrying(self.states())
+            .branches(self.flags.branches.clone())
+            .with(&self.options(without));
+        match self.varying() {
+            Some(names) => request.varying(names),
+            None => request,
+        }
+    }
+
+    fn states(&self) -> Vec<StateSpec> {
+        let mut states = Vec::new();
         let func = self.module.main().expect("there is a function");
         let inputs: Vec<&str> = func.param_types().map(|(name, _)| name).collect();
         let outputs = func.result_names();
@@ -278,9 +301,9 @@ impl Case {
             let input = (!input.is_empty())
                 .then(|| inputs.iter().position(|other| other == input).unwrap_or(99));
             let spec = StateSpec { name: name.clone(), input, output: output.unwrap_or(99) };
-            options.states.push(spec);
+            states.push(spec);
         }
-        options
+        states
     }
 
     /// Which passes run.
@@ -293,19 +316,14 @@ impl Case {
 
     /// Runs its passes, with one more left out.
     pub fn run(&self, pass: &str, without: Option<&str>) -> Result<Run, CompileError> {
-        let module = &self.module;
-        let func = module.main().expect("there is a function").name.as_str();
-        let options = self.options(without);
-        let varying = self.varying();
-        let selection = self.selection();
-        let out = drive(module, func, varying.as_deref(), &options, &selection, &mut unobserved)?;
+        let out = drive(&self.request(without), &self.selection(), &mut unobserved)?;
         let own = out.records.iter().filter(|record| record.pass == pass);
         let rewrites = own.map(|record| record.rewrites).sum();
         let mut text = out.state.text();
         if !self.is_whole() {
             text = text.strip_prefix("module @m\n").unwrap_or(&text).trim_start().to_owned();
         }
-        for cut in &out.state.cuts {
+        for cut in &out.state.unfused {
             text.push_str(&format!("{} -> {}: {}\n", cut.producer, cut.consumer, cut.reason));
         }
         Ok(Run { text, rewrites })

@@ -5,10 +5,10 @@
 //! within the rounding of its element types.
 
 use crate::case::Case;
+use anyid_ir::plan::title;
 use anyid_ir::{DType, Evaluator, Mode, Module, Tensor, TensorType};
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::state::Level;
-use anyid_passes::zip::SECOND;
 use anyid_tests::close::difference;
 use anyid_tests::devices;
 use anyid_tests::op_cases::{noise, seed_of};
@@ -27,12 +27,11 @@ pub fn same(case: &Case, without: Option<&str>) -> Result<(), String> {
     for (name, ty) in module.weights.tensors() {
         weights.insert(name, noise(ty.clone(), seed_of(name)));
     }
-    let options = case.options(without);
     // Where two branches are one program, the second's inputs and outputs have other names.
-    let second = |name: &str| format!("{name}{SECOND}");
+    let second = |name: &str| title(name, 1).into_owned();
     let doubled: Named = func
         .param_types()
-        .filter(|(name, _)| options.branches.iter().any(|own| own == name))
+        .filter(|(name, _)| case.is_doubled(name))
         .map(|(name, ty)| (second(name), number(ty, &second(name))))
         .collect();
     let other: Named = inputs
@@ -54,10 +53,8 @@ pub fn same(case: &Case, without: Option<&str>) -> Result<(), String> {
         found.map(|(_, tensor)| tensor).ok_or(format!("the source has no result %{name}"))
     };
     let inputs: Named = inputs.into_iter().chain(doubled).collect();
-    let varying = case.varying();
-    let run = |selection: &Selection| {
-        drive(module, &func.name, varying.as_deref(), &options, selection, &mut unobserved)
-    };
+    let request = case.request(without);
+    let run = |selection: &Selection| drive(&request, selection, &mut unobserved);
     let out = run(&case.selection()).map_err(|error| error.to_string())?;
     if out.state.level() == Level::Program {
         let straight = out.state.straight();
@@ -74,8 +71,9 @@ pub fn same(case: &Case, without: Option<&str>) -> Result<(), String> {
         if given.len() != names.len() || given.len() < names.len().min(func.results.len()) {
             return Err("what is left has other results".to_owned());
         }
-        for (given, (name, _)) in given.iter().zip(names) {
-            if !equal(given, wanted(name)?) {
+        for (given, port) in given.iter().zip(names) {
+            let name = port.title();
+            if !equal(given, wanted(&name)?) {
                 return Err(format!("what is left computes other bits of %{name}"));
             }
         }

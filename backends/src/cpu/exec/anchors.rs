@@ -89,7 +89,9 @@ impl<'f> Frame<'f> {
                 }
             }
         };
-        Some(Epilogue { bias, activation, combine })
+        // Roundings to other types are none that the target has.
+        let [round_sums, round_activated] = [kernel.sums, kernel.activated].map(|to| to.is_some());
+        Some(Epilogue { bias, round_sums, activation, round_activated, combine })
     }
 
     pub(super) fn slice(&self, id: BufferId) -> Option<Slice<'f>> {

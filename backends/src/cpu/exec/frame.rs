@@ -50,8 +50,8 @@ impl<'f> Frame<'f> {
                 Some((self.states, self.states_len, start))
             }
             Root::Output(index) => {
-                let at = self.executable.returned[index as usize]?;
-                Some((self.outputs[at].base, self.outputs[at].len, 0))
+                let output = &self.outputs[index as usize];
+                Some((output.base, output.len, 0))
             }
             Root::Input(_) | Root::Weight(_) => None,
         }

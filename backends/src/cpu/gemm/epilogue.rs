@@ -15,7 +15,9 @@ use half::bf16;
 pub(crate) struct Finish<'a> {
     level: Level,
     bias: Option<&'a [f32]>,
+    round_sums: bool,
     activation: Activation,
+    round_activated: bool,
     residual: Option<(Pointer, usize)>,
     gate: Option<Gate<'a>>,
     out: Pointer,
@@ -82,8 +84,8 @@ impl<'a> Finish<'a> {
             let len = gate.data.len();
             assert!(end.is_some_and(|end| end <= len), "gate has {len} elements, too few");
         }
-        let (bias, activation) = (epilogue.bias, epilogue.activation);
-        Finish { level, bias, activation, residual, gate, out, stride }
+        let Epilogue { bias, round_sums, activation, round_activated, .. } = *epilogue;
+        Finish { level, bias, round_sums, activation, round_activated, residual, gate, out, stride }
     }
 
     /// Writes a part of `size` rows and columns of a tile whose rows are `width` floats apart to
@@ -133,10 +135,16 @@ impl<'a> Finish<'a> {
                     if let Some(bias) = self.bias {
                         y = y.add(read(bias.as_ptr().add(j), lanes));
                     }
+                    if self.round_sums {
+                        y = y.round_bf16();
+                    }
                     match self.activation {
                         Activation::None => {}
                         Activation::GeluTanh => y = math::gelu_tanh(y),
                         Activation::Silu => y = math::silu(y),
+                    }
+                    if self.round_activated {
+                        y = y.round_bf16();
                     }
                     let old = match self.residual {
                         None => None,

@@ -136,6 +136,38 @@ fn long_sums_stay_accurate_in_f32() {
     }
 }
 
+/// A rounding in an epilogue gives the bits of a result that is stored and read again.
+#[test]
+fn roundings_in_between_are_those_of_stored_values() {
+    let (m, n, k) = (29, 83, 40);
+    let (a, w) = (rounded(&noise(m * (k + 5), 5)), rounded(&noise(n * k, 6)));
+    let (bias, residual) = (noise(n, 7), noise(m * (n + 3), 8));
+    let pool = Pool::new(2);
+    let weights = Weights::row_major(bytemuck::cast_slice(&w), Dtype::F32, k);
+    for level in Level::available() {
+        let packed = PackedMatrix::new(&pool, level, weights, (n, k), PanelKind::F32);
+        let product = |epilogue: &Epilogue<'_>| {
+            let x = Slice::F32(&a);
+            run(&pool, level, (m, n, k), x, packed.view(), epilogue, &residual)
+        };
+        let bare = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+        let sums = product(&bare);
+        let narrow: Vec<f32> = sums.iter().map(|v| bf16::from_f32(*v).to_f32()).collect();
+        let got = product(&Epilogue { round_sums: true, ..bare });
+        let each = |i: usize| (i / n, i / n * (n + 3) + i % n);
+        assert!((0..m * n).map(each).all(|(_, at)| got[at] == narrow[at]), "{level:?}");
+        let combine = Combine::Residual { data: Slice::F32(&residual), stride: n + 3, gate: None };
+        for activation in [Activation::GeluTanh, Activation::Silu] {
+            let active = product(&Epilogue { activation, ..bare });
+            let got = product(&Epilogue { activation, round_activated: true, combine, ..bare });
+            for (_, at) in (0..m * n).map(each) {
+                let want = bf16::from_f32(active[at]).to_f32() + residual[at];
+                assert_eq!(got[at], want, "{level:?} {activation:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_epilogue_agrees_with_its_definition() {
     let (m, n, k) = (29, 83, 40);
@@ -167,7 +199,8 @@ fn every_epilogue_agrees_with_its_definition() {
                                 gate,
                             },
                         };
-                        let epilogue = Epilogue { bias, activation, combine };
+                        let epilogue =
+                            Epilogue { bias, activation, combine, ..Epilogue::default() };
                         let got = run(
                             &pool,
                             level,

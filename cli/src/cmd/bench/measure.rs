@@ -1,8 +1,8 @@
-//! One network measured: time of runs, memory as planned and as the process held it, and, where
-//! asked for, the time of every step.
+//! Measures one network: the time of runs, the memory as planned and as the process held it, and,
+//! if requested, the time of every step.
 //!
-//! Everything goes through the library's own compiler and programs, as in a real run. The machine's
-//! ceilings are measured last, because that takes memory of its own.
+//! Everything goes through the compiler and programs of the library, as in a real run. The peaks of
+//! the machine are measured last, because this takes memory of its own.
 
 use super::profile::Profile;
 use crate::args::BenchPhase;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// Most runs that may be asked for.
 const MOST_REPEATS: usize = 1000;
 
-/// How long each of the machine's ceilings is measured: as long as the runs took, within these.
+/// Bounds on how long each peak of the machine is measured; otherwise as long as the runs took.
 const CEILING: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(400)];
 
 /// What a run of a network is.
@@ -46,7 +46,7 @@ pub trait Job {
 
 /// A network ready to be compiled.
 pub struct Setup {
-    /// The most memory the process had held before inputs were made, where the system tells.
+    /// Peak memory of the process before inputs were made, if the system reports it.
     pub start: Option<u64>,
     /// What it is, for people.
     pub title: String,
@@ -76,11 +76,11 @@ pub struct MemoryUse {
     pub persistent: u64,
     /// Inputs and outputs of all calls, which the caller holds.
     pub ports: u64,
-    /// What the process had held at most before anything was made, where the system tells.
+    /// Peak memory of the process before anything was made, if the system reports it.
     pub start: Option<u64>,
-    /// What the process held at most until everything was loaded.
+    /// Peak memory of the process until everything was loaded.
     pub loading: Option<u64>,
-    /// What it held at most from then on until the last run.
+    /// Peak memory of the process from then on until the last run.
     pub running: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ impl MemoryUse {
         self.weights + self.workspace + self.scratch + self.persistent + self.ports
     }
 
-    /// What the process held at most in all.
+    /// Peak memory of the process over the whole time.
     pub fn peak(&self) -> Option<u64> {
         self.loading.max(self.running)
     }
@@ -108,15 +108,15 @@ pub struct Measured {
     pub instructions: String,
     /// Times of the runs, shortest first.
     pub times: Vec<Duration>,
-    /// Time of compiling is not in it: making, packing and placing the weights.
+    /// Time to make, pack and place the weights; compiling is not included.
     pub load: Duration,
     /// Figures of each phase, with the number of its calls in a run.
     pub phases: Vec<(PhaseSummary, usize)>,
     /// Memory.
     pub memory: MemoryUse,
-    /// Ceilings of the machine.
+    /// Peaks of the device.
     pub ceilings: Throughput,
-    /// Time of the steps, where asked for.
+    /// Time of the steps, if requested.
     pub profile: Option<Profile>,
     /// Hash of all results: the same for any number of threads and any run.
     pub digest: u64,
@@ -143,7 +143,7 @@ impl Measured {
         self.flops() as f64 / self.median() * 1e-9
     }
 
-    /// [`Measured::gflops`] of what the machine can do at most in this arithmetic.
+    /// [`Measured::gflops`] as a share of the machine's peak in this arithmetic.
     pub fn share(&self) -> f64 {
         let peak = match self.precision {
             Precision::F32 => self.ceilings.f32_gflops,
@@ -173,7 +173,7 @@ pub fn measure(
     let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
     let load = begun.elapsed();
     let loading = output::peak_memory();
-    // Where the mark cannot be lowered, that of loading stands for both.
+    // If the peak cannot be reset, the one of loading is used for both.
     output::forget_peak_memory();
     progress.part("running");
     job.begin(&mut program)?;
@@ -216,7 +216,7 @@ pub fn measure(
     })
 }
 
-/// Refuses plans that this machine has no memory for. To be asked before inputs are made.
+/// Refuses plans that this machine has no memory for. Call it before inputs are made.
 ///
 /// # Errors
 /// E0940.
@@ -247,10 +247,9 @@ fn persistent(plans: &[&Plan], runs: usize) -> u64 {
     kept.saturating_add(most(Plan::state_bytes))
 }
 
-/// Bytes of what the caller gives and gets.
+/// Bytes of the caller's inputs and outputs.
 fn port_bytes(plan: &Plan) -> u64 {
-    let all = plan.inputs.iter().chain(&plan.outputs);
-    let held = all.filter(|port| !port.name.starts_with("persistent."));
+    let held = plan.inputs.iter().chain(&plan.outputs);
     held.map(|port| plan.buffer(port.buffer).ty.bytes()).sum()
 }
 
@@ -274,7 +273,7 @@ fn memory(
     let mut names = calls.to_vec();
     let runs = calls.iter().filter(|call| **call == "step").count();
     if runs > 0 {
-        // Runs of one step go by the same inputs and outputs; chunks have their own.
+        // All runs of one step share inputs and outputs; each chunk has its own.
         names.dedup();
     }
     names.push("prepare");

@@ -1,8 +1,8 @@
 //! `bench dit`, `bench vae`, `bench text`: what is measured of each network, and on which inputs.
 //!
-//! The same modules as in a real run, with random weights and inputs that depend on nothing but
-//! the sizes. A transformer's `prepare` runs once before the timed steps, as in sampling; the
-//! autoencoder goes through a clip chunk by chunk, as in decoding.
+//! The modules are those of a real run. Weights and inputs are random and depend only on the sizes.
+//! `prepare` of the transformer runs once before the timed steps, as in sampling; the autoencoder
+//! goes through a clip chunk by chunk, as in decoding.
 
 use super::measure::{Job, Setup, fits, measure};
 use super::report;
@@ -11,12 +11,13 @@ use crate::cmd::size;
 use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
+use anyid_ir::plan::Branch;
 use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
-use anyid_runtime::engine::{Compiler, Inputs, Outputs, Prepared, Program, States};
+use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
 use anyid_runtime::pipeline::coder_phases;
 use anyid_runtime::sampling::NoiseStream;
@@ -26,7 +27,7 @@ use serde_json::json;
 /// Seed of the weights.
 const SEED: u64 = 1;
 
-/// Rows of the text encoder's table: no prompt reads more of it.
+/// Rows of the text encoder's embedding table; no prompt reads more of it.
 const VOCABULARY: usize = 1024;
 
 /// Most tokens of a sequence.
@@ -55,17 +56,17 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         timesteps: if args.all { 1 } else { 2 },
     };
     let types = DitTypes { precision, residual: args.residual.into() };
-    // In the blocks alone the residual stream is each branch's own, as it is behind the first.
+    // If only blocks are measured, each branch has a residual stream of its own, as after the first
+    // block of a real run.
     let (module, func, varying, own): (Module, _, &[&str], &[&str]) = match args.all {
         true => (dit::dit(&config, &size, types), "dit", &["lat", "t"], &["txt"]),
         false => (dit::stack(&config, &size, types), "stack", &["x", "e"], &["x", "ctx"]),
     };
-    let compiler = match args.guided {
-        Some(Guided::Auto) => Compiler::new(&backend).branches(own),
-        _ => Compiler::new(&backend),
-    };
-    let compiler = compiler.split(&module, func, varying)?;
-    let runs = if args.guided.is_some() && !compiler.both_branches() { 2 } else { 1 };
+    let own = if args.guided == Some(Guided::Auto) { own } else { &[] };
+    let request = CompileRequest::new(&module, func).varying(varying.iter().copied());
+    let compiler = Compiler::new(&backend).add("step", request.branches(own.iter().copied()))?;
+    let both = compiler.plans().any(|(_, plan)| plan.has_branches());
+    let runs = if args.guided.is_some() && !both { 2 } else { 1 };
     fits(&compiler, runs)?;
     let part = if args.all { "whole step of " } else { "" };
     let blocks = output::plural(args.blocks, "block");
@@ -99,7 +100,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let (_, config, _) = configs(&args.phase)?;
     let [width, height] = size(&args.size)?;
     check_sides(width, height, config.spatial_factor())?;
-    // The side rule of the transformer does not hold here; that for frames does.
+    // Sides need not follow the rule of the transformer; the number of frames does.
     Size { width: 32, height: 32, frames: args.frames }.check().map_err(|e| e.at("--frames"))?;
     let precision = args.phase.precision.map_or(Precision::F32, Precision::from);
     let backend = args.phase.on.open()?;
@@ -194,7 +195,7 @@ fn check_sides(width: usize, height: usize, factor: usize) -> Result<()> {
         .help("give sizes the autoencoder can halve as often as it does"))
 }
 
-/// Frames, rows and columns with `tokens` in all, four frames where that divides.
+/// Frames, rows and columns for `tokens` tokens in total, with four frames if that divides.
 fn grid(tokens: usize) -> [usize; 3] {
     let frames = [4, 2, 1].into_iter().find(|n| tokens.is_multiple_of(*n)).unwrap_or(1);
     let area = tokens / frames;
@@ -233,10 +234,10 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
     }
 }
 
-/// Runs of one phase on the same inputs, one or more for a step of sampling; `prepare` before each,
-/// where there is one.
+/// Runs of one phase on the same inputs, one or more for a step of sampling. If there is a
+/// `prepare`, it runs before each.
 struct Steps {
-    inputs: Vec<(String, Tensor)>,
+    inputs: Vec<(String, Branch, Tensor)>,
     runs: usize,
     prepared: Vec<Prepared>,
     outputs: Outputs,
@@ -244,13 +245,16 @@ struct Steps {
 
 impl Steps {
     fn new(compiler: &Compiler, timesteps: usize, runs: usize) -> Self {
-        let mut inputs: Vec<(String, Tensor)> = Vec::new();
+        let mut inputs: Vec<(String, Branch, Tensor)> = Vec::new();
         for (_, plan) in compiler.plans() {
             for port in &plan.inputs {
-                if inputs.iter().all(|(name, _)| *name != port.name) {
+                let same = |(name, branch, _): &(String, Branch, Tensor)| {
+                    (name, *branch) == (&port.name, port.branch)
+                };
+                if !inputs.iter().any(same) {
                     let ty = &plan.buffer(port.buffer).ty;
                     let value = input(&port.name, ty, inputs.len(), timesteps);
-                    inputs.push((port.name.clone(), value));
+                    inputs.push((port.name.clone(), port.branch, value));
                 }
             }
         }
@@ -258,8 +262,9 @@ impl Steps {
     }
 }
 
-fn named(inputs: &[(String, Tensor)]) -> Inputs<'_> {
-    Inputs::new().all(inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+fn named(inputs: &[(String, Branch, Tensor)]) -> Inputs<'_> {
+    let all = inputs.iter();
+    all.fold(Inputs::new(), |out, (name, branch, tensor)| out.set_branch(*branch, name, tensor))
 }
 
 impl Job for Steps {
@@ -289,7 +294,7 @@ impl Job for Steps {
     }
 }
 
-/// Runs through a clip with the states of the chunk before.
+/// Runs through a clip; each chunk continues the states of the previous one.
 struct Chunks {
     name: &'static str,
     pieces: Vec<Tensor>,

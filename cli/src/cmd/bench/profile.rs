@@ -1,7 +1,7 @@
 //! Time of every step of the plans, grouped by what the steps run.
 //!
-//! The device tells when each launch ran; the time of copying outputs to the caller belongs to no step
-//! and is not counted.
+//! The device reports when each launch ran. Copying outputs to the caller belongs to no step and is not
+//! counted.
 
 use anyid_passes::cost::{Cost, step_cost};
 use anyid_runtime::engine::{Program, Times};

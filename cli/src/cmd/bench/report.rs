@@ -1,4 +1,4 @@
-//! What was measured of a network, for people and as JSON.
+//! The results of measuring a network, as text and as JSON.
 
 use super::duration_small;
 use super::measure::Measured;
@@ -7,7 +7,7 @@ use crate::output::{bytes, plural, table};
 use anyid_passes::cost::Cost;
 use serde_json::{Value, json};
 
-/// Most steps of a profile that are listed.
+/// Largest number of steps of a profile that are listed.
 const MOST_STEPS: usize = 20;
 
 /// For people.
@@ -58,7 +58,7 @@ fn over(peak: u64, planned: u64) -> String {
     format!("{sign}{} ({sign}{share:.1} %)", bytes(apart))
 }
 
-/// Operations a second, or bytes a second where there are none.
+/// Operations per second, or bytes per second if there are no operations.
 fn rate(cost: Cost, seconds: f64) -> String {
     if seconds <= 0.0 {
         return String::new();

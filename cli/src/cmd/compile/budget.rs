@@ -1,4 +1,4 @@
-//! Memory budgets as typed: `16GiB`, `800 MB`, `1.5GiB`, a number of bytes.
+//! Reads memory budgets: `16GiB`, `800 MB`, `1.5GiB`, or a number of bytes.
 
 use anyid_runtime::{Error, Result};
 
@@ -18,7 +18,7 @@ const UNITS: [(&str, u64); 10] = [
 /// The budget in bytes.
 ///
 /// # Errors
-/// E0602 for zero and for what is no amount of memory.
+/// E0602 for zero and for text that is not an amount of memory.
 pub fn parse(text: &str) -> Result<u64> {
     let bad = |why: &str| {
         Error::input("E0602", format!("\"{text}\" {why}"))

@@ -1,4 +1,4 @@
-//! `compile`: IR text to plans, with what they need said before anything runs.
+//! `compile`: compiles IR text into plans and reports what they need before anything runs.
 
 mod budget;
 mod states;
@@ -16,7 +16,7 @@ use anyid_ir::{Func, Module, text};
 use anyid_passes::cost::Machine;
 use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
-use anyid_passes::{compile_with, fit, view};
+use anyid_passes::{fit, view};
 use anyid_runtime::engine::{PlanFile, Registry, compile_error};
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ use summary::Summary;
 /// Runs the verb.
 ///
 /// # Errors
-/// Findings about the text, E05xx where it cannot be compiled, E0601 with exit code 3 where the
-/// plan does not fit the budget, E0602 for a budget that is none, E101x for the output.
+/// Findings about the text, E05xx if it cannot be compiled, E0601 with exit code 3 if the plan does
+/// not fit the budget, E0602 for a budget that cannot be read, E101x for the output.
 pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     known(&args.target)?;
     if let Some(phase) = args.to {
@@ -60,7 +60,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     if let Some(path) = &args.output {
         modules::reads(&args.module.file, None, None).writes("--output", path).check()?;
     }
-    // Held to the end: it tells early whether the result can be written there.
+    // Opened before the work, so that it fails early if the result cannot be written there.
     let output_file =
         args.output.as_ref().map(anyid_runtime::checkpoint::AtomicFile::create).transpose()?;
     let begun = Instant::now();
@@ -76,8 +76,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             let unsplit = match args.vary.is_empty() {
                 true => None,
                 false => {
-                    let options = passes::options(&args.switches);
-                    Some(compile_with(&module, &funcs[0].name, &options).map_err(compile_error)?)
+                    let whole = passes::request(&module, funcs[0], &[], &states[0], &args.switches);
+                    Some(whole.plan().map_err(compile_error)?)
                 }
             };
             let names: Vec<&str> = funcs.iter().map(|func| func.name.as_str()).collect();
@@ -141,7 +141,7 @@ fn emitted(emit: Emit, module: &Module, funcs: &[&Func], phases: &[Plan]) -> Str
             tables
                 .iter()
                 .enumerate()
-                // One head for all phases.
+                // One header for all phases.
                 .map(|(at, table)| match table.split_once('\n') {
                     Some((_, rest)) if at > 0 => rest,
                     _ => table.as_str(),

@@ -1,20 +1,21 @@
 //! `--state INPUT=RESULT`: which inputs and results of a function are one tensor that goes from
 //! each run to the next.
 //!
-//! A star on both sides stands for the same text, so that `s*=n*` names `s0=n0`, `s1=n1` and so on.
-//! A function without the input begins the state and does not read it. Which types agree is for the
-//! compiler to check.
+//! A star on both sides stands for the same text, so `s*=n*` names `s0=n0`, `s1=n1` and so on. A
+//! function without the input begins the state and does not read it. The compiler checks that types
+//! agree.
 
 use anyid_ir::Func;
 use anyid_ir::weights::nearest;
 use anyid_runtime::engine::StateSpec;
 use anyid_runtime::{Error, Result};
 
-/// The states of each of `funcs`, as `wishes` say: in the order of the wishes, then of the results.
+/// The states of each of `funcs` that `wishes` ask for, in the order of the wishes and then of the
+/// results.
 ///
 /// # Errors
-/// E0509 for a wish that is no pair, a result that a function does not have, and an input that none
-/// of them has.
+/// E0509 for a wish that is not a pair, for a result that a function does not have, and for an
+/// input that none of them has.
 pub fn specs(funcs: &[&Func], wishes: &[String]) -> Result<Vec<Vec<StateSpec>>> {
     let mut all: Vec<Vec<StateSpec>> = vec![Vec::new(); funcs.len()];
     for wish in wishes {
@@ -47,7 +48,7 @@ fn help<'n>(wanted: &str, names: impl Iterator<Item = &'n str>, what: &str) -> S
     }
 }
 
-/// A name, or what stands before and behind a star.
+/// A name, or the text before and after a star.
 struct Pattern<'w> {
     before: &'w str,
     behind: Option<&'w str>,
@@ -65,7 +66,7 @@ impl<'w> Pattern<'w> {
         (one && !text.is_empty()).then_some(Self { before, behind })
     }
 
-    /// What the star stands for in `name`; nothing where there is no star.
+    /// What the star stands for in `name`; empty if there is no star.
     fn matches<'n>(&self, name: &'n str) -> Option<&'n str> {
         match self.behind {
             None => (name == self.before).then_some(""),

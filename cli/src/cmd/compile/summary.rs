@@ -1,5 +1,5 @@
-//! What the compiler says about its plans: a table of phases, the peak with its live set, and the
-//! fit certificate; for people and as JSON.
+//! The summary of plans, as text and as JSON: a table of phases, the peak with what is live there,
+//! and whether the plans fit a budget.
 
 use crate::output::{bytes, duration, plural, table};
 use anyid_ir::plan::Plan;
@@ -9,13 +9,13 @@ use anyid_passes::report::{Peak, PhaseSummary};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Most buffers of a live set that are listed.
+/// Largest number of live buffers that are listed.
 const MOST_LIVE: usize = 12;
 
 /// Figures of all phases.
 pub struct Summary {
     phases: Vec<PhaseSummary>,
-    /// Seconds of each phase, where predicted.
+    /// Seconds of each phase, if predicted.
     seconds: Option<Vec<f64>>,
     took: Duration,
     certificate: Option<Certificate>,
@@ -34,7 +34,7 @@ impl Summary {
         Self { phases, seconds, took, certificate }
     }
 
-    /// The sentence that refuses a plan which is over its budget.
+    /// The message that refuses a plan over its budget.
     pub fn over_budget(&self) -> Option<String> {
         let certificate = self.certificate.as_ref().filter(|c| !c.fits())?;
         let (needed, budget) = (certificate.needed.total(), certificate.budget);
@@ -168,7 +168,7 @@ fn peak_json(peak: &Peak) -> Value {
     json!({ "step": peak.step, "name": peak.label, "op": peak.kind, "live": live })
 }
 
-/// What a change means, for people.
+/// What a change means, in words.
 fn describe(change: Change) -> &'static str {
     match change {
         Change::Bf16Weights => "matrices and kernels stored as bf16 instead of f32",

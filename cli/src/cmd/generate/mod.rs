@@ -1,8 +1,8 @@
-//! `generate`: references and a prompt in, a video and its recipe out.
+//! `generate`: makes a video and its recipe from references and a prompt.
 //!
-//! Everything that can be refused is refused before the long work: flags, files that are two things
-//! at once, the places of all results, model, references, memory. `--dry-run` ends there. The work
-//! itself, and what is kept when it fails, is the library's.
+//! Everything that can be refused is refused before the long work begins: flags, files that are
+//! used for two purposes, the places of all results, model, references, memory. `--dry-run` stops
+//! there. The library does the work itself and decides what is kept if it fails.
 
 mod opened;
 mod report;
@@ -75,7 +75,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         warnings: &mut warnings,
         reading: 0,
     };
-    // Until here a signal ends the program at once; from here on the work stops by itself.
+    // Up to here a signal ends the program at once. From here on the work stops by itself.
     interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
     plan.receiver_holds(files.held_bytes(size))?;
@@ -92,7 +92,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         watcher.progress.note(table::text(plan.phases()).trim_end());
     }
     let outcome = files.run(plan, &cancel, Some(&made), &mut |event| watcher.see(event));
-    // Also that of a run which was interrupted or failed.
+    // The trace of an interrupted or failed run is written as well.
     let traced = trace.write();
     let (report, finished) = outcome?;
     traced?;
@@ -124,8 +124,8 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     if let Some(folder) = &wishes.model {
         places.reads_folder("--model, file", folder);
     }
-    // A result that is replaced on purpose takes the recipe it is repeated from with it; without
-    // --force it is in the way, which is said when it is opened.
+    // If a result is replaced on purpose, so is the recipe that it is repeated from. Without
+    // --force the existing result is an error, which is reported when the output is opened.
     let own = recipe::path_beside(&wishes.output);
     let repeated = |path: &std::path::Path| Places::are_one(path, &own);
     if let Some(path) = args.recipe.as_deref().filter(|path| !repeated(path)) {
@@ -146,11 +146,11 @@ fn made(pipeline: &Pipeline, request: &Request, wishes: &Wishes, fps: f64) -> Re
     };
     let output = recipe::absolute(&wishes.output)?;
     Ok(match &wishes.recipe {
-        // The run's own, of which decoding was left.
+        // The recipe of the run whose decoding was left to do.
         Some((_, old)) if latents.own => {
             let decoded_from = Some(recipe::hashed(&latents.path)?);
             let (now, then) = (pipeline.model(), &old.model.fingerprints);
-            // Of the model at hand only the autoencoder was used.
+            // Only the autoencoder of the given model was used.
             let [_, autoencoder, _] = now.fingerprints()?;
             let fingerprints = [then[0].clone(), autoencoder, then[2].clone()];
             let path = now.folder.as_deref().map(recipe::absolute).transpose()?;

@@ -7,7 +7,7 @@ use anyid_runtime::{Error, FileOptions, Result, Size};
 use std::fs::File;
 use std::path::Path;
 
-/// What happens to results that are there already.
+/// What happens to existing results.
 pub(super) fn existing(args: &Generate) -> Existing {
     match args.force {
         true => Existing::Replace,
@@ -22,16 +22,16 @@ pub(super) fn options(args: &Generate, fps: f64) -> FileOptions {
     FileOptions { fps, writer, recipe: true, save_latents: args.save_latents.clone() }
 }
 
-/// Whether the video goes to standard output, where the report must not go then.
+/// Whether the video goes to standard output; the report must then go elsewhere.
 pub(super) fn is_standard_output(output: &Path) -> bool {
     ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| output == *name)
 }
 
-/// Opens the place of the video.
+/// Opens the output of the video.
 ///
 /// # Errors
-/// E0947 for a format that is not the name's, E0948 for `--json` with standard output, and those of
-/// [`VideoWriter::create`].
+/// E0947 for a format that differs from that of the name, E0948 for `--json` with standard output,
+/// and those of [`VideoWriter::create`].
 pub(super) fn open_writer(
     args: &Generate,
     output: &Path,
@@ -68,7 +68,7 @@ fn agree(args: &Generate, output: &Path) -> Result<()> {
         .help("the ending of a file's name says its format; --format is for pipes"))
 }
 
-/// Standard output as a file of its own.
+/// A duplicate of standard output as a file.
 fn standard_output() -> Result<File> {
     #[cfg(unix)]
     let clone = {

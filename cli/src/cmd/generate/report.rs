@@ -1,4 +1,4 @@
-//! What `generate` says at the end, for people and for programs.
+//! What `generate` reports at the end, as text and as JSON.
 
 use crate::output::{self, bytes, duration};
 use anyid_runtime::media::writer::WrittenInfo;

@@ -1,6 +1,6 @@
-//! What a run will hold, phase by phase, before it begins.
+//! The memory that each phase of a run will take, shown before the run begins.
 //!
-//! There is no time here: how long a phase takes is known when it has run, and said then.
+//! Times are not shown: how long a phase takes is known, and reported, only after it has run.
 
 use crate::output::{self, bytes};
 use crate::recipe::Recipe;
@@ -8,14 +8,14 @@ use anyid_runtime::PhasePlan;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Runs that hold this much are worth the table without being asked.
+/// Runs that take this much memory show the table without being asked.
 pub(super) const WORTH_SAYING: u64 = 1 << 30;
 
 fn most(phases: &[PhasePlan]) -> u64 {
     phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
 }
 
-/// Operations in the unit that suits them.
+/// A number of operations with a suitable unit.
 fn work(flops: u64) -> String {
     let units = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let unit = units.into_iter().find(|(size, _)| flops as f64 >= *size);
@@ -25,7 +25,7 @@ fn work(flops: u64) -> String {
     )
 }
 
-/// The table for people.
+/// The table as text.
 pub(super) fn text(phases: &[PhasePlan]) -> String {
     let head = ["phase", "operations", "weights", "plan", "kept values", "pixels", "held"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -52,7 +52,7 @@ pub(super) fn text(phases: &[PhasePlan]) -> String {
     )
 }
 
-/// The same for programs.
+/// The table as JSON.
 pub(super) fn json(
     made: &Recipe,
     phases: &[PhasePlan],

@@ -1,4 +1,4 @@
-//! What `generate` says while it works: what is going to be made, and progress from events.
+//! What `generate` prints while it works: what is going to be made, and its progress.
 
 use crate::output::{self, bytes, duration};
 use crate::progress::{Progress, left};
@@ -74,7 +74,7 @@ impl Watcher<'_> {
             Event::Phase(name) => self.progress.part(name),
             Event::Loading { done, total } => {
                 let time = self.progress.elapsed();
-                // Small weights are there at once; a line about them would be noise.
+                // Small weights load at once, so a line about them would only be noise.
                 if time < Duration::from_secs(1) {
                     return;
                 }
@@ -97,7 +97,7 @@ impl Watcher<'_> {
                     self.reading = reference;
                     self.progress.part("reading");
                 }
-                // How many there will be is not known before the last.
+                // The number of frames is not known before the last one.
                 self.progress.update(frames as u64, u64::MAX, || {
                     let frames = output::plural(frames, "frame");
                     format!("reference {reference} of {references}, {frames}")

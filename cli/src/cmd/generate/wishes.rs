@@ -1,6 +1,6 @@
-//! What `generate` was asked for: flags over the recipe's words over defaults.
+//! The settings of `generate`: flags override the recipe, and the recipe overrides defaults.
 //!
-//! Nothing is read here but the recipe and the start noise; names are checked where they are used.
+//! Only the recipe and the start noise are read here; names are checked where they are used.
 
 use crate::args::{Generate, Seed};
 use crate::cmd::size;
@@ -12,7 +12,7 @@ use anyid_runtime::weights::read_tensors;
 use anyid_runtime::{Error, Request, Result, Size};
 use std::path::{Path, PathBuf};
 
-/// What was asked for, with the recipe's words under the flags'.
+/// The settings of a run, with flags overriding the recipe.
 pub(super) struct Wishes {
     pub(super) references: Vec<PathBuf>,
     pub(super) prompt: String,
@@ -28,7 +28,7 @@ pub(super) struct Latents {
     pub(super) path: PathBuf,
     /// `f32[C,F,h,w]`.
     pub(super) tensor: Tensor,
-    /// Whether the recipe is that of the run that made them, and came with them.
+    /// Whether the recipe came with them and is that of the run that made them.
     pub(super) own: bool,
 }
 
@@ -154,7 +154,7 @@ pub(super) fn fill(
 /// A seed that differs from run to run. Below 2^53, so that every reader of JSON keeps it exactly.
 fn drawn_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    // The standard library keys each of these with random bits of the system.
+    // The standard library seeds each of these with random bits from the system.
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
 }
 
@@ -166,8 +166,8 @@ pub(super) fn read_noise(path: &Path) -> Result<Tensor> {
     Ok(if float { tensor.cast(anyid_ir::DType::F32) } else { tensor })
 }
 
-/// The tensor `name` of a file, and its shape without a leading axis of 1 before four others; `code`
-/// is that of a file without it.
+/// The tensor `name` of a file, and its shape without a leading axis of 1 before four others;
+/// `code` is that of a file without it.
 fn read_named(path: &Path, name: &str, code: &'static str) -> Result<(Tensor, Vec<usize>)> {
     let tensors = read_tensors(path)?;
     let names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();

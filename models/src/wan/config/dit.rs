@@ -5,7 +5,7 @@ use super::read::*;
 use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
 use serde_json::{Map, Value, json};
 
-/// Sizes of the diffusion transformer (dit.md §1).
+/// Sizes of the diffusion transformer (`dit.md` §1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DitConfig {
     /// Attention heads.
@@ -30,7 +30,7 @@ pub struct DitConfig {
     pub eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Whether an affine norm stands before cross-attention.
+    /// Whether there is an affine norm before cross-attention.
     pub cross_attn_norm: bool,
     /// Whether queries and keys are RMS-normalised over all heads together.
     pub qk_norm: bool,
@@ -129,7 +129,7 @@ impl DitConfig {
     }
 
     /// Infers the sizes from the tensors of an original checkpoint; `config` is its `config.json`
-    /// where there is one. Without it there are as many heads as 128 divides the width.
+    /// where there is one. Without it a head is taken to have 128 channels.
     ///
     /// # Errors
     /// A tensor that is missing or has an impossible shape, a contradiction between tensors and

@@ -5,7 +5,7 @@ use super::read::*;
 use super::{ConfigError, MAX_SIZE, ShapeLookup};
 use serde_json::{Value, json};
 
-/// Sizes of the umT5 text encoder (text.md §1).
+/// Sizes of the umT5 text encoder (`text.md` §1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
     /// Rows of the embedding table.
@@ -116,8 +116,8 @@ impl TextConfig {
         Ok(made)
     }
 
-    /// The `config.json` that transformers reads. `dtype` is that of a float32 file: a writer of
-    /// another type changes that key.
+    /// The `config.json` that transformers reads. `dtype` is `float32`; whoever writes the weights
+    /// in another type changes this key.
     pub fn to_diffusers_json(&self) -> Value {
         json!({
             "architectures": ["UMT5EncoderModel"],

@@ -5,7 +5,7 @@ use super::read::*;
 use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
 use serde_json::{Value, json};
 
-/// Sizes and latent statistics of the video autoencoder (vae.md §1, §6).
+/// Sizes and latent statistics of the video autoencoder (`vae.md` §1, §6).
 #[derive(Clone, Debug, PartialEq)]
 pub struct VaeConfig {
     /// Width of the encoder's first level before `dim_mult`.
@@ -83,7 +83,7 @@ impl VaeConfig {
         levels(self.base_dim, 1, self.dim_mult.iter())
     }
 
-    /// Width in and out of each decoder level; the multiples run backwards.
+    /// Width in and out of each decoder level; the multiples are used in reverse order.
     pub fn decoder_levels(&self) -> Vec<(usize, usize)> {
         let start = self.dim_mult.last().copied().unwrap_or(1);
         levels(self.decoder_base_dim, start, self.dim_mult.iter().rev())
@@ -99,7 +99,7 @@ impl VaeConfig {
         self.decoder_base_dim * self.dim_mult.last().copied().unwrap_or(1)
     }
 
-    /// Whether decoder levels 0, 1, 2 double the time axis: the encoder's flags backwards.
+    /// Whether decoder levels 0, 1, 2 double the time axis: the encoder's flags in reverse order.
     pub fn temporal_upsample(&self) -> Vec<bool> {
         self.temporal_downsample.iter().rev().copied().collect()
     }

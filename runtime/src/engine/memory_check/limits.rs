@@ -196,12 +196,12 @@ fn first_version(folder: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
+    use tempfile::TempDir;
 
     const MIB: u64 = 1 << 20;
 
-    fn system(files: &[(&str, &str)]) -> (TempFolder, Room) {
-        let folder = TempFolder::new();
+    fn system(files: &[(&str, &str)]) -> (TempDir, Room) {
+        let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -21,8 +21,9 @@ pub fn available_memory() -> Option<u64> {
 pub(super) fn planned<'p>(plans: impl Iterator<Item = &'p Plan> + Clone) -> u64 {
     let most = |of: &dyn Fn(&Plan) -> u64| plans.clone().map(of).max().unwrap_or(0);
     let outputs = |plan: &Plan| {
-        let ports = plan.outputs.iter().filter(|port| Plan::is_returned(port));
-        ports.fold(0u64, |sum, port| sum.saturating_add(plan.buffer(port.buffer).ty.bytes()))
+        plan.outputs
+            .iter()
+            .fold(0u64, |sum, port| sum.saturating_add(plan.buffer(port.buffer).ty.bytes()))
     };
     [
         most(&|plan| plan.workspace_bytes),

@@ -80,7 +80,7 @@ impl Target for Ir {
             return Ok(Verdict::Taken);
         };
         let name = main.name.clone();
-        let plan = match anyid_passes::compile(&module, &name) {
+        let plan = match anyid_passes::CompileRequest::new(&module, &name).plan() {
             Ok(plan) => plan,
             Err(error) if error.is_internal() => return Err(format!("internal: {error}")),
             Err(error) => return Ok(Verdict::Refused(error.code.to_owned())),

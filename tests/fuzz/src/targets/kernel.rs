@@ -12,7 +12,7 @@ use anyid_ir::kernel::text::{parse_kernels, print_kernels};
 use anyid_ir::plan::{ALIGNMENT, Buffer, Plan, Port, Root, Step};
 use anyid_ir::plan_text::distinct_kernels;
 use anyid_ir::plan_verify::verify_plan;
-use anyid_passes::compile;
+use anyid_passes::CompileRequest;
 use anyid_tests::devices;
 use anyid_tests::plans::{Named, Stored, run_plan};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Target for Kernels {
         }
         for module in modules(60) {
             let Some(main) = module.main() else { continue };
-            let Ok(plan) = compile(&module, &main.name) else { continue };
+            let Ok(plan) = CompileRequest::new(&module, &main.name).plan() else { continue };
             for kernel in distinct_kernels(&plan) {
                 let text = print_kernels([kernel]).into_bytes();
                 if !matches!(kernel, Kernel::Op(_)) && !out.contains(&text) {
@@ -146,14 +146,14 @@ fn plan_of(
     for (at, ty) in operands.iter().enumerate() {
         let root = Root::Input(at as u32);
         let buffer = plan.buffers.push(Buffer { ty: ty.clone(), root, offset: 0 });
-        plan.inputs.push(Port { name: format!("a{at}"), buffer });
+        plan.inputs.push(Port { name: format!("a{at}"), branch: 0, buffer });
         step.operands.push(buffer);
     }
     let mut end = 0u64;
     for (at, ty) in results.iter().enumerate() {
         let root = Root::Workspace;
         let buffer = plan.buffers.push(Buffer { ty: ty.clone(), root, offset: end });
-        plan.outputs.push(Port { name: format!("y{at}"), buffer });
+        plan.outputs.push(Port { name: format!("y{at}"), branch: 0, buffer });
         step.results.push(buffer);
         step.labels.push(format!("y{at}"));
         let elements = ty.shape.iter().try_fold(1u64, |n, size| n.checked_mul(*size as u64))?;

@@ -15,7 +15,7 @@ use anyid_backends::Device;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::{Module, Tensor};
-use anyid_passes::{compile, compile_split};
+use anyid_passes::CompileRequest;
 use anyid_runtime::engine::{Compiler, PlanFile};
 use anyid_runtime::{Backend, Error, Inputs};
 use anyid_tests::devices;
@@ -42,10 +42,12 @@ fn hash(bytes: &[u8]) -> String {
 
 fn phases(module: &Module) -> Option<Vec<Vec<Plan>>> {
     let main = module.main()?;
-    let mut out = vec![vec![compile(module, &main.name).ok()?]];
+    let mut out = vec![vec![CompileRequest::new(module, &main.name).plan().ok()?]];
     let first = main.param_types().next().map(|(name, _)| name.to_owned());
-    if let Some(split) = first.and_then(|name| compile_split(module, &main.name, &[&name]).ok()) {
-        out.push(vec![split.prepare, split.step]);
+    if let Some(split) =
+        first.and_then(|name| CompileRequest::new(module, &main.name).varying([&name]).split().ok())
+    {
+        out.push(split.to_vec());
     }
     Some(out)
 }
@@ -245,7 +247,7 @@ impl PlanFiles {
 }
 
 fn owned(outputs: anyid_runtime::Outputs) -> Named {
-    let names: Vec<String> = outputs.iter().map(|(name, _)| name.to_owned()).collect();
+    let names: Vec<String> = outputs.iter().map(|(name, _)| name.into_owned()).collect();
     names.into_iter().zip(outputs.into_tensors()).collect()
 }
 

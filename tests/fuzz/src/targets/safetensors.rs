@@ -4,8 +4,7 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::formats;
 use crate::rng::Rng;
-use anyid_runtime::checkpoint::shards::WeightSet;
-use anyid_runtime::checkpoint::{Checkpoint, TensorView, to_bf16_into, to_f32_into};
+use anyid_runtime::checkpoint::{Checkpoint, Derivation, WeightSet};
 
 /// The target.
 pub struct Safetensors;
@@ -57,6 +56,29 @@ fn file(tensors: &[(&str, &str, &[u64], usize)], metadata: bool) -> Vec<u8> {
     out
 }
 
+/// Makes weights of all tensors in every way, of which most are refused, and reads the others.
+fn derive(set: &WeightSet) -> Result<(), String> {
+    let names: Vec<&str> = set.names().collect();
+    for (one, other) in names.iter().zip(names.iter().cycle().skip(1)) {
+        let (a, b) = (Derivation::tensor(*one), Derivation::tensor(*other));
+        for derivation in [
+            a.clone().transposed(),
+            a.clone().transposed().transposed(),
+            a.clone().reshaped([1, set.tensor(one).map_or(0, |weight| weight.elements())]),
+            Derivation::Concatenated(vec![a.clone(), b.clone()], 0),
+            Derivation::Concatenated(vec![a.clone(), b.clone(), a.clone()], 1),
+            a.clone().plus_low_rank(0.5, a.clone(), b.clone()),
+            a.clone().plus_low_rank(0.5, b.clone().transposed(), a.clone()),
+        ] {
+            let made = set.derived([("w".to_owned(), derivation)]);
+            if let Err(error) = made.and_then(|made| made.contents("w")) {
+                refused(&error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Target for Safetensors {
     fn name(&self) -> &'static str {
         "safetensors"
@@ -93,19 +115,14 @@ impl Target for Safetensors {
             if checkpoint.tensor(name).is_none() {
                 return Err(format!("{name} is there and not found"));
             }
-            read += tensor.bytes();
+            read += tensor.bytes;
             let contents = match checkpoint.contents(position) {
                 Ok(contents) => contents,
                 Err(error) => return refused(&error),
             };
-            let elements = tensor.elements() as usize;
-            let view = TensorView { dtype: tensor.dtype, shape: &tensor.shape, bytes: &contents };
-            let mut singles = vec![0.0; elements];
-            let mut halves = vec![Default::default(); elements];
-            for result in [to_f32_into(&view, &mut singles), to_bf16_into(&view, &mut halves)] {
-                if let Err(error) = result {
-                    refused(&error)?;
-                }
+            let mut values = vec![0.0; tensor.elements() as usize];
+            if let Err(error) = tensor.encoding.decode(&contents, &mut values) {
+                refused(&error)?;
             }
         }
         if read > data.len() as u64 {
@@ -116,12 +133,13 @@ impl Target for Safetensors {
         }
         match WeightSet::from_checkpoints(vec![checkpoint]) {
             Ok(set) => {
-                let _ = (set.total_bytes(), set.bytes_by_dtype());
+                let _ = (set.total_bytes(), set.bytes_by_encoding());
                 for name in set.names() {
                     if let Err(error) = set.contents(name) {
                         return refused(&error);
                     }
                 }
+                derive(&set)?;
                 match set.fingerprint() {
                     Ok(_) => Ok(Verdict::Taken),
                     Err(error) => refused(&error),

@@ -1,0 +1,258 @@
+//! What to compile: a function of a module, what of it changes and what is carried between its runs,
+//! and how.
+
+use crate::CompileError;
+use crate::driver::{Selection, drive, unobserved};
+use crate::fuse::UnfusedEdge;
+use crate::pipeline::{PASSES, Pass};
+use crate::program::{Port, Program, Role};
+use anyid_ir::Module;
+use anyid_ir::kernel::Target;
+use anyid_ir::plan::Plan;
+
+/// A tensor that one run leaves for the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSpec {
+    /// Its name; functions that share states call them the same.
+    pub name: String,
+    /// Position among the function's inputs, if the function reads it.
+    pub input: Option<usize>,
+    /// Position among the function's outputs.
+    pub output: usize,
+}
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Passes that are left out, by name.
+    pub without: Vec<String>,
+    /// What the device's kernels can do.
+    pub target: Target,
+    /// How many rewrites may be made; `None` for any number.
+    pub stop_after: Option<u64>,
+    /// Whether the result of every pass is verified.
+    pub verify_each: bool,
+    /// Whether to say why neighbouring kernels were not fused.
+    pub explain: bool,
+    /// The table of passes.
+    pub passes: &'static [Pass],
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            without: Vec::new(),
+            target: Target::default(),
+            stop_after: None,
+            verify_each: false,
+            explain: false,
+            passes: PASSES,
+        }
+    }
+}
+
+impl Options {
+    /// Every step that is needed a kernel of its own, nothing written in place.
+    pub fn unfused() -> Self {
+        Self::default().off("fuse").off("pack-linears").off("split-rows").off("alias")
+    }
+
+    /// [`Self::unfused`], with no value replaced by another: all that the source names and the
+    /// result needs exist, once each.
+    pub fn traceable() -> Self {
+        Self::unfused().off("canonicalize").off("fold")
+    }
+
+    /// Without the pass called `name`.
+    #[must_use]
+    pub fn off(mut self, name: &str) -> Self {
+        self.without.push(name.to_owned());
+        self
+    }
+
+    /// Whether the pass called `name` may rewrite.
+    pub fn runs(&self, name: &str) -> bool {
+        !self.without.iter().any(|other| other == name)
+    }
+}
+
+/// A function of a verified module to be compiled.
+///
+/// ```
+/// # use anyid_passes::CompileRequest;
+/// # let text = "module @m\nfunc @f(%x: f32[4]) -> f32[4] {\n  %y = silu %x : f32[4]\n  return %y\n}\n";
+/// # let module = anyid_ir::text::parse_module(text, &[]).unwrap();
+/// let plan = CompileRequest::new(&module, "f").plan()?;
+/// let [prepare, step] = CompileRequest::new(&module, "f").varying(["x"]).split()?;
+/// # assert_eq!((plan.steps.len(), prepare.steps.len(), step.steps.len()), (1, 0, 1));
+/// # Ok::<(), anyid_passes::CompileError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct CompileRequest<'m> {
+    /// The module.
+    pub module: &'m Module,
+    /// The function's name.
+    pub func: String,
+    /// Inputs that change from step to step, by name. With them the function becomes two phases:
+    /// `prepare`, which runs once, and `step`.
+    pub varying: Option<Vec<String>>,
+    /// Inputs and outputs that are carried from one run to the next. Of a function that is split it
+    /// is `step` that carries them.
+    pub states: Vec<StateSpec>,
+    /// Inputs in which two branches differ that are evaluated together, where that is faster. Where
+    /// it is not, the plans are those of one branch.
+    pub branches: Vec<String>,
+    /// How to compile.
+    pub options: Options,
+}
+
+impl<'m> CompileRequest<'m> {
+    /// All of function `func` of `module` in one phase, with default options.
+    pub fn new(module: &'m Module, func: &str) -> Self {
+        let (varying, states, branches) = (None, Vec::new(), Vec::new());
+        let options = Options::default();
+        Self { module, func: func.to_owned(), varying, states, branches, options }
+    }
+
+    /// Split by the inputs `names`.
+    #[must_use]
+    pub fn varying<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.varying = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// With `states` carried from run to run.
+    #[must_use]
+    pub fn carrying(self, states: impl IntoIterator<Item = StateSpec>) -> Self {
+        Self { states: states.into_iter().collect(), ..self }
+    }
+
+    /// For two branches that differ in the inputs `names`.
+    #[must_use]
+    pub fn branches<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.branches = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// As `options` say.
+    #[must_use]
+    pub fn with(self, options: &Options) -> Self {
+        Self { options: options.clone(), ..self }
+    }
+
+    /// The plans of all phases, in order: one, or `prepare` and `step`.
+    ///
+    /// # Errors
+    /// E0501, E0502, E0505 for what cannot be compiled; E0503 for an input that is none, E0504 for a
+    /// pass left out that is none, E0509 for states that the function does not have or that
+    /// contradict the rest of the request.
+    pub fn compile(&self) -> Result<Vec<Plan>, CompileError> {
+        let out = drive(self, &Selection::All, &mut unobserved)?;
+        let plan = |part: crate::state::Part| part.plan.expect("the last pass makes a plan");
+        Ok(out.state.parts.into_iter().map(plan).collect())
+    }
+
+    /// The plan of a function that is not split.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn plan(&self) -> Result<Plan, CompileError> {
+        assert!(self.varying.is_none(), "a split function has two plans");
+        Ok(self.compile()?.remove(0))
+    }
+
+    /// The plans of `prepare` and `step` of a function that is split.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn split(&self) -> Result<[Plan; 2], CompileError> {
+        let plans = self.compile()?.try_into();
+        Ok(plans.expect("hoist makes two phases of a function that is split"))
+    }
+
+    /// What fusion leaves between kernels, edge by edge.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn unfused(&self) -> Result<Vec<UnfusedEdge>, CompileError> {
+        let mut request = self.clone();
+        request.options.explain = true;
+        Ok(drive(&request, &Selection::All, &mut unobserved)?.state.unfused)
+    }
+
+    /// Gives the edges of `program`, which is the function, the roles that the request names.
+    ///
+    /// # Errors
+    /// E0503 for an input that is none or cannot be doubled, E0509 for a state that the function does
+    /// not have, that stands twice, or that is asked to change otherwise than from run to run.
+    pub(crate) fn declare(&self, program: &mut Program) -> Result<(), CompileError> {
+        self.find_inputs(program)?;
+        for (index, spec) in (0..).zip(&self.states) {
+            self.check_state(program, index as usize)?;
+            let input = spec.input.map(|at| &mut program.inputs[at]);
+            for port in input.into_iter().chain([&mut program.outputs[spec.output]]) {
+                port.role = Role::State(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn find_inputs(&self, program: &Program) -> Result<(), CompileError> {
+        let inputs = || {
+            let names: Vec<String> =
+                program.inputs.iter().map(|port| format!("%{}", port.name)).collect();
+            format!("the inputs are {}", names.join(", "))
+        };
+        let has = |name: &str| program.inputs.iter().any(|port| port.name == name);
+        let varying = self.varying.iter().flatten().map(|name| (name, "to split by"));
+        let branches = self.branches.iter().map(|name| (name, "for branches to differ in"));
+        if let Some((name, what)) = varying.chain(branches).find(|(name, _)| !has(name)) {
+            let message = format!("there is no input %{name} {what}");
+            return Err(CompileError::new("E0503", message).help(inputs()));
+        }
+        let second = |name: &String| Port { branch: 1, ..Port::new(name, 0) }.title().into_owned();
+        if let Some(name) = self.branches.iter().find(|name| has(&second(name))) {
+            let taken = second(name);
+            let message = format!("input %{name} cannot be doubled: there is an input %{taken}");
+            return Err(CompileError::new("E0503", message));
+        }
+        Ok(())
+    }
+
+    fn check_state(&self, program: &Program, at: usize) -> Result<(), CompileError> {
+        let spec = &self.states[at];
+        let fault =
+            |why: String| Err(CompileError::new("E0509", format!("state {}: {why}", spec.name)));
+        let Some(output) = program.outputs.get(spec.output) else {
+            return fault(format!("there are only {} outputs", program.outputs.len()));
+        };
+        if let Some(position) = spec.input {
+            let Some(input) = program.inputs.get(position) else {
+                return fault(format!("there are only {} inputs", program.inputs.len()));
+            };
+            let (before, after) = (program.ty(input.value), program.ty(output.value));
+            if before != after {
+                return fault(format!("it begins as {before} and ends as {after}"));
+            }
+            if self.varying.iter().flatten().any(|name| *name == input.name) {
+                let name = &input.name;
+                return fault(format!("input %{name} is carried, and so is not given per step"));
+            }
+            if self.branches.contains(&input.name) {
+                let name = &input.name;
+                return fault(format!(
+                    "input %{name} is carried, each branch its own, and not given"
+                ));
+            }
+        }
+        let clash = |other: &&StateSpec| {
+            other.name == spec.name
+                || other.output == spec.output
+                || (spec.input.is_some() && other.input == spec.input)
+        };
+        match self.states[..at].iter().find(clash) {
+            Some(other) => fault(format!("it is state {} as well", other.name)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Checkpoint formats: which one a file has, told by its first bytes, and the parser of each.
+//!
+//! The set is closed. A parser turns the contents of a file into a [`Table`] and knows nothing of
+//! what happens to it then. The name of a file plays no part in this, except in advice.
+
+use super::safetensors;
+use super::source::Source;
+use super::table::Table;
+use crate::error::{Error, Result};
+
+/// A format of checkpoint files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A header in JSON, and the tensors behind it without holes.
+    Safetensors,
+}
+
+/// Bytes looked at to tell what a file is.
+const FIRST: u64 = 4096;
+
+impl Format {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+        }
+    }
+
+    /// The format of a file of `file_bytes` bytes that begins with `head`.
+    ///
+    /// # Errors
+    /// E0311 for what is known to be something else. What is not known at all is left to the parser
+    /// of the format that has no mark, which says what is wrong.
+    fn of(head: &[u8], file_bytes: u64) -> Result<Self> {
+        let json = Foreign {
+            what: "a JSON file",
+            help: "for sharded weights pass the `*.index.json` under that name",
+        };
+        let is_json = || head.trim_ascii_start().starts_with(b"{").then_some(json);
+        match foreign(head, file_bytes).or_else(is_json) {
+            Some(Foreign { what, help }) => {
+                let message = format!("not a safetensors file: it is {what}");
+                Err(Error::input("E0311", message).help(help))
+            }
+            None => Ok(Self::Safetensors),
+        }
+    }
+
+    /// The table of a file.
+    ///
+    /// # Errors
+    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0330 to E0332
+    /// where it changes or fails meanwhile, E0603 without memory for its table.
+    pub(super) fn read(source: &Source) -> Result<Table> {
+        let head = source.bytes(source.length().min(FIRST), "the header", Vec::new())?;
+        let table = match Self::of(&head, source.length()) {
+            Ok(Self::Safetensors) => safetensors::read(source, head),
+            Err(error) => Err(error),
+        };
+        table.map_err(|error| error.at(source.path().display()))
+    }
+}
+
+/// A file that is commonly handed over in place of one that is read here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// What it is, such as `a web page`.
+    pub what: &'static str,
+    /// What to do.
+    pub help: &'static str,
+}
+
+/// Names files of machine learning that are not read here, and pages saved in place of a file, by
+/// their first bytes (256 are enough) and their length.
+pub fn foreign(head: &[u8], file_bytes: u64) -> Option<Foreign> {
+    // The length of a header may spell the mark of another format.
+    if safetensors::is_likely(head, file_bytes) {
+        return None;
+    }
+    let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
+    let text = head.trim_ascii_start();
+    let starts = |prefix: &str| {
+        text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    let safetensors = "take the safetensors version of the model, or convert it to safetensors";
+    let zip = head.starts_with(b"PK\x03\x04");
+    let (what, help) = if head.starts_with(b"GGUF") {
+        ("a GGUF checkpoint", "quantised checkpoints are not read; take the safetensors version")
+    } else if zip && (holds(b"data.pkl") || holds(b"byteorder")) {
+        ("a PyTorch checkpoint (.pth, .pt or .bin)", safetensors)
+    } else if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
+        ("a Python pickle, such as an old PyTorch checkpoint", safetensors)
+    } else if head.starts_with(b"\x93NUMPY") || (zip && holds(b".npy")) {
+        ("NumPy arrays", "save the arrays as a safetensors file")
+    } else if zip {
+        ("a zip archive", "unpack it, and take the safetensors version of the model")
+    } else if head.starts_with(b"\x89HDF\r\n") {
+        ("an HDF5 file", safetensors)
+    } else if starts("version https://git-lfs") {
+        (
+            "a Git LFS pointer, not the file itself",
+            "fetch the file that it stands for: `git lfs pull` in its repository",
+        )
+    } else if starts("<!doctype html") || starts("<html") {
+        (
+            "a web page, not the file itself",
+            "the download gave a page, perhaps one that asks to log in; fetch the file again",
+        )
+    } else {
+        return None;
+    };
+    Some(Foreign { what, help })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Checkpoint;
+    use super::super::testing::file;
+    use super::*;
+
+    fn refused(bytes: &[u8]) -> Error {
+        Checkpoint::from_bytes(bytes.to_vec(), "x").expect_err("must be refused")
+    }
+
+    #[test]
+    fn other_files_are_named() {
+        for (bytes, what) in [
+            (&b"PK\x03\x04 and more bytes"[..], "zip"),
+            (b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl", "PyTorch"),
+            (b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0x.npy", "NumPy"),
+            (b"\x80\x02}q\0 and more", "pickle"),
+            (b"GGUF\x03\0\0\0 and more", "GGUF"),
+            (b"\x89HDF\r\n\x1a\n and more", "HDF5"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+            (b"\n<!DOCTYPE html><html>", "web page"),
+            (b"{\"weight_map\": {}}", "JSON"),
+            (b"", "empty"),
+            (b"1234567", "7 bytes"),
+        ] {
+            let error = refused(bytes);
+            assert_eq!((error.code(), error.place()), ("E0311", Some("x")), "{error}");
+            assert!(error.message().contains(what), "{error}");
+            assert!(error.help_text().is_some(), "{error}");
+        }
+        assert_eq!(refused(&[0; 64]).code(), "E0312", "no mark at all");
+    }
+
+    #[test]
+    fn the_length_of_a_header_may_look_like_a_mark() {
+        // 0x0280 is a length, and the first two bytes of a pickle.
+        let text = format!("{:640}", "{}");
+        let bytes = file(&text, &[]);
+        assert_eq!(bytes[..2], [0x80, 2]);
+        assert_eq!(foreign(&bytes, bytes.len() as u64), None);
+        let open = Checkpoint::from_bytes(bytes, "x").unwrap();
+        assert_eq!((open.len(), open.table().format().name()), (0, "safetensors"));
+        assert!(foreign(b"\x80\x02}q\0", 5).is_some());
+    }
+}

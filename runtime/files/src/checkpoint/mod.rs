@@ -1,0 +1,128 @@
+//! Checkpoint files and model folders: reading, deriving weights from what is stored, and writing.
+//!
+//! A file is a table of named byte ranges with an encoding each (`table`, `encoding`), whatever its
+//! format; a parser makes the table (`format`, `safetensors`). Reading goes `source` (bytes of a file
+//! by range) → `file` (one file and its table) → `set` (weights of one or several files, by name) →
+//! `folder` (which files make up a model). What a weight is made of is said by a `derivation`, and
+//! `weight` reads it. Writing goes `writer` (safetensors, bounded memory) → `output` (whole files or
+//! none). Nothing here knows what a tensor means: names and shapes are compared with the manifests
+//! that the caller brings.
+
+mod derivation;
+mod digest;
+mod encoding;
+mod file;
+pub mod folder;
+mod format;
+mod index;
+pub mod json;
+mod safetensors;
+mod set;
+mod source;
+mod table;
+mod tensors;
+mod weight;
+pub mod writer;
+
+pub use crate::output::{AtomicFile, write_error};
+pub use derivation::Derivation;
+pub use digest::hash_file;
+pub use encoding::{Block, Encoding};
+pub use file::Checkpoint;
+pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
+pub use format::{Foreign, Format, foreign};
+pub use json::{JsonFile, read_json};
+pub use set::WeightSet;
+pub use table::{Table, TensorRange};
+pub use tensors::{read_tensors, writable, write_tensors, write_tensors_in};
+pub use weight::Weight;
+pub use writer::{
+    SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, save_in, write_sharded,
+};
+
+/// Joins up to ten items for a message and says how many there are in all when some are left out.
+pub(crate) fn first_ten<T: AsRef<str>>(items: &[T]) -> String {
+    let shown: Vec<&str> = items.iter().take(10).map(AsRef::as_ref).collect();
+    let mut text = shown.join(", ");
+    if items.len() > 10 {
+        text.push_str(&format!(", … ({} in all)", items.len()));
+    }
+    text
+}
+
+/// A byte count as people read it (`9.31 GiB`), with the exact number for small ones.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} byte{}", if bytes == 1 { "" } else { "s" });
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.2} {} ({bytes} bytes)", UNITS[unit])
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Folders that vanish after a test, the fixtures' path, and files built by hand.
+
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A fresh folder, removed when dropped.
+    pub(crate) struct TempFolder(PathBuf);
+
+    impl TempFolder {
+        pub(crate) fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("anyid-checkpoint-test-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.0
+        }
+
+        pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            path
+        }
+
+        /// Names in the folder, sorted.
+        pub(crate) fn names(&self) -> Vec<String> {
+            let mut names: Vec<String> = std::fs::read_dir(&self.0)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for TempFolder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// The golden fixtures of the repository.
+    pub(crate) fn fixtures() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+    }
+
+    /// A safetensors file from header text and data.
+    pub(crate) fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(data);
+        bytes
+    }
+}
