@@ -6,15 +6,18 @@
 use anyid_backends::RunError;
 use anyid_backends::errors::check_rows;
 use anyid_ir::kernel::{
-    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowFn,
-    RowKernel, RowMap, RowReduce,
+    Access, Activation, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load,
+    Part, RowFn, RowKernel, RowMap, RowReduce,
 };
 use anyid_ir::plan::{Plan, Step};
-use anyid_ir::{CompareFn, DType, FuncBuilder, Module, Op, ReduceFn, Tensor, TensorType, ValueId};
+use anyid_ir::{
+    BinaryFn, CompareFn, DType, FuncBuilder, Module, Op, ReduceFn, Tensor, TensorType, UnaryFn,
+    ValueId,
+};
 
 /// A step ready to be interpreted.
 pub struct Launch {
-    /// One function `f` on the step's operands, then on `rows`.
+    /// One function `f` on the step's operands, then on `rows`, then on what a copy put together.
     pub module: Module,
     /// Rows picked out of operands: how, how many, and how many elements of each.
     rows: Vec<(Access, usize, usize)>,
@@ -25,6 +28,8 @@ struct Maker<'m> {
     f: FuncBuilder<'m>,
     operands: Vec<ValueId>,
     rows: Vec<(Access, usize, usize)>,
+    /// What the registers of a row kernel are here: f32, or doubles in its scalar form.
+    wide: DType,
 }
 
 impl Launch {
@@ -38,13 +43,17 @@ impl Launch {
         let mut f = FuncBuilder::new(&module, "f");
         let params = operands.iter().enumerate();
         let params = params.map(|(at, ty)| f.param(&format!("x{at}"), ty.clone())).collect();
-        let mut maker = Maker { f, operands: params, rows: Vec::new() };
+        let mut maker = Maker { f, operands: params, rows: Vec::new(), wide: DType::F32 };
+        let one = |maker: &mut Maker<'_>, op: Op| {
+            vec![maker.f.op("y", op, &maker.operands, Some(results[0].clone()))]
+        };
         let made = match &step.kernel {
-            Kernel::Op(op) => {
-                vec![maker.f.op("y", op.clone(), &maker.operands, Some(results[0].clone()))]
-            }
             Kernel::Anchor(kernel) => maker.anchor(kernel, &results),
             Kernel::Row(kernel) => maker.row(kernel),
+            // Its elements are only moved, before the function runs.
+            Kernel::Copy(_) => vec![maker.f.param("moved", results[0].clone())],
+            Kernel::Gather => one(&mut maker, Op::Gather),
+            Kernel::Fill(fill) => one(&mut maker, fill.op()),
         };
         let func = maker.f.finish(&made);
         let rows = maker.rows;
@@ -57,22 +66,45 @@ impl Launch {
     /// # Errors
     /// [`RunError::Index`] where a table has no such row.
     pub fn inputs(&self, operands: Vec<Tensor>, step: &Step) -> Result<Vec<Tensor>, RunError> {
-        let (tables, indices) = match &step.kernel {
-            Kernel::Op(Op::Gather) => (0..1, 1),
-            Kernel::Op(Op::Modulate) => (1..3, 3),
-            Kernel::Op(Op::GateAdd) => (2..3, 3),
-            _ => (0..0, 0),
-        };
-        for table in tables {
-            let indices = operands[indices].as_i32().expect("verified");
-            check_rows(indices, operands[table].shape()[0], step.label())?;
+        if step.kernel == Kernel::Gather {
+            let indices = operands[1].as_i32().expect("verified");
+            check_rows(indices, operands[0].shape()[0], step.label())?;
         }
         let mut inputs = operands;
+        if let Kernel::Copy(kernel) = &step.kernel {
+            let func = self.module.func("f").expect("it was made");
+            let (_, ty) = func.param_types().last().expect("what is moved is its last input");
+            inputs.push(moved(kernel, &inputs, ty));
+        }
         for (access, count, width) in &self.rows {
             inputs.push(picked(&inputs, access, [*count, *width], step.label())?);
         }
         Ok(inputs)
     }
+}
+
+/// What a copy puts together.
+fn moved(kernel: &CopyKernel, operands: &[Tensor], ty: &TensorType) -> Tensor {
+    let size = ty.dtype.bytes();
+    let mut bytes = Vec::with_capacity(ty.bytes() as usize);
+    for line in 0..kernel.lines {
+        for part in &kernel.parts {
+            let length = kernel.length(part).expect("verified");
+            let Part::Strided { operand, offset, axes } = part else {
+                bytes.resize(bytes.len() + length * size, 0);
+                continue;
+            };
+            for element in line * length..(line + 1) * length {
+                let (mut rest, mut at) = (element, *offset);
+                for (count, stride) in axes.iter().rev() {
+                    at += rest % count * stride;
+                    rest /= count;
+                }
+                bytes.extend_from_slice(&operands[*operand].bytes()[at * size..(at + 1) * size]);
+            }
+        }
+    }
+    Tensor::from_bytes(ty.clone(), &bytes).expect("as many as the type has")
 }
 
 /// `count` rows of `width` elements of an operand.
@@ -87,11 +119,12 @@ fn picked(
         RowMap::Segment(at) => operands[at].as_i32().expect("verified"),
         _ => &[],
     };
-    let wide = match access.columns {
-        Columns::Every(period) => period.min(width),
-        _ => width,
+    let (wide, step) = match access.columns {
+        Columns::Every(period) => (period.min(width), 1),
+        Columns::Step(step) => (width, step),
+        Columns::All | Columns::One => (width, 1),
     };
-    let there = table.ty().elements().saturating_sub(access.offset + wide);
+    let there = table.ty().elements().saturating_sub(access.offset + (wide - 1) * step + 1);
     let table_rows = there.checked_div(access.stride).map_or(1, |rows| rows + 1);
     check_rows(segments, table_rows, label)?;
     let size = table.dtype().bytes();
@@ -104,7 +137,7 @@ fn picked(
         };
         let start = access.offset + row * access.stride;
         for column in 0..width {
-            let from = (start + column % wide) * size;
+            let from = (start + column % wide * step) * size;
             bytes.extend_from_slice(&table.bytes()[from..from + size]);
         }
     }
@@ -113,19 +146,19 @@ fn picked(
 }
 
 impl Maker<'_> {
-    /// Rows of an operand as f32, picked when the step runs.
+    /// Rows of an operand as registers hold them, picked when the step runs.
     fn load(&mut self, access: Access, count: usize, width: usize) -> ValueId {
         let dtype = self.f.ty(self.operands[access.operand]).dtype;
         let name = format!("r{}", self.rows.len());
         self.rows.push((access, count, width));
         let rows = self.f.param(&name, TensorType::new(dtype, [count, width]));
-        self.f.cast("l", rows, DType::F32)
+        self.f.cast("l", rows, self.wide)
     }
 
     /// Rounded to a type and widened again.
     fn rounded(&mut self, to: Option<DType>, x: ValueId) -> ValueId {
         let narrow = to.map(|dtype| self.f.cast("n", x, dtype));
-        narrow.map_or(x, |narrow| self.f.cast("n", narrow, DType::F32))
+        narrow.map_or(x, |narrow| self.f.cast("n", narrow, self.wide))
     }
 
     fn activated(&mut self, activation: Option<Activation>, x: ValueId) -> ValueId {
@@ -170,8 +203,25 @@ impl Maker<'_> {
         results.iter().enumerate().map(part).collect()
     }
 
+    /// Whole numbers divided, the fraction cut off; by zero 0.
+    fn quotient(&mut self, x: ValueId, y: ValueId) -> ValueId {
+        let f = &mut self.f;
+        let zero = f.scalar("z", DType::F64, 0.0);
+        let ratio = f.binary("d", BinaryFn::Div, x, y);
+        let down = f.unary("d", UnaryFn::Floor, ratio);
+        let opposite = f.unary("d", UnaryFn::Neg, ratio);
+        let up = f.unary("d", UnaryFn::Floor, opposite);
+        let up = f.unary("d", UnaryFn::Neg, up);
+        let negative = f.compare("d", CompareFn::Lt, ratio, zero);
+        let whole = f.op("d", Op::Select, &[negative, up, down], None);
+        let by_zero = f.compare("d", CompareFn::Eq, y, zero);
+        f.op("d", Op::Select, &[by_zero, zero, whole], None)
+    }
+
     fn row(&mut self, kernel: &RowKernel) -> Vec<ValueId> {
         let [rows, width] = [kernel.rows, kernel.width];
+        self.wide = if kernel.arithmetic == DType::F32 { DType::F32 } else { DType::F64 };
+        let wide = self.wide;
         let mut registers: Vec<ValueId> = Vec::new();
         let mut results = vec![None; kernel.results.len()];
         for instruction in &kernel.code {
@@ -183,11 +233,15 @@ impl Maker<'_> {
                     self.load(access, rows, if one { 1 } else { width })
                 }
                 Instruction::Const(value) => {
-                    f.constant("c", f64::from(value), TensorType::new(DType::F32, [rows, 1]))
+                    f.constant("c", f64::from(value), TensorType::new(wide, [rows, 1]))
                 }
                 Instruction::Unary(RowFn::Primitive(u), x) => f.unary("u", u, r(x)),
                 Instruction::Unary(RowFn::Gelu, x) => f.op("u", Op::Gelu, &[r(x)], None),
                 Instruction::Unary(RowFn::Silu, x) => f.op("u", Op::Silu, &[r(x)], None),
+                Instruction::Binary(BinaryFn::Div, x, y) if kernel.arithmetic == DType::I32 => {
+                    let (x, y) = (r(x), r(y));
+                    self.quotient(x, y)
+                }
                 Instruction::Binary(b, x, y) => f.binary("b", b, r(x), r(y)),
                 Instruction::Fma(a, b, c) => {
                     let [a, b, c] = [a, b, c].map(|x| f.cast("w", r(x), DType::F64));
@@ -197,10 +251,10 @@ impl Maker<'_> {
                 }
                 Instruction::Compare(c, x, y) => {
                     let truth = f.compare("t", c, r(x), r(y));
-                    f.cast("t", truth, DType::F32)
+                    f.cast("t", truth, wide)
                 }
                 Instruction::Select(c, a, b) => {
-                    let zero = f.scalar("z", DType::F32, 0.0);
+                    let zero = f.scalar("z", wide, 0.0);
                     let not = f.compare("z", CompareFn::Eq, r(c), zero);
                     f.op("e", Op::Select, &[not, r(b), r(a)], None)
                 }

@@ -277,55 +277,6 @@ fn row_kernels(rows: usize, width: usize) -> Vec<Case> {
     ]
 }
 
-/// The plan of `op` on rows in f32 and so many vectors, ready to run.
-fn launch(cpu: &Cpu, op: Op, shape: [usize; 2], gains: usize) -> Kernel {
-    let mut module = Module::default();
-    let mut f = FuncBuilder::new(&module, "f");
-    let ty = TensorType::new(DType::F32, shape);
-    let mut operands = vec![f.param("x", ty.clone())];
-    for at in 0..gains {
-        operands.push(f.param(&format!("g{at}"), TensorType::new(DType::F32, [shape[1]])));
-    }
-    let result = f.op("y", op, &operands, Some(ty));
-    let func = f.finish(&[result]);
-    module.add(func);
-    let options = Options { target: anyid_backends::cpu::target(), ..Options::default() };
-    let plan = CompileRequest::new(&module, "f").with(&options).plan();
-    let plan = plan.expect("one op compiles");
-    let none = |_, _| true;
-    let weights = LoadedWeights::load(cpu, &[&plan], &NoWeights, &mut { none });
-    let weights = weights.expect("there are none");
-    let executable = Executable::new(cpu, plan, &weights);
-    let plan = executable.plan();
-    let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
-    let mut inputs = vec![values(DType::F32, shape[0] * shape[1])];
-    inputs.extend((0..gains).map(|_| values(DType::F32, shape[1])));
-    let mut y = zeros(DType::F32, shape[0] * shape[1]);
-    let [mut kept, mut states] = [0, 0].map(AlignedBytes::zeroed);
-    Box::new(move |cpu| {
-        let given: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();
-        let out = &mut [y.bytes_mut()];
-        let (memory, kept, states) = (&mut memory, &mut kept, &mut states);
-        let go = &|| false;
-        executable
-            .run(cpu, &weights, &NoWeights, memory, kept, states, &given, out, go, None)
-            .expect("a launch on memory alone");
-    })
-}
-
-/// A model without weights.
-struct NoWeights;
-
-impl WeightProvider for NoWeights {
-    fn find(&self, _: &str) -> Option<StoredWeight> {
-        None
-    }
-
-    fn read(&self, name: &str, _: u64, _: &mut [u8]) -> std::result::Result<(), WeightFault> {
-        unreachable!("\"{name}\" was never found")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
