@@ -243,7 +243,7 @@ fn pipes_and_descriptors_take_any_result() {
     let link = folder.path("link.gif");
     std::os::unix::fs::symlink("nowhere/x.gif", link).unwrap();
     let said = fails(&folder, "G -o link.gif", "E1010");
-    assert!(said.contains("link leads to nowhere/x.gif, and the folder nowhere"), "{said}");
+    assert!(said.contains("link leads to ./nowhere/x.gif, and the folder ./nowhere "), "{said}");
 }
 
 #[test]
