@@ -19,8 +19,15 @@ impl Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("anyid-cli-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        let folder = Self(path);
+        std::fs::create_dir_all(&folder.0).unwrap();
+        std::fs::create_dir_all(folder.temporary()).unwrap();
+        folder
+    }
+
+    /// The program's folder for temporary files.
+    pub fn temporary(&self) -> PathBuf {
+        self.0.with_extension("tmp")
     }
 
     /// The path of `name` inside.
@@ -66,6 +73,7 @@ impl Folder {
             };
         }
         command.args(more).current_dir(&self.0).env_remove("RUST_BACKTRACE");
+        command.env("TMPDIR", self.temporary());
         command
     }
 }
@@ -73,6 +81,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(self.temporary());
     }
 }
 

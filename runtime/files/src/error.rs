@@ -5,6 +5,7 @@
 //! E05 unsupported by the target, E06 memory, E07 model folders, configuration and text,
 //! E08 media, E09 requests, E10 running. Rendering (colour, carets) is the program's business.
 
+use crate::output::{no_descriptor, too_many_files};
 use std::fmt;
 use std::io;
 
@@ -171,6 +172,9 @@ impl std::error::Error for Error {
 
 /// The error E0911 for a file that cannot be read.
 pub fn unreadable(path: &std::path::Path, fault: std::io::Error) -> Error {
+    if too_many_files(&fault) {
+        return no_descriptor(fault).at(path.display());
+    }
     let help = match fault.kind() {
         std::io::ErrorKind::NotFound => {
             "check the name; relative names start at the current folder"

@@ -6,6 +6,7 @@
 //! writes to them. Folders, devices and sockets are refused. It does not interpret what it reads.
 
 use crate::error::{Error, Result};
+use crate::output::{no_descriptor, too_many_files};
 use crate::threads;
 use anyid_ir::memory;
 use std::fs::{File, Metadata};
@@ -36,6 +37,7 @@ impl Refusal {
         too_large: impl FnOnce(u64) -> Error,
     ) -> Error {
         match self {
+            Self::Unreadable(fault) if too_many_files(&fault) => no_descriptor(fault),
             Self::Unreadable(fault) => unreadable(fault),
             Self::TooLarge(limit) => too_large(limit),
             Self::NoMemory(bytes) => Error::no_memory(bytes, "the contents of a file"),

@@ -8,7 +8,7 @@
 //! opened.
 
 use crate::error::{Error, Result};
-use crate::output::is_standard_output;
+use crate::output::{self, is_standard_output};
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -272,13 +272,12 @@ fn is_pipe(_: &Metadata) -> bool {
 /// Where standard output leads: a file, a pipe, or nothing that is compared.
 #[cfg(unix)]
 fn standard_output() -> Vec<Spot> {
-    use rustix::fs::{FileType, fstat};
-    let Ok(found) = fstat(std::io::stdout()) else { return Vec::new() };
-    let compared = [FileType::RegularFile, FileType::Fifo, FileType::Socket];
-    if !compared.contains(&FileType::from_raw_mode(found.st_mode)) {
+    let opened = output::standard_output().ok();
+    let Some(found) = opened.and_then(|file| file.metadata().ok()) else { return Vec::new() };
+    if !found.is_file() && !is_pipe(&found) {
         return Vec::new();
     }
-    let mut out = only(Some(Identity((found.st_dev as u64, found.st_ino as u64))));
+    let mut out = only(Identity::of(&found, Path::new("-")));
     // The system may tell its name too, and so the folders that hold it.
     if let Ok(name) = std::fs::read_link("/proc/self/fd/1") {
         out.extend(spot(&name).filter(|spot| spot.file == out[0].file));

@@ -190,9 +190,8 @@ fn spare(output: &Path, existing: Existing) -> Result<At> {
         }
     }
     match refused {
-        // A pipe has no folder; the video itself is made in the folder for temporary files.
-        Some(error) if !files::is_direct(output) => Err(error),
-        _ => Ok(At::None),
+        Some(error) => Err(error),
+        None => Ok(At::None),
     }
 }
 

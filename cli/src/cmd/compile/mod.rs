@@ -19,6 +19,7 @@ use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
 use anyid_runtime::engine::{PlanFile, Registry, compile_error};
 use anyid_runtime::files::is_standard_output;
+use anyid_runtime::places::Places;
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
 use summary::Summary;
@@ -58,24 +59,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
         });
     }
     let budget = args.budget.as_deref().map(budget::parse).transpose()?;
-    let mut places = modules::reads(&args.module.file, None, None);
-    if let Some(path) = &args.output {
-        places.writes("--output", path);
-    }
-    if args.output.as_deref().is_some_and(is_standard_output) {
-        let flag = if args.json { Some("--json") } else { args.emit.map(|_| "--emit") };
-        if let Some(flag) = flag {
-            return Err(Error::input(
-                "E0948",
-                format!("the plan and what {flag} prints cannot both go there"),
-            )
-            .at("standard output")
-            .help(format!("write the plan to a file, or leave {flag} out"))
-            .into());
-        }
-    } else {
-        places.prints("the report");
-    }
+    let places = places(&args)?;
     places.check()?;
     // Opened before the work, so that it fails early if the result cannot be written there.
     let output_file =
@@ -134,6 +118,28 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             .help("see the list of changes above, or give a larger budget")
             .into()),
     }
+}
+
+/// Every file that is read and written, standard output included.
+///
+/// # Errors
+/// E0948 where the plan and something else are to go to standard output.
+fn places(args: &Compile) -> Result<Places> {
+    let mut places = modules::reads(&args.module.file, None, None);
+    if let Some(path) = &args.output {
+        places.writes("--output", path);
+    }
+    if !args.output.as_deref().is_some_and(is_standard_output) {
+        places.prints("the report");
+        return Ok(places);
+    }
+    let Some(flag) = args.json.then_some("--json").or(args.emit.map(|_| "--emit")) else {
+        return Ok(places);
+    };
+    let what = format!("the plan and what {flag} prints cannot both go there");
+    Err(Error::input("E0948", what)
+        .at("standard output")
+        .help(format!("write the plan to a file, or leave {flag} out")))
 }
 
 /// Refuses targets that this build does not have.

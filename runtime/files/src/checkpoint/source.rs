@@ -13,6 +13,7 @@ use anyid_ir::memory;
 
 use crate::error::{Error, Result};
 use crate::input;
+use crate::output::{no_descriptor, too_many_files};
 
 /// An open file, or bytes that stand for one.
 #[derive(Debug)]
@@ -188,6 +189,9 @@ fn read_some(file: &File, from: u64, out: &mut [u8]) -> io::Result<usize> {
 }
 
 fn open_error(path: &Path, fault: io::Error) -> Error {
+    if too_many_files(&fault) {
+        return no_descriptor(fault).at(path.display());
+    }
     let (what, help) = match fault.kind() {
         ErrorKind::NotFound => ("the file does not exist", "check the path for typing mistakes"),
         ErrorKind::PermissionDenied => {

@@ -25,6 +25,7 @@ pub mod writer;
 pub use sniff::{Foreign, Signature, sniff};
 
 use crate::error::{Error, Result};
+use crate::output::{no_descriptor, too_many_files};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -197,6 +198,9 @@ fn open(path: &Path) -> Result<(File, u64, Vec<u8>)> {
 
 /// Turns a failure to open or read `path` into a coded error.
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    if too_many_files(&error) {
+        return no_descriptor(error).at(path.display());
+    }
     let (what, help) = match error.kind() {
         std::io::ErrorKind::NotFound => {
             ("there is no such file", "check the name; relative names start at the current folder")

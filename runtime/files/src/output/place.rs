@@ -239,7 +239,14 @@ pub(super) fn take(from: &Path, to: &Path, replace: bool) -> io::Result<Taken> {
             // two renames must not lose it.
             let aside = (1..).map(|n| numbered(to, n)).find(|path| !path.exists());
             let aside = aside.unwrap_or_else(|| to.with_extension("old"));
-            fs::rename(to, &aside)?;
+            match fs::rename(to, &aside) {
+                // A folder from a lower layer of an image cannot be moved; its files can.
+                Err(fault) if fault.kind() == ErrorKind::CrossesDevices => {
+                    let old = contents(to)?.into_iter().collect();
+                    return fill(from, to, &old);
+                }
+                outcome => outcome?,
+            }
             if let Err(fault) = fs::rename(from, to) {
                 let _ = fs::rename(&aside, to);
                 return Err(fault);

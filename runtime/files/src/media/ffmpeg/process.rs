@@ -6,7 +6,7 @@
 
 use super::log::{self, Log, Note};
 use crate::error::{Error, Result};
-use crate::output::{Running, spawn};
+use crate::output::{Running, no_descriptor, spawn, too_many_files};
 use crate::threads;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -121,6 +121,9 @@ impl Process {
         command.stdout(if output { Stdio::piped() } else { Stdio::null() });
         command.stderr(Stdio::piped());
         let mut running = spawn(&mut command).map_err(|e| {
+            if too_many_files(&e) {
+                return no_descriptor(e).at(program.display());
+            }
             Error::input("E0811", "ffmpeg cannot be started")
                 .at(program.display())
                 .help("check that the ffmpeg on the PATH runs")
