@@ -1,12 +1,15 @@
 //! Level 2: kernels, the unit a backend launches.
 //!
-//! There are two classes. A [`RowKernel`] is a straight-line program over the rows of one shared
-//! space (elementwise kernels are row kernels without reductions); an [`AnchorKernel`] is a
-//! product, attention or convolution with a load and an epilogue. Movement, tables and literals stay single
-//! ops. A kernel names its operands and results by position: the step that launches it binds
-//! buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a device can do in
-//! [`mod@support`].
+//! There are five classes, and nothing else runs. A [`RowKernel`] is a straight-line program over the
+//! rows of one shared space (elementwise kernels are row kernels without reductions); an
+//! [`AnchorKernel`] is a product, attention or convolution with a load and an epilogue; a
+//! [`CopyKernel`] moves elements by strides; a gather picks rows of a table; a [`Fill`] makes a
+//! tensor of numbers alone. A kernel names its operands and results by position: the step that
+//! launches it binds buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a
+//! device can do in [`mod@support`].
 
+mod copy;
+mod fill;
 pub(crate) mod parse;
 pub mod support;
 pub mod text;
@@ -15,33 +18,34 @@ pub mod verify;
 use crate::op::{BinaryFn, CompareFn, Op, UnaryFn};
 use crate::types::{DType, TensorType};
 
+pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies};
+pub use fill::Fill;
+pub use support::{NATIVE, Native};
+
 /// What one step of a plan runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kernel {
-    /// One level-1 op as it is: movement, tables, literals, arithmetic on other element types.
-    Op(Op),
     /// A straight-line program over rows.
     Row(RowKernel),
     /// A product, attention or convolution with its epilogue.
     Anchor(AnchorKernel),
+    /// Strided parts of the operands put together.
+    Copy(CopyKernel),
+    /// Rows of table operand 0 picked by the `i32` indices of operand 1.
+    Gather,
+    /// A tensor made of numbers.
+    Fill(Fill),
 }
 
 impl Kernel {
     /// Name for tables and traces: an op's name, or those of the ops fused, joined with `+`.
     pub fn name(&self) -> &str {
         match self {
-            Self::Op(op) => op.name(),
             Self::Row(kernel) => &kernel.name,
             Self::Anchor(kernel) => &kernel.name,
-        }
-    }
-
-    /// Number of operands, where the kernel fixes it.
-    pub fn operands(&self) -> Option<usize> {
-        match self {
-            Self::Op(_) => None,
-            Self::Row(kernel) => Some(kernel.operands.len()),
-            Self::Anchor(kernel) => Some(kernel.operands()),
+            Self::Copy(kernel) => &kernel.name,
+            Self::Gather => Op::Gather.name(),
+            Self::Fill(fill) => fill.name(),
         }
     }
 
@@ -49,9 +53,9 @@ impl Kernel {
     /// every byte of the operand is read before, or by the same row that writes it.
     pub fn writes_in_place(&self, operand: usize, result: usize) -> bool {
         match self {
-            Self::Op(_) => false,
             Self::Row(kernel) => kernel.writes_in_place(operand, result),
             Self::Anchor(kernel) => kernel.residual_operand() == Some(operand) && result == 0,
+            Self::Copy(_) | Self::Gather | Self::Fill(_) => false,
         }
     }
 }
@@ -89,6 +93,8 @@ pub enum Columns {
     One,
     /// Element `j % period`: a vector that repeats.
     Every(usize),
+    /// Element `j · step`, in the scalar form alone.
+    Step(usize),
 }
 
 /// How a row kernel reads an operand.
@@ -160,8 +166,8 @@ impl RowReduce {
     }
 }
 
-/// One instruction. All but `Store` make the register of their index, in f32: a vector over the
-/// columns, or a scalar where every operand is one.
+/// One instruction. All but `Store` make the register of their index, in the kernel's arithmetic: a
+/// vector over the columns, or a scalar where every operand is one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Instruction {
     /// An operand's row.
@@ -217,6 +223,9 @@ pub struct RowKernel {
     pub rows: usize,
     /// Columns of a row.
     pub width: usize,
+    /// What registers hold: f32, or in the scalar form, which is for all other element types, f64,
+    /// or i32 (doubles that are whole numbers; divided with the fraction cut off, by zero to 0).
+    pub arithmetic: DType,
     /// Types of the operands.
     pub operands: Vec<TensorType>,
     /// Types of the results: `width` elements a row, or one.
@@ -250,6 +259,9 @@ impl RowKernel {
             return false;
         };
         let width = self.result_width(result);
+        if self.arithmetic != DType::F32 {
+            return false;
+        }
         if from.dtype != to.dtype || from.elements() != to.elements() || width != self.width {
             return false;
         }
@@ -399,22 +411,6 @@ impl AnchorKernel {
             && self.activation.is_none()
             && self.combine == Combine::Store
     }
-
-    /// Part of the op whose operand 1 (weight) stands at `position`.
-    pub fn weight_part(&self, position: usize) -> Option<usize> {
-        self.part_of(position, 1)
-    }
-
-    /// Part of the op whose operand 2 (bias) stands at `position`.
-    pub fn bias_part(&self, position: usize) -> Option<usize> {
-        self.part_of(position, 2)
-    }
-
-    fn part_of(&self, position: usize, operand: usize) -> Option<usize> {
-        let inside = position >= 1 && position < self.own_operands();
-        let part = position.checked_sub(1)?.checked_div(self.arity.saturating_sub(1))?;
-        (inside && self.part_operand(part, operand) == position).then_some(part)
-    }
 }
 
 /// What the kernels of a device can do, so that passes need to know no device.
@@ -422,6 +418,8 @@ impl AnchorKernel {
 pub struct Target {
     /// Name in reports.
     pub name: &'static str,
+    /// Composites that it has kernels for; all others are decomposed.
+    pub native: &'static [(&'static str, Native)],
     /// Most operands and results of one kernel.
     pub bindings: usize,
     /// Most linears on one operand that one kernel computes.
@@ -508,6 +506,7 @@ impl Default for Target {
         };
         Self {
             name: "generic",
+            native: NATIVE,
             bindings: 16,
             linear_parts: 3,
             linear: full.clone(),

@@ -3,9 +3,9 @@
 //! ```text
 //! plan "step" {
 //!   memory workspace=192 lower_bound=192 naive=256 persistent=128
-//!   weight 0 "blocks.0.norm.weight" : f32[8]
+//!   weight 0 "blocks.0.rows" : i32[2]
 //!   buffer %0 = input 0 + 0 : f32[2,8]
-//!   buffer %1 = weight 0 + 0 : f32[8]
+//!   buffer %1 = weight 0 + 0 : i32[2]
 //!   input "x" = %0
 //!   output "y" = %3
 //!   kept "block/k" = %1
@@ -18,14 +18,14 @@
 //!     v2 = silu(v1)
 //!     y0[i,j] = v2
 //!   }
-//!   %2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"
+//!   %2 = gather %0, %1 : workspace + 64 f32[2,8] "block/n"
 //!   %3 = k0 %2 : workspace + 128 f32[2,8] "block/y"
 //! }
 //! ```
 //!
 //! One line each; a buffer stands with the step that writes it or, for all others, on a line of
-//! its own. A kernel stands once, in the order of first use; single ops stand in their step. The order is that of the plan, so equal plans have equal text. Reading checks the
-//! grammar and that every buffer is given once; [`crate::plan_verify`] checks the rest.
+//! its own. A kernel stands once, in the order of first use; gathers and fills stand in their step.
+//! The order is that of the plan, so equal plans have equal text. Reading checks the grammar and that every buffer is given once; [`crate::plan_verify`] checks the rest.
 
 mod line;
 mod reader;
@@ -87,7 +87,7 @@ pub fn print_plan(plan: &Plan) -> String {
     out
 }
 
-/// The kernels of a plan that are more than one op, each once, in the order of first use.
+/// The kernels of a plan that have a text of their own, each once, in the order of first use.
 pub fn distinct_kernels(plan: &Plan) -> Vec<&Kernel> {
     kernels(plan).0
 }
@@ -99,7 +99,7 @@ fn kernels(plan: &Plan) -> (Vec<&Kernel>, Vec<Option<usize>>) {
     let mut known: HashMap<String, usize> = HashMap::new();
     for step in &plan.steps {
         names.push(match &step.kernel {
-            Kernel::Op(_) => None,
+            Kernel::Gather | Kernel::Fill(_) => None,
             kernel => Some(*known.entry(print_named("", kernel, "")).or_insert_with(|| {
                 list.push(kernel);
                 list.len() - 1
@@ -133,9 +133,9 @@ fn root(buffer: &Buffer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Access, Columns, Instruction, RowKernel, RowMap, RowReduce};
+    use crate::kernel::{Access, Columns, Fill, Instruction, RowKernel, RowMap, RowReduce};
     use crate::plan::{BufferId, Port, State, Step, WeightRef};
-    use crate::{Arena, BinaryFn, DType, Op, TensorType};
+    use crate::{Arena, BinaryFn, DType, TensorType};
 
     pub(super) fn example() -> Plan {
         let ty = TensorType::new(DType::F32, [2, 8]);
@@ -151,8 +151,8 @@ mod tests {
         let y = buffer(&gain, Root::Persistent, 0);
         let past = buffer(&ty, Root::State(0), 0);
         let next = buffer(&ty, Root::Output(0), 32);
-        let step = |op, operands: &[BufferId], result, label: &str| Step {
-            kernel: Kernel::Op(op),
+        let step = |kernel, operands: &[BufferId], result, label: &str| Step {
+            kernel,
             operands: operands.iter().copied().collect(),
             results: smallvec::smallvec![result],
             labels: vec![label.to_owned()],
@@ -161,6 +161,7 @@ mod tests {
             name: "mul+reduce_sum".into(),
             rows: 2,
             width: 8,
+            arithmetic: DType::F32,
             operands: vec![ty.clone()],
             results: vec![ty.clone(), TensorType::new(DType::F32, [2])],
             code: vec![
@@ -191,8 +192,8 @@ mod tests {
         Plan {
             name: "odd \"name\"\n\\".into(),
             steps: vec![
-                step(Op::RmsNorm { eps: 1e-6, clamp: false }, &[x, w], n, "block/n"),
-                step(Op::Silu, &[part], y, "block/y"),
+                step(Kernel::Gather, &[x, w], n, "block/n"),
+                step(Kernel::Fill(Fill::TimestepEmbedding(8)), &[part], y, "block/y"),
                 first,
                 second,
             ],
@@ -278,11 +279,11 @@ mod tests {
     #[test]
     fn faults_name_the_line() {
         let text = print_plan(&example());
-        let broken = text.replace("rms_norm", "rms_form");
+        let broken = text.replace("gather", "gothic");
         let error = parse_plans(&broken).unwrap_err();
         assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 24")));
         for (from, to) in [
-            ("%2 = rms_norm", "%7 = rms_norm"),
+            ("%2 = gather", "%7 = gather"),
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),

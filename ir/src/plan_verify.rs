@@ -346,10 +346,10 @@ fn typed(plan: &Plan, step: &Step) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DType;
     use crate::entity::Entity;
-    use crate::kernel::Kernel;
+    use crate::kernel::{CopyKernel, Kernel};
     use crate::plan::{Port, WeightRef};
-    use crate::{DType, Op};
 
     fn plan() -> Plan {
         let ty = TensorType::new(DType::F32, [4]);
@@ -365,7 +365,7 @@ mod tests {
         plan.inputs.push(Port { name: "x".into(), branch: 0, buffer: x });
         plan.outputs.push(Port { name: "y".into(), branch: 0, buffer: y });
         plan.steps.push(Step {
-            kernel: Kernel::Op(Op::Silu),
+            kernel: Kernel::Copy(CopyKernel::whole("copy", 4)),
             operands: smallvec::smallvec![x],
             results: smallvec::smallvec![y],
             labels: vec!["y".into()],
@@ -391,7 +391,7 @@ mod tests {
             }),
             ("bytes are too many", &|p| p.weights = weights.clone()),
             ("0 labels for 1 results", &|p| p.steps[0].labels.clear()),
-            ("recorded is ", &|p| p.steps[0].results.clear()),
+            ("0 results of a copy", &|p| p.steps[0].results.clear()),
         ];
         for (words, change) in cases {
             let mut plan = plan();

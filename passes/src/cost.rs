@@ -29,10 +29,10 @@ pub struct Machine {
     pub bytes_per_second: f64,
 }
 
-/// Cost of `op` on operands and results of these types.
-pub fn op_cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+/// Floating-point operations of `op` on operands and a result of these types.
+fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
     let elements = |types: &[&TensorType]| types.first().map_or(0, |ty| ty.elements() as u64);
-    let out = elements(results);
+    let out = result.elements() as u64;
     let last = |at: usize| operands.get(at).map_or(1, |ty| ty.last()) as u64;
     let macs = match op {
         Op::Linear | Op::Dot => out.saturating_mul(last(0)),
@@ -48,14 +48,7 @@ pub fn op_cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Co
         }
         _ => 0,
     };
-    let written: u64 = results.iter().map(|ty| ty.bytes()).sum();
-    let read: u64 = match op {
-        Op::Gather => written + operands[1].bytes(),
-        // Only the part that is looked at.
-        Op::Slice { .. } | Op::Index { .. } => written,
-        _ => operands.iter().map(|ty| ty.bytes()).sum(),
-    };
-    Cost { flops: macs.saturating_mul(2), bytes: read.saturating_add(written) }
+    macs.saturating_mul(2)
 }
 
 /// Cost of one step of `plan`.
@@ -64,21 +57,24 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
         ids.iter().map(|id| &plan.buffer(*id).ty).collect()
     };
     let (operands, results) = (types(step.reads()), types(step.results()));
-    let kernel = match &step.kernel {
-        Kernel::Op(op) => return op_cost(op, &operands, &results),
-        Kernel::Row(_) => None,
-        Kernel::Anchor(kernel) => Some(kernel),
+    let sum =
+        |types: &[&TensorType]| types.iter().map(|ty| ty.bytes()).fold(0, u64::saturating_add);
+    let written = sum(&results);
+    let read = match &step.kernel {
+        // Only what is looked at, however much there is of it.
+        Kernel::Copy(_) => sum(&operands).min(written),
+        Kernel::Gather => written.saturating_add(operands[1].bytes()),
+        Kernel::Row(_) | Kernel::Anchor(_) | Kernel::Fill(_) => sum(&operands),
     };
-    let flops = kernel.map_or(0, |kernel| {
-        let part = |(part, result): (usize, &&TensorType)| {
+    let mut total = 0u64;
+    if let Kernel::Anchor(kernel) = &step.kernel {
+        for (part, result) in results.iter().enumerate() {
             let own = |at| operands[if at == 0 { 0 } else { kernel.part_operand(part, at) }];
             let own: Vec<&TensorType> = (0..kernel.arity).map(own).collect();
-            op_cost(&kernel.op, &own, &[*result]).flops
-        };
-        results.iter().enumerate().map(part).fold(0, u64::saturating_add)
-    });
-    let bytes = operands.iter().chain(&results).map(|ty| ty.bytes()).fold(0, u64::saturating_add);
-    Cost { flops, bytes }
+            total = total.saturating_add(flops(&kernel.op, &own, result));
+        }
+    }
+    Cost { flops: total, bytes: read.saturating_add(written) }
 }
 
 /// Cost of all steps.
@@ -107,25 +103,37 @@ pub fn seconds(plan: &Plan, machine: &Machine) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyid_ir::kernel::AnchorKernel;
 
     #[test]
     fn heavy_ops_count_two_operations_a_multiply_add() {
         let ty = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
-        let cost = |op: Op, operands: &[TensorType], result: TensorType| {
-            op_cost(&op, &operands.iter().collect::<Vec<_>>(), &[&result])
+        let cost = |kernel: Kernel, operands: &[TensorType], result: TensorType| {
+            let mut plan = Plan::default();
+            let mut buffer = |ty: &TensorType| {
+                let (ty, root) = (ty.clone(), anyid_ir::plan::Root::Workspace);
+                plan.buffers.push(anyid_ir::plan::Buffer { ty, root, offset: 0 })
+            };
+            let operands = operands.iter().map(&mut buffer).collect();
+            let results = smallvec::smallvec![buffer(&result)];
+            let step = Step { kernel, operands, results, labels: vec![String::new()] };
+            step_cost(&plan, &step)
         };
-        let linear = cost(Op::Linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
+        let anchor = |op: Op, arity| Kernel::Anchor(AnchorKernel::plain(op, arity));
+        let linear = anchor(Op::Linear, 3);
+        let linear = cost(linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
         assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
         let attention = Op::Attention { heads: 2, scale: 1.0 };
         let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
-        assert_eq!(cost(attention, &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
+        assert_eq!(cost(anchor(attention, 3), &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
         let conv = Op::Conv { stride: [1; 3], pad: [[1; 2]; 3] };
         let operands = [ty(&[2, 4, 4, 6]), ty(&[9, 6, 3, 3, 3])];
-        assert_eq!(cost(conv, &operands, ty(&[2, 4, 4, 9])).flops, 2 * 2 * 16 * 9 * 6 * 27);
-        let dot = cost(Op::Dot, &[ty(&[2, 3, 4]), ty(&[2, 5, 4])], ty(&[2, 3, 5]));
+        let flops = cost(anchor(conv, 2), &operands, ty(&[2, 4, 4, 9])).flops;
+        assert_eq!(flops, 2 * 2 * 16 * 9 * 6 * 27);
+        let dot = cost(anchor(Op::Dot, 2), &[ty(&[2, 3, 4]), ty(&[2, 5, 4])], ty(&[2, 3, 5]));
         assert_eq!(dot.flops, 2 * 2 * 3 * 5 * 4);
         let ids = TensorType::new(DType::I32, [2]);
-        let rows = cost(Op::Gather, &[ty(&[1000, 8]), ids], ty(&[2, 8]));
+        let rows = cost(Kernel::Gather, &[ty(&[1000, 8]), ids], ty(&[2, 8]));
         assert_eq!(rows, Cost { flops: 0, bytes: 64 + 8 + 64 });
     }
 }

@@ -1,15 +1,19 @@
-//! What the target has no kernel for becomes primitives, so that every verified module runs.
+//! What no kernel computes as it stands becomes what kernels compute, so that every verified module
+//! runs.
 //!
 //! Each step is shown to the [`Target`]; a composite it refuses is replaced by its decomposition,
 //! which is its definition. A primitive it refuses cannot be replaced: the module is refused with
-//! the node and the reason. This pass also gives every value that `prepare` keeps a step of its own
-//! to write it, as only steps write. It is required by what follows and so no rewrite is counted.
+//! the node and the reason. Row kernels read rows that lie evenly in memory: operands that repeat in
+//! another way are spread out by a copy, and reductions over axes in the middle begin with a
+//! permutation. This pass also gives every value that `prepare` keeps a step of its own to write it,
+//! as only steps write. It is required by what follows and so no rewrite is counted.
 
 use crate::CompileError;
+use crate::fuse::view::{own, row_view};
 use crate::program::{Origin, Port, Program, ProgramStep, ValueIndex};
 use crate::storage::storages;
 use anyid_ir::decompose::decomposed;
-use anyid_ir::{Entity, Op, Target, TensorType};
+use anyid_ir::{Axes, Entity, Op, ReduceFn, Shape, Target, TensorType};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -23,7 +27,10 @@ const MOST_STEPS: usize = 1 << 20;
 pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileError> {
     let refused: Vec<Option<&'static str>> =
         program.steps.iter().map(|step| native(program, step, target).err()).collect();
-    if refused.iter().all(Option::is_none) {
+    let uneven = |step: &ProgramStep| {
+        uneven(program, &step.op, &step.operands, &program.ty(step.result).shape)
+    };
+    if refused.iter().all(Option::is_none) && !program.steps.iter().any(uneven) {
         return Ok(program.clone());
     }
     let mut out = Program {
@@ -56,7 +63,7 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
                 return Err(CompileError::new("E0505", message).at(&step.label));
             }
             Some(_) => inline(&mut out, step, &operands, &ty),
-            None => out.step(step.op.clone(), operands, ty, step.label.clone()),
+            None => evenly(&mut out, &step.op, operands, ty, step.label.clone()),
         };
         moved[step.result as usize] = result;
         if out.steps.len() > MOST_STEPS {
@@ -110,10 +117,90 @@ fn inline(
             false => format!("{}.{}", step.label, parts.values[result].name),
         };
         let operands = part.operands.iter().map(|v| values[&v.index()]).collect();
-        let made = out.step(part.op.clone(), operands, parts.ty(result).clone(), label);
+        let made = evenly(out, &part.op, operands, parts.ty(result).clone(), label);
         values.insert(result.index(), made);
     }
     values[&last]
+}
+
+/// Whether a primitive reads an operand in a way that no row kernel does.
+fn uneven(program: &Program, op: &Op, operands: &[ValueIndex], shape: &[usize]) -> bool {
+    match op {
+        Op::Binary(_) | Op::Compare(_) | Op::Select => {
+            operands.iter().any(|value| repeats(program, *value, shape))
+        }
+        Op::Reduce { axes, .. } => {
+            let rank = program.ty(operands[0]).rank();
+            let last = axes.iter().copied().eq(rank - axes.len()..rank);
+            !last && !axes.iter().copied().eq(0..axes.len())
+        }
+        _ => false,
+    }
+}
+
+/// Whether `value` repeats over `shape` in a way that no row kernel reads.
+fn repeats(program: &Program, value: ValueIndex, shape: &[usize]) -> bool {
+    let ty = program.ty(value);
+    !shape.is_empty() && row_view(&own(program, value), &ty.shape, shape, 1).is_none()
+}
+
+/// Adds a step as row kernels can read it.
+fn evenly(
+    out: &mut Program,
+    op: &Op,
+    mut operands: SmallVec<[ValueIndex; 4]>,
+    ty: TensorType,
+    label: String,
+) -> ValueIndex {
+    if !uneven(out, op, &operands, &ty.shape) {
+        return out.step(op.clone(), operands, ty, label);
+    }
+    if let Op::Reduce { f, axes, .. } = op {
+        return reduced(out, *f, axes, operands[0], ty, &label);
+    }
+    for value in &mut operands {
+        if repeats(out, *value, &ty.shape) {
+            let from = out.ty(*value).clone();
+            let mut shape = Shape::from_elem(1, ty.rank() - from.rank());
+            shape.extend_from_slice(&from.shape);
+            let own = |op: Op, value, shape: &[usize], out: &mut Program| {
+                let ty = TensorType::new(from.dtype, shape.iter().copied());
+                out.step(op, smallvec::smallvec![value], ty, format!("{label}.wide"))
+            };
+            if from.rank() < ty.rank() {
+                *value = own(Op::Reshape, *value, &shape, out);
+            }
+            *value = own(Op::Broadcast, *value, &ty.shape, out);
+        }
+    }
+    out.step(op.clone(), operands, ty, label)
+}
+
+/// Adds a reduction over axes in the middle, which a permutation brings to the front.
+fn reduced(
+    out: &mut Program,
+    f: ReduceFn,
+    axes: &[usize],
+    x: ValueIndex,
+    ty: TensorType,
+    label: &str,
+) -> ValueIndex {
+    let from = out.ty(x).clone();
+    let mut add = |op: Op, value, shape: &[usize], label: &str| {
+        let ty = TensorType::new(from.dtype, shape.iter().copied());
+        out.step(op, smallvec::smallvec![value], ty, label.to_owned())
+    };
+    let kept = (0..from.rank()).filter(|axis| !axes.contains(axis));
+    let perm: Axes = axes.iter().copied().chain(kept).collect();
+    let shape: Shape = perm.iter().map(|axis| from.shape[*axis]).collect();
+    let short = &shape[axes.len()..];
+    let front = add(Op::Permute { perm }, x, &shape, &format!("{label}.front"));
+    let reduce = Op::Reduce { f, axes: (0..axes.len()).collect(), keep: false };
+    if short == ty.shape.as_slice() {
+        return add(reduce, front, short, label);
+    }
+    let value = add(reduce, front, short, &format!("{label}.reduced"));
+    add(Op::Reshape, value, &ty.shape, label)
 }
 
 /// `program` with a copy in front of every output that is an input, a weight or a view of one:

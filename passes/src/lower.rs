@@ -8,10 +8,10 @@ use crate::fuse::group::{Group, Groups, Kind};
 use crate::memory::flow::LoweredStep;
 use crate::program::{Program, ValueIndex};
 use anyid_ir::kernel::{
-    Access, AnchorKernel, Columns, Instruction, Kernel, Register, RowFn, RowKernel, RowMap,
-    RowReduce, verify,
+    Access, AnchorKernel, Columns, Fill, Instruction, Kernel, Register, RowFn, RowKernel, RowMap,
+    RowReduce, copies, verify,
 };
-use anyid_ir::{BinaryFn, DType, Op, ReduceFn, UnaryFn};
+use anyid_ir::{BinaryFn, DType, Op, ReduceFn, TensorType, UnaryFn};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -33,8 +33,14 @@ pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
 
 fn single(program: &Program, at: usize) -> LoweredStep {
     let step = &program.steps[at];
+    let types: SmallVec<[&TensorType; 4]> = step.operands.iter().map(|v| program.ty(*v)).collect();
+    let copied = || copies(&step.op, &types, program.ty(step.result)).map(Kernel::Copy);
+    let kernel = match &step.op {
+        Op::Gather => Some(Kernel::Gather),
+        op => Fill::of(op).map(Kernel::Fill).or_else(copied),
+    };
     LoweredStep {
-        kernel: Kernel::Op(step.op.clone()),
+        kernel: kernel.unwrap_or_else(|| unreachable!("{} was classified", step.op.name())),
         operands: step.operands.clone(),
         results: smallvec::smallvec![step.result],
         labels: vec![step.label.clone()],
@@ -102,6 +108,7 @@ impl<'g, 'p> Rows<'g, 'p> {
             name: String::new(),
             rows,
             width,
+            arithmetic: DType::F32,
             operands: Vec::new(),
             results: Vec::new(),
             code: Vec::new(),
@@ -122,6 +129,7 @@ impl<'g, 'p> Rows<'g, 'p> {
             let Class::Row(row) = &self.groups.classes.class[*at] else {
                 unreachable!("a row group holds row steps")
             };
+            self.kernel.arithmetic = row.arithmetic;
             let register = self.step(*at, row);
             self.made.insert(program.steps[*at].result, register);
             if self.groups.is_stored(*at) {
@@ -197,6 +205,13 @@ impl<'g, 'p> Rows<'g, 'p> {
                 let columns = if scalar { Columns::One } else { Columns::All };
                 Access { operand, rows, columns, offset, stride }
             }
+            RowOperand::Apart { base, step } => Access {
+                operand: self.bind(base),
+                rows: RowMap::OWN,
+                columns: Columns::Step(step),
+                offset: 0,
+                stride: 1,
+            },
             RowOperand::Angles { base, period } => Access {
                 operand: self.bind(base),
                 rows: RowMap::OWN,

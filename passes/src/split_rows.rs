@@ -234,7 +234,7 @@ fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>>
                 }
             }
         }
-        Kernel::Op(_) => return None,
+        Kernel::Copy(_) | Kernel::Gather | Kernel::Fill(_) => return None,
     }
     list.into_iter().collect()
 }

@@ -268,7 +268,7 @@ fn kernels_text(
                 writeln!(out, "  {}: {place}", name.of(*value))?;
             }
         }
-        if !matches!(step.kernel, anyid_ir::Kernel::Op(_)) {
+        if !matches!(step.kernel, anyid_ir::Kernel::Gather | anyid_ir::Kernel::Fill(_)) {
             for line in kernel::text::print(&step.kernel).lines() {
                 writeln!(out, "  {line}")?;
             }

@@ -103,7 +103,6 @@ fn both_at_once_give_the_bits_of_one_after_the_other() {
 /// Products with weights in a plan.
 fn products(plan: &Plan) -> usize {
     let parts = |kernel: &Kernel| match kernel {
-        Kernel::Op(Op::Linear) => 1,
         Kernel::Anchor(anchor) if anchor.op == Op::Linear => anchor.parts,
         _ => 0,
     };

@@ -5,24 +5,19 @@
 //! elements, and that kernels fit the types they are launched with; those guarantees are what the
 //! `unsafe` of these files rests on. `docs/plans.md` lists them all with where each is checked.
 
-mod anchors;
 mod frame;
-mod ops;
-mod shapes;
+mod launch;
+mod run;
 
 use super::Cpu;
 use super::buffer::AlignedBytes;
-use super::moves::{self, Move};
-use super::rowkernel::Prepared;
-use super::scalar::{self, Reading};
 use super::threads::stop_requested;
 use super::weights::Weights;
 use crate::{WeightFault, WeightProvider};
-use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::{BufferId, Plan, Root, Step};
-use anyid_ir::{Op, Tensor, TensorType};
+use anyid_ir::Tensor;
+use anyid_ir::plan::{Plan, Root};
 use frame::{Frame, Returned};
-use shapes::scratch_bytes;
+pub(super) use launch::Launch;
 use smallvec::SmallVec;
 
 /// Memory of one program: workspace and kernel scratch.
@@ -105,12 +100,10 @@ pub enum RunError {
 pub struct Executable {
     plan: Plan,
     scratch: usize,
-    /// For each step: the copies of a movement op.
-    moves: Vec<Option<Vec<Move>>>,
+    /// What each step launches.
+    launches: Vec<Launch>,
     /// For each operand of each step: the weight in panels or widened to f32.
-    forms: Vec<SmallVec<[Option<usize>; 4]>>,
-    /// For each step: its row kernel made ready.
-    rows: Vec<Option<Prepared>>,
+    packed: Vec<SmallVec<[Option<usize>; 4]>>,
     /// For each weight of the plan: its row-major bytes.
     plain: Vec<Option<usize>>,
     /// For each state: its first byte in the memory of all states.
@@ -120,23 +113,25 @@ pub struct Executable {
 impl Executable {
     /// Prepares `plan`, whose weights are in `weights`.
     pub fn new(cpu: &Cpu, plan: Plan, weights: &Weights) -> Self {
-        let rows: Vec<Option<Prepared>> = plan.steps.iter().map(|s| prepared(&plan, s)).collect();
-        let scratch = most_scratch(cpu, &plan, &rows);
-        let moves = plan.steps.iter().map(|step| step_moves(&plan, step)).collect();
-        let forms = plan
-            .steps
-            .iter()
-            .map(|step| (0..step.operands.len()).map(|at| weights.find(&plan, step, at)).collect());
-        let forms = forms.collect();
+        let launches: Vec<Launch> = plan.steps.iter().map(|s| Launch::new(&plan, s)).collect();
+        let scratch = launches.iter().map(|launch| launch.scratch_bytes(cpu)).max().unwrap_or(0);
+        let packed = plan.steps.iter().zip(&launches).map(|(step, launch)| {
+            let mut packed = smallvec::smallvec![None; step.operands.len()];
+            for (position, form) in launch.forms() {
+                packed[position] = weights.find(&plan, step.operands[position], form);
+            }
+            packed
+        });
+        let packed = packed.collect();
         let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
         let (states, _) = plan.state_layout();
-        Self { scratch, moves, forms, rows, plain, states, plan }
+        Self { scratch, launches, packed, plain, states, plan }
     }
 
     /// Bytes of kernel scratch that `plan` will need, known without its weights.
     pub fn planned_scratch(cpu: &Cpu, plan: &Plan) -> usize {
-        let rows: Vec<Option<Prepared>> = plan.steps.iter().map(|s| prepared(plan, s)).collect();
-        most_scratch(cpu, plan, &rows)
+        let each = plan.steps.iter().map(|step| Launch::new(plan, step).scratch_bytes(cpu));
+        each.max().unwrap_or(0)
     }
 
     /// The plan.
@@ -218,76 +213,5 @@ impl Executable {
             }
         }
         Ok(())
-    }
-}
-
-/// Scratch of the step that needs most.
-fn most_scratch(cpu: &Cpu, plan: &Plan, rows: &[Option<Prepared>]) -> usize {
-    let workers = cpu.pool().threads();
-    let each = plan.steps.iter().zip(rows).map(|(step, rows)| match rows {
-        Some(rows) => rows.scratch_bytes(workers),
-        None => scratch_bytes(cpu, plan, step),
-    });
-    each.max().unwrap_or(0)
-}
-
-fn prepared(plan: &Plan, step: &Step) -> Option<Prepared> {
-    let Kernel::Row(kernel) = &step.kernel else { return None };
-    let place = |id: &BufferId| (plan.buffer(*id).root, plan.buffer(*id).offset);
-    let in_place = step.results.iter().any(|r| step.operands.iter().any(|o| place(o) == place(r)));
-    Some(Prepared::new(kernel, in_place))
-}
-
-fn step_moves(plan: &Plan, step: &Step) -> Option<Vec<Move>> {
-    let Kernel::Op(op) = &step.kernel else { return None };
-    let types: Vec<&TensorType> = step.operands.iter().map(|id| &plan.buffer(*id).ty).collect();
-    let result = &plan.buffer(step.results[0]).ty;
-    let same = *op == Op::Cast && types.first() == Some(&result);
-    moves::moves(if same { &Op::Reshape } else { op }, &types, result)
-}
-
-impl Frame<'_> {
-    fn step(&self, at: usize, step: &Step, scratch: &mut [u8]) -> Result<(), RunError> {
-        if step.results.iter().all(|id| self.ty(*id).elements() == 0) {
-            return Ok(());
-        }
-        let op = match &step.kernel {
-            Kernel::Row(_) => return self.rows(at, step, scratch),
-            Kernel::Anchor(kernel) => {
-                self.check_gate(step, kernel)?;
-                if self.anchor(at, step, kernel, scratch) {
-                    return Ok(());
-                }
-                if !kernel.is_plain() {
-                    let label = step.label().to_owned();
-                    return Err(RunError::Unsupported { label, op: kernel.op.name() });
-                }
-                &kernel.op
-            }
-            Kernel::Op(op) => {
-                if let Some(moves) = &self.executable.moves[at] {
-                    self.movement(op, step, moves);
-                    return Ok(());
-                }
-                self.check_segments(op, step)?;
-                if self.row_kernel(at, op, step).is_some() {
-                    return Ok(());
-                }
-                if *op == Op::Gather {
-                    return self.gather(step);
-                }
-                op
-            }
-        };
-        let operands: SmallVec<[Reading<'_>; 4]> = step
-            .operands
-            .iter()
-            .map(|id| Reading { ty: self.ty(*id), bytes: self.bytes(*id) })
-            .collect();
-        let ty = self.ty(step.results[0]);
-        if scalar::execute(op, &operands, ty, self.bytes_mut(step.results[0])) {
-            return Ok(());
-        }
-        Err(RunError::Unsupported { label: step.label().to_owned(), op: op.name() })
     }
 }

@@ -13,7 +13,7 @@ pub mod math;
 mod moves;
 pub mod peak;
 mod rowkernel;
-pub mod rows;
+mod rows;
 mod scalar;
 pub mod simd;
 mod tables;

@@ -1,8 +1,8 @@
-//! Rearrangement of elements: every view and movement op is one or more strided copies.
+//! Strided copies, and copy kernels made of them.
 
 use super::rows::each_chunk;
 use super::threads::Pool;
-use anyid_ir::{Op, TensorType};
+use anyid_ir::kernel::{CopyKernel, Part};
 use smallvec::SmallVec;
 
 type Sizes = SmallVec<[usize; 8]>;
@@ -72,19 +72,6 @@ impl Move {
             out.to_strides.push(1);
         }
         out
-    }
-
-    /// Sets to zero what the copy leaves of its destination: around it where it is one run of
-    /// memory, else everything, so that the copy has to come after.
-    pub fn clear(&self, pool: &Pool, target: &mut [u8]) {
-        let zero = |part: &mut [u8]| each_chunk(pool, part, TASK_BYTES, &|_, part| part.fill(0));
-        if self.shape.len() > 1 || self.to_strides[0] != 1 {
-            return zero(target);
-        }
-        let start = (self.to * self.element).min(target.len());
-        let (front, rest) = target.split_at_mut(start);
-        zero(front);
-        zero(&mut rest[self.shape[0] * self.element..]);
     }
 
     /// Whether the last axis is one run of memory on both sides.
@@ -211,91 +198,84 @@ unsafe fn lane<T: Copy>(source: *const u8, target: *mut u8, count: usize, from: 
     }
 }
 
-/// The copies that make the result of a movement op, one an operand; `None` for other ops. `pad`
-/// writes only its middle: the caller zeroes the result first.
-pub fn moves(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<Vec<Move>> {
-    let x = *operands.first()?;
-    let element = x.dtype.bytes();
-    let (xs, rs) = (x.strides(), result.strides());
-    let single = |m: Move| Some(vec![m]);
-    match op {
-        Op::Reshape => single(Move::new(&[x.elements()], &[1], &[1], element)),
-        Op::Permute { perm } => {
-            let from: Sizes = perm.iter().map(|axis| xs[*axis]).collect();
-            single(Move::new(&result.shape, &from, &rs, element))
-        }
-        Op::Slice { axis, start, .. } => {
-            single(Move::new(&result.shape, &xs, &rs, element).at(start * xs[*axis], 0))
-        }
-        Op::Index { axis, at } => {
-            let mut from = xs.clone();
-            from.remove(*axis);
-            single(Move::new(&result.shape, &from, &rs, element).at(at * xs[*axis], 0))
-        }
-        Op::Pad { axis, lo, .. } => {
-            single(Move::new(&x.shape, &xs, &rs, element).at(0, lo * rs[*axis]))
-        }
-        Op::Concat { axis } => {
-            let mut at = 0;
-            let moves = operands.iter().map(|ty| {
-                let m = Move::new(&ty.shape, &ty.strides(), &rs, element).at(0, at * rs[*axis]);
-                at += ty.shape[*axis];
-                m
-            });
-            Some(moves.collect())
-        }
-        Op::Broadcast => {
-            let from: Sizes =
-                (0..x.rank()).map(|a| if x.shape[a] == 1 { 0 } else { xs[a] }).collect();
-            single(Move::new(&result.shape, &from, &rs, element))
-        }
-        Op::Upsample { factors } => {
-            let mut shape = Sizes::new();
-            let (mut from, mut to) = (Sizes::new(), Sizes::new());
-            for axis in 0..x.rank() {
-                shape.extend([x.shape[axis], factors[axis]]);
-                from.extend([xs[axis], 0]);
-                to.extend([rs[axis] * factors[axis], rs[axis]]);
+/// A copy kernel made ready: what is zeroed first, and the copies with the operand of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// First elements and lengths of what is zeroed.
+    zeros: Vec<(usize, usize)>,
+    moves: Vec<(usize, Move)>,
+    element: usize,
+}
+
+impl Copies {
+    /// `kernel`, which was verified, on elements of `element` bytes.
+    pub fn new(kernel: &CopyKernel, element: usize) -> Self {
+        let length = |part: &Part| kernel.length(part).expect("verified: parts have a length");
+        let line: usize = kernel.parts.iter().map(length).sum();
+        let (mut zeros, mut moves) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for part in &kernel.parts {
+            let len = length(part);
+            match part {
+                // Between lines: everything, which the copies then write over.
+                Part::Zeros(_) if kernel.lines > 1 => zeros = vec![(0, kernel.lines * line)],
+                Part::Zeros(_) => zeros.push((start, len)),
+                Part::Strided { operand, offset, axes } => {
+                    let mut to: Sizes = smallvec::smallvec![0; axes.len()];
+                    let mut step = 1;
+                    for (to, (size, _)) in to.iter_mut().zip(axes).rev() {
+                        if step == len {
+                            step = line;
+                        }
+                        *to = step;
+                        step *= size;
+                    }
+                    let sizes: Sizes = axes.iter().map(|(size, _)| *size).collect();
+                    let from: Sizes = axes.iter().map(|(_, stride)| *stride).collect();
+                    let each = Move::new(&sizes, &from, &to, element).at(*offset, start);
+                    moves.push((*operand, each));
+                }
             }
-            single(Move::new(&shape, &from, &to, element))
+            start += len;
         }
-        Op::Patchify { patch } => {
-            let [f, h, w] = [1, 2, 3].map(|a| x.shape[a] / patch[a - 1]);
-            // Result axes: frame, row, column, channel, then the position inside the patch.
-            let shape = [f, h, w, x.shape[0], patch[0], patch[1], patch[2]];
-            let from =
-                [xs[1] * patch[0], xs[2] * patch[1], xs[3] * patch[2], xs[0], xs[1], xs[2], xs[3]];
-            let to = TensorType::new(x.dtype, shape).strides();
-            single(Move::new(&shape, &from, &to, element))
+        Self { zeros, moves, element }
+    }
+
+    /// Makes the result.
+    ///
+    /// # Safety
+    /// Operands begin memory of the types the kernel was verified for, and the result, which has
+    /// the kernel's size, overlaps none of them.
+    pub unsafe fn run(&self, pool: &Pool, operand: impl Fn(usize) -> *const u8, result: &mut [u8]) {
+        for (start, len) in &self.zeros {
+            let part = &mut result[start * self.element..(start + len) * self.element];
+            each_chunk(pool, part, TASK_BYTES, &|_, part| part.fill(0));
         }
-        Op::Unpatchify { patch, grid } => {
-            let channels = result.shape[0];
-            let shape = [grid[0], grid[1], grid[2], patch[0], patch[1], patch[2], channels];
-            let from = TensorType::new(x.dtype, shape).strides();
-            let to =
-                [rs[1] * patch[0], rs[2] * patch[1], rs[3] * patch[2], rs[1], rs[2], rs[3], rs[0]];
-            single(Move::new(&shape, &from, &to, element))
+        for (position, each) in &self.moves {
+            // SAFETY: verified: every element read lies in its operand, every one written in the
+            // result.
+            unsafe { each.run(pool, operand(*position), result.as_mut_ptr()) };
         }
-        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyid_ir::DType;
+    use anyid_ir::kernel::{Kernel, copies};
+    use anyid_ir::{DType, Op, TensorType};
 
-    /// The result of the only copy of `op` on 0, 1, 2, ..
+    /// The result of `op` on 0, 1, 2, ..
     fn moved(op: &Op, from: &TensorType, result: &TensorType) -> Vec<f32> {
         let values: Vec<f32> = (0..from.elements()).map(|v| v as f32).collect();
         let mut out = vec![f32::NAN; result.elements()];
-        let moves = moves(op, &[from], result).expect("a movement op");
+        let kernel = copies(op, &[from], result).expect("a movement op");
+        assert!(Kernel::Copy(kernel.clone()).check(&[from.clone()], &[result.clone()]).is_ok());
         for pool in [Pool::new(1), Pool::new(3)] {
             out.fill(f32::NAN);
-            for m in &moves {
-                // SAFETY: source and target have the sizes of the types.
-                unsafe { m.run(&pool, values.as_ptr().cast(), out.as_mut_ptr().cast()) };
-            }
+            let (from, to) = (values.as_ptr().cast(), bytemuck::cast_slice_mut(&mut out));
+            // SAFETY: source and target have the sizes of the types.
+            unsafe { Copies::new(&kernel, 4).run(&pool, |_| from, to) };
         }
         out
     }
@@ -305,28 +285,17 @@ mod tests {
         let x: Vec<usize> = vec![3, 4, 5];
         for axis in 0..3 {
             for (lo, hi) in [(0, 0), (2, 0), (0, 3), (1, 2)] {
-                for empty in [false, true] {
-                    let mut from = x.clone();
-                    from[axis] *= usize::from(!empty);
-                    let mut to = from.clone();
-                    to[axis] += lo + hi;
-                    let [from, to] = [from, to].map(|shape| TensorType::new(DType::F32, shape));
-                    let moves =
-                        moves(&Op::Pad { axis, lo, hi }, &[&from], &to).expect("a movement");
-                    let values: Vec<f32> = (1..=from.elements()).map(|v| v as f32).collect();
-                    let mut out = vec![f32::NAN; to.elements()];
-                    let pool = Pool::new(2);
-                    moves[0].clear(&pool, bytemuck::cast_slice_mut(&mut out));
-                    // SAFETY: source and target have the sizes of the types.
-                    unsafe { moves[0].run(&pool, values.as_ptr().cast(), out.as_mut_ptr().cast()) };
-                    let inner: usize = to.shape[axis + 1..].iter().product();
-                    let mut next = values.iter();
-                    for (at, got) in out.iter().enumerate() {
-                        let place = at / inner % to.shape[axis];
-                        let inside = (lo..to.shape[axis] - hi).contains(&place);
-                        let want = if inside { *next.next().expect("as many") } else { 0.0 };
-                        assert_eq!(*got, want, "axis {axis}, {lo} and {hi}, element {at}");
-                    }
+                let mut to = x.clone();
+                to[axis] += lo + hi;
+                let [from, to] = [&x, &to].map(|shape| TensorType::new(DType::F32, shape.clone()));
+                let out = moved(&Op::Pad { axis, lo, hi }, &from, &to);
+                let inner: usize = to.shape[axis + 1..].iter().product();
+                let mut next = 0..from.elements();
+                for (at, got) in out.iter().enumerate() {
+                    let place = at / inner % to.shape[axis];
+                    let inside = (lo..to.shape[axis] - hi).contains(&place);
+                    let want = if inside { next.next().expect("as many") as f32 } else { 0.0 };
+                    assert_eq!(*got, want, "axis {axis}, {lo} and {hi}, element {at}");
                 }
             }
         }

@@ -6,8 +6,10 @@
 //! Results are written in the last stage only, after everything that row still reads, so a result
 //! may lie over an operand (architecture paper §4.5).
 //!
-//! Arithmetic, associations and roundings are those of [`rows`](super::rows): a fused kernel gives
-//! the bits of the same ops one by one, for any number of threads.
+//! Sums have one fixed association (64 lanes in turn, then halves), so a fused kernel gives the bits
+//! of the same ops one by one, for any number of threads. exp, log, sin, cos, floor and erf go through
+//! `f64`, so that tables of constants made with them are correctly rounded (the time embedding moves
+//! by 1.5e-5 for one unit in exp); the functions that run over activations are vector code.
 
 mod run;
 
@@ -52,11 +54,20 @@ enum Action {
     Store(usize, Source),
 }
 
-/// An action and where its result goes: a vector or scalar slot, or a reduction's sums.
+/// Where the result of an action goes.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// A vector or scalar slot, or a reduction's sums.
+    Slot(usize),
+    /// The rows of an f32 result, which nothing else in the stage needs.
+    Result(usize),
+}
+
+/// An action and where its result goes.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     action: Action,
-    to: usize,
+    to: Place,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -210,6 +221,24 @@ impl Prepared {
                     }
                 }
             }
+            // Results that are made where they belong: the vectors that nothing but their store reads.
+            // What lies under them must have been read before.
+            let loads_after = |at: usize| {
+                let later = code.iter().zip(&needed).skip(at + 1);
+                later.into_iter().any(|(i, needed)| *needed && matches!(i, Instruction::Load(_)))
+            };
+            let mut made_in = vec![None; code.len()];
+            for instruction in &code[..] {
+                let Instruction::Store { result, value } = instruction else { continue };
+                let at = *value as usize;
+                let readers = code.iter().zip(&needed).filter(|(_, needed)| **needed);
+                let readers = readers.flat_map(|(i, _)| i.reads()).filter(|r| r == value).count();
+                let whole = self.results[*result] == (DType::F32, self.width) && self.width > 1;
+                let alone = readers == 1 && whole && !is_scalar[at] && !direct(at);
+                if now == last && alone && !(in_place && loads_after(at)) {
+                    made_in[at] = Some(*result);
+                }
+            }
             let mut slot_of = vec![usize::MAX; code.len()];
             let mut free: Vec<usize> = Vec::new();
             for (at, instruction) in code.iter().enumerate() {
@@ -240,30 +269,34 @@ impl Prepared {
                 };
                 match instruction {
                     Instruction::Reduce(f, _) if is_sink(at) => {
-                        out.vectors.push(Step { action, to: self.sums });
+                        out.vectors.push(Step { action, to: Place::Slot(self.sums) });
                         out.finished.push((*f, self.sums, scalar_of[at]));
                         self.sums += 1;
                     }
                     Instruction::Reduce(..) => continue,
-                    Instruction::Store { .. } => {
-                        if needed[at] {
-                            out.vectors.push(Step { action, to: 0 });
+                    Instruction::Store { value, .. } => {
+                        if needed[at] && made_in[*value as usize].is_none() {
+                            out.vectors.push(Step { action, to: Place::Slot(0) });
                         }
                     }
                     _ if scalar => {
                         if stage[at] == now {
-                            out.scalars.push(Step { action, to: scalar_of[at] });
+                            out.scalars.push(Step { action, to: Place::Slot(scalar_of[at]) });
                         }
                         continue;
                     }
                     _ if !needed[at] || direct(at) => continue,
+                    _ if made_in[at].is_some() => {
+                        let to = Place::Result(made_in[at].expect("just asked"));
+                        out.vectors.push(Step { action, to });
+                    }
                     _ => {
                         let to = free.pop().unwrap_or_else(|| {
                             self.vectors += 1;
                             self.vectors - 1
                         });
                         slot_of[at] = to;
-                        out.vectors.push(Step { action, to });
+                        out.vectors.push(Step { action, to: Place::Slot(to) });
                     }
                 }
                 for read in instruction.reads() {
@@ -340,6 +373,7 @@ impl Prepared {
                 Columns::All => self.width,
                 Columns::One => 1,
                 Columns::Every(period) => period.min(self.width),
+                Columns::Step(_) => unreachable!("verified: not in f32"),
             };
             let room = load.elements.saturating_sub(load.access.offset);
             // Stride and segment are anyone's numbers: their product may pass 64 bits.
@@ -361,3 +395,6 @@ impl Prepared {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,27 +1,15 @@
-//! Element-by-element execution of the arithmetic primitives for any element type.
+//! Row kernels and products in their scalar form, element by element, for any element type.
 //!
-//! The row kernels cover what models spend time on; this covers the rest (integer index
-//! arithmetic, f64 tables, odd broadcasts) with the interpreter's rule: compute in f64, round once
-//! to the declared type. It allocates nothing, and ends early when the work shall stop.
+//! The f32 row kernels cover what models spend time on; this covers the rest (integer index
+//! arithmetic, doubles) with the interpreter's rule: compute in f64, round once to the declared
+//! type. It allocates nothing, and ends early when the work shall stop.
 
+use super::rowkernel::BadSegment;
 use super::threads::until_stopped;
-use anyid_ir::op::{BinaryFn, CompareFn, ReduceFn, UnaryFn};
-use anyid_ir::{DType, Op, TensorType};
-
-/// A dense tensor to read: type and first byte.
-#[derive(Clone, Copy)]
-pub struct Reading<'a> {
-    /// Element type and shape.
-    pub ty: &'a TensorType,
-    /// Its bytes.
-    pub bytes: &'a [u8],
-}
-
-impl Reading<'_> {
-    fn get(&self, index: usize) -> f64 {
-        read(self.ty.dtype, self.bytes, index)
-    }
-}
+use anyid_ir::kernel::verify::MOST_INSTRUCTIONS;
+use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, RowReduce};
+use anyid_ir::op::{BinaryFn, CompareFn, UnaryFn};
+use anyid_ir::{DType, TensorType};
 
 /// Element `index` of little-endian `bytes`, in any alignment.
 pub fn read(dtype: DType, bytes: &[u8], index: usize) -> f64 {
@@ -113,138 +101,133 @@ fn compare(f: CompareFn, a: f64, b: f64) -> bool {
     }
 }
 
-/// Position in `ty` of the element that result position `index` of `shape` reads under
-/// broadcasting.
-fn broadcast_index(ty: &TensorType, shape: &[usize], mut index: usize) -> usize {
-    let skip = shape.len() - ty.rank();
-    let mut at = 0;
-    let mut stride = 1;
-    for axis in (0..shape.len()).rev() {
-        let position = index % shape[axis];
-        index /= shape[axis];
-        if axis >= skip {
-            let size = ty.shape[axis - skip];
-            if size != 1 {
-                at += position * stride;
-            }
-            stride *= size;
-        }
-    }
-    at
+/// A row kernel at work on one row: its operands, and the register of every instruction.
+struct Rows<'r> {
+    kernel: &'r RowKernel,
+    operands: &'r [&'r [u8]],
+    registers: [f64; MOST_INSTRUCTIONS],
 }
 
-/// Executes `op` if it is an arithmetic primitive, a literal or a cast; `false` otherwise.
-pub fn execute(op: &Op, operands: &[Reading<'_>], ty: &TensorType, out: &mut [u8]) -> bool {
-    let count = ty.elements();
-    let dtype = ty.dtype;
-    let wide = |i: usize, x: &Reading<'_>| x.get(broadcast_index(x.ty, &ty.shape, i));
-    match op {
-        Op::Const { values } => {
-            for (i, value) in values.iter().take(count).enumerate() {
-                write(dtype, out, i, *value);
+impl Rows<'_> {
+    /// The element that a load reads.
+    fn load(&self, access: &Access, row: usize, column: usize) -> Result<f64, BadSegment> {
+        let ty = &self.kernel.operands[access.operand];
+        let column = match access.columns {
+            Columns::All => column,
+            Columns::One => 0,
+            Columns::Every(period) => column % period,
+            Columns::Step(step) => column * step,
+        };
+        let index = match access.rows {
+            RowMap::Fixed => 0,
+            RowMap::Affine { divisor, modulus } => row / divisor % modulus,
+            RowMap::Segment(segments) => {
+                let index = read(DType::I32, self.operands[segments], row) as i64;
+                let start = usize::try_from(index).ok();
+                let start = start.and_then(|index| index.checked_mul(access.stride));
+                let end = start.and_then(|at| at.checked_add(access.offset)?.checked_add(column));
+                if end.is_none_or(|end| end >= ty.elements()) {
+                    let room = ty.elements().saturating_sub(access.offset);
+                    let rows = room.checked_div(access.stride).unwrap_or(1).max(1);
+                    return Err(BadSegment { index, rows });
+                }
+                index as usize
             }
-            // One value fills everything, in copies that double.
-            let (all, mut done) = (count * dtype.bytes(), values.len() * dtype.bytes());
-            while (1..all).contains(&done) {
-                let more = done.min(all - done);
-                out.copy_within(..more, done);
-                done += more;
-            }
-        }
-        Op::Iota { axis } => {
-            let stride = ty.strides()[*axis];
-            for i in until_stopped(count) {
-                write(dtype, out, i, (i / stride % ty.shape[*axis]) as f64);
-            }
-        }
-        Op::Cast => {
-            for i in until_stopped(count) {
-                write(dtype, out, i, operands[0].get(i));
-            }
-        }
-        Op::Unary(f) => {
-            for i in until_stopped(count) {
-                write(dtype, out, i, unary(*f, operands[0].get(i)));
-            }
-        }
-        Op::Binary(f) => {
-            for i in until_stopped(count) {
-                let (a, b) = (wide(i, &operands[0]), wide(i, &operands[1]));
-                write(dtype, out, i, binary(*f, a, b, !dtype.is_float()));
-            }
-        }
-        Op::Compare(f) => {
-            for i in until_stopped(count) {
-                let holds = compare(*f, wide(i, &operands[0]), wide(i, &operands[1]));
-                write(dtype, out, i, f64::from(u8::from(holds)));
-            }
-        }
-        Op::Select => {
-            for i in until_stopped(count) {
-                let chosen = if wide(i, &operands[0]) != 0.0 { 1 } else { 2 };
-                write(dtype, out, i, wide(i, &operands[chosen]));
-            }
-        }
-        Op::Reduce { f, axes, .. } => reduce(*f, axes, &operands[0], dtype, count, out),
-        Op::Dot => dot(&operands[0], &operands[1], dtype, out),
-        _ => return false,
+        };
+        let at = access.offset + index * access.stride + column;
+        Ok(read(ty.dtype, self.operands[access.operand], at))
     }
-    true
-}
 
-fn reduce(
-    f: ReduceFn,
-    axes: &[usize],
-    x: &Reading<'_>,
-    dtype: DType,
-    count: usize,
-    out: &mut [u8],
-) {
-    let shape = &x.ty.shape;
-    let strides = x.ty.strides();
-    let kept = (0..shape.len()).filter(|a| !axes.contains(a));
-    let reduced: usize = axes.iter().map(|a| shape[*a]).product();
-    for i in until_stopped(count) {
-        let mut rest = i;
-        let mut base = 0;
-        for axis in kept.clone().rev() {
-            base += rest % shape[axis] * strides[axis];
-            rest /= shape[axis];
-        }
-        let mut total = if f == ReduceFn::Max { f64::NEG_INFINITY } else { 0.0 };
-        for j in until_stopped(reduced) {
-            let mut rest = j;
-            let mut at = base;
-            for axis in axes.iter().rev() {
-                at += rest % shape[*axis] * strides[*axis];
-                rest /= shape[*axis];
-            }
-            let value = x.get(at);
-            total = match f {
-                ReduceFn::Max if value.is_nan() || total.is_nan() => f64::NAN,
-                ReduceFn::Max => total.max(value),
-                ReduceFn::Sum | ReduceFn::Mean => total + value,
+    /// Makes the registers of the first `count` instructions for a column. Reductions hold their
+    /// value already.
+    fn column(&mut self, count: usize, row: usize, column: usize) -> Result<(), BadSegment> {
+        let integer = self.kernel.arithmetic == DType::I32;
+        for (at, instruction) in self.kernel.code[..count].iter().enumerate() {
+            let r = |register: u16| self.registers[register as usize];
+            self.registers[at] = match instruction {
+                Instruction::Load(access) => self.load(access, row, column)?,
+                Instruction::Const(value) => f64::from(*value),
+                Instruction::Unary(RowFn::Primitive(f), x) => unary(*f, r(*x)),
+                Instruction::Binary(f, a, b) => binary(*f, r(*a), r(*b), integer),
+                Instruction::Compare(f, a, b) => f64::from(u8::from(compare(*f, r(*a), r(*b)))),
+                Instruction::Select(c, a, b) => r(if r(*c) != 0.0 { *a } else { *b }),
+                Instruction::Round(dtype, x) => dtype.round(r(*x)),
+                Instruction::Reduce(..) | Instruction::Store { .. } => continue,
+                Instruction::Unary(..) | Instruction::Fma(..) | Instruction::Rotate(..) => {
+                    unreachable!("verified: these are computed in f32")
+                }
             };
         }
-        match f {
-            ReduceFn::Mean => total /= reduced as f64,
-            // A largest element of 0 is +0.
-            ReduceFn::Max => total += 0.0,
-            ReduceFn::Sum => {}
+        Ok(())
+    }
+
+    /// The value of reduction number `at` of a row.
+    fn reduce(&mut self, at: usize, f: RowReduce, x: u16, row: usize) -> Result<(), BadSegment> {
+        let mut total = if f == RowReduce::Max { f64::NEG_INFINITY } else { 0.0 };
+        for column in until_stopped(self.kernel.width) {
+            self.column(at, row, column)?;
+            let value = self.registers[x as usize];
+            total = match f {
+                RowReduce::Max if value.is_nan() || total.is_nan() => f64::NAN,
+                RowReduce::Max => total.max(value),
+                RowReduce::Sum | RowReduce::Mean => total + value,
+                RowReduce::SumSquares | RowReduce::MeanSquares => total + value * value,
+            };
         }
-        write(dtype, out, i, total);
+        self.registers[at] = match f {
+            RowReduce::Mean | RowReduce::MeanSquares => total / self.kernel.width as f64,
+            // A largest element of 0 is +0.
+            RowReduce::Max => total + 0.0,
+            RowReduce::Sum | RowReduce::SumSquares => total,
+        };
+        Ok(())
     }
 }
 
-fn dot(a: &Reading<'_>, b: &Reading<'_>, dtype: DType, out: &mut [u8]) {
-    let rank = a.ty.rank();
-    let [m, k] = [a.ty.shape[rank - 2], a.ty.shape[rank - 1]];
-    let n = b.ty.shape[rank - 2];
-    let batch: usize = a.ty.shape[..rank - 2].iter().product();
+/// Runs a row kernel on the bytes of its operands and results.
+pub fn rows(
+    kernel: &RowKernel,
+    operands: &[&[u8]],
+    results: &mut [&mut [u8]],
+) -> Result<(), BadSegment> {
+    let mut rows = Rows { kernel, operands, registers: [0.0; MOST_INSTRUCTIONS] };
+    for row in until_stopped(kernel.rows) {
+        for (at, instruction) in kernel.code.iter().enumerate() {
+            if let Instruction::Reduce(f, x) = instruction {
+                rows.reduce(at, *f, *x, row)?;
+            }
+        }
+        for column in until_stopped(kernel.width) {
+            rows.column(kernel.code.len(), row, column)?;
+            for instruction in &kernel.code {
+                let Instruction::Store { result, value } = instruction else { continue };
+                let (ty, width) = (&kernel.results[*result], kernel.result_width(*result));
+                if column < width {
+                    let value = rows.registers[*value as usize];
+                    write(ty.dtype, results[*result], row * width + column, value);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A tensor to read: type and bytes.
+type Operand<'o> = (&'o TensorType, &'o [u8]);
+
+/// Products of pairs of matrices, summed in f64.
+pub fn dot((a_ty, a): Operand<'_>, (b_ty, b): Operand<'_>, dtype: DType, out: &mut [u8]) {
+    let rank = a_ty.rank();
+    let [m, k] = [a_ty.shape[rank - 2], a_ty.shape[rank - 1]];
+    let n = b_ty.shape[rank - 2];
+    let batch: usize = a_ty.shape[..rank - 2].iter().product();
     for index in until_stopped(batch * m * n) {
         let (row, j) = (index / n, index % n);
         let (page, i) = (row / m, row % m);
-        let product = |at| a.get((page * m + i) * k + at) * b.get((page * n + j) * k + at);
+        let product = |at| {
+            read(a_ty.dtype, a, (page * m + i) * k + at)
+                * read(b_ty.dtype, b, (page * n + j) * k + at)
+        };
         let sum: f64 = until_stopped(k).map(product).sum();
         write(dtype, out, index, sum);
     }

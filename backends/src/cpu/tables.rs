@@ -1,4 +1,31 @@
-//! Closed-form tables: rotary angles, timestep sinusoids, relative position buckets.
+//! Tensors of numbers: literals, counters, and closed-form tables of rotary angles, timestep
+//! sinusoids and relative position buckets.
+
+use super::scalar::write;
+use super::threads::until_stopped;
+use anyid_ir::{DType, TensorType};
+
+/// One value for every element, or the elements.
+pub fn constant(values: &[f64], dtype: DType, out: &mut [u8]) {
+    for (at, value) in values.iter().enumerate() {
+        write(dtype, out, at, *value);
+    }
+    // One value fills everything, in copies that double.
+    let mut done = values.len() * dtype.bytes();
+    while (1..out.len()).contains(&done) {
+        let more = done.min(out.len() - done);
+        out.copy_within(..more, done);
+        done += more;
+    }
+}
+
+/// 0, 1, 2, … along an axis.
+pub fn iota(axis: usize, ty: &TensorType, out: &mut [u8]) {
+    let stride = ty.strides()[axis];
+    for at in until_stopped(ty.elements()) {
+        write(ty.dtype, out, at, (at / stride % ty.shape[axis]) as f64);
+    }
+}
 
 /// Rotary table `[frames·rows·cols, head_dim/2, 2]` of (cos, sin), angles in f64 (`dit.md` §4).
 pub fn rope(

@@ -7,21 +7,21 @@
 
 mod read;
 
+use super::Cpu;
 use super::buffer::AlignedBytes;
-use super::conv::{UpsampleShape, upsample_conv_fits};
+use super::conv::UpsampleShape;
+use super::exec::Launch;
 use super::gemm::{PackedMatrix, PanelKind, packed_bytes};
 use super::threads::{ALIGN, stop_requested};
-use super::{Cpu, panel_kind};
 use crate::{WeightFault, WeightProvider};
-use anyid_ir::kernel::Load;
-use anyid_ir::plan::{Plan, Root, Step};
-use anyid_ir::{DType, Kernel, Op, Shape, TensorType};
+use anyid_ir::plan::{BufferId, Plan, Root};
+use anyid_ir::{Shape, TensorType};
 use read::{Reader, fetch};
 use std::collections::BTreeMap;
 
 /// How a plan uses a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Form {
+pub enum Form {
     /// Second operand of a product, in panels of this arithmetic.
     Matrix { bf16: bool },
     /// Kernel of a convolution, in panels of this arithmetic.
@@ -32,6 +32,8 @@ enum Form {
     Vector,
     /// Row-major elements of the declared type.
     Plain,
+    /// A table of which rows are read where it is stored; it is not loaded.
+    Stored,
 }
 
 /// One tensor in one form.
@@ -98,67 +100,6 @@ impl std::error::Error for LoadError {}
 /// Where a tensor is kept: name, form, and the shape that panels were made for.
 type Key = (String, Form, Shape);
 
-/// The weight a buffer is, and the form this operand position needs; `None` for other buffers.
-fn form(plan: &Plan, step: &Step, position: usize) -> Option<(u32, Form)> {
-    let buffer = plan.buffer(*step.operands.get(position)?);
-    let Root::Weight(index) = buffer.root else { return None };
-    if !is_direct(plan, step) {
-        return Some((index, Form::Plain));
-    }
-    let x = plan.buffer(step.operands[0]).ty.dtype;
-    let bf16 = panel_kind(x, buffer.ty.dtype) == PanelKind::Bf16;
-    let half = matches!(buffer.ty.dtype, DType::Bf16 | DType::F16);
-    let form = match (&step.kernel, position) {
-        (Kernel::Anchor(anchor), _) if anchor.weight_part(position).is_some() => match anchor.op {
-            Op::Linear => Form::Matrix { bf16 },
-            Op::Conv { .. } if anchor.load != Load::Own => Form::Doubled { bf16 },
-            Op::Conv { .. } => Form::Kernel { bf16 },
-            _ => Form::Plain,
-        },
-        (Kernel::Anchor(anchor), _) if half && anchor.bias_part(position).is_some() => Form::Vector,
-        (Kernel::Op(Op::LayerNorm { .. }), 1 | 2) | (Kernel::Op(Op::RmsNorm { .. }), 1) if half => {
-            Form::Vector
-        }
-        _ => Form::Plain,
-    };
-    Some((index, form))
-}
-
-/// Whether a step has a kernel that reads panels and widened vectors. The scalar code that takes
-/// over for rarer types reads every operand as it is declared.
-fn is_direct(plan: &Plan, step: &Step) -> bool {
-    let buffer = |at: usize| plan.buffer(step.operands[at]);
-    let widened = |at: usize| {
-        let (dtype, root) = (buffer(at).ty.dtype, buffer(at).root);
-        let half = matches!(dtype, DType::Bf16 | DType::F16);
-        dtype == DType::F32 || (half && matches!(root, Root::Weight(_)))
-    };
-    let mut types = step.results.iter().chain(step.operands.first());
-    let mut types = |set: &[DType]| types.all(|id| set.contains(&plan.buffer(*id).ty.dtype));
-    match &step.kernel {
-        Kernel::Anchor(anchor) if matches!(anchor.op, Op::Linear | Op::Conv { .. }) => {
-            let weight = |at: usize| match buffer(at).root {
-                Root::Weight(_) => true,
-                _ => anchor.op == Op::Linear && buffer(at).ty.dtype != DType::F64,
-            };
-            let doubled = || {
-                let (x, w) = (&buffer(0).ty, &buffer(1).ty);
-                let shape = super::upsampled(anchor.load, &anchor.op, x, w);
-                shape.is_some_and(|s| upsample_conv_fits(&s, panel_kind(x.dtype, w.dtype)))
-            };
-            (anchor.load == Load::Own || doubled())
-                && types(&[DType::F32, DType::Bf16])
-                && (0..anchor.parts).all(|part| weight(anchor.part_operand(part, 1)))
-                && (anchor.arity < 3
-                    || (0..anchor.parts).all(|part| widened(anchor.part_operand(part, 2))))
-        }
-        Kernel::Op(Op::LayerNorm { .. } | Op::RmsNorm { .. }) => {
-            types(&[DType::F32, DType::Bf16, DType::F16]) && (1..step.operands.len()).all(widened)
-        }
-        _ => false,
-    }
-}
-
 impl Weights {
     /// Loads every weight of `plans`. `progress` gets bytes done and in all, and says whether to
     /// go on.
@@ -212,12 +153,12 @@ impl Weights {
         self.bytes
     }
 
-    /// Where operand `position` of a step is, if it is a weight in panels or widened.
-    pub(super) fn find(&self, plan: &Plan, step: &Step, position: usize) -> Option<usize> {
-        let (index, form) = form(plan, step, position)?;
+    /// Where the weight that a buffer is lies in `form`.
+    pub(super) fn find(&self, plan: &Plan, buffer: BufferId, form: Form) -> Option<usize> {
+        let buffer = plan.buffer(buffer);
+        let Root::Weight(index) = buffer.root else { return None };
         let name = plan.weights[index as usize].name.clone();
-        let shape = shape(form, &plan.buffer(step.operands[position]).ty);
-        if form == Form::Plain { None } else { self.index.get(&(name, form, shape)).copied() }
+        self.index.get(&(name, form, shape(form, &buffer.ty))).copied()
     }
 
     /// Where the row-major bytes of a weight are, if anything reads it so.
@@ -251,14 +192,18 @@ fn wanted<'p>(plans: &[&'p Plan]) -> (Wanted, Vec<(&'p str, &'p TensorType)>) {
     let mut order = 0;
     for plan in plans {
         for step in &plan.steps {
-            for position in 0..step.operands.len() {
-                let Some((index, form)) = form(plan, step, position) else { continue };
+            let forms = Launch::new(plan, step).forms();
+            for (position, operand) in step.operands.iter().enumerate() {
+                let buffer = plan.buffer(*operand);
+                let Root::Weight(index) = buffer.root else { continue };
                 let weight = &plan.weights[index as usize];
+                let found = forms.iter().find(|(at, _)| *at == position);
+                let form = found.map_or(Form::Plain, |(_, form)| *form);
                 let ty = match form {
                     Form::Plain => &weight.ty,
-                    _ => &plan.buffer(step.operands[position]).ty,
+                    _ => &buffer.ty,
                 };
-                if is_table(&step.kernel, position) {
+                if form == Form::Stored {
                     tables.push((weight.name.as_str(), ty));
                     continue;
                 }
@@ -299,6 +244,7 @@ fn loaded_bytes(form: Form, ty: &TensorType) -> u64 {
         }
         Form::Vector => ty.elements() as u64 * 4,
         Form::Plain => ty.bytes(),
+        Form::Stored => 0,
     }
 }
 
@@ -306,13 +252,8 @@ fn loaded_bytes(form: Form, ty: &TensorType) -> u64 {
 fn shape(form: Form, ty: &TensorType) -> Shape {
     match form {
         Form::Matrix { .. } | Form::Kernel { .. } | Form::Doubled { .. } => ty.shape.clone(),
-        Form::Vector | Form::Plain => Shape::new(),
+        Form::Vector | Form::Plain | Form::Stored => Shape::new(),
     }
-}
-
-/// Whether an operand is the table of a gather, which is read in its stored form.
-pub(super) fn is_table(kernel: &Kernel, position: usize) -> bool {
-    matches!(kernel, Kernel::Op(Op::Gather)) && position == 0
 }
 
 impl Loaded {

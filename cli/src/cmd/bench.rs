@@ -22,11 +22,10 @@ use anyid_backends::cpu::gemm::{
     self, Dtype, Epilogue, Output, PackedMatrix, PanelKind, Slice, Weights, gemm,
     gemm_scratch_bytes,
 };
-use anyid_backends::cpu::rows::{
-    LayerNorm, RmsForm, RmsNorm, Rows, RowsMut, Unary, layer_norm, rms_norm, unary,
-};
-use anyid_backends::cpu::{AlignedBytes, Cpu, peak};
-use anyid_ir::{DType, Tensor, TensorType};
+use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights as LoadedWeights, peak};
+use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
+use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
+use anyid_passes::{CompileRequest, Options};
 use anyid_runtime::sampling::NoiseStream;
 use anyid_runtime::{Backend, Error};
 use serde_json::json;
@@ -306,51 +305,72 @@ fn convolution(channels: usize, [frames, height, width]: [usize; 3], kind: Panel
     Case { name, bound, work, make: Box::new(make) }
 }
 
-/// Norms, an element-wise map and a plain copy, all bound by memory.
+/// Norms, an element-wise map and a plain copy, all bound by memory: plans of one launch.
 fn row_kernels(rows: usize, width: usize) -> Vec<Case> {
-    let len = rows * width;
-    let norm = move |_: &Cpu| -> Kernel {
-        let (x, mut y) = (values(DType::F32, len), zeros(DType::F32, len));
-        Box::new(move |cpu| {
-            let norm = LayerNorm { eps: 1e-6, weight: None, bias: None, modulation: None };
-            let (x, y) = (x.as_f32().expect("made as f32"), y.as_f32_mut().expect("made as f32"));
-            layer_norm(cpu.pool(), cpu.level(), Rows::new(x, width), &norm, RowsMut::new(y, width));
-        })
-    };
-    let rms = move |_: &Cpu| -> Kernel {
-        let (x, mut y) = (values(DType::F32, len), zeros(DType::F32, len));
-        let gain = values(DType::F32, width);
-        Box::new(move |cpu| {
-            let gain = gain.as_f32().expect("made as f32");
-            let form = RmsForm::Mean { eps: 1e-6 };
-            let norm = RmsNorm { form, gain, round_bf16: false, silu: false, rope: None };
-            let (x, y) = (x.as_f32().expect("made as f32"), y.as_f32_mut().expect("made as f32"));
-            rms_norm(cpu.pool(), cpu.level(), Rows::new(x, width), &norm, RowsMut::new(y, width));
-        })
-    };
-    let map = |op: Unary| {
-        move |_: &Cpu| -> Kernel {
-            let (x, mut y) = (values(DType::F32, len), zeros(DType::F32, len));
-            Box::new(move |cpu| {
-                let (x, y) =
-                    (x.as_f32().expect("made as f32"), y.as_f32_mut().expect("made as f32"));
-                unary(cpu.pool(), cpu.level(), op, x, y);
-            })
+    let case = |name: &str, op: Op, gains: usize| {
+        let make = move |cpu: &Cpu| launch(cpu, op.clone(), [rows, width], gains);
+        Case {
+            name: format!("{name} f32 {rows}x{width}"),
+            bound: Bound::Memory,
+            work: 8.0 * (rows * width) as f64,
+            make: Box::new(make),
         }
     };
-    let size = format!("f32 {rows}x{width}");
-    let case = |name: &str, make: Box<dyn Fn(&Cpu) -> Kernel>| Case {
-        name: format!("{name} {size}"),
-        bound: Bound::Memory,
-        work: 8.0 * len as f64,
-        make,
-    };
     vec![
-        case("layer_norm", Box::new(norm)),
-        case("rms_norm", Box::new(rms)),
-        case("gelu", Box::new(map(Unary::GeluTanh))),
-        case("copy", Box::new(map(Unary::Copy))),
+        case("layer_norm", Op::LayerNorm { eps: 1e-6 }, 0),
+        case("rms_norm", Op::RmsNorm { eps: 1e-6, clamp: false }, 1),
+        case("gelu", Op::Gelu, 0),
+        case("copy", Op::Cast, 0),
     ]
+}
+
+/// The plan of `op` on rows in f32 and so many vectors, ready to run.
+fn launch(cpu: &Cpu, op: Op, shape: [usize; 2], gains: usize) -> Kernel {
+    let mut module = Module::default();
+    let mut f = FuncBuilder::new(&module, "f");
+    let ty = TensorType::new(DType::F32, shape);
+    let mut operands = vec![f.param("x", ty.clone())];
+    for at in 0..gains {
+        operands.push(f.param(&format!("g{at}"), TensorType::new(DType::F32, [shape[1]])));
+    }
+    let result = f.op("y", op, &operands, Some(ty));
+    let func = f.finish(&[result]);
+    module.add(func);
+    let options = Options { target: anyid_backends::cpu::target(), ..Options::default() };
+    let plan = CompileRequest::new(&module, "f").with(&options).plan();
+    let plan = plan.expect("one op compiles");
+    let none = |_, _| true;
+    let weights = LoadedWeights::load(cpu, &[&plan], &NoWeights, &mut { none });
+    let weights = weights.expect("there are none");
+    let executable = Executable::new(cpu, plan, &weights);
+    let plan = executable.plan();
+    let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
+    let mut inputs = vec![values(DType::F32, shape[0] * shape[1])];
+    inputs.extend((0..gains).map(|_| values(DType::F32, shape[1])));
+    let mut y = zeros(DType::F32, shape[0] * shape[1]);
+    let [mut kept, mut states] = [0, 0].map(AlignedBytes::zeroed);
+    Box::new(move |cpu| {
+        let given: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();
+        let out = &mut [y.bytes_mut()];
+        let (memory, kept, states) = (&mut memory, &mut kept, &mut states);
+        let go = &|| false;
+        executable
+            .run(cpu, &weights, &NoWeights, memory, kept, states, &given, out, go, None)
+            .expect("a launch on memory alone");
+    })
+}
+
+/// A model without weights.
+struct NoWeights;
+
+impl WeightProvider for NoWeights {
+    fn find(&self, _: &str) -> Option<StoredWeight> {
+        None
+    }
+
+    fn read(&self, name: &str, _: u64, _: &mut [u8]) -> std::result::Result<(), WeightFault> {
+        unreachable!("\"{name}\" was never found")
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 use super::text::{part_line, stored};
 use super::verify::MOST_INSTRUCTIONS;
 use super::{
-    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, Register, RowFn,
-    RowKernel, RowMap, RowReduce,
+    Access, Activation, AnchorKernel, Axes, Columns, Combine, CopyKernel, Fill, Instruction,
+    Kernel, Load, MOST_AXES, Part, Register, RowFn, RowKernel, RowMap, RowReduce,
 };
 use crate::diag::Diagnostic;
 use crate::line::{Line, Read};
@@ -59,6 +59,7 @@ fn unreadable(message: String, line: usize) -> Box<Diagnostic> {
 pub(crate) enum Open {
     Row(RowKernel),
     Anchor(AnchorKernel),
+    Copy(CopyKernel),
 }
 
 /// What a line of a kernel leaves.
@@ -76,9 +77,11 @@ impl Open {
         if line.word()? != expected {
             return Err(format!("expected the name of the next kernel, {expected}"));
         }
-        if line.accept("op ") {
-            let op = parse_op(line.rest()).map_err(|fault| fault.message)?;
-            return Ok(State::Done(Kernel::Op(op)));
+        if line.accept("gather") {
+            return Ok(State::Done(Kernel::Gather));
+        }
+        if line.accept("fill ") {
+            return filled(line.rest()).map(State::Done);
         }
         let name = line.quoted()?;
         if line.accept("rows i in ") {
@@ -86,13 +89,20 @@ impl Open {
             line.expect(",")?;
             line.expect("cols j in ")?;
             let width = line.size()?;
+            let arithmetic = if line.accept("as ") { dtype(line)? } else { DType::F32 };
             line.expect("{")?;
             let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
-            let kernel = RowKernel { name, rows, width, operands, results, code };
+            let kernel = RowKernel { name, rows, width, arithmetic, operands, results, code };
             return Ok(State::Open(Self::Row(kernel)));
         }
+        if line.accept("copy ") {
+            let lines = line.size()?;
+            line.expect("lines")?;
+            line.expect("{")?;
+            return Ok(State::Open(Self::Copy(CopyKernel { name, lines, parts: Vec::new() })));
+        }
         if !line.accept("anchor ") {
-            return Err(format!("expected `rows` or `anchor`{}", line.found()));
+            return Err(format!("expected `rows`, `anchor` or `copy`{}", line.found()));
         }
         let op = line.word()?;
         let attributes = if line.is("{") { "" } else { line.braces()? };
@@ -111,14 +121,50 @@ impl Open {
                 }
                 Self::Anchor(kernel) => Ok(State::Done(Kernel::Anchor(kernel))),
                 Self::Row(kernel) => Ok(State::Done(Kernel::Row(kernel))),
+                Self::Copy(kernel) => Ok(State::Done(Kernel::Copy(kernel))),
             };
         }
         match &mut self {
             Self::Row(kernel) => row(kernel, line)?,
             Self::Anchor(kernel) => part(kernel, line)?,
+            Self::Copy(kernel) => kernel.parts.push(copied(line)?),
         }
         Ok(State::Open(self))
     }
+}
+
+/// The kernel of an op that fills its result.
+pub(crate) fn filled(text: &str) -> Read<Kernel> {
+    let op = parse_op(text).map_err(|fault| fault.message)?;
+    let fill = Fill::of(&op).ok_or_else(|| format!("{} fills nothing", op.name()))?;
+    Ok(Kernel::Fill(fill))
+}
+
+fn dtype(line: &mut Line<'_>) -> Read<DType> {
+    let name = line.word()?;
+    DType::from_name(name).ok_or_else(|| format!("there is no type {name}"))
+}
+
+/// `zeros: 8` or `a0 from 16: 4 by 96, 96 by 1`.
+fn copied(line: &mut Line<'_>) -> Read<Part> {
+    if line.accept("zeros:") {
+        return Ok(Part::Zeros(line.size()?));
+    }
+    let operand = numbered(line, "a")?;
+    line.expect("from")?;
+    let offset = line.size()?;
+    let mut axes = Axes::new();
+    let mut more = line.accept(":");
+    while more {
+        if axes.len() > MOST_AXES {
+            return Err(format!("a part of more than {MOST_AXES} axes"));
+        }
+        let size = line.size()?;
+        line.expect("by")?;
+        axes.push((size, line.size()?));
+        more = line.accept(",");
+    }
+    Ok(Part::Strided { operand, offset, axes })
 }
 
 /// `letter` and a number, in one word.
@@ -215,7 +261,11 @@ fn access(operand: usize, line: &mut Line<'_>) -> Read<Access> {
         Columns::One
     } else {
         line.expect("j")?;
-        if line.accept("%") { Columns::Every(line.size()?) } else { Columns::All }
+        match () {
+            () if line.accept("%") => Columns::Every(line.size()?),
+            () if line.accept("*") => Columns::Step(line.size()?),
+            () => Columns::All,
+        }
     };
     line.expect("]")?;
     Ok(Access { operand, rows, columns, offset, stride })

@@ -42,6 +42,7 @@ fn everything() -> RowKernel {
         name: "odd \"name\"\n\\ {".into(),
         rows: 4,
         width: 8,
+        arithmetic: DType::F32,
         operands: vec![ty(DType::F32, &[4, 8]), ty(DType::Bf16, &[6, 8]), ty(DType::I32, &[4])],
         results: vec![ty(DType::Bf16, &[4, 8]), ty(DType::F32, &[4])],
         code,
@@ -82,9 +83,38 @@ fn anchors() -> Vec<Kernel> {
 }
 
 fn all() -> Vec<Kernel> {
-    let ops = [Op::Silu, Op::Const { values: vec![0.5, -1.0] }, Op::Concat { axis: 1 }];
-    let ops = ops.map(Kernel::Op).into_iter();
-    ops.chain([Kernel::Row(everything())]).chain(anchors()).collect()
+    let part = |operand, offset, axes: &[(usize, usize)]| Part::Strided {
+        operand,
+        offset,
+        axes: axes.iter().copied().collect(),
+    };
+    let copy = CopyKernel {
+        name: "odd".into(),
+        lines: 6,
+        parts: vec![
+            Part::Zeros(7),
+            part(0, 3, &[(2, 0), (3, 5), (9, 1)]),
+            part(1, 0, &[(6, usize::MAX)]),
+        ],
+    };
+    let one = CopyKernel { parts: vec![part(0, 4, &[])], lines: 1, ..copy.clone() };
+    let mut rows = everything();
+    rows.arithmetic = DType::I32;
+    rows.code.truncate(14);
+    let columns = Columns::Step(0);
+    rows.code.push(Instruction::Load(Access {
+        operand: 1,
+        rows: RowMap::OWN,
+        columns,
+        offset: 1,
+        stride: 1,
+    }));
+    rows.code.push(Instruction::Round(DType::U8, 0));
+    rows.code.push(Instruction::Store { result: 0, value: 15 });
+    rows.code.push(Instruction::Store { result: 1, value: 2 });
+    let fills = [Fill::Const(vec![0.5, -1.0]), Fill::Iota(3)].map(Kernel::Fill);
+    let others = [Kernel::Gather, Kernel::Copy(copy), Kernel::Copy(one), Kernel::Row(rows)];
+    fills.into_iter().chain(others).chain([Kernel::Row(everything())]).chain(anchors()).collect()
 }
 
 #[test]
@@ -153,8 +183,9 @@ fn long_text_is_read_in_time_and_refused_where_it_is_too_long() {
     assert!(fault.message.contains("more than 1024"), "{}", fault.message);
     assert_eq!(fault.place.as_deref(), Some("line 1026"));
     for text in [
-        format!("kernel k0 op {}", "(".repeat(100_000)),
-        format!("kernel k0 op const {{values=[{}]}}", "[".repeat(100_000)),
+        format!("kernel k0 fill {}", "(".repeat(100_000)),
+        format!("kernel k0 fill const {{values=[{}]}}", "[".repeat(100_000)),
+        format!("kernel k0 \"\" copy 1 lines {{\n  a0 from 0: {}\n", "1 by 1, ".repeat(100_000)),
         format!("kernel k0 \"{}\" anchor linear {{\n", "\\u{61}".repeat(100_000)),
         format!("{head}  v0 = {}\n}}\n", "1".repeat(100_000)),
         format!("{head}  v0 = add({})\n}}\n", "v0, ".repeat(100_000)),

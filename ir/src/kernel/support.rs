@@ -1,14 +1,46 @@
-//! Which level-1 ops a target has kernels for, on which types: composites only, as primitives run on
-//! every element type. What is refused here is decomposed before fusion; fused kernels are made of
-//! what is accepted, and [`Target::runs`] says so of any. Nothing is said about speed.
+//! Which level-1 ops a target has kernels for, on which types: a table of composites, as primitives are
+//! kernels on every element type. What the table does not name, or refuses, is decomposed before
+//! fusion; fused kernels are made of what is accepted, and [`Target::runs`] says so of any. Nothing is
+//! said about speed.
 
 use super::{AnchorKernel, Combine, Kernel, Load, Target};
 use crate::op::Op;
 use crate::types::{DType, TensorType};
 
+/// What a target needs of the types of an op that it has a kernel for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Native {
+    /// A product, attention or convolution in the element types of [`Target::products`].
+    Product,
+    /// A map or norm of rows in the element types of [`Target::rows`].
+    Rows,
+    /// Moves or makes data of any type.
+    Data,
+}
+
+/// Composites that are one kernel each in level 2; what a table does not name is decomposed.
+pub const NATIVE: &[(&str, Native)] = &[
+    ("linear", Native::Product),
+    ("attention", Native::Product),
+    ("conv", Native::Product),
+    ("layer_norm", Native::Rows),
+    ("rms_norm", Native::Rows),
+    ("rope", Native::Rows),
+    ("gelu", Native::Rows),
+    ("silu", Native::Rows),
+    ("modulate", Native::Rows),
+    ("gate_add", Native::Rows),
+    ("upsample", Native::Data),
+    ("patchify", Native::Data),
+    ("unpatchify", Native::Data),
+    ("rope_table", Native::Data),
+    ("timestep_embedding", Native::Data),
+    ("relative_bucket", Native::Data),
+];
+
 impl Target {
     /// Whether there is a kernel for `op` on `operands`, of which those in `weights` come from the
-    /// manifest, with a result of type `result`.
+    /// manifest, with a result of type `result`. Primitives are kernels on every type.
     ///
     /// # Errors
     /// The reason why not.
@@ -19,48 +51,47 @@ impl Target {
         weights: &[bool],
         result: &TensorType,
     ) -> Result<(), &'static str> {
+        const PRODUCTS: &str = "products of these element types";
+        const ROWS: &str = "rows of these element types";
+        let need = |holds: bool, why: &'static str| if holds { Ok(()) } else { Err(why) };
+        let mut shapes = operands.iter().copied().chain([result]);
+        need(shapes.all(|ty| ty.rank() <= self.axes), "tensors of so many axes")?;
+        if !op.is_composite() {
+            return Ok(());
+        }
+        // Both forms of gelu have one name, and that by erf is no function of rows.
+        let named = |(name, _): &&(&str, Native)| *name == op.name() && *op != Op::GeluErf;
+        let found = self.native.iter().find(named);
+        let (_, native) = found.ok_or("this op in one piece")?;
+        let (set, why) = match native {
+            Native::Data => return Ok(()),
+            Native::Product => (self.products, PRODUCTS),
+            Native::Rows => (self.rows, ROWS),
+        };
+        // Operands of the set's types: queries, keys and values, branches, gains.
+        let data = match op {
+            Op::Attention { .. } => 3,
+            Op::GateAdd => 2,
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } => operands.len(),
+            _ => 1,
+        };
+        need(operands[..data].iter().chain([&result]).all(|ty| set.contains(&ty.dtype)), why)?;
         let half = |dtype| matches!(dtype, DType::Bf16 | DType::F16);
-        // Weights are widened when they are loaded.
+        // Vectors of weights are widened when they are loaded.
         let vector = |at: usize| match (operands.get(at), weights.get(at)) {
             (Some(ty), Some(weight)) => ty.dtype == DType::F32 || (*weight && half(ty.dtype)),
             _ => true,
         };
-        let matrix = |at: usize| operands[at].dtype == DType::F32 || half(operands[at].dtype);
-        let product = |ty: &TensorType| self.products.contains(&ty.dtype);
-        let row = |ty: &TensorType| self.rows.contains(&ty.dtype);
-        const PRODUCTS: &str = "products of these element types";
-        const ROWS: &str = "rows of these element types";
-        let need = |holds: bool, why: &'static str| if holds { Ok(()) } else { Err(why) };
-        let shapes = operands.iter().copied().chain([result]);
-        need(shapes.into_iter().all(|ty| ty.rank() <= self.axes), "tensors of so many axes")?;
         match op {
-            Op::Linear => {
-                need(product(operands[0]) && product(result) && matrix(1), PRODUCTS)?;
-                need(vector(2), "a bias of this element type")
-            }
-            Op::Conv { .. } => {
-                need(weights[1], "a kernel that is no weight")?;
-                need(product(operands[0]) && product(result) && matrix(1), PRODUCTS)?;
+            Op::Linear | Op::Conv { .. } => {
+                let kernel = *op == Op::Linear || weights[1];
+                need(kernel, "a kernel that is no weight")?;
+                need(operands[1].dtype == DType::F32 || half(operands[1].dtype), PRODUCTS)?;
                 need(vector(2), "a bias of this element type")
             }
             Op::Attention { scale, .. } => {
-                need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")?;
-                need(operands[..3].iter().all(|ty| product(ty)) && product(result), PRODUCTS)
+                need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")
             }
-            Op::LayerNorm { .. } => {
-                need(row(operands[0]) && row(result), ROWS)?;
-                need(vector(1) && vector(2), "a gain or bias of this element type")
-            }
-            Op::RmsNorm { .. } => {
-                need(row(operands[0]) && row(result), ROWS)?;
-                need(vector(1), "a gain of this element type")
-            }
-            Op::Rope { .. } | Op::Gelu | Op::Silu | Op::Modulate => {
-                need(row(operands[0]) && row(result), ROWS)
-            }
-            // Its decomposition is one row kernel.
-            Op::GeluErf => Err("gelu by erf in one piece"),
-            Op::GateAdd => need(operands[..2].iter().all(|ty| row(ty)) && row(result), ROWS),
             _ => Ok(()),
         }
     }
@@ -78,12 +109,8 @@ impl Target {
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
         match kernel {
-            Kernel::Row(_) => Ok(()),
-            // Products are anchors, fused with something or not.
-            Kernel::Op(Op::Linear | Op::Attention { .. } | Op::Conv { .. }) => {
-                Err("a product that is no anchor")
-            }
-            Kernel::Op(op) => self.native(op, operands, weights, results[0]),
+            Kernel::Row(_) | Kernel::Copy(_) | Kernel::Gather => Ok(()),
+            Kernel::Fill(fill) => self.native(&fill.op(), operands, weights, results[0]),
             Kernel::Anchor(anchor) => {
                 for (part, result) in results.iter().enumerate() {
                     let own = |at| if at == 0 { 0 } else { anchor.part_operand(part, at) };
@@ -157,8 +184,12 @@ mod tests {
             target.runs(&Kernel::Anchor(kernel), &operands, &[false, true, false], &[&x]).is_ok()
         };
         assert!(runs(&x, &x) && !runs(&wide, &x) && !runs(&x, &wide));
-        let bare = Kernel::Op(Op::Linear);
-        assert!(target.runs(&bare, &[&x, &x], &[false, true], &[&x]).is_err());
+        let few = Target { native: &NATIVE[1..], ..Target::default() };
+        let bare = Kernel::Anchor(AnchorKernel::plain(Op::Linear, 2));
+        for (target, runs) in [(&target, true), (&few, false)] {
+            assert_eq!(target.runs(&bare, &[&x, &x], &[false, true], &[&x]).is_ok(), runs);
+        }
+        assert!(target.native(&Op::GeluErf, &[&x], &[false], &x).is_err());
         for (scale, fine) in [(0.5, true), (-1.0, false), (f64::NAN, false), (f64::INFINITY, false)]
         {
             let op = Op::Attention { heads: 1, scale };

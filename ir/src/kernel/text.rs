@@ -24,14 +24,19 @@
 //! kernel k3 "linear+gelu" anchor linear {
 //!   y0 = gelu(bf16(linear(a0, a1)))
 //! }
-//! kernel k4 op silu
+//! kernel k4 "pad" copy 2 lines {
+//!   zeros: 8
+//!   a0 from 0: 2 by 12, 12 by 1
+//! }
+//! kernel k5 gather
+//! kernel k6 fill iota {axis=0}
 //! ```
 //!
 //! Kernels are named in their order. Reading checks the grammar; [`mod@super::verify`] the rest.
 
 use super::{
-    Access, Activation, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowKernel,
-    RowMap,
+    Access, Activation, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load,
+    Part, RowKernel, RowMap,
 };
 use crate::line::{float, quoted};
 use crate::op::Op;
@@ -59,11 +64,13 @@ pub fn print(kernel: &Kernel) -> String {
 pub(crate) fn print_named(name: &str, kernel: &Kernel, indent: &str) -> String {
     let mut out = format!("{indent}kernel {name} ");
     let written = match kernel {
-        Kernel::Op(op) => {
-            let (name, attributes) = op_text(op);
+        Kernel::Gather => writeln!(out, "gather"),
+        Kernel::Fill(fill) => {
+            let (name, attributes) = op_text(&fill.op());
             let space = if attributes.is_empty() { "" } else { " " };
-            writeln!(out, "op {name}{space}{attributes}")
+            writeln!(out, "fill {name}{space}{attributes}")
         }
+        Kernel::Copy(kernel) => copy(&mut out, kernel, indent),
         Kernel::Row(kernel) => row(&mut out, kernel, indent),
         Kernel::Anchor(kernel) => anchor(&mut out, kernel, indent),
     };
@@ -72,8 +79,12 @@ pub(crate) fn print_named(name: &str, kernel: &Kernel, indent: &str) -> String {
 }
 
 fn row(out: &mut String, kernel: &RowKernel, indent: &str) -> fmt::Result {
-    let RowKernel { name, rows, width, .. } = kernel;
-    writeln!(out, "{} rows i in {rows}, cols j in {width} {{", quoted(name))?;
+    let RowKernel { name, rows, width, arithmetic, .. } = kernel;
+    write!(out, "{} rows i in {rows}, cols j in {width}", quoted(name))?;
+    match arithmetic {
+        DType::F32 => writeln!(out, " {{")?,
+        other => writeln!(out, " as {other} {{")?,
+    }
     for (word, letter, types) in [("in", 'a', &kernel.operands), ("out", 'y', &kernel.results)] {
         for (at, ty) in types.iter().enumerate() {
             writeln!(out, "{indent}  {word} {letter}{at}: {ty}")?;
@@ -134,6 +145,7 @@ fn load(access: &Access) -> String {
         Columns::All => "j".to_owned(),
         Columns::One => "0".to_owned(),
         Columns::Every(period) => format!("j%{period}"),
+        Columns::Step(step) => format!("j*{step}"),
     };
     let before = offset(access.offset);
     format!("a{}[{before}{row}*{} + {column}]", access.operand, access.stride)
@@ -149,6 +161,22 @@ fn anchor(out: &mut String, kernel: &AnchorKernel, indent: &str) -> fmt::Result 
     writeln!(out, "{} anchor {op}{space}{attributes} {{", quoted(&kernel.name))?;
     for part in 0..kernel.parts {
         writeln!(out, "{indent}  {}", part_line(kernel, part))?;
+    }
+    writeln!(out, "{indent}}}")
+}
+
+fn copy(out: &mut String, kernel: &CopyKernel, indent: &str) -> fmt::Result {
+    writeln!(out, "{} copy {} lines {{", quoted(&kernel.name), kernel.lines)?;
+    for part in &kernel.parts {
+        match part {
+            Part::Zeros(count) => writeln!(out, "{indent}  zeros: {count}")?,
+            Part::Strided { operand, offset, axes } => {
+                let axis = |(size, stride): &(usize, usize)| format!("{size} by {stride}");
+                let axes: Vec<String> = axes.iter().map(axis).collect();
+                let colon = if axes.is_empty() { "" } else { ": " };
+                writeln!(out, "{indent}  a{operand} from {offset}{colon}{}", axes.join(", "))?;
+            }
+        }
     }
     writeln!(out, "{indent}}}")
 }

@@ -4,9 +4,12 @@
 //! is launched with. No arithmetic here overflows, and no number of a kernel is an index before it
 //! was compared. Rows picked by segments are known at run time only and checked there.
 
-use super::{Access, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowKernel, RowMap};
+use super::{
+    Access, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load, MOST_AXES, Part,
+    RowFn, RowKernel, RowMap,
+};
 use crate::infer::infer;
-use crate::op::{Op, OpClass};
+use crate::op::Op;
 use crate::types::{DType, TensorType};
 
 /// Most instructions of a row kernel.
@@ -21,9 +24,10 @@ impl Kernel {
     /// The first broken rule.
     pub fn verify(&self) -> Result<(), String> {
         match self {
-            Self::Op(op) => placed(op),
             Self::Row(kernel) => verify(kernel),
             Self::Anchor(kernel) => form(kernel),
+            Self::Copy(kernel) => copied(kernel).map(|_| ()),
+            Self::Gather | Self::Fill(_) => Ok(()),
         }
     }
 
@@ -33,7 +37,9 @@ impl Kernel {
     /// The first broken rule.
     pub fn check(&self, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
         match self {
-            Self::Op(op) => check_op(op, operands, results),
+            Self::Gather => check_op(&Op::Gather, operands, results),
+            Self::Fill(fill) => check_op(&fill.op(), operands, results),
+            Self::Copy(kernel) => check_copy(kernel, operands, results),
             Self::Row(kernel) => {
                 if kernel.operands != operands || kernel.results != results {
                     return Err(format!(
@@ -51,21 +57,58 @@ impl Kernel {
     }
 }
 
-fn placed(op: &Op) -> Result<(), String> {
-    if op.class() == OpClass::Structure || matches!(op, Op::Weight { .. }) {
-        return Err(format!("{} does not belong in a plan", op.name()));
-    }
-    Ok(())
-}
-
 fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
-    placed(op)?;
     let types: Vec<&TensorType> = operands.iter().collect();
     let inferred = infer(op, &types, results).map_err(|error| error.message)?;
     match inferred[..] == results[..] {
         true => Ok(()),
         false => Err(format!("it gives {}, recorded is {}", list(&inferred), list(results))),
     }
+}
+
+/// Elements that a copy has, whose parts it checks.
+fn copied(kernel: &CopyKernel) -> Result<usize, String> {
+    let mut line = 0usize;
+    for (at, part) in kernel.parts.iter().enumerate() {
+        if let Part::Strided { axes, .. } = part
+            && (axes.len() > MOST_AXES || axes.iter().any(|(size, _)| *size == 0))
+        {
+            return Err(format!("part {at} has an axis of no size, or more than {MOST_AXES} axes"));
+        }
+        let length = kernel.length(part).filter(|length| *length > 0);
+        let length = length.ok_or_else(|| {
+            format!("part {at} has not some elements for each of {} lines", kernel.lines)
+        })?;
+        line = line.saturating_add(length);
+    }
+    let elements = kernel.lines.checked_mul(line).filter(|n| (1..MOST_ELEMENTS).contains(n));
+    elements.ok_or_else(|| format!("{} lines of {line} elements", kernel.lines))
+}
+
+fn check_copy(
+    kernel: &CopyKernel,
+    operands: &[TensorType],
+    results: &[TensorType],
+) -> Result<(), String> {
+    let elements = copied(kernel)?;
+    let [result] = results else { return Err(format!("{} results of a copy", results.len())) };
+    if result.elements() != elements {
+        return Err(format!("it copies {elements} elements, recorded is {result}"));
+    }
+    if operands.len() != kernel.operands() || operands.iter().any(|ty| ty.dtype != result.dtype) {
+        return Err(format!("it does not copy {} to {result}", list(operands)));
+    }
+    for (at, part) in kernel.parts.iter().enumerate() {
+        let Part::Strided { operand, offset, axes } = part else { continue };
+        let reach = |end: usize, (size, stride): &(usize, usize)| {
+            (size - 1).checked_mul(*stride).and_then(|far| far.checked_add(end))
+        };
+        let last = axes.iter().try_fold(*offset, reach);
+        if last.is_none_or(|last| last >= operands[*operand].elements()) {
+            return Err(format!("part {at} leaves {}", operands[*operand]));
+        }
+    }
+    Ok(())
 }
 
 /// What an anchor may be, whatever its types.
@@ -152,6 +195,12 @@ fn list(types: &[TensorType]) -> String {
     types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Element types that row kernels of this arithmetic load, store and round to.
+fn held(arithmetic: DType, dtype: DType) -> bool {
+    let narrow = matches!(dtype, DType::F32 | DType::Bf16 | DType::F16 | DType::Bool);
+    narrow || arithmetic != DType::F32
+}
+
 /// The first broken rule, in words. Rules: the row space and all types are small enough for
 /// products of sizes; registers are read after they are made; every operand and result exists;
 /// vectors are reduced and rotated, scalars are not, and rotated are pairs; loads stay inside their
@@ -171,6 +220,9 @@ pub fn verify(kernel: &RowKernel) -> Result<(), String> {
     if let Some(ty) = kernel.operands.iter().chain(&kernel.results).find(|ty| !small(ty)) {
         return Err(format!("{ty} is too large"));
     }
+    if !matches!(kernel.arithmetic, DType::F32 | DType::F64 | DType::I32) {
+        return Err(format!("rows are computed in f32, f64 or i32, not {}", kernel.arithmetic));
+    }
     if kernel.results.is_empty() {
         return Err("it has no result".to_owned());
     }
@@ -179,7 +231,7 @@ pub fn verify(kernel: &RowKernel) -> Result<(), String> {
         if ty.elements() != rows * width && !narrow {
             return Err(format!("result {result} of {ty} has no rows of the kernel"));
         }
-        if !matches!(ty.dtype, DType::F32 | DType::Bf16 | DType::F16 | DType::Bool) {
+        if !held(kernel.arithmetic, ty.dtype) {
             return Err(format!("rows of {} cannot be stored", ty.dtype));
         }
     }
@@ -208,9 +260,16 @@ pub fn verify(kernel: &RowKernel) -> Result<(), String> {
                 return Err(format!("v{at} turns pairs of {width} columns"));
             }
             Instruction::Round(dtype, _)
-                if !matches!(dtype, DType::F32 | DType::Bf16 | DType::F16) =>
+                if *dtype == DType::Bool || !held(kernel.arithmetic, *dtype) =>
             {
                 return Err(format!("v{at} rounds to {dtype}"));
+            }
+            Instruction::Rotate(..)
+            | Instruction::Fma(..)
+            | Instruction::Unary(RowFn::Gelu | RowFn::Silu, _)
+                if kernel.arithmetic != DType::F32 =>
+            {
+                return Err(format!("v{at} is computed in f32 alone"));
             }
             Instruction::Store { result, value } => {
                 storing = true;
@@ -241,7 +300,7 @@ pub(crate) fn small(ty: &TensorType) -> bool {
 
 fn load(kernel: &RowKernel, access: &Access) -> Result<(), String> {
     let ty = kernel.operands.get(access.operand).ok_or("the operand is not there")?;
-    if !matches!(ty.dtype, DType::F32 | DType::Bf16 | DType::F16 | DType::Bool) {
+    if !held(kernel.arithmetic, ty.dtype) {
         return Err(format!("rows of {} cannot be loaded", ty.dtype));
     }
     let last = match access.rows {
@@ -265,6 +324,13 @@ fn load(kernel: &RowKernel, access: &Access) -> Result<(), String> {
         Columns::One => 1,
         Columns::Every(0) => return Err("a period of zero".into()),
         Columns::Every(period) => period.min(kernel.width),
+        Columns::Step(_) if kernel.arithmetic == DType::F32 => {
+            return Err("columns that lie apart are not read in f32".into());
+        }
+        Columns::Step(step) => {
+            let last = kernel.width.saturating_sub(1).checked_mul(step);
+            last.and_then(|last| last.checked_add(1)).ok_or("the row ends nowhere")?
+        }
     };
     let start = last.checked_mul(access.stride).and_then(|n| n.checked_add(access.offset));
     let Some(end) = start.and_then(|start| start.checked_add(row)) else {
@@ -278,7 +344,7 @@ fn load(kernel: &RowKernel, access: &Access) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kernel, RowFn, RowReduce, text};
+    use super::super::{Kernel, RowReduce, text};
     use super::*;
     use crate::types::TensorType;
     use crate::{BinaryFn, UnaryFn};
@@ -291,6 +357,7 @@ mod tests {
             name: "rms".into(),
             rows: 4,
             width: 8,
+            arithmetic: DType::F32,
             operands: vec![
                 TensorType::new(DType::F32, [4, 8]),
                 TensorType::new(DType::F32, [2, 8]),
@@ -362,9 +429,6 @@ kernel k0 \"rms\" rows i in 4, cols j in 8 {
         kernel.code = vec![Instruction::Const(0.0); MOST_INSTRUCTIONS];
         kernel.code.push(Instruction::Store { result: 0, value: 7 });
         assert!(verify(&kernel).unwrap_err().contains("at most 1024"));
-        for op in [Op::Return, Op::Yield] {
-            assert!(Kernel::Op(op).verify().unwrap_err().contains("does not belong"));
-        }
         let mut odd = AnchorKernel::plain(Op::Linear, 2);
         odd.activated = Some(DType::Bf16);
         assert!(Kernel::Anchor(odd).verify().unwrap_err().contains("no activation"));

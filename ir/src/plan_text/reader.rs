@@ -146,7 +146,7 @@ impl Reader {
             self.define(*id, buffer)?;
         }
         let kernel = match kernel {
-            Launched::Op(kernel) => kernel,
+            Launched::Here(kernel) => kernel,
             Launched::Named(index) => {
                 let found = self.kernels.get(index);
                 let (kernel, bytes) =

@@ -1,13 +1,14 @@
-//! A step as one line: `%2 = rms_norm %0, %1 {eps=1e-6} : workspace + 64 f32[2,8] "block/n"`, or
-//! `%2, %3 = k0 %0, %1 : …, …` for a kernel that stands above, with a place and label a result.
+//! A step as one line: `%2, %3 = k0 %0, %1 : …, …` for a kernel that stands above, with a place and
+//! label a result, or `%2 = iota {axis=0} : workspace + 64 i32[8] "block/n"` for a fill or a gather.
 //!
 //! The only part of the plan's text that knows what a step holds.
 
 use super::root;
 use crate::kernel::Kernel;
+use crate::kernel::parse::filled;
 use crate::line::{Line, Read, quoted};
 use crate::plan::{Buffer, BufferId, Plan, Step};
-use crate::text::{op_text, parse_op};
+use crate::text::op_text;
 use smallvec::SmallVec;
 use std::fmt::Write as _;
 
@@ -15,14 +16,15 @@ fn list(ids: &[BufferId]) -> String {
     ids.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Appends the line of `step`, whose kernel has this index if it is more than one op.
+/// Appends the line of `step`, whose kernel has this index if it stands above.
 pub(super) fn write(plan: &Plan, step: &Step, kernel: Option<usize>, out: &mut String) {
     let (name, attributes) = match (kernel, &step.kernel) {
         (Some(index), _) => (format!("k{index}"), String::new()),
-        (None, Kernel::Op(op)) => {
-            let (name, attributes) = op_text(op);
+        (None, Kernel::Fill(fill)) => {
+            let (name, attributes) = op_text(&fill.op());
             (name.to_owned(), attributes)
         }
+        (None, Kernel::Gather) => (step.kernel.name().to_owned(), String::new()),
         (None, other) => unreachable!("{} stands among the kernels", other.name()),
     };
     let _ = write!(out, "  {} = {name}", list(step.results()));
@@ -55,8 +57,8 @@ pub(super) struct Launch {
 pub(super) enum Launched {
     /// A kernel that stands above, by index.
     Named(usize),
-    /// An op.
-    Op(Kernel),
+    /// A gather or a fill.
+    Here(Kernel),
 }
 
 /// Reads a step's line.
@@ -74,11 +76,8 @@ pub(super) fn read(line: &mut Line<'_>) -> Read<Launch> {
             digits.end()?;
             Launched::Named(index)
         }
-        None => {
-            let attributes = line.braces()?;
-            let op = parse_op(&format!("{name} {attributes}")).map_err(|d| d.message)?;
-            Launched::Op(Kernel::Op(op))
-        }
+        None if name == "gather" => Launched::Here(Kernel::Gather),
+        None => Launched::Here(filled(&format!("{name} {}", line.braces()?))?),
     };
     let (mut places, mut labels) = (Vec::new(), Vec::new());
     for at in 0..results.len().max(1) {

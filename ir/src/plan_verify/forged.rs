@@ -13,8 +13,24 @@ plan \"prepare\" {
   input \"c\" = %0
   kept \"f/b\" = %3
   kept \"f/i\" = %4
-  %2 = add %0, %1 : workspace + 0 f32[4] \"f/a\"
-  %3 = exp %2 : persistent + 0 f32[4] \"f/b\"
+  kernel k0 \"add\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    in a1: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = a1[i*1 + j]
+    v2 = add(v0, v1)
+    y0[i] = v2
+  }
+  kernel k1 \"exp\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = exp(v0)
+    y0[i] = v1
+  }
+  %2 = k0 %0, %1 : workspace + 0 f32[4] \"f/a\"
+  %3 = k1 %2 : persistent + 0 f32[4] \"f/b\"
   %4 = iota {axis=0} : persistent + 64 i32[4] \"f/i\"
 }
 
@@ -27,7 +43,23 @@ plan \"step\" {
   input \"x\" = %0
   output \"y\" = %7
   output \"z\" = %5
-  kernel k0 \"add+silu\" rows i in 1, cols j in 4 {
+  kernel k0 \"mul\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    in a1: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = a1[i*1 + j]
+    v2 = mul(v0, v1)
+    y0[i] = v2
+  }
+  kernel k1 \"neg\" rows i in 2, cols j in 1 {
+    in a0: f32[2]
+    out y0: f32[2]
+    v0 = a0[i*1 + j]
+    v1 = neg(v0)
+    y0[i] = v1
+  }
+  kernel k2 \"add+silu\" rows i in 1, cols j in 4 {
     in a0: f32[4]
     in a1: f32[4]
     out y0: f32[4]
@@ -37,9 +69,9 @@ plan \"step\" {
     v3 = silu(v2)
     y0[i,j] = v3
   }
-  %4 = mul %0, %1 : workspace + 0 f32[4] \"f/m\"
-  %5 = neg %2 : workspace + 64 f32[2] \"f/z\"
-  %6 = k0 %4, %0 : workspace + 0 f32[4] \"f/k\"
+  %4 = k0 %0, %1 : workspace + 0 f32[4] \"f/m\"
+  %5 = k1 %2 : workspace + 64 f32[2] \"f/z\"
+  %6 = k2 %4, %0 : workspace + 0 f32[4] \"f/k\"
   %7 = gather %6, %3 : output 0 + 0 f32[4] \"f/y\"
 }
 ";
@@ -52,8 +84,22 @@ plan \"first\" {
   input \"x\" = %0
   output \"y\" = %1
   state \"s\" : f32[4] = -> %2
-  %1 = silu %0 : workspace + 0 f32[4] \"f/y\"
-  %2 = neg %0 : state 0 + 0 f32[4] \"f/s\"
+  kernel k0 \"silu\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = silu(v0)
+    y0[i] = v1
+  }
+  kernel k1 \"neg\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = neg(v0)
+    y0[i] = v1
+  }
+  %1 = k0 %0 : workspace + 0 f32[4] \"f/y\"
+  %2 = k1 %0 : state 0 + 0 f32[4] \"f/s\"
 }
 
 plan \"next\" {
@@ -63,8 +109,24 @@ plan \"next\" {
   input \"x\" = %0
   output \"y\" = %2
   state \"s\" : f32[4] = %1 -> %3
-  %2 = add %0, %1 : workspace + 0 f32[4] \"f/y\"
-  %3 = neg %0 : state 0 + 0 f32[4] \"f/s\"
+  kernel k0 \"add\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    in a1: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = a1[i*1 + j]
+    v2 = add(v0, v1)
+    y0[i] = v2
+  }
+  kernel k1 \"exp\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = exp(v0)
+    y0[i] = v1
+  }
+  %2 = k0 %0, %1 : workspace + 0 f32[4] \"f/y\"
+  %3 = k1 %0 : state 0 + 0 f32[4] \"f/s\"
 }
 ";
 
@@ -142,6 +204,8 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
                 &[
                     ("input \"c\" = %0", "input \"x\" = %0"),
                     ("f32[4]\n  buffer %1 = weight", "f32[1]\n  buffer %1 = weight"),
+                    ("    in a0: f32[4]\n", "    in a0: f32[1]\n"),
+                    ("v0 = a0[i*1 + j]", "v0 = a0[0*1 + j]"),
                 ],
                 "is both f32[1] and f32[4]",
             ),
@@ -159,7 +223,14 @@ plan \"step\" {
   buffer %0 = input 0 + 0 : f32[4]
   input \"x\" = %0
   kept \"f/y\" = %1
-  %1 = neg %0 : persistent + 0 f32[4] \"f/y\"
+  kernel k0 \"neg\" rows i in 4, cols j in 1 {
+    in a0: f32[4]
+    out y0: f32[4]
+    v0 = a0[i*1 + j]
+    v1 = neg(v0)
+    y0[i] = v1
+  }
+  %1 = k0 %0 : persistent + 0 f32[4] \"f/y\"
 }
 ";
     let both = format!("{prepare}{step}");
@@ -216,10 +287,10 @@ fn results_share_bytes_only_where_a_kernel_allows_it() {
         SPLIT,
         &[
             (
-                &[("%6 = k0 %4, %0 : workspace + 0", "%6 = k0 %0, %4 : workspace + 64")],
+                &[("%6 = k2 %4, %0 : workspace + 0", "%6 = k2 %0, %4 : workspace + 64")],
                 "was not written",
             ),
-            (&[("%5 = neg %2 : workspace + 64", "%5 = neg %2 : workspace + 0")], "was not written"),
+            (&[("%5 = k1 %2 : workspace + 64", "%5 = k1 %2 : workspace + 0")], "was not written"),
             (
                 &[("%7 = gather %6, %3 : output 0 + 0", "%7 = gather %6, %3 : workspace + 0")],
                 "shares bytes",
@@ -247,9 +318,9 @@ fn kernels_are_launched_with_their_types() {
     refused(
         SPLIT,
         &[
-            (&[("= neg %2", "= neg %0")], "it gives f32[4]"),
-            (&[("k0 %4, %0", "k0 %4")], "it is for f32[4], f32[4]"),
-            (&[("k0 %4, %0", "k0 %4, %2")], "it is for f32[4], f32[4]"),
+            (&[("%5 = k1 %2", "%5 = k1 %0")], "it is for f32[2]"),
+            (&[("k2 %4, %0", "k2 %4")], "it is for f32[4], f32[4]"),
+            (&[("k2 %4, %0", "k2 %4, %2")], "it is for f32[4], f32[4]"),
             (
                 &[("rows i in 1, cols j in 4", "rows i in 2, cols j in 4")],
                 "has no rows of the kernel",
@@ -264,22 +335,25 @@ fn kernels_are_launched_with_their_types() {
 
 #[test]
 fn phases_agree_on_states() {
+    const NEG: &str = "    in a0: f32[2]\n    out y0: f32[2]\n    v0 = a0[i*1 + j]\n    v1 = neg";
     refused(
         STATES,
         &[
             (
                 &[
                     ("state \"s\" : f32[4] = ->", "state \"s\" : f32[2] = ->"),
-                    ("neg %0 : state 0 + 0 f32[4]", "neg %3 : state 0 + 0 f32[2]"),
+                    ("k1 %0 : state 0 + 0 f32[4]", "k1 %3 : state 0 + 0 f32[2]"),
+                    ("\"neg\" rows i in 4", "\"neg\" rows i in 2"),
+                    (
+                        "    in a0: f32[4]\n    out y0: f32[4]\n    v0 = a0[i*1 + j]\n    v1 = neg",
+                        NEG,
+                    ),
                     ("  input \"x\"", "  buffer %3 = input 0 + 0 : f32[2]\n  input \"x\""),
                 ],
                 "state \"s\" is both f32[2] and f32[4]",
             ),
             (&[("state \"s\" : f32[4] = ->", "state \"s\" : f32[5] = ->")], "not the whole of it"),
-            (
-                &[("%2 = neg %0 : state 0 + 0", "%2 = neg %0 : workspace + 64")],
-                "not the whole of it",
-            ),
+            (&[("%2 = k1 %0 : state 0 + 0", "%2 = k1 %0 : workspace + 64")], "not the whole of it"),
             (&[("= %1 -> %3", "= -> %3")], "where it was not written"),
             (
                 &[("plan \"first\"", "plan \"prepare\""), ("plan \"next\"", "plan \"step\"")],

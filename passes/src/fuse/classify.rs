@@ -1,6 +1,6 @@
 //! What every step is to fusion: a view, an anchor, a step over rows, or neither.
 
-use super::view::{RowView, Strided, row_view};
+use super::view::{RowView, Strided, own, row_view};
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
@@ -34,6 +34,13 @@ pub enum RowOperand {
         /// Elements of a row.
         period: usize,
     },
+    /// Rows whose elements lie so far apart in memory, one element from row to row.
+    Apart {
+        /// The value read.
+        base: ValueIndex,
+        /// Elements from one column to the next.
+        step: usize,
+    },
     /// A number.
     Literal(f32),
 }
@@ -42,9 +49,10 @@ impl RowOperand {
     /// The value read, if any.
     pub fn base(&self) -> Option<ValueIndex> {
         match self {
-            Self::Rows { base, .. } | Self::Table { base, .. } | Self::Angles { base, .. } => {
-                Some(*base)
-            }
+            Self::Rows { base, .. }
+            | Self::Table { base, .. }
+            | Self::Angles { base, .. }
+            | Self::Apart { base, .. } => Some(*base),
             Self::Literal(_) => None,
         }
     }
@@ -58,9 +66,11 @@ pub struct RowStep {
     /// Elements of a row.
     pub width: usize,
     /// Operands in the op's order, without the segments.
-    pub operands: SmallVec<[RowOperand; 3]>,
+    pub operands: SmallVec<[RowOperand; 2]>,
     /// The segment of each row, a value read as it lies.
     pub segments: Option<ValueIndex>,
+    /// What it is computed in.
+    pub arithmetic: DType,
 }
 
 /// What a step is.
@@ -74,8 +84,8 @@ pub enum Class {
     Row(RowStep),
     /// A product, attention or convolution.
     Anchor,
-    /// Anything else; the reason it is not a step over rows.
-    Single(&'static str),
+    /// Moves or makes data.
+    Single,
 }
 
 /// The class of every step and what it needs from others.
@@ -93,8 +103,8 @@ pub struct Classes {
     pub live: Vec<bool>,
 }
 
-/// Classifies every step; each that becomes one over rows is a rewrite. Where none is allowed
-/// nothing is a step over rows.
+/// Classifies every step; each over rows that reads through what moves its operands is a rewrite.
+/// Others read their operands as they are.
 pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
     let views = super::view::views(program);
     let storages = storages(program);
@@ -108,15 +118,24 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
             }
             match &step.op {
                 Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot => Class::Anchor,
-                _ if !rewrites.enabled() => Class::Single("fusion is off"),
-                Op::Const { values } if values.len() == 1 && is_plain(program, step.result) => {
+                Op::Const { values }
+                    if values.len() == 1
+                        && rewrites.enabled()
+                        && is_plain(program, step.result) =>
+                {
                     Class::Literal(program.ty(step.result).dtype.round(values[0]) as f32)
                 }
-                _ => match row_step(program, step, &views, &owner) {
-                    Ok(row) if rewrites.allow("row kernel", &step.label) => Class::Row(row),
-                    Ok(_) => Class::Single("no more rewrites are allowed"),
-                    Err(why) => Class::Single(why),
-                },
+                op if !over_rows(op) => Class::Single,
+                _ => {
+                    let arithmetic = arithmetic(program, step);
+                    let through =
+                        arithmetic == DType::F32 && rewrites.allow("row kernel", &step.label);
+                    if !through && copied(program, step) {
+                        return Class::Single;
+                    }
+                    let views = through.then_some(views.as_slice());
+                    Class::Row(row_step(program, step, arithmetic, views))
+                }
             }
         })
         .collect();
@@ -160,100 +179,140 @@ fn is_plain(program: &Program, value: ValueIndex) -> bool {
     matches!(program.ty(value).dtype, DType::F32 | DType::Bf16 | DType::F16)
 }
 
+/// Whether an op is a map or a reduction over rows.
+fn over_rows(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Cast
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Reduce { .. }
+            | Op::LayerNorm { .. }
+            | Op::RmsNorm { .. }
+            | Op::Rope { .. }
+            | Op::Gelu
+            | Op::Silu
+            | Op::Modulate
+            | Op::GateAdd
+    )
+}
+
+/// Whether a cast changes nothing.
+fn copied(program: &Program, step: &ProgramStep) -> bool {
+    step.op == Op::Cast && program.ty(step.operands[0]) == program.ty(step.result)
+}
+
+/// What a step over rows is computed in: f32 where its element types fit there, doubles or whole
+/// numbers else.
+fn arithmetic(program: &Program, step: &ProgramStep) -> DType {
+    let plain = |value: &ValueIndex| is_plain(program, *value);
+    let float = |value: &ValueIndex| program.ty(*value).dtype.is_float();
+    let typed = match &step.op {
+        Op::Compare(_) => step.operands.iter().all(plain),
+        Op::Select => step.operands[1..].iter().all(plain),
+        // Their fourth operand are segments.
+        Op::Modulate | Op::GateAdd => step.operands[..3].iter().chain([&step.result]).all(plain),
+        Op::Reduce { axes, .. } => plain(&step.operands[0]) && last(program, step, axes),
+        _ => step.operands.iter().chain([&step.result]).all(plain),
+    };
+    match &step.op {
+        _ if typed => DType::F32,
+        Op::Cast | Op::Compare(_) => DType::F64,
+        _ if float(&step.result) => DType::F64,
+        _ => DType::I32,
+    }
+}
+
+/// Whether a reduction is over the last axes; else it is over the first.
+fn last(program: &Program, step: &ProgramStep, axes: &[usize]) -> bool {
+    let rank = program.ty(step.operands[0]).rank();
+    axes.iter().copied().eq(rank - axes.len()..rank)
+}
+
+/// A step as one over rows, which reads its operands through `views`, or as they lie.
 fn row_step(
     program: &Program,
     step: &ProgramStep,
-    views: &[Strided],
-    owner: &[ValueIndex],
-) -> Result<RowStep, &'static str> {
-    const TYPE: &str = "its element types are not those of rows";
-    let plain = |value: &ValueIndex| is_plain(program, *value);
-    let boolean = |value: &ValueIndex| program.ty(*value).dtype == DType::Bool;
-    let result = program.ty(step.result);
+    arithmetic: DType,
+    views: Option<&[Strided]>,
+) -> RowStep {
+    let mut space = program.ty(step.result).shape.clone();
     let (mut data, mut segments, mut columns) = (step.operands.len(), None, 1);
-    let mut space = result.shape.clone();
-    let typed = match &step.op {
-        Op::Compare(_) => step.operands.iter().all(plain),
-        Op::Select => boolean(&step.operands[0]) && step.operands[1..].iter().all(plain),
-        Op::Unary(_) | Op::Binary(_) | Op::Cast | Op::Gelu | Op::Silu => {
-            step.operands.iter().all(plain) && plain(&step.result)
+    match &step.op {
+        Op::Reduce { axes, .. } if !last(program, step, axes) => {
+            let base = step.operands[0];
+            let shape = &program.ty(base).shape;
+            let [width, rows]: [usize; 2] =
+                [&shape[..axes.len()], &shape[axes.len()..]].map(|axes| axes.iter().product());
+            let operands = smallvec::smallvec![RowOperand::Apart { base, step: rows }];
+            return RowStep { rows, width, operands, segments, arithmetic };
         }
-        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Rope { .. } => {
-            step.operands.iter().all(plain) && plain(&step.result)
-        }
-        Op::Modulate | Op::GateAdd => {
-            data = 3;
-            segments = Some(step.operands[3]);
-            step.operands[..3].iter().all(plain) && plain(&step.result)
-        }
+        Op::Modulate | Op::GateAdd => (data, segments) = (3, Some(step.operands[3])),
         Op::Reduce { axes, .. } => {
-            let shape = &program.ty(step.operands[0]).shape;
-            if !axes.iter().copied().eq(shape.len() - axes.len()..shape.len()) {
-                return Err("it reduces axes that are not the last");
-            }
             columns = axes.len();
-            space.clone_from(shape);
-            plain(&step.operands[0]) && plain(&step.result)
+            space.clone_from(&program.ty(step.operands[0]).shape);
         }
-        _ => return Err("it moves or makes data"),
-    };
-    if !typed {
-        return Err(TYPE);
+        _ => {}
     }
     if space.is_empty() {
         space.push(1);
         columns = 1;
     }
-    if columns == 0 || space.contains(&0) {
-        return Err("it has no rows");
-    }
     let split = space.len() - columns;
     let rows: usize = space[..split].iter().product();
     let width: usize = space[split..].iter().product();
-    if let Some(value) = segments {
-        let at = owner[value as usize];
-        if let Origin::Step(made) = program.values[at as usize].origin
-            && super::view::is_movement(&program.steps[made as usize].op)
-        {
-            return Err("its segments are moved first");
-        }
-    }
-    let mut operands = SmallVec::new();
-    for (at, value) in step.operands[..data].iter().enumerate() {
+    let operand = |(at, value): (usize, &ValueIndex)| {
         let table = matches!((&step.op, at), (Op::Modulate, 1 | 2) | (Op::GateAdd, 2));
-        let value = if table { *value } else { widened(program, *value) };
-        let view = &views[value as usize];
-        let shape = &program.ty(value).shape;
-        let base = view.base;
-        let operand = if table {
-            if shape[0] == 0 {
-                return Err("its table has no rows");
-            }
-            if view.strides[1] != 1 && shape[1] != 1 {
-                return Err("its table has no rows in memory");
-            }
-            RowOperand::Table { base, offset: view.offset, stride: view.strides[0] }
-        } else if matches!((&step.op, at), (Op::Rope { .. }, 1)) {
-            let period = shape[1] * shape[2];
-            let dense = row_view(view, shape, shape, 2);
-            if !dense.is_some_and(|dense| !dense.one && dense.is_own(period)) {
-                return Err("its angles are not dense");
-            }
-            RowOperand::Angles { base, period }
-        } else if let Some(value) = literal(program, base) {
-            RowOperand::Literal(value)
-        } else {
-            let read = row_view(view, shape, &space, columns);
-            let view = read.ok_or("an operand has no rows in memory")?;
-            RowOperand::Rows { base, view }
+        let value = match views {
+            Some(_) if !table => widened(program, *value),
+            _ => *value,
         };
-        let turned = matches!((&step.op, at), (Op::Rope { .. }, 0));
-        if turned && !matches!(operand, RowOperand::Rows { view: RowView { one: false, .. }, .. }) {
-            return Err("it turns rows of one element");
+        let through = views.map(|views| &views[value as usize]);
+        if let Some(view) = through
+            && !table
+            && !matches!(step.op, Op::Rope { .. })
+            && let Some(value) = literal(program, view.base)
+        {
+            return RowOperand::Literal(value);
         }
-        operands.push(operand);
+        let shape = &program.ty(value).shape;
+        let mut found = through.and_then(|view| read(step, at, view, shape, (&space, columns)));
+        if found.is_none() {
+            found = read(step, at, &own(program, value), shape, (&space, columns));
+        }
+        found.expect("operands are rows as they lie: others were spread out before")
+    };
+    let operands = step.operands[..data].iter().enumerate().map(operand).collect();
+    RowStep { rows, width, operands, segments, arithmetic }
+}
+
+/// How operand `at` of a step over a space with so many axes of columns is read through a view;
+/// `None` where no row kernel can.
+fn read(
+    step: &ProgramStep,
+    at: usize,
+    view: &Strided,
+    shape: &[usize],
+    (space, columns): (&[usize], usize),
+) -> Option<RowOperand> {
+    let base = view.base;
+    match (&step.op, at) {
+        (Op::Modulate, 1 | 2) | (Op::GateAdd, 2) => (view.strides[1] == 1 || shape[1] == 1)
+            .then_some(RowOperand::Table { base, offset: view.offset, stride: view.strides[0] }),
+        (Op::Rope { .. }, 1) => {
+            let period = shape[1] * shape[2];
+            let dense = row_view(view, shape, shape, 2)?;
+            (!dense.one && dense.is_own(period)).then_some(RowOperand::Angles { base, period })
+        }
+        _ => {
+            let read = row_view(view, shape, space, columns)?;
+            // What is turned are pairs.
+            let turned = matches!(step.op, Op::Rope { .. });
+            (!turned || !read.one).then_some(RowOperand::Rows { base, view: read })
+        }
     }
-    Ok(RowStep { rows, width, operands, segments })
 }
 
 /// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as

@@ -59,7 +59,7 @@ fn is_upsample(op: &Op) -> bool {
 fn single(groups: &Groups<'_>, step: usize) -> String {
     let name = groups.program.steps[step].op.name();
     match &groups.classes.class[step] {
-        super::classify::Class::Single(why) => format!("{name} stays alone: {why}"),
+        super::classify::Class::Single => format!("{name} stays alone: it moves or makes data"),
         _ => format!("{name} stays alone"),
     }
 }

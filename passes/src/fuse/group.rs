@@ -541,6 +541,10 @@ impl Groups<'_> {
         else {
             return Err("one of them is no row kernel".into());
         };
+        let mut members = self.groups[a].steps.iter().chain(&self.groups[b].steps);
+        if members.any(|at| self.row(*at).is_some_and(|row| row.arithmetic != DType::F32)) {
+            return Err("only rows computed in f32 are joined".into());
+        }
         if rows != others || (left != right && *left != 1 && *right != 1) {
             return Err(format!("row spaces {rows}x{left} and {others}x{right} differ"));
         }

@@ -18,11 +18,15 @@ pub struct Strided {
     pub strides: Shape,
 }
 
+/// A value as it lies in its own memory.
+pub fn own(program: &Program, value: ValueIndex) -> Strided {
+    Strided { base: value, offset: 0, strides: program.ty(value).strides() }
+}
+
 /// The view of every value.
 pub fn views(program: &Program) -> Vec<Strided> {
-    let mut views: Vec<Strided> = (0..program.values.len() as u32)
-        .map(|base| Strided { base, offset: 0, strides: program.ty(base).strides() })
-        .collect();
+    let mut views: Vec<Strided> =
+        (0..program.values.len() as u32).map(|value| own(program, value)).collect();
     for step in &program.steps {
         if let Some(view) = through(program, step, &views) {
             views[step.result as usize] = view;

@@ -13,7 +13,6 @@ use super::pack::Piece;
 use super::profile::Profile;
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
-use anyid_ir::Op;
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::Root;
@@ -56,7 +55,13 @@ struct Event {
 
 /// Whether a launch does nothing but copy.
 pub(crate) fn is_copy(flow: &Flow, step: &LoweredStep) -> bool {
-    step.kernel == Kernel::Op(Op::Cast) && flow.ty(step.operands[0]) == flow.ty(step.results[0])
+    let Kernel::Copy(kernel) = &step.kernel else { return false };
+    let [from, to] = (match step.operands[..] {
+        [from] => [from, step.results[0]],
+        _ => return false,
+    })
+    .map(|value| flow.ty(value));
+    from == to && kernel.joins_whole(&[from])
 }
 
 impl Classes {

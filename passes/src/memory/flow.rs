@@ -9,9 +9,9 @@
 use crate::StateSpec;
 use crate::program::{Origin, Port, Program, Role, ValueIndex};
 use crate::storage::{Storage, storages};
-use anyid_ir::kernel::Kernel;
+use anyid_ir::TensorType;
+use anyid_ir::kernel::{CopyKernel, Kernel};
 use anyid_ir::plan::{ALIGNMENT, Branch, WeightRef};
-use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -224,7 +224,7 @@ impl Flow {
                 let storage = Storage { owner, offset };
                 let to = self.value(ty, Some(storage), Source::Launch);
                 let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
-                steps.push(copy(*from, to, label));
+                steps.push(self.copy(*from, to, label));
                 parts.push(to);
             }
             self.values[owner as usize].source = Source::Parts(parts);
@@ -275,11 +275,10 @@ impl Flow {
     /// First byte of each operand in the result, where a step is a concatenation that can be made
     /// of copies.
     fn parts(&self, step: &LoweredStep) -> Option<Vec<u64>> {
-        let Kernel::Op(Op::Concat { axis }) = &step.kernel else { return None };
-        let result = self.ty(step.results[0]);
-        if !(1..=MOST_PARTS).contains(&step.operands.len())
-            || result.shape[..*axis].iter().any(|size| *size != 1)
-        {
+        let Kernel::Copy(kernel) = &step.kernel else { return None };
+        let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
+        // One part alone is a copy as it is.
+        if !(2..=MOST_PARTS).contains(&kernel.parts.len()) || !kernel.joins_whole(&types) {
             return None;
         }
         let mut end = 0u64;
@@ -346,7 +345,8 @@ impl Flow {
             if !stays && begins.contains(&self.storage(port.value).owner) {
                 let ty = self.ty(port.value).clone();
                 let to = self.value(ty, None, Source::Launch);
-                self.steps.insert(0, copy(port.value, to, format!("{}[old]", port.title())));
+                let label = format!("{}[old]", port.title());
+                self.steps.insert(0, self.copy(port.value, to, label));
                 self.outputs[at].value = to;
             }
         }
@@ -397,7 +397,7 @@ impl Flow {
             let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
             let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
             let to = self.value(ty, Some(Storage { owner, offset: 0 }), Source::Launch);
-            placed.push((place, copy(value, to, label)));
+            placed.push((place, self.copy(value, to, label)));
             self.outputs[*at].value = to;
             copies.push(to);
         }
@@ -437,17 +437,17 @@ impl Flow {
         let storage = Storage { owner: target, offset: 0 };
         let to = self.value(ty, Some(storage), Source::Launch);
         let label = format!("{}[kept]", self.name(from));
-        self.steps.insert(at, copy(from, to, label));
+        self.steps.insert(at, self.copy(from, to, label));
         to
     }
-}
 
-/// Copies `from` into the memory of `to`.
-pub(crate) fn copy(from: ValueIndex, to: ValueIndex, label: String) -> LoweredStep {
-    LoweredStep {
-        kernel: Kernel::Op(Op::Cast),
-        operands: smallvec::smallvec![from],
-        results: smallvec::smallvec![to],
-        labels: vec![label],
+    /// Copies `from` into the memory of `to`.
+    fn copy(&self, from: ValueIndex, to: ValueIndex, label: String) -> LoweredStep {
+        LoweredStep {
+            kernel: Kernel::Copy(CopyKernel::whole("copy", self.ty(from).elements())),
+            operands: smallvec::smallvec![from],
+            results: smallvec::smallvec![to],
+            labels: vec![label],
+        }
     }
 }

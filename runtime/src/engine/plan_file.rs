@@ -319,13 +319,14 @@ mod tests {
     #[test]
     fn forged_contents_are_refused_with_their_codes() {
         for (from, to, code) in [
-            ("= permute", "= permuted", "E0516"),
-            ("{perm=[1,0]}", "{perm=[0,1]}", "E0517"),
-            ("= permute %", "= return %", "E0516"),
+            ("4 by 1, 2 by 4", "4 by 1, 2", "E0516"),
+            ("4 by 1, 2 by 4", "4 by 1, 2 by 5", "E0517"),
+            ("= k1 %", "= return %", "E0516"),
             ("output 0 + 0", "output 1 + 0", "E0517"),
             ("output 0 + 0", "state 0 + 0", "E0517"),
             ("= k0", "= adder", "E0516"),
-            ("= k0", "= silu", "E0517"),
+            ("= k0", "= silu", "E0516"),
+            ("= k0", "= gather", "E0517"),
             ("= k0", "= k7", "E0516"),
             ("= add(v0, v1)", "= adder(v0, v1)", "E0516"),
             ("= add(v0, v1)", "= add(v0, v7)", "E0517"),
@@ -390,7 +391,10 @@ plan \"main\" {
   buffer %0 = input 0 + 0 : f64[2,2]
   input \"x\" = %0
   output \"y\" = %1
-  %1 = silu %0 : workspace + 0 f64[2,2] \"y\"
+  kernel k0 \"linear\" anchor linear {
+    y0 = linear(a0, a1)
+  }
+  %1 = k0 %0, %0 : workspace + 0 f64[2,2] \"y\"
 }
 ";
         let file = PlanFile::new("cpu", parse_plans(text).unwrap()).unwrap();

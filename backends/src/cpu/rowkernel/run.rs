@@ -3,11 +3,12 @@
 //! Safety of this file: a [`Launch`] comes from [`Prepared::run`](super::Prepared::run), whose
 //! caller vouches for operands and results; loads were verified to stay inside their operands, and
 //! segments checked against their tables. Slots lie one after the other in the worker's scratch,
-//! and an action never writes the slot it reads.
+//! and an action never writes the slot it reads. A result that is made where it belongs is written by
+//! one action a stage, behind every load that may lie under it.
 
 use super::super::math::lanes::{get, put};
 use super::super::math::{Element, LANES, Lanes, gelu_tanh, silu, tanh, vectorised};
-use super::{Action, Bound, Load, Prepared, Source, Stage, Step};
+use super::{Action, Bound, Load, Place, Prepared, Source, Stage, Step};
 use anyid_ir::DType;
 use anyid_ir::kernel::{Columns, RowFn, RowMap, RowReduce};
 use anyid_ir::op::{BinaryFn, CompareFn, UnaryFn};
@@ -121,8 +122,16 @@ impl Launch<'_> {
 
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    fn target(&self, to: usize, part: &Part, row: usize) -> &mut [f32] {
-        let start = if part.numbers { self.scalar(to) } else { self.vector(to, row) };
+    fn target(&self, to: Place, part: &Part, row: usize) -> &mut [f32] {
+        let start = match to {
+            Place::Slot(slot) if part.numbers => self.scalar(slot),
+            Place::Slot(slot) => self.vector(slot, row),
+            Place::Result(result) => {
+                let place = (part.first + row) * self.kernel.width + part.column;
+                // SAFETY: this row's columns of the result, which no other task touches.
+                unsafe { self.bound.results[result].cast::<f32>().add(place) }
+            }
+        };
         // SAFETY: see the head of the file.
         unsafe { std::slice::from_raw_parts_mut(start, part.len) }
     }
@@ -214,7 +223,8 @@ fn finish<V: Lanes>(launch: &Launch<'_>, f: RowReduce, sums: usize, to: usize, r
 }
 
 #[inline(always)]
-fn reduce<V: Lanes>(launch: &Launch<'_>, part: &Part, f: RowReduce, x: Source, to: usize) {
+fn reduce<V: Lanes>(launch: &Launch<'_>, part: &Part, f: RowReduce, x: Source, to: Place) {
+    let Place::Slot(to) = to else { unreachable!("sums have slots") };
     for row in 0..part.rows {
         let x = launch.span(x, part, row);
         // SAFETY: see the head of the file.
@@ -299,13 +309,13 @@ fn act<V: Lanes>(l: &Launch<'_>, p: &Part, step: &Step) {
 }
 
 #[inline(always)]
-fn unary<V: Lanes>(l: &Launch<'_>, p: &Part, f: RowFn, x: Source, to: usize) {
+fn unary<V: Lanes>(l: &Launch<'_>, p: &Part, f: RowFn, x: Source, to: Place) {
     let f = match f {
         RowFn::Gelu => return each!(l, p, to, V; x = x => gelu_tanh(x)),
         RowFn::Silu => return each!(l, p, to, V; x = x => silu(x)),
         RowFn::Primitive(f) => f,
     };
-    // These go through f64, as the element-wise kernels do.
+    // These go through f64.
     let precise = |f: fn(f64) -> f64| {
         each_one!(l, p, to; x = x => f(f64::from(x)) as f32);
     };
@@ -326,7 +336,7 @@ fn unary<V: Lanes>(l: &Launch<'_>, p: &Part, f: RowFn, x: Source, to: usize) {
 }
 
 #[inline(always)]
-fn copy<V: Lanes>(l: &Launch<'_>, p: &Part, load: usize, to: usize) {
+fn copy<V: Lanes>(l: &Launch<'_>, p: &Part, load: usize, to: Place) {
     let load = &l.kernel.loads[load];
     match load.dtype {
         DType::F32 => copy_from::<V, f32>(l, p, load, to),
@@ -357,11 +367,12 @@ fn column_of(load: &Load, column: usize) -> usize {
         Columns::All => column,
         Columns::One => 0,
         Columns::Every(period) => column % period,
+        Columns::Step(_) => unreachable!("verified: not in f32"),
     }
 }
 
 #[inline(always)]
-fn copy_from<V: Lanes, E: Element>(l: &Launch<'_>, p: &Part, load: &Load, to: usize) {
+fn copy_from<V: Lanes, E: Element>(l: &Launch<'_>, p: &Part, load: &Load, to: Place) {
     let base = l.bound.operands[load.access.operand].cast::<E>();
     if p.numbers {
         for (row, out) in l.target(to, p, 0).iter_mut().enumerate() {

@@ -7,7 +7,6 @@ use super::super::math::lanes::get;
 use super::super::math::{Element, LANES, Lanes, vectorised};
 use super::super::simd::Level;
 use super::super::threads::Pool;
-use super::norm::row_sum;
 use super::{Rows, TASK, each_chunk};
 
 /// A reduction.
@@ -19,6 +18,18 @@ pub enum Reduce {
     Mean,
     /// The largest x.
     Max,
+}
+
+/// Σ x over a row in the fixed association.
+#[inline(always)]
+fn row_sum<V: Lanes, I: Element>(x: &[I]) -> f32 {
+    let mut sums = [V::splat(0.0); 4];
+    for at in (0..x.len()).step_by(4 * LANES) {
+        for part in 0..4 {
+            sums[part] = sums[part].add(get(x, at + part * LANES));
+        }
+    }
+    sums[0].add(sums[2]).add(sums[1].add(sums[3])).sum()
 }
 
 #[inline(always)]
@@ -59,7 +70,7 @@ vectorised! {
     fn reduce_rows<V, I: Element, O: Element>(
         op: Reduce, x: Rows<'_, I>, first: usize, y: &mut [O]
     ) {
-        if op != Reduce::Max && x.stride == x.width {
+        if op != Reduce::Max {
             let data = &x.data[first * x.width..(first + y.len()) * x.width];
             let divisor = if op == Reduce::Mean { x.width as f32 } else { 1.0 };
             match x.width {

@@ -60,7 +60,9 @@ impl<'r> Reader<'r> {
         match form {
             // Rounded to the declared type first, widened then.
             Form::Vector => self.plain(name, stored.dtype, ty, DType::F32).map(Loaded::Plain),
-            Form::Plain => self.plain(name, stored.dtype, ty, ty.dtype).map(Loaded::Plain),
+            Form::Plain | Form::Stored => {
+                self.plain(name, stored.dtype, ty, ty.dtype).map(Loaded::Plain)
+            }
             Form::Matrix { bf16 } | Form::Kernel { bf16 } | Form::Doubled { bf16 } => {
                 self.panels(name, stored.dtype, ty, form, bf16).map(Loaded::Matrix)
             }
@@ -177,7 +179,7 @@ impl<'r> Reader<'r> {
                 let shape = UpsampleShape { input: [1; 3], cin, cout: rows };
                 pack_upsample_conv_into(pool, level, &shape, weight, kind, to);
             }
-            Form::Matrix { .. } | Form::Vector | Form::Plain => {
+            Form::Matrix { .. } | Form::Vector | Form::Plain | Form::Stored => {
                 let k = ty.elements() / ty.shape[0].max(1);
                 let weights = Matrix::row_major(weight.0, weight.1, k);
                 pack_into(pool, level, weights, (rows, k), kind, to);

@@ -78,7 +78,7 @@ pub fn standard_output() -> Result<File> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::checkpoint::testing::TempFolder;
+    use crate::testing::TempFolder;
     use std::io::Write;
     use std::os::fd::AsRawFd;
 

@@ -44,7 +44,7 @@ impl Target for Kernels {
             let Ok(plan) = CompileRequest::new(&module, &main.name).plan() else { continue };
             for kernel in distinct_kernels(&plan) {
                 let text = print_kernels([kernel]).into_bytes();
-                if !matches!(kernel, Kernel::Op(_)) && !out.contains(&text) {
+                if !out.contains(&text) {
                     out.push(text);
                 }
             }
