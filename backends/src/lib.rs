@@ -1,10 +1,22 @@
 //! Backends: what executes a plan.
 //!
-//! A backend allocates what the plan says, runs its steps and decides nothing. Only the CPU
-//! backend exists by default. No backend knows passes or models.
+//! [`device`] is the contract between the runtime and a backend, [`registry`] finds devices by name;
+//! what all of them share is beside these. A backend allocates what the plan says, runs its steps and
+//! decides nothing. Only the CPU backend exists by default. No backend knows passes or models.
 
+mod arena;
+mod buffer;
 pub mod cpu;
+pub mod device;
+pub mod errors;
+pub mod registry;
+pub mod stop;
 pub mod threads;
 mod weights;
 
+pub use arena::HostArena;
+pub use buffer::AlignedBytes;
+pub use device::Device;
+pub use errors::{LoadError, OpenError, RunError};
+pub use registry::{Registry, Settings};
 pub use weights::{StoredWeight, WeightFault, WeightProvider};

@@ -3,6 +3,7 @@
 //! Where the meaning depends on more than the flag itself (sizes, names of solvers, recipes), the
 //! text is kept as it was typed; the commands turn it into requests and report coded errors.
 
+use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -191,12 +192,8 @@ pub struct Generate {
     /// differ slightly [default: f32].
     #[arg(long, value_enum)]
     pub residual: Option<ResidualName>,
-    /// The device to compute on: cpu.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub device: String,
-    /// Number of threads; 0 uses all that the processor has. The result does not depend on it.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
@@ -542,9 +539,8 @@ pub struct Bisect {
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',')]
     pub without: Vec<String>,
-    /// Number of threads; 0 uses all that the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -579,27 +575,36 @@ pub struct Run {
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Use the reference interpreter instead of the CPU backend.
+    /// Use the reference interpreter instead of a device.
     #[arg(long)]
     pub interp: bool,
     /// Write a trace of all launches as JSON, for Perfetto and chrome://tracing
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE", conflicts_with = "interp")]
     pub trace: Option<PathBuf>,
-    /// Number of threads; 0 uses all that the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// A way to run a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Reference interpreter; every result is rounded to its type.
     Interp,
     /// Reference interpreter in double precision throughout.
     InterpF64,
-    /// CPU backend.
-    Cpu,
+    /// A device by name.
+    Device(String),
+}
+
+impl From<&str> for Way {
+    fn from(name: &str) -> Self {
+        match name {
+            "interp" => Self::Interp,
+            "interp-f64" => Self::InterpF64,
+            _ => Self::Device(name.to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -608,11 +613,12 @@ pub struct Compare {
     pub module: ModuleArgs,
     #[command(flatten)]
     pub weights: WeightArgs,
-    /// The first way; errors are relative to its values.
-    #[arg(long, value_enum, default_value = "interp")]
+    /// The first way: interp, interp-f64 (double precision throughout) or a device such as cpu.
+    /// Errors are relative to its values.
+    #[arg(long, value_name = "WAY", default_value = "interp")]
     pub a: Way,
     /// The second way.
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_name = "WAY", default_value = "cpu")]
     pub b: Way,
     /// Safetensors file with the inputs by name [default: random inputs].
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
@@ -626,7 +632,7 @@ pub struct Compare {
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]
     pub func: Option<String>,
-    /// Number of threads of the CPU backend; 0 uses all.
+    /// Number of threads; 0 uses all that the processor has.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Print one JSON object.
@@ -644,6 +650,27 @@ pub struct Explain {
     pub list: bool,
 }
 
+/// Where something runs.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// The device to compute on: cpu.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: String,
+    /// Number of threads; 0 uses all that the processor has. The result does not depend on it.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub threads: usize,
+}
+
+impl DeviceArgs {
+    /// The device.
+    ///
+    /// # Errors
+    /// As [`Backend::open`].
+    pub fn open(&self) -> Result<Backend> {
+        Backend::open(&self.device, self.threads)
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -653,7 +680,7 @@ pub struct Bench {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub enum BenchWhat {
-    /// Kernels of the CPU backend.
+    /// Single operations.
     Ops(BenchOps),
     /// Blocks of the diffusion transformer, or a whole sampling step of it.
     Dit(BenchDit),
@@ -680,9 +707,8 @@ pub struct BenchPhase {
     /// Number of timed runs.
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     pub repeats: usize,
-    /// Number of threads; 0 uses all that the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Also time every step of the plans, in further runs.
     #[arg(long)]
     pub profile: bool,
@@ -763,13 +789,12 @@ pub struct BenchText {
 
 #[derive(Debug, Args)]
 pub struct BenchOps {
-    /// Number of threads; 0 uses all that the processor has.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
-    /// Approximate time for which each kernel is measured, in seconds.
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// Approximate time for which each operation is measured, in seconds.
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub seconds: f64,
-    /// Measure only kernels whose name contains this text.
+    /// Measure only operations whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
     /// Print one JSON object.

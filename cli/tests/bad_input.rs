@@ -44,6 +44,7 @@ fn flags_of_generate_are_checked_before_work() {
         ("--schedule karras", "E0922"),
         ("--device cuda:0", "E0904"),
         ("--device toaster", "E0904"),
+        ("--device cpu:1", "E0560"),
         ("--seed -1", "E0900"),
         ("--threads 100000", "E0918"),
         ("--threads -1", "E0900"),
@@ -339,6 +340,18 @@ fn inputs_that_do_not_fit_are_named() {
     refused(&folder, "run net.ir --inputs in.safetensors -o out.safetensors", "E0301")
         .says("--weights");
     refused(&folder, &format!("{run} --func nothing"), "E0913");
+    for (words, code) in [
+        (format!("{run} --device toaster"), "E0904"),
+        (format!("{run} --device wgpu:0"), "E0904"),
+        (format!("{run} --device cpu:3"), "E0560"),
+        ("compare net.ir --model m --b toaster".to_owned(), "E0904"),
+        ("compare net.ir --model m --a cpu:1".to_owned(), "E0560"),
+        ("bisect net.ir --model m --device cuda:0".to_owned(), "E0904"),
+        ("bench ops --device cuda:0".to_owned(), "E0904"),
+        ("bench text --preset micro --device cpu:1".to_owned(), "E0560"),
+    ] {
+        refused(&folder, &words, code);
+    }
     refused(&folder, "run missing.ir -o out.safetensors", "E0911");
     let wrong = "--weights m/vae/diffusion_pytorch_model.safetensors";
     refused(&folder, &format!("check net.ir {wrong}"), "E0307");

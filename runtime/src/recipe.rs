@@ -181,7 +181,7 @@ impl Recipe {
         let Size { width, height, frames } = request.size;
         Ok(Self {
             product: env!("CARGO_PKG_VERSION").to_owned(),
-            instructions: pipeline.backend().cpu().level().name().to_owned(),
+            instructions: pipeline.backend().about().instructions.clone(),
             prompt: request.prompt.clone(),
             references: request.references.iter().map(reference).collect::<Result<_>>()?,
             size: [width, height, frames],

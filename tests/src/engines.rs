@@ -1,11 +1,12 @@
-//! The ways to run a module: the CPU backend's compiled plans, as single ops or fused, and the
-//! reference interpreter.
+//! The ways to run a module: compiled plans on a device, as single ops or fused, and the reference
+//! interpreter.
 
+use crate::devices;
 use anyid_ir::{Evaluator, Mode, Module, Tensor};
 use anyid_passes::Options;
 use anyid_passes::pipeline::PASSES;
 use anyid_runtime::weights::ModelWeights;
-use anyid_runtime::{Backend, Compiler, Inputs};
+use anyid_runtime::{Compiler, Inputs};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,23 +14,29 @@ use std::sync::Arc;
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// Compiled plans on the CPU backend, every op by itself: all values can be compared.
-    Cpu,
-    /// Compiled plans on the CPU backend as users run them: values inside kernels do not exist.
-    CpuFused,
-    /// [`Self::CpuFused`] with one pass left out.
+    /// Compiled plans on the device of this name, every op by itself: all values can be compared.
+    Apart(&'static str),
+    /// Compiled plans on that device as users run them: values inside kernels do not exist.
+    Fused(&'static str),
+    /// [`Self::Fused`] on the first device with one pass left out.
     Without(&'static str),
     /// The interpreter, rounding every primitive to its declared type.
     Interpreter,
 }
 
 impl Engine {
-    /// Those that every golden case goes through.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::CpuFused, Self::Interpreter];
+    /// The first device of the list in both ways, and the interpreter.
+    pub fn three() -> [Self; 3] {
+        let first = devices::names()[0];
+        [Self::Apart(first), Self::Fused(first), Self::Interpreter]
+    }
 
-    /// Those for the golden case in this folder: for `base` also each pass alone left out.
+    /// Those for the golden case in this folder: every device in both ways, the interpreter, and for
+    /// `base` also each pass alone left out.
     pub fn of_case(case: &Path) -> Vec<Self> {
-        let mut all = Self::ALL.to_vec();
+        let both = |name: &&'static str| [Self::Apart(name), Self::Fused(name)];
+        let mut all: Vec<Self> = devices::names().iter().flat_map(both).collect();
+        all.push(Self::Interpreter);
         if case.ends_with("base") {
             let optional = PASSES.iter().filter(|pass| pass.optional);
             all.extend(optional.map(|pass| Self::Without(pass.name)));
@@ -39,25 +46,26 @@ impl Engine {
 
     /// Whether every value of the graph exists in a run.
     pub fn is_complete(self) -> bool {
-        matches!(self, Self::Cpu | Self::Interpreter)
+        matches!(self, Self::Apart(_) | Self::Interpreter)
     }
 
     /// Name in reports.
     pub fn name(self) -> String {
         match self {
-            Self::Cpu => "cpu".into(),
-            Self::CpuFused => "cpu-fused".into(),
-            Self::Without(pass) => format!("cpu-fused without {pass}"),
+            Self::Apart(device) => device.into(),
+            Self::Fused(device) => format!("{device}-fused"),
+            Self::Without(pass) => format!("{}-fused without {pass}", devices::names()[0]),
             Self::Interpreter => "interp".into(),
         }
     }
 
-    /// How the CPU backend's plans are compiled.
-    fn options(self) -> Options {
+    /// The device and how plans for it are compiled; `None` for the interpreter.
+    fn compiled(self) -> Option<(&'static str, Options)> {
         match self {
-            Self::Cpu => Options::traceable(),
-            Self::Without(pass) => Options::default().off(pass),
-            _ => Options::default(),
+            Self::Apart(device) => Some((device, Options::traceable())),
+            Self::Fused(device) => Some((device, Options::default())),
+            Self::Without(pass) => Some((devices::names()[0], Options::default().off(pass))),
+            Self::Interpreter => None,
         }
     }
 }
@@ -74,12 +82,12 @@ pub fn run(
     inputs: &[(&str, &Tensor)],
 ) -> Values {
     let mut values = Values::new();
-    match engine {
-        Engine::Cpu | Engine::CpuFused | Engine::Without(_) => {
-            let backend = Backend::open("cpu", 2).unwrap_or_else(|e| panic!("{e}"));
+    match engine.compiled() {
+        Some((device, options)) => {
+            let backend = devices::backend(device, 2);
             let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
             let mut program = Compiler::new(&backend)
-                .with(engine.options())
+                .with(options)
                 .phase("main", module, func)
                 .and_then(|c| c.load(provider, &mut |_, _| true))
                 .unwrap_or_else(|e| panic!("{e}"));
@@ -93,7 +101,7 @@ pub fn run(
                 values.insert(name.into_owned(), tensor.clone());
             }
         }
-        Engine::Interpreter => {
+        None => {
             let target = module.func(func).expect("the function exists");
             let ordered: Vec<Tensor> = target
                 .param_types()

@@ -1,10 +1,13 @@
-//! Support for the tests of the whole product: fixtures, tolerances, engines, model folders, the op
+//! Support for the tests of the whole product: fixtures, tolerances, devices, engines, model folders, the op
 //! table, random graphs.
 
 pub mod close;
+pub mod devices;
 pub mod engines;
 pub mod fixtures;
 pub mod folders;
 pub mod graphs;
+pub mod kernel_meaning;
 pub mod op_cases;
 pub mod plans;
+mod second_device;

@@ -1,12 +1,13 @@
-//! Plans on the CPU backend without the runtime: what the differential tests run, with the memory
-//! in a state of their choice.
+//! Plans on a device without the runtime: what the differential tests run, with the memory in a state
+//! of their choice.
 
-use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, LoadError, Memory, RunError, Weights};
-use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
-use anyid_ir::plan::{Plan, Root, title};
+use anyid_backends::device::{Arena, Call, Provider, Runner};
+use anyid_backends::{Device, LoadError, RunError, StoredWeight, WeightFault, WeightProvider};
+use anyid_ir::plan::{Plan, Port, Root, title};
 use anyid_ir::{Tensor, TensorType, WeightSource};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Weights in memory, as a checkpoint would store them: types may differ from the declared ones.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,11 @@ impl Stored {
     /// Adds a weight.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
         self.0.insert(name.into(), tensor);
+    }
+
+    /// The weights as devices take them.
+    pub fn shared(&self) -> Arc<Provider> {
+        Arc::new(self.clone())
     }
 }
 
@@ -41,110 +47,132 @@ impl WeightSource for Stored {
 /// Named tensors in order.
 pub type Named = Vec<(String, Tensor)>;
 
-/// Plans that share weights, persistent memory and states.
-pub struct Plans<'p> {
-    cpu: &'p Cpu,
-    provider: &'p Stored,
-    weights: Weights,
-    executables: Vec<Executable>,
-    persistent: AlignedBytes,
-    states: AlignedBytes,
+/// Plans that share weights and kept values; those with the same states share them too.
+pub struct Plans {
+    runner: Box<dyn Runner>,
+    kept: Option<Box<dyn Arena>>,
+    states: Vec<Box<dyn Arena>>,
+    /// For each plan: the position of its states.
+    own: Vec<usize>,
     garbage: u8,
 }
 
-impl<'p> Plans<'p> {
-    /// Loads the weights of `plans`. All memory is filled with `garbage` before each run.
+impl Plans {
+    /// Loads the weights of `plans`. All memory is filled with `garbage`, the workspace before each
+    /// run.
+    ///
+    /// # Errors
+    /// As the device's.
     pub fn new(
-        cpu: &'p Cpu,
+        device: &Arc<dyn Device>,
         plans: &[&Plan],
-        provider: &'p Stored,
+        provider: Arc<Provider>,
         garbage: u8,
     ) -> Result<Self, LoadError> {
-        let weights = Weights::load(cpu, plans, provider, &mut |_, _| true)?;
-        let executables: Vec<Executable> =
-            plans.iter().map(|plan| Executable::new(cpu, (*plan).clone(), &weights)).collect();
-        let bytes = plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0);
-        let mut persistent = AlignedBytes::zeroed(bytes as usize);
-        persistent.bytes_mut().fill(garbage);
-        let bytes = plans.iter().map(|plan| plan.state_bytes()).max().unwrap_or(0);
-        let mut states = AlignedBytes::zeroed(bytes as usize);
-        states.bytes_mut().fill(garbage);
-        Ok(Self { cpu, provider, weights, executables, persistent, states, garbage })
+        let weights = device.clone().load(plans, provider, &mut |_, _| true)?;
+        let runner = weights.prepare(plans.iter().map(|plan| (*plan).clone()).collect())?;
+        let refused = LoadError::NoWorkspace;
+        let keeps = plans.iter().position(|plan| plan.persistent_bytes > 0);
+        let mut kept = keeps.map(|at| runner.kept(at)).transpose().map_err(refused)?;
+        let (mut states, mut own) = (Vec::new(), Vec::new());
+        for (at, plan) in plans.iter().enumerate() {
+            let shared = plans[..at].iter().position(|other| other.shares_states(plan));
+            match shared {
+                Some(other) => own.push(own[other]),
+                None => {
+                    own.push(states.len());
+                    states.push(runner.states(at).map_err(refused)?);
+                }
+            }
+        }
+        kept.iter_mut().chain(&mut states).for_each(|arena| arena.fill(garbage));
+        Ok(Self { runner, kept, states, own, garbage })
     }
 
-    /// State `name` as plan number `at` lays it out.
+    fn state_of(&self, at: usize, name: &str) -> (usize, usize) {
+        let arena = self.own[at];
+        let values = self.states[arena].values().iter();
+        let index =
+            values.map(|value| title(&value.name, value.branch)).position(|own| own == name);
+        (arena, index.unwrap_or_else(|| panic!("no state {name}")))
+    }
+
+    /// State `name` of plan number `at`.
     pub fn state(&self, at: usize, name: &str) -> Tensor {
-        let plan = self.executables[at].plan();
-        let index = plan.states.iter().position(|state| title(&state.name, state.branch) == name);
-        let index = index.unwrap_or_else(|| panic!("no state {name}"));
-        let (ty, start) = (&plan.states[index].ty, plan.state_layout().0[index] as usize);
-        let bytes = &self.states.bytes()[start..start + ty.bytes() as usize];
-        Tensor::from_bytes(ty.clone(), bytes).expect("a state holds its type")
+        let (arena, index) = self.state_of(at, name);
+        let arena = &self.states[arena];
+        let mut out = Tensor::zeros(arena.values()[index].ty.clone());
+        arena.read(index, &mut |bytes| out.bytes_mut().copy_from_slice(bytes));
+        out
     }
 
     /// Sets state `name`.
     pub fn set_state(&mut self, at: usize, name: &str, value: &Tensor) {
-        let plan = self.executables[at].plan();
-        let index = plan.states.iter().position(|state| title(&state.name, state.branch) == name);
-        let index = index.unwrap_or_else(|| panic!("no state {name}"));
-        let start = plan.state_layout().0[index] as usize;
-        let bytes = value.bytes();
-        self.states.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
+        let (arena, index) = self.state_of(at, name);
+        self.states[arena].write(index, value.bytes());
+    }
+
+    /// Runs plan number `at` on bytes in the order of its ports.
+    ///
+    /// # Errors
+    /// As the device's.
+    pub fn run_bytes(
+        &mut self,
+        at: usize,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), RunError> {
+        self.runner.fill(self.garbage);
+        let kept = self.kept.as_deref_mut();
+        let states = Some(&mut *self.states[self.own[at]]);
+        self.runner.run(at, Call { inputs, outputs, kept, states, ..Call::default() })
     }
 
     /// Runs plan number `at` on the inputs of `inputs` that it names.
+    ///
+    /// # Errors
+    /// As the device's.
     pub fn run(&mut self, at: usize, inputs: &[(String, Tensor)]) -> Result<Named, RunError> {
-        let executable = &self.executables[at];
-        let plan = executable.plan();
-        let given: Vec<&[u8]> = plan
-            .inputs
-            .iter()
-            .map(|port| {
-                let found = inputs.iter().find(|(name, _)| *name == port.title());
-                let tensor = &found.unwrap_or_else(|| panic!("no input {}", port.name)).1;
-                assert_eq!(tensor.ty(), &plan.buffer(port.buffer).ty, "input {}", port.name);
-                tensor.bytes()
-            })
-            .collect();
-        let ports = plan.outputs.iter();
-        let mut outputs: Named = ports
-            .map(|port| {
-                (port.title().into_owned(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()))
-            })
-            .collect();
+        let plan = self.runner.plan(at);
+        let given = given(plan, inputs);
+        let port = |port: &Port| {
+            (port.title().into_owned(), Tensor::zeros(plan.buffer(port.buffer).ty.clone()))
+        };
+        let mut outputs: Named = plan.outputs.iter().map(port).collect();
         let mut taken: Vec<&mut [u8]> =
             outputs.iter_mut().map(|(_, tensor)| tensor.bytes_mut()).collect();
         for bytes in &mut taken {
             bytes.fill(self.garbage);
         }
-        let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
-        memory.fill(self.garbage);
-        executable.run(
-            self.cpu,
-            &self.weights,
-            self.provider,
-            &mut memory,
-            &mut self.persistent,
-            &mut self.states,
-            &given,
-            &mut taken,
-            &|| false,
-            None,
-        )?;
+        self.run_bytes(at, &given, &mut taken)?;
         Ok(outputs)
     }
 }
 
+/// The bytes of a plan's inputs in its order.
+fn given<'g>(plan: &Plan, inputs: &'g [(String, Tensor)]) -> Vec<&'g [u8]> {
+    let bytes = |port: &Port| {
+        let found = inputs.iter().find(|(name, _)| *name == port.title());
+        let tensor = &found.unwrap_or_else(|| panic!("no input {}", port.name)).1;
+        assert_eq!(tensor.ty(), &plan.buffer(port.buffer).ty, "input {}", port.name);
+        tensor.bytes()
+    };
+    plan.inputs.iter().map(bytes).collect()
+}
+
 /// One plan, once.
+///
+/// # Errors
+/// As the device's.
 pub fn run_plan(
-    cpu: &Cpu,
+    device: &Arc<dyn Device>,
     plan: &Plan,
     weights: &Stored,
     inputs: &[(String, Tensor)],
     garbage: u8,
 ) -> Result<Named, RunError> {
-    let mut plans = Plans::new(cpu, &[plan], weights, garbage).unwrap_or_else(|e| panic!("{e}"));
-    plans.run(0, inputs)
+    let plans = Plans::new(device, &[plan], weights.shared(), garbage);
+    plans.unwrap_or_else(|e| panic!("{e}")).run(0, inputs)
 }
 
 /// Bytes of a gap between two pieces of memory, and what they hold.
@@ -158,60 +186,42 @@ const GUARD: u8 = 0xA5;
 /// # Errors
 /// In words, where a byte of a gap was written or the run failed.
 pub fn run_guarded(
-    cpu: &Cpu,
+    device: &Arc<dyn Device>,
     plan: &Plan,
     weights: &Stored,
     inputs: &[(String, Tensor)],
 ) -> Result<Named, String> {
     let (plan, gaps) = spread(plan);
-    let loaded = Weights::load(cpu, &[&plan], weights, &mut |_, _| true).unwrap();
-    let executable = Executable::new(cpu, plan, &loaded);
-    let plan = executable.plan();
-    let given: Vec<&[u8]> = plan
-        .inputs
-        .iter()
-        .map(|port| inputs.iter().find(|(name, _)| *name == port.title()).unwrap().1.bytes())
+    let plans = Plans::new(device, &[&plan], weights.shared(), GUARD);
+    let mut plans = plans.unwrap_or_else(|e| panic!("{e}"));
+    let size = |port: &Port| plan.buffer(port.buffer).ty.bytes() as usize;
+    let mut held: Vec<Vec<u8>> =
+        plan.outputs.iter().map(|port| vec![GUARD; size(port) + 2 * GAP]).collect();
+    let mut taken: Vec<&mut [u8]> = held
+        .iter_mut()
+        .map(|held| {
+            let end = held.len() - GAP;
+            &mut held[GAP..end]
+        })
         .collect();
-    let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
-    memory.fill(0xFF);
-    for gap in &gaps {
-        memory.workspace_mut()[gap.clone()].fill(GUARD);
-    }
-    let mut persistent = AlignedBytes::zeroed(plan.persistent_bytes as usize);
-    let mut states = AlignedBytes::zeroed(plan.state_bytes() as usize);
-    let ports: Vec<_> = plan.outputs.iter().collect();
-    let sizes: Vec<usize> =
-        ports.iter().map(|port| plan.buffer(port.buffer).ty.bytes() as usize).collect();
-    let mut room: Vec<Vec<u8>> = sizes.iter().map(|size| vec![GUARD; size + 2 * GAP]).collect();
-    let mut taken: Vec<&mut [u8]> =
-        room.iter_mut().zip(&sizes).map(|(room, size)| &mut room[GAP..GAP + size]).collect();
-    executable
-        .run(
-            cpu,
-            &loaded,
-            weights,
-            &mut memory,
-            &mut persistent,
-            &mut states,
-            &given,
-            &mut taken,
-            &|| false,
-            None,
-        )
-        .map_err(|error| format!("{error:?}"))?;
+    let done = plans.run_bytes(0, &given(&plan, inputs), &mut taken);
+    done.map_err(|error| format!("{error:?}"))?;
     for gap in gaps {
-        if memory.workspace_mut()[gap.clone()].iter().any(|byte| *byte != GUARD) {
+        let mut bytes = vec![0; gap.len()];
+        plans.runner.workspace(gap.start as u64, &mut bytes);
+        if bytes.iter().any(|byte| *byte != GUARD) {
             return Err(format!("bytes {gap:?} between two pieces were written"));
         }
     }
     let mut outputs = Named::new();
-    for ((port, size), room) in ports.into_iter().zip(sizes).zip(room) {
-        if room[..GAP].iter().chain(&room[GAP + size..]).any(|byte| *byte != GUARD) {
+    for (port, held) in plan.outputs.iter().zip(held) {
+        let end = held.len() - GAP;
+        if held[..GAP].iter().chain(&held[end..]).any(|byte| *byte != GUARD) {
             return Err(format!("bytes around output {} were written", port.name));
         }
         let ty = plan.buffer(port.buffer).ty.clone();
-        let tensor = Tensor::from_bytes(ty, &room[GAP..GAP + size]).expect("of its size");
-        outputs.push((port.name.clone(), tensor));
+        let tensor = Tensor::from_bytes(ty, &held[GAP..end]).expect("of its size");
+        outputs.push((port.title().into_owned(), tensor));
     }
     Ok(outputs)
 }

@@ -7,8 +7,9 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{self, DitSize};
 use anyid_passes::pipeline::PASSES;
 use anyid_passes::{CompileRequest, Options};
+use anyid_runtime::Model;
 use anyid_runtime::engine::{Compiler, Inputs, Outputs};
-use anyid_runtime::{Backend, Model};
+use anyid_tests::devices;
 use anyid_tests::op_cases::noise;
 
 const SIZE: DitSize =
@@ -47,7 +48,7 @@ fn velocities(
     options: Options,
     own: &[&str],
 ) -> ([Tensor; 2], usize) {
-    let backend = Backend::open("cpu", 2).unwrap();
+    let backend = devices::first_backend(2);
     let module = dit::dit(&model.dit, &SIZE, precision);
     let compiler = Compiler::new(&backend).with(options).add("step", request(&module, own));
     let mut program = compiler.unwrap().load(model.dit_weights.clone(), &mut |_, _| true).unwrap();

@@ -1,14 +1,13 @@
 //! The edges of arithmetic: infinities, NaN, signed zeros, the bounds of integers, rows without
 //! anything to choose from. Every row of the table in `docs/ir.md` is a case here with its value,
-//! and beside them every operation meets every special number of its type. Interpreter and CPU
-//! backend have to agree to the sign of a zero, in kernels of their own and fused, at every level of
-//! vector instructions.
+//! and beside them every operation meets every special number of its type. Interpreter and
+//! devices have to agree to the sign of a zero, in kernels of their own and fused, with every set of
+//! instructions.
 
-use anyid_backends::cpu::Cpu;
-use anyid_backends::cpu::simd::Level;
 use anyid_ir::text::parse_module;
 use anyid_ir::{DType, Evaluator, Mode, Module, Tensor, TensorType};
 use anyid_passes::Options;
+use anyid_tests::devices;
 use anyid_tests::plans::{Named, Stored, run_plan};
 
 const INF: f64 = f64::INFINITY;
@@ -25,18 +24,18 @@ fn interpreted(module: &Module, inputs: &Named) -> Result<Vec<Tensor>, String> {
     evaluator.run("f", &inputs, &(), None).map_err(|e| e.to_string())
 }
 
-/// The backend's answers: at every level, fused and not.
+/// The answers of every device in every way it has, fused and not.
 fn computed(module: &Module, inputs: &Named) -> Vec<(String, Result<Vec<Tensor>, String>)> {
     let mut all = Vec::new();
     for (way, options) in [("fused", Options::default()), ("apart", Options::unfused())] {
         let plan = anyid_passes::CompileRequest::new(module, "f").with(&options).plan();
         let plan = plan.unwrap_or_else(|e| panic!("{way}: {e}"));
-        for level in Level::available() {
-            let cpu = Cpu::open(1, Some(level.name())).unwrap_or_else(|e| panic!("{e}"));
-            let out = run_plan(&cpu, &plan, &Stored::default(), inputs, 0xA5);
+        for device in devices::names().iter().flat_map(|name| devices::variants(name, 1)) {
+            let out = run_plan(&device, &plan, &Stored::default(), inputs, 0xA5);
             let out = out.map_err(|e| format!("{e:?}"));
             let tensors = out.map(|named| named.into_iter().map(|(_, tensor)| tensor).collect());
-            all.push((format!("{way} {}", level.name()), tensors));
+            let about = device.about();
+            all.push((format!("{way} {} {}", about.name, about.instructions), tensors));
         }
     }
     all

@@ -2,7 +2,6 @@
 //! plan: optimised, fused, planned; and of what the networks of the built-in model need. They show
 //! what a change to a pass changes. Update them with `INSTA_UPDATE=always`, and say why in the commit.
 
-use anyid_backends::cpu::target;
 use anyid_ir::plan::Plan;
 use anyid_ir::{FuncBuilder, IndexArg, Module, text};
 use anyid_models::wan::Precision;
@@ -14,6 +13,7 @@ use anyid_passes::pipeline::Phase;
 use anyid_passes::program::{Origin, Port, Program, ValueIndex};
 use anyid_passes::report::PhaseSummary;
 use anyid_passes::{CompileRequest, Options, StateSpec, flatten, straight};
+use anyid_tests::devices::target;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

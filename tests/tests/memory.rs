@@ -1,7 +1,6 @@
 //! Memory that kernels share, split and carry: what comes out is the same, bit by bit, and what the
 //! networks need at the sizes that matter is pinned.
 
-use anyid_backends::cpu::{Cpu, target};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
@@ -12,11 +11,12 @@ use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, states};
 use anyid_models::wan::{Precision, Residual};
 use anyid_passes::report::PhaseSummary;
 use anyid_passes::{CompileRequest, Options, StateSpec};
+use anyid_tests::devices;
 use anyid_tests::op_cases::{noise, seed_of};
 use anyid_tests::plans::{Named, Plans, Stored, run_guarded, run_plan};
 
 fn options() -> Options {
-    Options { target: target(), ..Options::default() }
+    Options { target: devices::target(), ..Options::default() }
 }
 
 /// Weights and inputs of a module, invented.
@@ -76,7 +76,7 @@ fn feed_forward(rows: usize, act: DType, gated: bool) -> Module {
 
 #[test]
 fn rows_in_pieces_are_the_same_bits_in_less_memory() {
-    let cpus = [1, 2].map(|threads| Cpu::open(threads, None).unwrap());
+    let threads = [1, 2].map(devices::first);
     for act in [DType::F32, DType::Bf16] {
         for gated in [false, true] {
             let rows = 9_000;
@@ -90,12 +90,12 @@ fn rows_in_pieces_are_the_same_bits_in_less_memory() {
             assert_eq!(verify_plan(&split), []);
             assert!(split.steps.len() >= whole.steps.len() + 2, "{act} {gated}");
             assert!(split.workspace_bytes * 4 < whole.workspace_bytes * 3, "{act} {gated}");
-            let want = run_plan(&cpus[0], &whole, &weights, &inputs, 0xFF).unwrap();
-            for cpu in &cpus {
-                let got = run_plan(cpu, &split, &weights, &inputs, 0xFF).unwrap();
+            let want = run_plan(&threads[0], &whole, &weights, &inputs, 0xFF).unwrap();
+            for device in &threads {
+                let got = run_plan(device, &split, &weights, &inputs, 0xFF).unwrap();
                 assert!(got == want, "{act} {gated}: other bits");
             }
-            let guarded = run_guarded(&cpus[1], &split, &weights, &inputs).unwrap();
+            let guarded = run_guarded(&threads[1], &split, &weights, &inputs).unwrap();
             assert!(guarded == want, "{act} {gated}: other bits with gaps");
         }
     }
@@ -131,7 +131,7 @@ fn carried(config: &VaeConfig, size: &VaeSize, half: Half) -> (Module, [Plan; 2]
 
 #[test]
 fn carried_states_are_what_handing_them_on_would_be() {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let (config, size) = (VaeConfig::micro(), VaeSize { height: 32, width: 48, chunk: 1 });
     for (half, name, results) in [(Half::Encoder, "video", 2), (Half::Decoder, "z", 1)] {
         let (module, plans) = carried(&config, &size, half);
@@ -140,8 +140,10 @@ fn carried_states_are_what_handing_them_on_would_be() {
         assert!(plans.iter().all(|plan| verify_plan(plan).is_empty()));
         let plain = ["first", "next"]
             .map(|f| CompileRequest::new(&module, f).with(&options()).plan().unwrap());
-        let mut ours = Plans::new(&cpu, &[&plans[0], &plans[1]], &weights, 0xFF).unwrap();
-        let mut theirs = Plans::new(&cpu, &[&plain[0], &plain[1]], &weights, 0xFF).unwrap();
+        let mut ours =
+            Plans::new(&device, &[&plans[0], &plans[1]], weights.shared(), 0xFF).unwrap();
+        let mut theirs =
+            Plans::new(&device, &[&plain[0], &plain[1]], weights.shared(), 0xFF).unwrap();
         let mut handed: Named = Vec::new();
         for chunk in 0..4 {
             let at = usize::from(chunk > 0);
@@ -168,7 +170,7 @@ fn carried_states_are_what_handing_them_on_would_be() {
 /// place: the old values are read before they are written over.
 #[test]
 fn states_may_change_places_and_leave_as_they_were() {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let ty = TensorType::new(DType::F32, [40, 24]);
     let mut module = Module { name: "m".into(), ..Module::default() };
     let mut f = FuncBuilder::new(&module, "main");
@@ -195,7 +197,7 @@ fn states_may_change_places_and_leave_as_they_were() {
             .unwrap();
         assert_eq!(verify_plan(&plan), []);
         let none = Stored::default();
-        let mut plans = Plans::new(&cpu, &[&plan], &none, 0xFF).unwrap();
+        let mut plans = Plans::new(&device, &[&plan], none.shared(), 0xFF).unwrap();
         let mut held: Vec<Tensor> = (1..5).map(|seed| noise(ty.clone(), seed)).collect();
         for (spec, value) in specs.iter().zip(&held) {
             plans.set_state(0, &spec.name, value);
@@ -204,7 +206,7 @@ fn states_may_change_places_and_leave_as_they_were() {
             let mut inputs = vec![("x".to_owned(), noise(ty.clone(), 20 + run))];
             let got = plans.run(0, &inputs).unwrap();
             inputs.extend(specs.iter().map(|s| s.name.clone()).zip(held));
-            let mut want = run_plan(&cpu, &plain, &none, &inputs, 0).unwrap();
+            let mut want = run_plan(&device, &plain, &none, &inputs, 0).unwrap();
             let left = want.split_off(4);
             let values = |named: &Named| named.iter().map(|(_, v)| v.clone()).collect::<Vec<_>>();
             assert_eq!(values(&got), values(&left), "run {run}");
@@ -238,7 +240,7 @@ fn states_may_change_places_and_leave_as_they_were() {
 /// through one program side by side end with the bits of each by itself.
 #[test]
 fn steps_carry_states_for_each_branch() {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let ty = TensorType::new(DType::F32, [3, 32]);
     let mut module = Module { name: "m".into(), ..Module::default() };
     module.weights.add("w", TensorType::new(DType::F32, [32, 32])).unwrap();
@@ -263,7 +265,7 @@ fn steps_carry_states_for_each_branch() {
         let [prepare, step] = request.with(&options()).split().unwrap();
         assert!(prepare.states.is_empty() && step.states.len() == states.len());
         assert!([&prepare, &step].iter().all(|plan| verify_plan(plan).is_empty()));
-        let mut plans = Plans::new(&cpu, &[&prepare, &step], &weights, 0xFF).unwrap();
+        let mut plans = Plans::new(&device, &[&prepare, &step], weights.shared(), 0xFF).unwrap();
         states.iter().for_each(|name| plans.set_state(1, name, &noise(ty.clone(), 40)));
         plans.run(0, contexts).unwrap();
         let mut sums: Named = Vec::new();

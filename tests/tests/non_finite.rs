@@ -1,9 +1,8 @@
 //! Values that are not finite are blamed on the phase, the node and the weight they came from.
 
 use anyid_runtime::init::{Preset, write_folder};
-use anyid_runtime::{
-    Backend, Error, Model, Pipeline, Precision, ReferenceSource, Request, Size, Tensor,
-};
+use anyid_runtime::{Error, Model, Pipeline, Precision, ReferenceSource, Request, Size, Tensor};
+use anyid_tests::devices;
 use anyid_tests::folders::Folder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -67,7 +66,7 @@ fn run_guided(folder: &Path, precision: Precision, guidance: f64) -> Result<(), 
         precision: Some(precision),
         ..Request::default()
     };
-    let pipeline = Pipeline::new(Model::open(folder)?, Backend::open("cpu", 1)?);
+    let pipeline = Pipeline::new(Model::open(folder)?, devices::first_backend(1));
     pipeline.generate(&request, &mut |_| {}, &mut |_| Ok(())).map(drop)
 }
 

@@ -1,20 +1,21 @@
 //! Every case of the op table three ways: the interpreter, the interpreter on decomposed modules,
-//! and the CPU backend, which has to give the same bits for any number of threads and whatever its
-//! memory held before, and to agree with the interpreter at every level of vector instructions.
+//! and every device, which has to give the same bits for any number of threads and whatever its memory
+//! held before, and to agree with the interpreter with every set of instructions.
 
 use anyid_backends::cpu::conv::{ConvShape, conv_algorithm};
 use anyid_backends::cpu::gemm::PanelKind;
-use anyid_backends::cpu::simd::Level;
-use anyid_backends::cpu::{Cpu, RunError};
+use anyid_backends::{Device, RunError};
 use anyid_ir::{
     Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType, decompose_module,
 };
-use anyid_passes::Options;
 use anyid_passes::report::PhaseSummary;
+use anyid_passes::{CompileRequest, Options};
 use anyid_tests::close::difference;
+use anyid_tests::devices;
 use anyid_tests::op_cases::{Built, OpCase, cases, closed_set, noise};
 use anyid_tests::plans::{Named, Stored, run_guarded, run_plan};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The outputs of the interpreter.
 fn interpreted(built: &Built, module: &Module) -> Vec<Tensor> {
@@ -104,75 +105,81 @@ fn decomposed_modules_compute_the_same_bits() {
 }
 
 #[test]
-fn the_cpu_agrees_with_the_interpreter() {
-    let open = |threads, level: Level| {
-        Cpu::open(threads, Some(level.name())).unwrap_or_else(|e| panic!("{e}"))
-    };
-    let levels: Vec<Cpu> = Level::available().map(|level| open(2, level)).collect();
-    let [one, three] = [1, 3].map(|threads| open(threads, Level::detect()));
+fn every_device_agrees_with_the_interpreter() {
+    for name in devices::names() {
+        agrees(name);
+    }
+}
+
+/// The table on one device: in every way it has, bit for bit the same for any number of threads and
+/// whatever its memory held.
+fn agrees(name: &str) {
+    let ways = devices::variants(name, 2);
+    let [one, three] = [1, 3].map(|threads| devices::open(name, threads));
     let (mut failures, mut count, mut worst) = (Vec::new(), 0, 0.0f64);
     each(|case, dtype, built| {
         count += 1;
         let reference = interpreted(built, &built.module);
-        let plan = anyid_passes::CompileRequest::new(&built.module, "f")
-            .plan()
-            .unwrap_or_else(|e| panic!("{e}"));
-        let run =
-            |cpu: &Cpu, garbage: u8| run_plan(cpu, &plan, &built.weights, &built.inputs, garbage);
-        for cpu in &levels {
-            let level = cpu.level().name();
-            let outputs = match run(cpu, 0) {
+        let options = Options { target: one.about().target.clone(), ..Options::default() };
+        let plan = CompileRequest::new(&built.module, "f").with(&options).plan();
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let run = |device: &Arc<dyn Device>, garbage: u8| {
+            run_plan(device, &plan, &built.weights, &built.inputs, garbage)
+        };
+        for device in &ways {
+            let way = format!("{name} {}", device.about().instructions);
+            let outputs = match run(device, 0) {
                 Ok(outputs) => outputs,
                 Err(error) => {
-                    failures.push(format!("{}: {dtype} {level} {error:?}", case.name));
+                    failures.push(format!("{}: {dtype} {way} {error:?}", case.name));
                     continue;
                 }
             };
             assert_eq!(outputs.len(), reference.len(), "{}", case.name);
-            for ((name, given), golden) in outputs.iter().zip(&reference) {
+            for ((result, given), golden) in outputs.iter().zip(&reference) {
                 let (error, bound) = (difference(given, golden), case.tolerance.of(given.dtype()));
                 if bound > 0.0 {
                     worst = worst.max(error / bound);
                 }
                 if error > bound {
                     let (case, close) = (&case.name, format!("{error:.2e} of {bound:.0e}"));
-                    failures.push(format!("{case}: {dtype} {level} {name}: {close}"));
+                    failures.push(format!("{case}: {dtype} {way} {result}: {close}"));
                 }
             }
         }
-        let highest = levels.last().expect("there is always a level");
-        let bits = run(highest, 0);
-        match (&bits, run_guarded(highest, &plan, &built.weights, &built.inputs)) {
+        let best = ways.last().expect("there is always a way");
+        let bits = run(best, 0);
+        match (&bits, run_guarded(best, &plan, &built.weights, &built.inputs)) {
             (Ok(bits), Ok(guarded)) if equal(bits, &guarded) => {}
             (Err(_), Err(_)) => {}
             (_, guarded) => {
                 let why = guarded.err().unwrap_or_else(|| "other bits".to_owned());
-                failures.push(format!("{}: {dtype} with gaps: {why}", case.name));
+                failures.push(format!("{}: {dtype} {name} with gaps: {why}", case.name));
             }
         }
         for (what, again) in [
             ("one thread", run(&one, 0)),
             ("three threads", run(&three, 0)),
-            ("memory of NaN", run(highest, 0xFF)),
+            ("memory of NaN", run(best, 0xFF)),
             ("memory of other numbers", run(&one, 0x3F)),
         ] {
             if !same(&bits, &again) {
-                failures.push(format!("{}: {dtype} other bits with {what}", case.name));
+                failures.push(format!("{}: {dtype} {name} other bits with {what}", case.name));
             }
         }
     });
-    println!("{count} modules, largest error {worst:.2} of its tolerance");
+    println!("{name}: {count} modules, largest error {worst:.2} of its tolerance");
     report(&failures, count);
 }
 
 /// Largest module that is run in primitives.
 const MOST_OPERATIONS: u64 = 100_000_000;
 
-/// The definition of every op, and every op in a kernel of its own, on the CPU in memory full of NaN
-/// and with gaps between the pieces of memory: as near to the interpreter as kernels are.
+/// The definition of every op, and every op in a kernel of its own, with gaps between the pieces of
+/// memory: as near to the interpreter as kernels are.
 #[test]
-fn decomposed_and_unfused_modules_agree_on_the_cpu() {
-    let cpu = Cpu::open(2, None).unwrap();
+fn decomposed_and_unfused_modules_agree() {
+    let device = devices::first(2);
     let (mut failures, mut count) = (Vec::new(), 0);
     each(|case, dtype, built| {
         count += 1;
@@ -188,7 +195,7 @@ fn decomposed_and_unfused_modules_agree_on_the_cpu() {
             if what == "decomposed" && PhaseSummary::of(&plan).flops > MOST_OPERATIONS {
                 continue;
             }
-            let outputs = match run_guarded(&cpu, &plan, &built.weights, &built.inputs) {
+            let outputs = match run_guarded(&device, &plan, &built.weights, &built.inputs) {
                 Ok(outputs) => outputs,
                 Err(error) => {
                     failures.push(format!("{}: {dtype} {what}: {error}", case.name));
@@ -235,10 +242,10 @@ fn f32(shape: &[usize]) -> TensorType {
     TensorType::new(DType::F32, shape.iter().copied())
 }
 
-/// A row that a table does not have is an error of the run, on the CPU as in the interpreter.
+/// A row that a table does not have is an error of the run, on a device as in the interpreter.
 #[test]
 fn rows_outside_a_table_are_errors() {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let segments = |rows| TensorType::new(DType::I32, [rows]);
     let (x, table) = (f32(&[3, 4]), f32(&[2, 4]));
     let ops = [
@@ -261,8 +268,8 @@ fn rows_outside_a_table_are_errors() {
                     (format!("x{i}"), tensor)
                 })
                 .collect();
-            let plan = anyid_passes::CompileRequest::new(&module, "f").plan().unwrap();
-            let error = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0).unwrap_err();
+            let plan = CompileRequest::new(&module, "f").plan().unwrap();
+            let error = run_plan(&device, &plan, &Stored::default(), &inputs, 0).unwrap_err();
             let RunError::Index { index, rows, .. } = error else { panic!("{name}: {error:?}") };
             assert_eq!((index, rows), (i64::from(wrong), 2), "{name}");
             let tensors: Vec<Tensor> = inputs.into_iter().map(|(_, tensor)| tensor).collect();
@@ -275,7 +282,7 @@ fn rows_outside_a_table_are_errors() {
 /// Every module that verifies runs: what has no kernel is decomposed.
 #[test]
 fn ops_without_a_kernel_run_as_primitives() {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let rows = |dtype| TensorType::new(dtype, [3, 4]);
     let vector = |dtype| TensorType::new(dtype, [4]);
     let half = DType::F16;
@@ -316,9 +323,8 @@ fn ops_without_a_kernel_run_as_primitives() {
         let tensors: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         let right = Evaluator::new(&module, Mode::F32).run("f", &tensors, &(), None).unwrap();
         for options in [Options::default(), Options::unfused()] {
-            let plan =
-                anyid_passes::CompileRequest::new(&module, "f").with(&options).plan().unwrap();
-            let given = run_plan(&cpu, &plan, &Stored::default(), &inputs, 0xFF).unwrap();
+            let plan = CompileRequest::new(&module, "f").with(&options).plan().unwrap();
+            let given = run_plan(&device, &plan, &Stored::default(), &inputs, 0xFF).unwrap();
             let bound = match right[0].dtype() {
                 DType::F64 => 1e-14,
                 DType::F32 => 1e-5,
@@ -333,7 +339,7 @@ fn ops_without_a_kernel_run_as_primitives() {
 /// The cases of the table in the types that their kernels do not have.
 #[test]
 fn every_case_runs_in_every_float_type() {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let (mut failures, mut count) = (Vec::new(), 0);
     let floats = [DType::F32, DType::Bf16, DType::F16, DType::F64];
     for case in cases() {
@@ -347,10 +353,9 @@ fn every_case_runs_in_every_float_type() {
             assert!(anyid_ir::verify::verify(&built.module).is_empty(), "{}", case.name);
             count += 1;
             let right = interpreted(&built, &built.module);
-            let plan = anyid_passes::CompileRequest::new(&built.module, "f")
-                .plan()
-                .unwrap_or_else(|e| panic!("{e}"));
-            let given = match run_plan(&cpu, &plan, &built.weights, &built.inputs, 0xFF) {
+            let plan = CompileRequest::new(&built.module, "f").plan();
+            let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+            let given = match run_plan(&device, &plan, &built.weights, &built.inputs, 0xFF) {
                 Ok(given) => given,
                 Err(error) => {
                     failures.push(format!("{} {dtype}: {error:?}", case.name));

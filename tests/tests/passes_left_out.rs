@@ -10,9 +10,10 @@ use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{VaeSize, decoder, encoder};
 use anyid_passes::pipeline::PASSES;
 use anyid_passes::{CompileRequest, Options};
+use anyid_runtime::Model;
 use anyid_runtime::engine::bisect::{Case, bisect};
 use anyid_runtime::weights::ModelWeights;
-use anyid_runtime::{Backend, Model};
+use anyid_tests::devices;
 use anyid_tests::op_cases::{noise, seed_of};
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ fn every_way(
     let request = CompileRequest::new(module, func);
     let varying: Option<Vec<String>> =
         varying.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-    let backend = Backend::open("cpu", 2).unwrap_or_else(|e| panic!("{e}"));
+    let backend = devices::first_backend(2);
     let optional = PASSES.iter().filter(|pass| pass.optional).map(|pass| Some(pass.name));
     for name in std::iter::once(None).chain(optional) {
         let options = Options { verify_each: true, ..Options::default() };

@@ -4,7 +4,7 @@
 //! The numbers are the same in every run; `PROPTEST_CASES` asks for more of them. A failure prints
 //! the shrunken module as text.
 
-use anyid_backends::cpu::Cpu;
+use anyid_backends::Device;
 use anyid_ir::Kernel;
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
 use anyid_ir::plan::Plan;
@@ -20,12 +20,14 @@ use anyid_passes::{
     straight,
 };
 use anyid_tests::close::difference;
+use anyid_tests::devices;
 use anyid_tests::graphs::{Graph, Recipe, graph};
 use anyid_tests::op_cases::{noise, seed_of};
 use anyid_tests::plans::{Named, Plans, Stored, run_guarded, run_plan};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 fn recipes() -> impl Strategy<Value = Recipe> {
     let choices = |most| prop::collection::vec(any::<[u16; 4]>(), 1..=most);
@@ -64,13 +66,10 @@ fn interpreted(graph: &Graph, module: &Module, mode: Mode) -> Result<Vec<Tensor>
         .map_err(|error| error.to_string())
 }
 
-fn cpu() -> Cpu {
-    Cpu::open(2, None).unwrap_or_else(|e| panic!("{e}"))
-}
-
 /// Runs a plan in memory full of NaN.
-fn run(cpu: &Cpu, graph: &Graph, plan: &Plan) -> Result<Named, String> {
-    run_plan(cpu, plan, &graph.weights, &graph.inputs, 0xFF).map_err(|error| format!("{error:?}"))
+fn run(device: &Arc<dyn Device>, graph: &Graph, plan: &Plan) -> Result<Named, String> {
+    run_plan(device, plan, &graph.weights, &graph.inputs, 0xFF)
+        .map_err(|error| format!("{error:?}"))
 }
 
 fn same(what: &str, a: &Named, b: &Named) -> Result<(), String> {
@@ -183,16 +182,16 @@ fn plans_keep_their_bounds() {
 }
 
 #[test]
-fn plans_on_the_cpu_compute_what_the_graph_says() {
-    let cpu = cpu();
+fn plans_on_a_device_compute_what_the_graph_says() {
+    let device = devices::first(2);
     each(|graph, _| {
         let singles = interpreted(graph, &graph.module, Mode::F32)?;
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
         let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
-        close("composites", &run(&cpu, graph, &plan)?, &singles, &exact)?;
+        close("composites", &run(&device, graph, &plan)?, &singles, &exact)?;
         let parts = decompose_module(&graph.module);
         let plan = CompileRequest::new(&parts, "main").plan().map_err(|e| e.to_string())?;
-        close("primitives", &run(&cpu, graph, &plan)?, &singles, &exact)
+        close("primitives", &run(&device, graph, &plan)?, &singles, &exact)
     });
 }
 
@@ -248,7 +247,7 @@ fn passes_over_programs_change_no_bit_and_twice_is_once() {
 
 #[test]
 fn dropping_equal_and_unused_steps_changes_no_bit_of_a_plan() {
-    let cpu = cpu();
+    let device = devices::first(2);
     let options = Options::traceable();
     each(|graph, _| {
         let plan = |options: &Options| {
@@ -257,8 +256,8 @@ fn dropping_equal_and_unused_steps_changes_no_bit_of_a_plan() {
                 .plan()
                 .map_err(|e| e.to_string())
         };
-        let plain = run(&cpu, graph, &plan(&options.clone().off("cse").off("dce"))?)?;
-        same("simplified", &plain, &run(&cpu, graph, &plan(&options)?)?)
+        let plain = run(&device, graph, &plan(&options.clone().off("cse").off("dce"))?)?;
+        same("simplified", &plain, &run(&device, graph, &plan(&options)?)?)
     });
 }
 
@@ -266,7 +265,7 @@ fn dropping_equal_and_unused_steps_changes_no_bit_of_a_plan() {
 /// graph says, in sound plans.
 #[test]
 fn any_pass_left_out_and_any_number_of_rewrites_compute_the_same() {
-    let cpu = cpu();
+    let device = devices::first(2);
     let optional: Vec<&str> =
         pipeline::PASSES.iter().filter(|pass| pass.optional).map(|pass| pass.name).collect();
     let next = std::cell::Cell::new(0);
@@ -284,20 +283,20 @@ fn any_pass_left_out_and_any_number_of_rewrites_compute_the_same() {
         // One of them a graph: all of them often enough.
         let name = optional[next.replace(next.get() + 1) % optional.len()];
         let (plan, _) = compiled(&checked.clone().off(name))?;
-        close(&format!("without {name}"), &run(&cpu, graph, &plan)?, &singles, &exact)?;
+        close(&format!("without {name}"), &run(&device, graph, &plan)?, &singles, &exact)?;
         let (_, total) = compiled(&checked)?;
         let numbers = recipe.outer.iter().flatten().fold(0u64, |all, n| all + u64::from(*n));
         let limit = numbers % (total + 1);
         let (plan, done) = compiled(&Options { stop_after: Some(limit), ..checked })?;
         expect(done == limit, || format!("{done} rewrites, not {limit}"))?;
-        close(&format!("{limit} rewrites"), &run(&cpu, graph, &plan)?, &singles, &exact)
+        close(&format!("{limit} rewrites"), &run(&device, graph, &plan)?, &singles, &exact)
     });
 }
 
 /// Each pass alone, with every other one that can be left out left out.
 #[test]
 fn any_pass_alone_computes_the_same() {
-    let cpu = cpu();
+    let device = devices::first(2);
     let optional: Vec<&str> =
         pipeline::PASSES.iter().filter(|pass| pass.optional).map(|pass| pass.name).collect();
     let next = std::cell::Cell::new(0);
@@ -315,7 +314,7 @@ fn any_pass_alone_computes_the_same() {
         let plan = outcome.state.parts.into_iter().next().and_then(|part| part.plan);
         let singles = interpreted(graph, &graph.module, Mode::F32)?;
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
-        let given = run(&cpu, graph, &plan.ok_or("no plan")?)?;
+        let given = run(&device, graph, &plan.ok_or("no plan")?)?;
         close(&format!("{name} alone"), &given, &singles, &exact)
     });
     // Passes that find something in small graphs without a split, and by themselves.
@@ -328,7 +327,7 @@ fn any_pass_alone_computes_the_same() {
 /// A target without any composite: everything is decomposed, and it still runs.
 #[test]
 fn a_target_of_primitives_computes_the_same() {
-    let cpu = cpu();
+    let device = devices::first(2);
     let mut options = Options { verify_each: true, ..Options::default() };
     (options.target.products, options.target.rows) = (&[], &[]);
     each(|graph, _| {
@@ -340,7 +339,7 @@ fn a_target_of_primitives_computes_the_same() {
             .map_err(|e| e.to_string())?;
         let heavy = plan.steps.iter().find(|step| step.kind() == "linear");
         expect(heavy.is_none(), || "there is a linear left".to_owned())?;
-        close("primitives", &run(&cpu, graph, &plan)?, &singles, &exact)
+        close("primitives", &run(&device, graph, &plan)?, &singles, &exact)
     });
 }
 
@@ -348,7 +347,7 @@ fn a_target_of_primitives_computes_the_same() {
 /// and, with gaps between the pieces of memory, without a byte written outside them.
 #[test]
 fn sharing_memory_changes_no_bit() {
-    let cpu = cpu();
+    let device = devices::first(2);
     each(|graph, _| {
         let with =
             |options: &Options| CompileRequest::new(&graph.module, "main").with(options).plan();
@@ -356,11 +355,11 @@ fn sharing_memory_changes_no_bit() {
         let apart = with(&apart).map_err(|e| e.to_string())?;
         let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
         expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
-        let want = run(&cpu, graph, &apart)?;
-        same("shared", &want, &run(&cpu, graph, &plan)?)?;
+        let want = run(&device, graph, &apart)?;
+        same("shared", &want, &run(&device, graph, &plan)?)?;
         let unpacked = with(&Options::default().off("pack")).map_err(|e| e.to_string())?;
         for plan in [&plan, &unpacked, &apart] {
-            let guarded = run_guarded(&cpu, plan, &graph.weights, &graph.inputs)?;
+            let guarded = run_guarded(&device, plan, &graph.weights, &graph.inputs)?;
             same("guarded", &want, &guarded)?;
         }
         Ok(())
@@ -371,7 +370,7 @@ fn sharing_memory_changes_no_bit() {
 /// are left and the states after two runs are those of two plain runs that hand the values on.
 #[test]
 fn states_are_what_handing_on_would_be() {
-    let cpu = cpu();
+    let device = devices::first(2);
     let carried = std::cell::Cell::new(0);
     each(|graph, recipe| {
         let plain = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
@@ -395,7 +394,8 @@ fn states_are_what_handing_on_would_be() {
         let plan = plan.map_err(|e| e.to_string())?;
         expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
         let mut inputs = graph.inputs.clone();
-        let mut plans = Plans::new(&cpu, &[&plan], &graph.weights, 0xFF).unwrap();
+        let mut plans =
+            Plans::new(&device, &[&plan], Arc::new(graph.weights.clone()), 0xFF).unwrap();
         let place = |at: usize| inputs_place(graph, &plain.inputs[at].name);
         for spec in &states {
             if let Some(input) = spec.input {
@@ -403,7 +403,7 @@ fn states_are_what_handing_on_would_be() {
             }
         }
         for _ in 0..2 {
-            let want = run_plan(&cpu, &plain, &graph.weights, &inputs, 0).unwrap();
+            let want = run_plan(&device, &plain, &graph.weights, &inputs, 0).unwrap();
             let got = plans.run(0, &inputs).map_err(|e| format!("{e:?}"))?;
             let mut left: Named = Vec::new();
             for (output, (name, value)) in want.iter().enumerate() {
@@ -434,7 +434,7 @@ fn inputs_place(graph: &Graph, name: &str) -> usize {
 /// which epilogues there are depends on where the function is cut.
 #[test]
 fn splitting_changes_no_bit() {
-    let cpu = cpu();
+    let device = devices::first(2);
     each(|graph, recipe| {
         let singles = interpreted(graph, &graph.module, Mode::F32)?;
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
@@ -443,11 +443,11 @@ fn splitting_changes_no_bit() {
                 .with(&options)
                 .plan()
                 .map_err(|e| e.to_string())?;
-            let whole = run(&cpu, graph, &plan)?;
+            let whole = run(&device, graph, &plan)?;
             let split = split_with(graph, recipe, &options)?;
             let plans = split.each_ref();
-            let mut plans =
-                Plans::new(&cpu, &plans, &graph.weights, 0xFF).map_err(|e| e.to_string())?;
+            let mut plans = Plans::new(&device, &plans, graph.weights.shared(), 0xFF)
+                .map_err(|e| e.to_string())?;
             plans.run(0, &graph.inputs).map_err(|error| format!("{error:?}"))?;
             let mut first: Option<Named> = None;
             for _ in 0..2 {
@@ -497,16 +497,14 @@ fn kept_values_may_be_parts_of_others() {
     let mut weights = Stored::default();
     weights.insert("w", noise(rows, 1));
     let graph = Graph { module, inputs, weights };
-    let cpu = cpu();
-    let whole =
-        run(&cpu, &graph, &CompileRequest::new(&graph.module, "main").plan().unwrap()).unwrap();
+    let device = devices::first(2);
+    let whole = CompileRequest::new(&graph.module, "main").plan().unwrap();
+    let whole = run(&device, &graph, &whole).unwrap();
     for varying in [&["x"][..], &["c"], &["s"], &["x", "s"], &["x", "c", "s"], &[]] {
-        let split = CompileRequest::new(&graph.module, "main")
-            .varying(varying.iter().copied())
-            .split()
-            .unwrap();
+        let request = CompileRequest::new(&graph.module, "main");
+        let split = request.varying(varying.iter().copied()).split().unwrap();
         let plans = split.each_ref();
-        let mut plans = Plans::new(&cpu, &plans, &graph.weights, 0xFF).unwrap();
+        let mut plans = Plans::new(&device, &plans, graph.weights.shared(), 0xFF).unwrap();
         plans.run(0, &graph.inputs).unwrap();
         same("split", &whole, &plans.run(1, &graph.inputs).unwrap()).unwrap();
     }

@@ -3,7 +3,8 @@
 use anyid_runtime::media::ReadOptions;
 use anyid_runtime::media::standardise::{Reference, StandardiseOptions, read_reference};
 use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
-use anyid_runtime::{Backend, Model, Pipeline, ReferenceSource, Request, Size};
+use anyid_runtime::{Model, Pipeline, ReferenceSource, Request, Size};
+use anyid_tests::devices;
 use image::{DynamicImage, ImageFormat, RgbImage, Rgba, RgbaImage};
 use std::path::{Path, PathBuf};
 
@@ -143,7 +144,7 @@ fn clips_keep_4k_plus_1_frames() {
 }
 
 fn generate(references: Vec<ReferenceSource>) -> anyid_runtime::Result<usize> {
-    let backend = Backend::open("cpu", 2)?;
+    let backend = devices::first_backend(2);
     let pipeline = Pipeline::new(Model::micro()?, backend);
     let request =
         Request { references, prompt: "waving".into(), size: SIZE, steps: 2, ..Request::default() };

@@ -13,6 +13,7 @@ use anyid_runtime::sampling::noise::NoiseStream;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Backend, Model, Pipeline, ReferenceSource, Request, Size};
 use anyid_tests::close::difference;
+use anyid_tests::devices;
 use anyid_tests::engines::{Engine, run};
 use anyid_tests::folders::{Folder, diffusers, original};
 use anyid_tests::op_cases::noise;
@@ -40,7 +41,7 @@ fn request(seed: u64) -> Request {
 }
 
 fn backend(threads: usize) -> Backend {
-    Backend::open("cpu", threads).unwrap_or_else(|e| panic!("{e}"))
+    devices::first_backend(threads)
 }
 
 /// Latents and frames.
@@ -242,7 +243,8 @@ fn chunks_of_two_latent_frames_give_what_single_ones_give() {
             [encoded["latent"].clone(), encoded["moments"].clone(), decoded["video"].clone()]
         })
     };
-    for engine in [Engine::Cpu, Engine::CpuFused] {
+    let [apart, fused, _] = Engine::three();
+    for engine in [apart, fused] {
         let results = chunked(engine);
         for other in &results[1..] {
             for (given, golden) in other.iter().zip(&results[0]) {
@@ -250,7 +252,7 @@ fn chunks_of_two_latent_frames_give_what_single_ones_give() {
                 assert!(given == golden, "{engine:?}: {} differs by {error:e}", given.ty());
             }
         }
-        if engine == Engine::CpuFused {
+        if engine == fused {
             let streamed = decode_latents(&model, &backend(2), &latent).unwrap();
             assert!(streamed == results[0][2], "the pipeline's stream");
         }

@@ -47,7 +47,7 @@ fn weights() -> Arc<ModelWeights> {
 
 /// Every value of one evaluation.
 fn evaluate(call: &Call) -> Values {
-    evaluate_on(Engine::Cpu, call)
+    evaluate_on(Engine::three()[0], call)
 }
 
 fn evaluate_on(engine: Engine, call: &Call) -> Values {
@@ -94,7 +94,7 @@ fn a_stack_of_blocks_computes_what_they_compute_inside() {
         ("rope", inside("rope")),
         ("ctx", inside("ctx")),
     ];
-    for engine in Engine::ALL {
+    for engine in Engine::three() {
         let alone = run(engine, &module, "stack", &model.dit_weights, &inputs);
         let apart = difference(&alone["xn"], inside("blocks.1/x3"));
         assert!(apart < 1e-5, "{}: {apart}", engine.name());
@@ -108,7 +108,8 @@ fn a_stack_of_blocks_computes_what_they_compute_inside() {
 fn a_bf16_residual_stream_is_rounded_where_it_is_said_and_nowhere_else() {
     let mut call = call();
     (call.t, call.segments) = (vec![0.0, 640.0], (0..18).map(|at| i32::from(at >= 6)).collect());
-    let [cpu, fused, exact] = Engine::ALL.map(|engine| evaluate_as(engine, Residual::Bf16, &call));
+    let [cpu, fused, exact] =
+        Engine::three().map(|engine| evaluate_as(engine, Residual::Bf16, &call));
     let wide = evaluate_on(Engine::Interpreter, &call);
     assert_eq!(fused["v"], cpu["v"], "the epilogues round what single kernels round");
     let apart = |a: &Values, b: &Values, name: &str| -> f64 {
@@ -254,7 +255,7 @@ fn exchanged_tokens_give_exchanged_results() {
     let result = |rows: &[(&str, Tensor)]| {
         let rows = rows.iter().map(|(name, tensor)| (*name, tensor));
         let inputs: Vec<(&str, &Tensor)> = rows.chain(fixed).collect();
-        run(Engine::Cpu, &module, "one", &weights(), &inputs)["y"].clone()
+        run(Engine::three()[0], &module, "one", &weights(), &inputs)["y"].clone()
     };
     let plain = result(&rows);
     let moved = result(&rows.map(|(name, tensor)| (name, exchanged(&tensor))));
@@ -279,7 +280,7 @@ fn rotated_products_depend_on_differences_of_position() {
     let func = f.finish(&[products]);
     module.add(func);
     let (q, k) = (noise(f32(&[1, 32]), 1), noise(f32(&[1, 32]), 2));
-    let products = run(Engine::Cpu, &module, "f", &weights(), &[("q", &q), ("k", &k)]);
+    let products = run(Engine::three()[0], &module, "f", &weights(), &[("q", &q), ("k", &k)]);
     let products = products["products"].to_f64_vec();
     let place = |at: usize| [at / 9, at / 3 % 3, at % 3].map(|i| i as i64);
     let mut by_difference = std::collections::BTreeMap::new();

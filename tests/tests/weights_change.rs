@@ -5,7 +5,8 @@ use anyid_ir::text::parse_module;
 use anyid_ir::{Module, Tensor};
 use anyid_runtime::checkpoint::WeightSet;
 use anyid_runtime::weights::{ModelWeights, write_tensors};
-use anyid_runtime::{Backend, Compiler, Inputs};
+use anyid_runtime::{Compiler, Inputs};
+use anyid_tests::devices;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ fn a_file_that_is_cut_before_its_weights_are_loaded() {
     let values: Vec<f32> = (0..SIZE * SIZE).map(|at| at as f32 / 7.0).collect();
     let a = Tensor::from_f32([SIZE, SIZE], &values).unwrap();
     let c = Tensor::from_f32([SIZE], &values[..SIZE]).unwrap();
-    let backend = Backend::open("cpu", 2).unwrap();
+    let backend = devices::first_backend(2);
     for share in [0.0, 0.001, 0.5, 0.999_999] {
         let file = File::new("load", &[("a.weight", &a), ("c.bias", &c)]);
         let set = WeightSet::open(&file.0).unwrap();
@@ -75,7 +76,7 @@ fn a_table_that_is_cut_before_its_rows_are_read() {
     let t = Tensor::from_f32([SIZE, SIZE], &values).unwrap();
     let file = File::new("gather", &[("t.weight", &t)]);
     let weights = Arc::new(ModelWeights::as_named(WeightSet::open(&file.0).unwrap()));
-    let backend = Backend::open("cpu", 2).unwrap();
+    let backend = devices::first_backend(2);
     let compiler = Compiler::new(&backend).phase("f", &module, "f").unwrap();
     let mut program = compiler.load(weights, &mut |_, _| true).unwrap();
     let rows = Tensor::from_i32([2], &[3, 511]).unwrap();

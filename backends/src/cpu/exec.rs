@@ -13,7 +13,9 @@ use super::Cpu;
 use super::buffer::AlignedBytes;
 use super::threads::stop_requested;
 use super::weights::Weights;
-use crate::{WeightFault, WeightProvider};
+use crate::WeightProvider;
+use crate::device::Trace;
+use crate::errors::RunError;
 use anyid_ir::Tensor;
 use anyid_ir::plan::{Plan, Root};
 use frame::{Frame, Returned};
@@ -61,39 +63,6 @@ impl Memory {
     pub fn bytes(&self) -> u64 {
         (self.workspace.len() + self.scratch.len()) as u64
     }
-}
-
-/// Called with the label and value of every step's result.
-pub type Trace<'t> = dyn FnMut(&str, &Tensor) + 't;
-
-/// Why a run ended early.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunError {
-    /// The caller asked to stop.
-    Stopped,
-    /// No kernel for this op on these types.
-    Unsupported {
-        /// The step.
-        label: String,
-        /// The op's name.
-        op: &'static str,
-    },
-    /// A row of a table was asked for that does not exist.
-    Index {
-        /// The step.
-        label: String,
-        /// The index.
-        index: i64,
-        /// Rows of the table.
-        rows: usize,
-    },
-    /// Rows of a table that is read where it is stored could not be read.
-    Weight {
-        /// The step.
-        label: String,
-        /// What happened.
-        fault: Box<WeightFault>,
-    },
 }
 
 /// A plan made ready for this CPU.

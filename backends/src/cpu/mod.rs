@@ -5,8 +5,8 @@
 //! sum is split between tasks.
 
 pub mod attention;
-mod buffer;
 pub mod conv;
+mod device;
 mod exec;
 pub mod gemm;
 pub mod math;
@@ -20,22 +20,26 @@ mod tables;
 pub mod threads;
 mod weights;
 
-pub use buffer::AlignedBytes;
-pub use exec::{Executable, Memory, RunError, Trace};
-pub use weights::{LoadError, Weights};
+pub use crate::buffer::AlignedBytes;
+pub use device::KIND;
+pub use exec::{Executable, Memory};
+pub use weights::Weights;
 
-use crate::threads::ThreadsRefused;
+use crate::buffer;
+use crate::device::About;
+use crate::errors::OpenError;
 use anyid_ir::kernel::{Load, LoadSupport, Target};
 use anyid_ir::{DType, Op, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
-use simd::{Level, LevelError};
+use simd::Level;
 use threads::Pool;
 
 /// An opened CPU: its threads and vector instructions.
 pub struct Cpu {
     pool: Pool,
     level: Level,
+    about: About,
 }
 
 impl Cpu {
@@ -45,10 +49,21 @@ impl Cpu {
     /// # Errors
     /// When `simd` names no level or one this machine lacks, or the system refuses threads.
     pub fn open(threads: usize, simd: Option<&str>) -> Result<Self, OpenError> {
-        let level = Level::from_setting(simd)?;
+        let level = Level::from_setting(simd).map_err(|error| {
+            let message = error.to_string();
+            OpenError::Setting { name: device::SIMD, message }
+        })?;
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { available } else { threads };
-        Ok(Self { pool: Pool::try_new(threads)?, level })
+        let pool = Pool::try_new(threads).map_err(OpenError::Threads)?;
+        let about = About {
+            name: "cpu".to_owned(),
+            words: format!("CPU, {threads} threads, {}", level.name()),
+            instructions: level.name().to_owned(),
+            capacity: None,
+            target: target(),
+        };
+        Ok(Self { pool, level, about })
     }
 
     /// The threads.
@@ -61,38 +76,6 @@ impl Cpu {
         self.level
     }
 }
-
-/// Why a CPU cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// The setting of vector instructions.
-    Level(LevelError),
-    /// Its threads.
-    Threads(ThreadsRefused),
-}
-
-impl From<LevelError> for OpenError {
-    fn from(error: LevelError) -> Self {
-        Self::Level(error)
-    }
-}
-
-impl From<ThreadsRefused> for OpenError {
-    fn from(error: ThreadsRefused) -> Self {
-        Self::Threads(error)
-    }
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Level(error) => error.fmt(f),
-            Self::Threads(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// What the kernels of this backend can do: full epilogues on products and convolutions, none on
 /// attention; pictures doubled on the way into a convolution of 3×3 taps.

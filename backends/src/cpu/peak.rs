@@ -5,22 +5,10 @@
 
 use super::simd::Level;
 use super::threads::Pool;
+use crate::device::Throughput;
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-
-/// Ceilings of a machine, summed over the threads of a pool.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peak {
-    /// Threads that took part.
-    pub threads: usize,
-    /// f32 multiply-adds, in 10⁹ operations a second (two for each multiply-add).
-    pub f32_gflops: f64,
-    /// bf16 dot products (`vdpbf16ps`), likewise; `None` without the instruction.
-    pub bf16_gflops: Option<f64>,
-    /// Bytes read plus bytes written by a copy between buffers beyond the caches, in 10⁹ a second.
-    pub copy_gb_per_second: f64,
-}
 
 /// Bytes each thread copies from and to; past any share of a last-level cache.
 const COPY: usize = 64 << 20;
@@ -31,7 +19,7 @@ const STEPS: usize = 100_000;
 /// Measures all ceilings, spending about `each` on every one of them.
 ///
 /// Not to be called from inside a task of the pool: it needs all threads at once.
-pub fn measure(pool: &Pool, level: Level, each: Duration) -> Peak {
+pub fn measure(pool: &Pool, level: Level, each: Duration) -> Throughput {
     let level = level.usable();
     let f32_gflops = sum(pool, &|| best(each, || arithmetic(level, false)));
     let bf16_gflops =
@@ -45,7 +33,7 @@ pub fn measure(pool: &Pool, level: Level, each: Duration) -> Peak {
             2.0 * COPY as f64
         })
     });
-    Peak { threads: pool.threads(), f32_gflops, bf16_gflops, copy_gb_per_second }
+    Throughput { threads: pool.threads(), f32_gflops, bf16_gflops, copy_gb_per_second }
 }
 
 /// Runs `work` once on every thread at the same time and adds up what it returns.

@@ -11,6 +11,9 @@
 //!
 //! It does not balance several runs against each other: runs of one pool take turns.
 
+pub(crate) use crate::stop::until_stopped;
+use crate::stop::{self, StopScope, is_set};
+pub use crate::stop::{stop_requested, with_stop};
 use crate::threads::{ThreadsRefused, start};
 use std::any::Any;
 use std::cell::Cell;
@@ -33,47 +36,6 @@ type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 thread_local! {
     /// The pool (by address) and worker index this thread is running a task for.
     static HERE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
-    /// The flag that stops the work of this thread, or null; see [`with_stop`].
-    static STOP: Cell<*const AtomicBool> = const { Cell::new(std::ptr::null()) };
-}
-
-/// Sets `STOP` back when a scope ends, however it ends.
-struct StopScope(*const AtomicBool);
-
-impl StopScope {
-    fn enter(flag: *const AtomicBool) -> Self {
-        Self(STOP.replace(flag))
-    }
-}
-
-impl Drop for StopScope {
-    fn drop(&mut self) {
-        STOP.set(self.0);
-    }
-}
-
-/// Does `work`, whose pools and scalar loops end early once `flag` is set. The result is then
-/// worthless, if nothing else looks at the flag.
-pub fn with_stop<T>(flag: &AtomicBool, work: impl FnOnce() -> T) -> T {
-    let _scope = StopScope::enter(flag);
-    work()
-}
-
-/// Whether the work of this thread was told to stop.
-pub fn stop_requested() -> bool {
-    is_set(STOP.get())
-}
-
-fn is_set(flag: *const AtomicBool) -> bool {
-    // SAFETY: a flag that is not null is borrowed by the `with_stop` that surrounds this call, or
-    // surrounds the `Pool::run` whose job this thread works on, which waits for it.
-    !flag.is_null() && unsafe { (*flag).load(Ordering::Relaxed) }
-}
-
-/// `0..count` for loops on one thread that may be long: ends early when the work shall stop.
-pub(crate) fn until_stopped(count: usize) -> impl Iterator<Item = usize> {
-    const OFTEN: usize = 1 << 13;
-    (0..count).take_while(|at| at % OFTEN != 0 || !stop_requested())
 }
 
 /// Persistent worker threads; the calling thread is worker 0.
@@ -209,7 +171,7 @@ impl Pool {
 
     fn run_shared(&self, tasks: usize, body: &Body<'_>) -> Option<Box<dyn Any + Send>> {
         let shared = &*self.shared;
-        let stop = STOP.get();
+        let stop = stop::flag();
         // SAFETY: only the lifetime is widened; this function returns after the job is withdrawn
         // and `active` is zero, so no worker uses the body after the borrow ends.
         let body_static = unsafe { std::mem::transmute::<&Body<'_>, &'static Body<'static>>(body) };

@@ -13,7 +13,8 @@ use super::conv::UpsampleShape;
 use super::exec::Launch;
 use super::gemm::{PackedMatrix, PanelKind, packed_bytes};
 use super::threads::{ALIGN, stop_requested};
-use crate::{WeightFault, WeightProvider};
+use crate::WeightProvider;
+use crate::errors::LoadError;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use anyid_ir::{Shape, TensorType};
 use read::{Reader, fetch};
@@ -51,51 +52,6 @@ pub struct Weights {
     index: BTreeMap<Key, usize>,
     bytes: u64,
 }
-
-/// Why weights could not be loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoadError {
-    /// The provider has no tensor of that name.
-    Missing(String),
-    /// The stored bytes do not fit the type.
-    Size {
-        /// The tensor.
-        name: String,
-        /// The type the plan wants.
-        ty: TensorType,
-        /// Bytes stored.
-        bytes: u64,
-    },
-    /// The stored bytes could not be read.
-    Unreadable(WeightFault),
-    /// The system does not give the memory for a tensor.
-    NoMemory {
-        /// The tensor.
-        name: String,
-        /// Bytes wanted.
-        bytes: u64,
-    },
-    /// The caller asked to stop.
-    Stopped,
-}
-
-impl std::fmt::Display for LoadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Missing(name) => write!(f, "there is no weight \"{name}\""),
-            Self::Size { name, ty, bytes } => {
-                write!(f, "weight \"{name}\" has {bytes} bytes, which do not make {ty}")
-            }
-            Self::Unreadable(fault) => f.write_str(&fault.message),
-            Self::NoMemory { name, bytes } => {
-                write!(f, "there is no memory for weight \"{name}\" ({bytes} bytes)")
-            }
-            Self::Stopped => f.write_str("loading was stopped"),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// Where a tensor is kept: name, form, and the shape that panels were made for.
 type Key = (String, Form, Shape);

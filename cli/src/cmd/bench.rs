@@ -1,8 +1,8 @@
-//! `bench ops`: kernels of the CPU backend, compared with the peak of this machine.
+//! `bench ops`: single operations, compared with the peak of the device.
 //!
-//! Shapes are those of the real model. Each kernel runs for a while, and the median time counts.
-//! The peaks are measured on the same threads just before. The modules below measure whole
-//! networks.
+//! Shapes are those of the real model. Each operation is a module of its own, which is compiled for the
+//! device and runs for a while; the device reports how long its launches took, and the median counts.
+//! The peaks are measured just before. The modules below measure whole networks.
 
 mod measure;
 pub mod networks;
@@ -13,22 +13,13 @@ use crate::args::BenchOps;
 use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
-use anyid_backends::cpu::attention::{
-    Attention, AttentionShape, Operand, OutputOperand, Precision, Source, Target, attention,
-    scratch_bytes,
-};
-use anyid_backends::cpu::conv::{ConvShape, conv, conv_scratch_bytes, pack_conv};
-use anyid_backends::cpu::gemm::{
-    self, Dtype, Epilogue, Output, PackedMatrix, PanelKind, Slice, Weights, gemm,
-    gemm_scratch_bytes,
-};
-use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights as LoadedWeights, peak};
-use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
-use anyid_passes::{CompileRequest, Options};
+use anyid_runtime::engine::{Compiler, Inputs, Program};
+use anyid_runtime::init::RandomWeights;
 use anyid_runtime::sampling::NoiseStream;
-use anyid_runtime::{Backend, Error};
+use anyid_runtime::{Error, Result};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a kernel is measured against.
@@ -42,17 +33,14 @@ enum Bound {
     Memory,
 }
 
-/// A kernel to measure: its name, its bound, its operations (or bytes), and one run of it.
+/// An operation to measure: its name, its bound, its operations (or bytes), and itself.
 struct Case {
     name: String,
     bound: Bound,
     work: f64,
-    /// Prepares the data and returns the run. Only the data of one kernel is held at a time.
-    make: Box<dyn Fn(&Cpu) -> Kernel>,
+    /// A module of one function `f`.
+    module: Module,
 }
-
-/// One run of a prepared kernel.
-type Kernel = Box<dyn FnMut(&Cpu)>;
 
 /// Runs the verb.
 ///
@@ -62,12 +50,11 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
     if !(0.001..=600.0).contains(&args.seconds) {
         return Err(bad_seconds(args.seconds).into());
     }
-    let backend = Backend::open("cpu", args.threads)?;
-    let cpu = backend.cpu();
+    let backend = args.on.open()?;
     let time = Duration::from_secs_f64(args.seconds);
     let mut progress = Progress::new();
     progress.part("measuring the machine");
-    let peak = peak::measure(cpu.pool(), cpu.level(), time.min(Duration::from_secs(1)));
+    let peak = backend.device().throughput(time.min(Duration::from_secs(1)));
     let ceiling = |bound: Bound| match bound {
         Bound::F32 => peak.f32_gflops,
         Bound::Bf16 => peak.bf16_gflops.unwrap_or(peak.f32_gflops),
@@ -80,7 +67,10 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
             continue;
         }
         progress.part(&case.name);
-        let seconds = median(cpu, (case.make)(cpu), time).as_secs_f64();
+        let weights = RandomWeights::new(&case.module.weights, 1);
+        let compiler = Compiler::new(&backend).phase("f", &case.module, "f")?;
+        let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
+        let seconds = median(&mut program, &case.module, time)?;
         let rate = case.work / seconds * 1e-9;
         let share = rate / ceiling(case.bound);
         let unit = if case.bound == Bound::Memory { "GB/s" } else { "GFLOP/s" };
@@ -96,7 +86,7 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
         }));
     }
     progress.clear();
-    let level = cpu.level().name();
+    let level = &backend.about().instructions;
     if args.json {
         output::print_json(&json!({
             "threads": peak.threads,
@@ -135,43 +125,54 @@ fn duration_small(seconds: f64) -> String {
     }
 }
 
-/// Median time of the runs that fit into about `time`, at least three, after one that does not
-/// count.
-fn median(cpu: &Cpu, mut kernel: Kernel, time: Duration) -> Duration {
-    kernel(cpu);
+/// Median seconds that the launches of `f` take, over the runs that fit into about `time`, at least
+/// three, after one that does not count.
+fn median(program: &mut Program, module: &Module, time: Duration) -> Result<f64> {
+    let func = module.func("f").expect("every case has it");
+    let inputs: Vec<(&str, Tensor)> =
+        func.param_types().map(|(name, ty)| (name, values(ty))).collect();
+    let inputs = Inputs::new().all(inputs.iter().map(|(name, tensor)| (*name, tensor)));
+    let (mut states, mut outputs) = (program.states("f")?, program.outputs("f")?);
+    program.time_launches(true);
+    let mut run = || -> Result<f64> {
+        program.run_with_states("f", &inputs, &mut states, &mut outputs)?;
+        let runs = program.take_times();
+        let launches = runs.iter().flat_map(|(_, times)| times.launches());
+        Ok(launches.map(|launch| (launch.end - launch.begin) as f64 * 1e-9).sum())
+    };
+    run()?;
     let begun = Instant::now();
     let mut times = Vec::new();
     while times.len() < 3 || (begun.elapsed() < time && times.len() < 1000) {
-        let start = Instant::now();
-        kernel(cpu);
-        times.push(start.elapsed());
+        times.push(run()?);
     }
-    times.sort();
-    times[times.len() / 2]
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    for kind in [PanelKind::F32, PanelKind::Bf16] {
+    for dtype in [DType::F32, DType::Bf16] {
         for (m, k, n) in [(2048, 3072, 14336), (1024, 3072, 3072), (2, 3072, 18432)] {
-            out.push(linear(m, n, k, kind));
+            out.push(linear(m, n, k, dtype));
         }
     }
-    for precision in [Precision::F32, Precision::Bf16] {
+    for dtype in [DType::F32, DType::Bf16] {
         for rows in [4096, 1024] {
-            out.push(heads(24, rows, 128, precision));
+            out.push(heads(24, rows, 128, dtype));
         }
     }
-    for kind in [PanelKind::F32, PanelKind::Bf16] {
-        out.push(convolution(256, [4, 64, 64], kind));
-        out.push(convolution(512, [4, 32, 32], kind));
+    for dtype in [DType::F32, DType::Bf16] {
+        out.push(convolution(256, [4, 64, 64], dtype));
+        out.push(convolution(512, [4, 32, 32], dtype));
     }
     out.extend(row_kernels(4096, 3072));
     out
 }
 
-/// `len` values, normally distributed, in the type given.
-fn values(dtype: DType, len: usize) -> Tensor {
+/// Values of a type, normally distributed.
+fn values(ty: &TensorType) -> Tensor {
+    let len = ty.elements();
     // A short sequence is repeated, because only the shape and finite values matter here.
     let mut stretch = vec![0f32; len.min(1 << 16)];
     NoiseStream::new(1, 1).fill(0, &mut stretch);
@@ -179,148 +180,100 @@ fn values(dtype: DType, len: usize) -> Tensor {
     for piece in data.chunks_mut(stretch.len().max(1)) {
         piece.copy_from_slice(&stretch[..piece.len()]);
     }
-    let tensor = Tensor::from_f32([len], &data).expect("one value an element");
-    if dtype == DType::F32 { tensor } else { tensor.cast(dtype) }
+    let tensor = Tensor::from_f32(ty.shape.iter().copied(), &data).expect("one value an element");
+    if ty.dtype == DType::F32 { tensor } else { tensor.cast(ty.dtype) }
 }
 
-fn zeros(dtype: DType, len: usize) -> Tensor {
-    Tensor::zeros(TensorType::new(dtype, [len]))
-}
-
-fn slice(tensor: &Tensor) -> Slice<'_> {
-    match tensor.dtype() {
-        DType::Bf16 => Slice::Bf16(tensor.as_bf16().expect("matched")),
-        _ => Slice::F32(tensor.as_f32().expect("f32 or bf16")),
+/// A module of one function, made by `build`, with one weight `w`.
+fn module(
+    weight: Option<TensorType>,
+    build: impl FnOnce(&mut FuncBuilder<'_>) -> anyid_ir::ValueId,
+) -> Module {
+    let mut module = Module { name: "bench".into(), ..Module::default() };
+    if let Some(ty) = weight {
+        module.weights.add("w", ty).expect("it is the only one");
     }
+    let mut f = FuncBuilder::new(&module, "f");
+    let result = build(&mut f);
+    let func = f.finish(&[result]);
+    module.add(func);
+    module
 }
 
-fn source(tensor: &Tensor) -> Source<'_> {
-    match tensor.dtype() {
-        DType::Bf16 => Source::Bf16(tensor.as_bf16().expect("matched")),
-        _ => Source::F32(tensor.as_f32().expect("f32 or bf16")),
-    }
+fn ty<const N: usize>(dtype: DType, shape: [usize; N]) -> TensorType {
+    TensorType::new(dtype, shape)
 }
 
-fn stored(kind: PanelKind) -> (DType, Dtype, Bound, &'static str) {
-    match kind {
-        PanelKind::F32 => (DType::F32, Dtype::F32, Bound::F32, "f32"),
-        PanelKind::Bf16 => (DType::Bf16, Dtype::Bf16, Bound::Bf16, "bf16"),
-    }
+fn bound(dtype: DType) -> Bound {
+    if dtype == DType::Bf16 { Bound::Bf16 } else { Bound::F32 }
 }
 
-fn linear(m: usize, n: usize, k: usize, kind: PanelKind) -> Case {
-    let (dtype, weight, bound, word) = stored(kind);
+fn linear(m: usize, n: usize, k: usize, dtype: DType) -> Case {
     // With few rows, nearly all the time goes into reading the weights.
     let small = m < 16;
-    let work = if small { (n * k * weight.size()) as f64 } else { 2.0 * (m * n * k) as f64 };
-    let make = move |cpu: &Cpu| -> Kernel {
-        let (pool, level) = (cpu.pool(), cpu.level());
-        let w = values(dtype, n * k);
-        let packed =
-            PackedMatrix::new(pool, level, Weights::row_major(w.bytes(), weight, k), (n, k), kind);
-        drop(w);
-        let x = values(dtype, m * k);
-        let mut y = zeros(DType::F32, m * n);
-        let bytes = gemm_scratch_bytes(level, (m, n, k), kind, pool.threads());
-        let mut scratch = AlignedBytes::zeroed(bytes);
-        Box::new(move |cpu| {
-            let rows = gemm::Rows { data: slice(&x), stride: k };
-            let data = y.as_f32_mut().expect("made as f32");
-            let output = Output::F32 { data, stride: n };
-            let (epilogue, scratch) = (Epilogue::default(), scratch.bytes_mut());
-            gemm(cpu.pool(), cpu.level(), m, rows, packed.view(), &epilogue, output, scratch);
-        })
-    };
-    let bound = if small { Bound::Memory } else { bound };
-    Case { name: format!("linear {word} {m}x{k}x{n}"), bound, work, make: Box::new(make) }
+    let work = if small { n * k * dtype.bytes() } else { 2 * m * n * k } as f64;
+    let module = module(Some(ty(dtype, [n, k])), |f| {
+        let x = f.param("x", ty(dtype, [m, k]));
+        f.linear("y", x, "w", None, DType::F32)
+    });
+    let bound = if small { Bound::Memory } else { bound(dtype) };
+    Case { name: format!("linear {dtype} {m}x{k}x{n}"), bound, work, module }
 }
 
-fn heads(heads: usize, rows: usize, head_dim: usize, precision: Precision) -> Case {
-    let (dtype, bound, word) = match precision {
-        Precision::F32 => (DType::F32, Bound::F32, "f32"),
-        Precision::Bf16 => (DType::Bf16, Bound::Bf16, "bf16"),
-    };
-    let shape = AttentionShape { batch: 1, heads, head_dim, queries: rows, keys: rows };
+fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
     let width = heads * head_dim;
-    let make = move |cpu: &Cpu| -> Kernel {
-        let [q, k, v] = std::array::from_fn(|_| values(dtype, rows * width));
-        let mut y = zeros(DType::F32, rows * width);
-        let bytes = scratch_bytes(cpu.level(), &shape, precision, false, cpu.pool().threads());
-        let mut scratch = AlignedBytes::zeroed(bytes);
-        Box::new(move |cpu| {
-            let operand = |t| Operand { data: source(t), row_stride: width, batch_stride: 0 };
-            let call = Attention {
-                shape,
-                precision,
-                scale: 1.0 / (head_dim as f32).sqrt(),
-                query: operand(&q),
-                key: operand(&k),
-                value: operand(&v),
-                relative_bias: None,
-                key_limit: None,
-            };
-            let data = Target::F32(y.as_f32_mut().expect("made as f32"));
-            let output = OutputOperand { data, row_stride: width, batch_stride: 0 };
-            attention(cpu.pool(), cpu.level(), &call, output, scratch.bytes_mut());
-        })
-    };
+    let module = module(None, |f| {
+        let all = ["q", "k", "v"].map(|name| f.param(name, ty(dtype, [rows, width])));
+        let op = Op::Attention { heads, scale: 1.0 / (head_dim as f64).sqrt() };
+        f.op("y", op, &all, Some(ty(DType::F32, [])))
+    });
     let work = 4.0 * (heads * rows * rows * head_dim) as f64;
-    Case {
-        name: format!("attention {word} {heads}x{rows}x{head_dim}"),
-        bound,
-        work,
-        make: Box::new(make),
-    }
+    let name = format!("attention {dtype} {heads}x{rows}x{head_dim}");
+    Case { name, bound: bound(dtype), work, module }
 }
 
-fn convolution(channels: usize, [frames, height, width]: [usize; 3], kind: PanelKind) -> Case {
-    let (dtype, weight, bound, word) = stored(kind);
-    let shape = ConvShape {
-        input: [frames, height, width],
-        cin: channels,
-        cout: channels,
-        kernel: [3; 3],
-        stride: [1; 3],
-        padding: [(1, 1); 3],
-    };
-    let make = move |cpu: &Cpu| -> Kernel {
-        let (pool, level) = (cpu.pool(), cpu.level());
-        let w = values(dtype, channels * shape.k());
-        let packed = pack_conv(pool, level, &shape, (w.bytes(), weight), kind);
-        drop(w);
-        let x = values(dtype, shape.input.iter().product::<usize>() * channels);
-        let mut y = zeros(DType::F32, shape.rows() * channels);
-        let mut scratch =
-            AlignedBytes::zeroed(conv_scratch_bytes(level, &shape, kind, pool.threads()));
-        Box::new(move |cpu| {
-            let data = y.as_f32_mut().expect("made as f32");
-            let output = Output::F32 { data, stride: channels };
-            let (pool, level) = (cpu.pool(), cpu.level());
-            let (epilogue, scratch) = (Epilogue::default(), scratch.bytes_mut());
-            conv(pool, level, &shape, slice(&x), packed.view(), &epilogue, output, scratch);
-        })
-    };
-    let work = 2.0 * (shape.rows() * shape.k() * channels) as f64;
-    let name = format!("conv3d {word} 3x3x3 {channels} channels {frames}x{height}x{width}");
-    Case { name, bound, work, make: Box::new(make) }
+fn convolution(channels: usize, [frames, height, width]: [usize; 3], dtype: DType) -> Case {
+    let kernel = [channels, channels, 3, 3, 3];
+    let module = module(Some(ty(dtype, kernel)), |f| {
+        let x = f.param("x", ty(dtype, [frames, height, width, channels]));
+        let w = f.weight("w");
+        let op = Op::Conv { stride: [1; 3], pad: [[1, 1]; 3] };
+        f.op("y", op, &[x, w], Some(ty(DType::F32, [])))
+    });
+    let work = 2.0 * (frames * height * width * 27 * channels * channels) as f64;
+    let name = format!("conv3d {dtype} 3x3x3 {channels} channels {frames}x{height}x{width}");
+    Case { name, bound: bound(dtype), work, module }
 }
 
 /// Norms, an element-wise map and a plain copy, all bound by memory: plans of one launch.
 fn row_kernels(rows: usize, width: usize) -> Vec<Case> {
-    let case = |name: &str, op: Op, gains: usize| {
-        let make = move |cpu: &Cpu| launch(cpu, op.clone(), [rows, width], gains);
-        Case {
-            name: format!("{name} f32 {rows}x{width}"),
-            bound: Bound::Memory,
-            work: 8.0 * (rows * width) as f64,
-            make: Box::new(make),
-        }
+    let x = ty(DType::F32, [rows, width]);
+    let map = |op: Op| {
+        module(None, |f| {
+            let x = f.param("x", x.clone());
+            f.op("y", op, &[x], None)
+        })
+    };
+    let rms = module(Some(ty(DType::F32, [width])), |f| {
+        let (x, gain) = (f.param("x", x.clone()), f.weight("w"));
+        f.op("y", Op::RmsNorm { eps: 1e-6, clamp: false }, &[x, gain], None)
+    });
+    let copy = module(None, |f| {
+        let half = ty(DType::F32, [rows / 2, width]);
+        let [a, b] = ["a", "b"].map(|name| f.param(name, half.clone()));
+        f.op("y", Op::Concat { axis: 0 }, &[a, b], None)
+    });
+    let case = |name: &str, module: Module| Case {
+        name: format!("{name} f32 {rows}x{width}"),
+        bound: Bound::Memory,
+        work: 8.0 * (rows * width) as f64,
+        module,
     };
     vec![
-        case("layer_norm", Op::LayerNorm { eps: 1e-6 }, 0),
-        case("rms_norm", Op::RmsNorm { eps: 1e-6, clamp: false }, 1),
-        case("gelu", Op::Gelu, 0),
-        case("copy", Op::Cast, 0),
+        case("layer_norm", map(Op::LayerNorm { eps: 1e-6 })),
+        case("rms_norm", rms),
+        case("gelu", map(Op::Gelu)),
+        case("copy", copy),
     ]
 }
 
@@ -389,6 +342,7 @@ mod tests {
         let cases = cases();
         for (at, case) in cases.iter().enumerate() {
             assert!(case.work > 0.0);
+            assert_eq!(anyid_ir::verify::verify(&case.module), [], "{}", case.name);
             assert!(cases[..at].iter().all(|other| other.name != case.name));
         }
     }

@@ -10,8 +10,8 @@ use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors;
 use anyid_ir::{Evaluator, Mode, Tensor};
+use anyid_runtime::Error;
 use anyid_runtime::engine::bisect::{Bisection, Case, Difference, bisect};
-use anyid_runtime::{Backend, Error};
 use serde_json::{Value, json};
 
 /// Runs the verb.
@@ -31,7 +31,7 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
     let expected = Evaluator::new(&module, Mode::F32)
         .run_named(&func.name, &given, &*matched.weights, None)
         .map_err(eval_error)?;
-    let backend = Backend::open("cpu", args.threads)?;
+    let backend = args.on.open()?;
     let switches = PassArgs { without: args.without.clone(), ..PassArgs::default() };
     let case = Case {
         request: passes::request(&module, func, &args.vary, &[], &switches),

@@ -47,7 +47,7 @@ pub fn run(args: Compare) -> std::result::Result<(), Failure> {
     let inputs = tensors::given(&module, func, args.inputs.as_deref(), args.seed)?;
     let matched = modules::need_weights(&module.weights, &args.weights)?;
     let mut progress = Progress::new();
-    let [a, b] = [args.a, args.b]
+    let [a, b] = [&args.a, &args.b]
         .map(|way| record(way, &args, &module, func, &inputs, &matched, &mut progress));
     let (a, b) = (a?, b?);
     progress.clear();
@@ -134,7 +134,7 @@ fn number(value: f64) -> Value {
 }
 
 fn record(
-    way: Way,
+    way: &Way,
     args: &Compare,
     module: &Module,
     func: &Func,
@@ -144,8 +144,8 @@ fn record(
 ) -> Result<Record> {
     let mut values = Vec::new();
     let results = match way {
-        Way::Cpu => {
-            let backend = Backend::open("cpu", args.threads)?;
+        Way::Device(name) => {
+            let backend = Backend::open(name, args.threads)?;
             let mut program = compile(&backend, module, func, &matched.weights, progress)?;
             progress.part("running");
             let mut trace =
@@ -154,7 +154,7 @@ fn record(
         }
         Way::Interp | Way::InterpF64 => {
             progress.part("interpreting");
-            let mode = if way == Way::Interp { Mode::F32 } else { Mode::F64 };
+            let mode = if *way == Way::Interp { Mode::F32 } else { Mode::F64 };
             let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
             let mut trace = |event: &anyid_ir::TraceEvent<'_>| {
                 values.push((event.path.to_owned(), event.value.clone()));

@@ -11,7 +11,7 @@ use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
 use anyid_passes::state::State;
 use anyid_passes::{CompileError, Options};
-use anyid_runtime::engine::{CompileRequest, StateSpec, compile_error};
+use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Result};
@@ -54,7 +54,7 @@ const SHARING: [&str; 1] = ["alias"];
 pub fn options(switches: &PassArgs) -> Options {
     Options {
         without: switches.without.clone(),
-        target: anyid_backends::cpu::target(),
+        target: Registry::default().target("cpu").expect("every build has it"),
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
         explain: switches.explain_fusion || switches.explain_memory,

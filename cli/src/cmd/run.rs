@@ -49,7 +49,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
             .run_named(&func.name, &given, &*matched.weights, None)
             .map_err(eval_error)?
     } else {
-        let backend = trace.watch(Backend::open("cpu", args.threads)?);
+        let backend = trace.watch(args.on.open()?);
         let mut program = compile(&backend, &module, func, &matched.weights, &mut progress)?;
         progress.part("running");
         let outputs = program.call(&func.name, &named(&inputs));

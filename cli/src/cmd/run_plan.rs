@@ -15,7 +15,7 @@ use anyid_runtime::engine::{Compiler, Inputs, PlanFile, Program, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};
 use anyid_runtime::input;
 use anyid_runtime::weights::{writable, write_tensors_in};
-use anyid_runtime::{Backend, Error, Result};
+use anyid_runtime::{Error, Result};
 use std::borrow::Cow;
 use std::path::Path;
 use std::time::Instant;
@@ -41,7 +41,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
     }
     super::run::places(&args).check()?;
     let trace = TraceFile::wanted(args.trace.as_deref(), Existing::Overwrite)?;
-    let backend = trace.watch(Backend::open("cpu", args.threads)?);
+    let backend = trace.watch(args.on.open()?);
     let file = PlanFile::open(&args.module.file, backend.target())?;
     let phases = chosen(&file, args.func.as_deref())?;
     for plan in &phases {

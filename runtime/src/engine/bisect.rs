@@ -5,7 +5,7 @@
 //! first number of them does; it is found in about log₂ of their number of runs. That none of the
 //! later ones repairs what an earlier one broke is assumed.
 
-use super::program::compile_error;
+use super::compiler::compile_error;
 use super::{Backend, Compiler, Inputs, PlanFile};
 use crate::error::{Error, Result};
 use anyid_backends::WeightProvider;

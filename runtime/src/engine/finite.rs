@@ -85,21 +85,12 @@ pub(crate) fn all_finite(outputs: &Outputs) -> bool {
 }
 
 impl Program {
-    /// Whether everything that `prepare` keeps is finite.
+    /// Whether everything that `prepare` keeps is finite. What it hands on unchanged was looked at
+    /// when it was given.
     pub(crate) fn is_finite(&self, prepared: &Prepared) -> bool {
-        let Some(plan) = self.plan("prepare") else { return true };
-        plan.kept.iter().all(|port| {
-            let buffer = plan.buffer(port.buffer);
-            let bytes = match buffer.root {
-                Root::Persistent => {
-                    let start = buffer.offset as usize;
-                    &prepared.bytes()[start..start + buffer.ty.bytes() as usize]
-                }
-                // What it hands on unchanged was looked at when it was given.
-                _ => return true,
-            };
-            scan(buffer.ty.dtype, bytes).is_none()
-        })
+        let mut finite = true;
+        prepared.each(&mut |ty, bytes| finite &= scan(ty.dtype, bytes).is_none());
+        finite
     }
 
     /// Runs a phase again, looking at every value, and says where the first bad one came from;

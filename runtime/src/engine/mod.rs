@@ -4,21 +4,24 @@
 //! both and runs its phases. Memory is allocated when the program is made, as the plans say, and
 //! not inside a phase.
 
+mod backend;
 pub mod bisect;
+mod compiler;
 pub(crate) mod finite;
 mod inputs;
+pub(crate) mod memory_check;
 pub mod plan_file;
 mod program;
-pub(crate) mod room;
 mod tracer;
 
+pub use anyid_backends::device::{About, LaunchTime, Throughput, Times};
+pub use anyid_backends::{Registry, Settings};
+pub use backend::Backend;
+pub use compiler::{CompileRequest, Compiler, StateSpec, compile_error};
 pub use finite::first_non_finite;
 pub use inputs::{Inputs, Outputs};
+pub use memory_check::{Bound, Limit, Room, available_memory};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
-pub use program::{
-    Backend, CompileRequest, Compiler, Observer, Prepared, Program, StateSpec, States, Trace,
-    compile_error,
-};
-pub use room::{Bound, Limit, Room, available_memory};
+pub use program::{Prepared, Program, States, Trace};
 pub use tracer::Tracer;

@@ -162,8 +162,7 @@ impl PlanFile {
         }
         let theirs = field(&fields, "target")?;
         if theirs != target {
-            let message = format!("the plan is for target {theirs}, not for {target}");
-            return Err(again(Error::input("E0514", message)));
+            return Err(Self::foreign(theirs, target));
         }
         let length = field(&fields, "bytes")?;
         let length: usize = length.parse().map_err(|_| damaged("its length is no number"))?;
@@ -190,6 +189,12 @@ impl PlanFile {
             return Err(again(Error::input("E0515", message)));
         }
         Ok(file)
+    }
+
+    /// The error of plans for target `theirs` where those for `target` are wanted.
+    pub(super) fn foreign(theirs: &str, target: &str) -> Error {
+        let message = format!("the plan is for target {theirs}, not for {target}");
+        again(Error::input("E0514", message))
     }
 
     /// Whether phases, alone and together, are sound.

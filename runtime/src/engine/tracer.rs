@@ -1,10 +1,11 @@
 //! When every launch ran, as a file that Perfetto and chrome://tracing open.
 //!
 //! One event a launch with its kernel, label, bytes and operations, inside one event for the run of
-//! its phase. Off, it costs one comparison before a launch and allocates nothing. On, a run of a
-//! phase allocates a list of times before its first launch; what a kernel does is not changed.
+//! its phase; the device tells the times after a run. Off, nobody asks for them. On, a run of a phase
+//! allocates a list of times before its first launch; what a kernel does is not changed.
 
 use crate::error::Result;
+use anyid_backends::device::LaunchTime;
 use anyid_ir::plan::Plan;
 use anyid_passes::cost::step_cost;
 use serde_json::json;
@@ -32,10 +33,10 @@ pub(super) struct Launches {
     list: Vec<Launch>,
 }
 
-/// One run: when each launch began, and last when it ended, in nanoseconds.
+/// One run: when each launch began and ended, in nanoseconds.
 struct Run {
     launches: Arc<Launches>,
-    marks: Vec<u64>,
+    times: Vec<LaunchTime>,
 }
 
 impl Default for Tracer {
@@ -50,9 +51,9 @@ impl Tracer {
         Arc::new(Self::default())
     }
 
-    /// Nanoseconds since it was made.
-    pub(super) fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    /// When it was made.
+    pub(super) fn origin(&self) -> Instant {
+        self.origin
     }
 
     pub(super) fn launches(phase: &str, plan: &Plan) -> Arc<Launches> {
@@ -66,8 +67,8 @@ impl Tracer {
     }
 
     /// Keeps a run that may have ended early.
-    pub(super) fn record(&self, launches: &Arc<Launches>, marks: Vec<u64>) {
-        let run = Run { launches: launches.clone(), marks };
+    pub(super) fn record(&self, launches: &Arc<Launches>, times: &[LaunchTime]) {
+        let run = Run { launches: launches.clone(), times: times.to_vec() };
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).push(run);
     }
 
@@ -87,13 +88,14 @@ impl Tracer {
             })
         };
         for run in runs.iter() {
-            let (Some(first), Some(last)) = (run.marks.first(), run.marks.last()) else { continue };
-            let launched = json!({ "launches": run.marks.len() - 1 });
-            events.push(event(&run.launches.phase, "phase", *first, *last, launched));
-            for (launch, pair) in run.launches.list.iter().zip(run.marks.windows(2)) {
-                let Launch { kernel, label, flops, bytes } = launch;
+            let Some(begin) = run.times.iter().map(|time| time.begin).min() else { continue };
+            let end = run.times.iter().map(|time| time.end).max().unwrap_or(begin);
+            let launched = json!({ "launches": run.times.len() });
+            events.push(event(&run.launches.phase, "phase", begin, end, launched));
+            for time in &run.times {
+                let Launch { kernel, label, flops, bytes } = &run.launches.list[time.step];
                 let args = json!({ "label": label, "flops": flops, "bytes": bytes });
-                events.push(event(kernel, "launch", pair[0], pair[1], args));
+                events.push(event(kernel, "launch", time.begin, time.end, args));
             }
         }
         let mut out = String::from("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n");

@@ -34,7 +34,7 @@ use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::media::standardise::Reference;
 use crate::model::Model;
-use anyid_backends::cpu::threads::with_stop;
+use anyid_backends::stop::with_stop;
 use anyid_ir::Tensor;
 use anyid_models::wan::Precision;
 use shelf::Shelf;

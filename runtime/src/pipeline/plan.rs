@@ -11,7 +11,7 @@ use super::{
     Cancel, Event, LoadedReference, Pipeline, Receiver, ReferenceSource, Request, Run, RunReport,
     Size, codec, context, sample,
 };
-use crate::engine::room::{self, Limit, Room};
+use crate::engine::memory_check::{self, Limit, Room};
 use crate::engine::{Backend, Compiler};
 use crate::error::{Error, Kind, Result};
 use crate::media::ReadOptions;
@@ -307,7 +307,7 @@ impl Preflight<'_> {
         let Some(worst) = self.phases.iter().filter(over).max_by_key(|p| p.held_bytes()) else {
             return Ok(());
         };
-        let size = room::size;
+        let size = memory_check::size;
         let loaded = match worst.loaded_bytes {
             0 => String::new(),
             bytes => format!(", networks kept loaded {}", size(bytes)),
@@ -320,7 +320,7 @@ impl Preflight<'_> {
             size(worst.plan_bytes),
             size(worst.kept_bytes),
             size(worst.pixel_bytes),
-            room::left(&Limit { bytes: there, bound: least.bound.clone() }),
+            memory_check::left(&Limit { bytes: there, bound: least.bound.clone() }),
         );
         let failing: Vec<&'static str> = self.phases.iter().filter(over).map(|p| p.name).collect();
         let help = match self.remedy(&failing, there) {

@@ -1,29 +1,32 @@
 //! Compiling and running small modules with made-up weights and inputs.
 
-use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, Weights};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan};
 use anyid_ir::{DType, Module, TensorType};
 use anyid_passes::Options;
+use anyid_tests::devices;
+use anyid_tests::plans::Plans;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Weights made from their names.
-struct Invented<'p>(&'p [&'p Plan]);
+struct Invented(BTreeMap<String, TensorType>);
 
-impl Invented<'_> {
-    fn ty(&self, name: &str) -> Option<&TensorType> {
-        let mut weights = self.0.iter().flat_map(|p| &p.weights);
-        weights.find(|w| w.name == name).map(|w| &w.ty)
+impl Invented {
+    fn of(plans: &[&Plan]) -> Arc<Self> {
+        let weights = plans.iter().flat_map(|plan| &plan.weights);
+        Arc::new(Self(weights.map(|w| (w.name.clone(), w.ty.clone())).collect()))
     }
 }
 
-impl WeightProvider for Invented<'_> {
+impl WeightProvider for Invented {
     fn find(&self, name: &str) -> Option<StoredWeight> {
-        self.ty(name).map(|ty| StoredWeight { dtype: ty.dtype, bytes: ty.bytes() })
+        self.0.get(name).map(|ty| StoredWeight { dtype: ty.dtype, bytes: ty.bytes() })
     }
 
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
-        let ty = self.ty(name).expect("it was found");
+        let ty = &self.0[name];
         let seed = name.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
         let fan = (ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1)).max(4);
         let data = noise(seed, ty, 1.5 / (fan as f32).sqrt());
@@ -63,36 +66,18 @@ fn outputs(plan: &Plan) -> Vec<Vec<u8>> {
     ports.map(|p| vec![0; plan.buffer(p.buffer).ty.bytes() as usize]).collect()
 }
 
-/// Runs plans one after the other on one persistent arena; the outputs of the last. The workspace
+/// Runs plans one after the other, which share what they keep; the outputs of the last. The workspace
 /// starts full of NaN.
 pub fn run(plans: &[&Plan], threads: usize) -> Vec<(TensorType, Vec<u8>)> {
-    let cpu = Cpu::open(threads, None).unwrap();
-    let weights = Weights::load(&cpu, plans, &Invented(plans), &mut |_, _| true).unwrap();
-    let persistent = plans.iter().map(|p| p.persistent_bytes).max().unwrap_or(0);
-    let mut persistent = AlignedBytes::zeroed(persistent as usize);
+    let device = devices::first(threads);
+    let mut running = Plans::new(&device, plans, Invented::of(plans), 0xff).unwrap();
     let mut last = Vec::new();
-    for plan in plans {
-        let executable = Executable::new(&cpu, (*plan).clone(), &weights);
-        let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
-        memory.fill(0xff);
+    for (at, plan) in plans.iter().enumerate() {
         let given = inputs(plan);
         let given: Vec<&[u8]> = given.iter().map(Vec::as_slice).collect();
         let mut results = outputs(plan);
         let mut taken: Vec<&mut [u8]> = results.iter_mut().map(Vec::as_mut_slice).collect();
-        executable
-            .run(
-                &cpu,
-                &weights,
-                &Invented(plans),
-                &mut memory,
-                &mut persistent,
-                &mut AlignedBytes::zeroed(0),
-                &given,
-                &mut taken,
-                &|| false,
-                None,
-            )
-            .unwrap();
+        running.run_bytes(at, &given, &mut taken).unwrap();
         let ports = plan.outputs.iter();
         last = ports.map(|p| plan.buffer(p.buffer).ty.clone()).zip(results).collect();
     }

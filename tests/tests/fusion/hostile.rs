@@ -6,19 +6,21 @@
 //! bits. The count of both is checked, so that the test keeps showing something.
 
 use crate::common::{kinds, noise};
-use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, RunError, Weights};
-use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
+use anyid_backends::{AlignedBytes, Device, RunError, StoredWeight, WeightFault, WeightProvider};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plan};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::text::parse_module;
 use anyid_passes::Options;
+use anyid_tests::devices;
+use anyid_tests::plans::Plans;
+use std::sync::Arc;
 
 /// Weights of whatever type the plan asks for.
-struct Any<'p>(&'p Plan);
+struct Any(Plan);
 
-impl WeightProvider for Any<'_> {
+impl WeightProvider for Any {
     fn find(&self, name: &str) -> Option<StoredWeight> {
         let weight = self.0.weights.iter().find(|w| w.name == name)?;
         Some(StoredWeight { dtype: weight.ty.dtype, bytes: weight.ty.bytes() })
@@ -48,16 +50,11 @@ fn is_small(plan: &Plan) -> bool {
 }
 
 /// Runs a plan on inputs of one byte and of noise.
-fn run(cpu: &Cpu, plan: &Plan) {
-    let provider = Any(plan);
+fn run(device: &Arc<dyn Device>, plan: &Plan) {
     // Two weights of one name are refused by the reader of plan files.
-    let Ok(weights) = Weights::load(cpu, &[plan], &provider, &mut |_, _| true) else { return };
-    let executable = Executable::new(cpu, plan.clone(), &weights);
-    let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
-    let mut persistent = AlignedBytes::zeroed(plan.persistent_bytes as usize);
-    let mut states = AlignedBytes::zeroed(plan.state_bytes() as usize);
+    let loaded = Plans::new(device, &[plan], Arc::new(Any(plan.clone())), 0xff);
+    let Ok(mut plans) = loaded else { return };
     for fill in [None, Some(0xff), Some(0x7f)] {
-        memory.fill(0xff);
         let given: Vec<AlignedBytes> = plan
             .inputs
             .iter()
@@ -77,18 +74,7 @@ fn run(cpu: &Cpu, plan: &Plan) {
             .map(|p| AlignedBytes::zeroed(plan.buffer(p.buffer).ty.bytes() as usize))
             .collect();
         let mut taken: Vec<&mut [u8]> = results.iter_mut().map(AlignedBytes::bytes_mut).collect();
-        let done = executable.run(
-            cpu,
-            &weights,
-            &provider,
-            &mut memory,
-            &mut persistent,
-            &mut states,
-            &given,
-            &mut taken,
-            &|| false,
-            None,
-        );
+        let done = plans.run_bytes(0, &given, &mut taken);
         assert!(!matches!(done, Err(RunError::Stopped)));
     }
 }
@@ -143,7 +129,7 @@ fn next(state: &mut u64) -> usize {
     (*state >> 33) as usize
 }
 
-fn judged(cpu: &Cpu, text: &str, counts: &mut [usize; 2]) {
+fn judged(device: &Arc<dyn Device>, text: &str, counts: &mut [usize; 2]) {
     let sound = parse_plans(text)
         .ok()
         .filter(|plans| plans.iter().all(|plan| verify_plan(plan).is_empty() && is_small(plan)));
@@ -151,23 +137,23 @@ fn judged(cpu: &Cpu, text: &str, counts: &mut [usize; 2]) {
         None => counts[0] += 1,
         Some(plans) => {
             counts[1] += 1;
-            plans.iter().for_each(|plan| run(cpu, plan));
+            plans.iter().for_each(|plan| run(device, plan));
         }
     }
 }
 
 fn hostile(plan: &Plan) {
-    let cpu = Cpu::open(2, None).unwrap();
+    let device = devices::first(2);
     let text = print_plan(plan);
     let tokens = tokens(&text);
     let mut counts = [0; 2];
-    run(&cpu, plan);
+    run(&device, plan);
     // Everything once.
     for at in 0..tokens.len() {
         for other in others(tokens[at]) {
             let mut changed: Vec<&str> = tokens.clone();
             changed[at] = &other;
-            judged(&cpu, &changed.concat(), &mut counts);
+            judged(&device, &changed.concat(), &mut counts);
         }
     }
     // One number everywhere, as a change of size would be, and a few places at a time.
@@ -185,7 +171,7 @@ fn hostile(plan: &Plan) {
                 changed[place].clone_from(other);
             }
         }
-        judged(&cpu, &changed.concat(), &mut counts);
+        judged(&device, &changed.concat(), &mut counts);
     }
     println!("refused {}, run {}", counts[0], counts[1]);
     assert!(counts[0] > 100 && counts[1] > 100, "refused and run: {counts:?}");

@@ -2,12 +2,12 @@
 //! why it is none elsewhere.
 
 use crate::common::{check_for, kinds, plan, run, values};
-use anyid_backends::cpu::target;
 use anyid_ir::kernel::{Kernel, Load};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::{Axes, DType, FuncBuilder, Manifest, Module, Op, TensorType, ValueId};
 use anyid_passes::{CompileRequest, Options};
+use anyid_tests::devices::target;
 
 /// What may be said of a doubled picture and its convolution.
 #[derive(Clone, Copy)]

@@ -1,10 +1,14 @@
 //! Fused plans against unfused ones: each rule by itself, then random mixes of ops.
 
 use crate::common::{check, in_place, kinds, plan, run, values};
+use anyid_backends::RunError;
 use anyid_ir::{
     BinaryFn, CompareFn, DType, FuncBuilder, Manifest, Module, Op, ReduceFn, TensorType, UnaryFn,
     ValueId,
 };
+use anyid_tests::devices;
+use anyid_tests::plans::{Plans, Stored};
+use std::sync::Arc;
 
 fn ty(shape: &[usize]) -> TensorType {
     TensorType::new(DType::F32, shape.iter().copied())
@@ -254,18 +258,6 @@ fn a_convolution_block_is_four_kernels() {
 
 #[test]
 fn segments_outside_their_table_are_an_error() {
-    use anyid_backends::cpu::{AlignedBytes, Cpu, Executable, Memory, RunError, Weights};
-    use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
-    struct None_;
-    impl WeightProvider for None_ {
-        fn find(&self, _: &str) -> Option<StoredWeight> {
-            None
-        }
-
-        fn read(&self, _: &str, _: u64, _: &mut [u8]) -> Result<(), WeightFault> {
-            unreachable!("nothing is found")
-        }
-    }
     let m = module(&[], |b| {
         let x = b.param("x", ty(&[3, 4]));
         let t = b.param("t", ty(&[2, 4]));
@@ -273,27 +265,13 @@ fn segments_outside_their_table_are_an_error() {
         vec![b.op("h", Op::GateAdd, &[x, x, t, seg], None)]
     });
     let plan = plan(&m, "f", &anyid_passes::Options::default());
-    let cpu = Cpu::open(1, None).unwrap();
-    let weights = Weights::load(&cpu, &[&plan], &None_, &mut |_, _| true).unwrap();
-    let executable = Executable::new(&cpu, plan, &weights);
-    let plan = executable.plan();
-    let mut memory = Memory::new(plan.workspace_bytes, executable.scratch_bytes());
+    let device = devices::first(1);
+    let mut plans = Plans::new(&device, &[&plan], Arc::new(Stored::default()), 0).unwrap();
     for bad in [2i32, -1] {
         let seg: Vec<u8> = [0, bad, 1].iter().flat_map(|s: &i32| s.to_le_bytes()).collect();
         let (x, t) = (vec![0u8; 48], vec![0u8; 32]);
         let mut out = vec![0u8; 48];
-        let result = executable.run(
-            &cpu,
-            &weights,
-            &None_,
-            &mut memory,
-            &mut AlignedBytes::zeroed(0),
-            &mut AlignedBytes::zeroed(0),
-            &[&x, &t, &seg],
-            &mut [&mut out],
-            &|| false,
-            None,
-        );
+        let result = plans.run_bytes(0, &[&x, &t, &seg], &mut [&mut out]);
         let expected = Err(RunError::Index {
             label: result.as_ref().err().map_or(String::new(), |e| match e {
                 RunError::Index { label, .. } => label.clone(),

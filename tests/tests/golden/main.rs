@@ -1,5 +1,5 @@
-//! Goldens: every case under `tests/fixtures/` (or `ANYID_FIXTURES`), through the CPU backend and
-//! through the interpreter, within the tolerances of `tests/fixtures/README.md`.
+//! Goldens: every case under `tests/fixtures/` (or `ANYID_FIXTURES`), through every device and through
+//! the interpreter, within the tolerances of `tests/fixtures/README.md`.
 //!
 //! Cases are discovered; each prints one line per engine with its largest error relative to its
 //! tolerance. `cargo test --test golden -- WORD` runs the cases whose name contains WORD.

@@ -6,8 +6,9 @@ use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_models::wan::{Precision, text};
 use anyid_runtime::pipeline::{Sampler, decode_latents, encode_pixels, encode_prompts};
 use anyid_runtime::sampling::guidance;
-use anyid_runtime::{Backend, Model, Pipeline, ReferenceSource, Request, Size};
+use anyid_runtime::{Model, Pipeline, ReferenceSource, Request, Size};
 use anyid_tests::close::{Check, absolute, relative};
+use anyid_tests::devices;
 use anyid_tests::engines::{Engine, run as execute};
 use anyid_tests::fixtures::{Tensors, json, sample};
 use std::path::Path;
@@ -16,12 +17,13 @@ const TOLERANCE: f64 = 3e-5;
 const VIDEO: f64 = 1e-4;
 
 pub(crate) fn run(case: &Path) -> Vec<(String, Vec<Check>)> {
-    vec![("cpu".to_owned(), compiled(case)), ("interp".to_owned(), interpreted(case))]
+    let devices = devices::names().iter().map(|name| ((*name).to_owned(), compiled(case, name)));
+    devices.chain([("interp".to_owned(), interpreted(case))]).collect()
 }
 
-fn compiled(case: &Path) -> Vec<Check> {
+fn compiled(case: &Path, device: &str) -> Vec<Check> {
     let model = Model::open(case).unwrap_or_else(|e| panic!("{e}"));
-    let backend = Backend::open("cpu", 2).unwrap_or_else(|e| panic!("{e}"));
+    let backend = devices::backend(device, 2);
     let inputs = Tensors::open(&case.join("inputs.safetensors"));
     let expected = Tensors::open(&case.join("expected.safetensors"));
     let meta = json(&case.join("meta.json"));

@@ -266,7 +266,7 @@ impl Case {
             stop_after: self.flags.stop_after,
             verify_each: true,
             explain: self.flags.explain,
-            target: anyid_backends::cpu::target(),
+            target: anyid_tests::devices::target(),
             ..Options::default()
         };
         options.without.extend(without.map(str::to_owned));

@@ -1,16 +1,16 @@
 //! Whether what the passes of a case left computes what its source does.
 //!
 //! Programs are run by the interpreter, where every bit has to be the same. Then the same passes run
-//! with what leads on to a plan, and the plan runs on the CPU in memory full of NaN; that is compared
+//! with what leads on to a plan, and the plan runs on a device in memory full of NaN; that is compared
 //! within the rounding of its element types.
 
 use crate::case::Case;
-use anyid_backends::cpu::Cpu;
 use anyid_ir::plan::title;
 use anyid_ir::{DType, Evaluator, Mode, Module, Tensor, TensorType};
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::state::Level;
 use anyid_tests::close::difference;
+use anyid_tests::devices;
 use anyid_tests::op_cases::{noise, seed_of};
 use anyid_tests::plans::{Named, Plans, Stored};
 
@@ -90,9 +90,9 @@ pub fn same(case: &Case, without: Option<&str>) -> Result<(), String> {
     };
     let out = run(&rest).map_err(|error| error.to_string())?;
     let plans: Vec<_> = out.state.parts.iter().filter_map(|part| part.plan.as_ref()).collect();
-    let cpu = Cpu::open(2, None).map_err(|error| error.to_string())?;
+    let device = devices::first(2);
     let mut running =
-        Plans::new(&cpu, &plans, &weights, 0xFF).map_err(|error| error.to_string())?;
+        Plans::new(&device, &plans, weights.shared(), 0xFF).map_err(|error| error.to_string())?;
     let mut given = Named::new();
     for at in 0..plans.len() {
         given = running.run(at, &inputs).map_err(|error| format!("{error:?}"))?;

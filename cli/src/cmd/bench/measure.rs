@@ -4,16 +4,15 @@
 //! Everything goes through the compiler and programs of the library, as in a real run. The peaks of
 //! the machine are measured last, because this takes memory of its own.
 
-use super::profile::{Clock, Profile};
+use super::profile::Profile;
 use crate::args::BenchPhase;
 use crate::output;
 use crate::progress::Progress;
-use anyid_backends::cpu::peak::{self, Peak};
 use anyid_ir::Tensor;
 use anyid_ir::plan::Plan;
 use anyid_models::wan::Precision;
 use anyid_passes::report::PhaseSummary;
-use anyid_runtime::engine::{Compiler, Program, available_memory};
+use anyid_runtime::engine::{Compiler, Program, Throughput, available_memory};
 use anyid_runtime::init::RandomWeights;
 use anyid_runtime::sampling::first_non_finite;
 use anyid_runtime::{Backend, Error, Result};
@@ -106,7 +105,7 @@ pub struct Measured {
     /// Arithmetic.
     pub precision: Precision,
     /// Instructions used.
-    pub instructions: &'static str,
+    pub instructions: String,
     /// Times of the runs, shortest first.
     pub times: Vec<Duration>,
     /// Time to make, pack and place the weights; compiling is not included.
@@ -115,8 +114,8 @@ pub struct Measured {
     pub phases: Vec<(PhaseSummary, usize)>,
     /// Memory.
     pub memory: MemoryUse,
-    /// Peaks of the machine.
-    pub ceilings: Peak,
+    /// Peaks of the device.
+    pub ceilings: Throughput,
     /// Time of the steps, if requested.
     pub profile: Option<Profile>,
     /// Hash of all results: the same for any number of threads and any run.
@@ -198,11 +197,10 @@ pub fn measure(
     let digest = digest(&job.results())?;
     drop((program, job));
     progress.part("measuring the machine");
-    let cpu = backend.cpu();
     let each = times.iter().sum::<Duration>().clamp(CEILING[0], CEILING[1]);
-    let ceilings = peak::measure(cpu.pool(), cpu.level(), each);
+    let ceilings = backend.device().throughput(each);
     progress.clear();
-    let instructions = cpu.level().name();
+    let instructions = backend.about().instructions.clone();
     Ok(Measured {
         title,
         settings,
@@ -299,15 +297,13 @@ fn profiled(
     job: &mut dyn Job,
     runs: usize,
 ) -> Result<Profile> {
-    let clock = Clock::new();
     let mut profile = Profile::new(program, calls);
-    program.observe(Some(clock.observer()));
+    program.time_launches(true);
     for _ in 0..runs {
-        clock.clear();
         job.run(program)?;
-        profile.add(&clock.take());
+        profile.add(&program.take_times());
     }
-    program.observe(None);
+    program.time_launches(false);
     Ok(profile)
 }
 

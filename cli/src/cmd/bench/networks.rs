@@ -45,7 +45,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
     let text_tokens = in_range(args.text_tokens, MOST_TOKENS, "--text-tokens")?;
     let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
-    let backend = Backend::open("cpu", args.phase.threads)?;
+    let backend = args.phase.on.open()?;
     let [frames, rows, columns] = grid(tokens);
     let size = DitSize {
         reference_frames: 0,
@@ -103,7 +103,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     // Sides need not follow the rule of the transformer; the number of frames does.
     Size { width: 32, height: 32, frames: args.frames }.check().map_err(|e| e.at("--frames"))?;
     let precision = args.phase.precision.map_or(Precision::F32, Precision::from);
-    let backend = Backend::open("cpu", args.phase.threads)?;
+    let backend = args.phase.on.open()?;
     let sizes = VaeSize { height, width, chunk: 1 };
     let (half, word) = match args.direction {
         Direction::Encode => (Half::Encoder, "encode"),
@@ -145,7 +145,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     config.vocab_size = config.vocab_size.min(VOCABULARY);
     let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
     let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
-    let backend = Backend::open("cpu", args.phase.threads)?;
+    let backend = args.phase.on.open()?;
     let module = anyid_models::wan::text::text(&config, tokens, precision);
     let compiler = Compiler::new(&backend).phase("text", &module, "text")?;
     fits(&compiler, 1)?;

@@ -1,43 +1,12 @@
 //! Time of every step of the plans, grouped by what the steps run.
 //!
-//! A clock is read between the steps, which costs far less than any step. Copying outputs to the
-//! caller belongs to no step and is not counted.
+//! The device reports when each launch ran. Copying outputs to the caller belongs to no step and is not
+//! counted.
 
 use anyid_passes::cost::{Cost, step_cost};
-use anyid_runtime::engine::{Observer, Program};
+use anyid_runtime::engine::{Program, Times};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// Moments between the steps of a run.
-pub struct Clock(Arc<Mutex<Vec<Instant>>>);
-
-impl Clock {
-    /// A clock that has not been read yet.
-    pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Vec::new())))
-    }
-
-    /// Reads the clock whenever it is called.
-    pub fn observer(&self) -> Observer {
-        let moments = Arc::clone(&self.0);
-        Arc::new(move || lock(&moments).push(Instant::now()))
-    }
-
-    /// Forgets all times but keeps the memory.
-    pub fn clear(&self) {
-        lock(&self.0).clear();
-    }
-
-    /// The times read since.
-    pub fn take(&self) -> Vec<Instant> {
-        lock(&self.0).clone()
-    }
-}
-
-fn lock(moments: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {
-    moments.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::time::Duration;
 
 /// A step of a plan with the time it took.
 pub struct Row {
@@ -71,8 +40,8 @@ pub struct Group {
 
 /// Times of the steps of a run.
 pub struct Profile {
-    /// For each call, where its plan's steps begin in `rows`, and how many there are.
-    calls: Vec<(usize, usize)>,
+    /// For each call, where its plan's steps begin in `rows`.
+    calls: Vec<usize>,
     rows: Vec<Row>,
     runs: u32,
 }
@@ -106,20 +75,18 @@ impl Profile {
             for row in &mut rows[at.0..at.0 + at.1] {
                 row.calls += 1;
             }
-            order.push(at);
+            order.push(at.0);
         }
         Self { calls: order, rows, runs: 0 }
     }
 
-    /// Adds the times of a run: one before every step and one after the last step of each call.
-    pub fn add(&mut self, moments: &[Instant]) {
-        let mut rest = moments;
-        for (begin, steps) in &self.calls {
-            let Some((call, later)) = rest.split_at_checked(steps + 1) else { return };
-            for (row, pair) in self.rows[*begin..].iter_mut().zip(call.windows(2)) {
-                row.time += pair[1] - pair[0];
+    /// Adds the times of a run, call by call.
+    pub fn add(&mut self, calls: &[(String, Times)]) {
+        for (begin, (_, times)) in self.calls.iter().zip(calls) {
+            for launch in times.launches() {
+                let time = Duration::from_nanos(launch.end - launch.begin);
+                self.rows[begin + launch.step].time += time;
             }
-            rest = later;
         }
         self.runs += 1;
     }

@@ -17,7 +17,7 @@ use anyid_passes::cost::Machine;
 use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
-use anyid_runtime::engine::{PlanFile, compile_error};
+use anyid_runtime::engine::{PlanFile, Registry, compile_error};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::{Backend, Error, Kind, Result};
 use std::time::{Duration, Instant};
@@ -105,7 +105,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             )
         }
     };
-    let machine = if args.predict { Some(measure(args.threads)?) } else { None };
+    let machine = if args.predict { Some(measure(&args.target, args.threads)?) } else { None };
     let summary = Summary::new(phases.phases(), took, machine.as_ref(), certificate);
     let over = summary.over_budget();
     if let Some(file) = output_file.filter(|_| over.is_none()) {
@@ -141,7 +141,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
 /// # Errors
 /// E0506.
 fn known(target: &str) -> Result<()> {
-    if target == "cpu" {
+    if Registry::default().target(target).is_some() {
         return Ok(());
     }
     let error = Error::input("E0506", format!("there is no target \"{target}\"")).at("--target");
@@ -169,12 +169,10 @@ fn emitted(emit: Emit, module: &Module, funcs: &[&Func], phases: &[Plan]) -> Str
     }
 }
 
-/// What this machine can do, for the prediction.
-fn measure(threads: usize) -> Result<Machine> {
-    let backend = Backend::open("cpu", threads)?;
-    let cpu = backend.cpu();
-    let time = Duration::from_millis(200);
-    let peak = anyid_backends::cpu::peak::measure(cpu.pool(), cpu.level(), time);
+/// What the device that a target is for can do, for the prediction.
+fn measure(target: &str, threads: usize) -> Result<Machine> {
+    let backend = Backend::open(target, threads)?;
+    let peak = backend.device().throughput(Duration::from_millis(200));
     Ok(Machine {
         f32_flops: peak.f32_gflops * 1e9,
         bf16_flops: peak.bf16_gflops.unwrap_or(peak.f32_gflops) * 1e9,

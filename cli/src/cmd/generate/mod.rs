@@ -18,9 +18,7 @@ use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
-use anyid_runtime::{
-    Backend, Cancel, FileOptions, Model, Pipeline, ReferenceSource, Request, Result,
-};
+use anyid_runtime::{Cancel, FileOptions, Model, Pipeline, ReferenceSource, Request, Result};
 use opened::{existing, open_writer, options};
 use report::{report_json, report_text};
 use std::time::{Duration, Instant};
@@ -49,7 +47,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         anyid_runtime::pipeline::ResultFiles::open(writer, &wishes.output, &options, sampling)?;
     let trace = TraceFile::wanted(args.trace.as_deref(), existing(&args))?;
     interrupt::say_swept();
-    let backend = trace.watch(Backend::open(&args.device, args.threads)?);
+    let backend = trace.watch(args.on.open()?);
 
     let mut request = Request { size, prompt: wishes.prompt.clone(), ..Request::default() };
     request.references = wishes.references.iter().cloned().map(ReferenceSource::File).collect();

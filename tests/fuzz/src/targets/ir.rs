@@ -1,4 +1,4 @@
-//! IR text: read, verified, printed, read again, compiled, and run by the interpreter and the CPU.
+//! IR text: read, verified, printed, read again, compiled, and run by the interpreter and a device.
 //!
 //! Results must agree about as well as the interpreter's single precision agrees with its double.
 //! Programs that amplify rounding (comparisons of computed numbers, differences of equal ones) may
@@ -9,22 +9,24 @@ use super::{corpus, shared};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::mutate;
 use crate::rng::Rng;
-use anyid_backends::cpu::Cpu;
+use anyid_backends::Device;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{DType, Evaluator, Mode, Module, Tensor, TensorType, text};
 use anyid_tests::close::difference;
+use anyid_tests::devices;
 use anyid_tests::plans::{Named, Stored, run_plan};
+use std::sync::Arc;
 
 /// The target.
 pub struct Ir {
-    cpu: Cpu,
+    device: Arc<dyn Device>,
 }
 
 impl Ir {
     /// The target.
     pub fn new() -> Self {
-        Self { cpu: Cpu::open(1, None).unwrap_or_else(|e| panic!("{e}")) }
+        Self { device: devices::first(1) }
     }
 }
 
@@ -131,7 +133,7 @@ impl Ir {
             .collect();
         let given: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         let interpreted = |mode| Evaluator::new(module, mode).run(name, &given, &weights, None);
-        let run = run_plan(&self.cpu, plan, &weights, &inputs, 0xFF);
+        let run = run_plan(&self.device, plan, &weights, &inputs, 0xFF);
         let singles = interpreted(Mode::F32);
         let (singles, run) = match (singles, run) {
             (Ok(singles), Ok(run)) => (singles, run),
@@ -139,7 +141,7 @@ impl Ir {
             // What nobody reads is not computed: an index out of range may go unnoticed.
             (Err(error), Ok(_)) if error.code != "E1046" => return Ok(()),
             (Err(error), Ok(_)) => return Err(format!("only the interpreter fails: {error}")),
-            (Ok(_), Err(error)) => return Err(format!("only the CPU fails: {error:?}")),
+            (Ok(_), Err(error)) => return Err(format!("only the device fails: {error:?}")),
         };
         let exact = interpreted(Mode::F64).map_err(|error| format!("in doubles: {error}"))?;
         if run.len() != singles.len() {

@@ -6,24 +6,26 @@ use crate::engine::{Outcome, Target, Verdict};
 use crate::memory::fill_strips;
 use crate::mutate;
 use crate::rng::Rng;
-use anyid_backends::cpu::Cpu;
+use anyid_backends::Device;
 use anyid_ir::Kernel;
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
 use anyid_ir::plan::{ALIGNMENT, Buffer, Plan, Port, Root, Step};
 use anyid_ir::plan_text::distinct_kernels;
 use anyid_ir::plan_verify::verify_plan;
 use anyid_passes::CompileRequest;
+use anyid_tests::devices;
 use anyid_tests::plans::{Named, Stored, run_plan};
+use std::sync::Arc;
 
 /// The target.
 pub struct Kernels {
-    cpu: Cpu,
+    device: Arc<dyn Device>,
 }
 
 impl Kernels {
     /// The target.
     pub fn new() -> Self {
-        Self { cpu: Cpu::open(1, None).unwrap_or_else(|e| panic!("{e}")) }
+        Self { device: devices::first(1) }
     }
 }
 
@@ -117,7 +119,7 @@ impl Kernels {
             .collect();
         let run = |garbage| {
             fill_strips(garbage);
-            let result = run_plan(&self.cpu, &plan, &Stored::default(), &inputs, garbage);
+            let result = run_plan(&self.device, &plan, &Stored::default(), &inputs, garbage);
             fill_strips(0xA5);
             result.map_err(|error| format!("{error:?}"))
         };

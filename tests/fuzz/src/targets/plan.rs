@@ -11,13 +11,14 @@ use crate::engine::{Outcome, Target, Verdict};
 use crate::memory::fill_strips;
 use crate::mutate;
 use crate::rng::Rng;
-use anyid_backends::cpu::Cpu;
+use anyid_backends::Device;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::{Module, Tensor};
 use anyid_passes::CompileRequest;
 use anyid_runtime::engine::{Compiler, PlanFile};
 use anyid_runtime::{Backend, Error, Inputs};
+use anyid_tests::devices;
 use anyid_tests::plans::{Named, Plans, Stored};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 /// The target.
 pub struct PlanFiles {
     backend: Backend,
-    cpu: Cpu,
+    device: Arc<dyn Device>,
     /// The header up to the hash of the weights.
     header: String,
 }
@@ -54,13 +55,13 @@ fn phases(module: &Module) -> Option<Vec<Vec<Plan>>> {
 impl PlanFiles {
     /// The target.
     pub fn new() -> Self {
-        let backend = Backend::open("cpu", 1).unwrap_or_else(|e| panic!("{e}"));
-        let cpu = Cpu::open(1, None).unwrap_or_else(|e| panic!("{e}"));
+        let backend = devices::first_backend(1);
+        let device = backend.device().clone();
         let plan = phases(&modules(1)[0]).expect("it compiles").remove(0);
-        let file = PlanFile::new("cpu", plan).unwrap_or_else(|e| panic!("{e}"));
+        let file = PlanFile::new(backend.target(), plan).unwrap_or_else(|e| panic!("{e}"));
         let text = String::from_utf8(file.to_bytes()).expect("plans are text");
         let (header, _) = text.split_once(" weights=").expect("the header names weights");
-        Self { backend, cpu, header: header.to_owned() }
+        Self { backend, device, header: header.to_owned() }
     }
 
     /// The file of these plans as text.
@@ -232,7 +233,7 @@ impl PlanFiles {
         drop(program);
         for garbage in [0xFF, 0x3C] {
             fill_strips(garbage);
-            let again = bare(&self.cpu, &plans, &weights, &inputs, garbage)?;
+            let again = bare(&self.device, &plans, &weights, &inputs, garbage)?;
             fill_strips(0xA5);
             // Without the runtime states hold garbage at first, and the plans say what they read.
             let plain = plans.iter().all(|plan| plan.states.iter().all(|s| s.before.is_none()));
@@ -252,14 +253,15 @@ fn owned(outputs: anyid_runtime::Outputs) -> Named {
 
 /// The plans one after the other without the runtime.
 fn bare(
-    cpu: &Cpu,
+    device: &Arc<dyn Device>,
     plans: &[Plan],
     weights: &Stored,
     inputs: &Named,
     garbage: u8,
 ) -> Result<Vec<Named>, String> {
     let list: Vec<&Plan> = plans.iter().collect();
-    let mut loaded = Plans::new(cpu, &list, weights, garbage).map_err(|e| e.to_string())?;
+    let mut loaded =
+        Plans::new(device, &list, weights.shared(), garbage).map_err(|e| e.to_string())?;
     let run = |at| loaded.run(at, inputs).map_err(|error| format!("{error:?}"));
     (0..plans.len()).map(run).collect()
 }

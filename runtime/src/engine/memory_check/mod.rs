@@ -8,7 +8,7 @@ mod limits;
 pub use limits::{Bound, Limit, Room};
 
 use crate::error::{Error, Kind, Result};
-use anyid_backends::cpu::AlignedBytes;
+use anyid_backends::device::About;
 use anyid_ir::plan::Plan;
 use anyid_ir::{Tensor, TensorType};
 
@@ -35,14 +35,19 @@ pub(super) fn planned<'p>(plans: impl Iterator<Item = &'p Plan> + Clone) -> u64 
     .fold(0, u64::saturating_add)
 }
 
-/// Refuses `needed` bytes that the machine does not have.
+/// Refuses `needed` bytes that the device, or the machine where it has no memory of its own, does
+/// not have.
 ///
 /// # Errors
 /// E0603.
-pub(super) fn check(needed: u64, what: &str) -> Result<()> {
-    match Room::now().least().filter(|least| least.bytes < needed) {
+pub(super) fn check(device: &About, needed: u64, what: &str) -> Result<()> {
+    let least = match device.capacity {
+        Some(bytes) => Some(Limit { bytes, bound: Bound::Device(device.name.clone()) }),
+        None => Room::now().least().cloned(),
+    };
+    match least.filter(|least| least.bytes < needed) {
         None => Ok(()),
-        Some(least) => Err(refused(needed, what, Some(least))),
+        Some(least) => Err(refused(needed, what, Some(&least))),
     }
 }
 
@@ -58,17 +63,9 @@ pub(crate) fn refused(needed: u64, what: &str, least: Option<&Limit>) -> Error {
 pub(crate) fn left(limit: &Limit) -> String {
     match &limit.bound {
         Bound::Machine => format!("{} can be had", size(limit.bytes)),
+        Bound::Device(_) => format!("{} has {}", limit.bound, size(limit.bytes)),
         other => format!("{other} leaves {}", size(limit.bytes)),
     }
-}
-
-/// Zero bytes for `what`.
-///
-/// # Errors
-/// E0603 where the system does not give them.
-pub(super) fn reserve(bytes: u64, what: &str) -> Result<AlignedBytes> {
-    let zeroed = usize::try_from(bytes).ok().and_then(AlignedBytes::try_zeroed);
-    zeroed.ok_or_else(|| refused(bytes, what, None))
 }
 
 /// A zero tensor for `what`.
@@ -107,17 +104,22 @@ mod tests {
         let [small, huge] = [plan(1 << 10), plan(u64::MAX)];
         assert_eq!(planned([&small].into_iter()), 2 << 10);
         assert_eq!(planned([&small, &huge].into_iter()), u64::MAX);
-        for bytes in [u64::MAX, u64::MAX - 63, i64::MAX as u64, 1 << 60] {
-            assert_eq!(reserve(bytes, "plans").err().unwrap().code(), "E0603", "{bytes}");
-        }
         let ty = TensorType::new(DType::F32, [1 << 30, 1 << 29]);
         assert_eq!(zeros(&ty, "outputs").err().unwrap().code(), "E0603");
-        assert_eq!(reserve(100, "plans").unwrap().len(), 100);
         assert_eq!(zeros(&TensorType::new(DType::Bf16, [3]), "outputs").unwrap().shape(), [3]);
+        let device = crate::engine::Backend::open("cpu", 1).unwrap().about().clone();
         if available_memory().is_some() {
-            assert_eq!(check(1 << 60, "plans").unwrap_err().code(), "E0603");
+            assert_eq!(check(&device, 1 << 60, "plans").unwrap_err().code(), "E0603");
         }
-        check(0, "plans").unwrap();
+        check(&device, 0, "plans").unwrap();
+        let own = About { name: "cuda:1".into(), capacity: Some(80 << 30), ..device };
+        check(&own, 80 << 30, "plans").unwrap();
+        let error = check(&own, 81 << 30, "plans").unwrap_err();
+        assert_eq!(error.code(), "E0603");
+        assert_eq!(
+            error.message(),
+            "plans take 81.0 GiB of memory, the device cuda:1 has 80.0 GiB"
+        );
     }
 
     #[test]

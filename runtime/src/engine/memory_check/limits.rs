@@ -18,6 +18,8 @@ pub enum Bound {
     AddressSpace,
     /// The data of the process (`ulimit -d`).
     Data,
+    /// The memory of a device, by its name.
+    Device(String),
 }
 
 impl std::fmt::Display for Bound {
@@ -27,6 +29,7 @@ impl std::fmt::Display for Bound {
             Self::ControlGroup(folder) => write!(f, "the control group {}", folder.display()),
             Self::AddressSpace => f.write_str("the limit of addresses (`ulimit -v`)"),
             Self::Data => f.write_str("the limit of data (`ulimit -d`)"),
+            Self::Device(name) => write!(f, "the device {name}"),
         }
     }
 }

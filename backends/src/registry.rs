@@ -1,0 +1,218 @@
+//! Devices by name: `cpu`, `cuda:N`, `wgpu:N`, and whatever a program adds.
+//!
+//! A registry is a value, not a global: an embedding program or a test gives its own devices to a
+//! registry of its own. What stands behind the colon is the kind's to read. Opening a device is the
+//! only thing that looks for one.
+
+use crate::cpu;
+use crate::device::Device;
+use crate::errors::OpenError;
+use anyid_ir::kernel::Target;
+use std::sync::Arc;
+
+/// How a device is to work. What a kind does not know is not its affair.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Threads, on devices that have a choice; 0 takes all.
+    pub threads: usize,
+    /// Settings of single kinds by name, such as `simd`.
+    pub values: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Settings with a number of threads.
+    pub fn threads(threads: usize) -> Self {
+        Self { threads, ..Self::default() }
+    }
+
+    /// The settings with one more value.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.values.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The last value of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.values.iter().rev().find(|(own, _)| own == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// A device that is asked for.
+pub struct Opening<'o> {
+    /// Its whole name.
+    pub name: &'o str,
+    /// What stands behind the colon.
+    pub variant: Option<&'o str>,
+    /// How it is to work.
+    pub settings: &'o Settings,
+}
+
+impl Opening<'_> {
+    /// The number behind the colon, 0 without one, of `count` devices that are there.
+    ///
+    /// # Errors
+    /// [`OpenError::NotThere`] for another number, or for none.
+    pub fn number(&self, count: usize) -> Result<usize, OpenError> {
+        let number = self.variant.map_or(Ok(0), str::parse::<usize>).ok();
+        number.filter(|number| *number < count).ok_or_else(|| {
+            let kind = self.name.split(':').next().unwrap_or_default();
+            OpenError::NotThere(match count {
+                0 => format!("this machine has no {kind} device"),
+                1 => format!("there is one {kind} device, {kind}:0"),
+                _ => format!("the {kind} devices are {kind}:0 to {kind}:{}", count - 1),
+            })
+        })
+    }
+}
+
+/// A setting of a kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name in [`Settings`].
+    pub name: &'static str,
+    /// The environment variable in which a user gives it.
+    pub variable: &'static str,
+}
+
+/// Opens a device.
+pub type Opener = fn(&Opening<'_>) -> Result<Arc<dyn Device>, OpenError>;
+
+/// A kind of device.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// What its names begin with.
+    pub name: &'static str,
+    /// Its names for people, such as `cuda:N`.
+    pub names: &'static str,
+    /// What plans for it are compiled for, where that is known without opening one.
+    pub target: Option<fn() -> Target>,
+    /// Settings of its own.
+    pub settings: &'static [Setting],
+    /// Values of those settings that give other kernels on this machine, each of which tests go
+    /// through.
+    pub variants: fn() -> Vec<Settings>,
+    /// Opens one; `None` where this build cannot.
+    pub open: Option<Opener>,
+}
+
+impl Kind {
+    /// A kind that is known and not in this build.
+    pub const fn absent(name: &'static str, names: &'static str) -> Self {
+        Self { name, names, target: None, settings: &[], variants: Vec::new, open: None }
+    }
+}
+
+/// The kinds of devices there are.
+#[derive(Clone)]
+pub struct Registry {
+    kinds: Vec<Kind>,
+}
+
+impl Default for Registry {
+    /// The kinds of this build, and those that another build may have.
+    fn default() -> Self {
+        let absent = [Kind::absent("cuda", "cuda:N"), Kind::absent("wgpu", "wgpu:N")];
+        Self { kinds: [cpu::KIND].into_iter().chain(absent).collect() }
+    }
+}
+
+impl Registry {
+    /// The registry with one more kind, in place of one of the same name.
+    #[must_use]
+    pub fn with(mut self, kind: Kind) -> Self {
+        self.kinds.retain(|own| own.name != kind.name);
+        self.kinds.push(kind);
+        self
+    }
+
+    /// The kinds in it.
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    /// The kind of the device called `name`.
+    pub fn kind(&self, name: &str) -> Option<&Kind> {
+        let own = name.split_once(':').map_or(name, |(kind, _)| kind);
+        self.kinds.iter().find(|kind| kind.name == own)
+    }
+
+    /// Opens the device called `name`.
+    ///
+    /// # Errors
+    /// Where there is no such kind or device, this build lacks it, or it cannot work as `settings`
+    /// say.
+    pub fn open(&self, name: &str, settings: &Settings) -> Result<Arc<dyn Device>, OpenError> {
+        let kind = self.kind(name).ok_or_else(|| OpenError::Unknown {
+            known: self.kinds.iter().map(|kind| kind.names.to_owned()).collect(),
+        })?;
+        let variant = name.split_once(':').map(|(_, variant)| variant);
+        kind.open.ok_or(OpenError::NotInBuild)?(&Opening { name, variant, settings })
+    }
+
+    /// The target called `name`, for which this build can compile.
+    pub fn target(&self, name: &str) -> Option<Target> {
+        let mut targets = self.kinds.iter().filter_map(|kind| kind.target);
+        targets.find_map(|target| Some(target()).filter(|target| target.name == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str) -> OpenError {
+        let opened = Registry::default().open(name, &Settings::threads(1));
+        opened.err().unwrap_or_else(|| panic!("{name} was opened"))
+    }
+
+    #[test]
+    fn a_name_that_leads_nowhere_says_why() {
+        for name in ["gpu", "", "cpux", ":0", "CPU"] {
+            assert!(matches!(refused(name), OpenError::Unknown { .. }), "{name}");
+        }
+        assert_eq!(refused("gpu").to_string(), "the devices are cpu, cuda:N, wgpu:N");
+        for name in ["cuda", "cuda:0", "wgpu:7"] {
+            assert!(matches!(refused(name), OpenError::NotInBuild), "{name}");
+        }
+        for name in ["cpu:1", "cpu:", "cpu:0:0", "cpu:-1"] {
+            assert!(matches!(refused(name), OpenError::NotThere(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_devices_that_are_there() {
+        let settings = Settings::default();
+        let number = |variant, count| {
+            let opening = Opening { name: "cuda:x", variant, settings: &settings };
+            opening.number(count).map_err(|error| error.to_string())
+        };
+        assert_eq!(number(None, 1), Ok(0));
+        assert_eq!(number(Some("1"), 2), Ok(1));
+        assert_eq!(number(Some("1"), 1), Err("there is one cuda device, cuda:0".into()));
+        assert_eq!(number(Some("x"), 3), Err("the cuda devices are cuda:0 to cuda:2".into()));
+        assert_eq!(number(None, 0), Err("this machine has no cuda device".into()));
+    }
+
+    #[test]
+    fn a_setting_that_no_machine_has_is_named() {
+        let settings = Settings::threads(1).with("simd", "avx2").with("simd", "sse9");
+        let error = Registry::default().open("cpu", &settings).err().unwrap();
+        assert!(matches!(error, OpenError::Setting { name: "simd", .. }), "{error:?}");
+        let opened = Registry::default().open("cpu", &settings.with("simd", "portable")).unwrap();
+        assert_eq!(opened.about().instructions, "portable");
+        assert_eq!(opened.about().name, "cpu");
+    }
+
+    #[test]
+    fn a_program_may_add_kinds_of_its_own() {
+        let other = Kind { name: "mine", names: "mine", ..cpu::KIND };
+        let registry = Registry::default().with(other);
+        assert!(registry.open("mine", &Settings::threads(1)).is_ok());
+        assert_eq!(registry.kinds().len(), 4);
+        assert_eq!(registry.with(other).kinds().len(), 4);
+        assert!(Registry::default().target("cpu").is_some());
+        assert!(Registry::default().target("cuda:sm_90").is_none());
+    }
+}

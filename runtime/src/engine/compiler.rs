@@ -1,0 +1,215 @@
+//! From modules to plans for a device, and from plans to a program on it.
+
+use super::program::Program;
+use super::tracer::Tracer;
+use super::{Backend, PlanFile, memory_check};
+use crate::error::{self, Error, Result};
+use anyid_backends::LoadError;
+use anyid_backends::device::Provider;
+use anyid_ir::kernel::Target;
+use anyid_ir::plan::{BufferId, Plan, Root};
+use anyid_ir::{Module, TensorType};
+use anyid_passes::Options;
+pub use anyid_passes::{CompileRequest, StateSpec};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Makes programs for a backend.
+pub struct Compiler {
+    backend: Backend,
+    phases: Vec<(String, Plan)>,
+    options: Options,
+    /// Another target that some phases were compiled for.
+    foreign: Option<String>,
+}
+
+impl Compiler {
+    /// A compiler for `backend`.
+    pub fn new(backend: &Backend) -> Self {
+        let target = backend.about().target.clone();
+        let options = Options { target, ..Options::default() };
+        Self { backend: backend.clone(), phases: Vec::new(), options, foreign: None }
+    }
+
+    /// Compiles the phases added from here on as `options` say, for this backend's target.
+    #[must_use]
+    pub fn with(mut self, options: Options) -> Self {
+        let target = self.options.target;
+        self.options = Options { target, ..options };
+        self
+    }
+
+    /// Adds what `request` asks for, compiled for this backend: as phase `phase`, or, where the
+    /// function is split, as phases `prepare` and `step`. Phases whose states agree share them.
+    ///
+    /// # Errors
+    /// E05xx where the function cannot be compiled.
+    pub fn add(mut self, phase: &str, request: CompileRequest<'_>) -> Result<Self> {
+        verified(request.module)?;
+        let split = request.varying.is_some();
+        let request = request.with(&self.options);
+        for mut plan in request.compile().map_err(compile_error)? {
+            if !split {
+                phase.clone_into(&mut plan.name);
+            }
+            self.phases.push((plan.name.clone(), plan));
+        }
+        Ok(self)
+    }
+
+    /// Adds function `func` of `module` as phase `phase`.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn phase(self, phase: &str, module: &Module, func: &str) -> Result<Self> {
+        self.add(phase, CompileRequest::new(module, func))
+    }
+
+    /// Adds function `func` split into phases `prepare` and `step`: only the inputs `varying`
+    /// change per step, everything that does not depend on them is computed by `prepare` once.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn split(self, module: &Module, func: &str, varying: &[&str]) -> Result<Self> {
+        self.add("step", CompileRequest::new(module, func).varying(varying.iter().copied()))
+    }
+
+    /// Takes the phases of a plan file instead of compiling.
+    #[must_use]
+    pub fn phases_of(mut self, file: PlanFile) -> Self {
+        if file.target() != self.backend.target() && self.foreign.is_none() {
+            self.foreign = Some(file.target().to_owned());
+        }
+        let phases = file.into_phases();
+        self.phases.extend(phases.into_iter().map(|plan| (plan.name.clone(), plan)));
+        self
+    }
+
+    /// A compiler with the phases of the plan file at `path`, made for this backend: load its
+    /// weights and run it.
+    ///
+    /// # Errors
+    /// E0510 to E0519 where the file cannot be used, E0911 where it cannot be read.
+    pub fn from_plan_file(backend: &Backend, path: &std::path::Path) -> Result<Self> {
+        Ok(Self::new(backend).phases_of(PlanFile::open(path, backend.target())?))
+    }
+
+    /// The plans made so far, before any weight is loaded.
+    pub fn plans(&self) -> impl Iterator<Item = (&str, &Plan)> {
+        self.phases.iter().map(|(name, plan)| (name.as_str(), plan))
+    }
+
+    /// Bytes that the weights of all phases take once they are loaded.
+    pub fn weight_bytes(&self) -> u64 {
+        let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
+        self.backend.device().weight_bytes(&plans)
+    }
+
+    /// Bytes of workspace and kernel scratch that the program will reserve.
+    pub fn memory_bytes(&self) -> u64 {
+        let most = |of: &dyn Fn(&Plan) -> u64| self.plans().map(|(_, plan)| of(plan)).max();
+        let scratch = |plan: &Plan| self.backend.device().scratch_bytes(plan);
+        let workspace = most(&|plan| plan.workspace_bytes).unwrap_or(0);
+        workspace.saturating_add(most(&scratch).unwrap_or(0))
+    }
+
+    /// Loads the weights of all phases and reserves the memory of the largest.
+    ///
+    /// `progress` gets weight bytes done and in all, and says whether to go on.
+    ///
+    /// # Errors
+    /// E0514 for the plans of a file for another target, E0301 for a weight the provider lacks, E0330
+    /// to E0332 for one that cannot be read, E0505 for a kernel that the backend does not have, E0603
+    /// for more memory than there is, E1002 when `progress` says stop.
+    pub fn load(
+        self,
+        provider: Arc<Provider>,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Program> {
+        let device = self.backend.device();
+        if let Some(target) = &self.foreign {
+            return Err(PlanFile::foreign(target, self.backend.target()));
+        }
+        let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
+        plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
+        let planned = memory_check::planned(plans.iter().copied());
+        let needed = planned.saturating_add(device.weight_bytes(&plans));
+        memory_check::check(self.backend.about(), needed, "weights and plans")?;
+        let weights = device.clone().load(&plans, provider.clone(), progress);
+        let weights = weights.map_err(load_error)?;
+        let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
+        let mut plans = Vec::with_capacity(self.phases.len());
+        for (name, plan) in self.phases {
+            if self.backend.tracer.is_some() {
+                launches.insert(name.clone(), Tracer::launches(&name, &plan));
+            }
+            phases.insert(name, plans.len());
+            plans.push(plan);
+        }
+        let runner = weights.clone().prepare(plans).map_err(load_error)?;
+        Ok(Program::new(self.backend, phases, launches, (weights, provider), runner))
+    }
+}
+
+/// Whether `target` has every kernel of `plan`; plans from files may have others.
+fn runnable(plan: &Plan, target: &Target) -> Result<()> {
+    let types = |ids: &[BufferId]| -> Vec<&TensorType> {
+        ids.iter().map(|id| &plan.buffer(*id).ty).collect()
+    };
+    for step in &plan.steps {
+        let weight = |id: &BufferId| matches!(plan.buffer(*id).root, Root::Weight(_));
+        let weights: Vec<bool> = step.reads().iter().map(weight).collect();
+        let (operands, results) = (types(step.reads()), types(step.results()));
+        if let Err(why) = target.runs(&step.kernel, &operands, &weights, &results) {
+            let (name, kind) = (target.name, step.kind());
+            let message = format!("target {name} has no kernel for {kind}: {why}");
+            return Err(Error::input("E0505", message)
+                .at(format!("plan \"{}\", {}", plan.name, step.label()))
+                .help("compile the plan's module again for this target"));
+        }
+    }
+    Ok(())
+}
+
+fn verified(module: &Module) -> Result<()> {
+    let diagnostics = anyid_ir::verify::verify(module);
+    match diagnostics.into_iter().find(anyid_ir::Diagnostic::is_error) {
+        None => Ok(()),
+        Some(first) => {
+            let place = first.place.unwrap_or_else(|| format!("module @{}", module.name));
+            let error = Error::input(first.code, first.message).at(place);
+            Err(match first.help {
+                Some(help) => error.help(help),
+                None => error,
+            })
+        }
+    }
+}
+
+/// An error of the compiler as one of the runtime.
+pub fn compile_error(error: anyid_passes::CompileError) -> Error {
+    let make = if error.is_internal() { Error::internal } else { Error::input };
+    let mut out = make(error.code, error.message);
+    if let Some(place) = error.place {
+        out = out.at(place);
+    }
+    match error.help {
+        Some(help) => out.help(help),
+        None => out,
+    }
+}
+
+fn load_error(error: LoadError) -> Error {
+    match error {
+        LoadError::Missing(name) => Error::input("E0301", format!("there is no weight \"{name}\""))
+            .help("give the checkpoint that holds it with --weights or --model"),
+        LoadError::Stopped => super::interrupted("while loading weights"),
+        other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
+        LoadError::Unreadable(fault) => error::from_weight_fault(fault),
+        LoadError::NoMemory { name, bytes } => {
+            Error::no_memory(bytes, &format!("weight \"{name}\""))
+        }
+        LoadError::NoWorkspace(refused) => memory_check::refused(refused.bytes, "plans", None),
+        LoadError::Failed(fault) => error::from_weight_fault(*fault),
+    }
+}

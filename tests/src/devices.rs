@@ -1,0 +1,71 @@
+//! The devices that the suites run on: the one list of them.
+//!
+//! `ANYID_DEVICES` names others, separated by commas, such as `cuda:0`. Where one of them cannot be
+//! opened the tests fail, so that none passes because something is absent.
+
+use crate::second_device;
+use anyid_backends::{Device, Registry, Settings};
+use anyid_ir::kernel::Target;
+use anyid_runtime::Backend;
+use std::sync::{Arc, OnceLock};
+
+/// Devices that are always there.
+const ALWAYS: &[&str] = &["cpu", "second:0"];
+
+/// Every kind of device that tests may name.
+pub fn registry() -> Registry {
+    Registry::default().with(second_device::KIND)
+}
+
+/// The devices to test, by name.
+pub fn names() -> &'static [&'static str] {
+    static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    NAMES.get_or_init(|| match std::env::var("ANYID_DEVICES") {
+        Ok(list) => list.leak().split(',').map(str::trim).collect(),
+        Err(_) => ALWAYS.to_vec(),
+    })
+}
+
+/// Opens a device with settings.
+pub fn open_with(name: &str, settings: &Settings) -> Arc<dyn Device> {
+    registry().open(name, settings).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Opens a device with a number of threads.
+pub fn open(name: &str, threads: usize) -> Arc<dyn Device> {
+    open_with(name, &Settings::threads(threads))
+}
+
+/// A device under the runtime, with a number of threads.
+pub fn backend(name: &str, threads: usize) -> Backend {
+    Backend::open_in(&registry(), name, &Settings::threads(threads))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The first device of the list, for suites that are about plans more than about kernels.
+pub fn first(threads: usize) -> Arc<dyn Device> {
+    open(names()[0], threads)
+}
+
+/// [`first`] under the runtime.
+pub fn first_backend(threads: usize) -> Backend {
+    backend(names()[0], threads)
+}
+
+/// A device in every way that gives other kernels on this machine, the best last.
+pub fn variants(name: &str, threads: usize) -> Vec<Arc<dyn Device>> {
+    let registry = registry();
+    let ways = registry.kind(name).map_or_else(Vec::new, |kind| (kind.variants)());
+    match ways.is_empty() {
+        true => vec![open(name, threads)],
+        false => {
+            let with = |way: Settings| open_with(name, &Settings { threads, ..way });
+            ways.into_iter().map(with).collect()
+        }
+    }
+}
+
+/// The target whose plans are pinned in snapshots.
+pub fn target() -> Target {
+    Registry::default().target("cpu").expect("every build has it")
+}
