@@ -4,7 +4,7 @@
 //! chunks of columns small enough for the first-level cache: each instruction is one vector loop
 //! over a chunk, and vectors needed by a later stage are made again there rather than kept.
 //! Results are written in the last stage only, after everything that row still reads, so a result
-//! may lie over an operand (architecture paper §4.5).
+//! may lie over an operand.
 //!
 //! Sums have one fixed association (64 lanes in turn, then halves), so a fused kernel gives the bits
 //! of the same ops one by one, for any number of threads. exp, log, sin, cos, floor and erf go through

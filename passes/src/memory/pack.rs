@@ -2,9 +2,8 @@
 //!
 //! Deterministic orders (size, lifetime, first use, the fullest step) are each placed greedily at
 //! the lowest offset where nothing is in the way of any of a class's pieces; the lowest peak wins. On
-//! programs of this shape that is within a fraction of a percent of the lower bound (architecture
-//! paper §5.3). Where it is more than 2 % above, a bounded loop moves buffers at the peak forward in
-//! the best order; its choices come from a fixed seed, so equal programs get equal plans. Programs in
+//! programs of this shape that is within a fraction of a percent of the lower bound. Where it is
+//! more than 2 % above, a bounded loop moves buffers at the peak forward in the best order; its choices come from a fixed seed, so equal programs get equal plans. Programs in
 //! which too much is in use together for that are swept once, so that the time grows with the size.
 
 use super::gaps::{Block, sweep};

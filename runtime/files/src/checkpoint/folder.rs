@@ -4,7 +4,7 @@
 //! Wan2.2-TI2V-5B as far as names and channel counts tell; other models are refused by name.
 //! Weight files are chosen here but opened by [`WeightFiles::open`]. The meaning of the
 //! configurations is not judged here: the typed getters give coded errors to those who do.
-//! Reading order and variants: specification `formats.md` sections 1 and 2.
+//! `formats.md` §1 and §2 describe the reading order and the variants.
 
 use std::fs;
 use std::io::ErrorKind;

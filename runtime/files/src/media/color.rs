@@ -1,6 +1,6 @@
 //! Pixel arithmetic: model range to bytes and back, YUV 4:2:0 to RGB and back.
 //!
-//! Conventions (spec paper `vae.md` §9): a byte v is v/127.5 − 1 for the model. Video without a
+//! Conventions (`vae.md` §9): a byte v is v/127.5 − 1 for the model. Video without a
 //! colour tag is taken as BT.601 limited range whatever its size, as ffmpeg's scaler (and so most
 //! training pipelines) does; chroma is repeated, not interpolated, for the same reason.
 //! Transfer curves and primaries are the business of `tone.rs`.

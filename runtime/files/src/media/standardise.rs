@@ -1,4 +1,4 @@
-//! Brings a reference to the model's size and rate (spec paper `anyid.md` §2).
+//! Brings a reference to the model's size and rate (`anyid.md` §2).
 //!
 //! Every frame is scaled by s = min(W/w, H/h), placed on a W x H canvas and kept as bytes; clips
 //! are sampled to the model's rate and cut to 4k+1 frames. The resampler follows PIL's arithmetic
