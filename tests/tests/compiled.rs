@@ -69,8 +69,7 @@ fn sound(what: &str, plans: &[Plan]) {
 
 fn step(config: &DitConfig, size: &DitSize, precision: Precision) -> [Plan; 2] {
     let module = dit(config, size, precision);
-    let split = CompileRequest::new(&module, "dit").varying(["lat", "t"]).split().unwrap();
-    split
+    CompileRequest::new(&module, "dit").varying(["lat", "t"]).split().unwrap()
 }
 
 /// Both functions of one half as the runtime compiles them: with their states carried.
