@@ -112,13 +112,23 @@ impl Func {
 
     /// Names of the results: those of the returned values, made unique by position.
     pub fn result_names(&self) -> Vec<String> {
+        let name = |value: &ValueId| self.values[*value].name.as_str();
+        let own: HashSet<&str> = self.returned().iter().map(name).collect();
         let mut taken: HashSet<String> = HashSet::new();
         let unique = |(i, value): (usize, &ValueId)| {
-            let name = &self.values[*value].name;
-            let again = name.is_empty() || taken.contains(name);
-            let name = if again { format!("{name}.{i}") } else { name.clone() };
-            taken.insert(name.clone());
-            name
+            let name = name(value);
+            let mut unique = name.to_owned();
+            let mut number = i;
+            while unique.is_empty() || taken.contains(&unique) {
+                unique = format!("{name}.{number}");
+                // Neither that of another result.
+                if own.contains(unique.as_str()) {
+                    unique.clear();
+                }
+                number += 1;
+            }
+            taken.insert(unique.clone());
+            unique
         };
         self.returned().iter().enumerate().map(unique).collect()
     }

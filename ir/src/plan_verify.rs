@@ -14,6 +14,7 @@ use crate::kernel::verify::small;
 use crate::plan::{ALIGNMENT, Branch, Buffer, BufferId, Plan, Port, Root, Step, title};
 use crate::plan_live::{Lifetime, Unwritten, bounds, lifetimes};
 use crate::types::TensorType;
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// Most findings reported for one plan.
@@ -169,17 +170,17 @@ impl<'p> Verifier<'p> {
         }
         self.states();
         // Kept values are known by their places.
-        let ports = |list: &'p [Port]| list.iter().map(|p| (p.branch, p.name.as_str())).collect();
-        let states = plan.states.iter().map(|s| (s.branch, s.name.as_str())).collect();
-        let lists: [(&str, Vec<(Branch, &str)>); 3] =
+        let ports = |list: &'p [Port]| list.iter().map(|p| (p.title(), p.branch)).collect();
+        let states = plan.states.iter().map(|s| (title(&s.name, s.branch), s.branch)).collect();
+        let lists: [(&str, Vec<(Cow<'_, str>, Branch)>); 3] =
             [("input", ports(&plan.inputs)), ("output", ports(&plan.outputs)), ("state", states)];
         for (first, mut names) in lists {
             names.sort_unstable();
-            if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-                let name = title(pair[0].1, pair[0].0);
+            if let Some(pair) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                let name = &pair[0].0;
                 self.fault(format!("{first} \"{name}\""), "it is there twice".to_owned());
             }
-            if let Some((branch, name)) = names.iter().find(|(branch, _)| *branch > 1) {
+            if let Some((name, branch)) = names.iter().find(|(_, branch)| *branch > 1) {
                 let message = format!("there is no branch {branch}");
                 self.fault(format!("{first} \"{name}\""), message);
             }

@@ -131,9 +131,17 @@ fn selected(
             let beyond = chosen.iter().find(|(other, _)| !other.keeps_programs());
             if let Some((first, _)) = beyond {
                 let on = pass.level.name();
+                let earlier = names.iter().take_while(|other| !std::ptr::eq(*other, name));
+                let earlier: Vec<&String> = earlier.collect();
+                if earlier.contains(&name) && first.name == name {
+                    let message = format!("{name} is named twice");
+                    return Err(CompileError::new("E0504", message).help("name it once"));
+                }
+                // What ended it may have run because a pass that was named needs it.
+                let before = if first.name == name { earlier[0].as_str() } else { first.name };
                 let message = format!("{name} works on {on}, which {} ends", first.name);
                 let error = CompileError::new("E0504", message);
-                return Err(error.help(format!("name {name} before {}", first.name)));
+                return Err(error.help(format!("name {name} before {before}")));
             }
         }
         // What makes the level it works on runs first, without a rewrite unless it is named itself.

@@ -9,6 +9,7 @@ use crate::program::{Port, Program, Role};
 use anyid_ir::Module;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
+use std::collections::HashSet;
 
 /// A tensor that one run leaves for the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +216,16 @@ impl<'m> CompileRequest<'m> {
             let taken = second(name);
             let message = format!("input %{name} cannot be doubled: there is an input %{taken}");
             return Err(CompileError::new("E0503", message));
+        }
+        // Results are told apart by the same names in files.
+        let results: HashSet<&str> = program.outputs.iter().map(|p| p.name.as_str()).collect();
+        let clash = |port: &&Port| results.contains(second(&port.name).as_str());
+        if let Some(Port { name, .. }) = program.outputs.iter().find(clash)
+            && !self.branches.is_empty()
+        {
+            let taken = second(name);
+            let message = format!("result %{name} cannot be doubled: there is a result %{taken}");
+            return Err(CompileError::new("E0503", message).help("give one of them another name"));
         }
         Ok(())
     }

@@ -98,12 +98,13 @@ pub fn shown(name: Option<&str>) -> Result<impl Fn(&str) -> bool + '_> {
 
 /// The flag that is wrong.
 fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassArgs) -> Error {
-    let (without, branches) = (&switches.without, inputs(&switches.branches));
+    let without = &switches.without;
     let quoted = |name: &String| error.message.contains(&format!("\"{name}\""));
     let place = match error.code {
-        "E0503" if branches.iter().any(|name| error.message.contains(&format!("%{name} "))) => {
+        "E0503" if ["branches", "doubled"].iter().any(|word| error.message.contains(word)) => {
             Some("--branches")
         }
+        "E0509" => Some("--state"),
         "E0503" if varied || error.place.is_none() => Some("--vary"),
         "E0508" => Some("--to"),
         "E0504" if without.iter().any(quoted) => Some("--without"),

@@ -52,6 +52,14 @@ pub fn plans(
             .at("--func")
             .help("name one function, or leave --vary out"));
     }
+    if let [first, second] = funcs
+        && (first.name.as_str(), second.name.as_str()) == ("prepare", "step")
+    {
+        let message = "@prepare and @step are what the phases of a split function are called";
+        return Err(Error::input("E0913", message)
+            .at("--func")
+            .help("compile each by itself, or give them other names"));
+    }
     let (mut plans, mut watched) = (Vec::new(), Vec::new());
     for (func, states) in funcs.iter().zip(states) {
         let mut own = switches.clone();

@@ -36,7 +36,11 @@ impl Format {
             what: "a JSON file",
             help: "for sharded weights pass the `*.index.json` under that name",
         };
-        let is_json = || head.trim_ascii_start().starts_with(b"{").then_some(json);
+        // As with other marks, the length of a header may spell one.
+        let is_json = || {
+            let likely = safetensors::is_likely(head, file_bytes);
+            (!likely && head.trim_ascii_start().starts_with(b"{")).then_some(json)
+        };
         match foreign(head, file_bytes).or_else(is_json) {
             Some(Foreign { what, help }) => {
                 let message = format!("not a safetensors file: it is {what}");
@@ -120,6 +124,19 @@ mod tests {
 
     fn refused(bytes: &[u8]) -> Error {
         Checkpoint::from_bytes(bytes.to_vec(), "x").expect_err("must be refused")
+    }
+
+    /// The first bytes of a file are the length of its header, which may look like text.
+    #[test]
+    fn headers_of_any_length_are_read() {
+        for length in [0x7b, 0x17b, 0x7b20, 0x22, 0x4747] {
+            let mut bytes = (length as u64).to_le_bytes().to_vec();
+            let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+            bytes.extend_from_slice(format!("{header:<length$}").as_bytes());
+            bytes.extend_from_slice(&[0; 4]);
+            let read = Checkpoint::from_bytes(bytes, "x");
+            assert_eq!(length >= header.len(), read.is_ok(), "{length:#x}");
+        }
     }
 
     #[test]
