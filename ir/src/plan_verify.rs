@@ -17,6 +17,9 @@ use crate::types::TensorType;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+/// What a port or state is called, and its branch.
+type Title<'p> = (Cow<'p, str>, Branch);
+
 /// Most findings reported for one plan.
 const MOST: usize = 50;
 /// Bytes of a memory, and of all weights together, stay below this.
@@ -172,7 +175,7 @@ impl<'p> Verifier<'p> {
         // Kept values are known by their places.
         let ports = |list: &'p [Port]| list.iter().map(|p| (p.title(), p.branch)).collect();
         let states = plan.states.iter().map(|s| (title(&s.name, s.branch), s.branch)).collect();
-        let lists: [(&str, Vec<(Cow<'_, str>, Branch)>); 3] =
+        let lists: [(&str, Vec<Title<'_>>); 3] =
             [("input", ports(&plan.inputs)), ("output", ports(&plan.outputs)), ("state", states)];
         for (first, mut names) in lists {
             names.sort_unstable();
