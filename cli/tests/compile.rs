@@ -309,7 +309,22 @@ fn states_named_by_flag_are_memory_of_their_own() {
     }
     // A function that is split carries its states in `step`; none of them is given per step.
     folder.run("compile net.ir --func next --state s*=n* --vary z").fine();
-    folder.run("compile net.ir --func next --state s*=n* --vary z,s0").fails("E0509");
+    folder
+        .run("compile net.ir --func next --state s*=n* --vary z,s0")
+        .fails("E0509")
+        .says("--state");
+}
+
+/// The names of the phases of one function are not those of two.
+#[test]
+fn functions_are_not_called_as_the_phases_of_one() {
+    let folder = Folder::new();
+    let func = |name: &str| {
+        format!("func @{name}(%x: f32[4]) -> f32[4] {{\n  %y = silu %x\n  return %y\n}}\n")
+    };
+    folder.write("m.ir", &format!("module @m\n{}{}", func("prepare"), func("step")));
+    folder.run("compile m.ir --func prepare,step").fails("E0913").says("--func");
+    folder.run("compile m.ir --func step,prepare").fine();
 }
 
 #[test]

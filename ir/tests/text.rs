@@ -447,3 +447,12 @@ fn every_prefix_and_every_broken_byte_of_a_module_is_answered() {
         }
     }
 }
+
+/// A name that a result gets because its own is taken is not that of another result either.
+#[test]
+fn results_have_names_of_their_own() {
+    let text = "module @m\nfunc @f(%x: f32[2]) -> f32[2], f32[2], f32[2], f32[2] {\n  \
+        %y.2 = silu %x\n  %y = neg %x\n  %y.3 = exp %x\n  return %y.2, %y, %y, %y.3\n}\n";
+    let module = anyid_ir::text::parse_module(text, &[]).unwrap();
+    assert_eq!(module.func("f").unwrap().result_names(), ["y.2", "y", "y.4", "y.3"]);
+}
