@@ -117,16 +117,13 @@ impl Func {
         let mut taken: HashSet<String> = HashSet::new();
         let unique = |(i, value): (usize, &ValueId)| {
             let name = name(value);
-            let mut unique = name.to_owned();
-            let mut number = i;
-            while unique.is_empty() || taken.contains(&unique) {
-                unique = format!("{name}.{number}");
-                // Neither that of another result.
-                if own.contains(unique.as_str()) {
-                    unique.clear();
-                }
-                number += 1;
-            }
+            let mut others = (i..).map(|number| format!("{name}.{number}"));
+            // Nor may it be the own name of a result that follows.
+            let free = |other: &String| !taken.contains(other) && !own.contains(other.as_str());
+            let unique = match name.is_empty() || taken.contains(name) {
+                true => others.find(free).expect("there are endless names"),
+                false => name.to_owned(),
+            };
             taken.insert(unique.clone());
             unique
         };

@@ -116,7 +116,7 @@ fn selected(
     let mut chosen: Vec<Chosen> = Vec::new();
     // Positions of the table up to here have run or are left out.
     let mut reached = 0;
-    for name in names {
+    for (number, name) in names.iter().enumerate() {
         let pass = crate::pipeline::find(table, name)?;
         let at = table.iter().position(|other| other.name == *name).expect("it was found");
         if name == "hoist" && !split {
@@ -131,14 +131,13 @@ fn selected(
             let beyond = chosen.iter().find(|(other, _)| !other.keeps_programs());
             if let Some((first, _)) = beyond {
                 let on = pass.level.name();
-                let earlier = names.iter().take_while(|other| !std::ptr::eq(*other, name));
-                let earlier: Vec<&String> = earlier.collect();
-                if earlier.contains(&name) && first.name == name {
+                let earlier = &names[..number];
+                if earlier.contains(name) && first.name == name {
                     let message = format!("{name} is named twice");
                     return Err(CompileError::new("E0504", message).help("name it once"));
                 }
                 // What ended it may have run because a pass that was named needs it.
-                let before = if first.name == name { earlier[0].as_str() } else { first.name };
+                let before = if first.name == name { &*earlier[0] } else { first.name };
                 let message = format!("{name} works on {on}, which {} ends", first.name);
                 let error = CompileError::new("E0504", message);
                 return Err(error.help(format!("name {name} before {before}")));

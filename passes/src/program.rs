@@ -122,11 +122,6 @@ impl Program {
         value
     }
 
-    /// The input of branch 0 called `name`.
-    pub fn find_input(&self, name: &str) -> Option<&Port> {
-        self.inputs.iter().find(|port| port.branch == 0 && port.name == name)
-    }
-
     /// Adds a step and its result.
     pub fn step(
         &mut self,

@@ -8,7 +8,7 @@ use crate::pipeline::{PASSES, Pass};
 use crate::program::{Port, Program, Role};
 use anyid_ir::Module;
 use anyid_ir::kernel::Target;
-use anyid_ir::plan::Plan;
+use anyid_ir::plan::{Plan, title};
 use std::collections::HashSet;
 
 /// A tensor that one run leaves for the next.
@@ -211,19 +211,18 @@ impl<'m> CompileRequest<'m> {
             let message = format!("there is no input %{name} {what}");
             return Err(CompileError::new("E0503", message).help(inputs()));
         }
-        let second = |name: &String| Port { branch: 1, ..Port::new(name, 0) }.title().into_owned();
-        if let Some(name) = self.branches.iter().find(|name| has(&second(name))) {
-            let taken = second(name);
+        if let Some(name) = self.branches.iter().find(|name| has(&title(name, 1))) {
+            let taken = title(name, 1);
             let message = format!("input %{name} cannot be doubled: there is an input %{taken}");
             return Err(CompileError::new("E0503", message));
         }
         // Results are told apart by the same names in files.
         let results: HashSet<&str> = program.outputs.iter().map(|p| p.name.as_str()).collect();
-        let clash = |port: &&Port| results.contains(second(&port.name).as_str());
+        let clash = |port: &&Port| results.contains(title(&port.name, 1).as_ref());
         if let Some(Port { name, .. }) = program.outputs.iter().find(clash)
             && !self.branches.is_empty()
         {
-            let taken = second(name);
+            let taken = title(name, 1);
             let message = format!("result %{name} cannot be doubled: there is a result %{taken}");
             return Err(CompileError::new("E0503", message).help("give one of them another name"));
         }

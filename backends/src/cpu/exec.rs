@@ -113,10 +113,11 @@ impl Executable {
         self.scratch
     }
 
-    /// Runs all steps. `inputs` and `outputs` are in the plan's order; lengths are the caller's to check. `states` holds the plan's
-    /// [states](Plan::state_layout) and is changed. `stopped` is asked before every step and before
-    /// outputs are copied; inside [`with_stop`](super::threads::with_stop) a step ends early as
-    /// well, and the run with `Stopped`. `trace` sees every step's results.
+    /// Runs all steps. `inputs` and `outputs` are in the plan's order; the caller checks their
+    /// lengths. `states` holds the plan's [states](Plan::state_layout) and is changed. `stopped` is
+    /// asked before every step and before outputs are copied; inside
+    /// [`with_stop`](super::threads::with_stop) a step ends early as well, and the run with
+    /// `Stopped`. `trace` sees every step's results.
     pub fn run(
         &self,
         cpu: &Cpu,

@@ -173,7 +173,7 @@ pub(super) fn need(
         }
         "sampling" => {
             let runs =
-                if super::sample::both_branches(made.phase("prepare")) { 1 } else { branches };
+                if made.phase("prepare").is_some_and(Plan::has_branches) { 1 } else { branches };
             let steps = runs.saturating_mul(request.steps as u64);
             let work = made.of("prepare", flops).saturating_mul(runs);
             let work = work.saturating_add(made.of("step", flops).saturating_mul(steps));

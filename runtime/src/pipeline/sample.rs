@@ -94,11 +94,6 @@ pub(super) fn compile(
     Compiler::new(backend).add("step", request)
 }
 
-/// Whether one run evaluates both branches, which the plan of `prepare` shows.
-pub(super) fn both_branches(prepare: Option<&Plan>) -> bool {
-    prepare.is_some_and(Plan::has_branches)
-}
-
 /// Samples and returns the final latents.
 pub(super) fn run(
     run: &mut Run<'_>,
@@ -144,7 +139,7 @@ impl Sampler {
         let tokens = size.tokens(config);
         let target = size.frames * size.tokens_per_frame(config);
         let mut program = stage.load(run, &weights)?;
-        let both = both_branches(program.plan("prepare"));
+        let both = program.plan("prepare").is_some_and(Plan::has_branches);
 
         let segments: Vec<i32> =
             (0..tokens).map(|i| i32::from(i >= tokens - target && reference_frames > 0)).collect();

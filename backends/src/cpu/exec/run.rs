@@ -8,6 +8,7 @@ use super::RunError;
 use super::frame::Frame;
 use super::launch::{Conv, Ends, Heads, Launch, Linear, Picture, Table, Vector};
 use crate::WeightFault;
+use crate::errors::check_rows;
 use anyid_ir::DType;
 use anyid_ir::kernel::Fill;
 use anyid_ir::plan::{BufferId, Step};
@@ -288,9 +289,9 @@ impl<'f> Frame<'f> {
         });
         let out = self.bytes_mut(step.results[0]);
         let size = table.row * dtype.bytes();
+        check_rows(indices, table.rows, step.label())?;
         for (at, index) in indices.iter().enumerate() {
-            let found = usize::try_from(*index).ok().filter(|i| *i < table.rows);
-            let row = found.ok_or_else(|| outside(step, i64::from(*index), table.rows))?;
+            let row = *index as usize;
             let out = &mut out[at * size..(at + 1) * size];
             match stored {
                 None => out.copy_from_slice(&self.bytes(from)[row * size..(row + 1) * size]),
