@@ -322,7 +322,7 @@ fn functions_are_not_called_as_the_phases_of_one() {
     let func = |name: &str| {
         format!("func @{name}(%x: f32[4]) -> f32[4] {{\n  %y = silu %x\n  return %y\n}}\n")
     };
-    folder.write("m.ir", &format!("module @m\n{}{}", func("prepare"), func("step")));
+    folder.write("m.ir", format!("module @m\n{}{}", func("prepare"), func("step")));
     folder.run("compile m.ir --func prepare,step").fails("E0913").says("--func");
     folder.run("compile m.ir --func step,prepare").fine();
 }
