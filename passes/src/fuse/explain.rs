@@ -1,6 +1,7 @@
 //! Why two neighbouring steps are not one kernel.
 
 use super::group::{Groups, Kind};
+use crate::program::ValueIndex;
 use anyid_ir::Op;
 
 /// An edge between two kernels.
@@ -20,7 +21,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
     let mut edges = Vec::new();
     for (at, step) in program.steps.iter().enumerate() {
         let Some(group) = groups.of[at] else { continue };
-        for user in &groups.users[step.result as usize] {
+        let users = |value: &ValueIndex| groups.users[*value as usize].iter();
+        for user in step.results.iter().flat_map(users) {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
                 (Kind::Single, Kind::Anchor(_)) if is_upsample(&step.op) => {
@@ -45,7 +47,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                     Ok(_) => "another kernel lies between them".into(),
                 },
             };
-            let (producer, consumer) = (step.label.clone(), program.steps[*user].label.clone());
+            let (producer, consumer) =
+                (step.label().to_owned(), program.steps[*user].label().to_owned());
             edges.push(UnfusedEdge { producer, consumer, reason });
         }
     }
