@@ -92,7 +92,8 @@ fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), 
         .iter()
         .map(|v| matches!(program.values[*v as usize].origin, Origin::Weight(_)))
         .collect();
-    target.native(&step.op, &operands, &weights, program.ty(step.result()))
+    let results: SmallVec<[&TensorType; 2]> = step.results.iter().map(|v| program.ty(*v)).collect();
+    target.native(&step.op, &operands, &weights, &results)
 }
 
 /// Adds the primitives of a composite; those that give its results have its labels, those inside
@@ -104,7 +105,8 @@ fn inline(
     operands: &[ValueIndex],
 ) -> SmallVec<[ValueIndex; 1]> {
     let types: Vec<TensorType> = operands.iter().map(|v| out.ty(*v).clone()).collect();
-    let parts = decomposed(&step.op, &types, program.ty(step.result()));
+    let results: Vec<TensorType> = step.results.iter().map(|v| program.ty(*v).clone()).collect();
+    let parts = decomposed(&step.op, &types, &results);
     let mut values: HashMap<usize, ValueIndex> =
         parts.params().iter().map(|v| v.index()).zip(operands.iter().copied()).collect();
     let returned = parts.returned();

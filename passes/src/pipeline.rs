@@ -125,7 +125,7 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Optimised, Level::Program, "cse",
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
-        "steps that no output needs dropped", true, dce),
+        "steps, and results of steps, that no output needs dropped", true, dce),
     pass(Phase::Optimised, Level::Program, "join-branches",
         "two branches that differ in some inputs made one, where the time to read weights is shared",
         true, join_branches),
