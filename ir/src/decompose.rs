@@ -54,6 +54,7 @@ pub fn decompose(
         Op::Silu => parts.silu(operands[0]),
         Op::Modulate => parts.modulate(operands),
         Op::GateAdd => parts.gate_add(operands),
+        Op::SegmentSum { segments } => parts.segment_sum(operands, *segments),
         Op::Conv { stride, pad } => parts.conv(operands, *stride, *pad),
         Op::Upsample { factors } => parts.upsample(operands[0], factors),
         Op::TimestepEmbedding { dim } => parts.timestep_embedding(operands[0], *dim),
@@ -79,7 +80,7 @@ pub fn decompose(
         | Op::Select
         | Op::Compare(_)
         | Op::Reduce { .. }
-        | Op::Dot
+        | Op::Dot { .. }
         | Op::Call { .. }
         | Op::Repeat { .. }
         | Op::Yield
@@ -159,7 +160,7 @@ impl Parts<'_, '_> {
     }
 
     fn dot(&mut self, name: &str, a: ValueId, b: ValueId) -> ValueId {
-        self.b.op(name, Op::Dot, &[a, b], None)
+        self.b.op(name, Op::Dot { transposed: [false; 2] }, &[a, b], None)
     }
 
     fn gather(&mut self, name: &str, table: ValueId, rows: ValueId) -> ValueId {

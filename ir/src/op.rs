@@ -214,7 +214,10 @@ pub enum Op {
         keep: bool,
     },
     /// `[B…, M, K] · [B…, N, K]ᵀ → [B…, M, N]`, accumulated in f32 or wider.
-    Dot,
+    Dot {
+        /// Whether a side lies the other way round: `[B…, K, M]`, `[B…, K, N]`.
+        transposed: [bool; 2],
+    },
 
     // ---- structure
     /// Call of a function of the module.
@@ -288,6 +291,11 @@ pub enum Op {
     Modulate,
     /// `x + o · gate[seg]`
     GateAdd,
+    /// Sums of the rows of each segment.
+    SegmentSum {
+        /// Number of segments.
+        segments: usize,
+    },
     /// Convolution over `[T, H, W, C]`.
     Conv {
         /// Stride of time, rows, columns.
@@ -364,7 +372,7 @@ impl Op {
             Self::Select => "select",
             Self::Compare(f) => name_of(&CompareFn::ALL, *f),
             Self::Reduce { f, .. } => name_of(&ReduceFn::ALL, *f),
-            Self::Dot => "dot",
+            Self::Dot { .. } => "dot",
             Self::Call { .. } => "call",
             Self::Repeat { .. } => "repeat",
             Self::Yield => "yield",
@@ -379,6 +387,7 @@ impl Op {
             Self::Silu => "silu",
             Self::Modulate => "modulate",
             Self::GateAdd => "gate_add",
+            Self::SegmentSum { .. } => "segment_sum",
             Self::Conv { .. } => "conv",
             Self::Upsample { .. } => "upsample",
             Self::TimestepEmbedding { .. } => "timestep_embedding",
@@ -411,8 +420,8 @@ impl Op {
             | Self::Patchify { .. }
             | Self::Unpatchify { .. } => (1, 1),
             Self::Concat { .. } => (1, usize::MAX),
-            Self::Gather | Self::Binary(_) | Self::Compare(_) | Self::Dot => (2, 2),
-            Self::RmsNorm { .. } | Self::Rope { .. } => (2, 2),
+            Self::Gather | Self::Binary(_) | Self::Compare(_) | Self::Dot { .. } => (2, 2),
+            Self::RmsNorm { .. } | Self::Rope { .. } | Self::SegmentSum { .. } => (2, 2),
             Self::Select => (3, 3),
             Self::Linear | Self::Conv { .. } => (2, 3),
             Self::Attention { .. } => (3, 4),
@@ -451,10 +460,11 @@ impl Op {
             | Self::GateAdd
             | Self::TimestepEmbedding { .. }
             | Self::RelativeBucket { .. } => OpClass::Elementwise,
-            Self::Reduce { .. } | Self::LayerNorm { .. } | Self::RmsNorm { .. } => {
-                OpClass::Reduction
-            }
-            Self::Dot | Self::Linear | Self::Attention { .. } | Self::Conv { .. } => {
+            Self::Reduce { .. }
+            | Self::LayerNorm { .. }
+            | Self::RmsNorm { .. }
+            | Self::SegmentSum { .. } => OpClass::Reduction,
+            Self::Dot { .. } | Self::Linear | Self::Attention { .. } | Self::Conv { .. } => {
                 OpClass::Anchor
             }
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => {
@@ -478,6 +488,7 @@ impl Op {
                 | Self::Silu
                 | Self::Modulate
                 | Self::GateAdd
+                | Self::SegmentSum { .. }
                 | Self::Conv { .. }
                 | Self::Upsample { .. }
                 | Self::TimestepEmbedding { .. }
@@ -495,12 +506,13 @@ impl Op {
             Self::Const { .. }
                 | Self::Iota { .. }
                 | Self::Cast
-                | Self::Dot
+                | Self::Dot { .. }
                 | Self::Linear
                 | Self::Attention { .. }
                 | Self::LayerNorm { .. }
                 | Self::RmsNorm { .. }
                 | Self::Modulate
+                | Self::SegmentSum { .. }
                 | Self::Conv { .. }
         )
     }

@@ -57,7 +57,7 @@ fn anchors() -> Vec<Kernel> {
     [
         plain(Op::Linear, 3),
         plain(attention, 4),
-        plain(Op::Dot, 2),
+        plain(Op::Dot { transposed: [true, false] }, 2),
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
         AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },
         AnchorKernel { combine: Combine::Add, ..plain(conv.clone(), 2) },

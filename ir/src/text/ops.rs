@@ -13,7 +13,7 @@ use crate::text::words;
 use crate::weights::nearest;
 
 /// Ops written `name operands {attributes}`, apart from the elementwise functions and reductions.
-const PLAIN: [&str; 28] = [
+const PLAIN: [&str; 29] = [
     "const",
     "iota",
     "cast",
@@ -37,6 +37,7 @@ const PLAIN: [&str; 28] = [
     "silu",
     "modulate",
     "gate_add",
+    "segment_sum",
     "conv",
     "upsample",
     "timestep_embedding",
@@ -120,7 +121,10 @@ impl Reader<'_, '_> {
             "concat" => Op::Concat { axis: self.int("axis")? },
             "gather" => Op::Gather,
             "select" => Op::Select,
-            "dot" => Op::Dot,
+            "dot" => {
+                let transposed = self.optional("transposed", [0; 2])?;
+                Op::Dot { transposed: transposed.map(|side| side != 0) }
+            }
             "linear" => Op::Linear,
             "attention" => {
                 let (heads, scale) = (self.int("heads"), self.float("scale"));
@@ -141,6 +145,7 @@ impl Reader<'_, '_> {
             "silu" => Op::Silu,
             "modulate" => Op::Modulate,
             "gate_add" => Op::GateAdd,
+            "segment_sum" => Op::SegmentSum { segments: self.int("segments")? },
             "conv" => {
                 let stride = self.optional("stride", [1; 3]);
                 let pad = self.optional("pad", [0; 6]);
@@ -214,6 +219,11 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
             out.extend(clamp.then(|| "clamp=true".to_owned()));
             out
         }
+        Op::Dot { transposed: [false, false] } => Vec::new(),
+        Op::Dot { transposed } => {
+            vec![format!("transposed={}", list(&transposed.map(usize::from)))]
+        }
+        Op::SegmentSum { segments } => vec![format!("segments={segments}")],
         Op::Rope { heads } => vec![format!("heads={heads}")],
         Op::RopeTable { rows, cols, head_dim, theta } => vec![
             format!("rows={rows}"),
@@ -251,7 +261,6 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
         | Op::Binary(_)
         | Op::Select
         | Op::Compare(_)
-        | Op::Dot
         | Op::Call { .. }
         | Op::Repeat { .. }
         | Op::Yield
