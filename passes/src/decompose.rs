@@ -61,7 +61,11 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
                     format!("target {name} has no kernel for {op} of {}: {why}", types.join(", "));
                 return Err(CompileError::new("E0505", message).at(step.label()));
             }
-            Some(_) => inline(&mut out, step, &operands, program.ty(step.result()), evenly),
+            Some(_) => {
+                let types: Vec<TensorType> =
+                    step.results.iter().map(|v| program.ty(*v).clone()).collect();
+                inline(&mut out, step, &operands, &types, evenly)
+            }
             None => even(&mut out, program, step, operands),
         };
         for (value, made) in step.results.iter().zip(made) {
@@ -92,7 +96,8 @@ fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), 
         .iter()
         .map(|v| matches!(program.values[*v as usize].origin, Origin::Weight(_)))
         .collect();
-    target.native(&step.op, &operands, &weights, program.ty(step.result()))
+    let results: SmallVec<[&TensorType; 2]> = step.results.iter().map(|v| program.ty(*v)).collect();
+    target.native(&step.op, &operands, &weights, &results)
 }
 
 /// Adds the primitives of a composite with `add`; those that give its results have its labels, those
@@ -101,11 +106,11 @@ pub(crate) fn inline(
     out: &mut Program,
     step: &ProgramStep,
     operands: &[ValueIndex],
-    result: &TensorType,
+    results: &[TensorType],
     add: Add,
 ) -> SmallVec<[ValueIndex; 1]> {
     let types: Vec<TensorType> = operands.iter().map(|v| out.ty(*v).clone()).collect();
-    let parts = decomposed(&step.op, &types, result);
+    let parts = decomposed(&step.op, &types, results);
     let mut values: HashMap<usize, ValueIndex> =
         parts.params().iter().map(|v| v.index()).zip(operands.iter().copied()).collect();
     let returned = parts.returned();

@@ -229,11 +229,10 @@ impl Walk {
         cotangents: &[Option<ValueIndex>],
     ) -> Result<(), CompileError> {
         let from = self.out.steps.len();
-        let result = self.out.ty(step.result()).clone();
-        let again =
-            inline(&mut self.out, step, &step.operands, &result, |out, op, v, ty, label| {
-                out.step(op.clone(), v, ty, label)
-            });
+        let types: Vec<TensorType> = step.results.iter().map(|v| self.out.ty(*v).clone()).collect();
+        let again = inline(&mut self.out, step, &step.operands, &types, |out, op, v, ty, label| {
+            out.step(op.clone(), v, ty, label)
+        });
         let to = self.out.steps.len();
         self.activate(from..to);
         for (value, cotangent) in again.iter().zip(cotangents) {

@@ -125,7 +125,7 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Optimised, Level::Program, "cse",
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
-        "steps that no output needs dropped", true, dce),
+        "steps, and results of steps, that no output needs dropped", true, dce),
     pass(Phase::Optimised, Level::Program, "lift",
         "weights that are asked for made inputs, in f32", false, run_lift),
     pass(Phase::Optimised, Level::Program, "grad",

@@ -54,21 +54,29 @@ pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
     program.rebuilt(&replaced, &kept)
 }
 
-/// The program without steps that no output needs.
-pub fn drop_unused(program: Program, rewrites: &mut Rewrites) -> Program {
+/// The program without steps, and results of steps, that no output needs.
+pub fn drop_unused(mut program: Program, rewrites: &mut Rewrites) -> Program {
     let mut live = vec![false; program.values.len()];
     for port in &program.outputs {
         live[port.value as usize] = true;
     }
     let mut kept = vec![true; program.steps.len()];
-    for (at, step) in program.steps.iter().enumerate().rev() {
-        let needed = step.results.iter().any(|value| live[*value as usize]);
-        kept[at] = needed || !rewrites.allow("unused step", step.label());
-        if kept[at] {
-            for value in &step.operands {
-                live[*value as usize] = true;
-            }
+    for (at, step) in program.steps.iter_mut().enumerate().rev() {
+        let needed = |value: &ValueIndex| live[*value as usize];
+        kept[at] = step.results.iter().any(needed) || !rewrites.allow("unused step", step.label());
+        if !kept[at] {
+            continue;
         }
+        let more = step.results.len() > 1;
+        if more
+            && !step.results[1..].iter().any(needed)
+            && rewrites.allow("unused results", step.label())
+        {
+            step.op = step.op.first_alone();
+            step.results.truncate(1);
+            step.labels.truncate(1);
+        }
+        step.operands.iter().for_each(|value| live[*value as usize] = true);
     }
     let same: Vec<ValueIndex> = (0..program.values.len() as u32).collect();
     program.rebuilt(&same, &kept)

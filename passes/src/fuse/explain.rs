@@ -21,8 +21,9 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
     let mut edges = Vec::new();
     for (at, step) in program.steps.iter().enumerate() {
         let Some(group) = groups.of[at] else { continue };
-        let users = |value: &ValueIndex| groups.users[*value as usize].iter();
-        for user in step.results.iter().flat_map(users) {
+        let users =
+            |value: ValueIndex| groups.users[value as usize].iter().map(move |u| (value, u));
+        for (value, user) in step.results.iter().copied().flat_map(users) {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
                 (Kind::Single, Kind::Anchor(_)) if is_upsample(&step.op) => {
@@ -35,8 +36,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                 (_, Kind::Single) => single(groups, *user),
                 (_, Kind::Anchor(_)) => "anchors take no rows in front of them".into(),
                 (Kind::Anchor(_), Kind::Row { .. }) => {
-                    if groups.groups[group].steps.last() != Some(&at) {
-                        "its kernel stores several parts as they are".into()
+                    if groups.tail(group) != value {
+                        "its kernel stores several results as they are".into()
                     } else {
                         let why = groups.epilogue(group, *user).err();
                         why.unwrap_or("its reader was taken by another kernel").to_owned()
@@ -47,8 +48,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                     Ok(_) => "another kernel lies between them".into(),
                 },
             };
-            let (producer, consumer) =
-                (step.label().to_owned(), program.steps[*user].label().to_owned());
+            let consumer = program.steps[*user].label().to_owned();
+            let producer = program.name(value);
             edges.push(UnfusedEdge { producer, consumer, reason });
         }
     }

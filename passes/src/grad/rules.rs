@@ -160,8 +160,12 @@ impl Walk {
             UnaryFn::Exp => self.mul(d, y),
             UnaryFn::Log => self.binary(BinaryFn::Div, d, x),
             UnaryFn::Sqrt => {
+                // Nothing is asked of the root of nothing where a norm is held above a least one.
+                let zero = self.number(0.0, d);
+                let unasked = self.compare(CompareFn::Eq, d, zero);
                 let half = self.times(d, 0.5);
-                self.binary(BinaryFn::Div, half, y)
+                let part = self.binary(BinaryFn::Div, half, y);
+                self.select(unasked, zero, part)
             }
             UnaryFn::Rsqrt => {
                 let square = self.mul(y, y);
