@@ -46,6 +46,9 @@ pub fn decompose(
         Op::Attention { heads, scale, .. } => {
             return parts.attention(operands, *heads, *scale, results.get(1));
         }
+        Op::AttentionVjp { heads, scale, .. } => {
+            return parts.attention_vjp(operands, results, *heads, *scale);
+        }
         Op::LayerNorm { eps } => parts.layer_norm(operands, *eps),
         Op::RmsNorm { eps, clamp } => parts.rms_norm(operands, *eps, *clamp),
         Op::Rope { heads } => parts.rope(operands, *heads),
@@ -57,7 +60,10 @@ pub fn decompose(
         Op::Silu => parts.silu(operands[0]),
         Op::Modulate => parts.modulate(operands),
         Op::GateAdd => parts.gate_add(operands),
-        Op::SegmentSum { segments } => parts.segment_sum(operands, *segments),
+        Op::SegmentSum { segments } => {
+            let sums = parts.segment_sum(operands, *segments);
+            parts.finish(sums)
+        }
         Op::Conv { stride, pad } => parts.conv(operands, *stride, *pad),
         Op::Upsample { factors } => parts.upsample(operands[0], factors),
         Op::TimestepEmbedding { dim } => parts.timestep_embedding(operands[0], *dim),

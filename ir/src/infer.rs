@@ -372,6 +372,7 @@ impl Rule<'_> {
             Op::Dot { transposed } => self.dot(*transposed),
             Op::Linear => self.linear(),
             Op::Attention { heads, scale, lse } => self.attention(*heads, *scale, *lse),
+            Op::AttentionVjp { heads, scale, .. } => self.attention_vjp(*heads, *scale),
             Op::LayerNorm { eps } => {
                 self.need_float(0)?;
                 self.positive("eps", *eps, self.wide())?;
@@ -676,6 +677,25 @@ impl Rule<'_> {
             types.extend(self.one(dtype, batch.chain([heads, nq]))?);
         }
         Ok(types)
+    }
+
+    /// Operands are those of the attention, its two results and the first one's cotangent, the bias
+    /// last.
+    fn attention_vjp(&self, heads: usize, scale: f64) -> Inferred {
+        let own: SmallVec<[&TensorType; 4]> =
+            self.operands[..3].iter().chain(self.operands.get(6)).copied().collect();
+        let [q, k, v] = [own[0], own[1], own[2]];
+        let op = Op::Attention { heads, scale, lse: true };
+        let made = Rule { op: &op, operands: &own, declared: &[q.clone()] };
+        let made = made.attention(heads, scale, true)?;
+        for (at, what) in [(3, "what the attention gave"), (5, "its cotangent")] {
+            self.need_float(at)?;
+            self.need_shape(at, &q.shape, what)?;
+        }
+        self.need_dtype(4, made[1].dtype)?;
+        self.need_shape(4, &made[1].shape, "the log-sum-exp of the scores")?;
+        let parts = [q, k, v].into_iter().chain(self.operands.get(6).copied());
+        Ok(parts.cloned().collect())
     }
 
     fn rope(&self, heads: usize) -> Inferred {

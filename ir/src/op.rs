@@ -255,6 +255,15 @@ pub enum Op {
         /// Whether the natural logarithm of each softmax's sum is a second result.
         lse: bool,
     },
+    /// Cotangents of queries, keys, values and, with one, the bias of an attention.
+    AttentionVjp {
+        /// Number of heads of the attention.
+        heads: usize,
+        /// Its factor on the scores.
+        scale: f64,
+        /// Whether it has a bias.
+        bias: bool,
+    },
     /// Layer norm over the last axis, optionally affine.
     LayerNorm {
         /// Added to the variance.
@@ -381,6 +390,7 @@ impl Op {
             Self::Return => "return",
             Self::Linear => "linear",
             Self::Attention { .. } => "attention",
+            Self::AttentionVjp { .. } => "attention_vjp",
             Self::LayerNorm { .. } => "layer_norm",
             Self::RmsNorm { .. } => "rms_norm",
             Self::Rope { .. } => "rope",
@@ -427,6 +437,8 @@ impl Op {
             Self::Select => (3, 3),
             Self::Linear | Self::Conv { .. } => (2, 3),
             Self::Attention { .. } => (3, 4),
+            Self::AttentionVjp { bias: false, .. } => (6, 6),
+            Self::AttentionVjp { .. } => (7, 7),
             Self::LayerNorm { .. } => (1, 3),
             Self::Modulate | Self::GateAdd => (4, 4),
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => (0, usize::MAX),
@@ -437,6 +449,7 @@ impl Op {
     pub fn results(&self) -> usize {
         match self {
             Self::Attention { lse: true, .. } => 2,
+            Self::AttentionVjp { bias, .. } => 3 + usize::from(*bias),
             _ => 1,
         }
     }
@@ -483,9 +496,11 @@ impl Op {
             | Self::LayerNorm { .. }
             | Self::RmsNorm { .. }
             | Self::SegmentSum { .. } => OpClass::Reduction,
-            Self::Dot { .. } | Self::Linear | Self::Attention { .. } | Self::Conv { .. } => {
-                OpClass::Anchor
-            }
+            Self::Dot { .. }
+            | Self::Linear
+            | Self::Attention { .. }
+            | Self::AttentionVjp { .. }
+            | Self::Conv { .. } => OpClass::Anchor,
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => {
                 OpClass::Structure
             }
@@ -498,6 +513,7 @@ impl Op {
             self,
             Self::Linear
                 | Self::Attention { .. }
+                | Self::AttentionVjp { .. }
                 | Self::LayerNorm { .. }
                 | Self::RmsNorm { .. }
                 | Self::Rope { .. }

@@ -159,6 +159,7 @@ fn every_op_has_the_derivative_that_differences_show() {
     }
     // What has no floating-point operand, or is no op of a straight line.
     let without = ["const", "iota", "relative_bucket", "floor", "eq", "lt", "le", "gt", "ge"];
-    let missing = all.iter().filter(|op| !checked.contains_key(*op) && !without.contains(&op.as_str()));
+    let missing =
+        all.iter().filter(|op| !checked.contains_key(*op) && !without.contains(&op.as_str()));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new(), "{checked:?}");
 }

@@ -152,8 +152,7 @@ impl Parts<'_, '_> {
         let its = self.compare("its", CompareFn::Eq, own, of);
         let zero = self.scalar("zero", 0.0);
         let taken = self.select("taken", its, x, zero);
-        let sums = self.b.reduce("sums", ReduceFn::Sum, taken, &[1], false);
-        self.finish(sums)
+        self.b.reduce("sums", ReduceFn::Sum, taken, &[1], false)
     }
 
     fn segment_rows(&mut self, name: &str, table: ValueId, segments: ValueId) -> ValueId {

@@ -13,7 +13,7 @@ use crate::text::words;
 use crate::weights::nearest;
 
 /// Ops written `name operands {attributes}`, apart from the elementwise functions and reductions.
-const PLAIN: [&str; 29] = [
+const PLAIN: [&str; 30] = [
     "const",
     "iota",
     "cast",
@@ -29,6 +29,7 @@ const PLAIN: [&str; 29] = [
     "dot",
     "linear",
     "attention",
+    "attention_vjp",
     "layer_norm",
     "rms_norm",
     "rope",
@@ -131,6 +132,11 @@ impl Reader<'_, '_> {
                     (self.int("heads"), self.float("scale"), self.flag("lse"));
                 Op::Attention { heads: heads?, scale: scale?, lse: lse? }
             }
+            "attention_vjp" => {
+                let (heads, scale, bias) =
+                    (self.int("heads"), self.float("scale"), self.flag("bias"));
+                Op::AttentionVjp { heads: heads?, scale: scale?, bias: bias? }
+            }
             "layer_norm" => Op::LayerNorm { eps: self.float("eps")? },
             "rms_norm" => {
                 let (eps, clamp) = (self.float("eps"), self.flag("clamp"));
@@ -214,6 +220,11 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
         Op::Attention { heads, scale, lse } => {
             let mut out = vec![format!("heads={heads}"), format!("scale={}", float(*scale))];
             out.extend(lse.then(|| "lse=true".to_owned()));
+            out
+        }
+        Op::AttentionVjp { heads, scale, bias } => {
+            let mut out = vec![format!("heads={heads}"), format!("scale={}", float(*scale))];
+            out.extend(bias.then(|| "bias=true".to_owned()));
             out
         }
         Op::LayerNorm { eps } => vec![format!("eps={}", float(*eps))],

@@ -1,7 +1,7 @@
 //! Steps of the derivative, one line each.
 
 use super::Walk;
-use crate::program::ValueIndex;
+use crate::program::{Origin, ValueIndex};
 use anyid_ir::{Axes, BinaryFn, CompareFn, DType, Op, ReduceFn, Shape, TensorType, UnaryFn, infer};
 use smallvec::SmallVec;
 
@@ -116,6 +116,34 @@ impl Walk {
         let axes: Axes = (0..from.len()).filter(repeated).collect();
         let sums = self.sum(x, axes);
         self.reshape(sums, shape)
+    }
+
+    /// The log-sum-exp of the attention that makes `out`.
+    pub(super) fn with_lse(&mut self, out: ValueIndex) -> ValueIndex {
+        let Origin::Step(at, _) = self.out.values[out as usize].origin else {
+            unreachable!("a step made it")
+        };
+        let step = &self.out.steps[at as usize];
+        if let [_, lse] = step.results[..] {
+            return lse;
+        }
+        let Op::Attention { heads, scale, .. } = step.op else {
+            unreachable!("it is an attention")
+        };
+        let op = Op::Attention { heads, scale, lse: true };
+        let types: SmallVec<[&TensorType; 4]> =
+            step.operands.iter().map(|v| self.out.ty(*v)).collect();
+        let made = infer(&op, &types, &[self.out.ty(out).clone()]);
+        let ty = made.expect("it is one without as well").remove(1);
+        drop(types);
+        let lse = self.out.value(ty, Origin::Step(at, 1));
+        self.active.push(false);
+        self.parts.push(SmallVec::new());
+        let step = &mut self.out.steps[at as usize];
+        step.op = op;
+        step.results.push(lse);
+        step.labels.push(format!("{}.lse", step.labels[0]));
+        lse
     }
 
     pub(super) fn dot(

@@ -95,7 +95,11 @@ impl Walk {
                 let part = self.cast(part, self.ty(x).dtype);
                 self.add_part(x, part);
             }
+            Op::Attention { heads, scale, .. } if cotangents.get(1).is_none_or(Option::is_none) => {
+                self.attention(step, d, *heads, *scale);
+            }
             Op::Attention { .. }
+            | Op::AttentionVjp { .. }
             | Op::LayerNorm { .. }
             | Op::RmsNorm { .. }
             | Op::Rope { .. }
@@ -348,6 +352,20 @@ impl Walk {
         if let Some(bias) = step.operands.get(2).copied().filter(|bias| self.wants(*bias)) {
             let part = self.wide_sum(flat, bias);
             self.add_part(bias, part);
+        }
+    }
+
+    /// From the result and the log-sum-exp, which the attention gives from now on.
+    fn attention(&mut self, step: &ProgramStep, d: ValueIndex, heads: usize, scale: f64) {
+        let lse = self.with_lse(step.result());
+        let mut operands = step.operands.to_vec();
+        operands.splice(3..3, [step.result(), lse, d]);
+        let parts = {
+            let bias = step.operands.len() == 4;
+            self.emit_all(Op::AttentionVjp { heads, scale, bias }, &operands, &[])
+        };
+        for (value, part) in step.operands.iter().zip(parts) {
+            self.add_part(*value, part);
         }
     }
 
