@@ -429,6 +429,22 @@ pub struct PassArgs {
     /// faster. The input of the second branch is called NAME.1.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',', help_heading = "Compiler")]
     pub branches: Vec<String>,
+    /// Make these weights inputs, by name; a star stands for any text.
+    #[arg(long, value_name = "WEIGHT,…", value_delimiter = ',', help_heading = "Compiler")]
+    pub lift: Vec<String>,
+    /// Compute the derivative of this output, a number, by the inputs of --wrt.
+    #[arg(long, value_name = "OUTPUT", requires = "wrt", help_heading = "Compiler")]
+    pub grad: Option<String>,
+    /// Inputs to differentiate by, lifted weights included; a star stands for any text. The
+    /// derivatives are outputs called grad.INPUT.
+    #[arg(
+        long,
+        value_name = "INPUT,…",
+        value_delimiter = ',',
+        requires = "grad",
+        help_heading = "Compiler"
+    )]
+    pub wrt: Vec<String>,
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
     pub without: Vec<String>,

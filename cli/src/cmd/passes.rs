@@ -10,7 +10,7 @@ use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
 use anyid_passes::state::State;
-use anyid_passes::{Asked, CompileError, Options};
+use anyid_passes::{Asked, CompileError, Gradient, Options};
 use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
@@ -78,11 +78,16 @@ pub fn request<'m>(
     let request = CompileRequest::new(module, &func.name)
         .carrying(states.iter().cloned())
         .branches(inputs(&switches.branches))
+        .lifting(switches.lift.iter())
         .with(&options(switches));
-    match vary {
+    let request = match vary {
         [] => request,
         names => request.varying(inputs(names)),
-    }
+    };
+    let Some(of) = &switches.grad else { return request };
+    let of = of.trim_start_matches('%').to_owned();
+    let wrt = inputs(&switches.wrt).into_iter().map(str::to_owned).collect();
+    request.with_gradient(Gradient { of, wrt, factor: None })
 }
 
 /// Names of inputs as they are in the module, with or without `%` on the command line.

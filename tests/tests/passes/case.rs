@@ -7,7 +7,7 @@ use anyid_ir::Module;
 use anyid_ir::text::parse_module;
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::pipeline::Phase;
-use anyid_passes::{CompileError, CompileRequest, Options, StateSpec};
+use anyid_passes::{CompileError, CompileRequest, Gradient, Options, StateSpec};
 
 /// A file.
 pub struct File {
@@ -46,6 +46,9 @@ struct Flags {
     to: Option<String>,
     vary: Vec<String>,
     branches: Vec<String>,
+    lift: Vec<String>,
+    grad: Option<String>,
+    wrt: Vec<String>,
     without: Vec<String>,
     stop_after: Option<u64>,
     explain: bool,
@@ -145,6 +148,9 @@ fn flags(words: &str) -> Result<Flags, String> {
             "--to" => flags.to = Some(value()?.to_owned()),
             "--vary" => flags.vary = list(value()?),
             "--branches" => flags.branches = list(value()?),
+            "--lift" => flags.lift = list(value()?),
+            "--grad" => flags.grad = Some(value()?.to_owned()),
+            "--wrt" => flags.wrt = list(value()?),
             "--without" => flags.without = list(value()?),
             "--stop-after" => {
                 let number = value()?.parse().map_err(|_| "--stop-after needs a number")?;
@@ -283,9 +289,17 @@ impl Case {
         let request = CompileRequest::new(&self.module, &func.name)
             .carrying(self.states())
             .branches(self.flags.branches.clone())
+            .lifting(self.flags.lift.clone())
             .with(&self.options(without));
-        match self.varying() {
+        let request = match self.varying() {
             Some(names) => request.varying(names),
+            None => request,
+        };
+        match &self.flags.grad {
+            Some(of) => {
+                let (of, wrt) = (of.clone(), self.flags.wrt.clone());
+                request.with_gradient(Gradient { of, wrt, factor: None })
+            }
             None => request,
         }
     }
