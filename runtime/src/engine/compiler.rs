@@ -160,7 +160,12 @@ fn runnable(plan: &Plan, target: &Target) -> Result<()> {
         let weight = |id: &BufferId| matches!(plan.buffer(*id).root, Root::Weight(_));
         let weights: Vec<bool> = step.reads().iter().map(weight).collect();
         let (operands, results) = (types(step.reads()), types(step.results()));
-        if let Err(why) = target.runs(&step.kernel, &operands, &weights, &results) {
+        let mut bound = step.reads().iter().chain(step.results());
+        let runs = match bound.any(|id| plan.buffer(*id).columns.is_some()) {
+            true if !target.columns => Err("columns of wider values"),
+            _ => target.runs(&step.kernel, &operands, &weights, &results),
+        };
+        if let Err(why) = runs {
             let (name, kind) = (target.name, step.kind());
             let message = format!("target {name} has no kernel for {kind}: {why}");
             return Err(Error::input("E0505", message)

@@ -8,7 +8,7 @@
 
 use super::super::math::lanes::{get, put};
 use super::super::math::{Element, LANES, Lanes, gelu_tanh, silu, tanh, vectorised};
-use super::{Action, Bound, Load, Place, Prepared, Source, Stage, Step};
+use super::{Action, Bound, Load, Place, Prepared, Source, Stage, Step, Stored};
 use anyid_ir::DType;
 use anyid_ir::kernel::{Columns, RowFn, RowMap, RowReduce};
 use anyid_ir::op::{BinaryFn, CompareFn, UnaryFn};
@@ -127,7 +127,8 @@ impl Launch<'_> {
             Place::Slot(slot) if part.numbers => self.scalar(slot),
             Place::Slot(slot) => self.vector(slot, row),
             Place::Result(result) => {
-                let place = (part.first + row) * self.kernel.width + part.column;
+                let stride = self.kernel.results[result].stride;
+                let place = (part.first + row) * stride + part.column;
                 // SAFETY: this row's columns of the result, which no other task touches.
                 unsafe { self.bound.results[result].cast::<f32>().add(place) }
             }
@@ -404,12 +405,12 @@ fn copy_from<V: Lanes, E: Element>(l: &Launch<'_>, p: &Part, load: &Load, to: Pl
 
 #[inline(always)]
 fn store<V: Lanes>(l: &Launch<'_>, p: &Part, result: usize, x: Source) {
-    match l.kernel.results[result].0 {
+    match l.kernel.results[result].dtype {
         DType::F32 => store_to::<V, f32>(l, p, result, x),
         DType::Bf16 => store_to::<V, bf16>(l, p, result, x),
         DType::F16 => store_to::<V, f16>(l, p, result, x),
         _ => {
-            let width = l.kernel.results[result].1;
+            let Stored { width, stride, .. } = l.kernel.results[result];
             for row in 0..p.rows {
                 let x = l.span(x, p, row);
                 // The one element of a row is written with its first columns only: the others
@@ -417,7 +418,7 @@ fn store<V: Lanes>(l: &Launch<'_>, p: &Part, result: usize, x: Source) {
                 let len = if width == 1 { usize::from(p.column == 0) } else { p.len };
                 for at in 0..len {
                     let place =
-                        (p.first + row) * width + if width == 1 { 0 } else { p.column + at };
+                        (p.first + row) * stride + if width == 1 { 0 } else { p.column + at };
                     // SAFETY: see the head of the file.
                     unsafe { *l.bound.results[result].add(place) = u8::from(one_of(x, at) != 0.0) };
                 }
@@ -428,11 +429,11 @@ fn store<V: Lanes>(l: &Launch<'_>, p: &Part, result: usize, x: Source) {
 
 #[inline(always)]
 fn store_to<V: Lanes, E: Element>(l: &Launch<'_>, p: &Part, result: usize, x: Source) {
-    let width = l.kernel.results[result].1;
+    let Stored { width, stride, .. } = l.kernel.results[result];
     let base = l.bound.results[result].cast::<E>();
     for row in 0..p.rows {
         let x = l.span(x, p, row);
-        let start = (p.first + row) * width;
+        let start = (p.first + row) * stride;
         if width == 1 {
             // With its first columns only: the others may be another task's.
             if p.column == 0 {
