@@ -249,6 +249,8 @@ pub enum Op {
         heads: usize,
         /// Factor on the scores before the softmax.
         scale: f64,
+        /// Whether the natural logarithm of each softmax's sum is a second result.
+        lse: bool,
     },
     /// Layer norm over the last axis, optionally affine.
     LayerNorm {
@@ -419,6 +421,23 @@ impl Op {
             Self::LayerNorm { .. } => (1, 3),
             Self::Modulate | Self::GateAdd => (4, 4),
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => (0, usize::MAX),
+        }
+    }
+
+    /// Number of results; those of structure ops depend on their operands.
+    pub fn results(&self) -> usize {
+        match self {
+            Self::Attention { lse: true, .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// The op that gives the first result alone, which is the op itself where that is all.
+    #[must_use]
+    pub fn first_alone(&self) -> Self {
+        match *self {
+            Self::Attention { heads, scale, .. } => Self::Attention { heads, scale, lse: false },
+            _ => self.clone(),
         }
     }
 

@@ -301,7 +301,7 @@ mod tests {
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
             ("memory workspace=256", "memory workspace=99999999999999999999"),
-            ("  output \"y\" branch 1 = %6", "  output \"y\" = %99999999999"),
+            ("  output \"y\" branch 1 = %7", "  output \"y\" = %99999999999"),
             ("\"y\" branch 1", "\"y\" branch 4294967296"),
         ] {
             assert!(text.contains(from), "{from}");

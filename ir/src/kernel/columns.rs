@@ -41,7 +41,13 @@ impl Kernel {
                     && width == kernel.width
             }
             Self::Anchor(kernel) => {
-                matches!(kernel.op, Op::Linear | Op::Attention { .. }) && width == ty.last()
+                // The log-sum-exp of an attention has no rows of its own.
+                let rows = match kernel.op {
+                    Op::Linear => true,
+                    Op::Attention { .. } => result == 0,
+                    _ => false,
+                };
+                rows && width == ty.last()
             }
             Self::Copy(_) | Self::Gather | Self::Fill(_) => false,
         }

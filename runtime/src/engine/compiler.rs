@@ -218,3 +218,32 @@ fn load_error(error: LoadError) -> Error {
         LoadError::Failed(fault) => error::from_weight_fault(*fault),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_whose_kernels_take_no_columns_gets_none() {
+        let text = "\
+plan \"main\" {
+  memory workspace=0 lower_bound=0 naive=0 persistent=0
+  buffer %0 = input 0 + 0 : f32[2,4]
+  buffer %1 = input 0 + 0 columns 0..8 of 16 : f32[2,2]
+  input \"x\" = %0
+  output \"y\" = %2
+  kernel k0 \"attention\" anchor attention {heads=1, scale=1} {
+    y0 = attention(a0, a1, a2)
+  }
+  %2 = k0 %1, %1, %1 : output 0 + 0 f32[2,2] \"y\"
+}
+";
+        let plan = anyid_ir::plan_text::parse_plans(text).unwrap().remove(0);
+        assert_eq!(anyid_ir::plan_verify::verify_plan(&plan), []);
+        assert!(runnable(&plan, &Target::default()).is_ok());
+        let dense = Target { columns: false, ..Target::default() };
+        let error = runnable(&plan, &dense).unwrap_err();
+        assert_eq!(error.code(), "E0505");
+        assert!(error.to_string().contains("columns of wider values"), "{error}");
+    }
+}

@@ -256,9 +256,10 @@ impl<'f> Frame<'f> {
             relative_bias: bias.then(|| self.of(step.operands[3])),
             key_limit: None,
         };
+        let log_sums = step.results.get(1).map(|id| self.of_mut(*id));
         let row_stride = self.stride(step.results[0], width);
         let batch_stride = shape.queries * row_stride;
-        let output = OutputOperand { data, row_stride, batch_stride };
+        let output = OutputOperand { data, row_stride, batch_stride, log_sums };
         attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, scratch);
     }
 
