@@ -8,6 +8,7 @@
 //! launches it binds buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a
 //! device can do in [`mod@support`].
 
+mod columns;
 mod copy;
 mod fill;
 pub(crate) mod parse;
@@ -445,6 +446,11 @@ pub struct Target {
     pub rows: &'static [DType],
     /// Most axes of a tensor.
     pub axes: usize,
+    /// Whether its kernels take operands and results that are columns of a wider value, where
+    /// [`Kernel::reads_columns`] and [`Kernel::writes_columns`] hold.
+    pub columns: bool,
+    /// Whether the results of one product of several parts are better columns of one value.
+    pub joint_parts: bool,
     /// Rows of a product that take as long as reading its weight; with fewer, more cost nothing.
     pub weight_bound_rows: usize,
 }
@@ -523,6 +529,8 @@ impl Default for Target {
             products: &[DType::F32, DType::Bf16],
             rows: &[DType::F32, DType::Bf16, DType::F16],
             axes: 64,
+            columns: true,
+            joint_parts: false,
             weight_bound_rows: 36,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A plan is what a backend executes: steps in order over buffers that live at fixed offsets of a
 //! few arenas. Nothing here allocates or decides; `workspace_bytes` is exactly what a backend must
-//! reserve. Buffers are dense and row-major; several may share memory (views).
+//! reserve. Buffers are row-major, and dense but for those that are columns of a wider value; several
+//! may share memory (views).
 
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
@@ -50,15 +51,109 @@ pub enum Root {
     Output(u32),
 }
 
-/// Dense memory of one tensor.
+/// Memory of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Element type and shape.
     pub ty: TensorType,
     /// The memory it lies in.
     pub root: Root,
-    /// First byte, from the start of the root.
+    /// First byte, from the start of the root; of columns that of the rows they are in.
     pub offset: u64,
+    /// Where its rows lie if it is columns of a wider value; otherwise it is dense.
+    pub columns: Option<Columns>,
+}
+
+/// Columns of rows that are wider: the bytes of a tensor in their order are cut into rows of one
+/// width, each of which lies as far behind the start of a row of the wider value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Columns {
+    /// Bytes in front of the columns in every row.
+    pub first: u64,
+    /// Bytes of the columns in a row.
+    pub width: u64,
+    /// Bytes of a whole row.
+    pub stride: u64,
+}
+
+/// What columns lie in: rows of equal length, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Grid {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// How many rows there are.
+    pub rows: u64,
+}
+
+impl Buffer {
+    /// Dense memory of a tensor.
+    pub fn dense(ty: TensorType, root: Root, offset: u64) -> Self {
+        Self { ty, root, offset, columns: None }
+    }
+
+    /// The rows that columns lie in; `None` for dense memory, and where no rows of that width make up
+    /// the type, the columns pass the row, or the end passes 2^64 bytes.
+    pub fn grid(&self) -> Option<Grid> {
+        let Columns { first, width, stride } = self.columns?;
+        let bytes = self.ty.bytes();
+        let whole = width > 0 && bytes.is_multiple_of(width);
+        let rows = if whole { bytes / width } else { return None };
+        let inside = first.checked_add(width).is_some_and(|end| end <= stride);
+        let end = rows.checked_mul(stride).and_then(|bytes| bytes.checked_add(self.offset));
+        Some(Grid { start: self.offset, end: end.filter(|_| inside)?, rows })
+    }
+
+    /// The bytes that it lies between: of columns, those of all rows. `None` where there are no such.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        match self.columns {
+            Some(_) => self.grid().map(|grid| (grid.start, grid.end)),
+            None => Some((self.offset, self.offset.checked_add(self.ty.bytes())?)),
+        }
+    }
+
+    /// Its place in memory that is counted column by column rather than row by row: within the bytes
+    /// of a grid, so many columns stand behind each other as there are rows. Dense memory is where it
+    /// is. So buffers of one grid share bytes where their places do.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        let (Some(columns), Some(grid)) = (self.columns, self.grid()) else { return self.span() };
+        let start = grid.start + columns.first * grid.rows;
+        Some((start, start + self.ty.bytes()))
+    }
+
+    /// Whether two buffers share a byte. Columns of different grids that overlap are taken to.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.grid().is_none() || self.grid() != other.grid() {
+            return self.mixes(other);
+        }
+        self.root == other.root && meet(self.place(), other.place())
+    }
+
+    /// Whether two buffers share a byte or lie in the same rows.
+    pub fn mixes(&self, other: &Self) -> bool {
+        self.root == other.root && meet(self.span(), other.span())
+    }
+
+    /// Whether two buffers are the same bytes in the same order.
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        (self.root, self.offset, self.columns) == (other.root, other.offset, other.columns)
+            && self.ty.bytes() == other.ty.bytes()
+    }
+
+    /// The pieces of memory that its bytes lie in, in their order: first byte and length.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let bytes = self.ty.bytes();
+        let dense = Columns { first: 0, width: bytes.max(1), stride: 0 };
+        let Columns { first, width, stride } = self.columns.unwrap_or(dense);
+        let start = self.offset + first;
+        (0..bytes / width).map(move |row| (start + row * stride, width))
+    }
+}
+
+/// Whether two ranges of bytes have one in common.
+fn meet(a: Option<(u64, u64)>, b: Option<(u64, u64)>) -> bool {
+    a.zip(b).is_some_and(|(a, b)| a.0.max(b.0) < a.1.min(b.1))
 }
 
 /// One kernel on buffers.

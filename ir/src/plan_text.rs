@@ -37,7 +37,7 @@ use crate::entity::Entity;
 use crate::kernel::Kernel;
 use crate::kernel::text::print_named;
 use crate::line::quoted;
-use crate::plan::{Branch, Buffer, Plan, Root};
+use crate::plan::{Branch, Buffer, Columns, Plan, Root};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -60,7 +60,7 @@ pub fn print_plan(plan: &Plan) -> String {
     }
     let makers = plan.makers();
     for (id, buffer) in plan.buffers.iter().filter(|(id, _)| makers[id.index()].is_none()) {
-        let _ = writeln!(out, "  buffer {id:?} = {} : {}", root(buffer), buffer.ty);
+        let _ = writeln!(out, "  buffer {id:?} = {} : {}", buffer.place_text(), buffer.ty);
     }
     let lists = [("input", &plan.inputs), ("output", &plan.outputs), ("kept", &plan.kept)];
     for (word, list) in lists {
@@ -117,23 +117,31 @@ fn named(name: &str, branch: Branch) -> String {
     }
 }
 
-/// Root and offset: `workspace + 64`.
-fn root(buffer: &Buffer) -> String {
-    let offset = buffer.offset;
-    match buffer.root {
-        Root::Workspace => format!("workspace + {offset}"),
-        Root::Persistent => format!("persistent + {offset}"),
-        Root::Input(index) => format!("input {index} + {offset}"),
-        Root::Weight(index) => format!("weight {index} + {offset}"),
-        Root::State(index) => format!("state {index} + {offset}"),
-        Root::Output(index) => format!("output {index} + {offset}"),
+impl Buffer {
+    /// Its root, offset and columns: `workspace + 64`, or `workspace + 64 columns 32..64 of 96`.
+    pub fn place_text(&self) -> String {
+        let offset = self.offset;
+        let columns = self.columns.map_or(String::new(), |Columns { first, width, stride }| {
+            format!(" columns {first}..{} of {stride}", first.saturating_add(width))
+        });
+        let root = match self.root {
+            Root::Workspace => "workspace".to_owned(),
+            Root::Persistent => "persistent".to_owned(),
+            Root::Input(index) => format!("input {index}"),
+            Root::Weight(index) => format!("weight {index}"),
+            Root::State(index) => format!("state {index}"),
+            Root::Output(index) => format!("output {index}"),
+        };
+        format!("{root} + {offset}{columns}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Access, Columns, Fill, Instruction, RowKernel, RowMap, RowReduce};
+    use crate::kernel::{
+        Access, Columns as Elements, Fill, Instruction, RowKernel, RowMap, RowReduce,
+    };
     use crate::plan::{BufferId, Port, State, Step, WeightRef};
     use crate::{Arena, BinaryFn, DType, TensorType};
 
@@ -142,7 +150,7 @@ mod tests {
         let gain = TensorType::new(DType::F32, [8]);
         let mut buffers = Arena::default();
         let mut buffer = |ty: &TensorType, root, offset| -> BufferId {
-            buffers.push(Buffer { ty: ty.clone(), root, offset })
+            buffers.push(Buffer::dense(ty.clone(), root, offset))
         };
         let x = buffer(&ty, Root::Input(0), 0);
         let w = buffer(&gain, Root::Weight(0), 0);
@@ -150,6 +158,11 @@ mod tests {
         let part = buffer(&gain, Root::Workspace, 96);
         let y = buffer(&gain, Root::Persistent, 0);
         let past = buffer(&ty, Root::State(0), 0);
+        let columns = Some(Columns { first: 32, width: 16, stride: 64 });
+        buffers.push(Buffer { columns, ..Buffer::dense(gain.clone(), Root::Input(0), 8) });
+        let mut buffer = |ty: &TensorType, root, offset| -> BufferId {
+            buffers.push(Buffer::dense(ty.clone(), root, offset))
+        };
         let next = buffer(&ty, Root::Output(0), 32);
         let step = |kernel, operands: &[BufferId], result, label: &str| Step {
             kernel,
@@ -168,7 +181,7 @@ mod tests {
                 Instruction::Load(Access {
                     operand: 0,
                     rows: RowMap::OWN,
-                    columns: Columns::All,
+                    columns: Elements::All,
                     offset: 0,
                     stride: 8,
                 }),
@@ -183,8 +196,8 @@ mod tests {
             kernel: Kernel::Row(square.clone()),
             operands: smallvec::smallvec![x],
             results: smallvec::smallvec![
-                buffers.push(Buffer { ty: ty.clone(), root: Root::Workspace, offset: first }),
-                buffers.push(Buffer { ty: sums.clone(), root: Root::Workspace, offset: second }),
+                buffers.push(Buffer::dense(ty.clone(), Root::Workspace, first)),
+                buffers.push(Buffer::dense(sums.clone(), Root::Workspace, second)),
             ],
             labels: vec![label.to_owned(), format!("{label}.sum")],
         });
@@ -281,14 +294,14 @@ mod tests {
         let text = print_plan(&example());
         let broken = text.replace("gather", "gothic");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 24")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 25")));
         for (from, to) in [
             ("%2 = gather", "%7 = gather"),
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
             ("memory workspace=256", "memory workspace=99999999999999999999"),
-            ("  output \"y\" branch 1 = %6", "  output \"y\" = %99999999999"),
+            ("  output \"y\" branch 1 = %7", "  output \"y\" = %99999999999"),
             ("\"y\" branch 1", "\"y\" branch 4294967296"),
         ] {
             assert!(text.contains(from), "{from}");

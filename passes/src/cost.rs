@@ -114,7 +114,7 @@ mod tests {
             let mut plan = Plan::default();
             let mut buffer = |ty: &TensorType| {
                 let (ty, root) = (ty.clone(), anyid_ir::plan::Root::Workspace);
-                plan.buffers.push(anyid_ir::plan::Buffer { ty, root, offset: 0 })
+                plan.buffers.push(anyid_ir::plan::Buffer::dense(ty, root, 0))
             };
             let operands = operands.iter().map(&mut buffer).collect();
             let results = smallvec::smallvec![buffer(&result)];

@@ -302,7 +302,7 @@ fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow)
                     out.value(ty, None, Source::Launch)
                 } else {
                     let offset = flow.bytes(whole) / run.rows as u64 * start as u64;
-                    let storage = Storage { owner: whole, offset };
+                    let storage = Storage::at(whole, offset);
                     let part = out.value(ty, Some(storage), Source::Launch);
                     outer.entry(whole).or_default().push(part);
                     part

@@ -97,9 +97,8 @@ impl Reader {
         } else if line.accept("buffer ") {
             let id = line.buffer()?;
             line.expect("=")?;
-            let (root, offset) = line.root()?;
-            line.expect(":")?;
-            self.define(id, Buffer { ty: line.ty()?, root, offset })?;
+            let buffer = line.place(":")?;
+            self.define(id, buffer)?;
         } else if line.accept("input ") {
             let port = port(line)?;
             self.plan.inputs.push(port);

@@ -5,7 +5,7 @@
 //! times. All other phases run by themselves and have no such memory. Weights, states and, of
 //! `prepare` and `step`, inputs of one name are of one type.
 
-use super::{MOST, range, verify_plan};
+use super::{MOST, verify_plan};
 use crate::diag::Diagnostic;
 use crate::plan::{Buffer, Plan, Root};
 use crate::types::TensorType;
@@ -124,6 +124,6 @@ type Known<'p> = BTreeMap<&'p str, &'p TensorType>;
 
 /// Whether `part` lies in `whole`, in elements of its type.
 fn holds(whole: &Buffer, part: &Buffer) -> bool {
-    let (Some((from, to)), Some((start, end))) = (range(whole), range(part)) else { return false };
+    let (Some((from, to)), Some((start, end))) = (whole.span(), part.span()) else { return false };
     whole.ty.dtype == part.ty.dtype && from <= start && end <= to
 }

@@ -166,16 +166,16 @@ impl Written {
 pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
     let mut contents = flow.contents(dropped);
     let mut memories: BTreeMap<(u8, u32), Written> = BTreeMap::new();
+    let buffer = |value: ValueIndex| plan.buffer(BufferId::from_index(value as usize));
     let extent = |value: ValueIndex| {
-        let buffer = plan.buffer(BufferId::from_index(value as usize));
-        let memory = match buffer.root {
+        let memory = match buffer(value).root {
             Root::Workspace => (0, 0),
             Root::State(index) => (1, index),
             Root::Output(index) => (2, index),
             Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
         };
-        let bytes = buffer.ty.bytes();
-        (bytes > 0).then(|| (memory, buffer.offset, buffer.offset + bytes))
+        let (from, to) = buffer(value).place().expect("columns lie in their rows");
+        (from < to).then_some((memory, from, to))
     };
     for before in flow.states.iter().filter_map(|state| state.before) {
         if let Some((memory, from, to)) = extent(before) {
@@ -197,19 +197,17 @@ pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
             read(&mut memories, &mut contents, *operand, label);
         }
         for (result, value) in step.results.iter().enumerate() {
-            let Some((memory, from, to)) = extent(*value) else { continue };
+            let Some((memory, _, to)) = extent(*value) else { continue };
             let inside = memory.0 != 0 || to <= plan.workspace_bytes;
             assert!(inside, "{label} passes the peak");
             for (operand, other) in step.operands.iter().enumerate() {
-                let Some((storage, start, end)) = extent(*other) else { continue };
-                let apart = storage != memory || to <= start || end <= from;
-                let same = (start, end) == (from, to);
+                let apart = !buffer(*other).overlaps(buffer(*value));
+                let same = buffer(*other).same_bytes(buffer(*value));
                 let allowed = same && step.kernel.writes_in_place(operand, result);
                 assert!(apart || allowed, "{label} writes over its operand {other}");
             }
             for other in &step.results[..result] {
-                let Some((storage, start, end)) = extent(*other) else { continue };
-                let apart = storage != memory || to <= start || end <= from;
+                let apart = !buffer(*other).overlaps(buffer(*value));
                 assert!(apart, "{label} writes a byte twice");
             }
         }

@@ -131,7 +131,9 @@ impl<'f> Names<'f> {
             (Source::State(at, _), None) => format!("state.{at}"),
             (Source::Output(at), None) => format!("output.{at}"),
             (Source::View, None) => {
-                format!("{}[{}..]", self.of(each.storage.owner), each.storage.offset)
+                let Storage { owner, offset, rows } = each.storage;
+                let columns = if rows > 1 { "columns " } else { "" };
+                format!("{}[{columns}{}..]", self.of(owner), offset / rows)
             }
             (Source::Input(_), None) if self.inputs.contains_key(&value) => {
                 self.inputs[&value].to_string()
@@ -197,7 +199,7 @@ impl Flow {
         source: Source,
     ) -> ValueIndex {
         let index = self.values.len() as ValueIndex;
-        let storage = storage.unwrap_or(Storage { owner: index, offset: 0 });
+        let storage = storage.unwrap_or(Storage::at(index, 0));
         self.values.push(Value { ty, storage, source });
         index
     }
@@ -221,7 +223,7 @@ impl Flow {
             let mut parts = Vec::with_capacity(offsets.len());
             for (at, (from, offset)) in step.operands.iter().zip(offsets).enumerate() {
                 let ty = self.ty(*from).clone();
-                let storage = Storage { owner, offset };
+                let storage = Storage::at(owner, offset);
                 let to = self.value(ty, Some(storage), Source::Launch);
                 let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
                 steps.push(self.copy(*from, to, label));
@@ -279,6 +281,10 @@ impl Flow {
         let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
         // One part alone is a copy as it is.
         if !(2..=MOST_PARTS).contains(&kernel.parts.len()) || !kernel.joins_whole(&types) {
+            return None;
+        }
+        // What is looked at by columns is made at once.
+        if self.values.iter().any(|v| v.storage.owner == step.results[0] && v.storage.rows > 1) {
             return None;
         }
         let mut end = 0u64;
@@ -396,7 +402,7 @@ impl Flow {
                 ends[&storage.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
             let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
             let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
-            let to = self.value(ty, Some(Storage { owner, offset: 0 }), Source::Launch);
+            let to = self.value(ty, Some(Storage::at(owner, 0)), Source::Launch);
             placed.push((place, self.copy(value, to, label)));
             self.outputs[*at].value = to;
             copies.push(to);
@@ -434,7 +440,7 @@ impl Flow {
             }
         }
         let ty = self.ty(from).clone();
-        let storage = Storage { owner: target, offset: 0 };
+        let storage = Storage::at(target, 0);
         let to = self.value(ty, Some(storage), Source::Launch);
         let label = format!("{}[kept]", self.name(from));
         self.steps.insert(at, self.copy(from, to, label));

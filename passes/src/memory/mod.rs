@@ -132,8 +132,9 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, rewrites: &mut Rewr
         let (fewer, _) = share_with(&flow, persistent, &fewer_wanted, free);
         // What another output's memory holds cannot be read from the workspace.
         let apart = left.iter().all(|(at, _)| {
-            let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].value);
-            !matches!(fewer.classes.root[class as usize], Some((Root::Output(_), _)))
+            let place = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].value);
+            let root = place.and_then(|place| fewer.classes.root[place.class as usize]);
+            !matches!(root, Some((Root::Output(_), _)))
         });
         if apart && fewer.bound() <= all.bound() {
             wanted = fewer_wanted;
@@ -175,22 +176,17 @@ fn place_text(
     value: ValueIndex,
 ) -> Option<String> {
     let Shared { flow, classes, .. } = shared;
-    let (class, offset) = classes.place(flow, value);
+    let place = classes.place(flow, value)?;
     let roots = placement.map_or(&classes.root, |placement| &placement.roots);
-    let place = match roots[class as usize] {
-        Some((root, base)) => {
-            let offset = base + offset;
-            match root {
-                Root::Workspace => format!("workspace + {offset}"),
-                Root::Persistent => format!("persistent + {offset}"),
-                Root::Input(at) => format!("input {at} + {offset}"),
-                Root::Weight(at) => format!("weight {at} + {offset}"),
-                Root::State(at) => format!("state {at} + {offset}"),
-                Root::Output(at) => format!("output {at} + {offset}"),
-            }
+    let place = match roots[place.class as usize] {
+        Some((root, base)) => place.buffer(flow.ty(value), root, base).place_text(),
+        None if place.class == value => return None,
+        None => {
+            let buffer = place.buffer(flow.ty(value), Root::Workspace, 0);
+            let text = buffer.place_text();
+            let offset = text.strip_prefix("workspace").unwrap_or(&text);
+            format!("over {}{offset}", names.of(place.class))
         }
-        None if class == value => return None,
-        None => format!("over {} + {offset}", names.of(class)),
     };
     let elided = if elided { "no copy, " } else { "" };
     Some(format!("{elided}{place}"))
@@ -201,11 +197,14 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
     let Shared { flow, classes, kept_bytes, .. } = shared;
     let mut buffers = Arena::default();
     for value in 0..flow.values.len() as ValueIndex {
-        let (class, offset) = classes.place(flow, value);
+        let ty = flow.ty(value);
         // A value nobody reads keeps its type but owns no memory.
-        let root = placement.roots[class as usize];
-        let (root, base) = root.unwrap_or((Root::Workspace, 0));
-        buffers.push(Buffer { ty: flow.ty(value).clone(), root, offset: base + offset });
+        let place = classes.place(flow, value);
+        let root = place.and_then(|place| placement.roots[place.class as usize]);
+        buffers.push(match place.zip(root) {
+            Some((place, (root, base))) => place.buffer(ty, root, base),
+            None => Buffer::dense(ty.clone(), Root::Workspace, 0),
+        });
     }
     let id = |value: ValueIndex| BufferId::from_index(value as usize);
     let port = |port: &program::Port| Port {

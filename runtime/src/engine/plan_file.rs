@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Version of the file's format.
-const FORMAT: &str = "4";
+const FORMAT: &str = "5";
 /// Version of the product, which decides what kernels do with a plan.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// First words of every plan file.
@@ -351,7 +351,7 @@ mod tests {
         let code = |text: String, target| {
             PlanFile::from_bytes(text.as_bytes(), target).unwrap_err().code()
         };
-        assert_eq!(code(text.replacen("format=4", "format=3", 1), "cpu"), "E0513");
+        assert_eq!(code(text.replacen("format=5", "format=4", 1), "cpu"), "E0513");
         assert_eq!(code(text.replacen("version=", "version=9", 1), "cpu"), "E0513");
         assert_eq!(code(text, "cuda:sm_90"), "E0514");
         assert_eq!(PlanFile::from_bytes(b"module @m\n", "cpu").unwrap_err().code(), "E0510");

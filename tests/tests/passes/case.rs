@@ -53,6 +53,7 @@ struct Flags {
     stop_after: Option<u64>,
     explain: bool,
     primitives: bool,
+    joint_parts: bool,
     axes: Option<usize>,
     states: Vec<(String, String, String)>,
 }
@@ -158,6 +159,7 @@ fn flags(words: &str) -> Result<Flags, String> {
             }
             "--explain" => flags.explain = true,
             "--primitives" => flags.primitives = true,
+            "--joint-parts" => flags.joint_parts = true,
             "--axes" => {
                 flags.axes = Some(value()?.parse().map_err(|_| "--axes needs a number")?);
             }
@@ -279,6 +281,7 @@ impl Case {
         if self.flags.primitives {
             (options.target.products, options.target.rows) = (&[], &[]);
         }
+        options.target.joint_parts |= self.flags.joint_parts;
         options.target.axes = self.flags.axes.unwrap_or(options.target.axes);
         options
     }

@@ -145,14 +145,14 @@ fn plan_of(
     };
     for (at, ty) in operands.iter().enumerate() {
         let root = Root::Input(at as u32);
-        let buffer = plan.buffers.push(Buffer { ty: ty.clone(), root, offset: 0 });
+        let buffer = plan.buffers.push(Buffer::dense(ty.clone(), root, 0));
         plan.inputs.push(Port { name: format!("a{at}"), branch: 0, buffer });
         step.operands.push(buffer);
     }
     let mut end = 0u64;
     for (at, ty) in results.iter().enumerate() {
         let root = Root::Workspace;
-        let buffer = plan.buffers.push(Buffer { ty: ty.clone(), root, offset: end });
+        let buffer = plan.buffers.push(Buffer::dense(ty.clone(), root, end));
         plan.outputs.push(Port { name: format!("y{at}"), branch: 0, buffer });
         step.results.push(buffer);
         step.labels.push(format!("y{at}"));
