@@ -5,6 +5,7 @@
 //! Bytes are those of the operands read and the results written, each once; of a table only the
 //! rows that are picked.
 
+use anyid_ir::infer::sides;
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::{Plan, Step};
 use anyid_ir::{DType, Op, TensorType};
@@ -29,13 +30,14 @@ pub struct Machine {
     pub bytes_per_second: f64,
 }
 
-/// Floating-point operations of `op` on operands and a result of these types.
+/// Floating-point operations of `op` on operands and with a first result of these types.
 fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
     let elements = |types: &[&TensorType]| types.first().map_or(0, |ty| ty.elements() as u64);
     let out = result.elements() as u64;
     let last = |at: usize| operands.get(at).map_or(1, |ty| ty.last()) as u64;
     let macs = match op {
-        Op::Linear | Op::Dot => out.saturating_mul(last(0)),
+        Op::Linear => out.saturating_mul(last(0)),
+        Op::Dot { transposed } => out.saturating_mul(sides(operands[0], transposed[0]).1 as u64),
         Op::Attention { .. } => {
             // Queries · keysᵀ and weights · values, each rows × keys × width over all heads.
             let rank = operands[1].rank();
@@ -68,10 +70,10 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
     };
     let mut total = 0u64;
     if let Kernel::Anchor(kernel) = &step.kernel {
-        for (part, result) in results.iter().enumerate() {
+        for (part, results) in results.chunks(kernel.op.results()).enumerate() {
             let own = |at| operands[if at == 0 { 0 } else { kernel.part_operand(part, at) }];
             let own: Vec<&TensorType> = (0..kernel.arity).map(own).collect();
-            total = total.saturating_add(flops(&kernel.op, &own, result));
+            total = total.saturating_add(flops(&kernel.op, &own, results[0]));
         }
     }
     Cost { flops: total, bytes: read.saturating_add(written) }
@@ -123,14 +125,18 @@ mod tests {
         let linear = anchor(Op::Linear, 3);
         let linear = cost(linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
         assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
-        let attention = Op::Attention { heads: 2, scale: 1.0 };
+        let attention = Op::Attention { heads: 2, scale: 1.0, lse: false };
         let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
         assert_eq!(cost(anchor(attention, 3), &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
         let conv = Op::Conv { stride: [1; 3], pad: [[1; 2]; 3] };
         let operands = [ty(&[2, 4, 4, 6]), ty(&[9, 6, 3, 3, 3])];
         let flops = cost(anchor(conv, 2), &operands, ty(&[2, 4, 4, 9])).flops;
         assert_eq!(flops, 2 * 2 * 16 * 9 * 6 * 27);
-        let dot = cost(anchor(Op::Dot, 2), &[ty(&[2, 3, 4]), ty(&[2, 5, 4])], ty(&[2, 3, 5]));
+        let dot = cost(
+            anchor(Op::Dot { transposed: [false; 2] }, 2),
+            &[ty(&[2, 3, 4]), ty(&[2, 5, 4])],
+            ty(&[2, 3, 5]),
+        );
         assert_eq!(dot.flops, 2 * 2 * 3 * 5 * 4);
         let ids = TensorType::new(DType::I32, [2]);
         let rows = cost(Kernel::Gather, &[ty(&[1000, 8]), ids], ty(&[2, 8]));

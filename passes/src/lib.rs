@@ -15,6 +15,7 @@ pub mod fit;
 pub mod flatten;
 pub mod fold;
 pub mod fuse;
+pub mod grad;
 pub mod join_branches;
 pub mod kernels;
 pub mod lower;
@@ -33,8 +34,30 @@ mod storage;
 pub mod straight;
 pub mod view;
 
+pub use grad::Gradient;
 pub use program::Program;
 pub use request::{CompileRequest, Options, StateSpec};
+
+/// The part of a request that an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The inputs that vary.
+    Varying,
+    /// The inputs in which branches differ.
+    Branches,
+    /// The states.
+    States,
+    /// The phase to go to.
+    Phase,
+    /// The passes to run.
+    Passes,
+    /// The passes left out.
+    Without,
+    /// The weights made inputs.
+    Lifted,
+    /// What is differentiated, and by what.
+    Gradient,
+}
 
 /// Why a function cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +70,20 @@ pub struct CompileError {
     pub place: Option<String>,
     /// What to do.
     pub help: Option<String>,
+    /// What of the request is at fault, where that is known.
+    pub asked: Option<Asked>,
 }
 
 impl CompileError {
     /// An error without place and help.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), place: None, help: None }
+        Self { code, message: message.into(), place: None, help: None, asked: None }
+    }
+
+    /// The error about a part of the request.
+    #[must_use]
+    pub fn about(self, asked: Asked) -> Self {
+        Self { asked: Some(asked), ..self }
     }
 
     /// The error at a place.

@@ -10,8 +10,8 @@ use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    CompileError, canonicalize, decompose, flatten, fold, join_branches, memory, schedule,
-    simplify, split, split_rows,
+    Asked, CompileError, canonicalize, decompose, flatten, fold, grad, join_branches, memory,
+    schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -50,7 +50,7 @@ impl Phase {
         let found = Self::ALL.into_iter().find(|phase| phase.name() == name);
         found.ok_or_else(|| {
             let error = CompileError::new("E0508", format!("there is no phase \"{name}\""));
-            error.help(meant(name, "phases", &Self::ALL.map(Self::name)))
+            error.about(Asked::Phase).help(meant(name, "phases", &Self::ALL.map(Self::name)))
         })
     }
 }
@@ -125,7 +125,11 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Optimised, Level::Program, "cse",
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
-        "steps that no output needs dropped", true, dce),
+        "steps, and results of steps, that no output needs dropped", true, dce),
+    pass(Phase::Optimised, Level::Program, "lift",
+        "weights that are asked for made inputs, in f32", false, run_lift),
+    pass(Phase::Optimised, Level::Program, "grad",
+        "steps added that compute the derivative that is asked for", false, run_grad),
     pass(Phase::Optimised, Level::Program, "join-branches",
         "two branches that differ in some inputs made one, where the time to read weights is shared",
         true, join_branches),
@@ -169,7 +173,7 @@ pub fn find<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError>
     table.iter().find(|pass| pass.name == name).ok_or_else(|| {
         let names: Vec<&str> = table.iter().map(|pass| pass.name).collect();
         let error = CompileError::new("E0504", format!("there is no pass \"{name}\""));
-        error.help(meant(name, "passes", &names))
+        error.about(Asked::Passes).help(meant(name, "passes", &names))
     })
 }
 
@@ -179,13 +183,14 @@ pub fn find<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError>
 /// E0504, also for a pass that cannot be left out.
 pub fn find_optional<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError> {
     let names: Vec<&str> = table.iter().filter(|p| p.optional).map(|pass| pass.name).collect();
-    let pass = find(table, name)
-        .map_err(|error| error.help(meant(name, "passes that can be left out", &names)))?;
+    let pass = find(table, name).map_err(|error| {
+        error.about(Asked::Without).help(meant(name, "passes that can be left out", &names))
+    })?;
     if pass.optional {
         return Ok(pass);
     }
     let error = CompileError::new("E0504", format!("pass \"{name}\" cannot be left out"));
-    Err(error.help(format!("those that can are {}", names.join(", "))))
+    Err(error.about(Asked::Without).help(format!("those that can are {}", names.join(", "))))
 }
 
 fn meant(name: &str, what: &str, names: &[&str]) -> String {
@@ -246,6 +251,21 @@ fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
 }
 
+fn run_lift(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let patterns = &context.request.lifted;
+    let ([whole], false) = (state.parts.as_mut_slice(), patterns.is_empty()) else { return Ok(()) };
+    whole.program = grad::lift(&whole.program, patterns)?;
+    Ok(())
+}
+
+fn run_grad(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let ([whole], Some(wish)) = (state.parts.as_mut_slice(), &context.request.gradient) else {
+        return Ok(());
+    };
+    whole.program = grad::grad(std::mem::take(&mut whole.program), wish)?;
+    Ok(())
+}
+
 fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let request = context.request;
     let (names, varying) = (&request.branches, request.varying.as_deref());
@@ -263,7 +283,8 @@ fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(),
 fn hoist(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let Some(varying) = &context.request.varying else { return Ok(()) };
     let [whole] = state.parts.as_slice() else {
-        return Err(CompileError::new("E0504", "hoist runs once").help("name it once"));
+        let error = CompileError::new("E0504", "hoist runs once").about(Asked::Passes);
+        return Err(error.help("name it once"));
     };
     let halves = split::split(&whole.program, varying, &mut context.rewrites);
     let part = |name: &str, program| Part { name: name.into(), program, ..Part::default() };

@@ -287,8 +287,9 @@ fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std:
         }
         for step in &group.steps {
             let step = &program.steps[*step];
-            let ty = program.ty(step.result);
-            writeln!(out, "  {} = {} : {ty}", step.label, step.op.name())?;
+            let types = TensorType::list(program.types(&step.results));
+            let labels = step.labels.join(", ");
+            writeln!(out, "  {labels} = {} : {types}", step.op.name())?;
         }
     }
     Ok(())

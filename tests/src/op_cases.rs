@@ -221,8 +221,8 @@ pub(crate) fn single(
         let declared = result
             .as_ref()
             .map(|gives| TensorType::new(gives.dtype.unwrap_or(dtype), gives.shape.clone()));
-        let y = f.op("y", op.clone(), &values, declared);
-        let func = f.finish(&[y]);
+        let made = f.op_of("y", op.clone(), &values, declared.as_slice());
+        let func = f.finish(&made);
         module.add(func);
         Built { module, inputs, weights }
     };
@@ -350,14 +350,15 @@ fn following(op: Option<&Op>) -> Option<Op> {
         Op::Binary(_) => Op::Select,
         Op::Select => Op::Compare(CompareFn::Eq),
         Op::Compare(_) => Op::Reduce { f: ReduceFn::Sum, axes: Axes::new(), keep: false },
-        Op::Reduce { .. } => Op::Dot,
-        Op::Dot => Op::Call { func: String::new(), index: vec![] },
+        Op::Reduce { .. } => Op::Dot { transposed: [false; 2] },
+        Op::Dot { .. } => Op::Call { func: String::new(), index: vec![] },
         Op::Call { .. } => Op::Repeat { index: String::new(), lo: 0, hi: 0, carries: 0 },
         Op::Repeat { .. } => Op::Yield,
         Op::Yield => Op::Return,
         Op::Return => Op::Linear,
-        Op::Linear => Op::Attention { heads: 1, scale: 1.0 },
-        Op::Attention { .. } => Op::LayerNorm { eps: 1.0 },
+        Op::Linear => Op::Attention { heads: 1, scale: 1.0, lse: false },
+        Op::Attention { .. } => Op::AttentionVjp { heads: 1, scale: 1.0, bias: false },
+        Op::AttentionVjp { .. } => Op::LayerNorm { eps: 1.0 },
         Op::LayerNorm { .. } => Op::RmsNorm { eps: 1.0, clamp: false },
         Op::RmsNorm { .. } => Op::Rope { heads: 1 },
         Op::Rope { .. } => Op::RopeTable { rows: 1, cols: 1, head_dim: 6, theta: 1.0 },
@@ -365,7 +366,8 @@ fn following(op: Option<&Op>) -> Option<Op> {
         Op::Gelu | Op::GeluErf => Op::Silu,
         Op::Silu => Op::Modulate,
         Op::Modulate => Op::GateAdd,
-        Op::GateAdd => Op::Conv { stride: one, pad: [[0, 0]; 3] },
+        Op::GateAdd => Op::SegmentSum { segments: 1 },
+        Op::SegmentSum { .. } => Op::Conv { stride: one, pad: [[0, 0]; 3] },
         Op::Conv { .. } => Op::Upsample { factors: Axes::new() },
         Op::Upsample { .. } => Op::TimestepEmbedding { dim: 2 },
         Op::TimestepEmbedding { .. } => Op::RelativeBucket { buckets: 4, max_distance: 2 },

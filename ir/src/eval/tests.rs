@@ -81,7 +81,7 @@ fn empty_tensors_pass_through_every_kernel() {
     assert!(mean.unwrap().to_f64_vec()[0].is_nan());
     let dot = compute(std::slice::from_ref(&x), Mode::F32, |f, p| {
         let moved = f.permute("t", p[0], &[1, 0]);
-        let product = f.op("d", Op::Dot, &[moved, moved], None);
+        let product = f.op("d", Op::Dot { transposed: [false; 2] }, &[moved, moved], None);
         let sum = f.add("s", p[0], p[0]);
         let joined = f.concat("j", &[sum, product], 0);
         f.index("y", joined, 0, 2)
@@ -94,7 +94,9 @@ fn dot_handles_every_remainder_and_batches() {
     for (m, n, k) in [(1, 1, 1), (4, 4, 3), (5, 7, 2), (3, 9, 5), (8, 6, 0)] {
         let a = line(2 * m * k).reshaped([2, m, k]).unwrap();
         let b = line(2 * n * k).reshaped([2, n, k]).unwrap();
-        let y = compute(&[a.clone(), b.clone()], Mode::F32, |f, p| f.op("y", Op::Dot, p, None));
+        let y = compute(&[a.clone(), b.clone()], Mode::F32, |f, p| {
+            f.op("y", Op::Dot { transposed: [false; 2] }, p, None)
+        });
         let (a, b) = (a.to_f64_vec(), b.to_f64_vec());
         let mut wanted = Vec::new();
         for i in 0..2 {
@@ -415,10 +417,13 @@ fn composites_that_would_be_absurd_inside_are_refused() {
         compute(&inputs, Mode::F32, |f, p| f.op("y", op, p, None)).map_err(|e| e.code)
     };
     let long: &[usize] = &[1 << 15, 1];
-    assert_eq!(code(Op::Attention { heads: 1, scale: 1.0 }, &[long; 3]), Err("E1045"));
+    assert_eq!(code(Op::Attention { heads: 1, scale: 1.0, lse: false }, &[long; 3]), Err("E1045"));
     let no_channels: &[usize] = &[4, 0];
     let many = 1 << 60;
-    assert_eq!(code(Op::Attention { heads: many, scale: 1.0 }, &[no_channels; 3]), Err("E1045"));
+    assert_eq!(
+        code(Op::Attention { heads: many, scale: 1.0, lse: false }, &[no_channels; 3]),
+        Err("E1045")
+    );
     assert_eq!(code(Op::Rope { heads: many }, &[no_channels, &[4, 0, 2]]), Err("E1045"));
     let conv = |stride, lo| Op::Conv { stride: [stride, 1, 1], pad: [[lo, 0], [0; 2], [0; 2]] };
     let (clip, kernel): (&[usize], &[usize]) = (&[2, 1, 1, 1], &[1, 1, 1, 1, 1]);

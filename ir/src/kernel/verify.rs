@@ -44,10 +44,10 @@ impl Kernel {
                 if kernel.operands != operands || kernel.results != results {
                     return Err(format!(
                         "it is for {} to {}, not {} to {}",
-                        list(&kernel.operands),
-                        list(&kernel.results),
-                        list(operands),
-                        list(results)
+                        TensorType::list(&kernel.operands),
+                        TensorType::list(&kernel.results),
+                        TensorType::list(operands),
+                        TensorType::list(results)
                     ));
                 }
                 verify(kernel)
@@ -62,7 +62,11 @@ fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<
     let inferred = infer(op, &types, results).map_err(|error| error.message)?;
     match inferred[..] == results[..] {
         true => Ok(()),
-        false => Err(format!("it gives {}, recorded is {}", list(&inferred), list(results))),
+        false => Err(format!(
+            "it gives {}, recorded is {}",
+            TensorType::list(&inferred),
+            TensorType::list(results)
+        )),
     }
 }
 
@@ -96,7 +100,7 @@ fn check_copy(
         return Err(format!("it copies {elements} elements, recorded is {result}"));
     }
     if operands.len() != kernel.operands() || operands.iter().any(|ty| ty.dtype != result.dtype) {
-        return Err(format!("it does not copy {} to {result}", list(operands)));
+        return Err(format!("it does not copy {} to {result}", TensorType::list(operands)));
     }
     for (at, part) in kernel.parts.iter().enumerate() {
         let Part::Strided { operand, offset, axes } = part else { continue };
@@ -114,7 +118,7 @@ fn check_copy(
 /// What an anchor may be, whatever its types.
 fn form(kernel: &AnchorKernel) -> Result<(), String> {
     let AnchorKernel { op, arity, parts, load, sums, activation, activated, combine, .. } = kernel;
-    if !matches!(op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot) {
+    if !matches!(op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot { .. }) {
         return Err(format!("{} is no anchor", op.name()));
     }
     let (least, most) = op.arity();
@@ -160,17 +164,17 @@ fn check_anchor(
     if kernel.parts > operands.len() || kernel.operands() != operands.len() {
         return Err(format!("{} operands do not fit its form", operands.len()));
     }
-    if results.len() != kernel.parts {
-        return Err(format!("{} results for {} parts", results.len(), kernel.parts));
+    if results.len() != kernel.results() {
+        return Err(format!("{} results do not fit its form", results.len()));
     }
-    for (part, result) in results.iter().enumerate() {
+    for (part, results) in results.chunks(kernel.op.results()).enumerate() {
         let mut own: Vec<TensorType> = std::iter::once(0)
             .chain((1..kernel.arity).map(|at| kernel.part_operand(part, at)))
             .map(|at| operands[at].clone())
             .collect();
         let seen = kernel.load.seen(&own[0]).filter(small);
         own[0] = seen.ok_or_else(|| format!("its load has no place in {}", own[0]))?;
-        check_op(&kernel.op, &own, std::slice::from_ref(result))?;
+        check_op(&kernel.op, &own, results)?;
     }
     let Some(residual) = kernel.residual_operand() else { return Ok(()) };
     let (from, to) = (&operands[residual], &results[0]);
@@ -189,10 +193,6 @@ fn check_anchor(
         }
     }
     Ok(())
-}
-
-fn list(types: &[TensorType]) -> String {
-    types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Element types that row kernels of this arithmetic load, store and round to.

@@ -71,11 +71,11 @@ impl<'f> Frame<'f> {
                 self.fill(fill, step);
                 Ok(())
             }
-            Launch::Dot => {
+            Launch::Dot(transposed) => {
                 let [a, b] = [0, 1].map(|at| step.operands[at]);
                 let [a, b] = [a, b].map(|id| (self.ty(id), self.bytes(id)));
                 let (y, out) = (self.ty(step.results[0]), self.bytes_mut(step.results[0]));
-                scalar::dot(a, b, y.dtype, out);
+                scalar::dot(*transposed, a, b, y.dtype, out);
                 Ok(())
             }
             Launch::Linear(linear) => self.linear(linear, step, packed, scratch),
@@ -252,7 +252,9 @@ impl<'f> Frame<'f> {
             relative_bias: bias.then(|| self.of(step.operands[3])),
             key_limit: None,
         };
-        let output = OutputOperand { data, row_stride: width, batch_stride: shape.queries * width };
+        let log_sums = step.results.get(1).map(|id| self.of_mut(*id));
+        let (row_stride, batch_stride) = (width, shape.queries * width);
+        let output = OutputOperand { data, row_stride, batch_stride, log_sums };
         attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, scratch);
     }
 
