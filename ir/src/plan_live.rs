@@ -5,7 +5,7 @@
 //! there and as the source of the live set at the peak.
 
 use crate::entity::Entity;
-use crate::plan::{ALIGNMENT, BufferId, Plan, Root};
+use crate::plan::{BufferId, Plan, Root};
 use std::collections::{BTreeMap, HashSet};
 
 /// A piece of workspace from the step that writes it to the last one that reads it.
@@ -102,7 +102,7 @@ pub fn bounds(plan: &Plan) -> (u64, u64) {
     let live = live_bytes(&lifetimes(plan).0, plan.steps.len());
     let results = plan.steps.iter().flat_map(|step| step.results());
     let results = results.map(|id| plan.buffer(*id)).filter(|b| b.root == Root::Workspace);
-    let sum = results.map(|b| aligned(b.ty.bytes())).fold(0, u64::saturating_add);
+    let sum = results.map(|b| plan.alignment.round_up(b.ty.bytes())).fold(0, u64::saturating_add);
     (live.into_iter().max().unwrap_or(0), sum)
 }
 
@@ -127,10 +127,6 @@ struct Sweep<'p> {
     /// Buffers that were written by themselves rather than in parts.
     made: HashSet<BufferId>,
     faults: Vec<Unwritten>,
-}
-
-fn aligned(byte: u64) -> u64 {
-    byte.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX)
 }
 
 impl Sweep<'_> {
@@ -172,9 +168,14 @@ impl Sweep<'_> {
         }
     }
 
+    /// First byte and length of what `start..end` takes, as buffers begin at aligned places.
+    fn aligned(&self, start: u64, end: u64) -> (u64, u64) {
+        let [start, end] = [start, end].map(|byte| self.plan.alignment.round_up(byte));
+        (start, end.saturating_sub(start))
+    }
+
     fn piece(&mut self, memory: Memory, order: usize, start: u64, end: u64, life: Lifetime) {
-        let offset = aligned(start);
-        let bytes = aligned(end).saturating_sub(offset);
+        let (offset, bytes) = self.aligned(start, end);
         self.written.insert((memory, start), (end, self.list.len()));
         self.list.push((memory, order, Lifetime { offset, bytes, ..life }));
     }
@@ -197,13 +198,13 @@ impl Sweep<'_> {
             if to > end {
                 self.piece(memory, order, end, to, life);
             }
+            let range = self.aligned(from.max(start), to.min(end));
             let life = &mut self.list[index].2;
             // A result over its operand: one piece of memory, counted once at this step.
             if life.to == step && life.from < step {
                 life.to = step - 1;
             }
-            life.offset = aligned(from.max(start));
-            life.bytes = aligned(to.min(end)).saturating_sub(life.offset);
+            (life.offset, life.bytes) = range;
         }
         self.made.insert(buffer);
         let life = Lifetime { buffer, from: step, to: step, offset: 0, bytes: 0 };

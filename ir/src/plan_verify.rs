@@ -11,7 +11,7 @@ pub mod phases;
 
 use crate::diag::Diagnostic;
 use crate::kernel::verify::small;
-use crate::plan::{ALIGNMENT, Branch, Buffer, BufferId, Plan, Port, Root, Step, title};
+use crate::plan::{Branch, Buffer, BufferId, Plan, Port, Root, Step, title};
 use crate::plan_live::{Lifetime, Unwritten, bounds, lifetimes};
 use crate::types::TensorType;
 use std::borrow::Cow;
@@ -273,8 +273,9 @@ impl<'p> Verifier<'p> {
             if matches!(result.root, Root::Input(_) | Root::Weight(_)) {
                 self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
             }
-            if !result.offset.is_multiple_of(ALIGNMENT) {
-                let message = format!("result {id:?} is not aligned to {ALIGNMENT} bytes");
+            if !plan.alignment.holds(result.offset) {
+                let bytes = plan.alignment.bytes();
+                let message = format!("result {id:?} is not aligned to {bytes} bytes");
                 self.fault(self.at(at), message);
             }
             let shared = |(operand, other): &(usize, &BufferId)| {

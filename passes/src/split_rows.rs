@@ -14,18 +14,9 @@ use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use crate::storage::Storage;
 use anyid_ir::TensorType;
-use anyid_ir::kernel::{Combine, Kernel, RowMap};
+use anyid_ir::kernel::{Combine, Kernel, RowMap, RowSplit};
 use std::collections::BTreeMap;
 
-/// Fewest rows of a piece: below, products lose speed.
-const LEAST_ROWS: usize = 512;
-/// Pieces begin at multiples of this many rows, so that they are aligned.
-const STEP: usize = 64;
-/// Longest run of launches.
-const LONGEST: usize = 4;
-/// A split has to lower the peak by this many bytes, and by this share of it.
-const LEAST_GAIN: u64 = 32 << 20;
-const LEAST_SHARE: u64 = 50;
 /// Most different runs that are split, and most launches looked at in all trials: a run is tried by
 /// planning everything with it, so long programs get fewer trials.
 const MOST_ROUNDS: usize = 4;
@@ -40,9 +31,10 @@ enum Access {
     Rows,
 }
 
-/// Splits runs of launches. Returns whether any was split.
+/// Splits runs of launches as `policy` says. Returns whether any was split.
 pub(crate) fn split_rows(
     flow: &mut Flow,
+    policy: &RowSplit,
     persistent: Option<&[u64]>,
     rewrites: &mut Rewrites,
 ) -> bool {
@@ -53,19 +45,19 @@ pub(crate) fn split_rows(
         let (profile, peak) = (shared.classes.profile(), shared.bound());
         let at = profile.iter().position(|bytes| *bytes == peak);
         let Some(at) = at.and_then(|at| order::position(flow, &shared, at)) else { break };
-        let needed = LEAST_GAIN.max(peak / LEAST_SHARE);
+        let needed = policy.least_bytes.max(peak / policy.least_share);
         if peak <= needed {
             break;
         }
         let bound = |flow: &Flow| share_all(flow, persistent).bound();
         let mut found: Option<(u64, Flow, Run)> = None;
         let uses = Uses::new(flow);
-        for run in runs_around(flow, &uses, at) {
+        for run in runs_around(flow, policy, &uses, at) {
             if trials == 0 {
                 break;
             }
             trials -= 1;
-            let other = applied(flow, &uses, &run, 2);
+            let other = applied(flow, policy, &uses, &run, 2);
             let bound = bound(&other);
             if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
                 found = Some((bound, other, run));
@@ -73,12 +65,12 @@ pub(crate) fn split_rows(
         }
         let Some((mut best, mut chosen, run)) = found else { break };
         let mut pieces = 4;
-        while run.rows / pieces >= LEAST_ROWS && trials > 0 {
+        while run.rows / pieces >= policy.least_rows && trials > 0 {
             trials -= 1;
-            let other = applied(flow, &uses, &run, pieces);
+            let other = applied(flow, policy, &uses, &run, pieces);
             let next = bound(&other);
             // Fewer pieces with nearly the same peak are better.
-            if next + best / LEAST_SHARE > best {
+            if next + best / policy.least_share > best {
                 break;
             }
             (best, chosen) = (next, other);
@@ -99,18 +91,20 @@ struct Run {
     from: usize,
     len: usize,
     rows: usize,
+    /// Pieces begin at multiples of this many rows, so that they are aligned.
+    step: usize,
 }
 
 /// Runs that a peak at launch `at` is part of and that hold a value only they use.
-fn runs_around(flow: &Flow, uses: &Uses, at: usize) -> Vec<Run> {
+fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<Run> {
     let mut runs = Vec::new();
-    for from in at.saturating_sub(LONGEST - 1)..=at {
-        for len in 2..=LONGEST {
+    for from in (at + 1).saturating_sub(policy.longest)..=at {
+        for len in 2..=policy.longest {
             let end = from + len;
             if end <= at || end > flow.steps.len() {
                 continue;
             }
-            if let Some(run) = run(flow, uses, from, len) {
+            if let Some(run) = run(flow, policy, uses, from, len) {
                 runs.push(run);
             }
         }
@@ -120,10 +114,10 @@ fn runs_around(flow: &Flow, uses: &Uses, at: usize) -> Vec<Run> {
     runs
 }
 
-fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
+fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> Option<Run> {
     let steps = flow.steps.get(from..from + len)?;
     let rows = rows_of(flow, &steps[0])?;
-    if rows < 2 * LEAST_ROWS || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
+    if rows < 2 * policy.least_rows || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
         return None;
     }
     for step in steps {
@@ -153,7 +147,8 @@ fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
     }
     let inner = steps.iter().flat_map(|step| &step.results);
     let inner = inner.filter(|value| uses.inside(from, len, **value)).count();
-    (inner > 0).then_some(Run { from, len, rows })
+    let step = policy.step.next_multiple_of(flow.alignment.bytes() as usize);
+    (inner > 0).then_some(Run { from, len, rows, step })
 }
 
 /// Which launches read each value's memory; outputs and states are read behind the last.
@@ -251,11 +246,11 @@ fn equal(flow: &Flow, like: &Run, at: usize) -> bool {
 }
 
 /// The flow with `like` and every equal run done in `pieces`.
-fn applied(flow: &Flow, uses: &Uses, like: &Run, pieces: usize) -> Flow {
+fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Run, pieces: usize) -> Flow {
     let mut out = Flow { steps: Vec::new(), ..flow.clone() };
     let mut at = 0;
     while at < flow.steps.len() {
-        let found = equal(flow, like, at).then(|| run(flow, uses, at, like.len)).flatten();
+        let found = equal(flow, like, at).then(|| run(flow, policy, uses, at, like.len)).flatten();
         match found {
             Some(found) => {
                 in_pieces(flow, uses, &found, pieces, &mut out);
@@ -273,7 +268,7 @@ fn applied(flow: &Flow, uses: &Uses, like: &Run, pieces: usize) -> Flow {
 /// Appends the launches of a run, a piece of the rows at a time.
 fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow) {
     let steps = &flow.steps[run.from..run.from + run.len];
-    let each = run.rows.div_ceil(pieces).next_multiple_of(STEP);
+    let each = run.rows.div_ceil(pieces).next_multiple_of(run.step);
     let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
     for (piece, start) in (0..run.rows).step_by(each).enumerate() {
         let rows = each.min(run.rows - start);

@@ -84,12 +84,18 @@ impl Target {
         };
         match op {
             Op::Linear | Op::Conv { .. } => {
-                let kernel = *op == Op::Linear || weights[1];
-                need(kernel, "a kernel that is no weight")?;
-                need(operands[1].dtype == DType::F32 || half(operands[1].dtype), PRODUCTS)?;
+                let linear = *op == Op::Linear;
+                let limits = if linear { &self.linear_limits } else { &self.conv_limits };
+                let kernel = &operands[1];
+                need(!limits.stored || weights[1], "a kernel that is no weight")?;
+                need(limits.depth.hold(kernel.shape[1]), "products of this depth")?;
+                need(limits.width.hold(kernel.shape[0]), "products of this width")?;
+                need(kernel.dtype == DType::F32 || half(kernel.dtype), PRODUCTS)?;
                 need(vector(2), "a bias of this element type")
             }
-            Op::Attention { scale, .. } => {
+            Op::Attention { heads, scale } => {
+                let width = operands[0].last() / heads;
+                need(self.head_widths.hold(width), "heads of this width")?;
                 need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")
             }
             _ => Ok(()),
@@ -135,8 +141,8 @@ impl Target {
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
         let support = self.epilogue(&anchor.op);
-        if anchor.activation.is_some() && !support.activation {
-            return Err("an activation behind it");
+        if anchor.activation.is_some_and(|f| !support.activations.contains(&f)) {
+            return Err("this activation behind it");
         }
         let rounded = [anchor.sums, anchor.activated].into_iter().flatten();
         if !rounded.into_iter().all(|dtype| support.results.contains(&dtype)) {

@@ -11,18 +11,10 @@ use super::paths::Paths;
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
-use anyid_ir::kernel::{Activation, Combine, Load, Target};
+use anyid_ir::kernel::{Activation, Combine, Load, RowFusion, Target};
 use anyid_ir::{BinaryFn, DType, Op};
 use std::collections::BTreeSet;
 
-/// Bytes up to which kernels beside each other are merged however far apart they stand.
-const TINY: u64 = 1 << 20;
-/// Steps within which larger kernels beside each other are merged: what they read and write lives
-/// from the first to the last.
-const NEAR: usize = 16;
-/// Most steps of a row kernel: none is more than twenty instructions, and kernels have
-/// [`MOST_INSTRUCTIONS`](anyid_ir::kernel::verify::MOST_INSTRUCTIONS) of them.
-const MOST_STEPS: usize = 48;
 /// The rule by which rows are joined with those that make what they read.
 const ALONG: &str = "rows along a value";
 
@@ -388,8 +380,11 @@ impl Groups<'_> {
             }
         };
         let act = |f: Activation| {
-            if !support.activation || ends.activation.is_some() {
-                return Err("the epilogue takes no activation here");
+            if !support.activations.contains(&f) {
+                return Err("the epilogue has no such activation");
+            }
+            if ends.activation.is_some() {
+                return Err("the epilogue takes one activation");
             }
             if !reads(0) {
                 return Err("its rows are not those of the anchor");
@@ -519,7 +514,7 @@ impl Groups<'_> {
                 }
                 self.groups[a].kind = space;
                 self.absorb(a, b);
-                if self.groups[a].steps.len() < MOST_STEPS {
+                if self.groups[a].steps.len() < self.target.row_fusion.most_steps {
                     for edge in self.groups[a].steps.iter().flat_map(|step| &beside[*step]) {
                         if *edge > at {
                             open.insert(*edge)
@@ -548,8 +543,9 @@ impl Groups<'_> {
         if rows != others || (left != right && *left != 1 && *right != 1) {
             return Err(format!("row spaces {rows}x{left} and {others}x{right} differ"));
         }
-        if self.groups[a].steps.len() + self.groups[b].steps.len() > MOST_STEPS {
-            return Err(format!("together they have more than {MOST_STEPS} steps"));
+        let most = self.target.row_fusion.most_steps;
+        if self.groups[a].steps.len() + self.groups[b].steps.len() > most {
+            return Err(format!("together they have more than {most} steps"));
         }
         let width = *left.max(right);
         for (from, to) in [(a, b), (b, a)] {
@@ -629,6 +625,7 @@ impl Groups<'_> {
     /// Rows beside rows: kernels of one space that read the same large rows near each other, and
     /// tiny kernels that read anything in common.
     fn join_neighbours(&mut self, rewrites: &mut Rewrites) {
+        let RowFusion { tiny_bytes, near_steps, .. } = self.target.row_fusion;
         for value in 0..self.users.len() {
             let mut current: Option<usize> = None;
             let users = self.users[value].clone();
@@ -640,9 +637,10 @@ impl Groups<'_> {
                     current = Some(group);
                     continue;
                 };
-                let tiny = self.weight(open) <= TINY && self.weight(group) <= TINY;
+                let tiny = [open, group].iter().all(|g| self.weight(*g) <= tiny_bytes);
                 let shared = [open, group].iter().all(|g| self.reads_rows(*g, value));
-                let near = self.groups[group].steps[0].abs_diff(self.groups[open].steps[0]) <= NEAR;
+                let near = self.groups[group].steps[0].abs_diff(self.groups[open].steps[0]);
+                let near = near <= near_steps;
                 let equal = self.groups[open].kind == self.groups[group].kind;
                 let may = equal && (tiny || (shared && near));
                 match self.joined(open, group) {

@@ -14,7 +14,6 @@ use super::profile::Profile;
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::Root;
 
 /// Values by the memory they share.
@@ -107,7 +106,7 @@ impl Classes {
                 let events = &self.events[class];
                 let written = self.simulate(flow, &mut contents, class as u32, events, None);
                 let written = written.expect("nothing is shared yet");
-                self.set_pieces(class, written.pieces());
+                self.set_pieces(class, written.pieces(flow.alignment));
                 self.written[class] = written;
             }
         }
@@ -216,7 +215,7 @@ impl Classes {
             }
             for (at, event) in writes.iter().enumerate() {
                 let own = extent(event.value);
-                if !writable || !own.0.is_multiple_of(ALIGNMENT) {
+                if !writable || !flow.alignment.holds(own.0) {
                     return None;
                 }
                 let meets = |other: &Event| {
@@ -421,7 +420,7 @@ impl<'f> Search<'f> {
             self.classes.events[class as usize] = before(events);
             return Err("it would be written over what is read later, or may not be written");
         };
-        let pieces = written.pieces();
+        let pieces = written.pieces(flow.alignment);
         let least = self.classes.bound();
         let kept = [moved, Some(class)]
             .map(|class| class.map(|class| (class, self.classes.pieces[class as usize].clone())));
