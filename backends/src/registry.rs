@@ -153,7 +153,12 @@ impl Registry {
     /// say.
     pub fn open(&self, name: &str, settings: &Settings) -> Result<Arc<dyn Device>, OpenError> {
         let kind = self.kind(name).ok_or_else(|| OpenError::Unknown {
-            known: self.kinds.iter().map(|kind| kind.names.to_owned()).collect(),
+            known: self
+                .kinds
+                .iter()
+                .filter(|kind| kind.open.is_some())
+                .map(|kind| kind.names.to_owned())
+                .collect(),
         })?;
         let variant = name.split_once(':').map(|(_, variant)| variant);
         kind.open.ok_or(OpenError::NotInBuild)?(&Opening { name, variant, settings })

@@ -629,7 +629,7 @@ pub struct Compare {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Largest difference allowed, relative to the largest value of the tensor.
-    #[arg(long, value_name = "X", default_value_t = 1e-4)]
+    #[arg(long, value_name = "X", default_value_t = 1e-4, allow_negative_numbers = true)]
     pub tolerance: f64,
     /// Function [default: the last].
     #[arg(long, value_name = "NAME")]

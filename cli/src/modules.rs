@@ -11,6 +11,7 @@ use anyid_ir::weights::nearest;
 use anyid_ir::{Diagnostic, Func, Manifest, Module};
 use anyid_models::wan::names::{Component, Naming, to_canonical};
 use anyid_runtime::checkpoint::WeightSet;
+use anyid_runtime::engine::plan_file;
 pub use anyid_runtime::error::unreadable;
 use anyid_runtime::input;
 use anyid_runtime::places::Places;
@@ -63,7 +64,7 @@ pub fn read(args: &ModuleArgs) -> Result<Module, Failure> {
 /// Reads, parses and verifies an IR file. The module is usable when no finding is an error.
 ///
 /// # Errors
-/// E0110 for an absurd size, E0911 for the file, E0912 for `--dim`.
+/// E0110 for an absurd size, E0518 for a plan, E0911 for the file, E0912 for `--dim`.
 pub fn examine(args: &ModuleArgs) -> Result<(Module, Findings)> {
     let path = &args.file;
     let large = |limit| {
@@ -72,6 +73,11 @@ pub fn examine(args: &ModuleArgs) -> Result<(Module, Findings)> {
     };
     let bytes = input::read(path, LARGEST_SOURCE as u64)
         .map_err(|refusal| refusal.coded(path, |fault| unreadable(path, fault), large))?;
+    if plan_file::is_plan(&bytes) {
+        return Err(Error::input("E0518", "this is a plan, and IR text is wanted here")
+            .at(path.display())
+            .help("`anyid-rt run` runs plans and `inspect` shows them; give the IR file here"));
+    }
     let dims = dims(&args.dims)?;
     let dims: Vec<(&str, i64)> = dims.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let (source, mut list) = parse_bytes(&bytes);

@@ -34,14 +34,14 @@ pub fn from_ports(
     owner: &str,
     path: Option<&Path>,
 ) -> Result<(Named, Vec<String>)> {
-    let mut given = match path {
-        Some(path) => read_tensors(path)?,
+    let mut given: Vec<(String, Option<Tensor>)> = match path {
+        Some(path) => read_tensors(path)?.into_iter().map(|(name, t)| (name, Some(t))).collect(),
         None => Vec::new(),
     };
     let place = path.map_or_else(|| "no --inputs given".to_owned(), |p| p.display().to_string());
     let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
     let mut inputs = Vec::new();
-    for (name, ty) in ports {
+    for (number, (name, ty)) in ports.iter().enumerate() {
         let Some(at) = given.iter().position(|(n, _)| n == name) else {
             let help = match nearest(name, names.iter().map(String::as_str)) {
                 Some(meant) => format!("is it the tensor \"{meant}\"? name it \"{name}\""),
@@ -51,10 +51,14 @@ pub fn from_ports(
             let what = format!("input %{name}: {ty} of {owner} is missing");
             return Err(Error::input("E1005", what).at(place).help(help));
         };
-        let (_, tensor) = given.swap_remove(at);
+        // Two phases may read one input: only the last of them takes it.
+        let again = ports[number + 1..].iter().any(|(other, _)| other == name);
+        let tensor = if again { given[at].1.clone() } else { given[at].1.take() };
+        let tensor = tensor.expect("it is there until its last reader takes it");
         inputs.push((name.to_owned(), fit(name, tensor, ty).map_err(|e| e.at(&place))?));
     }
-    let unused = names.into_iter().filter(|n| given.iter().any(|(g, _)| g == n)).collect();
+    let read = |name: &String| ports.iter().any(|(port, _)| port == name);
+    let unused = names.into_iter().filter(|name| !read(name)).collect();
     Ok((inputs, unused))
 }
 
@@ -188,6 +192,21 @@ mod tests {
         }
         let two = Tensor::from_f32([2, 2], &[0.0; 4]).unwrap();
         assert!(fit("x", two, &TensorType::new(DType::F32, [2])).is_err());
+    }
+
+    #[test]
+    fn an_input_of_two_phases_is_given_to_both() {
+        let name = format!("anyid-ports-{}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let tensor = Tensor::from_f32([2], &[1.0, 2.0]).unwrap();
+        let tensors = ["x", "y", "z"].map(|name| (name, &tensor));
+        anyid_runtime::weights::write_tensors(&path, tensors, &Default::default()).unwrap();
+        let ports = [("x", DType::F32), ("y", DType::F32), ("x", DType::Bf16)]
+            .map(|(name, dtype)| (name.to_owned(), TensorType::new(dtype, [2])));
+        let (inputs, unused) = from_ports(&ports, "the plan", Some(&path)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let given: Vec<_> = inputs.iter().map(|(n, t)| (n.clone(), t.ty().clone())).collect();
+        assert_eq!((given.as_slice(), unused), (&ports[..], vec!["z".to_owned()]));
     }
 
     #[test]

@@ -169,6 +169,7 @@ fn profiles_have_every_step() {
 fn measurements_that_are_none_are_refused() {
     let folder = Folder::new();
     for (words, code) in [
+        ("bench ops --only nothing", "E0918"),
         ("bench dit --blocks 0", "E0918"),
         ("bench dit --blocks 1001", "E0918"),
         ("bench dit --tokens 0", "E0918"),

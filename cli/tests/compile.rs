@@ -67,6 +67,11 @@ fn a_plan_runs_without_its_module_and_gives_the_same() {
     folder.run(&format!("run f.plan --func mian {WITH} -o d.safetensors")).fails("E0518");
     folder.run(&format!("run f.plan --interp {WITH} -o d.safetensors")).fails("E0518");
     folder.run(&format!("run split.plan --func step {WITH} -o d.safetensors")).fails("E0518");
+    for verb in ["compile", "opt", "check", "kernels", "dot"] {
+        folder.run(&format!("{verb} f.plan")).fails("E0518").says("IR text is wanted");
+    }
+    folder.run("compile net.ir --dim N=3").fails("E0116").says("all its sizes are numbers");
+    folder.run("compile -").fails("E0911").says("/dev/stdin");
     folder.run("run f.plan --weights w.safetensors -o d.safetensors").fails("E1005");
     assert!(!folder.path("d.safetensors").exists());
 }
@@ -245,7 +250,7 @@ fn plans_are_made_for_devices_of_other_builds() {
     assert_eq!(inspected["target"], "cuda:sm_90");
     let done = folder.run(&format!("run gpu.plan {WITH} -o out.safetensors"));
     done.fails("E0514").says("the plan is for target cuda:sm_90, not for cpu");
-    for (flag, code) in [("--target cuda:sm_90", "E0900"), ("--device cuda", "E0560")] {
+    for (flag, code) in [("--target cuda:sm_90", "E0900"), ("--device cuda", "E0904")] {
         let done = folder.run(&format!("run cpu.plan {flag} {WITH} -o out.safetensors"));
         done.fails(code);
     }
@@ -374,6 +379,7 @@ fn states_named_by_flag_are_memory_of_their_own() {
         ("--state s*", "it is no pair"),
         ("--state s0=n1", "it begins as"),
         ("--state s0=n0,s0=n1", "state s0"),
+        ("--state s0=n0,s0=n0", "a name stands for one"),
     ] {
         folder.run(&format!("compile net.ir --func next {flags}")).fails("E0509").says(says);
     }

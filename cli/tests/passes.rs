@@ -281,6 +281,7 @@ fn a_sound_compiler_is_found_sound() {
         folder.run(&format!("bisect net.ir --weights w.safetensors {flags}")).fails(code);
     }
     folder.run("bisect net.ir").fails("E0301");
+    folder.run("compare net.ir --weights w.safetensors --tolerance -1").fails("E0918");
 }
 
 /// With a tolerance of nothing the first rewrite that rounds differently is the one that is named.
@@ -339,5 +340,11 @@ fn branches_are_evaluated_at_once_where_that_is_faster() {
     assert!(doubled.contains("%x.1") && doubled.contains("concat"), "{doubled}");
     let apart = folder.run("opt net.ir --branches x --without join-branches").fine().out;
     assert!(!apart.contains("%x.1"), "{apart}");
+    let said = folder.run("compile net.ir --branches x --without join-branches").fine().out;
+    assert!(said.contains("the branches of @main were not joined"), "{said}");
+    for (flags, joined) in [("", true), ("--without join-branches", false)] {
+        let report = folder.run(&format!("compile net.ir --branches x --json {flags}")).fine();
+        assert_eq!(report.json()["compiler"][0]["branches_joined"], joined, "{flags}");
+    }
     folder.run("opt net.ir --branches %nothing").fails("E0503").says("%nothing").says("--branches");
 }

@@ -21,7 +21,6 @@ pub struct FuncBuilder<'m> {
     weights: HashMap<(BlockId, String), ValueId>,
     /// Weight nodes at the head of each block.
     heads: HashMap<BlockId, usize>,
-    scopes: Vec<String>,
 }
 
 impl<'m> FuncBuilder<'m> {
@@ -46,7 +45,6 @@ impl<'m> FuncBuilder<'m> {
             open: vec![(entry, String::new())],
             weights: HashMap::new(),
             heads: HashMap::new(),
-            scopes: Vec::new(),
         }
     }
 
@@ -71,14 +69,6 @@ impl<'m> FuncBuilder<'m> {
         value
     }
 
-    /// Runs `build` with `scope` added to the recorded path of every node it makes.
-    pub fn scoped<R>(&mut self, scope: &str, build: impl FnOnce(&mut Self) -> R) -> R {
-        self.scopes.push(scope.to_owned());
-        let result = build(self);
-        self.scopes.pop();
-        result
-    }
-
     /// Type of a value.
     pub fn ty(&self, value: ValueId) -> &TensorType {
         self.func.ty(value)
@@ -100,12 +90,7 @@ impl<'m> FuncBuilder<'m> {
     }
 
     fn location(&self) -> Loc {
-        let mut path = format!("@{}", self.func.name);
-        for scope in &self.scopes {
-            path.push_str(if path.contains(' ') { "." } else { " " });
-            path.push_str(scope);
-        }
-        Loc::Path(path.into())
+        Loc::Path(format!("@{}", self.func.name).into())
     }
 
     fn push(&mut self, op: Op, operands: &[ValueId], types: &[TensorType], name: &str) -> NodeId {
@@ -128,8 +113,8 @@ impl<'m> FuncBuilder<'m> {
         self.func.nodes.push(Node { op, operands, results, body: None, loc })
     }
 
-    /// Adds any single-result op. `declared` is needed where the result is not fixed by the
-    /// operands.
+    /// Adds any op and gives its first result, of most ops the only one. `declared` is needed where
+    /// the result is not fixed by the operands.
     pub fn op(
         &mut self,
         name: &str,
@@ -137,9 +122,20 @@ impl<'m> FuncBuilder<'m> {
         operands: &[ValueId],
         declared: Option<TensorType>,
     ) -> ValueId {
+        self.op_of(name, op, operands, declared.as_slice())[0]
+    }
+
+    /// Adds any op and gives its results, as [`Self::op`]; where they are several, they are called
+    /// `name.0`, `name.1`, ….
+    pub fn op_of(
+        &mut self,
+        name: &str,
+        op: Op,
+        operands: &[ValueId],
+        declared: &[TensorType],
+    ) -> Vec<ValueId> {
         let types: Vec<&TensorType> = operands.iter().map(|v| self.func.ty(*v)).collect();
-        let declared: Vec<TensorType> = declared.into_iter().collect();
-        let inferred = match infer(&op, &types, &declared) {
+        let inferred = match infer(&op, &types, declared) {
             Ok(types) => types,
             Err(error) => panic!(
                 "building %{name} in @{}: {} ({})",
@@ -149,7 +145,7 @@ impl<'m> FuncBuilder<'m> {
         let node = self.push(op, operands, &inferred, name);
         let block = self.current();
         self.func.blocks[block].nodes.push(node);
-        self.func.nodes[node].results[0]
+        self.func.nodes[node].results.to_vec()
     }
 
     /// A weight by path relative to the function's scope. Each path gives one value; a path that

@@ -24,25 +24,28 @@ use crate::entity::ValueId;
 use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
 use crate::types::{DType, TensorType};
 
-/// Adds the primitives that stand for `op` on `operands` to `builder`; the value returned has type
-/// `result` and may be an operand itself where the op changes nothing. A primitive is added as it
-/// is.
+/// Adds the primitives that stand for `op` on `operands` to `builder`; the values returned have the
+/// types `results` and may be operands themselves where the op changes nothing. A primitive is added
+/// as it is.
 ///
 /// Panics, as the builder does, where `op` does not hold on the operands' types. Ops of class
-/// `Structure` have bodies or several results and are not for this function.
+/// `Structure` have bodies and are not for this function.
 pub fn decompose(
     op: &Op,
     builder: &mut FuncBuilder<'_>,
     operands: &[ValueId],
-    result: &TensorType,
-) -> ValueId {
+    results: &[TensorType],
+) -> Vec<ValueId> {
+    let result = &results[0];
     let doubles =
         result.dtype == DType::F64 || operands.iter().any(|v| builder.ty(*v).dtype == DType::F64);
     let wide = if doubles { DType::F64 } else { DType::F32 };
     let mut parts = Parts { b: builder, wide, result };
-    match op {
+    let made = match op {
         Op::Linear => parts.linear(operands),
-        Op::Attention { heads, scale } => parts.attention(operands, *heads, *scale),
+        Op::Attention { heads, scale, .. } => {
+            return parts.attention(operands, *heads, *scale, results.get(1));
+        }
         Op::LayerNorm { eps } => parts.layer_norm(operands, *eps),
         Op::RmsNorm { eps, clamp } => parts.rms_norm(operands, *eps, *clamp),
         Op::Rope { heads } => parts.rope(operands, *heads),
@@ -84,7 +87,8 @@ pub fn decompose(
         | Op::Repeat { .. }
         | Op::Yield
         | Op::Return => parts.b.op(op.name(), op.clone(), operands, Some(result.clone())),
-    }
+    };
+    vec![made]
 }
 
 /// One decomposition under construction.
@@ -106,9 +110,13 @@ impl Parts<'_, '_> {
 
     /// The last step: the result's shape and element type.
     fn finish(&mut self, x: ValueId) -> ValueId {
-        let shape = self.result.shape.clone();
-        let x = self.reshape("shaped", x, shape);
-        self.b.cast("narrow", x, self.result.dtype)
+        self.finish_as(x, self.result)
+    }
+
+    /// The last step of a result of type `ty`.
+    fn finish_as(&mut self, x: ValueId, ty: &TensorType) -> ValueId {
+        let x = self.reshape("shaped", x, ty.shape.iter().copied());
+        self.b.cast("narrow", x, ty.dtype)
     }
 
     fn reshape(

@@ -203,12 +203,17 @@ impl<'m> Evaluator<'m> {
         Ok((*at, index))
     }
 
-    fn composite(&self, op: &Op, operands: &[&TensorType], result: &TensorType) -> Arc<Prepared> {
-        let key = format!("{op:?} {operands:?} {result}");
+    fn composite(
+        &self,
+        op: &Op,
+        operands: &[&TensorType],
+        results: &[TensorType],
+    ) -> Arc<Prepared> {
+        let key = format!("{op:?} {operands:?} {results:?}");
         let mut cache = self.composites.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             let types: Vec<TensorType> = operands.iter().map(|ty| (*ty).clone()).collect();
-            let func = decomposed(op, &types, result);
+            let func = decomposed(op, &types, results);
             let drops = Drops::new(&func);
             Arc::new(Prepared { func, drops })
         };

@@ -365,7 +365,7 @@ impl Rule<'_> {
             Op::Reduce { axes, keep, .. } => self.reduce(axes, *keep),
             Op::Dot => self.dot(),
             Op::Linear => self.linear(),
-            Op::Attention { heads, scale } => self.attention(*heads, *scale),
+            Op::Attention { heads, scale, lse } => self.attention(*heads, *scale, *lse),
             Op::LayerNorm { eps } => {
                 self.need_float(0)?;
                 self.positive("eps", *eps, self.wide())?;
@@ -601,7 +601,7 @@ impl Rule<'_> {
         self.one(self.free_dtype(x.dtype)?, shape)
     }
 
-    fn attention(&self, heads: usize, scale: f64) -> Inferred {
+    fn attention(&self, heads: usize, scale: f64, lse: bool) -> Inferred {
         let [q, k, v] = [self.operands[0], self.operands[1], self.operands[2]];
         self.need_float(0)?;
         let rank = q.rank();
@@ -653,7 +653,13 @@ impl Rule<'_> {
                 "a bias by key − query: [heads, Nq+Nk−1]",
             )?;
         }
-        self.one(self.free_dtype(q.dtype)?, q.shape.iter().copied())
+        let mut types = self.one(self.free_dtype(q.dtype)?, q.shape.iter().copied())?;
+        if lse {
+            let dtype = if q.dtype == DType::F64 { DType::F64 } else { DType::F32 };
+            let batch = q.shape[..rank - 2].iter().copied();
+            types.extend(self.one(dtype, batch.chain([heads, nq]))?);
+        }
+        Ok(types)
     }
 
     fn rope(&self, heads: usize) -> Inferred {

@@ -348,6 +348,8 @@ pub enum Combine {
 /// on the way out: bias (an operand of the op), activation, combination, rounding to the result's
 /// type.
 ///
+/// Of several results of an op the first is the sums; others are stored as they are.
+///
 /// The sums are f32 by definition. Where level 1 names a narrower type for a value in between, it is
 /// rounded to that type: so the bits are those of the ops one by one.
 #[derive(Clone, Debug, PartialEq)]
@@ -359,7 +361,7 @@ pub struct AnchorKernel {
     /// Operands of one part of the op. Parts share operand 0; the operands are operand 0, then
     /// operands 1.. of each part, then those of the combination.
     pub arity: usize,
-    /// How many ops of this form it computes, each with a result of its own.
+    /// How many ops of this form it computes, each with results of its own.
     pub parts: usize,
     /// How operand 0 is read.
     pub load: Load,
@@ -390,6 +392,11 @@ impl AnchorKernel {
             Combine::GateAdd { .. } => 3,
         };
         self.own_operands() + combine
+    }
+
+    /// Number of results: those of the first part, then of the second, ….
+    pub fn results(&self) -> usize {
+        self.parts.saturating_mul(self.op.results())
     }
 
     /// Operands before those of the combination.

@@ -249,6 +249,8 @@ pub enum Op {
         heads: usize,
         /// Factor on the scores before the softmax.
         scale: f64,
+        /// Whether the natural logarithm of each softmax's sum is a second result.
+        lse: bool,
     },
     /// Layer norm over the last axis, optionally affine.
     LayerNorm {
@@ -422,6 +424,23 @@ impl Op {
         }
     }
 
+    /// Number of results; those of structure ops depend on their operands.
+    pub fn results(&self) -> usize {
+        match self {
+            Self::Attention { lse: true, .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// The op that gives the first result alone, which is the op itself where that is all.
+    #[must_use]
+    pub fn first_alone(&self) -> Self {
+        match *self {
+            Self::Attention { heads, scale, .. } => Self::Attention { heads, scale, lse: false },
+            _ => self.clone(),
+        }
+    }
+
     /// The op's class.
     pub fn class(&self) -> OpClass {
         match self {
@@ -484,24 +503,6 @@ impl Op {
                 | Self::RelativeBucket { .. }
                 | Self::Patchify { .. }
                 | Self::Unpatchify { .. }
-        )
-    }
-
-    /// Whether the element type of the result is not fixed by the operands: the builder or the
-    /// printed type chooses it.
-    pub fn has_free_dtype(&self) -> bool {
-        matches!(
-            self,
-            Self::Const { .. }
-                | Self::Iota { .. }
-                | Self::Cast
-                | Self::Dot
-                | Self::Linear
-                | Self::Attention { .. }
-                | Self::LayerNorm { .. }
-                | Self::RmsNorm { .. }
-                | Self::Modulate
-                | Self::Conv { .. }
         )
     }
 }

@@ -85,6 +85,19 @@ pub enum Root {
     Output(u32),
 }
 
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workspace => f.write_str("workspace"),
+            Self::Persistent => f.write_str("persistent"),
+            Self::Input(index) => write!(f, "input {index}"),
+            Self::Weight(index) => write!(f, "weight {index}"),
+            Self::State(index) => write!(f, "state {index}"),
+            Self::Output(index) => write!(f, "output {index}"),
+        }
+    }
+}
+
 /// Dense memory of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {

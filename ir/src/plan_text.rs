@@ -37,7 +37,7 @@ use crate::entity::Entity;
 use crate::kernel::Kernel;
 use crate::kernel::text::print_named;
 use crate::line::quoted;
-use crate::plan::{Branch, Buffer, Plan, Root};
+use crate::plan::{Branch, Buffer, Plan};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -123,22 +123,14 @@ fn named(name: &str, branch: Branch) -> String {
 
 /// Root and offset: `workspace + 64`.
 fn root(buffer: &Buffer) -> String {
-    let offset = buffer.offset;
-    match buffer.root {
-        Root::Workspace => format!("workspace + {offset}"),
-        Root::Persistent => format!("persistent + {offset}"),
-        Root::Input(index) => format!("input {index} + {offset}"),
-        Root::Weight(index) => format!("weight {index} + {offset}"),
-        Root::State(index) => format!("state {index} + {offset}"),
-        Root::Output(index) => format!("output {index} + {offset}"),
-    }
+    format!("{} + {}", buffer.root, buffer.offset)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::{Access, Columns, Fill, Instruction, RowKernel, RowMap, RowReduce};
-    use crate::plan::{Alignment, BufferId, Port, State, Step, WeightRef};
+    use crate::plan::{Alignment, BufferId, Port, Root, State, Step, WeightRef};
     use crate::{Arena, BinaryFn, DType, TensorType};
 
     pub(super) fn example() -> Plan {

@@ -130,7 +130,7 @@ fn every_op() -> Module {
             f.concat("cat", &[x, y, x], 0),
             f.op("g", Op::Gather, &[x, i], None),
             f.op("dot", Op::Dot, &[x, y], None),
-            f.op("attn", Op::Attention { heads: 2, scale: 0.125 }, &[x, y, y], None),
+            f.op("attn", Op::Attention { heads: 2, scale: 0.125, lse: false }, &[x, y, y], None),
             f.op("ln", Op::LayerNorm { eps: 1e-5 }, &[x], Some(ty(DType::Bf16, &[]))),
             f.op("ln", Op::LayerNorm { eps: 1e-5 }, &[x, row, row], None),
             f.op("rms", Op::RmsNorm { eps: 1e-6, clamp: false }, &[x, row], None),
@@ -147,6 +147,8 @@ fn every_op() -> Module {
             f.op("rb", Op::RelativeBucket { buckets: 32, max_distance: 128 }, &[i], None),
             f.linear_of("lin", &[x, y], DType::Bf16),
         ];
+        let several = Op::Attention { heads: 2, scale: 0.125, lse: true };
+        out.extend(f.op_of("several", several, &[x, y, y], &[]));
         let stride = Op::Conv { stride: [2, 2, 1], pad: [[2, 0], [1, 1], [0, 1]] };
         out.push(f.op("conv", stride, &[clip, kernel], None));
         out.push(f.op("conv", Op::Conv { stride: [1; 3], pad: [[0; 2]; 3] }, &[clip, flat], None));

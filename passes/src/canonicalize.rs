@@ -95,11 +95,11 @@ pub fn canonicalize(mut program: Program, rewrites: &mut Rewrites) -> Program {
             }
             // A rule may open the way for another one on the same step.
             while let Some((rule, equal)) = apply(&program, &users, at) {
-                if !rewrites.allow(rule, &program.steps[at].label) {
+                if !rewrites.allow(rule, program.steps[at].label()) {
                     break;
                 }
                 (changed, any) = (true, true);
-                let result = program.steps[at].result as usize;
+                let result = program.steps[at].result() as usize;
                 match equal {
                     Equal::Value(value) => replaced[result] = value,
                     Equal::View(weight) => {

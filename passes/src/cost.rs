@@ -18,7 +18,7 @@ pub struct Cost {
     pub bytes: u64,
 }
 
-/// Floating-point operations of `op` on operands and a result of these types.
+/// Floating-point operations of `op` on operands and with a first result of these types.
 fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
     let elements = |types: &[&TensorType]| types.first().map_or(0, |ty| ty.elements() as u64);
     let out = result.elements() as u64;
@@ -57,10 +57,10 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
     };
     let mut total = 0u64;
     if let Kernel::Anchor(kernel) = &step.kernel {
-        for (part, result) in results.iter().enumerate() {
+        for (part, results) in results.chunks(kernel.op.results()).enumerate() {
             let own = |at| operands[if at == 0 { 0 } else { kernel.part_operand(part, at) }];
             let own: Vec<&TensorType> = (0..kernel.arity).map(own).collect();
-            total = total.saturating_add(flops(&kernel.op, &own, result));
+            total = total.saturating_add(flops(&kernel.op, &own, results[0]));
         }
     }
     Cost { flops: total, bytes: read.saturating_add(written) }
@@ -112,7 +112,7 @@ mod tests {
         let linear = anchor(Op::Linear, 3);
         let linear = cost(linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
         assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
-        let attention = Op::Attention { heads: 2, scale: 1.0 };
+        let attention = Op::Attention { heads: 2, scale: 1.0, lse: false };
         let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
         assert_eq!(cost(anchor(attention, 3), &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
         let conv = Op::Conv { stride: [1; 3], pad: [[1; 2]; 3] };

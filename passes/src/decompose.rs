@@ -28,7 +28,7 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
     let refused: Vec<Option<&'static str>> =
         program.steps.iter().map(|step| native(program, step, target).err()).collect();
     let uneven = |step: &ProgramStep| {
-        uneven(program, &step.op, &step.operands, &program.ty(step.result).shape)
+        uneven(program, &step.op, &step.operands, &program.ty(step.result()).shape)
     };
     if refused.iter().all(Option::is_none) && !program.steps.iter().any(uneven) {
         return Ok(program.clone());
@@ -42,7 +42,7 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
     for value in &program.values {
         // Steps are numbered anew below.
         moved.push(match value.origin {
-            Origin::Step(_) => ValueIndex::MAX,
+            Origin::Step(..) => ValueIndex::MAX,
             origin => out.value(value.ty.clone(), origin),
         });
     }
@@ -52,23 +52,24 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
     for (step, why) in program.steps.iter().zip(refused) {
         let operands: SmallVec<[ValueIndex; 4]> =
             step.operands.iter().map(|v| moved[*v as usize]).collect();
-        let ty = program.ty(step.result).clone();
-        let result = match why {
+        let made = match why {
             Some(why) if !step.op.is_composite() => {
                 let types: Vec<String> =
                     step.operands.iter().map(|v| program.ty(*v).to_string()).collect();
                 let (op, name) = (step.op.name(), target.name);
                 let message =
                     format!("target {name} has no kernel for {op} of {}: {why}", types.join(", "));
-                return Err(CompileError::new("E0505", message).at(&step.label));
+                return Err(CompileError::new("E0505", message).at(step.label()));
             }
-            Some(_) => inline(&mut out, step, &operands, &ty),
-            None => evenly(&mut out, &step.op, operands, ty, step.label.clone()),
+            Some(_) => inline(&mut out, program, step, &operands),
+            None => even(&mut out, program, step, operands),
         };
-        moved[step.result as usize] = result;
+        for (value, made) in step.results.iter().zip(made) {
+            moved[*value as usize] = made;
+        }
         if out.steps.len() > MOST_STEPS {
             let message = format!("{} decomposes into too many steps", step.op.name());
-            return Err(CompileError::new("E0502", message).at(&step.label));
+            return Err(CompileError::new("E0502", message).at(step.label()));
         }
     }
     out.outputs =
@@ -77,7 +78,7 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
         if let Err(why) = native(&out, step, target) {
             let (op, name) = (step.op.name(), target.name);
             let message = format!("target {name} has no kernel for {op}: {why}");
-            return Err(CompileError::new("E0505", message).at(&step.label));
+            return Err(CompileError::new("E0505", message).at(step.label()));
         }
     }
     Ok(out)
@@ -91,36 +92,39 @@ fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), 
         .iter()
         .map(|v| matches!(program.values[*v as usize].origin, Origin::Weight(_)))
         .collect();
-    target.native(&step.op, &operands, &weights, program.ty(step.result))
+    let results: SmallVec<[&TensorType; 2]> = step.results.iter().map(|v| program.ty(*v)).collect();
+    target.native(&step.op, &operands, &weights, &results)
 }
 
-/// Adds the primitives of a composite; the last of them has its label, those inside `label.part`.
+/// Adds the primitives of a composite; those that give its results have its labels, those inside
+/// `label.part`.
 fn inline(
     out: &mut Program,
+    program: &Program,
     step: &ProgramStep,
     operands: &[ValueIndex],
-    ty: &TensorType,
-) -> ValueIndex {
+) -> SmallVec<[ValueIndex; 1]> {
     let types: Vec<TensorType> = operands.iter().map(|v| out.ty(*v).clone()).collect();
-    let parts = decomposed(&step.op, &types, ty);
+    let results: Vec<TensorType> = step.results.iter().map(|v| program.ty(*v).clone()).collect();
+    let parts = decomposed(&step.op, &types, &results);
     let mut values: HashMap<usize, ValueIndex> =
         parts.params().iter().map(|v| v.index()).zip(operands.iter().copied()).collect();
-    let last = parts.returned()[0].index();
+    let returned = parts.returned();
     for id in &parts.blocks[parts.entry].nodes {
         let part = &parts.nodes[*id];
         if part.op == Op::Return {
             break;
         }
         let result = part.results[0];
-        let label = match result.index() == last {
-            true => step.label.clone(),
-            false => format!("{}.{}", step.label, parts.values[result].name),
+        let label = match returned.iter().position(|value| *value == result) {
+            Some(at) => step.labels[at].clone(),
+            None => format!("{}.{}", step.label(), parts.values[result].name),
         };
         let operands = part.operands.iter().map(|v| values[&v.index()]).collect();
         let made = evenly(out, &part.op, operands, parts.ty(result).clone(), label);
         values.insert(result.index(), made);
     }
-    values[&last]
+    returned.iter().map(|value| values[&value.index()]).collect()
 }
 
 /// Whether a primitive reads an operand in a way that no row kernel does.
@@ -144,7 +148,19 @@ fn repeats(program: &Program, value: ValueIndex, shape: &[usize]) -> bool {
     !shape.is_empty() && row_view(&own(program, value), &ty.shape, shape, 1).is_none()
 }
 
-/// Adds a step as row kernels can read it.
+/// Adds `step` of `program` as row kernels can read it.
+fn even(
+    out: &mut Program,
+    program: &Program,
+    step: &ProgramStep,
+    operands: SmallVec<[ValueIndex; 4]>,
+) -> SmallVec<[ValueIndex; 1]> {
+    let [result] = step.results[..] else { return out.step_like(program, step, operands) };
+    let (ty, label) = (program.ty(result).clone(), step.label().to_owned());
+    smallvec::smallvec![evenly(out, &step.op, operands, ty, label)]
+}
+
+/// Adds a step of one result as row kernels can read it.
 fn evenly(
     out: &mut Program,
     op: &Op,
@@ -211,7 +227,7 @@ pub fn with_copied_outputs(program: &Program) -> Program {
     for at in 0..program.outputs.len() {
         let Port { name, value, .. } = program.outputs[at].clone();
         let owner = storages[value as usize].owner as usize;
-        if !matches!(program.values[owner].origin, Origin::Step(_)) {
+        if !matches!(program.values[owner].origin, Origin::Step(..)) {
             let ty = program.ty(value).clone();
             program.outputs[at].value =
                 program.step(Op::Cast, smallvec::smallvec![value], ty, name);
@@ -255,7 +271,7 @@ mod tests {
             assert_eq!(after == before, whole, "{dtype}");
             assert_eq!(after.verify(), Ok(()));
             assert!(whole || after.steps.iter().all(|step| !step.op.is_composite()));
-            assert_eq!(after.steps.last().unwrap().label, "f/y");
+            assert_eq!(after.steps.last().unwrap().label(), "f/y");
         }
         let conv = Op::Conv { stride: [1; 3], pad: [[0, 0]; 3] };
         let x = ty(DType::F32, &[1, 4, 4, 3]);

@@ -7,7 +7,7 @@
 use crate::pipeline::{Pass, Phase};
 use crate::rewrite::{Refusal, Rewrite, Rewrites};
 use crate::state::{Context, Level, State};
-use crate::{CompileError, CompileRequest, Options};
+use crate::{Asked, CompileError, CompileRequest, Options};
 use std::time::{Duration, Instant};
 
 /// Which passes run.
@@ -121,7 +121,8 @@ fn selected(
         let at = table.iter().position(|other| other.name == *name).expect("it was found");
         if name == "hoist" && !split {
             let message = "hoist needs to know which inputs change per step";
-            return Err(CompileError::new("E0503", message).help("name them with --vary"));
+            let error = CompileError::new("E0503", message).about(Asked::Varying);
+            return Err(error.help("name them with --vary"));
         }
         if at < reached {
             if !pass.optional {
@@ -134,12 +135,13 @@ fn selected(
                 let earlier = &names[..number];
                 if earlier.contains(name) && first.name == name {
                     let message = format!("{name} is named twice");
-                    return Err(CompileError::new("E0504", message).help("name it once"));
+                    let error = CompileError::new("E0504", message).about(Asked::Passes);
+                    return Err(error.help("name it once"));
                 }
                 // What ended it may have run because a pass that was named needs it.
                 let before = if first.name == name { &*earlier[0] } else { first.name };
                 let message = format!("{name} works on {on}, which {} ends", first.name);
-                let error = CompileError::new("E0504", message);
+                let error = CompileError::new("E0504", message).about(Asked::Passes);
                 return Err(error.help(format!("name {name} before {before}")));
             }
         }

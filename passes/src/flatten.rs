@@ -8,7 +8,7 @@ use crate::program::{Origin, Port, Program, ValueIndex};
 use anyid_ir::eval::TracePath;
 use anyid_ir::plan::WeightRef;
 use anyid_ir::weights::{bind_path, join_path};
-use anyid_ir::{BlockId, Entity, Func, IndexArg, Module, NodeId, Op};
+use anyid_ir::{BlockId, Entity, Func, IndexArg, Module, NodeId, Op, ValueId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -119,25 +119,28 @@ impl<'m> Flattener<'m> {
                     self.repeat(frame, id, body, index, *lo..*hi, *carries, &operands, depth)?;
                 }
                 op => {
-                    let result = node.results[0];
-                    let ty = func.ty(result).clone();
-                    let value = match (op, operands.first()) {
+                    let path = &frame.path;
+                    let label = |result: ValueId| path.of(&func.values[result].name);
+                    let made = match (op, operands.first()) {
                         // A weight in another shape is still that weight.
                         (Op::Reshape, Some(x)) if self.is_weight(*x) => {
                             let origin = self.program.values[*x as usize].origin;
-                            self.program.value(ty, origin)
+                            let ty = func.ty(node.results[0]).clone();
+                            smallvec::smallvec![self.program.value(ty, origin)]
                         }
                         _ => {
-                            let label = frame.path.of(&func.values[result].name);
-                            self.program.step(op.clone(), operands, ty, label)
+                            let made = node.results.iter();
+                            let made = made.map(|v| (func.ty(*v).clone(), label(*v)));
+                            self.program.step_of(op.clone(), operands, made)
                         }
                     };
                     if self.program.steps.len() > MOST_STEPS {
-                        let label = frame.path.of(&func.values[result].name);
                         let error = too_large("the function unrolls to more than 2^20 steps");
-                        return Err(error.at(label));
+                        return Err(error.at(label(node.results[0])));
                     }
-                    frame.env[result.index()] = Some(value);
+                    for (result, value) in node.results.iter().zip(made) {
+                        frame.env[result.index()] = Some(value);
+                    }
                 }
             }
         }

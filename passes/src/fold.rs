@@ -20,7 +20,7 @@ pub fn fold(mut program: Program, rewrites: &mut Rewrites) -> Program {
     for at in 0..program.steps.len() {
         let step = &program.steps[at];
         let Some(values) = folded(&program, step) else { continue };
-        if !rewrites.allow("constant", &step.label) {
+        if !rewrites.allow("constant", step.label()) {
             break;
         }
         let step = &mut program.steps[at];
@@ -67,12 +67,13 @@ fn uniform(op: &Op, operands: &[Known<'_>]) -> bool {
 /// The elements of a step's result, or one for all of them; `None` where they are not known or too
 /// many.
 fn folded(program: &Program, step: &ProgramStep) -> Option<Vec<f64>> {
+    let [result] = step.results[..] else { return None };
     if step.operands.is_empty() || step.op.class() == OpClass::Structure {
         return None;
     }
     let operands: SmallVec<[Known<'_>; 4]> =
         step.operands.iter().map(|value| known(program, *value)).collect::<Option<_>>()?;
-    let result = program.ty(step.result);
+    let result = program.ty(result);
     let values = if uniform(&step.op, &operands) {
         let one = |ty: &TensorType| TensorType::new(ty.dtype, [1]);
         // Any movement of one number is that number.

@@ -39,7 +39,8 @@ fn depending(program: &Program, names: &[String]) -> Vec<bool> {
     }
     loop {
         for step in &program.steps {
-            out[step.result as usize] = step.operands.iter().any(|v| out[*v as usize]);
+            let depends = step.operands.iter().any(|v| out[*v as usize]);
+            step.results.iter().for_each(|value| out[*value as usize] = depends);
         }
         let mut settled = true;
         for port in program.inputs.iter().filter(|port| port.role != Role::Caller) {
@@ -71,7 +72,7 @@ fn rows(program: &Program, value: ValueIndex) -> usize {
 fn saved(program: &Program, own: &[bool], counted: &[bool], bound: usize) -> f64 {
     let (mut apart, mut saved) = (0.0, 0.0);
     for step in &program.steps {
-        if !counted[step.result as usize] || !is_product(step, own) {
+        if !counted[step.result() as usize] || !is_product(step, own) {
             continue;
         }
         let (rows, weight) = (rows(program, step.operands[0]), program.ty(step.operands[1]));
@@ -103,8 +104,9 @@ pub fn join(
     let mut joiner = Joiner { program, bound, out: Program::default(), joined };
     joiner.inputs(&own);
     for step in &program.steps {
-        let joined = joiner.step(step);
-        joiner.joined[step.result as usize] = Some(joined);
+        for (value, joined) in step.results.iter().zip(joiner.step(step)) {
+            joiner.joined[*value as usize] = Some(joined);
+        }
     }
     joiner.outputs();
     Some(joiner.out)
@@ -153,13 +155,14 @@ impl Joiner<'_> {
         self.joined[value as usize].expect("what is read comes first")
     }
 
-    /// The step for both branches.
-    fn step(&mut self, step: &ProgramStep) -> Joined {
+    /// The step for both branches: each of its results.
+    fn step(&mut self, step: &ProgramStep) -> SmallVec<[Joined; 1]> {
         let operands: SmallVec<[Joined; 4]> = step.operands.iter().map(|v| self.of(*v)).collect();
         let shared = |joined: &Joined| matches!(joined, Joined::Shared(..));
         if operands.iter().all(shared) {
             let operands = step.operands.iter().map(|v| self.pair(*v)[0]).collect();
-            return Joined::Shared(self.emit(step, operands, false, 0), None);
+            let made = self.emit(step, operands, false, 0).into_iter();
+            return made.map(|value| Joined::Shared(value, None)).collect();
         }
         let stacked = |joined: &Joined| matches!(joined, Joined::Stacked(..));
         let begins = step.op == Op::Linear
@@ -174,18 +177,20 @@ impl Joiner<'_> {
                 false => self.pair(*v)[0],
             });
             let operands = operands.collect();
-            return Joined::Stacked(self.emit(step, operands, true, 0), None);
+            let made = self.emit(step, operands, true, 0).into_iter();
+            return made.map(|value| Joined::Stacked(value, None)).collect();
         }
-        Joined::Pair([0, 1].map(|branch| {
+        let [first, second] = [0, 1].map(|branch| {
             let operands = step.operands.iter().map(|v| self.pair(*v)[branch]).collect();
             self.emit(step, operands, false, branch as Branch)
-        }))
+        });
+        first.into_iter().zip(second).map(|(a, b)| Joined::Pair([a, b])).collect()
     }
 
     /// Where each position along axis 0 of the result depends on that position of some operands
     /// and on no other: which these are. All others must be the same in both branches.
     fn by_rows(&self, step: &ProgramStep, operands: &[Joined]) -> Option<SmallVec<[bool; 4]>> {
-        let result = self.program.ty(step.result);
+        let result = self.program.ty(step.result());
         let (&length, rank) = (result.shape.first()?, result.rank());
         let shape = |at: usize| -> &[usize] { &self.program.ty(step.operands[at]).shape };
         let leads = |at: usize| shape(at).first() == Some(&length);
@@ -256,10 +261,13 @@ impl Joiner<'_> {
         operands: SmallVec<[ValueIndex; 4]>,
         stacked: bool,
         branch: Branch,
-    ) -> ValueIndex {
-        let ty = self.program.ty(step.result);
-        let ty = if stacked { doubled(ty) } else { ty.clone() };
-        self.out.step(step.op.clone(), operands, ty, title(&step.label, branch).into_owned())
+    ) -> SmallVec<[ValueIndex; 1]> {
+        let made = step.results.iter().zip(&step.labels).map(|(value, label)| {
+            let ty = self.program.ty(*value);
+            let ty = if stacked { doubled(ty) } else { ty.clone() };
+            (ty, title(label, branch).into_owned())
+        });
+        self.out.step_of(step.op.clone(), operands, made)
     }
 }
 

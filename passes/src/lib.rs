@@ -36,6 +36,23 @@ pub mod view;
 pub use program::Program;
 pub use request::{CompileRequest, Options, StateSpec};
 
+/// The part of a request that an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The inputs that vary.
+    Varying,
+    /// The inputs in which branches differ.
+    Branches,
+    /// The states.
+    States,
+    /// The phase to go to.
+    Phase,
+    /// The passes to run.
+    Passes,
+    /// The passes left out.
+    Without,
+}
+
 /// Why a function cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompileError {
@@ -47,12 +64,20 @@ pub struct CompileError {
     pub place: Option<String>,
     /// What to do.
     pub help: Option<String>,
+    /// What of the request is at fault, where that is known.
+    pub asked: Option<Asked>,
 }
 
 impl CompileError {
     /// An error without place and help.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), place: None, help: None }
+        Self { code, message: message.into(), place: None, help: None, asked: None }
+    }
+
+    /// The error about a part of the request.
+    #[must_use]
+    pub fn about(self, asked: Asked) -> Self {
+        Self { asked: Some(asked), ..self }
     }
 
     /// The error at a place.

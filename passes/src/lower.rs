@@ -34,7 +34,7 @@ pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
 fn single(program: &Program, at: usize) -> LoweredStep {
     let step = &program.steps[at];
     let types: SmallVec<[&TensorType; 4]> = step.operands.iter().map(|v| program.ty(*v)).collect();
-    let copied = || copies(&step.op, &types, program.ty(step.result)).map(Kernel::Copy);
+    let copied = || copies(&step.op, &types, program.ty(step.result())).map(Kernel::Copy);
     let kernel = match &step.op {
         Op::Gather => Some(Kernel::Gather),
         op => Fill::of(op).map(Kernel::Fill).or_else(copied),
@@ -42,8 +42,8 @@ fn single(program: &Program, at: usize) -> LoweredStep {
     LoweredStep {
         kernel: kernel.unwrap_or_else(|| unreachable!("{} was classified", step.op.name())),
         operands: step.operands.clone(),
-        results: smallvec::smallvec![step.result],
-        labels: vec![step.label.clone()],
+        results: step.results.iter().copied().collect(),
+        labels: step.labels.to_vec(),
     }
 }
 
@@ -66,12 +66,12 @@ fn anchored(groups: &Groups<'_>, group: usize) -> LoweredStep {
     }
     operands.extend(ends.extra.iter().copied());
     let made: &[usize] = if parts > 1 { steps } else { &steps[steps.len() - 1..] };
-    LoweredStep {
-        kernel: Kernel::Anchor(kernel),
-        operands,
-        results: made.iter().map(|at| program.steps[*at].result).collect(),
-        labels: made.iter().map(|at| program.steps[*at].label.clone()).collect(),
-    }
+    let made = made.iter().map(|at| program.steps[*at].result());
+    // The epilogue continues the first result.
+    let results: SmallVec<[ValueIndex; 2]> =
+        made.chain(first.results[1..].iter().copied()).collect();
+    let labels = results.iter().map(|value| program.name(*value)).collect();
+    LoweredStep { kernel: Kernel::Anchor(kernel), operands, results, labels }
 }
 
 /// Names of the ops joined with `+`, runs of one op counted.
@@ -131,10 +131,10 @@ impl<'g, 'p> Rows<'g, 'p> {
             };
             self.kernel.arithmetic = row.arithmetic;
             let register = self.step(*at, row);
-            self.made.insert(program.steps[*at].result, register);
-            if self.groups.is_stored(*at) {
-                results.push(program.steps[*at].result);
-                labels.push(program.steps[*at].label.clone());
+            self.made.insert(program.steps[*at].result(), register);
+            for value in self.groups.stored(*at) {
+                results.push(value);
+                labels.push(program.name(value));
             }
         }
         for (result, value) in results.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    CompileError, canonicalize, decompose, flatten, fold, join_branches, memory, schedule,
+    Asked, CompileError, canonicalize, decompose, flatten, fold, join_branches, memory, schedule,
     simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
@@ -50,7 +50,7 @@ impl Phase {
         let found = Self::ALL.into_iter().find(|phase| phase.name() == name);
         found.ok_or_else(|| {
             let error = CompileError::new("E0508", format!("there is no phase \"{name}\""));
-            error.help(meant(name, "phases", &Self::ALL.map(Self::name)))
+            error.about(Asked::Phase).help(meant(name, "phases", &Self::ALL.map(Self::name)))
         })
     }
 }
@@ -125,7 +125,7 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Optimised, Level::Program, "cse",
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
-        "steps that no output needs dropped", true, dce),
+        "steps, and results of steps, that no output needs dropped", true, dce),
     pass(Phase::Optimised, Level::Program, "join-branches",
         "two branches that differ in some inputs made one, where the time to read weights is shared",
         true, join_branches),
@@ -169,7 +169,7 @@ pub fn find<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError>
     table.iter().find(|pass| pass.name == name).ok_or_else(|| {
         let names: Vec<&str> = table.iter().map(|pass| pass.name).collect();
         let error = CompileError::new("E0504", format!("there is no pass \"{name}\""));
-        error.help(meant(name, "passes", &names))
+        error.about(Asked::Passes).help(meant(name, "passes", &names))
     })
 }
 
@@ -179,13 +179,14 @@ pub fn find<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError>
 /// E0504, also for a pass that cannot be left out.
 pub fn find_optional<'t>(table: &'t [Pass], name: &str) -> Result<&'t Pass, CompileError> {
     let names: Vec<&str> = table.iter().filter(|p| p.optional).map(|pass| pass.name).collect();
-    let pass = find(table, name)
-        .map_err(|error| error.help(meant(name, "passes that can be left out", &names)))?;
+    let pass = find(table, name).map_err(|error| {
+        error.about(Asked::Without).help(meant(name, "passes that can be left out", &names))
+    })?;
     if pass.optional {
         return Ok(pass);
     }
     let error = CompileError::new("E0504", format!("pass \"{name}\" cannot be left out"));
-    Err(error.help(format!("those that can are {}", names.join(", "))))
+    Err(error.about(Asked::Without).help(format!("those that can are {}", names.join(", "))))
 }
 
 fn meant(name: &str, what: &str, names: &[&str]) -> String {
@@ -263,7 +264,8 @@ fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(),
 fn hoist(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let Some(varying) = &context.request.varying else { return Ok(()) };
     let [whole] = state.parts.as_slice() else {
-        return Err(CompileError::new("E0504", "hoist runs once").help("name it once"));
+        let error = CompileError::new("E0504", "hoist runs once").about(Asked::Passes);
+        return Err(error.help("name it once"));
     };
     let halves = split::split(&whole.program, varying, &mut context.rewrites);
     let part = |name: &str, program| Part { name: name.into(), program, ..Part::default() };

@@ -1,6 +1,6 @@
 //! A straight-line program in single-assignment form: the shape every later pass works on.
 //!
-//! Values are numbered; a step reads values and makes one. Inputs, weights and persistent values
+//! Values are numbered; a step reads values and makes one or several. Inputs, weights and persistent values
 //! are values without a step. Nothing is placed in memory yet.
 
 use anyid_ir::plan::{Branch, WeightRef, title};
@@ -15,8 +15,8 @@ pub type ValueIndex = u32;
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Made by the step of this index.
-    Step(u32),
+    /// Made by the step of this index, as its result of that index.
+    Step(u32, u8),
     /// Input of this index.
     Input(u32),
     /// Weight of this index in [`Program::weights`]; the value's type may be another shape of it.
@@ -41,10 +41,22 @@ pub struct ProgramStep {
     pub op: Op,
     /// Values read.
     pub operands: SmallVec<[ValueIndex; 4]>,
-    /// Value made.
-    pub result: ValueIndex,
-    /// Scope and value name, such as `blocks.3/q1`.
-    pub label: String,
+    /// Values made.
+    pub results: SmallVec<[ValueIndex; 1]>,
+    /// Scope and value name of each result, such as `blocks.3/q1`.
+    pub labels: SmallVec<[String; 1]>,
+}
+
+impl ProgramStep {
+    /// The first value made, of most ops the only one.
+    pub fn result(&self) -> ValueIndex {
+        self.results[0]
+    }
+
+    /// Name of the step: that of its first result.
+    pub fn label(&self) -> &str {
+        &self.labels[0]
+    }
 }
 
 /// Who a value at the edge of a program belongs to.
@@ -122,7 +134,7 @@ impl Program {
         value
     }
 
-    /// Adds a step and its result.
+    /// Adds a step and its one result.
     pub fn step(
         &mut self,
         op: Op,
@@ -130,15 +142,41 @@ impl Program {
         ty: TensorType,
         label: String,
     ) -> ValueIndex {
-        let result = self.value(ty, Origin::Step(self.steps.len() as u32));
-        self.steps.push(ProgramStep { op, operands, result, label });
-        result
+        self.step_of(op, operands, [(ty, label)])[0]
+    }
+
+    /// Adds a step and its results, of these types and labels.
+    pub fn step_of(
+        &mut self,
+        op: Op,
+        operands: SmallVec<[ValueIndex; 4]>,
+        made: impl IntoIterator<Item = (TensorType, String)>,
+    ) -> SmallVec<[ValueIndex; 1]> {
+        let at = self.steps.len() as u32;
+        let (mut results, mut labels) = (SmallVec::new(), SmallVec::new());
+        for (result, (ty, label)) in (0..).zip(made) {
+            results.push(self.value(ty, Origin::Step(at, result)));
+            labels.push(label);
+        }
+        self.steps.push(ProgramStep { op, operands, results: results.clone(), labels });
+        results
+    }
+
+    /// Adds a step of another program on operands of this one, and its results.
+    pub fn step_like(
+        &mut self,
+        from: &Self,
+        step: &ProgramStep,
+        operands: SmallVec<[ValueIndex; 4]>,
+    ) -> SmallVec<[ValueIndex; 1]> {
+        let types = step.results.iter().map(|value| from.ty(*value).clone());
+        self.step_of(step.op.clone(), operands, types.zip(step.labels.iter().cloned()))
     }
 
     /// The step that makes a value, if one does.
     pub fn maker(&self, value: ValueIndex) -> Option<&ProgramStep> {
         match self.values[value as usize].origin {
-            Origin::Step(at) => Some(&self.steps[at as usize]),
+            Origin::Step(at, _) => Some(&self.steps[at as usize]),
             _ => None,
         }
     }
@@ -146,7 +184,7 @@ impl Program {
     /// Name of a value for people: label, input, weight or `persistent.N`.
     pub fn name(&self, value: ValueIndex) -> String {
         match self.values[value as usize].origin {
-            Origin::Step(at) => self.steps[at as usize].label.clone(),
+            Origin::Step(at, result) => self.steps[at as usize].labels[usize::from(result)].clone(),
             Origin::Input(at) => self.inputs[at as usize].title().into_owned(),
             Origin::Weight(at) => format!("${}", self.weights[at as usize].name),
             Origin::Persistent(at) => format!("persistent.{at}"),
@@ -192,9 +230,9 @@ impl Program {
         };
         for (step, _) in self.steps.iter().zip(kept).filter(|(_, kept)| **kept) {
             let operands = step.operands.iter().map(|v| find(&moved, *v)).collect();
-            let ty = self.ty(step.result).clone();
-            let result = out.step(step.op.clone(), operands, ty, step.label.clone());
-            moved[step.result as usize] = Some(result);
+            for (value, made) in step.results.iter().zip(out.step_like(self, step, operands)) {
+                moved[*value as usize] = Some(made);
+            }
         }
         let outputs = self.outputs.iter();
         out.outputs = outputs.map(|port| port.with(find(&moved, port.value))).collect();
@@ -211,9 +249,11 @@ impl Program {
         let count = self.values.len();
         for (at, value) in self.values.iter().enumerate() {
             let fine = match value.origin {
-                Origin::Step(step) => {
-                    self.steps.get(step as usize).is_some_and(|step| step.result as usize == at)
-                }
+                Origin::Step(step, result) => self
+                    .steps
+                    .get(step as usize)
+                    .and_then(|step| step.results.get(usize::from(result)))
+                    .is_some_and(|result| *result as usize == at),
                 Origin::Input(input) => {
                     self.inputs.get(input as usize).is_some_and(|port| port.value as usize == at)
                 }
@@ -228,9 +268,12 @@ impl Program {
             }
         }
         let mut defined: Vec<bool> =
-            self.values.iter().map(|v| !matches!(v.origin, Origin::Step(_))).collect();
+            self.values.iter().map(|v| !matches!(v.origin, Origin::Step(..))).collect();
         for (at, step) in self.steps.iter().enumerate() {
-            let place = || format!("step {at}, {} = {}", step.label, step.op.name());
+            let place = || format!("step {at}, {} = {}", step.labels.join(", "), step.op.name());
+            if step.labels.len() != step.results.len() {
+                return Err(format!("{}: not one label for each result", place()));
+            }
             if step.op.class() == OpClass::Structure || matches!(step.op, Op::Weight { .. }) {
                 return Err(format!("{}: such an op is no step", place()));
             }
@@ -238,17 +281,20 @@ impl Program {
             if let Some(value) = step.operands.iter().find(early) {
                 return Err(format!("{}: value {value} is read before it is made", place()));
             }
-            let result = step.result as usize;
-            if result >= count || self.values[result].origin != Origin::Step(at as u32) {
-                return Err(format!("{}: value {result} is not its result", place()));
+            for (index, result) in (0..).zip(&step.results) {
+                let value = self.values.get(*result as usize);
+                if value.is_none_or(|value| value.origin != Origin::Step(at as u32, index)) {
+                    return Err(format!("{}: value {result} is not its result", place()));
+                }
+                defined[*result as usize] = true;
             }
-            defined[result] = true;
             let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
-            let recorded = self.ty(step.result);
-            let inferred = infer(&step.op, &types, std::slice::from_ref(recorded))
+            let recorded: Vec<TensorType> =
+                step.results.iter().map(|v| self.ty(*v).clone()).collect();
+            let inferred = infer(&step.op, &types, &recorded)
                 .map_err(|error| format!("{}: {}", place(), error.message))?;
-            if inferred.as_slice() != std::slice::from_ref(recorded) {
-                let inferred = inferred.first().map_or("nothing".to_owned(), ToString::to_string);
+            if inferred.as_slice() != recorded {
+                let [inferred, recorded] = [inferred.as_slice(), recorded.as_slice()].map(listed);
                 return Err(format!("{}: it gives {inferred}, recorded is {recorded}", place()));
             }
         }
@@ -258,6 +304,14 @@ impl Program {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Types in a row.
+fn listed(types: &[TensorType]) -> String {
+    match types {
+        [] => "nothing".to_owned(),
+        _ => types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -291,6 +345,20 @@ mod tests {
         assert!(broken(|p| p.steps[0].operands[1] = 3).contains("before it is made"));
         assert!(broken(|p| p.steps[0].operands[1] = 9).contains("before it is made"));
         assert!(broken(|p| p.steps[0].op = Op::Return).contains("no step"));
+        assert!(broken(|p| p.steps[0].labels.push("c".into())).contains("one label for each"));
+        assert!(broken(|p| p.values[3].origin = Origin::Step(1, 1)).contains("origin"));
+        let twice = broken(|p| {
+            p.steps[1].results.push(3);
+            p.steps[1].labels.push("c".into());
+        });
+        assert!(twice.contains("value 3 is not its result"), "{twice}");
+        let more = broken(|p| {
+            let ty = p.values[3].ty.clone();
+            let extra = p.value(ty, Origin::Step(1, 1));
+            p.steps[1].results.push(extra);
+            p.steps[1].labels.push("c".into());
+        });
+        assert!(more.contains("it gives f32[2], recorded is f32[2], f32[2]"), "{more}");
         assert!(broken(|p| p.values[3].ty.shape[0] = 3).contains("recorded is"));
         assert!(broken(|p| p.steps[0].op = Op::Dot).contains("step 0, a = dot"));
         assert!(broken(|p| p.values[1].origin = Origin::Weight(1)).contains("origin"));

@@ -1,11 +1,11 @@
 //! What to compile: a function of a module, what of it changes and what is carried between its runs,
 //! and how.
 
-use crate::CompileError;
 use crate::driver::{Selection, drive, unobserved};
 use crate::fuse::UnfusedEdge;
 use crate::pipeline::{PASSES, Pass};
 use crate::program::{Port, Program, Role};
+use crate::{Asked, CompileError};
 use anyid_ir::Module;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{Plan, title};
@@ -205,16 +205,19 @@ impl<'m> CompileRequest<'m> {
             format!("the inputs are {}", names.join(", "))
         };
         let has = |name: &str| program.inputs.iter().any(|port| port.name == name);
-        let varying = self.varying.iter().flatten().map(|name| (name, "to split by"));
-        let branches = self.branches.iter().map(|name| (name, "for branches to differ in"));
-        if let Some((name, what)) = varying.chain(branches).find(|(name, _)| !has(name)) {
+        let varying = self.varying.iter().flatten();
+        let varying = varying.map(|name| (name, Asked::Varying, "to split by"));
+        let branches = self.branches.iter();
+        let branches = branches.map(|name| (name, Asked::Branches, "for branches to differ in"));
+        if let Some((name, asked, what)) = varying.chain(branches).find(|(name, ..)| !has(name)) {
             let message = format!("there is no input %{name} {what}");
-            return Err(CompileError::new("E0503", message).help(inputs()));
+            return Err(CompileError::new("E0503", message).about(asked).help(inputs()));
         }
+        let doubled = |message| CompileError::new("E0503", message).about(Asked::Branches);
         if let Some(name) = self.branches.iter().find(|name| has(&title(name, 1))) {
             let taken = title(name, 1);
             let message = format!("input %{name} cannot be doubled: there is an input %{taken}");
-            return Err(CompileError::new("E0503", message));
+            return Err(doubled(message).help("give one of them another name"));
         }
         // Results are told apart by the same names in files.
         let results: HashSet<&str> = program.outputs.iter().map(|p| p.name.as_str()).collect();
@@ -224,15 +227,18 @@ impl<'m> CompileRequest<'m> {
         {
             let taken = title(name, 1);
             let message = format!("result %{name} cannot be doubled: there is a result %{taken}");
-            return Err(CompileError::new("E0503", message).help("give one of them another name"));
+            return Err(doubled(message).help("give one of them another name"));
         }
         Ok(())
     }
 
     fn check_state(&self, program: &Program, at: usize) -> Result<(), CompileError> {
         let spec = &self.states[at];
-        let fault =
-            |why: String| Err(CompileError::new("E0509", format!("state {}: {why}", spec.name)));
+        let error = |why: String| {
+            let message = format!("state {}: {why}", spec.name);
+            CompileError::new("E0509", message).about(Asked::States)
+        };
+        let fault = |why: String| Err(error(why));
         let Some(output) = program.outputs.get(spec.output) else {
             return fault(format!("there are only {} outputs", program.outputs.len()));
         };
@@ -261,7 +267,8 @@ impl<'m> CompileRequest<'m> {
                 || (spec.input.is_some() && other.input == spec.input)
         };
         match self.states[..at].iter().find(clash) {
-            Some(other) => fault(format!("it is state {} as well", other.name)),
+            Some(other) => Err(error(format!("it is state {} as well", other.name))
+                .help("each input and each result can be one state, and a name stands for one")),
             None => Ok(()),
         }
     }

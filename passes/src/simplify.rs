@@ -1,10 +1,11 @@
 //! Equal steps are computed once (`cse`) and unused ones dropped (`dce`).
 //!
-//! Ops are pure, so two steps with the same op, operands and result type are the same value. One
-//! forward sweep finds them; one backward sweep drops what no output needs.
+//! Ops are pure, so two steps with the same op, operands and result types make the same values. One
+//! forward sweep finds them; one backward sweep drops steps of which no output needs any result.
 
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
+use anyid_ir::TensorType;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -31,39 +32,51 @@ pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
             }
         }
     }
-    let mut seen: HashMap<(String, SmallVec<[ValueIndex; 4]>), ValueIndex> = HashMap::new();
+    let mut seen: HashMap<(String, SmallVec<[ValueIndex; 4]>), usize> = HashMap::new();
     for (at, step) in program.steps.iter().enumerate() {
         let operands: SmallVec<[ValueIndex; 4]> =
             step.operands.iter().map(|v| replaced[*v as usize]).collect();
-        let key = (format!("{:?} {}", step.op, program.ty(step.result)), operands);
+        let types: Vec<&TensorType> = step.results.iter().map(|v| program.ty(*v)).collect();
+        let key = (format!("{:?} {types:?}", step.op), operands);
         match seen.get(&key) {
-            Some(first) if rewrites.allow("equal steps", &step.label) => {
-                replaced[step.result as usize] = *first;
+            Some(first) if rewrites.allow("equal steps", step.label()) => {
+                for (value, first) in step.results.iter().zip(&program.steps[*first].results) {
+                    replaced[*value as usize] = *first;
+                }
                 kept[at] = false;
             }
             Some(_) => {}
             None => {
-                seen.insert(key, step.result);
+                seen.insert(key, at);
             }
         }
     }
     program.rebuilt(&replaced, &kept)
 }
 
-/// The program without steps that no output needs.
-pub fn drop_unused(program: Program, rewrites: &mut Rewrites) -> Program {
+/// The program without steps, and results of steps, that no output needs.
+pub fn drop_unused(mut program: Program, rewrites: &mut Rewrites) -> Program {
     let mut live = vec![false; program.values.len()];
     for port in &program.outputs {
         live[port.value as usize] = true;
     }
     let mut kept = vec![true; program.steps.len()];
-    for (at, step) in program.steps.iter().enumerate().rev() {
-        kept[at] = live[step.result as usize] || !rewrites.allow("unused step", &step.label);
-        if kept[at] {
-            for value in &step.operands {
-                live[*value as usize] = true;
-            }
+    for (at, step) in program.steps.iter_mut().enumerate().rev() {
+        let needed = |value: &ValueIndex| live[*value as usize];
+        kept[at] = step.results.iter().any(needed) || !rewrites.allow("unused step", step.label());
+        if !kept[at] {
+            continue;
         }
+        let more = step.results.len() > 1;
+        if more
+            && !step.results[1..].iter().any(needed)
+            && rewrites.allow("unused results", step.label())
+        {
+            step.op = step.op.first_alone();
+            step.results.truncate(1);
+            step.labels.truncate(1);
+        }
+        step.operands.iter().for_each(|value| live[*value as usize] = true);
     }
     let same: Vec<ValueIndex> = (0..program.values.len() as u32).collect();
     program.rebuilt(&same, &kept)

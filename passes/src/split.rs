@@ -34,22 +34,23 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
     // memory: they stay in `step`, and what is made of them may still go.
     let mut cheap = vec![false; program.values.len()];
     for step in &program.steps {
-        let result = step.result as usize;
         let literal = match &step.op {
             Op::Const { .. } | Op::Iota { .. } => step.operands.is_empty(),
             op => is_view(op) && step.operands.iter().all(|v| cheap[*v as usize]),
         };
         let depends = step.operands.iter().any(|v| varies[*v as usize] && !cheap[*v as usize]);
-        cheap[result] = literal;
-        varies[result] = literal
-            || depends
-            || is_output[result]
-            || !rewrites.allow("moved to prepare", &step.label);
+        let returned = step.results.iter().any(|value| is_output[*value as usize]);
+        let stays =
+            literal || depends || returned || !rewrites.allow("moved to prepare", step.label());
+        for value in &step.results {
+            (cheap[*value as usize], varies[*value as usize]) = (literal, stays);
+        }
     }
     // `prepare` makes the literals it needs for itself.
     let mut used_by_prepare = vec![false; program.values.len()];
     for step in program.steps.iter().rev() {
-        let result = step.result as usize;
+        // The results of a step are alike, and those of cheap ones are one.
+        let result = step.result() as usize;
         if !varies[result] || (cheap[result] && used_by_prepare[result]) {
             for operand in &step.operands {
                 used_by_prepare[*operand as usize] = true;
@@ -65,7 +66,7 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
         side.moved[port.value as usize] = Some(moved);
     }
     for each in &program.steps {
-        let result = each.result as usize;
+        let result = each.result() as usize;
         if varies[result] {
             if used_by_prepare[result] && cheap[result] {
                 prepare.copy(each);
@@ -146,13 +147,15 @@ impl<'p> Side<'p> {
     }
 
     fn copy(&mut self, step: &crate::program::ProgramStep) {
-        if self.moved[step.result as usize].is_some() {
+        if self.moved[step.result() as usize].is_some() {
             return;
         }
         let operands = step.operands.iter().map(|v| self.find(*v)).collect();
-        let ty = self.program.ty(step.result).clone();
-        let result = self.out.step(step.op.clone(), operands, ty, step.label.clone());
-        self.moved[step.result as usize] = Some(result);
+        for (value, made) in
+            step.results.iter().zip(self.out.step_like(self.program, step, operands))
+        {
+            self.moved[*value as usize] = Some(made);
+        }
     }
 }
 

@@ -14,22 +14,13 @@ use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use crate::storage::Storage;
 use anyid_ir::TensorType;
-use anyid_ir::kernel::{Combine, Kernel, RowMap, RowSplit};
+use anyid_ir::kernel::{Kernel, RowMap, RowSplit};
 use std::collections::BTreeMap;
 
 /// Most different runs that are split, and most launches looked at in all trials: a run is tried by
 /// planning everything with it, so long programs get fewer trials.
 const MOST_ROUNDS: usize = 4;
 const MOST_LOOKS: usize = 1 << 19;
-
-/// How a launch meets an operand when it runs on some of its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    /// All of it, whichever rows.
-    Whole,
-    /// The same rows of it.
-    Rows,
-}
 
 /// Splits runs of launches as `policy` says. Returns whether any was split.
 pub(crate) fn split_rows(
@@ -121,18 +112,18 @@ fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> 
         return None;
     }
     for step in steps {
-        let accesses = accesses(flow, step, rows)?;
-        for (value, access) in step.operands.iter().zip(&accesses) {
+        let by_rows = by_rows(flow, step, rows)?;
+        for (value, own) in step.operands.iter().zip(&by_rows) {
             let storage = flow.storage(*value);
             let made = steps.iter().any(|step| step.results.contains(&storage.owner));
             let weight = matches!(flow.values[storage.owner as usize].source, Source::Weight(_));
             let even = (flow.ty(*value).elements()).is_multiple_of(rows);
-            if *access == Access::Rows && (weight || !even) {
+            if *own && (weight || !even) {
                 return None;
             }
             // What the run makes is read in the same rows, from its start.
             let all = storage.offset == 0 && flow.bytes(*value) == flow.bytes(storage.owner);
-            if made && !(*access == Access::Rows && all) {
+            if made && !(*own && all) {
                 return None;
             }
         }
@@ -187,30 +178,17 @@ fn rows_of(flow: &Flow, step: &LoweredStep) -> Option<usize> {
     }
 }
 
-/// How a launch reads each operand; `None` where its rows are not independent of their place.
-fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>> {
-    let mut list: Vec<Option<Access>> = vec![None; step.operands.len()];
-    let mut set = |at: usize, access: Access| {
-        let one = list[at].is_none_or(|known| known == access);
-        list[at] = Some(access);
-        one.then_some(())
-    };
+/// Of each operand of a launch, whether its rows go with those of the launch; otherwise all of it is
+/// read by any. `None` where the launch's rows are not independent of their place.
+fn by_rows(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<bool>> {
+    let mut list: Vec<Option<bool>> = vec![None; step.operands.len()];
+    let mut set = |at: usize, own: bool| (*list[at].get_or_insert(own) == own).then_some(());
     match &step.kernel {
         Kernel::Anchor(kernel) => {
-            set(0, Access::Rows)?;
-            for at in 1..kernel.own_operands() {
-                set(at, Access::Whole)?;
-            }
-            let first = kernel.own_operands();
-            match kernel.combine {
-                Combine::Store => {}
-                Combine::Add => set(first, Access::Rows)?,
-                Combine::GateAdd { .. } => {
-                    set(first, Access::Rows)?;
-                    set(first + 1, Access::Whole)?;
-                    set(first + 2, Access::Rows)?;
-                }
-            }
+            // The first operand, the residual, and behind the gate table its segments.
+            let behind = kernel.own_operands();
+            let own = [0, behind, behind + 2];
+            (0..kernel.operands()).try_for_each(|at| set(at, own.contains(&at)))?;
         }
         Kernel::Row(kernel) => {
             for instruction in &kernel.code {
@@ -218,12 +196,12 @@ fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>>
                 let elements = flow.ty(step.operands[access.operand]).elements();
                 match access.rows {
                     RowMap::OWN if access.offset == 0 && access.stride * rows == elements => {
-                        set(access.operand, Access::Rows)?;
+                        set(access.operand, true)?;
                     }
-                    RowMap::Fixed => set(access.operand, Access::Whole)?,
+                    RowMap::Fixed => set(access.operand, false)?,
                     RowMap::Segment(segments) => {
-                        set(access.operand, Access::Whole)?;
-                        set(segments, Access::Rows)?;
+                        set(access.operand, false)?;
+                        set(segments, true)?;
                     }
                     RowMap::Affine { .. } => return None,
                 }
@@ -275,10 +253,10 @@ fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow)
         // What stands for each value made in the run, in these rows.
         let mut made: BTreeMap<ValueIndex, ValueIndex> = BTreeMap::new();
         for step in steps {
-            let accesses = accesses(flow, step, run.rows).expect("it was looked at before");
+            let by_rows = by_rows(flow, step, run.rows).expect("it was looked at before");
             let mut operands = step.operands.clone();
-            for (value, access) in operands.iter_mut().zip(accesses) {
-                if access == Access::Rows {
+            for (value, own) in operands.iter_mut().zip(by_rows) {
+                if own {
                     let ty = rows_type(flow.ty(*value), run.rows, rows);
                     *value = match made.get(&flow.storage(*value).owner) {
                         Some(own) => out.view(*own, 0, ty),

@@ -287,8 +287,10 @@ fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std:
         }
         for step in &group.steps {
             let step = &program.steps[*step];
-            let ty = program.ty(step.result);
-            writeln!(out, "  {} = {} : {ty}", step.label, step.op.name())?;
+            let types: Vec<String> =
+                step.results.iter().map(|value| program.ty(*value).to_string()).collect();
+            let (labels, types) = (step.labels.join(", "), types.join(", "));
+            writeln!(out, "  {labels} = {} : {types}", step.op.name())?;
         }
     }
     Ok(())

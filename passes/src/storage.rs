@@ -35,7 +35,7 @@ pub(crate) fn storages(program: &Program) -> Vec<Storage> {
         let base = storages[step.operands[0] as usize];
         // Packed weights have no row-major bytes to look into.
         if !matches!(program.values[base.owner as usize].origin, Origin::Weight(_)) {
-            storages[step.result as usize] =
+            storages[step.result() as usize] =
                 Storage { owner: base.owner, offset: base.offset + offset };
         }
     }

@@ -1,7 +1,7 @@
 //! A program as a module again: one straight-line function that prints, verifies and evaluates.
 
 use crate::program::{Origin, Program, Role};
-use anyid_ir::{FuncBuilder, Module, Op, ValueId};
+use anyid_ir::{FuncBuilder, Module, Op, TensorType, ValueId};
 use std::borrow::Cow;
 
 /// Adds `program` to `module`, whose manifest must hold its weights, as function `name`.
@@ -34,16 +34,18 @@ pub fn add_function(module: &mut Module, program: &Program, name: &str) {
             .iter()
             .map(|v| values[*v as usize].expect("operands come first"))
             .collect();
-        let ty = program.ty(step.result).clone();
-        let result = f.op(&step.label, step.op.clone(), &operands, Some(ty));
-        values[step.result as usize] = Some(result);
+        let types: Vec<TensorType> = step.results.iter().map(|v| program.ty(*v).clone()).collect();
+        let made = f.op_of(step.label(), step.op.clone(), &operands, &types);
+        for ((value, label), result) in step.results.iter().zip(&step.labels).zip(made) {
+            values[*value as usize] = Some(f.rename(result, label));
+        }
     }
     let mut results = Vec::new();
     let mut named = vec![false; program.values.len()];
     for (at, port) in program.outputs.iter().enumerate() {
         let value = port.value as usize;
         let result = values[value].expect("outputs were made");
-        let made = matches!(program.values[value].origin, Origin::Step(_));
+        let made = matches!(program.values[value].origin, Origin::Step(..));
         if made && !std::mem::replace(&mut named[value], true) {
             // As the phases call it that read it.
             let name = match port.role {

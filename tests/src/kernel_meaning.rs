@@ -177,13 +177,14 @@ impl Maker<'_> {
             let wide = self.f.broadcast("n", apart, [s[0], t, s[1], h, s[2], w, s[3]]);
             first = self.f.reshape("n", wide, [s[0] * t, s[1] * h, s[2] * w, s[3]]);
         }
-        let part = |(part, ty): (usize, &TensorType)| {
+        let part = |(part, types): (usize, &[TensorType])| {
             let rest = (1..kernel.arity).map(|at| self.operands[kernel.part_operand(part, at)]);
             let operands: Vec<ValueId> = [first].into_iter().chain(rest).collect();
+            let ty = &types[0];
             let wide = if ty.dtype == DType::F64 { DType::F64 } else { DType::F32 };
-            let sums = Some(ty.with_dtype(wide));
-            let sums = self.f.op("s", kernel.op.clone(), &operands, sums);
-            let sums = self.rounded(kernel.sums, sums);
+            let sums = ty.with_dtype(wide);
+            let mut made = self.f.op_of("s", kernel.op.clone(), &operands, &[sums]);
+            let sums = self.rounded(kernel.sums, made[0]);
             let y = self.activated(kernel.activation, sums);
             let mut y = self.rounded(kernel.activated, y);
             if let Some(at) = kernel.residual_operand() {
@@ -198,9 +199,10 @@ impl Maker<'_> {
                 }
                 y = self.f.add("y", residual, y);
             }
-            self.f.cast("y", y, ty.dtype)
+            made[0] = self.f.cast("y", y, ty.dtype);
+            made
         };
-        results.iter().enumerate().map(part).collect()
+        results.chunks(kernel.op.results()).enumerate().flat_map(part).collect()
     }
 
     /// Whole numbers divided, the fraction cut off; by zero 0.

@@ -221,8 +221,8 @@ pub(crate) fn single(
         let declared = result
             .as_ref()
             .map(|gives| TensorType::new(gives.dtype.unwrap_or(dtype), gives.shape.clone()));
-        let y = f.op("y", op.clone(), &values, declared);
-        let func = f.finish(&[y]);
+        let made = f.op_of("y", op.clone(), &values, declared.as_slice());
+        let func = f.finish(&made);
         module.add(func);
         Built { module, inputs, weights }
     };
@@ -356,7 +356,7 @@ fn following(op: Option<&Op>) -> Option<Op> {
         Op::Repeat { .. } => Op::Yield,
         Op::Yield => Op::Return,
         Op::Return => Op::Linear,
-        Op::Linear => Op::Attention { heads: 1, scale: 1.0 },
+        Op::Linear => Op::Attention { heads: 1, scale: 1.0, lse: false },
         Op::Attention { .. } => Op::LayerNorm { eps: 1.0 },
         Op::LayerNorm { .. } => Op::RmsNorm { eps: 1.0, clamp: false },
         Op::RmsNorm { .. } => Op::Rope { heads: 1 },

@@ -506,9 +506,11 @@ fn attention(
         true => (format!(", %b: f32[2,{}]", queries + keys - 1), ", %b"),
         false => (String::new(), ""),
     };
+    let sums = format!("f32[{lead}2,{queries}]");
     format!(
-        "module @m\nfunc @f(%q: {q}, %k: {k}, %v: {k}{param}) -> {q} {{\n  %y = attention %q, %k, \
-         %v{operand} {{heads=2, scale={scale}}} : {q}\n  return %y\n}}\n"
+        "module @m\nfunc @f(%q: {q}, %k: {k}, %v: {k}{param}) -> {q}, {sums} {{\n  %y, %lse = \
+         attention %q, %k, %v{operand} {{heads=2, scale={scale}, lse=true}} : {q}, {sums}\n  \
+         return %y, %lse\n}}\n"
     )
 }
 
@@ -600,7 +602,7 @@ fn large_and_infinite_queries_agree() {
 }
 
 #[test]
-fn a_row_with_every_key_masked_is_zero() {
+fn a_row_with_every_key_masked_is_zero_and_sums_to_nothing() {
     let text = attention(F32, 1, [3, 4], "0.5", true);
     let module = module(&text);
     let inputs: Named = vec![
@@ -613,6 +615,7 @@ fn a_row_with_every_key_masked_is_zero() {
     for out in all.chain([interpreted(&module, &inputs)]) {
         let out = out.unwrap();
         assert!(out[0].to_f64_vec().iter().all(|v| v.to_bits() == 0.0f64.to_bits()), "{out:?}");
+        assert!(out[1].to_f64_vec().iter().all(|v| *v == -INF), "{out:?}");
     }
 }
 

@@ -85,7 +85,7 @@ fn transformer_block_in_f32() {
 /// program with what they read as inputs, and what is read of them as outputs.
 fn stretch(program: &Program, after: &str, last: &str) -> Program {
     let at = |label: &str| {
-        let found = program.steps.iter().position(|step| step.label == label);
+        let found = program.steps.iter().position(|step| step.label() == label);
         found.unwrap_or_else(|| panic!("no step {label}"))
     };
     let (from, to) = (at(after) + 1, at(last));
@@ -113,17 +113,16 @@ fn stretch(program: &Program, after: &str, last: &str) -> Program {
             moved.insert(*value, new);
         }
         let operands = step.operands.iter().map(|value| moved[value]).collect();
-        let label = step.label.clone();
-        let ty = program.ty(step.result).clone();
-        moved.insert(step.result, out.step(step.op.clone(), operands, ty, label));
+        moved.extend(step.results.iter().copied().zip(out.step_like(program, step, operands)));
     }
     for step in &program.steps[from..=to] {
-        let later =
-            program.steps[to + 1..].iter().any(|other| other.operands.contains(&step.result));
-        let returned = program.outputs.iter().any(|port| port.value == step.result);
-        if later || returned {
-            let name = step.label.rsplit('/').next().unwrap_or_default().to_owned();
-            out.outputs.push(Port::new(name, moved[&step.result]));
+        for (value, label) in step.results.iter().zip(&step.labels) {
+            let later = program.steps[to + 1..].iter().any(|other| other.operands.contains(value));
+            let returned = program.outputs.iter().any(|port| port.value == *value);
+            if later || returned {
+                let name = label.rsplit('/').next().unwrap_or_default().to_owned();
+                out.outputs.push(Port::new(name, moved[value]));
+            }
         }
     }
     out

@@ -69,6 +69,9 @@ pub struct OutputOperand<'a> {
     pub row_stride: usize,
     /// From one batch to the next; of no meaning for one batch.
     pub batch_stride: usize,
+    /// Where the natural logarithm of each query's sum of e^score goes, if anyone wants it:
+    /// [batch, heads, queries], −∞ for a query whose every key is masked.
+    pub log_sums: Option<&'a mut [f32]>,
 }
 
 /// Sizes of an attention.
@@ -258,7 +261,7 @@ pub fn attention(
     check("query", &shape, shape.queries, call.query.data.len(), strides(&call.query));
     check("key", &shape, shape.keys, call.key.data.len(), strides(&call.key));
     check("value", &shape, shape.keys, call.value.data.len(), strides(&call.value));
-    let OutputOperand { mut data, row_stride, batch_stride } = output;
+    let OutputOperand { mut data, row_stride, batch_stride, log_sums } = output;
     let (len, rows) = match &mut data {
         Target::F32(data) => (data.len(), Rows::F32(data.as_mut_ptr())),
         Target::Bf16(data) => (data.len(), Rows::Bf16(data.as_mut_ptr())),
@@ -266,6 +269,8 @@ pub fn attention(
     check("output", &shape, shape.queries, len, (row_stride, batch_stride));
     let extent = (shape.queries - 1) * row_stride + shape.heads * shape.head_dim;
     assert!(shape.batch == 1 || batch_stride >= extent, "output: batches overlap");
+    let queries = shape.batch * shape.heads * shape.queries;
+    assert!(log_sums.as_ref().is_none_or(|sums| sums.len() == queries), "one sum a query");
     if let Some(bias) = call.relative_bias {
         assert_eq!(bias.len(), shape.heads * (shape.queries + shape.keys - 1), "bias length");
     }
@@ -275,7 +280,8 @@ pub fn attention(
     assert!(needed <= scratch.len(), "scratch: {} bytes, {needed} needed", scratch.len());
     // SAFETY: skip lies inside the scratch, as just checked.
     let base = SharedPtr::new(unsafe { scratch.as_mut_ptr().add(skip) }.cast::<f32>());
-    let job = Job { plan, call, output: rows, row_stride, batch_stride };
+    let log_sums = log_sums.map(<[f32]>::as_mut_ptr);
+    let job = Job { plan, call, output: rows, row_stride, batch_stride, log_sums };
     let tasks = shape.batch * shape.heads * plan.blocks(&shape);
     pool.run(tasks, &|task, worker| {
         // SAFETY: a worker runs one task at a time and this part of the scratch is its own.

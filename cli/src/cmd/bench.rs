@@ -50,6 +50,15 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
     if !(0.001..=600.0).contains(&args.seconds) {
         return Err(bad_seconds(args.seconds).into());
     }
+    let wanted = |case: &Case| args.only.as_ref().is_none_or(|part| case.name.contains(part));
+    let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
+    if cases.is_empty() {
+        let part = args.only.as_deref().unwrap_or_default();
+        return Err(Error::input("E0918", format!("no operation has \"{part}\" in its name"))
+            .at("--only")
+            .help("such as linear, attention, conv, norm; without --only all are measured")
+            .into());
+    }
     let backend = args.on.open()?;
     let time = Duration::from_secs_f64(args.seconds);
     let mut progress = Progress::new();
@@ -62,10 +71,7 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
     };
     let mut rows = vec![["kernel", "time", "rate", "of peak"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
-    for case in cases() {
-        if args.only.as_ref().is_some_and(|part| !case.name.contains(part.as_str())) {
-            continue;
-        }
+    for case in cases {
         progress.part(&case.name);
         let weights = RandomWeights::new(&case.module.weights, 1);
         let compiler = Compiler::new(&backend).phase("f", &case.module, "f")?;
@@ -224,7 +230,7 @@ fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
     let width = heads * head_dim;
     let module = module(None, |f| {
         let all = ["q", "k", "v"].map(|name| f.param(name, ty(dtype, [rows, width])));
-        let op = Op::Attention { heads, scale: 1.0 / (head_dim as f64).sqrt() };
+        let op = Op::Attention { heads, scale: 1.0 / (head_dim as f64).sqrt(), lse: false };
         f.op("y", op, &all, Some(ty(DType::F32, [])))
     });
     let work = 4.0 * (heads * rows * rows * head_dim) as f64;

@@ -14,7 +14,6 @@ use anyid_ir::verify;
 use anyid_passes::driver::Selection;
 use anyid_passes::pipeline::Phase;
 use anyid_passes::state::{Level, State};
-use anyid_runtime::engine::compile_error;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
@@ -39,7 +38,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
         _ if !args.passes.is_empty() => Selection::Named(args.passes.clone()),
         None => Selection::To(Phase::Optimised),
         Some(name) => {
-            let phase = Phase::find(name).map_err(|error| compile_error(error).at("--to"))?;
+            let phase = Phase::find(name).map_err(passes::placed)?;
             Selection::To(phase)
         }
     };

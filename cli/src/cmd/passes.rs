@@ -11,7 +11,7 @@ use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
 use anyid_passes::state::State;
-use anyid_passes::{CompileError, Options};
+use anyid_passes::{Asked, CompileError, Options};
 use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
@@ -39,6 +39,11 @@ impl Watched {
         let Outcome { mut state, records, rewrites, refused } = outcome;
         let unfused = std::mem::take(&mut state.unfused);
         (state, Self { func: func.to_owned(), records, unfused, rewrites, refused })
+    }
+
+    /// Whether two branches became one program.
+    fn joins_branches(&self) -> bool {
+        self.rewrites.iter().any(|made| made.pass == "join-branches")
     }
 
     /// The rewrites of the pass called `pass` that joined two values.
@@ -117,24 +122,19 @@ pub fn shown(name: Option<&str>) -> Result<impl Fn(&str) -> bool + '_> {
     Ok(move |pass: &str| name.is_some_and(|name| name == "all" || name == pass))
 }
 
-/// The flag that is wrong.
-fn placed(error: CompileError, varied: bool, named: &[String], switches: &PassArgs) -> Error {
-    let without = &switches.without;
-    let quoted = |name: &String| error.message.contains(&format!("\"{name}\""));
-    let place = match error.code {
-        "E0503" if ["branches", "doubled"].iter().any(|word| error.message.contains(word)) => {
-            Some("--branches")
-        }
-        "E0509" => Some("--state"),
-        "E0503" if varied || error.place.is_none() => Some("--vary"),
-        "E0508" => Some("--to"),
-        "E0504" if without.iter().any(quoted) => Some("--without"),
-        "E0504" if !named.is_empty() => Some("--passes"),
-        _ => None,
-    };
+/// The error at the flag by which its cause was asked for.
+pub fn placed(error: CompileError) -> Error {
+    let flag = error.asked.map(|asked| match asked {
+        Asked::Varying => "--vary",
+        Asked::Branches => "--branches",
+        Asked::States => "--state",
+        Asked::Phase => "--to",
+        Asked::Passes => "--passes",
+        Asked::Without => "--without",
+    });
     let error = compile_error(error);
-    match place {
-        Some(place) => error.at(place),
+    match flag {
+        Some(flag) => error.at(flag),
         None => error,
     }
 }
@@ -176,13 +176,7 @@ pub fn run<'m>(
     if let Some(folder) = &switches.dump_dir {
         write_dumps(folder, &dumps, places)?;
     }
-    let named = match selection {
-        Selection::Named(names) => names.as_slice(),
-        _ => &[],
-    };
-    let outcome =
-        outcome.map_err(|error| placed(error, request.varying.is_some(), named, switches))?;
-    Ok((outcome, texts))
+    Ok((outcome.map_err(placed)?, texts))
 }
 
 /// Writes the dumps, unless one of them would take the place of another file that the verb uses,
@@ -244,6 +238,12 @@ fn reached(rewrite: &Rewrite, switches: &PassArgs) -> bool {
 pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
     let mut out = String::new();
     for each in watched {
+        if !switches.branches.is_empty() && !each.joins_branches() {
+            out.push_str(&format!(
+                "\nthe branches of @{} were not joined: its plans evaluate one at a time\n",
+                each.func
+            ));
+        }
         if switches.time_passes {
             let head = ["pass", "rewrites", "size", "time"].map(str::to_owned).to_vec();
             let row = |record: &Record| {
@@ -299,6 +299,9 @@ pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
         .iter()
         .map(|each| {
             let mut entry = json!({ "function": each.func });
+            if !switches.branches.is_empty() {
+                entry["branches_joined"] = each.joins_branches().into();
+            }
             if switches.time_passes {
                 let row = |r: &Record| {
                     let seconds = r.time.as_secs_f64();
@@ -336,7 +339,8 @@ pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
         })
         .collect();
     let explained = switches.explain_fusion || switches.explain_memory;
-    if switches.time_passes || explained || switches.stop_after.is_some() {
+    let asked = explained || switches.time_passes || !switches.branches.is_empty();
+    if asked || switches.stop_after.is_some() {
         out["compiler"] = list.into();
     }
 }

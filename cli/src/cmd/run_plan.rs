@@ -119,11 +119,11 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
 
 /// The inputs of a phase, each for the branch it belongs to.
 fn given<'a>(plan: Option<&Plan>, tensors: &'a [(String, Tensor)]) -> Inputs<'a> {
-    let ports = plan.iter().flat_map(|plan| &plan.inputs);
-    ports.fold(Inputs::new(), |inputs, port| {
-        let Some((title, tensor)) = tensors.iter().find(|(title, _)| *title == port.title()) else {
-            return inputs;
-        };
+    let Some(plan) = plan else { return Inputs::new() };
+    plan.inputs.iter().fold(Inputs::new(), |inputs, port| {
+        let ty = &plan.buffer(port.buffer).ty;
+        let own = |(title, tensor): &&(String, Tensor)| *title == port.title() && tensor.ty() == ty;
+        let Some((title, tensor)) = tensors.iter().find(own) else { return inputs };
         inputs.set_branch(port.branch, &title[..port.name.len()], tensor)
     })
 }

@@ -22,8 +22,15 @@ impl Parts<'_, '_> {
         self.finish(y)
     }
 
-    /// Per head `softmax(q kᵀ · scale + bias) v`. Channels are head-major.
-    pub(super) fn attention(&mut self, operands: &[ValueId], heads: usize, scale: f64) -> ValueId {
+    /// Per head `softmax(q kᵀ · scale + bias) v`. Channels are head-major. Where its type is given,
+    /// the second result is `ln Σ exp` of each row of scores.
+    pub(super) fn attention(
+        &mut self,
+        operands: &[ValueId],
+        heads: usize,
+        scale: f64,
+        lse: Option<&TensorType>,
+    ) -> Vec<ValueId> {
         let batched = self.result.rank() == 3;
         let batch = if batched { self.result.shape[0] } else { 1 };
         let width = self.result.last() / heads;
@@ -41,26 +48,34 @@ impl Parts<'_, '_> {
             let bias = self.relative_bias(*table, nq, nk);
             scores = self.b.add("biased", scores, bias);
         }
-        let weights = self.softmax(scores);
+        let [weights, largest, total] = self.softmax(scores);
         let mixed = self.dot("mixed", weights, v);
         let rows = self.b.permute("merged", mixed, &[0, 2, 1, 3]);
-        self.finish(rows)
+        let mut made = vec![self.finish(rows)];
+        if let Some(ty) = lse {
+            // −∞ in a row of nothing but −∞, whose total is 1.
+            let sum = self.unary("logarithm", UnaryFn::Log, total);
+            let sum = self.b.add("lse", largest, sum);
+            made.push(self.finish_as(sum, ty));
+        }
+        made
     }
 
-    /// Softmax over the last axis. A row of nothing but −∞ gets no weights: its largest score counts
-    /// as 0, and the sum of its weights, which is at least 1 in every other row, as 1.
-    fn softmax(&mut self, scores: ValueId) -> ValueId {
+    /// Softmax over the last axis, and each row's largest score and sum of weights. A row of nothing
+    /// but −∞ gets no weights: its largest score counts as 0 there, and the sum of its weights,
+    /// which is at least 1 in every other row, as 1.
+    fn softmax(&mut self, scores: ValueId) -> [ValueId; 3] {
         let largest = self.reduce_last("largest", ReduceFn::Max, scores);
         let nothing = self.scalar("nothing", f64::NEG_INFINITY);
         let masked = self.compare("masked", CompareFn::Eq, largest, nothing);
         let zero = self.scalar("zero", 0.0);
-        let largest = self.select("largest", masked, zero, largest);
-        let shifted = self.sub("shifted", scores, largest);
+        let base = self.select("largest", masked, zero, largest);
+        let shifted = self.sub("shifted", scores, base);
         let weights = self.unary("weights", UnaryFn::Exp, shifted);
         let total = self.reduce_last("total", ReduceFn::Sum, weights);
         let one = self.scalar("one", 1.0);
         let total = self.b.binary("total", BinaryFn::Max, total, one);
-        self.div("softmax", weights, total)
+        [self.div("softmax", weights, total), largest, total]
     }
 
     fn split_heads(

@@ -7,11 +7,13 @@ use crate::entity::{Arena, NodeId, ValueId};
 use crate::graph::{Block, Def, Func, Module, Node, Value};
 use crate::op::Op;
 use crate::types::TensorType;
+use smallvec::smallvec;
 use std::collections::HashMap;
 
-/// The decomposition of `op` as a function of its operands: parameters of the types `operands`, one
-/// result of type `result`. It holds primitives only and uses no weights. Panics as [`decompose`].
-pub fn decomposed(op: &Op, operands: &[TensorType], result: &TensorType) -> Func {
+/// The decomposition of `op` as a function of its operands: parameters of the types `operands`,
+/// results of the types `results`. It holds primitives only and uses no weights. Panics as
+/// [`decompose`].
+pub fn decomposed(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Func {
     let empty = Module::default();
     let mut builder = FuncBuilder::new(&empty, op.name());
     let params: Vec<ValueId> = operands
@@ -19,13 +21,13 @@ pub fn decomposed(op: &Op, operands: &[TensorType], result: &TensorType) -> Func
         .enumerate()
         .map(|(i, ty)| builder.param(&format!("operand{i}"), ty.clone()))
         .collect();
-    let value = decompose(op, &mut builder, &params, result);
-    builder.finish(&[value])
+    let values = decompose(op, &mut builder, &params, results);
+    builder.finish(&values)
 }
 
 /// `module` with every composite replaced by primitives. Manifest, functions, calls, loops, value
-/// names and source places stay; the result of a replaced op keeps its name, the values inside get
-/// names `result.part`. Panics where a composite is ill-typed: verify first.
+/// names and source places stay; the results of a replaced op keep their names, the values inside
+/// get names `result.part`. Panics where a composite is ill-typed: verify first.
 pub fn decompose_module(module: &Module) -> Module {
     let funcs = module.funcs.iter().map(decompose_func).collect();
     Module {
@@ -74,23 +76,25 @@ fn push(func: &mut Func, node: Node) -> NodeId {
     id
 }
 
-/// Appends the primitives of composite `node`; the last of them defines its result value.
+/// Appends the primitives of composite `node`; some of them define its result values.
 fn inline(func: &mut Func, node: &Node, nodes: &mut Vec<NodeId>) {
-    let result = node.results[0];
-    let types: Vec<TensorType> = node.operands.iter().map(|v| func.ty(*v).clone()).collect();
-    let parts = decomposed(&node.op, &types, func.ty(result));
+    let types = |values: &[ValueId]| -> Vec<TensorType> {
+        values.iter().map(|v| func.ty(*v).clone()).collect()
+    };
+    let parts = decomposed(&node.op, &types(&node.operands), &types(&node.results));
     let mut values: HashMap<ValueId, ValueId> =
         parts.params().iter().copied().zip(node.operands.iter().copied()).collect();
-    let last = parts.returned()[0];
-    if values.contains_key(&last) {
-        // Nothing to do on these operands, but the result must still be a value of its own.
-        let operands = [values[&last]].into_iter().collect();
-        let copy = Node { op: Op::Reshape, operands, ..node.clone() };
-        nodes.push(push(func, copy));
-        return;
+    for (last, result) in parts.returned().iter().zip(&node.results) {
+        if let Some(value) = values.get(last) {
+            // Nothing to do on these operands, but the result must still be a value of its own.
+            let (operands, results) = (smallvec![*value], smallvec![*result]);
+            let copy = Node { op: Op::Reshape, operands, results, ..node.clone() };
+            nodes.push(push(func, copy));
+        } else {
+            values.insert(*last, *result);
+        }
     }
-    values.insert(last, result);
-    let prefix = func.values[result].name.clone();
+    let prefix = func.values[node.results[0]].name.clone();
     for id in &parts.blocks[parts.entry].nodes {
         let part = &parts.nodes[*id];
         if part.op == Op::Return {

@@ -109,15 +109,16 @@ fn linear_flattens_leading_axes() {
     }
 }
 
-/// `bias(head, query, key)` is added to the scaled scores.
+/// `bias(head, query, key)` is added to the scaled scores. The second result are the logarithms of
+/// the sums.
 fn attention_formula(
     [q, k, v]: [&[f64]; 3],
     [batch, nq, nk, heads, width]: [usize; 5],
     scale: f64,
     bias: impl Fn(usize, usize, usize) -> f64,
-) -> Vec<f64> {
+) -> [Vec<f64>; 2] {
     let d = heads * width;
-    let mut out = vec![0.0; batch * nq * d];
+    let (mut out, mut sums) = (vec![0.0; batch * nq * d], Vec::new());
     for b in 0..batch {
         for h in 0..heads {
             for i in 0..nq {
@@ -129,13 +130,14 @@ fn attention_formula(
                     })
                     .collect();
                 let total: f64 = scores.iter().sum();
+                sums.push(total.ln());
                 for c in 0..width {
                     out[at(nq, i, c)] = (0..nk).map(|j| scores[j] / total * v[at(nk, j, c)]).sum();
                 }
             }
         }
     }
-    out
+    [out, sums]
 }
 
 #[test]
@@ -153,16 +155,67 @@ fn attention_matches_the_softmax_formula() {
             let [qs, ks, vs] = [&q, &k, &v].map(Tensor::to_f64_vec);
             let table = bias.to_f64_vec();
             let sizes = [batch.unwrap_or(1), nq, nk, heads, width];
-            let op = Op::Attention { heads, scale: 0.7 };
+            let op = Op::Attention { heads, scale: 0.7, lse: false };
             let result = TensorType::new(dtype, shape(nq));
-            let plain = attention_formula([&qs, &ks, &vs], sizes, 0.7, |_, _, _| 0.0);
+            let [plain, sums] = attention_formula([&qs, &ks, &vs], sizes, 0.7, |_, _, _| 0.0);
             check(&op, &[q.clone(), k.clone(), v.clone()], &result, &plain);
-            let biased = attention_formula([&qs, &ks, &vs], sizes, 0.7, |h, i, j| {
+            check_sums(&[q.clone(), k.clone(), v.clone()], heads, &plain, &sums);
+            let [biased, sums] = attention_formula([&qs, &ks, &vs], sizes, 0.7, |h, i, j| {
                 table[h * (nq + nk - 1) + (j + nq - 1 - i)]
             });
-            check(&op, &[q, k, v, bias], &result, &biased);
+            check(&op, &[q.clone(), k.clone(), v.clone(), bias.clone()], &result, &biased);
+            check_sums(&[q, k, v, bias], heads, &biased, &sums);
         }
     }
+}
+
+/// Attention with the scale 0.7 and both its results, for these operands.
+fn with_sums(operands: &[Tensor], heads: usize, mode: Mode) -> [Tensor; 2] {
+    let mut module = Module::default();
+    let mut f = FuncBuilder::new(&module, "main");
+    let params: Vec<ValueId> =
+        (0..).zip(operands).map(|(i, x)| f.param(&format!("p{i}"), x.ty().clone())).collect();
+    let made = f.op_of("y", Op::Attention { heads, scale: 0.7, lse: true }, &params, &[]);
+    let func = f.finish(&made);
+    module.add(func);
+    assert_eq!(crate::verify::verify(&module), []);
+    let run = |module: &Module| Evaluator::new(module, mode).run("main", operands, &(), None);
+    let (whole, parts) = (run(&module).unwrap(), run(&decompose_module(&module)).unwrap());
+    assert_eq!(format!("{whole:?}"), format!("{parts:?}"), "decomposed, the same bits");
+    whole.try_into().unwrap()
+}
+
+/// The first result has the bits that it has alone, and the second is near `sums`.
+fn check_sums(operands: &[Tensor], heads: usize, wanted: &[f64], sums: &[f64]) {
+    let [y, lse] = with_sums(operands, heads, Mode::F64);
+    close(&y.to_f64_vec(), wanted, 1e-12);
+    close(&lse.to_f64_vec(), sums, 1e-12);
+    let [y, lse] = with_sums(operands, heads, Mode::F32);
+    let op = Op::Attention { heads, scale: 0.7, lse: false };
+    assert_eq!(apply(&op, operands, y.ty(), Mode::F32), y);
+    assert_eq!(lse.dtype(), DType::F32);
+    close(&lse.to_f64_vec(), sums, 4e-6);
+}
+
+#[test]
+fn sums_of_masked_rows_are_minus_infinity_and_those_of_others_are_finite() {
+    let ty = |rows| f32_tensor(&[rows, 2]);
+    let near = Tensor::from_f64s(ty(3), &[1.0, -2.0, 3.0, 0.5, 0.0, 1.0]).unwrap();
+    let far = Tensor::from_f64s(ty(3), &[1e4, 0.0, -1e4, 0.0, 1.0, 0.0]).unwrap();
+    let bias = |values: &[f64]| Tensor::from_f64s(f32_tensor(&[1, 5]), values).unwrap();
+    let none = f64::NEG_INFINITY;
+    // Query 0 meets entries 2, 3, 4, query 2 meets 0, 1, 2.
+    let masked = bias(&[none, none, none, 1.0, none]);
+    let [y, lse] = with_sums(&[near.clone(), near.clone(), near.clone(), masked], 1, Mode::F32);
+    let (y, lse) = (y.to_f64_vec(), lse.to_f64_vec());
+    assert_eq!((y[4], y[5], lse[2]), (0.0, 0.0, none));
+    assert!(lse[..2].iter().all(|sum| sum.is_finite()), "{lse:?}");
+    let [_, lse] = with_sums(&[far.clone(), far.clone(), far], 1, Mode::F32);
+    // One key takes all: its score.
+    close(&lse.to_f64_vec()[..2], &[0.7e8, 0.7e8], 1e-6);
+    let odd = bias(&[0.0, 0.0, f64::NAN, 0.0, 0.0]);
+    let [y, lse] = with_sums(&[near.clone(), near.clone(), near, odd], 1, Mode::F32);
+    assert!(y.to_f64_vec().iter().chain(&lse.to_f64_vec()).all(|v| v.is_nan()));
 }
 
 #[test]
@@ -170,7 +223,7 @@ fn attention_survives_large_scores() {
     let q = Tensor::from_f32([1, 2], &[1e4, 0.0]).unwrap();
     let k = Tensor::from_f32([2, 2], &[1e4, 0.0, -1e4, 0.0]).unwrap();
     let v = Tensor::from_f32([2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-    let op = Op::Attention { heads: 1, scale: 1.0 };
+    let op = Op::Attention { heads: 1, scale: 1.0, lse: false };
     let y = apply(&op, &[q, k, v], &f32_tensor(&[1, 2]), Mode::F32);
     assert_eq!(y.as_f32().unwrap(), [1.0, 2.0]);
 }

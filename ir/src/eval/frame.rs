@@ -266,9 +266,12 @@ impl<'r, 't, 'm> Run<'r, 't, 'm> {
     fn composite(&mut self, frame: &Frame<'_>, node: &Node) -> Result<Vec<Data>, EvalError> {
         let func = frame.func;
         let types: Vec<&TensorType> = node.operands.iter().map(|v| func.ty(*v)).collect();
-        let result = result_type(func, node)?;
+        let results: Vec<TensorType> = node.results.iter().map(|v| func.ty(*v).clone()).collect();
+        if results.len() != node.op.results() {
+            return Err(broken(&format!("{} with {} results", node.op.name(), results.len())));
+        }
         limits::check_inside(&node.op, &types)?;
-        let parts = self.evaluator.composite(&node.op, &types, result);
+        let parts = self.evaluator.composite(&node.op, &types, &results);
         let mut inner = Frame::new(&parts.func, &parts.drops, None);
         inner.set(parts.func.params(), frame.values_of(&node.operands)?)?;
         // The place of a fault inside is the composite itself.

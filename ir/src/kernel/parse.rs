@@ -400,6 +400,10 @@ fn rounding(line: &mut Line<'_>) -> Option<DType> {
 
 fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     line.expect("y0")?;
+    for _ in 1..kernel.op.results() {
+        line.expect(",")?;
+        numbered(line, "y")?;
+    }
     line.expect("=")?;
     if line.peek("a") && line.second().is_some_and(|b| b.is_ascii_digit()) {
         numbered(line, "a")?;

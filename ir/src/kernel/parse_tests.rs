@@ -52,11 +52,12 @@ fn everything() -> RowKernel {
 fn anchors() -> Vec<Kernel> {
     let plain = AnchorKernel::plain;
     let conv = Op::Conv { stride: [1, 2, 2], pad: [[2, 0], [1, 1], [1, 1]] };
-    let attention = Op::Attention { heads: 24, scale: 1.0 / 128f64.sqrt() };
+    let attention = Op::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false };
     let gate = Combine::GateAdd { offset: 96, stride: 48 };
     [
         plain(Op::Linear, 3),
         plain(attention, 4),
+        plain(Op::Attention { heads: 2, scale: 0.5, lse: true }, 3),
         plain(Op::Dot, 2),
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
         AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },

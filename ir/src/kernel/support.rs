@@ -38,9 +38,13 @@ pub const NATIVE: &[(&str, Native)] = &[
     ("relative_bucket", Native::Data),
 ];
 
+fn need(holds: bool, why: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(why) }
+}
+
 impl Target {
     /// Whether there is a kernel for `op` on `operands`, of which those in `weights` come from the
-    /// manifest, with a result of type `result`. Primitives are kernels on every type.
+    /// manifest, with results of the types `results`. Primitives are kernels on every type.
     ///
     /// # Errors
     /// The reason why not.
@@ -49,12 +53,11 @@ impl Target {
         op: &Op,
         operands: &[&TensorType],
         weights: &[bool],
-        result: &TensorType,
+        results: &[&TensorType],
     ) -> Result<(), &'static str> {
         const PRODUCTS: &str = "products of these element types";
         const ROWS: &str = "rows of these element types";
-        let need = |holds: bool, why: &'static str| if holds { Ok(()) } else { Err(why) };
-        let mut shapes = operands.iter().copied().chain([result]);
+        let mut shapes = operands.iter().chain(results);
         need(shapes.all(|ty| ty.rank() <= self.axes), "tensors of so many axes")?;
         if !op.is_composite() {
             return Ok(());
@@ -75,7 +78,7 @@ impl Target {
             Op::LayerNorm { .. } | Op::RmsNorm { .. } => operands.len(),
             _ => 1,
         };
-        need(operands[..data].iter().chain([&result]).all(|ty| set.contains(&ty.dtype)), why)?;
+        need(operands[..data].iter().chain([&results[0]]).all(|ty| set.contains(&ty.dtype)), why)?;
         let half = |dtype| matches!(dtype, DType::Bf16 | DType::F16);
         // Vectors of weights are widened when they are loaded.
         let vector = |at: usize| match (operands.get(at), weights.get(at)) {
@@ -93,7 +96,7 @@ impl Target {
                 need(kernel.dtype == DType::F32 || half(kernel.dtype), PRODUCTS)?;
                 need(vector(2), "a bias of this element type")
             }
-            Op::Attention { heads, scale } => {
+            Op::Attention { heads, scale, .. } => {
                 let width = operands[0].last() / heads;
                 need(self.head_widths.hold(width), "heads of this width")?;
                 need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")
@@ -116,14 +119,14 @@ impl Target {
     ) -> Result<(), &'static str> {
         match kernel {
             Kernel::Row(_) | Kernel::Copy(_) | Kernel::Gather => Ok(()),
-            Kernel::Fill(fill) => self.native(&fill.op(), operands, weights, results[0]),
+            Kernel::Fill(fill) => self.native(&fill.op(), operands, weights, results),
             Kernel::Anchor(anchor) => {
-                for (part, result) in results.iter().enumerate() {
+                for (part, results) in results.chunks(anchor.op.results()).enumerate() {
                     let own = |at| if at == 0 { 0 } else { anchor.part_operand(part, at) };
                     let types: Vec<&TensorType> =
                         (0..anchor.arity).map(|at| operands[own(at)]).collect();
                     let stored: Vec<bool> = (0..anchor.arity).map(|at| weights[own(at)]).collect();
-                    self.native(&anchor.op, &types, &stored, result)?;
+                    self.native(&anchor.op, &types, &stored, results)?;
                     if anchor.load != Load::Own {
                         (self.conv_load.0)(anchor.load, &anchor.op, types[0], types[1])?;
                     }
@@ -141,24 +144,17 @@ impl Target {
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
         let support = self.epilogue(&anchor.op);
-        if anchor.activation.is_some_and(|f| !support.activations.contains(&f)) {
-            return Err("this activation behind it");
-        }
-        let rounded = [anchor.sums, anchor.activated].into_iter().flatten();
-        if !rounded.into_iter().all(|dtype| support.results.contains(&dtype)) {
-            return Err("a rounding in between to this element type");
-        }
+        let rounds = |dtype| support.results.contains(&dtype);
+        let activation = anchor.activation.is_none_or(|f| support.activations.contains(&f));
+        need(activation, "this activation behind it")?;
+        let mut between = [anchor.sums, anchor.activated].into_iter().flatten();
+        need(between.all(rounds), "a rounding in between to this element type")?;
         if let Some(residual) = anchor.residual_operand() {
-            let holds = support.residual.contains(&operands[residual].dtype)
-                && support.results.contains(&results[0].dtype);
-            if !holds {
-                return Err("a residual of this element type");
-            }
+            let added = support.residual.contains(&operands[residual].dtype);
+            need(added && rounds(results[0].dtype), "a residual of this element type")?;
         }
-        match anchor.combine {
-            Combine::GateAdd { .. } if !support.gate => Err("a gate behind it"),
-            _ => Ok(()),
-        }
+        let gated = matches!(anchor.combine, Combine::GateAdd { .. });
+        need(support.gate || !gated, "a gate behind it")
     }
 }
 
@@ -175,11 +171,11 @@ mod tests {
             let (x, v) = (ty(dtype), TensorType::new(dtype, [4]));
             let linear = |weight| {
                 let operands = [&x, &x, &v];
-                target.native(&Op::Linear, &operands, &[false, true, weight], &x).is_ok()
+                target.native(&Op::Linear, &operands, &[false, true, weight], &[&x]).is_ok()
             };
             assert_eq!(linear(true), matches!(dtype, DType::F32 | DType::Bf16), "{dtype}");
             assert_eq!(linear(false), dtype == DType::F32, "{dtype}: a bias that is no weight");
-            let rows = target.native(&Op::Silu, &[&x], &[false], &x).is_ok();
+            let rows = target.native(&Op::Silu, &[&x], &[false], &[&x]).is_ok();
             assert_eq!(rows, dtype != DType::F64, "{dtype}");
         }
         let (x, wide) = (ty(DType::F32), ty(DType::F64));
@@ -195,11 +191,11 @@ mod tests {
         for (target, runs) in [(&target, true), (&few, false)] {
             assert_eq!(target.runs(&bare, &[&x, &x], &[false, true], &[&x]).is_ok(), runs);
         }
-        assert!(target.native(&Op::GeluErf, &[&x], &[false], &x).is_err());
+        assert!(target.native(&Op::GeluErf, &[&x], &[false], &[&x]).is_err());
         for (scale, fine) in [(0.5, true), (-1.0, false), (f64::NAN, false), (f64::INFINITY, false)]
         {
-            let op = Op::Attention { heads: 1, scale };
-            let native = target.native(&op, &[&x, &x, &x], &[false; 3], &x);
+            let op = Op::Attention { heads: 1, scale, lse: false };
+            let native = target.native(&op, &[&x, &x, &x], &[false; 3], &[&x]);
             assert_eq!(native.is_ok(), fine, "{scale}");
         }
     }

@@ -24,12 +24,15 @@
 //! kernel k3 "linear+gelu" anchor linear {
 //!   y0 = gelu(bf16(linear(a0, a1)))
 //! }
-//! kernel k4 "pad" copy 2 lines {
+//! kernel k4 "attention" anchor attention {heads=2, scale=0.5, lse=true} {
+//!   y0, y1 = attention(a0, a1, a2)
+//! }
+//! kernel k5 "pad" copy 2 lines {
 //!   zeros: 8
 //!   a0 from 0: 2 by 12, 12 by 1
 //! }
-//! kernel k5 gather
-//! kernel k6 fill iota {axis=0}
+//! kernel k6 gather
+//! kernel k7 fill iota {axis=0}
 //! ```
 //!
 //! Kernels are named in their order. Reading checks the grammar; [`mod@super::verify`] the rest.
@@ -203,12 +206,14 @@ pub(super) fn part_line(kernel: &AnchorKernel, part: usize) -> String {
     for function in functions.into_iter().flatten() {
         value = format!("{function}({value})");
     }
-    let residual = kernel.own_operands();
+    let (count, residual) = (kernel.op.results(), kernel.own_operands());
+    let results: Vec<String> = (0..count).map(|at| format!("y{}", part * count + at)).collect();
+    let results = results.join(", ");
     match kernel.combine {
-        Combine::Store => format!("y{part} = {value}"),
-        Combine::Add => format!("y{part} = a{residual} + {value}"),
+        Combine::Store => format!("{results} = {value}"),
+        Combine::Add => format!("{results} = a{residual} + {value}"),
         Combine::GateAdd { offset: before, stride } => format!(
-            "y{part} = a{residual} + {value} * a{}[{}a{}[i]*{stride} + j]",
+            "{results} = a{residual} + {value} * a{}[{}a{}[i]*{stride} + j]",
             residual + 1,
             offset(before),
             residual + 2,

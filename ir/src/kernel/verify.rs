@@ -160,17 +160,17 @@ fn check_anchor(
     if kernel.parts > operands.len() || kernel.operands() != operands.len() {
         return Err(format!("{} operands do not fit its form", operands.len()));
     }
-    if results.len() != kernel.parts {
-        return Err(format!("{} results for {} parts", results.len(), kernel.parts));
+    if results.len() != kernel.results() {
+        return Err(format!("{} results do not fit its form", results.len()));
     }
-    for (part, result) in results.iter().enumerate() {
+    for (part, results) in results.chunks(kernel.op.results()).enumerate() {
         let mut own: Vec<TensorType> = std::iter::once(0)
             .chain((1..kernel.arity).map(|at| kernel.part_operand(part, at)))
             .map(|at| operands[at].clone())
             .collect();
         let seen = kernel.load.seen(&own[0]).filter(small);
         own[0] = seen.ok_or_else(|| format!("its load has no place in {}", own[0]))?;
-        check_op(&kernel.op, &own, std::slice::from_ref(result))?;
+        check_op(&kernel.op, &own, results)?;
     }
     let Some(residual) = kernel.residual_operand() else { return Ok(()) };
     let (from, to) = (&operands[residual], &results[0]);

@@ -110,7 +110,10 @@ impl<'s> Dims<'s> {
                     let close = nearest(name, self.order.iter().copied());
                     let help = match close {
                         Some(close) => format!("did you mean {close}?"),
-                        None => format!("free dims: {}", self.source.free_dims().join(", ")),
+                        None => match self.source.free_dims().join(", ") {
+                            none if none.is_empty() => "all its sizes are numbers".to_owned(),
+                            names => format!("its free dims are {names}"),
+                        },
                     };
                     Some(("is not a dim of this module".to_owned(), None, help))
                 }

@@ -123,8 +123,9 @@ impl Reader<'_, '_> {
             "dot" => Op::Dot,
             "linear" => Op::Linear,
             "attention" => {
-                let (heads, scale) = (self.int("heads"), self.float("scale"));
-                Op::Attention { heads: heads?, scale: scale? }
+                let (heads, scale, lse) =
+                    (self.int("heads"), self.float("scale"), self.flag("lse"));
+                Op::Attention { heads: heads?, scale: scale?, lse: lse? }
             }
             "layer_norm" => Op::LayerNorm { eps: self.float("eps")? },
             "rms_norm" => {
@@ -205,8 +206,10 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
             out.extend(keep.then(|| "keep=true".to_owned()));
             out
         }
-        Op::Attention { heads, scale } => {
-            vec![format!("heads={heads}"), format!("scale={}", float(*scale))]
+        Op::Attention { heads, scale, lse } => {
+            let mut out = vec![format!("heads={heads}"), format!("scale={}", float(*scale))];
+            out.extend(lse.then(|| "lse=true".to_owned()));
+            out
         }
         Op::LayerNorm { eps } => vec![format!("eps={}", float(*eps))],
         Op::RmsNorm { eps, clamp } => {

@@ -285,7 +285,7 @@ fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -
     let k1 = b.op("k1", norm.clone(), &[k0, gain], None);
     let q = b.op("q", Op::Rope { heads }, &[q1, rope], None);
     let k = b.op("k", Op::Rope { heads }, &[k1, rope], None);
-    let a = b.op("a", Op::Attention { heads, scale }, &[q, k, v], None);
+    let a = b.op("a", Op::Attention { heads, scale, lse: false }, &[q, k, v], None);
     let o = b.linear("o", a, "self_attn.o.weight", Some("self_attn.o.bias"), DType::F32);
     let x1 = b.op("x1", Op::GateAdd, &[x, o, ga1, seg], None);
 
@@ -302,7 +302,7 @@ fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -
     let gain = b.weight("cross_attn.norm_k.weight");
     let ck = b.op("ck", norm, &[ck0, gain], None);
     let cv = b.linear("cv", ctx, "cross_attn.v.weight", Some("cross_attn.v.bias"), act);
-    let ca = b.op("ca", Op::Attention { heads, scale }, &[cq, ck, cv], None);
+    let ca = b.op("ca", Op::Attention { heads, scale, lse: false }, &[cq, ck, cv], None);
     let co = b.linear("co", ca, "cross_attn.o.weight", Some("cross_attn.o.bias"), DType::F32);
     let x2 = if residual == DType::F32 {
         b.add("x2", x1, co)

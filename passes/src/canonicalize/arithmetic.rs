@@ -20,16 +20,16 @@ pub(super) const RULES: &[Rule] = &[
 fn double_neg(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     let inner = look.maker(step, 0)?;
     // The smallest integer has no opposite.
-    let float = look.ty(step.result).dtype.is_float();
+    let float = look.ty(step.result()).dtype.is_float();
     let neg = Op::Unary(UnaryFn::Neg);
     (float && step.op == neg && inner.op == neg).then(|| Equal::Value(inner.operands[0]))
 }
 
 fn double_abs(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     let inner = look.maker(step, 0)?;
-    let float = look.ty(step.result).dtype.is_float();
+    let float = look.ty(step.result()).dtype.is_float();
     match (&step.op, &inner.op) {
-        (Op::Unary(UnaryFn::Abs), Op::Unary(UnaryFn::Abs)) => Some(Equal::Value(inner.result)),
+        (Op::Unary(UnaryFn::Abs), Op::Unary(UnaryFn::Abs)) => Some(Equal::Value(inner.result())),
         (Op::Unary(UnaryFn::Abs), Op::Unary(UnaryFn::Neg)) if float => {
             one(step.op.clone(), inner.operands[0])
         }
@@ -39,13 +39,13 @@ fn double_abs(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
 
 /// `value` if it is the whole result of `step`, not repeated.
 fn whole(look: &Look<'_>, step: &ProgramStep, value: ValueIndex) -> Option<Equal> {
-    (look.ty(value) == look.ty(step.result)).then_some(Equal::Value(value))
+    (look.ty(value) == look.ty(step.result())).then_some(Equal::Value(value))
 }
 
 fn neutral(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     let Op::Binary(f) = step.op else { return None };
     let [a, b] = [step.operands[0], step.operands[1]];
-    let float = look.ty(step.result).dtype.is_float();
+    let float = look.ty(step.result()).dtype.is_float();
     // Bits tell the zeros apart.
     let is = |value: ValueIndex, number: f64| {
         look.literal(value).is_some_and(|v| v.to_bits() == number.to_bits())
@@ -74,7 +74,7 @@ fn equals(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
 /// `a − (−b)` is `a + b` and `a + (−b)` is `a − b`, exactly.
 fn signs(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     let inner = look.maker(step, 1)?;
-    if inner.op != Op::Unary(UnaryFn::Neg) || !look.ty(step.result).dtype.is_float() {
+    if inner.op != Op::Unary(UnaryFn::Neg) || !look.ty(step.result()).dtype.is_float() {
         return None;
     }
     let f = match step.op {

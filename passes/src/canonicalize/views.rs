@@ -33,7 +33,7 @@ fn same(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         _ => false,
     };
     let x = *step.operands.first()?;
-    (unmoved && look.ty(x) == look.ty(step.result)).then_some(Equal::Value(x))
+    (unmoved && look.ty(x) == look.ty(step.result())).then_some(Equal::Value(x))
 }
 
 fn weight_view(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
@@ -131,10 +131,10 @@ fn cast_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
     }
     let x = inner.operands[0];
     let from = look.ty(x).dtype;
-    if !widens(from, look.ty(inner.result).dtype) {
+    if !widens(from, look.ty(inner.result()).dtype) {
         return None;
     }
-    match from == look.ty(step.result).dtype {
+    match from == look.ty(step.result()).dtype {
         true => Some(Equal::Value(x)),
         false => one(Op::Cast, x),
     }
@@ -240,7 +240,7 @@ fn implied_broadcast(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         operands[at] = inner.operands[0];
         let shapes = operands.iter().map(|v| look.ty(*v).shape.clone());
         let shape = shapes.reduce(|a, b| anyid_ir::infer::broadcast(&a, &b).unwrap_or_default());
-        if shape.as_ref() == Some(&look.ty(step.result).shape) {
+        if shape.as_ref() == Some(&look.ty(step.result()).shape) {
             return Some(Equal::Step(step.op.clone(), operands));
         }
     }

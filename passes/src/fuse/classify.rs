@@ -4,7 +4,7 @@ use super::view::{RowView, Strided, own, row_view};
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
-use anyid_ir::kernel::{AnchorKernel, Target};
+use anyid_ir::kernel::AnchorKernel;
 use anyid_ir::{DType, Op};
 use smallvec::SmallVec;
 
@@ -113,7 +113,7 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
         .steps
         .iter()
         .map(|step| {
-            if owner[step.result as usize] != step.result {
+            if owner[step.result() as usize] != step.result() {
                 return Class::Alias;
             }
             match &step.op {
@@ -121,15 +121,15 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
                 Op::Const { values }
                     if values.len() == 1
                         && rewrites.enabled()
-                        && is_plain(program, step.result) =>
+                        && is_plain(program, step.result()) =>
                 {
-                    Class::Literal(program.ty(step.result).dtype.round(values[0]) as f32)
+                    Class::Literal(program.ty(step.result()).dtype.round(values[0]) as f32)
                 }
                 op if !over_rows(op) => Class::Single,
                 _ => {
                     let arithmetic = arithmetic(program, step);
                     let through =
-                        arithmetic == DType::F32 && rewrites.allow("row kernel", &step.label);
+                        arithmetic == DType::F32 && rewrites.allow("row kernel", step.label());
                     if !through && copied(program, step) {
                         return Class::Single;
                     }
@@ -159,7 +159,8 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
     let mut live = vec![false; program.steps.len()];
     for at in (0..program.steps.len()).rev() {
         // What a base reads through an alias is the owner's memory.
-        if !matches!(class[at], Class::Alias) && needed[program.steps[at].result as usize] {
+        let mut results = program.steps[at].results.iter();
+        if !matches!(class[at], Class::Alias) && results.any(|value| needed[*value as usize]) {
             live[at] = true;
             for value in &reads[at] {
                 needed[owner[*value as usize] as usize] = true;
@@ -201,7 +202,7 @@ fn over_rows(op: &Op) -> bool {
 
 /// Whether a cast changes nothing.
 fn copied(program: &Program, step: &ProgramStep) -> bool {
-    step.op == Op::Cast && program.ty(step.operands[0]) == program.ty(step.result)
+    step.op == Op::Cast && program.ty(step.operands[0]) == program.ty(step.result())
 }
 
 /// What a step over rows is computed in: f32 where its element types fit there, doubles or whole
@@ -213,14 +214,14 @@ fn arithmetic(program: &Program, step: &ProgramStep) -> DType {
         Op::Compare(_) => step.operands.iter().all(plain),
         Op::Select => step.operands[1..].iter().all(plain),
         // Their fourth operand are segments.
-        Op::Modulate | Op::GateAdd => step.operands[..3].iter().chain([&step.result]).all(plain),
+        Op::Modulate | Op::GateAdd => step.operands[..3].iter().chain([&step.result()]).all(plain),
         Op::Reduce { axes, .. } => plain(&step.operands[0]) && last(program, step, axes),
-        _ => step.operands.iter().chain([&step.result]).all(plain),
+        _ => step.operands.iter().chain([&step.result()]).all(plain),
     };
     match &step.op {
         _ if typed => DType::F32,
         Op::Cast | Op::Compare(_) => DType::F64,
-        _ if float(&step.result) => DType::F64,
+        _ if float(&step.result()) => DType::F64,
         _ => DType::I32,
     }
 }
@@ -238,7 +239,7 @@ fn row_step(
     arithmetic: DType,
     views: Option<&[Strided]>,
 ) -> RowStep {
-    let mut space = program.ty(step.result).shape.clone();
+    let mut space = program.ty(step.result()).shape.clone();
     let (mut data, mut segments, mut columns) = (step.operands.len(), None, 1);
     match &step.op {
         Op::Reduce { axes, .. } if !last(program, step, axes) => {
@@ -318,7 +319,7 @@ fn read(
 /// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as
 /// loads widen to f32.
 pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
-    let Origin::Step(made) = program.values[value as usize].origin else { return value };
+    let Origin::Step(made, _) = program.values[value as usize].origin else { return value };
     let step = &program.steps[made as usize];
     let narrow = || step.operands[0];
     let lossless = step.op == Op::Cast
@@ -328,16 +329,11 @@ pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
 }
 
 fn literal(program: &Program, base: ValueIndex) -> Option<f32> {
-    let Origin::Step(made) = program.values[base as usize].origin else { return None };
+    let Origin::Step(made, _) = program.values[base as usize].origin else { return None };
     match &program.steps[made as usize].op {
         Op::Const { values } if values.len() == 1 && is_plain(program, base) => {
             Some(program.ty(base).dtype.round(values[0]) as f32)
         }
         _ => None,
     }
-}
-
-/// Whether the target's epilogue can round the result of `op` to `dtype`.
-pub fn rounds_to(target: &Target, op: &Op, dtype: DType) -> bool {
-    target.epilogue(op).results.contains(&dtype)
 }

@@ -1,6 +1,7 @@
 //! Why two neighbouring steps are not one kernel.
 
 use super::group::{Groups, Kind};
+use crate::program::ValueIndex;
 use anyid_ir::Op;
 
 /// An edge between two kernels.
@@ -20,10 +21,12 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
     let mut edges = Vec::new();
     for (at, step) in program.steps.iter().enumerate() {
         let Some(group) = groups.of[at] else { continue };
-        for user in &groups.users[step.result as usize] {
+        let users =
+            |value: ValueIndex| groups.users[value as usize].iter().map(move |u| (value, u));
+        for (value, user) in step.results.iter().copied().flat_map(users) {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
-                (Kind::Single, Kind::Anchor(_)) if is_upsample(&step.op) => {
+                (Kind::Single, Kind::Anchor(_)) if matches!(step.op, Op::Upsample { .. }) => {
                     groups.load(at, groups.anchor(other)).map_or_else(
                         |why| format!("upsample is not read through: {why}"),
                         |_| "no more rewrites are allowed".into(),
@@ -33,8 +36,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                 (_, Kind::Single) => single(groups, *user),
                 (_, Kind::Anchor(_)) => "anchors take no rows in front of them".into(),
                 (Kind::Anchor(_), Kind::Row { .. }) => {
-                    if groups.groups[group].steps.last() != Some(&at) {
-                        "its kernel stores several parts as they are".into()
+                    if groups.tail(group) != value {
+                        "its kernel stores several results as they are".into()
                     } else {
                         let why = groups.epilogue(group, *user).err();
                         why.unwrap_or("its reader was taken by another kernel").to_owned()
@@ -45,15 +48,12 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                     Ok(_) => "another kernel lies between them".into(),
                 },
             };
-            let (producer, consumer) = (step.label.clone(), program.steps[*user].label.clone());
+            let consumer = program.steps[*user].label().to_owned();
+            let producer = program.name(value);
             edges.push(UnfusedEdge { producer, consumer, reason });
         }
     }
     edges
-}
-
-fn is_upsample(op: &Op) -> bool {
-    matches!(op, Op::Upsample { .. })
 }
 
 fn single(groups: &Groups<'_>, step: usize) -> String {

@@ -6,7 +6,7 @@
 //! between the two, no path from one to the other through a third, and no more bindings than the
 //! target has.
 
-use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to, widened};
+use super::classify::{Class, Classes, RowOperand, RowStep, widened};
 use super::paths::Paths;
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
@@ -179,7 +179,7 @@ impl<'p> Groups<'p> {
     }
 
     fn label(&self, step: usize) -> &'p str {
-        &self.program.steps[step].label
+        self.program.steps[step].label()
     }
 }
 
@@ -187,7 +187,7 @@ impl Groups<'_> {
     /// The step that makes a value, if it is live.
     pub(super) fn maker(&self, value: ValueIndex) -> Option<usize> {
         match self.program.values[self.classes.owner[value as usize] as usize].origin {
-            Origin::Step(at) if self.classes.live[at as usize] => Some(at as usize),
+            Origin::Step(at, _) if self.classes.live[at as usize] => Some(at as usize),
             _ => None,
         }
     }
@@ -212,7 +212,8 @@ impl Groups<'_> {
     fn after(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
         let steps = self.groups[group].steps.iter();
         steps
-            .flat_map(|at| self.users[self.program.steps[*at].result as usize].iter())
+            .flat_map(|at| &self.program.steps[*at].results)
+            .flat_map(|value| &self.users[*value as usize])
             .filter_map(|user| self.of[*user])
             .filter(move |other| *other != group)
     }
@@ -238,10 +239,10 @@ impl Groups<'_> {
         self.groups[into].steps.sort_unstable();
     }
 
-    /// The one value an anchor group stores.
+    /// The value an anchor group ends with; what else the anchor gives is stored as it is.
     pub(super) fn tail(&self, group: usize) -> ValueIndex {
         let last = self.groups[group].steps.last().expect("a group has steps");
-        self.program.steps[*last].result
+        self.program.steps[*last].result()
     }
 
     /// The step of an anchor group that is the anchor itself; those of its load stand in front.
@@ -263,7 +264,7 @@ impl Groups<'_> {
             return;
         }
         let program = self.program;
-        let (value, first) = (program.steps[made].result, program.steps[made].operands[0]);
+        let (value, first) = (program.steps[made].result(), program.steps[made].operands[0]);
         if let Kind::Anchor(ends) = &mut self.groups[group].kind {
             (ends.load, ends.first) = (taken, Some(first));
         }
@@ -297,10 +298,10 @@ impl Groups<'_> {
             }
             _ => return Err("its kernel takes nothing in front"),
         };
-        if to.operands[0] != from.result {
+        if to.operands[0] != from.result() {
             return Err("the value between them is seen under another shape");
         }
-        if to.operands[1..].contains(&from.result) {
+        if to.operands[1..].contains(&from.result()) {
             return Err("the value between them is read in another way as well");
         }
         let load = Load::Nearest(factors);
@@ -336,17 +337,16 @@ impl Groups<'_> {
         if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
             return Err("the value between them is needed elsewhere");
         }
-        let op = &self.program.steps[self.anchor(group)].op;
-        let support = self.target.epilogue(op);
+        let support = self.target.epilogue(&self.program.steps[self.anchor(group)].op);
         let step = &self.program.steps[next];
         let row = self.row(next).ok_or("it is no step over rows")?;
-        let dtype = self.program.ty(step.result).dtype;
+        let dtype = self.program.ty(step.result()).dtype;
         let from = self.program.ty(tail).dtype;
-        if !rounds_to(self.target, op, dtype) || !rounds_to(self.target, op, from) {
+        if [dtype, from].iter().any(|dtype| !support.results.contains(dtype)) {
             return Err("the epilogue has no result of that element type");
         }
         let shape = &self.program.ty(tail).shape;
-        if self.program.ty(step.result).shape != *shape {
+        if self.program.ty(step.result()).shape != *shape {
             return Err("the result has another shape");
         }
         if ends.combine != Combine::Store && step.op != Op::Cast {
@@ -359,21 +359,24 @@ impl Groups<'_> {
         // Only whole values that lie in memory as they are can be added.
         let residual = |operand: usize| -> Result<ValueIndex, &'static str> {
             let value = widened(self.program, step.operands[operand]);
-            let RowOperand::Rows { base, view } = &row.operands[operand] else {
-                return Err("the other operand is no row of its own");
+            let ty = self.program.ty(value);
+            let own = match &row.operands[operand] {
+                RowOperand::Rows { base, view } => {
+                    *base != tail
+                        && !view.one
+                        && (view.rows, view.stride) == (Some((1, usize::MAX)), row.width)
+                }
+                _ => false,
             };
-            if *base == tail || view.one || view.rows != Some((1, usize::MAX)) {
+            if !own || ty.shape != *shape {
                 return Err("the other operand is no row of its own");
             }
-            if view.stride != row.width || self.program.ty(value).shape != *shape {
-                return Err("the other operand is no row of its own");
-            }
-            if !support.residual.contains(&self.program.ty(value).dtype) {
+            if !support.residual.contains(&ty.dtype) {
                 return Err("the epilogue adds no such element type");
             }
             let owner = self.classes.owner[value as usize];
             match self.program.values[owner as usize].origin {
-                Origin::Step(at) if is_movement(&self.program.steps[at as usize].op) => {
+                Origin::Step(at, _) if is_movement(&self.program.steps[at as usize].op) => {
                     Err("the other operand is moved first")
                 }
                 _ => Ok(value),
@@ -464,7 +467,7 @@ impl Groups<'_> {
         x.operands[0] == y.operands[0]
             && x.operands.len() == y.operands.len()
             && ty(x.operands[1]) == ty(y.operands[1])
-            && ty(x.result) == ty(y.result)
+            && ty(x.result()) == ty(y.result())
             && [x, y].iter().all(|s| {
                 let weight = self.program.values[s.operands[1] as usize].origin;
                 matches!(weight, Origin::Weight(_))
@@ -587,7 +590,7 @@ impl Groups<'_> {
         }
         let RowOperand::Rows { base, view } = operand else { return false };
         let made = self.maker(*base).expect("it was found above");
-        if self.program.steps[made].result != *base {
+        if self.program.steps[made].result() != *base {
             return false;
         }
         let each = self.program.ty(*base).elements() / rows;
@@ -608,18 +611,19 @@ impl Groups<'_> {
                     bound.insert(*value);
                 }
             }
-            if self.is_stored(*step) {
-                bound.insert(self.program.steps[*step].result);
-            }
+            bound.extend(self.stored(*step));
         }
         bound.len()
     }
 
-    /// Whether a step's value is needed outside its group.
-    pub fn is_stored(&self, step: usize) -> bool {
-        let value = self.program.steps[step].result as usize;
-        let group = self.of[step];
-        self.output[value] || self.users[value].iter().any(|user| self.of[*user] != group)
+    /// The results of a step that are needed outside its group.
+    pub fn stored(&self, step: usize) -> impl Iterator<Item = ValueIndex> + '_ {
+        let outside = move |user: &usize| self.of[*user] != self.of[step];
+        let stored = move |value: &ValueIndex| {
+            let value = *value as usize;
+            self.output[value] || self.users[value].iter().any(outside)
+        };
+        self.program.steps[step].results.iter().copied().filter(stored)
     }
 
     /// Rows beside rows: kernels of one space that read the same large rows near each other, and
@@ -665,8 +669,9 @@ impl Groups<'_> {
 
     /// Bytes a group writes.
     fn weight(&self, group: usize) -> u64 {
-        let steps = &self.groups[group].steps;
-        steps.iter().map(|s| self.program.ty(self.program.steps[*s].result).bytes()).sum()
+        let steps = self.groups[group].steps.iter();
+        let values = steps.flat_map(|step| &self.program.steps[*step].results);
+        values.map(|value| self.program.ty(*value).bytes()).sum()
     }
 
     /// Whether a group reads a value row by row.

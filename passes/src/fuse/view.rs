@@ -29,7 +29,7 @@ pub fn views(program: &Program) -> Vec<Strided> {
         (0..program.values.len() as u32).map(|value| own(program, value)).collect();
     for step in &program.steps {
         if let Some(view) = through(program, step, &views) {
-            views[step.result as usize] = view;
+            views[step.result() as usize] = view;
         }
     }
     views
@@ -38,7 +38,7 @@ pub fn views(program: &Program) -> Vec<Strided> {
 fn through(program: &Program, step: &ProgramStep, views: &[Strided]) -> Option<Strided> {
     let operand = *step.operands.first()?;
     let from = program.ty(operand);
-    let to = program.ty(step.result);
+    let to = program.ty(step.result());
     let mut view = views[operand as usize].clone();
     match &step.op {
         Op::Reshape => {

@@ -161,8 +161,8 @@ impl Flow {
                 Origin::Input(index) => Source::Input(index),
                 Origin::Weight(index) => Source::Weight(index),
                 Origin::Persistent(index) => Source::Persistent(index),
-                Origin::Step(_) if storages[at].owner as usize != at => Source::View,
-                Origin::Step(_) => Source::Launch,
+                Origin::Step(..) if storages[at].owner as usize != at => Source::View,
+                Origin::Step(..) => Source::Launch,
             };
             Value { ty: value.ty.clone(), storage: storages[at], source }
         };

@@ -176,17 +176,7 @@ fn place_text(
     let (class, offset) = classes.place(flow, value);
     let roots = placement.map_or(&classes.root, |placement| &placement.roots);
     let place = match roots[class as usize] {
-        Some((root, base)) => {
-            let offset = base + offset;
-            match root {
-                Root::Workspace => format!("workspace + {offset}"),
-                Root::Persistent => format!("persistent + {offset}"),
-                Root::Input(at) => format!("input {at} + {offset}"),
-                Root::Weight(at) => format!("weight {at} + {offset}"),
-                Root::State(at) => format!("state {at} + {offset}"),
-                Root::Output(at) => format!("output {at} + {offset}"),
-            }
-        }
+        Some((root, base)) => format!("{root} + {}", base + offset),
         None if class == value => return None,
         None => format!("over {} + {offset}", names.of(class)),
     };

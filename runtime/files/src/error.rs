@@ -176,6 +176,9 @@ pub fn unreadable(path: &std::path::Path, fault: std::io::Error) -> Error {
         return no_descriptor(fault).at(path.display());
     }
     let help = match fault.kind() {
+        std::io::ErrorKind::NotFound if path == std::path::Path::new("-") => {
+            "give a file, or /dev/stdin for standard input"
+        }
         std::io::ErrorKind::NotFound => {
             "check the name; relative names start at the current folder"
         }

@@ -91,6 +91,8 @@ impl Places {
 
     /// Adds a file that is read; `what` names it in messages.
     pub fn reads(&mut self, what: impl Into<String>, path: &Path) -> &mut Self {
+        // What is called `-` is standard output only where something is written.
+        let path = if is_standard_output(path) { Path::new("./-") } else { path };
         self.add(what.into(), path, Use::Read)
     }
 

@@ -50,10 +50,10 @@ impl Backend {
             let none = || Error::input("E0904", format!("there is no device \"{device}\""));
             match why {
                 OpenError::Unknown { known } => {
-                    none().help(format!("the devices are {}", listed(&known)))
+                    none().help(format!("this build has {}", listed(&known)))
                 }
                 OpenError::NotInBuild => {
-                    none().help("this build has the CPU backend only; use --device cpu")
+                    none().help("this build lacks it; --device cpu is always there")
                 }
                 OpenError::NotThere(why) => {
                     Error::input("E0560", format!("there is no device \"{device}\" here")).help(why)

@@ -181,7 +181,8 @@ mod tests {
     ) -> std::result::Result<(), CompileError> {
         for part in &mut state.parts {
             for step in &mut part.program.steps {
-                if step.op == Op::Silu && context.rewrites.allow("silu becomes gelu", &step.label) {
+                if step.op == Op::Silu && context.rewrites.allow("silu becomes gelu", step.label())
+                {
                     step.op = Op::Gelu;
                 }
             }

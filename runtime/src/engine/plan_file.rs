@@ -195,9 +195,9 @@ impl PlanFile {
         }
         let text = std::str::from_utf8(body).map_err(|_| damaged("it is not UTF-8 text"))?;
         let phases = parse_plans(text).map_err(|fault| {
-            let place = fault.place.clone().unwrap_or_default();
+            let place = fault.place.as_ref().map_or(String::new(), |place| format!("{place} "));
             again(Error::input("E0516", format!("the plan cannot be read: {}", fault.message)))
-                .at(format!("{place} after the header"))
+                .at(format!("{place}after the header"))
         })?;
         let file = Self { target: target.to_owned(), phases };
         file.verified(Error::input)?;
@@ -218,7 +218,7 @@ impl PlanFile {
     fn verified(&self, make: fn(&'static str, String) -> Error) -> Result<()> {
         let Some(first) = verify_phases(&self.phases).into_iter().next() else { return Ok(()) };
         let error = again(make("E0517", format!("the plan is inconsistent: {}", first.message)));
-        Err(error.at(first.place.unwrap_or_default()))
+        Err(error.at(first.place.unwrap_or_else(|| "the phases".to_owned())))
     }
 
     /// Whether the phases are `prepare` and `step` of one function.

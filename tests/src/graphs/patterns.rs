@@ -160,7 +160,8 @@ impl Maker<'_> {
         let axis = self.f.ty(x).rank() - 2;
         let k = self.f.slice("keys", k, axis, 0, keys);
         let v = self.f.slice("values", v, axis, 0, keys);
-        let op = Op::Attention { heads, scale: 1.0 / ((width / heads) as f64).sqrt() };
+        let lse = choice[3] % 8 < 3;
+        let op = Op::Attention { heads, scale: 1.0 / ((width / heads) as f64).sqrt(), lse };
         let mut operands = vec![q, k, v];
         if choice[2].is_multiple_of(2) {
             let counted = TensorType::new(DType::I32, [rows + keys - 1]);
@@ -173,7 +174,9 @@ impl Maker<'_> {
             let picked = self.f.op("picked", Op::Gather, &[table, bucket], None);
             operands.push(self.f.permute("bias", picked, &[1, 0]));
         }
-        Some(self.f.op("attention", op, &operands, None))
+        let made = self.f.op_of("attention", op, &operands, &[]);
+        self.pool.extend(&made[1..]);
+        Some(made[0])
     }
 
     fn rope(&mut self, x: ValueId, choice: Choice) -> Option<ValueId> {
@@ -441,8 +444,11 @@ impl Maker<'_> {
                 self.f.op("norm", Op::RmsNorm { eps: 0.05, clamp: false }, &[narrow, gain], None)
             }
             2 => {
-                let op = Op::Attention { heads: 1, scale: 1.0 / (width as f64).sqrt() };
-                self.f.op("attention", op, &[narrow, narrow, narrow], None)
+                let lse = choice[3].is_multiple_of(2);
+                let op = Op::Attention { heads: 1, scale: 1.0 / (width as f64).sqrt(), lse };
+                let made = self.f.op_of("attention", op, &[narrow, narrow, narrow], &[]);
+                self.pool.extend(&made[1..]);
+                made[0]
             }
             _ => {
                 let w = format!("half.k{width}.n{width}");

@@ -103,28 +103,54 @@ fn attention(out: &mut Vec<OpCase>) {
                 let mut operands = vec![rows(queries), rows(keys), rows(keys)];
                 let table = [heads, queries + keys - 1];
                 operands.extend(bias.map(|w| value(&table).of(DType::F32).given_as(w)));
-                let op = Op::Attention { heads, scale };
+                let op = Op::Attention { heads, scale, lse: false };
                 let name = format!("{batch}x{heads}x{dim} {queries}x{keys} {bias:?} {scale}");
                 out.push(single(name, PRODUCTS, close, op, operands, None));
             }
         }
     }
+    // With the logarithms of its sums, which are f32 whatever it multiplies.
+    for (batch, heads, dim, queries, keys) in [
+        (None, 1, 1, 1, 1),
+        (None, 3, 16, 33, 7),
+        (Some(3), 2, 64, 9, 20),
+        (None, 2, 128, 140, 150),
+        (Some(2), 1, 640, 3, 70),
+    ] {
+        let rows = |rows: usize| {
+            let shape: Vec<usize> = batch.into_iter().chain([rows, heads * dim]).collect();
+            value(&shape)
+        };
+        for bias in [false, true] {
+            let mut operands = vec![rows(queries), rows(keys), rows(keys)];
+            let table = value(&[heads, queries + keys - 1]).of(DType::F32);
+            operands.extend(bias.then_some(table));
+            let op = Op::Attention { heads, scale: 1.0 / (dim as f64).sqrt(), lse: true };
+            let name = format!("with sums {batch:?}x{heads}x{dim} {queries}x{keys} {bias}");
+            out.push(single(name, PRODUCTS, close, op, operands, None));
+        }
+    }
+    let table = value(&[2, 24]).of(DType::F32);
+    let table = table.filled(Fill::List(vec![f64::NEG_INFINITY; 24]));
+    let operands = vec![value(&[5, 16]), value(&[20, 16]), value(&[20, 16]), table];
+    let op = Op::Attention { heads: 2, scale: 0.25, lse: true };
+    out.push(single("with sums and every key masked", PRODUCTS, close, op, operands, None));
     for (x, to) in [(DType::Bf16, DType::F32), (DType::F32, DType::Bf16)] {
         let operands = vec![value(&[21, 64]), value(&[30, 64]), value(&[30, 64])];
-        let op = Op::Attention { heads: 2, scale: 0.17 };
+        let op = Op::Attention { heads: 2, scale: 0.17, lse: false };
         let result = Some(gives(Some(to), &[]));
         let tolerance = Tolerance { f32: if x == DType::F32 { 1e-5 } else { 2e-2 }, ..close };
         out.push(single(format!("{x} to {to}"), &[x], tolerance, op, operands, result));
     }
     // Scores far apart: one key takes all, and nothing overflows.
     let rows = || value(&[9, 32]).filled(Fill::Within(-60.0, 60.0));
-    let op = Op::Attention { heads: 2, scale: 1.0 };
+    let op = Op::Attention { heads: 2, scale: 1.0, lse: false };
     let operands = vec![rows(), rows(), value(&[9, 32])];
     out.push(single("of large scores", &[DType::F32], close, op, operands, None));
     // A bias of −∞ masks.
     let table = value(&[1, 9]).of(DType::F32);
     let table = table.filled(Fill::List(vec![0.0, 0.5, f64::NEG_INFINITY, 1.0, -1.0]));
-    let op = Op::Attention { heads: 1, scale: 0.25 };
+    let op = Op::Attention { heads: 1, scale: 0.25, lse: false };
     let operands = vec![value(&[5, 16]), value(&[5, 16]), value(&[5, 16]), table];
     out.push(single("with masked keys", PRODUCTS, close, op, operands, None));
 }

@@ -33,9 +33,11 @@ pub(super) struct Job<'a> {
     pub(super) row_stride: usize,
     /// Output elements from one batch to the next.
     pub(super) batch_stride: usize,
+    /// Where the logarithms of sums begin, if they are wanted.
+    pub(super) log_sums: Option<*mut f32>,
 }
 
-// SAFETY: tasks write disjoint rows and channels of the output and only read the rest.
+// SAFETY: tasks write disjoint rows and channels of the output, disjoint sums, and only read the rest.
 unsafe impl Sync for Job<'_> {}
 
 #[cfg(target_arch = "x86_64")]
@@ -212,11 +214,21 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
             let sum = places.running.add(3 * tile.start + lanes);
             let rows = (count - tile.start).min(lanes);
             for lane in 0..rows {
-                if exact::is_needed(*places.running.add(3 * tile.start + lane)) {
-                    let query = start + tile.start + lane;
-                    let query = Query { call, batch, head: head_index, query, keys: used };
-                    query.answer(from.add(lane), lanes);
+                let (row, largest) =
+                    (start + tile.start + lane, *places.running.add(3 * tile.start + lane));
+                let log_sum = if exact::is_needed(largest) {
+                    let query = Query { call, batch, head: head_index, query: row, keys: used };
+                    let log_sum = query.answer(from.add(lane), lanes);
                     *sum.add(lane) = 1.0;
+                    log_sum
+                } else if job.log_sums.is_some() {
+                    let base = f64::from(largest) * std::f64::consts::LN_2;
+                    (base + f64::from(*sum.add(lane)).ln()) as f32
+                } else {
+                    continue;
+                };
+                if let Some(log_sums) = job.log_sums {
+                    *log_sums.add(outer * shape.queries + row) = log_sum;
                 }
             }
             let (from, sum) = (from.cast_const(), sum.cast_const());

@@ -58,11 +58,12 @@ impl Query<'_> {
         score + relative_bias.map_or(0.0, bias)
     }
 
-    /// Writes the result, channel `d` to `lane[d · stride]`.
+    /// Writes the result, channel `d` to `lane[d · stride]`, and gives the logarithm of the sum of
+    /// e^score.
     ///
     /// # Safety
     /// Those places are writable and belong to the caller alone.
-    pub(super) unsafe fn answer(&self, lane: *mut f32, stride: usize) {
+    pub(super) unsafe fn answer(&self, lane: *mut f32, stride: usize) -> f32 {
         let width = self.call.shape.head_dim;
         // SAFETY: the caller's promise; d is below the width.
         let place = |d: usize| unsafe { &mut *lane.add(d * stride) };
@@ -74,7 +75,8 @@ impl Query<'_> {
                 largest = score;
             }
             if largest.is_nan() {
-                return (0..width).for_each(|d| *place(d) = f32::NAN);
+                (0..width).for_each(|d| *place(d) = f32::NAN);
+                return f32::NAN;
             }
         }
         let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
@@ -86,5 +88,7 @@ impl Query<'_> {
             let share = power(key) / total;
             (0..width).for_each(|d| *place(d) += share * self.value(&self.call.value, key, d));
         }
+        // −∞ where every key is masked, and the total 1.
+        (f64::from(largest) + f64::from(total).ln()) as f32
     }
 }

@@ -3,12 +3,13 @@
 use super::*;
 use crate::cpu::rows::testing::{noise, to_bf16};
 
-/// Attention in f64 on contiguous [rows, heads·dim] inputs of one batch.
-fn reference(call: &Attention<'_>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+/// Attention in f64 on contiguous [rows, heads·dim] inputs of one batch, and the logarithm of the sum
+/// of each head's queries.
+fn reference(call: &Attention<'_>, q: &[f32], k: &[f32], v: &[f32]) -> [Vec<f64>; 2] {
     let AttentionShape { heads, head_dim: dim, queries, keys, .. } = call.shape;
     let width = heads * dim;
     let used = call.key_limit.unwrap_or(keys).min(keys);
-    let mut out = vec![0.0; queries * width];
+    let (mut out, mut log_sums) = (vec![0.0; queries * width], Vec::new());
     for head in 0..heads {
         for query in 0..queries {
             let mut scores: Vec<f64> = (0..used)
@@ -28,6 +29,7 @@ fn reference(call: &Attention<'_>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> 
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             scores.iter_mut().for_each(|s| *s = (*s - largest).exp());
             let sum: f64 = scores.iter().sum();
+            log_sums.push(largest + sum.ln());
             for d in 0..dim {
                 let mixed: f64 = scores
                     .iter()
@@ -38,7 +40,7 @@ fn reference(call: &Attention<'_>, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> 
             }
         }
     }
-    out
+    [out, log_sums]
 }
 
 struct Case {
@@ -63,12 +65,14 @@ fn run(
     row_stride: usize,
     batch_stride: usize,
     output: &mut [f32],
+    log_sums: Option<&mut [f32]>,
 ) {
     let bias = call.relative_bias.is_some();
     let bytes = scratch_bytes(level, &call.shape, call.precision, bias, workers);
     let mut scratch = vec![0xA5_u8; bytes + 128];
     let pool = Pool::new(workers);
-    let out = OutputOperand { data: Target::F32(output), row_stride, batch_stride };
+    let data = Target::F32(output);
+    let out = OutputOperand { data, row_stride, batch_stride, log_sums };
     attention(&pool, level, call, out, &mut scratch[64..64 + bytes]);
     assert!(scratch[..64].iter().chain(&scratch[64 + bytes..]).all(|&byte| byte == 0xA5));
 }
@@ -105,11 +109,15 @@ fn check_case(case: &Case, tolerance: f64, rounded: bool) {
         relative_bias: bias.as_deref(),
         key_limit: case.limit,
     };
-    let want = reference(&call, &q, &k, &v);
+    let [want, want_sums] = reference(&call, &q, &k, &v);
+    // That of the exponentials, and of sums of products of up to this size.
+    let terms = f64::from(case.scale * case.size * case.size) * shape.head_dim as f64;
+    let bound = 4e-6 + terms * f64::from(f32::EPSILON) / 4.0;
     for level in Level::available() {
         let stride = width + 5;
         let mut first = vec![f32::NAN; shape.queries * stride];
-        run(level, 1, &call, stride, 0, &mut first);
+        let mut sums = vec![f32::NAN; shape.heads * shape.queries];
+        run(level, 1, &call, stride, 0, &mut first, Some(&mut sums));
         let mut worst = 0.0_f64;
         for (row, want) in first.chunks(stride).zip(want.chunks(width)) {
             assert!(row[width..].iter().all(|x| x.is_nan()), "gaps between rows stay");
@@ -118,10 +126,24 @@ fn check_case(case: &Case, tolerance: f64, rounded: bool) {
             }
         }
         assert!(worst <= tolerance, "{level:?} {shape:?}: {worst:e}");
+        for (got, want) in sums.iter().zip(&want_sums) {
+            let off = (f64::from(*got) - want).abs();
+            assert!(
+                off <= bound * want.abs().max(1.0),
+                "{level:?} {shape:?}: {got} is {off:e} off"
+            );
+        }
+        let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
         let mut second = vec![f32::NAN; shape.queries * stride];
-        run(level, 3, &call, stride, 0, &mut second);
-        let same = first.iter().zip(&second).all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{level:?} {shape:?}: bits differ between thread counts");
+        let mut again = vec![f32::NAN; sums.len()];
+        run(level, 3, &call, stride, 0, &mut second, Some(&mut again));
+        let threads = same(&first, &second) && same(&sums, &again);
+        assert!(threads, "{level:?} {shape:?}: bits differ between thread counts");
+        run(level, 2, &call, stride, 0, &mut second, None);
+        assert!(
+            same(&first, &second),
+            "{level:?} {shape:?}: bits depend on whether sums are wanted"
+        );
     }
 }
 
@@ -199,21 +221,26 @@ fn masks_and_extreme_scores() {
             relative_bias: Some(&bias),
             key_limit: None,
         };
-        let mut out = vec![9.0; 16];
-        run(level, 1, &call, 16, 0, &mut out);
+        let (mut out, mut sum) = (vec![9.0; 16], [9.0]);
+        run(level, 1, &call, 16, 0, &mut out, Some(&mut sum));
         assert_eq!(out, v[64..]);
+        let score: f32 = q.iter().zip(&k[64..]).map(|(q, k)| q * k).sum();
+        assert!((sum[0] - score).abs() < 1e-5, "one key's score is all: {sum:?}, {score}");
         call.key_limit = Some(4);
-        run(level, 1, &call, 16, 0, &mut out);
-        assert_eq!(out, [0.0; 16]);
+        run(level, 1, &call, 16, 0, &mut out, Some(&mut sum));
+        assert_eq!((&out[..], sum), (&[0.0; 16][..], [f32::NEG_INFINITY]));
         call.relative_bias = None;
-        call.scale = 1e4;
-        run(level, 1, &call, 16, 0, &mut out);
+        call.scale = 1e6;
+        run(level, 1, &call, 16, 0, &mut out, Some(&mut sum));
         assert!(out.iter().all(|x| x.is_finite()));
+        let scores = k.chunks(16).map(|k| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>());
+        let largest = scores.take(4).fold(f32::NEG_INFINITY, f32::max) * 1e6;
+        assert!((sum[0] / largest - 1.0).abs() < 1e-5, "{sum:?}, {largest}");
         let mut bad = q.clone();
         bad[3] = f32::NAN;
         call.query = operand(Source::F32(&bad), 16);
-        run(level, 1, &call, 16, 0, &mut out);
-        assert!(out.iter().all(|x| x.is_nan()));
+        run(level, 1, &call, 16, 0, &mut out, Some(&mut sum));
+        assert!(out.iter().chain(&sum).all(|x| x.is_nan()));
     }
 }
 
@@ -237,7 +264,8 @@ fn batches_strides_and_mixed_types() {
                 key_limit: None,
             };
             let mut whole = vec![0.0; 3 * 19 * 48];
-            run(level, 2, &call, 48, 19 * 48, &mut whole);
+            let mut sums = vec![0.0; 3 * 2 * 19];
+            run(level, 2, &call, 48, 19 * 48, &mut whole, Some(&mut sums));
             for index in 0..3 {
                 let from = index * batch;
                 let pick = |column: usize, rows: usize| -> Vec<f32> {
@@ -248,10 +276,13 @@ fn batches_strides_and_mixed_types() {
                 let v: Vec<f32> =
                     pick(96, 31).iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
                 let one = Attention { shape: AttentionShape { batch: 1, ..shape }, ..call };
-                let want = reference(&one, &pick(0, 19), &pick(48, 31), &v);
+                let [want, want_sums] = reference(&one, &pick(0, 19), &pick(48, 31), &v);
                 let tolerance = if precision == Precision::F32 { 2e-6 } else { 1e-2 };
                 for (got, want) in whole[index * 19 * 48..].iter().zip(want) {
                     assert!((f64::from(*got) - want).abs() < tolerance, "{level:?}");
+                }
+                for (got, want) in sums[index * 2 * 19..].iter().zip(want_sums) {
+                    assert!((f64::from(*got) - want).abs() < tolerance, "{level:?}: {got}, {want}");
                 }
             }
             // The bf16 output is the rounded f32 output.
@@ -261,6 +292,7 @@ fn batches_strides_and_mixed_types() {
                 data: Target::Bf16(&mut half),
                 row_stride: 48,
                 batch_stride: 19 * 48,
+                log_sums: None,
             };
             attention(&Pool::new(2), level, &call, out, &mut vec![0; bytes]);
             assert_eq!(half, to_bf16(&whole));
@@ -284,6 +316,7 @@ fn short_scratch_is_refused() {
         key_limit: None,
     };
     let mut out = vec![0.0; 64];
-    let out = OutputOperand { data: Target::F32(&mut out), row_stride: 16, batch_stride: 0 };
+    let data = Target::F32(&mut out);
+    let out = OutputOperand { data, row_stride: 16, batch_stride: 0, log_sums: None };
     attention(&Pool::new(1), Level::Portable, &call, out, &mut [0; 64]);
 }

@@ -182,7 +182,7 @@ impl Launch {
                 let found = match &kernel.op {
                     Op::Dot => Some(Self::Dot),
                     Op::Linear => linear(&types, kernel).map(Self::Linear),
-                    Op::Attention { heads, scale } => {
+                    Op::Attention { heads, scale, .. } => {
                         heads_of(&types, kernel, *heads, *scale).map(Self::Attention)
                     }
                     Op::Conv { stride, pad } => {

@@ -252,7 +252,9 @@ impl<'f> Frame<'f> {
             relative_bias: bias.then(|| self.of(step.operands[3])),
             key_limit: None,
         };
-        let output = OutputOperand { data, row_stride: width, batch_stride: shape.queries * width };
+        let log_sums = step.results.get(1).map(|id| self.of_mut(*id));
+        let (row_stride, batch_stride) = (width, shape.queries * width);
+        let output = OutputOperand { data, row_stride, batch_stride, log_sums };
         attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, scratch);
     }
 

@@ -68,7 +68,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
-    let states = states::specs(&funcs, &args.states)?;
+    let states = states::specs(&module, &funcs, &args.states)?;
     let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
     let took = begun.elapsed();
     let phases = PlanFile::new(target.name, phases)?;

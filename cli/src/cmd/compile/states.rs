@@ -5,8 +5,8 @@
 //! function without the input begins the state and does not read it. The compiler checks that types
 //! agree.
 
-use anyid_ir::Func;
 use anyid_ir::weights::nearest;
+use anyid_ir::{Func, Module};
 use anyid_runtime::engine::StateSpec;
 use anyid_runtime::{Error, Result};
 
@@ -16,7 +16,7 @@ use anyid_runtime::{Error, Result};
 /// # Errors
 /// E0509 for a wish that is not a pair, for a result that a function does not have, and for an
 /// input that none of them has.
-pub fn specs(funcs: &[&Func], wishes: &[String]) -> Result<Vec<Vec<StateSpec>>> {
+pub fn specs(module: &Module, funcs: &[&Func], wishes: &[String]) -> Result<Vec<Vec<StateSpec>>> {
     let mut all: Vec<Vec<StateSpec>> = vec![Vec::new(); funcs.len()];
     for wish in wishes {
         let pair = Pair::read(wish)?;
@@ -27,6 +27,11 @@ pub fn specs(funcs: &[&Func], wishes: &[String]) -> Result<Vec<Vec<StateSpec>>> 
             read |= reads;
         }
         if !read {
+            let takes = |func: &&Func| pair.of(func).is_ok_and(|(_, reads)| reads);
+            if let Some(other) = module.funcs.iter().find(takes) {
+                let help = format!("@{} reads it: name it with --func as well", other.name);
+                return Err(fault(wish, "no function that is compiled reads it").help(help));
+            }
             let inputs = funcs.iter().flat_map(|func| func.param_types().map(|(name, _)| name));
             let help = help(&pair.input.text(), inputs, "inputs");
             return Err(fault(wish, "no function has the input").help(help));
@@ -132,7 +137,6 @@ impl<'w> Pair<'w> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyid_ir::Module;
     use anyid_ir::text::parse_module;
 
     fn module() -> Module {
@@ -150,7 +154,14 @@ mod tests {
         let module = module();
         let funcs = [&module.funcs[0], &module.funcs[1]];
         let wishes: Vec<String> = wishes.iter().map(|w| (*w).to_owned()).collect();
-        specs(&funcs, &wishes)
+        specs(&module, &funcs, &wishes)
+    }
+
+    #[test]
+    fn a_state_that_only_another_function_reads_names_that_function() {
+        let module = module();
+        let error = specs(&module, &[&module.funcs[0]], &["s*=n*".to_owned()]).unwrap_err();
+        assert!(error.help_text().unwrap().contains("@next"), "{error}");
     }
 
     #[test]

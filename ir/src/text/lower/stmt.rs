@@ -87,12 +87,7 @@ impl<'s> Body<'_, 's> {
         types: &[TensorType],
         loc: Loc,
     ) {
-        if types.len() != stmt.results.len() {
-            let name = self.up.source.at(stmt.op);
-            let message =
-                format!("{name} gives {} results, {} are named", types.len(), stmt.results.len());
-            let help = "name each result once, as in `%a, %b = …`".to_owned();
-            self.up.report("E0207", stmt.span, message, help);
+        if self.miscounted(stmt, types.len()) {
             return self.poison(stmt);
         }
         let node = self.push(op, operands, types, &stmt.results, loc);
@@ -101,6 +96,23 @@ impl<'s> Body<'_, 's> {
             let value = self.func.nodes[node].results[i];
             self.define(*span, Some(value), "E0402");
         }
+    }
+
+    /// Reports E0207 where `stmt` does not name `count` results, or prints another number of types.
+    fn miscounted(&mut self, stmt: &Stmt, count: usize) -> bool {
+        let (named, printed) = (stmt.results.len(), stmt.types.len());
+        let (other, help) = match () {
+            () if named != count => {
+                (format!("{named} are named"), "name each result once, as in `%a, %b = …`")
+            }
+            () if printed != 0 && printed != count => {
+                (format!("{printed} types are printed"), "print the type of each result, or none")
+            }
+            () => return false,
+        };
+        let message = format!("{} gives {count} results, {other}", self.up.source.at(stmt.op));
+        self.up.report("E0207", stmt.span, message, help.to_owned());
+        true
     }
 
     pub(super) fn plain(&mut self, stmt: &'s Stmt, operands: &[Operand], attrs: &[Attr]) {
@@ -121,6 +133,9 @@ impl<'s> Body<'_, 's> {
         let loc = Self::loc(stmt, operands);
         let given: Vec<&TensorType> = values.iter().map(|v| self.func.ty(*v)).collect();
         match infer(&op, &given, &types) {
+            Ok(inferred) if self.miscounted(stmt, inferred.len()) => {
+                self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
+            }
             // Printed types that differ are the verifier's to report.
             Ok(_) if !types.is_empty() => self.finish(stmt, op, &values, &types, loc),
             Ok(types) => self.finish(stmt, op, &values, &types, loc),
