@@ -175,6 +175,11 @@ impl TensorType {
         self.shape.last().copied().unwrap_or(1)
     }
 
+    /// Types one after the other, as texts and messages have them.
+    pub fn list<'t>(types: impl IntoIterator<Item = &'t Self>) -> String {
+        types.into_iter().map(Self::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     /// Row-major strides in elements.
     pub fn strides(&self) -> SmallVec<[usize; 6]> {
         let mut strides: SmallVec<[usize; 6]> = smallvec::smallvec![1; self.rank()];

@@ -14,7 +14,7 @@ use crate::program::{Origin, Port, Program, ProgramStep, ValueIndex};
 use crate::storage::storages;
 use anyid_ir::decompose::decomposed;
 use anyid_ir::{Axes, Entity, Op, ReduceFn, Shape, Target, TensorType};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::collections::HashMap;
 
 /// Most steps a program may have after decomposition.
@@ -54,15 +54,17 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
             step.operands.iter().map(|v| moved[*v as usize]).collect();
         let made = match why {
             Some(why) if !step.op.is_composite() => {
-                let types: Vec<String> =
-                    step.operands.iter().map(|v| program.ty(*v).to_string()).collect();
+                let types = TensorType::list(program.types(&step.operands));
                 let (op, name) = (step.op.name(), target.name);
-                let message =
-                    format!("target {name} has no kernel for {op} of {}: {why}", types.join(", "));
+                let message = format!("target {name} has no kernel for {op} of {types}: {why}");
                 return Err(CompileError::new("E0505", message).at(step.label()));
             }
             Some(_) => inline(&mut out, program, step, &operands),
-            None => even(&mut out, program, step, operands),
+            None if step.results.len() > 1 => out.step_like(program, step, operands),
+            None => {
+                let (ty, label) = (program.ty(step.result()).clone(), step.label().to_owned());
+                smallvec![evenly(&mut out, &step.op, operands, ty, label)]
+            }
         };
         for (value, made) in step.results.iter().zip(made) {
             moved[*value as usize] = made;
@@ -85,14 +87,9 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
 }
 
 fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), &'static str> {
-    let operands: SmallVec<[&TensorType; 4]> =
-        step.operands.iter().map(|v| program.ty(*v)).collect();
-    let weights: SmallVec<[bool; 4]> = step
-        .operands
-        .iter()
-        .map(|v| matches!(program.values[*v as usize].origin, Origin::Weight(_)))
-        .collect();
-    let results: SmallVec<[&TensorType; 2]> = step.results.iter().map(|v| program.ty(*v)).collect();
+    let weight = |v: &ValueIndex| matches!(program.values[*v as usize].origin, Origin::Weight(_));
+    let weights: SmallVec<[bool; 4]> = step.operands.iter().map(weight).collect();
+    let [operands, results] = [&step.operands[..], &step.results].map(|v| program.types(v));
     target.native(&step.op, &operands, &weights, &results)
 }
 
@@ -148,18 +145,6 @@ fn repeats(program: &Program, value: ValueIndex, shape: &[usize]) -> bool {
     !shape.is_empty() && row_view(&own(program, value), &ty.shape, shape, 1).is_none()
 }
 
-/// Adds `step` of `program` as row kernels can read it.
-fn even(
-    out: &mut Program,
-    program: &Program,
-    step: &ProgramStep,
-    operands: SmallVec<[ValueIndex; 4]>,
-) -> SmallVec<[ValueIndex; 1]> {
-    let [result] = step.results[..] else { return out.step_like(program, step, operands) };
-    let (ty, label) = (program.ty(result).clone(), step.label().to_owned());
-    smallvec::smallvec![evenly(out, &step.op, operands, ty, label)]
-}
-
 /// Adds a step of one result as row kernels can read it.
 fn evenly(
     out: &mut Program,
@@ -181,7 +166,7 @@ fn evenly(
             shape.extend_from_slice(&from.shape);
             let own = |op: Op, value, shape: &[usize], out: &mut Program| {
                 let ty = TensorType::new(from.dtype, shape.iter().copied());
-                out.step(op, smallvec::smallvec![value], ty, format!("{label}.wide"))
+                out.step(op, smallvec![value], ty, format!("{label}.wide"))
             };
             if from.rank() < ty.rank() {
                 *value = own(Op::Reshape, *value, &shape, out);
@@ -204,7 +189,7 @@ fn reduced(
     let from = out.ty(x).clone();
     let mut add = |op: Op, value, shape: &[usize], label: &str| {
         let ty = TensorType::new(from.dtype, shape.iter().copied());
-        out.step(op, smallvec::smallvec![value], ty, label.to_owned())
+        out.step(op, smallvec![value], ty, label.to_owned())
     };
     let kept = (0..from.rank()).filter(|axis| !axes.contains(axis));
     let perm: Axes = axes.iter().copied().chain(kept).collect();
@@ -229,8 +214,7 @@ pub fn with_copied_outputs(program: &Program) -> Program {
         let owner = storages[value as usize].owner as usize;
         if !matches!(program.values[owner].origin, Origin::Step(..)) {
             let ty = program.ty(value).clone();
-            program.outputs[at].value =
-                program.step(Op::Cast, smallvec::smallvec![value], ty, name);
+            program.outputs[at].value = program.step(Op::Cast, smallvec![value], ty, name);
         }
     }
     program

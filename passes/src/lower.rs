@@ -11,7 +11,7 @@ use anyid_ir::kernel::{
     Access, AnchorKernel, Columns, Fill, Instruction, Kernel, Register, RowFn, RowKernel, RowMap,
     RowReduce, copies, verify,
 };
-use anyid_ir::{BinaryFn, DType, Op, ReduceFn, TensorType, UnaryFn};
+use anyid_ir::{BinaryFn, DType, Op, ReduceFn, UnaryFn};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
 
 fn single(program: &Program, at: usize) -> LoweredStep {
     let step = &program.steps[at];
-    let types: SmallVec<[&TensorType; 4]> = step.operands.iter().map(|v| program.ty(*v)).collect();
+    let types = program.types(&step.operands);
     let copied = || copies(&step.op, &types, program.ty(step.result())).map(Kernel::Copy);
     let kernel = match &step.op {
         Op::Gather => Some(Kernel::Gather),

@@ -127,6 +127,11 @@ impl Program {
         &self.values[value as usize].ty
     }
 
+    /// Types of some values.
+    pub fn types(&self, values: &[ValueIndex]) -> SmallVec<[&TensorType; 4]> {
+        values.iter().map(|value| self.ty(*value)).collect()
+    }
+
     /// Adds an input of type `ty`, as `port` says but for the value, which is returned.
     pub fn input(&mut self, port: &Port, ty: TensorType) -> ValueIndex {
         let value = self.value(ty, Origin::Input(self.inputs.len() as u32));
@@ -288,13 +293,13 @@ impl Program {
                 }
                 defined[*result as usize] = true;
             }
-            let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
+            let types = self.types(&step.operands);
             let recorded: Vec<TensorType> =
                 step.results.iter().map(|v| self.ty(*v).clone()).collect();
             let inferred = infer(&step.op, &types, &recorded)
                 .map_err(|error| format!("{}: {}", place(), error.message))?;
             if inferred.as_slice() != recorded {
-                let [inferred, recorded] = [inferred.as_slice(), recorded.as_slice()].map(listed);
+                let [inferred, recorded] = [&inferred[..], &recorded].map(TensorType::list);
                 return Err(format!("{}: it gives {inferred}, recorded is {recorded}", place()));
             }
         }
@@ -304,14 +309,6 @@ impl Program {
             }
             None => Ok(()),
         }
-    }
-}
-
-/// Types in a row.
-fn listed(types: &[TensorType]) -> String {
-    match types {
-        [] => "nothing".to_owned(),
-        _ => types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -287,9 +287,8 @@ fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std:
         }
         for step in &group.steps {
             let step = &program.steps[*step];
-            let types: Vec<String> =
-                step.results.iter().map(|value| program.ty(*value).to_string()).collect();
-            let (labels, types) = (step.labels.join(", "), types.join(", "));
+            let types = TensorType::list(program.types(&step.results));
+            let labels = step.labels.join(", ");
             writeln!(out, "  {labels} = {} : {types}", step.op.name())?;
         }
     }

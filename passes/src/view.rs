@@ -2,7 +2,7 @@
 //!
 //! The IR itself keeps order in lists; nothing stores this view.
 
-use anyid_ir::{BlockId, Def, Entity, Func, NodeId, Op, ValueId};
+use anyid_ir::{BlockId, Def, Entity, Func, NodeId, Op, TensorType, ValueId};
 use petgraph::dot::{Config, Dot};
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::HashMap;
@@ -65,15 +65,14 @@ impl Picture<'_> {
         let func = self.func;
         for id in &func.blocks[block].nodes {
             let node = &func.nodes[*id];
-            let types: Vec<String> =
-                node.results.iter().map(|value| func.ty(*value).to_string()).collect();
+            let types = TensorType::list(node.results.iter().map(|value| func.ty(*value)));
             let (label, shape) = match &node.op {
-                Op::Weight { path } => (format!("${}\\n{}", escape(path), types[0]), "note"),
+                Op::Weight { path } => (format!("${}\\n{}", escape(path), types), "note"),
                 Op::Call { func, .. } => (format!("call @{}", escape(func)), "component"),
                 Op::Repeat { index, lo, hi, .. } => {
                     (format!("repeat {} in {lo}..{hi}", escape(index)), "doubleoctagon")
                 }
-                op => (format!("{}\\n{}", op.name(), types.join(", ")), "box"),
+                op => (format!("{}\\n{}", op.name(), types), "box"),
             };
             let drawn = match (&node.op, owner) {
                 (Op::Yield, Some(owner)) => owner,

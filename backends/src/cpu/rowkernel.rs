@@ -1,82 +1,111 @@
-//! Row kernels by a vector interpreter.
+//! Row kernels by a vector machine with one accumulator.
 //!
-//! A kernel is cut into stages at its reductions. A block of rows goes through every stage in
-//! chunks of columns small enough for the first-level cache: each instruction is one vector loop
-//! over a chunk, and vectors needed by a later stage are made again there rather than kept.
-//! Results are written in the last stage only, after everything that row still reads, so a result
-//! may lie over an operand.
+//! A kernel is cut into stages at its reductions, and each stage is compiled once into code of an
+//! accumulator machine ([`emit`]). A row goes through a stage in strips of some sixteen-lane vectors:
+//! the accumulator is as wide as a strip and stays in vector registers from one instruction to the
+//! next ([`strip`]); other operands are read where they lie, and only what is used again later is
+//! kept in a slot of scratch. What a later stage needs is made again there. Results are written in
+//! the last stage only, each strip after everything that it still reads, so a result may lie over an
+//! operand.
 //!
 //! Sums have one fixed association (64 lanes in turn, then halves), so a fused kernel gives the bits
 //! of the same ops one by one, for any number of threads. exp, log, sin, cos, floor and erf go through
 //! `f64`, so that tables of constants made with them are correctly rounded (the time embedding moves
 //! by 1.5e-5 for one unit in exp); the functions that run over activations are vector code.
 
+mod emit;
 mod run;
+mod strip;
 
 use super::threads::{Pool, WorkerScratch};
 use anyid_ir::DType;
-use anyid_ir::kernel::{
-    Access, Columns, Instruction, Register, RowFn, RowKernel, RowMap, RowReduce,
-};
+use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, RowReduce};
 use anyid_ir::op::{BinaryFn, CompareFn};
 
-/// Columns of a chunk, a multiple of the 64 lanes of a reduction.
+/// Columns of rows that make a block together, where one row has fewer.
 const CHUNK: usize = 1024;
-/// Most rows of a block.
+/// Most rows of a block, a multiple of the lanes.
 const BLOCK: usize = 64;
 /// Elements one task works on.
 const TASK: usize = 16_384;
 
-/// Where an instruction finds an operand.
+/// Position of an operand in the table of a [`Code`].
+type Arg = u16;
+
+/// One operation of the machine; `acc` is the accumulator.
 #[derive(Clone, Copy, Debug)]
+enum Op {
+    /// acc = operand
+    Take(Arg),
+    /// acc = a row of this type
+    Load(DType, Arg),
+    /// acc = a row of this type that repeats after so many elements
+    Every(DType, Arg, usize),
+    /// acc = one element for each row of the block; the index of a load
+    Numbers(usize),
+    /// slot = acc
+    Keep(Arg),
+    /// acc = f(acc)
+    Unary(RowFn),
+    /// acc = f(acc, operand)
+    Left(BinaryFn, Arg),
+    /// acc = f(operand, acc)
+    Right(BinaryFn, Arg),
+    /// acc = acc · first + second
+    Multiply(Arg, Arg),
+    /// acc = first · acc + second
+    Multiplied(Arg, Arg),
+    /// acc = first · second + acc
+    Accumulate(Arg, Arg),
+    /// acc = f(acc, operand) as 1 or 0
+    Compare(CompareFn, Arg),
+    /// acc = acc ≠ 0 ? first : second
+    Select(Arg, Arg),
+    /// acc = pairs of acc turned by the operand
+    Rotate(Arg),
+    /// acc = acc rounded to the type
+    Round(DType),
+    /// sums of a reduction = f(sums, acc)
+    Reduce(RowReduce, usize),
+    /// row of a result = acc
+    Store(DType, Arg),
+    /// the one element that a result has for the row = acc
+    StoreOne(DType, Arg),
+}
+
+/// What an operand is.
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Source {
-    /// A vector made in this stage.
+    /// A strip that was kept.
     Slot(usize),
-    /// A number for each row of the block.
-    Scalar(usize),
     /// One number.
     Const(f32),
-    /// f32 rows where they lie; the index of a load.
-    Memory(usize),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Action {
-    Load(usize),
-    Unary(RowFn, Source),
-    Binary(BinaryFn, Source, Source),
-    Fma(Source, Source, Source),
-    Compare(CompareFn, Source, Source),
-    Select(Source, Source, Source),
-    Rotate(Source, Source),
-    Round(DType, Source),
-    Reduce(RowReduce, Source),
-    Store(usize, Source),
-}
-
-/// Where the result of an action goes.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    /// A vector or scalar slot, or a reduction's sums.
-    Slot(usize),
-    /// The rows of an f32 result, which nothing else in the stage needs.
+    /// The row's own number of a scalar.
+    Scalar(usize),
+    /// The numbers of a scalar for all rows of the block, as a row.
+    Numbers(usize),
+    /// The row of a load, where it lies.
+    Row(usize),
+    /// The row of a result.
     Result(usize),
 }
 
-/// An action and where its result goes.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    action: Action,
-    to: Place,
+/// Straight-line code and the operands that it names.
+#[derive(Clone, Debug, Default)]
+struct Code {
+    ops: Vec<Op>,
+    operands: Vec<Source>,
+    /// Entries of all codes before it.
+    first: usize,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Stage {
     /// Once a block, on numbers of its rows.
-    scalars: Vec<Step>,
-    /// Once a chunk.
-    vectors: Vec<Step>,
-    /// Reductions finished at its end: function, sums, scalar slot.
+    numbers: Code,
+    /// Once a row.
+    vectors: Code,
+    /// Reductions finished at its end: function, sums, scalar.
     finished: Vec<(RowReduce, usize, usize)>,
 }
 
@@ -93,14 +122,15 @@ pub(super) struct Prepared {
     rows: usize,
     width: usize,
     block: usize,
-    chunk: usize,
-    pitch: usize,
     loads: Vec<Load>,
+    /// Type of each result and its elements a row.
     results: Vec<(DType, usize)>,
     stages: Vec<Stage>,
-    vectors: usize,
+    slots: usize,
     scalars: usize,
     sums: usize,
+    /// Operands of all codes.
+    operands: usize,
     /// The sum or mean of each row of operand 0 where that is all the kernel does.
     plain: Option<RowReduce>,
 }
@@ -140,177 +170,27 @@ fn plain_reduction(kernel: &RowKernel) -> Option<RowReduce> {
 }
 
 impl Prepared {
-    /// Makes `kernel` ready. With `in_place`, rows of operands are copied before they are used.
+    /// Makes `kernel` ready. With `in_place`, a result may lie over an operand.
     pub fn new(kernel: &RowKernel, in_place: bool) -> Self {
         let width = kernel.width;
-        let chunk = width.clamp(1, CHUNK);
-        let pitch = chunk.next_multiple_of(16);
-        let block = if width > CHUNK { 1 } else { (CHUNK / pitch).clamp(1, BLOCK) };
         let results =
             (0..kernel.results.len()).map(|r| (kernel.results[r].dtype, kernel.result_width(r)));
         let mut out = Self {
             rows: kernel.rows,
             width,
-            block,
-            chunk,
-            pitch,
+            block: (CHUNK / width.clamp(1, CHUNK)).min(BLOCK),
             loads: Vec::new(),
             results: results.collect(),
             stages: Vec::new(),
-            vectors: 0,
+            slots: 0,
             scalars: 0,
             sums: 0,
+            operands: 0,
             // Its kernel holds slices of both sides, which may not be one memory.
             plain: plain_reduction(kernel).filter(|_| !in_place),
         };
-        out.plan(kernel, in_place);
+        emit::stages(&mut out, kernel, in_place);
         out
-    }
-
-    fn plan(&mut self, kernel: &RowKernel, in_place: bool) {
-        let code = &kernel.code;
-        let is_scalar = kernel.scalars();
-        let mut stage = vec![0usize; code.len()];
-        for (at, instruction) in code.iter().enumerate() {
-            let before = instruction.reads().iter().map(|r| stage[*r as usize]).max().unwrap_or(0);
-            stage[at] = before + usize::from(matches!(instruction, Instruction::Reduce(..)));
-        }
-        let last = stage.iter().copied().max().unwrap_or(0);
-        // Loads and numbers have one place for the whole kernel.
-        let mut load_of = vec![usize::MAX; code.len()];
-        let mut scalar_of = vec![usize::MAX; code.len()];
-        for (at, instruction) in code.iter().enumerate() {
-            if let Instruction::Load(access) = instruction {
-                load_of[at] = self.loads.len();
-                let ty = &kernel.operands[access.operand];
-                let (dtype, elements) = (ty.dtype, ty.elements());
-                self.loads.push(Load { access: *access, dtype, elements });
-            }
-            let is_const = matches!(instruction, Instruction::Const(_));
-            let is_store = matches!(instruction, Instruction::Store { .. });
-            if is_scalar[at] && !is_const && !is_store {
-                scalar_of[at] = self.scalars;
-                self.scalars += 1;
-            }
-        }
-        let direct = |at: usize| match &code[at] {
-            Instruction::Load(access) => {
-                let f32 = kernel.operands[access.operand].dtype == DType::F32;
-                f32 && access.columns == Columns::All && !in_place
-            }
-            _ => false,
-        };
-        for now in 0..=last {
-            let mut out = Stage::default();
-            let is_sink = |at: usize| match &code[at] {
-                Instruction::Reduce(_, x) => stage[*x as usize] == now,
-                Instruction::Store { .. } => now == last,
-                _ => false,
-            };
-            let mut needed = vec![false; code.len()];
-            let mut last_use = vec![0; code.len()];
-            for at in (0..code.len()).rev() {
-                if is_sink(at) || (needed[at] && !is_scalar[at]) {
-                    needed[at] = true;
-                    for read in code[at].reads() {
-                        let read = read as usize;
-                        if !needed[read] {
-                            last_use[read] = at;
-                        }
-                        needed[read] = true;
-                    }
-                }
-            }
-            // Results that are made where they belong: the vectors that nothing but their store reads.
-            // What lies under them must have been read before.
-            let loads_after = |at: usize| {
-                let later = code.iter().zip(&needed).skip(at + 1);
-                later.into_iter().any(|(i, needed)| *needed && matches!(i, Instruction::Load(_)))
-            };
-            let mut made_in = vec![None; code.len()];
-            for instruction in &code[..] {
-                let Instruction::Store { result, value } = instruction else { continue };
-                let at = *value as usize;
-                let readers = code.iter().zip(&needed).filter(|(_, needed)| **needed);
-                let readers = readers.flat_map(|(i, _)| i.reads()).filter(|r| r == value).count();
-                let whole = self.results[*result] == (DType::F32, self.width) && self.width > 1;
-                let alone = readers == 1 && whole && !is_scalar[at] && !direct(at);
-                if now == last && alone && !(in_place && loads_after(at)) {
-                    made_in[at] = Some(*result);
-                }
-            }
-            let mut slot_of = vec![usize::MAX; code.len()];
-            let mut free: Vec<usize> = Vec::new();
-            for (at, instruction) in code.iter().enumerate() {
-                let scalar = is_scalar[at];
-                let source = |r: Register| -> Source {
-                    let r = r as usize;
-                    match &code[r] {
-                        Instruction::Const(value) => Source::Const(*value),
-                        _ if is_scalar[r] => Source::Scalar(scalar_of[r]),
-                        _ if direct(r) => Source::Memory(load_of[r]),
-                        _ => Source::Slot(slot_of[r]),
-                    }
-                };
-                let action = match instruction {
-                    Instruction::Load(_) => Action::Load(load_of[at]),
-                    Instruction::Const(_) => continue,
-                    Instruction::Unary(f, x) => Action::Unary(*f, source(*x)),
-                    Instruction::Binary(f, a, b) => Action::Binary(*f, source(*a), source(*b)),
-                    Instruction::Fma(a, b, c) => Action::Fma(source(*a), source(*b), source(*c)),
-                    Instruction::Compare(f, a, b) => Action::Compare(*f, source(*a), source(*b)),
-                    Instruction::Select(c, a, b) => {
-                        Action::Select(source(*c), source(*a), source(*b))
-                    }
-                    Instruction::Reduce(f, x) => Action::Reduce(*f, source(*x)),
-                    Instruction::Rotate(x, angles) => Action::Rotate(source(*x), source(*angles)),
-                    Instruction::Round(dtype, x) => Action::Round(*dtype, source(*x)),
-                    Instruction::Store { result, value } => Action::Store(*result, source(*value)),
-                };
-                match instruction {
-                    Instruction::Reduce(f, _) if is_sink(at) => {
-                        out.vectors.push(Step { action, to: Place::Slot(self.sums) });
-                        out.finished.push((*f, self.sums, scalar_of[at]));
-                        self.sums += 1;
-                    }
-                    Instruction::Reduce(..) => continue,
-                    Instruction::Store { value, .. } => {
-                        if needed[at] && made_in[*value as usize].is_none() {
-                            out.vectors.push(Step { action, to: Place::Slot(0) });
-                        }
-                    }
-                    _ if scalar => {
-                        if stage[at] == now {
-                            out.scalars.push(Step { action, to: Place::Slot(scalar_of[at]) });
-                        }
-                        continue;
-                    }
-                    _ if !needed[at] || direct(at) => continue,
-                    _ if made_in[at].is_some() => {
-                        let to = Place::Result(made_in[at].expect("just asked"));
-                        out.vectors.push(Step { action, to });
-                    }
-                    _ => {
-                        let to = free.pop().unwrap_or_else(|| {
-                            self.vectors += 1;
-                            self.vectors - 1
-                        });
-                        slot_of[at] = to;
-                        out.vectors.push(Step { action, to: Place::Slot(to) });
-                    }
-                }
-                for read in instruction.reads() {
-                    let read = read as usize;
-                    if last_use[read] == at
-                        && slot_of[read] != usize::MAX
-                        && !free.contains(&slot_of[read])
-                    {
-                        free.push(slot_of[read]);
-                    }
-                }
-            }
-            self.stages.push(out);
-        }
     }
 
     /// The sum or mean over dense rows of operand 0, and their width, if the kernel is nothing else:
@@ -319,15 +199,9 @@ impl Prepared {
         self.plain.map(|f| (f, self.width))
     }
 
-    fn floats(&self) -> usize {
-        self.vectors * self.block * self.pitch
-            + self.scalars * self.block
-            + self.sums * self.block * run::SUMS
-    }
-
     /// Bytes of scratch a launch needs.
     pub fn scratch_bytes(&self, workers: usize) -> usize {
-        WorkerScratch::bytes(self.floats().max(1) * 4, workers)
+        WorkerScratch::bytes(run::Scratch::new(self).bytes(), workers)
     }
 
     /// Runs the kernel.
@@ -352,13 +226,14 @@ impl Prepared {
         let across = if self.stages.len() == 1 { TASK.min(self.width) } else { self.width };
         let down = (TASK / across).max(1).next_multiple_of(self.block);
         let strips = self.width.div_ceil(across);
-        let regions = WorkerScratch::new(scratch, self.floats().max(1) * 4, pool.threads());
+        let layout = run::Scratch::new(self);
+        let regions = WorkerScratch::new(scratch, layout.bytes(), pool.threads());
         pool.run(self.rows.div_ceil(down) * strips, &|task, worker| {
-            let memory = regions.region(worker).cast::<f32>();
             let (first, left) = (task / strips * down, task % strips * across);
             let rows = first..(first + down).min(self.rows);
             let columns = left..(left + across).min(self.width);
-            let launch = run::Launch { kernel: self, bound, memory };
+            let launch =
+                run::Launch { kernel: self, bound, layout, memory: regions.region(worker) };
             run::rows(level, &launch, rows, columns);
         });
         Ok(())

@@ -44,10 +44,10 @@ impl Kernel {
                 if kernel.operands != operands || kernel.results != results {
                     return Err(format!(
                         "it is for {} to {}, not {} to {}",
-                        list(&kernel.operands),
-                        list(&kernel.results),
-                        list(operands),
-                        list(results)
+                        TensorType::list(&kernel.operands),
+                        TensorType::list(&kernel.results),
+                        TensorType::list(operands),
+                        TensorType::list(results)
                     ));
                 }
                 verify(kernel)
@@ -62,7 +62,11 @@ fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<
     let inferred = infer(op, &types, results).map_err(|error| error.message)?;
     match inferred[..] == results[..] {
         true => Ok(()),
-        false => Err(format!("it gives {}, recorded is {}", list(&inferred), list(results))),
+        false => Err(format!(
+            "it gives {}, recorded is {}",
+            TensorType::list(&inferred),
+            TensorType::list(results)
+        )),
     }
 }
 
@@ -96,7 +100,7 @@ fn check_copy(
         return Err(format!("it copies {elements} elements, recorded is {result}"));
     }
     if operands.len() != kernel.operands() || operands.iter().any(|ty| ty.dtype != result.dtype) {
-        return Err(format!("it does not copy {} to {result}", list(operands)));
+        return Err(format!("it does not copy {} to {result}", TensorType::list(operands)));
     }
     for (at, part) in kernel.parts.iter().enumerate() {
         let Part::Strided { operand, offset, axes } = part else { continue };
@@ -189,10 +193,6 @@ fn check_anchor(
         }
     }
     Ok(())
-}
-
-fn list(types: &[TensorType]) -> String {
-    types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Element types that row kernels of this arithmetic load, store and round to.

@@ -138,10 +138,6 @@ fn path_text(path: &str) -> String {
     }
 }
 
-fn types<'t>(types: impl IntoIterator<Item = &'t TensorType>) -> String {
-    types.into_iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// A statement in columns.
 struct Line {
     results: String,
@@ -181,7 +177,7 @@ impl Printer<'_> {
         out.push('(');
         let mut tail = String::from(")");
         if !func.results.is_empty() {
-            let _ = write!(tail, " -> {}", types(&func.results));
+            let _ = write!(tail, " -> {}", TensorType::list(&func.results));
         }
         if !func.scope.is_empty() {
             let _ = write!(tail, " scope \"{}\"", func.scope);

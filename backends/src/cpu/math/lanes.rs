@@ -17,6 +17,9 @@ pub const LANES: usize = 16;
 /// A value of the AVX types may be made only inside code compiled for that level (the macro
 /// `vectorised!` sees to it); that is the reason why the operations themselves are safe to call.
 pub trait Lanes: Copy {
+    /// Values that a loop can hold at once, besides those it works with.
+    const STRIP: usize = 4;
+
     /// All lanes equal to `value`.
     fn splat(value: f32) -> Self;
     /// Sixteen values from `at`.

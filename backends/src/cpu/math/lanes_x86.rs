@@ -205,6 +205,8 @@ unsafe fn join_high(x: __m512, y: __m512) -> __m512 {
 }
 
 impl Lanes for Avx512 {
+    const STRIP: usize = 8;
+
     #[inline(always)]
     fn splat(value: f32) -> Self {
         // SAFETY: reached only from code compiled for AVX-512.
