@@ -46,6 +46,9 @@ pub fn decompose(
         Op::Attention { heads, scale, .. } => {
             return parts.attention(operands, *heads, *scale, results.get(1));
         }
+        Op::AttentionVjp { heads, scale, .. } => {
+            return parts.attention_vjp(operands, results, *heads, *scale);
+        }
         Op::LayerNorm { eps } => parts.layer_norm(operands, *eps),
         Op::RmsNorm { eps, clamp } => parts.rms_norm(operands, *eps, *clamp),
         Op::Rope { heads } => parts.rope(operands, *heads),
@@ -57,6 +60,10 @@ pub fn decompose(
         Op::Silu => parts.silu(operands[0]),
         Op::Modulate => parts.modulate(operands),
         Op::GateAdd => parts.gate_add(operands),
+        Op::SegmentSum { segments } => {
+            let sums = parts.segment_sum(operands, *segments);
+            parts.finish(sums)
+        }
         Op::Conv { stride, pad } => parts.conv(operands, *stride, *pad),
         Op::Upsample { factors } => parts.upsample(operands[0], factors),
         Op::TimestepEmbedding { dim } => parts.timestep_embedding(operands[0], *dim),
@@ -82,7 +89,7 @@ pub fn decompose(
         | Op::Select
         | Op::Compare(_)
         | Op::Reduce { .. }
-        | Op::Dot
+        | Op::Dot { .. }
         | Op::Call { .. }
         | Op::Repeat { .. }
         | Op::Yield
@@ -167,7 +174,7 @@ impl Parts<'_, '_> {
     }
 
     fn dot(&mut self, name: &str, a: ValueId, b: ValueId) -> ValueId {
-        self.b.op(name, Op::Dot, &[a, b], None)
+        self.b.op(name, Op::Dot { transposed: [false; 2] }, &[a, b], None)
     }
 
     fn gather(&mut self, name: &str, table: ValueId, rows: ValueId) -> ValueId {

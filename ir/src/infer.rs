@@ -50,6 +50,12 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Shape> {
         .collect()
 }
 
+/// Size of the axis of a side of `dot` that stays, and of the one that is summed over.
+pub fn sides(ty: &TensorType, transposed: bool) -> (usize, usize) {
+    let [first, last] = [ty.shape[ty.rank() - 2], ty.last()];
+    if transposed { (last, first) } else { (first, last) }
+}
+
 /// Most elements a literal may list.
 const MOST_LITERALS: usize = 1024;
 
@@ -363,9 +369,10 @@ impl Rule<'_> {
                 self.one(a.dtype, shape)
             }
             Op::Reduce { axes, keep, .. } => self.reduce(axes, *keep),
-            Op::Dot => self.dot(),
+            Op::Dot { transposed } => self.dot(*transposed),
             Op::Linear => self.linear(),
             Op::Attention { heads, scale, lse } => self.attention(*heads, *scale, *lse),
+            Op::AttentionVjp { heads, scale, .. } => self.attention_vjp(*heads, *scale),
             Op::LayerNorm { eps } => {
                 self.need_float(0)?;
                 self.positive("eps", *eps, self.wide())?;
@@ -419,6 +426,7 @@ impl Rule<'_> {
                 self.segments(2)?;
                 self.same()
             }
+            Op::SegmentSum { segments } => self.segment_sum(*segments),
             Op::Conv { stride, pad } => self.conv(*stride, *pad),
             Op::Upsample { factors } => {
                 let ty = self.operands[0];
@@ -558,27 +566,36 @@ impl Rule<'_> {
         self.one(ty.dtype, shape)
     }
 
-    fn dot(&self) -> Inferred {
+    fn dot(&self, transposed: [bool; 2]) -> Inferred {
         let [a, b] = [self.operands[0], self.operands[1]];
         self.need_float(0)?;
         if a.dtype != b.dtype {
             return Err(self.dtype_error(1, a.dtype.name()));
         }
         let rank = a.rank();
-        let fits = rank >= 2
-            && b.rank() == rank
-            && a.shape[..rank - 2] == b.shape[..rank - 2]
-            && a.shape[rank - 1] == b.shape[rank - 1];
-        if !fits {
+        let fits = rank >= 2 && b.rank() == rank && a.shape[..rank - 2] == b.shape[..rank - 2];
+        let [(m, k), (n, other)] = match fits {
+            true => [sides(a, transposed[0]), sides(b, transposed[1])],
+            false => [(0, 0), (0, 1)],
+        };
+        if k != other {
+            let side = if transposed[1] { "K, N" } else { "N, K" };
             return Err(self.shape_error(
                 1,
-                &format!("[batch…, N, K] to go with {a}"),
-                "dot is [B…,M,K] · [B…,N,K] → [B…,M,N]",
+                &format!("[batch…, {side}] to go with {a}"),
+                "dot is [B…,M,K] · [B…,N,K] → [B…,M,N]; `transposed` turns a side round",
             ));
         }
-        let mut shape = a.shape.clone();
-        shape[rank - 1] = b.shape[rank - 2];
-        self.one(self.free_dtype(a.dtype)?, shape)
+        let batch = a.shape[..rank - 2].iter().copied();
+        self.one(self.free_dtype(a.dtype)?, batch.chain([m, n]))
+    }
+
+    fn segment_sum(&self, segments: usize) -> Inferred {
+        self.need_float(0)?;
+        let shape = self.need_rank(0, 2, "rows [N, D]")?.to_vec();
+        self.need_dtype(1, DType::I32)?;
+        self.need_shape(1, &[shape[0]], "one segment index a row")?;
+        self.one(self.free_dtype(self.operands[0].dtype)?, [segments, shape[1]])
     }
 
     fn linear(&self) -> Inferred {
@@ -660,6 +677,25 @@ impl Rule<'_> {
             types.extend(self.one(dtype, batch.chain([heads, nq]))?);
         }
         Ok(types)
+    }
+
+    /// Operands are those of the attention, its two results and the first one's cotangent, the bias
+    /// last.
+    fn attention_vjp(&self, heads: usize, scale: f64) -> Inferred {
+        let own: SmallVec<[&TensorType; 4]> =
+            self.operands[..3].iter().chain(self.operands.get(6)).copied().collect();
+        let [q, k, v] = [own[0], own[1], own[2]];
+        let op = Op::Attention { heads, scale, lse: true };
+        let made = Rule { op: &op, operands: &own, declared: &[q.clone()] };
+        let made = made.attention(heads, scale, true)?;
+        for (at, what) in [(3, "what the attention gave"), (5, "its cotangent")] {
+            self.need_float(at)?;
+            self.need_shape(at, &q.shape, what)?;
+        }
+        self.need_dtype(4, made[1].dtype)?;
+        self.need_shape(4, &made[1].shape, "the log-sum-exp of the scores")?;
+        let parts = [q, k, v].into_iter().chain(self.operands.get(6).copied());
+        Ok(parts.cloned().collect())
     }
 
     fn rope(&self, heads: usize) -> Inferred {

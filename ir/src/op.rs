@@ -214,7 +214,10 @@ pub enum Op {
         keep: bool,
     },
     /// `[B…, M, K] · [B…, N, K]ᵀ → [B…, M, N]`, accumulated in f32 or wider.
-    Dot,
+    Dot {
+        /// Whether a side lies the other way round: `[B…, K, M]`, `[B…, K, N]`.
+        transposed: [bool; 2],
+    },
 
     // ---- structure
     /// Call of a function of the module.
@@ -251,6 +254,15 @@ pub enum Op {
         scale: f64,
         /// Whether the natural logarithm of each softmax's sum is a second result.
         lse: bool,
+    },
+    /// Cotangents of queries, keys, values and, with one, the bias of an attention.
+    AttentionVjp {
+        /// Number of heads of the attention.
+        heads: usize,
+        /// Its factor on the scores.
+        scale: f64,
+        /// Whether it has a bias.
+        bias: bool,
     },
     /// Layer norm over the last axis, optionally affine.
     LayerNorm {
@@ -290,6 +302,11 @@ pub enum Op {
     Modulate,
     /// `x + o · gate[seg]`
     GateAdd,
+    /// Sums of the rows of each segment.
+    SegmentSum {
+        /// Number of segments.
+        segments: usize,
+    },
     /// Convolution over `[T, H, W, C]`.
     Conv {
         /// Stride of time, rows, columns.
@@ -366,13 +383,14 @@ impl Op {
             Self::Select => "select",
             Self::Compare(f) => name_of(&CompareFn::ALL, *f),
             Self::Reduce { f, .. } => name_of(&ReduceFn::ALL, *f),
-            Self::Dot => "dot",
+            Self::Dot { .. } => "dot",
             Self::Call { .. } => "call",
             Self::Repeat { .. } => "repeat",
             Self::Yield => "yield",
             Self::Return => "return",
             Self::Linear => "linear",
             Self::Attention { .. } => "attention",
+            Self::AttentionVjp { .. } => "attention_vjp",
             Self::LayerNorm { .. } => "layer_norm",
             Self::RmsNorm { .. } => "rms_norm",
             Self::Rope { .. } => "rope",
@@ -381,6 +399,7 @@ impl Op {
             Self::Silu => "silu",
             Self::Modulate => "modulate",
             Self::GateAdd => "gate_add",
+            Self::SegmentSum { .. } => "segment_sum",
             Self::Conv { .. } => "conv",
             Self::Upsample { .. } => "upsample",
             Self::TimestepEmbedding { .. } => "timestep_embedding",
@@ -413,11 +432,13 @@ impl Op {
             | Self::Patchify { .. }
             | Self::Unpatchify { .. } => (1, 1),
             Self::Concat { .. } => (1, usize::MAX),
-            Self::Gather | Self::Binary(_) | Self::Compare(_) | Self::Dot => (2, 2),
-            Self::RmsNorm { .. } | Self::Rope { .. } => (2, 2),
+            Self::Gather | Self::Binary(_) | Self::Compare(_) | Self::Dot { .. } => (2, 2),
+            Self::RmsNorm { .. } | Self::Rope { .. } | Self::SegmentSum { .. } => (2, 2),
             Self::Select => (3, 3),
             Self::Linear | Self::Conv { .. } => (2, 3),
             Self::Attention { .. } => (3, 4),
+            Self::AttentionVjp { bias: false, .. } => (6, 6),
+            Self::AttentionVjp { .. } => (7, 7),
             Self::LayerNorm { .. } => (1, 3),
             Self::Modulate | Self::GateAdd => (4, 4),
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => (0, usize::MAX),
@@ -428,6 +449,7 @@ impl Op {
     pub fn results(&self) -> usize {
         match self {
             Self::Attention { lse: true, .. } => 2,
+            Self::AttentionVjp { bias, .. } => 3 + usize::from(*bias),
             _ => 1,
         }
     }
@@ -470,12 +492,15 @@ impl Op {
             | Self::GateAdd
             | Self::TimestepEmbedding { .. }
             | Self::RelativeBucket { .. } => OpClass::Elementwise,
-            Self::Reduce { .. } | Self::LayerNorm { .. } | Self::RmsNorm { .. } => {
-                OpClass::Reduction
-            }
-            Self::Dot | Self::Linear | Self::Attention { .. } | Self::Conv { .. } => {
-                OpClass::Anchor
-            }
+            Self::Reduce { .. }
+            | Self::LayerNorm { .. }
+            | Self::RmsNorm { .. }
+            | Self::SegmentSum { .. } => OpClass::Reduction,
+            Self::Dot { .. }
+            | Self::Linear
+            | Self::Attention { .. }
+            | Self::AttentionVjp { .. }
+            | Self::Conv { .. } => OpClass::Anchor,
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => {
                 OpClass::Structure
             }
@@ -488,6 +513,7 @@ impl Op {
             self,
             Self::Linear
                 | Self::Attention { .. }
+                | Self::AttentionVjp { .. }
                 | Self::LayerNorm { .. }
                 | Self::RmsNorm { .. }
                 | Self::Rope { .. }
@@ -497,6 +523,7 @@ impl Op {
                 | Self::Silu
                 | Self::Modulate
                 | Self::GateAdd
+                | Self::SegmentSum { .. }
                 | Self::Conv { .. }
                 | Self::Upsample { .. }
                 | Self::TimestepEmbedding { .. }

@@ -5,6 +5,7 @@
 //! Bytes are those of the operands read and the results written, each once; of a table only the
 //! rows that are picked.
 
+use anyid_ir::infer::sides;
 use anyid_ir::kernel::{Kernel, Machine};
 use anyid_ir::plan::{Plan, Step};
 use anyid_ir::{DType, Op, TensorType};
@@ -24,7 +25,8 @@ fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
     let out = result.elements() as u64;
     let last = |at: usize| operands.get(at).map_or(1, |ty| ty.last()) as u64;
     let macs = match op {
-        Op::Linear | Op::Dot => out.saturating_mul(last(0)),
+        Op::Linear => out.saturating_mul(last(0)),
+        Op::Dot { transposed } => out.saturating_mul(sides(operands[0], transposed[0]).1 as u64),
         Op::Attention { .. } => {
             // Queries · keysᵀ and weights · values, each rows × keys × width over all heads.
             let rank = operands[1].rank();
@@ -119,7 +121,11 @@ mod tests {
         let operands = [ty(&[2, 4, 4, 6]), ty(&[9, 6, 3, 3, 3])];
         let flops = cost(anchor(conv, 2), &operands, ty(&[2, 4, 4, 9])).flops;
         assert_eq!(flops, 2 * 2 * 16 * 9 * 6 * 27);
-        let dot = cost(anchor(Op::Dot, 2), &[ty(&[2, 3, 4]), ty(&[2, 5, 4])], ty(&[2, 3, 5]));
+        let dot = cost(
+            anchor(Op::Dot { transposed: [false; 2] }, 2),
+            &[ty(&[2, 3, 4]), ty(&[2, 5, 4])],
+            ty(&[2, 3, 5]),
+        );
         assert_eq!(dot.flops, 2 * 2 * 3 * 5 * 4);
         let ids = TensorType::new(DType::I32, [2]);
         let rows = cost(Kernel::Gather, &[ty(&[1000, 8]), ids], ty(&[2, 8]));

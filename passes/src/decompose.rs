@@ -59,7 +59,11 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
                 let message = format!("target {name} has no kernel for {op} of {types}: {why}");
                 return Err(CompileError::new("E0505", message).at(step.label()));
             }
-            Some(_) => inline(&mut out, program, step, &operands),
+            Some(_) => {
+                let types: Vec<TensorType> =
+                    program.types(&step.results).into_iter().cloned().collect();
+                inline(&mut out, step, &operands, &types, evenly)
+            }
             None if step.results.len() > 1 => out.step_like(program, step, operands),
             None => {
                 let (ty, label) = (program.ty(step.result()).clone(), step.label().to_owned());
@@ -93,17 +97,17 @@ fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), 
     target.native(&step.op, &operands, &weights, &results)
 }
 
-/// Adds the primitives of a composite; those that give its results have its labels, those inside
-/// `label.part`.
-fn inline(
+/// Adds the primitives of a composite with `add`; those that give its results have its labels, those
+/// inside `label.part`.
+pub(crate) fn inline(
     out: &mut Program,
-    program: &Program,
     step: &ProgramStep,
     operands: &[ValueIndex],
+    results: &[TensorType],
+    add: Add,
 ) -> SmallVec<[ValueIndex; 1]> {
     let types: Vec<TensorType> = operands.iter().map(|v| out.ty(*v).clone()).collect();
-    let results: Vec<TensorType> = step.results.iter().map(|v| program.ty(*v).clone()).collect();
-    let parts = decomposed(&step.op, &types, &results);
+    let parts = decomposed(&step.op, &types, results);
     let mut values: HashMap<usize, ValueIndex> =
         parts.params().iter().map(|v| v.index()).zip(operands.iter().copied()).collect();
     let returned = parts.returned();
@@ -118,11 +122,15 @@ fn inline(
             None => format!("{}.{}", step.label(), parts.values[result].name),
         };
         let operands = part.operands.iter().map(|v| values[&v.index()]).collect();
-        let made = evenly(out, &part.op, operands, parts.ty(result).clone(), label);
+        let made = add(out, &part.op, operands, parts.ty(result).clone(), label);
         values.insert(result.index(), made);
     }
     returned.iter().map(|value| values[&value.index()]).collect()
 }
+
+/// Adds a step of one result.
+pub(crate) type Add =
+    fn(&mut Program, &Op, SmallVec<[ValueIndex; 4]>, TensorType, String) -> ValueIndex;
 
 /// Whether a primitive reads an operand in a way that no row kernel does.
 fn uneven(program: &Program, op: &Op, operands: &[ValueIndex], shape: &[usize]) -> bool {

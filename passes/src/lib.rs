@@ -15,6 +15,7 @@ pub mod fit;
 pub mod flatten;
 pub mod fold;
 pub mod fuse;
+pub mod grad;
 pub mod join_branches;
 pub mod kernels;
 pub mod lower;
@@ -33,6 +34,7 @@ mod storage;
 pub mod straight;
 pub mod view;
 
+pub use grad::Gradient;
 pub use program::Program;
 pub use request::{CompileRequest, Options, StateSpec};
 
@@ -51,6 +53,10 @@ pub enum Asked {
     Passes,
     /// The passes left out.
     Without,
+    /// The weights made inputs.
+    Lifted,
+    /// What is differentiated, and by what.
+    Gradient,
 }
 
 /// Why a function cannot be compiled.

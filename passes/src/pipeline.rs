@@ -10,8 +10,8 @@ use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    Asked, CompileError, canonicalize, decompose, flatten, fold, join_branches, memory, schedule,
-    simplify, split, split_rows,
+    Asked, CompileError, canonicalize, decompose, flatten, fold, grad, join_branches, memory,
+    schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -126,6 +126,10 @@ pub const PASSES: &[Pass] = &[
         "equal steps computed once", true, cse),
     pass(Phase::Optimised, Level::Program, "dce",
         "steps, and results of steps, that no output needs dropped", true, dce),
+    pass(Phase::Optimised, Level::Program, "lift",
+        "weights that are asked for made inputs, in f32", false, run_lift),
+    pass(Phase::Optimised, Level::Program, "grad",
+        "steps added that compute the derivative that is asked for", false, run_grad),
     pass(Phase::Optimised, Level::Program, "join-branches",
         "two branches that differ in some inputs made one, where the time to read weights is shared",
         true, join_branches),
@@ -245,6 +249,21 @@ fn cse(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
 
 fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
+}
+
+fn run_lift(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let patterns = &context.request.lifted;
+    let ([whole], false) = (state.parts.as_mut_slice(), patterns.is_empty()) else { return Ok(()) };
+    whole.program = grad::lift(&whole.program, patterns)?;
+    Ok(())
+}
+
+fn run_grad(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let ([whole], Some(wish)) = (state.parts.as_mut_slice(), &context.request.gradient) else {
+        return Ok(());
+    };
+    whole.program = grad::grad(std::mem::take(&mut whole.program), wish)?;
+    Ok(())
 }
 
 fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {

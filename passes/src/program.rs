@@ -357,7 +357,10 @@ mod tests {
         });
         assert!(more.contains("it gives f32[2], recorded is f32[2], f32[2]"), "{more}");
         assert!(broken(|p| p.values[3].ty.shape[0] = 3).contains("recorded is"));
-        assert!(broken(|p| p.steps[0].op = Op::Dot).contains("step 0, a = dot"));
+        assert!(
+            broken(|p| p.steps[0].op = Op::Dot { transposed: [false; 2] })
+                .contains("step 0, a = dot")
+        );
         assert!(broken(|p| p.values[1].origin = Origin::Weight(1)).contains("origin"));
         assert!(broken(|p| p.values[1].ty.dtype = DType::Bf16).contains("origin"));
         assert!(broken(|p| p.outputs[0].value = 17).contains("output b"));

@@ -3,6 +3,7 @@
 
 use crate::driver::{Selection, drive, unobserved};
 use crate::fuse::UnfusedEdge;
+use crate::grad::Gradient;
 use crate::pipeline::{PASSES, Pass};
 use crate::program::{Port, Program, Role};
 use crate::{Asked, CompileError};
@@ -103,6 +104,10 @@ pub struct CompileRequest<'m> {
     /// Inputs in which two branches differ that are evaluated together, where that is faster. Where
     /// it is not, the plans are those of one branch.
     pub branches: Vec<String>,
+    /// Weights that are made inputs of their names, as patterns in which a star stands for any text.
+    pub lifted: Vec<String>,
+    /// The derivative to compute besides.
+    pub gradient: Option<Gradient>,
     /// How to compile.
     pub options: Options,
 }
@@ -110,9 +115,16 @@ pub struct CompileRequest<'m> {
 impl<'m> CompileRequest<'m> {
     /// All of function `func` of `module` in one phase, with default options.
     pub fn new(module: &'m Module, func: &str) -> Self {
-        let (varying, states, branches) = (None, Vec::new(), Vec::new());
-        let options = Options::default();
-        Self { module, func: func.to_owned(), varying, states, branches, options }
+        Self {
+            module,
+            func: func.to_owned(),
+            varying: None,
+            states: Vec::new(),
+            branches: Vec::new(),
+            lifted: Vec::new(),
+            gradient: None,
+            options: Options::default(),
+        }
     }
 
     /// Split by the inputs `names`.
@@ -133,6 +145,19 @@ impl<'m> CompileRequest<'m> {
     pub fn branches<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.branches = names.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// With the weights that `patterns` describe as inputs.
+    #[must_use]
+    pub fn lifting<N: Into<String>>(mut self, patterns: impl IntoIterator<Item = N>) -> Self {
+        self.lifted = patterns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// With the derivative that `gradient` asks for.
+    #[must_use]
+    pub fn with_gradient(self, gradient: Gradient) -> Self {
+        Self { gradient: Some(gradient), ..self }
     }
 
     /// As `options` say.

@@ -276,7 +276,7 @@ fn rotated_products_depend_on_differences_of_position() {
         let everywhere = f.broadcast("everywhere", x, [27, 32]);
         f.op("turned", Op::Rope { heads: 1 }, &[everywhere, table], None)
     });
-    let products = f.op("products", Op::Dot, &[q, k], None);
+    let products = f.op("products", Op::Dot { transposed: [false; 2] }, &[q, k], None);
     let func = f.finish(&[products]);
     module.add(func);
     let (q, k) = (noise(f32(&[1, 32]), 1), noise(f32(&[1, 32]), 2));

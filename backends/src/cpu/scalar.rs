@@ -6,6 +6,7 @@
 
 use super::rowkernel::BadSegment;
 use super::threads::until_stopped;
+use anyid_ir::infer::sides;
 use anyid_ir::kernel::verify::MOST_INSTRUCTIONS;
 use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, RowReduce};
 use anyid_ir::op::{BinaryFn, CompareFn, UnaryFn};
@@ -215,18 +216,25 @@ pub fn rows(
 /// A tensor to read: type and bytes.
 type Operand<'o> = (&'o TensorType, &'o [u8]);
 
-/// Products of pairs of matrices, summed in f64.
-pub fn dot((a_ty, a): Operand<'_>, (b_ty, b): Operand<'_>, dtype: DType, out: &mut [u8]) {
-    let rank = a_ty.rank();
-    let [m, k] = [a_ty.shape[rank - 2], a_ty.shape[rank - 1]];
-    let n = b_ty.shape[rank - 2];
-    let batch: usize = a_ty.shape[..rank - 2].iter().product();
+/// Products of pairs of matrices, summed in f64; sides may lie the other way round.
+pub fn dot(
+    transposed: [bool; 2],
+    (a_ty, a): Operand<'_>,
+    (b_ty, b): Operand<'_>,
+    dtype: DType,
+    out: &mut [u8],
+) {
+    let batch: usize = a_ty.shape[..a_ty.rank() - 2].iter().product();
+    let [(m, k), (n, _)] = [sides(a_ty, transposed[0]), sides(b_ty, transposed[1])];
+    // Elements from one row to the next, and from one summand to the next.
+    let steps = |size: usize, turned: bool| if turned { (1, size) } else { (k, 1) };
+    let [(row_a, next_a), (row_b, next_b)] = [steps(m, transposed[0]), steps(n, transposed[1])];
     for index in until_stopped(batch * m * n) {
         let (row, j) = (index / n, index % n);
         let (page, i) = (row / m, row % m);
         let product = |at| {
-            read(a_ty.dtype, a, (page * m + i) * k + at)
-                * read(b_ty.dtype, b, (page * n + j) * k + at)
+            read(a_ty.dtype, a, page * m * k + i * row_a + at * next_a)
+                * read(b_ty.dtype, b, page * n * k + j * row_b + at * next_b)
         };
         let sum: f64 = until_stopped(k).map(product).sum();
         write(dtype, out, index, sum);

@@ -131,6 +131,8 @@ pub fn placed(error: CompileError) -> Error {
         Asked::Phase => "--to",
         Asked::Passes => "--passes",
         Asked::Without => "--without",
+        Asked::Lifted => "--lift",
+        Asked::Gradient => "--grad",
     });
     let error = compile_error(error);
     match flag {

@@ -2,7 +2,7 @@
 
 use super::Parts;
 use crate::entity::ValueId;
-use crate::op::{BinaryFn, CompareFn, ReduceFn, UnaryFn};
+use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
 use crate::types::{DType, TensorType};
 
 impl Parts<'_, '_> {
@@ -59,6 +59,83 @@ impl Parts<'_, '_> {
             made.push(self.finish_as(sum, ty));
         }
         made
+    }
+
+    /// Of `softmax(q kᵀ · scale + bias) v` on operands q, k, v, the result, its log-sum-exp, the
+    /// cotangent, the bias: with weights P, `dv = Pᵀ d`; with `S = P · (d vᵀ − Σ d · result)`,
+    /// `dq = S k · scale`, `dk = Sᵀ q · scale` and the bias gets the diagonals of S.
+    pub(super) fn attention_vjp(
+        &mut self,
+        operands: &[ValueId],
+        results: &[TensorType],
+        heads: usize,
+        scale: f64,
+    ) -> Vec<ValueId> {
+        let batched = self.result.rank() == 3;
+        let batch = if batched { self.result.shape[0] } else { 1 };
+        let width = self.result.last() / heads;
+        let mut split = |name: &str, at: usize| {
+            let rows = self.b.shape(operands[at])[usize::from(batched)];
+            self.split_heads(name, operands[at], [batch, rows, heads, width], [0, 2, 1, 3])
+        };
+        let [q, k, v] = [("q", 0), ("k", 1), ("v", 2)].map(|(name, at)| split(name, at));
+        let [out, d] = [("out", 3), ("d", 5)].map(|(name, at)| split(name, at));
+        let (nq, nk) = (self.b.shape(q)[2], self.b.shape(k)[2]);
+        let lse = self.widen(operands[4]);
+        let lse = self.reshape("lse", lse, [batch, heads, nq, 1]);
+
+        let scores = self.dot("scores", q, k);
+        let mut scores = self.times("scaled", scores, scale);
+        if let Some(table) = operands.get(6) {
+            let bias = self.relative_bias(*table, nq, nk);
+            scores = self.b.add("biased", scores, bias);
+        }
+        let weights = self.sub("shifted", scores, lse);
+        let weights = self.unary("weights", UnaryFn::Exp, weights);
+        // A row of nothing but −∞ has no weights.
+        let nothing = self.scalar("nothing", f64::NEG_INFINITY);
+        let masked = self.compare("masked", CompareFn::Eq, lse, nothing);
+        let zero = self.scalar("zero", 0.0);
+        let weights = self.select("weights", masked, zero, weights);
+        let product = self.b.mul("product", d, out);
+        let own = self.reduce_last("own", ReduceFn::Sum, product);
+        let slopes = self.dot("slopes", d, v);
+        let slopes = self.sub("centred", slopes, own);
+        let slopes = self.b.mul("slopes", weights, slopes);
+        let turned = |parts: &mut Self, name: &str, a, turned_a, b| {
+            parts.b.op(name, Op::Dot { transposed: [turned_a, true] }, &[a, b], None)
+        };
+        let dq = turned(self, "dq", slopes, false, k);
+        let dk = turned(self, "dk", slopes, true, q);
+        let dv = turned(self, "dv", weights, true, d);
+        let [dq, dk] = [dq, dk].map(|x| self.times("scaled", x, scale));
+        let merged = |parts: &mut Self, x: ValueId, ty: &TensorType| {
+            let rows = parts.b.permute("merged", x, &[0, 2, 1, 3]);
+            parts.finish_as(rows, ty)
+        };
+        let mut made: Vec<ValueId> =
+            [dq, dk, dv].into_iter().zip(results).map(|(x, ty)| merged(self, x, ty)).collect();
+        if let Some(ty) = results.get(3) {
+            let sums = self.diagonals(slopes, nq, nk);
+            made.push(self.finish_as(sums, ty));
+        }
+        made
+    }
+
+    /// Sums of `[batch, heads, Nq, Nk]` by key − query, as a table `[heads, Nq+Nk−1]`.
+    fn diagonals(&mut self, x: ValueId, nq: usize, nk: usize) -> ValueId {
+        let (batch, heads) = (self.b.shape(x)[0], self.b.shape(x)[1]);
+        let grid = TensorType::new(DType::I32, [batch, nq, nk]);
+        let key = self.b.iota("key", 2, grid.clone());
+        let query = self.b.iota("query", 1, grid);
+        let difference = self.sub("difference", key, query);
+        let first = self.b.scalar("first", DType::I32, nq as f64 - 1.0);
+        let column = self.b.add("column", difference, first);
+        let column = self.reshape("column", column, [batch * nq * nk]);
+        let rows = self.b.permute("by_place", x, &[0, 2, 3, 1]);
+        let rows = self.reshape("rows", rows, [batch * nq * nk, heads]);
+        let sums = self.segment_sum(&[rows, column], nq + nk - 1);
+        self.b.permute("diagonals", sums, &[1, 0])
     }
 
     /// Softmax over the last axis, and each row's largest score and sum of weights. A row of nothing

@@ -3,7 +3,8 @@
 
 use super::Parts;
 use crate::entity::ValueId;
-use crate::op::{BinaryFn, ReduceFn, UnaryFn};
+use crate::op::{BinaryFn, CompareFn, ReduceFn, UnaryFn};
+use crate::types::{DType, TensorType};
 
 /// Below this both activations are zero in every type; above it nothing overflows to a NaN.
 const LOWEST: f64 = -1e4;
@@ -139,6 +140,19 @@ impl Parts<'_, '_> {
         let gated = self.b.mul("gated", branch, gate);
         let y = self.b.add("sum", x, gated);
         self.finish(y)
+    }
+
+    /// Row `g` is the sum of the rows whose segment is `g`, in their order.
+    pub(super) fn segment_sum(&mut self, operands: &[ValueId], segments: usize) -> ValueId {
+        let x = self.widen(operands[0]);
+        let (rows, width) = (self.b.shape(x)[0], self.b.shape(x)[1]);
+        let x = self.reshape("rows", x, [1, rows, width]);
+        let own = self.b.iota("segments", 0, TensorType::new(DType::I32, [segments, 1, 1]));
+        let of = self.reshape("of", operands[1], [1, rows, 1]);
+        let its = self.compare("its", CompareFn::Eq, own, of);
+        let zero = self.scalar("zero", 0.0);
+        let taken = self.select("taken", its, x, zero);
+        self.b.reduce("sums", ReduceFn::Sum, taken, &[1], false)
     }
 
     fn segment_rows(&mut self, name: &str, table: ValueId, segments: ValueId) -> ValueId {

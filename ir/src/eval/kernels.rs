@@ -8,6 +8,7 @@ use super::Mode;
 use super::dot::dot;
 use super::error::{EvalError, broken, outside_table};
 use super::walk::{Strides, Walk, dense, repeated};
+use crate::infer::sides;
 use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
 use crate::types::{DType, TensorType};
 use std::rc::Rc;
@@ -61,11 +62,12 @@ pub(super) fn primitive(
         (Op::Compare(f), [a, b]) => moved(compare(*f, *a, *b, ty)),
         (Op::Select, [c, a, b]) => moved(select(*c, *a, *b, ty)),
         (Op::Reduce { f, axes, .. }, [(from, x)]) => settle(reduce(*f, x, &from.shape, axes)),
-        (Op::Dot, [(a_ty, a), (b_ty, b)]) => {
-            let rank = a_ty.rank();
-            let batch = a_ty.shape[..rank - 2].iter().product();
-            let sizes = [a_ty.shape[rank - 2], b_ty.shape[rank - 2], a_ty.shape[rank - 1]];
-            settle(dot(a, b, batch, sizes))
+        (Op::Dot { transposed }, [(a_ty, a), (b_ty, b)]) => {
+            let batch = a_ty.shape[..a_ty.rank() - 2].iter().product();
+            let [(m, k), (n, _)] = [sides(a_ty, transposed[0]), sides(b_ty, transposed[1])];
+            let [a, b] = [(a, a_ty, transposed[0]), (b, b_ty, transposed[1])]
+                .map(|(x, ty, turned)| if turned { turn(x, ty) } else { (*x).clone() });
+            settle(dot(&a, &b, batch, [m, n, k]))
         }
         _ => Err(broken(&format!("{} with {} operands", op.name(), operands.len()))),
     }
@@ -81,6 +83,14 @@ fn settled(mode: Mode, dtype: DType, mut values: Vec<f64>) -> Vec<f64> {
         _ => values.iter_mut().for_each(|v| *v = dtype.round(*v)),
     }
     values
+}
+
+/// `x` with its last two axes exchanged.
+fn turn(x: &[f64], ty: &TensorType) -> Data {
+    let (mut shape, mut strides, last) = (ty.shape.clone(), dense(&ty.shape), ty.rank() - 1);
+    shape.swap(last - 1, last);
+    strides.swap(last - 1, last);
+    Rc::new(copied(x, 0, &shape, &strides))
 }
 
 /// Whether every value of `from` is one of `to`.

@@ -81,7 +81,7 @@ fn empty_tensors_pass_through_every_kernel() {
     assert!(mean.unwrap().to_f64_vec()[0].is_nan());
     let dot = compute(std::slice::from_ref(&x), Mode::F32, |f, p| {
         let moved = f.permute("t", p[0], &[1, 0]);
-        let product = f.op("d", Op::Dot, &[moved, moved], None);
+        let product = f.op("d", Op::Dot { transposed: [false; 2] }, &[moved, moved], None);
         let sum = f.add("s", p[0], p[0]);
         let joined = f.concat("j", &[sum, product], 0);
         f.index("y", joined, 0, 2)
@@ -94,7 +94,9 @@ fn dot_handles_every_remainder_and_batches() {
     for (m, n, k) in [(1, 1, 1), (4, 4, 3), (5, 7, 2), (3, 9, 5), (8, 6, 0)] {
         let a = line(2 * m * k).reshaped([2, m, k]).unwrap();
         let b = line(2 * n * k).reshaped([2, n, k]).unwrap();
-        let y = compute(&[a.clone(), b.clone()], Mode::F32, |f, p| f.op("y", Op::Dot, p, None));
+        let y = compute(&[a.clone(), b.clone()], Mode::F32, |f, p| {
+            f.op("y", Op::Dot { transposed: [false; 2] }, p, None)
+        });
         let (a, b) = (a.to_f64_vec(), b.to_f64_vec());
         let mut wanted = Vec::new();
         for i in 0..2 {

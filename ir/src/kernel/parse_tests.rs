@@ -58,7 +58,7 @@ fn anchors() -> Vec<Kernel> {
         plain(Op::Linear, 3),
         plain(attention, 4),
         plain(Op::Attention { heads: 2, scale: 0.5, lse: true }, 3),
-        plain(Op::Dot, 2),
+        plain(Op::Dot { transposed: [true, false] }, 2),
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
         AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },
         AnchorKernel { combine: Combine::Add, ..plain(conv.clone(), 2) },

@@ -13,7 +13,7 @@ use crate::text::words;
 use crate::weights::nearest;
 
 /// Ops written `name operands {attributes}`, apart from the elementwise functions and reductions.
-const PLAIN: [&str; 28] = [
+const PLAIN: [&str; 30] = [
     "const",
     "iota",
     "cast",
@@ -29,6 +29,7 @@ const PLAIN: [&str; 28] = [
     "dot",
     "linear",
     "attention",
+    "attention_vjp",
     "layer_norm",
     "rms_norm",
     "rope",
@@ -37,6 +38,7 @@ const PLAIN: [&str; 28] = [
     "silu",
     "modulate",
     "gate_add",
+    "segment_sum",
     "conv",
     "upsample",
     "timestep_embedding",
@@ -120,12 +122,20 @@ impl Reader<'_, '_> {
             "concat" => Op::Concat { axis: self.int("axis")? },
             "gather" => Op::Gather,
             "select" => Op::Select,
-            "dot" => Op::Dot,
+            "dot" => {
+                let transposed = self.optional("transposed", [0; 2])?;
+                Op::Dot { transposed: transposed.map(|side| side != 0) }
+            }
             "linear" => Op::Linear,
             "attention" => {
                 let (heads, scale, lse) =
                     (self.int("heads"), self.float("scale"), self.flag("lse"));
                 Op::Attention { heads: heads?, scale: scale?, lse: lse? }
+            }
+            "attention_vjp" => {
+                let (heads, scale, bias) =
+                    (self.int("heads"), self.float("scale"), self.flag("bias"));
+                Op::AttentionVjp { heads: heads?, scale: scale?, bias: bias? }
             }
             "layer_norm" => Op::LayerNorm { eps: self.float("eps")? },
             "rms_norm" => {
@@ -142,6 +152,7 @@ impl Reader<'_, '_> {
             "silu" => Op::Silu,
             "modulate" => Op::Modulate,
             "gate_add" => Op::GateAdd,
+            "segment_sum" => Op::SegmentSum { segments: self.int("segments")? },
             "conv" => {
                 let stride = self.optional("stride", [1; 3]);
                 let pad = self.optional("pad", [0; 6]);
@@ -211,12 +222,22 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
             out.extend(lse.then(|| "lse=true".to_owned()));
             out
         }
+        Op::AttentionVjp { heads, scale, bias } => {
+            let mut out = vec![format!("heads={heads}"), format!("scale={}", float(*scale))];
+            out.extend(bias.then(|| "bias=true".to_owned()));
+            out
+        }
         Op::LayerNorm { eps } => vec![format!("eps={}", float(*eps))],
         Op::RmsNorm { eps, clamp } => {
             let mut out = vec![format!("eps={}", float(*eps))];
             out.extend(clamp.then(|| "clamp=true".to_owned()));
             out
         }
+        Op::Dot { transposed: [false, false] } => Vec::new(),
+        Op::Dot { transposed } => {
+            vec![format!("transposed={}", list(&transposed.map(usize::from)))]
+        }
+        Op::SegmentSum { segments } => vec![format!("segments={segments}")],
         Op::Rope { heads } => vec![format!("heads={heads}")],
         Op::RopeTable { rows, cols, head_dim, theta } => vec![
             format!("rows={rows}"),
@@ -254,7 +275,6 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
         | Op::Binary(_)
         | Op::Select
         | Op::Compare(_)
-        | Op::Dot
         | Op::Call { .. }
         | Op::Repeat { .. }
         | Op::Yield

@@ -117,7 +117,9 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
                 return Class::Alias;
             }
             match &step.op {
-                Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot => Class::Anchor,
+                Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot { .. } => {
+                    Class::Anchor
+                }
                 Op::Const { values }
                     if values.len() == 1
                         && rewrites.enabled()

@@ -389,7 +389,7 @@ impl Maker<'_> {
             return None;
         }
         let other = if choice[2].is_multiple_of(2) { x } else { self.elementwise(x, choice) };
-        let product = self.f.op("dot", Op::Dot, &[x, other], None);
+        let product = self.f.op("dot", Op::Dot { transposed: [false; 2] }, &[x, other], None);
         let scale = self.f.scalar("scale", DType::F32, 1.0 / ty.last() as f64);
         Some(self.f.mul("scaled", product, scale))
     }

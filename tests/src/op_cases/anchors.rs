@@ -130,6 +130,24 @@ fn attention(out: &mut Vec<OpCase>) {
             out.push(single(name, PRODUCTS, close, op, operands, None));
         }
     }
+    // The operands of the derivative need not be those of an attention.
+    for (batch, heads, dim, queries, keys) in
+        [(None, 1, 1, 1, 1), (None, 3, 16, 33, 7), (Some(2), 2, 8, 9, 20), (None, 2, 64, 70, 65)]
+    {
+        let shaped =
+            |shape: &[usize]| -> Vec<usize> { batch.iter().chain(shape).copied().collect() };
+        let rows = |rows: usize| value(&shaped(&[rows, heads * dim]));
+        for bias in [false, true] {
+            let lse =
+                value(&shaped(&[heads, queries])).of(DType::F32).filled(Fill::Within(2.0, 4.0));
+            let mut operands =
+                vec![rows(queries), rows(keys), rows(keys), rows(queries), lse, rows(queries)];
+            operands.extend(bias.then(|| value(&[heads, queries + keys - 1]).of(DType::F32)));
+            let op = Op::AttentionVjp { heads, scale: 1.0 / (dim as f64).sqrt(), bias };
+            let name = format!("{batch:?}x{heads}x{dim} {queries}x{keys} {bias}");
+            out.push(single(name, PRODUCTS, Tolerance::singles(2e-5), op, operands, None));
+        }
+    }
     let table = value(&[2, 24]).of(DType::F32);
     let table = table.filled(Fill::List(vec![f64::NEG_INFINITY; 24]));
     let operands = vec![value(&[5, 16]), value(&[20, 16]), value(&[20, 16]), table];

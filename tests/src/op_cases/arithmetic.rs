@@ -179,8 +179,22 @@ fn products(out: &mut Vec<OpCase>) {
             let operands = vec![value(a), value(b)];
             let name = format!("{a:?} {b:?} to {to:?}");
             let result = to.map(|to| gives(Some(to), &[]));
-            out.push(single(name, FLOATS, Tolerance::singles(1e-6), Op::Dot, operands, result));
+            let op = Op::Dot { transposed: [false; 2] };
+            out.push(single(name, FLOATS, Tolerance::singles(1e-6), op, operands, result));
         }
+    }
+    let turned: [([bool; 2], [&[usize]; 2]); 6] = [
+        ([true, false], [&[5, 3], &[4, 5]]),
+        ([false, true], [&[3, 5], &[5, 4]]),
+        ([true, true], [&[5, 3], &[5, 4]]),
+        ([true, false], [&[2, 70, 33], &[2, 17, 70]]),
+        ([false, true], [&[2, 33, 70], &[2, 70, 17]]),
+        ([true, true], [&[3, 1, 1], &[3, 1, 65]]),
+    ];
+    for (transposed, [a, b]) in turned {
+        let (operands, op) = (vec![value(a), value(b)], Op::Dot { transposed });
+        let name = format!("{a:?} {b:?} turned {transposed:?}");
+        out.push(single(name, FLOATS, Tolerance::singles(1e-6), op, operands, None));
     }
 }
 

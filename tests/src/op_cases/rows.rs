@@ -110,6 +110,13 @@ fn modulations(out: &mut Vec<OpCase>) {
                 out.push(single(name, ROWS, tolerance, Op::GateAdd, operands, None));
             }
         }
+        for to in [None, Some(DType::F32)] {
+            let operands = vec![value(&[rows, width]), indices(&[rows], groups)];
+            let name = format!("{rows}x{width} of {groups} to {to:?}");
+            let result = to.map(|to| gives(Some(to), &[]));
+            let op = Op::SegmentSum { segments: groups };
+            out.push(single(name, ROWS, tolerance, op, operands, result));
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub enum Launch {
     /// Numbers.
     Fill(Fill),
     /// Products of pairs, in doubles.
-    Dot,
+    Dot([bool; 2]),
     /// Products with matrices, one after the other.
     Linear(Linear),
     /// Attention.
@@ -180,7 +180,7 @@ impl Launch {
             Kernel::Fill(fill) => Self::Fill(fill.clone()),
             Kernel::Anchor(kernel) => {
                 let found = match &kernel.op {
-                    Op::Dot => Some(Self::Dot),
+                    Op::Dot { transposed } => Some(Self::Dot(*transposed)),
                     Op::Linear => linear(&types, kernel).map(Self::Linear),
                     Op::Attention { heads, scale, .. } => {
                         heads_of(&types, kernel, *heads, *scale).map(Self::Attention)

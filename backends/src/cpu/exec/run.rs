@@ -71,11 +71,11 @@ impl<'f> Frame<'f> {
                 self.fill(fill, step);
                 Ok(())
             }
-            Launch::Dot => {
+            Launch::Dot(transposed) => {
                 let [a, b] = [0, 1].map(|at| step.operands[at]);
                 let [a, b] = [a, b].map(|id| (self.ty(id), self.bytes(id)));
                 let (y, out) = (self.ty(step.results[0]), self.bytes_mut(step.results[0]));
-                scalar::dot(a, b, y.dtype, out);
+                scalar::dot(*transposed, a, b, y.dtype, out);
                 Ok(())
             }
             Launch::Linear(linear) => self.linear(linear, step, packed, scratch),

@@ -1,0 +1,423 @@
+//! The derivative of every op: what the cotangents of its results add to those of its operands.
+
+use super::Walk;
+use crate::CompileError;
+use crate::program::{ProgramStep, ValueIndex};
+use anyid_ir::{Axes, BinaryFn, CompareFn, DType, Op, ReduceFn, TensorType, UnaryFn};
+use std::f64::consts::FRAC_2_SQRT_PI;
+
+impl Walk {
+    /// Adds the parts that `step` contributes. `cotangents` are those of its results, `None` for
+    /// one that what is differentiated does not depend on.
+    pub(super) fn rule(
+        &mut self,
+        step: &ProgramStep,
+        cotangents: &[Option<ValueIndex>],
+    ) -> Result<(), CompileError> {
+        let (x, y) = (step.operands.first().copied().unwrap_or_default(), step.result());
+        let Some(d) = cotangents[0].or(cotangents.last().copied().flatten()) else { return Ok(()) };
+        match &step.op {
+            // None of these has a floating-point operand.
+            Op::Const { .. } | Op::Iota { .. } | Op::Compare(_) | Op::RelativeBucket { .. } => {}
+            Op::Cast => {
+                let part = self.cast(d, self.ty(x).dtype);
+                self.add_part(x, part);
+            }
+            Op::Reshape => {
+                let part = self.reshape(d, &self.shape(x));
+                self.add_part(x, part);
+            }
+            Op::Permute { perm } => {
+                let mut back = Axes::from_elem(0, perm.len());
+                perm.iter().enumerate().for_each(|(to, from)| back[*from] = to);
+                let part = self.emit(Op::Permute { perm: back }, &[d], None);
+                self.add_part(x, part);
+            }
+            Op::Broadcast => {
+                let part = self.wide_sum(d, x);
+                self.add_part(x, part);
+            }
+            Op::Slice { axis, start, len } => {
+                let hi = self.shape(x)[*axis] - start - len;
+                let part = self.emit(Op::Pad { axis: *axis, lo: *start, hi }, &[d], None);
+                self.add_part(x, part);
+            }
+            Op::Index { axis, at } => {
+                let mut shape = self.shape(d);
+                shape.insert(*axis, 1);
+                let one = self.reshape(d, &shape);
+                let hi = self.shape(x)[*axis] - at - 1;
+                let part = self.emit(Op::Pad { axis: *axis, lo: *at, hi }, &[one], None);
+                self.add_part(x, part);
+            }
+            Op::Pad { axis, lo, .. } => {
+                let (axis, start, len) = (*axis, *lo, self.shape(x)[*axis]);
+                let part = self.emit(Op::Slice { axis, start, len }, &[d], None);
+                self.add_part(x, part);
+            }
+            Op::Concat { axis } => {
+                let (axis, mut start) = (*axis, 0);
+                for value in &step.operands {
+                    let len = self.shape(*value)[axis];
+                    if self.wants(*value) {
+                        let part = self.emit(Op::Slice { axis, start, len }, &[d], None);
+                        self.add_part(*value, part);
+                    }
+                    start += len;
+                }
+            }
+            Op::Gather => self.gather(step, d),
+            Op::Unary(f) => self.unary_rule(*f, x, y, d, step)?,
+            Op::Binary(f) => self.binary_rule(*f, [x, step.operands[1]], y, d),
+            Op::Select => {
+                let zero = self.number(0.0, d);
+                for (at, [yes, no]) in [(1, [d, zero]), (2, [zero, d])] {
+                    let value = step.operands[at];
+                    if self.wants(value) {
+                        let taken = self.select(x, yes, no);
+                        let part = self.wide_sum(taken, value);
+                        self.add_part(value, part);
+                    }
+                }
+            }
+            Op::Reduce { f, axes, .. } => self.reduce_rule(*f, axes, x, y, d),
+            Op::Dot { transposed } => self.dot_rule(*transposed, [x, step.operands[1]], d),
+            Op::Linear => self.linear(step, d),
+            Op::Rope { heads } if !self.wants(step.operands[1]) => {
+                let table = self.turned_back(step.operands[1]);
+                let part = self.emit(Op::Rope { heads: *heads }, &[d, table], None);
+                self.add_part(x, part);
+            }
+            Op::Modulate => self.modulate(step, d),
+            Op::GateAdd => self.gate_add(step, d),
+            Op::SegmentSum { .. } => {
+                let part = self.emit(Op::Gather, &[d, step.operands[1]], None);
+                let part = self.cast(part, self.ty(x).dtype);
+                self.add_part(x, part);
+            }
+            Op::Attention { heads, scale, .. } if cotangents.get(1).is_none_or(Option::is_none) => {
+                self.attention(step, d, *heads, *scale);
+            }
+            Op::Attention { .. }
+            | Op::AttentionVjp { .. }
+            | Op::LayerNorm { .. }
+            | Op::RmsNorm { .. }
+            | Op::Rope { .. }
+            | Op::RopeTable { .. }
+            | Op::Gelu
+            | Op::GeluErf
+            | Op::Silu
+            | Op::Conv { .. }
+            | Op::Upsample { .. }
+            | Op::TimestepEmbedding { .. }
+            | Op::Patchify { .. }
+            | Op::Unpatchify { .. } => self.through_parts(step, cotangents)?,
+            Op::Weight { .. } | Op::Call { .. } | Op::Repeat { .. } | Op::Yield | Op::Return => {
+                unreachable!("programs are straight and read weights as values")
+            }
+        }
+        Ok(())
+    }
+
+    /// `x` summed over what repeats in it to have the shape of `value`, in wide arithmetic.
+    fn wide_sum(&mut self, x: ValueIndex, value: ValueIndex) -> ValueIndex {
+        let shape = self.shape(value);
+        if self.shape(x) == shape {
+            return x;
+        }
+        let wide = self.cast(x, self.wide(x));
+        self.unrepeated(wide, &shape)
+    }
+
+    fn gather(&mut self, step: &ProgramStep, d: ValueIndex) {
+        let (table, rows) = (step.operands[0], step.operands[1]);
+        let shape = self.shape(table);
+        let (segments, width) = (shape[0], shape[1..].iter().product());
+        let count = self.ty(rows).elements();
+        let flat = self.reshape(d, &[count, width]);
+        let rows = self.reshape(rows, &[count]);
+        let ty = TensorType::new(self.wide(table), [segments, width]);
+        let sums = self.emit(Op::SegmentSum { segments }, &[flat, rows], Some(ty));
+        let part = self.reshape(sums, &shape);
+        self.add_part(table, part);
+    }
+
+    fn unary_rule(
+        &mut self,
+        f: UnaryFn,
+        x: ValueIndex,
+        y: ValueIndex,
+        d: ValueIndex,
+        step: &ProgramStep,
+    ) -> Result<(), CompileError> {
+        let part = match f {
+            UnaryFn::Neg => self.unary(UnaryFn::Neg, d),
+            UnaryFn::Abs => {
+                // The derivative at zero is zero.
+                let zero = self.number(0.0, x);
+                let (above, below) =
+                    (self.compare(CompareFn::Gt, x, zero), self.compare(CompareFn::Lt, x, zero));
+                let negative = self.unary(UnaryFn::Neg, d);
+                let rest = self.select(below, negative, zero);
+                self.select(above, d, rest)
+            }
+            UnaryFn::Exp => self.mul(d, y),
+            UnaryFn::Log => self.binary(BinaryFn::Div, d, x),
+            UnaryFn::Sqrt => {
+                // Nothing is asked of the root of nothing where a norm is held above a least one.
+                let zero = self.number(0.0, d);
+                let unasked = self.compare(CompareFn::Eq, d, zero);
+                let half = self.times(d, 0.5);
+                let part = self.binary(BinaryFn::Div, half, y);
+                self.select(unasked, zero, part)
+            }
+            UnaryFn::Rsqrt => {
+                let square = self.mul(y, y);
+                let cube = self.mul(square, y);
+                let part = self.mul(d, cube);
+                self.times(part, -0.5)
+            }
+            UnaryFn::Recip => {
+                let square = self.mul(y, y);
+                let part = self.mul(d, square);
+                self.unary(UnaryFn::Neg, part)
+            }
+            UnaryFn::Tanh => {
+                let square = self.mul(y, y);
+                let one = self.number(1.0, y);
+                let slope = self.binary(BinaryFn::Sub, one, square);
+                self.mul(d, slope)
+            }
+            UnaryFn::Sin => {
+                let slope = self.unary(UnaryFn::Cos, x);
+                self.mul(d, slope)
+            }
+            UnaryFn::Cos => {
+                let slope = self.unary(UnaryFn::Sin, x);
+                let part = self.mul(d, slope);
+                self.unary(UnaryFn::Neg, part)
+            }
+            UnaryFn::Erf => {
+                let square = self.mul(x, x);
+                let power = self.unary(UnaryFn::Neg, square);
+                let power = self.unary(UnaryFn::Exp, power);
+                let slope = self.times(power, FRAC_2_SQRT_PI);
+                self.mul(d, slope)
+            }
+            UnaryFn::Floor => {
+                let message = format!("floor has no derivative, and %{} needs one", step.label());
+                return Err(CompileError::new("E0522", message)
+                    .at(step.label())
+                    .help("cast to i32 and back where the value shall count as fixed"));
+            }
+        };
+        self.add_part(x, part);
+        Ok(())
+    }
+
+    fn binary_rule(
+        &mut self,
+        f: BinaryFn,
+        operands: [ValueIndex; 2],
+        y: ValueIndex,
+        d: ValueIndex,
+    ) {
+        let [a, b] = operands;
+        for (side, value) in operands.into_iter().enumerate() {
+            if !self.wants(value) {
+                continue;
+            }
+            let part = match (f, side) {
+                (BinaryFn::Add, _) | (BinaryFn::Sub, 0) => d,
+                (BinaryFn::Sub, _) => self.unary(UnaryFn::Neg, d),
+                (BinaryFn::Mul, 0) => self.mul(d, b),
+                (BinaryFn::Mul, _) => self.mul(d, a),
+                (BinaryFn::Div, 0) => self.binary(BinaryFn::Div, d, b),
+                (BinaryFn::Div, _) => {
+                    let share = self.binary(BinaryFn::Div, y, b);
+                    let part = self.mul(d, share);
+                    self.unary(UnaryFn::Neg, part)
+                }
+                (BinaryFn::Max | BinaryFn::Min, _) => {
+                    // Equal operands share it.
+                    let (own, other) = if side == 0 { (a, b) } else { (b, a) };
+                    let beats = if f == BinaryFn::Max { CompareFn::Gt } else { CompareFn::Lt };
+                    let wins = self.compare(beats, own, other);
+                    let ties = self.compare(CompareFn::Eq, own, other);
+                    let (zero, half) = (self.number(0.0, d), self.times(d, 0.5));
+                    let rest = self.select(ties, half, zero);
+                    self.select(wins, d, rest)
+                }
+            };
+            let part = self.wide_sum(part, value);
+            self.add_part(value, part);
+        }
+    }
+
+    fn reduce_rule(
+        &mut self,
+        f: ReduceFn,
+        axes: &Axes,
+        x: ValueIndex,
+        y: ValueIndex,
+        d: ValueIndex,
+    ) {
+        let shape = self.shape(x);
+        let mut kept = shape.clone();
+        axes.iter().for_each(|axis| kept[*axis] = 1);
+        let count: usize = axes.iter().map(|axis| shape[*axis]).product();
+        let d = self.reshape(d, &kept);
+        let part = match f {
+            ReduceFn::Sum => self.spread(d, &shape),
+            ReduceFn::Mean => {
+                let share = self.times(d, 1.0 / count as f64);
+                self.spread(share, &shape)
+            }
+            ReduceFn::Max => {
+                // Equal elements share it.
+                let y = self.reshape(y, &kept);
+                let largest = self.compare(CompareFn::Eq, x, y);
+                let (one, zero) = (self.number(1.0, d), self.number(0.0, d));
+                let ones = self.select(largest, one, zero);
+                let ties = self.sum(ones, axes.clone());
+                let share = self.binary(BinaryFn::Div, d, ties);
+                self.mul(ones, share)
+            }
+        };
+        self.add_part(x, part);
+    }
+
+    fn spread(&mut self, x: ValueIndex, shape: &[usize]) -> ValueIndex {
+        if self.shape(x).as_slice() == shape {
+            return x;
+        }
+        let ty = TensorType::new(self.ty(x).dtype, shape.iter().copied());
+        self.emit(Op::Broadcast, &[x], Some(ty))
+    }
+
+    /// Of `A · Bᵀ` by A it is `D · B`, by B it is `Dᵀ · A`: everything is read as it lies, and what is
+    /// contracted of A and B is the axis that stayed.
+    fn dot_rule(
+        &mut self,
+        [turned_a, turned_b]: [bool; 2],
+        [a, b]: [ValueIndex; 2],
+        d: ValueIndex,
+    ) {
+        let d = self.cast(d, self.ty(a).dtype);
+        if self.wants(a) {
+            let dtype = self.ty(a).dtype;
+            let part = match turned_a {
+                false => self.dot([false, !turned_b], d, b, dtype),
+                true => self.dot([!turned_b, false], b, d, dtype),
+            };
+            self.add_part(a, part);
+        }
+        if self.wants(b) {
+            let dtype = self.ty(b).dtype;
+            let part = match turned_b {
+                false => self.dot([true, !turned_a], d, a, dtype),
+                true => self.dot([!turned_a, true], a, d, dtype),
+            };
+            self.add_part(b, part);
+        }
+    }
+
+    fn linear(&mut self, step: &ProgramStep, d: ValueIndex) {
+        let (x, w) = (step.operands[0], step.operands[1]);
+        let shape = self.shape(x);
+        let (inputs, outputs) = (self.ty(x).last(), self.shape(w)[0]);
+        let rows = self.ty(x).elements() / inputs.max(1);
+        let flat = self.reshape(d, &[rows, outputs]);
+        // As the product itself is computed: in bf16 where both of its operands are.
+        let same = self.ty(x).dtype == self.ty(w).dtype;
+        let doubles = [x, w].iter().any(|value| self.wide(*value) == DType::F64);
+        let dtype = match same {
+            true => self.ty(x).dtype,
+            false if doubles => DType::F64,
+            false => DType::F32,
+        };
+        if self.wants(x) {
+            let (own, w) = (self.cast(flat, dtype), self.cast(w, dtype));
+            let part = self.dot([false, true], own, w, self.ty(x).dtype);
+            let part = self.reshape(part, &shape);
+            self.add_part(x, part);
+        }
+        if self.wants(w) {
+            let own = self.cast(flat, dtype);
+            let rows = self.reshape(x, &[rows, inputs]);
+            let rows = self.cast(rows, dtype);
+            let part = self.dot([true, true], own, rows, self.wide(w));
+            self.add_part(w, part);
+        }
+        if let Some(bias) = step.operands.get(2).copied().filter(|bias| self.wants(*bias)) {
+            let part = self.wide_sum(flat, bias);
+            self.add_part(bias, part);
+        }
+    }
+
+    /// From the result and the log-sum-exp, which the attention gives from now on.
+    fn attention(&mut self, step: &ProgramStep, d: ValueIndex, heads: usize, scale: f64) {
+        let lse = self.with_lse(step.result());
+        let mut operands = step.operands.to_vec();
+        operands.splice(3..3, [step.result(), lse, d]);
+        let parts = {
+            let bias = step.operands.len() == 4;
+            self.emit_all(Op::AttentionVjp { heads, scale, bias }, &operands, &[])
+        };
+        for (value, part) in step.operands.iter().zip(parts) {
+            self.add_part(*value, part);
+        }
+    }
+
+    /// The rotary table that turns the other way.
+    fn turned_back(&mut self, table: ValueIndex) -> ValueIndex {
+        let ty = TensorType::new(self.ty(table).dtype, [1, 1, 2]);
+        let signs = self.emit(Op::Const { values: vec![1.0, -1.0] }, &[], Some(ty));
+        self.mul(table, signs)
+    }
+
+    /// Of `n · (1 + scale[seg]) + shift[seg]`.
+    fn modulate(&mut self, step: &ProgramStep, d: ValueIndex) {
+        let [n, shift, scale, segments] = [0, 1, 2, 3].map(|at| step.operands[at]);
+        if self.wants(n) {
+            let zero = self.constant(0.0, self.ty(shift).clone());
+            let ty = self.ty(n).clone();
+            let part = self.emit(Op::Modulate, &[d, zero, scale, segments], Some(ty));
+            self.add_part(n, part);
+        }
+        if self.wants(shift) {
+            self.segments(d, segments, shift);
+        }
+        if self.wants(scale) {
+            let dtype = self.wide(scale);
+            let (d, n) = (self.cast(d, dtype), self.cast(n, dtype));
+            let product = self.mul(d, n);
+            self.segments(product, segments, scale);
+        }
+    }
+
+    /// Of `x + o · gate[seg]`.
+    fn gate_add(&mut self, step: &ProgramStep, d: ValueIndex) {
+        let [x, o, gate, segments] = [0, 1, 2, 3].map(|at| step.operands[at]);
+        self.add_part(x, d);
+        if self.wants(o) {
+            let zero = self.constant(0.0, self.ty(d).clone());
+            let part = self.emit(Op::GateAdd, &[zero, d, gate, segments], None);
+            self.add_part(o, part);
+        }
+        if self.wants(gate) {
+            let dtype = self.wide(gate);
+            let (d, o) = (self.cast(d, dtype), self.cast(o, dtype));
+            let product = self.mul(d, o);
+            self.segments(product, segments, gate);
+        }
+    }
+
+    /// The sums of the rows of `x` of each segment go to `table`.
+    fn segments(&mut self, x: ValueIndex, segments: ValueIndex, table: ValueIndex) {
+        let ty = self.ty(table).clone();
+        let op = Op::SegmentSum { segments: ty.shape[0] };
+        let part = self.emit(op, &[x, segments], Some(ty));
+        self.add_part(table, part);
+    }
+}

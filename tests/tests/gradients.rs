@@ -1,0 +1,165 @@
+//! Derivatives against differences of the function itself, in doubles: every op of the table.
+
+use anyid_ir::WeightSource;
+use anyid_ir::{
+    BinaryFn, DType, Evaluator, FuncBuilder, Mode, Module, ReduceFn, Tensor, TensorType,
+};
+use anyid_passes::driver::{Selection, drive};
+use anyid_passes::pipeline::Phase;
+use anyid_passes::{Asked, CompileError, CompileRequest, Gradient};
+use anyid_tests::op_cases::{Built, Random, cases, seed_of};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far a derivative may be from the difference, relative to the largest of its parts.
+const TOLERANCE: f64 = 1e-6;
+
+/// `module` with a function `loss` of all that `f` takes, and of a factor for each element of its
+/// floating-point results: the sum of the products.
+fn with_loss(mut module: Module) -> Option<Module> {
+    let func = module.func("f")?.clone();
+    let floats: Vec<usize> =
+        (0..func.results.len()).filter(|at| func.results[*at].dtype.is_float()).collect();
+    if floats.is_empty() {
+        return None;
+    }
+    let mut b = FuncBuilder::new(&module, "loss");
+    let mut args = Vec::new();
+    for (name, ty) in func.param_types() {
+        args.push(b.param(name, ty.clone()));
+    }
+    let factors: Vec<_> = floats
+        .iter()
+        .map(|at| {
+            let ty = TensorType::new(DType::F64, func.results[*at].shape.clone());
+            b.param(&format!("factor{at}"), ty)
+        })
+        .collect();
+    let made = b.call("y", "f", &[], &args);
+    let mut loss = b.scalar("nothing", DType::F64, 0.0);
+    for (at, factor) in floats.into_iter().zip(factors) {
+        let wide = b.cast("wide", made[at], DType::F64);
+        let product = b.binary("product", BinaryFn::Mul, wide, factor);
+        let axes: Vec<usize> = (0..func.results[at].rank()).collect();
+        let sum = match axes.is_empty() {
+            true => product,
+            false => b.reduce("sum", ReduceFn::Sum, product, &axes, false),
+        };
+        loss = b.add("loss", loss, sum);
+    }
+    let loss = b.rename(loss, "loss");
+    let func = b.finish(&[loss]);
+    module.add(func);
+    Some(module)
+}
+
+/// The straight-line module of `loss` with its gradient by every floating-point input and weight, and
+/// the names of these.
+fn differentiated(module: &Module) -> Result<(Module, Vec<String>), CompileError> {
+    let gradient = Gradient { of: "loss".into(), wrt: vec!["*".into()], factor: None };
+    let request = CompileRequest::new(module, "loss").with_gradient(gradient);
+    let lifted = request.clone().lifting(["*"]);
+    let drive = |request| drive(request, &Selection::To(Phase::Optimised), &mut |_, _| ());
+    let out = match drive(&lifted) {
+        // It reads no weight.
+        Err(error) if error.asked == Some(Asked::Lifted) => drive(&request)?,
+        other => other?,
+    };
+    let straight = out.state.straight();
+    let floats = straight.main().unwrap().param_types().filter(|(_, ty)| ty.dtype.is_float());
+    let wrt = floats.map(|(name, _)| name.to_owned()).collect();
+    Ok((straight, wrt))
+}
+
+/// The values of all results in doubles: the loss, then the gradients.
+fn evaluate(module: &Module, inputs: &[(String, Tensor)]) -> Vec<Vec<f64>> {
+    let evaluator = Evaluator::new(module, Mode::F64);
+    let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let name = module.main().unwrap().name.clone();
+    let made = evaluator.run_named(&name, &given, &(), None).unwrap();
+    made.into_iter().map(|(_, tensor)| tensor.to_f64_vec()).collect()
+}
+
+/// Compares the gradient with the difference along a random direction. `None` where the function is
+/// not finite there.
+fn check(name: &str, built: Built) -> Result<Option<()>, CompileError> {
+    let Built { module, inputs, weights } = built;
+    let Some(module) = with_loss(module) else { return Ok(None) };
+    let (straight, wrt) = differentiated(&module)?;
+    let mut random = Random(seed_of(name));
+    let mut point: Vec<(String, Tensor)> = Vec::new();
+    let mut direction: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (param, ty) in straight.main().unwrap().param_types() {
+        let given = inputs.iter().find(|(own, _)| own == param).map(|(_, tensor)| tensor.clone());
+        let tensor = given
+            .or_else(|| weights.weight(param, ty).ok().map(Cow::into_owned))
+            .unwrap_or_else(|| {
+                let values: Vec<f64> =
+                    (0..ty.elements()).map(|_| random.unit() * 2.0 - 1.0).collect();
+                Tensor::from_f64s(ty.clone(), &values).unwrap()
+            });
+        let tensor = if ty.dtype.is_float() { tensor.cast(DType::F64) } else { tensor };
+        if ty.dtype.is_float() {
+            let values = (0..ty.elements()).map(|_| random.unit() * 2.0 - 1.0).collect();
+            direction.insert(param.to_owned(), values);
+        }
+        point.push((param.to_owned(), tensor));
+    }
+    let at = |step: f64| -> Vec<(String, Tensor)> {
+        let moved = |(name, tensor): &(String, Tensor)| match direction.get(name) {
+            None => (name.clone(), tensor.clone()),
+            Some(way) => {
+                let values = tensor.to_f64_vec();
+                let values: Vec<f64> = values.iter().zip(way).map(|(x, u)| x + step * u).collect();
+                (name.clone(), Tensor::from_f64s(tensor.ty().clone(), &values).unwrap())
+            }
+        };
+        point.iter().map(moved).collect()
+    };
+    let here = evaluate(&straight, &at(0.0));
+    let (mut along, mut size) = (0.0, 1.0f64);
+    for (param, gradient) in wrt.iter().zip(&here[1..]) {
+        for (g, u) in gradient.iter().zip(&direction[param]) {
+            along += g * u;
+            size = size.max((g * u).abs());
+        }
+    }
+    // A small step for functions that bend much, as a norm of nearly nothing does.
+    let mut least = f64::INFINITY;
+    for step in [1e-5, 1e-6, 1e-7] {
+        let [above, below] = [step, -step].map(|step| evaluate(&straight, &at(step))[0][0]);
+        if !(above.is_finite() && below.is_finite()) {
+            return Ok(None);
+        }
+        let difference = (above - below) / (2.0 * step);
+        least = least.min((along - difference).abs() / size.max(difference.abs()));
+        if least <= TOLERANCE {
+            return Ok(Some(()));
+        }
+    }
+    panic!("{name}: the gradient differs by {least:e}");
+}
+
+#[test]
+fn every_op_has_the_derivative_that_differences_show() {
+    let mut checked: BTreeMap<String, usize> = BTreeMap::new();
+    let mut all: BTreeSet<String> = BTreeSet::new();
+    for case in cases() {
+        let op = case.name.split(' ').next().unwrap().to_owned();
+        all.insert(op.clone());
+        for dtype in case.dtypes.iter().filter(|dtype| matches!(dtype, DType::F32 | DType::F64)) {
+            match check(&format!("{} {dtype}", case.name), (case.build)(*dtype)) {
+                Ok(Some(())) => *checked.entry(op.clone()).or_default() += 1,
+                Ok(None) => {}
+                // There is nothing to differentiate by.
+                Err(error) if error.code == "E0521" => {}
+                Err(error) => assert_eq!((error.code, op.as_str()), ("E0522", "floor"), "{error}"),
+            }
+        }
+    }
+    // What has no floating-point operand, or is no op of a straight line.
+    let without = ["const", "iota", "relative_bucket", "floor", "eq", "lt", "le", "gt", "ge"];
+    let missing =
+        all.iter().filter(|op| !checked.contains_key(*op) && !without.contains(&op.as_str()));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new(), "{checked:?}");
+}
