@@ -12,8 +12,43 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Alignment of every buffer that a step writes, in bytes.
-pub const ALIGNMENT: u64 = 64;
+/// Every buffer that a step writes begins at a multiple of so many bytes: a power of two from 64,
+/// which the vectors of every processor accept, to 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Alignment(u64);
+
+impl Alignment {
+    /// An alignment of `bytes`, if that is one.
+    pub const fn new(bytes: u64) -> Option<Self> {
+        if bytes.is_power_of_two() && bytes >= 64 && bytes <= 4096 {
+            Some(Self(bytes))
+        } else {
+            None
+        }
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// Whether a buffer may begin at `byte`.
+    pub fn holds(self, byte: u64) -> bool {
+        byte.is_multiple_of(self.0)
+    }
+
+    /// The first place from `byte` on where a buffer may begin.
+    pub fn round_up(self, byte: u64) -> u64 {
+        byte.checked_next_multiple_of(self.0).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Alignment {
+    /// 64 bytes.
+    fn default() -> Self {
+        Self(64)
+    }
+}
 
 /// A buffer of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +84,19 @@ pub enum Root {
     State(u32),
     /// The caller's memory for the output of this index.
     Output(u32),
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workspace => f.write_str("workspace"),
+            Self::Persistent => f.write_str("persistent"),
+            Self::Input(index) => write!(f, "input {index}"),
+            Self::Weight(index) => write!(f, "weight {index}"),
+            Self::State(index) => write!(f, "state {index}"),
+            Self::Output(index) => write!(f, "output {index}"),
+        }
+    }
 }
 
 /// Memory of one tensor.
@@ -275,6 +323,8 @@ pub struct Plan {
     pub naive_bytes: u64,
     /// Bytes of the persistent arena shared by `prepare` and `step`.
     pub persistent_bytes: u64,
+    /// Where buffers may begin, in every root.
+    pub alignment: Alignment,
 }
 
 impl Plan {
@@ -284,13 +334,12 @@ impl Plan {
     }
 
     /// First byte of every state in the memory that holds them all, and the size of that memory.
-    /// Plans whose states agree in names and types lay them out the same.
+    /// Plans of one alignment whose states agree in names and types lay them out the same.
     pub fn state_layout(&self) -> (Vec<u64>, u64) {
         let mut end = 0u64;
         let place = |state: &State| {
             let start = end;
-            let bytes = state.ty.bytes().checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
-            end = end.saturating_add(bytes);
+            end = end.saturating_add(self.alignment.round_up(state.ty.bytes()));
             start
         };
         (self.states.iter().map(place).collect(), end)
@@ -304,7 +353,8 @@ impl Plan {
     /// Whether the states of two plans are the same memory.
     pub fn shares_states(&self, other: &Self) -> bool {
         let key = |state: &State| (state.name.clone(), state.branch, state.ty.clone());
-        self.states.iter().map(key).eq(other.states.iter().map(key))
+        let equal = self.states.iter().map(key).eq(other.states.iter().map(key));
+        equal && self.alignment == other.alignment
     }
 
     /// Whether the plan evaluates two branches at once.

@@ -9,7 +9,7 @@
 //! part of the grid ends it: what the grid held counts as not written.
 
 use crate::entity::Entity;
-use crate::plan::{ALIGNMENT, Buffer, BufferId, Grid, Plan, Root};
+use crate::plan::{Buffer, BufferId, Grid, Plan, Root};
 use std::collections::{BTreeMap, HashSet};
 
 /// A piece of workspace from the step that writes it to the last one that reads it.
@@ -105,13 +105,14 @@ pub fn live_bytes(lifetimes: &[Lifetime], steps: usize) -> Vec<u64> {
 /// step, and the sum of all results that lie there.
 pub fn bounds(plan: &Plan) -> (u64, u64) {
     let live = live_bytes(&lifetimes(plan).0, plan.steps.len());
-    let sum = results(plan).map(|b| aligned(b.ty.bytes())).fold(0, u64::saturating_add);
+    let sum = results(plan).map(|b| plan.alignment.round_up(b.ty.bytes()));
+    let sum = sum.fold(0, u64::saturating_add);
     (live.into_iter().max().unwrap_or(0), sum)
 }
 
 /// Bytes of workspace that the results of a plan reach into.
 pub fn workspace(plan: &Plan) -> u64 {
-    let ends = results(plan).filter_map(Buffer::span).map(|(_, end)| aligned(end));
+    let ends = results(plan).filter_map(Buffer::span).map(|(_, end)| plan.alignment.round_up(end));
     ends.max().unwrap_or(0)
 }
 
@@ -144,10 +145,6 @@ struct Sweep<'p> {
     /// Buffers that were written by themselves rather than in parts.
     made: HashSet<BufferId>,
     faults: Vec<Unwritten>,
-}
-
-fn aligned(byte: u64) -> u64 {
-    byte.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX)
 }
 
 impl Sweep<'_> {
@@ -197,8 +194,7 @@ impl Sweep<'_> {
             self.piece(memory, order, start, end, life);
         }
         self.written.insert((memory, from), (to, index));
-        let offset = aligned(from);
-        let bytes = aligned(to).saturating_sub(offset);
+        let (offset, bytes) = self.aligned(from, to);
         self.list[index].2 = Lifetime { offset, bytes, ..life };
         self.grids.insert((memory, grid.start), grid).is_none()
     }
@@ -234,9 +230,14 @@ impl Sweep<'_> {
         }
     }
 
+    /// First byte and length of what `start..end` takes, as buffers begin at aligned places.
+    fn aligned(&self, start: u64, end: u64) -> (u64, u64) {
+        let [start, end] = [start, end].map(|byte| self.plan.alignment.round_up(byte));
+        (start, end.saturating_sub(start))
+    }
+
     fn piece(&mut self, memory: Memory, order: usize, start: u64, end: u64, life: Lifetime) {
-        let offset = aligned(start);
-        let bytes = aligned(end).saturating_sub(offset);
+        let (offset, bytes) = self.aligned(start, end);
         self.written.insert((memory, start), (end, self.list.len()));
         self.list.push((memory, order, Lifetime { offset, bytes, ..life }));
     }
@@ -259,13 +260,13 @@ impl Sweep<'_> {
             if to > end {
                 self.piece(memory, order, end, to, life);
             }
+            let range = self.aligned(from.max(start), to.min(end));
             let life = &mut self.list[index].2;
             // A result over its operand: one piece of memory, counted once at this step.
             if life.to == step && life.from < step {
                 life.to = step - 1;
             }
-            life.offset = aligned(from.max(start));
-            life.bytes = aligned(to.min(end)).saturating_sub(life.offset);
+            (life.offset, life.bytes) = range;
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan "step" {
-//!   memory workspace=192 lower_bound=192 naive=256 persistent=128
+//!   memory alignment=64 workspace=192 lower_bound=192 naive=256 persistent=128
 //!   weight 0 "blocks.0.rows" : i32[2]
 //!   buffer %0 = input 0 + 0 : f32[2,8]
 //!   buffer %1 = weight 0 + 0 : i32[2]
@@ -37,7 +37,7 @@ use crate::entity::Entity;
 use crate::kernel::Kernel;
 use crate::kernel::text::print_named;
 use crate::line::quoted;
-use crate::plan::{Branch, Buffer, Columns, Plan, Root};
+use crate::plan::{Branch, Buffer, Columns, Plan};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -52,8 +52,12 @@ pub fn print_plan(plan: &Plan) -> String {
     let mut out = format!("plan {} {{\n", quoted(&plan.name));
     let _ = writeln!(
         out,
-        "  memory workspace={} lower_bound={} naive={} persistent={}",
-        plan.workspace_bytes, plan.lower_bound_bytes, plan.naive_bytes, plan.persistent_bytes
+        "  memory alignment={} workspace={} lower_bound={} naive={} persistent={}",
+        plan.alignment.bytes(),
+        plan.workspace_bytes,
+        plan.lower_bound_bytes,
+        plan.naive_bytes,
+        plan.persistent_bytes
     );
     for (index, weight) in plan.weights.iter().enumerate() {
         let _ = writeln!(out, "  weight {index} {} : {}", quoted(&weight.name), weight.ty);
@@ -120,19 +124,10 @@ fn named(name: &str, branch: Branch) -> String {
 impl Buffer {
     /// Its root, offset and columns: `workspace + 64`, or `workspace + 64 columns 32..64 of 96`.
     pub fn place_text(&self) -> String {
-        let offset = self.offset;
         let columns = self.columns.map_or(String::new(), |Columns { first, width, stride }| {
             format!(" columns {first}..{} of {stride}", first.saturating_add(width))
         });
-        let root = match self.root {
-            Root::Workspace => "workspace".to_owned(),
-            Root::Persistent => "persistent".to_owned(),
-            Root::Input(index) => format!("input {index}"),
-            Root::Weight(index) => format!("weight {index}"),
-            Root::State(index) => format!("state {index}"),
-            Root::Output(index) => format!("output {index}"),
-        };
-        format!("{root} + {offset}{columns}")
+        format!("{} + {}{columns}", self.root, self.offset)
     }
 }
 
@@ -142,7 +137,7 @@ mod tests {
     use crate::kernel::{
         Access, Columns as Elements, Fill, Instruction, RowKernel, RowMap, RowReduce,
     };
-    use crate::plan::{BufferId, Port, State, Step, WeightRef};
+    use crate::plan::{Alignment, BufferId, Port, Root, State, Step, WeightRef};
     use crate::{Arena, BinaryFn, DType, TensorType};
 
     pub(super) fn example() -> Plan {
@@ -229,15 +224,17 @@ mod tests {
             lower_bound_bytes: 64,
             naive_bytes: 320,
             persistent_bytes: 64,
+            alignment: Alignment::default(),
         }
     }
 
     #[test]
     fn text_reads_back_as_the_same_plan() {
         let plan = example();
-        let text = print_plans([&plan, &plan]);
+        let wide = Plan { alignment: Alignment::new(256).unwrap(), ..plan.clone() };
+        let text = print_plans([&plan, &wide]);
         let back = parse_plans(&text).unwrap();
-        assert_eq!(back, [plan.clone(), plan]);
+        assert_eq!(back, [plan, wide]);
         assert_eq!(print_plans(&back), text);
     }
 
@@ -267,7 +264,8 @@ mod tests {
     #[test]
     fn a_long_kernel_in_many_steps_is_refused() {
         let mut text =
-            "plan \"p\" {\n  memory workspace=0 lower_bound=0 naive=0 persistent=0\n".to_owned();
+            "plan \"p\" {\n  memory alignment=64 workspace=0 lower_bound=0 naive=0 persistent=0\n"
+                .to_owned();
         text.push_str("  kernel k0 \"k\" rows i in 1, cols j in 1 {\n  v0 = 1.0\n");
         for at in 1..1000 {
             let _ = writeln!(text, "  v{at} = fma(v{0}, v{0}, v{0})", at - 1);
@@ -300,7 +298,15 @@ mod tests {
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
-            ("memory workspace=256", "memory workspace=99999999999999999999"),
+            ("memory alignment=64", "memory"),
+            ("alignment=64", "alignment=0"),
+            ("alignment=64", "alignment=32"),
+            ("alignment=64", "alignment=96"),
+            ("alignment=64", "alignment=8192"),
+            (
+                "memory alignment=64 workspace=256",
+                "memory alignment=64 workspace=99999999999999999999",
+            ),
             ("  output \"y\" branch 1 = %7", "  output \"y\" = %99999999999"),
             ("\"y\" branch 1", "\"y\" branch 4294967296"),
         ] {

@@ -12,7 +12,7 @@ pub mod phases;
 use crate::diag::Diagnostic;
 use crate::kernel::Kernel;
 use crate::kernel::verify::small;
-use crate::plan::{ALIGNMENT, Branch, Buffer, BufferId, Columns, Plan, Port, Root, Step, title};
+use crate::plan::{Branch, Buffer, BufferId, Columns, Plan, Port, Root, Step, title};
 use crate::plan_live::{Unwritten, bounds, lifetimes, workspace};
 use crate::types::TensorType;
 use std::borrow::Cow;
@@ -294,8 +294,9 @@ impl<'p> Verifier<'p> {
                 self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
             }
             let Columns { first, stride, .. } = result.columns.unwrap_or_default();
-            if ![result.offset, first, stride].iter().all(|at| at.is_multiple_of(ALIGNMENT)) {
-                let message = format!("result {id:?} is not aligned to {ALIGNMENT} bytes");
+            if ![result.offset, first, stride].iter().all(|at| plan.alignment.holds(*at)) {
+                let bytes = plan.alignment.bytes();
+                let message = format!("result {id:?} is not aligned to {bytes} bytes");
                 self.fault(self.at(at), message);
             }
             let shared = |(operand, other): &(usize, &BufferId)| {

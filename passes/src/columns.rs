@@ -13,7 +13,6 @@ use crate::rewrite::Rewrites;
 use crate::storage::Storage;
 use anyid_ir::TensorType;
 use anyid_ir::kernel::{Kernel, Part, Target};
-use anyid_ir::plan::ALIGNMENT;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most changes that are tried one by one where all together raise the peak.
@@ -298,7 +297,7 @@ impl<'f> Uses<'f> {
             let ty = self.flow.ty(*value);
             let width = ty.elements() / rows.max(1);
             let alike = ty.dtype == self.flow.ty(values[0]).dtype && width * rows == ty.elements();
-            let aligned = ((width * ty.dtype.bytes()) as u64).is_multiple_of(ALIGNMENT);
+            let aligned = self.flow.alignment.holds((width * ty.dtype.bytes()) as u64);
             let (step, position) = self.makers[*value as usize]?;
             let written = self.flow.steps[step].kernel.writes_columns(position, ty, width);
             let own = self.flow.storage(*value).owner == *value

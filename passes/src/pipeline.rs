@@ -344,7 +344,12 @@ fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Com
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options().target, grouping);
         let steps = crate::lower::lower(&groups);
-        part.flow = Some(Flow::new(&part.program, steps, &context.request.states));
+        part.flow = Some(Flow::new(
+            &part.program,
+            steps,
+            &context.request.states,
+            context.options().target.alignment,
+        ));
     }
     Ok(())
 }
@@ -399,10 +404,11 @@ fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<()
     if !context.rewrites.enabled() || !context.options().runs("alias") {
         return Ok(());
     }
+    let Some(policy) = &context.request.options.target.row_split else { return Ok(()) };
     let moves = context.options().runs("schedule");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
-        if split_rows::split_rows(flow, persistent, rewrites) && moves {
+        if split_rows::split_rows(flow, policy, persistent, rewrites) && moves {
             memory::order::improve(flow, persistent, rewrites);
         }
     })

@@ -50,6 +50,9 @@ impl Phases {
             let message = format!("there are two phases \"{}\"", pair[0]);
             self.found.push(Diagnostic::error("E0517", message));
         }
+        if let Some(other) = phases.iter().find(|plan| plan.alignment != phases[0].alignment) {
+            self.fault(other, "its alignment is not that of the first phase".to_owned());
+        }
         let split = is_split(phases);
         let (mut weights, mut states, mut inputs) = <[Known<'_>; 3]>::default().into();
         for plan in phases {

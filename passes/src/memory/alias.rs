@@ -16,12 +16,14 @@ use crate::rewrite::Rewrites;
 use crate::storage::Storage;
 use anyid_ir::TensorType;
 use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::{ALIGNMENT, Buffer, Columns, Grid, Root};
+use anyid_ir::plan::{Alignment, Buffer, Columns, Grid, Root};
 use std::collections::BTreeSet;
 
 /// Values by the memory they share.
 #[derive(Clone, Debug)]
 pub(crate) struct Classes {
+    /// Where pieces begin and end.
+    alignment: Alignment,
     /// For every owner the value whose memory it lies in, itself for a class of its own, and where.
     at: Vec<Link>,
     /// Bytes of each owner's memory.
@@ -112,6 +114,7 @@ impl Classes {
             Source::Launch | Source::View | Source::Parts(_) => None,
         };
         Self {
+            alignment: flow.alignment,
             at: (0..count as u32).map(|value| Link { value, offset: 0, grid: None }).collect(),
             size: flow.values.iter().map(|value| value.ty.bytes()).collect(),
             root: flow.values.iter().map(root).collect(),
@@ -147,7 +150,7 @@ impl Classes {
                 let events = &self.events[class];
                 let written = self.simulate(flow, &mut contents, class as u32, events, None);
                 let written = written.expect("nothing is shared yet");
-                self.set_pieces(class, written.pieces());
+                self.set_pieces(class, written.pieces(flow.alignment));
                 self.written[class] = written;
             }
         }
@@ -156,7 +159,7 @@ impl Classes {
     /// Says when pieces of a class are in use, of a grid all of it at once.
     fn set_pieces(&mut self, class: usize, mut pieces: Vec<Piece>) {
         for grid in &self.grids[class] {
-            let (offset, end) = (grid.start, grid.end.next_multiple_of(ALIGNMENT));
+            let (offset, end) = (grid.start, self.alignment.round_up(grid.end));
             let inside = |p: &mut Piece| offset <= p.offset && p.offset + p.bytes <= end;
             let mut all: Vec<Piece> = pieces.extract_if(.., inside).collect();
             all.sort_unstable_by_key(|piece| (piece.from, piece.to));
@@ -305,7 +308,8 @@ impl Classes {
                     true => {
                         let stride = (grid.end - grid.start) / grid.rows;
                         let first = (offset - grid.start) / grid.rows;
-                        let aligned = [grid.start, first, stride].map(|b| b % ALIGNMENT) == [0; 3];
+                        let aligned =
+                            [grid.start, first, stride].iter().all(|b| flow.alignment.holds(*b));
                         aligned && kernel.writes_columns(event.position, ty, width)
                     }
                 };
@@ -328,7 +332,7 @@ impl Classes {
             }
             for (at, event) in writes.iter().enumerate() {
                 let (own, grid) = extent(event)?;
-                if !writable || !own.0.is_multiple_of(ALIGNMENT) {
+                if !writable || !flow.alignment.holds(own.0) {
                     return None;
                 }
                 let kernel = &flow.steps[step].kernel;
@@ -545,7 +549,7 @@ impl<'f> Search<'f> {
             self.classes.events[class as usize] = before(events);
             return Err("it would be written over what is read later, or may not be written");
         };
-        let pieces = written.pieces();
+        let pieces = written.pieces(flow.alignment);
         let least = self.classes.bound();
         let kept = [moved, Some(class)]
             .map(|class| class.map(|class| (class, self.classes.pieces[class as usize].clone())));

@@ -5,16 +5,16 @@ use super::flow::Flow;
 use super::pack::Piece;
 use crate::program::ValueIndex;
 use anyid_ir::Entity;
-use anyid_ir::plan::{BufferId, Plan, Root};
+use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
 use std::collections::BTreeMap;
 
 /// Panics, naming the pair, if two pieces of different classes that live at the same time share a
 /// byte or one passes the peak: that would be a broken invariant of the packer, never an input
 /// fault.
-pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64) {
+pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64, alignment: Alignment) {
     let mut events: Vec<(usize, bool, u64, u64, usize)> = Vec::new();
     for (i, pieces) in classes.iter().enumerate() {
-        assert_eq!(offsets[i] % super::ALIGNMENT, 0, "class {i} is misaligned");
+        assert!(alignment.holds(offsets[i]), "class {i} is misaligned");
         for piece in pieces.iter().filter(|piece| piece.bytes > 0) {
             let start = offsets[i] + piece.offset;
             let end = start + piece.bytes;
@@ -129,13 +129,12 @@ impl Written {
     }
 
     /// All pieces, those that were cut apart but lived equally long or follow each other joined.
-    pub(crate) fn pieces(&self) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, alignment: Alignment) -> Vec<Piece> {
         let mut pieces = self.pieces.clone();
         pieces.sort_unstable_by_key(|(start, _, from, to)| (*from, *to, *start));
-        let aligned = |byte: u64| byte.next_multiple_of(super::ALIGNMENT);
         let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
         for (start, end, from, to) in pieces {
-            let (offset, end) = (aligned(start), aligned(end));
+            let (offset, end) = (alignment.round_up(start), alignment.round_up(end));
             let beside = out.last_mut().filter(|last| {
                 (last.from, last.to, last.offset + last.bytes) == (from, to, offset)
             });

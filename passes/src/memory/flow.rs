@@ -11,7 +11,7 @@ use crate::program::{Origin, Port, Program, Role, ValueIndex};
 use crate::storage::{Storage, storages};
 use anyid_ir::TensorType;
 use anyid_ir::kernel::{CopyKernel, Kernel};
-use anyid_ir::plan::{ALIGNMENT, Branch, WeightRef};
+use anyid_ir::plan::{Alignment, Branch, WeightRef};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -94,6 +94,8 @@ pub struct Flow {
     pub(crate) weights: Vec<WeightRef>,
     /// Concatenations that were made copies, as they were.
     pub(crate) concats: Vec<LoweredStep>,
+    /// Where memory of a value may begin.
+    pub(crate) alignment: Alignment,
 }
 
 /// Names of a flow's values in texts.
@@ -149,7 +151,12 @@ impl<'f> Names<'f> {
 
 impl Flow {
     /// The flow of a program's kernels in its first form.
-    pub(crate) fn new(program: &Program, steps: Vec<LoweredStep>, states: &[StateSpec]) -> Self {
+    pub(crate) fn new(
+        program: &Program,
+        steps: Vec<LoweredStep>,
+        states: &[StateSpec],
+        alignment: Alignment,
+    ) -> Self {
         let storages = storages(program);
         let value = |(at, value): (usize, &crate::program::ProgramValue)| {
             let source = match value.origin {
@@ -169,6 +176,7 @@ impl Flow {
             states: Vec::new(),
             weights: program.weights.clone(),
             concats: Vec::new(),
+            alignment,
         };
         flow.declare_states(states);
         flow
@@ -290,7 +298,7 @@ impl Flow {
         let mut end = 0u64;
         let mut offsets = Vec::new();
         for operand in &step.operands {
-            if !end.is_multiple_of(ALIGNMENT) || self.bytes(*operand) == 0 {
+            if !self.alignment.holds(end) || self.bytes(*operand) == 0 {
                 return None;
             }
             offsets.push(end);

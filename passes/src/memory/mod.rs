@@ -23,8 +23,6 @@ use anyid_ir::{Arena, Entity};
 use flow::{Flow, Names};
 use pack::Piece;
 
-pub use anyid_ir::plan::ALIGNMENT;
-
 /// A program with the memory of its values decided, up to offsets.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -74,7 +72,7 @@ pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
                 None => {
                     let base = kept_bytes;
                     *root = Some((Root::Persistent, base));
-                    kept_bytes += flow.bytes(storage.owner).next_multiple_of(ALIGNMENT);
+                    kept_bytes += flow.alignment.round_up(flow.bytes(storage.owner));
                     base
                 }
             };
@@ -152,14 +150,14 @@ pub struct Placement {
 
 /// Packs what lies in the workspace; without `reuse` every class gets bytes of its own.
 pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
-    let Shared { classes, .. } = shared;
+    let Shared { flow, classes, .. } = shared;
     let mut roots = classes.root.clone();
     let owners: Vec<usize> =
         (0..roots.len()).filter(|class| !classes.pieces[*class].is_empty()).collect();
     let packed: Vec<Vec<Piece>> =
         owners.iter().map(|class| classes.pieces[*class].clone()).collect();
     let packing = if reuse { pack::pack(&packed) } else { pack::apart(&packed) };
-    check::check(&packed, &packing.offsets, packing.peak);
+    check::check(&packed, &packing.offsets, packing.peak, flow.alignment);
     for (class, offset) in owners.iter().zip(&packing.offsets) {
         roots[*class] = Some((Root::Workspace, *offset));
     }
@@ -245,6 +243,7 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
         lower_bound_bytes: 0,
         naive_bytes: 0,
         persistent_bytes: *kept_bytes,
+        alignment: flow.alignment,
     };
     (plan.lower_bound_bytes, plan.naive_bytes) = bounds(&plan);
     check::check_reads(&plan, flow, &classes.dropped);

@@ -156,6 +156,14 @@ fn runnable(plan: &Plan, target: &Target) -> Result<()> {
     let types = |ids: &[BufferId]| -> Vec<&TensorType> {
         ids.iter().map(|id| &plan.buffer(*id).ty).collect()
     };
+    if !target.alignment.holds(plan.alignment.bytes()) {
+        let (name, wanted, has) = (target.name, target.alignment.bytes(), plan.alignment.bytes());
+        let message =
+            format!("buffers of target {name} begin at multiples of {wanted} bytes, not of {has}");
+        return Err(Error::input("E0505", message)
+            .at(format!("plan \"{}\"", plan.name))
+            .help("compile the plan's module again for this target"));
+    }
     for step in &plan.steps {
         let weight = |id: &BufferId| matches!(plan.buffer(*id).root, Root::Weight(_));
         let weights: Vec<bool> = step.reads().iter().map(weight).collect();

@@ -13,7 +13,7 @@ use anyid_backends::{
     Device, HostArena, LoadError, OpenError, RunError, StoredWeight, WeightFault,
 };
 use anyid_ir::kernel::Target;
-use anyid_ir::plan::{BufferId, Plan, Root};
+use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
 use anyid_ir::{EvalError, Evaluator, Mode, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub const KIND: Kind = Kind {
     name: "second",
     names: "second:N",
-    target: Some(target),
+    targets: || vec![target()],
     settings: &[Setting { name: "capacity", variable: "ANYID_SECOND_CAPACITY" }],
     variants: Vec::new,
     open: Some(open),
@@ -33,7 +33,14 @@ pub const KIND: Kind = Kind {
 const POISON: u8 = 0xFF;
 
 fn target() -> Target {
-    Target { name: "second", weight_bound_rows: 8, joint_parts: true, ..Target::default() }
+    let alignment = Alignment::new(256).expect("it is a power of two");
+    Target {
+        name: "second",
+        weight_bound_rows: 8,
+        joint_parts: true,
+        alignment,
+        ..Target::default()
+    }
 }
 
 fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {

@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use anyid_backends::Device;
 use anyid_ir::Kernel;
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
-use anyid_ir::plan::{ALIGNMENT, Buffer, Plan, Port, Root, Step};
+use anyid_ir::plan::{Buffer, Plan, Port, Root, Step};
 use anyid_ir::plan_text::distinct_kernels;
 use anyid_ir::plan_verify::verify_plan;
 use anyid_passes::CompileRequest;
@@ -158,7 +158,7 @@ fn plan_of(
         step.labels.push(format!("y{at}"));
         let elements = ty.shape.iter().try_fold(1u64, |n, size| n.checked_mul(*size as u64))?;
         let bytes = elements.checked_mul(ty.dtype.bytes() as u64)?;
-        end = end.checked_add(bytes.checked_next_multiple_of(ALIGNMENT)?)?;
+        end = end.checked_add(plan.alignment.round_up(bytes))?;
     }
     (plan.workspace_bytes, plan.lower_bound_bytes, plan.naive_bytes) = (end, end, end);
     plan.steps.push(step);
