@@ -57,6 +57,7 @@ impl Command {
             Self::Kernels(args) => args.json,
             Self::Bisect(args) => args.json,
             Self::Compare(args) => args.json,
+            Self::Lora(Lora::Inspect(args)) => args.json,
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
                 BenchWhat::Dit(args) => args.phase.json,
@@ -68,6 +69,7 @@ impl Command {
             | Self::Opt(_)
             | Self::Dot(_)
             | Self::Run(_)
+            | Self::Lora(_)
             | Self::Explain(_) => false,
         }
     }
@@ -80,7 +82,7 @@ pub enum Command {
     Generate(Box<Generate>),
     /// Write a model folder with random weights.
     Init(Init),
-    /// Say what a checkpoint, model folder, IR file, plan, recipe, picture or video is.
+    /// Say what a checkpoint, model folder, adapter, IR file, plan, recipe, picture or video is.
     Inspect(Inspect),
     /// Write a built-in network as IR text.
     Export(Export),
@@ -100,6 +102,9 @@ pub enum Command {
     Run(Run),
     /// Run a function in two ways and show the first value that differs.
     Compare(Compare),
+    /// Inspect, convert, combine and merge adapters (LoRA).
+    #[command(subcommand)]
+    Lora(Lora),
     /// Explain an error code.
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.
@@ -154,6 +159,16 @@ pub struct Generate {
     /// Model folder (diffusers, or the original checkpoint's).
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// An adapter (LoRA) for the transformer with its scale [default: 1]; may be given several
+    /// times.
+    #[arg(long = "lora", value_name = "PATH[:SCALE]", allow_hyphen_values = true)]
+    pub adapters: Vec<String>,
+    /// Leave out tensors of adapters that are for no module of the model.
+    #[arg(long)]
+    pub allow_unmatched: bool,
+    /// Accept adapters that were trained for another arrangement of the references.
+    #[arg(long)]
+    pub allow_mismatch: bool,
     /// Width and height in pixels, multiples of 32.
     #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
     pub size: Option<String>,
@@ -201,7 +216,7 @@ pub struct Generate {
     /// its result if decoding fails. Model, frame rate and output are taken from it unless given.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["references", "prompt", "size", "frames",
         "steps", "shift", "guidance", "solver", "schedule", "seed", "noise", "residual",
-        "save_latents", "recipe"])]
+        "save_latents", "recipe", "adapters"])]
     pub latents: Option<PathBuf>,
     /// Check everything and show what each phase needs, then stop without writing anything.
     #[arg(long)]
@@ -382,9 +397,6 @@ would make it fit are listed, and no plan is written."
 pub struct Compile {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// What to compile for: cpu.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub target: String,
     /// Functions, one phase each [default: the last].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub func: Vec<String>,
@@ -406,7 +418,8 @@ pub struct Compile {
     #[arg(long, value_name = "PHASE",
         conflicts_with_all = ["emit", "json", "output", "budget", "predict"])]
     pub to: Option<String>,
-    /// Measure this machine (for about a second) and predict the shortest time of each phase.
+    /// Predict the shortest time of each phase: on this machine, which is measured (for about a
+    /// second), or, for a target without a device here, from what is stated about one.
     #[arg(long)]
     pub predict: bool,
     /// Number of threads to predict for; 0 assumes all that the processor has.
@@ -425,10 +438,30 @@ pub struct Compile {
 /// Switches for looking into the compiler.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PassArgs {
+    /// What to compile for: cpu, cuda:sm_80, cuda:sm_89, cuda:sm_90, cuda:sm_120 or wgpu. Only what
+    /// is compiled for a device of this build runs here.
+    #[arg(long, value_name = "NAME", default_value = "cpu", help_heading = "Compiler")]
+    pub target: String,
     /// Inputs in which two branches differ; the branches are evaluated together where that is
     /// faster. The input of the second branch is called NAME.1.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',', help_heading = "Compiler")]
     pub branches: Vec<String>,
+    /// Make these weights inputs, by name; a star stands for any text.
+    #[arg(long, value_name = "WEIGHT,…", value_delimiter = ',', help_heading = "Compiler")]
+    pub lift: Vec<String>,
+    /// Compute the derivative of this output, a number, by the inputs of --wrt.
+    #[arg(long, value_name = "OUTPUT", requires = "wrt", help_heading = "Compiler")]
+    pub grad: Option<String>,
+    /// Inputs to differentiate by, lifted weights included; a star stands for any text. The
+    /// derivatives are outputs called grad.INPUT.
+    #[arg(
+        long,
+        value_name = "INPUT,…",
+        value_delimiter = ',',
+        requires = "grad",
+        help_heading = "Compiler"
+    )]
+    pub wrt: Vec<String>,
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
     pub without: Vec<String>,
@@ -638,6 +671,101 @@ pub struct Compare {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is done with adapters.
+#[derive(Debug, Subcommand)]
+pub enum Lora {
+    /// Say what an adapter changes, by which rank and scale.
+    Inspect(LoraInspect),
+    /// Write an adapter in another dialect.
+    Convert(LoraConvert),
+    /// Join several adapters into one of summed rank, exactly.
+    Combine(LoraCombine),
+    /// Write a model, or a transformer's checkpoint, with adapters merged into its weights.
+    Merge(LoraMerge),
+}
+
+#[derive(Debug, Args)]
+pub struct LoraInspect {
+    /// The adapter: a file, or PEFT's folder.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Compare it with this model's tensors.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// List every module.
+    #[arg(long)]
+    pub modules: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LoraConvert {
+    /// The adapter: a file, or PEFT's folder.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The dialect: comfyui, diffsynth, diffusers, peft (a folder) or musubi.
+    #[arg(long, value_name = "DIALECT", default_value = "comfyui")]
+    pub to: String,
+    /// The file to write; for peft a folder.
+    #[arg(short, long = "output", value_name = "OUT")]
+    pub output: PathBuf,
+    /// Compare it with this model's tensors.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Leave out tensors that are for no module that is known.
+    #[arg(long)]
+    pub allow_unmatched: bool,
+    /// Replace an existing result.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LoraCombine {
+    /// The adapters, each with its scale [default: 1].
+    #[arg(value_name = "PATH[:SCALE]", required = true, num_args = 1..)]
+    pub adapters: Vec<String>,
+    /// The dialect: comfyui, diffsynth, diffusers, peft (a folder) or musubi.
+    #[arg(long, value_name = "DIALECT", default_value = "comfyui")]
+    pub to: String,
+    /// The file to write; for peft a folder.
+    #[arg(short, long = "output", value_name = "OUT")]
+    pub output: PathBuf,
+    /// Compare them with this model's tensors.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Leave out tensors that are for no module that is known.
+    #[arg(long)]
+    pub allow_unmatched: bool,
+    /// Replace an existing result.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LoraMerge {
+    /// A model folder, a checkpoint file of the transformer, or the index of its shards.
+    #[arg(value_name = "BASE")]
+    pub base: PathBuf,
+    /// An adapter with its scale [default: 1]; may be given several times.
+    #[arg(long = "lora", value_name = "PATH[:SCALE]", required = true)]
+    pub adapters: Vec<String>,
+    /// The folder to write, or the file where BASE is one.
+    #[arg(short, long = "output", value_name = "OUT")]
+    pub output: PathBuf,
+    /// Leave out tensors that are for no module of the model.
+    #[arg(long)]
+    pub allow_unmatched: bool,
+    /// Accept adapters that were trained for another arrangement of the references.
+    #[arg(long)]
+    pub allow_mismatch: bool,
+    /// Replace an existing result.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

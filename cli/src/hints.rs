@@ -30,8 +30,13 @@ const FLAGS: &[(&[&str], &str)] = &[
          empty prompt",
     ),
     (
-        &["lora", "loras", "lora-path", "lora-dir", "lora-model-dir", "lora-scale", "adapter"],
-        "adapters cannot be loaded yet; a transformer with the adapter merged into it can, as --model",
+        &["loras", "lora-path", "lora-dir", "lora-model-dir", "lora-scale", "adapter"],
+        "adapters are given with their scale: --lora FILE:SCALE",
+    ),
+    (
+        &["target"],
+        "--target is for `compile`, `opt` and `kernels`; what a plan is for stands in it, and \
+         --device names where to run",
     ),
     (
         &["num-frames", "frame-num", "video-frames", "video-length", "length", "n-frames"],
@@ -201,7 +206,7 @@ const VERBS: &[(&[&str], &str)] = &[
         "videos are made with `anyid-rt generate --ref FILE --prompt TEXT -o OUT.mp4`",
     ),
     (&["info", "show", "metadata", "ls"], "`anyid-rt inspect PATH` says what a file or folder is"),
-    (&["train", "finetune", "lora"], "tuning is not there yet"),
+    (&["train", "finetune"], "tuning is not there yet"),
     (
         &["download", "pull", "fetch"],
         "models are not downloaded; README.md says where they are published",
@@ -280,7 +285,7 @@ mod tests {
             ("--cfg 7", "--guidance"),
             ("--cfg_scale=7", "--guidance"),
             ("--negative-prompt blurry", "null state"),
-            ("--lora a.safetensors", "merged"),
+            ("--lora-scale 0.5", "--lora"),
             ("--num_inference_steps 20", "--steps"),
             ("--image me.png", "--ref"),
             ("-H 480", "--size"),

@@ -107,6 +107,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) if cmd::run_plan::is_plan(&args.module.file) => cmd::run_plan::run(args),
         Command::Run(args) => cmd::run::run(args),
         Command::Compare(args) => cmd::compare::run(args),
+        Command::Lora(args) => cmd::lora::run(args),
         Command::Explain(args) => cmd::explain::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),

@@ -18,6 +18,10 @@ pub fn summary(recipe: &Recipe) -> String {
     let model =
         recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
     out.push_str(&format!("model         {model}\n"));
+    for adapter in &recipe.adapters {
+        let (path, scale) = (adapter.file.path.display(), adapter.scale);
+        out.push_str(&format!("adapter       {path} (scale {scale})\n"));
+    }
     out.push_str(&format!(
         "video         {width}x{height}, {}, {} frames a second\n",
         output::plural(frames, "frame"),

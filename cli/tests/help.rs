@@ -4,9 +4,9 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 15] = [
     "generate", "init", "inspect", "export", "check", "compile", "opt", "kernels", "bisect", "dot",
-    "run", "compare", "explain", "bench",
+    "run", "compare", "lora", "explain", "bench",
 ];
 
 #[test]

@@ -8,6 +8,7 @@
 //! This crate knows no device, file or model.
 
 pub mod canonicalize;
+mod columns;
 pub mod cost;
 pub mod decompose;
 pub mod driver;

@@ -10,8 +10,8 @@ use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    Asked, CompileError, canonicalize, decompose, flatten, fold, grad, join_branches, memory,
-    schedule, simplify, split, split_rows,
+    Asked, CompileError, canonicalize, columns, decompose, flatten, fold, grad, join_branches,
+    memory, schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -154,6 +154,9 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Planned, Level::Kernels, "split-rows",
         "row-wise kernels at the peak run in pieces of rows where that lowers it",
         true, run_split_rows),
+    pass(Phase::Planned, Level::Kernels, "share-columns",
+        "columns of a value read where they lie, parts of a product made columns of one value",
+        true, run_share_columns),
     pass(Phase::Planned, Level::Kernels, "alias",
         "results written over operands that die under them, parts where the whole is, states and outputs in place",
         true, alias).makes_level(),
@@ -341,7 +344,12 @@ fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Com
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options().target, grouping);
         let steps = crate::lower::lower(&groups);
-        part.flow = Some(Flow::new(&part.program, steps, &context.request.states));
+        part.flow = Some(Flow::new(
+            &part.program,
+            steps,
+            &context.request.states,
+            context.options().target.alignment,
+        ));
     }
     Ok(())
 }
@@ -362,6 +370,14 @@ fn each_flow(
     Ok(())
 }
 
+/// The least workspace that a flow needs, with or without memory being shared.
+fn peak(flow: &Flow, persistent: Option<&[u64]>, in_place: bool) -> u64 {
+    match in_place {
+        true => memory::share_all(flow, persistent).bound(),
+        false => memory::apart(flow.clone(), persistent).bound(),
+    }
+}
+
 fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     if !context.rewrites.enabled() {
         return Ok(());
@@ -369,10 +385,7 @@ fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     let in_place = context.options().runs("alias");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
-        let peak = |flow: &Flow| match in_place {
-            true => memory::share_all(flow, persistent).bound(),
-            false => memory::apart(flow.clone(), persistent).bound(),
-        };
+        let peak = |flow: &Flow| peak(flow, persistent, in_place);
         let order = schedule::greedy(flow);
         if !order.is_sorted() {
             let steps = order.iter().map(|at| flow.steps[*at].clone()).collect();
@@ -391,12 +404,26 @@ fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<()
     if !context.rewrites.enabled() || !context.options().runs("alias") {
         return Ok(());
     }
+    let Some(policy) = &context.request.options.target.row_split else { return Ok(()) };
     let moves = context.options().runs("schedule");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
-        if split_rows::split_rows(flow, persistent, rewrites) && moves {
+        if split_rows::split_rows(flow, policy, persistent, rewrites) && moves {
             memory::order::improve(flow, persistent, rewrites);
         }
+    })
+}
+
+fn run_share_columns(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    if !context.rewrites.enabled() {
+        return Ok(());
+    }
+    let in_place = context.options().runs("alias");
+    let target = &context.request.options.target;
+    let rewrites = &mut context.rewrites;
+    each_flow(state, |flow, persistent| {
+        let peak = |flow: &Flow| peak(flow, persistent, in_place);
+        columns::share_columns(flow, target, &peak, rewrites);
     })
 }
 

@@ -56,7 +56,8 @@ impl Default for Options {
 impl Options {
     /// Every step that is needed a kernel of its own, nothing written in place.
     pub fn unfused() -> Self {
-        Self::default().off("fuse").off("pack-linears").off("split-rows").off("alias")
+        let off = ["fuse", "pack-linears", "split-rows", "share-columns", "alias"];
+        off.into_iter().fold(Self::default(), Self::off)
     }
 
     /// [`Self::unfused`], with no value replaced by another: all that the source names and the

@@ -4,6 +4,7 @@
 //! tensors. Library errors carry a code, the place and what to do ([`Error`]); nothing here knows
 //! terminals or flags.
 
+pub mod adapter;
 pub mod engine;
 pub mod error;
 pub mod init;

@@ -1,5 +1,6 @@
 //! A complete model: configurations, open weight files, tokenizer and scheduler settings.
 
+use crate::adapter::{self, Adapter, Tolerance, Wanted};
 use crate::checkpoint::{Checkpoint, JsonFile, Layout, ModelFolder, WeightFiles, WeightSet};
 use crate::error::{Error, Result};
 use crate::init;
@@ -37,6 +38,8 @@ pub struct Model {
     pub folder: Option<std::path::PathBuf>,
     /// Its origin: a path, or `built-in micro model`.
     pub source: String,
+    /// Adapters in the transformer's weights, with their strengths.
+    pub adapters: Vec<(Adapter, f64)>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
@@ -189,8 +192,29 @@ impl Model {
             scheduler,
             folder: None,
             source,
+            adapters: Vec::new(),
             warnings,
         })
+    }
+
+    /// The same model with adapters in the weights of its transformer, each at its strength.
+    /// Nothing is copied: weights are corrected on their way to the device.
+    ///
+    /// # Errors
+    /// Those of [`adapter::open`], E0373 for DoRA behind another adapter.
+    pub fn with_adapters(mut self, wanted: &[Wanted], tolerance: Tolerance) -> Result<Self> {
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let modules = adapter::modules_of(self.dit_weights.set());
+        for wanted in wanted {
+            let adapter = adapter::open(&wanted.path, &modules, tolerance)?;
+            self.warnings.extend(adapter.warnings.iter().cloned());
+            self.adapters.push((adapter, wanted.scale));
+        }
+        let list: Vec<(&Adapter, f64)> = self.adapters.iter().map(|(a, s)| (a, *s)).collect();
+        self.dit_weights = Arc::new(self.dit_weights.with_adapters(&list)?);
+        Ok(self)
     }
 
     /// The default precision of a run: bf16 if the transformer is mostly stored as bf16, else f32.
@@ -204,7 +228,7 @@ impl Model {
     /// E0330 to E0332 if a file has changed or failed since it was opened.
     pub fn fingerprints(&self) -> Result<[String; 3]> {
         Ok([
-            self.dit_weights.set().fingerprint()?,
+            self.dit_weights.fingerprint()?,
             self.vae_weights.set().fingerprint()?,
             self.text_weights.set().fingerprint()?,
         ])

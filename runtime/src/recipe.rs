@@ -5,6 +5,7 @@
 //! was read and fingerprints of the weights. The number of threads has no influence and is left
 //! out.
 
+use crate::adapter::Adapter;
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
 use crate::files::is_standard_output;
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 const VERSION: u64 = 1;
 /// Version of recipes that decode latents, which earlier programs would misunderstand.
 const VERSION_WITH_LATENTS: u64 = 2;
+/// Version of recipes with adapters, which earlier programs would leave out.
+const VERSION_WITH_ADAPTERS: u64 = 3;
 /// The value of the `format` key of a recipe.
 pub const FORMAT: &str = "anyid-rt recipe";
 /// Largest recipe that is read, in bytes.
@@ -35,6 +38,16 @@ pub struct HashedFile {
     pub description: String,
 }
 
+impl HashedFile {
+    fn to_json(&self) -> Value {
+        let mut value = json!({ "path": self.path.to_string_lossy(), "sha256": self.sha256 });
+        if !self.description.is_empty() {
+            value["read_as"] = json!(self.description);
+        }
+        value
+    }
+}
+
 /// The model of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelEntry {
@@ -42,6 +55,41 @@ pub struct ModelEntry {
     pub path: Option<PathBuf>,
     /// Fingerprints of transformer, autoencoder and text encoder weights.
     pub fingerprints: [String; 3],
+}
+
+/// An adapter of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterEntry {
+    /// The file of its tensors.
+    pub file: HashedFile,
+    /// The configuration that was read with it.
+    pub config: Option<HashedFile>,
+    /// What all of its changes were multiplied by.
+    pub scale: f64,
+}
+
+impl AdapterEntry {
+    fn of(adapter: &Adapter, scale: f64) -> Result<Self> {
+        let config = adapter.config.as_deref().map(hashed).transpose()?;
+        Ok(Self { file: hashed(&adapter.path)?, config, scale })
+    }
+
+    fn to_json(&self) -> Value {
+        let mut value = self.file.to_json();
+        value["scale"] = json!(self.scale);
+        if let Some(config) = &self.config {
+            value["config"] = config.to_json();
+        }
+        value
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let config = match &value["config"] {
+            Value::Null => None,
+            other => Some(file(other)?),
+        };
+        Some(Self { file: file(value)?, config, scale: value["scale"].as_f64()? })
+    }
 }
 
 /// All settings of a run.
@@ -79,6 +127,8 @@ pub struct Recipe {
     pub noise: Option<HashedFile>,
     /// The model.
     pub model: ModelEntry,
+    /// Adapters in the weights of its transformer, in order.
+    pub adapters: Vec<AdapterEntry>,
     /// Latents that were decoded instead of sampled; then only size, model and frame rate of the
     /// recipe matter.
     pub latents: Option<HashedFile>,
@@ -199,6 +249,11 @@ impl Recipe {
                 path: model.folder.as_deref().map(absolute).transpose()?,
                 fingerprints: model.fingerprints()?,
             },
+            adapters: model
+                .adapters
+                .iter()
+                .map(|(adapter, scale)| AdapterEntry::of(adapter, *scale))
+                .collect::<Result<_>>()?,
             latents: file(
                 request.latents.is_some(),
                 &sources.latents,
@@ -211,17 +266,15 @@ impl Recipe {
 
     /// The recipe as JSON text.
     pub fn to_json(&self) -> Value {
-        let file = |f: &HashedFile| {
-            let mut value = json!({ "path": f.path.to_string_lossy(), "sha256": f.sha256 });
-            if !f.description.is_empty() {
-                value["read_as"] = json!(f.description);
-            }
-            value
-        };
+        let file = HashedFile::to_json;
         let [transformer, vae, text] = &self.model.fingerprints;
         let mut value = json!({
             "format": FORMAT,
-            "version": if self.latents.is_some() { VERSION_WITH_LATENTS } else { VERSION },
+            "version": match (self.adapters.is_empty(), &self.latents) {
+                (false, _) => VERSION_WITH_ADAPTERS,
+                (true, Some(_)) => VERSION_WITH_LATENTS,
+                (true, None) => VERSION,
+            },
             "product": { "name": "anyid-rt", "version": self.product },
             "device": { "name": "cpu", "instructions": self.instructions },
             "model": {
@@ -245,6 +298,10 @@ impl Recipe {
             "noise": self.noise.as_ref().map(file),
             "output": self.output.to_string_lossy(),
         });
+        if !self.adapters.is_empty() {
+            let list: Vec<Value> = self.adapters.iter().map(AdapterEntry::to_json).collect();
+            value["adapters"] = json!(list);
+        }
         for (key, entry) in [("latents", &self.latents), ("decoded_from", &self.decoded_from)] {
             if let Some(entry) = entry {
                 value[key] = file(entry);
@@ -276,9 +333,9 @@ impl Recipe {
         if value["format"] != FORMAT {
             return Err(bad(format!("this is not a recipe: its \"format\" is not \"{FORMAT}\"")));
         }
-        if value["version"] != VERSION && value["version"] != VERSION_WITH_LATENTS {
+        if !(VERSION..=VERSION_WITH_ADAPTERS).any(|known| value["version"] == known) {
             let found = &value["version"];
-            let newest = VERSION_WITH_LATENTS;
+            let newest = VERSION_WITH_ADAPTERS;
             return Err(bad(format!("recipe version {found}; this program reads up to {newest}")));
         }
         let key = |key: &str, what: &str| bad(format!("\"{key}\" is missing or not {what}"));
@@ -298,6 +355,12 @@ impl Recipe {
         };
         let (noise, latents) = (optional("noise")?, optional("latents")?);
         let decoded_from = optional("decoded_from")?;
+        let adapters: Option<Vec<AdapterEntry>> = match &value["adapters"] {
+            Value::Null => Some(Vec::new()),
+            other => {
+                other.as_array().and_then(|list| list.iter().map(AdapterEntry::read).collect())
+            }
+        };
         Ok(Self {
             product: value["product"]["version"].as_str().unwrap_or_default().to_owned(),
             instructions: value["device"]["instructions"].as_str().unwrap_or_default().to_owned(),
@@ -322,6 +385,8 @@ impl Recipe {
                 path: value["model"]["path"].as_str().map(PathBuf::from),
                 fingerprints,
             },
+            adapters: adapters
+                .ok_or_else(|| key("adapters", "a list of paths with sha256 and scale"))?,
             latents,
             decoded_from,
             output: PathBuf::from(read.text("output")?),
@@ -439,6 +504,7 @@ mod tests {
             seed: u64::MAX,
             noise: None,
             model: ModelEntry { path: None, fingerprints: ["a".into(), "b".into(), "c".into()] },
+            adapters: Vec::new(),
             latents: None,
             decoded_from: None,
             output: "/o/out.mp4".into(),
@@ -459,6 +525,20 @@ mod tests {
             std::fs::write(&path, exact.to_json().to_string()).unwrap();
             assert_eq!(Recipe::read(&path).unwrap(), exact);
         }
+        let file = |name: &str| HashedFile {
+            path: name.into(),
+            sha256: "00".into(),
+            description: String::new(),
+        };
+        let adapters = vec![
+            AdapterEntry { file: file("/a.safetensors"), config: None, scale: 0.8 },
+            AdapterEntry { file: file("/b"), config: Some(file("/c.json")), scale: -1.5 },
+        ];
+        let tuned = Recipe { adapters, ..recipe() };
+        let text = tuned.to_json();
+        assert_eq!(text["version"], VERSION_WITH_ADAPTERS, "earlier programs refuse it");
+        std::fs::write(&path, text.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap(), tuned);
         value.as_object_mut().unwrap().remove("residual");
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap().residual, "f32");
@@ -466,6 +546,11 @@ mod tests {
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");
         value["residual"] = json!("f32");
+        value["adapters"] = json!([{ "path": "a", "sha256": "0" }]);
+        std::fs::write(&path, value.to_string()).unwrap();
+        let error = Recipe::read(&path).unwrap_err();
+        assert!(error.code() == "E0910" && error.message().contains("scale"), "{error}");
+        value["adapters"] = json!([]);
         value["steps"] = json!("many");
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");

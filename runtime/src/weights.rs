@@ -4,6 +4,7 @@ use crate::checkpoint::{Derivation, Encoding, Weight, WeightSet};
 pub use crate::checkpoint::{read_tensors, writable, write_tensors, write_tensors_in};
 use crate::error::{Error, Result, from_weight_fault, to_weight_fault};
 use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
+use anyid_files::adapter::{Adapter, applied};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::names::{self, Component, Naming};
 use std::borrow::Cow;
@@ -15,6 +16,8 @@ pub struct ModelWeights {
     prefix: &'static str,
     /// The network they are of; none where they go by the names they have.
     component: Option<Component>,
+    /// The weights without adapters, where there are some.
+    base: Option<WeightSet>,
 }
 
 impl ModelWeights {
@@ -55,12 +58,32 @@ impl ModelWeights {
         let set = set.derived(stored.map(|name| {
             (canonical(name).unwrap_or_else(|| name.to_owned()), Derivation::tensor(name))
         }))?;
-        Ok(Self { set, naming, prefix, component: Some(component) })
+        Ok(Self { set, naming, prefix, component: Some(component), base: None })
     }
 
     /// Tensors under the names they have, for modules whose manifest uses those.
     pub fn as_named(set: WeightSet) -> Self {
-        Self { set, naming: Naming::Original, prefix: "", component: None }
+        Self { set, naming: Naming::Original, prefix: "", component: None, base: None }
+    }
+
+    /// The same weights with adapters in them, each at its strength. They are computed when they
+    /// are read, and stay in the encodings that they have.
+    ///
+    /// # Errors
+    /// As [`applied`].
+    pub fn with_adapters(&self, adapters: &[(&Adapter, f64)]) -> Result<Self> {
+        let base = self.base.as_ref().unwrap_or(&self.set);
+        let set = applied(base, adapters)?;
+        let (naming, prefix, component) = (self.naming, self.prefix, self.component);
+        Ok(Self { set, naming, prefix, component, base: Some(base.clone()) })
+    }
+
+    /// Fingerprint of the files of the weights, without those of adapters.
+    ///
+    /// # Errors
+    /// E0330 to E0332.
+    pub fn fingerprint(&self) -> Result<String> {
+        self.base.as_ref().unwrap_or(&self.set).fingerprint()
     }
 
     /// [`WeightSet::require`], with missing tensors named as the file would name them.
@@ -140,8 +163,8 @@ fn describe(component: Component) -> &'static str {
     }
 }
 
-/// The type in which a weight is given to a backend: its own where the kernels read that, and f32 for
-/// other floating-point encodings.
+/// The type in which a weight is given to a backend: its own where the kernels read that, and f32
+/// for other floating-point encodings.
 fn given_as(weight: &Weight) -> Option<DType> {
     let float = weight.encoding.is_float().then_some(DType::F32);
     weight.encoding.element_type().or(float)

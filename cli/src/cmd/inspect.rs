@@ -4,7 +4,7 @@
 //! and the values of tensors are not read.
 
 use crate::args::{Inspect, ModuleArgs};
-use crate::cmd::check;
+use crate::cmd::{check, lora};
 use crate::modules::{self, Network, unreadable};
 use crate::output::{self, bytes, count};
 use crate::recipe::{self, Recipe};
@@ -13,6 +13,7 @@ use crate::render::{self, Failure};
 use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
+use anyid_runtime::adapter::{Adapter, is_adapter, modules_by_name};
 use anyid_runtime::checkpoint::{Foreign, WeightSet, foreign, read_json};
 use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::input;
@@ -54,7 +55,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     let path = &args.path;
     let meta = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?;
     if meta.is_dir() {
-        return Ok(folder(path)?);
+        return Ok(folder(path, args.tensors)?);
     }
     let head = input::head(path, 256).map_err(|fault| unreadable(path, fault))?;
     if head.is_empty() {
@@ -88,8 +89,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     }
 }
 
-const TAKEN: &str =
-    "give a checkpoint, a model folder, IR text, a plan, a recipe, a picture or a video";
+const TAKEN: &str = "give a checkpoint, a model folder, an adapter, IR text, a plan, a recipe, a picture or a video";
 
 fn unknown(path: &Path, what: &str) -> Error {
     Error::input("E0915", format!("this is nothing that can be inspected: it is {what}"))
@@ -98,7 +98,7 @@ fn unknown(path: &Path, what: &str) -> Error {
 
 /// `inspect` of a compiled plan.
 fn plan(path: &Path) -> Result<Found> {
-    let file = PlanFile::open(path, "cpu")?;
+    let file = PlanFile::read(path)?;
     let weights = file.weights().len();
     let mut text = format!("plan for target {}\n", file.target());
     let mut phases = Vec::new();
@@ -133,8 +133,18 @@ fn plan(path: &Path) -> Result<Found> {
     Ok(Found { text, json, warnings: Vec::new() })
 }
 
-/// `inspect` of a folder: a model, or frames.
-fn folder(path: &Path) -> Result<Found> {
+/// `inspect` of an adapter; without a model, modules are known by name.
+fn adapter(path: &Path, list: bool) -> Result<Found> {
+    let adapter = Adapter::open(path, &modules_by_name())?;
+    let lora::Shown { text, json, warnings } = lora::shown(&adapter, list)?;
+    Ok(Found { text, json, warnings })
+}
+
+/// `inspect` of a folder: a model, an adapter, or frames.
+fn folder(path: &Path, list: bool) -> Result<Found> {
+    if lora::is_adapter_folder(path) {
+        return adapter(path, list);
+    }
     let entries = std::fs::read_dir(path).map_err(|fault| unreadable(path, fault))?;
     let mut frames: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
@@ -254,6 +264,9 @@ fn set_json(set: &WeightSet) -> Value {
 
 fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     let set = WeightSet::open(path)?;
+    if is_adapter(set.names()) {
+        return adapter(path, list);
+    }
     let files = set.files().len();
     let mut text = match files {
         1 => "safetensors checkpoint\n".to_owned(),

@@ -12,6 +12,7 @@ pub mod generate;
 pub mod init;
 pub mod inspect;
 pub mod kernels;
+pub mod lora;
 pub mod opt;
 pub mod passes;
 pub mod plans;

@@ -4,6 +4,7 @@
 //! or not at all, and the coded [`Error`] of every library call. Nothing here knows an engine, a
 //! pass, a device or the meaning of a tensor; the runtime above joins files with networks.
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod error;
 pub mod input;

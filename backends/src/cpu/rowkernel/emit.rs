@@ -4,7 +4,7 @@
 //! a slot only when it is about to be overwritten and somebody still reads it. A load that cannot be
 //! read in place waits until its first reader, so that it is made in the accumulator.
 
-use super::{Arg, Code, Load, Op, Prepared, Source, Stage};
+use super::{Arg, Code, Load, Op, Prepared, Source, Stage, Stored};
 use anyid_ir::DType;
 use anyid_ir::kernel::{Columns, Instruction, RowKernel, RowMap};
 use anyid_ir::op::CompareFn;
@@ -158,7 +158,7 @@ impl<'e> Emitter<'e> {
                 Instruction::Store { result, value } if is_sink(at) => {
                     self.operands(&[value as usize], &[0], false);
                     let to = self.arg(Source::Result(result));
-                    let (dtype, width) = self.out.results[result];
+                    let Stored { dtype, width, .. } = self.out.results[result];
                     let narrow = width == 1;
                     let op = if narrow { Op::StoreOne(dtype, to) } else { Op::Store(dtype, to) };
                     self.emitted.ops.push(op);

@@ -9,7 +9,7 @@
 use super::super::math::lanes::get;
 use super::super::math::{LANES, Lanes, vectorised};
 use super::strip::{Operand, Window, strip};
-use super::{Bound, Code, Load, Prepared, Source, Stage};
+use super::{Bound, Code, Load, Prepared, Source, Stage, Stored};
 use anyid_ir::DType;
 use anyid_ir::kernel::{RowMap, RowReduce};
 use half::{bf16, f16};
@@ -146,8 +146,8 @@ impl Launch<'_> {
                 follow(base.cast_mut())
             }
             Source::Result(result) => {
-                let (dtype, width) = self.kernel.results[result];
-                follow(self.bound.results[result].wrapping_add(row * width * dtype.bytes()))
+                let Stored { dtype, stride, .. } = self.kernel.results[result];
+                follow(self.bound.results[result].wrapping_add(row * stride * dtype.bytes()))
             }
         };
         // SAFETY: see the head of the file.

@@ -11,11 +11,13 @@ mod watch;
 mod wishes;
 
 use crate::args::Generate;
+use crate::cmd::lora;
 use crate::progress::Progress;
 use crate::recipe::{self, ModelEntry, Recipe, Sources};
 use crate::render::Failure;
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
+use anyid_runtime::adapter::Tolerance;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Cancel, FileOptions, Model, Pipeline, ReferenceSource, Request, Result};
@@ -58,6 +60,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         Some(folder) => Model::open(folder)?,
         None => Model::micro()?,
     };
+    let tolerance = Tolerance { unmatched: args.allow_unmatched, mismatch: args.allow_mismatch };
+    let model = model.with_adapters(&wishes.adapters, tolerance)?;
     let pipeline = Pipeline::new(model, backend);
     let model = pipeline.model();
     if let Some((path, old)) = &wishes.recipe
@@ -120,6 +124,9 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     }
     if let Some(latents) = &wishes.latents {
         places.reads("--latents", &latents.path);
+    }
+    for adapter in &wishes.adapters {
+        lora::reads(&mut places, "--lora", &adapter.path);
     }
     if let Some(folder) = &wishes.model {
         places.reads_folder("--model, file", folder);

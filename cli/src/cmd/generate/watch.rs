@@ -42,6 +42,10 @@ pub(super) fn introduce(
         progress.note(&format!("{width}x{height}, {frames}, decoded from latents"));
         return;
     }
+    for adapter in &made.adapters {
+        let (path, scale) = (adapter.file.path.display(), adapter.scale);
+        progress.note(&format!("adapter {path}, scale {scale}"));
+    }
     progress.note(&format!(
         "{width}x{height}, {}, {}, {references}, {}",
         output::plural(frames, "frame"),

@@ -3,10 +3,11 @@
 //! Only the recipe and the start noise are read here; names are checked where they are used.
 
 use crate::args::{Generate, Seed};
-use crate::cmd::size;
-use crate::recipe::{self, Recipe};
+use crate::cmd::{lora, size};
+use crate::recipe::{self, AdapterEntry, Recipe};
 use anyid_ir::Tensor;
 use anyid_models::wan::{Precision, Residual};
+use anyid_runtime::adapter::Wanted;
 use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::files;
 use anyid_runtime::weights::read_tensors;
@@ -19,6 +20,7 @@ pub(super) struct Wishes {
     pub(super) prompt: String,
     pub(super) output: PathBuf,
     pub(super) model: Option<PathBuf>,
+    pub(super) adapters: Vec<Wanted>,
     pub(super) noise: Option<PathBuf>,
     pub(super) recipe: Option<(PathBuf, Recipe)>,
     pub(super) latents: Option<Latents>,
@@ -68,6 +70,12 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
         }
         _ => None,
     };
+    let adapters = match old {
+        Some((path, recipe)) if args.adapters.is_empty() => {
+            recipe.adapters.iter().map(|entry| adapter_again(entry, path)).collect::<Result<_>>()?
+        }
+        _ => lora::wanted(&args.adapters)?,
+    };
     let prompt = args.prompt.clone().or_else(|| old.map(|(_, r)| r.prompt.clone()));
     let old = recipe.as_ref();
     // What went to a pipe is not continued there: nobody reads it any more.
@@ -85,10 +93,19 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
         prompt: prompt.unwrap_or_default(),
         output: output.unwrap_or_default(),
         model,
+        adapters,
         noise,
         recipe,
         latents,
     })
+}
+
+/// An adapter of a recipe: its file, and the configuration that was read with it.
+fn adapter_again(entry: &AdapterEntry, recipe: &Path) -> Result<Wanted> {
+    if let Some(config) = &entry.config {
+        recipe::find_again(config, recipe)?;
+    }
+    Ok(Wanted { path: recipe::find_again(&entry.file, recipe)?, scale: entry.scale })
 }
 
 pub(super) fn wanted_size(args: &Generate, wishes: &Wishes) -> Result<Size> {

@@ -3,11 +3,12 @@
 //!
 //! Checkpoints of other programs hold the same values in other orders, and an adapter holds a
 //! correction to them. Neither is copied into a file of our own: a [`Derivation`] says how a weight
-//! follows from what is stored, and [`WeightSet::derived`](super::WeightSet::derived) gives a set of
-//! such weights, which is read like any other, a range at a time. Shapes and encodings are compared
-//! here, before anything is read. What a weight means is the caller's business.
+//! follows from what is stored, and [`WeightSet::derived`](super::WeightSet::derived) gives a set
+//! of such weights, which is read like any other, a range at a time. Shapes and encodings are
+//! compared here, before anything is read. What a weight means is the caller's business.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::encoding::Encoding;
 use super::weight::{Made, Weight};
@@ -25,19 +26,22 @@ pub enum Derivation {
     Transposed(Box<Self>),
     /// Tensors one behind the other along an axis; they agree in all others.
     Concatenated(Vec<Self>, usize),
-    /// `base + scale · up · down`, as an adapter of low rank changes a weight: `base` is
-    /// `[rows, …]`, `up` is `[rows, rank]` and `down` is `[rank, …]`. Computed in f32, whatever the
-    /// three are stored as; the product is summed in the order of the rank.
-    LowRankSum {
-        /// The weight without the adapter.
-        base: Box<Self>,
-        /// From the rank to the rows, often called B.
-        up: Box<Self>,
-        /// From the columns to the rank, often called A.
-        down: Box<Self>,
-        /// Factor of the product.
-        scale: f32,
-    },
+    /// The sum of its terms, each times a factor, as adapters change a weight. The first term gives
+    /// the shape; the others have as many rows (its first axis) and as many elements. Computed in
+    /// f32, term by term in this order.
+    Sum(Vec<(f32, Self)>),
+    /// `up · down`: `up` is `[rows, rank]` and `down` is `[rank, …]`, which gives `[rows, …]`. In
+    /// f32, summed in the order of the rank.
+    Product(Box<[Self; 2]>),
+    /// Two tensors of one shape multiplied element by element.
+    Elementwise(Box<[Self; 2]>),
+    /// The Kronecker product of two matrices: every element of the first times all of the second.
+    Kronecker(Box<[Self; 2]>),
+    /// A matrix whose rows are brought to given lengths (magnitudes `[rows]` or `[rows, 1, …]`), or
+    /// its columns (magnitudes `[1, columns]`).
+    Normalised(Box<[Self; 2]>),
+    /// The same values rounded once to another encoding: F64, F32, F16 or BF16.
+    Rounded(Box<Self>, Encoding),
 }
 
 impl Derivation {
@@ -58,10 +62,33 @@ impl Derivation {
         Self::Transposed(Box::new(self))
     }
 
-    /// This and a product of low rank.
+    /// This and another term of a sum.
+    #[must_use]
+    pub fn plus(self, factor: f32, term: Self) -> Self {
+        let mut terms = match self {
+            Self::Sum(terms) => terms,
+            other => vec![(1.0, other)],
+        };
+        terms.push((factor, term));
+        Self::Sum(terms)
+    }
+
+    /// This and a product of low rank: `up`, often called B, leads from the rank to the rows, and
+    /// `down`, often called A, from the columns to the rank.
     #[must_use]
     pub fn plus_low_rank(self, scale: f32, up: Self, down: Self) -> Self {
-        Self::LowRankSum { base: Box::new(self), up: Box::new(up), down: Box::new(down), scale }
+        self.plus(scale, Self::product(up, down))
+    }
+
+    /// The matrix product of two.
+    pub fn product(up: Self, down: Self) -> Self {
+        Self::Product(Box::new([up, down]))
+    }
+
+    /// This rounded once to another encoding.
+    #[must_use]
+    pub fn rounded(self, to: Encoding) -> Self {
+        Self::Rounded(Box::new(self), to)
     }
 
     /// The weight that this is, with the tensors that `find` finds.
@@ -97,11 +124,43 @@ impl Derivation {
                     parts.iter().map(|part| part.resolve(find)).collect();
                 self.concatenate(parts?, *axis)
             }
-            Self::LowRankSum { base, up, down, scale } => {
-                let parts = [base.resolve(find)?, up.resolve(find)?, down.resolve(find)?];
-                self.sum(parts, *scale)
+            Self::Sum(terms) => {
+                let terms: Result<Vec<(f32, Weight)>> =
+                    terms.iter().map(|(factor, term)| Ok((*factor, term.resolve(find)?))).collect();
+                self.sum(terms?)
+            }
+            Self::Product(parts) => self.pair(parts, find, product_shape, Made::Product),
+            Self::Elementwise(parts) => {
+                let same = |a: &[u64], b: &[u64]| (a == b).then(|| a.to_vec());
+                self.pair(parts, find, same, Made::Elementwise)
+            }
+            Self::Kronecker(parts) => self.pair(parts, find, kronecker_shape, Made::Kronecker),
+            Self::Normalised(parts) => self.pair(parts, find, normalised_shape, |parts| {
+                Made::Normalised(parts, Arc::default())
+            }),
+            Self::Rounded(of, encoding) => {
+                let of = of.resolve(find)?;
+                self.numbers(&[&of])?;
+                let shape = of.shape.clone();
+                self.weight(*encoding, shape, Made::Rounded(Box::new(of)))
             }
         }
+    }
+
+    /// What is computed of two parts, in f32; `shape` is that of the result, if there is one.
+    fn pair<'w>(
+        &self,
+        parts: &[Self; 2],
+        find: &impl Fn(&str) -> Option<&'w Weight>,
+        shape: impl Fn(&[u64], &[u64]) -> Option<Vec<u64>>,
+        made: impl Fn(Box<[Weight; 2]>) -> Made,
+    ) -> Result<Weight> {
+        let [a, b] = parts;
+        let parts = [a.resolve(find)?, b.resolve(find)?];
+        let [a, b] = &parts;
+        self.numbers(&[a, b])?;
+        let shape = shape(&a.shape, &b.shape).ok_or_else(|| self.misfit(&[a, b]))?;
+        self.weight(Encoding::F32, shape, made(Box::new(parts)))
     }
 
     fn concatenate(&self, parts: Vec<Weight>, axis: usize) -> Result<Weight> {
@@ -132,20 +191,18 @@ impl Derivation {
         self.weight(encoding, shape, Made::Concatenated(parts, axis))
     }
 
-    fn sum(&self, parts: [Weight; 3], scale: f32) -> Result<Weight> {
-        let [base, up, down] = &parts;
-        self.numbers(&[base, up, down])?;
-        let volume = |axes: &[u64]| axes.iter().product::<u64>();
-        let shapes = [base, up, down].map(|part| part.shape.split_first());
-        let [Some((rows, row)), Some((first, ups)), Some((rank, downs))] = shapes else {
-            return Err(self.misfit(&[base, up, down]));
+    fn sum(&self, terms: Vec<(f32, Weight)>) -> Result<Weight> {
+        let shown: Vec<&Weight> = terms.iter().map(|(_, term)| term).collect();
+        self.numbers(&shown)?;
+        let Some(first) = shown.first() else { return Err(self.misfit(&shown)) };
+        let fits = |term: &&Weight| {
+            term.shape.first() == first.shape.first() && term.elements() == first.elements()
         };
-        let fits = first == rows && volume(ups) == *rank && volume(row) == volume(downs);
-        if *rank == 0 || !fits {
-            return Err(self.misfit(&[base, up, down]));
+        if !shown.iter().all(fits) {
+            return Err(self.misfit(&shown));
         }
-        let shape = base.shape.clone();
-        self.weight(Encoding::F32, shape, Made::LowRankSum(Box::new(parts), scale))
+        let shape = first.shape.clone();
+        self.weight(Encoding::F32, shape, Made::Sum(terms))
     }
 
     fn weight(&self, encoding: Encoding, shape: Vec<u64>, made: Made) -> Result<Weight> {
@@ -189,9 +246,46 @@ impl fmt::Display for Derivation {
                 parts.iter().try_for_each(|part| write!(f, "{part}, "))?;
                 write!(f, "axis {axis})")
             }
-            Self::LowRankSum { base, up, down, scale } => {
-                write!(f, "{base} + {scale} * {up} * {down}")
+            Self::Sum(terms) => {
+                for (at, (factor, term)) in terms.iter().enumerate() {
+                    let plus = if at == 0 { "" } else { " + " };
+                    match (at, *factor == 1.0) {
+                        (0, true) => write!(f, "{term}")?,
+                        _ => write!(f, "{plus}{factor} * {term}")?,
+                    }
+                }
+                Ok(())
             }
+            Self::Product(parts) => write!(f, "{} * {}", parts[0], parts[1]),
+            Self::Elementwise(parts) => write!(f, "elementwise({}, {})", parts[0], parts[1]),
+            Self::Kronecker(parts) => write!(f, "kronecker({}, {})", parts[0], parts[1]),
+            Self::Normalised(parts) => write!(f, "normalise({}, {})", parts[0], parts[1]),
+            Self::Rounded(of, encoding) => write!(f, "{encoding}({of})"),
         }
     }
+}
+
+/// Shape of `up · down`.
+fn product_shape(up: &[u64], down: &[u64]) -> Option<Vec<u64>> {
+    let ((rows, ups), (rank, _)) = (up.split_first()?, down.split_first()?);
+    // Not the plain product of the axes: that may not fit 64 bits where one of them is 0.
+    let across = ups.iter().try_fold(1u64, |all, size| all.checked_mul(*size))?;
+    (*rank > 0 && across == *rank).then(|| [&[*rows], &down[1..]].concat())
+}
+
+fn kronecker_shape(a: &[u64], b: &[u64]) -> Option<Vec<u64>> {
+    let ([rows, columns], [times, across]) = (a, b) else { return None };
+    Some(vec![rows.checked_mul(*times)?, columns.checked_mul(*across)?])
+}
+
+/// Shape of a matrix with magnitudes for its rows or columns; a matrix may have trailing axes,
+/// which count as columns.
+fn normalised_shape(of: &[u64], magnitudes: &[u64]) -> Option<Vec<u64>> {
+    let (rows, row) = of.split_first()?;
+    let elements: u64 = of.iter().product();
+    let (first, rest) = magnitudes.split_first()?;
+    let ones = |axes: &[u64]| axes.iter().all(|size| *size == 1);
+    let by_row = first == rows && ones(rest);
+    let by_column = magnitudes.len() > 1 && *first == 1 && rest == row;
+    ((by_row || by_column) && elements > 0).then(|| of.to_vec())
 }

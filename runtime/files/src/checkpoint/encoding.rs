@@ -6,8 +6,8 @@
 //! read byte by byte, in pieces that become vector code. Each value is rounded at most once.
 
 use anyid_ir::DType;
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use std::fmt;
 
 use crate::error::{Error, Result};
@@ -254,6 +254,48 @@ impl Encoding {
                 let message = format!("a tensor of dtype {self} cannot serve as a weight");
                 return Err(Error::input("E0321", message)
                     .help("weights are F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether values can be rounded to it ([`Encoding::encode`]).
+    pub fn can_encode(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
+    }
+
+    /// Writes values in this encoding, each rounded once to nearest even.
+    ///
+    /// # Errors
+    /// E0322 for a wrong length, or an encoding that is only read.
+    pub(crate) fn encode(self, values: &[f32], out: &mut [u8]) -> Result<()> {
+        let fits = self.bytes_of(&[values.len() as u64]) == Some(out.len() as u64);
+        if !self.can_encode() || !fits {
+            let (given, room) = (values.len(), out.len());
+            let what = format!("{given} values are to be written into {room} bytes as {self}");
+            return Err(Error::internal("E0322", what)
+                .help("this is a fault of the program: please report it"));
+        }
+        match self {
+            Self::F64 => {
+                for (out, value) in out.as_chunks_mut::<8>().0.iter_mut().zip(values) {
+                    *out = f64::from(*value).to_le_bytes();
+                }
+            }
+            Self::Bf16 => {
+                for (out, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *out = bf16::from_f32(*value).to_le_bytes();
+                }
+            }
+            Self::F16 => {
+                for (out, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *out = f16::from_f32(*value).to_le_bytes();
+                }
+            }
+            _ => {
+                for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                    *out = value.to_le_bytes();
+                }
             }
         }
         Ok(())

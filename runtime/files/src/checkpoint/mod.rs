@@ -8,6 +8,7 @@
 //! none). Nothing here knows what a tensor means: names and shapes are compared with the manifests
 //! that the caller brings.
 
+mod computed;
 mod derivation;
 mod digest;
 mod encoding;

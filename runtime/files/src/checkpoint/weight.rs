@@ -1,19 +1,17 @@
 //! One weight of a set, and reading it: a range of bytes at a time, whatever it is made of.
 //!
-//! Contract: a read needs no more memory than bounded pieces, but for a low-rank sum, which holds
-//! the rows of `up` that the range needs and a block of columns of `down` (`rank` times 1024
-//! numbers, half a MiB for a rank of 128). No weight is ever whole in memory. A transposition reads
-//! its source in strips as wide as the range has rows, so ranges of many rows are cheap and single
-//! rows are not. Where an element lands is the same whatever the ranges are, and so is its value.
+//! Contract: a read needs no more memory than bounded pieces; what is computed (`computed`) takes a
+//! few MiB besides. No weight is ever whole in memory. A transposition reads its source in strips as
+//! wide as the range has rows, so ranges of many rows are cheap and single rows are not. Where an
+//! element lands is the same whatever the ranges are, and so is its value.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use anyid_ir::memory;
-
+use super::computed;
 use super::encoding::{Encoding, PIECE};
 use super::file::Checkpoint;
 use super::table::TensorRange;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A tensor that can be read: what it is, and what it is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +37,16 @@ pub(super) enum Made {
     Transposed(Box<Weight>),
     /// Along an axis.
     Concatenated(Vec<Weight>, usize),
-    /// Base, up and down, and the factor of the product of the latter.
-    LowRankSum(Box<[Weight; 3]>, f32),
+    /// Terms with their factors.
+    Sum(Vec<(f32, Weight)>),
+    /// Up and down.
+    Product(Box<[Weight; 2]>),
+    Elementwise(Box<[Weight; 2]>),
+    Kronecker(Box<[Weight; 2]>),
+    /// A matrix and the lengths of its rows or columns, with the factors that follow from both once
+    /// they were needed.
+    Normalised(Box<[Weight; 2]>, Arc<OnceLock<Vec<f32>>>),
+    Rounded(Box<Weight>),
 }
 
 /// The files of a set.
@@ -57,9 +63,13 @@ impl Weight {
     pub(super) fn shift(&mut self, by: usize) {
         match &mut self.made {
             Made::Stored { file, .. } => *file += by,
-            Made::Reshaped(of) | Made::Transposed(of) => of.shift(by),
+            Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) => of.shift(by),
             Made::Concatenated(parts, _) => parts.iter_mut().for_each(|part| part.shift(by)),
-            Made::LowRankSum(parts, _) => parts.iter_mut().for_each(|part| part.shift(by)),
+            Made::Sum(terms) => terms.iter_mut().for_each(|(_, term)| term.shift(by)),
+            Made::Product(parts)
+            | Made::Elementwise(parts)
+            | Made::Kronecker(parts)
+            | Made::Normalised(parts, _) => parts.iter_mut().for_each(|part| part.shift(by)),
         }
     }
 
@@ -72,9 +82,13 @@ impl Weight {
     fn leaves(&self) -> Vec<(usize, usize)> {
         match &self.made {
             Made::Stored { file, position } => vec![(*file, *position)],
-            Made::Reshaped(of) | Made::Transposed(of) => of.leaves(),
+            Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) => of.leaves(),
             Made::Concatenated(parts, _) => parts.iter().flat_map(Self::leaves).collect(),
-            Made::LowRankSum(parts, _) => parts.iter().flat_map(Self::leaves).collect(),
+            Made::Sum(terms) => terms.iter().flat_map(|(_, term)| term.leaves()).collect(),
+            Made::Product(parts)
+            | Made::Elementwise(parts)
+            | Made::Kronecker(parts)
+            | Made::Normalised(parts, _) => parts.iter().flat_map(Self::leaves).collect(),
         }
     }
 
@@ -106,7 +120,7 @@ impl Weight {
     /// both are whole elements.
     ///
     /// # Errors
-    /// Those of reading files, and E0603 where there is no memory for a low-rank sum.
+    /// Those of reading files, and E0603 where there is no memory for what is computed.
     ///
     /// # Panics
     /// If the range ends behind the weight.
@@ -120,7 +134,12 @@ impl Weight {
             Made::Reshaped(of) => of.read_as(self.encoding, files, first, out),
             Made::Transposed(of) => self.transpose(of, files, first, out),
             Made::Concatenated(parts, axis) => self.concatenate(parts, *axis, files, first, out),
-            Made::LowRankSum(parts, scale) => sum(parts, *scale, files, first, out),
+            Made::Sum(_)
+            | Made::Product(_)
+            | Made::Elementwise(_)
+            | Made::Kronecker(_)
+            | Made::Normalised(..)
+            | Made::Rounded(_) => self.read_computed(files, first, out),
         }
     }
 
@@ -138,11 +157,11 @@ impl Weight {
         if encoding == self.encoding {
             return self.read(files, first * encoding.block().bytes, out);
         }
-        let mut values = [0f32; PIECE];
-        for out in out.chunks_mut(4 * PIECE) {
-            let values = &mut values[..out.len() / 4];
+        let mut room = computed::room((out.len() / 4).min(computed::CHUNK) as u64)?;
+        for out in out.chunks_mut(4 * computed::CHUNK) {
+            let values = &mut room[..out.len() / 4];
             self.values(files, first, values)?;
-            write_values(values, out);
+            Encoding::F32.encode(values, out)?;
             first += values.len() as u64;
         }
         Ok(())
@@ -153,7 +172,18 @@ impl Weight {
     /// # Errors
     /// As [`Weight::read`], and E0321 for integers.
     pub(super) fn values(&self, files: &Files, first: u64, out: &mut [f32]) -> Result<()> {
-        self.encoding.decode_from(first, out, |from, bytes| self.read(files, from, bytes))
+        match &self.made {
+            Made::Reshaped(of) => of.values(files, first, out),
+            Made::Sum(_)
+            | Made::Product(_)
+            | Made::Elementwise(_)
+            | Made::Kronecker(_)
+            | Made::Normalised(..)
+            | Made::Rounded(_) => self.compute(files, first, out),
+            Made::Stored { .. } | Made::Transposed(_) | Made::Concatenated(..) => {
+                self.encoding.decode_from(first, out, |from, bytes| self.read(files, from, bytes))
+            }
+        }
     }
 
     /// The last two axes of `of` exchanged.
@@ -223,69 +253,6 @@ impl Weight {
         }
         Ok(())
     }
-}
-
-fn write_values(values: &[f32], out: &mut [u8]) {
-    for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
-        *out = value.to_le_bytes();
-    }
-}
-
-/// Elements of `base + scale · up · down` from the `first` on, as F32.
-fn sum(
-    [base, up, down]: &[Weight; 3],
-    scale: f32,
-    files: &Files,
-    first: u64,
-    out: &mut [u8],
-) -> Result<()> {
-    let end = first + out.len() as u64 / 4;
-    if end == first {
-        return Ok(());
-    }
-    let rank = down.shape[0];
-    let columns = down.elements() / rank;
-    let rows = first / columns..end.div_ceil(columns);
-    let room = |count: u64| -> Result<Vec<f32>> {
-        let none = || Error::no_memory(count.saturating_mul(4), "a low-rank sum");
-        let mut room = usize::try_from(count).ok().and_then(memory::room).ok_or_else(none)?;
-        room.resize(count as usize, 0.0);
-        Ok(room)
-    };
-    let block = columns.min(PIECE as u64);
-    let mut ups = room((rows.end - rows.start) * rank)?;
-    let mut downs = room(rank.saturating_mul(block))?;
-    up.values(files, rows.start * rank, &mut ups)?;
-    let (mut product, mut values) = ([0f32; PIECE], [0f32; PIECE]);
-    for left in (0..columns).step_by(PIECE) {
-        let width = block.min(columns - left) as usize;
-        for (k, downs) in (0..rank).zip(downs.chunks_mut(width)) {
-            down.values(files, k * columns + left, downs)?;
-        }
-        for (row, ups) in rows.clone().zip(ups.chunks(rank as usize)) {
-            // What the range has of this row, in these columns.
-            let begin = (row * columns + left).max(first);
-            let until = (row * columns + left + width as u64).min(end);
-            if begin >= until {
-                continue;
-            }
-            let skipped = (begin - row * columns - left) as usize;
-            let count = (until - begin) as usize;
-            let (product, values) = (&mut product[..count], &mut values[..count]);
-            product.fill(0.0);
-            for (up, downs) in ups.iter().zip(downs.chunks(width)) {
-                for (sum, down) in product.iter_mut().zip(&downs[skipped..]) {
-                    *sum += up * down;
-                }
-            }
-            base.values(files, begin, values)?;
-            for (value, product) in values.iter_mut().zip(product) {
-                *value += scale * *product;
-            }
-            write_values(values, &mut out[4 * (begin - first) as usize..][..4 * count]);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -471,6 +438,89 @@ mod tests {
     }
 
     #[test]
+    fn products_of_other_kinds_are_what_plain_arithmetic_gives() {
+        // Kronecker: [2,3] and [4,700]; element by element: two products of rank 2.
+        let (a, b) = (numbers(6, 1), numbers(2800, 2));
+        let (up, down) = (numbers(16, 3), numbers(4200, 4));
+        let stored = set(&[
+            ("a", Encoding::F32, &[2, 3], &a),
+            ("b", Encoding::Bf16, &[4, 700], &b),
+            ("up", Encoding::F16, &[8, 2], &up),
+            ("down", Encoding::F32, &[2, 2100], &down),
+        ]);
+        let outer = Derivation::Kronecker(Box::new([tensor("a"), tensor("b")]));
+        let product = Derivation::product(tensor("up"), tensor("down"));
+        let both = Derivation::Elementwise(Box::new([outer, product]));
+        let sum = Derivation::Sum(vec![(-2.0, both.clone()), (0.5, both)]);
+        let made = made(&stored, sum).unwrap();
+        assert_eq!(made.tensor("w").unwrap().shape, [8, 2100]);
+        for (at, found) in whole(&made).as_chunks::<4>().0.iter().enumerate() {
+            let (i, j) = (at / 2100, at % 2100);
+            let outer = a[i / 4 * 3 + j / 700] * b[i % 4 * 700 + j % 700];
+            let expected = -1.5 * outer * (up[2 * i] * down[j] + up[2 * i + 1] * down[2100 + j]);
+            let found = f64::from(f32::from_le_bytes(*found));
+            assert!((found - expected).abs() <= 1e-5 * expected.abs(), "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn rows_or_columns_are_brought_to_their_magnitudes() {
+        let (values, lengths) = (numbers(35, 1), numbers(35, 2));
+        for (shape, by_row) in [(&[5u64][..], true), (&[5, 1], true), (&[1, 7], false)] {
+            let count = if by_row { 5 } else { 7 };
+            let stored = set(&[
+                ("m", Encoding::Bf16, &[5, 7], &values),
+                ("l", Encoding::F32, shape, &lengths[..count]),
+            ]);
+            let scaled = Derivation::Normalised(Box::new([tensor("m"), tensor("l")]));
+            let found = whole(&made(&stored, scaled).unwrap());
+            for (at, found) in found.as_chunks::<4>().0.iter().enumerate() {
+                let line = |other: &usize| match by_row {
+                    true => other / 7 == at / 7,
+                    false => other % 7 == at % 7,
+                };
+                let square: f64 = (0..35).filter(line).map(|at| values[at] * values[at]).sum();
+                let length = lengths[if by_row { at / 7 } else { at % 7 }];
+                let expected = values[at] * length / square.sqrt();
+                let found = f64::from(f32::from_le_bytes(*found));
+                assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{found} {expected}");
+            }
+        }
+        let zeros = set(&[
+            ("m", Encoding::F32, &[2, 2], &[0.0; 4]),
+            ("l", Encoding::F32, &[2], &lengths[..2]),
+        ]);
+        let scaled = Derivation::Normalised(Box::new([tensor("m"), tensor("l")]));
+        assert_eq!(whole(&made(&zeros, scaled).unwrap()), [0; 16], "a row of zeros stays one");
+    }
+
+    #[test]
+    fn what_is_computed_is_rounded_once_where_that_is_asked_for() {
+        let (a, b) = (numbers(6, 1), numbers(6, 2));
+        let stored = set(&[("a", Encoding::Bf16, &[2, 3], &a), ("b", Encoding::F32, &[2, 3], &b)]);
+        for encoding in [Encoding::F64, Encoding::F32, Encoding::F16, Encoding::Bf16] {
+            let sum = tensor("a").plus(0.001, tensor("b"));
+            let rounded = made(&stored, sum.rounded(encoding)).unwrap();
+            let weight = rounded.tensor("w").unwrap();
+            assert_eq!((weight.encoding, &weight.shape[..]), (encoding, &[2, 3][..]));
+            let exact: Vec<f32> =
+                a.iter().zip(&b).map(|(a, b)| *a as f32 + 0.001 * *b as f32).collect();
+            let mut expected = vec![0; 6 * encoding.block().bytes as usize];
+            encoding.encode(&exact, &mut expected).unwrap();
+            assert_eq!(whole(&rounded), expected, "{encoding}");
+            // Read as f32, the values are the rounded ones.
+            let (mut read, mut back) = ([0; 24], [0f32; 6]);
+            rounded.read_f32("w", 0, &mut read).unwrap();
+            encoding.decode(&expected, &mut back).unwrap();
+            let back: Vec<u8> = back.iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(read[..], back, "{encoding}");
+        }
+        assert_eq!(Encoding::I16.encode(&[1.0], &mut [0; 2]).unwrap_err().code(), "E0322");
+        assert_eq!(Encoding::F32.encode(&[1.0], &mut [0; 2]).unwrap_err().code(), "E0322");
+        assert!(!Encoding::F8E4M3.can_encode() && Encoding::F16.can_encode());
+    }
+
+    #[test]
     fn derivations_nest_and_follow_one_another() {
         let (a, b) = (numbers(6, 1), numbers(6, 2));
         let stored = set(&[("a", Encoding::F16, &[2, 3], &a), ("b", Encoding::F16, &[3, 2], &b)]);
@@ -526,6 +576,8 @@ mod tests {
             Derivation::Concatenated(names.iter().map(|name| tensor(name)).collect(), axis)
         };
         let sum = |base, up, down| tensor(base).plus_low_rank(1.0, tensor(up), tensor(down));
+        let pair =
+            |of: fn(Box<[Derivation; 2]>) -> Derivation, a, b| of(Box::new([tensor(a), tensor(b)]));
         for (derivation, code, word) in [
             (tensor("none"), "E0301", "none"),
             (tensor("m").reshaped([7]), "E0303", "[2, 3]"),
@@ -538,12 +590,23 @@ mod tests {
             (join(&["m", "v"], 0), "E0303", "[2, 3], [6]"),
             (join(&["m", "i"], 0), "E0304", "I16"),
             (join(&["z", "z", "z", "z"], 1), "E0316", "[0, 4611686018427387904]"),
-            (sum("m", "m", "m"), "E0303", "`m` + 1 * `m` * `m`"),
-            (sum("m", "t", "m"), "E0303", "[3, 2]"),
+            (sum("m", "m", "m"), "E0303", "`m` * `m`"),
+            (
+                sum("m", "t", "m"),
+                "E0303",
+                "`m` + 1 * `t` * `m`: shapes that do not fit: [2, 3], [3, 3]",
+            ),
             (sum("m", "s", "m"), "E0303", "[]"),
             (sum("s", "m", "t"), "E0303", "[]"),
             (sum("m", "m", "s"), "E0303", "[]"),
             (sum("i", "m", "t"), "E0304", "I16"),
+            (tensor("m").plus(2.0, tensor("v")), "E0303", "`m` + 2 * `v`"),
+            (Derivation::Sum(Vec::new()), "E0303", "fit: "),
+            (pair(Derivation::Elementwise, "m", "t"), "E0303", "elementwise(`m`, `t`)"),
+            (pair(Derivation::Kronecker, "m", "v"), "E0303", "kronecker(`m`, `v`)"),
+            (pair(Derivation::Normalised, "m", "v"), "E0303", "normalise(`m`, `v`)"),
+            (pair(Derivation::Kronecker, "m", "i"), "E0304", "I16"),
+            (tensor("i").rounded(Encoding::Bf16), "E0304", "BF16(`i`)"),
         ] {
             let error = made(&stored, derivation).unwrap_err();
             assert_eq!(error.code(), code, "{error}");

@@ -132,6 +132,13 @@ impl SafetensorsWriter {
         self.complete()?.finish()
     }
 
+    /// As [`SafetensorsWriter::finish_unnamed`], as the file it was made in.
+    ///
+    /// Errors: as [`SafetensorsWriter::finish`].
+    pub fn finish_file(self) -> Result<AtomicFile> {
+        self.complete()
+    }
+
     /// The complete, closed file, without its name yet.
     fn complete(mut self) -> Result<AtomicFile> {
         let rest = self.tensors[self.current.min(self.tensors.len())..].iter();

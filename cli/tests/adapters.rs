@@ -1,0 +1,238 @@
+//! Adapters: inspecting, converting, joining and merging them, and videos made with them.
+
+mod common;
+
+use anyid_ir::Tensor;
+use common::{Folder, close, save, tensors};
+use std::path::Path;
+
+const FILES: &str = "@tests/fixtures_extra/lora";
+/// A small, quick run.
+const QUICK: &str = "--size 64x64 --frames 5 --steps 2 --prompt x";
+
+/// An adapter for the built-in model: ranks 2 of the queries and 3 of the feed-forward layers.
+fn micro_adapter(path: &Path, seed: usize) {
+    let model = anyid_runtime::Model::micro().unwrap();
+    let mut list: Vec<(String, Tensor)> = Vec::new();
+    for (name, weight) in model.dit_weights.set().iter() {
+        let rank = match name.strip_suffix(".weight") {
+            Some(module) if module.ends_with("self_attn.q") => 2,
+            Some(module) if module.contains("ffn.") => 3,
+            _ => continue,
+        };
+        let [rows, columns] = [weight.shape[0] as usize, weight.shape[1] as usize];
+        let module = name.trim_end_matches(".weight");
+        for (end, shape) in [("lora_A", [rank, columns]), ("lora_B", [rows, rank])] {
+            let count = shape[0] * shape[1];
+            let number = |at: usize| ((at * 31 + seed * 17) % 67) as f32 / 200.0 - 0.16;
+            let values: Vec<f32> = (0..count).map(number).collect();
+            let name = format!("diffusion_model.{module}.{end}.weight");
+            list.push((name, Tensor::from_f32(shape, &values).unwrap()));
+        }
+    }
+    assert!(list.len() >= 12, "{}", list.len());
+    let list: Vec<(&str, &Tensor)> = list.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    save(path, &list);
+}
+
+#[test]
+fn inspect_says_what_an_adapter_does() {
+    let folder = Folder::new();
+    let text = folder.run(&format!("lora inspect {FILES}/comfy_ab.safetensors")).fine().out;
+    for word in ["adapter as comfyui writes it", "modules   20, rank 4, scale 2", "self_attn.q"] {
+        assert!(text.contains(word), "{word}\n{text}");
+    }
+    let text = folder.run(&format!("inspect {FILES}/comfy_ab.safetensors")).fine().out;
+    assert!(text.contains("adapter as comfyui"), "{text}");
+    let found = folder.run(&format!("inspect {FILES}/peft --json --tensors")).fine().json();
+    assert_eq!((&found["kind"], &found["dialect"]), (&"adapter".into(), &"peft".into()));
+    assert_eq!(found["list"].as_array().unwrap().len(), 20);
+    let found = folder.run(&format!("lora inspect {FILES}/peft_patterns --json")).fine().json();
+    assert_eq!(found["ranks"], serde_json::json!([2, 4, 5, 8]));
+    let text = folder.run(&format!("lora inspect {FILES}/distill_diff.safetensors --modules"));
+    let text = text.fine().out;
+    assert!(text.contains("blocks.1: difference of the modulation"), "{text}");
+    let text = folder.run(&format!("lora inspect {FILES}/bad/unmatched_key.safetensors"));
+    assert!(text.fine().out.contains("unknown   diffusion_model.blocks.0.cross_attn.k_img"));
+    // Against a model of another width, here the built-in one as a folder.
+    folder.run("init model").fine();
+    let words = format!("lora inspect {FILES}/comfy_ab.safetensors --model model");
+    folder.run(&words).fails("E0365").says("32x32");
+    folder.run("lora inspect none.safetensors").fails("E0310");
+    folder.run("lora inspect model/model_index.json").fails("E0311");
+    folder.run("lora inspect model --json").fails("E0360").says("no adapter");
+    let checkpoint = "model/transformer/diffusion_pytorch_model.safetensors";
+    folder.run(&format!("lora inspect {checkpoint}")).fails("E0360");
+    folder.run(&format!("lora inspect {FILES}/peft_bin")).fails("E0311").says("PyTorch");
+}
+
+#[test]
+fn adapters_are_converted_there_and_back() {
+    let folder = Folder::new();
+    for dialect in ["comfyui", "diffsynth", "diffusers", "peft", "musubi"] {
+        let words =
+            format!("lora convert {FILES}/musubi.safetensors --to {dialect} -o {dialect}.out");
+        let out = folder.run(&words).fine().out;
+        assert!(out.contains("20 modules") && out.contains("read back and compared"), "{out}");
+        let found = folder.run(&format!("lora inspect {dialect}.out --json")).fine().json();
+        assert_eq!(found["dialect"], dialect);
+        folder.run(&format!("lora convert {dialect}.out -o {dialect}.back")).fine();
+        let found = folder.run(&format!("lora inspect {dialect}.back --json")).fine().json();
+        assert_eq!(
+            (&found["ranks"], &found["dialect"]),
+            (&serde_json::json!([4]), &"comfyui".into())
+        );
+    }
+    let b = "diffusion_model.blocks.0.ffn.2.lora_B.weight";
+    let plain = tensors(&folder.path("comfyui.back"));
+    let scaled = tensors(&folder.path("diffsynth.back"));
+    let doubled: Vec<f32> = plain[b].to_f32_vec().iter().map(|value| 2.0 * value).collect();
+    assert!(scaled[b].to_f32_vec() == doubled, "the scale is in the factor");
+    assert_eq!(plain["diffusion_model.blocks.0.ffn.2.alpha"].to_f32_vec(), [8.0]);
+    let before = folder.names();
+    let convert = |words: &str| folder.run(&format!("lora convert {words}"));
+    convert("comfyui.out -o comfyui.back").fails("E1016");
+    convert("comfyui.out -o comfyui.back --force").fine();
+    convert("comfyui.out -o comfyui.out --force").fails("E0950");
+    convert("comfyui.out -o none/x").fails("E1010");
+    convert("comfyui.out -o x --to kohya").fails("E0374").says("diffsynth");
+    convert(&format!("{FILES}/comfy_dora.safetensors --to diffusers -o x")).fails("E0374");
+    convert(&format!("{FILES}/bad/unmatched_key.safetensors -o x")).fails("E0361").says("k_img");
+    let allowed = format!("{FILES}/bad/unmatched_key.safetensors -o allowed --allow-unmatched");
+    convert(&allowed).fine().says("left out");
+    convert(&format!("{FILES}/bad/no_match.safetensors -o x --allow-unmatched")).fails("E0362");
+    for (bad, code) in [
+        ("missing_b", "E0364"),
+        ("rank_differs", "E0365"),
+        ("two_spellings", "E0366"),
+        ("alpha_vector", "E0368"),
+        ("nan", "E0370"),
+        ("empty", "E0360"),
+    ] {
+        convert(&format!("{FILES}/bad/{bad}.safetensors -o x")).fails(code);
+    }
+    for (bad, code) in [("peft_pissa", "E0367"), ("peft_rank_lies", "E0369")] {
+        convert(&format!("{FILES}/bad/{bad} -o x")).fails(code);
+    }
+    std::fs::remove_file(folder.path("allowed")).unwrap();
+    assert_eq!(folder.names(), before, "nothing else was left behind");
+}
+
+#[test]
+fn adapters_are_joined() {
+    let folder = Folder::new();
+    let [one, two] = ["comfy_ab", "comfy_second"].map(|name| format!("{FILES}/{name}.safetensors"));
+    // `@` is resolved by the tests at the beginning of a word, which the scale follows.
+    folder.run(&format!("lora combine {one} {two}:-0.3 -o both.safetensors")).fine();
+    let found = folder.run("lora inspect both.safetensors --json").fine().json();
+    assert_eq!(
+        (&found["ranks"], &found["scales"]),
+        (&serde_json::json!([4, 6]), &serde_json::json!([1.0]))
+    );
+    folder.run(&format!("lora combine {one} {two} -o p --to peft")).fine();
+    assert_eq!(
+        folder.run("lora inspect p --json").fine().json()["ranks"],
+        serde_json::json!([4, 6])
+    );
+    let dora = format!("{FILES}/comfy_dora.safetensors");
+    folder.run(&format!("lora combine {one} {dora} -o x")).fails("E0375").says("DoRA");
+    folder.run(&format!("lora combine {one}:much -o x")).fails("E0377");
+    folder.run("lora combine -o x").fails("E0900");
+    assert_eq!(folder.names(), ["both.safetensors", "p"]);
+}
+
+#[test]
+fn a_merged_model_gives_the_same_bits_as_its_adapters() {
+    let folder = Folder::new();
+    micro_adapter(&folder.path("a.safetensors"), 1);
+    micro_adapter(&folder.path("b.safetensors"), 2);
+    folder.run("init model").fine();
+    let adapters = "--lora a.safetensors:0.8 --lora b.safetensors:-0.5";
+    let done = folder.run(&format!("lora merge model {adapters} -o merged")).fine();
+    assert!(done.out.contains("2 adapters") && done.out.contains("compared"), "{}", done.out);
+    let names = |path: &str| {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder.path(path)).unwrap() {
+            names.push(entry.unwrap().file_name().into_string().unwrap());
+        }
+        names.sort();
+        names
+    };
+    for part in [".", "transformer", "vae", "text_encoder", "tokenizer", "scheduler"] {
+        assert_eq!(names(&format!("merged/{part}")), names(&format!("model/{part}")));
+    }
+    let run = |words: &str, latents: &str| {
+        folder
+            .run(&format!("generate {words} {QUICK} -o {latents}.gif --save-latents {latents}"))
+            .fine();
+        tensors(&folder.path(latents)).remove("latents").unwrap()
+    };
+    let plain = run("--model model", "plain");
+    let stacked = run(&format!("--model model {adapters}"), "stacked");
+    let merged = run("--model merged", "merged.latents");
+    assert!(stacked == merged, "bit for bit");
+    assert!(stacked != plain, "adapters do something");
+    // The recipe repeats the run with its adapters, and notices when one of them has changed.
+    let repeated =
+        folder.run("generate --recipe stacked.gif.recipe.json -o again.gif --save-latents again");
+    repeated.fine().says("a.safetensors, scale 0.8");
+    assert!(tensors(&folder.path("again"))["latents"] == stacked);
+    let text = folder.run("inspect stacked.gif").fine().out;
+    assert!(text.contains("b.safetensors (scale -0.5)"), "{text}");
+    micro_adapter(&folder.path("b.safetensors"), 3);
+    folder.run("generate --recipe stacked.gif.recipe.json -o x.gif").fails("E0905").says("SHA-256");
+    folder
+        .run("generate --recipe stacked.gif.recipe.json -o x.gif --lora a.safetensors --dry-run")
+        .fine();
+    // One file of a transformer, in its own names; what no adapter changes has the same bytes.
+    let file = "model/transformer/diffusion_pytorch_model.safetensors";
+    folder.run(&format!("lora merge {file} --lora a.safetensors -o one.safetensors")).fine();
+    let (before, after) = (tensors(&folder.path(file)), tensors(&folder.path("one.safetensors")));
+    assert_eq!(before.len(), after.len());
+    let changed = before.iter().filter(|(name, tensor)| after[*name] != **tensor);
+    assert_eq!(changed.count(), tensors(&folder.path("a.safetensors")).len() / 2);
+    close(
+        "merged",
+        &after["blocks.0.attn1.to_q.weight"],
+        &before["blocks.0.attn1.to_q.weight"],
+        1.0,
+    );
+    let header = folder.run("inspect one.safetensors --json").fine().json();
+    assert!(header["metadata"]["anyid.merged"].as_str().unwrap().contains("sha256"));
+}
+
+#[test]
+fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
+    let folder = Folder::new();
+    micro_adapter(&folder.path("a.safetensors"), 1);
+    folder.run("init model").fine();
+    folder.write("taken/file", b"kept");
+    let before = folder.names();
+    let merge = |words: &str| folder.run(&format!("lora merge {words}"));
+    merge("model --lora a.safetensors -o taken").fails("E1016");
+    merge("model --lora a.safetensors -o model --force").fails("E0950");
+    merge("model --lora none.safetensors -o x").fails("E0310");
+    merge("model -o x").fails("E0900");
+    merge("none --lora a.safetensors -o x").fails("E0310");
+    merge("a.safetensors --lora a.safetensors -o x").fails("E0307");
+    merge(&format!("model --lora {FILES}/comfy_ab.safetensors -o x")).fails("E0365");
+    merge("model --lora a.safetensors:nan -o x").fails("E0377");
+    let generate = |words: &str| folder.run(&format!("generate {QUICK} -o x.gif {words}"));
+    generate("--lora none.safetensors").fails("E0310");
+    generate("--lora a.safetensors:inf").fails("E0377");
+    generate(&format!("--lora {FILES}/bad/no_match.safetensors")).fails("E0362");
+    generate(&format!("--lora {FILES}/bad/other_width.safetensors")).fails("E0363").says("Wan 14B");
+    generate("--lora a.safetensors --save-latents a.safetensors").fails("E0950");
+    generate("--lora a.safetensors --dry-run").fine().says("scale 1");
+    assert_eq!(folder.names(), before);
+    // Trained for another arrangement of the references.
+    let list = tensors(&folder.path("a.safetensors"));
+    let list: Vec<(&str, &Tensor)> = list.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    let header = [("anyid.rope_layout".to_owned(), "append".to_owned())].into();
+    let path = folder.path("append.safetensors");
+    anyid_runtime::weights::write_tensors(&path, list, &header).unwrap();
+    generate("--lora append.safetensors").fails("E0372").says("append");
+    generate("--lora append.safetensors --allow-mismatch --dry-run").fine().says("append");
+    merge("model --lora append.safetensors -o x").fails("E0372");
+    merge("model --lora append.safetensors -o merged --allow-mismatch").fine();
+}

@@ -1,0 +1,315 @@
+//! A model with adapters merged into it: a whole folder, or one checkpoint file.
+//!
+//! Contract: weights are computed and written a piece at a time, so memory is bounded whatever the
+//! size of the model; the result appears whole or not at all; everything that was written is read
+//! back and compared by digest before it gets its name. Names, encodings and order of the tensors
+//! are those of the base. What the adapters do not change is copied.
+
+use super::{Adapter, modules_of};
+use crate::checkpoint::{
+    Derivation, Layout, ModelFolder, SafetensorsWriter, TensorSpec, WeightFiles, WeightSet,
+    hash_file, write_error, write_sharded,
+};
+use crate::error::{Error, Result};
+use crate::files::{AtomicFile, AtomicFolder, Existing};
+use crate::weights::ModelWeights;
+use anyid_files::adapter::applied;
+use anyid_models::wan::names::{self, Component};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// Tensors of the transformer that an adapter changed.
+    pub changed: usize,
+    /// Bytes of the transformer.
+    pub bytes: u64,
+}
+
+/// Key of the header that says what was merged.
+const HEADER_KEY: &str = "anyid.merged";
+/// Largest shard, in bytes; the reference library uses the same.
+const SHARD_BYTES: u64 = 5_000_000_000;
+/// Bytes computed at a time.
+const PIECE: u64 = 16 << 20;
+
+/// Opens the adapters for the transformer of `base` (a model folder, a checkpoint file, or the
+/// index of its shards) by `open`, and writes the merged model to `output`: a folder for a folder,
+/// a file for a file. `progress` gets the bytes done and in total.
+///
+/// # Errors
+/// E0307 where there is no transformer in `base`, E0374 where nothing is to be merged, E0376 where
+/// what was written reads back as something else; those of reading models and adapters; E101x where
+/// it cannot be written.
+pub fn merge(
+    base: &Path,
+    open: &mut dyn FnMut(&anyid_files::adapter::Modules) -> Result<Vec<(Adapter, f64)>>,
+    output: &Path,
+    existing: Existing,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Merged> {
+    if !base.is_dir() {
+        let merged = Transformer::open(WeightSet::open(base)?, open)?;
+        let mut file = AtomicFile::create_as(output, existing)?;
+        file = merged.write_file(file, progress)?;
+        let path = file.commit()?;
+        return Ok(merged.report(path));
+    }
+    let folder = ModelFolder::open(base)?;
+    let (files, stem, inside) = match &folder.layout {
+        Layout::Diffusers(files) => {
+            (&files.transformer.weights, "diffusion_pytorch_model", "transformer")
+        }
+        Layout::Original(files) => (&files.transformer, "diffusion_pytorch_model", ""),
+    };
+    let merged = Transformer::open(files.open()?, open)?;
+    let made = AtomicFolder::create(output, existing)?;
+    let target = made.temporary_path();
+    let left_out = weight_files(base, inside, files)?;
+    copy(base, target, &left_out, 0)?;
+    merged.write_folder(&target.join(inside), stem, progress)?;
+    let path = made.commit()?;
+    Ok(merged.report(path))
+}
+
+/// A transformer with adapters in it, under the names of its files.
+struct Transformer {
+    set: WeightSet,
+    changed: usize,
+    header: BTreeMap<String, String>,
+}
+
+impl Transformer {
+    fn open(
+        stored: WeightSet,
+        open: &mut dyn FnMut(&anyid_files::adapter::Modules) -> Result<Vec<(Adapter, f64)>>,
+    ) -> Result<Self> {
+        let weights = ModelWeights::recognise(&stored, Component::Dit)?;
+        let adapters = open(&modules_of(weights.set()))?;
+        if adapters.is_empty() {
+            return Err(Error::input("E0374", "there is no adapter to be merged")
+                .at("--lora")
+                .help("name at least one: --lora FILE:SCALE"));
+        }
+        let list: Vec<(&Adapter, f64)> = adapters.iter().map(|(a, s)| (a, *s)).collect();
+        let applied = applied(weights.set(), &list)?;
+        // Back to the names of the file, in its order.
+        let spelled: BTreeMap<String, String> = stored
+            .names()
+            .map(|name| {
+                let bare = name.strip_prefix(weights.prefix()).unwrap_or(name);
+                let canonical = names::to_canonical(Component::Dit, bare);
+                (name.to_owned(), canonical.unwrap_or_else(|| name.to_owned()))
+            })
+            .collect();
+        let set = applied.derived(
+            stored.names().map(|name| (name.to_owned(), Derivation::tensor(&spelled[name]))),
+        )?;
+        let changed: BTreeSet<String> = list
+            .iter()
+            .flat_map(|(adapter, _)| adapter.changes.iter().flat_map(|change| change.tensors()))
+            .collect();
+        let mut header: BTreeMap<String, String> = BTreeMap::new();
+        for file in stored.files() {
+            header.extend(file.metadata().iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+        header.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+        let mut merged = Vec::new();
+        for (adapter, scale) in &list {
+            merged.push(json!({ "sha256": hash_file(&adapter.path)?, "scale": scale }));
+        }
+        header.insert(HEADER_KEY.to_owned(), json!(merged).to_string());
+        Ok(Self { set, changed: changed.len(), header })
+    }
+
+    fn report(&self, path: PathBuf) -> Merged {
+        Merged { path, changed: self.changed, bytes: self.set.total_bytes() }
+    }
+
+    fn specs(&self) -> Vec<TensorSpec> {
+        let spec = |(name, weight): (&str, &crate::checkpoint::Weight)| {
+            TensorSpec::new(name, weight.encoding, weight.shape.clone())
+        };
+        self.set.iter().map(spec).collect()
+    }
+
+    /// Computes a tensor piece by piece, passes each on, and gives the digest of all.
+    fn pieces(&self, name: &str, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
+        digest(&self.set, name, &mut put)
+    }
+
+    /// Fills a file and compares what it holds then.
+    fn write_file(
+        &self,
+        file: AtomicFile,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<AtomicFile> {
+        let (total, mut done) = (self.set.total_bytes(), 0);
+        let specs = self.specs();
+        let mut writer = SafetensorsWriter::create_in(file, &specs, &self.header)?;
+        let mut digests = BTreeMap::new();
+        for spec in &specs {
+            let digest = self.pieces(&spec.name, |piece| {
+                done += piece.len() as u64;
+                progress(done, total);
+                writer.write(&spec.name, piece)
+            })?;
+            digests.insert(spec.name.clone(), digest);
+        }
+        let file = writer.finish_file()?;
+        if let Some(temporary) = file.temporary_path() {
+            let found = WeightSet::open_files(&[temporary])?;
+            compare(&found, &digests).map_err(|error| error.at(file.path().display()))?;
+        }
+        Ok(file)
+    }
+
+    /// Fills shards in a folder and compares what they hold then.
+    fn write_folder(
+        &self,
+        folder: &Path,
+        stem: &str,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        let (total, mut done) = (self.set.total_bytes(), 0);
+        let mut digests = BTreeMap::new();
+        let paths =
+            write_sharded(folder, stem, &self.specs(), &self.header, SHARD_BYTES, |spec, sink| {
+                let digest = self.pieces(&spec.name, |piece| {
+                    done += piece.len() as u64;
+                    progress(done, total);
+                    sink.write(piece)
+                })?;
+                digests.insert(spec.name.clone(), digest);
+                Ok(())
+            })?;
+        // The index comes last, where there is one.
+        let found = paths.last().map(WeightSet::open).transpose()?.unwrap_or_default();
+        compare(&found, &digests).map_err(|error| error.at(folder.display()))
+    }
+}
+
+/// Reads a tensor piece by piece and gives its digest.
+fn digest(
+    set: &WeightSet,
+    name: &str,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let bytes = set.tensor(name).map_or(0, |weight| weight.bytes);
+    let (mut hasher, mut piece) = (Sha256::new(), Vec::new());
+    for from in (0..bytes).step_by(PIECE as usize) {
+        piece.resize((bytes - from).min(PIECE) as usize, 0);
+        set.read(name, from, &mut piece)?;
+        hasher.update(&piece);
+        put(&piece)?;
+    }
+    Ok(hasher.finalize().to_vec())
+}
+
+/// Compares tensors with the digests of what was written.
+fn compare(found: &WeightSet, digests: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+    for (name, expected) in digests {
+        let there = found.tensor(name).is_some();
+        if !there || digest(found, name, &mut |_| Ok(()))? != *expected {
+            return Err(Error::input("E0376", format!("`{name}` reads back as something else"))
+                .help(
+                    "the disk is failing or the file was changed meanwhile: write it elsewhere",
+                ));
+        }
+    }
+    Ok(())
+}
+
+/// Files of a model folder that hold weights of the transformer, all variants: they stay behind.
+fn weight_files(base: &Path, inside: &str, files: &WeightFiles) -> Result<BTreeSet<PathBuf>> {
+    let folder = base.join(inside);
+    let mut out = BTreeSet::from([files.path().to_owned()]);
+    if let WeightFiles::Index(_) = files {
+        out.extend(files.open()?.files().map(|file| file.path().to_owned()));
+    }
+    if !inside.is_empty() {
+        let entries = fs::read_dir(&folder).map_err(|fault| unreadable(&folder, fault))?;
+        let weights = entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            [".safetensors", ".bin", ".pth", ".gguf"].iter().any(|end| name.ends_with(end))
+                || name.contains(".index.")
+        });
+        out.extend(weights);
+    }
+    Ok(out)
+}
+
+fn unreadable(path: &Path, fault: std::io::Error) -> Error {
+    crate::error::unreadable(path, fault)
+}
+
+/// Copies a folder without `left_out` and without what is hidden. Links are followed.
+fn copy(from: &Path, to: &Path, left_out: &BTreeSet<PathBuf>, depth: usize) -> Result<()> {
+    const DEEPEST: usize = 6;
+    let mut entries: Vec<PathBuf> = fs::read_dir(from)
+        .map_err(|fault| unreadable(from, fault))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if left_out.contains(&path) || name.to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            if depth < DEEPEST {
+                fs::create_dir_all(&target).map_err(|fault| write_error(&target, fault))?;
+                copy(&path, &target, left_out, depth + 1)?;
+            }
+        } else if path.is_file() {
+            copy_file(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file in pieces, so that a full disk is told from a source that cannot be read.
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    use std::io::Read;
+    let mut source = fs::File::open(from).map_err(|fault| unreadable(from, fault))?;
+    let mut file = AtomicFile::create(to)?;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let count = source.read(&mut piece).map_err(|fault| unreadable(from, fault))?;
+        if count == 0 {
+            break;
+        }
+        file.append(&piece[..count])?;
+    }
+    file.commit().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::init;
+
+    #[test]
+    fn what_reads_back_as_something_else_is_an_error() {
+        let set = |seed| {
+            let bytes = init::safetensors_bytes(&[("a".to_owned(), vec![64, 3])], seed);
+            let file = Checkpoint::from_bytes(bytes, "a file").unwrap();
+            WeightSet::from_checkpoints(vec![file]).unwrap()
+        };
+        let own = digest(&set(1), "a", &mut |_| Ok(())).unwrap();
+        let digests = BTreeMap::from([("a".to_owned(), own)]);
+        compare(&set(1), &digests).unwrap();
+        for found in [set(2), WeightSet::default()] {
+            assert_eq!(compare(&found, &digests).unwrap_err().code(), "E0376");
+        }
+    }
+}
