@@ -126,8 +126,10 @@ impl Adapter<'_> {
             Op::Cast => types[0].with_dtype(dtype),
             _ => TensorType::new(dtype, []),
         };
-        let made = infer(&op, &types, &[declared]).expect("the linear is well typed");
+        let made =
+            infer(&op, &types, std::slice::from_ref(&declared)).expect("the linear is well typed");
         let (ty, label) = (made[0].clone(), format!("{}.{part}", self.label));
+        drop(types);
         self.out.step(op, operands.iter().copied().collect(), ty, label)
     }
 
