@@ -10,7 +10,8 @@ use std::path::Path;
 use super::change::{Change, Factor, Factors, Product};
 use super::keys::{Part, take_apart};
 use super::modules::{Module, Modules, Prefix, Slot};
-use super::settings::{Settings, usable};
+use super::settings::Settings;
+use super::values::{alpha, finite, unusable};
 use crate::checkpoint::{Weight, WeightSet};
 use crate::error::{Error, Result};
 
@@ -252,7 +253,7 @@ impl Source<'_> {
                 .help("the files are of two adapters: give the configuration of this one"));
         }
         let alpha = match group.parts.get(&Part::Alpha) {
-            Some(name) => Some(self.alpha(name)?),
+            Some(name) => Some(alpha(self.set, name, self.path)?),
             None => self.settings.alpha(&group.name),
         };
         // A whole LoKr has no rank of its own; only PEFT scales it, by the rank it was asked for.
@@ -262,28 +263,6 @@ impl Source<'_> {
             (Some(alpha), Some(rank)) => alpha / rank,
             _ => 1.0,
         })
-    }
-
-    /// The value of an alpha tensor.
-    fn alpha(&self, name: &str) -> Result<f64> {
-        let weight = self.set.tensor(name).expect("names come from the set");
-        if weight.elements() != 1 || weight.shape.len() > 1 {
-            return Err(Error::input(
-                "E0368",
-                format!("`{name}` has the shape {:?}", weight.shape),
-            )
-            .help("alpha is one number, of shape [] or [1]"));
-        }
-        let alpha = match weight.encoding.is_float() {
-            true => {
-                let mut bytes = [0; 4];
-                self.set.read_f32(name, 0, &mut bytes)?;
-                f64::from(f32::from_le_bytes(bytes))
-            }
-            false => whole_number(&self.set.contents(name)?, weight),
-        };
-        usable(alpha, &format!("`{name}`"), self.path)?;
-        Ok(alpha)
     }
 
     /// Checks a tensor of `found` rows and columns against what the network has there.
@@ -347,44 +326,6 @@ impl Source<'_> {
     }
 }
 
-/// The value of an integer.
-fn whole_number(bytes: &[u8], weight: &Weight) -> f64 {
-    use crate::checkpoint::Encoding;
-    let mut wide = [0; 8];
-    wide[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
-    let value = i64::from_le_bytes(wide);
-    match weight.encoding {
-        Encoding::I8 => value as i8 as f64,
-        Encoding::I16 => value as i16 as f64,
-        Encoding::I32 => value as i32 as f64,
-        _ => value as f64,
-    }
-}
-
-/// Refuses values that are not finite, in all tensors that are used.
-fn finite(set: &WeightSet, left_out: &[String]) -> Result<()> {
-    const PIECE: u64 = 1 << 18;
-    let mut bytes = vec![0; 4 * PIECE as usize];
-    let left_out: std::collections::BTreeSet<&str> = left_out.iter().map(String::as_str).collect();
-    for (name, weight) in set.iter() {
-        if left_out.contains(name) || !weight.encoding.is_float() {
-            continue;
-        }
-        let mut first = 0;
-        while first < weight.elements() {
-            let count = (weight.elements() - first).min(PIECE);
-            let bytes = &mut bytes[..4 * count as usize];
-            set.read_f32(name, first, bytes)?;
-            let values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value));
-            if let Some((at, value)) = (first..).zip(values).find(|(_, value)| !value.is_finite()) {
-                return Err(unusable(&format!("`{name}` has {value} at element {at}")));
-            }
-            first += count;
-        }
-    }
-    Ok(())
-}
-
 fn same_rank(down: &str, rank: u64, up: &str, ups: u64) -> Result<()> {
     if rank > 0 && rank == ups {
         return Ok(());
@@ -408,8 +349,4 @@ fn shapes(what: &str) -> Error {
 
 fn misfit(name: &str, weight: &Weight, wanted: &str) -> Error {
     shapes(&format!("`{name}` has the shape {:?}, not {wanted}", weight.shape))
-}
-
-fn unusable(what: &str) -> Error {
-    Error::input("E0370", what).help("the adapter is damaged or its training failed: fetch another")
 }
