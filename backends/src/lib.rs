@@ -11,6 +11,7 @@ pub mod device;
 pub mod errors;
 pub mod registry;
 pub mod stop;
+pub mod targets;
 pub mod threads;
 mod weights;
 

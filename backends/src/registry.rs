@@ -7,6 +7,7 @@
 use crate::cpu;
 use crate::device::Device;
 use crate::errors::OpenError;
+use crate::targets;
 use anyid_ir::kernel::Target;
 use std::sync::Arc;
 
@@ -86,8 +87,8 @@ pub struct Kind {
     pub name: &'static str,
     /// Its names for people, such as `cuda:N`.
     pub names: &'static str,
-    /// What plans for it are compiled for, where that is known without opening one.
-    pub target: Option<fn() -> Target>,
+    /// What plans for such devices are compiled for, as far as that is known without opening one.
+    pub targets: fn() -> Vec<Target>,
     /// Settings of its own.
     pub settings: &'static [Setting],
     /// Values of those settings that give other kernels on this machine, each of which tests go
@@ -98,9 +99,13 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// A kind that is known and not in this build.
-    pub const fn absent(name: &'static str, names: &'static str) -> Self {
-        Self { name, names, target: None, settings: &[], variants: Vec::new, open: None }
+    /// A kind that is known and not in this build, which still compiles for it.
+    pub const fn absent(
+        name: &'static str,
+        names: &'static str,
+        targets: fn() -> Vec<Target>,
+    ) -> Self {
+        Self { name, names, targets, settings: &[], variants: Vec::new, open: None }
     }
 }
 
@@ -113,7 +118,10 @@ pub struct Registry {
 impl Default for Registry {
     /// The kinds of this build, and those that another build may have.
     fn default() -> Self {
-        let absent = [Kind::absent("cuda", "cuda:N"), Kind::absent("wgpu", "wgpu:N")];
+        let absent = [
+            Kind::absent("cuda", "cuda:N", targets::cuda),
+            Kind::absent("wgpu", "wgpu:N", targets::wgpu),
+        ];
         Self { kinds: [cpu::KIND].into_iter().chain(absent).collect() }
     }
 }
@@ -156,10 +164,21 @@ impl Registry {
         kind.open.ok_or(OpenError::NotInBuild)?(&Opening { name, variant, settings })
     }
 
-    /// The target called `name`, for which this build can compile.
+    /// All targets with their kinds of device, of which this build may have none.
+    pub fn targets(&self) -> impl Iterator<Item = (&Kind, Target)> {
+        self.kinds
+            .iter()
+            .flat_map(|kind| (kind.targets)().into_iter().map(move |each| (kind, each)))
+    }
+
+    /// The target called `name`.
     pub fn target(&self, name: &str) -> Option<Target> {
-        let mut targets = self.kinds.iter().filter_map(|kind| kind.target);
-        targets.find_map(|target| Some(target()).filter(|target| target.name == name))
+        self.targets().map(|(_, target)| target).find(|target| target.name == name)
+    }
+
+    /// Whether this build has devices for the target called `name`.
+    pub fn runs(&self, name: &str) -> bool {
+        self.targets().any(|(kind, target)| target.name == name && kind.open.is_some())
     }
 }
 
@@ -177,7 +196,7 @@ mod tests {
         for name in ["gpu", "", "cpux", ":0", "CPU"] {
             assert!(matches!(refused(name), OpenError::Unknown { .. }), "{name}");
         }
-        assert_eq!(refused("gpu").to_string(), "the devices are cpu, cuda:N, wgpu:N");
+        assert_eq!(refused("gpu").to_string(), "the devices are cpu");
         for name in ["cuda", "cuda:0", "wgpu:7"] {
             assert!(matches!(refused(name), OpenError::NotInBuild), "{name}");
         }
@@ -217,7 +236,22 @@ mod tests {
         assert!(registry.open("mine", &Settings::threads(1)).is_ok());
         assert_eq!(registry.kinds().len(), 4);
         assert_eq!(registry.with(other).kinds().len(), 4);
-        assert!(Registry::default().target("cpu").is_some());
-        assert!(Registry::default().target("cuda:sm_90").is_none());
+    }
+
+    #[test]
+    fn targets_are_known_without_their_devices() {
+        let registry = Registry::default();
+        let mut names: Vec<&str> = registry.targets().map(|(_, target)| target.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "each has a name of its own: {names:?}");
+        for (name, runs) in [("cpu", true), ("cuda:sm_90", false), ("wgpu", false)] {
+            assert_eq!(registry.target(name).map(|target| target.name), Some(name));
+            assert_eq!(registry.runs(name), runs, "{name}");
+        }
+        for name in ["cuda", "cuda:0", "cuda:sm_91", ""] {
+            assert!(registry.target(name).is_none() && !registry.runs(name), "{name}");
+        }
     }
 }

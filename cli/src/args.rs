@@ -397,9 +397,6 @@ would make it fit are listed, and no plan is written."
 pub struct Compile {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// What to compile for: cpu.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub target: String,
     /// Functions, one phase each [default: the last].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub func: Vec<String>,
@@ -421,7 +418,8 @@ pub struct Compile {
     #[arg(long, value_name = "PHASE",
         conflicts_with_all = ["emit", "json", "output", "budget", "predict"])]
     pub to: Option<String>,
-    /// Measure this machine (for about a second) and predict the shortest time of each phase.
+    /// Predict the shortest time of each phase: on this machine, which is measured (for about a
+    /// second), or, for a target without a device here, from what is stated about one.
     #[arg(long)]
     pub predict: bool,
     /// Number of threads to predict for; 0 assumes all that the processor has.
@@ -440,10 +438,39 @@ pub struct Compile {
 /// Switches for looking into the compiler.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PassArgs {
+    /// What to compile for: cpu, cuda:sm_80, cuda:sm_89, cuda:sm_90, cuda:sm_120 or wgpu. Only what
+    /// is compiled for a device of this build runs here.
+    #[arg(long, value_name = "NAME", default_value = "cpu", help_heading = "Compiler")]
+    pub target: String,
     /// Inputs in which two branches differ; the branches are evaluated together where that is
     /// faster. The input of the second branch is called NAME.1.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',', help_heading = "Compiler")]
     pub branches: Vec<String>,
+    /// Put a low-rank adapter beside every linear of this name (its weight's, without .weight); a star
+    /// stands for any text. Its matrices are inputs NAME.lora_A.weight and NAME.lora_B.weight.
+    #[arg(
+        long,
+        value_name = "NAME=RANK:ALPHA,…",
+        value_delimiter = ',',
+        help_heading = "Compiler"
+    )]
+    pub inject_lora: Vec<String>,
+    /// Make these weights inputs, by name; a star stands for any text.
+    #[arg(long, value_name = "WEIGHT,…", value_delimiter = ',', help_heading = "Compiler")]
+    pub lift: Vec<String>,
+    /// Compute the derivative of this output, a number, by the inputs of --wrt.
+    #[arg(long, value_name = "OUTPUT", requires = "wrt", help_heading = "Compiler")]
+    pub grad: Option<String>,
+    /// Inputs to differentiate by, lifted weights included; a star stands for any text. The
+    /// derivatives are outputs called grad.INPUT.
+    #[arg(
+        long,
+        value_name = "INPUT,…",
+        value_delimiter = ',',
+        requires = "grad",
+        help_heading = "Compiler"
+    )]
+    pub wrt: Vec<String>,
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
     pub without: Vec<String>,

@@ -34,6 +34,11 @@ const FLAGS: &[(&[&str], &str)] = &[
         "adapters are given with their scale: --lora FILE:SCALE",
     ),
     (
+        &["target"],
+        "--target is for `compile`, `opt` and `kernels`; what a plan is for stands in it, and \
+         --device names where to run",
+    ),
+    (
         &["num-frames", "frame-num", "video-frames", "video-length", "length", "n-frames"],
         "the number of frames is --frames, 4k+1",
     ),

@@ -214,13 +214,83 @@ fn every_form_can_be_printed() {
 #[test]
 fn what_cannot_be_compiled_is_said() {
     let folder = layers();
-    folder.run("compile net.ir --target cuda:sm_90").fails("E0506");
+    for target in ["gpu", "cuda", "cuda:0", "CPU", ""] {
+        let words = format!("compile net.ir --target={target} -o never.plan");
+        folder.run(&words).fails("E0506").says("cpu, cuda:sm_80, ");
+        folder.run(&format!("opt net.ir --target={target}")).fails("E0506");
+        folder.run(&format!("kernels net.ir --target={target}")).fails("E0506");
+    }
+    assert!(!folder.path("never.plan").exists());
     folder.run("compile net.ir --vary z").fails("E0503").says("%x, %c");
     folder.run("compile net.ir --func nothing").fails("E0913");
     folder.run("compile net.ir --func main,main").fails("E0913");
     folder.run("compile none.ir").fails("E0911");
     folder.run("compile net.ir -o none/a.plan").fails("E1010");
     folder.run("compile net.ir --emit picture").fails("E0900");
+}
+
+/// What is compiled for a device that this build lacks says so, and does not run here.
+#[test]
+fn plans_are_made_for_devices_of_other_builds() {
+    let folder = layers();
+    let said = folder.run("compile net.ir --target cuda:sm_90 -o gpu.plan").fine().out;
+    assert!(
+        said.contains("planned for cuda:sm_90, whose devices this build cannot run\n"),
+        "{said}"
+    );
+    let report = folder.run("compile net.ir --target cuda:sm_90 --json").fine().json();
+    assert_eq!((&report["target"], &report["runs_here"]), (&"cuda:sm_90".into(), &false.into()));
+    assert!(report.get("predicted_from").is_none());
+    let said = folder.run("compile net.ir -o cpu.plan").fine().out;
+    assert!(!said.contains("cannot run"), "{said}");
+    let report = folder.run("compile net.ir --json").fine().json();
+    assert_eq!((&report["target"], &report["runs_here"]), (&"cpu".into(), &true.into()));
+
+    let inspected = folder.run("inspect gpu.plan --json").fine().json();
+    assert_eq!(inspected["target"], "cuda:sm_90");
+    let done = folder.run(&format!("run gpu.plan {WITH} -o out.safetensors"));
+    done.fails("E0514").says("the plan is for target cuda:sm_90, not for cpu");
+    for (flag, code) in [("--target cuda:sm_90", "E0900"), ("--device cuda", "E0904")] {
+        let done = folder.run(&format!("run cpu.plan {flag} {WITH} -o out.safetensors"));
+        done.fails(code);
+    }
+    let done = folder.run("run cpu.plan --target cpu -o out.safetensors");
+    done.fails("E0900").says("what a plan is for stands in it");
+    assert!(!folder.path("out.safetensors").exists());
+
+    // Other kernels, and the reasons.
+    let explained = |target: &str| {
+        let words = format!("opt net.ir --to fused --explain-fusion --target {target}");
+        folder.run(&words).fine().err
+    };
+    assert_eq!(explained("cpu"), explained("cuda:sm_90"), "every epilogue is there");
+    let kernels =
+        |target: &str| folder.run(&format!("kernels net.ir --target {target}")).fine().out;
+    assert_eq!(kernels("cpu"), kernels("wgpu"));
+}
+
+/// Times of devices that are not here follow from what is stated about one, and that is said.
+#[test]
+fn predictions_say_where_their_figures_come_from() {
+    let folder = layers();
+    let report = |target: &str| {
+        let words = format!("compile net.ir --predict --threads 1 --json --target {target}");
+        folder.run(&words).fine().json()
+    };
+    let [measured, stated, none] = ["cpu", "cuda:sm_90", "wgpu"].map(report);
+    assert_eq!(measured["predicted_from"], "measured");
+    assert_eq!(stated["predicted_from"], "stated");
+    assert!(none["predicted_from"].is_null() && none.get("predicted_from").is_some());
+    assert!(none["phases"][0].get("predicted_seconds").is_none());
+    // Five launches of 4 microseconds, which read and write next to nothing.
+    let seconds = stated["phases"][0]["predicted_seconds"].as_f64().unwrap();
+    assert!((20e-6..21e-6).contains(&seconds), "{seconds}");
+    let text = |target: &str| {
+        folder.run(&format!("compile net.ir --predict --target {target}")).fine().out
+    };
+    let said = text("cuda:sm_90");
+    assert!(said.contains("figures that are stated for such a device, not measured\n"), "{said}");
+    assert!(text("wgpu").contains("no figures are stated for such a device\n"));
 }
 
 #[test]

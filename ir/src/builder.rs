@@ -21,7 +21,6 @@ pub struct FuncBuilder<'m> {
     weights: HashMap<(BlockId, String), ValueId>,
     /// Weight nodes at the head of each block.
     heads: HashMap<BlockId, usize>,
-    scopes: Vec<String>,
 }
 
 impl<'m> FuncBuilder<'m> {
@@ -46,7 +45,6 @@ impl<'m> FuncBuilder<'m> {
             open: vec![(entry, String::new())],
             weights: HashMap::new(),
             heads: HashMap::new(),
-            scopes: Vec::new(),
         }
     }
 
@@ -71,14 +69,6 @@ impl<'m> FuncBuilder<'m> {
         value
     }
 
-    /// Runs `build` with `scope` added to the recorded path of every node it makes.
-    pub fn scoped<R>(&mut self, scope: &str, build: impl FnOnce(&mut Self) -> R) -> R {
-        self.scopes.push(scope.to_owned());
-        let result = build(self);
-        self.scopes.pop();
-        result
-    }
-
     /// Type of a value.
     pub fn ty(&self, value: ValueId) -> &TensorType {
         self.func.ty(value)
@@ -100,12 +90,7 @@ impl<'m> FuncBuilder<'m> {
     }
 
     fn location(&self) -> Loc {
-        let mut path = format!("@{}", self.func.name);
-        for scope in &self.scopes {
-            path.push_str(if path.contains(' ') { "." } else { " " });
-            path.push_str(scope);
-        }
-        Loc::Path(path.into())
+        Loc::Path(format!("@{}", self.func.name).into())
     }
 
     fn push(&mut self, op: Op, operands: &[ValueId], types: &[TensorType], name: &str) -> NodeId {

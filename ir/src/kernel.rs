@@ -6,12 +6,14 @@
 //! [`CopyKernel`] moves elements by strides; a gather picks rows of a table; a [`Fill`] makes a
 //! tensor of numbers alone. A kernel names its operands and results by position: the step that
 //! launches it binds buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a
-//! device can do in [`mod@support`].
+//! device can do in [`mod@target`] and [`mod@support`].
 
+mod columns;
 mod copy;
 mod fill;
 pub(crate) mod parse;
 pub mod support;
+pub mod target;
 pub mod text;
 pub mod verify;
 
@@ -21,6 +23,9 @@ use crate::types::{DType, TensorType};
 pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies};
 pub use fill::Fill;
 pub use support::{NATIVE, Native};
+pub use target::{
+    EpilogueSupport, KernelLimits, LoadSupport, Machine, RowFusion, RowSplit, Sizes, Target,
+};
 
 /// What one step of a plan runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -417,113 +422,5 @@ impl AnchorKernel {
             && self.sums.is_none()
             && self.activation.is_none()
             && self.combine == Combine::Store
-    }
-}
-
-/// What the kernels of a device can do, so that passes need to know no device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Name in reports.
-    pub name: &'static str,
-    /// Composites that it has kernels for; all others are decomposed.
-    pub native: &'static [(&'static str, Native)],
-    /// Most operands and results of one kernel.
-    pub bindings: usize,
-    /// Most linears on one operand that one kernel computes.
-    pub linear_parts: usize,
-    /// Epilogues of linear.
-    pub linear: EpilogueSupport,
-    /// Epilogues of conv.
-    pub conv: EpilogueSupport,
-    /// Epilogues of attention.
-    pub attention: EpilogueSupport,
-    /// Loads of conv.
-    pub conv_load: LoadSupport,
-    /// Element types of what linear, attention and convolution multiply and give.
-    pub products: &'static [DType],
-    /// Element types of norms, rotations, modulations and activations.
-    pub rows: &'static [DType],
-    /// Most axes of a tensor.
-    pub axes: usize,
-    /// Rows of a product that take as long as reading its weight; with fewer, more cost nothing.
-    pub weight_bound_rows: usize,
-}
-
-/// What an anchor's epilogue can take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EpilogueSupport {
-    /// GELU and SiLU.
-    pub activation: bool,
-    /// Element types of a residual that can be added.
-    pub residual: &'static [DType],
-    /// Whether the addend can be gated by an f32 table picked per row.
-    pub gate: bool,
-    /// Element types the result, and what comes before it, can be rounded to.
-    pub results: &'static [DType],
-}
-
-impl EpilogueSupport {
-    /// Nothing but the op itself.
-    pub const NONE: Self = Self { activation: false, residual: &[], gate: false, results: &[] };
-}
-
-/// Which loads a target's convolutions take, and where that pays.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadSupport(
-    /// Of a load, the conv, and the types of its first operand as it lies and of its kernel: the
-    /// reason why it is better done in front. The number of frames must have no influence: a clip
-    /// in pieces gives the same bits.
-    pub fn(Load, &Op, &TensorType, &TensorType) -> Result<(), &'static str>,
-);
-
-impl LoadSupport {
-    /// Operands as they lie alone.
-    pub const NONE: Self = Self(|_, _, _, _| Err("the target's convolutions read what lies there"));
-}
-
-impl PartialEq for LoadSupport {
-    /// The same function; two of one meaning may be told apart.
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::fn_addr_eq(self.0, other.0)
-    }
-}
-
-impl Eq for LoadSupport {}
-
-impl Target {
-    /// Support for the epilogue of `op`.
-    pub fn epilogue(&self, op: &Op) -> &EpilogueSupport {
-        match op {
-            Op::Linear => &self.linear,
-            Op::Conv { .. } => &self.conv,
-            Op::Attention { .. } => &self.attention,
-            _ => &EpilogueSupport::NONE,
-        }
-    }
-}
-
-impl Default for Target {
-    /// A device with full epilogues in f32 and bf16 on products and convolutions.
-    fn default() -> Self {
-        let full = EpilogueSupport {
-            activation: true,
-            residual: &[DType::F32, DType::Bf16],
-            gate: true,
-            results: &[DType::F32, DType::Bf16],
-        };
-        Self {
-            name: "generic",
-            native: NATIVE,
-            bindings: 16,
-            linear_parts: 3,
-            linear: full.clone(),
-            conv: full,
-            attention: EpilogueSupport::NONE,
-            conv_load: LoadSupport::NONE,
-            products: &[DType::F32, DType::Bf16],
-            rows: &[DType::F32, DType::Bf16, DType::F16],
-            axes: 64,
-            weight_bound_rows: 36,
-        }
     }
 }

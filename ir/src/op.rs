@@ -532,25 +532,6 @@ impl Op {
                 | Self::Unpatchify { .. }
         )
     }
-
-    /// Whether the element type of the result is not fixed by the operands: the builder or the
-    /// printed type chooses it.
-    pub fn has_free_dtype(&self) -> bool {
-        matches!(
-            self,
-            Self::Const { .. }
-                | Self::Iota { .. }
-                | Self::Cast
-                | Self::Dot { .. }
-                | Self::Linear
-                | Self::Attention { .. }
-                | Self::LayerNorm { .. }
-                | Self::RmsNorm { .. }
-                | Self::Modulate
-                | Self::SegmentSum { .. }
-                | Self::Conv { .. }
-        )
-    }
 }
 
 fn name_of<F: Copy + PartialEq>(table: &[(F, &'static str)], f: F) -> &'static str {

@@ -2,7 +2,8 @@
 //!
 //! A plan is what a backend executes: steps in order over buffers that live at fixed offsets of a
 //! few arenas. Nothing here allocates or decides; `workspace_bytes` is exactly what a backend must
-//! reserve. Buffers are dense and row-major; several may share memory (views).
+//! reserve. Buffers are row-major, and dense but for those that are columns of a wider value; several
+//! may share memory (views).
 
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
@@ -11,8 +12,43 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Alignment of every buffer that a step writes, in bytes.
-pub const ALIGNMENT: u64 = 64;
+/// Every buffer that a step writes begins at a multiple of so many bytes: a power of two from 64,
+/// which the vectors of every processor accept, to 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Alignment(u64);
+
+impl Alignment {
+    /// An alignment of `bytes`, if that is one.
+    pub const fn new(bytes: u64) -> Option<Self> {
+        if bytes.is_power_of_two() && bytes >= 64 && bytes <= 4096 {
+            Some(Self(bytes))
+        } else {
+            None
+        }
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// Whether a buffer may begin at `byte`.
+    pub fn holds(self, byte: u64) -> bool {
+        byte.is_multiple_of(self.0)
+    }
+
+    /// The first place from `byte` on where a buffer may begin.
+    pub fn round_up(self, byte: u64) -> u64 {
+        byte.checked_next_multiple_of(self.0).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Alignment {
+    /// 64 bytes.
+    fn default() -> Self {
+        Self(64)
+    }
+}
 
 /// A buffer of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,15 +86,122 @@ pub enum Root {
     Output(u32),
 }
 
-/// Dense memory of one tensor.
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workspace => f.write_str("workspace"),
+            Self::Persistent => f.write_str("persistent"),
+            Self::Input(index) => write!(f, "input {index}"),
+            Self::Weight(index) => write!(f, "weight {index}"),
+            Self::State(index) => write!(f, "state {index}"),
+            Self::Output(index) => write!(f, "output {index}"),
+        }
+    }
+}
+
+/// Memory of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Element type and shape.
     pub ty: TensorType,
     /// The memory it lies in.
     pub root: Root,
-    /// First byte, from the start of the root.
+    /// First byte, from the start of the root; of columns that of the rows they are in.
     pub offset: u64,
+    /// Where its rows lie if it is columns of a wider value; otherwise it is dense.
+    pub columns: Option<Columns>,
+}
+
+/// Columns of rows that are wider: the bytes of a tensor in their order are cut into rows of one
+/// width, each of which lies as far behind the start of a row of the wider value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Columns {
+    /// Bytes in front of the columns in every row.
+    pub first: u64,
+    /// Bytes of the columns in a row.
+    pub width: u64,
+    /// Bytes of a whole row.
+    pub stride: u64,
+}
+
+/// What columns lie in: rows of equal length, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Grid {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// How many rows there are.
+    pub rows: u64,
+}
+
+impl Buffer {
+    /// Dense memory of a tensor.
+    pub fn dense(ty: TensorType, root: Root, offset: u64) -> Self {
+        Self { ty, root, offset, columns: None }
+    }
+
+    /// The rows that columns lie in; `None` for dense memory, and where no rows of that width make up
+    /// the type, the columns pass the row, or the end passes 2^64 bytes.
+    pub fn grid(&self) -> Option<Grid> {
+        let Columns { first, width, stride } = self.columns?;
+        let bytes = self.ty.bytes();
+        let whole = width > 0 && bytes.is_multiple_of(width);
+        let rows = if whole { bytes / width } else { return None };
+        let inside = first.checked_add(width).is_some_and(|end| end <= stride);
+        let end = rows.checked_mul(stride).and_then(|bytes| bytes.checked_add(self.offset));
+        Some(Grid { start: self.offset, end: end.filter(|_| inside)?, rows })
+    }
+
+    /// The bytes that it lies between: of columns, those of all rows. `None` where there are no such.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        match self.columns {
+            Some(_) => self.grid().map(|grid| (grid.start, grid.end)),
+            None => Some((self.offset, self.offset.checked_add(self.ty.bytes())?)),
+        }
+    }
+
+    /// Its place in memory that is counted column by column rather than row by row: within the bytes
+    /// of a grid, so many columns stand behind each other as there are rows. Dense memory is where it
+    /// is. So buffers of one grid share bytes where their places do.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        let (Some(columns), Some(grid)) = (self.columns, self.grid()) else { return self.span() };
+        let start = grid.start + columns.first * grid.rows;
+        Some((start, start + self.ty.bytes()))
+    }
+
+    /// Whether two buffers share a byte. Columns of different grids that overlap are taken to.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.grid().is_none() || self.grid() != other.grid() {
+            return self.mixes(other);
+        }
+        self.root == other.root && meet(self.place(), other.place())
+    }
+
+    /// Whether two buffers share a byte or lie in the same rows.
+    pub fn mixes(&self, other: &Self) -> bool {
+        self.root == other.root && meet(self.span(), other.span())
+    }
+
+    /// Whether two buffers are the same bytes in the same order.
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        (self.root, self.offset, self.columns) == (other.root, other.offset, other.columns)
+            && self.ty.bytes() == other.ty.bytes()
+    }
+
+    /// The pieces of memory that its bytes lie in, in their order: first byte and length.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let bytes = self.ty.bytes();
+        let dense = Columns { first: 0, width: bytes.max(1), stride: 0 };
+        let Columns { first, width, stride } = self.columns.unwrap_or(dense);
+        let start = self.offset + first;
+        (0..bytes / width).map(move |row| (start + row * stride, width))
+    }
+}
+
+/// Whether two ranges of bytes have one in common.
+fn meet(a: Option<(u64, u64)>, b: Option<(u64, u64)>) -> bool {
+    a.zip(b).is_some_and(|(a, b)| a.0.max(b.0) < a.1.min(b.1))
 }
 
 /// One kernel on buffers.
@@ -180,6 +323,8 @@ pub struct Plan {
     pub naive_bytes: u64,
     /// Bytes of the persistent arena shared by `prepare` and `step`.
     pub persistent_bytes: u64,
+    /// Where buffers may begin, in every root.
+    pub alignment: Alignment,
 }
 
 impl Plan {
@@ -189,13 +334,12 @@ impl Plan {
     }
 
     /// First byte of every state in the memory that holds them all, and the size of that memory.
-    /// Plans whose states agree in names and types lay them out the same.
+    /// Plans of one alignment whose states agree in names and types lay them out the same.
     pub fn state_layout(&self) -> (Vec<u64>, u64) {
         let mut end = 0u64;
         let place = |state: &State| {
             let start = end;
-            let bytes = state.ty.bytes().checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
-            end = end.saturating_add(bytes);
+            end = end.saturating_add(self.alignment.round_up(state.ty.bytes()));
             start
         };
         (self.states.iter().map(place).collect(), end)
@@ -209,7 +353,8 @@ impl Plan {
     /// Whether the states of two plans are the same memory.
     pub fn shares_states(&self, other: &Self) -> bool {
         let key = |state: &State| (state.name.clone(), state.branch, state.ty.clone());
-        self.states.iter().map(key).eq(other.states.iter().map(key))
+        let equal = self.states.iter().map(key).eq(other.states.iter().map(key));
+        equal && self.alignment == other.alignment
     }
 
     /// Whether the plan evaluates two branches at once.

@@ -3,9 +3,13 @@
 //! One sweep over the steps keeps the map of written bytes, of states and outputs too. It knows
 //! nothing of how the plan was made, so it serves both as the check that no step reads what is not
 //! there and as the source of the live set at the peak.
+//!
+//! Where a step looks at columns, bytes of their grid are counted column by column from then on
+//! ([`Buffer::place`]). That is exact for all of the grid and for its columns. Whatever else overlaps a
+//! part of the grid ends it: what the grid held counts as not written.
 
 use crate::entity::Entity;
-use crate::plan::{ALIGNMENT, BufferId, Plan, Root};
+use crate::plan::{Buffer, BufferId, Grid, Plan, Root};
 use std::collections::{BTreeMap, HashSet};
 
 /// A piece of workspace from the step that writes it to the last one that reads it.
@@ -18,7 +22,7 @@ pub struct Lifetime {
     /// Last step that reads it; the number of steps for an output. Memory that a result takes over
     /// from an operand belongs to the result at that step.
     pub to: usize,
-    /// First byte in the workspace.
+    /// First byte in the workspace; of columns as [`Buffer::place`] counts.
     pub offset: u64,
     /// Bytes, in units of the alignment.
     pub bytes: u64,
@@ -45,6 +49,7 @@ pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
         list: Vec::new(),
         writes: 0,
         written: BTreeMap::new(),
+        grids: BTreeMap::new(),
         made: HashSet::new(),
         faults: Vec::new(),
     };
@@ -100,10 +105,21 @@ pub fn live_bytes(lifetimes: &[Lifetime], steps: usize) -> Vec<u64> {
 /// step, and the sum of all results that lie there.
 pub fn bounds(plan: &Plan) -> (u64, u64) {
     let live = live_bytes(&lifetimes(plan).0, plan.steps.len());
-    let results = plan.steps.iter().flat_map(|step| step.results());
-    let results = results.map(|id| plan.buffer(*id)).filter(|b| b.root == Root::Workspace);
-    let sum = results.map(|b| aligned(b.ty.bytes())).fold(0, u64::saturating_add);
+    let sum = results(plan).map(|b| plan.alignment.round_up(b.ty.bytes()));
+    let sum = sum.fold(0, u64::saturating_add);
     (live.into_iter().max().unwrap_or(0), sum)
+}
+
+/// Bytes of workspace that the results of a plan reach into.
+pub fn workspace(plan: &Plan) -> u64 {
+    let ends = results(plan).filter_map(Buffer::span).map(|(_, end)| plan.alignment.round_up(end));
+    ends.max().unwrap_or(0)
+}
+
+/// Results in the workspace.
+fn results(plan: &Plan) -> impl Iterator<Item = &Buffer> {
+    let results = plan.steps.iter().flat_map(|step| step.results());
+    results.map(|id| plan.buffer(*id)).filter(|buffer| buffer.root == Root::Workspace)
 }
 
 /// Memory whose contents the plan itself must write before it reads them.
@@ -124,63 +140,110 @@ struct Sweep<'p> {
     writes: usize,
     /// What is written from a byte on: its end and its lifetime; entries are disjoint.
     written: BTreeMap<(Memory, u64), (u64, usize)>,
+    /// Grids in which bytes are counted by columns, by their first byte; they are disjoint.
+    grids: BTreeMap<(Memory, u64), Grid>,
     /// Buffers that were written by themselves rather than in parts.
     made: HashSet<BufferId>,
     faults: Vec<Unwritten>,
 }
 
-fn aligned(byte: u64) -> u64 {
-    byte.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX)
-}
-
 impl Sweep<'_> {
-    /// Where a buffer lies, if its contents are followed and it has any.
-    fn range(&self, buffer: BufferId) -> Option<(Memory, u64, u64)> {
-        let place = self.plan.buffer(buffer);
-        let memory = match place.root {
+    /// The memory that a buffer lies in, if its contents are followed and it has any.
+    fn memory(&self, buffer: &Buffer) -> Option<Memory> {
+        let memory = match buffer.root {
             Root::Workspace => Memory::Workspace,
             Root::State(index) => Memory::State(index),
             Root::Output(index) => Memory::Output(index),
             Root::Persistent if self.keeps => Memory::Persistent,
             Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
         };
-        let bytes = place.ty.bytes();
-        (bytes > 0).then(|| (memory, place.offset, place.offset.saturating_add(bytes)))
+        (buffer.ty.bytes() > 0).then_some(memory)
     }
 
-    fn read(&mut self, step: usize, buffer: BufferId) {
-        let Some((memory, start, end)) = self.range(buffer) else { return };
-        let own = self.made.contains(&buffer);
+    /// Grids that share a byte with `from..to`.
+    fn grids(&self, memory: Memory, from: u64, to: u64) -> Vec<Grid> {
+        let below = self.grids.range((memory, 0)..(memory, to)).rev().map(|(_, grid)| *grid);
+        below.take_while(|grid| grid.end > from).collect()
+    }
+
+    /// Counts the bytes of a buffer as it does, if that says the same of all that is there. A grid
+    /// begins where one write, or none, made all of it.
+    fn settled(&mut self, memory: Memory, buffer: &Buffer, (from, to): (u64, u64)) -> bool {
+        let own = buffer.grid();
+        for grid in self.grids(memory, from, to) {
+            let inside = own.is_none() && from <= grid.start && grid.end <= to;
+            if own != Some(grid) && !inside {
+                return false;
+            }
+        }
+        let Some(grid) = own.filter(|grid| self.grids.get(&(memory, grid.start)) != Some(grid))
+        else {
+            return true;
+        };
+        let last = self.written.range((memory, 0)..(memory, to)).next_back();
+        let (start, (end, index)) = match last.map(|((_, start), entry)| (*start, *entry)) {
+            Some(found) if found.1.0 > from => found,
+            _ => return self.grids.insert((memory, grid.start), grid).is_none(),
+        };
+        if start > from || end < to {
+            return false;
+        }
+        self.written.remove(&(memory, start));
+        let (_, order, life) = self.list[index];
+        for (start, end) in [(start, from), (to, end)].into_iter().filter(|(a, b)| a < b) {
+            self.piece(memory, order, start, end, life);
+        }
+        self.written.insert((memory, from), (to, index));
+        let (offset, bytes) = self.aligned(from, to);
+        self.list[index].2 = Lifetime { offset, bytes, ..life };
+        self.grids.insert((memory, grid.start), grid).is_none()
+    }
+
+    fn read(&mut self, step: usize, id: BufferId) {
+        let buffer = self.plan.buffer(id);
+        let Some(memory) = self.memory(buffer) else { return };
+        let (Some(span), Some((start, end))) = (buffer.span(), buffer.place()) else { return };
+        let own = self.made.contains(&id);
+        if !self.settled(memory, buffer, span) {
+            self.faults.push(Unwritten { step, buffer: id, found: None });
+            return;
+        }
         let mut at = start;
         while at < end {
             let found = self.written.range((memory, 0)..=(memory, at)).next_back();
             let found = found.map(|(_, entry)| *entry).filter(|(end, _)| *end > at);
             let Some((piece, index)) = found else {
-                self.faults.push(Unwritten { step, buffer, found: None });
+                self.faults.push(Unwritten { step, buffer: id, found: None });
                 return;
             };
             let life = &mut self.list[index].2;
             life.to = life.to.max(step);
             let dtype = |id: BufferId| self.plan.buffer(id).ty.dtype;
-            let other = Some(life.buffer).filter(|found| dtype(*found) != dtype(buffer));
+            let other = Some(life.buffer).filter(|found| dtype(*found) != dtype(id));
             // What it finds was written later by something else, or is no element of its type.
-            if (own && life.buffer != buffer) || other.is_some() {
-                self.faults.push(Unwritten { step, buffer, found: other.filter(|_| !own) });
+            if (own && life.buffer != id) || other.is_some() {
+                let found = other.filter(|_| !own);
+                self.faults.push(Unwritten { step, buffer: id, found });
                 return;
             }
             at = piece;
         }
     }
 
+    /// First byte and length of what `start..end` takes, as buffers begin at aligned places.
+    fn aligned(&self, start: u64, end: u64) -> (u64, u64) {
+        let [start, end] = [start, end].map(|byte| self.plan.alignment.round_up(byte));
+        (start, end.saturating_sub(start))
+    }
+
     fn piece(&mut self, memory: Memory, order: usize, start: u64, end: u64, life: Lifetime) {
-        let offset = aligned(start);
-        let bytes = aligned(end).saturating_sub(offset);
+        let (offset, bytes) = self.aligned(start, end);
         self.written.insert((memory, start), (end, self.list.len()));
         self.list.push((memory, order, Lifetime { offset, bytes, ..life }));
     }
 
-    fn write(&mut self, step: usize, buffer: BufferId) {
-        let Some((memory, start, end)) = self.range(buffer) else { return };
+    /// Ends what lies in `start..end`.
+    fn clear(&mut self, step: usize, memory: Memory, start: u64, end: u64) {
         let overwritten: Vec<((Memory, u64), (u64, usize))> = self
             .written
             .range((memory, 0)..(memory, end))
@@ -197,16 +260,38 @@ impl Sweep<'_> {
             if to > end {
                 self.piece(memory, order, end, to, life);
             }
+            let range = self.aligned(from.max(start), to.min(end));
             let life = &mut self.list[index].2;
             // A result over its operand: one piece of memory, counted once at this step.
             if life.to == step && life.from < step {
                 life.to = step - 1;
             }
-            life.offset = aligned(from.max(start));
-            life.bytes = aligned(to.min(end)).saturating_sub(life.offset);
+            (life.offset, life.bytes) = range;
         }
-        self.made.insert(buffer);
-        let life = Lifetime { buffer, from: step, to: step, offset: 0, bytes: 0 };
+    }
+
+    fn write(&mut self, step: usize, id: BufferId) {
+        let buffer = self.plan.buffer(id);
+        let Some(memory) = self.memory(buffer) else { return };
+        let (Some((from, to)), Some((start, end))) = (buffer.span(), buffer.place()) else {
+            return;
+        };
+        for grid in self.grids(memory, from, to) {
+            let all = from <= grid.start && grid.end <= to;
+            if buffer.grid() != Some(grid) {
+                self.grids.remove(&(memory, grid.start));
+                if !all || buffer.columns.is_some() {
+                    self.clear(step, memory, grid.start, grid.end);
+                }
+            }
+        }
+        if buffer.columns.is_some() && !self.settled(memory, buffer, (from, to)) {
+            self.clear(step, memory, from, to);
+            self.settled(memory, buffer, (from, to));
+        }
+        self.clear(step, memory, start, end);
+        self.made.insert(id);
+        let life = Lifetime { buffer: id, from: step, to: step, offset: 0, bytes: 0 };
         self.writes += 1;
         self.piece(memory, self.writes, start, end, life);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan "step" {
-//!   memory workspace=192 lower_bound=192 naive=256 persistent=128
+//!   memory alignment=64 workspace=192 lower_bound=192 naive=256 persistent=128
 //!   weight 0 "blocks.0.rows" : i32[2]
 //!   buffer %0 = input 0 + 0 : f32[2,8]
 //!   buffer %1 = weight 0 + 0 : i32[2]
@@ -37,7 +37,7 @@ use crate::entity::Entity;
 use crate::kernel::Kernel;
 use crate::kernel::text::print_named;
 use crate::line::quoted;
-use crate::plan::{Branch, Buffer, Plan, Root};
+use crate::plan::{Branch, Buffer, Columns, Plan};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -52,15 +52,19 @@ pub fn print_plan(plan: &Plan) -> String {
     let mut out = format!("plan {} {{\n", quoted(&plan.name));
     let _ = writeln!(
         out,
-        "  memory workspace={} lower_bound={} naive={} persistent={}",
-        plan.workspace_bytes, plan.lower_bound_bytes, plan.naive_bytes, plan.persistent_bytes
+        "  memory alignment={} workspace={} lower_bound={} naive={} persistent={}",
+        plan.alignment.bytes(),
+        plan.workspace_bytes,
+        plan.lower_bound_bytes,
+        plan.naive_bytes,
+        plan.persistent_bytes
     );
     for (index, weight) in plan.weights.iter().enumerate() {
         let _ = writeln!(out, "  weight {index} {} : {}", quoted(&weight.name), weight.ty);
     }
     let makers = plan.makers();
     for (id, buffer) in plan.buffers.iter().filter(|(id, _)| makers[id.index()].is_none()) {
-        let _ = writeln!(out, "  buffer {id:?} = {} : {}", root(buffer), buffer.ty);
+        let _ = writeln!(out, "  buffer {id:?} = {} : {}", buffer.place_text(), buffer.ty);
     }
     let lists = [("input", &plan.inputs), ("output", &plan.outputs), ("kept", &plan.kept)];
     for (word, list) in lists {
@@ -117,24 +121,23 @@ fn named(name: &str, branch: Branch) -> String {
     }
 }
 
-/// Root and offset: `workspace + 64`.
-fn root(buffer: &Buffer) -> String {
-    let offset = buffer.offset;
-    match buffer.root {
-        Root::Workspace => format!("workspace + {offset}"),
-        Root::Persistent => format!("persistent + {offset}"),
-        Root::Input(index) => format!("input {index} + {offset}"),
-        Root::Weight(index) => format!("weight {index} + {offset}"),
-        Root::State(index) => format!("state {index} + {offset}"),
-        Root::Output(index) => format!("output {index} + {offset}"),
+impl Buffer {
+    /// Its root, offset and columns: `workspace + 64`, or `workspace + 64 columns 32..64 of 96`.
+    pub fn place_text(&self) -> String {
+        let columns = self.columns.map_or(String::new(), |Columns { first, width, stride }| {
+            format!(" columns {first}..{} of {stride}", first.saturating_add(width))
+        });
+        format!("{} + {}{columns}", self.root, self.offset)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Access, Columns, Fill, Instruction, RowKernel, RowMap, RowReduce};
-    use crate::plan::{BufferId, Port, State, Step, WeightRef};
+    use crate::kernel::{
+        Access, Columns as Elements, Fill, Instruction, RowKernel, RowMap, RowReduce,
+    };
+    use crate::plan::{Alignment, BufferId, Port, Root, State, Step, WeightRef};
     use crate::{Arena, BinaryFn, DType, TensorType};
 
     pub(super) fn example() -> Plan {
@@ -142,7 +145,7 @@ mod tests {
         let gain = TensorType::new(DType::F32, [8]);
         let mut buffers = Arena::default();
         let mut buffer = |ty: &TensorType, root, offset| -> BufferId {
-            buffers.push(Buffer { ty: ty.clone(), root, offset })
+            buffers.push(Buffer::dense(ty.clone(), root, offset))
         };
         let x = buffer(&ty, Root::Input(0), 0);
         let w = buffer(&gain, Root::Weight(0), 0);
@@ -150,6 +153,11 @@ mod tests {
         let part = buffer(&gain, Root::Workspace, 96);
         let y = buffer(&gain, Root::Persistent, 0);
         let past = buffer(&ty, Root::State(0), 0);
+        let columns = Some(Columns { first: 32, width: 16, stride: 64 });
+        buffers.push(Buffer { columns, ..Buffer::dense(gain.clone(), Root::Input(0), 8) });
+        let mut buffer = |ty: &TensorType, root, offset| -> BufferId {
+            buffers.push(Buffer::dense(ty.clone(), root, offset))
+        };
         let next = buffer(&ty, Root::Output(0), 32);
         let step = |kernel, operands: &[BufferId], result, label: &str| Step {
             kernel,
@@ -168,7 +176,7 @@ mod tests {
                 Instruction::Load(Access {
                     operand: 0,
                     rows: RowMap::OWN,
-                    columns: Columns::All,
+                    columns: Elements::All,
                     offset: 0,
                     stride: 8,
                 }),
@@ -183,8 +191,8 @@ mod tests {
             kernel: Kernel::Row(square.clone()),
             operands: smallvec::smallvec![x],
             results: smallvec::smallvec![
-                buffers.push(Buffer { ty: ty.clone(), root: Root::Workspace, offset: first }),
-                buffers.push(Buffer { ty: sums.clone(), root: Root::Workspace, offset: second }),
+                buffers.push(Buffer::dense(ty.clone(), Root::Workspace, first)),
+                buffers.push(Buffer::dense(sums.clone(), Root::Workspace, second)),
             ],
             labels: vec![label.to_owned(), format!("{label}.sum")],
         });
@@ -216,15 +224,17 @@ mod tests {
             lower_bound_bytes: 64,
             naive_bytes: 320,
             persistent_bytes: 64,
+            alignment: Alignment::default(),
         }
     }
 
     #[test]
     fn text_reads_back_as_the_same_plan() {
         let plan = example();
-        let text = print_plans([&plan, &plan]);
+        let wide = Plan { alignment: Alignment::new(256).unwrap(), ..plan.clone() };
+        let text = print_plans([&plan, &wide]);
         let back = parse_plans(&text).unwrap();
-        assert_eq!(back, [plan.clone(), plan]);
+        assert_eq!(back, [plan, wide]);
         assert_eq!(print_plans(&back), text);
     }
 
@@ -254,7 +264,8 @@ mod tests {
     #[test]
     fn a_long_kernel_in_many_steps_is_refused() {
         let mut text =
-            "plan \"p\" {\n  memory workspace=0 lower_bound=0 naive=0 persistent=0\n".to_owned();
+            "plan \"p\" {\n  memory alignment=64 workspace=0 lower_bound=0 naive=0 persistent=0\n"
+                .to_owned();
         text.push_str("  kernel k0 \"k\" rows i in 1, cols j in 1 {\n  v0 = 1.0\n");
         for at in 1..1000 {
             let _ = writeln!(text, "  v{at} = fma(v{0}, v{0}, v{0})", at - 1);
@@ -281,14 +292,22 @@ mod tests {
         let text = print_plan(&example());
         let broken = text.replace("gather", "gothic");
         let error = parse_plans(&broken).unwrap_err();
-        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 24")));
+        assert_eq!((error.code, error.place.as_deref()), ("E0516", Some("line 25")));
         for (from, to) in [
             ("%2 = gather", "%7 = gather"),
             ("buffer %1", "buffer %0"),
             ("weight 0 \"", "weight 1 \""),
             ("f32[2,8]", "f32[4294967296,4294967296]"),
-            ("memory workspace=256", "memory workspace=99999999999999999999"),
-            ("  output \"y\" branch 1 = %6", "  output \"y\" = %99999999999"),
+            ("memory alignment=64", "memory"),
+            ("alignment=64", "alignment=0"),
+            ("alignment=64", "alignment=32"),
+            ("alignment=64", "alignment=96"),
+            ("alignment=64", "alignment=8192"),
+            (
+                "memory alignment=64 workspace=256",
+                "memory alignment=64 workspace=99999999999999999999",
+            ),
+            ("  output \"y\" branch 1 = %7", "  output \"y\" = %99999999999"),
             ("\"y\" branch 1", "\"y\" branch 4294967296"),
         ] {
             assert!(text.contains(from), "{from}");

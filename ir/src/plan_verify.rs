@@ -10,9 +10,10 @@
 pub mod phases;
 
 use crate::diag::Diagnostic;
+use crate::kernel::Kernel;
 use crate::kernel::verify::small;
-use crate::plan::{ALIGNMENT, Branch, Buffer, BufferId, Plan, Port, Root, Step, title};
-use crate::plan_live::{Lifetime, Unwritten, bounds, lifetimes};
+use crate::plan::{Branch, Buffer, BufferId, Columns, Plan, Port, Root, Step, title};
+use crate::plan_live::{Unwritten, bounds, lifetimes, workspace};
 use crate::types::TensorType;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -46,11 +47,6 @@ pub fn verify_plan(plan: &Plan) -> Vec<Diagnostic> {
 struct Verifier<'p> {
     plan: &'p Plan,
     found: Vec<Diagnostic>,
-}
-
-/// First byte and one past the last, or `None` on overflow.
-fn range(buffer: &Buffer) -> Option<(u64, u64)> {
-    Some((buffer.offset, buffer.offset.checked_add(buffer.ty.bytes())?))
 }
 
 impl<'p> Verifier<'p> {
@@ -137,14 +133,16 @@ impl<'p> Verifier<'p> {
         let plan = self.plan;
         for (index, port) in plan.inputs.iter().enumerate() {
             let buffer = plan.buffer(port.buffer);
-            if buffer.root != Root::Input(index as u32) || buffer.offset != 0 {
+            if buffer.root != Root::Input(index as u32)
+                || (buffer.offset, buffer.columns) != (0, None)
+            {
                 let message = format!("{:?} is not the whole of input {index}", port.buffer);
                 self.fault(format!("input \"{}\"", port.name), message);
             }
         }
         for (index, port) in plan.outputs.iter().enumerate() {
             let buffer = plan.buffer(port.buffer);
-            if let Err(message) = self.inside(buffer) {
+            if let Err(message) = self.inside(buffer).and_then(|()| dense(buffer)) {
                 self.fault(format!("output \"{}\"", port.name), message);
             }
             if matches!(buffer.root, Root::Output(at) if at as usize != index) {
@@ -155,7 +153,7 @@ impl<'p> Verifier<'p> {
         for port in &plan.kept {
             let buffer = plan.buffer(port.buffer);
             let place = format!("kept \"{}\"", port.name);
-            if let Err(message) = self.inside(buffer) {
+            if let Err(message) = self.inside(buffer).and_then(|()| dense(buffer)) {
                 self.fault(place, message);
             } else if buffer.root != Root::Persistent {
                 let message = format!("{:?} is kept and not in persistent memory", port.buffer);
@@ -196,7 +194,8 @@ impl<'p> Verifier<'p> {
         for (index, state) in plan.states.iter().enumerate() {
             for id in state.before.iter().chain([&state.after]) {
                 let buffer = plan.buffer(*id);
-                let whole = buffer.root == Root::State(index as u32) && buffer.offset == 0;
+                let whole = buffer.root == Root::State(index as u32)
+                    && (buffer.offset, buffer.columns) == (0, None);
                 if !whole || buffer.ty != state.ty {
                     let message = format!("{id:?} is not the whole of it");
                     self.fault(format!("state \"{}\"", state.name), message);
@@ -207,17 +206,31 @@ impl<'p> Verifier<'p> {
 
     /// Whether a buffer that is read lies inside its memory and fits it.
     fn inside(&self, buffer: &Buffer) -> Result<(), String> {
-        let plan = self.plan;
-        let (start, end) = range(buffer).ok_or("its end passes 2^64 bytes")?;
-        if !start.is_multiple_of(buffer.ty.dtype.bytes() as u64) {
-            return Err(format!("offset {start} is not aligned to {}", buffer.ty.dtype));
+        let (plan, dtype) = (self.plan, buffer.ty.dtype);
+        let aligned = |bytes: u64| bytes.is_multiple_of(dtype.bytes() as u64);
+        if let Some(columns) = buffer.columns {
+            let Columns { first, width, stride } = columns;
+            if width == 0 || !buffer.ty.bytes().is_multiple_of(width) {
+                return Err(format!("{} has no rows of {width} bytes", buffer.ty));
+            }
+            if first.checked_add(width).is_none_or(|end| end > stride) {
+                let end = first.saturating_add(width);
+                return Err(format!("columns {first}..{end} pass their row of {stride} bytes"));
+            }
+            if !aligned(first) || !aligned(width) || !aligned(stride) {
+                return Err(format!("its columns are not aligned to {dtype}"));
+            }
+        }
+        let (start, end) = buffer.span().ok_or("its end passes 2^64 bytes")?;
+        if !aligned(start) {
+            return Err(format!("offset {start} is not aligned to {dtype}"));
         }
         let size = match buffer.root {
             Root::Workspace => plan.workspace_bytes,
             Root::Persistent => plan.persistent_bytes,
             Root::Input(index) => {
                 let whole = &plan.buffer(plan.inputs[index as usize].buffer).ty;
-                if whole.dtype != buffer.ty.dtype {
+                if whole.dtype != dtype {
                     return Err(format!("{} is no part of the input {whole}", buffer.ty));
                 }
                 whole.bytes()
@@ -232,9 +245,9 @@ impl<'p> Verifier<'p> {
             }
             Root::Weight(index) => {
                 let whole = &plan.weights[index as usize].ty;
-                let same = whole.dtype == buffer.ty.dtype
+                let same = whole.dtype == dtype
                     && whole.elements() == buffer.ty.elements()
-                    && buffer.offset == 0;
+                    && (buffer.offset, buffer.columns) == (0, None);
                 return match same {
                     true => Ok(()),
                     false => Err(format!("{} is not all of the weight {whole}", buffer.ty)),
@@ -256,14 +269,21 @@ impl<'p> Verifier<'p> {
             let (labels, results) = (step.labels.len(), step.results().len());
             self.fault(self.at(at), format!("{labels} labels for {results} results"));
         }
-        for id in step.reads() {
-            if let Err(message) = self.inside(plan.buffer(*id)) {
+        for (position, id) in step.reads().iter().enumerate() {
+            let operand = plan.buffer(*id);
+            let taken = elements(operand)
+                .is_none_or(|width| step.kernel.reads_columns(position, &operand.ty, width));
+            let taken = taken.then_some(()).ok_or(NO_COLUMNS.to_owned());
+            if let Err(message) = self.inside(operand).and(taken) {
                 self.fault(self.at(at), format!("operand {id:?}: {message}"));
             }
         }
         for (position, id) in step.results().iter().enumerate() {
             let result = plan.buffer(*id);
-            if let Err(message) = self.inside(result) {
+            let taken = elements(result)
+                .is_none_or(|width| step.kernel.writes_columns(position, &result.ty, width));
+            let taken = taken.then_some(()).ok_or(NO_COLUMNS.to_owned());
+            if let Err(message) = self.inside(result).and(taken) {
                 self.fault(self.at(at), format!("result {id:?}: {message}"));
             }
             if result.root == Root::Persistent && plan.kept.is_empty() {
@@ -273,22 +293,27 @@ impl<'p> Verifier<'p> {
             if matches!(result.root, Root::Input(_) | Root::Weight(_)) {
                 self.fault(self.at(at), format!("result {id:?} overwrites an input or a weight"));
             }
-            if !result.offset.is_multiple_of(ALIGNMENT) {
-                let message = format!("result {id:?} is not aligned to {ALIGNMENT} bytes");
+            let Columns { first, stride, .. } = result.columns.unwrap_or_default();
+            if ![result.offset, first, stride].iter().all(|at| plan.alignment.holds(*at)) {
+                let bytes = plan.alignment.bytes();
+                let message = format!("result {id:?} is not aligned to {bytes} bytes");
                 self.fault(self.at(at), message);
             }
             let shared = |(operand, other): &(usize, &BufferId)| {
                 let other = plan.buffer(**other);
-                let same = (other.root, other.offset) == (result.root, result.offset)
-                    && other.ty.dtype == result.ty.dtype
-                    && other.ty.bytes() == result.ty.bytes();
-                overlap(result, other) && !(same && step.kernel.writes_in_place(*operand, position))
+                let same = other.same_bytes(result) && other.ty.dtype == result.ty.dtype;
+                // Row kernels alone keep the columns of a row apart.
+                let meets = match step.kernel {
+                    Kernel::Row(_) => result.overlaps(other),
+                    _ => result.mixes(other),
+                };
+                meets && !(same && step.kernel.writes_in_place(*operand, position))
             };
             if let Some((_, other)) = step.reads().iter().enumerate().find(shared) {
                 let message = format!("result {id:?} shares bytes with operand {other:?}");
                 self.fault(self.at(at), message);
             }
-            let twice = |other: &&BufferId| overlap(result, plan.buffer(**other));
+            let twice = |other: &&BufferId| result.overlaps(plan.buffer(**other));
             if let Some(other) = step.results()[..position].iter().find(twice) {
                 let message = format!("results {other:?} and {id:?} share bytes");
                 self.fault(self.at(at), message);
@@ -311,9 +336,7 @@ impl<'p> Verifier<'p> {
 
     fn sizes(&mut self) {
         let plan = self.plan;
-        let (lives, _) = lifetimes(plan);
-        let end = |life: &Lifetime| life.offset.saturating_add(life.bytes);
-        let peak = lives.iter().map(end).max().unwrap_or(0);
+        let peak = workspace(plan);
         if plan.workspace_bytes != peak {
             let message = format!("workspace is {} bytes, used are {peak}", plan.workspace_bytes);
             self.fault("memory".to_owned(), message);
@@ -333,9 +356,16 @@ impl<'p> Verifier<'p> {
     }
 }
 
-fn overlap(a: &Buffer, b: &Buffer) -> bool {
-    let (Some((a0, a1)), Some((b0, b1))) = (range(a), range(b)) else { return false };
-    a.root == b.root && a0 < a1 && b0 < b1 && a0 < b1 && b0 < a1
+/// Why columns cannot be bound.
+const NO_COLUMNS: &str = "its kernel takes no columns here";
+
+/// Elements in a row, where a buffer is columns.
+fn elements(buffer: &Buffer) -> Option<usize> {
+    Some(buffer.columns?.width as usize / buffer.ty.dtype.bytes())
+}
+
+fn dense(buffer: &Buffer) -> Result<(), String> {
+    buffer.columns.map_or(Ok(()), |_| Err("columns do not leave a plan".to_owned()))
 }
 
 /// Whether the kernel of a step may stand in a plan and gives the types of its results.
@@ -352,7 +382,7 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::entity::Entity;
-    use crate::kernel::{CopyKernel, Kernel};
+    use crate::kernel::CopyKernel;
     use crate::plan::{Port, WeightRef};
 
     fn plan() -> Plan {
@@ -364,8 +394,8 @@ mod tests {
             naive_bytes: 64,
             ..Plan::default()
         };
-        let x = plan.buffers.push(Buffer { ty: ty.clone(), root: Root::Input(0), offset: 0 });
-        let y = plan.buffers.push(Buffer { ty, root: Root::Workspace, offset: 0 });
+        let x = plan.buffers.push(Buffer::dense(ty.clone(), Root::Input(0), 0));
+        let y = plan.buffers.push(Buffer::dense(ty, Root::Workspace, 0));
         plan.inputs.push(Port { name: "x".into(), branch: 0, buffer: x });
         plan.outputs.push(Port { name: "y".into(), branch: 0, buffer: y });
         plan.steps.push(Step {

@@ -6,7 +6,7 @@
 //! rows that are picked.
 
 use anyid_ir::infer::sides;
-use anyid_ir::kernel::Kernel;
+use anyid_ir::kernel::{Kernel, Machine};
 use anyid_ir::plan::{Plan, Step};
 use anyid_ir::{DType, Op, TensorType};
 
@@ -17,17 +17,6 @@ pub struct Cost {
     pub flops: u64,
     /// Bytes read and written.
     pub bytes: u64,
-}
-
-/// What a machine can do at most, for estimates.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Machine {
-    /// Single-precision operations a second.
-    pub f32_flops: f64,
-    /// Operations a second on bf16 inputs.
-    pub bf16_flops: f64,
-    /// Bytes read and written a second.
-    pub bytes_per_second: f64,
 }
 
 /// Floating-point operations of `op` on operands and with a first result of these types.
@@ -90,14 +79,14 @@ pub fn plan_cost(plan: &Plan) -> Cost {
     total
 }
 
-/// Seconds `plan` takes on `machine` at the least: each step at the peak rate of its arithmetic or
-/// of memory, whichever is slower. No cache, launch or imbalance is counted.
+/// Seconds `plan` takes on `machine` at the least: each step its launch, and then the peak rate of
+/// its arithmetic or of memory, whichever is slower. No cache or imbalance is counted.
 pub fn seconds(plan: &Plan, machine: &Machine) -> f64 {
     let one = |step: &Step| {
         let cost = step_cost(plan, step);
-        let bf16 = step.reads().first().is_some_and(|id| plan.buffer(*id).ty.dtype == DType::Bf16);
-        let rate = if bf16 { machine.bf16_flops } else { machine.f32_flops };
-        (cost.flops as f64 / rate).max(cost.bytes as f64 / machine.bytes_per_second)
+        let dtype = step.reads().first().map_or(DType::F32, |id| plan.buffer(*id).ty.dtype);
+        let arithmetic = cost.flops as f64 / machine.rate(dtype);
+        machine.launch_seconds + arithmetic.max(cost.bytes as f64 / machine.bytes_per_second)
     };
     plan.steps.iter().map(one).sum()
 }
@@ -114,7 +103,7 @@ mod tests {
             let mut plan = Plan::default();
             let mut buffer = |ty: &TensorType| {
                 let (ty, root) = (ty.clone(), anyid_ir::plan::Root::Workspace);
-                plan.buffers.push(anyid_ir::plan::Buffer { ty, root, offset: 0 })
+                plan.buffers.push(anyid_ir::plan::Buffer::dense(ty, root, 0))
             };
             let operands = operands.iter().map(&mut buffer).collect();
             let results = smallvec::smallvec![buffer(&result)];

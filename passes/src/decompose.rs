@@ -60,7 +60,8 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
                 return Err(CompileError::new("E0505", message).at(step.label()));
             }
             Some(_) => {
-                let types: Vec<TensorType> = program.types(&step.results).into_iter().cloned().collect();
+                let types: Vec<TensorType> =
+                    program.types(&step.results).into_iter().cloned().collect();
                 inline(&mut out, step, &operands, &types, evenly)
             }
             None if step.results.len() > 1 => out.step_like(program, step, operands),

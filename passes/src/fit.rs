@@ -63,7 +63,7 @@ impl Change {
         }
     }
 
-    /// Whether the CPU target can run with it. It keeps all weights resident.
+    /// Whether a target can run with it. All of them keep all weights resident.
     pub fn available(self) -> bool {
         self != Self::Stream
     }
@@ -91,7 +91,7 @@ pub struct Certificate {
     pub needed: Memory,
     /// Changes that save something, largest saving first; empty when the plans fit.
     pub offers: Vec<Offer>,
-    /// The fewest offers that together fit, those the CPU target can run with preferred, and the
+    /// The fewest offers that together fit, those that a target can run with preferred, and the
     /// bytes then needed.
     pub fitting: Option<(Vec<Change>, u64)>,
     /// Bytes needed with every offer taken.

@@ -8,6 +8,7 @@
 //! This crate knows no device, file or model.
 
 pub mod canonicalize;
+mod columns;
 pub mod cost;
 pub mod decompose;
 pub mod driver;
@@ -18,6 +19,7 @@ pub mod fuse;
 pub mod grad;
 pub mod join_branches;
 pub mod kernels;
+pub mod lora;
 pub mod lower;
 pub mod memory;
 pub mod pipeline;
@@ -35,6 +37,7 @@ pub mod straight;
 pub mod view;
 
 pub use grad::Gradient;
+pub use lora::LoraTarget;
 pub use program::Program;
 pub use request::{CompileRequest, Options, StateSpec};
 
@@ -53,6 +56,8 @@ pub enum Asked {
     Passes,
     /// The passes left out.
     Without,
+    /// The linears that get an adapter.
+    Lora,
     /// The weights made inputs.
     Lifted,
     /// What is differentiated, and by what.

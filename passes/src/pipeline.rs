@@ -10,8 +10,8 @@ use crate::memory::flow::Flow;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    Asked, CompileError, canonicalize, decompose, flatten, fold, grad, join_branches, memory,
-    schedule, simplify, split, split_rows,
+    Asked, CompileError, canonicalize, columns, decompose, flatten, fold, grad, join_branches,
+    lora, memory, schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -116,6 +116,8 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Bound, Level::Module, "inline",
         "calls inlined and repeats unrolled into one straight-line program, weights by absolute name",
         false, inline),
+    pass(Phase::Bound, Level::Program, "inject-lora",
+        "low-rank adapters put beside the linears that are asked for", false, inject_lora),
     pass(Phase::Optimised, Level::Program, "canonicalize",
         "small local rewrites until none applies: chains of views, casts that lose nothing, neutral operands",
         true, run_canonicalize),
@@ -154,6 +156,9 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Planned, Level::Kernels, "split-rows",
         "row-wise kernels at the peak run in pieces of rows where that lowers it",
         true, run_split_rows),
+    pass(Phase::Planned, Level::Kernels, "share-columns",
+        "columns of a value read where they lie, parts of a product made columns of one value",
+        true, run_share_columns),
     pass(Phase::Planned, Level::Kernels, "alias",
         "results written over operands that die under them, parts where the whole is, states and outputs in place",
         true, alias).makes_level(),
@@ -251,6 +256,13 @@ fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
 }
 
+fn inject_lora(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let targets = &context.request.lora;
+    let ([whole], false) = (state.parts.as_mut_slice(), targets.is_empty()) else { return Ok(()) };
+    whole.program = lora::inject(&whole.program, targets)?;
+    Ok(())
+}
+
 fn run_lift(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let patterns = &context.request.lifted;
     let ([whole], false) = (state.parts.as_mut_slice(), patterns.is_empty()) else { return Ok(()) };
@@ -341,7 +353,12 @@ fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Com
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options().target, grouping);
         let steps = crate::lower::lower(&groups);
-        part.flow = Some(Flow::new(&part.program, steps, &context.request.states));
+        part.flow = Some(Flow::new(
+            &part.program,
+            steps,
+            &context.request.states,
+            context.options().target.alignment,
+        ));
     }
     Ok(())
 }
@@ -362,6 +379,14 @@ fn each_flow(
     Ok(())
 }
 
+/// The least workspace that a flow needs, with or without memory being shared.
+fn peak(flow: &Flow, persistent: Option<&[u64]>, in_place: bool) -> u64 {
+    match in_place {
+        true => memory::share_all(flow, persistent).bound(),
+        false => memory::apart(flow.clone(), persistent).bound(),
+    }
+}
+
 fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     if !context.rewrites.enabled() {
         return Ok(());
@@ -369,10 +394,7 @@ fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     let in_place = context.options().runs("alias");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
-        let peak = |flow: &Flow| match in_place {
-            true => memory::share_all(flow, persistent).bound(),
-            false => memory::apart(flow.clone(), persistent).bound(),
-        };
+        let peak = |flow: &Flow| peak(flow, persistent, in_place);
         let order = schedule::greedy(flow);
         if !order.is_sorted() {
             let steps = order.iter().map(|at| flow.steps[*at].clone()).collect();
@@ -391,12 +413,26 @@ fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<()
     if !context.rewrites.enabled() || !context.options().runs("alias") {
         return Ok(());
     }
+    let Some(policy) = &context.request.options.target.row_split else { return Ok(()) };
     let moves = context.options().runs("schedule");
     let rewrites = &mut context.rewrites;
     each_flow(state, |flow, persistent| {
-        if split_rows::split_rows(flow, persistent, rewrites) && moves {
+        if split_rows::split_rows(flow, policy, persistent, rewrites) && moves {
             memory::order::improve(flow, persistent, rewrites);
         }
+    })
+}
+
+fn run_share_columns(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    if !context.rewrites.enabled() {
+        return Ok(());
+    }
+    let in_place = context.options().runs("alias");
+    let target = &context.request.options.target;
+    let rewrites = &mut context.rewrites;
+    each_flow(state, |flow, persistent| {
+        let peak = |flow: &Flow| peak(flow, persistent, in_place);
+        columns::share_columns(flow, target, &peak, rewrites);
     })
 }
 

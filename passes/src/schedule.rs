@@ -5,7 +5,6 @@
 //! keeps the better. Program order is a good one for networks, which are nearly chains; branches
 //! written down one after the other and joined at the end are where the greedy order wins.
 
-use crate::memory::ALIGNMENT;
 use crate::memory::flow::{Flow, Source};
 use crate::memory::order::constraints;
 use crate::program::ValueIndex;
@@ -17,7 +16,7 @@ pub(crate) fn greedy(flow: &Flow) -> Vec<usize> {
     let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
     let count = flow.values.len();
     let bytes = |value: usize| match flow.values[value].source {
-        Source::Launch => flow.values[value].ty.bytes().next_multiple_of(ALIGNMENT) as i64,
+        Source::Launch => flow.alignment.round_up(flow.values[value].ty.bytes()) as i64,
         _ => 0,
     };
     let mut readers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); count];

@@ -36,7 +36,8 @@ pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
     for (at, step) in program.steps.iter().enumerate() {
         let operands: SmallVec<[ValueIndex; 4]> =
             step.operands.iter().map(|v| replaced[*v as usize]).collect();
-        let key = (format!("{:?} {}", step.op, TensorType::list(program.types(&step.results))), operands);
+        let key =
+            (format!("{:?} {}", step.op, TensorType::list(program.types(&step.results))), operands);
         match seen.get(&key) {
             Some(first) if rewrites.allow("equal steps", step.label()) => {
                 for (value, first) in step.results.iter().zip(&program.steps[*first].results) {

@@ -14,35 +14,18 @@ use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use crate::storage::Storage;
 use anyid_ir::TensorType;
-use anyid_ir::kernel::{Combine, Kernel, RowMap};
+use anyid_ir::kernel::{Kernel, RowMap, RowSplit};
 use std::collections::BTreeMap;
 
-/// Fewest rows of a piece: below, products lose speed.
-const LEAST_ROWS: usize = 512;
-/// Pieces begin at multiples of this many rows, so that they are aligned.
-const STEP: usize = 64;
-/// Longest run of launches.
-const LONGEST: usize = 4;
-/// A split has to lower the peak by this many bytes, and by this share of it.
-const LEAST_GAIN: u64 = 32 << 20;
-const LEAST_SHARE: u64 = 50;
 /// Most different runs that are split, and most launches looked at in all trials: a run is tried by
 /// planning everything with it, so long programs get fewer trials.
 const MOST_ROUNDS: usize = 4;
 const MOST_LOOKS: usize = 1 << 19;
 
-/// How a launch meets an operand when it runs on some of its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    /// All of it, whichever rows.
-    Whole,
-    /// The same rows of it.
-    Rows,
-}
-
-/// Splits runs of launches. Returns whether any was split.
+/// Splits runs of launches as `policy` says. Returns whether any was split.
 pub(crate) fn split_rows(
     flow: &mut Flow,
+    policy: &RowSplit,
     persistent: Option<&[u64]>,
     rewrites: &mut Rewrites,
 ) -> bool {
@@ -53,19 +36,19 @@ pub(crate) fn split_rows(
         let (profile, peak) = (shared.classes.profile(), shared.bound());
         let at = profile.iter().position(|bytes| *bytes == peak);
         let Some(at) = at.and_then(|at| order::position(flow, &shared, at)) else { break };
-        let needed = LEAST_GAIN.max(peak / LEAST_SHARE);
+        let needed = policy.least_bytes.max(peak / policy.least_share);
         if peak <= needed {
             break;
         }
         let bound = |flow: &Flow| share_all(flow, persistent).bound();
         let mut found: Option<(u64, Flow, Run)> = None;
         let uses = Uses::new(flow);
-        for run in runs_around(flow, &uses, at) {
+        for run in runs_around(flow, policy, &uses, at) {
             if trials == 0 {
                 break;
             }
             trials -= 1;
-            let other = applied(flow, &uses, &run, 2);
+            let other = applied(flow, policy, &uses, &run, 2);
             let bound = bound(&other);
             if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
                 found = Some((bound, other, run));
@@ -73,12 +56,12 @@ pub(crate) fn split_rows(
         }
         let Some((mut best, mut chosen, run)) = found else { break };
         let mut pieces = 4;
-        while run.rows / pieces >= LEAST_ROWS && trials > 0 {
+        while run.rows / pieces >= policy.least_rows && trials > 0 {
             trials -= 1;
-            let other = applied(flow, &uses, &run, pieces);
+            let other = applied(flow, policy, &uses, &run, pieces);
             let next = bound(&other);
             // Fewer pieces with nearly the same peak are better.
-            if next + best / LEAST_SHARE > best {
+            if next + best / policy.least_share > best {
                 break;
             }
             (best, chosen) = (next, other);
@@ -99,18 +82,20 @@ struct Run {
     from: usize,
     len: usize,
     rows: usize,
+    /// Pieces begin at multiples of this many rows, so that they are aligned.
+    step: usize,
 }
 
 /// Runs that a peak at launch `at` is part of and that hold a value only they use.
-fn runs_around(flow: &Flow, uses: &Uses, at: usize) -> Vec<Run> {
+fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<Run> {
     let mut runs = Vec::new();
-    for from in at.saturating_sub(LONGEST - 1)..=at {
-        for len in 2..=LONGEST {
+    for from in (at + 1).saturating_sub(policy.longest)..=at {
+        for len in 2..=policy.longest {
             let end = from + len;
             if end <= at || end > flow.steps.len() {
                 continue;
             }
-            if let Some(run) = run(flow, uses, from, len) {
+            if let Some(run) = run(flow, policy, uses, from, len) {
                 runs.push(run);
             }
         }
@@ -120,25 +105,25 @@ fn runs_around(flow: &Flow, uses: &Uses, at: usize) -> Vec<Run> {
     runs
 }
 
-fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
+fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> Option<Run> {
     let steps = flow.steps.get(from..from + len)?;
     let rows = rows_of(flow, &steps[0])?;
-    if rows < 2 * LEAST_ROWS || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
+    if rows < 2 * policy.least_rows || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
         return None;
     }
     for step in steps {
-        let accesses = accesses(flow, step, rows)?;
-        for (value, access) in step.operands.iter().zip(&accesses) {
+        let by_rows = by_rows(flow, step, rows)?;
+        for (value, own) in step.operands.iter().zip(&by_rows) {
             let storage = flow.storage(*value);
             let made = steps.iter().any(|step| step.results.contains(&storage.owner));
             let weight = matches!(flow.values[storage.owner as usize].source, Source::Weight(_));
             let even = (flow.ty(*value).elements()).is_multiple_of(rows);
-            if *access == Access::Rows && (weight || !even) {
+            if *own && (weight || !even) {
                 return None;
             }
             // What the run makes is read in the same rows, from its start.
             let all = storage.offset == 0 && flow.bytes(*value) == flow.bytes(storage.owner);
-            if made && !(*access == Access::Rows && all) {
+            if made && !(*own && all) {
                 return None;
             }
         }
@@ -153,7 +138,8 @@ fn run(flow: &Flow, uses: &Uses, from: usize, len: usize) -> Option<Run> {
     }
     let inner = steps.iter().flat_map(|step| &step.results);
     let inner = inner.filter(|value| uses.inside(from, len, **value)).count();
-    (inner > 0).then_some(Run { from, len, rows })
+    let step = policy.step.next_multiple_of(flow.alignment.bytes() as usize);
+    (inner > 0).then_some(Run { from, len, rows, step })
 }
 
 /// Which launches read each value's memory; outputs and states are read behind the last.
@@ -192,30 +178,17 @@ fn rows_of(flow: &Flow, step: &LoweredStep) -> Option<usize> {
     }
 }
 
-/// How a launch reads each operand; `None` where its rows are not independent of their place.
-fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>> {
-    let mut list: Vec<Option<Access>> = vec![None; step.operands.len()];
-    let mut set = |at: usize, access: Access| {
-        let one = list[at].is_none_or(|known| known == access);
-        list[at] = Some(access);
-        one.then_some(())
-    };
+/// Of each operand of a launch, whether its rows go with those of the launch; otherwise all of it is
+/// read by any. `None` where the launch's rows are not independent of their place.
+fn by_rows(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<bool>> {
+    let mut list: Vec<Option<bool>> = vec![None; step.operands.len()];
+    let mut set = |at: usize, own: bool| (*list[at].get_or_insert(own) == own).then_some(());
     match &step.kernel {
         Kernel::Anchor(kernel) => {
-            set(0, Access::Rows)?;
-            for at in 1..kernel.own_operands() {
-                set(at, Access::Whole)?;
-            }
-            let first = kernel.own_operands();
-            match kernel.combine {
-                Combine::Store => {}
-                Combine::Add => set(first, Access::Rows)?,
-                Combine::GateAdd { .. } => {
-                    set(first, Access::Rows)?;
-                    set(first + 1, Access::Whole)?;
-                    set(first + 2, Access::Rows)?;
-                }
-            }
+            // The first operand, the residual, and behind the gate table its segments.
+            let behind = kernel.own_operands();
+            let own = [0, behind, behind + 2];
+            (0..kernel.operands()).try_for_each(|at| set(at, own.contains(&at)))?;
         }
         Kernel::Row(kernel) => {
             for instruction in &kernel.code {
@@ -223,12 +196,12 @@ fn accesses(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<Access>>
                 let elements = flow.ty(step.operands[access.operand]).elements();
                 match access.rows {
                     RowMap::OWN if access.offset == 0 && access.stride * rows == elements => {
-                        set(access.operand, Access::Rows)?;
+                        set(access.operand, true)?;
                     }
-                    RowMap::Fixed => set(access.operand, Access::Whole)?,
+                    RowMap::Fixed => set(access.operand, false)?,
                     RowMap::Segment(segments) => {
-                        set(access.operand, Access::Whole)?;
-                        set(segments, Access::Rows)?;
+                        set(access.operand, false)?;
+                        set(segments, true)?;
                     }
                     RowMap::Affine { .. } => return None,
                 }
@@ -251,11 +224,11 @@ fn equal(flow: &Flow, like: &Run, at: usize) -> bool {
 }
 
 /// The flow with `like` and every equal run done in `pieces`.
-fn applied(flow: &Flow, uses: &Uses, like: &Run, pieces: usize) -> Flow {
+fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Run, pieces: usize) -> Flow {
     let mut out = Flow { steps: Vec::new(), ..flow.clone() };
     let mut at = 0;
     while at < flow.steps.len() {
-        let found = equal(flow, like, at).then(|| run(flow, uses, at, like.len)).flatten();
+        let found = equal(flow, like, at).then(|| run(flow, policy, uses, at, like.len)).flatten();
         match found {
             Some(found) => {
                 in_pieces(flow, uses, &found, pieces, &mut out);
@@ -273,17 +246,17 @@ fn applied(flow: &Flow, uses: &Uses, like: &Run, pieces: usize) -> Flow {
 /// Appends the launches of a run, a piece of the rows at a time.
 fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow) {
     let steps = &flow.steps[run.from..run.from + run.len];
-    let each = run.rows.div_ceil(pieces).next_multiple_of(STEP);
+    let each = run.rows.div_ceil(pieces).next_multiple_of(run.step);
     let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
     for (piece, start) in (0..run.rows).step_by(each).enumerate() {
         let rows = each.min(run.rows - start);
         // What stands for each value made in the run, in these rows.
         let mut made: BTreeMap<ValueIndex, ValueIndex> = BTreeMap::new();
         for step in steps {
-            let accesses = accesses(flow, step, run.rows).expect("it was looked at before");
+            let by_rows = by_rows(flow, step, run.rows).expect("it was looked at before");
             let mut operands = step.operands.clone();
-            for (value, access) in operands.iter_mut().zip(accesses) {
-                if access == Access::Rows {
+            for (value, own) in operands.iter_mut().zip(by_rows) {
+                if own {
                     let ty = rows_type(flow.ty(*value), run.rows, rows);
                     *value = match made.get(&flow.storage(*value).owner) {
                         Some(own) => out.view(*own, 0, ty),
@@ -302,7 +275,7 @@ fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow)
                     out.value(ty, None, Source::Launch)
                 } else {
                     let offset = flow.bytes(whole) / run.rows as u64 * start as u64;
-                    let storage = Storage { owner: whole, offset };
+                    let storage = Storage::at(whole, offset);
                     let part = out.value(ty, Some(storage), Source::Launch);
                     outer.entry(whole).or_default().push(part);
                     part

@@ -1,4 +1,5 @@
-//! Where the bytes of a value lie: its own memory, or, for a contiguous view, a part of another's.
+//! Where the bytes of a value lie: its own memory, or, for a contiguous view or for columns, a part of
+//! another's.
 
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use anyid_ir::Op;
@@ -8,8 +9,19 @@ use anyid_ir::Op;
 pub struct Storage {
     /// The value that owns the memory, itself unless it is a view or a part.
     pub(crate) owner: ValueIndex,
-    /// First byte within the owner.
+    /// First byte within the owner. Bytes of columns are counted column by column, as
+    /// [`Buffer::place`](anyid_ir::plan::Buffer::place) does: so many stand behind each other as the
+    /// owner has rows.
     pub(crate) offset: u64,
+    /// Rows of the owner, if the value is columns of it; 1 for all else.
+    pub(crate) rows: u64,
+}
+
+impl Storage {
+    /// From byte `offset` of `owner` on.
+    pub(crate) fn at(owner: ValueIndex, offset: u64) -> Self {
+        Self { owner, offset, rows: 1 }
+    }
 }
 
 /// Byte offset of the result inside its operand when the op is a contiguous view.
@@ -29,14 +41,13 @@ fn view_offset(program: &Program, step: &ProgramStep) -> Option<u64> {
 /// The storage of every value.
 pub(crate) fn storages(program: &Program) -> Vec<Storage> {
     let mut storages: Vec<Storage> =
-        (0..program.values.len() as u32).map(|owner| Storage { owner, offset: 0 }).collect();
+        (0..program.values.len() as u32).map(|owner| Storage::at(owner, 0)).collect();
     for step in &program.steps {
         let Some(offset) = view_offset(program, step) else { continue };
         let base = storages[step.operands[0] as usize];
         // Packed weights have no row-major bytes to look into.
         if !matches!(program.values[base.owner as usize].origin, Origin::Weight(_)) {
-            storages[step.result() as usize] =
-                Storage { owner: base.owner, offset: base.offset + offset };
+            storages[step.result() as usize] = Storage::at(base.owner, base.offset + offset);
         }
     }
     storages

@@ -234,7 +234,7 @@ fn spread(plan: &Plan) -> (Plan, Vec<std::ops::Range<usize>>) {
         .buffers
         .iter()
         .filter(|(_, buffer)| inside(buffer.root) && buffer.ty.bytes() > 0)
-        .map(|(_, buffer)| (buffer.offset, buffer.offset + buffer.ty.bytes()))
+        .filter_map(|(_, buffer)| buffer.span())
         .collect();
     used.sort_unstable();
     // Runs of bytes that some buffer holds together: they cannot be moved apart.

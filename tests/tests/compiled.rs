@@ -2,7 +2,6 @@
 //! verify, and read back from text as they were.
 
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
-use anyid_ir::plan::ALIGNMENT;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_live::{lifetimes, live_bytes};
 use anyid_ir::plan_text::{distinct_kernels, parse_plans, print_plans};
@@ -94,11 +93,6 @@ fn autoencoder(config: &VaeConfig, size: &VaeSize, half: Half) -> [Plan; 2] {
 
 fn dit_size(reference_frames: usize, frames: usize) -> DitSize {
     DitSize { reference_frames, frames, height: 44, width: 80, text_tokens: 512, timesteps: 2 }
-}
-
-#[test]
-fn alignment_is_the_packers() {
-    assert_eq!(ALIGNMENT, anyid_passes::memory::ALIGNMENT);
 }
 
 #[test]

@@ -343,27 +343,38 @@ fn a_target_of_primitives_computes_the_same() {
     });
 }
 
-/// Memory shared or not, kernels in program order or another: the same bits, in memory full of NaN
-/// and, with gaps between the pieces of memory, without a byte written outside them.
+/// Memory shared or not, parts of products side by side or apart, kernels in program order or another:
+/// the same bits, in memory full of NaN and, with gaps between the pieces of memory, without a byte
+/// written outside them.
 #[test]
 fn sharing_memory_changes_no_bit() {
     let device = devices::first(2);
+    let read = std::cell::Cell::new(0);
     each(|graph, _| {
         let with =
             |options: &Options| CompileRequest::new(&graph.module, "main").with(options).plan();
-        let apart = Options::default().off("alias").off("pack").off("schedule");
+        let apart = ["share-columns", "alias", "pack", "schedule"];
+        let apart = apart.into_iter().fold(Options::default(), Options::off);
         let apart = with(&apart).map_err(|e| e.to_string())?;
         let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
         expect(verify_plan(&plan).is_empty(), || format!("{:?}", verify_plan(&plan)))?;
         let want = run(&device, graph, &apart)?;
         same("shared", &want, &run(&device, graph, &plan)?)?;
         let unpacked = with(&Options::default().off("pack")).map_err(|e| e.to_string())?;
-        for plan in [&plan, &unpacked, &apart] {
+        let mut joint = Options::default();
+        joint.target.joint_parts = true;
+        let joint = with(&joint).map_err(|e| e.to_string())?;
+        expect(verify_plan(&joint).is_empty(), || format!("{:?}", verify_plan(&joint)))?;
+        let operands = plan.steps.iter().flat_map(|step| step.reads());
+        let columns = operands.filter(|id| plan.buffer(**id).columns.is_some()).count();
+        read.set(read.get() + columns);
+        for plan in [&plan, &unpacked, &apart, &joint] {
             let guarded = run_guarded(&device, plan, &graph.weights, &graph.inputs)?;
             same("guarded", &want, &guarded)?;
         }
         Ok(())
     });
+    assert!(read.get() > 0, "nothing is read by columns");
 }
 
 /// Outputs as states: inputs of equal types become what the states held before. The outputs that

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub const KIND: Kind = Kind {
     name: "cpu",
     names: "cpu",
-    target: Some(super::target),
+    targets: || vec![super::target()],
     settings: &[Setting { name: SIMD, variable: "ANYID_SIMD" }],
     variants,
     open: Some(open),

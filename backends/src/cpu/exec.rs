@@ -16,7 +16,6 @@ use super::weights::Weights;
 use crate::WeightProvider;
 use crate::device::Trace;
 use crate::errors::RunError;
-use anyid_ir::Tensor;
 use anyid_ir::plan::{Plan, Root};
 use frame::{Frame, Returned};
 pub(super) use launch::Launch;
@@ -165,9 +164,7 @@ impl Executable {
             // What a step wrote that was told to stop is worthless.
             if let Some(trace) = trace.as_mut().filter(|_| !stop_requested()) {
                 for (result, label) in step.results.iter().zip(&step.labels) {
-                    let ty = &self.plan.buffer(*result).ty;
-                    let tensor = Tensor::from_bytes(ty.clone(), frame.bytes(*result));
-                    trace(label, &tensor.expect("a buffer holds its type"));
+                    trace(label, &frame.tensor(*result));
                 }
             }
         }

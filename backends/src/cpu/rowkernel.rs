@@ -23,7 +23,7 @@ use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, R
 use anyid_ir::op::{BinaryFn, CompareFn};
 
 /// Columns of rows that make a block together, where one row has fewer.
-const CHUNK: usize = 1024;
+const CHUNK: usize = 2048;
 /// Most rows of a block, a multiple of the lanes.
 const BLOCK: usize = 64;
 /// Elements one task works on.
@@ -95,7 +95,9 @@ enum Source {
 struct Code {
     ops: Vec<Op>,
     operands: Vec<Source>,
-    /// Entries of all codes before it.
+    /// Which of them are others for each row.
+    moving: Vec<Arg>,
+    /// Operands of all codes before it.
     first: usize,
 }
 
@@ -116,6 +118,41 @@ struct Load {
     elements: usize,
 }
 
+/// How the rows of a result lie.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    dtype: DType,
+    /// Elements of a row.
+    width: usize,
+    /// Elements from one row to the next.
+    stride: usize,
+}
+
+/// Rows of an operand or a result that are columns of wider ones, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pitch {
+    pub width: usize,
+    pub stride: usize,
+}
+
+impl Pitch {
+    /// How far the element that is number `at` of dense memory lies behind the first.
+    fn place(self, at: usize) -> usize {
+        at / self.width * self.stride + at % self.width
+    }
+}
+
+/// How the memory of a launch lies, known when it is made ready.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Layout {
+    /// Whether a result may lie over an operand.
+    pub in_place: bool,
+    /// Of each operand, if it is columns; all others are dense.
+    pub operands: Vec<Option<Pitch>>,
+    /// Of each result.
+    pub results: Vec<Option<Pitch>>,
+}
+
 /// A row kernel made ready.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
@@ -123,8 +160,7 @@ pub(super) struct Prepared {
     width: usize,
     block: usize,
     loads: Vec<Load>,
-    /// Type of each result and its elements a row.
-    results: Vec<(DType, usize)>,
+    results: Vec<Stored>,
     stages: Vec<Stage>,
     slots: usize,
     scalars: usize,
@@ -170,11 +206,16 @@ fn plain_reduction(kernel: &RowKernel) -> Option<RowReduce> {
 }
 
 impl Prepared {
-    /// Makes `kernel` ready. With `in_place`, a result may lie over an operand.
-    pub fn new(kernel: &RowKernel, in_place: bool) -> Self {
-        let width = kernel.width;
-        let results =
-            (0..kernel.results.len()).map(|r| (kernel.results[r].dtype, kernel.result_width(r)));
+    /// Makes `kernel` ready.
+    pub fn new(kernel: &RowKernel, layout: &Layout) -> Self {
+        let (width, in_place) = (kernel.width, layout.in_place);
+        let pitch_of = |list: &[Option<Pitch>], at: usize| list.get(at).copied().flatten();
+        let results = (0..kernel.results.len()).map(|at| {
+            let (dtype, width) = (kernel.results[at].dtype, kernel.result_width(at));
+            let stride = pitch_of(&layout.results, at).map_or(width, |pitch| pitch.stride);
+            Stored { dtype, width, stride }
+        });
+        let columns = layout.operands.iter().chain(&layout.results).any(Option::is_some);
         let mut out = Self {
             rows: kernel.rows,
             width,
@@ -186,10 +227,17 @@ impl Prepared {
             scalars: 0,
             sums: 0,
             operands: 0,
-            // Its kernel holds slices of both sides, which may not be one memory.
-            plain: plain_reduction(kernel).filter(|_| !in_place),
+            // Its kernel holds slices of both sides, which may not be one memory, of dense rows.
+            plain: plain_reduction(kernel).filter(|_| !in_place && !columns),
         };
         emit::stages(&mut out, kernel, in_place);
+        // Steps from row to row are whole rows of columns (verified), so that they stay even.
+        for Load { access, .. } in &mut out.loads {
+            if let Some(pitch) = pitch_of(&layout.operands, access.operand) {
+                (access.offset, access.stride) =
+                    (pitch.place(access.offset), pitch.place(access.stride));
+            }
+        }
         out
     }
 

@@ -32,9 +32,13 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
         .run_named(&func.name, &given, &*matched.weights, None)
         .map_err(eval_error)?;
     let backend = args.on.open()?;
-    let switches = PassArgs { without: args.without.clone(), ..PassArgs::default() };
+    let switches = PassArgs {
+        target: backend.target().to_owned(),
+        without: args.without.clone(),
+        ..PassArgs::default()
+    };
     let case = Case {
-        request: passes::request(&module, func, &args.vary, &[], &switches),
+        request: passes::request(&module, func, &args.vary, &[], &switches)?,
         weights: matched.weights.clone(),
         inputs: &inputs,
         expected: &expected,

@@ -98,7 +98,7 @@ fn unknown(path: &Path, what: &str) -> Error {
 
 /// `inspect` of a compiled plan.
 fn plan(path: &Path) -> Result<Found> {
-    let file = PlanFile::open(path, "cpu")?;
+    let file = PlanFile::read(path)?;
     let weights = file.weights().len();
     let mut text = format!("plan for target {}\n", file.target());
     let mut phases = Vec::new();

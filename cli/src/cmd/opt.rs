@@ -46,7 +46,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
     let func = modules::function(&module, args.func.as_deref())?;
     no_index(func)?;
     let switches = &args.switches;
-    let request = passes::request(&module, func, &args.vary, &[], switches);
+    let request = passes::request(&module, func, &args.vary, &[], switches)?;
     let (outcome, texts) = passes::run(&request, switches, &selection, &wanted, &places)?;
     let (state, watched) = Watched::of(&func.name, outcome);
     checked(&state)?;

@@ -4,13 +4,14 @@
 
 use crate::args::PassArgs;
 use crate::output::{duration, table};
+use anyid_ir::kernel::Target;
 use anyid_ir::{Func, Module};
 use anyid_passes::driver::{Outcome, Record, Selection, drive};
 use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
 use anyid_passes::state::State;
-use anyid_passes::{Asked, CompileError, Options};
+use anyid_passes::{Asked, CompileError, Gradient, LoraTarget, Options};
 use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
@@ -55,34 +56,76 @@ impl Watched {
 const FUSING: [&str; 2] = ["fuse", "pack-linears"];
 const SHARING: [&str; 1] = ["alias"];
 
-/// How to compile for the CPU, as the switches say.
-pub fn options(switches: &PassArgs) -> Options {
-    Options {
+/// How to compile, as the switches say.
+///
+/// # Errors
+/// E0506 for a target that is none.
+fn options(switches: &PassArgs) -> Result<Options> {
+    Ok(Options {
         without: switches.without.clone(),
-        target: Registry::default().target("cpu").expect("every build has it"),
+        target: target(&switches.target)?,
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
         explain: switches.explain_fusion || switches.explain_memory,
         ..Options::default()
-    }
+    })
+}
+
+/// The target called `name`.
+///
+/// # Errors
+/// E0506, with those that there are.
+pub fn target(name: &str) -> Result<Target> {
+    let registry = Registry::default();
+    registry.target(name).ok_or_else(|| {
+        let known: Vec<&str> = registry.targets().map(|(_, target)| target.name).collect();
+        Error::input("E0506", format!("there is no target \"{name}\""))
+            .at("--target")
+            .help(format!("the targets are {}", known.join(", ")))
+    })
 }
 
 /// `func` with `states`, split where inputs that `vary` are named, as the switches say.
+///
+/// # Errors
+/// E0506 for a target that is none.
 pub fn request<'m>(
     module: &'m Module,
     func: &Func,
     vary: &[String],
     states: &[StateSpec],
     switches: &PassArgs,
-) -> CompileRequest<'m> {
+) -> Result<CompileRequest<'m>> {
     let request = CompileRequest::new(module, &func.name)
         .carrying(states.iter().cloned())
         .branches(inputs(&switches.branches))
-        .with(&options(switches));
-    match vary {
+        .with_lora(adapters(&switches.inject_lora)?)
+        .lifting(switches.lift.iter())
+        .with(&options(switches)?);
+    let request = match vary {
         [] => request,
         names => request.varying(inputs(names)),
-    }
+    };
+    let Some(of) = &switches.grad else { return Ok(request) };
+    let of = of.trim_start_matches('%').to_owned();
+    let wrt = inputs(&switches.wrt).into_iter().map(str::to_owned).collect();
+    Ok(request.with_gradient(Gradient { of, wrt, factor: None }))
+}
+
+/// Adapters from `NAME=RANK:ALPHA`.
+fn adapters(wishes: &[String]) -> Result<Vec<LoraTarget>> {
+    let one = |wish: &String| {
+        let (pattern, form) = wish.rsplit_once('=')?;
+        let (rank, alpha) = form.split_once(':')?;
+        let (rank, alpha) = (rank.trim().parse().ok()?, alpha.trim().parse().ok()?);
+        Some(LoraTarget { pattern: pattern.trim().to_owned(), rank, alpha })
+    };
+    let fault = |wish: &String| {
+        Error::input("E0523", format!("\"{wish}\" names no adapter"))
+            .at("--inject-lora")
+            .help("write a name, a rank and alpha, such as blocks.*.ffn.0=16:16")
+    };
+    wishes.iter().map(|wish| one(wish).ok_or_else(|| fault(wish))).collect()
 }
 
 /// Names of inputs as they are in the module, with or without `%` on the command line.
@@ -110,6 +153,7 @@ pub fn placed(error: CompileError) -> Error {
         Asked::Phase => "--to",
         Asked::Passes => "--passes",
         Asked::Without => "--without",
+        Asked::Lora => "--inject-lora",
         Asked::Lifted => "--lift",
         Asked::Gradient => "--grad",
     });

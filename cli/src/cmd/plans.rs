@@ -68,7 +68,7 @@ pub fn plans(
             let folder = switches.dump_dir.as_deref();
             own.dump_dir = folder.map(|folder| passes::inner_folder(folder, func)).transpose()?;
         }
-        let request = passes::request(module, func, vary, states, &own);
+        let request = passes::request(module, func, vary, states, &own)?;
         let outcome = passes::run(&request, &own, &Selection::All, &|_| false, places);
         let (outcome, _) = outcome.map_err(|error| match error.code() {
             "E0503" => {

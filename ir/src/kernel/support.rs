@@ -38,6 +38,10 @@ pub const NATIVE: &[(&str, Native)] = &[
     ("relative_bucket", Native::Data),
 ];
 
+fn need(holds: bool, why: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(why) }
+}
+
 impl Target {
     /// Whether there is a kernel for `op` on `operands`, of which those in `weights` come from the
     /// manifest, with results of the types `results`. Primitives are kernels on every type.
@@ -53,7 +57,6 @@ impl Target {
     ) -> Result<(), &'static str> {
         const PRODUCTS: &str = "products of these element types";
         const ROWS: &str = "rows of these element types";
-        let need = |holds: bool, why: &'static str| if holds { Ok(()) } else { Err(why) };
         let mut shapes = operands.iter().chain(results);
         need(shapes.all(|ty| ty.rank() <= self.axes), "tensors of so many axes")?;
         if !op.is_composite() {
@@ -84,12 +87,18 @@ impl Target {
         };
         match op {
             Op::Linear | Op::Conv { .. } => {
-                let kernel = *op == Op::Linear || weights[1];
-                need(kernel, "a kernel that is no weight")?;
-                need(operands[1].dtype == DType::F32 || half(operands[1].dtype), PRODUCTS)?;
+                let linear = *op == Op::Linear;
+                let limits = if linear { &self.linear_limits } else { &self.conv_limits };
+                let kernel = &operands[1];
+                need(!limits.stored || weights[1], "a kernel that is no weight")?;
+                need(limits.depth.hold(kernel.shape[1]), "products of this depth")?;
+                need(limits.width.hold(kernel.shape[0]), "products of this width")?;
+                need(kernel.dtype == DType::F32 || half(kernel.dtype), PRODUCTS)?;
                 need(vector(2), "a bias of this element type")
             }
-            Op::Attention { scale, .. } => {
+            Op::Attention { heads, scale, .. } => {
+                let width = operands[0].last() / heads;
+                need(self.head_widths.hold(width), "heads of this width")?;
                 need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")
             }
             _ => Ok(()),
@@ -135,24 +144,17 @@ impl Target {
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
         let support = self.epilogue(&anchor.op);
-        if anchor.activation.is_some() && !support.activation {
-            return Err("an activation behind it");
-        }
-        let rounded = [anchor.sums, anchor.activated].into_iter().flatten();
-        if !rounded.into_iter().all(|dtype| support.results.contains(&dtype)) {
-            return Err("a rounding in between to this element type");
-        }
+        let rounds = |dtype| support.results.contains(&dtype);
+        let activation = anchor.activation.is_none_or(|f| support.activations.contains(&f));
+        need(activation, "this activation behind it")?;
+        let mut between = [anchor.sums, anchor.activated].into_iter().flatten();
+        need(between.all(rounds), "a rounding in between to this element type")?;
         if let Some(residual) = anchor.residual_operand() {
-            let holds = support.residual.contains(&operands[residual].dtype)
-                && support.results.contains(&results[0].dtype);
-            if !holds {
-                return Err("a residual of this element type");
-            }
+            let added = support.residual.contains(&operands[residual].dtype);
+            need(added && rounds(results[0].dtype), "a residual of this element type")?;
         }
-        match anchor.combine {
-            Combine::GateAdd { .. } if !support.gate => Err("a gate behind it"),
-            _ => Ok(()),
-        }
+        let gated = matches!(anchor.combine, Combine::GateAdd { .. });
+        need(support.gate || !gated, "a gate behind it")
     }
 }
 

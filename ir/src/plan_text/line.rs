@@ -2,7 +2,7 @@
 
 use crate::entity::Entity;
 use crate::line::{Line, Read};
-use crate::plan::{Buffer, BufferId, Root};
+use crate::plan::{Buffer, BufferId, Columns, Root};
 
 impl Line<'_> {
     pub(super) fn buffer(&mut self) -> Read<BufferId> {
@@ -22,8 +22,8 @@ impl Line<'_> {
         Ok(list.into_iter().collect())
     }
 
-    /// `workspace + 64`.
-    pub(super) fn root(&mut self) -> Read<(Root, u64)> {
+    /// `workspace + 64` or `workspace + 64 columns 32..64 of 96`, then `before` and a type.
+    pub(super) fn place(&mut self, before: &str) -> Read<Buffer> {
         let root = match self.word()? {
             "workspace" => Root::Workspace,
             "persistent" => Root::Persistent,
@@ -34,12 +34,23 @@ impl Line<'_> {
             word => return Err(format!("there is no memory called {word}")),
         };
         self.expect("+")?;
-        Ok((root, self.number()?))
+        let offset = self.number()?;
+        let columns = match self.accept("columns ") {
+            true => Some(self.columns()?),
+            false => None,
+        };
+        self.expect(before)?;
+        Ok(Buffer { ty: self.ty()?, root, offset, columns })
     }
 
-    /// `workspace + 64 f32[2,8]`, the place and type of a step's result.
-    pub(super) fn place(&mut self) -> Read<Buffer> {
-        let (root, offset) = self.root()?;
-        Ok(Buffer { root, offset, ty: self.ty()? })
+    /// `32..64 of 96`.
+    fn columns(&mut self) -> Read<Columns> {
+        let first = self.number()?;
+        self.expect("..")?;
+        let end = self.number()?;
+        self.expect("of")?;
+        let stride = self.number()?;
+        let width = end.checked_sub(first).ok_or("columns that end before they begin")?;
+        Ok(Columns { first, width, stride })
     }
 }

@@ -6,7 +6,7 @@ use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
 use crate::kernel::parse::{Open, State};
 use crate::line::{Line, Read};
-use crate::plan::{Branch, Buffer, BufferId, Plan, Port, Step, WeightRef};
+use crate::plan::{Alignment, Branch, Buffer, BufferId, Plan, Port, Step, WeightRef};
 use std::collections::HashMap;
 
 /// Most bytes of kernel text that the steps of one text may stand for: each step holds its own
@@ -97,9 +97,8 @@ impl Reader {
         } else if line.accept("buffer ") {
             let id = line.buffer()?;
             line.expect("=")?;
-            let (root, offset) = line.root()?;
-            line.expect(":")?;
-            self.define(id, Buffer { ty: line.ty()?, root, offset })?;
+            let buffer = line.place(":")?;
+            self.define(id, buffer)?;
         } else if line.accept("input ") {
             let port = port(line)?;
             self.plan.inputs.push(port);
@@ -167,6 +166,9 @@ impl Reader {
             return Err("the memory's sizes are given twice".to_owned());
         }
         let plan = &mut self.plan;
+        line.expect("alignment=")?;
+        let bytes = line.number()?;
+        plan.alignment = Alignment::new(bytes).ok_or(format!("{bytes} is no alignment"))?;
         for (key, value) in [
             ("workspace=", &mut plan.workspace_bytes),
             ("lower_bound=", &mut plan.lower_bound_bytes),

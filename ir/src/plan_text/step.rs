@@ -3,7 +3,6 @@
 //!
 //! The only part of the plan's text that knows what a step holds.
 
-use super::root;
 use crate::kernel::Kernel;
 use crate::kernel::parse::filled;
 use crate::line::{Line, Read, quoted};
@@ -38,7 +37,7 @@ pub(super) fn write(plan: &Plan, step: &Step, kernel: Option<usize>, out: &mut S
         let buffer = plan.buffer(*id);
         let label = step.labels.get(at).map_or("", String::as_str);
         let before = if at == 0 { " :" } else { "," };
-        let _ = write!(out, "{before} {} {} {}", root(buffer), buffer.ty, quoted(label));
+        let _ = write!(out, "{before} {} {} {}", buffer.place_text(), buffer.ty, quoted(label));
     }
     out.push('\n');
 }
@@ -82,7 +81,7 @@ pub(super) fn read(line: &mut Line<'_>) -> Read<Launch> {
     let (mut places, mut labels) = (Vec::new(), Vec::new());
     for at in 0..results.len().max(1) {
         line.expect(if at == 0 { ":" } else { "," })?;
-        places.push(line.place()?);
+        places.push(line.place("")?);
         labels.push(line.quoted()?);
     }
     Ok(Launch { kernel, operands, results, labels, places })

@@ -6,7 +6,7 @@ use crate::plan_text::{parse_plans, print_plans};
 /// `prepare` and `step`: a kept value, a view of it, weights, results over operands.
 const SPLIT: &str = "\
 plan \"prepare\" {
-  memory workspace=64 lower_bound=64 naive=64 persistent=128
+  memory alignment=64 workspace=64 lower_bound=64 naive=64 persistent=128
   weight 0 \"w\" : f32[4]
   buffer %0 = input 0 + 0 : f32[4]
   buffer %1 = weight 0 + 0 : f32[4]
@@ -35,7 +35,7 @@ plan \"prepare\" {
 }
 
 plan \"step\" {
-  memory workspace=128 lower_bound=128 naive=192 persistent=128
+  memory alignment=64 workspace=128 lower_bound=128 naive=192 persistent=128
   buffer %0 = input 0 + 0 : f32[4]
   buffer %1 = persistent + 0 : f32[4]
   buffer %2 = persistent + 8 : f32[2]
@@ -79,7 +79,7 @@ plan \"step\" {
 /// Two phases that share a state.
 const STATES: &str = "\
 plan \"first\" {
-  memory workspace=64 lower_bound=64 naive=64 persistent=0
+  memory alignment=64 workspace=64 lower_bound=64 naive=64 persistent=0
   buffer %0 = input 0 + 0 : f32[4]
   input \"x\" = %0
   output \"y\" = %1
@@ -103,7 +103,7 @@ plan \"first\" {
 }
 
 plan \"next\" {
-  memory workspace=64 lower_bound=64 naive=64 persistent=0
+  memory alignment=64 workspace=64 lower_bound=64 naive=64 persistent=0
   buffer %0 = input 0 + 0 : f32[4]
   buffer %1 = state 0 + 0 : f32[4]
   input \"x\" = %0
@@ -213,13 +213,28 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
     );
 }
 
+/// What lies in one memory is placed by one rule.
+#[test]
+fn phases_have_one_alignment() {
+    let memory = |first: &str, bytes: u64| {
+        format!(
+            "{first} {{\n  memory alignment={bytes} workspace={bytes} lower_bound={bytes} naive={bytes} "
+        )
+    };
+    let [first, next] = ["plan \"first\"", "plan \"next\""].map(|name| memory(name, 64));
+    let [other, wider] = ["plan \"first\"", "plan \"next\""].map(|name| memory(name, 256));
+    let change = (next.as_str(), wider.as_str());
+    assert_eq!(found(STATES, &[change]), ["its alignment is not that of the first phase"]);
+    assert_eq!(found(STATES, &[change, (&first, &other)]), Vec::<String>::new());
+}
+
 /// Values kept by what runs many times.
 #[test]
 fn step_keeps_nothing() {
     let (prepare, _) = SPLIT.split_once("\nplan \"step\"").unwrap();
     let step = "
 plan \"step\" {
-  memory workspace=0 lower_bound=0 naive=0 persistent=128
+  memory alignment=64 workspace=0 lower_bound=0 naive=0 persistent=128
   buffer %0 = input 0 + 0 : f32[4]
   input \"x\" = %0
   kept \"f/y\" = %1

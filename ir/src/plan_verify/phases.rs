@@ -5,7 +5,7 @@
 //! times. All other phases run by themselves and have no such memory. Weights, states and, of
 //! `prepare` and `step`, inputs of one name are of one type.
 
-use super::{MOST, range, verify_plan};
+use super::{MOST, verify_plan};
 use crate::diag::Diagnostic;
 use crate::plan::{Buffer, Plan, Root};
 use crate::types::TensorType;
@@ -49,6 +49,9 @@ impl Phases {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             let message = format!("there are two phases \"{}\"", pair[0]);
             self.found.push(Diagnostic::error("E0517", message));
+        }
+        if let Some(other) = phases.iter().find(|plan| plan.alignment != phases[0].alignment) {
+            self.fault(other, "its alignment is not that of the first phase".to_owned());
         }
         let split = is_split(phases);
         let (mut weights, mut states, mut inputs) = <[Known<'_>; 3]>::default().into();
@@ -124,6 +127,6 @@ type Known<'p> = BTreeMap<&'p str, &'p TensorType>;
 
 /// Whether `part` lies in `whole`, in elements of its type.
 fn holds(whole: &Buffer, part: &Buffer) -> bool {
-    let (Some((from, to)), Some((start, end))) = (range(whole), range(part)) else { return false };
+    let (Some((from, to)), Some((start, end))) = (whole.span(), part.span()) else { return false };
     whole.ty.dtype == part.ty.dtype && from <= start && end <= to
 }

@@ -4,7 +4,7 @@ use super::view::{RowView, Strided, own, row_view};
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
-use anyid_ir::kernel::{AnchorKernel, Target};
+use anyid_ir::kernel::AnchorKernel;
 use anyid_ir::{DType, Op};
 use smallvec::SmallVec;
 
@@ -338,9 +338,4 @@ fn literal(program: &Program, base: ValueIndex) -> Option<f32> {
         }
         _ => None,
     }
-}
-
-/// Whether the target's epilogue can round the result of `op` to `dtype`.
-pub fn rounds_to(target: &Target, op: &Op, dtype: DType) -> bool {
-    target.epilogue(op).results.contains(&dtype)
 }

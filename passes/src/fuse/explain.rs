@@ -26,7 +26,7 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
         for (value, user) in step.results.iter().copied().flat_map(users) {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
-                (Kind::Single, Kind::Anchor(_)) if is_upsample(&step.op) => {
+                (Kind::Single, Kind::Anchor(_)) if matches!(step.op, Op::Upsample { .. }) => {
                     groups.load(at, groups.anchor(other)).map_or_else(
                         |why| format!("upsample is not read through: {why}"),
                         |_| "no more rewrites are allowed".into(),
@@ -54,10 +54,6 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
         }
     }
     edges
-}
-
-fn is_upsample(op: &Op) -> bool {
-    matches!(op, Op::Upsample { .. })
 }
 
 fn single(groups: &Groups<'_>, step: usize) -> String {

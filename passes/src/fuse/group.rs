@@ -6,23 +6,15 @@
 //! between the two, no path from one to the other through a third, and no more bindings than the
 //! target has.
 
-use super::classify::{Class, Classes, RowOperand, RowStep, rounds_to, widened};
+use super::classify::{Class, Classes, RowOperand, RowStep, widened};
 use super::paths::Paths;
 use super::view::is_movement;
 use crate::program::{Origin, Program, ValueIndex};
 use crate::rewrite::Rewrites;
-use anyid_ir::kernel::{Activation, Combine, Load, Target};
+use anyid_ir::kernel::{Activation, Combine, Load, RowFusion, Target};
 use anyid_ir::{BinaryFn, DType, Op};
 use std::collections::BTreeSet;
 
-/// Bytes up to which kernels beside each other are merged however far apart they stand.
-const TINY: u64 = 1 << 20;
-/// Steps within which larger kernels beside each other are merged: what they read and write lives
-/// from the first to the last.
-const NEAR: usize = 16;
-/// Most steps of a row kernel: none is more than twenty instructions, and kernels have
-/// [`MOST_INSTRUCTIONS`](anyid_ir::kernel::verify::MOST_INSTRUCTIONS) of them.
-const MOST_STEPS: usize = 48;
 /// The rule by which rows are joined with those that make what they read.
 const ALONG: &str = "rows along a value";
 
@@ -345,13 +337,12 @@ impl Groups<'_> {
         if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
             return Err("the value between them is needed elsewhere");
         }
-        let op = &self.program.steps[self.anchor(group)].op;
-        let support = self.target.epilogue(op);
+        let support = self.target.epilogue(&self.program.steps[self.anchor(group)].op);
         let step = &self.program.steps[next];
         let row = self.row(next).ok_or("it is no step over rows")?;
         let dtype = self.program.ty(step.result()).dtype;
         let from = self.program.ty(tail).dtype;
-        if !rounds_to(self.target, op, dtype) || !rounds_to(self.target, op, from) {
+        if [dtype, from].iter().any(|dtype| !support.results.contains(dtype)) {
             return Err("the epilogue has no result of that element type");
         }
         let shape = &self.program.ty(tail).shape;
@@ -368,16 +359,19 @@ impl Groups<'_> {
         // Only whole values that lie in memory as they are can be added.
         let residual = |operand: usize| -> Result<ValueIndex, &'static str> {
             let value = widened(self.program, step.operands[operand]);
-            let RowOperand::Rows { base, view } = &row.operands[operand] else {
-                return Err("the other operand is no row of its own");
+            let ty = self.program.ty(value);
+            let own = match &row.operands[operand] {
+                RowOperand::Rows { base, view } => {
+                    *base != tail
+                        && !view.one
+                        && (view.rows, view.stride) == (Some((1, usize::MAX)), row.width)
+                }
+                _ => false,
             };
-            if *base == tail || view.one || view.rows != Some((1, usize::MAX)) {
+            if !own || ty.shape != *shape {
                 return Err("the other operand is no row of its own");
             }
-            if view.stride != row.width || self.program.ty(value).shape != *shape {
-                return Err("the other operand is no row of its own");
-            }
-            if !support.residual.contains(&self.program.ty(value).dtype) {
+            if !support.residual.contains(&ty.dtype) {
                 return Err("the epilogue adds no such element type");
             }
             let owner = self.classes.owner[value as usize];
@@ -389,8 +383,11 @@ impl Groups<'_> {
             }
         };
         let act = |f: Activation| {
-            if !support.activation || ends.activation.is_some() {
-                return Err("the epilogue takes no activation here");
+            if !support.activations.contains(&f) {
+                return Err("the epilogue has no such activation");
+            }
+            if ends.activation.is_some() {
+                return Err("the epilogue takes one activation");
             }
             if !reads(0) {
                 return Err("its rows are not those of the anchor");
@@ -520,7 +517,7 @@ impl Groups<'_> {
                 }
                 self.groups[a].kind = space;
                 self.absorb(a, b);
-                if self.groups[a].steps.len() < MOST_STEPS {
+                if self.groups[a].steps.len() < self.target.row_fusion.most_steps {
                     for edge in self.groups[a].steps.iter().flat_map(|step| &beside[*step]) {
                         if *edge > at {
                             open.insert(*edge)
@@ -549,8 +546,9 @@ impl Groups<'_> {
         if rows != others || (left != right && *left != 1 && *right != 1) {
             return Err(format!("row spaces {rows}x{left} and {others}x{right} differ"));
         }
-        if self.groups[a].steps.len() + self.groups[b].steps.len() > MOST_STEPS {
-            return Err(format!("together they have more than {MOST_STEPS} steps"));
+        let most = self.target.row_fusion.most_steps;
+        if self.groups[a].steps.len() + self.groups[b].steps.len() > most {
+            return Err(format!("together they have more than {most} steps"));
         }
         let width = *left.max(right);
         for (from, to) in [(a, b), (b, a)] {
@@ -631,6 +629,7 @@ impl Groups<'_> {
     /// Rows beside rows: kernels of one space that read the same large rows near each other, and
     /// tiny kernels that read anything in common.
     fn join_neighbours(&mut self, rewrites: &mut Rewrites) {
+        let RowFusion { tiny_bytes, near_steps, .. } = self.target.row_fusion;
         for value in 0..self.users.len() {
             let mut current: Option<usize> = None;
             let users = self.users[value].clone();
@@ -642,9 +641,10 @@ impl Groups<'_> {
                     current = Some(group);
                     continue;
                 };
-                let tiny = self.weight(open) <= TINY && self.weight(group) <= TINY;
+                let tiny = [open, group].iter().all(|g| self.weight(*g) <= tiny_bytes);
                 let shared = [open, group].iter().all(|g| self.reads_rows(*g, value));
-                let near = self.groups[group].steps[0].abs_diff(self.groups[open].steps[0]) <= NEAR;
+                let near = self.groups[group].steps[0].abs_diff(self.groups[open].steps[0]);
+                let near = near <= near_steps;
                 let equal = self.groups[open].kind == self.groups[group].kind;
                 let may = equal && (tiny || (shared && near));
                 match self.joined(open, group) {

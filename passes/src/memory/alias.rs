@@ -13,15 +13,19 @@ use super::pack::Piece;
 use super::profile::Profile;
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
+use crate::storage::Storage;
+use anyid_ir::TensorType;
 use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::ALIGNMENT;
-use anyid_ir::plan::Root;
+use anyid_ir::plan::{Alignment, Buffer, Columns, Grid, Root};
+use std::collections::BTreeSet;
 
 /// Values by the memory they share.
 #[derive(Clone, Debug)]
 pub(crate) struct Classes {
+    /// Where pieces begin and end.
+    alignment: Alignment,
     /// For every owner the value whose memory it lies in, itself for a class of its own, and where.
-    at: Vec<(ValueIndex, u64)>,
+    at: Vec<Link>,
     /// Bytes of each owner's memory.
     size: Vec<u64>,
     /// Memory that is not the workspace, and the first byte there.
@@ -32,10 +36,43 @@ pub(crate) struct Classes {
     events: Vec<Vec<Event>>,
     /// For each class what lies in it after all of that.
     written: Vec<Written>,
+    /// For each class the grids that columns in it are of.
+    grids: Vec<Vec<Grid>>,
     /// For each class in the workspace what is in use when.
     pub(crate) pieces: Vec<Vec<Piece>>,
     /// Bytes of workspace in use at every launch, and after the last.
     live: Profile,
+}
+
+/// Where the memory of an owner lies: in that of a value, from a byte on. With a grid it is columns of
+/// that, and the byte is counted as [`Storage::offset`](crate::storage::Storage::offset).
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    value: ValueIndex,
+    offset: u64,
+    grid: Option<Grid>,
+}
+
+/// Where a value lies in the memory of a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) class: ValueIndex,
+    /// First byte, counted by columns within a grid.
+    pub(crate) offset: u64,
+    /// The grid that it is columns of.
+    pub(crate) grid: Option<Grid>,
+}
+
+impl Place {
+    /// The buffer of a value that lies here, in a class that begins at `base`.
+    pub(crate) fn buffer(&self, ty: &TensorType, root: Root, base: u64) -> Buffer {
+        let Some(Grid { start, end, rows }) = self.grid else {
+            return Buffer::dense(ty.clone(), root, base + self.offset);
+        };
+        let (first, width) = ((self.offset - start) / rows, ty.bytes() / rows);
+        let columns = Some(Columns { first, width, stride: (end - start) / rows });
+        Buffer { ty: ty.clone(), root, offset: base + start, columns }
+    }
 }
 
 /// Most events of a class that is gone through from its start to see whether another may join it,
@@ -77,12 +114,14 @@ impl Classes {
             Source::Launch | Source::View | Source::Parts(_) => None,
         };
         Self {
-            at: (0..count as u32).map(|value| (value, 0)).collect(),
+            alignment: flow.alignment,
+            at: (0..count as u32).map(|value| Link { value, offset: 0, grid: None }).collect(),
             size: flow.values.iter().map(|value| value.ty.bytes()).collect(),
             root: flow.values.iter().map(root).collect(),
             dropped: vec![false; flow.steps.len()],
             events: vec![Vec::new(); count],
             written: vec![Written::default(); count],
+            grids: vec![Vec::new(); count],
             pieces: vec![Vec::new(); count],
             live: Profile::new(flow.steps.len() + 1),
         }
@@ -102,18 +141,35 @@ impl Classes {
         let last = outputs.chain(flow.states.iter().map(|state| state.after));
         last.enumerate().for_each(|(i, value)| touch(flow.steps.len(), false, i, value));
         let mut contents = flow.contents(&self.dropped);
+        if flow.values.iter().any(|value| value.storage.rows > 1) {
+            let grids = self.events.iter().map(|events| self.grids_of(flow, events));
+            self.grids = grids.map(|grids| grids.expect("nothing is shared yet")).collect();
+        }
         for class in 0..flow.values.len() {
             if !self.events[class].is_empty() {
                 let events = &self.events[class];
                 let written = self.simulate(flow, &mut contents, class as u32, events, None);
                 let written = written.expect("nothing is shared yet");
-                self.set_pieces(class, written.pieces());
+                self.set_pieces(class, written.pieces(flow.alignment));
                 self.written[class] = written;
             }
         }
     }
 
-    fn set_pieces(&mut self, class: usize, pieces: Vec<Piece>) {
+    /// Says when pieces of a class are in use, of a grid all of it at once.
+    fn set_pieces(&mut self, class: usize, mut pieces: Vec<Piece>) {
+        for grid in &self.grids[class] {
+            let (offset, end) = (grid.start, self.alignment.round_up(grid.end));
+            let inside = |p: &mut Piece| offset <= p.offset && p.offset + p.bytes <= end;
+            let mut all: Vec<Piece> = pieces.extract_if(.., inside).collect();
+            all.sort_unstable_by_key(|piece| (piece.from, piece.to));
+            for Piece { from, to, .. } in all {
+                match pieces.last_mut().filter(|p| p.offset == offset && from <= p.to + 1) {
+                    Some(last) if last.bytes == end - offset => last.to = last.to.max(to),
+                    _ => pieces.push(Piece { from, to, offset, bytes: end - offset }),
+                }
+            }
+        }
         for piece in std::mem::take(&mut self.pieces[class]) {
             self.live.add(piece.from, piece.to, -i128::from(piece.bytes));
         }
@@ -135,41 +191,85 @@ impl Classes {
         self.live.all()
     }
 
-    fn find(&self, mut value: ValueIndex) -> (ValueIndex, u64) {
-        let mut offset = 0;
+    /// Where a value lies; `None` for a part of a memory that lies in columns of another.
+    pub(crate) fn place(&self, flow: &Flow, value: ValueIndex) -> Option<Place> {
+        let Storage { owner, mut offset, rows } = flow.storage(value);
+        let whole = |owner: ValueIndex, rows| {
+            let end = self.size[owner as usize];
+            Grid { start: 0, end, rows }
+        };
+        let mut grid = (rows > 1).then(|| whole(owner, rows));
+        let (mut class, bytes) = (owner, flow.bytes(value));
         loop {
-            let (next, more) = self.at[value as usize];
-            if next == value {
-                return (value, offset);
+            let link = self.at[class as usize];
+            if link.value == class {
+                return Some(Place { class, offset, grid });
             }
-            (value, offset) = (next, offset + more);
+            grid = match (link.grid, grid) {
+                (None, grid) => grid.map(|Grid { start, end, rows }| Grid {
+                    start: start + link.offset,
+                    end: end + link.offset,
+                    rows,
+                }),
+                (Some(outer), Some(own)) if own == whole(class, outer.rows) => Some(outer),
+                (Some(outer), None) if bytes == self.size[class as usize] => Some(outer),
+                (Some(_), _) => return None,
+            };
+            (class, offset) = (link.value, offset + link.offset);
         }
-    }
-
-    /// The class a value lies in and its first byte there.
-    pub(crate) fn place(&self, flow: &Flow, value: ValueIndex) -> (ValueIndex, u64) {
-        let storage = flow.storage(value);
-        let (class, offset) = self.find(storage.owner);
-        (class, offset + storage.offset)
     }
 
     /// Puts `a` and `b` at the same place. `None` where that is impossible; otherwise the class that
     /// was moved into the other, if they were two.
     fn join(&mut self, flow: &Flow, a: ValueIndex, b: ValueIndex) -> Option<Option<ValueIndex>> {
-        let (a, b) = (self.place(flow, a), self.place(flow, b));
-        if a.0 == b.0 {
-            return (a.1 == b.1).then_some(None);
+        let (a, b) = (self.place(flow, a)?, self.place(flow, b)?);
+        if a.class == b.class {
+            return (a == b).then_some(None);
         }
-        for ((inner, at), (outer, to)) in [(b, a), (a, b)] {
-            let fits = to >= at && to - at + self.size[inner as usize] <= self.size[outer as usize];
-            // Weights lie in the form their kernels want.
-            let weight = matches!(self.root[outer as usize], Some((Root::Weight(_), _)));
-            if self.root[inner as usize].is_none() && fits && !weight {
-                self.at[inner as usize] = (outer, to - at);
-                return Some(Some(inner));
+        for (inner, outer) in [(b, a), (a, b)] {
+            let [size, room] = [inner, outer].map(|place| self.size[place.class as usize]);
+            let Some(offset) = outer.offset.checked_sub(inner.offset) else { continue };
+            // Weights lie in the form their kernels want, and what is dense stays so.
+            let weight = matches!(self.root[outer.class as usize], Some((Root::Weight(_), _)));
+            let spread = inner.grid.is_some() && outer.grid.is_none();
+            let fits = offset + size <= room;
+            if self.root[inner.class as usize].is_none() && fits && !weight && !spread {
+                let link = Link { value: outer.class, offset, grid: outer.grid };
+                self.at[inner.class as usize] = link;
+                return Some(Some(inner.class));
             }
         }
         None
+    }
+
+    /// Whether there are grids in a class or in what was moved into it.
+    fn has_grids(&self, class: ValueIndex, moved: Option<ValueIndex>) -> bool {
+        let inner = moved.is_some_and(|moved| {
+            self.at[moved as usize].grid.is_some() || !self.grids[moved as usize].is_empty()
+        });
+        inner || !self.grids[class as usize].is_empty()
+    }
+
+    /// The grids in a class that `events` touch. `None` where something that lies there is a part of a
+    /// grid but no columns of it: its bytes could not be told apart.
+    fn grids_of(&self, flow: &Flow, events: &[Event]) -> Option<Vec<Grid>> {
+        let (mut grids, mut dense) = (BTreeSet::new(), BTreeSet::new());
+        for event in events {
+            if !self.dropped.get(event.step).is_some_and(|dropped| *dropped) {
+                let place = self.place(flow, event.value)?;
+                match place.grid {
+                    Some(grid) => grids.insert(grid),
+                    None => dense.insert((place.offset, place.offset + flow.bytes(event.value))),
+                };
+            }
+        }
+        let grids: Vec<Grid> = grids.into_iter().collect();
+        let apart = grids.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        let whole = |(from, to): &(u64, u64)| {
+            let inside = |g: &Grid| *from <= g.start && g.end <= *to;
+            grids.iter().all(|g| *to <= g.start || g.end <= *from || inside(g))
+        };
+        (apart && dense.iter().all(whole)).then_some(grids)
     }
 
     /// Runs through everything that touches a class, or goes on after what led to `begun`. What lies
@@ -197,9 +297,25 @@ impl Classes {
             }
             written
         });
-        let extent = |value: ValueIndex| {
-            let (_, offset) = self.place(flow, value);
-            (offset, offset + flow.bytes(value))
+        let extent = |event: &Event| {
+            let Place { offset, grid, .. } = self.place(flow, event.value)?;
+            let ty = flow.ty(event.value);
+            if let Some(grid) = grid {
+                let width = (ty.bytes() / grid.rows) as usize / ty.dtype.bytes();
+                let kernel = &flow.steps.get(event.step)?.kernel;
+                let taken = match event.writes {
+                    false => kernel.reads_columns(event.position, ty, width),
+                    true => {
+                        let stride = (grid.end - grid.start) / grid.rows;
+                        let first = (offset - grid.start) / grid.rows;
+                        let aligned =
+                            [grid.start, first, stride].iter().all(|b| flow.alignment.holds(*b));
+                        aligned && kernel.writes_columns(event.position, ty, width)
+                    }
+                };
+                taken.then_some(())?;
+            }
+            Some(((offset, offset + ty.bytes()), grid))
         };
         for group in events.chunk_by(|a, b| a.step == b.step) {
             let step = group[0].step;
@@ -209,31 +325,36 @@ impl Classes {
             let reads = group.partition_point(|event| !event.writes);
             let (reads, writes) = group.split_at(reads);
             for event in reads {
-                let (from, to) = extent(event.value);
+                let ((from, to), _) = extent(event)?;
                 if !written.read(step, from, to, &flow.segments(contents, event.value)) {
                     return None;
                 }
             }
             for (at, event) in writes.iter().enumerate() {
-                let own = extent(event.value);
-                if !writable || !own.0.is_multiple_of(ALIGNMENT) {
+                let (own, grid) = extent(event)?;
+                if !writable || !flow.alignment.holds(own.0) {
                     return None;
                 }
-                let meets = |other: &Event| {
-                    Some(extent(other.value)).filter(|(from, to)| *from < own.1 && own.0 < *to)
-                };
                 let kernel = &flow.steps[step].kernel;
+                // Row kernels alone write columns of rows of which they read others.
+                let mixes = !matches!(kernel, Kernel::Row(_)) && grid.is_some();
+                let meets = |other: &Event, mixes: bool| {
+                    let ((from, to), other) = extent(other)?;
+                    let meets = (from < own.1 && own.0 < to) || (mixes && grid == other);
+                    meets.then_some((from, to))
+                };
                 let spoils = |other: &Event| {
-                    meets(other).is_some_and(|range| {
+                    meets(other, mixes).is_some_and(|range| {
                         range != own || !kernel.writes_in_place(other.position, event.position)
                     })
                 };
-                if reads.iter().any(spoils) || writes[..at].iter().any(|e| meets(e).is_some()) {
+                let twice = |other: &Event| meets(other, false).is_some();
+                if reads.iter().any(spoils) || writes[..at].iter().any(twice) {
                     return None;
                 }
             }
             for event in writes {
-                let (from, to) = extent(event.value);
+                let ((from, to), _) = extent(event)?;
                 written.write(step, from, to, event.value);
             }
         }
@@ -339,9 +460,11 @@ impl<'f> Search<'f> {
                     self.refuse(rewrites, step, result, *from, "it is read again later");
                     continue;
                 }
-                let [a, b] = [*from, *to].map(|value| {
-                    self.classes.size[self.classes.place(self.flow, value).0 as usize]
-                });
+                let places = [*from, *to].map(|value| self.classes.place(self.flow, value));
+                let [Some(a), Some(b)] = places else { continue };
+                let size = |place: Place| self.classes.size[place.class as usize];
+                // All of a grid is in use as long as a part of it is.
+                let larger = size(a) != size(b) && a.grid.or(b.grid).is_none();
                 let moved = match self.classes.join(self.flow, *from, *to) {
                     Some(Some(moved)) => moved,
                     Some(None) => continue,
@@ -353,7 +476,7 @@ impl<'f> Search<'f> {
                 let name = label(step, result);
                 let allow = &mut || rewrites.allow("result over an operand", name);
                 // In a larger memory it is bound to the rest of that: only where the peak gains.
-                match self.accept(*to, Some(moved), a != b, allow) {
+                match self.accept(*to, Some(moved), larger, allow) {
                     Ok(()) => break,
                     Err(why) => {
                         self.part(Some(moved));
@@ -366,7 +489,7 @@ impl<'f> Search<'f> {
 
     fn part(&mut self, moved: Option<ValueIndex>) {
         if let Some(moved) = moved {
-            self.classes.at[moved as usize] = (moved, 0);
+            self.classes.at[moved as usize] = Link { value: moved, offset: 0, grid: None };
         }
     }
 
@@ -379,7 +502,8 @@ impl<'f> Search<'f> {
         must_gain: bool,
         allow: &mut dyn FnMut() -> bool,
     ) -> Result<(), &'static str> {
-        let (class, _) = self.classes.place(self.flow, changed);
+        let place = self.classes.place(self.flow, changed);
+        let class = place.ok_or(NOT_ONE)?.class;
         let own = std::mem::take(&mut self.classes.events[class as usize]);
         let inner = moved.map_or(&[][..], |moved| &self.classes.events[moved as usize]);
         // Where one follows the other, as along a residual stream, what went before stays.
@@ -417,17 +541,22 @@ impl<'f> Search<'f> {
                 events
             })
         };
-        let Some(written) = written else {
+        let grids = match self.classes.has_grids(class, moved) {
+            true => self.classes.grids_of(flow, &events),
+            false => Some(Vec::new()),
+        };
+        let (Some(written), Some(grids)) = (written, grids) else {
             self.classes.events[class as usize] = before(events);
             return Err("it would be written over what is read later, or may not be written");
         };
-        let pieces = written.pieces();
+        let pieces = written.pieces(flow.alignment);
         let least = self.classes.bound();
         let kept = [moved, Some(class)]
             .map(|class| class.map(|class| (class, self.classes.pieces[class as usize].clone())));
         if let Some(moved) = moved {
             self.classes.set_pieces(moved as usize, Vec::new());
         }
+        let grids = std::mem::replace(&mut self.classes.grids[class as usize], grids);
         self.classes.set_pieces(class as usize, pieces);
         let bound = self.classes.bound();
         let refused = if bound > least {
@@ -440,6 +569,7 @@ impl<'f> Search<'f> {
             None
         };
         if let Some(why) = refused {
+            self.classes.grids[class as usize] = grids;
             for (class, pieces) in kept.into_iter().flatten() {
                 self.classes.set_pieces(class as usize, pieces);
             }
@@ -447,6 +577,7 @@ impl<'f> Search<'f> {
             return Err(why);
         }
         if let Some(moved) = moved {
+            self.classes.grids[moved as usize] = Vec::new();
             self.classes.events[moved as usize] = Vec::new();
             self.classes.written[moved as usize] = Written::default();
         }

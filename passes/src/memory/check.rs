@@ -5,16 +5,16 @@ use super::flow::Flow;
 use super::pack::Piece;
 use crate::program::ValueIndex;
 use anyid_ir::Entity;
-use anyid_ir::plan::{BufferId, Plan, Root};
+use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
 use std::collections::BTreeMap;
 
 /// Panics, naming the pair, if two pieces of different classes that live at the same time share a
 /// byte or one passes the peak: that would be a broken invariant of the packer, never an input
 /// fault.
-pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64) {
+pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64, alignment: Alignment) {
     let mut events: Vec<(usize, bool, u64, u64, usize)> = Vec::new();
     for (i, pieces) in classes.iter().enumerate() {
-        assert_eq!(offsets[i] % super::ALIGNMENT, 0, "class {i} is misaligned");
+        assert!(alignment.holds(offsets[i]), "class {i} is misaligned");
         for piece in pieces.iter().filter(|piece| piece.bytes > 0) {
             let start = offsets[i] + piece.offset;
             let end = start + piece.bytes;
@@ -129,13 +129,12 @@ impl Written {
     }
 
     /// All pieces, those that were cut apart but lived equally long or follow each other joined.
-    pub(crate) fn pieces(&self) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, alignment: Alignment) -> Vec<Piece> {
         let mut pieces = self.pieces.clone();
         pieces.sort_unstable_by_key(|(start, _, from, to)| (*from, *to, *start));
-        let aligned = |byte: u64| byte.next_multiple_of(super::ALIGNMENT);
         let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
         for (start, end, from, to) in pieces {
-            let (offset, end) = (aligned(start), aligned(end));
+            let (offset, end) = (alignment.round_up(start), alignment.round_up(end));
             let beside = out.last_mut().filter(|last| {
                 (last.from, last.to, last.offset + last.bytes) == (from, to, offset)
             });
@@ -166,16 +165,16 @@ impl Written {
 pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
     let mut contents = flow.contents(dropped);
     let mut memories: BTreeMap<(u8, u32), Written> = BTreeMap::new();
+    let buffer = |value: ValueIndex| plan.buffer(BufferId::from_index(value as usize));
     let extent = |value: ValueIndex| {
-        let buffer = plan.buffer(BufferId::from_index(value as usize));
-        let memory = match buffer.root {
+        let memory = match buffer(value).root {
             Root::Workspace => (0, 0),
             Root::State(index) => (1, index),
             Root::Output(index) => (2, index),
             Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
         };
-        let bytes = buffer.ty.bytes();
-        (bytes > 0).then(|| (memory, buffer.offset, buffer.offset + bytes))
+        let (from, to) = buffer(value).place().expect("columns lie in their rows");
+        (from < to).then_some((memory, from, to))
     };
     for before in flow.states.iter().filter_map(|state| state.before) {
         if let Some((memory, from, to)) = extent(before) {
@@ -197,19 +196,17 @@ pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
             read(&mut memories, &mut contents, *operand, label);
         }
         for (result, value) in step.results.iter().enumerate() {
-            let Some((memory, from, to)) = extent(*value) else { continue };
+            let Some((memory, _, to)) = extent(*value) else { continue };
             let inside = memory.0 != 0 || to <= plan.workspace_bytes;
             assert!(inside, "{label} passes the peak");
             for (operand, other) in step.operands.iter().enumerate() {
-                let Some((storage, start, end)) = extent(*other) else { continue };
-                let apart = storage != memory || to <= start || end <= from;
-                let same = (start, end) == (from, to);
+                let apart = !buffer(*other).overlaps(buffer(*value));
+                let same = buffer(*other).same_bytes(buffer(*value));
                 let allowed = same && step.kernel.writes_in_place(operand, result);
                 assert!(apart || allowed, "{label} writes over its operand {other}");
             }
             for other in &step.results[..result] {
-                let Some((storage, start, end)) = extent(*other) else { continue };
-                let apart = storage != memory || to <= start || end <= from;
+                let apart = !buffer(*other).overlaps(buffer(*value));
                 assert!(apart, "{label} writes a byte twice");
             }
         }

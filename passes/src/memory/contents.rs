@@ -69,7 +69,7 @@ impl Flow {
         if let Some(own) = &contents.own[value as usize] {
             return own.clone();
         }
-        let Storage { owner, offset } = self.storage(value);
+        let Storage { owner, offset, .. } = self.storage(value);
         let all = match &contents.own[owner as usize] {
             Some(all) => all.clone(),
             None => {

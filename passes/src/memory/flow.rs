@@ -11,7 +11,7 @@ use crate::program::{Origin, Port, Program, Role, ValueIndex};
 use crate::storage::{Storage, storages};
 use anyid_ir::TensorType;
 use anyid_ir::kernel::{CopyKernel, Kernel};
-use anyid_ir::plan::{ALIGNMENT, Branch, WeightRef};
+use anyid_ir::plan::{Alignment, Branch, WeightRef};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -94,6 +94,8 @@ pub struct Flow {
     pub(crate) weights: Vec<WeightRef>,
     /// Concatenations that were made copies, as they were.
     pub(crate) concats: Vec<LoweredStep>,
+    /// Where memory of a value may begin.
+    pub(crate) alignment: Alignment,
 }
 
 /// Names of a flow's values in texts.
@@ -131,7 +133,9 @@ impl<'f> Names<'f> {
             (Source::State(at, _), None) => format!("state.{at}"),
             (Source::Output(at), None) => format!("output.{at}"),
             (Source::View, None) => {
-                format!("{}[{}..]", self.of(each.storage.owner), each.storage.offset)
+                let Storage { owner, offset, rows } = each.storage;
+                let columns = if rows > 1 { "columns " } else { "" };
+                format!("{}[{columns}{}..]", self.of(owner), offset / rows)
             }
             (Source::Input(_), None) if self.inputs.contains_key(&value) => {
                 self.inputs[&value].to_string()
@@ -147,7 +151,12 @@ impl<'f> Names<'f> {
 
 impl Flow {
     /// The flow of a program's kernels in its first form.
-    pub(crate) fn new(program: &Program, steps: Vec<LoweredStep>, states: &[StateSpec]) -> Self {
+    pub(crate) fn new(
+        program: &Program,
+        steps: Vec<LoweredStep>,
+        states: &[StateSpec],
+        alignment: Alignment,
+    ) -> Self {
         let storages = storages(program);
         let value = |(at, value): (usize, &crate::program::ProgramValue)| {
             let source = match value.origin {
@@ -167,6 +176,7 @@ impl Flow {
             states: Vec::new(),
             weights: program.weights.clone(),
             concats: Vec::new(),
+            alignment,
         };
         flow.declare_states(states);
         flow
@@ -197,7 +207,7 @@ impl Flow {
         source: Source,
     ) -> ValueIndex {
         let index = self.values.len() as ValueIndex;
-        let storage = storage.unwrap_or(Storage { owner: index, offset: 0 });
+        let storage = storage.unwrap_or(Storage::at(index, 0));
         self.values.push(Value { ty, storage, source });
         index
     }
@@ -221,7 +231,7 @@ impl Flow {
             let mut parts = Vec::with_capacity(offsets.len());
             for (at, (from, offset)) in step.operands.iter().zip(offsets).enumerate() {
                 let ty = self.ty(*from).clone();
-                let storage = Storage { owner, offset };
+                let storage = Storage::at(owner, offset);
                 let to = self.value(ty, Some(storage), Source::Launch);
                 let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
                 steps.push(self.copy(*from, to, label));
@@ -281,10 +291,14 @@ impl Flow {
         if !(2..=MOST_PARTS).contains(&kernel.parts.len()) || !kernel.joins_whole(&types) {
             return None;
         }
+        // What is looked at by columns is made at once.
+        if self.values.iter().any(|v| v.storage.owner == step.results[0] && v.storage.rows > 1) {
+            return None;
+        }
         let mut end = 0u64;
         let mut offsets = Vec::new();
         for operand in &step.operands {
-            if !end.is_multiple_of(ALIGNMENT) || self.bytes(*operand) == 0 {
+            if !self.alignment.holds(end) || self.bytes(*operand) == 0 {
                 return None;
             }
             offsets.push(end);
@@ -396,7 +410,7 @@ impl Flow {
                 ends[&storage.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
             let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
             let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
-            let to = self.value(ty, Some(Storage { owner, offset: 0 }), Source::Launch);
+            let to = self.value(ty, Some(Storage::at(owner, 0)), Source::Launch);
             placed.push((place, self.copy(value, to, label)));
             self.outputs[*at].value = to;
             copies.push(to);
@@ -434,7 +448,7 @@ impl Flow {
             }
         }
         let ty = self.ty(from).clone();
-        let storage = Storage { owner: target, offset: 0 };
+        let storage = Storage::at(target, 0);
         let to = self.value(ty, Some(storage), Source::Launch);
         let label = format!("{}[kept]", self.name(from));
         self.steps.insert(at, self.copy(from, to, label));

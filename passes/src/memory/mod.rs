@@ -23,8 +23,6 @@ use anyid_ir::{Arena, Entity};
 use flow::{Flow, Names};
 use pack::Piece;
 
-pub use anyid_ir::plan::ALIGNMENT;
-
 /// A program with the memory of its values decided, up to offsets.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -74,7 +72,7 @@ pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
                 None => {
                     let base = kept_bytes;
                     *root = Some((Root::Persistent, base));
-                    kept_bytes += flow.bytes(storage.owner).next_multiple_of(ALIGNMENT);
+                    kept_bytes += flow.alignment.round_up(flow.bytes(storage.owner));
                     base
                 }
             };
@@ -132,8 +130,9 @@ pub(crate) fn share(flow: &Flow, persistent: Option<&[u64]>, rewrites: &mut Rewr
         let (fewer, _) = share_with(&flow, persistent, &fewer_wanted, free);
         // What another output's memory holds cannot be read from the workspace.
         let apart = left.iter().all(|(at, _)| {
-            let (class, _) = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].value);
-            !matches!(fewer.classes.root[class as usize], Some((Root::Output(_), _)))
+            let place = fewer.classes.place(&fewer.flow, fewer.flow.outputs[*at].value);
+            let root = place.and_then(|place| fewer.classes.root[place.class as usize]);
+            !matches!(root, Some((Root::Output(_), _)))
         });
         if apart && fewer.bound() <= all.bound() {
             wanted = fewer_wanted;
@@ -151,14 +150,14 @@ pub struct Placement {
 
 /// Packs what lies in the workspace; without `reuse` every class gets bytes of its own.
 pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
-    let Shared { classes, .. } = shared;
+    let Shared { flow, classes, .. } = shared;
     let mut roots = classes.root.clone();
     let owners: Vec<usize> =
         (0..roots.len()).filter(|class| !classes.pieces[*class].is_empty()).collect();
     let packed: Vec<Vec<Piece>> =
         owners.iter().map(|class| classes.pieces[*class].clone()).collect();
     let packing = if reuse { pack::pack(&packed) } else { pack::apart(&packed) };
-    check::check(&packed, &packing.offsets, packing.peak);
+    check::check(&packed, &packing.offsets, packing.peak, flow.alignment);
     for (class, offset) in owners.iter().zip(&packing.offsets) {
         roots[*class] = Some((Root::Workspace, *offset));
     }
@@ -175,22 +174,17 @@ fn place_text(
     value: ValueIndex,
 ) -> Option<String> {
     let Shared { flow, classes, .. } = shared;
-    let (class, offset) = classes.place(flow, value);
+    let place = classes.place(flow, value)?;
     let roots = placement.map_or(&classes.root, |placement| &placement.roots);
-    let place = match roots[class as usize] {
-        Some((root, base)) => {
-            let offset = base + offset;
-            match root {
-                Root::Workspace => format!("workspace + {offset}"),
-                Root::Persistent => format!("persistent + {offset}"),
-                Root::Input(at) => format!("input {at} + {offset}"),
-                Root::Weight(at) => format!("weight {at} + {offset}"),
-                Root::State(at) => format!("state {at} + {offset}"),
-                Root::Output(at) => format!("output {at} + {offset}"),
-            }
+    let place = match roots[place.class as usize] {
+        Some((root, base)) => place.buffer(flow.ty(value), root, base).place_text(),
+        None if place.class == value => return None,
+        None => {
+            let buffer = place.buffer(flow.ty(value), Root::Workspace, 0);
+            let text = buffer.place_text();
+            let offset = text.strip_prefix("workspace").unwrap_or(&text);
+            format!("over {}{offset}", names.of(place.class))
         }
-        None if class == value => return None,
-        None => format!("over {} + {offset}", names.of(class)),
     };
     let elided = if elided { "no copy, " } else { "" };
     Some(format!("{elided}{place}"))
@@ -201,11 +195,14 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
     let Shared { flow, classes, kept_bytes, .. } = shared;
     let mut buffers = Arena::default();
     for value in 0..flow.values.len() as ValueIndex {
-        let (class, offset) = classes.place(flow, value);
+        let ty = flow.ty(value);
         // A value nobody reads keeps its type but owns no memory.
-        let root = placement.roots[class as usize];
-        let (root, base) = root.unwrap_or((Root::Workspace, 0));
-        buffers.push(Buffer { ty: flow.ty(value).clone(), root, offset: base + offset });
+        let place = classes.place(flow, value);
+        let root = place.and_then(|place| placement.roots[place.class as usize]);
+        buffers.push(match place.zip(root) {
+            Some((place, (root, base))) => place.buffer(ty, root, base),
+            None => Buffer::dense(ty.clone(), Root::Workspace, 0),
+        });
     }
     let id = |value: ValueIndex| BufferId::from_index(value as usize);
     let port = |port: &program::Port| Port {
@@ -246,6 +243,7 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
         lower_bound_bytes: 0,
         naive_bytes: 0,
         persistent_bytes: *kept_bytes,
+        alignment: flow.alignment,
     };
     (plan.lower_bound_bytes, plan.naive_bytes) = bounds(&plan);
     check::check_reads(&plan, flow, &classes.dropped);

@@ -266,6 +266,7 @@ pub fn lower_bound(classes: &[Vec<Piece>]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyid_ir::plan::Alignment;
 
     #[test]
     fn hard_cases_are_improved_and_stay_disjoint() {
@@ -296,7 +297,12 @@ mod tests {
             order.sort_by_key(|i| (std::cmp::Reverse(items[*i].bytes), *i));
             let plain = place(&items, &order, &mut Together::new(&items));
             let packing = pack(&classes);
-            super::super::check::check(&classes, &packing.offsets, packing.peak);
+            super::super::check::check(
+                &classes,
+                &packing.offsets,
+                packing.peak,
+                Alignment::default(),
+            );
             assert!(packing.peak <= plain.peak && packing.peak >= lower_bound(&classes));
             assert_eq!(pack(&classes), packing, "the same twice");
             cases += usize::from(!close(plain.peak, lower_bound(&classes)));
@@ -324,7 +330,12 @@ mod tests {
             let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
             assert_eq!(meetings(&items) > MOST_MEETINGS, swept);
             let packing = pack(&classes);
-            super::super::check::check(&classes, &packing.offsets, packing.peak);
+            super::super::check::check(
+                &classes,
+                &packing.offsets,
+                packing.peak,
+                Alignment::default(),
+            );
             let bound = lower_bound(&classes);
             assert!(packing.peak <= bound + bound / 4, "{} of {bound}", packing.peak);
         }
@@ -338,7 +349,7 @@ mod tests {
         let guest = vec![piece(1, 3, 0, 640)];
         let classes = [shaped, guest];
         let packing = pack(&classes);
-        super::super::check::check(&classes, &packing.offsets, packing.peak);
+        super::super::check::check(&classes, &packing.offsets, packing.peak, Alignment::default());
         assert_eq!((packing.peak, lower_bound(&classes)), (1280, 1280));
     }
 
@@ -346,6 +357,11 @@ mod tests {
     #[should_panic(expected = "overlap in time and memory")]
     fn pieces_over_each_other_are_found() {
         let piece = |from, to| vec![Piece { from, to, offset: 64, bytes: 128 }];
-        super::super::check::check(&[piece(0, 4), piece(4, 6)], &[0, 64], 1024);
+        super::super::check::check(
+            &[piece(0, 4), piece(4, 6)],
+            &[0, 64],
+            1024,
+            Alignment::default(),
+        );
     }
 }

@@ -156,11 +156,24 @@ fn runnable(plan: &Plan, target: &Target) -> Result<()> {
     let types = |ids: &[BufferId]| -> Vec<&TensorType> {
         ids.iter().map(|id| &plan.buffer(*id).ty).collect()
     };
+    if !target.alignment.holds(plan.alignment.bytes()) {
+        let (name, wanted, has) = (target.name, target.alignment.bytes(), plan.alignment.bytes());
+        let message =
+            format!("buffers of target {name} begin at multiples of {wanted} bytes, not of {has}");
+        return Err(Error::input("E0505", message)
+            .at(format!("plan \"{}\"", plan.name))
+            .help("compile the plan's module again for this target"));
+    }
     for step in &plan.steps {
         let weight = |id: &BufferId| matches!(plan.buffer(*id).root, Root::Weight(_));
         let weights: Vec<bool> = step.reads().iter().map(weight).collect();
         let (operands, results) = (types(step.reads()), types(step.results()));
-        if let Err(why) = target.runs(&step.kernel, &operands, &weights, &results) {
+        let mut bound = step.reads().iter().chain(step.results());
+        let runs = match bound.any(|id| plan.buffer(*id).columns.is_some()) {
+            true if !target.columns => Err("columns of wider values"),
+            _ => target.runs(&step.kernel, &operands, &weights, &results),
+        };
+        if let Err(why) = runs {
             let (name, kind) = (target.name, step.kind());
             let message = format!("target {name} has no kernel for {kind}: {why}");
             return Err(Error::input("E0505", message)
@@ -211,5 +224,34 @@ fn load_error(error: LoadError) -> Error {
         }
         LoadError::NoWorkspace(refused) => memory_check::refused(refused.bytes, "plans", None),
         LoadError::Failed(fault) => error::from_weight_fault(*fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_whose_kernels_take_no_columns_gets_none() {
+        let text = "\
+plan \"main\" {
+  memory alignment=64 workspace=0 lower_bound=0 naive=0 persistent=0
+  buffer %0 = input 0 + 0 : f32[2,4]
+  buffer %1 = input 0 + 0 columns 0..8 of 16 : f32[2,2]
+  input \"x\" = %0
+  output \"y\" = %2
+  kernel k0 \"attention\" anchor attention {heads=1, scale=1} {
+    y0 = attention(a0, a1, a2)
+  }
+  %2 = k0 %1, %1, %1 : output 0 + 0 f32[2,2] \"y\"
+}
+";
+        let plan = anyid_ir::plan_text::parse_plans(text).unwrap().remove(0);
+        assert_eq!(anyid_ir::plan_verify::verify_plan(&plan), []);
+        assert!(runnable(&plan, &Target::default()).is_ok());
+        let dense = Target { columns: false, ..Target::default() };
+        let error = runnable(&plan, &dense).unwrap_err();
+        assert_eq!(error.code(), "E0505");
+        assert!(error.to_string().contains("columns of wider values"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Version of the file's format.
-const FORMAT: &str = "4";
+const FORMAT: &str = "5";
 /// Version of the product, which decides what kernels do with a plan.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// First words of every plan file.
@@ -118,9 +118,18 @@ impl PlanFile {
     /// Reads a file made for `target` by this version.
     ///
     /// # Errors
+    /// As [`Self::read`], E0514 for another target.
+    pub fn open(path: &Path, target: &str) -> Result<Self> {
+        let file = Self::read(path)?;
+        file.made_for(target).map_err(|error| error.at(path.display()))
+    }
+
+    /// Reads a file made by this version, for any target.
+    ///
+    /// # Errors
     /// E0911 where it cannot be read, E0603 without memory for it, otherwise as
     /// [`Self::from_bytes`].
-    pub fn open(path: &Path, target: &str) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         let unreadable = |fault| {
             Error::input("E0911", "the file cannot be read")
                 .at(path.display())
@@ -129,7 +138,7 @@ impl PlanFile {
         };
         let bytes = input::read(path, LARGEST)
             .map_err(|refusal| refusal.coded(path, unreadable, |_| too_large()))?;
-        Self::from_bytes(&bytes, target).map_err(|error| error.at(path.display()))
+        Self::any_from_bytes(&bytes).map_err(|error| error.at(path.display()))
     }
 
     /// Reads the bytes of a file made for `target` by this version.
@@ -139,6 +148,17 @@ impl PlanFile {
     /// another target, E0515 a list of weights that is not the header's, E0516 and E0517 contents
     /// that are no valid plans, E0519 too large.
     pub fn from_bytes(bytes: &[u8], target: &str) -> Result<Self> {
+        Self::any_from_bytes(bytes)?.made_for(target)
+    }
+
+    fn made_for(self, target: &str) -> Result<Self> {
+        match self.target == target {
+            true => Ok(self),
+            false => Err(Self::foreign(&self.target, target)),
+        }
+    }
+
+    fn any_from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > LARGEST {
             return Err(too_large());
         }
@@ -160,10 +180,7 @@ impl PlanFile {
                 return Err(again(Error::input("E0513", message)));
             }
         }
-        let theirs = field(&fields, "target")?;
-        if theirs != target {
-            return Err(Self::foreign(theirs, target));
-        }
+        let target = field(&fields, "target")?;
         let length = field(&fields, "bytes")?;
         let length: usize = length.parse().map_err(|_| damaged("its length is no number"))?;
         if body.len() < length {
@@ -351,7 +368,7 @@ mod tests {
         let code = |text: String, target| {
             PlanFile::from_bytes(text.as_bytes(), target).unwrap_err().code()
         };
-        assert_eq!(code(text.replacen("format=4", "format=3", 1), "cpu"), "E0513");
+        assert_eq!(code(text.replacen("format=5", "format=4", 1), "cpu"), "E0513");
         assert_eq!(code(text.replacen("version=", "version=9", 1), "cpu"), "E0513");
         assert_eq!(code(text, "cuda:sm_90"), "E0514");
         assert_eq!(PlanFile::from_bytes(b"module @m\n", "cpu").unwrap_err().code(), "E0510");
@@ -392,7 +409,7 @@ mod tests {
     fn kernels_that_the_backend_lacks_are_refused_when_loaded() {
         let text = "\
 plan \"main\" {
-  memory workspace=64 lower_bound=64 naive=64 persistent=0
+  memory alignment=64 workspace=64 lower_bound=64 naive=64 persistent=0
   buffer %0 = input 0 + 0 : f64[2,2]
   input \"x\" = %0
   output \"y\" = %1

@@ -150,10 +150,21 @@ impl Maker<'_> {
         if rows > 40 {
             return None;
         }
-        let [q, k, v] = ["q", "k", "v"].map(|name| match choice[2] % 3 {
-            0 => x,
-            _ => self.f.linear(name, x, &format!("w.k{width}.n{width}"), None, DType::F32),
-        });
+        let mut linear = |name: &str, n: usize| {
+            self.f.linear(name, x, &format!("w.k{width}.n{n}"), None, DType::F32)
+        };
+        let [q, k, v] = match choice[2] % 3 {
+            0 => [x; 3],
+            // Keys and values are the halves of one product.
+            1 if SIZES.contains(&(2 * width)) => {
+                let (q, both) = (linear("q", width), linear("kv", 2 * width));
+                let axis = self.f.ty(both).rank() - 1;
+                let [k, v] = [("k", 0), ("v", width)]
+                    .map(|(name, start)| self.f.slice(name, both, axis, start, width));
+                [q, k, v]
+            }
+            _ => ["q", "k", "v"].map(|name| linear(name, width)),
+        };
         let heads = if width.is_multiple_of(2) { 1 + choice[3] as usize % 2 } else { 1 };
         // Fewer keys than queries, as in cross-attention.
         let keys = if choice[3] % 4 < 2 { rows } else { rows.div_ceil(2) };

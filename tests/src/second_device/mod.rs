@@ -13,7 +13,7 @@ use anyid_backends::{
     Device, HostArena, LoadError, OpenError, RunError, StoredWeight, WeightFault,
 };
 use anyid_ir::kernel::Target;
-use anyid_ir::plan::{BufferId, Plan, Root};
+use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
 use anyid_ir::{EvalError, Evaluator, Mode, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub const KIND: Kind = Kind {
     name: "second",
     names: "second:N",
-    target: Some(target),
+    targets: || vec![target()],
     settings: &[Setting { name: "capacity", variable: "ANYID_SECOND_CAPACITY" }],
     variants: Vec::new,
     open: Some(open),
@@ -33,7 +33,14 @@ pub const KIND: Kind = Kind {
 const POISON: u8 = 0xFF;
 
 fn target() -> Target {
-    Target { name: "second", weight_bound_rows: 8, ..Target::default() }
+    let alignment = Alignment::new(256).expect("it is a power of two");
+    Target {
+        name: "second",
+        weight_bound_rows: 8,
+        joint_parts: true,
+        alignment,
+        ..Target::default()
+    }
 }
 
 fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
@@ -146,31 +153,39 @@ struct Frame<'f> {
 }
 
 impl Frame<'_> {
-    /// The bytes of a buffer that is no weight.
-    fn bytes(&mut self, id: BufferId) -> &mut [u8] {
-        let buffer = self.plan.buffer(id);
-        let (memory, start): (&mut [u8], u64) = match buffer.root {
-            Root::Workspace => (self.workspace, 0),
-            Root::Persistent => (self.kept, 0),
-            Root::State(at) => (self.states, self.plan.state_layout().0[at as usize]),
-            Root::Input(at) => (&mut self.inputs[at as usize], 0),
-            Root::Output(at) => (&mut self.outputs[at as usize], 0),
+    /// The memory of a root that is no weight.
+    fn memory(&mut self, root: Root) -> &mut [u8] {
+        match root {
+            Root::Workspace => self.workspace,
+            Root::Persistent => self.kept,
+            Root::State(at) => &mut self.states[self.plan.state_layout().0[at as usize] as usize..],
+            Root::Input(at) => &mut self.inputs[at as usize],
+            Root::Output(at) => &mut self.outputs[at as usize],
             Root::Weight(_) => unreachable!("a plan writes no weight"),
-        };
-        let from = (start + buffer.offset) as usize;
-        &mut memory[from..from + buffer.ty.bytes() as usize]
+        }
+    }
+
+    /// Writes a buffer row by row.
+    fn write(&mut self, id: BufferId, bytes: &[u8]) {
+        let buffer = self.plan.buffer(id);
+        let mut rest = bytes;
+        for (from, len) in buffer.runs() {
+            let row = rest.split_off(..len as usize).expect("a buffer holds its type");
+            self.memory(buffer.root)[from as usize..][..row.len()].copy_from_slice(row);
+        }
     }
 
     fn read(&mut self, id: BufferId) -> Tensor {
         let buffer = self.plan.buffer(id);
-        let bytes: &[u8] = match buffer.root {
-            Root::Weight(at) => {
-                let (name, from) = (&self.plan.weights[at as usize].name, buffer.offset as usize);
-                &self.weights.0[name].bytes()[from..from + buffer.ty.bytes() as usize]
-            }
-            _ => self.bytes(id),
-        };
-        Tensor::from_bytes(buffer.ty.clone(), bytes).expect("a buffer holds its type")
+        let mut bytes = Vec::new();
+        for (from, len) in buffer.runs() {
+            let memory = match buffer.root {
+                Root::Weight(at) => self.weights.0[&self.plan.weights[at as usize].name].bytes(),
+                root => self.memory(root),
+            };
+            bytes.extend_from_slice(&memory[from as usize..][..len as usize]);
+        }
+        Tensor::from_bytes(buffer.ty.clone(), &bytes).expect("a buffer holds its type")
     }
 }
 
@@ -230,7 +245,7 @@ impl Runner for Ready {
             let made = Evaluator::new(&launch.module, Mode::F32).run("f", &inputs, &(), None);
             let made = made.map_err(|error| failed(error, step.label()))?;
             for ((result, tensor), label) in step.results.iter().zip(&made).zip(&step.labels) {
-                frame.bytes(*result).copy_from_slice(tensor.bytes());
+                frame.write(*result, tensor.bytes());
                 if let Some(trace) = &mut call.trace {
                     trace(label, tensor);
                 }

@@ -7,7 +7,7 @@ use anyid_ir::Module;
 use anyid_ir::text::parse_module;
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::pipeline::Phase;
-use anyid_passes::{CompileError, CompileRequest, Options, StateSpec};
+use anyid_passes::{CompileError, CompileRequest, Gradient, LoraTarget, Options, StateSpec};
 
 /// A file.
 pub struct File {
@@ -46,10 +46,15 @@ struct Flags {
     to: Option<String>,
     vary: Vec<String>,
     branches: Vec<String>,
+    lora: Vec<LoraTarget>,
+    lift: Vec<String>,
+    grad: Option<String>,
+    wrt: Vec<String>,
     without: Vec<String>,
     stop_after: Option<u64>,
     explain: bool,
     primitives: bool,
+    joint_parts: bool,
     axes: Option<usize>,
     states: Vec<(String, String, String)>,
 }
@@ -145,6 +150,19 @@ fn flags(words: &str) -> Result<Flags, String> {
             "--to" => flags.to = Some(value()?.to_owned()),
             "--vary" => flags.vary = list(value()?),
             "--branches" => flags.branches = list(value()?),
+            "--lora" => {
+                for wish in list(value()?) {
+                    let fault = || "--lora needs PATTERN=RANK:ALPHA".to_owned();
+                    let (pattern, rest) = wish.split_once('=').ok_or_else(fault)?;
+                    let (rank, alpha) = rest.split_once(':').ok_or_else(fault)?;
+                    let (rank, alpha) = (rank.parse(), alpha.parse());
+                    let (rank, alpha) = rank.ok().zip(alpha.ok()).ok_or_else(fault)?;
+                    flags.lora.push(LoraTarget { pattern: pattern.to_owned(), rank, alpha });
+                }
+            }
+            "--lift" => flags.lift = list(value()?),
+            "--grad" => flags.grad = Some(value()?.to_owned()),
+            "--wrt" => flags.wrt = list(value()?),
             "--without" => flags.without = list(value()?),
             "--stop-after" => {
                 let number = value()?.parse().map_err(|_| "--stop-after needs a number")?;
@@ -152,6 +170,7 @@ fn flags(words: &str) -> Result<Flags, String> {
             }
             "--explain" => flags.explain = true,
             "--primitives" => flags.primitives = true,
+            "--joint-parts" => flags.joint_parts = true,
             "--axes" => {
                 flags.axes = Some(value()?.parse().map_err(|_| "--axes needs a number")?);
             }
@@ -273,6 +292,7 @@ impl Case {
         if self.flags.primitives {
             (options.target.products, options.target.rows) = (&[], &[]);
         }
+        options.target.joint_parts |= self.flags.joint_parts;
         options.target.axes = self.flags.axes.unwrap_or(options.target.axes);
         options
     }
@@ -283,9 +303,18 @@ impl Case {
         let request = CompileRequest::new(&self.module, &func.name)
             .carrying(self.states())
             .branches(self.flags.branches.clone())
+            .with_lora(self.flags.lora.clone())
+            .lifting(self.flags.lift.clone())
             .with(&self.options(without));
-        match self.varying() {
+        let request = match self.varying() {
             Some(names) => request.varying(names),
+            None => request,
+        };
+        match &self.flags.grad {
+            Some(of) => {
+                let (of, wrt) = (of.clone(), self.flags.wrt.clone());
+                request.with_gradient(Gradient { of, wrt, factor: None })
+            }
             None => request,
         }
     }

@@ -4,8 +4,8 @@ use super::super::Cpu;
 use super::super::weights::Weights;
 use super::Executable;
 use crate::WeightProvider;
-use anyid_ir::TensorType;
-use anyid_ir::plan::{Buffer, BufferId, Plan, Root};
+use anyid_ir::plan::{Buffer, BufferId, Columns, Plan, Root};
+use anyid_ir::{Tensor, TensorType};
 use bytemuck::Pod;
 
 /// The caller's memory for an output.
@@ -57,9 +57,40 @@ impl<'f> Frame<'f> {
         }
     }
 
+    /// First byte of a buffer in its memory, and bytes up to the end of its last row.
+    fn extent(&self, id: BufferId) -> (usize, usize) {
+        let buffer = self.buffer(id);
+        let bytes = buffer.ty.bytes();
+        let Some(Columns { first, width, stride }) = buffer.columns else {
+            return (buffer.offset as usize, bytes as usize);
+        };
+        let between = (bytes / width).saturating_sub(1) * stride;
+        ((buffer.offset + first) as usize, (between + width) as usize)
+    }
+
+    /// Elements from one row of a buffer to the next, where dense rows have `width`.
+    pub(super) fn stride(&self, id: BufferId, width: usize) -> usize {
+        let Buffer { ty, columns, .. } = self.buffer(id);
+        columns.map_or(width, |columns| columns.stride as usize / ty.dtype.bytes())
+    }
+
+    /// What a buffer holds.
+    pub(super) fn tensor(&self, id: BufferId) -> Tensor {
+        let Buffer { ty, columns, .. } = self.buffer(id);
+        let mut tensor = Tensor::zeros(ty.clone());
+        let dense = Columns { first: 0, width: ty.bytes(), stride: ty.bytes() };
+        let Columns { width, stride, .. } = columns.unwrap_or(dense);
+        let rows = self.bytes(id).chunks(stride.max(1) as usize);
+        for (out, row) in tensor.bytes_mut().chunks_mut(width.max(1) as usize).zip(rows) {
+            out.copy_from_slice(&row[..out.len()]);
+        }
+        tensor
+    }
+
+    /// The bytes of a buffer; of columns, with those between its rows.
     pub(super) fn bytes(&self, id: BufferId) -> &'f [u8] {
         let buffer = self.buffer(id);
-        let (mut offset, len) = (buffer.offset as usize, buffer.ty.bytes() as usize);
+        let (mut offset, len) = self.extent(id);
         let (base, size) = match buffer.root {
             Root::Workspace | Root::Persistent | Root::State(_) | Root::Output(_) => {
                 let memory = self.writable(buffer.root);
@@ -85,11 +116,10 @@ impl<'f> Frame<'f> {
 
     /// First byte and length of a result.
     pub(super) fn target(&self, id: BufferId) -> (*mut u8, usize) {
-        let buffer = self.buffer(id);
-        let len = buffer.ty.bytes() as usize;
-        let memory = self.writable(buffer.root);
+        let (first, len) = self.extent(id);
+        let memory = self.writable(self.buffer(id).root);
         let (base, size, start) = memory.expect("a step never writes its inputs");
-        let offset = start + buffer.offset as usize;
+        let offset = start + first;
         assert!(offset + len <= size, "a buffer ends at {} of {size} bytes", offset + len);
         // SAFETY: inside the arena (just checked).
         (unsafe { base.add(offset) }, len)
@@ -99,8 +129,9 @@ impl<'f> Frame<'f> {
     #[allow(clippy::mut_from_ref)]
     pub(super) fn bytes_mut(&self, id: BufferId) -> &'f mut [u8] {
         let (base, len) = self.target(id);
-        // SAFETY: by the plan's guarantee no operand of the step shares a byte with its result
-        // (kernels that write in place hold no slice of that operand), and only this step runs.
+        // SAFETY: by the plan's guarantee no operand of the step shares a byte with its result, nor
+        // the rows that it is columns of (kernels that write in place, and row kernels, hold no slice
+        // of such operands), and only this step runs.
         unsafe { std::slice::from_raw_parts_mut(base, len) }
     }
 

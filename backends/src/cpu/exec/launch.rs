@@ -6,7 +6,7 @@ use super::super::attention::{self, AttentionShape};
 use super::super::conv::{self, ConvShape, UpsampleShape, upsample_conv_fits};
 use super::super::gemm::{self, Activation, PanelKind};
 use super::super::moves::Copies;
-use super::super::rowkernel::Prepared;
+use super::super::rowkernel::{Layout, Pitch, Prepared};
 use super::super::rows::Reduce;
 use super::super::weights::Form;
 use super::super::{Cpu, kernel_shape, panel_kind, upsampled};
@@ -135,8 +135,15 @@ impl<'p> Types<'p> {
     }
 
     fn same_place(&self, a: BufferId, b: BufferId) -> bool {
-        let [a, b] = [a, b].map(|id| self.plan.buffer(id));
-        (a.root, a.offset) == (b.root, b.offset)
+        self.plan.buffer(a).same_bytes(self.plan.buffer(b))
+    }
+
+    /// How rows lie that are columns of wider ones.
+    fn pitch(&self, id: BufferId) -> Option<Pitch> {
+        let buffer = self.plan.buffer(id);
+        let elements = |bytes: u64| bytes as usize / buffer.ty.dtype.bytes();
+        let columns = buffer.columns?;
+        Some(Pitch { width: elements(columns.width), stride: elements(columns.stride) })
     }
 
     /// Operand `at` as a vector of f32; `None` for types that are not widened.
@@ -260,8 +267,13 @@ fn rows(types: &Types<'_>, kernel: &RowKernel) -> Launch {
         return Launch::Scalar(kernel.clone());
     }
     let Step { operands, results, .. } = types.step;
-    let in_place = results.iter().any(|r| operands.iter().any(|o| types.same_place(*o, *r)));
-    let prepared = Prepared::new(kernel, in_place);
+    let pitches = |ids: &[BufferId]| ids.iter().map(|id| types.pitch(*id)).collect();
+    let layout = Layout {
+        in_place: results.iter().any(|r| operands.iter().any(|o| types.same_place(*o, *r))),
+        operands: pitches(operands),
+        results: pitches(results),
+    };
+    let prepared = Prepared::new(kernel, &layout);
     let float = |ty: &TensorType| matches!(ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
     match prepared.plain_reduction() {
         Some((RowReduce::Sum, width)) if float(types.operand(0)) => {

@@ -161,8 +161,9 @@ impl<'f> Frame<'f> {
             None => Combine::Store,
             Some((_, true)) => Combine::InPlace { gate },
             Some((position, false)) => {
-                let stride = self.ty(step.results[0]).last();
-                Combine::Residual { data: self.slice(step.operands[position]), stride, gate }
+                let residual = step.operands[position];
+                let stride = self.stride(residual, self.ty(step.results[0]).last());
+                Combine::Residual { data: self.slice(residual), stride, gate }
             }
         };
         let Ends { round_sums, activation, round_activated, .. } = *ends;
@@ -189,7 +190,8 @@ impl<'f> Frame<'f> {
         }
     }
 
-    fn output(&self, id: BufferId, stride: usize) -> Output<'f> {
+    fn output(&self, id: BufferId, width: usize) -> Output<'f> {
+        let stride = self.stride(id, width);
         match self.ty(id).dtype {
             DType::Bf16 => Output::Bf16 { data: self.of_mut(id), stride },
             _ => Output::F32 { data: self.of_mut(id), stride },
@@ -208,7 +210,8 @@ impl<'f> Frame<'f> {
         let Linear { m, k, .. } = *linear;
         for (part, result) in linear.parts.iter().zip(&step.results) {
             let epilogue = self.epilogue(step, &linear.ends, part.bias, packed);
-            let a = gemm::Rows { data: self.slice(step.operands[0]), stride: k };
+            let x = step.operands[0];
+            let a = gemm::Rows { data: self.slice(x), stride: self.stride(x, k) };
             let output = self.output(*result, part.n);
             match part.matrix {
                 (at, None) => {
@@ -236,7 +239,8 @@ impl<'f> Frame<'f> {
                 DType::Bf16 => Source::Bf16(self.of(id)),
                 _ => Source::F32(self.of(id)),
             };
-            Operand { data, row_stride: width, batch_stride: rows * width }
+            let row_stride = self.stride(id, width);
+            Operand { data, row_stride, batch_stride: rows * row_stride }
         };
         let data = match self.ty(step.results[0]).dtype {
             DType::Bf16 => Target::Bf16(self.of_mut(step.results[0])),
@@ -253,7 +257,8 @@ impl<'f> Frame<'f> {
             key_limit: None,
         };
         let log_sums = step.results.get(1).map(|id| self.of_mut(*id));
-        let (row_stride, batch_stride) = (width, shape.queries * width);
+        let row_stride = self.stride(step.results[0], width);
+        let batch_stride = shape.queries * row_stride;
         let output = OutputOperand { data, row_stride, batch_stride, log_sums };
         attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, scratch);
     }

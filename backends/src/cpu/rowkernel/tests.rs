@@ -37,7 +37,7 @@ fn noise(seed: u32, dtype: DType, count: usize) -> Vec<u8> {
 fn run(kernel: &RowKernel, pool: &Pool, level: Level, operands: [&[u8]; 3]) -> Vec<f64> {
     let ty = &kernel.results[0];
     let mut out = vec![0xaa; ty.bytes() as usize];
-    let prepared = Prepared::new(kernel, false);
+    let prepared = Prepared::new(kernel, &Layout::default());
     let mut scratch = vec![0xffu8; prepared.scratch_bytes(pool.threads()) + 64];
     let bound = Bound { operands: &operands.map(<[u8]>::as_ptr), results: &[out.as_mut_ptr()] };
     // SAFETY: memory of the kernel's types, apart from each other.
@@ -135,6 +135,100 @@ fn roundings_are_those_of_the_types() {
             for (at, got) in got.into_iter().enumerate() {
                 let x = scalar::read(DType::F32, &x, at) as f32;
                 assert_eq!(got, round(x), "{level:?} {name}({x})");
+            }
+        }
+    }
+}
+
+#[test]
+fn several_results_over_an_operand_are_those_apart() {
+    let (rows, width) = (3, 300);
+    let text = format!(
+        "kernel k0 \"k\" rows i in {rows}, cols j in {width} {{\n  in a0: bf16[{rows},{width}]\n  in \
+         a1: f32[{width}]\n  out y0: bf16[{rows},{width}]\n  out y1: bf16[{rows},{width}]\n  out y2: \
+         f32[{rows}]\n  v0 = a0[i*{width} + j]\n  v1 = a1[0*{width} + j]\n  v2 = add(v0, v1)\n  v3 = \
+         max_over_j(v0)\n  v4 = mul(v2, v3)\n  y0[i,j] = v4\n  y1[i,j] = v0\n  y2[i] = v3\n}}\n"
+    );
+    let kernels = parse_kernels(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let Some(Kernel::Row(kernel)) = kernels.into_iter().next() else { panic!("a row kernel") };
+    assert_eq!(Kernel::Row(kernel.clone()).verify(), Ok(()), "{text}");
+    let (x, gain) = (noise(7, DType::Bf16, rows * width), noise(9, DType::F32, width));
+    let run = |in_place: bool, level: Level| {
+        let prepared = Prepared::new(&kernel, &Layout { in_place, ..Layout::default() });
+        let mut scratch = vec![0xffu8; prepared.scratch_bytes(1) + 64];
+        let mut below = x.clone();
+        let mut results = [vec![0u8; x.len()], vec![0; x.len()], vec![0; 4 * rows]];
+        let mut to = results.each_mut().map(|result| result.as_mut_ptr());
+        let mut from = [x.as_ptr(), gain.as_ptr()];
+        if in_place {
+            to[0] = below.as_mut_ptr();
+            from[0] = to[0].cast_const();
+        }
+        let bound = Bound { operands: &from, results: &to };
+        // SAFETY: memory of the kernel's types; result 0 over operand 0 only where it was made ready.
+        unsafe { prepared.run(&Pool::new(1), level, &bound, &mut scratch) }.expect("no segments");
+        if in_place {
+            results[0] = below;
+        }
+        results
+    };
+    for level in Level::available() {
+        assert_eq!(run(true, level), run(false, level), "{level:?}");
+        assert_eq!(run(true, level)[1], x, "{level:?}");
+    }
+}
+
+/// Rows in wider ones, with the same byte everywhere else.
+fn spread(dense: &[u8], width: usize, (first, stride): (usize, usize)) -> Vec<u8> {
+    let mut out = vec![0xaa; dense.len() / width * stride];
+    for (row, out) in dense.chunks(width).zip(out.chunks_mut(stride)) {
+        out[first..first + width].copy_from_slice(row);
+    }
+    out
+}
+
+#[test]
+fn columns_give_the_bits_of_dense_rows_and_leave_the_rest_alone() {
+    let pool = Pool::new(2);
+    for (dtype, (rows, width)) in [
+        (DType::F32, (5, 6)),
+        (DType::F32, (70, 100)),
+        (DType::Bf16, (5, 6)),
+        (DType::F16, (3, 100)),
+        (DType::F32, (2, 2500)),
+    ] {
+        let (x, table) = (noise(7, dtype, rows * width), noise(9, DType::F32, 2 * width));
+        let segments: Vec<u8> = (0..rows as i32).flat_map(|i| (i % 2).to_le_bytes()).collect();
+        for body in [NORM, "  v2 = mul(v0, v1)\n  y0[i,j] = v2\n", "  y0[i,j] = v0\n"] {
+            let kernel = kernel(body, dtype.name(), (rows, width));
+            let bytes = width * dtype.bytes();
+            let place = (16, bytes + 40);
+            let pitch = Some(Pitch { width, stride: place.1 / dtype.bytes() });
+            for level in Level::available() {
+                let dense = run(&kernel, &pool, level, [&x, &table, &segments]);
+                for in_place in [false, true] {
+                    let mut from = spread(&x, bytes, place);
+                    let mut to = if in_place { Vec::new() } else { vec![0xaa; from.len()] };
+                    let operands = vec![pitch, None, None];
+                    let layout = Layout { in_place, operands, results: vec![pitch] };
+                    let prepared = Prepared::new(&kernel, &layout);
+                    let mut scratch = vec![0xffu8; prepared.scratch_bytes(pool.threads()) + 64];
+                    let start = from.as_mut_ptr().wrapping_add(place.0);
+                    let end = if in_place { start } else { to.as_mut_ptr().wrapping_add(place.0) };
+                    let operands = [start.cast_const(), table.as_ptr(), segments.as_ptr()];
+                    let bound = Bound { operands: &operands, results: &[end] };
+                    // SAFETY: memory of the kernel's types as the layout says.
+                    unsafe { prepared.run(&pool, level, &bound, &mut scratch) }.unwrap();
+                    let made = if in_place { &from } else { &to };
+                    let values: Vec<u8> = made
+                        .chunks(place.1)
+                        .flat_map(|row| row[place.0..place.0 + bytes].to_vec())
+                        .collect();
+                    assert_eq!(*made, spread(&values, bytes, place), "{level:?} {dtype} {body}");
+                    let value = |at: usize| scalar::read(dtype, &values, at);
+                    let values: Vec<f64> = (0..rows * width).map(value).collect();
+                    assert_eq!(values, dense, "{level:?} {dtype} {in_place} {body}");
+                }
             }
         }
     }

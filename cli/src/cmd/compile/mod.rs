@@ -1,6 +1,7 @@
 //! `compile`: compiles IR text into plans and reports what they need before anything runs.
 
 mod budget;
+mod prediction;
 mod states;
 mod summary;
 
@@ -13,15 +14,15 @@ use crate::render::Failure;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
 use anyid_ir::{Func, Module, text};
-use anyid_passes::cost::Machine;
 use anyid_passes::kernels::kernels;
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
-use anyid_runtime::engine::{PlanFile, Registry, compile_error};
+use anyid_runtime::engine::{PlanFile, compile_error};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
-use anyid_runtime::{Backend, Error, Kind, Result};
-use std::time::{Duration, Instant};
+use anyid_runtime::{Error, Kind, Result};
+use prediction::Prediction;
+use std::time::Instant;
 use summary::Summary;
 
 /// Runs the verb.
@@ -30,7 +31,7 @@ use summary::Summary;
 /// Findings about the text, E05xx if it cannot be compiled, E0601 with exit code 3 if the plan does
 /// not fit the budget, E0602 for a budget that cannot be read, E101x for the output.
 pub fn run(args: Compile) -> std::result::Result<(), Failure> {
-    known(&args.target)?;
+    let target = passes::target(&args.switches.target)?;
     if let Some(phase) = args.to {
         let func = match args.func.as_slice() {
             [] => None,
@@ -70,14 +71,15 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let states = states::specs(&module, &funcs, &args.states)?;
     let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
     let took = begun.elapsed();
-    let phases = PlanFile::new(&args.target, phases)?;
+    let phases = PlanFile::new(target.name, phases)?;
     let certificate = match budget {
         None => None,
         Some(bytes) => {
             let unsplit = match args.vary.is_empty() {
                 true => None,
                 false => {
-                    let whole = passes::request(&module, funcs[0], &[], &states[0], &args.switches);
+                    let whole =
+                        passes::request(&module, funcs[0], &[], &states[0], &args.switches)?;
                     Some(whole.plan().map_err(compile_error)?)
                 }
             };
@@ -89,8 +91,11 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             )
         }
     };
-    let machine = if args.predict { Some(measure(&args.target, args.threads)?) } else { None };
-    let summary = Summary::new(phases.phases(), took, machine.as_ref(), certificate);
+    let prediction = match args.predict {
+        true => Some(Prediction::of(&target, args.threads, phases.phases())?),
+        false => None,
+    };
+    let summary = Summary::new(&target, phases.phases(), took, prediction, certificate);
     let over = summary.over_budget();
     if let Some(file) = output_file.filter(|_| over.is_none()) {
         phases.write_in(file)?;
@@ -142,18 +147,6 @@ fn places(args: &Compile) -> Result<Places> {
         .help(format!("write the plan to a file, or leave {flag} out")))
 }
 
-/// Refuses targets that this build does not have.
-///
-/// # Errors
-/// E0506.
-fn known(target: &str) -> Result<()> {
-    if Registry::default().target(target).is_some() {
-        return Ok(());
-    }
-    let error = Error::input("E0506", format!("there is no target \"{target}\"")).at("--target");
-    Err(error.help("this build compiles for cpu"))
-}
-
 fn emitted(emit: Emit, module: &Module, funcs: &[&Func], phases: &[Plan]) -> String {
     match emit {
         Emit::Ir => text::print(module),
@@ -173,15 +166,4 @@ fn emitted(emit: Emit, module: &Module, funcs: &[&Func], phases: &[Plan]) -> Str
         }
         Emit::Dot => funcs.iter().map(|func| view::dot(func)).collect::<Vec<_>>().join("\n"),
     }
-}
-
-/// What the device that a target is for can do, for the prediction.
-fn measure(target: &str, threads: usize) -> Result<Machine> {
-    let backend = Backend::open(target, threads)?;
-    let peak = backend.device().throughput(Duration::from_millis(200));
-    Ok(Machine {
-        f32_flops: peak.f32_gflops * 1e9,
-        bf16_flops: peak.bf16_gflops.unwrap_or(peak.f32_gflops) * 1e9,
-        bytes_per_second: peak.copy_gb_per_second * 1e9,
-    })
 }

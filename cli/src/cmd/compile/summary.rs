@@ -1,11 +1,13 @@
 //! The summary of plans, as text and as JSON: a table of phases, the peak with what is live there,
 //! and whether the plans fit a budget.
 
+use super::prediction::Prediction;
 use crate::output::{bytes, duration, plural, table};
+use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
-use anyid_passes::cost::{self, Machine};
 use anyid_passes::fit::{Certificate, Change, Offer};
 use anyid_passes::report::{Peak, PhaseSummary};
+use anyid_runtime::engine::Registry;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -14,24 +16,32 @@ const MOST_LIVE: usize = 12;
 
 /// Figures of all phases.
 pub struct Summary {
+    target: &'static str,
+    /// Whether this build has devices for it.
+    runs: bool,
     phases: Vec<PhaseSummary>,
-    /// Seconds of each phase, if predicted.
-    seconds: Option<Vec<f64>>,
+    prediction: Option<Prediction>,
     took: Duration,
     certificate: Option<Certificate>,
 }
 
 impl Summary {
-    /// The summary of `plans`, which took `took` to compile.
+    /// The summary of `plans` for `target`, which took `took` to compile.
     pub fn new(
+        target: &Target,
         plans: &[Plan],
         took: Duration,
-        machine: Option<&Machine>,
+        prediction: Option<Prediction>,
         certificate: Option<Certificate>,
     ) -> Self {
-        let seconds = machine.map(|m| plans.iter().map(|plan| cost::seconds(plan, m)).collect());
+        let (target, runs) = (target.name, Registry::default().runs(target.name));
         let phases = plans.iter().map(PhaseSummary::of).collect();
-        Self { phases, seconds, took, certificate }
+        Self { target, runs, phases, prediction, took, certificate }
+    }
+
+    /// Seconds of each phase, if predicted.
+    fn seconds(&self) -> Option<&Vec<f64>> {
+        self.prediction.as_ref()?.seconds.as_ref()
     }
 
     /// The message that refuses a plan over its budget.
@@ -44,6 +54,13 @@ impl Summary {
     /// For people.
     pub fn text(&self) -> String {
         let mut out = self.phase_table();
+        if !self.runs {
+            let target = self.target;
+            out.push_str(&format!("\nplanned for {target}, whose devices this build cannot run\n"));
+        }
+        if let Some(note) = self.prediction.as_ref().and_then(Prediction::note) {
+            out.push_str(&format!("{note}\n"));
+        }
         for phase in &self.phases {
             if let Some(peak) = &phase.peak {
                 out.push_str(&peak_text(&phase.name, peak));
@@ -70,7 +87,7 @@ impl Summary {
             "moved",
         ];
         let mut head: Vec<String> = head.map(str::to_owned).to_vec();
-        head.extend(self.seconds.as_ref().map(|_| "at least".to_owned()));
+        head.extend(self.seconds().map(|_| "at least".to_owned()));
         let mut rows = vec![head];
         for (at, phase) in self.phases.iter().enumerate() {
             let mut row = vec![
@@ -87,7 +104,7 @@ impl Summary {
             ];
             let time =
                 |s: &Vec<f64>| duration(Duration::try_from_secs_f64(s[at]).unwrap_or_default());
-            row.extend(self.seconds.as_ref().map(time));
+            row.extend(self.seconds().map(time));
             rows.push(row);
         }
         table(&rows)
@@ -97,10 +114,14 @@ impl Summary {
     pub fn json(&self) -> Value {
         let phases: Vec<Value> = (0..self.phases.len()).map(|at| self.phase_json(at)).collect();
         let mut out = json!({
-            "target": "cpu",
+            "target": self.target,
+            "runs_here": self.runs,
             "compile_seconds": self.took.as_secs_f64(),
             "phases": phases,
         });
+        if let Some(prediction) = &self.prediction {
+            out["predicted_from"] = json!(prediction.origin());
+        }
         if let Some(certificate) = &self.certificate {
             out["budget"] = certificate_json(certificate);
         }
@@ -125,7 +146,7 @@ impl Summary {
             "bytes_moved": phase.bytes_moved,
             "peak": phase.peak.as_ref().map(peak_json),
         });
-        if let Some(seconds) = &self.seconds {
+        if let Some(seconds) = self.seconds() {
             out["predicted_seconds"] = json!(seconds[at]);
         }
         out
@@ -173,7 +194,7 @@ fn describe(change: Change) -> &'static str {
     match change {
         Change::Bf16Weights => "matrices and kernels stored as bf16 instead of f32",
         Change::Recompute => "compute in every step what prepare keeps (no --vary)",
-        Change::Stream => "stream the weights of repeats through two slots (not on target cpu)",
+        Change::Stream => "stream the weights of repeats through two slots (no target does)",
     }
 }
 

@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use anyid_backends::Device;
 use anyid_ir::Kernel;
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
-use anyid_ir::plan::{ALIGNMENT, Buffer, Plan, Port, Root, Step};
+use anyid_ir::plan::{Buffer, Plan, Port, Root, Step};
 use anyid_ir::plan_text::distinct_kernels;
 use anyid_ir::plan_verify::verify_plan;
 use anyid_passes::CompileRequest;
@@ -145,20 +145,20 @@ fn plan_of(
     };
     for (at, ty) in operands.iter().enumerate() {
         let root = Root::Input(at as u32);
-        let buffer = plan.buffers.push(Buffer { ty: ty.clone(), root, offset: 0 });
+        let buffer = plan.buffers.push(Buffer::dense(ty.clone(), root, 0));
         plan.inputs.push(Port { name: format!("a{at}"), branch: 0, buffer });
         step.operands.push(buffer);
     }
     let mut end = 0u64;
     for (at, ty) in results.iter().enumerate() {
         let root = Root::Workspace;
-        let buffer = plan.buffers.push(Buffer { ty: ty.clone(), root, offset: end });
+        let buffer = plan.buffers.push(Buffer::dense(ty.clone(), root, end));
         plan.outputs.push(Port { name: format!("y{at}"), branch: 0, buffer });
         step.results.push(buffer);
         step.labels.push(format!("y{at}"));
         let elements = ty.shape.iter().try_fold(1u64, |n, size| n.checked_mul(*size as u64))?;
         let bytes = elements.checked_mul(ty.dtype.bytes() as u64)?;
-        end = end.checked_add(bytes.checked_next_multiple_of(ALIGNMENT)?)?;
+        end = end.checked_add(plan.alignment.round_up(bytes))?;
     }
     (plan.workspace_bytes, plan.lower_bound_bytes, plan.naive_bytes) = (end, end, end);
     plan.steps.push(step);

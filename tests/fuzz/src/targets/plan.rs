@@ -163,9 +163,7 @@ fn checked(plan: &Plan) -> Option<Plan> {
         return None;
     }
     let mut out = plan.clone();
-    let (lives, _) = anyid_ir::plan_live::lifetimes(plan);
-    let ends = lives.iter().map(|life| life.offset.saturating_add(life.bytes));
-    out.workspace_bytes = ends.max().unwrap_or(0);
+    out.workspace_bytes = anyid_ir::plan_live::workspace(plan);
     (out.lower_bound_bytes, out.naive_bytes) = anyid_ir::plan_live::bounds(plan);
     Some(out)
 }

@@ -9,7 +9,7 @@ use anyid_tests::op_cases::{cases, noise, seed_of};
 use anyid_tests::plans::Stored;
 
 /// Words of IR and plan text.
-pub const WORDS: [&str; 96] = [
+pub const WORDS: [&str; 98] = [
     "f32",
     "bf16",
     "f16",
@@ -24,6 +24,8 @@ pub const WORDS: [&str; 96] = [
     "weight",
     "state",
     "buffer",
+    "columns",
+    "columns 0..64 of 128",
     "memory",
     "kernel",
     "plan",

@@ -4,7 +4,7 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::mutate;
 use crate::rng::Rng;
-use anyid_runtime::recipe::{HashedFile, ModelEntry, Recipe};
+use anyid_runtime::recipe::{AdapterEntry, HashedFile, ModelEntry, Recipe};
 use anyid_tests::folders::Folder;
 
 /// The target.
@@ -47,6 +47,10 @@ fn example(noise: bool) -> Recipe {
             path: noise.then(|| "/model".into()),
             fingerprints: ["a".into(), "b".into(), "c".into()],
         },
+        adapters: noise
+            .then(|| AdapterEntry { file: file("/l.safetensors"), config: None, scale: 0.5 })
+            .into_iter()
+            .collect(),
         output: "/o/out.mp4".into(),
     }
 }
