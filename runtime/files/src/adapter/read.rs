@@ -35,6 +35,13 @@ struct Group {
     parts: BTreeMap<Part, String>,
 }
 
+/// Factors, their rank, and rows and columns of what they make.
+struct Made {
+    factors: Factors,
+    rank: Option<u64>,
+    size: (u64, u64),
+}
+
 /// What reading needs to know.
 pub(super) struct Source<'a> {
     pub(super) set: &'a WeightSet,
@@ -137,11 +144,7 @@ impl Source<'_> {
         change.diff = part(Part::Diff);
         change.diff_bias = part(Part::DiffBias);
         change.diff_modulation = part(Part::DiffModulation);
-        let (factors, rank, size) = match self.factors(group)? {
-            Some((factors, rank, size)) => (Some(factors), rank, size),
-            None => (None, None, (0, 0)),
-        };
-        if let Some(factors) = factors {
+        if let Some(Made { factors, rank, size }) = self.factors(group)? {
             let scale = self.scale(group, rank, &factors)?;
             change.product = Some(Product { factors, scale, rank });
             self.fits(module, &group.spelled, &module.weight, "weight", size)?;
@@ -157,8 +160,8 @@ impl Source<'_> {
         Ok(change)
     }
 
-    /// The factors of a product with their rank and the rows and columns of what they make.
-    fn factors(&self, group: &Group) -> Result<Option<(Factors, Option<u64>, (u64, u64))>> {
+    /// The factors of a product, if there are some.
+    fn factors(&self, group: &Group) -> Result<Option<Made>> {
         let has = |part: Part| group.parts.contains_key(&part);
         let needs = |part: Part, what: &str| {
             group.parts.get(&part).cloned().ok_or_else(|| {
@@ -171,7 +174,8 @@ impl Source<'_> {
             let (rank, columns) = self.matrix(&down)?;
             let (rows, ups) = self.matrix(&up)?;
             same_rank(&down, rank, &up, ups)?;
-            return Ok(Some((Factors::LowRank { up, down }, Some(rank), (rows, columns))));
+            let factors = Factors::LowRank { up, down };
+            return Ok(Some(Made { factors, rank: Some(rank), size: (rows, columns) }));
         }
         if (0..4).any(|at| has(Part::Hada(at))) {
             let mut names = Vec::new();
@@ -187,7 +191,8 @@ impl Source<'_> {
                     "`{a}` and `{c}` make tensors of {first:?} and {second:?}"
                 )));
             }
-            return Ok(Some((Factors::LoHa(names), Some(rank), first)));
+            let factors = Factors::LoHa(names);
+            return Ok(Some(Made { factors, rank: Some(rank), size: first }));
         }
         if (0..6).any(|at| has(Part::Lokr(at))) {
             let (first, first_rank, a) = self.factor(group, 0, "w1")?;
@@ -195,7 +200,7 @@ impl Source<'_> {
             let size = a.0.checked_mul(b.0).zip(a.1.checked_mul(b.1));
             let size = size.ok_or_else(|| shapes(&format!("{a:?} and {b:?} are too large")))?;
             let factors = Factors::LoKr(Box::new([first, second]));
-            return Ok(Some((factors, second_rank.or(first_rank), size)));
+            return Ok(Some(Made { factors, rank: second_rank.or(first_rank), size }));
         }
         Ok(None)
     }
