@@ -446,6 +446,15 @@ pub struct PassArgs {
     /// faster. The input of the second branch is called NAME.1.
     #[arg(long, value_name = "INPUT,…", value_delimiter = ',', help_heading = "Compiler")]
     pub branches: Vec<String>,
+    /// Put a low-rank adapter beside every linear of this name (its weight's, without .weight); a star
+    /// stands for any text. Its matrices are inputs NAME.lora_A.weight and NAME.lora_B.weight.
+    #[arg(
+        long,
+        value_name = "NAME=RANK:ALPHA,…",
+        value_delimiter = ',',
+        help_heading = "Compiler"
+    )]
+    pub inject_lora: Vec<String>,
     /// Make these weights inputs, by name; a star stands for any text.
     #[arg(long, value_name = "WEIGHT,…", value_delimiter = ',', help_heading = "Compiler")]
     pub lift: Vec<String>,

@@ -210,7 +210,7 @@ fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
     let before = folder.names();
     let merge = |words: &str| folder.run(&format!("lora merge {words}"));
     merge("model --lora a.safetensors -o taken").fails("E1016");
-    merge("model --lora a.safetensors -o model --force").fails("E0950");
+    merge("model --lora a.safetensors -o model --force").fails("E0952");
     merge("model --lora none.safetensors -o x").fails("E0310");
     merge("model -o x").fails("E0900");
     merge("none --lora a.safetensors -o x").fails("E0310");

@@ -686,7 +686,7 @@ impl Rule<'_> {
             self.operands[..3].iter().chain(self.operands.get(6)).copied().collect();
         let [q, k, v] = [own[0], own[1], own[2]];
         let op = Op::Attention { heads, scale, lse: true };
-        let made = Rule { op: &op, operands: &own, declared: &[q.clone()] };
+        let made = Rule { op: &op, operands: &own, declared: std::slice::from_ref(q) };
         let made = made.attention(heads, scale, true)?;
         for (at, what) in [(3, "what the attention gave"), (5, "its cotangent")] {
             self.need_float(at)?;

@@ -322,6 +322,3 @@ fn as_declared(out: &mut Program, own: ValueIndex, ty: &TensorType, name: &str) 
     }
     value
 }
-
-#[cfg(test)]
-mod tests;

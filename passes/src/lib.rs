@@ -19,6 +19,7 @@ pub mod fuse;
 pub mod grad;
 pub mod join_branches;
 pub mod kernels;
+pub mod lora;
 pub mod lower;
 pub mod memory;
 pub mod pipeline;
@@ -36,6 +37,7 @@ pub mod straight;
 pub mod view;
 
 pub use grad::Gradient;
+pub use lora::LoraTarget;
 pub use program::Program;
 pub use request::{CompileRequest, Options, StateSpec};
 
@@ -54,6 +56,8 @@ pub enum Asked {
     Passes,
     /// The passes left out.
     Without,
+    /// The linears that get an adapter.
+    Lora,
     /// The weights made inputs.
     Lifted,
     /// What is differentiated, and by what.

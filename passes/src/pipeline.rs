@@ -11,7 +11,7 @@ use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
     Asked, CompileError, canonicalize, columns, decompose, flatten, fold, grad, join_branches,
-    memory, schedule, simplify, split, split_rows,
+    lora, memory, schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 
@@ -116,6 +116,8 @@ pub const PASSES: &[Pass] = &[
     pass(Phase::Bound, Level::Module, "inline",
         "calls inlined and repeats unrolled into one straight-line program, weights by absolute name",
         false, inline),
+    pass(Phase::Bound, Level::Program, "inject-lora",
+        "low-rank adapters put beside the linears that are asked for", false, inject_lora),
     pass(Phase::Optimised, Level::Program, "canonicalize",
         "small local rewrites until none applies: chains of views, casts that lose nothing, neutral operands",
         true, run_canonicalize),
@@ -252,6 +254,13 @@ fn cse(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
 
 fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
+}
+
+fn inject_lora(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let targets = &context.request.lora;
+    let ([whole], false) = (state.parts.as_mut_slice(), targets.is_empty()) else { return Ok(()) };
+    whole.program = lora::inject(&whole.program, targets)?;
+    Ok(())
 }
 
 fn run_lift(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {

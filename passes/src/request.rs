@@ -4,6 +4,7 @@
 use crate::driver::{Selection, drive, unobserved};
 use crate::fuse::UnfusedEdge;
 use crate::grad::Gradient;
+use crate::lora::LoraTarget;
 use crate::pipeline::{PASSES, Pass};
 use crate::program::{Port, Program, Role};
 use crate::{Asked, CompileError};
@@ -105,6 +106,8 @@ pub struct CompileRequest<'m> {
     /// Inputs in which two branches differ that are evaluated together, where that is faster. Where
     /// it is not, the plans are those of one branch.
     pub branches: Vec<String>,
+    /// Linears that get a low-rank adapter.
+    pub lora: Vec<LoraTarget>,
     /// Weights that are made inputs of their names, as patterns in which a star stands for any text.
     pub lifted: Vec<String>,
     /// The derivative to compute besides.
@@ -122,6 +125,7 @@ impl<'m> CompileRequest<'m> {
             varying: None,
             states: Vec::new(),
             branches: Vec::new(),
+            lora: Vec::new(),
             lifted: Vec::new(),
             gradient: None,
             options: Options::default(),
@@ -146,6 +150,12 @@ impl<'m> CompileRequest<'m> {
     pub fn branches<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.branches = names.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// With low-rank adapters at `targets`.
+    #[must_use]
+    pub fn with_lora(self, targets: impl IntoIterator<Item = LoraTarget>) -> Self {
+        Self { lora: targets.into_iter().collect(), ..self }
     }
 
     /// With the weights that `patterns` describe as inputs.

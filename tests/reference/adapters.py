@@ -125,11 +125,12 @@ def written_here(check, base):
         adapters = [check.fixtures / file for file in files]
         ours = check.ours(*adapters)
         for dialect in ("diffusers", "comfyui", "musubi", "peft"):
-            # diffusers reads neither from files of this kind; a folder of PEFT has both.
-            if name in ("bias", "DoRA") and dialect != "peft":
+            # Only PEFT's dialect has DoRA among those that the libraries read.
+            if name == "DoRA" and dialect != "peft":
                 continue
-            # The patch embedding is a convolution, which PEFT and musubi's reader treat otherwise.
-            if name == "embeddings and head" and dialect in ("comfyui", "musubi"):
+            # diffusers' readers of these dialects know neither differences of biases nor adapters
+            # of embeddings alone.
+            if name in ("bias", "embeddings and head") and dialect in ("comfyui", "musubi"):
                 continue
             out = check.fresh().with_suffix("" if dialect == "peft" else ".safetensors")
             verb = ["combine", *adapters] if len(adapters) > 1 else ["convert", adapters[0]]

@@ -7,7 +7,7 @@
 use anyid_backends::Device;
 use anyid_ir::Kernel;
 use anyid_ir::kernel::text::{parse_kernels, print_kernels};
-use anyid_ir::plan::{BufferId, Plan, Step};
+use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::plan_verify::verify_plan;
 use anyid_ir::{
@@ -349,7 +349,7 @@ fn a_target_of_primitives_computes_the_same() {
 #[test]
 fn sharing_memory_changes_no_bit() {
     let device = devices::first(2);
-    let (read, written) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let read = std::cell::Cell::new(0);
     each(|graph, _| {
         let with =
             |options: &Options| CompileRequest::new(&graph.module, "main").with(options).plan();
@@ -365,19 +365,16 @@ fn sharing_memory_changes_no_bit() {
         joint.target.joint_parts = true;
         let joint = with(&joint).map_err(|e| e.to_string())?;
         expect(verify_plan(&joint).is_empty(), || format!("{:?}", verify_plan(&joint)))?;
-        let columns = |plan: &Plan, of: fn(&Step) -> &[BufferId]| {
-            let all = plan.steps.iter().flat_map(of);
-            all.filter(|id| plan.buffer(**id).columns.is_some()).count()
-        };
-        read.set(read.get() + columns(&plan, Step::reads));
-        written.set(written.get() + columns(&joint, Step::results));
+        let operands = plan.steps.iter().flat_map(|step| step.reads());
+        let columns = operands.filter(|id| plan.buffer(**id).columns.is_some()).count();
+        read.set(read.get() + columns);
         for plan in [&plan, &unpacked, &apart, &joint] {
             let guarded = run_guarded(&device, plan, &graph.weights, &graph.inputs)?;
             same("guarded", &want, &guarded)?;
         }
         Ok(())
     });
-    assert!(read.get() > 0 && written.get() > 0, "{read:?} read, {written:?} written");
+    assert!(read.get() > 0, "nothing is read by columns");
 }
 
 /// Outputs as states: inputs of equal types become what the states held before. The outputs that

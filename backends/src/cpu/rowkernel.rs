@@ -23,7 +23,7 @@ use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, R
 use anyid_ir::op::{BinaryFn, CompareFn};
 
 /// Columns of rows that make a block together, where one row has fewer.
-const CHUNK: usize = 1024;
+const CHUNK: usize = 2048;
 /// Most rows of a block, a multiple of the lanes.
 const BLOCK: usize = 64;
 /// Elements one task works on.
@@ -95,7 +95,9 @@ enum Source {
 struct Code {
     ops: Vec<Op>,
     operands: Vec<Source>,
-    /// Entries of all codes before it.
+    /// Which of them are others for each row.
+    moving: Vec<Arg>,
+    /// Operands of all codes before it.
     first: usize,
 }
 

@@ -11,7 +11,7 @@ use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
 use anyid_passes::state::State;
-use anyid_passes::{Asked, CompileError, Gradient, Options};
+use anyid_passes::{Asked, CompileError, Gradient, LoraTarget, Options};
 use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
@@ -99,6 +99,7 @@ pub fn request<'m>(
     let request = CompileRequest::new(module, &func.name)
         .carrying(states.iter().cloned())
         .branches(inputs(&switches.branches))
+        .with_lora(adapters(&switches.inject_lora)?)
         .lifting(switches.lift.iter())
         .with(&options(switches)?);
     let request = match vary {
@@ -109,6 +110,22 @@ pub fn request<'m>(
     let of = of.trim_start_matches('%').to_owned();
     let wrt = inputs(&switches.wrt).into_iter().map(str::to_owned).collect();
     Ok(request.with_gradient(Gradient { of, wrt, factor: None }))
+}
+
+/// Adapters from `NAME=RANK:ALPHA`.
+fn adapters(wishes: &[String]) -> Result<Vec<LoraTarget>> {
+    let one = |wish: &String| {
+        let (pattern, form) = wish.rsplit_once('=')?;
+        let (rank, alpha) = form.split_once(':')?;
+        let (rank, alpha) = (rank.trim().parse().ok()?, alpha.trim().parse().ok()?);
+        Some(LoraTarget { pattern: pattern.trim().to_owned(), rank, alpha })
+    };
+    let fault = |wish: &String| {
+        Error::input("E0523", format!("\"{wish}\" names no adapter"))
+            .at("--inject-lora")
+            .help("write a name, a rank and alpha, such as blocks.*.ffn.0=16:16")
+    };
+    wishes.iter().map(|wish| one(wish).ok_or_else(|| fault(wish))).collect()
 }
 
 /// Names of inputs as they are in the module, with or without `%` on the command line.
@@ -136,6 +153,7 @@ pub fn placed(error: CompileError) -> Error {
         Asked::Phase => "--to",
         Asked::Passes => "--passes",
         Asked::Without => "--without",
+        Asked::Lora => "--inject-lora",
         Asked::Lifted => "--lift",
         Asked::Gradient => "--grad",
     });

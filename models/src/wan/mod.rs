@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod dit;
+pub mod loss;
 pub mod names;
 pub mod text;
 pub mod vae;

@@ -133,7 +133,7 @@ impl Walk {
         let op = Op::Attention { heads, scale, lse: true };
         let types: SmallVec<[&TensorType; 4]> =
             step.operands.iter().map(|v| self.out.ty(*v)).collect();
-        let made = infer(&op, &types, &[self.out.ty(out).clone()]);
+        let made = infer(&op, &types, std::slice::from_ref(self.out.ty(out)));
         let ty = made.expect("it is one without as well").remove(1);
         drop(types);
         let lse = self.out.value(ty, Origin::Step(at, 1));

@@ -5,7 +5,7 @@
 //! back and compared by digest before it gets its name. Names, encodings and order of the tensors
 //! are those of the base. What the adapters do not change is copied.
 
-use super::{Adapter, modules_of};
+use super::{Adapter, Modules, modules_of};
 use crate::checkpoint::{
     Derivation, Layout, ModelFolder, SafetensorsWriter, TensorSpec, WeightFiles, WeightSet,
     hash_file, write_error, write_sharded,
@@ -20,6 +20,9 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// How [`merge`] gets the adapters, given the modules of the transformer.
+pub type OpenAdapters<'a> = dyn FnMut(&Modules) -> Result<Vec<(Adapter, f64)>> + 'a;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ const PIECE: u64 = 16 << 20;
 /// it cannot be written.
 pub fn merge(
     base: &Path,
-    open: &mut dyn FnMut(&anyid_files::adapter::Modules) -> Result<Vec<(Adapter, f64)>>,
+    open: &mut OpenAdapters<'_>,
     output: &Path,
     existing: Existing,
     progress: &mut dyn FnMut(u64, u64),
@@ -86,10 +89,7 @@ struct Transformer {
 }
 
 impl Transformer {
-    fn open(
-        stored: WeightSet,
-        open: &mut dyn FnMut(&anyid_files::adapter::Modules) -> Result<Vec<(Adapter, f64)>>,
-    ) -> Result<Self> {
+    fn open(stored: WeightSet, open: &mut OpenAdapters<'_>) -> Result<Self> {
         let weights = ModelWeights::recognise(&stored, Component::Dit)?;
         let adapters = open(&modules_of(weights.set()))?;
         if adapters.is_empty() {
@@ -139,11 +139,6 @@ impl Transformer {
         self.set.iter().map(spec).collect()
     }
 
-    /// Computes a tensor piece by piece, passes each on, and gives the digest of all.
-    fn pieces(&self, name: &str, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
-        digest(&self.set, name, &mut put)
-    }
-
     /// Fills a file and compares what it holds then.
     fn write_file(
         &self,
@@ -155,7 +150,7 @@ impl Transformer {
         let mut writer = SafetensorsWriter::create_in(file, &specs, &self.header)?;
         let mut digests = BTreeMap::new();
         for spec in &specs {
-            let digest = self.pieces(&spec.name, |piece| {
+            let digest = digest(&self.set, &spec.name, &mut |piece| {
                 done += piece.len() as u64;
                 progress(done, total);
                 writer.write(&spec.name, piece)
@@ -181,7 +176,7 @@ impl Transformer {
         let mut digests = BTreeMap::new();
         let paths =
             write_sharded(folder, stem, &self.specs(), &self.header, SHARD_BYTES, |spec, sink| {
-                let digest = self.pieces(&spec.name, |piece| {
+                let digest = digest(&self.set, &spec.name, &mut |piece| {
                     done += piece.len() as u64;
                     progress(done, total);
                     sink.write(piece)

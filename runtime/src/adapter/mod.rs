@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub use anyid_files::adapter::{
     Adapter, Change, Dialect, Factors, Modules, Written, combined, is_adapter, write,
 };
-pub use merge::{Merged, merge};
+pub use merge::{Merged, OpenAdapters, merge};
 
 /// Widths of the transformers of the family.
 const FAMILY: &[(u64, &str)] = &[(1536, "Wan 1.3B"), (3072, "Wan2.2-TI2V-5B"), (5120, "Wan 14B")];

@@ -235,7 +235,7 @@ mod tests {
     fn a_target_whose_kernels_take_no_columns_gets_none() {
         let text = "\
 plan \"main\" {
-  memory workspace=0 lower_bound=0 naive=0 persistent=0
+  memory alignment=64 workspace=0 lower_bound=0 naive=0 persistent=0
   buffer %0 = input 0 + 0 : f32[2,4]
   buffer %1 = input 0 + 0 columns 0..8 of 16 : f32[2,2]
   input \"x\" = %0

@@ -7,7 +7,7 @@ use anyid_ir::Module;
 use anyid_ir::text::parse_module;
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::pipeline::Phase;
-use anyid_passes::{CompileError, CompileRequest, Gradient, Options, StateSpec};
+use anyid_passes::{CompileError, CompileRequest, Gradient, LoraTarget, Options, StateSpec};
 
 /// A file.
 pub struct File {
@@ -46,6 +46,7 @@ struct Flags {
     to: Option<String>,
     vary: Vec<String>,
     branches: Vec<String>,
+    lora: Vec<LoraTarget>,
     lift: Vec<String>,
     grad: Option<String>,
     wrt: Vec<String>,
@@ -149,6 +150,16 @@ fn flags(words: &str) -> Result<Flags, String> {
             "--to" => flags.to = Some(value()?.to_owned()),
             "--vary" => flags.vary = list(value()?),
             "--branches" => flags.branches = list(value()?),
+            "--lora" => {
+                for wish in list(value()?) {
+                    let fault = || "--lora needs PATTERN=RANK:ALPHA".to_owned();
+                    let (pattern, rest) = wish.split_once('=').ok_or_else(fault)?;
+                    let (rank, alpha) = rest.split_once(':').ok_or_else(fault)?;
+                    let (rank, alpha) = (rank.parse(), alpha.parse());
+                    let (rank, alpha) = rank.ok().zip(alpha.ok()).ok_or_else(fault)?;
+                    flags.lora.push(LoraTarget { pattern: pattern.to_owned(), rank, alpha });
+                }
+            }
             "--lift" => flags.lift = list(value()?),
             "--grad" => flags.grad = Some(value()?.to_owned()),
             "--wrt" => flags.wrt = list(value()?),
@@ -292,6 +303,7 @@ impl Case {
         let request = CompileRequest::new(&self.module, &func.name)
             .carrying(self.states())
             .branches(self.flags.branches.clone())
+            .with_lora(self.flags.lora.clone())
             .lifting(self.flags.lift.clone())
             .with(&self.options(without));
         let request = match self.varying() {

@@ -17,8 +17,8 @@ pub const LANES: usize = 16;
 /// A value of the AVX types may be made only inside code compiled for that level (the macro
 /// `vectorised!` sees to it); that is the reason why the operations themselves are safe to call.
 pub trait Lanes: Copy {
-    /// Values that a loop can hold at once, besides those it works with.
-    const STRIP: usize = 4;
+    /// Values that a loop can hold at once, besides those it works with: 2, 4 or 8.
+    const STRIP: usize;
 
     /// All lanes equal to `value`.
     fn splat(value: f32) -> Self;
@@ -250,6 +250,8 @@ impl Portable {
 const ROUNDER: f32 = 12_582_912.0;
 
 impl Lanes for Portable {
+    const STRIP: usize = 2;
+
     #[inline(always)]
     fn splat(value: f32) -> Self {
         Self([value; LANES])

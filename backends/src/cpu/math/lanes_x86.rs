@@ -55,6 +55,8 @@ unsafe fn power_256(exponent: __m256i) -> __m256 {
 }
 
 impl Lanes for Avx2 {
+    const STRIP: usize = 4;
+
     #[inline(always)]
     fn splat(value: f32) -> Self {
         // SAFETY: reached only from code compiled for AVX2.

@@ -6,7 +6,7 @@
 
 use super::{Arg, Code, Load, Op, Prepared, Source, Stage, Stored};
 use anyid_ir::DType;
-use anyid_ir::kernel::{Columns, Instruction, RowKernel};
+use anyid_ir::kernel::{Columns, Instruction, RowKernel, RowMap};
 use anyid_ir::op::CompareFn;
 use smallvec::SmallVec;
 
@@ -110,7 +110,15 @@ impl<'e> Emitter<'e> {
         }
     }
 
-    fn finish(self) -> Code {
+    fn finish(mut self) -> Code {
+        let loads = &self.out.loads;
+        let moves = |source: &Source| match *source {
+            Source::Slot(_) | Source::Const(_) | Source::Numbers(_) => false,
+            Source::Row(load) => loads[load].access.rows != RowMap::Fixed,
+            Source::Scalar(_) | Source::Result(_) => true,
+        };
+        let all = (0..).zip(&self.emitted.operands);
+        self.emitted.moving = all.filter(|(_, s)| moves(s)).map(|(at, _)| at).collect();
         self.out.operands += self.emitted.operands.len();
         self.emitted
     }
@@ -148,7 +156,6 @@ impl<'e> Emitter<'e> {
                     self.out.sums += 1;
                 }
                 Instruction::Store { result, value } if is_sink(at) => {
-                    self.wait_no_more(&[value as usize]);
                     self.operands(&[value as usize], &[0], false);
                     let to = self.arg(Source::Result(result));
                     let Stored { dtype, width, .. } = self.out.results[result];

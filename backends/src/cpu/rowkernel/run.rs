@@ -118,49 +118,40 @@ impl Launch<'_> {
         }
     }
 
-    /// Operands of a code that are the same for all rows.
+    /// Finds all operands of a code; those that move, for row 0 of the kernel and of a block.
     fn fix(&self, code: &Code) {
-        let follow =
-            |base: *mut f32| Operand { base: base.cast(), step: LANES, columns: usize::MAX };
-        for (at, source) in code.operands.iter().enumerate() {
-            let operand = match *source {
-                Source::Slot(slot) => {
-                    Operand { columns: 0, ..follow(self.floats(0, slot * STRIP)) }
-                }
-                Source::Const(value) => self.repeated(code, at, value),
-                Source::Numbers(scalar) => follow(self.scalar(scalar, 0)),
-                Source::Scalar(_) | Source::Row(_) | Source::Result(_) => continue,
-            };
-            // SAFETY: see the head of the file.
-            unsafe { self.operands(code).add(at).write(operand) };
+        for at in 0..code.operands.len() {
+            self.point(code, at, 0, 0);
         }
     }
 
-    /// Operands of a code that are row `row`'s, which is row `in_block` of its block.
-    fn point(&self, code: &Code, row: usize, in_block: usize) {
+    /// Finds operand `at` of a code for row `row`, which is row `in_block` of its block.
+    fn point(&self, code: &Code, at: usize, row: usize, in_block: usize) {
         let follow = |base: *mut u8| Operand { base, step: LANES, columns: usize::MAX };
-        for (at, source) in code.operands.iter().enumerate() {
-            let operand = match *source {
-                Source::Slot(_) | Source::Const(_) | Source::Numbers(_) => continue,
-                Source::Scalar(scalar) => {
-                    // SAFETY: see the head of the file.
-                    let value = unsafe { *self.scalar(scalar, in_block) };
-                    self.repeated(code, at, value)
-                }
-                Source::Row(load) => {
-                    let load = &self.kernel.loads[load];
-                    let start = self.place(load, row) * load.dtype.bytes();
-                    let base = self.bound.operands[load.access.operand].wrapping_add(start);
-                    follow(base.cast_mut())
-                }
-                Source::Result(result) => {
-                    let Stored { dtype, stride, .. } = self.kernel.results[result];
-                    follow(self.bound.results[result].wrapping_add(row * stride * dtype.bytes()))
-                }
-            };
-            // SAFETY: see the head of the file.
-            unsafe { self.operands(code).add(at).write(operand) };
-        }
+        let operand = match code.operands[at] {
+            Source::Slot(slot) => {
+                Operand { columns: 0, ..follow(self.floats(0, slot * STRIP).cast()) }
+            }
+            Source::Const(value) => self.repeated(code, at, value),
+            Source::Numbers(scalar) => follow(self.scalar(scalar, 0).cast()),
+            Source::Scalar(scalar) => {
+                // SAFETY: see the head of the file.
+                let value = unsafe { *self.scalar(scalar, in_block) };
+                self.repeated(code, at, value)
+            }
+            Source::Row(load) => {
+                let load = &self.kernel.loads[load];
+                let start = self.place(load, row) * load.dtype.bytes();
+                let base = self.bound.operands[load.access.operand].wrapping_add(start);
+                follow(base.cast_mut())
+            }
+            Source::Result(result) => {
+                let Stored { dtype, stride, .. } = self.kernel.results[result];
+                follow(self.bound.results[result].wrapping_add(row * stride * dtype.bytes()))
+            }
+        };
+        // SAFETY: see the head of the file.
+        unsafe { self.operands(code).add(at).write(operand) };
     }
 
     fn clear(&self, stage: &Stage) {
@@ -213,7 +204,9 @@ vectorised! {
                         continue;
                     }
                     if turn > 0 {
-                        launch.point(code, first + turn - 1, turn - 1);
+                        for &at in &code.moving {
+                            launch.point(code, usize::from(at), first + turn - 1, turn - 1);
+                        }
                         launch.clear(stage);
                     }
                     strips::<V>(launch, code, first, turn == 0, range);
@@ -247,7 +240,7 @@ fn strips<V: Lanes>(
                 strip::<V, 8>(launch, &code.ops, operands, window);
                 8
             }
-            4.. => {
+            4.. if V::STRIP >= 4 => {
                 strip::<V, 4>(launch, &code.ops, operands, window);
                 4
             }

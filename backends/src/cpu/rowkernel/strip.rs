@@ -193,7 +193,7 @@ pub(super) fn strip<V: Lanes, const U: usize>(
             Op::Load(dtype, arg) => match dtype {
                 DType::Bf16 => load!(views.row::<bf16>(arg)),
                 DType::F16 => load!(views.row::<f16>(arg)),
-                _ => apart!(acc => truths(acc, views.row(arg), count)),
+                _ => apart!(acc => repeat(acc, views, arg, usize::MAX, count, truth)),
             },
             Op::Every(dtype, arg, period) => match dtype {
                 DType::F32 => match views.within::<f32>(arg, period, count) {
@@ -348,14 +348,6 @@ fn truth(value: u8) -> f32 {
 }
 
 #[inline(never)]
-fn truths(acc: &mut [f32], row: View<u8>, count: usize) {
-    for (at, value) in acc.iter_mut().take(count).enumerate() {
-        // SAFETY: the element lies in its row.
-        *value = truth(unsafe { *row.at.add(at) });
-    }
-}
-
-#[inline(never)]
 fn store_truths(acc: &[f32], row: View<u8>, count: usize) {
     for (at, value) in acc.iter().take(count).enumerate() {
         // SAFETY: the element lies in the task's row.
@@ -376,7 +368,7 @@ fn store_one(value: f32, dtype: DType, to: View<u8>) {
     }
 }
 
-/// A row that repeats after `period` elements, of which the strip sees an end.
+/// A row that repeats after `period` elements, one element after the other.
 #[inline(never)]
 fn repeat<E: Copy>(
     acc: &mut [f32],

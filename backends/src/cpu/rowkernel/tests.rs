@@ -140,6 +140,44 @@ fn roundings_are_those_of_the_types() {
     }
 }
 
+#[test]
+fn several_results_over_an_operand_are_those_apart() {
+    let (rows, width) = (3, 300);
+    let text = format!(
+        "kernel k0 \"k\" rows i in {rows}, cols j in {width} {{\n  in a0: bf16[{rows},{width}]\n  in \
+         a1: f32[{width}]\n  out y0: bf16[{rows},{width}]\n  out y1: bf16[{rows},{width}]\n  out y2: \
+         f32[{rows}]\n  v0 = a0[i*{width} + j]\n  v1 = a1[0*{width} + j]\n  v2 = add(v0, v1)\n  v3 = \
+         max_over_j(v0)\n  v4 = mul(v2, v3)\n  y0[i,j] = v4\n  y1[i,j] = v0\n  y2[i] = v3\n}}\n"
+    );
+    let kernels = parse_kernels(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let Some(Kernel::Row(kernel)) = kernels.into_iter().next() else { panic!("a row kernel") };
+    assert_eq!(Kernel::Row(kernel.clone()).verify(), Ok(()), "{text}");
+    let (x, gain) = (noise(7, DType::Bf16, rows * width), noise(9, DType::F32, width));
+    let run = |in_place: bool, level: Level| {
+        let prepared = Prepared::new(&kernel, &Layout { in_place, ..Layout::default() });
+        let mut scratch = vec![0xffu8; prepared.scratch_bytes(1) + 64];
+        let mut below = x.clone();
+        let mut results = [vec![0u8; x.len()], vec![0; x.len()], vec![0; 4 * rows]];
+        let mut to = results.each_mut().map(|result| result.as_mut_ptr());
+        let mut from = [x.as_ptr(), gain.as_ptr()];
+        if in_place {
+            to[0] = below.as_mut_ptr();
+            from[0] = to[0].cast_const();
+        }
+        let bound = Bound { operands: &from, results: &to };
+        // SAFETY: memory of the kernel's types; result 0 over operand 0 only where it was made ready.
+        unsafe { prepared.run(&Pool::new(1), level, &bound, &mut scratch) }.expect("no segments");
+        if in_place {
+            results[0] = below;
+        }
+        results
+    };
+    for level in Level::available() {
+        assert_eq!(run(true, level), run(false, level), "{level:?}");
+        assert_eq!(run(true, level)[1], x, "{level:?}");
+    }
+}
+
 /// Rows in wider ones, with the same byte everywhere else.
 fn spread(dense: &[u8], width: usize, (first, stride): (usize, usize)) -> Vec<u8> {
     let mut out = vec![0xaa; dense.len() / width * stride];

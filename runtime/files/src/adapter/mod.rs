@@ -15,8 +15,10 @@ mod keys;
 mod modules;
 mod read;
 mod settings;
+mod spell;
 #[cfg(test)]
 mod tests;
+mod values;
 mod write;
 
 use std::collections::BTreeMap;

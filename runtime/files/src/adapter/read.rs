@@ -10,7 +10,8 @@ use std::path::Path;
 use super::change::{Change, Factor, Factors, Product};
 use super::keys::{Part, take_apart};
 use super::modules::{Module, Modules, Prefix, Slot};
-use super::settings::{Settings, usable};
+use super::settings::Settings;
+use super::values::{alpha, finite, unusable};
 use crate::checkpoint::{Weight, WeightSet};
 use crate::error::{Error, Result};
 
@@ -32,6 +33,13 @@ struct Group {
     spelled: String,
     way: &'static str,
     parts: BTreeMap<Part, String>,
+}
+
+/// Factors, their rank, and rows and columns of what they make.
+struct Made {
+    factors: Factors,
+    rank: Option<u64>,
+    size: (u64, u64),
 }
 
 /// What reading needs to know.
@@ -136,11 +144,7 @@ impl Source<'_> {
         change.diff = part(Part::Diff);
         change.diff_bias = part(Part::DiffBias);
         change.diff_modulation = part(Part::DiffModulation);
-        let (factors, rank, size) = match self.factors(group)? {
-            Some((factors, rank, size)) => (Some(factors), rank, size),
-            None => (None, None, (0, 0)),
-        };
-        if let Some(factors) = factors {
+        if let Some(Made { factors, rank, size }) = self.factors(group)? {
             let scale = self.scale(group, rank, &factors)?;
             change.product = Some(Product { factors, scale, rank });
             self.fits(module, &group.spelled, &module.weight, "weight", size)?;
@@ -156,8 +160,8 @@ impl Source<'_> {
         Ok(change)
     }
 
-    /// The factors of a product with their rank and the rows and columns of what they make.
-    fn factors(&self, group: &Group) -> Result<Option<(Factors, Option<u64>, (u64, u64))>> {
+    /// The factors of a product, if there are some.
+    fn factors(&self, group: &Group) -> Result<Option<Made>> {
         let has = |part: Part| group.parts.contains_key(&part);
         let needs = |part: Part, what: &str| {
             group.parts.get(&part).cloned().ok_or_else(|| {
@@ -170,7 +174,8 @@ impl Source<'_> {
             let (rank, columns) = self.matrix(&down)?;
             let (rows, ups) = self.matrix(&up)?;
             same_rank(&down, rank, &up, ups)?;
-            return Ok(Some((Factors::LowRank { up, down }, Some(rank), (rows, columns))));
+            let factors = Factors::LowRank { up, down };
+            return Ok(Some(Made { factors, rank: Some(rank), size: (rows, columns) }));
         }
         if (0..4).any(|at| has(Part::Hada(at))) {
             let mut names = Vec::new();
@@ -186,7 +191,8 @@ impl Source<'_> {
                     "`{a}` and `{c}` make tensors of {first:?} and {second:?}"
                 )));
             }
-            return Ok(Some((Factors::LoHa(names), Some(rank), first)));
+            let factors = Factors::LoHa(names);
+            return Ok(Some(Made { factors, rank: Some(rank), size: first }));
         }
         if (0..6).any(|at| has(Part::Lokr(at))) {
             let (first, first_rank, a) = self.factor(group, 0, "w1")?;
@@ -194,7 +200,7 @@ impl Source<'_> {
             let size = a.0.checked_mul(b.0).zip(a.1.checked_mul(b.1));
             let size = size.ok_or_else(|| shapes(&format!("{a:?} and {b:?} are too large")))?;
             let factors = Factors::LoKr(Box::new([first, second]));
-            return Ok(Some((factors, second_rank.or(first_rank), size)));
+            return Ok(Some(Made { factors, rank: second_rank.or(first_rank), size }));
         }
         Ok(None)
     }
@@ -252,7 +258,7 @@ impl Source<'_> {
                 .help("the files are of two adapters: give the configuration of this one"));
         }
         let alpha = match group.parts.get(&Part::Alpha) {
-            Some(name) => Some(self.alpha(name)?),
+            Some(name) => Some(alpha(self.set, name, self.path)?),
             None => self.settings.alpha(&group.name),
         };
         // A whole LoKr has no rank of its own; only PEFT scales it, by the rank it was asked for.
@@ -262,28 +268,6 @@ impl Source<'_> {
             (Some(alpha), Some(rank)) => alpha / rank,
             _ => 1.0,
         })
-    }
-
-    /// The value of an alpha tensor.
-    fn alpha(&self, name: &str) -> Result<f64> {
-        let weight = self.set.tensor(name).expect("names come from the set");
-        if weight.elements() != 1 || weight.shape.len() > 1 {
-            return Err(Error::input(
-                "E0368",
-                format!("`{name}` has the shape {:?}", weight.shape),
-            )
-            .help("alpha is one number, of shape [] or [1]"));
-        }
-        let alpha = match weight.encoding.is_float() {
-            true => {
-                let mut bytes = [0; 4];
-                self.set.read_f32(name, 0, &mut bytes)?;
-                f64::from(f32::from_le_bytes(bytes))
-            }
-            false => whole_number(&self.set.contents(name)?, weight),
-        };
-        usable(alpha, &format!("`{name}`"), self.path)?;
-        Ok(alpha)
     }
 
     /// Checks a tensor of `found` rows and columns against what the network has there.
@@ -347,44 +331,6 @@ impl Source<'_> {
     }
 }
 
-/// The value of an integer.
-fn whole_number(bytes: &[u8], weight: &Weight) -> f64 {
-    use crate::checkpoint::Encoding;
-    let mut wide = [0; 8];
-    wide[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
-    let value = i64::from_le_bytes(wide);
-    match weight.encoding {
-        Encoding::I8 => value as i8 as f64,
-        Encoding::I16 => value as i16 as f64,
-        Encoding::I32 => value as i32 as f64,
-        _ => value as f64,
-    }
-}
-
-/// Refuses values that are not finite, in all tensors that are used.
-fn finite(set: &WeightSet, left_out: &[String]) -> Result<()> {
-    const PIECE: u64 = 1 << 18;
-    let mut bytes = vec![0; 4 * PIECE as usize];
-    let left_out: std::collections::BTreeSet<&str> = left_out.iter().map(String::as_str).collect();
-    for (name, weight) in set.iter() {
-        if left_out.contains(name) || !weight.encoding.is_float() {
-            continue;
-        }
-        let mut first = 0;
-        while first < weight.elements() {
-            let count = (weight.elements() - first).min(PIECE);
-            let bytes = &mut bytes[..4 * count as usize];
-            set.read_f32(name, first, bytes)?;
-            let values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value));
-            if let Some((at, value)) = (first..).zip(values).find(|(_, value)| !value.is_finite()) {
-                return Err(unusable(&format!("`{name}` has {value} at element {at}")));
-            }
-            first += count;
-        }
-    }
-    Ok(())
-}
-
 fn same_rank(down: &str, rank: u64, up: &str, ups: u64) -> Result<()> {
     if rank > 0 && rank == ups {
         return Ok(());
@@ -408,8 +354,4 @@ fn shapes(what: &str) -> Error {
 
 fn misfit(name: &str, weight: &Weight, wanted: &str) -> Error {
     shapes(&format!("`{name}` has the shape {:?}, not {wanted}", weight.shape))
-}
-
-fn unusable(what: &str) -> Error {
-    Error::input("E0370", what).help("the adapter is damaged or its training failed: fetch another")
 }

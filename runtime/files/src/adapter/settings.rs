@@ -53,9 +53,9 @@ impl Settings {
         let value: Value =
             serde_json::from_str(text).map_err(|cause| fault(format!("is not JSON: {cause}")))?;
         let Value::Object(keys) = value else { return Err(fault("is no object".to_owned())) };
-        let own = keys.iter().filter_map(|(key, value)| {
+        let own = keys.iter().map(|(key, value)| {
             let key = key.strip_prefix("transformer.").unwrap_or(key);
-            Some((key.to_owned(), value.clone()))
+            (key.to_owned(), value.clone())
         });
         Self::from_map(&Value::Object(own.collect::<Map<String, Value>>()), path)
     }

@@ -106,7 +106,7 @@ fn apart(found: &[f32], expected: &[f32]) -> f32 {
     most / scale
 }
 
-fn open(name: &str) -> Result<Adapter> {
+pub(super) fn open(name: &str) -> Result<Adapter> {
     let mut adapter = Adapter::open(folder().join(name), &modules())?;
     adapter.require_matches(false)?;
     Ok(adapter)
@@ -362,6 +362,29 @@ fn folders_hold_one_adapter() {
         save(&path, &rows, &header).unwrap();
         let found = Adapter::open(&path, &modules()).map(|adapter| adapter.scales()[0]);
         assert_eq!(found.map_err(|error| error.code()), expected);
+    }
+}
+
+#[test]
+fn alpha_may_be_a_whole_number() {
+    let folder = TempFolder::new();
+    let name = |end: &str| format!("lora_unet_blocks_0_ffn_0.{end}");
+    let [a, b, alpha] = [name("lora_down.weight"), name("lora_up.weight"), name("alpha")];
+    let bytes = [0u8; 4096];
+    let path = folder.path().join("a.safetensors");
+    for (encoding, value, scale) in [
+        (Encoding::I64, &(-8i64).to_le_bytes()[..], -2.0),
+        (Encoding::I32, &16i32.to_le_bytes(), 4.0),
+        (Encoding::I16, &(-4i16).to_le_bytes(), -1.0),
+        (Encoding::U8, &[200], 50.0),
+    ] {
+        let rows: [(&str, Encoding, &[u64], &[u8]); 3] = [
+            (&a, Encoding::F32, &[4, 32], &bytes[..512]),
+            (&b, Encoding::F32, &[256, 4], &bytes),
+            (&alpha, encoding, &[1], value),
+        ];
+        save(&path, &rows, &BTreeMap::new()).unwrap();
+        assert_eq!(Adapter::open(&path, &modules()).unwrap().scales(), [scale], "{encoding}");
     }
 }
 
