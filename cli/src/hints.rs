@@ -35,7 +35,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
     (
         &["target"],
-        "--target is for `compile`, `opt` and `kernels`; what a plan is for stands in it, and \
+        "it is a flag of `compile`, `opt` and `kernels`; what a plan is for stands in it, and \
          --device names where to run",
     ),
     (

@@ -692,7 +692,7 @@ impl Rule<'_> {
             self.need_float(at)?;
             self.need_shape(at, &q.shape, what)?;
         }
-        self.need_dtype(4, made[1].dtype)?;
+        self.need_float(4)?;
         self.need_shape(4, &made[1].shape, "the log-sum-exp of the scores")?;
         let parts = [q, k, v].into_iter().chain(self.operands.get(6).copied());
         Ok(parts.cloned().collect())

@@ -130,7 +130,7 @@ fn every_op() -> Module {
             f.concat("cat", &[x, y, x], 0),
             f.op("g", Op::Gather, &[x, i], None),
             f.op("dot", Op::Dot { transposed: [false; 2] }, &[x, y], None),
-            f.op("dot", Op::Dot { transposed: [true, false] }, &[x, x], None),
+            f.op("dot", Op::Dot { transposed: [true; 2] }, &[x, x], None),
             f.op("sums", Op::SegmentSum { segments: 3 }, &[x, seg], None),
             f.op("attn", Op::Attention { heads: 2, scale: 0.125, lse: false }, &[x, y, y], None),
             f.op("ln", Op::LayerNorm { eps: 1e-5 }, &[x], Some(ty(DType::Bf16, &[]))),

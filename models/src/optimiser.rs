@@ -1,4 +1,4 @@
-//! AdamW as a graph (anyid.md §10): one update of all parameters, in f32.
+//! AdamW as a graph (anyid.md §4.3): one update of all parameters, in f32.
 //!
 //! Moments and parameters are results of their own types, so that they can be carried as states and are
 //! then written over what they were.

@@ -1,5 +1,5 @@
 //! Low-rank adapters put beside the linears of a program: `y = x · Wᵀ + b` becomes
-//! `y = x · Wᵀ + b + s · (x · Aᵀ) · Bᵀ` with inputs A and B (anyid.md §11).
+//! `y = x · Wᵀ + b + s · (x · Aᵀ) · Bᵀ` with inputs A and B (anyid.md §4.2).
 //!
 //! The product and its low-rank part are summed in f32 (f64 for doubles) and rounded once to the type
 //! that the module names. The matrices are f32, and are rounded to the type of the weight where they

@@ -24,9 +24,9 @@ fn thirds(dtype: &str) -> Module {
 /// Three products of one operand with norms behind two of them, in this element type.
 fn parts(dtype: &str) -> Module {
     module(&format!(
-        "weights @w {{\n  \"{{q,k,v}}\" : {dtype}[32,32]\n}}\n\
-         func @f(%x: {dtype}[37,32]) -> {dtype}[37,32] {{\n  %q = linear %x, $q : {dtype}[37,32]\n  \
-         %k = linear %x, $k : {dtype}[37,32]\n  %v = linear %x, $v : {dtype}[37,32]\n  \
+        "weights @w {{\n  \"{{q,k,v}}\" : {dtype}[128,128]\n}}\n\
+         func @f(%x: {dtype}[37,128]) -> {dtype}[37,128] {{\n  %q = linear %x, $q : {dtype}[37,128]\n  \
+         %k = linear %x, $k : {dtype}[37,128]\n  %v = linear %x, $v : {dtype}[37,128]\n  \
          %s = layer_norm %q {{eps=1e-6}}\n  %t = layer_norm %k {{eps=1e-6}}\n  \
          %y = attention %s, %t, %v {{heads=2, scale=0.25}}\n  return %y\n}}\n"
     ))

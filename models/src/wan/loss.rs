@@ -1,4 +1,4 @@
-//! The training objective of rectified flow (anyid.md §4): the mean squared error of the velocity.
+//! The training objective of rectified flow (anyid.md §4.1): the mean squared error of the velocity.
 
 use anyid_ir::{BinaryFn, FuncBuilder, Module, ReduceFn, ValueId};
 
