@@ -8,9 +8,12 @@ use super::super::simd::Level;
 use super::PanelKind;
 use super::micro::{LANES, Words};
 use super::pack::{Panel, STEP, WIDTH, transpose};
-use super::rows::{Convert, RowLoader, narrow_one};
+use super::rows::{Convert, RowLoader, narrow_one, prefetch};
 use super::weights::{Dtype, Weights, decode};
 use std::ops::Range;
+
+/// Elements of K that are asked for ahead of their use.
+const AHEAD: usize = 8;
 
 /// Words of neighbours: of so many columns of a panel, or rows of A.
 type Line = [u32; WIDTH];
@@ -28,6 +31,12 @@ impl Weights<'_> {
         let next = (words == Words::Pairs && k.len() > 1).then_some(from + self.k_stride);
         out[n.len()..].fill(0);
         let out = &mut out[..n.len()];
+        // Lines are too far apart for the machine to foresee the next.
+        let size = self.dtype.size();
+        for k in AHEAD..AHEAD + k.len() {
+            let later = self.bytes.as_ptr().wrapping_add((from + k * self.k_stride) * size);
+            prefetch(later, n.len() * size);
+        }
         if words == Words::Pairs && self.dtype == Dtype::Bf16 {
             let run = |from: usize| &self.bytes[2 * from..][..2 * n.len()];
             interleave(level, run(from), next.map(run), out);
