@@ -2,14 +2,18 @@
 //!
 //! W is packed once into panels ([`PackedMatrix`], or [`pack_into`] for a buffer of the caller);
 //! [`gemm`] multiplies rows of activations with it, and [`gemm_dynamic`] takes a second matrix of
-//! activations and packs it on the fly. Nothing is allocated in a product: all working memory is
-//! the caller's scratch, sized by [`gemm_scratch_bytes`].
+//! activations and packs it on the fly, as does [`dot`] for a batch of pairs of matrices that lie
+//! either way round. Nothing is allocated in a product: all working memory is the caller's scratch,
+//! sized by [`gemm_scratch_bytes`] and its like.
 //!
 //! Work is cut by shape alone and one output element is summed over blocks of K in a fixed order
 //! (blocks depend on K and the kind alone), so results are bit for bit the same for any number of
 //! threads and a row's bits do not depend on the other rows.
 //! They differ between levels ([`Level`]) in the last bits. `vdpbf16ps` treats denormals as zero.
 
+mod batch;
+#[cfg(test)]
+mod batch_tests;
 mod driver;
 mod epilogue;
 mod micro;
@@ -17,10 +21,12 @@ mod pack;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod turned;
 mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use batch::{BatchShape, dot, dot_scratch_bytes};
 pub(crate) use driver::product;
 pub(crate) use epilogue::Finish;
 pub(crate) use micro::{LANES, Words, micro, tile_rows};
@@ -32,7 +38,7 @@ pub use weights::{Dtype, Weights};
 pub(crate) use weights::{WeightSource, decode_one};
 
 use super::simd::Level;
-use super::threads::{ALIGN, Pool};
+use super::threads::Pool;
 use driver::Plan;
 use half::bf16;
 
@@ -151,11 +157,14 @@ pub fn gemm(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
-    let k = b.k();
+    check_rows(&a, m, b.k());
+    driver::product(pool, level, m, &a, b, epilogue, output, scratch);
+}
+
+fn check_rows(a: &Rows<'_>, m: usize, k: usize) {
     assert!(a.stride >= k, "rows of A {} apart cannot hold {k} elements", a.stride);
     let needed = if m == 0 { 0 } else { (m - 1) * a.stride + k };
     assert!(a.data.len() >= needed, "A has {} elements, needs {needed}", a.data.len());
-    driver::product(pool, level, m, &a, b, epilogue, output, scratch);
 }
 
 /// Bytes of scratch [`gemm_dynamic`] needs.
@@ -165,7 +174,8 @@ pub fn gemm_dynamic_scratch_bytes(
     kind: PanelKind,
     workers: usize,
 ) -> usize {
-    packed_bytes(n, k, kind) + ALIGN + gemm_scratch_bytes(level, (m, n, k), kind, workers)
+    let shape = BatchShape { pages: 1, m, n, k, turned: [false; 2], kind };
+    dot_scratch_bytes(level, &shape, workers)
 }
 
 /// [`gemm`] with a second operand `b` [n, k] that is not packed yet: it is packed into `scratch`
@@ -184,10 +194,7 @@ pub fn gemm_dynamic(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
-    let needed = gemm_dynamic_scratch_bytes(level, (m, n, k), kind, pool.threads());
-    assert!(scratch.len() >= needed, "scratch has {} bytes, needs {needed}", scratch.len());
-    let skip = scratch.as_ptr().align_offset(ALIGN);
-    let (packed, rest) = scratch[skip..].split_at_mut(packed_bytes(n, k, kind));
-    pack_into(pool, level, b, (n, k), kind, packed);
-    gemm(pool, level, m, a, Packed::from_bytes(n, k, kind, packed), epilogue, output, rest);
+    check_rows(&a, m, k);
+    let shape = BatchShape { pages: 1, m, n, k, turned: [false; 2], kind };
+    batch::batched(pool, level, &shape, &a, b, epilogue, output, scratch);
 }

@@ -164,6 +164,11 @@ fn cases() -> Vec<Case> {
         }
     }
     for dtype in [DType::F32, DType::Bf16] {
+        for transposed in [[false, false], [true, false], [false, true], [true, true]] {
+            out.push(dot(1024, transposed, dtype));
+        }
+    }
+    for dtype in [DType::F32, DType::Bf16] {
         for rows in [4096, 1024] {
             out.push(heads(24, rows, 128, dtype));
         }
@@ -224,6 +229,17 @@ fn linear(m: usize, n: usize, k: usize, dtype: DType) -> Case {
     });
     let bound = if small { Bound::Memory } else { bound(dtype) };
     Case { name: format!("linear {dtype} {m}x{k}x{n}"), bound, work, module }
+}
+
+/// A product of two square matrices of activations; a side that is turned is read along its columns.
+fn dot(size: usize, transposed: [bool; 2], dtype: DType) -> Case {
+    let module = module(None, |f| {
+        let sides = ["a", "b"].map(|name| f.param(name, ty(dtype, [size, size])));
+        f.op("y", Op::Dot { transposed }, &sides, Some(ty(DType::F32, [])))
+    });
+    let [a, b] = transposed.map(|turned| if turned { "T" } else { "" });
+    let name = format!("dot {dtype} {size}x{size}x{size} A{a} B{b}");
+    Case { name, bound: bound(dtype), work: 2.0 * size.pow(3) as f64, module }
 }
 
 fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {

@@ -1,6 +1,9 @@
 //! Elementwise functions, conversions, reductions, literals and the plain product.
 
-use super::{FLOATS, Fill, Gives, NUMBERS, OpCase, ROWS, Tolerance, again, gives, single, value};
+use super::{
+    FLOATS, Fill, Gives, NUMBERS, OpCase, PRODUCTS, ROWS, Tolerance, again, gives, single, value,
+    weight,
+};
 use anyid_ir::{Axes, BinaryFn, CompareFn, DType, Op, ReduceFn, UnaryFn};
 
 pub(super) fn cases() -> Vec<OpCase> {
@@ -195,6 +198,35 @@ fn products(out: &mut Vec<OpCase>) {
         let (operands, op) = (vec![value(a), value(b)], Op::Dot { transposed });
         let name = format!("{a:?} {b:?} turned {transposed:?}");
         out.push(single(name, FLOATS, Tolerance::singles(1e-6), op, operands, None));
+    }
+    large_products(out);
+}
+
+/// Products of the types that have kernels of their own: several blocks of the sums, many pages,
+/// sides that are weights.
+fn large_products(out: &mut Vec<OpCase>) {
+    let shapes: [(&[usize], [usize; 3]); 3] =
+        [(&[], [131, 70, 601]), (&[5, 7], [9, 5, 33]), (&[3], [65, 129, 90])];
+    for (batch, [m, n, k]) in shapes {
+        for transposed in [[false, false], [true, false], [false, true], [true, true]] {
+            let sides = [(m, transposed[0]), (n, transposed[1])];
+            let [a, b] = sides.map(|(size, turned)| {
+                let page = if turned { [k, size] } else { [size, k] };
+                [batch, &page].concat()
+            });
+            let pairs = [
+                ("", [value(&a), value(&b)]),
+                (" A stored", [weight(&a), value(&b)]),
+                (" B stored", [value(&a), weight(&b)]),
+            ];
+            for (which, operands) in pairs {
+                let name = format!("large {a:?} {b:?} turned {transposed:?}{which}");
+                let op = Op::Dot { transposed };
+                let to = Some(gives(Some(DType::F32), &[]));
+                let bound = Tolerance::singles(1e-6);
+                out.push(single(name, PRODUCTS, bound, op, operands.to_vec(), to));
+            }
+        }
     }
 }
 

@@ -4,12 +4,13 @@
 
 use super::super::attention::{self, AttentionShape};
 use super::super::conv::{self, ConvShape, UpsampleShape, upsample_conv_fits};
-use super::super::gemm::{self, Activation, PanelKind};
+use super::super::gemm::{self, Activation, BatchShape, PanelKind};
 use super::super::moves::Copies;
 use super::super::rowkernel::{Layout, Pitch, Prepared};
 use super::super::rows::Reduce;
 use super::super::weights::Form;
 use super::super::{Cpu, kernel_shape, panel_kind, upsampled};
+use anyid_ir::infer::sides;
 use anyid_ir::kernel::{self, AnchorKernel, Combine, Fill, Kernel, Load, RowKernel, RowReduce};
 use anyid_ir::plan::{BufferId, Plan, Root, Step};
 use anyid_ir::{DType, Op, TensorType};
@@ -29,8 +30,10 @@ pub enum Launch {
     Gather(Table),
     /// Numbers.
     Fill(Fill),
-    /// Products of pairs, in doubles.
-    Dot([bool; 2]),
+    /// Products of pairs.
+    Dot(BatchShape),
+    /// Products of pairs in doubles, where sides may lie the other way round.
+    ScalarDot([bool; 2]),
     /// Products with matrices, one after the other.
     Linear(Linear),
     /// Attention.
@@ -187,7 +190,7 @@ impl Launch {
             Kernel::Fill(fill) => Self::Fill(fill.clone()),
             Kernel::Anchor(kernel) => {
                 let found = match &kernel.op {
-                    Op::Dot { transposed } => Some(Self::Dot(*transposed)),
+                    Op::Dot { transposed } => Some(dot(&types, *transposed)),
                     Op::Linear => linear(&types, kernel).map(Self::Linear),
                     Op::Attention { heads, scale, .. } => {
                         heads_of(&types, kernel, *heads, *scale).map(Self::Attention)
@@ -248,6 +251,7 @@ impl Launch {
                 };
                 parts.iter().map(part).max().unwrap_or(0)
             }
+            Self::Dot(shape) => gemm::dot_scratch_bytes(level, shape, workers),
             Self::Attention(Heads { shape, precision, bias, .. }) => {
                 attention::scratch_bytes(level, shape, *precision, *bias, workers)
             }
@@ -311,6 +315,16 @@ fn ends(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Ends> {
         residual,
         gate,
     })
+}
+
+fn dot(types: &Types<'_>, turned: [bool; 2]) -> Launch {
+    let (a, b, y) = (types.operand(0), types.operand(1), types.result(0));
+    if [a, b, y].into_iter().any(|ty| product(ty).is_none()) {
+        return Launch::ScalarDot(turned);
+    }
+    let pages = a.shape[..a.rank() - 2].iter().product();
+    let [(m, k), (n, _)] = [sides(a, turned[0]), sides(b, turned[1])];
+    Launch::Dot(BatchShape { pages, m, n, k, turned, kind: panel_kind(a.dtype, b.dtype) })
 }
 
 fn linear(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Linear> {

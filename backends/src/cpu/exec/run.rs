@@ -71,7 +71,13 @@ impl<'f> Frame<'f> {
                 self.fill(fill, step);
                 Ok(())
             }
-            Launch::Dot(transposed) => {
+            Launch::Dot(shape) => {
+                let [a, b] = [0, 1].map(|at| self.slice(step.operands[at]));
+                let y = self.output(step.results[0], shape.n);
+                gemm::dot(self.cpu.pool(), self.cpu.level(), shape, a, b, y, scratch);
+                Ok(())
+            }
+            Launch::ScalarDot(transposed) => {
                 let [a, b] = [0, 1].map(|at| step.operands[at]);
                 let [a, b] = [a, b].map(|id| (self.ty(id), self.bytes(id)));
                 let (y, out) = (self.ty(step.results[0]), self.bytes_mut(step.results[0]));

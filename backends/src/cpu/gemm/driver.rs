@@ -11,6 +11,7 @@ use super::micro::{LANES, TILE, Words, micro, tile_rows};
 use super::pack::{Packed, WIDTH, k_words, panel_width};
 use super::rows::{Convert, RowLoader};
 use super::{Epilogue, Output, PanelKind};
+use std::ops::Range;
 
 /// Rows of a full block; a multiple of every tile height.
 const MC: usize = 240;
@@ -22,7 +23,7 @@ const KC: usize = 512;
 const NB: usize = 8;
 
 /// Fewer tasks than this and blocks are made smaller, so that several threads find work.
-const TASKS: usize = 16;
+pub(super) const TASKS: usize = 16;
 
 /// How a product is cut; depends on shape, kind and level only.
 #[derive(Clone, Debug)]
@@ -78,6 +79,11 @@ impl Plan {
         Plan { level, words, m, n, k, mc, m_blocks, nb, n_blocks, kc, k_blocks, lda }
     }
 
+    /// Tasks of a product.
+    pub(super) fn tasks(&self) -> usize {
+        self.m_blocks * self.n_blocks
+    }
+
     /// Words of A, then of sums, in one worker's scratch.
     fn worker_words(&self) -> (usize, usize) {
         let sums = if self.k_blocks == 1 { TILE } else { self.mc * self.nb * WIDTH };
@@ -106,34 +112,54 @@ pub(crate) fn product(
 ) {
     let plan = Plan::new(level.usable(), m, b.n(), b.k(), b.kind());
     let finish = Finish::new(plan.level, m, plan.n, epilogue, output);
+    multiply(pool, &plan, 0..1, loader, &|_| b, &finish, scratch);
+}
+
+/// The products of `pages` of a batch, where `b` has the panels of each; the rows of all pages follow
+/// each other in what `loader` brings and in the output.
+///
+/// # Panics
+/// If the scratch is too small.
+pub(super) fn multiply<'a>(
+    pool: &Pool,
+    plan: &Plan,
+    pages: Range<usize>,
+    loader: &dyn RowLoader,
+    b: &(dyn Fn(usize) -> Packed<'a> + Sync),
+    finish: &Finish<'_>,
+    scratch: &mut [u8],
+) {
     let (a_words, sum_words) = plan.worker_words();
     let scratch = WorkerScratch::new(scratch, (a_words + sum_words) * 4, pool.threads());
-    pool.run(plan.m_blocks * plan.n_blocks, &|task, worker| {
+    pool.run(pages.len() * plan.tasks(), &|task, worker| {
+        let (page, task) = (pages.start + task / plan.tasks(), task % plan.tasks());
+        let place = [page, task % plan.m_blocks, task / plan.m_blocks];
         let a = scratch.region(worker).cast::<u32>();
         // SAFETY: the region holds A and the sums, and tasks of one worker do not overlap; blocks
         // of the output are disjoint between tasks.
         unsafe {
             let sums = a.add(a_words).cast::<f32>();
-            block(&plan, (task % plan.m_blocks, task / plan.m_blocks), loader, b, &finish, a, sums);
+            block(plan, place, loader, b(page), finish, a, sums);
         }
     });
 }
 
-/// One task: the rows of block `mi` against the panels of block `ni`.
+/// One task: the rows of block `mi` of a page against the panels of block `ni`.
 ///
 /// # Safety
 /// `a` and `sums` are this task's alone and as long as [`Plan::worker_words`] says; no other task
 /// writes the same block of the output.
 unsafe fn block(
     plan: &Plan,
-    (mi, ni): (usize, usize),
+    [page, mi, ni]: [usize; 3],
     loader: &dyn RowLoader,
     b: Packed<'_>,
     finish: &Finish<'_>,
     a: *mut u32,
     sums: *mut f32,
 ) {
-    let rows = mi * plan.mc..((mi + 1) * plan.mc).min(plan.m);
+    let above = page * plan.m;
+    let rows = above + mi * plan.mc..above + ((mi + 1) * plan.mc).min(plan.m);
     let panels = ni * plan.nb..((ni + 1) * plan.nb).min(plan.n.div_ceil(WIDTH));
     let convert = Convert::new(plan.level, plan.words);
     let kw = k_words(plan.k, b.kind());

@@ -18,7 +18,7 @@ use std::ops::Range;
 pub(crate) const WIDTH: usize = 64;
 
 /// Words of K that one packing step turns at a time.
-const STEP: usize = 64;
+pub(super) const STEP: usize = 64;
 
 /// Words of K in one packing task.
 const CHUNK: usize = 512;
@@ -63,13 +63,35 @@ pub fn pack_into(
     kind: PanelKind,
     to: &mut [u8],
 ) {
-    if n > 0 && k > 0 {
-        let last = (n - 1) * weights.n_stride + (k - 1) * weights.k_stride;
-        let needed = (last + 1) * weights.dtype.size();
-        let len = weights.bytes.len();
+    pack_pages(pool, level, weights, 0..1, (n, k), kind, to);
+}
+
+/// [`pack_into`] for some dense pages of a batch, each behind the other.
+pub(super) fn pack_pages(
+    pool: &Pool,
+    level: Level,
+    first: Weights<'_>,
+    pages: Range<usize>,
+    (n, k): (usize, usize),
+    kind: PanelKind,
+    to: &mut [u8],
+) {
+    if n > 0 && k > 0 && !pages.is_empty() {
+        let last = (n - 1) * first.n_stride + (k - 1) * first.k_stride;
+        let needed = ((pages.end - 1) * n * k + last + 1) * first.dtype.size();
+        let len = first.bytes.len();
         assert!(len >= needed, "weights have {len} bytes, need {needed} for [{n}, {k}]");
     }
-    pack_source(pool, level, &weights, (n, k), kind, to);
+    pack_panels(pool, level, pages.len(), (n, k), kind, to, &|level, page, panel, words, to| {
+        let weights = first.page(pages.start + page, n * k);
+        // SAFETY: `to` is that panel, and its rows `words` are this task's.
+        unsafe {
+            match weights.turned() {
+                true => weights.fill_panel(level, panel, words, to),
+                false => pack_panel(level, &weights, panel, words, to),
+            }
+        }
+    });
 }
 
 /// [`pack_into`] for any source of rows.
@@ -81,33 +103,60 @@ pub(crate) fn pack_source(
     kind: PanelKind,
     to: &mut [u8],
 ) {
+    pack_panels(pool, level, 1, (n, k), kind, to, &|level, _, panel, words, to| {
+        // SAFETY: `to` is that panel, and its rows `words` are this task's.
+        unsafe { pack_panel(level, source, panel, words, to) };
+    });
+}
+
+/// Which panel of a matrix [n, k] of this kind.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) p: usize,
+    pub(super) kind: PanelKind,
+}
+
+/// Fills some rows of a panel of a page, which is at the pointer and of which no other task writes
+/// them.
+type FillRows<'a> = dyn Fn(Level, usize, Panel, Range<usize>, *mut u32) + Sync + 'a;
+
+/// Has all rows of all panels of `pages` matrices filled, in parallel.
+fn pack_panels(
+    pool: &Pool,
+    level: Level,
+    pages: usize,
+    (n, k): (usize, usize),
+    kind: PanelKind,
+    to: &mut [u8],
+    fill: &FillRows<'_>,
+) {
     let level = level.usable();
-    let needed = packed_bytes(n, k, kind);
+    let needed = pages * packed_bytes(n, k, kind);
     assert!(to.len() >= needed, "buffer has {} bytes, needs {needed}", to.len());
     let aligned = needed == 0 || to.as_ptr().align_offset(ALIGN) == 0;
     assert!(aligned, "packed weights must be {ALIGN}-byte aligned");
     let words = k_words(k, kind);
     let chunks = words.div_ceil(CHUNK);
     let base = SharedPtr::new(to.as_mut_ptr().cast::<u32>());
-    pool.run(n.div_ceil(WIDTH) * chunks, &|task, _| {
-        let (p, chunk) = (task / chunks, task % chunks);
+    let (each, panels) = (packed_bytes(n, k, kind) / 4, n.div_ceil(WIDTH));
+    pool.run(pages * panels * chunks, &|task, _| {
+        let (page, p, chunk) = (task / chunks / panels, task / chunks % panels, task % chunks);
         let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(words);
-        // SAFETY: panel `p` starts there and ends inside `needed`; each task has rows of its own.
-        unsafe {
-            let panel = base.get().add(p * WIDTH * words);
-            pack_panel(level, source, (n, k), p, kind, range, panel);
-        }
+        // SAFETY: the panel starts there and ends inside `needed`; each task has rows of its own.
+        let panel = unsafe { base.get().add(page * each + p * WIDTH * words) };
+        fill(level, page, Panel { n, k, p, kind }, range, panel);
     });
 }
 
 /// # Safety
-/// `panel` is panel `p` of the matrix, and this task alone writes its rows `words`.
-unsafe fn pack_panel(
+/// `panel` is panel `p` of the matrix, and this task alone writes its rows `words`; the machine has
+/// the level.
+pub(super) unsafe fn pack_panel(
     level: Level,
     source: &dyn WeightSource,
-    (n, k): (usize, usize),
-    p: usize,
-    kind: PanelKind,
+    Panel { n, k, p, kind }: Panel,
     words: Range<usize>,
     panel: *mut u32,
 ) {
@@ -162,7 +211,7 @@ unsafe fn pack_panel(
 ///
 /// # Safety
 /// `to` holds the rows; `column` and `word` are at most 48; the machine has the level.
-unsafe fn transpose(
+pub(super) unsafe fn transpose(
     level: Level,
     block: &[[u32; STEP]; WIDTH],
     column: usize,

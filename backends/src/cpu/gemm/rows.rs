@@ -6,6 +6,7 @@
 
 use super::super::simd::Level;
 use super::micro::Words;
+use super::weights::Dtype;
 use half::bf16;
 use std::ops::Range;
 
@@ -32,6 +33,14 @@ impl<'a> Slice<'a> {
         match self {
             Slice::F32(data) => data.len(),
             Slice::Bf16(data) => data.len(),
+        }
+    }
+
+    /// The elements' bytes and type.
+    pub(super) fn stored(self) -> (&'a [u8], Dtype) {
+        match self {
+            Slice::F32(data) => (bytemuck::cast_slice(data), Dtype::F32),
+            Slice::Bf16(data) => (bytemuck::cast_slice(data), Dtype::Bf16),
         }
     }
 
@@ -113,8 +122,8 @@ impl RowLoader for Rows<'_> {
 /// Copies runs of elements into the words of a micro-kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Convert {
-    words: Words,
-    level: Level,
+    pub(super) words: Words,
+    pub(super) level: Level,
 }
 
 impl Convert {

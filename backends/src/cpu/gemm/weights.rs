@@ -51,6 +51,11 @@ impl<'a> Weights<'a> {
     pub fn transposed(bytes: &'a [u8], dtype: Dtype, n: usize) -> Weights<'a> {
         Weights { bytes, dtype, n_stride: 1, k_stride: n }
     }
+
+    /// The matrix `page` of a batch of which this is the first, each of so many elements.
+    pub(super) fn page(self, page: usize, elements: usize) -> Weights<'a> {
+        Weights { bytes: &self.bytes[page * elements * self.dtype.size()..], ..self }
+    }
 }
 
 /// Where packing takes its rows from.
@@ -88,7 +93,7 @@ pub(crate) fn decode_one(bytes: &[u8], dtype: Dtype, at: usize) -> f32 {
 }
 
 /// Stored elements from `at` on, as many as `out` holds.
-fn decode(level: Level, bytes: &[u8], dtype: Dtype, at: usize, out: &mut [f32]) {
+pub(super) fn decode(level: Level, bytes: &[u8], dtype: Dtype, at: usize, out: &mut [f32]) {
     let bytes = &bytes[at * dtype.size()..][..out.len() * dtype.size()];
     match dtype {
         Dtype::F32 => {

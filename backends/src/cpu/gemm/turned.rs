@@ -1,0 +1,161 @@
+//! Operands that lie the other way round, one element of K after the other: a [K, N] or [K, M].
+//!
+//! What stands side by side in a panel is then contiguous in memory, so that a panel is filled line
+//! by line; rows of A are lines turned in blocks. Both give the words that an operand lying along K
+//! gives, so a product has the same bits whichever way its sides lie.
+
+use super::super::simd::Level;
+use super::PanelKind;
+use super::micro::{LANES, Words};
+use super::pack::{Panel, STEP, WIDTH, transpose};
+use super::rows::{Convert, RowLoader, narrow_one};
+use super::weights::{Dtype, Weights, decode};
+use std::ops::Range;
+
+/// Words of neighbours: of so many columns of a panel, or rows of A.
+type Line = [u32; WIDTH];
+
+impl Weights<'_> {
+    /// Whether it is elements of K that lie apart.
+    pub(super) fn turned(&self) -> bool {
+        self.n_stride == 1 && self.k_stride > 1
+    }
+
+    /// The words in form `words` that begin with element `k.start` of K of the columns `n`, at most
+    /// [`WIDTH`] of them; words past the columns, and elements past `k`, are zero.
+    fn line(&self, level: Level, words: Words, n: Range<usize>, k: Range<usize>, out: &mut Line) {
+        let from = k.start * self.k_stride + n.start;
+        let next = (words == Words::Pairs && k.len() > 1).then_some(from + self.k_stride);
+        out[n.len()..].fill(0);
+        let out = &mut out[..n.len()];
+        if words == Words::Pairs && self.dtype == Dtype::Bf16 {
+            let run = |from: usize| &self.bytes[2 * from..][..2 * n.len()];
+            interleave(level, run(from), next.map(run), out);
+            return;
+        }
+        let (mut low, mut high) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let (low, high) = (&mut low[..n.len()], &mut high[..n.len()]);
+        decode(level, self.bytes, self.dtype, from, low);
+        if let Some(next) = next {
+            decode(level, self.bytes, self.dtype, next, high);
+        }
+        for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+            *out = match words {
+                Words::F32 => low.to_bits(),
+                Words::Rounded => u32::from(narrow_one(*low)) << 16,
+                Words::Pairs => u32::from(narrow_one(*low)) | u32::from(narrow_one(*high)) << 16,
+            };
+        }
+    }
+
+    /// Fills rows `words` of a panel.
+    ///
+    /// # Safety
+    /// As [`super::pack::pack_panel`].
+    pub(super) unsafe fn fill_panel(
+        &self,
+        level: Level,
+        Panel { n, k, p, kind }: Panel,
+        words: Range<usize>,
+        panel: *mut u32,
+    ) {
+        let width = super::panel_width(n, p);
+        let columns = p * WIDTH..(p * WIDTH + WIDTH).min(n);
+        let (form, each) = match kind {
+            PanelKind::F32 => (Words::F32, 1),
+            PanelKind::Bf16 => (Words::Pairs, 2),
+        };
+        let mut line = [0; WIDTH];
+        for word in words {
+            let elements = word * each..(word * each + each).min(k);
+            self.line(level, form, columns.clone(), elements, &mut line);
+            // SAFETY: a row of the panel, which is at most as wide as the line.
+            unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), panel.add(word * width), width) };
+        }
+    }
+}
+
+/// The matrices A of a batch, each [K, M], one after the other; row `i` of page `p` is `p · M + i`.
+pub(super) struct Columns<'a> {
+    /// The first page's.
+    pub(super) first: Weights<'a>,
+    /// Rows of a page, and length of the sums.
+    pub(super) m: usize,
+    pub(super) k: usize,
+}
+
+impl RowLoader for Columns<'_> {
+    unsafe fn load(
+        &self,
+        convert: Convert,
+        rows: Range<usize>,
+        k: Range<usize>,
+        to: *mut u32,
+        lda: usize,
+    ) {
+        let page = rows.start / self.m;
+        let rows = rows.start - page * self.m..rows.end - page * self.m;
+        let source = self.first.page(page, self.m * self.k);
+        let each = if convert.words == Words::Pairs { 2 } else { 1 };
+        let words = k.len().div_ceil(each);
+        let mut block = [[0; STEP]; WIDTH];
+        for row in rows.clone().step_by(STEP) {
+            let run = row..(row + STEP).min(rows.end);
+            for first in (0..words).step_by(WIDTH) {
+                let count = WIDTH.min(words - first);
+                for (line, word) in block.iter_mut().zip(first..first + count) {
+                    let elements = k.start + word * each..(k.start + word * each + each).min(k.end);
+                    source.line(convert.level, convert.words, run.clone(), elements, line);
+                }
+                let whole = count.next_multiple_of(LANES);
+                block[count..whole].fill([0; STEP]);
+                for word in (0..whole).step_by(LANES) {
+                    for at in (0..run.len()).step_by(LANES) {
+                        let height = LANES.min(run.len() - at);
+                        // SAFETY: rows are whole cache lines, so they hold sixteen words from here.
+                        unsafe {
+                            let to = to.add((row - rows.start + at) * lda + first + word);
+                            transpose(convert.level, &block, word, at, height, to, lda);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Words of the bf16 of two runs, those of the first in the lower halves; without a second run the
+/// upper halves are zero.
+fn interleave(level: Level, low: &[u8], high: Option<&[u8]>, out: &mut [u32]) {
+    let zeros = [0; 2 * WIDTH];
+    let high = high.unwrap_or(&zeros[..low.len()]);
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the level.
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::interleave_512(low, high, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => unsafe { x86::interleave_256(low, high, out) },
+        _ => interleaved(low, high, out),
+    }
+}
+
+#[inline(always)]
+fn interleaved(low: &[u8], high: &[u8], out: &mut [u32]) {
+    for ((out, low), high) in out.iter_mut().zip(low.chunks_exact(2)).zip(high.chunks_exact(2)) {
+        *out = u32::from_le_bytes([low[0], low[1], high[0], high[1]]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) fn interleave_512(low: &[u8], high: &[u8], out: &mut [u32]) {
+        super::interleaved(low, high, out);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn interleave_256(low: &[u8], high: &[u8], out: &mut [u32]) {
+        super::interleaved(low, high, out);
+    }
+}
