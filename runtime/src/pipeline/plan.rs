@@ -46,7 +46,7 @@ pub(super) struct Stage {
 }
 
 enum Made {
-    Compiled(Compiler),
+    Compiled(Box<Compiler>),
     Kept(Lent),
     Taken,
 }
@@ -54,7 +54,7 @@ enum Made {
 impl Stage {
     pub(super) fn need(&self, model: &Model, request: &Request, sizes: &Sizes) -> PhasePlan {
         match &self.made {
-            Made::Compiled(compiler) => need(self.name, compiler, model, request, sizes),
+            Made::Compiled(compiler) => need(self.name, &**compiler, model, request, sizes),
             Made::Kept(program) => need(self.name, &**program, model, request, sizes),
             Made::Taken => unreachable!("what a phase needs is asked before it runs"),
         }
@@ -176,7 +176,10 @@ impl Pipeline {
             let key = key(name, request, &sizes);
             let made = match self.shelf.take(name, &key) {
                 Some(program) => Made::Kept(program),
-                None => Made::Compiled(compile(name, self.backend(), model, request, &sizes)?),
+                None => {
+                    let made = compile(name, self.backend(), model, request, &sizes)?;
+                    Made::Compiled(Box::new(made))
+                }
             };
             stages.push(Stage { name, key, made });
         }
@@ -390,7 +393,7 @@ impl Preflight<'_> {
 impl Stage {
     /// A phase outside a pipeline.
     pub(super) fn alone(name: &'static str, compiler: Compiler) -> Self {
-        Self { name, key: String::new(), made: Made::Compiled(compiler) }
+        Self { name, key: String::new(), made: Made::Compiled(Box::new(compiler)) }
     }
 
     /// Loads its program unless it is loaded already, reports progress and stops if interrupted.
