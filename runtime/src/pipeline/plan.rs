@@ -405,7 +405,7 @@ impl Stage {
         let mut program = match std::mem::replace(&mut self.made, Made::Taken) {
             Made::Kept(program) => program,
             Made::Compiled(compiler) => {
-                let program = run.load(compiler, weights)?;
+                let program = run.load(*compiler, weights)?;
                 run.shelf.lend(self.name, self.key, program)
             }
             Made::Taken => unreachable!("a phase is loaded once"),
