@@ -201,7 +201,7 @@ fn plain_reduction(kernel: &RowKernel) -> Option<RowReduce> {
         && access.columns == Columns::All
         && (access.offset, access.stride) == (0, kernel.width);
     let [result] = &kernel.results[..] else { return None };
-    let narrow = result.elements() == kernel.rows && access.operand == 0;
+    let narrow = result.elements() == kernel.rows && access.operand == 0 && result.dtype.is_float();
     (all && dense && narrow && kernel.width > 0).then_some(f)
 }
 

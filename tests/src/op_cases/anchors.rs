@@ -130,6 +130,10 @@ fn attention(out: &mut Vec<OpCase>) {
             out.push(single(name, PRODUCTS, close, op, operands, None));
         }
     }
+    // The logarithm of 1 is 0, whatever stands for the weight of the largest score.
+    let operands = vec![value(&[3, 8]), value(&[1, 8]), value(&[1, 8])];
+    let op = Op::Attention { heads: 1, scale: 0.0, lse: true };
+    out.push(single("with sums of one key without a score", PRODUCTS, close, op, operands, None));
     // The operands of the derivative need not be those of an attention.
     for (batch, heads, dim, queries, keys) in
         [(None, 1, 1, 1, 1), (None, 3, 16, 33, 7), (Some(2), 2, 8, 9, 20), (None, 2, 64, 70, 65)]

@@ -8,8 +8,8 @@ use super::exact::{self, Query};
 use super::pack::{self, HeadRows};
 use super::products::{LOWEST, Products, Running, Single, mix, score, weigh};
 use super::{Attention, Operand, Plan, Precision};
-use crate::cpu::math::LANES;
 use crate::cpu::math::lanes::Portable;
+use crate::cpu::math::{LANES, ROUGH_ONE};
 use crate::cpu::simd::Level;
 
 /// Where the output begins.
@@ -222,8 +222,11 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
                     *sum.add(lane) = 1.0;
                     log_sum
                 } else if job.log_sums.is_some() {
+                    // In units of the weight of the largest score, which is 1 but for rounding.
+                    let rough = P::PAIRED || call.precision == Precision::Bf16;
+                    let unit = f64::from(if rough { ROUGH_ONE } else { 1.0 });
                     let base = f64::from(largest) * std::f64::consts::LN_2;
-                    (base + f64::from(*sum.add(lane)).ln()) as f32
+                    (base + (f64::from(*sum.add(lane)) / unit).ln()) as f32
                 } else {
                     continue;
                 };
