@@ -4,7 +4,7 @@
 //! to some of its inputs, and an output `grad.NAME` for each of these. Nothing else gets a step: a
 //! value is *active* if it depends on such an input, and only active values that the output depends on
 //! have a cotangent. One walk from the last step to the first turns the cotangents of a step's results
-//! into those of its operands ([`rules`]).
+//! into those of its operands (`grad/rules.rs`).
 //!
 //! A composite without a rule of its own is differentiated as what it is defined to be: the primitives
 //! of its decomposition, computed again from its operands. They are elementwise and sums over rows, so
@@ -28,7 +28,7 @@ pub struct Gradient {
     /// The output that is differentiated, by name: one element of f32 or f64.
     pub of: String,
     /// The inputs with respect to which, as patterns in which a star stands for any text. Weights
-    /// that are [lifted](crate::lift) are inputs.
+    /// that are [lifted](lift) are inputs.
     pub wrt: Vec<String>,
     /// Name of an input to be added that all derivatives are multiplied by; without it they are not.
     pub factor: Option<String>,

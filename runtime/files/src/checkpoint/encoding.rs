@@ -259,7 +259,7 @@ impl Encoding {
         Ok(())
     }
 
-    /// Whether values can be rounded to it ([`Encoding::encode`]).
+    /// Whether values can be rounded to it.
     pub fn can_encode(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
     }
