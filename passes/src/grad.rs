@@ -108,7 +108,7 @@ pub fn grad(program: Program, wish: &Gradient) -> Result<Program, CompileError> 
     }
     let mut walk = Walk::new(program, chosen.iter().map(|port| port.value));
     let steps = walk.out.steps.len();
-    walk.seed(of, wish, ty)?;
+    walk.seed(of, wish, ty);
     walk.back(0..steps)?;
     for port in chosen {
         walk.label = format!("grad.{}", port.name);
@@ -148,27 +148,13 @@ impl Walk {
     }
 
     /// Begins with the derivative of `of` by itself: 1, or what the caller gives.
-    fn seed(
-        &mut self,
-        of: ValueIndex,
-        wish: &Gradient,
-        ty: TensorType,
-    ) -> Result<(), CompileError> {
+    fn seed(&mut self, of: ValueIndex, wish: &Gradient, ty: TensorType) {
         self.label = format!("grad.{}", wish.of);
         let seed = match &wish.factor {
             None => self.constant(1.0, ty),
-            Some(name) => {
-                if self.out.inputs.iter().any(|port| port.name == *name) {
-                    let message = format!("the factor cannot be called %{name}: an input is");
-                    return Err(CompileError::new("E0521", message)
-                        .about(Asked::Gradient)
-                        .help("give it another name"));
-                }
-                self.out.input(&Port::new(name.as_str(), 0), ty)
-            }
+            Some(name) => self.out.input(&Port::new(name.as_str(), 0), ty),
         };
         self.add_part(of, seed);
-        Ok(())
     }
 
     /// Walks back over `steps`.

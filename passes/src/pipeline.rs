@@ -7,6 +7,7 @@
 
 use crate::fuse::{Groups, alone, classify::classify, explain};
 use crate::memory::flow::Flow;
+use crate::program::Program;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     lora, memory, schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
+use std::collections::HashSet;
 
 /// A stretch of the pipeline that ends at a level which can be printed and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -230,7 +232,7 @@ fn inline(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Compil
 fn each(
     state: &mut State<'_>,
     context: &mut Context<'_>,
-    pass: fn(crate::Program, &mut Rewrites) -> crate::Program,
+    pass: fn(Program, &mut Rewrites) -> Program,
 ) -> Result<(), CompileError> {
     if context.rewrites.enabled() {
         for part in &mut state.parts {
@@ -256,18 +258,31 @@ fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
     each(s, c, simplify::drop_unused)
 }
 
+/// Refuses names that stand twice at the edge of `program`, to which a pass has added ports.
+fn named_once(program: &Program, code: &'static str, asked: Asked) -> Result<(), CompileError> {
+    for (what, ports) in [("inputs", &program.inputs), ("outputs", &program.outputs)] {
+        let mut seen = HashSet::new();
+        if let Some(port) = ports.iter().find(|port| !seen.insert(port.title())) {
+            let message = format!("there would be two {what} called %{}", port.title());
+            let error = CompileError::new(code, message).about(asked);
+            return Err(error.help("give the one in the module another name"));
+        }
+    }
+    Ok(())
+}
+
 fn inject_lora(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let targets = &context.request.lora;
     let ([whole], false) = (state.parts.as_mut_slice(), targets.is_empty()) else { return Ok(()) };
     whole.program = lora::inject(&whole.program, targets)?;
-    Ok(())
+    named_once(&whole.program, "E0523", Asked::Lora)
 }
 
 fn run_lift(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let patterns = &context.request.lifted;
     let ([whole], false) = (state.parts.as_mut_slice(), patterns.is_empty()) else { return Ok(()) };
     whole.program = grad::lift(&whole.program, patterns)?;
-    Ok(())
+    named_once(&whole.program, "E0521", Asked::Lifted)
 }
 
 fn run_grad(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
@@ -275,7 +290,7 @@ fn run_grad(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Comp
         return Ok(());
     };
     whole.program = grad::grad(std::mem::take(&mut whole.program), wish)?;
-    Ok(())
+    named_once(&whole.program, "E0521", Asked::Gradient)
 }
 
 fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
