@@ -712,18 +712,16 @@ pub struct LoraInspect {
     pub json: bool,
 }
 
+/// How an adapter is written, and what it is compared with.
 #[derive(Debug, Args)]
-pub struct LoraConvert {
-    /// The adapter: a file, or PEFT's folder.
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+pub struct AdapterOutput {
     /// The dialect: comfyui, diffsynth, diffusers, peft (a folder) or musubi.
     #[arg(long, value_name = "DIALECT", default_value = "comfyui")]
     pub to: String,
     /// The file to write; for peft a folder.
     #[arg(short, long = "output", value_name = "OUT")]
     pub output: PathBuf,
-    /// Compare it with this model's tensors.
+    /// Compare what is read with this model's tensors.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Leave out tensors that are for no module that is known.
@@ -735,25 +733,21 @@ pub struct LoraConvert {
 }
 
 #[derive(Debug, Args)]
+pub struct LoraConvert {
+    /// The adapter: a file, or PEFT's folder.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub write: AdapterOutput,
+}
+
+#[derive(Debug, Args)]
 pub struct LoraCombine {
     /// The adapters, each with its scale [default: 1].
     #[arg(value_name = "PATH[:SCALE]", required = true, num_args = 1..)]
     pub adapters: Vec<String>,
-    /// The dialect: comfyui, diffsynth, diffusers, peft (a folder) or musubi.
-    #[arg(long, value_name = "DIALECT", default_value = "comfyui")]
-    pub to: String,
-    /// The file to write; for peft a folder.
-    #[arg(short, long = "output", value_name = "OUT")]
-    pub output: PathBuf,
-    /// Compare them with this model's tensors.
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// Leave out tensors that are for no module that is known.
-    #[arg(long)]
-    pub allow_unmatched: bool,
-    /// Replace an existing result.
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    pub write: AdapterOutput,
 }
 
 #[derive(Debug, Args)]

@@ -215,7 +215,7 @@ impl Walk {
         cotangents: &[Option<ValueIndex>],
     ) -> Result<(), CompileError> {
         let from = self.out.steps.len();
-        let types: Vec<TensorType> = step.results.iter().map(|v| self.out.ty(*v).clone()).collect();
+        let types: Vec<TensorType> = self.out.types(&step.results).into_iter().cloned().collect();
         let again = inline(&mut self.out, step, &step.operands, &types, |out, op, v, ty, label| {
             out.step(op.clone(), v, ty, label)
         });
@@ -246,42 +246,26 @@ pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileEr
         }
     }
     let lifted = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
-    let mut out = Program { inputs: program.inputs.clone(), ..Program::default() };
-    let mut weights: Vec<Option<u32>> = Vec::with_capacity(program.weights.len());
-    for weight in &program.weights {
-        weights.push((!lifted(&weight.name)).then(|| {
-            out.weights.push(weight.clone());
-            out.weights.len() as u32 - 1
-        }));
-    }
+    let mut out = Program { weights: program.weights.clone(), ..Program::default() };
     let mut moved: Vec<ValueIndex> = vec![ValueIndex::MAX; program.values.len()];
     for port in &program.inputs {
-        let origin = program.values[port.value as usize].origin;
-        moved[port.value as usize] = out.value(program.ty(port.value).clone(), origin);
-    }
-    for port in &mut out.inputs {
-        port.value = moved[port.value as usize];
+        moved[port.value as usize] = out.input(port, program.ty(port.value).clone());
     }
     let mut given: Vec<Option<ValueIndex>> = vec![None; program.weights.len()];
     for (at, value) in program.values.iter().enumerate() {
         moved[at] = match value.origin {
-            Origin::Input(_) => continue,
-            Origin::Weight(index) => match weights[index as usize] {
-                Some(index) => out.value(value.ty.clone(), Origin::Weight(index)),
-                None => {
-                    let weight = &program.weights[index as usize];
-                    let ty = match weight.ty.dtype {
-                        DType::Bf16 | DType::F16 => weight.ty.with_dtype(DType::F32),
-                        _ => weight.ty.clone(),
-                    };
-                    let own = *given[index as usize].get_or_insert_with(|| {
-                        out.input(&Port::new(weight.name.as_str(), 0), ty.clone())
-                    });
-                    as_declared(&mut out, own, &value.ty, &weight.name)
-                }
-            },
-            Origin::Persistent(_) => out.value(value.ty.clone(), value.origin),
-            Origin::Step(..) => continue,
+            Origin::Input(_) | Origin::Step(..) => continue,
+            Origin::Weight(index) if lifted(&program.weights[index as usize].name) => {
+                let weight = &program.weights[index as usize];
+                let ty = match weight.ty.dtype {
+                    DType::Bf16 | DType::F16 => weight.ty.with_dtype(DType::F32),
+                    _ => weight.ty.clone(),
+                };
+                let own = *given[index as usize]
+                    .get_or_insert_with(|| out.input(&Port::new(weight.name.as_str(), 0), ty));
+                as_declared(&mut out, own, &value.ty, &weight.name)
+            }
+            origin => out.value(value.ty.clone(), origin),
         };
     }
     for step in &program.steps {
@@ -293,7 +277,9 @@ pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileEr
     }
     out.outputs =
         program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
-    Ok(out)
+    // Weights that are inputs now are read no more.
+    let same: Vec<ValueIndex> = (0..out.values.len() as u32).collect();
+    Ok(out.rebuilt(&same, &vec![true; out.steps.len()]))
 }
 
 /// A lifted weight in the type and shape in which a step reads it.

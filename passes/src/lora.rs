@@ -11,6 +11,7 @@ use crate::program::{Origin, Port, Program, ProgramStep, ValueIndex};
 use crate::{Asked, CompileError};
 use anyid_ir::{BinaryFn, DType, Op, TensorType, infer};
 use smallvec::smallvec;
+use std::collections::HashMap;
 
 /// Which linears get an adapter, and of what form.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,10 +60,10 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
     for port in &program.inputs {
         moved[port.value as usize] = out.input(port, program.ty(port.value).clone());
     }
-    let mut matrices: Vec<(String, [ValueIndex; 2])> = Vec::new();
+    let mut matrices: HashMap<&str, [ValueIndex; 2]> = HashMap::new();
     for (step, found) in program.steps.iter().zip(&chosen) {
         let Some((name, target)) = found else { continue };
-        if matrices.iter().any(|(own, _)| own == name) {
+        if matrices.contains_key(name) {
             continue;
         }
         let shape = &program.ty(step.operands[1]).shape;
@@ -72,7 +73,7 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
             out.input(&port, TensorType::new(dtype, shape))
         };
         let pair = [input("A", [target.rank, shape[1]]), input("B", [shape[0], target.rank])];
-        matrices.push(((*name).to_owned(), pair));
+        matrices.insert(name, pair);
     }
     for (at, value) in program.values.iter().enumerate() {
         if !matches!(value.origin, Origin::Step(..) | Origin::Input(_)) {
@@ -86,11 +87,10 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
             step.results.iter().zip(made).for_each(|(value, made)| moved[*value as usize] = made);
             continue;
         };
-        let pair = matrices.iter().find(|(own, _)| own == name).expect("it was made above").1;
         let mut adapter =
             Adapter { out: &mut out, label: step.label(), dtype: wide(program, step) };
         let ty = program.ty(step.result()).clone();
-        moved[step.result() as usize] = adapter.linear(&operands, pair, target, ty);
+        moved[step.result() as usize] = adapter.linear(&operands, matrices[name], target, ty);
     }
     out.outputs =
         program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();

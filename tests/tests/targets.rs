@@ -231,8 +231,8 @@ fn aligned(plans: &[Plan], bytes: u64) {
     assert_eq!(parse_plans(&text).unwrap(), plans);
 }
 
-#[test]
-fn every_buffer_is_aligned_as_the_target_says() {
+/// The built-in transformer in bf16, with a reference and two frames.
+fn micro() -> Module {
     let size = DitSize {
         reference_frames: 1,
         frames: 2,
@@ -241,7 +241,12 @@ fn every_buffer_is_aligned_as_the_target_says() {
         text_tokens: 7,
         timesteps: 2,
     };
-    let module = dit(&DitConfig::micro(), &size, Precision::Bf16);
+    dit(&DitConfig::micro(), &size, Precision::Bf16)
+}
+
+#[test]
+fn every_buffer_is_aligned_as_the_target_says() {
+    let module = micro();
     let mut peaks = Vec::new();
     for bytes in [64, 256, 1024] {
         let alignment = Alignment::new(bytes).unwrap();
@@ -273,15 +278,7 @@ fn a_plan_of_too_small_an_alignment_is_refused() {
 /// Plans for targets without a device here are as sound as others, and files of them name them.
 #[test]
 fn every_target_that_is_known_compiles_the_networks() {
-    let size = DitSize {
-        reference_frames: 1,
-        frames: 2,
-        height: 4,
-        width: 6,
-        text_tokens: 7,
-        timesteps: 2,
-    };
-    let module = dit(&DitConfig::micro(), &size, Precision::Bf16);
+    let module = micro();
     let backend = devices::first_backend(1);
     for (_, target) in devices::registry().targets() {
         let options = Options { target: target.clone(), verify_each: true, ..Options::default() };

@@ -86,16 +86,16 @@ fn writes(places: &mut Places, dialect: Dialect, path: &Path) {
 }
 
 fn convert(args: &LoraConvert) -> std::result::Result<(), Failure> {
-    let dialect = dialect(&args.to)?;
+    let dialect = dialect(&args.write.to)?;
     let mut places = Places::new();
     reads(&mut places, "the adapter", &args.path);
-    writes(&mut places, dialect, &args.output);
+    writes(&mut places, dialect, &args.write.output);
     places.check()?;
-    let modules = modules(args.model.as_deref())?;
+    let modules = modules(args.write.model.as_deref())?;
     let mut adapter = Adapter::open(&args.path, &modules)?;
-    adapter.require_matches(args.allow_unmatched)?;
+    adapter.require_matches(args.write.allow_unmatched)?;
     warn(&adapter);
-    store(&adapter, dialect, &modules, &args.output, args.force)
+    store(&adapter, dialect, &modules, &args.write.output, args.write.force)
 }
 
 fn store(
@@ -117,23 +117,23 @@ fn store(
 }
 
 fn combine(args: &LoraCombine) -> std::result::Result<(), Failure> {
-    let dialect = dialect(&args.to)?;
+    let dialect = dialect(&args.write.to)?;
     let wanted = wanted(&args.adapters)?;
     let mut places = Places::new();
     wanted.iter().for_each(|wanted| reads(&mut places, "the adapter", &wanted.path));
-    writes(&mut places, dialect, &args.output);
+    writes(&mut places, dialect, &args.write.output);
     places.check()?;
-    let modules = modules(args.model.as_deref())?;
+    let modules = modules(args.write.model.as_deref())?;
     let mut adapters = Vec::new();
     for wanted in &wanted {
         let mut adapter = Adapter::open(&wanted.path, &modules)?;
-        adapter.require_matches(args.allow_unmatched)?;
+        adapter.require_matches(args.write.allow_unmatched)?;
         warn(&adapter);
         adapters.push((adapter, wanted.scale));
     }
     let list: Vec<(&Adapter, f64)> = adapters.iter().map(|(a, s)| (a, *s)).collect();
     let joined = adapter::combined(&list, &modules)?;
-    store(&joined, dialect, &modules, &args.output, args.force)
+    store(&joined, dialect, &modules, &args.write.output, args.write.force)
 }
 
 /// The adapters that were named, with their scales.
