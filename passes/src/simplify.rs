@@ -67,12 +67,13 @@ pub fn drop_unused(mut program: Program, rewrites: &mut Rewrites) -> Program {
         if !kept[at] {
             continue;
         }
-        let more = step.results.len() > 1;
-        if more
+        let alone = step.op.first_alone();
+        if step.results.len() > 1
+            && alone != step.op
             && !step.results[1..].iter().any(needed)
             && rewrites.allow("unused results", step.label())
         {
-            step.op = step.op.first_alone();
+            step.op = alone;
             step.results.truncate(1);
             step.labels.truncate(1);
         }
