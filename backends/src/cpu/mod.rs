@@ -5,6 +5,7 @@
 //! sum is split between tasks.
 
 pub mod attention;
+mod caches;
 pub mod conv;
 mod device;
 mod exec;
