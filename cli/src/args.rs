@@ -286,6 +286,9 @@ pub struct Inspect {
 pub enum Network {
     /// One evaluation of the diffusion transformer.
     Dit,
+    /// The training loss of the transformer on one sample, to be compiled with --inject-lora or --lift
+    /// and --grad loss.
+    Loss,
     /// Pixels to latents, a whole clip.
     VaeEncode,
     /// Latents to pixels, a whole clip.
