@@ -290,6 +290,9 @@ pub struct Inspect {
 pub enum Network {
     /// One evaluation of the diffusion transformer.
     Dit,
+    /// The training loss of the transformer on one sample, to be compiled with --inject-lora or --lift
+    /// and --grad loss.
+    Loss,
     /// Pixels to latents, a whole clip.
     VaeEncode,
     /// Latents to pixels, a whole clip.
@@ -475,6 +478,11 @@ pub struct PassArgs {
         help_heading = "Compiler"
     )]
     pub wrt: Vec<String>,
+    /// What each block keeps for the derivative; the rest is computed again. From most memory to
+    /// least: all, products, heads, attention, carry. carry:12,heads: the first 12 blocks another
+    /// choice than the rest [default: all, and with --budget the fastest that fits].
+    #[arg(long, value_name = "CHOICE", requires = "grad", help_heading = "Compiler")]
+    pub remat: Option<String>,
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
     pub without: Vec<String>,
@@ -503,7 +511,7 @@ pub struct PassArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Passes in order: specialize, inline, inject-lora (with --inject-lora); canonicalize, \
-fold, cse, dce, lift (with --lift), grad (with --grad), join-branches (with --branches), hoist (needs \
+fold, cse, dce, lift (with --lift), grad and remat (with --grad), join-branches (with --branches), hoist (needs \
 --vary: @prepare and @step); decompose, fuse, pack-linears; lower, schedule, split-rows, \
 share-columns, alias, pack, assemble. The phases end with inject-lora (bound), hoist \
 (optimised), pack-linears (fused) and assemble (planned). Passes that a named pass needs are run before it."

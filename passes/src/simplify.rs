@@ -3,7 +3,7 @@
 //! Ops are pure, so two steps with the same op, operands and result types make the same values. One
 //! forward sweep finds them; one backward sweep drops steps of which no output needs any result.
 
-use crate::program::{Origin, Program, ValueIndex};
+use crate::program::{Origin, Program, Stage, ValueIndex};
 use crate::rewrite::Rewrites;
 use anyid_ir::TensorType;
 use smallvec::SmallVec;
@@ -32,12 +32,13 @@ pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
             }
         }
     }
-    let mut seen: HashMap<(String, SmallVec<[ValueIndex; 4]>), usize> = HashMap::new();
+    // A step that is computed again is no other's equal; see `Stage::Again`.
+    let mut seen: HashMap<(bool, String, SmallVec<[ValueIndex; 4]>), usize> = HashMap::new();
     for (at, step) in program.steps.iter().enumerate() {
         let operands: SmallVec<[ValueIndex; 4]> =
             step.operands.iter().map(|v| replaced[*v as usize]).collect();
-        let key =
-            (format!("{:?} {}", step.op, TensorType::list(program.types(&step.results))), operands);
+        let what = format!("{:?} {}", step.op, TensorType::list(program.types(&step.results)));
+        let key = (step.stage == Stage::Again, what, operands);
         match seen.get(&key) {
             Some(first) if rewrites.allow("equal steps", step.label()) => {
                 for (value, first) in step.results.iter().zip(&program.steps[*first].results) {

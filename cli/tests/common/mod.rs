@@ -121,7 +121,7 @@ impl Done {
     /// Asserts failure with an error code and its exit code: 3 for memory, else 1.
     #[track_caller]
     pub fn fails(self, code: &str) -> Self {
-        let exit = if code == "E0603" { 3 } else { 1 };
+        let exit = if matches!(code, "E0601" | "E0603") { 3 } else { 1 };
         assert_eq!(self.code, exit, "`{}`\n{}\n{}", self.words, self.out, self.err);
         assert!(self.err.contains(&format!("error[{code}]: ")), "`{}`\n{}", self.words, self.err);
         assert!(!self.err.contains("panicked"), "{}", self.err);
