@@ -1,6 +1,5 @@
 //! `compile`: compiles IR text into plans and reports what they need before anything runs.
 
-mod budget;
 mod prediction;
 mod states;
 mod summary;
@@ -60,7 +59,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             switches,
         });
     }
-    let budget = args.budget.as_deref().map(budget::parse).transpose()?;
+    let parsed = args.budget.as_deref().map(budget::parse).transpose();
+    let budget = parsed.map_err(|error| error.at("--budget"))?;
     let places = places(&args)?;
     places.check()?;
     // Opened before the work, so that it fails early if the result cannot be written there.
