@@ -120,7 +120,8 @@ fn what_is_kept_changes_no_bit_and_a_budget_decides_it() {
     folder.run(&format!("{words} -o carry --set train.keep=carry")).fine();
     same_end(&folder, "carry", "all");
     let needs = |more: &str| {
-        let check = folder.run(&format!("train check --config run.toml --json {more}")).fine().json();
+        let check =
+            folder.run(&format!("train check --config run.toml --json {more}")).fine().json();
         let shapes = check["shapes"].as_array().unwrap().clone();
         shapes.iter().map(|shape| shape["workspace_bytes"].as_u64().unwrap()).max().unwrap()
     };
@@ -138,7 +139,11 @@ fn what_is_kept_changes_no_bit_and_a_budget_decides_it() {
             break;
         }
         assert_eq!(done.code, 3, "{}", done.err);
-        assert!(done.err.contains("error[E0601]") && done.err.contains("latent frame"), "{}", done.err);
+        assert!(
+            done.err.contains("error[E0601]") && done.err.contains("latent frame"),
+            "{}",
+            done.err
+        );
     }
     let (budget, workspace) = taken.expect("some budget is enough");
     assert!(workspace < most, "{workspace} of {most}");
