@@ -68,14 +68,15 @@ pub fn drop_unused(mut program: Program, rewrites: &mut Rewrites) -> Program {
         if !kept[at] {
             continue;
         }
-        let more = step.results.len() > 1;
-        if more
-            && !step.results[1..].iter().any(needed)
+        let alone = step.op.first_alone();
+        let left = alone.results();
+        if step.results.len() > left
+            && !step.results[left..].iter().any(needed)
             && rewrites.allow("unused results", step.label())
         {
-            step.op = step.op.first_alone();
-            step.results.truncate(1);
-            step.labels.truncate(1);
+            step.op = alone;
+            step.results.truncate(left);
+            step.labels.truncate(left);
         }
         step.operands.iter().for_each(|value| live[*value as usize] = true);
     }
