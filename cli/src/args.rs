@@ -58,6 +58,7 @@ impl Command {
             Self::Bisect(args) => args.json,
             Self::Compare(args) => args.json,
             Self::Lora(Lora::Inspect(args)) => args.json,
+            Self::Train(args) => args.wants_json(),
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
                 BenchWhat::Dit(args) => args.phase.json,
@@ -105,6 +106,9 @@ pub enum Command {
     /// Inspect, convert, combine and merge adapters (LoRA).
     #[command(subcommand)]
     Lora(Lora),
+    /// Train adapters (LoRA), preferences (DPO), or a whole transformer.
+    #[command(subcommand)]
+    Train(crate::cmd::train::args::Train),
     /// Explain an error code.
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.

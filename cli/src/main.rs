@@ -108,6 +108,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) => cmd::run::run(args),
         Command::Compare(args) => cmd::compare::run(args),
         Command::Lora(args) => cmd::lora::run(args),
+        Command::Train(args) => cmd::train::run(args),
         Command::Explain(args) => cmd::explain::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),

@@ -3,6 +3,8 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod training;
+
 use anyid_ir::Tensor;
 use anyid_runtime::weights::{read_tensors, write_tensors};
 use std::collections::BTreeMap;
@@ -60,7 +62,7 @@ impl Folder {
     /// [`Folder::run`] with further arguments that may hold spaces.
     pub fn run_with(&self, words: &str, more: &[&str]) -> Done {
         let output = self.command(words, more).output().unwrap();
-        Done::new(words, output)
+        Done::of(words, output)
     }
 
     /// The command of [`Folder::run_with`], not yet started.
@@ -97,7 +99,8 @@ pub struct Done {
 }
 
 impl Done {
-    fn new(words: &str, output: Output) -> Self {
+    /// What a command gave that was started by hand.
+    pub fn of(words: &str, output: Output) -> Self {
         Self {
             words: words.to_owned(),
             code: output.status.code().unwrap_or(-1),
