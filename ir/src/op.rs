@@ -492,14 +492,14 @@ impl Op {
             | Self::GateAdd
             | Self::TimestepEmbedding { .. }
             | Self::RelativeBucket { .. } => OpClass::Elementwise,
-            Self::Reduce { .. }
-            | Self::LayerNorm { .. }
-            | Self::RmsNorm { .. }
-            | Self::SegmentSum { .. } => OpClass::Reduction,
+            Self::Reduce { .. } | Self::LayerNorm { .. } | Self::RmsNorm { .. } => {
+                OpClass::Reduction
+            }
             Self::Dot { .. }
             | Self::Linear
             | Self::Attention { .. }
             | Self::AttentionVjp { .. }
+            | Self::SegmentSum { .. }
             | Self::Conv { .. } => OpClass::Anchor,
             Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => {
                 OpClass::Structure
