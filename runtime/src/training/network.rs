@@ -4,8 +4,8 @@
 //! frames of references that occurs, on one set of weights and one workspace. What is trained is given
 //! as inputs, so the weights themselves never change.
 
-use super::parameters::{Kind, Parameters, targets};
 use super::dataset::Condition;
+use super::parameters::{Kind, Parameters, targets};
 use super::settings::Settings;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Program, finite};
 use crate::error::{Error, Result};

@@ -5,10 +5,10 @@
 //! they were made of: whether crops, sizes and frames are what was meant is best seen.
 
 use super::Event;
+use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels};
 use super::network::compile;
 use super::parameters::{Kind, Parameters};
-use super::dataset::{Dataset, Item};
 use super::prepare::Preparation;
 use super::request::{Training, model};
 use crate::checkpoint::write_error;

@@ -5,8 +5,8 @@
 //! encoders once and into the cache, so a run that was stopped here goes on where it was.
 
 use super::cache::{Cache, Entry, Found};
-use super::manifest::{Clip, Manifest, Reading, Sample};
 use super::dataset::{Dataset, Item};
+use super::manifest::{Clip, Manifest, Reading, Sample};
 use super::{Event, Fault, Settings};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;

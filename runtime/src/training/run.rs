@@ -5,13 +5,13 @@
 
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
+use super::dataset::Dataset;
 use super::draws::{Levels, order};
 use super::learner::{Learner, Numbers, Values};
 use super::log::Log;
 use super::network::Network;
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
-use super::dataset::Dataset;
 use super::request::{Report, Training, identity};
 use super::{Event, Settings, result};
 use crate::error::{Error, Kind as Fault, Result};
