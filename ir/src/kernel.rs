@@ -19,6 +19,7 @@ pub mod verify;
 
 use crate::op::{BinaryFn, CompareFn, Op, UnaryFn};
 use crate::types::{DType, TensorType};
+use smallvec::{SmallVec, smallvec};
 
 pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies};
 pub use fill::Fill;
@@ -206,15 +207,18 @@ pub enum Instruction {
 
 impl Instruction {
     /// Registers read.
-    pub fn reads(&self) -> smallvec::SmallVec<[Register; 3]> {
-        match *self {
-            Self::Load(_) | Self::Const(_) => smallvec::smallvec![],
-            Self::Unary(_, x) | Self::Reduce(_, x) | Self::Round(_, x) => smallvec::smallvec![x],
-            Self::Binary(_, a, b) | Self::Compare(_, a, b) | Self::Rotate(a, b) => {
-                smallvec::smallvec![a, b]
-            }
-            Self::Fma(a, b, c) | Self::Select(a, b, c) => smallvec::smallvec![a, b, c],
-            Self::Store { value, .. } => smallvec::smallvec![value],
+    pub fn reads(mut self) -> SmallVec<[Register; 3]> {
+        self.registers().into_iter().map(|register| *register).collect()
+    }
+
+    /// Registers read, to be changed.
+    pub fn registers(&mut self) -> SmallVec<[&mut Register; 3]> {
+        match self {
+            Self::Load(_) | Self::Const(_) => smallvec![],
+            Self::Unary(_, x) | Self::Reduce(_, x) | Self::Round(_, x) => smallvec![x],
+            Self::Binary(_, a, b) | Self::Compare(_, a, b) | Self::Rotate(a, b) => smallvec![a, b],
+            Self::Fma(a, b, c) | Self::Select(a, b, c) => smallvec![a, b, c],
+            Self::Store { value, .. } => smallvec![value],
         }
     }
 }
@@ -410,9 +414,9 @@ impl AnchorKernel {
         (self.combine != Combine::Store).then_some(self.own_operands())
     }
 
-    /// Position of operand `operand` (at least 1) of part `part`.
+    /// Position of operand `operand` of part `part`; the first is the same for all.
     pub fn part_operand(&self, part: usize, operand: usize) -> usize {
-        part * self.arity.saturating_sub(1) + operand
+        if operand == 0 { 0 } else { part * self.arity.saturating_sub(1) + operand }
     }
 
     /// Whether it is its op and nothing else.

@@ -5,7 +5,7 @@
 //! reserve. Buffers are row-major, and dense but for those that are columns of a wider value; several
 //! may share memory (views).
 
-use crate::entity::{Arena, Entity};
+use crate::entity::{Arena, entity};
 use crate::kernel::Kernel;
 use crate::types::TensorType;
 use smallvec::SmallVec;
@@ -50,24 +50,11 @@ impl Default for Alignment {
     }
 }
 
-/// A buffer of a plan.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BufferId(u32);
-
-impl Entity for BufferId {
-    fn from_index(index: usize) -> Self {
-        Self(u32::try_from(index).expect("fewer than 2^32 buffers in a plan"))
-    }
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl fmt::Debug for BufferId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "%{}", self.0)
-    }
-}
+entity!(
+    /// A buffer of a plan.
+    BufferId,
+    "%"
+);
 
 /// Which memory a buffer lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,6 +126,11 @@ impl Buffer {
     /// Dense memory of a tensor.
     pub fn dense(ty: TensorType, root: Root, offset: u64) -> Self {
         Self { ty, root, offset, columns: None }
+    }
+
+    /// Whether it begins a memory and is dense.
+    pub(crate) fn is_whole(&self, root: Root) -> bool {
+        (self.root, self.offset, self.columns) == (root, 0, None)
     }
 
     /// The rows that columns lie in; `None` for dense memory, and where no rows of that width make up
@@ -331,6 +323,11 @@ impl Plan {
     /// Buffer by id.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id]
+    }
+
+    /// Types of some buffers.
+    pub fn types(&self, ids: &[BufferId]) -> Vec<&TensorType> {
+        ids.iter().map(|id| &self.buffers[*id].ty).collect()
     }
 
     /// First byte of every state in the memory that holds them all, and the size of that memory.

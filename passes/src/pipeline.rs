@@ -11,8 +11,8 @@ use crate::program::Program;
 use crate::rewrite::Rewrites;
 use crate::state::{Context, Level, Part, State};
 use crate::{
-    Asked, CompileError, canonicalize, columns, decompose, flatten, fold, grad, join_branches,
-    lora, memory, schedule, simplify, split, split_rows,
+    Asked, CompileError, Options, canonicalize, columns, decompose, flatten, fold, grad,
+    join_branches, lora, memory, schedule, simplify, split, split_rows,
 };
 use anyid_ir::weights::nearest;
 use std::collections::HashSet;
@@ -122,14 +122,15 @@ pub const PASSES: &[Pass] = &[
         "low-rank adapters put beside the linears that are asked for", false, inject_lora),
     pass(Phase::Optimised, Level::Program, "canonicalize",
         "small local rewrites until none applies: chains of views, casts that lose nothing, neutral operands",
-        true, run_canonicalize),
+        true, |s, c| each(s, c, canonicalize::canonicalize)),
     pass(Phase::Optimised, Level::Program, "fold",
         "steps on known numbers computed once and for all, with the interpreter's arithmetic",
-        true, run_fold),
+        true, |s, c| each(s, c, fold::fold)),
     pass(Phase::Optimised, Level::Program, "cse",
-        "equal steps computed once", true, cse),
+        "equal steps computed once", true, |s, c| each(s, c, simplify::share)),
     pass(Phase::Optimised, Level::Program, "dce",
-        "steps, and results of steps, that no output needs dropped", true, dce),
+        "steps, and results of steps, that no output needs dropped",
+        true, |s, c| each(s, c, simplify::drop_unused)),
     pass(Phase::Optimised, Level::Program, "lift",
         "weights that are asked for made inputs, in f32", false, run_lift),
     pass(Phase::Optimised, Level::Program, "grad",
@@ -242,22 +243,6 @@ fn each(
     Ok(())
 }
 
-fn run_canonicalize(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, canonicalize::canonicalize)
-}
-
-fn run_fold(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, fold::fold)
-}
-
-fn cse(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, simplify::share)
-}
-
-fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, simplify::drop_unused)
-}
-
 /// Refuses names that stand twice at the edge of `program`, to which a pass has added ports.
 fn named_once(program: &Program, code: &'static str, asked: Asked) -> Result<(), CompileError> {
     for (what, ports) in [("inputs", &program.inputs), ("outputs", &program.outputs)] {
@@ -331,31 +316,34 @@ fn run_decompose(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(),
 }
 
 fn fuse(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    for part in &mut state.parts {
-        let classes = classify(&part.program, &mut context.rewrites);
-        let grouping = alone(&part.program, classes);
-        let mut groups = Groups::new(&part.program, &context.options().target, grouping);
-        if context.rewrites.enabled() {
-            groups.fuse(&mut context.rewrites);
-        }
-        if context.options().explain {
-            state.unfused.extend(explain(&groups));
-        }
-        part.grouping = Some(groups.into_grouping());
-    }
-    Ok(())
+    grow(state, context, |groups, rewrites| groups.fuse(rewrites))
 }
 
 fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    if !context.rewrites.enabled() {
-        return Ok(());
+    match context.rewrites.enabled() {
+        true => grow(state, context, |groups, rewrites| groups.pack_linears(rewrites)),
+        false => Ok(()),
     }
+}
+
+/// Runs `work` on the groups of every part, each step by itself where there are none yet, and says
+/// what stays apart.
+fn grow(
+    state: &mut State<'_>,
+    context: &mut Context<'_>,
+    work: fn(&mut Groups<'_>, &mut Rewrites),
+) -> Result<(), CompileError> {
+    let Options { target, explain: explains, .. } = context.options();
     state.unfused.clear();
     for part in &mut state.parts {
-        let grouping = part.grouping.take().expect("fuse makes groups");
-        let mut groups = Groups::new(&part.program, &context.options().target, grouping);
-        groups.pack_linears(&mut context.rewrites);
-        if context.options().explain {
+        let grouping = part.grouping.take().unwrap_or_else(|| {
+            alone(&part.program, classify(&part.program, &mut context.rewrites))
+        });
+        let mut groups = Groups::new(&part.program, target, grouping);
+        if context.rewrites.enabled() {
+            work(&mut groups, &mut context.rewrites);
+        }
+        if *explains {
             state.unfused.extend(explain(&groups));
         }
         part.grouping = Some(groups.into_grouping());

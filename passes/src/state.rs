@@ -211,21 +211,17 @@ fn verify_kernels(flow: &Flow) -> Result<(), String> {
     let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
     // Memory that somebody has written, at least in part.
     let mut made: Vec<bool> = flow.values.iter().map(|value| value.source.is_given()).collect();
-    let mut results = vec![false; flow.values.len()];
+    let mut once = vec![false; flow.values.len()];
     for (at, step) in flow.steps.iter().enumerate() {
         let place = || format!("kernel {at}, {}", step.kernel.name());
-        let types = |values: &[ValueIndex]| -> Vec<TensorType> {
-            values.iter().map(|v| flow.ty(*v).clone()).collect()
-        };
-        step.kernel
-            .check(&types(&step.operands), &types(&step.results))
-            .map_err(|why| format!("{}: {why}", place()))?;
+        let [operands, results] = [&step.operands[..], &step.results].map(|v| flow.types(v));
+        step.kernel.check(&operands, &results).map_err(|why| format!("{}: {why}", place()))?;
         if let Some(value) = step.operands.iter().find(|v| !made[owner(v)]) {
             return Err(format!("{}: {} is read before it is made", place(), flow.name(*value)));
         }
         for value in &step.results {
             made[owner(value)] = true;
-            if std::mem::replace(&mut results[*value as usize], true) {
+            if std::mem::replace(&mut once[*value as usize], true) {
                 return Err(format!("{}: {} is made twice", place(), flow.name(*value)));
             }
         }

@@ -183,15 +183,9 @@ impl<'r, 't, 'm> Run<'r, 't, 'm> {
         let evaluator = self.evaluator;
         let at =
             *evaluator.by_name.get(callee).ok_or_else(|| error::unknown_function(callee, None))?;
-        let mut index = Vec::with_capacity(args.len());
-        for arg in args {
-            index.push(match arg {
-                IndexArg::Int(number) => *number,
-                IndexArg::Name(name) => frame
-                    .number(name)
-                    .ok_or_else(|| broken(&format!("index {name} has no value here")))?,
-            });
-        }
+        let index: Option<Vec<u32>> =
+            args.iter().map(|arg| arg.value(|name| frame.number(name))).collect();
+        let index = index.ok_or_else(|| broken("an index that has no value here"))?;
         let inputs = frame.values_of(&node.operands)?;
         let path = frame.path.as_ref().ok_or_else(|| broken("a call inside a composite"))?;
         let path = path.call(&evaluator.module.funcs[at], args, &index);

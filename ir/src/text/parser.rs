@@ -178,6 +178,51 @@ impl<'s> Parser<'s> {
         }
     }
 
+    /// One or more items with commas between them.
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Parse<T>) -> Parse<Vec<T>> {
+        let mut list = vec![item(self)?];
+        while self.accept(b',') {
+            list.push(item(self)?);
+        }
+        Ok(list)
+    }
+
+    /// Items with commas between them in front of `close`, or none.
+    fn list_before<T>(
+        &mut self,
+        close: u8,
+        item: impl FnMut(&mut Self) -> Parse<T>,
+    ) -> Parse<Vec<T>> {
+        if self.is(close) { Ok(Vec::new()) } else { self.list(item) }
+    }
+
+    /// An opening bracket, items each of which may have a comma behind it, and `close`.
+    fn list_to<T>(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Parse<T>,
+    ) -> Parse<Vec<T>> {
+        self.advance();
+        let mut list = Vec::new();
+        while !self.is(close) {
+            self.charge()?;
+            list.push(item(self)?);
+            if !self.accept(b',') && !self.is(close) {
+                return self.close(close).map(|_| list);
+            }
+        }
+        self.advance();
+        Ok(list)
+    }
+
+    /// The end of a list.
+    fn close(&mut self, close: u8) -> Parse<Span> {
+        match self.is(close) {
+            true => Ok(self.advance().span),
+            false => self.unexpected(&format!("`,` or `{}`", close as char)),
+        }
+    }
+
     /// Whether the statement's line goes on: inside brackets it always does.
     fn same_line(&self) -> bool {
         self.token.kind != Tok::Eof && (!self.token.first || self.brackets > 0)

@@ -191,6 +191,11 @@ impl Flow {
         &self.values[value as usize].ty
     }
 
+    /// Types of some values.
+    pub(crate) fn types(&self, values: &[ValueIndex]) -> Vec<&TensorType> {
+        values.iter().map(|value| self.ty(*value)).collect()
+    }
+
     pub(crate) fn storage(&self, value: ValueIndex) -> Storage {
         self.values[value as usize].storage
     }
@@ -286,7 +291,7 @@ impl Flow {
     /// of copies.
     fn parts(&self, step: &LoweredStep) -> Option<Vec<u64>> {
         let Kernel::Copy(kernel) = &step.kernel else { return None };
-        let types: Vec<&TensorType> = step.operands.iter().map(|v| self.ty(*v)).collect();
+        let types = self.types(&step.operands);
         // One part alone is a copy as it is.
         if !(2..=MOST_PARTS).contains(&kernel.parts.len()) || !kernel.joins_whole(&types) {
             return None;
