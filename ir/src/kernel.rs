@@ -23,7 +23,7 @@ use smallvec::{SmallVec, smallvec};
 
 pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies};
 pub use fill::Fill;
-pub use support::{NATIVE, Native};
+pub use support::{FORWARD, NATIVE, Native};
 pub use target::{
     EpilogueSupport, KernelLimits, LoadSupport, Machine, RowFusion, RowSplit, Sizes, Target,
 };
@@ -361,7 +361,7 @@ pub enum Combine {
 pub struct AnchorKernel {
     /// Names of the ops it was made of, joined with `+`.
     pub name: String,
-    /// `Linear`, `Attention`, `Conv` or `Dot`.
+    /// `Linear`, `Attention`, its derivative, `Conv` or `Dot`.
     pub op: Op,
     /// Operands of one part of the op. Parts share operand 0; the operands are operand 0, then
     /// operands 1.. of each part, then those of the combination.

@@ -2,9 +2,9 @@
 //! outputs cross every interface of the product.
 //!
 //! A [`Tensor`] is a [`TensorType`] and its elements, dense, row-major (the last axis is
-//! contiguous) and little-endian, in 8-byte aligned memory, so that a typed slice of any element
-//! type is a plain view. It owns its memory. There are no strides, no views and no arithmetic
-//! here; those are the module's business.
+//! contiguous) and little-endian, in memory that begins with a cache line, so that a typed slice of any
+//! element type is a plain view and no vector of a kernel lies across two lines. It owns its memory.
+//! There are no strides, no views and no arithmetic here; those are the module's business.
 
 use crate::types::{DType, TensorType};
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
@@ -27,12 +27,32 @@ const _: () = assert!(cfg!(target_endian = "little"), "little-endian hosts only"
 /// ```
 ///
 /// Equality compares types and stored bits: equal NaN patterns are equal, `0.0` and `-0.0` differ.
-#[derive(Clone, PartialEq, Eq)]
 pub struct Tensor {
     ty: TensorType,
-    /// The bytes, padded with zeros to whole words. Words give the alignment.
+    /// The bytes, with zeros before them up to a cache line and behind them to whole words.
     words: Vec<u64>,
+    /// The first word of the bytes.
+    start: usize,
 }
+
+/// Bytes of a cache line, on which tensors begin.
+const LINE: usize = 64;
+
+impl Clone for Tensor {
+    fn clone(&self) -> Self {
+        let mut out = Self::zeros(self.ty.clone());
+        out.bytes_mut().copy_from_slice(self.bytes());
+        out
+    }
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Self) -> bool {
+        self.ty == other.ty && self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Tensor {}
 
 /// Why a tensor could not be made from data or read as a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,16 +125,27 @@ views! {
 impl Tensor {
     /// All elements zero.
     pub fn zeros(ty: TensorType) -> Self {
-        let bytes = ty.elements() * ty.dtype.bytes();
-        Self { words: vec![0; bytes.div_ceil(8)], ty }
+        let words = Self::words(&ty).expect("a tensor has at most 2^63 bytes");
+        Self::within(ty, vec![0; words])
     }
 
     /// All elements zero; `None` where there is no memory for them.
     pub fn try_zeros(ty: TensorType) -> Option<Self> {
+        let count = Self::words(&ty)?;
+        let mut words = crate::memory::room(count)?;
+        words.resize(count, 0);
+        Some(Self::within(ty, words))
+    }
+
+    /// Words that hold the type's bytes wherever the memory begins.
+    fn words(ty: &TensorType) -> Option<usize> {
         let bytes = ty.elements().checked_mul(ty.dtype.bytes())?;
-        let mut words = crate::memory::room(bytes.div_ceil(8))?;
-        words.resize(bytes.div_ceil(8), 0);
-        Some(Self { words, ty })
+        Some(bytes.div_ceil(size_of::<u64>()) + LINE / size_of::<u64>() - 1)
+    }
+
+    fn within(ty: TensorType, words: Vec<u64>) -> Self {
+        let start = words.as_ptr().align_offset(LINE);
+        Self { ty, words, start }
     }
 
     /// From little-endian bytes in row-major order. Error: not as many bytes as the type has.
@@ -245,13 +276,13 @@ impl Tensor {
 
     /// Callers have matched `T` to the element type, or ask for bytes.
     fn view<T: Pod>(&self) -> &[T] {
-        let bytes: &[u8] = &cast_slice(&self.words)[..self.byte_len()];
+        let bytes: &[u8] = &cast_slice(&self.words[self.start..])[..self.byte_len()];
         cast_slice(bytes)
     }
 
     fn view_mut<T: Pod>(&mut self) -> &mut [T] {
         let len = self.byte_len();
-        let bytes: &mut [u8] = &mut cast_slice_mut(&mut self.words)[..len];
+        let bytes: &mut [u8] = &mut cast_slice_mut(&mut self.words[self.start..])[..len];
         cast_slice_mut(bytes)
     }
 
@@ -278,10 +309,9 @@ impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         write!(f, "{} ", self.ty)?;
-        let start = Self {
-            ty: TensorType::new(self.ty.dtype, [self.elements().min(SHOWN)]),
-            words: self.words[..self.words.len().min(SHOWN)].to_vec(),
-        };
+        let ty = TensorType::new(self.ty.dtype, [self.elements().min(SHOWN)]);
+        let bytes = &self.bytes()[..ty.elements() * ty.dtype.bytes()];
+        let start = Self::from_bytes(ty, bytes).expect("it is a part of the bytes");
         let mut list = f.debug_list();
         list.entries(start.to_f64_vec());
         if self.elements() > SHOWN { list.finish_non_exhaustive() } else { list.finish() }
@@ -301,6 +331,7 @@ mod tests {
             let expected: Vec<f64> = values.iter().map(|v| dtype.round(*v)).collect();
             assert_eq!(tensor.to_f64_vec(), expected, "{dtype}");
             assert_eq!(tensor.bytes().len() as u64, ty.bytes());
+            assert_eq!(tensor.clone().bytes().as_ptr().align_offset(LINE), 0);
             let again = Tensor::from_bytes(ty, tensor.bytes()).unwrap();
             assert_eq!(again, tensor);
             assert_eq!(tensor.cast(DType::F64).cast(dtype), tensor);

@@ -1,6 +1,6 @@
 //! What a step costs: floating-point operations of the heavy ops, bytes of everything.
 //!
-//! Linear, attention, `dot` and convolution count two operations a multiply-add, padding of
+//! Linear, attention with its derivative, `dot` and convolution count two operations a multiply-add, padding of
 //! convolutions included; every other op counts none, because it is bound by the bytes it moves.
 //! Bytes are those of the operands read and the results written, each once; of a table only the
 //! rows that are picked.
@@ -27,11 +27,13 @@ fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
     let macs = match op {
         Op::Linear => out.saturating_mul(last(0)),
         Op::Dot { transposed } => out.saturating_mul(sides(operands[0], transposed[0]).1 as u64),
-        Op::Attention { .. } => {
-            // Queries · keysᵀ and weights · values, each rows × keys × width over all heads.
+        Op::Attention { .. } | Op::AttentionVjp { .. } => {
+            // Queries · keysᵀ and weights · values, each rows × keys × width over all heads; back
+            // two products for each of them, and the first one again.
             let rank = operands[1].rank();
             let keys = operands[1].shape[rank - 2] as u64;
-            elements(operands).saturating_mul(keys).saturating_mul(2)
+            let products = if let Op::Attention { .. } = op { 2 } else { 5 };
+            elements(operands).saturating_mul(keys).saturating_mul(products)
         }
         Op::Conv { .. } => {
             let kernel: u64 = operands[1].shape[1..].iter().map(|size| *size as u64).product();

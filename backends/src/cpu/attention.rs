@@ -14,13 +14,17 @@ mod pack;
 mod products;
 #[cfg(test)]
 mod tests;
+mod vjp;
 
 use half::bf16;
 
-use self::block::{Job, Rows, run_task};
+use self::block::{Job, Rows, Task};
+use self::products::run_at;
 use super::math::LANES;
 use super::simd::Level;
 use super::threads::{Pool, SharedPtr};
+
+pub use vjp::{AttentionVjp, Cotangents, attention_vjp, vjp_scratch_bytes};
 
 /// Elements of an input.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,12 @@ pub struct Operand<'a> {
     pub batch_stride: usize,
 }
 
+impl Operand<'_> {
+    fn check(&self, name: &str, shape: &AttentionShape, rows: usize) {
+        check(name, shape, rows, self.data.len(), (self.row_stride, self.batch_stride));
+    }
+}
+
 /// The output [batch, queries, heads·head_dim] inside a larger slice; strides count elements.
 #[derive(Debug)]
 pub struct OutputOperand<'a> {
@@ -69,9 +79,20 @@ pub struct OutputOperand<'a> {
     pub row_stride: usize,
     /// From one batch to the next; of no meaning for one batch.
     pub batch_stride: usize,
-    /// Where the natural logarithm of each query's sum of e^score goes, if anyone wants it:
-    /// [batch, heads, queries], −∞ for a query whose every key is masked.
-    pub log_sums: Option<&'a mut [f32]>,
+}
+
+impl OutputOperand<'_> {
+    /// Where its rows begin, which have room for those of `shape`.
+    fn rows(&mut self, name: &str, shape: &AttentionShape, rows: usize) -> Rows {
+        let (len, place) = match &mut self.data {
+            Target::F32(data) => (data.len(), Rows::F32(data.as_mut_ptr())),
+            Target::Bf16(data) => (data.len(), Rows::Bf16(data.as_mut_ptr())),
+        };
+        check(name, shape, rows, len, (self.row_stride, self.batch_stride));
+        let extent = (rows - 1) * self.row_stride + shape.heads * shape.head_dim;
+        assert!(shape.batch == 1 || self.batch_stride >= extent, "{name}: batches overlap");
+        place
+    }
 }
 
 /// Sizes of an attention.
@@ -151,15 +172,20 @@ fn odd_lines(words: usize) -> usize {
     (words.div_ceil(LANES) | 1) * LANES
 }
 
+/// Rows of a product's tile and its columns in registers.
+fn tiles(level: Level) -> (usize, usize) {
+    match level {
+        Level::Avx512 | Level::Avx512Bf16 => (6, 4),
+        Level::Avx2 => (6, 1),
+        _ => (2, 1),
+    }
+}
+
 impl Plan {
     fn new(level: Level, shape: &AttentionShape, precision: Precision, bias: bool) -> Self {
         let level = level.usable();
         let paired = level == Level::Avx512Bf16 && precision == Precision::Bf16;
-        let (rows, columns) = match level {
-            Level::Avx512 | Level::Avx512Bf16 => (6, 4),
-            Level::Avx2 => (6, 1),
-            _ => (2, 1),
-        };
+        let (rows, columns) = tiles(level);
         let dim = shape.head_dim;
         // Queries and output of a block, and keys and values of a block, stay in half of a
         // second-level cache of 1 MiB each; wide single heads keep at least one tile.
@@ -236,7 +262,8 @@ fn check(name: &str, shape: &AttentionShape, rows: usize, len: usize, strides: (
     assert!(last <= len, "{name}: {len} elements, {last} needed");
 }
 
-/// Computes the attention into `output`.
+/// Computes the attention into `output`, and the natural logarithm of each query's sum of e^score into
+/// `log_sums`, if anyone wants it: [batch, heads, queries], −∞ for a query whose every key is masked.
 ///
 /// `scratch` holds at least [`scratch_bytes`] for the pool's workers; its contents do not matter.
 ///
@@ -247,7 +274,8 @@ pub fn attention(
     pool: &Pool,
     level: Level,
     call: &Attention<'_>,
-    output: OutputOperand<'_>,
+    mut output: OutputOperand<'_>,
+    log_sums: Option<&mut [f32]>,
     scratch: &mut [u8],
 ) {
     let level = level.usable();
@@ -257,18 +285,11 @@ pub fn attention(
     }
     assert!(shape.keys > 0 && call.key_limit != Some(0), "attention over no keys");
     assert!(call.scale >= 0.0, "the scale is not negative");
-    let strides = |operand: &Operand<'_>| (operand.row_stride, operand.batch_stride);
-    check("query", &shape, shape.queries, call.query.data.len(), strides(&call.query));
-    check("key", &shape, shape.keys, call.key.data.len(), strides(&call.key));
-    check("value", &shape, shape.keys, call.value.data.len(), strides(&call.value));
-    let OutputOperand { mut data, row_stride, batch_stride, log_sums } = output;
-    let (len, rows) = match &mut data {
-        Target::F32(data) => (data.len(), Rows::F32(data.as_mut_ptr())),
-        Target::Bf16(data) => (data.len(), Rows::Bf16(data.as_mut_ptr())),
-    };
-    check("output", &shape, shape.queries, len, (row_stride, batch_stride));
-    let extent = (shape.queries - 1) * row_stride + shape.heads * shape.head_dim;
-    assert!(shape.batch == 1 || batch_stride >= extent, "output: batches overlap");
+    call.query.check("query", &shape, shape.queries);
+    call.key.check("key", &shape, shape.keys);
+    call.value.check("value", &shape, shape.keys);
+    let rows = output.rows("output", &shape, shape.queries);
+    let OutputOperand { row_stride, batch_stride, .. } = output;
     let queries = shape.batch * shape.heads * shape.queries;
     assert!(log_sums.as_ref().is_none_or(|sums| sums.len() == queries), "one sum a query");
     if let Some(bias) = call.relative_bias {
@@ -285,6 +306,9 @@ pub fn attention(
     let tasks = shape.batch * shape.heads * plan.blocks(&shape);
     pool.run(tasks, &|task, worker| {
         // SAFETY: a worker runs one task at a time and this part of the scratch is its own.
-        unsafe { run_task(level, &job, task, base.get().add(worker * plan.words)) }
+        unsafe {
+            let scratch = base.get().add(worker * plan.words);
+            run_at(level, plan.paired, &Task { job: &job, number: task, scratch });
+        }
     });
 }

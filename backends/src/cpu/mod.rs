@@ -5,6 +5,7 @@
 //! sum is split between tasks.
 
 pub mod attention;
+mod caches;
 pub mod conv;
 mod device;
 mod exec;
@@ -28,7 +29,7 @@ pub use weights::Weights;
 use crate::buffer;
 use crate::device::About;
 use crate::errors::OpenError;
-use anyid_ir::kernel::{Load, LoadSupport, Target};
+use anyid_ir::kernel::{Load, LoadSupport, NATIVE, Target};
 use anyid_ir::{DType, Op, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
@@ -78,10 +79,11 @@ impl Cpu {
 }
 
 /// What the kernels of this backend can do: full epilogues on products and convolutions, none on
-/// attention; pictures doubled on the way into a convolution of 3×3 taps.
+/// attention; derivatives in blocks; pictures doubled on the way into a convolution of 3×3 taps.
 pub fn target() -> Target {
     Target {
         name: "cpu",
+        native: NATIVE,
         // Blocks of the real width over 8, 16, 32 and 64 rows: rows of two branches in one product
         // take 0.57, 0.78, 0.83 and 1.0 of the time of two products in bf16, 0.57, 0.87, 0.94 and
         // 0.94 in f32.

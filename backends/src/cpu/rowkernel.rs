@@ -26,6 +26,9 @@ use anyid_ir::op::{BinaryFn, CompareFn};
 const CHUNK: usize = 2048;
 /// Most rows of a block, a multiple of the lanes.
 const BLOCK: usize = 64;
+/// Bytes of a result that is written past the caches: its first rows would have left them before
+/// anybody reads them.
+const STREAMED: usize = 32 << 20;
 /// Elements one task works on.
 const TASK: usize = 16_384;
 
@@ -69,6 +72,8 @@ enum Op {
     Reduce(RowReduce, usize),
     /// row of a result = acc
     Store(DType, Arg),
+    /// row of a result = acc, past the caches
+    Stream(DType, Arg),
     /// the one element that a result has for the row = acc
     StoreOne(DType, Arg),
 }
@@ -126,6 +131,8 @@ struct Stored {
     width: usize,
     /// Elements from one row to the next.
     stride: usize,
+    /// Whether it goes past the caches.
+    streamed: bool,
 }
 
 /// Rows of an operand or a result that are columns of wider ones, in elements.
@@ -162,6 +169,9 @@ pub(super) struct Prepared {
     loads: Vec<Load>,
     results: Vec<Stored>,
     stages: Vec<Stage>,
+    /// Loads that the first of several stages reads row by row: those of the next row are asked for
+    /// while the last stage works.
+    ahead: Vec<usize>,
     slots: usize,
     scalars: usize,
     sums: usize,
@@ -213,7 +223,9 @@ impl Prepared {
         let results = (0..kernel.results.len()).map(|at| {
             let (dtype, width) = (kernel.results[at].dtype, kernel.result_width(at));
             let stride = pitch_of(&layout.results, at).map_or(width, |pitch| pitch.stride);
-            Stored { dtype, width, stride }
+            let bytes = kernel.rows.saturating_mul(width).saturating_mul(dtype.bytes());
+            // Over an operand it is in the caches already.
+            Stored { dtype, width, stride, streamed: !in_place && bytes >= STREAMED }
         });
         let columns = layout.operands.iter().chain(&layout.results).any(Option::is_some);
         let mut out = Self {
@@ -223,6 +235,7 @@ impl Prepared {
             loads: Vec::new(),
             results: results.collect(),
             stages: Vec::new(),
+            ahead: Vec::new(),
             slots: 0,
             scalars: 0,
             sums: 0,
@@ -231,6 +244,7 @@ impl Prepared {
             plain: plain_reduction(kernel).filter(|_| !in_place && !columns),
         };
         emit::stages(&mut out, kernel, in_place);
+        out.ahead = out.read_ahead();
         // Steps from row to row are whole rows of columns (verified), so that they stay even.
         for Load { access, .. } in &mut out.loads {
             if let Some(pitch) = pitch_of(&layout.operands, access.operand) {
@@ -239,6 +253,17 @@ impl Prepared {
             }
         }
         out
+    }
+
+    fn read_ahead(&self) -> Vec<usize> {
+        let [first, _, ..] = &self.stages[..] else { return Vec::new() };
+        let loads = first.vectors.operands.iter().filter_map(|source| match source {
+            Source::Row(load) => Some(*load),
+            _ => None,
+        });
+        let whole = |load: &usize| self.loads[*load].access.columns == Columns::All;
+        let moves = |load: &usize| matches!(self.loads[*load].access.rows, RowMap::Affine { .. });
+        loads.filter(whole).filter(moves).take(run::AHEAD).collect()
     }
 
     /// The sum or mean over dense rows of operand 0, and their width, if the kernel is nothing else:

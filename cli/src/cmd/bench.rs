@@ -171,6 +171,7 @@ fn cases() -> Vec<Case> {
     for dtype in [DType::F32, DType::Bf16] {
         for rows in [4096, 1024] {
             out.push(heads(24, rows, 128, dtype));
+            out.push(heads_back(24, rows, 128, dtype));
         }
     }
     for dtype in [DType::F32, DType::Bf16] {
@@ -200,13 +201,21 @@ fn module(
     weight: Option<TensorType>,
     build: impl FnOnce(&mut FuncBuilder<'_>) -> anyid_ir::ValueId,
 ) -> Module {
+    results(weight, |f| vec![build(f)])
+}
+
+/// A module of one function of several results.
+fn results(
+    weight: Option<TensorType>,
+    build: impl FnOnce(&mut FuncBuilder<'_>) -> Vec<anyid_ir::ValueId>,
+) -> Module {
     let mut module = Module { name: "bench".into(), ..Module::default() };
     if let Some(ty) = weight {
         module.weights.add("w", ty).expect("it is the only one");
     }
     let mut f = FuncBuilder::new(&module, "f");
-    let result = build(&mut f);
-    let func = f.finish(&[result]);
+    let made = build(&mut f);
+    let func = f.finish(&made);
     module.add(func);
     module
 }
@@ -251,6 +260,25 @@ fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
     });
     let work = 4.0 * (heads * rows * rows * head_dim) as f64;
     let name = format!("attention {dtype} {heads}x{rows}x{head_dim}");
+    Case { name, bound: bound(dtype), work, module }
+}
+
+/// The cotangents of an attention's queries, keys and values.
+fn heads_back(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
+    let width = heads * head_dim;
+    let module = results(None, |f| {
+        let [q, k, v, out, d] =
+            ["q", "k", "v", "out", "d"].map(|name| f.param(name, ty(dtype, [rows, width])));
+        let sums = f.param("sums", ty(DType::F32, [heads, rows]));
+        // Weights of about one over the number of keys.
+        let most = f.scalar("most", DType::F32, (rows as f64).ln());
+        let sums = f.add("log_sums", sums, most);
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let op = Op::AttentionVjp { heads, scale, bias: false };
+        f.op_of("y", op, &[q, k, v, out, sums, d], &[])
+    });
+    let work = 10.0 * (heads * rows * rows * head_dim) as f64;
+    let name = format!("attention_vjp {dtype} {heads}x{rows}x{head_dim}");
     Case { name, bound: bound(dtype), work, module }
 }
 

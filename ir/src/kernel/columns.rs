@@ -22,6 +22,8 @@ impl Kernel {
                             || kernel.residual_operand() == Some(operand)
                     }
                     Op::Attention { .. } => operand < 3,
+                    // The log-sum-exp of an attention has no rows of its own.
+                    Op::AttentionVjp { .. } => operand < 4 || operand == 5,
                     _ => false,
                 };
                 rows && width == ty.last()
@@ -41,10 +43,10 @@ impl Kernel {
                     && width == kernel.width
             }
             Self::Anchor(kernel) => {
-                // The log-sum-exp of an attention has no rows of its own.
                 let rows = match kernel.op {
                     Op::Linear => true,
                     Op::Attention { .. } => result == 0,
+                    Op::AttentionVjp { .. } => result < 3,
                     _ => false,
                 };
                 rows && width == ty.last()

@@ -18,7 +18,8 @@ pub enum Native {
     Data,
 }
 
-/// Composites that are one kernel each in level 2; what a table does not name is decomposed.
+/// Composites that are one kernel each in level 2, last those of derivatives; what a table does not
+/// name is decomposed.
 pub const NATIVE: &[(&str, Native)] = &[
     ("linear", Native::Product),
     ("attention", Native::Product),
@@ -36,7 +37,11 @@ pub const NATIVE: &[(&str, Native)] = &[
     ("rope_table", Native::Data),
     ("timestep_embedding", Native::Data),
     ("relative_bucket", Native::Data),
+    ("attention_vjp", Native::Product),
 ];
+
+/// [`NATIVE`] without what derivatives alone need.
+pub const FORWARD: &[(&str, Native)] = NATIVE.split_at(NATIVE.len() - 1).0;
 
 fn need(holds: bool, why: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(why) }
@@ -74,6 +79,7 @@ impl Target {
         // Operands of the set's types: queries, keys and values, branches, gains.
         let data = match op {
             Op::Attention { .. } => 3,
+            Op::AttentionVjp { .. } => 4,
             Op::GateAdd => 2,
             Op::LayerNorm { .. } | Op::RmsNorm { .. } => operands.len(),
             _ => 1,
@@ -96,7 +102,11 @@ impl Target {
                 need(kernel.dtype == DType::F32 || half(kernel.dtype), PRODUCTS)?;
                 need(vector(2), "a bias of this element type")
             }
-            Op::Attention { heads, scale, .. } => {
+            Op::Attention { heads, scale, .. } | Op::AttentionVjp { heads, scale, .. } => {
+                if let Op::AttentionVjp { .. } = op {
+                    need(operands[4].dtype == DType::F32, "sums of this element type")?;
+                    need(set.contains(&operands[5].dtype), why)?;
+                }
                 let width = operands[0].last() / heads;
                 need(self.head_widths.hold(width), "heads of this width")?;
                 need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")

@@ -5,7 +5,7 @@
 //! differs from [`Target::default`]. What it refuses is decomposed; [`mod@super::support`] asks the
 //! questions.
 
-use super::{Activation, Load, NATIVE, Native};
+use super::{Activation, FORWARD, Load, Native};
 use crate::op::Op;
 use crate::plan::Alignment;
 use crate::types::{DType, TensorType};
@@ -228,11 +228,11 @@ impl Target {
 
 impl Default for Target {
     /// A device with full epilogues in f32 and bf16 on products and convolutions, whose kernels are
-    /// packed when they are loaded.
+    /// packed when they are loaded, and none of derivatives.
     fn default() -> Self {
         Self {
             name: "generic",
-            native: NATIVE,
+            native: FORWARD,
             bindings: 16,
             axes: 64,
             alignment: Alignment::default(),

@@ -9,7 +9,7 @@ use super::{
     RowFn, RowKernel, RowMap,
 };
 use crate::infer::infer;
-use crate::op::Op;
+use crate::op::{Op, OpClass};
 use crate::types::{DType, TensorType};
 
 /// Most instructions of a row kernel.
@@ -115,7 +115,7 @@ fn check_copy(
 /// What an anchor may be, whatever its types.
 fn form(kernel: &AnchorKernel) -> Result<(), String> {
     let AnchorKernel { op, arity, parts, load, sums, activation, activated, combine, .. } = kernel;
-    if !matches!(op, Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot { .. }) {
+    if op.class() != OpClass::Anchor {
         return Err(format!("{} is no anchor", op.name()));
     }
     let (least, most) = op.arity();

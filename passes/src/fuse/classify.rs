@@ -5,7 +5,7 @@ use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
 use anyid_ir::kernel::AnchorKernel;
-use anyid_ir::{DType, Op};
+use anyid_ir::{DType, Op, OpClass};
 use smallvec::SmallVec;
 
 /// An operand of a step over rows.
@@ -117,9 +117,7 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
                 return Class::Alias;
             }
             match &step.op {
-                Op::Linear | Op::Attention { .. } | Op::Conv { .. } | Op::Dot { .. } => {
-                    Class::Anchor
-                }
+                op if op.class() == OpClass::Anchor => Class::Anchor,
                 Op::Const { values }
                     if values.len() == 1
                         && rewrites.enabled()

@@ -6,11 +6,9 @@ use half::bf16;
 
 use super::exact::{self, Query};
 use super::pack::{self, HeadRows};
-use super::products::{LOWEST, Products, Running, Single, mix, score, weigh};
+use super::products::{LOWEST, Products, Running, Work, mix, score, weigh};
 use super::{Attention, Operand, Plan, Precision};
-use crate::cpu::math::lanes::Portable;
-use crate::cpu::math::{LANES, ROUGH_ONE};
-use crate::cpu::simd::Level;
+use crate::cpu::math::{LANES, Lanes, ROUGH_ONE};
 
 /// Where the output begins.
 #[derive(Clone, Copy)]
@@ -40,44 +38,24 @@ pub(super) struct Job<'a> {
 // SAFETY: tasks write disjoint rows and channels of the output, disjoint sums, and only read the rest.
 unsafe impl Sync for Job<'_> {}
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn run_pairs(job: &Job<'_>, task: usize, scratch: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe { run::<super::products::Pairs, 6>(job, task, scratch) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn run_avx512(job: &Job<'_>, task: usize, scratch: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe { run::<Single<crate::cpu::math::lanes_x86::Avx512>, 6>(job, task, scratch) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_avx2(job: &Job<'_>, task: usize, scratch: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe { run::<Single<crate::cpu::math::lanes_x86::Avx2>, 6>(job, task, scratch) }
-}
-
-/// Runs task number `task` of the job.
+/// Task number `number` of a job, on its worker's scratch.
 ///
-/// # Safety
-/// The machine has the level; `scratch` holds the plan's words, for this call alone; no other task
-/// with this number runs.
-pub(super) unsafe fn run_task(level: Level, job: &Job<'_>, task: usize, scratch: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 if job.plan.paired => run_pairs(job, task, scratch),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Bf16 => run_avx512(job, task, scratch),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => run_avx2(job, task, scratch),
-            _ => run::<Single<Portable>, 2>(job, task, scratch),
-        }
+/// It may run where the machine has the level of the job's plan, the scratch holds the plan's words for
+/// this task alone, and no other task with this number runs.
+pub(super) struct Task<'a> {
+    /// The job.
+    pub(super) job: &'a Job<'a>,
+    /// Which task.
+    pub(super) number: usize,
+    /// Its scratch.
+    pub(super) scratch: *mut f32,
+}
+
+impl Work for Task<'_> {
+    #[inline(always)]
+    unsafe fn run<P: Products, const R: usize>(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { run::<P, R>(self.job, self.number, self.scratch) }
     }
 }
 
@@ -99,15 +77,20 @@ struct KeyBlock {
 
 /// Which channels of which batch a task works on.
 #[derive(Clone, Copy)]
-struct Head {
-    batch: usize,
-    channel: usize,
-    width: usize,
-    round: bool,
+pub(super) struct Head {
+    pub(super) batch: usize,
+    pub(super) channel: usize,
+    pub(super) width: usize,
+    pub(super) round: bool,
 }
 
 impl Head {
-    fn rows<'a>(&self, operand: Operand<'a>, first: usize, count: usize) -> HeadRows<'a> {
+    pub(super) fn rows<'a>(
+        &self,
+        operand: Operand<'a>,
+        first: usize,
+        count: usize,
+    ) -> HeadRows<'a> {
         let row = self.batch * operand.batch_stride + first * operand.row_stride;
         HeadRows {
             source: operand.data,
@@ -131,7 +114,7 @@ struct Scratch {
 }
 
 /// # Safety
-/// As of [`run_task`]; `R` and `P` are the plan's.
+/// As of [`Task`]; `R` and `P` are the plan's.
 #[inline(always)]
 unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: *mut f32) {
     let Job { plan, call, .. } = job;
@@ -234,17 +217,21 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
                     *log_sums.add(outer * shape.queries + row) = log_sum;
                 }
             }
-            let (from, sum) = (from.cast_const(), sum.cast_const());
+            for at in (0..lanes).step_by(LANES) {
+                let share = P::V::splat(1.0).div(P::V::load(sum.add(at)));
+                share.store(sum.add(at));
+            }
+            let (from, share) = (from.cast_const(), sum.cast_const());
             let at = batch * job.batch_stride + (start + tile.start) * job.row_stride + channel;
             let (sixteens, width, stride) = (tile.sixteens, shape.head_dim, job.row_stride);
             match job.output {
                 Rows::F32(data) => {
                     let to = data.add(at);
-                    pack::finish::<P::V, f32>(from, sum, sixteens, width, rows, to, stride);
+                    pack::finish::<P::V, f32>(from, share, sixteens, width, rows, to, stride);
                 }
                 Rows::Bf16(data) => {
                     let to = data.add(at);
-                    pack::finish::<P::V, bf16>(from, sum, sixteens, width, rows, to, stride);
+                    pack::finish::<P::V, bf16>(from, share, sixteens, width, rows, to, stride);
                 }
             }
         }
@@ -254,7 +241,7 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
 /// One tile of queries meets one block of keys.
 ///
 /// # Safety
-/// As of [`run_task`]; queries, keys and values of the blocks are in place.
+/// As of [`Task`]; queries, keys and values of the blocks are in place.
 #[inline(always)]
 unsafe fn meet<P: Products, const R: usize, const C: usize>(
     job: &Job<'_>,

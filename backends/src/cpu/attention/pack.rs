@@ -54,6 +54,18 @@ pub(super) struct HeadRows<'a> {
     pub(super) round: bool,
 }
 
+impl HeadRows<'_> {
+    /// Sixteen elements of a row from `at` on, widened; zeros behind its end.
+    #[inline(always)]
+    pub(super) fn lanes<V: Lanes>(&self, row: usize, at: usize) -> V {
+        let range = self.offset + row * self.stride..self.offset + row * self.stride + self.width;
+        match self.source {
+            Source::F32(data) => get(&data[range], at),
+            Source::Bf16(data) => get(&data[range], at),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Typed<'a, E> {
     data: &'a [E],
@@ -195,28 +207,26 @@ fn bits<E: Element>(value: E) -> u16 {
     }
 }
 
-/// Writes a finished tile `[dims][16·sixteens]` as rows: out[query] = tile[·][query] / sum[query].
+/// Writes a finished tile `[dims][16·sixteens]` as rows: out[query] = tile[·][query] · share[query].
 ///
 /// # Safety
-/// `tile` and `sum` are readable as said; rows `0..count` of `width` elements, `row_stride` apart,
+/// `tile` and `share` are readable as said; rows `0..count` of `width` elements, `row_stride` apart,
 /// are writable from `target` on and belong to the caller alone.
 #[inline(always)]
 pub(super) unsafe fn finish<V: Lanes, E: Element>(
     tile: *const f32,
-    sum: *const f32,
+    share: *const f32,
     sixteens: usize,
     width: usize,
     count: usize,
     target: *mut E,
     row_stride: usize,
 ) {
-    let one = V::splat(1.0);
     for sixteen in 0..sixteens {
         let first = sixteen * LANES;
         // SAFETY: every access lies inside the blocks of the caller's promise.
         unsafe {
-            let sum = V::load(sum.add(first));
-            let share = one.div(sum);
+            let share = V::load(share.add(first));
             for d in (0..width).step_by(LANES) {
                 let mut block = [V::splat(0.0); LANES];
                 for (row, lane) in (d..width).zip(&mut block) {

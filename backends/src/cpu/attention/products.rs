@@ -7,7 +7,56 @@
 
 use std::marker::PhantomData;
 
+use crate::cpu::math::lanes::Portable;
 use crate::cpu::math::{LANES, Lanes, exp2, exp2_rough};
+use crate::cpu::simd::Level;
+
+/// Work that is written once, for every kind of products.
+pub(super) trait Work {
+    /// Does it, in tiles of `R` rows.
+    ///
+    /// # Safety
+    /// As the work says; the machine has what `P` takes.
+    unsafe fn run<P: Products, const R: usize>(&self);
+}
+
+/// Does `work` with the products of `level`, on pairs if it says so.
+///
+/// # Safety
+/// As the work says; the machine has the level.
+pub(super) unsafe fn run_at(level: Level, paired: bool, work: &impl Work) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 if paired => x86::pairs(work),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Bf16 => x86::avx512(work),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => x86::avx2(work),
+            _ => work.run::<Single<Portable>, 2>(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Pairs, Single, Work};
+    use crate::cpu::math::lanes_x86::{Avx2, Avx512};
+
+    macro_rules! compiled {
+        ($name:ident, $features:literal, $products:ty) => {
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $name(work: &impl Work) {
+                // SAFETY: the caller's promise.
+                unsafe { work.run::<$products, 6>() }
+            }
+        };
+    }
+    compiled!(pairs, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c", Pairs);
+    compiled!(avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", Single<Avx512>);
+    compiled!(avx2, "avx2,fma,f16c", Single<Avx2>);
+}
 
 /// How products of words are formed and summed.
 pub(super) trait Products {
@@ -35,6 +84,11 @@ pub(super) trait Products {
     /// # Safety
     /// The rows written lie in the scores block.
     unsafe fn store_pair(first: Self::V, second: Self::V, at: *mut f32, width: usize);
+    /// Stores a row as words, which for pairs are successive values.
+    ///
+    /// # Safety
+    /// `16·C` words from `at` on are writable.
+    unsafe fn store_row<const C: usize>(row: [Self::V; C], at: *mut f32);
 }
 
 /// Products of `f32` words.
@@ -66,6 +120,13 @@ impl<V: Lanes> Products for Single<V> {
             second.store(at.add(width));
         }
     }
+    #[inline(always)]
+    unsafe fn store_row<const C: usize>(row: [V; C], at: *mut f32) {
+        for (c, value) in row.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { value.store(at.add(c * LANES)) };
+        }
+    }
 }
 
 /// Products of bf16 pairs by `vdpbf16ps`.
@@ -77,7 +138,7 @@ mod pairs {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    use super::{Pairs, Products};
+    use super::{LANES, Lanes, Pairs, Products};
     use crate::cpu::math::lanes_x86::Avx512;
 
     impl Products for Pairs {
@@ -117,21 +178,33 @@ mod pairs {
                 _mm512_storeu_si512(at.cast(), _mm512_or_si512(low, high));
             }
         }
+        #[inline(always)]
+        unsafe fn store_row<const C: usize>(row: [Avx512; C], at: *mut f32) {
+            for c in (0..C).step_by(2) {
+                let second = if c + 1 < C { row[c + 1] } else { Avx512::splat(0.0) };
+                // SAFETY: the caller's promise; half as many words as values, filled up to sixteen.
+                unsafe {
+                    let pairs = _mm512_cvtne2ps_pbh(second.0, row[c].0);
+                    let pairs = transmute::<__m512bh, __m512i>(pairs);
+                    _mm512_storeu_si512(at.add(c / 2 * LANES).cast(), pairs);
+                }
+            }
+        }
     }
 }
 
-/// `sums[r][c] + Σ_step a[r·a_row + step·a_step] · b[step·16C + 16c ..]`.
+/// `sums[r][c] + Σ_step a[r·a_row + step·a_step] · b[step·b_step + 16c ..]`.
 ///
 /// # Safety
 /// All the places named are readable.
 #[inline(always)]
-unsafe fn tile<P: Products, const R: usize, const C: usize>(
+pub(super) unsafe fn tile<P: Products, const R: usize, const C: usize>(
     mut sums: [[P::V; C]; R],
     steps: usize,
     a: *const f32,
-    a_row: usize,
-    a_step: usize,
+    [a_row, a_step]: [usize; 2],
     b: *const f32,
+    b_step: usize,
 ) -> [[P::V; C]; R] {
     // SAFETY: the caller's promise.
     unsafe {
@@ -149,7 +222,7 @@ unsafe fn tile<P: Products, const R: usize, const C: usize>(
                 }
             }
             a = a.add(a_step);
-            b = b.add(C * LANES);
+            b = b.add(b_step);
         }
     }
     sums
@@ -188,7 +261,14 @@ pub(super) unsafe fn score<P: Products, const R: usize, const C: usize>(
                     }
                 }
                 let row = keys.add(key * stride + from);
-                let sums = tile::<P, R, C>(sums, steps, row, stride, 1, queries.add(from * width));
+                let sums = tile::<P, R, C>(
+                    sums,
+                    steps,
+                    row,
+                    [stride, 1],
+                    queries.add(from * width),
+                    width,
+                );
                 for r in 0..R {
                     for c in 0..C {
                         sums[r][c].store(at.add(r * width + c * LANES));
@@ -286,7 +366,7 @@ pub(super) unsafe fn weigh<P: Products, const C: usize>(
 }
 
 #[inline(always)]
-fn power<V: Lanes>(exponent: V, rough: bool) -> V {
+pub(super) fn power<V: Lanes>(exponent: V, rough: bool) -> V {
     if rough { exp2_rough(exponent) } else { exp2(exponent) }
 }
 
@@ -321,7 +401,7 @@ pub(super) unsafe fn mix<P: Products, const R: usize, const C: usize>(
                     }
                 }
             }
-            let sums = tile::<P, R, C>(sums, steps, values.add(d), 1, stride, weights);
+            let sums = tile::<P, R, C>(sums, steps, values.add(d), [1, stride], weights, width);
             for r in 0..R {
                 for c in 0..C {
                     sums[r][c].store(at.add(r * width + c * LANES));

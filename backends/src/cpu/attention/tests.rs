@@ -72,8 +72,8 @@ fn run(
     let mut scratch = vec![0xA5_u8; bytes + 128];
     let pool = Pool::new(workers);
     let data = Target::F32(output);
-    let out = OutputOperand { data, row_stride, batch_stride, log_sums };
-    attention(&pool, level, call, out, &mut scratch[64..64 + bytes]);
+    let out = OutputOperand { data, row_stride, batch_stride };
+    attention(&pool, level, call, out, log_sums, &mut scratch[64..64 + bytes]);
     assert!(scratch[..64].iter().chain(&scratch[64 + bytes..]).all(|&byte| byte == 0xA5));
 }
 
@@ -292,9 +292,8 @@ fn batches_strides_and_mixed_types() {
                 data: Target::Bf16(&mut half),
                 row_stride: 48,
                 batch_stride: 19 * 48,
-                log_sums: None,
             };
-            attention(&Pool::new(2), level, &call, out, &mut vec![0; bytes]);
+            attention(&Pool::new(2), level, &call, out, None, &mut vec![0; bytes]);
             assert_eq!(half, to_bf16(&whole));
         }
     }
@@ -317,6 +316,6 @@ fn short_scratch_is_refused() {
     };
     let mut out = vec![0.0; 64];
     let data = Target::F32(&mut out);
-    let out = OutputOperand { data, row_stride: 16, batch_stride: 0, log_sums: None };
-    attention(&Pool::new(1), Level::Portable, &call, out, &mut [0; 64]);
+    let out = OutputOperand { data, row_stride: 16, batch_stride: 0 };
+    attention(&Pool::new(1), Level::Portable, &call, out, None, &mut [0; 64]);
 }

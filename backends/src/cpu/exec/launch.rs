@@ -38,6 +38,8 @@ pub enum Launch {
     Linear(Linear),
     /// Attention.
     Attention(Heads),
+    /// The derivative of attention.
+    AttentionVjp(Heads),
     /// A convolution.
     Conv(Conv),
     /// No kernel of this target.
@@ -94,7 +96,7 @@ pub struct Heads {
     pub shape: AttentionShape,
     pub precision: attention::Precision,
     pub scale: f32,
-    /// Whether scores have a relative bias, operand 3.
+    /// Whether scores have a relative bias, the last operand.
     pub bias: bool,
 }
 
@@ -195,6 +197,11 @@ impl Launch {
                     Op::Attention { heads, scale, .. } => {
                         heads_of(&types, kernel, *heads, *scale).map(Self::Attention)
                     }
+                    Op::AttentionVjp { heads, scale, .. } => {
+                        let rows = [3, 5].iter().try_for_each(|at| product(types.operand(*at)));
+                        let found = rows.and_then(|()| heads_of(&types, kernel, *heads, *scale));
+                        found.map(Self::AttentionVjp)
+                    }
                     Op::Conv { stride, pad } => {
                         conv_of(&types, kernel, *stride, *pad).map(Self::Conv)
                     }
@@ -254,6 +261,9 @@ impl Launch {
             Self::Dot(shape) => gemm::dot_scratch_bytes(level, shape, workers),
             Self::Attention(Heads { shape, precision, bias, .. }) => {
                 attention::scratch_bytes(level, shape, *precision, *bias, workers)
+            }
+            Self::AttentionVjp(Heads { shape, precision, bias, .. }) => {
+                attention::vjp_scratch_bytes(level, shape, *precision, *bias, workers)
             }
             Self::Conv(Conv { shape: Picture::Own(shape), kind, .. }) => {
                 conv::conv_scratch_bytes(level, shape, *kind, workers)
@@ -370,7 +380,9 @@ fn heads_of(types: &Types<'_>, kernel: &AnchorKernel, heads: usize, scale: f64) 
         DType::Bf16 => attention::Precision::Bf16,
         _ => attention::Precision::F32,
     };
-    Some(Heads { shape, precision, scale: scale as f32, bias: kernel.arity == 4 })
+    // Those that derivatives take besides number three.
+    let bias = matches!(kernel.arity, 4 | 7);
+    Some(Heads { shape, precision, scale: scale as f32, bias })
 }
 
 fn conv_of(

@@ -1,6 +1,8 @@
 //! One launch: operands and results of a step bound to memory, and the kernel called.
 
-use super::super::attention::{self, Attention, Operand, OutputOperand, Source, Target};
+use super::super::attention::{
+    self, Attention, AttentionVjp, Cotangents, Operand, OutputOperand, Source, Target,
+};
 use super::super::gemm::{self, Combine, Epilogue, Gate, Output, Slice};
 use super::super::rows::{self, Rows};
 use super::super::{conv, rowkernel, scalar, tables};
@@ -87,6 +89,10 @@ impl<'f> Frame<'f> {
             Launch::Linear(linear) => self.linear(linear, step, packed, scratch),
             Launch::Attention(heads) => {
                 self.attention(heads, step, scratch);
+                Ok(())
+            }
+            Launch::AttentionVjp(heads) => {
+                self.attention_vjp(heads, step, scratch);
                 Ok(())
             }
             Launch::Conv(conv) => self.conv(conv, step, packed, scratch),
@@ -236,37 +242,66 @@ impl<'f> Frame<'f> {
         Ok(())
     }
 
+    /// Operand `at` as rows of all heads, so many in each batch.
+    fn heads_in(&self, heads: &Heads, step: &Step, at: usize, rows: usize) -> Operand<'f> {
+        let id = step.operands[at];
+        let data = match self.ty(id).dtype {
+            DType::Bf16 => Source::Bf16(self.of(id)),
+            _ => Source::F32(self.of(id)),
+        };
+        let row_stride = self.stride(id, heads.shape.heads * heads.shape.head_dim);
+        Operand { data, row_stride, batch_stride: rows * row_stride }
+    }
+
+    /// Result `at` as rows of all heads, so many in each batch.
+    fn heads_out(&self, heads: &Heads, step: &Step, at: usize, rows: usize) -> OutputOperand<'f> {
+        let id = step.results[at];
+        let data = match self.ty(id).dtype {
+            DType::Bf16 => Target::Bf16(self.of_mut(id)),
+            _ => Target::F32(self.of_mut(id)),
+        };
+        let row_stride = self.stride(id, heads.shape.heads * heads.shape.head_dim);
+        OutputOperand { data, row_stride, batch_stride: rows * row_stride }
+    }
+
     fn attention(&self, heads: &Heads, step: &Step, scratch: &mut [u8]) {
         let Heads { shape, precision, scale, bias } = *heads;
-        let width = shape.heads * shape.head_dim;
-        let operand = |at: usize, rows: usize| {
-            let id = step.operands[at];
-            let data = match self.ty(id).dtype {
-                DType::Bf16 => Source::Bf16(self.of(id)),
-                _ => Source::F32(self.of(id)),
-            };
-            let row_stride = self.stride(id, width);
-            Operand { data, row_stride, batch_stride: rows * row_stride }
-        };
-        let data = match self.ty(step.results[0]).dtype {
-            DType::Bf16 => Target::Bf16(self.of_mut(step.results[0])),
-            _ => Target::F32(self.of_mut(step.results[0])),
-        };
         let call = Attention {
             shape,
             precision,
             scale,
-            query: operand(0, shape.queries),
-            key: operand(1, shape.keys),
-            value: operand(2, shape.keys),
+            query: self.heads_in(heads, step, 0, shape.queries),
+            key: self.heads_in(heads, step, 1, shape.keys),
+            value: self.heads_in(heads, step, 2, shape.keys),
             relative_bias: bias.then(|| self.of(step.operands[3])),
             key_limit: None,
         };
         let log_sums = step.results.get(1).map(|id| self.of_mut(*id));
-        let row_stride = self.stride(step.results[0], width);
-        let batch_stride = shape.queries * row_stride;
-        let output = OutputOperand { data, row_stride, batch_stride, log_sums };
-        attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, scratch);
+        let output = self.heads_out(heads, step, 0, shape.queries);
+        attention::attention(self.cpu.pool(), self.cpu.level(), &call, output, log_sums, scratch);
+    }
+
+    fn attention_vjp(&self, heads: &Heads, step: &Step, scratch: &mut [u8]) {
+        let Heads { shape, precision, scale, bias } = *heads;
+        let call = AttentionVjp {
+            shape,
+            precision,
+            scale,
+            query: self.heads_in(heads, step, 0, shape.queries),
+            key: self.heads_in(heads, step, 1, shape.keys),
+            value: self.heads_in(heads, step, 2, shape.keys),
+            result: self.heads_in(heads, step, 3, shape.queries),
+            log_sums: self.of(step.operands[4]),
+            cotangent: self.heads_in(heads, step, 5, shape.queries),
+            relative_bias: bias.then(|| self.of(step.operands[6])),
+        };
+        let to = Cotangents {
+            query: self.heads_out(heads, step, 0, shape.queries),
+            key: self.heads_out(heads, step, 1, shape.keys),
+            value: self.heads_out(heads, step, 2, shape.keys),
+            relative_bias: bias.then(|| self.of_mut(step.results[3])),
+        };
+        attention::attention_vjp(self.cpu.pool(), self.cpu.level(), &call, to, scratch);
     }
 
     fn conv(

@@ -4,6 +4,7 @@
 //! transposition: conversion is then one linear pass, and any gather of rows (the shifted pixels
 //! of a convolution) is a matter of where each run is read.
 
+use super::super::caches::prefetch;
 use super::super::simd::Level;
 use super::micro::Words;
 use super::weights::Dtype;
@@ -57,19 +58,6 @@ impl<'a> Slice<'a> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// Hints that `bytes` bytes from `from` will be read soon; any address will do.
-#[inline]
-pub(crate) fn prefetch(from: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..bytes).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(offset).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, bytes);
 }
 
 /// The matrix A of a product: `M` rows of `K` elements, `stride` elements apart.

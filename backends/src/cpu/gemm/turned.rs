@@ -4,11 +4,12 @@
 //! by line; rows of A are lines turned in blocks. Both give the words that an operand lying along K
 //! gives, so a product has the same bits whichever way its sides lie.
 
+use super::super::caches::prefetch;
 use super::super::simd::Level;
 use super::PanelKind;
 use super::micro::{LANES, Words};
 use super::pack::{Panel, STEP, WIDTH, transpose};
-use super::rows::{Convert, RowLoader, narrow_one, prefetch};
+use super::rows::{Convert, RowLoader, narrow_one};
 use super::weights::{Dtype, Weights, decode};
 use std::ops::Range;
 

@@ -2,8 +2,8 @@
 //!
 //! Bytes may lie at any address, as in a file read into memory; elements are little endian.
 
+use super::super::caches::prefetch;
 use super::super::simd::Level;
-use super::rows::prefetch;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 

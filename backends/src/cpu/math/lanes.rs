@@ -32,6 +32,16 @@ pub trait Lanes: Copy {
     /// # Safety
     /// `at..at+16` is writable; no alignment is needed.
     unsafe fn store(self, at: *mut f32);
+    /// Like [`Lanes::store`], past the caches where there is an instruction for that; see
+    /// [`end_streams`](crate::cpu::caches::end_streams).
+    ///
+    /// # Safety
+    /// As [`Lanes::store`], and `at` is a multiple of 64 bytes.
+    #[inline(always)]
+    unsafe fn stream(self, at: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(at) }
+    }
     /// Sixteen bf16 values from `at`, widened (exact).
     ///
     /// # Safety
@@ -42,6 +52,15 @@ pub trait Lanes: Copy {
     /// # Safety
     /// `at..at+16` is writable.
     unsafe fn store_bf16(self, at: *mut bf16);
+    /// [`Lanes::store_bf16`] as [`Lanes::stream`] does it.
+    ///
+    /// # Safety
+    /// As [`Lanes::store_bf16`], and `at` is a multiple of 32 bytes.
+    #[inline(always)]
+    unsafe fn stream_bf16(self, at: *mut bf16) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_bf16(at) }
+    }
     /// Sixteen f16 values from `at`, widened (exact).
     ///
     /// # Safety
@@ -145,10 +164,15 @@ pub trait Element: Pod + Send + Sync + 'static {
     /// # Safety
     /// `at..at+16` is writable.
     unsafe fn store<V: Lanes>(value: V, at: *mut Self);
+    /// Writes sixteen elements past the caches, if it can be done.
+    ///
+    /// # Safety
+    /// `at..at+16` is writable, and begins at a multiple of its size.
+    unsafe fn stream<V: Lanes>(value: V, at: *mut Self);
 }
 
 macro_rules! element {
-    ($type:ty, $to:expr, $from:expr, $load:ident, $store:ident) => {
+    ($type:ty, $to:expr, $from:expr, $load:ident, $store:ident, $stream:ident) => {
         impl Element for $type {
             #[inline(always)]
             fn to_f32(self) -> f32 {
@@ -168,12 +192,17 @@ macro_rules! element {
                 // SAFETY: the caller's promise.
                 unsafe { value.$store(at) }
             }
+            #[inline(always)]
+            unsafe fn stream<V: Lanes>(value: V, at: *mut Self) {
+                // SAFETY: the caller's promise.
+                unsafe { value.$stream(at) }
+            }
         }
     };
 }
-element!(f32, |x| x, |x| x, load, store);
-element!(bf16, bf16::to_f32, bf16::from_f32, load_bf16, store_bf16);
-element!(f16, f16::to_f32, f16::from_f32, load_f16, store_f16);
+element!(f32, |x| x, |x| x, load, store, stream);
+element!(bf16, bf16::to_f32, bf16::from_f32, load_bf16, store_bf16, stream_bf16);
+element!(f16, f16::to_f32, f16::from_f32, load_f16, store_f16, store_f16);
 
 /// Elements `at..at+16` of `data`; lanes past its end are 0.
 #[inline(always)]

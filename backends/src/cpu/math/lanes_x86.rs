@@ -77,6 +77,14 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn stream(self, at: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm256_stream_ps(at, self.0);
+            _mm256_stream_ps(at.add(8), self.1);
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(at: *const bf16) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
@@ -94,6 +102,14 @@ impl Lanes for Avx2 {
         unsafe {
             let packed = _mm256_packus_epi32(narrow_bits_256(self.0), narrow_bits_256(self.1));
             _mm256_storeu_si256(at.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(self, at: *mut bf16) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let packed = _mm256_packus_epi32(narrow_bits_256(self.0), narrow_bits_256(self.1));
+            _mm256_stream_si256(at.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
     }
     #[inline(always)]
@@ -225,6 +241,11 @@ impl Lanes for Avx512 {
         unsafe { _mm512_storeu_ps(at, self.0) }
     }
     #[inline(always)]
+    unsafe fn stream(self, at: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_stream_ps(at, self.0) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(at: *const bf16) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
@@ -237,6 +258,13 @@ impl Lanes for Avx512 {
         // SAFETY: the caller's promise.
         unsafe {
             _mm256_storeu_si256(at.cast(), _mm512_cvtepi32_epi16(narrow_bits_512(self.0)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(self, at: *mut bf16) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm256_stream_si256(at.cast(), _mm512_cvtepi32_epi16(narrow_bits_512(self.0)));
         }
     }
     #[inline(always)]

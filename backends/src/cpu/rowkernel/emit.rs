@@ -38,6 +38,10 @@ pub(super) fn stages(out: &mut Prepared, kernel: &RowKernel, in_place: bool) {
         }
     }
     let last = stage.iter().copied().max().unwrap_or(0);
+    if last == 0 {
+        // Reading, computing and writing overlap by themselves where a row is gone through once.
+        out.results.iter_mut().for_each(|result| result.streamed = false);
+    }
     for now in 0..=last {
         let mut emitter = Emitter::new(out, kernel, &load_of, &scalar_of, &is_scalar);
         for at in 0..code.len() {
@@ -158,9 +162,12 @@ impl<'e> Emitter<'e> {
                 Instruction::Store { result, value } if is_sink(at) => {
                     self.operands(&[value as usize], &[0], false);
                     let to = self.arg(Source::Result(result));
-                    let Stored { dtype, width, .. } = self.out.results[result];
-                    let narrow = width == 1;
-                    let op = if narrow { Op::StoreOne(dtype, to) } else { Op::Store(dtype, to) };
+                    let Stored { dtype, width, streamed, .. } = self.out.results[result];
+                    let op = match (width, streamed) {
+                        (1, _) => Op::StoreOne(dtype, to),
+                        (_, true) => Op::Stream(dtype, to),
+                        (_, false) => Op::Store(dtype, to),
+                    };
                     self.emitted.ops.push(op);
                 }
                 _ if self.readers[at] == 0 || self.is_scalar[at] => {}

@@ -6,6 +6,7 @@
 //! its own rows and columns of the results alone, and its worker's scratch, whose parts lie one
 //! after the other as [`Scratch`] says.
 
+use super::super::caches::{end_streams, prefetch_later};
 use super::super::math::lanes::get;
 use super::super::math::{LANES, Lanes, vectorised};
 use super::strip::{Operand, Window, strip};
@@ -13,12 +14,19 @@ use super::{Bound, Code, Load, Prepared, Source, Stage, Stored};
 use anyid_ir::DType;
 use anyid_ir::kernel::{RowMap, RowReduce};
 use half::{bf16, f16};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Lanes of the sums of one reduction of a row.
 pub(super) const SUMS: usize = 64;
 /// Elements of the longest strip.
 const STRIP: usize = 8 * LANES;
+
+/// Most rows that are asked for ahead of their use.
+pub(super) const AHEAD: usize = 4;
+
+/// Memory that the strips of a row ask for on their way: first byte of a row, bytes of an element.
+type Asked = SmallVec<[(*const u8, usize); AHEAD]>;
 
 /// Where the parts of a worker's scratch begin, in bytes.
 #[derive(Clone, Copy)]
@@ -154,6 +162,33 @@ impl Launch<'_> {
         unsafe { self.operands(code).add(at).write(operand) };
     }
 
+    /// What is worth asking for while stage `stage` of several works on row `row`, so that memory is
+    /// busy throughout: at first this row of the results, at last the next row of what is read first.
+    fn asked(&self, stage: usize, row: usize) -> Asked {
+        let last = self.kernel.stages.len() - 1;
+        let next = |load: &usize| {
+            let load = &self.kernel.loads[*load];
+            let (size, base) = (load.dtype.bytes(), self.bound.operands[load.access.operand]);
+            (base.wrapping_add(self.place(load, row + 1) * size), size)
+        };
+        let written = |(at, result): (usize, &Stored)| {
+            let (size, base) = (result.dtype.bytes(), self.bound.results[at].cast_const());
+            let wide = result.width == self.kernel.width && !result.streamed;
+            wide.then(|| (base.wrapping_add(row * result.stride * size), size))
+        };
+        match stage {
+            _ if last == 0 => Asked::new(),
+            0 => {
+                let results = self.kernel.results.iter().enumerate();
+                results.filter_map(written).take(AHEAD).collect()
+            }
+            _ if stage == last && row + 1 < self.kernel.rows => {
+                self.kernel.ahead.iter().map(next).collect()
+            }
+            _ => Asked::new(),
+        }
+    }
+
     fn clear(&self, stage: &Stage) {
         for (f, sums, _) in &stage.finished {
             let start = if *f == RowReduce::Max { f32::NEG_INFINITY } else { 0.0 };
@@ -193,7 +228,7 @@ vectorised! {
         }
         for first in rows.clone().step_by(kernel.block) {
             let count = kernel.block.min(rows.end - first);
-            for stage in &kernel.stages {
+            for (at, stage) in kernel.stages.iter().enumerate() {
                 // The numbers of the block, then its rows, by the same loops over strips.
                 for turn in 0..=count {
                     let (code, range) = match turn {
@@ -203,18 +238,23 @@ vectorised! {
                     if code.ops.is_empty() {
                         continue;
                     }
+                    let mut asked = Asked::new();
                     if turn > 0 {
+                        asked = launch.asked(at, first + turn - 1);
                         for &at in &code.moving {
                             launch.point(code, usize::from(at), first + turn - 1, turn - 1);
                         }
                         launch.clear(stage);
                     }
-                    strips::<V>(launch, code, first, turn == 0, range);
+                    strips::<V>(launch, code, first, turn == 0, range, &asked);
                     if turn > 0 {
                         launch.finish::<V>(stage, turn - 1);
                     }
                 }
             }
+        }
+        if kernel.results.iter().any(|result| result.streamed) {
+            end_streams();
         }
     }
 }
@@ -227,6 +267,7 @@ fn strips<V: Lanes>(
     first: usize,
     numbers: bool,
     range: Range<usize>,
+    asked: &[(*const u8, usize)],
 ) {
     let operands = launch.operands(code).cast_const();
     // Numbers fill whole vectors in scratch.
@@ -254,6 +295,9 @@ fn strips<V: Lanes>(
                 1
             }
         };
+        for &(row, size) in asked {
+            prefetch_later(row.wrapping_add(window.column * size), vectors * LANES * size);
+        }
         window.column += vectors * LANES;
     }
 }

@@ -229,7 +229,9 @@ pub(super) fn strip<V: Lanes, const U: usize>(
                 _ => {}
             },
             Op::Reduce(f, sums) => reduce(launch.sums(sums), f, acc, window),
-            Op::Store(dtype, arg) => match dtype {
+            Op::Stream(DType::F32, arg) => stream::<V, f32, U>(&views.row(arg), acc),
+            Op::Stream(DType::Bf16, arg) => stream::<V, bf16, U>(&views.row(arg), acc),
+            Op::Store(dtype, arg) | Op::Stream(dtype, arg) => match dtype {
                 DType::F32 => store::<V, f32, U>(&views.row(arg), acc),
                 DType::Bf16 => store::<V, bf16, U>(&views.row(arg), acc),
                 DType::F16 => store::<V, f16, U>(&views.row(arg), acc),
@@ -248,6 +250,16 @@ pub(super) fn strip<V: Lanes, const U: usize>(
 #[inline(always)]
 fn store<V: Lanes, E: Element, const U: usize>(to: &View<E>, acc: [V; U]) {
     each!(i => to.put::<V, U>(i, acc[i]))
+}
+
+/// Stores whole vectors past the caches; a row that does not begin with a vector, as any other.
+#[inline(always)]
+fn stream<V: Lanes, E: Element, const U: usize>(to: &View<E>, acc: [V; U]) {
+    if U == 1 || to.at.align_offset(LANES * size_of::<E>()) != 0 {
+        return store(to, acc);
+    }
+    // SAFETY: as in `View::put`, of a strip of whole vectors.
+    each!(i => unsafe { E::stream(acc[i], to.at.add(i * to.step)) })
 }
 
 /// Adds a strip to the sums of a reduction: column `c` to lane `c` modulo 64. Lanes past the end of the

@@ -5,6 +5,7 @@ use super::super::scalar;
 use super::super::simd::Level;
 use super::super::threads::Pool;
 use super::*;
+use crate::buffer::AlignedBytes;
 use anyid_ir::kernel::{Kernel, text::parse_kernels};
 use half::{bf16, f16};
 
@@ -36,13 +37,25 @@ fn noise(seed: u32, dtype: DType, count: usize) -> Vec<u8> {
 /// Runs `kernel` and gives its result as doubles.
 fn run(kernel: &RowKernel, pool: &Pool, level: Level, operands: [&[u8]; 3]) -> Vec<f64> {
     let ty = &kernel.results[0];
-    let mut out = vec![0xaa; ty.bytes() as usize];
-    let prepared = Prepared::new(kernel, &Layout::default());
+    let out = run_as(&Prepared::new(kernel, &Layout::default()), kernel, pool, level, operands);
+    (0..ty.elements()).map(|at| scalar::read(ty.dtype, out.bytes(), at)).collect()
+}
+
+fn run_as(
+    prepared: &Prepared,
+    kernel: &RowKernel,
+    pool: &Pool,
+    level: Level,
+    operands: [&[u8]; 3],
+) -> AlignedBytes {
+    let mut out = AlignedBytes::zeroed(kernel.results[0].bytes() as usize);
+    out.bytes_mut().fill(0xaa);
     let mut scratch = vec![0xffu8; prepared.scratch_bytes(pool.threads()) + 64];
-    let bound = Bound { operands: &operands.map(<[u8]>::as_ptr), results: &[out.as_mut_ptr()] };
+    let results = [out.bytes_mut().as_mut_ptr()];
+    let bound = Bound { operands: &operands.map(<[u8]>::as_ptr), results: &results };
     // SAFETY: memory of the kernel's types, apart from each other.
     unsafe { prepared.run(pool, level, &bound, &mut scratch) }.expect("segments of the table");
-    (0..ty.elements()).map(|at| scalar::read(ty.dtype, &out, at)).collect()
+    out
 }
 
 const NORM: &str = "  v2 = mean_j(v0)\n  v3 = sub(v0, v2)\n  v4 = mean_squares_j(v3)\n  v5 = 1e-6\n  \
@@ -87,6 +100,26 @@ fn norms_and_functions_agree_with_doubles_at_every_level() {
                     assert_eq!(got, run(&kernel, &pools[1], level, operands), "{level:?} {body}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn large_results_go_past_the_caches_and_are_the_same_bits() {
+    let pool = Pool::new(2);
+    for (dtype, name, width) in [(DType::F32, "f32", 1000), (DType::Bf16, "bf16", 1024)] {
+        let rows = STREAMED / dtype.bytes() / width + 1;
+        let (x, table) = (noise(7, dtype, rows * width), noise(9, DType::F32, 2 * width));
+        let operands = [&x[..], &table[..], &vec![1, 0, 0, 0].repeat(rows)[..]];
+        let kernel = kernel(NORM, name, (rows, width));
+        let past = Prepared::new(&kernel, &Layout::default());
+        let through = Layout { in_place: true, ..Layout::default() };
+        let through = Prepared::new(&kernel, &through);
+        assert!(past.results[0].streamed && !through.results[0].streamed);
+        for level in Level::available() {
+            let [past, through] =
+                [&past, &through].map(|form| run_as(form, &kernel, &pool, level, operands));
+            assert!(past.bytes() == through.bytes(), "{level:?} {dtype}");
         }
     }
 }

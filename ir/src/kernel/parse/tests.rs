@@ -59,6 +59,8 @@ fn anchors() -> Vec<Kernel> {
         plain(Op::Linear, 3),
         plain(attention, 4),
         plain(Op::Attention { heads: 2, scale: 0.5, lse: true }, 3),
+        plain(Op::AttentionVjp { heads: 2, scale: 0.5, bias: false }, 6),
+        plain(Op::AttentionVjp { heads: 1, scale: 1.0, bias: true }, 7),
         plain(Op::Dot { transposed: [true, false] }, 2),
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
         AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },
