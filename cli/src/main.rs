@@ -19,7 +19,8 @@ mod tensors;
 mod trace;
 
 use anyid_runtime::{Error, Kind, recipe};
-use args::{BenchWhat, Cli, Command};
+use crate::args::{Cli, Command};
+use crate::cmd::bench::args::BenchWhat;
 use clap::Parser;
 use render::Failure;
 use std::panic::PanicHookInfo;

@@ -49,7 +49,7 @@ pub use eval::{EvalError, Evaluator, Mode, TraceEvent, WeightSource};
 pub use graph::{Block, BoundDim, Def, Func, Module, Node, Value};
 pub use infer::infer;
 pub use kernel::{Kernel, Target};
-pub use op::{Axes, BinaryFn, CompareFn, IndexArg, Op, ReduceFn, UnaryFn};
+pub use op::{Axes, BinaryFn, CompareFn, IndexArg, Op, OpClass, ReduceFn, UnaryFn};
 pub use tensor::{Tensor, TensorError};
 pub use types::{DType, Shape, TensorType};
 pub use weights::{Manifest, WeightEntry};

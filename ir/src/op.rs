@@ -356,10 +356,12 @@ pub enum Op {
 }
 
 /// What an op is to those who look at all ops alike.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpClass {
     /// Defined by what the interpreter does.
     Primitive,
+    /// A heavy kernel that others fuse around; all but `dot` are composites.
+    Anchor,
     /// Defined by its decomposition into primitives.
     Composite,
     /// Control.
@@ -367,9 +369,9 @@ enum Kind {
 }
 
 impl Op {
-    /// Name, smallest and largest number of operands, and kind.
-    fn form(&self) -> (&'static str, (usize, usize), Kind) {
-        use Kind::{Composite, Primitive, Structure};
+    /// Name, smallest and largest number of operands, and class.
+    fn form(&self) -> (&'static str, (usize, usize), OpClass) {
+        use OpClass::{Anchor, Composite, Primitive, Structure};
         const ANY: usize = usize::MAX;
         match self {
             Self::Weight { .. } => ("weight", (0, 0), Primitive),
@@ -389,15 +391,15 @@ impl Op {
             Self::Select => ("select", (3, 3), Primitive),
             Self::Compare(f) => (name_of(&CompareFn::ALL, *f), (2, 2), Primitive),
             Self::Reduce { f, .. } => (name_of(&ReduceFn::ALL, *f), (1, 1), Primitive),
-            Self::Dot { .. } => ("dot", (2, 2), Primitive),
+            Self::Dot { .. } => ("dot", (2, 2), Anchor),
             Self::Call { .. } => ("call", (0, ANY), Structure),
             Self::Repeat { .. } => ("repeat", (0, ANY), Structure),
             Self::Yield => ("yield", (0, ANY), Structure),
             Self::Return => ("return", (0, ANY), Structure),
-            Self::Linear => ("linear", (2, 3), Composite),
-            Self::Attention { .. } => ("attention", (3, 4), Composite),
-            Self::AttentionVjp { bias: false, .. } => ("attention_vjp", (6, 6), Composite),
-            Self::AttentionVjp { bias: true, .. } => ("attention_vjp", (7, 7), Composite),
+            Self::Linear => ("linear", (2, 3), Anchor),
+            Self::Attention { .. } => ("attention", (3, 4), Anchor),
+            Self::AttentionVjp { bias: false, .. } => ("attention_vjp", (6, 6), Anchor),
+            Self::AttentionVjp { bias: true, .. } => ("attention_vjp", (7, 7), Anchor),
             Self::LayerNorm { .. } => ("layer_norm", (1, 3), Composite),
             Self::RmsNorm { .. } => ("rms_norm", (2, 2), Composite),
             Self::Rope { .. } => ("rope", (2, 2), Composite),
@@ -407,7 +409,7 @@ impl Op {
             Self::Modulate => ("modulate", (4, 4), Composite),
             Self::GateAdd => ("gate_add", (4, 4), Composite),
             Self::SegmentSum { .. } => ("segment_sum", (2, 2), Composite),
-            Self::Conv { .. } => ("conv", (2, 3), Composite),
+            Self::Conv { .. } => ("conv", (2, 3), Anchor),
             Self::Upsample { .. } => ("upsample", (1, 1), Composite),
             Self::TimestepEmbedding { .. } => ("timestep_embedding", (1, 1), Composite),
             Self::RelativeBucket { .. } => ("relative_bucket", (1, 1), Composite),
@@ -426,14 +428,23 @@ impl Op {
         self.form().1
     }
 
+    /// The op's class.
+    pub fn class(&self) -> OpClass {
+        self.form().2
+    }
+
     /// Whether the op is defined by its decomposition into primitives.
     pub fn is_composite(&self) -> bool {
-        self.form().2 == Kind::Composite
+        match self.class() {
+            OpClass::Composite => true,
+            OpClass::Anchor => !matches!(self, Self::Dot { .. }),
+            OpClass::Primitive | OpClass::Structure => false,
+        }
     }
 
     /// Whether it is control: calls, loops and the ends of blocks.
     pub fn is_structure(&self) -> bool {
-        self.form().2 == Kind::Structure
+        self.class() == OpClass::Structure
     }
 
     /// Number of results; those of structure ops depend on their operands.

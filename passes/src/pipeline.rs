@@ -58,7 +58,7 @@ impl Phase {
 }
 
 /// The function of a pass.
-pub type Run = fn(&mut State<'_>, &mut Context<'_>) -> Result<(), CompileError>;
+pub type PassFunction = fn(&mut State<'_>, &mut Context<'_>) -> Result<(), CompileError>;
 
 /// One pass.
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ pub struct Pass {
     /// Whether what follows needs what it makes, though it may be left out.
     pub makes_level: bool,
     /// What it runs.
-    pub run: Run,
+    pub run: PassFunction,
 }
 
 impl Pass {
@@ -98,7 +98,7 @@ const fn pass(
     name: &'static str,
     doc: &'static str,
     optional: bool,
-    run: Run,
+    run: PassFunction,
 ) -> Pass {
     Pass { name, phase, doc, optional, level, makes_level: false, run }
 }

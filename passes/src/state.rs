@@ -274,12 +274,12 @@ fn kernels_text(
 }
 
 fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std::fmt::Result {
-    use crate::fuse::group::Kind;
+    use crate::fuse::group::GroupKind;
     for group in grouping.groups.iter().filter(|group| !group.steps.is_empty()) {
         match &group.kind {
-            Kind::Single => writeln!(out, "single")?,
-            Kind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
-            Kind::Anchor(_) => writeln!(out, "anchor")?,
+            GroupKind::Single => writeln!(out, "single")?,
+            GroupKind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
+            GroupKind::Anchor(_) => writeln!(out, "anchor")?,
         }
         for step in &group.steps {
             let step = &program.steps[*step];

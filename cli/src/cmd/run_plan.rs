@@ -1,7 +1,7 @@
 //! `run` of a plan file: the phases as they were compiled, without the IR they came from.
 
 use super::run::owned;
-use crate::args::Run;
+use crate::cmd::run::Run;
 use crate::modules;
 use crate::output::{self, duration};
 use crate::progress::Progress;

@@ -19,7 +19,7 @@ use std::rc::Rc;
 const MOST_DEPTH: usize = 64;
 
 /// State of one run.
-pub(super) struct Run<'r, 't, 'm> {
+pub(super) struct Interpreter<'r, 't, 'm> {
     evaluator: &'r Evaluator<'m>,
     weights: &'r dyn WeightSource,
     trace: Option<Trace<'t>>,
@@ -87,7 +87,7 @@ impl<'f> Frame<'f> {
     }
 }
 
-impl<'r, 't, 'm> Run<'r, 't, 'm> {
+impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
     pub(super) fn new(
         evaluator: &'r Evaluator<'m>,
         weights: &'r dyn WeightSource,

@@ -31,8 +31,8 @@ pub fn parse_kernels(text: &str) -> Result<Vec<Kernel>, Box<Diagnostic>> {
             Some(kernel) => Open::line(kernel, line)?,
         };
         Ok(match state {
-            State::Open(kernel) => Some(kernel),
-            State::Done(kernel) => {
+            Progress::Open(kernel) => Some(kernel),
+            Progress::Done(kernel) => {
                 kernels.push(kernel);
                 None
             }
@@ -49,7 +49,7 @@ pub(crate) enum Open {
 }
 
 /// What a line of a kernel leaves.
-pub(crate) enum State {
+pub(crate) enum Progress {
     /// More lines have to come.
     Open(Open),
     /// The kernel is complete.
@@ -58,16 +58,16 @@ pub(crate) enum State {
 
 impl Open {
     /// Reads the first line of kernel number `index`, behind the word `kernel`.
-    pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<State> {
+    pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<Progress> {
         let expected = format!("k{index}");
         if line.word()? != expected {
             return Err(format!("expected the name of the next kernel, {expected}"));
         }
         if line.accept("gather") {
-            return Ok(State::Done(Kernel::Gather));
+            return Ok(Progress::Done(Kernel::Gather));
         }
         if line.accept("fill ") {
-            return filled(line.rest()).map(State::Done);
+            return filled(line.rest()).map(Progress::Done);
         }
         let name = line.quoted()?;
         if line.accept("rows i in ") {
@@ -79,13 +79,13 @@ impl Open {
             line.expect("{")?;
             let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
             let kernel = RowKernel { name, rows, width, arithmetic, operands, results, code };
-            return Ok(State::Open(Self::Row(kernel)));
+            return Ok(Progress::Open(Self::Row(kernel)));
         }
         if line.accept("copy ") {
             let lines = line.size()?;
             line.expect("lines")?;
             line.expect("{")?;
-            return Ok(State::Open(Self::Copy(CopyKernel { name, lines, parts: Vec::new() })));
+            return Ok(Progress::Open(Self::Copy(CopyKernel { name, lines, parts: Vec::new() })));
         }
         if !line.accept("anchor ") {
             return Err(format!("expected `rows`, `anchor` or `copy`{}", line.found()));
@@ -95,19 +95,19 @@ impl Open {
         line.expect("{")?;
         let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
         let kernel = AnchorKernel { name, parts: 0, ..AnchorKernel::plain(op, 0) };
-        Ok(State::Open(Self::Anchor(kernel)))
+        Ok(Progress::Open(Self::Anchor(kernel)))
     }
 
     /// Reads a further line.
-    pub(crate) fn line(mut self, line: &mut Line<'_>) -> Read<State> {
+    pub(crate) fn line(mut self, line: &mut Line<'_>) -> Read<Progress> {
         if line.accept("}") {
             return match self {
                 Self::Anchor(kernel) if kernel.parts == 0 => {
                     Err("expected what the kernel computes, found `}`".to_owned())
                 }
-                Self::Anchor(kernel) => Ok(State::Done(Kernel::Anchor(kernel))),
-                Self::Row(kernel) => Ok(State::Done(Kernel::Row(kernel))),
-                Self::Copy(kernel) => Ok(State::Done(Kernel::Copy(kernel))),
+                Self::Anchor(kernel) => Ok(Progress::Done(Kernel::Anchor(kernel))),
+                Self::Row(kernel) => Ok(Progress::Done(Kernel::Row(kernel))),
+                Self::Copy(kernel) => Ok(Progress::Done(Kernel::Copy(kernel))),
             };
         }
         match &mut self {
@@ -115,7 +115,7 @@ impl Open {
             Self::Anchor(kernel) => part(kernel, line)?,
             Self::Copy(kernel) => kernel.parts.push(copied(line)?),
         }
-        Ok(State::Open(self))
+        Ok(Progress::Open(self))
     }
 }
 

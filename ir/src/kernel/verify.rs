@@ -46,7 +46,7 @@ impl Kernel {
                     && kernel.results.iter().eq(results.iter().copied());
                 if !own {
                     let [own_from, own_to] =
-                        [&kernel.operands, &kernel.results].map(|t| TensorType::list(t));
+                        [&kernel.operands, &kernel.results].map(TensorType::list);
                     return Err(format!("it is for {own_from} to {own_to}, not {from} to {to}"));
                 }
                 verify(kernel)

@@ -4,7 +4,7 @@ use super::step::{self, Launch, Launched};
 use crate::diag::Diagnostic;
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
-use crate::kernel::parse::{Open, State};
+use crate::kernel::parse::{Open, Progress};
 use crate::line::{Line, Read, lines};
 use crate::plan::{Alignment, Branch, Buffer, BufferId, Plan, Port, Step, WeightRef};
 use std::collections::HashMap;
@@ -112,10 +112,10 @@ impl Reader {
         Ok(())
     }
 
-    fn kernel(&mut self, state: State, bytes: usize) {
-        match state {
-            State::Open(kernel) => self.kernel = Some((kernel, bytes)),
-            State::Done(kernel) => self.kernels.push((kernel, bytes)),
+    fn kernel(&mut self, progress: Progress, bytes: usize) {
+        match progress {
+            Progress::Open(kernel) => self.kernel = Some((kernel, bytes)),
+            Progress::Done(kernel) => self.kernels.push((kernel, bytes)),
         }
     }
 
