@@ -18,9 +18,9 @@ mod render;
 mod tensors;
 mod trace;
 
-use anyid_runtime::{Error, Kind, recipe};
 use crate::args::{Cli, Command};
 use crate::cmd::bench::args::BenchWhat;
+use anyid_runtime::{Error, Kind, recipe};
 use clap::Parser;
 use render::Failure;
 use std::panic::PanicHookInfo;

@@ -7,9 +7,9 @@ use crate::diag::Loc;
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Block, Func, Module};
 use crate::infer::infer;
+use crate::manifest::join_path;
 use crate::op::{Axes, BinaryFn, CompareFn, IndexArg, Op, ReduceFn, UnaryFn};
 use crate::types::{DType, Shape, TensorType};
-use crate::weights::join_path;
 use std::collections::HashMap;
 
 /// Builds one function of a module.

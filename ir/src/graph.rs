@@ -9,9 +9,9 @@
 
 use crate::diag::Loc;
 use crate::entity::{Arena, BlockId, Entity, NodeId, ValueId};
+use crate::manifest::Manifest;
 use crate::op::Op;
 use crate::types::TensorType;
-use crate::weights::Manifest;
 use smallvec::SmallVec;
 use std::collections::HashSet;
 

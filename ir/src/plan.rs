@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Every buffer that a step writes begins at a multiple of so many bytes: a power of two from 64,
+/// Every buffer that a step writes begins at a multiple of this many bytes: a power of two from 64,
 /// which the vectors of every processor accept, to 4096.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alignment(u64);
@@ -162,7 +162,7 @@ impl Buffer {
         Some((start, start + self.ty.bytes()))
     }
 
-    /// Whether two buffers share a byte. Columns of different grids that overlap are taken to.
+    /// Whether two buffers share a byte. Overlapping columns of different grids count as doing so.
     pub fn overlaps(&self, other: &Self) -> bool {
         if self.grid().is_none() || self.grid() != other.grid() {
             return self.mixes(other);

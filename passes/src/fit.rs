@@ -6,8 +6,8 @@
 
 use crate::CompileError;
 use crate::cost::plan_cost;
+use anyid_ir::manifest::{bind_path, join_path};
 use anyid_ir::plan::Plan;
-use anyid_ir::weights::{bind_path, join_path};
 use anyid_ir::{BlockId, DType, Func, Module, Op, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,8 +6,8 @@
 use crate::CompileError;
 use crate::program::{Origin, Port, Program, ValueIndex};
 use anyid_ir::eval::TracePath;
+use anyid_ir::manifest::{bind_path, join_path};
 use anyid_ir::plan::WeightRef;
-use anyid_ir::weights::{bind_path, join_path};
 use anyid_ir::{BlockId, Entity, Func, Module, NodeId, Op, ValueId};
 use smallvec::SmallVec;
 use std::collections::HashMap;

@@ -78,7 +78,7 @@ pub struct Part {
 
 /// Everything that passes work on.
 #[derive(Clone, Debug)]
-pub struct State<'m> {
+pub struct Compilation<'m> {
     /// The module; a pass that changes it makes it the state's own.
     pub module: Cow<'m, Module>,
     /// The function that is compiled.
@@ -89,7 +89,7 @@ pub struct State<'m> {
     pub unfused: Vec<UnfusedEdge>,
 }
 
-impl<'m> State<'m> {
+impl<'m> Compilation<'m> {
     /// What is asked for before the first pass.
     pub fn new(request: &CompileRequest<'m>) -> Self {
         let module = Cow::Borrowed(request.module);

@@ -1,8 +1,6 @@
 //! `bisect`: finds the first rewrite of the compiler that changes a result, compared with the
 //! interpreter.
 
-use std::path::PathBuf;
-use clap::{Args};
 use super::passes;
 use super::run::{eval_error, no_index};
 use crate::args::{DeviceArgs, ModuleArgs, PassArgs, WeightArgs};
@@ -14,7 +12,9 @@ use crate::tensors;
 use anyid_ir::{Evaluator, Mode, Tensor};
 use anyid_runtime::Error;
 use anyid_runtime::engine::bisect::{Bisection, Case, Difference, bisect};
+use clap::Args;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(

@@ -1,11 +1,11 @@
 //! `check`: parses and verifies an IR file and matches it with weights.
 
-use clap::{Args};
 use crate::args::{ModuleArgs, WeightArgs};
 use crate::modules::{self, Matched};
 use crate::output;
 use crate::render::{Failure, findings_json, report_findings};
 use anyid_ir::{Diagnostic, Func, Module};
+use clap::Args;
 use serde_json::{Value, json};
 
 #[derive(Debug, Args)]

@@ -4,8 +4,6 @@
 //! Values that only one way has are left out (a backend drops unused and repeated ones); results
 //! are always compared.
 
-use std::path::PathBuf;
-use clap::{Args};
 use super::run::{compile, eval_error, named, no_index, owned};
 use crate::args::{ModuleArgs, WeightArgs};
 use crate::modules::{self, Matched};
@@ -15,8 +13,10 @@ use crate::render::Failure;
 use crate::tensors::{self, Named};
 use anyid_ir::{Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::{Backend, Error, Result};
+use clap::Args;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 /// A way to run a function.
 #[derive(Clone, Debug, PartialEq, Eq)]

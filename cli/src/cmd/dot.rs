@@ -1,10 +1,10 @@
 //! `dot`: draws a function as Graphviz text.
 
-use clap::{Args};
 use crate::args::ModuleArgs;
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
+use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Dot {

@@ -1,12 +1,11 @@
 //! `explain`: prints the page of an error code from `docs/errors/`, which is built into the
 //! program.
 
-
-use clap::{Args};
 use crate::output;
 use crate::render::Failure;
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use anyid_runtime::{Error, Result};
+use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Explain {

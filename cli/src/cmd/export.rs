@@ -1,6 +1,5 @@
 //! `export`: writes a built-in network as IR text.
 
-use clap::{Args, ValueEnum};
 use super::size;
 use crate::args::{PrecisionName, ResidualName};
 use crate::output;
@@ -16,6 +15,7 @@ use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::{Preset, write_bytes};
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Model, Result, Size};
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 /// The networks that can be exported.

@@ -3,8 +3,6 @@
 //! The folder is created under a hidden name next to the final one and renamed at the end, so that
 //! an interrupted run leaves nothing behind.
 
-
-use clap::{Args};
 use crate::interrupt;
 use crate::output::{self, bytes, duration};
 use crate::progress::{Progress, left};
@@ -12,6 +10,7 @@ use crate::render::Failure;
 use anyid_runtime::files::{AtomicFolder, Existing, is_empty_folder};
 use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{Error, Result};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

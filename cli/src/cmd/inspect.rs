@@ -3,7 +3,6 @@
 //! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
 //! and the values of tensors are not read.
 
-use clap::{Args};
 use crate::args::ModuleArgs;
 use crate::cmd::{check, lora};
 use crate::modules::{self, Network, unreadable};
@@ -21,6 +20,7 @@ use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
+use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

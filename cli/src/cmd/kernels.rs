@@ -1,6 +1,5 @@
 //! `kernels`: lists the distinct kernels of a plan, how often each runs and what it costs.
 
-use clap::{Args};
 use super::passes;
 use super::plans::{functions, plans};
 use crate::args::{ModuleArgs, PassArgs};
@@ -8,6 +7,7 @@ use crate::modules;
 use crate::output::{bytes, print, print_json, table};
 use crate::render::Failure;
 use anyid_passes::kernels::{KernelUse, kernels};
+use clap::Args;
 use serde_json::{Value, json};
 
 #[derive(Debug, Args)]

@@ -4,8 +4,6 @@
 //! every verb reads; after that it is groups, kernels and plans. With `hoist` there are two
 //! functions.
 
-use std::path::PathBuf;
-use clap::{Args};
 use super::passes::{self, Watched};
 use super::run::no_index;
 use crate::args::{ModuleArgs, PassArgs};
@@ -15,10 +13,12 @@ use crate::render::Failure;
 use anyid_ir::verify;
 use anyid_passes::driver::Selection;
 use anyid_passes::pipeline::Phase;
-use anyid_passes::state::{Level, State};
+use anyid_passes::state::{Compilation, Level};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(
@@ -110,7 +110,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
 }
 
 /// Programs are IR again and must therefore satisfy its verifier.
-fn checked(state: &State<'_>) -> Result<()> {
+fn checked(state: &Compilation<'_>) -> Result<()> {
     if state.level() != Level::Program {
         return Ok(());
     }

@@ -1,7 +1,5 @@
 //! `run`: runs a function of IR text on named tensors, on the CPU backend or the interpreter.
 
-use std::path::PathBuf;
-use clap::{Args};
 use crate::args::{DeviceArgs, ModuleArgs, WeightArgs};
 use crate::modules;
 use crate::output::{self, duration};
@@ -15,6 +13,8 @@ use anyid_runtime::files::{self, AtomicFile, Existing, is_standard_output};
 use anyid_runtime::places::Places;
 use anyid_runtime::weights::{ModelWeights, writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
+use clap::Args;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 

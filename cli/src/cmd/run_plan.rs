@@ -9,7 +9,7 @@ use crate::render::Failure;
 use crate::tensors::{self, Named};
 use crate::trace::TraceFile;
 use anyid_ir::plan::{Plan, Port};
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use anyid_ir::{Manifest, Tensor, TensorType};
 use anyid_runtime::engine::{Compiler, Inputs, PlanFile, Program, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};

@@ -9,10 +9,10 @@ use super::trace::{TraceEvent, TracePath};
 use super::{Evaluator, Trace};
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Func, Node};
+use crate::manifest::{bind_path, join_path};
 use crate::op::{IndexArg, Op};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
-use crate::weights::{bind_path, join_path};
 use std::rc::Rc;
 
 /// Most calls and loops inside each other; bounds the interpreter's own recursion.

@@ -14,7 +14,7 @@ pub type Axes = SmallVec<[(usize, usize); 8]>;
 /// A part of every line of a copy's result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// Zeros, so many a line.
+    /// This many zeros in every line.
     Zeros(usize),
     /// Elements of an operand.
     Strided {

@@ -17,10 +17,11 @@ use crate::entity::{BlockId, NodeId, ValueId};
 use crate::graph::{Block, Func, Module};
 use crate::indices::Indices;
 use crate::infer::infer;
+use crate::manifest::{Manifest, ManifestError, join_path};
 use crate::op::{IndexArg, Op};
+use crate::spelling::nearest;
 use crate::types::{DType, TensorType};
 use crate::verify::{self, Context};
-use crate::weights::{Manifest, ManifestError, join_path, nearest};
 use std::collections::HashMap;
 
 /// Names considered for "did you mean".

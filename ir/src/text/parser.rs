@@ -15,8 +15,8 @@ use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
 use crate::graph::DEEPEST;
+use crate::spelling::nearest;
 use crate::types::DType;
-use crate::weights::nearest;
 
 /// Largest accepted text, in bytes.
 pub const LARGEST_SOURCE: usize = 64 << 20;

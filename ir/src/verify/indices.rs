@@ -7,8 +7,8 @@ use crate::diag::Sink;
 use crate::entity::{BlockId, NodeId};
 use crate::graph::{Func, Module};
 use crate::indices::Indices;
+use crate::manifest::{bind_path, join_path};
 use crate::op::{IndexArg, Op};
-use crate::weights::{bind_path, join_path};
 use std::collections::{HashMap, HashSet};
 
 /// Follows calls and loops from the functions that can be run, with every value of the indices

@@ -266,7 +266,7 @@ fn row_step(
     RowStep { rows, width, operands, segments, arithmetic }
 }
 
-/// How operand `at` of a step over a space with so many axes of columns is read through a view;
+/// How operand `at` of a step over `space`, whose last `columns` axes are the columns, is read through a view;
 /// `None` where no row kernel can.
 fn read(
     step: &ProgramStep,

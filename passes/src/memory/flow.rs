@@ -123,7 +123,7 @@ impl<'f> Names<'f> {
         Self { flow, makers, inputs }
     }
 
-    /// A value's label, what of another value it is, or its number.
+    /// A value's label, the part of another value that it is, or its number.
     pub(crate) fn of(&self, value: ValueIndex) -> String {
         let maker = self.makers[value as usize]
             .and_then(|(at, result)| self.flow.steps[at].labels.get(result));

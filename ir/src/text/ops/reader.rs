@@ -3,10 +3,10 @@
 use super::{BLANK, Field, fields, names};
 use crate::diag::{Diagnostic, Sink, Span};
 use crate::op::{Axes, Op};
+use crate::spelling::nearest;
 use crate::text::ast::{Attr, AttrValue, Expr, Source};
 use crate::text::dims::{Dims, LARGEST};
 use crate::text::words;
-use crate::weights::nearest;
 
 /// Reads the attributes of one statement.
 pub(in crate::text) struct Reader<'a, 's> {
