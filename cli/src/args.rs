@@ -19,6 +19,7 @@ use crate::cmd::kernels::Kernels;
 use crate::cmd::lora::args::Lora;
 use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
+use crate::cmd::train::args::Train;
 use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -52,11 +53,13 @@ impl Command {
             Self::Bisect(args) => args.json,
             Self::Compare(args) => args.json,
             Self::Lora(Lora::Inspect(args)) => args.json,
+            Self::Train(args) => args.wants_json(),
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
                 BenchWhat::Dit(args) => args.phase.json,
                 BenchWhat::Vae(args) => args.phase.json,
                 BenchWhat::Text(args) => args.phase.json,
+                BenchWhat::Train(args) => args.phase.json,
             },
             Self::Init(_)
             | Self::Export(_)
@@ -99,6 +102,9 @@ pub enum Command {
     /// Inspect, convert, combine and merge adapters (LoRA).
     #[command(subcommand)]
     Lora(Lora),
+    /// Train adapters (LoRA), preferences (DPO), or a whole transformer.
+    #[command(subcommand)]
+    Train(Train),
     /// Explain an error code.
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.
@@ -184,6 +190,11 @@ pub struct PassArgs {
         help_heading = "Compiler"
     )]
     pub wrt: Vec<String>,
+    /// What each block keeps for the derivative; the rest is computed again. From most memory to
+    /// least: all, products, heads, attention, carry. carry:12,heads: the first 12 blocks another
+    /// choice than the rest [default: all, and with --budget the fastest that fits].
+    #[arg(long, value_name = "CHOICE", requires = "grad", help_heading = "Compiler")]
+    pub remat: Option<String>,
     /// Leave these passes out.
     #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Compiler")]
     pub without: Vec<String>,

@@ -2,7 +2,7 @@
 //!
 //! The first signal closes the registry of files and child programs, so that no partial file stays
 //! or gets its final name, and asks the current work to stop. The program ends when the work has
-//! stopped, after a few seconds at the latest. A second signal ends the program at once. In both
+//! stopped, after a few seconds at the latest; training first ends the sample that it is at. A second signal ends the program at once. In both
 //! cases the exit code is 128 plus the number of the first signal. SIGPIPE and SIGXFSZ do not end
 //! the program; the write fails instead. If SIGHUP was ignored when the program was started
 //! (`nohup`), it stays ignored. The other signals are handled even then, because shells ignore
@@ -28,6 +28,16 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 
 /// Set on the first signal, if the current work can stop by itself.
 static FLAG: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
+/// Whether the current work may take as long as it needs.
+static UNLIMITED: AtomicBool = AtomicBool::new(false);
+
+/// As [`graceful`], for work whose unit may take minutes: it ends when the work has stopped, or on a
+/// second signal.
+pub fn graceful_without_limit(flag: Arc<AtomicBool>) {
+    UNLIMITED.store(true, Ordering::SeqCst);
+    graceful(flag);
+}
 
 /// From now on the first signal sets `flag` instead of ending the program.
 pub fn graceful(flag: Arc<AtomicBool>) {
@@ -93,12 +103,14 @@ fn came(signal: i32) {
     let flag = FLAG.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(flag) = flag else { end() };
     flag.store(true, Ordering::Relaxed);
-    let watching = std::thread::Builder::new().spawn(|| {
-        std::thread::sleep(PATIENCE);
-        end();
-    });
-    if watching.is_err() {
-        end();
+    if !UNLIMITED.load(Ordering::SeqCst) {
+        let watching = std::thread::Builder::new().spawn(|| {
+            std::thread::sleep(PATIENCE);
+            end();
+        });
+        if watching.is_err() {
+            end();
+        }
     }
     files::stop();
     say(format!("\nstopping on {}; a second signal stops at once", name(signal)));

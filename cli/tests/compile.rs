@@ -160,6 +160,43 @@ fn the_summary_as_json_has_its_fields() {
     assert!(predicted["phases"][0]["predicted_seconds"].as_f64().unwrap() > 0.0);
 }
 
+/// Layers whose derivative needs what they computed.
+const STACK: &str = "module @stack\n\
+    func @layer<l>(%x: f32[64,64], %w: f32[64,64]) -> f32[64,64] {\n  \
+    %h = linear %x, %w\n  %a = silu %h\n  %b = tanh %a\n  return %b\n}\n\
+    func @loss(%x: f32[64,64], %w: f32[64,64]) -> f32[] {\n  \
+    %y = repeat l in 0..8 carry(%c = %x) {\n    %n = call @layer<l>(%c, %w)\n    yield %n\n  }\n  \
+    %loss = reduce_sum %y {axes=[0,1]}\n  return %loss\n}\n";
+
+#[test]
+fn a_budget_decides_what_is_kept_for_the_derivative() {
+    let folder = Folder::new();
+    folder.write("net.ir", STACK);
+    let words = "compile net.ir --grad loss --wrt w --json";
+    let bytes = |more: &str| {
+        let report = folder.run(&format!("{words} {more}")).json();
+        report["phases"][0]["peak_bytes"].as_u64().unwrap()
+    };
+    let (all, carry) = (bytes(""), bytes("--remat carry"));
+    assert_eq!(all, bytes("--remat all"));
+    assert!(carry < all, "{carry} {all}");
+    let middle = (all + carry) / 2;
+    let report = folder.run(&format!("{words} --budget {middle}")).json();
+    let kept = report["kept_for_derivative"].as_array().unwrap();
+    assert_eq!(kept[0]["choice"], "all");
+    let taken = &kept[kept.len() - 1];
+    assert!(taken["bytes"].as_u64().unwrap() <= middle, "{kept:?}");
+    assert!(taken["choice"].as_str().unwrap().contains(':'), "{kept:?}");
+    let plain = "compile net.ir --grad loss --wrt w";
+    let text = folder.run(&format!("{plain} --budget {middle}")).fine().out;
+    assert!(text.contains("kept for the derivative") && text.contains("(taken)"), "{text}");
+    folder.run(&format!("{plain} --budget 1KiB")).fails("E0601");
+    // A choice that is given is taken, whether it fits or not.
+    folder.run(&format!("{plain} --remat all --budget {middle}")).fails("E0601");
+    folder.run(&format!("{plain} --remat head")).fails("E0524").says("did you mean heads?");
+    folder.run(&format!("{plain} --remat carry,heads")).fails("E0524").says("carry:12,heads");
+}
+
 #[test]
 fn a_budget_is_kept_or_answered_with_a_certificate() {
     let folder = layers();

@@ -4,9 +4,9 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "generate", "init", "inspect", "export", "check", "compile", "opt", "kernels", "bisect", "dot",
-    "run", "compare", "lora", "explain", "bench",
+    "run", "compare", "lora", "train", "explain", "bench",
 ];
 
 #[test]

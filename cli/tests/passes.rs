@@ -130,7 +130,7 @@ fn every_pass_leaves_a_numbered_file() {
     };
     let list = names("a");
     assert_eq!(list[..3], ["00-specialize.ir", "01-inline.ir", "02-inject-lora.ir"]);
-    assert_eq!(list.last().unwrap(), "10-hoist.ir");
+    assert_eq!(list.last().unwrap(), "11-hoist.ir");
     folder.run("compile net.ir --dump-dir b/c").fine();
     let count = names("b/c").len();
     assert_eq!(names("b/c")[count - 1], format!("{}-assemble.plan.txt", count - 1));

@@ -408,7 +408,7 @@ impl Op {
             Self::Silu => ("silu", (1, 1), Composite),
             Self::Modulate => ("modulate", (4, 4), Composite),
             Self::GateAdd => ("gate_add", (4, 4), Composite),
-            Self::SegmentSum { .. } => ("segment_sum", (2, 2), Composite),
+            Self::SegmentSum { .. } => ("segment_sum", (2, 2), Anchor),
             Self::Conv { .. } => ("conv", (2, 3), Anchor),
             Self::Upsample { .. } => ("upsample", (1, 1), Composite),
             Self::TimestepEmbedding { .. } => ("timestep_embedding", (1, 1), Composite),

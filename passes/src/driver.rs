@@ -172,7 +172,7 @@ mod tests {
         let of = |list: &[&str]| names(list, false).unwrap().join(" ");
         assert_eq!(of(&["inline"]), "specialize inline");
         assert_eq!(of(&["dce", "cse", "dce"]), "specialize inline inject-lora dce cse dce");
-        let asked = "specialize inline inject-lora lift grad decompose";
+        let asked = "specialize inline inject-lora lift grad remat decompose";
         assert_eq!(of(&["lower"]), format!("{asked} -fuse lower"));
         assert_eq!(of(&["fuse", "lower"]), format!("{asked} fuse lower"));
         assert_eq!(of(&["assemble"]), format!("{asked} -fuse lower -alias -pack assemble"));

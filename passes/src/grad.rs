@@ -13,11 +13,12 @@
 //! Cotangents have the type of their value. Where several steps read a value, what they contribute is
 //! added in f32 (or f64) in the order of the walk and rounded once.
 
+mod conv;
 mod emit;
 mod rules;
 
 use crate::decompose::inline;
-use crate::program::{Origin, Port, Program, ValueIndex};
+use crate::program::{Origin, Port, Program, Stage, ValueIndex};
 use crate::{Asked, CompileError};
 use anyid_ir::{BinaryFn, DType, Op, TensorType};
 use smallvec::{SmallVec, smallvec};
@@ -120,6 +121,7 @@ pub fn grad(program: Program, wish: &Gradient) -> Result<Program, CompileError> 
         };
         walk.out.outputs.push(Port::new(walk.label.clone(), value));
     }
+    walk.out.steps[steps..].iter_mut().for_each(|step| step.stage = Stage::Backward);
     Ok(crate::simplify::simplify(walk.out))
 }
 

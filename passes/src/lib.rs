@@ -24,6 +24,7 @@ pub mod lower;
 pub mod memory;
 pub mod pipeline;
 pub mod program;
+pub mod remat;
 pub mod report;
 pub mod request;
 pub mod rewrite;
@@ -39,6 +40,7 @@ pub mod view;
 pub use grad::Gradient;
 pub use lora::LoraTarget;
 pub use program::Program;
+pub use remat::{Keeping, Remat};
 pub use request::{CompileRequest, Options, StateSpec};
 
 /// The part of a request that an error is about.
@@ -62,6 +64,8 @@ pub enum Asked {
     Lifted,
     /// What is differentiated, and by what.
     Gradient,
+    /// What is kept for the derivative.
+    Remat,
 }
 
 /// Why a function cannot be compiled.

@@ -12,7 +12,7 @@ use crate::rewrite::Rewrites;
 use crate::state::{Compilation, Context, Level, Part};
 use crate::{
     Asked, CompileError, Options, canonicalize, columns, decompose, flatten, fold, grad,
-    join_branches, lora, memory, schedule, simplify, split, split_rows,
+    join_branches, lora, memory, remat, schedule, simplify, split, split_rows,
 };
 use anyid_ir::spelling::nearest;
 use std::collections::HashSet;
@@ -135,6 +135,9 @@ pub const PASSES: &[Pass] = &[
         "weights that are asked for made inputs, in f32", false, run_lift),
     pass(Phase::Optimised, Level::Program, "grad",
         "steps added that compute the derivative that is asked for", false, run_grad),
+    pass(Phase::Optimised, Level::Program, "remat",
+        "forward steps computed again for the derivative, so that less is kept until then, as asked for",
+        false, run_remat),
     pass(Phase::Optimised, Level::Program, "join-branches",
         "two branches that differ in some inputs made one, where the time to read weights is shared",
         true, join_branches),
@@ -233,7 +236,7 @@ fn inline(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), 
 fn each(
     state: &mut Compilation<'_>,
     context: &mut Context<'_>,
-    pass: fn(Program, &mut Rewrites) -> Program,
+    pass: impl Fn(Program, &mut Rewrites) -> Program,
 ) -> Result<(), CompileError> {
     if context.rewrites.enabled() {
         for part in &mut state.parts {
@@ -276,6 +279,11 @@ fn run_grad(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<()
     };
     whole.program = grad::grad(std::mem::take(&mut whole.program), wish)?;
     named_once(&whole.program, "E0521", Asked::Gradient)
+}
+
+fn run_remat(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    let keeping = context.request.keeping;
+    each(state, context, |program, rewrites| remat::remat(program, keeping, rewrites))
 }
 
 fn join_branches(

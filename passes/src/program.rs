@@ -25,6 +25,13 @@ pub enum Origin {
     Persistent(u32),
 }
 
+impl Origin {
+    /// Whether it is there before the program runs, and no input.
+    pub fn is_given(self) -> bool {
+        matches!(self, Self::Weight(_) | Self::Persistent(_))
+    }
+}
+
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProgramValue {
@@ -32,6 +39,19 @@ pub struct ProgramValue {
     pub ty: TensorType,
     /// Its origin.
     pub origin: Origin,
+}
+
+/// Which part of a program a step belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// What the module describes.
+    #[default]
+    Forward,
+    /// Its derivative.
+    Backward,
+    /// A forward step computed again for the derivative, which is equal to that step and no
+    /// replacement for it.
+    Again,
 }
 
 /// One operation.
@@ -45,6 +65,8 @@ pub struct ProgramStep {
     pub results: SmallVec<[ValueIndex; 1]>,
     /// Scope and value name of each result, such as `blocks.3/q1`.
     pub labels: SmallVec<[String; 1]>,
+    /// Which part of the program it belongs to.
+    pub stage: Stage,
 }
 
 impl ProgramStep {
@@ -163,7 +185,8 @@ impl Program {
             results.push(self.value(ty, Origin::Step(at, result)));
             labels.push(label);
         }
-        self.steps.push(ProgramStep { op, operands, results: results.clone(), labels });
+        let (stage, made) = (Stage::Forward, results.clone());
+        self.steps.push(ProgramStep { op, operands, results: made, labels, stage });
         results
     }
 
@@ -175,7 +198,9 @@ impl Program {
         operands: SmallVec<[ValueIndex; 4]>,
     ) -> SmallVec<[ValueIndex; 1]> {
         let types = step.results.iter().map(|value| from.ty(*value).clone());
-        self.step_of(step.op.clone(), operands, types.zip(step.labels.iter().cloned()))
+        let made = self.step_of(step.op.clone(), operands, types.zip(step.labels.iter().cloned()));
+        self.steps.last_mut().expect("it was just added").stage = step.stage;
+        made
     }
 
     /// The step that makes a value, if one does.

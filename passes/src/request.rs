@@ -7,6 +7,7 @@ use crate::grad::Gradient;
 use crate::lora::LoraTarget;
 use crate::pipeline::{PASSES, Pass};
 use crate::program::{Port, Program, Role};
+use crate::remat::Keeping;
 use crate::{Asked, CompileError};
 use anyid_ir::Module;
 use anyid_ir::kernel::Target;
@@ -112,6 +113,8 @@ pub struct CompileRequest<'m> {
     pub lifted: Vec<String>,
     /// The derivative to compute besides.
     pub gradient: Option<Gradient>,
+    /// What is kept for the derivative; the rest is computed again.
+    pub keeping: Keeping,
     /// How to compile.
     pub options: Options,
 }
@@ -128,6 +131,7 @@ impl<'m> CompileRequest<'m> {
             lora: Vec::new(),
             lifted: Vec::new(),
             gradient: None,
+            keeping: Keeping::default(),
             options: Options::default(),
         }
     }
@@ -169,6 +173,12 @@ impl<'m> CompileRequest<'m> {
     #[must_use]
     pub fn with_gradient(self, gradient: Gradient) -> Self {
         Self { gradient: Some(gradient), ..self }
+    }
+
+    /// With what `keeping` says kept for the derivative.
+    #[must_use]
+    pub fn keeping(self, keeping: impl Into<Keeping>) -> Self {
+        Self { keeping: keeping.into(), ..self }
     }
 
     /// As `options` say.

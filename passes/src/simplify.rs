@@ -3,7 +3,7 @@
 //! Ops are pure, so two steps with the same op, operands and result types make the same values. One
 //! forward sweep finds them; one backward sweep drops steps of which no output needs any result.
 
-use crate::program::{Origin, Program, ValueIndex};
+use crate::program::{Origin, Program, Stage, ValueIndex};
 use crate::rewrite::Rewrites;
 use anyid_ir::TensorType;
 use smallvec::SmallVec;
@@ -32,12 +32,13 @@ pub fn share(program: Program, rewrites: &mut Rewrites) -> Program {
             }
         }
     }
-    let mut seen: HashMap<(String, SmallVec<[ValueIndex; 4]>), usize> = HashMap::new();
+    // A step that is computed again is no other's equal; see `Stage::Again`.
+    let mut seen: HashMap<(bool, String, SmallVec<[ValueIndex; 4]>), usize> = HashMap::new();
     for (at, step) in program.steps.iter().enumerate() {
         let operands: SmallVec<[ValueIndex; 4]> =
             step.operands.iter().map(|v| replaced[*v as usize]).collect();
-        let key =
-            (format!("{:?} {}", step.op, TensorType::list(program.types(&step.results))), operands);
+        let what = format!("{:?} {}", step.op, TensorType::list(program.types(&step.results)));
+        let key = (step.stage == Stage::Again, what, operands);
         match seen.get(&key) {
             Some(first) if rewrites.allow("equal steps", step.label()) => {
                 for (value, first) in step.results.iter().zip(&program.steps[*first].results) {
@@ -67,14 +68,15 @@ pub fn drop_unused(mut program: Program, rewrites: &mut Rewrites) -> Program {
         if !kept[at] {
             continue;
         }
-        let more = step.results.len() > 1;
-        if more
-            && !step.results[1..].iter().any(needed)
+        let alone = step.op.first_alone();
+        let left = alone.results();
+        if step.results.len() > left
+            && !step.results[left..].iter().any(needed)
             && rewrites.allow("unused results", step.label())
         {
-            step.op = step.op.first_alone();
-            step.results.truncate(1);
-            step.labels.truncate(1);
+            step.op = alone;
+            step.results.truncate(left);
+            step.labels.truncate(left);
         }
         step.operands.iter().for_each(|value| live[*value as usize] = true);
     }

@@ -98,6 +98,13 @@ fn fill(key: u64, rule: Rule, start: u64, out: &mut [f32]) {
     }
 }
 
+/// `count` values of the tensor `name`, uniform in ±`bound`: first values for training.
+pub fn uniform(seed: u64, name: &str, bound: f32, count: usize) -> Vec<f32> {
+    let mut out = vec![0f32; count];
+    fill(key(seed, name), Rule { centre: 0.0, spread: bound }, 0, &mut out);
+    out
+}
+
 /// Elements generated at a time.
 const PIECE: usize = 1 << 20;
 

@@ -13,6 +13,7 @@ pub mod pipeline;
 pub mod recipe;
 pub mod sampling;
 pub mod text;
+pub mod training;
 pub mod weights;
 
 pub use anyid_backends as backends;

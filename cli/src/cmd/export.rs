@@ -7,6 +7,7 @@ use crate::render::Failure;
 use anyid_ir::Module;
 use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, DitTypes, dit};
+use anyid_models::wan::loss::with_loss;
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, VaeSize};
 use anyid_models::wan::{Precision, vae::Half};
@@ -23,6 +24,9 @@ use std::path::{Path, PathBuf};
 pub enum Network {
     /// One evaluation of the diffusion transformer.
     Dit,
+    /// The training loss of the transformer on one sample, to be compiled with --inject-lora or --lift
+    /// and --grad loss.
+    Loss,
     /// Pixels to latents, a whole clip.
     VaeEncode,
     /// Latents to pixels, a whole clip.
@@ -178,7 +182,7 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
     let precision = args.precision.map_or(configs.precision, Precision::from);
     let tokens = |default: usize| positive(args.tokens.unwrap_or(default), "--tokens");
     match args.network {
-        Network::Dit => {
+        Network::Dit | Network::Loss => {
             let size = Size { width, height, frames };
             size.check()?;
             let [frames, height, width] = size.latent();
@@ -193,7 +197,8 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
                 timesteps: positive(timesteps, "--timesteps")?,
             };
             let types = DitTypes { precision, residual: args.residual.into() };
-            Ok(dit(&configs.dit, &size, types))
+            let module = dit(&configs.dit, &size, types);
+            Ok(if args.network == Network::Loss { with_loss(module) } else { module })
         }
         Network::VaeEncode | Network::VaeDecode => {
             let factor = configs.vae.spatial_factor();

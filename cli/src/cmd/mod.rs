@@ -18,6 +18,7 @@ pub mod passes;
 pub mod plans;
 pub mod run;
 pub mod run_plan;
+pub mod train;
 
 use crate::args::{PrecisionName, ResidualName};
 use anyid_models::wan::{Precision, Residual};

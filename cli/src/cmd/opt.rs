@@ -23,7 +23,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Passes in order: specialize, inline, inject-lora (with --inject-lora); canonicalize, \
-fold, cse, dce, lift (with --lift), grad (with --grad), join-branches (with --branches), hoist (needs \
+fold, cse, dce, lift (with --lift), grad and remat (with --grad), join-branches (with --branches), hoist (needs \
 --vary: @prepare and @step); decompose, fuse, pack-linears; lower, schedule, split-rows, \
 share-columns, alias, pack, assemble. The phases end with inject-lora (bound), hoist \
 (optimised), pack-linears (fused) and assemble (planned). Passes that a named pass needs are run before it."

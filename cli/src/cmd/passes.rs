@@ -11,7 +11,7 @@ use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
 use anyid_passes::state::Compilation;
-use anyid_passes::{Asked, CompileError, Gradient, LoraTarget, Options};
+use anyid_passes::{Asked, CompileError, Gradient, Keeping, LoraTarget, Options};
 use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
@@ -109,7 +109,9 @@ pub fn request<'m>(
     let Some(of) = &switches.grad else { return Ok(request) };
     let of = of.trim_start_matches('%').to_owned();
     let wrt = inputs(&switches.wrt).into_iter().map(str::to_owned).collect();
-    Ok(request.with_gradient(Gradient { of, wrt, factor: None }))
+    let request = request.with_gradient(Gradient { of, wrt, factor: None });
+    let Some(remat) = &switches.remat else { return Ok(request) };
+    Ok(request.keeping(remat.parse::<Keeping>().map_err(placed)?))
 }
 
 /// Adapters from `NAME=RANK:ALPHA`.
@@ -156,6 +158,7 @@ pub fn placed(error: CompileError) -> Error {
         Asked::Lora => "--inject-lora",
         Asked::Lifted => "--lift",
         Asked::Gradient => "--grad",
+        Asked::Remat => "--remat",
     });
     let error = compile_error(error);
     match flag {

@@ -3,6 +3,8 @@
 // Every test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod training;
+
 use anyid_ir::Tensor;
 use anyid_runtime::weights::{read_tensors, write_tensors};
 use std::collections::BTreeMap;
@@ -60,7 +62,7 @@ impl Folder {
     /// [`Folder::run`] with further arguments that may hold spaces.
     pub fn run_with(&self, words: &str, more: &[&str]) -> Done {
         let output = self.command(words, more).output().unwrap();
-        Done::new(words, output)
+        Done::of(words, output)
     }
 
     /// The command of [`Folder::run_with`], not yet started.
@@ -97,7 +99,8 @@ pub struct Done {
 }
 
 impl Done {
-    fn new(words: &str, output: Output) -> Self {
+    /// What a command gave that was started by hand.
+    pub fn of(words: &str, output: Output) -> Self {
         Self {
             words: words.to_owned(),
             code: output.status.code().unwrap_or(-1),
@@ -118,7 +121,7 @@ impl Done {
     /// Asserts failure with an error code and its exit code: 3 for memory, else 1.
     #[track_caller]
     pub fn fails(self, code: &str) -> Self {
-        let exit = if code == "E0603" { 3 } else { 1 };
+        let exit = if matches!(code, "E0601" | "E0603") { 3 } else { 1 };
         assert_eq!(self.code, exit, "`{}`\n{}\n{}", self.words, self.out, self.err);
         assert!(self.err.contains(&format!("error[{code}]: ")), "`{}`\n{}", self.words, self.err);
         assert!(!self.err.contains("panicked"), "{}", self.err);

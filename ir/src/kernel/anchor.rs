@@ -76,7 +76,8 @@ pub enum Combine {
 pub struct AnchorKernel {
     /// Names of the ops it was made of, joined with `+`.
     pub name: String,
-    /// `Linear`, `Attention`, its derivative, `Conv` or `Dot`.
+    /// One of class [`Anchor`](crate::op::OpClass::Anchor): a product, attention or its derivative, a
+    /// convolution, sums of segments.
     pub op: Op,
     /// Operands of one part of the op. Parts share operand 0; the operands are operand 0, then
     /// operands 1.. of each part, then those of the combination.

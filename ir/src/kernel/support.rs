@@ -38,10 +38,11 @@ pub const NATIVE: &[(&str, Native)] = &[
     ("timestep_embedding", Native::Data),
     ("relative_bucket", Native::Data),
     ("attention_vjp", Native::Product),
+    ("segment_sum", Native::Rows),
 ];
 
 /// [`NATIVE`] without what derivatives alone need.
-pub const FORWARD: &[(&str, Native)] = NATIVE.split_at(NATIVE.len() - 1).0;
+pub const FORWARD: &[(&str, Native)] = NATIVE.split_at(NATIVE.len() - 2).0;
 
 fn need(holds: bool, why: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(why) }
@@ -137,6 +138,7 @@ impl Target {
                         own.map(|at| (operands[at], weights[at])).unzip();
                     self.native(&anchor.op, &types, &stored, results)?;
                     if anchor.load != Load::Own {
+                        need(stored[1], "a load with a kernel that is no weight")?;
                         (self.conv_load.0)(anchor.load, &anchor.op, types[0], types[1])?;
                     }
                 }
@@ -152,7 +154,7 @@ impl Target {
         operands: &[&TensorType],
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
-        let support = self.epilogue(&anchor.op);
+        let support = self.epilogue(&anchor.op, operands);
         let rounds = |dtype| support.results.contains(&dtype);
         let activation = anchor.activation.is_none_or(|f| support.activations.contains(&f));
         need(activation, "this activation behind it")?;

@@ -145,7 +145,7 @@ fn form(kernel: &AnchorKernel) -> Result<(), String> {
         return Err("what no activation gives is not rounded".to_owned());
     }
     let plain = sums.is_none() && activation.is_none() && *combine == Combine::Store;
-    if !plain && !matches!(op, Op::Linear | Op::Conv { .. }) {
+    if !plain && !matches!(op, Op::Linear | Op::Conv { .. } | Op::Dot { .. }) {
         return Err(format!("{} has no epilogue", op.name()));
     }
     Ok(())

@@ -6,7 +6,7 @@
 
 use super::config::DitConfig;
 use super::{Precision, Residual};
-use anyid_ir::{BoundDim, DType, FuncBuilder, IndexArg, Manifest, Module, Op, TensorType};
+use anyid_ir::{BoundDim, DType, FuncBuilder, IndexArg, Manifest, Module, Op, TensorType, ValueId};
 
 /// Sizes one transformer module is made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,14 +96,26 @@ pub fn manifest(config: &DitConfig, precision: Precision) -> Manifest {
     manifest
 }
 
-/// One evaluation of the transformer.
+/// One evaluation of the transformer on one sample; [`dit_batch`] with one.
+pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Module {
+    dit_batch(config, size, 1, types)
+}
+
+/// One evaluation of the transformer on `samples` samples of one size, each of which sees only itself.
 ///
 /// `@dit(%ref: f32[C,R,H,W], %lat: f32[C,F,H,W], %t: f32[G], %seg: i32[N], %txt: f32[T,text])
 /// -> f32[C,F,H,W]`: clean reference latents, noisy target latents, the distinct timesteps on the
 /// 0..1000 scale, the segment of each token, the text context padded with zero rows. The result is
 /// the velocity ε − x₀ of the target. Without references there is no `%ref`. `types` may be just a
-/// [`Precision`]; the residual stream is then f32.
-pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Module {
+/// [`Precision`]; the residual stream is then f32. Several samples lie one after the other along R, F,
+/// N, T and in the result, and G counts the distinct timesteps of all; rows of all samples go through
+/// each product together.
+pub fn dit_batch(
+    config: &DitConfig,
+    size: &DitSize,
+    samples: usize,
+    types: impl Into<DitTypes>,
+) -> Module {
     let types = types.into();
     let precision = types.precision;
     let d = config.width();
@@ -123,29 +135,30 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
     let mut module = Module {
         name: "wan22_dit".into(),
         dims: vec![
-            dim("R", size.reference_frames),
-            dim("F", size.frames),
+            dim("R", samples * size.reference_frames),
+            dim("F", samples * size.frames),
             dim("H", rows),
             dim("W", cols),
-            dim("N", tokens),
-            dim("T", size.text_tokens),
+            dim("N", samples * tokens),
+            dim("T", samples * size.text_tokens),
             dim("G", size.timesteps),
             dim("D", d),
         ],
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, types);
+    let block = block(&module, config, size, samples, types);
     module.add(block);
 
     let mut b = FuncBuilder::new(&module, "dit");
     let volume: usize = patch.iter().product();
-    let reference = (size.reference_frames > 0)
-        .then(|| b.param("ref", f32(&[channels, size.reference_frames, size.height, size.width])));
-    let lat = b.param("lat", f32(&[channels, size.frames, size.height, size.width]));
+    let latent = |frames: usize| f32(&[channels, samples * frames, size.height, size.width]);
+    let reference =
+        (size.reference_frames > 0).then(|| b.param("ref", latent(size.reference_frames)));
+    let lat = b.param("lat", latent(size.frames));
     let t = b.param("t", f32(&[size.timesteps]));
-    let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
-    let txt = b.param("txt", f32(&[size.text_tokens, text]));
+    let seg = b.param("seg", TensorType::new(DType::I32, [samples * tokens]));
+    let txt = b.param("txt", f32(&[samples * size.text_tokens, text]));
 
     let weight = b.weight("patch_embedding.weight");
     let weight = b.reshape("wp", weight, [d, channels * volume]);
@@ -160,7 +173,17 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
         streams.push(embed(&mut b, "pr", "xr", reference));
     }
     streams.push(embed(&mut b, "p", "xt", lat));
-    let x0 = b.concat("x0", &streams, 0);
+    let x0 = if samples == 1 || reference_tokens == 0 {
+        b.concat("x0", &streams, 0)
+    } else {
+        // The references of each sample in front of its target.
+        let apart = [reference_tokens, target_tokens];
+        let apart: Vec<_> = (streams.iter().zip(apart))
+            .map(|(x, rows)| b.reshape("x0s", *x, [samples, rows, d]))
+            .collect();
+        let joined = b.concat("x0s", &apart, 1);
+        b.reshape("x0", joined, [samples * tokens, d])
+    };
     b.rename(x0, "x0");
 
     let c = b.cast("c", txt, act);
@@ -183,15 +206,31 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
     let frames = size.reference_frames + size.frames;
     let positions = b.iota("frames", 0, TensorType::new(DType::I32, [frames]));
     let table = Op::RopeTable { rows, cols, head_dim, theta: config.rope_theta };
-    let rope = b.op("rope", table, &[positions], None);
+    let mut rope = b.op("rope", table, &[positions], None);
+    if samples > 1 {
+        let one = b.reshape("ropes", rope, [1, tokens, head_dim / 2, 2]);
+        let each = f32(&[samples, tokens, head_dim / 2, 2]);
+        let all = b.op("ropes", Op::Broadcast, &[one], Some(each));
+        rope = b.reshape("rope", all, [samples * tokens, head_dim / 2, 2]);
+    }
 
     let xn = b.repeat("xn", "l", 0..config.layers as u32, &[("x", x0)], &[], |b, carry, _| {
         let index = [IndexArg::Name("l".into())];
         (b.call("y", "block", &index, &[carry[0], e, seg, rope, ctx]), Vec::new())
     })[0];
 
-    let xh = b.slice("xh", xn, 0, reference_tokens, target_tokens);
-    let sh = b.slice("segh", seg, 0, reference_tokens, target_tokens);
+    // Rows of the target, of every sample.
+    let mut target = |name: &str, x, inner: &[usize]| {
+        if samples == 1 {
+            return b.slice(name, x, 0, reference_tokens, target_tokens);
+        }
+        let shape = |rows: &[usize]| rows.iter().chain(inner).copied().collect::<Vec<_>>();
+        let each = b.reshape(name, x, shape(&[samples, tokens]));
+        let rows = b.slice(name, each, 1, reference_tokens, target_tokens);
+        b.reshape(name, rows, shape(&[samples * target_tokens]))
+    };
+    let xh = target("xh", xn, &[d]);
+    let sh = target("segh", seg, &[]);
     let tr = b.reshape("tr", te, [size.timesteps, 1, d]);
     let modulation = b.weight("head.modulation");
     let hm = b.add("hm", tr, modulation);
@@ -200,7 +239,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
     let hn = b.op("hn", Op::LayerNorm { eps: config.eps }, &[xh], Some(f32(&[])));
     let hx = b.op("hx", Op::Modulate, &[hn, shift, scale, sh], None);
     let ho = b.linear("ho", hx, "head.head.weight", Some("head.head.bias"), DType::F32);
-    let grid = [size.frames, rows, cols];
+    let grid = [samples * size.frames, rows, cols];
     let v = b.op("v", Op::Unpatchify { patch, grid }, &[ho], None);
     let main = b.finish(&[v]);
     debug_assert_eq!(head_dim * heads, d);
@@ -230,7 +269,7 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, types);
+    let block = block(&module, config, size, 1, types);
     let params: Vec<(String, TensorType)> =
         block.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
     module.add(block);
@@ -247,12 +286,20 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
     module
 }
 
-/// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4).
-fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -> anyid_ir::Func {
+/// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4), in which `samples`
+/// samples lie one after the other.
+fn block(
+    module: &Module,
+    config: &DitConfig,
+    size: &DitSize,
+    samples: usize,
+    types: DitTypes,
+) -> anyid_ir::Func {
     let d = config.width();
     let heads = config.heads;
     let head_dim = config.head_dim;
-    let tokens = size.tokens(config);
+    let tokens = samples * size.tokens(config);
+    let text_tokens = samples * size.text_tokens;
     let (act, residual) = (types.precision.activation(), types.residual.dtype());
     let eps = config.eps;
     let scale = 1.0 / (head_dim as f64).sqrt();
@@ -261,7 +308,19 @@ fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -
     let e = b.param("e", TensorType::new(DType::F32, [size.timesteps, 6, d]));
     let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
     let rope = b.param("rope", TensorType::new(DType::F32, [tokens, head_dim / 2, 2]));
-    let ctx = b.param("ctx", TensorType::new(act, [size.text_tokens, d]));
+    let ctx = b.param("ctx", TensorType::new(act, [text_tokens, d]));
+    // Queries see the keys of their own sample.
+    let attend = |b: &mut FuncBuilder<'_>, name: &str, [q, k, v]: [ValueId; 3]| {
+        let op = Op::Attention { heads, scale, lse: false };
+        if samples == 1 {
+            return b.op(name, op, &[q, k, v], None);
+        }
+        let (queries, rows) = (b.ty(q).shape[0], b.ty(k).shape[0] / samples);
+        let each = [(q, queries / samples), (k, rows), (v, rows)];
+        let each = each.map(|(x, rows)| b.reshape(name, x, [samples, rows, d]));
+        let all = b.op(name, op, &each, None);
+        b.reshape(name, all, [queries, d])
+    };
 
     let modulation = b.weight("modulation");
     let md = b.add("mod", e, modulation);
@@ -285,7 +344,7 @@ fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -
     let k1 = b.op("k1", norm.clone(), &[k0, gain], None);
     let q = b.op("q", Op::Rope { heads }, &[q1, rope], None);
     let k = b.op("k", Op::Rope { heads }, &[k1, rope], None);
-    let a = b.op("a", Op::Attention { heads, scale, lse: false }, &[q, k, v], None);
+    let a = attend(&mut b, "a", [q, k, v]);
     let o = b.linear("o", a, "self_attn.o.weight", Some("self_attn.o.bias"), DType::F32);
     let x1 = b.op("x1", Op::GateAdd, &[x, o, ga1, seg], None);
 
@@ -302,7 +361,7 @@ fn block(module: &Module, config: &DitConfig, size: &DitSize, types: DitTypes) -
     let gain = b.weight("cross_attn.norm_k.weight");
     let ck = b.op("ck", norm, &[ck0, gain], None);
     let cv = b.linear("cv", ctx, "cross_attn.v.weight", Some("cross_attn.v.bias"), act);
-    let ca = b.op("ca", Op::Attention { heads, scale, lse: false }, &[cq, ck, cv], None);
+    let ca = attend(&mut b, "ca", [cq, ck, cv]);
     let co = b.linear("co", ca, "cross_attn.o.weight", Some("cross_attn.o.bias"), DType::F32);
     let x2 = if residual == DType::F32 {
         b.add("x2", x1, co)

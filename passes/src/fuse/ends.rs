@@ -94,6 +94,10 @@ impl Groups<'_> {
         if to.operands[1..].contains(&from.result()) {
             return Err("the value between them is read in another way as well");
         }
+        let kernel = self.program.values[to.operands[1] as usize].origin;
+        if !matches!(kernel, Origin::Weight(_)) {
+            return Err("its kernel is no weight");
+        }
         let load = Load::Nearest(factors);
         let [x, w] = [from.operands[0], to.operands[1]].map(|value| self.program.ty(value));
         (self.target.conv_load.0)(load, &to.op, x, w)?;
@@ -127,7 +131,8 @@ impl Groups<'_> {
         if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
             return Err("the value between them is needed elsewhere");
         }
-        let support = self.target.epilogue(&self.program.steps[self.anchor(group)].op);
+        let anchor = &self.program.steps[self.anchor(group)];
+        let support = self.target.epilogue(&anchor.op, &self.program.types(&anchor.operands));
         let step = &self.program.steps[next];
         let row = self.row(next).ok_or("it is no step over rows")?;
         let dtype = self.program.ty(step.result()).dtype;

@@ -206,7 +206,7 @@ pub(crate) fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
 }
 
 /// The first `frames` latent frames of `[C,T,h,w]`.
-fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
+pub(crate) fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
     let [channels, all, rows, cols] = four(latent);
     let values = latent.as_f32().expect("latents are f32");
     let plane = rows * cols;
@@ -273,6 +273,63 @@ pub(crate) fn encode_references(
     Ok(ReferenceLatents { clean, black, frames })
 }
 
+/// The encoder, loaded for many clips of one size.
+pub struct ClipEncoder<'m> {
+    model: &'m Model,
+    coder: Coder,
+    size: Size,
+}
+
+impl<'m> ClipEncoder<'m> {
+    /// Loads the encoder for clips of `size`, whose frames only say whether there is more than one.
+    ///
+    /// # Errors
+    /// As [`Compiler::load`].
+    pub fn open(model: &'m Model, backend: &Backend, size: Size) -> Result<Self> {
+        Run::quiet(model, &mut |_| Ok(()), |run| {
+            let compiler = compile(backend, model, Half::Encoder, size, size.frames > 1)?;
+            let coder = Coder::load(run, Stage::alone("references", compiler), Half::Encoder)?;
+            Ok(Self { model, coder, size })
+        })
+    }
+
+    /// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,4k+1,H,W]`; `place` names the clip in
+    /// the error of a non-finite value.
+    ///
+    /// # Errors
+    /// E1001, and as [`Program::call`](crate::engine::Program::call).
+    pub fn pixels(&mut self, pixels: &Tensor, place: &str) -> Result<Tensor> {
+        self.clip(&Clip::Pixels(pixels), place)
+    }
+
+    /// As [`Self::pixels`], of what was read.
+    ///
+    /// # Errors
+    /// As [`Self::pixels`].
+    pub fn read(
+        &mut self,
+        clip: &crate::media::standardise::Reference,
+        place: &str,
+    ) -> Result<Tensor> {
+        self.clip(&Clip::Read(clip), place)
+    }
+
+    /// As [`Self::pixels`], of black pixels.
+    ///
+    /// # Errors
+    /// As [`Self::pixels`].
+    pub fn black(&mut self, frames: usize) -> Result<Tensor> {
+        self.clip(&Clip::Black { frames }, "the encoder of black references")
+    }
+
+    fn clip(&mut self, clip: &Clip<'_>, place: &str) -> Result<Tensor> {
+        let (coder, size) = (&mut self.coder, self.size);
+        Run::quiet(self.model, &mut |_| Ok(()), |run| {
+            encode_clip(run, coder, size, clip, place, &mut |_| {})
+        })
+    }
+}
+
 /// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,4k+1,H,W]`.
 ///
 /// # Errors
@@ -280,12 +337,7 @@ pub(crate) fn encode_references(
 pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Result<Tensor> {
     let [_, frames, height, width] = four(pixels);
     let size = Size { width, height, frames };
-    Run::quiet(model, &mut |_| Ok(()), |run| {
-        let compiler = compile(backend, model, Half::Encoder, size, frames > 1)?;
-        let stage = Stage::alone("references", compiler);
-        let mut coder = Coder::load(run, stage, Half::Encoder)?;
-        encode_clip(run, &mut coder, size, &Clip::Pixels(pixels), "the encoder", &mut |_| {})
-    })
+    ClipEncoder::open(model, backend, size)?.pixels(pixels, "the encoder")
 }
 
 /// Decodes latents chunk by chunk and passes pixels on as soon as they are there.

@@ -25,19 +25,27 @@ pub(super) fn tokenise(
     Ok([encoded.ids, empty.ids])
 }
 
-/// The text encoder with one phase for each of these numbers of tokens.
+/// The text encoder with one phase for each distinct one of these numbers of tokens.
 pub(super) fn compile(
     backend: &Backend,
     model: &Model,
     tokens: &[usize],
     precision: Precision,
 ) -> Result<Compiler> {
-    let mut compiler = Compiler::new(backend);
-    for (i, tokens) in tokens.iter().enumerate() {
+    let (mut compiler, all) = (Compiler::new(backend), tokens);
+    for (i, tokens) in all.iter().enumerate() {
+        if all[..i].contains(tokens) {
+            continue;
+        }
         let module = text::text(&model.text, *tokens, precision);
-        compiler = compiler.phase(&format!("text{i}"), &module, "text")?;
+        compiler = compiler.phase(&phase(*tokens), &module, "text")?;
     }
     Ok(compiler)
+}
+
+/// The phase for a number of tokens.
+pub(super) fn phase(tokens: usize) -> String {
+    format!("text{tokens}")
 }
 
 /// Conditional and null context, each `f32[rows, text_dim]` with zero rows at the end.
@@ -47,7 +55,8 @@ pub(super) fn run(
     ids: &[Vec<u32>; 2],
     rows: usize,
 ) -> Result<[Tensor; 2]> {
-    let contexts = encode(run, stage, ids, rows)?;
+    let place = |at: usize| ["the prompt", "the empty prompt"][at].to_owned();
+    let contexts = encode(run, stage, ids, rows, &place)?;
     Ok(contexts.try_into().expect("one context a prompt"))
 }
 
@@ -63,16 +72,20 @@ pub fn encode_prompts(
     precision: Precision,
 ) -> Result<Vec<Tensor>> {
     Run::quiet(model, &mut |_| Ok(()), |run| {
-        let one = |ids: &Vec<u32>| {
-            let compiler = compile(backend, model, &[ids.len()], precision)?;
-            let stage = Stage::alone("text", compiler);
-            Ok(encode(run, stage, std::slice::from_ref(ids), rows)?.remove(0))
-        };
-        ids.iter().map(one).collect()
+        let tokens: Vec<usize> = ids.iter().map(Vec::len).collect();
+        let compiler = compile(backend, model, &tokens, precision)?;
+        let place = |at: usize| format!("prompt {}", at + 1);
+        encode(run, Stage::alone("text", compiler), ids, rows, &place)
     })
 }
 
-fn encode(run: &mut Run<'_>, stage: Stage, ids: &[Vec<u32>], rows: usize) -> Result<Vec<Tensor>> {
+fn encode(
+    run: &mut Run<'_>,
+    stage: Stage,
+    ids: &[Vec<u32>],
+    rows: usize,
+    place: &dyn Fn(usize) -> String,
+) -> Result<Vec<Tensor>> {
     let since = run.begin("text");
     let width = run.model.text.d_model;
     let weights = run.model.text_weights.clone();
@@ -81,12 +94,11 @@ fn encode(run: &mut Run<'_>, stage: Stage, ids: &[Vec<u32>], rows: usize) -> Res
     for (i, ids) in ids.iter().enumerate() {
         let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let tensor = tensor_i32([ids.len()], &values)?;
-        let (phase, inputs) = (format!("text{i}"), Inputs::new().set("ids", &tensor));
+        let (phase, inputs) = (phase(ids.len()), Inputs::new().set("ids", &tensor));
         let outputs = program.call(&phase, &inputs)?;
         if !finite::all_finite(&outputs) {
             let origin = program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
-            let what = if i == 0 { "the prompt" } else { "the empty prompt" };
-            return Err(origin.error(&format!("the text encoder, {what}")));
+            return Err(origin.error(&format!("the text encoder, {}", place(i))));
         }
         let hidden = outputs.get("last_hidden_state")?;
         let mut padded =

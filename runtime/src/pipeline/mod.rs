@@ -20,8 +20,10 @@ mod shelf;
 mod tests;
 
 pub use cancel::Cancel;
-pub use codec::{coder_phases, decode_latents, encode_pixels};
+pub use codec::{ClipEncoder, coder_phases, decode_latents, encode_pixels};
+pub(crate) use codec::{concat_time, prefix_time};
 pub use context::encode_prompts;
+pub(crate) use context::{tensor_f32, tensor_i32};
 pub use kept::RECIPE_KEY;
 pub use need::PhasePlan;
 pub use plan::Preflight;

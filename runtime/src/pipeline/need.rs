@@ -157,7 +157,8 @@ pub(super) fn need(
     };
     let (flops, kept_bytes, pixel_bytes) = match name {
         "text" => {
-            let phases = ["text0", "text1"];
+            let phases = sizes.tokens.unwrap_or_default().map(super::context::phase);
+            let phases = phases.each_ref().map(String::as_str);
             let work = sum(&phases.map(|phase| made.of(phase, flops)));
             (work, sum(&[contexts, most(&phases, results)]), held)
         }

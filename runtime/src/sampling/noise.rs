@@ -21,6 +21,8 @@ pub struct NoiseStream {
 impl NoiseStream {
     /// The stream number of a run's start latents.
     pub const LATENTS: u32 = 0;
+    /// The stream number of the noise of training.
+    pub const TRAINING: u32 = 1;
 
     /// Stream number `stream` of `seed`. Different numbers give unrelated values.
     pub fn new(seed: u64, stream: u32) -> Self {

@@ -7,7 +7,9 @@ use anyid_ir::Module;
 use anyid_ir::text::parse_module;
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::pipeline::Phase;
-use anyid_passes::{CompileError, CompileRequest, Gradient, LoraTarget, Options, StateSpec};
+use anyid_passes::{
+    CompileError, CompileRequest, Gradient, Keeping, LoraTarget, Options, StateSpec,
+};
 
 /// A file.
 pub struct File {
@@ -50,6 +52,7 @@ struct Flags {
     lift: Vec<String>,
     grad: Option<String>,
     wrt: Vec<String>,
+    remat: Keeping,
     without: Vec<String>,
     stop_after: Option<u64>,
     explain: bool,
@@ -163,6 +166,9 @@ fn flags(words: &str) -> Result<Flags, String> {
             "--lift" => flags.lift = list(value()?),
             "--grad" => flags.grad = Some(value()?.to_owned()),
             "--wrt" => flags.wrt = list(value()?),
+            "--remat" => {
+                flags.remat = value()?.parse::<Keeping>().map_err(|error| error.message)?
+            }
             "--without" => flags.without = list(value()?),
             "--stop-after" => {
                 let number = value()?.parse().map_err(|_| "--stop-after needs a number")?;
@@ -313,7 +319,8 @@ impl Case {
         match &self.flags.grad {
             Some(of) => {
                 let (of, wrt) = (of.clone(), self.flags.wrt.clone());
-                request.with_gradient(Gradient { of, wrt, factor: None })
+                let wish = Gradient { of, wrt, factor: None };
+                request.with_gradient(wish).keeping(self.flags.remat)
             }
             None => request,
         }

@@ -23,7 +23,7 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `// run: FLAGS` | `--passes A,B` or `--to PHASE`, and `--vary x`, `--branches y`, `--lora W=RANK:ALPHA`, `--lift W`, `--grad LOSS --wrt X,Y`, `--without A`, `--stop-after N`, `--explain`, `--primitives` (a target without composites), `--joint-parts` (one that writes parts of a product side by side), `--axes N` (one with tensors of at most N axes), `--state NAME=INPUT>OUTPUT` (`NAME=>OUTPUT`) |
+//! | `// run: FLAGS` | `--passes A,B` or `--to PHASE`, and `--vary x`, `--branches y`, `--lora W=RANK:ALPHA`, `--lift W`, `--grad LOSS --wrt X,Y`, `--remat NAME`, `--without A`, `--stop-after N`, `--explain`, `--primitives` (a target without composites), `--joint-parts` (one that writes parts of a product side by side), `--axes N` (one with tensors of at most N axes), `--state NAME=INPUT>OUTPUT` (`NAME=>OUTPUT`) |
 //! | `// dims: N=4` | values of free dims |
 //! | `// rewrites: N` | rewrites that the pass of the file makes |
 //! | `// check: TEXT` | a line with this text, behind the line of the `check` above |

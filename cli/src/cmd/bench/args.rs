@@ -20,6 +20,8 @@ pub enum BenchWhat {
     Vae(BenchVae),
     /// The text encoder.
     Text(BenchText),
+    /// Blocks of the diffusion transformer with low-rank adapters, forward and backward.
+    Train(BenchTrain),
 }
 
 /// What measurements of networks have in common.
@@ -117,6 +119,27 @@ pub struct BenchText {
     /// Tokens of the prompt.
     #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
     pub tokens: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchTrain {
+    #[command(flatten)]
+    pub phase: BenchPhase,
+    /// Number of blocks, one after the other.
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub blocks: usize,
+    /// Tokens of the sequence.
+    #[arg(long, value_name = "N", default_value_t = 1024, allow_negative_numbers = true)]
+    pub tokens: usize,
+    /// Rows of the text context.
+    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub text_tokens: usize,
+    /// Rank of the adapters, which all matrices of attention and feed-forward have.
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    pub rank: usize,
+    /// Element type of the transformer's residual stream.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub residual: ResidualName,
 }
 
 #[derive(Debug, Args)]

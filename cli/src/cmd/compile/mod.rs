@@ -17,9 +17,10 @@ use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
 use anyid_ir::{Func, Module, text};
 use anyid_passes::kernels::kernels;
+use anyid_passes::remat::{Tried, within};
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
-use anyid_runtime::engine::{PlanFile, compile_error};
+use anyid_runtime::engine::{PlanFile, StateSpec, compile_error};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Kind, Result};
@@ -71,6 +72,11 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.func)?;
     let states = states::specs(&module, &funcs, &args.states)?;
+    let mut args = args;
+    let kept = match budget {
+        Some(budget) => kept_within(budget, &module, &funcs, &states, &mut args)?,
+        None => Vec::new(),
+    };
     let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
     let took = begun.elapsed();
     let phases = PlanFile::new(target.name, phases)?;
@@ -97,7 +103,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
         true => Some(Prediction::of(&target, args.threads, phases.phases())?),
         false => None,
     };
-    let summary = Summary::new(&target, phases.phases(), took, prediction, certificate);
+    let summary = Summary::new(&target, phases.phases(), took, prediction, certificate).kept(kept);
     let over = summary.over_budget();
     if let Some(file) = output_file.filter(|_| over.is_none()) {
         phases.write_in(file)?;
@@ -125,6 +131,27 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             .help("see the list of changes above, or give a larger budget")
             .into()),
     }
+}
+
+/// What can be kept for the derivative within `budget`, where that is left to us: what was planned, and
+/// the best of it in `args`.
+///
+/// # Errors
+/// As [`passes::request`].
+fn kept_within(
+    budget: u64,
+    module: &Module,
+    funcs: &[&Func],
+    states: &[Vec<StateSpec>],
+    args: &mut Compile,
+) -> Result<Vec<Tried>> {
+    let ([func], true, None) = (funcs, args.switches.grad.is_some(), &args.switches.remat) else {
+        return Ok(Vec::new());
+    };
+    let request = passes::request(module, func, &args.vary, &states[0], &args.switches)?;
+    let tried = within(&request, budget).map_err(passes::placed)?;
+    args.switches.remat = tried.last().map(|best| best.keeping.to_string());
+    Ok(tried)
 }
 
 /// Every file that is read and written, standard output included.

@@ -6,6 +6,7 @@ use crate::output::{bytes, duration, plural, table};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
 use anyid_passes::fit::{Certificate, Change, Offer};
+use anyid_passes::remat::Tried;
 use anyid_passes::report::{Peak, PhaseSummary};
 use anyid_runtime::engine::Registry;
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ pub struct Summary {
     prediction: Option<Prediction>,
     took: Duration,
     certificate: Option<Certificate>,
+    /// What can be kept for the derivative, as far as it was planned; the last was taken.
+    kept: Vec<Tried>,
 }
 
 impl Summary {
@@ -36,7 +39,12 @@ impl Summary {
     ) -> Self {
         let (target, runs) = (target.name, Registry::default().runs(target.name));
         let phases = plans.iter().map(PhaseSummary::of).collect();
-        Self { target, runs, phases, prediction, took, certificate }
+        Self { target, runs, phases, prediction, took, certificate, kept: Vec::new() }
+    }
+
+    /// With the choices of what is kept for the derivative.
+    pub fn kept(self, kept: Vec<Tried>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Seconds of each phase, if predicted.
@@ -65,6 +73,9 @@ impl Summary {
             if let Some(peak) = &phase.peak {
                 out.push_str(&peak_text(&phase.name, peak));
             }
+        }
+        if !self.kept.is_empty() {
+            out.push_str(&kept_text(&self.kept));
         }
         if let Some(certificate) = &self.certificate {
             out.push_str(&certificate_text(certificate));
@@ -121,6 +132,9 @@ impl Summary {
         });
         if let Some(prediction) = &self.prediction {
             out["predicted_from"] = json!(prediction.origin());
+        }
+        if !self.kept.is_empty() {
+            out["kept_for_derivative"] = self.kept.iter().map(kept_json).collect();
         }
         if let Some(certificate) = &self.certificate {
             out["budget"] = certificate_json(certificate);
@@ -208,6 +222,31 @@ fn cost(offer: &Offer) -> String {
 
 fn names(changes: &[Change]) -> String {
     changes.iter().map(|change| change.name()).collect::<Vec<_>>().join(" and ")
+}
+
+/// What can be kept for the derivative, with the share of work that is done twice.
+fn kept_text(kept: &[Tried]) -> String {
+    let least = kept.iter().map(|tried| tried.cost.flops).min().unwrap_or(0);
+    let mut rows = vec![["kept", "memory", "GFLOP", "again"].map(str::to_owned).to_vec()];
+    rows.extend(kept.iter().enumerate().map(|(at, tried)| {
+        let again = tried.cost.flops.saturating_sub(least) as f64 / least.max(1) as f64;
+        let taken = if at + 1 == kept.len() { " (taken)" } else { "" };
+        vec![
+            format!("{}{taken}", tried.keeping),
+            bytes(tried.memory.total()),
+            flops(tried.cost.flops),
+            format!("{:.1} %", again * 100.0),
+        ]
+    }));
+    format!("\nkept for the derivative\n{}", table(&rows))
+}
+
+fn kept_json(tried: &Tried) -> Value {
+    json!({
+        "choice": tried.keeping.to_string(),
+        "bytes": tried.memory.total(),
+        "flops": tried.cost.flops,
+    })
 }
 
 fn certificate_text(certificate: &Certificate) -> String {

@@ -67,6 +67,16 @@ impl Filter {
     }
 }
 
+/// How a picture of another shape is brought to the canvas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fit {
+    /// Whole, with a border: references.
+    #[default]
+    Inside,
+    /// Filling the canvas, with what is too much cut off at both ends: targets of training.
+    Cover,
+}
+
 /// What a reference is brought to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StandardiseOptions {
@@ -74,6 +84,8 @@ pub struct StandardiseOptions {
     pub width: usize,
     /// Height of the canvas in pixels.
     pub height: usize,
+    /// Whether the picture stands inside the canvas or covers it.
+    pub fit: Fit,
     /// Fill beside the picture.
     pub pad: Pad,
     /// Place of the picture.
@@ -92,6 +104,7 @@ impl StandardiseOptions {
         Self {
             width,
             height,
+            fit: Fit::default(),
             pad: Pad::default(),
             align: Align::default(),
             filter: Filter::default(),
@@ -195,6 +208,93 @@ pub fn read_reference(
     Ok(Reference { width: options.width, height: options.height, frames, kind, source })
 }
 
+/// A part of a clip, in the source's own frames and pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Segment {
+    /// The first frame, counted as they are shown.
+    pub start: usize,
+    /// Left, top, right and bottom of what is taken, in pixels; all of the picture without it.
+    pub crop: Option<[f64; 4]>,
+}
+
+/// Reads a part of a clip: from frame `segment.start` on, sampled to `options.fps` by the times of
+/// the frames that were decoded, at most `options.max_frames`, each cropped and brought to the
+/// canvas. Gives as many frames as there are, whether 4k+1 or not.
+///
+/// # Errors
+/// As [`read_reference`]; `E0967` where the clip ends before the segment or the crop does not lie
+/// in the picture.
+pub fn read_segment(
+    path: &Path,
+    segment: &Segment,
+    options: &StandardiseOptions,
+    read: &ReadOptions,
+    seen: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Reference> {
+    options.check()?;
+    let mut sampler = Sampler::new(options);
+    let (mut index, mut origin) = (0, 0.0);
+    let source = visit_frames(path, read, &mut |mut frame| {
+        let at = index;
+        index += 1;
+        if at < segment.start {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if at == segment.start {
+            origin = frame.time;
+        }
+        frame.time -= origin;
+        if let Some(crop) = segment.crop {
+            frame.image = cropped(&frame.image, crop).map_err(|error| error.at(path.display()))?;
+        }
+        let flow = sampler.push(frame)?;
+        seen(sampler.frames.len())?;
+        Ok(flow)
+    })?;
+    if index <= segment.start {
+        let message = format!("frame {} is asked for, the clip has {index}", segment.start);
+        return Err(Error::input("E0967", message)
+            .at(path.display())
+            .help("frames are counted from 0; name one that the clip has"));
+    }
+    let frames = sampler.finish()?;
+    let kind = if frames.len() == 1 { MediaKind::Image } else { MediaKind::Video };
+    Ok(Reference { width: options.width, height: options.height, frames, kind, source })
+}
+
+/// The pixels between whole sides of a crop.
+fn cropped(frame: &RgbFrame, crop: [f64; 4]) -> Result<RgbFrame> {
+    let [left, top, right, bottom] = crop.map(f64::round);
+    let inside = left >= 0.0
+        && top >= 0.0
+        && left < right
+        && top < bottom
+        && right <= frame.width as f64
+        && bottom <= frame.height as f64;
+    if !inside {
+        let (width, height) = (frame.width, frame.height);
+        let message = format!("the crop {crop:?} does not lie in a picture of {width}x{height}");
+        return Err(Error::input("E0967", message).help(
+            "a crop is left, top, right and bottom in pixels of the picture as it is shown",
+        ));
+    }
+    let [left, top, right, bottom] = [left, top, right, bottom].map(|side| side as usize);
+    let rows = frame.data.chunks_exact(frame.width * 3).skip(top).take(bottom - top);
+    let data = rows.flat_map(|row| &row[left * 3..right * 3]).copied().collect();
+    Ok(RgbFrame { width: right - left, height: bottom - top, data })
+}
+
+/// The middle of a picture that has the shape of the canvas, scaled to it.
+fn cover(frame: &RgbFrame, options: &StandardiseOptions) -> Result<RgbFrame> {
+    let (width, height) = (frame.width as f64, frame.height as f64);
+    let shape = options.width as f64 / options.height as f64;
+    let inner =
+        [width.min(height * shape), height.min(width / shape)].map(|side| side.round().max(1.0));
+    let [left, top] = [((width - inner[0]) / 2.0).floor(), ((height - inner[1]) / 2.0).floor()];
+    let middle = cropped(frame, [left, top, left + inner[0], top + inner[1]])?;
+    Ok(resize(&middle, options.width, options.height, options.filter))
+}
+
 /// The largest 4k+1 that is at most n; 1 below five.
 pub fn model_frames(n: usize) -> usize {
     if n < 5 { n.min(1) } else { (n - 1) / 4 * 4 + 1 }
@@ -250,7 +350,7 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// Scales one picture to fit the canvas and pads it.
+/// Scales one picture to fit the canvas and pads it, or to cover it.
 ///
 /// # Errors
 /// `E0813` for impossible options or an empty picture.
@@ -259,6 +359,9 @@ pub fn standardise(frame: &RgbFrame, options: &StandardiseOptions) -> Result<Rgb
     if frame.data.is_empty() || frame.data.len() != frame.width * frame.height * 3 {
         let what = format!("a picture of {}x{} is not filled", frame.width, frame.height);
         return Err(Error::internal("E0813", what));
+    }
+    if options.fit == Fit::Cover {
+        return cover(frame, options);
     }
     let (width, height) = (options.width, options.height);
     let scale = (width as f64 / frame.width as f64).min(height as f64 / frame.height as f64);
@@ -483,6 +586,52 @@ mod tests {
         let reference =
             read_reference(&path, &options, &ReadOptions::default(), &mut |_| Ok(())).unwrap();
         assert_eq!((reference.frames.len(), reference.kind), (1, MediaKind::Image));
+    }
+
+    #[test]
+    fn segments_begin_at_a_frame_and_are_cropped() {
+        let folder = TempFolder::new();
+        let path = folder.write("a", include_bytes!("testdata/b_frames.mp4"));
+        let options = StandardiseOptions { fit: Fit::Cover, ..StandardiseOptions::new(8, 4) };
+        let read = |segment: &Segment| {
+            read_segment(&path, segment, &options, &ReadOptions::default(), &mut |_| Ok(()))
+        };
+        let whole = read(&Segment::default()).unwrap();
+        assert_eq!(whole.frames.len(), 10, "0.4 s at 24 a second, not cut to 4k+1");
+        let later = read(&Segment { start: 3, ..Segment::default() }).unwrap();
+        assert!(later.frames.len() < 10 && later.frames[0] != whole.frames[0]);
+        assert_eq!(later.frames.last(), whole.frames.last());
+        let mut picture = flat(8, 4, 9);
+        picture.data[..3].fill(200);
+        let left = cropped(&picture, [1.0, 0.0, 7.6, 3.0]).unwrap();
+        assert_eq!((left.width, left.height), (7, 3), "whole pixels");
+        assert!(left.data.iter().all(|v| *v == 9));
+        let (w, h) = (whole.source.width as f64, whole.source.height as f64);
+        let full = Segment { start: 0, crop: Some([0.0, 0.0, w, h]) };
+        assert_eq!(read(&full).unwrap().frames, whole.frames);
+        for bad in [
+            Segment { start: 1000, crop: None },
+            Segment { start: 0, crop: Some([0.0, 0.0, w + 1.0, h]) },
+            Segment { start: 0, crop: Some([4.0, 0.0, 4.0, h]) },
+            Segment { start: 0, crop: Some([0.0, f64::NAN, w, h]) },
+        ] {
+            assert_eq!(read(&bad).unwrap_err().code(), "E0967", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn targets_cover_the_canvas() {
+        let options = StandardiseOptions { fit: Fit::Cover, ..StandardiseOptions::new(64, 32) };
+        for (width, height) in [(10, 10), (100, 10), (3, 9), (64, 32), (1, 1)] {
+            let out = standardise(&flat(width, height, 77), &options).unwrap();
+            assert_eq!(out.data.len(), 64 * 32 * 3);
+            assert!(out.data.iter().all(|v| *v == 77), "{width}x{height}");
+        }
+        // Of a square with a border above and below, the middle half is left.
+        let mut square = flat(8, 8, 50);
+        square.data[..2 * 8 * 3].fill(200);
+        square.data[6 * 8 * 3..].fill(200);
+        assert!(standardise(&square, &options).unwrap().data.iter().all(|v| *v == 50));
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! The flags of `train`, declared once. What a run does is said by its settings; flags override them.
+
+use crate::args::DeviceArgs;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// What is trained, or looked at.
+#[derive(Debug, Subcommand)]
+pub enum Train {
+    /// Train an adapter (LoRA) on clips of people with references and prompts.
+    Lora(TrainArgs),
+    /// Train an adapter on pairs of clips of which one was preferred.
+    Dpo(TrainArgs),
+    /// Train every weight of the transformer on clips.
+    Full(TrainArgs),
+    /// Check a manifest, encode what it names, and say what a run would do.
+    Check(CheckArgs),
+}
+
+impl Train {
+    /// Whether the report is wanted as JSON.
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Lora(args) | Self::Dpo(args) | Self::Full(args) => args.settings.json,
+            Self::Check(args) => args.settings.json,
+        }
+    }
+}
+
+/// Where settings come from.
+#[derive(Debug, Args)]
+pub struct SettingsArgs {
+    /// The settings of the run, a TOML file; docs/training.md lists them.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Another value for a setting; may be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Updates in all.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Folder of the run.
+    #[arg(short, long = "output", value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Seed of the order, the noise and the first values.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl SettingsArgs {
+    /// Everything that overrides the file, as text.
+    pub fn overrides(&self) -> Vec<String> {
+        let mut out = self.overrides.clone();
+        out.extend(self.steps.map(|steps| format!("train.steps={steps}")));
+        // A number above what TOML holds stays text, and is refused as such.
+        out.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        out.extend(self.output.as_ref().map(|path| {
+            let text = path.to_string_lossy();
+            format!("run.folder={}", serde_json::Value::from(text.as_ref()))
+        }));
+        out
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Go on from the checkpoint in the folder of the run.
+    #[arg(long, conflicts_with = "init_from")]
+    pub resume: bool,
+    /// Begin a new run from the values of an adapter.
+    #[arg(long, value_name = "FILE")]
+    pub init_from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// The run that is meant.
+    #[arg(value_name = "KIND", value_parser = ["lora", "dpo", "full"], default_value = "lora")]
+    pub kind: String,
+}

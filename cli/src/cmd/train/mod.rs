@@ -1,0 +1,193 @@
+//! `train`: adapters, preferences and whole transformers from a file of settings.
+//!
+//! The library checks, trains and saves; here are progress, the report, and the signal that ends a run
+//! behind the sample that it is at.
+
+pub mod args;
+
+use crate::interrupt;
+use crate::output::{self, bytes, count, duration, plural};
+use crate::progress::Progress;
+use crate::render::Failure;
+use anyid_runtime::training::{Event, Kind, Outlook, Report, Settings, Training};
+use anyid_runtime::{Cancel, Result};
+use args::{CheckArgs, SettingsArgs, Train, TrainArgs};
+use serde_json::json;
+use std::time::Instant;
+
+/// Runs the verb.
+///
+/// # Errors
+/// E0955 and E0956 for the settings, and those of [`Training::run`].
+pub fn run(args: Train) -> std::result::Result<(), Failure> {
+    match args {
+        Train::Lora(args) => train(Kind::Lora, &args),
+        Train::Dpo(args) => train(Kind::Dpo, &args),
+        Train::Full(args) => train(Kind::Full, &args),
+        Train::Check(args) => check(&args),
+    }
+}
+
+fn settings(args: &SettingsArgs) -> Result<Settings> {
+    Settings::open(&args.config, &args.overrides())
+}
+
+fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
+    let begun = Instant::now();
+    let settings = settings(&args.settings)?;
+    let backend = args.settings.on.open()?;
+    let (resume, init_from) = (args.resume, args.init_from.clone());
+    let training = Training { kind, settings: &settings, backend: &backend, resume, init_from };
+    let cancel = Cancel::new();
+    let mut progress = Progress::new();
+    // A sample may take minutes; it is never lost.
+    interrupt::graceful_without_limit(cancel.flag());
+    let report = training.run(&cancel, &mut |event| show(&mut progress, event))?;
+    progress.clear();
+    interrupt::say_swept();
+    match args.settings.json {
+        true => output::print_json(&report_json(&report))?,
+        false => output::print(&format!(
+            "wrote {}: {} numbers trained for {} in {}{}{}, read back and compared\n",
+            report.path.display(),
+            count(report.parameters),
+            plural(report.updates as usize, "update"),
+            duration(begun.elapsed()),
+            report.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}")),
+            report.validation.map_or(String::new(), |(best, base)| format!(
+                ", validation {best:.4} (untrained {base:.4})"
+            )),
+        ))?,
+    }
+    Ok(())
+}
+
+fn report_json(report: &Report) -> serde_json::Value {
+    json!({
+        "path": report.path.to_string_lossy(), "updates": report.updates, "loss": report.loss,
+        "parameters": report.parameters,
+        "validation": report.validation.map(|(best, base)| json!({"best": best, "base": base})),
+    })
+}
+
+fn check(args: &CheckArgs) -> std::result::Result<(), Failure> {
+    let settings = settings(&args.settings)?;
+    let backend = args.settings.on.open()?;
+    let kind = match args.kind.as_str() {
+        "dpo" => Kind::Dpo,
+        "full" => Kind::Full,
+        _ => Kind::Lora,
+    };
+    let training =
+        Training { kind, settings: &settings, backend: &backend, resume: false, init_from: None };
+    let cancel = Cancel::new();
+    interrupt::graceful(cancel.flag());
+    let mut progress = Progress::new();
+    let outlook = training.check(&cancel, &mut |event| show(&mut progress, event))?;
+    progress.clear();
+    match args.settings.json {
+        true => output::print_json(&outlook_json(&outlook))?,
+        false => output::print(&outlook_text(&outlook))?,
+    }
+    Ok(())
+}
+
+fn outlook_json(outlook: &Outlook) -> serde_json::Value {
+    json!({
+        "samples": outlook.samples, "excluded": outlook.excluded,
+        "shapes": outlook.shapes.iter().map(|shape| json!({
+            "reference_frames": shape.reference_frames, "samples": shape.samples,
+            "tokens": shape.tokens, "workspace_bytes": shape.workspace_bytes,
+        })).collect::<Vec<_>>(),
+        "parameters": outlook.parameters, "bytes": outlook.bytes,
+        "levels": outlook.levels.iter().map(|row| json!({
+            "sigma": row.sigma, "share": row.share, "weight": row.weight,
+        })).collect::<Vec<_>>(),
+        "sheet": {"path": outlook.sheet.path.to_string_lossy(), "psnr": outlook.sheet.psnr},
+    })
+}
+
+fn outlook_text(outlook: &Outlook) -> String {
+    let mut text = format!("{} to train on\n", plural(outlook.samples, "sample"));
+    for (reason, count) in &outlook.excluded {
+        text.push_str(&format!("{} left out: {reason}\n", plural(*count, "sample")));
+    }
+    for shape in &outlook.shapes {
+        text.push_str(&format!(
+            "  {} with {} of references: {} tokens, workspace {}\n",
+            plural(shape.samples, "sample"),
+            plural(shape.reference_frames, "latent frame"),
+            shape.tokens,
+            bytes(shape.workspace_bytes),
+        ));
+    }
+    text.push_str(&format!(
+        "{} parameters; weights, plans and optimiser take {}\n",
+        count(outlook.parameters),
+        bytes(outlook.bytes)
+    ));
+    text.push_str("noise levels drawn, with the mean weight of their loss:\n");
+    for row in &outlook.levels {
+        let bar = "#".repeat((row.share * 60.0).round() as usize);
+        let (from, to) = (row.sigma - 0.1, row.sigma);
+        text.push_str(&format!("  {from:.1} to {to:.1}  {:5.2}  {bar}\n", row.weight));
+    }
+    let psnr: Vec<String> =
+        outlook.sheet.psnr.iter().map(|value| format!("{value:.1} dB")).collect();
+    text.push_str(&format!(
+        "targets behind the autoencoder: {}, shown beside reference and target in {}\n",
+        psnr.join(", "),
+        outlook.sheet.path.display()
+    ));
+    text
+}
+
+/// Shows what the run reports.
+fn show(progress: &mut Progress, event: Event) {
+    let (done, total) = match event {
+        Event::Checked { done, total } => {
+            if done == 1 {
+                progress.part("checking");
+            }
+            (done, total)
+        }
+        Event::Encoded { done, total } => {
+            if done == 1 {
+                progress.part("encoding");
+            }
+            (done, total)
+        }
+        Event::Warning(message) => return progress.warn(&message),
+        Event::Begun { parameters, samples, excluded, bytes: held, updates, total } => {
+            for (reason, count) in excluded {
+                progress.note(&format!("{} left out: {reason}", plural(count, "sample")));
+            }
+            let from = match updates {
+                0 => String::new(),
+                updates => format!(", {updates} done before"),
+            };
+            progress.note(&format!(
+                "training {} parameters on {} for {}{from}; the network takes {}",
+                count(parameters),
+                plural(samples, "sample"),
+                plural(total as usize, "update"),
+                bytes(held)
+            ));
+            return progress.part("training");
+        }
+        Event::Updated { step, total, loss, norm, left } => {
+            return progress.update(step, total, || {
+                format!(
+                    "{step} of {total}, loss {loss:.4}, norm {norm:.3}, {} left",
+                    duration(left)
+                )
+            });
+        }
+        Event::Measured { step, loss, base } => {
+            let line = format!("update {step}: validation {loss:.4} (untrained {base:.4})");
+            return progress.note(&line);
+        }
+        Event::Saved { step } => return progress.detail(&format!("update {step}: checkpoint")),
+    };
+    progress.update(done as u64, total as u64, || format!("{done} of {total}"));
+}

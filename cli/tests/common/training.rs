@@ -1,0 +1,93 @@
+//! A small world for tests of training: two pictures and clips, a manifest, settings.
+
+use super::Folder;
+use serde_json::{Value, json};
+
+/// A line of a manifest of samples.
+pub fn sample(id: &str, start: usize, change: impl Fn(&mut Value)) -> Value {
+    let mut value = json!({
+        "schema": "anyid.sample/1", "id": id,
+        "target": {"clip": format!("c_{id}"), "media": "pan.mp4", "start": start, "frames": 5,
+                   "fps": 24, "crop": [60, 0, 420, 360]},
+        "references": [{"role": "primary", "form": "portrait", "clip": "c_p", "media": "a.png",
+                        "frame": 0, "crop": [100, 0, 400, 300]}],
+        "prompt": format!("A person, {id}."),
+    });
+    change(&mut value);
+    value
+}
+
+/// Three samples of two shapes.
+pub fn samples() -> Vec<Value> {
+    let two = |v: &mut Value| {
+        let clip = json!({"role": "aux", "form": "video", "clip": "c_v", "media": "pan.mp4",
+                          "start": 0, "frames": 5});
+        v["references"].as_array_mut().unwrap().push(clip);
+    };
+    vec![sample("s_1", 10, |_| {}), sample("s_2", 30, two), sample("s_3", 50, |_| {})]
+}
+
+/// Settings of a small run.
+pub const SETTINGS: &str = "\
+[data]
+manifest = \"train.jsonl\"
+cache = \"cache\"
+[video]
+width = 64
+height = 64
+frames = 5
+[lora]
+rank = 4
+alpha = 4.0
+[train]
+steps = 12
+batch = 2
+learning_rate = 1e-2
+[run]
+folder = \"run\"
+checkpoint_every = 2
+";
+
+/// A folder with media, manifest and settings.
+pub fn world(lines: &[Value]) -> Folder {
+    let folder = Folder::new();
+    for (name, file) in [("pan.mp4", "portrait_pan.mp4"), ("a.png", "astronaut.png")] {
+        let bytes = std::fs::read(super::repository().join("examples").join(file)).unwrap();
+        folder.write(name, bytes);
+    }
+    write_lines(&folder, lines);
+    folder.write("run.toml", SETTINGS);
+    folder
+}
+
+/// Replaces the manifest.
+pub fn write_lines(folder: &Folder, lines: &[Value]) {
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    folder.write("train.jsonl", text.join("\n"));
+}
+
+/// The rows of a log without the time left.
+pub fn log(folder: &Folder, run: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.path(run).join("log.jsonl")).unwrap();
+    let row = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row.as_object_mut().unwrap().remove("seconds_left").unwrap();
+        row
+    };
+    text.lines().map(row).collect()
+}
+
+/// What is in a file.
+pub fn bytes(folder: &Folder, name: &str) -> Vec<u8> {
+    std::fs::read(folder.path(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"))
+}
+
+/// Asserts that a run ended as the undisturbed one in the folder `whole` did.
+#[track_caller]
+pub fn same_end(folder: &Folder, run: &str, whole: &str) {
+    for name in ["adapter.safetensors", "events.out.tfevents.0.anyid-rt"] {
+        let [a, b] = [run, whole].map(|run| bytes(folder, &format!("{run}/{name}")));
+        assert!(a == b, "{name} of {run} differs from that of {whole}");
+    }
+    assert_eq!(log(folder, run), log(folder, whole));
+}

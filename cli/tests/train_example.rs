@@ -1,0 +1,37 @@
+//! The example of a whole tuning does what it says, in the time that it states.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::training::log;
+use common::{Done, Folder, repository};
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_example_tunes_a_model_from_clips_to_a_video() {
+    let folder = Folder::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_anyid-rt"));
+    let path = format!(
+        "{}:{}",
+        program.parent().unwrap().display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let script = repository().join("examples/train.sh");
+    let mut command = Command::new("sh");
+    command.arg(script).arg("tuning").current_dir(folder.path("")).env("PATH", path);
+    command.env("TMPDIR", folder.temporary());
+    let done = Done::of("examples/train.sh", command.output().unwrap()).fine();
+    assert!(done.out.contains("4 samples to train on"), "{}", done.out);
+    for name in ["tuned.mp4", "tuned.mp4.recipe.json", "sft/adapter.safetensors", "dpo/log.jsonl"] {
+        assert!(folder.path("tuning").join(name).is_file(), "{name}");
+    }
+    let rows = log(&folder, "tuning/sft");
+    let loss = |at: usize| rows[at]["validation"]["over_base"].as_f64().unwrap();
+    assert!(loss(59) < 0.9, "{}", loss(59));
+    let rows = log(&folder, "tuning/dpo");
+    assert_eq!(rows[0]["loss"].as_f64().unwrap(), std::f64::consts::LN_2);
+    let last = &rows[19]["validation"];
+    assert!(last["margin"].as_f64().unwrap() > 0.0, "{last}");
+}

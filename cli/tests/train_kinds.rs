@@ -1,0 +1,129 @@
+//! Preferences and whole transformers: what their runs must show, and what they refuse.
+
+mod common;
+
+use common::Folder;
+use common::training::{bytes, log, same_end, sample, samples, world, write_lines};
+use serde_json::{Value, json};
+
+const DPO: &str = "train dpo --config run.toml --threads 2 --set train.learning_rate=1e-3";
+
+/// A folder with three pairs of clips that the program made, of which one is always rejected.
+fn pairs() -> Folder {
+    let folder = world(&[]);
+    for seed in 0..4 {
+        let words = "generate --size 64x64 --frames 5 --steps 1 --prompt x -q --seed";
+        folder.run(&format!("{words} {seed} -o g{seed}.mp4")).fine();
+    }
+    write_lines(&folder, &lines(|_| {}));
+    folder
+}
+
+fn lines(change: impl Fn(&mut Value)) -> Vec<Value> {
+    let header = json!({"schema": "anyid.dpo/1", "pairs": 3});
+    let pair = |at: usize| {
+        let mut value = json!({
+            "schema": "anyid.dpo/1", "id": format!("m_{at}"), "sample": sample("s", 10, |_| {}),
+            "chosen": {"video": format!("g{at}.mp4")},
+            "rejected": {"video": "g3.mp4"},
+        });
+        change(&mut value);
+        value
+    };
+    std::iter::once(header).chain((0..3).map(pair)).collect()
+}
+
+#[test]
+fn preferences_begin_at_the_logarithm_of_two_and_are_learned() {
+    let folder = pairs();
+    let words = format!("{DPO} --steps 30 --set train.batch=3 --set data.validation=train.jsonl");
+    let done = folder.run(&words).fine();
+    assert!(done.err.contains("above 2e-5"), "{}", done.err);
+    let rows = log(&folder, "run");
+    let of = |row: &Value, name: &str| row[name].as_f64().unwrap();
+    assert_eq!(of(&rows[0], "loss"), std::f64::consts::LN_2, "exactly, in f32");
+    assert_eq!(of(&rows[0], "margin"), 0.0);
+    let last = &rows[29]["validation"];
+    assert_eq!(of(last, "accuracy"), 1.0, "{last}");
+    assert!(of(last, "margin") > 0.0 && of(last, "loss") < std::f64::consts::LN_2, "{last}");
+    folder.run("lora inspect run/adapter.safetensors").fine();
+    // bf16 rounds the policy and its reference alike.
+    let words = format!("{DPO} --steps 1 --set train.batch=3 --set model.precision=bf16 -o narrow");
+    folder.run(&words).fine();
+    assert_eq!(of(&log(&folder, "narrow")[0], "loss"), std::f64::consts::LN_2, "exactly, in bf16");
+}
+
+#[test]
+fn preferences_go_on_to_the_same_bits_and_take_a_model_with_adapters() {
+    let folder = pairs();
+    folder.run(&format!("{DPO} --steps 6 -o whole")).fine();
+    folder.run(&format!("{DPO} --steps 3 -o cut")).fine();
+    folder.run(&format!("{DPO} --steps 6 -o cut --resume")).fine();
+    let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/adapter.safetensors")));
+    assert!(a == b);
+    // On top of an adapter the reference is another, and the loss begins at log 2 again.
+    let on = "--set model.adapters=[\"whole/adapter.safetensors\"]";
+    folder.run(&format!("{DPO} --steps 1 -o next {on}")).fine();
+    let first = log(&folder, "next")[0]["loss"].as_f64().unwrap();
+    assert_eq!(first, std::f64::consts::LN_2);
+    folder.run(&format!("{DPO} --steps 6 -o whole --resume {on}")).fails("E0963");
+}
+
+#[test]
+fn pairs_that_cannot_be_used_are_listed() {
+    let folder = pairs();
+    folder.run("generate --size 96x64 --frames 5 --steps 1 --prompt x -q -o wide.mp4").fine();
+    for (name, value, said) in [
+        ("rejected", json!({"video": "wide.mp4"}), "64x64 pixels, the rejected one 96x64"),
+        ("chosen", json!({"video": "g0.mp4", "sha256": "aa"}), "the manifest says aa"),
+        ("rejected", json!({"video": "none.mp4"}), "the file does not exist"),
+        ("chosen", json!({}), "chosen: \"video\" is missing"),
+    ] {
+        write_lines(&folder, &lines(|v| v[name] = value.clone()));
+        folder.run(&format!("{DPO} --steps 1")).fails("E0957").says(said);
+    }
+    write_lines(&folder, &samples());
+    folder.run(&format!("{DPO} --steps 1")).fails("E0957").says("expected \"anyid.dpo/1\"");
+}
+
+#[test]
+fn every_weight_can_be_trained_and_the_result_takes_the_place_of_the_model() {
+    let folder = world(&[sample("s_1", 10, |_| {})]);
+    folder.run("init m --preset micro").fine();
+    let words = "train full --config run.toml --threads 2 --set model.path=m --set train.batch=4 \
+                 --set train.learning_rate=3e-3 --set train.loss_weight=none";
+    folder.run(&format!("{words} --steps 60 -o whole")).fine();
+    let rows = log(&folder, "whole");
+    let mean = |rows: &[Value]| {
+        rows.iter().map(|row| row["error"].as_f64().unwrap()).sum::<f64>() / rows.len() as f64
+    };
+    let [first, last] = [mean(&rows[..5]), mean(&rows[55..])];
+    assert!(last < 0.6 * first, "{first} to {last}");
+    let moved = rows[59]["moved"].as_object().unwrap();
+    assert!(moved.len() > 60 && moved.contains_key("patch_embedding.weight"), "{moved:?}");
+    // A run that was cut goes on to the same bits.
+    folder.run(&format!("{words} --steps 4 -o a")).fine();
+    folder.run(&format!("{words} --steps 2 -o b")).fine();
+    folder.run(&format!("{words} --steps 4 -o b --resume")).fine();
+    let [a, b] = ["a", "b"].map(|run| bytes(&folder, &format!("{run}/transformer.safetensors")));
+    assert!(a == b);
+    let target = folder.path("m/transformer/diffusion_pytorch_model.safetensors");
+    std::fs::copy(folder.path("whole/transformer.safetensors"), target).unwrap();
+    folder.run("generate --model m --prompt x --size 64x64 --frames 5 --steps 2 -o x.gif").fine();
+}
+
+#[test]
+fn a_shared_cache_gives_the_bits_of_an_own_one() {
+    let folder = world(&samples());
+    let words = "train lora --config run.toml --threads 2 --steps 4";
+    folder.run(&format!("{words} -o one")).fine();
+    folder.run(&format!("{words} -o two --set data.cache=other")).fine();
+    same_end(&folder, "one", "two");
+    // An entry that is damaged is made again, and said to be.
+    let entry = std::fs::read_dir(folder.path("cache")).unwrap().next().unwrap().unwrap().path();
+    let sound = std::fs::read(&entry).unwrap();
+    std::fs::write(&entry, &sound[..sound.len() - 1]).unwrap();
+    folder.run(&format!("{words} -o three")).fine();
+    assert!(std::fs::read(&entry).unwrap() == sound);
+    same_end(&folder, "three", "one");
+}

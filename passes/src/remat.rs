@@ -1,0 +1,455 @@
+//! What a derivative reads of the forward steps: kept until then, or computed again.
+//!
+//! A *block* is what one iteration of a repeat computes, or one call of a function with indices. Values
+//! that anything outside of a block reads are always kept; of the others a [`Remat`] says which. What is
+//! not kept and read by the derivative of its block is computed again in front of it, by the same steps
+//! in the same order, and so with the same bits. Those steps are marked, because to `cse` they would be
+//! what was computed before.
+
+use crate::cost::{Cost, plan_cost};
+use crate::driver::{Selection, drive, unobserved};
+use crate::fit::Memory;
+use crate::pipeline::Phase;
+use crate::program::{Program, Stage, ValueIndex};
+use crate::rewrite::Rewrites;
+use crate::simplify::drop_unused;
+use crate::{Asked, CompileError, CompileRequest};
+use anyid_ir::Op;
+use anyid_ir::spelling::nearest;
+use petgraph::algo::dinics;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+
+/// What of a block is kept for its derivative, besides what others read of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remat {
+    /// Everything that the derivative reads.
+    #[default]
+    All,
+    /// Of all choices by which no product is computed again, the one with the fewest bytes.
+    Products,
+    /// Results of attention, and what it reads: queries, keys and values.
+    Heads,
+    /// Results of attention.
+    Attention,
+    /// Nothing.
+    Carry,
+}
+
+impl Remat {
+    /// All of them, from the most memory and the least work to the least memory and the most work.
+    pub const ALL: [Self; 5] =
+        [Self::All, Self::Products, Self::Heads, Self::Attention, Self::Carry];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Products => "products",
+            Self::Heads => "heads",
+            Self::Attention => "attention",
+            Self::Carry => "carry",
+        }
+    }
+
+    fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name)
+    }
+}
+
+/// What every block keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// How many blocks, from the first, keep another choice than the rest, and which.
+    pub first: (usize, Remat),
+    /// What all others keep.
+    pub rest: Remat,
+}
+
+impl From<Remat> for Keeping {
+    fn from(rest: Remat) -> Self {
+        Self { first: (0, rest), rest }
+    }
+}
+
+impl std::fmt::Display for Keeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let (count @ 1.., first) = self.first {
+            write!(f, "{}:{count},", first.name())?;
+        }
+        f.write_str(self.rest.name())
+    }
+}
+
+impl FromStr for Keeping {
+    type Err = CompileError;
+
+    /// Reads `heads`, or `carry:12,heads`, where the first twelve blocks keep another choice than the
+    /// rest.
+    fn from_str(text: &str) -> Result<Self, CompileError> {
+        let found = |name: &str| {
+            Remat::find(name).ok_or_else(|| {
+                let names = Remat::ALL.map(Remat::name);
+                let message = format!("nothing called \"{name}\" can be kept for the derivative");
+                let error = CompileError::new("E0524", message).about(Asked::Remat);
+                error.help(match nearest(name, names) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("the choices are {}", names.join(", ")),
+                })
+            })
+        };
+        let Some((first, rest)) = text.split_once(',') else { return Ok(found(text)?.into()) };
+        let fault = || {
+            let message = format!("\"{first}\" does not say how many blocks");
+            let error = CompileError::new("E0524", message).about(Asked::Remat);
+            error.help("write the choice and the number of blocks, as in carry:12,heads")
+        };
+        let (name, count) = first.split_once(':').ok_or_else(fault)?;
+        let count = count.parse().map_err(|_| fault())?;
+        Ok(Self { first: (count, found(name)?), rest: found(rest)? })
+    }
+}
+
+/// A choice that was planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The choice.
+    pub keeping: Keeping,
+    /// What the plan needs.
+    pub memory: Memory,
+    /// What it costs.
+    pub cost: Cost,
+}
+
+/// Plans what `request` asks for, choice after choice from the fastest on, until one needs at most
+/// `budget` bytes; then as few blocks as possible get that choice and the others the one before. Gives
+/// everything that was planned; the last fits, if any does.
+///
+/// # Errors
+/// As [`CompileRequest::compile`].
+pub fn within(request: &CompileRequest<'_>, budget: u64) -> Result<Vec<Tried>, CompileError> {
+    let plan = |keeping: Keeping| -> Result<Tried, CompileError> {
+        let plans = request.clone().keeping(keeping).compile()?;
+        let costs = plans.iter().map(plan_cost);
+        let cost = costs.fold(Cost::default(), |sum, one| Cost {
+            flops: sum.flops.saturating_add(one.flops),
+            bytes: sum.bytes.saturating_add(one.bytes),
+        });
+        Ok(Tried { keeping, memory: Memory::of(&plans), cost })
+    };
+    let fits = |tried: &Tried| tried.memory.total() <= budget;
+    let mut all = Vec::new();
+    for policy in Remat::ALL {
+        all.push(plan(policy.into())?);
+        if fits(&all[all.len() - 1]) {
+            break;
+        }
+    }
+    let [.., before, last] = all[..] else { return Ok(all) };
+    if !fits(&last) {
+        return Ok(all);
+    }
+    let until_grad = Selection::To(Phase::Optimised);
+    let state = drive(request, &until_grad, &mut unobserved)?.state;
+    let count = state.parts.iter().map(|part| Blocks::new(&part.program).names.len()).max();
+    // Too few blocks with the choice that fits, and enough of them.
+    let (mut few, mut enough) = (0, count.unwrap_or(0));
+    while few + 1 < enough {
+        let middle = (few + enough) / 2;
+        let first = (middle, last.keeping.rest);
+        let tried = plan(Keeping { first, rest: before.keeping.rest })?;
+        if fits(&tried) {
+            enough = middle;
+        } else {
+            few = middle;
+        }
+        all.push(tried);
+    }
+    // The best that fits stands last.
+    let best = (0..all.len()).filter(|at| fits(&all[*at])).min_by_key(|at| {
+        let keeping = all[*at].keeping;
+        if keeping.first.0 == 0 { usize::MAX } else { keeping.first.0 }
+    });
+    if let Some(best) = best {
+        let best = all.remove(best);
+        all.push(best);
+    }
+    Ok(all)
+}
+
+/// The block of a step by its label, such as `dit/blocks.3` of `dit/blocks.3/q1`: everything up to the
+/// first part of the path with a number.
+fn block(label: &str) -> Option<&str> {
+    let numbered = |part: &str| {
+        part.split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let mut start = 0;
+    for (end, _) in label.match_indices('/') {
+        if numbered(&label[start..end]) {
+            return Some(&label[..end]);
+        }
+        start = end + 1;
+    }
+    None
+}
+
+/// Whether computing the op again takes a product's time.
+fn is_product(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Linear
+            | Op::Dot { .. }
+            | Op::Conv { .. }
+            | Op::Attention { .. }
+            | Op::AttentionVjp { .. }
+    )
+}
+
+/// Which block each step belongs to, and which values are kept.
+struct Blocks<'p> {
+    program: &'p Program,
+    names: Vec<&'p str>,
+    of_step: Vec<Option<usize>>,
+    /// The block that makes a value on the way forward, where only its derivative reads it besides.
+    owner: Vec<Option<usize>>,
+    kept: Vec<bool>,
+}
+
+impl<'p> Blocks<'p> {
+    fn new(program: &'p Program) -> Self {
+        let (mut names, mut numbers) = (Vec::new(), HashMap::new());
+        let of_step: Vec<Option<usize>> = (program.steps.iter())
+            .map(|step| {
+                let name = block(step.label())?;
+                Some(*numbers.entry(name).or_insert_with(|| {
+                    names.push(name);
+                    names.len() - 1
+                }))
+            })
+            .collect();
+        let mut owner = vec![None; program.values.len()];
+        for (step, of) in program.steps.iter().zip(&of_step) {
+            if step.stage == Stage::Forward {
+                step.results.iter().for_each(|value| owner[*value as usize] = *of);
+            }
+        }
+        let mut kept = vec![false; program.values.len()];
+        program.outputs.iter().for_each(|port| kept[port.value as usize] = true);
+        for (step, of) in program.steps.iter().zip(&of_step) {
+            for value in &step.operands {
+                kept[*value as usize] |= owner[*value as usize] != *of;
+            }
+        }
+        Self { program, names, of_step, owner, kept }
+    }
+
+    /// Steps of a block at a stage, in order.
+    fn steps(&self, block: usize, stage: Stage) -> Vec<usize> {
+        let of = |at: &usize| self.of_step[*at] == Some(block);
+        let all = (0..self.program.steps.len()).filter(of);
+        all.filter(|at| self.program.steps[*at].stage == stage).collect()
+    }
+
+    /// Whether a value is one of this block that is not kept.
+    fn is_open(&self, value: ValueIndex, block: usize) -> bool {
+        self.owner[value as usize] == Some(block) && !self.kept[value as usize]
+    }
+
+    /// Values of a block that its derivative reads.
+    fn read_back(&self, backward: &[usize], block: usize) -> HashSet<ValueIndex> {
+        let reads = backward.iter().flat_map(|at| &self.program.steps[*at].operands);
+        reads.copied().filter(|value| self.is_open(*value, block)).collect()
+    }
+
+    /// What a block keeps by `keeping`.
+    fn policy(keeping: Keeping, block: usize) -> Remat {
+        let (count, first) = keeping.first;
+        if block < count { first } else { keeping.rest }
+    }
+
+    /// Keeps what `keeping` says.
+    fn keep(&mut self, keeping: Keeping) {
+        for (at, step) in self.program.steps.iter().enumerate() {
+            let attends = matches!(step.op, Op::Attention { .. }) && step.stage == Stage::Forward;
+            let (true, Some(block)) = (attends, self.of_step[at]) else { continue };
+            let policy = Self::policy(keeping, block);
+            if matches!(policy, Remat::Attention | Remat::Heads) {
+                step.results.iter().for_each(|value| self.kept[*value as usize] = true);
+            }
+            if policy == Remat::Heads {
+                step.operands.iter().for_each(|value| self.kept[*value as usize] = true);
+            }
+        }
+        for block in 0..self.names.len() {
+            let kept = match Self::policy(keeping, block) {
+                Remat::Products => self.cut(block),
+                Remat::All => {
+                    let read = self.read_back(&self.steps(block, Stage::Backward), block);
+                    read.into_iter().collect()
+                }
+                Remat::Heads | Remat::Attention | Remat::Carry => continue,
+            };
+            kept.into_iter().for_each(|value| self.kept[value as usize] = true);
+        }
+    }
+
+    /// The values of least bytes from which all that the derivative of a block reads follows without
+    /// its products: a cut between these and what is read.
+    fn cut(&self, block: usize) -> Vec<ValueIndex> {
+        /// More than all memory, and little enough to be added up.
+        const ENDLESS: u64 = 1 << 62;
+        let mut graph: DiGraph<(), u64> = DiGraph::new();
+        let [source, sink] = [(); 2].map(|()| graph.add_node(()));
+        let mut ends: HashMap<ValueIndex, [NodeIndex; 2]> = HashMap::new();
+        let mut order = Vec::new();
+        for at in self.steps(block, Stage::Forward) {
+            let step = &self.program.steps[at];
+            for &value in step.results.iter().filter(|value| self.is_open(**value, block)) {
+                let [first, last] = [(); 2].map(|()| graph.add_node(()));
+                graph.add_edge(first, last, self.program.ty(value).bytes());
+                if is_product(&step.op) {
+                    graph.add_edge(source, first, ENDLESS);
+                }
+                for before in step.operands.iter().filter_map(|operand| ends.get(operand)) {
+                    graph.add_edge(before[1], first, ENDLESS);
+                }
+                ends.insert(value, [first, last]);
+                order.push(value);
+            }
+        }
+        for value in self.read_back(&self.steps(block, Stage::Backward), block) {
+            graph.add_edge(ends[&value][1], sink, ENDLESS);
+        }
+        let (_, flows) = dinics(&graph, source, sink);
+        let mut reached = HashSet::from([source]);
+        let mut open = vec![source];
+        while let Some(node) = open.pop() {
+            let onward = graph.edges(node).filter(|e| flows[e.id().index()] < *e.weight());
+            let onward = onward.map(|edge| edge.target());
+            let back = graph.edges_directed(node, petgraph::Direction::Incoming);
+            let back = back.filter(|e| flows[e.id().index()] > 0).map(|edge| edge.source());
+            for next in onward.chain(back) {
+                if reached.insert(next) {
+                    open.push(next);
+                }
+            }
+        }
+        let cut = |value: &ValueIndex| {
+            let [first, last] = ends[value];
+            reached.contains(&first) && !reached.contains(&last)
+        };
+        order.into_iter().filter(cut).collect()
+    }
+
+    /// Forward steps of a block that are needed again, in order.
+    fn again(&self, block: usize, backward: &[usize]) -> Vec<usize> {
+        let mut needed = self.read_back(backward, block);
+        let mut again = Vec::new();
+        for at in self.steps(block, Stage::Forward).into_iter().rev() {
+            let step = &self.program.steps[at];
+            if step.results.iter().any(|value| needed.contains(value)) {
+                again.push(at);
+                let open = step.operands.iter().filter(|value| self.is_open(**value, block));
+                needed.extend(open);
+            }
+        }
+        again.reverse();
+        again
+    }
+}
+
+/// `program`, which holds a derivative, with what `keeping` does not keep computed again.
+pub fn remat(program: Program, keeping: Keeping, rewrites: &mut Rewrites) -> Program {
+    if program.steps.iter().all(|step| step.stage != Stage::Backward) {
+        return program;
+    }
+    let mut blocks = Blocks::new(&program);
+    blocks.keep(keeping);
+    // In front of which step of the derivative a block is computed again, and by which steps.
+    let mut fronts: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (block, name) in blocks.names.iter().enumerate() {
+        let backward = blocks.steps(block, Stage::Backward);
+        let again = blocks.again(block, &backward);
+        if !again.is_empty() && rewrites.allow("a block computed again", name) {
+            fronts.insert(backward[0], again);
+        }
+    }
+    if fronts.is_empty() {
+        return program;
+    }
+    let mut out = Program { weights: program.weights.clone(), ..Program::default() };
+    let mut moved = vec![ValueIndex::MAX; program.values.len()];
+    for port in &program.inputs {
+        moved[port.value as usize] = out.input(port, program.ty(port.value).clone());
+    }
+    for (at, value) in program.values.iter().enumerate() {
+        if !value.origin.is_given() {
+            continue;
+        }
+        moved[at] = out.value(value.ty.clone(), value.origin);
+    }
+    let mut again: HashMap<ValueIndex, ValueIndex> = HashMap::new();
+    for (at, step) in program.steps.iter().enumerate() {
+        for &front in fronts.get(&at).into_iter().flatten() {
+            let step = &program.steps[front];
+            let find =
+                |value: &ValueIndex| again.get(value).copied().unwrap_or(moved[*value as usize]);
+            let operands = step.operands.iter().map(find).collect();
+            let made = out.step_like(&program, step, operands);
+            let copy = out.steps.last_mut().expect("it was just added");
+            copy.stage = Stage::Again;
+            copy.labels.iter_mut().for_each(|label| label.push_str(".again"));
+            for (value, made) in step.results.iter().zip(made) {
+                if !blocks.kept[*value as usize] {
+                    again.insert(*value, made);
+                }
+            }
+        }
+        let back = step.stage == Stage::Backward;
+        let find = |value: &ValueIndex| match again.get(value).filter(|_| back) {
+            Some(value) => *value,
+            None => moved[*value as usize],
+        };
+        let operands = step.operands.iter().map(find).collect();
+        for (value, made) in step.results.iter().zip(out.step_like(&program, step, operands)) {
+            moved[*value as usize] = made;
+        }
+    }
+    out.outputs =
+        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
+    drop_unused(out, &mut Rewrites::unlimited())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Keeping, Remat, block};
+
+    #[test]
+    fn choices_have_one_text() {
+        for text in ["all", "products", "heads", "attention", "carry", "carry:12,heads"] {
+            assert_eq!(text.parse::<Keeping>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "heads:0,all".parse(),
+            Ok(Keeping { first: (0, Remat::Heads), rest: Remat::All })
+        );
+        for text in ["", "head", "carry,heads", "carry:x,heads", "carry:1,head", "carry:1"] {
+            let error = text.parse::<Keeping>().unwrap_err();
+            assert_eq!(error.code, "E0524", "{text}");
+            assert!(error.help.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_numbered_parts_of_a_path() {
+        assert_eq!(block("loss/dit/blocks.3/q1"), Some("loss/dit/blocks.3"));
+        assert_eq!(block("loss/dit/blocks.3/inner.2/q1.grad.dot"), Some("loss/dit/blocks.3"));
+        assert_eq!(block("f/l=12/x"), Some("f/l=12"));
+        assert_eq!(block("f/part<3>/x"), Some("f/part<3>"));
+        assert_eq!(block("f/conv2/x"), None);
+        assert_eq!(block("x0"), None);
+    }
+}

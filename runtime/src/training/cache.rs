@@ -1,0 +1,209 @@
+//! Encoded clips and prompts on disk, so that every one is encoded once.
+//!
+//! The name of an entry is the hash of everything that it depends on: the bytes of the source, the
+//! part and size that are taken, and the weights of the encoder. Entries appear whole or not at all,
+//! carry the digest of their values, and are compared with it whenever they are read; one that is
+//! damaged is made again. Nothing is ever removed here.
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::finite::first_non_finite;
+use crate::error::{Error, Result, unreadable};
+use crate::weights::{read_tensors, write_tensors};
+use anyid_ir::Tensor;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Part of every key: changes when what is stored for the same source changes.
+const VERSION: &str = "anyid.cache/1";
+/// Key of the header that holds the digest.
+const DIGEST: &str = "sha256";
+/// Name of the tensor of an entry.
+const NAME: &str = "value";
+
+/// A folder of encoded clips and prompts.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// An entry: values, and numbers about the source.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What the encoder gave.
+    pub value: Tensor,
+    /// Width and height of the pixels that it was made of; 0 for text.
+    pub source: [usize; 2],
+}
+
+/// What a look into the cache gives.
+#[derive(Debug)]
+pub enum Found {
+    /// The entry, as it was stored.
+    Entry(Entry),
+    /// There is none.
+    Nothing,
+    /// There is one, but not as it was stored.
+    Damaged,
+}
+
+impl Cache {
+    /// A cache in `folder`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// E1011 to E1013 where it cannot be made.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(|fault| crate::checkpoint::write_error(folder, fault))?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// The key of what depends on `parts`.
+    pub fn key(parts: &Value) -> String {
+        hex(Sha256::new().chain_update(VERSION).chain_update(parts.to_string()))
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.safetensors"))
+    }
+
+    /// Looks for an entry.
+    ///
+    /// # Errors
+    /// E0603 without memory, E0911 where it is there and cannot be read.
+    pub fn find(&self, key: &str) -> Result<Found> {
+        let path = self.path(key);
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(Found::Nothing),
+            Err(fault) => return Err(unreadable(&path, fault)),
+        }
+        let read = || -> Result<Option<Entry>> {
+            let file = Checkpoint::open(&path)?;
+            let said = |key: &str| file.metadata().get(key).map(String::as_str);
+            let number = |key: &str| said(key).and_then(|text| text.parse().ok());
+            let [width, height] = ["width", "height"].map(number);
+            let mut tensors = read_tensors(&path)?;
+            let value = match &tensors[..] {
+                [(name, _)] if name == NAME => tensors.remove(0).1,
+                _ => return Ok(None),
+            };
+            let whole = said(DIGEST) == Some(digest(&value).as_str());
+            let source = width.zip(height).map(|(width, height)| [width, height]);
+            Ok(source.filter(|_| whole).map(|source| Entry { value, source }))
+        };
+        match read() {
+            Ok(Some(entry)) => Ok(Found::Entry(entry)),
+            Ok(None) => Ok(Found::Damaged),
+            Err(error) if ["E0603", "E1013"].contains(&error.code()) => Err(error),
+            Err(_) => Ok(Found::Damaged),
+        }
+    }
+
+    /// Stores an entry.
+    ///
+    /// # Errors
+    /// E1012 disk full, E1011 and E1013 otherwise; what was stored before stays.
+    pub fn store(&self, key: &str, entry: &Entry) -> Result<()> {
+        let [width, height] = entry.source;
+        let header = BTreeMap::from([
+            (DIGEST.to_owned(), digest(&entry.value)),
+            ("width".to_owned(), width.to_string()),
+            ("height".to_owned(), height.to_string()),
+        ]);
+        write_tensors(&self.path(key), [(NAME, &entry.value)], &header)
+    }
+
+    /// The value of an entry that was stored in this run or before it.
+    ///
+    /// # Errors
+    /// E0960 where it is no longer there or damaged, E1001 where it holds a non-finite value;
+    /// `place` says whose it is.
+    pub fn value(&self, key: &str, place: &str) -> Result<Tensor> {
+        let Found::Entry(entry) = self.find(key)? else {
+            return Err(Error::input("E0960", format!("what was encoded of {place} is gone"))
+                .at(self.path(key).display())
+                .help("something changed the cache during the run: --resume makes it again"));
+        };
+        match first_non_finite(&entry.value) {
+            None => Ok(entry.value),
+            Some(at) => {
+                let message = format!("a non-finite value in the cache of {place}, element {at}");
+                Err(Error::input("E1001", message)
+                    .at(self.path(key).display())
+                    .help("remove this file, and it is encoded again"))
+            }
+        }
+    }
+}
+
+/// The digest of a tensor: type and values.
+pub fn digest(tensor: &Tensor) -> String {
+    hex(Sha256::new().chain_update(tensor.ty().to_string()).chain_update(tensor.bytes()))
+}
+
+/// The digest so far as lower-case hex.
+pub fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(values: &[f32]) -> Entry {
+        let value = Tensor::from_f32([values.len()], values).unwrap();
+        Entry { value, source: [64, 32] }
+    }
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("a/b")).unwrap();
+        (folder, cache)
+    }
+
+    #[test]
+    fn what_was_stored_is_found_again_by_what_it_depends_on() {
+        let (_folder, cache) = cache();
+        let key = Cache::key(&json!({"media": "aa", "start": 3}));
+        assert!(matches!(cache.find(&key).unwrap(), Found::Nothing));
+        cache.store(&key, &entry(&[1.0, 2.0])).unwrap();
+        let Found::Entry(found) = cache.find(&key).unwrap() else { panic!() };
+        assert_eq!((found.value, found.source), (entry(&[1.0, 2.0]).value, [64, 32]));
+        assert_ne!(key, Cache::key(&json!({"media": "aa", "start": 4})));
+    }
+
+    #[test]
+    fn damage_is_noticed_whenever_an_entry_is_read() {
+        let (_folder, cache) = cache();
+        cache.store("k", &entry(&[1.0, 2.0, 3.0, 4.0])).unwrap();
+        let path = cache.path("k");
+        let sound = std::fs::read(&path).unwrap();
+        let mut flipped = sound.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        for damaged in [&flipped[..], &sound[..sound.len() - 4], &sound[..10], b""] {
+            std::fs::write(&path, damaged).unwrap();
+            assert!(matches!(cache.find("k").unwrap(), Found::Damaged));
+            let error = cache.value("k", "sample s_1").unwrap_err();
+            assert_eq!(error.code(), "E0960");
+            assert!(error.message().contains("s_1"), "{error}");
+        }
+        std::fs::write(&path, &sound).unwrap();
+        assert_eq!(cache.value("k", "").unwrap().shape(), [4]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named() {
+        let (_folder, cache) = cache();
+        cache.store("k", &entry(&[1.0, f32::NAN])).unwrap();
+        let error = cache.value("k", "sample s_1").unwrap_err();
+        assert_eq!(error.code(), "E1001");
+        assert!(error.message().contains("sample s_1, element 1"), "{error}");
+    }
+}

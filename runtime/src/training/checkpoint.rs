@@ -1,0 +1,266 @@
+//! The folder of a run: its lock, and the checkpoint that it goes on from.
+//!
+//! A checkpoint is one file with everything that the rest of the run depends on: parameters, moments,
+//! average, the gradient summed up so far, the position, and the settings. It appears whole or not at
+//! all, and a digest says whether it is still what was written. A file for the next one is always
+//! open, because none can be opened once the program was told to end.
+
+use super::cache::hex;
+use super::parameters::{Flat, Kind, Parameters};
+use super::settings::Settings;
+use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
+use crate::error::{Error, Result};
+use crate::files::AtomicFile;
+use crate::weights::read_tensors;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Name of the checkpoint in the folder of a run.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Key of its header.
+const KEY: &str = "anyid.training";
+/// What it is called in its header.
+const SCHEMA: &str = "anyid.training/1";
+
+/// How far a run is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Samples or pairs done, over all epochs.
+    pub samples: u64,
+    /// Updates done.
+    pub updates: u64,
+    /// Sums over the samples of the batch so far, by name.
+    pub batch: BTreeMap<String, f64>,
+    /// Mean loss of the last update.
+    pub loss: Option<f64>,
+    /// The best measurement of the validation set.
+    pub best: Option<f64>,
+    /// Measurements since then.
+    pub since_best: u64,
+    /// What the untrained model gets on the validation set.
+    pub base: Option<f64>,
+    /// Problems that were reported already.
+    pub reported: Vec<String>,
+}
+
+/// Everything about a run but the values.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    schema: String,
+    /// What is trained.
+    pub kind: String,
+    /// The settings.
+    pub settings: Value,
+    /// SHA-256 of the manifest.
+    pub manifest: String,
+    /// Fingerprint of the transformer, with its adapters.
+    pub model: String,
+    /// The device and its instructions, which decide the last bits.
+    pub device: String,
+    /// How far it is.
+    pub position: Position,
+    /// Digest of the values.
+    digest: String,
+}
+
+impl Record {
+    /// The record of a run at its beginning.
+    pub fn new(kind: Kind, settings: &Settings, manifest: &str, model: &str, device: &str) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            kind: kind.name().to_owned(),
+            settings: settings.to_json(),
+            manifest: manifest.to_owned(),
+            model: model.to_owned(),
+            device: device.to_owned(),
+            position: Position::default(),
+            digest: String::new(),
+        }
+    }
+
+    /// Refuses to go on from `self` as `now`, which differs; what differs is named.
+    ///
+    /// # Errors
+    /// E0963.
+    pub fn same(&self, now: &Self, settings: &Settings, path: &Path) -> Result<()> {
+        let mut rows = settings.differences(&self.settings);
+        for (key, then, now) in [
+            ("what is trained", &self.kind, &now.kind),
+            ("SHA-256 of the manifest", &self.manifest, &now.manifest),
+            ("fingerprint of the model", &self.model, &now.model),
+            ("device", &self.device, &now.device),
+        ] {
+            if then != now {
+                rows.push((key.to_owned(), then.clone(), now.clone()));
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<String> = rows
+            .into_iter()
+            .map(|(key, then, now)| format!("\n  {key}: {then}, now {now}"))
+            .collect();
+        let message = format!("the run was begun with other settings:{}", rows.concat());
+        Err(Error::input("E0963", message)
+            .at(path.display())
+            .help("go on with those, or begin another run with --init-from and its own run.folder"))
+    }
+}
+
+/// The locked folder of a run.
+pub struct Folder {
+    path: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+    /// The file of the next checkpoint.
+    next: Option<AtomicFile>,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// E0961 where another run is at work in it, E1011 to E1014 where it cannot be written.
+    pub fn open(path: &Path) -> Result<Self> {
+        let written = |fault| write_error(path, fault);
+        std::fs::create_dir_all(path).map_err(written)?;
+        let name = path.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&name);
+        let lock = lock.map_err(written)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::input("E0961", "another run is at work in this folder")
+                    .at(path.display())
+                    .help("wait for it or stop it, or give this one its own run.folder"));
+            }
+            Err(TryLockError::Error(fault)) => return Err(write_error(&name, fault)),
+        }
+        let mut folder = Self { path: path.to_owned(), _lock: lock, next: None };
+        folder.next = Some(folder.file()?);
+        Ok(folder)
+    }
+
+    /// The path of a file in it.
+    pub fn file_path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn file(&self) -> Result<AtomicFile> {
+        let file = AtomicFile::create(self.file_path(CHECKPOINT))?;
+        file.keep_when_stopped();
+        Ok(file)
+    }
+
+    /// Whether there is a checkpoint.
+    pub fn has_checkpoint(&self) -> bool {
+        self.file_path(CHECKPOINT).exists()
+    }
+
+    /// Replaces the checkpoint. Values are vectors by name.
+    ///
+    /// # Errors
+    /// E1012 disk full, E1011 and E1013 otherwise; the checkpoint before it stays.
+    pub fn save(&mut self, record: &Record, values: &BTreeMap<String, Flat>) -> Result<()> {
+        let mut record = record.clone();
+        record.digest = digest(values);
+        let text = serde_json::to_string(&record).expect("a record has a JSON form");
+        let header = BTreeMap::from([(KEY.to_owned(), text)]);
+        let each = || {
+            values.iter().flat_map(|(kind, flat)| {
+                flat.iter().enumerate().map(move |(at, tensor)| (format!("{kind}.{at}"), tensor))
+            })
+        };
+        let specs: Vec<TensorSpec> = each()
+            .map(|(name, tensor)| {
+                TensorSpec::new(name, Encoding::F32, vec![tensor.elements() as u64])
+            })
+            .collect();
+        let file = match self.next.take() {
+            Some(file) => file,
+            None => self.file()?,
+        };
+        let mut writer = SafetensorsWriter::create_in(file, &specs, &header)?;
+        for (name, tensor) in each() {
+            writer.write(&name, tensor.bytes())?;
+        }
+        writer.finish()?;
+        // Once the program was told to end there is no other; this one was the last.
+        self.next = if crate::files::stopped() { None } else { Some(self.file()?) };
+        Ok(())
+    }
+
+    /// Reads the checkpoint, for parameters in these vectors.
+    ///
+    /// # Errors
+    /// E0962 where it is none, or not as it was written, or of other parameters.
+    pub fn load(&self, parameters: &Parameters) -> Result<(Record, BTreeMap<String, Flat>)> {
+        let path = self.file_path(CHECKPOINT);
+        let fault = |message: &str| {
+            Error::input("E0962", message.to_owned())
+                .at(path.display())
+                .help("restore it from a copy, or begin anew in another run.folder")
+        };
+        let record = record_of(&path)?;
+        let tensors = read_tensors(&path).map_err(|error| match error.code() {
+            "E0603" => error,
+            _ => fault("the checkpoint cannot be read").caused_by(error),
+        })?;
+        let mut placed = BTreeMap::new();
+        for (name, tensor) in tensors {
+            let (kind, at) = name.split_once('.').unwrap_or((&name, ""));
+            placed.insert((kind.to_owned(), at.parse::<usize>().unwrap_or(0)), tensor);
+        }
+        let mut values: BTreeMap<String, Flat> = BTreeMap::new();
+        for ((kind, _), tensor) in placed {
+            values.entry(kind).or_default().push(tensor);
+        }
+        if digest(&values) != record.digest {
+            return Err(fault("the checkpoint is not as it was written"));
+        }
+        let fits = |flat: &Flat| {
+            let sizes = parameters.groups.iter().map(|group| group.elements);
+            flat.iter().map(|tensor| tensor.elements()).eq(sizes)
+        };
+        match values.values().all(fits) {
+            true => Ok((record, values)),
+            false => Err(fault("the checkpoint is of other parameters")),
+        }
+    }
+}
+
+/// What a checkpoint says about its run.
+///
+/// # Errors
+/// E0962 where it is none.
+pub fn record_of(path: &Path) -> Result<Record> {
+    let fault = |message: &str| {
+        Error::input("E0962", message.to_owned())
+            .at(path.display())
+            .help("give the checkpoint of a training run, as it was written")
+    };
+    let file = Checkpoint::open(path)
+        .map_err(|error| fault("the checkpoint cannot be read").caused_by(error))?;
+    let text = file.metadata().get(KEY).ok_or_else(|| fault("this is no checkpoint of a run"))?;
+    let record: Record = serde_json::from_str(text)
+        .map_err(|error| fault("this is no checkpoint of this version").caused_by(error))?;
+    match record.schema == SCHEMA {
+        true => Ok(record),
+        false => Err(fault("this is no checkpoint of this version")),
+    }
+}
+
+fn digest(values: &BTreeMap<String, Flat>) -> String {
+    let mut hasher = Sha256::new();
+    for (kind, flat) in values {
+        hasher.update(kind);
+        flat.iter().for_each(|tensor| hasher.update(tensor.bytes()));
+    }
+    hex(hasher)
+}

@@ -1,0 +1,125 @@
+//! Training as users meet it: from a manifest of clips to an adapter.
+//!
+//! [`Settings`] say what is wanted, a [`Dataset`] is what the manifest comes to after everything was
+//! checked and encoded. Networks, gradients and the optimiser are modules of the IR; what is decided
+//! here is which sample comes when, with which noise, and what is kept so that a run can go on.
+
+mod alarms;
+mod cache;
+mod checkpoint;
+mod dataset;
+mod draws;
+mod learner;
+mod log;
+mod manifest;
+mod network;
+mod optimise;
+mod outlook;
+mod parameters;
+mod prepare;
+mod request;
+mod result;
+mod run;
+mod settings;
+
+pub use dataset::{Condition, Dataset, Item};
+pub use outlook::{LevelRow, Outlook, Shape, Sheet};
+pub use parameters::Kind;
+pub use prepare::Preparation;
+pub use request::{Report, Training, model};
+pub use settings::{
+    DataSettings, DpoSettings, LoraSettings, LossWeight, ModelSettings, RunSettings, Settings,
+    TrainSettings, VideoSettings,
+};
+
+use crate::error::{Error, Result, unreadable};
+use std::path::Path;
+use std::time::Duration;
+
+/// What is wrong with a line of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong, in words.
+    pub what: String,
+}
+
+/// What a run reports while it works.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A problem that does not stop the run.
+    Warning(String),
+    /// Files of the manifest that were looked at, and in total.
+    Checked {
+        /// Lines done.
+        done: usize,
+        /// Lines in all.
+        total: usize,
+    },
+    /// Everything is ready for the first update.
+    Begun {
+        /// Numbers that are trained.
+        parameters: u64,
+        /// Samples or pairs.
+        samples: usize,
+        /// Samples that were left out, by reason.
+        excluded: Vec<(String, usize)>,
+        /// Bytes of weights and plans.
+        bytes: u64,
+        /// Updates that were made before.
+        updates: u64,
+        /// Updates in all.
+        total: u64,
+    },
+    /// An update was made.
+    Updated {
+        /// Which, from 1.
+        step: u64,
+        /// Updates in all.
+        total: u64,
+        /// Mean loss of its batch.
+        loss: f64,
+        /// Norm of its gradient.
+        norm: f64,
+        /// Time that the rest will take.
+        left: Duration,
+    },
+    /// The validation set was measured.
+    Measured {
+        /// Updates that were made.
+        step: u64,
+        /// Mean loss.
+        loss: f64,
+        /// That of the untrained model.
+        base: f64,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Updates that were made.
+        step: u64,
+    },
+    /// Clips and prompts that were encoded, and in total.
+    Encoded {
+        /// Done.
+        done: usize,
+        /// In all.
+        total: usize,
+    },
+}
+
+/// A text file of at most `limit` bytes.
+fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let bytes = crate::input::read(path, limit).map_err(|refusal| {
+        let large = |limit: u64| {
+            Error::input("E0911", format!("the file holds more than {limit} bytes"))
+                .help("give a smaller file")
+        };
+        refusal.coded(path, |fault| unreadable(path, fault), large)
+    })?;
+    String::from_utf8(bytes).map_err(|_| {
+        Error::input("E0911", "the file is not UTF-8 text")
+            .at(path.display())
+            .help("save it as UTF-8")
+    })
+}

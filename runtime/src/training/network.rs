@@ -1,0 +1,180 @@
+//! The transformer under training: its loss at a draw, with and without derivatives.
+//!
+//! One program serves a whole run: a phase with derivatives and one without for each number of latent
+//! frames of references that occurs, on one set of weights and one workspace. What is trained is given
+//! as inputs, so the weights themselves never change.
+
+use super::dataset::Condition;
+use super::parameters::{Kind, Parameters, targets};
+use super::settings::Settings;
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Program, finite};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::pipeline::{tensor_f32, tensor_i32};
+use anyid_ir::Tensor;
+use anyid_models::wan::dit::{DitSize, dit};
+use anyid_models::wan::loss::with_draw;
+use anyid_passes::Gradient;
+use std::collections::BTreeMap;
+
+/// A clip with what the network is given beside it, under one draw.
+pub struct Example<'e> {
+    /// Clean latents of the target.
+    pub clean: &'e Tensor,
+    /// References and text.
+    pub condition: &'e Condition,
+    /// Noise of the shape of the target.
+    pub noise: &'e Tensor,
+    /// The noise level.
+    pub sigma: f64,
+    /// Which sample it is, for errors.
+    pub place: &'e str,
+}
+
+/// The loaded transformer.
+pub struct Network {
+    program: Program,
+    /// What is trained.
+    pub parameters: Parameters,
+    /// The segment of every token, by latent frames of references.
+    segments: BTreeMap<usize, Tensor>,
+}
+
+/// Compiles the transformer for these numbers of latent frames of references.
+///
+/// # Errors
+/// E0523 for targets that no linear has, and other E05xx where it cannot be compiled.
+pub fn compile(
+    model: &Model,
+    backend: &Backend,
+    settings: &Settings,
+    kind: Kind,
+    reference_frames: &[usize],
+) -> Result<Compiler> {
+    let precision = settings.precision(model.default_precision())?;
+    let mut compiler = Compiler::new(backend);
+    for frames in reference_frames {
+        let module = with_draw(dit(&model.dit, &size(model, settings, *frames), precision));
+        let request = CompileRequest::new(&module, "train");
+        let (request, wrt) = match kind {
+            Kind::Lora | Kind::Dpo => {
+                let wrt = ["*.lora_A.weight", "*.lora_B.weight"].map(str::to_owned);
+                (request.with_lora(targets(&settings.lora)), wrt.to_vec())
+            }
+            Kind::Full => {
+                let names = module.weights.tensors().map(|(name, _)| name.to_owned());
+                (request.lifting(["*"]), names.collect())
+            }
+        };
+        compiler = compiler.add(&phase("value", *frames), request.clone())?;
+        let gradient = Gradient { of: "loss".into(), wrt, factor: Some("factor".into()) };
+        compiler = compiler.add(&phase("grad", *frames), request.with_gradient(gradient))?;
+    }
+    Ok(compiler)
+}
+
+fn phase(what: &str, reference_frames: usize) -> String {
+    format!("{what}.{reference_frames}")
+}
+
+fn size(model: &Model, settings: &Settings, reference_frames: usize) -> DitSize {
+    let [frames, height, width] = settings.size().latent();
+    let text_tokens = model.dit.text_len;
+    let timesteps = if reference_frames > 0 { 2 } else { 1 };
+    DitSize { reference_frames, frames, height, width, text_tokens, timesteps }
+}
+
+impl Network {
+    /// Compiles and loads the transformer.
+    ///
+    /// # Errors
+    /// As [`compile`], E0603 where there is no memory for it, E0330 to E0332 where the weights cannot
+    /// be read.
+    pub fn open(
+        model: &Model,
+        backend: &Backend,
+        settings: &Settings,
+        kind: Kind,
+        reference_frames: &[usize],
+    ) -> Result<Self> {
+        let compiler = compile(model, backend, settings, kind, reference_frames)?;
+        let gradient = compiler.plans().find(|(name, _)| name.starts_with("grad."));
+        let (_, plan) = gradient.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
+        let parameters = Parameters::of_plan(plan);
+        let mut segments = BTreeMap::new();
+        for frames in reference_frames {
+            let size = size(model, settings, *frames);
+            let clean = frames * size.tokens_per_frame(&model.dit);
+            let all = size.tokens(&model.dit);
+            let values: Vec<i32> = (0..all).map(|at| i32::from(at >= clean && clean > 0)).collect();
+            segments.insert(*frames, tensor_i32([all], &values)?);
+        }
+        let program = compiler.load(model.dit_weights.clone(), &mut |_, _| true)?;
+        Ok(Self { program, parameters, segments })
+    }
+
+    /// Bytes of weights, workspace and scratch.
+    pub fn bytes(&self) -> u64 {
+        self.program.weight_bytes() + self.program.memory_bytes()
+    }
+
+    /// The loss of an example.
+    ///
+    /// # Errors
+    /// E1001 with sample and node for a non-finite value.
+    pub fn loss(&mut self, example: &Example<'_>, values: &[(String, Tensor)]) -> Result<f64> {
+        let outputs = self.run("value", example, values, None)?;
+        loss_of(&outputs)
+    }
+
+    /// The loss of an example, and `grad.NAME` of every parameter times `factor`.
+    ///
+    /// # Errors
+    /// E1001 with sample and node for a non-finite value.
+    pub fn gradient(
+        &mut self,
+        example: &Example<'_>,
+        values: &[(String, Tensor)],
+        factor: f64,
+    ) -> Result<(f64, Outputs)> {
+        let factor = tensor_f32([], &[factor as f32])?;
+        let outputs = self.run("grad", example, values, Some(&factor))?;
+        Ok((loss_of(&outputs)?, outputs))
+    }
+
+    fn run(
+        &mut self,
+        what: &str,
+        example: &Example<'_>,
+        values: &[(String, Tensor)],
+        factor: Option<&Tensor>,
+    ) -> Result<Outputs> {
+        let references = &example.condition.references;
+        let frames = references.shape()[1];
+        let segments = self.segments.get(&frames).ok_or_else(|| {
+            Error::internal("E1009", format!("no plan for {frames} frames of references"))
+        })?;
+        let sigma = tensor_f32([], &[example.sigma as f32])?;
+        let inputs = Inputs::new()
+            .set("ref", references)
+            .set("seg", segments)
+            .set("txt", &example.condition.text)
+            .set("x0", example.clean)
+            .set("noise", example.noise)
+            .set("sigma", &sigma)
+            .all(factor.map(|factor| ("factor", factor)))
+            .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+        let phase = phase(what, frames);
+        let outputs = self.program.call(&phase, &inputs)?;
+        if !finite::all_finite(&outputs) {
+            let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
+            let sigma = example.sigma;
+            return Err(origin.error(&format!("{}, noise level {sigma:.4}", example.place)));
+        }
+        Ok(outputs)
+    }
+}
+
+fn loss_of(outputs: &Outputs) -> Result<f64> {
+    Ok(outputs.get("loss")?.to_f64_vec()[0])
+}

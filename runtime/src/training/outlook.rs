@@ -1,0 +1,194 @@
+//! What a run would do, found out without doing it: samples, shapes, memory, noise levels.
+//!
+//! Clips and prompts are encoded, as a run would do first, and every shape is compiled. No weight of
+//! the transformer is loaded. A clip shows what the autoencoder makes of three targets, beside what
+//! they were made of: whether crops, sizes and frames are what was meant is best seen.
+
+use super::Event;
+use super::dataset::{Dataset, Item};
+use super::draws::{Draw, Levels};
+use super::network::compile;
+use super::parameters::{Kind, Parameters};
+use super::prepare::Preparation;
+use super::request::{Training, model};
+use crate::checkpoint::write_error;
+use crate::error::{Error, Result};
+use crate::files::Existing;
+use crate::media::color::{Rounding, planar_to_rgb};
+use crate::media::standardise::Fit;
+use crate::media::writer::{VideoWriter, WriterOptions};
+use crate::pipeline::{Cancel, Size, decode_latents};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a run would do.
+#[derive(Clone, Debug)]
+pub struct Outlook {
+    /// Samples to train on.
+    pub samples: usize,
+    /// Samples left out, by reason.
+    pub excluded: BTreeMap<String, usize>,
+    /// The distinct shapes.
+    pub shapes: Vec<Shape>,
+    /// Numbers that would be trained.
+    pub parameters: u64,
+    /// Bytes of weights, plans and optimiser.
+    pub bytes: u64,
+    /// Noise levels in tenths.
+    pub levels: Vec<LevelRow>,
+    /// Targets behind the autoencoder.
+    pub sheet: Sheet,
+}
+
+/// Samples of one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Latent frames of all references.
+    pub reference_frames: usize,
+    /// Samples.
+    pub samples: usize,
+    /// Tokens of one evaluation.
+    pub tokens: usize,
+    /// Workspace of the plan with derivatives.
+    pub workspace_bytes: u64,
+}
+
+/// A tenth of the noise levels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LevelRow {
+    /// Its upper end.
+    pub sigma: f64,
+    /// Share of the draws of the first epochs.
+    pub share: f64,
+    /// Mean weight of the loss.
+    pub weight: f64,
+}
+
+/// Targets behind the autoencoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    /// A clip with a row for each: primary reference, target, and what the autoencoder gives back.
+    pub path: PathBuf,
+    /// Peak signal-to-noise ratio of each, in decibels.
+    pub psnr: Vec<f64>,
+}
+
+/// Name of the clip in the folder of the run.
+const SHEET: &str = "check.mp4";
+/// Targets that are shown.
+const SHOWN: usize = 3;
+
+/// Decodes what the cache has of some targets and shows it beside what it was made of.
+fn sheet(preparation: &Preparation<'_>, data: &Dataset) -> Result<Sheet> {
+    let Size { width, height, frames } = preparation.settings.size();
+    let items: Vec<&Item> = data.items.iter().take(SHOWN).collect();
+    let (wide, tall) = (3 * width, items.len() * height);
+    let mut pictures = vec![vec![0u8; 3 * wide * tall]; frames];
+    let mut psnr = Vec::new();
+    let mut rgb = vec![0u8; 3 * width * height];
+    for (row, item) in items.into_iter().enumerate() {
+        let changed = |what: String| Error::input("E0960", what).help("start again");
+        let [target, reference] = &item.shown;
+        let target = preparation.read(target, Fit::Cover)?.map_err(changed)?;
+        let reference = preparation.read(reference, Fit::Inside)?.map_err(changed)?;
+        let latents = data.target(item, 0)?;
+        let decoded = decode_latents(preparation.model, preparation.backend, &latents)?;
+        let planes = decoded.as_f32().expect("frames are f32");
+        let mut square = 0.0;
+        for (at, picture) in pictures.iter_mut().enumerate() {
+            planar_to_rgb(planes, frames, at, height, width, Rounding::Truncate, &mut rgb);
+            let apart = rgb.iter().zip(&target.frames[at]);
+            square += apart.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>();
+            let shown = &reference.frames[at.min(reference.frames.len() - 1)];
+            for (column, part) in [shown, &target.frames[at], &rgb].into_iter().enumerate() {
+                for (y, line) in part.chunks_exact(3 * width).enumerate() {
+                    let from = 3 * ((row * height + y) * wide + column * width);
+                    picture[from..from + 3 * width].copy_from_slice(line);
+                }
+            }
+        }
+        let mean = square / (frames * 3 * width * height) as f64;
+        psnr.push(10.0 * (255.0f64.powi(2) / mean.max(1e-3)).log10());
+    }
+    let folder = &preparation.settings.run.folder;
+    std::fs::create_dir_all(folder).map_err(|fault| write_error(folder, fault))?;
+    let path = folder.join(SHEET);
+    let fps = preparation.settings.video.fps;
+    let options = WriterOptions { existing: Existing::Overwrite, ..WriterOptions::default() };
+    let mut writer = VideoWriter::create(&path, wide, tall, fps, &options)?;
+    pictures.iter().try_for_each(|picture| writer.push(picture))?;
+    writer.finish()?;
+    Ok(Sheet { path, psnr })
+}
+
+impl Training<'_> {
+    /// Checks and encodes what the manifest names, and finds out what the run would do.
+    ///
+    /// # Errors
+    /// Those of [`Preparation::dataset`], E05xx where the network cannot be compiled, E101x where the
+    /// clip cannot be written.
+    pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
+        let (settings, backend) = (self.settings, self.backend);
+        let model = model(settings)?;
+        let pairs = self.kind == Kind::Dpo;
+        let preparation = Preparation { settings, model: &model, backend, pairs, cancel };
+        let data = preparation.dataset(&settings.data.manifest, events)?;
+        if let Some(path) = &settings.data.validation {
+            preparation.dataset(path, events)?;
+        }
+        let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
+        for item in &data.items {
+            *by_shape.entry(item.reference_frames()).or_insert(0) += 1;
+        }
+        let frames: Vec<usize> = by_shape.keys().copied().collect();
+        let compiler = compile(&model, backend, settings, self.kind, &frames)?;
+        let plans: BTreeMap<&str, _> = compiler.plans().collect();
+        let [target, rows, columns] = settings.size().latent();
+        let patch = model.dit.patch;
+        let per_frame = (rows / patch[1] as usize) * (columns / patch[2] as usize);
+        let shape = |(frames, samples): (&usize, &usize)| Shape {
+            reference_frames: *frames,
+            samples: *samples,
+            tokens: (frames + target) * per_frame,
+            workspace_bytes: plans[format!("grad.{frames}").as_str()].workspace_bytes,
+        };
+        let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
+        let parameters = Parameters::of_plan(plans[format!("grad.{}", frames[0]).as_str()]);
+        // Parameters as inputs and as a state, two moments, the sum and the part of a sample.
+        let vectors = 6 + u64::from(settings.train.average > 0.0) + u64::from(pairs);
+        let own = 4 * vectors * parameters.elements();
+        let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
+        Ok(Outlook {
+            samples: data.items.len(),
+            excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
+            shapes,
+            parameters: parameters.elements(),
+            bytes: compiler.weight_bytes() + compiler.memory_bytes() + own,
+            levels: self.levels(&ids),
+            sheet: sheet(&preparation, &data)?,
+        })
+    }
+
+    /// The noise levels that the first epochs draw.
+    fn levels(&self, ids: &[&str]) -> Vec<LevelRow> {
+        /// Draws that are looked at.
+        const DRAWS: u64 = 10_000;
+        let train = &self.settings.train;
+        let levels = Levels::new(train);
+        let mut rows = [(0u64, 0.0); 10];
+        for at in 0..DRAWS {
+            let count = ids.len() as u64;
+            let (id, epoch) = (ids[(at % count) as usize], at / count);
+            let draw = Draw::of(train, &levels, id, epoch);
+            let tenth = (levels.sigma(draw.level) * 10.0).ceil().clamp(1.0, 10.0) as usize - 1;
+            rows[tenth].0 += 1;
+            rows[tenth].1 += levels.weight(draw.level);
+        }
+        let row = |(at, (count, weight)): (usize, (u64, f64))| LevelRow {
+            sigma: (at + 1) as f64 / 10.0,
+            share: count as f64 / DRAWS as f64,
+            weight: weight / count.max(1) as f64,
+        };
+        rows.into_iter().enumerate().map(row).collect()
+    }
+}

@@ -1,0 +1,335 @@
+//! What is trained: named tensors, and the flat vectors in which the optimiser keeps them.
+//!
+//! The tensors of one block of the transformer lie in one vector, in the order of their names, and
+//! what the weight decay leaves out in another. Values are f32; a network that wants another type
+//! gets them rounded. First values of adapters come from the seed.
+
+use super::settings::{LoraSettings, Settings};
+use crate::error::{Error, Result};
+use crate::init;
+use crate::model::Model;
+use crate::pipeline::tensor_f32;
+use anyid_ir::plan::Plan;
+use anyid_ir::{DType, Tensor, TensorType};
+use anyid_models::optimiser::Group;
+use anyid_passes::LoraTarget;
+use std::collections::BTreeMap;
+
+/// What a run trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An adapter, on samples.
+    Lora,
+    /// An adapter, on pairs.
+    Dpo,
+    /// Every weight of the transformer, on samples.
+    Full,
+}
+
+impl Kind {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Dpo => "dpo",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// A trained tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Its name, that of an input of the network.
+    pub name: String,
+    /// Its type in the network.
+    pub ty: TensorType,
+    group: usize,
+    offset: usize,
+}
+
+impl Parameter {
+    /// Which vector it is in, and where.
+    pub fn place(&self) -> (usize, std::ops::Range<usize>) {
+        (self.group, self.offset..self.offset + self.ty.elements())
+    }
+}
+
+/// All of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameters {
+    /// In the order of their names.
+    pub list: Vec<Parameter>,
+    /// The vectors.
+    pub groups: Vec<Group>,
+}
+
+/// Values of all parameters, one tensor for each vector.
+pub type Flat = Vec<Tensor>;
+
+/// The adapters that settings ask for.
+pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
+    let (rank, alpha) = (lora.rank, lora.alpha);
+    lora.targets
+        .iter()
+        .map(|pattern| LoraTarget { pattern: pattern.clone(), rank, alpha })
+        .collect()
+}
+
+impl Parameters {
+    /// Those that a plan gives derivatives of.
+    pub fn of_plan(plan: &Plan) -> Self {
+        let types: BTreeMap<&str, &TensorType> =
+            plan.inputs.iter().map(|p| (p.name.as_str(), &plan.buffer(p.buffer).ty)).collect();
+        let names = plan.outputs.iter().filter_map(|port| port.name.strip_prefix("grad."));
+        Self::of(names.map(|name| (name, types[name])))
+    }
+
+    /// Those of these names and types.
+    pub fn of<'n>(named: impl IntoIterator<Item = (&'n str, &'n TensorType)>) -> Self {
+        let mut named: Vec<(&str, &TensorType)> = named.into_iter().collect();
+        named.sort_unstable_by_key(|(name, _)| *name);
+        let mut out = Self { list: Vec::new(), groups: Vec::new() };
+        for (name, ty) in named {
+            let decays = name.contains(".lora_") || ty.rank() > 1;
+            let block: Vec<&str> = name.splitn(3, '.').collect();
+            let block = match block[..] {
+                ["blocks", number, _] => format!("blocks.{number}"),
+                _ => "outside".to_owned(),
+            };
+            let block = if decays { block } else { format!("{block}.undecayed") };
+            let group = out.groups.iter().position(|group| group.name == block);
+            let group = group.unwrap_or_else(|| {
+                out.groups.push(Group { name: block, elements: 0, decays });
+                out.groups.len() - 1
+            });
+            let offset = out.groups[group].elements;
+            out.groups[group].elements += ty.elements();
+            out.list.push(Parameter { name: name.to_owned(), ty: ty.clone(), group, offset });
+        }
+        out
+    }
+
+    /// How many numbers are trained.
+    pub fn elements(&self) -> u64 {
+        self.groups.iter().map(|group| group.elements as u64).sum()
+    }
+
+    /// Vectors of zeros.
+    pub fn zeros(&self) -> Flat {
+        let ty = |group: &Group| TensorType::new(DType::F32, [group.elements]);
+        self.groups.iter().map(|group| Tensor::zeros(ty(group))).collect()
+    }
+
+    /// Puts named tensors together; each is asked for once.
+    ///
+    /// # Errors
+    /// Those of `get`.
+    pub fn flat(&self, get: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>>) -> Result<Flat> {
+        let mut out = self.zeros();
+        for parameter in &self.list {
+            let values = get(parameter)?;
+            let (group, range) = parameter.place();
+            let all = out[group].as_f32_mut().expect("vectors are f32");
+            all[range].copy_from_slice(&values);
+        }
+        Ok(out)
+    }
+
+    /// The values of one.
+    pub fn values<'f>(&self, flat: &'f Flat, parameter: &Parameter) -> &'f [f32] {
+        let (group, range) = parameter.place();
+        &flat[group].as_f32().expect("vectors are f32")[range]
+    }
+
+    /// The tensors by name, in the types of the network.
+    ///
+    /// # Errors
+    /// E1009 never: a parameter has as many values as its type has elements.
+    pub fn named(&self, flat: &Flat) -> Result<Vec<(String, Tensor)>> {
+        let tensor = |parameter: &Parameter| {
+            let shape = parameter.ty.shape.iter().copied();
+            let tensor = tensor_f32(shape, self.values(flat, parameter))?;
+            Ok((parameter.name.clone(), tensor.cast(parameter.ty.dtype)))
+        };
+        self.list.iter().map(tensor).collect()
+    }
+
+    /// The first values of a run: of an adapter A uniform within ±1/√in and B zero (`anyid.md` §4.2),
+    /// of weights what the model has.
+    ///
+    /// # Errors
+    /// E0330 to E0332 where the model cannot be read.
+    pub fn first(&self, kind: Kind, settings: &Settings, model: &Model) -> Result<Flat> {
+        self.flat(&mut |parameter| {
+            let shape = &parameter.ty.shape;
+            match kind {
+                Kind::Lora | Kind::Dpo if parameter.name.ends_with(".lora_B.weight") => {
+                    Ok(vec![0.0; parameter.ty.elements()])
+                }
+                Kind::Lora | Kind::Dpo => {
+                    let bound = 1.0 / (shape[1] as f32).sqrt();
+                    Ok(init::uniform(
+                        settings.train.seed,
+                        &parameter.name,
+                        bound,
+                        parameter.ty.elements(),
+                    ))
+                }
+                Kind::Full => stored(model, parameter),
+            }
+        })
+    }
+}
+
+/// What a model has of a weight, as f32.
+///
+/// # Errors
+/// E0330 to E0332 where it cannot be read.
+pub fn stored(model: &Model, parameter: &Parameter) -> Result<Vec<f32>> {
+    let mut values = vec![0f32; parameter.ty.elements()];
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+    model.dit_weights.set().read_f32(&parameter.name, 0, bytes)?;
+    Ok(values)
+}
+
+/// How far a run has moved each of its targets: the norm of the change over that of the weight.
+///
+/// # Errors
+/// E0330 to E0332 where the model cannot be read.
+pub fn moved(
+    parameters: &Parameters,
+    flat: &Flat,
+    kind: Kind,
+    settings: &Settings,
+    base: &BTreeMap<String, f64>,
+    model: &Model,
+) -> Result<BTreeMap<String, f64>> {
+    let mut out = BTreeMap::new();
+    if kind == Kind::Full {
+        for parameter in &parameters.list {
+            let (now, before) = (parameters.values(flat, parameter), stored(model, parameter)?);
+            let change = now.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2));
+            out.insert(parameter.name.clone(), change.sum::<f64>().sqrt() / base[&parameter.name]);
+        }
+        return Ok(out);
+    }
+    let by_name: BTreeMap<&str, &Parameter> =
+        parameters.list.iter().map(|parameter| (parameter.name.as_str(), parameter)).collect();
+    for (name, a) in &by_name {
+        let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
+        let b = by_name[format!("{module}.lora_B.weight").as_str()];
+        let [rank, inputs] = [a.ty.shape[0], a.ty.shape[1]];
+        let (a, b) = (parameters.values(flat, a), parameters.values(flat, b));
+        // ‖B A‖² = Σ (A Aᵀ) ∘ (Bᵀ B), without the product itself.
+        let mut square = 0.0;
+        for i in 0..rank {
+            for j in 0..rank {
+                let row = |at: usize| &a[at * inputs..(at + 1) * inputs];
+                let left: f64 = row(i).iter().zip(row(j)).map(|(x, y)| f64::from(x * y)).sum();
+                let rows = b.chunks_exact(rank);
+                let right: f64 = rows.map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+                square += left * right;
+            }
+        }
+        let scale = settings.lora.alpha / settings.lora.rank as f64;
+        out.insert(module.to_owned(), scale * square.max(0.0).sqrt() / base[module]);
+    }
+    Ok(out)
+}
+
+/// The norms of the weights that a run changes, by target.
+///
+/// # Errors
+/// E0330 to E0332 where the model cannot be read.
+pub fn norms(parameters: &Parameters, kind: Kind, model: &Model) -> Result<BTreeMap<String, f64>> {
+    let mut out = BTreeMap::new();
+    let mut add = |target: &str, weight: &str| -> Result<()> {
+        let set = model.dit_weights.set();
+        let count = set.tensor(weight).map_or(0, |weight| weight.elements());
+        let mut values = vec![0f32; count as usize];
+        set.read_f32(weight, 0, bytemuck::cast_slice_mut(&mut values))?;
+        let square: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+        out.insert(target.to_owned(), square.sqrt().max(f64::MIN_POSITIVE));
+        Ok(())
+    };
+    for parameter in &parameters.list {
+        match (kind, parameter.name.strip_suffix(".lora_A.weight")) {
+            (Kind::Full, _) => add(&parameter.name, &parameter.name)?,
+            (_, Some(module)) => add(module, &format!("{module}.weight"))?,
+            (_, None) => {}
+        }
+    }
+    Ok(out)
+}
+
+/// The error of an adapter that a run cannot begin from.
+pub fn unfit(message: String, place: &std::path::Path) -> Error {
+    Error::input("E0966", message).at(place.display()).help(
+        "give an adapter of the same targets and rank, or set lora.targets and lora.rank to its",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_of_a_block_lie_together_and_vectors_do_not_decay() {
+        let [matrix, vector] =
+            [vec![2, 3], vec![3]].map(|shape| TensorType::new(DType::F32, shape));
+        let parameters = Parameters::of([
+            ("head.head.weight", &matrix),
+            ("blocks.0.ffn.0.weight", &matrix),
+            ("blocks.0.ffn.0.bias", &vector),
+            ("blocks.1.self_attn.q.lora_A.weight", &matrix),
+            ("blocks.0.ffn.2.weight", &matrix),
+        ]);
+        let groups: Vec<(&str, usize, bool)> =
+            parameters.groups.iter().map(|g| (g.name.as_str(), g.elements, g.decays)).collect();
+        assert_eq!(
+            groups,
+            [
+                ("blocks.0.undecayed", 3, false),
+                ("blocks.0", 12, true),
+                ("blocks.1", 6, true),
+                ("outside", 6, true)
+            ]
+        );
+        let mut next = 0.0;
+        let flat = parameters.flat(&mut |parameter| {
+            next += 1.0;
+            Ok(vec![next; parameter.ty.elements()])
+        });
+        let flat = flat.unwrap();
+        for (at, (name, tensor)) in (1..).zip(parameters.named(&flat).unwrap()) {
+            assert_eq!(name, parameters.list[at - 1].name);
+            assert!(tensor.to_f32_vec().iter().all(|value| *value == at as f32), "{name}");
+        }
+        assert_eq!(parameters.elements(), 27);
+    }
+
+    #[test]
+    fn the_way_of_an_adapter_is_the_norm_of_its_product() {
+        let model = Model::micro().unwrap();
+        let mut settings = Settings::default();
+        settings.lora.rank = 2;
+        settings.lora.alpha = 6.0;
+        let [a, b] = [[2, 3], [4, 2]].map(|shape| TensorType::new(DType::F32, shape));
+        let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)]);
+        let values: Vec<f32> = (0..14).map(|k| (k as f32 * 0.7).sin()).collect();
+        let flat = vec![tensor_f32([14], &values).unwrap()];
+        let base = BTreeMap::from([("m".to_owned(), 5.0)]);
+        let found = moved(&parameters, &flat, Kind::Lora, &settings, &base, &model).unwrap();
+        let (a, b) = (&values[..6], &values[6..]);
+        let mut square = 0.0;
+        for row in 0..4 {
+            for column in 0..3 {
+                let product = b[2 * row] * a[column] + b[2 * row + 1] * a[3 + column];
+                square += f64::from(product).powi(2);
+            }
+        }
+        let expected = 3.0 * square.sqrt() / 5.0;
+        assert!((found["m"] - expected).abs() < 1e-6 * expected, "{found:?} {expected}");
+    }
+}

@@ -1,0 +1,179 @@
+//! What a run leaves: an adapter in the dialect of `formats.md` §5, or a whole transformer.
+//!
+//! The file is read back and compared before it gets its name.
+
+use super::parameters::{Flat, Kind, Parameters};
+use super::settings::Settings;
+use crate::adapter::{Adapter, Factors, Tolerance, modules_of};
+use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
+use crate::error::{Error, Result};
+use crate::files::AtomicFile;
+use crate::model::Model;
+use half::bf16;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Name of the result in the folder of a run.
+pub fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Lora | Kind::Dpo => "adapter",
+        Kind::Full => "transformer",
+    }
+}
+
+/// A tensor to be stored.
+struct Row {
+    spec: TensorSpec,
+    bytes: Vec<u8>,
+}
+
+fn row(name: String, encoding: Encoding, shape: &[usize], values: &[f32]) -> Row {
+    let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
+    let bytes = match encoding {
+        Encoding::Bf16 => {
+            values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
+        }
+        _ => bytemuck::cast_slice(values).to_vec(),
+    };
+    Row { spec: TensorSpec::new(name, encoding, shape), bytes }
+}
+
+/// Writes the result of a run into `file`.
+///
+/// # Errors
+/// E0376 where it reads back as something else, E101x where it cannot be written.
+pub fn write(
+    file: AtomicFile,
+    kind: Kind,
+    parameters: &Parameters,
+    flat: &Flat,
+    settings: &Settings,
+    model: &Model,
+    updates: u64,
+) -> Result<()> {
+    let mut header = pytorch_metadata();
+    let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
+    say("version", env!("CARGO_PKG_VERSION").to_owned());
+    say("trained", format!("{} for {updates} updates", kind.name()));
+    say("base_model", model.fingerprints()?[0].clone());
+    say("rope_layout", "prepend".to_owned());
+    say("null_refs", "match".to_owned());
+    say("pad", "black".to_owned());
+    let mut rows = Vec::new();
+    match kind {
+        Kind::Lora | Kind::Dpo => {
+            say("rank", settings.lora.rank.to_string());
+            say("alpha", settings.lora.alpha.to_string());
+            say("target_modules", settings.lora.targets.join(" "));
+            for parameter in &parameters.list {
+                let values = parameters.values(flat, parameter);
+                let name = format!("diffusion_model.{}", parameter.name);
+                if let Some(module) = name.strip_suffix(".lora_A.weight") {
+                    let alpha = [settings.lora.alpha as f32];
+                    rows.push(row(format!("{module}.alpha"), Encoding::F32, &[], &alpha));
+                }
+                rows.push(row(name, Encoding::F32, &parameter.ty.shape, values));
+            }
+        }
+        Kind::Full => {
+            for parameter in &parameters.list {
+                let values = parameters.values(flat, parameter);
+                let stored = model.dit_weights.set().tensor(&parameter.name);
+                // Rounded once to what the model is stored in.
+                let narrow = stored.is_some_and(|weight| weight.encoding == Encoding::Bf16);
+                let encoding = if narrow { Encoding::Bf16 } else { Encoding::F32 };
+                let name = model.dit_weights.spelled(&parameter.name);
+                rows.push(row(name, encoding, &parameter.ty.shape, values));
+            }
+            rows.sort_by_key(|row| row.spec.encoding == Encoding::Bf16);
+        }
+    }
+    store(file, &rows, &header, &mut |file| match kind {
+        Kind::Full => Ok(()),
+        Kind::Lora | Kind::Dpo => {
+            let mut adapter = Adapter::open(file, &modules_of(model.dit_weights.set()))?;
+            adapter.require_matches(false)?;
+            let scale = settings.lora.alpha as f32 / settings.lora.rank as f32;
+            let scales = adapter.scales();
+            match scales[..] {
+                [one] if (one as f32 - scale).abs() <= 1e-6 * scale => Ok(()),
+                _ => Err(differs("the scales")),
+            }
+        }
+    })
+}
+
+fn differs(what: &str) -> Error {
+    Error::input("E0376", format!("{what} read back as something else"))
+        .help("the disk is failing or the file was changed meanwhile: write it elsewhere")
+}
+
+fn store(
+    file: AtomicFile,
+    rows: &[Row],
+    header: &BTreeMap<String, String>,
+    check: &mut dyn FnMut(&Path) -> Result<()>,
+) -> Result<()> {
+    let specs: Vec<TensorSpec> = rows.iter().map(|row| row.spec.clone()).collect();
+    let path = file.path().to_owned();
+    let mut writer = SafetensorsWriter::create_in(file, &specs, header)?;
+    for row in rows {
+        writer.write(&row.spec.name, &row.bytes)?;
+    }
+    let file = writer.finish_file()?;
+    if let Some(temporary) = file.temporary_path() {
+        let found = WeightSet::open_files(&[temporary])?;
+        for row in rows {
+            if found.contents(&row.spec.name)? != row.bytes {
+                return Err(differs(&format!("`{}`", row.spec.name)).at(path.display()));
+            }
+        }
+        check(temporary).map_err(|error| error.placed(path.display()))?;
+    }
+    file.commit().map(drop)
+}
+
+/// The values of an adapter that a run begins from.
+///
+/// # Errors
+/// E0966 for an adapter of other targets, rank or alpha, and those of reading adapters.
+pub fn first_values(
+    path: &Path,
+    parameters: &Parameters,
+    settings: &Settings,
+    model: &Model,
+) -> Result<Flat> {
+    let modules = modules_of(model.dit_weights.set());
+    let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
+    let wanted = settings.lora.alpha / settings.lora.rank as f64;
+    if let Some(scale) = adapter.scales().into_iter().find(|s| (s - wanted).abs() > 1e-6 * wanted) {
+        let message =
+            format!("the adapter counts {scale} times, lora.alpha / lora.rank is {wanted}");
+        return Err(super::parameters::unfit(message, path));
+    }
+    let set = adapter.tensors();
+    let mut ends: BTreeMap<String, String> = BTreeMap::new();
+    for change in &adapter.changes {
+        let Some(product) = &change.product else { continue };
+        let Factors::LowRank { up, down } = &product.factors else { continue };
+        ends.insert(format!("{}.lora_A.weight", change.module), down.clone());
+        ends.insert(format!("{}.lora_B.weight", change.module), up.clone());
+    }
+    if ends.len() != parameters.list.len() {
+        let (has, wanted) = (ends.len() / 2, parameters.list.len() / 2);
+        let message = format!("the adapter is for {has} linears, the run for {wanted}");
+        return Err(super::parameters::unfit(message, path));
+    }
+    parameters.flat(&mut |parameter| {
+        let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
+        let name = ends.get(&parameter.name);
+        let found = name.and_then(|name| Some((name, set.tensor(name)?)));
+        let Some((name, _)) = found.filter(|(_, weight)| weight.shape == shape) else {
+            let message = format!("the adapter has no {} of {}", parameter.name, parameter.ty);
+            return Err(super::parameters::unfit(message, path));
+        };
+        let mut values = vec![0f32; parameter.ty.elements()];
+        set.read_f32(name, 0, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    })
+}

@@ -1,0 +1,346 @@
+//! A run from beginning to end: prepare, learn, update, measure, save, and go on where it was.
+//!
+//! A sample is the unit of work. After each the run can end, with everything that it has summed up in
+//! the checkpoint; a run that goes on makes the bits that it would have made without the break.
+
+use super::alarms::alarms;
+use super::checkpoint::{CHECKPOINT, Folder, Record};
+use super::dataset::Dataset;
+use super::draws::{Levels, order};
+use super::learner::{Learner, Numbers, Values};
+use super::log::Log;
+use super::network::Network;
+use super::optimise::{Optimiser, Sums};
+use super::parameters::{Flat, Kind, moved, norms};
+use super::request::{Report, Training, identity};
+use super::{Event, Settings, result};
+use crate::error::{Error, Kind as Fault, Result};
+use crate::files::AtomicFile;
+use crate::model::Model;
+use crate::pipeline::Cancel;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// A run at work.
+pub struct Loop<'l> {
+    settings: &'l Settings,
+    kind: Kind,
+    model: &'l Model,
+    data: Dataset,
+    validation: Option<Dataset>,
+    learner: Learner<'l>,
+    optimiser: Optimiser,
+    batch: Sums,
+    pair: Sums,
+    values: Values,
+    record: Record,
+    folder: Folder,
+    /// The file of the next best result.
+    best: Option<AtomicFile>,
+    log: Log,
+    norms: BTreeMap<String, f64>,
+    /// The order of samples in an epoch.
+    order: (u64, Vec<usize>),
+    began: (Instant, u64),
+}
+
+impl<'l> Loop<'l> {
+    /// Loads the network and puts everything where it was, or at the beginning.
+    ///
+    /// # Errors
+    /// As [`Training::run`].
+    pub fn open(
+        training: &Training<'l>,
+        model: &'l Model,
+        folder: Folder,
+        data: Dataset,
+        validation: Option<Dataset>,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Self> {
+        let Training { kind, settings, backend, .. } = *training;
+        let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
+        let shapes: BTreeSet<usize> = items.map(|item| item.reference_frames()).collect();
+        let shapes: Vec<usize> = shapes.into_iter().collect();
+        let network = Network::open(model, backend, settings, kind, &shapes)?;
+        let parameters = &network.parameters;
+        let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
+        let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
+        let untrained = parameters.first(kind, settings, model)?;
+        let about = backend.about();
+        let device = format!("{} {}", about.target.name, about.instructions);
+        let model_is = identity(model)?;
+        let mut record = Record::new(kind, settings, &data.manifest, &model_is, &device);
+        let begun = training.resume && folder.has_checkpoint();
+        if training.resume && !begun {
+            events(Event::Warning("there is no checkpoint yet: the run begins anew".to_owned()));
+        }
+        if begun {
+            let (old, values) = folder.load(parameters)?;
+            old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
+            record.position = old.position;
+            let missing = || Error::input("E0962", "the checkpoint is incomplete");
+            for which in optimiser.kinds() {
+                optimiser.set(which, values.get(*which).ok_or_else(missing)?)?;
+            }
+            optimiser.set_sums(&mut batch, values.get("g").ok_or_else(missing)?)?;
+        } else {
+            let first = match &training.init_from {
+                Some(path) => result::first_values(path, parameters, settings, model)?,
+                None => untrained.clone(),
+            };
+            optimiser.set("p", &first)?;
+            if optimiser.kinds().contains(&"a") {
+                optimiser.set("a", &first)?;
+            }
+        }
+        let log = Log::open(&settings.run.folder, record.position.updates)?;
+        let norms = norms(parameters, kind, model)?;
+        let untrained = parameters.named(&untrained)?;
+        events(Event::Begun {
+            parameters: parameters.elements(),
+            samples: data.items.len(),
+            excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
+            bytes: network.bytes(),
+            updates: record.position.updates,
+            total: settings.train.steps,
+        });
+        let reference = format!("{model_is} {device} {}", env!("CARGO_PKG_VERSION"));
+        let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
+        let learner = Learner { settings, kind, levels, network, untrained, reference, cache };
+        let began = (Instant::now(), record.position.samples);
+        let mut out = Self {
+            settings,
+            kind,
+            model,
+            data,
+            validation,
+            learner,
+            optimiser,
+            batch,
+            pair,
+            values: Values::new(),
+            record,
+            folder,
+            best: None,
+            log,
+            norms,
+            order: (u64::MAX, Vec::new()),
+            began,
+        };
+        out.values = out.current()?;
+        if out.validation.is_some() {
+            out.best = Some(out.best_file()?);
+        }
+        if !begun {
+            out.save()?;
+        }
+        Ok(out)
+    }
+
+    /// The parameters as the network takes them.
+    fn current(&self) -> Result<Values> {
+        self.learner.network.parameters.named(&self.optimiser.get("p")?)
+    }
+
+    /// Trains to the end, or until `cancel` says to stop.
+    ///
+    /// # Errors
+    /// As [`Training::run`].
+    pub fn run(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
+        while self.record.position.updates < self.settings.train.steps {
+            if cancel.is_cancelled() {
+                self.save()?;
+                let at = self.record.position.updates;
+                let message = format!("interrupted behind update {at}; the checkpoint is complete");
+                return Err(Error::new(Fault::Interrupted, "E1002", message)
+                    .at(self.folder.file_path(CHECKPOINT).display())
+                    .help("--resume goes on from here"));
+            }
+            self.sample()?;
+            if !self.record.position.samples.is_multiple_of(self.settings.train.batch) {
+                continue;
+            }
+            self.update(events)?;
+            if self.ends_early(events)? {
+                break;
+            }
+        }
+        self.save()?;
+        self.finish()
+    }
+
+    /// Takes the next sample into the batch.
+    fn sample(&mut self) -> Result<()> {
+        let position = &mut self.record.position;
+        let count = self.data.items.len() as u64;
+        let (epoch, at) = (position.samples / count, position.samples % count);
+        if self.order.0 != epoch {
+            let ids: Vec<&str> = self.data.items.iter().map(|item| item.id.as_str()).collect();
+            self.order = (epoch, order(self.settings.train.seed, &ids, epoch));
+        }
+        let item = &self.data.items[self.order.1[at as usize]];
+        let numbers = self.learner.learn(
+            &self.data,
+            (item, epoch),
+            &self.values,
+            &mut self.optimiser,
+            (&mut self.batch, &mut self.pair),
+        )?;
+        for (name, value) in numbers {
+            *position.batch.entry(name).or_insert(0.0) += value;
+        }
+        position.samples += 1;
+        Ok(())
+    }
+
+    /// Updates the parameters with the batch.
+    fn update(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let train = &self.settings.train;
+        let gradient = self.optimiser.summed(&self.batch)?;
+        let step = self.record.position.updates + 1;
+        let norm = self.optimiser.update(step, train, &gradient)?;
+        if !norm.is_finite() {
+            let message = format!("a non-finite value in the gradient of update {step}");
+            return Err(Error::input("E1001", message)
+                .help("the last checkpoint is good: take a smaller train.learning_rate"));
+        }
+        let zeros = self.learner.network.parameters.zeros();
+        self.optimiser.set_sums(&mut self.batch, &zeros)?;
+        self.values = self.current()?;
+        self.record.position.updates = step;
+        let sums = std::mem::take(&mut self.record.position.batch);
+        let mut row: Map<String, Value> = sums
+            .iter()
+            .map(|(name, sum)| (name.clone(), json!(sum / train.batch as f64)))
+            .collect();
+        let loss = sums.get("loss").map_or(f64::NAN, |sum| sum / train.batch as f64);
+        self.record.position.loss = Some(loss);
+        row.insert("norm".to_owned(), json!(norm));
+        let done = self.record.position.samples - self.began.1;
+        let rest = train.steps.saturating_sub(step) * train.batch;
+        let left = self.began.0.elapsed().mul_f64(rest as f64 / done.max(1) as f64);
+        let parameters = &self.learner.network.parameters;
+        for (key, message) in alarms(self.kind, step, parameters, &gradient, &row) {
+            let reported = &mut self.record.position.reported;
+            if !reported.iter().any(|known| known == key) {
+                reported.push(key.to_owned());
+                events(Event::Warning(message));
+            }
+        }
+        let last = step == train.steps;
+        if last || step.is_multiple_of(self.settings.run.checkpoint_every) {
+            row.insert("moved".to_owned(), json!(self.moved()?));
+        }
+        if self.validation.is_some()
+            && (last || step.is_multiple_of(self.settings.run.validate_every))
+        {
+            let numbers = self.validate(events)?;
+            row.insert("validation".to_owned(), json!(numbers));
+        }
+        row.insert("seconds_left".to_owned(), json!(left.as_secs()));
+        self.log.add(step, &row)?;
+        events(Event::Updated { step, total: train.steps, loss, norm, left });
+        if step.is_multiple_of(self.settings.run.checkpoint_every) {
+            self.save()?;
+            events(Event::Saved { step });
+        }
+        Ok(())
+    }
+
+    fn moved(&self) -> Result<BTreeMap<String, f64>> {
+        let flat = self.optimiser.get("p")?;
+        let parameters = &self.learner.network.parameters;
+        moved(parameters, &flat, self.kind, self.settings, &self.norms, self.model)
+    }
+
+    /// Measures the validation set and keeps what is best.
+    fn validate(&mut self, events: &mut dyn FnMut(Event)) -> Result<Numbers> {
+        let Some(data) = &self.validation else { return Ok(Numbers::new()) };
+        if self.record.position.base.is_none() {
+            let untrained = self.learner.untrained.clone();
+            let base = self.learner.measure(data, &untrained)?;
+            self.record.position.base = base.get("loss").copied();
+        }
+        let numbers = self.learner.measure(data, &self.values)?;
+        let loss = numbers.get("loss").copied().unwrap_or(f64::NAN);
+        let base = self.record.position.base.unwrap_or(f64::NAN);
+        events(Event::Measured { step: self.record.position.updates, loss, base });
+        let better = self.record.position.best.is_none_or(|best| loss < best);
+        match better {
+            true => {
+                self.record.position.best = Some(loss);
+                self.record.position.since_best = 0;
+                let file = match self.best.take() {
+                    Some(file) => file,
+                    None => self.best_file()?,
+                };
+                self.write("-best", file)?;
+                if !crate::files::stopped() {
+                    self.best = Some(self.best_file()?);
+                }
+            }
+            false => self.record.position.since_best += 1,
+        }
+        let mut numbers = numbers;
+        numbers.insert("over_base".to_owned(), loss / base);
+        Ok(numbers)
+    }
+
+    fn ends_early(&mut self, events: &mut dyn FnMut(Event)) -> Result<bool> {
+        let (since, patience) = (self.record.position.since_best, self.settings.run.patience);
+        let ends = patience > 0 && since >= patience;
+        if ends {
+            events(Event::Warning(format!(
+                "{since} measurements of the validation set without a better one: the run ends"
+            )));
+        }
+        Ok(ends)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let mut values: BTreeMap<String, Flat> = BTreeMap::new();
+        for which in self.optimiser.kinds() {
+            values.insert((*which).to_owned(), self.optimiser.get(which)?);
+        }
+        values.insert("g".to_owned(), self.optimiser.summed(&self.batch)?);
+        self.folder.save(&self.record, &values)
+    }
+
+    /// The path of a result, with `what` behind the name of the last one.
+    fn path(&self, what: &str) -> PathBuf {
+        self.folder.file_path(&format!("{}{what}.safetensors", result::name(self.kind)))
+    }
+
+    /// A file for the best result, which can be completed once the program was told to end.
+    fn best_file(&self) -> Result<AtomicFile> {
+        let file = AtomicFile::create(self.path("-best"))?;
+        file.keep_when_stopped();
+        Ok(file)
+    }
+
+    /// Writes the result as it is now into `file`.
+    fn write(&self, what: &str, file: AtomicFile) -> Result<PathBuf> {
+        let path = self.path(what);
+        let flat = self.optimiser.get(if what == "-average" { "a" } else { "p" })?;
+        let parameters = &self.learner.network.parameters;
+        let updates = self.record.position.updates;
+        result::write(file, self.kind, parameters, &flat, self.settings, self.model, updates)?;
+        Ok(path)
+    }
+
+    fn finish(&mut self) -> Result<Report> {
+        if self.optimiser.kinds().contains(&"a") {
+            self.write("-average", AtomicFile::create(self.path("-average"))?)?;
+        }
+        let position = &self.record.position;
+        Ok(Report {
+            path: self.write("", AtomicFile::create(self.path(""))?)?,
+            updates: position.updates,
+            loss: position.loss,
+            parameters: self.learner.network.parameters.elements(),
+            validation: position.best.zip(position.base),
+        })
+    }
+}

@@ -1,0 +1,515 @@
+//! The settings of a training run: a TOML file, with the paper's values as defaults (`anyid.md` §4.4).
+//!
+//! Unknown keys are errors, and so are values that no run could use; both name the key. Relative
+//! paths start at the folder of the file. Nothing is opened here.
+
+use crate::error::{Error, Result};
+use crate::pipeline::Size;
+use anyid_models::wan::Precision;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Everything that a run is told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The model that is trained.
+    pub model: ModelSettings,
+    /// What it is trained on.
+    pub data: DataSettings,
+    /// The size that clips are brought to.
+    pub video: VideoSettings,
+    /// The adapter, for `train lora` and `train dpo`.
+    pub lora: LoraSettings,
+    /// The objective and the optimiser.
+    pub train: TrainSettings,
+    /// What only `train dpo` reads.
+    pub dpo: DpoSettings,
+    /// Where results go, and how often.
+    pub run: RunSettings,
+}
+
+/// The model that is trained.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    /// Its folder; the built-in micro model without it.
+    pub path: Option<PathBuf>,
+    /// Adapters in its weights, each `FILE` or `FILE:SCALE`: for DPO that of supervised tuning.
+    pub adapters: Vec<String>,
+    /// `f32` or `bf16`; by the stored weights without it.
+    pub precision: Option<String>,
+}
+
+/// What the model is trained on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSettings {
+    /// The manifest: `anyid.sample/1`, or `anyid.dpo/1` for DPO.
+    pub manifest: PathBuf,
+    /// SHA-256 that the manifest must have.
+    pub sha256: Option<String>,
+    /// What its paths start at; the folder of the manifest without it.
+    pub root: Option<PathBuf>,
+    /// A manifest that is only measured.
+    pub validation: Option<PathBuf>,
+    /// Where latents and texts are kept; `cache` in the folder of the run without it.
+    pub cache: Option<PathBuf>,
+    /// Whether faulty lines are left out instead of stopping the run.
+    pub skip_faulty: bool,
+    /// Whether targets may be enlarged by more than a third.
+    pub allow_upscale: bool,
+}
+
+/// The size that clips are brought to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VideoSettings {
+    /// Columns of pixels.
+    pub width: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Frames of a target, 4k+1.
+    pub frames: usize,
+    /// Frames a second.
+    pub fps: f64,
+}
+
+/// The adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraSettings {
+    /// Rows of A and columns of B.
+    pub rank: usize,
+    /// The product of B and A counts alpha / rank times.
+    pub alpha: f64,
+    /// The linears that get one, by name; a star stands for any text.
+    pub targets: Vec<String>,
+}
+
+/// How the noise levels of a loss are weighted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossWeight {
+    /// By a bell over the timesteps, as DiffSynth-Studio does.
+    Diffsynth,
+    /// All alike.
+    None,
+}
+
+/// The objective and the optimiser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSettings {
+    /// Updates in all.
+    pub steps: u64,
+    /// Samples, or pairs, of an update.
+    pub batch: u64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Updates over which the rate rises to that.
+    pub warmup: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of their squares.
+    pub beta2: f64,
+    /// Added to the root of the mean square.
+    pub epsilon: f64,
+    /// Largest norm of the gradient; 0 for any.
+    pub clip: f64,
+    /// Decay of the average of the weights that is kept besides; 0 for none.
+    pub average: f64,
+    /// How often references and prompt are replaced by their null forms, together.
+    pub null_probability: f64,
+    /// How noise levels are weighted.
+    pub loss_weight: LossWeight,
+    /// Shift of the noise levels.
+    pub shift: f64,
+    /// Noise levels in the table.
+    pub timesteps: u32,
+    /// Seed of the order, the noise and the first values.
+    pub seed: u64,
+}
+
+/// What only `train dpo` reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoSettings {
+    /// β, for the mean over elements and the factor ½.
+    pub beta: f64,
+    /// Draws of noise level and noise for each pair, over which the levels are spread evenly.
+    pub draws: u32,
+    /// What the error of the chosen clip counts by itself.
+    pub sft_weight: f64,
+    /// What the error of the rejected clip counts.
+    pub rejected_weight: f64,
+    /// The probability that a preference is wrong.
+    pub label_smoothing: f64,
+    /// How often references and prompt of a pair are replaced by their null forms.
+    pub null_probability: f64,
+}
+
+/// Where results go, and how often.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSettings {
+    /// The folder of the run.
+    pub folder: PathBuf,
+    /// Updates between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Updates between two measurements of the validation set.
+    pub validate_every: u64,
+    /// Draws for each sample of it.
+    pub validation_draws: u32,
+    /// Measurements without a new best after which the run ends; 0 for any number.
+    pub patience: u64,
+}
+
+impl Default for VideoSettings {
+    fn default() -> Self {
+        Self { width: 1280, height: 704, frames: 121, fps: 24.0 }
+    }
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        let own = ["q", "k", "v", "o"].map(|name| format!("blocks.*_attn.{name}"));
+        let feed_forward = ["0", "2"].map(|name| format!("blocks.*.ffn.{name}"));
+        Self { rank: 128, alpha: 128.0, targets: own.into_iter().chain(feed_forward).collect() }
+    }
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch: 64,
+            learning_rate: 1e-4,
+            warmup: 0,
+            weight_decay: 0.001,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            clip: 1.0,
+            average: 0.0,
+            null_probability: 0.1,
+            loss_weight: LossWeight::Diffsynth,
+            shift: 5.0,
+            timesteps: 1000,
+            seed: 0,
+        }
+    }
+}
+
+impl Default for DpoSettings {
+    fn default() -> Self {
+        Self {
+            beta: 500.0,
+            draws: 16,
+            sft_weight: 0.0,
+            rejected_weight: 1.0,
+            label_smoothing: 0.0,
+            null_probability: 0.0,
+        }
+    }
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("run"),
+            checkpoint_every: 100,
+            validate_every: 100,
+            validation_draws: 4,
+            patience: 0,
+        }
+    }
+}
+
+/// Keys in which a run that goes on may differ from what it was: they change no value before its end.
+/// The manifest is compared by its hash.
+const MAY_CHANGE: [&str; 9] = [
+    "train.steps",
+    "run.folder",
+    "run.checkpoint_every",
+    "run.patience",
+    "data.manifest",
+    "data.sha256",
+    "data.root",
+    "data.cache",
+    "model.path",
+];
+
+impl Settings {
+    /// Reads the file at `path`, then what `overrides` say, each `section.key=value`.
+    ///
+    /// # Errors
+    /// E0911 where it cannot be read, E0955 for what is no setting, E0956 for a value that no run
+    /// can use.
+    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = super::read_text(path, 1 << 20)?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e| refused(&e, &text, path))?;
+        // By themselves, so that a fault has a line.
+        toml::from_str::<Self>(&text).map_err(|error| refused(&error, &text, path))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        rooted(&mut table, folder);
+        for item in overrides {
+            set(&mut table, item)?;
+        }
+        let settings: Self =
+            toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| {
+                let list = overrides.join(" ");
+                Error::input("E0955", e.message().to_owned()).at(format!("--set {list}")).help(HELP)
+            })?;
+        settings.check().map_err(|error| error.at(path.display()))?;
+        Ok(settings)
+    }
+
+    /// Refuses values that no run could use.
+    fn check(&self) -> Result<()> {
+        let TrainSettings { beta1, beta2, epsilon, clip, average, .. } = self.train;
+        let TrainSettings { learning_rate, weight_decay, null_probability, shift, .. } = self.train;
+        let dpo = &self.dpo;
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        let whole = |value: f64| value.is_finite() && value >= 0.0;
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let rows = [
+            ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
+            ("video.fps", positive(self.video.fps), "a number above 0"),
+            ("lora.rank", (1..=4096).contains(&self.lora.rank), "1 to 4096"),
+            ("lora.alpha", positive(self.lora.alpha), "a number above 0"),
+            ("lora.targets", !self.lora.targets.is_empty(), "at least one name"),
+            ("train.steps", self.train.steps > 0, "1 or more"),
+            ("train.batch", (1..=1 << 20).contains(&self.train.batch), "1 to 1048576"),
+            ("train.learning_rate", positive(learning_rate), "a number above 0"),
+            ("train.weight_decay", whole(weight_decay), "0 or more"),
+            ("train.beta1", share(beta1), "at least 0 and below 1"),
+            ("train.beta2", share(beta2), "at least 0 and below 1"),
+            ("train.epsilon", positive(epsilon), "a number above 0"),
+            ("train.clip", whole(clip), "0 (no limit) or more"),
+            ("train.average", share(average), "at least 0 (no average) and below 1"),
+            ("train.null_probability", (0.0..=1.0).contains(&null_probability), "0 to 1"),
+            ("train.shift", positive(shift), "a number above 0"),
+            ("train.timesteps", (2..=100_000).contains(&self.train.timesteps), "2 to 100000"),
+            ("dpo.beta", positive(dpo.beta), "a number above 0"),
+            ("dpo.draws", (1..=10_000).contains(&dpo.draws), "1 to 10000"),
+            ("dpo.sft_weight", whole(dpo.sft_weight), "0 or more"),
+            ("dpo.rejected_weight", whole(dpo.rejected_weight), "0 or more"),
+            ("dpo.label_smoothing", (0.0..0.5).contains(&dpo.label_smoothing), "0 to below 0.5"),
+            ("dpo.null_probability", (0.0..=1.0).contains(&dpo.null_probability), "0 to 1"),
+            ("run.checkpoint_every", self.run.checkpoint_every > 0, "1 or more"),
+            ("run.validate_every", self.run.validate_every > 0, "1 or more"),
+            ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
+        ];
+        if let Some((key, _, allowed)) = rows.into_iter().find(|(_, fine, _)| !fine) {
+            let given = value_at(&self.to_json(), key).unwrap_or_default();
+            let message = format!("{key} cannot be {given}");
+            return Err(Error::input("E0956", message).help(format!("it is {allowed}")));
+        }
+        self.precision(Precision::F32)?;
+        self.size().check()
+    }
+
+    /// The precision, `stored` where nothing is said.
+    ///
+    /// # Errors
+    /// E0956 for a name that none has.
+    pub fn precision(&self, stored: Precision) -> Result<Precision> {
+        match self.model.precision.as_deref() {
+            None => Ok(stored),
+            Some("f32") => Ok(Precision::F32),
+            Some("bf16") => Ok(Precision::Bf16),
+            Some(other) => {
+                let message = format!("model.precision cannot be \"{other}\"");
+                Err(Error::input("E0956", message).help("it is f32 or bf16"))
+            }
+        }
+    }
+
+    /// The size of targets.
+    pub fn size(&self) -> Size {
+        let VideoSettings { width, height, frames, .. } = self.video;
+        Size { width, height, frames }
+    }
+
+    /// All of it as JSON: what checkpoints keep.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("settings have JSON forms")
+    }
+
+    /// Where a run under these settings differs from one under `before`: key, then and now.
+    pub fn differences(&self, before: &Value) -> Vec<(String, String, String)> {
+        let mut out = Vec::new();
+        let now = self.to_json();
+        let sections = now.as_object().expect("settings are sections");
+        for (section, keys) in sections {
+            for (key, value) in keys.as_object().expect("a section has keys") {
+                let name = format!("{section}.{key}");
+                let old = before.get(section).and_then(|keys| keys.get(key));
+                if !MAY_CHANGE.contains(&name.as_str()) && old != Some(value) {
+                    let old = old.map_or("nothing".to_owned(), Value::to_string);
+                    out.push((name, old, value.to_string()));
+                }
+            }
+        }
+        out
+    }
+}
+
+const HELP: &str = "docs/training.md lists every setting";
+
+fn value_at(settings: &Value, key: &str) -> Option<String> {
+    let (section, key) = key.split_once('.')?;
+    Some(settings.get(section)?.get(key)?.to_string())
+}
+
+/// The error of TOML text, with the line.
+fn refused(error: &toml::de::Error, text: &str, path: &Path) -> Error {
+    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
+    let place = match line {
+        Some(line) => format!("{}:{line}", path.display()),
+        None => path.display().to_string(),
+    };
+    Error::input("E0955", error.message().to_owned()).at(place).help(HELP)
+}
+
+/// Paths of settings, which start at the folder of the file that they are in.
+const PATHS: [(&str, &str); 6] = [
+    ("model", "path"),
+    ("data", "manifest"),
+    ("data", "root"),
+    ("data", "validation"),
+    ("data", "cache"),
+    ("run", "folder"),
+];
+
+fn rooted(table: &mut toml::Table, folder: &Path) {
+    for (section, key) in PATHS {
+        let value = table.get_mut(section).and_then(|keys| keys.get_mut(key));
+        if let Some(toml::Value::String(path)) = value
+            && !path.is_empty()
+        {
+            *path = folder.join(&*path).to_string_lossy().into_owned();
+        }
+    }
+    let adapters = table.get_mut("model").and_then(|keys| keys.get_mut("adapters"));
+    if let Some(toml::Value::Array(adapters)) = adapters {
+        for adapter in adapters {
+            if let toml::Value::String(path) = adapter {
+                *path = folder.join(&*path).to_string_lossy().into_owned();
+            }
+        }
+    }
+}
+
+/// `section.key=value` in the table; a value that is no TOML is text.
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let fault = || {
+        Error::input("E0955", format!("\"{item}\" is no setting"))
+            .at("--set")
+            .help("write section.key=value, such as train.steps=200")
+    };
+    let (name, value) = item.split_once('=').ok_or_else(fault)?;
+    let (section, key) = name.trim().split_once('.').ok_or_else(fault)?;
+    let text = value.trim();
+    let read = toml::from_str::<toml::Table>(&format!("v = {text}"));
+    let value = read.ok().and_then(|mut table| table.remove("v"));
+    let value = value.unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let keys = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    keys.as_table_mut().ok_or_else(fault)?.insert(key.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(text: &str, overrides: &[&str]) -> Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, text).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|item| (*item).to_owned()).collect();
+        Settings::open(&path, &overrides)
+    }
+
+    const LEAST: &str = "[data]\nmanifest = \"train.jsonl\"\n";
+
+    #[test]
+    fn defaults_are_the_papers() {
+        let settings = open(LEAST, &[]).unwrap();
+        let TrainSettings { learning_rate, weight_decay, batch, null_probability, shift, .. } =
+            settings.train;
+        assert_eq!((learning_rate, weight_decay, batch), (1e-4, 0.001, 64));
+        assert_eq!((null_probability, shift, settings.train.timesteps), (0.1, 5.0, 1000));
+        assert_eq!(
+            (settings.lora.rank, settings.lora.alpha, settings.dpo.beta),
+            (128, 128.0, 500.0)
+        );
+        assert_eq!(settings.size(), Size { width: 1280, height: 704, frames: 121 });
+        assert_eq!(settings.train.loss_weight, LossWeight::Diffsynth);
+        assert!(settings.data.manifest.is_absolute(), "paths start at the folder of the file");
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let overrides = ["train.steps=7", "lora.targets=[\"blocks.*\"]", "model.precision=bf16"];
+        let settings = open(LEAST, &overrides).unwrap();
+        assert_eq!((settings.train.steps, settings.lora.targets), (7, vec!["blocks.*".to_owned()]));
+        assert_eq!(settings.model.precision.as_deref(), Some("bf16"));
+    }
+
+    #[test]
+    fn what_is_no_setting_is_named_with_its_line() {
+        for (text, overrides, place) in [
+            ("[data]\nmanifest = \"x\"\n[train]\nstep = 3\n", &[][..], "run.toml:4"),
+            ("[data]\nmanifest = 3\n", &[], "run.toml:2"),
+            ("[data\n", &[], "run.toml:1"),
+            ("[nothing]\n", &[], "run.toml:1"),
+            (LEAST, &["train.step=3"], "--set"),
+            (LEAST, &["train.steps=many"], "--set"),
+            (LEAST, &["steps=3"], "--set"),
+            (LEAST, &["train.steps"], "--set"),
+        ] {
+            let error = open(text, overrides).unwrap_err();
+            assert_eq!(error.code(), "E0955", "{text} {overrides:?}");
+            assert!(error.place().unwrap().contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_that_no_run_can_use_are_refused() {
+        assert_eq!(open("", &[]).unwrap_err().code(), "E0956", "there is no manifest");
+        for (item, code) in [
+            ("train.batch=0", "E0956"),
+            ("train.learning_rate=-1.0", "E0956"),
+            ("train.learning_rate=nan", "E0956"),
+            ("train.null_probability=1.5", "E0956"),
+            ("train.beta2=1.0", "E0956"),
+            ("lora.rank=0", "E0956"),
+            ("dpo.label_smoothing=0.5", "E0956"),
+            ("model.precision=f8", "E0956"),
+            ("video.frames=8", "E0902"),
+            ("video.width=100", "E0901"),
+        ] {
+            let error = open(LEAST, &[item]).unwrap_err();
+            assert_eq!(error.code(), code, "{item}: {error}");
+        }
+    }
+
+    #[test]
+    fn settings_that_differ_are_listed_unless_they_change_nothing() {
+        let settings = open(LEAST, &[]).unwrap();
+        let mut other = settings.clone();
+        other.train.steps = 5;
+        other.run.folder = "elsewhere".into();
+        assert!(other.differences(&settings.to_json()).is_empty());
+        other.train.learning_rate = 0.5;
+        other.lora.rank = 4;
+        let names: Vec<String> =
+            other.differences(&settings.to_json()).into_iter().map(|row| row.0).collect();
+        assert_eq!(names, ["lora.rank", "train.learning_rate"]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Several samples in one evaluation of the transformer: each gets the bits that it has alone, and the
+//! derivative is the sum of theirs.
+
+use anyid_ir::{DType, Module, Tensor, TensorType};
+use anyid_models::wan::Precision;
+use anyid_models::wan::config::DitConfig;
+use anyid_models::wan::dit::{DitSize, dit_batch};
+use anyid_models::wan::loss::with_loss;
+use anyid_passes::Gradient;
+use anyid_runtime::engine::{CompileRequest, Compiler, Inputs};
+use anyid_runtime::init::RandomWeights;
+use anyid_runtime::sampling::NoiseStream;
+use anyid_tests::close::relative;
+use anyid_tests::devices;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const SAMPLES: usize = 3;
+
+fn size(references: usize) -> DitSize {
+    DitSize {
+        reference_frames: references,
+        frames: 2,
+        height: 4,
+        width: 6,
+        text_tokens: 7,
+        timesteps: if references > 0 { 2 } else { 1 },
+    }
+}
+
+fn noise(seed: u32, shape: &[usize]) -> Tensor {
+    let mut values = vec![0f32; shape.iter().product()];
+    NoiseStream::new(9, seed).fill(0, &mut values);
+    Tensor::from_f32(shape.iter().copied(), &values).expect("one value an element")
+}
+
+/// Tensors joined along `axis`, 0 or 1.
+fn joined(parts: &[Tensor], axis: usize) -> Tensor {
+    let mut shape = parts[0].shape().to_vec();
+    let outer: usize = shape[..axis].iter().product();
+    shape[axis] *= parts.len();
+    let mut bytes = Vec::new();
+    for at in 0..outer {
+        for part in parts {
+            let step = part.bytes().len() / outer;
+            bytes.extend(&part.bytes()[at * step..][..step]);
+        }
+    }
+    Tensor::from_bytes(TensorType::new(parts[0].ty().dtype, shape), &bytes)
+        .expect("all their elements")
+}
+
+/// Inputs of one sample, but for segments and timesteps.
+fn sample(at: u32, config: &DitConfig, size: &DitSize) -> BTreeMap<&'static str, Tensor> {
+    let latent = |frames: usize| [config.in_channels, frames, size.height, size.width];
+    let mut inputs = BTreeMap::from([
+        ("lat", noise(10 * at, &latent(size.frames))),
+        ("target", noise(10 * at + 1, &latent(size.frames))),
+        ("txt", noise(10 * at + 2, &[size.text_tokens, config.text_dim])),
+    ]);
+    if size.reference_frames > 0 {
+        inputs.insert("ref", noise(10 * at + 3, &latent(size.reference_frames)));
+    }
+    inputs
+}
+
+/// Velocity, loss and one derivative of the samples `list`.
+fn run(
+    device: &str,
+    precision: Precision,
+    references: usize,
+    list: &[u32],
+) -> (Tensor, BTreeMap<String, Tensor>) {
+    let (config, size) = (DitConfig::micro(), size(references));
+    // References share timestep 0, and every target has its own.
+    let clean = usize::from(references > 0);
+    let batch = DitSize { timesteps: list.len() + clean, ..size.clone() };
+    let module = with_loss(dit_batch(&config, &batch, list.len(), precision));
+    let samples: Vec<_> = list.iter().map(|at| sample(*at, &config, &size)).collect();
+    let mut inputs: BTreeMap<&str, Tensor> = BTreeMap::new();
+    for name in samples[0].keys() {
+        let parts: Vec<Tensor> = samples.iter().map(|sample| sample[name].clone()).collect();
+        inputs.insert(name, joined(&parts, usize::from(*name != "txt")));
+    }
+    let times = list.iter().map(|at| 100.0 * (*at as f32 + 1.0));
+    let times: Vec<f32> = std::iter::repeat_n(0.0, clean).chain(times).collect();
+    inputs.insert("t", Tensor::from_f32([times.len()], &times).expect("one a timestep"));
+    let (tokens, first) = (size.tokens(&config), references * size.tokens_per_frame(&config));
+    let segment = |row: usize| if row % tokens < first { 0 } else { row / tokens + clean };
+    let segments: Vec<i32> = (0..list.len() * tokens).map(|row| segment(row) as i32).collect();
+    inputs.insert("seg", Tensor::from_i32([segments.len()], &segments).expect("one a row"));
+    let velocity = called(device, &module, "dit", &inputs, None).remove("v").expect("the velocity");
+    let wrt = vec!["blocks.0.*.bias".to_owned(), "blocks.1.ffn.0.weight".to_owned()];
+    (velocity, called(device, &module, "loss", &inputs, Some(wrt)))
+}
+
+fn called(
+    device: &str,
+    module: &Module,
+    func: &str,
+    inputs: &BTreeMap<&str, Tensor>,
+    wrt: Option<Vec<String>>,
+) -> BTreeMap<String, Tensor> {
+    let mut request = CompileRequest::new(module, func);
+    if let Some(wrt) = &wrt {
+        let gradient = Gradient { of: "loss".into(), wrt: wrt.clone(), factor: None };
+        request = request.lifting(wrt.clone()).with_gradient(gradient);
+    }
+    let backend = devices::backend(device, 2);
+    let compiler = Compiler::new(&backend).add("f", request).unwrap_or_else(|e| panic!("{e}"));
+    let plan = compiler.plans().next().expect("there is one").1;
+    let lifted: Vec<(String, Tensor)> = (plan.inputs.iter().enumerate())
+        .filter(|(_, port)| !inputs.contains_key(port.name.as_str()))
+        .map(|(at, port)| {
+            let values = noise(900 + at as u32, &plan.buffer(port.buffer).ty.shape);
+            let small: Vec<f32> = values.to_f32_vec().iter().map(|x| x * 0.05).collect();
+            (port.name.clone(), Tensor::from_f32(values.shape().to_vec(), &small).expect("as many"))
+        })
+        .collect();
+    let used = plan.inputs.iter().filter(|port| inputs.contains_key(port.name.as_str()));
+    let used: Vec<String> = used.map(|port| port.name.clone()).collect();
+    let given = used.iter().fold(Inputs::new(), |all, name| all.set(name, &inputs[name.as_str()]));
+    let given = lifted.iter().fold(given, |all, (name, tensor)| all.set(name, tensor));
+    let weights = Arc::new(RandomWeights::new(&module.weights, 3));
+    let mut program = compiler.load(weights, &mut |_, _| true).unwrap_or_else(|e| panic!("{e}"));
+    let outputs = program.call("f", &given).unwrap_or_else(|e| panic!("{e}"));
+    outputs.iter().map(|(name, tensor)| (name.into_owned(), tensor.clone())).collect()
+}
+
+#[test]
+fn every_sample_has_the_bits_that_it_has_alone() {
+    for (precision, references) in [(Precision::F32, 0), (Precision::F32, 1), (Precision::Bf16, 2)]
+    {
+        for device in devices::names() {
+            let list: Vec<u32> = (0..SAMPLES as u32).collect();
+            let (velocity, together) = run(device, precision, references, &list);
+            let alone: Vec<_> =
+                list.iter().map(|at| run(device, precision, references, &[*at])).collect();
+            let parts: Vec<Tensor> = alone.iter().map(|(velocity, _)| velocity.clone()).collect();
+            assert!(velocity == joined(&parts, 1), "{device} {precision:?} {references}");
+            assert!(together.len() > 8);
+            for (name, sum) in &together {
+                let mut mean = vec![0.0; sum.ty().elements()];
+                for (_, outputs) in &alone {
+                    let own = outputs[name].to_f64_vec();
+                    mean.iter_mut().zip(own).for_each(|(m, x)| *m += x / SAMPLES as f64);
+                }
+                let error = relative(&sum.to_f64_vec(), &mean);
+                let most = if precision == Precision::F32 { 2e-5 } else { 2e-2 };
+                assert!(error <= most, "{name} on {device} {precision:?} {references}: {error:e}");
+                assert_eq!(sum.ty().dtype, DType::F32);
+            }
+        }
+    }
+}
