@@ -1,5 +1,6 @@
 //! `compile`: compiles IR text into plans and reports what they need before anything runs.
 
+pub mod args;
 mod budget;
 mod prediction;
 mod states;
@@ -7,7 +8,8 @@ mod summary;
 
 use super::passes;
 use super::plans::{functions, plans};
-use crate::args::{Compile, Emit, Opt};
+use crate::cmd::compile::args::{Compile, Emit};
+use crate::cmd::opt::Opt;
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
