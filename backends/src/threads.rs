@@ -1,8 +1,14 @@
 //! The one way to start a thread: a refusal of the system is an answer, with what to do about it.
 
+use anyid_ir::memory::room;
 use std::fmt;
 use std::io;
 use std::thread::{Builder, JoinHandle};
+
+/// Bytes of a stack, where nothing else is said.
+const STACK: usize = 2 << 20;
+/// Bytes that must be left besides the stack.
+const SPARE: usize = 1 << 20;
 
 /// Why there are fewer threads than were asked for.
 #[derive(Debug)]
@@ -48,10 +54,16 @@ pub fn start_with_stack<T: Send + 'static>(
     stack_bytes: Option<usize>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, ThreadsRefused> {
-    let builder = Builder::new().name(name.to_owned());
-    let builder = match stack_bytes {
-        Some(bytes) => builder.stack_size(bytes),
-        None => builder,
-    };
-    builder.spawn(work).map_err(|cause| ThreadsRefused { asked: 1, started: 0, cause })
+    let stack = stack_bytes.unwrap_or(STACK);
+    // Where the stack would take the last of the memory, what is allocated on the way could not be
+    // had, and that would end the program.
+    if room::<u8>(stack + SPARE).is_none() {
+        let cause = io::ErrorKind::OutOfMemory.into();
+        return Err(ThreadsRefused { asked: 1, started: 0, cause });
+    }
+    Builder::new()
+        .name(name.to_owned())
+        .stack_size(stack)
+        .spawn(work)
+        .map_err(|cause| ThreadsRefused { asked: 1, started: 0, cause })
 }

@@ -18,8 +18,9 @@ mod render;
 mod tensors;
 mod trace;
 
+use crate::args::{Cli, Command};
+use crate::cmd::bench::args::BenchWhat;
 use anyid_runtime::{Error, Kind, recipe};
-use args::{BenchWhat, Cli, Command};
 use clap::Parser;
 use render::Failure;
 use std::panic::PanicHookInfo;
@@ -114,6 +115,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             BenchWhat::Ops(args) => cmd::bench::run(args),
             BenchWhat::Dit(args) => cmd::bench::networks::dit(args),
             BenchWhat::Vae(args) => cmd::bench::networks::vae(args),
+            BenchWhat::Train(args) => cmd::bench::networks::train(args),
             BenchWhat::Text(args) => cmd::bench::networks::text(args),
         },
     }

@@ -1,4 +1,4 @@
-//! `bench dit`, `bench vae`, `bench text`: what they report, except times.
+//! `bench dit`, `bench vae`, `bench text`, `bench train`: what they report, except times.
 
 mod common;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const DIT: &str = "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8";
 
-const ALL: [&str; 8] = [
+const ALL: [&str; 10] = [
     DIT,
     "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8 --guided",
     "bench dit --preset micro --tokens 24 --text-tokens 8 --precision f32",
@@ -16,6 +16,8 @@ const ALL: [&str; 8] = [
     "bench vae --preset micro --size 32x32 --frames 9 --precision bf16",
     "bench vae --preset micro --size 32x32 --frames 5 --direction encode",
     "bench text --preset micro --layers 2 --tokens 7",
+    "bench train --preset micro --tokens 24 --text-tokens 8 --rank 4",
+    "bench train --preset micro --blocks 2 --tokens 24 --text-tokens 8 --rank 4 --precision f32",
 ];
 
 /// The report without what depends on time and on the process.
@@ -171,6 +173,8 @@ fn measurements_that_are_none_are_refused() {
     for (words, code) in [
         ("bench ops --only nothing", "E0918"),
         ("bench dit --blocks 0", "E0918"),
+        ("bench train --rank 0", "E0918"),
+        ("bench train --rank 3073", "E0918"),
         ("bench dit --blocks 1001", "E0918"),
         ("bench dit --tokens 0", "E0918"),
         ("bench dit --tokens 9999999", "E0918"),

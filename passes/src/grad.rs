@@ -13,6 +13,7 @@
 //! Cotangents have the type of their value. Where several steps read a value, what they contribute is
 //! added in f32 (or f64) in the order of the walk and rounded once.
 
+mod conv;
 mod emit;
 mod rules;
 

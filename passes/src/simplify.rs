@@ -69,14 +69,14 @@ pub fn drop_unused(mut program: Program, rewrites: &mut Rewrites) -> Program {
             continue;
         }
         let alone = step.op.first_alone();
-        if step.results.len() > 1
-            && alone != step.op
-            && !step.results[1..].iter().any(needed)
+        let left = alone.results();
+        if step.results.len() > left
+            && !step.results[left..].iter().any(needed)
             && rewrites.allow("unused results", step.label())
         {
             step.op = alone;
-            step.results.truncate(1);
-            step.labels.truncate(1);
+            step.results.truncate(left);
+            step.labels.truncate(left);
         }
         step.operands.iter().for_each(|value| live[*value as usize] = true);
     }

@@ -89,8 +89,18 @@ def filled(model, dtype, wide=()):
     return model
 
 
-def block(heads, head_dim, ffn, tokens, text_len, **_):
-    """A block of diffusers' transformer by itself, with modulation for each token (Wan2.2 5B)."""
+def block_operations(heads, head_dim, ffn, tokens, text_len, **_):
+    """Operations of the matrices over the tokens, of those over the text, and of attention."""
+    dim = heads * head_dim
+    matrices = 12 * tokens * dim * dim + 4 * tokens * dim * ffn
+    text = 4 * text_len * dim * dim
+    return matrices, text, 4 * tokens * (tokens + text_len) * dim
+
+
+def block(heads, head_dim, ffn, tokens, text_len, rank=0, **_):
+    """A block of diffusers' transformer by itself, with modulation for each token (Wan2.2 5B). With a
+    rank all its matrices have adapters by peft, and it is run forward and backward: derivatives by the
+    adapters and by the residual stream, as our plan of it gives them."""
     dim = heads * head_dim
 
     def build(dtype):
@@ -110,11 +120,34 @@ def block(heads, head_dim, ffn, tokens, text_len, **_):
         def run(x, text, modulation, cos, sin):
             return model(x, text, modulation, (cos, sin))
 
-        return run, (x, text, modulation, *rotary)
+        if rank == 0:
+            return run, (x, text, modulation, *rotary)
+        from peft import LoraConfig, inject_adapter_in_model
 
-    own = 8 * tokens * dim * dim + 4 * tokens * tokens * dim
-    cross = 4 * (tokens + text_len) * dim * dim + 4 * tokens * text_len * dim
-    return build, own + cross + 4 * tokens * dim * ffn
+        targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+        adapters = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
+        model.requires_grad_(False)
+        model = inject_adapter_in_model(adapters, model).train()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        assert len(trained) == 20, "two matrices for each of ten"
+        for parameter in trained:
+            parameter.data.normal_(0.0, 0.02)
+        x.requires_grad_(True)
+        cotangent = values(1, tokens, dim, dtype=dtype)
+
+        def train(x, text, modulation, cos, sin, cotangent):
+            made = run(x, text, modulation, cos, sin)
+            return torch.autograd.grad(made, [x, *trained], cotangent.to(made.dtype))
+
+        return train, (x, text, modulation, *rotary, cotangent)
+
+    matrices, text, attention = block_operations(heads, head_dim, ffn, tokens, text_len)
+    if rank == 0:
+        return build, matrices + text + attention
+    # Adapters of attention and feed-forward forward, and twice as much back; the text has no derivative,
+    # and back attention takes five products for two.
+    wide = 2 * rank * (tokens * (12 * dim + 2 * (dim + ffn)) + text_len * 4 * dim)
+    return build, 2 * matrices + text + 3 * wide + 7 * attention // 2
 
 
 def autoencoder(direction, frames, side, base_dim, decoder_base_dim):
@@ -212,6 +245,8 @@ def cases(smoke):
         sizes = dict(heads=2, head_dim=32, ffn=256, text_len=16, text_dim=64)
     for tokens in [1024, 4096]:
         yield f"dit_block_{tokens}_tokens", both, block(**sizes, tokens=tokens // small)
+    rank = 128 // small
+    yield "lora_block_1024_tokens", both, block(**sizes, tokens=1024 // small, rank=rank)
     yield "dit_4_layers_320_tokens", both, transformer(
         **sizes, layers=4, frames=4, height=16, width=20
     )
@@ -252,7 +287,7 @@ def main():
         for case in cases(options.smoke)
         if not options.only or case[0].startswith(tuple(options.only))
     ]
-    if any(name.startswith(("dit", "vae")) for name, _, _ in chosen):
+    if any(name.startswith(("dit", "vae", "lora")) for name, _, _ in chosen):
         # What the library itself holds is no memory of a case.
         from diffusers import AutoencoderKLWan, WanTransformer3DModel  # noqa: F401
     for name, dtypes, (build, operations) in chosen:
@@ -271,7 +306,7 @@ def main():
                 # A first call at least, outside the timing, compiles.
                 warmup = max(options.warmup, 1 if mode == "compile" else 0)
                 try:
-                    with torch.inference_mode():
+                    with torch.inference_mode(not name.startswith("lora")):
                         called = torch.compile(function) if mode == "compile" else function
                         times = measure(
                             called, arguments, warmup, options.repeats, options.limit

@@ -36,6 +36,12 @@ NETWORKS = [
     ("DiT block, 1024 tokens", "dit --blocks 1 --tokens 1024", "dit_block_1024_tokens", 5),
     ("DiT block, 4096 tokens", "dit --blocks 1 --tokens 4096", "dit_block_4096_tokens", 3),
     ("DiT, 4 blocks, 320 tokens", "dit --all --blocks 4 --tokens 320", "dit_4_layers_320_tokens", 5),
+    (
+        "DiT block with adapters, forward and backward, 1024 tokens",
+        "train --tokens 1024 --rank 128",
+        "lora_block_1024_tokens",
+        3,
+    ),
     ("VAE decode, 1 frame", "vae --direction decode --frames 1", "vae_decode_1_frames", 3),
     ("VAE decode, 5 frames", "vae --direction decode --frames 5", "vae_decode_5_frames", 1),
     ("VAE encode, 1 frame", "vae --direction encode --frames 1", "vae_encode_1_frames", 3),

@@ -12,6 +12,7 @@ mod exec;
 pub mod gemm;
 pub mod math;
 mod moves;
+mod packed;
 pub mod peak;
 mod rowkernel;
 mod rows;
@@ -19,17 +20,16 @@ mod scalar;
 pub mod simd;
 mod tables;
 pub mod threads;
-mod weights;
 
 pub use crate::buffer::AlignedBytes;
 pub use device::KIND;
 pub use exec::{Executable, Memory};
-pub use weights::Weights;
+pub use packed::Weights;
 
 use crate::buffer;
 use crate::device::About;
 use crate::errors::OpenError;
-use anyid_ir::kernel::{Load, LoadSupport, NATIVE, Target};
+use anyid_ir::kernel::{EpilogueSupport, KernelLimits, Load, LoadSupport, NATIVE, Target};
 use anyid_ir::{DType, Op, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
@@ -88,6 +88,8 @@ pub fn target() -> Target {
         // take 0.57, 0.78, 0.83 and 1.0 of the time of two products in bf16, 0.57, 0.87, 0.94 and
         // 0.94 in f32.
         weight_bound_rows: 36,
+        conv_limits: KernelLimits::ANY,
+        dot: EpilogueSupport::FULL,
         conv_load: LoadSupport(conv_load),
         ..Target::default()
     }

@@ -1,12 +1,14 @@
-//! Sums and means of dense rows, and parts of slices for tasks.
+//! Sums and means of dense rows, along them and over each other, and parts of slices for tasks.
 //!
 //! Contract: inputs and outputs are `f32`, bf16 or f16, computed in `f32` and rounded once at the
 //! end. The work is cut by the shape alone and sums have one fixed association (64 lanes in turn,
 //! then halves), that of the row kernels, so the bits do not depend on the number of threads.
 
 mod reduce;
+mod segments;
 
 pub use reduce::{Reduce, reduce};
+pub use segments::{Output, columns, segments, segments_scratch_bytes};
 
 use super::threads::{Pool, SharedPtr};
 

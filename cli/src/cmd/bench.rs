@@ -4,16 +4,17 @@
 //! device and runs for a while; the device reports how long its launches took, and the median counts.
 //! The peaks are measured just before. The modules below measure whole networks.
 
+pub mod args;
 mod measure;
 pub mod networks;
 mod profile;
 mod report;
 
-use crate::args::BenchOps;
+use crate::cmd::bench::args::BenchOps;
 use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
-use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
+use anyid_ir::{DType, FuncBuilder, Module, Op, ReduceFn, Tensor, TensorType};
 use anyid_runtime::engine::{Compiler, Inputs, Program};
 use anyid_runtime::init::RandomWeights;
 use anyid_runtime::sampling::NoiseStream;
@@ -313,17 +314,29 @@ fn row_kernels(rows: usize, width: usize) -> Vec<Case> {
         let [a, b] = ["a", "b"].map(|name| f.param(name, half.clone()));
         f.op("y", Op::Concat { axis: 0 }, &[a, b], None)
     });
+    let columns = Op::Reduce { f: ReduceFn::Sum, axes: [0].into_iter().collect(), keep: false };
+    let segments = module(None, |f| {
+        let (x, of) = (f.param("x", x.clone()), f.param("of", ty(DType::I32, [rows])));
+        f.op("y", Op::SegmentSum { segments: 2 }, &[x, of], None)
+    });
     let case = |name: &str, module: Module| Case {
         name: format!("{name} f32 {rows}x{width}"),
         bound: Bound::Memory,
         work: 8.0 * (rows * width) as f64,
         module,
     };
+    // These write next to nothing.
+    let sums = |name: &str, module: Module| {
+        let case = case(name, module);
+        Case { work: case.work / 2.0, ..case }
+    };
     vec![
         case("layer_norm", map(Op::LayerNorm { eps: 1e-6 })),
         case("rms_norm", rms),
         case("gelu", map(Op::Gelu)),
         case("copy", copy),
+        sums("reduce_sum over rows", map(columns)),
+        sums("segment_sum", segments),
     ]
 }
 

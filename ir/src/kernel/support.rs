@@ -38,10 +38,11 @@ pub const NATIVE: &[(&str, Native)] = &[
     ("timestep_embedding", Native::Data),
     ("relative_bucket", Native::Data),
     ("attention_vjp", Native::Product),
+    ("segment_sum", Native::Rows),
 ];
 
 /// [`NATIVE`] without what derivatives alone need.
-pub const FORWARD: &[(&str, Native)] = NATIVE.split_at(NATIVE.len() - 1).0;
+pub const FORWARD: &[(&str, Native)] = NATIVE.split_at(NATIVE.len() - 2).0;
 
 fn need(holds: bool, why: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(why) }
@@ -132,12 +133,12 @@ impl Target {
             Kernel::Fill(fill) => self.native(&fill.op(), operands, weights, results),
             Kernel::Anchor(anchor) => {
                 for (part, results) in results.chunks(anchor.op.results()).enumerate() {
-                    let own = |at| if at == 0 { 0 } else { anchor.part_operand(part, at) };
-                    let types: Vec<&TensorType> =
-                        (0..anchor.arity).map(|at| operands[own(at)]).collect();
-                    let stored: Vec<bool> = (0..anchor.arity).map(|at| weights[own(at)]).collect();
+                    let own = (0..anchor.arity).map(|at| anchor.part_operand(part, at));
+                    let (types, stored): (Vec<&TensorType>, Vec<bool>) =
+                        own.map(|at| (operands[at], weights[at])).unzip();
                     self.native(&anchor.op, &types, &stored, results)?;
                     if anchor.load != Load::Own {
+                        need(stored[1], "a load with a kernel that is no weight")?;
                         (self.conv_load.0)(anchor.load, &anchor.op, types[0], types[1])?;
                     }
                 }
@@ -153,7 +154,7 @@ impl Target {
         operands: &[&TensorType],
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
-        let support = self.epilogue(&anchor.op);
+        let support = self.epilogue(&anchor.op, operands);
         let rounds = |dtype| support.results.contains(&dtype);
         let activation = anchor.activation.is_none_or(|f| support.activations.contains(&f));
         need(activation, "this activation behind it")?;

@@ -39,6 +39,8 @@ pub struct Target {
     pub linear: EpilogueSupport,
     /// Epilogues of conv.
     pub conv: EpilogueSupport,
+    /// Epilogues of `dot`, where it multiplies what [`Target::products`] names.
+    pub dot: EpilogueSupport,
     /// Epilogues of attention.
     pub attention: EpilogueSupport,
     /// Loads of conv.
@@ -181,7 +183,7 @@ pub struct RowSplit {
     pub longest: usize,
     /// The peak has to fall by this many bytes,
     pub least_bytes: u64,
-    /// and by one part of so many.
+    /// and by at least one part in this many.
     pub least_share: u64,
 }
 
@@ -215,11 +217,13 @@ impl Machine {
 }
 
 impl Target {
-    /// Support for the epilogue of `op`.
-    pub fn epilogue(&self, op: &Op) -> &EpilogueSupport {
+    /// Support for the epilogue of `op` on operands of these types.
+    pub fn epilogue(&self, op: &Op, operands: &[&TensorType]) -> &EpilogueSupport {
+        let products = |ty: &&TensorType| self.products.contains(&ty.dtype);
         match op {
             Op::Linear => &self.linear,
             Op::Conv { .. } => &self.conv,
+            Op::Dot { .. } if operands[..2].iter().all(products) => &self.dot,
             Op::Attention { .. } => &self.attention,
             _ => &EpilogueSupport::NONE,
         }
@@ -244,6 +248,7 @@ impl Default for Target {
             head_widths: Sizes::ANY,
             linear: EpilogueSupport::FULL,
             conv: EpilogueSupport::FULL,
+            dot: EpilogueSupport::NONE,
             attention: EpilogueSupport::NONE,
             conv_load: LoadSupport::NONE,
             weight_bound_rows: 36,

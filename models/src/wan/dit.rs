@@ -208,8 +208,9 @@ pub fn dit_batch(
     let table = Op::RopeTable { rows, cols, head_dim, theta: config.rope_theta };
     let mut rope = b.op("rope", table, &[positions], None);
     if samples > 1 {
+        let one = b.reshape("ropes", rope, [1, tokens, head_dim / 2, 2]);
         let each = f32(&[samples, tokens, head_dim / 2, 2]);
-        let all = b.op("ropes", Op::Broadcast, &[rope], Some(each));
+        let all = b.op("ropes", Op::Broadcast, &[one], Some(each));
         rope = b.reshape("rope", all, [samples * tokens, head_dim / 2, 2]);
     }
 

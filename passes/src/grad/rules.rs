@@ -90,14 +90,22 @@ impl Walk {
             }
             Op::Modulate => self.modulate(step, d),
             Op::GateAdd => self.gate_add(step, d),
-            Op::SegmentSum { .. } => {
-                let part = self.emit(Op::Gather, &[d, step.operands[1]], None);
+            Op::SegmentSum { segments } => {
+                // Rows of segments that are not there get that of a zero.
+                let of = step.operands[1];
+                let (zero, last) = (self.number(0.0, of), self.number(*segments as f64, of));
+                let before = self.compare(CompareFn::Lt, of, zero);
+                let of = self.binary(BinaryFn::Min, of, last);
+                let of = self.select(before, last, of);
+                let table = self.emit(Op::Pad { axis: 0, lo: 0, hi: 1 }, &[d], None);
+                let part = self.emit(Op::Gather, &[table, of], None);
                 let part = self.cast(part, self.ty(x).dtype);
                 self.add_part(x, part);
             }
             Op::Attention { heads, scale, .. } if cotangents.get(1).is_none_or(Option::is_none) => {
                 self.attention(step, d, *heads, *scale);
             }
+            Op::Conv { stride, pad } => self.conv(step, d, *stride, *pad),
             Op::Attention { .. }
             | Op::AttentionVjp { .. }
             | Op::LayerNorm { .. }
@@ -107,7 +115,6 @@ impl Walk {
             | Op::Gelu
             | Op::GeluErf
             | Op::Silu
-            | Op::Conv { .. }
             | Op::Upsample { .. }
             | Op::TimestepEmbedding { .. }
             | Op::Patchify { .. }
@@ -120,7 +127,7 @@ impl Walk {
     }
 
     /// `x` summed over what repeats in it to have the shape of `value`, in wide arithmetic.
-    fn wide_sum(&mut self, x: ValueIndex, value: ValueIndex) -> ValueIndex {
+    pub(super) fn wide_sum(&mut self, x: ValueIndex, value: ValueIndex) -> ValueIndex {
         let shape = self.shape(value);
         if self.shape(x) == shape {
             return x;
@@ -164,7 +171,7 @@ impl Walk {
             UnaryFn::Exp => self.mul(d, y),
             UnaryFn::Log => self.binary(BinaryFn::Div, d, x),
             UnaryFn::Sqrt => {
-                // Nothing is asked of the root of nothing where a norm is held above a least one.
+                // Where a norm is held above a least one, the root of zero has no cotangent.
                 let zero = self.number(0.0, d);
                 let unasked = self.compare(CompareFn::Eq, d, zero);
                 let half = self.times(d, 0.5);
@@ -322,20 +329,25 @@ impl Walk {
         }
     }
 
+    /// What products of `x` and `w` are computed in back: as they are themselves, in bf16 where both
+    /// operands are.
+    pub(super) fn product_type(&self, x: ValueIndex, w: ValueIndex) -> DType {
+        let same = self.ty(x).dtype == self.ty(w).dtype;
+        let doubles = [x, w].iter().any(|value| self.wide(*value) == DType::F64);
+        match same {
+            true => self.ty(x).dtype,
+            false if doubles => DType::F64,
+            false => DType::F32,
+        }
+    }
+
     fn linear(&mut self, step: &ProgramStep, d: ValueIndex) {
         let (x, w) = (step.operands[0], step.operands[1]);
         let shape = self.shape(x);
         let (inputs, outputs) = (self.ty(x).last(), self.shape(w)[0]);
         let rows = self.ty(x).elements() / inputs.max(1);
         let flat = self.reshape(d, &[rows, outputs]);
-        // As the product itself is computed: in bf16 where both of its operands are.
-        let same = self.ty(x).dtype == self.ty(w).dtype;
-        let doubles = [x, w].iter().any(|value| self.wide(*value) == DType::F64);
-        let dtype = match same {
-            true => self.ty(x).dtype,
-            false if doubles => DType::F64,
-            false => DType::F32,
-        };
+        let dtype = self.product_type(x, w);
         if self.wants(x) {
             let (own, w) = (self.cast(flat, dtype), self.cast(w, dtype));
             let part = self.dot([false, true], own, w, self.ty(x).dtype);

@@ -117,6 +117,11 @@ fn modulations(out: &mut Vec<OpCase>) {
             let op = Op::SegmentSum { segments: groups };
             out.push(single(name, ROWS, tolerance, op, operands, result));
         }
+        // Rows of segments that are not there count nowhere.
+        let operands = vec![value(&[rows, width]), indices(&[rows], groups + 2)];
+        let op = Op::SegmentSum { segments: groups };
+        let name = format!("{rows}x{width} of {groups} and more");
+        out.push(single(name, ROWS, tolerance, op, operands, None));
     }
 }
 

@@ -12,6 +12,8 @@ use anyid_passes::Options;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Anchor {
     Linear,
+    /// A product of two values.
+    Dot,
     Conv,
     /// A convolution that doubles the picture on the way.
     Doubled,
@@ -41,7 +43,7 @@ fn module(case: Case, saved: &[usize]) -> Module {
     let narrow = |shape: &[usize]| TensorType::new(DType::Bf16, shape.iter().copied());
     let mut weights = Manifest::new("w");
     let shape: &[usize] = match case.anchor {
-        Anchor::Linear => &[WIDTH, WIDTH],
+        Anchor::Linear | Anchor::Dot => &[WIDTH, WIDTH],
         _ => &[WIDTH, WIDTH, 3, 3],
     };
     weights.add("w", narrow(shape)).unwrap();
@@ -65,6 +67,10 @@ fn values(b: &mut FuncBuilder<'_>, case: Case) -> Vec<ValueId> {
     if case.anchor == Anchor::Linear {
         let x = b.param("x", narrow(&[70, WIDTH]));
         made.push(b.op("y", Op::Linear, &[x, w, bias], None));
+    } else if case.anchor == Anchor::Dot {
+        let sides = [("x", [WIDTH, 70]), ("d", [WIDTH, WIDTH])];
+        let sides = sides.map(|(name, shape)| b.param(name, narrow(&shape)));
+        made.push(b.op("y", Op::Dot { transposed: [true, true] }, &sides, None));
     } else {
         let mut x = b.param("x", narrow(&[1, 9, 7, WIDTH]));
         if case.anchor == Anchor::Doubled {
@@ -101,12 +107,12 @@ fn values(b: &mut FuncBuilder<'_>, case: Case) -> Vec<ValueId> {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for anchor in [Anchor::Linear, Anchor::Conv, Anchor::Doubled] {
+    for anchor in [Anchor::Linear, Anchor::Dot, Anchor::Conv, Anchor::Doubled] {
         for activation in [None, Some("gelu"), Some("silu")] {
             for end in [End::Nothing, End::Add, End::Gate] {
                 for last in [DType::F32, DType::Bf16] {
                     // Gates are for rows of two axes.
-                    if end != End::Gate || anchor == Anchor::Linear {
+                    if end != End::Gate || matches!(anchor, Anchor::Linear | Anchor::Dot) {
                         cases.push(Case { anchor, activation, end, last });
                     }
                 }

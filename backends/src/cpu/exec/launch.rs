@@ -6,12 +6,16 @@ use super::super::attention::{self, AttentionShape};
 use super::super::conv::{self, ConvShape, UpsampleShape, upsample_conv_fits};
 use super::super::gemm::{self, Activation, BatchShape, PanelKind};
 use super::super::moves::Copies;
+use super::super::packed::Form;
 use super::super::rowkernel::{Layout, Pitch, Prepared};
-use super::super::rows::Reduce;
-use super::super::weights::Form;
+use super::super::rows::{self, Reduce};
+use super::super::threads::ALIGN;
 use super::super::{Cpu, kernel_shape, panel_kind, upsampled};
 use anyid_ir::infer::sides;
-use anyid_ir::kernel::{self, AnchorKernel, Combine, Fill, Kernel, Load, RowKernel, RowReduce};
+use anyid_ir::kernel::{
+    self, AnchorKernel, Columns, Combine, Fill, Instruction, Kernel, Load, RowKernel, RowMap,
+    RowReduce,
+};
 use anyid_ir::plan::{BufferId, Plan, Root, Step};
 use anyid_ir::{DType, Op, TensorType};
 use smallvec::SmallVec;
@@ -22,6 +26,10 @@ pub enum Launch {
     Rows(Prepared),
     /// Sums or means of dense rows of so many elements, and nothing else.
     Sums(Reduce, usize),
+    /// Sums of rows of so many elements over each other, divided by a number.
+    Columns(usize, f64),
+    /// Sums of the rows of each segment: rows, their elements, segments.
+    Segments([usize; 3]),
     /// A row kernel in another arithmetic.
     Scalar(RowKernel),
     /// Strided copies.
@@ -31,7 +39,7 @@ pub enum Launch {
     /// Numbers.
     Fill(Fill),
     /// Products of pairs.
-    Dot(BatchShape),
+    Dot(BatchShape, Ends),
     /// Products of pairs in doubles, where sides may lie the other way round.
     ScalarDot([bool; 2]),
     /// Products with matrices, one after the other.
@@ -103,6 +111,8 @@ pub struct Heads {
 /// A convolution of one of two kinds.
 pub struct Conv {
     pub shape: Picture,
+    /// Element type of the kernel where it is no weight in panels.
+    pub given: Option<gemm::Dtype>,
     pub kind: PanelKind,
     pub cout: usize,
     pub bias: Option<Vector>,
@@ -137,6 +147,18 @@ impl<'p> Types<'p> {
             Root::Weight(index) => Some(index),
             _ => None,
         }
+    }
+
+    /// The element type of matrix `at` if it is no weight, which is read in panels; `None` for types
+    /// that are not multiplied.
+    fn given(&self, at: usize) -> Option<Option<gemm::Dtype>> {
+        let dtype = match self.operand(at).dtype {
+            DType::F32 => gemm::Dtype::F32,
+            DType::Bf16 => gemm::Dtype::Bf16,
+            DType::F16 => gemm::Dtype::F16,
+            _ => return None,
+        };
+        Some(self.weight(at).is_none().then_some(dtype))
     }
 
     fn same_place(&self, a: BufferId, b: BufferId) -> bool {
@@ -182,7 +204,7 @@ impl Launch {
     pub fn new(plan: &Plan, step: &Step) -> Self {
         let types = Types { plan, step };
         match &step.kernel {
-            Kernel::Row(kernel) => rows(&types, kernel),
+            Kernel::Row(kernel) => row_kernel(&types, kernel),
             Kernel::Copy(kernel) => Self::Copy(Copies::new(kernel, types.result(0).dtype.bytes())),
             Kernel::Gather => {
                 let shape = &types.operand(0).shape;
@@ -192,7 +214,7 @@ impl Launch {
             Kernel::Fill(fill) => Self::Fill(fill.clone()),
             Kernel::Anchor(kernel) => {
                 let found = match &kernel.op {
-                    Op::Dot { transposed } => Some(dot(&types, *transposed)),
+                    Op::Dot { transposed } => dot(&types, kernel, *transposed),
                     Op::Linear => linear(&types, kernel).map(Self::Linear),
                     Op::Attention { heads, scale, .. } => {
                         heads_of(&types, kernel, *heads, *scale).map(Self::Attention)
@@ -202,6 +224,11 @@ impl Launch {
                         let found = rows.and_then(|()| heads_of(&types, kernel, *heads, *scale));
                         found.map(Self::AttentionVjp)
                     }
+                    Op::SegmentSum { segments } => Some(Self::Segments([
+                        types.operand(0).shape[0],
+                        types.operand(0).shape[1],
+                        *segments,
+                    ])),
                     Op::Conv { stride, pad } => {
                         conv_of(&types, kernel, *stride, *pad).map(Self::Conv)
                     }
@@ -232,10 +259,13 @@ impl Launch {
             Self::Conv(conv) => {
                 vector(&conv.bias);
                 let bf16 = conv.kind == PanelKind::Bf16;
-                forms.push(match conv.shape {
-                    Picture::Own(_) => (1, Form::Kernel { bf16 }),
-                    Picture::Doubled(_) => (1, Form::Doubled { bf16 }),
-                });
+                let form = match conv.shape {
+                    Picture::Own(_) => Form::Kernel { bf16 },
+                    Picture::Doubled(_) => Form::Doubled { bf16 },
+                };
+                if conv.given.is_none() {
+                    forms.push((1, form));
+                }
             }
             Self::Gather(Table { stored: Some(_), .. }) => forms.push((0, Form::Stored)),
             _ => {}
@@ -258,15 +288,17 @@ impl Launch {
                 };
                 parts.iter().map(part).max().unwrap_or(0)
             }
-            Self::Dot(shape) => gemm::dot_scratch_bytes(level, shape, workers),
+            Self::Segments([count, _, segments]) => rows::segments_scratch_bytes(*count, *segments),
+            Self::Dot(shape, _) => gemm::dot_scratch_bytes(level, shape, workers),
             Self::Attention(Heads { shape, precision, bias, .. }) => {
                 attention::scratch_bytes(level, shape, *precision, *bias, workers)
             }
             Self::AttentionVjp(Heads { shape, precision, bias, .. }) => {
                 attention::vjp_scratch_bytes(level, shape, *precision, *bias, workers)
             }
-            Self::Conv(Conv { shape: Picture::Own(shape), kind, .. }) => {
-                conv::conv_scratch_bytes(level, shape, *kind, workers)
+            Self::Conv(Conv { shape: Picture::Own(shape), kind, given, .. }) => {
+                let panels = given.map_or(0, |_| ALIGN + shape.packed_bytes(*kind));
+                panels + conv::conv_scratch_bytes(level, shape, *kind, workers)
             }
             Self::Conv(Conv { shape: Picture::Doubled(shape), kind, .. }) => {
                 conv::upsample_conv_scratch_bytes(level, shape, *kind)
@@ -276,9 +308,13 @@ impl Launch {
     }
 }
 
-fn rows(types: &Types<'_>, kernel: &RowKernel) -> Launch {
+fn row_kernel(types: &Types<'_>, kernel: &RowKernel) -> Launch {
+    let float = |ty: &TensorType| matches!(ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
     if kernel.arithmetic != DType::F32 {
-        return Launch::Scalar(kernel.clone());
+        return match column_sums(kernel) {
+            Some(divisor) if float(types.operand(0)) => Launch::Columns(kernel.rows, divisor),
+            _ => Launch::Scalar(kernel.clone()),
+        };
     }
     let Step { operands, results, .. } = types.step;
     let pitches = |ids: &[BufferId]| ids.iter().map(|id| types.pitch(*id)).collect();
@@ -288,7 +324,6 @@ fn rows(types: &Types<'_>, kernel: &RowKernel) -> Launch {
         results: pitches(results),
     };
     let prepared = Prepared::new(kernel, &layout);
-    let float = |ty: &TensorType| matches!(ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
     match prepared.plain_reduction() {
         Some((RowReduce::Sum, width)) if float(types.operand(0)) => {
             Launch::Sums(Reduce::Sum, width)
@@ -298,6 +333,23 @@ fn rows(types: &Types<'_>, kernel: &RowKernel) -> Launch {
         }
         _ => Launch::Rows(prepared),
     }
+}
+
+/// What the sums of the columns of operand 0 are divided by, if the kernel is nothing else.
+fn column_sums(kernel: &RowKernel) -> Option<f64> {
+    let [
+        Instruction::Load(access),
+        Instruction::Reduce(f @ (RowReduce::Sum | RowReduce::Mean), 0),
+        Instruction::Store { value: 1, .. },
+    ] = kernel.code[..]
+    else {
+        return None;
+    };
+    let apart = (access.rows, access.columns) == (RowMap::OWN, Columns::Step(kernel.rows));
+    let whole = kernel.operands[access.operand].elements() == kernel.rows * kernel.width;
+    let narrow = kernel.result_width(0) == 1;
+    let dense = apart && whole && narrow && (access.offset, access.stride) == (0, 1);
+    dense.then_some(if f == RowReduce::Mean { kernel.width as f64 } else { 1.0 })
 }
 
 fn ends(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Ends> {
@@ -327,14 +379,15 @@ fn ends(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Ends> {
     })
 }
 
-fn dot(types: &Types<'_>, turned: [bool; 2]) -> Launch {
+fn dot(types: &Types<'_>, kernel: &AnchorKernel, turned: [bool; 2]) -> Option<Launch> {
     let (a, b, y) = (types.operand(0), types.operand(1), types.result(0));
     if [a, b, y].into_iter().any(|ty| product(ty).is_none()) {
-        return Launch::ScalarDot(turned);
+        return kernel.is_plain().then_some(Launch::ScalarDot(turned));
     }
     let pages = a.shape[..a.rank() - 2].iter().product();
     let [(m, k), (n, _)] = [sides(a, turned[0]), sides(b, turned[1])];
-    Launch::Dot(BatchShape { pages, m, n, k, turned, kind: panel_kind(a.dtype, b.dtype) })
+    let shape = BatchShape { pages, m, n, k, turned, kind: panel_kind(a.dtype, b.dtype) };
+    Some(Launch::Dot(shape, ends(types, kernel)?))
 }
 
 fn linear(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Linear> {
@@ -346,13 +399,7 @@ fn linear(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Linear> {
         product(types.result(part))?;
         let weight = kernel.part_operand(part, 1);
         let w = types.operand(weight);
-        let given = match (types.weight(weight), w.dtype) {
-            (None, DType::F32) => Some(gemm::Dtype::F32),
-            (None, DType::Bf16) => Some(gemm::Dtype::Bf16),
-            (None, DType::F16) => Some(gemm::Dtype::F16),
-            (Some(_), DType::F32 | DType::Bf16 | DType::F16) => None,
-            _ => return None,
-        };
+        let given = types.given(weight)?;
         let (kind, bias) = (panel_kind(x.dtype, w.dtype), types.bias(kernel, part)?);
         parts.push(Product { n: w.shape[0], kind, matrix: (weight, given), bias });
     }
@@ -394,7 +441,7 @@ fn conv_of(
     let (x, w) = (types.operand(0), types.operand(1));
     product(x)?;
     product(types.result(0))?;
-    types.weight(1)?;
+    let given = types.given(1)?;
     let kind = panel_kind(x.dtype, w.dtype);
     let [cout, cin, kt, kh, kw] = kernel_shape(&w.shape);
     let shape = if kernel.load == Load::Own {
@@ -407,9 +454,9 @@ fn conv_of(
             padding: pad.map(|[lo, hi]| (lo, hi)),
         })
     } else {
-        let shape = upsampled(kernel.load, &kernel.op, x, w)?;
+        let shape = upsampled(kernel.load, &kernel.op, x, w).filter(|_| given.is_none())?;
         upsample_conv_fits(&shape, kind).then_some(Picture::Doubled(shape))?
     };
     let (bias, ends) = (types.bias(kernel, 0)?, ends(types, kernel)?);
-    Some(Conv { shape, kind, cout: types.result(0).last(), bias, ends })
+    Some(Conv { shape, given, kind, cout: types.result(0).last(), bias, ends })
 }

@@ -5,11 +5,12 @@ use super::super::attention::{
 };
 use super::super::gemm::{self, Combine, Epilogue, Gate, Output, Slice};
 use super::super::rows::{self, Rows};
+use super::super::threads::ALIGN;
 use super::super::{conv, rowkernel, scalar, tables};
 use super::RunError;
 use super::frame::Frame;
 use super::launch::{Conv, Ends, Heads, Launch, Linear, Picture, Table, Vector};
-use crate::WeightFault;
+use crate::Fault;
 use crate::errors::check_rows;
 use anyid_ir::DType;
 use anyid_ir::kernel::Fill;
@@ -52,6 +53,23 @@ impl<'f> Frame<'f> {
                 )));
                 Ok(())
             }
+            Launch::Columns(width, divisor) => {
+                let (pool, level, x) = (self.cpu.pool(), self.cpu.level(), step.operands[0]);
+                let y = self.sums(step);
+                float!(self.ty(x).dtype, I => {
+                    rows::columns(pool, level, Rows::new(self.of::<I>(x), *width), *divisor, y)
+                });
+                Ok(())
+            }
+            Launch::Segments([_, width, _]) => {
+                let (pool, level, x) = (self.cpu.pool(), self.cpu.level(), step.operands[0]);
+                let (of, y) = (self.of::<i32>(step.operands[1]), self.sums(step));
+                float!(self.ty(x).dtype, I => {
+                    let x = Rows::new(self.of::<I>(x), *width);
+                    rows::segments(pool, level, x, of, y, scratch)
+                });
+                Ok(())
+            }
             Launch::Scalar(kernel) => {
                 let operands: SmallVec<[&[u8]; 16]> =
                     step.operands.iter().map(|id| self.bytes(*id)).collect();
@@ -73,10 +91,12 @@ impl<'f> Frame<'f> {
                 self.fill(fill, step);
                 Ok(())
             }
-            Launch::Dot(shape) => {
+            Launch::Dot(shape, ends) => {
+                self.check_gate(step, ends)?;
+                let epilogue = self.epilogue(step, ends, None, packed);
                 let [a, b] = [0, 1].map(|at| self.slice(step.operands[at]));
                 let y = self.output(step.results[0], shape.n);
-                gemm::dot(self.cpu.pool(), self.cpu.level(), shape, a, b, y, scratch);
+                gemm::dot(self.cpu.pool(), self.cpu.level(), shape, a, b, &epilogue, y, scratch);
                 Ok(())
             }
             Launch::ScalarDot(transposed) => {
@@ -100,6 +120,12 @@ impl<'f> Frame<'f> {
                 Err(RunError::Unsupported { label: step.label().to_owned(), op })
             }
         }
+    }
+
+    /// Where sums of rows go.
+    fn sums(&self, step: &Step) -> rows::Output<'f> {
+        let id = step.results[0];
+        rows::Output { bytes: self.bytes_mut(id), dtype: self.ty(id).dtype }
     }
 
     fn rows(
@@ -312,15 +338,28 @@ impl<'f> Frame<'f> {
         scratch: &mut [u8],
     ) -> Result<(), RunError> {
         self.check_gate(step, &conv.ends)?;
-        let (weight, x) = (self.panels(1, packed), self.slice(step.operands[0]));
+        let x = self.slice(step.operands[0]);
         let epilogue = self.epilogue(step, &conv.ends, conv.bias, packed);
         let output = self.output(step.results[0], conv.cout);
         let (pool, level) = (self.cpu.pool(), self.cpu.level());
         match &conv.shape {
             Picture::Own(shape) => {
+                let (weight, scratch) = match conv.given {
+                    None => (self.panels(1, packed), scratch),
+                    Some(dtype) => {
+                        let skip = scratch.as_ptr().align_offset(ALIGN);
+                        let bytes = shape.packed_bytes(conv.kind);
+                        let (panels, rest) = scratch[skip..].split_at_mut(bytes);
+                        let kernel = (self.bytes(step.operands[1]), dtype);
+                        conv::pack_conv_into(pool, level, shape, kernel, conv.kind, panels);
+                        let panels = &*panels;
+                        (gemm::Packed::from_bytes(conv.cout, shape.k(), conv.kind, panels), rest)
+                    }
+                };
                 conv::conv(pool, level, shape, x, weight, &epilogue, output, scratch);
             }
             Picture::Doubled(shape) => {
+                let weight = self.panels(1, packed);
                 conv::upsample_conv(pool, level, shape, x, weight, &epilogue, output, scratch);
             }
         }
@@ -363,7 +402,7 @@ impl<'f> Frame<'f> {
         first: usize,
         to: DType,
         out: &mut [u8],
-    ) -> Result<(), WeightFault> {
+    ) -> Result<(), Fault> {
         let start = first as u64 * dtype.bytes() as u64;
         if dtype == to {
             return self.provider.read(name, start, out);

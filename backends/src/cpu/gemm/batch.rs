@@ -57,7 +57,7 @@ pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> us
 }
 
 /// `out = a · bᵀ` for every page: dense pages of `a` and `b` one after the other, rows of `output`
-/// for all pages together.
+/// and of the epilogue for all pages together.
 ///
 /// # Panics
 /// If a slice (scratch included) is too short for the shape.
@@ -67,6 +67,7 @@ pub fn dot(
     shape: &BatchShape,
     a: Slice<'_>,
     b: Slice<'_>,
+    epilogue: &Epilogue<'_>,
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
@@ -78,14 +79,13 @@ pub fn dot(
         true => Weights::transposed(bytes, dtype, n),
         false => Weights::row_major(bytes, dtype, k),
     };
-    let plain = Epilogue::default();
     if turned[0] {
         let (bytes, dtype) = a.stored();
         let a = Columns { first: Weights::transposed(bytes, dtype, m), m, k };
-        batched(pool, level, shape, &a, b, &plain, output, scratch);
+        batched(pool, level, shape, &a, b, epilogue, output, scratch);
     } else {
         let a = Rows { data: a, stride: k };
-        batched(pool, level, shape, &a, b, &plain, output, scratch);
+        batched(pool, level, shape, &a, b, epilogue, output, scratch);
     }
 }
 

@@ -53,7 +53,7 @@ fn product(
     let (inner, guard) = scratch.split_at_mut(bytes);
     let mut out = vec![f32::NAN; shape.pages * shape.m * shape.n];
     let output = Output::F32 { data: &mut out, stride: shape.n };
-    dot(pool, level, shape, a, b, output, inner);
+    dot(pool, level, shape, a, b, &Epilogue::default(), output, inner);
     assert!(guard.iter().all(|byte| *byte == garbage), "scratch overrun");
     out
 }
@@ -134,7 +134,7 @@ fn results_in_bf16_are_the_rounded_sums() {
         let mut narrow = vec![bf16::ZERO; wide.len()];
         let mut scratch = vec![0; dot_scratch_bytes(level, &shape, 2)];
         let output = Output::Bf16 { data: &mut narrow, stride: 37 };
-        dot(&pool, level, &shape, sides[0], sides[1], output, &mut scratch);
+        dot(&pool, level, &shape, sides[0], sides[1], &Epilogue::default(), output, &mut scratch);
         assert_eq!(halves(&wide), narrow);
     }
 }

@@ -1,22 +1,26 @@
-//! `bench dit`, `bench vae`, `bench text`: what is measured of each network, and on which inputs.
+//! `bench dit`, `bench vae`, `bench text`, `bench train`: what is measured of each network, and on which inputs.
 //!
 //! The modules are those of a real run. Weights and inputs are random and depend only on the sizes.
 //! `prepare` of the transformer runs once before the timed steps, as in sampling; the autoencoder
-//! goes through a clip chunk by chunk, as in decoding.
+//! goes through a clip chunk by chunk, as in decoding. Training is one plan, which gives the derivatives
+//! of adapters and of the residual stream from that of the result.
 
 use super::measure::{Job, Setup, fits, measure};
 use super::report;
-use crate::args::{BenchDit, BenchPhase, BenchText, BenchVae, Direction, Guided};
+use crate::cmd::bench::args::{
+    BenchDit, BenchPhase, BenchText, BenchTrain, BenchVae, Direction, Guided,
+};
 use crate::cmd::size;
 use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_ir::plan::Branch;
-use anyid_ir::{DType, Module, Tensor, TensorType};
+use anyid_ir::{DType, FuncBuilder, Module, ReduceFn, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
+use anyid_passes::{Gradient, LoraTarget};
 use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
 use anyid_runtime::pipeline::coder_phases;
@@ -163,6 +167,81 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     finish(&args.phase, &backend, setup)
 }
 
+/// Runs `bench train`.
+///
+/// # Errors
+/// As [`dit()`].
+pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
+    let start = output::peak_memory();
+    let (mut config, _, _) = configs(&args.phase)?;
+    config.layers = in_range(args.blocks, 1000, "--blocks")?;
+    let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
+    let text_tokens = in_range(args.text_tokens, MOST_TOKENS, "--text-tokens")?;
+    let rank = in_range(args.rank, config.width(), "--rank")?;
+    let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
+    let backend = args.phase.on.open()?;
+    let [frames, rows, columns] = grid(tokens);
+    let size = DitSize {
+        reference_frames: 0,
+        frames,
+        height: 2 * rows,
+        width: 2 * columns,
+        text_tokens,
+        timesteps: 2,
+    };
+    let types = DitTypes { precision, residual: args.residual.into() };
+    let module = with_cotangent(dit::stack(&config, &size, types));
+    let adapters = ["self_attn.*", "cross_attn.*", "ffn.*"].map(|name| LoraTarget {
+        pattern: format!("blocks.*.{name}"),
+        rank,
+        alpha: rank as f64,
+    });
+    let wrt = vec!["x".to_owned(), "*.lora_*.weight".to_owned()];
+    let request = CompileRequest::new(&module, "loss")
+        .with_lora(adapters)
+        .with_gradient(Gradient { of: "loss".to_owned(), wrt, factor: None });
+    let compiler = Compiler::new(&backend).add("train", request)?;
+    fits(&compiler, 1)?;
+    let blocks = output::plural(args.blocks, "block");
+    let width = config.width();
+    let setup = Setup {
+        start,
+        title: format!(
+            "train: {blocks} of width {width} and adapters of rank {rank}, {tokens} tokens, forward \
+             and backward"
+        ),
+        settings: vec![
+            ("blocks", json!(args.blocks)),
+            ("tokens", json!(tokens)),
+            ("text_tokens", json!(text_tokens)),
+            ("rank", json!(rank)),
+            ("residual", json!(types.residual.name())),
+        ],
+        precision,
+        job: Box::new(Steps::new(&compiler, size.timesteps, 1)),
+        compiler,
+        weights: RandomWeights::new(&module.weights, SEED),
+        calls: vec!["train"],
+    };
+    finish(&args.phase, &backend, setup)
+}
+
+/// `module` with a function `@loss` whose derivative by the residual stream after the last block of
+/// `@stack` is a parameter `%d`.
+fn with_cotangent(mut module: Module) -> Module {
+    let stack = module.func("stack").expect("it was built").clone();
+    let mut b = FuncBuilder::new(&module, "loss");
+    let given: Vec<_> = stack.param_types().map(|(name, ty)| b.param(name, ty.clone())).collect();
+    let d = b.param("d", stack.results[0].clone());
+    let made = b.call("y", "stack", &[], &given)[0];
+    let [made, d] = [made, d].map(|value| b.cast("wide", value, DType::F32));
+    let product = b.mul("product", made, d);
+    let loss = b.reduce("loss", ReduceFn::Sum, product, &[0, 1], false);
+    let func = b.finish(&[loss]);
+    module.add(func);
+    module
+}
+
 fn configs(args: &BenchPhase) -> Result<(DitConfig, VaeConfig, TextConfig)> {
     let preset: Preset = args.preset.parse().map_err(|e: Error| e.at("--preset"))?;
     Ok(preset.configs())
@@ -221,6 +300,8 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
             NoiseStream::new(SEED, number as u32).fill(0, &mut values);
             match name {
                 "t" => values.fill(500.0),
+                // Adapters add something small.
+                name if name.contains(".lora_") => values.iter_mut().for_each(|x| *x *= 0.02),
                 "rope" => {
                     for pair in values.as_chunks_mut::<2>().0 {
                         *pair = [pair[0].cos(), pair[0].sin()];
@@ -237,6 +318,8 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
 /// Runs of one phase on the same inputs, one or more for a step of sampling. If there is a
 /// `prepare`, it runs before each.
 struct Steps {
+    /// The phase that runs where nothing is split off.
+    phase: String,
     inputs: Vec<(String, Branch, Tensor)>,
     runs: usize,
     prepared: Vec<Prepared>,
@@ -258,7 +341,8 @@ impl Steps {
                 }
             }
         }
-        Self { inputs, runs, prepared: Vec::new(), outputs: Outputs::default() }
+        let phase = compiler.plans().next().map_or("", |(name, _)| name).to_owned();
+        Self { phase, inputs, runs, prepared: Vec::new(), outputs: Outputs::default() }
     }
 }
 
@@ -273,7 +357,7 @@ impl Job for Steps {
         for _ in 0..if split { self.runs } else { 0 } {
             self.prepared.push(program.prepare(&named(&self.inputs))?);
         }
-        let phase = if split { "step" } else { "text" };
+        let phase = if split { "step" } else { self.phase.as_str() };
         self.outputs = program.outputs(phase)?;
         Ok(())
     }
@@ -284,7 +368,7 @@ impl Job for Steps {
             program.step(prepared, &inputs, &mut self.outputs)?;
         }
         if self.prepared.is_empty() {
-            self.outputs = program.call("text", &inputs)?;
+            self.outputs = program.call(&self.phase, &inputs)?;
         }
         Ok(())
     }

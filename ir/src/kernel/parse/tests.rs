@@ -2,8 +2,9 @@
 
 use super::super::text::print_kernels;
 use super::*;
+use crate::kernel::{RowFn, RowReduce};
 use crate::types::TensorType;
-use crate::{DType, Op};
+use crate::{BinaryFn, CompareFn, DType, Op, UnaryFn};
 
 fn ty(dtype: DType, shape: &[usize]) -> TensorType {
     TensorType::new(dtype, shape.iter().copied())
@@ -60,10 +61,16 @@ fn anchors() -> Vec<Kernel> {
         plain(Op::Attention { heads: 2, scale: 0.5, lse: true }, 3),
         plain(Op::AttentionVjp { heads: 2, scale: 0.5, bias: false }, 6),
         plain(Op::AttentionVjp { heads: 1, scale: 1.0, bias: true }, 7),
+        plain(Op::SegmentSum { segments: 5 }, 2),
         plain(Op::Dot { transposed: [true, false] }, 2),
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
         AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },
         AnchorKernel { combine: Combine::Add, ..plain(conv.clone(), 2) },
+        AnchorKernel {
+            combine: Combine::Add,
+            sums: Some(DType::Bf16),
+            ..plain(Op::Dot { transposed: [true, true] }, 2)
+        },
         AnchorKernel { load: Load::Nearest([1, 2, 2]), ..plain(conv.clone(), 2) },
         AnchorKernel { load: Load::Nearest([3, 1, usize::MAX]), ..plain(conv.clone(), 3) },
         AnchorKernel { combine: gate, activation: Some(Activation::Silu), ..plain(conv, 3) },
