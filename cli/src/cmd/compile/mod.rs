@@ -1,7 +1,6 @@
 //! `compile`: compiles IR text into plans and reports what they need before anything runs.
 
 pub mod args;
-mod budget;
 mod prediction;
 mod states;
 mod summary;
@@ -20,7 +19,7 @@ use anyid_passes::kernels::kernels;
 use anyid_passes::remat::{Tried, within};
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
-use anyid_runtime::engine::{PlanFile, StateSpec, compile_error};
+use anyid_runtime::engine::{PlanFile, StateSpec, budget, compile_error};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Kind, Result};
@@ -62,7 +61,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             switches,
         });
     }
-    let budget = args.budget.as_deref().map(budget::parse).transpose()?;
+    let parsed = args.budget.as_deref().map(budget::parse).transpose();
+    let budget = parsed.map_err(|error| error.at("--budget"))?;
     let places = places(&args)?;
     places.check()?;
     // Opened before the work, so that it fails early if the result cannot be written there.
