@@ -1,7 +1,7 @@
 //! Why a device cannot be opened, weights cannot be loaded and plans cannot run: the errors that all
 //! devices share. They are data; what a user is told, with which code, is the caller's to say.
 
-use crate::WeightFault;
+use crate::Fault;
 use crate::threads::ThreadsRefused;
 use anyid_ir::TensorType;
 use std::fmt;
@@ -28,7 +28,7 @@ pub enum OpenError {
     /// The system refuses threads.
     Threads(ThreadsRefused),
     /// Anything else, with a code of its own.
-    Failed(Box<WeightFault>),
+    Failed(Box<Fault>),
 }
 
 impl fmt::Display for OpenError {
@@ -61,7 +61,7 @@ pub enum LoadError {
         bytes: u64,
     },
     /// The stored bytes could not be read.
-    Unreadable(WeightFault),
+    Unreadable(Fault),
     /// There is no memory for a tensor.
     NoMemory {
         /// The tensor.
@@ -72,7 +72,7 @@ pub enum LoadError {
     /// There is no memory for what plans work in.
     NoWorkspace(NoMemory),
     /// The device failed, with a code of its own.
-    Failed(Box<WeightFault>),
+    Failed(Box<Fault>),
     /// The caller asked to stop.
     Stopped,
 }
@@ -138,14 +138,14 @@ pub enum RunError {
         /// The step.
         label: String,
         /// What happened.
-        fault: Box<WeightFault>,
+        fault: Box<Fault>,
     },
     /// The device failed, with a code of its own.
     Failed {
         /// The step, where it is known.
         label: Option<String>,
         /// What happened.
-        fault: Box<WeightFault>,
+        fault: Box<Fault>,
     },
 }
 

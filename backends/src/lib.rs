@@ -9,15 +9,15 @@ mod buffer;
 pub mod cpu;
 pub mod device;
 pub mod errors;
+mod provider;
 pub mod registry;
 pub mod stop;
 pub mod targets;
 pub mod threads;
-mod weights;
 
 pub use arena::HostArena;
 pub use buffer::AlignedBytes;
 pub use device::Device;
 pub use errors::{LoadError, OpenError, RunError};
+pub use provider::{Fault, StoredWeight, WeightProvider};
 pub use registry::{Registry, Settings};
-pub use weights::{StoredWeight, WeightFault, WeightProvider};

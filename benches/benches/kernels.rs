@@ -3,7 +3,7 @@
 //! `ANYID_DEVICES` names another device than the CPU.
 
 use anyid_backends::device::Call;
-use anyid_backends::{Registry, Settings, StoredWeight, WeightFault, WeightProvider};
+use anyid_backends::{Fault, Registry, Settings, StoredWeight, WeightProvider};
 use anyid_ir::{DType, FuncBuilder, Module, Tensor, TensorType};
 use anyid_passes::{CompileRequest, Options};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -17,7 +17,7 @@ impl WeightProvider for Constant {
         Some(StoredWeight { dtype: self.0.dtype, bytes: self.0.bytes() })
     }
 
-    fn read(&self, _: &str, _: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+    fn read(&self, _: &str, _: u64, out: &mut [u8]) -> Result<(), Fault> {
         let number = Tensor::from_f32([1], &[0.01]).expect("one value").cast(self.0.dtype);
         for element in out.chunks_exact_mut(self.0.dtype.bytes()) {
             element.copy_from_slice(number.bytes());

@@ -206,7 +206,10 @@ const VERBS: &[(&[&str], &str)] = &[
         "videos are made with `anyid-rt generate --ref FILE --prompt TEXT -o OUT.mp4`",
     ),
     (&["info", "show", "metadata", "ls"], "`anyid-rt inspect PATH` says what a file or folder is"),
-    (&["train", "finetune"], "tuning is not there yet"),
+    (
+        &["finetune", "tune", "fit"],
+        "`anyid-rt train lora --config run.toml` trains an adapter; docs/training.md describes it",
+    ),
     (
         &["download", "pull", "fetch"],
         "models are not downloaded; README.md says where they are published",

@@ -18,8 +18,9 @@ mod render;
 mod tensors;
 mod trace;
 
+use crate::args::{Cli, Command};
+use crate::cmd::bench::args::BenchWhat;
 use anyid_runtime::{Error, Kind, recipe};
-use args::{BenchWhat, Cli, Command};
 use clap::Parser;
 use render::Failure;
 use std::panic::PanicHookInfo;

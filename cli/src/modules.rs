@@ -5,9 +5,9 @@
 
 use crate::args::{ModuleArgs, WeightArgs};
 use crate::render::{Failure, Findings, report_findings};
+use anyid_ir::spelling::nearest;
 use anyid_ir::text::{LARGEST_SOURCE, parse_bytes};
 use anyid_ir::verify::verify;
-use anyid_ir::weights::nearest;
 use anyid_ir::{Diagnostic, Func, Manifest, Module};
 use anyid_models::wan::names::{Component, Naming, to_canonical};
 use anyid_runtime::checkpoint::WeightSet;

@@ -4,7 +4,7 @@
 //! floating-point types are converted into each other, and integers are converted to i32. Anything
 //! else is an error.
 
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use anyid_ir::{DType, Func, Module, Op, Tensor, TensorType, ValueId};
 use anyid_runtime::sampling::NoiseStream;
 use anyid_runtime::weights::read_tensors;

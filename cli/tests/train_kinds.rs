@@ -113,6 +113,47 @@ fn every_weight_can_be_trained_and_the_result_takes_the_place_of_the_model() {
 }
 
 #[test]
+fn what_is_kept_changes_no_bit_and_a_budget_decides_it() {
+    let folder = world(&samples());
+    let words = "train lora --config run.toml --threads 2 --steps 4";
+    folder.run(&format!("{words} -o all")).fine();
+    folder.run(&format!("{words} -o carry --set train.keep=carry")).fine();
+    same_end(&folder, "carry", "all");
+    let needs = |more: &str| {
+        let check =
+            folder.run(&format!("train check --config run.toml --json {more}")).fine().json();
+        let shapes = check["shapes"].as_array().unwrap().clone();
+        shapes.iter().map(|shape| shape["workspace_bytes"].as_u64().unwrap()).max().unwrap()
+    };
+    let [most, least] = ["", "--set train.keep=carry"].map(needs);
+    assert!(least < most, "{least} of {most}");
+    // More than the least needs with everything else, less than the most.
+    let mut taken = None;
+    for budget in (8..80).map(|step| step * 128 * 1024) {
+        let words = format!("train check --config run.toml --set train.budget={budget}B --json");
+        let done = folder.run(&words);
+        if done.code == 0 {
+            let shapes = done.json()["shapes"].as_array().unwrap().clone();
+            let own = shapes.iter().map(|shape| shape["workspace_bytes"].as_u64().unwrap());
+            taken = Some((budget, own.max().unwrap()));
+            break;
+        }
+        assert_eq!(done.code, 3, "{}", done.err);
+        assert!(
+            done.err.contains("error[E0601]") && done.err.contains("latent frame"),
+            "{}",
+            done.err
+        );
+    }
+    let (budget, workspace) = taken.expect("some budget is enough");
+    assert!(workspace < most, "{workspace} of {most}");
+    folder.run(&format!("{words} -o tight --set train.budget={budget}B")).fine();
+    same_end(&folder, "tight", "all");
+    folder.run(&format!("{words} -o no --set train.keep=some")).fails("E0524");
+    folder.run(&format!("{words} -o no --set train.budget=much")).fails("E0602");
+}
+
+#[test]
 fn a_shared_cache_gives_the_bits_of_an_own_one() {
     let folder = world(&samples());
     let words = "train lora --config run.toml --threads 2 --steps 4";

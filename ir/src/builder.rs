@@ -4,12 +4,12 @@
 //! our code, not input. Names are hints; weights are looked up in the manifest at once.
 
 use crate::diag::Loc;
-use crate::entity::{Arena, BlockId, Entity, NodeId, ValueId};
-use crate::graph::{Block, Def, Func, Module, Node, Value};
+use crate::entity::{BlockId, Entity, NodeId, ValueId};
+use crate::graph::{Block, Func, Module};
 use crate::infer::infer;
+use crate::manifest::join_path;
 use crate::op::{Axes, BinaryFn, CompareFn, IndexArg, Op, ReduceFn, UnaryFn};
 use crate::types::{DType, Shape, TensorType};
-use crate::weights::join_path;
 use std::collections::HashMap;
 
 /// Builds one function of a module.
@@ -26,26 +26,9 @@ pub struct FuncBuilder<'m> {
 impl<'m> FuncBuilder<'m> {
     /// A function `name` of `module`, whose manifest and earlier functions it may use.
     pub fn new(module: &'m Module, name: &str) -> Self {
-        let mut blocks = Arena::default();
-        let entry = blocks.push(Block::default());
-        let func = Func {
-            name: name.to_owned(),
-            index_params: Vec::new(),
-            scope: String::new(),
-            values: Arena::default(),
-            nodes: Arena::default(),
-            blocks,
-            entry,
-            results: Vec::new(),
-            loc: Loc::Path(name.into()),
-        };
-        Self {
-            module,
-            func,
-            open: vec![(entry, String::new())],
-            weights: HashMap::new(),
-            heads: HashMap::new(),
-        }
+        let func = Func::empty(name, Loc::Path(name.into()));
+        let open = vec![(func.entry, String::new())];
+        Self { module, func, open, weights: HashMap::new(), heads: HashMap::new() }
     }
 
     /// Adds compile-time index parameters and the weight scope that uses them.
@@ -58,15 +41,7 @@ impl<'m> FuncBuilder<'m> {
 
     /// Adds a parameter.
     pub fn param(&mut self, name: &str, ty: TensorType) -> ValueId {
-        self.block_param(self.func.entry, name, ty)
-    }
-
-    fn block_param(&mut self, block: BlockId, name: &str, ty: TensorType) -> ValueId {
-        let index = self.func.blocks[block].params.len() as u32;
-        let def = Def::Param(block, index);
-        let value = self.func.values.push(Value { ty, def, name: name.to_owned() });
-        self.func.blocks[block].params.push(value);
-        value
+        self.func.add_param(self.func.entry, name, ty)
     }
 
     /// Type of a value.
@@ -85,32 +60,29 @@ impl<'m> FuncBuilder<'m> {
         value
     }
 
-    fn current(&self) -> BlockId {
-        self.open.last().expect("a block is open until finish").0
+    /// Adds a node that stands in no block yet.
+    fn node(&mut self, op: Op, operands: &[ValueId], types: &[TensorType], name: &str) -> NodeId {
+        let name = |i: usize| match types {
+            [_] => name.to_owned(),
+            _ => format!("{name}.{i}"),
+        };
+        let results = types.iter().enumerate().map(|(i, ty)| (ty.clone(), name(i)));
+        let loc = Loc::Path(format!("@{}", self.func.name).into());
+        self.func.add_node(op, operands, results, loc)
     }
 
-    fn location(&self) -> Loc {
-        Loc::Path(format!("@{}", self.func.name).into())
-    }
-
-    fn push(&mut self, op: Op, operands: &[ValueId], types: &[TensorType], name: &str) -> NodeId {
-        let node = NodeId::from_index(self.func.nodes.len());
-        let single = types.len() == 1;
-        let results = types
-            .iter()
-            .enumerate()
-            .map(|(i, ty)| {
-                let name = if single { name.to_owned() } else { format!("{name}.{i}") };
-                self.func.values.push(Value {
-                    ty: ty.clone(),
-                    def: Def::Result(node, i as u32),
-                    name,
-                })
-            })
-            .collect();
-        let loc = self.location();
-        let operands = operands.iter().copied().collect();
-        self.func.nodes.push(Node { op, operands, results, body: None, loc })
+    /// Adds a node at the end of the innermost block, and its results.
+    fn push(
+        &mut self,
+        op: Op,
+        operands: &[ValueId],
+        types: &[TensorType],
+        name: &str,
+    ) -> Vec<ValueId> {
+        let node = self.node(op, operands, types, name);
+        let (block, _) = self.open.last().expect("a block is open until finish");
+        self.func.blocks[*block].nodes.push(node);
+        self.func.nodes[node].results.to_vec()
     }
 
     /// Adds any op and gives its first result, of most ops the only one. `declared` is needed where
@@ -142,10 +114,7 @@ impl<'m> FuncBuilder<'m> {
                 self.func.name, error.message, error.help
             ),
         };
-        let node = self.push(op, operands, &inferred, name);
-        let block = self.current();
-        self.func.blocks[block].nodes.push(node);
-        self.func.nodes[node].results.to_vec()
+        self.push(op, operands, &inferred, name)
     }
 
     /// A weight by path relative to the function's scope. Each path gives one value; a path that
@@ -163,7 +132,7 @@ impl<'m> FuncBuilder<'m> {
             Some(ty) => ty.clone(),
             None => panic!("@{}: no weight \"{full}\" in the manifest", self.func.name),
         };
-        let node = self.push(Op::Weight { path: path.to_owned() }, &[], &[ty], path);
+        let node = self.node(Op::Weight { path: path.to_owned() }, &[], &[ty], path);
         // Weights stand at the head of their block so that all of it, with inner blocks, may use
         // them.
         let at = self.heads.entry(block).or_insert(0);
@@ -337,10 +306,7 @@ impl<'m> FuncBuilder<'m> {
         assert_eq!(given, wanted, "@{}: arguments of @{func}", self.func.name);
         let types = callee.results.clone();
         let op = Op::Call { func: func.to_owned(), index: index.to_vec() };
-        let node = self.push(op, operands, &types, name);
-        let block = self.current();
-        self.func.blocks[block].nodes.push(node);
-        self.func.nodes[node].results.to_vec()
+        self.push(op, operands, &types, name)
     }
 
     /// A loop `index in lo..hi`. `carries` are `(name, initial value)`; `stacks` are read one slot
@@ -359,20 +325,19 @@ impl<'m> FuncBuilder<'m> {
         let mut carry_params = Vec::new();
         for (carry, init) in carries {
             let ty = self.ty(*init).clone();
-            carry_params.push(self.block_param(block, carry, ty));
+            carry_params.push(self.func.add_param(block, carry, ty));
         }
         let mut slots = Vec::new();
         for (slot, stack) in stacks {
             let mut ty = self.ty(*stack).clone();
             ty.shape.remove(0);
-            slots.push(self.block_param(block, slot, ty));
+            slots.push(self.func.add_param(block, slot, ty));
         }
         self.open.push((block, index.to_owned()));
         let (next, collected) = body(self, &carry_params, &slots);
         assert_eq!(next.len(), carries.len(), "one next value a carry");
         let yielded: Vec<ValueId> = next.iter().chain(&collected).copied().collect();
-        let node = self.push(Op::Yield, &yielded, &[], "");
-        self.func.blocks[block].nodes.push(node);
+        self.push(Op::Yield, &yielded, &[], "");
         self.open.pop();
 
         let mut types: Vec<TensorType> = next.iter().map(|v| self.ty(*v).clone()).collect();
@@ -385,19 +350,16 @@ impl<'m> FuncBuilder<'m> {
         let operands: Vec<ValueId> = carries.iter().chain(stacks).map(|(_, v)| *v).collect();
         let (lo, hi) = (range.start, range.end);
         let op = Op::Repeat { index: index.to_owned(), lo, hi, carries: carries.len() };
-        let node = self.push(op, &operands, &types, name);
+        let node = NodeId::from_index(self.func.nodes.len());
+        let results = self.push(op, &operands, &types, name);
         self.func.nodes[node].body = Some(block);
-        let current = self.current();
-        self.func.blocks[current].nodes.push(node);
-        self.func.nodes[node].results.to_vec()
+        results
     }
 
     /// Ends the function with its results.
     pub fn finish(mut self, results: &[ValueId]) -> Func {
         self.func.results = results.iter().map(|v| self.func.ty(*v).clone()).collect();
-        let node = self.push(Op::Return, results, &[], "");
-        let entry = self.func.entry;
-        self.func.blocks[entry].nodes.push(node);
+        self.push(Op::Return, results, &[], "");
         self.func
     }
 }

@@ -5,19 +5,17 @@
 //! in f64 where an operand or the result is f64, and cast to the result's element type once at the
 //! end. Primitives are left as they are; functions, loops and calls are not looked into.
 
-#[cfg(test)]
-mod golden;
 mod layout;
 mod matrix;
 mod module;
 mod rows;
 mod tables;
 
-pub use tables::timestep_frequency;
 #[cfg(test)]
 mod tests;
 
 pub use module::{decompose_module, decomposed};
+pub use tables::timestep_frequency;
 
 use crate::builder::FuncBuilder;
 use crate::entity::ValueId;
@@ -28,8 +26,8 @@ use crate::types::{DType, TensorType};
 /// types `results` and may be operands themselves where the op changes nothing. A primitive is added
 /// as it is.
 ///
-/// Panics, as the builder does, where `op` does not hold on the operands' types. Ops of class
-/// `Structure` have bodies and are not for this function.
+/// Panics, as the builder does, where `op` does not hold on the operands' types. Structure ops
+/// have bodies and are not for this function.
 pub fn decompose(
     op: &Op,
     builder: &mut FuncBuilder<'_>,

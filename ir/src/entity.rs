@@ -3,7 +3,6 @@
 //! Ids belong to one function (values, nodes, blocks) and are never reused inside it, so a stale
 //! id is caught by the verifier instead of silently meaning something else.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
@@ -15,28 +14,31 @@ pub trait Entity: Copy + Eq {
     fn index(self) -> usize;
 }
 
+/// A typed id that shows itself as its prefix and number.
 macro_rules! entity {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(u32);
 
-        impl Entity for $name {
+        impl $crate::entity::Entity for $name {
             fn from_index(index: usize) -> Self {
-                Self(u32::try_from(index).expect("fewer than 2^32 entities in a function"))
+                Self(u32::try_from(index).expect("fewer than 2^32 of a kind"))
             }
             fn index(self) -> usize {
                 self.0 as usize
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, concat!($prefix, "{}"), self.0)
             }
         }
     };
 }
+
+pub(crate) use entity;
 
 entity!(
     /// A tensor value: a block parameter or a node's result.

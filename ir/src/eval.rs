@@ -25,10 +25,10 @@ pub use trace::{TraceEvent, TracePath};
 use crate::decompose::decomposed;
 use crate::graph::{Func, Module};
 use crate::op::Op;
+use crate::spelling::nearest;
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
-use crate::weights::nearest;
-use frame::Run;
+use frame::Interpreter;
 use liveness::Drops;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,7 +175,7 @@ impl<'m> Evaluator<'m> {
                 return Err(error::wrong_input(entry, name, ty, input.ty()));
             }
         }
-        let mut run = Run::new(self, weights, trace);
+        let mut run = Interpreter::new(self, weights, trace);
         let values = run.entry(func, index, inputs)?;
         let results = entry.results.iter().zip(values);
         results.map(|(ty, data)| self.tensor(ty, &data)).collect()

@@ -8,10 +8,10 @@
 //! `[final carries…, collected stacks…]`; a stack has one leading axis of length `hi − lo`.
 
 use crate::diag::Loc;
-use crate::entity::{Arena, BlockId, NodeId, ValueId};
+use crate::entity::{Arena, BlockId, Entity, NodeId, ValueId};
+use crate::manifest::Manifest;
 use crate::op::Op;
 use crate::types::TensorType;
-use crate::weights::Manifest;
 use smallvec::SmallVec;
 use std::collections::HashSet;
 
@@ -86,6 +86,48 @@ pub struct Func {
 }
 
 impl Func {
+    /// A function without parameters, nodes and results.
+    pub(crate) fn empty(name: &str, loc: Loc) -> Self {
+        let mut blocks = Arena::default();
+        let entry = blocks.push(Block::default());
+        Self {
+            name: name.to_owned(),
+            index_params: Vec::new(),
+            scope: String::new(),
+            values: Arena::default(),
+            nodes: Arena::default(),
+            blocks,
+            entry,
+            results: Vec::new(),
+            loc,
+        }
+    }
+
+    /// Adds a parameter to a block.
+    pub(crate) fn add_param(&mut self, block: BlockId, name: &str, ty: TensorType) -> ValueId {
+        let def = Def::Param(block, self.blocks[block].params.len() as u32);
+        let value = self.values.push(Value { ty, def, name: name.to_owned() });
+        self.blocks[block].params.push(value);
+        value
+    }
+
+    /// Adds a node that stands in no block yet, with results of these types and names.
+    pub(crate) fn add_node(
+        &mut self,
+        op: Op,
+        operands: &[ValueId],
+        results: impl IntoIterator<Item = (TensorType, String)>,
+        loc: Loc,
+    ) -> NodeId {
+        let id = NodeId::from_index(self.nodes.len());
+        let value = |(i, (ty, name)): (u32, (TensorType, String))| {
+            self.values.push(Value { ty, def: Def::Result(id, i), name })
+        };
+        let results = (0..).zip(results).map(value).collect();
+        let operands = operands.iter().copied().collect();
+        self.nodes.push(Node { op, operands, results, body: None, loc })
+    }
+
     /// Parameter values.
     pub fn params(&self) -> &[ValueId] {
         &self.blocks[self.entry].params

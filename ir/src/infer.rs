@@ -5,6 +5,8 @@
 //! operands (`const`, `reshape`, a free element type …) take it from there; for all others it is
 //! ignored here and compared by the verifier.
 
+mod rules;
+
 use crate::op::{BinaryFn, Op, UnaryFn};
 use crate::types::{DType, Shape, TensorType};
 use smallvec::SmallVec;
@@ -71,54 +73,38 @@ struct Rule<'a> {
 /// module; here they return `declared`.
 pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Inferred {
     let (least, most) = op.arity();
-    if operands.len() < least || operands.len() > most {
-        let expected = if least == most {
-            format!("{least}")
-        } else if most == usize::MAX {
-            format!("at least {least}")
-        } else {
-            format!("{least} to {most}")
-        };
-        return Err(fail(
-            "E0201",
-            None,
-            format!("{} has {} operands, expected {expected}", op.name(), operands.len()),
-            match op {
-                // Elsewhere these have one operand and axes.
-                Op::Binary(BinaryFn::Max) if operands.len() == 1 => {
-                    "the largest element along an axis is `reduce_max %x {axes=[1]}`"
-                }
-                _ => "see docs/ir.md for the operands of each op",
-            },
-        ));
+    if (least..=most).contains(&operands.len()) {
+        return Rule { op, operands, declared }.result();
     }
-    Rule { op, operands, declared }.result()
+    let expected = match most {
+        _ if least == most => format!("{least}"),
+        usize::MAX => format!("at least {least}"),
+        _ => format!("{least} to {most}"),
+    };
+    let help = match op {
+        // Elsewhere these have one operand and axes.
+        Op::Binary(BinaryFn::Max) if operands.len() == 1 => {
+            "the largest element along an axis is `reduce_max %x {axes=[1]}`"
+        }
+        _ => "see docs/ir.md for the operands of each op",
+    };
+    let message = format!("{} has {} operands, expected {expected}", op.name(), operands.len());
+    Err(fail("E0201", None, message, help))
 }
 
 impl Rule<'_> {
     fn declared(&self) -> Result<&TensorType, TypeError> {
         self.declared.first().ok_or_else(|| {
-            fail(
-                "E0202",
-                None,
-                format!("{} needs its result type", self.op.name()),
-                "write `: dtype[shape]`",
-            )
+            let message = format!("{} needs its result type", self.op.name());
+            fail("E0202", None, message, "write `: dtype[shape]`")
         })
     }
 
     fn free_dtype(&self, default: DType) -> Result<DType, TypeError> {
         let dtype = self.declared.first().map_or(default, |t| t.dtype);
-        if dtype.is_float() {
-            Ok(dtype)
-        } else {
-            Err(fail(
-                "E0203",
-                None,
-                format!("{} cannot give {dtype}", self.op.name()),
-                "its result is a floating-point tensor",
-            ))
-        }
+        let message = || format!("{} cannot give {dtype}", self.op.name());
+        let error = || fail("E0203", None, message(), "its result is a floating-point tensor");
+        dtype.is_float().then_some(dtype).ok_or_else(error)
     }
 
     fn one(&self, dtype: DType, shape: impl IntoIterator<Item = usize>) -> Inferred {
@@ -131,104 +117,101 @@ impl Rule<'_> {
         }
     }
 
+    /// The shape of operand 0 in another element type.
+    fn shaped(&self, dtype: DType) -> Inferred {
+        self.one(dtype, self.operands[0].shape.iter().copied())
+    }
+
+    /// The type of operand 0.
+    fn same(&self) -> Inferred {
+        self.shaped(self.operands[0].dtype)
+    }
+
     /// Product of attributes, which no shape bounds yet.
     fn product<const N: usize>(&self, sizes: [usize; N]) -> Result<usize, TypeError> {
         let product = sizes.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
         product.ok_or_else(|| self.attribute(format!("sizes {sizes:?}"), "keep them small"))
     }
 
-    fn same(&self) -> Inferred {
-        self.one(self.operands[0].dtype, self.operands[0].shape.iter().copied())
+    fn shape_error(&self, operand: usize, expected: &str, help: &str) -> TypeError {
+        let (op, given) = (self.op.name(), self.operands[operand]);
+        let message = format!("operand {operand} of {op} is {given}, expected {expected}");
+        fail("E0204", operand, message, help)
     }
 
-    fn shape_error(&self, operand: usize, expected: &str, help: &str) -> TypeError {
-        fail(
-            "E0204",
-            operand,
-            format!(
-                "operand {} of {} is {}, expected {expected}",
-                operand,
-                self.op.name(),
-                self.operands[operand]
-            ),
-            help,
-        )
+    /// E0204 unless operand `operand` has the shape that is expected.
+    fn need(
+        &self,
+        operand: usize,
+        holds: bool,
+        expected: impl FnOnce() -> String,
+        help: &str,
+    ) -> Result<(), TypeError> {
+        if holds { Ok(()) } else { Err(self.shape_error(operand, &expected(), help)) }
     }
 
     fn need_shape(&self, operand: usize, shape: &[usize], help: &str) -> Result<(), TypeError> {
-        if self.operands[operand].shape.as_slice() == shape {
-            return Ok(());
-        }
-        let list: Vec<String> = shape.iter().map(usize::to_string).collect();
-        Err(self.shape_error(operand, &format!("shape [{}]", list.join(",")), help))
+        let list = || shape.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let same = self.operands[operand].shape.as_slice() == shape;
+        self.need(operand, same, || format!("shape [{}]", list()), help)
     }
 
     fn need_rank(&self, operand: usize, rank: usize, help: &str) -> Result<&[usize], TypeError> {
         let shape = &self.operands[operand].shape;
-        if shape.len() == rank {
-            Ok(shape)
-        } else {
-            Err(self.shape_error(operand, &format!("{rank} axes"), help))
-        }
+        self.need(operand, shape.len() == rank, || format!("{rank} axes"), help)?;
+        Ok(shape)
     }
 
-    fn need_float(&self, operand: usize) -> Result<DType, TypeError> {
-        let dtype = self.operands[operand].dtype;
-        if dtype.is_float() {
-            Ok(dtype)
-        } else {
-            Err(self.dtype_error(operand, "a floating-point type"))
+    /// E0203 unless operand `operand` has the element type that is expected.
+    fn need_type(&self, operand: usize, holds: bool, expected: &str) -> Result<(), TypeError> {
+        if holds {
+            return Ok(());
         }
+        let (op, given) = (self.op.name(), self.operands[operand].dtype);
+        let message = format!("operand {operand} of {op} is {given}, expected {expected}");
+        Err(fail("E0203", operand, message, "there is no implicit conversion: insert `cast`"))
+    }
+
+    fn need_float(&self, operands: std::ops::Range<usize>) -> Result<(), TypeError> {
+        let float = |at: usize| self.operands[at].dtype.is_float();
+        operands
+            .into_iter()
+            .try_for_each(|at| self.need_type(at, float(at), "a floating-point type"))
     }
 
     fn need_dtype(&self, operand: usize, dtype: DType) -> Result<(), TypeError> {
-        if self.operands[operand].dtype == dtype {
-            Ok(())
-        } else {
-            Err(self.dtype_error(operand, dtype.name()))
-        }
-    }
-
-    fn dtype_error(&self, operand: usize, expected: &str) -> TypeError {
-        fail(
-            "E0203",
-            operand,
-            format!(
-                "operand {operand} of {} is {}, expected {expected}",
-                self.op.name(),
-                self.operands[operand].dtype
-            ),
-            "there is no implicit conversion: insert `cast`",
-        )
+        self.need_type(operand, self.operands[operand].dtype == dtype, dtype.name())
     }
 
     fn attribute(&self, message: impl Into<String>, help: &str) -> TypeError {
         fail("E0205", None, format!("{}: {}", self.op.name(), message.into()), help)
     }
 
+    /// E0205 unless an attribute is as it has to be.
+    fn allow(
+        &self,
+        holds: bool,
+        message: impl FnOnce() -> String,
+        help: &str,
+    ) -> Result<(), TypeError> {
+        if holds { Ok(()) } else { Err(self.attribute(message(), help)) }
+    }
+
     fn axis(&self, axis: usize, rank: usize) -> Result<usize, TypeError> {
-        if axis < rank {
-            Ok(axis)
-        } else {
-            Err(self.attribute(
-                format!("axis {axis} of a tensor with {rank} axes"),
-                "axes count from 0",
-            ))
-        }
+        let message = || format!("axis {axis} of a tensor with {rank} axes");
+        self.allow(axis < rank, message, "axes count from 0")?;
+        Ok(axis)
     }
 
     fn same_pair(&self) -> Result<Shape, TypeError> {
         let [a, b] = [self.operands[0], self.operands[1]];
-        if a.dtype != b.dtype {
-            return Err(self.dtype_error(1, a.dtype.name()));
-        }
+        self.need_dtype(1, a.dtype)?;
         broadcast(&a.shape, &b.shape).ok_or_else(|| {
             self.shape_error(1, &format!("a shape that goes with {a}"), "sizes must be equal or 1")
         })
     }
 
     fn result(&self) -> Inferred {
-        let x = self.operands.first().copied();
         match self.op {
             Op::Call { .. } | Op::Repeat { .. } | Op::Yield | Op::Return => {
                 Ok(self.declared.iter().cloned().collect())
@@ -237,131 +220,62 @@ impl Rule<'_> {
                 let ty = self.declared()?;
                 self.one(ty.dtype, ty.shape.iter().copied())
             }
-            Op::Const { values } => {
-                let ty = self.declared()?;
-                if values.len() != 1
-                    && (values.len() != ty.elements() || values.len() > MOST_LITERALS)
-                {
-                    return Err(self.attribute(
-                        format!("{} values for {ty}", values.len()),
-                        "one value, or one per element up to 1024; larger tables are inputs",
-                    ));
-                }
-                let name = if values.len() == 1 { "value" } else { "values" };
-                values.iter().try_for_each(|v| self.held(name, *v, ty.dtype))?;
-                self.one(ty.dtype, ty.shape.iter().copied())
-            }
+            Op::Const { values } => self.literal(values),
             Op::Iota { axis } => {
                 let ty = self.declared()?;
                 self.axis(*axis, ty.rank())?;
                 self.one(ty.dtype, ty.shape.iter().copied())
             }
-            Op::Cast => {
-                let to = self.declared()?.dtype;
-                self.one(to, self.operands[0].shape.iter().copied())
-            }
-            Op::Reshape => {
-                let ty = self.declared()?;
-                if ty.elements() != self.operands[0].elements() {
-                    return Err(fail(
-                        "E0204",
-                        0,
-                        format!(
-                            "reshape of {} ({} elements) to {ty} ({} elements)",
-                            self.operands[0],
-                            self.operands[0].elements(),
-                            ty.elements()
-                        ),
-                        "a reshape keeps the number of elements",
-                    ));
-                }
-                self.one(self.operands[0].dtype, ty.shape.iter().copied())
-            }
+            Op::Cast => self.shaped(self.declared()?.dtype),
+            Op::Reshape => self.reshape(),
             Op::Permute { perm } => self.permute(perm),
             Op::Broadcast => {
-                let ty = self.declared()?;
-                let from = self.operands[0];
+                let (from, ty) = (self.operands[0], self.declared()?);
                 let fits = from.rank() == ty.rank()
                     && from.shape.iter().zip(&ty.shape).all(|(a, b)| a == b || *a == 1);
-                if !fits {
-                    return Err(self.shape_error(
-                        0,
-                        &format!("a shape that repeats into {ty}"),
-                        "same number of axes; sizes equal or 1",
-                    ));
-                }
+                let help = "same number of axes; sizes equal or 1";
+                self.need(0, fits, || format!("a shape that repeats into {ty}"), help)?;
                 self.one(from.dtype, ty.shape.iter().copied())
             }
-            Op::Slice { axis, start, len } => {
-                let ty = self.operands[0];
-                let axis = self.axis(*axis, ty.rank())?;
-                if start.checked_add(*len).is_none_or(|end| end > ty.shape[axis]) {
-                    return Err(self.attribute(
-                        format!("positions {start}..{start}+{len} of axis {axis} of {ty}"),
-                        "start + len must not pass the axis",
-                    ));
-                }
-                let mut shape = ty.shape.clone();
-                shape[axis] = *len;
-                self.one(ty.dtype, shape)
-            }
-            Op::Index { axis, at } => {
-                let ty = self.operands[0];
-                let axis = self.axis(*axis, ty.rank())?;
-                if *at >= ty.shape[axis] {
-                    return Err(self.attribute(
-                        format!("position {at} of axis {axis} of {ty}"),
-                        "positions count from 0",
-                    ));
-                }
-                let mut shape = ty.shape.clone();
-                shape.remove(axis);
-                self.one(ty.dtype, shape)
-            }
-            Op::Pad { axis, lo, hi } => {
-                let ty = self.operands[0];
-                let axis = self.axis(*axis, ty.rank())?;
-                let mut shape = ty.shape.clone();
-                shape[axis] = shape[axis]
-                    .checked_add(*lo)
-                    .and_then(|n| n.checked_add(*hi))
-                    .ok_or_else(|| self.attribute("absurd padding", "keep it small"))?;
-                self.one(ty.dtype, shape)
-            }
+            Op::Slice { axis, start, len } => self.along(*axis, |ty, axis| {
+                let fits = start.checked_add(*len).is_some_and(|end| end <= ty.shape[axis]);
+                let message = || format!("positions {start}..{start}+{len} of axis {axis} of {ty}");
+                self.allow(fits, message, "start + len must not pass the axis")?;
+                Ok(Some(*len))
+            }),
+            Op::Index { axis, at } => self.along(*axis, |ty, axis| {
+                let message = || format!("position {at} of axis {axis} of {ty}");
+                self.allow(*at < ty.shape[axis], message, "positions count from 0")?;
+                Ok(None)
+            }),
+            Op::Pad { axis, lo, hi } => self.along(*axis, |ty, axis| {
+                let padded = ty.shape[axis].checked_add(*lo).and_then(|n| n.checked_add(*hi));
+                padded.map(Some).ok_or_else(|| self.attribute("absurd padding", "keep it small"))
+            }),
             Op::Concat { axis } => self.concat(*axis),
             Op::Gather => {
                 let (table, indices) = (self.operands[0], self.operands[1]);
                 self.need_dtype(1, DType::I32)?;
-                if table.rank() == 0 {
-                    return Err(self.shape_error(0, "at least one axis", "a table [rows, …]"));
-                }
+                self.need(0, table.rank() > 0, || "at least one axis".into(), "a table [rows, …]")?;
                 let tail = table.shape[1..].iter().copied();
                 self.one(table.dtype, indices.shape.iter().copied().chain(tail))
             }
-            Op::Unary(f) => {
-                if !matches!(f, UnaryFn::Neg | UnaryFn::Abs) {
-                    self.need_float(0)?;
-                }
+            Op::Unary(UnaryFn::Neg | UnaryFn::Abs) => self.same(),
+            Op::Unary(_) | Op::Gelu | Op::GeluErf | Op::Silu => {
+                self.need_float(0..1)?;
                 self.same()
             }
             Op::Binary(f) => {
-                let shape = self.same_pair()?;
-                let dtype = self.operands[0].dtype;
-                if dtype == DType::Bool && !matches!(f, BinaryFn::Max | BinaryFn::Min) {
-                    return Err(self.dtype_error(0, "a number"));
-                }
+                let (shape, dtype) = (self.same_pair()?, self.operands[0].dtype);
+                let chosen = matches!(f, BinaryFn::Max | BinaryFn::Min);
+                self.need_type(0, dtype != DType::Bool || chosen, "a number")?;
                 self.one(dtype, shape)
             }
-            Op::Compare(_) => {
-                let shape = self.same_pair()?;
-                self.one(DType::Bool, shape)
-            }
+            Op::Compare(_) => self.one(DType::Bool, self.same_pair()?),
             Op::Select => {
                 self.need_dtype(0, DType::Bool)?;
                 let [c, a, b] = [self.operands[0], self.operands[1], self.operands[2]];
-                if a.dtype != b.dtype {
-                    return Err(self.dtype_error(2, a.dtype.name()));
-                }
+                self.need_dtype(2, a.dtype)?;
                 let shape = broadcast(&a.shape, &b.shape).and_then(|s| broadcast(&s, &c.shape));
                 let shape = shape.ok_or_else(|| {
                     self.shape_error(2, "shapes that go together", "sizes must be equal or 1")
@@ -373,113 +287,79 @@ impl Rule<'_> {
             Op::Linear => self.linear(),
             Op::Attention { heads, scale, lse } => self.attention(*heads, *scale, *lse),
             Op::AttentionVjp { heads, scale, .. } => self.attention_vjp(*heads, *scale),
-            Op::LayerNorm { eps } => {
-                self.need_float(0)?;
-                self.positive("eps", *eps, self.wide())?;
-                for operand in 1..self.operands.len() {
-                    self.need_float(operand)?;
-                    self.need_shape(
-                        operand,
-                        &[self.operands[0].last()],
-                        "weight and bias are [D]",
-                    )?;
-                }
-                self.norm_result()
-            }
-            Op::RmsNorm { eps, .. } => {
-                self.need_float(0)?;
-                self.need_float(1)?;
-                self.positive("eps", *eps, self.wide())?;
-                self.need_shape(1, &[self.operands[0].last()], "the gain is [D]")?;
-                self.norm_result()
-            }
+            Op::LayerNorm { eps } => self.norm(*eps, "weight and bias are [D]"),
+            Op::RmsNorm { eps, .. } => self.norm(*eps, "the gain is [D]"),
             Op::Rope { heads } => self.rope(*heads),
             Op::RopeTable { rows, cols, head_dim, theta } => {
                 self.need_dtype(0, DType::I32)?;
                 let frames = self.need_rank(0, 1, "temporal positions [F]")?[0];
-                if *head_dim < 6 || head_dim % 2 != 0 {
-                    return Err(self.attribute(
-                        format!("head_dim {head_dim}"),
-                        "an even number of channels, at least 6",
-                    ));
-                }
+                let help = "an even number of channels, at least 6";
+                let fits = *head_dim >= 6 && head_dim % 2 == 0;
+                self.allow(fits, || format!("head_dim {head_dim}"), help)?;
                 self.positive("theta", *theta, DType::F64)?;
                 let tokens = self.product([frames, *rows, *cols])?;
                 self.one(DType::F32, [tokens, head_dim / 2, 2])
             }
-            Op::Gelu | Op::GeluErf | Op::Silu => {
-                self.need_float(0)?;
-                self.same()
-            }
             Op::Modulate => {
-                self.need_float(0)?;
+                self.need_float(0..1)?;
                 self.segments(1)?;
                 self.segments(2)?;
-                let dtype = self.free_dtype(self.operands[0].dtype)?;
-                self.one(dtype, self.operands[0].shape.iter().copied())
+                self.shaped(self.free_dtype(self.operands[0].dtype)?)
             }
             Op::GateAdd => {
-                self.need_float(0)?;
-                self.need_float(1)?;
-                let shape = self.operands[0].shape.clone();
-                self.need_shape(1, &shape, "the branch has the shape of the residual")?;
+                self.need_float(0..2)?;
+                let help = "the branch has the shape of the residual";
+                self.need_shape(1, &self.operands[0].shape, help)?;
                 self.segments(2)?;
                 self.same()
             }
-            Op::SegmentSum { segments } => self.segment_sum(*segments),
+            Op::SegmentSum { segments } => {
+                self.need_float(0..1)?;
+                let shape = self.need_rank(0, 2, "rows [N, D]")?;
+                self.need_dtype(1, DType::I32)?;
+                self.need_shape(1, &shape[..1], "one segment index a row")?;
+                self.one(self.free_dtype(self.operands[0].dtype)?, [*segments, shape[1]])
+            }
             Op::Conv { stride, pad } => self.conv(*stride, *pad),
             Op::Upsample { factors } => {
                 let ty = self.operands[0];
-                if factors.len() != ty.rank() || factors.contains(&0) {
-                    return Err(self.attribute("factors", "one positive factor an axis"));
-                }
+                let fits = factors.len() == ty.rank() && !factors.contains(&0);
+                self.allow(fits, || "factors".into(), "one positive factor an axis")?;
                 let shape: Option<Shape> =
                     ty.shape.iter().zip(factors).map(|(s, f)| s.checked_mul(*f)).collect();
-                let shape =
-                    shape.ok_or_else(|| self.attribute("absurd factors", "keep them small"))?;
-                self.one(ty.dtype, shape)
+                let absurd = || self.attribute("absurd factors", "keep them small");
+                self.one(ty.dtype, shape.ok_or_else(absurd)?)
             }
             Op::TimestepEmbedding { dim } => {
                 self.need_dtype(0, DType::F32)?;
                 let steps = self.need_rank(0, 1, "timesteps [G]")?[0];
-                if *dim == 0 || dim % 2 != 0 || *dim > 2 * MOST_LITERALS {
-                    let help = "an even number of channels, at most 2048";
-                    return Err(self.attribute(format!("dim {dim}"), help));
-                }
+                let fits = *dim > 0 && dim % 2 == 0 && *dim <= 2 * MOST_LITERALS;
+                let help = "an even number of channels, at most 2048";
+                self.allow(fits, || format!("dim {dim}"), help)?;
                 self.one(DType::F32, [steps, *dim])
             }
             Op::RelativeBucket { buckets, max_distance } => {
                 self.need_dtype(0, DType::I32)?;
-                if *buckets < 4
-                    || buckets % 4 != 0
-                    || *buckets > 4096
-                    || *max_distance <= buckets / 4
-                {
-                    return Err(self.attribute(
-                        format!("buckets {buckets}, max_distance {max_distance}"),
-                        "buckets a multiple of 4; max_distance above buckets/4",
-                    ));
-                }
+                let fits =
+                    (4..=4096).contains(buckets) && buckets % 4 == 0 && *max_distance > buckets / 4;
+                let message = || format!("buckets {buckets}, max_distance {max_distance}");
+                let help = "buckets a multiple of 4; max_distance above buckets/4";
+                self.allow(fits, message, help)?;
                 self.same()
             }
             Op::Patchify { patch } => {
-                let x = x.expect("arity checked");
+                let x = self.operands[0];
                 self.need_rank(0, 4, "a latent [C,F,H,W]")?;
                 let [grid, volume] = self.grid(*patch, &x.shape[1..])?;
                 let channels = self.product([x.shape[0], volume])?;
                 self.one(x.dtype, [grid, channels])
             }
             Op::Unpatchify { patch, grid } => {
-                let rows = self.need_rank(0, 2, "tokens [N, patch·C]")?.to_vec();
-                let volume = self.product(*patch)?;
-                let tokens = self.product(*grid)?;
-                if volume == 0 || rows[1] % volume != 0 || tokens != rows[0] {
-                    return Err(self.shape_error(
-                        0,
-                        &format!("{tokens} tokens of a multiple of {volume} channels"),
-                        "one token a patch of the grid",
-                    ));
-                }
+                let rows = self.need_rank(0, 2, "tokens [N, patch·C]")?;
+                let (volume, tokens) = (self.product(*patch)?, self.product(*grid)?);
+                let fits = volume > 0 && rows[1] % volume == 0 && tokens == rows[0];
+                let expected = || format!("{tokens} tokens of a multiple of {volume} channels");
+                self.need(0, fits, expected, "one token a patch of the grid")?;
                 let axis = |a: usize| self.product([grid[a], patch[a]]);
                 let shape = [rows[1] / volume, axis(0)?, axis(1)?, axis(2)?];
                 self.one(self.operands[0].dtype, shape)
@@ -508,282 +388,6 @@ impl Rule<'_> {
         let error =
             self.attribute(format!("{value} is not a positive number"), "a positive number");
         Err(TypeError { attribute: Some(name), ..error })
-    }
-
-    fn norm_result(&self) -> Inferred {
-        if self.operands[0].rank() == 0 {
-            return Err(self.shape_error(0, "at least one axis", "norms run over the last axis"));
-        }
-        let dtype = self.free_dtype(self.operands[0].dtype)?;
-        self.one(dtype, self.operands[0].shape.iter().copied())
-    }
-
-    fn permute(&self, perm: &[usize]) -> Inferred {
-        let ty = self.operands[0];
-        let mut sorted: Vec<usize> = perm.to_vec();
-        sorted.sort_unstable();
-        if !sorted.iter().copied().eq(0..ty.rank()) {
-            return Err(self
-                .attribute(format!("{perm:?} on {ty}"), "each axis of the operand exactly once"));
-        }
-        self.one(ty.dtype, perm.iter().map(|axis| ty.shape[*axis]))
-    }
-
-    fn concat(&self, axis: usize) -> Inferred {
-        let first = self.operands[0];
-        let axis = self.axis(axis, first.rank())?;
-        let mut shape = first.shape.clone();
-        for (i, ty) in self.operands.iter().enumerate().skip(1) {
-            if ty.dtype != first.dtype {
-                return Err(self.dtype_error(i, first.dtype.name()));
-            }
-            let fits = ty.rank() == first.rank()
-                && (0..ty.rank()).all(|a| a == axis || ty.shape[a] == first.shape[a]);
-            if !fits {
-                return Err(self.shape_error(
-                    i,
-                    &format!("a shape equal to {first} but for axis {axis}"),
-                    "only the joined axis may differ",
-                ));
-            }
-            shape[axis] += ty.shape[axis];
-        }
-        self.one(first.dtype, shape)
-    }
-
-    fn reduce(&self, axes: &[usize], keep: bool) -> Inferred {
-        let ty = self.operands[0];
-        let ascending = axes.windows(2).all(|w| w[0] < w[1]);
-        if axes.is_empty() || !ascending {
-            return Err(self.attribute(format!("axes {axes:?}"), "one or more axes, ascending"));
-        }
-        for axis in axes {
-            self.axis(*axis, ty.rank())?;
-        }
-        let shape = (0..ty.rank()).filter_map(|axis| {
-            if !axes.contains(&axis) { Some(ty.shape[axis]) } else { keep.then_some(1) }
-        });
-        self.one(ty.dtype, shape)
-    }
-
-    fn dot(&self, transposed: [bool; 2]) -> Inferred {
-        let [a, b] = [self.operands[0], self.operands[1]];
-        self.need_float(0)?;
-        if a.dtype != b.dtype {
-            return Err(self.dtype_error(1, a.dtype.name()));
-        }
-        let rank = a.rank();
-        let fits = rank >= 2 && b.rank() == rank && a.shape[..rank - 2] == b.shape[..rank - 2];
-        let [(m, k), (n, other)] = match fits {
-            true => [sides(a, transposed[0]), sides(b, transposed[1])],
-            false => [(0, 0), (0, 1)],
-        };
-        if k != other {
-            let side = if transposed[1] { "K, N" } else { "N, K" };
-            return Err(self.shape_error(
-                1,
-                &format!("[batch…, {side}] to go with {a}"),
-                "dot is [B…,M,K] · [B…,N,K] → [B…,M,N]; `transposed` turns a side round",
-            ));
-        }
-        let batch = a.shape[..rank - 2].iter().copied();
-        self.one(self.free_dtype(a.dtype)?, batch.chain([m, n]))
-    }
-
-    fn segment_sum(&self, segments: usize) -> Inferred {
-        self.need_float(0)?;
-        let shape = self.need_rank(0, 2, "rows [N, D]")?.to_vec();
-        self.need_dtype(1, DType::I32)?;
-        self.need_shape(1, &[shape[0]], "one segment index a row")?;
-        self.one(self.free_dtype(self.operands[0].dtype)?, [segments, shape[1]])
-    }
-
-    fn linear(&self) -> Inferred {
-        let [x, w] = [self.operands[0], self.operands[1]];
-        self.need_float(0)?;
-        self.need_float(1)?;
-        let help = format!(
-            "linear expects weight [out, in] with in = last axis of the input ({})",
-            x.last()
-        );
-        if x.rank() == 0 || w.rank() != 2 || w.shape[1] != x.last() {
-            return Err(self.shape_error(1, &format!("[out,{}]", x.last()), &help));
-        }
-        if self.operands.len() == 3 {
-            self.need_float(2)?;
-            self.need_shape(2, &[w.shape[0]], "the bias is [out]")?;
-        }
-        let mut shape = x.shape.clone();
-        *shape.last_mut().expect("rank checked") = w.shape[0];
-        self.one(self.free_dtype(x.dtype)?, shape)
-    }
-
-    fn attention(&self, heads: usize, scale: f64, lse: bool) -> Inferred {
-        let [q, k, v] = [self.operands[0], self.operands[1], self.operands[2]];
-        self.need_float(0)?;
-        let rank = q.rank();
-        if rank != 2 && rank != 3 {
-            return Err(self.shape_error(
-                0,
-                "[N, D] or [B, N, D]",
-                "queries are rows of all heads",
-            ));
-        }
-        for operand in [1, 2] {
-            if self.operands[operand].dtype != q.dtype {
-                return Err(self.dtype_error(operand, q.dtype.name()));
-            }
-        }
-        let fits =
-            k.rank() == rank && k.last() == q.last() && k.shape[..rank - 2] == q.shape[..rank - 2];
-        if !fits {
-            return Err(self.shape_error(
-                1,
-                &format!("keys to go with {q}"),
-                "same batch and width",
-            ));
-        }
-        if v.rank() != rank || v.shape[..rank - 1] != k.shape[..rank - 1] || v.last() != q.last() {
-            return Err(self.shape_error(2, &format!("values to go with {k}"), "one value a key"));
-        }
-        if heads == 0 || q.last() % heads != 0 {
-            return Err(self.attribute(
-                format!("{heads} heads of {} channels", q.last()),
-                "heads must divide the channels",
-            ));
-        }
-        if !scale.is_finite() {
-            let error = self.attribute(format!("a scale of {scale}"), "a finite number");
-            return Err(TypeError { attribute: Some("scale"), ..error });
-        }
-        self.held("scale", scale, self.wide())?;
-        let (nq, nk) = (q.shape[rank - 2], k.shape[rank - 2]);
-        if self.operands.len() == 4 {
-            if nq.saturating_add(nk) > i32::MAX as usize {
-                let help = "distances are counted in i32";
-                return Err(self.shape_error(3, "fewer than 2^31 columns", help));
-            }
-            self.need_dtype(3, DType::F32)?;
-            self.need_shape(
-                3,
-                &[heads, (nq + nk).saturating_sub(1)],
-                "a bias by key − query: [heads, Nq+Nk−1]",
-            )?;
-        }
-        let mut types = self.one(self.free_dtype(q.dtype)?, q.shape.iter().copied())?;
-        if lse {
-            let dtype = if q.dtype == DType::F64 { DType::F64 } else { DType::F32 };
-            let batch = q.shape[..rank - 2].iter().copied();
-            types.extend(self.one(dtype, batch.chain([heads, nq]))?);
-        }
-        Ok(types)
-    }
-
-    /// Operands are those of the attention, its two results and the first one's cotangent, the bias
-    /// last.
-    fn attention_vjp(&self, heads: usize, scale: f64) -> Inferred {
-        let own: SmallVec<[&TensorType; 4]> =
-            self.operands[..3].iter().chain(self.operands.get(6)).copied().collect();
-        let [q, k, v] = [own[0], own[1], own[2]];
-        let op = Op::Attention { heads, scale, lse: true };
-        let made = Rule { op: &op, operands: &own, declared: std::slice::from_ref(q) };
-        let made = made.attention(heads, scale, true)?;
-        for (at, what) in [(3, "what the attention gave"), (5, "its cotangent")] {
-            self.need_float(at)?;
-            self.need_shape(at, &q.shape, what)?;
-        }
-        self.need_float(4)?;
-        self.need_shape(4, &made[1].shape, "the log-sum-exp of the scores")?;
-        let parts = [q, k, v].into_iter().chain(self.operands.get(6).copied());
-        Ok(parts.cloned().collect())
-    }
-
-    fn rope(&self, heads: usize) -> Inferred {
-        let x = self.operands[0];
-        self.need_float(0)?;
-        self.need_dtype(1, DType::F32)?;
-        let shape = self.need_rank(0, 2, "rows [N, heads·head_dim]")?.to_vec();
-        if heads == 0 || shape[1] % heads != 0 || !(shape[1] / heads).is_multiple_of(2) {
-            return Err(self.attribute(
-                format!("{heads} heads of {} channels", shape[1]),
-                "heads must divide the channels into an even number",
-            ));
-        }
-        self.need_shape(1, &[shape[0], shape[1] / heads / 2, 2], "cos and sin of each pair")?;
-        self.one(x.dtype, shape)
-    }
-
-    /// `operand` is a table `[G, D]` picked by the `seg` operand 3, which is `[N]`.
-    fn segments(&self, operand: usize) -> Result<(), TypeError> {
-        let x = self.operands[0];
-        let shape = self.need_rank(0, 2, "rows [N, D]")?;
-        let table = self.need_rank(operand, 2, "a table [G, D]")?;
-        if table[1] != shape[1] {
-            return Err(self.shape_error(
-                operand,
-                &format!("[G,{}]", x.last()),
-                "one row a segment",
-            ));
-        }
-        self.need_dtype(operand, DType::F32)?;
-        self.need_dtype(3, DType::I32)?;
-        self.need_shape(3, &[shape[0]], "one segment index a row")
-    }
-
-    fn conv(&self, stride: [usize; 3], pad: [[usize; 2]; 3]) -> Inferred {
-        let [x, w] = [self.operands[0], self.operands[1]];
-        self.need_float(0)?;
-        self.need_float(1)?;
-        self.need_rank(0, 4, "a clip [T,H,W,C]")?;
-        let kernel = match w.shape.as_slice() {
-            [_, _, kt, kh, kw] => [*kt, *kh, *kw],
-            [_, _, kh, kw] => [1, *kh, *kw],
-            _ => {
-                return Err(self.shape_error(1, "[out,in,kt,kh,kw] or [out,in,kh,kw]", "a kernel"));
-            }
-        };
-        if w.shape[1] != x.shape[3] {
-            return Err(self.shape_error(
-                1,
-                &format!("[out,{},…]", x.shape[3]),
-                "the kernel's second axis is the input's channels",
-            ));
-        }
-        if self.operands.len() == 3 {
-            self.need_float(2)?;
-            self.need_shape(2, &[w.shape[0]], "the bias is [out]")?;
-        }
-        let mut shape = x.shape.clone();
-        for axis in 0..3 {
-            let padded =
-                x.shape[axis].checked_add(pad[axis][0]).and_then(|n| n.checked_add(pad[axis][1]));
-            let room = padded.and_then(|n| n.checked_sub(kernel[axis]));
-            match room {
-                Some(room) if stride[axis] > 0 && kernel[axis] > 0 => {
-                    shape[axis] = room / stride[axis] + 1;
-                }
-                _ => {
-                    return Err(self.attribute(
-                        format!(
-                            "kernel {kernel:?} over {x} with stride {stride:?} and padding {pad:?}"
-                        ),
-                        "the padded input must hold the kernel and strides be positive",
-                    ));
-                }
-            }
-        }
-        shape[3] = w.shape[0];
-        self.one(self.free_dtype(x.dtype)?, shape)
-    }
-
-    fn grid(&self, patch: [usize; 3], sizes: &[usize]) -> Result<[usize; 2], TypeError> {
-        if (0..3).any(|a| patch[a] == 0 || !sizes[a].is_multiple_of(patch[a])) {
-            return Err(self.attribute(
-                format!("patches {patch:?} over {sizes:?}"),
-                "each patch size must divide its axis",
-            ));
-        }
-        Ok([self.product([0, 1, 2].map(|a| sizes[a] / patch[a]))?, self.product(patch)?])
     }
 }
 

@@ -8,6 +8,7 @@
 //! launches it binds buffers to them. Text form in [`mod@text`], rules in [`mod@verify`], what a
 //! device can do in [`mod@target`] and [`mod@support`].
 
+mod anchor;
 mod columns;
 mod copy;
 mod fill;
@@ -19,8 +20,10 @@ pub mod verify;
 
 use crate::op::{BinaryFn, CompareFn, Op, UnaryFn};
 use crate::types::{DType, TensorType};
+use smallvec::{SmallVec, smallvec};
 
-pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies};
+pub use anchor::{Activation, AnchorKernel, Combine, Load};
+pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies, looked};
 pub use fill::Fill;
 pub use support::{FORWARD, NATIVE, Native};
 pub use target::{
@@ -117,6 +120,15 @@ pub struct Access {
     pub stride: usize,
 }
 
+impl Access {
+    /// Whether row `i` is row `i` of a dense tensor with `width` elements a row, of which all are read
+    /// or the first.
+    pub fn is_own(&self, width: usize) -> bool {
+        let plain = matches!(self.columns, Columns::All | Columns::One);
+        plain && (self.rows, self.offset, self.stride) == (RowMap::OWN, 0, width)
+    }
+}
+
 /// Elementwise functions of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowFn {
@@ -206,15 +218,18 @@ pub enum Instruction {
 
 impl Instruction {
     /// Registers read.
-    pub fn reads(&self) -> smallvec::SmallVec<[Register; 3]> {
-        match *self {
-            Self::Load(_) | Self::Const(_) => smallvec::smallvec![],
-            Self::Unary(_, x) | Self::Reduce(_, x) | Self::Round(_, x) => smallvec::smallvec![x],
-            Self::Binary(_, a, b) | Self::Compare(_, a, b) | Self::Rotate(a, b) => {
-                smallvec::smallvec![a, b]
-            }
-            Self::Fma(a, b, c) | Self::Select(a, b, c) => smallvec::smallvec![a, b, c],
-            Self::Store { value, .. } => smallvec::smallvec![value],
+    pub fn reads(mut self) -> SmallVec<[Register; 3]> {
+        self.registers().into_iter().map(|register| *register).collect()
+    }
+
+    /// Registers read, to be changed.
+    pub fn registers(&mut self) -> SmallVec<[&mut Register; 3]> {
+        match self {
+            Self::Load(_) | Self::Const(_) => smallvec![],
+            Self::Unary(_, x) | Self::Reduce(_, x) | Self::Round(_, x) => smallvec![x],
+            Self::Binary(_, a, b) | Self::Compare(_, a, b) | Self::Rotate(a, b) => smallvec![a, b],
+            Self::Fma(a, b, c) | Self::Select(a, b, c) => smallvec![a, b, c],
+            Self::Store { value, .. } => smallvec![value],
         }
     }
 }
@@ -272,156 +287,11 @@ impl RowKernel {
         }
         self.code.iter().all(|instruction| match instruction {
             Instruction::Load(access) => {
-                let own = access.rows == RowMap::OWN
-                    && access.columns == Columns::All
-                    && access.offset == 0
-                    && access.stride == self.width;
+                let own = access.is_own(self.width) && access.columns == Columns::All;
                 let segments = access.rows == RowMap::Segment(operand);
                 !segments && (access.operand != operand || own)
             }
             _ => true,
         })
-    }
-}
-
-/// A function on the sums of an anchor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// GELU, tanh form.
-    Gelu,
-    /// x · sigmoid(x)
-    Silu,
-}
-
-impl Activation {
-    /// Name in kernel text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gelu => "gelu",
-            Self::Silu => "silu",
-        }
-    }
-}
-
-/// How an anchor reads operand 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Load {
-    /// As it lies.
-    Own,
-    /// Nearest neighbours of a clip `[T,H,W,C]`: where the op asks for element (t, h, w, c), that at
-    /// (t/f₀, h/f₁, w/f₂, c) is read. The larger clip is never in memory.
-    Nearest([usize; 3]),
-}
-
-impl Load {
-    /// What the op sees of an operand of type `ty`; `None` where that has no such elements.
-    pub fn seen(self, ty: &TensorType) -> Option<TensorType> {
-        let mut ty = ty.clone();
-        if let Self::Nearest(factors) = self {
-            if ty.rank() != 4 {
-                return None;
-            }
-            for (size, factor) in ty.shape.iter_mut().zip(factors) {
-                *size = size.checked_mul(factor)?;
-            }
-        }
-        Some(ty)
-    }
-}
-
-/// How the finished value `v` of an anchor meets its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Combine {
-    /// `v`
-    Store,
-    /// `residual + v`; the residual is the last operand.
-    Add,
-    /// `residual + v · gate[segment]`; operands end with residual, gate table, segments.
-    GateAdd {
-        /// Elements before the table's first row.
-        offset: usize,
-        /// Elements from one row of the table to the next.
-        stride: usize,
-    },
-}
-
-/// A product, attention or convolution, how it reads its first operand, and what happens to its sums
-/// on the way out: bias (an operand of the op), activation, combination, rounding to the result's
-/// type.
-///
-/// Of several results of an op the first is the sums; others are stored as they are.
-///
-/// The sums are f32 by definition. Where level 1 names a narrower type for a value in between, it is
-/// rounded to that type: so the bits are those of the ops one by one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AnchorKernel {
-    /// Names of the ops it was made of, joined with `+`.
-    pub name: String,
-    /// One of class [`Anchor`](crate::op::OpClass::Anchor): a product, attention or its derivative, a
-    /// convolution, sums of segments.
-    pub op: Op,
-    /// Operands of one part of the op. Parts share operand 0; the operands are operand 0, then
-    /// operands 1.. of each part, then those of the combination.
-    pub arity: usize,
-    /// How many ops of this form it computes, each with results of its own.
-    pub parts: usize,
-    /// How operand 0 is read.
-    pub load: Load,
-    /// What the sums with their bias are rounded to before anything else happens.
-    pub sums: Option<DType>,
-    /// Applied to the sums after the bias.
-    pub activation: Option<Activation>,
-    /// What the activation gives is rounded to this before it is combined.
-    pub activated: Option<DType>,
-    /// Applied last.
-    pub combine: Combine,
-}
-
-impl AnchorKernel {
-    /// `op` on `arity` operands with nothing fused.
-    pub fn plain(op: Op, arity: usize) -> Self {
-        let name = op.name().to_owned();
-        let (load, combine) = (Load::Own, Combine::Store);
-        let (sums, activation, activated) = (None, None, None);
-        Self { name, op, arity, parts: 1, load, sums, activation, activated, combine }
-    }
-
-    /// Number of operands.
-    pub fn operands(&self) -> usize {
-        let combine = match self.combine {
-            Combine::Store => 0,
-            Combine::Add => 1,
-            Combine::GateAdd { .. } => 3,
-        };
-        self.own_operands() + combine
-    }
-
-    /// Number of results: those of the first part, then of the second, ….
-    pub fn results(&self) -> usize {
-        self.parts.saturating_mul(self.op.results())
-    }
-
-    /// Operands before those of the combination.
-    pub fn own_operands(&self) -> usize {
-        1 + self.parts.saturating_mul(self.arity.saturating_sub(1))
-    }
-
-    /// Position of the residual, if there is one.
-    pub fn residual_operand(&self) -> Option<usize> {
-        (self.combine != Combine::Store).then_some(self.own_operands())
-    }
-
-    /// Position of operand `operand` (at least 1) of part `part`.
-    pub fn part_operand(&self, part: usize, operand: usize) -> usize {
-        part * self.arity.saturating_sub(1) + operand
-    }
-
-    /// Whether it is its op and nothing else.
-    pub fn is_plain(&self) -> bool {
-        self.parts == 1
-            && self.load == Load::Own
-            && self.sums.is_none()
-            && self.activation.is_none()
-            && self.combine == Combine::Store
     }
 }

@@ -3,6 +3,7 @@
 //! Reading is linear in the line, never recurses, and takes no number as a size before it is known
 //! to be small. What does not fit is answered with what was expected and what stands there.
 
+use crate::diag::Diagnostic;
 use crate::text::is_zero;
 use crate::types::{DType, Shape, TensorType};
 use std::fmt::Write as _;
@@ -20,6 +21,36 @@ const MOST_AXES: usize = 16;
 
 pub(crate) struct Line<'t> {
     rest: &'t str,
+}
+
+/// Reads the text of a list of `what` line by line. `read` gets what the lines before have left open
+/// and reads all of the next one; empty lines are left out.
+///
+/// # Errors
+/// E0516 with the line, what was expected there, and `help`, also where something is left open.
+pub(crate) fn lines<S>(
+    text: &str,
+    what: &str,
+    help: &str,
+    mut read: impl FnMut(Option<S>, &mut Line<'_>) -> Read<Option<S>>,
+) -> Result<(), Box<Diagnostic>> {
+    let (mut open, mut last) = (None, 0);
+    let fault = |message: String, number: usize| {
+        let error = Diagnostic::error("E0516", message).place(format!("line {number}"));
+        Box::new(error.help(help))
+    };
+    for (number, line) in (1..).zip(text.lines()) {
+        last = number;
+        let mut line = Line::new(line);
+        if line.end().is_err() {
+            let left = read(open.take(), &mut line).and_then(|open| line.end().map(|()| open));
+            open = left.map_err(|message| fault(message, number))?;
+        }
+    }
+    match open {
+        None if text.is_empty() || text.ends_with('\n') => Ok(()),
+        _ => Err(fault(format!("the text ends inside a {what}"), last)),
+    }
 }
 
 impl<'t> Line<'t> {

@@ -127,6 +127,16 @@ pub enum IndexArg {
     Int(u32),
 }
 
+impl IndexArg {
+    /// What it stands for where `bind` says what names do.
+    pub fn value(&self, bind: impl FnOnce(&str) -> Option<u32>) -> Option<u32> {
+        match self {
+            Self::Int(value) => Some(*value),
+            Self::Name(name) => bind(name),
+        }
+    }
+}
+
 /// A list of axes.
 pub type Axes = SmallVec<[usize; 6]>;
 
@@ -345,104 +355,96 @@ pub enum Op {
     },
 }
 
-/// How an op relates to data, used by the verifier, fusion and the interpreter.
+/// What an op is to those who look at all ops alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpClass {
-    /// Makes data from nothing.
-    Source,
-    /// Rearranges elements.
-    View,
-    /// One result element per operand element.
-    Elementwise,
-    /// Combines elements along axes.
-    Reduction,
-    /// Heavy kernel that others fuse around.
+    /// Defined by what the interpreter does.
+    Primitive,
+    /// A heavy kernel that others fuse around; all but `dot` are composites.
     Anchor,
+    /// Defined by its decomposition into primitives.
+    Composite,
     /// Control.
     Structure,
 }
 
 impl Op {
+    /// Name, smallest and largest number of operands, and class.
+    fn form(&self) -> (&'static str, (usize, usize), OpClass) {
+        use OpClass::{Anchor, Composite, Primitive, Structure};
+        const ANY: usize = usize::MAX;
+        match self {
+            Self::Weight { .. } => ("weight", (0, 0), Primitive),
+            Self::Const { .. } => ("const", (0, 0), Primitive),
+            Self::Iota { .. } => ("iota", (0, 0), Primitive),
+            Self::Cast => ("cast", (1, 1), Primitive),
+            Self::Reshape => ("reshape", (1, 1), Primitive),
+            Self::Permute { .. } => ("permute", (1, 1), Primitive),
+            Self::Broadcast => ("broadcast", (1, 1), Primitive),
+            Self::Slice { .. } => ("slice", (1, 1), Primitive),
+            Self::Index { .. } => ("index", (1, 1), Primitive),
+            Self::Pad { .. } => ("pad", (1, 1), Primitive),
+            Self::Concat { .. } => ("concat", (1, ANY), Primitive),
+            Self::Gather => ("gather", (2, 2), Primitive),
+            Self::Unary(f) => (name_of(&UnaryFn::ALL, *f), (1, 1), Primitive),
+            Self::Binary(f) => (name_of(&BinaryFn::ALL, *f), (2, 2), Primitive),
+            Self::Select => ("select", (3, 3), Primitive),
+            Self::Compare(f) => (name_of(&CompareFn::ALL, *f), (2, 2), Primitive),
+            Self::Reduce { f, .. } => (name_of(&ReduceFn::ALL, *f), (1, 1), Primitive),
+            Self::Dot { .. } => ("dot", (2, 2), Anchor),
+            Self::Call { .. } => ("call", (0, ANY), Structure),
+            Self::Repeat { .. } => ("repeat", (0, ANY), Structure),
+            Self::Yield => ("yield", (0, ANY), Structure),
+            Self::Return => ("return", (0, ANY), Structure),
+            Self::Linear => ("linear", (2, 3), Anchor),
+            Self::Attention { .. } => ("attention", (3, 4), Anchor),
+            Self::AttentionVjp { bias: false, .. } => ("attention_vjp", (6, 6), Anchor),
+            Self::AttentionVjp { bias: true, .. } => ("attention_vjp", (7, 7), Anchor),
+            Self::LayerNorm { .. } => ("layer_norm", (1, 3), Composite),
+            Self::RmsNorm { .. } => ("rms_norm", (2, 2), Composite),
+            Self::Rope { .. } => ("rope", (2, 2), Composite),
+            Self::RopeTable { .. } => ("rope_table", (1, 1), Composite),
+            Self::Gelu | Self::GeluErf => ("gelu", (1, 1), Composite),
+            Self::Silu => ("silu", (1, 1), Composite),
+            Self::Modulate => ("modulate", (4, 4), Composite),
+            Self::GateAdd => ("gate_add", (4, 4), Composite),
+            Self::SegmentSum { .. } => ("segment_sum", (2, 2), Anchor),
+            Self::Conv { .. } => ("conv", (2, 3), Anchor),
+            Self::Upsample { .. } => ("upsample", (1, 1), Composite),
+            Self::TimestepEmbedding { .. } => ("timestep_embedding", (1, 1), Composite),
+            Self::RelativeBucket { .. } => ("relative_bucket", (1, 1), Composite),
+            Self::Patchify { .. } => ("patchify", (1, 1), Composite),
+            Self::Unpatchify { .. } => ("unpatchify", (1, 1), Composite),
+        }
+    }
+
     /// Name in IR text.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Weight { .. } => "weight",
-            Self::Const { .. } => "const",
-            Self::Iota { .. } => "iota",
-            Self::Cast => "cast",
-            Self::Reshape => "reshape",
-            Self::Permute { .. } => "permute",
-            Self::Broadcast => "broadcast",
-            Self::Slice { .. } => "slice",
-            Self::Index { .. } => "index",
-            Self::Pad { .. } => "pad",
-            Self::Concat { .. } => "concat",
-            Self::Gather => "gather",
-            Self::Unary(f) => name_of(&UnaryFn::ALL, *f),
-            Self::Binary(f) => name_of(&BinaryFn::ALL, *f),
-            Self::Select => "select",
-            Self::Compare(f) => name_of(&CompareFn::ALL, *f),
-            Self::Reduce { f, .. } => name_of(&ReduceFn::ALL, *f),
-            Self::Dot { .. } => "dot",
-            Self::Call { .. } => "call",
-            Self::Repeat { .. } => "repeat",
-            Self::Yield => "yield",
-            Self::Return => "return",
-            Self::Linear => "linear",
-            Self::Attention { .. } => "attention",
-            Self::AttentionVjp { .. } => "attention_vjp",
-            Self::LayerNorm { .. } => "layer_norm",
-            Self::RmsNorm { .. } => "rms_norm",
-            Self::Rope { .. } => "rope",
-            Self::RopeTable { .. } => "rope_table",
-            Self::Gelu | Self::GeluErf => "gelu",
-            Self::Silu => "silu",
-            Self::Modulate => "modulate",
-            Self::GateAdd => "gate_add",
-            Self::SegmentSum { .. } => "segment_sum",
-            Self::Conv { .. } => "conv",
-            Self::Upsample { .. } => "upsample",
-            Self::TimestepEmbedding { .. } => "timestep_embedding",
-            Self::RelativeBucket { .. } => "relative_bucket",
-            Self::Patchify { .. } => "patchify",
-            Self::Unpatchify { .. } => "unpatchify",
-        }
+        self.form().0
     }
 
     /// Smallest and largest number of operands.
     pub fn arity(&self) -> (usize, usize) {
-        match self {
-            Self::Weight { .. } | Self::Const { .. } | Self::Iota { .. } => (0, 0),
-            Self::Cast
-            | Self::Reshape
-            | Self::Permute { .. }
-            | Self::Broadcast
-            | Self::Slice { .. }
-            | Self::Index { .. }
-            | Self::Pad { .. }
-            | Self::Unary(_)
-            | Self::Reduce { .. }
-            | Self::Gelu
-            | Self::GeluErf
-            | Self::Silu
-            | Self::RopeTable { .. }
-            | Self::Upsample { .. }
-            | Self::TimestepEmbedding { .. }
-            | Self::RelativeBucket { .. }
-            | Self::Patchify { .. }
-            | Self::Unpatchify { .. } => (1, 1),
-            Self::Concat { .. } => (1, usize::MAX),
-            Self::Gather | Self::Binary(_) | Self::Compare(_) | Self::Dot { .. } => (2, 2),
-            Self::RmsNorm { .. } | Self::Rope { .. } | Self::SegmentSum { .. } => (2, 2),
-            Self::Select => (3, 3),
-            Self::Linear | Self::Conv { .. } => (2, 3),
-            Self::Attention { .. } => (3, 4),
-            Self::AttentionVjp { bias: false, .. } => (6, 6),
-            Self::AttentionVjp { .. } => (7, 7),
-            Self::LayerNorm { .. } => (1, 3),
-            Self::Modulate | Self::GateAdd => (4, 4),
-            Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => (0, usize::MAX),
+        self.form().1
+    }
+
+    /// The op's class.
+    pub fn class(&self) -> OpClass {
+        self.form().2
+    }
+
+    /// Whether the op is defined by its decomposition into primitives.
+    pub fn is_composite(&self) -> bool {
+        match self.class() {
+            OpClass::Composite => true,
+            OpClass::Anchor => !matches!(self, Self::Dot { .. }),
+            OpClass::Primitive | OpClass::Structure => false,
         }
+    }
+
+    /// Whether it is control: calls, loops and the ends of blocks.
+    pub fn is_structure(&self) -> bool {
+        self.class() == OpClass::Structure
     }
 
     /// Number of results; those of structure ops depend on their operands.
@@ -461,76 +463,6 @@ impl Op {
             Self::Attention { heads, scale, .. } => Self::Attention { heads, scale, lse: false },
             _ => self.clone(),
         }
-    }
-
-    /// The op's class.
-    pub fn class(&self) -> OpClass {
-        match self {
-            Self::Weight { .. } | Self::Const { .. } | Self::Iota { .. } => OpClass::Source,
-            Self::Reshape
-            | Self::Permute { .. }
-            | Self::Broadcast
-            | Self::Slice { .. }
-            | Self::Index { .. }
-            | Self::Pad { .. }
-            | Self::Concat { .. }
-            | Self::Gather
-            | Self::Upsample { .. }
-            | Self::Patchify { .. }
-            | Self::Unpatchify { .. } => OpClass::View,
-            Self::Cast
-            | Self::Unary(_)
-            | Self::Binary(_)
-            | Self::Select
-            | Self::Compare(_)
-            | Self::Rope { .. }
-            | Self::RopeTable { .. }
-            | Self::Gelu
-            | Self::GeluErf
-            | Self::Silu
-            | Self::Modulate
-            | Self::GateAdd
-            | Self::TimestepEmbedding { .. }
-            | Self::RelativeBucket { .. } => OpClass::Elementwise,
-            Self::Reduce { .. } | Self::LayerNorm { .. } | Self::RmsNorm { .. } => {
-                OpClass::Reduction
-            }
-            Self::Dot { .. }
-            | Self::Linear
-            | Self::Attention { .. }
-            | Self::AttentionVjp { .. }
-            | Self::SegmentSum { .. }
-            | Self::Conv { .. } => OpClass::Anchor,
-            Self::Call { .. } | Self::Repeat { .. } | Self::Yield | Self::Return => {
-                OpClass::Structure
-            }
-        }
-    }
-
-    /// Whether the op is defined by its decomposition into primitives.
-    pub fn is_composite(&self) -> bool {
-        matches!(
-            self,
-            Self::Linear
-                | Self::Attention { .. }
-                | Self::AttentionVjp { .. }
-                | Self::LayerNorm { .. }
-                | Self::RmsNorm { .. }
-                | Self::Rope { .. }
-                | Self::RopeTable { .. }
-                | Self::Gelu
-                | Self::GeluErf
-                | Self::Silu
-                | Self::Modulate
-                | Self::GateAdd
-                | Self::SegmentSum { .. }
-                | Self::Conv { .. }
-                | Self::Upsample { .. }
-                | Self::TimestepEmbedding { .. }
-                | Self::RelativeBucket { .. }
-                | Self::Patchify { .. }
-                | Self::Unpatchify { .. }
-        )
     }
 }
 

@@ -5,14 +5,14 @@
 //! reserve. Buffers are row-major, and dense but for those that are columns of a wider value; several
 //! may share memory (views).
 
-use crate::entity::{Arena, Entity};
+use crate::entity::{Arena, entity};
 use crate::kernel::Kernel;
 use crate::types::TensorType;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Every buffer that a step writes begins at a multiple of so many bytes: a power of two from 64,
+/// Every buffer that a step writes begins at a multiple of this many bytes: a power of two from 64,
 /// which the vectors of every processor accept, to 4096.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alignment(u64);
@@ -50,24 +50,11 @@ impl Default for Alignment {
     }
 }
 
-/// A buffer of a plan.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BufferId(u32);
-
-impl Entity for BufferId {
-    fn from_index(index: usize) -> Self {
-        Self(u32::try_from(index).expect("fewer than 2^32 buffers in a plan"))
-    }
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl fmt::Debug for BufferId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "%{}", self.0)
-    }
-}
+entity!(
+    /// A buffer of a plan.
+    BufferId,
+    "%"
+);
 
 /// Which memory a buffer lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +128,11 @@ impl Buffer {
         Self { ty, root, offset, columns: None }
     }
 
+    /// Whether it begins a memory and is dense.
+    pub(crate) fn is_whole(&self, root: Root) -> bool {
+        (self.root, self.offset, self.columns) == (root, 0, None)
+    }
+
     /// The rows that columns lie in; `None` for dense memory, and where no rows of that width make up
     /// the type, the columns pass the row, or the end passes 2^64 bytes.
     pub fn grid(&self) -> Option<Grid> {
@@ -170,7 +162,7 @@ impl Buffer {
         Some((start, start + self.ty.bytes()))
     }
 
-    /// Whether two buffers share a byte. Columns of different grids that overlap are taken to.
+    /// Whether two buffers share a byte. Overlapping columns of different grids count as doing so.
     pub fn overlaps(&self, other: &Self) -> bool {
         if self.grid().is_none() || self.grid() != other.grid() {
             return self.mixes(other);
@@ -331,6 +323,11 @@ impl Plan {
     /// Buffer by id.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id]
+    }
+
+    /// Types of some buffers.
+    pub fn types(&self, ids: &[BufferId]) -> Vec<&TensorType> {
+        ids.iter().map(|id| &self.buffers[*id].ty).collect()
     }
 
     /// First byte of every state in the memory that holds them all, and the size of that memory.

@@ -132,30 +132,24 @@ impl<'p> Verifier<'p> {
     fn ports(&mut self) {
         let plan = self.plan;
         for (index, port) in plan.inputs.iter().enumerate() {
-            let buffer = plan.buffer(port.buffer);
-            if buffer.root != Root::Input(index as u32)
-                || (buffer.offset, buffer.columns) != (0, None)
-            {
+            if !plan.buffer(port.buffer).is_whole(Root::Input(index as u32)) {
                 let message = format!("{:?} is not the whole of input {index}", port.buffer);
                 self.fault(format!("input \"{}\"", port.name), message);
             }
         }
         for (index, port) in plan.outputs.iter().enumerate() {
+            let place = format!("output \"{}\"", port.name);
             let buffer = plan.buffer(port.buffer);
-            if let Err(message) = self.inside(buffer).and_then(|()| dense(buffer)) {
-                self.fault(format!("output \"{}\"", port.name), message);
-            }
+            self.leaves(&place, buffer);
             if matches!(buffer.root, Root::Output(at) if at as usize != index) {
                 let message = format!("{:?} lies in memory that is not its own", port.buffer);
-                self.fault(format!("output \"{}\"", port.name), message);
+                self.fault(place, message);
             }
         }
         for port in &plan.kept {
-            let buffer = plan.buffer(port.buffer);
             let place = format!("kept \"{}\"", port.name);
-            if let Err(message) = self.inside(buffer).and_then(|()| dense(buffer)) {
-                self.fault(place, message);
-            } else if buffer.root != Root::Persistent {
+            let buffer = plan.buffer(port.buffer);
+            if self.leaves(&place, buffer) && buffer.root != Root::Persistent {
                 let message = format!("{:?} is kept and not in persistent memory", port.buffer);
                 self.fault(place, message);
             }
@@ -188,14 +182,25 @@ impl<'p> Verifier<'p> {
         }
     }
 
+    /// Whether a buffer that leaves the plan is dense and inside its memory.
+    fn leaves(&mut self, place: &str, buffer: &Buffer) -> bool {
+        let dense = buffer.columns.is_none().then_some(());
+        let dense = dense.ok_or_else(|| "columns do not leave a plan".to_owned());
+        let found = self.inside(buffer).and(dense);
+        let fine = found.is_ok();
+        if let Err(message) = found {
+            self.fault(place.to_owned(), message);
+        }
+        fine
+    }
+
     /// Whether every state begins and ends as the whole of its memory.
     fn states(&mut self) {
         let plan = self.plan;
         for (index, state) in plan.states.iter().enumerate() {
             for id in state.before.iter().chain([&state.after]) {
                 let buffer = plan.buffer(*id);
-                let whole = buffer.root == Root::State(index as u32)
-                    && (buffer.offset, buffer.columns) == (0, None);
+                let whole = buffer.is_whole(Root::State(index as u32));
                 if !whole || buffer.ty != state.ty {
                     let message = format!("{id:?} is not the whole of it");
                     self.fault(format!("state \"{}\"", state.name), message);
@@ -262,7 +267,8 @@ impl<'p> Verifier<'p> {
 
     fn step(&mut self, at: usize, step: &Step) {
         let plan = self.plan;
-        if let Err(message) = typed(plan, step) {
+        let [operands, results] = [step.reads(), step.results()].map(|ids| plan.types(ids));
+        if let Err(message) = step.kernel.check(&operands, &results) {
             self.fault(self.at(at), message);
         }
         if step.labels.len() != step.results().len() {
@@ -270,22 +276,15 @@ impl<'p> Verifier<'p> {
             self.fault(self.at(at), format!("{labels} labels for {results} results"));
         }
         for (position, id) in step.reads().iter().enumerate() {
-            let operand = plan.buffer(*id);
-            let taken = elements(operand)
-                .is_none_or(|width| step.kernel.reads_columns(position, &operand.ty, width));
-            let taken = taken.then_some(()).ok_or(NO_COLUMNS.to_owned());
-            if let Err(message) = self.inside(operand).and(taken) {
-                self.fault(self.at(at), format!("operand {id:?}: {message}"));
-            }
+            self.bound(at, "operand", *id, |kernel, ty, width| {
+                kernel.reads_columns(position, ty, width)
+            });
         }
         for (position, id) in step.results().iter().enumerate() {
             let result = plan.buffer(*id);
-            let taken = elements(result)
-                .is_none_or(|width| step.kernel.writes_columns(position, &result.ty, width));
-            let taken = taken.then_some(()).ok_or(NO_COLUMNS.to_owned());
-            if let Err(message) = self.inside(result).and(taken) {
-                self.fault(self.at(at), format!("result {id:?}: {message}"));
-            }
+            self.bound(at, "result", *id, |kernel, ty, width| {
+                kernel.writes_columns(position, ty, width)
+            });
             if result.root == Root::Persistent && plan.kept.is_empty() {
                 let message = format!("result {id:?} is kept, but no value of the plan is");
                 self.fault(self.at(at), message);
@@ -318,6 +317,25 @@ impl<'p> Verifier<'p> {
                 let message = format!("results {other:?} and {id:?} share bytes");
                 self.fault(self.at(at), message);
             }
+        }
+    }
+
+    /// Whether an operand or result lies inside its memory and, if it is columns, the kernel takes
+    /// such.
+    fn bound(
+        &mut self,
+        at: usize,
+        what: &str,
+        id: BufferId,
+        takes: impl FnOnce(&Kernel, &TensorType, usize) -> bool,
+    ) {
+        let Buffer { ty, columns, .. } = self.plan.buffer(id);
+        let width = columns.map(|columns| columns.width as usize / ty.dtype.bytes());
+        let kernel = &self.plan.steps[at].kernel;
+        let taken = width.is_none_or(|width| takes(kernel, ty, width)).then_some(());
+        let taken = taken.ok_or_else(|| "its kernel takes no columns here".to_owned());
+        if let Err(message) = self.inside(self.plan.buffer(id)).and(taken) {
+            self.fault(self.at(at), format!("{what} {id:?}: {message}"));
         }
     }
 
@@ -356,85 +374,5 @@ impl<'p> Verifier<'p> {
     }
 }
 
-/// Why columns cannot be bound.
-const NO_COLUMNS: &str = "its kernel takes no columns here";
-
-/// Elements in a row, where a buffer is columns.
-fn elements(buffer: &Buffer) -> Option<usize> {
-    Some(buffer.columns?.width as usize / buffer.ty.dtype.bytes())
-}
-
-fn dense(buffer: &Buffer) -> Result<(), String> {
-    buffer.columns.map_or(Ok(()), |_| Err("columns do not leave a plan".to_owned()))
-}
-
-/// Whether the kernel of a step may stand in a plan and gives the types of its results.
-fn typed(plan: &Plan, step: &Step) -> Result<(), String> {
-    let types = |ids: &[BufferId]| -> Vec<TensorType> {
-        ids.iter().map(|id| plan.buffer(*id).ty.clone()).collect()
-    };
-    let (operands, results) = (types(step.reads()), types(step.results()));
-    step.kernel.check(&operands, &results)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::DType;
-    use crate::entity::Entity;
-    use crate::kernel::CopyKernel;
-    use crate::plan::{Port, WeightRef};
-
-    fn plan() -> Plan {
-        let ty = TensorType::new(DType::F32, [4]);
-        let mut plan = Plan {
-            name: "p".into(),
-            workspace_bytes: 64,
-            lower_bound_bytes: 64,
-            naive_bytes: 64,
-            ..Plan::default()
-        };
-        let x = plan.buffers.push(Buffer::dense(ty.clone(), Root::Input(0), 0));
-        let y = plan.buffers.push(Buffer::dense(ty, Root::Workspace, 0));
-        plan.inputs.push(Port { name: "x".into(), branch: 0, buffer: x });
-        plan.outputs.push(Port { name: "y".into(), branch: 0, buffer: y });
-        plan.steps.push(Step {
-            kernel: Kernel::Copy(CopyKernel::whole("copy", 4)),
-            operands: smallvec::smallvec![x],
-            results: smallvec::smallvec![y],
-            labels: vec!["y".into()],
-        });
-        plan
-    }
-
-    #[test]
-    fn what_no_text_holds_is_refused_too() {
-        assert_eq!(verify_plan(&plan()), []);
-        let unknown = BufferId::from_index(9);
-        let absurd = TensorType::new(DType::F64, [1 << 40, 1 << 40]);
-        let large = TensorType::new(DType::F64, [1 << 47]);
-        let weights = vec![WeightRef { name: "w".into(), ty: large }; 64];
-        type Change<'c> = &'c dyn Fn(&mut Plan);
-        let cases: [(&str, Change<'_>); 8] = [
-            ("there is no buffer %9", &|p| p.steps[0].operands[0] = unknown),
-            ("there is no buffer %9", &|p| p.steps[0].results[0] = unknown),
-            ("there is no buffer %9", &|p| p.outputs[0].buffer = unknown),
-            ("too large", &|p| p.buffers[BufferId::from_index(1)].ty = absurd.clone()),
-            ("too large", &|p| {
-                p.weights = vec![WeightRef { name: "w".into(), ty: absurd.clone() }]
-            }),
-            ("bytes are too many", &|p| p.weights = weights.clone()),
-            ("0 labels for 1 results", &|p| p.steps[0].labels.clear()),
-            ("0 results of a copy", &|p| p.steps[0].results.clear()),
-        ];
-        for (words, change) in cases {
-            let mut plan = plan();
-            change(&mut plan);
-            let found = verify_plan(&plan);
-            assert!(found.iter().any(|f| f.message.contains(words)), "{words}: {found:?}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod forged;
+mod tests;

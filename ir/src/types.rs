@@ -61,6 +61,17 @@ impl DType {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
+    /// Whether every value of the type, infinities and NaN included, is one of `to`.
+    pub fn widens_to(self, to: Self) -> bool {
+        let small = matches!(self, Self::U8 | Self::Bool);
+        match to {
+            Self::F64 => true,
+            Self::F32 => small || matches!(self, Self::Bf16 | Self::F16 | Self::F32),
+            Self::I32 => small || self == Self::I32,
+            _ => self == to,
+        }
+    }
+
     /// `value` rounded to this type (to nearest, ties to even), as the interpreter stores it.
     /// Integers truncate towards zero and saturate; `bool` is 1 for anything but 0.
     pub fn round(self, value: f64) -> f64 {

@@ -65,12 +65,15 @@ impl<'p> Look<'p> {
     }
 }
 
-fn one(op: Op, operand: ValueIndex) -> Option<Equal> {
-    Some(Equal::Step(op, smallvec::smallvec![operand]))
+fn one(rule: &'static str, op: Op, operand: ValueIndex) -> Found {
+    Some((rule, Equal::Step(op, smallvec::smallvec![operand])))
 }
 
-/// A rule's name and what it makes of a step.
-type Rule = (&'static str, fn(&Look<'_>, &ProgramStep) -> Option<Equal>);
+/// What a step is equal to, if a rule holds, and what the rule is called.
+type Found = Option<(&'static str, Equal)>;
+
+/// What a rule makes of a step.
+type Rule = fn(&Look<'_>, &ProgramStep) -> Found;
 
 /// The program with every rule applied until none applies.
 pub fn canonicalize(mut program: Program, rewrites: &mut Rewrites) -> Program {
@@ -125,12 +128,10 @@ pub fn canonicalize(mut program: Program, rewrites: &mut Rewrites) -> Program {
     if any { program.rebuilt(&replaced, &kept) } else { program }
 }
 
-fn apply(program: &Program, users: &[u32], at: usize) -> Option<(&'static str, Equal)> {
+fn apply(program: &Program, users: &[u32], at: usize) -> Found {
     let look = Look { program, users };
-    let step = &program.steps[at];
-    let rules = views::RULES.iter().chain(arithmetic::RULES);
-    let mut found = rules.filter_map(|(name, rule)| rule(&look, step).map(|equal| (*name, equal)));
-    found.next()
+    let mut rules = views::RULES.iter().chain(arithmetic::RULES);
+    rules.find_map(|rule| rule(&look, &program.steps[at]))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! A copy of columns is left out where every kernel that reads it takes columns: they then read the
 //! wider value. A concatenation of columns is left out where all that make and read its operands take
 //! columns of the result. Results of one product become columns of one value where the target is
-//! better at that. Which operands and results may be columns says `Kernel::reads_columns` and
-//! `writes_columns`; a value is looked at by columns of one number of rows, or by nothing else than
+//! better at that. `Kernel::reads_columns` and `writes_columns` say which operands and results may be
+//! columns; a value is looked at by columns of one number of rows, or by nothing else than
 //! all of it. What would raise the peak is left as it was.
 
 use crate::memory::flow::{Flow, LoweredStep, Source};

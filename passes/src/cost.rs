@@ -46,10 +46,7 @@ fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
 
 /// Cost of one step of `plan`.
 pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
-    let types = |ids: &[anyid_ir::plan::BufferId]| -> Vec<&TensorType> {
-        ids.iter().map(|id| &plan.buffer(*id).ty).collect()
-    };
-    let (operands, results) = (types(step.reads()), types(step.results()));
+    let [operands, results] = [step.reads(), step.results()].map(|ids| plan.types(ids));
     let sum =
         |types: &[&TensorType]| types.iter().map(|ty| ty.bytes()).fold(0, u64::saturating_add);
     let written = sum(&results);
@@ -62,8 +59,8 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
     let mut total = 0u64;
     if let Kernel::Anchor(kernel) = &step.kernel {
         for (part, results) in results.chunks(kernel.op.results()).enumerate() {
-            let own = |at| operands[if at == 0 { 0 } else { kernel.part_operand(part, at) }];
-            let own: Vec<&TensorType> = (0..kernel.arity).map(own).collect();
+            let own: Vec<&TensorType> =
+                (0..kernel.arity).map(|at| operands[kernel.part_operand(part, at)]).collect();
             total = total.saturating_add(flops(&kernel.op, &own, results[0]));
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::pipeline::{Pass, Phase};
 use crate::rewrite::{Refusal, Rewrite, Rewrites};
-use crate::state::{Context, Level, State};
+use crate::state::{Compilation, Context, Level};
 use crate::{Asked, CompileError, CompileRequest, Options};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ pub struct Record {
 /// The outcome of a run.
 pub struct Outcome<'m> {
     /// What is left, at the level of the last pass.
-    pub state: State<'m>,
+    pub state: Compilation<'m>,
     /// Every pass that ran, in order.
     pub records: Vec<Record>,
     /// Every rewrite that was made, in order.
@@ -47,7 +47,7 @@ pub struct Outcome<'m> {
 }
 
 /// Called with each pass that ran and what it left.
-pub type Observer<'w> = &'w mut dyn FnMut(&Pass, &State<'_>);
+pub type Observer<'w> = &'w mut dyn FnMut(&Pass, &Compilation<'_>);
 
 /// Runs the passes that `selection` names over the function that `request` asks for.
 ///
@@ -64,7 +64,7 @@ pub fn drive<'m>(
         crate::pipeline::find_optional(options.passes, name)?;
     }
     let passes = selected(options, selection, request.varying.is_some())?;
-    let mut state = State::new(request);
+    let mut state = Compilation::new(request);
     let rewrites = Rewrites::new(options.stop_after).explaining(options.explain);
     let mut context = Context { request, rewrites };
     let mut records = Vec::with_capacity(passes.len());
@@ -94,7 +94,7 @@ pub fn drive<'m>(
 }
 
 /// An observer that does nothing.
-pub fn unobserved(_: &Pass, _: &State<'_>) {}
+pub fn unobserved(_: &Pass, _: &Compilation<'_>) {}
 
 /// A pass that will run, and whether it may rewrite.
 type Chosen = (&'static Pass, bool);
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_pass_that_breaks_a_rule_is_named() {
-        fn broken(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+        fn broken(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
             state.parts[0].program.steps[0].operands[0] = 99;
             Ok(())
         }

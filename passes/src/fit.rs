@@ -6,9 +6,9 @@
 
 use crate::CompileError;
 use crate::cost::plan_cost;
+use anyid_ir::manifest::{bind_path, join_path};
 use anyid_ir::plan::Plan;
-use anyid_ir::weights::{bind_path, join_path};
-use anyid_ir::{BlockId, DType, Func, IndexArg, Module, Op, TensorType};
+use anyid_ir::{BlockId, DType, Func, Module, Op, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Resident memory by kind, in bytes.
@@ -284,13 +284,8 @@ impl Walk<'_> {
                 }
                 Op::Call { func: callee, index } if self.depth < MOST_DEPTH => {
                     let Some(callee) = self.module.func(callee) else { continue };
-                    let values: Option<Vec<u32>> = index
-                        .iter()
-                        .map(|arg| match arg {
-                            IndexArg::Int(value) => Some(*value),
-                            IndexArg::Name(name) => self.index(name),
-                        })
-                        .collect();
+                    let values: Option<Vec<u32>> =
+                        index.iter().map(|arg| arg.value(|name| self.index(name))).collect();
                     let values = values.unwrap_or_default();
                     collect(self.module, callee, &values, inside, self.depth + 1, self.out)?;
                 }

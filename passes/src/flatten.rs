@@ -6,9 +6,9 @@
 use crate::CompileError;
 use crate::program::{Origin, Port, Program, ValueIndex};
 use anyid_ir::eval::TracePath;
+use anyid_ir::manifest::{bind_path, join_path};
 use anyid_ir::plan::WeightRef;
-use anyid_ir::weights::{bind_path, join_path};
-use anyid_ir::{BlockId, Entity, Func, IndexArg, Module, NodeId, Op, ValueId};
+use anyid_ir::{BlockId, Entity, Func, Module, NodeId, Op, ValueId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -32,6 +32,12 @@ struct Frame<'f> {
     scope: String,
     /// Names the values, as the interpreter does.
     path: TracePath,
+}
+
+impl Frame<'_> {
+    fn index(&self, name: &str) -> Option<u32> {
+        self.indices.get(name).copied()
+    }
 }
 
 /// The straight-line program of `func`.
@@ -106,7 +112,7 @@ impl<'m> Flattener<'m> {
                     let callee =
                         *self.funcs.get(callee.as_str()).expect("verified: the callee exists");
                     let indices: Option<Vec<u32>> =
-                        index.iter().map(|arg| index_value(arg, &frame.indices)).collect();
+                        index.iter().map(|arg| arg.value(|name| frame.index(name))).collect();
                     let indices = indices.expect("verified: index arguments are bound");
                     let path = frame.path.call(callee, index, &indices);
                     let results = self.call(callee, &operands, &indices, path, depth + 1)?;
@@ -231,19 +237,8 @@ impl<'m> Flattener<'m> {
     }
 }
 
-fn index_value(arg: &IndexArg, indices: &HashMap<String, u32>) -> Option<u32> {
-    match arg {
-        IndexArg::Int(value) => Some(*value),
-        IndexArg::Name(name) => lookup(indices, name),
-    }
-}
-
-fn lookup(indices: &HashMap<String, u32>, name: &str) -> Option<u32> {
-    indices.get(name).copied()
-}
-
 fn bind(path: &str, indices: &HashMap<String, u32>) -> Result<String, CompileError> {
-    bind_path(path, |name| lookup(indices, name)).ok_or_else(|| {
+    bind_path(path, |name| indices.get(name).copied()).ok_or_else(|| {
         let message = format!("the weight path \"{path}\" names an index that is not bound");
         CompileError::new("E0501", message)
     })

@@ -8,7 +8,7 @@
 
 use crate::program::{Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
-use anyid_ir::{Evaluator, FuncBuilder, Mode, Module, Op, OpClass, Tensor, TensorType};
+use anyid_ir::{Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType};
 use smallvec::SmallVec;
 
 /// Most elements of a literal that is not one number everywhere; the text form allows no more.
@@ -68,7 +68,7 @@ fn uniform(op: &Op, operands: &[Known<'_>]) -> bool {
 /// many.
 fn folded(program: &Program, step: &ProgramStep) -> Option<Vec<f64>> {
     let [result] = step.results[..] else { return None };
-    if step.operands.is_empty() || step.op.class() == OpClass::Structure {
+    if step.operands.is_empty() || step.op.is_structure() {
         return None;
     }
     let operands: SmallVec<[Known<'_>; 4]> =

@@ -5,8 +5,9 @@
 //! change of the compiler that leaves the list of hashes as it was leaves the kernels as they were.
 
 use crate::cost::{Cost, step_cost};
+use anyid_ir::TensorType;
 use anyid_ir::kernel::text;
-use anyid_ir::plan::{BufferId, Plan};
+use anyid_ir::plan::Plan;
 use std::collections::BTreeMap;
 
 /// A kernel with its uses.
@@ -36,17 +37,16 @@ pub fn kernels(plans: &[Plan]) -> Vec<KernelUse> {
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for plan in plans {
         for step in &plan.steps {
-            let types = |ids: &[BufferId]| -> Vec<String> {
-                ids.iter().map(|id| plan.buffer(*id).ty.to_string()).collect()
-            };
-            let (operands, results) = (types(step.reads()), types(step.results()));
+            let [operands, results] = [step.reads(), step.results()].map(|ids| plan.types(ids));
             let text = text::print(&step.kernel);
-            let key = format!("{text}{}\n{}\n", operands.join(", "), results.join(", "));
+            let [from, to] = [&operands, &results].map(|t| TensorType::list(t.iter().copied()));
+            let key = format!("{text}{from}\n{to}\n");
+            let names = |types: &[&TensorType]| types.iter().map(|ty| ty.to_string()).collect();
             let at = *known.entry(key).or_insert_with_key(|key| {
                 found.push(KernelUse {
                     name: step.kind().to_owned(),
-                    operands,
-                    results,
+                    operands: names(&operands),
+                    results: names(&results),
                     text,
                     hash: hash(key.as_bytes()),
                     count: 0,
@@ -72,7 +72,7 @@ fn hash(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::{CompileRequest, Options};
-    use anyid_ir::{DType, FuncBuilder, Module, Op, TensorType};
+    use anyid_ir::{DType, FuncBuilder, Module, Op};
 
     #[test]
     fn equal_launches_are_one_kernel() {

@@ -3,8 +3,8 @@
 //! Composites over rows are expanded into instructions here, the way their decomposition says,
 //! with the roundings level 1 names for values that used to be stored.
 
-use crate::fuse::classify::{Class, RowOperand, RowStep, anchor};
-use crate::fuse::group::{Group, Groups, Kind};
+use crate::fuse::classify::{Class, RowOperand, RowStep};
+use crate::fuse::group::{Group, GroupKind, Groups};
 use crate::memory::flow::LoweredStep;
 use crate::program::{Program, ValueIndex};
 use anyid_ir::kernel::{
@@ -24,9 +24,11 @@ pub fn lower(groups: &Groups<'_>) -> Vec<LoweredStep> {
         .into_iter()
         .filter(|g| !groups.groups[*g].steps.is_empty())
         .map(|g| match &groups.groups[g].kind {
-            Kind::Single => single(program, groups.groups[g].steps[0]),
-            Kind::Anchor(_) => anchored(groups, g),
-            Kind::Row { rows, width } => Rows::new(groups, *rows, *width).finish(g),
+            GroupKind::Single => single(program, groups.groups[g].steps[0]),
+            GroupKind::Anchor(_) => anchored(groups, g),
+            GroupKind::Row { rows, width } => {
+                RowKernelBuilder::new(groups, *rows, *width).finish(g)
+            }
         })
         .collect()
 }
@@ -49,15 +51,11 @@ fn single(program: &Program, at: usize) -> LoweredStep {
 
 fn anchored(groups: &Groups<'_>, group: usize) -> LoweredStep {
     let (program, Group { kind, steps }) = (groups.program, &groups.groups[group]);
-    let Kind::Anchor(ends) = kind else { unreachable!("the caller asked") };
+    let GroupKind::Anchor(ends) = kind else { unreachable!("the caller asked") };
     let first = &program.steps[groups.anchor(group)];
     let is_part = |at: &&usize| matches!(program.steps[**at].op, Op::Linear);
     let parts = steps.iter().filter(is_part).count().max(1);
-    let mut kernel: AnchorKernel = anchor(first);
-    (kernel.parts, kernel.load) = (parts, ends.load);
-    (kernel.sums, kernel.activated) = (ends.sums, ends.activated);
-    (kernel.activation, kernel.combine) = (ends.activation, ends.combine);
-    kernel.name = name_of(program, steps);
+    let kernel = AnchorKernel { name: name_of(program, steps), parts, ..ends.kernel.clone() };
     let mut operands = first.operands.clone();
     operands[0] = ends.first.unwrap_or(operands[0]);
     let others = steps.iter().filter(is_part).skip(1);
@@ -94,7 +92,7 @@ fn name_of(program: &Program, steps: &[usize]) -> String {
 }
 
 /// A row kernel under construction.
-struct Rows<'g, 'p> {
+struct RowKernelBuilder<'g, 'p> {
     groups: &'g Groups<'p>,
     kernel: RowKernel,
     operands: SmallVec<[ValueIndex; 4]>,
@@ -102,7 +100,7 @@ struct Rows<'g, 'p> {
     made: HashMap<ValueIndex, Register>,
 }
 
-impl<'g, 'p> Rows<'g, 'p> {
+impl<'g, 'p> RowKernelBuilder<'g, 'p> {
     fn new(groups: &'g Groups<'p>, rows: usize, width: usize) -> Self {
         let kernel = RowKernel {
             name: String::new(),
@@ -170,10 +168,11 @@ impl<'g, 'p> Rows<'g, 'p> {
 
     /// Register of operand `at` of a step, rounded to its type where it is made inside.
     fn operand(&mut self, row: &RowStep, at: usize) -> Register {
-        let operand = row.operands[at];
-        if let Some(base) = operand.base()
-            && let Some(register) = self.made.get(&base)
-        {
+        let (base, access) = match row.operands[at] {
+            RowOperand::Literal(value) => return self.emit(Instruction::Const(value)),
+            RowOperand::Read { base, access } => (base, access),
+        };
+        if let Some(register) = self.made.get(&base) {
             let register = *register;
             return match self.program().ty(base).dtype {
                 dtype @ (DType::Bf16 | DType::F16) => {
@@ -182,45 +181,21 @@ impl<'g, 'p> Rows<'g, 'p> {
                 _ => register,
             };
         }
-        let access = match operand {
-            RowOperand::Literal(value) => return self.emit(Instruction::Const(value)),
-            RowOperand::Rows { base, view } => {
-                let scalar = view.one || (row.width == 1 && self.kernel.width != 1);
-                Access {
-                    operand: self.bind(base),
-                    rows: match view.rows {
-                        Some((divisor, modulus)) => RowMap::Affine { divisor, modulus },
-                        None => RowMap::Fixed,
-                    },
-                    columns: if scalar { Columns::One } else { Columns::All },
-                    offset: view.offset,
-                    stride: view.stride,
-                }
-            }
-            RowOperand::Table { base, offset, stride } => {
+        let operand = self.bind(base);
+        let rows = match access.rows {
+            RowMap::Segment(_) => {
                 let segments = row.segments.expect("a table is picked by segments");
-                let (operand, segments) = (self.bind(base), self.bind(segments));
-                let rows = RowMap::Segment(segments);
-                let scalar = row.width == 1 && self.kernel.width != 1;
-                let columns = if scalar { Columns::One } else { Columns::All };
-                Access { operand, rows, columns, offset, stride }
+                RowMap::Segment(self.bind(segments))
             }
-            RowOperand::Apart { base, step } => Access {
-                operand: self.bind(base),
-                rows: RowMap::OWN,
-                columns: Columns::Step(step),
-                offset: 0,
-                stride: 1,
-            },
-            RowOperand::Angles { base, period } => Access {
-                operand: self.bind(base),
-                rows: RowMap::OWN,
-                columns: Columns::Every(period),
-                offset: 0,
-                stride: period,
-            },
+            rows => rows,
         };
-        self.emit(Instruction::Load(access))
+        // A step of one column in a kernel of many.
+        let narrow = row.width == 1 && self.kernel.width != 1;
+        let columns = match access.columns {
+            Columns::All if narrow => Columns::One,
+            columns => columns,
+        };
+        self.emit(Instruction::Load(Access { operand, rows, columns, ..access }))
     }
 
     fn binary(&mut self, f: BinaryFn, a: Register, b: Register) -> Register {

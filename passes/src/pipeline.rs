@@ -9,12 +9,12 @@ use crate::fuse::{Groups, alone, classify::classify, explain};
 use crate::memory::flow::Flow;
 use crate::program::Program;
 use crate::rewrite::Rewrites;
-use crate::state::{Context, Level, Part, State};
+use crate::state::{Compilation, Context, Level, Part};
 use crate::{
-    Asked, CompileError, canonicalize, columns, decompose, flatten, fold, grad, join_branches,
-    lora, memory, remat, schedule, simplify, split, split_rows,
+    Asked, CompileError, Options, canonicalize, columns, decompose, flatten, fold, grad,
+    join_branches, lora, memory, remat, schedule, simplify, split, split_rows,
 };
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use std::collections::HashSet;
 
 /// A stretch of the pipeline that ends at a level which can be printed and checked.
@@ -58,7 +58,7 @@ impl Phase {
 }
 
 /// The function of a pass.
-pub type Run = fn(&mut State<'_>, &mut Context<'_>) -> Result<(), CompileError>;
+pub type PassFunction = fn(&mut Compilation<'_>, &mut Context<'_>) -> Result<(), CompileError>;
 
 /// One pass.
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ pub struct Pass {
     /// Whether what follows needs what it makes, though it may be left out.
     pub makes_level: bool,
     /// What it runs.
-    pub run: Run,
+    pub run: PassFunction,
 }
 
 impl Pass {
@@ -98,7 +98,7 @@ const fn pass(
     name: &'static str,
     doc: &'static str,
     optional: bool,
-    run: Run,
+    run: PassFunction,
 ) -> Pass {
     Pass { name, phase, doc, optional, level, makes_level: false, run }
 }
@@ -122,14 +122,15 @@ pub const PASSES: &[Pass] = &[
         "low-rank adapters put beside the linears that are asked for", false, inject_lora),
     pass(Phase::Optimised, Level::Program, "canonicalize",
         "small local rewrites until none applies: chains of views, casts that lose nothing, neutral operands",
-        true, run_canonicalize),
+        true, |s, c| each(s, c, canonicalize::canonicalize)),
     pass(Phase::Optimised, Level::Program, "fold",
         "steps on known numbers computed once and for all, with the interpreter's arithmetic",
-        true, run_fold),
+        true, |s, c| each(s, c, fold::fold)),
     pass(Phase::Optimised, Level::Program, "cse",
-        "equal steps computed once", true, cse),
+        "equal steps computed once", true, |s, c| each(s, c, simplify::share)),
     pass(Phase::Optimised, Level::Program, "dce",
-        "steps, and results of steps, that no output needs dropped", true, dce),
+        "steps, and results of steps, that no output needs dropped",
+        true, |s, c| each(s, c, simplify::drop_unused)),
     pass(Phase::Optimised, Level::Program, "lift",
         "weights that are asked for made inputs, in f32", false, run_lift),
     pass(Phase::Optimised, Level::Program, "grad",
@@ -210,7 +211,7 @@ fn meant(name: &str, what: &str, names: &[&str]) -> String {
     }
 }
 
-fn specialize(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+fn specialize(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
     let (module, name) = (&state.module, &state.func);
     let Some(func) = module.func(name) else {
         let message = format!("there is no function @{name} in module @{}", module.name);
@@ -224,7 +225,7 @@ fn specialize(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileE
     Err(CompileError::new("E0501", message))
 }
 
-fn inline(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn inline(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let mut program = flatten::flatten(&state.module, &state.func)?;
     context.request.declare(&mut program)?;
     state.parts = vec![Part { name: state.func.clone(), program, ..Part::default() }];
@@ -233,7 +234,7 @@ fn inline(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Compil
 
 /// Runs `pass` over every program, where it may do anything.
 fn each(
-    state: &mut State<'_>,
+    state: &mut Compilation<'_>,
     context: &mut Context<'_>,
     pass: impl Fn(Program, &mut Rewrites) -> Program,
 ) -> Result<(), CompileError> {
@@ -243,22 +244,6 @@ fn each(
         }
     }
     Ok(())
-}
-
-fn run_canonicalize(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, canonicalize::canonicalize)
-}
-
-fn run_fold(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, fold::fold)
-}
-
-fn cse(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, simplify::share)
-}
-
-fn dce(s: &mut State<'_>, c: &mut Context<'_>) -> Result<(), CompileError> {
-    each(s, c, simplify::drop_unused)
 }
 
 /// Refuses names that stand twice at the edge of `program`, to which a pass has added ports.
@@ -274,21 +259,21 @@ fn named_once(program: &Program, code: &'static str, asked: Asked) -> Result<(),
     Ok(())
 }
 
-fn inject_lora(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn inject_lora(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let targets = &context.request.lora;
     let ([whole], false) = (state.parts.as_mut_slice(), targets.is_empty()) else { return Ok(()) };
     whole.program = lora::inject(&whole.program, targets)?;
     named_once(&whole.program, "E0523", Asked::Lora)
 }
 
-fn run_lift(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_lift(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let patterns = &context.request.lifted;
     let ([whole], false) = (state.parts.as_mut_slice(), patterns.is_empty()) else { return Ok(()) };
     whole.program = grad::lift(&whole.program, patterns)?;
     named_once(&whole.program, "E0521", Asked::Lifted)
 }
 
-fn run_grad(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_grad(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let ([whole], Some(wish)) = (state.parts.as_mut_slice(), &context.request.gradient) else {
         return Ok(());
     };
@@ -296,12 +281,15 @@ fn run_grad(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Comp
     named_once(&whole.program, "E0521", Asked::Gradient)
 }
 
-fn run_remat(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_remat(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let keeping = context.request.keeping;
     each(state, context, |program, rewrites| remat::remat(program, keeping, rewrites))
 }
 
-fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn join_branches(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CompileError> {
     let request = context.request;
     let (names, varying) = (&request.branches, request.varying.as_deref());
     let ([whole], false) = (state.parts.as_mut_slice(), names.is_empty()) else { return Ok(()) };
@@ -315,7 +303,7 @@ fn join_branches(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(),
 }
 
 /// Left out, it still makes both phases; everything then happens in `step`.
-fn hoist(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn hoist(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let Some(varying) = &context.request.varying else { return Ok(()) };
     let [whole] = state.parts.as_slice() else {
         let error = CompileError::new("E0504", "hoist runs once").about(Asked::Passes);
@@ -327,7 +315,10 @@ fn hoist(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Compile
     Ok(())
 }
 
-fn run_decompose(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_decompose(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CompileError> {
     let split = state.is_split();
     for (at, part) in state.parts.iter_mut().enumerate() {
         if split && at == 0 {
@@ -338,32 +329,38 @@ fn run_decompose(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(),
     Ok(())
 }
 
-fn fuse(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    for part in &mut state.parts {
-        let classes = classify(&part.program, &mut context.rewrites);
-        let grouping = alone(&part.program, classes);
-        let mut groups = Groups::new(&part.program, &context.options().target, grouping);
-        if context.rewrites.enabled() {
-            groups.fuse(&mut context.rewrites);
-        }
-        if context.options().explain {
-            state.unfused.extend(explain(&groups));
-        }
-        part.grouping = Some(groups.into_grouping());
-    }
-    Ok(())
+fn fuse(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+    grow(state, context, |groups, rewrites| groups.fuse(rewrites))
 }
 
-fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
-    if !context.rewrites.enabled() {
-        return Ok(());
+fn pack_linears(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CompileError> {
+    match context.rewrites.enabled() {
+        true => grow(state, context, |groups, rewrites| groups.pack_linears(rewrites)),
+        false => Ok(()),
     }
+}
+
+/// Runs `work` on the groups of every part, each step by itself where there are none yet, and says
+/// what stays apart.
+fn grow(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+    work: fn(&mut Groups<'_>, &mut Rewrites),
+) -> Result<(), CompileError> {
+    let Options { target, explain: explains, .. } = context.options();
     state.unfused.clear();
     for part in &mut state.parts {
-        let grouping = part.grouping.take().expect("fuse makes groups");
-        let mut groups = Groups::new(&part.program, &context.options().target, grouping);
-        groups.pack_linears(&mut context.rewrites);
-        if context.options().explain {
+        let grouping = part.grouping.take().unwrap_or_else(|| {
+            alone(&part.program, classify(&part.program, &mut context.rewrites))
+        });
+        let mut groups = Groups::new(&part.program, target, grouping);
+        if context.rewrites.enabled() {
+            work(&mut groups, &mut context.rewrites);
+        }
+        if *explains {
             state.unfused.extend(explain(&groups));
         }
         part.grouping = Some(groups.into_grouping());
@@ -371,7 +368,7 @@ fn pack_linears(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     Ok(())
 }
 
-fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_lower(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options().target, grouping);
@@ -389,7 +386,7 @@ fn run_lower(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Com
 /// Runs `work` on the kernels of every part, with the offsets of the persistent values that part
 /// reads (any will do before they are known), or `None` for a part that defines them.
 fn each_flow(
-    state: &mut State<'_>,
+    state: &mut Compilation<'_>,
     mut work: impl FnMut(&mut Flow, Option<&[u64]>),
 ) -> Result<(), CompileError> {
     let split = state.is_split();
@@ -410,7 +407,10 @@ fn peak(flow: &Flow, persistent: Option<&[u64]>, in_place: bool) -> u64 {
     }
 }
 
-fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_schedule(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CompileError> {
     if !context.rewrites.enabled() {
         return Ok(());
     }
@@ -432,7 +432,10 @@ fn run_schedule(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), 
     })
 }
 
-fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_split_rows(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CompileError> {
     if !context.rewrites.enabled() || !context.options().runs("alias") {
         return Ok(());
     }
@@ -446,7 +449,10 @@ fn run_split_rows(state: &mut State<'_>, context: &mut Context<'_>) -> Result<()
     })
 }
 
-fn run_share_columns(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_share_columns(
+    state: &mut Compilation<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), CompileError> {
     if !context.rewrites.enabled() {
         return Ok(());
     }
@@ -459,7 +465,7 @@ fn run_share_columns(state: &mut State<'_>, context: &mut Context<'_>) -> Result
     })
 }
 
-fn alias(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn alias(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     let mut persistent: Option<Vec<u64>> = None;
     for part in &mut state.parts {
         let flow = part.flow.as_ref().expect("lower makes kernels");
@@ -473,7 +479,7 @@ fn alias(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), Compile
     Ok(())
 }
 
-fn pack(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn pack(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
     for part in &mut state.parts {
         let reuse = context.rewrites.allow("memory used again", &part.name);
         let shared = part.shared.as_ref().expect("alias decides");
@@ -482,7 +488,7 @@ fn pack(state: &mut State<'_>, context: &mut Context<'_>) -> Result<(), CompileE
     Ok(())
 }
 
-fn assemble(state: &mut State<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+fn assemble(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
     let mut kept = None;
     for part in &mut state.parts {
         let shared = part.shared.take().expect("alias decides");

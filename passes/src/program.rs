@@ -4,7 +4,7 @@
 //! are values without a step. Nothing is placed in memory yet.
 
 use anyid_ir::plan::{Branch, WeightRef, title};
-use anyid_ir::{Op, OpClass, TensorType, infer};
+use anyid_ir::{Op, TensorType, infer};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -304,7 +304,7 @@ impl Program {
             if step.labels.len() != step.results.len() {
                 return Err(format!("{}: not one label for each result", place()));
             }
-            if step.op.class() == OpClass::Structure || matches!(step.op, Op::Weight { .. }) {
+            if step.op.is_structure() || matches!(step.op, Op::Weight { .. }) {
                 return Err(format!("{}: such an op is no step", place()));
             }
             let early = |v: &&ValueIndex| !defined.get(**v as usize).copied().unwrap_or(false);

@@ -15,7 +15,7 @@ use crate::rewrite::Rewrites;
 use crate::simplify::drop_unused;
 use crate::{Asked, CompileError, CompileRequest};
 use anyid_ir::Op;
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use petgraph::algo::dinics;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;

@@ -1,5 +1,5 @@
-//! What to compile: a function of a module, what of it changes and what is carried between its runs,
-//! and how.
+//! What to compile and how: a function of a module, which of its inputs change from run to run, and
+//! what is carried over.
 
 use crate::driver::{Selection, drive, unobserved};
 use crate::fuse::UnfusedEdge;

@@ -41,7 +41,7 @@ pub(crate) fn split_rows(
             break;
         }
         let bound = |flow: &Flow| share_all(flow, persistent).bound();
-        let mut found: Option<(u64, Flow, Run)> = None;
+        let mut found: Option<(u64, Flow, Stretch)> = None;
         let uses = Uses::new(flow);
         for run in runs_around(flow, policy, &uses, at) {
             if trials == 0 {
@@ -78,7 +78,7 @@ pub(crate) fn split_rows(
 
 /// Neighbouring launches that can run on pieces of their rows.
 #[derive(Clone, Debug)]
-struct Run {
+struct Stretch {
     from: usize,
     len: usize,
     rows: usize,
@@ -87,7 +87,7 @@ struct Run {
 }
 
 /// Runs that a peak at launch `at` is part of and that hold a value only they use.
-fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<Run> {
+fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<Stretch> {
     let mut runs = Vec::new();
     for from in (at + 1).saturating_sub(policy.longest)..=at {
         for len in 2..=policy.longest {
@@ -105,7 +105,7 @@ fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<Ru
     runs
 }
 
-fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> Option<Run> {
+fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> Option<Stretch> {
     let steps = flow.steps.get(from..from + len)?;
     let rows = rows_of(flow, &steps[0])?;
     if rows < 2 * policy.least_rows || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
@@ -139,7 +139,7 @@ fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> 
     let inner = steps.iter().flat_map(|step| &step.results);
     let inner = inner.filter(|value| uses.inside(from, len, **value)).count();
     let step = policy.step.next_multiple_of(flow.alignment.bytes() as usize);
-    (inner > 0).then_some(Run { from, len, rows, step })
+    (inner > 0).then_some(Stretch { from, len, rows, step })
 }
 
 /// Which launches read each value's memory; outputs and states are read behind the last.
@@ -213,7 +213,7 @@ fn by_rows(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<bool>> {
 }
 
 /// Whether the launches at `at` do the same as a run, to values of the same types.
-fn equal(flow: &Flow, like: &Run, at: usize) -> bool {
+fn equal(flow: &Flow, like: &Stretch, at: usize) -> bool {
     let same = |(x, y): (&ValueIndex, &ValueIndex)| flow.ty(*x) == flow.ty(*y);
     let all = |a: &[ValueIndex], b: &[ValueIndex]| a.len() == b.len() && a.iter().zip(b).all(same);
     at + like.len <= flow.steps.len()
@@ -224,7 +224,7 @@ fn equal(flow: &Flow, like: &Run, at: usize) -> bool {
 }
 
 /// The flow with `like` and every equal run done in `pieces`.
-fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Run, pieces: usize) -> Flow {
+fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Stretch, pieces: usize) -> Flow {
     let mut out = Flow { steps: Vec::new(), ..flow.clone() };
     let mut at = 0;
     while at < flow.steps.len() {
@@ -244,7 +244,7 @@ fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Run, pieces: usiz
 }
 
 /// Appends the launches of a run, a piece of the rows at a time.
-fn in_pieces(flow: &Flow, uses: &Uses, run: &Run, pieces: usize, out: &mut Flow) {
+fn in_pieces(flow: &Flow, uses: &Uses, run: &Stretch, pieces: usize, out: &mut Flow) {
     let steps = &flow.steps[run.from..run.from + run.len];
     let each = run.rows.div_ceil(pieces).next_multiple_of(run.step);
     let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();

@@ -78,7 +78,7 @@ pub struct Part {
 
 /// Everything that passes work on.
 #[derive(Clone, Debug)]
-pub struct State<'m> {
+pub struct Compilation<'m> {
     /// The module; a pass that changes it makes it the state's own.
     pub module: Cow<'m, Module>,
     /// The function that is compiled.
@@ -89,7 +89,7 @@ pub struct State<'m> {
     pub unfused: Vec<UnfusedEdge>,
 }
 
-impl<'m> State<'m> {
+impl<'m> Compilation<'m> {
     /// What is asked for before the first pass.
     pub fn new(request: &CompileRequest<'m>) -> Self {
         let module = Cow::Borrowed(request.module);
@@ -211,21 +211,17 @@ fn verify_kernels(flow: &Flow) -> Result<(), String> {
     let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
     // Memory that somebody has written, at least in part.
     let mut made: Vec<bool> = flow.values.iter().map(|value| value.source.is_given()).collect();
-    let mut results = vec![false; flow.values.len()];
+    let mut once = vec![false; flow.values.len()];
     for (at, step) in flow.steps.iter().enumerate() {
         let place = || format!("kernel {at}, {}", step.kernel.name());
-        let types = |values: &[ValueIndex]| -> Vec<TensorType> {
-            values.iter().map(|v| flow.ty(*v).clone()).collect()
-        };
-        step.kernel
-            .check(&types(&step.operands), &types(&step.results))
-            .map_err(|why| format!("{}: {why}", place()))?;
+        let [operands, results] = [&step.operands[..], &step.results].map(|v| flow.types(v));
+        step.kernel.check(&operands, &results).map_err(|why| format!("{}: {why}", place()))?;
         if let Some(value) = step.operands.iter().find(|v| !made[owner(v)]) {
             return Err(format!("{}: {} is read before it is made", place(), flow.name(*value)));
         }
         for value in &step.results {
             made[owner(value)] = true;
-            if std::mem::replace(&mut results[*value as usize], true) {
+            if std::mem::replace(&mut once[*value as usize], true) {
                 return Err(format!("{}: {} is made twice", place(), flow.name(*value)));
             }
         }
@@ -278,12 +274,12 @@ fn kernels_text(
 }
 
 fn groups_text(out: &mut String, program: &Program, grouping: &Grouping) -> std::fmt::Result {
-    use crate::fuse::group::Kind;
+    use crate::fuse::group::GroupKind;
     for group in grouping.groups.iter().filter(|group| !group.steps.is_empty()) {
         match &group.kind {
-            Kind::Single => writeln!(out, "single")?,
-            Kind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
-            Kind::Anchor(_) => writeln!(out, "anchor")?,
+            GroupKind::Single => writeln!(out, "single")?,
+            GroupKind::Row { rows, width } => writeln!(out, "rows {rows} x {width}")?,
+            GroupKind::Anchor(_) => writeln!(out, "anchor")?,
         }
         for step in &group.steps {
             let step = &program.steps[*step];

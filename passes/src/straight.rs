@@ -62,10 +62,6 @@ pub fn add_function(module: &mut Module, program: &Program, name: &str) {
 
 /// A module that holds nothing but straight-line functions, with the manifest and dims of `from`.
 pub fn empty(from: &Module) -> Module {
-    Module {
-        name: from.name.clone(),
-        dims: from.dims.clone(),
-        weights: from.weights.clone(),
-        funcs: Vec::new(),
-    }
+    let (name, dims, weights) = (from.name.clone(), from.dims.clone(), from.weights.clone());
+    Module { name, dims, weights, funcs: Vec::new() }
 }

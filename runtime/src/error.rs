@@ -1,6 +1,6 @@
 //! The coded error of every library call, and what faults of backends are in its terms.
 
-use anyid_backends::WeightFault;
+use anyid_backends::Fault;
 use anyid_backends::threads::ThreadsRefused;
 pub use anyid_files::error::{Error, Kind, Result, unreadable};
 
@@ -10,9 +10,9 @@ pub fn threads(refused: ThreadsRefused) -> Error {
 }
 
 /// An error as a backend passes it on.
-pub fn to_weight_fault(error: Error) -> WeightFault {
+pub fn to_fault(error: Error) -> Fault {
     let cause = std::error::Error::source(&error).map(ToString::to_string);
-    WeightFault {
+    Fault {
         code: error.code(),
         message: error.message().to_owned(),
         place: error.place().map(str::to_owned),
@@ -22,7 +22,7 @@ pub fn to_weight_fault(error: Error) -> WeightFault {
 }
 
 /// The error that a backend passed on.
-pub fn from_weight_fault(fault: WeightFault) -> Error {
+pub fn from_fault(fault: Fault) -> Error {
     let mut error = Error::input(fault.code, fault.message);
     if let Some(place) = fault.place {
         error = error.at(place);

@@ -5,9 +5,9 @@
 //! pieces, and every run gives the same bytes.
 
 use crate::checkpoint::{AtomicFile, Encoding, TensorSpec, pytorch_metadata, write_sharded};
-use crate::error::{Error, Result, to_weight_fault};
+use crate::error::{Error, Result, to_fault};
 use crate::text::micro_tokenizer_json;
-use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
+use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
 use anyid_models::wan::config::{
     DitConfig, TextConfig, VaeConfig, model_index_json, scheduler_config_json,
@@ -185,10 +185,10 @@ impl WeightProvider for RandomWeights {
         made.then(|| StoredWeight { dtype: ty.dtype, bytes: ty.bytes() })
     }
 
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault> {
         let Some(ty) = self.types.get(name) else {
             let fault = Error::input("E0301", format!("there is no weight \"{name}\""));
-            return Err(to_weight_fault(fault));
+            return Err(to_fault(fault));
         };
         let size = ty.dtype.bytes();
         let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();

@@ -2,8 +2,8 @@
 
 use crate::checkpoint::{Derivation, Encoding, Weight, WeightSet};
 pub use crate::checkpoint::{read_tensors, writable, write_tensors, write_tensors_in};
-use crate::error::{Error, Result, from_weight_fault, to_weight_fault};
-use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
+use crate::error::{Error, Result, from_fault, to_fault};
+use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_files::adapter::{Adapter, applied};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::names::{self, Component, Naming};
@@ -177,12 +177,12 @@ impl WeightProvider for ModelWeights {
         Some(StoredWeight { dtype, bytes: weight.elements() * dtype.bytes() as u64 })
     }
 
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault> {
         let read = match self.set.tensor(name).map(|weight| weight.encoding.element_type()) {
             Some(None) => self.set.read_f32(name, from / 4, out),
             _ => self.set.read(name, from, out),
         };
-        read.map_err(to_weight_fault)
+        read.map_err(to_fault)
     }
 
     fn stored(&self, name: &str) -> Option<String> {
@@ -199,8 +199,7 @@ impl anyid_ir::eval::WeightSource for ModelWeights {
         }
         let mut tensor = Tensor::try_zeros(stored)
             .ok_or_else(|| format!("there is no memory for weight \"{name}\""))?;
-        self.read(name, 0, tensor.bytes_mut())
-            .map_err(|fault| from_weight_fault(fault).to_string())?;
+        self.read(name, 0, tensor.bytes_mut()).map_err(|fault| from_fault(fault).to_string())?;
         Ok(Cow::Owned(tensor.cast(ty.dtype)))
     }
 }

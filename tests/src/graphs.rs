@@ -11,7 +11,7 @@ mod patterns;
 
 use crate::op_cases::{noise, seed_of};
 use crate::plans::{Named, Stored};
-use anyid_ir::weights::join_path;
+use anyid_ir::manifest::join_path;
 use anyid_ir::{DType, FuncBuilder, IndexArg, Manifest, Module, Op, TensorType, ValueId};
 
 /// Sizes of axes.

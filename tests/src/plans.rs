@@ -2,7 +2,7 @@
 //! of their choice.
 
 use anyid_backends::device::{Arena, Call, Provider, Runner};
-use anyid_backends::{Device, LoadError, RunError, StoredWeight, WeightFault, WeightProvider};
+use anyid_backends::{Device, Fault, LoadError, RunError, StoredWeight, WeightProvider};
 use anyid_ir::plan::{Plan, Port, Root, title};
 use anyid_ir::{Tensor, TensorType, WeightSource};
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ impl WeightProvider for Stored {
         Some(StoredWeight { dtype: tensor.dtype(), bytes: tensor.bytes().len() as u64 })
     }
 
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault> {
         out.copy_from_slice(&self.0[name].bytes()[from as usize..][..out.len()]);
         Ok(())
     }

@@ -11,8 +11,8 @@ mod run;
 
 use super::Cpu;
 use super::buffer::AlignedBytes;
+use super::packed::Weights;
 use super::threads::stop_requested;
-use super::weights::Weights;
 use crate::WeightProvider;
 use crate::device::Trace;
 use crate::errors::RunError;

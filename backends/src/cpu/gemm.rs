@@ -16,26 +16,26 @@ mod batch;
 mod batch_tests;
 mod driver;
 mod epilogue;
+mod matrix;
 mod micro;
 mod pack;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod turned;
-mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use batch::{BatchShape, Other, dot, dot_scratch_bytes};
 pub(crate) use driver::product;
 pub(crate) use epilogue::Finish;
+pub use matrix::{Dtype, Weights};
+pub(crate) use matrix::{WeightSource, decode_one};
 pub(crate) use micro::{LANES, Words, micro, tile_rows};
 pub use pack::{Packed, PackedMatrix, pack_into, packed_bytes};
 pub(crate) use pack::{WIDTH, pack_source, panel_width};
 pub(crate) use rows::{Convert, RowLoader};
 pub use rows::{Rows, Slice};
-pub use weights::{Dtype, Weights};
-pub(crate) use weights::{WeightSource, decode_one};
 
 use super::simd::Level;
 use super::threads::Pool;

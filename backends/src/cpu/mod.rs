@@ -12,6 +12,7 @@ mod exec;
 pub mod gemm;
 pub mod math;
 mod moves;
+mod packed;
 pub mod peak;
 mod rowkernel;
 mod rows;
@@ -19,12 +20,11 @@ mod scalar;
 pub mod simd;
 mod tables;
 pub mod threads;
-mod weights;
 
 pub use crate::buffer::AlignedBytes;
 pub use device::KIND;
 pub use exec::{Executable, Memory};
-pub use weights::Weights;
+pub use packed::Weights;
 
 use crate::buffer;
 use crate::device::About;

@@ -270,11 +270,7 @@ mod tests {
         let values: Vec<f32> = (0..from.elements()).map(|v| v as f32).collect();
         let mut out = vec![f32::NAN; result.elements()];
         let kernel = copies(op, &[from], result).expect("a movement op");
-        assert!(
-            Kernel::Copy(kernel.clone())
-                .check(std::slice::from_ref(from), std::slice::from_ref(result))
-                .is_ok()
-        );
+        assert!(Kernel::Copy(kernel.clone()).check(&[from], &[result]).is_ok());
         for pool in [Pool::new(1), Pool::new(3)] {
             out.fill(f32::NAN);
             let (from, to) = (values.as_ptr().cast(), bytemuck::cast_slice_mut(&mut out));

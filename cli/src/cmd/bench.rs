@@ -4,12 +4,13 @@
 //! device and runs for a while; the device reports how long its launches took, and the median counts.
 //! The peaks are measured just before. The modules below measure whole networks.
 
+pub mod args;
 mod measure;
 pub mod networks;
 mod profile;
 mod report;
 
-use crate::args::BenchOps;
+use crate::cmd::bench::args::BenchOps;
 use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;

@@ -3,7 +3,7 @@
 
 use super::passes;
 use super::run::{eval_error, no_index};
-use crate::args::{Bisect, PassArgs};
+use crate::args::{DeviceArgs, ModuleArgs, PassArgs, WeightArgs};
 use crate::modules;
 use crate::output;
 use crate::progress::Progress;
@@ -12,7 +12,45 @@ use crate::tensors;
 use anyid_ir::{Evaluator, Mode, Tensor};
 use anyid_runtime::Error;
 use anyid_runtime::engine::bisect::{Bisection, Case, Difference, bisect};
+use clap::Args;
 use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Results are compared with those of the interpreter. If all rewrites together \
+change a result by more than the tolerance, a binary search over their number finds the first \
+that does."
+)]
+pub struct Bisect {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Safetensors file with the inputs by name [default: random inputs].
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub inputs: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Largest difference allowed, relative to the largest value of the result.
+    #[arg(long, value_name = "X", default_value_t = 1e-4, allow_negative_numbers = true)]
+    pub tolerance: f64,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Inputs that change in every step; the function is split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// Leave these passes out.
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',')]
+    pub without: Vec<String>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs the verb.
 ///

@@ -1,11 +1,23 @@
 //! `check`: parses and verifies an IR file and matches it with weights.
 
-use crate::args::Check;
+use crate::args::{ModuleArgs, WeightArgs};
 use crate::modules::{self, Matched};
 use crate::output;
 use crate::render::{Failure, findings_json, report_findings};
 use anyid_ir::{Diagnostic, Func, Module};
+use clap::Args;
 use serde_json::{Value, json};
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Print one JSON object, findings included.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs the verb.
 ///

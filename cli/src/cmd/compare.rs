@@ -5,7 +5,7 @@
 //! are always compared.
 
 use super::run::{compile, eval_error, named, no_index, owned};
-use crate::args::{Compare, Way};
+use crate::args::{ModuleArgs, WeightArgs};
 use crate::modules::{self, Matched};
 use crate::output;
 use crate::progress::Progress;
@@ -13,8 +13,64 @@ use crate::render::Failure;
 use crate::tensors::{self, Named};
 use anyid_ir::{Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::{Backend, Error, Result};
+use clap::Args;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// A way to run a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Reference interpreter; every result is rounded to its type.
+    Interp,
+    /// Reference interpreter in double precision throughout.
+    InterpF64,
+    /// A device by name.
+    Device(String),
+}
+
+impl From<&str> for Way {
+    fn from(name: &str) -> Self {
+        match name {
+            "interp" => Self::Interp,
+            "interp-f64" => Self::InterpF64,
+            _ => Self::Device(name.to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// The first way: interp, interp-f64 (double precision throughout) or a device such as cpu.
+    /// Errors are relative to its values.
+    #[arg(long, value_name = "WAY", default_value = "interp")]
+    pub a: Way,
+    /// The second way.
+    #[arg(long, value_name = "WAY", default_value = "cpu")]
+    pub b: Way,
+    /// Safetensors file with the inputs by name [default: random inputs].
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub inputs: Option<PathBuf>,
+    /// Seed of the random inputs.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Largest difference allowed, relative to the largest value of the tensor.
+    #[arg(long, value_name = "X", default_value_t = 1e-4, allow_negative_numbers = true)]
+    pub tolerance: f64,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Number of threads; 0 uses all that the processor has.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Everything one way computed.
 struct Record {

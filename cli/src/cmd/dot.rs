@@ -1,9 +1,19 @@
 //! `dot`: draws a function as Graphviz text.
 
-use crate::args::Dot;
+use crate::args::ModuleArgs;
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct Dot {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+}
 
 /// Runs the verb.
 ///

@@ -1,11 +1,21 @@
 //! `explain`: prints the page of an error code from `docs/errors/`, which is built into the
 //! program.
 
-use crate::args::Explain;
 use crate::output;
 use crate::render::Failure;
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use anyid_runtime::{Error, Result};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The code, such as E0901.
+    #[arg(value_name = "CODE", required_unless_present = "list")]
+    pub code: Option<String>,
+    /// List every code with its title.
+    #[arg(long)]
+    pub list: bool,
+}
 
 /// Code and page, in order; the build script lists the folder.
 const PAGES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));

@@ -1,7 +1,7 @@
 //! `export`: writes a built-in network as IR text.
 
 use super::size;
-use crate::args::{Export, Network};
+use crate::args::{PrecisionName, ResidualName};
 use crate::output;
 use crate::render::Failure;
 use anyid_ir::Module;
@@ -16,7 +16,66 @@ use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::{Preset, write_bytes};
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Model, Result, Size};
-use std::path::Path;
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+
+/// The networks that can be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// One evaluation of the diffusion transformer.
+    Dit,
+    /// The training loss of the transformer on one sample, to be compiled with --inject-lora or --lift
+    /// and --grad loss.
+    Loss,
+    /// Pixels to latents, a whole clip.
+    VaeEncode,
+    /// Latents to pixels, a whole clip.
+    VaeDecode,
+    /// The text encoder.
+    Text,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The network.
+    #[arg(value_enum)]
+    pub network: Network,
+    /// Take the configuration from this model folder, or from the folder of the network alone.
+    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
+    pub model: Option<PathBuf>,
+    /// Take the configuration of a preset: micro or wan2.2-ti2v-5b [default: micro].
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Width and height in pixels, multiples of 32 (of 16 for the autoencoder)
+    /// [default: 192x192 for micro, else 1280x704].
+    #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
+    pub size: Option<String>,
+    /// Pixel frames, 4k+1 [default: 9 for micro, else 121].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub frames: Option<usize>,
+    /// Pixel frames of each reference, 1 for a picture: 1,1,5.
+    #[arg(long, alias = "refs", value_name = "F1,F2,…", value_delimiter = ',')]
+    pub ref_frames: Vec<usize>,
+    /// Rows of the text context (dit), or tokens of the prompt (text).
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// Distinct timesteps [default: 2 with references, else 1].
+    #[arg(long, value_name = "G")]
+    pub timesteps: Option<usize>,
+    /// The decoder takes the transformer's normalised latents and scales them back first.
+    #[arg(long)]
+    pub normalised: bool,
+    /// Arithmetic of the network [default: bf16 where the weights are bf16, else f32].
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+    /// Element type of the transformer's residual stream; bf16 takes less memory, and results
+    /// differ slightly.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub residual: ResidualName,
+    /// The file to write; `-` for standard output.
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub output: PathBuf,
+}
 
 /// Configurations to export from. What a folder does not have is taken from the real model.
 struct Configs {

@@ -3,7 +3,6 @@
 //! The folder is created under a hidden name next to the final one and renamed at the end, so that
 //! an interrupted run leaves nothing behind.
 
-use crate::args::Init;
 use crate::interrupt;
 use crate::output::{self, bytes, duration};
 use crate::progress::{Progress, left};
@@ -11,8 +10,22 @@ use crate::render::Failure;
 use anyid_runtime::files::{AtomicFolder, Existing, is_empty_folder};
 use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{Error, Result};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The folder to create.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Sizes: micro (about 4 MB) or wan2.2-ti2v-5b (about 24 GB).
+    #[arg(long, value_name = "NAME", default_value = "micro")]
+    pub preset: String,
+    /// Seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
 
 /// Runs the verb.
 ///

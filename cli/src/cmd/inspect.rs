@@ -3,7 +3,7 @@
 //! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
 //! and the values of tensors are not read.
 
-use crate::args::{Inspect, ModuleArgs};
+use crate::args::ModuleArgs;
 use crate::cmd::{check, lora};
 use crate::modules::{self, Network, unreadable};
 use crate::output::{self, bytes, count};
@@ -20,10 +20,24 @@ use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Error, Model, Result};
+use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// File or folder.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// List every tensor of a checkpoint.
+    #[arg(long)]
+    pub tensors: bool,
+}
 
 /// What was found, as text and as JSON.
 struct Found {

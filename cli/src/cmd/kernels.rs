@@ -2,12 +2,36 @@
 
 use super::passes;
 use super::plans::{functions, plans};
-use crate::args::Kernels;
+use crate::args::{ModuleArgs, PassArgs};
 use crate::modules;
 use crate::output::{bytes, print, print_json, table};
 use crate::render::Failure;
 use anyid_passes::kernels::{KernelUse, kernels};
+use clap::Args;
 use serde_json::{Value, json};
+
+#[derive(Debug, Args)]
+pub struct Kernels {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Functions, one phase each [default: the last].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub func: Vec<String>,
+    /// Inputs that change in every step; the function is split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// Print the hash and the name of each kernel. Equal kernels have equal hashes in every run.
+    #[arg(long, conflicts_with_all = ["text", "json"])]
+    pub hash: bool,
+    /// Print the text of every kernel.
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub switches: PassArgs,
+}
 
 /// Runs the verb.
 ///

@@ -6,17 +6,53 @@
 
 use super::passes::{self, Watched};
 use super::run::no_index;
-use crate::args::Opt;
+use crate::args::{ModuleArgs, PassArgs};
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
 use anyid_ir::verify;
 use anyid_passes::driver::Selection;
 use anyid_passes::pipeline::Phase;
-use anyid_passes::state::{Level, State};
+use anyid_passes::state::{Compilation, Level};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Passes in order: specialize, inline, inject-lora (with --inject-lora); canonicalize, \
+fold, cse, dce, lift (with --lift), grad and remat (with --grad), join-branches (with --branches), hoist (needs \
+--vary: @prepare and @step); decompose, fuse, pack-linears; lower, schedule, split-rows, \
+share-columns, alias, pack, assemble. The phases end with inject-lora (bound), hoist \
+(optimised), pack-linears (fused) and assemble (planned). Passes that a named pass needs are run before it."
+)]
+pub struct Opt {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Run these passes in this order.
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',', conflicts_with = "to")]
+    pub passes: Vec<String>,
+    /// Run all passes up to the end of this phase: bound, optimised, fused or planned
+    /// [default: optimised].
+    #[arg(long, value_name = "PHASE")]
+    pub to: Option<String>,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Inputs that change in every step, for hoist.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    /// Also print the text after this pass, or after all.
+    #[arg(long, value_name = "PASS|all")]
+    pub print_after: Option<String>,
+    /// The file to write [default: standard output].
+    #[arg(short, long = "output", value_name = "FILE.ir")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub switches: PassArgs,
+}
 
 /// Runs the verb.
 ///
@@ -74,7 +110,7 @@ pub fn run(args: Opt) -> std::result::Result<(), Failure> {
 }
 
 /// Programs are IR again and must therefore satisfy its verifier.
-fn checked(state: &State<'_>) -> Result<()> {
+fn checked(state: &Compilation<'_>) -> Result<()> {
     if state.level() != Level::Program {
         return Ok(());
     }

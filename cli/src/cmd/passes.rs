@@ -10,7 +10,7 @@ use anyid_passes::driver::{Outcome, Record, Selection, drive};
 use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
-use anyid_passes::state::State;
+use anyid_passes::state::Compilation;
 use anyid_passes::{Asked, CompileError, Gradient, Keeping, LoraTarget, Options};
 use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
 use anyid_runtime::init::write_bytes;
@@ -35,7 +35,7 @@ pub struct Watched {
 
 impl Watched {
     /// What a run of the passes over `func` left.
-    pub fn of<'m>(func: &str, outcome: Outcome<'m>) -> (State<'m>, Self) {
+    pub fn of<'m>(func: &str, outcome: Outcome<'m>) -> (Compilation<'m>, Self) {
         let Outcome { mut state, records, rewrites, refused } = outcome;
         let unfused = std::mem::take(&mut state.unfused);
         (state, Self { func: func.to_owned(), records, unfused, rewrites, refused })

@@ -1,6 +1,6 @@
 //! `run`: runs a function of IR text on named tensors, on the CPU backend or the interpreter.
 
-use crate::args::Run;
+use crate::args::{DeviceArgs, ModuleArgs, WeightArgs};
 use crate::modules;
 use crate::output::{self, duration};
 use crate::progress::Progress;
@@ -13,8 +13,41 @@ use anyid_runtime::files::{self, AtomicFile, Existing, is_standard_output};
 use anyid_runtime::places::Places;
 use anyid_runtime::weights::{ModelWeights, writable, write_tensors_in};
 use anyid_runtime::{Backend, Error, Inputs, Outputs, Program, Result};
+use clap::Args;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Inputs are found by name. An additional leading axis of size 1 (a batch of one) \
+is dropped. Floating-point tensors are converted to the type that the module wants, 64-bit \
+integers to i32; nothing else is converted."
+)]
+pub struct Run {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    #[command(flatten)]
+    pub weights: WeightArgs,
+    /// Safetensors file with the inputs by name.
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
+    /// Safetensors file for the results, under their names; `-` for standard output.
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Function [default: the last].
+    #[arg(long, value_name = "NAME")]
+    pub func: Option<String>,
+    /// Use the reference interpreter instead of a device.
+    #[arg(long)]
+    pub interp: bool,
+    /// Write a trace of all launches as JSON, for Perfetto and chrome://tracing
+    /// [default: the environment variable ANYID_RT_TRACE].
+    #[arg(long, value_name = "FILE", conflicts_with = "interp")]
+    pub trace: Option<PathBuf>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+}
 
 /// Runs the verb.
 ///

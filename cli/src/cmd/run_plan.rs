@@ -1,7 +1,7 @@
 //! `run` of a plan file: the phases as they were compiled, without the IR they came from.
 
 use super::run::owned;
-use crate::args::Run;
+use crate::cmd::run::Run;
 use crate::modules;
 use crate::output::{self, duration};
 use crate::progress::Progress;
@@ -9,7 +9,7 @@ use crate::render::Failure;
 use crate::tensors::{self, Named};
 use crate::trace::TraceFile;
 use anyid_ir::plan::{Plan, Port};
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use anyid_ir::{Manifest, Tensor, TensorType};
 use anyid_runtime::engine::{Compiler, Inputs, PlanFile, Program, plan_file};
 use anyid_runtime::files::{self, AtomicFile, Existing};

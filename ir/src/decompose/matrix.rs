@@ -13,8 +13,13 @@ impl Parts<'_, '_> {
         let (inputs, outputs) = (self.b.shape(w)[1], self.b.shape(w)[0]);
         let leading = self.result.shape[..self.result.rank() - 1].iter().product();
         let rows = self.reshape("rows", x, [leading, inputs]);
-        let mut y = self.dot("product", rows, w);
-        if let Some(bias) = operands.get(2) {
+        let y = self.dot("product", rows, w);
+        self.biased(y, operands.get(2), outputs)
+    }
+
+    /// The last step of a product `[…, outputs]`, whose bias comes last.
+    fn biased(&mut self, mut y: ValueId, bias: Option<&ValueId>, outputs: usize) -> ValueId {
+        if let Some(bias) = bias {
             let bias = self.widen(*bias);
             let bias = self.reshape("bias", bias, [1, outputs]);
             y = self.b.add("biased", y, bias);
@@ -42,12 +47,7 @@ impl Parts<'_, '_> {
         // Transposed, because `dot` contracts the last axis of both sides.
         let v = self.split_heads("v", operands[2], [batch, nk, heads, width], [0, 2, 3, 1]);
 
-        let scores = self.dot("scores", q, k);
-        let mut scores = self.times("scaled", scores, scale);
-        if let Some(table) = operands.get(3) {
-            let bias = self.relative_bias(*table, nq, nk);
-            scores = self.b.add("biased", scores, bias);
-        }
+        let scores = self.scores([q, k], scale, operands.get(3), [nq, nk]);
         let [weights, largest, total] = self.softmax(scores);
         let mixed = self.dot("mixed", weights, v);
         let rows = self.b.permute("merged", mixed, &[0, 2, 1, 3]);
@@ -84,12 +84,7 @@ impl Parts<'_, '_> {
         let lse = self.widen(operands[4]);
         let lse = self.reshape("lse", lse, [batch, heads, nq, 1]);
 
-        let scores = self.dot("scores", q, k);
-        let mut scores = self.times("scaled", scores, scale);
-        if let Some(table) = operands.get(6) {
-            let bias = self.relative_bias(*table, nq, nk);
-            scores = self.b.add("biased", scores, bias);
-        }
+        let scores = self.scores([q, k], scale, operands.get(6), [nq, nk]);
         let weights = self.sub("shifted", scores, lse);
         let weights = self.unary("weights", UnaryFn::Exp, weights);
         // A row of nothing but −∞ has no weights.
@@ -122,15 +117,41 @@ impl Parts<'_, '_> {
         made
     }
 
+    /// `q kᵀ · scale`, with a table over key − query as bias if there is one.
+    fn scores(
+        &mut self,
+        [q, k]: [ValueId; 2],
+        scale: f64,
+        bias: Option<&ValueId>,
+        [nq, nk]: [usize; 2],
+    ) -> ValueId {
+        let scores = self.dot("scores", q, k);
+        let scores = self.times("scaled", scores, scale);
+        let Some(table) = bias else { return scores };
+        // `[heads, Nq, Nk]` of a table `[heads, Nq+Nk−1]`.
+        let column = self.differences(TensorType::new(DType::I32, [nq, nk]));
+        let table = self.widen(*table);
+        let by_column = self.b.permute("by_column", table, &[1, 0]);
+        let picked = self.gather("picked", by_column, column);
+        let bias = self.b.permute("bias", picked, &[2, 0, 1]);
+        self.b.add("biased", scores, bias)
+    }
+
+    /// Key − query at each place of `[…, Nq, Nk]`, counted from 0 for the smallest.
+    fn differences(&mut self, grid: TensorType) -> ValueId {
+        let (keys, queries) = (grid.rank() - 1, grid.rank() - 2);
+        let first = grid.shape[queries] as f64 - 1.0;
+        let key = self.b.iota("key", keys, grid.clone());
+        let query = self.b.iota("query", queries, grid);
+        let difference = self.sub("difference", key, query);
+        let first = self.b.scalar("first", DType::I32, first);
+        self.b.add("column", difference, first)
+    }
+
     /// Sums of `[batch, heads, Nq, Nk]` by key − query, as a table `[heads, Nq+Nk−1]`.
     fn diagonals(&mut self, x: ValueId, nq: usize, nk: usize) -> ValueId {
         let (batch, heads) = (self.b.shape(x)[0], self.b.shape(x)[1]);
-        let grid = TensorType::new(DType::I32, [batch, nq, nk]);
-        let key = self.b.iota("key", 2, grid.clone());
-        let query = self.b.iota("query", 1, grid);
-        let difference = self.sub("difference", key, query);
-        let first = self.b.scalar("first", DType::I32, nq as f64 - 1.0);
-        let column = self.b.add("column", difference, first);
+        let column = self.differences(TensorType::new(DType::I32, [batch, nq, nk]));
         let column = self.reshape("column", column, [batch * nq * nk]);
         let rows = self.b.permute("by_place", x, &[0, 2, 3, 1]);
         let rows = self.reshape("rows", rows, [batch * nq * nk, heads]);
@@ -165,20 +186,6 @@ impl Parts<'_, '_> {
         let x = self.widen(x);
         let x = self.reshape(name, x, shape);
         self.b.permute(name, x, &perm)
-    }
-
-    /// `[heads, Nq, Nk]` from a table `[heads, Nq+Nk−1]` over `k − q`, smallest difference first.
-    fn relative_bias(&mut self, table: ValueId, nq: usize, nk: usize) -> ValueId {
-        let grid = TensorType::new(DType::I32, [nq, nk]);
-        let key = self.b.iota("key", 1, grid.clone());
-        let query = self.b.iota("query", 0, grid);
-        let difference = self.sub("difference", key, query);
-        let first = self.b.scalar("first", DType::I32, nq as f64 - 1.0);
-        let column = self.b.add("column", difference, first);
-        let table = self.widen(table);
-        let by_column = self.b.permute("by_column", table, &[1, 0]);
-        let picked = self.gather("picked", by_column, column);
-        self.b.permute("bias", picked, &[2, 0, 1])
     }
 
     /// Zero padding, then for each kernel tap the positions it sees times the tap's `[O, C]`
@@ -233,13 +240,8 @@ impl Parts<'_, '_> {
                 }
             }
         }
-        let mut y = sum.expect("the type rule wants at least one tap an axis");
-        if let Some(bias) = operands.get(2) {
-            let bias = self.widen(*bias);
-            let bias = self.reshape("bias", bias, [1, outputs]);
-            y = self.b.add("biased", y, bias);
-        }
-        self.finish(y)
+        let y = sum.expect("the type rule wants at least one tap an axis");
+        self.biased(y, operands.get(2), outputs)
     }
 
     /// Positions `start, start + step, …` of `axis`, `count` of them. There is no strided slice,

@@ -29,29 +29,13 @@ pub fn decomposed(op: &Op, operands: &[TensorType], results: &[TensorType]) -> F
 /// names and source places stay; the results of a replaced op keep their names, the values inside
 /// get names `result.part`. Panics where a composite is ill-typed: verify first.
 pub fn decompose_module(module: &Module) -> Module {
-    let funcs = module.funcs.iter().map(decompose_func).collect();
-    Module {
-        name: module.name.clone(),
-        dims: module.dims.clone(),
-        weights: module.weights.clone(),
-        funcs,
-    }
+    Module { funcs: module.funcs.iter().map(decompose_func).collect(), ..module.clone() }
 }
 
 /// Values and blocks keep their ids, so operands, parameters and bodies need no translation; nodes
 /// are numbered anew.
 fn decompose_func(func: &Func) -> Func {
-    let mut out = Func {
-        name: func.name.clone(),
-        index_params: func.index_params.clone(),
-        scope: func.scope.clone(),
-        values: func.values.clone(),
-        nodes: Arena::default(),
-        blocks: Arena::default(),
-        entry: func.entry,
-        results: func.results.clone(),
-        loc: func.loc.clone(),
-    };
+    let mut out = Func { nodes: Arena::default(), blocks: Arena::default(), ..func.clone() };
     for (_, block) in func.blocks.iter() {
         let mut nodes = Vec::with_capacity(block.nodes.len());
         for id in &block.nodes {

@@ -1,5 +1,7 @@
 //! Every composite against a plain formula in doubles, written here without its decomposition.
 
+mod golden;
+
 use super::tables::bucket_thresholds;
 use super::*;
 use crate::eval::{Evaluator, Mode};

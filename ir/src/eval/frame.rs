@@ -9,17 +9,17 @@ use super::trace::{TraceEvent, TracePath};
 use super::{Evaluator, Trace};
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Func, Node};
+use crate::manifest::{bind_path, join_path};
 use crate::op::{IndexArg, Op};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
-use crate::weights::{bind_path, join_path};
 use std::rc::Rc;
 
 /// Most calls and loops inside each other; bounds the interpreter's own recursion.
 const MOST_DEPTH: usize = 64;
 
 /// State of one run.
-pub(super) struct Run<'r, 't, 'm> {
+pub(super) struct Interpreter<'r, 't, 'm> {
     evaluator: &'r Evaluator<'m>,
     weights: &'r dyn WeightSource,
     trace: Option<Trace<'t>>,
@@ -87,7 +87,7 @@ impl<'f> Frame<'f> {
     }
 }
 
-impl<'r, 't, 'm> Run<'r, 't, 'm> {
+impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
     pub(super) fn new(
         evaluator: &'r Evaluator<'m>,
         weights: &'r dyn WeightSource,
@@ -183,15 +183,9 @@ impl<'r, 't, 'm> Run<'r, 't, 'm> {
         let evaluator = self.evaluator;
         let at =
             *evaluator.by_name.get(callee).ok_or_else(|| error::unknown_function(callee, None))?;
-        let mut index = Vec::with_capacity(args.len());
-        for arg in args {
-            index.push(match arg {
-                IndexArg::Int(number) => *number,
-                IndexArg::Name(name) => frame
-                    .number(name)
-                    .ok_or_else(|| broken(&format!("index {name} has no value here")))?,
-            });
-        }
+        let index: Option<Vec<u32>> =
+            args.iter().map(|arg| arg.value(|name| frame.number(name))).collect();
+        let index = index.ok_or_else(|| broken("an index that has no value here"))?;
         let inputs = frame.values_of(&node.operands)?;
         let path = frame.path.as_ref().ok_or_else(|| broken("a call inside a composite"))?;
         let path = path.call(&evaluator.module.funcs[at], args, &index);

@@ -34,7 +34,7 @@ pub(super) fn primitive(
             values => settle(values.to_vec()),
         },
         (Op::Iota { axis }, []) => settle(iota(&ty.shape, *axis)),
-        (Op::Cast, [(from, x)]) if widens(from.dtype, ty.dtype) => Ok((*x).clone()),
+        (Op::Cast, [(from, x)]) if from.dtype.widens_to(ty.dtype) => Ok((*x).clone()),
         (Op::Cast, [(_, x)]) => settle(x.to_vec()),
         (Op::Reshape, [(_, x)]) => Ok((*x).clone()),
         (Op::Permute { perm }, [(from, x)]) => {
@@ -91,18 +91,6 @@ fn turn(x: &[f64], ty: &TensorType) -> Data {
     shape.swap(last - 1, last);
     strides.swap(last - 1, last);
     Rc::new(copied(x, 0, &shape, &strides))
-}
-
-/// Whether every value of `from` is one of `to`.
-fn widens(from: DType, to: DType) -> bool {
-    let small = matches!(from, DType::U8 | DType::Bool);
-    let half = matches!(from, DType::Bf16 | DType::F16);
-    match to {
-        DType::F64 => true,
-        DType::F32 => small || half || from == DType::F32,
-        DType::I32 => small || from == DType::I32,
-        _ => from == to,
-    }
 }
 
 fn iota(shape: &[usize], axis: usize) -> Vec<f64> {

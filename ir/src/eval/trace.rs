@@ -3,9 +3,9 @@
 //! The rules are here, apart from the interpreter, because backends report the same paths.
 
 use crate::graph::Func;
+use crate::manifest::bind_path;
 use crate::op::IndexArg;
 use crate::tensor::Tensor;
-use crate::weights::bind_path;
 
 /// One named value of a run: a result of a node of the source module. Weights are not reported,
 /// nor what happens inside a composite.

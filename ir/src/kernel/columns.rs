@@ -1,8 +1,8 @@
 //! Which operands and results of a kernel may be columns of a wider value: those that it goes through
 //! row by row, where every row it knows lies in one row of the memory.
 //!
-//! This is the same for all devices; whether a device has such kernels at all says
-//! [`Target::columns`](super::Target::columns). Copies, gathers, fills, `dot` and convolutions, weights,
+//! This is the same for all devices; [`Target::columns`](super::Target::columns) says whether a device
+//! has such kernels at all. Copies, gathers, fills, `dot` and convolutions, weights,
 //! tables and segments are dense.
 
 use super::{Access, Columns, Instruction, Kernel, Load, RowKernel, RowMap};
@@ -65,7 +65,7 @@ impl RowKernel {
                 Columns::Every(period) => period.min(self.width),
                 Columns::Step(_) => return false,
             };
-            // A step from row to row is one of so many whole rows of the memory.
+            // From one row to the next there are whole rows of the memory.
             access.stride.is_multiple_of(width)
                 && (access.offset % width).checked_add(wide).is_some_and(|end| end <= width)
         };

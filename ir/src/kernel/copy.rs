@@ -2,7 +2,7 @@
 //! for. Every op that moves data by a fixed rule is one such kernel; [`copies`] says which.
 
 use crate::op::Op;
-use crate::types::TensorType;
+use crate::types::{Shape, TensorType};
 use smallvec::SmallVec;
 
 /// Most axes of a part.
@@ -14,7 +14,7 @@ pub type Axes = SmallVec<[(usize, usize); 8]>;
 /// A part of every line of a copy's result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// Zeros, so many a line.
+    /// This many zeros in every line.
     Zeros(usize),
     /// Elements of an operand.
     Strided {
@@ -103,6 +103,33 @@ fn merged(axes: impl IntoIterator<Item = (usize, usize)>, lines: usize) -> Axes 
     out
 }
 
+/// Of an op that looks at its operand in another way, with a stride for every axis: where the first
+/// element of the result, of type `to`, lies in the operand and how far apart its neighbours lie, if
+/// the operand, of type `from`, lies by `strides`. `None` for other ops.
+pub fn looked(
+    op: &Op,
+    from: &TensorType,
+    strides: &[usize],
+    to: &TensorType,
+) -> Option<(usize, Shape)> {
+    let mut own = Shape::from_slice(strides);
+    let offset = match op {
+        Op::Slice { axis, start, .. } => start * own[*axis],
+        Op::Index { axis, at } => at * own.remove(*axis),
+        Op::Permute { perm } => {
+            own = perm.iter().map(|axis| strides[*axis]).collect();
+            0
+        }
+        Op::Broadcast => {
+            let repeated = |axis: &usize| from.shape[*axis] == 1 && to.shape[*axis] != 1;
+            (0..to.rank()).filter(repeated).for_each(|axis| own[axis] = 0);
+            0
+        }
+        _ => return None,
+    };
+    Some((offset, own))
+}
+
 /// The copy that makes the result of an op which moves elements by a fixed rule; `None` for other
 /// ops. A cast to the same type is one too.
 pub fn copies(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<CopyKernel> {
@@ -121,26 +148,12 @@ pub fn copies(op: &Op, operands: &[&TensorType], result: &TensorType) -> Option<
     };
     let single =
         |offset: usize, axes: Vec<(usize, usize)>| kernel(1, vec![part(0, offset, 1, axes)]);
-    let shaped = |strides: &[usize]| -> Vec<(usize, usize)> {
-        result.shape.iter().copied().zip(strides.iter().copied()).collect()
-    };
+    if let Some((offset, strides)) = looked(op, x, &strides, result) {
+        return single(offset, result.shape.iter().copied().zip(strides).collect());
+    }
     match op {
         Op::Cast if x == result => single(0, own(x)),
         Op::Reshape => single(0, own(x)),
-        Op::Permute { perm } => {
-            single(0, perm.iter().map(|axis| (x.shape[*axis], strides[*axis])).collect())
-        }
-        Op::Slice { axis, start, .. } => single(start * strides[*axis], shaped(&strides)),
-        Op::Index { axis, at } => {
-            let mut from = strides.clone();
-            let offset = at * from.remove(*axis);
-            single(offset, shaped(&from))
-        }
-        Op::Broadcast => {
-            let from: Vec<usize> =
-                (0..x.rank()).map(|a| if x.shape[a] == 1 { 0 } else { strides[a] }).collect();
-            single(0, shaped(&from))
-        }
         Op::Pad { axis, lo, hi } => {
             let (lines, inner) = (before(*axis), strides[*axis]);
             let middle = part(0, 0, lines, own(x));

@@ -9,7 +9,7 @@ pub enum Fill {
     Const(Vec<f64>),
     /// 0, 1, 2, … along an axis.
     Iota(usize),
-    /// Rotary table of a grid; operand 0 are the frames' positions.
+    /// Rotary table of a grid; operand 0 holds the positions of the frames.
     RopeTable {
         /// Patch rows of a frame.
         rows: usize,
@@ -20,9 +20,9 @@ pub enum Fill {
         /// Base of the frequencies.
         theta: f64,
     },
-    /// Sinusoids of so many channels; operand 0 are the timesteps.
+    /// Sinusoids with this many channels; operand 0 holds the timesteps.
     TimestepEmbedding(usize),
-    /// Relative position buckets; operand 0 are the distances.
+    /// Relative position buckets; operand 0 holds the distances.
     RelativeBucket {
         /// Number of buckets.
         buckets: usize,

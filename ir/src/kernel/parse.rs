@@ -4,17 +4,17 @@
 //! first line of a kernel, [`Open::line`] each further one up to the closing brace. Time and
 //! memory are linear in the text; no number read is used as a size or an index here.
 
-use super::text::{part_line, stored};
+use super::text::{FUNCTIONS, part_line, stored};
 use super::verify::MOST_INSTRUCTIONS;
 use super::{
     Access, Activation, AnchorKernel, Axes, Columns, Combine, CopyKernel, Fill, Instruction,
-    Kernel, Load, MOST_AXES, Part, Register, RowFn, RowKernel, RowMap, RowReduce,
+    Kernel, Load, MOST_AXES, Part, Register, RowKernel, RowMap,
 };
 use crate::diag::Diagnostic;
-use crate::line::{Line, Read};
-use crate::op::{BinaryFn, CompareFn, UnaryFn};
+use crate::line::{Line, Read, lines};
 use crate::text::parse_op;
 use crate::types::DType;
+use smallvec::SmallVec;
 
 /// Reads the kernels written by [`super::text::print_kernels`].
 ///
@@ -22,37 +22,23 @@ use crate::types::DType;
 /// E0516 with the line and what was expected, where the text is not that of kernels.
 pub fn parse_kernels(text: &str) -> Result<Vec<Kernel>, Box<Diagnostic>> {
     let mut kernels = Vec::new();
-    let mut open: Option<Open> = None;
-    let mut last = 0;
-    for (number, line) in text.lines().enumerate() {
-        last = number + 1;
-        let fault = |message: String| unreadable(message, number + 1);
-        let mut line = Line::new(line);
-        if line.end().is_ok() {
-            continue;
-        }
-        let state = match open.take() {
+    lines(text, "kernel", "docs/plans.md describes the text of kernels", |open, line| {
+        let state = match open {
             None => {
-                line.expect("kernel ").map_err(fault)?;
-                Open::head(&mut line, kernels.len()).map_err(fault)?
+                line.expect("kernel ")?;
+                Open::head(line, kernels.len())?
             }
-            Some(kernel) => kernel.line(&mut line).map_err(fault)?,
+            Some(kernel) => Open::line(kernel, line)?,
         };
-        line.end().map_err(fault)?;
-        match state {
-            State::Open(kernel) => open = Some(kernel),
-            State::Done(kernel) => kernels.push(kernel),
-        }
-    }
-    match open {
-        None if text.is_empty() || text.ends_with('\n') => Ok(kernels),
-        _ => Err(unreadable("the text ends inside a kernel".to_owned(), last)),
-    }
-}
-
-fn unreadable(message: String, line: usize) -> Box<Diagnostic> {
-    let error = Diagnostic::error("E0516", message).place(format!("line {line}"));
-    Box::new(error.help("docs/plans.md describes the text of kernels"))
+        Ok(match state {
+            Progress::Open(kernel) => Some(kernel),
+            Progress::Done(kernel) => {
+                kernels.push(kernel);
+                None
+            }
+        })
+    })?;
+    Ok(kernels)
 }
 
 /// A kernel while it is read.
@@ -63,7 +49,7 @@ pub(crate) enum Open {
 }
 
 /// What a line of a kernel leaves.
-pub(crate) enum State {
+pub(crate) enum Progress {
     /// More lines have to come.
     Open(Open),
     /// The kernel is complete.
@@ -72,16 +58,16 @@ pub(crate) enum State {
 
 impl Open {
     /// Reads the first line of kernel number `index`, behind the word `kernel`.
-    pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<State> {
+    pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<Progress> {
         let expected = format!("k{index}");
         if line.word()? != expected {
             return Err(format!("expected the name of the next kernel, {expected}"));
         }
         if line.accept("gather") {
-            return Ok(State::Done(Kernel::Gather));
+            return Ok(Progress::Done(Kernel::Gather));
         }
         if line.accept("fill ") {
-            return filled(line.rest()).map(State::Done);
+            return filled(line.rest()).map(Progress::Done);
         }
         let name = line.quoted()?;
         if line.accept("rows i in ") {
@@ -93,13 +79,13 @@ impl Open {
             line.expect("{")?;
             let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
             let kernel = RowKernel { name, rows, width, arithmetic, operands, results, code };
-            return Ok(State::Open(Self::Row(kernel)));
+            return Ok(Progress::Open(Self::Row(kernel)));
         }
         if line.accept("copy ") {
             let lines = line.size()?;
             line.expect("lines")?;
             line.expect("{")?;
-            return Ok(State::Open(Self::Copy(CopyKernel { name, lines, parts: Vec::new() })));
+            return Ok(Progress::Open(Self::Copy(CopyKernel { name, lines, parts: Vec::new() })));
         }
         if !line.accept("anchor ") {
             return Err(format!("expected `rows`, `anchor` or `copy`{}", line.found()));
@@ -109,19 +95,19 @@ impl Open {
         line.expect("{")?;
         let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
         let kernel = AnchorKernel { name, parts: 0, ..AnchorKernel::plain(op, 0) };
-        Ok(State::Open(Self::Anchor(kernel)))
+        Ok(Progress::Open(Self::Anchor(kernel)))
     }
 
     /// Reads a further line.
-    pub(crate) fn line(mut self, line: &mut Line<'_>) -> Read<State> {
+    pub(crate) fn line(mut self, line: &mut Line<'_>) -> Read<Progress> {
         if line.accept("}") {
             return match self {
                 Self::Anchor(kernel) if kernel.parts == 0 => {
                     Err("expected what the kernel computes, found `}`".to_owned())
                 }
-                Self::Anchor(kernel) => Ok(State::Done(Kernel::Anchor(kernel))),
-                Self::Row(kernel) => Ok(State::Done(Kernel::Row(kernel))),
-                Self::Copy(kernel) => Ok(State::Done(Kernel::Copy(kernel))),
+                Self::Anchor(kernel) => Ok(Progress::Done(Kernel::Anchor(kernel))),
+                Self::Row(kernel) => Ok(Progress::Done(Kernel::Row(kernel))),
+                Self::Copy(kernel) => Ok(Progress::Done(Kernel::Copy(kernel))),
             };
         }
         match &mut self {
@@ -129,7 +115,7 @@ impl Open {
             Self::Anchor(kernel) => part(kernel, line)?,
             Self::Copy(kernel) => kernel.parts.push(copied(line)?),
         }
-        Ok(State::Open(self))
+        Ok(Progress::Open(self))
     }
 }
 
@@ -296,11 +282,8 @@ fn row_map(line: &mut Line<'_>) -> Read<RowMap> {
 
 /// `add(v1, v2)`; `word` is the name, `at` where it stood.
 fn function(word: &str, at: &str, line: &mut Line<'_>) -> Read<Instruction> {
-    fn named<F: Copy>(table: &[(F, &'static str)], word: &str) -> Option<F> {
-        table.iter().find(|(_, name)| *name == word).map(|(f, _)| *f)
-    }
     line.expect("(")?;
-    let mut reads: smallvec::SmallVec<[Register; 3]> = smallvec::SmallVec::new();
+    let mut reads: SmallVec<[Register; 3]> = SmallVec::new();
     loop {
         reads.push(register(line)?);
         if reads.len() > 3 || !line.accept(",") {
@@ -308,55 +291,16 @@ fn function(word: &str, at: &str, line: &mut Line<'_>) -> Read<Instruction> {
         }
     }
     line.expect(")")?;
-    let reduce = RowReduce::ALL
-        .into_iter()
-        .find(|f| word.strip_suffix("_j").is_some_and(|word| word == f.name()));
-    let row = match word {
-        "gelu" => Some(RowFn::Gelu),
-        "silu" => Some(RowFn::Silu),
-        _ => named(&UnaryFn::ALL, word).map(RowFn::Primitive),
-    };
-    let count = |count: usize| -> Read<()> {
-        match reads.len() == count {
-            true => Ok(()),
-            false => Err(format!("{word} takes {count} registers, found {}", reads.len())),
-        }
-    };
-    if let Some(f) = row {
-        count(1)?;
-        return Ok(Instruction::Unary(f, reads[0]));
+    let found = FUNCTIONS.iter().find(|(name, _)| name == word);
+    let missing = || format!("expected a function, a load or a number{at}");
+    let (_, mut instruction) = found.cloned().ok_or_else(missing)?;
+    let registers = instruction.registers();
+    if registers.len() != reads.len() {
+        let (count, given) = (registers.len(), reads.len());
+        return Err(format!("{word} takes {count} registers, found {given}"));
     }
-    if let Some(f) = reduce {
-        count(1)?;
-        return Ok(Instruction::Reduce(f, reads[0]));
-    }
-    if let Some(dtype) = DType::from_name(word) {
-        count(1)?;
-        return Ok(Instruction::Round(dtype, reads[0]));
-    }
-    if let Some(f) = named(&BinaryFn::ALL, word) {
-        count(2)?;
-        return Ok(Instruction::Binary(f, reads[0], reads[1]));
-    }
-    if let Some(f) = named(&CompareFn::ALL, word) {
-        count(2)?;
-        return Ok(Instruction::Compare(f, reads[0], reads[1]));
-    }
-    match word {
-        "rotate" => {
-            count(2)?;
-            Ok(Instruction::Rotate(reads[0], reads[1]))
-        }
-        "fma" => {
-            count(3)?;
-            Ok(Instruction::Fma(reads[0], reads[1], reads[2]))
-        }
-        "select" => {
-            count(3)?;
-            Ok(Instruction::Select(reads[0], reads[1], reads[2]))
-        }
-        _ => Err(format!("expected a function, a load or a number{at}")),
-    }
+    registers.into_iter().zip(reads).for_each(|(to, from)| *to = from);
+    Ok(instruction)
 }
 
 /// `y0 = a3 + gelu(linear(a0, a1, a2)) * a4[a5[i]*8 + j]`. The first line says what all parts are.
@@ -457,5 +401,4 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
 }
 
 #[cfg(test)]
-#[path = "parse_tests.rs"]
 mod tests;

@@ -133,10 +133,9 @@ impl Target {
             Kernel::Fill(fill) => self.native(&fill.op(), operands, weights, results),
             Kernel::Anchor(anchor) => {
                 for (part, results) in results.chunks(anchor.op.results()).enumerate() {
-                    let own = |at| if at == 0 { 0 } else { anchor.part_operand(part, at) };
-                    let types: Vec<&TensorType> =
-                        (0..anchor.arity).map(|at| operands[own(at)]).collect();
-                    let stored: Vec<bool> = (0..anchor.arity).map(|at| weights[own(at)]).collect();
+                    let own = (0..anchor.arity).map(|at| anchor.part_operand(part, at));
+                    let (types, stored): (Vec<&TensorType>, Vec<bool>) =
+                        own.map(|at| (operands[at], weights[at])).unzip();
                     self.native(&anchor.op, &types, &stored, results)?;
                     if anchor.load != Load::Own {
                         need(stored[1], "a load with a kernel that is no weight")?;

@@ -183,7 +183,7 @@ pub struct RowSplit {
     pub longest: usize,
     /// The peak has to fall by this many bytes,
     pub least_bytes: u64,
-    /// and by one part of so many.
+    /// and by at least one part in this many.
     pub least_share: u64,
 }
 

@@ -39,13 +39,14 @@
 
 use super::{
     Access, Activation, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load,
-    Part, RowKernel, RowMap,
+    Part, RowFn, RowKernel, RowMap, RowReduce,
 };
 use crate::line::{float, quoted};
-use crate::op::Op;
+use crate::op::{BinaryFn, CompareFn, UnaryFn};
 use crate::text::op_text;
 use crate::types::DType;
 use std::fmt::{self, Write};
+use std::sync::LazyLock;
 
 pub use super::parse::parse_kernels;
 
@@ -104,7 +105,7 @@ fn row(out: &mut String, kernel: &RowKernel, indent: &str) -> fmt::Result {
             Instruction::Const(value) => float(*value),
             other => {
                 let reads: Vec<String> = other.reads().iter().map(|r| format!("v{r}")).collect();
-                format!("{}({})", function(other), reads.join(", "))
+                format!("{}({})", function(*other), reads.join(", "))
             }
         };
         writeln!(out, "{indent}  v{at} = {value}")?;
@@ -118,20 +119,29 @@ pub(super) fn stored(kernel: &RowKernel, result: usize) -> String {
     format!("y{result}[i{}]", if narrow { "" } else { ",j" })
 }
 
+/// Instructions that are written as a function of registers, by name, with registers that reading
+/// fills in.
+pub(super) static FUNCTIONS: LazyLock<Vec<(String, Instruction)>> = LazyLock::new(|| {
+    let mut list = vec![
+        ("fma".to_owned(), Instruction::Fma(0, 0, 0)),
+        ("select".to_owned(), Instruction::Select(0, 0, 0)),
+        ("rotate".to_owned(), Instruction::Rotate(0, 0)),
+    ];
+    let unary = UnaryFn::ALL.map(|(f, _)| RowFn::Primitive(f)).into_iter();
+    let unary = unary.chain([RowFn::Gelu, RowFn::Silu]);
+    list.extend(unary.map(|f| (f.name().to_owned(), Instruction::Unary(f, 0))));
+    list.extend(BinaryFn::ALL.map(|(f, name)| (name.to_owned(), Instruction::Binary(f, 0, 0))));
+    list.extend(CompareFn::ALL.map(|(f, name)| (name.to_owned(), Instruction::Compare(f, 0, 0))));
+    list.extend(RowReduce::ALL.map(|f| (format!("{}_j", f.name()), Instruction::Reduce(f, 0))));
+    list.extend(DType::ALL.map(|to| (to.name().to_owned(), Instruction::Round(to, 0))));
+    list
+});
+
 /// Name of the function of an instruction that has one.
-fn function(instruction: &Instruction) -> String {
-    let name = match instruction {
-        Instruction::Unary(f, _) => f.name(),
-        Instruction::Binary(f, ..) => Op::Binary(*f).name(),
-        Instruction::Compare(f, ..) => Op::Compare(*f).name(),
-        Instruction::Reduce(f, _) => return format!("{}_j", f.name()),
-        Instruction::Fma(..) => "fma",
-        Instruction::Select(..) => "select",
-        Instruction::Rotate(..) => "rotate",
-        Instruction::Round(dtype, _) => dtype.name(),
-        Instruction::Load(_) | Instruction::Const(_) | Instruction::Store { .. } => "",
-    };
-    name.to_owned()
+fn function(mut instruction: Instruction) -> &'static str {
+    instruction.registers().into_iter().for_each(|register| *register = 0);
+    let found = FUNCTIONS.iter().find(|(_, other)| *other == instruction);
+    &found.expect("every function is in the table").0
 }
 
 /// `a1[96 + (i/4%3)*8 + j]`: elements before the first row, the row, elements of a row, the column.

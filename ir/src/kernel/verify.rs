@@ -35,20 +35,19 @@ impl Kernel {
     ///
     /// # Errors
     /// The first broken rule.
-    pub fn check(&self, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
+    pub fn check(&self, operands: &[&TensorType], results: &[&TensorType]) -> Result<(), String> {
         match self {
             Self::Gather => check_op(&Op::Gather, operands, results),
             Self::Fill(fill) => check_op(&fill.op(), operands, results),
             Self::Copy(kernel) => check_copy(kernel, operands, results),
             Self::Row(kernel) => {
-                if kernel.operands != operands || kernel.results != results {
-                    return Err(format!(
-                        "it is for {} to {}, not {} to {}",
-                        TensorType::list(&kernel.operands),
-                        TensorType::list(&kernel.results),
-                        TensorType::list(operands),
-                        TensorType::list(results)
-                    ));
+                let [from, to] = [operands, results].map(|t| TensorType::list(t.iter().copied()));
+                let own = kernel.operands.iter().eq(operands.iter().copied())
+                    && kernel.results.iter().eq(results.iter().copied());
+                if !own {
+                    let [own_from, own_to] =
+                        [&kernel.operands, &kernel.results].map(TensorType::list);
+                    return Err(format!("it is for {own_from} to {own_to}, not {from} to {to}"));
                 }
                 verify(kernel)
             }
@@ -57,17 +56,14 @@ impl Kernel {
     }
 }
 
-fn check_op(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Result<(), String> {
-    let types: Vec<&TensorType> = operands.iter().collect();
-    let inferred = infer(op, &types, results).map_err(|error| error.message)?;
-    match inferred[..] == results[..] {
-        true => Ok(()),
-        false => Err(format!(
-            "it gives {}, recorded is {}",
-            TensorType::list(&inferred),
-            TensorType::list(results)
-        )),
+fn check_op(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Result<(), String> {
+    let recorded: Vec<TensorType> = results.iter().map(|ty| (*ty).clone()).collect();
+    let inferred = infer(op, operands, &recorded).map_err(|error| error.message)?;
+    if inferred[..] == recorded[..] {
+        return Ok(());
     }
+    let [inferred, recorded] = [&inferred[..], &recorded].map(TensorType::list);
+    Err(format!("it gives {inferred}, recorded is {recorded}"))
 }
 
 /// Elements that a copy has, whose parts it checks.
@@ -91,8 +87,8 @@ fn copied(kernel: &CopyKernel) -> Result<usize, String> {
 
 fn check_copy(
     kernel: &CopyKernel,
-    operands: &[TensorType],
-    results: &[TensorType],
+    operands: &[&TensorType],
+    results: &[&TensorType],
 ) -> Result<(), String> {
     let elements = copied(kernel)?;
     let [result] = results else { return Err(format!("{} results of a copy", results.len())) };
@@ -100,7 +96,8 @@ fn check_copy(
         return Err(format!("it copies {elements} elements, recorded is {result}"));
     }
     if operands.len() != kernel.operands() || operands.iter().any(|ty| ty.dtype != result.dtype) {
-        return Err(format!("it does not copy {} to {result}", TensorType::list(operands)));
+        let operands = TensorType::list(operands.iter().copied());
+        return Err(format!("it does not copy {operands} to {result}"));
     }
     for (at, part) in kernel.parts.iter().enumerate() {
         let Part::Strided { operand, offset, axes } = part else { continue };
@@ -156,8 +153,8 @@ fn form(kernel: &AnchorKernel) -> Result<(), String> {
 
 fn check_anchor(
     kernel: &AnchorKernel,
-    operands: &[TensorType],
-    results: &[TensorType],
+    operands: &[&TensorType],
+    results: &[&TensorType],
 ) -> Result<(), String> {
     form(kernel)?;
     // The form bounds the arity, so that a number of parts below that of operands is safe to use.
@@ -168,21 +165,20 @@ fn check_anchor(
         return Err(format!("{} results do not fit its form", results.len()));
     }
     for (part, results) in results.chunks(kernel.op.results()).enumerate() {
-        let mut own: Vec<TensorType> = std::iter::once(0)
-            .chain((1..kernel.arity).map(|at| kernel.part_operand(part, at)))
-            .map(|at| operands[at].clone())
-            .collect();
-        let seen = kernel.load.seen(&own[0]).filter(small);
-        own[0] = seen.ok_or_else(|| format!("its load has no place in {}", own[0]))?;
+        let mut own: Vec<&TensorType> =
+            (0..kernel.arity).map(|at| operands[kernel.part_operand(part, at)]).collect();
+        let seen = kernel.load.seen(own[0]).filter(small);
+        let seen = seen.ok_or_else(|| format!("its load has no place in {}", own[0]))?;
+        own[0] = &seen;
         check_op(&kernel.op, &own, results)?;
     }
     let Some(residual) = kernel.residual_operand() else { return Ok(()) };
-    let (from, to) = (&operands[residual], &results[0]);
+    let (from, to) = (operands[residual], results[0]);
     if from.shape != to.shape || !from.dtype.is_float() {
         return Err(format!("a residual of {from} for {to}"));
     }
     if let Combine::GateAdd { offset, stride } = kernel.combine {
-        let (gate, segments) = (&operands[residual + 1], &operands[residual + 2]);
+        let (gate, segments) = (operands[residual + 1], operands[residual + 2]);
         let rows = to.elements() / to.last().max(1);
         if segments.dtype != DType::I32 || segments.elements() != rows {
             return Err(format!("segments are i32[{rows}], not {segments}"));
@@ -434,8 +430,7 @@ kernel k0 \"rms\" rows i in 4, cols j in 8 {
         assert!(Kernel::Anchor(odd).verify().unwrap_err().contains("no activation"));
         let huge = AnchorKernel { parts: usize::MAX, ..AnchorKernel::plain(Op::Linear, 2) };
         let ty = TensorType::new(DType::F32, [4, 4]);
-        let types = vec![ty.clone(); 3];
-        assert!(Kernel::Anchor(huge).check(&types, &[ty]).is_err());
+        assert!(Kernel::Anchor(huge).check(&[&ty; 3], &[&ty]).is_err());
         // Asked before the kernel is checked.
         assert!(!kernel.writes_in_place(9, 0) && !kernel.writes_in_place(0, 9));
     }

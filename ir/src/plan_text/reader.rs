@@ -4,8 +4,8 @@ use super::step::{self, Launch, Launched};
 use crate::diag::Diagnostic;
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
-use crate::kernel::parse::{Open, State};
-use crate::line::{Line, Read};
+use crate::kernel::parse::{Open, Progress};
+use crate::line::{Line, Read, lines};
 use crate::plan::{Alignment, Branch, Buffer, BufferId, Plan, Port, Step, WeightRef};
 use std::collections::HashMap;
 
@@ -18,38 +18,22 @@ const MOST_COPIED: usize = 1 << 26;
 /// # Errors
 /// E0516 with the line, where the text is not that of plans.
 pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Box<Diagnostic>> {
-    let mut plans = Vec::new();
-    let mut open: Option<Reader> = None;
-    let (mut last, mut copied) = (0, 0);
-    for (number, line) in text.lines().enumerate() {
-        last = number + 1;
-        let fault = |message: String| unreadable(message, number + 1);
-        let mut line = Line::new(line);
-        if line.end().is_ok() {
-            continue;
+    let (mut plans, mut copied) = (Vec::new(), 0);
+    let help = "plans are written by `anyid-rt compile -o FILE.plan`; make it again";
+    lines(text, "plan", help, |open: Option<Reader>, line| match open {
+        None => Ok(Some(Reader { copied, ..Reader::head(line)? })),
+        Some(reader) if reader.kernel.is_none() && line.accept("}") => {
+            line.end()?;
+            copied = reader.copied;
+            plans.push(reader.finish()?);
+            Ok(None)
         }
-        match open.take() {
-            None => open = Some(Reader { copied, ..Reader::head(&mut line).map_err(fault)? }),
-            Some(reader) if reader.kernel.is_none() && line.accept("}") => {
-                line.end().map_err(fault)?;
-                copied = reader.copied;
-                plans.push(reader.finish().map_err(fault)?);
-            }
-            Some(mut reader) => {
-                reader.line(&mut line).map_err(fault)?;
-                open = Some(reader);
-            }
+        Some(mut reader) => {
+            reader.line(line)?;
+            Ok(Some(reader))
         }
-    }
-    match open {
-        None if text.is_empty() || text.ends_with('\n') => Ok(plans),
-        _ => Err(unreadable("the text ends inside a plan".to_owned(), last)),
-    }
-}
-
-fn unreadable(message: String, line: usize) -> Box<Diagnostic> {
-    let error = Diagnostic::error("E0516", message).place(format!("line {line}"));
-    Box::new(error.help("plans are written by `anyid-rt compile -o FILE.plan`; make it again"))
+    })?;
+    Ok(plans)
 }
 
 /// One plan while it is read.
@@ -72,7 +56,6 @@ impl Reader {
         line.expect("plan")?;
         let plan = Plan { name: line.quoted()?, ..Plan::default() };
         line.expect("{")?;
-        line.end()?;
         Ok(Self { plan, ..Self::default() })
     }
 
@@ -126,13 +109,13 @@ impl Reader {
             let launch = step::read(line)?;
             self.step(launch)?;
         }
-        line.end()
+        Ok(())
     }
 
-    fn kernel(&mut self, state: State, bytes: usize) {
-        match state {
-            State::Open(kernel) => self.kernel = Some((kernel, bytes)),
-            State::Done(kernel) => self.kernels.push((kernel, bytes)),
+    fn kernel(&mut self, progress: Progress, bytes: usize) {
+        match progress {
+            Progress::Open(kernel) => self.kernel = Some((kernel, bytes)),
+            Progress::Done(kernel) => self.kernels.push((kernel, bytes)),
         }
     }
 

@@ -7,7 +7,7 @@ use super::ast::{DimValue, Expr, InstrKind, Source};
 use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
-use crate::weights::nearest;
+use crate::spelling::nearest;
 use std::collections::HashMap;
 
 /// Largest dim, axis size or integer attribute.

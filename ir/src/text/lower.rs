@@ -13,14 +13,15 @@ use super::dims::Dims;
 use super::ops::Reader;
 use crate::diag::Sink;
 use crate::diag::{Diagnostic, Loc, Span, TextLoc};
-use crate::entity::{Arena, BlockId, Entity, NodeId, ValueId};
-use crate::graph::{Block, Def, Func, Module, Node, Value};
+use crate::entity::{BlockId, NodeId, ValueId};
+use crate::graph::{Block, Func, Module};
 use crate::indices::Indices;
 use crate::infer::infer;
+use crate::manifest::{Manifest, ManifestError, join_path};
 use crate::op::{IndexArg, Op};
+use crate::spelling::nearest;
 use crate::types::{DType, TensorType};
 use crate::verify::{self, Context};
-use crate::weights::{Manifest, ManifestError, join_path, nearest};
 use std::collections::HashMap;
 
 /// Names considered for "did you mean".
@@ -122,20 +123,10 @@ impl<'s> Lower<'s> {
 
     fn func(&mut self, module: &mut Module, position: usize, decl: &'s FuncDecl) {
         let source = self.source;
-        let mut blocks = Arena::default();
-        let entry = blocks.push(Block::default());
-        let name = source.sigil(decl.name);
-        let func = Func {
-            name: name.to_owned(),
-            index_params: Vec::new(),
-            scope: decl.scope.map_or(String::new(), |span| source.unquoted(span).to_owned()),
-            values: Arena::default(),
-            nodes: Arena::default(),
-            blocks,
-            entry,
-            results: Vec::new(),
-            loc: Loc::Text(Box::new(TextLoc { whole: decl.name, ..TextLoc::default() })),
-        };
+        let loc = Loc::Text(Box::new(TextLoc { whole: decl.name, ..TextLoc::default() }));
+        let mut func = Func::empty(source.sigil(decl.name), loc);
+        func.scope = decl.scope.map_or(String::new(), |span| source.unquoted(span).to_owned());
+        let entry = func.entry;
         let mut body = Body {
             up: self,
             module,

@@ -1,270 +1,135 @@
 //! Attributes of every op in text, in both directions.
 //!
-//! `build` reads them into an [`Op`], `attributes` writes them; a test checks that the two agree
-//! for every op. Ranges are checked by [`mod@crate::infer`], not here.
+//! [`fields`] is the one description: which attributes an op has, of what kind, in the order of the
+//! language reference. `build` fills them in from the text, [`attributes`] writes them. Ranges are
+//! checked by [`mod@crate::infer`], not here.
 
 mod reader;
 
 pub(super) use reader::Reader;
 
-use crate::diag::Diagnostic;
-use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
-use crate::text::words;
-use crate::weights::nearest;
+use crate::op::{Axes, BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
+use smallvec::{SmallVec, smallvec};
+use std::sync::LazyLock;
 
-/// Ops written `name operands {attributes}`, apart from the elementwise functions and reductions.
-const PLAIN: [&str; 30] = [
-    "const",
-    "iota",
-    "cast",
-    "reshape",
-    "permute",
-    "broadcast",
-    "slice",
-    "index",
-    "pad",
-    "concat",
-    "gather",
-    "select",
-    "dot",
-    "linear",
-    "attention",
-    "attention_vjp",
-    "layer_norm",
-    "rms_norm",
-    "rope",
-    "rope_table",
-    "gelu",
-    "silu",
-    "modulate",
-    "gate_add",
-    "segment_sum",
-    "conv",
-    "upsample",
-    "timestep_embedding",
-    "relative_bucket",
-    "patchify",
-];
+/// Every op, with attributes that reading fills in.
+static BLANK: LazyLock<Vec<Op>> = LazyLock::new(|| {
+    let (axis, axes, patch) = (0, Axes::new(), [0; 3]);
+    let mut ops = vec![
+        Op::Const { values: Vec::new() },
+        Op::Iota { axis },
+        Op::Cast,
+        Op::Reshape,
+        Op::Permute { perm: axes.clone() },
+        Op::Broadcast,
+        Op::Slice { axis, start: 0, len: 0 },
+        Op::Index { axis, at: 0 },
+        Op::Pad { axis, lo: 0, hi: 0 },
+        Op::Concat { axis },
+        Op::Gather,
+        Op::Select,
+        Op::Dot { transposed: [false; 2] },
+        Op::Linear,
+        Op::Attention { heads: 0, scale: 0.0, lse: false },
+        Op::AttentionVjp { heads: 0, scale: 0.0, bias: false },
+        Op::LayerNorm { eps: 0.0 },
+        Op::RmsNorm { eps: 0.0, clamp: false },
+        Op::Rope { heads: 0 },
+        Op::RopeTable { rows: 0, cols: 0, head_dim: 0, theta: 0.0 },
+        Op::Gelu,
+        Op::Silu,
+        Op::Modulate,
+        Op::GateAdd,
+        Op::SegmentSum { segments: 0 },
+        Op::Conv { stride: [1; 3], pad: [[0; 2]; 3] },
+        Op::Upsample { factors: axes.clone() },
+        Op::TimestepEmbedding { dim: 0 },
+        Op::RelativeBucket { buckets: 0, max_distance: 0 },
+        Op::Patchify { patch },
+        Op::Unpatchify { patch, grid: [0; 3] },
+        Op::Call { func: String::new(), index: Vec::new() },
+        Op::Repeat { index: String::new(), lo: 0, hi: 0, carries: 0 },
+        Op::Return,
+        Op::Yield,
+    ];
+    ops.extend(UnaryFn::ALL.map(|(f, _)| Op::Unary(f)));
+    ops.extend(BinaryFn::ALL.map(|(f, _)| Op::Binary(f)));
+    ops.extend(CompareFn::ALL.map(|(f, _)| Op::Compare(f)));
+    ops.extend(ReduceFn::ALL.map(|(f, _)| Op::Reduce { f, axes: axes.clone(), keep: false }));
+    ops
+});
 
 /// Names of all ops that may start a statement.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    let structure = ["unpatchify", "call", "repeat", "return", "yield"];
-    PLAIN
-        .into_iter()
-        .chain(structure)
-        .chain(UnaryFn::ALL.map(|(_, name)| name))
-        .chain(BinaryFn::ALL.map(|(_, name)| name))
-        .chain(CompareFn::ALL.map(|(_, name)| name))
-        .chain(ReduceFn::ALL.map(|(_, name)| name))
+    BLANK.iter().map(Op::name)
 }
 
-fn function<F: Copy>(table: &[(F, &'static str)], name: &str) -> Option<F> {
-    table.iter().find(|(_, n)| *n == name).map(|(f, _)| *f)
-}
-impl Reader<'_, '_> {
-    /// The op, or `None` after reporting E0103, E0105, E0106, E0111, E0114 or E0115.
-    pub(super) fn build(mut self) -> Option<Op> {
-        let name = self.source.at(self.op);
-        if !names().any(|n| n == name) {
-            let error = Diagnostic::error("E0103", format!("there is no op {name}")).at(self.op);
-            let help = match nearest(name, names()) {
-                _ if name == "weight" => {
-                    "write a weight as `$path` where it is used; it needs no statement".to_owned()
-                }
-                _ if let Some(known) = words::instead(name) => known,
-                Some(close) => format!("did you mean {close}?"),
-                None => "see docs/ir.md for the list of ops".to_owned(),
-            };
-            self.sink.push(error.help(help));
-            return None;
-        }
-        let op = self.op(name);
-        if self.leftovers() { op } else { None }
-    }
-
-    fn op(&mut self, name: &str) -> Option<Op> {
-        if let Some(f) = function(&UnaryFn::ALL, name) {
-            return Some(Op::Unary(f));
-        }
-        if let Some(f) = function(&BinaryFn::ALL, name) {
-            return Some(Op::Binary(f));
-        }
-        if let Some(f) = function(&CompareFn::ALL, name) {
-            return Some(Op::Compare(f));
-        }
-        if let Some(f) = function(&ReduceFn::ALL, name) {
-            let (axes, keep) = (self.list("axes"), self.flag("keep"));
-            return Some(Op::Reduce { f, axes: axes?, keep: keep? });
-        }
-        // All attributes are read before any `?`, so that every missing one is reported.
-        Some(match name {
-            "const" => match self.find("values") {
-                Some(at) => Op::Const { values: self.floats(at)? },
-                None => Op::Const { values: vec![self.float("value")?] },
-            },
-            "iota" => Op::Iota { axis: self.int("axis")? },
-            "cast" => Op::Cast,
-            "reshape" => Op::Reshape,
-            "permute" => Op::Permute { perm: self.list("perm")? },
-            "broadcast" => Op::Broadcast,
-            "slice" => {
-                let (axis, start, len) = (self.int("axis"), self.int("start"), self.int("len"));
-                Op::Slice { axis: axis?, start: start?, len: len? }
-            }
-            "index" => {
-                let (axis, at) = (self.int("axis"), self.int("at"));
-                Op::Index { axis: axis?, at: at? }
-            }
-            "pad" => {
-                let (axis, lo, hi) = (self.int("axis"), self.int("lo"), self.int("hi"));
-                Op::Pad { axis: axis?, lo: lo?, hi: hi? }
-            }
-            "concat" => Op::Concat { axis: self.int("axis")? },
-            "gather" => Op::Gather,
-            "select" => Op::Select,
-            "dot" => {
-                let transposed = self.optional("transposed", [0; 2])?;
-                Op::Dot { transposed: transposed.map(|side| side != 0) }
-            }
-            "linear" => Op::Linear,
-            "attention" => {
-                let (heads, scale, lse) =
-                    (self.int("heads"), self.float("scale"), self.flag("lse"));
-                Op::Attention { heads: heads?, scale: scale?, lse: lse? }
-            }
-            "attention_vjp" => {
-                let (heads, scale, bias) =
-                    (self.int("heads"), self.float("scale"), self.flag("bias"));
-                Op::AttentionVjp { heads: heads?, scale: scale?, bias: bias? }
-            }
-            "layer_norm" => Op::LayerNorm { eps: self.float("eps")? },
-            "rms_norm" => {
-                let (eps, clamp) = (self.float("eps"), self.flag("clamp"));
-                Op::RmsNorm { eps: eps?, clamp: clamp? }
-            }
-            "rope" => Op::Rope { heads: self.int("heads")? },
-            "rope_table" => {
-                let (rows, cols) = (self.int("rows"), self.int("cols"));
-                let (head_dim, theta) = (self.int("head_dim"), self.float("theta"));
-                Op::RopeTable { rows: rows?, cols: cols?, head_dim: head_dim?, theta: theta? }
-            }
-            "gelu" => self.gelu()?,
-            "silu" => Op::Silu,
-            "modulate" => Op::Modulate,
-            "gate_add" => Op::GateAdd,
-            "segment_sum" => Op::SegmentSum { segments: self.int("segments")? },
-            "conv" => {
-                let stride = self.optional("stride", [1; 3]);
-                let pad = self.optional("pad", [0; 6]);
-                let [a, b, c, d, e, f] = pad?;
-                Op::Conv { stride: stride?, pad: [[a, b], [c, d], [e, f]] }
-            }
-            "upsample" => Op::Upsample { factors: self.list("factors")? },
-            "timestep_embedding" => Op::TimestepEmbedding { dim: self.int("dim")? },
-            "relative_bucket" => {
-                let (buckets, max_distance) = (self.int("buckets"), self.int("max_distance"));
-                Op::RelativeBucket { buckets: buckets?, max_distance: max_distance? }
-            }
-            "patchify" => Op::Patchify { patch: self.triple("patch")? },
-            "unpatchify" => {
-                let (patch, grid) = (self.triple("patch"), self.triple("grid"));
-                Op::Unpatchify { patch: patch?, grid: grid? }
-            }
-            _ => return None,
-        })
-    }
+/// What an attribute holds.
+enum Field<'o> {
+    /// A whole number.
+    Int(&'o mut usize),
+    /// A number.
+    Float(&'o mut f64),
+    /// `false` unless it is given.
+    Flag(&'o mut bool),
+    /// A list of whole numbers.
+    List(&'o mut Axes),
+    /// So many whole numbers; where there is a default, each is that unless they are given.
+    Sizes(&'o mut [usize], Option<usize>),
+    /// 0 or 1 for either side, 0 unless they are given.
+    Sides(&'o mut [bool; 2]),
+    /// A list of numbers, or as another attribute a single one.
+    Values(&'o mut Vec<f64>),
+    /// A word that is a part of which op it is.
+    Word(&'static str),
 }
 
-/// The shortest text that reads back as `value`.
-pub(crate) fn float(value: f64) -> String {
-    if value.is_nan() {
-        return "nan".to_owned();
-    }
-    if value == 0.0 {
-        return if value.is_sign_negative() { "-0.0".to_owned() } else { "0".to_owned() };
-    }
-    let text = format!("{value:?}");
-    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
-}
-
-fn list(values: &[usize]) -> String {
-    let values: Vec<String> = values.iter().map(usize::to_string).collect();
-    format!("[{}]", values.join(","))
-}
-
-/// Attributes of `op` in the order of the language reference; those with their default are left
-/// out.
-pub(super) fn attributes(op: &Op) -> Vec<String> {
+/// The attributes of `op` by name.
+fn fields(op: &mut Op) -> SmallVec<[(&'static str, Field<'_>); 4]> {
+    use Field::{Flag, Float, Int, List, Sides, Sizes, Values, Word};
     match op {
-        Op::Const { values } => match values[..] {
-            [value] => vec![format!("value={}", float(value))],
-            _ => {
-                let values: Vec<String> = values.iter().map(|value| float(*value)).collect();
-                vec![format!("values=[{}]", values.join(","))]
-            }
-        },
-        Op::Iota { axis } | Op::Concat { axis } => vec![format!("axis={axis}")],
-        Op::Permute { perm } => vec![format!("perm={}", list(perm))],
+        Op::Const { values } => smallvec![("values", Values(values))],
+        Op::Iota { axis } | Op::Concat { axis } => smallvec![("axis", Int(axis))],
+        Op::Permute { perm } => smallvec![("perm", List(perm))],
         Op::Slice { axis, start, len } => {
-            vec![format!("axis={axis}"), format!("start={start}"), format!("len={len}")]
+            smallvec![("axis", Int(axis)), ("start", Int(start)), ("len", Int(len))]
         }
-        Op::Index { axis, at } => vec![format!("axis={axis}"), format!("at={at}")],
+        Op::Index { axis, at } => smallvec![("axis", Int(axis)), ("at", Int(at))],
         Op::Pad { axis, lo, hi } => {
-            vec![format!("axis={axis}"), format!("lo={lo}"), format!("hi={hi}")]
+            smallvec![("axis", Int(axis)), ("lo", Int(lo)), ("hi", Int(hi))]
         }
-        Op::Reduce { axes, keep, .. } => {
-            let mut out = vec![format!("axes={}", list(axes))];
-            out.extend(keep.then(|| "keep=true".to_owned()));
-            out
-        }
+        Op::Reduce { axes, keep, .. } => smallvec![("axes", List(axes)), ("keep", Flag(keep))],
+        Op::Dot { transposed } => smallvec![("transposed", Sides(transposed))],
         Op::Attention { heads, scale, lse } => {
-            let mut out = vec![format!("heads={heads}"), format!("scale={}", float(*scale))];
-            out.extend(lse.then(|| "lse=true".to_owned()));
-            out
+            smallvec![("heads", Int(heads)), ("scale", Float(scale)), ("lse", Flag(lse))]
         }
         Op::AttentionVjp { heads, scale, bias } => {
-            let mut out = vec![format!("heads={heads}"), format!("scale={}", float(*scale))];
-            out.extend(bias.then(|| "bias=true".to_owned()));
-            out
+            smallvec![("heads", Int(heads)), ("scale", Float(scale)), ("bias", Flag(bias))]
         }
-        Op::LayerNorm { eps } => vec![format!("eps={}", float(*eps))],
-        Op::RmsNorm { eps, clamp } => {
-            let mut out = vec![format!("eps={}", float(*eps))];
-            out.extend(clamp.then(|| "clamp=true".to_owned()));
-            out
-        }
-        Op::Dot { transposed: [false, false] } => Vec::new(),
-        Op::Dot { transposed } => {
-            vec![format!("transposed={}", list(&transposed.map(usize::from)))]
-        }
-        Op::SegmentSum { segments } => vec![format!("segments={segments}")],
-        Op::Rope { heads } => vec![format!("heads={heads}")],
-        Op::RopeTable { rows, cols, head_dim, theta } => vec![
-            format!("rows={rows}"),
-            format!("cols={cols}"),
-            format!("head_dim={head_dim}"),
-            format!("theta={}", float(*theta)),
+        Op::LayerNorm { eps } => smallvec![("eps", Float(eps))],
+        Op::RmsNorm { eps, clamp } => smallvec![("eps", Float(eps)), ("clamp", Flag(clamp))],
+        Op::Rope { heads } => smallvec![("heads", Int(heads))],
+        Op::RopeTable { rows, cols, head_dim, theta } => smallvec![
+            ("rows", Int(rows)),
+            ("cols", Int(cols)),
+            ("head_dim", Int(head_dim)),
+            ("theta", Float(theta))
         ],
-        Op::Gelu => vec!["approx=tanh".to_owned()],
-        Op::GeluErf => vec!["approx=erf".to_owned()],
+        Op::Gelu => smallvec![("approx", Word("tanh"))],
+        Op::GeluErf => smallvec![("approx", Word("erf"))],
+        Op::SegmentSum { segments } => smallvec![("segments", Int(segments))],
         Op::Conv { stride, pad } => {
-            let mut out = Vec::new();
-            if *stride != [1; 3] {
-                out.push(format!("stride={}", list(stride)));
-            }
-            if *pad != [[0; 2]; 3] {
-                out.push(format!("pad={}", list(pad.as_flattened())));
-            }
-            out
+            let pad = Sizes(pad.as_flattened_mut(), Some(0));
+            smallvec![("stride", Sizes(stride, Some(1))), ("pad", pad)]
         }
-        Op::Upsample { factors } => vec![format!("factors={}", list(factors))],
-        Op::TimestepEmbedding { dim } => vec![format!("dim={dim}")],
+        Op::Upsample { factors } => smallvec![("factors", List(factors))],
+        Op::TimestepEmbedding { dim } => smallvec![("dim", Int(dim))],
         Op::RelativeBucket { buckets, max_distance } => {
-            vec![format!("buckets={buckets}"), format!("max_distance={max_distance}")]
+            smallvec![("buckets", Int(buckets)), ("max_distance", Int(max_distance))]
         }
-        Op::Patchify { patch } => vec![format!("patch={}", list(patch))],
+        Op::Patchify { patch } => smallvec![("patch", Sizes(patch, None))],
         Op::Unpatchify { patch, grid } => {
-            vec![format!("patch={}", list(patch)), format!("grid={}", list(grid))]
+            smallvec![("patch", Sizes(patch, None)), ("grid", Sizes(grid, None))]
         }
         Op::Weight { .. }
         | Op::Cast
@@ -282,8 +147,47 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
         | Op::Linear
         | Op::Silu
         | Op::Modulate
-        | Op::GateAdd => Vec::new(),
+        | Op::GateAdd => SmallVec::new(),
     }
+}
+
+/// The shortest text that reads back as `value`.
+pub(crate) fn float(value: f64) -> String {
+    if value.is_nan() {
+        return "nan".to_owned();
+    }
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0.0".to_owned() } else { "0".to_owned() };
+    }
+    let text = format!("{value:?}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+}
+
+/// Attributes of `op` as text; those with their default are left out.
+pub(super) fn attributes(op: &Op) -> Vec<String> {
+    let list = |values: Vec<String>| format!("[{}]", values.join(","));
+    let whole = |values: &[usize]| list(values.iter().map(usize::to_string).collect());
+    let text = |(name, field): (&str, Field<'_>)| {
+        let value = match field {
+            Field::Int(value) => value.to_string(),
+            Field::Float(value) => float(*value),
+            Field::Flag(value) => return value.then(|| format!("{name}=true")),
+            Field::List(values) => whole(values),
+            Field::Sizes(values, default) => {
+                let given = values.iter().any(|value| Some(*value) != default);
+                given.then(|| whole(values))?
+            }
+            Field::Sides([false, false]) => return None,
+            Field::Sides(sides) => whole(&sides.map(usize::from)),
+            Field::Values(values) => match values[..] {
+                [value] => return Some(format!("value={}", float(value))),
+                _ => list(values.iter().map(|value| float(*value)).collect()),
+            },
+            Field::Word(word) => word.to_owned(),
+        };
+        Some(format!("{name}={value}"))
+    };
+    fields(&mut op.clone()).into_iter().filter_map(text).collect()
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
 use crate::graph::DEEPEST;
+use crate::spelling::nearest;
 use crate::types::DType;
-use crate::weights::nearest;
 
 /// Largest accepted text, in bytes.
 pub const LARGEST_SOURCE: usize = 64 << 20;
@@ -175,6 +175,51 @@ impl<'s> Parser<'s> {
             Ok(self.advance().span)
         } else {
             self.unexpected(&format!("`{word}`"))
+        }
+    }
+
+    /// One or more items with commas between them.
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Parse<T>) -> Parse<Vec<T>> {
+        let mut list = vec![item(self)?];
+        while self.accept(b',') {
+            list.push(item(self)?);
+        }
+        Ok(list)
+    }
+
+    /// Items with commas between them in front of `close`, or none.
+    fn list_before<T>(
+        &mut self,
+        close: u8,
+        item: impl FnMut(&mut Self) -> Parse<T>,
+    ) -> Parse<Vec<T>> {
+        if self.is(close) { Ok(Vec::new()) } else { self.list(item) }
+    }
+
+    /// An opening bracket, items each of which may have a comma behind it, and `close`.
+    fn list_to<T>(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Parse<T>,
+    ) -> Parse<Vec<T>> {
+        self.advance();
+        let mut list = Vec::new();
+        while !self.is(close) {
+            self.charge()?;
+            list.push(item(self)?);
+            if !self.accept(b',') && !self.is(close) {
+                return self.close(close).map(|_| list);
+            }
+        }
+        self.advance();
+        Ok(list)
+    }
+
+    /// The end of a list.
+    fn close(&mut self, close: u8) -> Parse<Span> {
+        match self.is(close) {
+            true => Ok(self.advance().span),
+            false => self.unexpected(&format!("`,` or `{}`", close as char)),
         }
     }
 

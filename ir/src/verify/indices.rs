@@ -7,8 +7,8 @@ use crate::diag::Sink;
 use crate::entity::{BlockId, NodeId};
 use crate::graph::{Func, Module};
 use crate::indices::Indices;
+use crate::manifest::{bind_path, join_path};
 use crate::op::{IndexArg, Op};
-use crate::weights::{bind_path, join_path};
 use std::collections::{HashMap, HashSet};
 
 /// Follows calls and loops from the functions that can be run, with every value of the indices
@@ -65,10 +65,7 @@ impl<'a> Bindings<'a> {
             match (&node.op, node.body) {
                 (Op::Weight { path }, _) => self.weight(position, *id, path, env),
                 (Op::Call { func: name, index }, _) => {
-                    let value = |arg: &IndexArg| match arg {
-                        IndexArg::Int(value) => Some(*value),
-                        IndexArg::Name(name) => value_of(env, name),
-                    };
+                    let value = |arg: &IndexArg| arg.value(|name| value_of(env, name));
                     let values: Option<Vec<u32>> = index.iter().map(value).collect();
                     if let (Some(values), Some(callee)) = (values, self.funcs.get(name.as_str()))
                         && !values.is_empty()

@@ -7,9 +7,10 @@ use crate::entity::{NodeId, ValueId};
 use crate::graph::{Func, Module};
 use crate::indices::Indices;
 use crate::infer::{TypeError, infer};
+use crate::manifest::join_path;
 use crate::op::{IndexArg, Op};
+use crate::spelling::nearest;
 use crate::types::TensorType;
-use crate::weights::{join_path, nearest};
 use std::collections::HashMap;
 
 /// Most names that a message lists.

@@ -2,47 +2,44 @@
 //! `x + (−0)`, but neither `x + 0` (which makes −0 positive) nor `x · 0` (which is NaN for
 //! infinities).
 
-use super::{Equal, Look, Rule, one};
+use super::{Equal, Found, Look, Rule, one};
 use crate::program::{ProgramStep, ValueIndex};
 use anyid_ir::{BinaryFn, Op, ReduceFn, TensorType, UnaryFn};
 
 /// The rules in the order in which they are tried.
-pub(super) const RULES: &[Rule] = &[
-    ("negated twice", double_neg),
-    ("absolute value of one", double_abs),
-    ("neutral operand", neutral),
-    ("the larger or smaller of equals", equals),
-    ("sign moved into the sum", signs),
-    ("known or needless choice", choice),
-    ("largest of one element", reduce_one),
-];
+pub(super) const RULES: &[Rule] =
+    &[double_neg, double_abs, neutral, equals, signs, choice, reduce_one];
 
-fn double_neg(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn double_neg(look: &Look<'_>, step: &ProgramStep) -> Found {
     let inner = look.maker(step, 0)?;
     // The smallest integer has no opposite.
     let float = look.ty(step.result()).dtype.is_float();
     let neg = Op::Unary(UnaryFn::Neg);
-    (float && step.op == neg && inner.op == neg).then(|| Equal::Value(inner.operands[0]))
+    let twice = float && step.op == neg && inner.op == neg;
+    twice.then(|| ("negated twice", Equal::Value(inner.operands[0])))
 }
 
-fn double_abs(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn double_abs(look: &Look<'_>, step: &ProgramStep) -> Found {
     let inner = look.maker(step, 0)?;
     let float = look.ty(step.result()).dtype.is_float();
+    let rule = "absolute value of one";
     match (&step.op, &inner.op) {
-        (Op::Unary(UnaryFn::Abs), Op::Unary(UnaryFn::Abs)) => Some(Equal::Value(inner.result())),
+        (Op::Unary(UnaryFn::Abs), Op::Unary(UnaryFn::Abs)) => {
+            Some((rule, Equal::Value(inner.result())))
+        }
         (Op::Unary(UnaryFn::Abs), Op::Unary(UnaryFn::Neg)) if float => {
-            one(step.op.clone(), inner.operands[0])
+            one(rule, step.op.clone(), inner.operands[0])
         }
         _ => None,
     }
 }
 
 /// `value` if it is the whole result of `step`, not repeated.
-fn whole(look: &Look<'_>, step: &ProgramStep, value: ValueIndex) -> Option<Equal> {
-    (look.ty(value) == look.ty(step.result())).then_some(Equal::Value(value))
+fn whole(rule: &'static str, look: &Look<'_>, step: &ProgramStep, value: ValueIndex) -> Found {
+    (look.ty(value) == look.ty(step.result())).then_some((rule, Equal::Value(value)))
 }
 
-fn neutral(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn neutral(look: &Look<'_>, step: &ProgramStep) -> Found {
     let Op::Binary(f) = step.op else { return None };
     let [a, b] = [step.operands[0], step.operands[1]];
     let float = look.ty(step.result()).dtype.is_float();
@@ -63,16 +60,17 @@ fn neutral(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         BinaryFn::Add if nothing(a) => b,
         _ => return None,
     };
-    whole(look, step, kept)
+    whole("neutral operand", look, step, kept)
 }
 
-fn equals(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn equals(look: &Look<'_>, step: &ProgramStep) -> Found {
     let Op::Binary(BinaryFn::Max | BinaryFn::Min) = step.op else { return None };
-    (step.operands[0] == step.operands[1]).then(|| whole(look, step, step.operands[0]))?
+    let [a, b] = [step.operands[0], step.operands[1]];
+    (a == b).then(|| whole("the larger or smaller of equals", look, step, a))?
 }
 
 /// `a − (−b)` is `a + b` and `a + (−b)` is `a − b`, exactly.
-fn signs(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn signs(look: &Look<'_>, step: &ProgramStep) -> Found {
     let inner = look.maker(step, 1)?;
     if inner.op != Op::Unary(UnaryFn::Neg) || !look.ty(step.result()).dtype.is_float() {
         return None;
@@ -83,29 +81,27 @@ fn signs(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         _ => return None,
     };
     let operands = smallvec::smallvec![step.operands[0], inner.operands[0]];
-    Some(Equal::Step(Op::Binary(f), operands))
+    Some(("sign moved into the sum", Equal::Step(Op::Binary(f), operands)))
 }
 
-fn choice(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn choice(look: &Look<'_>, step: &ProgramStep) -> Found {
     if step.op != Op::Select {
         return None;
     }
     let [condition, yes, no] = [step.operands[0], step.operands[1], step.operands[2]];
-    if yes == no {
-        return whole(look, step, yes);
-    }
-    let holds = look.literal(condition)? != 0.0;
-    whole(look, step, if holds { yes } else { no })
+    let holds = yes == no || look.literal(condition)? != 0.0;
+    whole("known or needless choice", look, step, if holds { yes } else { no })
 }
 
 /// Floats are left alone: neither a sum nor a largest element is −0.
-fn reduce_one(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn reduce_one(look: &Look<'_>, step: &ProgramStep) -> Found {
     let Op::Reduce { f: ReduceFn::Max, axes, .. } = &step.op else { return None };
     let TensorType { dtype, shape } = look.ty(step.operands[0]);
     if dtype.is_float() {
         return None;
     }
-    axes.iter().all(|axis| shape[*axis] == 1).then(|| one(Op::Reshape, step.operands[0]))?
+    let single = axes.iter().all(|axis| shape[*axis] == 1);
+    single.then(|| one("largest of one element", Op::Reshape, step.operands[0]))?
 }
 
 #[cfg(test)]

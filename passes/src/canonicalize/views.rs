@@ -1,30 +1,25 @@
 //! Rules of ops that move elements: chains become one op, and what moves nothing disappears.
 
-use super::{Equal, Look, Rule, one};
+use super::{Equal, Found, Look, Rule, one};
 use crate::program::ProgramStep;
-use anyid_ir::{Axes, DType, Op, OpClass};
+use anyid_ir::{Axes, Op};
 use smallvec::SmallVec;
 
 /// The rules in the order in which they are tried.
 pub(super) const RULES: &[Rule] = &[
-    ("view of the same type", same),
-    ("reshape of a weight", weight_view),
-    ("reshape of a reshape", reshape_chain),
-    ("permute of a permute", permute_chain),
-    ("permute of axes of size 1", permute_is_reshape),
-    ("slice of a slice", slice_chain),
-    ("index of an axis of size 1", index_is_reshape),
-    ("broadcast of a broadcast", broadcast_chain),
-    ("pad of a pad", pad_chain),
-    ("cast of a cast that loses nothing", cast_chain),
-    ("slice of a concat", slice_of_concat),
-    ("index of a concat", index_of_concat),
-    ("concat of a concat", concat_chain),
-    ("concat of neighbouring slices", concat_of_slices),
-    ("broadcast that its reader does", implied_broadcast),
+    same,
+    weight_view,
+    chain,
+    permute_is_reshape,
+    index_is_reshape,
+    cast_chain,
+    of_concat,
+    concat_chain,
+    concat_of_slices,
+    implied_broadcast,
 ];
 
-fn same(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn same(look: &Look<'_>, step: &ProgramStep) -> Found {
     let unmoved = match &step.op {
         Op::Reshape | Op::Cast | Op::Broadcast | Op::Slice { .. } | Op::Pad { .. } => true,
         Op::Upsample { .. } => true,
@@ -33,158 +28,102 @@ fn same(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         _ => false,
     };
     let x = *step.operands.first()?;
-    (unmoved && look.ty(x) == look.ty(step.result())).then_some(Equal::Value(x))
+    let same = unmoved && look.ty(x) == look.ty(step.result());
+    same.then_some(("view of the same type", Equal::Value(x)))
 }
 
-fn weight_view(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn weight_view(look: &Look<'_>, step: &ProgramStep) -> Found {
     let x = *step.operands.first()?;
-    (step.op == Op::Reshape && look.is_weight(x)).then_some(Equal::View(x))
+    let view = step.op == Op::Reshape && look.is_weight(x);
+    view.then_some(("reshape of a weight", Equal::View(x)))
 }
 
-fn reshape_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+/// Two moves of one kind are one.
+fn chain(look: &Look<'_>, step: &ProgramStep) -> Found {
     let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
-        (Op::Reshape, Op::Reshape) => one(Op::Reshape, inner.operands[0]),
-        _ => None,
-    }
-}
-
-fn permute_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
+    let (rule, op) = match (&step.op, &inner.op) {
+        (Op::Reshape, Op::Reshape) => ("reshape of a reshape", Op::Reshape),
         (Op::Permute { perm }, Op::Permute { perm: first }) => {
             let perm: Axes = perm.iter().map(|axis| first[*axis]).collect();
-            one(Op::Permute { perm }, inner.operands[0])
+            ("permute of a permute", Op::Permute { perm })
         }
-        _ => None,
-    }
+        (Op::Slice { axis, start, len }, Op::Slice { axis: own, start: first, .. })
+            if axis == own =>
+        {
+            ("slice of a slice", Op::Slice { axis: *axis, start: first + start, len: *len })
+        }
+        (Op::Index { axis, at }, Op::Slice { axis: own, start, .. }) if axis == own => {
+            ("slice of a slice", Op::Index { axis: *axis, at: start + at })
+        }
+        (Op::Broadcast, Op::Broadcast) => ("broadcast of a broadcast", Op::Broadcast),
+        (Op::Pad { axis, lo, hi }, Op::Pad { axis: own, lo: first, hi: last }) if axis == own => {
+            ("pad of a pad", Op::Pad { axis: *axis, lo: lo + first, hi: hi + last })
+        }
+        _ => return None,
+    };
+    one(rule, op, inner.operands[0])
 }
 
-fn permute_is_reshape(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn permute_is_reshape(look: &Look<'_>, step: &ProgramStep) -> Found {
     let Op::Permute { perm } = &step.op else { return None };
     let shape = &look.ty(step.operands[0]).shape;
-    let moved: SmallVec<[usize; 6]> =
-        perm.iter().copied().filter(|axis| shape[*axis] != 1).collect();
-    moved.is_sorted().then(|| one(Op::Reshape, step.operands[0]))?
+    let moved = perm.iter().filter(|axis| shape[**axis] != 1);
+    moved.is_sorted().then(|| one("permute of axes of size 1", Op::Reshape, step.operands[0]))?
 }
 
-fn slice_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
-        (Op::Slice { axis, start, len }, Op::Slice { axis: inner_axis, start: first, .. })
-            if axis == inner_axis =>
-        {
-            let op = Op::Slice { axis: *axis, start: first + start, len: *len };
-            one(op, inner.operands[0])
-        }
-        (Op::Index { axis, at }, Op::Slice { axis: inner_axis, start, .. })
-            if axis == inner_axis =>
-        {
-            one(Op::Index { axis: *axis, at: start + at }, inner.operands[0])
-        }
-        _ => None,
-    }
-}
-
-fn index_is_reshape(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn index_is_reshape(look: &Look<'_>, step: &ProgramStep) -> Found {
     let Op::Index { axis, .. } = step.op else { return None };
     let x = step.operands[0];
-    (look.ty(x).shape[axis] == 1).then(|| one(Op::Reshape, x))?
+    (look.ty(x).shape[axis] == 1).then(|| one("index of an axis of size 1", Op::Reshape, x))?
 }
 
-fn broadcast_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
-        (Op::Broadcast, Op::Broadcast) => one(Op::Broadcast, inner.operands[0]),
-        _ => None,
-    }
-}
-
-fn pad_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
-        (Op::Pad { axis, lo, hi }, Op::Pad { axis: inner_axis, lo: first, hi: last })
-            if axis == inner_axis =>
-        {
-            let op = Op::Pad { axis: *axis, lo: lo + first, hi: hi + last };
-            one(op, inner.operands[0])
-        }
-        _ => None,
-    }
-}
-
-/// Whether every value of `from`, its infinities and NaN included, is one of `to`.
-fn widens(from: DType, to: DType) -> bool {
-    let small = matches!(from, DType::U8 | DType::Bool);
-    match to {
-        DType::F64 => true,
-        DType::F32 => small || matches!(from, DType::Bf16 | DType::F16 | DType::F32),
-        DType::I32 => small || from == DType::I32,
-        _ => from == to,
-    }
-}
-
-fn cast_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn cast_chain(look: &Look<'_>, step: &ProgramStep) -> Found {
     let inner = look.maker(step, 0)?;
     if step.op != Op::Cast || inner.op != Op::Cast {
         return None;
     }
-    let x = inner.operands[0];
+    let (rule, x) = ("cast of a cast that loses nothing", inner.operands[0]);
     let from = look.ty(x).dtype;
-    if !widens(from, look.ty(inner.result()).dtype) {
+    if !from.widens_to(look.ty(inner.result()).dtype) {
         return None;
     }
     match from == look.ty(step.result()).dtype {
-        true => Some(Equal::Value(x)),
-        false => one(Op::Cast, x),
+        true => Some((rule, Equal::Value(x))),
+        false => one(rule, Op::Cast, x),
     }
 }
 
-/// The operand of a concat that holds all of positions `start..start + len` of the joined axis, and
-/// where in it they begin.
-fn part(
-    look: &Look<'_>,
-    concat: &ProgramStep,
-    axis: usize,
-    start: usize,
-    len: usize,
-) -> Option<(u32, usize)> {
+/// A part of a concat is a part of one of its operands, where that holds all of it.
+fn of_concat(look: &Look<'_>, step: &ProgramStep) -> Found {
+    let inner = look.maker(step, 0)?;
+    let (axis, start, len) = match step.op {
+        Op::Slice { axis, start, len } => (axis, start, len),
+        Op::Index { axis, at } => (axis, at, 1),
+        _ => return None,
+    };
+    if inner.op != (Op::Concat { axis }) {
+        return None;
+    }
     let mut first = 0;
-    for operand in &concat.operands {
+    for operand in &inner.operands {
         let size = look.ty(*operand).shape[axis];
         if start >= first && start + len <= first + size {
-            return Some((*operand, start - first));
+            let start = start - first;
+            return match step.op {
+                Op::Index { .. } => {
+                    one("index of a concat", Op::Index { axis, at: start }, *operand)
+                }
+                _ => one("slice of a concat", Op::Slice { axis, start, len }, *operand),
+            };
         }
         first += size;
     }
     None
 }
 
-fn slice_of_concat(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
-        (Op::Slice { axis, start, len }, Op::Concat { axis: joined }) if axis == joined => {
-            let (operand, start) = part(look, inner, *axis, *start, *len)?;
-            one(Op::Slice { axis: *axis, start, len: *len }, operand)
-        }
-        _ => None,
-    }
-}
-
-fn index_of_concat(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let inner = look.maker(step, 0)?;
-    match (&step.op, &inner.op) {
-        (Op::Index { axis, at }, Op::Concat { axis: joined }) if axis == joined => {
-            let (operand, at) = part(look, inner, *axis, *at, 1)?;
-            one(Op::Index { axis: *axis, at }, operand)
-        }
-        _ => None,
-    }
-}
-
 /// Only where nothing else reads the inner one, which would be made all the same.
-fn concat_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let Op::Concat { axis } = &step.op else { return None };
+fn concat_chain(look: &Look<'_>, step: &ProgramStep) -> Found {
+    let Op::Concat { .. } = step.op else { return None };
     let joined = |value: u32| {
         let maker = look.program.maker(value)?;
         (maker.op == step.op && look.read_once(value)).then_some(maker)
@@ -199,10 +138,10 @@ fn concat_chain(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
             None => operands.push(*value),
         }
     }
-    Some(Equal::Step(Op::Concat { axis: *axis }, operands))
+    Some(("concat of a concat", Equal::Step(step.op.clone(), operands)))
 }
 
-fn concat_of_slices(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
+fn concat_of_slices(look: &Look<'_>, step: &ProgramStep) -> Found {
     let Op::Concat { axis } = step.op else { return None };
     if step.operands.len() < 2 {
         return None;
@@ -222,18 +161,16 @@ fn concat_of_slices(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         });
     }
     let (base, start, len) = whole?;
-    one(Op::Slice { axis, start, len }, base)
+    one("concat of neighbouring slices", Op::Slice { axis, start, len }, base)
 }
 
 /// Elementwise ops repeat axes of size 1 themselves.
-fn implied_broadcast(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
-    let broadcasting = matches!(step.op, Op::Binary(_) | Op::Compare(_) | Op::Select);
-    if !broadcasting || step.op.class() != OpClass::Elementwise {
+fn implied_broadcast(look: &Look<'_>, step: &ProgramStep) -> Found {
+    if !matches!(step.op, Op::Binary(_) | Op::Compare(_) | Op::Select) {
         return None;
     }
-    for (at, value) in step.operands.iter().enumerate() {
-        let Some(inner) = look.program.maker(*value).filter(|maker| maker.op == Op::Broadcast)
-        else {
+    for at in 0..step.operands.len() {
+        let Some(inner) = look.maker(step, at).filter(|maker| maker.op == Op::Broadcast) else {
             continue;
         };
         let mut operands = step.operands.clone();
@@ -241,7 +178,8 @@ fn implied_broadcast(look: &Look<'_>, step: &ProgramStep) -> Option<Equal> {
         let shapes = operands.iter().map(|v| look.ty(*v).shape.clone());
         let shape = shapes.reduce(|a, b| anyid_ir::infer::broadcast(&a, &b).unwrap_or_default());
         if shape.as_ref() == Some(&look.ty(step.result()).shape) {
-            return Some(Equal::Step(step.op.clone(), operands));
+            let rule = "broadcast that its reader does";
+            return Some((rule, Equal::Step(step.op.clone(), operands)));
         }
     }
     None

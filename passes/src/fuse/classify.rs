@@ -1,10 +1,10 @@
 //! What every step is to fusion: a view, an anchor, a step over rows, or neither.
 
-use super::view::{RowView, Strided, own, row_view};
+use super::view::{Strided, own, row_view};
 use crate::program::{Origin, Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
-use anyid_ir::kernel::AnchorKernel;
+use anyid_ir::kernel::{Access, AnchorKernel, Columns, RowMap};
 use anyid_ir::{DType, Op, OpClass};
 use smallvec::SmallVec;
 
@@ -12,34 +12,11 @@ use smallvec::SmallVec;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RowOperand {
     /// Rows of a value.
-    Rows {
-        /// The value read.
+    Read {
+        /// The value.
         base: ValueIndex,
-        /// Which of its elements.
-        view: RowView,
-    },
-    /// Rows of a table picked by segment: the base, elements before its first row and between rows.
-    Table {
-        /// The table.
-        base: ValueIndex,
-        /// Elements before its first row.
-        offset: usize,
-        /// Elements between rows.
-        stride: usize,
-    },
-    /// Angles of a rotation: own rows of so many elements, repeated over the columns.
-    Angles {
-        /// The table.
-        base: ValueIndex,
-        /// Elements of a row.
-        period: usize,
-    },
-    /// Rows whose elements lie so far apart in memory, one element from row to row.
-    Apart {
-        /// The value read.
-        base: ValueIndex,
-        /// Elements from one column to the next.
-        step: usize,
+        /// Which of its elements; positions of operands are set when the kernel is made.
+        access: Access,
     },
     /// A number.
     Literal(f32),
@@ -49,10 +26,7 @@ impl RowOperand {
     /// The value read, if any.
     pub fn base(&self) -> Option<ValueIndex> {
         match self {
-            Self::Rows { base, .. }
-            | Self::Table { base, .. }
-            | Self::Angles { base, .. }
-            | Self::Apart { base, .. } => Some(*base),
+            Self::Read { base, .. } => Some(*base),
             Self::Literal(_) => None,
         }
     }
@@ -247,7 +221,10 @@ fn row_step(
             let shape = &program.ty(base).shape;
             let [width, rows]: [usize; 2] =
                 [&shape[..axes.len()], &shape[axes.len()..]].map(|axes| axes.iter().product());
-            let operands = smallvec::smallvec![RowOperand::Apart { base, step: rows }];
+            // One element behind the other from row to row.
+            let (own, columns) = (RowMap::OWN, Columns::Step(rows));
+            let access = Access { operand: 0, rows: own, columns, offset: 0, stride: 1 };
+            let operands = smallvec::smallvec![RowOperand::Read { base, access }];
             return RowStep { rows, width, operands, segments, arithmetic };
         }
         Op::Modulate | Op::GateAdd => (data, segments) = (3, Some(step.operands[3])),
@@ -289,7 +266,7 @@ fn row_step(
     RowStep { rows, width, operands, segments, arithmetic }
 }
 
-/// How operand `at` of a step over a space with so many axes of columns is read through a view;
+/// How operand `at` of a step over `space`, whose last `columns` axes are the columns, is read through a view;
 /// `None` where no row kernel can.
 fn read(
     step: &ProgramStep,
@@ -298,22 +275,26 @@ fn read(
     shape: &[usize],
     (space, columns): (&[usize], usize),
 ) -> Option<RowOperand> {
-    let base = view.base;
-    match (&step.op, at) {
-        (Op::Modulate, 1 | 2) | (Op::GateAdd, 2) => (view.strides[1] == 1 || shape[1] == 1)
-            .then_some(RowOperand::Table { base, offset: view.offset, stride: view.strides[0] }),
+    let access = match (&step.op, at) {
+        (Op::Modulate, 1 | 2) | (Op::GateAdd, 2) => {
+            let (rows, columns, stride) = (RowMap::Segment(0), Columns::All, view.strides[0]);
+            let dense = view.strides[1] == 1 || shape[1] == 1;
+            dense.then_some(Access { operand: 0, rows, columns, offset: view.offset, stride })
+        }
+        // Angles of a rotation: own rows of so many elements, repeated over the columns.
         (Op::Rope { .. }, 1) => {
             let period = shape[1] * shape[2];
             let dense = row_view(view, shape, shape, 2)?;
-            (!dense.one && dense.is_own(period)).then_some(RowOperand::Angles { base, period })
+            let own = dense.columns == Columns::All && dense.is_own(period);
+            own.then_some(Access { columns: Columns::Every(period), ..dense })
         }
-        _ => {
-            let read = row_view(view, shape, space, columns)?;
-            // What is turned are pairs.
-            let turned = matches!(step.op, Op::Rope { .. });
-            (!turned || !read.one).then_some(RowOperand::Rows { base, view: read })
+        // What is turned are pairs.
+        (Op::Rope { .. }, _) => {
+            row_view(view, shape, space, columns).filter(|read| read.columns != Columns::One)
         }
-    }
+        _ => row_view(view, shape, space, columns),
+    };
+    access.map(|access| RowOperand::Read { base: view.base, access })
 }
 
 /// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as

@@ -1,6 +1,6 @@
 //! Why two neighbouring steps are not one kernel.
 
-use super::group::{Groups, Kind};
+use super::group::{GroupKind, Groups};
 use crate::program::ValueIndex;
 use anyid_ir::Op;
 
@@ -26,16 +26,18 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
         for (value, user) in step.results.iter().copied().flat_map(users) {
             let Some(other) = groups.of[*user].filter(|g| *g != group) else { continue };
             let reason = match (&groups.groups[group].kind, &groups.groups[other].kind) {
-                (Kind::Single, Kind::Anchor(_)) if matches!(step.op, Op::Upsample { .. }) => {
+                (GroupKind::Single, GroupKind::Anchor(_))
+                    if matches!(step.op, Op::Upsample { .. }) =>
+                {
                     groups.load(at, groups.anchor(other)).map_or_else(
                         |why| format!("upsample is not read through: {why}"),
                         |_| "no more rewrites are allowed".into(),
                     )
                 }
-                (Kind::Single, _) => single(groups, at),
-                (_, Kind::Single) => single(groups, *user),
-                (_, Kind::Anchor(_)) => "anchors take no rows in front of them".into(),
-                (Kind::Anchor(_), Kind::Row { .. }) => {
+                (GroupKind::Single, _) => single(groups, at),
+                (_, GroupKind::Single) => single(groups, *user),
+                (_, GroupKind::Anchor(_)) => "anchors take no rows in front of them".into(),
+                (GroupKind::Anchor(_), GroupKind::Row { .. }) => {
                     if groups.tail(group) != value {
                         "its kernel stores several results as they are".into()
                     } else {
@@ -43,7 +45,8 @@ pub fn explain(groups: &Groups<'_>) -> Vec<UnfusedEdge> {
                         why.unwrap_or("its reader was taken by another kernel").to_owned()
                     }
                 }
-                (Kind::Row { .. }, Kind::Row { .. }) => match groups.joined(group, other) {
+                (GroupKind::Row { .. }, GroupKind::Row { .. }) => match groups.joined(group, other)
+                {
                     Err(why) => why,
                     Ok(_) => "another kernel lies between them".into(),
                 },

@@ -5,8 +5,10 @@
 //! device can take comes from a [`Target`](anyid_ir::kernel::Target).
 
 pub mod classify;
+pub mod ends;
 pub mod explain;
 pub mod group;
+mod join;
 mod paths;
 pub mod view;
 

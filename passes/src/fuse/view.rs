@@ -5,6 +5,7 @@
 //! start of a chain of movement ops that keep a stride for every axis.
 
 use crate::program::{Program, ProgramStep, ValueIndex};
+use anyid_ir::kernel::{Access, Columns, RowMap, looked};
 use anyid_ir::{Op, Shape};
 
 /// A value as elements of another: element `index` lies at `offset + Σ index · stride`.
@@ -64,22 +65,10 @@ fn through(program: &Program, step: &ProgramStep, views: &[Strided]) -> Option<S
             }
             view.strides = strides;
         }
-        Op::Slice { axis, start, .. } => view.offset += start * view.strides[*axis],
-        Op::Index { axis, at } => {
-            view.offset += at * view.strides[*axis];
-            view.strides.remove(*axis);
+        op => {
+            let (offset, strides) = looked(op, from, &view.strides, to)?;
+            (view.offset, view.strides) = (view.offset + offset, strides);
         }
-        Op::Broadcast => {
-            for axis in 0..to.rank() {
-                if from.shape[axis] == 1 && to.shape[axis] != 1 {
-                    view.strides[axis] = 0;
-                }
-            }
-        }
-        Op::Permute { perm } => {
-            view.strides = perm.iter().map(|axis| view.strides[*axis]).collect();
-        }
-        _ => return None,
     }
     Some(view)
 }
@@ -92,34 +81,10 @@ pub fn is_movement(op: &Op) -> bool {
     )
 }
 
-/// How a row kernel reads a view: rows, columns, offset, stride.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowView {
-    /// `None` for one row for all, else divisor and modulus.
-    pub rows: Option<(usize, usize)>,
-    /// Whether a row has one element for all columns.
-    pub one: bool,
-    /// Elements before the first row.
-    pub offset: usize,
-    /// Elements between rows.
-    pub stride: usize,
-}
-
-impl RowView {
-    /// Whether row `i` is row `i` of a dense tensor with `width` elements a row.
-    pub fn is_own(&self, width: usize) -> bool {
-        self.rows == Some((1, usize::MAX)) && self.offset == 0 && self.stride == width
-    }
-}
-
-/// Reads `view` of a value of `shape` over a space whose last `columns` axes are the columns;
-/// `None` where neighbours in a row are not neighbours in memory or rows follow no single stride.
-pub fn row_view(
-    view: &Strided,
-    shape: &[usize],
-    space: &[usize],
-    columns: usize,
-) -> Option<RowView> {
+/// How a row kernel reads `view` of a value of `shape` over a space whose last `inner` axes are the
+/// columns; `None` where neighbours in a row are not neighbours in memory or rows follow no single
+/// stride.
+pub fn row_view(view: &Strided, shape: &[usize], space: &[usize], inner: usize) -> Option<Access> {
     let skip = space.len().checked_sub(shape.len())?;
     let axes = |range: std::ops::Range<usize>| -> Vec<(usize, usize)> {
         // Axes from the innermost, merged where they step evenly: size and stride.
@@ -136,12 +101,11 @@ pub fn row_view(
         }
         merged
     };
-    let split = space.len() - columns;
-    let inner = axes(split..space.len());
-    let (width, one) = match inner.as_slice() {
-        [] => (1, false),
-        [(size, 1)] => (*size, false),
-        [(size, 0)] => (*size, true),
+    let split = space.len() - inner;
+    let (width, columns) = match axes(split..space.len())[..] {
+        [] => (1, Columns::All),
+        [(size, 1)] => (size, Columns::All),
+        [(size, 0)] => (size, Columns::One),
         _ => return None,
     };
     let outer = axes(0..split);
@@ -157,18 +121,13 @@ pub fn row_view(
         }
         divisor *= size;
     }
-    let offset = view.offset;
-    Some(match found {
-        Some((divisor, modulus, stride)) => {
-            RowView { rows: Some((divisor, modulus)), one, offset, stride }
-        }
+    let (rows, stride) = match found {
+        Some((divisor, modulus, stride)) => (RowMap::Affine { divisor, modulus }, stride),
         // One row in all is its own row.
-        None if outer.is_empty() => {
-            let stride = if one { 1 } else { width };
-            RowView { rows: Some((1, usize::MAX)), one, offset, stride }
-        }
-        None => RowView { rows: None, one, offset, stride: 0 },
-    })
+        None if outer.is_empty() => (RowMap::OWN, if columns == Columns::One { 1 } else { width }),
+        None => (RowMap::Fixed, 0),
+    };
+    Some(Access { operand: 0, rows, columns, offset: view.offset, stride })
 }
 
 #[cfg(test)]
@@ -195,17 +154,20 @@ mod tests {
         let read = |value: ValueIndex, shape: &[usize], space: &[usize]| {
             row_view(&views[value as usize], shape, space, 1)
         };
-        let own =
-            |offset, stride| RowView { rows: Some((1, usize::MAX)), one: false, offset, stride };
+        let own = |offset, stride| {
+            let (rows, columns) = (RowMap::OWN, Columns::All);
+            Access { operand: 0, rows, columns, offset, stride }
+        };
+        let affine = |divisor, modulus| RowMap::Affine { divisor, modulus };
         assert_eq!(read(third, &[2, 8], &[2, 8]), Some(own(24, 48)));
         assert_eq!(views[third as usize].base, table);
         let repeated = read(wide, &[2, 1, 8], &[2, 6, 8]).unwrap();
-        assert_eq!((repeated.rows, repeated.stride), (Some((6, usize::MAX)), 48));
+        assert_eq!((repeated.rows, repeated.stride), (affine(6, usize::MAX), 48));
         let again = read(pattern, &[1, 6, 8], &[2, 6, 8]).unwrap();
-        assert_eq!((again.rows, again.stride), (Some((1, 6)), 8));
+        assert_eq!((again.rows, again.stride), (affine(1, 6), 8));
         assert_eq!(views[mixed as usize].base, mixed, "not in order in memory");
         assert_eq!(read(turned, &[8, 2], &[8, 2]), None, "neighbours are far apart");
         let scalar = read(number, &[1, 1], &[4, 5]).unwrap();
-        assert!(scalar.one && scalar.rows.is_none());
+        assert_eq!((scalar.columns, scalar.rows), (Columns::One, RowMap::Fixed));
     }
 }

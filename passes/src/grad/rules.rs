@@ -171,7 +171,7 @@ impl Walk {
             UnaryFn::Exp => self.mul(d, y),
             UnaryFn::Log => self.binary(BinaryFn::Div, d, x),
             UnaryFn::Sqrt => {
-                // Nothing is asked of the root of nothing where a norm is held above a least one.
+                // Where a norm is held above a least one, the root of zero has no cotangent.
                 let zero = self.number(0.0, d);
                 let unasked = self.compare(CompareFn::Eq, d, zero);
                 let half = self.times(d, 0.5);

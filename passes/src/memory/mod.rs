@@ -6,6 +6,7 @@
 
 pub(crate) mod alias;
 pub mod check;
+mod classes;
 mod contents;
 pub(crate) mod flow;
 mod gaps;
@@ -16,10 +17,11 @@ mod together;
 
 use crate::program::{self, Role, ValueIndex};
 use crate::rewrite::Rewrites;
-use alias::{Classes, Search};
+use alias::Sharing;
 use anyid_ir::plan::{Buffer, BufferId, Plan, Port, Root, State, Step};
 use anyid_ir::plan_live::bounds;
 use anyid_ir::{Arena, Entity};
+use classes::MemoryClasses;
 use flow::{Flow, Names};
 use pack::Piece;
 
@@ -27,7 +29,7 @@ use pack::Piece;
 #[derive(Clone, Debug)]
 pub struct Shared {
     pub(crate) flow: Flow,
-    pub(crate) classes: Classes,
+    pub(crate) classes: MemoryClasses,
     /// First bytes of the persistent values that the program makes.
     pub(crate) kept: Vec<u64>,
     pub(crate) kept_bytes: u64,
@@ -61,7 +63,7 @@ impl Shared {
 /// Every value in memory of its own. `persistent` are the offsets of persistent values read by this
 /// program; `None` means that what it keeps defines them.
 pub(crate) fn apart(flow: Flow, persistent: Option<&[u64]>) -> Shared {
-    let mut classes = Classes::new(&flow, persistent.unwrap_or_default());
+    let mut classes = MemoryClasses::new(&flow, persistent.unwrap_or_default());
     let (mut kept, mut kept_bytes) = (Vec::new(), 0);
     if persistent.is_none() {
         for port in flow.outputs.iter().filter(|port| port.role == Role::Kept) {
@@ -101,7 +103,7 @@ fn share_with(
     let mut flow = flow.clone();
     let copies = flow.return_outputs(wanted);
     let Shared { flow, classes, kept, kept_bytes } = apart(flow, persistent);
-    let classes = Search::new(&flow, classes).run(rewrites);
+    let classes = Sharing::new(&flow, classes).run(rewrites);
     (Shared { flow, classes, kept, kept_bytes }, copies)
 }
 

@@ -7,6 +7,7 @@
 //! which too much is in use together for that are swept once, so that the time grows with the size.
 
 use super::gaps::{Block, sweep};
+use super::profile::Profile;
 use super::together::Together;
 
 /// A range of a class's memory that is in use from step `from` to step `to`, both included.
@@ -113,7 +114,8 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     let life = |i: usize| (std::cmp::Reverse((items[i].to - items[i].from) as u64), i);
     let first = |i: usize| (std::cmp::Reverse(0), items[i].from);
     // What is in use at the fullest step lies side by side there: in its order of time, first.
-    let (from, to) = fullest(classes);
+    let profile = profile(classes);
+    let (from, to) = fullest(&profile);
     let there = |i: usize| items[i].from <= to && from <= items[i].to;
     let mut crowd = order(&first);
     crowd.sort_by_key(|i| (!there(*i), if there(*i) { 0 } else { u64::MAX - items[*i].bytes }));
@@ -123,7 +125,7 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
         .map(|order| (place(&items, &order, &mut together), order))
         .min_by_key(|(packing, _)| packing.peak)
         .expect("some orders were tried");
-    let bound = lower_bound(classes);
+    let bound = profile.most();
     match close(best.peak, bound) {
         true => best,
         false => improve(&items, order, best, bound, &mut together),
@@ -141,13 +143,18 @@ pub fn apart(classes: &[Vec<Piece>]) -> Packing {
     Packing { offsets, peak }
 }
 
-/// First and last of the steps in a row at which most is in use.
-fn fullest(classes: &[Vec<Piece>]) -> (usize, usize) {
+/// Bytes in use at every step.
+fn profile(classes: &[Vec<Piece>]) -> Profile {
     let last = classes.iter().flatten().map(|piece| piece.to).max().unwrap_or(0);
-    let mut profile = super::profile::Profile::new(last + 1);
+    let mut profile = Profile::new(last + 1);
     for piece in classes.iter().flatten() {
         profile.add(piece.from, piece.to, i128::from(piece.bytes));
     }
+    profile
+}
+
+/// First and last of the steps in a row at which most is in use.
+fn fullest(profile: &Profile) -> (usize, usize) {
     let (all, most) = (profile.all(), profile.most());
     let from = all.iter().position(|bytes| *bytes == most).unwrap_or(0);
     let length = all[from..].iter().take_while(|bytes| **bytes == most).count();
@@ -245,24 +252,6 @@ fn place(items: &[Item<'_>], order: &[usize], together: &mut Together) -> Packin
     Packing { offsets, peak }
 }
 
-/// Largest sum of bytes in use at one step.
-pub fn lower_bound(classes: &[Vec<Piece>]) -> u64 {
-    let pieces = || classes.iter().flatten();
-    let last = pieces().map(|piece| piece.to).max().unwrap_or(0);
-    let mut change = vec![0i128; last + 2];
-    for piece in pieces() {
-        change[piece.from] += i128::from(piece.bytes);
-        change[piece.to + 1] -= i128::from(piece.bytes);
-    }
-    let mut live = 0;
-    let mut most = 0;
-    for delta in change {
-        live += delta;
-        most = most.max(live);
-    }
-    u64::try_from(most).expect("a sum of sizes is not negative")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,9 +292,9 @@ mod tests {
                 packing.peak,
                 Alignment::default(),
             );
-            assert!(packing.peak <= plain.peak && packing.peak >= lower_bound(&classes));
+            assert!(packing.peak <= plain.peak && packing.peak >= profile(&classes).most());
             assert_eq!(pack(&classes), packing, "the same twice");
-            cases += usize::from(!close(plain.peak, lower_bound(&classes)));
+            cases += usize::from(!close(plain.peak, profile(&classes).most()));
             improved += usize::from(packing.peak < plain.peak);
         }
         assert!(cases > 10 && improved > cases / 2, "{improved} of {cases}");
@@ -336,7 +325,7 @@ mod tests {
                 packing.peak,
                 Alignment::default(),
             );
-            let bound = lower_bound(&classes);
+            let bound = profile(&classes).most();
             assert!(packing.peak <= bound + bound / 4, "{} of {bound}", packing.peak);
         }
     }
@@ -350,7 +339,7 @@ mod tests {
         let classes = [shaped, guest];
         let packing = pack(&classes);
         super::super::check::check(&classes, &packing.offsets, packing.peak, Alignment::default());
-        assert_eq!((packing.peak, lower_bound(&classes)), (1280, 1280));
+        assert_eq!((packing.peak, profile(&classes).most()), (1280, 1280));
     }
 
     #[test]

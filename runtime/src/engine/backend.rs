@@ -69,7 +69,7 @@ impl Backend {
                     }
                 }
                 OpenError::Threads(refused) => error::threads(refused),
-                OpenError::Failed(fault) => error::from_weight_fault(*fault),
+                OpenError::Failed(fault) => error::from_fault(*fault),
             }
         })?;
         Ok(Self { device, tracer: None })

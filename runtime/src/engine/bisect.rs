@@ -171,12 +171,12 @@ mod tests {
     use anyid_passes::CompileError;
     use anyid_passes::Options;
     use anyid_passes::pipeline::{PASSES, Pass};
+    use anyid_passes::state::Compilation;
     use anyid_passes::state::Context;
-    use anyid_passes::state::State;
 
     /// A rewrite that nobody should make: GELU for SiLU.
     fn wrong(
-        state: &mut State<'_>,
+        state: &mut Compilation<'_>,
         context: &mut Context<'_>,
     ) -> std::result::Result<(), CompileError> {
         for part in &mut state.parts {

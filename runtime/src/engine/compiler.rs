@@ -218,12 +218,12 @@ fn load_error(error: LoadError) -> Error {
             .help("give the checkpoint that holds it with --weights or --model"),
         LoadError::Stopped => super::interrupted("while loading weights"),
         other @ LoadError::Size { .. } => Error::input("E0303", other.to_string()),
-        LoadError::Unreadable(fault) => error::from_weight_fault(fault),
+        LoadError::Unreadable(fault) => error::from_fault(fault),
         LoadError::NoMemory { name, bytes } => {
             Error::no_memory(bytes, &format!("weight \"{name}\""))
         }
         LoadError::NoWorkspace(refused) => memory_check::refused(refused.bytes, "plans", None),
-        LoadError::Failed(fault) => error::from_weight_fault(*fault),
+        LoadError::Failed(fault) => error::from_fault(*fault),
     }
 }
 

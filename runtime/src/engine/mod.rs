@@ -6,6 +6,7 @@
 
 mod backend;
 pub mod bisect;
+pub mod budget;
 mod compiler;
 pub(crate) mod finite;
 mod inputs;

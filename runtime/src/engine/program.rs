@@ -427,10 +427,10 @@ fn run_error(error: RunError, phase: &str, backend: &Backend) -> Error {
             let target = backend.target();
             Error::internal("E0505", format!("target {target} has no kernel for {op}")).at(label)
         }
-        RunError::Weight { label, fault } => error::from_weight_fault(*fault).at(label),
+        RunError::Weight { label, fault } => error::from_fault(*fault).at(label),
         RunError::Index { ref label, .. } => Error::input("E1006", error.to_string()).at(label),
         RunError::Failed { label, fault } => {
-            let error = error::from_weight_fault(*fault);
+            let error = error::from_fault(*fault);
             match label {
                 Some(label) => error.at(label),
                 None => error,
@@ -529,7 +529,7 @@ mod tests {
 
     #[test]
     fn errors_of_a_device_keep_their_code_and_name_the_step() {
-        let fault = anyid_backends::WeightFault {
+        let fault = anyid_backends::Fault {
             code: "E0603",
             message: "the device has no memory left".into(),
             place: None,

@@ -33,7 +33,8 @@ pub fn alarms(
         return out;
     }
     if number("loss").is_some_and(|loss| loss < SATURATED) {
-        let what = "the margin is saturated and nothing more is learned: lower dpo.beta, or stop here";
+        let what =
+            "the margin is saturated and nothing more is learned: lower dpo.beta, or stop here";
         out.push(("margin", format!("update {step}: {what}")));
     }
     if let (Some(chosen), Some(rejected)) = (number("chosen"), number("rejected"))
@@ -85,9 +86,7 @@ mod tests {
 
     #[test]
     fn preferences_that_saturate_or_go_wrong_are_told() {
-        let row = |loss: f64, chosen: f64, rejected: f64| {
-            json!({"loss": loss, "chosen": chosen, "rejected": rejected})
-        };
+        let row = |loss: f64, chosen: f64, rejected: f64| json!({"loss": loss, "chosen": chosen, "rejected": rejected});
         assert_eq!(given(Kind::Dpo, 2, 1.0, &row(0.001, -0.1, 0.1)), ["margin"]);
         assert_eq!(given(Kind::Dpo, 20, 1.0, &row(0.4, 0.1, 0.2)), ["rejected"]);
         assert_eq!(given(Kind::Dpo, 2, 1.0, &row(0.4, 0.1, 0.2)), [""; 0], "too early to tell");

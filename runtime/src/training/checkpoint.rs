@@ -9,7 +9,7 @@ use super::cache::hex;
 use super::parameters::{Flat, Kind, Parameters};
 use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
 use crate::weights::read_tensors;
 use serde::{Deserialize, Serialize};
@@ -191,8 +191,11 @@ impl Folder {
             writer.write(&name, tensor.bytes())?;
         }
         writer.finish()?;
-        // Once the program was told to end there is no other; this one was the last.
-        self.next = if crate::files::stopped() { None } else { Some(self.file()?) };
+        self.next = match self.file() {
+            // Told to end: this one was the last.
+            Err(error) if error.kind() == Fault::Interrupted => None,
+            other => Some(other?),
+        };
         Ok(())
     }
 

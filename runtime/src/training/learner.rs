@@ -6,11 +6,11 @@
 //! (`anyid.md` §4.6).
 
 use super::cache::{Cache, Entry, Found};
+use super::dataset::{Condition, Dataset, Item};
 use super::draws::{Draw, Levels, turn};
 use super::network::{Example, Network};
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind};
-use super::dataset::{Condition, Dataset, Item};
 use super::settings::Settings;
 use crate::error::{Kind as Fault, Result};
 use crate::pipeline::tensor_f32;

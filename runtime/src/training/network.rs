@@ -4,17 +4,21 @@
 //! frames of references that occurs, on one set of weights and one workspace. What is trained is given
 //! as inputs, so the weights themselves never change.
 
-use super::parameters::{Kind, Parameters, targets};
 use super::dataset::Condition;
+use super::parameters::{Kind, Parameters, targets};
 use super::settings::Settings;
-use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Program, finite};
-use crate::error::{Error, Result};
+use crate::engine::{
+    Backend, CompileRequest, Compiler, Inputs, Outputs, Program, budget, compile_error, finite,
+    memory_check,
+};
+use crate::error::{Error, Kind as Fault, Result};
 use crate::model::Model;
 use crate::pipeline::{tensor_f32, tensor_i32};
 use anyid_ir::Tensor;
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::loss::with_draw;
-use anyid_passes::Gradient;
+use anyid_passes::remat::{Keeping, within};
+use anyid_passes::{Gradient, Options};
 use std::collections::BTreeMap;
 
 /// A clip with what the network is given beside it, under one draw.
@@ -43,7 +47,8 @@ pub struct Network {
 /// Compiles the transformer for these numbers of latent frames of references.
 ///
 /// # Errors
-/// E0523 for targets that no linear has, and other E05xx where it cannot be compiled.
+/// E0523 for targets that no linear has, and other E05xx where it cannot be compiled; E0601 and E0602
+/// for the budget.
 pub fn compile(
     model: &Model,
     backend: &Backend,
@@ -68,9 +73,57 @@ pub fn compile(
         };
         compiler = compiler.add(&phase("value", *frames), request.clone())?;
         let gradient = Gradient { of: "loss".into(), wrt, factor: Some("factor".into()) };
-        compiler = compiler.add(&phase("grad", *frames), request.with_gradient(gradient))?;
+        let request = request.with_gradient(gradient);
+        let keeping = keeping(backend, settings, &request, *frames)?;
+        compiler = compiler.add(&phase("grad", *frames), request.keeping(keeping))?;
     }
     Ok(compiler)
+}
+
+/// What blocks keep for their derivative: what the settings say, or the fastest that fits their budget
+/// together with the optimiser.
+///
+/// # Errors
+/// E0524 for a choice that there is not, E0602 for a budget that cannot be read, E0601 of kind
+/// `Budget` for one that nothing fits.
+fn keeping(
+    backend: &Backend,
+    settings: &Settings,
+    request: &CompileRequest<'_>,
+    frames: usize,
+) -> Result<Keeping> {
+    if let Some(text) = &settings.train.keep {
+        return text.parse().map_err(compile_error).map_err(|error: Error| error.at("train.keep"));
+    }
+    let Some(text) = &settings.train.budget else { return Ok(Keeping::default()) };
+    let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
+    let options = Options { target: backend.about().target.clone(), ..Options::default() };
+    let request = request.clone().with(&options);
+    let plan = request.plan().map_err(compile_error)?;
+    let own = vector_bytes(settings, &Parameters::of_plan(&plan));
+    let left = budget.saturating_sub(own);
+    let tried = within(&request, left).map_err(compile_error)?;
+    let least = tried.last().expect("at least one choice is planned");
+    let needed = least.memory.total();
+    match needed <= left {
+        true => Ok(least.keeping),
+        false => {
+            let [needed, budget] = [needed + own, budget].map(memory_check::size);
+            let message = format!(
+                "samples with {frames} latent frames of references need {needed}, the budget is {budget}"
+            );
+            Err(Error::new(Fault::Budget, "E0601", message)
+                .at("train.budget")
+                .help("nothing less can be kept: take fewer or shorter references, a smaller video, or bf16"))
+        }
+    }
+}
+
+/// Bytes of the vectors of a run: parameters as inputs and as a state, two moments, the sum and the
+/// part of a sample, the average, and the sum of a pair.
+pub fn vector_bytes(settings: &Settings, parameters: &Parameters) -> u64 {
+    let vectors = 7 + u64::from(settings.train.average > 0.0);
+    4 * vectors * parameters.elements()
 }
 
 fn phase(what: &str, reference_frames: usize) -> String {

@@ -5,10 +5,10 @@
 //! they were made of: whether crops, sizes and frames are what was meant is best seen.
 
 use super::Event;
-use super::draws::{Draw, Levels};
-use super::network::compile;
-use super::parameters::{Kind, Parameters};
 use super::dataset::{Dataset, Item};
+use super::draws::{Draw, Levels};
+use super::network::{compile, vector_bytes};
+use super::parameters::{Kind, Parameters};
 use super::prepare::Preparation;
 use super::request::{Training, model};
 use crate::checkpoint::write_error;
@@ -154,9 +154,7 @@ impl Training<'_> {
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
         let parameters = Parameters::of_plan(plans[format!("grad.{}", frames[0]).as_str()]);
-        // Parameters as inputs and as a state, two moments, the sum and the part of a sample.
-        let vectors = 6 + u64::from(settings.train.average > 0.0) + u64::from(pairs);
-        let own = 4 * vectors * parameters.elements();
+        let own = vector_bytes(settings, &parameters);
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),

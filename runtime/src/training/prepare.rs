@@ -5,8 +5,8 @@
 //! encoders once and into the cache, so a run that was stopped here goes on where it was.
 
 use super::cache::{Cache, Entry, Found};
-use super::manifest::{Clip, Manifest, Reading, Sample};
 use super::dataset::{Dataset, Item};
+use super::manifest::{Clip, Manifest, Reading, Sample};
 use super::{Event, Fault, Settings};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
@@ -81,7 +81,7 @@ impl Preparation<'_> {
         let mut prompts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (at, sample) in manifest.samples.iter().enumerate() {
             match self.look(sample, &mut looked, &mut prompts)? {
-                Outcome::Fine(item) => items.push(item),
+                Outcome::Fine(item) => items.push(*item),
                 Outcome::Excluded(reason) => {
                     excluded.push((sample.line, sample.id.clone(), reason));
                 }
@@ -179,7 +179,7 @@ impl Preparation<'_> {
         }
         let (id, line) = (sample.id.clone(), sample.line);
         let shown = [sample.targets.clips()[0].clone(), sample.references[0].clone()];
-        Ok(Outcome::Fine(Item { id, line, targets, references, text, shown }))
+        Ok(Outcome::Fine(Box::new(Item { id, line, targets, references, text, shown })))
     }
 
     /// The key of a clip and the size of its source, or what is wrong with it.
@@ -274,8 +274,8 @@ impl Preparation<'_> {
         let lengths = looked.missing.values().map(|missing| missing.clip.frames);
         let frames = lengths.chain([black_frames]).max().unwrap_or(1);
         let mut encoder = ClipEncoder::open(self.model, self.backend, Size { frames, ..size })?;
-        let mut done = 0;
-        for missing in std::mem::take(&mut looked.missing).into_values() {
+        let missing = std::mem::take(&mut looked.missing);
+        for (done, missing) in (1..).zip(missing.into_values()) {
             self.stopped("while encoding clips")?;
             let read = self.read(&missing.clip, missing.fit)?.map_err(|what| {
                 Error::input("E0960", what)
@@ -285,7 +285,6 @@ impl Preparation<'_> {
             let value = encoder.read(&read, &missing.place)?;
             let source = size_of(&read, &missing.clip);
             looked.cache.store(&missing.key, &Entry { value, source })?;
-            done += 1;
             (looked.events)(Event::Encoded { done, total });
         }
         if !has_black {
@@ -340,7 +339,7 @@ impl Preparation<'_> {
 
 /// What a look at a sample gives.
 enum Outcome {
-    Fine(Item),
+    Fine(Box<Item>),
     Excluded(String),
     Faulty(String),
 }

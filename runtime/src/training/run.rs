@@ -5,13 +5,13 @@
 
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
+use super::dataset::Dataset;
 use super::draws::{Levels, order};
 use super::learner::{Learner, Numbers, Values};
 use super::log::Log;
 use super::network::Network;
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
-use super::dataset::Dataset;
 use super::request::{Report, Training, identity};
 use super::{Event, Settings, result};
 use crate::error::{Error, Kind as Fault, Result};
@@ -44,6 +44,8 @@ pub struct Loop<'l> {
     /// The order of samples in an epoch.
     order: (u64, Vec<usize>),
     began: (Instant, u64),
+    /// Samples that were done when the last checkpoint was written.
+    saved: Option<u64>,
 }
 
 impl<'l> Loop<'l> {
@@ -128,6 +130,7 @@ impl<'l> Loop<'l> {
             norms,
             order: (u64::MAX, Vec::new()),
             began,
+            saved: None,
         };
         out.values = out.current()?;
         if out.validation.is_some() {
@@ -277,9 +280,11 @@ impl<'l> Loop<'l> {
                     None => self.best_file()?,
                 };
                 self.write("-best", file)?;
-                if !crate::files::stopped() {
-                    self.best = Some(self.best_file()?);
-                }
+                self.best = match self.best_file() {
+                    // Told to end: this one was the last.
+                    Err(error) if error.kind() == Fault::Interrupted => None,
+                    other => Some(other?),
+                };
             }
             false => self.record.position.since_best += 1,
         }
@@ -299,13 +304,19 @@ impl<'l> Loop<'l> {
         Ok(ends)
     }
 
+    /// Writes a checkpoint, unless there is one of this moment already.
     fn save(&mut self) -> Result<()> {
+        if self.saved == Some(self.record.position.samples) {
+            return Ok(());
+        }
         let mut values: BTreeMap<String, Flat> = BTreeMap::new();
         for which in self.optimiser.kinds() {
             values.insert((*which).to_owned(), self.optimiser.get(which)?);
         }
         values.insert("g".to_owned(), self.optimiser.summed(&self.batch)?);
-        self.folder.save(&self.record, &values)
+        self.folder.save(&self.record, &values)?;
+        self.saved = Some(self.record.position.samples);
+        Ok(())
     }
 
     /// The path of a result, with `what` behind the name of the last one.

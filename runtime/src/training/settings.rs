@@ -130,6 +130,11 @@ pub struct TrainSettings {
     pub shift: f64,
     /// Noise levels in the table.
     pub timesteps: u32,
+    /// What each block keeps for the derivative: `all`, `products`, `heads`, `attention` or `carry`,
+    /// from the most memory to the most work. The bits are the same.
+    pub keep: Option<String>,
+    /// Memory that the run may take, such as `24GiB`; decides what is kept where that is not said.
+    pub budget: Option<String>,
     /// Seed of the order, the noise and the first values.
     pub seed: u64,
 }
@@ -199,6 +204,8 @@ impl Default for TrainSettings {
             loss_weight: LossWeight::Diffsynth,
             shift: 5.0,
             timesteps: 1000,
+            keep: None,
+            budget: None,
             seed: 0,
         }
     }
@@ -231,8 +238,10 @@ impl Default for RunSettings {
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 9] = [
+const MAY_CHANGE: [&str; 11] = [
     "train.steps",
+    "train.keep",
+    "train.budget",
     "run.folder",
     "run.checkpoint_every",
     "run.patience",

@@ -1,6 +1,6 @@
 //! Compiling and running small modules with made-up weights and inputs.
 
-use anyid_backends::{StoredWeight, WeightFault, WeightProvider};
+use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan};
 use anyid_ir::{DType, Module, TensorType};
@@ -25,7 +25,7 @@ impl WeightProvider for Invented {
         self.0.get(name).map(|ty| StoredWeight { dtype: ty.dtype, bytes: ty.bytes() })
     }
 
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault> {
         let ty = &self.0[name];
         let seed = name.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
         let fan = (ty.elements() / ty.shape.first().copied().unwrap_or(1).max(1)).max(4);

@@ -6,7 +6,7 @@
 //! bits. The count of both is checked, so that the test keeps showing something.
 
 use crate::common::{kinds, noise};
-use anyid_backends::{AlignedBytes, Device, RunError, StoredWeight, WeightFault, WeightProvider};
+use anyid_backends::{AlignedBytes, Device, Fault, RunError, StoredWeight, WeightProvider};
 use anyid_ir::kernel::Kernel;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plan};
@@ -26,7 +26,7 @@ impl WeightProvider for Any {
         Some(StoredWeight { dtype: weight.ty.dtype, bytes: weight.ty.bytes() })
     }
 
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault> {
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault> {
         let weight = self.0.weights.iter().find(|w| w.name == name).expect("it was found");
         let mut data = noise(3, &weight.ty, 1.0);
         data.resize(weight.ty.bytes() as usize, 1);

@@ -1,7 +1,7 @@
 //! One execution of a plan: where the bytes of every buffer lie.
 
 use super::super::Cpu;
-use super::super::weights::Weights;
+use super::super::packed::Weights;
 use super::Executable;
 use crate::WeightProvider;
 use anyid_ir::plan::{Buffer, BufferId, Columns, Plan, Root};

@@ -6,10 +6,10 @@ use super::super::attention::{self, AttentionShape};
 use super::super::conv::{self, ConvShape, UpsampleShape, upsample_conv_fits};
 use super::super::gemm::{self, Activation, BatchShape, PanelKind};
 use super::super::moves::Copies;
+use super::super::packed::Form;
 use super::super::rowkernel::{Layout, Pitch, Prepared};
 use super::super::rows::{self, Reduce};
 use super::super::threads::ALIGN;
-use super::super::weights::Form;
 use super::super::{Cpu, kernel_shape, panel_kind, upsampled};
 use anyid_ir::infer::sides;
 use anyid_ir::kernel::{

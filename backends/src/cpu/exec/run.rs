@@ -10,7 +10,7 @@ use super::super::{conv, rowkernel, scalar, tables};
 use super::RunError;
 use super::frame::Frame;
 use super::launch::{Conv, Dot, Ends, Heads, Launch, Linear, Picture, Table, Vector};
-use crate::WeightFault;
+use crate::Fault;
 use crate::errors::check_rows;
 use anyid_ir::DType;
 use anyid_ir::kernel::Fill;
@@ -406,7 +406,7 @@ impl<'f> Frame<'f> {
         first: usize,
         to: DType,
         out: &mut [u8],
-    ) -> Result<(), WeightFault> {
+    ) -> Result<(), Fault> {
         let start = first as u64 * dtype.bytes() as u64;
         if dtype == to {
             return self.provider.read(name, start, out);

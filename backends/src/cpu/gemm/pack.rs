@@ -9,8 +9,8 @@ use super::super::buffer::AlignedBytes;
 use super::super::simd::Level;
 use super::super::threads::{ALIGN, Pool, SharedPtr};
 use super::PanelKind;
+use super::matrix::{WeightSource, Weights};
 use super::micro::LANES;
-use super::weights::{WeightSource, Weights};
 use std::ops::Range;
 
 /// Columns of a full panel.

@@ -6,8 +6,8 @@
 
 use super::super::caches::prefetch;
 use super::super::simd::Level;
+use super::matrix::Dtype;
 use super::micro::Words;
-use super::weights::Dtype;
 use half::bf16;
 use std::ops::Range;
 

@@ -7,10 +7,10 @@
 use super::super::caches::prefetch;
 use super::super::simd::Level;
 use super::PanelKind;
+use super::matrix::{Dtype, WeightSource, Weights, as_words, decode};
 use super::micro::{LANES, Words};
 use super::pack::{Packed, Panel, STEP, WIDTH, transpose};
 use super::rows::{Convert, RowLoader, narrow_one};
-use super::weights::{Dtype, WeightSource, Weights, as_words, decode};
 use std::ops::Range;
 
 /// Elements of K that are asked for ahead of their use.

@@ -32,8 +32,8 @@ pub trait Lanes: Copy {
     /// # Safety
     /// `at..at+16` is writable; no alignment is needed.
     unsafe fn store(self, at: *mut f32);
-    /// Like [`Lanes::store`], past the caches where there is an instruction for that; see
-    /// [`end_streams`](crate::cpu::caches::end_streams).
+    /// Like [`Lanes::store`], past the caches where there is an instruction for that. Whoever uses it
+    /// ends with a fence before others read.
     ///
     /// # Safety
     /// As [`Lanes::store`], and `at` is a multiple of 64 bytes.

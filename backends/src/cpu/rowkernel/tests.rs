@@ -110,7 +110,7 @@ fn large_results_go_past_the_caches_and_are_the_same_bits() {
     for (dtype, name, width) in [(DType::F32, "f32", 1000), (DType::Bf16, "bf16", 1024)] {
         let rows = STREAMED / dtype.bytes() / width + 1;
         let (x, table) = (noise(7, dtype, rows * width), noise(9, DType::F32, 2 * width));
-        let operands = [&x[..], &table[..], &vec![1, 0, 0, 0].repeat(rows)[..]];
+        let operands = [&x[..], &table[..], &[1, 0, 0, 0].repeat(rows)[..]];
         let kernel = kernel(NORM, name, (rows, width));
         let past = Prepared::new(&kernel, &Layout::default());
         let through = Layout { in_place: true, ..Layout::default() };

@@ -5,7 +5,7 @@
 //! the machine are measured last, because this takes memory of its own.
 
 use super::profile::Profile;
-use crate::args::BenchPhase;
+use crate::cmd::bench::args::BenchPhase;
 use crate::output;
 use crate::progress::Progress;
 use anyid_ir::Tensor;

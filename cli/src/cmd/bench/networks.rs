@@ -7,7 +7,9 @@
 
 use super::measure::{Job, Setup, fits, measure};
 use super::report;
-use crate::args::{BenchDit, BenchPhase, BenchText, BenchTrain, BenchVae, Direction, Guided};
+use crate::cmd::bench::args::{
+    BenchDit, BenchPhase, BenchText, BenchTrain, BenchVae, Direction, Guided,
+};
 use crate::cmd::size;
 use crate::output;
 use crate::progress::Progress;

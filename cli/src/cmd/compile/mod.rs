@@ -1,13 +1,14 @@
 //! `compile`: compiles IR text into plans and reports what they need before anything runs.
 
-mod budget;
+pub mod args;
 mod prediction;
 mod states;
 mod summary;
 
 use super::passes;
 use super::plans::{functions, plans};
-use crate::args::{Compile, Emit, Opt};
+use crate::cmd::compile::args::{Compile, Emit};
+use crate::cmd::opt::Opt;
 use crate::modules;
 use crate::output;
 use crate::render::Failure;
@@ -18,7 +19,7 @@ use anyid_passes::kernels::kernels;
 use anyid_passes::remat::{Tried, within};
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
-use anyid_runtime::engine::{PlanFile, StateSpec, compile_error};
+use anyid_runtime::engine::{PlanFile, StateSpec, budget, compile_error};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Kind, Result};
@@ -60,7 +61,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
             switches,
         });
     }
-    let budget = args.budget.as_deref().map(budget::parse).transpose()?;
+    let parsed = args.budget.as_deref().map(budget::parse).transpose();
+    let budget = parsed.map_err(|error| error.at("--budget"))?;
     let places = places(&args)?;
     places.check()?;
     // Opened before the work, so that it fails early if the result cannot be written there.

@@ -5,7 +5,7 @@
 //! function without the input begins the state and does not read it. The compiler checks that types
 //! agree.
 
-use anyid_ir::weights::nearest;
+use anyid_ir::spelling::nearest;
 use anyid_ir::{Func, Module};
 use anyid_runtime::engine::StateSpec;
 use anyid_runtime::{Error, Result};

@@ -4,13 +4,14 @@
 //! used for two purposes, the places of all results, model, references, memory. `--dry-run` stops
 //! there. The library does the work itself and decides what is kept if it fails.
 
+pub mod args;
 mod opened;
 mod report;
 mod table;
 mod watch;
 mod wishes;
 
-use crate::args::Generate;
+use crate::cmd::generate::args::Generate;
 use crate::cmd::lora;
 use crate::progress::Progress;
 use crate::recipe::{self, ModelEntry, Recipe, Sources};

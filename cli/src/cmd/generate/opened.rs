@@ -1,6 +1,6 @@
 //! Where the video of `generate` goes: a file, a folder, a pipe or standard output.
 
-use crate::args::Generate;
+use crate::cmd::generate::args::Generate;
 use anyid_runtime::files::{self, Existing, is_standard_output};
 use anyid_runtime::media::writer::{Format, VideoWriter, WriterOptions};
 use anyid_runtime::{Error, FileOptions, Result, Size};

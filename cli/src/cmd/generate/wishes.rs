@@ -2,7 +2,7 @@
 //!
 //! Only the recipe and the start noise are read here; names are checked where they are used.
 
-use crate::args::{Generate, Seed};
+use crate::cmd::generate::args::{Generate, Seed};
 use crate::cmd::{lora, size};
 use crate::recipe::{self, AdapterEntry, Recipe};
 use anyid_ir::Tensor;

@@ -4,9 +4,10 @@
 //! Nothing is trained or sampled here. Results appear whole or not at all and are read back before
 //! they do; the library does that.
 
+pub mod args;
 mod show;
 
-use crate::args::{Lora, LoraCombine, LoraConvert, LoraInspect, LoraMerge};
+use crate::cmd::lora::args::{Lora, LoraCombine, LoraConvert, LoraInspect, LoraMerge};
 use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};

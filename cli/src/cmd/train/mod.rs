@@ -132,7 +132,8 @@ fn outlook_text(outlook: &Outlook) -> String {
         let (from, to) = (row.sigma - 0.1, row.sigma);
         text.push_str(&format!("  {from:.1} to {to:.1}  {:5.2}  {bar}\n", row.weight));
     }
-    let psnr: Vec<String> = outlook.sheet.psnr.iter().map(|value| format!("{value:.1} dB")).collect();
+    let psnr: Vec<String> =
+        outlook.sheet.psnr.iter().map(|value| format!("{value:.1} dB")).collect();
     text.push_str(&format!(
         "targets behind the autoencoder: {}, shown beside reference and target in {}\n",
         psnr.join(", "),

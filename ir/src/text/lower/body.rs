@@ -95,13 +95,7 @@ impl<'s> Body<'_, 's> {
         ty: Option<TensorType>,
         code: &'static str,
     ) {
-        let value = ty.map(|ty| {
-            let def = Def::Param(block, self.func.blocks[block].params.len() as u32);
-            let name = self.up.source.sigil(name).to_owned();
-            let value = self.func.values.push(Value { ty, def, name });
-            self.func.blocks[block].params.push(value);
-            value
-        });
+        let value = ty.map(|ty| self.func.add_param(block, self.up.source.sigil(name), ty));
         self.open_ended |= value.is_none() && block == self.func.entry;
         self.define(name, value, code);
     }

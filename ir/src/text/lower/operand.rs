@@ -82,20 +82,12 @@ impl<'s> Body<'_, 's> {
         }
         let known = ty.is_some();
         let ty = ty.unwrap_or(TensorType::new(DType::F32, []));
-        let id = NodeId::from_index(self.func.nodes.len());
-        let name = path.to_owned();
-        let value = self.func.values.push(Value { ty, def: Def::Result(id, 0), name });
         let whole = TextLoc { whole: span, op: span, ..TextLoc::default() };
-        self.func.nodes.push(Node {
-            op: Op::Weight { path: path.to_owned() },
-            operands: Default::default(),
-            results: smallvec::smallvec![value],
-            body: None,
-            loc: Loc::Text(Box::new(whole)),
-        });
+        let (op, loc) = (Op::Weight { path: path.to_owned() }, Loc::Text(Box::new(whole)));
+        let id = self.func.add_node(op, &[], [(ty, path.to_owned())], loc);
         self.open[level].weights.push(id);
         self.check(id);
-        known.then_some(value)
+        known.then(|| self.func.nodes[id].results[0])
     }
 
     /// Operands of an op; numbers become constants where the op takes them.

@@ -41,18 +41,9 @@ impl<'s> Body<'_, 's> {
         names: &[Span],
         loc: Loc,
     ) -> NodeId {
-        let id = NodeId::from_index(self.func.nodes.len());
-        let results = types
-            .iter()
-            .enumerate()
-            .map(|(i, ty)| {
-                let name = names.get(i).map_or("", |span| self.up.source.sigil(*span)).to_owned();
-                let def = Def::Result(id, i as u32);
-                self.func.values.push(Value { ty: ty.clone(), def, name })
-            })
-            .collect();
-        let operands = operands.iter().copied().collect();
-        self.func.nodes.push(Node { op, operands, results, body: None, loc });
+        let name = |i| names.get(i).map_or("", |span| self.up.source.sigil(*span)).to_owned();
+        let results = types.iter().enumerate().map(|(i, ty)| (ty.clone(), name(i)));
+        let id = self.func.add_node(op, operands, results, loc);
         if let Some(open) = self.open.last_mut() {
             open.nodes.push(id);
         }

@@ -1,11 +1,12 @@
 //! Attributes of one statement, by name and kind.
 
-use crate::diag::Sink;
-use crate::diag::{Diagnostic, Span};
+use super::{BLANK, Field, fields, names};
+use crate::diag::{Diagnostic, Sink, Span};
 use crate::op::{Axes, Op};
+use crate::spelling::nearest;
 use crate::text::ast::{Attr, AttrValue, Expr, Source};
 use crate::text::dims::{Dims, LARGEST};
-use crate::weights::nearest;
+use crate::text::words;
 
 /// Reads the attributes of one statement.
 pub(in crate::text) struct Reader<'a, 's> {
@@ -20,12 +21,76 @@ pub(in crate::text) struct Reader<'a, 's> {
 }
 
 impl<'s> Reader<'_, 's> {
-    pub(super) fn find(&mut self, name: &'static str) -> Option<usize> {
+    /// The op, or `None` after reporting E0103, E0105, E0106, E0111, E0114 or E0115.
+    pub(in crate::text) fn build(mut self) -> Option<Op> {
+        let name = self.source.at(self.op);
+        let Some(blank) = BLANK.iter().find(|op| op.name() == name) else {
+            let error = Diagnostic::error("E0103", format!("there is no op {name}")).at(self.op);
+            let help = match nearest(name, names()) {
+                _ if name == "weight" => {
+                    "write a weight as `$path` where it is used; it needs no statement".to_owned()
+                }
+                _ if let Some(known) = words::instead(name) => known,
+                Some(close) => format!("did you mean {close}?"),
+                None => "see docs/ir.md for the list of ops".to_owned(),
+            };
+            self.sink.push(error.help(help));
+            return None;
+        };
+        let op = match blank {
+            Op::Gelu => self.gelu(),
+            _ => self.filled(blank.clone()),
+        };
+        if self.leftovers() { op.filter(|op| !op.is_structure()) } else { None }
+    }
+
+    /// `op` with its attributes. All of them are read, so that every missing one is reported.
+    fn filled(&mut self, mut op: Op) -> Option<Op> {
+        let mut complete = true;
+        for (name, field) in fields(&mut op) {
+            complete &= self.fill(name, field).is_some();
+        }
+        complete.then_some(op)
+    }
+
+    fn fill(&mut self, name: &'static str, field: Field<'_>) -> Option<()> {
+        match field {
+            Field::Int(value) => *value = self.int(name)?,
+            Field::Float(value) => *value = self.float(name)?,
+            Field::Flag(value) => *value = self.flag(name)?,
+            Field::List(values) => {
+                let at = self.need(name, "[0,1]")?;
+                *values = self.ints(at, name)?;
+            }
+            Field::Sizes(values, None) => {
+                let at = self.need(name, "[1,2,2]")?;
+                self.sizes(at, name, values)?;
+            }
+            Field::Sizes(values, Some(_)) => {
+                if let Some(at) = self.find(name) {
+                    self.sizes(at, name, values)?;
+                }
+            }
+            Field::Sides(sides) => {
+                let mut values = [0; 2];
+                self.fill(name, Field::Sizes(&mut values, Some(0)))?;
+                *sides = values.map(|side| side != 0);
+            }
+            Field::Values(values) => match self.find(name) {
+                Some(at) => *values = self.floats(at)?,
+                None => *values = vec![self.float("value")?],
+            },
+            Field::Word(_) => unreachable!("a word says which op it is"),
+        }
+        Some(())
+    }
+
+    fn find(&mut self, name: &'static str) -> Option<usize> {
         self.known.push(name);
         self.attrs.iter().position(|attr| self.source.at(attr.name) == name)
     }
 
-    pub(super) fn need(&mut self, name: &'static str, example: &str) -> Option<usize> {
+    fn need(&mut self, name: &'static str, example: &str) -> Option<usize> {
         let found = self.find(name);
         if found.is_none() {
             let op = self.source.at(self.op);
@@ -36,19 +101,20 @@ impl<'s> Reader<'_, 's> {
         found
     }
 
-    pub(super) fn wrong(&mut self, at: usize, expected: &str) {
-        let attr = &self.attrs[at];
-        let message =
-            format!("attribute {} of {} is not {expected}", self.name(at), self.source.at(self.op));
-        let error = Diagnostic::error("E0106", message).at(attr.span);
+    /// Reports that attribute `at` is not what was expected.
+    fn wrong<T>(&mut self, at: usize, expected: &str) -> Option<T> {
+        let (name, op) = (self.name(at), self.source.at(self.op));
+        let message = format!("attribute {name} of {op} is not {expected}");
+        let error = Diagnostic::error("E0106", message).at(self.attrs[at].span);
         self.sink.push(error.help("see the op's attributes in docs/ir.md"));
+        None
     }
 
-    pub(super) fn name(&self, at: usize) -> &'s str {
+    fn name(&self, at: usize) -> &'s str {
         self.source.at(self.attrs[at].name)
     }
 
-    pub(super) fn whole(&mut self, expr: Expr, name: &str) -> Option<usize> {
+    fn whole(&mut self, expr: Expr, name: &str) -> Option<usize> {
         let value = self.dims.eval(expr, self.sink)?;
         if (0..=LARGEST).contains(&value) {
             return Some(value as usize);
@@ -59,113 +125,67 @@ impl<'s> Reader<'_, 's> {
         None
     }
 
-    pub(super) fn int(&mut self, name: &'static str) -> Option<usize> {
+    fn int(&mut self, name: &'static str) -> Option<usize> {
         let at = self.need(name, "1")?;
         match &self.attrs[at].value {
             AttrValue::Expr(expr) => self.whole(*expr, name),
-            _ => {
-                self.wrong(at, "a whole number");
-                None
-            }
+            _ => self.wrong(at, "a whole number"),
         }
     }
 
-    pub(super) fn ints(&mut self, at: usize, name: &'static str) -> Option<Axes> {
-        match &self.attrs[at].value {
-            AttrValue::List(list) => {
-                // Every element is evaluated, so that all errors are seen.
-                let mut values = Vec::new();
-                for item in list {
-                    values.push(match item {
-                        AttrValue::Expr(expr) => self.whole(*expr, name),
-                        _ => {
-                            self.wrong(at, "a list of whole numbers such as [1,2]");
-                            return None;
-                        }
-                    });
-                }
-                values.into_iter().collect()
-            }
-            _ => {
-                self.wrong(at, "a list of whole numbers such as [1,2]");
-                None
-            }
+    fn ints(&mut self, at: usize, name: &'static str) -> Option<Axes> {
+        const LIST: &str = "a list of whole numbers such as [1,2]";
+        let AttrValue::List(list) = &self.attrs[at].value else { return self.wrong(at, LIST) };
+        // Every element is evaluated, so that all errors are seen.
+        let mut values = Vec::new();
+        for item in list {
+            values.push(match item {
+                AttrValue::Expr(expr) => self.whole(*expr, name),
+                _ => return self.wrong(at, LIST),
+            });
         }
+        values.into_iter().collect()
     }
 
-    pub(super) fn list(&mut self, name: &'static str) -> Option<Axes> {
-        let at = self.need(name, "[0,1]")?;
-        self.ints(at, name)
-    }
-
-    pub(super) fn fixed<const N: usize>(
-        &mut self,
-        at: usize,
-        name: &'static str,
-    ) -> Option<[usize; N]> {
+    fn sizes(&mut self, at: usize, name: &'static str, to: &mut [usize]) -> Option<()> {
         let list = self.ints(at, name)?;
-        let fixed = <[usize; N]>::try_from(&list[..]).ok();
-        if fixed.is_none() {
-            self.wrong(at, &format!("a list of {N} numbers"));
+        if list.len() != to.len() {
+            return self.wrong(at, &format!("a list of {} numbers", to.len()));
         }
-        fixed
+        to.copy_from_slice(&list);
+        Some(())
     }
 
-    pub(super) fn triple(&mut self, name: &'static str) -> Option<[usize; 3]> {
-        let at = self.need(name, "[1,2,2]")?;
-        self.fixed(at, name)
-    }
-
-    pub(super) fn optional<const N: usize>(
-        &mut self,
-        name: &'static str,
-        default: [usize; N],
-    ) -> Option<[usize; N]> {
-        match self.find(name) {
-            Some(at) => self.fixed(at, name),
-            None => Some(default),
-        }
-    }
-
-    pub(super) fn float(&mut self, name: &'static str) -> Option<f64> {
+    fn float(&mut self, name: &'static str) -> Option<f64> {
         let at = self.need(name, "1e-6")?;
         self.number(at, &self.attrs[at].value)
     }
 
-    pub(super) fn number(&mut self, at: usize, value: &AttrValue) -> Option<f64> {
+    fn number(&mut self, at: usize, value: &AttrValue) -> Option<f64> {
         match value {
             AttrValue::Float(value) => Some(*value),
             AttrValue::Expr(expr) => self.dims.eval(*expr, self.sink).map(|value| value as f64),
-            _ => {
-                self.wrong(at, "a number");
-                None
-            }
+            _ => self.wrong(at, "a number"),
         }
     }
 
-    pub(super) fn floats(&mut self, at: usize) -> Option<Vec<f64>> {
+    fn floats(&mut self, at: usize) -> Option<Vec<f64>> {
         match &self.attrs[at].value {
             AttrValue::List(list) => list.iter().map(|item| self.number(at, item)).collect(),
-            _ => {
-                self.wrong(at, "a list of numbers such as [0,0.5]");
-                None
-            }
+            _ => self.wrong(at, "a list of numbers such as [0,0.5]"),
         }
     }
 
-    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
         let Some(at) = self.find(name) else { return Some(false) };
         match &self.attrs[at].value {
             AttrValue::Flag(value) => Some(*value),
-            _ => {
-                self.wrong(at, "true or false");
-                None
-            }
+            _ => self.wrong(at, "true or false"),
         }
     }
 
     /// Which form of GELU, spelt out so that the text says it.
-    pub(super) fn gelu(&mut self) -> Option<Op> {
+    fn gelu(&mut self) -> Option<Op> {
         let at = self.need("approx", "tanh")?;
         let word = match &self.attrs[at].value {
             AttrValue::Expr(expr) => self.dims.word(*expr),
@@ -174,15 +194,12 @@ impl<'s> Reader<'_, 's> {
         match word {
             Some("tanh") => Some(Op::Gelu),
             Some("erf") => Some(Op::GeluErf),
-            _ => {
-                self.wrong(at, "tanh or erf");
-                None
-            }
+            _ => self.wrong(at, "tanh or erf"),
         }
     }
 
     /// Reports attributes the op does not have, and repeated ones.
-    pub(super) fn leftovers(&mut self) -> bool {
+    fn leftovers(&mut self) -> bool {
         let mut seen: Vec<&str> = Vec::new();
         for (at, attr) in self.attrs.iter().enumerate() {
             let name = self.name(at);

@@ -8,20 +8,9 @@ impl<'s> Parser<'s> {
         let name = self.expect_kind(Tok::Ident, "a type such as `bf16[N,D]`")?;
         let word = &self.text[name.start..name.end];
         let dtype = DType::from_name(word);
-        let mut dims = Vec::new();
         self.expect(b'[')?;
-        if !self.is(b']') {
-            loop {
-                dims.push(self.expr()?);
-                if !self.accept(b',') {
-                    break;
-                }
-            }
-        }
-        let close = match self.token.kind {
-            Tok::Punct(b']') => self.advance().span,
-            _ => return self.unexpected("`,` or `]`"),
-        };
+        let dims = self.list_before(b']', Self::expr)?;
+        let close = self.close(b']')?;
         if dtype.is_none() {
             let names = DType::ALL.map(DType::name);
             let help = match nearest(word, names) {
@@ -35,11 +24,7 @@ impl<'s> Parser<'s> {
     }
 
     pub(super) fn types(&mut self) -> Parse<Vec<TypeExpr>> {
-        let mut types = vec![self.ty()?];
-        while self.accept(b',') {
-            types.push(self.ty()?);
-        }
-        Ok(types)
+        self.list(Self::ty)
     }
 
     pub(super) fn expr(&mut self) -> Parse<Expr> {

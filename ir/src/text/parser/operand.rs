@@ -60,81 +60,48 @@ impl<'s> Parser<'s> {
 
     pub(super) fn operand_list(&mut self) -> Parse<Vec<Operand>> {
         self.expect(b'(')?;
-        let mut operands = Vec::new();
-        if !self.is(b')') {
-            loop {
-                operands.push(self.operand()?);
-                if !self.accept(b',') {
-                    break;
-                }
-            }
-        }
-        if !self.is(b')') {
-            return self.unexpected("`,` or `)`");
-        }
-        self.advance();
+        let operands = self.list_before(b')', Self::operand)?;
+        self.close(b')')?;
         Ok(operands)
     }
 
     pub(super) fn attrs(&mut self) -> Parse<Vec<Attr>> {
-        let mut attrs = Vec::new();
         if !self.same_line() || !self.is(b'{') {
-            return Ok(attrs);
+            return Ok(Vec::new());
         }
-        self.advance();
-        while !self.is(b'}') {
-            self.charge()?;
-            let name = self.expect_kind(Tok::Ident, "an attribute such as `axis=1`")?;
-            self.expect(b'=')?;
-            let start = self.token.span.start;
-            let value = self.attr_value()?;
-            attrs.push(Attr { name, value, span: Span::new(start, self.end) });
-            if !self.accept(b',') && !self.is(b'}') {
-                return self.unexpected("`,` or `}`");
-            }
-        }
-        self.advance();
-        Ok(attrs)
+        self.list_to(b'}', |p| {
+            let name = p.expect_kind(Tok::Ident, "an attribute such as `axis=1`")?;
+            p.expect(b'=')?;
+            let start = p.token.span.start;
+            let value = p.attr_value()?;
+            Ok(Attr { name, value, span: Span::new(start, p.end) })
+        })
     }
 
     pub(super) fn attr_value(&mut self) -> Parse<AttrValue> {
-        if !self.is(b'[') {
-            return self.attr_item();
+        match self.is(b'[') {
+            true => self.list_to(b']', Self::attr_item).map(AttrValue::List),
+            false => self.attr_item(),
         }
-        self.advance();
-        let mut list = Vec::new();
-        while !self.is(b']') {
-            self.charge()?;
-            list.push(self.attr_item()?);
-            if !self.accept(b',') && !self.is(b']') {
-                return self.unexpected("`,` or `]`");
-            }
-        }
-        self.advance();
-        Ok(AttrValue::List(list))
     }
 
     pub(super) fn attr_item(&mut self) -> Parse<AttrValue> {
-        let word = self.word();
-        match self.token.kind {
-            Tok::Float => return self.literal().map(|(value, _)| AttrValue::Float(value)),
-            Tok::Punct(b'-') if self.number_after_sign() => {
-                return self.literal().map(|(value, _)| AttrValue::Float(value));
-            }
-            Tok::Ident if matches!(word, "inf" | "nan") => {
-                return self.literal().map(|(value, _)| AttrValue::Float(value));
-            }
+        let (kind, word) = (self.token.kind, self.word());
+        let number = kind == Tok::Float
+            || (kind == Tok::Ident && matches!(word, "inf" | "nan"))
+            || (self.is(b'-') && self.number_after_sign());
+        match kind {
+            _ if number => self.literal().map(|(value, _)| AttrValue::Float(value)),
             Tok::Ident if word == "true" || word == "false" => {
                 self.advance();
-                return Ok(AttrValue::Flag(word == "true"));
+                Ok(AttrValue::Flag(word == "true"))
             }
             Tok::Str => {
                 self.advance();
-                return Ok(AttrValue::Str);
+                Ok(AttrValue::Str)
             }
-            _ => {}
+            _ => self.expr().map(AttrValue::Expr),
         }
-        self.expr().map(AttrValue::Expr)
     }
 
     /// Whether a float, `inf` or `nan` follows the sign being looked at.
@@ -150,16 +117,13 @@ impl<'s> Parser<'s> {
         let func = self.expect_kind(Tok::Func, "the called function, as in `call @name(%x)`")?;
         let mut index = Vec::new();
         if self.accept(b'<') {
-            loop {
-                self.charge()?;
-                if !matches!(self.token.kind, Tok::Ident | Tok::Int) {
-                    return self.unexpected("an index: a name or a number");
+            index = self.list(|p| {
+                p.charge()?;
+                match p.token.kind {
+                    Tok::Ident | Tok::Int => Ok(p.advance().span),
+                    _ => p.unexpected("an index: a name or a number"),
                 }
-                index.push(self.advance().span);
-                if !self.accept(b',') {
-                    break;
-                }
-            }
+            })?;
             self.expect(b'>')?;
         }
         Ok(StmtKind::Call { func, index, operands: self.operand_list()? })
@@ -189,17 +153,11 @@ impl<'s> Parser<'s> {
 
     pub(super) fn bindings(&mut self) -> Parse<Vec<(Span, Operand)>> {
         self.expect(b'(')?;
-        let mut list = Vec::new();
-        if !self.is(b')') {
-            loop {
-                let name = self.expect_kind(Tok::Value, "a pair such as `%x = %x0`")?;
-                self.expect(b'=')?;
-                list.push((name, self.operand()?));
-                if !self.accept(b',') {
-                    break;
-                }
-            }
-        }
+        let list = self.list_before(b')', |p| {
+            let name = p.expect_kind(Tok::Value, "a pair such as `%x = %x0`")?;
+            p.expect(b'=')?;
+            Ok((name, p.operand()?))
+        })?;
         self.expect(b')')?;
         Ok(list)
     }

@@ -47,27 +47,21 @@ impl<'s> Parser<'s> {
         // Inside a header line ends do not count.
         self.brackets = 1;
         if self.accept(b'<') {
-            loop {
-                self.charge()?;
-                decl.index.push(self.expect_kind(Tok::Ident, "the name of an index")?);
-                if !self.accept(b',') {
-                    break;
-                }
-            }
+            self.list(|p| {
+                p.charge()?;
+                decl.index.push(p.expect_kind(Tok::Ident, "the name of an index")?);
+                Ok(())
+            })?;
             self.expect(b'>')?;
         }
         self.expect(b'(')?;
-        if !self.is(b')') {
-            loop {
-                self.charge()?;
-                let name = self.expect_kind(Tok::Value, "a parameter such as `%x: bf16[N,D]`")?;
-                self.expect(b':')?;
-                decl.params.push((name, self.ty()?));
-                if !self.accept(b',') {
-                    break;
-                }
-            }
-        }
+        self.list_before(b')', |p| {
+            p.charge()?;
+            let name = p.expect_kind(Tok::Value, "a parameter such as `%x: bf16[N,D]`")?;
+            p.expect(b':')?;
+            decl.params.push((name, p.ty()?));
+            Ok(())
+        })?;
         self.expect(b')')?;
         if self.token.kind == Tok::Arrow {
             self.advance();

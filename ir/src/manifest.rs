@@ -4,6 +4,7 @@
 //! expansion. Weight bytes are never part of a module; the runtime matches the manifest against
 //! checkpoint headers before anything runs.
 
+use crate::spelling::nearest;
 use crate::types::TensorType;
 use std::collections::HashMap;
 
@@ -111,35 +112,6 @@ impl Manifest {
     pub fn nearest(&self, name: &str) -> Option<&str> {
         nearest(name, self.expanded.iter().map(|(n, _)| n.as_str()))
     }
-}
-
-/// The candidate with the smallest edit distance to `word`, if it is near enough to be meant.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(2);
-    candidates
-        .into_iter()
-        .map(|candidate| (edit_distance(word, candidate, limit), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-fn edit_distance(a: &str, b: &str, limit: usize) -> usize {
-    if a.len().abs_diff(b.len()) > limit * 4 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitution = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// `a.b` from a scope and a relative path; either may be empty.

@@ -1,6 +1,6 @@
 //! Reads memory budgets: `16GiB`, `800 MB`, `1.5GiB`, or a number of bytes.
 
-use anyid_runtime::{Error, Result};
+use crate::error::{Error, Result};
 
 const UNITS: [(&str, u64); 10] = [
     ("kib", 1 << 10),
@@ -22,7 +22,6 @@ const UNITS: [(&str, u64); 10] = [
 pub fn parse(text: &str) -> Result<u64> {
     let bad = |why: &str| {
         Error::input("E0602", format!("\"{text}\" {why}"))
-            .at("--budget")
             .help("write a number with a unit: 16GiB, 800MiB, 24GB")
     };
     let lower = text.trim().to_ascii_lowercase();

@@ -1,7 +1,7 @@
 //! The tables against the golden values of the reference implementation.
 
-use super::tests::{apply, close, f32_tensor};
-use super::*;
+use super::super::*;
+use super::{apply, close, f32_tensor};
 use crate::eval::{Evaluator, Mode};
 use crate::graph::Module;
 use crate::tensor::Tensor;

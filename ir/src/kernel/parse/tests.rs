@@ -2,8 +2,9 @@
 
 use super::super::text::print_kernels;
 use super::*;
+use crate::kernel::{RowFn, RowReduce};
 use crate::types::TensorType;
-use crate::{DType, Op};
+use crate::{BinaryFn, CompareFn, DType, Op, UnaryFn};
 
 fn ty(dtype: DType, shape: &[usize]) -> TensorType {
     TensorType::new(dtype, shape.iter().copied())

@@ -14,7 +14,7 @@ pub struct StoredWeight {
 
 /// Why stored bytes could not be read: a coded error as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WeightFault {
+pub struct Fault {
     /// The code, such as `E0330`.
     pub code: &'static str,
     /// What was wrong; it names the tensor.
@@ -39,7 +39,7 @@ pub trait WeightProvider: Sync {
     ///
     /// # Errors
     /// Where they cannot be had; `out` then holds anything.
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), WeightFault>;
+    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault>;
 
     /// Where and under which name a tensor is stored, in words for a message; `None` where it has
     /// no other name than the one given.

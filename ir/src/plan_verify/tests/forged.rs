@@ -1,6 +1,6 @@
 //! Every promise broken, one at a time, in the text of plans that keep them all.
 
-use super::phases::verify_phases;
+use super::super::phases::verify_phases;
 use crate::plan_text::{parse_plans, print_plans};
 
 /// `prepare` and `step`: a kept value, a view of it, weights, results over operands.

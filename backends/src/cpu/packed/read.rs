@@ -11,7 +11,7 @@ use super::super::scalar;
 use super::super::threads::SharedPtr;
 use super::super::{Cpu, kernel_shape};
 use super::{Form, LoadError, Loaded};
-use crate::{StoredWeight, WeightFault, WeightProvider};
+use crate::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, TensorType, memory};
 use std::sync::Mutex;
 
@@ -203,7 +203,7 @@ impl<'r> Reader<'r> {
     /// Fills `out` with stored bytes from `from` on, in parts that the threads share.
     fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), LoadError> {
         // The first fault in the order of the file, whichever thread met it.
-        let fault: Mutex<Option<(usize, WeightFault)>> = Mutex::new(None);
+        let fault: Mutex<Option<(usize, Fault)>> = Mutex::new(None);
         let (base, len) = (SharedPtr::new(out.as_mut_ptr()), out.len());
         self.cpu.pool().run(len.div_ceil(PART), &|task, _| {
             let start = task * PART;

@@ -1,0 +1,153 @@
+//! The flags of `generate`.
+
+use crate::args::{DeviceArgs, PrecisionName, ResidualName};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// A seed as it is given: a number, or a request for any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// This one.
+    Number(u64),
+    /// One that the program draws at random and records.
+    Random,
+}
+
+impl std::str::FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "random" => Ok(Self::Random),
+            _ => text.parse().map(Self::Number).map_err(|_| {
+                "a seed is a whole number from 0 to 18446744073709551615, or `random`".to_owned()
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --model the built-in micro model is used: it shows the whole path \
+in seconds, but its weights are random and its output is texture, not a person. Its defaults are \
+192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps.\n\n\
+A recipe is written next to the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
+the run exactly; flags given together with --recipe override it."
+)]
+pub struct Generate {
+    /// Pictures or clips of the person, up to 5; the first is the primary one. Without any, the
+    /// video is made from the prompt alone.
+    #[arg(long = "ref", value_name = "FILE", num_args = 1..)]
+    pub references: Vec<PathBuf>,
+    /// What the video should show.
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["recipe", "latents"])]
+    pub prompt: Option<String>,
+    /// Where the video goes: a .mp4 or .gif file, a folder for PNG frames, or - for standard
+    /// output.
+    #[arg(short, long = "output", value_name = "OUT",
+        required_unless_present_any = ["recipe", "latents"])]
+    pub output: Option<PathBuf>,
+    /// Replace results that exist already: the video, its recipe, latents, the trace.
+    #[arg(long)]
+    pub force: bool,
+    /// Format for standard output, a pipe or a device [default: mp4, or as the name says].
+    #[arg(long, value_enum)]
+    pub format: Option<FormatName>,
+    /// Model folder (diffusers, or the original checkpoint's).
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// An adapter (LoRA) for the transformer with its scale [default: 1]; may be given several
+    /// times.
+    #[arg(long = "lora", value_name = "PATH[:SCALE]", allow_hyphen_values = true)]
+    pub adapters: Vec<String>,
+    /// Leave out tensors of adapters that are for no module of the model.
+    #[arg(long)]
+    pub allow_unmatched: bool,
+    /// Accept adapters that were trained for another arrangement of the references.
+    #[arg(long)]
+    pub allow_mismatch: bool,
+    /// Width and height in pixels, multiples of 32.
+    #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
+    pub size: Option<String>,
+    /// Number of frames, 4k+1.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub frames: Option<usize>,
+    /// Frames per second of the result [default: 24].
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub fps: Option<f64>,
+    /// Sampling steps.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub steps: Option<usize>,
+    /// Shift of the noise schedule [default: the model's].
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub shift: Option<f64>,
+    /// Guidance scale; 1 turns guidance off [default: 5].
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
+    /// unipc, euler or dpmpp [default: the model's].
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
+    /// wan or diffusers: where the noise levels come from [default: the model's].
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Seed of the start noise: a number, or `random` for a new one in each run; the recipe records
+    /// it [default: 0].
+    #[arg(long, value_name = "N|random", allow_negative_numbers = true)]
+    pub seed: Option<Seed>,
+    /// Start noise from a safetensors file with a tensor `noise` of shape `C,F,h,w` or `1,C,F,h,w`.
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub noise: Option<PathBuf>,
+    /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+    /// Element type of the transformer's residual stream; bf16 takes less memory, and results
+    /// differ slightly [default: f32].
+    #[arg(long, value_enum)]
+    pub residual: Option<ResidualName>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).
+    #[arg(long, value_name = "FILE")]
+    pub save_latents: Option<PathBuf>,
+    /// Only decode these latents: a file from --save-latents, or the file that a run leaves next to
+    /// its result if decoding fails. Model, frame rate and output are taken from it unless given.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["references", "prompt", "size", "frames",
+        "steps", "shift", "guidance", "solver", "schedule", "seed", "noise", "residual",
+        "save_latents", "recipe", "adapters"])]
+    pub latents: Option<PathBuf>,
+    /// Check everything and show what each phase needs, then stop without writing anything.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Repeat a run from its recipe.
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Write a trace of all launches as JSON, for Perfetto and chrome://tracing
+    /// [default: the environment variable ANYID_RT_TRACE].
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Video formats that can go through a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatName {
+    Mp4,
+    Gif,
+    Mkv,
+    Webm,
+    Mov,
+}
+
+impl From<FormatName> for anyid_runtime::media::writer::Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Mp4 => Self::Mp4,
+            FormatName::Gif => Self::Gif,
+            FormatName::Mkv => Self::Mkv,
+            FormatName::Webm => Self::Webm,
+            FormatName::Mov => Self::Mov,
+        }
+    }
+}

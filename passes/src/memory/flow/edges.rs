@@ -1,0 +1,157 @@
+//! The edges of a flow: states get memory of their own, outputs are copied into the caller's.
+
+use super::{Flow, FlowState, LoweredStep, Names, Source};
+use crate::StateSpec;
+use crate::program::{Port, Role, ValueIndex};
+use crate::storage::Storage;
+use std::collections::HashMap;
+
+impl Flow {
+    /// Takes states out of the inputs and outputs and gives them memory.
+    pub(super) fn declare_states(&mut self, specs: &[StateSpec]) {
+        self.keep_old_states();
+        let is_state = |port: &Port| matches!(port.role, Role::State(_));
+        let mut ends: Vec<Port> = self.outputs.iter().filter(|p| is_state(p)).cloned().collect();
+        let rank = |port: &Port| match port.role {
+            Role::State(index) => index as usize,
+            Role::Caller | Role::Kept => unreachable!("these are states"),
+        };
+        ends.sort_by_key(|port| (port.branch, rank(port)));
+        for (index, port) in (0..).zip(ends) {
+            let before = self.state_before(&port);
+            let memory = match before {
+                Some(before) => {
+                    self.values[before as usize].source = Source::State(index, true);
+                    before
+                }
+                None => self.value(self.ty(port.value).clone(), None, Source::State(index, false)),
+            };
+            let after = match before == Some(port.value) {
+                true => port.value,
+                false => self.early_copy(port.value, memory),
+            };
+            let (name, branch) = (specs[rank(&port)].name.clone(), port.branch);
+            self.states.push(FlowState { name, branch, before, after });
+        }
+        self.inputs.retain(|port| !is_state(port));
+        self.outputs.retain(|port| !is_state(port));
+        self.outputs.sort_by_key(|port| port.role == Role::Kept);
+        for (at, port) in (0..).zip(&self.inputs) {
+            self.values[port.value as usize].source = Source::Input(at);
+        }
+    }
+
+    /// The input that a state which ends in `port` begins with.
+    fn state_before(&self, port: &Port) -> Option<ValueIndex> {
+        let same = |input: &&Port| (input.role, input.branch) == (port.role, port.branch);
+        self.inputs.iter().find(same).map(|input| input.value)
+    }
+
+    /// Copies, in front of everything, old states that leave the function as something else than
+    /// themselves: their memory will not hold them any more.
+    fn keep_old_states(&mut self) {
+        let begins = self.inputs.iter().filter(|port| matches!(port.role, Role::State(_)));
+        let begins: Vec<ValueIndex> = begins.map(|port| port.value).collect();
+        for at in 0..self.outputs.len() {
+            let port = self.outputs[at].clone();
+            let stays =
+                matches!(port.role, Role::State(_)) && self.state_before(&port) == Some(port.value);
+            if !stays && begins.contains(&self.storage(port.value).owner) {
+                let ty = self.ty(port.value).clone();
+                let to = self.value(ty, None, Source::Launch);
+                let label = format!("{}[old]", port.title());
+                self.steps.insert(0, self.copy(port.value, to, label));
+                self.outputs[at].value = to;
+            }
+        }
+    }
+
+    /// Outputs for the caller that launches make, as opposed to those handed through.
+    pub(crate) fn made_outputs(&self) -> Vec<usize> {
+        (0..self.outputs.len()).filter(|at| self.is_made(*at)).collect()
+    }
+
+    fn is_made(&self, output: usize) -> bool {
+        let port = &self.outputs[output];
+        let owner = self.storage(port.value).owner as usize;
+        let made = matches!(self.values[owner].source, Source::Launch | Source::Parts(_));
+        made && port.role == Role::Caller
+    }
+
+    /// Copies the outputs at these positions into the caller's memory, each as soon as it is made;
+    /// the values that lie there.
+    pub(crate) fn return_outputs(&mut self, positions: &[usize]) -> Vec<ValueIndex> {
+        let mut ends: HashMap<ValueIndex, Vec<(u64, u64, usize)>> = HashMap::new();
+        for at in positions {
+            ends.entry(self.storage(self.outputs[*at].value).owner).or_default();
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            for value in &step.results {
+                let storage = self.storage(*value);
+                if let Some(ends) = ends.get_mut(&storage.owner) {
+                    ends.push((storage.offset, storage.offset + self.bytes(*value), at + 1));
+                }
+            }
+        }
+        let labels: Vec<String> = {
+            let names = Names::new(self);
+            positions
+                .iter()
+                .map(|at| format!("{}[kept]", names.of(self.outputs[*at].value)))
+                .collect()
+        };
+        let mut copies = Vec::with_capacity(positions.len());
+        let mut placed: Vec<(usize, LoweredStep)> = Vec::with_capacity(positions.len());
+        for (at, label) in positions.iter().zip(labels) {
+            let value = self.outputs[*at].value;
+            let (storage, ty) = (self.storage(value), self.ty(value).clone());
+            let (from, end) = (storage.offset, storage.offset + ty.bytes());
+            let makes =
+                ends[&storage.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
+            let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
+            let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
+            let to = self.value(ty, Some(Storage::at(owner, 0)), Source::Launch);
+            placed.push((place, self.copy(value, to, label)));
+            self.outputs[*at].value = to;
+            copies.push(to);
+        }
+        // Of copies at one place the last comes first.
+        placed.reverse();
+        placed.sort_by_key(|(place, _)| *place);
+        let mut steps = Vec::with_capacity(self.steps.len() + placed.len());
+        let mut placed = placed.into_iter().peekable();
+        for (at, step) in std::mem::take(&mut self.steps).into_iter().enumerate() {
+            while let Some((_, copy)) = placed.next_if(|(place, _)| *place <= at) {
+                steps.push(copy);
+            }
+            steps.push(step);
+        }
+        steps.extend(placed.map(|(_, copy)| copy));
+        self.steps = steps;
+        copies
+    }
+
+    /// Adds a copy of `from` over the whole of `memory`, as early as that may be: once `from` is
+    /// made and nothing looks into the memory any more. Returns the value that lies there then.
+    pub(crate) fn early_copy(&mut self, from: ValueIndex, memory: ValueIndex) -> ValueIndex {
+        let (source, target) = (self.storage(from), self.storage(memory).owner);
+        let range = (source.offset, source.offset + self.bytes(from));
+        let mut at = 0;
+        for (position, step) in self.steps.iter().enumerate() {
+            let makes = step.results.iter().any(|value| {
+                let storage = self.storage(*value);
+                let end = storage.offset + self.bytes(*value);
+                storage.owner == source.owner && storage.offset < range.1 && range.0 < end
+            });
+            if makes || step.operands.iter().any(|v| self.storage(*v).owner == target) {
+                at = position + 1;
+            }
+        }
+        let ty = self.ty(from).clone();
+        let storage = Storage::at(target, 0);
+        let to = self.value(ty, Some(storage), Source::Launch);
+        let label = format!("{}[kept]", self.name(from));
+        self.steps.insert(at, self.copy(from, to, label));
+        to
+    }
+}
