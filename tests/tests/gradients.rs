@@ -328,3 +328,29 @@ fn both_ways_to_the_derivative_of_a_preference_agree() {
     assert!(joint.len() > 20 && largest > 1e-2, "{} {largest}", joint.len());
     assert_eq!(check("preference", built).expect("it has a derivative"), Some(()));
 }
+/// A product back reads its weight in the form that the product itself reads.
+#[test]
+fn frozen_weights_are_in_memory_once() {
+    let device = anyid_tests::devices::open("cpu", 1);
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut module = Module::default();
+        module.weights.add("w", TensorType::new(dtype, [96, 80])).unwrap();
+        let mut b = FuncBuilder::new(&module, "loss");
+        let x = b.param("x", TensorType::new(dtype, [40, 80]));
+        let y = b.linear("y", x, "w", None, DType::F32);
+        let square = b.mul("square", y, y);
+        let loss = b.reduce("loss", ReduceFn::Sum, square, &[0, 1], false);
+        let func = b.finish(&[loss]);
+        module.add(func);
+        let options = anyid_passes::Options {
+            target: device.about().target.clone(),
+            ..anyid_passes::Options::default()
+        };
+        let forward = CompileRequest::new(&module, "loss").with(&options);
+        let gradient = Gradient { of: "loss".into(), wrt: vec!["x".into()], factor: None };
+        let back = forward.clone().with_gradient(gradient);
+        let [forward, back] = [forward, back].map(|request| request.plan().unwrap());
+        assert!(back.steps.len() > forward.steps.len());
+        assert_eq!(device.weight_bytes(&[&back]), device.weight_bytes(&[&forward]), "{dtype}");
+    }
+}

@@ -26,7 +26,7 @@ mod turned;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use batch::{BatchShape, dot, dot_scratch_bytes};
+pub use batch::{BatchShape, Other, dot, dot_scratch_bytes};
 pub(crate) use driver::product;
 pub(crate) use epilogue::Finish;
 pub use matrix::{Dtype, Weights};
@@ -49,6 +49,13 @@ pub enum PanelKind {
     F32,
     /// bf16 weights; activations are rounded to bf16; products are exact, sums f32.
     Bf16,
+}
+
+impl PanelKind {
+    /// Elements in a word of a panel.
+    pub(super) fn elements(self) -> usize {
+        if self == Self::F32 { 1 } else { 2 }
+    }
 }
 
 /// A function applied to each element after the bias.
@@ -196,5 +203,5 @@ pub fn gemm_dynamic(
 ) {
     check_rows(&a, m, k);
     let shape = BatchShape { pages: 1, m, n, k, turned: [false; 2], kind };
-    batch::batched(pool, level, &shape, &a, b, epilogue, output, scratch);
+    batch::batched(pool, level, &shape, &a, batch::Source::Pages(b), epilogue, output, scratch);
 }

@@ -15,7 +15,8 @@ use crate::output::{self, duration};
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_ir::{DType, FuncBuilder, Module, Op, ReduceFn, Tensor, TensorType};
-use anyid_runtime::engine::{Compiler, Inputs, Program};
+use anyid_passes::Gradient;
+use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Program};
 use anyid_runtime::init::RandomWeights;
 use anyid_runtime::sampling::NoiseStream;
 use anyid_runtime::{Error, Result};
@@ -41,6 +42,8 @@ struct Case {
     work: f64,
     /// A module of one function `f`.
     module: Module,
+    /// The inputs by which its result `loss` is differentiated, if it is.
+    wrt: &'static [&'static str],
 }
 
 /// Runs the verb.
@@ -75,7 +78,13 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
     for case in cases {
         progress.part(&case.name);
         let weights = RandomWeights::new(&case.module.weights, 1);
-        let compiler = Compiler::new(&backend).phase("f", &case.module, "f")?;
+        let mut request = CompileRequest::new(&case.module, "f");
+        if !case.wrt.is_empty() {
+            let wrt = case.wrt.iter().map(|name| (*name).to_owned()).collect();
+            let gradient = Gradient { of: "loss".to_owned(), wrt, factor: None };
+            request = request.with_gradient(gradient);
+        }
+        let compiler = Compiler::new(&backend).add("f", request)?;
         let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
         let seconds = median(&mut program, &case.module, time)?;
         let rate = case.work / seconds * 1e-9;
@@ -179,6 +188,10 @@ fn cases() -> Vec<Case> {
         out.push(convolution(256, [4, 64, 64], dtype));
         out.push(convolution(512, [4, 32, 32], dtype));
     }
+    for dtype in [DType::F32, DType::Bf16] {
+        out.push(convolution_back(64, [4, 64, 64], dtype));
+        out.push(convolution_back(256, [4, 32, 32], dtype));
+    }
     out.extend(row_kernels(4096, 3072));
     out
 }
@@ -238,7 +251,7 @@ fn linear(m: usize, n: usize, k: usize, dtype: DType) -> Case {
         f.linear("y", x, "w", None, DType::F32)
     });
     let bound = if small { Bound::Memory } else { bound(dtype) };
-    Case { name: format!("linear {dtype} {m}x{k}x{n}"), bound, work, module }
+    Case { name: format!("linear {dtype} {m}x{k}x{n}"), bound, work, module, wrt: &[] }
 }
 
 /// A product of two square matrices of activations; a side that is turned is read along its columns.
@@ -249,7 +262,7 @@ fn dot(size: usize, transposed: [bool; 2], dtype: DType) -> Case {
     });
     let [a, b] = transposed.map(|turned| if turned { "T" } else { "" });
     let name = format!("dot {dtype} {size}x{size}x{size} A{a} B{b}");
-    Case { name, bound: bound(dtype), work: 2.0 * size.pow(3) as f64, module }
+    Case { name, bound: bound(dtype), work: 2.0 * size.pow(3) as f64, module, wrt: &[] }
 }
 
 fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
@@ -261,7 +274,7 @@ fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
     });
     let work = 4.0 * (heads * rows * rows * head_dim) as f64;
     let name = format!("attention {dtype} {heads}x{rows}x{head_dim}");
-    Case { name, bound: bound(dtype), work, module }
+    Case { name, bound: bound(dtype), work, module, wrt: &[] }
 }
 
 /// The cotangents of an attention's queries, keys and values.
@@ -280,7 +293,7 @@ fn heads_back(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case 
     });
     let work = 10.0 * (heads * rows * rows * head_dim) as f64;
     let name = format!("attention_vjp {dtype} {heads}x{rows}x{head_dim}");
-    Case { name, bound: bound(dtype), work, module }
+    Case { name, bound: bound(dtype), work, module, wrt: &[] }
 }
 
 fn convolution(channels: usize, [frames, height, width]: [usize; 3], dtype: DType) -> Case {
@@ -293,7 +306,25 @@ fn convolution(channels: usize, [frames, height, width]: [usize; 3], dtype: DTyp
     });
     let work = 2.0 * (frames * height * width * 27 * channels * channels) as f64;
     let name = format!("conv3d {dtype} 3x3x3 {channels} channels {frames}x{height}x{width}");
-    Case { name, bound: bound(dtype), work, module }
+    Case { name, bound: bound(dtype), work, module, wrt: &[] }
+}
+
+/// A causal convolution forward, and back by its picture and its kernel.
+fn convolution_back(channels: usize, [frames, height, width]: [usize; 3], dtype: DType) -> Case {
+    let module = module(None, |f| {
+        let picture = ty(dtype, [frames, height, width, channels]);
+        let [x, d] = ["x", "d"].map(|name| f.param(name, picture.clone()));
+        let w = f.param("w", ty(dtype, [channels, channels, 3, 3, 3]));
+        let op = Op::Conv { stride: [1; 3], pad: [[2, 0], [1, 1], [1, 1]] };
+        let y = f.op("y", op, &[x, w], Some(ty(DType::F32, [])));
+        let d = f.cast("wide", d, DType::F32);
+        let product = f.mul("product", y, d);
+        f.reduce("loss", ReduceFn::Sum, product, &[0, 1, 2, 3], false)
+    });
+    let work = 6.0 * (frames * height * width * 27 * channels * channels) as f64;
+    let grid = format!("{frames}x{height}x{width}");
+    let name = format!("conv3d and back {dtype} 3x3x3 {channels} channels {grid}");
+    Case { name, bound: bound(dtype), work, module, wrt: &["x", "w"] }
 }
 
 /// Norms, an element-wise map and a plain copy, all bound by memory: plans of one launch.
@@ -324,6 +355,7 @@ fn row_kernels(rows: usize, width: usize) -> Vec<Case> {
         bound: Bound::Memory,
         work: 8.0 * (rows * width) as f64,
         module,
+        wrt: &[],
     };
     // These write next to nothing.
     let sums = |name: &str, module: Module| {

@@ -64,7 +64,7 @@ pub struct Cotangents<'a> {
 
 /// Keys of a block, for heads of 128 channels: with what belongs to them in half of a second-level cache
 /// of 1 MiB.
-const BLOCK_KEYS: usize = 132;
+const BLOCK_KEYS: usize = 198;
 /// Heads of a batch are cut into pieces where there are fewer.
 const TASKS: usize = 16;
 

@@ -39,7 +39,7 @@ pub enum Launch {
     /// Numbers.
     Fill(Fill),
     /// Products of pairs.
-    Dot(BatchShape, Ends),
+    Dot(Dot),
     /// Products of pairs in doubles, where sides may lie the other way round.
     ScalarDot([bool; 2]),
     /// Products with matrices, one after the other.
@@ -88,6 +88,15 @@ pub struct Linear {
     pub k: usize,
     pub parts: SmallVec<[Product; 3]>,
     pub ends: Ends,
+}
+
+/// Products of pairs.
+pub struct Dot {
+    pub shape: BatchShape,
+    pub ends: Ends,
+    /// The panels of a weight that is the second side, where a product of the plan reads it so: it is
+    /// read from there, so that it need not be in memory a second time.
+    pub panels: Option<PanelKind>,
 }
 
 /// One product.
@@ -267,6 +276,9 @@ impl Launch {
                     forms.push((1, form));
                 }
             }
+            Self::Dot(Dot { panels: Some(kind), .. }) => {
+                forms.push((1, Form::Matrix { bf16: *kind == PanelKind::Bf16 }));
+            }
             Self::Gather(Table { stored: Some(_), .. }) => forms.push((0, Form::Stored)),
             _ => {}
         }
@@ -289,7 +301,7 @@ impl Launch {
                 parts.iter().map(part).max().unwrap_or(0)
             }
             Self::Segments([count, _, segments]) => rows::segments_scratch_bytes(*count, *segments),
-            Self::Dot(shape, _) => gemm::dot_scratch_bytes(level, shape, workers),
+            Self::Dot(Dot { shape, .. }) => gemm::dot_scratch_bytes(level, shape, workers),
             Self::Attention(Heads { shape, precision, bias, .. }) => {
                 attention::scratch_bytes(level, shape, *precision, *bias, workers)
             }
@@ -387,7 +399,22 @@ fn dot(types: &Types<'_>, kernel: &AnchorKernel, turned: [bool; 2]) -> Option<La
     let pages = a.shape[..a.rank() - 2].iter().product();
     let [(m, k), (n, _)] = [sides(a, turned[0]), sides(b, turned[1])];
     let shape = BatchShape { pages, m, n, k, turned, kind: panel_kind(a.dtype, b.dtype) };
-    Some(Launch::Dot(shape, ends(types, kernel)?))
+    let panels = if pages == 1 && turned[1] { panels(types, 1) } else { None };
+    Some(Launch::Dot(Dot { shape, ends: ends(types, kernel)?, panels }))
+}
+
+/// The panels in which linears of the plan read the weight that is operand `at`.
+fn panels(types: &Types<'_>, at: usize) -> Option<PanelKind> {
+    let (weight, ty) = (types.weight(at)?, types.operand(at));
+    types.plan.steps.iter().find_map(|step| {
+        let Kernel::Anchor(kernel) = &step.kernel else { return None };
+        let own = Types { plan: types.plan, step };
+        let same =
+            |at: &usize| own.weight(*at) == Some(weight) && own.operand(*at).shape == ty.shape;
+        let mut matrices = (0..kernel.parts).map(|part| kernel.part_operand(part, 1));
+        let read = kernel.op == Op::Linear && matrices.any(|at| same(&at));
+        read.then(|| panel_kind(own.operand(0).dtype, ty.dtype))
+    })
 }
 
 fn linear(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Linear> {

@@ -3,13 +3,13 @@
 use super::super::attention::{
     self, Attention, AttentionVjp, Cotangents, Operand, OutputOperand, Source, Target,
 };
-use super::super::gemm::{self, Combine, Epilogue, Gate, Output, Slice};
+use super::super::gemm::{self, Combine, Epilogue, Gate, Other, Output, Slice};
 use super::super::rows::{self, Rows};
 use super::super::threads::ALIGN;
 use super::super::{conv, rowkernel, scalar, tables};
 use super::RunError;
 use super::frame::Frame;
-use super::launch::{Conv, Ends, Heads, Launch, Linear, Picture, Table, Vector};
+use super::launch::{Conv, Dot, Ends, Heads, Launch, Linear, Picture, Table, Vector};
 use crate::Fault;
 use crate::errors::check_rows;
 use anyid_ir::DType;
@@ -91,10 +91,14 @@ impl<'f> Frame<'f> {
                 self.fill(fill, step);
                 Ok(())
             }
-            Launch::Dot(shape, ends) => {
+            Launch::Dot(Dot { shape, ends, panels }) => {
                 self.check_gate(step, ends)?;
                 let epilogue = self.epilogue(step, ends, None, packed);
-                let [a, b] = [0, 1].map(|at| self.slice(step.operands[at]));
+                let a = self.slice(step.operands[0]);
+                let b = match panels {
+                    Some(_) => Other::Panels(self.panels(1, packed)),
+                    None => Other::Pages(self.slice(step.operands[1])),
+                };
                 let y = self.output(step.results[0], shape.n);
                 gemm::dot(self.cpu.pool(), self.cpu.level(), shape, a, b, &epilogue, y, scratch);
                 Ok(())

@@ -8,9 +8,9 @@ use super::super::simd::Level;
 use super::super::threads::{ALIGN, Pool, until_stopped};
 use super::driver::{Plan, TASKS, multiply};
 use super::epilogue::Finish;
-use super::pack::pack_pages;
+use super::pack::{pack_pages, pack_source};
 use super::rows::RowLoader;
-use super::turned::Columns;
+use super::turned::{Columns, Turned};
 use super::{Epilogue, Output, Packed, PanelKind, Rows, Slice, Weights, packed_bytes};
 
 /// Panels are packed for pages at a time up to this size, however many that are.
@@ -50,6 +50,24 @@ impl BatchShape {
     }
 }
 
+/// The second side of products.
+#[derive(Clone, Copy, Debug)]
+pub enum Other<'a> {
+    /// Dense pages.
+    Pages(Slice<'a>),
+    /// One page [K, N] that is turned, as the panels of [K, N] lying along N.
+    Panels(Packed<'a>),
+}
+
+/// Where B comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// The first of its pages.
+    Pages(Weights<'a>),
+    /// Panels of its transpose.
+    Turned(Packed<'a>),
+}
+
 /// Bytes of scratch [`dot`] needs.
 pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
     let plan = shape.plan(level);
@@ -60,13 +78,13 @@ pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> us
 /// and of the epilogue for all pages together.
 ///
 /// # Panics
-/// If a slice (scratch included) is too short for the shape.
+/// If a slice (scratch included) is too short for the shape, or panels are not those of one page [K, N].
 pub fn dot(
     pool: &Pool,
     level: Level,
     shape: &BatchShape,
     a: Slice<'_>,
-    b: Slice<'_>,
+    b: Other<'_>,
     epilogue: &Epilogue<'_>,
     output: Output<'_>,
     scratch: &mut [u8],
@@ -74,10 +92,19 @@ pub fn dot(
     let BatchShape { pages, m, n, k, turned, .. } = *shape;
     let needed = pages * m * k;
     assert!(a.len() >= needed, "A has {} elements, needs {needed}", a.len());
-    let (bytes, dtype) = b.stored();
-    let b = match turned[1] {
-        true => Weights::transposed(bytes, dtype, n),
-        false => Weights::row_major(bytes, dtype, k),
+    let b = match b {
+        Other::Panels(panels) => {
+            let fits = pages == 1 && turned[1] && (panels.n(), panels.k()) == (k, n);
+            assert!(fits, "panels of [{}, {}] for {shape:?}", panels.n(), panels.k());
+            Source::Turned(panels)
+        }
+        Other::Pages(b) => {
+            let (bytes, dtype) = b.stored();
+            Source::Pages(match turned[1] {
+                true => Weights::transposed(bytes, dtype, n),
+                false => Weights::row_major(bytes, dtype, k),
+            })
+        }
     };
     if turned[0] {
         let (bytes, dtype) = a.stored();
@@ -98,7 +125,7 @@ pub(super) fn batched(
     level: Level,
     shape: &BatchShape,
     a: &dyn RowLoader,
-    b: Weights<'_>,
+    b: Source<'_>,
     epilogue: &Epilogue<'_>,
     output: Output<'_>,
     scratch: &mut [u8],
@@ -113,7 +140,10 @@ pub(super) fn batched(
     let (packed, rest) = scratch[skip..].split_at_mut(group * each);
     for first in until_stopped(pages.div_ceil(group)) {
         let some = first * group..((first + 1) * group).min(pages);
-        pack_pages(pool, level, b, some.clone(), (n, k), kind, packed);
+        match b {
+            Source::Pages(b) => pack_pages(pool, level, b, some.clone(), (n, k), kind, packed),
+            Source::Turned(b) => pack_source(pool, level, &Turned(b), (n, k), kind, packed),
+        }
         let panels = |page: usize| {
             let at = (page - some.start) * each;
             Packed::from_bytes(n, k, kind, &packed[at..at + each])

@@ -53,7 +53,7 @@ fn product(
     let (inner, guard) = scratch.split_at_mut(bytes);
     let mut out = vec![f32::NAN; shape.pages * shape.m * shape.n];
     let output = Output::F32 { data: &mut out, stride: shape.n };
-    dot(pool, level, shape, a, b, &Epilogue::default(), output, inner);
+    dot(pool, level, shape, a, Other::Pages(b), &Epilogue::default(), output, inner);
     assert!(guard.iter().all(|byte| *byte == garbage), "scratch overrun");
     out
 }
@@ -134,7 +134,16 @@ fn results_in_bf16_are_the_rounded_sums() {
         let mut narrow = vec![bf16::ZERO; wide.len()];
         let mut scratch = vec![0; dot_scratch_bytes(level, &shape, 2)];
         let output = Output::Bf16 { data: &mut narrow, stride: 37 };
-        dot(&pool, level, &shape, sides[0], sides[1], &Epilogue::default(), output, &mut scratch);
+        dot(
+            &pool,
+            level,
+            &shape,
+            sides[0],
+            Other::Pages(sides[1]),
+            &Epilogue::default(),
+            output,
+            &mut scratch,
+        );
         assert_eq!(halves(&wide), narrow);
     }
 }
@@ -162,4 +171,40 @@ fn a_batch_with_too_few_pages_is_refused() {
     let shape = BatchShape { pages: 2, m: 3, n: 5, k: 7, turned: [false; 2], kind: PanelKind::F32 };
     let (a, b) = (vec![1.0; 2 * 3 * 7], vec![1.0; 2 * 5 * 7 - 1]);
     product(&Pool::new(1), Level::Portable, &shape, [Slice::F32(&a), Slice::F32(&b)], 0);
+}
+
+/// A weight [K, N] is read from the panels that products with it read.
+#[test]
+fn panels_turned_round_give_the_bits_of_the_matrix() {
+    let pool = Pool::new(2);
+    for [_, m, n, k] in SHAPES {
+        let (a, w) = (noise(m * k, 5), noise(k * n, 6));
+        let (half_a, half_w) = (halves(&a), halves(&w));
+        for level in Level::available() {
+            for (kind, held) in [
+                (PanelKind::F32, PanelKind::F32),
+                (PanelKind::Bf16, PanelKind::Bf16),
+                (PanelKind::F32, PanelKind::Bf16),
+            ] {
+                let narrow = held == PanelKind::Bf16;
+                let (a, b) = match narrow {
+                    true => (Slice::Bf16(&half_a), Slice::Bf16(&half_w)),
+                    false => (Slice::F32(&a), Slice::F32(&w)),
+                };
+                let shape = BatchShape { pages: 1, m, n, k, turned: [false, true], kind };
+                let (bytes, dtype) = b.stored();
+                let weights = Weights::row_major(bytes, dtype, n);
+                let packed = PackedMatrix::new(&pool, level, weights, (k, n), held);
+                let made = [Other::Pages(b), Other::Panels(packed.view())].map(|b| {
+                    let mut out = vec![f32::NAN; m * n];
+                    let mut scratch = vec![0xA5; dot_scratch_bytes(level, &shape, pool.threads())];
+                    let output = Output::F32 { data: &mut out, stride: n };
+                    let plain = Epilogue::default();
+                    dot(&pool, level, &shape, a, b, &plain, output, &mut scratch);
+                    out
+                });
+                assert_eq!(made[0], made[1], "{level:?} {shape:?} from {held:?}");
+            }
+        }
+    }
 }

@@ -4,6 +4,9 @@
 
 use super::super::caches::prefetch;
 use super::super::simd::Level;
+use super::PanelKind;
+use super::pack::STEP;
+use super::rows::narrow_one;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 
@@ -62,6 +65,44 @@ impl<'a> Weights<'a> {
 pub(crate) trait WeightSource: Sync {
     /// Writes W[n, k] for all `k` of the range to `out`, as f32. The machine has `level`.
     fn fill(&self, level: Level, n: usize, k: Range<usize>, out: &mut [f32]);
+
+    /// Writes W[n, k] for all `k` of the range, at most [`STEP`] words of them, to `out` as words of
+    /// panels; words past the range are zero.
+    fn words(&self, level: Level, kind: PanelKind, n: usize, k: Range<usize>, out: &mut [u32]) {
+        let mut row = [0f32; 2 * STEP];
+        let row = &mut row[..out.len() * kind.elements()];
+        self.fill(level, n, k.clone(), &mut row[..k.len()]);
+        as_words(level, kind, row, out);
+    }
+}
+
+/// A row of values as words of panels.
+pub(super) fn as_words(level: Level, kind: PanelKind, row: &[f32], out: &mut [u32]) {
+    match kind {
+        PanelKind::F32 => {
+            for (word, value) in out.iter_mut().zip(row) {
+                *word = value.to_bits();
+            }
+        }
+        PanelKind::Bf16 => match level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the machine has the level.
+            Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::pair_up_512(row, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { x86::pair_up_256(row, out) },
+            _ => pair_up(row, out),
+        },
+    }
+}
+
+/// Pairs of values as words of bf16.
+#[inline(always)]
+fn pair_up(row: &[f32], words: &mut [u32]) {
+    for (word, pair) in words.iter_mut().zip(row.chunks_exact(2)) {
+        let (low, high) = (narrow_one(pair[0]), narrow_one(pair[1]));
+        *word = u32::from(low) | u32::from(high) << 16;
+    }
 }
 
 impl WeightSource for Weights<'_> {
@@ -131,6 +172,16 @@ fn widen(bytes: &[u8], out: &mut [f32]) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) fn pair_up_512(row: &[f32], words: &mut [u32]) {
+        super::pair_up(row, words);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn pair_up_256(row: &[f32], words: &mut [u32]) {
+        super::pair_up(row, words);
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     pub(super) fn widen_512(bytes: &[u8], out: &mut [f32]) {
         super::widen(bytes, out);

@@ -11,7 +11,6 @@ use super::super::threads::{ALIGN, Pool, SharedPtr};
 use super::PanelKind;
 use super::matrix::{WeightSource, Weights};
 use super::micro::LANES;
-use super::rows::narrow_one;
 use std::ops::Range;
 
 /// Columns of a full panel.
@@ -22,15 +21,6 @@ pub(super) const STEP: usize = 64;
 
 /// Words of K in one packing task.
 const CHUNK: usize = 512;
-
-/// Pairs of values as words of bf16.
-#[inline(always)]
-fn pair_up(row: &[f32], words: &mut [u32; STEP]) {
-    for (word, pair) in words.iter_mut().zip(row.chunks_exact(2)) {
-        let (low, high) = (narrow_one(pair[0]), narrow_one(pair[1]));
-        *word = u32::from(low) | u32::from(high) << 16;
-    }
-}
 
 /// Words of K in panels of `kind`.
 pub(crate) fn k_words(k: usize, kind: PanelKind) -> usize {
@@ -161,9 +151,8 @@ pub(super) unsafe fn pack_panel(
     panel: *mut u32,
 ) {
     let width = panel_width(n, p);
-    let per_word = if kind == PanelKind::F32 { 1 } else { 2 };
+    let per_word = kind.elements();
     let mut block = [[0u32; STEP]; WIDTH];
-    let mut row = [0f32; 2 * STEP];
     for first in words.clone().step_by(STEP) {
         let count = STEP.min(words.end - first);
         let elements = first * per_word..((first + count) * per_word).min(k);
@@ -173,26 +162,8 @@ pub(super) unsafe fn pack_panel(
                 words.fill(0);
                 continue;
             }
-            let row = &mut row[..count * per_word];
-            let (have, missing) = row.split_at_mut(elements.len());
-            source.fill(level, p * WIDTH + column, elements.clone(), have);
-            missing.fill(0.0);
-            match kind {
-                PanelKind::F32 => {
-                    for (word, value) in words.iter_mut().zip(row) {
-                        *word = value.to_bits();
-                    }
-                }
-                PanelKind::Bf16 => match level {
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: the machine has the level.
-                    Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::pair_up_512(row, words) },
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: as above.
-                    Level::Avx2 => unsafe { x86::pair_up_256(row, words) },
-                    _ => pair_up(row, words),
-                },
-            }
+            let words = &mut words[..count];
+            source.words(level, kind, p * WIDTH + column, elements.clone(), words);
         }
         for column in (0..width).step_by(LANES) {
             for word in (0..count).step_by(LANES) {
@@ -239,16 +210,6 @@ pub(super) unsafe fn transpose(
 mod x86 {
     use super::{LANES, STEP, WIDTH};
     use std::arch::x86_64::*;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    pub(super) fn pair_up_512(row: &[f32], words: &mut [u32; STEP]) {
-        super::pair_up(row, words);
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn pair_up_256(row: &[f32], words: &mut [u32; STEP]) {
-        super::pair_up(row, words);
-    }
 
     /// # Safety
     /// As [`super::transpose`] with 16 rows.

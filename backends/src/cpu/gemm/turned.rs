@@ -7,9 +7,9 @@
 use super::super::caches::prefetch;
 use super::super::simd::Level;
 use super::PanelKind;
-use super::matrix::{Dtype, Weights, decode};
+use super::matrix::{Dtype, WeightSource, Weights, as_words, decode};
 use super::micro::{LANES, Words};
-use super::pack::{Panel, STEP, WIDTH, transpose};
+use super::pack::{Packed, Panel, STEP, WIDTH, transpose};
 use super::rows::{Convert, RowLoader, narrow_one};
 use std::ops::Range;
 
@@ -82,6 +82,84 @@ impl Weights<'_> {
             // SAFETY: a row of the panel, which is at most as wide as the line.
             unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), panel.add(word * width), width) };
         }
+    }
+}
+
+/// A packed matrix W [N, K] as one [K, N]: what is contracted back is what stands side by side in its
+/// panels.
+pub(super) struct Turned<'a>(pub(super) Packed<'a>);
+
+impl Turned<'_> {
+    /// Runs of the words that hold element `n` of K, for the columns `k`.
+    fn runs(&self, n: usize, k: Range<usize>) -> impl Iterator<Item = &[u32]> {
+        let Self(packed) = self;
+        let row = n / packed.kind().elements();
+        (k.start / WIDTH..k.end.div_ceil(WIDTH)).map(move |p| {
+            let (from, to) = (k.start.max(p * WIDTH), k.end.min((p + 1) * WIDTH));
+            let at = row * super::panel_width(packed.n(), p) + from - p * WIDTH;
+            // SAFETY: columns from..to of a row of panel p lie inside the panel.
+            unsafe { std::slice::from_raw_parts(packed.panel(p).add(at), to - from) }
+        })
+    }
+}
+
+impl WeightSource for Turned<'_> {
+    fn fill(&self, _: Level, n: usize, k: Range<usize>, out: &mut [f32]) {
+        let words = self.runs(n, k).flatten();
+        for (out, word) in out.iter_mut().zip(words) {
+            *out = f32::from_bits(match (self.0.kind(), n % 2) {
+                (PanelKind::F32, _) => *word,
+                (PanelKind::Bf16, 0) => word << 16,
+                (PanelKind::Bf16, _) => word & 0xffff_0000,
+            });
+        }
+    }
+
+    fn words(&self, level: Level, kind: PanelKind, n: usize, k: Range<usize>, out: &mut [u32]) {
+        // Pairs begin at even columns, and so do panels.
+        let even = k.start.is_multiple_of(2);
+        if kind != self.0.kind() || !even {
+            let mut row = [0f32; 2 * STEP];
+            let row = &mut row[..out.len() * kind.elements()];
+            self.fill(level, n, k.clone(), &mut row[..k.len()]);
+            return as_words(level, kind, row, out);
+        }
+        let count = k.len().div_ceil(kind.elements());
+        out[count..].fill(0);
+        let mut out = &mut out[..count];
+        for run in self.runs(n, k) {
+            let (own, rest) = out.split_at_mut(run.len().div_ceil(kind.elements()));
+            match kind {
+                PanelKind::F32 => own.copy_from_slice(run),
+                PanelKind::Bf16 => halves(level, run, n % 2, own),
+            }
+            out = rest;
+        }
+    }
+}
+
+/// The low or high halves of words, two neighbours as a word; a last one alone is the lower half.
+fn halves(level: Level, words: &[u32], half: usize, out: &mut [u32]) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the level.
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::halves_512(words, half, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => unsafe { x86::halves_256(words, half, out) },
+        _ => halved(words, half, out),
+    }
+}
+
+#[inline(always)]
+fn halved(words: &[u32], half: usize, out: &mut [u32]) {
+    let shift = 16 * half as u32;
+    let (pairs, last) = words.as_chunks::<2>();
+    for (out, [low, high]) in out.iter_mut().zip(pairs) {
+        *out = (low >> shift & 0xffff) | (high >> shift & 0xffff) << 16;
+    }
+    if let (Some(word), Some(out)) = (last.first(), out.last_mut()) {
+        *out = word >> shift & 0xffff;
     }
 }
 
@@ -162,6 +240,16 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     pub(super) fn interleave_512(low: &[u8], high: &[u8], out: &mut [u32]) {
         super::interleaved(low, high, out);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) fn halves_512(words: &[u32], half: usize, out: &mut [u32]) {
+        super::halved(words, half, out);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn halves_256(words: &[u32], half: usize, out: &mut [u32]) {
+        super::halved(words, half, out);
     }
 
     #[target_feature(enable = "avx2")]
