@@ -168,3 +168,62 @@ fn a_shared_cache_gives_the_bits_of_an_own_one() {
     assert!(std::fs::read(&entry).unwrap() == sound);
     same_end(&folder, "three", "one");
 }
+
+#[test]
+fn a_run_goes_on_only_with_what_it_was_begun_with() {
+    let folder = world(&samples());
+    folder.write("held.jsonl", sample("v", 70, |_| {}).to_string());
+    let words = "train lora --config run.toml --threads 2 --set data.validation=held.jsonl";
+    folder.run(&format!("{words} --steps 2")).fine();
+    let resumed = format!("{words} --steps 4 --resume");
+    // The same name, and another file.
+    let picture = bytes(&folder, "a.png");
+    let mut other = picture.clone();
+    other.extend(b"one byte more");
+    folder.write("a.png", &other);
+    folder.run(&resumed).fails("E0963").says("digest of clips and prompts");
+    folder.write("a.png", &picture);
+    folder.write("held.jsonl", sample("v", 60, |_| {}).to_string());
+    folder.run(&resumed).fails("E0963").says("digest of the validation set");
+    folder.write("held.jsonl", sample("v", 70, |_| {}).to_string());
+    folder.run(&format!("{resumed} --set lora.rank=8")).fails("E0963").says("lora.rank: 4, now 8");
+    folder.run(&resumed).fine();
+}
+
+#[test]
+fn results_of_others_are_not_replaced() {
+    let folder = world(&samples());
+    for name in ["adapter.safetensors", "adapter-best.safetensors", "log.jsonl"] {
+        let path = format!("run/{name}");
+        std::fs::create_dir_all(folder.path("run")).unwrap();
+        folder.write(&path, "mine");
+        for more in ["", "--resume"] {
+            let words = format!("train lora --config run.toml --steps 1 {more}");
+            folder.run(&words).fails("E0964").says(name);
+        }
+        assert_eq!(bytes(&folder, &path), b"mine");
+        std::fs::remove_file(folder.path(&path)).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_ended_early_has_ended() {
+    let folder = world(&samples());
+    let words = "train lora --config run.toml --threads 2 --steps 40 --set run.validate_every=1 \
+                 --set run.patience=1 --set train.learning_rate=1.0 \
+                 --set data.validation=train.jsonl";
+    folder.run(words).fine();
+    let [result, rows] = ["run/adapter.safetensors", "run/log.jsonl"].map(|n| bytes(&folder, n));
+    assert!(log(&folder, "run").len() < 40);
+    folder.run(&format!("{words} --resume")).fine();
+    assert!(bytes(&folder, "run/adapter.safetensors") == result);
+    assert!(bytes(&folder, "run/log.jsonl") == rows);
+}
+
+#[test]
+fn copies_of_one_clip_are_no_pair() {
+    let folder = pairs();
+    folder.write("copy.mp4", bytes(&folder, "g0.mp4"));
+    write_lines(&folder, &lines(|v| v["rejected"] = json!({"video": "copy.mp4"})));
+    folder.run(&format!("{DPO} --steps 1")).fails("E0957").says("are the same");
+}

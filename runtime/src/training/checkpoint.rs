@@ -6,14 +6,17 @@
 //! open, because none can be opened once the program was told to end.
 
 use super::cache::hex;
+use super::dataset::Dataset;
+use super::log::LOG;
 use super::parameters::{Flat, Kind, Parameters};
+use super::result;
 use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
 use crate::weights::read_tensors;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -45,6 +48,8 @@ pub struct Position {
     pub base: Option<f64>,
     /// Problems that were reported already.
     pub reported: Vec<String>,
+    /// The line of the log for the last update, while the validation set is still to be measured.
+    pub row: Option<Map<String, Value>>,
 }
 
 /// Everything about a run but the values.
@@ -58,6 +63,10 @@ pub struct Record {
     pub settings: Value,
     /// SHA-256 of the manifest.
     pub manifest: String,
+    /// Digest of what it is trained on, by content.
+    pub data: String,
+    /// Digest of what it is measured on, if it is.
+    pub validation: Option<String>,
     /// Fingerprint of the transformer, with its adapters.
     pub model: String,
     /// The device and its instructions, which decide the last bits.
@@ -70,12 +79,21 @@ pub struct Record {
 
 impl Record {
     /// The record of a run at its beginning.
-    pub fn new(kind: Kind, settings: &Settings, manifest: &str, model: &str, device: &str) -> Self {
+    pub fn new(
+        kind: Kind,
+        settings: &Settings,
+        data: &Dataset,
+        validation: Option<&Dataset>,
+        model: &str,
+        device: &str,
+    ) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
             kind: kind.name().to_owned(),
             settings: settings.to_json(),
-            manifest: manifest.to_owned(),
+            manifest: data.manifest.clone(),
+            data: data.digest(),
+            validation: validation.map(Dataset::digest),
             model: model.to_owned(),
             device: device.to_owned(),
             position: Position::default(),
@@ -88,15 +106,18 @@ impl Record {
     /// # Errors
     /// E0963.
     pub fn same(&self, now: &Self, settings: &Settings, path: &Path) -> Result<()> {
+        let text = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
         let mut rows = settings.differences(&self.settings);
         for (key, then, now) in [
-            ("what is trained", &self.kind, &now.kind),
-            ("SHA-256 of the manifest", &self.manifest, &now.manifest),
-            ("fingerprint of the model", &self.model, &now.model),
-            ("device", &self.device, &now.device),
+            ("what is trained", self.kind.clone(), now.kind.clone()),
+            ("SHA-256 of the manifest", self.manifest.clone(), now.manifest.clone()),
+            ("digest of clips and prompts", self.data.clone(), now.data.clone()),
+            ("digest of the validation set", text(&self.validation), text(&now.validation)),
+            ("fingerprint of the model", self.model.clone(), now.model.clone()),
+            ("device", self.device.clone(), now.device.clone()),
         ] {
             if then != now {
-                rows.push((key.to_owned(), then.clone(), now.clone()));
+                rows.push((key.to_owned(), then, now));
             }
         }
         if rows.is_empty() {
@@ -156,6 +177,16 @@ impl Folder {
         let file = AtomicFile::create(self.file_path(CHECKPOINT))?;
         file.keep_when_stopped();
         Ok(file)
+    }
+
+    /// A file in it with the name of something that a run leaves, if there is one.
+    pub fn results(&self) -> Option<String> {
+        let kinds = [Kind::Lora, Kind::Full].map(result::name);
+        let all = kinds.into_iter().flat_map(|name| {
+            ["", "-best", "-average"].map(|end| format!("{name}{end}.safetensors"))
+        });
+        let mut all = all.chain([LOG.to_owned()]);
+        all.find(|name| self.file_path(name).symlink_metadata().is_ok())
     }
 
     /// Whether there is a checkpoint.

@@ -1,10 +1,11 @@
 //! What a run trains on: samples by the keys of what was encoded of them.
 
-use super::cache::Cache;
+use super::cache::{Cache, hex};
 use super::manifest::Clip;
 use crate::error::Result;
 use crate::pipeline::{concat_time, prefix_time};
 use anyid_ir::Tensor;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// What a run trains on.
@@ -85,6 +86,15 @@ impl Dataset {
     pub fn identity(&self, item: &Item) -> String {
         let references: Vec<&str> = item.references.iter().map(|(key, _)| key.as_str()).collect();
         format!("{} {} {}", item.targets.join(" "), references.join(" "), item.text)
+    }
+
+    /// A digest of all samples by content, in order.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        for item in &self.items {
+            hasher.update(format!("{} {}\n", item.id, self.identity(item)));
+        }
+        hex(hasher)
     }
 
     /// Where what was encoded is kept.

@@ -13,7 +13,7 @@ use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind};
 use super::settings::Settings;
 use crate::error::{Kind as Fault, Result};
-use crate::pipeline::tensor_f32;
+use crate::pipeline::{Cancel, tensor_f32};
 use anyid_ir::Tensor;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -194,16 +194,24 @@ impl Learner<'_> {
     }
 
     /// Measures a validation set at fixed draws: means of the numbers of [`Self::learn`], without
-    /// weights of noise levels.
+    /// weights of noise levels. `None` where `cancel` says to stop before the end.
     ///
     /// # Errors
     /// As [`Self::learn`].
-    pub fn measure(&mut self, data: &Dataset, values: &Values) -> Result<Numbers> {
+    pub fn measure(
+        &mut self,
+        data: &Dataset,
+        values: &Values,
+        cancel: &Cancel,
+    ) -> Result<Option<Numbers>> {
         let count = self.settings.run.validation_draws;
         let mut sums = Numbers::new();
         for item in &data.items {
             let condition = data.condition(item, false)?;
             for at in 0..count {
+                if cancel.is_cancelled() {
+                    return Ok(None);
+                }
                 let train = &self.settings.train;
                 let draw = Draw::fixed(train, &self.levels, "validation", &item.id, (at, count));
                 let numbers = self.measured(data, item, &condition, &draw, values)?;
@@ -214,7 +222,7 @@ impl Learner<'_> {
         }
         let all = data.items.len() as f64 * f64::from(count);
         sums.values_mut().for_each(|sum| *sum /= all);
-        Ok(sums)
+        Ok(Some(sums))
     }
 
     fn measured(

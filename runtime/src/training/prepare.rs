@@ -105,9 +105,17 @@ impl Preparation<'_> {
                 0 => "the manifest has no sample".to_owned(),
                 count => format!("none of {count} samples is left: {}", excluded[0].2),
             };
-            return Err(Error::input("E0958", message)
-                .at(path.display())
-                .help("a manifest has one JSON object a line; see docs/training.md"));
+            let help = match excluded.first() {
+                None => "a manifest has one JSON object a line; see docs/spec/formats.md",
+                Some((_, _, reason)) if reason.starts_with("faulty") => {
+                    "mend the lines, or run without data.skip_faulty to see what is wrong with each"
+                }
+                Some(_) => {
+                    "take larger clips, smaller video.width and video.height, or set \
+                     data.allow_upscale = true"
+                }
+            };
+            return Err(Error::input("E0958", message).at(path.display()).help(help));
         }
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
@@ -152,8 +160,22 @@ impl Preparation<'_> {
                     targets.push(key);
                     sizes.push(size);
                 }
-                Err(what) => return Ok(Outcome::Faulty(format!("target: {what}"))),
+                Err(what) => {
+                    let which = match (self.pairs, targets.len()) {
+                        (false, _) => "target",
+                        (true, 0) => "chosen",
+                        (true, _) => "rejected",
+                    };
+                    return Ok(Outcome::Faulty(format!("{which}: {what}")));
+                }
             }
+        }
+        // Keys are of the content: copies of one clip have one key.
+        if let [chosen, rejected] = &targets[..]
+            && chosen == rejected
+        {
+            let what = "the chosen and the rejected clip are the same";
+            return Ok(Outcome::Faulty(what.to_owned()));
         }
         for (at, clip) in (1..).zip(&sample.references) {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
@@ -361,17 +383,12 @@ fn in_words(error: &Error, media: &Path) -> String {
 
 /// Every fault of a manifest as one error.
 fn refused(faults: &[Fault], path: &Path) -> Error {
-    /// Faults that are printed.
-    const SHOWN: usize = 100;
     let mut message = match faults.len() {
         1 => "1 line of the manifest cannot be used".to_owned(),
         count => format!("{count} lines of the manifest cannot be used"),
     };
-    for fault in faults.iter().take(SHOWN) {
+    for fault in faults {
         message.push_str(&format!("\n  line {}: {}", fault.line, fault.what));
-    }
-    if faults.len() > SHOWN {
-        message.push_str(&format!("\n  and {} more", faults.len() - SHOWN));
     }
     Error::input("E0957", message)
         .at(path.display())

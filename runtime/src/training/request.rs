@@ -87,6 +87,12 @@ impl Training<'_> {
                 .at(settings.run.folder.display())
                 .help("go on with it by --resume, or give this one its own run.folder"));
         }
+        if let Some(name) = folder.results().filter(|_| !folder.has_checkpoint()) {
+            let message = format!("{name} is in this folder, and no checkpoint of its run");
+            return Err(Error::input("E0964", message)
+                .at(settings.run.folder.display())
+                .help("keep it elsewhere, or give this run its own run.folder"));
+        }
         let pairs = self.kind == Kind::Dpo;
         let backend = self.backend;
         let preparation = Preparation { settings, model: &model, backend, pairs, cancel };

@@ -4,7 +4,7 @@
 //! the checkpoint; a run that goes on makes the bits that it would have made without the break.
 
 use super::alarms::alarms;
-use super::checkpoint::{CHECKPOINT, Folder, Record};
+use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
 use super::dataset::Dataset;
 use super::draws::{Levels, order};
 use super::learner::{Learner, Numbers, Values};
@@ -65,22 +65,26 @@ impl<'l> Loop<'l> {
         let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let shapes: BTreeSet<usize> = items.map(|item| item.reference_frames()).collect();
         let shapes: Vec<usize> = shapes.into_iter().collect();
+        let about = backend.about();
+        let device = format!("{} {}", about.target.name, about.instructions);
+        let model_is = identity(model)?;
+        let mut record =
+            Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
+        let begun = training.resume && folder.has_checkpoint();
+        if begun {
+            let path = folder.file_path(CHECKPOINT);
+            record_of(&path)?.same(&record, settings, &path)?;
+        }
         let network = Network::open(model, backend, settings, kind, &shapes)?;
         let parameters = &network.parameters;
         let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
         let untrained = parameters.first(kind, settings, model)?;
-        let about = backend.about();
-        let device = format!("{} {}", about.target.name, about.instructions);
-        let model_is = identity(model)?;
-        let mut record = Record::new(kind, settings, &data.manifest, &model_is, &device);
-        let begun = training.resume && folder.has_checkpoint();
         if training.resume && !begun {
             events(Event::Warning("there is no checkpoint yet: the run begins anew".to_owned()));
         }
         if begun {
             let (old, values) = folder.load(parameters)?;
-            old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
             record.position = old.position;
             let missing = || Error::input("E0962", "the checkpoint is incomplete");
             for which in optimiser.kinds() {
@@ -97,7 +101,9 @@ impl<'l> Loop<'l> {
                 optimiser.set("a", &first)?;
             }
         }
-        let log = Log::open(&settings.run.folder, record.position.updates)?;
+        // The line of an update that is still to be measured is written then.
+        let logged = record.position.updates - u64::from(record.position.row.is_some());
+        let log = Log::open(&settings.run.folder, logged)?;
         let norms = norms(parameters, kind, model)?;
         let untrained = parameters.named(&untrained)?;
         events(Event::Begun {
@@ -152,7 +158,12 @@ impl<'l> Loop<'l> {
     /// # Errors
     /// As [`Training::run`].
     pub fn run(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
-        while self.record.position.updates < self.settings.train.steps {
+        loop {
+            let open = self.record.position.row.is_some();
+            let done = self.record.position.updates >= self.settings.train.steps;
+            if !open && (done || self.ends_early()) {
+                break;
+            }
             if cancel.is_cancelled() {
                 self.save()?;
                 let at = self.record.position.updates;
@@ -161,14 +172,20 @@ impl<'l> Loop<'l> {
                     .at(self.folder.file_path(CHECKPOINT).display())
                     .help("--resume goes on from here"));
             }
-            self.sample()?;
-            if !self.record.position.samples.is_multiple_of(self.settings.train.batch) {
+            if open {
+                self.settle(cancel, events)?;
                 continue;
             }
-            self.update(events)?;
-            if self.ends_early(events)? {
-                break;
+            self.sample()?;
+            if self.record.position.samples.is_multiple_of(self.settings.train.batch) {
+                self.update(events)?;
             }
+        }
+        if self.record.position.updates < self.settings.train.steps {
+            let since = self.record.position.since_best;
+            events(Event::Warning(format!(
+                "{since} measurements of the validation set without a better one: the run ends"
+            )));
         }
         self.save()?;
         self.finish()
@@ -236,15 +253,30 @@ impl<'l> Loop<'l> {
         if last || step.is_multiple_of(self.settings.run.checkpoint_every) {
             row.insert("moved".to_owned(), json!(self.moved()?));
         }
-        if self.validation.is_some()
-            && (last || step.is_multiple_of(self.settings.run.validate_every))
-        {
-            let numbers = self.validate(events)?;
+        row.insert("seconds_left".to_owned(), json!(left.as_secs()));
+        self.record.position.row = Some(row);
+        events(Event::Updated { step, total: train.steps, loss, norm, left });
+        Ok(())
+    }
+
+    /// Measures the validation set, if it is time, and writes the line of the last update. Where
+    /// `cancel` says to stop on the way, all of that is still to be done.
+    fn settle(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<()> {
+        let step = self.record.position.updates;
+        let last = step == self.settings.train.steps;
+        let measured = match last || step.is_multiple_of(self.settings.run.validate_every) {
+            true if self.validation.is_some() => {
+                let Some(numbers) = self.validate(cancel, events)? else { return Ok(()) };
+                Some(numbers)
+            }
+            _ => None,
+        };
+        let mut row = self.record.position.row.take().unwrap_or_default();
+        if let Some(numbers) = measured {
             row.insert("validation".to_owned(), json!(numbers));
         }
-        row.insert("seconds_left".to_owned(), json!(left.as_secs()));
         self.log.add(step, &row)?;
-        events(Event::Updated { step, total: train.steps, loss, norm, left });
+        self.saved = None;
         if step.is_multiple_of(self.settings.run.checkpoint_every) {
             self.save()?;
             events(Event::Saved { step });
@@ -258,15 +290,23 @@ impl<'l> Loop<'l> {
         moved(parameters, &flat, self.kind, self.settings, &self.norms, self.model)
     }
 
-    /// Measures the validation set and keeps what is best.
-    fn validate(&mut self, events: &mut dyn FnMut(Event)) -> Result<Numbers> {
-        let Some(data) = &self.validation else { return Ok(Numbers::new()) };
+    /// Measures the validation set and keeps what is best; `None` where it was told to stop.
+    fn validate(
+        &mut self,
+        cancel: &Cancel,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Option<Numbers>> {
+        let Some(data) = &self.validation else { return Ok(Some(Numbers::new())) };
         if self.record.position.base.is_none() {
             let untrained = self.learner.untrained.clone();
-            let base = self.learner.measure(data, &untrained)?;
+            let Some(base) = self.learner.measure(data, &untrained, cancel)? else {
+                return Ok(None);
+            };
             self.record.position.base = base.get("loss").copied();
         }
-        let numbers = self.learner.measure(data, &self.values)?;
+        let Some(numbers) = self.learner.measure(data, &self.values, cancel)? else {
+            return Ok(None);
+        };
         let loss = numbers.get("loss").copied().unwrap_or(f64::NAN);
         let base = self.record.position.base.unwrap_or(f64::NAN);
         events(Event::Measured { step: self.record.position.updates, loss, base });
@@ -290,18 +330,13 @@ impl<'l> Loop<'l> {
         }
         let mut numbers = numbers;
         numbers.insert("over_base".to_owned(), loss / base);
-        Ok(numbers)
+        Ok(Some(numbers))
     }
 
-    fn ends_early(&mut self, events: &mut dyn FnMut(Event)) -> Result<bool> {
+    /// Whether there were too many measurements without a new best.
+    fn ends_early(&self) -> bool {
         let (since, patience) = (self.record.position.since_best, self.settings.run.patience);
-        let ends = patience > 0 && since >= patience;
-        if ends {
-            events(Event::Warning(format!(
-                "{since} measurements of the validation set without a better one: the run ends"
-            )));
-        }
-        Ok(ends)
+        patience > 0 && since >= patience
     }
 
     /// Writes a checkpoint, unless there is one of this moment already.

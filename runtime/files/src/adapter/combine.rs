@@ -16,7 +16,10 @@ use crate::checkpoint::{Derivation, Encoding, WeightSet};
 use crate::error::{Error, Result};
 
 /// Keys of the header that all adapters have to agree on.
-const SHARED: [&str; 4] = ["anyid.rope_layout", "anyid.null_refs", "anyid.pad", "anyid.base_model"];
+const SHARED: [&str; 3] = ["anyid.rope_layout", "anyid.null_refs", "anyid.pad"];
+/// The key of the model that an adapter was trained on. The first one's counts: one of preferences is
+/// trained on the model that the first is merged into.
+const BASE: &str = "anyid.base_model";
 
 /// One adapter that does what these do together, each at its strength.
 ///
@@ -68,6 +71,8 @@ pub fn combined(adapters: &[(&Adapter, f64)], modules: &Modules) -> Result<Adapt
 /// What all headers say alike.
 fn shared(adapters: &[(&Adapter, f64)]) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
+    let first = adapters.first().and_then(|(adapter, _)| adapter.metadata.get(BASE));
+    out.extend(first.map(|base| (BASE.to_owned(), base.clone())));
     for key in SHARED {
         let said: BTreeSet<&String> =
             adapters.iter().filter_map(|(adapter, _)| adapter.metadata.get(key)).collect();
