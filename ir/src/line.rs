@@ -8,7 +8,7 @@ use crate::text::is_zero;
 use crate::types::{DType, Shape, TensorType};
 use std::fmt::Write as _;
 
-/// What was expected where the line could not be read.
+/// What was read, or else what was expected in its place.
 pub(crate) type Read<T> = Result<T, String>;
 
 /// Largest axis, and most elements of a tensor: products of a few of them fit 64 bits.

@@ -153,9 +153,9 @@ impl Buffer {
         }
     }
 
-    /// Its place in memory that is counted column by column rather than row by row: within the bytes
-    /// of a grid, so many columns stand behind each other as there are rows. Dense memory is where it
-    /// is. So buffers of one grid share bytes where their places do.
+    /// First byte and end of the buffer if the memory of a grid is counted column by column instead of
+    /// row by row. Dense memory stays where it is. Buffers of one grid share bytes exactly where their
+    /// places overlap.
     pub fn place(&self) -> Option<(u64, u64)> {
         let (Some(columns), Some(grid)) = (self.columns, self.grid()) else { return self.span() };
         let start = grid.start + columns.first * grid.rows;

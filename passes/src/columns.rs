@@ -208,8 +208,8 @@ impl<'f> Uses<'f> {
         changes
     }
 
-    /// Whether what lies in the memory of `value` may be columns of a value of so many rows, for all
-    /// that read it but the launch `but`.
+    /// Whether every launch that reads the memory of `value`, apart from `but`, takes columns of a value
+    /// of this many rows there.
     fn taken(&self, value: ValueIndex, rows: u64, but: usize) -> bool {
         let ty = self.flow.ty(value);
         let width = ty.elements() / rows as usize;

@@ -1,7 +1,8 @@
 //! What a step costs: floating-point operations of the heavy ops, bytes of everything.
 //!
-//! Linear, attention with its derivative, `dot` and convolution count two operations a multiply-add, padding of
-//! convolutions included; every other op counts none, because it is bound by the bytes it moves.
+//! Linear, attention with its derivative, `dot` and convolution count two operations for each
+//! multiply-add, padding of convolutions included; every other op counts none, because it is bound by
+//! the bytes it moves.
 //! Bytes are those of the operands read and the results written, each once; of a table only the
 //! rows that are picked.
 

@@ -299,7 +299,7 @@ impl<'g, 'p> RowKernelBuilder<'g, 'p> {
     }
 }
 
-/// A kernel of one column whose rows lie one behind the other is one row of many columns.
+/// Turns a kernel of one column, whose rows follow each other in memory, into one row of many columns.
 fn flatten(kernel: &mut RowKernel) {
     let straight = |instruction: &Instruction| match instruction {
         Instruction::Load(access) => {

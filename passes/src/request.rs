@@ -190,8 +190,8 @@ impl<'m> CompileRequest<'m> {
     /// The plans of all phases, in order: one, or `prepare` and `step`.
     ///
     /// # Errors
-    /// E0501, E0502, E0505 for what cannot be compiled; E0503 for an input that is none, E0504 for a
-    /// pass left out that is none, E0509 for states that the function does not have or that
+    /// E0501, E0502, E0505 for what cannot be compiled; E0503 for an input that does not exist,
+    /// E0504 for a pass to leave out that does not exist, E0509 for states that the function does not have or that
     /// contradict the rest of the request.
     pub fn compile(&self) -> Result<Vec<Plan>, CompileError> {
         let out = drive(self, &Selection::All, &mut unobserved)?;
@@ -230,7 +230,7 @@ impl<'m> CompileRequest<'m> {
     /// Gives the edges of `program`, which is the function, the roles that the request names.
     ///
     /// # Errors
-    /// E0503 for an input that is none or cannot be doubled, E0509 for a state that the function does
+    /// E0503 for an input that does not exist or cannot be doubled, E0509 for a state that the function does
     /// not have, that stands twice, or that is asked to change otherwise than from run to run.
     pub(crate) fn declare(&self, program: &mut Program) -> Result<(), CompileError> {
         self.find_inputs(program)?;

@@ -10,8 +10,7 @@ pub struct Storage {
     /// The value that owns the memory, itself unless it is a view or a part.
     pub(crate) owner: ValueIndex,
     /// First byte within the owner. Bytes of columns are counted column by column, as
-    /// [`Buffer::place`](anyid_ir::plan::Buffer::place) does: so many stand behind each other as the
-    /// owner has rows.
+    /// [`Buffer::place`](anyid_ir::plan::Buffer::place) counts them.
     pub(crate) offset: u64,
     /// Rows of the owner, if the value is columns of it; 1 for all else.
     pub(crate) rows: u64,

@@ -94,7 +94,7 @@ impl Level {
 /// Why a requested level cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LevelError {
-    /// The name is none of `portable`, `avx2`, `avx512`, `avx512bf16`.
+    /// The name is not one of `portable`, `avx2`, `avx512`, `avx512bf16`.
     Unknown,
     /// The machine lacks the level.
     Unavailable {

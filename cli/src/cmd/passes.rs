@@ -59,7 +59,7 @@ const SHARING: [&str; 1] = ["alias"];
 /// How to compile, as the switches say.
 ///
 /// # Errors
-/// E0506 for a target that is none.
+/// E0506 for a target that does not exist.
 fn options(switches: &PassArgs) -> Result<Options> {
     Ok(Options {
         without: switches.without.clone(),
@@ -88,7 +88,7 @@ pub fn target(name: &str) -> Result<Target> {
 /// `func` with `states`, split where inputs that `vary` are named, as the switches say.
 ///
 /// # Errors
-/// E0506 for a target that is none.
+/// E0506 for a target that does not exist.
 pub fn request<'m>(
     module: &'m Module,
     func: &Func,

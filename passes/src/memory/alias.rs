@@ -41,7 +41,7 @@ pub(crate) struct Sharing<'f> {
     names: Option<Names<'f>>,
 }
 
-/// Why two values cannot be one memory.
+/// The reason if two values cannot share one memory.
 const NOT_ONE: &str = "both lie in memory that is given";
 
 fn label(step: &LoweredStep, result: usize) -> &str {

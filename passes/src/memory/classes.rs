@@ -135,7 +135,7 @@ impl MemoryClasses {
         }
     }
 
-    /// Says when pieces of a class are in use, of a grid all of it at once.
+    /// Records when the pieces of a class are in use; a grid is in use as a whole.
     pub(super) fn set_pieces(&mut self, class: usize, mut pieces: Vec<Piece>) {
         for grid in &self.grids[class] {
             let (offset, end) = (grid.start, self.alignment.round_up(grid.end));

@@ -1,7 +1,7 @@
 //! What every value of a flow holds, as pieces of what launches and callers wrote.
 //!
 //! This is the meaning that sharing memory must keep: it follows from the first form alone, where
-//! views, parts and copies say which bytes are whose. Nothing here knows where anything lies.
+//! views, parts and copies say which bytes are whose. Where anything lies is not known here.
 
 use super::flow::{Flow, Source};
 use crate::program::ValueIndex;
