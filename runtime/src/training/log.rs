@@ -26,7 +26,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the logs in `folder` and drops what is behind update `updates`.
+    /// Opens the logs in `folder` and drops what comes after update `updates`.
     ///
     /// # Errors
     /// E0911 where the log cannot be read, E1011 to E1013 where it cannot be written.

@@ -356,7 +356,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
-        let root = Path::new("/root");
+        let root = Path::new("/media");
         Manifest::open(&path, &Reading { pairs, root, locked, frames: 5, fps: 24.0 })
     }
 
@@ -374,7 +374,7 @@ mod tests {
         let sample = &manifest.samples[0];
         let Targets::Clip(target) = &sample.targets else { panic!("{sample:?}") };
         assert_eq!((target.start, target.frames), (3, 5));
-        assert_eq!(target.media, Path::new("/root/t.mp4"));
+        assert_eq!(target.media, Path::new("/media/t.mp4"));
         assert_eq!(target.crop, Some([0.0, 12.0, 64.0, 76.0]));
         let own: Vec<(&str, usize, usize)> = sample
             .references

@@ -36,7 +36,7 @@ pub struct Outlook {
     pub bytes: u64,
     /// Noise levels in tenths.
     pub levels: Vec<LevelRow>,
-    /// Targets behind the autoencoder.
+    /// Targets after encoding and decoding.
     pub sheet: Sheet,
 }
 
@@ -64,7 +64,7 @@ pub struct LevelRow {
     pub weight: f64,
 }
 
-/// Targets behind the autoencoder.
+/// Targets after encoding and decoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sheet {
     /// A clip with a row for each: primary reference, target, and what the autoencoder gives back.

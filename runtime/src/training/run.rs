@@ -167,7 +167,7 @@ impl<'l> Loop<'l> {
             if cancel.is_cancelled() {
                 self.save()?;
                 let at = self.record.position.updates;
-                let message = format!("interrupted behind update {at}; the checkpoint is complete");
+                let message = format!("interrupted after update {at}; the checkpoint is complete");
                 return Err(Error::new(Fault::Interrupted, "E1002", message)
                     .at(self.folder.file_path(CHECKPOINT).display())
                     .help("--resume goes on from here"));

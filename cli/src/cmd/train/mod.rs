@@ -135,7 +135,7 @@ fn outlook_text(outlook: &Outlook) -> String {
     let psnr: Vec<String> =
         outlook.sheet.psnr.iter().map(|value| format!("{value:.1} dB")).collect();
     text.push_str(&format!(
-        "targets behind the autoencoder: {}, shown beside reference and target in {}\n",
+        "targets after encoding and decoding: {}, shown beside reference and target in {}\n",
         psnr.join(", "),
         outlook.sheet.path.display()
     ));
