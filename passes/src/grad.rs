@@ -248,11 +248,7 @@ pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileEr
         }
     }
     let lifted = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
-    let mut out = Program { weights: program.weights.clone(), ..Program::default() };
-    let mut moved: Vec<ValueIndex> = vec![ValueIndex::MAX; program.values.len()];
-    for port in &program.inputs {
-        moved[port.value as usize] = out.input(port, program.ty(port.value).clone());
-    }
+    let (mut out, mut moved) = program.begun();
     let mut given: Vec<Option<ValueIndex>> = vec![None; program.weights.len()];
     for (at, value) in program.values.iter().enumerate() {
         moved[at] = match value.origin {

@@ -55,11 +55,7 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
             error.help("a name is that of the weight without .weight, as in blocks.*.ffn.0")
         );
     }
-    let mut out = Program { weights: program.weights.clone(), ..Program::default() };
-    let mut moved = vec![ValueIndex::MAX; program.values.len()];
-    for port in &program.inputs {
-        moved[port.value as usize] = out.input(port, program.ty(port.value).clone());
-    }
+    let (mut out, mut moved) = program.begun();
     let mut matrices: HashMap<&str, [ValueIndex; 2]> = HashMap::new();
     for (step, found) in program.steps.iter().zip(&chosen) {
         let Some((name, target)) = found else { continue };
@@ -76,7 +72,7 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
         matrices.insert(name, pair);
     }
     for (at, value) in program.values.iter().enumerate() {
-        if !matches!(value.origin, Origin::Step(..) | Origin::Input(_)) {
+        if value.origin.is_given() {
             moved[at] = out.value(value.ty.clone(), value.origin);
         }
     }

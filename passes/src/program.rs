@@ -161,6 +161,17 @@ impl Program {
         value
     }
 
+    /// A program with the inputs and weights of this one and nothing else yet, and where each value is
+    /// in it: those of the inputs, and `ValueIndex::MAX` for all that are to come.
+    pub fn begun(&self) -> (Self, Vec<ValueIndex>) {
+        let mut out = Self { weights: self.weights.clone(), ..Self::default() };
+        let mut moved = vec![ValueIndex::MAX; self.values.len()];
+        for port in &self.inputs {
+            moved[port.value as usize] = out.input(port, self.ty(port.value).clone());
+        }
+        (out, moved)
+    }
+
     /// Adds a step and its one result.
     pub fn step(
         &mut self,

@@ -213,6 +213,9 @@ struct Blocks<'p> {
     program: &'p Program,
     names: Vec<&'p str>,
     of_step: Vec<Option<usize>>,
+    /// Steps of each block in order: those of the module, and those of the derivative.
+    forward: Vec<Vec<usize>>,
+    backward: Vec<Vec<usize>>,
     /// The block that makes a value on the way forward, where only its derivative reads it besides.
     owner: Vec<Option<usize>>,
     kept: Vec<bool>,
@@ -231,9 +234,16 @@ impl<'p> Blocks<'p> {
             })
             .collect();
         let mut owner = vec![None; program.values.len()];
-        for (step, of) in program.steps.iter().zip(&of_step) {
-            if step.stage == Stage::Forward {
-                step.results.iter().for_each(|value| owner[*value as usize] = *of);
+        let [mut forward, mut backward] = [(); 2].map(|()| vec![Vec::new(); names.len()]);
+        for (at, (step, of)) in program.steps.iter().zip(&of_step).enumerate() {
+            let Some(block) = *of else { continue };
+            match step.stage {
+                Stage::Forward => {
+                    forward[block].push(at);
+                    step.results.iter().for_each(|value| owner[*value as usize] = *of);
+                }
+                Stage::Backward => backward[block].push(at),
+                Stage::Again => {}
             }
         }
         let mut kept = vec![false; program.values.len()];
@@ -243,14 +253,7 @@ impl<'p> Blocks<'p> {
                 kept[*value as usize] |= owner[*value as usize] != *of;
             }
         }
-        Self { program, names, of_step, owner, kept }
-    }
-
-    /// Steps of a block at a stage, in order.
-    fn steps(&self, block: usize, stage: Stage) -> Vec<usize> {
-        let of = |at: &usize| self.of_step[*at] == Some(block);
-        let all = (0..self.program.steps.len()).filter(of);
-        all.filter(|at| self.program.steps[*at].stage == stage).collect()
+        Self { program, names, of_step, forward, backward, owner, kept }
     }
 
     /// Whether a value is one of this block that is not kept.
@@ -259,8 +262,8 @@ impl<'p> Blocks<'p> {
     }
 
     /// Values of a block that its derivative reads.
-    fn read_back(&self, backward: &[usize], block: usize) -> HashSet<ValueIndex> {
-        let reads = backward.iter().flat_map(|at| &self.program.steps[*at].operands);
+    fn read_back(&self, block: usize) -> HashSet<ValueIndex> {
+        let reads = self.backward[block].iter().flat_map(|at| &self.program.steps[*at].operands);
         reads.copied().filter(|value| self.is_open(*value, block)).collect()
     }
 
@@ -286,10 +289,7 @@ impl<'p> Blocks<'p> {
         for block in 0..self.names.len() {
             let kept = match Self::policy(keeping, block) {
                 Remat::Products => self.cut(block),
-                Remat::All => {
-                    let read = self.read_back(&self.steps(block, Stage::Backward), block);
-                    read.into_iter().collect()
-                }
+                Remat::All => self.read_back(block).into_iter().collect(),
                 Remat::Heads | Remat::Attention | Remat::Carry => continue,
             };
             kept.into_iter().for_each(|value| self.kept[value as usize] = true);
@@ -305,7 +305,7 @@ impl<'p> Blocks<'p> {
         let [source, sink] = [(); 2].map(|()| graph.add_node(()));
         let mut ends: HashMap<ValueIndex, [NodeIndex; 2]> = HashMap::new();
         let mut order = Vec::new();
-        for at in self.steps(block, Stage::Forward) {
+        for &at in &self.forward[block] {
             let step = &self.program.steps[at];
             for &value in step.results.iter().filter(|value| self.is_open(**value, block)) {
                 let [first, last] = [(); 2].map(|()| graph.add_node(()));
@@ -320,7 +320,7 @@ impl<'p> Blocks<'p> {
                 order.push(value);
             }
         }
-        for value in self.read_back(&self.steps(block, Stage::Backward), block) {
+        for value in self.read_back(block) {
             graph.add_edge(ends[&value][1], sink, ENDLESS);
         }
         let (_, flows) = dinics(&graph, source, sink);
@@ -345,10 +345,10 @@ impl<'p> Blocks<'p> {
     }
 
     /// Forward steps of a block that are needed again, in order.
-    fn again(&self, block: usize, backward: &[usize]) -> Vec<usize> {
-        let mut needed = self.read_back(backward, block);
+    fn again(&self, block: usize) -> Vec<usize> {
+        let mut needed = self.read_back(block);
         let mut again = Vec::new();
-        for at in self.steps(block, Stage::Forward).into_iter().rev() {
+        for &at in self.forward[block].iter().rev() {
             let step = &self.program.steps[at];
             if step.results.iter().any(|value| needed.contains(value)) {
                 again.push(at);
@@ -371,20 +371,15 @@ pub fn remat(program: Program, keeping: Keeping, rewrites: &mut Rewrites) -> Pro
     // In front of which step of the derivative a block is computed again, and by which steps.
     let mut fronts: HashMap<usize, Vec<usize>> = HashMap::new();
     for (block, name) in blocks.names.iter().enumerate() {
-        let backward = blocks.steps(block, Stage::Backward);
-        let again = blocks.again(block, &backward);
+        let again = blocks.again(block);
         if !again.is_empty() && rewrites.allow("a block computed again", name) {
-            fronts.insert(backward[0], again);
+            fronts.insert(blocks.backward[block][0], again);
         }
     }
     if fronts.is_empty() {
         return program;
     }
-    let mut out = Program { weights: program.weights.clone(), ..Program::default() };
-    let mut moved = vec![ValueIndex::MAX; program.values.len()];
-    for port in &program.inputs {
-        moved[port.value as usize] = out.input(port, program.ty(port.value).clone());
-    }
+    let (mut out, mut moved) = program.begun();
     for (at, value) in program.values.iter().enumerate() {
         if !value.origin.is_given() {
             continue;

@@ -5,24 +5,29 @@
 /// Hints that `bytes` bytes from `from` will be read at once; any address will do.
 #[inline(always)]
 pub(super) fn prefetch(from: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..bytes).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(offset).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, bytes);
+    hint::<false>(from, bytes);
 }
 
 /// Like [`prefetch`], for what is read or written a little later: it stays out of the first cache.
 #[inline(always)]
 pub(super) fn prefetch_later(from: *const u8, bytes: usize) {
+    hint::<true>(from, bytes);
+}
+
+/// Asks for every line.
+#[inline(always)]
+fn hint<const LATER: bool>(from: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     for offset in (0..bytes).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let at = from.wrapping_add(offset).cast();
         // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(offset).cast()) };
+        unsafe {
+            match LATER {
+                false => _mm_prefetch::<_MM_HINT_T0>(at),
+                true => _mm_prefetch::<_MM_HINT_T1>(at),
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (from, bytes);

@@ -108,7 +108,7 @@ impl Preparation<'_> {
             let help = match excluded.first() {
                 None => "a manifest has one JSON object a line; see docs/spec/formats.md",
                 Some((_, _, reason)) if reason.starts_with("faulty") => {
-                    "mend the lines, or run without data.skip_faulty to see what is wrong with each"
+                    "correct the lines; without data.skip_faulty, each is listed with what is wrong"
                 }
                 Some(_) => {
                     "take larger clips, smaller video.width and video.height, or set \
