@@ -167,7 +167,9 @@ fn an_interrupted_run_ends_its_sample_and_goes_on_to_the_same_bits() {
     let folder = world(&samples());
     let words =
         format!("{LORA} --steps 40 --set run.checkpoint_every=1000 --set train.average=0.9");
+    // Batches of three groups, of two shapes.
     let words = format!("{words} --set data.validation=train.jsonl --set run.validate_every=3");
+    let words = format!("{words} --set train.batch=5 --set train.together=2");
     folder.run(&format!("{words} -o whole")).fine();
     for (round, (signal, code)) in [(Signal::INT, 130), (Signal::TERM, 143)].into_iter().enumerate()
     {

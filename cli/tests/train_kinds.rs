@@ -227,3 +227,64 @@ fn copies_of_one_clip_are_no_pair() {
     write_lines(&folder, &lines(|v| v["rejected"] = json!({"video": "copy.mp4"})));
     folder.run(&format!("{DPO} --steps 1")).fails("E0957").says("are the same");
 }
+
+#[test]
+fn samples_together_have_the_losses_that_they_have_alone() {
+    let lines: Vec<Value> = (0..5).map(|at| sample(&format!("s_{at}"), 10 * at, |_| {})).collect();
+    let folder = world(&lines);
+    let words = "train full --config run.toml --threads 2 --steps 2 --set train.batch=7";
+    let check = |more: &str| {
+        let words = format!("train check full --config run.toml --set train.batch=7 --json {more}");
+        let shape = folder.run(&words).fine().json()["shapes"][0].clone();
+        (shape["together"].as_u64().unwrap(), shape["workspace_bytes"].as_u64().unwrap())
+    };
+    let (few, most, all) =
+        (check("--set train.together=1"), check("--set train.together=4"), check(""));
+    assert_eq!((few.0, most.0, all.0), (1, 4, 7));
+    assert!(few.1 < most.1 && most.1 < all.1, "the plan is of the whole call");
+    for (run, together) in [("one", 1), ("four", 4), ("all", 7)] {
+        folder.run(&format!("{words} -o {run} --set train.together={together}")).fine();
+    }
+    let rows = ["one", "four", "all"].map(|run| log(&folder, run));
+    let of = |row: &Value, name: &str| row[name].as_f64().unwrap();
+    for other in &rows[1..] {
+        assert_eq!(of(&other[0], "error"), of(&rows[0][0], "error"), "the same bits");
+        let [a, b] = [&other[1], &rows[0][1]].map(|row| of(row, "error"));
+        assert!((a - b).abs() < 1e-4 * b, "derivatives are the same sums: {a}, {b}");
+    }
+    // What was left unsaid is the same as saying it, and another number is another run.
+    folder.run(&format!("{words} -o unsaid")).fine();
+    let [a, b] =
+        ["unsaid", "all"].map(|run| bytes(&folder, &format!("{run}/transformer.safetensors")));
+    assert!(a == b);
+    let resumed = folder.run(&format!("{words} -o four --set train.together=2 --resume"));
+    resumed.fails("E0963").says("train.together: 4, now 2");
+}
+
+#[test]
+fn pairs_together_are_learned_from_as_one_after_the_other() {
+    let folder = pairs();
+    let words = format!("{DPO} --set train.batch=3 --set dpo.sft_weight=0.1");
+    let words = format!("{words} --set data.validation=train.jsonl");
+    for together in [1, 6] {
+        folder
+            .run(&format!("{words} --steps 3 --set train.together={together} -o t{together}"))
+            .fine();
+    }
+    let [apart, together] = ["t1", "t6"].map(|run| log(&folder, run));
+    for name in ["loss", "margin", "chosen", "rejected"] {
+        assert_eq!(apart[0][name], together[0][name], "{name} of the first update");
+    }
+    for name in ["loss", "norm"] {
+        let [a, b] = [&apart[2], &together[2]].map(|row| row[name].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-3 * a.abs(), "{name}: {a}, {b}");
+    }
+    let [a, b] = [&apart[2], &together[2]].map(|row| row["validation"]["loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-4, "{a}, {b}");
+    // A run that was cut goes on to the same bits.
+    let words = format!("{words} --set train.together=4");
+    folder.run(&format!("{words} --steps 3 -o whole")).fine();
+    folder.run(&format!("{words} --steps 1 -o cut")).fine();
+    folder.run(&format!("{words} --steps 3 -o cut --resume")).fine();
+    same_end(&folder, "cut", "whole");
+}

@@ -39,9 +39,9 @@ pub struct Extras {
     pub average: bool,
 }
 
-/// A value that a function carries from one run to the next: its name, and its place among the
-/// parameters and among the results.
-pub type Carried = (String, usize, usize);
+/// A value that a function carries from one run to the next: its name, its place among the parameters, if
+/// it is one, and among the results.
+pub type Carried = (String, Option<usize>, usize);
 
 /// `@collect`: `%g.NAME` ← `%g.NAME` + `%factor` · `%d.NAME` for each group. The sums are to be carried.
 pub fn collect(groups: &[Group]) -> (Module, Vec<Carried>) {
@@ -55,7 +55,24 @@ pub fn collect(groups: &[Group]) -> (Module, Vec<Carried>) {
             ["g", "d"].map(|kind| b.param(&format!("{kind}.{}", group.name), ty.clone()));
         let part = b.mul("part", part, factor);
         results.push(b.add(&format!("g2.{}", group.name), sum, part));
-        carried.push((format!("g.{}", group.name), 1 + 2 * at, at));
+        carried.push((format!("g.{}", group.name), Some(1 + 2 * at), at));
+    }
+    let func = b.finish(&results);
+    module.add(func);
+    (module, carried)
+}
+
+/// `@begin`: `%g.NAME` ← `%factor` · `%d.NAME`, what [`collect`] does where nothing was summed up before.
+pub fn begin(groups: &[Group]) -> (Module, Vec<Carried>) {
+    let mut module = Module { name: "begin".into(), ..Module::default() };
+    let mut b = FuncBuilder::new(&module, "begin");
+    let factor = b.param("factor", TensorType::new(DType::F32, []));
+    let (mut results, mut carried) = (Vec::new(), Vec::new());
+    for (at, group) in groups.iter().enumerate() {
+        let ty = TensorType::new(DType::F32, [group.elements]);
+        let part = b.param(&format!("d.{}", group.name), ty);
+        results.push(b.mul(&format!("g2.{}", group.name), part, factor));
+        carried.push((format!("g.{}", group.name), None, at));
     }
     let func = b.finish(&results);
     module.add(func);
@@ -127,7 +144,8 @@ pub fn adamw(groups: &[Group], extras: Extras) -> (Module, Vec<Carried>) {
     let carried = groups.iter().enumerate().flat_map(|(at, group)| {
         let (kept, kinds) = (kept.clone(), kinds.len());
         let spec = move |(slot, (input, kind)): (usize, (usize, &str))| {
-            (format!("{kind}.{}", group.name), kinds * at + input, (kinds - 1) * at + slot)
+            let name = format!("{kind}.{}", group.name);
+            (name, Some(kinds * at + input), (kinds - 1) * at + slot)
         };
         kept.into_iter().enumerate().map(spec)
     });

@@ -5,7 +5,7 @@ use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit_batch};
-use anyid_models::wan::loss::with_loss;
+use anyid_models::wan::loss::{with_draws, with_loss};
 use anyid_passes::Gradient;
 use anyid_runtime::engine::{CompileRequest, Compiler, Inputs};
 use anyid_runtime::init::RandomWeights;
@@ -89,23 +89,31 @@ fn run(
     let segment = |row: usize| if row % tokens < first { 0 } else { row / tokens + clean };
     let segments: Vec<i32> = (0..list.len() * tokens).map(|row| segment(row) as i32).collect();
     inputs.insert("seg", Tensor::from_i32([segments.len()], &segments).expect("one a row"));
-    let velocity = called(device, &module, "dit", &inputs, None).remove("v").expect("the velocity");
+    let velocity = called(device, &module, CompileRequest::new(&module, "dit"), &inputs);
+    let velocity = velocity.get("v").expect("the velocity").clone();
     let wrt = vec!["blocks.0.*.bias".to_owned(), "blocks.1.ffn.0.weight".to_owned()];
-    (velocity, called(device, &module, "loss", &inputs, Some(wrt)))
+    (velocity, gradient(device, &module, ("loss", "loss"), &inputs, wrt))
+}
+
+/// What function `func` gives, with the derivatives of its result `of`.
+fn gradient(
+    device: &str,
+    module: &Module,
+    (func, of): (&str, &str),
+    inputs: &BTreeMap<&str, Tensor>,
+    wrt: Vec<String>,
+) -> BTreeMap<String, Tensor> {
+    let gradient = Gradient { of: of.into(), wrt: wrt.clone(), factor: None };
+    let request = CompileRequest::new(module, func).lifting(wrt).with_gradient(gradient);
+    called(device, module, request, inputs)
 }
 
 fn called(
     device: &str,
     module: &Module,
-    func: &str,
+    request: CompileRequest<'_>,
     inputs: &BTreeMap<&str, Tensor>,
-    wrt: Option<Vec<String>>,
 ) -> BTreeMap<String, Tensor> {
-    let mut request = CompileRequest::new(module, func);
-    if let Some(wrt) = &wrt {
-        let gradient = Gradient { of: "loss".into(), wrt: wrt.clone(), factor: None };
-        request = request.lifting(wrt.clone()).with_gradient(gradient);
-    }
     let backend = devices::backend(device, 2);
     let compiler = Compiler::new(&backend).add("f", request).unwrap_or_else(|e| panic!("{e}"));
     let plan = compiler.plans().next().expect("there is one").1;
@@ -149,6 +157,71 @@ fn every_sample_has_the_bits_that_it_has_alone() {
                 let most = if precision == Precision::F32 { 2e-5 } else { 2e-2 };
                 assert!(error <= most, "{name} on {device} {precision:?} {references}: {error:e}");
                 assert_eq!(sum.ty().dtype, DType::F32);
+            }
+        }
+    }
+}
+
+/// Losses and derivatives of `@train` on samples with weights.
+fn learned(
+    device: &str,
+    precision: Precision,
+    references: usize,
+    list: &[u32],
+    weights: &[f32],
+) -> BTreeMap<String, Tensor> {
+    let (config, size) = (DitConfig::micro(), size(references));
+    let batch = DitSize { timesteps: list.len() + 1, ..size.clone() };
+    let module = with_draws(dit_batch(&config, &batch, list.len(), precision), list.len());
+    let each: Vec<_> = list.iter().map(|at| sample(*at, &config, &size)).collect();
+    let mut inputs: BTreeMap<&str, Tensor> = BTreeMap::new();
+    for (name, own, lead) in [
+        ("x0", "lat", true),
+        ("noise", "target", true),
+        ("ref", "ref", true),
+        ("txt", "txt", false),
+    ] {
+        let part = |sample: &BTreeMap<&str, Tensor>| {
+            let tensor = sample[own].clone();
+            let shape = tensor.shape().to_vec();
+            let shape = if lead { [&[1], &shape[..]].concat() } else { shape };
+            tensor.reshaped(shape).expect("as many elements")
+        };
+        inputs.insert(name, joined(&each.iter().map(part).collect::<Vec<_>>(), 0));
+    }
+    let sigmas: Vec<f32> = list.iter().map(|at| 0.2 + 0.25 * *at as f32).collect();
+    let numbers = |values: &[f32]| Tensor::from_f32([values.len()], values).expect("one a sample");
+    inputs.insert("sigma", numbers(&sigmas));
+    inputs.insert("weight", numbers(weights));
+    let (tokens, first) = (size.tokens(&config), references * size.tokens_per_frame(&config));
+    let segment = |row: usize| if row % tokens < first { 0 } else { row / tokens + 1 };
+    let segments: Vec<i32> = (0..list.len() * tokens).map(|row| segment(row) as i32).collect();
+    inputs.insert("seg", Tensor::from_i32([segments.len()], &segments).expect("one a row"));
+    let wrt = vec!["blocks.1.*.bias".to_owned(), "blocks.0.ffn.2.weight".to_owned()];
+    gradient(device, &module, ("train", "total"), &inputs, wrt)
+}
+
+#[test]
+fn losses_under_draws_have_their_bits_and_derivatives_are_weighted() {
+    for device in devices::names() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (list, weights) = ([0, 1, 2], [0.5, -2.0, 0.25]);
+            let together = learned(device, precision, 1, &list, &weights);
+            let alone: Vec<_> =
+                list.iter().map(|at| learned(device, precision, 1, &[*at], &[1.0])).collect();
+            let losses: Vec<f64> =
+                alone.iter().map(|outputs| outputs["loss"].to_f64_vec()[0]).collect();
+            assert_eq!(together["loss"].to_f64_vec(), losses, "{device} {precision:?}");
+            assert!(together.len() > 8);
+            for (name, sum) in together.iter().filter(|(name, _)| name.starts_with("grad.")) {
+                let mut wanted = vec![0.0; sum.ty().elements()];
+                for (outputs, weight) in alone.iter().zip(weights) {
+                    let own = outputs[name].to_f64_vec();
+                    wanted.iter_mut().zip(own).for_each(|(w, x)| *w += f64::from(weight) * x);
+                }
+                let error = relative(&sum.to_f64_vec(), &wanted);
+                let most = if precision == Precision::F32 { 2e-5 } else { 2e-2 };
+                assert!(error <= most, "{name} on {device} {precision:?}: {error:e}");
             }
         }
     }

@@ -282,7 +282,7 @@ fn adapters_after_updates_are_the_goldens() {
     let (module, carried) = adamw(&groups, Extras::default());
     let states: Vec<StateSpec> = carried
         .into_iter()
-        .map(|(name, input, output)| StateSpec { name, input: Some(input), output })
+        .map(|(name, input, output)| StateSpec { name, input, output })
         .collect();
     let backend = devices::backend(device, 2);
     let request = CompileRequest::new(&module, "update").carrying(states);

@@ -57,6 +57,16 @@ impl States {
         Ok(out)
     }
 
+    /// Shows the bytes of state `name` of branch 0, dense and row-major.
+    ///
+    /// # Errors
+    /// E0561 where there is none of that name.
+    pub fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let at = self.find(0, name)?;
+        self.arena.read(at, look);
+        Ok(())
+    }
+
     /// Sets state `name` of branch 0.
     ///
     /// # Errors
@@ -220,6 +230,19 @@ impl Program {
         Ok(outputs)
     }
 
+    /// Like [`Self::call`], each result into the bytes that are given for it, in the order of the plan.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; E1009 for bytes of another number than the results have.
+    pub fn call_into(
+        &mut self,
+        phase: &str,
+        inputs: &Inputs<'_>,
+        results: &mut [&mut [u8]],
+    ) -> Result<()> {
+        self.launch(phase, inputs, Arenas::default(), results, None)
+    }
+
     /// Memory for the states of a phase, all zero. Phases with the same states share it.
     ///
     /// # Errors
@@ -354,23 +377,41 @@ impl Program {
         outputs: &mut Outputs,
         trace: Option<&mut Trace<'_>>,
     ) -> Result<()> {
-        let at = self.phase(phase)?;
-        let plan = self.runner.plan(at);
-        let given = given(phase, plan, inputs)?;
+        let plan = self.runner.plan(self.phase(phase)?);
         let wanted = plan.outputs.iter().map(|p| (&p.name, p.branch, &plan.buffer(p.buffer).ty));
         if !wanted.eq(outputs.tensors.iter().map(|(name, branch, t)| (name, *branch, t.ty()))) {
             let message = format!("these are not the outputs of phase \"{phase}\"");
             return Err(Error::internal("E1009", message));
         }
-        arenas.check(phase, plan, self.backend.device())?;
         let mut taken: smallvec::SmallVec<[&mut [u8]; 64]> =
             outputs.tensors.iter_mut().map(|(_, _, tensor)| tensor.bytes_mut()).collect();
+        self.launch(phase, inputs, arenas, &mut taken, trace)
+    }
+
+    /// [`Self::run`] into bytes.
+    fn launch(
+        &mut self,
+        phase: &str,
+        inputs: &Inputs<'_>,
+        arenas: Arenas<'_>,
+        results: &mut [&mut [u8]],
+        trace: Option<&mut Trace<'_>>,
+    ) -> Result<()> {
+        let at = self.phase(phase)?;
+        let plan = self.runner.plan(at);
+        let given = given(phase, plan, inputs)?;
+        let wanted = plan.outputs.iter().map(|port| plan.buffer(port.buffer).ty.bytes());
+        if !wanted.eq(results.iter().map(|bytes| bytes.len() as u64)) {
+            let message = format!("these are no results of phase \"{phase}\"");
+            return Err(Error::internal("E1009", message));
+        }
+        arenas.check(phase, plan, self.backend.device())?;
         let tracer = self.backend.tracer.as_deref();
         let origin = tracer.map(Tracer::origin).or(self.timed.as_ref().map(|_| Instant::now()));
         let mut times = origin.map(|origin| Times::new(origin, plan.steps.len()));
         let call = Call {
             inputs: &given,
-            outputs: &mut taken,
+            outputs: results,
             kept: arenas.prepared.map(|prepared| &mut *prepared.arena),
             states: arenas.states.map(|states| &mut *states.arena),
             times: times.as_mut(),

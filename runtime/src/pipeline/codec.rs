@@ -191,7 +191,7 @@ fn encode_clip(
 }
 
 /// Concatenates tensors `[C,Tᵢ,h,w]` along time.
-pub(crate) fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
+fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
     let [channels, _, rows, cols] = four(&parts[0]);
     let frames: usize = parts.iter().map(|p| p.shape()[1]).sum();
     let mut out = Vec::with_capacity(channels * frames * rows * cols);
@@ -206,7 +206,7 @@ pub(crate) fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
 }
 
 /// The first `frames` latent frames of `[C,T,h,w]`.
-pub(crate) fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
+fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
     let [channels, all, rows, cols] = four(latent);
     let values = latent.as_f32().expect("latents are f32");
     let plane = rows * cols;

@@ -2,11 +2,11 @@
 
 use super::cache::{Cache, hex};
 use super::manifest::Clip;
-use crate::error::Result;
-use crate::pipeline::{concat_time, prefix_time};
+use crate::error::{Error, Result};
 use anyid_ir::Tensor;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run trains on.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub struct Dataset {
     pub(super) cache: Cache,
     pub(super) black: String,
     pub(super) empty: String,
+    pub(super) held: Arc<Mutex<Held>>,
 }
 
 /// A sample or pair, by the keys of what was encoded of it.
@@ -45,41 +46,85 @@ impl Item {
     }
 }
 
-/// What the network is given beside a target.
-#[derive(Clone, Debug)]
-pub struct Condition {
-    /// Latents of the references along time, `f32[C,R,h,w]`.
-    pub references: Tensor,
-    /// The text context.
-    pub text: Tensor,
+/// Entries of the cache that are held in memory, so that small sets are read once.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    entries: BTreeMap<String, Arc<Tensor>>,
+    bytes: usize,
 }
 
+/// Bytes of entries that are held; those that come later are read again each time.
+const HELD_BYTES: usize = 64 << 20;
+
 impl Dataset {
+    /// What the cache has under `key`; `place` says whose it is.
+    fn value(&self, key: &str, place: &dyn Fn() -> String) -> Result<Arc<Tensor>> {
+        // Nothing panics while it is locked.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = held.entries.get(key) {
+            return Ok(value.clone());
+        }
+        let value = Arc::new(self.cache.value(key, &place())?);
+        let bytes = value.bytes().len();
+        if held.bytes + bytes <= HELD_BYTES {
+            held.bytes += bytes;
+            held.entries.insert(key.to_owned(), value.clone());
+        }
+        Ok(value)
+    }
+
     /// Latents of target `member` of a sample.
     ///
     /// # Errors
     /// E0960 and E1001 for what the cache holds.
-    pub fn target(&self, item: &Item, member: usize) -> Result<Tensor> {
-        self.cache.value(&item.targets[member], &format!("sample {}", item.id))
+    pub fn target(&self, item: &Item, member: usize) -> Result<Arc<Tensor>> {
+        self.value(&item.targets[member], &|| format!("sample {}", item.id))
     }
 
-    /// References and prompt of a sample, or their null forms: black references of the same lengths
-    /// and the empty prompt.
+    /// Writes the latents of target `member` of a sample.
     ///
     /// # Errors
-    /// E0960 and E1001 for what the cache holds.
-    pub fn condition(&self, item: &Item, null: bool) -> Result<Condition> {
-        let place = format!("sample {}", item.id);
-        let text = self.cache.value(if null { &self.empty } else { &item.text }, &place)?;
-        let mut parts = Vec::new();
-        let black = if null { Some(self.cache.value(&self.black, "black frames")?) } else { None };
+    /// As [`Self::target`].
+    pub fn fill_target(&self, item: &Item, member: usize, into: &mut [f32]) -> Result<()> {
+        copy(&*self.target(item, member)?, into)
+    }
+
+    /// Writes the text context of a sample, or that of the empty prompt.
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn fill_text(&self, item: &Item, null: bool, into: &mut [f32]) -> Result<()> {
+        let key = if null { &self.empty } else { &item.text };
+        copy(&*self.value(key, &|| format!("sample {}", item.id))?, into)
+    }
+
+    /// Writes the latents of the references of a sample along time, or black ones of the same lengths.
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn fill_references(&self, item: &Item, null: bool, into: &mut [f32]) -> Result<()> {
+        let all = item.reference_frames();
+        let mut before = 0;
         for (key, frames) in &item.references {
-            parts.push(match &black {
-                Some(black) => prefix_time(black, 0, *frames)?,
-                None => self.cache.value(key, &place)?,
-            });
+            let part = match null {
+                true => self.value(&self.black, &|| "black frames".to_owned())?,
+                false => self.value(key, &|| format!("sample {}", item.id))?,
+            };
+            let ([channels, own, rows, columns], Ok(values)) = (four(&part)?, part.as_f32()) else {
+                return Err(other_size());
+            };
+            let plane = rows * columns;
+            if *frames > own || into.len() != channels * all * plane {
+                return Err(other_size());
+            }
+            for channel in 0..channels {
+                let to = (channel * all + before) * plane;
+                let from = channel * own * plane;
+                into[to..to + frames * plane].copy_from_slice(&values[from..from + frames * plane]);
+            }
+            before += frames;
         }
-        Ok(Condition { references: concat_time(&parts)?, text })
+        Ok(())
     }
 
     /// What a sample is made of, by content.
@@ -110,4 +155,24 @@ impl Dataset {
         }
         out
     }
+}
+
+fn four(tensor: &Tensor) -> Result<[usize; 4]> {
+    tensor.shape().try_into().map_err(|_| other_size())
+}
+
+fn copy(from: &Tensor, into: &mut [f32]) -> Result<()> {
+    match from.as_f32() {
+        Ok(values) if values.len() == into.len() => {
+            into.copy_from_slice(values);
+            Ok(())
+        }
+        _ => Err(other_size()),
+    }
+}
+
+/// The error of an entry that is whole and of another size than its key says.
+fn other_size() -> Error {
+    Error::input("E0960", "an entry of the cache is of another size than its key says")
+        .help("remove the cache, and everything is encoded again")
 }

@@ -6,10 +6,7 @@
 //! sampling; the other numbers are bits of a hash.
 
 use super::settings::{LossWeight, TrainSettings};
-use crate::error::Result;
-use crate::pipeline::tensor_f32;
 use crate::sampling::noise::NoiseStream;
-use anyid_ir::Tensor;
 use sha2::{Digest, Sha256};
 
 /// The table of noise levels with their weights in the loss.
@@ -124,14 +121,14 @@ impl Draw {
         Self { level, null: false, noise }
     }
 
-    /// Normal noise of a shape.
-    ///
-    /// # Errors
-    /// E1009 never: the values fill the shape.
-    pub fn noise(&self, shape: &[usize]) -> Result<Tensor> {
-        let mut values = vec![0f32; shape.iter().product()];
-        NoiseStream::new(self.noise, NoiseStream::TRAINING).fill(0, &mut values);
-        tensor_f32(shape.iter().copied(), &values)
+    /// This draw with the null decision of another.
+    pub fn with_null(self, null: bool) -> Self {
+        Self { null, ..self }
+    }
+
+    /// Fills with its normal noise.
+    pub fn fill_noise(&self, into: &mut [f32]) {
+        NoiseStream::new(self.noise, NoiseStream::TRAINING).fill(0, into);
     }
 }
 
@@ -191,9 +188,14 @@ mod tests {
         assert_eq!(draw, Draw::of(&train, &levels, "a", 3));
         assert_ne!(draw, Draw::of(&train, &levels, "a", 4));
         assert_ne!(draw, Draw::of(&train, &levels, "b", 3));
+        let noise = |draw: &Draw| {
+            let mut values = [0f32; 6];
+            draw.fill_noise(&mut values);
+            values
+        };
+        assert_eq!(noise(&draw), noise(&Draw::of(&train, &levels, "a", 3)));
         let other = TrainSettings { seed: 1, ..train };
         assert_ne!(draw, Draw::of(&other, &levels, "a", 3));
-        assert_eq!(draw.noise(&[2, 3]).unwrap(), draw.noise(&[2, 3]).unwrap());
     }
 
     #[test]

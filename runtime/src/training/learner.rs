@@ -1,28 +1,30 @@
-//! What one sample or pair contributes: its loss, and its derivatives added to those of the batch.
+//! What samples or pairs contribute: their losses, and their derivatives added to those of the batch.
 //!
 //! Preferences need no plan of their own. Their gradient is c · (∇e⁺ − ∇e⁻) with
-//! c = (β/2) · sigmoid((β/2) Δ), so the plan of supervised tuning runs on the chosen clip with
-//! cotangent 1 and on the rejected one with −1 into sums of the pair, of which the batch gets c times
-//! (`anyid.md` §4.6).
+//! c = (β/2) · sigmoid((β/2) Δ) (`anyid.md` §4.6). Where a call takes both clips of several pairs, their
+//! errors are computed first, and the derivative is then that of a weighted sum. Where it takes one clip,
+//! the chosen one goes with weight 1 and the rejected one with −1 into sums of the pair, of which the batch
+//! gets c times: no second pass.
 
-use super::cache::{Cache, Entry, Found};
-use super::dataset::{Condition, Dataset, Item};
+use super::cache::{Cache, Entry, Found as Stored};
+use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels, turn};
-use super::network::{Example, Network};
+use super::group::Calls;
+use super::network::{Found, Network, Values};
+use super::objective::Example;
 use super::optimise::{Optimiser, Sums};
-use super::parameters::{Flat, Kind};
+use super::parameters::Kind;
 use super::settings::Settings;
 use crate::error::{Kind as Fault, Result};
 use crate::pipeline::{Cancel, tensor_f32};
-use anyid_ir::Tensor;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Parameters by name, as the network takes them.
-pub type Values = Vec<(String, Tensor)>;
-
 /// Numbers of one sample or pair by name; their means over a batch are logged.
 pub type Numbers = BTreeMap<String, f64>;
+
+/// A sample or pair in an epoch.
+pub type Unit<'d> = (&'d Item, u64);
 
 /// The network, and everything that says what is asked of it.
 pub struct Learner<'l> {
@@ -33,8 +35,11 @@ pub struct Learner<'l> {
     /// The table of noise levels.
     pub levels: Levels,
     /// The network.
-    pub network: Network,
-    /// The values before training, for the reference of preferences and for comparison.
+    pub network: Network<'l>,
+    /// What goes through it together.
+    pub calls: Calls,
+    /// The values before training, for the reference of preferences and for comparison; none where
+    /// nothing is compared.
     pub untrained: Values,
     /// What the errors of the reference depend on beside pair and draw.
     pub reference: String,
@@ -70,127 +75,161 @@ impl Preference {
     }
 }
 
+/// A pair under one draw, with what the untrained network gets on its clips.
+struct Pair<'e> {
+    clips: [Example<'e>; 2],
+    reference: [f64; 2],
+}
+
 impl Learner<'_> {
-    /// Adds what `item` contributes in `epoch` to `batch`.
+    /// Adds what a group of samples or pairs of one shape contributes to `batch`; gives the sums of their
+    /// numbers.
     ///
     /// # Errors
     /// E1001 with the sample for a non-finite value, E0960 where the cache was changed.
     pub fn learn(
         &mut self,
         data: &Dataset,
-        (item, epoch): (&Item, u64),
+        group: &[Unit<'_>],
         values: &Values,
         optimiser: &mut Optimiser,
         (batch, pair): (&mut Sums, &mut Sums),
-    ) -> Result<Numbers> {
-        match self.kind {
-            Kind::Lora | Kind::Full => {
-                let draw = Draw::of(&self.settings.train, &self.levels, &item.id, epoch);
-                let condition = data.condition(item, draw.null)?;
-                let weight = self.levels.weight(draw.level);
-                let factor = weight / self.settings.train.batch as f64;
-                let clean = data.target(item, 0)?;
-                let (error, outputs) =
-                    self.with_example(item, &clean, &condition, &draw, |n, e| {
-                        n.gradient(e, values, factor)
-                    })?;
-                optimiser.add(batch, &self.network.parameters, &outputs)?;
-                Ok(named([("loss", weight * error), ("error", error)]))
-            }
-            Kind::Dpo => self.prefer(data, (item, epoch), values, optimiser, (batch, pair)),
+    ) -> Result<Vec<Numbers>> {
+        if self.kind == Kind::Dpo {
+            return self.prefer(data, group, values, optimiser, (batch, pair));
         }
+        let (train, objective) = (&self.settings.train, self.network.objective());
+        let mut examples = Vec::new();
+        for (item, epoch) in group {
+            let draw = Draw::of(train, &self.levels, &item.id, *epoch);
+            let weight = objective.weight(&draw) / train.batch as f64;
+            examples.push(Example { data, item, member: 0, draw, weight });
+        }
+        let found = self.network.differentiate(&examples, values)?;
+        optimiser.add(batch, &self.network.gradient, 1.0)?;
+        let objective = self.network.objective();
+        let each = found.iter().zip(&examples);
+        Ok(each.map(|(found, e)| objective.logged(found, objective.weight(&e.draw))).collect())
     }
 
     fn prefer(
         &mut self,
         data: &Dataset,
-        (item, epoch): (&Item, u64),
+        group: &[Unit<'_>],
         values: &Values,
         optimiser: &mut Optimiser,
-        (batch, pair): (&mut Sums, &mut Sums),
-    ) -> Result<Numbers> {
-        let train = &self.settings.train;
-        let dpo = self.settings.dpo.clone();
+        (batch, sums): (&mut Sums, &mut Sums),
+    ) -> Result<Vec<Numbers>> {
+        let (settings, share) = (self.settings, 1.0 / self.settings.train.batch as f64);
+        let dpo = &settings.dpo;
+        let mut pairs = self.pairs(data, group)?;
+        if self.calls.of(group[0].0.reference_frames()).clips == 1 {
+            let Pair { clips, reference } = &mut pairs[0];
+            sums.clear();
+            let mut errors = [0.0; 2];
+            for (member, weight) in [(0, 1.0), (1, -dpo.rejected_weight)] {
+                clips[member].weight = weight;
+                let found = self.network.differentiate(&clips[member..=member], values)?;
+                errors[member] = found[0][0];
+                let gradient = &self.network.gradient;
+                if member == 0 && dpo.sft_weight > 0.0 {
+                    optimiser.add(batch, gradient, dpo.sft_weight * share)?;
+                }
+                optimiser.add(sums, gradient, 1.0)?;
+            }
+            let (factor, numbers) = preferred(settings, errors, *reference, dpo.sft_weight);
+            optimiser.summed(sums, &mut self.network.gradient)?;
+            optimiser.add(batch, &self.network.gradient, factor * share)?;
+            return Ok(vec![numbers]);
+        }
+        let mut examples: Vec<Example<'_>> = pairs.iter().flat_map(|pair| pair.clips).collect();
+        let found = self.network.losses(&examples, values)?;
+        let mut out = Vec::new();
+        for (at, pair) in pairs.iter().enumerate() {
+            let errors = [found[2 * at][0], found[2 * at + 1][0]];
+            let reference = pair.reference;
+            let (factor, numbers) = preferred(settings, errors, reference, dpo.sft_weight);
+            examples[2 * at].weight = (factor + dpo.sft_weight) * share;
+            examples[2 * at + 1].weight = -dpo.rejected_weight * factor * share;
+            out.push(numbers);
+        }
+        self.network.differentiate(&examples, values)?;
+        optimiser.add(batch, &self.network.gradient, 1.0)?;
+        Ok(out)
+    }
+
+    /// Pairs under their draws of an epoch. What the untrained network gets on a draw is computed once.
+    fn pairs<'e>(&mut self, data: &'e Dataset, group: &[Unit<'e>]) -> Result<Vec<Pair<'e>>> {
+        let (train, dpo) = (&self.settings.train, &self.settings.dpo);
         let count = dpo.draws;
-        let at = turn(train.seed, &item.id, epoch, count);
-        let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
-        let null = Draw::null(train.seed, &item.id, epoch, dpo.null_probability);
-        let share = 1.0 / train.batch as f64;
-        let condition = data.condition(item, null)?;
-        let reference = self.reference_errors(data, item, (at, count), null)?;
-        let zeros = self.network.parameters.zeros();
-        optimiser.set_sums(pair, &zeros)?;
-        let mut errors = [0.0; 2];
-        for (member, cotangent) in [(0, 1.0), (1, -dpo.rejected_weight)] {
-            let clean = data.target(item, member)?;
-            let (error, outputs) = self.with_example(item, &clean, &condition, &draw, |n, e| {
-                n.gradient(e, values, cotangent)
-            })?;
-            optimiser.add(pair, &self.network.parameters, &outputs)?;
-            errors[member] = error;
-            if member == 0 && dpo.sft_weight > 0.0 {
-                let chosen = optimiser.summed(pair)?;
-                optimiser.add_flat(batch, &chosen, dpo.sft_weight * share)?;
+        let (mut out, mut missing) = (Vec::new(), Vec::new());
+        for (item, epoch) in group {
+            let at = turn(train.seed, &item.id, *epoch, count);
+            let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
+            let null = Draw::null(train.seed, &item.id, *epoch, dpo.null_probability);
+            let key = Cache::key(&json!({
+                "errors": self.reference, "pair": data.identity(item), "id": item.id, "draw": at,
+                "draws": count, "null": null, "seed": train.seed, "shift": train.shift,
+                "timesteps": train.timesteps,
+            }));
+            let draw = draw.with_null(null);
+            let clip = |member| Example { data, item, member, draw, weight: 0.0 };
+            let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
+            match self.cache.find(&key)? {
+                Stored::Entry(entry) => {
+                    let values = entry.value.to_f64_vec();
+                    pair.reference = [values[0], values[1]];
+                }
+                _ => missing.push((out.len(), key)),
+            }
+            out.push(pair);
+        }
+        let clips: Vec<Example<'_>> = missing.iter().flat_map(|(at, _)| out[*at].clips).collect();
+        let found = self.untrained(&clips)?;
+        for ((at, key), errors) in missing.iter().zip(found.chunks_exact(2)) {
+            let errors = [errors[0][0], errors[1][0]];
+            out[*at].reference = errors;
+            // Errors are f32, so nothing is lost.
+            let value = tensor_f32([2], &errors.map(|error| error as f32))?;
+            match self.cache.store(key, &Entry { value, source: [0, 0] }) {
+                // Told to end: the sample is completed all the same, and this computed again.
+                Err(error) if error.kind() == Fault::Interrupted => {}
+                stored => stored?,
             }
         }
-        let gain = [errors[0] - reference[0], errors[1] - reference[1]];
-        let preference = Preference::of(self.settings, gain);
-        let summed: Flat = optimiser.summed(pair)?;
-        optimiser.add_flat(batch, &summed, preference.factor * share)?;
-        Ok(named([
-            ("loss", preference.loss + dpo.sft_weight * errors[0]),
-            ("margin", preference.margin),
-            ("accuracy", f64::from(u8::from(preference.margin > 0.0))),
-            ("chosen", gain[0]),
-            ("rejected", gain[1]),
-        ]))
+        Ok(out)
     }
 
-    /// Errors of the untrained network on both members of a pair, computed once for each draw.
-    fn reference_errors(
-        &mut self,
-        data: &Dataset,
-        item: &Item,
-        (at, count): (u32, u32),
-        null: bool,
-    ) -> Result<[f64; 2]> {
-        let train = &self.settings.train;
-        let key = Cache::key(&json!({
-            "errors": self.reference, "pair": data.identity(item), "id": item.id, "draw": at,
-            "draws": count, "null": null, "seed": train.seed, "shift": train.shift,
-            "timesteps": train.timesteps,
-        }));
-        if let Found::Entry(entry) = self.cache.find(&key)? {
-            let values = entry.value.to_f64_vec();
-            return Ok([values[0], values[1]]);
-        }
-        let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
-        let condition = data.condition(item, null)?;
-        let mut errors = [0.0; 2];
-        for (member, error) in errors.iter_mut().enumerate() {
-            let clean = data.target(item, member)?;
-            *error = self.untrained_loss(item, &clean, &condition, &draw)?;
-        }
-        // Errors are f32, so nothing is lost.
-        let value = tensor_f32([2], &errors.map(|error| error as f32))?;
-        match self.cache.store(&key, &Entry { value, source: [0, 0] }) {
-            // Told to end: the sample is completed all the same, and this computed again.
-            Err(error) if error.kind() == Fault::Interrupted => Ok(errors),
-            stored => stored.map(|()| errors),
-        }
-    }
-
-    fn untrained_loss(
-        &mut self,
-        item: &Item,
-        clean: &Tensor,
-        condition: &Condition,
-        draw: &Draw,
-    ) -> Result<f64> {
+    /// What the untrained network gets.
+    fn untrained(&mut self, examples: &[Example<'_>]) -> Result<Vec<Found>> {
         let untrained = std::mem::take(&mut self.untrained);
-        let loss = self.with_example(item, clean, condition, draw, |n, e| n.loss(e, &untrained));
+        let found = self.losses(examples, &untrained, None);
         self.untrained = untrained;
-        loss
+        // It was not told when to stop.
+        found.map(Option::unwrap_or_default)
+    }
+
+    /// What is found of examples of any shapes, in their order. `None` where `cancel` says to stop
+    /// before the end.
+    fn losses(
+        &mut self,
+        examples: &[Example<'_>],
+        values: &Values,
+        cancel: Option<&Cancel>,
+    ) -> Result<Option<Vec<Found>>> {
+        let objective = self.network.objective();
+        let shapes: Vec<usize> =
+            examples.iter().map(|example| objective.shape(example.item)).collect();
+        let mut out = vec![Found::new(); examples.len()];
+        for places in self.calls.clip_groups(&shapes) {
+            if cancel.is_some_and(Cancel::is_cancelled) {
+                return Ok(None);
+            }
+            let some: Vec<Example<'_>> = places.iter().map(|at| examples[*at]).collect();
+            let found = self.network.losses(&some, values)?;
+            places.into_iter().zip(found).for_each(|(at, found)| out[at] = found);
+        }
+        Ok(Some(out))
     }
 
     /// Measures a validation set at fixed draws: means of the numbers of [`Self::learn`], without
@@ -204,70 +243,61 @@ impl Learner<'_> {
         values: &Values,
         cancel: &Cancel,
     ) -> Result<Option<Numbers>> {
-        let count = self.settings.run.validation_draws;
-        let mut sums = Numbers::new();
-        for item in &data.items {
-            let condition = data.condition(item, false)?;
-            for at in 0..count {
-                if cancel.is_cancelled() {
-                    return Ok(None);
-                }
-                let train = &self.settings.train;
-                let draw = Draw::fixed(train, &self.levels, "validation", &item.id, (at, count));
-                let numbers = self.measured(data, item, &condition, &draw, values)?;
-                for (name, value) in numbers {
-                    *sums.entry(name).or_insert(0.0) += value;
-                }
-            }
+        let (settings, count) = (self.settings, self.settings.run.validation_draws);
+        let members = if self.kind == Kind::Dpo { 2 } else { 1 };
+        let mut examples = Vec::new();
+        for (item, at) in data.items.iter().flat_map(|item| (0..count).map(move |at| (item, at))) {
+            let train = &settings.train;
+            let draw = Draw::fixed(train, &self.levels, "validation", &item.id, (at, count));
+            let clip = |member| Example { data, item, member, draw, weight: 0.0 };
+            examples.extend((0..members).map(clip));
         }
-        let all = data.items.len() as f64 * f64::from(count);
+        let Some(found) = self.losses(&examples, values, Some(cancel))? else { return Ok(None) };
+        let objective = self.network.objective();
+        let mut sums = Numbers::new();
+        let mut count = |numbers: Numbers| {
+            numbers.into_iter().for_each(|(name, value)| *sums.entry(name).or_insert(0.0) += value);
+        };
+        if self.kind == Kind::Dpo {
+            let untrained = std::mem::take(&mut self.untrained);
+            let before = self.losses(&examples, &untrained, Some(cancel));
+            self.untrained = untrained;
+            let Some(before) = before? else { return Ok(None) };
+            for (own, before) in found.chunks_exact(2).zip(before.chunks_exact(2)) {
+                let [errors, reference] = [own, before].map(|both| [both[0][0], both[1][0]]);
+                count(preferred(settings, errors, reference, 0.0).1);
+            }
+        } else {
+            found.iter().for_each(|found| count(objective.logged(found, 1.0)));
+        }
+        let all = (examples.len() / members) as f64;
         sums.values_mut().for_each(|sum| *sum /= all);
         Ok(Some(sums))
     }
-
-    fn measured(
-        &mut self,
-        data: &Dataset,
-        item: &Item,
-        condition: &Condition,
-        draw: &Draw,
-        values: &Values,
-    ) -> Result<Numbers> {
-        let clean = data.target(item, 0)?;
-        let error = self.with_example(item, &clean, condition, draw, |n, e| n.loss(e, values))?;
-        if self.kind != Kind::Dpo {
-            return Ok(named([("loss", error)]));
-        }
-        let before = self.untrained_loss(item, &clean, condition, draw)?;
-        let clean = data.target(item, 1)?;
-        let other = self.with_example(item, &clean, condition, draw, |n, e| n.loss(e, values))?;
-        let gain = [error - before, other - self.untrained_loss(item, &clean, condition, draw)?];
-        let preference = Preference::of(self.settings, gain);
-        Ok(named([
-            ("loss", preference.loss),
-            ("margin", preference.margin),
-            ("accuracy", f64::from(u8::from(preference.margin > 0.0))),
-            ("chosen", gain[0]),
-            ("rejected", gain[1]),
-        ]))
-    }
-
-    fn with_example<T>(
-        &mut self,
-        item: &Item,
-        clean: &Tensor,
-        condition: &Condition,
-        draw: &Draw,
-        run: impl FnOnce(&mut Network, &Example<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let noise = draw.noise(clean.shape())?;
-        let (sigma, place) = (self.levels.sigma(draw.level), format!("sample {}", item.id));
-        let example = Example { clean, condition, noise: &noise, sigma, place: &place };
-        run(&mut self.network, &example)
-    }
 }
 
-fn named<const N: usize>(numbers: [(&str, f64); N]) -> Numbers {
+/// What the difference of gradients of a pair counts, and its numbers, where the error of the chosen clip
+/// counts `supervised` by itself.
+fn preferred(
+    settings: &Settings,
+    errors: [f64; 2],
+    reference: [f64; 2],
+    supervised: f64,
+) -> (f64, Numbers) {
+    let gain = [errors[0] - reference[0], errors[1] - reference[1]];
+    let preference = Preference::of(settings, gain);
+    let numbers = named([
+        ("loss", preference.loss + supervised * errors[0]),
+        ("margin", preference.margin),
+        ("accuracy", f64::from(u8::from(preference.margin > 0.0))),
+        ("chosen", gain[0]),
+        ("rejected", gain[1]),
+    ]);
+    (preference.factor, numbers)
+}
+
+/// Numbers by name.
+pub fn named<const N: usize>(numbers: [(&str, f64); N]) -> Numbers {
     numbers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 

@@ -1,169 +1,242 @@
-//! The transformer under training: its loss at a draw, with and without derivatives.
+//! The network under training: losses of samples, with and without derivatives.
 //!
-//! One program serves a whole run: a phase with derivatives and one without for each number of latent
-//! frames of references that occurs, on one set of weights and one workspace. What is trained is given
-//! as inputs, so the weights themselves never change.
+//! One program serves a whole run: phases with derivatives and without for each shape and number of
+//! samples in a call, on one set of weights and one workspace. What is trained is given as inputs, so
+//! the weights themselves never change. Inputs and results have their memory from the beginning;
+//! derivatives are written into flat vectors as the optimiser takes them.
 
-use super::dataset::Condition;
-use super::parameters::{Kind, Parameters, targets};
+use super::group::Calls;
+use super::objective::{Example, Objective};
+use super::parameters::{Flat, Kind, Parameters, targets};
 use super::settings::Settings;
+use crate::engine::finite::first_non_finite;
 use crate::engine::{
-    Backend, CompileRequest, Compiler, Inputs, Outputs, Program, budget, compile_error, finite,
-    memory_check,
+    Backend, CompileRequest, Compiler, Inputs, Program, budget, compile_error, memory_check,
 };
 use crate::error::{Error, Kind as Fault, Result};
-use crate::model::Model;
-use crate::pipeline::{tensor_f32, tensor_i32};
-use anyid_ir::Tensor;
-use anyid_models::wan::dit::{DitSize, dit};
-use anyid_models::wan::loss::with_draw;
+use anyid_ir::plan::Plan;
+use anyid_ir::{DType, Tensor, TensorType};
 use anyid_passes::remat::{Keeping, within};
 use anyid_passes::{Gradient, Options};
 use std::collections::BTreeMap;
 
-/// A clip with what the network is given beside it, under one draw.
-pub struct Example<'e> {
-    /// Clean latents of the target.
-    pub clean: &'e Tensor,
-    /// References and text.
-    pub condition: &'e Condition,
-    /// Noise of the shape of the target.
-    pub noise: &'e Tensor,
-    /// The noise level.
-    pub sigma: f64,
-    /// Which sample it is, for errors.
-    pub place: &'e str,
+/// Parameters by name, as the network takes them.
+pub type Values = Vec<(String, Tensor)>;
+
+/// What `@losses` gives of one sample: its loss, then what else is measured.
+pub type Found = Vec<f64>;
+
+/// What is compiled for a run.
+pub struct Wanted<'w> {
+    /// The objective.
+    pub objective: &'w dyn Objective,
+    /// The settings of the run.
+    pub settings: &'w Settings,
+    /// What is trained.
+    pub kind: Kind,
+    /// What goes through the network together.
+    pub calls: &'w Calls,
+    /// Whether losses are also asked for without derivatives.
+    pub measured: bool,
 }
 
-/// The loaded transformer.
-pub struct Network {
+/// The loaded network.
+pub struct Network<'l> {
+    objective: Box<dyn Objective + 'l>,
     program: Program,
     /// What is trained.
     pub parameters: Parameters,
-    /// The segment of every token, by latent frames of references.
-    segments: BTreeMap<usize, Tensor>,
+    /// The derivatives of the last call of [`Self::gradient`].
+    pub gradient: Flat,
+    /// Memory for calls, by shape and number of samples.
+    stages: BTreeMap<(usize, usize), Stage>,
 }
 
-/// Compiles the transformer for these numbers of latent frames of references.
-///
-/// # Errors
-/// E0523 for targets that no linear has, and other E05xx where it cannot be compiled; E0601 and E0602
-/// for the budget.
-pub fn compile(
-    model: &Model,
-    backend: &Backend,
-    settings: &Settings,
-    kind: Kind,
-    reference_frames: &[usize],
-) -> Result<Compiler> {
-    let precision = settings.precision(model.default_precision())?;
-    let mut compiler = Compiler::new(backend);
-    for frames in reference_frames {
-        let module = with_draw(dit(&model.dit, &size(model, settings, *frames), precision));
-        let request = CompileRequest::new(&module, "train");
-        let (request, wrt) = match kind {
-            Kind::Lora | Kind::Dpo => {
-                let wrt = ["*.lora_A.weight", "*.lora_B.weight"].map(str::to_owned);
-                (request.with_lora(targets(&settings.lora)), wrt.to_vec())
-            }
-            Kind::Full => {
-                let names = module.weights.tensors().map(|(name, _)| name.to_owned());
-                (request.lifting(["*"]), names.collect())
-            }
-        };
-        compiler = compiler.add(&phase("value", *frames), request.clone())?;
-        let gradient = Gradient { of: "loss".into(), wrt, factor: Some("factor".into()) };
-        let request = request.with_gradient(gradient);
-        let keeping = keeping(backend, settings, &request, *frames)?;
-        compiler = compiler.add(&phase("grad", *frames), request.keeping(keeping))?;
-    }
-    Ok(compiler)
+/// Inputs and small results of calls of one shape and number of samples.
+struct Stage {
+    inputs: Vec<Slot>,
+    /// `%total`, the losses, and what else is measured of each sample.
+    results: Vec<Tensor>,
+    /// Where the derivative of each parameter is among the results of the plan.
+    derivatives: Vec<usize>,
 }
 
-/// What blocks keep for their derivative: what the settings say, or the fastest that fits their budget
-/// together with the optimiser.
-///
-/// # Errors
-/// E0524 for a choice that there is not, E0602 for a budget that cannot be read, E0601 of kind
-/// `Budget` for one that nothing fits.
-fn keeping(
-    backend: &Backend,
-    settings: &Settings,
-    request: &CompileRequest<'_>,
-    frames: usize,
-) -> Result<Keeping> {
-    if let Some(text) = &settings.train.keep {
-        return text.parse().map_err(compile_error).map_err(|error: Error| error.at("train.keep"));
-    }
-    let Some(text) = &settings.train.budget else { return Ok(Keeping::default()) };
-    let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
-    let options = Options { target: backend.about().target.clone(), ..Options::default() };
-    let request = request.clone().with(&options);
-    let plan = request.plan().map_err(compile_error)?;
-    let own = vector_bytes(settings, &Parameters::of_plan(&plan));
-    let left = budget.saturating_sub(own);
-    let tried = within(&request, left).map_err(compile_error)?;
-    let least = tried.last().expect("at least one choice is planned");
-    let needed = least.memory.total();
-    match needed <= left {
-        true => Ok(least.keeping),
-        false => {
-            let [needed, budget] = [needed + own, budget].map(memory_check::size);
-            let message = format!(
-                "samples with {frames} latent frames of references need {needed}, the budget is {budget}"
-            );
-            Err(Error::new(Fault::Budget, "E0601", message)
-                .at("train.budget")
-                .help("nothing less can be kept: take fewer or shorter references, a smaller video, or bf16"))
-        }
+/// An input.
+struct Slot {
+    name: String,
+    tensor: Tensor,
+    /// Whether samples have no part in it.
+    fixed: bool,
+}
+
+/// Name of the input with what the losses count.
+const WEIGHT: &str = "weight";
+
+/// Whether a phase has derivatives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Value,
+    Gradient,
+}
+
+impl Phase {
+    fn name(self, shape: usize, samples: usize) -> String {
+        let what = if self == Self::Gradient { "grad" } else { "value" };
+        format!("{what}.{shape}.{samples}")
     }
 }
 
-/// Bytes of the vectors of a run: parameters as inputs and as a state, two moments, the sum and the
-/// part of a sample, the average, and the sum of a pair.
-pub fn vector_bytes(settings: &Settings, parameters: &Parameters) -> u64 {
-    let vectors = 7 + u64::from(settings.train.average > 0.0);
-    4 * vectors * parameters.elements()
-}
-
-fn phase(what: &str, reference_frames: usize) -> String {
-    format!("{what}.{reference_frames}")
-}
-
-fn size(model: &Model, settings: &Settings, reference_frames: usize) -> DitSize {
-    let [frames, height, width] = settings.size().latent();
-    let text_tokens = model.dit.text_len;
-    let timesteps = if reference_frames > 0 { 2 } else { 1 };
-    DitSize { reference_frames, frames, height, width, text_tokens, timesteps }
-}
-
-impl Network {
-    /// Compiles and loads the transformer.
+impl Wanted<'_> {
+    /// Compiles the network for every call that a run makes.
     ///
     /// # Errors
-    /// As [`compile`], E0603 where there is no memory for it, E0330 to E0332 where the weights cannot
-    /// be read.
-    pub fn open(
-        model: &Model,
-        backend: &Backend,
-        settings: &Settings,
-        kind: Kind,
-        reference_frames: &[usize],
-    ) -> Result<Self> {
-        let compiler = compile(model, backend, settings, kind, reference_frames)?;
-        let gradient = compiler.plans().find(|(name, _)| name.starts_with("grad."));
-        let (_, plan) = gradient.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
-        let parameters = Parameters::of_plan(plan);
-        let mut segments = BTreeMap::new();
-        for frames in reference_frames {
-            let size = size(model, settings, *frames);
-            let clean = frames * size.tokens_per_frame(&model.dit);
-            let all = size.tokens(&model.dit);
-            let values: Vec<i32> = (0..all).map(|at| i32::from(at >= clean && clean > 0)).collect();
-            segments.insert(*frames, tensor_i32([all], &values)?);
+    /// E0523 for targets that no linear has, and other E05xx where it cannot be compiled; E0601 and
+    /// E0602 for the budget.
+    pub fn compile(&self, backend: &Backend) -> Result<Compiler> {
+        let mut compiler = Compiler::new(backend);
+        for shape in self.calls.shapes() {
+            let sizes = self.calls.batches(shape, self.settings.train.batch);
+            let mut keeping = None;
+            for samples in &sizes {
+                let module = self.objective.module(shape, *samples);
+                let (request, wrt) = self.request(CompileRequest::new(&module, "train"));
+                let gradient = Gradient { of: "total".into(), wrt, factor: None };
+                let request = request.with_gradient(gradient);
+                // What the largest call keeps fits for all.
+                let keeping = match keeping {
+                    Some(keeping) => keeping,
+                    None => *keeping.insert(self.keeping(backend, &request, shape, *samples)?),
+                };
+                let name = Phase::Gradient.name(shape, *samples);
+                compiler = compiler.add(&name, request.keeping(keeping))?;
+            }
+            for samples in self.calls.measurements(shape).iter().filter(|_| self.measured) {
+                let module = self.objective.module(shape, *samples);
+                let (request, _) = self.request(CompileRequest::new(&module, "losses"));
+                compiler = compiler.add(&Phase::Value.name(shape, *samples), request)?;
+            }
         }
-        let program = compiler.load(model.dit_weights.clone(), &mut |_, _| true)?;
-        Ok(Self { program, parameters, segments })
+        Ok(compiler)
+    }
+
+    /// The plan with derivatives that takes most memory for a shape.
+    pub fn largest<'p>(&self, compiler: &'p Compiler, shape: usize) -> &'p Plan {
+        let samples = self.calls.batches(shape, self.settings.train.batch)[0];
+        let name = Phase::Gradient.name(shape, samples);
+        let mut plans = compiler.plans();
+        plans.find(|(own, _)| *own == name).expect("it was compiled").1
+    }
+
+    /// `request` with what is trained as inputs, and the patterns of their names.
+    fn request<'m>(&self, request: CompileRequest<'m>) -> (CompileRequest<'m>, Vec<String>) {
+        match self.kind {
+            Kind::Lora | Kind::Dpo => {
+                let wrt = ["*.lora_A.weight", "*.lora_B.weight"].map(str::to_owned);
+                (request.with_lora(targets(&self.settings.lora)), wrt.to_vec())
+            }
+            Kind::Full => {
+                let tensors = request.module.weights.tensors();
+                let names = tensors.map(|(name, _)| name.to_owned()).collect();
+                (request.lifting(["*"]), names)
+            }
+        }
+    }
+
+    /// What blocks keep for their derivative: what the settings say, or the fastest that fits their
+    /// budget together with the optimiser.
+    ///
+    /// # Errors
+    /// E0524 for a choice that there is not, E0602 for a budget that cannot be read, E0601 of kind
+    /// `Budget` for one that nothing fits.
+    fn keeping(
+        &self,
+        backend: &Backend,
+        request: &CompileRequest<'_>,
+        shape: usize,
+        samples: usize,
+    ) -> Result<Keeping> {
+        let train = &self.settings.train;
+        if let Some(text) = &train.keep {
+            let wanted = text.parse().map_err(compile_error);
+            return wanted.map_err(|error: Error| error.at("train.keep"));
+        }
+        let Some(text) = &train.budget else { return Ok(Keeping::default()) };
+        let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
+        let options = Options { target: backend.about().target.clone(), ..Options::default() };
+        let request = request.clone().with(&options);
+        let plan = request.plan().map_err(compile_error)?;
+        let own = self.vector_bytes(&Parameters::of_plan(&plan));
+        let left = budget.saturating_sub(own);
+        let tried = within(&request, left).map_err(compile_error)?;
+        let least = tried.last().expect("at least one choice is planned");
+        let needed = least.memory.total();
+        match needed <= left {
+            true => Ok(least.keeping),
+            false => {
+                let [needed, budget] = [needed + own, budget].map(memory_check::size);
+                let (what, number) = (self.objective.describe(shape), samples);
+                let message = format!(
+                    "{number} samples with {what} in one call need {needed}, the budget is {budget}"
+                );
+                Err(Error::new(Fault::Budget, "E0601", message).at("train.budget").help(
+                    "nothing less can be kept: lower train.together, take fewer or shorter \
+                     references, a smaller video, or bf16",
+                ))
+            }
+        }
+    }
+
+    /// Bytes of the vectors of a run: parameters as inputs and as a state, two moments, the sum of a
+    /// batch and what a call adds to it; the values before training, where something is compared with
+    /// them; the sum of a pair whose members go through the network one after the other; the average.
+    pub fn vector_bytes(&self, parameters: &Parameters) -> u64 {
+        let apart = |shape| self.calls.of(shape).clips == 1;
+        let pair = self.kind == Kind::Dpo && self.calls.shapes().any(apart);
+        let average = self.settings.train.average > 0.0;
+        let vectors = 6 + [self.measured, pair, average].map(u64::from).iter().sum::<u64>();
+        4 * vectors * parameters.elements()
+    }
+}
+
+impl<'l> Network<'l> {
+    /// Loads the network of an objective.
+    ///
+    /// # Errors
+    /// As [`Wanted::compile`], E0603 where there is no memory for it, E0330 to E0332 where the weights
+    /// cannot be read.
+    pub fn open(
+        objective: Box<dyn Objective + 'l>,
+        backend: &Backend,
+        (settings, kind): (&Settings, Kind),
+        (calls, measured): (&Calls, bool),
+    ) -> Result<Self> {
+        let wanted = Wanted { objective: &*objective, settings, kind, calls, measured };
+        let compiler = wanted.compile(backend)?;
+        let shape = calls.shapes().next();
+        let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
+        let parameters = Parameters::of_plan(wanted.largest(&compiler, shape));
+        let mut stages = BTreeMap::new();
+        for shape in calls.shapes() {
+            let batches = calls.batches(shape, settings.train.batch);
+            let sizes = batches.into_iter().chain(calls.measurements(shape));
+            for samples in sizes {
+                let [gradient, value] = [Phase::Gradient, Phase::Value].map(|phase| {
+                    let name = phase.name(shape, samples);
+                    compiler.plans().find(|(own, _)| *own == name).map(|(_, plan)| plan)
+                });
+                let Some(plan) = gradient.or(value) else { continue };
+                let stage = Stage::of(plan, &*objective, &parameters, (shape, samples))?;
+                stages.insert((shape, samples), stage);
+            }
+        }
+        let program = compiler.load(objective.weights().clone(), &mut |_, _| true)?;
+        let gradient = parameters.zeros();
+        Ok(Self { objective, program, parameters, gradient, stages })
+    }
+
+    /// What it is trained for.
+    pub fn objective(&self) -> &(dyn Objective + 'l) {
+        &*self.objective
     }
 
     /// Bytes of weights, workspace and scratch.
@@ -171,63 +244,310 @@ impl Network {
         self.program.weight_bytes() + self.program.memory_bytes()
     }
 
-    /// The loss of an example.
+    /// What is found of samples of one shape, in their order.
     ///
     /// # Errors
     /// E1001 with sample and node for a non-finite value.
-    pub fn loss(&mut self, example: &Example<'_>, values: &[(String, Tensor)]) -> Result<f64> {
-        let outputs = self.run("value", example, values, None)?;
-        loss_of(&outputs)
+    pub fn losses(&mut self, examples: &[Example<'_>], values: &Values) -> Result<Vec<Found>> {
+        self.call(Phase::Value, examples, values)
     }
 
-    /// The loss of an example, and `grad.NAME` of every parameter times `factor`.
+    /// As [`Self::losses`]; the derivatives of the weighted sum are in [`Self::gradient`] then.
     ///
     /// # Errors
     /// E1001 with sample and node for a non-finite value.
-    pub fn gradient(
+    pub fn differentiate(
         &mut self,
-        example: &Example<'_>,
-        values: &[(String, Tensor)],
-        factor: f64,
-    ) -> Result<(f64, Outputs)> {
-        let factor = tensor_f32([], &[factor as f32])?;
-        let outputs = self.run("grad", example, values, Some(&factor))?;
-        Ok((loss_of(&outputs)?, outputs))
+        examples: &[Example<'_>],
+        values: &Values,
+    ) -> Result<Vec<Found>> {
+        self.call(Phase::Gradient, examples, values)
     }
 
+    fn call(
+        &mut self,
+        phase: Phase,
+        examples: &[Example<'_>],
+        values: &Values,
+    ) -> Result<Vec<Found>> {
+        let (shape, samples) = (self.objective.shape(examples[0].item), examples.len());
+        let none = || Error::internal("E1009", format!("no plan for {samples} of shape {shape}"));
+        let stage = self.stages.get_mut(&(shape, samples)).ok_or_else(none)?;
+        stage.fill(&*self.objective, examples)?;
+        let name = phase.name(shape, samples);
+        self.run(phase, (shape, samples), &name, values)?;
+        if !self.is_finite(phase, (shape, samples)) {
+            return Err(self.fault(phase, examples, &name, values)?);
+        }
+        let stage = &self.stages[&(shape, samples)];
+        let found = |at: usize| {
+            let numbers = stage.results[1..].iter().map(|tensor| tensor.as_f32());
+            numbers.map(|all| f64::from(all.expect("losses are f32")[at])).collect()
+        };
+        Ok((0..samples).map(found).collect())
+    }
+
+    /// Runs a phase on what its stage holds.
     fn run(
         &mut self,
-        what: &str,
-        example: &Example<'_>,
-        values: &[(String, Tensor)],
-        factor: Option<&Tensor>,
-    ) -> Result<Outputs> {
-        let references = &example.condition.references;
-        let frames = references.shape()[1];
-        let segments = self.segments.get(&frames).ok_or_else(|| {
-            Error::internal("E1009", format!("no plan for {frames} frames of references"))
-        })?;
-        let sigma = tensor_f32([], &[example.sigma as f32])?;
-        let inputs = Inputs::new()
-            .set("ref", references)
-            .set("seg", segments)
-            .set("txt", &example.condition.text)
-            .set("x0", example.clean)
-            .set("noise", example.noise)
-            .set("sigma", &sigma)
-            .all(factor.map(|factor| ("factor", factor)))
-            .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-        let phase = phase(what, frames);
-        let outputs = self.program.call(&phase, &inputs)?;
-        if !finite::all_finite(&outputs) {
-            let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
-            let sigma = example.sigma;
-            return Err(origin.error(&format!("{}, noise level {sigma:.4}", example.place)));
+        phase: Phase,
+        stage: (usize, usize),
+        name: &str,
+        values: &Values,
+    ) -> Result<()> {
+        let Stage { inputs, results, derivatives } =
+            self.stages.get_mut(&stage).expect("it was found");
+        let inputs = named(inputs, values);
+        let mut into: Vec<&mut [u8]> = Vec::new();
+        match phase {
+            Phase::Value => into.extend(results[1..].iter_mut().map(Tensor::bytes_mut)),
+            Phase::Gradient => {
+                let count = results.len() + derivatives.len();
+                let mut places: Vec<Option<&mut [u8]>> = Vec::new();
+                places.extend(results.iter_mut().map(|tensor| Some(tensor.bytes_mut())));
+                places.resize_with(count, || None);
+                // Parameters lie in their vectors in the order of the list.
+                let mut rest: Vec<&mut [u8]> =
+                    self.gradient.iter_mut().map(Tensor::bytes_mut).collect();
+                for (parameter, at) in self.parameters.list.iter().zip(derivatives) {
+                    let (group, range) = parameter.place();
+                    let left = std::mem::take(&mut rest[group]);
+                    let (own, left) = left.split_at_mut(4 * range.len());
+                    (places[*at], rest[group]) = (Some(own), left);
+                }
+                into.extend(places.into_iter().flatten());
+            }
         }
-        Ok(outputs)
+        self.program.call_into(name, &inputs, &mut into)
+    }
+
+    /// The error of a call that gave a non-finite value: the sample that it came from, and the node.
+    fn fault(
+        &mut self,
+        phase: Phase,
+        examples: &[Example<'_>],
+        name: &str,
+        values: &Values,
+    ) -> Result<Error> {
+        let key = (self.objective.shape(examples[0].item), examples.len());
+        let stage = "it was found";
+        let mut places: Vec<String> = Vec::new();
+        for example in examples {
+            // In every place, so that no other has a part in what comes out.
+            let alone = vec![*example; examples.len()];
+            self.stages.get_mut(&key).expect(stage).fill(&*self.objective, &alone)?;
+            self.stages.get_mut(&key).expect(stage).only_first();
+            self.run(phase, key, name, values)?;
+            if !self.is_finite(phase, key) {
+                places = vec![self.objective.place(example)];
+                break;
+            }
+            places.push(self.objective.place(example));
+        }
+        if places.len() > 1 {
+            // Each by itself is finite, and their sum is not.
+            self.stages.get_mut(&key).expect(stage).fill(&*self.objective, examples)?;
+        }
+        let inputs = named(&self.stages[&key].inputs, values);
+        let origin = self.program.origin(name, &inputs, None, None)?.unwrap_or_default();
+        Ok(origin.error(&places.join(" and ")))
+    }
+
+    /// Whether all that a call gave is finite.
+    fn is_finite(&self, phase: Phase, stage: (usize, usize)) -> bool {
+        let finite = |tensor: &Tensor| first_non_finite(tensor).is_none();
+        self.stages[&stage].results.iter().all(finite)
+            && (phase == Phase::Value || self.gradient.iter().all(finite))
     }
 }
 
-fn loss_of(outputs: &Outputs) -> Result<f64> {
-    Ok(outputs.get("loss")?.to_f64_vec()[0])
+impl Stage {
+    /// Memory for the inputs and results of a plan.
+    fn of(
+        plan: &Plan,
+        objective: &dyn Objective,
+        parameters: &Parameters,
+        (shape, samples): (usize, usize),
+    ) -> Result<Self> {
+        let mut inputs = Vec::new();
+        let trained = |name: &str| parameters.list.iter().any(|own| own.name == name);
+        for port in plan.inputs.iter().filter(|port| !trained(&port.name)) {
+            let fixed = objective.fixed(&port.name, shape, samples)?;
+            let (fixed, tensor) = match fixed {
+                Some(tensor) => (true, tensor),
+                None => {
+                    let ty = &plan.buffer(port.buffer).ty;
+                    (false, memory_check::zeros(ty, "samples of a call")?)
+                }
+            };
+            inputs.push(Slot { name: port.name.clone(), tensor, fixed });
+        }
+        let place = |name: &str| plan.outputs.iter().position(|port| port.name == name);
+        let derivatives =
+            parameters.list.iter().filter_map(|own| place(&format!("grad.{}", own.name)));
+        let derivatives: Vec<usize> = derivatives.collect();
+        let found = plan.outputs.iter().filter(|port| !port.name.starts_with("grad."));
+        let number = TensorType::new(DType::F32, []);
+        let types = found.map(|port| &plan.buffer(port.buffer).ty);
+        let types = types.filter(|ty| ty.rank() == 1);
+        let results = std::iter::once(&number).chain(types).cloned().map(Tensor::zeros);
+        Ok(Self { inputs, results: results.collect(), derivatives })
+    }
+
+    /// Writes what samples give.
+    fn fill(&mut self, objective: &dyn Objective, examples: &[Example<'_>]) -> Result<()> {
+        for Slot { name, tensor, .. } in self.inputs.iter_mut().filter(|slot| !slot.fixed) {
+            let all = tensor.as_f32_mut().expect("what samples give is f32");
+            let own = all.len() / examples.len();
+            for (example, into) in examples.iter().zip(all.chunks_exact_mut(own)) {
+                match name.as_str() {
+                    WEIGHT => into.fill(example.weight as f32),
+                    _ => objective.fill(example, name, into)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets only the first sample count.
+    fn only_first(&mut self) {
+        for Slot { tensor, .. } in self.inputs.iter_mut().filter(|slot| slot.name == WEIGHT) {
+            tensor.as_f32_mut().expect("what samples give is f32")[1..].fill(0.0);
+        }
+    }
+}
+
+fn named<'n>(inputs: &'n [Slot], values: &'n Values) -> Inputs<'n> {
+    let own = inputs.iter().map(|slot| (slot.name.as_str(), &slot.tensor));
+    Inputs::new().all(own).all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::Cache;
+    use super::super::dataset::{Dataset, Item};
+    use super::super::draws::{Draw, Levels};
+    use super::super::learner::Numbers;
+    use super::super::manifest::Clip;
+    use super::*;
+    use crate::weights::ModelWeights;
+    use anyid_ir::{FuncBuilder, Module, ReduceFn, UnaryFn};
+    use std::sync::Arc;
+
+    /// √(w · x), for the numbers x that lines have.
+    struct Roots(Arc<ModelWeights>);
+
+    impl Objective for Roots {
+        fn weights(&self) -> &Arc<ModelWeights> {
+            &self.0
+        }
+
+        fn shape(&self, _: &Item) -> usize {
+            0
+        }
+
+        fn stream(&self, _: usize) -> usize {
+            1
+        }
+
+        fn describe(&self, _: usize) -> String {
+            "numbers".to_owned()
+        }
+
+        fn module(&self, _: usize, samples: usize) -> Module {
+            let mut module = Module { name: "roots".into(), ..Module::default() };
+            let ty = TensorType::new(DType::F32, [1, 2]);
+            module.weights.add("w.weight", ty).unwrap();
+            let mut b = FuncBuilder::new(&module, "losses");
+            let x = b.param("x", TensorType::new(DType::F32, [samples, 2]));
+            let weight = b.weight("w.weight");
+            let products = b.mul("products", x, weight);
+            let sums = b.reduce("sums", ReduceFn::Sum, products, &[1], false);
+            let loss = b.unary("loss", UnaryFn::Sqrt, sums);
+            let func = b.finish(&[loss]);
+            module.add(func);
+            anyid_models::wan::loss::weighted(module, &["loss"])
+        }
+
+        fn fixed(&self, _: &str, _: usize, _: usize) -> Result<Option<Tensor>> {
+            Ok(None)
+        }
+
+        fn fill(&self, example: &Example<'_>, _: &str, into: &mut [f32]) -> Result<()> {
+            into.fill([0.0, 1.0, 4.0, f32::INFINITY][example.item.line]);
+            Ok(())
+        }
+
+        fn place(&self, example: &Example<'_>) -> String {
+            format!("sample {}", example.item.id)
+        }
+
+        fn weight(&self, _: &Draw) -> f64 {
+            1.0
+        }
+
+        fn logged(&self, _: &[f64], _: f64) -> Numbers {
+            Numbers::new()
+        }
+    }
+
+    /// What comes of lines under the same weight of their losses: losses, or the error.
+    fn run(lines: &[usize], weight: f64) -> Result<Vec<Found>> {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let (text, held) = (String::new(), Arc::default());
+        let [manifest, black, empty] = [(); 3].map(|()| text.clone());
+        let (items, excluded) = (Vec::new(), Vec::new());
+        let data = Dataset { manifest, items, excluded, cache, black, empty, held };
+        let (media, clip) = (std::path::PathBuf::new(), None);
+        let clip = Clip { media, clip, start: 0, frames: 1, crop: None, sha256: None };
+        let item = |line: &usize| Item {
+            id: format!("s_{line}"),
+            line: *line,
+            targets: Vec::new(),
+            references: Vec::new(),
+            text: text.clone(),
+            shown: [clip.clone(), clip.clone()],
+        };
+        let items: Vec<Item> = lines.iter().map(item).collect();
+        let mut settings = Settings::default();
+        settings.train.batch = lines.len() as u64;
+        let none = ModelWeights::as_named(crate::checkpoint::WeightSet::default());
+        let calls = Calls::new(&settings.train, Kind::Full, [(0, 1)]);
+        let backend = Backend::open("cpu", 1).unwrap();
+        let objective = Box::new(Roots(Arc::new(none)));
+        let run = (&settings, Kind::Full);
+        let mut network = Network::open(objective, &backend, run, (&calls, true)).unwrap();
+        let values = vec![("w.weight".to_owned(), Tensor::from_f32([1, 2], &[0.5, 0.5]).unwrap())];
+        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0);
+        let example = |item| Example { data: &data, item, member: 0, draw, weight };
+        let examples: Vec<Example<'_>> = items.iter().map(example).collect();
+        let found = network.differentiate(&examples, &values)?;
+        assert_eq!(network.losses(&examples, &values).unwrap(), found);
+        let slope: f32 = lines.iter().map(|line| weight as f32 * [0.0, 0.5, 1.0][*line]).sum();
+        assert_eq!(network.gradient[0].to_f32_vec(), [slope; 2]);
+        Ok(found)
+    }
+
+    #[test]
+    fn samples_of_a_call_have_losses_of_their_own_and_one_derivative() {
+        assert_eq!(run(&[1, 2, 2], 0.5).unwrap(), [[1.0], [2.0], [2.0]]);
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_that_of_its_sample() {
+        // The root has no derivative at 0, and the loss is fine there.
+        for (lines, place) in [
+            ([1, 0, 2], "sample s_0, node "),
+            ([1, 2, 3], "sample s_3, node "),
+            ([0, 3, 1], "sample s_0, node "),
+        ] {
+            let error = run(&lines, 1.0).unwrap_err();
+            assert_eq!(error.code(), "E1001");
+            assert!(error.message().contains(place), "{error}");
+        }
+        // None of them by itself.
+        let error = run(&[2, 2, 1], 1.5e38).unwrap_err();
+        assert!(error.message().contains("sample s_2 and sample s_2 and sample s_1"), "{error}");
+    }
 }

@@ -3,20 +3,23 @@
 //! Parameters, moments and sums are states of two programs, changed in place. What is read and written
 //! from outside are whole vectors, for checkpoints and for the network's inputs.
 
+use super::network::Values;
 use super::parameters::{Flat, Parameters};
 use super::settings::TrainSettings;
-use crate::engine::{
-    Backend, CompileRequest, Compiler, Inputs, Outputs, Program, StateSpec, States,
-};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
 use crate::pipeline::tensor_f32;
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
-use anyid_models::optimiser::{COEFFICIENTS, Carried, Extras, Numbers, adamw, collect};
+use anyid_models::optimiser::{COEFFICIENTS, Carried, Extras, Numbers, adamw, begin, collect};
 use std::sync::Arc;
 
 /// Sums of gradients on the device.
-pub struct Sums(States);
+pub struct Sums {
+    states: States,
+    /// Whether nothing is in them yet, whatever the memory holds.
+    empty: bool,
+}
 
 /// The optimiser with its states.
 pub struct Optimiser {
@@ -24,25 +27,30 @@ pub struct Optimiser {
     updating: Program,
     state: States,
     extras: Extras,
-    /// Room for the gradient of one sample.
-    part: Flat,
-    names: Vec<String>,
+    /// Names of vectors: of sums, what is added to them, and gradients.
+    names: Names,
 }
 
-/// A program of one phase that carries states.
+struct Names {
+    groups: Vec<String>,
+    added: Vec<String>,
+    gradients: Vec<String>,
+}
+
+/// A program whose phases carry states. Each phase has the name of its function.
 fn program(
     backend: &Backend,
-    phase: &str,
-    (module, carried): (Module, Vec<Carried>),
+    phases: impl IntoIterator<Item = (Module, Vec<Carried>)>,
 ) -> Result<Program> {
-    let states = carried.into_iter().map(|(name, input, output)| StateSpec {
-        name,
-        input: Some(input),
-        output,
-    });
-    let request = CompileRequest::new(&module, phase).carrying(states);
+    let mut compiler = Compiler::new(backend);
+    for (module, carried) in phases {
+        let states = carried.into_iter();
+        let states = states.map(|(name, input, output)| StateSpec { name, input, output });
+        let func = module.funcs.last().expect("there is one").name.clone();
+        compiler = compiler.add(&func, CompileRequest::new(&module, &func).carrying(states))?;
+    }
     let none = ModelWeights::as_named(crate::checkpoint::WeightSet::default());
-    Compiler::new(backend).add(phase, request)?.load(Arc::new(none), &mut |_, _| true)
+    compiler.load(Arc::new(none), &mut |_, _| true)
 }
 
 impl Optimiser {
@@ -52,11 +60,13 @@ impl Optimiser {
     /// E05xx where it cannot be compiled, E0603 where there is no memory for its states.
     pub fn open(backend: &Backend, parameters: &Parameters, train: &TrainSettings) -> Result<Self> {
         let extras = Extras { clip: train.clip > 0.0, average: train.average > 0.0 };
-        let collecting = program(backend, "collect", collect(&parameters.groups))?;
-        let updating = program(backend, "update", adamw(&parameters.groups, extras))?;
+        let groups = &parameters.groups;
+        let collecting = program(backend, [begin(groups), collect(groups)])?;
+        let updating = program(backend, [adamw(groups, extras)])?;
         let state = updating.states("update")?;
-        let names = parameters.groups.iter().map(|group| group.name.clone()).collect();
-        Ok(Self { collecting, updating, state, extras, part: parameters.zeros(), names })
+        let named = |kind: &str| groups.iter().map(|g| format!("{kind}{}", g.name)).collect();
+        let names = Names { groups: named(""), added: named("d."), gradients: named("g.") };
+        Ok(Self { collecting, updating, state, extras, names })
     }
 
     /// The vectors that are kept besides the sums: `p`, `m`, `v`, and `a` with an average.
@@ -64,12 +74,12 @@ impl Optimiser {
         if self.extras.average { &["p", "m", "v", "a"] } else { &["p", "m", "v"] }
     }
 
-    /// Sums that are zero.
+    /// Sums of nothing.
     ///
     /// # Errors
     /// E0603 where there is no memory for them.
     pub fn sums(&self) -> Result<Sums> {
-        Ok(Sums(self.collecting.states("collect")?))
+        Ok(Sums { states: self.collecting.states("collect")?, empty: true })
     }
 
     /// Vectors of one kind.
@@ -77,7 +87,8 @@ impl Optimiser {
     /// # Errors
     /// E0603 without memory.
     pub fn get(&self, kind: &str) -> Result<Flat> {
-        self.names.iter().map(|name| self.state.get(&format!("{kind}.{name}"))).collect()
+        let names = self.names.groups.iter();
+        names.map(|name| self.state.get(&format!("{kind}.{name}"))).collect()
     }
 
     /// Sets vectors of one kind.
@@ -85,16 +96,43 @@ impl Optimiser {
     /// # Errors
     /// E0561 for vectors of other sizes.
     pub fn set(&mut self, kind: &str, values: &Flat) -> Result<()> {
-        let mut all = self.names.iter().zip(values);
+        let mut all = self.names.groups.iter().zip(values);
         all.try_for_each(|(name, value)| self.state.set(&format!("{kind}.{name}"), value))
     }
 
-    /// What was summed up.
+    /// Copies the parameters to where the network takes them from.
     ///
     /// # Errors
-    /// E0603 without memory.
-    pub fn summed(&self, sums: &Sums) -> Result<Flat> {
-        self.names.iter().map(|name| sums.0.get(&format!("g.{name}"))).collect()
+    /// E0561 never: they are the same parameters.
+    pub fn give(&self, parameters: &Parameters, values: &mut Values) -> Result<()> {
+        for (at, group) in self.names.groups.iter().enumerate() {
+            self.state.read(&format!("p.{group}"), &mut |bytes| {
+                let each = parameters.list.iter().zip(values.iter_mut());
+                for (parameter, (_, value)) in each {
+                    let (own, range) = parameter.place();
+                    if own == at {
+                        value.bytes_mut().copy_from_slice(&bytes[4 * range.start..4 * range.end]);
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Copies what was summed up into vectors.
+    ///
+    /// # Errors
+    /// E0561 never: they are the same parameters.
+    pub fn summed(&self, sums: &Sums, into: &mut Flat) -> Result<()> {
+        for (name, into) in self.names.gradients.iter().zip(into) {
+            match sums.empty {
+                true => into.bytes_mut().fill(0),
+                false => sums.states.read(name, &mut |bytes| {
+                    into.bytes_mut().copy_from_slice(bytes);
+                })?,
+            }
+        }
+        Ok(())
     }
 
     /// Sets sums.
@@ -102,52 +140,28 @@ impl Optimiser {
     /// # Errors
     /// E0561 for vectors of other sizes.
     pub fn set_sums(&self, sums: &mut Sums, values: &Flat) -> Result<()> {
-        let mut all = self.names.iter().zip(values);
-        all.try_for_each(|(name, value)| sums.0.set(&format!("g.{name}"), value))
-    }
-
-    /// Adds the derivatives among `outputs` to `sums`.
-    ///
-    /// # Errors
-    /// E1009 where one is missing.
-    pub fn add(
-        &mut self,
-        sums: &mut Sums,
-        parameters: &Parameters,
-        outputs: &Outputs,
-    ) -> Result<()> {
-        for parameter in &parameters.list {
-            let gradient = outputs.get(&format!("grad.{}", parameter.name))?;
-            let (group, range) = parameter.place();
-            let all = self.part[group].as_f32_mut().expect("vectors are f32");
-            match gradient.as_f32() {
-                Ok(values) => all[range].copy_from_slice(values),
-                Err(_) => all[range].copy_from_slice(&gradient.to_f32_vec()),
-            }
-        }
-        let part = std::mem::take(&mut self.part);
-        let added = self.add_flat(sums, &part, 1.0);
-        self.part = part;
-        added
+        sums.empty = false;
+        let mut all = self.names.gradients.iter().zip(values);
+        all.try_for_each(|(name, value)| sums.states.set(name, value))
     }
 
     /// Adds `factor` times vectors to `sums`.
     ///
     /// # Errors
     /// E1005 for vectors of other sizes.
-    pub fn add_flat(&mut self, sums: &mut Sums, values: &Flat, factor: f64) -> Result<()> {
+    pub fn add(&mut self, sums: &mut Sums, values: &Flat, factor: f64) -> Result<()> {
         let factor = tensor_f32([], &[factor as f32])?;
-        let names: Vec<String> = self.names.iter().map(|name| format!("d.{name}")).collect();
-        let named = names.iter().map(String::as_str).zip(values);
+        let named = self.names.added.iter().map(String::as_str).zip(values);
         let inputs = Inputs::new().set("factor", &factor).all(named);
-        self.collecting.call_with_states("collect", &inputs, &mut sums.0).map(drop)
+        let phase = if std::mem::take(&mut sums.empty) { "begin" } else { "collect" };
+        self.collecting.call_with_states(phase, &inputs, &mut sums.states).map(drop)
     }
 
-    /// Update `step` (from 1) with the gradient `sum`; gives its norm.
+    /// Update `step` (from 1) with a gradient; gives its norm.
     ///
     /// # Errors
     /// E1005 for vectors of other sizes.
-    pub fn update(&mut self, step: u64, train: &TrainSettings, sum: &Flat) -> Result<f64> {
+    pub fn update(&mut self, step: u64, train: &TrainSettings, gradient: &Flat) -> Result<f64> {
         let rise =
             if train.warmup > 0 { (step as f64 / train.warmup as f64).min(1.0) } else { 1.0 };
         let numbers = Numbers {
@@ -163,11 +177,17 @@ impl Optimiser {
             .iter()
             .map(|number| tensor_f32([], &[*number as f32]))
             .collect::<Result<_>>()?;
-        let names: Vec<String> = self.names.iter().map(|name| format!("g.{name}")).collect();
         let inputs = Inputs::new()
             .all(COEFFICIENTS.into_iter().zip(&coefficients))
-            .all(names.iter().map(String::as_str).zip(sum));
+            .all(self.names.gradients.iter().map(String::as_str).zip(gradient));
         let outputs = self.updating.call_with_states("update", &inputs, &mut self.state)?;
         Ok(outputs.get("norm")?.to_f64_vec()[0])
+    }
+}
+
+impl Sums {
+    /// Forgets what was summed up.
+    pub fn clear(&mut self) {
+        self.empty = true;
     }
 }

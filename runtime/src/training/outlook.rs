@@ -6,8 +6,11 @@
 
 use super::Event;
 use super::dataset::{Dataset, Item};
+use super::denoising::Denoising;
 use super::draws::{Draw, Levels};
-use super::network::{compile, vector_bytes};
+use super::group::Calls;
+use super::network::Wanted;
+use super::objective::Objective;
 use super::parameters::{Kind, Parameters};
 use super::prepare::Preparation;
 use super::request::{Training, model};
@@ -47,8 +50,10 @@ pub struct Shape {
     pub reference_frames: usize,
     /// Samples.
     pub samples: usize,
-    /// Tokens of one evaluation.
+    /// Tokens of one clip.
     pub tokens: usize,
+    /// Clips in one call.
+    pub together: usize,
     /// Workspace of the plan with derivatives.
     pub workspace_bytes: u64,
 }
@@ -136,13 +141,17 @@ impl Training<'_> {
         if let Some(path) = &settings.data.validation {
             preparation.dataset(path, events)?;
         }
+        let objective = Denoising::new(&model, settings)?;
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
-            *by_shape.entry(item.reference_frames()).or_insert(0) += 1;
+            *by_shape.entry(objective.shape(item)).or_insert(0) += 1;
         }
-        let frames: Vec<usize> = by_shape.keys().copied().collect();
-        let compiler = compile(&model, backend, settings, self.kind, &frames)?;
-        let plans: BTreeMap<&str, _> = compiler.plans().collect();
+        let streams = by_shape.keys().map(|shape| (*shape, objective.stream(*shape)));
+        let calls = Calls::new(&settings.train, self.kind, streams);
+        let measured = self.kind == Kind::Dpo || settings.data.validation.is_some();
+        let (kind, calls) = (self.kind, &calls);
+        let wanted = Wanted { objective: &objective, settings, kind, calls, measured };
+        let compiler = wanted.compile(backend)?;
         let [target, rows, columns] = settings.size().latent();
         let patch = model.dit.patch;
         let per_frame = (rows / patch[1] as usize) * (columns / patch[2] as usize);
@@ -150,11 +159,12 @@ impl Training<'_> {
             reference_frames: *frames,
             samples: *samples,
             tokens: (frames + target) * per_frame,
-            workspace_bytes: plans[format!("grad.{frames}").as_str()].workspace_bytes,
+            together: calls.batches(*frames, settings.train.batch)[0],
+            workspace_bytes: wanted.largest(&compiler, *frames).workspace_bytes,
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
-        let parameters = Parameters::of_plan(plans[format!("grad.{}", frames[0]).as_str()]);
-        let own = vector_bytes(settings, &parameters);
+        let parameters = Parameters::of_plan(wanted.largest(&compiler, shapes[0].reference_frames));
+        let own = wanted.vector_bytes(&parameters);
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),

@@ -1,8 +1,8 @@
 //! What is trained: named tensors, and the flat vectors in which the optimiser keeps them.
 //!
 //! The tensors of one block of the transformer lie in one vector, in the order of their names, and
-//! what the weight decay leaves out in another. Values are f32; a network that wants another type
-//! gets them rounded. First values of adapters come from the seed.
+//! what the weight decay leaves out in another. Values are f32; where a network computes in another
+//! type, it rounds them. First values of adapters come from the seed.
 
 use super::settings::{LoraSettings, Settings};
 use crate::error::{Error, Result};
@@ -142,15 +142,14 @@ impl Parameters {
         &flat[group].as_f32().expect("vectors are f32")[range]
     }
 
-    /// The tensors by name, in the types of the network.
+    /// The tensors by name, as the network takes them.
     ///
     /// # Errors
     /// E1009 never: a parameter has as many values as its type has elements.
     pub fn named(&self, flat: &Flat) -> Result<Vec<(String, Tensor)>> {
         let tensor = |parameter: &Parameter| {
             let shape = parameter.ty.shape.iter().copied();
-            let tensor = tensor_f32(shape, self.values(flat, parameter))?;
-            Ok((parameter.name.clone(), tensor.cast(parameter.ty.dtype)))
+            Ok((parameter.name.clone(), tensor_f32(shape, self.values(flat, parameter))?))
         };
         self.list.iter().map(tensor).collect()
     }

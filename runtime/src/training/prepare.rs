@@ -19,6 +19,7 @@ use crate::text::clean;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where clips and prompts are looked at and encoded.
 pub struct Preparation<'p> {
@@ -122,7 +123,8 @@ impl Preparation<'_> {
         let black = self.encode_clips(&mut looked, 4 * (longest - 1) + 1)?;
         let empty = self.encode_texts(&mut looked, prompts)?;
         let sha256 = manifest.sha256;
-        Ok(Dataset { manifest: sha256, items, excluded, cache: looked.cache, black, empty })
+        let (cache, held) = (looked.cache, Arc::default());
+        Ok(Dataset { manifest: sha256, items, excluded, cache, black, empty, held })
     }
 
     fn stopped(&self, doing: &str) -> Result<()> {

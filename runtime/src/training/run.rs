@@ -1,15 +1,18 @@
 //! A run from beginning to end: prepare, learn, update, measure, save, and go on where it was.
 //!
-//! A sample is the unit of work. After each the run can end, with everything that it has summed up in
-//! the checkpoint; a run that goes on makes the bits that it would have made without the break.
+//! The samples that go through the network in one call are the unit of work. After each the run can end,
+//! with everything that it has summed up in the checkpoint; a run that goes on makes the bits that it would have made without the break.
 
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
 use super::dataset::Dataset;
+use super::denoising::Denoising;
 use super::draws::{Levels, order};
-use super::learner::{Learner, Numbers, Values};
+use super::group::Calls;
+use super::learner::{Learner, Numbers};
 use super::log::Log;
-use super::network::Network;
+use super::network::{Network, Values};
+use super::objective::Objective;
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
 use super::request::{Report, Training, identity};
@@ -41,8 +44,8 @@ pub struct Loop<'l> {
     best: Option<AtomicFile>,
     log: Log,
     norms: BTreeMap<String, f64>,
-    /// The order of samples in an epoch.
-    order: (u64, Vec<usize>),
+    /// The groups of a batch, by its number: places of samples with their epochs.
+    groups: (u64, Vec<Vec<(usize, u64)>>),
     began: (Instant, u64),
     /// Samples that were done when the last checkpoint was written.
     saved: Option<u64>,
@@ -62,9 +65,12 @@ impl<'l> Loop<'l> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
+        let objective = Denoising::new(model, settings)?;
         let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
-        let shapes: BTreeSet<usize> = items.map(|item| item.reference_frames()).collect();
-        let shapes: Vec<usize> = shapes.into_iter().collect();
+        let shapes: BTreeSet<usize> = items.map(|item| objective.shape(item)).collect();
+        let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
+        let calls = Calls::new(&settings.train, kind, streams);
+        let measured = kind == Kind::Dpo || validation.is_some();
         let about = backend.about();
         let device = format!("{} {}", about.target.name, about.instructions);
         let model_is = identity(model)?;
@@ -75,7 +81,8 @@ impl<'l> Loop<'l> {
             let path = folder.file_path(CHECKPOINT);
             record_of(&path)?.same(&record, settings, &path)?;
         }
-        let network = Network::open(model, backend, settings, kind, &shapes)?;
+        let network =
+            Network::open(Box::new(objective), backend, (settings, kind), (&calls, measured))?;
         let parameters = &network.parameters;
         let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
@@ -90,7 +97,10 @@ impl<'l> Loop<'l> {
             for which in optimiser.kinds() {
                 optimiser.set(which, values.get(*which).ok_or_else(missing)?)?;
             }
-            optimiser.set_sums(&mut batch, values.get("g").ok_or_else(missing)?)?;
+            // Nothing is summed up between two batches.
+            if !record.position.samples.is_multiple_of(settings.train.batch) {
+                optimiser.set_sums(&mut batch, values.get("g").ok_or_else(missing)?)?;
+            }
         } else {
             let first = match &training.init_from {
                 Some(path) => result::first_values(path, parameters, settings, model)?,
@@ -105,7 +115,8 @@ impl<'l> Loop<'l> {
         let logged = record.position.updates - u64::from(record.position.row.is_some());
         let log = Log::open(&settings.run.folder, logged)?;
         let norms = norms(parameters, kind, model)?;
-        let untrained = parameters.named(&untrained)?;
+        let values = parameters.named(&untrained)?;
+        let untrained = if measured { values.clone() } else { Values::new() };
         events(Event::Begun {
             parameters: parameters.elements(),
             samples: data.items.len(),
@@ -116,7 +127,8 @@ impl<'l> Loop<'l> {
         });
         let reference = format!("{model_is} {device} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
-        let learner = Learner { settings, kind, levels, network, untrained, reference, cache };
+        let learner =
+            Learner { settings, kind, levels, network, calls, untrained, reference, cache };
         let began = (Instant::now(), record.position.samples);
         let mut out = Self {
             settings,
@@ -128,17 +140,17 @@ impl<'l> Loop<'l> {
             optimiser,
             batch,
             pair,
-            values: Values::new(),
+            values,
             record,
             folder,
             best: None,
             log,
             norms,
-            order: (u64::MAX, Vec::new()),
+            groups: (u64::MAX, Vec::new()),
             began,
             saved: None,
         };
-        out.values = out.current()?;
+        out.optimiser.give(&out.learner.network.parameters, &mut out.values)?;
         if out.validation.is_some() {
             out.best = Some(out.best_file()?);
         }
@@ -146,11 +158,6 @@ impl<'l> Loop<'l> {
             out.save()?;
         }
         Ok(out)
-    }
-
-    /// The parameters as the network takes them.
-    fn current(&self) -> Result<Values> {
-        self.learner.network.parameters.named(&self.optimiser.get("p")?)
     }
 
     /// Trains to the end, or until `cancel` says to stop.
@@ -176,7 +183,7 @@ impl<'l> Loop<'l> {
                 self.settle(cancel, events)?;
                 continue;
             }
-            self.sample()?;
+            self.learn()?;
             if self.record.position.samples.is_multiple_of(self.settings.train.batch) {
                 self.update(events)?;
             }
@@ -191,44 +198,72 @@ impl<'l> Loop<'l> {
         self.finish()
     }
 
-    /// Takes the next sample into the batch.
-    fn sample(&mut self) -> Result<()> {
-        let position = &mut self.record.position;
-        let count = self.data.items.len() as u64;
-        let (epoch, at) = (position.samples / count, position.samples % count);
-        if self.order.0 != epoch {
-            let ids: Vec<&str> = self.data.items.iter().map(|item| item.id.as_str()).collect();
-            self.order = (epoch, order(self.settings.train.seed, &ids, epoch));
+    /// Takes the next group of samples into the batch.
+    fn learn(&mut self) -> Result<()> {
+        let (batch, samples) = (self.settings.train.batch, self.record.position.samples);
+        if self.groups.0 != samples / batch {
+            self.groups = (samples / batch, self.groups_of(samples / batch));
         }
-        let item = &self.data.items[self.order.1[at as usize]];
+        let mut before = samples / batch * batch;
+        let next = self.groups.1.iter().find(|group| {
+            let begins = before == samples;
+            before += group.len() as u64;
+            begins
+        });
+        let Some(group) = next else {
+            return Err(Error::input("E0962", "the checkpoint ends within a group of samples")
+                .at(self.folder.file_path(CHECKPOINT).display())
+                .help("restore it from a copy, or begin anew in another run.folder"));
+        };
+        let units: Vec<_> =
+            group.iter().map(|(at, epoch)| (&self.data.items[*at], *epoch)).collect();
         let numbers = self.learner.learn(
             &self.data,
-            (item, epoch),
+            &units,
             &self.values,
             &mut self.optimiser,
             (&mut self.batch, &mut self.pair),
         )?;
-        for (name, value) in numbers {
+        let position = &mut self.record.position;
+        for (name, value) in numbers.into_iter().flatten() {
             *position.batch.entry(name).or_insert(0.0) += value;
         }
-        position.samples += 1;
+        position.samples += units.len() as u64;
         Ok(())
+    }
+
+    /// The samples of a batch in the groups in which they are learned from.
+    fn groups_of(&self, batch: u64) -> Vec<Vec<(usize, u64)>> {
+        let (count, size) = (self.data.items.len() as u64, self.settings.train.batch);
+        let ids: Vec<&str> = self.data.items.iter().map(|item| item.id.as_str()).collect();
+        let samples = batch * size..(batch + 1) * size;
+        let epochs = samples.start / count..=(samples.end - 1) / count;
+        let orders: BTreeMap<u64, Vec<usize>> =
+            epochs.map(|epoch| (epoch, order(self.settings.train.seed, &ids, epoch))).collect();
+        let units: Vec<(usize, u64)> = samples
+            .map(|sample| (orders[&(sample / count)][(sample % count) as usize], sample / count))
+            .collect();
+        let objective = self.learner.network.objective();
+        let shapes: Vec<usize> =
+            units.iter().map(|(at, _)| objective.shape(&self.data.items[*at])).collect();
+        let groups = self.learner.calls.groups(&shapes);
+        groups.into_iter().map(|group| group.into_iter().map(|at| units[at]).collect()).collect()
     }
 
     /// Updates the parameters with the batch.
     fn update(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
         let train = &self.settings.train;
-        let gradient = self.optimiser.summed(&self.batch)?;
+        let gradient = &mut self.learner.network.gradient;
+        self.optimiser.summed(&self.batch, gradient)?;
         let step = self.record.position.updates + 1;
-        let norm = self.optimiser.update(step, train, &gradient)?;
+        let norm = self.optimiser.update(step, train, gradient)?;
         if !norm.is_finite() {
             let message = format!("a non-finite value in the gradient of update {step}");
             return Err(Error::input("E1001", message)
                 .help("the last checkpoint is good: take a smaller train.learning_rate"));
         }
-        let zeros = self.learner.network.parameters.zeros();
-        self.optimiser.set_sums(&mut self.batch, &zeros)?;
-        self.values = self.current()?;
+        self.batch.clear();
+        self.optimiser.give(&self.learner.network.parameters, &mut self.values)?;
         self.record.position.updates = step;
         let sums = std::mem::take(&mut self.record.position.batch);
         let mut row: Map<String, Value> = sums
@@ -241,8 +276,8 @@ impl<'l> Loop<'l> {
         let done = self.record.position.samples - self.began.1;
         let rest = train.steps.saturating_sub(step) * train.batch;
         let left = self.began.0.elapsed().mul_f64(rest as f64 / done.max(1) as f64);
-        let parameters = &self.learner.network.parameters;
-        for (key, message) in alarms(self.kind, step, parameters, &gradient, &row) {
+        let Network { parameters, gradient, .. } = &self.learner.network;
+        for (key, message) in alarms(self.kind, step, parameters, gradient, &row) {
             let reported = &mut self.record.position.reported;
             if !reported.iter().any(|known| known == key) {
                 reported.push(key.to_owned());
@@ -348,7 +383,9 @@ impl<'l> Loop<'l> {
         for which in self.optimiser.kinds() {
             values.insert((*which).to_owned(), self.optimiser.get(which)?);
         }
-        values.insert("g".to_owned(), self.optimiser.summed(&self.batch)?);
+        let mut sums = self.learner.network.parameters.zeros();
+        self.optimiser.summed(&self.batch, &mut sums)?;
+        values.insert("g".to_owned(), sums);
         self.folder.save(&self.record, &values)?;
         self.saved = Some(self.record.position.samples);
         Ok(())

@@ -106,6 +106,8 @@ pub struct TrainSettings {
     pub steps: u64,
     /// Samples, or pairs, of an update.
     pub batch: u64,
+    /// Clips that go through the network in one call; as many as a call is fast with without it.
+    pub together: Option<u64>,
     /// Learning rate.
     pub learning_rate: f64,
     /// Updates over which the rate rises to that.
@@ -192,6 +194,7 @@ impl Default for TrainSettings {
         Self {
             steps: 1000,
             batch: 64,
+            together: None,
             learning_rate: 1e-4,
             warmup: 0,
             weight_decay: 0.001,
@@ -293,6 +296,7 @@ impl Settings {
             ("lora.targets", !self.lora.targets.is_empty(), "at least one name"),
             ("train.steps", self.train.steps > 0, "1 or more"),
             ("train.batch", (1..=1 << 20).contains(&self.train.batch), "1 to 1048576"),
+            ("train.together", self.train.together != Some(0), "1 or more"),
             ("train.learning_rate", positive(learning_rate), "a number above 0"),
             ("train.weight_decay", whole(weight_decay), "0 or more"),
             ("train.beta1", share(beta1), "at least 0 and below 1"),
@@ -493,6 +497,7 @@ mod tests {
         assert_eq!(open("", &[]).unwrap_err().code(), "E0956", "there is no manifest");
         for (item, code) in [
             ("train.batch=0", "E0956"),
+            ("train.together=0", "E0956"),
             ("train.learning_rate=-1.0", "E0956"),
             ("train.learning_rate=nan", "E0956"),
             ("train.null_probability=1.5", "E0956"),

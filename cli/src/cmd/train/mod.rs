@@ -40,7 +40,7 @@ fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
     let training = Training { kind, settings: &settings, backend: &backend, resume, init_from };
     let cancel = Cancel::new();
     let mut progress = Progress::new();
-    // A sample may take minutes; it is never lost.
+    // A call of the network may take minutes; it is never lost.
     interrupt::graceful_without_limit(cancel.flag());
     let report = training.run(&cancel, &mut |event| show(&mut progress, event))?;
     progress.clear();
@@ -97,7 +97,8 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
         "samples": outlook.samples, "excluded": outlook.excluded,
         "shapes": outlook.shapes.iter().map(|shape| json!({
             "reference_frames": shape.reference_frames, "samples": shape.samples,
-            "tokens": shape.tokens, "workspace_bytes": shape.workspace_bytes,
+            "tokens": shape.tokens, "together": shape.together,
+            "workspace_bytes": shape.workspace_bytes,
         })).collect::<Vec<_>>(),
         "parameters": outlook.parameters, "bytes": outlook.bytes,
         "levels": outlook.levels.iter().map(|row| json!({
@@ -114,10 +115,11 @@ fn outlook_text(outlook: &Outlook) -> String {
     }
     for shape in &outlook.shapes {
         text.push_str(&format!(
-            "  {} with {} of references: {} tokens, workspace {}\n",
+            "  {} with {} of references: {} tokens, {} at a time, workspace {}\n",
             plural(shape.samples, "sample"),
             plural(shape.reference_frames, "latent frame"),
             shape.tokens,
+            plural(shape.together, "clip"),
             bytes(shape.workspace_bytes),
         ));
     }

@@ -72,7 +72,7 @@ pub(crate) fn left(limit: &Limit) -> String {
 ///
 /// # Errors
 /// E0603 where the system does not give the memory.
-pub(super) fn zeros(ty: &TensorType, what: &str) -> Result<Tensor> {
+pub(crate) fn zeros(ty: &TensorType, what: &str) -> Result<Tensor> {
     Tensor::try_zeros(ty.clone()).ok_or_else(|| refused(ty.bytes(), what, None))
 }
 

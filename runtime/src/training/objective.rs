@@ -1,0 +1,69 @@
+//! What a network is trained for: its module, what each sample gives it, and whose weights it has.
+//!
+//! An objective knows no optimiser and no loop. Its module gives the loss of every sample of a call, and
+//! every input of the module is either fixed by the shape or has the samples along its first axis, so
+//! that each can be written by itself.
+
+use super::dataset::{Dataset, Item};
+use super::draws::Draw;
+use super::learner::Numbers;
+use crate::error::Result;
+use crate::weights::ModelWeights;
+use anyid_ir::{Module, Tensor};
+use std::sync::Arc;
+
+/// A sample in a call: a clip with what the network is given beside it, under one draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Example<'e> {
+    /// Where it is from.
+    pub data: &'e Dataset,
+    /// The sample or pair.
+    pub item: &'e Item,
+    /// Which of its targets.
+    pub member: usize,
+    /// What is drawn for it, null decision included.
+    pub draw: Draw,
+    /// What its loss counts in the sum that is differentiated.
+    pub weight: f64,
+}
+
+/// What a network is trained for.
+pub trait Objective {
+    /// The weights that it begins with.
+    fn weights(&self) -> &Arc<ModelWeights>;
+
+    /// What the sizes of its module depend on for a sample.
+    fn shape(&self, item: &Item) -> usize;
+
+    /// How many numbers the widest stream between two layers holds for one clip of a shape.
+    fn stream(&self, shape: usize) -> usize;
+
+    /// What a shape is, for messages.
+    fn describe(&self, shape: usize) -> String;
+
+    /// Functions `@losses`, which gives `%loss: f32[samples]` and what else is measured of each sample,
+    /// and `@train`, which gives `%total` in front of these: the sum of losses times `%weight`.
+    fn module(&self, shape: usize, samples: usize) -> Module;
+
+    /// An input that samples have no part in.
+    ///
+    /// # Errors
+    /// E1009 never: the values fill the shape.
+    fn fixed(&self, name: &str, shape: usize, samples: usize) -> Result<Option<Tensor>>;
+
+    /// Writes what a sample gives input `name`.
+    ///
+    /// # Errors
+    /// E0960 and E1001 for what the cache holds.
+    fn fill(&self, example: &Example<'_>, name: &str, into: &mut [f32]) -> Result<()>;
+
+    /// Which sample it is, for the error of a non-finite value.
+    fn place(&self, example: &Example<'_>) -> String;
+
+    /// What the loss of a sample under a draw counts.
+    fn weight(&self, draw: &Draw) -> f64;
+
+    /// What is logged of a sample that was learned from, from what `@losses` gives of it. `weight` is what its
+    /// loss counts.
+    fn logged(&self, found: &[f64], weight: f64) -> Numbers;
+}
