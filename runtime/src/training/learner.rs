@@ -14,7 +14,7 @@ use super::network::{Found, Network, Values};
 use super::objective::Example;
 use super::optimise::{Optimiser, Sums};
 use super::parameters::Kind;
-use super::settings::Settings;
+use super::settings::{Draws, Settings};
 use crate::error::{Kind as Fault, Result};
 use crate::pipeline::{Cancel, tensor_f32};
 use serde_json::json;
@@ -158,40 +158,47 @@ impl Learner<'_> {
         Ok(out)
     }
 
-    /// Pairs under their draws of an epoch. What the untrained network gets on a draw is computed once.
+    /// Pairs under their draws of an epoch. What the untrained network gets on fixed draws is computed
+    /// once.
     fn pairs<'e>(&mut self, data: &'e Dataset, group: &[Unit<'e>]) -> Result<Vec<Pair<'e>>> {
         let (train, dpo) = (&self.settings.train, &self.settings.dpo);
-        let count = dpo.draws;
         let (mut out, mut missing) = (Vec::new(), Vec::new());
         for (item, epoch) in group {
-            let at = turn(train.seed, &item.id, *epoch, count);
-            let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
-            let null = Draw::null(train.seed, &item.id, *epoch, dpo.null_probability);
-            let key = Cache::key(&json!({
-                "errors": self.reference, "pair": data.identity(item), "id": item.id, "draw": at,
-                "draws": count, "null": null, "seed": train.seed, "shift": train.shift,
-                "timesteps": train.timesteps,
-            }));
-            let draw = draw.with_null(null);
+            let nulled = Draw::null(train.seed, &item.id, *epoch, dpo.null_probability);
+            let (draw, known) = match dpo.draws {
+                Draws::Fixed(count) => {
+                    let at = turn(train.seed, &item.id, *epoch, count);
+                    let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
+                    let parts = json!({
+                        "errors": self.reference, "pair": data.identity(item), "id": item.id,
+                        "draw": at, "draws": count, "null": nulled, "seed": train.seed,
+                        "shift": train.shift, "timesteps": train.timesteps,
+                    });
+                    (draw, Some(parts))
+                }
+                Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch), None),
+            };
+            let draw = draw.with_null(nulled);
             let clip = |member| Example { data, item, member, draw, weight: 0.0 };
             let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
-            match self.cache.find(&key)? {
-                Stored::Entry(entry) => {
+            let stored = known.as_ref().map(|parts| self.cache.find(&Cache::key(parts)));
+            match stored.transpose()? {
+                Some(Stored::Entry(entry)) => {
                     let values = entry.value.to_f64_vec();
                     pair.reference = [values[0], values[1]];
                 }
-                _ => missing.push((out.len(), key)),
+                _ => missing.push((out.len(), known)),
             }
             out.push(pair);
         }
         let clips: Vec<Example<'_>> = missing.iter().flat_map(|(at, _)| out[*at].clips).collect();
         let found = self.untrained(&clips)?;
-        for ((at, key), errors) in missing.iter().zip(found.chunks_exact(2)) {
-            let errors = [errors[0][0], errors[1][0]];
-            out[*at].reference = errors;
+        for ((at, known), errors) in missing.iter().zip(found.chunks_exact(2)) {
+            out[*at].reference = [errors[0][0], errors[1][0]];
+            let Some(parts) = known else { continue };
             // Errors are f32, so nothing is lost.
-            let value = tensor_f32([2], &errors.map(|error| error as f32))?;
-            match self.cache.store(key, &Entry { value, source: [0, 0] }) {
+            let value = tensor_f32([2], &out[*at].reference.map(|error| error as f32))?;
+            match self.cache.store(parts, &Entry { value, source: [0, 0] }) {
                 // Told to end: the sample is completed all the same, and this computed again.
                 Err(error) if error.kind() == Fault::Interrupted => {}
                 stored => stored?,
