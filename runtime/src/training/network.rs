@@ -131,7 +131,7 @@ fn phase(what: &str, reference_frames: usize) -> String {
 }
 
 fn size(model: &Model, settings: &Settings, reference_frames: usize) -> DitSize {
-    let [frames, height, width] = settings.size().latent();
+    let [frames, height, width] = settings.size().latent(model.geometry());
     let text_tokens = model.dit.text_len;
     let timesteps = if reference_frames > 0 { 2 } else { 1 };
     DitSize { reference_frames, frames, height, width, text_tokens, timesteps }

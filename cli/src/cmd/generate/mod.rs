@@ -40,8 +40,12 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
 
-    let size = wanted_size(&args, &wishes)?;
-    size.check()?;
+    let model = match &wishes.model {
+        Some(folder) => Model::open(folder)?,
+        None => Model::micro()?,
+    };
+    let size = wanted_size(&args, &wishes, model.geometry())?;
+    size.check(model.geometry())?;
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
     let options = options(&args, fps);
     places(&args, &wishes, &options).check()?;
@@ -57,10 +61,6 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     fill(&mut request, &args, old, wishes.model.is_none())?;
     request.noise = wishes.noise.as_deref().map(read_noise).transpose()?;
     request.latents = wishes.latents.as_ref().map(|latents| latents.tensor.clone());
-    let model = match &wishes.model {
-        Some(folder) => Model::open(folder)?,
-        None => Model::micro()?,
-    };
     let tolerance = Tolerance { unmatched: args.allow_unmatched, mismatch: args.allow_mismatch };
     let model = model.with_adapters(&wishes.adapters, tolerance)?;
     let pipeline = Pipeline::new(model, backend);
