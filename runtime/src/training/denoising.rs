@@ -36,7 +36,7 @@ impl<'l> Denoising<'l> {
     }
 
     fn size(&self, shape: usize, samples: usize) -> DitSize {
-        let [frames, height, width] = self.settings.size().latent();
+        let [frames, height, width] = self.settings.size().latent(self.model.geometry());
         let text_tokens = self.model.dit.text_len;
         // References share timestep 0.
         let timesteps = samples + usize::from(shape > 0);
@@ -73,7 +73,8 @@ impl Objective for Denoising<'_> {
         }
         let size = self.size(shape, samples);
         let (tokens, clean) = (size.tokens(&self.model.dit), shape > 0);
-        let first = shape * size.tokens_per_frame(&self.model.dit);
+        let config = &self.model.dit;
+        let first = shape / config.patch[0] as usize * size.tokens_per_frame(config);
         let segment = |row: usize| match row % tokens < first {
             true => 0,
             false => (row / tokens + usize::from(clean)) as i32,

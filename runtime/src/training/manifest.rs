@@ -7,6 +7,7 @@
 use super::{Fault, read_text};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result};
+use crate::media::standardise::model_frames;
 use crate::pipeline::MOST_REFERENCES;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -88,6 +89,8 @@ pub struct Reading<'r> {
     pub locked: Option<&'r str>,
     /// Frames of targets.
     pub frames: usize,
+    /// Clips are cut to a multiple of so many frames and one.
+    pub group: usize,
     /// Frames a second of the run.
     pub fps: f64,
 }
@@ -228,7 +231,7 @@ impl Line<'_> {
             "video" => {
                 clip.start = count(object, "start")?.unwrap_or(0);
                 let frames = count(object, "frames")?.ok_or("\"frames\" is missing")?;
-                clip.frames = crate::media::standardise::model_frames(frames.min(121));
+                clip.frames = model_frames(frames.min(121), self.reading.group);
                 if clip.frames == 0 {
                     return Err("\"frames\" is 0".to_owned());
                 }
@@ -357,7 +360,7 @@ mod tests {
         let path = folder.path().join("m.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let root = Path::new("/media");
-        Manifest::open(&path, &Reading { pairs, root, locked, frames: 5, fps: 24.0 })
+        Manifest::open(&path, &Reading { pairs, root, locked, frames: 5, group: 4, fps: 24.0 })
     }
 
     fn fault(text: String, pairs: bool) -> String {

@@ -152,7 +152,7 @@ impl Training<'_> {
         let (kind, calls) = (self.kind, &calls);
         let wanted = Wanted { objective: &objective, settings, kind, calls, measured };
         let compiler = wanted.compile(backend)?;
-        let [target, rows, columns] = settings.size().latent();
+        let [target, rows, columns] = settings.size().latent(model.geometry());
         let patch = model.dit.patch;
         let per_frame = (rows / patch[1] as usize) * (columns / patch[2] as usize);
         let shape = |(frames, samples): (&usize, &usize)| Shape {

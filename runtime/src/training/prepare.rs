@@ -68,6 +68,7 @@ impl Preparation<'_> {
             root: data.root.as_deref().unwrap_or(beside),
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
             frames: self.settings.video.frames,
+            group: self.model.geometry().time,
             fps: self.settings.video.fps,
         };
         let mut manifest = Manifest::open(path, &reading)?;
@@ -121,7 +122,7 @@ impl Preparation<'_> {
         }
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
-        let black = self.encode_clips(&mut looked, 4 * (longest - 1) + 1)?;
+        let black = self.encode_clips(&mut looked, self.model.geometry().frames(longest))?;
         let empty = self.encode_texts(&mut looked, prompts)?;
         let sha256 = manifest.sha256;
         let (cache, held) = (looked.cache, Arc::default());
@@ -182,7 +183,9 @@ impl Preparation<'_> {
         }
         for (at, clip) in (1..).zip(&sample.references) {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
-                Ok((key, _)) => references.push((key, 1 + (clip.frames - 1) / 4)),
+                Ok((key, _)) => {
+                    references.push((key, self.model.geometry().latent_frames(clip.frames)))
+                }
                 Err(what) => return Ok(Outcome::Faulty(format!("reference {at}: {what}"))),
             }
         }
@@ -264,6 +267,7 @@ impl Preparation<'_> {
             fit,
             fps: self.settings.video.fps,
             max_frames: clip.frames,
+            group: self.model.geometry().time,
             ..StandardiseOptions::new(width, height)
         };
         let segment = Segment { start: clip.start, crop: clip.crop };

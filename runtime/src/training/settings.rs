@@ -70,7 +70,7 @@ pub struct VideoSettings {
     pub width: usize,
     /// Rows of pixels.
     pub height: usize,
-    /// Frames of a target, 4k+1.
+    /// Frames of a target, 4k+1 for Wan2.2.
     pub frames: usize,
     /// Frames a second.
     pub fps: f64,
@@ -345,8 +345,7 @@ impl Settings {
             let message = format!("{key} cannot be {given}");
             return Err(Error::input("E0956", message).help(format!("it is {allowed}")));
         }
-        self.precision(Precision::F32)?;
-        self.size().check()
+        self.precision(Precision::F32).map(drop)
     }
 
     /// The precision, `stored` where nothing is said.
@@ -525,6 +524,15 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_those_of_the_model() {
+        for (what, code) in [("video.frames=8", "E0902"), ("video.width=100", "E0901")] {
+            let settings = open(LEAST, &[what]).unwrap();
+            let error = super::super::model(&settings).err().expect("it is refused");
+            assert_eq!((error.code(), error.place()), (code, Some("video")), "{error}");
+        }
+    }
+
+    #[test]
     fn values_that_no_run_can_use_are_refused() {
         assert_eq!(open("", &[]).unwrap_err().code(), "E0956", "there is no manifest");
         for (item, code) in [
@@ -538,8 +546,6 @@ mod tests {
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
             ("model.precision=f8", "E0956"),
-            ("video.frames=8", "E0902"),
-            ("video.width=100", "E0901"),
         ] {
             let error = open(LEAST, &[item]).unwrap_err();
             assert_eq!(error.code(), code, "{item}: {error}");

@@ -16,16 +16,17 @@ use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_ir::plan::Branch;
 use anyid_ir::{DType, FuncBuilder, Module, ReduceFn, Tensor, TensorType};
-use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
+use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::{Gradient, LoraTarget};
 use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::init::{Preset, RandomWeights};
+use anyid_runtime::pipeline::check_frames;
 use anyid_runtime::pipeline::coder_phases;
 use anyid_runtime::sampling::NoiseStream;
-use anyid_runtime::{Backend, Error, Result, Size};
+use anyid_runtime::{Backend, Error, Result};
 use serde_json::json;
 
 /// Seed of the weights.
@@ -54,8 +55,8 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let size = DitSize {
         reference_frames: 0,
         frames,
-        height: 2 * rows,
-        width: 2 * columns,
+        height: config.patch[1] as usize * rows,
+        width: config.patch[2] as usize * columns,
         text_tokens,
         timesteps: if args.all { 1 } else { 2 },
     };
@@ -101,11 +102,12 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
 /// E0901 and E0902 for the sizes, and as [`dit()`].
 pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
-    let (_, config, _) = configs(&args.phase)?;
+    let (dit, config, _) = configs(&args.phase)?;
+    let geometry = Geometry::of(&dit, &config);
     let [width, height] = size(&args.size)?;
     check_sides(width, height, config.spatial_factor())?;
     // Sides need not follow the rule of the transformer; the number of frames does.
-    Size { width: 32, height: 32, frames: args.frames }.check().map_err(|e| e.at("--frames"))?;
+    check_frames(args.frames, geometry).map_err(|e| e.at("--frames"))?;
     let precision = args.phase.precision.map_or(Precision::F32, Precision::from);
     let backend = args.phase.on.open()?;
     let sizes = VaeSize { height, width, chunk: 1 };
@@ -114,7 +116,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
         Direction::Decode => (Half::Decoder, "decode"),
     };
     let module = vae::coder(&config, &sizes, half, true, precision);
-    let later = (args.frames - 1) / 4;
+    let later = geometry.latent_frames(args.frames) - 1;
     let compiler = coder_phases(Compiler::new(&backend), &module, half, later > 0)?;
     let mut calls = vec!["first"];
     calls.resize(1 + later, "next");
@@ -184,8 +186,8 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let size = DitSize {
         reference_frames: 0,
         frames,
-        height: 2 * rows,
-        width: 2 * columns,
+        height: config.patch[1] as usize * rows,
+        width: config.patch[2] as usize * columns,
         text_tokens,
         timesteps: 2,
     };
