@@ -326,5 +326,6 @@ fn pairs_together_are_learned_from_as_one_after_the_other() {
     folder.run(&format!("{words} --steps 3 -o whole")).fine();
     folder.run(&format!("{words} --steps 1 -o cut")).fine();
     folder.run(&format!("{words} --steps 3 -o cut --resume")).fine();
-    same_end(&folder, "cut", "whole");
+    let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/adapter.safetensors")));
+    assert!(a == b);
 }
