@@ -237,7 +237,11 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Backend::open`].
     pub fn open(&self) -> Result<Backend> {
-        Backend::open(&self.device, self.threads)
+        Backend::open(&self.device, self.threads).map_err(|error| match error.code() {
+            "E0904" | "E0560" => error.at(format!("--device {}", self.device)),
+            "E0918" => error.at(format!("--threads {}", self.threads)),
+            _ => error,
+        })
     }
 }
 

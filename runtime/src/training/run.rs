@@ -4,7 +4,7 @@
 //! the checkpoint; a run that goes on makes the bits that it would have made without the break.
 
 use super::alarms::alarms;
-use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
+use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::Dataset;
 use super::draws::{Levels, order};
 use super::learner::{Learner, Numbers, Values};
@@ -19,6 +19,7 @@ use crate::files::AtomicFile;
 use crate::model::Model;
 use crate::pipeline::Cancel;
 use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -70,21 +71,23 @@ impl<'l> Loop<'l> {
         let model_is = identity(model)?;
         let mut record =
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
-        let begun = training.resume && folder.has_checkpoint();
-        if begun {
-            let path = folder.file_path(CHECKPOINT);
-            record_of(&path)?.same(&record, settings, &path)?;
+        let old = folder.begun(training.resume)?;
+        if let Some(old) = &old {
+            old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
+            events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
         let network = Network::open(model, backend, settings, kind, &shapes)?;
         let parameters = &network.parameters;
         let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
         let untrained = parameters.first(kind, settings, model)?;
-        if training.resume && !begun {
-            events(Event::Warning("there is no checkpoint yet: the run begins anew".to_owned()));
+        if training.resume && old.is_none() {
+            let what = "there is no checkpoint yet: the run starts from the beginning";
+            events(Event::Warning(what.to_owned()));
         }
-        if begun {
-            let (old, values) = folder.load(parameters)?;
+        let begun = old.is_some();
+        if let Some(old) = old {
+            let values = folder.load(&old, parameters)?;
             record.position = old.position;
             let missing = || Error::input("E0962", "the checkpoint is incomplete");
             for which in optimiser.kinds() {
@@ -93,7 +96,7 @@ impl<'l> Loop<'l> {
             optimiser.set_sums(&mut batch, values.get("g").ok_or_else(missing)?)?;
         } else {
             let first = match &training.init_from {
-                Some(path) => result::first_values(path, parameters, settings, model)?,
+                Some(path) => result::first_values(path, kind, parameters, settings, model)?,
                 None => untrained.clone(),
             };
             optimiser.set("p", &first)?;
@@ -389,4 +392,18 @@ impl<'l> Loop<'l> {
             validation: position.best.zip(position.base),
         })
     }
+}
+
+/// What is to be said where a run goes on that is at its end, or behind it.
+fn events_of(old: &Record, steps: u64) -> Option<Event> {
+    let done = old.position.updates;
+    let what = match done.cmp(&steps) {
+        Ordering::Less => return None,
+        Ordering::Equal => format!("the run is complete: all {steps} updates have been made"),
+        Ordering::Greater => format!(
+            "train.steps is {steps}, but {done} updates have been made already: nothing is trained, \
+             and the result is that of update {done}"
+        ),
+    };
+    Some(Event::Warning(what))
 }
