@@ -10,6 +10,7 @@ use super::dataset::Dataset;
 use super::log::LOG;
 use super::parameters::{Flat, Kind, Parameters};
 use super::result;
+use super::samples::SAMPLES;
 use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result};
@@ -185,7 +186,7 @@ impl Folder {
         let all = kinds.into_iter().flat_map(|name| {
             ["", "-best", "-average"].map(|end| format!("{name}{end}.safetensors"))
         });
-        let mut all = all.chain([LOG.to_owned()]);
+        let mut all = all.chain([LOG, SAMPLES].map(str::to_owned));
         all.find(|name| self.file_path(name).symlink_metadata().is_ok())
     }
 

@@ -20,6 +20,7 @@ mod prepare;
 mod request;
 mod result;
 mod run;
+mod samples;
 mod settings;
 
 pub use dataset::{Condition, Dataset, Item};
@@ -33,7 +34,7 @@ pub use settings::{
 };
 
 use crate::error::{Error, Result, unreadable};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is wrong with a line of a manifest.
@@ -98,6 +99,13 @@ pub enum Event {
     Saved {
         /// Updates that were made.
         step: u64,
+    },
+    /// A video was made of a sample.
+    Sampled {
+        /// Updates that were made.
+        step: u64,
+        /// Where it is.
+        path: PathBuf,
     },
     /// Clips and prompts that were encoded, and in total.
     Encoded {

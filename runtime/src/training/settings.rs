@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::pipeline::Size;
+use crate::sampling::schedule::check_steps;
 use anyid_models::wan::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -190,6 +191,11 @@ pub struct RunSettings {
     pub validation_draws: u32,
     /// Measurements without a new best after which the run ends; 0 for any number.
     pub patience: u64,
+    /// Samples of the validation set, or else of the manifest, that videos are made of behind each
+    /// checkpoint.
+    pub samples: usize,
+    /// Sampling steps of these.
+    pub sample_steps: usize,
 }
 
 impl Default for VideoSettings {
@@ -251,19 +257,23 @@ impl Default for RunSettings {
             validate_every: 100,
             validation_draws: 4,
             patience: 0,
+            samples: 0,
+            sample_steps: 50,
         }
     }
 }
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 11] = [
+const MAY_CHANGE: [&str; 13] = [
     "train.steps",
     "train.keep",
     "train.budget",
     "run.folder",
     "run.checkpoint_every",
     "run.patience",
+    "run.samples",
+    "run.sample_steps",
     "data.manifest",
     "data.sha256",
     "data.root",
@@ -341,6 +351,7 @@ impl Settings {
             let message = format!("{key} cannot be {given}");
             return Err(Error::input("E0956", message).help(format!("it is {allowed}")));
         }
+        check_steps(self.run.sample_steps).map_err(|error| error.at("run.sample_steps"))?;
         self.precision(Precision::F32)?;
         self.size().check()
     }
@@ -533,6 +544,7 @@ mod tests {
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
             ("model.precision=f8", "E0956"),
+            ("run.sample_steps=0", "E0923"),
             ("video.frames=8", "E0902"),
             ("video.width=100", "E0901"),
         ] {
