@@ -9,6 +9,7 @@ use super::sources::{self, Override, Sources};
 use crate::engine::{budget, compile_error};
 use crate::error::{Error, Result};
 use crate::pipeline::Size;
+use crate::sampling::schedule::check_steps;
 use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::remat::Keeping;
 use serde::{Deserialize, Serialize};
@@ -199,6 +200,11 @@ pub struct RunSettings {
     pub validation_draws: u32,
     /// Measurements without a new best after which the run ends; 0 for any number.
     pub patience: u64,
+    /// Samples of the validation set, or else of the manifest, that videos are made of behind each
+    /// checkpoint.
+    pub samples: usize,
+    /// Sampling steps of these.
+    pub sample_steps: usize,
 }
 
 impl Default for VideoSettings {
@@ -260,6 +266,8 @@ impl Default for RunSettings {
             validate_every: 100,
             validation_draws: 4,
             patience: 0,
+            samples: 0,
+            sample_steps: 50,
         }
     }
 }
@@ -269,13 +277,15 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 11] = [
+const MAY_CHANGE: [&str; 13] = [
     "train.steps",
     "train.keep",
     "train.budget",
     "run.folder",
     "run.checkpoint_every",
     "run.patience",
+    "run.samples",
+    "run.sample_steps",
     "data.manifest",
     "data.sha256",
     "data.root",
@@ -378,6 +388,8 @@ impl Settings {
             let help = format!("give {allowed}");
             return Err(Error::input("E0956", message).at(self.place(key)).help(help));
         }
+        let steps = check_steps(self.run.sample_steps);
+        steps.map_err(|error| error.placed(self.place("run.sample_steps")))?;
         self.precision(Precision::F32)?;
         if let Some(text) = &self.train.keep {
             let read = text.parse::<Keeping>().map_err(compile_error);
@@ -586,6 +598,7 @@ mod tests {
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
             ("model.precision=f8", "E0956"),
+            ("run.sample_steps=0", "E0923"),
         ] {
             let error = open(LEAST, &[item]).unwrap_err();
             assert_eq!(error.code(), code, "{item}: {error}");
