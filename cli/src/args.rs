@@ -218,6 +218,9 @@ pub struct PassArgs {
     /// Say how long each pass took and how many rewrites it made.
     #[arg(long, help_heading = "Compiler")]
     pub time_passes: bool,
+    /// Whether reasons are kept without being printed, for a page that shows them.
+    #[arg(skip)]
+    pub explain: bool,
 }
 
 /// Where something runs.
