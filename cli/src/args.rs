@@ -218,12 +218,16 @@ pub struct PassArgs {
     /// Say how long each pass took and how many rewrites it made.
     #[arg(long, help_heading = "Compiler")]
     pub time_passes: bool,
+    /// Whether reasons are kept without being printed, for a page that shows them.
+    #[arg(skip)]
+    pub explain: bool,
 }
 
 impl PassArgs {
     /// Whether anything is wanted that only shows while passes run.
     pub fn watched(&self) -> bool {
-        let explained = self.explain_fusion || self.explain_memory || self.time_passes;
+        let explained = self.explain_fusion || self.explain_memory || self.explain;
+        let explained = explained || self.time_passes;
         let asked = self.dump_dir.is_some() || self.stop_after.is_some();
         explained || asked || !self.branches.is_empty()
     }

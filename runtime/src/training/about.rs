@@ -8,6 +8,7 @@ use super::settings::{Settings, lasting_digest};
 use super::{Fault, read_text, result, sources};
 use crate::checkpoint::WeightSet;
 use crate::error::Result;
+use anyid_models::wan::Geometry;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -96,7 +97,8 @@ pub fn manifest(path: &Path) -> Result<Option<ManifestAbout>> {
         return Ok(None);
     };
     let root = path.parent().unwrap_or(Path::new(""));
-    let reading = Reading { pairs: pairs == 1, root, locked: None, frames: 1, fps: None };
+    let group = Geometry::TI2V_5B.time;
+    let reading = Reading { pairs: pairs == 1, root, locked: None, frames: 1, group, fps: None };
     let Manifest { sha256, samples: read, faults, warnings, .. } = Manifest::open(path, &reading)?;
     let mut samples = BTreeMap::new();
     for sample in read {

@@ -10,6 +10,7 @@ use super::dataset::Dataset;
 use super::log::LOG;
 use super::parameters::{Flat, Kind, Parameters};
 use super::result;
+use super::samples::SAMPLES;
 use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result};
@@ -179,11 +180,15 @@ impl Folder {
         Ok(file)
     }
 
-    /// A file in it with the name of something that a run leaves, if there is one.
+    /// A file in it with the name of something that a run leaves, if there is one. A log without a line
+    /// is none: a run that was killed before its first checkpoint leaves it.
     pub fn results(&self) -> Option<String> {
         let all = [Kind::Lora, Kind::Full].into_iter().flat_map(result::names);
-        let mut all = all.chain([LOG.to_owned()]);
-        all.find(|name| self.file_path(name).symlink_metadata().is_ok())
+        let mut all = all.chain([LOG, SAMPLES].map(str::to_owned));
+        all.find(|name| {
+            let about = self.file_path(name).symlink_metadata();
+            about.is_ok_and(|about| name != LOG || !about.is_file() || about.len() > 0)
+        })
     }
 
     /// What the checkpoint says about the run, where there is one and the run is to go on.

@@ -113,6 +113,8 @@ pub struct Reading<'r> {
     pub locked: Option<&'r str>,
     /// Frames of targets.
     pub frames: usize,
+    /// Clips are cut to a multiple of so many frames and one.
+    pub group: usize,
     /// Frames a second of the run; any rate will do without it.
     pub fps: Option<f64>,
 }
@@ -334,7 +336,7 @@ impl Line<'_> {
                 object.spelling(notes, &known, &["frame"]);
                 let start = object.count(notes, "start").unwrap_or(0);
                 let frames = object.required_count(notes, "frames");
-                let used = model_frames(frames.unwrap_or(1).min(MOST_FRAMES));
+                let used = model_frames(frames.unwrap_or(1).min(MOST_FRAMES), self.reading.group);
                 match frames {
                     Some(0) => object.fault(notes, "\"frames\" is 0"),
                     Some(frames) if frames > used => {
@@ -423,7 +425,10 @@ mod tests {
         let path = folder.path().join("m.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let root = Path::new("/media");
-        Manifest::open(&path, &Reading { pairs, root, locked, frames: 5, fps: Some(24.0) })
+        Manifest::open(
+            &path,
+            &Reading { pairs, root, locked, frames: 5, group: 4, fps: Some(24.0) },
+        )
     }
 
     fn fault(text: String, pairs: bool) -> String {

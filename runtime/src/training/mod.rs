@@ -21,6 +21,7 @@ mod prepare;
 mod request;
 mod result;
 mod run;
+mod samples;
 mod settings;
 mod sources;
 mod targets;
@@ -37,7 +38,7 @@ pub use settings::{
 pub use sources::Override;
 
 use crate::error::{Error, Result, unreadable};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is wrong with a line of a manifest.
@@ -102,6 +103,13 @@ pub enum Event {
     Saved {
         /// Updates that were made.
         step: u64,
+    },
+    /// A video was made of a sample.
+    Sampled {
+        /// Updates that were made.
+        step: u64,
+        /// Where it is.
+        path: PathBuf,
     },
     /// Clips and prompts that were encoded, and in total.
     Encoded {

@@ -143,7 +143,7 @@ impl Training<'_> {
         let frames: Vec<usize> = by_shape.keys().copied().collect();
         let compiler = compile(&model, backend, settings, self.kind, &frames)?;
         let plans: BTreeMap<&str, _> = compiler.plans().collect();
-        let [target, rows, columns] = settings.size().latent();
+        let [target, rows, columns] = settings.size().latent(model.geometry());
         let patch = model.dit.patch;
         let per_frame = (rows / patch[1] as usize) * (columns / patch[2] as usize);
         let shape = |(frames, samples): (&usize, &usize)| Shape {

@@ -67,6 +67,7 @@ impl Preparation<'_> {
             root: data.root.as_deref().unwrap_or(beside),
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
             frames: self.settings.video.frames,
+            group: self.model.geometry().time,
             fps: Some(self.settings.video.fps),
         };
         let mut manifest = Manifest::open(path, &reading)?;
@@ -137,7 +138,7 @@ impl Preparation<'_> {
         }
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
-        let black = self.encode_clips(&mut looked, 4 * (longest - 1) + 1)?;
+        let black = self.encode_clips(&mut looked, self.model.geometry().frames(longest))?;
         let empty = self.encode_texts(&mut looked, prompts)?;
         let sha256 = manifest.sha256;
         Ok(Dataset { manifest: sha256, items, excluded, cache: looked.cache, black, empty })
@@ -173,7 +174,9 @@ impl Preparation<'_> {
         }
         for (at, clip) in (1..).zip(&sample.references) {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
-                Ok((key, _)) => references.push((key, 1 + (clip.frames - 1) / 4)),
+                Ok((key, _)) => {
+                    references.push((key, self.model.geometry().latent_frames(clip.frames)))
+                }
                 Err(what) => faults.push(format!("reference {at}: {what}")),
             }
         }
@@ -303,6 +306,7 @@ impl Preparation<'_> {
             fit,
             fps: self.settings.video.fps,
             max_frames: clip.frames,
+            group: self.model.geometry().time,
             ..StandardiseOptions::new(width, height)
         };
         let segment = Segment { start: clip.start, crop: clip.crop };

@@ -46,7 +46,7 @@ pub struct Report {
 /// The model that settings name, with its adapters.
 ///
 /// # Errors
-/// E07xx and E03xx for the model, E036x for adapters.
+/// E07xx and E03xx for the model, E036x for adapters, E0901 and E0902 for a size that it does not take.
 pub fn model(settings: &Settings) -> Result<Model> {
     let model = match &settings.model.path {
         Some(path) => Model::open(path)?,
@@ -54,6 +54,7 @@ pub fn model(settings: &Settings) -> Result<Model> {
     };
     let adapters = settings.model.adapters.iter();
     let wanted: Result<Vec<_>> = adapters.map(|text| crate::adapter::Wanted::parse(text)).collect();
+    settings.check_size(model.geometry())?;
     model.with_adapters(&wanted?, crate::adapter::Tolerance::default())
 }
 

@@ -13,7 +13,9 @@ use super::network::Network;
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
 use super::request::{Report, Training, identity};
-use super::{Event, Settings, result};
+use super::samples::Sampler;
+use super::{Event, Settings, result, samples};
+use crate::engine::Backend;
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
 use crate::model::Model;
@@ -29,6 +31,7 @@ pub struct Loop<'l> {
     settings: &'l Settings,
     kind: Kind,
     model: &'l Model,
+    backend: &'l Backend,
     data: Dataset,
     validation: Option<Dataset>,
     learner: Learner<'l>,
@@ -125,6 +128,7 @@ impl<'l> Loop<'l> {
             settings,
             kind,
             model,
+            backend,
             data,
             validation,
             learner,
@@ -164,7 +168,8 @@ impl<'l> Loop<'l> {
         loop {
             let open = self.record.position.row.is_some();
             let done = self.record.position.updates >= self.settings.train.steps;
-            if !open && (done || self.ends_early()) {
+            let shown = open || self.missing_videos().is_empty();
+            if !open && shown && (done || self.ends_early()) {
                 break;
             }
             if cancel.is_cancelled() {
@@ -177,6 +182,10 @@ impl<'l> Loop<'l> {
             }
             if open {
                 self.settle(cancel, events)?;
+                continue;
+            }
+            if !shown {
+                self.show(cancel, events)?;
                 continue;
             }
             self.sample()?;
@@ -285,6 +294,24 @@ impl<'l> Loop<'l> {
             events(Event::Saved { step });
         }
         Ok(())
+    }
+
+    /// Videos that are due and not there.
+    fn missing_videos(&self) -> Vec<(usize, PathBuf)> {
+        let data = self.validation.as_ref().unwrap_or(&self.data);
+        samples::missing(self.settings, &self.record.position, data)
+    }
+
+    /// Makes the videos that are due, behind a checkpoint of this moment. Where `cancel` says to stop
+    /// on the way, the rest is still to be done.
+    fn show(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<()> {
+        self.save()?;
+        let missing = self.missing_videos();
+        let data = self.validation.as_ref().unwrap_or(&self.data);
+        let (learner, values) = (&mut self.learner, &self.values);
+        let (model, backend, step) = (self.model, self.backend, self.record.position.updates);
+        let mut sampler = Sampler { learner, values, model, backend, cancel };
+        sampler.videos(data, missing, &mut |path| events(Event::Sampled { step, path }))
     }
 
     fn moved(&self) -> Result<BTreeMap<String, f64>> {

@@ -9,7 +9,8 @@ use super::sources::{self, Override, Sources};
 use crate::engine::{budget, compile_error};
 use crate::error::{Error, Result};
 use crate::pipeline::Size;
-use anyid_models::wan::Precision;
+use crate::sampling::schedule::check_steps;
+use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::remat::Keeping;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -199,6 +200,11 @@ pub struct RunSettings {
     pub validation_draws: u32,
     /// Measurements without a new best after which the run ends; 0 for any number.
     pub patience: u64,
+    /// Samples of the validation set, or else of the manifest, that videos are made of behind each
+    /// checkpoint.
+    pub samples: usize,
+    /// Sampling steps of these.
+    pub sample_steps: usize,
 }
 
 impl Default for VideoSettings {
@@ -260,6 +266,8 @@ impl Default for RunSettings {
             validate_every: 100,
             validation_draws: 4,
             patience: 0,
+            samples: 0,
+            sample_steps: 50,
         }
     }
 }
@@ -269,13 +277,15 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 11] = [
+const MAY_CHANGE: [&str; 13] = [
     "train.steps",
     "train.keep",
     "train.budget",
     "run.folder",
     "run.checkpoint_every",
     "run.patience",
+    "run.samples",
+    "run.sample_steps",
     "data.manifest",
     "data.sha256",
     "data.root",
@@ -302,7 +312,7 @@ impl Settings {
     ///
     /// # Errors
     /// E0911 where it cannot be read, E0955 for what is not a setting, E0956 for a value that no run
-    /// can use, E0901 and E0902 for a size, E0524 and E0602 for what is kept and the budget; the
+    /// can use, E0524 and E0602 for what is kept and the budget; the
     /// place is the line or the flag that gave the value.
     pub fn open(path: &Path, overrides: &[Override], kind: Kind) -> Result<Self> {
         let text = super::read_text(path, 1 << 20)?;
@@ -378,21 +388,33 @@ impl Settings {
             let help = format!("give {allowed}");
             return Err(Error::input("E0956", message).at(self.place(key)).help(help));
         }
+        let steps = check_steps(self.run.sample_steps);
+        steps.map_err(|error| error.placed(self.place("run.sample_steps")))?;
         self.precision(Precision::F32)?;
-        let Size { width, height, frames } = self.size();
-        for (key, size) in [
-            ("video.width", Size { width, height: 32, frames: 1 }),
-            ("video.height", Size { width: 32, height, frames: 1 }),
-            ("video.frames", Size { width: 32, height: 32, frames }),
-        ] {
-            size.check().map_err(|error| error.placed(self.place(key)))?;
-        }
         if let Some(text) = &self.train.keep {
             let read = text.parse::<Keeping>().map_err(compile_error);
             read.map_err(|error| error.placed(self.place("train.keep")))?;
         }
         if let Some(text) = &self.train.budget {
             budget::parse(text).map_err(|error| error.placed(self.place("train.budget")))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a size that a model does not take.
+    ///
+    /// # Errors
+    /// E0901 and E0902; the place is the line or the flag that gave the value.
+    pub fn check_size(&self, geometry: Geometry) -> Result<()> {
+        let Size { width, height, frames } = self.size();
+        let [rows, columns] = geometry.sides();
+        let least = Size { width: columns, height: rows, frames: 1 };
+        for (key, size) in [
+            ("video.width", Size { width, ..least }),
+            ("video.height", Size { height, ..least }),
+            ("video.frames", Size { frames, ..least }),
+        ] {
+            size.check(geometry).map_err(|error| error.placed(self.place(key)))?;
         }
         Ok(())
     }
@@ -520,13 +542,11 @@ mod tests {
         let text = format!("{LEAST}[train]\nbatch = 0\n[video]\nwidth = 100\n");
         for (text, overrides, place, said) in [
             (text.as_str(), &[][..], "run.toml:4", "train.batch cannot be 0"),
-            (&text, &["train.batch=4"], "run.toml:6", "width 100"),
             (&text, &["train.batch=-0"], "--set train.batch=-0", "train.batch cannot be 0"),
             (LEAST, &["train.clip=nan", "train.steps=4"], "--set train.clip=nan", "cannot be nan"),
             (LEAST, &["train.keep=some"], "--set train.keep=some", "some"),
             (LEAST, &["train.budget=much"], "--set train.budget=much", "much"),
             (LEAST, &["model.precision=f8"], "--set model.precision=f8", "f8"),
-            (LEAST, &["video.frames=8"], "--set video.frames=8", "8 frames"),
             ("", &[], "run.toml", "data.manifest is not set"),
             ("\u{feff}[train]\nsteps = 0\n", &["data.manifest=a"], "run.toml:2", "cannot be 0"),
         ] {
@@ -534,6 +554,23 @@ mod tests {
             assert!(error.place().unwrap().ends_with(place), "{error}, expected {place}");
             assert!(error.message().contains(said), "{error}, expected {said}");
         }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_model() {
+        let text = format!("{LEAST}[video]\nwidth = 100\n");
+        for (text, overrides, code, place) in [
+            (text.as_str(), &[][..], "E0901", "run.toml:4"),
+            (LEAST, &["video.height=8"], "E0901", "--set video.height=8"),
+            (LEAST, &["video.frames=8"], "E0902", "--set video.frames=8"),
+        ] {
+            let settings = open(text, overrides).unwrap();
+            let error = settings.check_size(Geometry::TI2V_5B).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.place().unwrap().ends_with(place), "{error}, expected {place}");
+        }
+        let smaller = Geometry { space: 8, time: 1, patch: [1, 1] };
+        open(LEAST, &["video.height=8", "video.frames=8"]).unwrap().check_size(smaller).unwrap();
     }
 
     #[test]
@@ -561,8 +598,7 @@ mod tests {
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
             ("model.precision=f8", "E0956"),
-            ("video.frames=8", "E0902"),
-            ("video.width=100", "E0901"),
+            ("run.sample_steps=0", "E0923"),
         ] {
             let error = open(LEAST, &[item]).unwrap_err();
             assert_eq!(error.code(), code, "{item}: {error}");

@@ -187,6 +187,9 @@ fn show(progress: &mut Progress, event: Event) {
             let line = format!("update {step}: validation {loss:.4} (untrained {base:.4})");
             return progress.note(&line);
         }
+        Event::Sampled { step, path } => {
+            return progress.note(&format!("update {step}: wrote {}", path.display()));
+        }
         Event::Saved { step } => return progress.detail(&format!("update {step}: checkpoint")),
     };
     progress.update(done as u64, total as u64, || format!("{done} of {total}"));
