@@ -223,6 +223,16 @@ pub struct PassArgs {
     pub explain: bool,
 }
 
+impl PassArgs {
+    /// Whether anything is wanted that only shows while passes run.
+    pub fn watched(&self) -> bool {
+        let explained = self.explain_fusion || self.explain_memory || self.explain;
+        let explained = explained || self.time_passes;
+        let asked = self.dump_dir.is_some() || self.stop_after.is_some();
+        explained || asked || !self.branches.is_empty()
+    }
+}
+
 /// Where something runs.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {

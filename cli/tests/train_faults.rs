@@ -38,7 +38,7 @@ fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
     ] {
         refused(&folder, words, code, said);
     }
-    // A mark of the byte order is no part of the text.
+    // A mark of the byte order is not part of the text.
     folder.run(&format!("{LORA} --steps 1")).fine();
 }
 

@@ -174,7 +174,9 @@ impl Preparation<'_> {
         }
         for (at, clip) in (1..).zip(&sample.references) {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
-                Ok((key, _)) => references.push((key, self.model.geometry().latent_frames(clip.frames))),
+                Ok((key, _)) => {
+                    references.push((key, self.model.geometry().latent_frames(clip.frames)))
+                }
                 Err(what) => faults.push(format!("reference {at}: {what}")),
             }
         }
