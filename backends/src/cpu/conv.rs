@@ -541,7 +541,7 @@ mod tests {
             let (bias, residual) = (noise(shape.cout, 9), noise(want.len(), 10));
             let slack = 3e-7 * shape.k() as f64 + 1e-6;
             for level in Level::available() {
-                for kind in [PanelKind::F32, PanelKind::Bf16] {
+                for kind in PanelKind::every(level) {
                     let got = run(&pools[0], level, &shape, Slice::F32(&x), &w, kind);
                     for (index, (&got, &want)) in got.iter().zip(&want).enumerate() {
                         let add = bias[index % shape.cout] + residual[index];

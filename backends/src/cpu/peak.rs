@@ -3,6 +3,7 @@
 //! Reports relate kernels to these ceilings. Each thread takes the best of many short runs, so
 //! that other programs on the machine disturb the figures little; the sum over threads is given.
 
+use super::amx;
 use super::simd::Level;
 use super::threads::Pool;
 use crate::device::Throughput;
@@ -20,10 +21,13 @@ const STEPS: usize = 100_000;
 ///
 /// Not to be called from inside a task of the pool: it needs all threads at once.
 pub fn measure(pool: &Pool, level: Level, each: Duration) -> Throughput {
-    let level = level.usable();
+    let (level, tiles) = (level.usable(), level.tiles());
     let f32_gflops = sum(pool, &|| best(each, || arithmetic(level, false)));
-    let bf16_gflops =
-        (level >= Level::Avx512Bf16).then(|| sum(pool, &|| best(each, || arithmetic(level, true))));
+    let bf16_gflops = match tiles {
+        Some(tiles) => Some(sum(pool, &|| best(each, || amx::peak::burn(tiles)))),
+        None => (level >= Level::Avx512Bf16)
+            .then(|| sum(pool, &|| best(each, || arithmetic(level, true)))),
+    };
     let copy_gb_per_second = sum(pool, &|| {
         let from = vec![1u8; COPY];
         let mut to = vec![0u8; COPY];
@@ -73,7 +77,7 @@ fn arithmetic(level: Level, pairs: bool) -> f64 {
         Level::Avx512 | Level::Avx512Bf16 => return unsafe { x86::f32_512() },
         // SAFETY: as above.
         Level::Avx2 => return unsafe { x86::f32_256() },
-        Level::Portable => {}
+        _ => {}
     }
     let _ = (level, pairs);
     const SUMS: usize = 32;
@@ -184,7 +188,7 @@ mod tests {
             let peak = measure(&pool, level, Duration::from_millis(2));
             assert_eq!(peak.threads, 2);
             assert!(peak.f32_gflops > 0.0 && peak.copy_gb_per_second > 0.0);
-            assert_eq!(peak.bf16_gflops.is_some(), level == Level::Avx512Bf16);
+            assert_eq!(peak.bf16_gflops.is_some(), level >= Level::Avx512Bf16);
         }
     }
 }

@@ -38,6 +38,11 @@ impl BatchShape {
         Plan::new(level.usable(), self.m, self.n, self.k, self.kind)
     }
 
+    /// The batch by the products that the level has.
+    fn at(self, level: Level) -> Self {
+        Self { kind: self.kind.at(level), ..self }
+    }
+
     fn panel_bytes(&self) -> usize {
         packed_bytes(self.n, self.k, self.kind)
     }
@@ -70,6 +75,7 @@ pub(super) enum Source<'a> {
 
 /// Bytes of scratch [`dot`] needs.
 pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
+    let shape = shape.at(level);
     let plan = shape.plan(level);
     shape.group(&plan) * shape.panel_bytes() + ALIGN + plan.scratch_bytes(workers)
 }
@@ -130,6 +136,7 @@ pub(super) fn batched(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
+    let shape = &shape.at(level);
     let BatchShape { pages, m, n, k, kind, .. } = *shape;
     let needed = dot_scratch_bytes(level, shape, pool.threads());
     assert!(scratch.len() >= needed, "scratch has {} bytes, needs {needed}", scratch.len());

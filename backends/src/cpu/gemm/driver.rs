@@ -4,6 +4,7 @@
 //! the other, into its worker's scratch (L2), and runs every panel over them; sums wait in the
 //! worker's scratch between blocks of K, and the last block hands each tile to the epilogue.
 
+use super::super::amx::product;
 use super::super::simd::Level;
 use super::super::threads::{Pool, WorkerScratch};
 use super::epilogue::Finish;
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     k_blocks: usize,
     /// Words between rows of the A block.
     lda: usize,
+    /// How tiles do it instead, where the panels are for them.
+    tiles: Option<product::Plan>,
 }
 
 impl Plan {
@@ -76,12 +79,19 @@ impl Plan {
         let nb = panels.div_ceil(n_blocks.max(1));
         let n_blocks = if nb == 0 { 0 } else { panels.div_ceil(nb) };
         let lda = lines * LANES;
-        Plan { level, words, m, n, k, mc, m_blocks, nb, n_blocks, kc, k_blocks, lda }
+        let tiles = match kind {
+            PanelKind::Tiles(body) => Some(product::Plan::new(body, level, (m, n, k))),
+            _ => None,
+        };
+        Plan { level, words, m, n, k, mc, m_blocks, nb, n_blocks, kc, k_blocks, lda, tiles }
     }
 
     /// Tasks of a product.
     pub(super) fn tasks(&self) -> usize {
-        self.m_blocks * self.n_blocks
+        match &self.tiles {
+            Some(tiles) => tiles.tasks(),
+            None => self.m_blocks * self.n_blocks,
+        }
     }
 
     /// Words of A, then of sums, in one worker's scratch.
@@ -91,6 +101,9 @@ impl Plan {
     }
 
     pub(crate) fn scratch_bytes(&self, workers: usize) -> usize {
+        if let Some(tiles) = &self.tiles {
+            return tiles.scratch_bytes(workers);
+        }
         let (a, sums) = self.worker_words();
         WorkerScratch::bytes((a + sums) * 4, workers)
     }
@@ -129,6 +142,9 @@ pub(super) fn multiply<'a>(
     finish: &Finish<'_>,
     scratch: &mut [u8],
 ) {
+    if let Some(tiles) = &plan.tiles {
+        return product::multiply(pool, tiles, pages, loader, b, finish, scratch);
+    }
     let (a_words, sum_words) = plan.worker_words();
     let scratch = WorkerScratch::new(scratch, (a_words + sum_words) * 4, pool.threads());
     pool.run(pages.len() * plan.tasks(), &|task, worker| {
