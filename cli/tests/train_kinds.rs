@@ -70,6 +70,46 @@ fn preferences_go_on_to_the_same_bits_and_take_a_model_with_adapters() {
 }
 
 #[test]
+fn fresh_draws_differ_in_every_epoch_and_runs_go_on_to_the_same_bits() {
+    let folder = pairs();
+    let entries = |folder: &Folder| std::fs::read_dir(folder.path("cache")).unwrap().count();
+    let words = format!("{DPO} --set train.batch=3 --set dpo.draws=fresh");
+    folder.run(&format!("{words} --steps 1 -o one")).fine();
+    let before = entries(&folder);
+    folder.run(&format!("{words} --steps 3 -o more")).fine();
+    assert_eq!(entries(&folder), before, "what the untrained network gets is not kept");
+    // Of values that do not move, the error of the chosen clip tells the draws of three epochs.
+    let still = "--steps 3 --set train.batch=3 --set train.learning_rate=1e-30 \
+                 --set train.weight_decay=0.0 --set dpo.sft_weight=1.0";
+    let losses = |run: &str, draws: &str| -> Vec<f64> {
+        folder.run(&format!("{DPO} {still} -o {run} --set dpo.draws={draws}")).fine();
+        log(&folder, run).iter().map(|row| row["loss"].as_f64().unwrap()).collect()
+    };
+    let fresh = losses("fresh", "fresh");
+    assert!(fresh[0] != fresh[1] && fresh[1] != fresh[2] && fresh[0] != fresh[2], "{fresh:?}");
+    let fixed = losses("fixed", "1");
+    assert!(fixed[0] == fixed[1] && fixed[1] == fixed[2], "{fixed:?}");
+    // Null forms have reference errors of their own: no epoch moves from the logarithm of two.
+    let nulls = "--set dpo.sft_weight=0.0 --set dpo.null_probability=0.5 --set dpo.draws=1";
+    folder.run(&format!("{DPO} {still} {nulls} -o nulls")).fine();
+    for row in log(&folder, "nulls") {
+        assert_eq!(row["loss"].as_f64().unwrap(), std::f64::consts::LN_2, "{row}");
+    }
+    assert!(entries(&folder) > before);
+    let rows = log(&folder, "one");
+    assert_eq!(rows[0]["loss"].as_f64().unwrap(), std::f64::consts::LN_2);
+    // A run that was cut goes on to the same bits.
+    folder.run(&format!("{words} --steps 4 -o a")).fine();
+    folder.run(&format!("{words} --steps 2 -o b")).fine();
+    folder.run(&format!("{words} --steps 4 -o b --resume")).fine();
+    let [a, b] = ["a", "b"].map(|run| bytes(&folder, &format!("{run}/adapter.safetensors")));
+    assert!(a == b);
+    let fixed = format!("{DPO} --set train.batch=3 --steps 8 -o b --resume");
+    folder.run(&fixed).fails("E0963").says("dpo.draws: \"fresh\", now 16");
+    folder.run(&format!("{DPO} --set dpo.draws=some")).fails("E0955").says("\"fresh\"");
+}
+
+#[test]
 fn pairs_that_cannot_be_used_are_listed() {
     let folder = pairs();
     folder.run("generate --size 96x64 --frames 5 --steps 1 --prompt x -q -o wide.mp4").fine();

@@ -10,6 +10,7 @@ use crate::infer::infer;
 use crate::manifest::join_path;
 use crate::op::{Axes, BinaryFn, CompareFn, IndexArg, Op, ReduceFn, UnaryFn};
 use crate::types::{DType, Shape, TensorType};
+use crate::verify::repeat_results;
 use std::collections::HashMap;
 
 /// Builds one function of a module.
@@ -340,13 +341,8 @@ impl<'m> FuncBuilder<'m> {
         self.push(Op::Yield, &yielded, &[], "");
         self.open.pop();
 
-        let mut types: Vec<TensorType> = next.iter().map(|v| self.ty(*v).clone()).collect();
         let length = (range.end - range.start) as usize;
-        for value in &collected {
-            let mut ty = self.ty(*value).clone();
-            ty.shape.insert(0, length);
-            types.push(ty);
-        }
+        let types = repeat_results(&self.func, carries.len(), length, &yielded);
         let operands: Vec<ValueId> = carries.iter().chain(stacks).map(|(_, v)| *v).collect();
         let (lo, hi) = (range.start, range.end);
         let op = Op::Repeat { index: index.to_owned(), lo, hi, carries: carries.len() };

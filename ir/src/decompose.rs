@@ -7,19 +7,18 @@
 
 mod layout;
 mod matrix;
-mod module;
 mod rows;
 mod tables;
 
 #[cfg(test)]
 mod tests;
 
-pub use module::{decompose_module, decomposed};
 pub use tables::timestep_frequency;
 
 use crate::builder::FuncBuilder;
 use crate::entity::ValueId;
-use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
+use crate::graph::{Func, Module};
+use crate::op::{BinaryFn, Op, ReduceFn};
 use crate::types::{DType, TensorType};
 
 /// Adds the primitives that stand for `op` on `operands` to `builder`; the values returned have the
@@ -96,6 +95,21 @@ pub fn decompose(
     vec![made]
 }
 
+/// The decomposition of `op` as a function of its operands: parameters of the types `operands`,
+/// results of the types `results`. It holds primitives only and uses no weights. Panics as
+/// [`decompose`].
+pub fn decomposed(op: &Op, operands: &[TensorType], results: &[TensorType]) -> Func {
+    let empty = Module::default();
+    let mut builder = FuncBuilder::new(&empty, op.name());
+    let params: Vec<ValueId> = operands
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| builder.param(&format!("operand{i}"), ty.clone()))
+        .collect();
+    let values = decompose(op, &mut builder, &params, results);
+    builder.finish(&values)
+}
+
 /// One decomposition under construction.
 struct Parts<'b, 'm> {
     b: &'b mut FuncBuilder<'m>,
@@ -161,10 +175,6 @@ impl Parts<'_, '_> {
         self.b.binary(name, BinaryFn::Div, a, b)
     }
 
-    fn unary(&mut self, name: &str, f: UnaryFn, x: ValueId) -> ValueId {
-        self.b.unary(name, f, x)
-    }
-
     /// Reduction over the last axis, which stays with size 1.
     fn reduce_last(&mut self, name: &str, f: ReduceFn, x: ValueId) -> ValueId {
         let axis = self.b.ty(x).rank() - 1;
@@ -181,10 +191,6 @@ impl Parts<'_, '_> {
 
     fn select(&mut self, name: &str, condition: ValueId, yes: ValueId, no: ValueId) -> ValueId {
         self.b.op(name, Op::Select, &[condition, yes, no], None)
-    }
-
-    fn compare(&mut self, name: &str, f: CompareFn, a: ValueId, b: ValueId) -> ValueId {
-        self.b.compare(name, f, a, b)
     }
 
     /// `a` and `b` side by side on a new last axis of size 2.

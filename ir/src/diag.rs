@@ -47,28 +47,23 @@ pub struct TextLoc {
 }
 
 impl Loc {
+    fn text(&self) -> Option<&TextLoc> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
     /// Span of operand `index`, else of the statement; `None` if not from text.
     pub fn operand_span(&self, index: usize) -> Option<Span> {
-        match self {
-            Self::Text(text) => Some(text.operands.get(index).copied().unwrap_or(text.whole)),
-            _ => None,
-        }
+        self.text().map(|text| text.operands.get(index).copied().unwrap_or(text.whole))
     }
 
     /// Span of the printed types, `None` if not from text.
     pub fn type_span(&self) -> Option<Span> {
-        match self {
-            Self::Text(text) => Some(text.types),
-            _ => None,
-        }
+        self.text().map(|text| text.types)
     }
 
     /// Span of the statement, `None` if not from text.
     pub fn span(&self) -> Option<Span> {
-        match self {
-            Self::Text(text) => Some(text.whole),
-            _ => None,
-        }
+        self.text().map(|text| text.whole)
     }
 }
 
@@ -179,6 +174,8 @@ impl fmt::Display for Diagnostic {
         Ok(())
     }
 }
+
+impl std::error::Error for Diagnostic {}
 
 /// Most diagnostics reported for one text or module.
 pub const MOST_DIAGNOSTICS: usize = 50;

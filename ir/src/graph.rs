@@ -172,18 +172,18 @@ impl Func {
         self.returned().iter().enumerate().map(unique).collect()
     }
 
-    /// Every node of the function in program order, bodies included.
+    /// Every node of the function in program order, bodies included. Of a faulty function, ids that
+    /// are out of range and blocks that are met twice are left out.
     pub fn walk(&self) -> Vec<NodeId> {
         let mut order = Vec::with_capacity(self.nodes.len());
+        let mut entered: HashSet<BlockId> = HashSet::from([self.entry]);
         let mut stack: Vec<(BlockId, usize)> = vec![(self.entry, 0)];
         while let Some((block, at)) = stack.pop() {
-            if let Some(&node) = self.blocks[block].nodes.get(at) {
-                stack.push((block, at + 1));
-                order.push(node);
-                if let Some(body) = self.nodes[node].body {
-                    stack.push((body, 0));
-                }
-            }
+            let Some(&id) = self.blocks.get(block).and_then(|b| b.nodes.get(at)) else { continue };
+            stack.push((block, at + 1));
+            let Some(node) = self.nodes.get(id) else { continue };
+            order.push(id);
+            stack.extend(node.body.filter(|body| entered.insert(*body)).map(|body| (body, 0)));
         }
         order
     }

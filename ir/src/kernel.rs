@@ -18,6 +18,7 @@ pub mod target;
 pub mod text;
 pub mod verify;
 
+use crate::named;
 use crate::op::{BinaryFn, CompareFn, Op, UnaryFn};
 use crate::types::{DType, TensorType};
 use smallvec::{SmallVec, smallvec};
@@ -144,42 +145,27 @@ impl RowFn {
     /// Name in kernel text.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Primitive(f) => Op::Unary(f).name(),
+            Self::Primitive(f) => f.name(),
             Self::Gelu => "gelu",
             Self::Silu => "silu",
         }
     }
 }
 
-/// Reductions over a row, in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RowReduce {
-    /// Σ x
-    Sum,
-    /// Σ x / width
-    Mean,
-    /// Largest element; NaN if any is
-    Max,
-    /// Σ x²
-    SumSquares,
-    /// Σ x² / width
-    MeanSquares,
-}
-
-impl RowReduce {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Sum, Self::Mean, Self::Max, Self::SumSquares, Self::MeanSquares];
-
-    /// Name in kernel text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sum => "sum",
-            Self::Mean => "mean",
-            Self::Max => "max_over",
-            Self::SumSquares => "sum_squares",
-            Self::MeanSquares => "mean_squares",
-        }
+named! {
+    /// Reductions over a row, in f32.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum RowReduce {
+        /// Σ x
+        Sum = "sum",
+        /// Σ x / width
+        Mean = "mean",
+        /// Largest element; NaN if any is
+        Max = "max_over",
+        /// Σ x²
+        SumSquares = "sum_squares",
+        /// Σ x² / width
+        MeanSquares = "mean_squares",
     }
 }
 

@@ -30,6 +30,7 @@ pub mod kernel;
 mod line;
 pub mod manifest;
 pub mod memory;
+mod named;
 pub mod op;
 pub mod plan;
 pub mod plan_live;
@@ -42,7 +43,7 @@ pub mod types;
 pub mod verify;
 
 pub use builder::FuncBuilder;
-pub use decompose::{decompose, decompose_module};
+pub use decompose::decompose;
 pub use diag::{Diagnostic, Loc, Severity, Span};
 pub use entity::{Arena, BlockId, Entity, NodeId, ValueId};
 pub use erf::erf;

@@ -2,120 +2,87 @@
 //! concern (`infer`, `decompose`, `eval`), each an exhaustive match, so a new op is a list of
 //! compile errors to work through.
 
+use crate::named;
 use smallvec::SmallVec;
 
-/// Elementwise functions of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UnaryFn {
-    /// −x
-    Neg,
-    /// |x|
-    Abs,
-    /// eˣ
-    Exp,
-    /// ln x
-    Log,
-    /// √x
-    Sqrt,
-    /// 1/√x
-    Rsqrt,
-    /// 1/x
-    Recip,
-    /// tanh x
-    Tanh,
-    /// sin x
-    Sin,
-    /// cos x
-    Cos,
-    /// Largest integer not above x
-    Floor,
-    /// 2/√π · ∫₀ˣ e^(−t²) dt
-    Erf,
+named! {
+    /// Elementwise functions of one operand.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum UnaryFn {
+        /// −x
+        Neg = "neg",
+        /// |x|
+        Abs = "abs",
+        /// eˣ
+        Exp = "exp",
+        /// ln x
+        Log = "log",
+        /// √x
+        Sqrt = "sqrt",
+        /// 1/√x
+        Rsqrt = "rsqrt",
+        /// 1/x
+        Recip = "recip",
+        /// tanh x
+        Tanh = "tanh",
+        /// sin x
+        Sin = "sin",
+        /// cos x
+        Cos = "cos",
+        /// Largest integer not above x
+        Floor = "floor",
+        /// 2/√π · ∫₀ˣ e^(−t²) dt
+        Erf = "erf",
+    }
 }
 
-impl UnaryFn {
-    /// Every function with its name in IR text.
-    pub const ALL: [(Self, &'static str); 12] = [
-        (Self::Neg, "neg"),
-        (Self::Abs, "abs"),
-        (Self::Exp, "exp"),
-        (Self::Log, "log"),
-        (Self::Sqrt, "sqrt"),
-        (Self::Rsqrt, "rsqrt"),
-        (Self::Recip, "recip"),
-        (Self::Tanh, "tanh"),
-        (Self::Sin, "sin"),
-        (Self::Cos, "cos"),
-        (Self::Floor, "floor"),
-        (Self::Erf, "erf"),
-    ];
+named! {
+    /// Elementwise functions of two operands, with size-1 broadcasting.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum BinaryFn {
+        /// a + b
+        Add = "add",
+        /// a − b
+        Sub = "sub",
+        /// a · b
+        Mul = "mul",
+        /// a / b (integers: towards zero)
+        Div = "div",
+        /// The larger
+        Max = "max",
+        /// The smaller
+        Min = "min",
+    }
 }
 
-/// Elementwise functions of two operands, with size-1 broadcasting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BinaryFn {
-    /// a + b
-    Add,
-    /// a − b
-    Sub,
-    /// a · b
-    Mul,
-    /// a / b (integers: towards zero)
-    Div,
-    /// The larger
-    Max,
-    /// The smaller
-    Min,
+named! {
+    /// Elementwise comparisons, giving `bool`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum CompareFn {
+        /// a = b
+        Eq = "eq",
+        /// a < b
+        Lt = "lt",
+        /// a ≤ b
+        Le = "le",
+        /// a > b
+        Gt = "gt",
+        /// a ≥ b
+        Ge = "ge",
+    }
 }
 
-impl BinaryFn {
-    /// Every function with its name in IR text.
-    pub const ALL: [(Self, &'static str); 6] = [
-        (Self::Add, "add"),
-        (Self::Sub, "sub"),
-        (Self::Mul, "mul"),
-        (Self::Div, "div"),
-        (Self::Max, "max"),
-        (Self::Min, "min"),
-    ];
-}
-
-/// Elementwise comparisons, giving `bool`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CompareFn {
-    /// a = b
-    Eq,
-    /// a < b
-    Lt,
-    /// a ≤ b
-    Le,
-    /// a > b
-    Gt,
-    /// a ≥ b
-    Ge,
-}
-
-impl CompareFn {
-    /// Every comparison with its name in IR text.
-    pub const ALL: [(Self, &'static str); 5] =
-        [(Self::Eq, "eq"), (Self::Lt, "lt"), (Self::Le, "le"), (Self::Gt, "gt"), (Self::Ge, "ge")];
-}
-
-/// Reductions over axes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReduceFn {
-    /// Sum, accumulated in f32 or wider
-    Sum,
-    /// Mean, accumulated in f32 or wider
-    Mean,
-    /// Largest element
-    Max,
-}
-
-impl ReduceFn {
-    /// Every reduction with its name in IR text.
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Sum, "reduce_sum"), (Self::Mean, "reduce_mean"), (Self::Max, "reduce_max")];
+named! {
+    /// Reductions over axes.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum ReduceFn {
+        /// Sum, accumulated in f32 or wider
+        Sum = "reduce_sum",
+        /// Mean, accumulated in f32 or wider
+        Mean = "reduce_mean",
+        /// Largest element
+        Max = "reduce_max",
+    }
 }
 
 /// Argument for an index parameter of a called function.
@@ -386,11 +353,11 @@ impl Op {
             Self::Pad { .. } => ("pad", (1, 1), Primitive),
             Self::Concat { .. } => ("concat", (1, ANY), Primitive),
             Self::Gather => ("gather", (2, 2), Primitive),
-            Self::Unary(f) => (name_of(&UnaryFn::ALL, *f), (1, 1), Primitive),
-            Self::Binary(f) => (name_of(&BinaryFn::ALL, *f), (2, 2), Primitive),
+            Self::Unary(f) => (f.name(), (1, 1), Primitive),
+            Self::Binary(f) => (f.name(), (2, 2), Primitive),
             Self::Select => ("select", (3, 3), Primitive),
-            Self::Compare(f) => (name_of(&CompareFn::ALL, *f), (2, 2), Primitive),
-            Self::Reduce { f, .. } => (name_of(&ReduceFn::ALL, *f), (1, 1), Primitive),
+            Self::Compare(f) => (f.name(), (2, 2), Primitive),
+            Self::Reduce { f, .. } => (f.name(), (1, 1), Primitive),
             Self::Dot { .. } => ("dot", (2, 2), Anchor),
             Self::Call { .. } => ("call", (0, ANY), Structure),
             Self::Repeat { .. } => ("repeat", (0, ANY), Structure),
@@ -464,8 +431,4 @@ impl Op {
             _ => self.clone(),
         }
     }
-}
-
-fn name_of<F: Copy + PartialEq>(table: &[(F, &'static str)], f: F) -> &'static str {
-    table.iter().find(|(g, _)| *g == f).expect("every function is in its table").1
 }

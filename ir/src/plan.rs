@@ -57,7 +57,7 @@ entity!(
 );
 
 /// Which memory a buffer lies in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Root {
     /// Scratch of one execution.
     Workspace,
@@ -196,21 +196,21 @@ fn meet(a: Option<(u64, u64)>, b: Option<(u64, u64)>) -> bool {
     a.zip(b).is_some_and(|(a, b)| a.0.max(b.0) < a.1.min(b.1))
 }
 
-/// One kernel on buffers.
+/// One kernel on buffers, or before there are such on values of another kind.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct Step<V = BufferId> {
     /// What it runs.
     pub kernel: Kernel,
     /// Buffers read.
-    pub operands: SmallVec<[BufferId; 4]>,
+    pub operands: SmallVec<[V; 4]>,
     /// Buffers written. A result may be an operand's memory where the kernel
     /// [writes in place](Kernel::writes_in_place); otherwise they share no byte.
-    pub results: SmallVec<[BufferId; 2]>,
+    pub results: SmallVec<[V; 2]>,
     /// Scope and value name of each result in the source, such as `blocks.3/q1`.
     pub labels: Vec<String>,
 }
 
-impl Step {
+impl<V> Step<V> {
     /// Name of what it runs, for tables and traces.
     pub fn kind(&self) -> &str {
         self.kernel.name()
@@ -221,13 +221,18 @@ impl Step {
         self.labels.last().map_or("", String::as_str)
     }
 
+    /// Scope and name of result `result`; empty where it has none.
+    pub fn label_of(&self, result: usize) -> &str {
+        self.labels.get(result).map_or("", String::as_str)
+    }
+
     /// Buffers written, in order.
-    pub fn results(&self) -> &[BufferId] {
+    pub fn results(&self) -> &[V] {
         &self.results
     }
 
     /// Buffers read, in order.
-    pub fn reads(&self) -> &[BufferId] {
+    pub fn reads(&self) -> &[V] {
         &self.operands
     }
 }
@@ -274,7 +279,7 @@ pub struct WeightRef {
 /// A tensor that is carried from one run to the next in memory of its own, such as the past frames
 /// of a convolution or the moments of an optimiser.
 #[derive(Clone, Debug, PartialEq)]
-pub struct State {
+pub struct State<V = BufferId> {
     /// Name; plans that share states call them the same.
     pub name: String,
     /// The branch that carries it, as for a [`Port`].
@@ -282,9 +287,9 @@ pub struct State {
     /// Its type, the same in every run.
     pub ty: TensorType,
     /// What it holds when the plan begins; `None` where the plan does not look at it.
-    pub before: Option<BufferId>,
+    pub before: Option<V>,
     /// What it holds when the plan is done.
-    pub after: BufferId,
+    pub after: V,
 }
 
 /// A compiled function.

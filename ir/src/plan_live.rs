@@ -19,7 +19,7 @@ pub struct Lifetime {
     pub buffer: BufferId,
     /// Step that writes it.
     pub from: usize,
-    /// Last step that reads it; the number of steps for an output. Followed that a result takes over
+    /// Last step that reads it; the number of steps for an output. Memory that a result takes over
     /// from an operand belongs to the result at that step.
     pub to: usize,
     /// First byte in the workspace; of columns as [`Buffer::place`] counts.
@@ -70,7 +70,7 @@ pub fn lifetimes(plan: &Plan) -> (Vec<Lifetime>, Vec<Unwritten>) {
     for buffer in ports.chain(plan.states.iter().map(|state| state.after)) {
         sweep.read(plan.steps.len(), buffer);
     }
-    let list = sweep.list.into_iter().filter(|(memory, ..)| *memory == Followed::Workspace);
+    let list = sweep.list.into_iter().filter(|(memory, ..)| *memory == Root::Workspace);
     let mut list: Vec<(usize, Lifetime)> = list.map(|(_, order, life)| (order, life)).collect();
     // Pieces that were cut apart but lived equally long are one.
     list.sort_by_key(|(order, life)| (*order, life.to, life.offset));
@@ -122,53 +122,43 @@ fn results(plan: &Plan) -> impl Iterator<Item = &Buffer> {
     results.map(|id| plan.buffer(*id)).filter(|buffer| buffer.root == Root::Workspace)
 }
 
-/// Followed whose contents the plan itself must write before it reads them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Followed {
-    Workspace,
-    Persistent,
-    State(u32),
-    Output(u32),
-}
-
 struct Sweep<'p> {
     plan: &'p Plan,
     /// Whether persistent memory is written here rather than by an earlier phase.
     keeps: bool,
     /// With the number of writes before each.
-    list: Vec<(Followed, usize, Lifetime)>,
+    list: Vec<(Root, usize, Lifetime)>,
     writes: usize,
     /// What is written from a byte on: its end and its lifetime; entries are disjoint.
-    written: BTreeMap<(Followed, u64), (u64, usize)>,
+    written: BTreeMap<(Root, u64), (u64, usize)>,
     /// Grids in which bytes are counted by columns, by their first byte; they are disjoint.
-    grids: BTreeMap<(Followed, u64), Grid>,
+    grids: BTreeMap<(Root, u64), Grid>,
     /// Buffers that were written by themselves rather than in parts.
     made: HashSet<BufferId>,
     faults: Vec<Unwritten>,
 }
 
 impl Sweep<'_> {
-    /// The memory that a buffer lies in, if its contents are followed and it has any.
-    fn memory(&self, buffer: &Buffer) -> Option<Followed> {
-        let memory = match buffer.root {
-            Root::Workspace => Followed::Workspace,
-            Root::State(index) => Followed::State(index),
-            Root::Output(index) => Followed::Output(index),
-            Root::Persistent if self.keeps => Followed::Persistent,
-            Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
+    /// The memory that a buffer lies in, if the plan itself must write what is read there and it has
+    /// any.
+    fn memory(&self, buffer: &Buffer) -> Option<Root> {
+        let followed = match buffer.root {
+            Root::Workspace | Root::State(_) | Root::Output(_) => true,
+            Root::Persistent => self.keeps,
+            Root::Input(_) | Root::Weight(_) => false,
         };
-        (buffer.ty.bytes() > 0).then_some(memory)
+        (followed && buffer.ty.bytes() > 0).then_some(buffer.root)
     }
 
     /// Grids that share a byte with `from..to`.
-    fn grids(&self, memory: Followed, from: u64, to: u64) -> Vec<Grid> {
+    fn grids(&self, memory: Root, from: u64, to: u64) -> Vec<Grid> {
         let below = self.grids.range((memory, 0)..(memory, to)).rev().map(|(_, grid)| *grid);
         below.take_while(|grid| grid.end > from).collect()
     }
 
     /// Counts the bytes of a buffer as it does, if that says the same of all that is there. A grid
     /// begins where one write, or none, made all of it.
-    fn settled(&mut self, memory: Followed, buffer: &Buffer, (from, to): (u64, u64)) -> bool {
+    fn settled(&mut self, memory: Root, buffer: &Buffer, (from, to): (u64, u64)) -> bool {
         let own = buffer.grid();
         for grid in self.grids(memory, from, to) {
             let inside = own.is_none() && from <= grid.start && grid.end <= to;
@@ -236,15 +226,15 @@ impl Sweep<'_> {
         (start, end.saturating_sub(start))
     }
 
-    fn piece(&mut self, memory: Followed, order: usize, start: u64, end: u64, life: Lifetime) {
+    fn piece(&mut self, memory: Root, order: usize, start: u64, end: u64, life: Lifetime) {
         let (offset, bytes) = self.aligned(start, end);
         self.written.insert((memory, start), (end, self.list.len()));
         self.list.push((memory, order, Lifetime { offset, bytes, ..life }));
     }
 
     /// Ends what lies in `start..end`.
-    fn clear(&mut self, step: usize, memory: Followed, start: u64, end: u64) {
-        let overwritten: Vec<((Followed, u64), (u64, usize))> = self
+    fn clear(&mut self, step: usize, memory: Root, start: u64, end: u64) {
+        let overwritten: Vec<((Root, u64), (u64, usize))> = self
             .written
             .range((memory, 0)..(memory, end))
             .rev()

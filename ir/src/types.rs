@@ -1,33 +1,32 @@
 //! Element types, shapes and tensor types. Shapes hold integers only: named dims exist in source
 //! text and are bound before a [`crate::Module`] is made.
 
+use crate::named;
 use smallvec::SmallVec;
 use std::fmt;
 
-/// Element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DType {
-    /// IEEE single precision.
-    F32,
-    /// bfloat16: the upper half of a single.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-    /// IEEE double precision: position tables and gradient checks.
-    F64,
-    /// 32-bit signed integer: token ids, segment indices, positions.
-    I32,
-    /// Byte.
-    U8,
-    /// Truth value, one byte, 0 or 1.
-    Bool,
+named! {
+    /// Element type of a tensor.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum DType {
+        /// IEEE single precision.
+        F32 = "f32",
+        /// bfloat16: the upper half of a single.
+        Bf16 = "bf16",
+        /// IEEE half precision.
+        F16 = "f16",
+        /// IEEE double precision: position tables and gradient checks.
+        F64 = "f64",
+        /// 32-bit signed integer: token ids, segment indices, positions.
+        I32 = "i32",
+        /// Byte.
+        U8 = "u8",
+        /// Truth value, one byte, 0 or 1.
+        Bool = "bool",
+    }
 }
 
 impl DType {
-    /// Every element type, in the order of the language reference.
-    pub const ALL: [Self; 7] =
-        [Self::F32, Self::Bf16, Self::F16, Self::F64, Self::I32, Self::U8, Self::Bool];
-
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
         match self {
@@ -41,24 +40,6 @@ impl DType {
     /// Whether it is a floating-point type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::Bf16 | Self::F16 | Self::F64)
-    }
-
-    /// Name in IR text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-            Self::F64 => "f64",
-            Self::I32 => "i32",
-            Self::U8 => "u8",
-            Self::Bool => "bool",
-        }
-    }
-
-    /// The type named `name` in IR text.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
     /// Whether every value of the type, infinities and NaN included, is one of `to`.

@@ -161,17 +161,21 @@ fn every_op() -> Module {
         out.push(f.op("video", unpatchify, &[tokens], None));
         let small = f.reshape("small", row, [1, 6]);
         out.push(f.broadcast("b", small, [5, 6]));
-        for (function, name) in UnaryFn::ALL {
+        for function in UnaryFn::ALL {
+            let name = function.name();
             out.push(f.unary(name, function, x));
         }
-        for (function, name) in BinaryFn::ALL {
+        for function in BinaryFn::ALL {
+            let name = function.name();
             out.push(f.binary(name, function, x, y));
         }
-        for (function, name) in CompareFn::ALL {
+        for function in CompareFn::ALL {
+            let name = function.name();
             let condition = f.compare(name, function, x, y);
             out.push(f.op("sel", Op::Select, &[condition, x, y], None));
         }
-        for (function, name) in ReduceFn::ALL {
+        for function in ReduceFn::ALL {
+            let name = function.name();
             out.push(f.reduce(name, function, x, &[0, 1], false));
             out.push(f.reduce(name, function, x, &[1], true));
         }
@@ -270,7 +274,7 @@ fn random_nodes(f: &mut FuncBuilder<'_>, r: &mut Random, pool: &mut Vec<ValueId>
         let name = NAMES[r.below(NAMES.len())];
         let axis = r.below(shape.len().max(1));
         let made = match r.below(9) {
-            0 => f.binary(name, BinaryFn::ALL[r.below(6)].0, x, x),
+            0 => f.binary(name, BinaryFn::ALL[r.below(6)], x, x),
             1 => f.unary(name, UnaryFn::Tanh, x),
             2 if shape.len() < 5 => {
                 let mut larger = shape.to_vec();

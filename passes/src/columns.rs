@@ -74,13 +74,9 @@ pub(crate) fn share_columns(
             Host::Joined(_) => "columns made where they lie",
             Host::New => "parts of a product side by side",
         };
-        rewrites.allow(rule, label(&flow.steps[change.step]))
+        rewrites.allow(rule, flow.steps[change.step].label_of(0))
     });
     *flow = applied(flow, &changes);
-}
-
-fn label(step: &LoweredStep) -> &str {
-    step.labels.first().map_or("", String::as_str)
 }
 
 /// The flow after `changes`.
@@ -202,7 +198,7 @@ impl<'f> Uses<'f> {
                     Host::Read(host) | Host::Joined(host) => self.flow.name(host),
                     Host::New => "the other parts".to_owned(),
                 };
-                rewrites.refuse(label(&self.flow.steps[at]), with, why);
+                rewrites.refuse(self.flow.steps[at].label_of(0), with, why);
             }
         }
         changes

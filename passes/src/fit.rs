@@ -6,9 +6,10 @@
 
 use crate::CompileError;
 use crate::cost::plan_cost;
-use anyid_ir::manifest::{bind_path, join_path};
+use crate::flatten::{Iterations, flattened};
+use anyid_ir::named;
 use anyid_ir::plan::Plan;
-use anyid_ir::{BlockId, DType, Func, Module, Op, TensorType};
+use anyid_ir::{DType, Module, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Resident memory by kind, in bytes.
@@ -39,30 +40,20 @@ impl Memory {
     }
 }
 
-/// A change that saves memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    /// Single-precision matrices and kernels stored as bf16.
-    Bf16Weights,
-    /// What `prepare` keeps is computed again in every step.
-    Recompute,
-    /// Weights of repeats are brought in one iteration ahead, into two slots.
-    Stream,
+named! {
+    /// A change that saves memory; the least intrusive first.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Change {
+        /// Single-precision matrices and kernels stored as bf16.
+        Bf16Weights = "bf16-weights",
+        /// What `prepare` keeps is computed again in every step.
+        Recompute = "recompute-persistent",
+        /// Weights of repeats are brought in one iteration ahead, into two slots.
+        Stream = "stream-weights",
+    }
 }
 
 impl Change {
-    /// All of them, the least intrusive first.
-    pub const ALL: [Self; 3] = [Self::Bf16Weights, Self::Recompute, Self::Stream];
-
-    /// Name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bf16Weights => "bf16-weights",
-            Self::Recompute => "recompute-persistent",
-            Self::Stream => "stream-weights",
-        }
-    }
-
     /// Whether a target can run with it. All of them keep all weights resident.
     pub fn available(self) -> bool {
         self != Self::Stream
@@ -129,13 +120,13 @@ pub fn certify(
     if certificate.fits() {
         return Ok(certificate);
     }
-    let mut bundles = Vec::new();
-    for func in funcs.iter().filter_map(|name| module.func(name)) {
-        collect(module, func, &[], None, 0, &mut bundles)?;
+    let mut repeats = Iterations::new();
+    for func in funcs {
+        repeats.extend(flattened(module, func)?.1);
     }
-    keep_unshared(&mut bundles);
+    keep_unshared(&mut repeats);
     let names = weights(phases);
-    let model = Model { needed, weights: names, bundles: &bundles, unsplit };
+    let model = Model { needed, weights: names, repeats: &repeats, unsplit };
     for change in Change::ALL {
         let with = model.total(&[change]);
         if with < needed.total() {
@@ -159,7 +150,8 @@ pub fn certify(
 struct Model<'p> {
     needed: Memory,
     weights: BTreeMap<&'p str, &'p TensorType>,
-    bundles: &'p [Bundle],
+    /// Weights that only one iteration of an outermost repeat reads.
+    repeats: &'p Iterations,
     unsplit: Option<&'p Plan>,
 }
 
@@ -175,10 +167,10 @@ impl Model<'_> {
     /// Bytes of the largest iteration and of all, for each repeat worth streaming.
     fn streamed(&self, bf16: bool) -> Vec<(u64, u64)> {
         let sum = |names: &BTreeSet<String>| names.iter().map(|n| self.bytes(n, bf16)).sum::<u64>();
-        self.bundles
+        self.repeats
             .iter()
-            .map(|bundle| {
-                let each: Vec<u64> = bundle.iterations.iter().map(sum).collect();
+            .map(|iterations| {
+                let each: Vec<u64> = iterations.iter().map(sum).collect();
                 (each.iter().copied().max().unwrap_or(0), each.iter().sum())
             })
             .filter(|(largest, all)| 2 * largest < *all)
@@ -215,101 +207,14 @@ impl Model<'_> {
     }
 }
 
-/// Weights that only one iteration of an outermost repeat reads, by iteration.
-#[derive(Debug, Default)]
-struct Bundle {
-    iterations: Vec<BTreeSet<String>>,
-}
-
 /// What several iterations read has to stay resident.
-fn keep_unshared(bundles: &mut [Bundle]) {
+fn keep_unshared(repeats: &mut Iterations) {
     let mut readers: BTreeMap<String, usize> = BTreeMap::new();
-    for name in bundles.iter().flat_map(|b| &b.iterations).flatten() {
+    for name in repeats.iter().flatten().flatten() {
         *readers.entry(name.clone()).or_default() += 1;
     }
-    for iteration in bundles.iter_mut().flat_map(|b| &mut b.iterations) {
+    for iteration in repeats.iter_mut().flatten() {
         iteration.retain(|name| readers[name] == 1);
-    }
-}
-
-/// Most iterations of a repeat looked at.
-const MOST: usize = 1 << 16;
-const MOST_DEPTH: usize = 64;
-
-/// Finds the bundles of `func` and what it calls. `inside` is the bundle and iteration of the
-/// outermost repeat being walked.
-fn collect(
-    module: &Module,
-    func: &Func,
-    indices: &[u32],
-    inside: Option<(usize, usize)>,
-    depth: usize,
-    out: &mut Vec<Bundle>,
-) -> Result<(), CompileError> {
-    let bound: Vec<(String, u32)> =
-        func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
-    let mut walk = Walk { module, func, bound, depth, out };
-    walk.block(func.entry, inside)
-}
-
-struct Walk<'m> {
-    module: &'m Module,
-    func: &'m Func,
-    bound: Vec<(String, u32)>,
-    depth: usize,
-    out: &'m mut Vec<Bundle>,
-}
-
-impl Walk<'_> {
-    fn index(&self, name: &str) -> Option<u32> {
-        self.bound.iter().rev().find(|(n, _)| n == name).map(|(_, value)| *value)
-    }
-
-    fn block(
-        &mut self,
-        block: BlockId,
-        inside: Option<(usize, usize)>,
-    ) -> Result<(), CompileError> {
-        let func = self.func;
-        for id in &func.blocks[block].nodes {
-            let node = &func.nodes[*id];
-            match &node.op {
-                Op::Weight { path } => {
-                    let Some((bundle, iteration)) = inside else { continue };
-                    let bind = |text: &str| bind_path(text, |name| self.index(name));
-                    if let (Some(scope), Some(path)) = (bind(&func.scope), bind(path)) {
-                        let name = join_path(&scope, &path);
-                        self.out[bundle].iterations[iteration].insert(name);
-                    }
-                }
-                Op::Call { func: callee, index } if self.depth < MOST_DEPTH => {
-                    let Some(callee) = self.module.func(callee) else { continue };
-                    let values: Option<Vec<u32>> =
-                        index.iter().map(|arg| arg.value(|name| self.index(name))).collect();
-                    let values = values.unwrap_or_default();
-                    collect(self.module, callee, &values, inside, self.depth + 1, self.out)?;
-                }
-                Op::Repeat { index, lo, hi, .. } => {
-                    let Some(body) = node.body else { continue };
-                    let count = hi.saturating_sub(*lo) as usize;
-                    if count > MOST {
-                        let message = format!("a repeat of {count} iterations");
-                        return Err(CompileError::new("E0502", message));
-                    }
-                    let outer = inside.is_none().then(|| {
-                        self.out.push(Bundle { iterations: vec![BTreeSet::new(); count] });
-                        self.out.len() - 1
-                    });
-                    for (slot, i) in (*lo..*hi).enumerate() {
-                        self.bound.push((index.clone(), i));
-                        self.block(body, outer.map(|bundle| (bundle, slot)).or(inside))?;
-                        self.bound.pop();
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use anyid_ir::manifest::{bind_path, join_path};
 use anyid_ir::plan::WeightRef;
 use anyid_ir::{BlockId, Entity, Func, Module, NodeId, Op, ValueId};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Most steps a program may unroll to; a guard against absurd repeats in source text.
 const MOST_STEPS: usize = 1 << 20;
@@ -21,7 +21,13 @@ struct Flattener<'m> {
     funcs: HashMap<&'m str, &'m Func>,
     program: Program,
     weights: HashMap<String, ValueIndex>,
+    iterations: Iterations,
+    /// Whether the place is inside of a repeat.
+    inside: bool,
 }
+
+/// For each repeat that is in no other, the weights that each of its iterations reads.
+pub(crate) type Iterations = Vec<Vec<BTreeSet<String>>>;
 
 struct Frame<'f> {
     func: &'f Func,
@@ -42,6 +48,14 @@ impl Frame<'_> {
 
 /// The straight-line program of `func`.
 pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
+    Ok(flattened(module, func)?.0)
+}
+
+/// The straight-line program of `func`, and what its repeats read.
+pub(crate) fn flattened(
+    module: &Module,
+    func: &str,
+) -> Result<(Program, Iterations), CompileError> {
     let main = module.func(func).ok_or_else(|| {
         let message = format!("there is no function @{func} in module @{}", module.name);
         CompileError::new("E0501", message)
@@ -50,7 +64,8 @@ pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
     for func in &module.funcs {
         funcs.entry(func.name.as_str()).or_insert(func);
     }
-    let mut flattener = Flattener { funcs, program: Program::default(), weights: HashMap::new() };
+    let (program, weights, iterations) = Default::default();
+    let mut flattener = Flattener { funcs, program, weights, iterations, inside: false };
     let mut arguments = Vec::new();
     for (name, ty) in main.param_types() {
         arguments.push(flattener.program.input(&Port::new(name, 0), ty.clone()));
@@ -59,7 +74,7 @@ pub fn flatten(module: &Module, func: &str) -> Result<Program, CompileError> {
     let results = flattener.call(main, &arguments, &[], path, 0)?;
     let named = main.result_names().into_iter().zip(results);
     flattener.program.outputs = named.map(|(name, value)| Port::new(name, value)).collect();
-    Ok(flattener.program)
+    Ok((flattener.program, flattener.iterations))
 }
 
 impl<'m> Flattener<'m> {
@@ -158,6 +173,9 @@ impl<'m> Flattener<'m> {
     }
 
     fn weight(&mut self, name: String, func: &Func, node: NodeId) -> ValueIndex {
+        if let (true, Some(read)) = (self.inside, self.iterations.last_mut()) {
+            read.last_mut().expect("it began").insert(name.clone());
+        }
         if let Some(value) = self.weights.get(&name) {
             return *value;
         }
@@ -187,7 +205,14 @@ impl<'m> Flattener<'m> {
         let mut current = inits.to_vec();
         let collected = results.len() - carries;
         let mut stacked: Vec<Vec<ValueIndex>> = vec![Vec::new(); collected];
-        for (slot, i) in range.clone().enumerate() {
+        let outermost = !std::mem::replace(&mut self.inside, true);
+        if outermost {
+            self.iterations.push(Vec::new());
+        }
+        for (slot, i) in range.enumerate() {
+            if outermost {
+                self.iterations.last_mut().expect("it began").push(BTreeSet::new());
+            }
             frame.indices.insert(index.to_owned(), i);
             frame.path.enter(index, i);
             for (param, value) in params.iter().zip(&current) {
@@ -212,6 +237,7 @@ impl<'m> Flattener<'m> {
             frame.indices.remove(index);
             frame.path.leave();
         }
+        self.inside = !outermost;
         for (result, value) in results.iter().zip(&current) {
             frame.env[result.index()] = Some(*value);
         }

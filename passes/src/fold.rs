@@ -6,6 +6,7 @@
 //! of any size, as one element stands for all. What fails to evaluate (a row outside its table) is
 //! left to fail when it runs.
 
+use crate::fuse::view::is_movement;
 use crate::program::{Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use anyid_ir::{Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType};
@@ -47,20 +48,12 @@ fn uniform(op: &Op, operands: &[Known<'_>]) -> bool {
     let one = operands.iter().all(|operand| operand.values.len() == 1);
     let first = operands[0].values[0];
     let equal = || operands.iter().all(|operand| operand.values[0].to_bits() == first.to_bits());
-    let moves = matches!(
-        op,
-        Op::Reshape
-            | Op::Permute { .. }
-            | Op::Broadcast
-            | Op::Slice { .. }
-            | Op::Index { .. }
-            | Op::Upsample { .. }
-    );
     one && match op {
         Op::Cast | Op::Gelu | Op::Silu | Op::Unary(_) | Op::Binary(_) => true,
         Op::Compare(_) | Op::Select => true,
         Op::Concat { .. } => equal(),
-        _ => moves,
+        Op::Upsample { .. } => true,
+        _ => is_movement(op),
     }
 }
 

@@ -14,43 +14,32 @@ use crate::{
     Asked, CompileError, Options, canonicalize, columns, decompose, flatten, fold, grad,
     join_branches, lora, memory, remat, schedule, simplify, split, split_rows,
 };
+use anyid_ir::named;
 use anyid_ir::spelling::nearest;
 use std::collections::HashSet;
 
-/// A stretch of the pipeline that ends at a level which can be printed and checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Sizes are numbers; one straight-line program.
-    Bound,
-    /// Programs that compute each thing once, where it belongs.
-    Optimised,
-    /// Programs in ops of the target, grouped into kernels.
-    Fused,
-    /// Kernels in order and every byte in its place.
-    Planned,
+named! {
+    /// A stretch of the pipeline that ends at a level which can be printed and checked.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Phase {
+        /// Sizes are numbers; one straight-line program.
+        Bound = "bound",
+        /// Programs that compute each thing once, where it belongs.
+        Optimised = "optimised",
+        /// Programs in ops of the target, grouped into kernels.
+        Fused = "fused",
+        /// Kernels in order and every byte in its place.
+        Planned = "planned",
+    }
 }
 
 impl Phase {
-    /// All of them in order.
-    pub const ALL: [Self; 4] = [Self::Bound, Self::Optimised, Self::Fused, Self::Planned];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bound => "bound",
-            Self::Optimised => "optimised",
-            Self::Fused => "fused",
-            Self::Planned => "planned",
-        }
-    }
-
     /// The phase called `name`.
     ///
     /// # Errors
     /// E0508, with the nearest name.
     pub fn find(name: &str) -> Result<Self, CompileError> {
-        let found = Self::ALL.into_iter().find(|phase| phase.name() == name);
-        found.ok_or_else(|| {
+        Self::from_name(name).ok_or_else(|| {
             let error = CompileError::new("E0508", format!("there is no phase \"{name}\""));
             error.about(Asked::Phase).help(meant(name, "phases", &Self::ALL.map(Self::name)))
         })
@@ -58,7 +47,10 @@ impl Phase {
 }
 
 /// The function of a pass.
-pub type PassFunction = fn(&mut Compilation<'_>, &mut Context<'_>) -> Result<(), CompileError>;
+pub type PassFunction = fn(&mut Compilation<'_>, &mut Context<'_>) -> Done;
+
+/// What a pass ends with.
+pub type Done = Result<(), CompileError>;
 
 /// One pass.
 #[derive(Clone, Copy)]
@@ -211,7 +203,7 @@ fn meant(name: &str, what: &str, names: &[&str]) -> String {
     }
 }
 
-fn specialize(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+fn specialize(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Done {
     let (module, name) = (&state.module, &state.func);
     let Some(func) = module.func(name) else {
         let message = format!("there is no function @{name} in module @{}", module.name);
@@ -225,7 +217,7 @@ fn specialize(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Result<(), Co
     Err(CompileError::new("E0501", message))
 }
 
-fn inline(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn inline(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let mut program = flatten::flatten(&state.module, &state.func)?;
     context.request.declare(&mut program)?;
     state.parts = vec![Part { name: state.func.clone(), program, ..Part::default() }];
@@ -237,7 +229,7 @@ fn each(
     state: &mut Compilation<'_>,
     context: &mut Context<'_>,
     pass: impl Fn(Program, &mut Rewrites) -> Program,
-) -> Result<(), CompileError> {
+) -> Done {
     if context.rewrites.enabled() {
         for part in &mut state.parts {
             part.program = pass(std::mem::take(&mut part.program), &mut context.rewrites);
@@ -247,7 +239,7 @@ fn each(
 }
 
 /// Refuses names that stand twice at the edge of `program`, to which a pass has added ports.
-fn named_once(program: &Program, code: &'static str, asked: Asked) -> Result<(), CompileError> {
+fn named_once(program: &Program, code: &'static str, asked: Asked) -> Done {
     for (what, ports) in [("inputs", &program.inputs), ("outputs", &program.outputs)] {
         let mut seen = HashSet::new();
         if let Some(port) = ports.iter().find(|port| !seen.insert(port.title())) {
@@ -259,21 +251,21 @@ fn named_once(program: &Program, code: &'static str, asked: Asked) -> Result<(),
     Ok(())
 }
 
-fn inject_lora(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn inject_lora(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let targets = &context.request.lora;
     let ([whole], false) = (state.parts.as_mut_slice(), targets.is_empty()) else { return Ok(()) };
     whole.program = lora::inject(&whole.program, targets)?;
     named_once(&whole.program, "E0523", Asked::Lora)
 }
 
-fn run_lift(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_lift(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let patterns = &context.request.lifted;
     let ([whole], false) = (state.parts.as_mut_slice(), patterns.is_empty()) else { return Ok(()) };
     whole.program = grad::lift(&whole.program, patterns)?;
     named_once(&whole.program, "E0521", Asked::Lifted)
 }
 
-fn run_grad(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_grad(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let ([whole], Some(wish)) = (state.parts.as_mut_slice(), &context.request.gradient) else {
         return Ok(());
     };
@@ -281,15 +273,12 @@ fn run_grad(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<()
     named_once(&whole.program, "E0521", Asked::Gradient)
 }
 
-fn run_remat(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_remat(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let keeping = context.request.keeping;
     each(state, context, |program, rewrites| remat::remat(program, keeping, rewrites))
 }
 
-fn join_branches(
-    state: &mut Compilation<'_>,
-    context: &mut Context<'_>,
-) -> Result<(), CompileError> {
+fn join_branches(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let request = context.request;
     let (names, varying) = (&request.branches, request.varying.as_deref());
     let ([whole], false) = (state.parts.as_mut_slice(), names.is_empty()) else { return Ok(()) };
@@ -303,7 +292,7 @@ fn join_branches(
 }
 
 /// Left out, it still makes both phases; everything then happens in `step`.
-fn hoist(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn hoist(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let Some(varying) = &context.request.varying else { return Ok(()) };
     let [whole] = state.parts.as_slice() else {
         let error = CompileError::new("E0504", "hoist runs once").about(Asked::Passes);
@@ -315,10 +304,7 @@ fn hoist(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), C
     Ok(())
 }
 
-fn run_decompose(
-    state: &mut Compilation<'_>,
-    context: &mut Context<'_>,
-) -> Result<(), CompileError> {
+fn run_decompose(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let split = state.is_split();
     for (at, part) in state.parts.iter_mut().enumerate() {
         if split && at == 0 {
@@ -329,14 +315,11 @@ fn run_decompose(
     Ok(())
 }
 
-fn fuse(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn fuse(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     grow(state, context, |groups, rewrites| groups.fuse(rewrites))
 }
 
-fn pack_linears(
-    state: &mut Compilation<'_>,
-    context: &mut Context<'_>,
-) -> Result<(), CompileError> {
+fn pack_linears(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     match context.rewrites.enabled() {
         true => grow(state, context, |groups, rewrites| groups.pack_linears(rewrites)),
         false => Ok(()),
@@ -349,7 +332,7 @@ fn grow(
     state: &mut Compilation<'_>,
     context: &mut Context<'_>,
     work: fn(&mut Groups<'_>, &mut Rewrites),
-) -> Result<(), CompileError> {
+) -> Done {
     let Options { target, explain: explains, .. } = context.options();
     state.unfused.clear();
     for part in &mut state.parts {
@@ -368,7 +351,7 @@ fn grow(
     Ok(())
 }
 
-fn run_lower(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn run_lower(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     for part in &mut state.parts {
         let grouping = part.grouping.take().expect("fuse makes groups");
         let groups = Groups::new(&part.program, &context.options().target, grouping);
@@ -383,18 +366,24 @@ fn run_lower(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(
     Ok(())
 }
 
-/// Runs `work` on the kernels of every part, with the offsets of the persistent values that part
-/// reads (any will do before they are known), or `None` for a part that defines them.
+/// Runs `work` on the kernels of every part, where it may do anything, with the offsets of the
+/// persistent values that the part reads (any will do before they are known), or `None` for a part
+/// that defines them.
 fn each_flow(
     state: &mut Compilation<'_>,
-    mut work: impl FnMut(&mut Flow, Option<&[u64]>),
-) -> Result<(), CompileError> {
+    context: &mut Context<'_>,
+    mut work: impl FnMut(&mut Flow, Option<&[u64]>, &mut Rewrites),
+) -> Done {
+    if !context.rewrites.enabled() {
+        return Ok(());
+    }
     let split = state.is_split();
     let kept = state.parts.first().map_or(0, |part| part.program.outputs.len());
     let unknown = vec![0; kept];
     for (at, part) in state.parts.iter_mut().enumerate() {
         let flow = part.flow.as_mut().expect("lower makes kernels");
-        work(flow, (split && at > 0).then_some(unknown.as_slice()));
+        let persistent = (split && at > 0).then_some(unknown.as_slice());
+        work(flow, persistent, &mut context.rewrites);
     }
     Ok(())
 }
@@ -407,16 +396,9 @@ fn peak(flow: &Flow, persistent: Option<&[u64]>, in_place: bool) -> u64 {
     }
 }
 
-fn run_schedule(
-    state: &mut Compilation<'_>,
-    context: &mut Context<'_>,
-) -> Result<(), CompileError> {
-    if !context.rewrites.enabled() {
-        return Ok(());
-    }
+fn run_schedule(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let in_place = context.options().runs("alias");
-    let rewrites = &mut context.rewrites;
-    each_flow(state, |flow, persistent| {
+    each_flow(state, context, |flow, persistent, rewrites| {
         let peak = |flow: &Flow| peak(flow, persistent, in_place);
         let order = schedule::greedy(flow);
         if !order.is_sorted() {
@@ -432,40 +414,29 @@ fn run_schedule(
     })
 }
 
-fn run_split_rows(
-    state: &mut Compilation<'_>,
-    context: &mut Context<'_>,
-) -> Result<(), CompileError> {
-    if !context.rewrites.enabled() || !context.options().runs("alias") {
+fn run_split_rows(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
+    if !context.options().runs("alias") {
         return Ok(());
     }
-    let Some(policy) = &context.request.options.target.row_split else { return Ok(()) };
+    let Some(policy) = &context.options().target.row_split else { return Ok(()) };
     let moves = context.options().runs("schedule");
-    let rewrites = &mut context.rewrites;
-    each_flow(state, |flow, persistent| {
+    each_flow(state, context, |flow, persistent, rewrites| {
         if split_rows::split_rows(flow, policy, persistent, rewrites) && moves {
             memory::order::improve(flow, persistent, rewrites);
         }
     })
 }
 
-fn run_share_columns(
-    state: &mut Compilation<'_>,
-    context: &mut Context<'_>,
-) -> Result<(), CompileError> {
-    if !context.rewrites.enabled() {
-        return Ok(());
-    }
+fn run_share_columns(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let in_place = context.options().runs("alias");
-    let target = &context.request.options.target;
-    let rewrites = &mut context.rewrites;
-    each_flow(state, |flow, persistent| {
+    let target = &context.options().target;
+    each_flow(state, context, |flow, persistent, rewrites| {
         let peak = |flow: &Flow| peak(flow, persistent, in_place);
         columns::share_columns(flow, target, &peak, rewrites);
     })
 }
 
-fn alias(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn alias(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     let mut persistent: Option<Vec<u64>> = None;
     for part in &mut state.parts {
         let flow = part.flow.as_ref().expect("lower makes kernels");
@@ -479,7 +450,7 @@ fn alias(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), C
     Ok(())
 }
 
-fn pack(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), CompileError> {
+fn pack(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Done {
     for part in &mut state.parts {
         let reuse = context.rewrites.allow("memory used again", &part.name);
         let shared = part.shared.as_ref().expect("alias decides");
@@ -488,7 +459,7 @@ fn pack(state: &mut Compilation<'_>, context: &mut Context<'_>) -> Result<(), Co
     Ok(())
 }
 
-fn assemble(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Result<(), CompileError> {
+fn assemble(state: &mut Compilation<'_>, _: &mut Context<'_>) -> Done {
     let mut kept = None;
     for part in &mut state.parts {
         let shared = part.shared.take().expect("alias decides");

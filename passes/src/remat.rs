@@ -15,6 +15,7 @@ use crate::rewrite::Rewrites;
 use crate::simplify::drop_unused;
 use crate::{Asked, CompileError, CompileRequest};
 use anyid_ir::Op;
+use anyid_ir::named;
 use anyid_ir::spelling::nearest;
 use petgraph::algo::dinics;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -22,40 +23,22 @@ use petgraph::visit::EdgeRef;
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-/// What of a block is kept for its derivative, besides what others read of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Remat {
-    /// Everything that the derivative reads.
-    #[default]
-    All,
-    /// Of all choices by which no product is computed again, the one with the fewest bytes.
-    Products,
-    /// Results of attention, and what it reads: queries, keys and values.
-    Heads,
-    /// Results of attention.
-    Attention,
-    /// Nothing.
-    Carry,
-}
-
-impl Remat {
-    /// All of them, from the most memory and the least work to the least memory and the most work.
-    pub const ALL: [Self; 5] =
-        [Self::All, Self::Products, Self::Heads, Self::Attention, Self::Carry];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Products => "products",
-            Self::Heads => "heads",
-            Self::Attention => "attention",
-            Self::Carry => "carry",
-        }
-    }
-
-    fn find(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|policy| policy.name() == name)
+named! {
+    /// What of a block is kept for its derivative, besides what others read of it; from the most memory
+    /// and the least work to the least memory and the most work.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Remat {
+        /// Everything that the derivative reads.
+        #[default]
+        All = "all",
+        /// Of all choices by which no product is computed again, the one with the fewest bytes.
+        Products = "products",
+        /// Results of attention, and what it reads: queries, keys and values.
+        Heads = "heads",
+        /// Results of attention.
+        Attention = "attention",
+        /// Nothing.
+        Carry = "carry",
     }
 }
 
@@ -90,7 +73,7 @@ impl FromStr for Keeping {
     /// rest.
     fn from_str(text: &str) -> Result<Self, CompileError> {
         let found = |name: &str| {
-            Remat::find(name).ok_or_else(|| {
+            Remat::from_name(name).ok_or_else(|| {
                 let names = Remat::ALL.map(Remat::name);
                 let message = format!("nothing called \"{name}\" can be kept for the derivative");
                 let error = CompileError::new("E0524", message).about(Asked::Remat);

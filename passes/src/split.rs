@@ -4,6 +4,7 @@
 //! On the transformer this finds the text context with every block's text keys and values, the
 //! rotary table and the references' patch embedding, without being told about any of them.
 
+use crate::fuse::view::is_movement;
 use crate::program::{Origin, Port, Program, Role, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::simplify::simplify;
@@ -36,7 +37,7 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
     for step in &program.steps {
         let literal = match &step.op {
             Op::Const { .. } | Op::Iota { .. } => step.operands.is_empty(),
-            op => is_view(op) && step.operands.iter().all(|v| cheap[*v as usize]),
+            op => is_movement(op) && step.operands.iter().all(|v| cheap[*v as usize]),
         };
         let depends = step.operands.iter().any(|v| varies[*v as usize] && !cheap[*v as usize]);
         let returned = step.results.iter().any(|value| is_output[*value as usize]);
@@ -95,14 +96,6 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
         step.out.outputs.push(port.with(moved));
     }
     Split { prepare: simplify(prepare.out), step: simplify(step.out) }
-}
-
-/// Whether the op only looks at its operand in another way.
-fn is_view(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape | Op::Slice { .. } | Op::Index { .. } | Op::Broadcast | Op::Permute { .. }
-    )
 }
 
 struct Side<'p> {

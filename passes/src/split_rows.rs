@@ -67,7 +67,7 @@ pub(crate) fn split_rows(
             (best, chosen) = (next, other);
             pieces *= 2;
         }
-        let label = flow.steps[run.from].labels.first().map_or("", String::as_str);
+        let label = flow.steps[run.from].label_of(0);
         if best + needed > peak || !rewrites.allow("rows in pieces", label) {
             break;
         }

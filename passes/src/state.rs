@@ -7,6 +7,7 @@ use crate::program::{Program, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::straight;
 use crate::{CompileRequest, Options};
+use anyid_ir::named;
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
 use anyid_ir::plan_verify::verify_plan;
@@ -14,31 +15,20 @@ use anyid_ir::{Module, TensorType, kernel, text};
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// How far down a part has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// A function of the module.
-    Module,
-    /// A straight-line program.
-    Program,
-    /// Its steps in groups.
-    Groups,
-    /// A list of kernels.
-    Kernels,
-    /// A plan.
-    Plan,
-}
-
-impl Level {
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Module => "modules",
-            Self::Program => "programs",
-            Self::Groups => "groups of steps",
-            Self::Kernels => "kernels",
-            Self::Plan => "plans",
-        }
+named! {
+    /// How far down a part has come.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Level {
+        /// A function of the module.
+        Module = "modules",
+        /// A straight-line program.
+        Program = "programs",
+        /// Its steps in groups.
+        Groups = "groups of steps",
+        /// A list of kernels.
+        Kernels = "kernels",
+        /// A plan.
+        Plan = "plans",
     }
 }
 

@@ -1,30 +1,9 @@
-//! A function as a petgraph graph, made when asked for: for algorithms and for pictures.
-//!
-//! The IR itself keeps order in lists; nothing stores this view.
+//! A function as a picture, drawn with a petgraph graph that is made for it and stored nowhere.
 
-use anyid_ir::{BlockId, Def, Entity, Func, NodeId, Op, TensorType, ValueId};
+use anyid_ir::{BlockId, Entity, Func, Op, TensorType, ValueId};
 use petgraph::dot::{Config, Dot};
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::HashMap;
-
-/// Nodes of one block with an edge for every value from its maker to each user, in program order.
-/// Parameters and values of enclosing blocks have no node here and so no edges.
-pub fn graph(func: &Func, block: BlockId) -> DiGraph<NodeId, ValueId> {
-    let mut graph = DiGraph::new();
-    let nodes = &func.blocks[block].nodes;
-    let index: HashMap<usize, NodeIndex> =
-        nodes.iter().map(|id| (id.index(), graph.add_node(*id))).collect();
-    for user in nodes {
-        for value in &func.nodes[*user].operands {
-            if let Def::Result(maker, _) = func.values[*value].def
-                && let Some(from) = index.get(&maker.index())
-            {
-                graph.add_edge(*from, index[&user.index()], *value);
-            }
-        }
-    }
-    graph
-}
 
 /// The whole function as Graphviz text. Bodies of repeats are drawn with the operands flowing into
 /// their parameters and the yielded values into the repeat's node.
@@ -132,8 +111,5 @@ mod tests {
         for part in ["digraph", "repeat l in 0..2", "$b.{l}.g", "silu\\nf32[2,4]", "label=\"%n\""] {
             assert!(picture.contains(part), "{part}\n{picture}");
         }
-        let view = graph(func, func.entry);
-        assert_eq!((view.node_count(), view.edge_count()), (3, 2));
-        assert!(petgraph::algo::toposort(&view, None).is_ok());
     }
 }

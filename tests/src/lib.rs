@@ -10,4 +10,5 @@ pub mod graphs;
 pub mod kernel_meaning;
 pub mod op_cases;
 pub mod plans;
+pub mod primitives;
 mod second_device;

@@ -316,10 +316,10 @@ pub fn closed_set() -> Vec<&'static str> {
     let mut op = following(None);
     while let Some(current) = op {
         match current {
-            Op::Unary(_) => names.extend(UnaryFn::ALL.map(|(_, name)| name)),
-            Op::Binary(_) => names.extend(BinaryFn::ALL.map(|(_, name)| name)),
-            Op::Compare(_) => names.extend(CompareFn::ALL.map(|(_, name)| name)),
-            Op::Reduce { .. } => names.extend(ReduceFn::ALL.map(|(_, name)| name)),
+            Op::Unary(_) => names.extend(UnaryFn::ALL.map(UnaryFn::name)),
+            Op::Binary(_) => names.extend(BinaryFn::ALL.map(BinaryFn::name)),
+            Op::Compare(_) => names.extend(CompareFn::ALL.map(CompareFn::name)),
+            Op::Reduce { .. } => names.extend(ReduceFn::ALL.map(ReduceFn::name)),
             _ => names.push(current.name()),
         }
         op = following(Some(&current));

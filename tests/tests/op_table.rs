@@ -5,15 +5,14 @@
 use anyid_backends::cpu::conv::{ConvShape, conv_algorithm};
 use anyid_backends::cpu::gemm::PanelKind;
 use anyid_backends::{Device, RunError};
-use anyid_ir::{
-    Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType, decompose_module,
-};
+use anyid_ir::{Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType};
 use anyid_passes::report::PhaseSummary;
 use anyid_passes::{CompileRequest, Options};
 use anyid_tests::close::difference;
 use anyid_tests::devices;
 use anyid_tests::op_cases::{Built, OpCase, cases, closed_set, noise};
 use anyid_tests::plans::{Named, Stored, run_guarded, run_plan};
+use anyid_tests::primitives::primitives;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -91,7 +90,7 @@ fn decomposed_modules_compute_the_same_bits() {
     let (mut failures, mut count) = (Vec::new(), 0);
     each(|case, dtype, built| {
         count += 1;
-        let parts = decompose_module(&built.module);
+        let parts = primitives(&built.module, "f");
         let composites = parts.funcs.iter().flat_map(|f| f.walk().into_iter().map(move |n| (f, n)));
         for (func, node) in composites {
             assert!(!func.nodes[node].op.is_composite(), "{}", case.name);
@@ -183,7 +182,7 @@ fn decomposed_and_unfused_modules_agree() {
     each(|case, dtype, built| {
         count += 1;
         let reference = interpreted(built, &built.module);
-        let apart = decompose_module(&built.module);
+        let apart = primitives(&built.module, "f");
         for (what, module, options) in [
             ("decomposed", &apart, Options::default()),
             ("unfused", &built.module, Options::unfused()),

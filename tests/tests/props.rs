@@ -10,9 +10,7 @@ use anyid_ir::kernel::text::{parse_kernels, print_kernels};
 use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::{parse_plans, print_plans};
 use anyid_ir::plan_verify::verify_plan;
-use anyid_ir::{
-    DType, Evaluator, FuncBuilder, Mode, Module, Tensor, TensorType, decompose_module, text, verify,
-};
+use anyid_ir::{DType, Evaluator, FuncBuilder, Mode, Module, Tensor, TensorType, text, verify};
 use anyid_passes::driver::{Selection, drive, unobserved};
 use anyid_passes::rewrite::Rewrites;
 use anyid_passes::{
@@ -24,6 +22,7 @@ use anyid_tests::devices;
 use anyid_tests::graphs::{Graph, Recipe, graph};
 use anyid_tests::op_cases::{noise, seed_of};
 use anyid_tests::plans::{Named, Plans, Stored, run_guarded, run_plan};
+use anyid_tests::primitives::primitives;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,7 +98,7 @@ fn the_verifier_accepts_what_the_builder_made() {
     each(|graph, _| {
         let found = verify::verify(&graph.module);
         expect(found.is_empty(), || format!("{found:?}"))?;
-        let found = verify::verify(&decompose_module(&graph.module));
+        let found = verify::verify(&primitives(&graph.module, "main"));
         expect(found.is_empty(), || format!("decomposed: {found:?}"))
     });
 }
@@ -190,7 +189,7 @@ fn plans_on_a_device_compute_what_the_graph_says() {
         let exact = interpreted(graph, &graph.module, Mode::F64)?;
         let plan = CompileRequest::new(&graph.module, "main").plan().map_err(|e| e.to_string())?;
         close("composites", &run(&device, graph, &plan)?, &singles, &exact)?;
-        let parts = decompose_module(&graph.module);
+        let parts = primitives(&graph.module, "main");
         let plan = CompileRequest::new(&parts, "main").plan().map_err(|e| e.to_string())?;
         close("primitives", &run(&device, graph, &plan)?, &singles, &exact)
     });

@@ -6,20 +6,25 @@
 //! are tested on any machine.
 //!
 //! A task has the tiles of its thread configured when it begins with them ([`Tiles::run`]), whoever's
-//! thread that is; the pool takes the configuration down when the thread leaves the run. No tile keeps anything across a
-//! call that may use tiles: whoever fills tiles stores them before it returns.
+//! thread that is; the pool takes the configuration down when the thread leaves the run. No tile keeps
+//! anything across a call that may use tiles: whoever fills tiles stores them before it returns.
 
+pub(super) mod conv;
 mod detect;
 mod emulated;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 pub(super) mod peak;
+mod pitched;
 pub(super) mod product;
+mod sums;
 #[cfg(test)]
 mod tests;
 
 pub use detect::Refused;
 pub(super) use detect::tiles;
+pub(super) use pitched::{Side, multiply};
+pub(super) use sums::Sums;
 
 use super::threads::until_leaving;
 
@@ -28,6 +33,9 @@ pub(super) const ROWS: usize = 16;
 
 /// Bytes of a row of a tile.
 pub(super) const ROW_BYTES: usize = 64;
+
+/// Bytes of a tile.
+const TILE: usize = ROWS * ROW_BYTES;
 
 /// Who computes with tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -199,7 +199,7 @@ pub fn gemm_dynamic_scratch_bytes(
     workers: usize,
 ) -> usize {
     let shape = BatchShape { pages: 1, m, n, k, turned: [false; 2], kind };
-    dot_scratch_bytes(level, &shape, workers)
+    batch::dynamic_scratch_bytes(level, &shape, workers)
 }
 
 /// [`gemm`] with a second operand `b` [n, k] that is not packed yet: it is packed into `scratch`
@@ -220,5 +220,5 @@ pub fn gemm_dynamic(
 ) {
     check_rows(&a, m, k);
     let shape = BatchShape { pages: 1, m, n, k, turned: [false; 2], kind };
-    batch::batched(pool, level, &shape, &a, batch::Source::Pages(b), epilogue, output, scratch);
+    batch::dynamic(pool, level, &shape, a, b, epilogue, output, scratch);
 }

@@ -340,6 +340,31 @@ mod tests {
         }
     }
 
+    vectorised! {
+        fn chosen<V>(a: &[f32], b: &[f32], less: &mut [f32], equal: &mut [f32]) {
+            let (a, b) = (get::<V, f32>(a, 0), get::<V, f32>(b, 0));
+            let (yes, no) = (V::splat(1.0), V::splat(0.0));
+            put(less, 0, a.select_less(b, yes, no));
+            put(equal, 0, a.select_equal(b, yes, no));
+        }
+    }
+
+    #[test]
+    fn comparisons_are_those_of_single_numbers() {
+        let values = [0.0, -0.0, 1.5, -1.5, 1e-45, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+        for level in Level::available() {
+            for a in values {
+                let (mut less, mut equal) = ([9.0; 8], [9.0; 8]);
+                chosen(level, &[a; 8], &values, &mut less, &mut equal);
+                let want = |holds: fn(&f32, &f32) -> bool| {
+                    values.map(|b| f32::from(u8::from(holds(&a, &b))))
+                };
+                assert_eq!(less, want(f32::lt), "{level:?} {a}");
+                assert_eq!(equal, want(f32::eq), "{level:?} {a}");
+            }
+        }
+    }
+
     #[test]
     fn lane_moves() {
         for level in Level::available() {

@@ -6,6 +6,7 @@
 //! tests and for comparing results between machines.
 
 use super::amx::{self, Refused, Tiles};
+use super::peak;
 
 /// A set of instructions, from least to most; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +71,15 @@ impl Level {
         Level::Portable
     }
 
+    /// The level that is used where none is chosen: the highest one, unless its products of bf16 are
+    /// slower than f32 arithmetic.
+    pub fn preferred() -> Level {
+        match Level::detect() {
+            Level::Avx512Bf16 if peak::pairs_are_slow() => Level::Avx512,
+            level => level,
+        }
+    }
+
     /// The vector instructions of this level, or the machine's highest if those are lower: a level
     /// without tiles. Cheap: detection is cached.
     pub fn usable(self) -> Level {
@@ -120,14 +130,14 @@ impl Level {
 
     /// The level to run at, given the value of the setting `ANYID_SIMD` where it is set.
     ///
-    /// Unset or empty means the highest available.
+    /// Unset or empty means the one that is [preferred](Level::preferred).
     ///
     /// # Errors
     /// A [`LevelError`] if the name is unknown or the machine lacks that level.
     pub fn from_setting(value: Option<&str>) -> Result<Level, LevelError> {
         let highest = Level::detect();
         match value {
-            None | Some("") => Ok(highest),
+            None | Some("") => Ok(Level::preferred()),
             Some(name) => match (Level::from_name(name), Level::refused()) {
                 (None, _) => Err(LevelError::Unknown),
                 (Some(level), _) if level.is_available() => Ok(level),
@@ -202,8 +212,8 @@ mod tests {
 
     #[test]
     fn settings_are_checked() {
-        assert_eq!(Level::from_setting(None), Ok(Level::detect()));
-        assert_eq!(Level::from_setting(Some("")), Ok(Level::detect()));
+        assert_eq!(Level::from_setting(None), Ok(Level::preferred()));
+        assert_eq!(Level::from_setting(Some("")), Ok(Level::preferred()));
         assert_eq!(Level::from_setting(Some("portable")), Ok(Level::Portable));
         assert_eq!(Level::from_setting(Some("amx-emulated")), Ok(Level::AmxEmulated));
         let highest = Level::detect();

@@ -54,7 +54,7 @@ impl Parts<'_, '_> {
         let mut made = vec![self.finish(rows)];
         if let Some(ty) = lse {
             // −∞ in a row of nothing but −∞, whose total is 1.
-            let sum = self.unary("logarithm", UnaryFn::Log, total);
+            let sum = self.b.unary("logarithm", UnaryFn::Log, total);
             let sum = self.b.add("lse", largest, sum);
             made.push(self.finish_as(sum, ty));
         }
@@ -86,10 +86,10 @@ impl Parts<'_, '_> {
 
         let scores = self.scores([q, k], scale, operands.get(6), [nq, nk]);
         let weights = self.sub("shifted", scores, lse);
-        let weights = self.unary("weights", UnaryFn::Exp, weights);
+        let weights = self.b.unary("weights", UnaryFn::Exp, weights);
         // A row of nothing but −∞ has no weights.
         let nothing = self.scalar("nothing", f64::NEG_INFINITY);
-        let masked = self.compare("masked", CompareFn::Eq, lse, nothing);
+        let masked = self.b.compare("masked", CompareFn::Eq, lse, nothing);
         let zero = self.scalar("zero", 0.0);
         let weights = self.select("weights", masked, zero, weights);
         let product = self.b.mul("product", d, out);
@@ -165,11 +165,11 @@ impl Parts<'_, '_> {
     fn softmax(&mut self, scores: ValueId) -> [ValueId; 3] {
         let largest = self.reduce_last("largest", ReduceFn::Max, scores);
         let nothing = self.scalar("nothing", f64::NEG_INFINITY);
-        let masked = self.compare("masked", CompareFn::Eq, largest, nothing);
+        let masked = self.b.compare("masked", CompareFn::Eq, largest, nothing);
         let zero = self.scalar("zero", 0.0);
         let base = self.select("largest", masked, zero, largest);
         let shifted = self.sub("shifted", scores, base);
-        let weights = self.unary("weights", UnaryFn::Exp, shifted);
+        let weights = self.b.unary("weights", UnaryFn::Exp, shifted);
         let total = self.reduce_last("total", ReduceFn::Sum, weights);
         let one = self.scalar("one", 1.0);
         let total = self.b.binary("total", BinaryFn::Max, total, one);

@@ -18,7 +18,7 @@ impl Parts<'_, '_> {
         let square = self.b.mul("square", centered, centered);
         let variance = self.reduce_last("variance", ReduceFn::Mean, square);
         let variance = self.plus("variance_eps", variance, eps);
-        let scale = self.unary("scale", UnaryFn::Rsqrt, variance);
+        let scale = self.b.unary("scale", UnaryFn::Rsqrt, variance);
         let mut y = self.b.mul("normal", centered, scale);
         if let Some(weight) = operands.get(1) {
             let weight = self.widen(*weight);
@@ -41,7 +41,7 @@ impl Parts<'_, '_> {
         let square = self.b.mul("square", x, x);
         let normal = if clamp {
             let total = self.reduce_last("total", ReduceFn::Sum, square);
-            let norm = self.unary("norm", UnaryFn::Sqrt, total);
+            let norm = self.b.unary("norm", UnaryFn::Sqrt, total);
             let least = self.scalar("least", eps);
             let norm = self.b.binary("norm", BinaryFn::Max, norm, least);
             let unit = self.div("unit", x, norm);
@@ -50,7 +50,7 @@ impl Parts<'_, '_> {
         } else {
             let mean = self.reduce_last("mean_square", ReduceFn::Mean, square);
             let mean = self.plus("mean_square_eps", mean, eps);
-            let scale = self.unary("scale", UnaryFn::Rsqrt, mean);
+            let scale = self.b.unary("scale", UnaryFn::Rsqrt, mean);
             self.b.mul("normal", x, scale)
         };
         let y = self.b.mul("gained", normal, gain);
@@ -86,7 +86,7 @@ impl Parts<'_, '_> {
         let cube = self.times("cube_part", cube, 0.044715);
         let inner = self.b.add("inner", x, cube);
         let inner = self.times("argument", inner, (2.0 / std::f64::consts::PI).sqrt());
-        let gate = self.unary("tanh", UnaryFn::Tanh, inner);
+        let gate = self.b.unary("tanh", UnaryFn::Tanh, inner);
         let gate = self.plus("gate", gate, 1.0);
         let half = self.times("half", x, 0.5);
         let y = self.b.mul("gelu", half, gate);
@@ -97,7 +97,7 @@ impl Parts<'_, '_> {
     pub(super) fn gelu_erf(&mut self, x: ValueId) -> ValueId {
         let x = self.above_lowest(x);
         let inner = self.times("argument", x, std::f64::consts::FRAC_1_SQRT_2);
-        let gate = self.unary("erf", UnaryFn::Erf, inner);
+        let gate = self.b.unary("erf", UnaryFn::Erf, inner);
         let gate = self.plus("gate", gate, 1.0);
         let half = self.times("half", x, 0.5);
         let y = self.b.mul("gelu", half, gate);
@@ -107,8 +107,8 @@ impl Parts<'_, '_> {
     /// `x / (1 + e⁻ˣ)`.
     pub(super) fn silu(&mut self, x: ValueId) -> ValueId {
         let x = self.above_lowest(x);
-        let negative = self.unary("negative", UnaryFn::Neg, x);
-        let power = self.unary("power", UnaryFn::Exp, negative);
+        let negative = self.b.unary("negative", UnaryFn::Neg, x);
+        let power = self.b.unary("power", UnaryFn::Exp, negative);
         let divisor = self.plus("divisor", power, 1.0);
         let y = self.div("silu", x, divisor);
         self.finish(y)
@@ -149,7 +149,7 @@ impl Parts<'_, '_> {
         let x = self.reshape("rows", x, [1, rows, width]);
         let own = self.b.iota("segments", 0, TensorType::new(DType::I32, [segments, 1, 1]));
         let of = self.reshape("of", operands[1], [1, rows, 1]);
-        let its = self.compare("its", CompareFn::Eq, own, of);
+        let its = self.b.compare("its", CompareFn::Eq, own, of);
         let zero = self.scalar("zero", 0.0);
         let taken = self.select("taken", its, x, zero);
         self.b.reduce("sums", ReduceFn::Sum, taken, &[1], false)

@@ -49,11 +49,11 @@ impl Parts<'_, '_> {
         let size = self.scalar("channels", channels as f64);
         let exponent = self.div("exponent", exponent, size);
         let power = self.times("log_frequency", exponent, theta.ln());
-        let frequency = self.unary("frequency", UnaryFn::Exp, power);
+        let frequency = self.b.unary("frequency", UnaryFn::Exp, power);
         let position = self.reshape("position", position, [count, 1]);
         let angle = self.b.mul("angle", position, frequency);
-        let cos = self.unary("cos", UnaryFn::Cos, angle);
-        let sin = self.unary("sin", UnaryFn::Sin, angle);
+        let cos = self.b.unary("cos", UnaryFn::Cos, angle);
+        let sin = self.b.unary("sin", UnaryFn::Sin, angle);
         self.pair("turns", cos, sin)
     }
 
@@ -69,8 +69,8 @@ impl Parts<'_, '_> {
         let steps = self.reshape("steps", steps, [count, 1]);
         let argument = self.b.mul("argument", steps, frequency);
         let argument = self.b.cast("argument_f64", argument, DType::F64);
-        let cos = self.unary("cos", UnaryFn::Cos, argument);
-        let sin = self.unary("sin", UnaryFn::Sin, argument);
+        let cos = self.b.unary("cos", UnaryFn::Cos, argument);
+        let sin = self.b.unary("sin", UnaryFn::Sin, argument);
         let both = self.b.concat("waves", &[cos, sin], 1);
         self.finish(both)
     }
@@ -89,14 +89,14 @@ impl Parts<'_, '_> {
         let one = integer(self, "one", 1.0);
         let after = integer(self, "after", (buckets / 2) as f64);
         let exact = integer(self, "exact", (buckets / 4) as f64);
-        let positive = self.compare("positive", CompareFn::Gt, delta, zero);
+        let positive = self.b.compare("positive", CompareFn::Gt, delta, zero);
         let side = self.select("side", positive, after, zero);
-        let distance = self.unary("distance", UnaryFn::Abs, delta);
+        let distance = self.b.unary("distance", UnaryFn::Abs, delta);
         let near = self.b.binary("near", BinaryFn::Min, distance, exact);
         let mut bucket = self.b.add("bucket", side, near);
         for threshold in bucket_thresholds(buckets, max_distance) {
             let threshold = integer(self, "threshold", f64::from(threshold));
-            let reached = self.compare("reached", CompareFn::Ge, distance, threshold);
+            let reached = self.b.compare("reached", CompareFn::Ge, distance, threshold);
             let step = self.select("step", reached, one, zero);
             bucket = self.b.add("bucket", bucket, step);
         }

@@ -1,51 +1,24 @@
 //! Errors of the interpreter: coded, with place and help.
 
+use crate::diag::Diagnostic;
 use crate::graph::Func;
 use crate::types::TensorType;
-use std::fmt;
 
-/// Why a run stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EvalError {
-    /// Stable code, E1040 to E1046.
-    pub code: &'static str,
-    /// What was wrong.
-    pub message: String,
-    /// Where: `@func`, or `@func: %name = op`.
-    pub place: Option<String>,
-    /// What to do.
-    pub help: Option<String>,
-}
+/// Why a run stopped: a code from E1040 to E1046, with the place `@func` or `@func: %name = op`.
+pub type EvalError = Box<Diagnostic>;
 
-impl fmt::Display for EvalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code, self.message)?;
-        if let Some(place) = &self.place {
-            write!(f, "\n  --> {place}")?;
-        }
-        if let Some(help) = &self.help {
-            write!(f, "\n  help: {help}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for EvalError {}
-
-impl EvalError {
-    /// Adds the place; the first one given, which is the innermost, stays.
-    pub(super) fn at(mut self, place: impl FnOnce() -> String) -> Self {
-        self.place.get_or_insert_with(place);
-        self
-    }
+/// `error` at a place; the first one given, which is the innermost, stays.
+pub(super) fn placed(mut error: EvalError, place: impl FnOnce() -> String) -> EvalError {
+    error.place.get_or_insert_with(place);
+    error
 }
 
 pub(super) fn fault(code: &'static str, message: String, help: &str) -> EvalError {
-    EvalError { code, message, place: None, help: Some(help.to_owned()) }
+    Box::new(Diagnostic::error(code, message).help(help))
 }
 
 fn in_func(func: &Func, error: EvalError) -> EvalError {
-    error.at(|| format!("@{}", func.name))
+    placed(error, || format!("@{}", func.name))
 }
 
 pub(super) fn unknown_function(name: &str, meant: Option<&str>) -> EvalError {

@@ -1,6 +1,6 @@
 //! One run: functions, loops and calls around the primitives.
 
-use super::error::{self, EvalError, broken};
+use super::error::{self, EvalError, broken, placed};
 use super::kernels::{Data, Operand, primitive};
 use super::limits;
 use super::liveness::Drops;
@@ -105,7 +105,7 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
     ) -> Result<Vec<Data>, EvalError> {
         let func = &self.evaluator.module.funcs[at];
         for (name, ty) in func.param_types() {
-            limits::check(ty).map_err(|e| e.at(|| format!("@{}: %{name}", func.name)))?;
+            limits::check(ty).map_err(|e| placed(e, || format!("@{}: %{name}", func.name)))?;
         }
         let path = TracePath::root(func, index);
         let inputs = inputs.iter().map(|input| Rc::new(input.to_f64_vec())).collect();
@@ -140,7 +140,7 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
                 self.depth -= 1;
                 return frame.values_of(&node.operands);
             }
-            self.node(frame, *id).map_err(|e| e.at(|| frame.place(node)))?;
+            self.node(frame, *id).map_err(|e| placed(e, || frame.place(node)))?;
             for value in frame.drops.after(*id) {
                 frame.values[value.index()] = None;
             }
@@ -269,7 +269,10 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
         let mut inner = Frame::new(&parts.func, &parts.drops, None);
         inner.set(parts.func.params(), frame.values_of(&node.operands)?)?;
         // The place of a fault inside is the composite itself.
-        self.block(&mut inner, parts.func.entry).map_err(|e| EvalError { place: None, ..e })
+        self.block(&mut inner, parts.func.entry).map_err(|mut error| {
+            error.place = None;
+            error
+        })
     }
 
     fn report(&mut self, frame: &Frame<'_>, node: &Node) -> Result<(), EvalError> {

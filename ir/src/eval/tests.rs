@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::builder::FuncBuilder;
-use crate::decompose::decompose_module;
 use crate::entity::ValueId;
 use crate::op::{Axes, BinaryFn, CompareFn, IndexArg, ReduceFn, UnaryFn};
 use std::collections::BTreeMap;
@@ -248,20 +247,6 @@ fn loops_carry_stack_and_collect() {
     assert_eq!(out[0].as_f32().unwrap(), [80.5, 700.25]);
     assert_eq!(out[1].ty(), &ty(DType::F32, &[2, 1, 2]));
     assert_eq!(out[1].as_f32().unwrap(), [3.0, 4.0, 7.0, 8.0]);
-}
-
-#[test]
-fn a_decomposed_module_gives_the_same_bits_and_keeps_names() {
-    let module = looped();
-    let parts = decompose_module(&module);
-    assert_eq!(parts.weights, module.weights);
-    assert_eq!(parts.funcs[0].scope, "blocks.{l}");
-    assert_eq!(parts.funcs[0].result_names(), ["q1"]);
-    let run = |m: &Module| {
-        Evaluator::new(m, Mode::F32).run("net", &looped_inputs(), &looped_weights(), None).unwrap()
-    };
-    assert_eq!(run(&module), run(&parts));
-    assert_eq!(decompose_module(&parts), parts, "nothing left to decompose");
 }
 
 #[test]

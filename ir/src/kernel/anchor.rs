@@ -1,24 +1,17 @@
 //! Products, attention and convolution with what is done on the way in and out.
 
+use crate::named;
 use crate::op::Op;
 use crate::types::{DType, TensorType};
 
-/// A function on the sums of an anchor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// GELU, tanh form.
-    Gelu,
-    /// x · sigmoid(x)
-    Silu,
-}
-
-impl Activation {
-    /// Name in kernel text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gelu => "gelu",
-            Self::Silu => "silu",
-        }
+named! {
+    /// A function on the sums of an anchor.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Activation {
+        /// GELU, tanh form.
+        Gelu = "gelu",
+        /// x · sigmoid(x)
+        Silu = "silu",
     }
 }
 

@@ -355,11 +355,8 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
         kernel.combine = Combine::Add;
     }
     let outer = rounding(line);
-    kernel.activation = match () {
-        () if line.accept("gelu(") => Some(Activation::Gelu),
-        () if line.accept("silu(") => Some(Activation::Silu),
-        () => None,
-    };
+    let act = |f: &Activation| line.accept(&format!("{}(", f.name()));
+    kernel.activation = Activation::ALL.into_iter().find(act);
     (kernel.activated, kernel.sums) = match kernel.activation {
         Some(_) => (outer, rounding(line)),
         None => (None, outer),

@@ -71,8 +71,7 @@ pub(crate) fn print_named(name: &str, kernel: &Kernel, indent: &str) -> String {
         Kernel::Gather => writeln!(out, "gather"),
         Kernel::Fill(fill) => {
             let (name, attributes) = op_text(&fill.op());
-            let space = if attributes.is_empty() { "" } else { " " };
-            writeln!(out, "fill {name}{space}{attributes}")
+            writeln!(out, "fill {name}{attributes}")
         }
         Kernel::Copy(kernel) => copy(&mut out, kernel, indent),
         Kernel::Row(kernel) => row(&mut out, kernel, indent),
@@ -127,11 +126,11 @@ pub(super) static FUNCTIONS: LazyLock<Vec<(String, Instruction)>> = LazyLock::ne
         ("select".to_owned(), Instruction::Select(0, 0, 0)),
         ("rotate".to_owned(), Instruction::Rotate(0, 0)),
     ];
-    let unary = UnaryFn::ALL.map(|(f, _)| RowFn::Primitive(f)).into_iter();
+    let unary = UnaryFn::ALL.map(RowFn::Primitive).into_iter();
     let unary = unary.chain([RowFn::Gelu, RowFn::Silu]);
     list.extend(unary.map(|f| (f.name().to_owned(), Instruction::Unary(f, 0))));
-    list.extend(BinaryFn::ALL.map(|(f, name)| (name.to_owned(), Instruction::Binary(f, 0, 0))));
-    list.extend(CompareFn::ALL.map(|(f, name)| (name.to_owned(), Instruction::Compare(f, 0, 0))));
+    list.extend(BinaryFn::ALL.map(|f| (f.name().to_owned(), Instruction::Binary(f, 0, 0))));
+    list.extend(CompareFn::ALL.map(|f| (f.name().to_owned(), Instruction::Compare(f, 0, 0))));
     list.extend(RowReduce::ALL.map(|f| (format!("{}_j", f.name()), Instruction::Reduce(f, 0))));
     list.extend(DType::ALL.map(|to| (to.name().to_owned(), Instruction::Round(to, 0))));
     list
@@ -170,8 +169,7 @@ fn offset(offset: usize) -> String {
 
 fn anchor(out: &mut String, kernel: &AnchorKernel, indent: &str) -> fmt::Result {
     let (op, attributes) = op_text(&kernel.op);
-    let space = if attributes.is_empty() { "" } else { " " };
-    writeln!(out, "{} anchor {op}{space}{attributes} {{", quoted(&kernel.name))?;
+    writeln!(out, "{} anchor {op}{attributes} {{", quoted(&kernel.name))?;
     for part in 0..kernel.parts {
         writeln!(out, "{indent}  {}", part_line(kernel, part))?;
     }

@@ -82,15 +82,10 @@ impl Reader {
             line.expect("=")?;
             let buffer = line.place(":")?;
             self.define(id, buffer)?;
-        } else if line.accept("input ") {
-            let port = port(line)?;
-            self.plan.inputs.push(port);
-        } else if line.accept("output ") {
-            let port = port(line)?;
-            self.plan.outputs.push(port);
-        } else if line.accept("kept ") {
-            let port = port(line)?;
-            self.plan.kept.push(port);
+        } else if let Some(ports) = self.ports(line) {
+            let (name, branch) = named(line)?;
+            line.expect("=")?;
+            ports.push(Port { name, branch, buffer: line.buffer()? });
         } else if line.accept("state ") {
             let (name, branch) = named(line)?;
             line.expect(":")?;
@@ -110,6 +105,13 @@ impl Reader {
             self.step(launch)?;
         }
         Ok(())
+    }
+
+    /// The ports of the kind whose word stands here.
+    fn ports(&mut self, line: &mut Line<'_>) -> Option<&mut Vec<Port>> {
+        let Plan { inputs, outputs, kept, .. } = &mut self.plan;
+        let kinds = [("input ", inputs), ("output ", outputs), ("kept ", kept)];
+        kinds.into_iter().find(|(word, _)| line.accept(word)).map(|(_, ports)| ports)
     }
 
     fn kernel(&mut self, progress: Progress, bytes: usize) {
@@ -197,12 +199,6 @@ impl Reader {
         self.plan.buffers = buffers;
         Ok(self.plan)
     }
-}
-
-fn port(line: &mut Line<'_>) -> Read<Port> {
-    let (name, branch) = named(line)?;
-    line.expect("=")?;
-    Ok(Port { name, branch, buffer: line.buffer()? })
 }
 
 /// `"txt"`, or `"txt" branch 1`.

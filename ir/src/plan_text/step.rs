@@ -26,18 +26,13 @@ pub(super) fn write(plan: &Plan, step: &Step, kernel: Option<usize>, out: &mut S
         (None, Kernel::Gather) => (step.kernel.name().to_owned(), String::new()),
         (None, other) => unreachable!("{} stands among the kernels", other.name()),
     };
-    let _ = write!(out, "  {} = {name}", list(step.results()));
-    if !step.reads().is_empty() {
-        let _ = write!(out, " {}", list(step.reads()));
-    }
-    if !attributes.is_empty() {
-        let _ = write!(out, " {attributes}");
-    }
-    for (at, id) in step.results().iter().enumerate() {
+    let space = if step.operands.is_empty() { "" } else { " " };
+    let (results, operands) = (list(&step.results), list(&step.operands));
+    let _ = write!(out, "  {results} = {name}{space}{operands}{attributes}");
+    for (at, id) in step.results.iter().enumerate() {
         let buffer = plan.buffer(*id);
-        let label = step.labels.get(at).map_or("", String::as_str);
-        let before = if at == 0 { " :" } else { "," };
-        let _ = write!(out, "{before} {} {} {}", buffer.place_text(), buffer.ty, quoted(label));
+        let (before, label) = (if at == 0 { " :" } else { "," }, quoted(step.label_of(at)));
+        let _ = write!(out, "{before} {} {} {label}", buffer.place_text(), buffer.ty);
     }
     out.push('\n');
 }

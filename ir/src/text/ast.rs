@@ -3,7 +3,6 @@
 //! Expressions are kept in postfix order in one array, so neither evaluating nor dropping them
 //! recurses. Nothing here is checked beyond the grammar; [`Source::bind`] does the rest.
 
-use super::dims;
 use super::lower;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::{BoundDim, Module};
@@ -48,14 +47,6 @@ impl Source {
     /// [`super::parse_module`].
     pub fn bind(&self, bindings: &[(&str, i64)]) -> (Module, Vec<Diagnostic>) {
         lower::lower(self, bindings)
-    }
-
-    /// Values of all dims for `bindings`, in source order, or what is wrong with them.
-    pub fn dim_values(&self, bindings: &[(&str, i64)]) -> Result<Vec<BoundDim>, Vec<Diagnostic>> {
-        let mut sink = crate::diag::Sink::default();
-        let values = dims::Dims::evaluate(self, bindings, &mut sink).bound();
-        let diagnostics = sink.finish();
-        if diagnostics.is_empty() { Ok(values) } else { Err(diagnostics) }
     }
 
     /// Text of a span.

@@ -282,10 +282,11 @@ mod tests {
     fn values(text: &str, bindings: &[(&str, i64)]) -> Result<Vec<(String, usize)>, Vec<String>> {
         let (source, diagnostics) = parse(text);
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
-        let named = |d: crate::graph::BoundDim| (d.name, d.value);
-        source.dim_values(bindings).map(|dims| dims.into_iter().map(named).collect()).map_err(
-            |list| list.into_iter().map(|d| format!("{}: {}", d.code, d.message)).collect(),
-        )
+        let (module, list) = source.bind(bindings);
+        match list.is_empty() {
+            true => Ok(module.dims.into_iter().map(|d| (d.name, d.value)).collect()),
+            false => Err(list.iter().map(|d| format!("{}: {}", d.code, d.message)).collect()),
+        }
     }
 
     fn codes(text: &str, bindings: &[(&str, i64)]) -> Vec<String> {

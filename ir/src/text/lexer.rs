@@ -135,13 +135,17 @@ impl<'s> Lexer<'s> {
         Token { kind, span: Span::new(start, end), first }
     }
 
-    fn name(&self, kind: Tok, start: usize, from: usize, accept: fn(u8) -> bool) -> (Tok, usize) {
-        let end = self.run(from, accept);
+    /// A name that ends at `end` and whose own part begins at `from`, behind its sign.
+    fn named(&self, kind: Tok, start: usize, from: usize, end: usize) -> (Tok, usize) {
         match end - start {
             _ if end == from => (Tok::Bad("a name is missing after this sign"), end),
             n if n > LONGEST_NAME => (Tok::Bad("a name longer than 256 bytes"), end),
             _ => (kind, end),
         }
+    }
+
+    fn name(&self, kind: Tok, start: usize, from: usize, accept: fn(u8) -> bool) -> (Tok, usize) {
+        self.named(kind, start, from, self.run(from, accept))
     }
 
     fn at_name(&self, start: usize) -> (Tok, usize) {
@@ -150,14 +154,9 @@ impl<'s> Lexer<'s> {
         loop {
             end = self.run(end, |b| is_name(b) || b == b'.');
             if self.byte(end) != b'-' || self.byte(end + 1) == b'>' {
-                break;
+                return self.named(Tok::Func, start, start + 1, end);
             }
             end += 1;
-        }
-        match end - start {
-            1 => (Tok::Bad("a name is missing after this sign"), end),
-            n if n > LONGEST_NAME => (Tok::Bad("a name longer than 256 bytes"), end),
-            _ => (Tok::Func, end),
         }
     }
 

@@ -12,13 +12,13 @@ use crate::diag::Diagnostic;
 use crate::diag::Sink;
 use crate::op::Op;
 
-/// Name and attributes of `op`: `attention {heads=24,scale=0.5}` as two parts, the second empty
-/// where the op has none.
+/// Name and attributes of `op`: `attention {heads=24,scale=0.5}` as two parts, the second with the
+/// blank in front of it, or empty where the op has none.
 pub(crate) fn op_text(op: &Op) -> (&'static str, String) {
     let attributes = ops::attributes(op);
     let text = match attributes.is_empty() {
         true => String::new(),
-        false => format!("{{{}}}", attributes.join(", ")),
+        false => format!(" {{{}}}", attributes.join(", ")),
     };
     (op.name(), text)
 }

@@ -52,10 +52,10 @@ static BLANK: LazyLock<Vec<Op>> = LazyLock::new(|| {
         Op::Return,
         Op::Yield,
     ];
-    ops.extend(UnaryFn::ALL.map(|(f, _)| Op::Unary(f)));
-    ops.extend(BinaryFn::ALL.map(|(f, _)| Op::Binary(f)));
-    ops.extend(CompareFn::ALL.map(|(f, _)| Op::Compare(f)));
-    ops.extend(ReduceFn::ALL.map(|(f, _)| Op::Reduce { f, axes: axes.clone(), keep: false }));
+    ops.extend(UnaryFn::ALL.map(Op::Unary));
+    ops.extend(BinaryFn::ALL.map(Op::Binary));
+    ops.extend(CompareFn::ALL.map(Op::Compare));
+    ops.extend(ReduceFn::ALL.map(|f| Op::Reduce { f, axes: axes.clone(), keep: false }));
     ops
 });
 

@@ -5,7 +5,7 @@
 //! verifier refuses; only verified ones are promised to parse back.
 
 use super::lexer::{Lexer, Tok};
-use super::ops;
+use super::one::op_text;
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::DEEPEST;
 use crate::graph::{Func, Module};
@@ -79,7 +79,7 @@ fn names(func: &Func) -> Vec<Option<String>> {
     if let Some(entry) = func.blocks.get(func.entry) {
         order.extend(&entry.params);
     }
-    for id in walk(func) {
+    for id in func.walk() {
         let node = &func.nodes[id];
         if let (Op::Weight { path }, Some(result)) = (&node.op, node.results.first())
             && let Some(name) = names.get_mut(result.index())
@@ -106,26 +106,6 @@ fn names(func: &Func) -> Vec<Option<String>> {
         names[value.index()] = Some(format!("%{name}"));
     }
     names
-}
-
-/// Nodes in program order; ids out of range and blocks met twice are left out.
-fn walk(func: &Func) -> Vec<NodeId> {
-    let mut order = Vec::new();
-    let mut entered: HashSet<BlockId> = HashSet::from([func.entry]);
-    let mut stack: Vec<(BlockId, usize)> = vec![(func.entry, 0)];
-    while let Some((block, at)) = stack.pop() {
-        let Some(node) = func.blocks.get(block).and_then(|b| b.nodes.get(at)) else { continue };
-        stack.push((block, at + 1));
-        if let Some(stored) = func.nodes.get(*node) {
-            order.push(*node);
-            if let Some(body) = stored.body
-                && entered.insert(body)
-            {
-                stack.push((body, 0));
-            }
-        }
-    }
-    order
 }
 
 fn path_text(path: &str) -> String {
@@ -294,15 +274,9 @@ impl Printer<'_> {
                 head + " {"
             }
             op => {
-                let mut text = op.name().to_owned();
-                if !operands.is_empty() {
-                    let _ = write!(text, " {operands}");
-                }
-                let attributes = ops::attributes(op);
-                if !attributes.is_empty() {
-                    let _ = write!(text, " {{{}}}", attributes.join(", "));
-                }
-                text
+                let (name, attributes) = op_text(op);
+                let space = if operands.is_empty() { "" } else { " " };
+                format!("{name}{space}{operands}{attributes}")
             }
         };
         Some(Line { results, rest, types, body })

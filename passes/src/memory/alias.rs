@@ -44,10 +44,6 @@ pub(crate) struct Sharing<'f> {
 /// The reason if two values cannot share one memory.
 const NOT_ONE: &str = "both lie in memory that is given";
 
-fn label(step: &LoweredStep, result: usize) -> &str {
-    step.labels.get(result).map_or("", String::as_str)
-}
-
 impl<'f> Sharing<'f> {
     /// Begins with `classes`, in which nothing is shared.
     pub(crate) fn new(flow: &'f Flow, classes: MemoryClasses) -> Self {
@@ -93,7 +89,7 @@ impl<'f> Sharing<'f> {
         };
         self.classes.dropped[at] = true;
         self.flow.set_elided(&mut self.contents, at, true);
-        let allow = &mut || rewrites.allow("copy elided", label(step, 0));
+        let allow = &mut || rewrites.allow("copy elided", step.label_of(0));
         if let Err(why) = self.accept(to, moved, false, allow) {
             self.classes.dropped[at] = false;
             self.flow.set_elided(&mut self.contents, at, false);
@@ -111,7 +107,7 @@ impl<'f> Sharing<'f> {
         why: &'static str,
     ) {
         if let Some(names) = &self.names {
-            rewrites.refuse(label(step, result), names.of(over), why);
+            rewrites.refuse(step.label_of(result), names.of(over), why);
         }
     }
 
@@ -141,7 +137,7 @@ impl<'f> Sharing<'f> {
                         continue;
                     }
                 };
-                let name = label(step, result);
+                let name = step.label_of(result);
                 let allow = &mut || rewrites.allow("result over an operand", name);
                 // In a larger memory it is bound to the rest of that: only where the peak gains.
                 match self.accept(*to, Some(moved), larger, allow) {

@@ -164,24 +164,20 @@ impl Written {
 /// lies comes from the finished plan, whose buffers are the flow's values.
 pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
     let mut contents = flow.contents(dropped);
-    let mut memories: BTreeMap<(u8, u32), Written> = BTreeMap::new();
+    let mut memories: BTreeMap<Root, Written> = BTreeMap::new();
     let buffer = |value: ValueIndex| plan.buffer(BufferId::from_index(value as usize));
     let extent = |value: ValueIndex| {
-        let memory = match buffer(value).root {
-            Root::Workspace => (0, 0),
-            Root::State(index) => (1, index),
-            Root::Output(index) => (2, index),
-            Root::Persistent | Root::Input(_) | Root::Weight(_) => return None,
-        };
+        let memory = buffer(value).root;
+        let made = matches!(memory, Root::Workspace | Root::State(_) | Root::Output(_));
         let (from, to) = buffer(value).place().expect("columns lie in their rows");
-        (from < to).then_some((memory, from, to))
+        (made && from < to).then_some((memory, from, to))
     };
     for before in flow.states.iter().filter_map(|state| state.before) {
         if let Some((memory, from, to)) = extent(before) {
             memories.entry(memory).or_default().write(0, from, to, before);
         }
     }
-    let read = |memories: &mut BTreeMap<(u8, u32), Written>,
+    let read = |memories: &mut BTreeMap<Root, Written>,
                 contents: &mut Contents,
                 value: ValueIndex,
                 what: &str| {
@@ -191,13 +187,13 @@ pub(crate) fn check_reads(plan: &Plan, flow: &Flow, dropped: &[bool]) {
         assert!(holds, "{what} reads {value}, which is not there");
     };
     for (_, step) in flow.steps.iter().enumerate().filter(|(at, _)| !dropped[*at]) {
-        let label = step.labels.last().map_or("", String::as_str);
+        let label = step.label();
         for operand in &step.operands {
             read(&mut memories, &mut contents, *operand, label);
         }
         for (result, value) in step.results.iter().enumerate() {
             let Some((memory, _, to)) = extent(*value) else { continue };
-            let inside = memory.0 != 0 || to <= plan.workspace_bytes;
+            let inside = memory != Root::Workspace || to <= plan.workspace_bytes;
             assert!(inside, "{label} passes the peak");
             for (operand, other) in step.operands.iter().enumerate() {
                 let apart = !buffer(*other).overlaps(buffer(*value));

@@ -13,8 +13,7 @@ use crate::program::{Origin, Port, Program, ValueIndex};
 use crate::storage::{Storage, storages};
 use anyid_ir::TensorType;
 use anyid_ir::kernel::{CopyKernel, Kernel};
-use anyid_ir::plan::{Alignment, Branch, WeightRef};
-use smallvec::SmallVec;
+use anyid_ir::plan::{Alignment, State, Step, WeightRef};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -23,17 +22,7 @@ use std::collections::HashMap;
 const MOST_PARTS: usize = 1 << 8;
 
 /// One launch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoweredStep {
-    /// What runs.
-    pub kernel: Kernel,
-    /// Values read.
-    pub operands: SmallVec<[ValueIndex; 4]>,
-    /// Values made.
-    pub results: SmallVec<[ValueIndex; 2]>,
-    /// Label of each result.
-    pub labels: Vec<String>,
-}
+pub type LoweredStep = Step<ValueIndex>;
 
 /// What puts the bytes of a value where they are.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,15 +64,6 @@ pub struct Value {
     pub(crate) source: Source,
 }
 
-/// A state with the values it begins and ends with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FlowState {
-    pub(crate) name: String,
-    pub(crate) branch: Branch,
-    pub(crate) before: Option<ValueIndex>,
-    pub(crate) after: ValueIndex,
-}
-
 /// The program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
@@ -92,7 +72,7 @@ pub struct Flow {
     pub(crate) inputs: Vec<Port>,
     /// Those of the caller, then those that are kept.
     pub(crate) outputs: Vec<Port>,
-    pub(crate) states: Vec<FlowState>,
+    pub(crate) states: Vec<State<ValueIndex>>,
     pub(crate) weights: Vec<WeightRef>,
     /// Concatenations that were made copies, as they were.
     pub(crate) concats: Vec<LoweredStep>,
@@ -240,7 +220,7 @@ impl Flow {
                 let ty = self.ty(*from).clone();
                 let storage = Storage::at(owner, offset);
                 let to = self.value(ty, Some(storage), Source::Launch);
-                let label = format!("{}[{at}]", step.labels.first().map_or("", String::as_str));
+                let label = format!("{}[{at}]", step.label_of(0));
                 steps.push(self.copy(*from, to, label));
                 parts.push(to);
             }

@@ -225,10 +225,10 @@ pub(crate) fn assemble(shared: &Shared, placement: &Placement, name: &str) -> Pl
             labels: step.labels.clone(),
         })
         .collect();
-    let state = |state: &flow::FlowState| State {
+    let state = |state: &State<ValueIndex>| State {
         name: state.name.clone(),
         branch: state.branch,
-        ty: flow.ty(state.after).clone(),
+        ty: state.ty.clone(),
         before: state.before.map(id),
         after: id(state.after),
     };

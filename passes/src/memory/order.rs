@@ -105,7 +105,7 @@ pub(crate) fn improve(
             }
         }
         let Some((cost, next, other)) = found else { break };
-        let label = flow.steps[at].labels.first().map_or("", String::as_str);
+        let label = flow.steps[at].label_of(0);
         if !rewrites.allow("kernel moved", label) {
             break;
         }

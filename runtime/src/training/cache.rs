@@ -3,7 +3,8 @@
 //! The name of an entry is the hash of everything that it depends on: the bytes of the source, the
 //! part and size that are taken, and the weights of the encoder. Entries appear whole or not at all,
 //! carry the digest of their values, and are compared with it whenever they are read; one that is
-//! damaged is made again. Nothing is ever removed here.
+//! damaged is made again. What an entry depends on is in its header, so that other programs can tell
+//! entries apart. Nothing is ever removed here.
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::finite::first_non_finite;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 const VERSION: &str = "anyid.cache/1";
 /// Key of the header that holds the digest.
 const DIGEST: &str = "sha256";
+/// Key of the header that holds what the entry depends on, as JSON.
+const SOURCE: &str = "source";
 /// Name of the tensor of an entry.
 const NAME: &str = "value";
 
@@ -102,18 +105,19 @@ impl Cache {
         }
     }
 
-    /// Stores an entry.
+    /// Stores the entry of what depends on `parts`, under their key.
     ///
     /// # Errors
     /// E1012 disk full, E1011 and E1013 otherwise; what was stored before stays.
-    pub fn store(&self, key: &str, entry: &Entry) -> Result<()> {
+    pub fn store(&self, parts: &Value, entry: &Entry) -> Result<()> {
         let [width, height] = entry.source;
         let header = BTreeMap::from([
             (DIGEST.to_owned(), digest(&entry.value)),
+            (SOURCE.to_owned(), parts.to_string()),
             ("width".to_owned(), width.to_string()),
             ("height".to_owned(), height.to_string()),
         ]);
-        write_tensors(&self.path(key), [(NAME, &entry.value)], &header)
+        write_tensors(&self.path(&Self::key(parts)), [(NAME, &entry.value)], &header)
     }
 
     /// The value of an entry that was stored in this run or before it.
@@ -171,38 +175,45 @@ mod tests {
     #[test]
     fn what_was_stored_is_found_again_by_what_it_depends_on() {
         let (_folder, cache) = cache();
-        let key = Cache::key(&json!({"media": "aa", "start": 3}));
+        let parts = json!({"media": "aa", "start": 3});
+        let key = Cache::key(&parts);
         assert!(matches!(cache.find(&key).unwrap(), Found::Nothing));
-        cache.store(&key, &entry(&[1.0, 2.0])).unwrap();
+        cache.store(&parts, &entry(&[1.0, 2.0])).unwrap();
         let Found::Entry(found) = cache.find(&key).unwrap() else { panic!() };
         assert_eq!((found.value, found.source), (entry(&[1.0, 2.0]).value, [64, 32]));
         assert_ne!(key, Cache::key(&json!({"media": "aa", "start": 4})));
+        // What it was made of is told to other programs.
+        let file = Checkpoint::open(cache.path(&key)).unwrap();
+        let told: Value = serde_json::from_str(&file.metadata()[SOURCE]).unwrap();
+        assert_eq!(told, parts);
     }
 
     #[test]
     fn damage_is_noticed_whenever_an_entry_is_read() {
         let (_folder, cache) = cache();
-        cache.store("k", &entry(&[1.0, 2.0, 3.0, 4.0])).unwrap();
-        let path = cache.path("k");
+        let parts = json!("k");
+        let key = Cache::key(&parts);
+        cache.store(&parts, &entry(&[1.0, 2.0, 3.0, 4.0])).unwrap();
+        let path = cache.path(&key);
         let sound = std::fs::read(&path).unwrap();
         let mut flipped = sound.clone();
         *flipped.last_mut().unwrap() ^= 1;
         for damaged in [&flipped[..], &sound[..sound.len() - 4], &sound[..10], b""] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(cache.find("k").unwrap(), Found::Damaged));
-            let error = cache.value("k", "sample s_1").unwrap_err();
+            assert!(matches!(cache.find(&key).unwrap(), Found::Damaged));
+            let error = cache.value(&key, "sample s_1").unwrap_err();
             assert_eq!(error.code(), "E0960");
             assert!(error.message().contains("s_1"), "{error}");
         }
         std::fs::write(&path, &sound).unwrap();
-        assert_eq!(cache.value("k", "").unwrap().shape(), [4]);
+        assert_eq!(cache.value(&key, "").unwrap().shape(), [4]);
     }
 
     #[test]
     fn values_that_are_not_finite_are_named() {
         let (_folder, cache) = cache();
-        cache.store("k", &entry(&[1.0, f32::NAN])).unwrap();
-        let error = cache.value("k", "sample s_1").unwrap_err();
+        cache.store(&json!("k"), &entry(&[1.0, f32::NAN])).unwrap();
+        let error = cache.value(&Cache::key(&json!("k")), "sample s_1").unwrap_err();
         assert_eq!(error.code(), "E1001");
         assert!(error.message().contains("sample s_1, element 1"), "{error}");
     }

@@ -11,7 +11,7 @@ use super::draws::{Draw, Levels, turn};
 use super::network::{Example, Network};
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind};
-use super::settings::Settings;
+use super::settings::{Draws, Settings};
 use crate::error::{Kind as Fault, Result};
 use crate::pipeline::{Cancel, tensor_f32};
 use anyid_ir::Tensor;
@@ -111,13 +111,21 @@ impl Learner<'_> {
     ) -> Result<Numbers> {
         let train = &self.settings.train;
         let dpo = self.settings.dpo.clone();
-        let count = dpo.draws;
-        let at = turn(train.seed, &item.id, epoch, count);
-        let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
         let null = Draw::null(train.seed, &item.id, epoch, dpo.null_probability);
         let share = 1.0 / train.batch as f64;
         let condition = data.condition(item, null)?;
-        let reference = self.reference_errors(data, item, (at, count), null)?;
+        let (draw, reference) = match dpo.draws {
+            Draws::Fixed(count) => {
+                let at = turn(train.seed, &item.id, epoch, count);
+                let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
+                let known = self.known_errors(data, item, &condition, (&draw, at, count), null)?;
+                (draw, known)
+            }
+            Draws::Fresh(_) => {
+                let draw = Draw::of(train, &self.levels, &item.id, epoch);
+                (draw, self.untrained_errors(data, item, &condition, &draw)?)
+            }
+        };
         let zeros = self.network.parameters.zeros();
         optimiser.set_sums(pair, &zeros)?;
         let mut errors = [0.0; 2];
@@ -146,38 +154,49 @@ impl Learner<'_> {
         ]))
     }
 
-    /// Errors of the untrained network on both members of a pair, computed once for each draw.
-    fn reference_errors(
+    /// As [`Self::untrained_errors`], computed once for draw `at` of `count`.
+    fn known_errors(
         &mut self,
         data: &Dataset,
         item: &Item,
-        (at, count): (u32, u32),
-        null: bool,
+        condition: &Condition,
+        (draw, at, count): (&Draw, u32, u32),
+        nulled: bool,
     ) -> Result<[f64; 2]> {
         let train = &self.settings.train;
-        let key = Cache::key(&json!({
+        let parts = json!({
             "errors": self.reference, "pair": data.identity(item), "id": item.id, "draw": at,
-            "draws": count, "null": null, "seed": train.seed, "shift": train.shift,
+            "draws": count, "null": nulled, "seed": train.seed, "shift": train.shift,
             "timesteps": train.timesteps,
-        }));
-        if let Found::Entry(entry) = self.cache.find(&key)? {
+        });
+        if let Found::Entry(entry) = self.cache.find(&Cache::key(&parts))? {
             let values = entry.value.to_f64_vec();
             return Ok([values[0], values[1]]);
         }
-        let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
-        let condition = data.condition(item, null)?;
-        let mut errors = [0.0; 2];
-        for (member, error) in errors.iter_mut().enumerate() {
-            let clean = data.target(item, member)?;
-            *error = self.untrained_loss(item, &clean, &condition, &draw)?;
-        }
+        let errors = self.untrained_errors(data, item, condition, draw)?;
         // Errors are f32, so nothing is lost.
         let value = tensor_f32([2], &errors.map(|error| error as f32))?;
-        match self.cache.store(&key, &Entry { value, source: [0, 0] }) {
+        match self.cache.store(&parts, &Entry { value, source: [0, 0] }) {
             // Told to end: the sample is completed all the same, and this computed again.
             Err(error) if error.kind() == Fault::Interrupted => Ok(errors),
             stored => stored.map(|()| errors),
         }
+    }
+
+    /// Errors of the untrained network on both members of a pair.
+    fn untrained_errors(
+        &mut self,
+        data: &Dataset,
+        item: &Item,
+        condition: &Condition,
+        draw: &Draw,
+    ) -> Result<[f64; 2]> {
+        let mut errors = [0.0; 2];
+        for (member, error) in errors.iter_mut().enumerate() {
+            let clean = data.target(item, member)?;
+            *error = self.untrained_loss(item, &clean, condition, draw)?;
+        }
+        Ok(errors)
     }
 
     fn untrained_loss(

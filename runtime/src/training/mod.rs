@@ -28,8 +28,8 @@ pub use parameters::Kind;
 pub use prepare::Preparation;
 pub use request::{Report, Training, model};
 pub use settings::{
-    DataSettings, DpoSettings, LoraSettings, LossWeight, ModelSettings, RunSettings, Settings,
-    TrainSettings, VideoSettings,
+    DataSettings, DpoSettings, Draws, Fresh, LoraSettings, LossWeight, ModelSettings, RunSettings,
+    Settings, TrainSettings, VideoSettings,
 };
 
 use crate::error::{Error, Result, unreadable};

@@ -16,7 +16,7 @@ use crate::media::standardise::{Fit, Reference, Segment, StandardiseOptions, rea
 use crate::model::Model;
 use crate::pipeline::{Cancel, ClipEncoder, Size, encode_prompts};
 use crate::text::clean;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,8 @@ pub struct Preparation<'p> {
 
 /// Something that is not in the cache yet.
 struct Missing {
-    key: String,
+    /// What its entry depends on.
+    parts: Value,
     clip: Clip,
     fit: Fit,
     place: String,
@@ -151,7 +152,7 @@ impl Preparation<'_> {
             Ok(encoded) => encoded.ids,
             Err(error) => return Ok(Outcome::Faulty(error.message().to_owned())),
         };
-        let text = self.text_key(&tokens)?;
+        let text = Cache::key(&self.text_parts(&tokens)?);
         prompts.insert(text.clone(), tokens);
         let (mut targets, mut sizes, mut references) = (Vec::new(), Vec::new(), Vec::new());
         for clip in sample.targets.clips() {
@@ -226,11 +227,12 @@ impl Preparation<'_> {
             return Ok(Err(format!("{media} has SHA-256 {hash}, the manifest says {wanted}")));
         }
         let video = &self.settings.video;
-        let key = Cache::key(&json!({
+        let parts = json!({
             "media": hash, "start": clip.start, "frames": clip.frames, "fps": video.fps,
             "crop": clip.crop, "fit": format!("{fit:?}"), "width": video.width,
             "height": video.height, "encoder": looked.encoder,
-        }));
+        });
+        let key = Cache::key(&parts);
         match looked.cache.find(&key)? {
             Found::Entry(entry) => return Ok(Ok((key, entry.source))),
             Found::Nothing => {}
@@ -244,7 +246,7 @@ impl Preparation<'_> {
             Err(what) => return Ok(Err(what)),
         };
         let place = format!("sample {id}, {}", clip.media.display());
-        let missing = Missing { key: key.clone(), clip: clip.clone(), fit, place };
+        let missing = Missing { parts, clip: clip.clone(), fit, place };
         looked.missing.insert(key.clone(), missing);
         Ok(Ok((key, source)))
     }
@@ -284,10 +286,11 @@ impl Preparation<'_> {
     /// Encodes what is missing, and black frames; gives their key.
     fn encode_clips(&self, looked: &mut Looked<'_>, black_frames: usize) -> Result<String> {
         let size = self.settings.size();
-        let black = Cache::key(&json!({
+        let black_parts = json!({
             "black": black_frames, "width": size.width, "height": size.height,
             "encoder": looked.encoder,
-        }));
+        });
+        let black = Cache::key(&black_parts);
         let has_black = matches!(looked.cache.find(&black)?, Found::Entry(_));
         let total = looked.missing.len() + usize::from(!has_black);
         if total == 0 {
@@ -306,23 +309,26 @@ impl Preparation<'_> {
             })?;
             let value = encoder.read(&read, &missing.place)?;
             let source = size_of(&read, &missing.clip);
-            looked.cache.store(&missing.key, &Entry { value, source })?;
+            looked.cache.store(&missing.parts, &Entry { value, source })?;
             (looked.events)(Event::Encoded { done, total });
         }
         if !has_black {
             let value = encoder.black(black_frames)?;
-            looked.cache.store(&black, &Entry { value, source: [size.width, size.height] })?;
+            looked
+                .cache
+                .store(&black_parts, &Entry { value, source: [size.width, size.height] })?;
             (looked.events)(Event::Encoded { done: total, total });
         }
         Ok(black)
     }
 
-    fn text_key(&self, tokens: &[u32]) -> Result<String> {
-        Ok(Cache::key(&json!({
+    /// What the entry of a prompt depends on.
+    fn text_parts(&self, tokens: &[u32]) -> Result<Value> {
+        Ok(json!({
             "tokens": tokens, "rows": self.model.dit.text_len,
             "encoder": self.model.text_weights.set().fingerprint()?,
             "precision": self.settings.precision(self.model.default_precision())?.name(),
-        })))
+        }))
     }
 
     /// Encodes the prompts that are missing, and the empty one; gives its key.
@@ -333,7 +339,7 @@ impl Preparation<'_> {
     ) -> Result<String> {
         let rows = self.model.dit.text_len;
         let nothing = self.model.tokenizer.encode("", rows)?.ids;
-        let empty = self.text_key(&nothing)?;
+        let empty = Cache::key(&self.text_parts(&nothing)?);
         prompts.insert(empty.clone(), nothing);
         let mut missing = Vec::new();
         for (key, tokens) in prompts {
@@ -349,8 +355,9 @@ impl Preparation<'_> {
             self.stopped("while encoding prompts")?;
             let ids: Vec<Vec<u32>> = some.iter().map(|(_, tokens)| tokens.clone()).collect();
             let contexts = encode_prompts(self.model, self.backend, &ids, rows, precision)?;
-            for ((key, _), value) in some.iter().zip(contexts) {
-                looked.cache.store(key, &Entry { value, source: [0, 0] })?;
+            for ((_, tokens), value) in some.iter().zip(contexts) {
+                let parts = self.text_parts(tokens)?;
+                looked.cache.store(&parts, &Entry { value, source: [0, 0] })?;
                 done += 1;
             }
             (looked.events)(Event::Encoded { done, total });

@@ -139,14 +139,33 @@ pub struct TrainSettings {
     pub seed: u64,
 }
 
+/// Draws of noise level and noise for each pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "the number of draws, or \"fresh\"")]
+pub enum Draws {
+    /// So many, over which the levels are spread evenly. What the untrained network gets on them is
+    /// computed once.
+    Fixed(u32),
+    /// Another one in every epoch.
+    Fresh(Fresh),
+}
+
+/// The word for [`Draws::Fresh`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fresh {
+    /// `fresh`.
+    Fresh,
+}
+
 /// What only `train dpo` reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DpoSettings {
     /// β, for the mean over elements and the factor ½.
     pub beta: f64,
-    /// Draws of noise level and noise for each pair, over which the levels are spread evenly.
-    pub draws: u32,
+    /// Draws of noise level and noise for each pair.
+    pub draws: Draws,
     /// What the error of the chosen clip counts by itself.
     pub sft_weight: f64,
     /// What the error of the rejected clip counts.
@@ -215,7 +234,7 @@ impl Default for DpoSettings {
     fn default() -> Self {
         Self {
             beta: 500.0,
-            draws: 16,
+            draws: Draws::Fixed(16),
             sft_weight: 0.0,
             rejected_weight: 1.0,
             label_smoothing: 0.0,
@@ -285,6 +304,10 @@ impl Settings {
         let share = |value: f64| (0.0..1.0).contains(&value);
         let whole = |value: f64| value.is_finite() && value >= 0.0;
         let positive = |value: f64| value.is_finite() && value > 0.0;
+        let draws = match dpo.draws {
+            Draws::Fixed(count) => (1..=10_000).contains(&count),
+            Draws::Fresh(Fresh::Fresh) => true,
+        };
         let rows = [
             ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
             ("video.fps", positive(self.video.fps), "a number above 0"),
@@ -304,7 +327,7 @@ impl Settings {
             ("train.shift", positive(shift), "a number above 0"),
             ("train.timesteps", (2..=100_000).contains(&self.train.timesteps), "2 to 100000"),
             ("dpo.beta", positive(dpo.beta), "a number above 0"),
-            ("dpo.draws", (1..=10_000).contains(&dpo.draws), "1 to 10000"),
+            ("dpo.draws", draws, "1 to 10000, or \"fresh\""),
             ("dpo.sft_weight", whole(dpo.sft_weight), "0 or more"),
             ("dpo.rejected_weight", whole(dpo.rejected_weight), "0 or more"),
             ("dpo.label_smoothing", (0.0..0.5).contains(&dpo.label_smoothing), "0 to below 0.5"),
@@ -468,6 +491,13 @@ mod tests {
         let settings = open(LEAST, &overrides).unwrap();
         assert_eq!((settings.train.steps, settings.lora.targets), (7, vec!["blocks.*".to_owned()]));
         assert_eq!(settings.model.precision.as_deref(), Some("bf16"));
+        let draws = |item: &str| open(LEAST, &[item]).unwrap().dpo.draws;
+        assert_eq!(draws("dpo.draws=4"), Draws::Fixed(4));
+        for item in ["dpo.draws=fresh", "dpo.draws=\"fresh\""] {
+            let settings = open(LEAST, &[item]).unwrap();
+            assert_eq!(settings.dpo.draws, Draws::Fresh(Fresh::Fresh));
+            assert_eq!(settings.to_json()["dpo"]["draws"], "fresh");
+        }
     }
 
     #[test]
@@ -481,6 +511,8 @@ mod tests {
             (LEAST, &["train.steps=many"], "--set"),
             (LEAST, &["steps=3"], "--set"),
             (LEAST, &["train.steps"], "--set"),
+            (LEAST, &["dpo.draws=some"], "--set"),
+            ("[data]\nmanifest = \"x\"\n[dpo]\ndraws = \"some\"\n", &[], "run.toml:4"),
         ] {
             let error = open(text, overrides).unwrap_err();
             assert_eq!(error.code(), "E0955", "{text} {overrides:?}");
@@ -499,6 +531,7 @@ mod tests {
             ("train.beta2=1.0", "E0956"),
             ("lora.rank=0", "E0956"),
             ("dpo.label_smoothing=0.5", "E0956"),
+            ("dpo.draws=0", "E0956"),
             ("model.precision=f8", "E0956"),
             ("video.frames=8", "E0902"),
             ("video.width=100", "E0901"),

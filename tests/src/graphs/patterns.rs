@@ -410,7 +410,7 @@ impl Maker<'_> {
         let shape = self.f.shape(x);
         let counted = self.f.iota("counted", axis, TensorType::new(DType::I32, shape));
         let limit = self.f.scalar("limit", DType::I32, (choice[3] as usize % (size + 1)) as f64);
-        let (f, _) = CompareFn::ALL[choice[3] as usize % 5];
+        let f = CompareFn::ALL[choice[3] as usize % 5];
         let condition = self.f.compare("condition", f, counted, limit);
         let other = self.elementwise(x, choice);
         Some(self.f.op("chosen", Op::Select, &[condition, x, other], None))

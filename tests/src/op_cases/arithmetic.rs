@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<OpCase> {
 }
 
 fn unary(out: &mut Vec<OpCase>) {
-    for (f, _) in UnaryFn::ALL {
+    for f in UnaryFn::ALL {
         let op = Op::Unary(f);
         let positive = matches!(f, UnaryFn::Log | UnaryFn::Sqrt | UnaryFn::Rsqrt | UnaryFn::Recip);
         let fill = if positive { Fill::Within(0.2, 9.0) } else { Fill::Within(-3.0, 3.0) };
@@ -68,7 +68,7 @@ const PAIRS: [[&[usize]; 2]; 11] = [
 ];
 
 fn binary(out: &mut Vec<OpCase>) {
-    for (f, _) in BinaryFn::ALL {
+    for f in BinaryFn::ALL {
         let op = Op::Binary(f);
         let dtypes = match f {
             BinaryFn::Max | BinaryFn::Min => &DType::ALL[..],
@@ -94,7 +94,7 @@ fn binary(out: &mut Vec<OpCase>) {
 }
 
 fn conditions(out: &mut Vec<OpCase>) {
-    for (f, _) in CompareFn::ALL {
+    for f in CompareFn::ALL {
         for [a, b] in PAIRS {
             let operands =
                 vec![value(a).filled(Fill::Whole(0, 3)), value(b).filled(Fill::Whole(0, 3))];
@@ -147,7 +147,7 @@ fn reductions(out: &mut Vec<OpCase>) {
         (&[3, 4099], &[1]),
         (&[700, 64], &[1]),
     ];
-    for (f, _) in ReduceFn::ALL {
+    for f in ReduceFn::ALL {
         let tolerance =
             if f == ReduceFn::Max { Tolerance::EXACT } else { Tolerance::singles(1e-5) };
         for (shape, axes) in patterns {

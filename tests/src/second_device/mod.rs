@@ -12,7 +12,7 @@ use anyid_backends::stop::stop_requested;
 use anyid_backends::{Device, Fault, HostArena, LoadError, OpenError, RunError, StoredWeight};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
-use anyid_ir::{EvalError, Evaluator, Mode, Tensor, TensorType};
+use anyid_ir::{Diagnostic, EvalError, Evaluator, Mode, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,7 +190,7 @@ impl Frame<'_> {
 
 /// An error of the interpreter as one of the device.
 fn failed(error: EvalError, label: &str) -> RunError {
-    let EvalError { code, message, place, help } = error;
+    let Diagnostic { code, message, place, help, .. } = *error;
     let fault = Box::new(Fault { code, message, place, help, cause: None });
     RunError::Failed { label: Some(label.to_owned()), fault }
 }

@@ -18,12 +18,9 @@ mod tests;
 use super::super::gemm::{Convert, Finish, Packed, RowLoader, TILE_COLUMNS, TILE_K, Words};
 use super::super::simd::Level;
 use super::super::threads::{ALIGN, Pool, SharedPtr, WorkerScratch, until_stopped};
-use super::{ROW_BYTES, ROWS, TileOps, TileWork, Tiles};
+use super::{ROW_BYTES, ROWS, TILE, TileOps, TileWork, Tiles};
 use std::ops::Range;
 use strip::{Ahead, micro};
-
-/// Bytes of a tile.
-const TILE: usize = ROWS * ROW_BYTES;
 
 /// Rows of a strip: two tiles, one above the other.
 const STRIP: usize = 2 * ROWS;

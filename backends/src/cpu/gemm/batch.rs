@@ -1,8 +1,9 @@
 //! Products of two matrices of activations, page by page of a batch, with either side turned.
 //!
-//! B is packed into scratch, for as many pages at a time as give the threads enough to do, and their
-//! blocks are then handed out together: pages of any size keep all threads busy with two waits a
-//! group.
+//! One side is packed into scratch, for as many pages at a time as give the threads enough to do, and
+//! their blocks are then handed out together: pages of any size keep all threads busy with two waits a
+//! group. That side is B, or A where it is so much smaller that it pays to turn the sums: a weight that
+//! is read backwards then needs no second copy.
 
 use super::super::simd::Level;
 use super::super::threads::{ALIGN, Pool, until_stopped};
@@ -34,24 +35,56 @@ pub struct BatchShape {
 }
 
 impl BatchShape {
-    fn plan(&self, level: Level) -> Plan {
-        Plan::new(level.usable(), self.m, self.n, self.k, self.kind)
+    /// Whether B · Aᵀ is formed: it packs M rows for N, and turns M · N sums. Turning one takes as long
+    /// as packing an eighth of an element.
+    ///
+    /// Tiles take either side in a form of its own, so that nothing is spared there.
+    fn exchanged(&self) -> bool {
+        !matches!(self.kind, PanelKind::Tiles(_))
+            && self.n.saturating_sub(self.m).saturating_mul(self.k) > self.m * self.n / 8
     }
 
     /// The batch by the products that the level has.
     fn at(self, level: Level) -> Self {
         Self { kind: self.kind.at(level), ..self }
     }
+}
 
+/// How a batch is computed.
+struct Way {
+    plan: Plan,
+    /// Rows and columns of the product as it is formed, and its sums.
+    shape: BatchShape,
+}
+
+impl Way {
+    fn new(level: Level, shape: &BatchShape, exchanged: bool) -> Way {
+        let shape = shape.at(level);
+        let BatchShape { m, n, k, turned: [a, b], kind, .. } = shape;
+        let level = level.usable();
+        match exchanged {
+            false => Way { plan: Plan::new(level, m, n, k, kind), shape },
+            true => Way {
+                plan: Plan::turned(level, n, m, k, kind),
+                shape: BatchShape { m: n, n: m, turned: [b, a], ..shape },
+            },
+        }
+    }
+
+    /// Bytes of a packed page.
     fn panel_bytes(&self) -> usize {
-        packed_bytes(self.n, self.k, self.kind)
+        packed_bytes(self.shape.n, self.shape.k, self.shape.kind)
     }
 
     /// Pages that are worked on together.
-    fn group(&self, plan: &Plan) -> usize {
-        let busy = TASKS.div_ceil(plan.tasks().max(1));
+    fn group(&self) -> usize {
+        let busy = TASKS.div_ceil(self.plan.tasks().max(1));
         let full = GROUP_BYTES / self.panel_bytes().max(1);
-        busy.max(full).clamp(1, self.pages.max(1))
+        busy.max(full).clamp(1, self.shape.pages.max(1))
+    }
+
+    fn scratch_bytes(&self, workers: usize) -> usize {
+        self.group() * self.panel_bytes() + ALIGN + self.plan.scratch_bytes(workers)
     }
 }
 
@@ -64,9 +97,9 @@ pub enum Other<'a> {
     Panels(Packed<'a>),
 }
 
-/// Where B comes from.
+/// Where the packed side comes from.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+enum Source<'a> {
     /// The first of its pages.
     Pages(Weights<'a>),
     /// Panels of its transpose.
@@ -75,9 +108,8 @@ pub(super) enum Source<'a> {
 
 /// Bytes of scratch [`dot`] needs.
 pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
-    let shape = shape.at(level);
-    let plan = shape.plan(level);
-    shape.group(&plan) * shape.panel_bytes() + ALIGN + plan.scratch_bytes(workers)
+    let shape = &shape.at(level);
+    Way::new(level, shape, shape.exchanged()).scratch_bytes(workers)
 }
 
 /// `out = a · bᵀ` for every page: dense pages of `a` and `b` one after the other, rows of `output`
@@ -95,59 +127,94 @@ pub fn dot(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
+    let shape = &shape.at(level);
     let BatchShape { pages, m, n, k, turned, .. } = *shape;
     let needed = pages * m * k;
     assert!(a.len() >= needed, "A has {} elements, needs {needed}", a.len());
-    let b = match b {
+    match b {
         Other::Panels(panels) => {
             let fits = pages == 1 && turned[1] && (panels.n(), panels.k()) == (k, n);
             assert!(fits, "panels of [{}, {}] for {shape:?}", panels.n(), panels.k());
-            Source::Turned(panels)
         }
         Other::Pages(b) => {
-            let (bytes, dtype) = b.stored();
-            Source::Pages(match turned[1] {
-                true => Weights::transposed(bytes, dtype, n),
+            let needed = pages * n * k;
+            assert!(b.len() >= needed, "weights have {} elements, need {needed}", b.len());
+        }
+    }
+    let way = Way::new(level, shape, shape.exchanged());
+    let finish = Finish::new(level.usable(), pages * m, n, epilogue, output);
+    let (loaded, packed) =
+        if shape.exchanged() { (b, Other::Pages(a)) } else { (Other::Pages(a), b) };
+    let packed = match packed {
+        Other::Panels(panels) => Source::Turned(panels),
+        Other::Pages(data) => {
+            let (bytes, dtype) = data.stored();
+            Source::Pages(match way.shape.turned[1] {
+                true => Weights::transposed(bytes, dtype, way.shape.n),
                 false => Weights::row_major(bytes, dtype, k),
             })
         }
     };
-    if turned[0] {
-        let (bytes, dtype) = a.stored();
-        let a = Columns { first: Weights::transposed(bytes, dtype, m), m, k };
-        batched(pool, level, shape, &a, b, epilogue, output, scratch);
-    } else {
-        let a = Rows { data: a, stride: k };
-        batched(pool, level, shape, &a, b, epilogue, output, scratch);
+    match loaded {
+        Other::Panels(panels) => run(pool, level, &way, &Turned(panels), packed, &finish, scratch),
+        Other::Pages(data) if way.shape.turned[0] => {
+            let (bytes, dtype) = data.stored();
+            let m = way.shape.m;
+            let rows = Columns { first: Weights::transposed(bytes, dtype, m), m, k };
+            run(pool, level, &way, &rows, packed, &finish, scratch);
+        }
+        Other::Pages(data) => {
+            run(pool, level, &way, &Rows { data, stride: k }, packed, &finish, scratch);
+        }
     }
 }
 
-/// [`dot`] for any source of rows, with an epilogue over the rows of all pages.
+/// Bytes of scratch [`dynamic`] needs.
+pub(super) fn dynamic_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
+    Way::new(level, shape, false).scratch_bytes(workers)
+}
+
+/// [`dot`] for rows of one page that lie any distance apart.
 ///
 /// # Panics
 /// If the scratch or B is too short, or a shape of the epilogue does not fit.
-pub(super) fn batched(
+pub(super) fn dynamic(
     pool: &Pool,
     level: Level,
     shape: &BatchShape,
-    a: &dyn RowLoader,
-    b: Source<'_>,
+    a: Rows<'_>,
+    b: Weights<'_>,
     epilogue: &Epilogue<'_>,
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
-    let shape = &shape.at(level);
-    let BatchShape { pages, m, n, k, kind, .. } = *shape;
-    let needed = dot_scratch_bytes(level, shape, pool.threads());
+    let finish = Finish::new(level.usable(), shape.m, shape.n, epilogue, output);
+    let way = Way::new(level, shape, false);
+    run(pool, level, &way, &a, Source::Pages(b), &finish, scratch);
+}
+
+/// The products of all pages, with the rows of one side and the other one packed.
+///
+/// # Panics
+/// If the scratch or the packed side is too short.
+fn run(
+    pool: &Pool,
+    level: Level,
+    way: &Way,
+    rows: &dyn RowLoader,
+    other: Source<'_>,
+    finish: &Finish<'_>,
+    scratch: &mut [u8],
+) {
+    let BatchShape { pages, n, k, kind, .. } = way.shape;
+    let needed = way.scratch_bytes(pool.threads());
     assert!(scratch.len() >= needed, "scratch has {} bytes, needs {needed}", scratch.len());
-    let plan = shape.plan(level);
-    let finish = Finish::new(level.usable(), pages * m, n, epilogue, output);
-    let (group, each) = (shape.group(&plan), shape.panel_bytes());
+    let (group, each) = (way.group(), way.panel_bytes());
     let skip = scratch.as_ptr().align_offset(ALIGN);
     let (packed, rest) = scratch[skip..].split_at_mut(group * each);
     for first in until_stopped(pages.div_ceil(group)) {
         let some = first * group..((first + 1) * group).min(pages);
-        match b {
+        match other {
             Source::Pages(b) => pack_pages(pool, level, b, some.clone(), (n, k), kind, packed),
             Source::Turned(b) => pack_source(pool, level, &Turned(b), (n, k), kind, packed),
         }
@@ -155,6 +222,6 @@ pub(super) fn batched(
             let at = (page - some.start) * each;
             Packed::from_bytes(n, k, kind, &packed[at..at + each])
         };
-        multiply(pool, &plan, some.clone(), a, &panels, &finish, rest);
+        multiply(pool, &way.plan, some.clone(), rows, &panels, finish, rest);
     }
 }

@@ -2,26 +2,31 @@
 //!
 //! A task is a block of rows × a block of panels. It copies its rows of A, one block of K after
 //! the other, into its worker's scratch (L2), and runs every panel over them; sums wait in the
-//! worker's scratch between blocks of K, and the last block hands each tile to the epilogue.
+//! worker's scratch between blocks of K, and the last block hands each tile to the epilogue. Many
+//! panels share a copy of A: copying costs as much time as a product with a quarter of a panel, while
+//! the sums of a panel are touched once a block of K and need not stay in L2.
+//!
+//! A product may also be formed the other way round, B · Aᵀ: sums of a panel are then turned on their
+//! way to the epilogue. Products and their order are the same either way, and so are the bits.
 
 use super::super::amx::product;
 use super::super::simd::Level;
 use super::super::threads::{Pool, WorkerScratch};
 use super::epilogue::Finish;
 use super::micro::{LANES, TILE, Words, micro, tile_rows};
-use super::pack::{Packed, WIDTH, k_words, panel_width};
+use super::pack::{Packed, WIDTH, k_words, panel_width, transpose};
 use super::rows::{Convert, RowLoader};
 use super::{Epilogue, Output, PanelKind};
 use std::ops::Range;
 
 /// Rows of a full block; a multiple of every tile height.
-const MC: usize = 240;
+const MC: usize = 120;
 
 /// Panel words of K in a full block.
 const KC: usize = 512;
 
 /// Panels in a full block.
-const NB: usize = 8;
+const NB: usize = 16;
 
 /// Fewer tasks than this and blocks are made smaller, so that several threads find work.
 pub(super) const TASKS: usize = 16;
@@ -45,6 +50,8 @@ pub(crate) struct Plan {
     k_blocks: usize,
     /// Words between rows of the A block.
     lda: usize,
+    /// Whether rows of the product are columns of the result.
+    turned: bool,
     /// How tiles do it instead, where the panels are for them.
     tiles: Option<product::Plan>,
 }
@@ -63,7 +70,7 @@ impl Plan {
         let blocks = |mc: usize, nb: usize| m.div_ceil(mc) * panels.div_ceil(nb);
         while blocks(mc, nb) < TASKS {
             if nb > 4 && panels > 4 {
-                nb = 4;
+                nb /= 2;
             } else if mc > 48 && m > 48 {
                 mc /= 2;
             } else if nb > 1 && panels > 1 {
@@ -72,7 +79,9 @@ impl Plan {
                 break;
             }
         }
-        let (m_blocks, n_blocks) = (m.div_ceil(mc), panels.div_ceil(nb));
+        let (mut m_blocks, n_blocks) = (m.div_ceil(mc), panels.div_ceil(nb));
+        // Where blocks are few, an odd one keeps a single thread busy at the end.
+        m_blocks += usize::from(m_blocks > 1 && m_blocks * n_blocks % 2 == 1);
         let step = if m > 24 { 12 } else { 1 };
         let mc = m.div_ceil(m_blocks.max(1)).next_multiple_of(step).min(m);
         let m_blocks = if mc == 0 { 0 } else { m.div_ceil(mc) };
@@ -83,7 +92,27 @@ impl Plan {
             PanelKind::Tiles(body) => Some(product::Plan::new(body, level, (m, n, k))),
             _ => None,
         };
-        Plan { level, words, m, n, k, mc, m_blocks, nb, n_blocks, kc, k_blocks, lda, tiles }
+        Plan {
+            level,
+            words,
+            m,
+            n,
+            k,
+            mc,
+            m_blocks,
+            nb,
+            n_blocks,
+            kc,
+            k_blocks,
+            lda,
+            turned: false,
+            tiles,
+        }
+    }
+
+    /// The plan of a product whose rows are the columns of the result.
+    pub(super) fn turned(level: Level, m: usize, n: usize, k: usize, kind: PanelKind) -> Plan {
+        Plan { turned: true, ..Plan::new(level, m, n, k, kind) }
     }
 
     /// Tasks of a product.
@@ -94,9 +123,19 @@ impl Plan {
         }
     }
 
+    /// Rows of a block, in whole squares where they are turned.
+    fn tall(&self) -> usize {
+        self.mc.next_multiple_of(if self.turned { LANES } else { 1 })
+    }
+
     /// Words of A, then of sums, in one worker's scratch.
     fn worker_words(&self) -> (usize, usize) {
-        let sums = if self.k_blocks == 1 { TILE } else { self.mc * self.nb * WIDTH };
+        let panels = if self.k_blocks == 1 { 1 } else { self.nb };
+        let sums = match (self.turned, self.k_blocks) {
+            (false, 1) => TILE,
+            (false, _) => self.mc * self.nb * WIDTH,
+            (true, _) => self.tall() * (panels * WIDTH + LANES),
+        };
         (self.mc * self.lda, sums)
     }
 
@@ -175,6 +214,7 @@ unsafe fn block(
     sums: *mut f32,
 ) {
     let above = page * plan.m;
+    let tall = plan.tall();
     let rows = above + mi * plan.mc..above + ((mi + 1) * plan.mc).min(plan.m);
     let panels = ni * plan.nb..((ni + 1) * plan.nb).min(plan.n.div_ceil(WIDTH));
     let convert = Convert::new(plan.level, plan.words);
@@ -203,10 +243,10 @@ unsafe fn block(
                 // SAFETY: tile and panel rows lie inside their buffers; a tile that waits for the
                 // next block of K has a place of its own in `sums`.
                 unsafe {
-                    let tile = if plan.k_blocks == 1 {
-                        sums
-                    } else {
-                        sums.add((p - panels.start) * WIDTH * plan.mc + row * width)
+                    let tile = match (plan.k_blocks, plan.turned) {
+                        (1, false) => sums,
+                        (1, true) => sums.add(row * width),
+                        _ => sums.add((p - panels.start) * WIDTH * tall + row * width),
                     };
                     let b = b.panel(p).add(words.start * width);
                     let rest = row / most * 2 * LANES * words.len();
@@ -214,13 +254,50 @@ unsafe fn block(
                         if rest < width * words.len() { next.wrapping_add(rest) } else { b };
                     let a = a.add(row * plan.lda);
                     kernel(words.len(), a, plan.lda, b, tile, ki == 0, ahead);
-                    if last {
+                    if last && !plan.turned {
                         let at = (rows.start + row, p * WIDTH);
                         finish.tile(tile, width, at, (height, columns));
                     }
                 }
                 row += height;
             }
+            if last && plan.turned {
+                let sums_before = if plan.k_blocks == 1 { 0 } else { p - panels.start };
+                let at = (page * plan.n + p * WIDTH, rows.start - above);
+                // SAFETY: the panel's sums are complete, and the last words of them are a square's.
+                unsafe {
+                    let from = sums.add(sums_before * WIDTH * tall);
+                    let to = sums.add(plan.worker_words().1 - tall * LANES);
+                    turn(plan, finish, (from, width), to, at, (columns, rows.len()));
+                }
+            }
+        }
+    }
+}
+
+/// Hands the sums of a panel to the epilogue as rows of the result: sixteen columns at a time.
+///
+/// # Safety
+/// `from` holds rows of `width` sums up to a whole number of sixteen rows, `to` sixteen times as many
+/// words; the place and size are those of a part of the output that is this task's.
+unsafe fn turn(
+    plan: &Plan,
+    finish: &Finish<'_>,
+    (from, width): (*const f32, usize),
+    to: *mut f32,
+    (row, column): (usize, usize),
+    (rows, columns): (usize, usize),
+) {
+    let tall = plan.tall();
+    for first in (0..rows).step_by(LANES) {
+        // SAFETY: sixteen sums of each of sixteen rows, and sixteen rows of the square.
+        unsafe {
+            for at in (0..columns).step_by(LANES) {
+                let from = from.add(at * width + first).cast();
+                transpose(plan.level, from, width, LANES, to.add(at).cast(), tall);
+            }
+            let size = ((rows - first).min(LANES), columns);
+            finish.tile(to, tall, (row + first, column), size);
         }
     }
 }

@@ -198,22 +198,22 @@ pub(super) unsafe fn pack_panel(
                 let (at, pitch) = place(kind, width, k_words(k, kind), first + word, column);
                 // SAFETY: rows `first + word ..` and 16 columns of the panel lie inside it.
                 unsafe {
-                    transpose(level, &block, column, word, rows, panel.add(at), pitch);
+                    let from = block.as_flattened()[column * STEP + word..].as_ptr();
+                    transpose(level, from, STEP, rows, panel.add(at), pitch);
                 }
             }
         }
     }
 }
 
-/// Writes `block[column + c][word + r]` to `to[r * width + c]` for 16 columns and `rows` rows.
+/// Writes `from[c * stride + r]` to `to[r * width + c]` for 16 columns and `rows` rows.
 ///
 /// # Safety
-/// `to` holds the rows; `column` and `word` are at most 48; the machine has the level.
+/// `from` holds sixteen lines of that many words and `to` the rows; the machine has the level.
 pub(super) unsafe fn transpose(
     level: Level,
-    block: &[[u32; STEP]; WIDTH],
-    column: usize,
-    word: usize,
+    from: *const u32,
+    stride: usize,
     rows: usize,
     to: *mut u32,
     width: usize,
@@ -221,38 +221,37 @@ pub(super) unsafe fn transpose(
     #[cfg(target_arch = "x86_64")]
     if level >= Level::Avx512 && rows == LANES {
         // SAFETY: passed on.
-        unsafe { x86::transpose_512(block, column, word, to, width) };
+        unsafe { x86::transpose_512(from, stride, to, width) };
         return;
     }
     let _ = level;
     for r in 0..rows {
         for c in 0..LANES {
-            // SAFETY: inside the rows that `to` holds.
-            unsafe { to.add(r * width + c).write(block[column + c][word + r]) };
+            // SAFETY: inside the lines and the rows.
+            unsafe { to.add(r * width + c).write(from.add(c * stride + r).read()) };
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{LANES, STEP, WIDTH};
+    use super::LANES;
     use std::arch::x86_64::*;
 
     /// # Safety
     /// As [`super::transpose`] with 16 rows.
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn transpose_512(
-        block: &[[u32; STEP]; WIDTH],
-        column: usize,
-        word: usize,
+        from: *const u32,
+        stride: usize,
         to: *mut u32,
         width: usize,
     ) {
         let mut v = [_mm512_setzero_si512(); LANES];
         let mut t = v;
         for c in 0..LANES {
-            // SAFETY: 16 words from `word` on lie inside the row.
-            v[c] = unsafe { _mm512_loadu_si512(block[column + c][word..].as_ptr().cast()) };
+            // SAFETY: 16 words of line c.
+            v[c] = unsafe { _mm512_loadu_si512(from.add(c * stride).cast()) };
         }
         for i in 0..8 {
             t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);

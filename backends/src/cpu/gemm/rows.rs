@@ -158,6 +158,13 @@ impl Convert {
         }
     }
 
+    /// Rounds words that are f32 to bf16.
+    pub(super) fn round_words(self, words: &mut [u32]) {
+        for word in words {
+            *word = u32::from(narrow_one(f32::from_bits(*word))) << 16;
+        }
+    }
+
     /// Zeros `count` elements from element `at` of the row at `row`.
     ///
     /// # Safety

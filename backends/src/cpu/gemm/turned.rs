@@ -144,6 +144,42 @@ impl WeightSource for Turned<'_> {
     }
 }
 
+impl RowLoader for Turned<'_> {
+    unsafe fn load(
+        &self,
+        convert: Convert,
+        rows: Range<usize>,
+        k: Range<usize>,
+        to: *mut u32,
+        lda: usize,
+    ) {
+        let kind = if convert.words == Words::Pairs { PanelKind::Bf16 } else { PanelKind::F32 };
+        let each = kind.elements();
+        // Rows side by side in memory are read one after the other.
+        for first in k.clone().step_by(STEP * each) {
+            let run = first..(first + STEP * each).min(k.end);
+            for row in rows.clone() {
+                let (at, words) = ((first - k.start) / each, run.len().div_ceil(each));
+                // SAFETY: the caller vouches for the row of scratch.
+                unsafe {
+                    let out = to.add((row - rows.start) * lda + at);
+                    let out = std::slice::from_raw_parts_mut(out, words);
+                    self.words(convert.level, kind, row, run.clone(), out);
+                    if convert.words == Words::Rounded {
+                        convert.round_words(out);
+                    }
+                }
+            }
+        }
+        if convert.words == Words::Rounded && k.len() % 2 == 1 {
+            for row in 0..rows.len() {
+                // SAFETY: a row holds an even number of elements.
+                unsafe { convert.pad(to.add(row * lda), k.len()) };
+            }
+        }
+    }
+}
+
 /// The low or high halves of words, two neighbours as a word; a last one alone is the lower half.
 fn halves(level: Level, words: &[u32], half: usize, out: &mut [u32]) {
     match level {
@@ -208,8 +244,9 @@ impl RowLoader for Columns<'_> {
                         let height = LANES.min(run.len() - at);
                         // SAFETY: rows are whole cache lines, so they hold sixteen words from here.
                         unsafe {
+                            let from = block.as_flattened()[word * STEP + at..].as_ptr();
                             let to = to.add((row - rows.start + at) * lda + first + word);
-                            transpose(convert.level, &block, word, at, height, to, lda);
+                            transpose(convert.level, from, STEP, height, to, lda);
                         }
                     }
                 }

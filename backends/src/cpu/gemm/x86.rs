@@ -6,6 +6,9 @@
 use super::micro::{LANES, Micro, Words};
 use std::arch::x86_64::*;
 
+/// Steps by which rows of B are asked for ahead of their use.
+const AHEAD: usize = 8;
+
 /// An AVX-512 kernel of at most `rows` rows for `groups` columns groups.
 pub(super) fn micro512(words: Words, groups: usize, rows: usize) -> (usize, Micro) {
     macro_rules! pick {
@@ -44,6 +47,19 @@ pub(super) fn micro256(words: Words, groups: usize, rows: usize) -> (usize, Micr
     if words == Words::Rounded { pick!(rounded_256; 1 2 3 4) } else { pick!(f32_256; 1 2 3 4) }
 }
 
+/// Writes or adds sums to a tile. Not a function: sums would leave their registers on the way there.
+macro_rules! finish_512 {
+    ($tile:expr, $sum:expr, $fresh:expr) => {
+        for r in 0..R {
+            for g in 0..G {
+                let place = $tile.add((r * G + g) * LANES);
+                let before = if $fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(place) };
+                _mm512_storeu_ps(place, _mm512_add_ps(before, $sum[r][g]));
+            }
+        }
+    };
+}
+
 macro_rules! kernel512 {
     ($name:ident, $features:literal, $doc:literal, |$a:ident, $b:ident, $sum:ident| $body:expr) => {
         #[doc = $doc]
@@ -74,6 +90,8 @@ macro_rules! kernel512 {
                     _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64));
                     let mut column = [_mm512_setzero_si512(); G];
                     for g in 0..G {
+                        let later = b.wrapping_add(((step + AHEAD) * G + g) * LANES);
+                        _mm_prefetch::<_MM_HINT_T0>(later.cast());
                         column[g] = _mm512_loadu_si512(b.add((step * G + g) * LANES).cast());
                     }
                     for r in 0..R {
@@ -85,7 +103,7 @@ macro_rules! kernel512 {
                         }
                     }
                 }
-                finish_512(tile, &sum, fresh);
+                finish_512!(tile, sum, fresh);
             }
         }
     };
@@ -141,7 +159,7 @@ unsafe fn rounded_512<const R: usize, const G: usize>(
                 }
             }
         }
-        finish_512(tile, &sum, fresh);
+        finish_512!(tile, sum, fresh);
     }
 }
 
@@ -214,29 +232,6 @@ unsafe fn rounded_256<const R: usize, const G: usize>(
                 }
             }
             finish_256::<R, G>(tile, &sum, fresh);
-        }
-    }
-}
-
-/// Writes or adds the sums to the tile.
-///
-/// # Safety
-/// `tile` holds `R` rows of `16 * G` floats.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn finish_512<const R: usize, const G: usize>(
-    tile: *mut f32,
-    sum: &[[__m512; G]; R],
-    fresh: bool,
-) {
-    for r in 0..R {
-        for g in 0..G {
-            // SAFETY: inside the tile.
-            unsafe {
-                let place = tile.add((r * G + g) * LANES);
-                let before = if fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(place) };
-                _mm512_storeu_ps(place, _mm512_add_ps(before, sum[r][g]));
-            }
         }
     }
 }

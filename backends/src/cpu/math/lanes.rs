@@ -97,6 +97,8 @@ pub trait Lanes: Copy {
     fn scale(self, exponent: Self) -> Self;
     /// `if self < other { yes } else { no }`; a NaN compares false.
     fn select_less(self, other: Self, yes: Self, no: Self) -> Self;
+    /// `if self == other { yes } else { no }`; a NaN equals nothing.
+    fn select_equal(self, other: Self, yes: Self, no: Self) -> Self;
     /// `if self is NaN { self } else { other }`.
     fn nan_or(self, other: Self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
@@ -383,6 +385,14 @@ impl Lanes for Portable {
         let mut out = no.0;
         for lane in 0..LANES {
             out[lane] = if self.0[lane] < other.0[lane] { yes.0[lane] } else { no.0[lane] };
+        }
+        Self(out)
+    }
+    #[inline(always)]
+    fn select_equal(self, other: Self, yes: Self, no: Self) -> Self {
+        let mut out = no.0;
+        for lane in 0..LANES {
+            out[lane] = if self.0[lane] == other.0[lane] { yes.0[lane] } else { no.0[lane] };
         }
         Self(out)
     }

@@ -150,6 +150,9 @@ impl Lanes for Avx2 {
         select_less(other, yes, no) = |a, b, yes, no| {
             _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
         };
+        select_equal(other, yes, no) = |a, b, yes, no| {
+            _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b))
+        };
         nan_or(other) = |a, b| _mm256_blendv_ps(b, a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
         with_sign(sign) = |a, sign| {
             let mask = _mm256_set1_ps(-0.0);
@@ -297,6 +300,9 @@ impl Lanes for Avx512 {
         scale(exponent) = |a, n| _mm512_scalef_ps(a, n);
         select_less(other, yes, no) = |a, b, yes, no| {
             _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), yes)
+        };
+        select_equal(other, yes, no) = |a, b, yes, no| {
+            _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), yes)
         };
         nan_or(other) = |a, b| {
             _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)

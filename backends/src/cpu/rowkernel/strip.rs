@@ -141,18 +141,12 @@ pub(super) fn strip<V: Lanes, const U: usize>(
             each!(i => acc[i] = view.get::<V, U>(i))
         }};
     }
-    // acc as elements in memory, with operands likewise, for a function out of line.
+    // acc as elements in memory, for a function out of line.
     macro_rules! apart {
-        ($acc:ident $(, $y:ident = $arg:expr)* => $work:expr) => {{
+        ($acc:ident => $work:expr) => {{
             let mut kept = [[0f32; LANES]; U];
             // SAFETY: the arrays have sixteen places.
             each!(i => unsafe { acc[i].store(kept[i].as_mut_ptr()) });
-            $(
-                let (view, mut $y) = (views.row::<f32>($arg), [[0f32; LANES]; U]);
-                // SAFETY: as above.
-                each!(i => unsafe { view.get::<V, U>(i).store($y[i].as_mut_ptr()) });
-                let $y = $y.as_flattened();
-            )*
             let $acc = kept.as_flattened_mut();
             $work;
             // SAFETY: as above.
@@ -221,8 +215,23 @@ pub(super) fn strip<V: Lanes, const U: usize>(
                     _ => apart!(acc => precise(acc, f, window.valid)),
                 },
             },
-            Op::Compare(f, arg) => apart!(acc, other = arg => compare(acc, f, other)),
-            Op::Select(a, b) => apart!(acc, yes = a, no = b => select(acc, yes, no)),
+            Op::Compare(f, arg) => {
+                let (one, zero) = (V::splat(1.0), V::splat(0.0));
+                match f {
+                    CompareFn::Eq => set!(x, y = arg => x.select_equal(y, one, zero)),
+                    CompareFn::Lt => set!(x, y = arg => x.select_less(y, one, zero)),
+                    CompareFn::Gt => set!(x, y = arg => y.select_less(x, one, zero)),
+                    CompareFn::Le => set!(x, y = arg => {
+                        x.select_less(y, one, x.select_equal(y, one, zero))
+                    }),
+                    CompareFn::Ge => set!(x, y = arg => {
+                        y.select_less(x, one, x.select_equal(y, one, zero))
+                    }),
+                }
+            }
+            Op::Select(a, b) => {
+                set!(x, yes = a, no = b => x.select_equal(V::splat(0.0), no, yes))
+            }
             Op::Round(dtype) => match dtype {
                 DType::Bf16 => set!(x => x.round_bf16()),
                 DType::F16 => apart!(acc => round_f16(acc)),
@@ -305,29 +314,6 @@ fn reduce<V: Lanes, const U: usize>(sums: *mut f32, f: RowReduce, mut acc: [V; U
         }
         RowReduce::Sum | RowReduce::Mean => sum!(value, sum => sum.add(value)),
         RowReduce::SumSquares | RowReduce::MeanSquares => sum!(value, sum => value.fma(value, sum)),
-    }
-}
-
-#[inline(never)]
-fn compare(acc: &mut [f32], f: CompareFn, other: &[f32]) {
-    fn with(acc: &mut [f32], other: &[f32], holds: impl Fn(f32, f32) -> bool) {
-        for (a, b) in acc.iter_mut().zip(other) {
-            *a = f32::from(u8::from(holds(*a, *b)));
-        }
-    }
-    match f {
-        CompareFn::Eq => with(acc, other, |a, b| a == b),
-        CompareFn::Lt => with(acc, other, |a, b| a < b),
-        CompareFn::Le => with(acc, other, |a, b| a <= b),
-        CompareFn::Gt => with(acc, other, |a, b| a > b),
-        CompareFn::Ge => with(acc, other, |a, b| a >= b),
-    }
-}
-
-#[inline(never)]
-fn select(acc: &mut [f32], yes: &[f32], no: &[f32]) {
-    for ((acc, yes), no) in acc.iter_mut().zip(yes).zip(no) {
-        *acc = if *acc != 0.0 { *yes } else { *no };
     }
 }
 

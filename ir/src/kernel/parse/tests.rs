@@ -28,10 +28,10 @@ fn everything() -> RowKernel {
     for value in [0.0, -0.0, 1.0, 1e-6, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, -1e-45] {
         code.push(Instruction::Const(value));
     }
-    code.extend(UnaryFn::ALL.map(|(f, _)| Instruction::Unary(RowFn::Primitive(f), 0)));
+    code.extend(UnaryFn::ALL.map(|f| Instruction::Unary(RowFn::Primitive(f), 0)));
     code.extend([RowFn::Gelu, RowFn::Silu].map(|f| Instruction::Unary(f, 1)));
-    code.extend(BinaryFn::ALL.map(|(f, _)| Instruction::Binary(f, 0, 1)));
-    code.extend(CompareFn::ALL.map(|(f, _)| Instruction::Compare(f, 1, 0)));
+    code.extend(BinaryFn::ALL.map(|f| Instruction::Binary(f, 0, 1)));
+    code.extend(CompareFn::ALL.map(|f| Instruction::Compare(f, 1, 0)));
     code.extend(RowReduce::ALL.map(|f| Instruction::Reduce(f, 4)));
     code.extend([DType::F32, DType::Bf16, DType::F16].map(|to| Instruction::Round(to, 0)));
     code.push(Instruction::Fma(0, 1, 2));

@@ -1,9 +1,10 @@
 //! The edges of a flow: states get memory of their own, outputs are copied into the caller's.
 
-use super::{Flow, FlowState, LoweredStep, Names, Source};
+use super::{Flow, LoweredStep, Names, Source};
 use crate::StateSpec;
 use crate::program::{Port, Role, ValueIndex};
 use crate::storage::Storage;
+use anyid_ir::plan::State;
 use std::collections::HashMap;
 
 impl Flow {
@@ -31,7 +32,8 @@ impl Flow {
                 false => self.early_copy(port.value, memory),
             };
             let (name, branch) = (specs[rank(&port)].name.clone(), port.branch);
-            self.states.push(FlowState { name, branch, before, after });
+            let ty = self.ty(port.value).clone();
+            self.states.push(State { name, branch, ty, before, after });
         }
         self.inputs.retain(|port| !is_state(port));
         self.outputs.retain(|port| !is_state(port));

@@ -5,8 +5,7 @@
 use super::super::super::caches::{prefetch, prefetch_later};
 use super::super::super::gemm::TILE_COLUMNS;
 use super::super::super::threads::ALIGN;
-use super::super::{ROW_BYTES, ROWS, TileOps};
-use super::TILE;
+use super::super::{ROW_BYTES, Sums, TILE, TileOps};
 
 /// What comes next, wherever that is: sums for the first cache, panels and rows for the second.
 #[derive(Clone, Copy)]
@@ -48,29 +47,10 @@ unsafe fn strip<T: TileOps, const H: usize, const W: usize, const LINES: usize>(
     fresh: bool,
     mut ahead: Ahead,
 ) {
-    const PITCH: usize = TILE_COLUMNS * 4;
-    let corner = |down: usize, across: usize| {
-        sums.wrapping_add(down * ROWS * TILE_COLUMNS + across * 16).cast::<u8>()
-    };
+    let sums = Sums { at: sums, pitch: TILE_COLUMNS * 4 };
     // SAFETY: the caller's promise; every tile that is used is one of those.
     unsafe {
-        if fresh {
-            T::zero::<0>();
-            T::zero::<1>();
-            T::zero::<2>();
-            T::zero::<3>();
-        } else {
-            T::load::<0>(corner(0, 0), PITCH);
-            if W == 2 {
-                T::load::<1>(corner(0, 1), PITCH);
-            }
-            if H == 2 {
-                T::load::<2>(corner(1, 0), PITCH);
-            }
-            if H == 2 && W == 2 {
-                T::load::<3>(corner(1, 1), PITCH);
-            }
-        }
+        sums.take::<T, H, W>(fresh);
         for _ in 0..steps {
             T::stream::<4>(rows, ROW_BYTES);
             T::load::<6>(panel, ROW_BYTES);
@@ -97,15 +77,6 @@ unsafe fn strip<T: TileOps, const H: usize, const W: usize, const LINES: usize>(
             ahead.panel = ahead.panel.wrapping_add(LINES * ALIGN);
             ahead.rows = ahead.rows.wrapping_add(2 * ALIGN);
         }
-        T::store::<0>(corner(0, 0), PITCH);
-        if W == 2 {
-            T::store::<1>(corner(0, 1), PITCH);
-        }
-        if H == 2 {
-            T::store::<2>(corner(1, 0), PITCH);
-        }
-        if H == 2 && W == 2 {
-            T::store::<3>(corner(1, 1), PITCH);
-        }
+        sums.put::<T, H, W>();
     }
 }
