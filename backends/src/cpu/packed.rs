@@ -39,15 +39,15 @@ pub enum Form {
 }
 
 impl Form {
-    /// The panels of the form at a level, if it has any. Doubled pictures are multiplied by vectors.
-    fn kind(self, level: Level) -> Option<PanelKind> {
+    /// The panels of a tensor in the form at a level, if it has any.
+    fn kind(self, level: Level, ty: &TensorType) -> Option<PanelKind> {
+        let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
         match self {
-            Self::Matrix { bf16: true } | Self::Kernel { bf16: true } => {
-                Some(PanelKind::Bf16.at(level))
-            }
-            Self::Doubled { bf16: true } => Some(PanelKind::Bf16),
-            Self::Matrix { .. } | Self::Kernel { .. } | Self::Doubled { .. } => {
-                Some(PanelKind::F32)
+            Self::Matrix { bf16 } | Self::Kernel { bf16 } => Some(kind(bf16).at(level)),
+            Self::Doubled { bf16 } => {
+                let [cout, cin, ..] = super::kernel_shape(&ty.shape);
+                let shape = UpsampleShape { input: [1; 3], cin, cout };
+                Some(shape.panels(level, kind(bf16)))
             }
             Self::Vector | Self::Plain | Self::Stored => None,
         }
@@ -201,7 +201,7 @@ fn wanted<'p>(plans: &[&'p Plan]) -> (Wanted, Vec<(&'p str, &'p TensorType)>) {
 /// Bytes of a tensor of type `ty` in `form`; those of [`Loaded::bytes`].
 fn loaded_bytes(level: Level, form: Form, ty: &TensorType) -> u64 {
     let panels = |n: usize, k: usize| {
-        let kind = form.kind(level).expect("a form in panels");
+        let kind = form.kind(level, ty).expect("a form in panels");
         packed_bytes(n, k, kind).next_multiple_of(ALIGN) as u64
     };
     match form {
@@ -213,7 +213,7 @@ fn loaded_bytes(level: Level, form: Form, ty: &TensorType) -> u64 {
         Form::Doubled { .. } => {
             let [cout, cin, ..] = super::kernel_shape(&ty.shape);
             let shape = UpsampleShape { input: [1; 3], cin, cout };
-            panels(cout, shape.k())
+            panels(cout, shape.k(form.kind(level, ty).expect("a form in panels")))
         }
         Form::Vector => ty.elements() as u64 * 4,
         Form::Plain => ty.bytes(),

@@ -7,6 +7,9 @@
 //! All products of a strip and a panel are added up in tiles, as many as of a panel stay in
 //! the second cache at a time.
 //!
+//! A picture that is doubled on the way is four convolutions of two by two taps, whose pixels alternate
+//! in the output: the band is that of the small picture.
+//!
 //! It takes steps of one pixel and channels in whole blocks; others go through
 //! [`product`](super::product), which unfolds them. All is cut by the shape alone.
 
@@ -59,6 +62,8 @@ pub(in super::super) struct Plan {
     group: usize,
     lines: usize,
     frames: usize,
+    /// Whether each pixel stands for two along height and width.
+    doubled: bool,
 }
 
 /// Whether a convolution is one of this file.
@@ -84,7 +89,18 @@ impl Plan {
         let line = (frames * planes * width * ROW_BYTES).max(1);
         let most = (BAND_BYTES / line).saturating_sub(shape.kernel[1] - 1).max(1);
         let lines = out[1].div_ceil(out[1].div_ceil(most).max(1));
-        Self { body, level, shape: *shape, out, planes, width, group, lines, frames }
+        let (shape, doubled) = (*shape, false);
+        Self { body, level, shape, out, planes, width, group, lines, frames, doubled }
+    }
+
+    /// The plan of a convolution with 3×3 taps over a picture of `shape` that is doubled on the way.
+    pub(in super::super) fn doubled(body: Tiles, level: Level, shape: &ConvShape) -> Self {
+        Self { doubled: true, ..Self::new(body, level, shape) }
+    }
+
+    /// Convolutions that share the band: phases of a doubled pixel.
+    fn phases(&self) -> usize {
+        if self.doubled { 4 } else { 1 }
     }
 
     /// Bytes of a plane of a band: its lines and those that its taps reach.
@@ -92,15 +108,16 @@ impl Plan {
         (self.lines + self.shape.kernel[1] - 1) * self.width * ROW_BYTES
     }
 
-    /// Steps of K.
+    /// Steps of K of a phase.
     fn steps(&self) -> usize {
-        self.shape.kernel.iter().product::<usize>() * self.planes
+        let taps = if self.doubled { 4 } else { self.shape.kernel.iter().product() };
+        taps * self.planes
     }
 
-    /// Bytes of the offsets of all steps, of a band, and of a worker. The last strip of a band reads past
+    /// Bytes of the offsets of all steps of all phases, of a band, and of a worker. The last strip of a band reads past
     /// its end.
     fn parts(&self) -> [usize; 3] {
-        let offsets = (self.steps() * 4).next_multiple_of(ALIGN);
+        let offsets = (self.phases() * self.steps() * 4).next_multiple_of(ALIGN);
         let past = (STRIP + self.shape.kernel[2]) * ROW_BYTES;
         let band = self.frames * self.planes * self.plane() + past;
         let waiting = if self.steps() > STEPS { STRIPS } else { 1 };
@@ -143,8 +160,12 @@ pub(in super::super) fn run(
     let (offsets, rest) = scratch[skip..].split_at_mut(offset_bytes);
     let (band, rest) = rest.split_at_mut(band_bytes);
     // SAFETY: aligned bytes of any value.
-    let offsets =
-        unsafe { std::slice::from_raw_parts_mut(offsets.as_mut_ptr().cast::<u32>(), plan.steps()) };
+    let offsets = unsafe {
+        std::slice::from_raw_parts_mut(
+            offsets.as_mut_ptr().cast::<u32>(),
+            plan.phases() * plan.steps(),
+        )
+    };
     fill_offsets(plan, offsets);
     let own = WorkerScratch::new(rest, own, pool.threads());
     let band = SharedPtr::new(band.as_mut_ptr());
@@ -161,12 +182,16 @@ pub(in super::super) fn run(
 }
 
 /// Where the tile of each step lies, from that of the first tap and channel on; steps come in the order
-/// of the weight: taps first, channels innermost.
+/// of the weight: phases first, then taps, channels innermost.
 fn fill_offsets(plan: &Plan, offsets: &mut [u32]) {
     let [_, kh, kw] = plan.shape.kernel;
     for (step, offset) in offsets.iter_mut().enumerate() {
         let (tap, channel) = (step / plan.planes, step % plan.planes);
-        let (frame, line, column) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+        let (frame, line, column) = match plan.doubled {
+            // The upper left quarter of a pixel meets its neighbours there, and so on.
+            true => (0, tap / 8 + tap / 2 % 2, tap / 4 % 2 + tap % 2),
+            false => (tap / (kh * kw), tap / kw % kh, tap % kw),
+        };
         let planes = (frame * plan.planes + channel) * plan.plane();
         *offset = (planes + (line * plan.width + column) * ROW_BYTES) as u32;
     }
@@ -207,7 +232,7 @@ impl Job<'_> {
         });
         let strips = (lines.len() * plan.width).div_ceil(STRIP);
         let runs = strips.div_ceil(STRIPS);
-        let panels = plan.shape.cout.div_ceil(TILE_COLUMNS);
+        let panels = plan.phases() * plan.shape.cout.div_ceil(TILE_COLUMNS);
         let parts = TASKS.div_ceil(frames.len() * runs).clamp(1, panels);
         let each = panels.div_ceil(parts);
         let parts = panels.div_ceil(each);
@@ -289,12 +314,15 @@ impl TileWork for Block<'_> {
         // Taps in time that meet an input frame, and where the first of all would.
         let low = padding[0].0.saturating_sub(self.frame).min(kernel[0]);
         let high = (input[0] + padding[0].0).saturating_sub(self.frame).clamp(low, kernel[0]);
-        let each = offsets.len() / kernel[0].max(1);
-        let all = low * each..high * each;
+        let each = plan.steps() / kernel[0].max(1);
+        let panels = cout.div_ceil(TILE_COLUMNS);
         let ahead = (self.frame as isize - padding[0].0 as isize) - self.first_frame as isize;
         let origin = band.get().wrapping_offset(ahead * (plan.planes * plan.plane()) as isize);
         for p in self.panels.clone() {
+            let (phase, p) = (p / panels, p % panels);
             let columns = (cout - p * TILE_COLUMNS).min(TILE_COLUMNS);
+            let before = phase * plan.steps();
+            let all = before + low * each..before + high * each;
             let mut from = all.start;
             loop {
                 let steps = from..(from + STEPS).min(all.end);
@@ -313,7 +341,8 @@ impl TileWork for Block<'_> {
                         let offsets = &offsets[steps.clone()];
                         kernel(offsets, tile, panel, sums, steps.start == all.start);
                         if last {
-                            self.write(finish, sums, positions, (p * TILE_COLUMNS, columns));
+                            let place = (p * TILE_COLUMNS, columns);
+                            self.write(finish, sums, positions, phase, place);
                         }
                     }
                 }
@@ -336,21 +365,26 @@ impl Block<'_> {
         finish: &Finish<'_>,
         sums: *const f32,
         positions: Range<usize>,
+        phase: usize,
         (column, columns): (usize, usize),
     ) {
         let plan = self.job.plan;
         let [_, height, width] = plan.out;
+        let apart = if plan.doubled { 2 } else { 1 };
+        let (down, right) = (phase / 2, phase % 2);
         let mut at = positions.start;
         while at < positions.end {
             let (line, x) = (at / plan.width, at % plan.width);
             let end = positions.end.min((line + 1) * plan.width);
             let count = (end - at).min(width.saturating_sub(x));
             if count > 0 {
-                let row = (self.frame * height + self.lines.start + line) * width + x;
+                let line = (self.frame * height + self.lines.start + line) * apart + down;
+                let row = (line * width + x) * apart + right;
                 // SAFETY: the caller's promise.
                 unsafe {
                     let from = sums.add((at - positions.start) * TILE_COLUMNS);
-                    finish.tile(from, TILE_COLUMNS, (row, column), (count, columns));
+                    let (place, size) = ((row, column), (count, columns));
+                    finish.tile_apart(from, TILE_COLUMNS, place, size, apart);
                 }
             }
             at = end;

@@ -314,7 +314,7 @@ impl Launch {
                 panels + conv::conv_scratch_bytes(level, shape, kind, workers)
             }
             Self::Conv(Conv { shape: Picture::Doubled(shape), kind, .. }) => {
-                conv::upsample_conv_scratch_bytes(level, shape, *kind)
+                conv::upsample_conv_scratch_bytes(level, shape, shape.panels(level, *kind), workers)
             }
             _ => 0,
         }

@@ -64,7 +64,7 @@ impl<'r> Reader<'r> {
                 self.plain(name, stored.dtype, ty, ty.dtype).map(Loaded::Plain)
             }
             Form::Matrix { .. } | Form::Kernel { .. } | Form::Doubled { .. } => {
-                let kind = form.kind(self.cpu.level()).expect("a form in panels");
+                let kind = form.kind(self.cpu.level(), ty).expect("a form in panels");
                 self.panels(name, stored.dtype, ty, form, kind).map(Loaded::Matrix)
             }
         }
@@ -114,7 +114,9 @@ impl<'r> Reader<'r> {
         let rows = ty.shape[0];
         let row = ty.elements() / rows.max(1);
         let k = match form {
-            Form::Doubled { .. } => UpsampleShape { input: [1; 3], cin: row / 9, cout: rows }.k(),
+            Form::Doubled { .. } => {
+                UpsampleShape { input: [1; 3], cin: row / 9, cout: rows }.k(kind)
+            }
             _ => row,
         };
         let packed = PackedMatrix::try_zeroed((rows, k), kind);
