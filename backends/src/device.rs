@@ -33,6 +33,8 @@ pub struct About {
     pub capacity: Option<u64>,
     /// What plans for it are compiled for.
     pub target: Target,
+    /// What its user should know, once: a sentence each, with a code.
+    pub warnings: Vec<String>,
 }
 
 /// Weights as a device takes them: they may be read again while a plan runs.

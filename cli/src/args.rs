@@ -20,6 +20,7 @@ use crate::cmd::lora::args::Lora;
 use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
 use crate::cmd::train::args::Train;
+use crate::render;
 use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -245,16 +246,19 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// The device.
+    /// The device, of whose warnings the user is told.
     ///
     /// # Errors
     /// As [`Backend::open`].
     pub fn open(&self) -> Result<Backend> {
-        Backend::open(&self.device, self.threads).map_err(|error| match error.code() {
+        let backend = Backend::open(&self.device, self.threads);
+        let backend = backend.map_err(|error| match error.code() {
             "E0904" | "E0560" => error.at(format!("--device {}", self.device)),
             "E0918" => error.at(format!("--threads {}", self.threads)),
             _ => error,
-        })
+        })?;
+        backend.about().warnings.iter().for_each(|warning| render::warn(warning));
+        Ok(backend)
     }
 }
 

@@ -54,6 +54,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         instructions: "doubles".to_owned(),
         capacity: Some(capacity),
         target: target(),
+        warnings: Vec::new(),
     })))
 }
 

@@ -37,8 +37,16 @@ pub struct BatchShape {
 impl BatchShape {
     /// Whether B · Aᵀ is formed: it packs M rows for N, and turns M · N sums. Turning one takes as long
     /// as packing an eighth of an element.
+    ///
+    /// Tiles take either side in a form of its own, so that nothing is spared there.
     fn exchanged(&self) -> bool {
-        self.n.saturating_sub(self.m).saturating_mul(self.k) > self.m * self.n / 8
+        !matches!(self.kind, PanelKind::Tiles(_))
+            && self.n.saturating_sub(self.m).saturating_mul(self.k) > self.m * self.n / 8
+    }
+
+    /// The batch by the products that the level has.
+    fn at(self, level: Level) -> Self {
+        Self { kind: self.kind.at(level), ..self }
     }
 }
 
@@ -51,13 +59,14 @@ struct Way {
 
 impl Way {
     fn new(level: Level, shape: &BatchShape, exchanged: bool) -> Way {
-        let BatchShape { m, n, k, turned: [a, b], kind, .. } = *shape;
+        let shape = shape.at(level);
+        let BatchShape { m, n, k, turned: [a, b], kind, .. } = shape;
         let level = level.usable();
         match exchanged {
-            false => Way { plan: Plan::new(level, m, n, k, kind), shape: *shape },
+            false => Way { plan: Plan::new(level, m, n, k, kind), shape },
             true => Way {
                 plan: Plan::turned(level, n, m, k, kind),
-                shape: BatchShape { m: n, n: m, turned: [b, a], ..*shape },
+                shape: BatchShape { m: n, n: m, turned: [b, a], ..shape },
             },
         }
     }
@@ -99,6 +108,7 @@ enum Source<'a> {
 
 /// Bytes of scratch [`dot`] needs.
 pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
+    let shape = &shape.at(level);
     Way::new(level, shape, shape.exchanged()).scratch_bytes(workers)
 }
 
@@ -117,6 +127,7 @@ pub fn dot(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
+    let shape = &shape.at(level);
     let BatchShape { pages, m, n, k, turned, .. } = *shape;
     let needed = pages * m * k;
     assert!(a.len() >= needed, "A has {} elements, needs {needed}", a.len());

@@ -9,6 +9,7 @@
 //! A product may also be formed the other way round, B · Aᵀ: sums of a panel are then turned on their
 //! way to the epilogue. Products and their order are the same either way, and so are the bits.
 
+use super::super::amx::product;
 use super::super::simd::Level;
 use super::super::threads::{Pool, WorkerScratch};
 use super::epilogue::Finish;
@@ -51,6 +52,8 @@ pub(crate) struct Plan {
     lda: usize,
     /// Whether rows of the product are columns of the result.
     turned: bool,
+    /// How tiles do it instead, where the panels are for them.
+    tiles: Option<product::Plan>,
 }
 
 impl Plan {
@@ -85,8 +88,26 @@ impl Plan {
         let nb = panels.div_ceil(n_blocks.max(1));
         let n_blocks = if nb == 0 { 0 } else { panels.div_ceil(nb) };
         let lda = lines * LANES;
-        let turned = false;
-        Plan { level, words, m, n, k, mc, m_blocks, nb, n_blocks, kc, k_blocks, lda, turned }
+        let tiles = match kind {
+            PanelKind::Tiles(body) => Some(product::Plan::new(body, level, (m, n, k))),
+            _ => None,
+        };
+        Plan {
+            level,
+            words,
+            m,
+            n,
+            k,
+            mc,
+            m_blocks,
+            nb,
+            n_blocks,
+            kc,
+            k_blocks,
+            lda,
+            turned: false,
+            tiles,
+        }
     }
 
     /// The plan of a product whose rows are the columns of the result.
@@ -96,7 +117,10 @@ impl Plan {
 
     /// Tasks of a product.
     pub(super) fn tasks(&self) -> usize {
-        self.m_blocks * self.n_blocks
+        match &self.tiles {
+            Some(tiles) => tiles.tasks(),
+            None => self.m_blocks * self.n_blocks,
+        }
     }
 
     /// Rows of a block, in whole squares where they are turned.
@@ -116,6 +140,9 @@ impl Plan {
     }
 
     pub(crate) fn scratch_bytes(&self, workers: usize) -> usize {
+        if let Some(tiles) = &self.tiles {
+            return tiles.scratch_bytes(workers);
+        }
         let (a, sums) = self.worker_words();
         WorkerScratch::bytes((a + sums) * 4, workers)
     }
@@ -154,6 +181,9 @@ pub(super) fn multiply<'a>(
     finish: &Finish<'_>,
     scratch: &mut [u8],
 ) {
+    if let Some(tiles) = &plan.tiles {
+        return product::multiply(pool, tiles, pages, loader, b, finish, scratch);
+    }
     let (a_words, sum_words) = plan.worker_words();
     let scratch = WorkerScratch::new(scratch, (a_words + sum_words) * 4, pool.threads());
     pool.run(pages.len() * plan.tasks(), &|task, worker| {
