@@ -33,7 +33,18 @@ pub fn measure(pool: &Pool, level: Level, each: Duration) -> Throughput {
             2.0 * COPY as f64
         })
     });
-    Throughput { threads: pool.threads(), f32_gflops, bf16_gflops, copy_gb_per_second }
+    let instructions = [false, true].map(|pairs| instruction(level, pairs));
+    Throughput { threads: pool.threads(), f32_gflops, bf16_gflops, instructions, copy_gb_per_second }
+}
+
+/// What [`arithmetic`] executes.
+fn instruction(level: Level, pairs: bool) -> &'static str {
+    match level {
+        Level::Avx512Bf16 if pairs => "vdpbf16ps",
+        Level::Avx512 | Level::Avx512Bf16 => "vfmadd (512 bits)",
+        Level::Avx2 => "vfmadd (256 bits)",
+        Level::Portable => "multiply and add",
+    }
 }
 
 /// Runs `work` once on every thread at the same time and adds up what it returns.
@@ -185,6 +196,8 @@ mod tests {
             assert_eq!(peak.threads, 2);
             assert!(peak.f32_gflops > 0.0 && peak.copy_gb_per_second > 0.0);
             assert_eq!(peak.bf16_gflops.is_some(), level == Level::Avx512Bf16);
+            let [wide, narrow] = peak.instructions;
+            assert_eq!(wide != narrow, peak.bf16_gflops.is_some(), "{level:?}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! by line; rows of A are lines turned in blocks. Both give the words that an operand lying along K
 //! gives, so a product has the same bits whichever way its sides lie.
 
-use super::super::caches::prefetch;
+use super::super::caches::{prefetch, prefetch_later};
 use super::super::simd::Level;
 use super::PanelKind;
 use super::matrix::{Dtype, WeightSource, Weights, as_words, decode};
@@ -80,7 +80,10 @@ impl Weights<'_> {
             let elements = word * each..(word * each + each).min(k);
             self.line(level, form, columns.clone(), elements, &mut line);
             // SAFETY: a row of the panel, which is at most as wide as the line.
-            unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), panel.add(word * width), width) };
+            unsafe {
+                let to = panel.wrapping_add(word * width);
+                std::ptr::copy_nonoverlapping(line.as_ptr(), to, width);
+            }
         }
     }
 }
@@ -169,6 +172,15 @@ impl RowLoader for Turned<'_> {
             for row in 0..rows.len() {
                 // SAFETY: a row holds an even number of elements.
                 unsafe { convert.pad(to.add(row * lda), k.len()) };
+            }
+        }
+    }
+
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        // Rows that are halves of the same words are asked for once.
+        for row in rows.step_by(self.0.kind().elements()) {
+            for run in self.runs(row, k.clone()) {
+                prefetch_later(run.as_ptr().cast(), size_of_val(run));
             }
         }
     }
