@@ -33,6 +33,8 @@ pub struct About {
     pub capacity: Option<u64>,
     /// What plans for it are compiled for.
     pub target: Target,
+    /// What its user should know, once: a sentence each, with a code.
+    pub warnings: Vec<String>,
 }
 
 /// Weights as a device takes them: they may be read again while a plan runs.
@@ -222,6 +224,11 @@ impl Times {
     /// Room for the times of `launches` launches, counted from `origin`.
     pub fn new(origin: Instant, launches: usize) -> Self {
         Self { origin, launches: Vec::with_capacity(launches) }
+    }
+
+    /// What the times are counted from.
+    pub fn origin(&self) -> Instant {
+        self.origin
     }
 
     /// Nanoseconds from the origin until now.

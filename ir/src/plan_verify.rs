@@ -236,7 +236,7 @@ impl<'p> Verifier<'p> {
             Root::Input(index) => {
                 let whole = &plan.buffer(plan.inputs[index as usize].buffer).ty;
                 if whole.dtype != dtype {
-                    return Err(format!("{} is no part of the input {whole}", buffer.ty));
+                    return Err(format!("{} is not part of the input {whole}", buffer.ty));
                 }
                 whole.bytes()
             }

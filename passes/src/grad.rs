@@ -79,7 +79,7 @@ pub fn grad(program: Program, wish: &Gradient) -> Result<Program, CompileError> 
     };
     let ty = program.ty(of).clone();
     if ty.elements() != 1 || !matches!(ty.dtype, DType::F32 | DType::F64) {
-        let error = fault(format!("output %{} is {ty} and no number", wish.of));
+        let error = fault(format!("output %{} is {ty}, not a number", wish.of));
         return Err(error.help("sum or average it to one element of f32"));
     }
     let mut chosen: Vec<Port> = Vec::new();

@@ -316,7 +316,7 @@ impl Program {
                 return Err(format!("{}: not one label for each result", place()));
             }
             if step.op.is_structure() || matches!(step.op, Op::Weight { .. }) {
-                return Err(format!("{}: such an op is no step", place()));
+                return Err(format!("{}: such an op is not a step", place()));
             }
             let early = |v: &&ValueIndex| !defined.get(**v as usize).copied().unwrap_or(false);
             if let Some(value) = step.operands.iter().find(early) {
@@ -377,7 +377,7 @@ mod tests {
         assert!(broken(|p| p.steps.swap(0, 1)).contains("origin"));
         assert!(broken(|p| p.steps[0].operands[1] = 3).contains("before it is made"));
         assert!(broken(|p| p.steps[0].operands[1] = 9).contains("before it is made"));
-        assert!(broken(|p| p.steps[0].op = Op::Return).contains("no step"));
+        assert!(broken(|p| p.steps[0].op = Op::Return).contains("not a step"));
         assert!(broken(|p| p.steps[0].labels.push("c".into())).contains("one label for each"));
         assert!(broken(|p| p.values[3].origin = Origin::Step(1, 1)).contains("origin"));
         let twice = broken(|p| {

@@ -16,9 +16,10 @@ pub mod winograd;
 
 pub use upsample::*;
 
+use super::amx;
 use super::gemm::{
-    Combine, Convert, Dtype, Epilogue, Output, Packed, PackedMatrix, PanelKind, RowLoader, Slice,
-    WeightSource, decode_one, gemm_scratch_bytes, pack_source, packed_bytes, product,
+    Combine, Convert, Dtype, Epilogue, Finish, Output, Packed, PackedMatrix, PanelKind, RowLoader,
+    Slice, WeightSource, decode_one, gemm_scratch_bytes, pack_source, packed_bytes, product,
 };
 use super::simd::Level;
 use super::threads::Pool;
@@ -202,6 +203,9 @@ pub fn conv_scratch_bytes_for(
     if let Algorithm::Winograd(tile) = algorithm {
         return winograd::scratch_bytes(level, shape, kind, Form::Tiles(tile));
     }
+    if let Some(plan) = tiles(level, shape, kind) {
+        return plan.scratch_bytes(workers);
+    }
     let [to, ho, wo] = shape.output();
     let (mut t, mut most) = (0, 0);
     while t < to {
@@ -214,6 +218,12 @@ pub fn conv_scratch_bytes_for(
         t = frames.end;
     }
     most
+}
+
+/// How tiles convolve, where they do so without unfolding the picture.
+fn tiles(level: Level, shape: &ConvShape, kind: PanelKind) -> Option<amx::conv::Plan> {
+    let PanelKind::Tiles(body) = kind else { return None };
+    amx::conv::fits(shape).then(|| amx::conv::Plan::new(body, level.usable(), shape))
 }
 
 /// The part of the sums that belongs to `taps` in time.
@@ -268,6 +278,10 @@ pub fn conv_by(
         let form = Form::Tiles(tile);
         winograd::run(pool, level, shape, form, x, weight, epilogue, output, scratch);
         return;
+    }
+    if let Some(plan) = tiles(level, shape, weight.kind()) {
+        let finish = Finish::new(level.usable(), shape.rows(), shape.cout, epilogue, output);
+        return amx::conv::run(pool, &plan, x, weight, &finish, scratch);
     }
     let [to, ho, wo] = shape.output();
     let mut t = 0;
@@ -493,6 +507,26 @@ mod tests {
             },
             // Several blocks of K, more rows than one task, a single output column.
             ConvShape { cin: 70, cout: 1, input: [2, 13, 13], ..base },
+            // Whole blocks of 32 channels: in all directions, over the lines alone, over time alone,
+            // with more padding than taps reach, and more products than are added up at a time.
+            ConvShape { cin: 64, cout: 40, input: [3, 6, 13], ..base },
+            ConvShape {
+                kernel: [1, 3, 3],
+                padding: [(0, 0), (1, 1), (1, 1)],
+                cin: 32,
+                cout: 33,
+                input: [6, 4, 17],
+                ..base
+            },
+            ConvShape { kernel: [3, 1, 1], padding: [(2, 0), (0, 0), (0, 0)], cin: 96, ..base },
+            ConvShape {
+                kernel: [2, 4, 5],
+                padding: [(3, 2), (3, 5), (4, 6)],
+                input: [2, 4, 2],
+                cin: 32,
+                ..base
+            },
+            ConvShape { cin: 320, cout: 5, input: [2, 3, 4], ..base },
         ]
     }
 
@@ -541,7 +575,7 @@ mod tests {
             let (bias, residual) = (noise(shape.cout, 9), noise(want.len(), 10));
             let slack = 3e-7 * shape.k() as f64 + 1e-6;
             for level in Level::available() {
-                for kind in [PanelKind::F32, PanelKind::Bf16] {
+                for kind in PanelKind::every(level) {
                     let got = run(&pools[0], level, &shape, Slice::F32(&x), &w, kind);
                     for (index, (&got, &want)) in got.iter().zip(&want).enumerate() {
                         let add = bias[index % shape.cout] + residual[index];

@@ -36,6 +36,25 @@ type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 thread_local! {
     /// The pool (by address) and worker index this thread is running a task for.
     static HERE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// Takes down what a task has set up on this thread for the rest of its run.
+    static LEAVING: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// Sets something up on this thread until it leaves the run it works for: `enter` is called unless it
+/// was already in this run, `leave` when the thread is done with its tasks, whoever's thread it is. A
+/// thread sets up one thing only.
+pub(crate) fn until_leaving(enter: fn(), leave: fn()) {
+    if LEAVING.get().is_none() {
+        enter();
+        LEAVING.set(Some(leave));
+    }
+}
+
+/// The thread is done with the tasks of a run.
+fn leave() {
+    if let Some(leave) = LEAVING.take() {
+        leave();
+    }
 }
 
 /// Persistent worker threads; the calling thread is worker 0.
@@ -162,6 +181,7 @@ impl Pool {
         } else {
             self.run_shared(tasks, body)
         };
+        leave();
         HERE.set(before);
         drop(turn);
         if let Some(payload) = failure {
@@ -270,6 +290,7 @@ fn serve(shared: &Shared, index: usize) {
         let scope = StopScope::enter(job.stop);
         let work = || drain(shared, body, job.tasks, job.stop, index);
         let outcome = catch_unwind(AssertUnwindSafe(work));
+        leave();
         drop(scope);
         let mut state = lock(&shared.state);
         if let Err(payload) = outcome {
@@ -487,6 +508,47 @@ mod tests {
             assert!(ran < usize::MAX);
         });
         assert_eq!(until_stopped(100_000).count(), 100_000);
+    }
+
+    thread_local! {
+        static ENTERED: Cell<usize> = const { Cell::new(0) };
+    }
+    static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn what_a_task_sets_up_lasts_until_its_thread_leaves_the_run() {
+        fn enter() {
+            ENTERED.set(ENTERED.get() + 1);
+        }
+        fn leave() {
+            ENTERED.set(ENTERED.get() - 1);
+            LEFT.fetch_add(1, Ordering::SeqCst);
+        }
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            for tasks in [1, 40] {
+                let before = LEFT.load(Ordering::SeqCst);
+                let met = Mutex::new(std::collections::BTreeSet::new());
+                pool.run(tasks, &|_, worker| {
+                    met.lock().unwrap().insert(worker);
+                    until_leaving(enter, leave);
+                    std::thread::yield_now();
+                    pool.run(2, &|_, _| until_leaving(enter, leave));
+                    assert_eq!(ENTERED.get(), 1);
+                });
+                assert_eq!(ENTERED.get(), 0);
+                let met = met.into_inner().unwrap().len();
+                assert_eq!(LEFT.load(Ordering::SeqCst), before + met);
+            }
+            let failing = || {
+                pool.run(1, &|_, _| {
+                    until_leaving(enter, leave);
+                    panic!("a task fails");
+                })
+            };
+            catch_unwind(AssertUnwindSafe(failing)).unwrap_err();
+            assert_eq!(ENTERED.get(), 0);
+        }
     }
 
     #[test]

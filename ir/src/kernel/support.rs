@@ -97,7 +97,7 @@ impl Target {
                 let linear = *op == Op::Linear;
                 let limits = if linear { &self.linear_limits } else { &self.conv_limits };
                 let kernel = &operands[1];
-                need(!limits.stored || weights[1], "a kernel that is no weight")?;
+                need(!limits.stored || weights[1], "a kernel that is not a weight")?;
                 need(limits.depth.hold(kernel.shape[1]), "products of this depth")?;
                 need(limits.width.hold(kernel.shape[0]), "products of this width")?;
                 need(kernel.dtype == DType::F32 || half(kernel.dtype), PRODUCTS)?;
@@ -110,7 +110,7 @@ impl Target {
                 }
                 let width = operands[0].last() / heads;
                 need(self.head_widths.hold(width), "heads of this width")?;
-                need(*scale >= 0.0 && scale.is_finite(), "a scale that is no positive number")
+                need(*scale >= 0.0 && scale.is_finite(), "a scale that is not a positive number")
             }
             _ => Ok(()),
         }
@@ -138,7 +138,7 @@ impl Target {
                         own.map(|at| (operands[at], weights[at])).unzip();
                     self.native(&anchor.op, &types, &stored, results)?;
                     if anchor.load != Load::Own {
-                        need(stored[1], "a load with a kernel that is no weight")?;
+                        need(stored[1], "a load with a kernel that is not a weight")?;
                         (self.conv_load.0)(anchor.load, &anchor.op, types[0], types[1])?;
                     }
                 }

@@ -116,7 +116,7 @@ fn check_copy(
 fn form(kernel: &AnchorKernel) -> Result<(), String> {
     let AnchorKernel { op, arity, parts, load, sums, activation, activated, combine, .. } = kernel;
     if op.class() != OpClass::Anchor {
-        return Err(format!("{} is no anchor", op.name()));
+        return Err(format!("{} is not an anchor", op.name()));
     }
     let (least, most) = op.arity();
     if !(least..=most).contains(arity) {

@@ -153,7 +153,7 @@ impl Reader {
         let plan = &mut self.plan;
         line.expect("alignment=")?;
         let bytes = line.number()?;
-        plan.alignment = Alignment::new(bytes).ok_or(format!("{bytes} is no alignment"))?;
+        plan.alignment = Alignment::new(bytes).ok_or(format!("{bytes} is not an alignment"))?;
         for (key, value) in [
             ("workspace=", &mut plan.workspace_bytes),
             ("lower_bound=", &mut plan.lower_bound_bytes),

@@ -96,7 +96,7 @@ impl Groups<'_> {
         }
         let kernel = self.program.values[to.operands[1] as usize].origin;
         if !matches!(kernel, Origin::Weight(_)) {
-            return Err("its kernel is no weight");
+            return Err("its kernel is not a weight");
         }
         let load = Load::Nearest(factors);
         let [x, w] = [from.operands[0], to.operands[1]].map(|value| self.program.ty(value));
@@ -125,7 +125,7 @@ impl Groups<'_> {
     /// The anchor of `group` with step `next` in its epilogue, or why not.
     pub(super) fn epilogue(&self, group: usize, next: usize) -> Result<GroupKind, &'static str> {
         let GroupKind::Anchor(ends) = &self.groups[group].kind else {
-            return Err("it is no anchor");
+            return Err("it is not an anchor");
         };
         let tail = self.tail(group);
         if self.output[tail as usize] || self.users[tail as usize].len() != 1 {
@@ -134,7 +134,7 @@ impl Groups<'_> {
         let anchor = &self.program.steps[self.anchor(group)];
         let support = self.target.epilogue(&anchor.op, &self.program.types(&anchor.operands));
         let step = &self.program.steps[next];
-        let row = self.row(next).ok_or("it is no step over rows")?;
+        let row = self.row(next).ok_or("it is not a step over rows")?;
         let dtype = self.program.ty(step.result()).dtype;
         let from = self.program.ty(tail).dtype;
         if [dtype, from].iter().any(|dtype| !support.results.contains(dtype)) {
@@ -193,7 +193,7 @@ impl Groups<'_> {
                 }
                 let x = self.residual(next, row, 0, tail, support.residual)?;
                 let RowOperand::Read { base, access } = row.operands[2] else {
-                    return Err("its gate is no table");
+                    return Err("its gate is not a table");
                 };
                 if self.program.ty(base).dtype != DType::F32 || base == tail {
                     return Err("its gate is not f32");
@@ -226,7 +226,7 @@ impl Groups<'_> {
             RowOperand::Literal(_) => false,
         };
         if !own || ty.shape != self.program.ty(tail).shape {
-            return Err("the other operand is no row of its own");
+            return Err("the other operand is not a row of its own");
         }
         if !added.contains(&ty.dtype) {
             return Err("the epilogue adds no such element type");

@@ -46,7 +46,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
     let capacity = opening.settings.get("capacity").map_or(Ok(1 << 40), str::parse);
     let capacity = capacity.map_err(|_| OpenError::Setting {
         name: "capacity",
-        message: "the capacity is no number of bytes".to_owned(),
+        message: "the capacity is not a number of bytes".to_owned(),
     })?;
     Ok(Arc::new(Second(About {
         name: format!("second:{number}"),
@@ -54,6 +54,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         instructions: "doubles".to_owned(),
         capacity: Some(capacity),
         target: target(),
+        warnings: Vec::new(),
     })))
 }
 

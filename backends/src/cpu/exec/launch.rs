@@ -309,11 +309,12 @@ impl Launch {
                 attention::vjp_scratch_bytes(level, shape, *precision, *bias, workers)
             }
             Self::Conv(Conv { shape: Picture::Own(shape), kind, given, .. }) => {
-                let panels = given.map_or(0, |_| ALIGN + shape.packed_bytes(*kind));
-                panels + conv::conv_scratch_bytes(level, shape, *kind, workers)
+                let kind = kind.at(level);
+                let panels = given.map_or(0, |_| ALIGN + shape.packed_bytes(kind));
+                panels + conv::conv_scratch_bytes(level, shape, kind, workers)
             }
             Self::Conv(Conv { shape: Picture::Doubled(shape), kind, .. }) => {
-                conv::upsample_conv_scratch_bytes(level, shape, *kind)
+                conv::upsample_conv_scratch_bytes(level, shape, shape.panels(level, *kind), workers)
             }
             _ => 0,
         }

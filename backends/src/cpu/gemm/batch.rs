@@ -39,13 +39,30 @@ pub struct BatchShape {
 impl BatchShape {
     /// Whether B · Aᵀ is formed: it packs M rows for N, and turns M · N sums. Turning one takes as long
     /// as packing an eighth of an element. Lines of K are packed faster than loaded as rows.
+    ///
+    /// Tiles take either side in a form of its own, so that nothing is spared there.
     fn exchanged(&self) -> bool {
         match (self.m <= SLIM, self.n <= SLIM) {
+            _ if by_tiles(self.kind) => false,
             (true, _) => false,
-            (false, true) => self.turned[0] && self.k > self.m.min(self.n),
+            (false, true) => self.turned[0] && self.k > self.n,
             _ => self.n.saturating_sub(self.m).saturating_mul(self.k) > self.m * self.n / 8,
         }
     }
+
+    /// The batch by the products that the level has.
+    fn at(self, level: Level) -> Self {
+        Self { kind: self.kind.at(level), ..self }
+    }
+}
+
+fn by_tiles(kind: PanelKind) -> bool {
+    matches!(kind, PanelKind::Tiles(_))
+}
+
+/// Whether tasks make the panels that meet so many rows.
+fn slim(m: usize, kind: PanelKind) -> bool {
+    m <= SLIM && !by_tiles(kind)
 }
 
 /// How a batch is computed.
@@ -57,16 +74,17 @@ struct Way {
 
 impl Way {
     fn new(level: Level, shape: &BatchShape, exchanged: bool) -> Way {
-        let BatchShape { m, n, k, turned: [a, b], kind, .. } = *shape;
+        let shape = shape.at(level);
+        let BatchShape { m, n, k, turned: [a, b], kind, .. } = shape;
         let plan = |m: usize, n: usize| {
             let plan = Plan::new(level.usable(), m, n, k, kind);
-            if m <= SLIM { plan.slim() } else { plan }
+            if slim(m, kind) { plan.slim() } else { plan }
         };
         match exchanged {
-            false => Way { plan: plan(m, n), shape: *shape },
+            false => Way { plan: plan(m, n), shape },
             true => Way {
                 plan: plan(n, m).turned(),
-                shape: BatchShape { m: n, n: m, turned: [b, a], ..*shape },
+                shape: BatchShape { m: n, n: m, turned: [b, a], ..shape },
             },
         }
     }
@@ -84,7 +102,7 @@ impl Way {
     }
 
     fn slim(&self) -> bool {
-        self.shape.m <= SLIM
+        slim(self.shape.m, self.shape.kind)
     }
 
     fn scratch_bytes(&self, workers: usize) -> usize {
@@ -113,6 +131,7 @@ enum Source<'a> {
 
 /// Bytes of scratch [`dot`] needs.
 pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
+    let shape = &shape.at(level);
     Way::new(level, shape, shape.exchanged()).scratch_bytes(workers)
 }
 
@@ -131,6 +150,7 @@ pub fn dot(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
+    let shape = &shape.at(level);
     let BatchShape { pages, m, n, k, turned, .. } = *shape;
     let needed = pages * m * k;
     assert!(a.len() >= needed, "A has {} elements, needs {needed}", a.len());

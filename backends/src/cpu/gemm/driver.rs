@@ -9,6 +9,7 @@
 //! A product may also be formed the other way round, B · Aᵀ: sums of a panel are then turned on their
 //! way to the epilogue. Products and their order are the same either way, and so are the bits.
 
+use super::super::amx::product;
 use super::super::simd::Level;
 use super::super::threads::{Pool, WorkerScratch};
 use super::epilogue::Finish;
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     turned: bool,
     /// Whether tasks make their panels.
     slim: bool,
+    /// How tiles do it instead, where the panels are for them.
+    tiles: Option<product::Plan>,
 }
 
 impl Plan {
@@ -91,7 +94,10 @@ impl Plan {
         let nb = panels.div_ceil(n_blocks.max(1));
         let n_blocks = if nb == 0 { 0 } else { panels.div_ceil(nb) };
         let lda = lines * LANES;
-        let (turned, slim) = (false, false);
+        let tiles = match kind {
+            PanelKind::Tiles(body) => Some(product::Plan::new(body, level, (m, n, k))),
+            _ => None,
+        };
         Plan {
             level,
             words,
@@ -106,8 +112,9 @@ impl Plan {
             kc,
             k_blocks,
             lda,
-            turned,
-            slim,
+            turned: false,
+            slim: false,
+            tiles,
         }
     }
 
@@ -128,7 +135,10 @@ impl Plan {
 
     /// Tasks of a product.
     pub(super) fn tasks(&self) -> usize {
-        self.m_blocks * self.n_blocks
+        match &self.tiles {
+            Some(tiles) => tiles.tasks(),
+            None => self.m_blocks * self.n_blocks,
+        }
     }
 
     /// Words of K of block `ki`.
@@ -159,7 +169,10 @@ impl Plan {
     }
 
     pub(crate) fn scratch_bytes(&self, workers: usize) -> usize {
-        WorkerScratch::bytes(self.worker_words().iter().sum::<usize>() * 4, workers)
+        match &self.tiles {
+            Some(tiles) => tiles.scratch_bytes(workers),
+            None => WorkerScratch::bytes(self.worker_words().iter().sum::<usize>() * 4, workers),
+        }
     }
 }
 
@@ -204,6 +217,9 @@ pub(super) fn multiply(
     finish: &Finish<'_>,
     scratch: &mut [u8],
 ) {
+    if let (Some(tiles), Panels::Packed(b)) = (&plan.tiles, b) {
+        return product::multiply(pool, tiles, pages, loader, b, finish, scratch);
+    }
     let [a_words, sum_words, panel_words] = plan.worker_words();
     let all = a_words + sum_words + panel_words;
     let scratch = WorkerScratch::new(scratch, all * 4, pool.threads());

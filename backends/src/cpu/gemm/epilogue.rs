@@ -101,14 +101,32 @@ impl<'a> Finish<'a> {
         place: (usize, usize),
         size: (usize, usize),
     ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.tile_apart(tile, width, place, size, 1) }
+    }
+
+    /// [`Finish::tile`] for rows of the output that are so many apart.
+    ///
+    /// # Safety
+    /// As of [`Finish::tile`].
+    pub(crate) unsafe fn tile_apart(
+        &self,
+        tile: *const f32,
+        width: usize,
+        place: (usize, usize),
+        size: (usize, usize),
+        apart: usize,
+    ) {
         // SAFETY: the caller's promise; the level was clamped to the machine's.
         unsafe {
             match self.level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Bf16 => tile_512(self, tile, width, place, size),
+                Level::Avx512 | Level::Avx512Bf16 => {
+                    tile_512(self, tile, width, place, size, apart);
+                }
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => tile_256(self, tile, width, place, size),
-                _ => self.each::<Portable>(tile, width, place, size),
+                Level::Avx2 => tile_256(self, tile, width, place, size, apart),
+                _ => self.each::<Portable>(tile, width, place, size, apart),
             }
         }
     }
@@ -136,11 +154,12 @@ impl<'a> Finish<'a> {
         width: usize,
         (row, column): (usize, usize),
         (rows, columns): (usize, usize),
+        apart: usize,
     ) {
         // SAFETY: `tile`'s contract; `read` and `write` touch `lanes` elements only.
         unsafe {
             for r in 0..rows {
-                let i = row + r;
+                let i = row + r * apart;
                 let gate = self.gate.map(|gate| {
                     let segment = gate.segments.map_or(0, |segments| segments[i] as usize);
                     gate.data.as_ptr().add(segment * gate.stride)
@@ -203,9 +222,10 @@ macro_rules! tile {
             width: usize,
             place: (usize, usize),
             size: (usize, usize),
+            apart: usize,
         ) {
             // SAFETY: passed on.
-            unsafe { finish.each::<$lanes>(tile, width, place, size) }
+            unsafe { finish.each::<$lanes>(tile, width, place, size, apart) }
         }
     };
 }

@@ -232,13 +232,17 @@ impl Convert {
     }
 
     unsafe fn narrow(self, from: &[f32], to: *mut u16) {
-        // SAFETY: as in `widen`; `Words::Pairs` is chosen at the level with BF16 only.
+        // SAFETY: as in `widen`.
         unsafe {
-            #[cfg(target_arch = "x86_64")]
-            x86::narrow_512(from, to);
-            #[cfg(not(target_arch = "x86_64"))]
-            for (index, &value) in from.iter().enumerate() {
-                to.add(index).write(narrow_one(value));
+            match self.level {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512Bf16 => x86::narrow_512(from, to),
+                // Emulated tiles take pairs where vectors do not.
+                _ => {
+                    for (index, &value) in from.iter().enumerate() {
+                        to.add(index).write(narrow_one(value));
+                    }
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::cmd::generate::args::{Generate, Seed};
 use crate::cmd::{lora, size};
 use crate::recipe::{self, AdapterEntry, Recipe};
 use anyid_ir::Tensor;
-use anyid_models::wan::{Precision, Residual};
+use anyid_models::wan::{Geometry, Precision, Residual};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::files;
@@ -108,11 +108,10 @@ fn adapter_again(entry: &AdapterEntry, recipe: &Path) -> Result<Wanted> {
     Ok(Wanted { path: recipe::find_again(&entry.file, recipe)?, scale: entry.scale })
 }
 
-pub(super) fn wanted_size(args: &Generate, wishes: &Wishes) -> Result<Size> {
+pub(super) fn wanted_size(args: &Generate, wishes: &Wishes, geometry: Geometry) -> Result<Size> {
     if let Some(latents) = &wishes.latents {
         let shape = latents.tensor.shape();
-        let frames = 4 * (shape[1].max(1) - 1) + 1;
-        return Ok(Size { width: 16 * shape[3], height: 16 * shape[2], frames });
+        return Ok(Size::of_latent([shape[1], shape[2], shape[3]], geometry));
     }
     let (old, micro) = (wishes.recipe.as_ref().map(|(_, old)| old), wishes.model.is_none());
     let [width, height] = match (&args.size, old) {
@@ -153,7 +152,7 @@ pub(super) fn fill(
         (None, Some("f32")) => Some(Precision::F32),
         (None, Some("bf16")) => Some(Precision::Bf16),
         (None, Some(other)) => {
-            return Err(Error::input("E0910", format!("\"{other}\" is no precision"))
+            return Err(Error::input("E0910", format!("\"{other}\" is not a precision"))
                 .at("the recipe")
                 .help("the precisions are f32 and bf16"));
         }
@@ -164,7 +163,7 @@ pub(super) fn fill(
         (None, None | Some("f32")) => Residual::F32,
         (None, Some("bf16")) => Residual::Bf16,
         (None, Some(other)) => {
-            return Err(Error::input("E0910", format!("\"{other}\" is no residual stream"))
+            return Err(Error::input("E0910", format!("\"{other}\" is not a residual stream"))
                 .at("the recipe")
                 .help("its element type is f32 or bf16"));
         }

@@ -6,6 +6,7 @@
 use super::safetensors;
 use super::source::Source;
 use super::table::Table;
+use super::torch;
 use crate::error::{Error, Result};
 
 /// A format of checkpoint files.
@@ -13,6 +14,8 @@ use crate::error::{Error, Result};
 pub enum Format {
     /// A header in JSON, and the tensors behind it without holes.
     Safetensors,
+    /// A zip archive with a description of the tensors, as `torch.save` writes it.
+    Torch,
 }
 
 /// Bytes looked at to tell what a file is.
@@ -23,6 +26,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::Torch => "PyTorch",
         }
     }
 
@@ -41,6 +45,9 @@ impl Format {
             let likely = safetensors::is_likely(head, file_bytes);
             (!likely && head.trim_ascii_start().starts_with(b"{")).then_some(json)
         };
+        if !safetensors::is_likely(head, file_bytes) && torch::is_likely(head) {
+            return Ok(Self::Torch);
+        }
         match foreign(head, file_bytes).or_else(is_json) {
             Some(Foreign { what, help }) => {
                 let message = format!("not a safetensors file: it is {what}");
@@ -53,12 +60,14 @@ impl Format {
     /// The table of a file.
     ///
     /// # Errors
-    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0330 to E0332
-    /// where it changes or fails meanwhile, E0603 without memory for its table.
+    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0973 to E0975
+    /// for one of PyTorch that cannot be read, E0330 to E0332 where it changes or fails meanwhile,
+    /// E0603 without memory for its table.
     pub(super) fn read(source: &Source) -> Result<Table> {
         let head = source.bytes(source.length().min(FIRST), "the header", Vec::new())?;
         let table = match Self::of(&head, source.length()) {
             Ok(Self::Safetensors) => safetensors::read(source, head),
+            Ok(Self::Torch) => torch::read(source),
             Err(error) => Err(error),
         };
         table.map_err(|error| error.at(source.path().display()))
@@ -90,8 +99,8 @@ pub fn foreign(head: &[u8], file_bytes: u64) -> Option<Foreign> {
     let zip = head.starts_with(b"PK\x03\x04");
     let (what, help) = if head.starts_with(b"GGUF") {
         ("a GGUF checkpoint", "quantised checkpoints are not read; take the safetensors version")
-    } else if zip && (holds(b"data.pkl") || holds(b"byteorder")) {
-        ("a PyTorch checkpoint (.pth, .pt or .bin)", safetensors)
+    } else if torch::is_likely(head) {
+        return None;
     } else if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
         ("a Python pickle, such as an old PyTorch checkpoint", safetensors)
     } else if head.starts_with(b"\x93NUMPY") || (zip && holds(b".npy")) {
@@ -143,7 +152,6 @@ mod tests {
     fn other_files_are_named() {
         for (bytes, what) in [
             (&b"PK\x03\x04 and more bytes"[..], "zip"),
-            (b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl", "PyTorch"),
             (b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0x.npy", "NumPy"),
             (b"\x80\x02}q\0 and more", "pickle"),
             (b"GGUF\x03\0\0\0 and more", "GGUF"),
@@ -160,6 +168,8 @@ mod tests {
             assert!(error.help_text().is_some(), "{error}");
         }
         assert_eq!(refused(&[0; 64]).code(), "E0312", "no mark at all");
+        let cut = refused(b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl");
+        assert_eq!((cut.code(), cut.place()), ("E0974", Some("x")), "{cut}");
     }
 
     #[test]
