@@ -12,7 +12,7 @@ use anyid_backends::stop::stop_requested;
 use anyid_backends::{Device, Fault, HostArena, LoadError, OpenError, RunError, StoredWeight};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
-use anyid_ir::{Diagnostic, EvalError, Evaluator, Mode, Tensor, TensorType};
+use anyid_ir::{Diagnostic, Evaluator, Mode, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,8 +190,8 @@ impl Frame<'_> {
 }
 
 /// An error of the interpreter as one of the device.
-fn failed(error: EvalError, label: &str) -> RunError {
-    let Diagnostic { code, message, place, help, .. } = *error;
+fn failed(error: Diagnostic, label: &str) -> RunError {
+    let Diagnostic { code, message, place, help, .. } = error;
     let fault = Box::new(Fault { code, message, place, help, cause: None });
     RunError::Failed { label: Some(label.to_owned()), fault }
 }
@@ -243,7 +243,7 @@ impl Runner for Ready {
             let operands = step.operands.iter().map(|id| frame.read(*id)).collect();
             let inputs = launch.inputs(operands, step)?;
             let made = Evaluator::new(&launch.module, Mode::F32).run("f", &inputs, &(), None);
-            let made = made.map_err(|error| failed(error, step.label()))?;
+            let made = made.map_err(|error| failed(*error, step.label()))?;
             for ((result, tensor), label) in step.results.iter().zip(&made).zip(&step.labels) {
                 frame.write(*result, tensor.bytes());
                 if let Some(trace) = &mut call.trace {
