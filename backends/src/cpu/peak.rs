@@ -3,7 +3,7 @@
 //! Reports relate kernels to these ceilings. Each thread takes the best of many short runs, so
 //! that other programs on the machine disturb the figures little; the sum over threads is given.
 
-use super::amx;
+use super::amx::{self, Tiles};
 use super::simd::Level;
 use super::threads::Pool;
 use crate::device::Throughput;
@@ -59,7 +59,29 @@ pub fn measure(pool: &Pool, level: Level, each: Duration) -> Throughput {
             2.0 * COPY as f64
         })
     });
-    Throughput { threads: pool.threads(), f32_gflops, bf16_gflops, copy_gb_per_second }
+    let pairs = match tiles {
+        Some(Tiles::Instructions) => "tdpbf16ps",
+        Some(Tiles::Emulated) => "tdpbf16ps in memory",
+        None => instruction(level, true),
+    };
+    let instructions = [instruction(level, false), pairs];
+    Throughput {
+        threads: pool.threads(),
+        f32_gflops,
+        bf16_gflops,
+        instructions,
+        copy_gb_per_second,
+    }
+}
+
+/// What [`arithmetic`] executes.
+fn instruction(level: Level, pairs: bool) -> &'static str {
+    match level {
+        Level::Avx512Bf16 if pairs => "vdpbf16ps",
+        Level::Avx512 | Level::Avx512Bf16 => "vfmadd (512 bits)",
+        Level::Avx2 => "vfmadd (256 bits)",
+        _ => "multiply and add",
+    }
 }
 
 /// Runs `work` once on every thread at the same time and adds up what it returns.
@@ -222,6 +244,8 @@ mod tests {
             assert_eq!(peak.threads, 2);
             assert!(peak.f32_gflops > 0.0 && peak.copy_gb_per_second > 0.0);
             assert_eq!(peak.bf16_gflops.is_some(), level >= Level::Avx512Bf16);
+            let [wide, narrow] = peak.instructions;
+            assert_eq!(wide != narrow, peak.bf16_gflops.is_some(), "{level:?}");
         }
     }
 }

@@ -104,7 +104,8 @@ impl Device for Second {
 
     fn throughput(&self, _: Duration) -> Throughput {
         let (f32_gflops, copy_gb_per_second) = (1.0, 1.0);
-        Throughput { threads: 1, f32_gflops, bf16_gflops: None, copy_gb_per_second }
+        let instructions = ["arithmetic"; 2];
+        Throughput { threads: 1, f32_gflops, bf16_gflops: None, instructions, copy_gb_per_second }
     }
 }
 

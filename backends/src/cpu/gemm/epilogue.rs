@@ -3,6 +3,7 @@
 //! Works on 16 columns at a time with the arithmetic of [`math`], so that a function gives the same
 //! bits here and in a kernel of its own.
 
+use super::super::caches::prefetch_later;
 use super::super::math::lanes::{LANES, Portable, get, put};
 #[cfg(target_arch = "x86_64")]
 use super::super::math::lanes_x86;
@@ -25,7 +26,7 @@ pub(crate) struct Finish<'a> {
 }
 
 /// Where elements lie; those of a residual are only read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Pointer {
     F32(*mut f32),
     Bf16(*mut bf16),
@@ -127,6 +128,22 @@ impl<'a> Finish<'a> {
                 Level::Avx2 => tile_256(self, tile, width, place, size, apart),
                 _ => self.each::<Portable>(tile, width, place, size, apart),
             }
+        }
+    }
+
+    /// Hints that a part of `size` rows and columns at `place` of the output is finished soon.
+    pub(crate) fn ask(&self, (row, column): (usize, usize), (rows, columns): (usize, usize)) {
+        let ask = |to: Pointer, stride: usize| {
+            for at in (row..row + rows).map(|row| row * stride + column) {
+                match to {
+                    Pointer::F32(to) => prefetch_later(to.wrapping_add(at).cast(), columns * 4),
+                    Pointer::Bf16(to) => prefetch_later(to.wrapping_add(at).cast(), columns * 2),
+                }
+            }
+        };
+        ask(self.out, self.stride);
+        if let Some((old, stride)) = self.residual.filter(|(old, _)| *old != self.out) {
+            ask(old, stride);
         }
     }
 

@@ -93,22 +93,44 @@ pub(super) fn pack_pages(
     kind: PanelKind,
     to: &mut [u8],
 ) {
-    if n > 0 && k > 0 && !pages.is_empty() {
+    if !pages.is_empty() {
+        check(&first, pages.end, (n, k));
+    }
+    pack_panels(pool, level, pages.len(), (n, k), kind, to, &|level, page, panel, words, to| {
+        // SAFETY: `to` is that panel, and its rows `words` are this task's.
+        unsafe { fill_panel(level, first.page(pages.start + page, n * k), panel, words, to) };
+    });
+}
+
+/// # Panics
+/// If there are fewer than so many dense pages.
+pub(super) fn check(first: &Weights<'_>, pages: usize, (n, k): (usize, usize)) {
+    if n > 0 && k > 0 && pages > 0 {
         let last = (n - 1) * first.n_stride + (k - 1) * first.k_stride;
-        let needed = ((pages.end - 1) * n * k + last + 1) * first.dtype.size();
+        let needed = ((pages - 1) * n * k + last + 1) * first.dtype.size();
         let len = first.bytes.len();
         assert!(len >= needed, "weights have {len} bytes, need {needed} for [{n}, {k}]");
     }
-    pack_panels(pool, level, pages.len(), (n, k), kind, to, &|level, page, panel, words, to| {
-        let weights = first.page(pages.start + page, n * k);
-        // SAFETY: `to` is that panel, and its rows `words` are this task's.
-        unsafe {
-            match weights.turned() {
-                true => weights.fill_panel(level, panel, words, to),
-                false => pack_panel(level, &weights, panel, words, to),
-            }
+}
+
+/// Fills rows `words` of a panel of stored weights.
+///
+/// # Safety
+/// As [`pack_panel`].
+pub(super) unsafe fn fill_panel(
+    level: Level,
+    weights: Weights<'_>,
+    panel: Panel,
+    words: Range<usize>,
+    to: *mut u32,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        match weights.turned() {
+            true => weights.fill_panel(level, panel, words, to),
+            false => pack_panel(level, &weights, panel, words, to),
         }
-    });
+    }
 }
 
 /// [`pack_into`] for any source of rows.
@@ -136,8 +158,8 @@ pub(super) struct Panel {
 }
 
 /// Fills some rows of a panel of a page, which is at the pointer and of which no other task writes
-/// them.
-type FillRows<'a> = dyn Fn(Level, usize, Panel, Range<usize>, *mut u32) + Sync + 'a;
+/// them; rows before them need not be memory.
+pub(super) type FillRows<'a> = dyn Fn(Level, usize, Panel, Range<usize>, *mut u32) + Sync + 'a;
 
 /// Has all rows of all panels of `pages` matrices filled, in parallel.
 fn pack_panels(
@@ -199,7 +221,7 @@ pub(super) unsafe fn pack_panel(
                 // SAFETY: rows `first + word ..` and 16 columns of the panel lie inside it.
                 unsafe {
                     let from = block.as_flattened()[column * STEP + word..].as_ptr();
-                    transpose(level, from, STEP, rows, panel.add(at), pitch);
+                    transpose(level, from, STEP, rows, panel.wrapping_add(at), pitch);
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! transposition: conversion is then one linear pass, and any gather of rows (the shifted pixels
 //! of a convolution) is a matter of where each run is read.
 
-use super::super::caches::prefetch;
+use super::super::caches::{prefetch, prefetch_later};
 use super::super::simd::Level;
 use super::matrix::Dtype;
 use super::micro::Words;
@@ -84,6 +84,11 @@ pub(crate) trait RowLoader: Sync {
         to: *mut u32,
         lda: usize,
     );
+
+    /// Hints that these elements are loaded next, if it is worth it.
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        let _ = (rows, k);
+    }
 }
 
 impl RowLoader for Rows<'_> {
@@ -103,6 +108,14 @@ impl RowLoader for Rows<'_> {
                 convert.run(self.data, row * self.stride + k.start, k.len(), out, 0);
                 convert.pad(out, k.len());
             }
+        }
+    }
+
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        let (bytes, dtype) = self.data.stored();
+        for row in rows {
+            let at = (row * self.stride + k.start) * dtype.size();
+            prefetch_later(bytes.as_ptr().wrapping_add(at), k.len() * dtype.size());
         }
     }
 }

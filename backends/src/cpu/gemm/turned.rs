@@ -4,7 +4,7 @@
 //! by line; rows of A are lines turned in blocks. Both give the words that an operand lying along K
 //! gives, so a product has the same bits whichever way its sides lie.
 
-use super::super::caches::prefetch;
+use super::super::caches::{prefetch, prefetch_later};
 use super::super::simd::Level;
 use super::PanelKind;
 use super::matrix::{Dtype, WeightSource, Weights, as_words, decode};
@@ -87,7 +87,7 @@ impl Weights<'_> {
                 // SAFETY: part of a row of the panel, which is at most as wide as the line.
                 unsafe {
                     let from = line.as_ptr().add(column);
-                    std::ptr::copy_nonoverlapping(from, panel.add(at), LANES);
+                    std::ptr::copy_nonoverlapping(from, panel.wrapping_add(at), LANES);
                 }
             }
         }
@@ -175,6 +175,15 @@ impl RowLoader for Turned<'_> {
             for row in 0..rows.len() {
                 // SAFETY: a row holds an even number of elements.
                 unsafe { convert.pad(to.add(row * lda), k.len()) };
+            }
+        }
+    }
+
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        // Rows that are halves of the same words are asked for once.
+        for row in rows.step_by(self.0.kind().elements()) {
+            for run in self.runs(row, k.clone()) {
+                prefetch_later(run.as_ptr().cast(), size_of_val(run));
             }
         }
     }

@@ -338,6 +338,8 @@ struct Steps {
     inputs: Vec<(String, Branch, Tensor)>,
     runs: usize,
     prepared: Vec<Prepared>,
+    /// Made once, as in sampling and training.
+    states: Option<States>,
     outputs: Outputs,
 }
 
@@ -357,7 +359,8 @@ impl Steps {
             }
         }
         let phase = compiler.plans().next().map_or("", |(name, _)| name).to_owned();
-        Self { phase, inputs, runs, prepared: Vec::new(), outputs: Outputs::default() }
+        let (prepared, outputs) = (Vec::new(), Outputs::default());
+        Self { phase, inputs, runs, prepared, states: None, outputs }
     }
 }
 
@@ -374,6 +377,7 @@ impl Job for Steps {
         }
         let phase = if split { "step" } else { self.phase.as_str() };
         self.outputs = program.outputs(phase)?;
+        self.states = if split { None } else { Some(program.states(phase)?) };
         Ok(())
     }
 
@@ -382,8 +386,8 @@ impl Job for Steps {
         for prepared in &mut self.prepared {
             program.step(prepared, &inputs, &mut self.outputs)?;
         }
-        if self.prepared.is_empty() {
-            self.outputs = program.call(&self.phase, &inputs)?;
+        if let Some(states) = &mut self.states {
+            program.run_with_states(&self.phase, &inputs, states, &mut self.outputs)?;
         }
         Ok(())
     }
