@@ -224,6 +224,11 @@ impl Times {
         Self { origin, launches: Vec::with_capacity(launches) }
     }
 
+    /// What the times are counted from.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
+
     /// Nanoseconds from the origin until now.
     pub fn now(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)

@@ -218,6 +218,9 @@ pub struct PassArgs {
     /// Say how long each pass took and how many rewrites it made.
     #[arg(long, help_heading = "Compiler")]
     pub time_passes: bool,
+    /// Whether reasons are kept without being printed, for a page that shows them.
+    #[arg(skip)]
+    pub explain: bool,
 }
 
 /// Where something runs.
@@ -237,7 +240,11 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Backend::open`].
     pub fn open(&self) -> Result<Backend> {
-        Backend::open(&self.device, self.threads)
+        Backend::open(&self.device, self.threads).map_err(|error| match error.code() {
+            "E0904" | "E0560" => error.at(format!("--device {}", self.device)),
+            "E0918" => error.at(format!("--threads {}", self.threads)),
+            _ => error,
+        })
     }
 }
 

@@ -155,7 +155,11 @@ impl Network {
     pub fn candidates(self) -> Vec<Component> {
         match self {
             Self::Dit => vec![Component::Dit],
-            Self::Vae => [2, 1, 3, 4].map(|n| Component::Vae { num_res_blocks: n }).to_vec(),
+            Self::Vae => [true, false]
+                .iter()
+                .flat_map(|residual| [2, 1, 3, 4].map(|n| (n, *residual)))
+                .map(|(num_res_blocks, residual)| Component::Vae { num_res_blocks, residual })
+                .collect(),
             Self::Text => vec![Component::Text],
         }
     }

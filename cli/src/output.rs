@@ -50,7 +50,8 @@ pub fn print(text: &str) -> Result<()> {
         Err(fault) => {
             let error = anyid_runtime::checkpoint::write_error("-".as_ref(), fault);
             Err(Error::new(error.kind(), error.code(), error.message().to_owned())
-                .at("standard output"))
+                .at("standard output")
+                .help("free some space, or send the output elsewhere"))
         }
         Ok(()) => Ok(()),
     }

@@ -79,16 +79,13 @@ pub fn plan_cost(plan: &Plan) -> Cost {
     total
 }
 
-/// Seconds `plan` takes on `machine` at the least: each step its launch, and then the peak rate of
-/// its arithmetic or of memory, whichever is slower. No cache or imbalance is counted.
-pub fn seconds(plan: &Plan, machine: &Machine) -> f64 {
-    let one = |step: &Step| {
-        let cost = step_cost(plan, step);
-        let dtype = step.reads().first().map_or(DType::F32, |id| plan.buffer(*id).ty.dtype);
-        let arithmetic = cost.flops as f64 / machine.rate(dtype);
-        machine.launch_seconds + arithmetic.max(cost.bytes as f64 / machine.bytes_per_second)
-    };
-    plan.steps.iter().map(one).sum()
+/// Seconds a step takes on `machine` at the least: its launch, and then the peak rate of its
+/// arithmetic or of memory, whichever is slower. No cache or imbalance is counted.
+pub fn step_seconds(plan: &Plan, step: &Step, machine: &Machine) -> f64 {
+    let cost = step_cost(plan, step);
+    let dtype = step.reads().first().map_or(DType::F32, |id| plan.buffer(*id).ty.dtype);
+    let arithmetic = cost.flops as f64 / machine.rate(dtype);
+    machine.launch_seconds + arithmetic.max(cost.bytes as f64 / machine.bytes_per_second)
 }
 
 #[cfg(test)]

@@ -224,12 +224,26 @@ pub fn write_folder(
             .at(dir.display())
             .help("choose another folder or remove this one"));
     }
-    let (dit, vae, text) = preset.configs();
     let narrow = match preset {
         Preset::Micro => Encoding::F32,
         Preset::Ti2v5b => Encoding::Bf16,
     };
-    let vae_component = Component::Vae { num_res_blocks: vae.num_res_blocks };
+    write_networks(dir, preset.configs(), narrow, seed, progress)
+}
+
+/// As [`write_folder`], of networks with any configuration, into a folder without a model. `narrow` is
+/// the type of the weights of transformer and text encoder.
+///
+/// # Errors
+/// E101x if files cannot be written.
+pub fn write_networks(
+    dir: &Path,
+    (dit, vae, text): (DitConfig, VaeConfig, TextConfig),
+    narrow: Encoding,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let vae_component = vae.component();
     let parts = [
         (
             "transformer",

@@ -7,9 +7,9 @@ use crate::init;
 use crate::sampling::SchedulerSettings;
 use crate::text::{PromptTokenizer, micro_tokenizer_json};
 use crate::weights::ModelWeights;
-use anyid_models::wan::Precision;
 use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::{self, Component};
+use anyid_models::wan::{Geometry, Precision};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -177,7 +177,15 @@ impl Model {
             let (ids, rows) = (tokenizer.id_limit(), text.vocab_size);
             return disagree("token ids of the tokenizer and rows of the embedding", ids, rows);
         }
-        let vae_component = Component::Vae { num_res_blocks: vae.num_res_blocks };
+        let vae_component = vae.component();
+        if dit.patch[0] != 1 {
+            let message = format!(
+                "\"patch_size\": patches of {} frames; a picture has one latent frame, so the \
+                 transformer must take them one by one",
+                dit.patch[0]
+            );
+            return Err(Error::input("E0713", message).at(&source));
+        }
         let dit_weights = checked(&dit_set, Component::Dit, &names::dit_tensors(&dit))?;
         let vae_weights = checked(&vae_set, vae_component, &names::vae_tensors(&vae))?;
         let text_weights = checked(&text_set, Component::Text, &names::text_tensors(&text))?;
@@ -197,6 +205,11 @@ impl Model {
         })
     }
 
+    /// How pixels and frames become latents and tokens.
+    pub fn geometry(&self) -> Geometry {
+        Geometry::of(&self.dit, &self.vae)
+    }
+
     /// The same model with adapters in the weights of its transformer, each at its strength.
     /// Nothing is copied: weights are corrected on their way to the device.
     ///
@@ -207,8 +220,11 @@ impl Model {
             return Ok(self);
         }
         let modules = adapter::modules_of(self.dit_weights.set());
+        let fingerprint = self.dit_weights.fingerprint()?;
+        let others = self.adapters.len() + wanted.len() > 1;
         for wanted in wanted {
             let adapter = adapter::open(&wanted.path, &modules, tolerance)?;
+            self.warnings.extend(adapter::other_base(&adapter, &fingerprint, others));
             self.warnings.extend(adapter.warnings.iter().cloned());
             self.adapters.push((adapter, wanted.scale));
         }

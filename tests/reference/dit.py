@@ -21,21 +21,31 @@ CASES = {
         heads=1, head_dim=64, ffn=136, layers=1, text_len=9, text_real=[1], text_dim=56,
         freq_dim=48, batch=1, frames=6, height=4, width=4, ref=5,
     ),
+    # Every latent is a token.
+    "patch1": dict(
+        heads=2, head_dim=16, ffn=96, layers=2, text_len=6, text_real=[4], text_dim=24,
+        freq_dim=32, batch=1, frames=3, height=3, width=5, ref=1, patch=[1, 1, 1], channels=24,
+    ),
+    # Patches with three different sides; two latent frames a token.
+    "patch213": dict(
+        heads=2, head_dim=16, ffn=96, layers=1, text_len=6, text_real=[6], text_dim=24,
+        freq_dim=32, batch=1, frames=4, height=3, width=6, ref=2, patch=[2, 1, 3], channels=16,
+    ),
 }  # fmt: skip
 
-CHANNELS = 48
+USUAL = {"patch": [1, 2, 2], "channels": 48}
 SCALAR_TIMESTEPS = [937.0, 412.5]
 TOKEN_TIMESTEPS = [851.0, 276.0]
 
 
-def build(random, *, heads, head_dim, ffn, layers, text_dim, freq_dim):
+def build(random, *, heads, head_dim, ffn, layers, text_dim, freq_dim, patch, channels):
     """A transformer with random weights in which no path is at zero."""
     model = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
+        patch_size=tuple(patch),
         num_attention_heads=heads,
         attention_head_dim=head_dim,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=text_dim,
         freq_dim=freq_dim,
         ffn_dim=ffn,
@@ -73,17 +83,19 @@ def make(folder, case, settings, seed):
         name: settings[name]
         for name in ["heads", "head_dim", "ffn", "layers", "text_dim", "freq_dim"]
     }
-    build(random, **sizes).save_pretrained(folder)
+    usual = {name: settings.get(name, value) for name, value in USUAL.items()}
+    build(random, **sizes, **usual).save_pretrained(folder)
     batch, frames = settings["batch"], settings["frames"]
     height, width = settings["height"], settings["width"]
     text = random.normal("text", (batch, settings["text_len"], settings["text_dim"]))
     for row, real in zip(text, settings["text_real"]):
         row[real:] = 0
-    per_frame = height // 2 * (width // 2)
-    token_timestep = torch.zeros(batch, frames * per_frame)
+    deep, tall, wide = usual["patch"]
+    per_frame = height // tall * (width // wide)
+    token_timestep = torch.zeros(batch, frames // deep * per_frame)
     for row, timestep in zip(token_timestep, TOKEN_TIMESTEPS):
-        row[settings["ref"] * per_frame :] = timestep
-    latents = (batch, CHANNELS, frames, height, width)
+        row[settings["ref"] // deep * per_frame :] = timestep
+    latents = (batch, usual["channels"], frames, height, width)
     inputs = {
         "text": text,
         "scalar.hidden_states": random.normal("scalar.hidden_states", latents),

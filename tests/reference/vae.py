@@ -17,11 +17,46 @@ CASES = {
         base_dim=4, decoder_base_dim=4, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=1,
         frames=[1, 5], height=32, width=32, batch=1, tap_frames=[5],
     ),
+    # Three levels that all halve time: 8 pixels and 4 frames a latent.
+    "levels3": dict(
+        base_dim=6, decoder_base_dim=6, z_dim=8, dim_mult=[1, 2, 2], num_res_blocks=1,
+        temporal=[True, True], frames=[1, 5], height=32, width=24, batch=1, tap_frames=[1, 5],
+    ),
+    # As Wan2.1: no shortcuts around levels, no patches; here 4 pixels and 2 frames a latent.
+    "plain": dict(
+        base_dim=6, decoder_base_dim=8, z_dim=6, dim_mult=[1, 2, 2], num_res_blocks=1,
+        temporal=[False, True], residual=False, patch=None, frames=[1, 5], height=16, width=24,
+        batch=1, tap_frames=[1],
+    ),
+    # No level halves time, and pixel patches are large: 8 pixels and 1 frame a latent.
+    "still": dict(
+        base_dim=6, decoder_base_dim=6, z_dim=8, dim_mult=[2, 1], num_res_blocks=2,
+        temporal=[False], patch=4, frames=[1, 5], height=32, width=16, batch=1, tap_frames=[1],
+    ),
 }  # fmt: skip
 
+SIZES = ["base_dim", "decoder_base_dim", "z_dim", "dim_mult", "num_res_blocks"]
+STRUCTURE = {"temporal": [False, True, True], "residual": True, "patch": 2}
 
-def build(random, *, base_dim, decoder_base_dim, z_dim, dim_mult, num_res_blocks):
+
+def structure(settings):
+    """What is the same in most cases, with what a case says."""
+    return {name: settings.get(name, usual) for name, usual in STRUCTURE.items()}
+
+
+def factors(settings):
+    """Frames and pixels of a latent."""
+    made = structure(settings)
+    pixels = (made["patch"] or 1) * 2 ** (len(settings["dim_mult"]) - 1)
+    return 2 ** sum(made["temporal"]), pixels
+
+
+def build(
+    random, *, base_dim, decoder_base_dim, z_dim, dim_mult, num_res_blocks, temporal, residual, patch
+):
     """An autoencoder with random weights in which no path is at zero."""
+    time, space = factors({"dim_mult": dim_mult, "temporal": temporal, "patch": patch})
+    channels = 3 * (patch or 1) ** 2
 
     def decimals(values):
         return [round(value, 4) for value in values.tolist()]
@@ -33,16 +68,16 @@ def build(random, *, base_dim, decoder_base_dim, z_dim, dim_mult, num_res_blocks
         dim_mult=dim_mult,
         num_res_blocks=num_res_blocks,
         attn_scales=[],
-        temperal_downsample=[False, True, True],
+        temperal_downsample=temporal,
         dropout=0.0,
         latents_mean=decimals(random.normal("latents_mean", (z_dim,), 0.3)),
         latents_std=decimals(random.uniform("latents_std", (z_dim,), 0.4, 1.6)),
-        is_residual=True,
-        in_channels=12,
-        out_channels=12,
-        patch_size=2,
-        scale_factor_temporal=4,
-        scale_factor_spatial=16,
+        is_residual=residual,
+        in_channels=channels,
+        out_channels=channels,
+        patch_size=patch,
+        scale_factor_temporal=time,
+        scale_factor_spatial=space,
     )
 
     def rule(name, tensor):
@@ -81,13 +116,14 @@ def normalised(model, latents):
 def make(folder, case, settings, seed):
     """Writes weights and inputs of a case."""
     random = Random(seed, KIND, case)
-    sizes = ["base_dim", "decoder_base_dim", "z_dim", "dim_mult", "num_res_blocks"]
-    build(random, **{name: settings[name] for name in sizes}).save_pretrained(folder)
+    sizes = {name: settings[name] for name in SIZES}
+    build(random, **sizes, **structure(settings)).save_pretrained(folder)
+    time, space = factors(settings)
     height, width, batch = settings["height"], settings["width"], settings["batch"]
     inputs = {}
     for n in settings["frames"]:
         video = (batch, 3, n, height, width)
-        latent = (batch, settings["z_dim"], 1 + (n - 1) // 4, height // 16, width // 16)
+        latent = (batch, settings["z_dim"], 1 + (n - 1) // time, height // space, width // space)
         inputs[f"f{n}.video"] = random.uniform(f"f{n}.video", video, -1.0, 1.0)
         inputs[f"f{n}.z"] = random.normal(f"f{n}.z", latent)
     save(folder / "inputs.safetensors", inputs)
@@ -110,10 +146,14 @@ def tapped_modules(model):
         yield f"{side}.conv_out", part.conv_out
     ladders = [("enc", "down", encoder.down_blocks), ("dec", "up", decoder.up_blocks)]
     for side, word, blocks in ladders:
+        if not model.config.is_residual and side == "enc":
+            # Everything in the levels lies in one row; a level ends with its sampling.
+            each = model.config.num_res_blocks + 1
+            blocks = [*blocks[each - 1 :: each], blocks[-1]]
         for i, block in enumerate(blocks):
             yield f"{side}.{word}{i}", block
             # The last level neither samples up nor down: its skip is none, or a plain average.
-            if i + 1 < len(blocks):
+            if i + 1 < len(blocks) and model.config.is_residual:
                 yield f"{side}.{word}{i}.shortcut", block.avg_shortcut
 
 

@@ -3,6 +3,7 @@
 //! as a tensor, and however a clip is cut into chunks.
 
 use anyid_ir::{DType, Tensor, TensorType};
+use anyid_models::wan::Geometry;
 use anyid_models::wan::names::{self, Component};
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_runtime::checkpoint::{Derivation, Encoding, WeightSet, save};
@@ -78,7 +79,7 @@ fn any_number_of_threads_gives_the_same_video() {
 #[test]
 fn noise_as_a_tensor_is_the_noise_of_the_seed() {
     let pipeline = micro(2);
-    let [frames, rows, cols] = SIZE.latent();
+    let [frames, rows, cols] = SIZE.latent(Geometry::TI2V_5B);
     let mut values = vec![0.0; pipeline.model().dit.in_channels * frames * rows * cols];
     NoiseStream::new(7, NoiseStream::LATENTS).fill(0, &mut values);
     let shape = [pipeline.model().dit.in_channels, frames, rows, cols];
@@ -149,7 +150,7 @@ fn weights_that_are_stored_in_another_order_give_the_same_video() {
     let folder = Folder::new();
     let mut model = Model::micro().unwrap();
     let file = |name: &str| folder.path().join(name);
-    let vae = Component::Vae { num_res_blocks: model.vae.num_res_blocks };
+    let vae = model.vae.component();
     model.dit_weights = reordered(&file("dit"), &model.dit_weights, Component::Dit);
     model.vae_weights = reordered(&file("vae"), &model.vae_weights, vae);
     model.text_weights = reordered(&file("text"), &model.text_weights, Component::Text);
@@ -179,7 +180,7 @@ fn missing_and_left_over_tensors_are_named() {
 
     // In the other naming too, here of the autoencoder.
     let config = anyid_models::wan::config::VaeConfig::micro();
-    let component = Component::Vae { num_res_blocks: config.num_res_blocks };
+    let component = config.component();
     let tensors: Vec<(String, Vec<u64>)> = names::vae_tensors(&config)
         .into_iter()
         .map(|(name, shape)| (names::to_diffusers(component, &name), shape))

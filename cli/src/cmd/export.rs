@@ -10,10 +10,11 @@ use anyid_models::wan::dit::{DitSize, DitTypes, dit};
 use anyid_models::wan::loss::with_loss;
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, VaeSize};
-use anyid_models::wan::{Precision, vae::Half};
+use anyid_models::wan::{Geometry, Precision, vae::Half};
 use anyid_runtime::checkpoint::{JsonFile, read_json};
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::{Preset, write_bytes};
+use anyid_runtime::pipeline::check_frames;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Model, Result, Size};
 use clap::{Args, ValueEnum};
@@ -181,12 +182,13 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
     let frames = args.frames.unwrap_or(if configs.micro { 9 } else { 121 });
     let precision = args.precision.map_or(configs.precision, Precision::from);
     let tokens = |default: usize| positive(args.tokens.unwrap_or(default), "--tokens");
+    let geometry = Geometry::of(&configs.dit, &configs.vae);
     match args.network {
         Network::Dit | Network::Loss => {
             let size = Size { width, height, frames };
-            size.check()?;
-            let [frames, height, width] = size.latent();
-            let references = latent_frames(&args.ref_frames)?;
+            size.check(geometry)?;
+            let [frames, height, width] = size.latent(geometry);
+            let references = latent_frames(&args.ref_frames, geometry)?;
             let timesteps = args.timesteps.unwrap_or(if references > 0 { 2 } else { 1 });
             let size = DitSize {
                 reference_frames: references,
@@ -204,7 +206,7 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
             let factor = configs.vae.spatial_factor();
             check_pixels(width, height, factor)?;
             // Sides need not follow the rule of the transformer; the number of frames does.
-            Size { width: 32, height: 32, frames }.check()?;
+            check_frames(frames, geometry)?;
             let size = VaeSize { height, width, chunk: 1 };
             let (half, module) = match args.network {
                 Network::VaeEncode => (Half::Encoder, vae::encoder(&configs.vae, &size)),
@@ -230,13 +232,11 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
 }
 
 /// Latent frames of references with these pixel frames.
-fn latent_frames(refs: &[usize]) -> Result<usize> {
+fn latent_frames(refs: &[usize], geometry: Geometry) -> Result<usize> {
     let mut sum = 0;
     for frames in refs {
-        Size { width: 32, height: 32, frames: *frames }
-            .check()
-            .map_err(|e| e.at("--ref-frames"))?;
-        sum += 1 + (frames - 1) / 4;
+        check_frames(*frames, geometry).map_err(|e| e.at("--ref-frames"))?;
+        sum += geometry.latent_frames(*frames);
     }
     Ok(sum)
 }

@@ -93,13 +93,15 @@ mod tests {
 
     #[test]
     fn files_are_read_and_written_back_unchanged() {
-        for name in ["dit/base", "dit/hd128", "pipeline/base/transformer"] {
+        for name in
+            ["dit/base", "dit/hd128", "dit/patch1", "dit/patch213", "pipeline/base/transformer"]
+        {
             let value = file(&format!("{name}/config.json"));
             let config = DitConfig::from_diffusers(&value).unwrap();
             assert_eq!(config.to_diffusers_json(), value, "{name}");
             assert_eq!((config.text_len, config.rope_theta), (512, 10000.0));
         }
-        for name in ["vae/base", "pipeline/base/vae"] {
+        for name in ["vae/base", "vae/levels3", "vae/plain", "vae/still", "pipeline/base/vae"] {
             let value = file(&format!("{name}/config.json"));
             let config = VaeConfig::from_diffusers(&value).unwrap();
             assert_eq!(config.to_diffusers_json(), value, "{name}");
@@ -169,10 +171,11 @@ mod tests {
                 ("num_layers", Some(json!(1e300)), "not a whole number"),
                 ("ffn_dim", Some(json!(1_000_001)), "ffn_dim: 1000001"),
                 ("ffn_dim", Some(json!(u64::MAX)), "ffn_dim"),
-                ("in_channels", Some(json!(16)), "Wan2.1"),
+                ("in_channels", Some(json!(16)), "out_channels: 48 differs"),
                 ("in_channels", Some(json!(36)), "image-to-video"),
                 ("out_channels", Some(json!(16)), "out_channels: 16 differs"),
-                ("patch_size", Some(json!([1, 4, 4])), "patch_size: [1, 4, 4]"),
+                ("patch_size", Some(json!([1, 0, 4])), "patch_size: [1, 0, 4]"),
+                ("patch_size", Some(json!([1, 2, 17])), "patch_size: [1, 2, 17]"),
                 ("patch_size", Some(json!([2, 2])), "2 sizes, not 3"),
                 ("patch_size", Some(json!(2)), "list of whole numbers"),
                 ("freq_dim", Some(json!(255)), "freq_dim: 255 must be even"),
@@ -202,9 +205,10 @@ mod tests {
             &VaeConfig::ti2v_5b().to_diffusers_json(),
             VaeConfig::from_diffusers,
             &[
-                ("is_residual", Some(json!(false)), "Wan2.1"),
-                ("is_residual", None, "Wan2.1"),
-                ("dim_mult", Some(json!([1, 2, 4])), "dim_mult: 3 levels"),
+                ("is_residual", Some(json!(1)), "not true or false"),
+                ("dim_mult", Some(json!([1, 2, 4])), "temperal_downsample: 3 flags for 3 levels"),
+                ("dim_mult", Some(json!([])), "dim_mult: 0 levels"),
+                ("dim_mult", Some(json!([1, 1, 1, 1, 1, 1, 1, 1, 1])), "dim_mult: 9 levels"),
                 ("dim_mult", Some(json!([1, 2, 4, 0])), "dim_mult: 0"),
                 ("dim_mult", Some(json!([1, 2, 4, 1_000_000_000_000u64])), "dim_mult"),
                 ("dim_mult", Some(json!([1, 3, 4, 7])), "encoder level"),
@@ -218,8 +222,13 @@ mod tests {
                 ("latents_std", Some(json!(zero)), "latents_std: value 7 is 0, not positive"),
                 ("latents_std", None, "latents_std: is missing"),
                 ("z_dim", Some(json!(16)), "latents_mean"),
-                ("patch_size", Some(json!(1)), "patch_size: 1"),
-                ("patch_size", Some(json!(null)), "patch_size: null"),
+                ("patch_size", Some(json!(0)), "patch_size: 0"),
+                ("patch_size", Some(json!(17)), "patch_size: 17"),
+                (
+                    "patch_size",
+                    Some(json!(null)),
+                    "in_channels: 12 does not fit pixel patches of 1",
+                ),
                 ("in_channels", Some(json!(3)), "in_channels: 3"),
                 ("num_res_blocks", Some(json!(0)), "num_res_blocks: 0"),
                 ("attn_scales", Some(json!([0.5])), "attn_scales"),
@@ -227,6 +236,25 @@ mod tests {
                 ("_class_name", Some(json!("AutoencoderKL")), "AutoencoderKLWan"),
             ],
         );
+    }
+
+    #[test]
+    fn an_autoencoder_without_shortcuts_halves_its_channels() {
+        let plain = VaeConfig { residual: false, ..VaeConfig::micro() };
+        let odd = VaeConfig { decoder_base_dim: 9, dim_mult: vec![1, 3, 1, 1], ..plain.clone() };
+        let error = odd.validate().unwrap_err();
+        assert_eq!(error.to_string(), "dim_mult: 9 channels cannot be halved");
+        // What diffusers leaves out is Wan2.1's.
+        let mut file = plain.to_diffusers_json();
+        for key in ["is_residual", "patch_size", "in_channels", "out_channels"] {
+            file.as_object_mut().unwrap().remove(key);
+        }
+        for key in ["scale_factor_spatial", "scale_factor_temporal"] {
+            file[key] = Value::Null;
+        }
+        let read = VaeConfig::from_diffusers(&file).unwrap();
+        assert_eq!((read.residual, read.patch_size, read.in_channels), (false, 1, 3));
+        assert_eq!(read.spatial_factor(), 8);
     }
 
     #[test]

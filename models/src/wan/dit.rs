@@ -11,13 +11,14 @@ use anyid_ir::{BoundDim, DType, FuncBuilder, IndexArg, Manifest, Module, Op, Ten
 /// Sizes one transformer module is made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DitSize {
-    /// Latent frames of all references together, in front of the target; 0 for none.
+    /// Latent frames of all references together, in front of the target; 0 for none. As of the target,
+    /// a multiple of the patch.
     pub reference_frames: usize,
     /// Latent frames of the target.
     pub frames: usize,
-    /// Latent rows (pixels / 16); a multiple of the patch.
+    /// Latent rows; a multiple of the patch.
     pub height: usize,
-    /// Latent columns (pixels / 16); a multiple of the patch.
+    /// Latent columns; a multiple of the patch.
     pub width: usize,
     /// Rows of the text context, zero rows included (512 for the real model).
     pub text_tokens: usize,
@@ -26,14 +27,15 @@ pub struct DitSize {
 }
 
 impl DitSize {
-    /// Tokens of one latent frame.
+    /// Tokens of the latent frames of one patch.
     pub fn tokens_per_frame(&self, config: &DitConfig) -> usize {
         (self.height / config.patch[1] as usize) * (self.width / config.patch[2] as usize)
     }
 
     /// Tokens of the whole sequence, references included.
     pub fn tokens(&self, config: &DitConfig) -> usize {
-        (self.reference_frames + self.frames) * self.tokens_per_frame(config)
+        (self.reference_frames + self.frames) / config.patch[0] as usize
+            * self.tokens_per_frame(config)
     }
 }
 
@@ -124,7 +126,7 @@ pub fn dit_batch(
     let patch: [usize; 3] = config.patch.map(|p| p as usize);
     let (rows, cols) = (size.height / patch[1], size.width / patch[2]);
     let tokens = size.tokens(config);
-    let reference_tokens = size.reference_frames * size.tokens_per_frame(config);
+    let reference_tokens = size.reference_frames / patch[0] * size.tokens_per_frame(config);
     let target_tokens = tokens - reference_tokens;
     let channels = config.in_channels;
     let text = config.text_dim;
@@ -203,7 +205,7 @@ pub fn dit_batch(
     let t3 = b.linear("t3", t2, w, Some(bias), DType::F32);
     let e = b.reshape("e", t3, [size.timesteps, 6, d]);
 
-    let frames = size.reference_frames + size.frames;
+    let frames = (size.reference_frames + size.frames) / patch[0];
     let positions = b.iota("frames", 0, TensorType::new(DType::I32, [frames]));
     let table = Op::RopeTable { rows, cols, head_dim, theta: config.rope_theta };
     let mut rope = b.op("rope", table, &[positions], None);
@@ -239,7 +241,7 @@ pub fn dit_batch(
     let hn = b.op("hn", Op::LayerNorm { eps: config.eps }, &[xh], Some(f32(&[])));
     let hx = b.op("hx", Op::Modulate, &[hn, shift, scale, sh], None);
     let ho = b.linear("ho", hx, "head.head.weight", Some("head.head.bias"), DType::F32);
-    let grid = [samples * size.frames, rows, cols];
+    let grid = [samples * size.frames / patch[0], rows, cols];
     let v = b.op("v", Op::Unpatchify { patch, grid }, &[ho], None);
     let main = b.finish(&[v]);
     debug_assert_eq!(head_dim * heads, d);

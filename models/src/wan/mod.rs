@@ -2,10 +2,13 @@
 
 pub mod config;
 pub mod dit;
+mod geometry;
 pub mod loss;
 pub mod names;
 pub mod text;
 pub mod vae;
+
+pub use geometry::Geometry;
 
 use anyid_ir::DType;
 

@@ -12,10 +12,12 @@ use super::config::{DitConfig, TextConfig, VaeConfig};
 pub enum Component {
     /// The diffusion transformer.
     Dit,
-    /// The video autoencoder. Its names depend on one size.
+    /// The video autoencoder. Its names depend on its structure.
     Vae {
         /// Residual blocks per encoder level (see [`VaeConfig::num_res_blocks`]).
         num_res_blocks: usize,
+        /// Whether there are shortcuts around whole levels (see [`VaeConfig::residual`]).
+        residual: bool,
     },
     /// The umT5 text encoder.
     Text,
@@ -23,7 +25,7 @@ pub enum Component {
 
 impl Component {
     /// The autoencoder as Wan2.2 has it, with two residual blocks per encoder level.
-    pub const VAE: Self = Self::Vae { num_res_blocks: 2 };
+    pub const VAE: Self = Self::Vae { num_res_blocks: 2, residual: true };
 
     /// The prefixes a file may put before every name of this network, longest first, the empty one
     /// last.
@@ -63,14 +65,15 @@ impl Component {
     fn tables(self) -> &'static [Table] {
         match self {
             Self::Dit => DIT,
-            Self::Vae { .. } => VAE,
+            Self::Vae { residual: true, .. } => VAE,
+            Self::Vae { residual: false, .. } => PLAIN_VAE,
             Self::Text => TEXT,
         }
     }
 
     fn num_res_blocks(self) -> usize {
         match self {
-            Self::Vae { num_res_blocks } => num_res_blocks,
+            Self::Vae { num_res_blocks, .. } => num_res_blocks,
             Self::Dit | Self::Text => 0,
         }
     }
@@ -112,11 +115,15 @@ impl Leaves {
 /// Every outer pair joined with every inner pair; in each pair the original name comes first.
 ///
 /// `{}` stands for a block number, `{r}` for the number of residual blocks per encoder level and
-/// `{s}` for that of a decoder level, which is one more.
+/// `{s}` for that of a decoder level, which is one more. `{f}` is a level and a block in it as one
+/// number, with r + 1 positions a level, of which `{fr}` is the last.
 struct Table {
     outer: &'static [(&'static str, &'static str)],
-    inner: &'static [(&'static str, &'static str, Leaves)],
+    inner: &'static [Inner],
 }
+
+/// The name of a layer in both namings, and what follows it.
+type Inner = (&'static str, &'static str, Leaves);
 
 use Leaves::{Bare, Gamma, Weight, WeightBias};
 
@@ -159,27 +166,14 @@ const DIT: &[Table] = &[
 ];
 
 const VAE: &[Table] = &[
-    Table {
-        outer: &[("", "")],
-        inner: &[("conv1", "quant_conv", WeightBias), ("conv2", "post_quant_conv", WeightBias)],
-    },
-    Table {
-        outer: &[("encoder", "encoder"), ("decoder", "decoder")],
-        inner: &[
-            ("conv1", "conv_in", WeightBias),
-            ("middle.1.norm", "mid_block.attentions.0.norm", Gamma),
-            ("middle.1.to_qkv", "mid_block.attentions.0.to_qkv", WeightBias),
-            ("middle.1.proj", "mid_block.attentions.0.proj", WeightBias),
-            ("head.0", "norm_out", Gamma),
-            ("head.2", "conv_out", WeightBias),
-        ],
-    },
+    VAE_ENDS,
+    VAE_SIDES,
     Table {
         outer: &[
             ("encoder.downsamples.{}.downsamples.{r}", "encoder.down_blocks.{}.downsampler"),
             ("decoder.upsamples.{}.upsamples.{s}", "decoder.up_blocks.{}.upsampler"),
         ],
-        inner: &[("resample.1", "resample.1", WeightBias), ("time_conv", "time_conv", WeightBias)],
+        inner: RESAMPLING,
     },
     Table {
         outer: &[
@@ -190,14 +184,60 @@ const VAE: &[Table] = &[
             ("encoder.downsamples.{}.downsamples.{}", "encoder.down_blocks.{}.resnets.{}"),
             ("decoder.upsamples.{}.upsamples.{}", "decoder.up_blocks.{}.resnets.{}"),
         ],
-        inner: &[
-            ("residual.0", "norm1", Gamma),
-            ("residual.2", "conv1", WeightBias),
-            ("residual.3", "norm2", Gamma),
-            ("residual.6", "conv2", WeightBias),
-            ("shortcut", "conv_shortcut", WeightBias),
-        ],
+        inner: RESIDUAL,
     },
+];
+
+/// Without shortcuts around levels, diffusers numbers everything in the encoder's levels in one row.
+const PLAIN_VAE: &[Table] = &[
+    VAE_ENDS,
+    VAE_SIDES,
+    Table {
+        outer: &[
+            ("encoder.downsamples.{}.downsamples.{r}", "encoder.down_blocks.{fr}"),
+            ("decoder.upsamples.{}.upsamples.{s}", "decoder.up_blocks.{}.upsamplers.0"),
+        ],
+        inner: RESAMPLING,
+    },
+    Table {
+        outer: &[
+            ("encoder.middle.0", "encoder.mid_block.resnets.0"),
+            ("encoder.middle.2", "encoder.mid_block.resnets.1"),
+            ("decoder.middle.0", "decoder.mid_block.resnets.0"),
+            ("decoder.middle.2", "decoder.mid_block.resnets.1"),
+            ("encoder.downsamples.{}.downsamples.{}", "encoder.down_blocks.{f}"),
+            ("decoder.upsamples.{}.upsamples.{}", "decoder.up_blocks.{}.resnets.{}"),
+        ],
+        inner: RESIDUAL,
+    },
+];
+
+const VAE_ENDS: Table = Table {
+    outer: &[("", "")],
+    inner: &[("conv1", "quant_conv", WeightBias), ("conv2", "post_quant_conv", WeightBias)],
+};
+
+const VAE_SIDES: Table = Table {
+    outer: &[("encoder", "encoder"), ("decoder", "decoder")],
+    inner: &[
+        ("conv1", "conv_in", WeightBias),
+        ("middle.1.norm", "mid_block.attentions.0.norm", Gamma),
+        ("middle.1.to_qkv", "mid_block.attentions.0.to_qkv", WeightBias),
+        ("middle.1.proj", "mid_block.attentions.0.proj", WeightBias),
+        ("head.0", "norm_out", Gamma),
+        ("head.2", "conv_out", WeightBias),
+    ],
+};
+
+const RESAMPLING: &[Inner] =
+    &[("resample.1", "resample.1", WeightBias), ("time_conv", "time_conv", WeightBias)];
+
+const RESIDUAL: &[Inner] = &[
+    ("residual.0", "norm1", Gamma),
+    ("residual.2", "conv1", WeightBias),
+    ("residual.3", "norm2", Gamma),
+    ("residual.6", "conv2", WeightBias),
+    ("shortcut", "conv_shortcut", WeightBias),
 ];
 
 const TEXT: &[Table] = &[
@@ -316,6 +356,14 @@ fn matched<'a>(
                 numbers[count] = block_number(part)?;
                 count += 1;
             }
+            "{f}" | "{fr}" => {
+                let last = component.num_res_blocks();
+                let number = block_number(part)?;
+                numbers = [number / (last + 1), number % (last + 1)];
+                if (numbers[1] == last) != (wanted == "{fr}") {
+                    return None;
+                }
+            }
             "{r}" if block_number(part)? == component.num_res_blocks() => {}
             "{s}" if block_number(part)? == component.num_res_blocks() + 1 => {}
             _ if wanted == part => {}
@@ -340,15 +388,19 @@ fn filled<'a>(
     numbers: [usize; 2],
 ) -> String {
     let mut name = String::new();
-    let mut numbers = numbers.into_iter();
+    let last = component.num_res_blocks();
+    let flat = |position: usize| (numbers[0] * (last + 1) + position).to_string();
+    let mut rest = numbers.into_iter();
     for part in pattern {
         if !name.is_empty() {
             name.push('.');
         }
         match part {
-            "{}" => name.push_str(&numbers.next().unwrap_or_default().to_string()),
-            "{r}" => name.push_str(&component.num_res_blocks().to_string()),
-            "{s}" => name.push_str(&(component.num_res_blocks() + 1).to_string()),
+            "{}" => name.push_str(&rest.next().unwrap_or_default().to_string()),
+            "{r}" => name.push_str(&last.to_string()),
+            "{s}" => name.push_str(&(last + 1).to_string()),
+            "{f}" => name.push_str(&flat(numbers[1])),
+            "{fr}" => name.push_str(&flat(last)),
             _ => name.push_str(part),
         }
     }
@@ -469,7 +521,8 @@ pub fn vae_tensors(config: &VaeConfig) -> Manifest {
         }
         if level < last {
             let resample = format!("{module}.{}", config.num_res_blocks + 1);
-            list.with_bias(&format!("{resample}.resample.1"), &[to, to, 3, 3]);
+            let made = if config.residual { to } else { to / 2 };
+            list.with_bias(&format!("{resample}.resample.1"), &[made, to, 3, 3]);
             if config.temporal_upsample()[level] {
                 list.with_bias(&format!("{resample}.time_conv"), &[2 * to, to, 3, 1, 1]);
             }
@@ -577,11 +630,12 @@ mod tests {
 
     #[test]
     fn other_numbers_of_residual_blocks_round_trip() {
-        for num_res_blocks in [1, 3, 5] {
-            let config = VaeConfig { num_res_blocks, ..VaeConfig::micro() };
-            round_trips(Component::Vae { num_res_blocks }, &vae_tensors(&config));
+        for (num_res_blocks, residual) in [(1, true), (3, true), (5, true), (1, false), (2, false)]
+        {
+            let config = VaeConfig { num_res_blocks, residual, ..VaeConfig::micro() };
+            round_trips(config.component(), &vae_tensors(&config));
         }
-        let one = Component::Vae { num_res_blocks: 1 };
+        let one = Component::Vae { num_res_blocks: 1, residual: true };
         assert_eq!(
             to_diffusers(one, "decoder.upsamples.0.upsamples.2.time_conv.weight"),
             "decoder.up_blocks.0.upsampler.time_conv.weight"
@@ -590,6 +644,25 @@ mod tests {
             to_canonical(Component::VAE, "decoder.upsamples.0.upsamples.2.time_conv.bias"),
             None
         );
+        let plain = Component::Vae { num_res_blocks: 2, residual: false };
+        for (canonical, diffusers) in [
+            (
+                "encoder.downsamples.1.downsamples.0.shortcut.bias",
+                "encoder.down_blocks.3.conv_shortcut.bias",
+            ),
+            (
+                "encoder.downsamples.1.downsamples.2.time_conv.bias",
+                "encoder.down_blocks.5.time_conv.bias",
+            ),
+            (
+                "decoder.upsamples.0.upsamples.3.time_conv.bias",
+                "decoder.up_blocks.0.upsamplers.0.time_conv.bias",
+            ),
+        ] {
+            assert_eq!(to_diffusers(plain, canonical), diffusers);
+        }
+        assert_eq!(to_canonical(plain, "encoder.down_blocks.4.time_conv.bias"), None);
+        assert_eq!(to_canonical(plain, "encoder.down_blocks.5.conv1.bias"), None);
     }
 
     /// The file holds exactly the manifest under diffusers names, nothing less, nothing more.
@@ -610,16 +683,18 @@ mod tests {
 
     #[test]
     fn manifests_equal_the_fixture_files() {
-        for folder in ["dit/base", "dit/hd128", "pipeline/base/transformer"] {
+        for folder in
+            ["dit/base", "dit/hd128", "dit/patch1", "dit/patch213", "pipeline/base/transformer"]
+        {
             let config =
                 DitConfig::from_diffusers(&json(&format!("{folder}/config.json"))).unwrap();
             let file = format!("{folder}/diffusion_pytorch_model.safetensors");
             matches_file(Component::Dit, &dit_tensors(&config), &file);
         }
-        for folder in ["vae/base", "pipeline/base/vae"] {
+        for folder in ["vae/base", "vae/levels3", "vae/plain", "vae/still", "pipeline/base/vae"] {
             let config =
                 VaeConfig::from_diffusers(&json(&format!("{folder}/config.json"))).unwrap();
-            let component = Component::Vae { num_res_blocks: config.num_res_blocks };
+            let component = config.component();
             let file = format!("{folder}/diffusion_pytorch_model.safetensors");
             matches_file(component, &vae_tensors(&config), &file);
         }

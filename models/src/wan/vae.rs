@@ -28,9 +28,9 @@ pub enum Half {
 /// Sizes one autoencoder module is made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VaeSize {
-    /// Pixel rows; a multiple of 16.
+    /// Pixel rows; a multiple of [`VaeConfig::spatial_factor`].
     pub height: usize,
-    /// Pixel columns; a multiple of 16.
+    /// Pixel columns; a multiple of [`VaeConfig::spatial_factor`].
     pub width: usize,
     /// Latent frames of one later chunk (1 is the reference's streaming).
     pub chunk: usize,
@@ -64,8 +64,8 @@ fn manifest_in(config: &VaeConfig, half: Half, precision: Precision) -> Manifest
 }
 
 /// Encoder: `@first(%video: f32[3,1,H,W]) -> moments, latent, states…` and
-/// `@next(%video: f32[3,4m,H,W], states…) -> moments, latent, states…`; moments are
-/// `f32[2z,m,h,w]` (mean, then log variance), the latent is the normalised mean.
+/// `@next(%video: f32[3,m·f,H,W], states…) -> moments, latent, states…` with f frames for a latent
+/// frame ([`VaeConfig::temporal_factor`]); moments are `f32[2z,m,h,w]` (mean, then log variance), the latent is the normalised mean.
 pub fn encoder(config: &VaeConfig, size: &VaeSize) -> Module {
     coder(config, size, Half::Encoder, false, Precision::F32)
 }
@@ -88,7 +88,7 @@ pub fn states(half: Half, func: &Func) -> Vec<(Option<usize>, usize)> {
 }
 
 /// Adds `@encode` or `@decode`, the composition of the streaming functions over a clip of
-/// `frames` pixel frames (4k+1), as the last function.
+/// `frames` pixel frames (k times [`VaeConfig::temporal_factor`] and one), as the last function.
 ///
 /// `@encode(%video: f32[3,T,H,W]) -> moments, mean, latent`; `@decode(%z: f32[z,1+k,h,w]) ->
 /// video`. Every later chunk has `size.chunk` latent frames, which must divide k.
@@ -99,7 +99,8 @@ pub fn whole_clip(
     mut module: Module,
     frames: usize,
 ) -> Module {
-    let chunks = (frames - 1) / 4 / size.chunk;
+    let (time, space) = (config.temporal_factor(), config.spatial_factor());
+    let chunks = (frames - 1) / time / size.chunk;
     let z = config.z_dim;
     let main = match half {
         Half::Encoder => {
@@ -111,7 +112,7 @@ pub fn whole_clip(
             for chunk in 0..=chunks {
                 let (start, len) = match chunk {
                     0 => (0, 1),
-                    _ => (1 + (chunk - 1) * 4 * size.chunk, 4 * size.chunk),
+                    _ => (1 + (chunk - 1) * time * size.chunk, time * size.chunk),
                 };
                 let part = b.slice("part", video, 1, start, len);
                 let mut arguments = vec![part];
@@ -131,7 +132,7 @@ pub fn whole_clip(
         }
         Half::Decoder => {
             let mut b = FuncBuilder::new(&module, "decode");
-            let shape = [z, 1 + (frames - 1) / 4, size.height / 16, size.width / 16];
+            let shape = [z, 1 + (frames - 1) / time, size.height / space, size.width / space];
             let latent = b.param("z", TensorType::new(DType::F32, shape));
             let mut videos = Vec::new();
             let mut states: Vec<ValueId> = Vec::new();
@@ -205,11 +206,12 @@ fn chunk(
     let frames = if states.is_none() { 1 } else { size.chunk };
     let input = match half {
         Half::Encoder => {
-            let frames = if states.is_none() { 1 } else { 4 * size.chunk };
+            let frames = frames * if states.is_none() { 1 } else { config.temporal_factor() };
             b.param("video", TensorType::new(DType::F32, [3, frames, size.height, size.width]))
         }
         Half::Decoder => {
-            let shape = [config.z_dim, frames, size.height / 16, size.width / 16];
+            let space = config.spatial_factor();
+            let shape = [config.z_dim, frames, size.height / space, size.width / space];
             b.param("z", TensorType::new(DType::F32, shape))
         }
     };
@@ -365,6 +367,9 @@ impl Coder<'_> {
     /// `[3,T,H,W]` to `[T,H/p,W/p,3p²]`; channel = (colour, column offset, row offset).
     fn patchify(&mut self, video: ValueId) -> ValueId {
         let p = self.config.patch_size;
+        if p == 1 {
+            return self.b.permute("pixels", video, &[1, 2, 3, 0]);
+        }
         let shape = self.b.shape(video);
         let (c, t, h, w) = (shape[0], shape[1], shape[2] / p, shape[3] / p);
         let split = self.b.reshape("split", video, [c, t, h, p, w, p]);
@@ -375,6 +380,9 @@ impl Coder<'_> {
     /// The inverse of [`Self::patchify`].
     fn unpatchify(&mut self, x: ValueId) -> ValueId {
         let p = self.config.patch_size;
+        if p == 1 {
+            return self.b.permute("pixels", x, &[3, 0, 1, 2]);
+        }
         let shape = self.b.shape(x);
         let (t, h, w, c) = (shape[0], shape[1], shape[2], shape[3] / (p * p));
         let split = self.b.reshape("split", x, [t, h, w, c, p, p]);
@@ -534,12 +542,16 @@ impl Coder<'_> {
             if !last {
                 x = self.downsample(x, &format!("{path}.{}", config.num_res_blocks), temporal);
             }
-            let (ft, fs) = (1 + usize::from(temporal), if last { 1 } else { 2 });
-            let shortcut = self.average_down(input, out, ft, fs);
-            if shortcut != input {
-                self.b.rename(shortcut, &format!("down{level}.shortcut"));
+            if config.residual {
+                let (ft, fs) = (1 + usize::from(temporal), if last { 1 } else { 2 });
+                let shortcut = self.average_down(input, out, ft, fs);
+                if shortcut != input {
+                    self.b.rename(shortcut, &format!("down{level}.shortcut"));
+                }
+                x = self.b.add(&format!("down{level}"), x, shortcut);
+            } else {
+                self.b.rename(x, &format!("down{level}"));
             }
-            x = self.b.add(&format!("down{level}"), x, shortcut);
         }
         x = self.middle(x, "encoder.middle");
         x = self.head(x, "encoder.head");
@@ -580,12 +592,14 @@ impl Coder<'_> {
                 // The decoder's temporal flags are the encoder's reversed.
                 let temporal = config.temporal_downsample[levels - 2 - level];
                 x = self.upsample(x, &format!("{path}.{blocks}"), temporal);
-                let shortcut = self.duplicate_up(input, out, 1 + usize::from(temporal), 2);
-                self.b.rename(shortcut, &format!("up{level}.shortcut"));
-                x = self.b.add(&format!("up{level}"), x, shortcut);
-            } else {
-                self.b.rename(x, &format!("up{level}"));
+                if config.residual {
+                    let shortcut = self.duplicate_up(input, out, 1 + usize::from(temporal), 2);
+                    self.b.rename(shortcut, &format!("up{level}.shortcut"));
+                    x = self.b.add(&format!("up{level}"), x, shortcut);
+                    continue;
+                }
             }
+            self.b.rename(x, &format!("up{level}"));
         }
         self.gives = DType::F32;
         x = self.head(x, "decoder.head");

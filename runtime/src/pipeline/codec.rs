@@ -9,6 +9,7 @@ use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States
 use crate::error::Result;
 use crate::model::Model;
 use anyid_ir::{Module, Tensor};
+use anyid_models::wan::Geometry;
 use anyid_models::wan::vae::{self, Half, VaeSize};
 
 /// Clean latents of the references and of their black counterparts, along time.
@@ -37,8 +38,8 @@ impl Clip<'_> {
         }
     }
 
-    fn latent_frames(&self) -> usize {
-        1 + (self.frames() - 1) / 4
+    fn latent_frames(&self, geometry: Geometry) -> usize {
+        geometry.latent_frames(self.frames())
     }
 
     /// Frames `start..start+len` as `f32[3,len,H,W]` in [−1,1].
@@ -177,9 +178,11 @@ fn encode_clip(
     seen: &mut dyn FnMut(&mut Run<'_>),
 ) -> Result<Tensor> {
     let mut latents = Vec::new();
-    let later = clip.latent_frames() - 1;
+    let geometry = run.model.geometry();
+    let later = clip.latent_frames(geometry) - 1;
     let pieces = |at: usize| {
-        let (start, len) = if at == 0 { (0, 1) } else { (4 * at - 3, 4) };
+        let time = geometry.time;
+        let (start, len) = if at == 0 { (0, 1) } else { (time * (at - 1) + 1, time) };
         clip.piece(size, start, len)
     };
     for at in 0..=later {
@@ -242,7 +245,8 @@ pub(crate) fn encode_references(
     let longest = clips.iter().map(Clip::frames).max().expect("there is a reference");
     let mut coder = Coder::load(run, stage, Half::Encoder)?;
     let black = guided.then_some(Clip::Black { frames: longest });
-    let total = clips.iter().chain(&black).map(Clip::latent_frames).sum();
+    let geometry = run.model.geometry();
+    let total = clips.iter().chain(&black).map(|clip| clip.latent_frames(geometry)).sum();
     let (mut done, given) = (0, clips.len());
     let mut encode = |run: &mut Run<'_>, at: usize, clip: &Clip<'_>| {
         let place = match at < given {
@@ -293,7 +297,7 @@ impl<'m> ClipEncoder<'m> {
         })
     }
 
-    /// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,4k+1,H,W]`; `place` names the clip in
+    /// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,T,H,W]`, 4k+1 frames for Wan2.2; `place` names the clip in
     /// the error of a non-finite value.
     ///
     /// # Errors
@@ -330,7 +334,7 @@ impl<'m> ClipEncoder<'m> {
     }
 }
 
-/// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,4k+1,H,W]`.
+/// Normalised latents `f32[z,1+k,h,w]` of pixels `f32[3,T,H,W]`, 4k+1 frames for Wan2.2.
 ///
 /// # Errors
 /// As [`Program::call`](crate::engine::Program::call).
@@ -345,25 +349,26 @@ pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Resul
     let since = run.begin("decoding");
     let count = latents.shape()[1];
     let mut coder = Coder::load(run, stage, Half::Decoder)?;
-    let total = 4 * (count - 1) + 1;
+    let geometry = run.model.geometry();
+    let total = geometry.frames(count);
     let pieces = |at: usize| prefix_time(latents, at, 1);
     for at in 0..count {
         run.check_cancel("while decoding")?;
         let video = coder.chunk(at, &pieces, "the decoder")?;
         run.receiver.frames(&video)?;
-        run.event(Event::Decoded { done: 4 * at + 1, total });
+        run.event(Event::Decoded { done: geometry.frames(at + 1), total });
     }
     run.end("decoding", since, coder.program.weight_bytes(), coder.memory_bytes());
     Ok(())
 }
 
-/// Pixels `f32[3,4k+1,H,W]` of normalised latents `f32[z,1+k,h,w]`.
+/// Pixels `f32[3,T,H,W]` of normalised latents `f32[z,1+k,h,w]`, 4k+1 frames for Wan2.2.
 ///
 /// # Errors
 /// As [`Program::call`](crate::engine::Program::call).
 pub fn decode_latents(model: &Model, backend: &Backend, latents: &Tensor) -> Result<Tensor> {
     let [_, count, rows, cols] = four(latents);
-    let size = Size { width: 16 * cols, height: 16 * rows, frames: 4 * (count - 1) + 1 };
+    let size = Size::of_latent([count, rows, cols], model.geometry());
     let mut parts = Vec::new();
     let mut keep = |video: &Tensor| {
         parts.push(video.clone());

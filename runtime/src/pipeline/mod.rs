@@ -27,7 +27,7 @@ pub(crate) use context::{tensor_f32, tensor_i32};
 pub use kept::RECIPE_KEY;
 pub use need::PhasePlan;
 pub use plan::Preflight;
-pub use request::{Request, Size};
+pub use request::{Request, Size, check_frames};
 pub use results::{FileOptions, Finished, ResultFiles};
 pub use sample::{Sampler, StepRecord, settings};
 pub use shelf::Keep;

@@ -8,7 +8,7 @@ use super::Request;
 use crate::engine::{Compiler, Program};
 use crate::model::Model;
 use anyid_ir::plan::Plan;
-use anyid_models::wan::Precision;
+use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::cost::plan_cost;
 
 /// What one phase needs.
@@ -44,6 +44,7 @@ impl PhasePlan {
 /// The sizes of a run, which determine its plans.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
+    pub(super) geometry: Geometry,
     /// Frames of each reference.
     pub(super) references: Vec<usize>,
     /// Tokens of the prompt and of the empty one; none where contexts are given.
@@ -57,7 +58,7 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Latent frames of all references.
     pub(super) fn reference_latents(&self) -> usize {
-        self.references.iter().map(|frames| 1 + (frames - 1) / 4).sum()
+        self.references.iter().map(|frames| self.geometry.latent_frames(*frames)).sum()
     }
 
     /// Frames of the longest reference.
@@ -137,7 +138,8 @@ pub(super) fn need(
     sizes: &Sizes,
 ) -> PhasePlan {
     let size = request.size;
-    let [frames, rows, columns] = size.latent();
+    let geometry = sizes.geometry;
+    let [frames, rows, columns] = size.latent(geometry);
     let frame = product(&[3, size.height, size.width]);
     let latent = product(&[model.dit.in_channels, rows, columns]).saturating_mul(F32);
     let target = latent.saturating_mul(frames as u64);
@@ -147,9 +149,10 @@ pub(super) fn need(
     let encoded = latent.saturating_mul(2 * sizes.reference_latents() as u64);
     let held = frame.saturating_mul(sizes.references.iter().sum::<usize>() as u64);
     // A chunk of pixels on its way in, and the copy that it is made from.
-    let chunk = frame.saturating_mul(2 * F32 * if sizes.longest() > 1 { 4 } else { 1 });
+    let chunk =
+        frame.saturating_mul(2 * F32 * if sizes.longest() > 1 { geometry.time as u64 } else { 1 });
     let clip = |frames: usize| {
-        let later = (frames.max(1) - 1) as u64 / 4;
+        let later = geometry.latent_frames(frames.max(1)) as u64 - 1;
         made.of("first", flops).saturating_add(made.of("next", flops).saturating_mul(later))
     };
     let most = |names: &[&str], what: fn(&Plan) -> u64| {
@@ -182,7 +185,9 @@ pub(super) fn need(
             let results = made.of("step", results).saturating_mul(2);
             // Latents, velocity, and up to three earlier ones of the solver.
             let latents = target.saturating_mul(5);
-            let tokens = product(&[sizes.reference_latents() + frames, rows, columns]) / 4;
+            let area: usize = geometry.patch.iter().product();
+            let all = product(&[sizes.reference_latents() + frames, rows, columns]);
+            let tokens = all / area as u64;
             let segments = tokens.saturating_mul(2 * F32);
             (work, sum(&[contexts, encoded, prepared, results, latents, segments]), 0)
         }

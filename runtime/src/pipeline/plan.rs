@@ -17,8 +17,8 @@ use crate::error::{Error, Kind, Result};
 use crate::media::ReadOptions;
 use crate::media::standardise::{StandardiseOptions, read_reference};
 use crate::model::Model;
-use anyid_models::wan::Precision;
 use anyid_models::wan::vae::Half;
+use anyid_models::wan::{Geometry, Precision};
 use std::sync::Arc;
 
 /// Names of the phases, in order.
@@ -128,6 +128,7 @@ impl Sizes {
     ) -> Self {
         let given = request.contexts.as_ref().map(|contexts| contexts[0].shape()[0]);
         Self {
+            geometry: model.geometry(),
             references,
             tokens,
             rows: given.or(request.text_tokens).unwrap_or(model.dit.text_len),
@@ -158,7 +159,7 @@ impl Pipeline {
         }
         let whole = request.latents.is_none();
         let references = match whole {
-            true => read_references(request, cancel, events)?,
+            true => read_references(request, model.geometry(), cancel, events)?,
             false => Vec::new(),
         };
         let ids = match request.contexts.is_none() && whole {
@@ -211,11 +212,13 @@ fn stay_loaded(phases: &mut [PhasePlan], stages: &[Stage]) {
 
 fn read_references(
     request: &Request,
+    geometry: Geometry,
     cancel: &Cancel,
     events: &mut dyn FnMut(Event),
 ) -> Result<Vec<LoadedReference>> {
     let options = StandardiseOptions {
         max_frames: request.reference_frames,
+        group: geometry.time,
         ..StandardiseOptions::new(request.size.width, request.size.height)
     };
     let mut out = Vec::new();

@@ -48,16 +48,21 @@ impl Preflight<'_> {
         let Size { width, height, frames } = self.request.size;
         // Fewer frames help only the transformer; the other networks work piece by piece.
         if self.request.latents.is_none() && failing == ["sampling"] && frames > 1 {
-            let least = |k: usize| fits(&move |request| request.size.frames = 4 * k + 1);
-            if let Some(k) = largest((frames - 1) / 4, &least) {
-                return Some(format!("--frames {}", 4 * k + 1));
+            let geometry = self.sizes.geometry;
+            let least =
+                |k: usize| fits(&move |request| request.size.frames = geometry.frames(k + 1));
+            if let Some(k) = largest(geometry.latent_frames(frames) - 1, &least) {
+                return Some(format!("--frames {}", geometry.frames(k + 1)));
             }
         }
         if self.request.latents.is_some() {
             return None;
         }
-        let scaled =
-            |eighths: usize| [width, height].map(|side| (side * eighths / 256 * 32).max(32));
+        let [rows, columns] = self.sizes.geometry.sides();
+        let scaled = |eighths: usize| {
+            [(width, columns), (height, rows)]
+                .map(|(pixels, side)| (pixels * eighths / (8 * side) * side).max(side))
+        };
         let smaller = |eighths: usize| {
             let [width, height] = scaled(eighths);
             fits(&move |request| (request.size.width, request.size.height) = (width, height))

@@ -7,16 +7,16 @@ use crate::model::Model;
 use crate::sampling::schedule::{check_shift, check_steps};
 use crate::sampling::{ScheduleKind, SolverKind, guidance};
 use anyid_ir::Tensor;
-use anyid_models::wan::{Precision, Residual};
+use anyid_models::wan::{Geometry, Precision, Residual};
 
 /// Size of the video in pixels and frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Columns, a multiple of 32.
+    /// Columns; a multiple of what the model asks for, 32 for Wan2.2.
     pub width: usize,
-    /// Rows, a multiple of 32.
+    /// Rows; as the columns.
     pub height: usize,
-    /// Frames, 4k+1.
+    /// Frames, 4k+1 for Wan2.2.
     pub frames: usize,
 }
 
@@ -47,7 +47,7 @@ pub struct Request {
     pub precision: Option<Precision>,
     /// Element type of the transformer's residual stream.
     pub residual: Residual,
-    /// Largest number of frames taken from a reference clip, 4k+1.
+    /// Largest number of frames taken from a reference clip, 4k+1 for Wan2.2.
     pub reference_frames: usize,
     /// Rows of the text context; `None` takes the model's (512).
     pub text_tokens: Option<usize>,
@@ -82,11 +82,6 @@ impl Default for Request {
     }
 }
 
-/// Largest side in pixels: 1,024 patches of 32 pixels, the length of the rotary table.
-const MOST_PIXELS: usize = 32 * 1024;
-/// Largest number of frames: 1,024 latent frames, the length of the rotary table.
-const MOST_FRAMES: usize = 4 * 1023 + 1;
-
 /// Advice for a number between two that are allowed, or above the largest.
 fn nearest(near: usize, next: usize) -> String {
     if near == next { format!("use {near}") } else { format!("use {near} or {next}") }
@@ -94,37 +89,53 @@ fn nearest(near: usize, next: usize) -> String {
 
 impl Size {
     /// Latent frames, rows and columns.
-    pub fn latent(self) -> [usize; 3] {
-        [1 + (self.frames - 1) / 4, self.height / 16, self.width / 16]
+    pub fn latent(self, geometry: Geometry) -> [usize; 3] {
+        let frames = geometry.latent_frames(self.frames);
+        [frames, self.height / geometry.space, self.width / geometry.space]
+    }
+
+    /// The size of so many latent frames, rows and columns.
+    pub fn of_latent([frames, rows, columns]: [usize; 3], geometry: Geometry) -> Self {
+        let [width, height] = [columns, rows].map(|side| geometry.space * side);
+        Self { width, height, frames: geometry.frames(frames) }
     }
 
     /// Checks the size alone.
     ///
     /// # Errors
     /// E0901 for a side, E0902 for the number of frames.
-    pub fn check(self) -> Result<()> {
-        for (what, pixels) in [("width", self.width), ("height", self.height)] {
-            if pixels == 0 || pixels % 32 != 0 || pixels > MOST_PIXELS {
-                let near = (pixels.min(MOST_PIXELS) / 32).max(1) * 32;
-                let next = (near + 32).min(MOST_PIXELS);
+    pub fn check(self, geometry: Geometry) -> Result<()> {
+        let ([rows, columns], [tallest, widest]) = (geometry.sides(), geometry.most_pixels());
+        let sides =
+            [("width", self.width, columns, widest), ("height", self.height, rows, tallest)];
+        for (what, pixels, side, most) in sides {
+            if pixels == 0 || pixels % side != 0 || pixels > most {
+                let near = (pixels.min(most) / side).max(1) * side;
+                let next = (near + side).min(most);
                 return Err(Error::input(
                     "E0901",
-                    format!("{what} {pixels} is not a positive multiple of 32 up to {MOST_PIXELS}"),
+                    format!("{what} {pixels} is not a positive multiple of {side} up to {most}"),
                 )
                 .help(nearest(near, next)));
             }
         }
-        if self.frames == 0 || self.frames % 4 != 1 || self.frames > MOST_FRAMES {
-            let near = self.frames.clamp(1, MOST_FRAMES).saturating_sub(1) / 4 * 4 + 1;
-            let next = (near + 4).min(MOST_FRAMES);
-            return Err(Error::input(
-                "E0902",
-                format!("{} frames: the number must be 4k+1, up to {MOST_FRAMES}", self.frames),
-            )
-            .help(nearest(near, next)));
-        }
-        Ok(())
+        check_frames(self.frames, geometry)
     }
+}
+
+/// Checks a number of frames alone.
+///
+/// # Errors
+/// E0902.
+pub fn check_frames(frames: usize, geometry: Geometry) -> Result<()> {
+    let (most, rule) = (geometry.most_frames(), geometry.rule());
+    if geometry.takes(frames) && frames <= most {
+        return Ok(());
+    }
+    let near = geometry.cut(frames.clamp(1, most));
+    let next = (near + geometry.time).min(most);
+    let message = format!("{frames} frames: the number must be {rule}, up to {most}");
+    Err(Error::input("E0902", message).help(nearest(near, next)))
 }
 
 impl Request {
@@ -133,7 +144,8 @@ impl Request {
     /// # Errors
     /// E0901–E0906 and E092x, each naming the value and what is allowed.
     pub fn check(&self, model: &Model) -> Result<()> {
-        self.size.check()?;
+        let geometry = model.geometry();
+        self.size.check(geometry)?;
         check_steps(self.steps)?;
         guidance::check_scale(self.guidance)?;
         if let Some(shift) = self.shift {
@@ -149,21 +161,21 @@ impl Request {
             )
             .help("keep the clearest pictures; the first is the primary"));
         }
-        if self.reference_frames == 0 || self.reference_frames % 4 != 1 {
-            return Err(Error::input(
-                "E0902",
-                format!("{} frames of a reference: must be 4k+1", self.reference_frames),
-            ));
+        if !geometry.takes(self.reference_frames) {
+            let (frames, rule) = (self.reference_frames, geometry.rule());
+            let message = format!("{frames} frames of a reference: must be {rule}");
+            return Err(Error::input("E0902", message));
         }
-        let [frames, rows, cols] = self.size.latent();
+        let [frames, rows, cols] = self.size.latent(geometry);
         for (tensor, what) in [(&self.noise, "the noise"), (&self.latents, "the latents")] {
             let Some(tensor) = tensor else { continue };
             let shape = [model.dit.in_channels, frames, rows, cols];
             if tensor.shape() != shape || tensor.as_f32().is_err() {
                 let error = super::shape_error(what, tensor, &format!("f32{shape:?}"));
+                let (time, space) = (geometry.time, geometry.space);
                 return Err(error.help(format!(
-                    "{what} must have the latent's size: channels, 1+(frames−1)/4, height/16, \
-                     width/16"
+                    "{what} must have the latent's size: channels, 1+(frames−1)/{time}, \
+                     height/{space}, width/{space}"
                 )));
             }
             check_given(tensor, what)?;
@@ -172,9 +184,10 @@ impl Request {
         for source in &self.references {
             if let ReferenceSource::Pixels(pixels) = source {
                 let fits = matches!(pixels.shape(), [3, t, h, w]
-                    if *t % 4 == 1 && *h == self.size.height && *w == self.size.width);
+                    if geometry.takes(*t) && *h == self.size.height && *w == self.size.width);
                 if !fits || pixels.as_f32().is_err() {
-                    let expected = format!("f32[3,4k+1,{},{}]", self.size.height, self.size.width);
+                    let Size { width, height, .. } = self.size;
+                    let expected = format!("f32[3,{},{height},{width}]", geometry.rule());
                     return Err(super::shape_error("a reference", pixels, &expected));
                 }
                 check_given(pixels, "the pixels of a reference")?;

@@ -65,7 +65,7 @@ pub fn settings(model: &Model, request: &Request) -> SchedulerSettings {
 
 /// The sizes of the transformer.
 pub(super) fn size(request: &Request, sizes: &Sizes) -> DitSize {
-    let [frames, height, width] = request.size.latent();
+    let [frames, height, width] = request.size.latent(sizes.geometry);
     let reference_frames = sizes.reference_latents();
     DitSize {
         reference_frames,
@@ -197,7 +197,7 @@ impl Sampler {
             ReferenceLatents { clean, black, frames }
         });
         // A single clip with the same number of latent frames has the same plans.
-        let frames = references.as_ref().map(|r| 4 * (r.frames - 1) + 1);
+        let frames = references.as_ref().map(|r| model.geometry().frames(r.frames));
         let mut sizes = Sizes::of(model, request, frames.into_iter().collect(), None);
         sizes.rows = contexts[0].shape()[0];
         Run::quiet(model, &mut |_| Ok(()), |run| {

@@ -60,18 +60,24 @@ pub fn compile(
     let mut compiler = Compiler::new(backend);
     for frames in reference_frames {
         let module = with_draw(dit(&model.dit, &size(model, settings, *frames), precision));
-        let request = CompileRequest::new(&module, "train");
-        let (request, wrt) = match kind {
-            Kind::Lora | Kind::Dpo => {
-                let wrt = ["*.lora_A.weight", "*.lora_B.weight"].map(str::to_owned);
-                (request.with_lora(targets(&settings.lora)), wrt.to_vec())
-            }
-            Kind::Full => {
-                let names = module.weights.tensors().map(|(name, _)| name.to_owned());
-                (request.lifting(["*"]), names.collect())
+        let given = |function: &str| {
+            let request = CompileRequest::new(&module, function);
+            match kind {
+                Kind::Lora | Kind::Dpo => request.with_lora(targets(&settings.lora)),
+                Kind::Full => request.lifting(["*"]),
             }
         };
+        let wrt = match kind {
+            Kind::Lora | Kind::Dpo => {
+                ["*.lora_A.weight", "*.lora_B.weight"].map(str::to_owned).to_vec()
+            }
+            Kind::Full => module.weights.tensors().map(|(name, _)| name.to_owned()).collect(),
+        };
+        let request = given("train");
         compiler = compiler.add(&phase("value", *frames), request.clone())?;
+        if settings.run.samples > 0 {
+            compiler = compiler.add(&phase("sample", *frames), given("dit"))?;
+        }
         let gradient = Gradient { of: "loss".into(), wrt, factor: Some("factor".into()) };
         let request = request.with_gradient(gradient);
         let keeping = keeping(backend, settings, &request, *frames)?;
@@ -131,7 +137,7 @@ fn phase(what: &str, reference_frames: usize) -> String {
 }
 
 fn size(model: &Model, settings: &Settings, reference_frames: usize) -> DitSize {
-    let [frames, height, width] = settings.size().latent();
+    let [frames, height, width] = settings.size().latent(model.geometry());
     let text_tokens = model.dit.text_len;
     let timesteps = if reference_frames > 0 { 2 } else { 1 };
     DitSize { reference_frames, frames, height, width, text_tokens, timesteps }
@@ -195,6 +201,27 @@ impl Network {
         Ok((loss_of(&outputs)?, outputs))
     }
 
+    /// The velocity of noisy latents at a timestep under a condition, as sampling asks for it.
+    ///
+    /// # Errors
+    /// E1001 with `place` and node for a non-finite value.
+    pub fn velocity(
+        &mut self,
+        (latents, time, condition): (&Tensor, f32, &Condition),
+        values: &[(String, Tensor)],
+        place: &str,
+    ) -> Result<Vec<f32>> {
+        let frames = condition.references.shape()[1];
+        let mut times = vec![time];
+        if frames > 0 {
+            times.insert(0, 0.0);
+        }
+        let times = tensor_f32([times.len()], &times)?;
+        let inputs = [("lat", latents), ("t", &times)];
+        let outputs = self.call("sample", condition, &inputs, values, place)?;
+        Ok(outputs.get("v")?.to_f32_vec())
+    }
+
     fn run(
         &mut self,
         what: &str,
@@ -202,27 +229,38 @@ impl Network {
         values: &[(String, Tensor)],
         factor: Option<&Tensor>,
     ) -> Result<Outputs> {
-        let references = &example.condition.references;
+        let sigma = tensor_f32([], &[example.sigma as f32])?;
+        let mut inputs = vec![("x0", example.clean), ("noise", example.noise), ("sigma", &sigma)];
+        inputs.extend(factor.map(|factor| ("factor", factor)));
+        let place = format!("{}, noise level {:.4}", example.place, example.sigma);
+        self.call(what, example.condition, &inputs, values, &place)
+    }
+
+    /// Runs a phase of a condition with `given` and the trained values.
+    fn call(
+        &mut self,
+        what: &str,
+        condition: &Condition,
+        given: &[(&str, &Tensor)],
+        values: &[(String, Tensor)],
+        place: &str,
+    ) -> Result<Outputs> {
+        let references = &condition.references;
         let frames = references.shape()[1];
         let segments = self.segments.get(&frames).ok_or_else(|| {
             Error::internal("E1009", format!("no plan for {frames} frames of references"))
         })?;
-        let sigma = tensor_f32([], &[example.sigma as f32])?;
         let inputs = Inputs::new()
             .set("ref", references)
             .set("seg", segments)
-            .set("txt", &example.condition.text)
-            .set("x0", example.clean)
-            .set("noise", example.noise)
-            .set("sigma", &sigma)
-            .all(factor.map(|factor| ("factor", factor)))
+            .set("txt", &condition.text)
+            .all(given.iter().copied())
             .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
         let phase = phase(what, frames);
         let outputs = self.program.call(&phase, &inputs)?;
         if !finite::all_finite(&outputs) {
             let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
-            let sigma = example.sigma;
-            return Err(origin.error(&format!("{}, noise level {sigma:.4}", example.place)));
+            return Err(origin.error(place));
         }
         Ok(outputs)
     }

@@ -1,5 +1,6 @@
 //! The targets.
 
+mod adapter;
 mod config;
 mod ir;
 mod kernel;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(media::Media::pictures()),
         Box::new(media::Media::clips()),
         Box::new(recipe::Recipes::new()),
+        Box::new(adapter::Adapters::new()),
     ]
 }
 

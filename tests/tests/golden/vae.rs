@@ -1,7 +1,6 @@
 //! The autoencoder: whole clips through the streaming functions, with every saved chunk value.
 
 use anyid_models::wan::config::VaeConfig;
-use anyid_models::wan::names::Component;
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_runtime::checkpoint::WeightSet;
 use anyid_runtime::weights::ModelWeights;
@@ -16,7 +15,7 @@ const TOLERANCE: f64 = 3e-5;
 pub(crate) fn run(case: &Path) -> Vec<(String, Vec<Check>)> {
     let config = VaeConfig::from_diffusers(&json(&case.join("config.json")))
         .unwrap_or_else(|e| panic!("{e}"));
-    let component = Component::Vae { num_res_blocks: config.num_res_blocks };
+    let component = config.component();
     let set = WeightSet::open(case.join("diffusion_pytorch_model.safetensors"))
         .unwrap_or_else(|e| panic!("{e}"));
     let weights =
@@ -105,7 +104,7 @@ fn chunks(
             Half::Encoder => vae::encoder(config, size),
             Half::Decoder => vae::decoder(config, size, false),
         };
-        let per_chunk = if half == Half::Encoder { 4 } else { 1 };
+        let per_chunk = if half == Half::Encoder { config.temporal_factor() } else { 1 };
         let later = (all.shape()[1] - 1) / per_chunk;
         let mut states: Vec<anyid_ir::Tensor> = Vec::new();
         for chunk in 0..=later {

@@ -16,16 +16,19 @@ use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_ir::plan::Branch;
 use anyid_ir::{DType, FuncBuilder, Module, ReduceFn, Tensor, TensorType};
-use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
-use anyid_passes::{Gradient, LoraTarget};
+use anyid_models::wan::{Geometry, Precision};
+use anyid_passes::{Gradient, LoraTarget, Options};
 use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, States};
+use anyid_runtime::files::AtomicFile;
 use anyid_runtime::init::{Preset, RandomWeights};
+use anyid_runtime::pipeline::check_frames;
 use anyid_runtime::pipeline::coder_phases;
+use anyid_runtime::places::Places;
 use anyid_runtime::sampling::NoiseStream;
-use anyid_runtime::{Backend, Error, Result, Size};
+use anyid_runtime::{Backend, Error, Result};
 use serde_json::json;
 
 /// Seed of the weights.
@@ -54,8 +57,8 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let size = DitSize {
         reference_frames: 0,
         frames,
-        height: 2 * rows,
-        width: 2 * columns,
+        height: config.patch[1] as usize * rows,
+        width: config.patch[2] as usize * columns,
         text_tokens,
         timesteps: if args.all { 1 } else { 2 },
     };
@@ -68,7 +71,8 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     };
     let own = if args.guided == Some(Guided::Auto) { own } else { &[] };
     let request = CompileRequest::new(&module, func).varying(varying.iter().copied());
-    let compiler = Compiler::new(&backend).add("step", request.branches(own.iter().copied()))?;
+    let compiler =
+        compiler(&args.phase, &backend).add("step", request.branches(own.iter().copied()))?;
     let both = compiler.plans().any(|(_, plan)| plan.has_branches());
     let runs = if args.guided.is_some() && !both { 2 } else { 1 };
     fits(&compiler, runs)?;
@@ -101,11 +105,12 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
 /// E0901 and E0902 for the sizes, and as [`dit()`].
 pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
-    let (_, config, _) = configs(&args.phase)?;
+    let (dit, config, _) = configs(&args.phase)?;
+    let geometry = Geometry::of(&dit, &config);
     let [width, height] = size(&args.size)?;
     check_sides(width, height, config.spatial_factor())?;
     // Sides need not follow the rule of the transformer; the number of frames does.
-    Size { width: 32, height: 32, frames: args.frames }.check().map_err(|e| e.at("--frames"))?;
+    check_frames(args.frames, geometry).map_err(|e| e.at("--frames"))?;
     let precision = args.phase.precision.map_or(Precision::F32, Precision::from);
     let backend = args.phase.on.open()?;
     let sizes = VaeSize { height, width, chunk: 1 };
@@ -114,8 +119,8 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
         Direction::Decode => (Half::Decoder, "decode"),
     };
     let module = vae::coder(&config, &sizes, half, true, precision);
-    let later = (args.frames - 1) / 4;
-    let compiler = coder_phases(Compiler::new(&backend), &module, half, later > 0)?;
+    let later = geometry.latent_frames(args.frames) - 1;
+    let compiler = coder_phases(compiler(&args.phase, &backend), &module, half, later > 0)?;
     let mut calls = vec!["first"];
     calls.resize(1 + later, "next");
     fits(&compiler, 1)?;
@@ -151,7 +156,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
     let backend = args.phase.on.open()?;
     let module = anyid_models::wan::text::text(&config, tokens, precision);
-    let compiler = Compiler::new(&backend).phase("text", &module, "text")?;
+    let compiler = compiler(&args.phase, &backend).phase("text", &module, "text")?;
     fits(&compiler, 1)?;
     let layers = output::plural(args.layers, "layer");
     let setup = Setup {
@@ -184,8 +189,8 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let size = DitSize {
         reference_frames: 0,
         frames,
-        height: 2 * rows,
-        width: 2 * columns,
+        height: config.patch[1] as usize * rows,
+        width: config.patch[2] as usize * columns,
         text_tokens,
         timesteps: 2,
     };
@@ -200,7 +205,7 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let request = CompileRequest::new(&module, "loss")
         .with_lora(adapters)
         .with_gradient(Gradient { of: "loss".to_owned(), wrt, factor: None });
-    let compiler = Compiler::new(&backend).add("train", request)?;
+    let compiler = compiler(&args.phase, &backend).add("train", request)?;
     fits(&compiler, 1)?;
     let blocks = output::plural(args.blocks, "block");
     let width = config.width();
@@ -247,8 +252,23 @@ fn configs(args: &BenchPhase) -> Result<(DitConfig, VaeConfig, TextConfig)> {
     Ok(preset.configs())
 }
 
+/// A compiler for `backend`, which keeps its reasons where a page shows them.
+fn compiler(args: &BenchPhase, backend: &Backend) -> Compiler {
+    Compiler::new(backend).with(Options { explain: args.report.is_some(), ..Options::default() })
+}
+
 fn finish(args: &BenchPhase, backend: &Backend, setup: Setup) -> std::result::Result<(), Failure> {
+    let mut places = Places::new();
+    if let Some(path) = &args.report {
+        places.writes("--report", path);
+    }
+    places.prints("the report").check()?;
+    // Before anything is measured, so that it fails early if the page cannot be written.
+    let page = args.report.as_ref().map(AtomicFile::create).transpose()?;
     let found = measure(args, backend, setup, &mut Progress::new())?;
+    if let Some((file, shown)) = page.zip(found.shown.as_ref()) {
+        report::write_page(&found, shown, backend, file)?;
+    }
     match args.json {
         true => output::print_json(&report::json(&found))?,
         false => output::print(&report::text(&found))?,

@@ -1,10 +1,13 @@
 //! The results of measuring a network, as text and as JSON.
 
 use super::duration_small;
-use super::measure::Measured;
+use super::measure::{Measured, Shown};
 use super::profile::Profile;
 use crate::output::{bytes, plural, table};
+use crate::page::{Page, machine};
 use anyid_passes::cost::Cost;
+use anyid_runtime::files::AtomicFile;
+use anyid_runtime::{Backend, Result};
 use serde_json::{Value, json};
 
 /// Largest number of steps of a profile that are listed.
@@ -101,6 +104,40 @@ fn profile_text(profile: &Profile) -> String {
     }
     out.push_str(&format!("\n{}", table(&rows)));
     out
+}
+
+/// Writes the page of a measurement.
+///
+/// # Errors
+/// E101x.
+pub fn write_page(
+    found: &Measured,
+    shown: &Shown,
+    backend: &Backend,
+    file: AtomicFile,
+) -> Result<()> {
+    let machine = machine(&found.ceilings);
+    let mut facts = vec![
+        ("target", backend.target().to_owned()),
+        ("threads", found.ceilings.threads.to_string()),
+        ("instructions", found.instructions.clone()),
+        ("precision", found.precision.name().to_owned()),
+        ("median of the runs", duration_small(found.median())),
+    ];
+    if let Some(peak) = found.memory.running {
+        facts.push(("process", bytes(peak)));
+    }
+    let page = Page {
+        title: found.title.clone(),
+        target: backend.target(),
+        facts,
+        plans: &shown.plans,
+        watched: &shown.watched,
+        machine: Some(&machine),
+        origin: "measured here",
+        measured: Some(&shown.times),
+    };
+    page.write(file)
 }
 
 /// For programs.

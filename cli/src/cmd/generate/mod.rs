@@ -18,6 +18,7 @@ use crate::recipe::{self, ModelEntry, Recipe, Sources};
 use crate::render::Failure;
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
+use anyid_models::wan::Geometry;
 use anyid_runtime::adapter::Tolerance;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
@@ -40,8 +41,14 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
 
-    let size = wanted_size(&args, &wishes)?;
-    size.check()?;
+    let model = match &wishes.model {
+        Some(folder) => Model::open(folder),
+        None => Model::micro(),
+    };
+    // A result that is in the way is said first, whatever the model.
+    let geometry = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry);
+    let size = wanted_size(&args, &wishes, geometry)?;
+    size.check(geometry)?;
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
     let options = options(&args, fps);
     places(&args, &wishes, &options).check()?;
@@ -57,12 +64,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     fill(&mut request, &args, old, wishes.model.is_none())?;
     request.noise = wishes.noise.as_deref().map(read_noise).transpose()?;
     request.latents = wishes.latents.as_ref().map(|latents| latents.tensor.clone());
-    let model = match &wishes.model {
-        Some(folder) => Model::open(folder)?,
-        None => Model::micro()?,
-    };
     let tolerance = Tolerance { unmatched: args.allow_unmatched, mismatch: args.allow_mismatch };
-    let model = model.with_adapters(&wishes.adapters, tolerance)?;
+    let model = model?.with_adapters(&wishes.adapters, tolerance)?;
     let pipeline = Pipeline::new(model, backend);
     let model = pipeline.model();
     if let Some((path, old)) = &wishes.recipe

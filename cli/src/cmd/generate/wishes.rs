@@ -6,7 +6,7 @@ use crate::cmd::generate::args::{Generate, Seed};
 use crate::cmd::{lora, size};
 use crate::recipe::{self, AdapterEntry, Recipe};
 use anyid_ir::Tensor;
-use anyid_models::wan::{Precision, Residual};
+use anyid_models::wan::{Geometry, Precision, Residual};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::files;
@@ -108,11 +108,10 @@ fn adapter_again(entry: &AdapterEntry, recipe: &Path) -> Result<Wanted> {
     Ok(Wanted { path: recipe::find_again(&entry.file, recipe)?, scale: entry.scale })
 }
 
-pub(super) fn wanted_size(args: &Generate, wishes: &Wishes) -> Result<Size> {
+pub(super) fn wanted_size(args: &Generate, wishes: &Wishes, geometry: Geometry) -> Result<Size> {
     if let Some(latents) = &wishes.latents {
         let shape = latents.tensor.shape();
-        let frames = 4 * (shape[1].max(1) - 1) + 1;
-        return Ok(Size { width: 16 * shape[3], height: 16 * shape[2], frames });
+        return Ok(Size::of_latent([shape[1], shape[2], shape[3]], geometry));
     }
     let (old, micro) = (wishes.recipe.as_ref().map(|(_, old)| old), wishes.model.is_none());
     let [width, height] = match (&args.size, old) {

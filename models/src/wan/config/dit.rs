@@ -5,6 +5,9 @@ use super::read::*;
 use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
 use serde_json::{Map, Value, json};
 
+/// Longest side of a patch.
+const MOST_PATCH: u64 = 16;
+
 /// Sizes of the diffusion transformer (`dit.md` §1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DitConfig {
@@ -20,7 +23,7 @@ pub struct DitConfig {
     pub in_channels: usize,
     /// Velocity channels that come out; equal to `in_channels`.
     pub out_channels: usize,
-    /// Patch size (frames, rows, columns); always (1, 2, 2).
+    /// Patch size (frames, rows, columns); (1, 2, 2) in Wan2.2.
     pub patch: [u32; 3],
     /// Width of a text embedding row.
     pub text_dim: usize,
@@ -153,18 +156,29 @@ impl DitConfig {
         }
         let width = dimension(shape, "patch_embedding.bias", 0)?;
         let patches = of(shape, "patch_embedding.weight")?;
+        // Stored as a matrix, it does not tell the sides of a patch.
+        let patch = match patches.as_slice() {
+            [_, _, sides @ ..]
+                if sides.len() == 3 && sides.iter().all(|side| *side <= MOST_PATCH) =>
+            {
+                [0, 1, 2].map(|axis| sides[axis] as u32)
+            }
+            _ => Self::ti2v_5b().patch,
+        };
+        let sides = patch.map(|side| side.to_string()).join("x");
+        let volume: u64 = patch.iter().map(|side| u64::from(*side)).product();
         let patches = patches.iter().try_fold(1u64, |all, size| all.checked_mul(*size));
         let patches = patches.ok_or_else(|| fault("patch_embedding.weight", "is too large"))?;
-        let volume = 4 * width as u64;
-        if patches == 0 || patches % volume != 0 {
-            let text = format!("{patches} values do not make 1x2x2 patches of width {width}");
+        let columns = volume.max(1) * width as u64;
+        if patches == 0 || patches % columns != 0 {
+            let text = format!("{patches} values do not make {sides} patches of width {width}");
             return Err(fault("patch_embedding.weight", text));
         }
         let head = dimension(shape, "head.head.weight", 0)?;
-        if head % 4 != 0 {
+        if !(head as u64).is_multiple_of(volume) {
             return Err(fault(
                 "head.head.weight",
-                format!("{head} rows do not make 1x2x2 patches"),
+                format!("{head} rows do not make {sides} patches"),
             ));
         }
         let empty = Value::Object(Map::new());
@@ -192,8 +206,9 @@ impl DitConfig {
             head_dim: width / heads,
             layers: counted(shape, |i| format!("blocks.{i}.modulation")),
             ffn_dim: dimension(shape, "blocks.0.ffn.0.bias", 0)?,
-            in_channels: usize_of("patch_embedding.weight", patches / volume)?,
-            out_channels: head / 4,
+            in_channels: usize_of("patch_embedding.weight", patches / columns)?,
+            out_channels: head / volume as usize,
+            patch,
             text_dim: dimension(shape, "text_embedding.0.weight", 1)?,
             freq_dim: dimension(shape, "time_embedding.0.weight", 1)?,
             eps: reader.number_or("eps", 1e-6)?,
@@ -264,7 +279,6 @@ impl DitConfig {
         ])?;
         blocks("num_layers", self.layers)?;
         let unsupported = match self.in_channels {
-            16 => Some("the text-to-video models of Wan2.1 and Wan2.2-A14B"),
             36 => Some("the image-to-video models of Wan2.1 and Wan2.2-A14B"),
             _ => None,
         };
@@ -295,8 +309,8 @@ impl DitConfig {
         if !self.freq_dim.is_multiple_of(2) {
             return Err(fault("freq_dim", format!("{} must be even", self.freq_dim)));
         }
-        if self.patch != [1, 2, 2] {
-            let text = format!("{:?} is not supported, only [1, 2, 2]", self.patch);
+        if self.patch.iter().any(|side| !(1..=MOST_PATCH).contains(&u64::from(*side))) {
+            let text = format!("{:?}: the sides of a patch are 1 to {MOST_PATCH}", self.patch);
             return Err(fault("patch_size", text));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {

@@ -55,6 +55,11 @@ impl<'a> Reader<'a> {
         number.ok_or_else(|| fault(key, format!("{} is not a whole number", shown(value))))
     }
 
+    /// As [`Self::size`], or a default for a key that is missing or null.
+    pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        if self.given(key).is_some() { self.size(key) } else { Ok(default) }
+    }
+
     pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         let value = self.required(key)?;
         value.as_bool().ok_or_else(|| fault(key, format!("{} is not true or false", shown(value))))

@@ -1,6 +1,6 @@
 //! Sizes and latent statistics of the autoencoder and its configuration file.
 
-use super::super::names::{parameter_count, vae_tensors};
+use super::super::names::{Component, parameter_count, vae_tensors};
 use super::read::*;
 use super::{ConfigError, DIFFUSERS_VERSION, MAX_SIZE, ShapeLookup};
 use serde_json::{Value, json};
@@ -14,14 +14,17 @@ pub struct VaeConfig {
     pub decoder_base_dim: usize,
     /// Latent channels.
     pub z_dim: usize,
-    /// Width of each of the four levels as a multiple of the base.
+    /// Width of each level as a multiple of the base.
     pub dim_mult: Vec<usize>,
     /// Residual blocks per encoder level; a decoder level has one more.
     pub num_res_blocks: usize,
-    /// Whether encoder levels 0, 1, 2 halve the time axis. diffusers spells the key
+    /// Whether each encoder level but the last halves the time axis. diffusers spells the key
     /// `temperal_downsample`.
     pub temporal_downsample: Vec<bool>,
-    /// Pixels per side that are folded into channels first; always 2.
+    /// Whether there are shortcuts around whole levels, which average or repeat groups of channels, as
+    /// Wan2.2's autoencoder has them. Without them it is that of Wan2.1.
+    pub residual: bool,
+    /// Pixels per side that are folded into channels first; 1 for none.
     pub patch_size: usize,
     /// Channels after folding: 3 · patch².
     pub in_channels: usize,
@@ -32,6 +35,11 @@ pub struct VaeConfig {
     /// Standard deviation of each latent channel; `z_dim` positive values.
     pub latents_std: Vec<f32>,
 }
+
+/// Most levels of an autoencoder, so that a side has at most 2^7 pixels for each latent and patch.
+const MOST_LEVELS: usize = 8;
+/// Most pixels on a side that are folded into channels.
+const MOST_PATCH: usize = 16;
 
 /// Mean of the 48 latent channels of Wan2.2's autoencoder.
 #[rustfmt::skip]
@@ -65,6 +73,7 @@ impl VaeConfig {
             dim_mult: vec![1, 2, 4, 4],
             num_res_blocks: 2,
             temporal_downsample: vec![false, true, true],
+            residual: true,
             patch_size: 2,
             in_channels: 12,
             out_channels: 12,
@@ -83,10 +92,20 @@ impl VaeConfig {
         levels(self.base_dim, 1, self.dim_mult.iter())
     }
 
-    /// Width in and out of each decoder level; the multiples are used in reverse order.
+    /// Width in and out of each decoder level; the multiples are used in reverse order. Without
+    /// shortcuts around levels, an upsampling halves its channels.
     pub fn decoder_levels(&self) -> Vec<(usize, usize)> {
         let start = self.dim_mult.last().copied().unwrap_or(1);
-        levels(self.decoder_base_dim, start, self.dim_mult.iter().rev())
+        let mut out = levels(self.decoder_base_dim, start, self.dim_mult.iter().rev());
+        if !self.residual {
+            out.iter_mut().skip(1).for_each(|(from, _)| *from /= 2);
+        }
+        out
+    }
+
+    /// The network as names of tensors know it.
+    pub fn component(&self) -> Component {
+        Component::Vae { num_res_blocks: self.num_res_blocks, residual: self.residual }
     }
 
     /// Width of the encoder's middle and head.
@@ -99,17 +118,17 @@ impl VaeConfig {
         self.decoder_base_dim * self.dim_mult.last().copied().unwrap_or(1)
     }
 
-    /// Whether decoder levels 0, 1, 2 double the time axis: the encoder's flags in reverse order.
+    /// Whether decoder levels double the time axis: the encoder's flags in reverse order.
     pub fn temporal_upsample(&self) -> Vec<bool> {
         self.temporal_downsample.iter().rev().copied().collect()
     }
 
-    /// Pixels per latent on each side: 16.
+    /// Pixels per latent on each side: 16 in Wan2.2.
     pub fn spatial_factor(&self) -> usize {
         self.patch_size << self.dim_mult.len().saturating_sub(1)
     }
 
-    /// Frames per latent frame after the first: 4.
+    /// Frames per latent frame after the first: 4 in Wan2.2.
     pub fn temporal_factor(&self) -> usize {
         1 << self.temporal_downsample.iter().filter(|flag| **flag).count()
     }
@@ -122,14 +141,9 @@ impl VaeConfig {
     /// Reads the `config.json` of a diffusers `vae/` folder.
     ///
     /// # Errors
-    /// A missing key, a wrong type, an impossible size, or Wan2.1's autoencoder.
+    /// A missing key, a wrong type, or an impossible size.
     pub fn from_diffusers(config: &Value) -> Result<Self, ConfigError> {
         let reader = Reader::new(config, "AutoencoderKLWan")?;
-        if reader.given("is_residual").is_none() || !reader.flag("is_residual")? {
-            let text = "must be true; without it this is the autoencoder of Wan2.1 and \
-                        Wan2.2-A14B, which is not supported";
-            return Err(fault("is_residual", text));
-        }
         reader.demand("attn_scales", &json!([]), "attention inside levels is not supported")?;
         let base_dim = reader.size("base_dim")?;
         let made = Self {
@@ -143,9 +157,10 @@ impl VaeConfig {
                 .list("dim_mult", "whole numbers", |v| usize::try_from(v.as_u64()?).ok())?,
             num_res_blocks: reader.size("num_res_blocks")?,
             temporal_downsample: reader.list("temperal_downsample", "booleans", Value::as_bool)?,
-            patch_size: reader.size("patch_size")?,
-            in_channels: reader.size("in_channels")?,
-            out_channels: reader.size("out_channels")?,
+            residual: reader.given("is_residual").is_some() && reader.flag("is_residual")?,
+            patch_size: reader.size_or("patch_size", 1)?,
+            in_channels: reader.size_or("in_channels", 3)?,
+            out_channels: reader.size_or("out_channels", 3)?,
             latents_mean: reader.list("latents_mean", "numbers", |v| Some(v.as_f64()? as f32))?,
             latents_std: reader.list("latents_std", "numbers", |v| Some(v.as_f64()? as f32))?,
         };
@@ -214,12 +229,12 @@ impl VaeConfig {
             "dim_mult": self.dim_mult,
             "dropout": 0.0,
             "in_channels": self.in_channels,
-            "is_residual": true,
+            "is_residual": self.residual,
             "latents_mean": decimals(&self.latents_mean),
             "latents_std": decimals(&self.latents_std),
             "num_res_blocks": self.num_res_blocks,
             "out_channels": self.out_channels,
-            "patch_size": self.patch_size,
+            "patch_size": if self.patch_size > 1 { json!(self.patch_size) } else { Value::Null },
             "scale_factor_spatial": self.spatial_factor(),
             "scale_factor_temporal": self.temporal_factor(),
             "temperal_downsample": self.temporal_downsample,
@@ -241,8 +256,9 @@ impl VaeConfig {
         ])?;
         blocks("num_res_blocks", self.num_res_blocks)?;
         let count = self.dim_mult.len();
-        if count != 4 {
-            return Err(fault("dim_mult", format!("{count} levels are not supported, only 4")));
+        if !(1..=MOST_LEVELS).contains(&count) {
+            let text = format!("{count} levels; there must be 1 to {MOST_LEVELS}");
+            return Err(fault("dim_mult", text));
         }
         for mult in &self.dim_mult {
             let widest = self.base_dim.max(self.decoder_base_dim);
@@ -258,15 +274,19 @@ impl VaeConfig {
             );
             return Err(fault("temperal_downsample", text));
         }
-        if self.patch_size != 2 {
-            let text = format!("{} is not supported, only 2", self.patch_size);
+        if !(1..=MOST_PATCH).contains(&self.patch_size) {
+            let text = format!("{} pixels; there must be 1 to {MOST_PATCH}", self.patch_size);
             return Err(fault("patch_size", text));
         }
+        let folded = 3 * self.patch_size * self.patch_size;
         for (key, channels) in
             [("in_channels", self.in_channels), ("out_channels", self.out_channels)]
         {
-            if channels != 12 {
-                let text = format!("{channels} does not fit pixel patches of 2, which have 12");
+            if channels != folded {
+                let patch = self.patch_size;
+                let text = format!(
+                    "{channels} does not fit pixel patches of {patch}, which have {folded}"
+                );
                 return Err(fault(key, text));
             }
         }
@@ -288,9 +308,17 @@ impl VaeConfig {
 
     /// The parameter-free shortcuts around the levels average or repeat whole groups of channels.
     fn validate_shortcuts(&self) -> Result<(), ConfigError> {
+        let last = self.dim_mult.len() - 1;
+        if !self.residual {
+            let odd = self.decoder_levels().into_iter().take(last).find(|(_, to)| to % 2 != 0);
+            return match odd {
+                Some((_, to)) => Err(fault("dim_mult", format!("{to} channels cannot be halved"))),
+                None => Ok(()),
+            };
+        }
         let time = |flags: &[bool], level: usize| 1 + usize::from(flags.get(level) == Some(&true));
         for (level, (from, to)) in self.encoder_levels().into_iter().enumerate() {
-            let space = if level < 3 { 4 } else { 1 };
+            let space = if level < last { 4 } else { 1 };
             let values = from * time(&self.temporal_downsample, level) * space;
             if values % to != 0 {
                 let text = format!("encoder level {level} cannot average {values} values to {to}");
@@ -298,7 +326,7 @@ impl VaeConfig {
             }
         }
         let upsample = self.temporal_upsample();
-        for (level, (from, to)) in self.decoder_levels().into_iter().enumerate().take(3) {
+        for (level, (from, to)) in self.decoder_levels().into_iter().enumerate().take(last) {
             let values = to * time(&upsample, level) * 4;
             if values % from != 0 {
                 let text = format!("decoder level {level} cannot repeat {from} values to {values}");

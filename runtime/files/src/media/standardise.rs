@@ -1,7 +1,7 @@
 //! Brings a reference to the model's size and rate (`anyid.md` §2).
 //!
 //! Every frame is scaled by s = min(W/w, H/h), placed on a W x H canvas and kept as bytes; clips
-//! are sampled to the model's rate and cut to 4k+1 frames. The resampler follows PIL's arithmetic
+//! are sampled to the model's rate and cut to 4k+1 frames (or another group than 4). The resampler follows PIL's arithmetic
 //! (antialiased, horizontal then vertical, each pass rounded to bytes). Encoding is not done here.
 
 use super::color::to_unit;
@@ -94,8 +94,10 @@ pub struct StandardiseOptions {
     pub filter: Filter,
     /// Frames a second that clips are sampled to.
     pub fps: f64,
-    /// Most frames kept of a clip; rounded down to 4k+1.
+    /// Most frames kept of a clip; rounded down to a multiple of `group` and one.
     pub max_frames: usize,
+    /// Frames of a latent frame after the first: clips are cut to a multiple of it and one.
+    pub group: usize,
 }
 
 impl StandardiseOptions {
@@ -110,6 +112,7 @@ impl StandardiseOptions {
             filter: Filter::default(),
             fps: 24.0,
             max_frames: 121,
+            group: 4,
         }
     }
 
@@ -138,7 +141,7 @@ pub struct Reference {
     pub width: usize,
     /// Canvas height in pixels.
     pub height: usize,
-    /// 4k+1 frames of interleaved RGB, `height * width * 3` bytes each.
+    /// Frames of interleaved RGB, one more than a multiple of the group,, `height * width * 3` bytes each.
     pub frames: Vec<Vec<u8>>,
     /// A single frame is an image, whatever the file was.
     pub kind: MediaKind,
@@ -202,7 +205,7 @@ pub fn read_reference(
         Ok(flow)
     })?;
     let mut frames = sampler.finish()?;
-    let kept = model_frames(frames.len());
+    let kept = model_frames(frames.len(), options.group);
     frames.truncate(kept);
     let kind = if kept == 1 { MediaKind::Image } else { MediaKind::Video };
     Ok(Reference { width: options.width, height: options.height, frames, kind, source })
@@ -295,9 +298,9 @@ fn cover(frame: &RgbFrame, options: &StandardiseOptions) -> Result<RgbFrame> {
     Ok(resize(&middle, options.width, options.height, options.filter))
 }
 
-/// The largest 4k+1 that is at most n; 1 below five.
-pub fn model_frames(n: usize) -> usize {
-    if n < 5 { n.min(1) } else { (n - 1) / 4 * 4 + 1 }
+/// The largest multiple of `group` and one that is at most n; 0 of none.
+pub fn model_frames(n: usize, group: usize) -> usize {
+    if n == 0 { 0 } else { (n - 1) / group.max(1) * group.max(1) + 1 }
 }
 
 /// Picks source frames by nearest presentation time: target frame k, at k/fps, takes the source
@@ -324,13 +327,13 @@ impl<'a> Sampler<'a> {
             self.emit_until((before.time + frame.time) / 2.0)?;
         }
         self.newest = Some((frame, None));
-        let full = self.frames.len() >= model_frames(self.options.max_frames);
+        let full = self.frames.len() >= model_frames(self.options.max_frames, self.options.group);
         Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// Gives the newest frame to every target time before `end`.
     fn emit_until(&mut self, end: f64) -> Result<()> {
-        let cap = model_frames(self.options.max_frames);
+        let cap = model_frames(self.options.max_frames, self.options.group);
         let Some((frame, ready)) = &mut self.newest else { return Ok(()) };
         while self.frames.len() < cap && self.frames.len() as f64 / self.options.fps < end - SAME {
             let data = match ready {
@@ -557,7 +560,7 @@ mod tests {
     fn clips_keep_four_k_plus_one_frames() {
         let pairs = [(0, 0), (1, 1), (4, 1), (5, 5), (8, 5), (9, 9), (60, 57), (121, 121)];
         for (given, kept) in pairs {
-            assert_eq!(model_frames(given), kept);
+            assert_eq!(model_frames(given, 4), kept);
         }
     }
 
