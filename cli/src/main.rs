@@ -12,6 +12,7 @@ mod interrupt;
 mod last_resort;
 mod modules;
 mod output;
+mod page;
 mod progress;
 mod recipe_text;
 mod render;

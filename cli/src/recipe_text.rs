@@ -20,7 +20,10 @@ pub fn summary(recipe: &Recipe) -> String {
     out.push_str(&format!("model         {model}\n"));
     for adapter in &recipe.adapters {
         let (path, scale) = (adapter.file.path.display(), adapter.scale);
-        out.push_str(&format!("adapter       {path} (scale {scale})\n"));
+        let own = recipe.model.fingerprints.first();
+        let other = adapter.base_model.as_ref().is_some_and(|base| Some(base) != own);
+        let other = if other { ", trained on another base model" } else { "" };
+        out.push_str(&format!("adapter       {path} (scale {scale}{other})\n"));
     }
     out.push_str(&format!(
         "video         {width}x{height}, {}, {} frames a second\n",

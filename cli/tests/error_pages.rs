@@ -43,8 +43,8 @@ fn collect(folder: &Path, codes: &mut BTreeSet<String>) {
 }
 
 /// The folders of the packages whose sources are looked at.
-const PACKAGES: [&str; 7] =
-    ["ir", "passes", "backends", "models", "runtime/files", "runtime", "cli"];
+const PACKAGES: [&str; 8] =
+    ["ir", "passes", "backends", "models", "models/world", "runtime/files", "runtime", "cli"];
 
 #[test]
 fn every_code_has_a_page() {

@@ -75,7 +75,7 @@ fn threads_change_no_bit() {
 fn every_faulty_line_is_listed_before_anything_is_trained() {
     type Change = fn(&mut Value);
     let rows: [(Change, &str); 7] = [
-        (|v| v["id"] = "s_1".into(), "is that of line 1, too"),
+        (|v| v["id"] = "s_1".into(), "is also that of line 1"),
         (|v| v["references"] = json!([]), "0 references"),
         (|v| v["target"]["media"] = "none.mp4".into(), "none.mp4: the file does not exist"),
         (|v| v["target"]["start"] = 72.into(), "frames at 24 a second from frame 72 on, 5 are"),
@@ -94,7 +94,7 @@ fn every_faulty_line_is_listed_before_anything_is_trained() {
         let own = done.err.lines().find(|text| text.contains(&format!("line {line}: ")));
         assert!(own.is_some_and(|own| own.contains(said)), "line {line}: {said}\n{}", done.err);
     }
-    assert!(done.err.contains("line 9: no JSON"), "{}", done.err);
+    assert!(done.err.contains("line 9: this is not JSON"), "{}", done.err);
     assert!(!folder.path("run/adapter.safetensors").exists());
     // They can be left out instead, and are counted then.
     let left = folder.run(&format!("{LORA} --set data.skip_faulty=true --steps 1")).fine();
@@ -270,7 +270,7 @@ fn a_new_run_begins_from_an_adapter() {
         assert!(apart.into_iter().all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
     }
     for (other, said) in [
-        ("lora.rank=2", "counts 1 times, lora.alpha / lora.rank is 2"),
+        ("lora.rank=2", "scale of the adapter is 1, lora.alpha / lora.rank is 2"),
         ("lora.targets=[\"blocks.*.ffn.0\"]", "for 20 linears, the run for 2"),
     ] {
         let words = format!("{LORA} -o no {from} --set {other}");

@@ -23,8 +23,8 @@ pub struct KernelUse {
     pub text: String,
     /// 64 bits that equal kernels share.
     pub hash: u64,
-    /// How often it is launched.
-    pub count: usize,
+    /// Where it is launched: plan and step.
+    pub launches: Vec<[usize; 2]>,
     /// Operations and bytes of one launch.
     pub cost: Cost,
     /// Label of the first launch.
@@ -35,8 +35,8 @@ pub struct KernelUse {
 pub fn kernels(plans: &[Plan]) -> Vec<KernelUse> {
     let mut found: Vec<KernelUse> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
-    for plan in plans {
-        for step in &plan.steps {
+    for (number, plan) in plans.iter().enumerate() {
+        for (position, step) in plan.steps.iter().enumerate() {
             let [operands, results] = [step.reads(), step.results()].map(|ids| plan.types(ids));
             let text = text::print(&step.kernel);
             let [from, to] = [&operands, &results].map(|t| TensorType::list(t.iter().copied()));
@@ -49,13 +49,13 @@ pub fn kernels(plans: &[Plan]) -> Vec<KernelUse> {
                     results: names(&results),
                     text,
                     hash: hash(key.as_bytes()),
-                    count: 0,
+                    launches: Vec::new(),
                     cost: step_cost(plan, step),
                     first: step.label().to_owned(),
                 });
                 found.len() - 1
             });
-            found[at].count += 1;
+            found[at].launches.push([number, position]);
         }
     }
     found
@@ -89,11 +89,13 @@ mod tests {
         let options = Options::traceable();
         let plan = CompileRequest::new(&module, "f").with(&options).plan().unwrap();
         let found = kernels(&[plan.clone(), plan]);
-        let shown: Vec<(&str, usize)> = found.iter().map(|k| (k.name.as_str(), k.count)).collect();
+        let shown: Vec<(&str, usize)> =
+            found.iter().map(|k| (k.name.as_str(), k.launches.len())).collect();
         assert_eq!(shown, [("silu", 4), ("pad", 2), ("pad", 2), ("pad", 2)]);
         let hashes: std::collections::BTreeSet<u64> = found.iter().map(|k| k.hash).collect();
         assert_eq!(hashes.len(), found.len());
         assert_eq!(found[0].first, "f/a");
+        assert_eq!(found[0].launches, [[0, 0], [0, 1], [1, 0], [1, 1]]);
         assert_eq!(found[0].cost.bytes, 2 * 4 * 8 * 4);
         assert_eq!(hash(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(hash(b"a"), 0xaf63_dc4c_8601_ec8c);

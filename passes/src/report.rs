@@ -86,7 +86,7 @@ impl PhaseSummary {
 }
 
 /// The label of what a step wrote; a state's old value, which none wrote, has the state's name.
-fn label(plan: &Plan, life: &Lifetime) -> String {
+pub fn label(plan: &Plan, life: &Lifetime) -> String {
     let step = plan.steps.get(life.from);
     let at = step.and_then(|step| step.results.iter().position(|id| *id == life.buffer));
     let label = step.zip(at).and_then(|(step, at)| step.labels.get(at));

@@ -220,8 +220,11 @@ impl Model {
             return Ok(self);
         }
         let modules = adapter::modules_of(self.dit_weights.set());
+        let fingerprint = self.dit_weights.fingerprint()?;
+        let others = self.adapters.len() + wanted.len() > 1;
         for wanted in wanted {
             let adapter = adapter::open(&wanted.path, &modules, tolerance)?;
+            self.warnings.extend(adapter::other_base(&adapter, &fingerprint, others));
             self.warnings.extend(adapter.warnings.iter().cloned());
             self.adapters.push((adapter, wanted.scale));
         }

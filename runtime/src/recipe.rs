@@ -5,7 +5,7 @@
 //! was read and fingerprints of the weights. The number of threads has no influence and is left
 //! out.
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, base_of};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
 use crate::files::is_standard_output;
@@ -66,12 +66,15 @@ pub struct AdapterEntry {
     pub config: Option<HashedFile>,
     /// What all of its changes were multiplied by.
     pub scale: f64,
+    /// Fingerprint of the transformer that it was trained on, where it says so.
+    pub base_model: Option<String>,
 }
 
 impl AdapterEntry {
     fn of(adapter: &Adapter, scale: f64) -> Result<Self> {
         let config = adapter.config.as_deref().map(hashed).transpose()?;
-        Ok(Self { file: hashed(&adapter.path)?, config, scale })
+        let base_model = base_of(adapter).map(str::to_owned);
+        Ok(Self { file: hashed(&adapter.path)?, config, scale, base_model })
     }
 
     fn to_json(&self) -> Value {
@@ -79,6 +82,9 @@ impl AdapterEntry {
         value["scale"] = json!(self.scale);
         if let Some(config) = &self.config {
             value["config"] = config.to_json();
+        }
+        if let Some(base) = &self.base_model {
+            value["base_model"] = json!(base);
         }
         value
     }
@@ -88,7 +94,8 @@ impl AdapterEntry {
             Value::Null => None,
             other => Some(file(other)?),
         };
-        Some(Self { file: file(value)?, config, scale: value["scale"].as_f64()? })
+        let base_model = value["base_model"].as_str().map(str::to_owned);
+        Some(Self { file: file(value)?, config, scale: value["scale"].as_f64()?, base_model })
     }
 }
 
@@ -531,8 +538,18 @@ mod tests {
             description: String::new(),
         };
         let adapters = vec![
-            AdapterEntry { file: file("/a.safetensors"), config: None, scale: 0.8 },
-            AdapterEntry { file: file("/b"), config: Some(file("/c.json")), scale: -1.5 },
+            AdapterEntry {
+                file: file("/a.safetensors"),
+                config: None,
+                scale: 0.8,
+                base_model: None,
+            },
+            AdapterEntry {
+                file: file("/b"),
+                config: Some(file("/c.json")),
+                scale: -1.5,
+                base_model: Some("ab".to_owned()),
+            },
         ];
         let tuned = Recipe { adapters, ..recipe() };
         let text = tuned.to_json();

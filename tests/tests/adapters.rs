@@ -159,7 +159,7 @@ fn an_original_folder_in_bf16_shards_is_merged_as_it_is() {
     let mut seen = 0;
     let merged = adapter::merge(
         root,
-        &mut |modules| {
+        &mut |modules, _| {
             let adapter = adapter::open(&path, modules, Tolerance::default())?;
             Ok(vec![(adapter, 0.5)])
         },
@@ -191,7 +191,7 @@ fn an_original_folder_in_bf16_shards_is_merged_as_it_is() {
     // A folder without its adapters, or none to merge, is an error that leaves nothing.
     let none = adapter::merge(
         root,
-        &mut |_| Ok(Vec::new()),
+        &mut |_, _| Ok(Vec::new()),
         &out.path().join("none"),
         Existing::Keep,
         &mut |_, _| {},

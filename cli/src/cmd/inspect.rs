@@ -3,6 +3,8 @@
 //! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
 //! and the values of tensors are not read.
 
+mod training;
+
 use crate::args::ModuleArgs;
 use crate::cmd::{check, lora};
 use crate::modules::{self, Network, unreadable};
@@ -14,7 +16,7 @@ use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
 use anyid_runtime::adapter::{Adapter, is_adapter, modules_by_name};
-use anyid_runtime::checkpoint::{Foreign, WeightSet, foreign, read_json};
+use anyid_runtime::checkpoint::{Foreign, WeightSet, foreign, is_pytorch, read_json};
 use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
@@ -85,6 +87,14 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     match ending.as_deref() {
         Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
         Some("json") => return Ok(json_file(path, args.tensors)?),
+        Some("toml") => {
+            let other = || unknown(path, "TOML without a section of training settings").help(TAKEN);
+            return Ok(training::settings(path)?.ok_or_else(other)?);
+        }
+        Some("jsonl") => {
+            let other = || unknown(path, "JSON lines of an unknown schema").help(TAKEN);
+            return Ok(training::manifest(path)?.ok_or_else(other)?);
+        }
         Some("ir") => return module(path),
         Some("plan") => return Ok(plan(path)?),
         _ => {}
@@ -96,14 +106,19 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
         Signature::Still(_) | Signature::Mp4 | Signature::Heif(_) | Signature::Foreign(_) => {
             Ok(media(path)?)
         }
+        Signature::NotMedia(_) if is_pytorch(&head) => Ok(checkpoint(path, args.tensors)?),
         // A header length below 100 MB and the brace of its JSON.
         Signature::NotMedia(_) if head.get(8) == Some(&b'{') => Ok(checkpoint(path, args.tensors)?),
-        Signature::NotMedia("a text file") => module(path),
+        Signature::NotMedia("a text file") => match training::manifest(path) {
+            Ok(Some(found)) => Ok(found),
+            _ => module(path),
+        },
         Signature::NotMedia(what) => Err(unknown(path, what).help(TAKEN).into()),
     }
 }
 
-const TAKEN: &str = "give a checkpoint, a model folder, an adapter, IR text, a plan, a recipe, a picture or a video";
+const TAKEN: &str = "give a checkpoint, a model folder, an adapter, IR text, a plan, a recipe, a picture, a video, or \
+                     settings, a manifest or the folder of a training run";
 
 fn unknown(path: &Path, what: &str) -> Error {
     Error::input("E0915", format!("this is nothing that can be inspected: it is {what}"))
@@ -150,14 +165,17 @@ fn plan(path: &Path) -> Result<Found> {
 /// `inspect` of an adapter; without a model, modules are known by name.
 fn adapter(path: &Path, list: bool) -> Result<Found> {
     let adapter = Adapter::open(path, &modules_by_name())?;
-    let lora::Shown { text, json, warnings } = lora::shown(&adapter, list)?;
+    let lora::Shown { text, json, warnings } = lora::shown(&adapter, list, None)?;
     Ok(Found { text, json, warnings })
 }
 
-/// `inspect` of a folder: a model, an adapter, or frames.
+/// `inspect` of a folder: a model, an adapter, a training run, or frames.
 fn folder(path: &Path, list: bool) -> Result<Found> {
     if lora::is_adapter_folder(path) {
         return adapter(path, list);
+    }
+    if let Some(found) = training::folder(path)? {
+        return Ok(found);
     }
     let entries = std::fs::read_dir(path).map_err(|fault| unreadable(path, fault))?;
     let mut frames: Vec<String> = entries
@@ -281,10 +299,14 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     if is_adapter(set.names()) {
         return adapter(path, list);
     }
+    if let Some(found) = training::checkpoint(path, &set)? {
+        return Ok(found);
+    }
     let files = set.files().len();
+    let format = set.files().next().map_or("empty", |file| file.table().format().name());
     let mut text = match files {
-        1 => "safetensors checkpoint\n".to_owned(),
-        n => format!("safetensors checkpoint in {n} files\n"),
+        1 => format!("{format} checkpoint\n"),
+        n => format!("{format} checkpoint in {n} files\n"),
     };
     let mut json = set_json(&set);
     json["kind"] = json!("checkpoint");

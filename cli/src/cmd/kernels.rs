@@ -54,7 +54,7 @@ pub fn run(args: Kernels) -> Result<(), Failure> {
         return Ok(());
     }
     if args.json {
-        let launches: usize = found.iter().map(|kernel| kernel.count).sum();
+        let launches: usize = found.iter().map(|kernel| kernel.launches.len()).sum();
         let list: Vec<Value> = found.iter().map(entry).collect();
         let mut out = json!({ "launches": launches, "kernels": list });
         passes::report_json(&watched, &args.switches, &mut out);
@@ -81,7 +81,7 @@ fn overview(found: &[KernelUse]) -> String {
     for kernel in found {
         rows.push(vec![
             kernel.name.clone(),
-            kernel.count.to_string(),
+            kernel.launches.len().to_string(),
             format!("{:.3}", kernel.cost.flops as f64 / 1e9),
             bytes(kernel.cost.bytes),
         ]);
@@ -91,7 +91,7 @@ fn overview(found: &[KernelUse]) -> String {
     let types = std::iter::once("operands -> results".to_owned()).chain(found.iter().map(types));
     let lines: String =
         lines.lines().zip(types).map(|(line, types)| format!("{line}  {types}\n")).collect();
-    let launches: usize = found.iter().map(|kernel| kernel.count).sum();
+    let launches: usize = found.iter().map(|kernel| kernel.launches.len()).sum();
     format!("{lines}{} kernels, {launches} launches; figures of one launch\n", found.len())
 }
 
@@ -99,7 +99,8 @@ fn overview(found: &[KernelUse]) -> String {
 pub fn texts(found: &[KernelUse]) -> String {
     let mut out = String::new();
     for kernel in found {
-        let KernelUse { count, first, text, .. } = kernel;
+        let KernelUse { launches, first, text, .. } = kernel;
+        let count = launches.len();
         out.push_str(&format!("// {count} of: {}\n// first: {first}\n{text}\n", types(kernel)));
     }
     out
@@ -109,7 +110,7 @@ fn entry(kernel: &KernelUse) -> Value {
     json!({
         "name": kernel.name,
         "hash": format!("{:016x}", kernel.hash),
-        "launches": kernel.count,
+        "launches": kernel.launches.len(),
         "operands": kernel.operands,
         "results": kernel.results,
         "flops": kernel.cost.flops,

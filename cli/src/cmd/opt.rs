@@ -4,7 +4,7 @@
 //! every verb reads; after that it is groups, kernels and plans. With `hoist` there are two
 //! functions.
 
-use super::passes::{self, Watched};
+use super::passes;
 use super::run::no_index;
 use crate::args::{ModuleArgs, PassArgs};
 use crate::modules;
@@ -14,6 +14,7 @@ use anyid_ir::verify;
 use anyid_passes::driver::Selection;
 use anyid_passes::pipeline::Phase;
 use anyid_passes::state::{Compilation, Level};
+use anyid_runtime::engine::Watched;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::{Error, Result};

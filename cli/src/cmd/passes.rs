@@ -10,51 +10,13 @@ use anyid_passes::driver::{Outcome, Record, Selection, drive};
 use anyid_passes::fuse::UnfusedEdge;
 use anyid_passes::pipeline::{PASSES, find};
 use anyid_passes::rewrite::{Refusal, Rewrite};
-use anyid_passes::state::Compilation;
 use anyid_passes::{Asked, CompileError, Gradient, Keeping, LoraTarget, Options};
-use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, compile_error};
+use anyid_runtime::engine::{CompileRequest, Registry, StateSpec, Watched, compile_error};
 use anyid_runtime::init::write_bytes;
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// What a run of the passes gives besides its result.
-pub struct Watched {
-    /// The function.
-    pub func: String,
-    /// What each pass did.
-    pub records: Vec<Record>,
-    /// Why kernels were not fused, if requested.
-    pub unfused: Vec<UnfusedEdge>,
-    /// Every rewrite that was made.
-    pub rewrites: Vec<Rewrite>,
-    /// Why values do not share memory, if requested.
-    pub refused: Vec<Refusal>,
-}
-
-impl Watched {
-    /// What a run of the passes over `func` left.
-    pub fn of<'m>(func: &str, outcome: Outcome<'m>) -> (Compilation<'m>, Self) {
-        let Outcome { mut state, records, rewrites, refused } = outcome;
-        let unfused = std::mem::take(&mut state.unfused);
-        (state, Self { func: func.to_owned(), records, unfused, rewrites, refused })
-    }
-
-    /// Whether two branches became one program.
-    fn joins_branches(&self) -> bool {
-        self.rewrites.iter().any(|made| made.pass == "join-branches")
-    }
-
-    /// The rewrites of the pass called `pass` that joined two values.
-    fn joined(&self, pass: &[&str]) -> impl Iterator<Item = &Rewrite> {
-        self.rewrites.iter().filter(move |made| pass.contains(&made.pass))
-    }
-}
-
-/// Passes that make kernels of steps, and those that let values share memory.
-const FUSING: [&str; 2] = ["fuse", "pack-linears"];
-const SHARING: [&str; 1] = ["alias"];
 
 /// How to compile, as the switches say.
 ///
@@ -66,7 +28,7 @@ fn options(switches: &PassArgs) -> Result<Options> {
         target: target(&switches.target)?,
         stop_after: switches.stop_after,
         verify_each: switches.verify_each,
-        explain: switches.explain_fusion || switches.explain_memory,
+        explain: switches.explain_fusion || switches.explain_memory || switches.explain,
         ..Options::default()
     })
 }
@@ -288,7 +250,7 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
         }
         if switches.explain_fusion {
             out.push_str(&format!("\nfused in @{}\n", each.func));
-            for Rewrite { rule, label, with, .. } in each.joined(&FUSING) {
+            for Rewrite { rule, label, with, .. } in each.fused() {
                 match with {
                     Some(with) => out.push_str(&format!("  {with} + {label}: {rule}\n")),
                     None => out.push_str(&format!("  {label}: {rule}\n")),
@@ -305,7 +267,7 @@ pub fn report(watched: &[Watched], switches: &PassArgs) -> String {
         }
         if switches.explain_memory {
             out.push_str(&format!("\nmemory shared in @{}\n", each.func));
-            for Rewrite { rule, label, .. } in each.joined(&SHARING) {
+            for Rewrite { rule, label, .. } in each.shared() {
                 out.push_str(&format!("  {label}: {rule}\n"));
             }
             out.push_str(&format!("\nmemory not shared in @{}\n", each.func));
@@ -347,11 +309,11 @@ pub fn report_json(watched: &[Watched], switches: &PassArgs, out: &mut Value) {
                     let Rewrite { rule, label, with, .. } = made;
                     json!({ "consumer": label, "producer": with, "rule": rule })
                 };
-                entry["fused"] = each.joined(&FUSING).map(row).collect();
+                entry["fused"] = each.fused().map(row).collect();
             }
             if switches.explain_memory {
                 let row = |made: &Rewrite| json!({ "label": made.label, "rule": made.rule });
-                entry["shared"] = each.joined(&SHARING).map(row).collect();
+                entry["shared"] = each.shared().map(row).collect();
                 let row = |refusal: &Refusal| {
                     let Refusal { label, with, reason } = refusal;
                     json!({ "label": label, "over": with, "reason": reason })

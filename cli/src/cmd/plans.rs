@@ -1,13 +1,13 @@
 //! The functions that the command line names, compiled: what `compile` and `kernels` work on.
 
-use super::passes::{self, Watched};
+use super::passes;
 use super::run::no_index;
 use crate::args::PassArgs;
 use crate::modules;
 use anyid_ir::plan::Plan;
 use anyid_ir::{Func, Module};
 use anyid_passes::driver::Selection;
-use anyid_runtime::engine::StateSpec;
+use anyid_runtime::engine::{StateSpec, Watched};
 use anyid_runtime::places::Places;
 use anyid_runtime::{Error, Result};
 

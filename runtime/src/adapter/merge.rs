@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How [`merge`] gets the adapters, given the modules of the transformer.
-pub type OpenAdapters<'a> = dyn FnMut(&Modules) -> Result<Vec<(Adapter, f64)>> + 'a;
+/// How [`merge`] gets the adapters, given the modules and the fingerprint of the transformer.
+pub type OpenAdapters<'a> = dyn FnMut(&Modules, &str) -> Result<Vec<(Adapter, f64)>> + 'a;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ struct Transformer {
 impl Transformer {
     fn open(stored: WeightSet, open: &mut OpenAdapters<'_>) -> Result<Self> {
         let weights = ModelWeights::recognise(&stored, Component::Dit)?;
-        let adapters = open(&modules_of(weights.set()))?;
+        let adapters = open(&modules_of(weights.set()), &weights.fingerprint()?)?;
         if adapters.is_empty() {
             return Err(Error::input("E0374", "there is no adapter to be merged")
                 .at("--lora")

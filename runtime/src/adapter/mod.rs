@@ -122,6 +122,27 @@ pub fn open(path: &Path, modules: &Modules, tolerance: Tolerance) -> Result<Adap
     Ok(adapter)
 }
 
+/// The fingerprint of the transformer that an adapter was trained on, where it says so.
+pub fn base_of(adapter: &Adapter) -> Option<&str> {
+    adapter.metadata.get("anyid.base_model").map(String::as_str)
+}
+
+/// A warning where `adapter` was trained on another transformer than the one with this fingerprint;
+/// `others` says whether more adapters are used with it.
+pub fn other_base(adapter: &Adapter, fingerprint: &str, others: bool) -> Option<String> {
+    let trained_on = base_of(adapter).filter(|base| *base != fingerprint)?;
+    let short = |text: &str| text.chars().take(12).collect::<String>();
+    let (path, trained_on, this) = (adapter.path.display(), short(trained_on), short(fingerprint));
+    let merged = match others {
+        true => ", unless that is this one with the other adapters merged in",
+        false => "",
+    };
+    Some(format!(
+        "{path}: it was trained on the transformer with fingerprint {trained_on}…, this one has \
+         {this}…: it will not do what it was trained for{merged}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use super::program::Program;
 use super::tracer::Tracer;
-use super::{Backend, PlanFile, memory_check};
+use super::{Backend, PlanFile, Watched, memory_check};
 use crate::error::{self, Error, Result};
 use anyid_backends::LoadError;
 use anyid_backends::device::Provider;
@@ -10,6 +10,7 @@ use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use anyid_ir::{Module, TensorType};
 use anyid_passes::Options;
+use anyid_passes::driver::{Selection, drive, unobserved};
 pub use anyid_passes::{CompileRequest, StateSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct Compiler {
     options: Options,
     /// Another target that some phases were compiled for.
     foreign: Option<String>,
+    /// What the passes did, for each request.
+    watched: Vec<Watched>,
 }
 
 impl Compiler {
@@ -28,7 +31,8 @@ impl Compiler {
     pub fn new(backend: &Backend) -> Self {
         let target = backend.about().target.clone();
         let options = Options { target, ..Options::default() };
-        Self { backend: backend.clone(), phases: Vec::new(), options, foreign: None }
+        let (phases, watched) = (Vec::new(), Vec::new());
+        Self { backend: backend.clone(), phases, options, foreign: None, watched }
     }
 
     /// Compiles the phases added from here on as `options` say, for this backend's target.
@@ -48,7 +52,10 @@ impl Compiler {
         verified(request.module)?;
         let split = request.varying.is_some();
         let request = request.with(&self.options);
-        for mut plan in request.compile().map_err(compile_error)? {
+        let outcome = drive(&request, &Selection::All, &mut unobserved).map_err(compile_error)?;
+        let (state, watched) = Watched::of(&request.func, outcome);
+        self.watched.push(watched);
+        for mut plan in state.parts.into_iter().filter_map(|part| part.plan) {
             if !split {
                 phase.clone_into(&mut plan.name);
             }
@@ -97,6 +104,12 @@ impl Compiler {
     /// The plans made so far, before any weight is loaded.
     pub fn plans(&self) -> impl Iterator<Item = (&str, &Plan)> {
         self.phases.iter().map(|(name, plan)| (name.as_str(), plan))
+    }
+
+    /// What the passes did for each request that was added, in order. Why kernels were not fused and
+    /// values share no memory is there if [`Options::explain`] asked for it.
+    pub fn watched(&self) -> &[Watched] {
+        &self.watched
     }
 
     /// Bytes that the weights of all phases take once they are loaded.

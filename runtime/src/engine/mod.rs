@@ -14,6 +14,7 @@ pub(crate) mod memory_check;
 pub mod plan_file;
 mod program;
 mod tracer;
+mod watched;
 
 pub use anyid_backends::device::{About, LaunchTime, Throughput, Times};
 pub use anyid_backends::{Registry, Settings};
@@ -26,3 +27,4 @@ pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
 pub use program::{Prepared, Program, States, Trace};
 pub use tracer::Tracer;
+pub use watched::Watched;

@@ -56,10 +56,9 @@ impl Cache {
     /// A cache in `folder`, which is made if it is not there.
     ///
     /// # Errors
-    /// E1011 to E1013 where it cannot be made.
+    /// E1011 to E1014 where it cannot be made.
     pub fn open(folder: &Path) -> Result<Self> {
-        let made = std::fs::create_dir_all(folder);
-        made.map_err(|fault| crate::checkpoint::write_error(folder, fault))?;
+        crate::files::make_folder(folder)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -129,7 +128,7 @@ impl Cache {
         let Found::Entry(entry) = self.find(key)? else {
             return Err(Error::input("E0960", format!("what was encoded of {place} is gone"))
                 .at(self.path(key).display())
-                .help("something changed the cache during the run: --resume makes it again"));
+                .help("something changed the cache during the run: go on with --resume, which encodes it again"));
         };
         match first_non_finite(&entry.value) {
             None => Ok(entry.value),
@@ -137,7 +136,7 @@ impl Cache {
                 let message = format!("a non-finite value in the cache of {place}, element {at}");
                 Err(Error::input("E1001", message)
                     .at(self.path(key).display())
-                    .help("remove this file, and it is encoded again"))
+                    .help("remove this file: the clip or prompt is then encoded again"))
             }
         }
     }

@@ -10,10 +10,11 @@ use super::dataset::Dataset;
 use super::log::LOG;
 use super::parameters::{Flat, Kind, Parameters};
 use super::result;
+use super::samples::SAMPLES;
 use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result};
-use crate::files::AtomicFile;
+use crate::files::{AtomicFile, make_folder};
 use crate::weights::read_tensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// Name of the checkpoint in the folder of a run.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Key of its header.
-const KEY: &str = "anyid.training";
+pub(super) const KEY: &str = "anyid.training";
 /// What it is called in its header.
 const SCHEMA: &str = "anyid.training/1";
 
@@ -127,10 +128,11 @@ impl Record {
             .into_iter()
             .map(|(key, then, now)| format!("\n  {key}: {then}, now {now}"))
             .collect();
-        let message = format!("the run was begun with other settings:{}", rows.concat());
-        Err(Error::input("E0963", message)
-            .at(path.display())
-            .help("go on with those, or begin another run with --init-from and its own run.folder"))
+        let message = format!("the run was started with other settings:{}", rows.concat());
+        Err(Error::input("E0963", message).at(path.display()).help(
+            "use the settings that it was started with, or start a new run with --init-from and \
+             another run.folder",
+        ))
     }
 }
 
@@ -147,19 +149,18 @@ impl Folder {
     /// Makes the folder if it is not there, and locks it.
     ///
     /// # Errors
-    /// E0961 where another run is at work in it, E1011 to E1014 where it cannot be written.
+    /// E0961 where another run is at work in it, E1011 to E1014 where it cannot be made or written.
     pub fn open(path: &Path) -> Result<Self> {
-        let written = |fault| write_error(path, fault);
-        std::fs::create_dir_all(path).map_err(written)?;
+        make_folder(path)?;
         let name = path.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&name);
-        let lock = lock.map_err(written)?;
+        let lock = lock.map_err(|fault| write_error(&name, fault))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::input("E0961", "another run is at work in this folder")
+                return Err(Error::input("E0961", "another run is using this folder")
                     .at(path.display())
-                    .help("wait for it or stop it, or give this one its own run.folder"));
+                    .help("wait for it or stop it, or give this run another run.folder"));
             }
             Err(TryLockError::Error(fault)) => return Err(write_error(&name, fault)),
         }
@@ -179,14 +180,24 @@ impl Folder {
         Ok(file)
     }
 
-    /// A file in it with the name of something that a run leaves, if there is one.
+    /// A file in it with the name of something that a run leaves, if there is one. A log without a line
+    /// is none: a run that was killed before its first checkpoint leaves it.
     pub fn results(&self) -> Option<String> {
-        let kinds = [Kind::Lora, Kind::Full].map(result::name);
-        let all = kinds.into_iter().flat_map(|name| {
-            ["", "-best", "-average"].map(|end| format!("{name}{end}.safetensors"))
-        });
-        let mut all = all.chain([LOG.to_owned()]);
-        all.find(|name| self.file_path(name).symlink_metadata().is_ok())
+        let all = [Kind::Lora, Kind::Full].into_iter().flat_map(result::names);
+        let mut all = all.chain([LOG, SAMPLES].map(str::to_owned));
+        all.find(|name| {
+            let about = self.file_path(name).symlink_metadata();
+            about.is_ok_and(|about| name != LOG || !about.is_file() || about.len() > 0)
+        })
+    }
+
+    /// What the checkpoint says about the run, where there is one and the run is to go on.
+    ///
+    /// # Errors
+    /// E0962 where it is not a checkpoint of a run.
+    pub fn begun(&self, resume: bool) -> Result<Option<Record>> {
+        let there = resume && self.has_checkpoint();
+        there.then(|| record_of(&self.file_path(CHECKPOINT))).transpose()
     }
 
     /// Whether there is a checkpoint.
@@ -230,18 +241,17 @@ impl Folder {
         Ok(())
     }
 
-    /// Reads the checkpoint, for parameters in these vectors.
+    /// Reads the values of the checkpoint of `record`, for parameters in these vectors.
     ///
     /// # Errors
-    /// E0962 where it is none, or not as it was written, or of other parameters.
-    pub fn load(&self, parameters: &Parameters) -> Result<(Record, BTreeMap<String, Flat>)> {
+    /// E0962 where they are not as they were written, or of other parameters.
+    pub fn load(&self, record: &Record, parameters: &Parameters) -> Result<BTreeMap<String, Flat>> {
         let path = self.file_path(CHECKPOINT);
         let fault = |message: &str| {
             Error::input("E0962", message.to_owned())
                 .at(path.display())
-                .help("restore it from a copy, or begin anew in another run.folder")
+                .help("restore it from a copy, or start a new run in another run.folder")
         };
-        let record = record_of(&path)?;
         let tensors = read_tensors(&path).map_err(|error| match error.code() {
             "E0603" => error,
             _ => fault("the checkpoint cannot be read").caused_by(error),
@@ -256,15 +266,15 @@ impl Folder {
             values.entry(kind).or_default().push(tensor);
         }
         if digest(&values) != record.digest {
-            return Err(fault("the checkpoint is not as it was written"));
+            return Err(fault("the checkpoint was changed after it was written"));
         }
         let fits = |flat: &Flat| {
             let sizes = parameters.groups.iter().map(|group| group.elements);
             flat.iter().map(|tensor| tensor.elements()).eq(sizes)
         };
         match values.values().all(fits) {
-            true => Ok((record, values)),
-            false => Err(fault("the checkpoint is of other parameters")),
+            true => Ok(values),
+            false => Err(fault("the checkpoint is for other parameters")),
         }
     }
 }
@@ -277,16 +287,18 @@ pub fn record_of(path: &Path) -> Result<Record> {
     let fault = |message: &str| {
         Error::input("E0962", message.to_owned())
             .at(path.display())
-            .help("give the checkpoint of a training run, as it was written")
+            .help("give the checkpoint of a training run, unchanged")
     };
     let file = Checkpoint::open(path)
         .map_err(|error| fault("the checkpoint cannot be read").caused_by(error))?;
-    let text = file.metadata().get(KEY).ok_or_else(|| fault("this is no checkpoint of a run"))?;
-    let record: Record = serde_json::from_str(text)
-        .map_err(|error| fault("this is no checkpoint of this version").caused_by(error))?;
+    let text =
+        file.metadata().get(KEY).ok_or_else(|| fault("this is not the checkpoint of a run"))?;
+    let record: Record = serde_json::from_str(text).map_err(|error| {
+        fault("this checkpoint was written by another version").caused_by(error)
+    })?;
     match record.schema == SCHEMA {
         true => Ok(record),
-        false => Err(fault("this is no checkpoint of this version")),
+        false => Err(fault("this checkpoint was written by another version")),
     }
 }
 

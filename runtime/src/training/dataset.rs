@@ -3,7 +3,7 @@
 use super::cache::{Cache, hex};
 use super::manifest::Clip;
 use crate::error::{Error, Result};
-use anyid_ir::Tensor;
+use anyid_ir::{DType, Tensor, TensorType};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +44,15 @@ impl Item {
     pub fn reference_frames(&self) -> usize {
         self.references.iter().map(|(_, frames)| frames).sum()
     }
+}
+
+/// What the network is given beside a target.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// Latents of the references along time, `f32[C,R,h,w]`.
+    pub references: Tensor,
+    /// The text context.
+    pub text: Tensor,
 }
 
 /// Entries of the cache that are held in memory, so that small sets are read once.
@@ -125,6 +134,22 @@ impl Dataset {
             before += frames;
         }
         Ok(())
+    }
+
+    /// References and prompt of a sample, or their null forms: black references of the same lengths
+    /// and the empty prompt.
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn condition(&self, item: &Item, null: bool) -> Result<Condition> {
+        let place = || format!("sample {}", item.id);
+        let [channels, _, rows, columns] = four(&*self.value(&item.references[0].0, &place)?)?;
+        let shape = [channels, item.reference_frames(), rows, columns];
+        let mut references = Tensor::zeros(TensorType::new(DType::F32, shape));
+        let values = references.as_f32_mut().expect("it is f32");
+        self.fill_references(item, null, values)?;
+        let text = self.value(if null { &self.empty } else { &item.text }, &place)?;
+        Ok(Condition { references, text: (*text).clone() })
     }
 
     /// What a sample is made of, by content.

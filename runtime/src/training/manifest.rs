@@ -1,20 +1,29 @@
 //! Manifests: `anyid.sample/1` for supervised tuning and `anyid.dpo/1` for preferences, one JSON
 //! object a line (`formats.md` §6).
 //!
-//! Every line is read and every fault noted with its line, so that one look mends them all. Whether
-//! the media can be decoded is found out by `prepare.rs`. Unknown fields are left alone.
+//! Every line is read and every fault of it noted, so that one look shows all that is to be
+//! corrected. Whether the media can be decoded is found out by `prepare.rs`. Unknown fields are left
+//! alone.
+
+mod object;
 
 use super::{Fault, read_text};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result};
 use crate::media::standardise::model_frames;
 use crate::pipeline::MOST_REFERENCES;
-use serde_json::{Map, Value};
-use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use object::{Notes, Object};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 /// Largest manifest that is read, in bytes.
-const LARGEST: u64 = 4 << 30;
+pub(super) const LARGEST: u64 = 4 << 30;
+/// Most frames of a reference that are used.
+const MOST_FRAMES: usize = 121;
+
+/// What the lines of a manifest are.
+pub const SCHEMAS: [&str; 2] = ["anyid.sample/1", "anyid.dpo/1"];
 
 /// A part of a picture or clip.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +76,17 @@ pub struct Sample {
     pub prompt: String,
 }
 
+/// What can still be looked at of a line with faults: its prompt, and its clips by what they are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Remains {
+    /// The line, from 1.
+    pub line: usize,
+    /// The prompt.
+    pub prompt: Option<String>,
+    /// The clips, each with its place in the line.
+    pub clips: Vec<(String, Clip)>,
+}
+
 /// A manifest that was read.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
@@ -74,8 +94,12 @@ pub struct Manifest {
     pub sha256: String,
     /// The lines that are sound by themselves.
     pub samples: Vec<Sample>,
-    /// What is wrong with the others.
+    /// What is wrong with the others, line by line.
     pub faults: Vec<Fault>,
+    /// What is left of those.
+    pub remains: Vec<Remains>,
+    /// What is odd, in words, once for each kind.
+    pub warnings: Vec<String>,
 }
 
 /// How a manifest is read.
@@ -91,235 +115,276 @@ pub struct Reading<'r> {
     pub frames: usize,
     /// Clips are cut to a multiple of so many frames and one.
     pub group: usize,
-    /// Frames a second of the run.
-    pub fps: f64,
+    /// Frames a second of the run; any rate will do without it.
+    pub fps: Option<f64>,
 }
 
 impl Manifest {
     /// Reads the manifest at `path`.
     ///
     /// # Errors
-    /// E0911 where it cannot be read, E0959 where it is not the one that was locked.
+    /// E0911 where it cannot be read, E0959 where it is not the one whose hash the settings state.
     pub fn open(path: &Path, reading: &Reading<'_>) -> Result<Self> {
         let text = read_text(path, LARGEST)?;
         let sha256 = hash_file(path)?;
         if let Some(locked) = reading.locked
             && !locked.eq_ignore_ascii_case(&sha256)
         {
-            let message = format!("the manifest has SHA-256 {sha256}, not {locked}");
-            return Err(Error::input("E0959", message)
-                .at(path.display())
-                .help("it was changed since it was locked: restore it, or lock it anew"));
+            let message = format!("the manifest has SHA-256 {sha256}, data.sha256 is {locked}");
+            return Err(Error::input("E0959", message).at(path.display()).help(
+                "restore the file, or set data.sha256 to its new hash if the change is meant",
+            ));
         }
         let mut manifest = Self { sha256, ..Self::default() };
         let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut odd: BTreeMap<&str, (String, usize)> = BTreeMap::new();
+        let mut first = true;
         for (line, text) in (1..).zip(text.lines()) {
             if text.trim().is_empty() {
                 continue;
             }
-            let read = Line { reading }.sample(line, text);
-            let read = read.and_then(|sample| match &sample {
-                Some(own) => match seen.insert(own.id.clone(), line) {
-                    Some(first) => Err(format!("id \"{}\" is that of line {first}, too", own.id)),
-                    None => Ok(sample),
-                },
-                None => Ok(sample),
+            let mut read = Line { reading, notes: Notes::default(), remains: Remains::default() };
+            let sample = read.sample(text, std::mem::take(&mut first), &mut |id| {
+                let first = *seen.entry(id.to_owned()).or_insert(line);
+                (first != line).then_some(first)
             });
-            match read {
-                Ok(sample) => manifest.samples.extend(sample),
-                Err(what) => manifest.faults.push(Fault { line, what }),
+            let Line { notes, remains, .. } = read;
+            for (kind, what) in notes.warnings {
+                odd.entry(kind).or_insert_with(|| (format!("line {line}: {what}"), 0)).1 += 1;
+            }
+            match (sample, notes.faults.is_empty()) {
+                (Some(sample), true) => manifest.samples.push(Sample { line, ..sample }),
+                (None, true) => {}
+                (_, false) => {
+                    let all = notes.faults.into_iter().map(|what| Fault { line, what });
+                    manifest.faults.extend(all);
+                    manifest.remains.push(Remains { line, ..remains });
+                }
             }
         }
+        manifest.warnings = odd.into_values().map(|(what, count)| more(what, count)).collect();
         Ok(manifest)
     }
 }
 
-/// Reads lines. A fault is said in words; the line is known to the caller.
-struct Line<'r> {
-    reading: &'r Reading<'r>,
+/// A warning with how often there is one of its kind.
+fn more(what: String, count: usize) -> String {
+    match count {
+        1 => what,
+        2 => format!("{what} (and one more like this)"),
+        count => format!("{what} (and {} more like this)", count - 1),
+    }
 }
 
-type Read<T> = std::result::Result<T, String>;
+/// Reads a line and notes what is wrong with it.
+struct Line<'r> {
+    reading: &'r Reading<'r>,
+    notes: Notes,
+    remains: Remains,
+}
 
 impl Line<'_> {
-    /// The sample of a line; none for the header of a manifest of pairs.
-    fn sample(&self, line: usize, text: &str) -> Read<Option<Sample>> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|fault| format!("no JSON: {fault}"))?;
-        let object = value.as_object().ok_or("no JSON object")?;
-        let wanted = if self.reading.pairs { "anyid.dpo/1" } else { "anyid.sample/1" };
-        let schema = string(object, "schema")?;
-        if schema != wanted {
-            return Err(format!("\"schema\" is \"{schema}\", expected \"{wanted}\""));
+    /// The sample of a line; none for the header of a manifest of pairs, and where faults were noted.
+    /// `before` gives the line that has an id already.
+    fn sample(
+        &mut self,
+        text: &str,
+        first: bool,
+        before: &mut dyn FnMut(&str) -> Option<usize>,
+    ) -> Option<Sample> {
+        let value: Value = match serde_json::from_str(text) {
+            Ok(value) => value,
+            Err(fault) => {
+                // The line that it names is that of the text it was given.
+                let what = fault.to_string();
+                let what = what.split(" at line ").next().unwrap_or_default();
+                let place = fault.column();
+                self.notes.faults.push(format!("this is not JSON: {what}, at column {place}"));
+                return None;
+            }
+        };
+        let line = Object::listed(&value, String::new(), &mut self.notes)?;
+        let notes = &mut self.notes;
+        let wanted = SCHEMAS[usize::from(self.reading.pairs)];
+        match line.string(notes, "schema") {
+            Some(schema) if schema != wanted => {
+                line.fault(notes, format!("\"schema\" is \"{schema}\", expected \"{wanted}\""));
+                return None;
+            }
+            _ => {}
         }
-        if self.reading.pairs && line == 1 && !object.contains_key("chosen") {
-            return Ok(None);
+        if self.reading.pairs
+            && first
+            && !["chosen", "rejected", "sample"].map(|k| line.has(k)).contains(&true)
+        {
+            return None;
         }
-        let id = identifier(object, "id")?;
+        let id = line.identifier(notes, "id");
+        if let Some((id, first)) = id.as_ref().and_then(|id| Some((id, before(id)?))) {
+            line.fault(notes, format!("id \"{id}\" is also that of line {first}"));
+        }
+        let known: &[&str] = match self.reading.pairs {
+            true => &["schema", "id", "sample", "chosen", "rejected"],
+            false => &["schema", "id", "target", "references", "prompt"],
+        };
+        line.spelling(notes, known, &[]);
         let (targets, described) = match self.reading.pairs {
             true => {
-                let pair = [self.member(object, "chosen")?, self.member(object, "rejected")?];
-                (Targets::Pair(pair), section(object, "sample")?)
+                let chosen = self.member(&line, "chosen");
+                let rejected = self.member(&line, "rejected");
+                let pair = chosen.zip(rejected).map(|(a, b)| Targets::Pair([a, b]));
+                (pair, line.section(&mut self.notes, "sample"))
             }
-            false => (Targets::Clip(self.target(section(object, "target")?)?), object),
+            false => {
+                let section = line.section(&mut self.notes, "target");
+                (section.and_then(|own| self.target(&own)).map(Targets::Clip), Some(line))
+            }
         };
-        let references = self.references(described)?;
-        let prompt = string(described, "prompt")?.to_owned();
-        self.apart(&targets, &references)?;
-        Ok(Some(Sample { line, id, targets, references, prompt }))
-    }
-
-    fn target(&self, object: &Map<String, Value>) -> Read<Clip> {
-        let within = |fault: String| format!("target: {fault}");
-        let mut clip = self.clip(object, "media").map_err(within)?;
-        clip.start = count(object, "start")?.unwrap_or(0);
-        let frames = count(object, "frames").map_err(within)?;
-        let frames = frames.ok_or("target: \"frames\" is missing")?;
-        if let Some(fps) = object.get("fps").and_then(Value::as_f64)
-            && fps != self.reading.fps
-        {
-            return Err(format!(
-                "target: \"fps\" is {fps}, the run's is {}: set video.fps, or sample anew",
-                self.reading.fps
-            ));
+        let described = described?;
+        let references = self.references(&described);
+        let prompt = described.string(&mut self.notes, "prompt").map(str::to_owned);
+        self.remains.prompt.clone_from(&prompt);
+        if let (Some(targets), Some(references)) = (&targets, &references) {
+            self.apart(targets, references);
         }
-        if frames < self.reading.frames {
-            let wanted = self.reading.frames;
-            return Err(format!("target: it has {frames} frames, the run takes {wanted}"));
+        let (line, targets, references) = (0, targets?, references?);
+        Some(Sample { line, id: id?, targets, references, prompt: prompt? })
+    }
+
+    fn target(&mut self, object: &Object<'_>) -> Option<Clip> {
+        let notes = &mut self.notes;
+        let known = ["media", "clip", "crop", "sha256", "start", "frames", "fps"];
+        object.spelling(notes, &known, &["frame"]);
+        let start = object.count(notes, "start").unwrap_or(0);
+        let wanted = self.reading.frames;
+        match object.required_count(notes, "frames") {
+            Some(frames) if frames < wanted => {
+                object.fault(notes, format!("it has {frames} frames, the run takes {wanted}"));
+            }
+            _ => {}
         }
-        clip.frames = self.reading.frames;
-        Ok(clip)
+        match object.number(notes, "fps").zip(self.reading.fps) {
+            Some((fps, rate)) if fps != rate => {
+                let what = format!("\"fps\" is {fps}, that of the run is {rate}");
+                object.fault(notes, format!("{what}: set video.fps, or cut the clips at {rate}"));
+            }
+            _ => {}
+        }
+        let clip = self.clip(object, "media")?;
+        let clip = Clip { start, frames: wanted, ..clip };
+        self.remains.clips.push(("target: ".to_owned(), clip.clone()));
+        Some(clip)
     }
 
-    fn member(&self, object: &Map<String, Value>, name: &str) -> Read<Clip> {
-        let within = |fault: String| format!("{name}: {fault}");
-        let mut clip = self.clip(section(object, name)?, "video").map_err(within)?;
-        clip.frames = self.reading.frames;
-        Ok(clip)
+    fn member(&mut self, object: &Object<'_>, name: &str) -> Option<Clip> {
+        let own = object.section(&mut self.notes, name)?;
+        own.spelling(&mut self.notes, &["video", "clip", "crop", "sha256"], &[]);
+        let clip = Clip { frames: self.reading.frames, ..self.clip(&own, "video")? };
+        self.remains.clips.push((format!("{name}: "), clip.clone()));
+        Some(clip)
     }
 
-    fn references(&self, object: &Map<String, Value>) -> Read<Vec<Clip>> {
-        let list = object.get("references").ok_or("\"references\" is missing")?;
-        let list = list.as_array().ok_or("\"references\" is no list")?;
+    fn references(&mut self, object: &Object<'_>) -> Option<Vec<Clip>> {
+        let notes = &mut self.notes;
+        let list = object.required(notes, "references")?;
+        let Some(list) = list.as_array() else {
+            object.fault(notes, "\"references\" is not a list");
+            return None;
+        };
         if list.is_empty() || list.len() > MOST_REFERENCES {
             let count = list.len();
-            return Err(format!("{count} references, expected 1 to {MOST_REFERENCES}"));
+            object.fault(notes, format!("{count} references, expected 1 to {MOST_REFERENCES}"));
         }
-        let mut out = Vec::new();
-        let mut primary = Vec::new();
-        for (at, value) in (1..).zip(list) {
-            let within = |fault: String| format!("reference {at}: {fault}");
-            let object = value.as_object().ok_or(format!("reference {at}: no JSON object"))?;
-            if object.get("role").and_then(Value::as_str) == Some("primary") {
-                primary.push(at - 1);
-            }
-            out.push(self.reference(object).map_err(within)?);
-        }
-        match primary[..] {
-            [] => {}
-            // The order of the others stays.
-            [at] => out[..=at].rotate_right(1),
-            _ => return Err(format!("{} primary references, expected one", primary.len())),
-        }
-        Ok(out)
-    }
-
-    fn reference(&self, object: &Map<String, Value>) -> Read<Clip> {
-        let mut clip = self.clip(object, "media")?;
-        match string(object, "form")? {
-            "face" | "portrait" => clip.start = count(object, "frame")?.unwrap_or(0),
-            "video" => {
-                clip.start = count(object, "start")?.unwrap_or(0);
-                let frames = count(object, "frames")?.ok_or("\"frames\" is missing")?;
-                clip.frames = model_frames(frames.min(121), self.reading.group);
-                if clip.frames == 0 {
-                    return Err("\"frames\" is 0".to_owned());
+        let (mut out, mut primary) = (Vec::new(), Vec::new());
+        for (at, value) in list.iter().enumerate() {
+            let place = format!("reference {}: ", at + 1);
+            let Some(own) = Object::listed(value, place.clone(), &mut self.notes) else { continue };
+            match own.text(&mut self.notes, "role").as_deref() {
+                None | Some("aux") => {}
+                Some("primary") => primary.push(at),
+                Some(role) => {
+                    own.fault(&mut self.notes, format!("\"role\" is \"{role}\": primary or aux"));
                 }
             }
-            other => return Err(format!("\"form\" is \"{other}\": face, portrait or video")),
+            if let Some(clip) = self.reference(&own) {
+                self.remains.clips.push((place, clip.clone()));
+                out.push(clip);
+            }
         }
-        Ok(clip)
+        if primary.len() > 1 {
+            let count = primary.len();
+            object.fault(&mut self.notes, format!("{count} primary references, expected one"));
+        }
+        if out.is_empty() || out.len() != list.len() {
+            return None;
+        }
+        // The order of the others stays.
+        primary.first().into_iter().for_each(|at| out[..=*at].rotate_right(1));
+        Some(out)
+    }
+
+    fn reference(&mut self, object: &Object<'_>) -> Option<Clip> {
+        let notes = &mut self.notes;
+        let (start, frames) = match object.string(notes, "form")? {
+            "face" | "portrait" => {
+                let known = ["role", "form", "media", "clip", "crop", "sha256", "frame"];
+                object.spelling(notes, &known, &["start", "frames"]);
+                (object.count(notes, "frame").unwrap_or(0), 1)
+            }
+            "video" => {
+                let known = ["role", "form", "media", "clip", "crop", "sha256", "start", "frames"];
+                object.spelling(notes, &known, &["frame"]);
+                let start = object.count(notes, "start").unwrap_or(0);
+                let frames = object.required_count(notes, "frames");
+                let used = model_frames(frames.unwrap_or(1).min(MOST_FRAMES), self.reading.group);
+                match frames {
+                    Some(0) => object.fault(notes, "\"frames\" is 0"),
+                    Some(frames) if frames > used => {
+                        let what = format!("of {frames} frames the first {used} are used");
+                        object.warn(notes, "cut", what);
+                    }
+                    _ => {}
+                }
+                (start, used)
+            }
+            other => {
+                object.fault(notes, format!("\"form\" is \"{other}\": face, portrait or video"));
+                (0, 1)
+            }
+        };
+        Some(Clip { start, frames: frames.max(1), ..self.clip(object, "media")? })
     }
 
     /// The file and the crop; the frames are those of a picture.
-    fn clip(&self, object: &Map<String, Value>, key: &str) -> Read<Clip> {
-        let name = string(object, key)?;
-        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        if name.contains('\\') || !Path::new(name).components().all(plain) {
-            return Err(format!(
-                "\"{key}\" is \"{name}\": a path below the root, with / and no .."
-            ));
-        }
-        let crop = match object.get("crop") {
-            None | Some(Value::Null) => None,
-            Some(value) => {
-                let sides: Option<Vec<f64>> =
-                    value.as_array().and_then(|sides| sides.iter().map(Value::as_f64).collect());
-                let sides = sides.and_then(|sides| <[f64; 4]>::try_from(sides).ok());
-                Some(sides.ok_or("\"crop\" is no list of four numbers")?)
-            }
-        };
-        let clip = object.get("clip").and_then(Value::as_str).map(str::to_owned);
-        let sha256 = object.get("sha256").and_then(Value::as_str).map(str::to_owned);
-        let media = self.reading.root.join(name);
-        Ok(Clip { media, clip, start: 0, frames: 1, crop, sha256 })
+    fn clip(&mut self, object: &Object<'_>, key: &str) -> Option<Clip> {
+        let notes = &mut self.notes;
+        let crop = object.crop(notes, "crop");
+        let [clip, sha256] = ["clip", "sha256"].map(|key| object.text(notes, key));
+        let media = self.reading.root.join(object.path(notes, key)?);
+        Some(Clip { media, clip, start: 0, frames: 1, crop, sha256 })
     }
 
     /// Refuses what is learned among what is given, and a pair of one clip.
-    fn apart(&self, targets: &Targets, references: &[Clip]) -> Read<()> {
+    fn apart(&mut self, targets: &Targets, references: &[Clip]) {
         let one = |a: &Clip, b: &Clip| match (&a.clip, &b.clip) {
             (Some(a), Some(b)) => a == b,
             _ => a.media == b.media,
         };
         for target in targets.clips() {
-            if let Some(at) = references.iter().position(|reference| one(reference, target)) {
-                return Err(format!("the target is among the references: the one at {}", at + 1));
+            if references.iter().any(|reference| one(reference, target)) {
+                let name = match &target.clip {
+                    Some(clip) => format!("clip \"{clip}\""),
+                    None => target.media.display().to_string(),
+                };
+                self.notes.faults.push(format!("the target is among the references: {name}"));
             }
         }
-        match targets {
-            Targets::Pair([chosen, rejected])
-                if chosen.media == rejected.media
-                    || (chosen.sha256.is_some() && chosen.sha256 == rejected.sha256) =>
-            {
-                Err("the chosen and the rejected clip are the same".to_owned())
-            }
-            _ => Ok(()),
+        if let Targets::Pair([chosen, rejected]) = targets
+            && (chosen.media == rejected.media
+                || (chosen.sha256.is_some() && chosen.sha256 == rejected.sha256))
+        {
+            self.notes.faults.push("the chosen and the rejected clip are the same".to_owned());
         }
-    }
-}
-
-fn section<'v>(object: &'v Map<String, Value>, key: &str) -> Read<&'v Map<String, Value>> {
-    let value = object.get(key).ok_or(format!("\"{key}\" is missing"))?;
-    value.as_object().ok_or(format!("\"{key}\" is no JSON object"))
-}
-
-fn string<'v>(object: &'v Map<String, Value>, key: &str) -> Read<&'v str> {
-    match object.get(key) {
-        None => Err(format!("\"{key}\" is missing")),
-        Some(Value::String(text)) if !text.trim().is_empty() => Ok(text),
-        Some(Value::String(_)) => Err(format!("\"{key}\" is empty")),
-        Some(_) => Err(format!("\"{key}\" is no text")),
-    }
-}
-
-fn identifier(object: &Map<String, Value>, key: &str) -> Read<String> {
-    let text = string(object, key)?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    match text.len() <= 64 && text.chars().all(fits) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("\"{key}\" is \"{text}\": at most 64 letters, digits, _ and -")),
-    }
-}
-
-fn count(object: &Map<String, Value>, key: &str) -> Read<Option<usize>> {
-    /// More frames than any clip has.
-    const MOST: u64 = 100_000_000;
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(number) if number <= MOST => Ok(Some(number as usize)),
-            _ => Err(format!("\"{key}\" is {value}: a whole number")),
-        },
     }
 }
 
@@ -360,7 +425,10 @@ mod tests {
         let path = folder.path().join("m.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let root = Path::new("/media");
-        Manifest::open(&path, &Reading { pairs, root, locked, frames: 5, group: 4, fps: 24.0 })
+        Manifest::open(
+            &path,
+            &Reading { pairs, root, locked, frames: 5, group: 4, fps: Some(24.0) },
+        )
     }
 
     fn fault(text: String, pairs: bool) -> String {
@@ -390,14 +458,14 @@ mod tests {
     #[test]
     fn every_fault_of_a_sample_is_named() {
         type Change = fn(&mut Value);
-        let rows: [(Change, &str); 17] = [
+        let rows: [(Change, &str); 24] = [
             (|v| v["schema"] = "anyid.clip/1".into(), "\"schema\" is \"anyid.clip/1\""),
             (|v| v["id"] = "a b".into(), "\"id\" is \"a b\""),
-            (|v| v["id"] = Value::Null, "\"id\" is no text"),
+            (|v| v["id"] = Value::Null, "\"id\" is null, not text"),
             (|v| v["prompt"] = " ".into(), "\"prompt\" is empty"),
             (|v| v["references"] = serde_json::json!([]), "0 references"),
             (|v| v["references"] = vec![v["references"][0].clone(); 6].into(), "6 references"),
-            (|v| v["references"] = "x".into(), "\"references\" is no list"),
+            (|v| v["references"] = "x".into(), "\"references\" is not a list"),
             (|v| v["references"][0]["clip"] = "c_t".into(), "the target is among the references"),
             (|v| v["references"][0]["role"] = "primary".into(), "2 primary references"),
             (|v| v["references"][0]["form"] = "hand".into(), "reference 1: \"form\""),
@@ -408,16 +476,82 @@ mod tests {
             (|v| v["target"]["frames"] = 4.into(), "target: it has 4 frames, the run takes 5"),
             (|v| v["target"]["frames"] = (-1).into(), "target: \"frames\" is -1"),
             (|v| v["target"]["fps"] = 25.into(), "target: \"fps\" is 25"),
+            (|v| v["target"]["fps"] = "24".into(), "target: \"fps\" is \"24\", not a number"),
+            (|v| v["target"]["start"] = 1.5.into(), "target: \"start\" is 1.5, not a whole"),
+            (|v| v["references"][0]["role"] = "boss".into(), "reference 1: \"role\" is \"boss\""),
+            (|v| v["references"][0]["role"] = 1.into(), "reference 1: \"role\" is a number"),
+            (|v| v["references"][1]["clip"] = 3.into(), "reference 2: \"clip\" is a number"),
+            (|v| v["references"][0]["frames"] = 0.into(), "reference 1: \"frames\" is 0"),
+            (|v| v["references"][1] = "p".into(), "reference 2: this is not a JSON object"),
         ];
         for (change, said) in rows {
             let fault = fault(line(change), false);
             assert!(fault.contains(said), "{fault}, expected {said}");
         }
-        assert!(fault("{\"schema\": ".to_owned(), false).contains("no JSON"));
-        assert!(fault("[]".to_owned(), false).contains("no JSON object"));
+        let text = fault("{\"schema\": ".to_owned(), false);
+        assert_eq!(text, "this is not JSON: EOF while parsing a value, at column 11");
+        assert!(fault("[]".to_owned(), false).contains("not a JSON object"));
         let mut missing: Value = serde_json::from_str(&line(|_| {})).unwrap();
-        missing.as_object_mut().unwrap().remove("target");
+        let target = missing.as_object_mut().unwrap().remove("target").unwrap();
         assert!(fault(missing.to_string(), false).contains("\"target\" is missing"));
+        missing["targets"] = target;
+        let text = fault(missing.to_string(), false);
+        assert!(text.contains("\"target\" is missing; is it \"targets\"?"), "{text}");
+    }
+
+    #[test]
+    fn all_faults_of_a_line_are_named_and_the_rest_of_it_is_kept() {
+        let text = line(|v| {
+            v["id"] = "a b".into();
+            v["target"]["frames"] = 4.into();
+            v["target"]["crop"] = serde_json::json!([1]);
+            v["references"][0]["role"] = "boss".into();
+            v["references"][1]["form"] = "hand".into();
+            v["prompt"] = "".into();
+        });
+        let manifest = open(&[text], false, None).unwrap();
+        let all: Vec<&str> = manifest.faults.iter().map(|fault| fault.what.as_str()).collect();
+        for said in ["\"id\"", "4 frames", "\"crop\"", "\"role\"", "\"form\"", "\"prompt\""] {
+            assert_eq!(all.iter().filter(|what| what.contains(said)).count(), 1, "{said}: {all:?}");
+        }
+        assert_eq!(all.len(), 6, "{all:?}");
+        assert!(manifest.faults.iter().all(|fault| fault.line == 1));
+        let places: Vec<&str> =
+            manifest.remains[0].clips.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(places, ["target: ", "reference 1: ", "reference 2: "]);
+    }
+
+    #[test]
+    fn what_is_odd_is_said_once_for_each_kind() {
+        let long = |v: &mut Value| v["references"][0]["frames"] = 999.into();
+        let lines = [
+            line(long),
+            line(|v| {
+                v["id"] = "s_2".into();
+                long(v);
+                v["target"].as_object_mut().unwrap().remove("start");
+                v["target"]["strat"] = 3.into();
+                v["references"][1]["frames"] = 9.into();
+            }),
+        ];
+        let manifest = open(&lines, false, None).unwrap();
+        assert!(manifest.faults.is_empty(), "{:?}", manifest.faults);
+        assert_eq!(manifest.warnings.len(), 3, "{:?}", manifest.warnings);
+        for said in [
+            "line 1: reference 1: of 999 frames the first 121 are used (and one more like this)",
+            "line 2: target: \"strat\" is not read; is \"start\" meant?",
+            "line 2: reference 2: \"frames\" is not read here",
+        ] {
+            assert!(manifest.warnings.iter().any(|own| own == said), "{:?}", manifest.warnings);
+        }
+        let cut = open(&[line(|_| {})], false, None).unwrap().warnings;
+        assert_eq!(cut, ["line 1: reference 1: of 8 frames the first 5 are used"]);
+    }
+
+    #[test]
+    fn a_mark_of_the_byte_order_in_front_is_no_part_of_the_text() {
+        let manifest = open(&[format!("\u{feff}{}", line(|_| {}))], false, None).unwrap();
+        assert_eq!((manifest.samples.len(), manifest.faults.len()), (1, 0));
     }
 
     #[test]
@@ -443,9 +577,11 @@ mod tests {
         assert!(same.contains("are the same"), "{same}");
         let among = pair(|v| v["sample"]["references"][0]["media"] = "gen/b.mp4".into());
         assert!(fault(among, true).contains("among the references"));
-        // A header stands first only.
+        // A header stands first only, and a pair that lacks a clip is none.
         let manifest = open(&[pair(|_| {}), header], true, None).unwrap();
         assert_eq!(manifest.faults[0].line, 2);
+        let short = fault(pair(|v| drop(v.as_object_mut().unwrap().remove("chosen"))), true);
+        assert!(short.contains("\"chosen\" is missing"), "{short}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! checked and encoded. Networks, gradients and the optimiser are modules of the IR; what is decided
 //! here is which sample comes when, with which noise, and what is kept so that a run can go on.
 
+pub mod about;
 mod alarms;
 mod cache;
 mod checkpoint;
@@ -23,9 +24,12 @@ mod prepare;
 mod request;
 mod result;
 mod run;
+mod samples;
 mod settings;
+mod sources;
+mod targets;
 
-pub use dataset::{Dataset, Item};
+pub use dataset::{Condition, Dataset, Item};
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
 pub use prepare::Preparation;
@@ -34,9 +38,10 @@ pub use settings::{
     DataSettings, DpoSettings, Draws, Fresh, LoraSettings, LossWeight, ModelSettings, RunSettings,
     Settings, TrainSettings, VideoSettings,
 };
+pub use sources::Override;
 
 use crate::error::{Error, Result, unreadable};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is wrong with a line of a manifest.
@@ -102,6 +107,13 @@ pub enum Event {
         /// Updates that were made.
         step: u64,
     },
+    /// A video was made of a sample.
+    Sampled {
+        /// Updates that were made.
+        step: u64,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// Clips and prompts that were encoded, and in total.
     Encoded {
         /// Done.
@@ -111,7 +123,7 @@ pub enum Event {
     },
 }
 
-/// A text file of at most `limit` bytes.
+/// A text file of at most `limit` bytes, without a mark of the byte order.
 fn read_text(path: &Path, limit: u64) -> Result<String> {
     let bytes = crate::input::read(path, limit).map_err(|refusal| {
         let large = |limit: u64| {
@@ -120,9 +132,14 @@ fn read_text(path: &Path, limit: u64) -> Result<String> {
         };
         refusal.coded(path, |fault| unreadable(path, fault), large)
     })?;
-    String::from_utf8(bytes).map_err(|_| {
+    let mut text = String::from_utf8(bytes).map_err(|_| {
         Error::input("E0911", "the file is not UTF-8 text")
             .at(path.display())
             .help("save it as UTF-8")
-    })
+    })?;
+    // Some editors put a mark of the byte order in front, which is not part of the text.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }

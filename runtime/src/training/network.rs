@@ -5,15 +5,17 @@
 //! the weights themselves never change. Inputs and results have their memory from the beginning;
 //! derivatives are written into flat vectors as the optimiser takes them.
 
+use super::dataset::Condition;
 use super::group::Calls;
 use super::objective::{Example, Objective};
 use super::parameters::{Flat, Kind, Parameters, targets};
 use super::settings::Settings;
-use crate::engine::finite::first_non_finite;
+use crate::engine::finite::{all_finite, first_non_finite};
 use crate::engine::{
     Backend, CompileRequest, Compiler, Inputs, Program, budget, compile_error, memory_check,
 };
 use crate::error::{Error, Kind as Fault, Result};
+use crate::pipeline::tensor_f32;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_passes::remat::{Keeping, within};
@@ -115,6 +117,11 @@ impl Wanted<'_> {
                 let (request, _) = self.request(CompileRequest::new(&module, "losses"));
                 compiler = compiler.add(&Phase::Value.name(shape, *samples), request)?;
             }
+            if self.settings.run.samples > 0 {
+                let module = self.objective.module(shape, 1);
+                let (request, _) = self.request(CompileRequest::new(&module, "dit"));
+                compiler = compiler.add(&format!("sample.{shape}"), request)?;
+            }
         }
         Ok(compiler)
     }
@@ -167,7 +174,7 @@ impl Wanted<'_> {
         let plan = request.plan().map_err(compile_error)?;
         let own = self.vector_bytes(&Parameters::of_plan(&plan));
         let left = budget.saturating_sub(own);
-        let tried = within(&request, left).map_err(compile_error)?;
+        let tried = within(&request, left, &|_| 0).map_err(compile_error)?.tried;
         let least = tried.last().expect("at least one choice is planned");
         let needed = least.memory.total();
         match needed <= left {
@@ -262,6 +269,36 @@ impl<'l> Network<'l> {
         values: &Values,
     ) -> Result<Vec<Found>> {
         self.call(Phase::Gradient, examples, values)
+    }
+
+    /// The velocity of noisy latents at a timestep under a condition, as sampling asks for it.
+    ///
+    /// # Errors
+    /// E1001 with `place` and node for a non-finite value.
+    pub fn velocity(
+        &mut self,
+        (latents, time, condition): (&Tensor, f32, &Condition),
+        values: &Values,
+        place: &str,
+    ) -> Result<Vec<f32>> {
+        let shape = condition.references.shape()[1];
+        let times: &[f32] = if shape > 0 { &[0.0, time] } else { &[time] };
+        let times = tensor_f32([times.len()], times)?;
+        let segments = self.objective.fixed("seg", shape, 1)?;
+        let inputs = Inputs::new()
+            .set("ref", &condition.references)
+            .set("txt", &condition.text)
+            .set("lat", latents)
+            .set("t", &times)
+            .all(segments.as_ref().map(|segments| ("seg", segments)))
+            .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+        let phase = format!("sample.{shape}");
+        let outputs = self.program.call(&phase, &inputs)?;
+        if !all_finite(&outputs) {
+            let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
+            return Err(origin.error(place));
+        }
+        Ok(outputs.get("v")?.to_f32_vec())
     }
 
     fn call(

@@ -14,9 +14,8 @@ use super::objective::Objective;
 use super::parameters::{Kind, Parameters};
 use super::prepare::Preparation;
 use super::request::{Training, model};
-use crate::checkpoint::write_error;
 use crate::error::{Error, Result};
-use crate::files::Existing;
+use crate::files::{Existing, make_folder};
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::standardise::Fit;
 use crate::media::writer::{VideoWriter, WriterOptions};
@@ -116,7 +115,7 @@ fn sheet(preparation: &Preparation<'_>, data: &Dataset) -> Result<Sheet> {
         psnr.push(10.0 * (255.0f64.powi(2) / mean.max(1e-3)).log10());
     }
     let folder = &preparation.settings.run.folder;
-    std::fs::create_dir_all(folder).map_err(|fault| write_error(folder, fault))?;
+    make_folder(folder)?;
     let path = folder.join(SHEET);
     let fps = preparation.settings.video.fps;
     let options = WriterOptions { existing: Existing::Overwrite, ..WriterOptions::default() };
@@ -135,6 +134,7 @@ impl Training<'_> {
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         let model = model(settings)?;
+        self.check_targets(&model)?;
         let pairs = self.kind == Kind::Dpo;
         let preparation = Preparation { settings, model: &model, backend, pairs, cancel };
         let data = preparation.dataset(&settings.data.manifest, events)?;

@@ -6,7 +6,7 @@
 
 use super::cache::{Cache, Entry, Found};
 use super::dataset::{Dataset, Item};
-use super::manifest::{Clip, Manifest, Reading, Sample};
+use super::manifest::{Clip, Manifest, Reading, Remains, Sample};
 use super::{Event, Fault, Settings};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
@@ -69,9 +69,19 @@ impl Preparation<'_> {
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
             frames: self.settings.video.frames,
             group: self.model.geometry().time,
-            fps: self.settings.video.fps,
+            fps: Some(self.settings.video.fps),
         };
-        let mut manifest = Manifest::open(path, &reading)?;
+        let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
+        let mut manifest = Manifest::open(path, &reading).map_err(|error| match error.code() {
+            "E0911" => {
+                let from = self.settings.place(key);
+                error.placed(format!("{}, which is {key} of {from}", path.display()))
+            }
+            _ => error,
+        })?;
+        for warning in &manifest.warnings {
+            events(Event::Warning(format!("{}, {warning}", path.display())));
+        }
         let folder = data.cache.clone().unwrap_or_else(|| self.settings.run.folder.join("cache"));
         let mut looked = Looked {
             cache: Cache::open(&folder)?,
@@ -80,7 +90,8 @@ impl Preparation<'_> {
             missing: BTreeMap::new(),
             events,
         };
-        let (total, mut items, mut excluded) = (manifest.samples.len(), Vec::new(), Vec::new());
+        let (mut items, mut excluded) = (Vec::new(), Vec::new());
+        let total = manifest.samples.len() + manifest.remains.len();
         let mut prompts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (at, sample) in manifest.samples.iter().enumerate() {
             match self.look(sample, &mut looked, &mut prompts)? {
@@ -88,20 +99,33 @@ impl Preparation<'_> {
                 Outcome::Excluded(reason) => {
                     excluded.push((sample.line, sample.id.clone(), reason));
                 }
-                Outcome::Faulty(what) => manifest.faults.push(Fault { line: sample.line, what }),
+                Outcome::Faulty(all) => {
+                    let line = sample.line;
+                    manifest.faults.extend(all.into_iter().map(|what| Fault { line, what }));
+                }
             }
             (looked.events)(Event::Checked { done: at + 1, total });
         }
+        if !data.skip_faulty {
+            // All of a line is to be known, so what is left of a faulty one is looked at as well.
+            for (at, remains) in (manifest.samples.len() + 1..).zip(&manifest.remains) {
+                manifest.faults.extend(self.look_at_remains(remains)?);
+                (looked.events)(Event::Checked { done: at, total });
+            }
+        }
         manifest.faults.sort_by_key(|fault| fault.line);
+        let mut by_line: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for fault in &manifest.faults {
+            by_line.entry(fault.line).or_default().push(&fault.what);
+        }
         match data.skip_faulty {
-            true => excluded.extend(
-                manifest
-                    .faults
-                    .into_iter()
-                    .map(|fault| (fault.line, String::new(), format!("faulty: {}", fault.what))),
-            ),
-            false if manifest.faults.is_empty() => {}
-            false => return Err(refused(&manifest.faults, path)),
+            true => {
+                excluded.extend(by_line.into_iter().map(|(line, all)| {
+                    (line, String::new(), format!("faulty: {}", all.join("; ")))
+                }))
+            }
+            false if by_line.is_empty() => {}
+            false => return Err(refused(&by_line, path)),
         }
         if items.is_empty() {
             let message = match excluded.len() {
@@ -144,59 +168,46 @@ impl Preparation<'_> {
         prompts: &mut BTreeMap<String, Vec<u32>>,
     ) -> Result<Outcome> {
         self.stopped("while checking the manifest")?;
-        let rows = self.model.dit.text_len;
-        let tokens = match self.model.tokenizer.encode(&clean(&sample.prompt), rows) {
-            Ok(encoded) if encoded.truncated_at.is_some() => {
-                let count = encoded.full_len;
-                return Ok(Outcome::Faulty(format!(
-                    "the prompt has {count} tokens, at most {rows}"
-                )));
-            }
-            Ok(encoded) => encoded.ids,
-            Err(error) => return Ok(Outcome::Faulty(error.message().to_owned())),
-        };
-        let text = Cache::key(&self.text_parts(&tokens)?);
-        prompts.insert(text.clone(), tokens);
+        let mut faults = Vec::new();
+        let tokens = self.tokens(&sample.prompt).map_err(|what| faults.push(what)).ok();
         let (mut targets, mut sizes, mut references) = (Vec::new(), Vec::new(), Vec::new());
-        for clip in sample.targets.clips() {
+        let names: &[&str] = if self.pairs { &["chosen", "rejected"] } else { &["target"] };
+        for (name, clip) in names.iter().zip(sample.targets.clips()) {
             match self.clip(clip, Fit::Cover, &sample.id, looked)? {
                 Ok((key, size)) => {
                     targets.push(key);
                     sizes.push(size);
                 }
-                Err(what) => {
-                    let which = match (self.pairs, targets.len()) {
-                        (false, _) => "target",
-                        (true, 0) => "chosen",
-                        (true, _) => "rejected",
-                    };
-                    return Ok(Outcome::Faulty(format!("{which}: {what}")));
-                }
+                Err(what) => faults.push(format!("{name}: {what}")),
             }
-        }
-        // Keys are of the content: copies of one clip have one key.
-        if let [chosen, rejected] = &targets[..]
-            && chosen == rejected
-        {
-            let what = "the chosen and the rejected clip are the same";
-            return Ok(Outcome::Faulty(what.to_owned()));
         }
         for (at, clip) in (1..).zip(&sample.references) {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
                 Ok((key, _)) => {
                     references.push((key, self.model.geometry().latent_frames(clip.frames)))
                 }
-                Err(what) => return Ok(Outcome::Faulty(format!("reference {at}: {what}"))),
+                Err(what) => faults.push(format!("reference {at}: {what}")),
             }
+        }
+        // Keys are of the content: copies of one clip have one key.
+        if let [chosen, rejected] = &targets[..]
+            && chosen == rejected
+        {
+            faults.push("the chosen and the rejected clip are the same".to_owned());
         }
         if let [[width, height], other] = sizes[..]
             && [width, height] != other
         {
-            return Ok(Outcome::Faulty(format!(
+            faults.push(format!(
                 "the chosen clip has {width}x{height} pixels, the rejected one {}x{}",
                 other[0], other[1]
-            )));
+            ));
         }
+        let (Some(tokens), true) = (tokens, faults.is_empty()) else {
+            return Ok(Outcome::Faulty(faults));
+        };
+        let text = Cache::key(&self.text_parts(&tokens)?);
+        prompts.insert(text.clone(), tokens);
         let [width, height] = sizes[0];
         let video = &self.settings.video;
         let share = (width as f64 / video.width as f64).min(height as f64 / video.height as f64);
@@ -210,6 +221,48 @@ impl Preparation<'_> {
         Ok(Outcome::Fine(Box::new(Item { id, line, targets, references, text, shown })))
     }
 
+    /// The tokens of a prompt, or what is wrong with it.
+    fn tokens(&self, prompt: &str) -> std::result::Result<Vec<u32>, String> {
+        let rows = self.model.dit.text_len;
+        match self.model.tokenizer.encode(&clean(prompt), rows) {
+            Ok(encoded) if encoded.truncated_at.is_some() => {
+                Err(format!("the prompt has {} tokens, at most {rows}", encoded.full_len))
+            }
+            Ok(encoded) => Ok(encoded.ids),
+            Err(error) => Err(error.message().to_owned()),
+        }
+    }
+
+    /// What else is wrong with a line that has faults already.
+    fn look_at_remains(&self, remains: &Remains) -> Result<Vec<Fault>> {
+        self.stopped("while checking the manifest")?;
+        let prompt = remains.prompt.as_deref().map(|prompt| self.tokens(prompt));
+        let mut faults: Vec<String> =
+            prompt.and_then(std::result::Result::err).into_iter().collect();
+        for (place, clip) in &remains.clips {
+            // References fit inside; of a target only the frame is another, not what can be read.
+            let read = match self.hash(clip) {
+                Ok(_) => self.read(clip, Fit::Inside)?.map(drop),
+                Err(what) => Err(what),
+            };
+            faults.extend(read.err().map(|what| format!("{place}{what}")));
+        }
+        let line = remains.line;
+        Ok(faults.into_iter().map(|what| Fault { line, what }).collect())
+    }
+
+    /// The hash of a file, or what is wrong with it.
+    fn hash(&self, clip: &Clip) -> std::result::Result<String, String> {
+        let hash = hash_file(&clip.media).map_err(|error| in_words(&error, &clip.media))?;
+        match &clip.sha256 {
+            Some(wanted) if !wanted.eq_ignore_ascii_case(&hash) => {
+                let media = clip.media.display();
+                Err(format!("{media} has SHA-256 {hash}, the manifest says {wanted}"))
+            }
+            _ => Ok(hash),
+        }
+    }
+
     /// The key of a clip and the size of its source, or what is wrong with it.
     fn clip(
         &self,
@@ -218,19 +271,14 @@ impl Preparation<'_> {
         id: &str,
         looked: &mut Looked<'_>,
     ) -> Result<std::result::Result<(String, [usize; 2]), String>> {
-        let hash = match looked.hashes.get(&clip.media) {
+        let known = looked.hashes.get(&clip.media);
+        let hash = match known.filter(|_| clip.sha256.is_none()) {
             Some(hash) => hash.clone(),
-            None => match hash_file(&clip.media) {
+            None => match self.hash(clip) {
                 Ok(hash) => looked.hashes.entry(clip.media.clone()).or_insert(hash).clone(),
-                Err(error) => return Ok(Err(in_words(&error, &clip.media))),
+                Err(what) => return Ok(Err(what)),
             },
         };
-        if let Some(wanted) = &clip.sha256
-            && !wanted.eq_ignore_ascii_case(&hash)
-        {
-            let media = clip.media.display();
-            return Ok(Err(format!("{media} has SHA-256 {hash}, the manifest says {wanted}")));
-        }
         let video = &self.settings.video;
         let parts = json!({
             "media": hash, "start": clip.start, "frames": clip.frames, "fps": video.fps,
@@ -376,7 +424,7 @@ impl Preparation<'_> {
 enum Outcome {
     Fine(Box<Item>),
     Excluded(String),
-    Faulty(String),
+    Faulty(Vec<String>),
 }
 
 /// Width and height of what is taken of a source.
@@ -394,16 +442,25 @@ fn in_words(error: &Error, media: &Path) -> String {
     format!("{}: {}", media.display(), error.message())
 }
 
-/// Every fault of a manifest as one error.
-fn refused(faults: &[Fault], path: &Path) -> Error {
-    let mut message = match faults.len() {
+/// Every fault of a manifest as one error, by line.
+fn refused(by_line: &BTreeMap<usize, Vec<&str>>, path: &Path) -> Error {
+    let mut message = match by_line.len() {
         1 => "1 line of the manifest cannot be used".to_owned(),
         count => format!("{count} lines of the manifest cannot be used"),
     };
-    for fault in faults {
-        message.push_str(&format!("\n  line {}: {}", fault.line, fault.what));
+    for (line, all) in by_line {
+        all.iter().for_each(|what| message.push_str(&format!("\n  line {line}: {what}")));
     }
-    Error::input("E0957", message)
-        .at(path.display())
-        .help("mend these lines, or leave them out with data.skip_faulty = true")
+    // A file of another kind has the same fault in every line.
+    let every = |said: &str| by_line.values().flatten().all(|what| what.contains(said));
+    let help = if every("this is not ") {
+        "a manifest has one JSON object a line, without breaks inside; docs/training.md shows one"
+    } else if every("expected \"anyid.dpo/1\"") {
+        "this is a manifest of samples, for `train lora` and `train full`; `train dpo` reads pairs"
+    } else if every("expected \"anyid.sample/1\"") {
+        "this is a manifest of pairs, for `train dpo`; `train lora` and `train full` read samples"
+    } else {
+        "correct these lines, or set data.skip_faulty = true to leave them out"
+    };
+    Error::input("E0957", message).at(path.display()).help(help)
 }

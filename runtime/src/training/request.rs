@@ -1,15 +1,16 @@
 //! A run that is asked for, and what it came to.
 
 use super::checkpoint::Folder;
+use super::dataset::Item;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
-use super::{Event, Settings};
+use super::{Event, Settings, result, targets};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::pipeline::Cancel;
+use crate::pipeline::{Cancel, Size};
 use std::path::PathBuf;
 
 /// A run that is asked for.
@@ -22,7 +23,8 @@ pub struct Training<'t> {
     pub backend: &'t Backend,
     /// Whether to go on from the checkpoint in the folder of the run.
     pub resume: bool,
-    /// An adapter whose values a new run begins from.
+    /// A file whose values a new run begins from: an adapter, or a transformer where all of it is
+    /// trained.
     pub init_from: Option<PathBuf>,
 }
 
@@ -52,7 +54,7 @@ pub fn model(settings: &Settings) -> Result<Model> {
     };
     let adapters = settings.model.adapters.iter();
     let wanted: Result<Vec<_>> = adapters.map(|text| crate::adapter::Wanted::parse(text)).collect();
-    settings.size().check(model.geometry()).map_err(|error| error.at("video"))?;
+    settings.check_size(model.geometry())?;
     model.with_adapters(&wanted?, crate::adapter::Tolerance::default())
 }
 
@@ -69,8 +71,8 @@ impl Training<'_> {
     /// Trains.
     ///
     /// # Errors
-    /// Those of [`Preparation::dataset`]; E0961 to E0964 and E0966 for the folder, the checkpoint and
-    /// the first values, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
+    /// Those of [`Preparation::dataset`]; E0961 to E0964, E0966 and E0972 for the folder, the
+    /// checkpoint and the first values, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
     /// then with a checkpoint; E101x where something cannot be written.
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
         let settings = self.settings;
@@ -79,20 +81,27 @@ impl Training<'_> {
         if self.kind == Kind::Dpo && settings.train.learning_rate > 2e-5 {
             let rate = settings.train.learning_rate;
             events(Event::Warning(format!(
-                "train.learning_rate is {rate}; above 2e-5 preferences often forget what was learned"
+                "train.learning_rate is {rate}: above 2e-5, preference tuning often forgets what was \
+                 learned before"
             )));
+        }
+        self.check_targets(&model)?;
+        if let Some(path) = &self.init_from {
+            let warning = result::check_first(path, self.kind, &model)?;
+            warning.into_iter().for_each(|warning| events(Event::Warning(warning)));
         }
         let folder = Folder::open(&settings.run.folder)?;
         if folder.has_checkpoint() && !self.resume {
-            return Err(Error::input("E0964", "there is a run in this folder already")
+            return Err(Error::input("E0964", "there is already a run in this folder")
                 .at(settings.run.folder.display())
-                .help("go on with it by --resume, or give this one its own run.folder"));
+                .help("continue it with --resume, or give this run another folder (--output or run.folder)"));
         }
         if let Some(name) = folder.results().filter(|_| !folder.has_checkpoint()) {
-            let message = format!("{name} is in this folder, and no checkpoint of its run");
-            return Err(Error::input("E0964", message)
-                .at(settings.run.folder.display())
-                .help("keep it elsewhere, or give this run its own run.folder"));
+            let message =
+                format!("this folder has {name}, but not the checkpoint of the run that made it");
+            return Err(Error::input("E0964", message).at(settings.run.folder.display()).help(
+                "move the file elsewhere, or give this run another folder (--output or run.folder)",
+            ));
         }
         let pairs = self.kind == Kind::Dpo;
         let backend = self.backend;
@@ -102,6 +111,47 @@ impl Training<'_> {
             Some(path) => Some(preparation.dataset(path, events)?),
             None => None,
         };
-        Loop::open(self, &model, folder, data, validation, events)?.run(cancel, events)
+        let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
+        let longest = all.map(Item::reference_frames).max().unwrap_or(0);
+        let run = Loop::open(self, &model, folder, data, validation, events);
+        let run = run.and_then(|mut run| run.run(cancel, events));
+        run.map_err(|error| self.advised(error, longest))
+    }
+
+    /// Refuses targets of an adapter that the model does not have.
+    pub(super) fn check_targets(&self, model: &Model) -> Result<()> {
+        match self.kind {
+            Kind::Lora | Kind::Dpo => targets::check(self.settings, model),
+            Kind::Full => Ok(()),
+        }
+    }
+
+    /// An error of running a network with what helps here: elsewhere flags do, here settings.
+    /// `longest` is the largest number of latent frames of references.
+    pub(super) fn advised(&self, error: Error, longest: usize) -> Error {
+        let Size { width, height, frames } = self.settings.size();
+        let (message, help) = match error.code() {
+            // A weight that holds one is named, and its help is right here as well.
+            "E1001" if error.help_text().is_some_and(|help| help.contains("--precision")) => (
+                error.message().to_owned(),
+                "take a smaller train.learning_rate, or model.precision = \"f32\"; the last \
+                 checkpoint is good",
+            ),
+            "E0603" => (
+                format!(
+                    "{}: the largest sample is {width}x{height} pixels, {frames} frames, and \
+                     {longest} latent frames of references",
+                    error.message()
+                ),
+                "set train.budget, or take a smaller video, fewer or shorter references, bf16, or \
+                 a smaller lora.rank",
+            ),
+            _ => return error,
+        };
+        let advised = Error::new(error.kind(), error.code(), message).help(help);
+        match error.place() {
+            Some(place) => advised.at(place),
+            None => advised,
+        }
     }
 }

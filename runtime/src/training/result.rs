@@ -4,11 +4,13 @@
 
 use super::parameters::{Flat, Kind, Parameters};
 use super::settings::Settings;
-use crate::adapter::{Adapter, Factors, Tolerance, modules_of};
+use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_base};
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::model::Model;
+use crate::weights::ModelWeights;
+use anyid_models::wan::names::Component;
 use half::bf16;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +21,11 @@ pub fn name(kind: Kind) -> &'static str {
         Kind::Lora | Kind::Dpo => "adapter",
         Kind::Full => "transformer",
     }
+}
+
+/// Names of the files that a run leaves: the result, the best, and the average.
+pub fn names(kind: Kind) -> [String; 3] {
+    ["", "-best", "-average"].map(|end| format!("{}{end}.safetensors", name(kind)))
 }
 
 /// A tensor to be stored.
@@ -133,11 +140,82 @@ fn store(
     file.commit().map(drop)
 }
 
-/// The values of an adapter that a run begins from.
+/// The values that a run begins from: those of an adapter, or of a transformer where all of it is
+/// trained.
 ///
 /// # Errors
-/// E0966 for an adapter of other targets, rank or alpha, and those of reading adapters.
+/// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not a transformer of this
+/// form, and those of reading adapters and checkpoints.
 pub fn first_values(
+    path: &Path,
+    kind: Kind,
+    parameters: &Parameters,
+    settings: &Settings,
+    model: &Model,
+) -> Result<Flat> {
+    match (kind, whole_at(path)?) {
+        (Kind::Full, Some(whole)) => whole_values(path, parameters, &whole),
+        (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
+        (Kind::Lora | Kind::Dpo, _) => adapter_values(path, parameters, settings, model),
+    }
+}
+
+/// Refuses a file that a run cannot begin from, before anything is computed; a warning where it is an
+/// adapter of another base.
+///
+/// # Errors
+/// E0966 and E0972, and those of reading adapters and checkpoints.
+pub fn check_first(path: &Path, kind: Kind, model: &Model) -> Result<Option<String>> {
+    match (kind, whole_at(path)?) {
+        (Kind::Full, Some(_)) => Ok(None),
+        (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
+        (Kind::Lora | Kind::Dpo, Some(_)) => {
+            Err(Error::input("E0966", "this is a whole transformer, not an adapter")
+                .at(path.display())
+                .help("put it into a copy of the model folder, and name that in model.path"))
+        }
+        (Kind::Lora | Kind::Dpo, None) => {
+            let modules = modules_of(model.dit_weights.set());
+            let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
+            Ok(other_base(&adapter, &model.fingerprints()?[0], false))
+        }
+    }
+}
+
+/// The weights of a whole transformer; none for another file, and for a folder.
+fn whole_at(path: &Path) -> Result<Option<ModelWeights>> {
+    if path.is_dir() {
+        return Ok(None);
+    }
+    let set = WeightSet::open(path)?;
+    let whole = !is_adapter(set.names());
+    Ok(ModelWeights::recognise(&set, Component::Dit).ok().filter(|_| whole))
+}
+
+fn not_whole(message: String, path: &Path) -> Error {
+    Error::input("E0972", message).at(path.display()).help(
+        "give the transformer.safetensors of a run of `train full` for a model of these sizes",
+    )
+}
+
+/// The values of a whole transformer.
+fn whole_values(path: &Path, parameters: &Parameters, weights: &ModelWeights) -> Result<Flat> {
+    let set = weights.set();
+    parameters.flat(&mut |parameter| {
+        let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
+        let fits = set.tensor(&parameter.name).is_some_and(|weight| weight.shape == shape);
+        if !fits {
+            let message = format!("there is no {} of {}", parameter.name, parameter.ty);
+            return Err(not_whole(message, path));
+        }
+        let mut values = vec![0f32; parameter.ty.elements()];
+        set.read_f32(&parameter.name, 0, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    })
+}
+
+/// The values of an adapter.
+fn adapter_values(
     path: &Path,
     parameters: &Parameters,
     settings: &Settings,
@@ -148,7 +226,7 @@ pub fn first_values(
     let wanted = settings.lora.alpha / settings.lora.rank as f64;
     if let Some(scale) = adapter.scales().into_iter().find(|s| (s - wanted).abs() > 1e-6 * wanted) {
         let message =
-            format!("the adapter counts {scale} times, lora.alpha / lora.rank is {wanted}");
+            format!("the scale of the adapter is {scale}, lora.alpha / lora.rank is {wanted}");
         return Err(super::parameters::unfit(message, path));
     }
     let set = adapter.tensors();

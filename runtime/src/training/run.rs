@@ -4,7 +4,7 @@
 //! with everything that it has summed up in the checkpoint; a run that goes on makes the bits that it would have made without the break.
 
 use super::alarms::alarms;
-use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
+use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::Dataset;
 use super::denoising::Denoising;
 use super::draws::{Levels, order};
@@ -16,12 +16,15 @@ use super::objective::Objective;
 use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
 use super::request::{Report, Training, identity};
-use super::{Event, Settings, result};
+use super::samples::Sampler;
+use super::{Event, Settings, result, samples};
+use crate::engine::Backend;
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
 use crate::model::Model;
 use crate::pipeline::Cancel;
 use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -31,6 +34,7 @@ pub struct Loop<'l> {
     settings: &'l Settings,
     kind: Kind,
     model: &'l Model,
+    backend: &'l Backend,
     data: Dataset,
     validation: Option<Dataset>,
     learner: Learner<'l>,
@@ -76,10 +80,10 @@ impl<'l> Loop<'l> {
         let model_is = identity(model)?;
         let mut record =
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
-        let begun = training.resume && folder.has_checkpoint();
-        if begun {
-            let path = folder.file_path(CHECKPOINT);
-            record_of(&path)?.same(&record, settings, &path)?;
+        let old = folder.begun(training.resume)?;
+        if let Some(old) = &old {
+            old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
+            events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
         let network =
             Network::open(Box::new(objective), backend, (settings, kind), (&calls, measured))?;
@@ -87,11 +91,13 @@ impl<'l> Loop<'l> {
         let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
         let untrained = parameters.first(kind, settings, model)?;
-        if training.resume && !begun {
-            events(Event::Warning("there is no checkpoint yet: the run begins anew".to_owned()));
+        if training.resume && old.is_none() {
+            let what = "there is no checkpoint yet: the run starts from the beginning";
+            events(Event::Warning(what.to_owned()));
         }
-        if begun {
-            let (old, values) = folder.load(parameters)?;
+        let begun = old.is_some();
+        if let Some(old) = old {
+            let values = folder.load(&old, parameters)?;
             record.position = old.position;
             let missing = || Error::input("E0962", "the checkpoint is incomplete");
             for which in optimiser.kinds() {
@@ -103,7 +109,7 @@ impl<'l> Loop<'l> {
             }
         } else {
             let first = match &training.init_from {
-                Some(path) => result::first_values(path, parameters, settings, model)?,
+                Some(path) => result::first_values(path, kind, parameters, settings, model)?,
                 None => untrained.clone(),
             };
             optimiser.set("p", &first)?;
@@ -134,6 +140,7 @@ impl<'l> Loop<'l> {
             settings,
             kind,
             model,
+            backend,
             data,
             validation,
             learner,
@@ -168,7 +175,8 @@ impl<'l> Loop<'l> {
         loop {
             let open = self.record.position.row.is_some();
             let done = self.record.position.updates >= self.settings.train.steps;
-            if !open && (done || self.ends_early()) {
+            let shown = open || self.missing_videos().is_empty();
+            if !open && shown && (done || self.ends_early()) {
                 break;
             }
             if cancel.is_cancelled() {
@@ -181,6 +189,10 @@ impl<'l> Loop<'l> {
             }
             if open {
                 self.settle(cancel, events)?;
+                continue;
+            }
+            if !shown {
+                self.show(cancel, events)?;
                 continue;
             }
             self.learn()?;
@@ -319,6 +331,24 @@ impl<'l> Loop<'l> {
         Ok(())
     }
 
+    /// Videos that are due and not there.
+    fn missing_videos(&self) -> Vec<(usize, PathBuf)> {
+        let data = self.validation.as_ref().unwrap_or(&self.data);
+        samples::missing(self.settings, &self.record.position, data)
+    }
+
+    /// Makes the videos that are due, behind a checkpoint of this moment. Where `cancel` says to stop
+    /// on the way, the rest is still to be done.
+    fn show(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<()> {
+        self.save()?;
+        let missing = self.missing_videos();
+        let data = self.validation.as_ref().unwrap_or(&self.data);
+        let (learner, values) = (&mut self.learner, &self.values);
+        let (model, backend, step) = (self.model, self.backend, self.record.position.updates);
+        let mut sampler = Sampler { learner, values, model, backend, cancel };
+        sampler.videos(data, missing, &mut |path| events(Event::Sampled { step, path }))
+    }
+
     fn moved(&self) -> Result<BTreeMap<String, f64>> {
         let flat = self.optimiser.get("p")?;
         let parameters = &self.learner.network.parameters;
@@ -426,4 +456,18 @@ impl<'l> Loop<'l> {
             validation: position.best.zip(position.base),
         })
     }
+}
+
+/// What is to be said where a run goes on that is at its end, or behind it.
+fn events_of(old: &Record, steps: u64) -> Option<Event> {
+    let done = old.position.updates;
+    let what = match done.cmp(&steps) {
+        Ordering::Less => return None,
+        Ordering::Equal => format!("the run is complete: all {steps} updates have been made"),
+        Ordering::Greater => format!(
+            "train.steps is {steps}, but {done} updates have been made already: nothing is trained, \
+             and the result is that of update {done}"
+        ),
+    };
+    Some(Event::Warning(what))
 }

@@ -3,11 +3,18 @@
 //! Unknown keys are errors, and so are values that no run could use; both name the key. Relative
 //! paths start at the folder of the file. Nothing is opened here.
 
+use super::cache::hex;
+use super::parameters::Kind;
+use super::sources::{self, Override, Sources};
+use crate::engine::{budget, compile_error};
 use crate::error::{Error, Result};
 use crate::pipeline::Size;
-use anyid_models::wan::Precision;
+use crate::sampling::schedule::check_steps;
+use anyid_models::wan::{Geometry, Precision};
+use anyid_passes::remat::Keeping;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Everything that a run is told.
@@ -28,6 +35,9 @@ pub struct Settings {
     pub dpo: DpoSettings,
     /// Where results go, and how often.
     pub run: RunSettings,
+    /// Where the values are from.
+    #[serde(skip)]
+    sources: Sources,
 }
 
 /// The model that is trained.
@@ -70,7 +80,7 @@ pub struct VideoSettings {
     pub width: usize,
     /// Rows of pixels.
     pub height: usize,
-    /// Frames of a target, 4k+1 for Wan2.2.
+    /// Frames of a target, 4k+1.
     pub frames: usize,
     /// Frames a second.
     pub fps: f64,
@@ -192,6 +202,11 @@ pub struct RunSettings {
     pub validation_draws: u32,
     /// Measurements without a new best after which the run ends; 0 for any number.
     pub patience: u64,
+    /// Samples of the validation set, or else of the manifest, that videos are made of behind each
+    /// checkpoint.
+    pub samples: usize,
+    /// Sampling steps of these.
+    pub sample_steps: usize,
 }
 
 impl Default for VideoSettings {
@@ -254,19 +269,26 @@ impl Default for RunSettings {
             validate_every: 100,
             validation_draws: 4,
             patience: 0,
+            samples: 0,
+            sample_steps: 50,
         }
     }
 }
 
+/// Learning rate of preferences where none is given: with the paper's they forget what was learned.
+const DPO_RATE: f64 = 1e-5;
+
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 11] = [
+const MAY_CHANGE: [&str; 13] = [
     "train.steps",
     "train.keep",
     "train.budget",
     "run.folder",
     "run.checkpoint_every",
     "run.patience",
+    "run.samples",
+    "run.sample_steps",
     "data.manifest",
     "data.sha256",
     "data.root",
@@ -274,33 +296,55 @@ const MAY_CHANGE: [&str; 11] = [
     "model.path",
 ];
 
+/// Digest of the settings that a run keeps from its beginning to its end.
+pub fn lasting_digest(settings: &Value) -> String {
+    let mut hasher = Sha256::new();
+    for (section, keys) in settings.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let name = format!("{section}.{key}");
+            if !MAY_CHANGE.contains(&name.as_str()) {
+                hasher.update(format!("{name}={value}\n"));
+            }
+        }
+    }
+    hex(hasher)
+}
+
 impl Settings {
-    /// Reads the file at `path`, then what `overrides` say, each `section.key=value`.
+    /// Reads the file at `path`, then what `overrides` say. Defaults are those for `kind`.
     ///
     /// # Errors
-    /// E0911 where it cannot be read, E0955 for what is no setting, E0956 for a value that no run
-    /// can use.
-    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
+    /// E0911 where it cannot be read, E0955 for what is not a setting, E0956 for a value that no run
+    /// can use, E0524 and E0602 for what is kept and the budget; the
+    /// place is the line or the flag that gave the value.
+    pub fn open(path: &Path, overrides: &[Override], kind: Kind) -> Result<Self> {
         let text = super::read_text(path, 1 << 20)?;
-        let mut table: toml::Table = toml::from_str(&text).map_err(|e| refused(&e, &text, path))?;
-        // By themselves, so that a fault has a line.
-        toml::from_str::<Self>(&text).map_err(|error| refused(&error, &text, path))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        rooted(&mut table, folder);
-        for item in overrides {
-            set(&mut table, item)?;
+        let (table, sources) = sources::read(
+            path,
+            &text,
+            overrides,
+            &|table| table.clone().try_into::<Self>().map(drop),
+            &|text| toml::from_str::<Self>(text).map(drop),
+        )?;
+        let read: std::result::Result<Self, _> = toml::Value::Table(table.clone()).try_into();
+        let mut settings = read.map_err(|error| {
+            Error::input("E0955", error.message().to_owned()).at(path.display())
+        })?;
+        settings.sources = sources;
+        if kind == Kind::Dpo && !settings.sources.gave("train.learning_rate") {
+            settings.train.learning_rate = DPO_RATE;
         }
-        let settings: Self =
-            toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| {
-                let list = overrides.join(" ");
-                Error::input("E0955", e.message().to_owned()).at(format!("--set {list}")).help(HELP)
-            })?;
-        settings.check().map_err(|error| error.at(path.display()))?;
+        settings.check(&table)?;
         Ok(settings)
     }
 
+    /// Where `key` got its value: a flag, or a file with the line.
+    pub fn place(&self, key: &str) -> String {
+        self.sources.place(key)
+    }
+
     /// Refuses values that no run could use.
-    fn check(&self) -> Result<()> {
+    fn check(&self, table: &toml::Table) -> Result<()> {
         let TrainSettings { beta1, beta2, epsilon, clip, average, .. } = self.train;
         let TrainSettings { learning_rate, weight_decay, null_probability, shift, .. } = self.train;
         let dpo = &self.dpo;
@@ -341,11 +385,42 @@ impl Settings {
             ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
         ];
         if let Some((key, _, allowed)) = rows.into_iter().find(|(_, fine, _)| !fine) {
-            let given = value_at(&self.to_json(), key).unwrap_or_default();
-            let message = format!("{key} cannot be {given}");
-            return Err(Error::input("E0956", message).help(format!("it is {allowed}")));
+            let message = match sources::value_at(table, key) {
+                Some(given) => format!("{key} cannot be {given}"),
+                None => format!("{key} is not set"),
+            };
+            let help = format!("give {allowed}");
+            return Err(Error::input("E0956", message).at(self.place(key)).help(help));
         }
-        self.precision(Precision::F32).map(drop)
+        let steps = check_steps(self.run.sample_steps);
+        steps.map_err(|error| error.placed(self.place("run.sample_steps")))?;
+        self.precision(Precision::F32)?;
+        if let Some(text) = &self.train.keep {
+            let read = text.parse::<Keeping>().map_err(compile_error);
+            read.map_err(|error| error.placed(self.place("train.keep")))?;
+        }
+        if let Some(text) = &self.train.budget {
+            budget::parse(text).map_err(|error| error.placed(self.place("train.budget")))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a size that a model does not take.
+    ///
+    /// # Errors
+    /// E0901 and E0902; the place is the line or the flag that gave the value.
+    pub fn check_size(&self, geometry: Geometry) -> Result<()> {
+        let Size { width, height, frames } = self.size();
+        let [rows, columns] = geometry.sides();
+        let least = Size { width: columns, height: rows, frames: 1 };
+        for (key, size) in [
+            ("video.width", Size { width, ..least }),
+            ("video.height", Size { height, ..least }),
+            ("video.frames", Size { frames, ..least }),
+        ] {
+            size.check(geometry).map_err(|error| error.placed(self.place(key)))?;
+        }
+        Ok(())
     }
 
     /// The precision, `stored` where nothing is said.
@@ -359,7 +434,8 @@ impl Settings {
             Some("bf16") => Ok(Precision::Bf16),
             Some(other) => {
                 let message = format!("model.precision cannot be \"{other}\"");
-                Err(Error::input("E0956", message).help("it is f32 or bf16"))
+                let place = self.place("model.precision");
+                Err(Error::input("E0956", message).at(place).help("give f32 or bf16"))
             }
         }
     }
@@ -394,70 +470,6 @@ impl Settings {
     }
 }
 
-const HELP: &str = "docs/training.md lists every setting";
-
-fn value_at(settings: &Value, key: &str) -> Option<String> {
-    let (section, key) = key.split_once('.')?;
-    Some(settings.get(section)?.get(key)?.to_string())
-}
-
-/// The error of TOML text, with the line.
-fn refused(error: &toml::de::Error, text: &str, path: &Path) -> Error {
-    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
-    let place = match line {
-        Some(line) => format!("{}:{line}", path.display()),
-        None => path.display().to_string(),
-    };
-    Error::input("E0955", error.message().to_owned()).at(place).help(HELP)
-}
-
-/// Paths of settings, which start at the folder of the file that they are in.
-const PATHS: [(&str, &str); 6] = [
-    ("model", "path"),
-    ("data", "manifest"),
-    ("data", "root"),
-    ("data", "validation"),
-    ("data", "cache"),
-    ("run", "folder"),
-];
-
-fn rooted(table: &mut toml::Table, folder: &Path) {
-    for (section, key) in PATHS {
-        let value = table.get_mut(section).and_then(|keys| keys.get_mut(key));
-        if let Some(toml::Value::String(path)) = value
-            && !path.is_empty()
-        {
-            *path = folder.join(&*path).to_string_lossy().into_owned();
-        }
-    }
-    let adapters = table.get_mut("model").and_then(|keys| keys.get_mut("adapters"));
-    if let Some(toml::Value::Array(adapters)) = adapters {
-        for adapter in adapters {
-            if let toml::Value::String(path) = adapter {
-                *path = folder.join(&*path).to_string_lossy().into_owned();
-            }
-        }
-    }
-}
-
-/// `section.key=value` in the table; a value that is no TOML is text.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let fault = || {
-        Error::input("E0955", format!("\"{item}\" is no setting"))
-            .at("--set")
-            .help("write section.key=value, such as train.steps=200")
-    };
-    let (name, value) = item.split_once('=').ok_or_else(fault)?;
-    let (section, key) = name.trim().split_once('.').ok_or_else(fault)?;
-    let text = value.trim();
-    let read = toml::from_str::<toml::Table>(&format!("v = {text}"));
-    let value = read.ok().and_then(|mut table| table.remove("v"));
-    let value = value.unwrap_or_else(|| toml::Value::String(text.to_owned()));
-    let keys = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    keys.as_table_mut().ok_or_else(fault)?.insert(key.to_owned(), value);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,8 +478,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
         std::fs::write(&path, text).unwrap();
-        let overrides: Vec<String> = overrides.iter().map(|item| (*item).to_owned()).collect();
-        Settings::open(&path, &overrides)
+        let overrides: Vec<Override> = overrides.iter().map(|item| Override::set(*item)).collect();
+        Settings::open(&path, &overrides, Kind::Lora)
     }
 
     const LEAST: &str = "[data]\nmanifest = \"train.jsonl\"\n";
@@ -509,27 +521,73 @@ mod tests {
             ("[data]\nmanifest = \"x\"\n[train]\nstep = 3\n", &[][..], "run.toml:4"),
             ("[data]\nmanifest = 3\n", &[], "run.toml:2"),
             ("[data\n", &[], "run.toml:1"),
+            ("{\"schema\": \"anyid.sample/1\"}", &[], "run.toml"),
             ("[nothing]\n", &[], "run.toml:1"),
-            (LEAST, &["train.step=3"], "--set"),
-            (LEAST, &["train.steps=many"], "--set"),
-            (LEAST, &["steps=3"], "--set"),
-            (LEAST, &["train.steps"], "--set"),
-            (LEAST, &["dpo.draws=some"], "--set"),
+            (LEAST, &["train.steps=2", "train.step=3"], "--set train.step=3"),
+            (LEAST, &["train.steps=many", "lora.rank=2"], "--set train.steps=many"),
+            (LEAST, &["steps=3"], "--set steps=3"),
+            (LEAST, &["train.steps"], "--set train.steps"),
+            (LEAST, &["trian.steps=2"], "--set trian.steps=2"),
+            (LEAST, &["dpo.draws=some"], "--set dpo.draws=some"),
             ("[data]\nmanifest = \"x\"\n[dpo]\ndraws = \"some\"\n", &[], "run.toml:4"),
         ] {
             let error = open(text, overrides).unwrap_err();
             assert_eq!(error.code(), "E0955", "{text} {overrides:?}");
-            assert!(error.place().unwrap().contains(place), "{error}");
+            let found = error.place().unwrap();
+            assert!(found.ends_with(place), "{error}, expected {place}");
+        }
+        let error = open(LEAST, &["train.steps=many"]).unwrap_err();
+        assert!(error.message().contains("expected a whole number"), "{error}");
+        let help = open(LEAST, &["train.step=3"]).unwrap_err();
+        assert!(help.help_text().unwrap().contains("did you mean steps?"), "{help}");
+    }
+
+    #[test]
+    fn an_error_names_the_line_or_the_flag_that_gave_the_value() {
+        let text = format!("{LEAST}[train]\nbatch = 0\n[video]\nwidth = 100\n");
+        for (text, overrides, place, said) in [
+            (text.as_str(), &[][..], "run.toml:4", "train.batch cannot be 0"),
+            (&text, &["train.batch=-0"], "--set train.batch=-0", "train.batch cannot be 0"),
+            (LEAST, &["train.clip=nan", "train.steps=4"], "--set train.clip=nan", "cannot be nan"),
+            (LEAST, &["train.keep=some"], "--set train.keep=some", "some"),
+            (LEAST, &["train.budget=much"], "--set train.budget=much", "much"),
+            (LEAST, &["model.precision=f8"], "--set model.precision=f8", "f8"),
+            ("", &[], "run.toml", "data.manifest is not set"),
+            ("\u{feff}[train]\nsteps = 0\n", &["data.manifest=a"], "run.toml:2", "cannot be 0"),
+        ] {
+            let error = open(text, overrides).unwrap_err();
+            assert!(error.place().unwrap().ends_with(place), "{error}, expected {place}");
+            assert!(error.message().contains(said), "{error}, expected {said}");
         }
     }
 
     #[test]
     fn sizes_are_those_of_the_model() {
-        for (what, code) in [("video.frames=8", "E0902"), ("video.width=100", "E0901")] {
-            let settings = open(LEAST, &[what]).unwrap();
-            let error = super::super::model(&settings).err().expect("it is refused");
-            assert_eq!((error.code(), error.place()), (code, Some("video")), "{error}");
+        let text = format!("{LEAST}[video]\nwidth = 100\n");
+        for (text, overrides, code, place) in [
+            (text.as_str(), &[][..], "E0901", "run.toml:4"),
+            (LEAST, &["video.height=8"], "E0901", "--set video.height=8"),
+            (LEAST, &["video.frames=8"], "E0902", "--set video.frames=8"),
+        ] {
+            let settings = open(text, overrides).unwrap();
+            let error = settings.check_size(Geometry::TI2V_5B).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.place().unwrap().ends_with(place), "{error}, expected {place}");
         }
+        let smaller = Geometry { space: 8, time: 1, patch: [1, 1] };
+        open(LEAST, &["video.height=8", "video.frames=8"]).unwrap().check_size(smaller).unwrap();
+    }
+
+    #[test]
+    fn preferences_have_a_learning_rate_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, LEAST).unwrap();
+        let rate = |overrides: &[Override], kind| {
+            Settings::open(&path, overrides, kind).unwrap().train.learning_rate
+        };
+        assert_eq!((rate(&[], Kind::Dpo), rate(&[], Kind::Lora)), (1e-5, 1e-4));
+        assert_eq!(rate(&[Override::set("train.learning_rate=1e-4")], Kind::Dpo), 1e-4);
     }
 
     #[test]
@@ -546,6 +604,7 @@ mod tests {
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
             ("model.precision=f8", "E0956"),
+            ("run.sample_steps=0", "E0923"),
         ] {
             let error = open(LEAST, &[item]).unwrap_err();
             assert_eq!(error.code(), code, "{item}: {error}");

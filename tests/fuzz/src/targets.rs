@@ -1,5 +1,6 @@
 //! The targets.
 
+mod adapter;
 mod config;
 mod ir;
 mod kernel;
@@ -9,6 +10,7 @@ mod programs;
 mod recipe;
 mod safetensors;
 mod tokenizer;
+mod torch;
 
 use crate::engine::{Outcome, Target, Verdict};
 use anyid_runtime::{Error, Kind};
@@ -26,6 +28,8 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(media::Media::pictures()),
         Box::new(media::Media::clips()),
         Box::new(recipe::Recipes::new()),
+        Box::new(adapter::Adapters::new()),
+        Box::new(torch::Torch),
     ]
 }
 

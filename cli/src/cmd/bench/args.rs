@@ -2,6 +2,7 @@
 
 use crate::args::{DeviceArgs, PrecisionName, ResidualName};
 use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -46,6 +47,10 @@ pub struct BenchPhase {
     /// Also time every step of the plans, in further runs.
     #[arg(long)]
     pub profile: bool,
+    /// Write a page for the browser that shows memory over launches, kernels against the peaks of
+    /// this machine, launches in time, and what was fused and why. Steps are timed as with --profile.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -7,12 +7,15 @@
 use super::profile::Profile;
 use crate::cmd::bench::args::BenchPhase;
 use crate::output;
+use crate::page;
 use crate::progress::Progress;
 use anyid_ir::Tensor;
 use anyid_ir::plan::Plan;
 use anyid_models::wan::Precision;
 use anyid_passes::report::PhaseSummary;
-use anyid_runtime::engine::{Compiler, Program, Throughput, available_memory};
+use anyid_runtime::engine::{
+    Compiler, LaunchTime, Program, Throughput, Times, Watched, available_memory,
+};
 use anyid_runtime::init::RandomWeights;
 use anyid_runtime::sampling::first_non_finite;
 use anyid_runtime::{Backend, Error, Result};
@@ -108,6 +111,8 @@ pub struct Measured {
     pub instructions: String,
     /// Times of the runs, shortest first.
     pub times: Vec<Duration>,
+    /// Processor time of a run, on average, if the system reports it.
+    pub processor: Option<Duration>,
     /// Time to make, pack and place the weights; compiling is not included.
     pub load: Duration,
     /// Figures of each phase, with the number of its calls in a run.
@@ -118,8 +123,20 @@ pub struct Measured {
     pub ceilings: Throughput,
     /// Time of the steps, if requested.
     pub profile: Option<Profile>,
+    /// What a page shows besides, if one was requested.
+    pub shown: Option<Shown>,
     /// Hash of all results: the same for any number of threads and any run.
     pub digest: u64,
+}
+
+/// What a page shows of a measurement.
+pub struct Shown {
+    /// The plans of all phases.
+    pub plans: Vec<Plan>,
+    /// What the compiler did.
+    pub watched: Vec<Watched>,
+    /// When every launch ran.
+    pub times: page::Measured,
 }
 
 impl Measured {
@@ -168,6 +185,8 @@ pub fn measure(
         return Err(Error::input("E0918", what).at("--repeats"));
     }
     let Setup { start, title, settings, precision, compiler, weights, calls, mut job } = setup;
+    let names: Vec<String> = compiler.plans().map(|(name, _)| name.to_owned()).collect();
+    let watched = compiler.watched().to_vec();
     progress.part("loading");
     let begun = Instant::now();
     let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
@@ -179,6 +198,7 @@ pub fn measure(
     job.begin(&mut program)?;
     job.run(&mut program)?;
     let mut times = Vec::with_capacity(args.repeats);
+    let before = output::processor_time();
     for done in 0..args.repeats {
         let begun = Instant::now();
         job.run(&mut program)?;
@@ -186,14 +206,19 @@ pub fn measure(
         let total = args.repeats as u64;
         progress.update(done as u64 + 1, total, || format!("{} of {total}", done + 1));
     }
+    let taken = output::processor_time().zip(before).and_then(|(now, then)| now.checked_sub(then));
+    let processor = taken.map(|taken| taken / args.repeats as u32);
     times.sort();
     let running = output::peak_memory();
     let phases = phases(&program, &calls);
     let memory = memory(&program, &calls, [start, loading, running]);
-    let profile = match args.profile {
-        true => Some(profiled(&mut program, &calls, &mut *job, args.repeats)?),
-        false => None,
-    };
+    let plans: Vec<Plan> = names.iter().filter_map(|name| program.plan(name)).cloned().collect();
+    let (mut profile, mut shown) = (None, None);
+    if args.profile || args.report.is_some() {
+        let (steps, times) = profiled(&mut program, &calls, &mut *job, args.repeats, &plans)?;
+        profile = args.profile.then_some(steps);
+        shown = args.report.is_some().then_some(Shown { plans, watched, times });
+    }
     let digest = digest(&job.results())?;
     drop((program, job));
     progress.part("measuring the machine");
@@ -207,11 +232,13 @@ pub fn measure(
         precision,
         instructions,
         times,
+        processor,
         load,
         phases,
         memory,
         ceilings,
         profile,
+        shown,
         digest,
     })
 }
@@ -296,15 +323,35 @@ fn profiled(
     calls: &[&'static str],
     job: &mut dyn Job,
     runs: usize,
-) -> Result<Profile> {
+    plans: &[Plan],
+) -> Result<(Profile, page::Measured)> {
     let mut profile = Profile::new(program, calls);
+    let mut measured = page::Measured::new(plans.iter().map(|plan| plan.steps.len()));
     program.time_launches(true);
     for _ in 0..runs {
         job.run(program)?;
-        profile.add(&program.take_times());
+        let times = program.take_times();
+        profile.add(&times);
+        measured.add(executions(&times, plans));
     }
     program.time_launches(false);
-    Ok(profile)
+    Ok((profile, measured))
+}
+
+/// The executions of a run, with the times of all launches counted from the same moment.
+fn executions(run: &[(String, Times)], plans: &[Plan]) -> Vec<page::Execution> {
+    let one = |(name, times): &(String, Times)| {
+        let phase = plans.iter().position(|plan| plan.name == *name)?;
+        let since = times.origin().saturating_duration_since(run[0].1.origin()).as_nanos();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        let later = |launch: &LaunchTime| LaunchTime {
+            step: launch.step,
+            begin: launch.begin.saturating_add(since),
+            end: launch.end.saturating_add(since),
+        };
+        Some(page::Execution { phase, launches: times.launches().iter().map(later).collect() })
+    };
+    run.iter().filter_map(one).collect()
 }
 
 /// Hash of the results' bytes (FNV-1a).

@@ -1,10 +1,13 @@
 //! The results of measuring a network, as text and as JSON.
 
 use super::duration_small;
-use super::measure::Measured;
+use super::measure::{Measured, Shown};
 use super::profile::Profile;
 use crate::output::{bytes, plural, table};
+use crate::page::{Page, machine};
 use anyid_passes::cost::Cost;
+use anyid_runtime::files::AtomicFile;
+use anyid_runtime::{Backend, Result};
 use serde_json::{Value, json};
 
 /// Largest number of steps of a profile that are listed.
@@ -38,6 +41,11 @@ pub fn text(found: &Measured) -> String {
         row("inputs and outputs", bytes(memory.ports)),
         row("planned", bytes(memory.planned())),
     ];
+    if let Some(taken) = found.processor {
+        let taken = taken.as_secs_f64();
+        let share = taken / (found.median() * peak.threads as f64) * 100.0;
+        rows.insert(2, row("processor", format!("{} ({share:.0} %)", duration_small(taken))));
+    }
     if let (Some(loading), Some(running)) = (memory.loading, memory.running) {
         rows.push(row("process while loading", bytes(loading)));
         rows.push(row("process while running", bytes(running)));
@@ -103,6 +111,40 @@ fn profile_text(profile: &Profile) -> String {
     out
 }
 
+/// Writes the page of a measurement.
+///
+/// # Errors
+/// E101x.
+pub fn write_page(
+    found: &Measured,
+    shown: &Shown,
+    backend: &Backend,
+    file: AtomicFile,
+) -> Result<()> {
+    let machine = machine(&found.ceilings);
+    let mut facts = vec![
+        ("target", backend.target().to_owned()),
+        ("threads", found.ceilings.threads.to_string()),
+        ("instructions", found.instructions.clone()),
+        ("precision", found.precision.name().to_owned()),
+        ("median of the runs", duration_small(found.median())),
+    ];
+    if let Some(peak) = found.memory.running {
+        facts.push(("process", bytes(peak)));
+    }
+    let page = Page {
+        title: found.title.clone(),
+        target: backend.target(),
+        facts,
+        plans: &shown.plans,
+        watched: &shown.watched,
+        machine: Some(&machine),
+        origin: "measured here",
+        measured: Some(&shown.times),
+    };
+    page.write(file)
+}
+
 /// For programs.
 pub fn json(found: &Measured) -> Value {
     let mut settings = serde_json::Map::new();
@@ -136,6 +178,7 @@ pub fn json(found: &Measured) -> Value {
         "repeats": found.times.len(),
         "seconds": found.median(),
         "shortest_seconds": found.times[0].as_secs_f64(),
+        "processor_seconds": found.processor.map(|taken| taken.as_secs_f64()),
         "load_seconds": found.load.as_secs_f64(),
         "flops": found.flops(),
         "gflops": found.gflops(),
@@ -144,6 +187,7 @@ pub fn json(found: &Measured) -> Value {
         "peak": {
             "f32_gflops": found.ceilings.f32_gflops,
             "bf16_gflops": found.ceilings.bf16_gflops,
+            "instructions": found.ceilings.instructions,
             "copy_gb_per_second": found.ceilings.copy_gb_per_second,
         },
         "memory": {

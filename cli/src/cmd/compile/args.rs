@@ -63,6 +63,11 @@ pub struct Compile {
     /// Write the plan, for `run`; `-` for standard output.
     #[arg(short, long = "output", value_name = "FILE.plan")]
     pub output: Option<PathBuf>,
+    /// Write a page for the browser that shows memory over launches, kernels with their times as
+    /// --predict or the target's figures give them, and what was fused and why; `-` for standard
+    /// output.
+    #[arg(long, value_name = "FILE.html", conflicts_with = "to")]
+    pub report: Option<PathBuf>,
     #[command(flatten)]
     pub switches: PassArgs,
 }

@@ -2,7 +2,7 @@
 //!
 //! A device of this build is measured. For all others the target states figures of one, if it does.
 
-use anyid_ir::DType;
+use crate::page::machine;
 use anyid_ir::kernel::{Machine, Target};
 use anyid_ir::plan::Plan;
 use anyid_passes::cost;
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Predicted times, and where they come from.
 pub struct Prediction {
+    /// What the machine can do at most, if anything is known about it.
+    pub machine: Option<Machine>,
     /// Seconds of each phase; `None` where nothing is known about such a machine.
     pub seconds: Option<Vec<f64>>,
     /// Whether this machine was measured.
@@ -29,8 +31,12 @@ impl Prediction {
             true => Some(measure(target.name, threads)?),
             false => target.machine.clone(),
         };
-        let seconds = machine.map(|m| plans.iter().map(|plan| cost::seconds(plan, &m)).collect());
-        Ok(Self { seconds, measured })
+        let of = |plan: &Plan, machine: &Machine| -> f64 {
+            plan.steps.iter().map(|step| cost::step_seconds(plan, step, machine)).sum()
+        };
+        let all = |machine: &Machine| plans.iter().map(|plan| of(plan, machine)).collect();
+        let seconds = machine.as_ref().map(all);
+        Ok(Self { machine, seconds, measured })
     }
 
     /// What to say beside the times; nothing for those of this machine.
@@ -55,11 +61,5 @@ impl Prediction {
 /// What a device of this build can do.
 fn measure(device: &str, threads: usize) -> Result<Machine> {
     let backend = Backend::open(device, threads)?;
-    let peak = backend.device().throughput(Duration::from_millis(200));
-    let half = peak.bf16_gflops.unwrap_or(peak.f32_gflops);
-    Ok(Machine {
-        products: vec![(DType::F32, peak.f32_gflops * 1e9), (DType::Bf16, half * 1e9)],
-        bytes_per_second: peak.copy_gb_per_second * 1e9,
-        launch_seconds: 0.0,
-    })
+    Ok(machine(&backend.device().throughput(Duration::from_millis(200))))
 }

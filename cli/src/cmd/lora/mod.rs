@@ -12,7 +12,7 @@ use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
 use crate::render::{self, Failure};
-use anyid_runtime::adapter::{self, Adapter, Dialect, Modules, Tolerance, Wanted};
+use anyid_runtime::adapter::{self, Adapter, Dialect, Modules, Tolerance, Wanted, other_base};
 use anyid_runtime::checkpoint::ModelFolder;
 use anyid_runtime::files::Existing;
 use anyid_runtime::places::Places;
@@ -53,8 +53,14 @@ fn warn(adapter: &Adapter) {
 }
 
 fn inspect(args: &LoraInspect) -> std::result::Result<(), Failure> {
-    let adapter = Adapter::open(&args.path, &modules(args.model.as_deref())?)?;
-    let Shown { text, mut json, warnings } = shown(&adapter, args.modules)?;
+    let model = args.model.as_deref().map(Model::open).transpose()?;
+    let modules = match &model {
+        Some(model) => adapter::modules_of(model.dit_weights.set()),
+        None => adapter::modules_by_name(),
+    };
+    let adapter = Adapter::open(&args.path, &modules)?;
+    let fingerprint = model.map(|model| model.dit_weights.fingerprint()).transpose()?;
+    let Shown { text, mut json, warnings } = shown(&adapter, args.modules, fingerprint.as_deref())?;
     warnings.iter().for_each(|warning| render::warn(warning));
     match args.json {
         true => {
@@ -166,11 +172,13 @@ fn merge(args: &LoraMerge) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new();
     progress.part("merge");
-    let mut open = |modules: &Modules| {
+    let mut open = |modules: &Modules, fingerprint: &str| {
         let mut adapters = Vec::new();
+        let others = wanted.len() > 1;
         for wanted in &wanted {
             let adapter = adapter::open(&wanted.path, modules, tolerance)?;
             warn(&adapter);
+            other_base(&adapter, fingerprint, others).iter().for_each(|text| render::warn(text));
             adapters.push((adapter, wanted.scale));
         }
         Ok(adapters)

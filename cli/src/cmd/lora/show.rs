@@ -2,7 +2,7 @@
 
 use crate::output::{self, bytes, plural};
 use anyid_runtime::Result;
-use anyid_runtime::adapter::Adapter;
+use anyid_runtime::adapter::{Adapter, base_of, other_base};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,11 +21,12 @@ pub fn is_adapter_folder(path: &Path) -> bool {
         .any(|name| path.join(name).is_file())
 }
 
-/// Describes an adapter, with every module where `list` is set.
+/// Describes an adapter, with every module where `list` is set. `fingerprint` is that of the
+/// transformer it is compared with.
 ///
 /// # Errors
 /// E0330 to E0332 where its file has changed.
-pub fn shown(adapter: &Adapter, list: bool) -> Result<Shown> {
+pub fn shown(adapter: &Adapter, list: bool, fingerprint: Option<&str>) -> Result<Shown> {
     let dialect = adapter.dialect.map_or("of bare names", |dialect| dialect.name());
     let set = adapter.tensors();
     let words = |list: Vec<String>| list.join(", ");
@@ -55,6 +56,16 @@ pub fn shown(adapter: &Adapter, list: bool) -> Result<Shown> {
         }
     }
     text.push('\n');
+    let base = base_of(adapter);
+    if let Some(base) = base {
+        let which = match fingerprint {
+            Some(own) if own == base => ": this model",
+            Some(_) => ": another model than this",
+            None => "",
+        };
+        let short: String = output::plain(base).chars().take(64).collect();
+        text.push_str(&format!("base      {short}{which}\n"));
+    }
     for ((module, what), count) in &kinds {
         text.push_str(&format!("  {count:>4} × {module}: {what}\n"));
     }
@@ -78,6 +89,7 @@ pub fn shown(adapter: &Adapter, list: bool) -> Result<Shown> {
         "scales": adapter.scales(),
         "unmatched": adapter.unmatched,
         "metadata": adapter.metadata,
+        "base_model": base,
         "fingerprint": set.fingerprint()?,
     });
     if list {
@@ -89,5 +101,7 @@ pub fn shown(adapter: &Adapter, list: bool) -> Result<Shown> {
         }
         json["list"] = json!(rows);
     }
-    Ok(Shown { text, json, warnings: adapter.warnings.clone() })
+    let mut warnings = adapter.warnings.clone();
+    warnings.extend(fingerprint.and_then(|own| other_base(adapter, own, false)));
+    Ok(Shown { text, json, warnings })
 }

@@ -1,6 +1,7 @@
 //! The flags of `train`, declared once. What a run does is said by its settings; flags override them.
 
 use crate::args::DeviceArgs;
+use anyid_runtime::training::Override;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -53,15 +54,24 @@ pub struct SettingsArgs {
 }
 
 impl SettingsArgs {
-    /// Everything that overrides the file, as text.
-    pub fn overrides(&self) -> Vec<String> {
-        let mut out = self.overrides.clone();
-        out.extend(self.steps.map(|steps| format!("train.steps={steps}")));
+    /// Everything that overrides the file.
+    pub fn overrides(&self) -> Vec<Override> {
+        let mut out: Vec<Override> = self.overrides.iter().map(Override::set).collect();
         // A number above what TOML holds stays text, and is refused as such.
-        out.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        for (key, flag, value) in
+            [("train.steps", "--steps", self.steps), ("train.seed", "--seed", self.seed)]
+        {
+            out.extend(value.map(|value| Override {
+                text: format!("{key}={value}"),
+                flag: format!("{flag} {value}"),
+            }));
+        }
         out.extend(self.output.as_ref().map(|path| {
             let text = path.to_string_lossy();
-            format!("run.folder={}", serde_json::Value::from(text.as_ref()))
+            Override {
+                text: format!("run.folder={}", serde_json::Value::from(text.as_ref())),
+                flag: format!("--output {text}"),
+            }
         }));
         out
     }
@@ -71,10 +81,10 @@ impl SettingsArgs {
 pub struct TrainArgs {
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// Go on from the checkpoint in the folder of the run.
+    /// Continue from the checkpoint in the folder of the run.
     #[arg(long, conflicts_with = "init_from")]
     pub resume: bool,
-    /// Begin a new run from the values of an adapter.
+    /// Start a new run from the values of an adapter; for `full`, of a whole transformer.
     #[arg(long, value_name = "FILE")]
     pub init_from: Option<PathBuf>,
 }

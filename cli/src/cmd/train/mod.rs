@@ -28,13 +28,13 @@ pub fn run(args: Train) -> std::result::Result<(), Failure> {
     }
 }
 
-fn settings(args: &SettingsArgs) -> Result<Settings> {
-    Settings::open(&args.config, &args.overrides())
+fn settings(args: &SettingsArgs, kind: Kind) -> Result<Settings> {
+    Settings::open(&args.config, &args.overrides(), kind)
 }
 
 fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
-    let settings = settings(&args.settings)?;
+    let settings = settings(&args.settings, kind)?;
     let backend = args.settings.on.open()?;
     let (resume, init_from) = (args.resume, args.init_from.clone());
     let training = Training { kind, settings: &settings, backend: &backend, resume, init_from };
@@ -71,13 +71,13 @@ fn report_json(report: &Report) -> serde_json::Value {
 }
 
 fn check(args: &CheckArgs) -> std::result::Result<(), Failure> {
-    let settings = settings(&args.settings)?;
-    let backend = args.settings.on.open()?;
     let kind = match args.kind.as_str() {
         "dpo" => Kind::Dpo,
         "full" => Kind::Full,
         _ => Kind::Lora,
     };
+    let settings = settings(&args.settings, kind)?;
+    let backend = args.settings.on.open()?;
     let training =
         Training { kind, settings: &settings, backend: &backend, resume: false, init_from: None };
     let cancel = Cancel::new();
@@ -188,6 +188,9 @@ fn show(progress: &mut Progress, event: Event) {
         Event::Measured { step, loss, base } => {
             let line = format!("update {step}: validation {loss:.4} (untrained {base:.4})");
             return progress.note(&line);
+        }
+        Event::Sampled { step, path } => {
+            return progress.note(&format!("update {step}: wrote {}", path.display()));
         }
         Event::Saved { step } => return progress.detail(&format!("update {step}: checkpoint")),
     };

@@ -1,7 +1,7 @@
 //! Faults of writing as coded errors.
 
 use super::place::{folder_of, follow};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -48,6 +48,26 @@ pub fn write_error(path: &Path, fault: io::Error) -> Error {
     Error::input(code, message).at(path.display()).help(help).caused_by(fault)
 }
 
+/// Makes a folder, and those above it, where they are not there.
+///
+/// # Errors
+/// E1014 where a file or a broken link is in the way, E1011 to E1013 otherwise.
+pub fn make_folder(path: &Path) -> Result<()> {
+    let Err(fault) = std::fs::create_dir_all(path) else { return Ok(()) };
+    let found = |above: &&Path| above.symlink_metadata().is_ok();
+    let Some(found) = path.ancestors().find(found).filter(|found| !found.is_dir()) else {
+        return Err(write_error(path, fault));
+    };
+    let what = match (found.exists(), found == path) {
+        (false, _) => format!("{} is a link that leads nowhere", found.display()),
+        (true, true) => "a file of this name is in the way of the folder".to_owned(),
+        (true, false) => format!("{} is a file, not a folder", found.display()),
+    };
+    Err(Error::input("E1014", what)
+        .at(path.display())
+        .help("name another folder, or remove what is in the way"))
+}
+
 /// Which folder is missing, where a link leads to it too.
 fn missing(path: &Path) -> String {
     let target = follow(path).unwrap_or_else(|_| path.to_owned());
@@ -81,4 +101,35 @@ pub fn no_descriptor(fault: io::Error) -> Error {
     Error::input("E1013", "too many files are open")
         .help("raise the limit (`ulimit -n 1024`), or close files in the program that starts this")
         .caused_by(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempFolder;
+
+    #[test]
+    fn what_is_in_the_way_of_a_folder_is_named() {
+        let folder = TempFolder::new();
+        make_folder(&folder.path().join("a/b")).unwrap();
+        make_folder(&folder.path().join("a/b")).unwrap();
+        let file = folder.write("file", b"x");
+        let mut rows = vec![
+            (file.clone(), "a file of this name is in the way"),
+            (file.join("below"), "file is a file, not a folder"),
+        ];
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(folder.path().join("none"), &link).unwrap();
+            rows.push((link.clone(), "link is a link that leads nowhere"));
+            rows.push((link.join("below"), "link is a link that leads nowhere"));
+        }
+        for (path, said) in rows {
+            let error = make_folder(&path).unwrap_err();
+            assert_eq!(error.code(), "E1014", "{error}");
+            assert!(error.message().contains(said), "{error}");
+            assert_eq!(error.place(), Some(path.display().to_string().as_str()));
+        }
+    }
 }

@@ -48,7 +48,12 @@ fn example(noise: bool) -> Recipe {
             fingerprints: ["a".into(), "b".into(), "c".into()],
         },
         adapters: noise
-            .then(|| AdapterEntry { file: file("/l.safetensors"), config: None, scale: 0.5 })
+            .then(|| AdapterEntry {
+                file: file("/l.safetensors"),
+                config: None,
+                scale: 0.5,
+                base_model: None,
+            })
             .into_iter()
             .collect(),
         output: "/o/out.mp4".into(),

@@ -1,0 +1,224 @@
+//! What newcomers get wrong in training, and what the program says then: which line or flag gave a
+//! value, everything that is wrong with a line at once, and what a file is.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::training::{bytes, sample, samples, world, write_lines};
+use common::{Folder, tensors};
+use serde_json::json;
+
+const LORA: &str = "train lora --config run.toml --threads 2";
+
+/// Runs with settings that are refused before anything is done.
+fn refused(folder: &Folder, words: &str, code: &str, said: &[&str]) {
+    let done = folder.run(&format!("train lora --config run.toml {words}")).fails(code);
+    said.iter().for_each(|said| assert!(done.err.contains(said), "{said}\n{}", done.err));
+    assert!(!folder.path("run/log.jsonl").exists(), "nothing is trained");
+}
+
+#[test]
+fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
+    let folder = world(&samples());
+    let text = std::fs::read_to_string(folder.path("run.toml")).unwrap();
+    folder.write("run.toml", text.replace("batch = 2", "batch = 0"));
+    refused(&folder, "--set lora.rank=2", "E0956", &["--> run.toml:13", "train.batch cannot be 0"]);
+    folder.write("run.toml", format!("\u{feff}{text}"));
+    for (words, code, said) in [
+        ("--set lora.rank=2 --set train.step=3", "E0955", &["--> --set train.step=3", "steps"][..]),
+        ("--steps 0", "E0956", &["--> --steps 0", "train.steps cannot be 0"]),
+        ("--set train.clip=nan", "E0956", &["--> --set train.clip=nan", "cannot be nan"]),
+        ("--set video.width=100", "E0901", &["--> --set video.width=100"]),
+        ("--set lora.targets=[\"to_q\"]", "E0523", &["--> --set lora.targets", "self_attn.q"]),
+        ("--set train.budget=1KiB", "E0601", &["train.budget"]),
+        ("--threads 600", "E0918", &["--> --threads"]),
+        ("--device tpu", "E0904", &["--> --device"]),
+        ("--device cpu:1", "E0560", &["--> --device"]),
+    ] {
+        refused(&folder, words, code, said);
+    }
+    // A mark of the byte order is not part of the text.
+    folder.run(&format!("{LORA} --steps 1")).fine();
+}
+
+#[test]
+fn all_faults_of_a_line_are_listed_at_once() {
+    let wrong = sample("s 1", 10, |v| {
+        v["references"][0]["role"] = "boss".into();
+        v["target"]["media"] = "none.mp4".into();
+        v["prompt"] = "word ".repeat(3000).into();
+    });
+    let folder = world(&[wrong, sample("s_2", 10, |v| v["target"]["media"] = "gone.mp4".into())]);
+    let done = folder.run(LORA).fails("E0957").says("2 lines of the manifest cannot be used");
+    for said in [
+        "line 1: \"id\" is \"s 1\"",
+        "line 1: reference 1: \"role\" is \"boss\": primary or aux",
+        "line 1: target: none.mp4: the file does not exist",
+        "tokens, at most 512",
+        "line 2: target: gone.mp4: the file does not exist",
+    ] {
+        assert!(done.err.contains(said), "{said}\n{}", done.err);
+    }
+    let left = folder.run(&format!("{LORA} --set data.skip_faulty=true")).fails("E0958");
+    assert!(left.err.contains("none of 2 samples is left"), "{}", left.err);
+}
+
+#[test]
+fn a_file_of_another_kind_is_named_as_that() {
+    let folder = world(&samples());
+    let text = std::fs::read_to_string(folder.path("train.jsonl")).unwrap();
+    folder.write("all.json", format!("[{}]", text.lines().collect::<Vec<_>>().join(",\n")));
+    folder.write("table.csv", "media,prompt\na.mp4,x\n");
+    for (name, said) in [("all.json", "one JSON object a line"), ("table.csv", "one JSON object")] {
+        let words = format!("{LORA} --set data.manifest={name}");
+        folder.run(&words).fails("E0957").says(said);
+    }
+    let dpo = "train dpo --config run.toml --set train.learning_rate=1e-5";
+    folder.run(dpo).fails("E0957").says("`train dpo` reads pairs");
+    folder.run("train lora --config train.jsonl").fails("E0955").says("settings are TOML");
+    let none = format!("{LORA} --set data.validation=none.jsonl");
+    folder.run(&none).fails("E0911").says("data.validation of --set data.validation=none.jsonl");
+    folder.run("train lora run.toml").fails("E0900").says("--config");
+    folder.run("lora inspect a.png").fails("E0311").says("a picture");
+}
+
+#[test]
+fn what_is_odd_in_a_manifest_gets_a_warning() {
+    let long = sample("s_1", 10, |v| {
+        v["references"] = json!([{"form": "video", "clip": "v", "media": "pan.mp4", "frames": 6}]);
+        let crop = v["target"].as_object_mut().unwrap().remove("crop").unwrap();
+        v["target"]["croop"] = crop;
+    });
+    let folder = world(&[long]);
+    let done = folder.run(&format!("{LORA} --steps 1")).fine();
+    for said in [
+        "train.jsonl, line 1: reference 1: of 6 frames the first 5 are used",
+        "train.jsonl, line 1: target: \"croop\" is not read; is \"crop\" meant?",
+    ] {
+        assert!(done.err.contains(said), "{said}\n{}", done.err);
+    }
+}
+
+#[test]
+fn a_run_at_its_end_or_behind_it_says_so() {
+    let folder = world(&samples());
+    folder.run(&format!("{LORA} --steps 4")).fine();
+    let result = bytes(&folder, "run/adapter.safetensors");
+    let done = folder.run(&format!("{LORA} --steps 2 --resume")).fine();
+    assert!(done.err.contains("train.steps is 2, but 4 updates have been made"), "{}", done.err);
+    let done = folder.run(&format!("{LORA} --steps 4 --resume")).fine();
+    assert!(done.err.contains("all 4 updates have been made"), "{}", done.err);
+    assert!(bytes(&folder, "run/adapter.safetensors") == result);
+}
+
+#[test]
+fn what_is_in_the_way_of_a_folder_is_named() {
+    let folder = world(&samples());
+    folder.write("file", "mine");
+    std::os::unix::fs::symlink("nowhere", folder.path("link")).unwrap();
+    for (words, said) in [
+        ("-o file", "a file of this name is in the way"),
+        ("-o file/below", "file is a file, not a folder"),
+        ("-o link", "link is a link that leads nowhere"),
+        ("--set data.cache=file", "a file of this name is in the way"),
+    ] {
+        folder.run(&format!("{LORA} {words}")).fails("E1014").says(said);
+    }
+    assert_eq!(bytes(&folder, "file"), b"mine");
+}
+
+#[test]
+fn a_run_of_every_weight_begins_from_an_earlier_one() {
+    let folder = world(&samples());
+    let full = "train full --config run.toml --threads 2 --set train.learning_rate=1e-3";
+    folder.run(&format!("{full} --steps 2")).fine();
+    let from = "--init-from run/transformer.safetensors";
+    folder.run(&format!("{full} --steps 1 --set train.learning_rate=1e-30 -o next {from}")).fine();
+    let [a, b] =
+        ["run", "next"].map(|run| tensors(&folder.path(run).join("transformer.safetensors")));
+    for (name, tensor) in &a {
+        let apart = tensor.to_f32_vec().into_iter().zip(b[name].to_f32_vec());
+        assert!(apart.into_iter().all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
+    }
+    folder.run(&format!("{LORA} --steps 1 -o lora")).fine();
+    let adapter = "--init-from lora/adapter.safetensors -o no";
+    folder.run(&format!("{full} {adapter}")).fails("E0972").says("not a whole transformer");
+    folder.run(&format!("{LORA} {from} -o no")).fails("E0966").says("a whole transformer");
+}
+
+#[test]
+fn an_adapter_of_another_base_is_used_with_a_warning() {
+    let folder = world(&samples());
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        folder.run(&format!("init {name} --preset micro --seed {seed}")).fine();
+    }
+    folder.run(&format!("{LORA} --steps 1 --set model.path=a")).fine();
+    let adapter = "run/adapter.safetensors";
+    let make = "generate --prompt x --size 64x64 --frames 5 --steps 1 --force -o x.gif";
+    let said = "it was trained on the transformer with fingerprint ";
+    for (model, other) in [("a", false), ("b", true)] {
+        for words in [
+            format!("{make} --model {model} --lora {adapter}"),
+            format!("lora merge {model} --lora {adapter} -o m --force"),
+            format!("lora inspect {adapter} --model {model}"),
+            format!(
+                "{LORA} --steps 1 --set model.path={model} --init-from {adapter} -o from_{model}"
+            ),
+            format!(
+                "{LORA} --steps 1 --set model.path={model} --set model.adapters=[\"{adapter}\"] -o on_{model}"
+            ),
+        ] {
+            let done = folder.run(&words).fine();
+            assert_eq!(done.err.contains(said), other, "{words}\n{}", done.err);
+        }
+    }
+    let recipe = folder.run("inspect x.gif.recipe.json").fine().out;
+    assert!(recipe.contains("(scale 1, trained on another base model)"), "{recipe}");
+    let shown = folder.run(&format!("lora inspect {adapter}")).fine().out;
+    assert!(shown.contains("base      "), "{shown}");
+    // Joined, it is for the base of the first.
+    folder.run(&format!("lora combine {adapter} {adapter}:0.5 -o both.safetensors")).fine();
+    let done = folder.run(&format!("{make} --model b --lora both.safetensors")).fine();
+    assert!(done.err.contains(said), "{}", done.err);
+}
+
+#[test]
+fn inspect_says_what_the_files_of_training_are() {
+    let folder = world(&samples());
+    folder.run(&format!("{LORA} --steps 3 --set data.validation=train.jsonl")).fine();
+    let inspect = |name: &str| folder.run(&format!("inspect {name}")).fine().out;
+    let settings = inspect("run.toml");
+    assert!(settings.contains("settings of a training run"), "{settings}");
+    assert!(settings.contains("12 updates of 2"), "{settings}");
+    let manifest = inspect("train.jsonl");
+    for said in ["anyid.sample/1", "3 samples", "2 samples with 1 reference", "sha256"] {
+        assert!(manifest.contains(said), "{said}\n{manifest}");
+    }
+    let checkpoint = inspect("run/checkpoint.safetensors");
+    for said in ["checkpoint of a training run", "update 3 of 3, 6 samples", "settings  ", "best"] {
+        assert!(checkpoint.contains(said), "{said}\n{checkpoint}");
+    }
+    let run = inspect("run");
+    for said in ["folder of a training run", "3 updates", "adapter.safetensors"] {
+        assert!(run.contains(said), "{said}\n{run}");
+    }
+    let json = folder.run("inspect run --json").fine().json();
+    assert_eq!((&json["run"]["updates"], &json["log"]), (&json!(3), &json!(3)));
+    // Settings that decide the result have one digest, in the file and in the checkpoint.
+    folder.run(&format!("{LORA} --steps 1 -o plain")).fine();
+    let digest = folder.run("inspect run.toml --json").fine().json()["digest"].clone();
+    let own = folder.run("inspect plain/checkpoint.safetensors --json").fine().json();
+    assert_eq!(own["settings"], digest);
+    // What is wrong is listed, and other files of these endings are named as that.
+    write_lines(&folder, &[sample("s 1", 0, |v| v["prompt"] = "".into())]);
+    let manifest = inspect("train.jsonl");
+    assert!(
+        manifest.contains("fault     line 1: \"id\"") && manifest.contains("\"prompt\" is empty")
+    );
+    folder.write("other.toml", "[package]\nname = \"x\"\n");
+    folder.run("inspect other.toml").fails("E0915");
+    folder.write("other.jsonl", "{\"a\": 1}\n");
+    folder.run("inspect other.jsonl").fails("E0915");
+    folder.run("inspect run.toml --json").fine().json();
+}

@@ -1,0 +1,238 @@
+//! Sets as lines of a manifest (`formats.md` §6.1), and back.
+//!
+//! A line is what `train` reads, with one more field, `world`, that says which set of which world it
+//! is. From that alone the set is made again, so that what was generated for a line can be judged
+//! without anything else; the rest of the line has to agree with it.
+
+use crate::error::{Error, Result};
+use crate::person::Element;
+use crate::prompt::ReferenceForm;
+use crate::set::{Reference, Set};
+use crate::world::{FRAMES, World};
+use serde_json::{Map, Value, json};
+
+/// Frames a second that manifests say.
+pub const FPS: u32 = 24;
+
+/// Names the file of a form of a clip: group, number of the clip, form. A target is its video.
+pub type Names<'n> = dyn Fn(u64, usize, ReferenceForm) -> String + 'n;
+
+/// File names below the manifest: `clips/g12_c3.mp4`, `faces/g12_c3.png`, `portraits/g12_c3.png`.
+pub fn usual_names(group: u64, clip: usize, form: ReferenceForm) -> String {
+    match form {
+        ReferenceForm::Face => format!("faces/g{group}_c{clip}.png"),
+        ReferenceForm::Portrait => format!("portraits/g{group}_c{clip}.png"),
+        ReferenceForm::Video => format!("clips/g{group}_c{clip}.mp4"),
+    }
+}
+
+impl Set {
+    /// The line of this set, without a line break. `id` is its name, `names` those of its files.
+    pub fn line(&self, id: &str, names: &Names<'_>) -> String {
+        let group = self.group.number();
+        let clip = |number: usize| format!("g{group}_c{number}");
+        let file = |number, form| names(group, number, form);
+        let references = self.references.iter().enumerate().map(|(at, one)| {
+            let role = if at == 0 { "primary" } else { "aux" };
+            let media = file(one.clip, one.form);
+            let name = clip(one.clip);
+            match one.form {
+                ReferenceForm::Face | ReferenceForm::Portrait => json!({
+                    "role": role, "form": one.form.name(), "clip": name, "media": media, "frame": 0
+                }),
+                ReferenceForm::Video => json!({
+                    "role": role, "form": one.form.name(), "clip": name, "media": media,
+                    "start": 0, "frames": FRAMES, "fps": FPS
+                }),
+            }
+        });
+        let references: Vec<Value> = references.collect();
+        let named = |one: &Reference| json!([one.clip, one.form.name()]);
+        let value = json!({
+            "schema": "anyid.sample/1",
+            "id": id,
+            "group": format!("g{group}"),
+            "target": {
+                "clip": clip(self.target), "media": file(self.target, ReferenceForm::Video),
+                "start": 0, "frames": FRAMES, "fps": FPS
+            },
+            "references": references,
+            "prompt": self.prompt.text,
+            "prompt_full": self.full_prompt(),
+            "elements": self.elements(),
+            "prompt_style": "plain",
+            "world": {
+                "name": self.group.world().to_string(), "group": group, "target": self.target,
+                "references": self.references.iter().map(named).collect::<Vec<_>>(),
+                "absolute": self.absolute
+            }
+        });
+        value.to_string()
+    }
+
+    /// The prompt that names every element.
+    fn full_prompt(&self) -> String {
+        let clip = self.group.clip(self.target).expect("a set's clips were checked");
+        self.group.world().absolute_prompt(&clip).text
+    }
+
+    /// Every element: its sentence, whether it is kept in the prompt, and whether and how far the
+    /// primary has it.
+    fn elements(&self) -> Value {
+        let world = self.group.world();
+        let clip = |number| self.group.clip(number).expect("a set's clips were checked");
+        let (target, primary) = (clip(self.target), clip(self.references[0].clip));
+        let described = |element: Element| {
+            let value = json!({
+                "text": world.sentence(&target, element),
+                "score": u8::from(target.shares(element, &primary)),
+                "keep": self.prompt.mentioned.contains(&element),
+                "visible": self.references[0].form.shows(element)
+            });
+            (element.name().to_owned(), value)
+        };
+        Value::Object(world.elements().map(described).collect())
+    }
+
+    /// The set of a line, which has to be one of `world`. Files are not looked at.
+    ///
+    /// # Errors
+    /// E0983 for a line that is no sample of a world, is one of another world or version, or whose
+    /// prompt or references are not those of its set; E0981 and E0986 for a set that there is not.
+    pub fn parse(world: &World, line: &str) -> Result<Self> {
+        let refused = |what: String| {
+            let help = "give a manifest that `world sample` wrote for this version of the world";
+            Error::new("E0983", what, help)
+        };
+        let value: Value =
+            serde_json::from_str(line).map_err(|fault| refused(format!("no JSON: {fault}")))?;
+        let section = value.get("world").and_then(Value::as_object);
+        let section = section.ok_or_else(|| refused("it says no world".to_owned()))?;
+        let name = section.get("name").and_then(Value::as_str).unwrap_or_default();
+        if name != world.to_string() {
+            return Err(refused(format!("it is of \"{name}\", not of \"{world}\"")));
+        }
+        let set = Section(section).set(world).map_err(|fault| match fault {
+            Fault::Field(field) => {
+                refused(format!("\"world.{field}\" is missing or no such value"))
+            }
+            Fault::Set(error) => error,
+        })?;
+        if value.get("prompt").and_then(Value::as_str) != Some(set.prompt.text.as_str()) {
+            return Err(refused("the prompt is not that of its set".to_owned()));
+        }
+        let forms = value.get("references").and_then(Value::as_array);
+        let forms = forms.map(|list| {
+            list.iter().map(|one| one.get("form").and_then(Value::as_str)).collect::<Vec<_>>()
+        });
+        let own = set.references.iter().map(|one| Some(one.form.name())).collect::<Vec<_>>();
+        if forms != Some(own) {
+            return Err(refused("the references are not those of its set".to_owned()));
+        }
+        Ok(set)
+    }
+}
+
+/// Why a set could not be made.
+enum Fault {
+    Field(&'static str),
+    Set(Error),
+}
+
+/// The field `world` of a line.
+struct Section<'v>(&'v Map<String, Value>);
+
+impl Section<'_> {
+    fn number(&self, key: &'static str) -> std::result::Result<u64, Fault> {
+        self.0.get(key).and_then(Value::as_u64).ok_or(Fault::Field(key))
+    }
+
+    fn set(&self, world: &World) -> std::result::Result<Set, Fault> {
+        let (group, target) = (self.number("group")?, self.number("target")?);
+        let target = usize::try_from(target).map_err(|_| Fault::Field("target"))?;
+        let list = self.0.get("references").and_then(Value::as_array);
+        let reference = |one: &Value| {
+            let clip = usize::try_from(one.get(0)?.as_u64()?).ok()?;
+            let form = ReferenceForm::named(one.get(1)?.as_str()?)?;
+            Some(Reference { clip, form })
+        };
+        let references: Option<Vec<Reference>> =
+            list.and_then(|list| list.iter().map(reference).collect());
+        let references = references.ok_or(Fault::Field("references"))?;
+        let absolute = self.0.get("absolute").and_then(Value::as_bool);
+        let absolute = absolute.ok_or(Fault::Field("absolute"))?;
+        world.set(group, target, references, absolute).map_err(Fault::Set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Split;
+    use crate::set::Sampling;
+
+    fn line(index: u64) -> (World, Set, String) {
+        let world = World::new(2).unwrap();
+        let sampling = Sampling::new(Split::HeldOut.some(0, 50).unwrap());
+        let set = world.sample(&sampling, 3, index).unwrap();
+        let line = set.line(&format!("s_{index}"), &usual_names);
+        (world, set, line)
+    }
+
+    #[test]
+    fn lines_are_read_as_they_were_written() {
+        for index in 0..50 {
+            let (world, set, line) = line(index);
+            assert_eq!(Set::parse(&world, &line).unwrap(), set);
+            assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn lines_say_what_manifests_need() {
+        let world = World::new(1).unwrap();
+        let references = vec![
+            Reference { clip: 4, form: ReferenceForm::Portrait },
+            Reference { clip: 0, form: ReferenceForm::Video },
+        ];
+        let set = world.set(12, 3, references, false).unwrap();
+        let value: Value = serde_json::from_str(&set.line("s_1", &usual_names)).unwrap();
+        assert_eq!(value["schema"], "anyid.sample/1");
+        assert_eq!(value["target"]["media"], "clips/g12_c3.mp4");
+        assert_eq!(value["target"]["frames"], 5);
+        assert_eq!(value["references"][0]["media"], "portraits/g12_c4.png");
+        assert_eq!(value["references"][0]["role"], "primary");
+        assert_eq!(value["references"][1]["role"], "aux");
+        assert_eq!(value["references"][1]["frames"], 5);
+        assert_eq!(value["elements"]["shot"]["visible"], false);
+        assert_eq!(value["elements"]["shot"]["keep"], true);
+        assert_eq!(value["elements"].as_object().unwrap().len(), 7);
+        assert_eq!(value["world"]["name"], "world/1");
+    }
+
+    #[test]
+    fn lines_of_something_else_are_refused() {
+        let (world, _, line) = line(0);
+        let refused = |line: &str| Set::parse(&world, line).unwrap_err().code();
+        assert_eq!(refused("{"), "E0983");
+        assert_eq!(refused("[]"), "E0983");
+        assert_eq!(refused(r#"{"schema":"anyid.sample/1","id":"s_1"}"#), "E0983");
+        let error = Set::parse(&World::new(1).unwrap(), &line).unwrap_err();
+        assert_eq!(error.code(), "E0983");
+        assert_eq!(error.message(), "it is of \"world/2\", not of \"world/1\"");
+        let changed = |path: &str, to: Value| {
+            let mut value: Value = serde_json::from_str(&line).unwrap();
+            *value.pointer_mut(path).unwrap() = to;
+            refused(&value.to_string())
+        };
+        assert_eq!(changed("/prompt", json!("The face is calm.")), "E0983");
+        assert_eq!(changed("/references", json!([])), "E0983");
+        assert_eq!(changed("/world/group", json!(-1)), "E0983");
+        assert_eq!(changed("/world/target", json!("x")), "E0983");
+        assert_eq!(changed("/world/references", json!([[0, "profile"]])), "E0983");
+        assert_eq!(changed("/world/absolute", json!(null)), "E0983");
+        assert_eq!(changed("/world/group", json!(1_000_000_000u64)), "E0981");
+        assert_eq!(changed("/world/target", json!(99)), "E0981");
+        assert_eq!(changed("/world/references", json!([])), "E0986");
+    }
+}

@@ -1,0 +1,190 @@
+//! The objects of a manifest's line, with everything that is wrong with them.
+//!
+//! Reading a field never stops at a fault: the fault is noted, with the part of the line that it is
+//! in, and reading goes on, so that one look shows all of a line. Fields that are not known are left
+//! alone (`formats.md` §6); one that looks like a misspelt known field gets a warning.
+
+use anyid_ir::spelling::nearest;
+use serde_json::{Map, Value};
+use std::path::{Component, Path};
+
+/// What was found out about a line.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Why it cannot be used.
+    pub faults: Vec<String>,
+    /// What is odd, each with a word for its kind: many lines may have the same.
+    pub warnings: Vec<(&'static str, String)>,
+}
+
+/// An object of a line, and what it is called in messages, such as `reference 2: `.
+pub(super) struct Object<'v> {
+    fields: &'v Map<String, Value>,
+    place: String,
+}
+
+impl<'v> Object<'v> {
+    /// An object that stands by itself: the line, or one in a list.
+    pub fn listed(value: &'v Value, place: String, notes: &mut Notes) -> Option<Self> {
+        let fields = value.as_object();
+        if fields.is_none() {
+            notes.faults.push(format!("{place}this is not a JSON object"));
+        }
+        Some(Self { fields: fields?, place })
+    }
+
+    /// Notes a fault of this object.
+    pub fn fault(&self, notes: &mut Notes, what: impl AsRef<str>) {
+        notes.faults.push(format!("{}{}", self.place, what.as_ref()));
+    }
+
+    /// Notes something odd about it.
+    pub fn warn(&self, notes: &mut Notes, kind: &'static str, what: impl AsRef<str>) {
+        notes.warnings.push((kind, format!("{}{}", self.place, what.as_ref())));
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.fields.contains_key(key)
+    }
+
+    /// A field that may be left out; `null` counts as left out.
+    pub fn optional(&self, key: &str) -> Option<&'v Value> {
+        self.fields.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A field that must be there.
+    pub fn required(&self, notes: &mut Notes, key: &str) -> Option<&'v Value> {
+        let value = self.fields.get(key);
+        if value.is_none() {
+            let near = nearest(key, self.fields.keys().map(String::as_str));
+            let near = near.map_or(String::new(), |near| format!("; is it \"{near}\"?"));
+            self.fault(notes, format!("\"{key}\" is missing{near}"));
+        }
+        value
+    }
+
+    /// An object in this one.
+    pub fn section(&self, notes: &mut Notes, key: &str) -> Option<Self> {
+        let value = self.required(notes, key)?;
+        if value.as_object().is_none() {
+            self.fault(notes, format!("\"{key}\" is not a JSON object"));
+        }
+        let place = format!("{}{key}: ", self.place);
+        Some(Self { fields: value.as_object()?, place })
+    }
+
+    /// A text that is not empty.
+    pub fn string(&self, notes: &mut Notes, key: &str) -> Option<&'v str> {
+        match self.required(notes, key)? {
+            Value::String(text) if !text.trim().is_empty() => return Some(text),
+            Value::String(_) => self.fault(notes, format!("\"{key}\" is empty")),
+            other => self.fault(notes, format!("\"{key}\" is {}, not text", kind(other))),
+        }
+        None
+    }
+
+    /// A text that may be left out.
+    pub fn text(&self, notes: &mut Notes, key: &str) -> Option<String> {
+        match self.optional(key)? {
+            Value::String(text) => return Some(text.clone()),
+            other => self.fault(notes, format!("\"{key}\" is {}, not text", kind(other))),
+        }
+        None
+    }
+
+    /// A name of at most 64 letters, digits, `_` and `-`.
+    pub fn identifier(&self, notes: &mut Notes, key: &str) -> Option<String> {
+        let text = self.string(notes, key)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if text.len() <= 64 && text.chars().all(fits) {
+            return Some(text.to_owned());
+        }
+        self.fault(
+            notes,
+            format!("\"{key}\" is \"{text}\": use at most 64 letters, digits, _ and -"),
+        );
+        None
+    }
+
+    /// A whole number that may be left out.
+    pub fn count(&self, notes: &mut Notes, key: &str) -> Option<usize> {
+        /// More frames than any clip has.
+        const MOST: u64 = 100_000_000;
+        let value = self.optional(key)?;
+        let number = value.as_u64().filter(|number| *number <= MOST);
+        if number.is_none() {
+            self.fault(notes, format!("\"{key}\" is {value}, not a whole number, 0 or more"));
+        }
+        number.map(|number| number as usize)
+    }
+
+    /// A whole number that must be there.
+    pub fn required_count(&self, notes: &mut Notes, key: &str) -> Option<usize> {
+        self.required(notes, key)?;
+        if self.optional(key).is_none() {
+            self.fault(notes, format!("\"{key}\" is null, not a whole number"));
+        }
+        self.count(notes, key)
+    }
+
+    /// A number that may be left out.
+    pub fn number(&self, notes: &mut Notes, key: &str) -> Option<f64> {
+        let value = self.optional(key)?;
+        let number = value.as_f64();
+        if number.is_none() {
+            self.fault(notes, format!("\"{key}\" is {value}, not a number"));
+        }
+        number
+    }
+
+    /// A path below the root.
+    pub fn path(&self, notes: &mut Notes, key: &str) -> Option<&'v Path> {
+        let name = self.string(notes, key)?;
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if !name.contains('\\') && Path::new(name).components().all(plain) {
+            return Some(Path::new(name));
+        }
+        let what = "it must lie below the root, with / between folders and without ..";
+        self.fault(notes, format!("\"{key}\" is \"{name}\": {what}"));
+        None
+    }
+
+    /// Left, top, right and bottom, which may be left out.
+    pub fn crop(&self, notes: &mut Notes, key: &str) -> Option<[f64; 4]> {
+        let value = self.optional(key)?;
+        let sides: Option<Vec<f64>> =
+            value.as_array().and_then(|sides| sides.iter().map(Value::as_f64).collect());
+        let sides = sides.and_then(|sides| <[f64; 4]>::try_from(sides).ok());
+        if sides.is_none() {
+            self.fault(notes, format!("\"{key}\" is not a list of four numbers"));
+        }
+        sides
+    }
+
+    /// Warns of fields that look like one of `known`, which is not there, and of those of `idle`,
+    /// which this object has no use for.
+    pub fn spelling(&self, notes: &mut Notes, known: &[&str], idle: &[&str]) {
+        for key in self.fields.keys().filter(|key| !known.contains(&key.as_str())) {
+            let absent = known.iter().copied().filter(|known| !self.has(known));
+            match (idle.contains(&key.as_str()), nearest(key, absent)) {
+                (true, _) => self.warn(notes, "idle", format!("\"{key}\" is not read here")),
+                (false, Some(near)) => {
+                    let what = format!("\"{key}\" is not read; is \"{near}\" meant?");
+                    self.warn(notes, "spelling", what);
+                }
+                (false, None) => {}
+            }
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,139 @@
+//! Videos that show what a run has learned so far, made behind its checkpoints.
+//!
+//! The network is the one that is trained, with the values that it has at the moment: nothing is
+//! loaded a second time but the decoder. Solver, schedule and guidance are those of `generate`, and
+//! the start noise depends on the seed of the run alone, so that videos of one sample differ by what
+//! was learned between them. A video that is there already is not made again.
+
+use super::checkpoint::Position;
+use super::dataset::{Dataset, Item};
+use super::learner::Learner;
+use super::network::Values;
+use super::settings::Settings;
+use crate::checkpoint::write_error;
+use crate::engine::Backend;
+use crate::error::{Error, Kind as Fault, Result};
+use crate::files::Existing;
+use crate::media::color::{Rounding, planar_to_rgb};
+use crate::media::writer::{VideoWriter, WriterOptions};
+use crate::model::Model;
+use crate::pipeline::{Cancel, Request, Size, decode_latents, settings, tensor_f32};
+use crate::sampling::{NoiseStream, first_non_finite, guidance};
+use anyid_ir::Tensor;
+use std::path::{Path, PathBuf};
+
+/// Name of their folder in that of the run.
+pub const SAMPLES: &str = "samples";
+
+/// Samples of `data` whose videos are due at this moment and not there, by place, with their paths.
+pub fn missing(settings: &Settings, position: &Position, data: &Dataset) -> Vec<(usize, PathBuf)> {
+    let (step, run) = (position.updates, &settings.run);
+    let behind_update = position.samples == step * settings.train.batch;
+    let due = step == settings.train.steps || step.is_multiple_of(run.checkpoint_every);
+    if run.samples == 0 || step == 0 || !due || !behind_update {
+        return Vec::new();
+    }
+    let items = data.items.iter().take(run.samples).enumerate();
+    let folder = run.folder.join(SAMPLES);
+    let paths = items.map(|(at, item)| (at, folder.join(format!("{step:06}-{}.mp4", item.id))));
+    paths.filter(|(_, path)| !path.exists()).collect()
+}
+
+/// Samples with the values that a network has at the moment.
+pub struct Sampler<'s, 'l> {
+    /// The network.
+    pub learner: &'s mut Learner<'l>,
+    /// Its values.
+    pub values: &'s Values,
+    /// The model, for solver and decoder.
+    pub model: &'s Model,
+    /// The device.
+    pub backend: &'s Backend,
+    /// Says when to stop.
+    pub cancel: &'s Cancel,
+}
+
+impl Sampler<'_, '_> {
+    /// Makes videos of samples by place; `made` is told of each. Those that are left when `cancel` says
+    /// to stop are not made.
+    ///
+    /// # Errors
+    /// E1001 for a non-finite value, E0960 where the cache was changed, E101x where a video cannot
+    /// be written.
+    pub fn videos(
+        &mut self,
+        data: &Dataset,
+        wanted: Vec<(usize, PathBuf)>,
+        made: &mut dyn FnMut(PathBuf),
+    ) -> Result<()> {
+        for (at, path) in wanted {
+            match self.video(data, &data.items[at], &path) {
+                Ok(true) => made(path),
+                Ok(false) => break,
+                // Told to end while the file was open.
+                Err(error) if error.kind() == Fault::Interrupted && self.cancel.is_cancelled() => {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the video of `item` at `path`; whether it was made, and `cancel` did not stop it.
+    fn video(&mut self, data: &Dataset, item: &Item, path: &Path) -> Result<bool> {
+        let Some(latents) = self.latents(data, item)? else { return Ok(false) };
+        let frames = decode_latents(self.model, self.backend, &latents)?;
+        if self.cancel.is_cancelled() {
+            return Ok(false);
+        }
+        let folder = path.parent().expect("it is in a folder");
+        std::fs::create_dir_all(folder).map_err(|fault| write_error(folder, fault))?;
+        let Size { width, height, frames: count } = self.learner.settings.size();
+        let options = WriterOptions { existing: Existing::Overwrite, ..WriterOptions::default() };
+        let fps = self.learner.settings.video.fps;
+        let mut writer = VideoWriter::create(path, width, height, fps, &options)?;
+        let planes = frames.as_f32().expect("frames are f32");
+        let mut picture = vec![0u8; 3 * width * height];
+        for at in 0..count {
+            planar_to_rgb(planes, count, at, height, width, Rounding::Truncate, &mut picture);
+            writer.push(&picture)?;
+        }
+        writer.finish()?;
+        Ok(true)
+    }
+
+    /// The sampling loop of `generate`; `None` where it was stopped.
+    fn latents(&mut self, data: &Dataset, item: &Item) -> Result<Option<Tensor>> {
+        let run = self.learner.settings;
+        let usual = Request { steps: run.run.sample_steps, ..Request::default() };
+        let [frames, height, width] = run.size().latent(self.model.geometry());
+        let shape = [self.model.dit.in_channels, frames, height, width];
+        let mut values = vec![0f32; shape.iter().product()];
+        NoiseStream::new(run.train.seed, NoiseStream::LATENTS).fill(0, &mut values);
+        let scheduler = settings(self.model, &usual);
+        let schedule = scheduler.schedule(usual.steps)?;
+        let mut solver = scheduler.solver(&schedule, values.len())?;
+        let branches = [data.condition(item, false)?, data.condition(item, true)?];
+        let mut velocity = vec![0f32; values.len()];
+        for step in 0..schedule.steps() {
+            if self.cancel.is_cancelled() {
+                return Ok(None);
+            }
+            let place = format!("the video of sample {}, sampling step {}", item.id, step + 1);
+            let (latents, time) = (tensor_f32(shape, &values)?, schedule.timesteps[step]);
+            let mut one = |branch: usize| {
+                let given = (&latents, time, &branches[branch]);
+                self.learner.network.velocity(given, self.values, &place)
+            };
+            let (conditional, null) = (one(0)?, one(1)?);
+            guidance::mix(&conditional, &null, usual.guidance as f32, &mut velocity)?;
+            solver.step(step, &mut values, &velocity)?;
+            if first_non_finite(&values).is_some() {
+                return Err(Error::input("E1001", format!("a non-finite value in {place}"))
+                    .help("take a smaller train.learning_rate"));
+            }
+        }
+        tensor_f32(shape, &values).map(Some)
+    }
+}

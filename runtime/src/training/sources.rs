@@ -1,0 +1,218 @@
+//! Where the values of settings come from: lines of a TOML file, and flags that override them.
+//!
+//! Text and flags become one table here, and every value remembers its source, so that an error can
+//! say which line or flag gave it. What the values mean is for `settings.rs`.
+
+use crate::error::{Error, Result};
+use anyid_ir::spelling::nearest;
+use std::collections::BTreeMap;
+use std::path::Path;
+use toml::de::DeTable;
+
+/// A value that takes the place of the file's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// `section.key=value`; text may stand without quotes.
+    pub text: String,
+    /// What gave it, as it was typed: `--set train.steps=200` or `--steps 200`.
+    pub flag: String,
+}
+
+impl Override {
+    /// The value of `--set`.
+    pub fn set(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { flag: format!("--set {text}"), text }
+    }
+}
+
+/// Where each value is from, by `section.key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The file.
+    file: String,
+    places: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// Where `key` got its value: the flag, the line of the file, or the file, which left it out.
+    pub fn place(&self, key: &str) -> String {
+        self.places.get(key).unwrap_or(&self.file).clone()
+    }
+
+    /// Whether anything gave it a value.
+    pub fn gave(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+}
+
+const HELP: &str = "docs/training.md lists every setting";
+
+/// The table of the TOML text of the file at `path` with `overrides` in it. `check` says whether a
+/// table can be settings; it is asked about the file and about each override by itself, so that a
+/// fault has its place.
+///
+/// # Errors
+/// E0955.
+pub fn read(
+    path: &Path,
+    text: &str,
+    overrides: &[Override],
+    check: &dyn Fn(&toml::Table) -> std::result::Result<(), toml::de::Error>,
+    from_text: &dyn Fn(&str) -> std::result::Result<(), toml::de::Error>,
+) -> Result<(toml::Table, Sources)> {
+    if text.trim_start().starts_with('{') {
+        return Err(Error::input("E0955", "this is JSON, and settings are TOML")
+            .at(path.display())
+            .help("give the file of settings with --config; it names the manifest"));
+    }
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| refused(&e, text, path))?;
+    // From the text, so that a fault has a line.
+    from_text(text).map_err(|error| refused(&error, text, path))?;
+    let mut places = lines(text, path);
+    rooted(&mut table, path.parent().unwrap_or(Path::new("")));
+    for Override { text, flag } in overrides {
+        let (section, key, value) = parsed(text).ok_or_else(|| {
+            Error::input("E0955", format!("\"{text}\" is not section.key=value"))
+                .at(flag)
+                .help("write it as in --set train.steps=200")
+        })?;
+        let mut own = toml::Table::new();
+        own.insert(key.to_owned(), value.clone());
+        let alone = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(own))]);
+        check(&alone).map_err(|fault| {
+            let message = match fault.message().starts_with("unknown field") {
+                true => in_words(fault.message()),
+                false => format!("{section}.{key}: {}", in_words(fault.message())),
+            };
+            Error::input("E0955", message).at(flag).help(help(fault.message()))
+        })?;
+        let keys = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if let Some(keys) = keys.as_table_mut() {
+            keys.insert(key.to_owned(), value);
+        }
+        places.insert(format!("{section}.{key}"), flag.clone());
+    }
+    Ok((table, Sources { file: path.display().to_string(), places }))
+}
+
+/// The names of the sections of TOML text.
+///
+/// # Errors
+/// E0955 where it is not TOML.
+pub fn sections(text: &str, path: &Path) -> Result<Vec<String>> {
+    let table: toml::Table = toml::from_str(text).map_err(|e| refused(&e, text, path))?;
+    Ok(table.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The value of `section.key` in a table, as it would be written.
+pub fn value_at(table: &toml::Table, key: &str) -> Option<String> {
+    let (section, key) = key.split_once('.')?;
+    Some(written(table.get(section)?.get(key)?))
+}
+
+fn written(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => format!("\"{text}\""),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) if number.is_nan() => "nan".to_owned(),
+        toml::Value::Float(number) => format!("{number:?}"),
+        toml::Value::Boolean(value) => value.to_string(),
+        toml::Value::Datetime(time) => time.to_string(),
+        toml::Value::Array(list) => {
+            format!("[{}]", list.iter().map(written).collect::<Vec<_>>().join(", "))
+        }
+        toml::Value::Table(_) => "a section".to_owned(),
+    }
+}
+
+/// The line of every key of the text.
+fn lines(text: &str, path: &Path) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let Ok(table) = DeTable::parse(text) else { return out };
+    for (section, keys) in table.get_ref() {
+        for (key, _) in keys.get_ref().as_table().into_iter().flatten() {
+            let name = format!("{}.{}", section.get_ref(), key.get_ref());
+            out.insert(name, at(path, text, key.span().start));
+        }
+    }
+    out
+}
+
+fn at(path: &Path, text: &str, offset: usize) -> String {
+    format!("{}:{}", path.display(), 1 + text[..offset].matches('\n').count())
+}
+
+/// The error of TOML text, with the line.
+fn refused(error: &toml::de::Error, text: &str, path: &Path) -> Error {
+    let place = match error.span() {
+        Some(span) => at(path, text, span.start),
+        None => path.display().to_string(),
+    };
+    Error::input("E0955", in_words(error.message())).at(place).help(help(error.message()))
+}
+
+/// A message of the reader in the words of the page about settings.
+fn in_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 9] = [
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list, such as [\"a\", \"b\"]"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a string", "expected text in quotes"),
+        ("expected path string", "expected a path in quotes"),
+        ("floating point", "number"),
+    ];
+    WORDS.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// What to do: with the name that was probably meant, where there is one.
+fn help(message: &str) -> String {
+    let mut words = message.split('`').skip(1).step_by(2);
+    let unknown = words.next().filter(|_| message.starts_with("unknown"));
+    match unknown.and_then(|name| nearest(name, words)) {
+        Some(near) => format!("did you mean {near}? {HELP}"),
+        None => HELP.to_owned(),
+    }
+}
+
+/// Paths of settings, which start at the folder of the file that they are in.
+const PATHS: [(&str, &str); 6] = [
+    ("model", "path"),
+    ("data", "manifest"),
+    ("data", "root"),
+    ("data", "validation"),
+    ("data", "cache"),
+    ("run", "folder"),
+];
+
+fn rooted(table: &mut toml::Table, folder: &Path) {
+    for (section, key) in PATHS {
+        let value = table.get_mut(section).and_then(|keys| keys.get_mut(key));
+        if let Some(toml::Value::String(path)) = value
+            && !path.is_empty()
+        {
+            *path = folder.join(&*path).to_string_lossy().into_owned();
+        }
+    }
+    let adapters = table.get_mut("model").and_then(|keys| keys.get_mut("adapters"));
+    if let Some(toml::Value::Array(adapters)) = adapters {
+        for adapter in adapters {
+            if let toml::Value::String(path) = adapter {
+                *path = folder.join(&*path).to_string_lossy().into_owned();
+            }
+        }
+    }
+}
+
+/// Section, key and value of `section.key=value`; a value that is not TOML is text.
+fn parsed(item: &str) -> Option<(&str, &str, toml::Value)> {
+    let (name, value) = item.split_once('=')?;
+    let (section, key) = name.trim().split_once('.')?;
+    let text = value.trim();
+    let read = toml::from_str::<toml::Table>(&format!("v = {text}"));
+    let value = read.ok().and_then(|mut table| table.remove("v"));
+    Some((section, key, value.unwrap_or_else(|| toml::Value::String(text.to_owned()))))
+}
