@@ -3,9 +3,14 @@
 #
 # Everything is made in the folder that is named (default: ./tuning) by the built-in model, whose weights are
 # random: the steps are those of a real tuning, the pictures are texture. It takes less than two minutes.
+# A folder takes one tuning: a second one needs another folder.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-tuning}
+if [ -e "$folder/sft" ] || [ -e "$folder/dpo" ]; then
+  echo "train.sh: $folder holds an earlier tuning: name another folder (train.sh FOLDER), or remove this one" >&2
+  exit 1
+fi
 mkdir -p "$folder"
 cd "$folder"
 run() { anyid-rt "$@" --quiet; }

@@ -33,6 +33,8 @@ pub struct About {
     pub capacity: Option<u64>,
     /// What plans for it are compiled for.
     pub target: Target,
+    /// What its user should know, once: a sentence each, with a code.
+    pub warnings: Vec<String>,
 }
 
 /// Weights as a device takes them: they may be read again while a plan runs.
@@ -254,6 +256,8 @@ pub struct Throughput {
     pub f32_gflops: f64,
     /// bf16 products, likewise; `None` where they are computed in f32.
     pub bf16_gflops: Option<f64>,
+    /// The instructions that these two figures are of.
+    pub instructions: [&'static str; 2],
     /// Bytes read plus bytes written by a copy between buffers beyond the caches, in 10⁹ a second.
     pub copy_gb_per_second: f64,
 }

@@ -20,6 +20,7 @@ use crate::cmd::lora::args::Lora;
 use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
 use crate::cmd::train::args::Train;
+use crate::render;
 use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -223,6 +224,16 @@ pub struct PassArgs {
     pub explain: bool,
 }
 
+impl PassArgs {
+    /// Whether anything is wanted that only shows while passes run.
+    pub fn watched(&self) -> bool {
+        let explained = self.explain_fusion || self.explain_memory || self.explain;
+        let explained = explained || self.time_passes;
+        let asked = self.dump_dir.is_some() || self.stop_after.is_some();
+        explained || asked || !self.branches.is_empty()
+    }
+}
+
 /// Where something runs.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
@@ -235,16 +246,19 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// The device.
+    /// The device, of whose warnings the user is told.
     ///
     /// # Errors
     /// As [`Backend::open`].
     pub fn open(&self) -> Result<Backend> {
-        Backend::open(&self.device, self.threads).map_err(|error| match error.code() {
+        let backend = Backend::open(&self.device, self.threads);
+        let backend = backend.map_err(|error| match error.code() {
             "E0904" | "E0560" => error.at(format!("--device {}", self.device)),
             "E0918" => error.at(format!("--threads {}", self.threads)),
             _ => error,
-        })
+        })?;
+        backend.about().warnings.iter().for_each(|warning| render::warn(warning));
+        Ok(backend)
     }
 }
 

@@ -173,6 +173,23 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Processor time that the threads of this process have taken so far, if the system reports it.
+pub fn processor_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// Processor time since `before`, as a share of that of `threads` which were busy for `wall` seconds.
+pub fn busy(before: Option<Duration>, wall: f64, threads: usize) -> Option<f64> {
+    let taken = processor_time()?.checked_sub(before?)?;
+    (wall > 0.0).then(|| taken.as_secs_f64() / (wall * threads as f64))
+}
+
 /// Peak memory of this process so far, if the system reports it.
 pub fn peak_memory() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")

@@ -3,6 +3,8 @@
 mod common;
 
 use anyid_ir::Tensor;
+#[cfg(unix)]
+use common::Done;
 use common::{Folder, close, save, tensors};
 use std::path::Path;
 
@@ -63,7 +65,16 @@ fn inspect_says_what_an_adapter_does() {
     folder.run("lora inspect model --json").fails("E0360").says("no adapter");
     let checkpoint = "model/transformer/diffusion_pytorch_model.safetensors";
     folder.run(&format!("lora inspect {checkpoint}")).fails("E0360");
-    folder.run(&format!("lora inspect {FILES}/peft_bin")).fails("E0311").says("PyTorch");
+    // As PEFT wrote before safetensors: a file of PyTorch beside the configuration.
+    let text = folder.run(&format!("lora inspect {FILES}/peft_bin")).fine().out;
+    assert!(text.contains("as peft writes it") && text.contains("rank 4, scale 2"), "{text}");
+    let text = folder.run("inspect @tests/fixtures_extra/pth/plain_f32.pth --tensors").fine().out;
+    assert!(text.contains("PyTorch checkpoint") && text.contains("conv F32"), "{text}");
+    let bad = "lora inspect @tests/fixtures_extra/pth/bad";
+    folder.run(&format!("{bad}/os_system.pth")).fails("E0973").says("posix.system");
+    folder.run(&format!("{bad}/truncated_zip.pth")).fails("E0974").says("cut off");
+    folder.run("lora inspect @tests/fixtures_extra/pth/views.pth").fails("E0975");
+    assert!(!folder.path("anyid_rt_pickle_was_executed.txt").exists());
 }
 
 #[test]
@@ -235,4 +246,51 @@ fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
     generate("--lora append.safetensors --allow-mismatch --dry-run").fine().says("append");
     merge("model --lora append.safetensors -o x").fails("E0372");
     merge("model --lora append.safetensors -o merged --allow-mismatch").fine();
+}
+
+/// What a command gives where no file may be larger than 8 KiB.
+#[cfg(unix)]
+fn limited(folder: &Folder, words: &str) -> Done {
+    let own = folder.command(words, &[]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -f 16; exec \"$0\" \"$@\""]).arg(own.get_program());
+    command.args(own.get_args()).current_dir(folder.path(""));
+    Done::of(words, command.output().unwrap())
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_leaves_no_part_of_an_adapter_and_loses_none() {
+    let folder = Folder::new();
+    folder.run("init model").fine();
+    micro_adapter(&folder.path("m.safetensors"), 1);
+    let one = format!("{FILES}/comfy_ab.safetensors");
+    let mut rows: Vec<(String, String)> = ["comfyui", "musubi", "diffusers", "peft", "diffsynth"]
+        .iter()
+        .map(|to| (format!("lora convert {one} --to {to}"), format!("to_{to}")))
+        .collect();
+    let two = format!("{one} {FILES}/comfy_second.safetensors:0.5");
+    rows.push((format!("lora combine {two}"), "both.safetensors".to_owned()));
+    rows.push(("lora merge model --lora m.safetensors".to_owned(), "merged".to_owned()));
+    for (words, output) in rows {
+        let before = folder.names();
+        limited(&folder, &format!("{words} -o {output}")).fails("E1013").says("too large");
+        assert_eq!(folder.names(), before, "{words}");
+        folder.run(&format!("{words} -o {output}")).fine();
+        let found = |folder: &Folder| -> Vec<(String, Vec<u8>)> {
+            let path = folder.path(&output);
+            let inside = std::fs::read_dir(&path).into_iter().flatten().flatten();
+            let mut files: Vec<_> =
+                inside.map(|entry| entry.path()).chain([path.clone()]).collect();
+            files.retain(|path| path.is_file());
+            files.sort();
+            let bytes = |path: std::path::PathBuf| {
+                (path.display().to_string(), std::fs::read(&path).unwrap())
+            };
+            files.into_iter().map(bytes).collect()
+        };
+        let whole = found(&folder);
+        limited(&folder, &format!("{words} -o {output} --force")).fails("E1013");
+        assert!(!whole.is_empty() && found(&folder) == whole, "{words}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use anyid_backends::cpu::simd::Level;
 use anyid_runtime::checkpoint::{Checkpoint, Encoding, save};
 use common::{Done, Folder};
 use std::collections::BTreeMap;
@@ -399,6 +400,21 @@ fn an_unknown_level_of_instructions_is_refused() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("error[E0907]") && said.contains("avx512bf16"), "{said}");
+}
+
+#[test]
+fn a_level_that_the_machine_lacks_is_refused() {
+    let Err(why) = Level::from_setting(Some("amx")) else {
+        println!("skipped: this machine has every level");
+        return;
+    };
+    let folder = Folder::new();
+    let mut command = folder.command("generate --prompt x -o out.mp4 --frames 1 --steps 1", &[]);
+    let output = command.env("ANYID_SIMD", "amx").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error[E0907]") && said.contains(&why.to_string()), "{said}");
+    assert!(said.contains("environment variable ANYID_SIMD"), "{said}");
 }
 
 #[test]

@@ -413,7 +413,7 @@ fn states_named_by_flag_are_memory_of_their_own() {
     for (flags, says) in [
         ("--state s*=m*", "has no such result"),
         ("--state t*=n*", "no function has the input"),
-        ("--state s*", "it is no pair"),
+        ("--state s*", "it is not a pair"),
         ("--state s0=n1", "it begins as"),
         ("--state s0=n0,s0=n1", "state s0"),
         ("--state s0=n0,s0=n0", "a name stands for one"),

@@ -19,10 +19,13 @@ fn the_example_tunes_a_model_from_clips_to_a_video() {
         std::env::var("PATH").unwrap_or_default()
     );
     let script = repository().join("examples/train.sh");
-    let mut command = Command::new("sh");
-    command.arg(script).arg("tuning").current_dir(folder.path("")).env("PATH", path);
-    command.env("TMPDIR", folder.temporary());
-    let done = Done::of("examples/train.sh", command.output().unwrap()).fine();
+    let run = || {
+        let mut command = Command::new("sh");
+        command.arg(&script).arg("tuning").current_dir(folder.path("")).env("PATH", &path);
+        command.env("TMPDIR", folder.temporary());
+        Done::of("examples/train.sh", command.output().unwrap())
+    };
+    let done = run().fine();
     assert!(done.out.contains("4 samples to train on"), "{}", done.out);
     for name in ["tuned.mp4", "tuned.mp4.recipe.json", "sft/adapter.safetensors", "dpo/log.jsonl"] {
         assert!(folder.path("tuning").join(name).is_file(), "{name}");
@@ -34,4 +37,9 @@ fn the_example_tunes_a_model_from_clips_to_a_video() {
     assert_eq!(rows[0]["loss"].as_f64().unwrap(), std::f64::consts::LN_2);
     let last = &rows[19]["validation"];
     assert!(last["margin"].as_f64().unwrap() > 0.0, "{last}");
+    // A second run says what to do instead of failing half way.
+    let again = run();
+    assert_eq!(again.code, 1, "{}", again.err);
+    assert!(again.err.contains("tuning holds an earlier tuning: name another folder"));
+    assert!(!again.err.contains("error["), "{}", again.err);
 }

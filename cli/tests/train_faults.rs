@@ -38,7 +38,7 @@ fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
     ] {
         refused(&folder, words, code, said);
     }
-    // A mark of the byte order is no part of the text.
+    // A mark of the byte order is not part of the text.
     folder.run(&format!("{LORA} --steps 1")).fine();
 }
 
@@ -62,6 +62,25 @@ fn all_faults_of_a_line_are_listed_at_once() {
     }
     let left = folder.run(&format!("{LORA} --set data.skip_faulty=true")).fails("E0958");
     assert!(left.err.contains("none of 2 samples is left"), "{}", left.err);
+}
+
+#[test]
+fn a_file_of_another_kind_is_named_as_that() {
+    let folder = world(&samples());
+    let text = std::fs::read_to_string(folder.path("train.jsonl")).unwrap();
+    folder.write("all.json", format!("[{}]", text.lines().collect::<Vec<_>>().join(",\n")));
+    folder.write("table.csv", "media,prompt\na.mp4,x\n");
+    for (name, said) in [("all.json", "one JSON object a line"), ("table.csv", "one JSON object")] {
+        let words = format!("{LORA} --set data.manifest={name}");
+        folder.run(&words).fails("E0957").says(said);
+    }
+    let dpo = "train dpo --config run.toml --set train.learning_rate=1e-5";
+    folder.run(dpo).fails("E0957").says("`train dpo` reads pairs");
+    folder.run("train lora --config train.jsonl").fails("E0955").says("settings are TOML");
+    let none = format!("{LORA} --set data.validation=none.jsonl");
+    folder.run(&none).fails("E0911").says("data.validation of --set data.validation=none.jsonl");
+    folder.run("train lora run.toml").fails("E0900").says("--config");
+    folder.run("lora inspect a.png").fails("E0311").says("a picture");
 }
 
 #[test]

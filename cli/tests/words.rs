@@ -136,7 +136,6 @@ fn files_of_other_kinds_are_named() {
     let folder = Folder::new();
     for (name, bytes, says) in [
         ("a.gguf", &b"GGUF\x03\0\0\0"[..], "a GGUF checkpoint"),
-        ("a.pth", b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl", "a PyTorch checkpoint"),
         ("a.bin", b"\x80\x02}q\0", "a Python pickle"),
         ("a.npz", b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0x.npy", "NumPy arrays"),
         ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
@@ -148,4 +147,6 @@ fn files_of_other_kinds_are_named() {
         folder.write(name, bytes);
         folder.run(&format!("inspect {name}")).fails("E0915").says(says).says("help: ");
     }
+    folder.write("a.pth", b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl");
+    folder.run("inspect a.pth").fails("E0974").says("cut off").says("help: ");
 }

@@ -376,7 +376,7 @@ impl Rule<'_> {
     /// E0211 unless `value`, of attribute `name`, is a number of `dtype`.
     fn held(&self, name: &'static str, value: f64, dtype: DType) -> Result<(), TypeError> {
         let Some(why) = dtype.refusal(value) else { return Ok(()) };
-        let message = format!("{} is no number of {dtype}", crate::text::float(value));
+        let message = format!("{} is not a number of {dtype}", crate::text::float(value));
         let help = format!("{why}; `cast` is the only conversion");
         Err(TypeError { attribute: Some(name), ..fail("E0211", None, message, &help) })
     }

@@ -149,7 +149,7 @@ impl<'t> Line<'t> {
     /// A number of elements, rows or bytes in memory.
     pub(crate) fn size(&mut self) -> Read<usize> {
         let value = self.number()?;
-        usize::try_from(value).map_err(|_| format!("{value} is no size"))
+        usize::try_from(value).map_err(|_| format!("{value} is not a size"))
     }
 
     /// `inf`, `nan(2143289344)` or digits, the whole of the rest.
@@ -175,7 +175,7 @@ impl<'t> Line<'t> {
     /// A number that fits 32 bits.
     pub(crate) fn index(&mut self) -> Read<u32> {
         let value = self.number()?;
-        u32::try_from(value).map_err(|_| format!("{value} is no index"))
+        u32::try_from(value).map_err(|_| format!("{value} is not an index"))
     }
 
     /// Text in quotes.

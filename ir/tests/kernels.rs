@@ -168,7 +168,7 @@ fn every_message_about_kernels_and_plans_has_a_case() {
         "there is no buffer {id:?}",
         // Cases of several plans, in `plan_verify/forged.rs`.
         "{ty} has no elements",
-        "{} is no part of the input {whole}",
+        "{} is not part of the input {whole}",
         "result {id:?} is kept, but no value of the plan is",
         "{buffer:?} is read where {other:?} of another type was written",
     ];

@@ -294,7 +294,7 @@ fn deep_nesting_and_many_errors_are_bounded() {
 
 #[test]
 fn literals_that_code_made_are_held_by_their_type() {
-    refused(&["E0211"], "300 is no number of u8", |m| {
+    refused(&["E0211"], "300 is not a number of u8", |m| {
         let func = &mut m.funcs[1];
         let neg = node(func, "neg");
         let value = func.nodes[neg].results[0];

@@ -10,13 +10,14 @@ use crate::cost::{Cost, plan_cost};
 use crate::driver::{Selection, drive, unobserved};
 use crate::fit::Memory;
 use crate::pipeline::Phase;
-use crate::program::{Program, Stage, ValueIndex};
+use crate::program::{Program, Stage, Translation, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::simplify::drop_unused;
 use crate::{Asked, CompileError, CompileRequest};
 use anyid_ir::Op;
 use anyid_ir::named;
-use anyid_ir::spelling::nearest;
+use anyid_ir::plan::Plan;
+use anyid_ir::spelling::meant;
 use petgraph::algo::dinics;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
@@ -77,10 +78,8 @@ impl FromStr for Keeping {
                 let names = Remat::ALL.map(Remat::name);
                 let message = format!("nothing called \"{name}\" can be kept for the derivative");
                 let error = CompileError::new("E0524", message).about(Asked::Remat);
-                error.help(match nearest(name, names) {
-                    Some(near) => format!("did you mean {near}?"),
-                    None => format!("the choices are {}", names.join(", ")),
-                })
+                let choices = || format!("the choices are {}", names.join(", "));
+                error.help(meant(name, "", names, choices))
             })
         };
         let Some((first, rest)) = text.split_once(',') else { return Ok(found(text)?.into()) };
@@ -102,64 +101,83 @@ pub struct Tried {
     pub keeping: Keeping,
     /// What the plan needs.
     pub memory: Memory,
+    /// That, and what is held besides.
+    pub needed: u64,
     /// What it costs.
     pub cost: Cost,
 }
 
-/// Plans what `request` asks for, choice after choice from the fastest on, until one needs at most
-/// `budget` bytes; then as few blocks as possible get that choice and the others the one before. Gives
-/// everything that was planned; the last fits, if any does.
-///
-/// # Errors
-/// As [`CompileRequest::compile`].
-pub fn within(request: &CompileRequest<'_>, budget: u64) -> Result<Vec<Tried>, CompileError> {
-    let plan = |keeping: Keeping| -> Result<Tried, CompileError> {
+/// Bytes that are held besides plans.
+pub type Besides<'b> = &'b dyn Fn(&[Plan]) -> u64;
+
+/// Everything that was planned; the last fits, if any does, and has these plans.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// The choices, in the order in which they were planned, but for the last.
+    pub tried: Vec<Tried>,
+    /// The plans of the last.
+    pub plans: Vec<Plan>,
+}
+
+impl Choice {
+    /// Plans `keeping`. It stands last from here on if it takes at most `budget`, or nothing before does.
+    fn fits(
+        &mut self,
+        (request, keeping): (&CompileRequest<'_>, Keeping),
+        (budget, besides): (u64, Besides<'_>),
+    ) -> Result<bool, CompileError> {
         let plans = request.clone().keeping(keeping).compile()?;
         let costs = plans.iter().map(plan_cost);
         let cost = costs.fold(Cost::default(), |sum, one| Cost {
             flops: sum.flops.saturating_add(one.flops),
             bytes: sum.bytes.saturating_add(one.bytes),
         });
-        Ok(Tried { keeping, memory: Memory::of(&plans), cost })
-    };
-    let fits = |tried: &Tried| tried.memory.total() <= budget;
-    let mut all = Vec::new();
-    for policy in Remat::ALL {
-        all.push(plan(policy.into())?);
-        if fits(&all[all.len() - 1]) {
-            break;
-        }
-    }
-    let [.., before, last] = all[..] else { return Ok(all) };
-    if !fits(&last) {
-        return Ok(all);
-    }
-    let until_grad = Selection::To(Phase::Optimised);
-    let state = drive(request, &until_grad, &mut unobserved)?.state;
-    let count = state.parts.iter().map(|part| Blocks::new(&part.program).names.len()).max();
-    // Too few blocks with the choice that fits, and enough of them.
-    let (mut few, mut enough) = (0, count.unwrap_or(0));
-    while few + 1 < enough {
-        let middle = (few + enough) / 2;
-        let first = (middle, last.keeping.rest);
-        let tried = plan(Keeping { first, rest: before.keeping.rest })?;
-        if fits(&tried) {
-            enough = middle;
+        let memory = Memory::of(&plans);
+        let needed = memory.total().saturating_add(besides(&plans));
+        let tried = Tried { keeping, memory, needed, cost };
+        let fitted = self.tried.last().is_some_and(|last| last.needed <= budget);
+        if needed <= budget || !fitted {
+            self.tried.push(tried);
+            self.plans = plans;
         } else {
-            few = middle;
+            self.tried.insert(self.tried.len() - 1, tried);
         }
-        all.push(tried);
+        Ok(needed <= budget)
     }
-    // The best that fits stands last.
-    let best = (0..all.len()).filter(|at| fits(&all[*at])).min_by_key(|at| {
-        let keeping = all[*at].keeping;
-        if keeping.first.0 == 0 { usize::MAX } else { keeping.first.0 }
-    });
-    if let Some(best) = best {
-        let best = all.remove(best);
-        all.push(best);
+}
+
+/// Plans what `request` asks for, choice after choice from the fastest on, until one needs at most
+/// `budget` bytes together with what is held `besides` the plans; then as few blocks as possible get
+/// that choice and the others the one before.
+///
+/// # Errors
+/// As [`CompileRequest::compile`].
+pub fn within(
+    request: &CompileRequest<'_>,
+    budget: u64,
+    besides: Besides<'_>,
+) -> Result<Choice, CompileError> {
+    let mut choice = Choice::default();
+    let mut before = None;
+    for policy in Remat::ALL {
+        if choice.fits((request, policy.into()), (budget, besides))? {
+            let Some(before) = before else { return Ok(choice) };
+            let until_grad = Selection::To(Phase::Optimised);
+            let parts = drive(request, &until_grad, &mut unobserved)?.state.parts;
+            let count = parts.iter().map(|part| Blocks::new(&part.program).names.len()).max();
+            // Too few blocks with the choice that fits, and enough of them.
+            let (mut few, mut enough) = (0, count.unwrap_or(0));
+            while few + 1 < enough {
+                let middle = (few + enough) / 2;
+                let mixed = Keeping { first: (middle, policy), rest: before };
+                let fits = choice.fits((request, mixed), (budget, besides))?;
+                *(if fits { &mut enough } else { &mut few }) = middle;
+            }
+            return Ok(choice);
+        }
+        before = Some(policy);
     }
-    Ok(all)
+    Ok(choice)
 }
 
 /// The block of a step by its label, such as `dit/blocks.3` of `dit/blocks.3/q1`: everything up to the
@@ -362,42 +380,35 @@ pub fn remat(program: Program, keeping: Keeping, rewrites: &mut Rewrites) -> Pro
     if fronts.is_empty() {
         return program;
     }
-    let (mut out, mut moved) = program.begun();
-    for (at, value) in program.values.iter().enumerate() {
-        if !value.origin.is_given() {
-            continue;
-        }
-        moved[at] = out.value(value.ty.clone(), value.origin);
-    }
+    let mut copy = Translation::new(&program);
+    copy.given();
     let mut again: HashMap<ValueIndex, ValueIndex> = HashMap::new();
     for (at, step) in program.steps.iter().enumerate() {
+        let find = |copy: &Translation<'_>, again: &HashMap<_, _>, value: &ValueIndex| {
+            again.get(value).copied().unwrap_or(copy.moved[*value as usize])
+        };
         for &front in fronts.get(&at).into_iter().flatten() {
             let step = &program.steps[front];
-            let find =
-                |value: &ValueIndex| again.get(value).copied().unwrap_or(moved[*value as usize]);
-            let operands = step.operands.iter().map(find).collect();
-            let made = out.step_like(&program, step, operands);
-            let copy = out.steps.last_mut().expect("it was just added");
-            copy.stage = Stage::Again;
-            copy.labels.iter_mut().for_each(|label| label.push_str(".again"));
+            let operands = step.operands.iter().map(|v| find(&copy, &again, v)).collect();
+            let made = copy.out.step_like(&program, step, operands);
+            let added = copy.out.steps.last_mut().expect("it was just added");
+            added.stage = Stage::Again;
+            added.labels.iter_mut().for_each(|label| label.push_str(".again"));
             for (value, made) in step.results.iter().zip(made) {
                 if !blocks.kept[*value as usize] {
                     again.insert(*value, made);
                 }
             }
         }
-        let back = step.stage == Stage::Backward;
-        let find = |value: &ValueIndex| match again.get(value).filter(|_| back) {
-            Some(value) => *value,
-            None => moved[*value as usize],
-        };
-        let operands = step.operands.iter().map(find).collect();
-        for (value, made) in step.results.iter().zip(out.step_like(&program, step, operands)) {
-            moved[*value as usize] = made;
+        match step.stage {
+            Stage::Backward => {
+                let operands = step.operands.iter().map(|v| find(&copy, &again, v)).collect();
+                copy.step_on(step, operands);
+            }
+            Stage::Forward | Stage::Again => copy.step(step),
         }
     }
-    out.outputs =
-        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
+    let out = copy.done();
     drop_unused(out, &mut Rewrites::unlimited())
 }
 

@@ -4,9 +4,10 @@
         [--dtype f32 bf16] [--limit 60] [--smoke]
 
 Prints one JSON object per line: name, mode (eager or compile), dtype, threads, repeats, the median
-of the seconds of one call, and gflops = 1e-9 * floating-point operations / seconds. A product of
-M x K by K x N counts 2*M*K*N operations; softmax, norms and activations count nothing, and neither
-does the autoencoder, whose lines have no gflops. `start_bytes` is the most memory the process held
+of the seconds of one call, `cpu_seconds`, the average of its processor time over all threads, and
+gflops = 1e-9 * floating-point operations / seconds. A product of M x K by K x N counts 2*M*K*N
+operations; softmax, norms and activations count nothing, and neither does the autoencoder, whose
+lines have no gflops. `start_bytes` is the most memory the process held
 before the case was made and `peak_bytes` the most it held up to the end of it: figures of a case by
 itself where it runs in a process of its own (`--only`, one `--dtype`, one `--mode`). Where
 torch.compile does not work, the line has `error` in place of the figures. `--limit` is about how
@@ -257,15 +258,16 @@ def cases(smoke):
 
 
 def measure(function, arguments, warmup, repeats, limit):
-    """Seconds of each call: `repeats` of them, or as many as `limit` seconds hold."""
+    """Seconds of each call: `repeats` of them, or as many as `limit` seconds hold; and the average of
+    their processor time."""
     for _ in range(warmup):
         function(*arguments)
-    seconds = []
+    seconds, begun = [], time.process_time()
     while len(seconds) < repeats and (not seconds or sum(seconds) + seconds[-1] < limit):
         start = time.perf_counter()
         function(*arguments)
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return seconds, (time.process_time() - begun) / len(seconds)
 
 
 def main():
@@ -308,12 +310,13 @@ def main():
                 try:
                     with torch.inference_mode(not name.startswith("lora")):
                         called = torch.compile(function) if mode == "compile" else function
-                        times = measure(
+                        times, processor = measure(
                             called, arguments, warmup, options.repeats, options.limit
                         )
                     median = statistics.median(times)
                     line["repeats"] = len(times)
                     line["seconds"] = float(f"{median:.6g}")
+                    line["cpu_seconds"] = float(f"{processor:.6g}")
                     if operations:
                         line["gflops"] = float(f"{operations / median / 1e9:.4g}")
                     line["start_bytes"], line["peak_bytes"] = start, peak_memory()

@@ -4,8 +4,11 @@
         [--only linear dit] [--dtype bf16] [--compile-limit 600] [--json rows.json]
 
 A row is measured in rounds, each one run of ours and then PyTorch's eager and compiled runs, so that
-a machine whose speed drifts slows both alike; every run is a process of its own. A side's figure is
-the median over the rounds, PyTorch's better mode counting. Rows of networks also compare the most
+a machine whose speed drifts slows both alike; every run is a process of its own, and which side
+begins alternates. A side's figure is the median over the rounds, PyTorch's better mode counting.
+Processor time is measured beside the time on the clock: `busy` is what a side got of its threads'
+time, and `ratio of CPU` compares processor times. Where a side was busy for much less than the
+other, or than in other rows, the machine was shared, and the row says little. Rows of networks also compare the most
 memory a process held: `beyond start` leaves out what it held before the network was made (for
 PyTorch, its libraries). Prints Markdown tables as `docs/performance.md` keeps them, rows as they are
 measured on standard error. `--compile-limit` is how many seconds a run with torch.compile may take
@@ -66,7 +69,13 @@ def kernel(options, name):
     """Seconds and figures of our kernel."""
     report = ours(options, ["ops", "--only", name])
     found = next(row for row in report["kernels"] if row["name"] == name)
-    return {"seconds": found["seconds"], "gflops": found["gflops"], "share": found["share_of_peak"]}
+    busy, seconds = found.get("busy"), found["seconds"]
+    return {
+        "seconds": seconds,
+        "cpu": None if busy is None else busy * seconds * options.threads,
+        "gflops": found["gflops"],
+        "share": found["share_of_peak"],
+    }
 
 
 def network(options, words, dtype, repeats):
@@ -76,6 +85,7 @@ def network(options, words, dtype, repeats):
     memory = report["memory"]
     return {
         "seconds": report["seconds"],
+        "cpu": report.get("processor_seconds"),
         "gflops": report["gflops"],
         "share": report["share_of_peak"],
         "planned": memory["planned_bytes"],
@@ -101,7 +111,8 @@ def theirs(options, case, dtype, mode, repeats):
     row = rows[0]
     if "error" in row:
         return {"error": row["error"]}
-    return {"seconds": row["seconds"], "peak": row["peak_bytes"], "start": row["start_bytes"]}
+    keys = {"seconds": "seconds", "cpu": "cpu_seconds", "peak": "peak_bytes", "start": "start_bytes"}
+    return {key: row[name] for key, name in keys.items()}
 
 
 def middle(rows, key):
@@ -113,25 +124,34 @@ def middle(rows, key):
 def measured(options, name, dtype, run, case, repeats):
     """A row: both sides in turn, round after round."""
     mine, torch, failed = [], {mode: [] for mode in options.mode}, {}
-    for _ in range(options.rounds):
-        mine.append(run())
-        for mode in options.mode:
-            if mode in failed:
-                continue
-            found = theirs(options, case, dtype, mode, repeats)
-            if "error" in found:
-                failed[mode] = found["error"]
-            else:
-                torch[mode].append(found)
+
+    def other(mode):
+        found = theirs(options, case, dtype, mode, repeats)
+        if "error" in found:
+            failed[mode] = found["error"]
+        else:
+            torch[mode].append(found)
+
+    for number in range(options.rounds):
+        turns = [lambda: mine.append(run())]
+        turns += [lambda mode=mode: other(mode) for mode in options.mode if mode not in failed]
+        for turn in turns if number % 2 == 0 else reversed(turns):
+            turn()
     row = {"name": name, "dtype": dtype, "rounds": options.rounds, "failed": failed}
-    for key in ["seconds", "gflops", "share", "planned", "peak", "start"]:
+    for key in ["seconds", "cpu", "gflops", "share", "planned", "peak", "start"]:
         row[key] = middle(mine, key)
     best = {m: middle(rows, "seconds") for m, rows in torch.items() if m not in failed}
     if best:
         mode = min(best, key=best.get)
-        row["torch"] = {key: middle(torch[mode], key) for key in ["seconds", "peak", "start"]}
+        keys = ["seconds", "cpu", "peak", "start"]
+        row["torch"] = {key: middle(torch[mode], key) for key in keys}
         row["torch"] |= {"mode": mode, "others": best}
         row["ratio"] = row["torch"]["seconds"] / row["seconds"]
+        if row["cpu"] and row["torch"]["cpu"]:
+            row["cpu_ratio"] = row["torch"]["cpu"] / row["cpu"]
+    for side in [row, row.get("torch", {})]:
+        if side.get("cpu"):
+            side["busy"] = side["cpu"] / (side["seconds"] * options.threads)
     note(json.dumps(row))
     return row
 
@@ -152,21 +172,28 @@ def table(head, rows):
     print()
 
 
+def percent(share):
+    return "" if share is None else f"{share:.0%}"
+
+
 def speed(rows):
     """Times and their ratio, with the geometric mean."""
     cells = []
     for row in rows:
         torch = row.get("torch")
-        right = ["not measured", "", ""]
+        right = ["not measured", "", "", "", ""]
         if torch:
-            right = [time(torch["seconds"]), torch["mode"], f"{row['ratio']:.2f}"]
-        left = [f"{row['name']}, {row['dtype']}", time(row["seconds"])]
+            cpu = f"{row['cpu_ratio']:.2f}" if "cpu_ratio" in row else ""
+            right = [time(torch["seconds"]), percent(torch.get("busy")), torch["mode"]]
+            right += [f"{row['ratio']:.2f}", cpu]
+        left = [f"{row['name']}, {row['dtype']}", time(row["seconds"]), percent(row.get("busy"))]
         cells.append([*left, f"{row['gflops']:.0f}", f"{row['share']:.0%}", *right])
     ratios = [row["ratio"] for row in rows if "ratio" in row]
     if ratios:
         mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        cells.append(["geometric mean", "", "", "", "", "", f"{mean:.2f}"])
-    head = ["", "anyid-rt", "GFLOP/s", "of peak", "PyTorch", "its mode", "ratio"]
+        cells.append(["geometric mean", "", "", "", "", "", "", "", f"{mean:.2f}", ""])
+    head = ["", "anyid-rt", "busy", "GFLOP/s", "of peak"]
+    head += ["PyTorch", "busy", "its mode", "ratio", "ratio of CPU"]
     table(head, cells)
 
 

@@ -4,6 +4,7 @@
 //! opened the tests fail, so that none passes because something is absent.
 
 use crate::second_device;
+use anyid_backends::cpu::simd::Level;
 use anyid_backends::{Device, Registry, Settings};
 use anyid_ir::kernel::Target;
 use anyid_runtime::Backend;
@@ -61,6 +62,16 @@ pub fn variants(name: &str, threads: usize) -> Vec<Arc<dyn Device>> {
         false => {
             let with = |way: Settings| open_with(name, &Settings { threads, ..way });
             ways.into_iter().map(with).collect()
+        }
+    }
+}
+
+/// Says which levels of instructions of the CPU are not among `ways`, since this machine lacks them.
+pub fn say_skipped(ways: &[Arc<dyn Device>]) {
+    let has = |name: &str| ways.iter().any(|way| way.about().instructions == name);
+    if ways.iter().all(|way| way.about().name == "cpu") {
+        for level in Level::ALL.iter().filter(|level| !has(level.name())) {
+            println!("cpu: skipped {}, which this machine does not have", level.name());
         }
     }
 }

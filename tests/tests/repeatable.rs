@@ -224,7 +224,7 @@ fn later_frames_do_not_change_earlier_latents() {
     assert!(first_frames(&video, 5) == part, "decoding");
 }
 
-/// The size of the chunks in which a clip is worked through is no part of the result.
+/// The size of the chunks in which a clip is worked through is not part of the result.
 #[test]
 fn chunks_of_two_latent_frames_give_what_single_ones_give() {
     let model = Model::micro().unwrap();

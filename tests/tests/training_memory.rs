@@ -6,6 +6,7 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::loss::with_loss;
+use anyid_passes::fit::Memory;
 use anyid_passes::remat::within;
 use anyid_passes::{CompileRequest, Gradient, Keeping, LoraTarget, Options, Remat};
 use anyid_runtime::engine::{Compiler, Inputs, Registry};
@@ -107,7 +108,7 @@ fn less_kept_is_less_memory_and_more_work() {
     let registry = Registry::default();
     let target = registry.target("cuda:sm_90").expect("every build plans for it").clone();
     let request = request(&module, 128).with(&Options { target, ..Options::default() });
-    let all = within(&request, 0).expect("it compiles");
+    let all = within(&request, 0, &|_| 0).expect("it compiles").tried;
     assert_eq!(all.iter().map(|tried| tried.keeping.rest).collect::<Vec<_>>(), Remat::ALL);
     for pair in all.windows(2) {
         assert!(pair[1].memory.total() < pair[0].memory.total(), "{pair:?}");
@@ -116,12 +117,14 @@ fn less_kept_is_less_memory_and_more_work() {
     assert_eq!(all[1].cost.flops, all[0].cost.flops, "no product is computed again");
     // Between two choices, some blocks get the one and some the other, as few as fit.
     let budget = (all[2].memory.total() + all[3].memory.total()) / 2;
-    let mixed = within(&request, budget).expect("it compiles");
-    let best = mixed[mixed.len() - 1];
+    let mixed = within(&request, budget + 1000, &|_| 1000).expect("it compiles");
+    let best = mixed.tried[mixed.tried.len() - 1];
+    assert_eq!(Memory::of(&mixed.plans), best.memory, "its plans are handed over");
+    assert_eq!(best.needed, best.memory.total() + 1000);
     assert_eq!((best.keeping.first.1, best.keeping.rest), (Remat::Attention, Remat::Heads));
     assert!((10..20).contains(&best.keeping.first.0), "{}", best.keeping);
     assert!(best.memory.total() <= budget);
     let (first, rest) = ((best.keeping.first.0 - 1, Remat::Attention), Remat::Heads);
     let plan = request.keeping(Keeping { first, rest }).plan().expect("it compiles");
-    assert!(anyid_passes::fit::Memory::of(&[plan]).total() > budget, "one block more fits as well");
+    assert!(Memory::of(&[plan]).total() > budget, "one block more fits as well");
 }

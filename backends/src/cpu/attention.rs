@@ -14,12 +14,14 @@ mod pack;
 mod products;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 mod vjp;
 
 use half::bf16;
 
 use self::block::{Job, Rows, Task};
-use self::products::run_at;
+use self::products::{Way, run_at};
 use super::math::LANES;
 use super::simd::Level;
 use super::threads::{Pool, SharedPtr};
@@ -144,7 +146,9 @@ pub struct Attention<'a> {
 /// Tile and block sizes and the layout of a worker's scratch, by level and shape alone.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    paired: bool,
+    way: Way,
+    /// Keys and head dimensions are filled up to multiples of this.
+    key_step: usize,
     columns: usize,
     rows: usize,
     block_queries: usize,
@@ -173,8 +177,9 @@ fn odd_lines(words: usize) -> usize {
 }
 
 /// Rows of a product's tile and its columns in registers.
-fn tiles(level: Level) -> (usize, usize) {
-    match level {
+fn tiles(way: Way) -> (usize, usize) {
+    match way.level {
+        _ if way.tiles.is_some() => (LANES, 4),
         Level::Avx512 | Level::Avx512Bf16 => (6, 4),
         Level::Avx2 => (6, 1),
         _ => (2, 1),
@@ -183,9 +188,9 @@ fn tiles(level: Level) -> (usize, usize) {
 
 impl Plan {
     fn new(level: Level, shape: &AttentionShape, precision: Precision, bias: bool) -> Self {
-        let level = level.usable();
-        let paired = level == Level::Avx512Bf16 && precision == Precision::Bf16;
-        let (rows, columns) = tiles(level);
+        let way = Way::new(level, precision);
+        let (paired, tiled) = (way.paired, way.tiles.is_some());
+        let (rows, columns) = tiles(way);
         let dim = shape.head_dim;
         // Queries and output of a block, and keys and values of a block, stay in half of a
         // second-level cache of 1 MiB each; wide single heads keep at least one tile.
@@ -196,24 +201,33 @@ impl Plan {
         } else {
             block_queries
         };
-        let block_keys = (BLOCK_KEYS * 128 / dim).clamp(36, BLOCK_KEYS);
-        let block_keys = block_keys.min(shape.keys).next_multiple_of(6);
+        let (most, least, key_step) = if tiled { (512, 64, 32) } else { (BLOCK_KEYS, 36, 6) };
+        let block_keys = (most * 128 / dim).clamp(least, most);
+        let block_keys = block_keys.min(shape.keys).next_multiple_of(key_step);
         let depth = if paired { dim.div_ceil(2) } else { dim };
+        let depth = if tiled { depth.next_multiple_of(LANES) } else { depth };
         let dims = dim.next_multiple_of(rows);
         let key_filled = depth.next_multiple_of(LANES);
         let value_filled = dims.next_multiple_of(LANES);
-        let (key_stride, value_stride) = (odd_lines(key_filled), odd_lines(value_filled));
-        let value_rows = if paired { block_keys / 2 } else { block_keys };
+        let key_stride = odd_lines(key_filled);
+        let pairs = if paired { block_keys / 2 } else { block_keys };
+        let (value_rows, value_stride) = match tiled {
+            true => (dims, odd_lines(pairs)),
+            false => (pairs, odd_lines(value_filled)),
+        };
         let output = block_queries * depth;
         let keys = output + block_queries * dims;
         let values = keys + block_keys * key_stride;
         let scores = values + value_rows * value_stride;
-        let running = scores + block_keys * columns * LANES;
+        // Values go through it on their way into tiles.
+        let through = if tiled { LANES * dims } else { 0 };
+        let running = scores + (block_keys * columns * LANES).max(through);
         let bias_at = running + 3 * block_queries;
         let bias_words = if bias { block_queries + shape.keys } else { 0 };
         let words = (bias_at + bias_words).next_multiple_of(LANES);
         Self {
-            paired,
+            way,
+            key_step,
             columns,
             rows,
             block_queries,
@@ -278,7 +292,6 @@ pub fn attention(
     log_sums: Option<&mut [f32]>,
     scratch: &mut [u8],
 ) {
-    let level = level.usable();
     let shape = call.shape;
     if shape.batch * shape.heads * shape.head_dim * shape.queries == 0 {
         return;
@@ -308,7 +321,7 @@ pub fn attention(
         // SAFETY: a worker runs one task at a time and this part of the scratch is its own.
         unsafe {
             let scratch = base.get().add(worker * plan.words);
-            run_at(level, plan.paired, &Task { job: &job, number: task, scratch });
+            run_at(plan.way, &Task { job: &job, number: task, scratch });
         }
     });
 }

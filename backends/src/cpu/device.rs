@@ -62,7 +62,7 @@ impl Device for Cpu {
     }
 
     fn weight_bytes(&self, plans: &[&Plan]) -> u64 {
-        super::Weights::planned_bytes(plans)
+        super::Weights::planned_bytes(self.level(), plans)
     }
 
     fn scratch_bytes(&self, plan: &Plan) -> u64 {

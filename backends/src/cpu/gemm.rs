@@ -33,10 +33,11 @@ pub use matrix::{Dtype, Weights};
 pub(crate) use matrix::{WeightSource, decode_one};
 pub(crate) use micro::{LANES, Words, micro, tile_rows};
 pub use pack::{Packed, PackedMatrix, pack_into, packed_bytes};
-pub(crate) use pack::{WIDTH, pack_source, panel_width};
+pub(crate) use pack::{TILE_COLUMNS, TILE_K, WIDTH, pack_source, panel_width};
 pub(crate) use rows::{Convert, RowLoader};
 pub use rows::{Rows, Slice};
 
+pub use super::amx::Tiles;
 use super::simd::Level;
 use super::threads::Pool;
 use driver::Plan;
@@ -49,9 +50,25 @@ pub enum PanelKind {
     F32,
     /// bf16 weights; activations are rounded to bf16; products are exact, sums f32.
     Bf16,
+    /// The same for products by tiles, as the tiles take them.
+    Tiles(Tiles),
 }
 
 impl PanelKind {
+    /// The kind in which `level` has its products of this arithmetic.
+    pub(super) fn at(self, level: Level) -> PanelKind {
+        match (self, level.tiles()) {
+            (Self::Bf16, Some(tiles)) => Self::Tiles(tiles),
+            _ => self,
+        }
+    }
+
+    /// Both arithmetics as `level` has them.
+    #[cfg(test)]
+    pub(super) fn every(level: Level) -> [PanelKind; 2] {
+        [Self::F32, Self::Bf16.at(level)]
+    }
+
     /// Elements in a word of a panel.
     pub(super) fn elements(self) -> usize {
         if self == Self::F32 { 1 } else { 2 }
@@ -144,7 +161,7 @@ pub fn gemm_scratch_bytes(
     kind: PanelKind,
     workers: usize,
 ) -> usize {
-    Plan::new(level.usable(), m, n, k, kind).scratch_bytes(workers)
+    Plan::new(level.usable(), m, n, k, kind.at(level)).scratch_bytes(workers)
 }
 
 /// `out = epilogue(a · bᵀ)` for `m` rows of `a` [m, K] and packed `b` [N, K].

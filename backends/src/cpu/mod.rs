@@ -4,6 +4,7 @@
 //! Results are bit for bit the same for any number of threads: work is cut by shape alone and no
 //! sum is split between tasks.
 
+mod amx;
 pub mod attention;
 mod caches;
 pub mod conv;
@@ -29,8 +30,11 @@ pub use packed::Weights;
 use crate::buffer;
 use crate::device::About;
 use crate::errors::OpenError;
-use anyid_ir::kernel::{EpilogueSupport, KernelLimits, Load, LoadSupport, Machine, NATIVE, Target};
-use anyid_ir::{DType, Op, TensorType};
+use amx::Refused;
+use anyid_ir::kernel::{
+    Anchor, EpilogueSupport, KernelLimits, Load, LoadSupport, Machine, NATIVE, Target,
+};
+use anyid_ir::{DType, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
 use simd::Level;
@@ -63,6 +67,7 @@ impl Cpu {
             instructions: level.name().to_owned(),
             capacity: None,
             target: target(),
+            warnings: refusal(simd, Level::refused(), level).into_iter().collect(),
         };
         Ok(Self { pool, level, about })
     }
@@ -76,6 +81,13 @@ impl Cpu {
     pub fn level(&self) -> Level {
         self.level
     }
+}
+
+/// What a user is told who asked for nothing and does not get the tiles that the processor has.
+fn refusal(simd: Option<&str>, refused: Option<Refused>, level: Level) -> Option<String> {
+    let chosen = simd.is_some_and(|name| !name.is_empty());
+    let why = refused.filter(|_| !chosen)?;
+    Some(format!("[{}] {why}: bf16 is multiplied by {}, which is slower", "E0570", level.name()))
 }
 
 /// What the kernels of this backend can do: full epilogues on products and convolutions, none on
@@ -102,11 +114,16 @@ pub fn target() -> Target {
     }
 }
 
-/// Whether `op` reads a clip of type `x` through `load` in less time than it takes to make what it
+/// Whether `anchor` reads a clip of type `x` through `load` in less time than it takes to make what it
 /// would read otherwise; the reason why not.
-fn conv_load(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Result<(), &'static str> {
-    let shape =
-        upsampled(load, op, x, w).ok_or("only 3×3 taps on a doubled picture read through it")?;
+fn conv_load(
+    load: Load,
+    anchor: Anchor,
+    x: &TensorType,
+    w: &TensorType,
+) -> Result<(), &'static str> {
+    let shape = upsampled(load, anchor, x, w)
+        .ok_or("only 3×3 taps on a doubled picture read through it")?;
     let kind = panel_kind(x.dtype, w.dtype);
     if !conv::upsample_conv_fits(&shape, kind) {
         return Err("panels of bf16 hold pairs of channels");
@@ -119,10 +136,10 @@ fn conv_load(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Result<(), 
 
 /// The shape of a convolution of `x` as it lies with a kernel `w`, through `load`, if its kernel is
 /// [`conv::upsample_conv`].
-fn upsampled(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Option<UpsampleShape> {
+fn upsampled(load: Load, anchor: Anchor, x: &TensorType, w: &TensorType) -> Option<UpsampleShape> {
     let [cout, cin, kt, kh, kw] = kernel_shape(&w.shape);
-    let taps = Op::Conv { stride: [1; 3], pad: [[0, 0], [1, 1], [1, 1]] };
-    let doubled = load == Load::Nearest([1, 2, 2]) && *op == taps && [kt, kh, kw] == [1, 3, 3];
+    let taps = Anchor::Conv { stride: [1; 3], pad: [[0, 0], [1, 1], [1, 1]] };
+    let doubled = load == Load::Nearest([1, 2, 2]) && anchor == taps && [kt, kh, kw] == [1, 3, 3];
     let input = [x.shape[0], x.shape[1], x.shape[2]];
     doubled.then_some(UpsampleShape { input, cin, cout })
 }
@@ -141,5 +158,25 @@ fn kernel_shape(shape: &[usize]) -> [usize; 5] {
         [o, i, kt, kh, kw] => [o, i, kt, kh, kw],
         [o, i, kh, kw] => [o, i, 1, kh, kw],
         _ => unreachable!("verified: a kernel has four or five axes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_tiles_are_a_warning_unless_another_level_was_chosen() {
+        let refused = Some(Refused { errno: 95 });
+        let warning = "the system does not let this program use AMX (error 95): bf16 is \
+                       multiplied by avx512bf16, which is slower";
+        for unset in [None, Some("")] {
+            let said = refusal(unset, refused, Level::Avx512Bf16);
+            assert_eq!(said, Some(format!("[{}] {warning}", "E0570")));
+            assert_eq!(refusal(unset, None, Level::Avx512Bf16), None);
+        }
+        assert_eq!(refusal(Some("avx2"), refused, Level::Avx2), None);
+        let cpu = Cpu::open(1, None).unwrap();
+        assert_eq!(cpu.about.warnings.is_empty(), Level::refused().is_none());
     }
 }

@@ -12,6 +12,7 @@ use super::buffer::AlignedBytes;
 use super::conv::UpsampleShape;
 use super::exec::Launch;
 use super::gemm::{PackedMatrix, PanelKind, packed_bytes};
+use super::simd::Level;
 use super::threads::{ALIGN, stop_requested};
 use crate::WeightProvider;
 use crate::errors::LoadError;
@@ -35,6 +36,22 @@ pub enum Form {
     Plain,
     /// A table of which rows are read where it is stored; it is not loaded.
     Stored,
+}
+
+impl Form {
+    /// The panels of a tensor in the form at a level, if it has any.
+    fn kind(self, level: Level, ty: &TensorType) -> Option<PanelKind> {
+        let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
+        match self {
+            Self::Matrix { bf16 } | Self::Kernel { bf16 } => Some(kind(bf16).at(level)),
+            Self::Doubled { bf16 } => {
+                let [cout, cin, ..] = super::kernel_shape(&ty.shape);
+                let shape = UpsampleShape { input: [1; 3], cin, cout };
+                Some(shape.panels(level, kind(bf16)))
+            }
+            Self::Vector | Self::Plain | Self::Stored => None,
+        }
+    }
 }
 
 /// One tensor in one form.
@@ -97,10 +114,10 @@ impl Weights {
         Ok(out)
     }
 
-    /// Bytes that the weights of `plans` take once they are loaded, known without them.
-    pub fn planned_bytes(plans: &[&Plan]) -> u64 {
+    /// Bytes that the weights of `plans` take at `level` once they are loaded, known without them.
+    pub fn planned_bytes(level: Level, plans: &[&Plan]) -> u64 {
         let (wanted, _) = wanted(plans);
-        let each = wanted.iter().map(|((_, form, _), (ty, _))| loaded_bytes(*form, ty));
+        let each = wanted.iter().map(|((_, form, _), (ty, _))| loaded_bytes(level, *form, ty));
         each.fold(0, u64::saturating_add)
     }
 
@@ -182,21 +199,21 @@ fn wanted<'p>(plans: &[&'p Plan]) -> (Wanted, Vec<(&'p str, &'p TensorType)>) {
 }
 
 /// Bytes of a tensor of type `ty` in `form`; those of [`Loaded::bytes`].
-fn loaded_bytes(form: Form, ty: &TensorType) -> u64 {
-    let kind = |bf16: bool| if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
-    let panels = |n: usize, k: usize, bf16: bool| {
-        packed_bytes(n, k, kind(bf16)).next_multiple_of(ALIGN) as u64
+fn loaded_bytes(level: Level, form: Form, ty: &TensorType) -> u64 {
+    let panels = |n: usize, k: usize| {
+        let kind = form.kind(level, ty).expect("a form in panels");
+        packed_bytes(n, k, kind).next_multiple_of(ALIGN) as u64
     };
     match form {
-        Form::Matrix { bf16 } => panels(ty.shape[0], ty.elements() / ty.shape[0].max(1), bf16),
-        Form::Kernel { bf16 } => {
+        Form::Matrix { .. } => panels(ty.shape[0], ty.elements() / ty.shape[0].max(1)),
+        Form::Kernel { .. } => {
             let [cout, cin, kt, kh, kw] = super::kernel_shape(&ty.shape);
-            panels(cout, cin * kt * kh * kw, bf16)
+            panels(cout, cin * kt * kh * kw)
         }
-        Form::Doubled { bf16 } => {
+        Form::Doubled { .. } => {
             let [cout, cin, ..] = super::kernel_shape(&ty.shape);
             let shape = UpsampleShape { input: [1; 3], cin, cout };
-            panels(cout, shape.k(), bf16)
+            panels(cout, shape.k(form.kind(level, ty).expect("a form in panels")))
         }
         Form::Vector => ty.elements() as u64 * 4,
         Form::Plain => ty.bytes(),

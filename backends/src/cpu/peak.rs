@@ -3,11 +3,12 @@
 //! Reports relate kernels to these ceilings. Each thread takes the best of many short runs, so
 //! that other programs on the machine disturb the figures little; the sum over threads is given.
 
+use super::amx::{self, Tiles};
 use super::simd::Level;
 use super::threads::Pool;
 use crate::device::Throughput;
 use std::hint::black_box;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Bytes each thread copies from and to; past any share of a last-level cache.
@@ -16,14 +17,39 @@ const COPY: usize = 64 << 20;
 /// Multiply-adds in a row in one timed run, on each of the sums.
 const STEPS: usize = 100_000;
 
+/// Whether this machine multiplies pairs of bf16 so slowly that f32 arithmetic on the same weights is
+/// faster, which takes a few more instructions. It is measured once in a process.
+pub(super) fn pairs_are_slow() -> bool {
+    static SLOW: OnceLock<bool> = OnceLock::new();
+    *SLOW.get_or_init(|| {
+        let level = Level::detect().usable();
+        level >= Level::Avx512Bf16 && {
+            let rate = |pairs| best(Duration::ZERO, || arithmetic(level, pairs));
+            // By turns, so that a busy moment meets both.
+            let rates: [[f64; 2]; 5] = std::array::from_fn(|_| [false, true].map(rate));
+            let [f32, bf16] =
+                [0, 1].map(|at| rates.iter().map(|pair| pair[at]).fold(0.0, f64::max));
+            slower(f32, bf16)
+        }
+    })
+}
+
+/// Whether products of pairs at rate `bf16` take longer than f32 arithmetic at rate `f32`.
+fn slower(f32: f64, bf16: f64) -> bool {
+    bf16 < 0.8 * f32
+}
+
 /// Measures all ceilings, spending about `each` on every one of them.
 ///
 /// Not to be called from inside a task of the pool: it needs all threads at once.
 pub fn measure(pool: &Pool, level: Level, each: Duration) -> Throughput {
-    let level = level.usable();
+    let (level, tiles) = (level.usable(), level.tiles());
     let f32_gflops = sum(pool, &|| best(each, || arithmetic(level, false)));
-    let bf16_gflops =
-        (level >= Level::Avx512Bf16).then(|| sum(pool, &|| best(each, || arithmetic(level, true))));
+    let bf16_gflops = match tiles {
+        Some(tiles) => Some(sum(pool, &|| best(each, || amx::peak::burn(tiles)))),
+        None => (level >= Level::Avx512Bf16)
+            .then(|| sum(pool, &|| best(each, || arithmetic(level, true)))),
+    };
     let copy_gb_per_second = sum(pool, &|| {
         let from = vec![1u8; COPY];
         let mut to = vec![0u8; COPY];
@@ -33,7 +59,29 @@ pub fn measure(pool: &Pool, level: Level, each: Duration) -> Throughput {
             2.0 * COPY as f64
         })
     });
-    Throughput { threads: pool.threads(), f32_gflops, bf16_gflops, copy_gb_per_second }
+    let pairs = match tiles {
+        Some(Tiles::Instructions) => "tdpbf16ps",
+        Some(Tiles::Emulated) => "tdpbf16ps in memory",
+        None => instruction(level, true),
+    };
+    let instructions = [instruction(level, false), pairs];
+    Throughput {
+        threads: pool.threads(),
+        f32_gflops,
+        bf16_gflops,
+        instructions,
+        copy_gb_per_second,
+    }
+}
+
+/// What [`arithmetic`] executes.
+fn instruction(level: Level, pairs: bool) -> &'static str {
+    match level {
+        Level::Avx512Bf16 if pairs => "vdpbf16ps",
+        Level::Avx512 | Level::Avx512Bf16 => "vfmadd (512 bits)",
+        Level::Avx2 => "vfmadd (256 bits)",
+        _ => "multiply and add",
+    }
 }
 
 /// Runs `work` once on every thread at the same time and adds up what it returns.
@@ -73,7 +121,7 @@ fn arithmetic(level: Level, pairs: bool) -> f64 {
         Level::Avx512 | Level::Avx512Bf16 => return unsafe { x86::f32_512() },
         // SAFETY: as above.
         Level::Avx2 => return unsafe { x86::f32_256() },
-        Level::Portable => {}
+        _ => {}
     }
     let _ = (level, pairs);
     const SUMS: usize = 32;
@@ -178,13 +226,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pairs_are_left_to_f32_where_they_are_slow() {
+        // As on machines where they have a half and twice its rate.
+        assert!(slower(497.0, 248.0));
+        assert!(!slower(233.0, 467.0));
+        assert_eq!(pairs_are_slow(), pairs_are_slow());
+        if Level::detect() < Level::Avx512Bf16 {
+            assert!(!pairs_are_slow());
+        }
+    }
+
+    #[test]
     fn figures_are_positive_at_every_level() {
         let pool = Pool::new(2);
         for level in Level::available() {
             let peak = measure(&pool, level, Duration::from_millis(2));
             assert_eq!(peak.threads, 2);
             assert!(peak.f32_gflops > 0.0 && peak.copy_gb_per_second > 0.0);
-            assert_eq!(peak.bf16_gflops.is_some(), level == Level::Avx512Bf16);
+            assert_eq!(peak.bf16_gflops.is_some(), level >= Level::Avx512Bf16);
+            let [wide, narrow] = peak.instructions;
+            assert_eq!(wide != narrow, peak.bf16_gflops.is_some(), "{level:?}");
         }
     }
 }

@@ -35,6 +35,13 @@ enum Bound {
     Memory,
 }
 
+/// How the figures come about, below the table.
+const HOW: &str = "\
+A peak is the best of many short runs of the instruction on registers alone, or of copies of 64 MiB
+(bytes read and written), on all threads at once; a time is a median. busy: processor time that the
+process got, as a share of its threads' time; much below that of other runs, the machine was shared.
+";
+
 /// An operation to measure: its name, its bound, its operations (or bytes), and itself.
 struct Case {
     name: String,
@@ -68,12 +75,13 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
     let mut progress = Progress::new();
     progress.part("measuring the machine");
     let peak = backend.device().throughput(time.min(Duration::from_secs(1)));
-    let ceiling = |bound: Bound| match bound {
-        Bound::F32 => peak.f32_gflops,
-        Bound::Bf16 => peak.bf16_gflops.unwrap_or(peak.f32_gflops),
-        Bound::Memory => peak.copy_gb_per_second,
+    let ceiling = |bound: Bound| match (bound, peak.bf16_gflops) {
+        (Bound::Memory, _) => (peak.copy_gb_per_second, "copy"),
+        (Bound::Bf16, Some(rate)) => (rate, peak.instructions[1]),
+        _ => (peak.f32_gflops, peak.instructions[0]),
     };
-    let mut rows = vec![["kernel", "time", "rate", "of peak"].map(str::to_owned).to_vec()];
+    let head = ["kernel", "time", "rate", "peak", "of", "of peak", "busy"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
     let mut list = Vec::new();
     for case in cases {
         progress.part(&case.name);
@@ -86,19 +94,24 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
         }
         let compiler = Compiler::new(&backend).add("f", request)?;
         let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
-        let seconds = median(&mut program, &case.module, time)?;
+        let (seconds, busy) = median(&mut program, &case.module, time, peak.threads)?;
         let rate = case.work / seconds * 1e-9;
-        let share = rate / ceiling(case.bound);
+        let (most, by) = ceiling(case.bound);
+        let share = rate / most;
         let unit = if case.bound == Bound::Memory { "GB/s" } else { "GFLOP/s" };
         rows.push(vec![
             case.name.clone(),
             duration_small(seconds),
             format!("{rate:.1} {unit}"),
+            format!("{most:.1}"),
+            by.to_owned(),
             format!("{:.0} %", share * 100.0),
+            busy.map_or_else(String::new, |busy| format!("{:.0} %", busy * 100.0)),
         ]);
         let key = if case.bound == Bound::Memory { "gb_per_second" } else { "gflops" };
         list.push(json!({
-            "name": case.name, "seconds": seconds, key: rate, "share_of_peak": share,
+            "name": case.name, "seconds": seconds, key: rate, "peak": most, "peak_of": by,
+            "share_of_peak": share, "busy": busy,
         }));
     }
     progress.clear();
@@ -118,7 +131,7 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
     }
     let bf16 = peak.bf16_gflops.map_or("none (f32 is used)".into(), |g| format!("{g:.0} GFLOP/s"));
     output::print(&format!(
-        "{}, {level}; measured peak: f32 {:.0} GFLOP/s, bf16 {bf16}, copy {:.1} GB/s\n{}",
+        "{}, {level}; measured peak: f32 {:.0} GFLOP/s, bf16 {bf16}, copy {:.1} GB/s\n{}{HOW}",
         output::plural(peak.threads, "thread"),
         peak.f32_gflops,
         peak.copy_gb_per_second,
@@ -142,8 +155,13 @@ fn duration_small(seconds: f64) -> String {
 }
 
 /// Median seconds that the launches of `f` take, over the runs that fit into about `time`, at least
-/// three, after one that does not count.
-fn median(program: &mut Program, module: &Module, time: Duration) -> Result<f64> {
+/// three, after one that does not count; and how busy so many threads were.
+fn median(
+    program: &mut Program,
+    module: &Module,
+    time: Duration,
+    threads: usize,
+) -> Result<(f64, Option<f64>)> {
     let func = module.func("f").expect("every case has it");
     let inputs: Vec<(&str, Tensor)> =
         func.param_types().map(|(name, ty)| (name, values(ty))).collect();
@@ -157,13 +175,14 @@ fn median(program: &mut Program, module: &Module, time: Duration) -> Result<f64>
         Ok(launches.map(|launch| (launch.end - launch.begin) as f64 * 1e-9).sum())
     };
     run()?;
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), output::processor_time());
     let mut times = Vec::new();
     while times.len() < 3 || (begun.elapsed() < time && times.len() < 1000) {
         times.push(run()?);
     }
+    let busy = output::busy(before, begun.elapsed().as_secs_f64(), threads);
     times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok((times[times.len() / 2], busy))
 }
 
 fn cases() -> Vec<Case> {

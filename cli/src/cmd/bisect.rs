@@ -68,7 +68,7 @@ pub fn run(args: Bisect) -> std::result::Result<(), Failure> {
     let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let expected = Evaluator::new(&module, Mode::F32)
         .run_named(&func.name, &given, &*matched.weights, None)
-        .map_err(eval_error)?;
+        .map_err(|error| eval_error(*error))?;
     let backend = args.on.open()?;
     let switches = PassArgs {
         target: backend.target().to_owned(),

@@ -217,7 +217,7 @@ fn record(
             };
             Evaluator::new(module, mode)
                 .run_named(&func.name, &given, &*matched.weights, Some(&mut trace))
-                .map_err(eval_error)?
+                .map_err(|error| eval_error(*error))?
         }
     };
     Ok(Record { values, results })

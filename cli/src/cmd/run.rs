@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use crate::render::Failure;
 use crate::tensors::{self, Named};
 use crate::trace::{self, TraceFile};
-use anyid_ir::{EvalError, Evaluator, Func, Mode, Module, Tensor};
+use anyid_ir::{Diagnostic, Evaluator, Func, Mode, Module, Tensor};
 use anyid_runtime::engine::Compiler;
 use anyid_runtime::files::{self, AtomicFile, Existing, is_standard_output};
 use anyid_runtime::places::Places;
@@ -80,7 +80,7 @@ pub fn run(args: Run) -> std::result::Result<(), Failure> {
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
         Evaluator::new(&module, Mode::F32)
             .run_named(&func.name, &given, &*matched.weights, None)
-            .map_err(eval_error)?
+            .map_err(|error| eval_error(*error))?
     } else {
         let backend = trace.watch(args.on.open()?);
         let mut program = compile(&backend, &module, func, &matched.weights, &mut progress)?;
@@ -165,7 +165,7 @@ pub fn owned(outputs: Outputs) -> Named {
 }
 
 /// An error of the interpreter as one of the runtime.
-pub fn eval_error(error: EvalError) -> Error {
+pub fn eval_error(error: Diagnostic) -> Error {
     // The verifier has accepted the module, so a malformed one is a bug of ours.
     let make = if error.code == "E1046" { Error::internal } else { Error::input };
     let mut out = make(error.code, error.message);

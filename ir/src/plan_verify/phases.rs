@@ -115,7 +115,7 @@ impl Phases {
             for (id, buffer) in plan.buffers.iter() {
                 if buffer.root == Root::Persistent && !kept.iter().any(|k| holds(k, buffer)) {
                     let message =
-                        format!("{id:?} is no part of a {} that prepare keeps", buffer.ty);
+                        format!("{id:?} is not part of a {} that prepare keeps", buffer.ty);
                     self.fault(plan, message);
                 }
             }

@@ -73,7 +73,7 @@ impl Groups<'_> {
         let (GroupKind::Row { rows, width: left }, GroupKind::Row { rows: others, width: right }) =
             (&self.groups[a].kind, &self.groups[b].kind)
         else {
-            return Err("one of them is no row kernel".into());
+            return Err("one of them is not a row kernel".into());
         };
         let mut members = self.groups[a].steps.iter().chain(&self.groups[b].steps);
         if members.any(|at| self.row(*at).is_some_and(|row| row.arithmetic != DType::F32)) {

@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Result<u64> {
     let (number, unit) = lower.split_at(split);
     let unit = UNITS.iter().find(|(name, _)| *name == unit.trim());
     let (Some((_, unit)), Ok(number)) = (unit, number.parse::<f64>()) else {
-        return Err(bad("is no amount of memory"));
+        return Err(bad("is not an amount of memory"));
     };
     let bytes = number * *unit as f64;
     match bytes {

@@ -182,7 +182,7 @@ impl PlanFile {
         }
         let target = field(&fields, "target")?;
         let length = field(&fields, "bytes")?;
-        let length: usize = length.parse().map_err(|_| damaged("its length is no number"))?;
+        let length: usize = length.parse().map_err(|_| damaged("its length is not a number"))?;
         if body.len() < length {
             let message = format!("the plan has {} of {length} bytes", body.len());
             return Err(again(Error::input("E0511", message)));

@@ -266,7 +266,7 @@ impl SchedulerSettings {
     /// its shift twice.
     ///
     /// # Errors
-    /// E0930 for content that is no object, lacks `_class_name` or has a value of the wrong type,
+    /// E0930 for content that is not an object, lacks `_class_name` or has a value of the wrong type,
     /// E0931 for another class, E0932 for a setting that is not implemented, E0924 for a bad shift.
     pub fn from_diffusers(config: &Value) -> Result<Self> {
         let Some(object) = config.as_object() else {

@@ -23,7 +23,7 @@ pub fn alarms(
                 "gradient",
                 format!(
                     "update {step}: {count} of {all} matrices have no gradient, among them {first}: \
-                     nothing that is learned from depends on them"
+                     the loss does not depend on them"
                 ),
             ));
         }

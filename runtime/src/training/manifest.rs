@@ -425,7 +425,10 @@ mod tests {
         let path = folder.path().join("m.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let root = Path::new("/media");
-        Manifest::open(&path, &Reading { pairs, root, locked, frames: 5, group: 4, fps: Some(24.0) })
+        Manifest::open(
+            &path,
+            &Reading { pairs, root, locked, frames: 5, group: 4, fps: Some(24.0) },
+        )
     }
 
     fn fault(text: String, pairs: bool) -> String {

@@ -134,7 +134,7 @@ fn read_text(path: &Path, limit: u64) -> Result<String> {
             .at(path.display())
             .help("save it as UTF-8")
     })?;
-    // Some editors put a mark of the byte order in front, which is no part of the text.
+    // Some editors put a mark of the byte order in front, which is not part of the text.
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }

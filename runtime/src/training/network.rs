@@ -108,7 +108,7 @@ fn keeping(
     let plan = request.plan().map_err(compile_error)?;
     let own = vector_bytes(settings, &Parameters::of_plan(&plan));
     let left = budget.saturating_sub(own);
-    let tried = within(&request, left).map_err(compile_error)?;
+    let tried = within(&request, left, &|_| 0).map_err(compile_error)?.tried;
     let least = tried.last().expect("at least one choice is planned");
     let needed = least.memory.total();
     match needed <= left {

@@ -106,7 +106,7 @@ impl Sampler<'_, '_> {
     fn latents(&mut self, data: &Dataset, item: &Item) -> Result<Option<Tensor>> {
         let run = self.learner.settings;
         let usual = Request { steps: run.run.sample_steps, ..Request::default() };
-        let [frames, height, width] = run.size().latent();
+        let [frames, height, width] = run.size().latent(self.model.geometry());
         let shape = [self.model.dit.in_channels, frames, height, width];
         let mut values = vec![0f32; shape.iter().product()];
         NoiseStream::new(run.train.seed, NoiseStream::LATENTS).fill(0, &mut values);

@@ -10,6 +10,7 @@ mod programs;
 mod recipe;
 mod safetensors;
 mod tokenizer;
+mod torch;
 
 use crate::engine::{Outcome, Target, Verdict};
 use anyid_runtime::{Error, Kind};
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(media::Media::clips()),
         Box::new(recipe::Recipes::new()),
         Box::new(adapter::Adapters::new()),
+        Box::new(torch::Torch),
     ]
 }
 

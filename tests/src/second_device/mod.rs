@@ -12,7 +12,7 @@ use anyid_backends::stop::stop_requested;
 use anyid_backends::{Device, Fault, HostArena, LoadError, OpenError, RunError, StoredWeight};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
-use anyid_ir::{Diagnostic, EvalError, Evaluator, Mode, Tensor, TensorType};
+use anyid_ir::{Diagnostic, Evaluator, Mode, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
     let capacity = opening.settings.get("capacity").map_or(Ok(1 << 40), str::parse);
     let capacity = capacity.map_err(|_| OpenError::Setting {
         name: "capacity",
-        message: "the capacity is no number of bytes".to_owned(),
+        message: "the capacity is not a number of bytes".to_owned(),
     })?;
     Ok(Arc::new(Second(About {
         name: format!("second:{number}"),
@@ -54,6 +54,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         instructions: "doubles".to_owned(),
         capacity: Some(capacity),
         target: target(),
+        warnings: Vec::new(),
     })))
 }
 
@@ -103,7 +104,8 @@ impl Device for Second {
 
     fn throughput(&self, _: Duration) -> Throughput {
         let (f32_gflops, copy_gb_per_second) = (1.0, 1.0);
-        Throughput { threads: 1, f32_gflops, bf16_gflops: None, copy_gb_per_second }
+        let instructions = ["arithmetic"; 2];
+        Throughput { threads: 1, f32_gflops, bf16_gflops: None, instructions, copy_gb_per_second }
     }
 }
 
@@ -188,8 +190,8 @@ impl Frame<'_> {
 }
 
 /// An error of the interpreter as one of the device.
-fn failed(error: EvalError, label: &str) -> RunError {
-    let Diagnostic { code, message, place, help, .. } = *error;
+fn failed(error: Diagnostic, label: &str) -> RunError {
+    let Diagnostic { code, message, place, help, .. } = error;
     let fault = Box::new(Fault { code, message, place, help, cause: None });
     RunError::Failed { label: Some(label.to_owned()), fault }
 }
@@ -241,7 +243,7 @@ impl Runner for Ready {
             let operands = step.operands.iter().map(|id| frame.read(*id)).collect();
             let inputs = launch.inputs(operands, step)?;
             let made = Evaluator::new(&launch.module, Mode::F32).run("f", &inputs, &(), None);
-            let made = made.map_err(|error| failed(error, step.label()))?;
+            let made = made.map_err(|error| failed(*error, step.label()))?;
             for ((result, tensor), label) in step.results.iter().zip(&made).zip(&step.labels) {
                 frame.write(*result, tensor.bytes());
                 if let Some(trace) = &mut call.trace {

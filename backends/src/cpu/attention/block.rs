@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::exact::{self, Query};
 use super::pack::{self, HeadRows};
-use super::products::{LOWEST, Products, Running, Work, mix, score, weigh};
+use super::products::{LOWEST, Products, Running, Work, weigh};
 use super::{Attention, Operand, Plan, Precision};
 use crate::cpu::math::{LANES, Lanes, ROUGH_ONE};
 
@@ -119,7 +119,7 @@ struct Scratch {
 unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: *mut f32) {
     let Job { plan, call, .. } = job;
     let shape = &call.shape;
-    debug_assert!(R == plan.rows && P::PAIRED == plan.paired);
+    debug_assert!(R == plan.rows && P::PAIRED == plan.way.paired);
     let (outer, part) = (task / plan.blocks(shape), task % plan.blocks(shape));
     let (batch, head_index) = (outer / shape.heads, outer % shape.heads);
     let start = part * plan.block_queries;
@@ -168,11 +168,13 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
         for first in (0..used).step_by(plan.block_keys) {
             let count = plan.block_keys.min(used - first);
             let keys = head.rows(call.key, first, count);
-            let padded = count.next_multiple_of(6);
+            let padded = count.next_multiple_of(plan.key_step);
             pack::rows::<P>(keys, padded, plan.key_filled, plan.key_stride, places.keys);
             let values = head.rows(call.value, first, count);
             let (filled, stride) = (plan.value_filled, plan.value_stride);
-            if P::PAIRED {
+            if P::TILED {
+                pack::by_channel::<P>(values, plan.dims, stride, places.scores, places.values);
+            } else if P::PAIRED {
                 pack::paired_rows::<P>(values, filled, stride, places.values);
             } else {
                 pack::rows::<P>(values, count, filled, stride, places.values);
@@ -253,9 +255,9 @@ unsafe fn meet<P: Products, const R: usize, const C: usize>(
     // SAFETY: the tile's parts of the blocks have the sizes that the products ask for.
     unsafe {
         let queries = places.queries.add(tile.start * plan.depth).cast_const();
-        let padded = keys.count.next_multiple_of(6);
+        let padded = keys.count.next_multiple_of(plan.key_step);
         let (stride, depth) = (plan.key_stride, plan.depth);
-        score::<P, R, C>(queries, places.keys, stride, depth, padded, places.scores);
+        P::score::<R, C>(queries, places.keys, stride, depth, padded, places.scores);
         let running = Running { at: places.running.add(3 * tile.start) };
         let round = call.precision == Precision::Bf16;
         let log2_e = std::f32::consts::LOG2_E;
@@ -268,8 +270,8 @@ unsafe fn meet<P: Products, const R: usize, const C: usize>(
         }
         let steps = if P::PAIRED { keys.count.div_ceil(2) } else { keys.count };
         let output = places.output.add(tile.start * plan.dims);
-        let (weights, values) = (places.scores.cast_const(), places.values.cast_const());
+        let (weights, values) = (places.scores, places.values.cast_const());
         let (stride, dims, older) = (plan.value_stride, plan.dims, keys.first > 0);
-        mix::<P, R, C>(weights, values, stride, steps, dims, output, running, older);
+        P::mix::<R, C>(weights, values, stride, steps, dims, output, running, older);
     }
 }

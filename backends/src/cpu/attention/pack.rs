@@ -198,6 +198,39 @@ unsafe fn typed_paired_rows<P: Products, E: Element>(
     }
 }
 
+/// Rows of keys or values by channel: `target[channel][stride]`, pairs of rows side by side, and zeros
+/// up to sixteen pairs and `dims` channels, a multiple of sixteen.
+///
+/// # Safety
+/// `target` has room for `[dims][stride]` words, `through` for `[16][dims]`.
+#[inline(always)]
+pub(super) unsafe fn by_channel<P: Products>(
+    rows: HeadRows<'_>,
+    dims: usize,
+    stride: usize,
+    through: *mut f32,
+    target: *mut f32,
+) {
+    for first in (0..rows.count).step_by(2 * LANES) {
+        let count = (rows.count - first).min(2 * LANES);
+        let some = HeadRows { offset: rows.offset + first * rows.stride, count, ..rows };
+        // SAFETY: the caller's promise.
+        unsafe {
+            paired_rows::<P>(some, dims, dims, through);
+            for d in (0..dims).step_by(LANES) {
+                let mut block = [P::V::splat(0.0); LANES];
+                for (pair, lane) in (0..count.div_ceil(2)).zip(&mut block) {
+                    *lane = P::V::load(through.add(pair * dims + d));
+                }
+                P::V::transpose(&mut block);
+                for (channel, lane) in (d..).zip(block) {
+                    lane.store(target.add(channel * stride + first / 2));
+                }
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn bits<E: Element>(value: E) -> u16 {
     if size_of::<E>() == 2 {

@@ -11,6 +11,9 @@ use crate::cpu::math::lanes::Portable;
 use crate::cpu::math::{LANES, Lanes, exp2, exp2_rough};
 use crate::cpu::simd::Level;
 
+use super::Precision;
+use crate::cpu::amx::Tiles;
+
 /// Work that is written once, for every kind of products.
 pub(super) trait Work {
     /// Does it, in tiles of `R` rows.
@@ -20,13 +23,36 @@ pub(super) trait Work {
     unsafe fn run<P: Products, const R: usize>(&self);
 }
 
-/// Does `work` with the products of `level`, on pairs if it says so.
+/// How products are formed: by the vectors of a level, on pairs if it says so, or by tiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) level: Level,
+    pub(super) paired: bool,
+    pub(super) tiles: Option<Tiles>,
+}
+
+impl Way {
+    /// The way of a level. Tiles take pairs, which vectors make: without those that can, tiles in
+    /// memory are of no use here.
+    pub(super) fn new(level: Level, precision: Precision) -> Self {
+        let (tiles, level) = (level.tiles(), level.usable());
+        let paired = level == Level::Avx512Bf16 && precision == Precision::Bf16;
+        Self { level, paired, tiles: tiles.filter(|_| paired) }
+    }
+}
+
+/// Does `work` in a way.
 ///
 /// # Safety
-/// As the work says; the machine has the level.
-pub(super) unsafe fn run_at(level: Level, paired: bool, work: &impl Work) {
+/// As the work says; the machine has what the way takes.
+pub(super) unsafe fn run_at(Way { level, paired, tiles }: Way, work: &impl Work) {
     // SAFETY: the caller's promise.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(tiles) = tiles {
+            return tiles.run(&x86::ByTiles(work));
+        }
+        let _ = tiles;
         match level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 if paired => x86::pairs(work),
@@ -41,8 +67,26 @@ pub(super) unsafe fn run_at(level: Level, paired: bool, work: &impl Work) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::tiled::Tiled;
     use super::{Pairs, Single, Work};
+    use crate::cpu::amx::{TileOps, TileWork};
     use crate::cpu::math::lanes_x86::{Avx2, Avx512};
+
+    /// Work on the tiles of a thread.
+    pub(super) struct ByTiles<'a, W>(pub(super) &'a W);
+
+    impl<W: Work> TileWork for ByTiles<'_, W> {
+        unsafe fn run<T: TileOps>(&self) {
+            // SAFETY: the caller's promise.
+            unsafe { tiles::<T>(self.0) }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    unsafe fn tiles<T: TileOps>(work: &impl Work) {
+        // SAFETY: the caller's promise.
+        unsafe { work.run::<Tiled<T>, 16>() }
+    }
 
     macro_rules! compiled {
         ($name:ident, $features:literal, $products:ty) => {
@@ -89,6 +133,69 @@ pub(super) trait Products {
     /// # Safety
     /// `16·C` words from `at` on are writable.
     unsafe fn store_row<const C: usize>(row: [Self::V; C], at: *mut f32);
+
+    /// Whether they are formed by tiles, see [`tiled`](super::tiled).
+    const TILED: bool = false;
+
+    /// See [`score`].
+    ///
+    /// # Safety
+    /// As of [`score`].
+    #[inline(always)]
+    unsafe fn score<const R: usize, const C: usize>(
+        queries: *const f32,
+        keys: *const f32,
+        stride: usize,
+        depth: usize,
+        count: usize,
+        scores: *mut f32,
+    ) where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { score::<Self, R, C>(queries, keys, stride, depth, count, scores) }
+    }
+
+    /// See [`mix`]; the weights may be filled up to whole tiles.
+    ///
+    /// # Safety
+    /// As of [`mix`].
+    #[inline(always)]
+    unsafe fn mix<const R: usize, const C: usize>(
+        weights: *mut f32,
+        values: *const f32,
+        stride: usize,
+        steps: usize,
+        dims: usize,
+        output: *mut f32,
+        running: Running,
+        older: bool,
+    ) where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { mix::<Self, R, C>(weights, values, stride, steps, dims, output, running, older) }
+    }
+
+    /// See [`add`]: factors with the words from one row and from one step to the next, lines and sums
+    /// with those between rows; the lines may be filled up to whole tiles.
+    ///
+    /// # Safety
+    /// As of [`add`].
+    #[inline(always)]
+    unsafe fn add<const R: usize, const C: usize>(
+        factors: (*const f32, [usize; 2]),
+        lines: (*mut f32, usize),
+        steps: usize,
+        rows: usize,
+        sums: (*mut f32, usize),
+        older: bool,
+    ) where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { add::<Self, R, C>(factors, lines, steps, rows, sums, older) }
+    }
 }
 
 /// Products of `f32` words.
@@ -198,7 +305,7 @@ mod pairs {
 /// # Safety
 /// All the places named are readable.
 #[inline(always)]
-pub(super) unsafe fn tile<P: Products, const R: usize, const C: usize>(
+unsafe fn tile<P: Products, const R: usize, const C: usize>(
     mut sums: [[P::V; C]; R],
     steps: usize,
     a: *const f32,
@@ -228,6 +335,43 @@ pub(super) unsafe fn tile<P: Products, const R: usize, const C: usize>(
     sums
 }
 
+/// sums[row] += Σ_step factors[row][step] · lines[step] for `rows` rows, a multiple of `R`, of `16·C`
+/// lanes; without `older` the sums start at zero.
+///
+/// # Safety
+/// `factors` holds `[rows][steps]` words, `lines` `[steps]` rows and `sums` `[rows]` rows of the lanes.
+#[inline(always)]
+unsafe fn add<P: Products, const R: usize, const C: usize>(
+    (factors, apart): (*const f32, [usize; 2]),
+    (lines, line): (*mut f32, usize),
+    steps: usize,
+    rows: usize,
+    (sums, stride): (*mut f32, usize),
+    older: bool,
+) {
+    for row in (0..rows).step_by(R) {
+        // SAFETY: rows row..row+R lie inside the factors and the sums.
+        unsafe {
+            let at = sums.add(row * stride);
+            let mut made = [[P::V::splat(0.0); C]; R];
+            if older {
+                for r in 0..R {
+                    for c in 0..C {
+                        made[r][c] = P::V::load(at.add(r * stride + c * LANES));
+                    }
+                }
+            }
+            let from = factors.add(row * apart[0]);
+            let made = tile::<P, R, C>(made, steps, from, apart, lines, line);
+            for r in 0..R {
+                for c in 0..C {
+                    made[r][c].store(at.add(r * stride + c * LANES));
+                }
+            }
+        }
+    }
+}
+
 /// Depth of a run of the score product: its part of the queries stays in the first-level cache.
 const RUN: usize = 128;
 
@@ -237,7 +381,7 @@ const RUN: usize = 128;
 /// `queries` holds `[depth][16C]` words, `keys` `[count][stride]` with `stride ≥ depth`; `scores`
 /// has room for `[count][16C]`.
 #[inline(always)]
-pub(super) unsafe fn score<P: Products, const R: usize, const C: usize>(
+unsafe fn score<P: Products, const R: usize, const C: usize>(
     queries: *const f32,
     keys: *const f32,
     stride: usize,
@@ -377,7 +521,7 @@ pub(super) fn power<V: Lanes>(exponent: V, rough: bool) -> V {
 /// `values` holds `[steps][stride]` with `stride ≥ dims`, `weights` `[steps][16C]`, `output`
 /// `[dims][16C]`, `running` its three rows.
 #[inline(always)]
-pub(super) unsafe fn mix<P: Products, const R: usize, const C: usize>(
+unsafe fn mix<P: Products, const R: usize, const C: usize>(
     weights: *const f32,
     values: *const f32,
     stride: usize,

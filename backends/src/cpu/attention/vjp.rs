@@ -20,7 +20,7 @@ mod tests;
 use super::super::math::LANES;
 use super::super::simd::Level;
 use super::super::threads::{Pool, SharedPtr, stop_requested};
-use super::products::run_at;
+use super::products::{Way, run_at};
 use super::{ALIGNMENT, AttentionShape, Operand, OutputOperand, Precision, odd_lines, tiles};
 use task::{Job, Place, Share, Sums, Task};
 
@@ -72,7 +72,9 @@ const TASKS: usize = 16;
 /// places are in words.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    paired: bool,
+    way: Way,
+    /// Keys are filled up to multiples of this.
+    key_step: usize,
     rows: usize,
     /// Queries of a tile.
     width: usize,
@@ -89,6 +91,8 @@ struct Plan {
     dims: usize,
     filled: usize,
     stride: usize,
+    /// Words of a channel of pairs of keys, where they lie by channel.
+    pair_stride: usize,
     places: Places<usize>,
     /// Words of a worker, of the sums of a head's queries, and of those of its bias.
     words: usize,
@@ -125,12 +129,13 @@ struct Places<T> {
 
 impl Plan {
     fn new(level: Level, shape: &AttentionShape, precision: Precision, bias: bool) -> Self {
-        let level = level.usable();
-        let paired = level == Level::Avx512Bf16 && precision == Precision::Bf16;
-        let (rows, columns) = tiles(level);
+        let way = Way::new(level, precision);
+        let (paired, tiled) = (way.paired, way.tiles.is_some());
+        let (rows, columns) = tiles(way);
         let (dim, width) = (shape.head_dim, columns * LANES);
-        let block_keys = (BLOCK_KEYS * 128 / dim).clamp(36, BLOCK_KEYS);
-        let block_keys = block_keys.min(shape.keys).next_multiple_of(6);
+        let (most, least, key_step) = if tiled { (256, 64, 32) } else { (BLOCK_KEYS, 36, 6) };
+        let block_keys = (most * 128 / dim).clamp(least, most);
+        let block_keys = block_keys.min(shape.keys).next_multiple_of(key_step);
         let tiles = shape.queries.div_ceil(width);
         let blocks = shape.keys.div_ceil(block_keys);
         let wanted = TASKS.div_ceil(shape.batch * shape.heads).min(blocks);
@@ -141,7 +146,14 @@ impl Plan {
             true => (dim.div_ceil(2), dim.div_ceil(2).next_multiple_of(LANES)),
             false => (dim, filled),
         };
+        let depth = if tiled { key_filled } else { depth };
         let (key_stride, stride) = (odd_lines(key_filled), odd_lines(filled));
+        let pair_stride = odd_lines(block_keys / 2);
+        // Keys go through the slopes on their way into tiles.
+        let (key_pairs, through) = match tiled {
+            true => (dims * pair_stride, LANES * dims),
+            false => (if paired { block_keys * stride / 2 } else { 0 }, 0),
+        };
         let half = |words: usize| if paired { words / 2 } else { words };
         let in_pairs = |words: usize| if paired { words / 2 } else { 0 };
         let span = (shape.queries + shape.keys + width).next_multiple_of(LANES);
@@ -157,7 +169,7 @@ impl Plan {
             bias: place(if bias { span } else { 0 }),
             keys: place(block_keys * key_stride),
             values: place(block_keys * key_stride),
-            key_pairs: place(in_pairs(block_keys * stride)),
+            key_pairs: place(key_pairs),
             key_sums: place(block_keys * stride),
             value_sums: place(block_keys * stride),
             query_lanes: place(depth * width),
@@ -165,11 +177,12 @@ impl Plan {
             query_rows: place(half(width * stride)),
             cotangent_rows: place(half(width * stride)),
             scores: place(block_keys * width),
-            slopes: place(block_keys * width),
+            slopes: place((block_keys * width).max(through)),
             slope_pairs: place(in_pairs(block_keys * width)),
         };
         Self {
-            paired,
+            way,
+            key_step,
             rows,
             width,
             tiles,
@@ -182,6 +195,7 @@ impl Plan {
             dims,
             filled,
             stride,
+            pair_stride,
             places,
             words,
             query_words: tiles * dims * width,
@@ -230,7 +244,7 @@ pub fn attention_vjp(
     to: Cotangents<'_>,
     scratch: &mut [u8],
 ) {
-    let (level, shape) = (level.usable(), call.shape);
+    let shape = call.shape;
     let AttentionShape { batch, heads, queries, keys, .. } = shape;
     assert!(batch * heads * shape.head_dim * queries * keys > 0, "attention of nothing");
     for (name, operand, rows) in [
@@ -288,7 +302,7 @@ pub fn attention_vjp(
                 bias: bias_sums.get().add(number * plan.bias_words),
             };
             let scratch = base.get().add(worker * plan.words);
-            run_at(level, plan.paired, &Task { job: &job, number, scratch, sums });
+            run_at(plan.way, &Task { job: &job, number, scratch, sums });
         }
     });
     if stop_requested() {
@@ -299,7 +313,7 @@ pub fn attention_vjp(
             // SAFETY: tiles of the first piece's sums belong to one task each; others are read.
             unsafe {
                 let sums = query_sums.get();
-                run_at(level, plan.paired, &Share { job: &job, number, sums });
+                run_at(plan.way, &Share { job: &job, number, sums });
             }
         });
     }

@@ -6,10 +6,15 @@
 //! those over the doubled picture. The sums are taken in f32 when the weight is packed, which has as
 //! many elements as the taps. The rest is the machinery of [`winograd`](super::winograd) with its
 //! guarantees about threads and scratch.
+//!
+//! Tiles multiply so fast that differences are not worth their time: with panels for them a doubled
+//! pixel is the product of four pixels with the sums of the taps that meet each, phase by phase
+//! ([`amx::conv`](super::super::amx::conv)).
 
+use super::super::amx;
 use super::super::gemm::{
-    Dtype, Epilogue, Output, Packed, PackedMatrix, PanelKind, Slice, WeightSource, decode_one,
-    pack_source, packed_bytes,
+    Dtype, Epilogue, Finish, Output, Packed, PackedMatrix, PanelKind, Slice, Tiles, WeightSource,
+    decode_one, pack_source, packed_bytes,
 };
 use super::super::math::LANES;
 use super::super::simd::Level;
@@ -45,14 +50,25 @@ impl UpsampleShape {
         self.output().iter().product()
     }
 
-    /// Length of the sums as packed: 9·Cin.
-    pub fn k(&self) -> usize {
-        POINTS * self.cin
+    /// Length of the sums as packed: 9·Cin, or for tiles 4·Cin for each of four phases.
+    pub fn k(&self, kind: PanelKind) -> usize {
+        match kind {
+            PanelKind::Tiles(_) => 16 * self.cin,
+            _ => POINTS * self.cin,
+        }
     }
 
-    /// Bytes of the packed weight; those of the 3×3 taps.
+    /// The panels in which `level` has the arithmetic of `kind` for this shape.
+    pub(in super::super) fn panels(&self, level: Level, kind: PanelKind) -> PanelKind {
+        match amx::conv::fits(&self.conv(self.input)) {
+            true => kind.at(level),
+            false => kind,
+        }
+    }
+
+    /// Bytes of the packed weight.
     pub fn packed_bytes(&self, kind: PanelKind) -> usize {
-        packed_bytes(self.cout, self.k(), kind)
+        packed_bytes(self.cout, self.k(kind), kind)
     }
 
     /// The convolution over a picture of the given size.
@@ -103,18 +119,33 @@ struct Folded<'a> {
     bytes: &'a [u8],
     dtype: Dtype,
     cin: usize,
+    phases: bool,
+}
+
+impl Folded<'_> {
+    /// The taps along height and width whose sum is a point.
+    fn taps(&self, point: usize) -> [&'static [usize]; 2] {
+        /// The sum of the taps, the first and the last one.
+        const SUMS: [&[usize]; 3] = [&[0, 1, 2], &[0], &[2]];
+        /// Those that meet the first and the second of two pixels, from either half of a pixel.
+        const HALVES: [[&[usize]; 2]; 2] = [[&[0], &[1, 2]], [&[0, 1], &[2]]];
+        if !self.phases {
+            return [SUMS[point / 3], SUMS[point % 3]];
+        }
+        let (phase, pixel) = (point / 4, point % 4);
+        [HALVES[phase / 2][pixel / 2], HALVES[phase % 2][pixel % 2]]
+    }
 }
 
 impl WeightSource for Folded<'_> {
     fn fill(&self, _level: Level, n: usize, k: Range<usize>, out: &mut [f32]) {
-        /// The sum of the taps, the first and the last one.
-        const TAPS: [&[usize]; 3] = [&[0, 1, 2], &[0], &[2]];
         for (at, out) in k.zip(out) {
             let (point, channel) = (at / self.cin, at % self.cin);
             let base = (n * self.cin + channel) * 9;
             let tap = |i: usize, j: usize| decode_one(self.bytes, self.dtype, base + 3 * i + j);
-            let line = |i: usize| TAPS[point % 3].iter().map(|&j| tap(i, j)).sum::<f32>();
-            *out = TAPS[point / 3].iter().map(|&i| line(i)).sum();
+            let [lines, columns] = self.taps(point);
+            let line = |i: usize| columns.iter().map(|&j| tap(i, j)).sum::<f32>();
+            *out = lines.iter().map(|&i| line(i)).sum();
         }
     }
 }
@@ -134,8 +165,9 @@ pub fn pack_upsample_conv_into(
 ) {
     let needed = shape.cout * shape.cin * 9 * dtype.size();
     assert!(bytes.len() >= needed, "weight has {} bytes, needs {needed}", bytes.len());
-    let source = Folded { bytes, dtype, cin: shape.cin };
-    pack_source(pool, level, &source, (shape.cout, shape.k()), kind, to);
+    let phases = matches!(kind, PanelKind::Tiles(_));
+    let source = Folded { bytes, dtype, cin: shape.cin, phases };
+    pack_source(pool, level, &source, (shape.cout, shape.k(kind)), kind, to);
 }
 
 /// [`pack_upsample_conv_into`] storage of its own.
@@ -149,13 +181,21 @@ pub fn pack_upsample_conv(
     weight: (&[u8], Dtype),
     kind: PanelKind,
 ) -> PackedMatrix {
-    let mut packed = PackedMatrix::zeroed((shape.cout, shape.k()), kind);
+    let mut packed = PackedMatrix::zeroed((shape.cout, shape.k(kind)), kind);
     pack_upsample_conv_into(pool, level, shape, weight, kind, packed.bytes_mut());
     packed
 }
 
-/// Bytes of scratch [`upsample_conv`] needs, whatever the number of workers.
-pub fn upsample_conv_scratch_bytes(level: Level, shape: &UpsampleShape, kind: PanelKind) -> usize {
+/// Bytes of scratch [`upsample_conv`] needs.
+pub fn upsample_conv_scratch_bytes(
+    level: Level,
+    shape: &UpsampleShape,
+    kind: PanelKind,
+    workers: usize,
+) -> usize {
+    if let PanelKind::Tiles(body) = kind {
+        return tiles(body, level, shape).scratch_bytes(workers);
+    }
     winograd::scratch_bytes(level, &shape.conv(shape.input), kind, Form::Upsampled)
 }
 
@@ -182,10 +222,20 @@ pub fn upsample_conv(
 ) {
     let needed = shape.input.iter().product::<usize>() * shape.cin;
     assert!(x.len() >= needed, "x has {} elements, needs {needed}", x.len());
-    let packed = (weight.n(), weight.k());
-    assert!(packed == (shape.cout, shape.k()), "weight {packed:?} does not fit {shape:?}");
+    let (packed, k) = ((weight.n(), weight.k()), shape.k(weight.kind()));
+    assert!(packed == (shape.cout, k), "weight {packed:?} does not fit {shape:?}");
+    if let PanelKind::Tiles(body) = weight.kind() {
+        let plan = tiles(body, level, shape);
+        let finish = Finish::new(level.usable(), shape.rows(), shape.cout, epilogue, output);
+        return amx::conv::run(pool, &plan, x, weight, &finish, scratch);
+    }
     let (conv, form) = (shape.conv(shape.input), Form::Upsampled);
     winograd::run(pool, level, &conv, form, x, weight, epilogue, output, scratch);
+}
+
+/// How tiles do it.
+fn tiles(body: Tiles, level: Level, shape: &UpsampleShape) -> amx::conv::Plan {
+    amx::conv::Plan::doubled(body, level.usable(), &shape.conv(shape.input))
 }
 
 #[cfg(test)]
@@ -205,6 +255,9 @@ mod tests {
             UpsampleShape { input: [1, 31, 29], cin: 6, cout: 5 },
             // Several pieces of the channels, in either kind.
             UpsampleShape { input: [2, 3, 2], cin: 700, cout: 17 },
+            // Whole blocks of 32 channels; more products than tiles add up at a time.
+            UpsampleShape { input: [2, 6, 19], cin: 64, cout: 40 },
+            UpsampleShape { input: [5, 2, 3], cin: 2080, cout: 5 },
         ]
     }
 
@@ -248,7 +301,7 @@ mod tests {
             ..Epilogue::default()
         };
         let mut out = vec![f32::NAN; count];
-        let bytes = upsample_conv_scratch_bytes(level, shape, kind);
+        let bytes = upsample_conv_scratch_bytes(level, shape, kind, pool.threads());
         let mut scratch = vec![0xaau8; bytes + 64];
         let (inner, guard) = scratch.split_at_mut(bytes);
         let output = Output::F32 { data: &mut out, stride: shape.cout };
@@ -276,10 +329,11 @@ mod tests {
             let count = shape.input.iter().product::<usize>() * shape.cin;
             let x = rounded(noise(count, 1));
             let halves: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
-            let w = rounded(noise(shape.cout * shape.k(), 2));
+            let w = rounded(noise(shape.cout * 9 * shape.cin, 2));
             let want = naive(&shape.conv(shape.output()), &doubled(&shape, &x), &w);
             for level in Level::available() {
                 for (kind, bound) in [(PanelKind::F32, 2e-6), (PanelKind::Bf16, 1.5e-2)] {
+                    let kind = shape.panels(level, kind);
                     let got = run(&pools[0], level, &shape, Slice::F32(&x), &w, kind);
                     let error = error(&shape, &got, &want);
                     assert!(error < bound, "{level:?} {kind:?} {shape:?}: {error:.2e}");
@@ -317,7 +371,7 @@ mod tests {
         let (pool, level) = (Pool::new(1), Level::Portable);
         let shape = UpsampleShape { input: [1, 2, 2], cin: 4, cout: 3 };
         let other = UpsampleShape { cin: 6, ..shape };
-        let w = noise(other.cout * other.k(), 1);
+        let w = noise(other.cout * 9 * other.cin, 1);
         let weight = (bytemuck::cast_slice(&w), Dtype::F32);
         let packed = pack_upsample_conv(&pool, level, &other, weight, PanelKind::F32);
         let x = noise(1000, 2);

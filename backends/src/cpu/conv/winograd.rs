@@ -43,7 +43,12 @@ pub enum Tile {
 pub(super) fn fits(shape: &ConvShape, kind: PanelKind) -> bool {
     let [kt, kh, kw] = shape.kernel;
     let (front, behind) = shape.padding[0];
-    let whole = kind == PanelKind::F32 || shape.cin.is_multiple_of(2);
+    // Tiles multiply so much faster than vectors that transforms cost more than they spare.
+    let whole = match kind {
+        PanelKind::F32 => true,
+        PanelKind::Bf16 => shape.cin.is_multiple_of(2),
+        PanelKind::Tiles(_) => false,
+    };
     let time = front < kt && behind < kt;
     (kh, kw) == (3, 3) && shape.stride == [1; 3] && time && shape.cin > 0 && whole
 }
@@ -299,6 +304,7 @@ impl Job<'_> {
                     let (from, to) = (from.cast::<bf16>(), to.cast::<bf16>());
                     transform::kernel::<S, bf16>(level, from, apart, count, to, plane * per_word);
                 }
+                PanelKind::Tiles(_) => unreachable!("no transform fits them"),
             }
         }
     }

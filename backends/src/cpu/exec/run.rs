@@ -352,12 +352,13 @@ impl<'f> Frame<'f> {
                     None => (self.panels(1, packed), scratch),
                     Some(dtype) => {
                         let skip = scratch.as_ptr().align_offset(ALIGN);
-                        let bytes = shape.packed_bytes(conv.kind);
+                        let kind = conv.kind.at(level);
+                        let bytes = shape.packed_bytes(kind);
                         let (panels, rest) = scratch[skip..].split_at_mut(bytes);
                         let kernel = (self.bytes(step.operands[1]), dtype);
-                        conv::pack_conv_into(pool, level, shape, kernel, conv.kind, panels);
+                        conv::pack_conv_into(pool, level, shape, kernel, kind, panels);
                         let panels = &*panels;
-                        (gemm::Packed::from_bytes(conv.cout, shape.k(), conv.kind, panels), rest)
+                        (gemm::Packed::from_bytes(conv.cout, shape.k(), kind, panels), rest)
                     }
                 };
                 conv::conv(pool, level, shape, x, weight, &epilogue, output, scratch);

@@ -1,18 +1,20 @@
 //! Products of two matrices of activations, page by page of a batch, with either side turned.
 //!
-//! One side is packed into scratch, for as many pages at a time as give the threads enough to do, and
-//! their blocks are then handed out together: pages of any size keep all threads busy with two waits a
-//! group. That side is B, or A where it is so much smaller that it pays to turn the sums: a weight that
-//! is read backwards then needs no second copy.
+//! One side is packed. That is B, or A where it is so much smaller that it pays to turn the sums: a
+//! weight that is read backwards then needs no second copy. Where the other side has few rows, tasks
+//! pack what they need into memory of their worker; else panels lie in scratch, for as many pages at a
+//! time as give the threads enough to do, and their blocks are then handed out together: pages of any
+//! size keep all threads busy with two waits a group.
 
 use super::super::simd::Level;
 use super::super::threads::{ALIGN, Pool, until_stopped};
-use super::driver::{Plan, TASKS, multiply};
+use super::driver::{Panels, Plan, SLIM, TASKS, multiply};
 use super::epilogue::Finish;
-use super::pack::{pack_pages, pack_source};
+use super::pack::{Panel, check, fill_panel, pack_pages, pack_panel, pack_source};
 use super::rows::RowLoader;
 use super::turned::{Columns, Turned};
 use super::{Epilogue, Output, Packed, PanelKind, Rows, Slice, Weights, packed_bytes};
+use std::ops::Range;
 
 /// Panels are packed for pages at a time up to this size, however many that are.
 const GROUP_BYTES: usize = 1 << 18;
@@ -36,10 +38,31 @@ pub struct BatchShape {
 
 impl BatchShape {
     /// Whether B · Aᵀ is formed: it packs M rows for N, and turns M · N sums. Turning one takes as long
-    /// as packing an eighth of an element.
+    /// as packing an eighth of an element. Lines of K are packed faster than loaded as rows.
+    ///
+    /// Tiles take either side in a form of its own, so that nothing is spared there.
     fn exchanged(&self) -> bool {
-        self.n.saturating_sub(self.m).saturating_mul(self.k) > self.m * self.n / 8
+        match (self.m <= SLIM, self.n <= SLIM) {
+            _ if by_tiles(self.kind) => false,
+            (true, _) => false,
+            (false, true) => self.turned[0] && self.k > self.n,
+            _ => self.n.saturating_sub(self.m).saturating_mul(self.k) > self.m * self.n / 8,
+        }
     }
+
+    /// The batch by the products that the level has.
+    fn at(self, level: Level) -> Self {
+        Self { kind: self.kind.at(level), ..self }
+    }
+}
+
+fn by_tiles(kind: PanelKind) -> bool {
+    matches!(kind, PanelKind::Tiles(_))
+}
+
+/// Whether tasks make the panels that meet so many rows.
+fn slim(m: usize, kind: PanelKind) -> bool {
+    m <= SLIM && !by_tiles(kind)
 }
 
 /// How a batch is computed.
@@ -51,13 +74,17 @@ struct Way {
 
 impl Way {
     fn new(level: Level, shape: &BatchShape, exchanged: bool) -> Way {
-        let BatchShape { m, n, k, turned: [a, b], kind, .. } = *shape;
-        let level = level.usable();
+        let shape = shape.at(level);
+        let BatchShape { m, n, k, turned: [a, b], kind, .. } = shape;
+        let plan = |m: usize, n: usize| {
+            let plan = Plan::new(level.usable(), m, n, k, kind);
+            if slim(m, kind) { plan.slim() } else { plan }
+        };
         match exchanged {
-            false => Way { plan: Plan::new(level, m, n, k, kind), shape: *shape },
+            false => Way { plan: plan(m, n), shape },
             true => Way {
-                plan: Plan::turned(level, n, m, k, kind),
-                shape: BatchShape { m: n, n: m, turned: [b, a], ..*shape },
+                plan: plan(n, m).turned(),
+                shape: BatchShape { m: n, n: m, turned: [b, a], ..shape },
             },
         }
     }
@@ -74,8 +101,13 @@ impl Way {
         busy.max(full).clamp(1, self.shape.pages.max(1))
     }
 
+    fn slim(&self) -> bool {
+        slim(self.shape.m, self.shape.kind)
+    }
+
     fn scratch_bytes(&self, workers: usize) -> usize {
-        self.group() * self.panel_bytes() + ALIGN + self.plan.scratch_bytes(workers)
+        let panels = if self.slim() { 0 } else { self.group() * self.panel_bytes() + ALIGN };
+        panels + self.plan.scratch_bytes(workers)
     }
 }
 
@@ -99,6 +131,7 @@ enum Source<'a> {
 
 /// Bytes of scratch [`dot`] needs.
 pub fn dot_scratch_bytes(level: Level, shape: &BatchShape, workers: usize) -> usize {
+    let shape = &shape.at(level);
     Way::new(level, shape, shape.exchanged()).scratch_bytes(workers)
 }
 
@@ -117,6 +150,7 @@ pub fn dot(
     output: Output<'_>,
     scratch: &mut [u8],
 ) {
+    let shape = &shape.at(level);
     let BatchShape { pages, m, n, k, turned, .. } = *shape;
     let needed = pages * m * k;
     assert!(a.len() >= needed, "A has {} elements, needs {needed}", a.len());
@@ -198,6 +232,21 @@ fn run(
     let BatchShape { pages, n, k, kind, .. } = way.shape;
     let needed = way.scratch_bytes(pool.threads());
     assert!(scratch.len() >= needed, "scratch has {} bytes, needs {needed}", scratch.len());
+    if let Source::Pages(pages) = &other {
+        check(pages, way.shape.pages, (n, k));
+    }
+    if way.slim() {
+        let fill = |level: Level, page: usize, panel: Panel, words: Range<usize>, to: *mut u32| {
+            // SAFETY: `to` is that panel, and its rows `words` are the task's.
+            unsafe {
+                match other {
+                    Source::Pages(b) => fill_panel(level, b.page(page, n * k), panel, words, to),
+                    Source::Turned(b) => pack_panel(level, &Turned(b), panel, words, to),
+                }
+            }
+        };
+        return multiply(pool, &way.plan, 0..pages, rows, &Panels::Made(&fill), finish, scratch);
+    }
     let (group, each) = (way.group(), way.panel_bytes());
     let skip = scratch.as_ptr().align_offset(ALIGN);
     let (packed, rest) = scratch[skip..].split_at_mut(group * each);
@@ -211,6 +260,6 @@ fn run(
             let at = (page - some.start) * each;
             Packed::from_bytes(n, k, kind, &packed[at..at + each])
         };
-        multiply(pool, &way.plan, some.clone(), rows, &panels, finish, rest);
+        multiply(pool, &way.plan, some.clone(), rows, &Panels::Packed(&panels), finish, rest);
     }
 }

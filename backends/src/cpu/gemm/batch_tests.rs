@@ -83,7 +83,7 @@ fn however_its_sides_lie_a_product_has_the_bits_of_its_pages() {
             |values: Vec<f32>| -> Vec<f32> { halves(&values).into_iter().map(f32::from).collect() };
         let (a, b) = (rounded(noise(pages * m * k, 1)), rounded(noise(pages * n * k, 2)));
         for level in Level::available() {
-            for kind in [PanelKind::F32, PanelKind::Bf16] {
+            for kind in PanelKind::every(level) {
                 let shape = BatchShape { pages, m, n, k, turned: [false; 2], kind };
                 let want = pages_apart(&pools[1], level, &shape, &a, &b);
                 for turned in SIDES {
@@ -111,7 +111,7 @@ fn values_that_no_bf16_holds_are_rounded_alike_on_both_sides() {
     let (a, b) = (noise(pages * m * k, 3), noise(pages * n * k, 4));
     let pool = Pool::new(2);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let shape = BatchShape { pages, m, n, k, turned: [false; 2], kind };
             let want = pages_apart(&pool, level, &shape, &a, &b);
             let (a, b) = (turn(&a, [m, k]), turn(&b, [n, k]));
@@ -156,7 +156,7 @@ fn an_infinity_reaches_its_row_and_column_alone() {
     a[3 * 7 + 4 * 3 + 2] = f32::INFINITY;
     let pool = Pool::new(1);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let shape = BatchShape { kind, ..shape };
             let got = product(&pool, level, &shape, [Slice::F32(&a), Slice::F32(&b)], 0xff);
             let want = |at: usize| if at >= 25 { f32::INFINITY } else { 7.0 };
@@ -186,7 +186,7 @@ fn panels_turned_round_give_the_bits_of_the_matrix() {
                 (PanelKind::Bf16, PanelKind::Bf16),
                 (PanelKind::F32, PanelKind::Bf16),
             ] {
-                let narrow = held == PanelKind::Bf16;
+                let (narrow, held) = (held == PanelKind::Bf16, held.at(level));
                 let (a, b) = match narrow {
                     true => (Slice::Bf16(&half_a), Slice::Bf16(&half_w)),
                     false => (Slice::F32(&a), Slice::F32(&w)),

@@ -9,11 +9,12 @@
 //! A product may also be formed the other way round, B · Aᵀ: sums of a panel are then turned on their
 //! way to the epilogue. Products and their order are the same either way, and so are the bits.
 
+use super::super::amx::product;
 use super::super::simd::Level;
 use super::super::threads::{Pool, WorkerScratch};
 use super::epilogue::Finish;
 use super::micro::{LANES, TILE, Words, micro, tile_rows};
-use super::pack::{Packed, WIDTH, k_words, panel_width, transpose};
+use super::pack::{FillRows, Packed, Panel, WIDTH, k_words, panel_width, transpose};
 use super::rows::{Convert, RowLoader};
 use super::{Epilogue, Output, PanelKind};
 use std::ops::Range;
@@ -27,6 +28,9 @@ const KC: usize = 512;
 /// Panels in a full block.
 const NB: usize = 16;
 
+/// Rows of a product of which a panel is made by the one task that reads it.
+pub(super) const SLIM: usize = 240;
+
 /// Fewer tasks than this and blocks are made smaller, so that several threads find work.
 pub(super) const TASKS: usize = 16;
 
@@ -38,6 +42,7 @@ pub(crate) struct Plan {
     m: usize,
     n: usize,
     k: usize,
+    kind: PanelKind,
     /// Rows in a block and number of blocks.
     mc: usize,
     m_blocks: usize,
@@ -51,6 +56,10 @@ pub(crate) struct Plan {
     lda: usize,
     /// Whether rows of the product are columns of the result.
     turned: bool,
+    /// Whether tasks make their panels.
+    slim: bool,
+    /// How tiles do it instead, where the panels are for them.
+    tiles: Option<product::Plan>,
 }
 
 impl Plan {
@@ -85,18 +94,62 @@ impl Plan {
         let nb = panels.div_ceil(n_blocks.max(1));
         let n_blocks = if nb == 0 { 0 } else { panels.div_ceil(nb) };
         let lda = lines * LANES;
-        let turned = false;
-        Plan { level, words, m, n, k, mc, m_blocks, nb, n_blocks, kc, k_blocks, lda, turned }
+        let tiles = match kind {
+            PanelKind::Tiles(body) => Some(product::Plan::new(body, level, (m, n, k))),
+            _ => None,
+        };
+        Plan {
+            level,
+            words,
+            m,
+            n,
+            k,
+            kind,
+            mc,
+            m_blocks,
+            nb,
+            n_blocks,
+            kc,
+            k_blocks,
+            lda,
+            turned: false,
+            slim: false,
+            tiles,
+        }
     }
 
     /// The plan of a product whose rows are the columns of the result.
-    pub(super) fn turned(level: Level, m: usize, n: usize, k: usize, kind: PanelKind) -> Plan {
-        Plan { turned: true, ..Plan::new(level, m, n, k, kind) }
+    pub(super) fn turned(self) -> Plan {
+        Plan { turned: true, ..self }
+    }
+
+    /// The plan of a product of at most [`SLIM`] rows whose panels are not made before.
+    pub(super) fn slim(self) -> Plan {
+        let panels = self.n.div_ceil(WIDTH);
+        // Each task loads the rows again.
+        let nb = panels.div_ceil(TASKS / 2).clamp(1, NB).min(panels);
+        let n_blocks = if nb == 0 { 0 } else { panels.div_ceil(nb) };
+        let m_blocks = self.m.min(1);
+        Plan { slim: true, mc: self.m, m_blocks, nb, n_blocks, ..self }
     }
 
     /// Tasks of a product.
     pub(super) fn tasks(&self) -> usize {
-        self.m_blocks * self.n_blocks
+        match &self.tiles {
+            Some(tiles) => tiles.tasks(),
+            None => self.m_blocks * self.n_blocks,
+        }
+    }
+
+    /// Words of K of block `ki`.
+    fn words(&self, ki: usize) -> Range<usize> {
+        ki * self.kc..((ki + 1) * self.kc).min(k_words(self.k, self.kind))
+    }
+
+    /// Elements of K of block `ki`.
+    fn elements(&self, ki: usize) -> Range<usize> {
+        let (words, each) = (self.words(ki), self.kind.elements());
+        words.start * each..(words.end * each).min(self.k)
     }
 
     /// Rows of a block, in whole squares where they are turned.
@@ -104,21 +157,31 @@ impl Plan {
         self.mc.next_multiple_of(if self.turned { LANES } else { 1 })
     }
 
-    /// Words of A, then of sums, in one worker's scratch.
-    fn worker_words(&self) -> (usize, usize) {
+    /// Words of A, of sums, and of a part of a panel, in one worker's scratch.
+    fn worker_words(&self) -> [usize; 3] {
         let panels = if self.k_blocks == 1 { 1 } else { self.nb };
         let sums = match (self.turned, self.k_blocks) {
             (false, 1) => TILE,
             (false, _) => self.mc * self.nb * WIDTH,
             (true, _) => self.tall() * (panels * WIDTH + LANES),
         };
-        (self.mc * self.lda, sums)
+        [self.mc * self.lda, sums, if self.slim { self.kc * WIDTH } else { 0 }]
     }
 
     pub(crate) fn scratch_bytes(&self, workers: usize) -> usize {
-        let (a, sums) = self.worker_words();
-        WorkerScratch::bytes((a + sums) * 4, workers)
+        match &self.tiles {
+            Some(tiles) => tiles.scratch_bytes(workers),
+            None => WorkerScratch::bytes(self.worker_words().iter().sum::<usize>() * 4, workers),
+        }
     }
+}
+
+/// Where the panels of pages come from.
+pub(super) enum Panels<'b, 'a> {
+    /// They lie somewhere.
+    Packed(&'b (dyn Fn(usize) -> Packed<'a> + Sync)),
+    /// Tasks make them.
+    Made(&'b FillRows<'b>),
 }
 
 /// The product of `m` rows that `loader` brings and the panels of `b`.
@@ -137,25 +200,29 @@ pub(crate) fn product(
 ) {
     let plan = Plan::new(level.usable(), m, b.n(), b.k(), b.kind());
     let finish = Finish::new(plan.level, m, plan.n, epilogue, output);
-    multiply(pool, &plan, 0..1, loader, &|_| b, &finish, scratch);
+    multiply(pool, &plan, 0..1, loader, &Panels::Packed(&|_| b), &finish, scratch);
 }
 
-/// The products of `pages` of a batch, where `b` has the panels of each; the rows of all pages follow
-/// each other in what `loader` brings and in the output.
+/// The products of `pages` of a batch, where `b` has the panels of each; a slim plan has them made.
+/// The rows of all pages follow each other in what `loader` brings and in the output.
 ///
 /// # Panics
 /// If the scratch is too small.
-pub(super) fn multiply<'a>(
+pub(super) fn multiply(
     pool: &Pool,
     plan: &Plan,
     pages: Range<usize>,
     loader: &dyn RowLoader,
-    b: &(dyn Fn(usize) -> Packed<'a> + Sync),
+    b: &Panels<'_, '_>,
     finish: &Finish<'_>,
     scratch: &mut [u8],
 ) {
-    let (a_words, sum_words) = plan.worker_words();
-    let scratch = WorkerScratch::new(scratch, (a_words + sum_words) * 4, pool.threads());
+    if let (Some(tiles), Panels::Packed(b)) = (&plan.tiles, b) {
+        return product::multiply(pool, tiles, pages, loader, b, finish, scratch);
+    }
+    let [a_words, sum_words, panel_words] = plan.worker_words();
+    let all = a_words + sum_words + panel_words;
+    let scratch = WorkerScratch::new(scratch, all * 4, pool.threads());
     pool.run(pages.len() * plan.tasks(), &|task, worker| {
         let (page, task) = (pages.start + task / plan.tasks(), task % plan.tasks());
         let place = [page, task % plan.m_blocks, task / plan.m_blocks];
@@ -164,110 +231,162 @@ pub(super) fn multiply<'a>(
         // of the output are disjoint between tasks.
         unsafe {
             let sums = a.add(a_words).cast::<f32>();
-            block(plan, place, loader, b(page), finish, a, sums);
+            let panel = a.add(a_words + sum_words);
+            block(plan, place, loader, b, finish, Region { a, sums, panel });
         }
     });
+}
+
+/// A worker's scratch, as long as [`Plan::worker_words`] says.
+#[derive(Clone, Copy)]
+struct Region {
+    a: *mut u32,
+    sums: *mut f32,
+    panel: *mut u32,
+}
+
+/// One block of K of a panel, and what comes with it.
+struct Part {
+    p: usize,
+    ki: usize,
+    /// Its first word, and what is read after it.
+    from: *const u32,
+    next: *const u32,
+    /// Whether the rows of the next block of K are asked for meanwhile.
+    asks: bool,
 }
 
 /// One task: the rows of block `mi` of a page against the panels of block `ni`.
 ///
 /// # Safety
-/// `a` and `sums` are this task's alone and as long as [`Plan::worker_words`] says; no other task
-/// writes the same block of the output.
+/// The region is this task's alone; no other task writes the same block of the output.
 unsafe fn block(
     plan: &Plan,
     [page, mi, ni]: [usize; 3],
     loader: &dyn RowLoader,
-    b: Packed<'_>,
+    b: &Panels<'_, '_>,
     finish: &Finish<'_>,
-    a: *mut u32,
-    sums: *mut f32,
+    region: Region,
 ) {
     let above = page * plan.m;
-    let tall = plan.tall();
     let rows = above + mi * plan.mc..above + ((mi + 1) * plan.mc).min(plan.m);
     let panels = ni * plan.nb..((ni + 1) * plan.nb).min(plan.n.div_ceil(WIDTH));
     let convert = Convert::new(plan.level, plan.words);
-    let kw = k_words(plan.k, b.kind());
-    let per_word = if b.kind() == PanelKind::F32 { 1 } else { 2 };
+    let kw = k_words(plan.k, plan.kind);
     for ki in 0..plan.k_blocks {
-        let words = ki * plan.kc..((ki + 1) * plan.kc).min(kw);
-        let elements = words.start * per_word..(words.end * per_word).min(plan.k);
+        let words = plan.words(ki);
         let last = ki + 1 == plan.k_blocks;
         // SAFETY: the block of A holds `mc` rows of `lda` words, which cover `kc` panel words.
-        unsafe { loader.load(convert, rows.clone(), elements, a, plan.lda) };
+        unsafe { loader.load(convert, rows.clone(), plan.elements(ki), region.a, plan.lda) };
         for p in panels.clone() {
+            let asks = p + 1 == panels.end && !last;
             let width = panel_width(plan.n, p);
-            let columns = (plan.n - p * WIDTH).min(WIDTH);
-            let most = tile_rows(plan.level, width);
-            // The panel block that comes after this one, to be brought into L2 meanwhile.
-            let next = if p + 1 == panels.end && !last {
-                b.panel(panels.start).wrapping_add(words.end * WIDTH)
-            } else {
-                b.panel(p).wrapping_add(width * kw + words.start * WIDTH)
-            };
-            let mut row = 0;
-            while row < rows.len() {
-                let left = rows.len() - row;
-                let (height, kernel) = micro(plan.level, plan.words, width, left.min(most));
-                // SAFETY: tile and panel rows lie inside their buffers; a tile that waits for the
-                // next block of K has a place of its own in `sums`.
-                unsafe {
-                    let tile = match (plan.k_blocks, plan.turned) {
-                        (1, false) => sums,
-                        (1, true) => sums.add(row * width),
-                        _ => sums.add((p - panels.start) * WIDTH * tall + row * width),
+            let (from, next) = match b {
+                Panels::Packed(of) => {
+                    let b = of(page);
+                    // The panel block that comes after this one, to be brought into L2 meanwhile.
+                    let next = match asks {
+                        true => b.panel(panels.start).wrapping_add(words.end * WIDTH),
+                        false => b.panel(p).wrapping_add(width * kw + words.start * WIDTH),
                     };
-                    let b = b.panel(p).add(words.start * width);
-                    let rest = row / most * 2 * LANES * words.len();
-                    let ahead =
-                        if rest < width * words.len() { next.wrapping_add(rest) } else { b };
-                    let a = a.add(row * plan.lda);
-                    kernel(words.len(), a, plan.lda, b, tile, ki == 0, ahead);
-                    if last && !plan.turned {
-                        let at = (rows.start + row, p * WIDTH);
-                        finish.tile(tile, width, at, (height, columns));
-                    }
+                    (b.panel(p).wrapping_add(words.start * width), next)
                 }
-                row += height;
-            }
-            if last && plan.turned {
-                let sums_before = if plan.k_blocks == 1 { 0 } else { p - panels.start };
-                let at = (page * plan.n + p * WIDTH, rows.start - above);
-                // SAFETY: the panel's sums are complete, and the last words of them are a square's.
-                unsafe {
-                    let from = sums.add(sums_before * WIDTH * tall);
-                    let to = sums.add(plan.worker_words().1 - tall * LANES);
-                    turn(plan, finish, (from, width), to, at, (columns, rows.len()));
+                Panels::Made(fill) => {
+                    let Plan { n, k, kind, .. } = *plan;
+                    let to = region.panel.wrapping_sub(words.start * width);
+                    fill(plan.level, page, Panel { n, k, p, kind }, words.clone(), to);
+                    (region.panel.cast_const(), region.panel.cast_const())
+                }
+            };
+            let behind = match plan.k_blocks {
+                1 => 0,
+                _ => (p - panels.start) * WIDTH * plan.tall(),
+            };
+            let part = Part { p, ki, from, next, asks };
+            // SAFETY: every panel has sums of its own where they wait for the next block of K.
+            unsafe {
+                let region = Region { sums: region.sums.add(behind), ..region };
+                tiles(plan, (page, rows.clone()), loader, part, finish, region);
+                if last && plan.turned {
+                    turn(plan, finish, (page, p), (rows.start - above, rows.len()), region);
                 }
             }
         }
     }
 }
 
-/// Hands the sums of a panel to the epilogue as rows of the result: sixteen columns at a time.
+/// The tiles of one block of K of a panel.
 ///
 /// # Safety
-/// `from` holds rows of `width` sums up to a whole number of sixteen rows, `to` sixteen times as many
-/// words; the place and size are those of a part of the output that is this task's.
+/// As of [`block`]: the part of the panel and the rows are in place, and `region` has the panel's sums.
+unsafe fn tiles(
+    plan: &Plan,
+    (page, rows): (usize, Range<usize>),
+    loader: &dyn RowLoader,
+    Part { p, ki, from, next, asks }: Part,
+    finish: &Finish<'_>,
+    Region { a, sums, .. }: Region,
+) {
+    let (width, columns) = (panel_width(plan.n, p), (plan.n - p * WIDTH).min(WIDTH));
+    let (steps, most) = (plan.words(ki).len(), tile_rows(plan.level, width));
+    let last = ki + 1 == plan.k_blocks;
+    let mut row = 0;
+    while row < rows.len() {
+        let (height, kernel) = micro(plan.level, plan.words, width, (rows.len() - row).min(most));
+        let at = (rows.start + row, p * WIDTH);
+        if asks {
+            loader.ask(at.0..at.0 + height, plan.elements(ki + 1));
+        }
+        match (last, plan.turned) {
+            (true, false) => finish.ask(at, (height, columns)),
+            (true, true) => {
+                let share = |row: usize| row * columns / rows.len();
+                let (above, left) = (page * plan.n + p * WIDTH, rows.start - page * plan.m);
+                let some = share(row)..share(row + height);
+                finish.ask((above + some.start, left), (some.len(), rows.len()));
+            }
+            _ => {}
+        }
+        // SAFETY: tile and panel rows lie inside their buffers.
+        unsafe {
+            let wait = plan.k_blocks > 1 || plan.turned;
+            let tile = if wait { sums.add(row * width) } else { sums };
+            let rest = row / most * 2 * LANES * steps;
+            let ahead = if rest < width * steps { next.wrapping_add(rest) } else { from };
+            kernel(steps, a.add(row * plan.lda), plan.lda, from, tile, ki == 0, ahead);
+            if last && !plan.turned {
+                finish.tile(tile, width, at, (height, columns));
+            }
+        }
+        row += height;
+    }
+}
+
+/// Hands the sums of panel `p` to the epilogue as rows of the result, sixteen columns at a time: its
+/// columns `from..` so many.
+///
+/// # Safety
+/// The region begins with the panel's complete sums, rows of them up to a whole number of sixteen; the
+/// part of the output is this task's.
 unsafe fn turn(
     plan: &Plan,
     finish: &Finish<'_>,
-    (from, width): (*const f32, usize),
-    to: *mut f32,
-    (row, column): (usize, usize),
-    (rows, columns): (usize, usize),
+    (page, p): (usize, usize),
+    (column, count): (usize, usize),
+    Region { sums, panel, .. }: Region,
 ) {
-    let tall = plan.tall();
-    for first in (0..rows).step_by(LANES) {
+    let (tall, width) = (plan.tall(), panel_width(plan.n, p));
+    // The last words of the sums, which end where panels begin.
+    let to = panel.wrapping_sub(tall * LANES).cast::<f32>();
+    for first in (0..(plan.n - p * WIDTH).min(WIDTH)).step_by(LANES) {
         // SAFETY: sixteen sums of each of sixteen rows, and sixteen rows of the square.
         unsafe {
-            for at in (0..columns).step_by(LANES) {
-                let from = from.add(at * width + first).cast();
+            for at in (0..count).step_by(LANES) {
+                let from = sums.add(at * width + first).cast_const().cast();
                 transpose(plan.level, from, width, LANES, to.add(at).cast(), tall);
             }
-            let size = ((rows - first).min(LANES), columns);
-            finish.tile(to, tall, (row + first, column), size);
+            let size = ((plan.n - p * WIDTH - first).min(LANES), count);
+            finish.tile(to, tall, (page * plan.n + p * WIDTH + first, column), size);
         }
     }
 }

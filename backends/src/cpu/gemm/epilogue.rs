@@ -3,6 +3,7 @@
 //! Works on 16 columns at a time with the arithmetic of [`math`], so that a function gives the same
 //! bits here and in a kernel of its own.
 
+use super::super::caches::prefetch_later;
 use super::super::math::lanes::{LANES, Portable, get, put};
 #[cfg(target_arch = "x86_64")]
 use super::super::math::lanes_x86;
@@ -25,7 +26,7 @@ pub(crate) struct Finish<'a> {
 }
 
 /// Where elements lie; those of a residual are only read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Pointer {
     F32(*mut f32),
     Bf16(*mut bf16),
@@ -100,15 +101,49 @@ impl<'a> Finish<'a> {
         place: (usize, usize),
         size: (usize, usize),
     ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.tile_apart(tile, width, place, size, 1) }
+    }
+
+    /// [`Finish::tile`] for rows of the output that are so many apart.
+    ///
+    /// # Safety
+    /// As of [`Finish::tile`].
+    pub(crate) unsafe fn tile_apart(
+        &self,
+        tile: *const f32,
+        width: usize,
+        place: (usize, usize),
+        size: (usize, usize),
+        apart: usize,
+    ) {
         // SAFETY: the caller's promise; the level was clamped to the machine's.
         unsafe {
             match self.level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Bf16 => tile_512(self, tile, width, place, size),
+                Level::Avx512 | Level::Avx512Bf16 => {
+                    tile_512(self, tile, width, place, size, apart);
+                }
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => tile_256(self, tile, width, place, size),
-                _ => self.each::<Portable>(tile, width, place, size),
+                Level::Avx2 => tile_256(self, tile, width, place, size, apart),
+                _ => self.each::<Portable>(tile, width, place, size, apart),
             }
+        }
+    }
+
+    /// Hints that a part of `size` rows and columns at `place` of the output is finished soon.
+    pub(crate) fn ask(&self, (row, column): (usize, usize), (rows, columns): (usize, usize)) {
+        let ask = |to: Pointer, stride: usize| {
+            for at in (row..row + rows).map(|row| row * stride + column) {
+                match to {
+                    Pointer::F32(to) => prefetch_later(to.wrapping_add(at).cast(), columns * 4),
+                    Pointer::Bf16(to) => prefetch_later(to.wrapping_add(at).cast(), columns * 2),
+                }
+            }
+        };
+        ask(self.out, self.stride);
+        if let Some((old, stride)) = self.residual.filter(|(old, _)| *old != self.out) {
+            ask(old, stride);
         }
     }
 
@@ -119,11 +154,12 @@ impl<'a> Finish<'a> {
         width: usize,
         (row, column): (usize, usize),
         (rows, columns): (usize, usize),
+        apart: usize,
     ) {
         // SAFETY: `tile`'s contract; `read` and `write` touch `lanes` elements only.
         unsafe {
             for r in 0..rows {
-                let i = row + r;
+                let i = row + r * apart;
                 let gate = self.gate.map(|gate| {
                     let segment = gate.segments.map_or(0, |segments| segments[i] as usize);
                     gate.data.as_ptr().add(segment * gate.stride)
@@ -186,9 +222,10 @@ macro_rules! tile {
             width: usize,
             place: (usize, usize),
             size: (usize, usize),
+            apart: usize,
         ) {
             // SAFETY: passed on.
-            unsafe { finish.each::<$lanes>(tile, width, place, size) }
+            unsafe { finish.each::<$lanes>(tile, width, place, size, apart) }
         }
     };
 }

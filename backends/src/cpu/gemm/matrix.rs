@@ -84,7 +84,7 @@ pub(super) fn as_words(level: Level, kind: PanelKind, row: &[f32], out: &mut [u3
                 *word = value.to_bits();
             }
         }
-        PanelKind::Bf16 => match level {
+        PanelKind::Bf16 | PanelKind::Tiles(_) => match level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the machine has the level.
             Level::Avx512 | Level::Avx512Bf16 => unsafe { x86::pair_up_512(row, out) },

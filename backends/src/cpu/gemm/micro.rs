@@ -32,6 +32,7 @@ impl Words {
     pub(crate) fn of(level: Level, kind: PanelKind) -> Words {
         match kind {
             PanelKind::F32 => Words::F32,
+            PanelKind::Tiles(_) => Words::Pairs,
             PanelKind::Bf16 if level >= Level::Avx512Bf16 => Words::Pairs,
             PanelKind::Bf16 => Words::Rounded,
         }

@@ -4,6 +4,9 @@
 //! and ⌈K/2⌉ for bf16, and holds `kw` rows of `width` words; the last panel is as wide as it needs
 //! in steps of 16. A bf16 word holds elements 2w (low half) and 2w+1 of K. Missing columns and the
 //! second half of an odd K are zero.
+//!
+//! For products by tiles a panel is cut further: first into 32 columns, then into sixteen words of
+//! K, then into sixteen columns, which make a tile of sixteen rows. K is filled up to whole tiles.
 
 use super::super::buffer::AlignedBytes;
 use super::super::simd::Level;
@@ -16,6 +19,12 @@ use std::ops::Range;
 /// Columns of a full panel.
 pub(crate) const WIDTH: usize = 64;
 
+/// Columns that lie together in panels for tiles, two tiles of them.
+pub(crate) const TILE_COLUMNS: usize = 2 * LANES;
+
+/// Elements of K in a tile.
+pub(crate) const TILE_K: usize = 2 * LANES;
+
 /// Words of K that one packing step turns at a time.
 pub(super) const STEP: usize = 64;
 
@@ -27,7 +36,25 @@ pub(crate) fn k_words(k: usize, kind: PanelKind) -> usize {
     match kind {
         PanelKind::F32 => k,
         PanelKind::Bf16 => k.div_ceil(2),
+        PanelKind::Tiles(_) => k.div_ceil(TILE_K) * LANES,
     }
+}
+
+/// Where a word of a column stands in a panel of `width` columns and `words` words of K, and how far
+/// behind it the next word of the column; sixteen columns from a multiple of sixteen on lie together.
+pub(super) fn place(
+    kind: PanelKind,
+    width: usize,
+    words: usize,
+    word: usize,
+    column: usize,
+) -> (usize, usize) {
+    let PanelKind::Tiles(_) = kind else { return (word * width + column, width) };
+    let (pair, column) = (column / TILE_COLUMNS, column % TILE_COLUMNS);
+    let across = (width - pair * TILE_COLUMNS).min(TILE_COLUMNS) / LANES;
+    let tile = word / LANES * across + column / LANES;
+    let inside = word % LANES * LANES + column % LANES;
+    (pair * TILE_COLUMNS * words + tile * LANES * LANES + inside, LANES)
 }
 
 /// Columns of panel `p` of `n`, padding included.
@@ -66,22 +93,44 @@ pub(super) fn pack_pages(
     kind: PanelKind,
     to: &mut [u8],
 ) {
-    if n > 0 && k > 0 && !pages.is_empty() {
+    if !pages.is_empty() {
+        check(&first, pages.end, (n, k));
+    }
+    pack_panels(pool, level, pages.len(), (n, k), kind, to, &|level, page, panel, words, to| {
+        // SAFETY: `to` is that panel, and its rows `words` are this task's.
+        unsafe { fill_panel(level, first.page(pages.start + page, n * k), panel, words, to) };
+    });
+}
+
+/// # Panics
+/// If there are fewer than so many dense pages.
+pub(super) fn check(first: &Weights<'_>, pages: usize, (n, k): (usize, usize)) {
+    if n > 0 && k > 0 && pages > 0 {
         let last = (n - 1) * first.n_stride + (k - 1) * first.k_stride;
-        let needed = ((pages.end - 1) * n * k + last + 1) * first.dtype.size();
+        let needed = ((pages - 1) * n * k + last + 1) * first.dtype.size();
         let len = first.bytes.len();
         assert!(len >= needed, "weights have {len} bytes, need {needed} for [{n}, {k}]");
     }
-    pack_panels(pool, level, pages.len(), (n, k), kind, to, &|level, page, panel, words, to| {
-        let weights = first.page(pages.start + page, n * k);
-        // SAFETY: `to` is that panel, and its rows `words` are this task's.
-        unsafe {
-            match weights.turned() {
-                true => weights.fill_panel(level, panel, words, to),
-                false => pack_panel(level, &weights, panel, words, to),
-            }
+}
+
+/// Fills rows `words` of a panel of stored weights.
+///
+/// # Safety
+/// As [`pack_panel`].
+pub(super) unsafe fn fill_panel(
+    level: Level,
+    weights: Weights<'_>,
+    panel: Panel,
+    words: Range<usize>,
+    to: *mut u32,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        match weights.turned() {
+            true => weights.fill_panel(level, panel, words, to),
+            false => pack_panel(level, &weights, panel, words, to),
         }
-    });
+    }
 }
 
 /// [`pack_into`] for any source of rows.
@@ -109,8 +158,8 @@ pub(super) struct Panel {
 }
 
 /// Fills some rows of a panel of a page, which is at the pointer and of which no other task writes
-/// them.
-type FillRows<'a> = dyn Fn(Level, usize, Panel, Range<usize>, *mut u32) + Sync + 'a;
+/// them; rows before them need not be memory.
+pub(super) type FillRows<'a> = dyn Fn(Level, usize, Panel, Range<usize>, *mut u32) + Sync + 'a;
 
 /// Has all rows of all panels of `pages` matrices filled, in parallel.
 fn pack_panels(
@@ -168,11 +217,11 @@ pub(super) unsafe fn pack_panel(
         for column in (0..width).step_by(LANES) {
             for word in (0..count).step_by(LANES) {
                 let rows = LANES.min(count - word);
+                let (at, pitch) = place(kind, width, k_words(k, kind), first + word, column);
                 // SAFETY: rows `first + word ..` and 16 columns of the panel lie inside it.
                 unsafe {
                     let from = block.as_flattened()[column * STEP + word..].as_ptr();
-                    let to = panel.add((first + word) * width + column);
-                    transpose(level, from, STEP, rows, to, width);
+                    transpose(level, from, STEP, rows, panel.wrapping_add(at), pitch);
                 }
             }
         }
@@ -284,11 +333,16 @@ impl<'a> Packed<'a> {
     /// The matrix of the elements `k` alone; `None` where bf16 pairs stand across its beginning.
     pub(crate) fn part(self, k: Range<usize>) -> Option<Packed<'a>> {
         assert!(k.start <= k.end && k.end <= self.k, "part {k:?} of {} elements", self.k);
-        let pairs = self.kind == PanelKind::Bf16;
-        if pairs && (k.start % 2 == 1 || (k.end % 2 == 1 && k.end < self.k)) {
+        let each = match self.kind {
+            PanelKind::F32 => 1,
+            PanelKind::Bf16 => 2,
+            PanelKind::Tiles(_) => TILE_K,
+        };
+        let whole = |k: usize| k.is_multiple_of(each);
+        if !whole(k.start) || (!whole(k.end) && k.end < self.k) {
             return None;
         }
-        let first = self.first + if pairs { k.start / 2 } else { k.start };
+        let first = self.first + k.start / self.kind.elements();
         Some(Packed { k: k.len(), first, ..self })
     }
 
@@ -305,6 +359,28 @@ impl<'a> Packed<'a> {
     /// What the panels hold.
     pub fn kind(&self) -> PanelKind {
         self.kind
+    }
+
+    /// Columns that lie side by side, from every multiple of their number on.
+    pub(super) fn together(&self) -> usize {
+        if matches!(self.kind, PanelKind::Tiles(_)) { LANES } else { WIDTH }
+    }
+
+    /// Columns that lie [together](Self::together), in a row of words of K.
+    pub(super) fn words(&self, word: usize, columns: Range<usize>) -> &'a [u32] {
+        let (p, column) = (columns.start / WIDTH, columns.start % WIDTH);
+        let width = panel_width(self.n, p);
+        let (at, _) = place(self.kind, width, self.rows, self.first + word, column);
+        let words = &self.words[(p * WIDTH * self.rows + at) * 4..][..columns.len() * 4];
+        // SAFETY: words of any bits, in memory that is aligned to more than theirs.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), columns.len()) }
+    }
+
+    /// Where the tiles of step `step` of the 32 columns number `q` begin; steps follow each other.
+    pub(crate) fn tiles(&self, q: usize, step: usize) -> *const u8 {
+        let width = (self.n.next_multiple_of(LANES) - q * TILE_COLUMNS).min(TILE_COLUMNS);
+        let word = q * TILE_COLUMNS * self.rows + (self.first + step * LANES) * width;
+        self.words.as_ptr().wrapping_add(word * 4)
     }
 
     /// First word of panel `p` (inside the buffer for `p` below ⌈n/64⌉).

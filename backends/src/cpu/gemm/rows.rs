@@ -4,7 +4,7 @@
 //! transposition: conversion is then one linear pass, and any gather of rows (the shifted pixels
 //! of a convolution) is a matter of where each run is read.
 
-use super::super::caches::prefetch;
+use super::super::caches::{prefetch, prefetch_later};
 use super::super::simd::Level;
 use super::matrix::Dtype;
 use super::micro::Words;
@@ -84,6 +84,11 @@ pub(crate) trait RowLoader: Sync {
         to: *mut u32,
         lda: usize,
     );
+
+    /// Hints that these elements are loaded next, if it is worth it.
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        let _ = (rows, k);
+    }
 }
 
 impl RowLoader for Rows<'_> {
@@ -103,6 +108,14 @@ impl RowLoader for Rows<'_> {
                 convert.run(self.data, row * self.stride + k.start, k.len(), out, 0);
                 convert.pad(out, k.len());
             }
+        }
+    }
+
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        let (bytes, dtype) = self.data.stored();
+        for row in rows {
+            let at = (row * self.stride + k.start) * dtype.size();
+            prefetch_later(bytes.as_ptr().wrapping_add(at), k.len() * dtype.size());
         }
     }
 }
@@ -219,13 +232,17 @@ impl Convert {
     }
 
     unsafe fn narrow(self, from: &[f32], to: *mut u16) {
-        // SAFETY: as in `widen`; `Words::Pairs` is chosen at the level with BF16 only.
+        // SAFETY: as in `widen`.
         unsafe {
-            #[cfg(target_arch = "x86_64")]
-            x86::narrow_512(from, to);
-            #[cfg(not(target_arch = "x86_64"))]
-            for (index, &value) in from.iter().enumerate() {
-                to.add(index).write(narrow_one(value));
+            match self.level {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512Bf16 => x86::narrow_512(from, to),
+                // Emulated tiles take pairs where vectors do not.
+                _ => {
+                    for (index, &value) in from.iter().enumerate() {
+                        to.add(index).write(narrow_one(value));
+                    }
+                }
             }
         }
     }

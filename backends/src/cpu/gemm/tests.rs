@@ -92,7 +92,7 @@ fn products_agree_with_f64_and_do_not_depend_on_threads() {
         let weights = Weights::row_major(&stored[1..], Dtype::Bf16, k);
         let ah = halves(&a);
         for level in Level::available() {
-            for kind in [PanelKind::F32, PanelKind::Bf16] {
+            for kind in PanelKind::every(level) {
                 let packed = PackedMatrix::new(&pools[1], level, weights, (n, k), kind);
                 let plain = Epilogue::default();
                 let shape = (m, n, k);
@@ -184,7 +184,7 @@ fn every_epilogue_agrees_with_its_definition() {
     let pool = Pool::new(2);
     let weights = Weights::row_major(bytemuck::cast_slice(&w), Dtype::F32, k);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let packed = PackedMatrix::new(&pool, level, weights, (n, k), kind);
             for bias in [None, Some(&bias[..])] {
                 for activation in [Activation::None, Activation::GeluTanh, Activation::Silu] {
@@ -247,7 +247,7 @@ fn bf16_output_is_the_rounded_f32_output() {
     let (a, w) = (noise(m * k, 10), noise(n * k, 11));
     let pool = Pool::new(2);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let weights = Weights::row_major(bytemuck::cast_slice(&w), Dtype::F32, k);
             let packed = PackedMatrix::new(&pool, level, weights, (n, k), kind);
             let rows = Rows { data: Slice::F32(&a), stride: k };
@@ -301,7 +301,7 @@ fn dynamic_operands_give_the_same_product() {
     let rows = Rows { data: Slice::F32(&a), stride: k };
     let weights = Weights::row_major(bytemuck::cast_slice(&b), Dtype::F32, k);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let packed = PackedMatrix::new(&pool, level, weights, (n, k), kind);
             let (mut first, mut second) = (vec![0.0; m * n], vec![0.0; m * n]);
             let mut scratch = vec![0; gemm_scratch_bytes(level, (m, n, k), kind, 3)];
@@ -324,7 +324,7 @@ fn rows_do_not_depend_on_their_neighbours() {
     let pool = Pool::new(2);
     let weights = Weights::row_major(bytemuck::cast_slice(&w), Dtype::F32, k);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let packed = PackedMatrix::new(&pool, level, weights, (n, k), kind);
             let (view, plain) = (packed.view(), Epilogue::default());
             let start = vec![0.0; 40 * (n + 3)];
@@ -343,7 +343,7 @@ fn special_values_survive() {
     let a = [f32::NAN, 1.0, 2.0, 3.0];
     let pool = Pool::new(1);
     for level in Level::available() {
-        for kind in [PanelKind::F32, PanelKind::Bf16] {
+        for kind in PanelKind::every(level) {
             let weights = Weights::row_major(bytemuck::cast_slice(&w), Dtype::F32, 2);
             let packed = PackedMatrix::new(&pool, level, weights, (2, 2), kind);
             let mut scratch = vec![0; gemm_scratch_bytes(level, (2, 2, 2), kind, 1)];

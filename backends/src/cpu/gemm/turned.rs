@@ -4,12 +4,12 @@
 //! by line; rows of A are lines turned in blocks. Both give the words that an operand lying along K
 //! gives, so a product has the same bits whichever way its sides lie.
 
-use super::super::caches::prefetch;
+use super::super::caches::{prefetch, prefetch_later};
 use super::super::simd::Level;
 use super::PanelKind;
 use super::matrix::{Dtype, WeightSource, Weights, as_words, decode};
 use super::micro::{LANES, Words};
-use super::pack::{Packed, Panel, STEP, WIDTH, transpose};
+use super::pack::{Packed, Panel, STEP, WIDTH, k_words, place, transpose};
 use super::rows::{Convert, RowLoader, narrow_one};
 use std::ops::Range;
 
@@ -70,17 +70,26 @@ impl Weights<'_> {
         panel: *mut u32,
     ) {
         let width = super::panel_width(n, p);
-        let columns = p * WIDTH..(p * WIDTH + WIDTH).min(n);
+        let (columns, rows) = (p * WIDTH..(p * WIDTH + WIDTH).min(n), k_words(k, kind));
         let (form, each) = match kind {
             PanelKind::F32 => (Words::F32, 1),
-            PanelKind::Bf16 => (Words::Pairs, 2),
+            PanelKind::Bf16 | PanelKind::Tiles(_) => (Words::Pairs, 2),
         };
         let mut line = [0; WIDTH];
         for word in words {
             let elements = word * each..(word * each + each).min(k);
-            self.line(level, form, columns.clone(), elements, &mut line);
-            // SAFETY: a row of the panel, which is at most as wide as the line.
-            unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), panel.add(word * width), width) };
+            match elements.is_empty() {
+                true => line.fill(0),
+                false => self.line(level, form, columns.clone(), elements, &mut line),
+            }
+            for column in (0..width).step_by(LANES) {
+                let (at, _) = place(kind, width, rows, word, column);
+                // SAFETY: part of a row of the panel, which is at most as wide as the line.
+                unsafe {
+                    let from = line.as_ptr().add(column);
+                    std::ptr::copy_nonoverlapping(from, panel.wrapping_add(at), LANES);
+                }
+            }
         }
     }
 }
@@ -94,12 +103,9 @@ impl Turned<'_> {
     fn runs(&self, n: usize, k: Range<usize>) -> impl Iterator<Item = &[u32]> {
         let Self(packed) = self;
         let row = n / packed.kind().elements();
-        (k.start / WIDTH..k.end.div_ceil(WIDTH)).map(move |p| {
-            let (from, to) = (k.start.max(p * WIDTH), k.end.min((p + 1) * WIDTH));
-            let at = row * super::panel_width(packed.n(), p) + from - p * WIDTH;
-            // SAFETY: columns from..to of a row of panel p lie inside the panel.
-            unsafe { std::slice::from_raw_parts(packed.panel(p).add(at), to - from) }
-        })
+        let each = packed.together();
+        (k.start / each..k.end.div_ceil(each))
+            .map(move |at| packed.words(row, k.start.max(at * each)..k.end.min((at + 1) * each)))
     }
 }
 
@@ -109,8 +115,8 @@ impl WeightSource for Turned<'_> {
         for (out, word) in out.iter_mut().zip(words) {
             *out = f32::from_bits(match (self.0.kind(), n % 2) {
                 (PanelKind::F32, _) => *word,
-                (PanelKind::Bf16, 0) => word << 16,
-                (PanelKind::Bf16, _) => word & 0xffff_0000,
+                (PanelKind::Bf16 | PanelKind::Tiles(_), 0) => word << 16,
+                (PanelKind::Bf16 | PanelKind::Tiles(_), _) => word & 0xffff_0000,
             });
         }
     }
@@ -118,7 +124,7 @@ impl WeightSource for Turned<'_> {
     fn words(&self, level: Level, kind: PanelKind, n: usize, k: Range<usize>, out: &mut [u32]) {
         // Pairs begin at even columns, and so do panels.
         let even = k.start.is_multiple_of(2);
-        if kind != self.0.kind() || !even {
+        if kind.elements() != self.0.kind().elements() || !even {
             let mut row = [0f32; 2 * STEP];
             let row = &mut row[..out.len() * kind.elements()];
             self.fill(level, n, k.clone(), &mut row[..k.len()]);
@@ -131,7 +137,7 @@ impl WeightSource for Turned<'_> {
             let (own, rest) = out.split_at_mut(run.len().div_ceil(kind.elements()));
             match kind {
                 PanelKind::F32 => own.copy_from_slice(run),
-                PanelKind::Bf16 => halves(level, run, n % 2, own),
+                PanelKind::Bf16 | PanelKind::Tiles(_) => halves(level, run, n % 2, own),
             }
             out = rest;
         }
@@ -169,6 +175,15 @@ impl RowLoader for Turned<'_> {
             for row in 0..rows.len() {
                 // SAFETY: a row holds an even number of elements.
                 unsafe { convert.pad(to.add(row * lda), k.len()) };
+            }
+        }
+    }
+
+    fn ask(&self, rows: Range<usize>, k: Range<usize>) {
+        // Rows that are halves of the same words are asked for once.
+        for row in rows.step_by(self.0.kind().elements()) {
+            for run in self.runs(row, k.clone()) {
+                prefetch_later(run.as_ptr().cast(), size_of_val(run));
             }
         }
     }

@@ -63,8 +63,9 @@ impl<'r> Reader<'r> {
             Form::Plain | Form::Stored => {
                 self.plain(name, stored.dtype, ty, ty.dtype).map(Loaded::Plain)
             }
-            Form::Matrix { bf16 } | Form::Kernel { bf16 } | Form::Doubled { bf16 } => {
-                self.panels(name, stored.dtype, ty, form, bf16).map(Loaded::Matrix)
+            Form::Matrix { .. } | Form::Kernel { .. } | Form::Doubled { .. } => {
+                let kind = form.kind(self.cpu.level(), ty).expect("a form in panels");
+                self.panels(name, stored.dtype, ty, form, kind).map(Loaded::Matrix)
             }
         }
     }
@@ -108,20 +109,21 @@ impl<'r> Reader<'r> {
         from: DType,
         ty: &TensorType,
         form: Form,
-        bf16: bool,
+        kind: PanelKind,
     ) -> Result<PackedMatrix, LoadError> {
-        let kind = if bf16 { PanelKind::Bf16 } else { PanelKind::F32 };
         let rows = ty.shape[0];
         let row = ty.elements() / rows.max(1);
         let k = match form {
-            Form::Doubled { .. } => UpsampleShape { input: [1; 3], cin: row / 9, cout: rows }.k(),
+            Form::Doubled { .. } => {
+                UpsampleShape { input: [1; 3], cin: row / 9, cout: rows }.k(kind)
+            }
             _ => row,
         };
         let packed = PackedMatrix::try_zeroed((rows, k), kind);
         let mut packed = packed.ok_or_else(|| no_memory(name, packed_size(rows, k, kind)))?;
         // What the packing reads: the stored elements as they are, unless the declared type is
         // narrower than the panels' (its rounding has to happen first) or nothing packs theirs.
-        let narrow = !bf16 && ty.dtype != from && ty.dtype != DType::F32;
+        let narrow = kind == PanelKind::F32 && ty.dtype != from && ty.dtype != DType::F32;
         let via = if narrow { ty.dtype } else { from };
         let read = match via {
             DType::F32 | DType::Bf16 | DType::F16 => via,

@@ -4,6 +4,7 @@
 //! cut into segments and columns by the shape alone. So the bits are those of the scalar form, and do
 //! not depend on the number of threads. Speed is limited by memory.
 
+use super::super::caches::prefetch;
 use super::super::math::lanes::get;
 use super::super::math::{Element, LANES, vectorised};
 use super::super::scalar;
@@ -20,6 +21,9 @@ const PARTS: usize = 16;
 /// Blocks that segments are cut into where there are so many.
 const BLOCKS: usize = 256;
 
+/// Rows that are asked for ahead of their use.
+const AHEAD: usize = 8;
+
 /// The sums of a task's columns.
 type Sums = [[f64; LANES]; COLUMNS / LANES];
 
@@ -32,6 +36,11 @@ vectorised! {
         let sums = &mut sums[..width.div_ceil(LANES)];
         sums.fill([0.0; LANES]);
         for at in until_stopped(count) {
+            // Rows are too far apart for the machine to foresee the next.
+            if at + AHEAD < count {
+                let later = &x.row(row(at + AHEAD))[first..first + width];
+                prefetch(later.as_ptr().cast(), size_of_val(later));
+            }
             let row = &x.row(row(at))[first..first + width];
             for (at, sums) in sums.iter_mut().enumerate() {
                 let values = get::<V, I>(row, at * LANES).array();

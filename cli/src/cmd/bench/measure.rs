@@ -111,6 +111,8 @@ pub struct Measured {
     pub instructions: String,
     /// Times of the runs, shortest first.
     pub times: Vec<Duration>,
+    /// Processor time of a run, on average, if the system reports it.
+    pub processor: Option<Duration>,
     /// Time to make, pack and place the weights; compiling is not included.
     pub load: Duration,
     /// Figures of each phase, with the number of its calls in a run.
@@ -196,6 +198,7 @@ pub fn measure(
     job.begin(&mut program)?;
     job.run(&mut program)?;
     let mut times = Vec::with_capacity(args.repeats);
+    let before = output::processor_time();
     for done in 0..args.repeats {
         let begun = Instant::now();
         job.run(&mut program)?;
@@ -203,6 +206,8 @@ pub fn measure(
         let total = args.repeats as u64;
         progress.update(done as u64 + 1, total, || format!("{} of {total}", done + 1));
     }
+    let taken = output::processor_time().zip(before).and_then(|(now, then)| now.checked_sub(then));
+    let processor = taken.map(|taken| taken / args.repeats as u32);
     times.sort();
     let running = output::peak_memory();
     let phases = phases(&program, &calls);
@@ -227,6 +232,7 @@ pub fn measure(
         precision,
         instructions,
         times,
+        processor,
         load,
         phases,
         memory,

@@ -47,21 +47,11 @@ const MOST_TOKENS: usize = 1 << 20;
 /// E05xx where the network cannot be compiled, and as [`measure`].
 pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
-    let (mut config, _, _) = configs(&args.phase)?;
-    config.layers = in_range(args.blocks, 1000, "--blocks")?;
-    let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
-    let text_tokens = in_range(args.text_tokens, MOST_TOKENS, "--text-tokens")?;
+    let timesteps = if args.all { 1 } else { 2 };
+    let [tokens, text_tokens] = [args.tokens, args.text_tokens];
+    let (config, size) = blocks(&args.phase, args.blocks, [tokens, text_tokens], timesteps)?;
     let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
     let backend = args.phase.on.open()?;
-    let [frames, rows, columns] = grid(tokens);
-    let size = DitSize {
-        reference_frames: 0,
-        frames,
-        height: config.patch[1] as usize * rows,
-        width: config.patch[2] as usize * columns,
-        text_tokens,
-        timesteps: if args.all { 1 } else { 2 },
-    };
     let types = DitTypes { precision, residual: args.residual.into() };
     // If only blocks are measured, each branch has a residual stream of its own, as after the first
     // block of a real run.
@@ -77,10 +67,10 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
     let runs = if args.guided.is_some() && !both { 2 } else { 1 };
     fits(&compiler, runs)?;
     let part = if args.all { "whole step of " } else { "" };
-    let blocks = output::plural(args.blocks, "block");
+    let named = output::plural(args.blocks, "block");
     let setup = Setup {
         start,
-        title: format!("dit: {part}{blocks} of width {}, {tokens} tokens", config.width()),
+        title: format!("dit: {part}{named} of width {}, {tokens} tokens", config.width()),
         settings: vec![
             ("blocks", json!(args.blocks)),
             ("tokens", json!(tokens)),
@@ -178,22 +168,11 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
 /// As [`dit()`].
 pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
-    let (mut config, _, _) = configs(&args.phase)?;
-    config.layers = in_range(args.blocks, 1000, "--blocks")?;
-    let tokens = in_range(args.tokens, MOST_TOKENS, "--tokens")?;
-    let text_tokens = in_range(args.text_tokens, MOST_TOKENS, "--text-tokens")?;
+    let [tokens, text_tokens] = [args.tokens, args.text_tokens];
+    let (config, size) = blocks(&args.phase, args.blocks, [tokens, text_tokens], 2)?;
     let rank = in_range(args.rank, config.width(), "--rank")?;
     let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
     let backend = args.phase.on.open()?;
-    let [frames, rows, columns] = grid(tokens);
-    let size = DitSize {
-        reference_frames: 0,
-        frames,
-        height: config.patch[1] as usize * rows,
-        width: config.patch[2] as usize * columns,
-        text_tokens,
-        timesteps: 2,
-    };
     let types = DitTypes { precision, residual: args.residual.into() };
     let module = with_cotangent(dit::stack(&config, &size, types));
     let adapters = ["self_attn.*", "cross_attn.*", "ffn.*"].map(|name| LoraTarget {
@@ -207,12 +186,12 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
         .with_gradient(Gradient { of: "loss".to_owned(), wrt, factor: None });
     let compiler = compiler(&args.phase, &backend).add("train", request)?;
     fits(&compiler, 1)?;
-    let blocks = output::plural(args.blocks, "block");
+    let named = output::plural(args.blocks, "block");
     let width = config.width();
     let setup = Setup {
         start,
         title: format!(
-            "train: {blocks} of width {width} and adapters of rank {rank}, {tokens} tokens, forward \
+            "train: {named} of width {width} and adapters of rank {rank}, {tokens} tokens, forward \
              and backward"
         ),
         settings: vec![
@@ -250,6 +229,22 @@ fn with_cotangent(mut module: Module) -> Module {
 fn configs(args: &BenchPhase) -> Result<(DitConfig, VaeConfig, TextConfig)> {
     let preset: Preset = args.preset.parse().map_err(|e: Error| e.at("--preset"))?;
     Ok(preset.configs())
+}
+
+/// So many blocks of the transformer, and what they work on: tokens of the target, and of the text.
+fn blocks(
+    args: &BenchPhase,
+    count: usize,
+    [tokens, text_tokens]: [usize; 2],
+    timesteps: usize,
+) -> Result<(DitConfig, DitSize)> {
+    let (mut config, _, _) = configs(args)?;
+    config.layers = in_range(count, 1000, "--blocks")?;
+    let [frames, rows, columns] = grid(in_range(tokens, MOST_TOKENS, "--tokens")?);
+    let text_tokens = in_range(text_tokens, MOST_TOKENS, "--text-tokens")?;
+    let [_, tall, wide] = config.patch.map(|side| side as usize);
+    let (height, width) = (tall * rows, wide * columns);
+    Ok((config, DitSize { reference_frames: 0, frames, height, width, text_tokens, timesteps }))
 }
 
 /// A compiler for `backend`, which keeps its reasons where a page shows them.
@@ -343,6 +338,8 @@ struct Steps {
     inputs: Vec<(String, Branch, Tensor)>,
     runs: usize,
     prepared: Vec<Prepared>,
+    /// Made once, as in sampling and training.
+    states: Option<States>,
     outputs: Outputs,
 }
 
@@ -362,7 +359,8 @@ impl Steps {
             }
         }
         let phase = compiler.plans().next().map_or("", |(name, _)| name).to_owned();
-        Self { phase, inputs, runs, prepared: Vec::new(), outputs: Outputs::default() }
+        let (prepared, outputs) = (Vec::new(), Outputs::default());
+        Self { phase, inputs, runs, prepared, states: None, outputs }
     }
 }
 
@@ -379,6 +377,7 @@ impl Job for Steps {
         }
         let phase = if split { "step" } else { self.phase.as_str() };
         self.outputs = program.outputs(phase)?;
+        self.states = if split { None } else { Some(program.states(phase)?) };
         Ok(())
     }
 
@@ -387,8 +386,8 @@ impl Job for Steps {
         for prepared in &mut self.prepared {
             program.step(prepared, &inputs, &mut self.outputs)?;
         }
-        if self.prepared.is_empty() {
-            self.outputs = program.call(&self.phase, &inputs)?;
+        if let Some(states) = &mut self.states {
+            program.run_with_states(&self.phase, &inputs, states, &mut self.outputs)?;
         }
         Ok(())
     }

@@ -41,6 +41,11 @@ pub fn text(found: &Measured) -> String {
         row("inputs and outputs", bytes(memory.ports)),
         row("planned", bytes(memory.planned())),
     ];
+    if let Some(taken) = found.processor {
+        let taken = taken.as_secs_f64();
+        let share = taken / (found.median() * peak.threads as f64) * 100.0;
+        rows.insert(2, row("processor", format!("{} ({share:.0} %)", duration_small(taken))));
+    }
     if let (Some(loading), Some(running)) = (memory.loading, memory.running) {
         rows.push(row("process while loading", bytes(loading)));
         rows.push(row("process while running", bytes(running)));
@@ -173,6 +178,7 @@ pub fn json(found: &Measured) -> Value {
         "repeats": found.times.len(),
         "seconds": found.median(),
         "shortest_seconds": found.times[0].as_secs_f64(),
+        "processor_seconds": found.processor.map(|taken| taken.as_secs_f64()),
         "load_seconds": found.load.as_secs_f64(),
         "flops": found.flops(),
         "gflops": found.gflops(),
@@ -181,6 +187,7 @@ pub fn json(found: &Measured) -> Value {
         "peak": {
             "f32_gflops": found.ceilings.f32_gflops,
             "bf16_gflops": found.ceilings.bf16_gflops,
+            "instructions": found.ceilings.instructions,
             "copy_gb_per_second": found.ceilings.copy_gb_per_second,
         },
         "memory": {

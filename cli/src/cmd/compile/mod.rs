@@ -18,7 +18,7 @@ use anyid_ir::plan::Plan;
 use anyid_ir::plan_text::print_plans;
 use anyid_ir::{Func, Module, text};
 use anyid_passes::kernels::kernels;
-use anyid_passes::remat::{Tried, within};
+use anyid_passes::remat::{Choice, within};
 use anyid_passes::report::memory_table;
 use anyid_passes::{fit, view};
 use anyid_runtime::engine::{PlanFile, StateSpec, Watched, budget, compile_error};
@@ -79,9 +79,13 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     args.switches.explain = args.report.is_some();
     let kept = match budget {
         Some(budget) => kept_within(budget, &module, &funcs, &states, &mut args)?,
-        None => Vec::new(),
+        None => Choice::default(),
     };
-    let (phases, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
+    // What was chosen is planned already; what passes do is only seen while they run.
+    let (phases, watched) = match kept.plans.is_empty() || args.switches.watched() {
+        true => plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?,
+        false => (kept.plans, Vec::new()),
+    };
     let took = begun.elapsed();
     let phases = PlanFile::new(target.name, phases)?;
     let certificate = match budget {
@@ -110,7 +114,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     if let Some(file) = page_file {
         page(&args, &target, phases.phases(), &watched, prediction.as_ref()).write(file)?;
     }
-    let summary = Summary::new(&target, phases.phases(), took, prediction, certificate).kept(kept);
+    let summary =
+        Summary::new(&target, phases.phases(), took, prediction, certificate).kept(kept.tried);
     let over = summary.over_budget();
     if let Some(file) = output_file.filter(|_| over.is_none()) {
         phases.write_in(file)?;
@@ -141,8 +146,8 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     }
 }
 
-/// What can be kept for the derivative within `budget`, where that is left to us: what was planned, and
-/// the best of it in `args`.
+/// What can be kept for the derivative within `budget`, where that is left to us: what was planned, with
+/// the best of it in `args` as well.
 ///
 /// # Errors
 /// As [`passes::request`].
@@ -152,14 +157,14 @@ fn kept_within(
     funcs: &[&Func],
     states: &[Vec<StateSpec>],
     args: &mut Compile,
-) -> Result<Vec<Tried>> {
+) -> Result<Choice> {
     let ([func], true, None) = (funcs, args.switches.grad.is_some(), &args.switches.remat) else {
-        return Ok(Vec::new());
+        return Ok(Choice::default());
     };
     let request = passes::request(module, func, &args.vary, &states[0], &args.switches)?;
-    let tried = within(&request, budget).map_err(passes::placed)?;
-    args.switches.remat = tried.last().map(|best| best.keeping.to_string());
-    Ok(tried)
+    let choice = within(&request, budget, &|_| 0).map_err(passes::placed)?;
+    args.switches.remat = choice.tried.last().map(|best| best.keeping.to_string());
+    Ok(choice)
 }
 
 /// The page of what was compiled. Without --predict, times follow from the figures that are stated for

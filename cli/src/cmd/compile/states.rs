@@ -110,7 +110,7 @@ impl<'w> Pair<'w> {
         };
         read().ok_or_else(|| {
             let help = "write INPUT=RESULT, such as s0=n0, or s*=n* for all of that kind";
-            fault(wish, "it is no pair of an input and a result").help(help)
+            fault(wish, "it is not a pair of an input and a result").help(help)
         })
     }
 

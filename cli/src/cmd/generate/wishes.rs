@@ -152,7 +152,7 @@ pub(super) fn fill(
         (None, Some("f32")) => Some(Precision::F32),
         (None, Some("bf16")) => Some(Precision::Bf16),
         (None, Some(other)) => {
-            return Err(Error::input("E0910", format!("\"{other}\" is no precision"))
+            return Err(Error::input("E0910", format!("\"{other}\" is not a precision"))
                 .at("the recipe")
                 .help("the precisions are f32 and bf16"));
         }
@@ -163,7 +163,7 @@ pub(super) fn fill(
         (None, None | Some("f32")) => Residual::F32,
         (None, Some("bf16")) => Residual::Bf16,
         (None, Some(other)) => {
-            return Err(Error::input("E0910", format!("\"{other}\" is no residual stream"))
+            return Err(Error::input("E0910", format!("\"{other}\" is not a residual stream"))
                 .at("the recipe")
                 .help("its element type is f32 or bf16"));
         }

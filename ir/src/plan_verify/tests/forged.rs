@@ -3,6 +3,28 @@
 use super::super::phases::verify_phases;
 use crate::plan_text::{parse_plans, print_plans};
 
+/// Plans with their kernels over rows written out: a line such as `k0 neg 4` stands for the kernel
+/// `neg` of four elements, `k0 add both` for one of two operands.
+fn written(text: &str) -> String {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [number, op, rows] = words[..] else { return format!("{line}\n") };
+        let (count, second) = match rows {
+            "both" => ("4", "    in a1: f32[4]\n"),
+            rows if number.starts_with('k') => (rows, ""),
+            _ => return format!("{line}\n"),
+        };
+        let given = format!("    in a0: f32[{count}]\n{second}    out y0: f32[{count}]\n");
+        let body = match second {
+            "" => format!("    v1 = {op}(v0)\n    y0[i] = v1\n"),
+            _ => format!("    v1 = a1[i*1 + j]\n    v2 = {op}(v0, v1)\n    y0[i] = v2\n"),
+        };
+        let head = format!("  kernel {number} \"{op}\" rows i in {count}, cols j in 1 {{\n");
+        format!("{head}{given}    v0 = a0[i*1 + j]\n{body}  }}\n")
+    };
+    text.lines().map(line).collect()
+}
+
 /// `prepare` and `step`: a kept value, a view of it, weights, results over operands.
 const SPLIT: &str = "\
 plan \"prepare\" {
@@ -13,22 +35,8 @@ plan \"prepare\" {
   input \"c\" = %0
   kept \"f/b\" = %3
   kept \"f/i\" = %4
-  kernel k0 \"add\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    in a1: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = a1[i*1 + j]
-    v2 = add(v0, v1)
-    y0[i] = v2
-  }
-  kernel k1 \"exp\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = exp(v0)
-    y0[i] = v1
-  }
+  k0 add both
+  k1 exp 4
   %2 = k0 %0, %1 : workspace + 0 f32[4] \"f/a\"
   %3 = k1 %2 : persistent + 0 f32[4] \"f/b\"
   %4 = iota {axis=0} : persistent + 64 i32[4] \"f/i\"
@@ -43,22 +51,8 @@ plan \"step\" {
   input \"x\" = %0
   output \"y\" = %7
   output \"z\" = %5
-  kernel k0 \"mul\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    in a1: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = a1[i*1 + j]
-    v2 = mul(v0, v1)
-    y0[i] = v2
-  }
-  kernel k1 \"neg\" rows i in 2, cols j in 1 {
-    in a0: f32[2]
-    out y0: f32[2]
-    v0 = a0[i*1 + j]
-    v1 = neg(v0)
-    y0[i] = v1
-  }
+  k0 mul both
+  k1 neg 2
   kernel k2 \"add+silu\" rows i in 1, cols j in 4 {
     in a0: f32[4]
     in a1: f32[4]
@@ -84,20 +78,8 @@ plan \"first\" {
   input \"x\" = %0
   output \"y\" = %1
   state \"s\" : f32[4] = -> %2
-  kernel k0 \"silu\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = silu(v0)
-    y0[i] = v1
-  }
-  kernel k1 \"neg\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = neg(v0)
-    y0[i] = v1
-  }
+  k0 silu 4
+  k1 neg 4
   %1 = k0 %0 : workspace + 0 f32[4] \"f/y\"
   %2 = k1 %0 : state 0 + 0 f32[4] \"f/s\"
 }
@@ -109,22 +91,8 @@ plan \"next\" {
   input \"x\" = %0
   output \"y\" = %2
   state \"s\" : f32[4] = %1 -> %3
-  kernel k0 \"add\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    in a1: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = a1[i*1 + j]
-    v2 = add(v0, v1)
-    y0[i] = v2
-  }
-  kernel k1 \"exp\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = exp(v0)
-    y0[i] = v1
-  }
+  k0 add both
+  k1 exp 4
   %2 = k0 %0, %1 : workspace + 0 f32[4] \"f/y\"
   %3 = k1 %0 : state 0 + 0 f32[4] \"f/s\"
 }
@@ -132,7 +100,7 @@ plan \"next\" {
 
 /// What is found after `changes` in `text`, each of which must apply.
 fn found(text: &str, changes: &[(&str, &str)]) -> Vec<String> {
-    let mut text = text.to_owned();
+    let mut text = written(text);
     for (from, to) in changes {
         assert!(text.contains(from), "{from}\n{text}");
         text = text.replacen(from, to, 1);
@@ -145,7 +113,8 @@ fn found(text: &str, changes: &[(&str, &str)]) -> Vec<String> {
 fn the_plans_are_sound_as_they_are() {
     for text in [SPLIT, STATES] {
         assert_eq!(found(text, &[]), Vec::<String>::new());
-        let plans = parse_plans(text).unwrap();
+        let text = written(text);
+        let plans = parse_plans(&text).unwrap();
         assert_eq!(print_plans(&plans), text);
     }
 }
@@ -177,19 +146,19 @@ fn kept_values_are_what_prepare_returns_and_what_step_reads() {
                 &[("  output \"z\" = %5\n", "  output \"z\" = %5\n  kept \"f/k\" = %1\n")],
                 "where it was not written",
             ),
-            (&[("kept \"f/b\" = %3\n", "")], "is no part of a f32[4]"),
+            (&[("kept \"f/b\" = %3\n", "")], "is not part of a f32[4]"),
             (
                 &[("  kept \"f/b\" = %3\n", ""), ("  kept \"f/i\" = %4\n", "")],
                 "is kept, but no value",
             ),
-            (&[("buffer %2 = persistent + 8", "buffer %2 = persistent + 12")], "is no part of"),
+            (&[("buffer %2 = persistent + 8", "buffer %2 = persistent + 12")], "is not part of"),
             (
                 &[("  input \"x\"", "  buffer %8 = persistent + 64 : f32[4]\n  input \"x\"")],
-                "no part of a f32[4]",
+                "not part of a f32[4]",
             ),
             (
                 &[("  input \"x\"", "  buffer %8 = persistent + 0 : f32[20]\n  input \"x\"")],
-                "no part of a f32[20]",
+                "not part of a f32[20]",
             ),
             (&[("workspace + 64 f32[2]", "persistent + 0 f32[2]")], "is kept, but no value"),
             (&[("naive=192 persistent=128", "naive=192 persistent=64")], "pass its memory"),
@@ -238,13 +207,7 @@ plan \"step\" {
   buffer %0 = input 0 + 0 : f32[4]
   input \"x\" = %0
   kept \"f/y\" = %1
-  kernel k0 \"neg\" rows i in 4, cols j in 1 {
-    in a0: f32[4]
-    out y0: f32[4]
-    v0 = a0[i*1 + j]
-    v1 = neg(v0)
-    y0[i] = v1
-  }
+  k0 neg 4
   %1 = k0 %0 : persistent + 0 f32[4] \"f/y\"
 }
 ";
@@ -290,7 +253,7 @@ fn places_and_types_are_checked_whether_used_or_not() {
                     "  input \"x\" = %0\n",
                     "  buffer %8 = input 0 + 0 : u8[16]\n  input \"x\" = %0\n",
                 )],
-                "is no part of the input f32[4]",
+                "is not part of the input f32[4]",
             ),
         ],
     );

@@ -79,8 +79,11 @@ fn shared(adapters: &[(&Adapter, f64)]) -> Result<BTreeMap<String, String>> {
         let mut said = said.into_iter();
         if let (Some(one), Some(other)) = (said.next(), said.next()) {
             let what = format!("their `{key}` differ: {one} and {other}");
+            let paths: Vec<String> =
+                adapters.iter().map(|(adapter, _)| adapter.path.display().to_string()).collect();
             return Err(Error::input("E0375", format!("these cannot be joined: {what}"))
-                .help("join adapters that were trained alike"));
+                .at(paths.join(", "))
+                .help("join adapters that were trained for the same arrangement of references"));
         }
         if let Some((adapter, _)) =
             adapters.iter().find(|(adapter, _)| adapter.metadata.contains_key(key))

@@ -52,7 +52,7 @@ impl Settings {
         };
         let value: Value =
             serde_json::from_str(text).map_err(|cause| fault(format!("is not JSON: {cause}")))?;
-        let Value::Object(keys) = value else { return Err(fault("is no object".to_owned())) };
+        let Value::Object(keys) = value else { return Err(fault("is not an object".to_owned())) };
         let own = keys.iter().map(|(key, value)| {
             let key = key.strip_prefix("transformer.").unwrap_or(key);
             (key.to_owned(), value.clone())
@@ -69,7 +69,7 @@ impl Settings {
         let number = |key: &str| {
             let Some(text) = metadata.get(key) else { return Ok(None) };
             text.trim().parse::<f64>().map(Some).map_err(|_| {
-                Error::input("E0371", format!("the header's `{key}` is \"{text}\", no number"))
+                Error::input("E0371", format!("the header's `{key}` is \"{text}\", not a number"))
                     .at(path.display())
                     .help("write the adapter again with the program that made it")
             })
@@ -140,8 +140,7 @@ fn patterns(value: &Value, key: &str, path: &Path) -> Result<Vec<(Regex, Value)>
     };
     let rows = table.iter().map(|(pattern, value)| {
         let whole = Regex::new(&format!(r"^(.*\.)?({pattern})$")).map_err(|fault| {
-            let what =
-                format!("`{key}`: \"{pattern}\" is no regular expression that is known here");
+            let what = format!("`{key}`: \"{pattern}\" is not a supported regular expression");
             Error::input("E0371", what)
                 .at(path.display())
                 .help("write the names of the modules in full")
@@ -157,7 +156,7 @@ pub(super) fn usable(alpha: f64, what: &str, path: &Path) -> Result<()> {
     if alpha.is_finite() && alpha != 0.0 {
         return Ok(());
     }
-    Err(Error::input("E0368", format!("{what} is {alpha}, which is no scale"))
+    Err(Error::input("E0368", format!("{what} is {alpha}, which cannot be a scale"))
         .at(path.display())
         .help("alpha is a number that is not 0; to switch an adapter off, leave it out"))
 }

@@ -6,13 +6,17 @@
 use super::safetensors;
 use super::source::Source;
 use super::table::Table;
+use super::torch;
 use crate::error::{Error, Result};
+use crate::media::{Signature, sniff};
 
 /// A format of checkpoint files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A header in JSON, and the tensors behind it without holes.
     Safetensors,
+    /// A zip archive with a description of the tensors, as `torch.save` writes it.
+    Torch,
 }
 
 /// Bytes looked at to tell what a file is.
@@ -23,6 +27,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::Torch => "PyTorch",
         }
     }
 
@@ -41,7 +46,19 @@ impl Format {
             let likely = safetensors::is_likely(head, file_bytes);
             (!likely && head.trim_ascii_start().starts_with(b"{")).then_some(json)
         };
-        match foreign(head, file_bytes).or_else(is_json) {
+        if !safetensors::is_likely(head, file_bytes) && torch::is_likely(head) {
+            return Ok(Self::Torch);
+        }
+        let is_media = || {
+            let media = matches!(
+                sniff(head),
+                Signature::Still(_) | Signature::Mp4 | Signature::Heif(_) | Signature::Foreign(_)
+            );
+            let what = "a picture or video";
+            let help = "give a file of weights; pictures are given with --ref";
+            (media && !safetensors::is_likely(head, file_bytes)).then_some(Foreign { what, help })
+        };
+        match foreign(head, file_bytes).or_else(is_json).or_else(is_media) {
             Some(Foreign { what, help }) => {
                 let message = format!("not a safetensors file: it is {what}");
                 Err(Error::input("E0311", message).help(help))
@@ -53,12 +70,14 @@ impl Format {
     /// The table of a file.
     ///
     /// # Errors
-    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0330 to E0332
-    /// where it changes or fails meanwhile, E0603 without memory for its table.
+    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0973 to E0975
+    /// for one of PyTorch that cannot be read, E0330 to E0332 where it changes or fails meanwhile,
+    /// E0603 without memory for its table.
     pub(super) fn read(source: &Source) -> Result<Table> {
         let head = source.bytes(source.length().min(FIRST), "the header", Vec::new())?;
         let table = match Self::of(&head, source.length()) {
             Ok(Self::Safetensors) => safetensors::read(source, head),
+            Ok(Self::Torch) => torch::read(source),
             Err(error) => Err(error),
         };
         table.map_err(|error| error.at(source.path().display()))
@@ -90,8 +109,8 @@ pub fn foreign(head: &[u8], file_bytes: u64) -> Option<Foreign> {
     let zip = head.starts_with(b"PK\x03\x04");
     let (what, help) = if head.starts_with(b"GGUF") {
         ("a GGUF checkpoint", "quantised checkpoints are not read; take the safetensors version")
-    } else if zip && (holds(b"data.pkl") || holds(b"byteorder")) {
-        ("a PyTorch checkpoint (.pth, .pt or .bin)", safetensors)
+    } else if torch::is_likely(head) {
+        return None;
     } else if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
         ("a Python pickle, such as an old PyTorch checkpoint", safetensors)
     } else if head.starts_with(b"\x93NUMPY") || (zip && holds(b".npy")) {
@@ -143,7 +162,6 @@ mod tests {
     fn other_files_are_named() {
         for (bytes, what) in [
             (&b"PK\x03\x04 and more bytes"[..], "zip"),
-            (b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl", "PyTorch"),
             (b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0x.npy", "NumPy"),
             (b"\x80\x02}q\0 and more", "pickle"),
             (b"GGUF\x03\0\0\0 and more", "GGUF"),
@@ -151,6 +169,7 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
             (b"\n<!DOCTYPE html><html>", "web page"),
             (b"{\"weight_map\": {}}", "JSON"),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture"),
             (b"", "empty"),
             (b"1234567", "7 bytes"),
         ] {
@@ -160,6 +179,8 @@ mod tests {
             assert!(error.help_text().is_some(), "{error}");
         }
         assert_eq!(refused(&[0; 64]).code(), "E0312", "no mark at all");
+        let cut = refused(b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl");
+        assert_eq!((cut.code(), cut.place()), ("E0974", Some("x")), "{cut}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Checkpoint files and model folders: reading, deriving weights from what is stored, and writing.
 //!
 //! A file is a table of named byte ranges with an encoding each (`table`, `encoding`), whatever its
-//! format; a parser makes the table (`format`, `safetensors`). Reading goes `source` (bytes of a file
+//! format; a parser makes the table (`format`, `safetensors`, `torch` with `pickle`). Reading goes `source` (bytes of a file
 //! by range) → `file` (one file and its table) → `set` (weights of one or several files, by name) →
 //! `folder` (which files make up a model). What a weight is made of is said by a `derivation`, and
 //! `weight` reads it. Writing goes `writer` (safetensors, bounded memory) → `output` (whole files or
@@ -17,11 +17,13 @@ pub mod folder;
 mod format;
 mod index;
 pub mod json;
+mod pickle;
 mod safetensors;
 mod set;
 mod source;
 mod table;
 mod tensors;
+mod torch;
 mod weight;
 pub mod writer;
 
@@ -36,6 +38,7 @@ pub use json::{JsonFile, read_json};
 pub use set::WeightSet;
 pub use table::{Table, TensorRange};
 pub use tensors::{read_tensors, writable, write_tensors, write_tensors_in};
+pub use torch::is_likely as is_pytorch;
 pub use weight::Weight;
 pub use writer::{
     SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, save_in, write_sharded,

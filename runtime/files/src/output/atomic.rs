@@ -54,7 +54,7 @@ impl AtomicFile {
         let ending = path.extension().map(|e| format!(".{}", e.to_string_lossy()));
         let made = Self::create_in(&PROCESS, path, existing, &ending.unwrap_or_default())?;
         if made.temporary.is_none() {
-            return Err(Error::input("E1014", "this is no file that a program could replace")
+            return Err(Error::input("E1014", "this is not a file that a program could replace")
                 .at(path.display())
                 .help("give the name of a file"));
         }

@@ -1,60 +1,7 @@
-//! The product and the step between products of attention's derivative.
+//! The step between products of attention's derivative.
 
-use super::super::products::{Products, power, tile};
+use super::super::products::{Products, power};
 use crate::cpu::math::{LANES, Lanes};
-
-/// Factors of a product that are repeated over the lanes: words `row` and `step` apart.
-#[derive(Clone, Copy)]
-pub(super) struct Factors {
-    pub(super) at: *const f32,
-    pub(super) row: usize,
-    pub(super) step: usize,
-}
-
-/// Rows of values or sums, so many words apart.
-#[derive(Clone, Copy)]
-pub(super) struct Lines<T> {
-    pub(super) at: T,
-    pub(super) stride: usize,
-}
-
-/// sums[row] += Σ_step factors[row][step] · lines[step] for `rows` rows, a multiple of `R`, of `16·C`
-/// lanes; without `older` the sums start at zero.
-///
-/// # Safety
-/// `factors` holds `[rows][steps]` words, `lines` `[steps]` rows and `sums` `[rows]` rows of the lanes.
-#[inline(always)]
-pub(super) unsafe fn add<P: Products, const R: usize, const C: usize>(
-    factors: Factors,
-    lines: Lines<*const f32>,
-    steps: usize,
-    rows: usize,
-    sums: Lines<*mut f32>,
-    older: bool,
-) {
-    for row in (0..rows).step_by(R) {
-        // SAFETY: rows row..row+R lie inside the factors and the sums.
-        unsafe {
-            let at = sums.at.add(row * sums.stride);
-            let mut made = [[P::V::splat(0.0); C]; R];
-            if older {
-                for r in 0..R {
-                    for c in 0..C {
-                        made[r][c] = P::V::load(at.add(r * sums.stride + c * LANES));
-                    }
-                }
-            }
-            let Factors { at: first, row: apart, step } = factors;
-            let from = first.add(row * apart);
-            let made = tile::<P, R, C>(made, steps, from, [apart, step], lines.at, lines.stride);
-            for r in 0..R {
-                for c in 0..C {
-                    made[r][c].store(at.add(r * sums.stride + c * LANES));
-                }
-            }
-        }
-    }
-}
 
 /// What makes weights of a tile's scores.
 #[derive(Clone, Copy)]

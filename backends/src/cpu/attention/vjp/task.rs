@@ -5,8 +5,8 @@ use half::bf16;
 
 use super::super::block::{Head, Rows};
 use super::super::pack;
-use super::super::products::{Products, Work, score};
-use super::products::{Factors, Lines, Weighing, add, weigh};
+use super::super::products::{Products, Work};
+use super::products::{Weighing, weigh};
 use super::{AttentionVjp, Places, Plan, Precision};
 use crate::cpu::math::lanes::put;
 use crate::cpu::math::{Element, LANES, Lanes};
@@ -81,7 +81,7 @@ impl Work for Task<'_> {
     #[inline(always)]
     unsafe fn run<P: Products, const R: usize>(&self) {
         let Job { plan, call, .. } = self.job;
-        debug_assert!(R == plan.rows && P::PAIRED == plan.paired);
+        debug_assert!(R == plan.rows && P::PAIRED == plan.way.paired);
         let (outer, piece) = (self.number / plan.pieces, self.number % plan.pieces);
         let head = self.job.head(outer);
         let begin = piece * plan.piece_keys;
@@ -170,10 +170,13 @@ impl Task<'_> {
         // SAFETY: the plan leaves room for the block and for a tile.
         unsafe {
             let (filled, stride) = (plan.key_filled, plan.key_stride);
-            let padded = count.next_multiple_of(6);
+            let padded = count.next_multiple_of(plan.key_step);
             let rows = head.rows(call.key, first, count);
             pack::rows::<P>(rows, padded, filled, stride, places.keys);
-            if P::PAIRED {
+            if P::TILED {
+                let (through, to) = (places.slopes, places.key_pairs);
+                pack::by_channel::<P>(rows, plan.dims, plan.pair_stride, through, to);
+            } else if P::PAIRED {
                 pack::paired_rows::<P>(rows, plan.filled, plan.stride, places.key_pairs);
             }
             let rows = head.rows(call.value, first, count);
@@ -219,14 +222,14 @@ impl Task<'_> {
         keys: Keys,
     ) {
         let Job { plan, call, .. } = self.job;
-        let padded = keys.count.next_multiple_of(6);
+        let padded = keys.count.next_multiple_of(plan.key_step);
         let log2_e = std::f32::consts::LOG2_E;
         // SAFETY: the tile's parts of the blocks have the sizes that the products ask for.
         unsafe {
             let (stride, depth) = (plan.key_stride, plan.depth);
             let (queries, cotangents) = (places.query_lanes, places.cotangent_lanes);
-            score::<P, R, C>(queries, places.keys, stride, depth, padded, places.scores);
-            score::<P, R, C>(cotangents, places.values, stride, depth, padded, places.slopes);
+            P::score::<R, C>(queries, places.keys, stride, depth, padded, places.scores);
+            P::score::<R, C>(cotangents, places.values, stride, depth, padded, places.slopes);
             let mut weighing = Weighing {
                 factor: call.scale * log2_e,
                 scale: call.scale,
@@ -249,10 +252,10 @@ impl Task<'_> {
                 true => (places.key_pairs, plan.stride, places.slope_pairs, keys.count.div_ceil(2)),
                 false => (places.keys, stride, slopes, keys.count),
             };
-            let factors = Factors { at: from, row: 1, step };
-            let lines = Lines { at: lines.cast_const(), stride: width };
-            let sums = Lines { at: self.sums.queries.add(tile.start * plan.dims), stride: width };
-            add::<P, R, C>(factors, lines, steps, plan.dims, sums, keys.older);
+            let apart = if P::TILED { [plan.pair_stride, 1] } else { [1, step] };
+            let (factors, lines) = ((from.cast_const(), apart), (lines, width));
+            let sums = (self.sums.queries.add(tile.start * plan.dims), width);
+            P::add::<R, C>(factors, lines, steps, plan.dims, sums, keys.older);
         }
     }
 
@@ -268,24 +271,24 @@ impl Task<'_> {
         count: usize,
     ) {
         let plan = &self.job.plan;
-        let padded = count.next_multiple_of(6);
+        let padded = count.next_multiple_of(plan.key_step);
         let steps = if P::PAIRED { tile.count.div_ceil(2) } else { tile.count };
         let older = tile.start > 0;
         for (weights, rows, sums) in [
             (places.scores, places.cotangent_rows, places.value_sums),
             (places.slopes, places.query_rows, places.key_sums),
         ] {
-            let factors = Factors { at: weights, row: tile.sixteens * LANES, step: 1 };
+            let factors = (weights.cast_const(), [tile.sixteens * LANES, 1]);
             for at in (0..plan.filled).step_by(plan.width) {
                 // SAFETY: these columns lie inside the rows and the sums.
                 unsafe {
-                    let lines = Lines { at: rows.add(at).cast_const(), stride: plan.stride };
-                    let sums = Lines { at: sums.add(at), stride: plan.stride };
+                    let lines = (rows.add(at), plan.stride);
+                    let sums = (sums.add(at), plan.stride);
                     match (plan.filled - at).min(plan.width) / LANES {
-                        1 => add::<P, R, 1>(factors, lines, steps, padded, sums, older),
-                        2 => add::<P, R, 2>(factors, lines, steps, padded, sums, older),
-                        3 => add::<P, R, 3>(factors, lines, steps, padded, sums, older),
-                        _ => add::<P, R, 4>(factors, lines, steps, padded, sums, older),
+                        1 => P::add::<R, 1>(factors, lines, steps, padded, sums, older),
+                        2 => P::add::<R, 2>(factors, lines, steps, padded, sums, older),
+                        3 => P::add::<R, 3>(factors, lines, steps, padded, sums, older),
+                        _ => P::add::<R, 4>(factors, lines, steps, padded, sums, older),
                     }
                 }
             }
