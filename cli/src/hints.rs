@@ -186,6 +186,46 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Flags of other trainers without their dashes, and the advice: a run is described by its settings.
+const TRAIN: &[(&[&str], &str)] = &[
+    (&["lr", "learning-rate"], "the learning rate is a setting: --set train.learning_rate=1e-4"),
+    (
+        &["b", "batch", "batch-size", "train-batch-size"],
+        "the batch is a setting: --set train.batch=4",
+    ),
+    (&["rank", "lora-rank", "network-dim"], "the rank is a setting: --set lora.rank=16"),
+    (&["alpha", "lora-alpha", "network-alpha"], "alpha is a setting: --set lora.alpha=16"),
+    (
+        &["max-train-steps", "max-steps", "num-steps", "train-steps", "iterations"],
+        "the number of updates is --steps",
+    ),
+    (
+        &["epochs", "num-epochs", "num-train-epochs", "max-train-epochs"],
+        "a run is as long as --steps says; an update takes as many samples as train.batch says",
+    ),
+    (
+        &["data", "dataset", "dataset-config", "manifest", "train-data-dir", "ref", "prompt"],
+        "samples are lines of a manifest: --set data.manifest=train.jsonl",
+    ),
+    (
+        &["model", "m", "ckpt", "ckpt-dir", "dit", "pretrained-model", "model-path"],
+        "the model folder is a setting: --set model.path=DIR",
+    ),
+    (
+        &["precision", "mixed-precision", "dtype"],
+        "the arithmetic is a setting: --set model.precision=bf16",
+    ),
+    (
+        &["size", "width", "height", "resolution", "frames"],
+        "the size is a setting: --set video.width=832 --set video.height=480 --set video.frames=81",
+    ),
+    (
+        &["gradient-checkpointing", "lowvram", "offload"],
+        "memory is a setting: --set train.budget=24GiB",
+    ),
+    (&["resume-from", "resume-from-checkpoint"], "a run is continued with --resume"),
+];
+
 /// Verbs of other programs, and the advice.
 const VERBS: &[(&[&str], &str)] = &[
     (
@@ -230,7 +270,24 @@ pub fn advice(error: &clap::Error) -> Option<String> {
     let found = |table: &[(&[&str], &'static str)], word: &str| {
         table.iter().find(|(names, _)| names.contains(&word)).map(|(_, advice)| *advice)
     };
+    let train = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string().contains("anyid-rt train"),
+        _ => false,
+    };
     match error.kind() {
+        ErrorKind::UnknownArgument if train => {
+            let given = text(ContextKind::InvalidArg)?;
+            let bare = given.trim_start_matches('-').split('=').next()?.replace('_', "-");
+            match (given.starts_with('-'), given.ends_with(".toml")) {
+                (true, _) => found(TRAIN, &bare.to_lowercase()).map(str::to_owned),
+                (false, true) => Some("settings are given with --config FILE".to_owned()),
+                (false, false) => Some("a setting is one word: --set train.batch=4".to_owned()),
+            }
+        }
+        ErrorKind::InvalidSubcommand if train => Some(
+            "`train lora`, `train dpo` or `train full`; `train check` looks at everything first"
+                .to_owned(),
+        ),
         ErrorKind::UnknownArgument => {
             let given = text(ContextKind::InvalidArg)?;
             let bare = given.trim_start_matches('-').split('=').next()?.replace('_', "-");
@@ -296,6 +353,17 @@ mod tests {
             ("me.png", "--ref"),
         ] {
             let advice = advice_for(&format!("anyid-rt generate --prompt x -o a.mp4 {words}"));
+            assert!(advice.as_ref().is_some_and(|a| a.contains(part)), "{words}: {advice:?}");
+        }
+        for (words, part) in [
+            ("lora run.toml", "--config"),
+            ("lora --config run.toml --set train.batch 4", "one word"),
+            ("lora --config run.toml --learning_rate 1e-4", "train.learning_rate"),
+            ("lora --config run.toml --model DIR", "model.path"),
+            ("dpo --config run.toml --width 832", "video.width"),
+            ("sft --config run.toml", "train lora"),
+        ] {
+            let advice = advice_for(&format!("anyid-rt train {words}"));
             assert!(advice.as_ref().is_some_and(|a| a.contains(part)), "{words}: {advice:?}");
         }
         assert!(advice_for("anyid-rt i2v").is_some_and(|a| a.contains("generate")));

@@ -65,6 +65,25 @@ fn all_faults_of_a_line_are_listed_at_once() {
 }
 
 #[test]
+fn a_file_of_another_kind_is_named_as_that() {
+    let folder = world(&samples());
+    let text = std::fs::read_to_string(folder.path("train.jsonl")).unwrap();
+    folder.write("all.json", format!("[{}]", text.lines().collect::<Vec<_>>().join(",\n")));
+    folder.write("table.csv", "media,prompt\na.mp4,x\n");
+    for (name, said) in [("all.json", "one JSON object a line"), ("table.csv", "one JSON object")] {
+        let words = format!("{LORA} --set data.manifest={name}");
+        folder.run(&words).fails("E0957").says(said);
+    }
+    let dpo = "train dpo --config run.toml --set train.learning_rate=1e-5";
+    folder.run(dpo).fails("E0957").says("`train dpo` reads pairs");
+    folder.run("train lora --config train.jsonl").fails("E0955").says("settings are TOML");
+    let none = format!("{LORA} --set data.validation=none.jsonl");
+    folder.run(&none).fails("E0911").says("data.validation of --set data.validation=none.jsonl");
+    folder.run("train lora run.toml").fails("E0900").says("--config");
+    folder.run("lora inspect a.png").fails("E0311").says("a picture");
+}
+
+#[test]
 fn what_is_odd_in_a_manifest_gets_a_warning() {
     let long = sample("s_1", 10, |v| {
         v["references"] = json!([{"form": "video", "clip": "v", "media": "pan.mp4", "frames": 6}]);

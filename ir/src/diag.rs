@@ -38,8 +38,6 @@ pub enum Loc {
 pub struct TextLoc {
     /// The whole statement.
     pub whole: Span,
-    /// The op's name.
-    pub op: Span,
     /// Each operand.
     pub operands: Vec<Span>,
     /// The printed result types.
@@ -68,16 +66,17 @@ impl Loc {
 }
 
 /// How bad a diagnostic is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Severity {
     /// The input is refused.
+    #[default]
     Error,
     /// Suspicious but accepted.
     Warning,
 }
 
 /// One finding about a module or its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Stable code such as `E0204`.
     pub code: &'static str,
@@ -100,16 +99,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error with the given code.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            severity: Severity::Error,
-            message: message.into(),
-            span: None,
-            label: None,
-            place: None,
-            notes: Vec::new(),
-            help: None,
-        }
+        Self { code, message: message.into(), ..Self::default() }
     }
 
     /// A warning with the given code.

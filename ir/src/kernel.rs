@@ -23,7 +23,7 @@ use crate::op::{BinaryFn, CompareFn, Op, UnaryFn};
 use crate::types::{DType, TensorType};
 use smallvec::{SmallVec, smallvec};
 
-pub use anchor::{Activation, AnchorKernel, Combine, Load};
+pub use anchor::{Activation, Anchor, AnchorKernel, Combine, Load};
 pub use copy::{Axes, CopyKernel, MOST_AXES, Part, copies, looked};
 pub use fill::Fill;
 pub use support::{FORWARD, NATIVE, Native};

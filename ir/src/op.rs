@@ -1,9 +1,15 @@
-//! The closed set of level-1 operations. Data lives in the variants; rules live in files per
-//! concern (`infer`, `decompose`, `eval`), each an exhaustive match, so a new op is a list of
-//! compile errors to work through.
+//! The closed set of level-1 operations: one table with the name of each, how many operands it has,
+//! its class and its attributes. What makes the type of it, and attributes to be read and written, is
+//! in `table.rs`. Rules live in files per concern (`infer`, `decompose`, `eval`), each an exhaustive
+//! match, so a new op is a list of compile errors to work through.
+
+mod table;
+
+pub(crate) use table::Attribute;
 
 use crate::named;
 use smallvec::SmallVec;
+use table::ops;
 
 named! {
     /// Elementwise functions of one operand.
@@ -74,9 +80,10 @@ named! {
 
 named! {
     /// Reductions over axes.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub enum ReduceFn {
         /// Sum, accumulated in f32 or wider
+        #[default]
         Sum = "reduce_sum",
         /// Mean, accumulated in f32 or wider
         Mean = "reduce_mean",
@@ -107,219 +114,226 @@ impl IndexArg {
 /// A list of axes.
 pub type Axes = SmallVec<[usize; 6]>;
 
-/// One operation. Operand and result rules are in [`mod@crate::infer`] and `docs/ir.md`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    // ---- data
-    /// A tensor of the weight manifest, by path relative to the function's scope.
-    Weight {
-        /// Dotted path; `{name}` segments stand for index parameters.
-        path: String,
-    },
-    /// A literal: one value for every element, or the elements in row-major order.
-    Const {
-        /// One value, or one per element; rounded to the result type.
-        values: Vec<f64>,
-    },
-    /// 0, 1, 2, … along `axis`.
-    Iota {
-        /// The axis that counts.
-        axis: usize,
-    },
-    /// Conversion to the result's element type.
-    Cast,
+/// Any number of operands.
+const ANY: usize = usize::MAX;
 
-    // ---- views and movement
-    /// Same elements in row-major order, another shape.
-    Reshape,
-    /// Result axis `i` is operand axis `perm[i]`.
-    Permute {
-        /// A permutation of the axes.
-        perm: Axes,
-    },
-    /// Axes of size 1 repeated up to the result's shape.
-    Broadcast,
-    /// `len` positions from `start` along `axis`.
-    Slice {
-        /// The axis.
-        axis: usize,
-        /// First position.
-        start: usize,
-        /// Number of positions.
-        len: usize,
-    },
-    /// One position of `axis`, which disappears.
-    Index {
-        /// The axis.
-        axis: usize,
-        /// The position.
-        at: usize,
-    },
-    /// `lo` zeros before and `hi` after along `axis`.
-    Pad {
-        /// The axis.
-        axis: usize,
-        /// Zeros in front.
-        lo: usize,
-        /// Zeros behind.
-        hi: usize,
-    },
-    /// Operands one after the other along `axis`.
-    Concat {
-        /// The axis.
-        axis: usize,
-    },
-    /// Rows of a table `[V, …]` picked by `i32` indices.
-    Gather,
+ops! {
+    /// One operation. Operand and result rules are in [`mod@crate::infer`] and `docs/ir.md`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum Op {
+        // ---- data
+        /// A tensor of the weight manifest, by path relative to the function's scope.
+        Weight ["weight", (0, 0), Primitive] {
+            /// Dotted path; `{name}` segments stand for index parameters.
+            path: String,
+        },
+        /// A literal: one value for every element, or the elements in row-major order.
+        Const ["const", (0, 0), Primitive] {
+            /// One value, or one per element; rounded to the result type.
+            values: Vec<f64>,
+        },
+        /// 0, 1, 2, … along `axis`.
+        Iota ["iota", (0, 0), Primitive] {
+            /// The axis that counts.
+            axis: usize,
+        },
+        /// Conversion to the result's element type.
+        Cast ["cast", (1, 1), Primitive],
 
-    // ---- arithmetic
-    /// Elementwise function.
-    Unary(UnaryFn),
-    /// Elementwise function of two.
-    Binary(BinaryFn),
-    /// `condition ? a : b`
-    Select,
-    /// Elementwise comparison.
-    Compare(CompareFn),
-    /// Reduction over `axes`, which disappear unless `keep`.
-    Reduce {
-        /// What is computed.
-        f: ReduceFn,
-        /// The axes, ascending.
-        axes: Axes,
-        /// Whether reduced axes stay with size 1.
-        keep: bool,
-    },
-    /// `[B…, M, K] · [B…, N, K]ᵀ → [B…, M, N]`, accumulated in f32 or wider.
-    Dot {
-        /// Whether a side lies the other way round: `[B…, K, M]`, `[B…, K, N]`.
-        transposed: [bool; 2],
-    },
+        // ---- views and movement
+        /// Same elements in row-major order, another shape.
+        Reshape ["reshape", (1, 1), Primitive],
+        /// Result axis `i` is operand axis `perm[i]`.
+        Permute ["permute", (1, 1), Primitive] {
+            /// A permutation of the axes.
+            perm: Axes,
+        },
+        /// Axes of size 1 repeated up to the result's shape.
+        Broadcast ["broadcast", (1, 1), Primitive],
+        /// `len` positions from `start` along `axis`.
+        Slice ["slice", (1, 1), Primitive] {
+            /// The axis.
+            axis: usize,
+            /// First position.
+            start: usize,
+            /// Number of positions.
+            len: usize,
+        },
+        /// One position of `axis`, which disappears.
+        Index ["index", (1, 1), Primitive] {
+            /// The axis.
+            axis: usize,
+            /// The position.
+            at: usize,
+        },
+        /// `lo` zeros before and `hi` after along `axis`.
+        Pad ["pad", (1, 1), Primitive] {
+            /// The axis.
+            axis: usize,
+            /// Zeros in front.
+            lo: usize,
+            /// Zeros behind.
+            hi: usize,
+        },
+        /// Operands one after the other along `axis`.
+        Concat ["concat", (1, ANY), Primitive] {
+            /// The axis.
+            axis: usize,
+        },
+        /// Rows of a table `[V, …]` picked by `i32` indices.
+        Gather ["gather", (2, 2), Primitive],
 
-    // ---- structure
-    /// Call of a function of the module.
-    Call {
-        /// Its name.
-        func: String,
-        /// Arguments for its index parameters.
-        index: Vec<IndexArg>,
-    },
-    /// Counted loop; see [`crate::graph::Func`] for its operands and body.
-    Repeat {
-        /// Name of the index inside the body.
-        index: String,
-        /// First index.
-        lo: u32,
-        /// One past the last index.
-        hi: u32,
-        /// How many operands are carries; the others are stacks read one slot an iteration.
-        carries: usize,
-    },
-    /// End of a repeat body: next carries, then values to stack.
-    Yield,
-    /// End of a function body.
-    Return,
+        // ---- arithmetic, with the functions below
+        /// `condition ? a : b`
+        Select ["select", (3, 3), Primitive],
+        /// Reduction over `axes`, which disappear unless `keep`.
+        Reduce [f.name(), (1, 1), Primitive] {
+            /// What is computed.
+            f: ReduceFn,
+            /// The axes, ascending.
+            axes: Axes,
+            /// Whether reduced axes stay with size 1.
+            keep: bool,
+        },
+        /// `[B…, M, K] · [B…, N, K]ᵀ → [B…, M, N]`, accumulated in f32 or wider.
+        Dot ["dot", (2, 2), Anchor] {
+            /// Whether a side lies the other way round: `[B…, K, M]`, `[B…, K, N]`.
+            transposed: [bool; 2],
+        },
 
-    // ---- composites
-    /// `x · Wᵀ + b`
-    Linear,
-    /// Multi-head softmax attention.
-    Attention {
-        /// Number of heads; channels are head-major.
-        heads: usize,
-        /// Factor on the scores before the softmax.
-        scale: f64,
-        /// Whether the natural logarithm of each softmax's sum is a second result.
-        lse: bool,
-    },
-    /// Cotangents of queries, keys, values and, with one, the bias of an attention.
-    AttentionVjp {
-        /// Number of heads of the attention.
-        heads: usize,
-        /// Its factor on the scores.
-        scale: f64,
-        /// Whether it has a bias.
-        bias: bool,
-    },
-    /// Layer norm over the last axis, optionally affine.
-    LayerNorm {
-        /// Added to the variance.
-        eps: f64,
-    },
-    /// Root-mean-square norm over the last axis, with a gain.
-    RmsNorm {
-        /// Added to the mean square, or the smallest norm when `clamp`.
-        eps: f64,
-        /// Divide by `max(‖x‖₂, eps)/√D` (the VAE's form) instead of `√(mean x² + eps)`.
-        clamp: bool,
-    },
-    /// Rotation of neighbouring channel pairs by a table.
-    Rope {
-        /// Number of heads that share the table.
-        heads: usize,
-    },
-    /// Rotary table of a frames × rows × columns grid.
-    RopeTable {
-        /// Patch rows of a frame.
-        rows: usize,
-        /// Patch columns of a frame.
-        cols: usize,
-        /// Channels of a head.
-        head_dim: usize,
-        /// Base of the frequencies.
-        theta: f64,
-    },
-    /// GELU, tanh form.
-    Gelu,
-    /// GELU by the error function: `½ x (1 + erf(x/√2))`.
-    GeluErf,
-    /// x · sigmoid(x)
-    Silu,
-    /// `n · (1 + scale[seg]) + shift[seg]`
-    Modulate,
-    /// `x + o · gate[seg]`
-    GateAdd,
-    /// Sums of the rows of each segment.
-    SegmentSum {
-        /// Number of segments.
-        segments: usize,
-    },
-    /// Convolution over `[T, H, W, C]`.
-    Conv {
-        /// Stride of time, rows, columns.
-        stride: [usize; 3],
-        /// Zeros in front of and behind time, rows, columns.
-        pad: [[usize; 2]; 3],
-    },
-    /// Each position repeated `factors[axis]` times along each axis.
-    Upsample {
-        /// One factor an axis.
-        factors: Axes,
-    },
-    /// Sinusoid of timesteps, cosines first.
-    TimestepEmbedding {
-        /// Channels of the result.
-        dim: usize,
-    },
-    /// Bucket of a relative position, bidirectional (umT5).
-    RelativeBucket {
-        /// Number of buckets.
-        buckets: usize,
-        /// Distance from which all share the last bucket.
-        max_distance: usize,
-    },
-    /// `[C, F, H, W] → [tokens, C·patch]`, channel slowest.
-    Patchify {
-        /// Patch sizes in frames, rows, columns.
-        patch: [usize; 3],
-    },
-    /// `[tokens, patch·C] → [C, F, H, W]`, channel fastest.
-    Unpatchify {
-        /// Patch sizes in frames, rows, columns.
-        patch: [usize; 3],
-        /// Patches in frames, rows, columns.
-        grid: [usize; 3],
-    },
+        // ---- composites
+        /// `x · Wᵀ + b`
+        Linear ["linear", (2, 3), Anchor],
+        /// Multi-head softmax attention.
+        Attention ["attention", (3, 4), Anchor] {
+            /// Number of heads; channels are head-major.
+            heads: usize,
+            /// Factor on the scores before the softmax.
+            scale: f64,
+            /// Whether the natural logarithm of each softmax's sum is a second result.
+            lse: bool,
+        },
+        /// Cotangents of queries, keys, values and, with one, the bias of an attention.
+        AttentionVjp ["attention_vjp", (6 + usize::from(*bias), 6 + usize::from(*bias)), Anchor] {
+            /// Number of heads of the attention.
+            heads: usize,
+            /// Its factor on the scores.
+            scale: f64,
+            /// Whether it has a bias.
+            bias: bool,
+        },
+        /// Layer norm over the last axis, optionally affine.
+        LayerNorm ["layer_norm", (1, 3), Composite] {
+            /// Added to the variance.
+            eps: f64,
+        },
+        /// Root-mean-square norm over the last axis, with a gain.
+        RmsNorm ["rms_norm", (2, 2), Composite] {
+            /// Added to the mean square, or the smallest norm when `clamp`.
+            eps: f64,
+            /// Divide by `max(‖x‖₂, eps)/√D` (the VAE's form) instead of `√(mean x² + eps)`.
+            clamp: bool,
+        },
+        /// Rotation of neighbouring channel pairs by a table.
+        Rope ["rope", (2, 2), Composite] {
+            /// Number of heads that share the table.
+            heads: usize,
+        },
+        /// Rotary table of a frames × rows × columns grid.
+        RopeTable ["rope_table", (1, 1), Composite] {
+            /// Patch rows of a frame.
+            rows: usize,
+            /// Patch columns of a frame.
+            cols: usize,
+            /// Channels of a head.
+            head_dim: usize,
+            /// Base of the frequencies.
+            theta: f64,
+        },
+        /// GELU, tanh form.
+        Gelu ["gelu", (1, 1), Composite],
+        /// GELU by the error function: `½ x (1 + erf(x/√2))`.
+        GeluErf ["gelu", (1, 1), Composite],
+        /// x · sigmoid(x)
+        Silu ["silu", (1, 1), Composite],
+        /// `n · (1 + scale[seg]) + shift[seg]`
+        Modulate ["modulate", (4, 4), Composite],
+        /// `x + o · gate[seg]`
+        GateAdd ["gate_add", (4, 4), Composite],
+        /// Sums of the rows of each segment.
+        SegmentSum ["segment_sum", (2, 2), Anchor] {
+            /// Number of segments.
+            segments: usize,
+        },
+        /// Convolution over `[T, H, W, C]`.
+        Conv ["conv", (2, 3), Anchor] {
+            /// Stride of time, rows, columns.
+            stride: [usize; 3],
+            /// Zeros in front of and behind time, rows, columns.
+            pad: [[usize; 2]; 3],
+        },
+        /// Each position repeated `factors[axis]` times along each axis.
+        Upsample ["upsample", (1, 1), Composite] {
+            /// One factor an axis.
+            factors: Axes,
+        },
+        /// Sinusoid of timesteps, cosines first.
+        TimestepEmbedding ["timestep_embedding", (1, 1), Composite] {
+            /// Channels of the result.
+            dim: usize,
+        },
+        /// Bucket of a relative position, bidirectional (umT5).
+        RelativeBucket ["relative_bucket", (1, 1), Composite] {
+            /// Number of buckets.
+            buckets: usize,
+            /// Distance from which all share the last bucket.
+            max_distance: usize,
+        },
+        /// `[C, F, H, W] → [tokens, C·patch]`, channel slowest.
+        Patchify ["patchify", (1, 1), Composite] {
+            /// Patch sizes in frames, rows, columns.
+            patch: [usize; 3],
+        },
+        /// `[tokens, patch·C] → [C, F, H, W]`, channel fastest.
+        Unpatchify ["unpatchify", (1, 1), Composite] {
+            /// Patch sizes in frames, rows, columns.
+            patch: [usize; 3],
+            /// Patches in frames, rows, columns.
+            grid: [usize; 3],
+        },
+
+        // ---- structure
+        /// Call of a function of the module.
+        Call ["call", (0, ANY), Structure] {
+            /// Its name.
+            func: String,
+            /// Arguments for its index parameters.
+            index: Vec<IndexArg>,
+        },
+        /// Counted loop; see [`crate::graph::Func`] for its operands and body.
+        Repeat ["repeat", (0, ANY), Structure] {
+            /// Name of the index inside the body.
+            index: String,
+            /// First index.
+            lo: u32,
+            /// One past the last index.
+            hi: u32,
+            /// How many operands are carries; the others are stacks read one slot an iteration.
+            carries: usize,
+        },
+        /// End of a function body.
+        Return ["return", (0, ANY), Structure],
+        /// End of a repeat body: next carries, then values to stack.
+        Yield ["yield", (0, ANY), Structure],
+    }
+    families {
+        /// Elementwise function.
+        Unary(UnaryFn) (1, 1),
+        /// Elementwise function of two.
+        Binary(BinaryFn) (2, 2),
+        /// Elementwise comparison.
+        Compare(CompareFn) (2, 2),
+    }
 }
 
 /// What an op is to those who look at all ops alike.
@@ -336,55 +350,6 @@ pub enum OpClass {
 }
 
 impl Op {
-    /// Name, smallest and largest number of operands, and class.
-    fn form(&self) -> (&'static str, (usize, usize), OpClass) {
-        use OpClass::{Anchor, Composite, Primitive, Structure};
-        const ANY: usize = usize::MAX;
-        match self {
-            Self::Weight { .. } => ("weight", (0, 0), Primitive),
-            Self::Const { .. } => ("const", (0, 0), Primitive),
-            Self::Iota { .. } => ("iota", (0, 0), Primitive),
-            Self::Cast => ("cast", (1, 1), Primitive),
-            Self::Reshape => ("reshape", (1, 1), Primitive),
-            Self::Permute { .. } => ("permute", (1, 1), Primitive),
-            Self::Broadcast => ("broadcast", (1, 1), Primitive),
-            Self::Slice { .. } => ("slice", (1, 1), Primitive),
-            Self::Index { .. } => ("index", (1, 1), Primitive),
-            Self::Pad { .. } => ("pad", (1, 1), Primitive),
-            Self::Concat { .. } => ("concat", (1, ANY), Primitive),
-            Self::Gather => ("gather", (2, 2), Primitive),
-            Self::Unary(f) => (f.name(), (1, 1), Primitive),
-            Self::Binary(f) => (f.name(), (2, 2), Primitive),
-            Self::Select => ("select", (3, 3), Primitive),
-            Self::Compare(f) => (f.name(), (2, 2), Primitive),
-            Self::Reduce { f, .. } => (f.name(), (1, 1), Primitive),
-            Self::Dot { .. } => ("dot", (2, 2), Anchor),
-            Self::Call { .. } => ("call", (0, ANY), Structure),
-            Self::Repeat { .. } => ("repeat", (0, ANY), Structure),
-            Self::Yield => ("yield", (0, ANY), Structure),
-            Self::Return => ("return", (0, ANY), Structure),
-            Self::Linear => ("linear", (2, 3), Anchor),
-            Self::Attention { .. } => ("attention", (3, 4), Anchor),
-            Self::AttentionVjp { bias: false, .. } => ("attention_vjp", (6, 6), Anchor),
-            Self::AttentionVjp { bias: true, .. } => ("attention_vjp", (7, 7), Anchor),
-            Self::LayerNorm { .. } => ("layer_norm", (1, 3), Composite),
-            Self::RmsNorm { .. } => ("rms_norm", (2, 2), Composite),
-            Self::Rope { .. } => ("rope", (2, 2), Composite),
-            Self::RopeTable { .. } => ("rope_table", (1, 1), Composite),
-            Self::Gelu | Self::GeluErf => ("gelu", (1, 1), Composite),
-            Self::Silu => ("silu", (1, 1), Composite),
-            Self::Modulate => ("modulate", (4, 4), Composite),
-            Self::GateAdd => ("gate_add", (4, 4), Composite),
-            Self::SegmentSum { .. } => ("segment_sum", (2, 2), Anchor),
-            Self::Conv { .. } => ("conv", (2, 3), Anchor),
-            Self::Upsample { .. } => ("upsample", (1, 1), Composite),
-            Self::TimestepEmbedding { .. } => ("timestep_embedding", (1, 1), Composite),
-            Self::RelativeBucket { .. } => ("relative_bucket", (1, 1), Composite),
-            Self::Patchify { .. } => ("patchify", (1, 1), Composite),
-            Self::Unpatchify { .. } => ("unpatchify", (1, 1), Composite),
-        }
-    }
-
     /// Name in IR text.
     pub fn name(&self) -> &'static str {
         self.form().0

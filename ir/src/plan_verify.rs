@@ -73,17 +73,12 @@ impl<'p> Verifier<'p> {
                 self.fault(self.at(at), format!("there is no buffer {id:?}"));
             }
         }
-        for port in plan.ports() {
-            if unknown(&&port.buffer) {
-                let message = format!("there is no buffer {:?}", port.buffer);
-                self.fault(format!("port \"{}\"", port.name), message);
-            }
-        }
-        for state in &plan.states {
-            if let Some(id) = state.before.iter().chain([&state.after]).find(unknown) {
-                let message = format!("there is no buffer {id:?}");
-                self.fault(format!("state \"{}\"", state.name), message);
-            }
+        let ports = plan.ports().map(|port| ("port", &port.name, &port.buffer));
+        let states = plan.states.iter().flat_map(|state| {
+            state.before.iter().chain([&state.after]).map(|id| ("state", &state.name, id))
+        });
+        for (what, name, id) in ports.chain(states).filter(|(_, _, id)| unknown(id)) {
+            self.fault(format!("{what} \"{name}\""), format!("there is no buffer {id:?}"));
         }
         for (id, buffer) in plan.buffers.iter() {
             let fine = match buffer.root {

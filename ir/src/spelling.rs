@@ -11,6 +11,17 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// Asks for the candidate that was probably meant, with its sign in front; without one says `otherwise`.
+pub fn meant<'a>(
+    word: &str,
+    sign: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    let near = nearest(word, candidates);
+    near.map_or_else(otherwise, |near| format!("did you mean {sign}{near}?"))
+}
+
 fn edit_distance(a: &str, b: &str, limit: usize) -> usize {
     if a.len().abs_diff(b.len()) > limit * 4 {
         return usize::MAX;

@@ -173,13 +173,18 @@ impl TensorType {
     }
 
     /// Row-major strides in elements.
-    pub fn strides(&self) -> SmallVec<[usize; 6]> {
-        let mut strides: SmallVec<[usize; 6]> = smallvec::smallvec![1; self.rank()];
-        for axis in (0..self.rank().saturating_sub(1)).rev() {
-            strides[axis] = strides[axis + 1] * self.shape[axis + 1];
-        }
-        strides
+    pub fn strides(&self) -> Shape {
+        strides(&self.shape)
     }
+}
+
+/// Row-major strides in elements of a tensor of this shape.
+pub(crate) fn strides(shape: &[usize]) -> Shape {
+    let mut strides = Shape::from_elem(1, shape.len());
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
 }
 
 impl fmt::Display for TensorType {

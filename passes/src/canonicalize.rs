@@ -9,7 +9,7 @@
 mod arithmetic;
 mod views;
 
-use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::program::{Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use anyid_ir::{Op, TensorType};
 use smallvec::SmallVec;
@@ -45,23 +45,8 @@ impl<'p> Look<'p> {
         self.program.maker(*step.operands.get(at)?)
     }
 
-    fn is_weight(&self, value: ValueIndex) -> bool {
-        matches!(self.program.values[value as usize].origin, Origin::Weight(_))
-    }
-
     fn read_once(&self, value: ValueIndex) -> bool {
         self.users[value as usize] == 1
-    }
-
-    /// The number that every element of `value` is.
-    fn literal(&self, value: ValueIndex) -> Option<f64> {
-        match &self.program.maker(value)?.op {
-            Op::Const { values } => match values.as_slice() {
-                [one] => Some(self.ty(value).dtype.round(*one)),
-                _ => None,
-            },
-            _ => None,
-        }
     }
 }
 

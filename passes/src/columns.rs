@@ -162,8 +162,8 @@ impl<'f> Uses<'f> {
                 uses.makers[*value as usize] = Some((at, position));
             }
         }
-        let states = flow.states.iter().flat_map(|state| [Some(state.after), state.before]);
-        for value in flow.outputs.iter().map(|port| port.value).chain(states.flatten()) {
+        let before = flow.states.iter().filter_map(|state| state.before);
+        for value in flow.leaving().chain(before) {
             let owner = look(value);
             uses.leaves[owner] = true;
         }

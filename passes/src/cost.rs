@@ -7,9 +7,9 @@
 //! rows that are picked.
 
 use anyid_ir::infer::sides;
-use anyid_ir::kernel::{Kernel, Machine};
+use anyid_ir::kernel::{Anchor, Kernel, Machine};
 use anyid_ir::plan::{Plan, Step};
-use anyid_ir::{DType, Op, TensorType};
+use anyid_ir::{DType, TensorType};
 
 /// Cost of a step or of a whole plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,27 +20,29 @@ pub struct Cost {
     pub bytes: u64,
 }
 
-/// Floating-point operations of `op` on operands and with a first result of these types.
-fn flops(op: &Op, operands: &[&TensorType], result: &TensorType) -> u64 {
+/// Floating-point operations of `anchor` on operands and with a first result of these types.
+fn flops(anchor: Anchor, operands: &[&TensorType], result: &TensorType) -> u64 {
     let elements = |types: &[&TensorType]| types.first().map_or(0, |ty| ty.elements() as u64);
     let out = result.elements() as u64;
     let last = |at: usize| operands.get(at).map_or(1, |ty| ty.last()) as u64;
-    let macs = match op {
-        Op::Linear => out.saturating_mul(last(0)),
-        Op::Dot { transposed } => out.saturating_mul(sides(operands[0], transposed[0]).1 as u64),
-        Op::Attention { .. } | Op::AttentionVjp { .. } => {
+    let macs = match anchor {
+        Anchor::Linear => out.saturating_mul(last(0)),
+        Anchor::Dot { transposed } => {
+            out.saturating_mul(sides(operands[0], transposed[0]).1 as u64)
+        }
+        Anchor::Attention { .. } | Anchor::AttentionVjp { .. } => {
             // Queries · keysᵀ and weights · values, each rows × keys × width over all heads; back
             // two products for each of them, and the first one again.
             let rank = operands[1].rank();
             let keys = operands[1].shape[rank - 2] as u64;
-            let products = if let Op::Attention { .. } = op { 2 } else { 5 };
+            let products = if let Anchor::Attention { .. } = anchor { 2 } else { 5 };
             elements(operands).saturating_mul(keys).saturating_mul(products)
         }
-        Op::Conv { .. } => {
+        Anchor::Conv { .. } => {
             let kernel: u64 = operands[1].shape[1..].iter().map(|size| *size as u64).product();
             out.saturating_mul(kernel)
         }
-        _ => 0,
+        Anchor::SegmentSum { .. } => 0,
     };
     macs.saturating_mul(2)
 }
@@ -59,10 +61,10 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
     };
     let mut total = 0u64;
     if let Kernel::Anchor(kernel) = &step.kernel {
-        for (part, results) in results.chunks(kernel.op.results()).enumerate() {
+        for (part, results) in results.chunks(kernel.anchor.results()).enumerate() {
             let own: Vec<&TensorType> =
                 (0..kernel.arity).map(|at| operands[kernel.part_operand(part, at)]).collect();
-            total = total.saturating_add(flops(&kernel.op, &own, results[0]));
+            total = total.saturating_add(flops(kernel.anchor, &own, results[0]));
         }
     }
     Cost { flops: total, bytes: read.saturating_add(written) }
@@ -107,19 +109,19 @@ mod tests {
             let step = Step { kernel, operands, results, labels: vec![String::new()] };
             step_cost(&plan, &step)
         };
-        let anchor = |op: Op, arity| Kernel::Anchor(AnchorKernel::plain(op, arity));
-        let linear = anchor(Op::Linear, 3);
+        let anchor = |anchor, arity| Kernel::Anchor(AnchorKernel::plain(anchor, arity));
+        let linear = anchor(Anchor::Linear, 3);
         let linear = cost(linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
         assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
-        let attention = Op::Attention { heads: 2, scale: 1.0, lse: false };
+        let attention = Anchor::Attention { heads: 2, scale: 1.0, lse: false };
         let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
         assert_eq!(cost(anchor(attention, 3), &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
-        let conv = Op::Conv { stride: [1; 3], pad: [[1; 2]; 3] };
+        let conv = Anchor::Conv { stride: [1; 3], pad: [[1; 2]; 3] };
         let operands = [ty(&[2, 4, 4, 6]), ty(&[9, 6, 3, 3, 3])];
         let flops = cost(anchor(conv, 2), &operands, ty(&[2, 4, 4, 9])).flops;
         assert_eq!(flops, 2 * 2 * 16 * 9 * 6 * 27);
         let dot = cost(
-            anchor(Op::Dot { transposed: [false; 2] }, 2),
+            anchor(Anchor::Dot { transposed: [false; 2] }, 2),
             &[ty(&[2, 3, 4]), ty(&[2, 5, 4])],
             ty(&[2, 3, 5]),
         );

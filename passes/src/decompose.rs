@@ -10,7 +10,7 @@
 
 use crate::CompileError;
 use crate::fuse::view::{own, row_view};
-use crate::program::{Origin, Port, Program, ProgramStep, ValueIndex};
+use crate::program::{Origin, Port, Program, ProgramStep, Translation, ValueIndex};
 use crate::storage::storages;
 use anyid_ir::decompose::decomposed;
 use anyid_ir::{Axes, Entity, Op, ReduceFn, Shape, Target, TensorType};
@@ -33,25 +33,10 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
     if refused.iter().all(Option::is_none) && !program.steps.iter().any(uneven) {
         return Ok(program.clone());
     }
-    let mut out = Program {
-        inputs: program.inputs.clone(),
-        weights: program.weights.clone(),
-        ..Program::default()
-    };
-    let mut moved: Vec<ValueIndex> = Vec::with_capacity(program.values.len());
-    for value in &program.values {
-        // Steps are numbered anew below.
-        moved.push(match value.origin {
-            Origin::Step(..) => ValueIndex::MAX,
-            origin => out.value(value.ty.clone(), origin),
-        });
-    }
-    for port in &mut out.inputs {
-        port.value = moved[port.value as usize];
-    }
+    let mut copy = Translation::new(program);
+    copy.given();
     for (step, why) in program.steps.iter().zip(refused) {
-        let operands: SmallVec<[ValueIndex; 4]> =
-            step.operands.iter().map(|v| moved[*v as usize]).collect();
+        let operands = copy.operands(step);
         let made = match why {
             Some(why) if !step.op.is_composite() => {
                 let types = TensorType::list(program.types(&step.operands));
@@ -62,24 +47,21 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
             Some(_) => {
                 let types: Vec<TensorType> =
                     program.types(&step.results).into_iter().cloned().collect();
-                inline(&mut out, step, &operands, &types, evenly)
+                inline(&mut copy.out, step, &operands, &types, evenly)
             }
-            None if step.results.len() > 1 => out.step_like(program, step, operands),
+            None if step.results.len() > 1 => copy.out.step_like(program, step, operands),
             None => {
                 let (ty, label) = (program.ty(step.result()).clone(), step.label().to_owned());
-                smallvec![evenly(&mut out, &step.op, operands, ty, label)]
+                smallvec![evenly(&mut copy.out, &step.op, operands, ty, label)]
             }
         };
-        for (value, made) in step.results.iter().zip(made) {
-            moved[*value as usize] = made;
-        }
-        if out.steps.len() > MOST_STEPS {
+        copy.made(step, &made);
+        if copy.out.steps.len() > MOST_STEPS {
             let message = format!("{} decomposes into too many steps", step.op.name());
             return Err(CompileError::new("E0502", message).at(step.label()));
         }
     }
-    out.outputs =
-        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
+    let out = copy.done();
     for step in &out.steps {
         if let Err(why) = native(&out, step, target) {
             let (op, name) = (step.op.name(), target.name);
@@ -91,8 +73,8 @@ pub fn decompose(program: &Program, target: &Target) -> Result<Program, CompileE
 }
 
 fn native(program: &Program, step: &ProgramStep, target: &Target) -> Result<(), &'static str> {
-    let weight = |v: &ValueIndex| matches!(program.values[*v as usize].origin, Origin::Weight(_));
-    let weights: SmallVec<[bool; 4]> = step.operands.iter().map(weight).collect();
+    let weights: SmallVec<[bool; 4]> =
+        step.operands.iter().map(|value| program.is_weight(*value)).collect();
     let [operands, results] = [&step.operands[..], &step.results].map(|v| program.types(v));
     target.native(&step.op, &operands, &weights, &results)
 }
@@ -172,14 +154,14 @@ fn evenly(
             let from = out.ty(*value).clone();
             let mut shape = Shape::from_elem(1, ty.rank() - from.rank());
             shape.extend_from_slice(&from.shape);
-            let own = |op: Op, value, shape: &[usize], out: &mut Program| {
+            let mut own = |op, value, shape: &[usize]| {
                 let ty = TensorType::new(from.dtype, shape.iter().copied());
                 out.step(op, smallvec![value], ty, format!("{label}.wide"))
             };
             if from.rank() < ty.rank() {
-                *value = own(Op::Reshape, *value, &shape, out);
+                *value = own(Op::Reshape, *value, &shape);
             }
-            *value = own(Op::Broadcast, *value, &ty.shape, out);
+            *value = own(Op::Broadcast, *value, &ty.shape);
         }
     }
     out.step(op.clone(), operands, ty, label)
@@ -194,22 +176,14 @@ fn reduced(
     ty: TensorType,
     label: &str,
 ) -> ValueIndex {
-    let from = out.ty(x).clone();
-    let mut add = |op: Op, value, shape: &[usize], label: &str| {
-        let ty = TensorType::new(from.dtype, shape.iter().copied());
-        out.step(op, smallvec![value], ty, label.to_owned())
-    };
-    let kept = (0..from.rank()).filter(|axis| !axes.contains(axis));
+    let kept = (0..out.ty(x).rank()).filter(|axis| !axes.contains(axis));
     let perm: Axes = axes.iter().copied().chain(kept).collect();
-    let shape: Shape = perm.iter().map(|axis| from.shape[*axis]).collect();
-    let short = &shape[axes.len()..];
-    let front = add(Op::Permute { perm }, x, &shape, &format!("{label}.front"));
+    let front = out.emit(Op::Permute { perm }, &[x], &[], &format!("{label}.front"));
     let reduce = Op::Reduce { f, axes: (0..axes.len()).collect(), keep: false };
-    if short == ty.shape.as_slice() {
-        return add(reduce, front, short, label);
-    }
-    let value = add(reduce, front, short, &format!("{label}.reduced"));
-    add(Op::Reshape, value, &ty.shape, label)
+    let keeps = out.ty(x).rank() == ty.rank();
+    let name = if keeps { &format!("{label}.reduced") } else { label };
+    let short = out.emit(reduce, &front, &[], name)[0];
+    if keeps { out.emit(Op::Reshape, &[short], &[ty], label)[0] } else { short }
 }
 
 /// `program` with a copy in front of every output that is an input, a weight or a view of one:

@@ -144,7 +144,7 @@ impl<'m> Flattener<'m> {
                     let label = |result: ValueId| path.of(&func.values[result].name);
                     let made = match (op, operands.first()) {
                         // A weight in another shape is still that weight.
-                        (Op::Reshape, Some(x)) if self.is_weight(*x) => {
+                        (Op::Reshape, Some(x)) if self.program.is_weight(*x) => {
                             let origin = self.program.values[*x as usize].origin;
                             let ty = func.ty(node.results[0]).clone();
                             smallvec::smallvec![self.program.value(ty, origin)]
@@ -166,10 +166,6 @@ impl<'m> Flattener<'m> {
             }
         }
         unreachable!("verified: a block ends in return or yield")
-    }
-
-    fn is_weight(&self, value: ValueIndex) -> bool {
-        matches!(self.program.values[value as usize].origin, Origin::Weight(_))
     }
 
     fn weight(&mut self, name: String, func: &Func, node: NodeId) -> ValueIndex {

@@ -43,18 +43,23 @@ fn known(program: &Program, value: ValueIndex) -> Option<Known<'_>> {
     }
 }
 
-/// Whether the result of equal elements is that of one of them, wherever it stands.
-fn uniform(op: &Op, operands: &[Known<'_>]) -> bool {
-    let one = operands.iter().all(|operand| operand.values.len() == 1);
+/// The op that gives one element of the result, wherever it stands, from one of each operand; `None`
+/// where the operands are not the same number everywhere or elements differ.
+fn uniform(op: &Op, operands: &[Known<'_>]) -> Option<Op> {
+    if operands.iter().any(|operand| operand.values.len() != 1) {
+        return None;
+    }
     let first = operands[0].values[0];
     let equal = || operands.iter().all(|operand| operand.values[0].to_bits() == first.to_bits());
-    one && match op {
-        Op::Cast | Op::Gelu | Op::Silu | Op::Unary(_) | Op::Binary(_) => true,
-        Op::Compare(_) | Op::Select => true,
+    let moved = match op {
+        Op::Cast | Op::Gelu | Op::Silu | Op::Unary(_) | Op::Binary(_) => return Some(op.clone()),
+        Op::Compare(_) | Op::Select => return Some(op.clone()),
         Op::Concat { .. } => equal(),
         Op::Upsample { .. } => true,
         _ => is_movement(op),
-    }
+    };
+    // Any movement of one number is that number.
+    moved.then_some(Op::Cast)
 }
 
 /// The elements of a step's result, or one for all of them; `None` where they are not known or too
@@ -67,14 +72,8 @@ fn folded(program: &Program, step: &ProgramStep) -> Option<Vec<f64>> {
     let operands: SmallVec<[Known<'_>; 4]> =
         step.operands.iter().map(|value| known(program, *value)).collect::<Option<_>>()?;
     let result = program.ty(result);
-    let values = if uniform(&step.op, &operands) {
+    let values = if let Some(op) = uniform(&step.op, &operands) {
         let one = |ty: &TensorType| TensorType::new(ty.dtype, [1]);
-        // Any movement of one number is that number.
-        let op = match &step.op {
-            op @ (Op::Cast | Op::Gelu | Op::Silu | Op::Unary(_) | Op::Binary(_)) => op.clone(),
-            op @ (Op::Compare(_) | Op::Select) => op.clone(),
-            _ => Op::Cast,
-        };
         let count = if op == Op::Cast { 1 } else { operands.len() };
         let given: Vec<(TensorType, Vec<f64>)> =
             operands[..count].iter().map(|known| (one(known.ty), known.values.to_vec())).collect();

@@ -14,11 +14,12 @@
 //! added in f32 (or f64) in the order of the walk and rounded once.
 
 mod conv;
+mod elementwise;
 mod emit;
 mod rules;
 
 use crate::decompose::inline;
-use crate::program::{Origin, Port, Program, Stage, ValueIndex};
+use crate::program::{Origin, Port, Program, Stage, Translation, ValueIndex};
 use crate::{Asked, CompileError};
 use anyid_ir::{BinaryFn, DType, Op, TensorType};
 use smallvec::{SmallVec, smallvec};
@@ -248,10 +249,11 @@ pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileEr
         }
     }
     let lifted = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
-    let (mut out, mut moved) = program.begun();
+    let mut copy = Translation::new(program);
     let mut given: Vec<Option<ValueIndex>> = vec![None; program.weights.len()];
     for (at, value) in program.values.iter().enumerate() {
-        moved[at] = match value.origin {
+        let out = &mut copy.out;
+        copy.moved[at] = match value.origin {
             Origin::Input(_) | Origin::Step(..) => continue,
             Origin::Weight(index) if lifted(&program.weights[index as usize].name) => {
                 let weight = &program.weights[index as usize];
@@ -261,20 +263,13 @@ pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileEr
                 };
                 let own = *given[index as usize]
                     .get_or_insert_with(|| out.input(&Port::new(weight.name.as_str(), 0), ty));
-                as_declared(&mut out, own, &value.ty, &weight.name)
+                as_declared(out, own, &value.ty, &weight.name)
             }
             origin => out.value(value.ty.clone(), origin),
         };
     }
-    for step in &program.steps {
-        let operands = step.operands.iter().map(|v| moved[*v as usize]).collect();
-        let made = out.step_like(program, step, operands);
-        for (value, made) in step.results.iter().zip(made) {
-            moved[*value as usize] = made;
-        }
-    }
-    out.outputs =
-        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
+    program.steps.iter().for_each(|step| copy.step(step));
+    let out = copy.done();
     // Weights that are inputs now are read no more.
     let same: Vec<ValueIndex> = (0..out.values.len() as u32).collect();
     Ok(out.rebuilt(&same, &vec![true; out.steps.len()]))

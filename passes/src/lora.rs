@@ -7,9 +7,9 @@
 //! the function without adapters is the base model bit for bit.
 
 use crate::grad::matches;
-use crate::program::{Origin, Port, Program, ProgramStep, ValueIndex};
+use crate::program::{Origin, Port, Program, ProgramStep, Translation, ValueIndex};
 use crate::{Asked, CompileError};
-use anyid_ir::{BinaryFn, DType, Op, TensorType, infer};
+use anyid_ir::{BinaryFn, DType, Op, TensorType};
 use smallvec::smallvec;
 use std::collections::HashMap;
 
@@ -55,7 +55,7 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
             error.help("a name is that of the weight without .weight, as in blocks.*.ffn.0")
         );
     }
-    let (mut out, mut moved) = program.begun();
+    let mut copy = Translation::new(program);
     let mut matrices: HashMap<&str, [ValueIndex; 2]> = HashMap::new();
     for (step, found) in program.steps.iter().zip(&chosen) {
         let Some((name, target)) = found else { continue };
@@ -66,31 +66,24 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
         let dtype = wide(program, step);
         let mut input = |side: &str, shape: [usize; 2]| {
             let port = Port::new(format!("{name}.lora_{side}.weight"), 0);
-            out.input(&port, TensorType::new(dtype, shape))
+            copy.out.input(&port, TensorType::new(dtype, shape))
         };
         let pair = [input("A", [target.rank, shape[1]]), input("B", [shape[0], target.rank])];
         matrices.insert(name, pair);
     }
-    for (at, value) in program.values.iter().enumerate() {
-        if value.origin.is_given() {
-            moved[at] = out.value(value.ty.clone(), value.origin);
-        }
-    }
+    copy.given();
     for (step, found) in program.steps.iter().zip(&chosen) {
-        let operands = step.operands.iter().map(|v| moved[*v as usize]).collect();
         let Some((name, target)) = found else {
-            let made = out.step_like(program, step, operands);
-            step.results.iter().zip(made).for_each(|(value, made)| moved[*value as usize] = made);
+            copy.step(step);
             continue;
         };
-        let mut adapter =
-            Adapter { out: &mut out, label: step.label(), dtype: wide(program, step) };
-        let ty = program.ty(step.result()).clone();
-        moved[step.result() as usize] = adapter.linear(&operands, matrices[name], target, ty);
+        let (operands, ty) = (copy.operands(step), program.ty(step.result()).clone());
+        let (label, dtype) = (step.label(), wide(program, step));
+        let mut adapter = Adapter { out: &mut copy.out, label, dtype };
+        let made = adapter.linear(&operands, matrices[name], target, ty);
+        copy.made(step, &[made]);
     }
-    out.outputs =
-        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
-    Ok(out)
+    Ok(copy.done())
 }
 
 /// The weight that a linear multiplies with.
@@ -117,16 +110,12 @@ struct Adapter<'p> {
 
 impl Adapter<'_> {
     fn step(&mut self, part: &str, op: Op, operands: &[ValueIndex], dtype: DType) -> ValueIndex {
-        let types = self.out.types(operands);
         let declared = match op {
-            Op::Cast => types[0].with_dtype(dtype),
+            Op::Cast => self.out.ty(operands[0]).with_dtype(dtype),
             _ => TensorType::new(dtype, []),
         };
-        let made =
-            infer(&op, &types, std::slice::from_ref(&declared)).expect("the linear is well typed");
-        let (ty, label) = (made[0].clone(), format!("{}.{part}", self.label));
-        drop(types);
-        self.out.step(op, operands.iter().copied().collect(), ty, label)
+        let label = format!("{}.{part}", self.label);
+        self.out.emit(op, operands, &[declared], &label)[0]
     }
 
     fn narrowed(&mut self, part: &str, x: ValueIndex, dtype: DType) -> ValueIndex {

@@ -3,6 +3,10 @@
 //! Values are numbered; a step reads values and makes one or several. Inputs, weights and persistent values
 //! are values without a step. Nothing is placed in memory yet.
 
+mod translation;
+
+pub(crate) use translation::Translation;
+
 use anyid_ir::plan::{Branch, WeightRef, title};
 use anyid_ir::{Op, TensorType, infer};
 use smallvec::SmallVec;
@@ -161,17 +165,6 @@ impl Program {
         value
     }
 
-    /// A program with the inputs and weights of this one and nothing else yet, and where each value is
-    /// in it: those of the inputs, and `ValueIndex::MAX` for all that are to come.
-    pub fn begun(&self) -> (Self, Vec<ValueIndex>) {
-        let mut out = Self { weights: self.weights.clone(), ..Self::default() };
-        let mut moved = vec![ValueIndex::MAX; self.values.len()];
-        for port in &self.inputs {
-            moved[port.value as usize] = out.input(port, self.ty(port.value).clone());
-        }
-        (out, moved)
-    }
-
     /// Adds a step and its one result.
     pub fn step(
         &mut self,
@@ -214,6 +207,38 @@ impl Program {
         made
     }
 
+    /// Adds a step and its results, all of one label, of the types that its op gives on these operands;
+    /// `declared` are types of results where the operands leave them open.
+    pub(crate) fn emit(
+        &mut self,
+        op: Op,
+        operands: &[ValueIndex],
+        declared: &[TensorType],
+        label: &str,
+    ) -> SmallVec<[ValueIndex; 1]> {
+        let types: Vec<&TensorType> = operands.iter().map(|value| self.ty(*value)).collect();
+        let made = infer(&op, &types, declared).unwrap_or_else(|error| {
+            unreachable!("{label} is well typed: {} of {types:?}: {}", op.name(), error.message)
+        });
+        let made: SmallVec<[_; 1]> = made.into_iter().map(|ty| (ty, label.to_owned())).collect();
+        self.step_of(op, operands.iter().copied().collect(), made)
+    }
+
+    /// Whether a value is a weight, perhaps in another shape.
+    pub(crate) fn is_weight(&self, value: ValueIndex) -> bool {
+        matches!(self.values[value as usize].origin, Origin::Weight(_))
+    }
+
+    /// The number that every element of a value is, if a literal of one value makes it.
+    pub(crate) fn number(&self, value: ValueIndex) -> Option<f64> {
+        match &self.maker(value)?.op {
+            Op::Const { values } if values.len() == 1 => {
+                Some(self.ty(value).dtype.round(values[0]))
+            }
+            _ => None,
+        }
+    }
+
     /// The step that makes a value, if one does.
     pub fn maker(&self, value: ValueIndex) -> Option<&ProgramStep> {
         match self.values[value as usize].origin {
@@ -245,39 +270,31 @@ impl Program {
         for port in &self.outputs {
             read[replaced[port.value as usize] as usize] = true;
         }
-        let mut out = Self::default();
-        let mut moved: Vec<Option<ValueIndex>> = vec![None; self.values.len()];
-        for port in &self.inputs {
-            moved[port.value as usize] = Some(out.input(port, self.ty(port.value).clone()));
-        }
+        let mut copy = Translation::new(self);
+        copy.out.weights.clear();
         let mut weights: HashMap<u32, u32> = HashMap::new();
         for (at, value) in self.values.iter().enumerate() {
-            match value.origin {
-                Origin::Persistent(_) => {
-                    moved[at] = Some(out.value(value.ty.clone(), value.origin))
-                }
+            let origin = match value.origin {
+                Origin::Persistent(_) => value.origin,
                 Origin::Weight(index) if read[at] => {
-                    let index = *weights.entry(index).or_insert_with(|| {
-                        out.weights.push(self.weights[index as usize].clone());
-                        (out.weights.len() - 1) as u32
-                    });
-                    moved[at] = Some(out.value(value.ty.clone(), Origin::Weight(index)));
+                    Origin::Weight(*weights.entry(index).or_insert_with(|| {
+                        copy.out.weights.push(self.weights[index as usize].clone());
+                        copy.out.weights.len() as u32 - 1
+                    }))
                 }
-                _ => {}
-            }
+                _ => continue,
+            };
+            copy.moved[at] = copy.out.value(value.ty.clone(), origin);
         }
-        let find = |moved: &[Option<ValueIndex>], value: ValueIndex| {
-            moved[replaced[value as usize] as usize].expect("what is read is kept and comes first")
-        };
         for (step, _) in self.steps.iter().zip(kept).filter(|(_, kept)| **kept) {
-            let operands = step.operands.iter().map(|v| find(&moved, *v)).collect();
-            for (value, made) in step.results.iter().zip(out.step_like(self, step, operands)) {
-                moved[*value as usize] = Some(made);
-            }
+            let find = |value: &ValueIndex| copy.moved[replaced[*value as usize] as usize];
+            let operands = step.operands.iter().map(find).collect();
+            copy.step_on(step, operands);
         }
-        let outputs = self.outputs.iter();
-        out.outputs = outputs.map(|port| port.with(find(&moved, port.value))).collect();
-        out
+        for (value, replaced) in replaced.iter().enumerate() {
+            copy.moved[value] = copy.moved[*replaced as usize];
+        }
+        copy.done()
     }
 
     /// What every program must satisfy: indices in range, origins that agree with steps, inputs

@@ -10,14 +10,14 @@ use crate::cost::{Cost, plan_cost};
 use crate::driver::{Selection, drive, unobserved};
 use crate::fit::Memory;
 use crate::pipeline::Phase;
-use crate::program::{Program, Stage, ValueIndex};
+use crate::program::{Program, Stage, Translation, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::simplify::drop_unused;
 use crate::{Asked, CompileError, CompileRequest};
 use anyid_ir::Op;
 use anyid_ir::named;
 use anyid_ir::plan::Plan;
-use anyid_ir::spelling::nearest;
+use anyid_ir::spelling::meant;
 use petgraph::algo::dinics;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
@@ -78,10 +78,8 @@ impl FromStr for Keeping {
                 let names = Remat::ALL.map(Remat::name);
                 let message = format!("nothing called \"{name}\" can be kept for the derivative");
                 let error = CompileError::new("E0524", message).about(Asked::Remat);
-                error.help(match nearest(name, names) {
-                    Some(near) => format!("did you mean {near}?"),
-                    None => format!("the choices are {}", names.join(", ")),
-                })
+                let choices = || format!("the choices are {}", names.join(", "));
+                error.help(meant(name, "", names, choices))
             })
         };
         let Some((first, rest)) = text.split_once(',') else { return Ok(found(text)?.into()) };
@@ -382,42 +380,35 @@ pub fn remat(program: Program, keeping: Keeping, rewrites: &mut Rewrites) -> Pro
     if fronts.is_empty() {
         return program;
     }
-    let (mut out, mut moved) = program.begun();
-    for (at, value) in program.values.iter().enumerate() {
-        if !value.origin.is_given() {
-            continue;
-        }
-        moved[at] = out.value(value.ty.clone(), value.origin);
-    }
+    let mut copy = Translation::new(&program);
+    copy.given();
     let mut again: HashMap<ValueIndex, ValueIndex> = HashMap::new();
     for (at, step) in program.steps.iter().enumerate() {
+        let find = |copy: &Translation<'_>, again: &HashMap<_, _>, value: &ValueIndex| {
+            again.get(value).copied().unwrap_or(copy.moved[*value as usize])
+        };
         for &front in fronts.get(&at).into_iter().flatten() {
             let step = &program.steps[front];
-            let find =
-                |value: &ValueIndex| again.get(value).copied().unwrap_or(moved[*value as usize]);
-            let operands = step.operands.iter().map(find).collect();
-            let made = out.step_like(&program, step, operands);
-            let copy = out.steps.last_mut().expect("it was just added");
-            copy.stage = Stage::Again;
-            copy.labels.iter_mut().for_each(|label| label.push_str(".again"));
+            let operands = step.operands.iter().map(|v| find(&copy, &again, v)).collect();
+            let made = copy.out.step_like(&program, step, operands);
+            let added = copy.out.steps.last_mut().expect("it was just added");
+            added.stage = Stage::Again;
+            added.labels.iter_mut().for_each(|label| label.push_str(".again"));
             for (value, made) in step.results.iter().zip(made) {
                 if !blocks.kept[*value as usize] {
                     again.insert(*value, made);
                 }
             }
         }
-        let back = step.stage == Stage::Backward;
-        let find = |value: &ValueIndex| match again.get(value).filter(|_| back) {
-            Some(value) => *value,
-            None => moved[*value as usize],
-        };
-        let operands = step.operands.iter().map(find).collect();
-        for (value, made) in step.results.iter().zip(out.step_like(&program, step, operands)) {
-            moved[*value as usize] = made;
+        match step.stage {
+            Stage::Backward => {
+                let operands = step.operands.iter().map(|v| find(&copy, &again, v)).collect();
+                copy.step_on(step, operands);
+            }
+            Stage::Forward | Stage::Again => copy.step(step),
         }
     }
-    out.outputs =
-        program.outputs.iter().map(|port| port.with(moved[port.value as usize])).collect();
+    let out = copy.done();
     drop_unused(out, &mut Rewrites::unlimited())
 }
 

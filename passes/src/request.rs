@@ -259,21 +259,18 @@ impl<'m> CompileRequest<'m> {
             let message = format!("there is no input %{name} {what}");
             return Err(CompileError::new("E0503", message).about(asked).help(inputs()));
         }
-        let doubled = |message| CompileError::new("E0503", message).about(Asked::Branches);
-        if let Some(name) = self.branches.iter().find(|name| has(&title(name, 1))) {
-            let taken = title(name, 1);
-            let message = format!("input %{name} cannot be doubled: there is an input %{taken}");
-            return Err(doubled(message).help("give one of them another name"));
-        }
+        let own = self.branches.iter().find(|name| has(&title(name, 1)));
+        let input = own.map(|name| ("input", "an input", name));
         // Results are told apart by the same names in files.
         let results: HashSet<&str> = program.outputs.iter().map(|p| p.name.as_str()).collect();
         let clash = |port: &&Port| results.contains(title(&port.name, 1).as_ref());
-        if let Some(Port { name, .. }) = program.outputs.iter().find(clash)
-            && !self.branches.is_empty()
-        {
+        let result = program.outputs.iter().filter(|_| !self.branches.is_empty()).find(clash);
+        let result = result.map(|port| ("result", "a result", &port.name));
+        if let Some((what, one, name)) = input.or(result) {
             let taken = title(name, 1);
-            let message = format!("result %{name} cannot be doubled: there is a result %{taken}");
-            return Err(doubled(message).help("give one of them another name"));
+            let message = format!("{what} %{name} cannot be doubled: there is {one} %{taken}");
+            let error = CompileError::new("E0503", message).about(Asked::Branches);
+            return Err(error.help("give one of them another name"));
         }
         Ok(())
     }

@@ -14,23 +14,19 @@ use std::collections::BTreeSet;
 pub(crate) fn greedy(flow: &Flow) -> Vec<usize> {
     let steps = &flow.steps;
     let owner = |value: &ValueIndex| flow.storage(*value).owner as usize;
-    let count = flow.values.len();
     let bytes = |value: usize| match flow.values[value].source {
         Source::Launch => flow.alignment.round_up(flow.values[value].ty.bytes()) as i64,
         _ => 0,
     };
-    let mut readers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); count];
-    for (at, step) in steps.iter().enumerate() {
-        step.operands.iter().for_each(|v| {
-            readers[owner(v)].insert(at);
-        });
+    let mut readers = flow.readers();
+    let kept: Vec<bool> = readers.iter().map(|r| r.last() == Some(&steps.len())).collect();
+    for readers in &mut readers {
+        readers.dedup();
+        readers.retain(|at| *at < steps.len());
     }
-    // Readers that are not placed yet, and the sum of their positions: of one that is its own. An
-    // output is read at the end.
-    let mut left: Vec<usize> = readers.iter().map(BTreeSet::len).collect();
+    // Readers that are not placed yet, and the sum of their positions: of one that is its own.
+    let mut left: Vec<usize> = readers.iter().map(Vec::len).collect();
     let mut which: Vec<usize> = readers.iter().map(|readers| readers.iter().sum()).collect();
-    let mut kept = vec![false; count];
-    flow.outputs.iter().for_each(|port| kept[owner(&port.value)] = true);
     let distinct =
         |values: &[ValueIndex]| -> BTreeSet<usize> { values.iter().map(owner).collect() };
     let reads: Vec<BTreeSet<usize>> = steps.iter().map(|step| distinct(&step.operands)).collect();

@@ -73,9 +73,7 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
                 prepare.copy(each);
             }
             for operand in &each.operands {
-                let origin = program.values[*operand as usize].origin;
-                let from_prepare =
-                    !varies[*operand as usize] && !matches!(origin, Origin::Weight(_));
+                let from_prepare = !varies[*operand as usize] && !program.is_weight(*operand);
                 if from_prepare && step.moved[*operand as usize].is_none() {
                     step.moved[*operand as usize] = Some(prepare.keep(*operand, &mut step.out));
                 }
@@ -88,8 +86,7 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
     for port in &program.outputs {
         let value = port.value;
         // An output that is an unvarying input is handed through; a weight is there anyway.
-        let given = !matches!(program.values[value as usize].origin, Origin::Weight(_));
-        if given && step.moved[value as usize].is_none() {
+        if !program.is_weight(value) && step.moved[value as usize].is_none() {
             step.moved[value as usize] = Some(prepare.keep(value, &mut step.out));
         }
         let moved = step.find(value);

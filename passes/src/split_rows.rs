@@ -7,14 +7,13 @@
 //! peak falls no further, and does the same to all equal runs (the blocks of a transformer). Rows
 //! are computed the same way whichever rows are computed with them, so no bit changes.
 
-use crate::memory::flow::LoweredStep;
-use crate::memory::flow::{Flow, Source};
+use crate::memory::flow::{Flow, LoweredStep, Source};
 use crate::memory::{order, share_all};
 use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use crate::storage::Storage;
 use anyid_ir::TensorType;
-use anyid_ir::kernel::{Kernel, RowMap, RowSplit};
+use anyid_ir::kernel::{Anchor, Kernel, RowMap, RowSplit};
 use std::collections::BTreeMap;
 
 /// Most different runs that are split, and most launches looked at in all trials: a run is tried by
@@ -42,13 +41,13 @@ pub(crate) fn split_rows(
         }
         let bound = |flow: &Flow| share_all(flow, persistent).bound();
         let mut found: Option<(u64, Flow, Stretch)> = None;
-        let uses = Uses::new(flow);
-        for run in runs_around(flow, policy, &uses, at) {
+        let readers = flow.readers();
+        for run in runs_around(flow, policy, &readers, at) {
             if trials == 0 {
                 break;
             }
             trials -= 1;
-            let other = applied(flow, policy, &uses, &run, 2);
+            let other = applied(flow, policy, &readers, &run, 2);
             let bound = bound(&other);
             if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
                 found = Some((bound, other, run));
@@ -58,7 +57,7 @@ pub(crate) fn split_rows(
         let mut pieces = 4;
         while run.rows / pieces >= policy.least_rows && trials > 0 {
             trials -= 1;
-            let other = applied(flow, policy, &uses, &run, pieces);
+            let other = applied(flow, policy, &readers, &run, pieces);
             let next = bound(&other);
             // Fewer pieces with nearly the same peak are better.
             if next + best / policy.least_share > best {
@@ -87,7 +86,7 @@ struct Stretch {
 }
 
 /// Runs that a peak at launch `at` is part of and that hold a value only they use.
-fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<Stretch> {
+fn runs_around(flow: &Flow, policy: &RowSplit, readers: &[Vec<usize>], at: usize) -> Vec<Stretch> {
     let mut runs = Vec::new();
     for from in (at + 1).saturating_sub(policy.longest)..=at {
         for len in 2..=policy.longest {
@@ -95,7 +94,7 @@ fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<St
             if end <= at || end > flow.steps.len() {
                 continue;
             }
-            if let Some(run) = run(flow, policy, uses, from, len) {
+            if let Some(run) = run(flow, policy, readers, from, len) {
                 runs.push(run);
             }
         }
@@ -105,7 +104,13 @@ fn runs_around(flow: &Flow, policy: &RowSplit, uses: &Uses, at: usize) -> Vec<St
     runs
 }
 
-fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> Option<Stretch> {
+fn run(
+    flow: &Flow,
+    policy: &RowSplit,
+    readers: &[Vec<usize>],
+    from: usize,
+    len: usize,
+) -> Option<Stretch> {
     let steps = flow.steps.get(from..from + len)?;
     let rows = rows_of(flow, &steps[0])?;
     if rows < 2 * policy.least_rows || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
@@ -137,40 +142,21 @@ fn run(flow: &Flow, policy: &RowSplit, uses: &Uses, from: usize, len: usize) -> 
         }
     }
     let inner = steps.iter().flat_map(|step| &step.results);
-    let inner = inner.filter(|value| uses.inside(from, len, **value)).count();
+    let inner = inner.filter(|value| inside(readers, from, len, **value)).count();
     let step = policy.step.next_multiple_of(flow.alignment.bytes() as usize);
     (inner > 0).then_some(Stretch { from, len, rows, step })
 }
 
-/// Which launches read each value's memory; outputs and states are read behind the last.
-struct Uses(Vec<Vec<usize>>);
-
-impl Uses {
-    fn new(flow: &Flow) -> Self {
-        let mut uses = vec![Vec::new(); flow.values.len()];
-        for (at, step) in flow.steps.iter().enumerate() {
-            for value in &step.operands {
-                uses[flow.storage(*value).owner as usize].push(at);
-            }
-        }
-        let ends = flow.outputs.iter().map(|port| port.value);
-        for value in ends.chain(flow.states.iter().map(|state| state.after)) {
-            uses[flow.storage(value).owner as usize].push(flow.steps.len());
-        }
-        Self(uses)
-    }
-
-    /// Whether a value is used in the run of `len` launches at `from` alone.
-    fn inside(&self, from: usize, len: usize, value: ValueIndex) -> bool {
-        self.0[value as usize].iter().all(|at| (from..from + len).contains(at))
-    }
+/// Whether a value is read in the run of `len` launches at `from` alone.
+fn inside(readers: &[Vec<usize>], from: usize, len: usize, value: ValueIndex) -> bool {
+    readers[value as usize].iter().all(|at| (from..from + len).contains(at))
 }
 
 /// Rows of a launch that treats each by itself.
 fn rows_of(flow: &Flow, step: &LoweredStep) -> Option<usize> {
     match &step.kernel {
         Kernel::Row(kernel) => Some(kernel.rows),
-        Kernel::Anchor(kernel) if kernel.op == anyid_ir::Op::Linear => {
+        Kernel::Anchor(kernel) if kernel.anchor == Anchor::Linear => {
             let x = flow.ty(step.operands[0]);
             Some(x.elements() / x.last().max(1))
         }
@@ -224,14 +210,21 @@ fn equal(flow: &Flow, like: &Stretch, at: usize) -> bool {
 }
 
 /// The flow with `like` and every equal run done in `pieces`.
-fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Stretch, pieces: usize) -> Flow {
+fn applied(
+    flow: &Flow,
+    policy: &RowSplit,
+    readers: &[Vec<usize>],
+    like: &Stretch,
+    pieces: usize,
+) -> Flow {
     let mut out = Flow { steps: Vec::new(), ..flow.clone() };
     let mut at = 0;
     while at < flow.steps.len() {
-        let found = equal(flow, like, at).then(|| run(flow, policy, uses, at, like.len)).flatten();
+        let found =
+            equal(flow, like, at).then(|| run(flow, policy, readers, at, like.len)).flatten();
         match found {
             Some(found) => {
-                in_pieces(flow, uses, &found, pieces, &mut out);
+                in_pieces(flow, readers, &found, pieces, &mut out);
                 at += found.len;
             }
             None => {
@@ -244,7 +237,7 @@ fn applied(flow: &Flow, policy: &RowSplit, uses: &Uses, like: &Stretch, pieces: 
 }
 
 /// Appends the launches of a run, a piece of the rows at a time.
-fn in_pieces(flow: &Flow, uses: &Uses, run: &Stretch, pieces: usize, out: &mut Flow) {
+fn in_pieces(flow: &Flow, readers: &[Vec<usize>], run: &Stretch, pieces: usize, out: &mut Flow) {
     let steps = &flow.steps[run.from..run.from + run.len];
     let each = run.rows.div_ceil(pieces).next_multiple_of(run.step);
     let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
@@ -271,7 +264,7 @@ fn in_pieces(flow: &Flow, uses: &Uses, run: &Stretch, pieces: usize, out: &mut F
             for value in &mut results {
                 let whole = *value;
                 let ty = rows_type(flow.ty(whole), run.rows, rows);
-                *value = if uses.inside(run.from, run.len, whole) {
+                *value = if inside(readers, run.from, run.len, whole) {
                     out.value(ty, None, Source::Launch)
                 } else {
                     let offset = flow.bytes(whole) / run.rows as u64 * start as u64;

@@ -144,11 +144,7 @@ impl<'m> Compilation<'m> {
         match self.level() {
             Level::Module => text::print(&self.module),
             Level::Program => text::print(&self.straight()),
-            Level::Plan => {
-                let plans: Vec<Plan> =
-                    self.parts.iter().filter_map(|part| part.plan.clone()).collect();
-                print_plans(&plans)
-            }
+            Level::Plan => print_plans(self.parts.iter().filter_map(|part| part.plan.as_ref())),
             Level::Groups | Level::Kernels => {
                 let parts: Vec<String> = self.parts.iter().map(part_text).collect();
                 parts.join("\n")

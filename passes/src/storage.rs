@@ -1,7 +1,7 @@
 //! Where the bytes of a value lie: its own memory, or, for a contiguous view or for columns, a part of
 //! another's.
 
-use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::program::{Program, ProgramStep, ValueIndex};
 use anyid_ir::Op;
 
 /// Where the memory of a value begins before any sharing is decided.
@@ -45,7 +45,7 @@ pub(crate) fn storages(program: &Program) -> Vec<Storage> {
         let Some(offset) = view_offset(program, step) else { continue };
         let base = storages[step.operands[0] as usize];
         // Packed weights have no row-major bytes to look into.
-        if !matches!(program.values[base.owner as usize].origin, Origin::Weight(_)) {
+        if !program.is_weight(base.owner) {
             storages[step.result() as usize] = Storage::at(base.owner, base.offset + offset);
         }
     }

@@ -183,7 +183,7 @@ impl Maker<'_> {
             let ty = &types[0];
             let wide = if ty.dtype == DType::F64 { DType::F64 } else { DType::F32 };
             let sums = ty.with_dtype(wide);
-            let mut made = self.f.op_of("s", kernel.op.clone(), &operands, &[sums]);
+            let mut made = self.f.op_of("s", kernel.anchor.op(), &operands, &[sums]);
             let sums = self.rounded(kernel.sums, made[0]);
             let y = self.activated(kernel.activation, sums);
             let mut y = self.rounded(kernel.activated, y);
@@ -202,7 +202,7 @@ impl Maker<'_> {
             made[0] = self.f.cast("y", y, ty.dtype);
             made
         };
-        results.chunks(kernel.op.results()).enumerate().flat_map(part).collect()
+        results.chunks(kernel.anchor.results()).enumerate().flat_map(part).collect()
     }
 
     /// Whole numbers divided, the fraction cut off; by zero 0.

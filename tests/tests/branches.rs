@@ -1,8 +1,9 @@
 //! Both branches of guidance in one plan: few products read weights then, and each branch keeps its
 //! bits.
 
+use anyid_ir::kernel::Anchor;
 use anyid_ir::plan::Plan;
-use anyid_ir::{DType, Kernel, Module, Op, Tensor, TensorType};
+use anyid_ir::{DType, Kernel, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
 use anyid_models::wan::dit::{self, DitSize};
 use anyid_passes::pipeline::PASSES;
@@ -104,7 +105,7 @@ fn both_at_once_give_the_bits_of_one_after_the_other() {
 /// Products with weights in a plan.
 fn products(plan: &Plan) -> usize {
     let parts = |kernel: &Kernel| match kernel {
-        Kernel::Anchor(anchor) if anchor.op == Op::Linear => anchor.parts,
+        Kernel::Anchor(anchor) if anchor.anchor == Anchor::Linear => anchor.parts,
         _ => 0,
     };
     plan.steps.iter().map(|step| parts(&step.kernel)).sum()

@@ -31,8 +31,10 @@ use crate::buffer;
 use crate::device::About;
 use crate::errors::OpenError;
 use amx::Refused;
-use anyid_ir::kernel::{EpilogueSupport, KernelLimits, Load, LoadSupport, Machine, NATIVE, Target};
-use anyid_ir::{DType, Op, TensorType};
+use anyid_ir::kernel::{
+    Anchor, EpilogueSupport, KernelLimits, Load, LoadSupport, Machine, NATIVE, Target,
+};
+use anyid_ir::{DType, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
 use simd::Level;
@@ -112,11 +114,16 @@ pub fn target() -> Target {
     }
 }
 
-/// Whether `op` reads a clip of type `x` through `load` in less time than it takes to make what it
+/// Whether `anchor` reads a clip of type `x` through `load` in less time than it takes to make what it
 /// would read otherwise; the reason why not.
-fn conv_load(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Result<(), &'static str> {
-    let shape =
-        upsampled(load, op, x, w).ok_or("only 3×3 taps on a doubled picture read through it")?;
+fn conv_load(
+    load: Load,
+    anchor: Anchor,
+    x: &TensorType,
+    w: &TensorType,
+) -> Result<(), &'static str> {
+    let shape = upsampled(load, anchor, x, w)
+        .ok_or("only 3×3 taps on a doubled picture read through it")?;
     let kind = panel_kind(x.dtype, w.dtype);
     if !conv::upsample_conv_fits(&shape, kind) {
         return Err("panels of bf16 hold pairs of channels");
@@ -129,10 +136,10 @@ fn conv_load(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Result<(), 
 
 /// The shape of a convolution of `x` as it lies with a kernel `w`, through `load`, if its kernel is
 /// [`conv::upsample_conv`].
-fn upsampled(load: Load, op: &Op, x: &TensorType, w: &TensorType) -> Option<UpsampleShape> {
+fn upsampled(load: Load, anchor: Anchor, x: &TensorType, w: &TensorType) -> Option<UpsampleShape> {
     let [cout, cin, kt, kh, kw] = kernel_shape(&w.shape);
-    let taps = Op::Conv { stride: [1; 3], pad: [[0, 0], [1, 1], [1, 1]] };
-    let doubled = load == Load::Nearest([1, 2, 2]) && *op == taps && [kt, kh, kw] == [1, 3, 3];
+    let taps = Anchor::Conv { stride: [1; 3], pad: [[0, 0], [1, 1], [1, 1]] };
+    let doubled = load == Load::Nearest([1, 2, 2]) && anchor == taps && [kt, kh, kw] == [1, 3, 3];
     let input = [x.shape[0], x.shape[1], x.shape[2]];
     doubled.then_some(UpsampleShape { input, cin, cout })
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Level`] is found once and handed to every kernel. Kernels clamp what they are given to the
 //! vector instructions that the machine has ([`Level::usable`]), and ask for its tiles
-//! ([`Level::tiles`]), so a level that is too high is never executed. A lower level can be forced, for
+//! (`Level::tiles`), so a level that is too high is never executed. A lower level can be forced, for
 //! tests and for comparing results between machines.
 
 use super::amx::{self, Refused, Tiles};

@@ -11,9 +11,9 @@ mod names;
 mod phase;
 mod time;
 
-use anyid_ir::kernel::{Kernel, Machine};
+use anyid_ir::DType;
+use anyid_ir::kernel::{Anchor, Kernel, Machine};
 use anyid_ir::plan::Plan;
-use anyid_ir::{DType, Op};
 use anyid_passes::cost::step_seconds;
 use anyid_passes::kernels::{KernelUse, kernels};
 use anyid_runtime::Result;
@@ -182,11 +182,11 @@ fn class(kernel: &Kernel) -> &'static str {
         Kernel::Row(_) => "rows",
         Kernel::Copy(_) => "copy",
         Kernel::Gather | Kernel::Fill(_) => "table",
-        Kernel::Anchor(anchor) => match anchor.op {
-            Op::Attention { .. } | Op::AttentionVjp { .. } => "attention",
-            Op::Conv { .. } => "convolution",
-            Op::SegmentSum { .. } => "rows",
-            _ => "product",
+        Kernel::Anchor(anchor) => match anchor.anchor {
+            Anchor::Attention { .. } | Anchor::AttentionVjp { .. } => "attention",
+            Anchor::Conv { .. } => "convolution",
+            Anchor::SegmentSum { .. } => "rows",
+            Anchor::Linear | Anchor::Dot { .. } => "product",
         },
     }
 }

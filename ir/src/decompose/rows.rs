@@ -87,6 +87,11 @@ impl Parts<'_, '_> {
         let inner = self.b.add("inner", x, cube);
         let inner = self.times("argument", inner, (2.0 / std::f64::consts::PI).sqrt());
         let gate = self.b.unary("tanh", UnaryFn::Tanh, inner);
+        self.gated_half(x, gate)
+    }
+
+    /// `½ x (1 + gate)`.
+    fn gated_half(&mut self, x: ValueId, gate: ValueId) -> ValueId {
         let gate = self.plus("gate", gate, 1.0);
         let half = self.times("half", x, 0.5);
         let y = self.b.mul("gelu", half, gate);
@@ -98,10 +103,7 @@ impl Parts<'_, '_> {
         let x = self.above_lowest(x);
         let inner = self.times("argument", x, std::f64::consts::FRAC_1_SQRT_2);
         let gate = self.b.unary("erf", UnaryFn::Erf, inner);
-        let gate = self.plus("gate", gate, 1.0);
-        let half = self.times("half", x, 0.5);
-        let y = self.b.mul("gelu", half, gate);
-        self.finish(y)
+        self.gated_half(x, gate)
     }
 
     /// `x / (1 + e⁻ˣ)`.

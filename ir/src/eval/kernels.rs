@@ -7,10 +7,10 @@
 use super::Mode;
 use super::dot::dot;
 use super::error::{EvalError, broken, outside_table};
-use super::walk::{Strides, Walk, dense, repeated};
+use super::walk::{Walk, repeated};
 use crate::infer::sides;
 use crate::op::{BinaryFn, CompareFn, Op, ReduceFn, UnaryFn};
-use crate::types::{DType, TensorType};
+use crate::types::{DType, Shape, TensorType, strides};
 use std::rc::Rc;
 
 /// Elements of a value, shared between values that only differ in shape.
@@ -38,19 +38,19 @@ pub(super) fn primitive(
         (Op::Cast, [(_, x)]) => settle(x.to_vec()),
         (Op::Reshape, [(_, x)]) => Ok((*x).clone()),
         (Op::Permute { perm }, [(from, x)]) => {
-            let own = dense(&from.shape);
-            let strides: Strides = perm.iter().map(|axis| own[*axis]).collect();
+            let own = from.strides();
+            let strides: Shape = perm.iter().map(|axis| own[*axis]).collect();
             moved(copied(x, 0, &ty.shape, &strides))
         }
         (Op::Broadcast, [(from, x)]) => {
             moved(copied(x, 0, &ty.shape, &repeated(&from.shape, &ty.shape)))
         }
         (Op::Slice { axis, start, .. }, [(from, x)]) => {
-            let strides = dense(&from.shape);
+            let strides = from.strides();
             moved(copied(x, start * strides[*axis], &ty.shape, &strides))
         }
         (Op::Index { axis, at }, [(from, x)]) => {
-            let mut strides = dense(&from.shape);
+            let mut strides = from.strides();
             let start = at * strides.remove(*axis);
             moved(copied(x, start, &ty.shape, &strides))
         }
@@ -87,7 +87,7 @@ fn settled(mode: Mode, dtype: DType, mut values: Vec<f64>) -> Vec<f64> {
 
 /// `x` with its last two axes exchanged.
 fn turn(x: &[f64], ty: &TensorType) -> Data {
-    let (mut shape, mut strides, last) = (ty.shape.clone(), dense(&ty.shape), ty.rank() - 1);
+    let (mut shape, mut strides, last) = (ty.shape.clone(), ty.strides(), ty.rank() - 1);
     shape.swap(last - 1, last);
     strides.swap(last - 1, last);
     Rc::new(copied(x, 0, &shape, &strides))
@@ -245,11 +245,11 @@ fn select(c: Operand<'_>, a: Operand<'_>, b: Operand<'_>, ty: &TensorType) -> Ve
 
 fn reduce(f: ReduceFn, x: &[f64], shape: &[usize], axes: &[usize]) -> Vec<f64> {
     // The result with reduced axes kept as size 1 is read as the operand's shape.
-    let kept: Strides =
+    let kept: Shape =
         shape.iter().enumerate().map(|(i, s)| if axes.contains(&i) { 1 } else { *s }).collect();
     let start = if f == ReduceFn::Max { f64::NEG_INFINITY } else { 0.0 };
     let mut out = vec![start; kept.iter().product()];
-    let strides = [dense(shape), repeated(&kept, shape)];
+    let strides = [strides(shape), repeated(&kept, shape)];
     let walk = Walk::new(shape, [&strides[0], &strides[1]]);
     let combine = |a: f64, v: f64| match f {
         ReduceFn::Max => {

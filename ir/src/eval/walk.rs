@@ -1,9 +1,7 @@
 //! Walks over strided tensors: rows along the innermost axis, with axes merged where possible.
 
+use crate::types::{Shape, strides};
 use smallvec::SmallVec;
-
-/// Strides in elements, one an axis of the walked shape.
-pub(super) type Strides = SmallVec<[usize; 6]>;
 
 /// One axis: its size and the step each of the `N` tensors makes along it.
 type Axis<const N: usize> = (usize, [usize; N]);
@@ -65,19 +63,10 @@ impl<const N: usize> Walk<N> {
     }
 }
 
-/// Row-major strides of `shape`.
-pub(super) fn dense(shape: &[usize]) -> Strides {
-    let mut strides: Strides = smallvec::smallvec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
-}
-
 /// Strides with which a tensor of shape `from` is read as shape `to`: 0 where it is repeated.
 /// Missing leading axes count as size 1.
-pub(super) fn repeated(from: &[usize], to: &[usize]) -> Strides {
-    let own = dense(from);
+pub(super) fn repeated(from: &[usize], to: &[usize]) -> Shape {
+    let own = strides(from);
     let missing = to.len() - from.len();
     (0..to.len())
         .map(|axis| match axis.checked_sub(missing) {

@@ -15,6 +15,85 @@ named! {
     }
 }
 
+/// What an anchor computes, with all that its operands do not say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Anchor {
+    /// `x · Wᵀ + b`
+    Linear,
+    /// Products of pairs.
+    Dot {
+        /// Whether a side lies the other way round: `[B…, K, M]`, `[B…, K, N]`.
+        transposed: [bool; 2],
+    },
+    /// Multi-head softmax attention.
+    Attention {
+        /// Number of heads.
+        heads: usize,
+        /// Factor on the scores.
+        scale: f64,
+        /// Whether the logarithm of each softmax's sum is a second result.
+        lse: bool,
+    },
+    /// The derivative of an attention.
+    AttentionVjp {
+        /// Its number of heads.
+        heads: usize,
+        /// Its factor on the scores.
+        scale: f64,
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// Convolution over `[T, H, W, C]`.
+    Conv {
+        /// Stride of time, rows, columns.
+        stride: [usize; 3],
+        /// Zeros in front of and behind time, rows, columns.
+        pad: [[usize; 2]; 3],
+    },
+    /// Sums of the rows of each segment.
+    SegmentSum {
+        /// Number of segments.
+        segments: usize,
+    },
+}
+
+impl Anchor {
+    /// The anchor of `op`, if it is one of these.
+    pub fn of(op: &Op) -> Option<Self> {
+        Some(match *op {
+            Op::Linear => Self::Linear,
+            Op::Dot { transposed } => Self::Dot { transposed },
+            Op::Attention { heads, scale, lse } => Self::Attention { heads, scale, lse },
+            Op::AttentionVjp { heads, scale, bias } => Self::AttentionVjp { heads, scale, bias },
+            Op::Conv { stride, pad } => Self::Conv { stride, pad },
+            Op::SegmentSum { segments } => Self::SegmentSum { segments },
+            _ => return None,
+        })
+    }
+
+    /// The op that it is.
+    pub fn op(self) -> Op {
+        match self {
+            Self::Linear => Op::Linear,
+            Self::Dot { transposed } => Op::Dot { transposed },
+            Self::Attention { heads, scale, lse } => Op::Attention { heads, scale, lse },
+            Self::AttentionVjp { heads, scale, bias } => Op::AttentionVjp { heads, scale, bias },
+            Self::Conv { stride, pad } => Op::Conv { stride, pad },
+            Self::SegmentSum { segments } => Op::SegmentSum { segments },
+        }
+    }
+
+    /// Its name, that of the op.
+    pub fn name(self) -> &'static str {
+        self.op().name()
+    }
+
+    /// How many results it has.
+    pub fn results(self) -> usize {
+        self.op().results()
+    }
+}
+
 /// How an anchor reads operand 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Load {
@@ -69,10 +148,9 @@ pub enum Combine {
 pub struct AnchorKernel {
     /// Names of the ops it was made of, joined with `+`.
     pub name: String,
-    /// One of class [`Anchor`](crate::op::OpClass::Anchor): a product, attention or its derivative, a
-    /// convolution, sums of segments.
-    pub op: Op,
-    /// Operands of one part of the op. Parts share operand 0; the operands are operand 0, then
+    /// What each part computes.
+    pub anchor: Anchor,
+    /// Operands of one part. Parts share operand 0; the operands are operand 0, then
     /// operands 1.. of each part, then those of the combination.
     pub arity: usize,
     /// How many ops of this form it computes, each with results of its own.
@@ -90,12 +168,12 @@ pub struct AnchorKernel {
 }
 
 impl AnchorKernel {
-    /// `op` on `arity` operands with nothing fused.
-    pub fn plain(op: Op, arity: usize) -> Self {
-        let name = op.name().to_owned();
+    /// `anchor` on `arity` operands with nothing fused.
+    pub fn plain(anchor: Anchor, arity: usize) -> Self {
+        let name = anchor.name().to_owned();
         let (load, combine) = (Load::Own, Combine::Store);
         let (sums, activation, activated) = (None, None, None);
-        Self { name, op, arity, parts: 1, load, sums, activation, activated, combine }
+        Self { name, anchor, arity, parts: 1, load, sums, activation, activated, combine }
     }
 
     /// Number of operands.
@@ -110,7 +188,7 @@ impl AnchorKernel {
 
     /// Number of results: those of the first part, then of the second, ….
     pub fn results(&self) -> usize {
-        self.parts.saturating_mul(self.op.results())
+        self.parts.saturating_mul(self.anchor.results())
     }
 
     /// Operands before those of the combination.

@@ -5,8 +5,7 @@
 //! has such kernels at all. Copies, gathers, fills, `dot` and convolutions, weights,
 //! tables and segments are dense.
 
-use super::{Access, Columns, Instruction, Kernel, Load, RowKernel, RowMap};
-use crate::op::Op;
+use super::{Access, Anchor, Columns, Instruction, Kernel, Load, RowKernel, RowMap};
 use crate::types::{DType, TensorType};
 
 impl Kernel {
@@ -16,14 +15,14 @@ impl Kernel {
         match self {
             Self::Row(kernel) => kernel.reads_columns(operand, width),
             Self::Anchor(kernel) => {
-                let rows = match kernel.op {
-                    Op::Linear => {
+                let rows = match kernel.anchor {
+                    Anchor::Linear => {
                         (operand == 0 && kernel.load == Load::Own)
                             || kernel.residual_operand() == Some(operand)
                     }
-                    Op::Attention { .. } => operand < 3,
+                    Anchor::Attention { .. } => operand < 3,
                     // The log-sum-exp of an attention has no rows of its own.
-                    Op::AttentionVjp { .. } => operand < 4 || operand == 5,
+                    Anchor::AttentionVjp { .. } => operand < 4 || operand == 5,
                     _ => false,
                 };
                 rows && width == ty.last()
@@ -43,10 +42,10 @@ impl Kernel {
                     && width == kernel.width
             }
             Self::Anchor(kernel) => {
-                let rows = match kernel.op {
-                    Op::Linear => true,
-                    Op::Attention { .. } => result == 0,
-                    Op::AttentionVjp { .. } => result < 3,
+                let rows = match kernel.anchor {
+                    Anchor::Linear => true,
+                    Anchor::Attention { .. } => result == 0,
+                    Anchor::AttentionVjp { .. } => result < 3,
                     _ => false,
                 };
                 rows && width == ty.last()

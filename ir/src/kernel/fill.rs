@@ -34,16 +34,15 @@ pub enum Fill {
 impl Fill {
     /// The kernel of `op`, if it is one of these.
     pub fn of(op: &Op) -> Option<Self> {
-        Some(match op {
-            Op::Const { values } => Self::Const(values.clone()),
-            Op::Iota { axis } => Self::Iota(*axis),
+        Some(match op.clone() {
+            Op::Const { values } => Self::Const(values),
+            Op::Iota { axis } => Self::Iota(axis),
             Op::RopeTable { rows, cols, head_dim, theta } => {
-                let (rows, cols, head_dim, theta) = (*rows, *cols, *head_dim, *theta);
                 Self::RopeTable { rows, cols, head_dim, theta }
             }
-            Op::TimestepEmbedding { dim } => Self::TimestepEmbedding(*dim),
+            Op::TimestepEmbedding { dim } => Self::TimestepEmbedding(dim),
             Op::RelativeBucket { buckets, max_distance } => {
-                Self::RelativeBucket { buckets: *buckets, max_distance: *max_distance }
+                Self::RelativeBucket { buckets, max_distance }
             }
             _ => return None,
         })
@@ -51,16 +50,15 @@ impl Fill {
 
     /// The op that it is.
     pub fn op(&self) -> Op {
-        match self {
-            Self::Const(values) => Op::Const { values: values.clone() },
-            Self::Iota(axis) => Op::Iota { axis: *axis },
+        match self.clone() {
+            Self::Const(values) => Op::Const { values },
+            Self::Iota(axis) => Op::Iota { axis },
             Self::RopeTable { rows, cols, head_dim, theta } => {
-                let (rows, cols, head_dim, theta) = (*rows, *cols, *head_dim, *theta);
                 Op::RopeTable { rows, cols, head_dim, theta }
             }
-            Self::TimestepEmbedding(dim) => Op::TimestepEmbedding { dim: *dim },
+            Self::TimestepEmbedding(dim) => Op::TimestepEmbedding { dim },
             Self::RelativeBucket { buckets, max_distance } => {
-                Op::RelativeBucket { buckets: *buckets, max_distance: *max_distance }
+                Op::RelativeBucket { buckets, max_distance }
             }
         }
     }

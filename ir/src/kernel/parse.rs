@@ -1,14 +1,14 @@
 //! Kernel text back to kernels.
 //!
-//! A line at a time, so that kernels can stand inside the text of plans: [`Open::head`] takes the
-//! first line of a kernel, [`Open::line`] each further one up to the closing brace. Time and
+//! A line at a time, so that kernels can stand inside the text of plans: [`head`] takes the first
+//! line of a kernel, [`further`] each further one up to the closing brace. Time and
 //! memory are linear in the text; no number read is used as a size or an index here.
 
 use super::text::{FUNCTIONS, part_line, stored};
 use super::verify::MOST_INSTRUCTIONS;
 use super::{
-    Access, Activation, AnchorKernel, Axes, Columns, Combine, CopyKernel, Fill, Instruction,
-    Kernel, Load, MOST_AXES, Part, Register, RowKernel, RowMap,
+    Access, Activation, Anchor, AnchorKernel, Axes, Columns, Combine, CopyKernel, Fill,
+    Instruction, Kernel, Load, MOST_AXES, Part, Register, RowKernel, RowMap,
 };
 use crate::diag::Diagnostic;
 use crate::line::{Line, Read, lines};
@@ -23,100 +23,81 @@ use smallvec::SmallVec;
 pub fn parse_kernels(text: &str) -> Result<Vec<Kernel>, Box<Diagnostic>> {
     let mut kernels = Vec::new();
     lines(text, "kernel", "docs/plans.md describes the text of kernels", |open, line| {
-        let state = match open {
+        let (kernel, complete) = match open {
             None => {
                 line.expect("kernel ")?;
-                Open::head(line, kernels.len())?
+                head(line, kernels.len())?
             }
-            Some(kernel) => Open::line(kernel, line)?,
+            Some(kernel) => further(kernel, line)?,
         };
-        Ok(match state {
-            Progress::Open(kernel) => Some(kernel),
-            Progress::Done(kernel) => {
-                kernels.push(kernel);
-                None
-            }
-        })
+        if !complete {
+            return Ok(Some(kernel));
+        }
+        kernels.push(kernel);
+        Ok(None)
     })?;
     Ok(kernels)
 }
 
-/// A kernel while it is read.
-pub(crate) enum Open {
-    Row(RowKernel),
-    Anchor(AnchorKernel),
-    Copy(CopyKernel),
-}
+/// A kernel, and whether it is complete; otherwise more lines have to come.
+pub(crate) type Begun = (Kernel, bool);
 
-/// What a line of a kernel leaves.
-pub(crate) enum Progress {
-    /// More lines have to come.
-    Open(Open),
-    /// The kernel is complete.
-    Done(Kernel),
-}
-
-impl Open {
-    /// Reads the first line of kernel number `index`, behind the word `kernel`.
-    pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<Progress> {
-        let expected = format!("k{index}");
-        if line.word()? != expected {
-            return Err(format!("expected the name of the next kernel, {expected}"));
-        }
-        if line.accept("gather") {
-            return Ok(Progress::Done(Kernel::Gather));
-        }
-        if line.accept("fill ") {
-            return filled(line.rest()).map(Progress::Done);
-        }
-        let name = line.quoted()?;
-        if line.accept("rows i in ") {
-            let rows = line.size()?;
-            line.expect(",")?;
-            line.expect("cols j in ")?;
-            let width = line.size()?;
-            let arithmetic = if line.accept("as ") { dtype(line)? } else { DType::F32 };
-            line.expect("{")?;
-            let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
-            let kernel = RowKernel { name, rows, width, arithmetic, operands, results, code };
-            return Ok(Progress::Open(Self::Row(kernel)));
-        }
-        if line.accept("copy ") {
-            let lines = line.size()?;
-            line.expect("lines")?;
-            line.expect("{")?;
-            return Ok(Progress::Open(Self::Copy(CopyKernel { name, lines, parts: Vec::new() })));
-        }
-        if !line.accept("anchor ") {
-            return Err(format!("expected `rows`, `anchor` or `copy`{}", line.found()));
-        }
-        let op = line.word()?;
-        let attributes = if line.is("{") { "" } else { line.braces()? };
+/// Reads the first line of kernel number `index`, behind the word `kernel`.
+pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<Begun> {
+    let expected = format!("k{index}");
+    if line.word()? != expected {
+        return Err(format!("expected the name of the next kernel, {expected}"));
+    }
+    if line.accept("gather") {
+        return Ok((Kernel::Gather, true));
+    }
+    if line.accept("fill ") {
+        return Ok((filled(line.rest())?, true));
+    }
+    let name = line.quoted()?;
+    if line.accept("rows i in ") {
+        let rows = line.size()?;
+        line.expect(",")?;
+        line.expect("cols j in ")?;
+        let width = line.size()?;
+        let arithmetic = if line.accept("as ") { dtype(line)? } else { DType::F32 };
         line.expect("{")?;
-        let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
-        let kernel = AnchorKernel { name, parts: 0, ..AnchorKernel::plain(op, 0) };
-        Ok(Progress::Open(Self::Anchor(kernel)))
+        let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
+        let kernel = RowKernel { name, rows, width, arithmetic, operands, results, code };
+        return Ok((Kernel::Row(kernel), false));
     }
+    if line.accept("copy ") {
+        let lines = line.size()?;
+        line.expect("lines")?;
+        line.expect("{")?;
+        return Ok((Kernel::Copy(CopyKernel { name, lines, parts: Vec::new() }), false));
+    }
+    if !line.accept("anchor ") {
+        return Err(format!("expected `rows`, `anchor` or `copy`{}", line.found()));
+    }
+    let op = line.word()?;
+    let attributes = if line.is("{") { "" } else { line.braces()? };
+    line.expect("{")?;
+    let op = parse_op(&format!("{op} {attributes}")).map_err(|fault| fault.message)?;
+    let anchor = Anchor::of(&op).ok_or_else(|| format!("{} is not an anchor", op.name()))?;
+    let kernel = AnchorKernel { name, parts: 0, ..AnchorKernel::plain(anchor, 0) };
+    Ok((Kernel::Anchor(kernel), false))
+}
 
-    /// Reads a further line.
-    pub(crate) fn line(mut self, line: &mut Line<'_>) -> Read<Progress> {
-        if line.accept("}") {
-            return match self {
-                Self::Anchor(kernel) if kernel.parts == 0 => {
-                    Err("expected what the kernel computes, found `}`".to_owned())
-                }
-                Self::Anchor(kernel) => Ok(Progress::Done(Kernel::Anchor(kernel))),
-                Self::Row(kernel) => Ok(Progress::Done(Kernel::Row(kernel))),
-                Self::Copy(kernel) => Ok(Progress::Done(Kernel::Copy(kernel))),
-            };
+/// Reads a further line of a kernel.
+pub(crate) fn further(mut kernel: Kernel, line: &mut Line<'_>) -> Read<Begun> {
+    let complete = line.accept("}");
+    match &mut kernel {
+        Kernel::Anchor(kernel) if complete && kernel.parts == 0 => {
+            return Err("expected what the kernel computes, found `}`".to_owned());
         }
-        match &mut self {
-            Self::Row(kernel) => row(kernel, line)?,
-            Self::Anchor(kernel) => part(kernel, line)?,
-            Self::Copy(kernel) => kernel.parts.push(copied(line)?),
-        }
-        Ok(Progress::Open(self))
+        _ if complete => {}
+        Kernel::Row(kernel) => row(kernel, line)?,
+        Kernel::Anchor(kernel) => part(kernel, line)?,
+        Kernel::Copy(kernel) => kernel.parts.push(copied(line)?),
+        Kernel::Gather | Kernel::Fill(_) => unreachable!("their first line is all"),
     }
+    Ok((kernel, complete))
 }
 
 /// The kernel of an op that fills its result.
@@ -344,7 +325,7 @@ fn rounding(line: &mut Line<'_>) -> Option<DType> {
 
 fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     line.expect("y0")?;
-    for _ in 1..kernel.op.results() {
+    for _ in 1..kernel.anchor.results() {
         line.expect(",")?;
         numbered(line, "y")?;
     }
@@ -361,7 +342,7 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
         Some(_) => (outer, rounding(line)),
         None => (None, outer),
     };
-    line.expect(kernel.op.name())?;
+    line.expect(kernel.anchor.name())?;
     line.expect("(")?;
     loop {
         numbered(line, "a")?;

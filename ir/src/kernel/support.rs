@@ -132,14 +132,14 @@ impl Target {
             Kernel::Row(_) | Kernel::Copy(_) | Kernel::Gather => Ok(()),
             Kernel::Fill(fill) => self.native(&fill.op(), operands, weights, results),
             Kernel::Anchor(anchor) => {
-                for (part, results) in results.chunks(anchor.op.results()).enumerate() {
+                for (part, results) in results.chunks(anchor.anchor.results()).enumerate() {
                     let own = (0..anchor.arity).map(|at| anchor.part_operand(part, at));
                     let (types, stored): (Vec<&TensorType>, Vec<bool>) =
                         own.map(|at| (operands[at], weights[at])).unzip();
-                    self.native(&anchor.op, &types, &stored, results)?;
+                    self.native(&anchor.anchor.op(), &types, &stored, results)?;
                     if anchor.load != Load::Own {
                         need(stored[1], "a load with a kernel that is not a weight")?;
-                        (self.conv_load.0)(anchor.load, &anchor.op, types[0], types[1])?;
+                        (self.conv_load.0)(anchor.load, anchor.anchor, types[0], types[1])?;
                     }
                 }
                 self.ends(anchor, operands, results)
@@ -154,7 +154,7 @@ impl Target {
         operands: &[&TensorType],
         results: &[&TensorType],
     ) -> Result<(), &'static str> {
-        let support = self.epilogue(&anchor.op, operands);
+        let support = self.epilogue(anchor.anchor, operands);
         let rounds = |dtype| support.results.contains(&dtype);
         let activation = anchor.activation.is_none_or(|f| support.activations.contains(&f));
         need(activation, "this activation behind it")?;
@@ -172,6 +172,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Anchor;
 
     #[test]
     fn what_depends_on_types_and_on_weights() {
@@ -192,13 +193,13 @@ mod tests {
         let (x, wide) = (ty(DType::F32), ty(DType::F64));
         let runs = |residual: &TensorType, weight: &TensorType| {
             let kernel =
-                AnchorKernel { combine: Combine::Add, ..AnchorKernel::plain(Op::Linear, 2) };
+                AnchorKernel { combine: Combine::Add, ..AnchorKernel::plain(Anchor::Linear, 2) };
             let operands = [&x, weight, residual];
             target.runs(&Kernel::Anchor(kernel), &operands, &[false, true, false], &[&x]).is_ok()
         };
         assert!(runs(&x, &x) && !runs(&wide, &x) && !runs(&x, &wide));
         let few = Target { native: &NATIVE[1..], ..Target::default() };
-        let bare = Kernel::Anchor(AnchorKernel::plain(Op::Linear, 2));
+        let bare = Kernel::Anchor(AnchorKernel::plain(Anchor::Linear, 2));
         for (target, runs) in [(&target, true), (&few, false)] {
             assert_eq!(target.runs(&bare, &[&x, &x], &[false, true], &[&x]).is_ok(), runs);
         }

@@ -5,8 +5,7 @@
 //! differs from [`Target::default`]. What it refuses is decomposed; [`mod@super::support`] asks the
 //! questions.
 
-use super::{Activation, FORWARD, Load, Native};
-use crate::op::Op;
+use super::{Activation, Anchor, FORWARD, Load, Native};
 use crate::plan::Alignment;
 use crate::types::{DType, TensorType};
 
@@ -134,7 +133,7 @@ pub struct LoadSupport(
     /// Of a load, the conv, and the types of its first operand as it lies and of its kernel: the
     /// reason why it is better done in front. The number of frames must have no influence: a clip
     /// in pieces gives the same bits.
-    pub fn(Load, &Op, &TensorType, &TensorType) -> Result<(), &'static str>,
+    pub fn(Load, Anchor, &TensorType, &TensorType) -> Result<(), &'static str>,
 );
 
 impl LoadSupport {
@@ -217,15 +216,17 @@ impl Machine {
 }
 
 impl Target {
-    /// Support for the epilogue of `op` on operands of these types.
-    pub fn epilogue(&self, op: &Op, operands: &[&TensorType]) -> &EpilogueSupport {
+    /// Support for the epilogue of `anchor` on operands of these types.
+    pub fn epilogue(&self, anchor: Anchor, operands: &[&TensorType]) -> &EpilogueSupport {
         let products = |ty: &&TensorType| self.products.contains(&ty.dtype);
-        match op {
-            Op::Linear => &self.linear,
-            Op::Conv { .. } => &self.conv,
-            Op::Dot { .. } if operands[..2].iter().all(products) => &self.dot,
-            Op::Attention { .. } => &self.attention,
-            _ => &EpilogueSupport::NONE,
+        match anchor {
+            Anchor::Linear => &self.linear,
+            Anchor::Conv { .. } => &self.conv,
+            Anchor::Dot { .. } if operands[..2].iter().all(products) => &self.dot,
+            Anchor::Attention { .. } => &self.attention,
+            Anchor::Dot { .. } | Anchor::AttentionVjp { .. } | Anchor::SegmentSum { .. } => {
+                &EpilogueSupport::NONE
+            }
         }
     }
 }

@@ -168,7 +168,7 @@ fn offset(offset: usize) -> String {
 }
 
 fn anchor(out: &mut String, kernel: &AnchorKernel, indent: &str) -> fmt::Result {
-    let (op, attributes) = op_text(&kernel.op);
+    let (op, attributes) = op_text(&kernel.anchor.op());
     writeln!(out, "{} anchor {op}{attributes} {{", quoted(&kernel.name))?;
     for part in 0..kernel.parts {
         writeln!(out, "{indent}  {}", part_line(kernel, part))?;
@@ -208,13 +208,13 @@ pub(super) fn part_line(kernel: &AnchorKernel, part: usize) -> String {
     let first = std::iter::once(format!("a0{}", loaded(kernel.load)));
     let others = (1..kernel.arity).map(|at| format!("a{}", kernel.part_operand(part, at)));
     let operands: Vec<String> = first.chain(others).collect();
-    let mut value = format!("{}({})", kernel.op.name(), operands.join(", "));
+    let mut value = format!("{}({})", kernel.anchor.name(), operands.join(", "));
     let (sums, activated) = (kernel.sums.map(DType::name), kernel.activated.map(DType::name));
     let functions = [sums, kernel.activation.map(Activation::name), activated];
     for function in functions.into_iter().flatten() {
         value = format!("{function}({value})");
     }
-    let (count, residual) = (kernel.op.results(), kernel.own_operands());
+    let (count, residual) = (kernel.anchor.results(), kernel.own_operands());
     let results: Vec<String> = (0..count).map(|at| format!("y{}", part * count + at)).collect();
     let results = results.join(", ");
     match kernel.combine {

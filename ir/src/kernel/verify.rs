@@ -5,11 +5,11 @@
 //! was compared. Rows picked by segments are known at run time only and checked there.
 
 use super::{
-    Access, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load, MOST_AXES, Part,
-    RowFn, RowKernel, RowMap,
+    Access, Anchor, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load,
+    MOST_AXES, Part, RowFn, RowKernel, RowMap,
 };
 use crate::infer::infer;
-use crate::op::{Op, OpClass};
+use crate::op::Op;
 use crate::types::{DType, TensorType};
 
 /// Most instructions of a row kernel.
@@ -114,23 +114,21 @@ fn check_copy(
 
 /// What an anchor may be, whatever its types.
 fn form(kernel: &AnchorKernel) -> Result<(), String> {
-    let AnchorKernel { op, arity, parts, load, sums, activation, activated, combine, .. } = kernel;
-    if op.class() != OpClass::Anchor {
-        return Err(format!("{} is not an anchor", op.name()));
-    }
-    let (least, most) = op.arity();
+    let AnchorKernel { anchor, arity, parts, load, sums, activation, activated, combine, .. } =
+        kernel;
+    let (least, most) = anchor.op().arity();
     if !(least..=most).contains(arity) {
-        return Err(format!("{arity} operands do not fit {}", op.name()));
+        return Err(format!("{arity} operands do not fit {}", anchor.name()));
     }
-    if *parts == 0 || (*parts > 1 && *op != Op::Linear) {
-        return Err(format!("{parts} parts of {} make no kernel", op.name()));
+    if *parts == 0 || (*parts > 1 && *anchor != Anchor::Linear) {
+        return Err(format!("{parts} parts of {} make no kernel", anchor.name()));
     }
     if *parts > 1 && *combine != Combine::Store {
         return Err("a kernel of several parts combines nothing".to_owned());
     }
     if let Load::Nearest(factors) = load {
-        if !matches!(op, Op::Conv { .. }) {
-            return Err(format!("{} reads its operands as they lie", op.name()));
+        if !matches!(anchor, Anchor::Conv { .. }) {
+            return Err(format!("{} reads its operands as they lie", anchor.name()));
         }
         if factors.contains(&0) || *factors == [1; 3] {
             return Err(format!("a load that repeats each element {factors:?} times"));
@@ -145,8 +143,8 @@ fn form(kernel: &AnchorKernel) -> Result<(), String> {
         return Err("what no activation gives is not rounded".to_owned());
     }
     let plain = sums.is_none() && activation.is_none() && *combine == Combine::Store;
-    if !plain && !matches!(op, Op::Linear | Op::Conv { .. } | Op::Dot { .. }) {
-        return Err(format!("{} has no epilogue", op.name()));
+    if !plain && !matches!(anchor, Anchor::Linear | Anchor::Conv { .. } | Anchor::Dot { .. }) {
+        return Err(format!("{} has no epilogue", anchor.name()));
     }
     Ok(())
 }
@@ -164,13 +162,13 @@ fn check_anchor(
     if results.len() != kernel.results() {
         return Err(format!("{} results do not fit its form", results.len()));
     }
-    for (part, results) in results.chunks(kernel.op.results()).enumerate() {
+    for (part, results) in results.chunks(kernel.anchor.results()).enumerate() {
         let mut own: Vec<&TensorType> =
             (0..kernel.arity).map(|at| operands[kernel.part_operand(part, at)]).collect();
         let seen = kernel.load.seen(own[0]).filter(small);
         let seen = seen.ok_or_else(|| format!("its load has no place in {}", own[0]))?;
         own[0] = &seen;
-        check_op(&kernel.op, &own, results)?;
+        check_op(&kernel.anchor.op(), &own, results)?;
     }
     let Some(residual) = kernel.residual_operand() else { return Ok(()) };
     let (from, to) = (operands[residual], results[0]);
@@ -425,10 +423,10 @@ kernel k0 \"rms\" rows i in 4, cols j in 8 {
         kernel.code = vec![Instruction::Const(0.0); MOST_INSTRUCTIONS];
         kernel.code.push(Instruction::Store { result: 0, value: 7 });
         assert!(verify(&kernel).unwrap_err().contains("at most 1024"));
-        let mut odd = AnchorKernel::plain(Op::Linear, 2);
+        let mut odd = AnchorKernel::plain(Anchor::Linear, 2);
         odd.activated = Some(DType::Bf16);
         assert!(Kernel::Anchor(odd).verify().unwrap_err().contains("no activation"));
-        let huge = AnchorKernel { parts: usize::MAX, ..AnchorKernel::plain(Op::Linear, 2) };
+        let huge = AnchorKernel { parts: usize::MAX, ..AnchorKernel::plain(Anchor::Linear, 2) };
         let ty = TensorType::new(DType::F32, [4, 4]);
         assert!(Kernel::Anchor(huge).check(&[&ty; 3], &[&ty]).is_err());
         // Asked before the kernel is checked.

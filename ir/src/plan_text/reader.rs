@@ -1,12 +1,11 @@
 //! Plan text back to plans.
 
-use super::step::{self, Launch, Launched};
 use crate::diag::Diagnostic;
 use crate::entity::{Arena, Entity};
 use crate::kernel::Kernel;
-use crate::kernel::parse::{Open, Progress};
+use crate::kernel::parse::{Begun, further, head};
 use crate::line::{Line, Read, lines};
-use crate::plan::{Alignment, Branch, Buffer, BufferId, Plan, Port, Step, WeightRef};
+use crate::plan::{Alignment, Branch, Buffer, BufferId, Plan, Port, WeightRef};
 use std::collections::HashMap;
 
 /// Most bytes of kernel text that the steps of one text may stand for: each step holds its own
@@ -38,15 +37,15 @@ pub fn parse_plans(text: &str) -> Result<Vec<Plan>, Box<Diagnostic>> {
 
 /// One plan while it is read.
 #[derive(Default)]
-struct Reader {
-    plan: Plan,
+pub(super) struct Reader {
+    pub(super) plan: Plan,
     buffers: HashMap<usize, Buffer>,
     /// Whether the line of the memory's sizes was there.
     sized: bool,
     /// Kernels with the bytes of their text.
     kernels: Vec<(Kernel, usize)>,
     /// The kernel that is being read, and the bytes of its lines so far.
-    kernel: Option<(Open, usize)>,
+    kernel: Option<(Kernel, usize)>,
     /// Bytes of kernel text that steps stand for.
     copied: usize,
 }
@@ -62,10 +61,10 @@ impl Reader {
     fn line(&mut self, line: &mut Line<'_>) -> Read<()> {
         let bytes = line.len();
         if let Some((kernel, before)) = self.kernel.take() {
-            let state = kernel.line(line)?;
+            let state = further(kernel, line)?;
             self.kernel(state, before + bytes);
         } else if line.accept("kernel ") {
-            let state = Open::head(line, self.kernels.len())?;
+            let state = head(line, self.kernels.len())?;
             self.kernel(state, bytes);
         } else if line.accept("memory ") {
             self.memory(line)?;
@@ -101,8 +100,7 @@ impl Reader {
             let after = line.buffer()?;
             self.plan.states.push(crate::plan::State { name, branch, ty, before, after });
         } else {
-            let launch = step::read(line)?;
-            self.step(launch)?;
+            self.step(line)?;
         }
         Ok(())
     }
@@ -114,36 +112,22 @@ impl Reader {
         kinds.into_iter().find(|(word, _)| line.accept(word)).map(|(_, ports)| ports)
     }
 
-    fn kernel(&mut self, progress: Progress, bytes: usize) {
-        match progress {
-            Progress::Open(kernel) => self.kernel = Some((kernel, bytes)),
-            Progress::Done(kernel) => self.kernels.push((kernel, bytes)),
+    fn kernel(&mut self, (kernel, complete): Begun, bytes: usize) {
+        match complete {
+            true => self.kernels.push((kernel, bytes)),
+            false => self.kernel = Some((kernel, bytes)),
         }
     }
 
-    fn step(&mut self, launch: Launch) -> Read<()> {
-        let Launch { kernel, operands, results, labels, places } = launch;
-        if results.is_empty() {
-            return Err("expected the results of a step".to_owned());
+    /// A copy of kernel number `index`, which stands above.
+    pub(super) fn known(&mut self, index: usize) -> Read<Kernel> {
+        let found = self.kernels.get(index);
+        let (kernel, bytes) = found.ok_or_else(|| format!("there is no kernel k{index}"))?;
+        self.copied = self.copied.saturating_add(*bytes);
+        if self.copied > MOST_COPIED {
+            return Err("the kernels of all steps together are too long".to_owned());
         }
-        for (id, buffer) in results.iter().zip(places) {
-            self.define(*id, buffer)?;
-        }
-        let kernel = match kernel {
-            Launched::Here(kernel) => kernel,
-            Launched::Named(index) => {
-                let found = self.kernels.get(index);
-                let (kernel, bytes) =
-                    found.ok_or_else(|| format!("there is no kernel k{index}"))?;
-                self.copied = self.copied.saturating_add(*bytes);
-                if self.copied > MOST_COPIED {
-                    return Err("the kernels of all steps together are too long".to_owned());
-                }
-                kernel.clone()
-            }
-        };
-        self.plan.steps.push(Step { kernel, operands, results, labels });
-        Ok(())
+        Ok(kernel.clone())
     }
 
     fn memory(&mut self, line: &mut Line<'_>) -> Read<()> {
@@ -166,7 +150,7 @@ impl Reader {
         Ok(())
     }
 
-    fn define(&mut self, id: BufferId, buffer: Buffer) -> Read<()> {
+    pub(super) fn define(&mut self, id: BufferId, buffer: Buffer) -> Read<()> {
         match self.buffers.insert(id.index(), buffer.clone()) {
             // A buffer that two steps write stands with both.
             Some(before) if before != buffer => Err(format!("{id:?} is given twice")),

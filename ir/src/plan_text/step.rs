@@ -3,10 +3,11 @@
 //!
 //! The only part of the plan's text that knows what a step holds.
 
+use super::reader::Reader;
 use crate::kernel::Kernel;
 use crate::kernel::parse::filled;
 use crate::line::{Line, Read, quoted};
-use crate::plan::{Buffer, BufferId, Plan, Step};
+use crate::plan::{BufferId, Plan, Step};
 use crate::text::op_text;
 use smallvec::SmallVec;
 use std::fmt::Write as _;
@@ -37,47 +38,38 @@ pub(super) fn write(plan: &Plan, step: &Step, kernel: Option<usize>, out: &mut S
     out.push('\n');
 }
 
-/// What a step's line says.
-pub(super) struct Launch {
-    pub(super) kernel: Launched,
-    pub(super) operands: SmallVec<[BufferId; 4]>,
-    pub(super) results: SmallVec<[BufferId; 2]>,
-    pub(super) labels: Vec<String>,
-    /// Place of each result.
-    pub(super) places: Vec<Buffer>,
-}
-
-/// What a step runs.
-pub(super) enum Launched {
-    /// A kernel that stands above, by index.
-    Named(usize),
-    /// A gather or a fill.
-    Here(Kernel),
-}
-
-/// Reads a step's line.
-pub(super) fn read(line: &mut Line<'_>) -> Read<Launch> {
-    let results: SmallVec<[BufferId; 2]> = line.buffers()?;
-    line.expect("=")?;
-    let name = line.word()?;
-    let operands = line.buffers()?;
-    let digits =
-        name.strip_prefix('k').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    let kernel = match digits {
-        Some(digits) => {
-            let mut digits = Line::new(digits);
-            let index = digits.size()?;
-            digits.end()?;
-            Launched::Named(index)
+impl Reader {
+    /// Reads a step's line.
+    pub(super) fn step(&mut self, line: &mut Line<'_>) -> Read<()> {
+        let results: SmallVec<[BufferId; 2]> = line.buffers()?;
+        line.expect("=")?;
+        let name = line.word()?;
+        let operands = line.buffers()?;
+        let number = name.strip_prefix('k').filter(|n| n.starts_with(|c: char| c.is_ascii_digit()));
+        let kernel = match number {
+            Some(digits) => {
+                let mut digits = Line::new(digits);
+                let index = digits.size()?;
+                digits.end()?;
+                Err(index)
+            }
+            None if name == "gather" => Ok(Kernel::Gather),
+            None => Ok(filled(&format!("{name} {}", line.braces()?))?),
+        };
+        let (mut places, mut labels) = (Vec::new(), Vec::new());
+        for at in 0..results.len().max(1) {
+            line.expect(if at == 0 { ":" } else { "," })?;
+            places.push(line.place("")?);
+            labels.push(line.quoted()?);
         }
-        None if name == "gather" => Launched::Here(Kernel::Gather),
-        None => Launched::Here(filled(&format!("{name} {}", line.braces()?))?),
-    };
-    let (mut places, mut labels) = (Vec::new(), Vec::new());
-    for at in 0..results.len().max(1) {
-        line.expect(if at == 0 { ":" } else { "," })?;
-        places.push(line.place("")?);
-        labels.push(line.quoted()?);
+        if results.is_empty() {
+            return Err("expected the results of a step".to_owned());
+        }
+        for (id, buffer) in results.iter().zip(places) {
+            self.define(*id, buffer)?;
+        }
+        let kernel = kernel.or_else(|index| self.known(index))?;
+        self.plan.steps.push(Step { kernel, operands, results, labels });
+        Ok(())
     }
-    Ok(Launch { kernel, operands, results, labels, places })
 }

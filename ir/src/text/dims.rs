@@ -7,7 +7,7 @@ use super::ast::{DimValue, Expr, InstrKind, Source};
 use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
-use crate::spelling::nearest;
+use crate::spelling::meant;
 use std::collections::HashMap;
 
 /// Largest dim, axis size or integer attribute.
@@ -107,14 +107,11 @@ impl<'s> Dims<'s> {
             let error = match dim {
                 None if self.source.incomplete => None,
                 None => {
-                    let close = nearest(name, self.order.iter().copied());
-                    let help = match close {
-                        Some(close) => format!("did you mean {close}?"),
-                        None => match self.source.free_dims().join(", ") {
-                            none if none.is_empty() => "all its sizes are numbers".to_owned(),
-                            names => format!("its free dims are {names}"),
-                        },
+                    let free = || match self.source.free_dims().join(", ") {
+                        none if none.is_empty() => "all its sizes are numbers".to_owned(),
+                        names => format!("its free dims are {names}"),
                     };
+                    let help = meant(name, "", self.order.iter().copied(), free);
                     Some(("is not a dim of this module".to_owned(), None, help))
                 }
                 Some(dim) if dim.value != DimValue::Free => Some((
@@ -193,7 +190,7 @@ impl<'s> Dims<'s> {
         for instr in code {
             let value = match instr.kind {
                 InstrKind::Int(value) => Some(value),
-                InstrKind::Name => self.lookup(instr.span, sink)?,
+                InstrKind::Name => Some(self.lookup(instr.span, sink)?),
                 InstrKind::Neg => stack.pop()?.checked_neg(),
                 _ => {
                     let (right, left) = (stack.pop()?, stack.pop()?);
@@ -221,23 +218,19 @@ impl<'s> Dims<'s> {
         stack.pop()
     }
 
-    /// Outer `None`: in error. The inner option is always a value.
-    fn lookup(&self, span: Span, sink: &mut Sink) -> Option<Option<i64>> {
+    /// Value of a dim, or `None` after reporting E0111, or where its own error was reported.
+    fn lookup(&self, span: Span, sink: &mut Sink) -> Option<i64> {
         let name = self.source.at(span);
-        match self.values.get(name) {
-            Some(value) => value.map(Some),
-            None => {
-                if !self.source.incomplete {
-                    let help = match nearest(name, self.order.iter().copied()) {
-                        Some(close) => format!("did you mean {close}?"),
-                        None => format!("declare it: `dim {name}`"),
-                    };
-                    let message = format!("dim {name} is not declared");
-                    sink.push(Diagnostic::error("E0111", message).at(span).help(help));
-                }
-                None
-            }
+        if let Some(value) = self.values.get(name) {
+            return *value;
         }
+        if !self.source.incomplete {
+            let declare = || format!("declare it: `dim {name}`");
+            let help = meant(name, "", self.order.iter().copied(), declare);
+            let message = format!("dim {name} is not declared");
+            sink.push(Diagnostic::error("E0111", message).at(span).help(help));
+        }
+        None
     }
 
     /// An expression that has to be a size: E0114 unless it is in 1 ..= 2^40.

@@ -19,7 +19,7 @@ use crate::indices::Indices;
 use crate::infer::infer;
 use crate::manifest::{Manifest, ManifestError, join_path};
 use crate::op::{IndexArg, Op};
-use crate::spelling::nearest;
+use crate::spelling::meant;
 use crate::types::{DType, TensorType};
 use crate::verify::{self, Context};
 use std::collections::HashMap;
@@ -123,8 +123,7 @@ impl<'s> Lower<'s> {
 
     fn func(&mut self, module: &mut Module, position: usize, decl: &'s FuncDecl) {
         let source = self.source;
-        let loc = Loc::Text(Box::new(TextLoc { whole: decl.name, ..TextLoc::default() }));
-        let mut func = Func::empty(source.sigil(decl.name), loc);
+        let mut func = Func::empty(source.sigil(decl.name), Body::at(decl.name));
         func.scope = decl.scope.map_or(String::new(), |span| source.unquoted(span).to_owned());
         let entry = func.entry;
         let mut body = Body {
@@ -140,7 +139,7 @@ impl<'s> Lower<'s> {
         };
         let broken = body.header(decl);
         body.names(&decl.body);
-        body.open_block(entry);
+        body.open_block();
         for (name, ty) in &decl.params {
             let ty = body.up.ty(ty);
             body.param(entry, *name, ty, "E0411");

@@ -78,11 +78,6 @@ impl LineIndex {
     }
 }
 
-/// Line and column of a byte offset, both from 1. For many offsets keep a [`LineIndex`].
-pub fn line_col(text: &str, offset: usize) -> (usize, usize) {
-    LineIndex::new(text).line_col(text, offset)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

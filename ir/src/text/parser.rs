@@ -15,7 +15,7 @@ use crate::diag::Sink;
 use crate::diag::{Diagnostic, Span};
 use crate::graph::BoundDim;
 use crate::graph::DEEPEST;
-use crate::spelling::nearest;
+use crate::spelling::meant;
 use crate::types::DType;
 
 /// Largest accepted text, in bytes.
@@ -158,24 +158,21 @@ impl<'s> Parser<'s> {
         found
     }
 
+    /// Takes the token if it is what the parser has to find.
+    fn take(&mut self, found: bool, expected: impl FnOnce() -> String) -> Parse<Span> {
+        if found { Ok(self.advance().span) } else { self.unexpected(&expected()) }
+    }
+
     fn expect(&mut self, punct: u8) -> Parse<Span> {
-        if self.is(punct) {
-            Ok(self.advance().span)
-        } else {
-            self.unexpected(&format!("`{}`", punct as char))
-        }
+        self.take(self.is(punct), || format!("`{}`", punct as char))
     }
 
     fn expect_kind(&mut self, kind: Tok, what: &str) -> Parse<Span> {
-        if self.token.kind == kind { Ok(self.advance().span) } else { self.unexpected(what) }
+        self.take(self.token.kind == kind, || what.to_owned())
     }
 
     fn expect_word(&mut self, word: &str) -> Parse<Span> {
-        if self.is_word(word) {
-            Ok(self.advance().span)
-        } else {
-            self.unexpected(&format!("`{word}`"))
-        }
+        self.take(self.is_word(word), || format!("`{word}`"))
     }
 
     /// One or more items with commas between them.
@@ -217,10 +214,7 @@ impl<'s> Parser<'s> {
 
     /// The end of a list.
     fn close(&mut self, close: u8) -> Parse<Span> {
-        match self.is(close) {
-            true => Ok(self.advance().span),
-            false => self.unexpected(&format!("`,` or `{}`", close as char)),
-        }
+        self.take(self.is(close), || format!("`,` or `{}`", close as char))
     }
 
     /// Whether the statement's line goes on: inside brackets it always does.

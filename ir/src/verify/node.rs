@@ -9,7 +9,7 @@ use crate::indices::Indices;
 use crate::infer::{TypeError, infer};
 use crate::manifest::join_path;
 use crate::op::{IndexArg, Op};
-use crate::spelling::nearest;
+use crate::spelling::meant;
 use crate::types::TensorType;
 use std::collections::HashMap;
 
@@ -203,10 +203,7 @@ impl NodeCheck<'_> {
                 let names = self.cx.funcs.keys().copied().take(MOST_CANDIDATES);
                 let mut names: Vec<&str> = names.collect();
                 names.sort_unstable();
-                let help = match nearest(name, names) {
-                    Some(near) => format!("did you mean @{near}?"),
-                    None => "define it above this function".to_owned(),
-                };
+                let help = meant(name, "@", names, || "define it above this function".to_owned());
                 return self.error("E0404", format!("there is no function @{name}"), &help);
             }
         };

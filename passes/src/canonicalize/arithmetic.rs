@@ -45,11 +45,11 @@ fn neutral(look: &Look<'_>, step: &ProgramStep) -> Found {
     let float = look.ty(step.result()).dtype.is_float();
     // Bits tell the zeros apart.
     let is = |value: ValueIndex, number: f64| {
-        look.literal(value).is_some_and(|v| v.to_bits() == number.to_bits())
+        look.program.number(value).is_some_and(|v| v.to_bits() == number.to_bits())
     };
     let nothing = |value: ValueIndex| match float {
         true => is(value, -0.0),
-        false => look.literal(value) == Some(0.0),
+        false => look.program.number(value) == Some(0.0),
     };
     let kept = match f {
         BinaryFn::Mul if is(b, 1.0) => a,
@@ -89,7 +89,7 @@ fn choice(look: &Look<'_>, step: &ProgramStep) -> Found {
         return None;
     }
     let [condition, yes, no] = [step.operands[0], step.operands[1], step.operands[2]];
-    let holds = yes == no || look.literal(condition)? != 0.0;
+    let holds = yes == no || look.program.number(condition)? != 0.0;
     whole("known or needless choice", look, step, if holds { yes } else { no })
 }
 

@@ -34,7 +34,7 @@ fn same(look: &Look<'_>, step: &ProgramStep) -> Found {
 
 fn weight_view(look: &Look<'_>, step: &ProgramStep) -> Found {
     let x = *step.operands.first()?;
-    let view = step.op == Op::Reshape && look.is_weight(x);
+    let view = step.op == Op::Reshape && look.program.is_weight(x);
     view.then_some(("reshape of a weight", Equal::View(x)))
 }
 

@@ -1,10 +1,10 @@
 //! What every step is to fusion: a view, an anchor, a step over rows, or neither.
 
 use super::view::{Strided, own, row_view};
-use crate::program::{Origin, Program, ProgramStep, ValueIndex};
+use crate::program::{Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
-use anyid_ir::kernel::{Access, AnchorKernel, Columns, RowMap};
+use anyid_ir::kernel::{Access, Anchor, AnchorKernel, Columns, RowMap};
 use anyid_ir::{DType, Op, OpClass};
 use smallvec::SmallVec;
 
@@ -92,12 +92,8 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
             }
             match &step.op {
                 op if op.class() == OpClass::Anchor => Class::Anchor,
-                Op::Const { values }
-                    if values.len() == 1
-                        && rewrites.enabled()
-                        && is_plain(program, step.result()) =>
-                {
-                    Class::Literal(program.ty(step.result()).dtype.round(values[0]) as f32)
+                Op::Const { .. } if rewrites.enabled() => {
+                    literal(program, step.result()).map_or(Class::Single, Class::Literal)
                 }
                 op if !over_rows(op) => Class::Single,
                 _ => {
@@ -146,7 +142,8 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
 
 /// The anchor kernel of a step with nothing fused.
 pub fn anchor(step: &ProgramStep) -> AnchorKernel {
-    AnchorKernel::plain(step.op.clone(), step.operands.len())
+    let anchor = Anchor::of(&step.op).expect("it is of that class");
+    AnchorKernel::plain(anchor, step.operands.len())
 }
 
 /// Whether values of this element type live in f32 registers.
@@ -300,8 +297,7 @@ fn read(
 /// What a step over rows may read instead of `value`: the operand of a cast that loses nothing, as
 /// loads widen to f32.
 pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
-    let Origin::Step(made, _) = program.values[value as usize].origin else { return value };
-    let step = &program.steps[made as usize];
+    let Some(step) = program.maker(value) else { return value };
     let narrow = || step.operands[0];
     let lossless = step.op == Op::Cast
         && program.ty(value).dtype == DType::F32
@@ -309,12 +305,8 @@ pub fn widened(program: &Program, value: ValueIndex) -> ValueIndex {
     if lossless { narrow() } else { value }
 }
 
-fn literal(program: &Program, base: ValueIndex) -> Option<f32> {
-    let Origin::Step(made, _) = program.values[base as usize].origin else { return None };
-    match &program.steps[made as usize].op {
-        Op::Const { values } if values.len() == 1 && is_plain(program, base) => {
-            Some(program.ty(base).dtype.round(values[0]) as f32)
-        }
-        _ => None,
-    }
+/// The number that a value is, if row kernels can hold it.
+fn literal(program: &Program, value: ValueIndex) -> Option<f32> {
+    let number = program.number(value).filter(|_| is_plain(program, value));
+    number.map(|number| number as f32)
 }

@@ -1,10 +1,10 @@
 //! What anchors take: an upsample in front of a convolution, the steps behind a product while they are
 //! an epilogue of the target, and further linears on the same operand.
 
-use super::classify::{RowOperand, RowStep, widened};
+use super::classify::{RowOperand, RowStep, anchor, widened};
 use super::group::{GroupKind, Groups};
 use super::view::is_movement;
-use crate::program::{Origin, ValueIndex};
+use crate::program::ValueIndex;
 use crate::rewrite::Rewrites;
 use anyid_ir::kernel::{Access, Activation, AnchorKernel, Columns, Combine, Load, RowMap};
 use anyid_ir::{BinaryFn, DType, Op};
@@ -75,9 +75,9 @@ impl Groups<'_> {
         }
     }
 
-    /// The load of `anchor` that computes step `made`, or why there is none.
-    pub(super) fn load(&self, made: usize, anchor: usize) -> Result<Load, &'static str> {
-        let (from, to) = (&self.program.steps[made], &self.program.steps[anchor]);
+    /// The load of the anchor `reader` that computes step `made`, or why there is none.
+    pub(super) fn load(&self, made: usize, reader: usize) -> Result<Load, &'static str> {
+        let (from, to) = (&self.program.steps[made], &self.program.steps[reader]);
         let factors = match (&from.op, &to.op) {
             (Op::Upsample { factors }, Op::Conv { .. }) => match factors[..] {
                 [t, h, w, 1] => [t, h, w],
@@ -94,13 +94,12 @@ impl Groups<'_> {
         if to.operands[1..].contains(&from.result()) {
             return Err("the value between them is read in another way as well");
         }
-        let kernel = self.program.values[to.operands[1] as usize].origin;
-        if !matches!(kernel, Origin::Weight(_)) {
+        if !self.program.is_weight(to.operands[1]) {
             return Err("its kernel is not a weight");
         }
         let load = Load::Nearest(factors);
         let [x, w] = [from.operands[0], to.operands[1]].map(|value| self.program.ty(value));
-        (self.target.conv_load.0)(load, &to.op, x, w)?;
+        (self.target.conv_load.0)(load, anchor(to).anchor, x, w)?;
         Ok(load)
     }
 
@@ -132,7 +131,8 @@ impl Groups<'_> {
             return Err("the value between them is needed elsewhere");
         }
         let anchor = &self.program.steps[self.anchor(group)];
-        let support = self.target.epilogue(&anchor.op, &self.program.types(&anchor.operands));
+        let support =
+            self.target.epilogue(ends.kernel.anchor, &self.program.types(&anchor.operands));
         let step = &self.program.steps[next];
         let row = self.row(next).ok_or("it is not a step over rows")?;
         let dtype = self.program.ty(step.result()).dtype;
@@ -232,10 +232,8 @@ impl Groups<'_> {
             return Err("the epilogue adds no such element type");
         }
         let owner = self.classes.owner[value as usize];
-        match self.program.values[owner as usize].origin {
-            Origin::Step(at, _) if is_movement(&self.program.steps[at as usize].op) => {
-                Err("the other operand is moved first")
-            }
+        match self.program.maker(owner) {
+            Some(step) if is_movement(&step.op) => Err("the other operand is moved first"),
             _ => Ok(value),
         }
     }
@@ -283,10 +281,7 @@ impl Groups<'_> {
             && x.operands.len() == y.operands.len()
             && ty(x.operands[1]) == ty(y.operands[1])
             && ty(x.result()) == ty(y.result())
-            && [x, y].iter().all(|s| {
-                let weight = self.program.values[s.operands[1] as usize].origin;
-                matches!(weight, Origin::Weight(_))
-            })
+            && [x, y].iter().all(|s| self.program.is_weight(s.operands[1]))
             && bindings <= self.target.bindings
             && !self.depends(a, b)
             && !self.depends(b, a)

@@ -30,19 +30,8 @@ impl Walk {
         operands: &[ValueIndex],
         declared: &[TensorType],
     ) -> SmallVec<[ValueIndex; 1]> {
-        let types: SmallVec<[&TensorType; 4]> = operands.iter().map(|v| self.out.ty(*v)).collect();
-        let made = infer(&op, &types, declared);
-        let made = made.unwrap_or_else(|error| {
-            unreachable!(
-                "a derivative is well typed: {} of {types:?}: {}",
-                op.name(),
-                error.message
-            )
-        });
-        drop(types);
-        let name = format!("{}.grad.{}", self.label, op.name());
-        let made = made.into_iter().map(|ty| (ty, name.clone()));
-        let results = self.out.step_of(op, operands.iter().copied().collect(), made);
+        let label = format!("{}.grad.{}", self.label, op.name());
+        let results = self.out.emit(op, operands, declared, &label);
         self.active.resize(self.out.values.len(), false);
         self.parts.resize(self.out.values.len(), SmallVec::new());
         results

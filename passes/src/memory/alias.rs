@@ -7,7 +7,7 @@
 //! is believed for its form: whatever is proposed, the meaning stays.
 
 use super::check::Written;
-use super::classes::{Event, Link, MemoryClasses, Place};
+use super::classes::{Event, MemoryClasses, Place};
 use super::contents::Contents;
 use super::flow::{Flow, LoweredStep, Names};
 use crate::program::ValueIndex;
@@ -52,8 +52,7 @@ impl<'f> Sharing<'f> {
         for (at, step) in flow.steps.iter().enumerate() {
             step.operands.iter().for_each(|value| readers[*value as usize].push(at));
         }
-        let outputs = flow.outputs.iter().map(|port| port.value);
-        for value in outputs.chain(flow.states.iter().map(|state| state.after)) {
+        for value in flow.leaving() {
             readers[value as usize].push(flow.steps.len());
         }
         Self { flow, classes, contents, readers, names: None }
@@ -153,7 +152,7 @@ impl<'f> Sharing<'f> {
 
     fn part(&mut self, moved: Option<ValueIndex>) {
         if let Some(moved) = moved {
-            self.classes.at[moved as usize] = Link { value: moved, offset: 0, grid: None };
+            self.classes.at[moved as usize] = Place::own(moved);
         }
     }
 

@@ -1,4 +1,4 @@
-//! An independent check of a placement: sweeps over time that know nothing of how it was made.
+//! What was written where: the check of a finished plan, which knows nothing of how it was made.
 
 use super::contents::{Contents, Segment, Segments};
 use super::flow::Flow;
@@ -7,36 +7,6 @@ use crate::program::ValueIndex;
 use anyid_ir::Entity;
 use anyid_ir::plan::{Alignment, BufferId, Plan, Root};
 use std::collections::BTreeMap;
-
-/// Panics, naming the pair, if two pieces of different classes that live at the same time share a
-/// byte or one passes the peak: that would be a broken invariant of the packer, never an input
-/// fault.
-pub fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64, alignment: Alignment) {
-    let mut events: Vec<(usize, bool, u64, u64, usize)> = Vec::new();
-    for (i, pieces) in classes.iter().enumerate() {
-        assert!(alignment.holds(offsets[i]), "class {i} is misaligned");
-        for piece in pieces.iter().filter(|piece| piece.bytes > 0) {
-            let start = offsets[i] + piece.offset;
-            let end = start + piece.bytes;
-            assert!(end <= peak, "class {i} passes the peak of {peak} bytes");
-            events.push((piece.from, true, start, end, i));
-            events.push((piece.to + 1, false, start, end, i));
-        }
-    }
-    // Ends sort before starts of the same time because `false < true`.
-    events.sort_unstable();
-    let mut live: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
-    for (_, starts, start, end, i) in events {
-        if !starts {
-            live.remove(&start);
-            continue;
-        }
-        if let Some((_, (other_end, j))) = live.range(..end).next_back() {
-            assert!(*other_end <= start, "classes {i} and {j} overlap in time and memory");
-        }
-        live.insert(start, (end, i));
-    }
-}
 
 /// Which bytes of a memory were written last by whom, and how long each piece is in use.
 #[derive(Clone, Debug, Default)]

@@ -20,7 +20,7 @@ pub(crate) struct MemoryClasses {
     /// Where pieces begin and end.
     alignment: Alignment,
     /// For every owner the value whose memory it lies in, itself for a class of its own, and where.
-    pub(super) at: Vec<Link>,
+    pub(super) at: Vec<Place>,
     /// Bytes of each owner's memory.
     pub(super) size: Vec<u64>,
     /// Memory that is not the workspace, and the first byte there.
@@ -39,18 +39,10 @@ pub(crate) struct MemoryClasses {
     live: Profile,
 }
 
-/// Where the memory of an owner lies: in that of a value, from a byte on. With a grid it is columns of
-/// that, and the byte is counted as [`Storage::offset`](crate::storage::Storage::offset).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Link {
-    pub(super) value: ValueIndex,
-    pub(super) offset: u64,
-    pub(super) grid: Option<Grid>,
-}
-
-/// Where a value lies in the memory of a class.
+/// Where a value lies in the memory of a class, or that of an owner in the memory of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
+    /// The value whose memory it is.
     pub(crate) class: ValueIndex,
     /// First byte, counted by columns within a grid.
     pub(crate) offset: u64,
@@ -59,6 +51,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// A class of its own.
+    pub(super) fn own(class: ValueIndex) -> Self {
+        Self { class, offset: 0, grid: None }
+    }
+
     /// The buffer of a value that lies here, in a class that begins at `base`.
     pub(crate) fn buffer(&self, ty: &TensorType, root: Root, base: u64) -> Buffer {
         let Some(Grid { start, end, rows }) = self.grid else {
@@ -94,7 +91,7 @@ impl MemoryClasses {
         };
         Self {
             alignment: flow.alignment,
-            at: (0..count as u32).map(|value| Link { value, offset: 0, grid: None }).collect(),
+            at: (0..count as u32).map(Place::own).collect(),
             size: flow.values.iter().map(|value| value.ty.bytes()).collect(),
             root: flow.values.iter().map(root).collect(),
             dropped: vec![false; flow.steps.len()],
@@ -116,9 +113,8 @@ impl MemoryClasses {
             step.operands.iter().enumerate().for_each(|(i, v)| touch(at, false, i, *v));
             step.results.iter().enumerate().for_each(|(i, v)| touch(at, true, i, *v));
         }
-        let outputs = flow.outputs.iter().map(|port| port.value);
-        let last = outputs.chain(flow.states.iter().map(|state| state.after));
-        last.enumerate().for_each(|(i, value)| touch(flow.steps.len(), false, i, value));
+        let last = flow.leaving().enumerate();
+        last.for_each(|(i, value)| touch(flow.steps.len(), false, i, value));
         let mut contents = flow.contents(&self.dropped);
         if flow.values.iter().any(|value| value.storage.rows > 1) {
             let grids = self.events.iter().map(|events| self.grids_of(flow, events));
@@ -181,7 +177,7 @@ impl MemoryClasses {
         let (mut class, bytes) = (owner, flow.bytes(value));
         loop {
             let link = self.at[class as usize];
-            if link.value == class {
+            if link.class == class {
                 return Some(Place { class, offset, grid });
             }
             grid = match (link.grid, grid) {
@@ -194,7 +190,7 @@ impl MemoryClasses {
                 (Some(outer), None) if bytes == self.size[class as usize] => Some(outer),
                 (Some(_), _) => return None,
             };
-            (class, offset) = (link.value, offset + link.offset);
+            (class, offset) = (link.class, offset + link.offset);
         }
     }
 
@@ -218,8 +214,7 @@ impl MemoryClasses {
             let spread = inner.grid.is_some() && outer.grid.is_none();
             let fits = offset + size <= room;
             if self.root[inner.class as usize].is_none() && fits && !weight && !spread {
-                let link = Link { value: outer.class, offset, grid: outer.grid };
-                self.at[inner.class as usize] = link;
+                self.at[inner.class as usize] = Place { offset, ..outer };
                 return Some(Some(inner.class));
             }
         }

@@ -186,6 +186,27 @@ impl Flow {
         self.ty(value).bytes()
     }
 
+    /// What is read behind the last launch: outputs, and what states become.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = ValueIndex> + '_ {
+        let outputs = self.outputs.iter().map(|port| port.value);
+        outputs.chain(self.states.iter().map(|state| state.after))
+    }
+
+    /// For every value that owns memory the launches that read it, ascending; the number of launches
+    /// stands for what leaves the flow.
+    pub(crate) fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); self.values.len()];
+        for (at, step) in self.steps.iter().enumerate() {
+            for value in &step.operands {
+                readers[self.storage(*value).owner as usize].push(at);
+            }
+        }
+        for value in self.leaving() {
+            readers[self.storage(value).owner as usize].push(self.steps.len());
+        }
+        readers
+    }
+
     /// Adds a value; one whose storage is `None` owns its memory.
     pub(crate) fn value(
         &mut self,

@@ -5,7 +5,7 @@
 //! lets results take over operands, `pack` gives offsets, `check` looks at the finished plan.
 
 pub(crate) mod alias;
-pub mod check;
+mod check;
 mod classes;
 mod contents;
 pub(crate) mod flow;
@@ -13,7 +13,6 @@ mod gaps;
 pub(crate) mod order;
 pub mod pack;
 mod profile;
-mod together;
 
 use crate::program::{self, Role, ValueIndex};
 use crate::rewrite::Rewrites;
@@ -152,14 +151,13 @@ pub struct Placement {
 
 /// Packs what lies in the workspace; without `reuse` every class gets bytes of its own.
 pub(crate) fn place(shared: &Shared, reuse: bool) -> Placement {
-    let Shared { flow, classes, .. } = shared;
+    let classes = &shared.classes;
     let mut roots = classes.root.clone();
     let owners: Vec<usize> =
         (0..roots.len()).filter(|class| !classes.pieces[*class].is_empty()).collect();
     let packed: Vec<Vec<Piece>> =
         owners.iter().map(|class| classes.pieces[*class].clone()).collect();
     let packing = if reuse { pack::pack(&packed) } else { pack::apart(&packed) };
-    check::check(&packed, &packing.offsets, packing.peak, flow.alignment);
     for (class, offset) in owners.iter().zip(&packing.offsets) {
         roots[*class] = Some((Root::Workspace, *offset));
     }

@@ -6,7 +6,7 @@
 //! lowers the peak or makes fewer launches reach it.
 
 use super::alias::is_copy;
-use super::flow::{Flow, Source};
+use super::flow::{Flow, LoweredStep, Source};
 use super::{Shared, share_all};
 use crate::rewrite::Rewrites;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ fn measured(flow: &Flow, persistent: Option<&[u64]>) -> (Cost, Option<usize>) {
 /// The launch of `flow` at position `at` of what was made of it, or the last before that.
 pub(crate) fn position(flow: &Flow, shared: &Shared, at: usize) -> Option<usize> {
     let upto = at.min(shared.flow.steps.len().checked_sub(1)?);
-    let known = |step: &super::flow::LoweredStep| {
+    let known = |step: &LoweredStep| {
         let first = step.results.first();
         flow.steps.iter().position(|other| other.results.first() == first)
     };
@@ -54,18 +54,17 @@ pub(crate) fn position(flow: &Flow, shared: &Shared, at: usize) -> Option<usize>
 pub(crate) fn constraints(flow: &Flow) -> Vec<Vec<usize>> {
     let owner = |value: &u32| flow.storage(*value).owner;
     let mut makers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    let mut readers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    let readers = flow.readers();
     for (at, step) in flow.steps.iter().enumerate() {
         step.results.iter().for_each(|v| makers.entry(owner(v)).or_default().push(at));
-        step.operands.iter().for_each(|v| readers.entry(owner(v)).or_default().push(at));
     }
-    let before = |(at, step): (usize, &super::flow::LoweredStep)| {
+    let before = |(at, step): (usize, &LoweredStep)| {
         let made = step.operands.iter().filter_map(|v| makers.get(&owner(v))).flatten();
         let mut before: Vec<usize> = made.copied().filter(|other| *other < at).collect();
         for value in &step.results {
             // What was in a state's memory is read before it is written over.
             if matches!(flow.values[owner(value) as usize].source, Source::State(..)) {
-                let read = readers.get(&owner(value)).into_iter().flatten();
+                let read = readers[owner(value) as usize].iter();
                 before.extend(read.filter(|other| **other < at));
             }
         }

@@ -8,7 +8,6 @@
 
 use super::gaps::{Block, sweep};
 use super::profile::Profile;
-use super::together::Together;
 
 /// A range of a class's memory that is in use from step `from` to step `to`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +29,10 @@ impl Piece {
 }
 
 /// What must stay together: pieces at fixed distances.
-pub(super) struct Item<'p> {
+struct Item<'p> {
     pieces: &'p [Piece],
-    pub(super) from: usize,
-    pub(super) to: usize,
+    from: usize,
+    to: usize,
     bytes: u64,
 }
 
@@ -84,6 +83,23 @@ fn meetings(items: &[Item<'_>]) -> u64 {
     pairs
 }
 
+/// For each class those that are in use together with it.
+fn together(items: &[Item<'_>]) -> Vec<Vec<u32>> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|i| items[*i].from);
+    let mut lists = vec![Vec::new(); items.len()];
+    let mut live: Vec<usize> = Vec::new();
+    for i in order {
+        live.retain(|j| items[*j].to >= items[i].from);
+        for j in &live {
+            lists[i].push(*j as u32);
+            lists[*j].push(i as u32);
+        }
+        live.push(i);
+    }
+    lists
+}
+
 /// Every class as one block for as long as any of it is in use, forwards or backwards in time.
 fn swept(items: &[Item<'_>]) -> Packing {
     let last = items.iter().map(|item| item.to).max().unwrap_or(0);
@@ -104,7 +120,7 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     if meetings(&items) > MOST_MEETINGS {
         return swept(&items);
     }
-    let mut together = Together::new(&items);
+    let together = together(&items);
     let order = |key: &dyn Fn(usize) -> (std::cmp::Reverse<u64>, usize)| {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|i| key(*i));
@@ -122,13 +138,13 @@ pub fn pack(classes: &[Vec<Piece>]) -> Packing {
     let early = |i: usize| (std::cmp::Reverse(items[i].bytes), items[i].from);
     let (best, order) = [order(&size), order(&life), order(&first), order(&early), crowd]
         .into_iter()
-        .map(|order| (place(&items, &order, &mut together), order))
+        .map(|order| (place(&items, &order, &together), order))
         .min_by_key(|(packing, _)| packing.peak)
         .expect("some orders were tried");
     let bound = profile.most();
     match close(best.peak, bound) {
         true => best,
-        false => improve(&items, order, best, bound, &mut together),
+        false => improve(&items, order, best, bound, &together),
     }
 }
 
@@ -173,7 +189,7 @@ fn improve(
     mut order: Vec<usize>,
     mut best: Packing,
     bound: u64,
-    together: &mut Together,
+    together: &[Vec<u32>],
 ) -> Packing {
     let pieces: usize = items.iter().map(|item| item.pieces.len()).sum();
     let pairs = pieces.pow(2).max(1);
@@ -216,16 +232,16 @@ fn improve(
     best
 }
 
-fn place(items: &[Item<'_>], order: &[usize], together: &mut Together) -> Packing {
-    let mut offsets = vec![0; items.len()];
-    together.clear();
+/// Places classes in an order, each as low as those that are placed and in use together with it allow.
+fn place(items: &[Item<'_>], order: &[usize], together: &[Vec<u32>]) -> Packing {
+    let (mut offsets, mut placed) = (vec![0; items.len()], vec![false; items.len()]);
     let mut peak = 0;
     // Offsets at which a piece would lie over one that is placed: above the first, below the last.
     let mut taken: Vec<(u64, u64)> = Vec::new();
     for &i in order {
         taken.clear();
         let item = &items[i];
-        together.each(items, i, &mut |j| {
+        for j in together[i].iter().map(|j| *j as usize).filter(|j| placed[*j]) {
             for other in items[j].pieces {
                 let (start, end) =
                     (offsets[j] + other.offset, offsets[j] + other.offset + other.bytes);
@@ -236,7 +252,7 @@ fn place(items: &[Item<'_>], order: &[usize], together: &mut Together) -> Packin
                     ((start + 1).saturating_sub(reach), end - piece.offset)
                 }));
             }
-        });
+        }
         taken.sort_unstable();
         let mut at = 0;
         for (first, end) in &taken {
@@ -247,7 +263,7 @@ fn place(items: &[Item<'_>], order: &[usize], together: &mut Together) -> Packin
         }
         offsets[i] = at;
         peak = peak.max(at + item.bytes);
-        together.add(items, i);
+        placed[i] = true;
     }
     Packing { offsets, peak }
 }
@@ -256,6 +272,37 @@ fn place(items: &[Item<'_>], order: &[usize], together: &mut Together) -> Packin
 mod tests {
     use super::*;
     use anyid_ir::plan::Alignment;
+    use std::collections::BTreeMap;
+
+    /// Panics, naming the pair, if two pieces of different classes that live at the same time share a
+    /// byte or one passes the peak: that would be a broken invariant of the packer, never an input
+    /// fault.
+    fn check(classes: &[Vec<Piece>], offsets: &[u64], peak: u64, alignment: Alignment) {
+        let mut events: Vec<(usize, bool, u64, u64, usize)> = Vec::new();
+        for (i, pieces) in classes.iter().enumerate() {
+            assert!(alignment.holds(offsets[i]), "class {i} is misaligned");
+            for piece in pieces.iter().filter(|piece| piece.bytes > 0) {
+                let start = offsets[i] + piece.offset;
+                let end = start + piece.bytes;
+                assert!(end <= peak, "class {i} passes the peak of {peak} bytes");
+                events.push((piece.from, true, start, end, i));
+                events.push((piece.to + 1, false, start, end, i));
+            }
+        }
+        // Ends sort before starts of the same time because `false < true`.
+        events.sort_unstable();
+        let mut live: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
+        for (_, starts, start, end, i) in events {
+            if !starts {
+                live.remove(&start);
+                continue;
+            }
+            if let Some((_, (other_end, j))) = live.range(..end).next_back() {
+                assert!(*other_end <= start, "classes {i} and {j} overlap in time and memory");
+            }
+            live.insert(start, (end, i));
+        }
+    }
 
     #[test]
     fn hard_cases_are_improved_and_stay_disjoint() {
@@ -284,14 +331,9 @@ mod tests {
             let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
             let mut order: Vec<usize> = (0..items.len()).collect();
             order.sort_by_key(|i| (std::cmp::Reverse(items[*i].bytes), *i));
-            let plain = place(&items, &order, &mut Together::new(&items));
+            let plain = place(&items, &order, &together(&items));
             let packing = pack(&classes);
-            super::super::check::check(
-                &classes,
-                &packing.offsets,
-                packing.peak,
-                Alignment::default(),
-            );
+            check(&classes, &packing.offsets, packing.peak, Alignment::default());
             assert!(packing.peak <= plain.peak && packing.peak >= profile(&classes).most());
             assert_eq!(pack(&classes), packing, "the same twice");
             cases += usize::from(!close(plain.peak, profile(&classes).most()));
@@ -319,12 +361,7 @@ mod tests {
             let items: Vec<Item<'_>> = classes.iter().map(|pieces| Item::new(pieces)).collect();
             assert_eq!(meetings(&items) > MOST_MEETINGS, swept);
             let packing = pack(&classes);
-            super::super::check::check(
-                &classes,
-                &packing.offsets,
-                packing.peak,
-                Alignment::default(),
-            );
+            check(&classes, &packing.offsets, packing.peak, Alignment::default());
             let bound = profile(&classes).most();
             assert!(packing.peak <= bound + bound / 4, "{} of {bound}", packing.peak);
         }
@@ -338,7 +375,7 @@ mod tests {
         let guest = vec![piece(1, 3, 0, 640)];
         let classes = [shaped, guest];
         let packing = pack(&classes);
-        super::super::check::check(&classes, &packing.offsets, packing.peak, Alignment::default());
+        check(&classes, &packing.offsets, packing.peak, Alignment::default());
         assert_eq!((packing.peak, profile(&classes).most()), (1280, 1280));
     }
 
@@ -346,11 +383,6 @@ mod tests {
     #[should_panic(expected = "overlap in time and memory")]
     fn pieces_over_each_other_are_found() {
         let piece = |from, to| vec![Piece { from, to, offset: 64, bytes: 128 }];
-        super::super::check::check(
-            &[piece(0, 4), piece(4, 6)],
-            &[0, 64],
-            1024,
-            Alignment::default(),
-        );
+        check(&[piece(0, 4), piece(4, 6)], &[0, 64], 1024, Alignment::default());
     }
 }

@@ -70,7 +70,14 @@ impl Preparation<'_> {
             group: self.model.geometry().time,
             fps: Some(self.settings.video.fps),
         };
-        let mut manifest = Manifest::open(path, &reading)?;
+        let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
+        let mut manifest = Manifest::open(path, &reading).map_err(|error| match error.code() {
+            "E0911" => {
+                let from = self.settings.place(key);
+                error.placed(format!("{}, which is {key} of {from}", path.display()))
+            }
+            _ => error,
+        })?;
         for warning in &manifest.warnings {
             events(Event::Warning(format!("{}, {warning}", path.display())));
         }
@@ -442,7 +449,16 @@ fn refused(by_line: &BTreeMap<usize, Vec<&str>>, path: &Path) -> Error {
     for (line, all) in by_line {
         all.iter().for_each(|what| message.push_str(&format!("\n  line {line}: {what}")));
     }
-    Error::input("E0957", message)
-        .at(path.display())
-        .help("correct these lines, or set data.skip_faulty = true to leave them out")
+    // A file of another kind has the same fault in every line.
+    let every = |said: &str| by_line.values().flatten().all(|what| what.contains(said));
+    let help = if every("this is not ") {
+        "a manifest has one JSON object a line, without breaks inside; docs/training.md shows one"
+    } else if every("expected \"anyid.dpo/1\"") {
+        "this is a manifest of samples, for `train lora` and `train full`; `train dpo` reads pairs"
+    } else if every("expected \"anyid.sample/1\"") {
+        "this is a manifest of pairs, for `train dpo`; `train lora` and `train full` read samples"
+    } else {
+        "correct these lines, or set data.skip_faulty = true to leave them out"
+    };
+    Error::input("E0957", message).at(path.display()).help(help)
 }

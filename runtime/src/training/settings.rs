@@ -517,6 +517,7 @@ mod tests {
             ("[data]\nmanifest = \"x\"\n[train]\nstep = 3\n", &[][..], "run.toml:4"),
             ("[data]\nmanifest = 3\n", &[], "run.toml:2"),
             ("[data\n", &[], "run.toml:1"),
+            ("{\"schema\": \"anyid.sample/1\"}", &[], "run.toml"),
             ("[nothing]\n", &[], "run.toml:1"),
             (LEAST, &["train.steps=2", "train.step=3"], "--set train.step=3"),
             (LEAST, &["train.steps=many", "lora.rank=2"], "--set train.steps=many"),

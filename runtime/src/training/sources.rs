@@ -61,6 +61,11 @@ pub fn read(
     check: &dyn Fn(&toml::Table) -> std::result::Result<(), toml::de::Error>,
     from_text: &dyn Fn(&str) -> std::result::Result<(), toml::de::Error>,
 ) -> Result<(toml::Table, Sources)> {
+    if text.trim_start().starts_with('{') {
+        return Err(Error::input("E0955", "this is JSON, and settings are TOML")
+            .at(path.display())
+            .help("give the file of settings with --config; it names the manifest"));
+    }
     let mut table: toml::Table = toml::from_str(text).map_err(|e| refused(&e, text, path))?;
     // From the text, so that a fault has a line.
     from_text(text).map_err(|error| refused(&error, text, path))?;

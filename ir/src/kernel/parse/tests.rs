@@ -4,7 +4,7 @@ use super::super::text::print_kernels;
 use super::*;
 use crate::kernel::{RowFn, RowReduce};
 use crate::types::TensorType;
-use crate::{BinaryFn, CompareFn, DType, Op, UnaryFn};
+use crate::{BinaryFn, CompareFn, DType, UnaryFn};
 
 fn ty(dtype: DType, shape: &[usize]) -> TensorType {
     TensorType::new(dtype, shape.iter().copied())
@@ -52,40 +52,40 @@ fn everything() -> RowKernel {
 
 fn anchors() -> Vec<Kernel> {
     let plain = AnchorKernel::plain;
-    let conv = Op::Conv { stride: [1, 2, 2], pad: [[2, 0], [1, 1], [1, 1]] };
-    let attention = Op::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false };
+    let conv = Anchor::Conv { stride: [1, 2, 2], pad: [[2, 0], [1, 1], [1, 1]] };
+    let attention = Anchor::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false };
     let gate = Combine::GateAdd { offset: 96, stride: 48 };
     [
-        plain(Op::Linear, 3),
+        plain(Anchor::Linear, 3),
         plain(attention, 4),
-        plain(Op::Attention { heads: 2, scale: 0.5, lse: true }, 3),
-        plain(Op::AttentionVjp { heads: 2, scale: 0.5, bias: false }, 6),
-        plain(Op::AttentionVjp { heads: 1, scale: 1.0, bias: true }, 7),
-        plain(Op::SegmentSum { segments: 5 }, 2),
-        plain(Op::Dot { transposed: [true, false] }, 2),
-        AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Op::Linear, 3) },
-        AnchorKernel { parts: 40, ..plain(Op::Linear, 2) },
-        AnchorKernel { combine: Combine::Add, ..plain(conv.clone(), 2) },
+        plain(Anchor::Attention { heads: 2, scale: 0.5, lse: true }, 3),
+        plain(Anchor::AttentionVjp { heads: 2, scale: 0.5, bias: false }, 6),
+        plain(Anchor::AttentionVjp { heads: 1, scale: 1.0, bias: true }, 7),
+        plain(Anchor::SegmentSum { segments: 5 }, 2),
+        plain(Anchor::Dot { transposed: [true, false] }, 2),
+        AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Anchor::Linear, 3) },
+        AnchorKernel { parts: 40, ..plain(Anchor::Linear, 2) },
+        AnchorKernel { combine: Combine::Add, ..plain(conv, 2) },
         AnchorKernel {
             combine: Combine::Add,
             sums: Some(DType::Bf16),
-            ..plain(Op::Dot { transposed: [true, true] }, 2)
+            ..plain(Anchor::Dot { transposed: [true, true] }, 2)
         },
-        AnchorKernel { load: Load::Nearest([1, 2, 2]), ..plain(conv.clone(), 2) },
-        AnchorKernel { load: Load::Nearest([3, 1, usize::MAX]), ..plain(conv.clone(), 3) },
+        AnchorKernel { load: Load::Nearest([1, 2, 2]), ..plain(conv, 2) },
+        AnchorKernel { load: Load::Nearest([3, 1, usize::MAX]), ..plain(conv, 3) },
         AnchorKernel { combine: gate, activation: Some(Activation::Silu), ..plain(conv, 3) },
-        AnchorKernel { sums: Some(DType::F16), ..plain(Op::Linear, 2) },
+        AnchorKernel { sums: Some(DType::F16), ..plain(Anchor::Linear, 2) },
         AnchorKernel {
             sums: Some(DType::Bf16),
             activation: Some(Activation::Gelu),
             activated: Some(DType::F16),
             combine: gate,
-            ..plain(Op::Linear, 3)
+            ..plain(Anchor::Linear, 3)
         },
         AnchorKernel {
             combine: Combine::GateAdd { offset: 0, stride: 0 },
             name: String::new(),
-            ..plain(Op::Linear, 2)
+            ..plain(Anchor::Linear, 2)
         },
     ]
     .map(Kernel::Anchor)

@@ -53,7 +53,7 @@ impl<'s> Body<'_, 's> {
 
     // ---- blocks and names
 
-    pub(super) fn open_block(&mut self, _block: BlockId) {
+    pub(super) fn open_block(&mut self) {
         let index = (!self.open.is_empty()).then(|| self.indices.last()).flatten();
         self.open.push(Open {
             weights: Vec::new(),

@@ -41,10 +41,7 @@ impl<'s> Body<'_, 's> {
             let mut names: Vec<&str> =
                 self.scopes.iter().flat_map(|s| s.keys().copied()).take(MOST_CANDIDATES).collect();
             names.sort_unstable();
-            let help = match nearest(name, names) {
-                Some(near) => format!("did you mean %{near}?"),
-                None => "define it above, or add a parameter".to_owned(),
-            };
+            let help = meant(name, "%", names, || "define it above, or add a parameter".to_owned());
             self.up.report("E0401", span, format!("%{name} is not defined"), help);
         }
         None
@@ -82,9 +79,8 @@ impl<'s> Body<'_, 's> {
         }
         let known = ty.is_some();
         let ty = ty.unwrap_or(TensorType::new(DType::F32, []));
-        let whole = TextLoc { whole: span, op: span, ..TextLoc::default() };
-        let (op, loc) = (Op::Weight { path: path.to_owned() }, Loc::Text(Box::new(whole)));
-        let id = self.func.add_node(op, &[], [(ty, path.to_owned())], loc);
+        let op = Op::Weight { path: path.to_owned() };
+        let id = self.func.add_node(op, &[], [(ty, path.to_owned())], Self::at(span));
         self.open[level].weights.push(id);
         self.check(id);
         known.then(|| self.func.nodes[id].results[0])
@@ -127,16 +123,9 @@ impl<'s> Body<'_, 's> {
                 self.up.report("E0209", operand.span, message, help);
                 return None;
             };
-            let stmt = Stmt {
-                span: operand.span,
-                results: Vec::new(),
-                op: operand.span,
-                kind: StmtKind::Broken,
-                types: Vec::new(),
-            };
-            let loc = Self::loc(&stmt, &[]);
             let ty = TensorType::new(dtype, []);
-            let node = self.push(Op::Const { values: vec![value] }, &[], &[ty], &[], loc);
+            let op = Op::Const { values: vec![value] };
+            let node = self.push(op, &[], &[ty], &[], Self::at(operand.span));
             self.check(node);
             let result = self.func.nodes[node].results[0];
             self.func.values[result].name = format!("{hint}.c");

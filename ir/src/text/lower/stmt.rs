@@ -9,7 +9,12 @@ impl<'s> Body<'_, 's> {
             _ => Span::default(),
         };
         let operands = operands.iter().map(|operand| operand.span).collect();
-        Loc::Text(Box::new(TextLoc { whole: stmt.span, op: stmt.op, operands, types }))
+        Loc::Text(Box::new(TextLoc { whole: stmt.span, operands, types }))
+    }
+
+    /// The place of what is no statement.
+    pub(super) fn at(span: Span) -> Loc {
+        Loc::Text(Box::new(TextLoc { whole: span, ..TextLoc::default() }))
     }
 
     /// Defines the results of a statement in error: with its printed types if they are known, so
@@ -69,19 +74,27 @@ impl<'s> Body<'_, 's> {
         types.into_iter().collect()
     }
 
-    /// Pushes and checks a node whose operands are sound and defines its results.
-    pub(super) fn finish(
+    /// Pushes and checks a node whose operands are sound, with its body if it has one, and defines its
+    /// results.
+    fn finish(
         &mut self,
         stmt: &Stmt,
         op: Op,
         operands: &[ValueId],
         types: &[TensorType],
         loc: Loc,
+        body: Option<BlockId>,
     ) {
+        let unusable = body.and_then(|_| types.iter().find_map(verify::unusable));
+        if let Some(error) = unusable {
+            self.up.sink.push(error.at(stmt.span));
+            return self.poison(stmt);
+        }
         if self.miscounted(stmt, types.len()) {
             return self.poison(stmt);
         }
         let node = self.push(op, operands, types, &stmt.results, loc);
+        self.func.nodes[node].body = body;
         self.check(node);
         for (i, span) in stmt.results.iter().enumerate() {
             let value = self.func.nodes[node].results[i];
@@ -94,7 +107,11 @@ impl<'s> Body<'_, 's> {
         let (named, printed) = (stmt.results.len(), stmt.types.len());
         let (other, help) = match () {
             () if named != count => {
-                (format!("{named} are named"), "name each result once, as in `%a, %b = …`")
+                let help = match stmt.kind {
+                    StmtKind::Repeat(_) => "one result a carry, then one a collected value",
+                    _ => "name each result once, as in `%a, %b = …`",
+                };
+                (format!("{named} are named"), help)
             }
             () if printed != 0 && printed != count => {
                 (format!("{printed} types are printed"), "print the type of each result, or none")
@@ -119,24 +136,24 @@ impl<'s> Body<'_, 's> {
             None => self.plain_operands(operands),
         };
         let (Some(op), Some(values), Some(types)) = (op, values, printed.clone()) else {
-            return self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
+            return self.placeholder(stmt, printed);
         };
         let loc = Self::loc(stmt, operands);
         let given: Vec<&TensorType> = values.iter().map(|v| self.func.ty(*v)).collect();
         match infer(&op, &given, &types) {
             Ok(inferred) if self.miscounted(stmt, inferred.len()) => {
-                self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
+                self.placeholder(stmt, printed);
             }
             // Printed types that differ are the verifier's to report.
-            Ok(_) if !types.is_empty() => self.finish(stmt, op, &values, &types, loc),
-            Ok(types) => self.finish(stmt, op, &values, &types, loc),
+            Ok(_) if !types.is_empty() => self.finish(stmt, op, &values, &types, loc, None),
+            Ok(types) => self.finish(stmt, op, &values, &types, loc, None),
             Err(error) => {
                 let operand = error.operand.and_then(|i| operands.get(i)).map(|o| o.span);
                 let named = |name| attrs.iter().find(|attr| source.at(attr.name) == name);
                 let attribute = error.attribute.and_then(named).map(|attr| attr.span);
                 let span = operand.or(attribute).unwrap_or(stmt.span);
                 self.up.report(error.code, span, error.message, error.help);
-                self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
+                self.placeholder(stmt, printed);
             }
         }
     }
@@ -190,7 +207,7 @@ impl<'s> Body<'_, 's> {
         let unknown = position.is_none() && self.up.source.incomplete;
         let broken = position.is_some_and(|p| self.up.broken.get(p).copied().unwrap_or(false));
         let (Some(values), Some(types)) = (values, printed.clone()) else {
-            return self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
+            return self.placeholder(stmt, printed);
         };
         if unknown || broken {
             return self.placeholder(stmt, Some(types));
@@ -208,7 +225,7 @@ impl<'s> Body<'_, 's> {
             }
             _ => types,
         };
-        self.finish(stmt, op, &values, &types, loc);
+        self.finish(stmt, op, &values, &types, loc, None);
     }
 
     pub(super) fn repeat(&mut self, stmt: &'s Stmt, decl: &'s RepeatDecl) {
@@ -232,7 +249,7 @@ impl<'s> Body<'_, 's> {
 
         let block = self.func.blocks.push(Block::default());
         self.bind_index(source.at(decl.index), decl.index);
-        self.open_block(block);
+        self.open_block();
         let mut sound = true;
         for (i, (name, operand)) in decl.carries.iter().chain(&decl.stacks).enumerate() {
             let mut ty = values[i].map(|value| self.func.ty(value).clone());
@@ -260,7 +277,7 @@ impl<'s> Body<'_, 's> {
         let (Some(values), Some(yielded), Some(lo), Some(hi), Some(types), true) =
             (values, yielded, lo, hi, printed.clone(), sound)
         else {
-            return self.placeholder(stmt, printed.filter(|types| !types.is_empty()));
+            return self.placeholder(stmt, printed);
         };
         let carries = decl.carries.len();
         let op = Op::Repeat { index: source.at(decl.index).to_owned(), lo, hi, carries };
@@ -272,37 +289,6 @@ impl<'s> Body<'_, 's> {
             types
         };
         let loc = Self::loc(stmt, &operands);
-        self.finish_repeat(stmt, op, &values, &types, loc, block);
-    }
-
-    pub(super) fn finish_repeat(
-        &mut self,
-        stmt: &Stmt,
-        op: Op,
-        operands: &[ValueId],
-        types: &[TensorType],
-        loc: Loc,
-        body: BlockId,
-    ) {
-        // The body has to be in place before the node is checked.
-        let node = self.push(op, operands, types, &stmt.results, loc);
-        self.func.nodes[node].body = Some(body);
-        if let Some(error) = types.iter().find_map(verify::unusable) {
-            self.up.sink.push(error.at(stmt.span));
-            return self.poison(stmt);
-        }
-        if types.len() == stmt.results.len() {
-            self.check(node);
-            for (i, span) in stmt.results.iter().enumerate() {
-                let value = self.func.nodes[node].results[i];
-                self.define(*span, Some(value), "E0402");
-            }
-        } else {
-            let message =
-                format!("repeat gives {} results, {} are named", types.len(), stmt.results.len());
-            let help = "one result a carry, then one a collected value".to_owned();
-            self.up.report("E0207", stmt.span, message, help);
-            self.poison(stmt);
-        }
+        self.finish(stmt, op, &values, &types, loc, Some(block));
     }
 }

@@ -1,9 +1,9 @@
 //! Attributes of one statement, by name and kind.
 
-use super::{BLANK, Field, fields, names};
+use super::{BLANK, names};
 use crate::diag::{Diagnostic, Sink, Span};
-use crate::op::{Axes, Op};
-use crate::spelling::nearest;
+use crate::op::{Attribute, Axes, Op};
+use crate::spelling::meant;
 use crate::text::ast::{Attr, AttrValue, Expr, Source};
 use crate::text::dims::{Dims, LARGEST};
 use crate::text::words;
@@ -26,13 +26,14 @@ impl<'s> Reader<'_, 's> {
         let name = self.source.at(self.op);
         let Some(blank) = BLANK.iter().find(|op| op.name() == name) else {
             let error = Diagnostic::error("E0103", format!("there is no op {name}")).at(self.op);
-            let help = match nearest(name, names()) {
+            let help = match words::instead(name) {
                 _ if name == "weight" => {
                     "write a weight as `$path` where it is used; it needs no statement".to_owned()
                 }
-                _ if let Some(known) = words::instead(name) => known,
-                Some(close) => format!("did you mean {close}?"),
-                None => "see docs/ir.md for the list of ops".to_owned(),
+                Some(known) => known,
+                None => {
+                    meant(name, "", names(), || "see docs/ir.md for the list of ops".to_owned())
+                }
             };
             self.sink.push(error.help(help));
             return None;
@@ -47,40 +48,38 @@ impl<'s> Reader<'_, 's> {
     /// `op` with its attributes. All of them are read, so that every missing one is reported.
     fn filled(&mut self, mut op: Op) -> Option<Op> {
         let mut complete = true;
-        for (name, field) in fields(&mut op) {
-            complete &= self.fill(name, field).is_some();
+        for (name, attribute) in op.attributes() {
+            complete &= self.fill(name, attribute).is_some();
         }
         complete.then_some(op)
     }
 
-    fn fill(&mut self, name: &'static str, field: Field<'_>) -> Option<()> {
-        match field {
-            Field::Int(value) => *value = self.int(name)?,
-            Field::Float(value) => *value = self.float(name)?,
-            Field::Flag(value) => *value = self.flag(name)?,
-            Field::List(values) => {
+    fn fill(&mut self, name: &'static str, attribute: Attribute<'_>) -> Option<()> {
+        match attribute {
+            Attribute::Int(value) => *value = self.int(name)?,
+            Attribute::Float(value) => *value = self.float(name)?,
+            Attribute::Flag(value) => *value = self.flag(name)?,
+            Attribute::List(values) => {
                 let at = self.need(name, "[0,1]")?;
                 *values = self.ints(at, name)?;
             }
-            Field::Sizes(values, None) => {
+            Attribute::Sizes(values, None) => {
                 let at = self.need(name, "[1,2,2]")?;
                 self.sizes(at, name, values)?;
             }
-            Field::Sizes(values, Some(_)) => {
-                if let Some(at) = self.find(name) {
-                    self.sizes(at, name, values)?;
-                }
-            }
-            Field::Sides(sides) => {
+            Attribute::Sizes(values, Some(default)) => match self.find(name) {
+                Some(at) => self.sizes(at, name, values)?,
+                None => values.fill(default),
+            },
+            Attribute::Sides(sides) => {
                 let mut values = [0; 2];
-                self.fill(name, Field::Sizes(&mut values, Some(0)))?;
+                self.fill(name, Attribute::Sizes(&mut values, Some(0)))?;
                 *sides = values.map(|side| side != 0);
             }
-            Field::Values(values) => match self.find(name) {
+            Attribute::Values(values) => match self.find(name) {
                 Some(at) => *values = self.floats(at)?,
                 None => *values = vec![self.float("value")?],
             },
-            Field::Word(_) => unreachable!("a word says which op it is"),
         }
         Some(())
     }
@@ -205,11 +204,10 @@ impl<'s> Reader<'_, 's> {
             let name = self.name(at);
             let op = self.source.at(self.op);
             let error = if !self.known.contains(&name) {
-                let help = match nearest(name, self.known.iter().copied()) {
-                    Some(close) => format!("did you mean {close}?"),
-                    None if self.known.is_empty() => format!("{op} takes no attributes"),
-                    None => format!("attributes of {op}: {}", self.known.join(", ")),
-                };
+                let help = meant(name, "", self.known.iter().copied(), || match self.known[..] {
+                    [] => format!("{op} takes no attributes"),
+                    _ => format!("attributes of {op}: {}", self.known.join(", ")),
+                });
                 Some((format!("{op} has no attribute {name}"), help))
             } else if seen.contains(&name) {
                 Some((format!("attribute {name} is given twice"), "keep one".to_owned()))

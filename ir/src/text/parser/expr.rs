@@ -13,10 +13,7 @@ impl<'s> Parser<'s> {
         let close = self.close(b']')?;
         if dtype.is_none() {
             let names = DType::ALL.map(DType::name);
-            let help = match nearest(word, names) {
-                Some(close) => format!("did you mean {close}?"),
-                None => format!("element types: {}", names.join(", ")),
-            };
+            let help = meant(word, "", names, || format!("element types: {}", names.join(", ")));
             let message = format!("{} is not an element type", shorten(word));
             self.report(Diagnostic::error("E0210", message).at(name).help(help));
         }

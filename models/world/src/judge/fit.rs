@@ -132,14 +132,17 @@ impl Fitter {
         Self { half: Canvas::new(SIDE / 2), moved: vec![full.clone(); NUMBERS], full }
     }
 
-    /// Fits a frame of [`SIDE`] pixels.
+    /// Fits a frame of [`SIDE`] pixels: near a camera, if one is given, else near any shot's.
     pub(super) fn fit(
         &mut self,
         world: &World,
         identity: &Identity,
         clip: &Clip,
         frame: &Planes,
+        near: Option<Camera>,
     ) -> Fit {
+        let shots = SHOTS.map(|(_, zoom, y)| Camera { zoom, x: 0.0, y });
+        let cameras = near.as_ref().map_or(&shots[..], std::slice::from_ref);
         let small = frame.halved();
         let half = &mut self.half;
         let mut coarse = |at: Numbers| {
@@ -148,10 +151,10 @@ impl Fitter {
             apart(half, &small)
         };
         let mut best = (f64::INFINITY, [1.0, 0.0, 0.0, 0.0, 0.0]);
-        for (_, zoom, y) in SHOTS {
+        for Camera { zoom, x, y } in cameras {
             for yaw in [-0.9, -0.45, 0.0, 0.45, 0.9] {
                 for roll in [0.0, 0.45] {
-                    let at = [f64::from(zoom), 0.0, f64::from(y), yaw, roll];
+                    let at = [f64::from(*zoom), f64::from(*x), f64::from(*y), yaw, roll];
                     let error = coarse(at);
                     if error < best.0 {
                         best = (error, at);

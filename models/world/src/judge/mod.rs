@@ -133,8 +133,7 @@ impl Judge {
         let frames: Vec<Planes> =
             frames.iter().map(|bytes| Planes::new(bytes, size, size / SIDE)).collect();
         let world = self.world;
-        let fits: Vec<Fit> =
-            frames.iter().map(|frame| self.fitter.fit(&world, identity, clip, frame)).collect();
+        let fits = self.fits(&frames, identity, clip);
         let features = features(&world);
         let mut sums = vec![Sums::default(); features.len()];
         for (frame, fit) in frames.iter().zip(&fits) {
@@ -161,6 +160,25 @@ impl Judge {
         }
         readings.extend(framing(&world, clip, &fits, times));
         Ok(Verdict { fits, readings, colours })
+    }
+}
+
+impl Judge {
+    /// Camera and pose of each frame. The camera of a clip stays where it is, so a frame that is
+    /// much less like what it should be than the best one is fitted again, from that one's camera.
+    fn fits(&mut self, frames: &[Planes], identity: &Identity, clip: &Clip) -> Vec<Fit> {
+        let (world, fitter) = (self.world, &mut self.fitter);
+        let mut fit = |frame, near| fitter.fit(&world, identity, clip, frame, near);
+        let mut fits: Vec<Fit> = frames.iter().map(|frame| fit(frame, None)).collect();
+        let best = fits.iter().copied().min_by(|a, b| a.error.total_cmp(&b.error));
+        for (frame, found) in frames.iter().zip(&mut fits) {
+            let Some(best) = best.filter(|best| found.error > 2.0 * best.error) else { continue };
+            let again = fit(frame, Some(best.camera));
+            if again.error < found.error {
+                *found = again;
+            }
+        }
+        fits
     }
 }
 

@@ -72,6 +72,26 @@ fn another_person_is_read_as_another() {
 }
 
 #[test]
+fn a_frame_that_is_hard_to_fit_is_helped_by_the_others() {
+    let world = World::new(2).unwrap();
+    let mut judge = Judge::new(world);
+    for number in [2_000_153, 2_000_248] {
+        let group = world.group(number).unwrap();
+        let clip = group.clip(0).unwrap();
+        let frames = ends(&world, &group.identity, &clip, SIDE);
+        let both = judged(&mut judge, &frames, &group.identity, &clip);
+        let mut alone = |at: usize| {
+            let time = at as f32;
+            judge.clip(&[&frames[at]], SIDE, &[time], &group.identity, &clip).unwrap().fits[0].error
+        };
+        let hardest = alone(0).max(alone(1));
+        assert!(hardest > 0.003, "{hardest}");
+        assert!(both.fits.iter().all(|fit| fit.error < 0.1 * hardest), "{both:?}");
+        assert!(both.of(Feature::Slot(Slot::Action)).unwrap().right());
+    }
+}
+
+#[test]
 fn larger_frames_are_read_like_others() {
     let world = World::new(2).unwrap();
     let group = world.group(4).unwrap();

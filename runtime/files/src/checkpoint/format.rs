@@ -8,6 +8,7 @@ use super::source::Source;
 use super::table::Table;
 use super::torch;
 use crate::error::{Error, Result};
+use crate::media::{Signature, sniff};
 
 /// A format of checkpoint files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,16 @@ impl Format {
         if !safetensors::is_likely(head, file_bytes) && torch::is_likely(head) {
             return Ok(Self::Torch);
         }
-        match foreign(head, file_bytes).or_else(is_json) {
+        let is_media = || {
+            let media = matches!(
+                sniff(head),
+                Signature::Still(_) | Signature::Mp4 | Signature::Heif(_) | Signature::Foreign(_)
+            );
+            let what = "a picture or video";
+            let help = "give a file of weights; pictures are given with --ref";
+            (media && !safetensors::is_likely(head, file_bytes)).then_some(Foreign { what, help })
+        };
+        match foreign(head, file_bytes).or_else(is_json).or_else(is_media) {
             Some(Foreign { what, help }) => {
                 let message = format!("not a safetensors file: it is {what}");
                 Err(Error::input("E0311", message).help(help))
@@ -159,6 +169,7 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
             (b"\n<!DOCTYPE html><html>", "web page"),
             (b"{\"weight_map\": {}}", "JSON"),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture"),
             (b"", "empty"),
             (b"1234567", "7 bytes"),
         ] {

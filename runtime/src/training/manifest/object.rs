@@ -113,7 +113,7 @@ impl<'v> Object<'v> {
         let value = self.optional(key)?;
         let number = value.as_u64().filter(|number| *number <= MOST);
         if number.is_none() {
-            self.fault(notes, format!("\"{key}\" is {value}, not a whole number"));
+            self.fault(notes, format!("\"{key}\" is {value}, not a whole number, 0 or more"));
         }
         number.map(|number| number as usize)
     }
