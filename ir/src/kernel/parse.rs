@@ -95,7 +95,8 @@ pub(crate) fn further(mut kernel: Kernel, line: &mut Line<'_>) -> Read<Begun> {
         Kernel::Row(kernel) => row(kernel, line)?,
         Kernel::Anchor(kernel) => part(kernel, line)?,
         Kernel::Copy(kernel) => kernel.parts.push(copied(line)?),
-        Kernel::Gather | Kernel::Fill(_) => unreachable!("their first line is all"),
+        // Their first line is all.
+        Kernel::Gather | Kernel::Fill(_) => unreachable!(),
     }
     Ok((kernel, complete))
 }

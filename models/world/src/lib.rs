@@ -24,6 +24,7 @@ mod rules;
 mod scene;
 mod set;
 mod sheet;
+mod trial;
 mod visible;
 mod world;
 
@@ -37,5 +38,6 @@ pub use prompt::{Prompt, ReferenceForm};
 pub use scene::{Camera, Colour, Pose, Scene};
 pub use set::{Hidden, MOST_REFERENCES, Reference, Sampling, Set};
 pub use sheet::{Picture, sheet};
+pub use trial::{Arm, Trial, Trials};
 pub use visible::Visibility;
 pub use world::{FRAMES, MOST_SIDES, Painter, SIDE, View, World};

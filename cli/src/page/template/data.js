@@ -215,7 +215,11 @@ function tell() {
 
 /** Whether a launch is among what the search and the filters leave. */
 function matches(phase, step) {
-  if (state.kernel >= 0 && phase.steps.kernel[step] !== state.kernel) return false;
+  return (state.kernel < 0 || phase.steps.kernel[step] === state.kernel) && searched(phase, step);
+}
+
+/** Whether it is among what the search and the choice of a class leave. */
+function searched(phase, step) {
   const kernel = phase.kernel(step);
   if (state.class && kernel.class !== state.class) return false;
   return !state.query || phase.steps.labels[step].some((label) => lower[label].includes(state.query))
@@ -245,9 +249,9 @@ function fill(out, ...children) {
 
 const byId = (id) => document.getElementById(id);
 
-/** A long name that may be broken behind slashes and dots. */
+/** A long name that may be broken behind slashes. */
 function breakable(words) {
-  return words.split(/(?<=[/.])/).flatMap((piece, at) => (at ? [element("wbr"), piece] : [piece]));
+  return words.split(/(?<=\/)/).flatMap((piece, at) => (at ? [element("wbr"), piece] : [piece]));
 }
 
 function nameElement(label) {

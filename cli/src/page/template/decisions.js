@@ -11,6 +11,15 @@ const STEP = 200;
 
 function decisionsOf(phase) { return DATA.decisions[phase.function]; }
 
+/** Names that several launches share: decisions say of them which name it was, but not which launch. */
+const repeated = new Set();
+{
+  const seen = new Set();
+  for (const label of PHASES.flatMap((phase) => phase.steps.labels.flat())) {
+    if (seen.has(label)) repeated.add(label); else seen.add(label);
+  }
+}
+
 /** Labels that became one kernel: for each, one of them that stands for all. */
 function unions(decisions) {
   if (decisions.of) return decisions.of;
@@ -22,6 +31,7 @@ function unions(decisions) {
     return at;
   };
   for (const [, label, with_] of decisions.fused) {
+    if (repeated.has(label) || repeated.has(with_)) continue;
     const [a, b] = [find(label), find(with_)];
     of.set(a, b);
     if (!of.has(b)) of.set(b, b);
@@ -43,6 +53,7 @@ function decisionsAt(phase, step, field) {
   const decisions = decisionsOf(phase);
   if (!decisions || step >= phase.count) return [];
   const find = unions(decisions), own = phase.steps.labels[step].map(base);
+  if (own.some((label) => repeated.has(label))) return [];
   const groups = new Set(own.map(find));
   if (field === "fused" || field === "apart") {
     return decisions[field].filter(([, label, with_]) => groups.has(find(label)) || groups.has(find(with_)));

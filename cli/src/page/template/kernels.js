@@ -64,7 +64,7 @@ function kernelTable() {
   const order = (a, b) => (of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : a.number - b.number) * direction;
   const total = phase.uses.reduce((sum, use) => sum + use.weight, 0);
   const most = Math.max(...phase.uses.map((use) => use.weight), 1e-30);
-  const rows = phase.uses.filter((use) => use.launches.some((step) => matches(phase, step)) || use.number === state.kernel)
+  const rows = phase.uses.filter((use) => use.launches.some((step) => searched(phase, step)))
     .sort(order).map((use) => element("tr", {
       class: use.number === state.kernel ? "on" : undefined, onclick: () => chooseKernel(use.number),
     }, columns.map(([key]) => cell(key, use, phase, total, most)),
@@ -194,7 +194,7 @@ class Roofline extends Chart {
       g.stroke();
       g.globalAlpha = 1;
     }
-    this.names(g);
+    this.names(g, this.dots.filter(({ use }) => full(use)).slice(0, 12));
   }
 
   grid(g, s, start) {
@@ -220,11 +220,11 @@ class Roofline extends Chart {
   }
 
   /** Names of the largest dots beside, under or above them, where they do not lie over each other. */
-  names(g) {
-    const taken = this.dots.slice(0, 12).map(({ x, y, r }) => [x - r * 0.7, y - r * 0.7, x + r * 0.7, y + r * 0.7]);
+  names(g, dots) {
+    const taken = dots.map(({ x, y, r }) => [x - r * 0.7, y - r * 0.7, x + r * 0.7, y + r * 0.7]);
     const meets = (box) => ([a, b, c, d]) => a < box[2] && box[0] < c && b < box[3] && box[1] < d;
     const said = new Set();
-    for (const { use, x, y, r } of this.dots.slice(0, 12)) {
+    for (const { use, x, y, r } of dots) {
       const words = use.kernel.name.length > 32 ? use.kernel.name.slice(0, 31) + "…" : use.kernel.name;
       if (r < 6 || said.has(words)) continue;
       const width = g.measureText(words).width, strip = x < this.split;
