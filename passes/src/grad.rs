@@ -32,8 +32,6 @@ pub struct Gradient {
     /// The inputs with respect to which, as patterns in which a star stands for any text. Weights
     /// that are [lifted](lift) are inputs.
     pub wrt: Vec<String>,
-    /// Name of an input to be added that all derivatives are multiplied by; without it they are not.
-    pub factor: Option<String>,
 }
 
 /// Whether `name` is what `pattern` describes, in which stars stand for any text.
@@ -150,13 +148,10 @@ impl Walk {
         }
     }
 
-    /// Begins with the derivative of `of` by itself: 1, or what the caller gives.
+    /// Begins with the derivative of `of` by itself, which is 1.
     fn seed(&mut self, of: ValueIndex, wish: &Gradient, ty: TensorType) {
         self.label = format!("grad.{}", wish.of);
-        let seed = match &wish.factor {
-            None => self.constant(1.0, ty),
-            Some(name) => self.out.input(&Port::new(name.as_str(), 0), ty),
-        };
+        let seed = self.constant(1.0, ty);
         self.add_part(of, seed);
     }
 

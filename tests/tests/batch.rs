@@ -103,7 +103,7 @@ fn gradient(
     inputs: &BTreeMap<&str, Tensor>,
     wrt: Vec<String>,
 ) -> BTreeMap<String, Tensor> {
-    let gradient = Gradient { of: of.into(), wrt: wrt.clone(), factor: None };
+    let gradient = Gradient { of: of.into(), wrt: wrt.clone() };
     let request = CompileRequest::new(module, func).lifting(wrt).with_gradient(gradient);
     called(device, module, request, inputs)
 }

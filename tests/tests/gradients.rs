@@ -87,7 +87,7 @@ fn network(name: &str, mut module: Module, integers: &[(&str, Tensor)]) -> Built
 /// The straight-line module of `loss` with its gradient by every floating-point input and weight, and
 /// the names of these.
 fn differentiated(module: &Module) -> Result<(Module, Vec<String>), CompileError> {
-    let gradient = Gradient { of: "loss".into(), wrt: vec!["*".into()], factor: None };
+    let gradient = Gradient { of: "loss".into(), wrt: vec!["*".into()] };
     let request = CompileRequest::new(module, "loss").with_gradient(gradient);
     let lifted = request.clone().lifting(["*"]);
     let drive = |request| drive(request, &Selection::To(Phase::Optimised), &mut |_, _| ());
@@ -274,7 +274,7 @@ fn derivative(
     point: &BTreeMap<String, Tensor>,
 ) -> (f64, Vec<(String, Vec<f64>)>) {
     let wrt = vec!["blocks.*".to_owned()];
-    let gradient = Gradient { of: of.to_owned(), wrt: wrt.clone(), factor: None };
+    let gradient = Gradient { of: of.to_owned(), wrt: wrt.clone() };
     let request = CompileRequest::new(module, func).lifting(["*"]).with_gradient(gradient);
     let out = drive(&request, &Selection::To(Phase::Optimised), &mut |_, _| ());
     let straight = out.expect("it has a derivative").state.straight();
@@ -347,7 +347,7 @@ fn frozen_weights_are_in_memory_once() {
             ..anyid_passes::Options::default()
         };
         let forward = CompileRequest::new(&module, "loss").with(&options);
-        let gradient = Gradient { of: "loss".into(), wrt: vec!["x".into()], factor: None };
+        let gradient = Gradient { of: "loss".into(), wrt: vec!["x".into()] };
         let back = forward.clone().with_gradient(gradient);
         let [forward, back] = [forward, back].map(|request| request.plan().unwrap());
         assert!(back.steps.len() > forward.steps.len());

@@ -143,7 +143,7 @@ impl Case {
         }
         let request = CompileRequest::new(&module, "loss")
             .with_lora(self.targets.clone())
-            .with_gradient(Gradient { of: "loss".into(), wrt, factor: None });
+            .with_gradient(Gradient { of: "loss".into(), wrt });
         let backend = devices::backend(device, 2);
         let compiler =
             Compiler::new(&backend).add("loss", request).unwrap_or_else(|e| panic!("{e}"));

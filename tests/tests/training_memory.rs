@@ -23,7 +23,7 @@ fn request(module: &Module, rank: usize) -> CompileRequest<'_> {
     let wrt = vec!["*.lora_*.weight".to_owned()];
     CompileRequest::new(module, "loss")
         .with_lora(all.into_iter().chain([adapter("blocks.*.ffn.*")]))
-        .with_gradient(Gradient { of: "loss".into(), wrt, factor: None })
+        .with_gradient(Gradient { of: "loss".into(), wrt })
 }
 
 /// Some values of a type: segments of two, and noise elsewhere.

@@ -89,7 +89,7 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
         let mut request = CompileRequest::new(&case.module, "f");
         if !case.wrt.is_empty() {
             let wrt = case.wrt.iter().map(|name| (*name).to_owned()).collect();
-            let gradient = Gradient { of: "loss".to_owned(), wrt, factor: None };
+            let gradient = Gradient { of: "loss".to_owned(), wrt };
             request = request.with_gradient(gradient);
         }
         let compiler = Compiler::new(&backend).add("f", request)?;

@@ -71,7 +71,7 @@ pub fn request<'m>(
     let Some(of) = &switches.grad else { return Ok(request) };
     let of = of.trim_start_matches('%').to_owned();
     let wrt = inputs(&switches.wrt).into_iter().map(str::to_owned).collect();
-    let request = request.with_gradient(Gradient { of, wrt, factor: None });
+    let request = request.with_gradient(Gradient { of, wrt });
     let Some(remat) = &switches.remat else { return Ok(request) };
     Ok(request.keeping(remat.parse::<Keeping>().map_err(placed)?))
 }

@@ -102,7 +102,7 @@ impl Wanted<'_> {
             for samples in &sizes {
                 let module = self.objective.module(shape, *samples);
                 let (request, wrt) = self.request(CompileRequest::new(&module, "train"));
-                let gradient = Gradient { of: "total".into(), wrt, factor: None };
+                let gradient = Gradient { of: "total".into(), wrt };
                 let request = request.with_gradient(gradient);
                 // What the largest call keeps fits for all.
                 let keeping = match keeping {

@@ -319,7 +319,7 @@ impl Case {
         match &self.flags.grad {
             Some(of) => {
                 let (of, wrt) = (of.clone(), self.flags.wrt.clone());
-                let wish = Gradient { of, wrt, factor: None };
+                let wish = Gradient { of, wrt };
                 request.with_gradient(wish).keeping(self.flags.remat)
             }
             None => request,

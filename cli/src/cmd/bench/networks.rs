@@ -183,7 +183,7 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let wrt = vec!["x".to_owned(), "*.lora_*.weight".to_owned()];
     let request = CompileRequest::new(&module, "loss")
         .with_lora(adapters)
-        .with_gradient(Gradient { of: "loss".to_owned(), wrt, factor: None });
+        .with_gradient(Gradient { of: "loss".to_owned(), wrt });
     let compiler = compiler(&args.phase, &backend).add("train", request)?;
     fits(&compiler, 1)?;
     let named = output::plural(args.blocks, "block");
