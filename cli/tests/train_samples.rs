@@ -121,3 +121,32 @@ fn a_run_that_was_stopped_while_it_made_videos_goes_on_to_the_same_ones() {
         }
     }
 }
+
+#[test]
+fn a_full_disk_while_a_video_is_written_loses_nothing() {
+    let folder = world(&samples());
+    let words = format!(
+        "{LORA} --set run.samples=1 --set run.sample_steps=2 --set lora.rank=1 \
+         --set video.width=192 --set video.height=192 --set data.allow_upscale=true"
+    );
+    folder.run(&format!("{words} -o whole")).fine();
+    // Checkpoints fit in, videos do not, whether the shell counts blocks of 512 or 1024 bytes.
+    let size = |name: &str| bytes(&folder, &format!("whole/{name}")).len();
+    let blocks = size("checkpoint.safetensors") / 512 + 8;
+    assert!(size("samples/000002-s_1.mp4") > 1024 * blocks);
+    let program = env!("CARGO_BIN_EXE_anyid-rt");
+    let line = format!("ulimit -f {blocks}; exec {program} {words} -o cut");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &line]).current_dir(folder.path(""));
+    let done = Done::of(&line, command.output().unwrap()).fails("E1013");
+    assert!(done.err.contains("000002-s_1.mp4"), "{}", done.err);
+    assert!(videos(&folder, "cut").is_empty(), "no part of one is left");
+    assert_eq!(log(&folder, "cut").len(), 2, "the checkpoint came first");
+    folder.run(&format!("{words} -o cut --resume")).fine();
+    assert_eq!(videos(&folder, "cut"), videos(&folder, "whole"));
+    let names = videos(&folder, "whole").into_iter().map(|name| format!("samples/{name}"));
+    for name in names.chain(["adapter.safetensors".to_owned()]) {
+        let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/{name}")));
+        assert!(a == b, "{name}");
+    }
+}

@@ -21,6 +21,7 @@ mod rules;
 use crate::decompose::inline;
 use crate::program::{Origin, Port, Program, Stage, Translation, ValueIndex};
 use crate::{Asked, CompileError};
+use anyid_ir::spelling::meant;
 use anyid_ir::{BinaryFn, DType, Op, TensorType};
 use smallvec::{SmallVec, smallvec};
 
@@ -237,10 +238,11 @@ impl Walk {
 pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileError> {
     for pattern in patterns {
         if !program.weights.iter().any(|weight| matches(pattern, &weight.name)) {
+            let names = program.weights.iter().map(|weight| weight.name.as_str());
+            let some = names.clone().take(6).collect::<Vec<_>>().join(", ");
+            let help = meant(pattern, "", names, || format!("weights are called {some}"));
             let message = format!("no weight is called \"{pattern}\"");
-            return Err(CompileError::new("E0521", message)
-                .about(Asked::Lifted)
-                .help("a star stands for any text, as in blocks.*.attn1.to_q.weight"));
+            return Err(CompileError::new("E0521", message).about(Asked::Lifted).help(help));
         }
     }
     let lifted = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));

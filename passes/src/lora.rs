@@ -49,11 +49,9 @@ pub fn inject(program: &Program, targets: &[LoraTarget]) -> Result<Program, Comp
         chosen.push(found);
     }
     if let Some(at) = used.iter().position(|used| !used) {
+        let help = "a name is that of the weight without .weight, as in blocks.*.ffn.0";
         let pattern = &targets[at].pattern;
-        let error = fault(format!("no linear on a weight is called \"{pattern}\""));
-        return Err(
-            error.help("a name is that of the weight without .weight, as in blocks.*.ffn.0")
-        );
+        return Err(fault(format!("no linear on a weight is called \"{pattern}\"")).help(help));
     }
     let mut copy = Translation::new(program);
     let mut matrices: HashMap<&str, [ValueIndex; 2]> = HashMap::new();

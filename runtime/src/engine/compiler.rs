@@ -64,6 +64,14 @@ impl Compiler {
         Ok(self)
     }
 
+    /// Adds a plan that was made for this backend already, as phase `phase`.
+    #[must_use]
+    pub fn planned(mut self, phase: &str, mut plan: Plan) -> Self {
+        phase.clone_into(&mut plan.name);
+        self.phases.push((phase.to_owned(), plan));
+        self
+    }
+
     /// Adds function `func` of `module` as phase `phase`.
     ///
     /// # Errors

@@ -1,16 +1,19 @@
 //! Named tensors that go into and come out of a phase.
 
 use crate::error::{Error, Result};
-use anyid_ir::Tensor;
 use anyid_ir::plan::{Branch, title};
+use anyid_ir::{Tensor, TensorType};
 use std::borrow::Cow;
 
 /// Named inputs, borrowed. Where a phase evaluates two branches at once, what belongs to one of them
 /// is given for that branch; all else is branch 0.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs<'a> {
-    tensors: Vec<(&'a str, Branch, &'a Tensor)>,
+    tensors: Vec<(&'a str, Branch, Given<'a>)>,
 }
+
+/// Type and elements of an input, dense and row-major.
+pub(super) type Given<'a> = (&'a TensorType, &'a [u8]);
 
 impl<'a> Inputs<'a> {
     /// No inputs.
@@ -27,26 +30,28 @@ impl<'a> Inputs<'a> {
     /// Adds `tensor` as input `name` of a branch.
     #[must_use]
     pub fn set_branch(mut self, branch: Branch, name: &'a str, tensor: &'a Tensor) -> Self {
-        self.tensors.push((name, branch, tensor));
+        self.tensors.push((name, branch, (tensor.ty(), tensor.bytes())));
         self
     }
 
     /// Adds many.
     #[must_use]
-    pub fn all(mut self, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Self {
-        self.tensors.extend(tensors.into_iter().map(|(name, tensor)| (name, 0, tensor)));
+    pub fn all(self, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Self {
+        tensors.into_iter().fold(self, |inputs, (name, tensor)| inputs.set(name, tensor))
+    }
+
+    /// Adds input `name` as elements that lie in memory of another form: dense, row-major and
+    /// little-endian.
+    #[must_use]
+    pub fn set_bytes(mut self, name: &'a str, ty: &'a TensorType, bytes: &'a [u8]) -> Self {
+        self.tensors.push((name, 0, (ty, bytes)));
         self
     }
 
-    /// The tensor called `name` of branch 0.
-    pub fn get(&self, name: &str) -> Option<&'a Tensor> {
-        self.get_branch(0, name)
-    }
-
-    /// The tensor called `name` of a branch.
-    pub fn get_branch(&self, branch: Branch, name: &str) -> Option<&'a Tensor> {
+    /// What is called `name` of a branch.
+    pub(super) fn get_branch(&self, branch: Branch, name: &str) -> Option<Given<'a>> {
         let found = self.tensors.iter().find(|(n, b, _)| (*n, *b) == (name, branch));
-        found.map(|(_, _, tensor)| *tensor)
+        found.map(|(_, _, given)| *given)
     }
 
     /// Names in the order given.

@@ -22,7 +22,7 @@ pub use backend::Backend;
 pub use compiler::{CompileRequest, Compiler, StateSpec, compile_error};
 pub use finite::first_non_finite;
 pub use inputs::{Inputs, Outputs};
-pub use memory_check::{Bound, Limit, Room, available_memory};
+pub use memory_check::{Bound, Limit, Room, available_memory, resident_memory};
 pub use plan_file::PlanFile;
 pub(crate) use program::interrupted;
 pub use program::{Prepared, Program, States, Trace};

@@ -67,6 +67,24 @@ impl States {
         Ok(())
     }
 
+    /// Shows the bytes of several states of branch 0 at the same time, in the order of `names`.
+    ///
+    /// # Errors
+    /// E0561 where there is none of a name.
+    pub fn read_all(&self, names: &[String], look: &mut dyn FnMut(&[&[u8]])) -> Result<()> {
+        fn rest(arena: &dyn Arena, at: &[usize], seen: &[&[u8]], look: &mut dyn FnMut(&[&[u8]])) {
+            let Some((first, others)) = at.split_first() else { return look(seen) };
+            arena.read(*first, &mut |bytes| {
+                let mut seen = seen.to_vec();
+                seen.push(bytes);
+                rest(arena, others, &seen, look);
+            });
+        }
+        let places = names.iter().map(|name| self.find(0, name)).collect::<Result<Vec<_>>>()?;
+        rest(&*self.arena, &places, &[], look);
+        Ok(())
+    }
+
     /// Sets state `name` of branch 0.
     ///
     /// # Errors
@@ -446,16 +464,21 @@ fn given<'g>(
     let mut given = smallvec::SmallVec::new();
     for port in &plan.inputs {
         let ty = &plan.buffer(port.buffer).ty;
-        let tensor = inputs.get_branch(port.branch, &port.name).ok_or_else(|| {
+        let (own, bytes) = inputs.get_branch(port.branch, &port.name).ok_or_else(|| {
             Error::input("E1005", format!("input %{} of phase {phase} is missing", port.title()))
                 .help(format!("it is {ty}"))
         })?;
-        if tensor.ty() != ty {
-            let (name, own) = (port.title(), tensor.ty());
+        let name = port.title();
+        if own != ty {
             let message = format!("input %{name} of phase {phase} is {own}, expected {ty}");
             return Err(Error::input("E1005", message));
         }
-        given.push(tensor.bytes());
+        if bytes.len() as u64 != ty.bytes() {
+            let count = bytes.len();
+            let message = format!("input %{name} of phase {phase} is {count} bytes, {ty} is not");
+            return Err(Error::input("E1005", message));
+        }
+        given.push(bytes);
     }
     Ok(given)
 }
@@ -532,6 +555,15 @@ mod tests {
             states.iter().map(|(name, _, ty)| format!("{name} {ty}")).collect();
         assert_eq!(listed, ["total f32[4]"]);
 
+        let names = ["total", "total"].map(str::to_owned);
+        let mut seen = Vec::new();
+        states.read_all(&names, &mut |all| seen.push(all.concat())).unwrap();
+        let total: Vec<u8> = [2f32, 3.0, 4.0, 5.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(seen, [[&total[..], &total].concat()]);
+        let absent = ["total", "sum"].map(str::to_owned);
+        let error = states.read_all(&absent, &mut |_| panic!("there is no such state"));
+        assert_eq!(error.unwrap_err().code(), "E0561");
+
         let error = states.get("sum").unwrap_err();
         assert_eq!((error.code(), error.help_text()), ("E0561", Some("the states are total")));
         assert_eq!(states.set("sum", &start).unwrap_err().code(), "E0561");
@@ -542,6 +574,23 @@ mod tests {
             assert!(error.message().ends_with("expected f32[4]"), "{error}");
         }
         assert_eq!(states.get("total").unwrap().as_f32().unwrap(), [2.0, 3.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn inputs_are_taken_from_where_they_lie_if_they_are_whole() {
+        let total = StateSpec { name: "total".into(), input: Some(1), output: 0 };
+        let mut program = compiled(&total).load(none(), &mut |_, _| true).unwrap();
+        let mut states = program.states("main").unwrap();
+        // In the middle of other numbers.
+        let (all, ty) = ([9f32, 1.0, 2.0, 3.0, 4.0, 9.0], TensorType::new(DType::F32, [4]));
+        let bytes: &[u8] = bytemuck::cast_slice(&all);
+        let inputs = Inputs::new().set_bytes("x", &ty, &bytes[4..20]);
+        program.call_with_states("main", &inputs, &mut states).unwrap();
+        assert_eq!(states.get("total").unwrap().as_f32().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        let inputs = Inputs::new().set_bytes("x", &ty, &bytes[4..16]);
+        let error = program.call_with_states("main", &inputs, &mut states).unwrap_err();
+        assert_eq!(error.code(), "E1005");
+        assert!(error.message().contains("12 bytes"), "{error}");
     }
 
     #[test]

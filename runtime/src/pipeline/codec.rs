@@ -362,21 +362,43 @@ pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Resul
     Ok(())
 }
 
-/// Pixels `f32[3,T,H,W]` of normalised latents `f32[z,1+k,h,w]`, 4k+1 frames for Wan2.2.
+/// Pixels `f32[3,T,H,W]` of normalised latents `f32[z,1+k,h,w]`, 4k+1 frames for Wan2.2, of which `show`
+/// gets each chunk as soon as it is there.
+///
+/// # Errors
+/// Those of `show`, and as [`Program::call`](crate::engine::Program::call).
+pub(crate) fn decode_each(
+    model: &Model,
+    backend: &Backend,
+    latents: &Tensor,
+    show: &mut dyn FnMut(&Tensor) -> Result<()>,
+) -> Result<()> {
+    let [_, count, rows, cols] = four(latents);
+    let size = Size::of_latent([count, rows, cols], model.geometry());
+    Run::quiet(model, show, |run| {
+        let compiler = compile(backend, model, Half::Decoder, size, count > 1)?;
+        decode(run, Stage::alone("decoding", compiler), latents)
+    })
+}
+
+/// Bytes that [`decode_each`] holds at most for videos of `size`, latents included.
+///
+/// # Errors
+/// E05xx where the decoder cannot be compiled.
+pub(crate) fn decoder_bytes(model: &Model, backend: &Backend, size: Size) -> Result<u64> {
+    let compiler = compile(backend, model, Half::Decoder, size, size.frames > 1)?;
+    Ok(super::need::decoding(&compiler, model, size).held_bytes())
+}
+
+/// All pixels of latents, see [`decode_each`].
 ///
 /// # Errors
 /// As [`Program::call`](crate::engine::Program::call).
 pub fn decode_latents(model: &Model, backend: &Backend, latents: &Tensor) -> Result<Tensor> {
-    let [_, count, rows, cols] = four(latents);
-    let size = Size::of_latent([count, rows, cols], model.geometry());
     let mut parts = Vec::new();
-    let mut keep = |video: &Tensor| {
+    decode_each(model, backend, latents, &mut |video| {
         parts.push(video.clone());
         Ok(())
-    };
-    Run::quiet(model, &mut keep, |run| {
-        let compiler = compile(backend, model, Half::Decoder, size, count > 1)?;
-        decode(run, Stage::alone("decoding", compiler), latents)
     })?;
     concat_time(&parts)
 }

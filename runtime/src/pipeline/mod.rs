@@ -21,6 +21,7 @@ mod tests;
 
 pub use cancel::Cancel;
 pub use codec::{ClipEncoder, coder_phases, decode_latents, encode_pixels};
+pub(crate) use codec::{decode_each, decoder_bytes};
 pub use context::encode_prompts;
 pub(crate) use context::{tensor_f32, tensor_i32};
 pub use kept::RECIPE_KEY;

@@ -4,7 +4,7 @@
 //! and kernel scratch as planned, what is kept from one launch to the next, and pixels of
 //! references and result. The system's cache of file contents is not counted.
 
-use super::Request;
+use super::{Request, Size};
 use crate::engine::{Compiler, Program};
 use crate::model::Model;
 use anyid_ir::plan::Plan;
@@ -127,6 +127,20 @@ fn product(factors: &[usize]) -> u64 {
 
 fn sum(parts: &[u64]) -> u64 {
     parts.iter().copied().fold(0, u64::saturating_add)
+}
+
+/// What decoding a video of `size` needs by itself; its plans are `made`.
+pub(super) fn decoding(made: &impl Planned, model: &Model, size: Size) -> PhasePlan {
+    let request = Request { size, ..Request::default() };
+    let sizes = Sizes {
+        geometry: model.geometry(),
+        references: Vec::new(),
+        tokens: None,
+        rows: 0,
+        precision: Precision::F32,
+        guided: false,
+    };
+    need("decoding", made, model, &request, &sizes)
 }
 
 /// What the phase `name` needs; its plans are `made`.

@@ -71,6 +71,11 @@ impl Cache {
         self.folder.join(format!("{key}.safetensors"))
     }
 
+    /// Bytes of an entry; none where it is not there.
+    pub fn bytes(&self, key: &str) -> u64 {
+        self.path(key).metadata().map_or(0, |about| about.len())
+    }
+
     /// Looks for an entry.
     ///
     /// # Errors

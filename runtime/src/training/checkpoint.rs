@@ -15,7 +15,7 @@ use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::{AtomicFile, make_folder};
-use crate::weights::read_tensors;
+use anyid_ir::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -136,6 +136,9 @@ impl Record {
     }
 }
 
+/// Shows a vector of a kind, by its number.
+pub type Read<'r> = dyn Fn(&str, usize, &mut dyn FnMut(&[u8])) -> Result<()> + 'r;
+
 /// The locked folder of a run.
 pub struct Folder {
     path: PathBuf,
@@ -205,32 +208,44 @@ impl Folder {
         self.file_path(CHECKPOINT).exists()
     }
 
-    /// Replaces the checkpoint. Values are vectors by name.
+    /// Replaces the checkpoint. Its values are vectors of these kinds for these parameters; `read` shows
+    /// one, whole or in pieces, so that there is never a copy of them.
     ///
     /// # Errors
     /// E1012 disk full, E1011 and E1013 otherwise; the checkpoint before it stays.
-    pub fn save(&mut self, record: &Record, values: &BTreeMap<String, Flat>) -> Result<()> {
-        let mut record = record.clone();
-        record.digest = digest(values);
+    pub fn save(
+        &mut self,
+        record: &Record,
+        (kinds, parameters): (&[&str], &Parameters),
+        read: &Read<'_>,
+    ) -> Result<()> {
+        let mut hasher = Sha256::new();
+        let mut specs = Vec::new();
+        for kind in kinds {
+            hasher.update(kind);
+            for (at, group) in parameters.groups.iter().enumerate() {
+                read(kind, at, &mut |piece| hasher.update(piece))?;
+                let shape = vec![group.elements as u64];
+                specs.push(TensorSpec::new(format!("{kind}.{at}"), Encoding::F32, shape));
+            }
+        }
+        let record = Record { digest: hex(hasher), ..record.clone() };
         let text = serde_json::to_string(&record).expect("a record has a JSON form");
         let header = BTreeMap::from([(KEY.to_owned(), text)]);
-        let each = || {
-            values.iter().flat_map(|(kind, flat)| {
-                flat.iter().enumerate().map(move |(at, tensor)| (format!("{kind}.{at}"), tensor))
-            })
-        };
-        let specs: Vec<TensorSpec> = each()
-            .map(|(name, tensor)| {
-                TensorSpec::new(name, Encoding::F32, vec![tensor.elements() as u64])
-            })
-            .collect();
         let file = match self.next.take() {
             Some(file) => file,
             None => self.file()?,
         };
         let mut writer = SafetensorsWriter::create_in(file, &specs, &header)?;
-        for (name, tensor) in each() {
-            writer.write(&name, tensor.bytes())?;
+        for (at, spec) in specs.iter().enumerate() {
+            let (kind, at) = (kinds[at / parameters.groups.len()], at % parameters.groups.len());
+            let mut written = Ok(());
+            read(kind, at, &mut |piece| {
+                if written.is_ok() {
+                    written = writer.write(&spec.name, piece);
+                }
+            })?;
+            written?;
         }
         writer.finish()?;
         self.next = match self.file() {
@@ -241,41 +256,67 @@ impl Folder {
         Ok(())
     }
 
-    /// Reads the values of the checkpoint of `record`, for parameters in these vectors.
+    /// Reads the values of the checkpoint of `record`, vectors of these kinds for these parameters.
+    /// Each goes through its place in `room` to `take`, once it is known that all of them are sound.
     ///
     /// # Errors
-    /// E0962 where they are not as they were written, or of other parameters.
-    pub fn load(&self, record: &Record, parameters: &Parameters) -> Result<BTreeMap<String, Flat>> {
+    /// E0962 where they are not as they were written, or of other parameters; those of `take`.
+    pub fn load(
+        &self,
+        record: &Record,
+        (kinds, parameters): (&[&str], &Parameters),
+        room: &mut Flat,
+        take: &mut dyn FnMut(&str, usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
         let path = self.file_path(CHECKPOINT);
         let fault = |message: &str| {
             Error::input("E0962", message.to_owned())
                 .at(path.display())
                 .help("restore it from a copy, or start a new run in another run.folder")
         };
-        let tensors = read_tensors(&path).map_err(|error| match error.code() {
+        let unread = |error: Error| match error.code() {
             "E0603" => error,
             _ => fault("the checkpoint cannot be read").caused_by(error),
-        })?;
-        let mut placed = BTreeMap::new();
-        for (name, tensor) in tensors {
-            let (kind, at) = name.split_once('.').unwrap_or((&name, ""));
-            placed.insert((kind.to_owned(), at.parse::<usize>().unwrap_or(0)), tensor);
+        };
+        let file = Checkpoint::open(&path).map_err(unread)?;
+        // Vectors by kind and number, as they were written.
+        let mut placed: BTreeMap<(&str, usize), usize> = BTreeMap::new();
+        for (position, (name, _)) in file.iter().enumerate() {
+            let (kind, at) = name.split_once('.').unwrap_or((name, ""));
+            placed.insert((kind, at.parse().unwrap_or(usize::MAX)), position);
         }
-        let mut values: BTreeMap<String, Flat> = BTreeMap::new();
-        for ((kind, _), tensor) in placed {
-            values.entry(kind).or_default().push(tensor);
+        let (mut hasher, mut before) = (Sha256::new(), "");
+        let mut piece = vec![0u8; 1 << 16];
+        for ((kind, _), position) in &placed {
+            if *kind != before {
+                hasher.update(kind);
+                before = *kind;
+            }
+            let bytes = file.table().tensors()[*position].bytes;
+            for from in (0..bytes).step_by(piece.len()) {
+                let some = &mut piece[..(bytes - from).min(1 << 16) as usize];
+                file.read(*position, from, some).map_err(unread)?;
+                hasher.update(some);
+            }
         }
-        if digest(&values) != record.digest {
+        if hex(hasher) != record.digest {
             return Err(fault("the checkpoint was changed after it was written"));
         }
-        let fits = |flat: &Flat| {
-            let sizes = parameters.groups.iter().map(|group| group.elements);
-            flat.iter().map(|tensor| tensor.elements()).eq(sizes)
-        };
-        match values.values().all(fits) {
-            true => Ok(values),
-            false => Err(fault("the checkpoint is for other parameters")),
+        for kind in kinds {
+            for (at, (group, room)) in parameters.groups.iter().zip(room.iter_mut()).enumerate() {
+                let position = placed.get(&(*kind, at));
+                let position = position.ok_or_else(|| fault("the checkpoint is incomplete"))?;
+                let tensor = &file.table().tensors()[*position];
+                if tensor.elements() != group.elements as u64
+                    || tensor.bytes != room.bytes().len() as u64
+                {
+                    return Err(fault("the checkpoint is for other parameters"));
+                }
+                file.read(*position, 0, room.bytes_mut()).map_err(unread)?;
+                take(kind, at, room)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -300,13 +341,4 @@ pub fn record_of(path: &Path) -> Result<Record> {
         true => Ok(record),
         false => Err(fault("this checkpoint was written by another version")),
     }
-}
-
-fn digest(values: &BTreeMap<String, Flat>) -> String {
-    let mut hasher = Sha256::new();
-    for (kind, flat) in values {
-        hasher.update(kind);
-        flat.iter().for_each(|tensor| hasher.update(tensor.bytes()));
-    }
-    hex(hasher)
 }

@@ -5,7 +5,7 @@ use super::manifest::Clip;
 use crate::error::{Error, Result};
 use anyid_ir::{DType, Tensor, TensorType};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a run trains on.
@@ -165,6 +165,22 @@ impl Dataset {
             hasher.update(format!("{} {}\n", item.id, self.identity(item)));
         }
         hex(hasher)
+    }
+
+    /// Bytes of entries of the cache that a run holds at most: of those that are kept in memory, and of
+    /// one more where that are not all.
+    pub fn held_bytes(&self) -> u64 {
+        let items = self.items.iter().flat_map(|item| {
+            let references = item.references.iter().map(|(key, _)| key);
+            item.targets.iter().chain(references).chain([&item.text])
+        });
+        let keys: BTreeSet<&String> = items.chain([&self.black, &self.empty]).collect();
+        let sizes: Vec<u64> = keys.into_iter().map(|key| self.cache.bytes(key)).collect();
+        let all = sizes.iter().copied().fold(0, u64::saturating_add);
+        match all > HELD_BYTES as u64 {
+            true => HELD_BYTES as u64 + sizes.into_iter().max().unwrap_or(0),
+            false => all,
+        }
     }
 
     /// Where what was encoded is kept.

@@ -57,6 +57,11 @@ impl Calls {
         self.most.keys().copied()
     }
 
+    /// Whether there are pairs whose clips go through the network one after the other.
+    pub fn apart(&self, kind: Kind) -> bool {
+        kind == Kind::Dpo && self.most.values().any(|call| call.clips == 1)
+    }
+
     /// Clips in the calls with derivatives, largest first: what batches of `batch` are cut into.
     pub fn batches(&self, shape: usize, batch: u64) -> Vec<usize> {
         let Call { units, clips } = self.of(shape);

@@ -10,13 +10,15 @@ use super::cache::{Cache, Entry, Found as Stored};
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels, turn};
 use super::group::Calls;
-use super::network::{Found, Network, Values};
+use super::network::{Found, Network};
 use super::objective::Example;
-use super::optimise::{Optimiser, Sums};
-use super::parameters::Kind;
+use super::optimise::{Collector, Sums};
+use super::parameters::{Kind, Values};
 use super::settings::{Draws, Settings};
 use crate::error::{Kind as Fault, Result};
+use crate::model::Model;
 use crate::pipeline::{Cancel, tensor_f32};
+use anyid_ir::Tensor;
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -38,9 +40,10 @@ pub struct Learner<'l> {
     pub network: Network<'l>,
     /// What goes through it together.
     pub calls: Calls,
-    /// The values before training, for the reference of preferences and for comparison; none where
-    /// nothing is compared.
-    pub untrained: Values,
+    /// What the values before training are read from, for comparison.
+    pub model: &'l Model,
+    /// Where gradients are summed up.
+    pub collector: Collector,
     /// What the errors of the reference depend on beside pair and draw.
     pub reference: String,
     /// Where they are kept.
@@ -83,7 +86,7 @@ struct Pair<'e> {
 
 impl Learner<'_> {
     /// Adds what a group of samples or pairs of one shape contributes to `batch`; gives the sums of their
-    /// numbers.
+    /// numbers. Where the clips of a pair go one after the other, their sums are `pair`.
     ///
     /// # Errors
     /// E1001 with the sample for a non-finite value, E0960 where the cache was changed.
@@ -91,12 +94,11 @@ impl Learner<'_> {
         &mut self,
         data: &Dataset,
         group: &[Unit<'_>],
-        values: &Values,
-        optimiser: &mut Optimiser,
-        (batch, pair): (&mut Sums, &mut Sums),
+        values: Values<'_>,
+        (batch, pair): (&mut Sums, Option<&mut Sums>),
     ) -> Result<Vec<Numbers>> {
         if self.kind == Kind::Dpo {
-            return self.prefer(data, group, values, optimiser, (batch, pair));
+            return self.prefer(data, group, values, (batch, pair));
         }
         let (train, objective) = (&self.settings.train, self.network.objective());
         let mut examples = Vec::new();
@@ -106,7 +108,7 @@ impl Learner<'_> {
             examples.push(Example { data, item, member: 0, draw, weight });
         }
         let found = self.network.differentiate(&examples, values)?;
-        optimiser.add(batch, &self.network.gradient, 1.0)?;
+        self.collector.add(batch, &self.network.gradient, 1.0)?;
         let objective = self.network.objective();
         let each = found.iter().zip(&examples);
         Ok(each.map(|(found, e)| objective.logged(found, objective.weight(&e.draw))).collect())
@@ -116,14 +118,14 @@ impl Learner<'_> {
         &mut self,
         data: &Dataset,
         group: &[Unit<'_>],
-        values: &Values,
-        optimiser: &mut Optimiser,
-        (batch, sums): (&mut Sums, &mut Sums),
+        values: Values<'_>,
+        (batch, sums): (&mut Sums, Option<&mut Sums>),
     ) -> Result<Vec<Numbers>> {
         let (settings, share) = (self.settings, 1.0 / self.settings.train.batch as f64);
         let dpo = &settings.dpo;
-        let mut pairs = self.pairs(data, group)?;
-        if self.calls.of(group[0].0.reference_frames()).clips == 1 {
+        let mut pairs = self.pairs(data, group, values)?;
+        if let Some(sums) = sums.filter(|_| self.calls.of(group[0].0.reference_frames()).clips == 1)
+        {
             let Pair { clips, reference } = &mut pairs[0];
             sums.clear();
             let mut errors = [0.0; 2];
@@ -133,13 +135,13 @@ impl Learner<'_> {
                 errors[member] = found[0][0];
                 let gradient = &self.network.gradient;
                 if member == 0 && dpo.sft_weight > 0.0 {
-                    optimiser.add(batch, gradient, dpo.sft_weight * share)?;
+                    self.collector.add(batch, gradient, dpo.sft_weight * share)?;
                 }
-                optimiser.add(sums, gradient, 1.0)?;
+                self.collector.add(sums, gradient, 1.0)?;
             }
             let (factor, numbers) = preferred(settings, errors, *reference, dpo.sft_weight);
-            optimiser.summed(sums, &mut self.network.gradient)?;
-            optimiser.add(batch, &self.network.gradient, factor * share)?;
+            self.collector.summed(sums, &mut self.network.gradient)?;
+            self.collector.add(batch, &self.network.gradient, factor * share)?;
             return Ok(vec![numbers]);
         }
         let mut examples: Vec<Example<'_>> = pairs.iter().flat_map(|pair| pair.clips).collect();
@@ -154,13 +156,18 @@ impl Learner<'_> {
             out.push(numbers);
         }
         self.network.differentiate(&examples, values)?;
-        optimiser.add(batch, &self.network.gradient, 1.0)?;
+        self.collector.add(batch, &self.network.gradient, 1.0)?;
         Ok(out)
     }
 
     /// Pairs under their draws of an epoch. What the untrained network gets on fixed draws is computed
     /// once.
-    fn pairs<'e>(&mut self, data: &'e Dataset, group: &[Unit<'e>]) -> Result<Vec<Pair<'e>>> {
+    fn pairs<'e>(
+        &mut self,
+        data: &'e Dataset,
+        group: &[Unit<'e>],
+        values: Values<'_>,
+    ) -> Result<Vec<Pair<'e>>> {
         let (train, dpo) = (&self.settings.train, &self.settings.dpo);
         let (mut out, mut missing) = (Vec::new(), Vec::new());
         for (item, epoch) in group {
@@ -192,7 +199,8 @@ impl Learner<'_> {
             out.push(pair);
         }
         let clips: Vec<Example<'_>> = missing.iter().flat_map(|(at, _)| out[*at].clips).collect();
-        let found = self.untrained(&clips)?;
+        // It is not told when to stop.
+        let found = self.untrained(&clips, values, None)?.unwrap_or_default();
         for ((at, known), errors) in missing.iter().zip(found.chunks_exact(2)) {
             out[*at].reference = [errors[0][0], errors[1][0]];
             let Some(parts) = known else { continue };
@@ -207,13 +215,26 @@ impl Learner<'_> {
         Ok(out)
     }
 
-    /// What the untrained network gets.
-    fn untrained(&mut self, examples: &[Example<'_>]) -> Result<Vec<Found>> {
-        let untrained = std::mem::take(&mut self.untrained);
-        let found = self.losses(examples, &untrained, None);
-        self.untrained = untrained;
-        // It was not told when to stop.
-        found.map(Option::unwrap_or_default)
+    /// What the untrained network gets: that of `values` with adapters that change nothing, or one with
+    /// the weights of the model, which are read to where derivatives are otherwise.
+    fn untrained(
+        &mut self,
+        examples: &[Example<'_>],
+        values: Values<'_>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Option<Vec<Found>>> {
+        if self.kind != Kind::Full {
+            let zeros = self.network.parameters.zeros_of();
+            return self.losses(examples, values.of_base(&zeros), cancel);
+        }
+        let mut room = std::mem::take(&mut self.network.gradient);
+        let read = self.network.parameters.first(&mut room, self.kind, self.settings, self.model);
+        let found = read.and_then(|()| {
+            let vectors: Vec<&[u8]> = room.iter().map(Tensor::bytes).collect();
+            self.losses(examples, Values::of(&vectors), cancel)
+        });
+        self.network.gradient = room;
+        found
     }
 
     /// What is found of examples of any shapes, in their order. `None` where `cancel` says to stop
@@ -221,7 +242,7 @@ impl Learner<'_> {
     fn losses(
         &mut self,
         examples: &[Example<'_>],
-        values: &Values,
+        values: Values<'_>,
         cancel: Option<&Cancel>,
     ) -> Result<Option<Vec<Found>>> {
         let objective = self.network.objective();
@@ -239,15 +260,16 @@ impl Learner<'_> {
         Ok(Some(out))
     }
 
-    /// Measures a validation set at fixed draws: means of the numbers of [`Self::learn`], without
-    /// weights of noise levels. `None` where `cancel` says to stop before the end.
+    /// Measures a validation set at fixed draws, with the network as it is or untrained: means of the
+    /// numbers of [`Self::learn`], without weights of noise levels. `None` where `cancel` says to stop
+    /// before the end.
     ///
     /// # Errors
     /// As [`Self::learn`].
     pub fn measure(
         &mut self,
         data: &Dataset,
-        values: &Values,
+        (values, trained): (Values<'_>, bool),
         cancel: &Cancel,
     ) -> Result<Option<Numbers>> {
         let (settings, count) = (self.settings, self.settings.run.validation_draws);
@@ -259,17 +281,20 @@ impl Learner<'_> {
             let clip = |member| Example { data, item, member, draw, weight: 0.0 };
             examples.extend((0..members).map(clip));
         }
-        let Some(found) = self.losses(&examples, values, Some(cancel))? else { return Ok(None) };
+        let cancel = Some(cancel);
+        let found = match trained {
+            true => self.losses(&examples, values, cancel)?,
+            false => self.untrained(&examples, values, cancel)?,
+        };
+        let Some(found) = found else { return Ok(None) };
         let objective = self.network.objective();
         let mut sums = Numbers::new();
         let mut count = |numbers: Numbers| {
             numbers.into_iter().for_each(|(name, value)| *sums.entry(name).or_insert(0.0) += value);
         };
         if self.kind == Kind::Dpo {
-            let untrained = std::mem::take(&mut self.untrained);
-            let before = self.losses(&examples, &untrained, Some(cancel));
-            self.untrained = untrained;
-            let Some(before) = before? else { return Ok(None) };
+            let before = self.untrained(&examples, values, cancel)?;
+            let Some(before) = before else { return Ok(None) };
             for (own, before) in found.chunks_exact(2).zip(before.chunks_exact(2)) {
                 let [errors, reference] = [own, before].map(|both| [both[0][0], both[1][0]]);
                 count(preferred(settings, errors, reference, 0.0).1);

@@ -15,6 +15,7 @@ mod group;
 mod learner;
 mod log;
 mod manifest;
+mod memory;
 mod network;
 mod objective;
 mod optimise;
@@ -30,6 +31,7 @@ mod sources;
 mod targets;
 
 pub use dataset::{Condition, Dataset, Item};
+pub use memory::Memory;
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
 pub use prepare::Preparation;
@@ -73,8 +75,8 @@ pub enum Event {
         samples: usize,
         /// Samples that were left out, by reason.
         excluded: Vec<(String, usize)>,
-        /// Bytes of weights and plans.
-        bytes: u64,
+        /// What the run holds from here on.
+        memory: Memory,
         /// Updates that were made before.
         updates: u64,
         /// Updates in all.

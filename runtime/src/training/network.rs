@@ -7,8 +7,9 @@
 
 use super::dataset::Condition;
 use super::group::Calls;
+use super::memory::Memory;
 use super::objective::{Example, Objective};
-use super::parameters::{Flat, Kind, Parameters, targets};
+use super::parameters::{Flat, Kind, Parameters, Values, targets};
 use super::settings::Settings;
 use crate::engine::finite::{all_finite, first_non_finite};
 use crate::engine::{
@@ -20,10 +21,7 @@ use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_passes::remat::{Keeping, within};
 use anyid_passes::{Gradient, Options};
-use std::collections::BTreeMap;
-
-/// Parameters by name, as the network takes them.
-pub type Values = Vec<(String, Tensor)>;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `@losses` gives of one sample: its loss, then what else is measured.
 pub type Found = Vec<f64>;
@@ -40,6 +38,8 @@ pub struct Wanted<'w> {
     pub calls: &'w Calls,
     /// Whether losses are also asked for without derivatives.
     pub measured: bool,
+    /// What is held beside the network and what is trained.
+    pub beside: Memory,
 }
 
 /// The loaded network.
@@ -52,6 +52,8 @@ pub struct Network<'l> {
     pub gradient: Flat,
     /// Memory for calls, by shape and number of samples.
     stages: BTreeMap<(usize, usize), Stage>,
+    /// What a run holds, without the plans of the optimiser.
+    pub memory: Memory,
 }
 
 /// Inputs and small results of calls of one shape and number of samples.
@@ -104,13 +106,19 @@ impl Wanted<'_> {
                 let (request, wrt) = self.request(CompileRequest::new(&module, "train"));
                 let gradient = Gradient { of: "total".into(), wrt };
                 let request = request.with_gradient(gradient);
-                // What the largest call keeps fits for all.
-                let keeping = match keeping {
-                    Some(keeping) => keeping,
-                    None => *keeping.insert(self.keeping(backend, &request, shape, *samples)?),
-                };
                 let name = Phase::Gradient.name(shape, *samples);
-                compiler = compiler.add(&name, request.keeping(keeping))?;
+                compiler = match keeping {
+                    // What the largest call keeps fits for all.
+                    Some(keeping) => compiler.add(&name, request.keeping(keeping))?,
+                    None => {
+                        let (chosen, plan) = self.keeping(backend, &request, shape, *samples)?;
+                        keeping = Some(chosen);
+                        match plan {
+                            Some(plan) => compiler.planned(&name, plan),
+                            None => compiler.add(&name, request.keeping(chosen))?,
+                        }
+                    }
+                };
             }
             for samples in self.calls.measurements(shape).iter().filter(|_| self.measured) {
                 let module = self.objective.module(shape, *samples);
@@ -124,6 +132,27 @@ impl Wanted<'_> {
             }
         }
         Ok(compiler)
+    }
+
+    /// Plans of the calls that samples go through, by shape and number of samples: with derivatives
+    /// where there is one.
+    pub fn stages<'p>(
+        &'p self,
+        compiler: &'p Compiler,
+    ) -> impl Iterator<Item = ((usize, usize), &'p Plan)> + 'p {
+        self.calls.shapes().flat_map(move |shape| {
+            let batches = self.calls.batches(shape, self.settings.train.batch);
+            let all = batches.into_iter().chain(self.calls.measurements(shape));
+            let sizes: BTreeSet<usize> = all.collect();
+            sizes.into_iter().filter_map(move |samples| {
+                let plan = |phase: Phase| {
+                    let name = phase.name(shape, samples);
+                    compiler.plans().find(|(own, _)| *own == name).map(|(_, plan)| plan)
+                };
+                let plan = plan(Phase::Gradient).or_else(|| plan(Phase::Value));
+                plan.map(|plan| ((shape, samples), plan))
+            })
+        })
     }
 
     /// The plan with derivatives that takes most memory for a shape.
@@ -149,8 +178,8 @@ impl Wanted<'_> {
         }
     }
 
-    /// What blocks keep for their derivative: what the settings say, or the fastest that fits their
-    /// budget together with the optimiser.
+    /// What blocks keep for their derivative, with the plan where one was made for it: what the settings
+    /// say, or the fastest that fits their budget together with all else that is held.
     ///
     /// # Errors
     /// E0524 for a choice that there is not, E0602 for a budget that cannot be read, E0601 of kind
@@ -161,26 +190,31 @@ impl Wanted<'_> {
         request: &CompileRequest<'_>,
         shape: usize,
         samples: usize,
-    ) -> Result<Keeping> {
+    ) -> Result<(Keeping, Option<Plan>)> {
         let train = &self.settings.train;
         if let Some(text) = &train.keep {
             let wanted = text.parse().map_err(compile_error);
-            return wanted.map_err(|error: Error| error.at("train.keep"));
+            return Ok((wanted.map_err(|error: Error| error.at("train.keep"))?, None));
         }
-        let Some(text) = &train.budget else { return Ok(Keeping::default()) };
+        let Some(text) = &train.budget else { return Ok((Keeping::default(), None)) };
         let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
         let options = Options { target: backend.about().target.clone(), ..Options::default() };
         let request = request.clone().with(&options);
-        let plan = request.plan().map_err(compile_error)?;
-        let own = self.vector_bytes(&Parameters::of_plan(&plan));
-        let left = budget.saturating_sub(own);
-        let tried = within(&request, left, &|_| 0).map_err(compile_error)?.tried;
-        let least = tried.last().expect("at least one choice is planned");
-        let needed = least.memory.total();
-        match needed <= left {
-            true => Ok(least.keeping),
+        let besides = |plans: &[Plan]| {
+            plans.iter().fold(self.beside.taken(), |sum, plan| {
+                let parameters = Parameters::of_plan(plan);
+                let scratch = backend.device().scratch_bytes(plan);
+                [scratch, self.vector_bytes(&parameters), parameters.call_bytes(plan)]
+                    .into_iter()
+                    .fold(sum, u64::saturating_add)
+            })
+        };
+        let mut choice = within(&request, budget, &besides).map_err(compile_error)?;
+        let least = choice.tried.last().expect("at least one choice is planned");
+        match least.needed <= budget {
+            true => Ok((least.keeping, choice.plans.pop())),
             false => {
-                let [needed, budget] = [needed + own, budget].map(memory_check::size);
+                let [needed, budget] = [least.needed, budget].map(memory_check::size);
                 let (what, number) = (self.objective.describe(shape), samples);
                 let message = format!(
                     "{number} samples with {what} in one call need {needed}, the budget is {budget}"
@@ -193,14 +227,11 @@ impl Wanted<'_> {
         }
     }
 
-    /// Bytes of the vectors of a run: parameters as inputs and as a state, two moments, the sum of a
-    /// batch and what a call adds to it; the values before training, where something is compared with
-    /// them; the sum of a pair whose members go through the network one after the other; the average.
+    /// Bytes of the vectors of a run: parameters, two moments, what a call gives and the sum of a batch;
+    /// the sum of a pair whose members go through the network one after the other; the average.
     pub fn vector_bytes(&self, parameters: &Parameters) -> u64 {
-        let apart = |shape| self.calls.of(shape).clips == 1;
-        let pair = self.kind == Kind::Dpo && self.calls.shapes().any(apart);
-        let average = self.settings.train.average > 0.0;
-        let vectors = 6 + [self.measured, pair, average].map(u64::from).iter().sum::<u64>();
+        let (pair, average) = (self.calls.apart(self.kind), self.settings.train.average > 0.0);
+        let vectors = 5 + u64::from(pair) + u64::from(average);
         4 * vectors * parameters.elements()
     }
 }
@@ -215,30 +246,21 @@ impl<'l> Network<'l> {
         objective: Box<dyn Objective + 'l>,
         backend: &Backend,
         (settings, kind): (&Settings, Kind),
-        (calls, measured): (&Calls, bool),
+        (calls, measured, beside): (&Calls, bool, Memory),
     ) -> Result<Self> {
-        let wanted = Wanted { objective: &*objective, settings, kind, calls, measured };
+        let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
         let compiler = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
         let parameters = Parameters::of_plan(wanted.largest(&compiler, shape));
+        let memory = beside.with(&wanted, &compiler, &parameters);
         let mut stages = BTreeMap::new();
-        for shape in calls.shapes() {
-            let batches = calls.batches(shape, settings.train.batch);
-            let sizes = batches.into_iter().chain(calls.measurements(shape));
-            for samples in sizes {
-                let [gradient, value] = [Phase::Gradient, Phase::Value].map(|phase| {
-                    let name = phase.name(shape, samples);
-                    compiler.plans().find(|(own, _)| *own == name).map(|(_, plan)| plan)
-                });
-                let Some(plan) = gradient.or(value) else { continue };
-                let stage = Stage::of(plan, &*objective, &parameters, (shape, samples))?;
-                stages.insert((shape, samples), stage);
-            }
+        for (call, plan) in wanted.stages(&compiler) {
+            stages.insert(call, Stage::of(plan, &*objective, &parameters, call)?);
         }
         let program = compiler.load(objective.weights().clone(), &mut |_, _| true)?;
         let gradient = parameters.zeros();
-        Ok(Self { objective, program, parameters, gradient, stages })
+        Ok(Self { objective, program, parameters, gradient, stages, memory })
     }
 
     /// What it is trained for.
@@ -246,16 +268,11 @@ impl<'l> Network<'l> {
         &*self.objective
     }
 
-    /// Bytes of weights, workspace and scratch.
-    pub fn bytes(&self) -> u64 {
-        self.program.weight_bytes() + self.program.memory_bytes()
-    }
-
     /// What is found of samples of one shape, in their order.
     ///
     /// # Errors
     /// E1001 with sample and node for a non-finite value.
-    pub fn losses(&mut self, examples: &[Example<'_>], values: &Values) -> Result<Vec<Found>> {
+    pub fn losses(&mut self, examples: &[Example<'_>], values: Values<'_>) -> Result<Vec<Found>> {
         self.call(Phase::Value, examples, values)
     }
 
@@ -266,7 +283,7 @@ impl<'l> Network<'l> {
     pub fn differentiate(
         &mut self,
         examples: &[Example<'_>],
-        values: &Values,
+        values: Values<'_>,
     ) -> Result<Vec<Found>> {
         self.call(Phase::Gradient, examples, values)
     }
@@ -278,7 +295,7 @@ impl<'l> Network<'l> {
     pub fn velocity(
         &mut self,
         (latents, time, condition): (&Tensor, f32, &Condition),
-        values: &Values,
+        values: Values<'_>,
         place: &str,
     ) -> Result<Vec<f32>> {
         let shape = condition.references.shape()[1];
@@ -290,8 +307,8 @@ impl<'l> Network<'l> {
             .set("txt", &condition.text)
             .set("lat", latents)
             .set("t", &times)
-            .all(segments.as_ref().map(|segments| ("seg", segments)))
-            .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+            .all(segments.as_ref().map(|segments| ("seg", segments)));
+        let inputs = trained(inputs, &self.parameters, values);
         let phase = format!("sample.{shape}");
         let outputs = self.program.call(&phase, &inputs)?;
         if !all_finite(&outputs) {
@@ -305,7 +322,7 @@ impl<'l> Network<'l> {
         &mut self,
         phase: Phase,
         examples: &[Example<'_>],
-        values: &Values,
+        values: Values<'_>,
     ) -> Result<Vec<Found>> {
         let (shape, samples) = (self.objective.shape(examples[0].item), examples.len());
         let none = || Error::internal("E1009", format!("no plan for {samples} of shape {shape}"));
@@ -330,11 +347,11 @@ impl<'l> Network<'l> {
         phase: Phase,
         stage: (usize, usize),
         name: &str,
-        values: &Values,
+        values: Values<'_>,
     ) -> Result<()> {
         let Stage { inputs, results, derivatives } =
             self.stages.get_mut(&stage).expect("it was found");
-        let inputs = named(inputs, values);
+        let inputs = trained(named(inputs), &self.parameters, values);
         let mut into: Vec<&mut [u8]> = Vec::new();
         match phase {
             Phase::Value => into.extend(results[1..].iter_mut().map(Tensor::bytes_mut)),
@@ -364,7 +381,7 @@ impl<'l> Network<'l> {
         phase: Phase,
         examples: &[Example<'_>],
         name: &str,
-        values: &Values,
+        values: Values<'_>,
     ) -> Result<Error> {
         let key = (self.objective.shape(examples[0].item), examples.len());
         let stage = "it was found";
@@ -385,7 +402,7 @@ impl<'l> Network<'l> {
             // Each by itself is finite, and their sum is not.
             self.stages.get_mut(&key).expect(stage).fill(&*self.objective, examples)?;
         }
-        let inputs = named(&self.stages[&key].inputs, values);
+        let inputs = trained(named(&self.stages[&key].inputs), &self.parameters, values);
         let origin = self.program.origin(name, &inputs, None, None)?.unwrap_or_default();
         Ok(origin.error(&places.join(" and ")))
     }
@@ -407,8 +424,7 @@ impl Stage {
         (shape, samples): (usize, usize),
     ) -> Result<Self> {
         let mut inputs = Vec::new();
-        let trained = |name: &str| parameters.list.iter().any(|own| own.name == name);
-        for port in plan.inputs.iter().filter(|port| !trained(&port.name)) {
+        for port in plan.inputs.iter().filter(|port| !parameters.has(&port.name)) {
             let fixed = objective.fixed(&port.name, shape, samples)?;
             let (fixed, tensor) = match fixed {
                 Some(tensor) => (true, tensor),
@@ -454,9 +470,16 @@ impl Stage {
     }
 }
 
-fn named<'n>(inputs: &'n [Slot], values: &'n Values) -> Inputs<'n> {
-    let own = inputs.iter().map(|slot| (slot.name.as_str(), &slot.tensor));
-    Inputs::new().all(own).all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+fn named(inputs: &[Slot]) -> Inputs<'_> {
+    Inputs::new().all(inputs.iter().map(|slot| (slot.name.as_str(), &slot.tensor)))
+}
+
+/// `inputs` with what is trained.
+fn trained<'n>(inputs: Inputs<'n>, parameters: &'n Parameters, values: Values<'n>) -> Inputs<'n> {
+    parameters
+        .list
+        .iter()
+        .fold(inputs, |inputs, own| inputs.set_bytes(&own.name, &own.ty, values.bytes(own)))
 }
 
 #[cfg(test)]
@@ -554,13 +577,15 @@ mod tests {
         let backend = Backend::open("cpu", 1).unwrap();
         let objective = Box::new(Roots(Arc::new(none)));
         let run = (&settings, Kind::Full);
-        let mut network = Network::open(objective, &backend, run, (&calls, true)).unwrap();
-        let values = vec![("w.weight".to_owned(), Tensor::from_f32([1, 2], &[0.5, 0.5]).unwrap())];
+        let mut network =
+            Network::open(objective, &backend, run, (&calls, true, Memory::default())).unwrap();
+        let vectors: [&[u8]; 1] = [bytemuck::cast_slice(&[0.5f32; 2])];
+        let values = Values::of(&vectors);
         let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0);
         let example = |item| Example { data: &data, item, member: 0, draw, weight };
         let examples: Vec<Example<'_>> = items.iter().map(example).collect();
-        let found = network.differentiate(&examples, &values)?;
-        assert_eq!(network.losses(&examples, &values).unwrap(), found);
+        let found = network.differentiate(&examples, values)?;
+        assert_eq!(network.losses(&examples, values).unwrap(), found);
         let slope: f32 = lines.iter().map(|line| weight as f32 * [0.0, 0.5, 1.0][*line]).sum();
         assert_eq!(network.gradient[0].to_f32_vec(), [slope; 2]);
         Ok(found)

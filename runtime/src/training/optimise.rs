@@ -1,10 +1,9 @@
 //! The optimiser on the device: gradients collected over a batch, then one update (`anyid.md` §4.3).
 //!
-//! Parameters, moments and sums are states of two programs, changed in place. What is read and written
-//! from outside are whole vectors, for checkpoints and for the network's inputs.
+//! Parameters, moments and sums are states of two programs, changed in place. The network takes the
+//! parameters from where they lie; checkpoints are written from there and read back into it.
 
-use super::network::Values;
-use super::parameters::{Flat, Parameters};
+use super::parameters::{Flat, Parameters, Values};
 use super::settings::TrainSettings;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
@@ -21,27 +20,53 @@ pub struct Sums {
     empty: bool,
 }
 
-/// The optimiser with its states.
-pub struct Optimiser {
-    collecting: Program,
-    updating: Program,
-    state: States,
-    extras: Extras,
-    /// Names of vectors: of sums, what is added to them, and gradients.
-    names: Names,
-}
-
-struct Names {
-    groups: Vec<String>,
+/// Sums up gradients.
+pub struct Collector {
+    program: Program,
+    /// Names of what is added, and of sums.
     added: Vec<String>,
     gradients: Vec<String>,
 }
 
-/// A program whose phases carry states. Each phase has the name of its function.
-fn program(
+/// The optimiser with its states.
+pub struct Optimiser {
+    program: Program,
+    state: States,
+    extras: Extras,
+    /// Names of vectors without their kind, and of gradients.
+    groups: Vec<String>,
+    gradients: Vec<String>,
+}
+
+/// Names of vectors of one kind.
+fn named(kind: &str, parameters: &Parameters) -> Vec<String> {
+    parameters.groups.iter().map(|group| format!("{kind}{}", group.name)).collect()
+}
+
+/// Bytes of workspace and scratch that the programs of both take.
+///
+/// # Errors
+/// E05xx where they cannot be compiled.
+pub fn planned_bytes(
+    backend: &Backend,
+    parameters: &Parameters,
+    train: &TrainSettings,
+) -> Result<u64> {
+    let groups = &parameters.groups;
+    let sums = compiled(backend, [begin(groups), collect(groups)])?;
+    let update = compiled(backend, [adamw(groups, extras(train))])?;
+    Ok(sums.memory_bytes() + update.memory_bytes())
+}
+
+fn extras(train: &TrainSettings) -> Extras {
+    Extras { clip: train.clip > 0.0, average: train.average > 0.0 }
+}
+
+/// Phases that carry states, each with the name of its function.
+fn compiled(
     backend: &Backend,
     phases: impl IntoIterator<Item = (Module, Vec<Carried>)>,
-) -> Result<Program> {
+) -> Result<Compiler> {
     let mut compiler = Compiler::new(backend);
     for (module, carried) in phases {
         let states = carried.into_iter();
@@ -49,29 +74,30 @@ fn program(
         let func = module.funcs.last().expect("there is one").name.clone();
         compiler = compiler.add(&func, CompileRequest::new(&module, &func).carrying(states))?;
     }
+    Ok(compiler)
+}
+
+/// A program without weights.
+fn loaded(compiler: Compiler) -> Result<Program> {
     let none = ModelWeights::as_named(crate::checkpoint::WeightSet::default());
     compiler.load(Arc::new(none), &mut |_, _| true)
 }
 
-impl Optimiser {
-    /// The optimiser of `parameters`, with all states zero.
+impl Collector {
+    /// Sums for the gradients of `parameters`.
     ///
     /// # Errors
-    /// E05xx where it cannot be compiled, E0603 where there is no memory for its states.
-    pub fn open(backend: &Backend, parameters: &Parameters, train: &TrainSettings) -> Result<Self> {
-        let extras = Extras { clip: train.clip > 0.0, average: train.average > 0.0 };
+    /// E05xx where they cannot be compiled, E0603 where there is no memory for them.
+    pub fn open(backend: &Backend, parameters: &Parameters) -> Result<Self> {
         let groups = &parameters.groups;
-        let collecting = program(backend, [begin(groups), collect(groups)])?;
-        let updating = program(backend, [adamw(groups, extras)])?;
-        let state = updating.states("update")?;
-        let named = |kind: &str| groups.iter().map(|g| format!("{kind}{}", g.name)).collect();
-        let names = Names { groups: named(""), added: named("d."), gradients: named("g.") };
-        Ok(Self { collecting, updating, state, extras, names })
+        let program = loaded(compiled(backend, [begin(groups), collect(groups)])?)?;
+        let (added, gradients) = (named("d.", parameters), named("g.", parameters));
+        Ok(Self { program, added, gradients })
     }
 
-    /// The vectors that are kept besides the sums: `p`, `m`, `v`, and `a` with an average.
-    pub fn kinds(&self) -> &'static [&'static str] {
-        if self.extras.average { &["p", "m", "v", "a"] } else { &["p", "m", "v"] }
+    /// Bytes of workspace and scratch.
+    pub fn bytes(&self) -> u64 {
+        self.program.memory_bytes()
     }
 
     /// Sums of nothing.
@@ -79,42 +105,25 @@ impl Optimiser {
     /// # Errors
     /// E0603 where there is no memory for them.
     pub fn sums(&self) -> Result<Sums> {
-        Ok(Sums { states: self.collecting.states("collect")?, empty: true })
+        Ok(Sums { states: self.program.states("collect")?, empty: true })
     }
 
-    /// Vectors of one kind.
+    /// Shows what was summed up in vector `at`; in pieces where that is nothing.
     ///
     /// # Errors
-    /// E0603 without memory.
-    pub fn get(&self, kind: &str) -> Result<Flat> {
-        let names = self.names.groups.iter();
-        names.map(|name| self.state.get(&format!("{kind}.{name}"))).collect()
-    }
-
-    /// Sets vectors of one kind.
-    ///
-    /// # Errors
-    /// E0561 for vectors of other sizes.
-    pub fn set(&mut self, kind: &str, values: &Flat) -> Result<()> {
-        let mut all = self.names.groups.iter().zip(values);
-        all.try_for_each(|(name, value)| self.state.set(&format!("{kind}.{name}"), value))
-    }
-
-    /// Copies the parameters to where the network takes them from.
-    ///
-    /// # Errors
-    /// E0561 never: they are the same parameters.
-    pub fn give(&self, parameters: &Parameters, values: &mut Values) -> Result<()> {
-        for (at, group) in self.names.groups.iter().enumerate() {
-            self.state.read(&format!("p.{group}"), &mut |bytes| {
-                let each = parameters.list.iter().zip(values.iter_mut());
-                for (parameter, (_, value)) in each {
-                    let (own, range) = parameter.place();
-                    if own == at {
-                        value.bytes_mut().copy_from_slice(&bytes[4 * range.start..4 * range.end]);
-                    }
-                }
-            })?;
+    /// E0561 never: there is such a vector.
+    pub fn read(&self, sums: &Sums, at: usize, look: &mut dyn FnMut(&[u8])) -> Result<()> {
+        if !sums.empty {
+            return sums.states.read(&self.gradients[at], look);
+        }
+        let mut all = sums.states.iter();
+        let own = all.find(|(name, _, _)| *name == self.gradients[at]);
+        let mut left = own.map_or(0, |(_, _, ty)| ty.bytes());
+        let zeros = [0u8; 1 << 12];
+        while left > 0 {
+            let some = left.min(zeros.len() as u64);
+            look(&zeros[..some as usize]);
+            left -= some;
         }
         Ok(())
     }
@@ -124,25 +133,23 @@ impl Optimiser {
     /// # Errors
     /// E0561 never: they are the same parameters.
     pub fn summed(&self, sums: &Sums, into: &mut Flat) -> Result<()> {
-        for (name, into) in self.names.gradients.iter().zip(into) {
-            match sums.empty {
-                true => into.bytes_mut().fill(0),
-                false => sums.states.read(name, &mut |bytes| {
-                    into.bytes_mut().copy_from_slice(bytes);
-                })?,
-            }
+        for (at, into) in into.iter_mut().enumerate() {
+            let (into, mut done) = (into.bytes_mut(), 0);
+            self.read(sums, at, &mut |bytes| {
+                into[done..done + bytes.len()].copy_from_slice(bytes);
+                done += bytes.len();
+            })?;
         }
         Ok(())
     }
 
-    /// Sets sums.
+    /// Sets vector `at` of sums.
     ///
     /// # Errors
-    /// E0561 for vectors of other sizes.
-    pub fn set_sums(&self, sums: &mut Sums, values: &Flat) -> Result<()> {
+    /// E0561 for a vector of another size.
+    pub fn set(&self, sums: &mut Sums, at: usize, value: &Tensor) -> Result<()> {
         sums.empty = false;
-        let mut all = self.names.gradients.iter().zip(values);
-        all.try_for_each(|(name, value)| sums.states.set(name, value))
+        sums.states.set(&self.gradients[at], value)
     }
 
     /// Adds `factor` times vectors to `sums`.
@@ -151,10 +158,64 @@ impl Optimiser {
     /// E1005 for vectors of other sizes.
     pub fn add(&mut self, sums: &mut Sums, values: &Flat, factor: f64) -> Result<()> {
         let factor = tensor_f32([], &[factor as f32])?;
-        let named = self.names.added.iter().map(String::as_str).zip(values);
+        let named = self.added.iter().map(String::as_str).zip(values);
         let inputs = Inputs::new().set("factor", &factor).all(named);
         let phase = if std::mem::take(&mut sums.empty) { "begin" } else { "collect" };
-        self.collecting.call_with_states(phase, &inputs, &mut sums.states).map(drop)
+        self.program.call_with_states(phase, &inputs, &mut sums.states).map(drop)
+    }
+}
+
+impl Optimiser {
+    /// The optimiser of `parameters`, with all states zero.
+    ///
+    /// # Errors
+    /// E05xx where it cannot be compiled, E0603 where there is no memory for its states.
+    pub fn open(backend: &Backend, parameters: &Parameters, train: &TrainSettings) -> Result<Self> {
+        let extras = extras(train);
+        let program = loaded(compiled(backend, [adamw(&parameters.groups, extras)])?)?;
+        let state = program.states("update")?;
+        let (groups, gradients) = (named("", parameters), named("g.", parameters));
+        Ok(Self { program, state, extras, groups, gradients })
+    }
+
+    /// Bytes of workspace and scratch.
+    pub fn bytes(&self) -> u64 {
+        self.program.memory_bytes()
+    }
+
+    /// The vectors that are kept besides the sums: `p`, `m`, `v`, and `a` with an average.
+    pub fn kinds(&self) -> &'static [&'static str] {
+        if self.extras.average { &["p", "m", "v", "a"] } else { &["p", "m", "v"] }
+    }
+
+    /// Calls `use_them` with the values that parameters have now, or their averages (`a`), as they
+    /// lie in the states.
+    ///
+    /// # Errors
+    /// Those of `use_them`.
+    pub fn with<R>(&self, kind: &str, use_them: impl FnOnce(Values<'_>) -> Result<R>) -> Result<R> {
+        let names: Vec<String> = self.groups.iter().map(|name| format!("{kind}.{name}")).collect();
+        let (mut once, mut out) = (Some(use_them), None);
+        self.state.read_all(&names, &mut |vectors| {
+            out = once.take().map(|use_them| use_them(Values::of(vectors)));
+        })?;
+        out.expect("vectors are shown once")
+    }
+
+    /// Shows vector `at` of one kind.
+    ///
+    /// # Errors
+    /// E0561 for a kind that there is not.
+    pub fn read(&self, kind: &str, at: usize, look: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.state.read(&format!("{kind}.{}", self.groups[at]), look)
+    }
+
+    /// Sets vector `at` of one kind.
+    ///
+    /// # Errors
+    /// E0561 for a vector of another size.
+    pub fn set(&mut self, kind: &str, at: usize, value: &Tensor) -> Result<()> {
+        self.state.set(&format!("{kind}.{}", self.groups[at]), value)
     }
 
     /// Update `step` (from 1) with a gradient; gives its norm.
@@ -179,8 +240,8 @@ impl Optimiser {
             .collect::<Result<_>>()?;
         let inputs = Inputs::new()
             .all(COEFFICIENTS.into_iter().zip(&coefficients))
-            .all(self.names.gradients.iter().map(String::as_str).zip(gradient));
-        let outputs = self.updating.call_with_states("update", &inputs, &mut self.state)?;
+            .all(self.gradients.iter().map(String::as_str).zip(gradient));
+        let outputs = self.program.call_with_states("update", &inputs, &mut self.state)?;
         Ok(outputs.get("norm")?.to_f64_vec()[0])
     }
 }

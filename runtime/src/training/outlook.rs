@@ -4,16 +4,17 @@
 //! the transformer is loaded. A clip shows what the autoencoder makes of three targets, beside what
 //! they were made of: whether crops, sizes and frames are what was meant is best seen.
 
-use super::Event;
 use super::dataset::{Dataset, Item};
 use super::denoising::Denoising;
 use super::draws::{Draw, Levels};
 use super::group::Calls;
+use super::memory::Memory;
 use super::network::Wanted;
 use super::objective::Objective;
 use super::parameters::{Kind, Parameters};
 use super::prepare::Preparation;
 use super::request::{Training, model};
+use super::{Event, optimise};
 use crate::error::{Error, Result};
 use crate::files::{Existing, make_folder};
 use crate::media::color::{Rounding, planar_to_rgb};
@@ -34,8 +35,8 @@ pub struct Outlook {
     pub shapes: Vec<Shape>,
     /// Numbers that would be trained.
     pub parameters: u64,
-    /// Bytes of weights, plans and optimiser.
-    pub bytes: u64,
+    /// What it would hold while it trains.
+    pub memory: Memory,
     /// Noise levels in tenths.
     pub levels: Vec<LevelRow>,
     /// Targets after encoding and decoding.
@@ -138,9 +139,8 @@ impl Training<'_> {
         let pairs = self.kind == Kind::Dpo;
         let preparation = Preparation { settings, model: &model, backend, pairs, cancel };
         let data = preparation.dataset(&settings.data.manifest, events)?;
-        if let Some(path) = &settings.data.validation {
-            preparation.dataset(path, events)?;
-        }
+        let validation = settings.data.validation.as_ref();
+        let validation = validation.map(|path| preparation.dataset(path, events)).transpose()?;
         let objective = Denoising::new(&model, settings)?;
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
@@ -150,7 +150,9 @@ impl Training<'_> {
         let calls = Calls::new(&settings.train, self.kind, streams);
         let measured = self.kind == Kind::Dpo || settings.data.validation.is_some();
         let (kind, calls) = (self.kind, &calls);
-        let wanted = Wanted { objective: &objective, settings, kind, calls, measured };
+        let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
+        let beside = Memory::beside(settings, &model, backend, &sets)?;
+        let wanted = Wanted { objective: &objective, settings, kind, calls, measured, beside };
         let compiler = wanted.compile(backend)?;
         let [target, rows, columns] = settings.size().latent(model.geometry());
         let patch = model.dit.patch;
@@ -164,14 +166,15 @@ impl Training<'_> {
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
         let parameters = Parameters::of_plan(wanted.largest(&compiler, shapes[0].reference_frames));
-        let own = wanted.vector_bytes(&parameters);
+        let mut memory = beside.with(&wanted, &compiler, &parameters);
+        memory.plans += optimise::planned_bytes(backend, &parameters, &settings.train)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),
             excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             shapes,
             parameters: parameters.elements(),
-            bytes: compiler.weight_bytes() + compiler.memory_bytes() + own,
+            memory,
             levels: self.levels(&ids),
             sheet: sheet(&preparation, &data)?,
         })

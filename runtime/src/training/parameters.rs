@@ -8,7 +8,6 @@ use super::settings::{LoraSettings, Settings};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::model::Model;
-use crate::pipeline::tensor_f32;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::optimiser::Group;
@@ -53,6 +52,11 @@ impl Parameter {
     pub fn place(&self) -> (usize, std::ops::Range<usize>) {
         (self.group, self.offset..self.offset + self.ty.elements())
     }
+
+    /// Whether it is the second matrix of an adapter, which is zero at first.
+    fn is_second(&self) -> bool {
+        self.name.ends_with(".lora_B.weight")
+    }
 }
 
 /// All of them.
@@ -66,6 +70,40 @@ pub struct Parameters {
 
 /// Values of all parameters, one tensor for each vector.
 pub type Flat = Vec<Tensor>;
+
+/// Values of all parameters where they lie: the vectors, as f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<'v> {
+    vectors: &'v [&'v [u8]],
+    /// What the second matrix of every adapter is instead.
+    zeros: Option<&'v [u8]>,
+}
+
+impl<'v> Values<'v> {
+    /// Those of these vectors.
+    pub fn of(vectors: &'v [&'v [u8]]) -> Self {
+        Self { vectors, zeros: None }
+    }
+
+    /// These, with adapters that change nothing: the base's bits. `zeros` are [`Parameters::zeros_of`].
+    pub fn of_base(self, zeros: &'v [u8]) -> Self {
+        Self { zeros: Some(zeros), ..self }
+    }
+
+    /// What one parameter has.
+    pub fn bytes(&self, parameter: &Parameter) -> &'v [u8] {
+        let (group, range) = parameter.place();
+        match self.zeros {
+            Some(zeros) if parameter.is_second() => &zeros[..4 * range.len()],
+            _ => &self.vectors[group][4 * range.start..4 * range.end],
+        }
+    }
+
+    /// What one parameter has, as numbers.
+    pub fn numbers(&self, parameter: &Parameter) -> &'v [f32] {
+        bytemuck::cast_slice(self.bytes(parameter))
+    }
+}
 
 /// The adapters that settings ask for.
 pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
@@ -110,6 +148,19 @@ impl Parameters {
         out
     }
 
+    /// Whether an input of the network is one of them.
+    pub fn has(&self, name: &str) -> bool {
+        self.list.binary_search_by(|own| own.name.as_str().cmp(name)).is_ok()
+    }
+
+    /// Bytes of the inputs and results of a plan that are not of this length: what samples give and get.
+    pub fn call_bytes(&self, plan: &Plan) -> u64 {
+        let inputs = plan.inputs.iter().filter(|port| !self.has(&port.name));
+        let results = plan.outputs.iter().filter(|port| !port.name.starts_with("grad."));
+        let bytes = inputs.chain(results).map(|port| plan.buffer(port.buffer).ty.bytes());
+        bytes.fold(0, u64::saturating_add)
+    }
+
     /// How many numbers are trained.
     pub fn elements(&self) -> u64 {
         self.groups.iter().map(|group| group.elements as u64).sum()
@@ -121,37 +172,32 @@ impl Parameters {
         self.groups.iter().map(|group| Tensor::zeros(ty(group))).collect()
     }
 
-    /// Puts named tensors together; each is asked for once.
-    ///
-    /// # Errors
-    /// Those of `get`.
-    pub fn flat(&self, get: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>>) -> Result<Flat> {
-        let mut out = self.zeros();
-        for parameter in &self.list {
-            let values = get(parameter)?;
-            let (group, range) = parameter.place();
-            let all = out[group].as_f32_mut().expect("vectors are f32");
-            all[range].copy_from_slice(&values);
-        }
-        Ok(out)
-    }
-
     /// The values of one.
     pub fn values<'f>(&self, flat: &'f Flat, parameter: &Parameter) -> &'f [f32] {
         let (group, range) = parameter.place();
         &flat[group].as_f32().expect("vectors are f32")[range]
     }
 
-    /// The tensors by name, as the network takes them.
+    /// Zeros in place of the largest second matrix of an adapter.
+    pub fn zeros_of(&self) -> Vec<u8> {
+        let second = self.list.iter().filter(|parameter| parameter.is_second());
+        vec![0; 4 * second.map(|parameter| parameter.ty.elements()).max().unwrap_or(0)]
+    }
+
+    /// Writes all values into vectors; each parameter is asked for once.
     ///
     /// # Errors
-    /// E1009 never: a parameter has as many values as its type has elements.
-    pub fn named(&self, flat: &Flat) -> Result<Vec<(String, Tensor)>> {
-        let tensor = |parameter: &Parameter| {
-            let shape = parameter.ty.shape.iter().copied();
-            Ok((parameter.name.clone(), tensor_f32(shape, self.values(flat, parameter))?))
-        };
-        self.list.iter().map(tensor).collect()
+    /// Those of `fill`.
+    pub fn fill(
+        &self,
+        into: &mut Flat,
+        fill: &mut dyn FnMut(&Parameter, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        for parameter in &self.list {
+            let (group, range) = parameter.place();
+            fill(parameter, &mut into[group].as_f32_mut().expect("vectors are f32")[range])?;
+        }
+        Ok(())
     }
 
     /// The first values of a run: of an adapter A uniform within ±1/√in and B zero (`anyid.md` §4.2),
@@ -159,37 +205,56 @@ impl Parameters {
     ///
     /// # Errors
     /// E0330 to E0332 where the model cannot be read.
-    pub fn first(&self, kind: Kind, settings: &Settings, model: &Model) -> Result<Flat> {
-        self.flat(&mut |parameter| {
-            let shape = &parameter.ty.shape;
+    pub fn first(
+        &self,
+        into: &mut Flat,
+        kind: Kind,
+        settings: &Settings,
+        model: &Model,
+    ) -> Result<()> {
+        self.fill(into, &mut |parameter, values| {
             match kind {
-                Kind::Lora | Kind::Dpo if parameter.name.ends_with(".lora_B.weight") => {
-                    Ok(vec![0.0; parameter.ty.elements()])
-                }
+                Kind::Full => stored(model, &parameter.name, 0, values)?,
+                Kind::Lora | Kind::Dpo if parameter.is_second() => values.fill(0.0),
                 Kind::Lora | Kind::Dpo => {
-                    let bound = 1.0 / (shape[1] as f32).sqrt();
-                    Ok(init::uniform(
-                        settings.train.seed,
-                        &parameter.name,
-                        bound,
-                        parameter.ty.elements(),
-                    ))
+                    let bound = 1.0 / (parameter.ty.shape[1] as f32).sqrt();
+                    let (seed, count) = (settings.train.seed, values.len());
+                    let drawn = init::uniform(seed, &parameter.name, bound, count);
+                    values.copy_from_slice(&drawn);
                 }
-                Kind::Full => stored(model, parameter),
             }
+            Ok(())
         })
     }
 }
 
-/// What a model has of a weight, as f32.
+/// Writes what a model has of a weight, from element `first` on, as f32.
 ///
 /// # Errors
 /// E0330 to E0332 where it cannot be read.
-pub fn stored(model: &Model, parameter: &Parameter) -> Result<Vec<f32>> {
-    let mut values = vec![0f32; parameter.ty.elements()];
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-    model.dit_weights.set().read_f32(&parameter.name, 0, bytes)?;
-    Ok(values)
+fn stored(model: &Model, name: &str, first: usize, into: &mut [f32]) -> Result<()> {
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(into);
+    model.dit_weights.set().read_f32(name, first as u64, bytes)
+}
+
+/// The root of the sum over the elements of a weight of what `square` makes of each: its place and
+/// what the model has. They are read in pieces.
+fn root(
+    model: &Model,
+    name: &str,
+    count: usize,
+    square: &dyn Fn(usize, f32) -> f64,
+) -> Result<f64> {
+    let mut piece = vec![0f32; count.min(1 << 16)];
+    let mut sum = 0.0;
+    for first in (0..count).step_by(piece.len().max(1)) {
+        let some = (count - first).min(piece.len());
+        stored(model, name, first, &mut piece[..some])?;
+        for (at, value) in (first..).zip(&piece[..some]) {
+            sum += square(at, *value);
+        }
+    }
+    Ok(sum.sqrt())
 }
 
 /// How far a run has moved each of its targets: the norm of the change over that of the weight.
@@ -198,7 +263,7 @@ pub fn stored(model: &Model, parameter: &Parameter) -> Result<Vec<f32>> {
 /// E0330 to E0332 where the model cannot be read.
 pub fn moved(
     parameters: &Parameters,
-    flat: &Flat,
+    values: Values<'_>,
     kind: Kind,
     settings: &Settings,
     base: &BTreeMap<String, f64>,
@@ -207,9 +272,9 @@ pub fn moved(
     let mut out = BTreeMap::new();
     if kind == Kind::Full {
         for parameter in &parameters.list {
-            let (now, before) = (parameters.values(flat, parameter), stored(model, parameter)?);
-            let change = now.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2));
-            out.insert(parameter.name.clone(), change.sum::<f64>().sqrt() / base[&parameter.name]);
+            let (name, now) = (&parameter.name, values.numbers(parameter));
+            let change = |at: usize, before: f32| f64::from(now[at] - before).powi(2);
+            out.insert(name.clone(), root(model, name, now.len(), &change)? / base[name]);
         }
         return Ok(out);
     }
@@ -219,7 +284,7 @@ pub fn moved(
         let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
         let b = by_name[format!("{module}.lora_B.weight").as_str()];
         let [rank, inputs] = [a.ty.shape[0], a.ty.shape[1]];
-        let (a, b) = (parameters.values(flat, a), parameters.values(flat, b));
+        let (a, b) = (values.numbers(a), values.numbers(b));
         // ‖B A‖² = Σ (A Aᵀ) ∘ (Bᵀ B), without the product itself.
         let mut square = 0.0;
         for i in 0..rank {
@@ -246,10 +311,8 @@ pub fn norms(parameters: &Parameters, kind: Kind, model: &Model) -> Result<BTree
     let mut add = |target: &str, weight: &str| -> Result<()> {
         let set = model.dit_weights.set();
         let count = set.tensor(weight).map_or(0, |weight| weight.elements());
-        let mut values = vec![0f32; count as usize];
-        set.read_f32(weight, 0, bytemuck::cast_slice_mut(&mut values))?;
-        let square: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
-        out.insert(target.to_owned(), square.sqrt().max(f64::MIN_POSITIVE));
+        let norm = root(model, weight, count as usize, &|_, value| f64::from(value).powi(2))?;
+        out.insert(target.to_owned(), norm.max(f64::MIN_POSITIVE));
         Ok(())
     };
     for parameter in &parameters.list {
@@ -295,15 +358,17 @@ mod tests {
                 ("outside", 6, true)
             ]
         );
-        let mut next = 0.0;
-        let flat = parameters.flat(&mut |parameter| {
+        let (mut next, mut flat) = (0.0, parameters.zeros());
+        let filled = parameters.fill(&mut flat, &mut |_, values| {
             next += 1.0;
-            Ok(vec![next; parameter.ty.elements()])
+            values.fill(next);
+            Ok(())
         });
-        let flat = flat.unwrap();
-        for (at, (name, tensor)) in (1..).zip(parameters.named(&flat).unwrap()) {
-            assert_eq!(name, parameters.list[at - 1].name);
-            assert!(tensor.to_f32_vec().iter().all(|value| *value == at as f32), "{name}");
+        filled.unwrap();
+        let vectors: Vec<&[u8]> = flat.iter().map(Tensor::bytes).collect();
+        for (at, parameter) in (1..).zip(&parameters.list) {
+            let values = Values::of(&vectors).numbers(parameter);
+            assert_eq!(values, vec![at as f32; parameter.ty.elements()], "{}", parameter.name);
         }
         assert_eq!(parameters.elements(), 27);
     }
@@ -317,9 +382,10 @@ mod tests {
         let [a, b] = [[2, 3], [4, 2]].map(|shape| TensorType::new(DType::F32, shape));
         let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)]);
         let values: Vec<f32> = (0..14).map(|k| (k as f32 * 0.7).sin()).collect();
-        let flat = vec![tensor_f32([14], &values).unwrap()];
+        let vectors: [&[u8]; 1] = [bytemuck::cast_slice(&values)];
         let base = BTreeMap::from([("m".to_owned(), 5.0)]);
-        let found = moved(&parameters, &flat, Kind::Lora, &settings, &base, &model).unwrap();
+        let given = Values::of(&vectors);
+        let found = moved(&parameters, given, Kind::Lora, &settings, &base, &model).unwrap();
         let (a, b) = (&values[..6], &values[6..]);
         let mut square = 0.0;
         for row in 0..4 {

@@ -2,6 +2,7 @@
 
 use super::checkpoint::Folder;
 use super::dataset::Item;
+use super::memory::Memory;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
@@ -39,6 +40,8 @@ pub struct Report {
     pub loss: Option<f64>,
     /// Numbers that were trained.
     pub parameters: u64,
+    /// What was planned to be held meanwhile.
+    pub memory: Memory,
     /// The best measurement of the validation set, and that of the untrained model.
     pub validation: Option<(f64, f64)>,
 }

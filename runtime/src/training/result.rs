@@ -2,7 +2,7 @@
 //!
 //! The file is read back and compared before it gets its name.
 
-use super::parameters::{Flat, Kind, Parameters};
+use super::parameters::{Flat, Kind, Parameters, Values};
 use super::settings::Settings;
 use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_base};
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
@@ -29,21 +29,34 @@ pub fn names(kind: Kind) -> [String; 3] {
 }
 
 /// A tensor to be stored.
-struct Row {
+struct Row<'v> {
     spec: TensorSpec,
-    bytes: Vec<u8>,
+    values: &'v [f32],
 }
 
-fn row(name: String, encoding: Encoding, shape: &[usize], values: &[f32]) -> Row {
-    let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
-    let bytes = match encoding {
-        Encoding::Bf16 => {
-            values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
+impl<'v> Row<'v> {
+    fn new(name: String, encoding: Encoding, shape: &[usize], values: &'v [f32]) -> Self {
+        let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
+        Self { spec: TensorSpec::new(name, encoding, shape), values }
+    }
+
+    /// Shows its bytes as they are stored, in pieces.
+    fn pieces(&self, look: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if self.spec.encoding != Encoding::Bf16 {
+            return look(bytemuck::cast_slice(self.values));
         }
-        _ => bytemuck::cast_slice(values).to_vec(),
-    };
-    Row { spec: TensorSpec::new(name, encoding, shape), bytes }
+        let mut narrow = Vec::with_capacity(PIECE);
+        for values in self.values.chunks(PIECE) {
+            narrow.clear();
+            narrow.extend(values.iter().map(|value| bf16::from_f32(*value)));
+            look(bytemuck::cast_slice(&narrow))?;
+        }
+        Ok(())
+    }
 }
+
+/// Elements that are converted or compared at a time.
+const PIECE: usize = 1 << 14;
 
 /// Writes the result of a run into `file`.
 ///
@@ -52,8 +65,7 @@ fn row(name: String, encoding: Encoding, shape: &[usize], values: &[f32]) -> Row
 pub fn write(
     file: AtomicFile,
     kind: Kind,
-    parameters: &Parameters,
-    flat: &Flat,
+    (parameters, values): (&Parameters, Values<'_>),
     settings: &Settings,
     model: &Model,
     updates: u64,
@@ -66,31 +78,31 @@ pub fn write(
     say("rope_layout", "prepend".to_owned());
     say("null_refs", "match".to_owned());
     say("pad", "black".to_owned());
-    let mut rows = Vec::new();
+    let (mut rows, alpha) = (Vec::new(), [settings.lora.alpha as f32]);
     match kind {
         Kind::Lora | Kind::Dpo => {
             say("rank", settings.lora.rank.to_string());
             say("alpha", settings.lora.alpha.to_string());
             say("target_modules", settings.lora.targets.join(" "));
             for parameter in &parameters.list {
-                let values = parameters.values(flat, parameter);
+                let values = values.numbers(parameter);
                 let name = format!("diffusion_model.{}", parameter.name);
                 if let Some(module) = name.strip_suffix(".lora_A.weight") {
-                    let alpha = [settings.lora.alpha as f32];
-                    rows.push(row(format!("{module}.alpha"), Encoding::F32, &[], &alpha));
+                    let name = format!("{module}.alpha");
+                    rows.push(Row::new(name, Encoding::F32, &[], &alpha));
                 }
-                rows.push(row(name, Encoding::F32, &parameter.ty.shape, values));
+                rows.push(Row::new(name, Encoding::F32, &parameter.ty.shape, values));
             }
         }
         Kind::Full => {
             for parameter in &parameters.list {
-                let values = parameters.values(flat, parameter);
+                let values = values.numbers(parameter);
                 let stored = model.dit_weights.set().tensor(&parameter.name);
                 // Rounded once to what the model is stored in.
                 let narrow = stored.is_some_and(|weight| weight.encoding == Encoding::Bf16);
                 let encoding = if narrow { Encoding::Bf16 } else { Encoding::F32 };
                 let name = model.dit_weights.spelled(&parameter.name);
-                rows.push(row(name, encoding, &parameter.ty.shape, values));
+                rows.push(Row::new(name, encoding, &parameter.ty.shape, values));
             }
             rows.sort_by_key(|row| row.spec.encoding == Encoding::Bf16);
         }
@@ -117,7 +129,7 @@ fn differs(what: &str) -> Error {
 
 fn store(
     file: AtomicFile,
-    rows: &[Row],
+    rows: &[Row<'_>],
     header: &BTreeMap<String, String>,
     check: &mut dyn FnMut(&Path) -> Result<()>,
 ) -> Result<()> {
@@ -125,22 +137,36 @@ fn store(
     let path = file.path().to_owned();
     let mut writer = SafetensorsWriter::create_in(file, &specs, header)?;
     for row in rows {
-        writer.write(&row.spec.name, &row.bytes)?;
+        row.pieces(&mut |piece| writer.write(&row.spec.name, piece))?;
     }
     let file = writer.finish_file()?;
     if let Some(temporary) = file.temporary_path() {
         let found = WeightSet::open_files(&[temporary])?;
         for row in rows {
-            if found.contents(&row.spec.name)? != row.bytes {
-                return Err(differs(&format!("`{}`", row.spec.name)).at(path.display()));
+            let different = || differs(&format!("`{}`", row.spec.name)).at(path.display());
+            let stored = found.tensor(&row.spec.name).map(|tensor| tensor.bytes);
+            if stored != Some(row.spec.bytes()?) {
+                return Err(different());
             }
+            let (mut from, mut read) = (0, vec![0u8; 4 * PIECE]);
+            row.pieces(&mut |piece| {
+                for part in piece.chunks(read.len()) {
+                    let read = &mut read[..part.len()];
+                    found.read(&row.spec.name, from, read)?;
+                    if read != part {
+                        return Err(different());
+                    }
+                    from += part.len() as u64;
+                }
+                Ok(())
+            })?;
         }
         check(temporary).map_err(|error| error.placed(path.display()))?;
     }
     file.commit().map(drop)
 }
 
-/// The values that a run begins from: those of an adapter, or of a transformer where all of it is
+/// Writes the values that a run begins from: those of an adapter, or of a transformer where all of it is
 /// trained.
 ///
 /// # Errors
@@ -149,14 +175,14 @@ fn store(
 pub fn first_values(
     path: &Path,
     kind: Kind,
-    parameters: &Parameters,
+    (parameters, into): (&Parameters, &mut Flat),
     settings: &Settings,
     model: &Model,
-) -> Result<Flat> {
+) -> Result<()> {
     match (kind, whole_at(path)?) {
-        (Kind::Full, Some(whole)) => whole_values(path, parameters, &whole),
+        (Kind::Full, Some(whole)) => whole_values(path, (parameters, into), &whole),
         (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
-        (Kind::Lora | Kind::Dpo, _) => adapter_values(path, parameters, settings, model),
+        (Kind::Lora | Kind::Dpo, _) => adapter_values(path, (parameters, into), settings, model),
     }
 }
 
@@ -199,28 +225,30 @@ fn not_whole(message: String, path: &Path) -> Error {
 }
 
 /// The values of a whole transformer.
-fn whole_values(path: &Path, parameters: &Parameters, weights: &ModelWeights) -> Result<Flat> {
+fn whole_values(
+    path: &Path,
+    (parameters, into): (&Parameters, &mut Flat),
+    weights: &ModelWeights,
+) -> Result<()> {
     let set = weights.set();
-    parameters.flat(&mut |parameter| {
+    parameters.fill(into, &mut |parameter, values| {
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let fits = set.tensor(&parameter.name).is_some_and(|weight| weight.shape == shape);
         if !fits {
             let message = format!("there is no {} of {}", parameter.name, parameter.ty);
             return Err(not_whole(message, path));
         }
-        let mut values = vec![0f32; parameter.ty.elements()];
-        set.read_f32(&parameter.name, 0, bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
+        set.read_f32(&parameter.name, 0, bytemuck::cast_slice_mut(values))
     })
 }
 
 /// The values of an adapter.
 fn adapter_values(
     path: &Path,
-    parameters: &Parameters,
+    (parameters, into): (&Parameters, &mut Flat),
     settings: &Settings,
     model: &Model,
-) -> Result<Flat> {
+) -> Result<()> {
     let modules = modules_of(model.dit_weights.set());
     let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
     let wanted = settings.lora.alpha / settings.lora.rank as f64;
@@ -242,7 +270,7 @@ fn adapter_values(
         let message = format!("the adapter is for {has} linears, the run for {wanted}");
         return Err(super::parameters::unfit(message, path));
     }
-    parameters.flat(&mut |parameter| {
+    parameters.fill(into, &mut |parameter, values| {
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let name = ends.get(&parameter.name);
         let found = name.and_then(|name| Some((name, set.tensor(name)?)));
@@ -250,8 +278,6 @@ fn adapter_values(
             let message = format!("the adapter has no {} of {}", parameter.name, parameter.ty);
             return Err(super::parameters::unfit(message, path));
         };
-        let mut values = vec![0f32; parameter.ty.elements()];
-        set.read_f32(name, 0, bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
+        set.read_f32(name, 0, bytemuck::cast_slice_mut(values))
     })
 }

@@ -11,10 +11,11 @@ use super::draws::{Levels, order};
 use super::group::Calls;
 use super::learner::{Learner, Numbers};
 use super::log::Log;
-use super::network::{Network, Values};
+use super::memory::Memory;
+use super::network::Network;
 use super::objective::Objective;
-use super::optimise::{Optimiser, Sums};
-use super::parameters::{Flat, Kind, moved, norms};
+use super::optimise::{Collector, Optimiser, Sums};
+use super::parameters::{Kind, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
 use super::{Event, Settings, result, samples};
@@ -40,8 +41,8 @@ pub struct Loop<'l> {
     learner: Learner<'l>,
     optimiser: Optimiser,
     batch: Sums,
-    pair: Sums,
-    values: Values,
+    /// Sums of a pair whose clips go through the network one after the other.
+    pair: Option<Sums>,
     record: Record,
     folder: Folder,
     /// The file of the next best result.
@@ -85,56 +86,64 @@ impl<'l> Loop<'l> {
             old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
-        let network =
-            Network::open(Box::new(objective), backend, (settings, kind), (&calls, measured))?;
-        let parameters = &network.parameters;
-        let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
-        let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
-        let untrained = parameters.first(kind, settings, model)?;
+        let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
+        let beside = Memory::beside(settings, model, backend, &sets)?;
+        let (asked, of) = ((&calls, measured, beside), (settings, kind));
+        let mut network = Network::open(Box::new(objective), backend, of, asked)?;
+        let mut optimiser = Optimiser::open(backend, &network.parameters, &settings.train)?;
+        let collector = Collector::open(backend, &network.parameters)?;
+        let mut batch = collector.sums()?;
+        let pair = calls.apart(kind).then(|| collector.sums()).transpose()?;
+        network.memory.plans += optimiser.bytes() + collector.bytes();
         if training.resume && old.is_none() {
             let what = "there is no checkpoint yet: the run starts from the beginning";
             events(Event::Warning(what.to_owned()));
         }
         let begun = old.is_some();
+        let Network { parameters, gradient, .. } = &mut network;
         if let Some(old) = old {
-            let values = folder.load(&old, parameters)?;
-            record.position = old.position;
-            let missing = || Error::input("E0962", "the checkpoint is incomplete");
-            for which in optimiser.kinds() {
-                optimiser.set(which, values.get(*which).ok_or_else(missing)?)?;
-            }
             // Nothing is summed up between two batches.
-            if !record.position.samples.is_multiple_of(settings.train.batch) {
-                optimiser.set_sums(&mut batch, values.get("g").ok_or_else(missing)?)?;
-            }
+            let summed = !old.position.samples.is_multiple_of(settings.train.batch);
+            let kinds = optimiser.kinds().iter().chain(summed.then_some(&"g")).copied();
+            let kinds: Vec<&str> = kinds.collect();
+            folder.load(
+                &old,
+                (&kinds, parameters),
+                gradient,
+                &mut |which, at, value| match which {
+                    "g" => collector.set(&mut batch, at, value),
+                    _ => optimiser.set(which, at, value),
+                },
+            )?;
+            record.position = old.position;
         } else {
-            let first = match &training.init_from {
-                Some(path) => result::first_values(path, kind, parameters, settings, model)?,
-                None => untrained.clone(),
-            };
-            optimiser.set("p", &first)?;
-            if optimiser.kinds().contains(&"a") {
-                optimiser.set("a", &first)?;
+            match &training.init_from {
+                Some(path) => {
+                    result::first_values(path, kind, (parameters, gradient), settings, model)?
+                }
+                None => parameters.first(gradient, kind, settings, model)?,
+            }
+            for which in optimiser.kinds().iter().filter(|which| ["p", "a"].contains(which)) {
+                let mut all = gradient.iter().enumerate();
+                all.try_for_each(|(at, value)| optimiser.set(which, at, value))?;
             }
         }
         // The line of an update that is still to be measured is written then.
         let logged = record.position.updates - u64::from(record.position.row.is_some());
         let log = Log::open(&settings.run.folder, logged)?;
-        let norms = norms(parameters, kind, model)?;
-        let values = parameters.named(&untrained)?;
-        let untrained = if measured { values.clone() } else { Values::new() };
+        let norms = norms(&network.parameters, kind, model)?;
         events(Event::Begun {
-            parameters: parameters.elements(),
+            parameters: network.parameters.elements(),
             samples: data.items.len(),
             excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
-            bytes: network.bytes(),
+            memory: network.memory,
             updates: record.position.updates,
             total: settings.train.steps,
         });
         let reference = format!("{model_is} {device} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
         let learner =
-            Learner { settings, kind, levels, network, calls, untrained, reference, cache };
+            Learner { settings, kind, levels, network, calls, model, collector, reference, cache };
         let began = (Instant::now(), record.position.samples);
         let mut out = Self {
             settings,
@@ -147,7 +156,6 @@ impl<'l> Loop<'l> {
             optimiser,
             batch,
             pair,
-            values,
             record,
             folder,
             best: None,
@@ -157,7 +165,6 @@ impl<'l> Loop<'l> {
             began,
             saved: None,
         };
-        out.optimiser.give(&out.learner.network.parameters, &mut out.values)?;
         if out.validation.is_some() {
             out.best = Some(out.best_file()?);
         }
@@ -229,13 +236,10 @@ impl<'l> Loop<'l> {
         };
         let units: Vec<_> =
             group.iter().map(|(at, epoch)| (&self.data.items[*at], *epoch)).collect();
-        let numbers = self.learner.learn(
-            &self.data,
-            &units,
-            &self.values,
-            &mut self.optimiser,
-            (&mut self.batch, &mut self.pair),
-        )?;
+        let (learner, sums) = (&mut self.learner, (&mut self.batch, self.pair.as_mut()));
+        let data = &self.data;
+        let numbers =
+            self.optimiser.with("p", |values| learner.learn(data, &units, values, sums))?;
         let position = &mut self.record.position;
         for (name, value) in numbers.into_iter().flatten() {
             *position.batch.entry(name).or_insert(0.0) += value;
@@ -266,7 +270,7 @@ impl<'l> Loop<'l> {
     fn update(&mut self, events: &mut dyn FnMut(Event)) -> Result<()> {
         let train = &self.settings.train;
         let gradient = &mut self.learner.network.gradient;
-        self.optimiser.summed(&self.batch, gradient)?;
+        self.learner.collector.summed(&self.batch, gradient)?;
         let step = self.record.position.updates + 1;
         let norm = self.optimiser.update(step, train, gradient)?;
         if !norm.is_finite() {
@@ -275,7 +279,6 @@ impl<'l> Loop<'l> {
                 .help("the last checkpoint is good: take a smaller train.learning_rate"));
         }
         self.batch.clear();
-        self.optimiser.give(&self.learner.network.parameters, &mut self.values)?;
         self.record.position.updates = step;
         let sums = std::mem::take(&mut self.record.position.batch);
         let mut row: Map<String, Value> = sums
@@ -343,16 +346,19 @@ impl<'l> Loop<'l> {
         self.save()?;
         let missing = self.missing_videos();
         let data = self.validation.as_ref().unwrap_or(&self.data);
-        let (learner, values) = (&mut self.learner, &self.values);
-        let (model, backend, step) = (self.model, self.backend, self.record.position.updates);
-        let mut sampler = Sampler { learner, values, model, backend, cancel };
-        sampler.videos(data, missing, &mut |path| events(Event::Sampled { step, path }))
+        let (learner, model, backend) = (&mut self.learner, self.model, self.backend);
+        let step = self.record.position.updates;
+        self.optimiser.with("p", |values| {
+            let mut sampler = Sampler { learner, values, model, backend, cancel };
+            sampler.videos(data, missing, &mut |path| events(Event::Sampled { step, path }))
+        })
     }
 
     fn moved(&self) -> Result<BTreeMap<String, f64>> {
-        let flat = self.optimiser.get("p")?;
         let parameters = &self.learner.network.parameters;
-        moved(parameters, &flat, self.kind, self.settings, &self.norms, self.model)
+        self.optimiser.with("p", |values| {
+            moved(parameters, values, self.kind, self.settings, &self.norms, self.model)
+        })
     }
 
     /// Measures the validation set and keeps what is best; `None` where it was told to stop.
@@ -362,16 +368,15 @@ impl<'l> Loop<'l> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Option<Numbers>> {
         let Some(data) = &self.validation else { return Ok(Some(Numbers::new())) };
+        let (optimiser, learner) = (&self.optimiser, &mut self.learner);
+        let mut measure = |trained: bool| {
+            optimiser.with("p", |values| learner.measure(data, (values, trained), cancel))
+        };
         if self.record.position.base.is_none() {
-            let untrained = self.learner.untrained.clone();
-            let Some(base) = self.learner.measure(data, &untrained, cancel)? else {
-                return Ok(None);
-            };
+            let Some(base) = measure(false)? else { return Ok(None) };
             self.record.position.base = base.get("loss").copied();
         }
-        let Some(numbers) = self.learner.measure(data, &self.values, cancel)? else {
-            return Ok(None);
-        };
+        let Some(numbers) = measure(true)? else { return Ok(None) };
         let loss = numbers.get("loss").copied().unwrap_or(f64::NAN);
         let base = self.record.position.base.unwrap_or(f64::NAN);
         events(Event::Measured { step: self.record.position.updates, loss, base });
@@ -409,14 +414,14 @@ impl<'l> Loop<'l> {
         if self.saved == Some(self.record.position.samples) {
             return Ok(());
         }
-        let mut values: BTreeMap<String, Flat> = BTreeMap::new();
-        for which in self.optimiser.kinds() {
-            values.insert((*which).to_owned(), self.optimiser.get(which)?);
-        }
-        let mut sums = self.learner.network.parameters.zeros();
-        self.optimiser.summed(&self.batch, &mut sums)?;
-        values.insert("g".to_owned(), sums);
-        self.folder.save(&self.record, &values)?;
+        let (optimiser, Learner { network, collector, .. }) = (&self.optimiser, &self.learner);
+        let mut kinds: Vec<&str> = optimiser.kinds().iter().copied().chain(["g"]).collect();
+        kinds.sort_unstable();
+        let read = |which: &str, at: usize, look: &mut dyn FnMut(&[u8])| match which {
+            "g" => collector.read(&self.batch, at, look),
+            _ => optimiser.read(which, at, look),
+        };
+        self.folder.save(&self.record, (&kinds, &network.parameters), &read)?;
         self.saved = Some(self.record.position.samples);
         Ok(())
     }
@@ -436,10 +441,11 @@ impl<'l> Loop<'l> {
     /// Writes the result as it is now into `file`.
     fn write(&self, what: &str, file: AtomicFile) -> Result<PathBuf> {
         let path = self.path(what);
-        let flat = self.optimiser.get(if what == "-average" { "a" } else { "p" })?;
         let parameters = &self.learner.network.parameters;
-        let updates = self.record.position.updates;
-        result::write(file, self.kind, parameters, &flat, self.settings, self.model, updates)?;
+        let (settings, model, updates) = (self.settings, self.model, self.record.position.updates);
+        self.optimiser.with(if what == "-average" { "a" } else { "p" }, |values| {
+            result::write(file, self.kind, (parameters, values), settings, model, updates)
+        })?;
         Ok(path)
     }
 
@@ -453,6 +459,7 @@ impl<'l> Loop<'l> {
             updates: position.updates,
             loss: position.loss,
             parameters: self.learner.network.parameters.elements(),
+            memory: self.learner.network.memory,
             validation: position.best.zip(position.base),
         })
     }

@@ -8,7 +8,7 @@
 use super::checkpoint::Position;
 use super::dataset::{Dataset, Item};
 use super::learner::Learner;
-use super::network::Values;
+use super::parameters::Values;
 use super::settings::Settings;
 use crate::checkpoint::write_error;
 use crate::engine::Backend;
@@ -17,7 +17,7 @@ use crate::files::Existing;
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions};
 use crate::model::Model;
-use crate::pipeline::{Cancel, Request, Size, decode_latents, settings, tensor_f32};
+use crate::pipeline::{Cancel, Request, Size, decode_each, settings, tensor_f32};
 use crate::sampling::{NoiseStream, first_non_finite, guidance};
 use anyid_ir::Tensor;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub struct Sampler<'s, 'l> {
     /// The network.
     pub learner: &'s mut Learner<'l>,
     /// Its values.
-    pub values: &'s Values,
+    pub values: Values<'s>,
     /// The model, for solver and decoder.
     pub model: &'s Model,
     /// The device.
@@ -83,21 +83,24 @@ impl Sampler<'_, '_> {
     /// Makes the video of `item` at `path`; whether it was made, and `cancel` did not stop it.
     fn video(&mut self, data: &Dataset, item: &Item, path: &Path) -> Result<bool> {
         let Some(latents) = self.latents(data, item)? else { return Ok(false) };
-        let frames = decode_latents(self.model, self.backend, &latents)?;
-        if self.cancel.is_cancelled() {
-            return Ok(false);
-        }
         let folder = path.parent().expect("it is in a folder");
         std::fs::create_dir_all(folder).map_err(|fault| write_error(folder, fault))?;
-        let Size { width, height, frames: count } = self.learner.settings.size();
+        let Size { width, height, .. } = self.learner.settings.size();
         let options = WriterOptions { existing: Existing::Overwrite, ..WriterOptions::default() };
         let fps = self.learner.settings.video.fps;
         let mut writer = VideoWriter::create(path, width, height, fps, &options)?;
-        let planes = frames.as_f32().expect("frames are f32");
         let mut picture = vec![0u8; 3 * width * height];
-        for at in 0..count {
-            planar_to_rgb(planes, count, at, height, width, Rounding::Truncate, &mut picture);
-            writer.push(&picture)?;
+        decode_each(self.model, self.backend, &latents, &mut |chunk| {
+            let planes = chunk.as_f32().expect("frames are f32");
+            let count = planes.len() / picture.len();
+            for at in 0..count {
+                planar_to_rgb(planes, count, at, height, width, Rounding::Truncate, &mut picture);
+                writer.push(&picture)?;
+            }
+            Ok(())
+        })?;
+        if self.cancel.is_cancelled() {
+            return Ok(false);
         }
         writer.finish()?;
         Ok(true)

@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::output::{self, bytes, count, duration, plural};
 use crate::progress::Progress;
 use crate::render::Failure;
-use anyid_runtime::training::{Event, Kind, Outlook, Report, Settings, Training};
+use anyid_runtime::training::{Event, Kind, Memory, Outlook, Report, Settings, Training};
 use anyid_runtime::{Cancel, Result};
 use args::{CheckArgs, SettingsArgs, Train, TrainArgs};
 use serde_json::json;
@@ -65,8 +65,34 @@ fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
 fn report_json(report: &Report) -> serde_json::Value {
     json!({
         "path": report.path.to_string_lossy(), "updates": report.updates, "loss": report.loss,
-        "parameters": report.parameters,
+        "parameters": report.parameters, "memory": memory_json(&report.memory),
+        "peak_memory_bytes": output::peak_memory(),
         "validation": report.validation.map(|(best, base)| json!({"best": best, "base": base})),
+    })
+}
+
+/// What a run holds, part by part.
+fn memory_text(memory: &Memory) -> String {
+    let Memory { program, weights, plans, vectors, samples, videos } = *memory;
+    let parts = [
+        ("program", program),
+        ("weights", weights),
+        ("plans", plans),
+        ("parameters and gradients", vectors),
+        ("samples", samples),
+        ("videos", videos),
+    ];
+    let parts = parts.iter().filter(|(_, held)| *held > 0);
+    let parts: Vec<String> = parts.map(|(name, held)| format!("{name} {}", bytes(*held))).collect();
+    format!("peak memory {}: {}", bytes(memory.total()), parts.join(", "))
+}
+
+fn memory_json(memory: &Memory) -> serde_json::Value {
+    json!({
+        "program_bytes": memory.program, "weights_bytes": memory.weights,
+        "plans_bytes": memory.plans, "vectors_bytes": memory.vectors,
+        "samples_bytes": memory.samples, "videos_bytes": memory.videos,
+        "total_bytes": memory.total(),
     })
 }
 
@@ -100,7 +126,7 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
             "tokens": shape.tokens, "together": shape.together,
             "workspace_bytes": shape.workspace_bytes,
         })).collect::<Vec<_>>(),
-        "parameters": outlook.parameters, "bytes": outlook.bytes,
+        "parameters": outlook.parameters, "memory": memory_json(&outlook.memory),
         "levels": outlook.levels.iter().map(|row| json!({
             "sigma": row.sigma, "share": row.share, "weight": row.weight,
         })).collect::<Vec<_>>(),
@@ -124,9 +150,9 @@ fn outlook_text(outlook: &Outlook) -> String {
         ));
     }
     text.push_str(&format!(
-        "{} parameters; weights, plans and optimiser take {}\n",
+        "{} parameters; {}\n",
         count(outlook.parameters),
-        bytes(outlook.bytes)
+        memory_text(&outlook.memory)
     ));
     text.push_str("noise levels drawn, with the mean weight of their loss:\n");
     for row in &outlook.levels {
@@ -160,7 +186,7 @@ fn show(progress: &mut Progress, event: Event) {
             (done, total)
         }
         Event::Warning(message) => return progress.warn(&message),
-        Event::Begun { parameters, samples, excluded, bytes: held, updates, total } => {
+        Event::Begun { parameters, samples, excluded, memory, updates, total } => {
             for (reason, count) in excluded {
                 progress.note(&format!("{} left out: {reason}", plural(count, "sample")));
             }
@@ -169,12 +195,12 @@ fn show(progress: &mut Progress, event: Event) {
                 updates => format!(", {updates} done before"),
             };
             progress.note(&format!(
-                "training {} parameters on {} for {}{from}; the network takes {}",
+                "training {} parameters on {} for {}{from}",
                 count(parameters),
                 plural(samples, "sample"),
                 plural(total as usize, "update"),
-                bytes(held)
             ));
+            progress.note(&memory_text(&memory));
             return progress.part("training");
         }
         Event::Updated { step, total, loss, norm, left } => {

@@ -83,6 +83,11 @@ impl Room {
     }
 }
 
+/// What this process holds in memory.
+pub(super) fn resident() -> Option<u64> {
+    line(Path::new("/proc/self/status"), "VmRSS:").map(kibibytes)
+}
+
 /// What follows `key` on the line that begins with it.
 fn line(path: &Path, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;

@@ -17,6 +17,12 @@ pub fn available_memory() -> Option<u64> {
     Room::now().least().map(|limit| limit.bytes)
 }
 
+/// Memory that this process has now, without what was swapped out; `None` where the system does not
+/// tell.
+pub fn resident_memory() -> Option<u64> {
+    limits::resident()
+}
+
 /// Bytes that a run of one of `plans` takes beside the weights and the caller's inputs.
 pub(super) fn planned<'p>(plans: impl Iterator<Item = &'p Plan> + Clone) -> u64 {
     let most = |of: &dyn Fn(&Plan) -> u64| plans.clone().map(of).max().unwrap_or(0);
