@@ -163,8 +163,9 @@ impl Training<'_> {
             workspace_bytes: wanted.largest(&compiler, *frames).workspace_bytes,
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, shapes[0].reference_frames));
-        let own = wanted.vector_bytes(&parameters);
+        let largest = wanted.largest(&compiler, shapes[0].reference_frames);
+        let parameters = Parameters::of_plan(largest, &settings.group);
+        let own = wanted.vector_bytes(backend, &parameters)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),
@@ -187,7 +188,7 @@ impl Training<'_> {
         for at in 0..DRAWS {
             let count = ids.len() as u64;
             let (id, epoch) = (ids[(at % count) as usize], at / count);
-            let draw = Draw::of(train, &levels, id, epoch);
+            let draw = Draw::of(train, &levels, id, epoch, at % train.batch);
             let tenth = (levels.sigma(draw.level) * 10.0).ceil().clamp(1.0, 10.0) as usize - 1;
             rows[tenth].0 += 1;
             rows[tenth].1 += levels.weight(draw.level);
