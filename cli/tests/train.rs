@@ -10,7 +10,7 @@ mod common;
 use common::training::{
     bytes, ended, log, same_end, sample, samples, send, start, wait_for, world, write_lines,
 };
-use common::{Done, tensors};
+use common::{Done, Folder, tensors};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
