@@ -11,6 +11,7 @@ mod checkpoint;
 mod dataset;
 mod denoising;
 mod draws;
+mod encode;
 mod group;
 mod learner;
 mod log;
@@ -21,6 +22,7 @@ mod optimise;
 mod outlook;
 mod parameters;
 mod prepare;
+mod reconstruction;
 mod request;
 mod result;
 mod rules;
@@ -29,6 +31,7 @@ mod samples;
 mod schedule;
 mod settings;
 mod sources;
+mod statistics;
 mod targets;
 
 pub use dataset::{Condition, Dataset, Item};
@@ -40,7 +43,7 @@ pub use rules::{GroupSettings, Method};
 pub use schedule::Schedule;
 pub use settings::{
     DataSettings, DpoSettings, Draws, Fresh, LoraSettings, LossWeight, ModelSettings, RunSettings,
-    Settings, TrainSettings, VideoSettings,
+    Settings, TrainSettings, TrainedNetwork, VideoSettings,
 };
 pub use sources::Override;
 

@@ -66,8 +66,11 @@ pub fn meant(pattern: &str, names: &[&str], what: &str) -> String {
     match nearest(pattern, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}?"),
         None => {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            format!("the {what} are {}; a star stands for any text", names.join(", "))
+            /// Names that are listed at most.
+            const LISTED: usize = 30;
+            let some: Vec<&str> = names.iter().map(String::as_str).take(LISTED).collect();
+            let more = if names.len() > LISTED { ", …" } else { "" };
+            format!("the {what} are {}{more}; a star stands for any text", some.join(", "))
         }
     }
 }
