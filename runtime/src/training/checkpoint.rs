@@ -136,7 +136,10 @@ impl Record {
     }
 }
 
-/// Shows a vector of a kind, by its number.
+/// A kind of vectors, and the places of the parameters' vectors that have one of it.
+pub type Vectors = (&'static str, Vec<usize>);
+
+/// Shows a vector of a kind, by its place.
 pub type Read<'r> = dyn Fn(&str, usize, &mut dyn FnMut(&[u8])) -> Result<()> + 'r;
 
 /// The locked folder of a run.
@@ -186,8 +189,7 @@ impl Folder {
     /// A file in it with the name of something that a run leaves, if there is one. A log without a line
     /// is none: a run that was killed before its first checkpoint leaves it.
     pub fn results(&self) -> Option<String> {
-        let all = [Kind::Lora, Kind::Full].into_iter().flat_map(result::names);
-        let mut all = all.chain([LOG, SAMPLES].map(str::to_owned));
+        let mut all = result::all_names().into_iter().chain([LOG, SAMPLES].map(str::to_owned));
         all.find(|name| {
             let about = self.file_path(name).symlink_metadata();
             about.is_ok_and(|about| name != LOG || !about.is_file() || about.len() > 0)
@@ -208,27 +210,29 @@ impl Folder {
         self.file_path(CHECKPOINT).exists()
     }
 
-    /// Replaces the checkpoint. Its values are vectors of these kinds for these parameters; `read` shows
-    /// one, whole or in pieces, so that there is never a copy of them.
+    /// Replaces the checkpoint. Its values are vectors of these kinds, as long as the parameters are; `read`
+    /// shows one, whole or in pieces, so that there is never a copy of them.
     ///
     /// # Errors
     /// E1012 disk full, E1011 and E1013 otherwise; the checkpoint before it stays.
     pub fn save(
         &mut self,
         record: &Record,
-        (kinds, parameters): (&[&str], &Parameters),
+        (kinds, parameters): (&[Vectors], &Parameters),
         read: &Read<'_>,
     ) -> Result<()> {
         let mut hasher = Sha256::new();
-        let mut specs = Vec::new();
-        for kind in kinds {
+        let mut vectors = Vec::new();
+        for (kind, groups) in kinds {
             hasher.update(kind);
-            for (at, group) in parameters.groups.iter().enumerate() {
-                read(kind, at, &mut |piece| hasher.update(piece))?;
-                let shape = vec![group.elements as u64];
-                specs.push(TensorSpec::new(format!("{kind}.{at}"), Encoding::F32, shape));
+            for (number, group) in groups.iter().enumerate() {
+                read(kind, *group, &mut |piece| hasher.update(piece))?;
+                let shape = vec![parameters.groups[*group].elements as u64];
+                let spec = TensorSpec::new(format!("{kind}.{number}"), Encoding::F32, shape);
+                vectors.push((spec, *kind, *group));
             }
         }
+        let specs: Vec<TensorSpec> = vectors.iter().map(|(spec, ..)| spec.clone()).collect();
         let record = Record { digest: hex(hasher), ..record.clone() };
         let text = serde_json::to_string(&record).expect("a record has a JSON form");
         let header = BTreeMap::from([(KEY.to_owned(), text)]);
@@ -237,10 +241,9 @@ impl Folder {
             None => self.file()?,
         };
         let mut writer = SafetensorsWriter::create_in(file, &specs, &header)?;
-        for (at, spec) in specs.iter().enumerate() {
-            let (kind, at) = (kinds[at / parameters.groups.len()], at % parameters.groups.len());
+        for (spec, kind, group) in &vectors {
             let mut written = Ok(());
-            read(kind, at, &mut |piece| {
+            read(kind, *group, &mut |piece| {
                 if written.is_ok() {
                     written = writer.write(&spec.name, piece);
                 }
@@ -264,7 +267,7 @@ impl Folder {
     pub fn load(
         &self,
         record: &Record,
-        (kinds, parameters): (&[&str], &Parameters),
+        kinds: &[Vectors],
         room: &mut Flat,
         take: &mut dyn FnMut(&str, usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
@@ -302,18 +305,18 @@ impl Folder {
         if hex(hasher) != record.digest {
             return Err(fault("the checkpoint was changed after it was written"));
         }
-        for kind in kinds {
-            for (at, (group, room)) in parameters.groups.iter().zip(room.iter_mut()).enumerate() {
-                let position = placed.get(&(*kind, at));
+        for (kind, groups) in kinds {
+            for (number, group) in groups.iter().enumerate() {
+                let position = placed.get(&(*kind, number));
                 let position = position.ok_or_else(|| fault("the checkpoint is incomplete"))?;
-                let tensor = &file.table().tensors()[*position];
-                if tensor.elements() != group.elements as u64
+                let (tensor, room) = (&file.table().tensors()[*position], &mut room[*group]);
+                if tensor.elements() != room.elements() as u64
                     || tensor.bytes != room.bytes().len() as u64
                 {
                     return Err(fault("the checkpoint is for other parameters"));
                 }
                 file.read(*position, 0, room.bytes_mut()).map_err(unread)?;
-                take(kind, at, room)?;
+                take(kind, *group, room)?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::dataset::Condition;
 use super::group::Calls;
 use super::memory::Memory;
 use super::objective::{Example, Objective};
+use super::optimise;
 use super::parameters::{Flat, Kind, Parameters, Values, targets};
 use super::settings::Settings;
 use crate::engine::finite::{all_finite, first_non_finite};
@@ -21,6 +22,7 @@ use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_passes::remat::{Keeping, within};
 use anyid_passes::{Gradient, Options};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What `@losses` gives of one sample: its loss, then what else is measured.
@@ -200,16 +202,23 @@ impl Wanted<'_> {
         let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
         let options = Options { target: backend.about().target.clone(), ..Options::default() };
         let request = request.clone().with(&options);
+        // What is trained does not depend on what is kept.
+        let own: OnceCell<Result<u64>> = OnceCell::new();
         let besides = |plans: &[Plan]| {
             plans.iter().fold(self.beside.taken(), |sum, plan| {
-                let parameters = Parameters::of_plan(plan);
+                let own = own.get_or_init(|| {
+                    let parameters = Parameters::of_plan(plan, &self.settings.group);
+                    let optimiser = optimise::planned_bytes(backend, &parameters, self.settings)?;
+                    let calls = parameters.call_bytes(plan);
+                    Ok(self.vector_bytes(&parameters).saturating_add(optimiser) + calls)
+                });
+                let own = own.as_ref().map_or(0, |bytes| *bytes);
                 let scratch = backend.device().scratch_bytes(plan);
-                [scratch, self.vector_bytes(&parameters), parameters.call_bytes(plan)]
-                    .into_iter()
-                    .fold(sum, u64::saturating_add)
+                sum.saturating_add(own).saturating_add(scratch)
             })
         };
         let mut choice = within(&request, budget, &besides).map_err(compile_error)?;
+        own.into_inner().transpose()?;
         let least = choice.tried.last().expect("at least one choice is planned");
         match least.needed <= budget {
             true => Ok((least.keeping, choice.plans.pop())),
@@ -227,12 +236,12 @@ impl Wanted<'_> {
         }
     }
 
-    /// Bytes of the vectors of a run: parameters, two moments, what a call gives and the sum of a batch;
-    /// the sum of a pair whose members go through the network one after the other; the average.
+    /// Bytes of the vectors of a run: what the optimiser keeps, what a call gives and the sum of a batch,
+    /// and the sum of a pair whose members go through the network one after the other.
     pub fn vector_bytes(&self, parameters: &Parameters) -> u64 {
-        let (pair, average) = (self.calls.apart(self.kind), self.settings.train.average > 0.0);
-        let vectors = 5 + u64::from(pair) + u64::from(average);
-        4 * vectors * parameters.elements()
+        let vectors = 2 + u64::from(self.calls.apart(self.kind));
+        let kept = optimise::kept_bytes(parameters, self.settings);
+        kept.saturating_add(4 * vectors * parameters.elements())
     }
 }
 
@@ -252,7 +261,8 @@ impl<'l> Network<'l> {
         let compiler = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, shape));
+        let largest = wanted.largest(&compiler, shape);
+        let parameters = Parameters::of_plan(largest, &settings.group);
         let memory = beside.with(&wanted, &compiler, &parameters);
         let mut stages = BTreeMap::new();
         for (call, plan) in wanted.stages(&compiler) {
@@ -514,6 +524,14 @@ mod tests {
             "numbers".to_owned()
         }
 
+        fn tokens(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn drawn(&self) -> bool {
+            false
+        }
+
         fn module(&self, _: usize, samples: usize) -> Module {
             let mut module = Module { name: "roots".into(), ..Module::default() };
             let ty = TensorType::new(DType::F32, [1, 2]);
@@ -581,8 +599,8 @@ mod tests {
             Network::open(objective, &backend, run, (&calls, true, Memory::default())).unwrap();
         let vectors: [&[u8]; 1] = [bytemuck::cast_slice(&[0.5f32; 2])];
         let values = Values::of(&vectors);
-        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0);
-        let example = |item| Example { data: &data, item, member: 0, draw, weight };
+        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0, 0);
+        let example = |item| Example { data: &data, item, member: 0, draw, learned: true, weight };
         let examples: Vec<Example<'_>> = items.iter().map(example).collect();
         let found = network.differentiate(&examples, values)?;
         assert_eq!(network.losses(&examples, values).unwrap(), found);

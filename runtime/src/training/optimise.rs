@@ -1,16 +1,20 @@
-//! The optimiser on the device: gradients collected over a batch, then one update (`anyid.md` §4.3).
+//! The optimisers on the device: gradients collected over a batch, then one update (`anyid.md` §4.3).
 //!
 //! Parameters, moments and sums are states of two programs, changed in place. The network takes the
 //! parameters from where they lie; checkpoints are written from there and read back into it.
 
+use super::checkpoint::Vectors;
 use super::parameters::{Flat, Parameters, Values};
-use super::settings::TrainSettings;
+use super::rules::MOMENTUM;
+use super::schedule::share;
+use super::settings::Settings;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
 use crate::pipeline::tensor_f32;
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
-use anyid_models::optimiser::{COEFFICIENTS, Carried, Extras, Numbers, adamw, begin, collect};
+use anyid_models::optimiser::{Carried, Extras, Group, Numbers, Rates, begin, collect, update};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sums of gradients on the device.
@@ -33,8 +37,8 @@ pub struct Optimiser {
     program: Program,
     state: States,
     extras: Extras,
-    /// Names of vectors without their kind, and of gradients.
-    groups: Vec<String>,
+    groups: Vec<Group>,
+    /// Names of gradients.
     gradients: Vec<String>,
 }
 
@@ -50,16 +54,23 @@ fn named(kind: &str, parameters: &Parameters) -> Vec<String> {
 pub fn planned_bytes(
     backend: &Backend,
     parameters: &Parameters,
-    train: &TrainSettings,
+    settings: &Settings,
 ) -> Result<u64> {
     let groups = &parameters.groups;
     let sums = compiled(backend, [begin(groups), collect(groups)])?;
-    let update = compiled(backend, [adamw(groups, extras(train))])?;
+    let update = compiled(backend, [update(groups, extras(settings))])?;
     Ok(sums.memory_bytes() + update.memory_bytes())
 }
 
-fn extras(train: &TrainSettings) -> Extras {
-    Extras { clip: train.clip > 0.0, average: train.average > 0.0 }
+/// Bytes of what an optimiser keeps from one update to the next.
+pub fn kept_bytes(parameters: &Parameters, settings: &Settings) -> u64 {
+    let extras = extras(settings);
+    let kept = |group: &Group| (group.kept(extras).count() * group.elements) as u64;
+    4 * parameters.groups.iter().map(kept).sum::<u64>()
+}
+
+fn extras(settings: &Settings) -> Extras {
+    Extras { clip: settings.train.clip > 0.0, average: settings.train.average > 0.0 }
 }
 
 /// Phases that carry states, each with the name of its function.
@@ -170,11 +181,11 @@ impl Optimiser {
     ///
     /// # Errors
     /// E05xx where it cannot be compiled, E0603 where there is no memory for its states.
-    pub fn open(backend: &Backend, parameters: &Parameters, train: &TrainSettings) -> Result<Self> {
-        let extras = extras(train);
-        let program = loaded(compiled(backend, [adamw(&parameters.groups, extras)])?)?;
+    pub fn open(backend: &Backend, parameters: &Parameters, settings: &Settings) -> Result<Self> {
+        let (groups, extras) = (parameters.groups.clone(), extras(settings));
+        let program = loaded(compiled(backend, [update(&groups, extras)])?)?;
         let state = program.states("update")?;
-        let (groups, gradients) = (named("", parameters), named("g.", parameters));
+        let gradients = named("g.", parameters);
         Ok(Self { program, state, extras, groups, gradients })
     }
 
@@ -184,8 +195,18 @@ impl Optimiser {
     }
 
     /// The vectors that are kept besides the sums: `p`, `m`, `v`, and `a` with an average.
-    pub fn kinds(&self) -> &'static [&'static str] {
-        if self.extras.average { &["p", "m", "v", "a"] } else { &["p", "m", "v"] }
+    pub fn kinds(&self) -> BTreeSet<&'static str> {
+        self.groups.iter().flat_map(|group| group.kept(self.extras)).collect()
+    }
+
+    /// The kinds, each with the places of the groups that have a vector of it.
+    pub fn vectors(&self) -> Vec<Vectors> {
+        let places = |kind: &'static str| {
+            let has = |group: &Group| group.kept(self.extras).any(|own| own == kind);
+            let groups = self.groups.iter().enumerate().filter(|(_, group)| has(group));
+            (kind, groups.map(|(at, _)| at).collect())
+        };
+        self.kinds().into_iter().map(places).collect()
     }
 
     /// Calls `use_them` with the values that parameters have now, or their averages (`a`), as they
@@ -194,7 +215,8 @@ impl Optimiser {
     /// # Errors
     /// Those of `use_them`.
     pub fn with<R>(&self, kind: &str, use_them: impl FnOnce(Values<'_>) -> Result<R>) -> Result<R> {
-        let names: Vec<String> = self.groups.iter().map(|name| format!("{kind}.{name}")).collect();
+        let names: Vec<String> =
+            self.groups.iter().map(|group| format!("{kind}.{}", group.name)).collect();
         let (mut once, mut out) = (Some(use_them), None);
         self.state.read_all(&names, &mut |vectors| {
             out = once.take().map(|use_them| use_them(Values::of(vectors)));
@@ -207,7 +229,7 @@ impl Optimiser {
     /// # Errors
     /// E0561 for a kind that there is not.
     pub fn read(&self, kind: &str, at: usize, look: &mut dyn FnMut(&[u8])) -> Result<()> {
-        self.state.read(&format!("{kind}.{}", self.groups[at]), look)
+        self.state.read(&format!("{kind}.{}", self.groups[at].name), look)
     }
 
     /// Sets vector `at` of one kind.
@@ -215,34 +237,45 @@ impl Optimiser {
     /// # Errors
     /// E0561 for a vector of another size.
     pub fn set(&mut self, kind: &str, at: usize, value: &Tensor) -> Result<()> {
-        self.state.set(&format!("{kind}.{}", self.groups[at]), value)
+        self.state.set(&format!("{kind}.{}", self.groups[at].name), value)
     }
 
     /// Update `step` (from 1) with a gradient; gives its norm.
     ///
     /// # Errors
     /// E1005 for vectors of other sizes.
-    pub fn update(&mut self, step: u64, train: &TrainSettings, gradient: &Flat) -> Result<f64> {
-        let rise =
-            if train.warmup > 0 { (step as f64 / train.warmup as f64).min(1.0) } else { 1.0 };
-        let numbers = Numbers {
-            rate: train.learning_rate * rise,
-            weight_decay: train.weight_decay,
-            betas: [train.beta1, train.beta2],
-            epsilon: train.epsilon,
-            clip: train.clip,
-            average: train.average,
-        };
-        let coefficients: Vec<Tensor> = numbers
+    pub fn update(&mut self, step: u64, settings: &Settings, gradient: &Flat) -> Result<f64> {
+        let coefficients: Vec<(String, Tensor)> = numbers(settings, step)
             .coefficients(step)
-            .iter()
-            .map(|number| tensor_f32([], &[*number as f32]))
+            .into_iter()
+            .map(|(name, number)| Ok((name, tensor_f32([], &[number as f32])?)))
             .collect::<Result<_>>()?;
         let inputs = Inputs::new()
-            .all(COEFFICIENTS.into_iter().zip(&coefficients))
+            .all(coefficients.iter().map(|(name, number)| (name.as_str(), number)))
             .all(self.gradients.iter().map(String::as_str).zip(gradient));
         let outputs = self.program.call_with_states("update", &inputs, &mut self.state)?;
         Ok(outputs.get("norm")?.to_f64_vec()[0])
+    }
+}
+
+/// The numbers of an update: the set of `[train]`, then that of each group.
+fn numbers(settings: &Settings, step: u64) -> Numbers {
+    let train = &settings.train;
+    let share = share(train, step);
+    let rest =
+        Rates { rate: train.learning_rate, weight_decay: train.weight_decay, momentum: MOMENTUM };
+    let own = settings.group.iter().map(|group| Rates {
+        rate: group.learning_rate.unwrap_or(rest.rate),
+        weight_decay: group.weight_decay.unwrap_or(rest.weight_decay),
+        momentum: group.momentum.unwrap_or(rest.momentum),
+    });
+    let all = std::iter::once(rest).chain(own);
+    Numbers {
+        rates: all.map(|own| Rates { rate: own.rate * share, ..own }).collect(),
+        betas: [train.beta1, train.beta2],
+        epsilon: train.epsilon,
+        clip: train.clip,
+        average: train.average,
     }
 }
 

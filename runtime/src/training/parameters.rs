@@ -1,16 +1,18 @@
 //! What is trained: named tensors, and the flat vectors in which the optimiser keeps them.
 //!
-//! The tensors of one block of the transformer lie in one vector, in the order of their names, and
-//! what the weight decay leaves out in another. Values are f32; where a network computes in another
-//! type, it rounds them. First values of adapters come from the seed.
+//! The tensors of one block of the transformer lie in one vector, in the order of their names, what the
+//! weight decay leaves out in another, and what is in a group of the settings in vectors of the group; for
+//! Muon those of one shape in all blocks. Values are f32; where a network computes in another type, it rounds
+//! them. First values of adapters come from the seed.
 
+use super::rules::{GroupSettings, Method, group_of, matrix};
 use super::settings::{LoraSettings, Settings};
 use crate::error::{Error, Result};
 use crate::init;
-use crate::model::Model;
+use crate::weights::ModelWeights;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
-use anyid_models::optimiser::Group;
+use anyid_models::optimiser::{Group, Matrices};
 use anyid_passes::LoraTarget;
 use std::collections::BTreeMap;
 
@@ -21,7 +23,7 @@ pub enum Kind {
     Lora,
     /// An adapter, on pairs.
     Dpo,
-    /// Every weight of the transformer, on samples.
+    /// Every weight of a network, on samples.
     Full,
 }
 
@@ -105,6 +107,10 @@ impl<'v> Values<'v> {
     }
 }
 
+/// Most numbers of matrices that go through Muon together, unless one has more: the memory for it is a few
+/// times that.
+const STACK: usize = 1 << 24;
+
 /// The adapters that settings ask for.
 pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
     let (rank, alpha) = (lora.rank, lora.alpha);
@@ -115,30 +121,42 @@ pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
 }
 
 impl Parameters {
-    /// Those that a plan gives derivatives of.
-    pub fn of_plan(plan: &Plan) -> Self {
+    /// Those that a plan gives derivatives of, in vectors as groups of settings want it.
+    pub fn of_plan(plan: &Plan, groups: &[GroupSettings]) -> Self {
         let types: BTreeMap<&str, &TensorType> =
             plan.inputs.iter().map(|p| (p.name.as_str(), &plan.buffer(p.buffer).ty)).collect();
         let names = plan.outputs.iter().filter_map(|port| port.name.strip_prefix("grad."));
-        Self::of(names.map(|name| (name, types[name])))
+        Self::of(names.map(|name| (name, types[name])), groups)
     }
 
     /// Those of these names and types.
-    pub fn of<'n>(named: impl IntoIterator<Item = (&'n str, &'n TensorType)>) -> Self {
+    pub fn of<'n>(
+        named: impl IntoIterator<Item = (&'n str, &'n TensorType)>,
+        groups: &[GroupSettings],
+    ) -> Self {
         let mut named: Vec<(&str, &TensorType)> = named.into_iter().collect();
         named.sort_unstable_by_key(|(name, _)| *name);
         let mut out = Self { list: Vec::new(), groups: Vec::new() };
+        // Names without the number of a further vector alike.
+        let mut stems: Vec<String> = Vec::new();
         for (name, ty) in named {
-            let decays = name.contains(".lora_") || ty.rank() > 1;
-            let block: Vec<&str> = name.splitn(3, '.').collect();
-            let block = match block[..] {
-                ["blocks", number, _] => format!("blocks.{number}"),
-                _ => "outside".to_owned(),
-            };
-            let block = if decays { block } else { format!("{block}.undecayed") };
-            let group = out.groups.iter().position(|group| group.name == block);
-            let group = group.unwrap_or_else(|| {
-                out.groups.push(Group { name: block, elements: 0, decays });
+            let own = group_of(groups, name);
+            let muon = own.is_some_and(|own| groups[own].optimiser == Method::Muon);
+            let matrices = matrix(&ty.shape).filter(|_| muon);
+            let wide = ty.shape.iter().filter(|size| **size > 1).count();
+            let decays = name.contains(".lora_") || wide > 1;
+            let (stem, most) = stem(name, decays, own, matrices);
+            let fits = |at: &usize| out.groups[*at].elements + ty.elements() <= most;
+            let last = stems.iter().rposition(|known| *known == stem).filter(fits);
+            let group = last.unwrap_or_else(|| {
+                let before = stems.iter().filter(|known| **known == stem).count();
+                let name = match before {
+                    0 => stem.clone(),
+                    before => format!("{stem}.{before}"),
+                };
+                let rates = own.map_or(0, |own| own + 1);
+                out.groups.push(Group { name, elements: 0, decays, rates, matrices });
+                stems.push(stem);
                 out.groups.len() - 1
             });
             let offset = out.groups[group].elements;
@@ -146,6 +164,11 @@ impl Parameters {
             out.list.push(Parameter { name: name.to_owned(), ty: ty.clone(), group, offset });
         }
         out
+    }
+
+    /// The places of all vectors.
+    pub fn places(&self) -> Vec<usize> {
+        (0..self.groups.len()).collect()
     }
 
     /// Whether an input of the network is one of them.
@@ -210,11 +233,11 @@ impl Parameters {
         into: &mut Flat,
         kind: Kind,
         settings: &Settings,
-        model: &Model,
+        weights: &ModelWeights,
     ) -> Result<()> {
         self.fill(into, &mut |parameter, values| {
             match kind {
-                Kind::Full => stored(model, &parameter.name, 0, values)?,
+                Kind::Full => stored(weights, &parameter.name, 0, values)?,
                 Kind::Lora | Kind::Dpo if parameter.is_second() => values.fill(0.0),
                 Kind::Lora | Kind::Dpo => {
                     let bound = 1.0 / (parameter.ty.shape[1] as f32).sqrt();
@@ -228,19 +251,43 @@ impl Parameters {
     }
 }
 
-/// Writes what a model has of a weight, from element `first` on, as f32.
+/// What the vector of a parameter is called, and how many numbers it may have.
+fn stem(
+    name: &str,
+    decays: bool,
+    own: Option<usize>,
+    matrices: Option<Matrices>,
+) -> (String, usize) {
+    let group = own.map_or(String::new(), |own| format!("group{}.", own + 1));
+    if let Some(Matrices { rows, columns }) = matrices {
+        return (format!("{group}matrices.{rows}.{columns}"), STACK);
+    }
+    let block: Vec<&str> = name.splitn(3, '.').collect();
+    let block = match block[..] {
+        ["blocks", number, _] => format!("blocks.{number}"),
+        _ => "outside".to_owned(),
+    };
+    let end = if decays { "" } else { ".undecayed" };
+    (format!("{group}{block}{end}"), usize::MAX)
+}
+
+/// Writes what a model has of a weight, from element `first` on, as f32. What it has not, and training
+/// adds, begins with zeros.
 ///
 /// # Errors
 /// E0330 to E0332 where it cannot be read.
-fn stored(model: &Model, name: &str, first: usize, into: &mut [f32]) -> Result<()> {
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(into);
-    model.dit_weights.set().read_f32(name, first as u64, bytes)
+pub fn stored(weights: &ModelWeights, name: &str, first: usize, into: &mut [f32]) -> Result<()> {
+    if weights.set().tensor(name).is_none() {
+        into.fill(0.0);
+        return Ok(());
+    }
+    weights.set().read_f32(name, first as u64, bytemuck::cast_slice_mut(into))
 }
 
 /// The root of the sum over the elements of a weight of what `square` makes of each: its place and
 /// what the model has. They are read in pieces.
 fn root(
-    model: &Model,
+    weights: &ModelWeights,
     name: &str,
     count: usize,
     square: &dyn Fn(usize, f32) -> f64,
@@ -249,7 +296,7 @@ fn root(
     let mut sum = 0.0;
     for first in (0..count).step_by(piece.len().max(1)) {
         let some = (count - first).min(piece.len());
-        stored(model, name, first, &mut piece[..some])?;
+        stored(weights, name, first, &mut piece[..some])?;
         for (at, value) in (first..).zip(&piece[..some]) {
             sum += square(at, *value);
         }
@@ -257,7 +304,8 @@ fn root(
     Ok(sum.sqrt())
 }
 
-/// How far a run has moved each of its targets: the norm of the change over that of the weight.
+/// How far a run has moved each of its targets: the norm of the change over that of the weight. What was
+/// zero is left out.
 ///
 /// # Errors
 /// E0330 to E0332 where the model cannot be read.
@@ -267,14 +315,15 @@ pub fn moved(
     kind: Kind,
     settings: &Settings,
     base: &BTreeMap<String, f64>,
-    model: &Model,
+    weights: &ModelWeights,
 ) -> Result<BTreeMap<String, f64>> {
     let mut out = BTreeMap::new();
     if kind == Kind::Full {
         for parameter in &parameters.list {
+            let Some(norm) = base.get(&parameter.name) else { continue };
             let (name, now) = (&parameter.name, values.numbers(parameter));
             let change = |at: usize, before: f32| f64::from(now[at] - before).powi(2);
-            out.insert(name.clone(), root(model, name, now.len(), &change)? / base[name]);
+            out.insert(name.clone(), root(weights, name, now.len(), &change)? / norm);
         }
         return Ok(out);
     }
@@ -282,6 +331,7 @@ pub fn moved(
         parameters.list.iter().map(|parameter| (parameter.name.as_str(), parameter)).collect();
     for (name, a) in &by_name {
         let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
+        let Some(norm) = base.get(module) else { continue };
         let b = by_name[format!("{module}.lora_B.weight").as_str()];
         let [rank, inputs] = [a.ty.shape[0], a.ty.shape[1]];
         let (a, b) = (values.numbers(a), values.numbers(b));
@@ -297,22 +347,28 @@ pub fn moved(
             }
         }
         let scale = settings.lora.alpha / settings.lora.rank as f64;
-        out.insert(module.to_owned(), scale * square.max(0.0).sqrt() / base[module]);
+        out.insert(module.to_owned(), scale * square.max(0.0).sqrt() / norm);
     }
     Ok(out)
 }
 
-/// The norms of the weights that a run changes, by target.
+/// The norms of the weights that a run changes, by target, where they are not zero.
 ///
 /// # Errors
 /// E0330 to E0332 where the model cannot be read.
-pub fn norms(parameters: &Parameters, kind: Kind, model: &Model) -> Result<BTreeMap<String, f64>> {
+pub fn norms(
+    parameters: &Parameters,
+    kind: Kind,
+    weights: &ModelWeights,
+) -> Result<BTreeMap<String, f64>> {
     let mut out = BTreeMap::new();
     let mut add = |target: &str, weight: &str| -> Result<()> {
-        let set = model.dit_weights.set();
-        let count = set.tensor(weight).map_or(0, |weight| weight.elements());
-        let norm = root(model, weight, count as usize, &|_, value| f64::from(value).powi(2))?;
-        out.insert(target.to_owned(), norm.max(f64::MIN_POSITIVE));
+        let Some(stored) = weights.set().tensor(weight) else { return Ok(()) };
+        let count = stored.elements() as usize;
+        let norm = root(weights, weight, count, &|_, value| f64::from(value).powi(2))?;
+        if norm > 0.0 {
+            out.insert(target.to_owned(), norm);
+        }
         Ok(())
     };
     for parameter in &parameters.list {
@@ -340,13 +396,14 @@ mod tests {
     fn tensors_of_a_block_lie_together_and_vectors_do_not_decay() {
         let [matrix, vector] =
             [vec![2, 3], vec![3]].map(|shape| TensorType::new(DType::F32, shape));
-        let parameters = Parameters::of([
+        let named = [
             ("head.head.weight", &matrix),
             ("blocks.0.ffn.0.weight", &matrix),
             ("blocks.0.ffn.0.bias", &vector),
             ("blocks.1.self_attn.q.lora_A.weight", &matrix),
             ("blocks.0.ffn.2.weight", &matrix),
-        ]);
+        ];
+        let parameters = Parameters::of(named, &[]);
         let groups: Vec<(&str, usize, bool)> =
             parameters.groups.iter().map(|g| (g.name.as_str(), g.elements, g.decays)).collect();
         assert_eq!(
@@ -374,18 +431,57 @@ mod tests {
     }
 
     #[test]
+    fn matrices_for_muon_lie_together_by_their_shapes_as_far_as_there_is_room() {
+        let f32s = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+        let (square, kernel, bias) = (f32s(&[4, 4]), f32s(&[4, 2, 2, 1]), f32s(&[4]));
+        let large = f32s(&[2, STACK / 4]);
+        let group = |pattern: &str, optimiser| GroupSettings {
+            patterns: vec![pattern.to_owned()],
+            optimiser,
+            ..GroupSettings::default()
+        };
+        let groups = [group("*.q.weight", Method::AdamW), group("*.weight", Method::Muon)];
+        let named = [
+            ("blocks.0.q.weight", &square),
+            ("blocks.0.k.weight", &square),
+            ("blocks.1.k.weight", &square),
+            ("blocks.1.conv.weight", &kernel),
+            ("blocks.1.k.bias", &bias),
+            ("large.0.weight", &large),
+            ("large.1.weight", &large),
+            ("large.2.weight", &large),
+        ];
+        let parameters = Parameters::of(named, &groups);
+        let found: Vec<(&str, usize, usize, bool)> = parameters
+            .groups
+            .iter()
+            .map(|g| (g.name.as_str(), g.elements, g.rates, g.matrices.is_some()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("group2.matrices.4.4", 48, 2, true),
+                ("group1.blocks.0", 16, 1, false),
+                ("blocks.1.undecayed", 4, 0, false),
+                ("group2.matrices.2.4194304", STACK, 2, true),
+                ("group2.matrices.2.4194304.1", STACK / 2, 2, true),
+            ]
+        );
+    }
+
+    #[test]
     fn the_way_of_an_adapter_is_the_norm_of_its_product() {
-        let model = Model::micro().unwrap();
+        let model = crate::model::Model::micro().unwrap();
         let mut settings = Settings::default();
         settings.lora.rank = 2;
         settings.lora.alpha = 6.0;
         let [a, b] = [[2, 3], [4, 2]].map(|shape| TensorType::new(DType::F32, shape));
-        let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)]);
+        let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)], &[]);
         let values: Vec<f32> = (0..14).map(|k| (k as f32 * 0.7).sin()).collect();
         let vectors: [&[u8]; 1] = [bytemuck::cast_slice(&values)];
         let base = BTreeMap::from([("m".to_owned(), 5.0)]);
-        let given = Values::of(&vectors);
-        let found = moved(&parameters, given, Kind::Lora, &settings, &base, &model).unwrap();
+        let (given, weights) = (Values::of(&vectors), &model.dit_weights);
+        let found = moved(&parameters, given, Kind::Lora, &settings, &base, weights).unwrap();
         let (a, b) = (&values[..6], &values[6..]);
         let mut square = 0.0;
         for row in 0..4 {

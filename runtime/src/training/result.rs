@@ -1,49 +1,59 @@
-//! What a run leaves: an adapter in the dialect of `formats.md` §5, or a whole transformer.
+//! What a run leaves: an adapter in the dialect of `formats.md` §5, or a whole network.
 //!
 //! The file is read back and compared before it gets its name.
 
-use super::parameters::{Flat, Kind, Parameters, Values};
-use super::settings::Settings;
+use super::parameters::{Flat, Kind, Parameter, Parameters, Values, stored};
+use super::settings::{Settings, TrainedNetwork};
 use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_base};
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::model::Model;
 use crate::weights::ModelWeights;
-use anyid_models::wan::names::Component;
 use half::bf16;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Name of the result in the folder of a run.
-pub fn name(kind: Kind) -> &'static str {
+pub fn name(kind: Kind, network: TrainedNetwork) -> &'static str {
     match kind {
         Kind::Lora | Kind::Dpo => "adapter",
-        Kind::Full => "transformer",
+        Kind::Full => network.file(),
     }
 }
 
-/// Names of the files that a run leaves: the result, the best, and the average.
-pub fn names(kind: Kind) -> [String; 3] {
-    ["", "-best", "-average"].map(|end| format!("{}{end}.safetensors", name(kind)))
+/// Names of the files that runs leave: the result, the best, and the average, of each kind.
+pub fn all_names() -> Vec<String> {
+    let networks = TrainedNetwork::ALL.map(TrainedNetwork::file);
+    let all = std::iter::once("adapter").chain(networks);
+    all.flat_map(|name| ENDS.map(|end| format!("{name}{end}.safetensors"))).collect()
 }
+
+/// What follows the name of a result: nothing for the last one, then the best and the average.
+pub const ENDS: [&str; 3] = ["", "-best", "-average"];
 
 /// A tensor to be stored.
 struct Row<'v> {
     spec: TensorSpec,
-    values: &'v [f32],
+    values: Cow<'v, [f32]>,
 }
 
 impl<'v> Row<'v> {
-    fn new(name: String, encoding: Encoding, shape: &[usize], values: &'v [f32]) -> Self {
+    fn new(
+        name: String,
+        encoding: Encoding,
+        shape: &[usize],
+        values: impl Into<Cow<'v, [f32]>>,
+    ) -> Self {
         let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
-        Self { spec: TensorSpec::new(name, encoding, shape), values }
+        Self { spec: TensorSpec::new(name, encoding, shape), values: values.into() }
     }
 
     /// Shows its bytes as they are stored, in pieces.
     fn pieces(&self, look: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if self.spec.encoding != Encoding::Bf16 {
-            return look(bytemuck::cast_slice(self.values));
+            return look(bytemuck::cast_slice(&self.values));
         }
         let mut narrow = Vec::with_capacity(PIECE);
         for values in self.values.chunks(PIECE) {
@@ -58,6 +68,29 @@ impl<'v> Row<'v> {
 /// Elements that are converted or compared at a time.
 const PIECE: usize = 1 << 14;
 
+/// A tensor of a whole network: what was trained of it, or what it was where nothing was.
+fn whole_row<'v>(
+    weights: &ModelWeights,
+    name: &str,
+    trained: Option<&'v [f32]>,
+) -> Result<Row<'v>> {
+    let weight = weights.set().tensor(name);
+    // Rounded once to what the model is stored in.
+    let narrow = weight.is_some_and(|weight| weight.encoding == Encoding::Bf16);
+    let encoding = if narrow { Encoding::Bf16 } else { Encoding::F32 };
+    let shape: Vec<usize> =
+        weight.map_or(Vec::new(), |weight| weight.shape.iter().map(|n| *n as usize).collect());
+    let values = match trained {
+        Some(values) => Cow::Borrowed(values),
+        None => {
+            let mut kept = vec![0f32; shape.iter().product()];
+            stored(weights, name, 0, &mut kept)?;
+            Cow::Owned(kept)
+        }
+    };
+    Ok(Row::new(weights.spelled(name), encoding, &shape, values))
+}
+
 /// Writes the result of a run into `file`.
 ///
 /// # Errors
@@ -67,17 +100,19 @@ pub fn write(
     kind: Kind,
     (parameters, values): (&Parameters, Values<'_>),
     settings: &Settings,
-    model: &Model,
+    weights: &ModelWeights,
     updates: u64,
 ) -> Result<()> {
     let mut header = pytorch_metadata();
     let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
     say("version", env!("CARGO_PKG_VERSION").to_owned());
     say("trained", format!("{} for {updates} updates", kind.name()));
-    say("base_model", model.fingerprints()?[0].clone());
-    say("rope_layout", "prepend".to_owned());
-    say("null_refs", "match".to_owned());
-    say("pad", "black".to_owned());
+    say("base_model", weights.fingerprint()?);
+    if settings.train.network == TrainedNetwork::Transformer {
+        say("rope_layout", "prepend".to_owned());
+        say("null_refs", "match".to_owned());
+        say("pad", "black".to_owned());
+    }
     let (mut rows, alpha) = (Vec::new(), [settings.lora.alpha as f32]);
     match kind {
         Kind::Lora | Kind::Dpo => {
@@ -89,28 +124,26 @@ pub fn write(
                 let name = format!("diffusion_model.{}", parameter.name);
                 if let Some(module) = name.strip_suffix(".lora_A.weight") {
                     let name = format!("{module}.alpha");
-                    rows.push(Row::new(name, Encoding::F32, &[], &alpha));
+                    rows.push(Row::new(name, Encoding::F32, &[], &alpha[..]));
                 }
                 rows.push(Row::new(name, Encoding::F32, &parameter.ty.shape, values));
             }
         }
         Kind::Full => {
-            for parameter in &parameters.list {
-                let values = values.numbers(parameter);
-                let stored = model.dit_weights.set().tensor(&parameter.name);
-                // Rounded once to what the model is stored in.
-                let narrow = stored.is_some_and(|weight| weight.encoding == Encoding::Bf16);
-                let encoding = if narrow { Encoding::Bf16 } else { Encoding::F32 };
-                let name = model.dit_weights.spelled(&parameter.name);
-                rows.push(Row::new(name, encoding, &parameter.ty.shape, values));
+            let trained: BTreeMap<&str, &Parameter> =
+                parameters.list.iter().map(|own| (own.name.as_str(), own)).collect();
+            for name in weights.set().names() {
+                let trained = trained.get(name).map(|own| values.numbers(own));
+                rows.push(whole_row(weights, name, trained)?);
             }
+            // In the order of their names in the network, wide ones first.
             rows.sort_by_key(|row| row.spec.encoding == Encoding::Bf16);
         }
     }
     store(file, &rows, &header, &mut |file| match kind {
         Kind::Full => Ok(()),
         Kind::Lora | Kind::Dpo => {
-            let mut adapter = Adapter::open(file, &modules_of(model.dit_weights.set()))?;
+            let mut adapter = Adapter::open(file, &modules_of(weights.set()))?;
             adapter.require_matches(false)?;
             let scale = settings.lora.alpha as f32 / settings.lora.rank as f32;
             let scales = adapter.scales();
@@ -166,11 +199,11 @@ fn store(
     file.commit().map(drop)
 }
 
-/// Writes the values that a run begins from: those of an adapter, or of a transformer where all of it is
+/// Writes the values that a run begins from: those of an adapter, or of a whole network where all of it is
 /// trained.
 ///
 /// # Errors
-/// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not a transformer of this
+/// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not such a network of this
 /// form, and those of reading adapters and checkpoints.
 pub fn first_values(
     path: &Path,
@@ -179,10 +212,15 @@ pub fn first_values(
     settings: &Settings,
     model: &Model,
 ) -> Result<()> {
-    match (kind, whole_at(path)?) {
-        (Kind::Full, Some(whole)) => whole_values(path, (parameters, into), &whole),
-        (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
-        (Kind::Lora | Kind::Dpo, _) => adapter_values(path, (parameters, into), settings, model),
+    match kind {
+        Kind::Full => {
+            let network = settings.train.network;
+            let whole = whole_at(path, network, model)?.ok_or_else(|| not_whole(network, path))?;
+            whole_values(path, (parameters, into), &whole, (network, model))
+        }
+        Kind::Lora | Kind::Dpo => {
+            adapter_values(path, (parameters, into), settings, &model.dit_weights)
+        }
     }
 }
 
@@ -191,10 +229,15 @@ pub fn first_values(
 ///
 /// # Errors
 /// E0966 and E0972, and those of reading adapters and checkpoints.
-pub fn check_first(path: &Path, kind: Kind, model: &Model) -> Result<Option<String>> {
-    match (kind, whole_at(path)?) {
+pub fn check_first(
+    path: &Path,
+    kind: Kind,
+    network: TrainedNetwork,
+    model: &Model,
+) -> Result<Option<String>> {
+    match (kind, whole_at(path, network, model)?) {
         (Kind::Full, Some(_)) => Ok(None),
-        (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
+        (Kind::Full, None) => Err(not_whole(network, path)),
         (Kind::Lora | Kind::Dpo, Some(_)) => {
             Err(Error::input("E0966", "this is a whole transformer, not an adapter")
                 .at(path.display())
@@ -208,37 +251,44 @@ pub fn check_first(path: &Path, kind: Kind, model: &Model) -> Result<Option<Stri
     }
 }
 
-/// The weights of a whole transformer; none for another file, and for a folder.
-fn whole_at(path: &Path) -> Result<Option<ModelWeights>> {
+/// The weights of a whole network; none for another file, and for a folder.
+fn whole_at(path: &Path, network: TrainedNetwork, model: &Model) -> Result<Option<ModelWeights>> {
     if path.is_dir() {
         return Ok(None);
     }
     let set = WeightSet::open(path)?;
     let whole = !is_adapter(set.names());
-    Ok(ModelWeights::recognise(&set, Component::Dit).ok().filter(|_| whole))
+    Ok(ModelWeights::recognise(&set, network.component(model)).ok().filter(|_| whole))
 }
 
-fn not_whole(message: String, path: &Path) -> Error {
-    Error::input("E0972", message).at(path.display()).help(
-        "give the transformer.safetensors of a run of `train full` for a model of these sizes",
-    )
+fn not_whole(network: TrainedNetwork, path: &Path) -> Error {
+    unlike(format!("this is not a whole {}", network.described()), network, path)
 }
 
-/// The values of a whole transformer.
+/// The error of a file that is not the network that is trained.
+fn unlike(message: String, network: TrainedNetwork, path: &Path) -> Error {
+    Error::input("E0972", message).at(path.display()).help(format!(
+        "give the {}.safetensors of a run of `train full` for a model of these sizes",
+        network.file()
+    ))
+}
+
+/// The values of a whole network. What training adds to it begins as ever.
 fn whole_values(
     path: &Path,
     (parameters, into): (&Parameters, &mut Flat),
     weights: &ModelWeights,
+    (network, model): (TrainedNetwork, &Model),
 ) -> Result<()> {
-    let set = weights.set();
+    let (set, own) = (weights.set(), network.weights(model).set());
     parameters.fill(into, &mut |parameter, values| {
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let fits = set.tensor(&parameter.name).is_some_and(|weight| weight.shape == shape);
-        if !fits {
+        if !fits && own.tensor(&parameter.name).is_some() {
             let message = format!("there is no {} of {}", parameter.name, parameter.ty);
-            return Err(not_whole(message, path));
+            return Err(unlike(message, network, path));
         }
-        set.read_f32(&parameter.name, 0, bytemuck::cast_slice_mut(values))
+        stored(weights, &parameter.name, 0, values)
     })
 }
 
@@ -247,9 +297,9 @@ fn adapter_values(
     path: &Path,
     (parameters, into): (&Parameters, &mut Flat),
     settings: &Settings,
-    model: &Model,
+    weights: &ModelWeights,
 ) -> Result<()> {
-    let modules = modules_of(model.dit_weights.set());
+    let modules = modules_of(weights.set());
     let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
     let wanted = settings.lora.alpha / settings.lora.rank as f64;
     if let Some(scale) = adapter.scales().into_iter().find(|s| (s - wanted).abs() > 1e-6 * wanted) {

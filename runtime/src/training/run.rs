@@ -6,7 +6,6 @@
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::Dataset;
-use super::denoising::Denoising;
 use super::draws::{Levels, order};
 use super::group::Calls;
 use super::learner::{Learner, Numbers};
@@ -18,7 +17,8 @@ use super::optimise::{Collector, Optimiser, Sums};
 use super::parameters::{Kind, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
-use super::{Event, Settings, result, samples};
+use super::settings::TrainedNetwork;
+use super::{Event, Settings, result, samples, statistics};
 use crate::engine::Backend;
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
@@ -29,6 +29,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
+
+/// Samples that go through the network together: their places in the manifest, epochs, and places in the
+/// batch.
+type Together = Vec<(usize, u64, u64)>;
 
 /// A run at work.
 pub struct Loop<'l> {
@@ -49,8 +53,8 @@ pub struct Loop<'l> {
     best: Option<AtomicFile>,
     log: Log,
     norms: BTreeMap<String, f64>,
-    /// The groups of a batch, by its number: places of samples with their epochs.
-    groups: (u64, Vec<Vec<(usize, u64)>>),
+    /// The groups of a batch, by its number.
+    groups: (u64, Vec<Together>),
     began: (Instant, u64),
     /// Samples that were done when the last checkpoint was written.
     saved: Option<u64>,
@@ -63,14 +67,13 @@ impl<'l> Loop<'l> {
     /// As [`Training::run`].
     pub fn open(
         training: &Training<'l>,
-        model: &'l Model,
+        (model, objective): (&'l Model, Box<dyn Objective + 'l>),
         folder: Folder,
         data: Dataset,
         validation: Option<Dataset>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
-        let objective = Denoising::new(model, settings)?;
         let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let shapes: BTreeSet<usize> = items.map(|item| objective.shape(item)).collect();
         let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
@@ -78,7 +81,8 @@ impl<'l> Loop<'l> {
         let measured = kind == Kind::Dpo || validation.is_some();
         let about = backend.about();
         let device = format!("{} {}", about.target.name, about.instructions);
-        let model_is = identity(model)?;
+        let weights = objective.weights().clone();
+        let model_is = identity(model, &weights)?;
         let mut record =
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
         let old = folder.begun(training.resume)?;
@@ -89,8 +93,8 @@ impl<'l> Loop<'l> {
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
         let beside = Memory::beside(settings, model, backend, &sets)?;
         let (asked, of) = ((&calls, measured, beside), (settings, kind));
-        let mut network = Network::open(Box::new(objective), backend, of, asked)?;
-        let mut optimiser = Optimiser::open(backend, &network.parameters, &settings.train)?;
+        let mut network = Network::open(objective, backend, of, asked)?;
+        let mut optimiser = Optimiser::open(backend, &network.parameters, settings)?;
         let collector = Collector::open(backend, &network.parameters)?;
         let mut batch = collector.sums()?;
         let pair = calls.apart(kind).then(|| collector.sums()).transpose()?;
@@ -102,28 +106,25 @@ impl<'l> Loop<'l> {
         let begun = old.is_some();
         let Network { parameters, gradient, .. } = &mut network;
         if let Some(old) = old {
+            let mut kinds = optimiser.vectors();
             // Nothing is summed up between two batches.
-            let summed = !old.position.samples.is_multiple_of(settings.train.batch);
-            let kinds = optimiser.kinds().iter().chain(summed.then_some(&"g")).copied();
-            let kinds: Vec<&str> = kinds.collect();
-            folder.load(
-                &old,
-                (&kinds, parameters),
-                gradient,
-                &mut |which, at, value| match which {
-                    "g" => collector.set(&mut batch, at, value),
-                    _ => optimiser.set(which, at, value),
-                },
-            )?;
+            if !old.position.samples.is_multiple_of(settings.train.batch) {
+                kinds.push(("g", parameters.places()));
+            }
+            folder.load(&old, &kinds, gradient, &mut |which, at, value| match which {
+                "g" => collector.set(&mut batch, at, value),
+                _ => optimiser.set(which, at, value),
+            })?;
             record.position = old.position;
         } else {
             match &training.init_from {
                 Some(path) => {
                     result::first_values(path, kind, (parameters, gradient), settings, model)?
                 }
-                None => parameters.first(gradient, kind, settings, model)?,
+                None => parameters.first(gradient, kind, settings, &weights)?,
             }
-            for which in optimiser.kinds().iter().filter(|which| ["p", "a"].contains(which)) {
+            let average = optimiser.kinds().contains("a");
+            for which in ["p", "a"].into_iter().take(1 + usize::from(average)) {
                 let mut all = gradient.iter().enumerate();
                 all.try_for_each(|(at, value)| optimiser.set(which, at, value))?;
             }
@@ -131,7 +132,7 @@ impl<'l> Loop<'l> {
         // The line of an update that is still to be measured is written then.
         let logged = record.position.updates - u64::from(record.position.row.is_some());
         let log = Log::open(&settings.run.folder, logged)?;
-        let norms = norms(&network.parameters, kind, model)?;
+        let norms = norms(&network.parameters, kind, &weights)?;
         events(Event::Begun {
             parameters: network.parameters.elements(),
             samples: data.items.len(),
@@ -143,7 +144,7 @@ impl<'l> Loop<'l> {
         let reference = format!("{model_is} {device} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
         let learner =
-            Learner { settings, kind, levels, network, calls, model, collector, reference, cache };
+            Learner { settings, kind, levels, network, calls, collector, reference, cache };
         let began = (Instant::now(), record.position.samples);
         let mut out = Self {
             settings,
@@ -214,7 +215,7 @@ impl<'l> Loop<'l> {
             )));
         }
         self.save()?;
-        self.finish()
+        self.finish(cancel)
     }
 
     /// Takes the next group of samples into the batch.
@@ -234,8 +235,10 @@ impl<'l> Loop<'l> {
                 .at(self.folder.file_path(CHECKPOINT).display())
                 .help("restore it from a copy, or begin anew in another run.folder"));
         };
-        let units: Vec<_> =
-            group.iter().map(|(at, epoch)| (&self.data.items[*at], *epoch)).collect();
+        let units: Vec<_> = group
+            .iter()
+            .map(|(at, epoch, place)| (&self.data.items[*at], *epoch, *place))
+            .collect();
         let (learner, sums) = (&mut self.learner, (&mut self.batch, self.pair.as_mut()));
         let data = &self.data;
         let numbers =
@@ -249,19 +252,21 @@ impl<'l> Loop<'l> {
     }
 
     /// The samples of a batch in the groups in which they are learned from.
-    fn groups_of(&self, batch: u64) -> Vec<Vec<(usize, u64)>> {
+    fn groups_of(&self, batch: u64) -> Vec<Together> {
         let (count, size) = (self.data.items.len() as u64, self.settings.train.batch);
         let ids: Vec<&str> = self.data.items.iter().map(|item| item.id.as_str()).collect();
         let samples = batch * size..(batch + 1) * size;
         let epochs = samples.start / count..=(samples.end - 1) / count;
         let orders: BTreeMap<u64, Vec<usize>> =
             epochs.map(|epoch| (epoch, order(self.settings.train.seed, &ids, epoch))).collect();
-        let units: Vec<(usize, u64)> = samples
-            .map(|sample| (orders[&(sample / count)][(sample % count) as usize], sample / count))
-            .collect();
+        let unit = |sample: u64| {
+            let epoch = sample / count;
+            (orders[&epoch][(sample % count) as usize], epoch, sample % size)
+        };
+        let units: Together = samples.map(unit).collect();
         let objective = self.learner.network.objective();
         let shapes: Vec<usize> =
-            units.iter().map(|(at, _)| objective.shape(&self.data.items[*at])).collect();
+            units.iter().map(|(at, ..)| objective.shape(&self.data.items[*at])).collect();
         let groups = self.learner.calls.groups(&shapes);
         groups.into_iter().map(|group| group.into_iter().map(|at| units[at]).collect()).collect()
     }
@@ -272,7 +277,7 @@ impl<'l> Loop<'l> {
         let gradient = &mut self.learner.network.gradient;
         self.learner.collector.summed(&self.batch, gradient)?;
         let step = self.record.position.updates + 1;
-        let norm = self.optimiser.update(step, train, gradient)?;
+        let norm = self.optimiser.update(step, self.settings, gradient)?;
         if !norm.is_finite() {
             let message = format!("a non-finite value in the gradient of update {step}");
             return Err(Error::input("E1001", message)
@@ -356,8 +361,9 @@ impl<'l> Loop<'l> {
 
     fn moved(&self) -> Result<BTreeMap<String, f64>> {
         let parameters = &self.learner.network.parameters;
+        let weights = self.learner.network.objective().weights();
         self.optimiser.with("p", |values| {
-            moved(parameters, values, self.kind, self.settings, &self.norms, self.model)
+            moved(parameters, values, self.kind, self.settings, &self.norms, weights)
         })
     }
 
@@ -415,7 +421,8 @@ impl<'l> Loop<'l> {
             return Ok(());
         }
         let (optimiser, Learner { network, collector, .. }) = (&self.optimiser, &self.learner);
-        let mut kinds: Vec<&str> = optimiser.kinds().iter().copied().chain(["g"]).collect();
+        let mut kinds = optimiser.vectors();
+        kinds.push(("g", network.parameters.places()));
         kinds.sort_unstable();
         let read = |which: &str, at: usize, look: &mut dyn FnMut(&[u8])| match which {
             "g" => collector.read(&self.batch, at, look),
@@ -428,7 +435,8 @@ impl<'l> Loop<'l> {
 
     /// The path of a result, with `what` behind the name of the last one.
     fn path(&self, what: &str) -> PathBuf {
-        self.folder.file_path(&format!("{}{what}.safetensors", result::name(self.kind)))
+        let name = result::name(self.kind, self.settings.train.network);
+        self.folder.file_path(&format!("{name}{what}.safetensors"))
     }
 
     /// A file for the best result, which can be completed once the program was told to end.
@@ -442,20 +450,38 @@ impl<'l> Loop<'l> {
     fn write(&self, what: &str, file: AtomicFile) -> Result<PathBuf> {
         let path = self.path(what);
         let parameters = &self.learner.network.parameters;
-        let (settings, model, updates) = (self.settings, self.model, self.record.position.updates);
+        let (settings, updates) = (self.settings, self.record.position.updates);
+        let weights = self.learner.network.objective().weights();
         self.optimiser.with(if what == "-average" { "a" } else { "p" }, |values| {
-            result::write(file, self.kind, (parameters, values), settings, model, updates)
+            result::write(file, self.kind, (parameters, values), settings, weights, updates)
         })?;
         Ok(path)
     }
 
-    fn finish(&mut self) -> Result<Report> {
-        if self.optimiser.kinds().contains(&"a") {
+    /// Writes the configuration of every autoencoder that the run leaves, with the statistics of its
+    /// latents.
+    fn measure_latents(&self, cancel: &Cancel) -> Result<()> {
+        for end in result::ENDS {
+            let (weights, config) = (self.path(end), self.path(end).with_extension("json"));
+            if weights.exists() {
+                let run = (self.model, self.settings, self.backend);
+                statistics::write(run, &self.data, &weights, &config, cancel)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, cancel: &Cancel) -> Result<Report> {
+        if self.optimiser.kinds().contains("a") {
             self.write("-average", AtomicFile::create(self.path("-average"))?)?;
+        }
+        let path = self.write("", AtomicFile::create(self.path(""))?)?;
+        if self.settings.train.network == TrainedNetwork::Vae {
+            self.measure_latents(cancel)?;
         }
         let position = &self.record.position;
         Ok(Report {
-            path: self.write("", AtomicFile::create(self.path(""))?)?,
+            path,
             updates: position.updates,
             loss: position.loss,
             parameters: self.learner.network.parameters.elements(),
