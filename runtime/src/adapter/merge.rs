@@ -75,7 +75,7 @@ pub fn merge(
     let made = AtomicFolder::create(output, existing)?;
     let target = made.temporary_path();
     let left_out = weight_files(base, inside, files)?;
-    copy(base, target, &left_out, 0)?;
+    copy_folder(base, target, &left_out)?;
     merged.write_folder(&target.join(inside), stem, progress)?;
     let path = made.commit()?;
     Ok(merged.report(path))
@@ -221,8 +221,9 @@ fn compare(found: &WeightSet, digests: &BTreeMap<String, Vec<u8>>) -> Result<()>
     Ok(())
 }
 
-/// Files of a model folder that hold weights of the transformer, all variants: they stay behind.
-fn weight_files(base: &Path, inside: &str, files: &WeightFiles) -> Result<BTreeSet<PathBuf>> {
+/// Files of the model folder `base` that hold weights of the network whose `files` are, with its folder
+/// `inside`; all variants. They stay behind where the folder is copied with other weights.
+pub fn weight_files(base: &Path, inside: &str, files: &WeightFiles) -> Result<BTreeSet<PathBuf>> {
     let folder = base.join(inside);
     let mut out = BTreeSet::from([files.path().to_owned()]);
     if let WeightFiles::Index(_) = files {
@@ -245,6 +246,10 @@ fn unreadable(path: &Path, fault: std::io::Error) -> Error {
 }
 
 /// Copies a folder without `left_out` and without what is hidden. Links are followed.
+pub fn copy_folder(from: &Path, to: &Path, left_out: &BTreeSet<PathBuf>) -> Result<()> {
+    copy(from, to, left_out, 0)
+}
+
 fn copy(from: &Path, to: &Path, left_out: &BTreeSet<PathBuf>, depth: usize) -> Result<()> {
     const DEEPEST: usize = 6;
     let mut entries: Vec<PathBuf> = fs::read_dir(from)
@@ -272,7 +277,7 @@ fn copy(from: &Path, to: &Path, left_out: &BTreeSet<PathBuf>, depth: usize) -> R
 }
 
 /// Copies a file in pieces, so that a full disk is told from a source that cannot be read.
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     use std::io::Read;
     let mut source = fs::File::open(from).map_err(|fault| unreadable(from, fault))?;
     let mut file = AtomicFile::create(to)?;

@@ -158,19 +158,7 @@ impl Folder {
     /// E0961 where another run is at work in it, E1011 to E1014 where it cannot be made or written.
     pub fn open(path: &Path) -> Result<Self> {
         make_folder(path)?;
-        let name = path.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&name);
-        let lock = lock.map_err(|fault| write_error(&name, fault))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::input("E0961", "another run is using this folder")
-                    .at(path.display())
-                    .help("wait for it or stop it, or give this run another run.folder"));
-            }
-            Err(TryLockError::Error(fault)) => return Err(write_error(&name, fault)),
-        }
-        let mut folder = Self { path: path.to_owned(), _lock: lock, next: None };
+        let mut folder = Self { path: path.to_owned(), _lock: lock(path)?, next: None };
         folder.next = Some(folder.file()?);
         Ok(folder)
     }
@@ -320,6 +308,25 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+/// Locks a folder, for as long as the file is held.
+///
+/// # Errors
+/// E0961 where another program holds it, E1011 to E1013 where it cannot be written.
+pub fn lock(folder: &Path) -> Result<File> {
+    let name = folder.join("lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(&name);
+    let lock = lock.map_err(|fault| write_error(&name, fault))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::input("E0961", "another run is using this folder")
+                .at(folder.display())
+                .help("wait for it or stop it, or give this run another folder"))
+        }
+        Err(TryLockError::Error(fault)) => Err(write_error(&name, fault)),
     }
 }
 

@@ -32,6 +32,7 @@ mod samples;
 mod schedule;
 mod settings;
 mod sources;
+mod stages;
 mod statistics;
 mod targets;
 
@@ -48,6 +49,7 @@ pub use settings::{
     Settings, TrainSettings, TrainedNetwork, VideoSettings,
 };
 pub use sources::Override;
+pub use stages::{Gate, Measured, StageEvent, StageReport, Stages};
 
 use crate::error::{Error, Result, unreadable};
 use std::path::{Path, PathBuf};

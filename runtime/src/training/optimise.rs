@@ -245,7 +245,10 @@ impl Optimiser {
     /// # Errors
     /// E1005 for vectors of other sizes.
     pub fn update(&mut self, step: u64, settings: &Settings, gradient: &Flat) -> Result<f64> {
-        let coefficients: Vec<(String, Tensor)> = numbers(settings, step)
+        let mut numbers = numbers(settings, step);
+        // The update has no inputs for groups behind the last that anything is in.
+        numbers.rates.truncate(self.groups.iter().map(|group| group.rates + 1).max().unwrap_or(0));
+        let coefficients: Vec<(String, Tensor)> = numbers
             .coefficients(step)
             .into_iter()
             .map(|(name, number)| Ok((name, tensor_f32([], &[number as f32])?)))

@@ -14,10 +14,12 @@ use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::optimiser::{Group, Matrices};
 use anyid_passes::LoraTarget;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// What a run trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// An adapter, on samples.
     Lora,

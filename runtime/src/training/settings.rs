@@ -389,16 +389,38 @@ impl Settings {
             &|table| table.clone().try_into::<Self>().map(drop),
             &|text| toml::from_str::<Self>(text).map(drop),
         )?;
+        Self::of(&table, sources, &path.display().to_string(), kind)
+    }
+
+    /// Those of a table that is part of another file: errors name `place`, and paths start at `folder`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_table(
+        mut table: toml::Table,
+        place: &str,
+        folder: &Path,
+        kind: Kind,
+    ) -> Result<Self> {
+        sources::rooted(&mut table, folder);
+        let sources = Sources::of_table(&table, place);
+        Self::of(&table, sources, place, kind)
+    }
+
+    fn of(table: &toml::Table, sources: Sources, place: &str, kind: Kind) -> Result<Self> {
         let read: std::result::Result<Self, _> = toml::Value::Table(table.clone()).try_into();
-        let mut settings = read.map_err(|error| {
-            Error::input("E0955", error.message().to_owned()).at(path.display())
-        })?;
+        let mut settings = read.map_err(|error| sources::no_settings(&error, place))?;
         settings.sources = sources;
         if kind == Kind::Dpo && !settings.sources.gave("train.learning_rate") {
             settings.train.learning_rate = DPO_RATE;
         }
-        settings.check(&table)?;
+        settings.check(table)?;
         Ok(settings)
+    }
+
+    /// Whether a file or flag gave `key` its value.
+    pub fn gave(&self, key: &str) -> bool {
+        self.sources.gave(key)
     }
 
     /// Where `key` got its value: a flag, or a file with the line.
@@ -554,18 +576,24 @@ impl Settings {
     /// Where a run under these settings differs from one under `before`: key, then and now. What `before`
     /// does not say had its default.
     pub fn differences(&self, before: &Value) -> Vec<(String, String, String)> {
-        let read = serde_json::from_value::<Self>(before.clone());
-        let before = flattened(&read.map_or_else(|_| before.clone(), |read| read.to_json()));
-        let now = flattened(&self.to_json());
-        let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
-        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-        let rows = names.into_iter().filter_map(|name| {
-            let (then, now_is) = (before.get(name), now.get(name));
-            let differs = then != now_is && (lasts(name, &now) || lasts(name, &before));
-            differs.then(|| (name.clone(), text(then), text(now_is)))
-        });
-        rows.collect()
+        differing(before, &self.to_json())
     }
+}
+
+/// Where settings `before` and `now` differ in what a run keeps: key, then and now. What `before` does not
+/// say had its default.
+pub fn differing(before: &Value, now: &Value) -> Vec<(String, String, String)> {
+    let read = serde_json::from_value::<Settings>(before.clone());
+    let before = flattened(&read.map_or_else(|_| before.clone(), |read| read.to_json()));
+    let now = flattened(now);
+    let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let rows = names.into_iter().filter_map(|name| {
+        let (then, now_is) = (before.get(name), now.get(name));
+        let differs = then != now_is && (lasts(name, &now) || lasts(name, &before));
+        differs.then(|| (name.clone(), text(then), text(now_is)))
+    });
+    rows.collect()
 }
 
 #[cfg(test)]

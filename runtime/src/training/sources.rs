@@ -40,10 +40,24 @@ impl Sources {
         self.places.get(key).unwrap_or(&self.file).clone()
     }
 
+    /// Those of a table that was written somewhere else than in a file of its own: `place`.
+    pub fn of_table(table: &toml::Table, place: &str) -> Self {
+        let keys = table.iter().flat_map(|(section, keys)| {
+            let keys = keys.as_table().into_iter().flatten();
+            keys.map(move |(key, _)| (format!("{section}.{key}"), place.to_owned()))
+        });
+        Self { file: place.to_owned(), places: keys.collect() }
+    }
+
     /// Whether anything gave it a value.
     pub fn gave(&self, key: &str) -> bool {
         self.places.contains_key(key)
     }
+}
+
+/// The error of settings that are no settings, from `place`.
+pub fn no_settings(error: &toml::de::Error, place: &str) -> Error {
+    Error::input("E0955", in_words(error.message())).at(place).help(help(error.message()))
 }
 
 const HELP: &str = "docs/training.md lists every setting";
@@ -164,7 +178,7 @@ fn at(path: &Path, text: &str, offset: usize) -> String {
 }
 
 /// The error of TOML text, with the line.
-fn refused(error: &toml::de::Error, text: &str, path: &Path) -> Error {
+pub fn refused(error: &toml::de::Error, text: &str, path: &Path) -> Error {
     let place = match error.span() {
         Some(span) => at(path, text, span.start),
         None => path.display().to_string(),
@@ -208,7 +222,8 @@ const PATHS: [(&str, &str); 6] = [
     ("run", "folder"),
 ];
 
-fn rooted(table: &mut toml::Table, folder: &Path) {
+/// Makes relative paths of settings start at `folder`.
+pub fn rooted(table: &mut toml::Table, folder: &Path) {
     for (section, key) in PATHS {
         let value = table.get_mut(section).and_then(|keys| keys.get_mut(key));
         if let Some(toml::Value::String(path)) = value

@@ -14,6 +14,8 @@ pub enum Train {
     Dpo(TrainArgs),
     /// Train every weight of the transformer, or of the autoencoder, on clips.
     Full(TrainArgs),
+    /// Run stages one behind the other, each on the model of those before it, and go on where they were.
+    Stages(StagesArgs),
     /// Check a manifest, encode what it names, and say what a run would do.
     Check(CheckArgs),
 }
@@ -23,6 +25,7 @@ impl Train {
     pub fn wants_json(&self) -> bool {
         match self {
             Self::Lora(args) | Self::Dpo(args) | Self::Full(args) => args.settings.json,
+            Self::Stages(args) => args.json,
             Self::Check(args) => args.settings.json,
         }
     }
@@ -87,6 +90,21 @@ pub struct TrainArgs {
     /// Start a new run from the values of an adapter; for `full`, of a whole transformer.
     #[arg(long, value_name = "FILE")]
     pub init_from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct StagesArgs {
+    /// The stages, a TOML file; docs/training.md describes it.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The stage to end with.
+    #[arg(long, value_name = "NAME")]
+    pub until: Option<String>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! behind the sample that it is at.
 
 pub mod args;
+mod stages;
 
 use crate::interrupt;
 use crate::output::{self, bytes, count, duration, plural};
@@ -24,6 +25,7 @@ pub fn run(args: Train) -> std::result::Result<(), Failure> {
         Train::Lora(args) => train(Kind::Lora, &args),
         Train::Dpo(args) => train(Kind::Dpo, &args),
         Train::Full(args) => train(Kind::Full, &args),
+        Train::Stages(args) => stages::run(&args),
         Train::Check(args) => check(&args),
     }
 }

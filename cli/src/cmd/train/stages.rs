@@ -1,0 +1,62 @@
+//! `train stages`: runs one behind the other, with what each came to.
+
+use super::args::StagesArgs;
+use super::show;
+use crate::interrupt;
+use crate::output::{self, duration, plural};
+use crate::progress::Progress;
+use crate::render::Failure;
+use anyid_runtime::Cancel;
+use anyid_runtime::training::{StageEvent, StageReport, Stages};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// Runs the stages of a file.
+///
+/// # Errors
+/// As [`Stages::open`] and [`Stages::run`].
+pub fn run(args: &StagesArgs) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let stages = Stages::open(&args.config)?;
+    let backend = args.on.open()?;
+    let cancel = Cancel::new();
+    let mut progress = Progress::new();
+    interrupt::graceful_without_limit(cancel.flag());
+    let reports =
+        stages.run(&backend, args.until.as_deref(), &cancel, &mut |event| match event {
+            StageEvent::Begun { name, number, total } => {
+                progress.note(&format!("stage {name}, {number} of {total}"));
+            }
+            StageEvent::Skipped { name } => {
+                progress.note(&format!("stage {name} was finished before"))
+            }
+            StageEvent::Training(event) => show(&mut progress, event),
+            StageEvent::Passed(measured) => progress.note(&measured.to_string()),
+            StageEvent::Assembled { model } => progress.note(&format!("wrote {}", model.display())),
+        })?;
+    progress.clear();
+    interrupt::say_swept();
+    let model = reports.last().map(|report| report.model.display().to_string());
+    let model = model.unwrap_or_default();
+    if args.json {
+        let list: Vec<Value> = reports.iter().map(report_json).collect();
+        return Ok(output::print_json(&json!({ "stages": list, "model": model }))?);
+    }
+    let before = reports.iter().filter(|report| report.skipped).count();
+    let before = match before {
+        0 => String::new(),
+        before => format!(", {before} of them before"),
+    };
+    let (count, time) = (plural(reports.len(), "stage"), duration(begun.elapsed()));
+    Ok(output::print(&format!("{model} is the model of {count}{before}, in {time}\n"))?)
+}
+
+fn report_json(report: &StageReport) -> Value {
+    let gates = report.gates.iter().map(|measured| {
+        json!({ "value": measured.gate.value, "step": measured.step, "found": measured.found })
+    });
+    json!({
+        "name": report.name, "skipped": report.skipped, "updates": report.updates,
+        "gates": gates.collect::<Vec<_>>(), "model": report.model.to_string_lossy(),
+    })
+}

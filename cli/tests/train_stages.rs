@@ -1,0 +1,347 @@
+//! Stages: runs one behind the other from one file, interrupted anywhere, stopped at gates, and refused
+//! where what was finished would be made otherwise.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::training::{
+    bytes, ended, log, sample, samples, send, start, wait_for, world, write_lines,
+};
+use common::{Done, Folder};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+const RUN: &str = "train stages --config stages.toml --threads 2";
+
+/// Settings of a stage, as a table in place.
+fn settings(manifest: &str, train: &str) -> String {
+    format!(
+        "[stage.settings.data]\nmanifest = \"{manifest}\"\ncache = \"cache\"\n\
+         [stage.settings.video]\nwidth = 64\nheight = 64\nframes = 5\n\
+         [stage.settings.lora]\nrank = 4\nalpha = 4.0\n[stage.settings.train]\n{train}\n\
+         [stage.settings.run]\ncheckpoint_every = 2\n"
+    )
+}
+
+fn stage(name: &str, kind: &str, more: &str, settings: &str) -> String {
+    format!("[[stage]]\nname = \"{name}\"\nkind = \"{kind}\"\n{more}\n{settings}")
+}
+
+/// A stage of every kind: the autoencoder, the transformer by Muon, an adapter, preferences.
+fn all() -> String {
+    let vae = settings("train.jsonl", "steps = 2\nbatch = 2\nlearning_rate = 1e-4");
+    let falling =
+        "steps = 6\nbatch = 2\nlearning_rate = 1e-3\nschedule = \"linear\"\naverage = 0.5";
+    let group = "[[stage.settings.group]]\nmatch = \"blocks.*.ffn.*.weight\"\noptimiser = \"muon\"\n\
+                 learning_rate = 0.02\n";
+    let clips = format!("{}{group}", settings("train.jsonl", falling));
+    let tune = settings("train.jsonl", "steps = 4\nbatch = 2\nlearning_rate = 1e-2")
+        .replace("cache = \"cache\"", "cache = \"cache\"\nvalidation = \"train.jsonl\"");
+    let prefer = settings("pairs.jsonl", "steps = 3\nbatch = 3\nlearning_rate = 1e-5");
+    let gate = "gate = [{ value = \"error\", below = 1e6, above = 0.0, at = 3 }]";
+    let best = "result = \"best\"\ngate = [{ value = \"validation.loss\", below = 1e6 }]";
+    [
+        stage("vae", "full", "network = \"vae\"", &vae),
+        stage("clips", "full", &format!("result = \"average\"\n{gate}"), &clips),
+        stage("tune", "lora", best, &tune),
+        stage("prefer", "dpo", "init_from = \"tune\"", &prefer),
+    ]
+    .concat()
+}
+
+fn write(folder: &Folder, to: &str, stages: &str) {
+    folder.write("stages.toml", format!("model = \"m\"\nfolder = \"{to}\"\n{stages}"));
+}
+
+/// A world with a model folder, samples and pairs.
+fn stages_world() -> Folder {
+    let folder = world(&samples());
+    folder.run("init m --preset micro").fine();
+    for seed in 0..4 {
+        let words = "generate --size 64x64 --frames 5 --steps 1 --prompt x -q --seed";
+        folder.run(&format!("{words} {seed} -o g{seed}.mp4")).fine();
+    }
+    let pair = |at: usize| {
+        json!({"schema": "anyid.dpo/1", "id": format!("m_{at}"), "sample": sample("s", 10, |_| {}),
+               "chosen": {"video": format!("g{at}.mp4")}, "rejected": {"video": "g3.mp4"}})
+    };
+    let lines: Vec<String> = (0..3).map(|at| pair(at).to_string()).collect();
+    folder.write("pairs.jsonl", lines.join("\n"));
+    folder
+}
+
+/// What lies below a folder, by name: all that does not say when or where it was made.
+fn tree(folder: &Folder, name: &str) -> BTreeMap<String, Vec<u8>> {
+    fn walk(at: &Path, name: String, out: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            let own = path.file_name().unwrap().to_string_lossy().into_owned();
+            let inner = format!("{name}/{own}");
+            if path.is_dir() {
+                walk(&path, inner, out);
+            } else if !["log.jsonl", "checkpoint.safetensors", "lock"].contains(&own.as_str()) {
+                assert!(!own.starts_with('.'), "{inner} is left");
+                out.insert(inner, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    walk(&folder.path(name), String::new(), &mut out);
+    out
+}
+
+#[track_caller]
+fn same_tree(folder: &Folder, one: &str, other: &str) {
+    let [a, b] = [one, other].map(|name| tree(folder, name));
+    assert!(a.keys().eq(b.keys()), "{:?} {:?}", a.keys(), b.keys());
+    for (name, bytes) in &a {
+        assert!(*bytes == b[name], "{name} of {one} differs from that of {other}");
+    }
+}
+
+const TRANSFORMER: &str = "model/transformer/diffusion_pytorch_model.safetensors";
+
+#[test]
+fn stages_of_every_kind_run_one_behind_the_other_and_what_is_finished_is_skipped() {
+    let folder = stages_world();
+    write(&folder, "out", &all());
+    let done = folder.run(&format!("{RUN} --json")).fine();
+    let report = done.json();
+    let list = report["stages"].as_array().unwrap();
+    let names: Vec<&str> = list.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["vae", "clips", "tune", "prefer"]);
+    assert!(list.iter().all(|stage| stage["skipped"] == false));
+    assert_eq!((&list[1]["updates"], &list[1]["gates"][0]["step"]), (&json!(6), &json!(3)));
+    assert!(list[2]["gates"][0]["found"].as_f64().unwrap() > 0.0);
+    assert!(report["model"].as_str().unwrap().ends_with("out/prefer/model"));
+    for name in ["stage vae", "stage clips", "stage tune", "stage prefer", "error is "] {
+        assert!(done.err.contains(name), "{name}: {}", done.err);
+    }
+    // The networks lie where the model has them.
+    let vae = "vae/model/vae/diffusion_pytorch_model.safetensors";
+    assert!(bytes(&folder, &format!("out/{vae}")) == bytes(&folder, "out/vae/vae.safetensors"));
+    let config = bytes(&folder, "out/vae/model/vae/config.json");
+    assert!(
+        config == bytes(&folder, "out/vae/vae.json")
+            && config != bytes(&folder, "m/vae/config.json")
+    );
+    let clips = bytes(&folder, &format!("out/clips/{TRANSFORMER}"));
+    assert!(clips == bytes(&folder, "out/clips/transformer-average.safetensors"));
+    assert!(clips != bytes(&folder, "out/clips/transformer.safetensors"));
+    assert!(config == bytes(&folder, "out/prefer/model/vae/config.json"));
+    // An adapter is merged as `lora merge` does it.
+    folder
+        .run("lora merge out/clips/model --lora out/tune/adapter-best.safetensors -o merged")
+        .fine();
+    let merged = bytes(&folder, "merged/transformer/diffusion_pytorch_model.safetensors");
+    assert!(merged == bytes(&folder, &format!("out/tune/{TRANSFORMER}")));
+    assert!(merged != bytes(&folder, &format!("out/prefer/{TRANSFORMER}")));
+    let words = "generate --model out/prefer/model --prompt x --size 64x64 --frames 5 --steps 2";
+    folder.run(&format!("{words} -o x.gif")).fine();
+    // Again: nothing is trained, and nothing changes.
+    let before = tree(&folder, "out");
+    let done = folder.run(&format!("{RUN} --json")).fine();
+    assert!(!done.err.contains("training"), "{}", done.err);
+    assert!(done.json()["stages"].as_array().unwrap().iter().all(|stage| stage["skipped"] == true));
+    assert!(tree(&folder, "out") == before);
+}
+
+#[test]
+fn stages_interrupted_anywhere_end_with_the_same_bytes() {
+    let folder = stages_world();
+    write(&folder, "whole", &all());
+    folder.run(RUN).fine();
+    write(&folder, "cut", &all());
+    let rounds =
+        std::env::var("ANYID_RT_SIGNALS").ok().and_then(|n| n.parse().ok()).unwrap_or(6u64);
+    let (mut seed, mut stopped) = (0x9e37_79b9u64, 0);
+    for round in 0..rounds {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let child = start(&folder, RUN);
+        std::thread::sleep(Duration::from_millis(100 + (seed >> 33) % 900));
+        send(&child, if round % 2 == 0 { Signal::INT } else { Signal::KILL });
+        let done = ended(child);
+        // On a fast machine it may be over already.
+        assert!(round % 2 == 1 || [0, 130].contains(&done.code), "{}", done.err);
+        stopped += u64::from(done.code != 0);
+    }
+    println!("{stopped} of {rounds} were stopped before their end");
+    folder.run(RUN).fine();
+    same_tree(&folder, "cut", "whole");
+}
+
+#[test]
+fn as_far_as_a_stage_and_then_the_rest() {
+    let folder = stages_world();
+    write(&folder, "whole", &all());
+    folder.run(RUN).fine();
+    write(&folder, "parts", &all());
+    let done = folder.run(&format!("{RUN} --until clips --json")).fine();
+    assert_eq!(done.json()["stages"].as_array().unwrap().len(), 2);
+    assert!(!folder.path("parts/tune").exists());
+    folder.run(RUN).fine();
+    same_tree(&folder, "parts", "whole");
+    folder.run(&format!("{RUN} --until nothing")).fails("E0970").says("the stages are vae, clips");
+}
+
+/// Two stages, the second with a gate.
+fn gated(steps: u64, gate: &str) -> String {
+    let first = settings("train.jsonl", "steps = 2\nbatch = 2");
+    let second = settings("train.jsonl", &format!("steps = {steps}\nbatch = 2"));
+    stage("first", "full", "", &first) + &stage("second", "lora", gate, &second)
+}
+
+#[test]
+fn a_gate_that_is_missed_stops_the_stages_and_keeps_what_was_good() {
+    let folder = stages_world();
+    let gate = |more: &str| format!("gate = [{{ value = \"loss\", {more} }}]");
+    write(&folder, "out", &gated(4, &gate("below = 1e-9")));
+    let done = folder.run(RUN).fails("E0969").says("stage second missed a gate: loss is ");
+    let done = done.says("after update 4, to be at most 0.000000001").says("out/first/model");
+    assert!(done.err.contains("out/second/log.jsonl"), "{}", done.err);
+    assert!(folder.path(&format!("out/first/{TRANSFORMER}")).exists());
+    assert!(
+        !folder.path("out/second/model").exists() && !folder.path("out/second/stage.json").exists()
+    );
+    // It is the same again, and with another bound goes on without training anew.
+    folder.run(RUN).fails("E0969");
+    let rows = log(&folder, "out/second");
+    write(&folder, "out", &gated(4, &gate("above = 1e-9")));
+    let done = folder.run(&format!("{RUN} --json")).fine().json();
+    assert_eq!(
+        (&done["stages"][0]["skipped"], &done["stages"][1]["skipped"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(log(&folder, "out/second"), rows);
+    // A finished stage has to pass as well.
+    write(&folder, "out", &gated(4, &gate("below = 1e-9")));
+    folder.run(RUN).fails("E0969");
+}
+
+#[test]
+fn a_gate_on_the_way_stops_a_run_long_before_its_end() {
+    let folder = stages_world();
+    let gate = "gate = [{ value = \"loss\", below = 1e-9, at = 3 }, { value = \"loss\", below = 1e9, at = 1 }]";
+    write(&folder, "out", &gated(1_000_000, gate));
+    folder.run(RUN).fails("E0969").says("after update 3, ");
+    let count = log(&folder, "out/second").len();
+    assert!((3..10).contains(&count), "{count}");
+    assert!(folder.path("out/second/checkpoint.safetensors").exists(), "the last good one");
+    folder.run(RUN).fails("E0969").says("after update 3, ");
+    assert_eq!(log(&folder, "out/second").len(), count, "nothing more is trained");
+    // What no line has is said when the run is there.
+    write(&folder, "none", &gated(2, "gate = [{ value = \"psnr\", above = 20.0 }]"));
+    folder.run(RUN).fails("E0970").says("a gate for psnr, which its log does not have");
+}
+
+#[test]
+fn a_stage_that_diverges_leaves_the_last_good_one() {
+    let folder = stages_world();
+    let first = stage("first", "full", "", &settings("train.jsonl", "steps = 2\nbatch = 2"));
+    let wild = settings("train.jsonl", "steps = 9\nbatch = 2\nlearning_rate = 1e30");
+    write(&folder, "out", &(first.clone() + &stage("second", "lora", "", &wild)));
+    folder.run(RUN).fails("E1001").says("sample s_");
+    let good = tree(&folder, "out/first");
+    assert!(!folder.path("out/second/model").exists());
+    let tame = settings("train.jsonl", "steps = 2\nbatch = 2");
+    write(&folder, "out", &(first + &stage("third", "lora", "", &tame)));
+    folder.run(RUN).fine();
+    assert!(tree(&folder, "out/first") == good);
+}
+
+#[test]
+fn finished_stages_are_not_taken_for_others() {
+    let folder = stages_world();
+    let stages = gated(2, "");
+    write(&folder, "out", &stages);
+    folder.run(RUN).fine();
+    let refused = |said: &str| -> Done { folder.run(RUN).fails("E0971").says(said) };
+    write(&folder, "out", &stages.replacen("batch = 2", "batch = 3", 1));
+    refused("train.batch: 2, now 3").says("out/first");
+    write(&folder, "out", &stages.replacen("steps = 2", "steps = 3", 1));
+    refused("train.steps: 2, now 3");
+    write(&folder, "out", &stages.replace("kind = \"lora\"", "kind = \"full\""));
+    refused("kind: lora, now full").says("out/second");
+    write(
+        &folder,
+        "out",
+        &stages.replacen("kind = \"lora\"", "kind = \"lora\"\nmodel = \"start\"", 1),
+    );
+    refused("digest of the model that it begins with");
+    write(&folder, "out", &stages);
+    // Other media under another manifest, another start, a changed model, a record of something else.
+    let lines = [samples(), vec![sample("s_4", 5, |_| {})]].concat();
+    write_lines(&folder, &lines);
+    refused("SHA-256 of the manifest");
+    write_lines(&folder, &samples());
+    let other = folder.path("m/transformer/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&other).unwrap();
+    folder.run("init m2 --preset micro --seed 9").fine();
+    std::fs::copy(folder.path("m2/transformer/diffusion_pytorch_model.safetensors"), &other)
+        .unwrap();
+    refused("digest of the model that it begins with").says("out/first");
+    std::fs::write(&other, &sound).unwrap();
+    let made = folder.path(&format!("out/second/{TRANSFORMER}"));
+    let whole = std::fs::read(&made).unwrap();
+    std::fs::copy(folder.path("m2/transformer/diffusion_pytorch_model.safetensors"), &made)
+        .unwrap();
+    refused("digest of its model").says("out/second");
+    std::fs::write(&made, whole).unwrap();
+    let record = folder.path("out/first/stage.json");
+    let text = std::fs::read(&record).unwrap();
+    std::fs::write(&record, b"{}").unwrap();
+    refused("not what a stage of this version leaves");
+    std::fs::write(&record, &text).unwrap();
+    folder.run(RUN).fine();
+    std::fs::remove_file(folder.path("train.jsonl")).unwrap();
+    folder.run(RUN).fails("E0911").says("data.manifest of stage first");
+}
+
+#[test]
+fn faults_of_the_file_are_found_before_the_first_stage() {
+    let folder = stages_world();
+    write(&folder, "out", &gated(2, "model = \"third\""));
+    folder.run(RUN).fails("E0970").says("which is no earlier stage").says("stage second");
+    write(&folder, "out", &gated(2, "").replacen("steps = 2", "step = 2", 1));
+    folder.run(RUN).fails("E0955").says("did you mean steps");
+    folder.write("lora.toml", "[data]\nmanifest = \"train.jsonl\"\n[run]\nfolder = \"x\"\n");
+    let second = "[[stage]]\nname = \"b\"\nkind = \"lora\"\nsettings = \"lora.toml\"\n";
+    let first = stage("a", "full", "", &settings("train.jsonl", "steps = 1"));
+    write(&folder, "out", &format!("{first}{second}"));
+    folder.run(RUN).fails("E0970").says("run.folder is decided by the stages").says("lora.toml:4");
+    folder.run("train stages --config none.toml").fails("E0911");
+    assert!(!folder.path("out").exists(), "nothing was begun");
+    write(&folder, "out", &gated(2, "").replace("model = \"m\"", ""));
+    std::fs::remove_dir_all(folder.path("m")).unwrap();
+    folder.run(RUN).fails("E0701");
+}
+
+#[test]
+fn one_program_at_a_time_works_in_a_folder_and_a_full_disk_loses_nothing() {
+    let folder = stages_world();
+    write(&folder, "out", &gated(1_000_000, ""));
+    let child = start(&folder, RUN);
+    wait_for(&folder, "out/second/checkpoint.safetensors");
+    folder.run(RUN).fails("E0961");
+    send(&child, Signal::KILL);
+    ended(child);
+    let before = tree(&folder, "out/first");
+    // No file can hold more than 64 KiB.
+    let program = env!("CARGO_BIN_EXE_anyid-rt");
+    let mut command = std::process::Command::new("sh");
+    write(&folder, "small", &gated(2, ""));
+    let line = format!("ulimit -f 64; exec {program} {RUN}");
+    command.args(["-c", &line]).current_dir(folder.path(""));
+    Done::of(RUN, command.output().unwrap()).fails("E1013");
+    folder.run(RUN).fine();
+    assert!(tree(&folder, "out/first").keys().eq(tree(&folder, "small/first").keys()));
+    for (name, bytes) in tree(&folder, "small/first") {
+        assert!(before[&name] == bytes, "{name}");
+    }
+    let rows: Vec<Value> = log(&folder, "small/second");
+    assert_eq!(rows.len(), 2);
+}

@@ -1,0 +1,361 @@
+//! The file of stages, read and checked: names, settings, what each begins with, gates.
+
+use super::gate::Gate;
+use crate::error::{Error, Result};
+use crate::training::parameters::Kind;
+use crate::training::settings::{Settings, TrainedNetwork};
+use crate::training::{read_text, sources};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Stages that can be run.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// The file.
+    pub path: PathBuf,
+    /// Where their results go.
+    pub folder: PathBuf,
+    /// The model folder that the first one begins with.
+    pub model: PathBuf,
+    /// In their order.
+    pub list: Vec<Stage>,
+}
+
+/// A stage.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Its name, and that of its folder.
+    pub name: String,
+    /// What is trained.
+    pub kind: Kind,
+    /// How.
+    pub settings: Settings,
+    /// The model that it begins with.
+    pub base: Base,
+    /// The stage whose result gives its first values.
+    pub init_from: Option<usize>,
+    /// Which of its results counts.
+    pub which: Which,
+    /// What it has to reach.
+    pub gates: Vec<Gate>,
+}
+
+/// A model that a stage begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// That of the file.
+    Start,
+    /// That of an earlier stage.
+    Stage(usize),
+}
+
+/// A result of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// Its values at the end.
+    #[default]
+    Last,
+    /// Those that were best on the validation set.
+    Best,
+    /// Their average.
+    Average,
+}
+
+impl Which {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::Best => "best",
+            Self::Average => "average",
+        }
+    }
+
+    /// What follows the name of a result.
+    pub(super) fn end(self) -> &'static str {
+        match self {
+            Self::Last => "",
+            Self::Best => "-best",
+            Self::Average => "-average",
+        }
+    }
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    folder: Option<PathBuf>,
+    model: PathBuf,
+    #[serde(default)]
+    stage: Vec<WrittenStage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenStage {
+    name: String,
+    kind: Kind,
+    settings: WrittenSettings,
+    network: Option<TrainedNetwork>,
+    model: Option<String>,
+    init_from: Option<String>,
+    #[serde(default)]
+    result: Which,
+    #[serde(default)]
+    gate: Vec<Gate>,
+}
+
+/// Settings of a stage: a file of their own, or written in place.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "the path of a file of settings, or a table of settings")]
+enum WrittenSettings {
+    File(PathBuf),
+    Here(toml::Table),
+}
+
+/// The name of the model of the file.
+const START: &str = "start";
+/// Settings that the stages decide.
+const DECIDED: [&str; 2] = ["run.folder", "model.path"];
+
+impl Stages {
+    /// Reads and checks the file at `path`, and the files of settings that it names.
+    ///
+    /// # Errors
+    /// E0911 where one cannot be read, E0955 and E0956 for what is in them, E0970 for stages that cannot be
+    /// run one behind the other.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = read_text(path, 1 << 20)?;
+        let written: Written =
+            toml::from_str(&text).map_err(|error| sources::refused(&error, &text, path))?;
+        let beside = path.parent().unwrap_or(Path::new(""));
+        let folder = written.folder.unwrap_or_else(|| PathBuf::from("stages"));
+        let mut out = Self {
+            path: path.to_owned(),
+            folder: beside.join(folder),
+            model: beside.join(written.model),
+            list: Vec::new(),
+        };
+        if written.stage.is_empty() {
+            return Err(Error::input("E0970", "there is no stage")
+                .at(path.display())
+                .help("write at least one [[stage]] with a name, a kind and settings"));
+        }
+        for stage in written.stage {
+            let name = stage.name.clone();
+            let stage = out.stage(stage, beside).map_err(|error| match error.code() {
+                "E0970" => error.placed(format!("{}, stage {name}", path.display())),
+                _ => error,
+            })?;
+            out.list.push(stage);
+        }
+        Ok(out)
+    }
+
+    /// Checks a stage behind those that were read.
+    fn stage(&self, written: WrittenStage, beside: &Path) -> Result<Stage> {
+        let WrittenStage { name, kind, init_from, result: which, gate: gates, .. } = written;
+        self.check_name(&name)?;
+        let mut settings = match written.settings {
+            WrittenSettings::File(file) => Settings::open(&beside.join(file), &[], kind)?,
+            WrittenSettings::Here(table) => {
+                let place = format!("{}, settings of stage {name}", self.path.display());
+                Settings::of_table(table, &place, beside, kind)?
+            }
+        };
+        if let Some(key) = DECIDED.into_iter().find(|key| settings.gave(key)) {
+            return Err(fault(
+                format!("{key} is decided by the stages"),
+                format!("leave it out of {}", settings.place(key)),
+            ));
+        }
+        if let Some(network) = written.network {
+            if settings.gave("train.network") && settings.train.network != network {
+                let other = settings.train.network.name();
+                return Err(fault(
+                    format!("network is {}, train.network {other}", network.name()),
+                    "say it once".to_owned(),
+                ));
+            }
+            settings.train.network = network;
+        }
+        let base = match written.model.as_deref() {
+            None if self.list.is_empty() => Base::Start,
+            None => Base::Stage(self.list.len() - 1),
+            Some(START) => Base::Start,
+            Some(other) => Base::Stage(self.earlier("model", other)?),
+        };
+        let init_from = init_from.map(|other| self.earlier("init_from", &other)).transpose()?;
+        if let Some(from) = init_from.map(|from| &self.list[from]) {
+            let whole = |kind: Kind| kind == Kind::Full;
+            let networks = [from.settings.train.network, settings.train.network];
+            if whole(from.kind) != whole(kind) || networks[0] != networks[1] {
+                return Err(fault(
+                    format!("init_from names stage {}, which trains something else", from.name),
+                    "an adapter begins with an adapter, a network with the same network".to_owned(),
+                ));
+            }
+        }
+        let missing = match which {
+            Which::Best if settings.data.validation.is_none() => Some("data.validation"),
+            Which::Average if settings.train.average == 0.0 => Some("train.average"),
+            _ => None,
+        };
+        if let Some(key) = missing {
+            let message = format!("result is \"{}\", and {key} is not set", which.name());
+            return Err(fault(message, format!("set {key}, or take another result")));
+        }
+        let unmeasured = |gate: &Gate| {
+            let measured =
+                !gate.value.starts_with("validation.") || settings.data.validation.is_some();
+            (!measured).then(|| format!("{} is not measured without data.validation", gate.value))
+        };
+        let faults =
+            gates.iter().map(|gate| gate.fault(settings.train.steps).or_else(|| unmeasured(gate)));
+        if let Some((number, what)) = (1..).zip(faults).find_map(|(at, what)| Some((at, what?))) {
+            let help = "a gate is such as value = \"validation.loss\", below = 0.4, at = 200";
+            return Err(fault(format!("gate {number}: {what}"), help.to_owned()));
+        }
+        Ok(Stage { name, kind, settings, base, init_from, which, gates })
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            return Err(fault(
+                format!("\"{name}\" is no name of a stage"),
+                "take at most 64 letters, digits, _ and -".to_owned(),
+            ));
+        }
+        let taken = [START, "cache", "lock"].contains(&name);
+        if taken || self.list.iter().any(|stage| stage.name.eq_ignore_ascii_case(name)) {
+            let message = match taken {
+                true => format!("\"{name}\" is a name of the stages' own"),
+                false => format!("there are two stages \"{name}\""),
+            };
+            return Err(fault(message, "give it another name".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// An earlier stage by its name.
+    fn earlier(&self, key: &str, name: &str) -> Result<usize> {
+        self.list.iter().position(|stage| stage.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.list.iter().map(|stage| stage.name.as_str()).collect();
+            let help = match names[..] {
+                [] => "it is the first one: leave that out".to_owned(),
+                _ => format!("those before it are {}", names.join(", ")),
+            };
+            fault(format!("{key} names \"{name}\", which is no earlier stage"), help)
+        })
+    }
+}
+
+fn fault(message: String, help: String) -> Error {
+    Error::input("E0970", message).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stages of this text behind a start model, in a folder with a file of settings.
+    fn open(text: &str) -> Result<Stages> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("run.toml"), "[data]\nmanifest = \"a.jsonl\"\n").unwrap();
+        let path = folder.path().join("stages.toml");
+        std::fs::write(&path, format!("model = \"m\"\n{text}")).unwrap();
+        Stages::open(&path)
+    }
+
+    fn stage(name: &str, more: &str) -> String {
+        format!("[[stage]]\nname = \"{name}\"\nkind = \"full\"\nsettings = \"run.toml\"\n{more}\n")
+    }
+
+    #[test]
+    fn stages_begin_with_the_model_of_the_one_before_unless_they_say_otherwise() {
+        let inline = "[[stage]]\nname = \"c\"\nkind = \"lora\"\nmodel = \"a\"\n\
+                      gate = [{ value = \"loss\", below = 2.0 }]\n[stage.settings.data]\n\
+                      manifest = \"sub/b.jsonl\"\n[stage.settings.train]\nsteps = 7\n";
+        let (a, b) = (stage("a", ""), stage("b", "init_from = \"a\""));
+        let d = stage("d", "model = \"start\"");
+        let text = format!("{a}{b}{inline}{d}");
+        let stages = open(&text).unwrap();
+        let bases: Vec<Base> = stages.list.iter().map(|stage| stage.base).collect();
+        assert_eq!(bases, [Base::Start, Base::Stage(0), Base::Stage(0), Base::Start]);
+        let [_, b, c, _] = &stages.list[..] else { panic!("{stages:?}") };
+        assert_eq!((b.init_from, c.kind, c.settings.train.steps), (Some(0), Kind::Lora, 7));
+        assert_eq!(c.gates[0].below, Some(2.0));
+        let beside = stages.path.parent().unwrap();
+        assert_eq!(c.settings.data.manifest, beside.join("sub/b.jsonl"));
+        assert_eq!((stages.folder, stages.model), (beside.join("stages"), beside.join("m")));
+    }
+
+    #[test]
+    fn stages_that_cannot_be_run_are_named() {
+        let with = |setting: &str| {
+            let (section, key) = setting.split_once('.').unwrap();
+            format!(
+                "[[stage]]\nname = \"a\"\nkind = \"full\"\n[stage.settings.data]\nmanifest = \"x\"\n\
+                 [stage.settings.{section}]\n{key}\n"
+            )
+        };
+        let two = |more: &str| format!("{}{}", stage("a", ""), stage("b", more));
+        let gate = |text: &str| stage("a", &format!("gate = [{{ {text} }}]"));
+        for (text, said) in [
+            (String::new(), "there is no stage"),
+            (stage("a b", ""), "is no name of a stage"),
+            (stage("cache", ""), "a name of the stages' own"),
+            (format!("{}{}", stage("a", ""), stage("A", "")), "there are two stages"),
+            (stage("a", "model = \"b\""), "which is no earlier stage"),
+            (two("init_from = \"b\""), "init_from names \"b\", which is no earlier stage"),
+            (two("init_from = \"a\"").replacen("full", "lora", 1), "which trains something else"),
+            (stage("a", "result = \"best\""), "data.validation is not set"),
+            (stage("a", "result = \"average\""), "train.average is not set"),
+            (gate("value = \"loss\""), "gate 1: loss has no bound"),
+            (gate("value = \"loss\", below = 1.0, at = 2000"), "update 2000 is none of the run"),
+            (
+                gate("value = \"validation.loss\", below = 1.0"),
+                "not measured without data.validation",
+            ),
+            (with("run.folder = \"x\""), "run.folder is decided by the stages"),
+            (with("model.path = \"x\""), "model.path is decided by the stages"),
+        ] {
+            let error = open(&text).unwrap_err();
+            assert_eq!(error.code(), "E0970", "{text}: {error}");
+            assert!(error.message().contains(said), "{error}, expected {said}");
+            assert!(error.place().unwrap().contains("stages.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn faults_of_the_text_and_of_settings_have_their_codes_and_places() {
+        let inline = "[[stage]]\nname = \"a\"\nkind = \"full\"\n[stage.settings.train]\n";
+        for (text, code, place, said) in [
+            ("[[stage]\n".to_owned(), "E0955", "stages.toml:2", ""),
+            (stage("a", "bound = 3"), "E0955", "stages.toml:6", "unknown field `bound`"),
+            (stage("a", "result = \"first\""), "E0955", "stages.toml:6", "unknown variant `first`"),
+            (
+                stage("a", "").replace("full", "some"),
+                "E0955",
+                "stages.toml:4",
+                "unknown variant `some`",
+            ),
+            (stage("a", "").replace("run.toml", "none.toml"), "E0911", "none.toml", ""),
+            (format!("{inline}step = 3\n"), "E0955", "stages.toml, settings of stage a", "`step`"),
+            (
+                format!("{inline}steps = 3\n"),
+                "E0956",
+                "stages.toml, settings of stage a",
+                "data.manifest",
+            ),
+        ] {
+            let error = open(&text).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.place().unwrap().ends_with(place), "{error}, expected {place}");
+            assert!(error.message().contains(said), "{error}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a finished stage was made of: a file behind everything else that it wrote.
+//!
+//! It is there only where the model of the stage is complete, and says whether the stage would be made
+//! again in the same way.
+
+use super::file::{Stage, Stages};
+use crate::checkpoint::hash_file;
+use crate::error::{Error, Result, unreadable};
+use crate::files::AtomicFile;
+use crate::model::Model;
+use crate::training::cache::hex;
+use crate::training::read_text;
+use crate::training::settings::differing;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// Its name in the folder of a stage.
+pub const NAME: &str = "stage.json";
+const SCHEMA: &str = "anyid.stage/1";
+
+/// A stage as it was made, or would be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// [`SCHEMA`].
+    schema: String,
+    /// `lora`, `dpo` or `full`.
+    kind: String,
+    /// The settings of its run.
+    settings: Value,
+    /// SHA-256 of the manifest.
+    manifest: String,
+    /// Digest of the model that it begins with.
+    base: String,
+    /// SHA-256 of the file whose values it begins with.
+    init_from: Option<String>,
+    /// Which result counts.
+    result: String,
+    /// Updates of its run.
+    pub updates: u64,
+    /// Digest of the model with its result.
+    model: String,
+}
+
+impl Record {
+    /// Of a stage that is to be made.
+    ///
+    /// # Errors
+    /// Those of reading the model, and E0911 where the manifest cannot be read.
+    pub fn new(stages: &Stages, stage: &Stage, base: &Path) -> Result<Self> {
+        let init_from = stage.init_from.map(|from| hash_file(stages.result_of(from)));
+        Ok(Self {
+            schema: SCHEMA.to_owned(),
+            kind: stage.kind.name().to_owned(),
+            settings: stage.settings.to_json(),
+            manifest: hash_file(&stage.settings.data.manifest).map_err(|error| {
+                Error::input("E0911", "the manifest cannot be read")
+                    .at(stage.settings.data.manifest.display())
+                    .help(format!("data.manifest of stage {} names it", stage.name))
+                    .caused_by(error)
+            })?,
+            base: identity(base)?,
+            init_from: init_from.transpose()?,
+            result: stage.which.name().to_owned(),
+            updates: 0,
+            model: String::new(),
+        })
+    }
+
+    /// The one at `path`, if there is one.
+    ///
+    /// # Errors
+    /// E0971 where it cannot be read.
+    pub fn open(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = read_text(path, 1 << 22)?;
+        let read = serde_json::from_str::<Self>(&text).ok();
+        read.filter(|record| record.schema == SCHEMA).map(Some).ok_or_else(|| {
+            Error::input("E0971", "this is not what a stage of this version leaves")
+                .at(path.display())
+                .help("restore it, or remove the folder of the stage to make it anew")
+        })
+    }
+
+    /// The record of the stage when its model is there.
+    ///
+    /// # Errors
+    /// Those of reading the model.
+    pub fn finish(self, updates: u64, model: &Path) -> Result<Self> {
+        Ok(Self { updates, model: identity(model)?, ..self })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// E101x.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("a record has a JSON form");
+        let mut file = AtomicFile::create(path)?;
+        file.append(text.as_bytes())?;
+        file.commit().map(drop)
+    }
+
+    /// Refuses a finished stage in `folder` that would be made otherwise `now`, or whose model was changed.
+    ///
+    /// # Errors
+    /// E0971, and those of reading the model.
+    pub fn same(&self, now: &Self, folder: &Path) -> Result<()> {
+        let text = |of: &Option<String>| of.clone().unwrap_or_else(|| "nothing".to_owned());
+        let mut rows = differing(&self.settings, &now.settings);
+        // A run may be made longer, a finished stage may not.
+        let steps = |record: &Self| record.settings["train"]["steps"].to_string();
+        rows.retain(|(key, ..)| key != "train.steps");
+        for (key, then, now) in [
+            ("kind", self.kind.clone(), now.kind.clone()),
+            ("train.steps", steps(self), steps(now)),
+            ("SHA-256 of the manifest", self.manifest.clone(), now.manifest.clone()),
+            ("digest of the model that it begins with", self.base.clone(), now.base.clone()),
+            ("SHA-256 of init_from", text(&self.init_from), text(&now.init_from)),
+            ("result", self.result.clone(), now.result.clone()),
+            ("digest of its model", self.model.clone(), identity(&folder.join("model"))?),
+        ] {
+            if then != now {
+                rows.push((key.to_owned(), then, now));
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<String> =
+            rows.iter().map(|(key, then, now)| format!("\n  {key}: {then}, now {now}")).collect();
+        let message = format!("the stage was finished with something else:{}", rows.concat());
+        Err(Error::input("E0971", message).at(folder.display()).help(
+            "go back to what it was made with, or remove its folder and those of the stages behind \
+             it to make them anew",
+        ))
+    }
+}
+
+/// Digest of a model: of its weights, and of the files that configure it.
+fn identity(model: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for fingerprint in Model::open(model)?.fingerprints()? {
+        hasher.update(fingerprint);
+    }
+    configured(model, 1, &mut hasher)?;
+    Ok(hex(hasher))
+}
+
+/// Adds the JSON files of a folder, and of those in it.
+fn configured(folder: &Path, depth: usize, hasher: &mut Sha256) -> Result<()> {
+    let entries = std::fs::read_dir(folder).map_err(|fault| unreadable(folder, fault))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && depth > 0 {
+            configured(&path, depth - 1, hasher)?;
+        } else if name.ends_with(".json") && path.is_file() {
+            hasher.update(format!("{name}={}\n", hash_file(&path)?));
+        }
+    }
+    Ok(())
+}
