@@ -292,6 +292,22 @@ fn other_settings_and_foreign_checkpoints_are_refused() {
 }
 
 #[test]
+fn a_checkpoint_within_a_group_of_samples_is_refused() {
+    let folder = world(&[sample("s_1", 10, |_| {}), sample("s_2", 50, |_| {})]);
+    let words = format!("{LORA} --set train.batch=4");
+    folder.run(&format!("{words} --steps 2")).fine();
+    let path = folder.path("run/checkpoint.safetensors");
+    let mut changed = std::fs::read(&path).unwrap();
+    let [from, to] = [br#"\"samples\":8"#, br#"\"samples\":9"#];
+    let at = changed.windows(from.len()).position(|part| part == from).expect("it is told");
+    changed[at..at + to.len()].copy_from_slice(to);
+    std::fs::write(&path, &changed).unwrap();
+    let done = folder.run(&format!("{words} --steps 4 --resume")).fails("E0962");
+    done.says("ends within a group of samples");
+    assert_eq!(std::fs::read(&path).unwrap(), changed, "nothing is overwritten");
+}
+
+#[test]
 fn a_new_run_begins_from_an_adapter() {
     let folder = world(&samples());
     folder.run(&format!("{LORA} --steps 3")).fine();

@@ -85,7 +85,13 @@ pub fn bytes(folder: &Folder, name: &str) -> Vec<u8> {
 /// Asserts that a run ended as the undisturbed one in the folder `whole` did.
 #[track_caller]
 pub fn same_end(folder: &Folder, run: &str, whole: &str) {
-    for name in ["adapter.safetensors", "events.out.tfevents.0.anyid-rt"] {
+    same_end_of(folder, run, whole, "adapter.safetensors");
+}
+
+/// [`same_end`] of runs that leave the file `result`.
+#[track_caller]
+pub fn same_end_of(folder: &Folder, run: &str, whole: &str, result: &str) {
+    for name in [result, "events.out.tfevents.0.anyid-rt"] {
         let [a, b] = [run, whole].map(|run| bytes(folder, &format!("{run}/{name}")));
         assert!(a == b, "{name} of {run} differs from that of {whole}");
     }

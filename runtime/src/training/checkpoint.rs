@@ -183,8 +183,7 @@ impl Folder {
     /// A file in it with the name of something that a run leaves, if there is one. A log without a line
     /// is none: a run that was killed before its first checkpoint leaves it.
     pub fn results(&self) -> Option<String> {
-        let all = [Kind::Lora, Kind::Full].into_iter().flat_map(result::names);
-        let mut all = all.chain([LOG, SAMPLES].map(str::to_owned));
+        let mut all = result::all_names().into_iter().chain([LOG, SAMPLES].map(str::to_owned));
         all.find(|name| {
             let about = self.file_path(name).symlink_metadata();
             about.is_ok_and(|about| name != LOG || !about.is_file() || about.len() > 0)

@@ -103,7 +103,7 @@ impl Learner<'_> {
         for (item, epoch) in group {
             let draw = Draw::of(train, &self.levels, &item.id, *epoch);
             let weight = objective.weight(&draw) / train.batch as f64;
-            examples.push(Example { data, item, member: 0, draw, weight });
+            examples.push(Example { data, item, member: 0, draw, learned: true, weight });
         }
         let found = self.network.differentiate(&examples, values)?;
         optimiser.add(batch, &self.network.gradient, 1.0)?;
@@ -179,7 +179,7 @@ impl Learner<'_> {
                 Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch), None),
             };
             let draw = draw.with_null(nulled);
-            let clip = |member| Example { data, item, member, draw, weight: 0.0 };
+            let clip = |member| Example { data, item, member, draw, learned: true, weight: 0.0 };
             let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
             let stored = known.as_ref().map(|parts| self.cache.find(&Cache::key(parts)));
             match stored.transpose()? {
@@ -250,13 +250,15 @@ impl Learner<'_> {
         values: &Values,
         cancel: &Cancel,
     ) -> Result<Option<Numbers>> {
-        let (settings, count) = (self.settings, self.settings.run.validation_draws);
+        let settings = self.settings;
+        let drawn = self.network.objective().drawn();
+        let count = if drawn { settings.run.validation_draws } else { 1 };
         let members = if self.kind == Kind::Dpo { 2 } else { 1 };
         let mut examples = Vec::new();
         for (item, at) in data.items.iter().flat_map(|item| (0..count).map(move |at| (item, at))) {
             let train = &settings.train;
             let draw = Draw::fixed(train, &self.levels, "validation", &item.id, (at, count));
-            let clip = |member| Example { data, item, member, draw, weight: 0.0 };
+            let clip = |member| Example { data, item, member, draw, learned: false, weight: 0.0 };
             examples.extend((0..members).map(clip));
         }
         let Some(found) = self.losses(&examples, values, Some(cancel))? else { return Ok(None) };

@@ -491,6 +491,14 @@ mod tests {
             "numbers".to_owned()
         }
 
+        fn tokens(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn drawn(&self) -> bool {
+            false
+        }
+
         fn module(&self, _: usize, samples: usize) -> Module {
             let mut module = Module { name: "roots".into(), ..Module::default() };
             let ty = TensorType::new(DType::F32, [1, 2]);
@@ -557,7 +565,7 @@ mod tests {
         let mut network = Network::open(objective, &backend, run, (&calls, true)).unwrap();
         let values = vec![("w.weight".to_owned(), Tensor::from_f32([1, 2], &[0.5, 0.5]).unwrap())];
         let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0);
-        let example = |item| Example { data: &data, item, member: 0, draw, weight };
+        let example = |item| Example { data: &data, item, member: 0, draw, learned: true, weight };
         let examples: Vec<Example<'_>> = items.iter().map(example).collect();
         let found = network.differentiate(&examples, &values)?;
         assert_eq!(network.losses(&examples, &values).unwrap(), found);

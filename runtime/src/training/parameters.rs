@@ -7,8 +7,8 @@
 use super::settings::{LoraSettings, Settings};
 use crate::error::{Error, Result};
 use crate::init;
-use crate::model::Model;
 use crate::pipeline::tensor_f32;
+use crate::weights::ModelWeights;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::optimiser::Group;
@@ -22,7 +22,7 @@ pub enum Kind {
     Lora,
     /// An adapter, on pairs.
     Dpo,
-    /// Every weight of the transformer, on samples.
+    /// Every weight of a network, on samples.
     Full,
 }
 
@@ -91,7 +91,8 @@ impl Parameters {
         named.sort_unstable_by_key(|(name, _)| *name);
         let mut out = Self { list: Vec::new(), groups: Vec::new() };
         for (name, ty) in named {
-            let decays = name.contains(".lora_") || ty.rank() > 1;
+            let wide = ty.shape.iter().filter(|size| **size > 1).count();
+            let decays = name.contains(".lora_") || wide > 1;
             let block: Vec<&str> = name.splitn(3, '.').collect();
             let block = match block[..] {
                 ["blocks", number, _] => format!("blocks.{number}"),
@@ -159,7 +160,7 @@ impl Parameters {
     ///
     /// # Errors
     /// E0330 to E0332 where the model cannot be read.
-    pub fn first(&self, kind: Kind, settings: &Settings, model: &Model) -> Result<Flat> {
+    pub fn first(&self, kind: Kind, settings: &Settings, weights: &ModelWeights) -> Result<Flat> {
         self.flat(&mut |parameter| {
             let shape = &parameter.ty.shape;
             match kind {
@@ -175,24 +176,35 @@ impl Parameters {
                         parameter.ty.elements(),
                     ))
                 }
-                Kind::Full => stored(model, parameter),
+                Kind::Full => stored(weights, parameter),
             }
         })
     }
 }
 
-/// What a model has of a weight, as f32.
+/// What a model has of a weight, as f32. What it has not, and training adds, begins with zeros.
 ///
 /// # Errors
 /// E0330 to E0332 where it cannot be read.
-pub fn stored(model: &Model, parameter: &Parameter) -> Result<Vec<f32>> {
-    let mut values = vec![0f32; parameter.ty.elements()];
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-    model.dit_weights.set().read_f32(&parameter.name, 0, bytes)?;
+pub fn stored(weights: &ModelWeights, parameter: &Parameter) -> Result<Vec<f32>> {
+    match weights.set().tensor(&parameter.name) {
+        Some(weight) => read(weights, &parameter.name, weight.elements() as usize),
+        None => Ok(vec![0f32; parameter.ty.elements()]),
+    }
+}
+
+/// The `count` values of a weight.
+///
+/// # Errors
+/// E0330 to E0332 where it cannot be read.
+pub fn read(weights: &ModelWeights, name: &str, count: usize) -> Result<Vec<f32>> {
+    let mut values = vec![0f32; count];
+    weights.set().read_f32(name, 0, bytemuck::cast_slice_mut(&mut values))?;
     Ok(values)
 }
 
-/// How far a run has moved each of its targets: the norm of the change over that of the weight.
+/// How far a run has moved each of its targets: the norm of the change over that of the weight. What was
+/// zero is left out.
 ///
 /// # Errors
 /// E0330 to E0332 where the model cannot be read.
@@ -202,14 +214,15 @@ pub fn moved(
     kind: Kind,
     settings: &Settings,
     base: &BTreeMap<String, f64>,
-    model: &Model,
+    weights: &ModelWeights,
 ) -> Result<BTreeMap<String, f64>> {
     let mut out = BTreeMap::new();
     if kind == Kind::Full {
         for parameter in &parameters.list {
-            let (now, before) = (parameters.values(flat, parameter), stored(model, parameter)?);
+            let Some(norm) = base.get(&parameter.name) else { continue };
+            let (now, before) = (parameters.values(flat, parameter), stored(weights, parameter)?);
             let change = now.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2));
-            out.insert(parameter.name.clone(), change.sum::<f64>().sqrt() / base[&parameter.name]);
+            out.insert(parameter.name.clone(), change.sum::<f64>().sqrt() / norm);
         }
         return Ok(out);
     }
@@ -217,6 +230,7 @@ pub fn moved(
         parameters.list.iter().map(|parameter| (parameter.name.as_str(), parameter)).collect();
     for (name, a) in &by_name {
         let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
+        let Some(norm) = base.get(module) else { continue };
         let b = by_name[format!("{module}.lora_B.weight").as_str()];
         let [rank, inputs] = [a.ty.shape[0], a.ty.shape[1]];
         let (a, b) = (parameters.values(flat, a), parameters.values(flat, b));
@@ -232,24 +246,29 @@ pub fn moved(
             }
         }
         let scale = settings.lora.alpha / settings.lora.rank as f64;
-        out.insert(module.to_owned(), scale * square.max(0.0).sqrt() / base[module]);
+        out.insert(module.to_owned(), scale * square.max(0.0).sqrt() / norm);
     }
     Ok(out)
 }
 
-/// The norms of the weights that a run changes, by target.
+/// The norms of the weights that a run changes, by target, where they are not zero.
 ///
 /// # Errors
 /// E0330 to E0332 where the model cannot be read.
-pub fn norms(parameters: &Parameters, kind: Kind, model: &Model) -> Result<BTreeMap<String, f64>> {
+pub fn norms(
+    parameters: &Parameters,
+    kind: Kind,
+    weights: &ModelWeights,
+) -> Result<BTreeMap<String, f64>> {
     let mut out = BTreeMap::new();
     let mut add = |target: &str, weight: &str| -> Result<()> {
-        let set = model.dit_weights.set();
-        let count = set.tensor(weight).map_or(0, |weight| weight.elements());
-        let mut values = vec![0f32; count as usize];
-        set.read_f32(weight, 0, bytemuck::cast_slice_mut(&mut values))?;
+        let set = weights.set();
+        let Some(stored) = set.tensor(weight) else { return Ok(()) };
+        let values = read(weights, weight, stored.elements() as usize)?;
         let square: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
-        out.insert(target.to_owned(), square.sqrt().max(f64::MIN_POSITIVE));
+        if square > 0.0 {
+            out.insert(target.to_owned(), square.sqrt());
+        }
         Ok(())
     };
     for parameter in &parameters.list {
@@ -310,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_way_of_an_adapter_is_the_norm_of_its_product() {
-        let model = Model::micro().unwrap();
+        let model = crate::model::Model::micro().unwrap();
         let mut settings = Settings::default();
         settings.lora.rank = 2;
         settings.lora.alpha = 6.0;
@@ -319,7 +338,8 @@ mod tests {
         let values: Vec<f32> = (0..14).map(|k| (k as f32 * 0.7).sin()).collect();
         let flat = vec![tensor_f32([14], &values).unwrap()];
         let base = BTreeMap::from([("m".to_owned(), 5.0)]);
-        let found = moved(&parameters, &flat, Kind::Lora, &settings, &base, &model).unwrap();
+        let found =
+            moved(&parameters, &flat, Kind::Lora, &settings, &base, &model.dit_weights).unwrap();
         let (a, b) = (&values[..6], &values[6..]);
         let mut square = 0.0;
         for row in 0..4 {

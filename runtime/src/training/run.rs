@@ -6,7 +6,6 @@
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::Dataset;
-use super::denoising::Denoising;
 use super::draws::{Levels, order};
 use super::group::Calls;
 use super::learner::{Learner, Numbers};
@@ -17,7 +16,8 @@ use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
-use super::{Event, Settings, result, samples};
+use super::settings::TrainedNetwork;
+use super::{Event, Settings, result, samples, statistics};
 use crate::engine::Backend;
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
@@ -62,14 +62,13 @@ impl<'l> Loop<'l> {
     /// As [`Training::run`].
     pub fn open(
         training: &Training<'l>,
-        model: &'l Model,
+        (model, objective): (&'l Model, Box<dyn Objective + 'l>),
         folder: Folder,
         data: Dataset,
         validation: Option<Dataset>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
-        let objective = Denoising::new(model, settings)?;
         let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let shapes: BTreeSet<usize> = items.map(|item| objective.shape(item)).collect();
         let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
@@ -77,7 +76,8 @@ impl<'l> Loop<'l> {
         let measured = kind == Kind::Dpo || validation.is_some();
         let about = backend.about();
         let device = format!("{} {}", about.target.name, about.instructions);
-        let model_is = identity(model)?;
+        let weights = objective.weights().clone();
+        let model_is = identity(model, &weights)?;
         let mut record =
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
         let old = folder.begun(training.resume)?;
@@ -85,12 +85,11 @@ impl<'l> Loop<'l> {
             old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
-        let network =
-            Network::open(Box::new(objective), backend, (settings, kind), (&calls, measured))?;
+        let network = Network::open(objective, backend, (settings, kind), (&calls, measured))?;
         let parameters = &network.parameters;
         let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
-        let untrained = parameters.first(kind, settings, model)?;
+        let untrained = parameters.first(kind, settings, &weights)?;
         if training.resume && old.is_none() {
             let what = "there is no checkpoint yet: the run starts from the beginning";
             events(Event::Warning(what.to_owned()));
@@ -120,7 +119,7 @@ impl<'l> Loop<'l> {
         // The line of an update that is still to be measured is written then.
         let logged = record.position.updates - u64::from(record.position.row.is_some());
         let log = Log::open(&settings.run.folder, logged)?;
-        let norms = norms(parameters, kind, model)?;
+        let norms = norms(parameters, kind, &weights)?;
         let values = parameters.named(&untrained)?;
         let untrained = if measured { values.clone() } else { Values::new() };
         events(Event::Begun {
@@ -207,7 +206,7 @@ impl<'l> Loop<'l> {
             )));
         }
         self.save()?;
-        self.finish()
+        self.finish(cancel)
     }
 
     /// Takes the next group of samples into the batch.
@@ -352,7 +351,8 @@ impl<'l> Loop<'l> {
     fn moved(&self) -> Result<BTreeMap<String, f64>> {
         let flat = self.optimiser.get("p")?;
         let parameters = &self.learner.network.parameters;
-        moved(parameters, &flat, self.kind, self.settings, &self.norms, self.model)
+        let weights = self.learner.network.objective().weights();
+        moved(parameters, &flat, self.kind, self.settings, &self.norms, weights)
     }
 
     /// Measures the validation set and keeps what is best; `None` where it was told to stop.
@@ -423,7 +423,8 @@ impl<'l> Loop<'l> {
 
     /// The path of a result, with `what` behind the name of the last one.
     fn path(&self, what: &str) -> PathBuf {
-        self.folder.file_path(&format!("{}{what}.safetensors", result::name(self.kind)))
+        let name = result::name(self.kind, self.settings.train.network);
+        self.folder.file_path(&format!("{name}{what}.safetensors"))
     }
 
     /// A file for the best result, which can be completed once the program was told to end.
@@ -439,17 +440,35 @@ impl<'l> Loop<'l> {
         let flat = self.optimiser.get(if what == "-average" { "a" } else { "p" })?;
         let parameters = &self.learner.network.parameters;
         let updates = self.record.position.updates;
-        result::write(file, self.kind, parameters, &flat, self.settings, self.model, updates)?;
+        let weights = self.learner.network.objective().weights();
+        result::write(file, self.kind, parameters, &flat, self.settings, weights, updates)?;
         Ok(path)
     }
 
-    fn finish(&mut self) -> Result<Report> {
+    /// Writes the configuration of every autoencoder that the run leaves, with the statistics of its
+    /// latents.
+    fn measure_latents(&self, cancel: &Cancel) -> Result<()> {
+        for end in result::ENDS {
+            let (weights, config) = (self.path(end), self.path(end).with_extension("json"));
+            if weights.exists() {
+                let run = (self.model, self.settings, self.backend);
+                statistics::write(run, &self.data, &weights, &config, cancel)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, cancel: &Cancel) -> Result<Report> {
         if self.optimiser.kinds().contains(&"a") {
             self.write("-average", AtomicFile::create(self.path("-average"))?)?;
         }
+        let path = self.write("", AtomicFile::create(self.path(""))?)?;
+        if self.settings.train.network == TrainedNetwork::Vae {
+            self.measure_latents(cancel)?;
+        }
         let position = &self.record.position;
         Ok(Report {
-            path: self.write("", AtomicFile::create(self.path(""))?)?,
+            path,
             updates: position.updates,
             loss: position.loss,
             parameters: self.learner.network.parameters.elements(),

@@ -108,10 +108,23 @@ pub enum LossWeight {
     None,
 }
 
+/// The network of a model that is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainedNetwork {
+    /// The transformer, on noisy targets.
+    #[default]
+    Transformer,
+    /// The autoencoder, on pixels.
+    Vae,
+}
+
 /// The objective and the optimiser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSettings {
+    /// The network that `train full` trains.
+    pub network: TrainedNetwork,
     /// Updates in all.
     pub steps: u64,
     /// Samples, or pairs, of an update.
@@ -138,6 +151,11 @@ pub struct TrainSettings {
     pub null_probability: f64,
     /// How noise levels are weighted.
     pub loss_weight: LossWeight,
+    /// What the noise on latents counts where the autoencoder is trained; 0 for none.
+    pub latent_noise: f64,
+    /// What the mean square of the latents counts in the loss of the autoencoder: it holds their
+    /// size, which the noise would otherwise make grow.
+    pub latent_penalty: f64,
     /// Shift of the noise levels.
     pub shift: f64,
     /// Noise levels in the table.
@@ -226,6 +244,7 @@ impl Default for LoraSettings {
 impl Default for TrainSettings {
     fn default() -> Self {
         Self {
+            network: TrainedNetwork::Transformer,
             steps: 1000,
             batch: 64,
             together: None,
@@ -239,6 +258,8 @@ impl Default for TrainSettings {
             average: 0.0,
             null_probability: 0.1,
             loss_weight: LossWeight::Diffsynth,
+            latent_noise: 0.05,
+            latent_penalty: 2e-4,
             shift: 5.0,
             timesteps: 1000,
             keep: None,
@@ -372,6 +393,8 @@ impl Settings {
             ("train.clip", whole(clip), "0 (no limit) or more"),
             ("train.average", share(average), "at least 0 (no average) and below 1"),
             ("train.null_probability", (0.0..=1.0).contains(&null_probability), "0 to 1"),
+            ("train.latent_noise", whole(self.train.latent_noise), "0 or more"),
+            ("train.latent_penalty", whole(self.train.latent_penalty), "0 or more"),
             ("train.shift", positive(shift), "a number above 0"),
             ("train.timesteps", (2..=100_000).contains(&self.train.timesteps), "2 to 100000"),
             ("dpo.beta", positive(dpo.beta), "a number above 0"),
@@ -600,6 +623,9 @@ mod tests {
             ("train.learning_rate=nan", "E0956"),
             ("train.null_probability=1.5", "E0956"),
             ("train.beta2=1.0", "E0956"),
+            ("train.latent_noise=-0.1", "E0956"),
+            ("train.latent_penalty=-1.0", "E0956"),
+            ("train.network=code", "E0955"),
             ("lora.rank=0", "E0956"),
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
