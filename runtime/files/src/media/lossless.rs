@@ -73,14 +73,14 @@ mod tests {
     fn pictures_and_animations_are_read_as_they_were_written() {
         let folder = TempFolder::new();
         let frames: Vec<u8> = (0..7 * 6 * 4 * 3).map(|at: u32| (at * 37 % 251) as u8).collect();
-        let path = folder.write("a", &animation(&frames, 6, 4, 24).unwrap());
+        let path = folder.write("a", animation(&frames, 6, 4, 24).unwrap());
         let clip = read_clip(&path, &ReadOptions::default()).unwrap();
         assert_eq!((clip.kind, clip.frames.len()), (MediaKind::Video, 7));
         assert!((clip.fps.unwrap() - 24.0).abs() < 1e-6);
         assert!(clip.frames.iter().flat_map(|frame| &frame.data).eq(&frames));
         assert!(clip.source.warnings.is_empty(), "{:?}", clip.source.warnings);
         let frame = &clip.frames[3];
-        let path = folder.write("b", &picture(frame).unwrap());
+        let path = folder.write("b", picture(frame).unwrap());
         let still = read_clip(&path, &ReadOptions::default()).unwrap();
         assert_eq!((still.kind, &still.frames[0]), (MediaKind::Image, frame));
     }
