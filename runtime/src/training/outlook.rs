@@ -173,8 +173,8 @@ impl Training<'_> {
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
         let any = *by_shape.keys().next().expect("there is a sample");
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, any));
-        let own = wanted.vector_bytes(&parameters);
+        let parameters = Parameters::of_plan(wanted.largest(&compiler, any), &settings.group);
+        let own = wanted.vector_bytes(backend, &parameters)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),
@@ -197,7 +197,7 @@ impl Training<'_> {
         for at in 0..DRAWS {
             let count = ids.len() as u64;
             let (id, epoch) = (ids[(at % count) as usize], at / count);
-            let draw = Draw::of(train, &levels, id, epoch);
+            let draw = Draw::of(train, &levels, id, epoch, at % train.batch);
             let tenth = (levels.sigma(draw.level) * 10.0).ceil().clamp(1.0, 10.0) as usize - 1;
             rows[tenth].0 += 1;
             rows[tenth].1 += levels.weight(draw.level);
