@@ -26,6 +26,8 @@ use std::path::Path;
 pub enum Preset {
     /// The built-in model's sizes, f32.
     Micro,
+    /// As `Micro`, with a transformer that is wide enough to be trained from scratch.
+    Small,
     /// A model of the drawn world, f32, with the first values of a training from nothing.
     World,
     /// Wan2.2-TI2V-5B: bf16 transformer and text encoder, f32 autoencoder, about 24 GB.
@@ -37,10 +39,11 @@ impl std::str::FromStr for Preset {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "micro" => Ok(Self::Micro),
+            "small" => Ok(Self::Small),
             "world" => Ok(Self::World),
             "wan2.2-ti2v-5b" => Ok(Self::Ti2v5b),
             _ => Err(Error::input("E0908", format!("there is no preset \"{name}\""))
-                .help("the presets are micro, world and wan2.2-ti2v-5b")),
+                .help("the presets are micro, small, world and wan2.2-ti2v-5b")),
         }
     }
 }
@@ -50,6 +53,7 @@ impl Preset {
     pub fn configs(self) -> (DitConfig, VaeConfig, TextConfig) {
         match self {
             Self::Micro => (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro()),
+            Self::Small => (DitConfig::small(), VaeConfig::micro(), TextConfig::micro()),
             Self::World => (DitConfig::world(), VaeConfig::world(), TextConfig::world()),
             Self::Ti2v5b => (DitConfig::ti2v_5b(), VaeConfig::ti2v_5b(), TextConfig::ti2v_5b()),
         }
@@ -267,7 +271,7 @@ pub fn write_folder(
     }
     let (dit, vae, text) = preset.configs();
     let kind = match preset {
-        Preset::Micro => Kind::micro(Encoding::F32),
+        Preset::Micro | Preset::Small => Kind::micro(Encoding::F32),
         Preset::Ti2v5b => Kind::micro(Encoding::Bf16),
         Preset::World => Kind {
             narrow: Encoding::F32,

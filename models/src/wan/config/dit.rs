@@ -75,6 +75,12 @@ impl DitConfig {
         }
     }
 
+    /// A transformer that learns from scratch within minutes: its residual stream is wider than a
+    /// patch, so that noise can be told from what it hides.
+    pub fn small() -> Self {
+        Self { heads: 4, head_dim: 64, ffn_dim: 512, ..Self::micro() }
+    }
+
     /// A transformer for the drawn world, small enough to be trained on two cores: 2,752,728
     /// parameters. A patch is one latent, so that every token has few values to carry.
     pub fn world() -> Self {
