@@ -108,7 +108,7 @@ pub enum Command {
     /// Train adapters (LoRA), preferences (DPO), or a whole transformer.
     #[command(subcommand)]
     Train(Train),
-    /// Paint people of the drawn world, and write samples of it to train with.
+    /// Paint people of the drawn world, write samples to train with, and measure what models keep.
     #[command(subcommand)]
     World(WorldVerb),
     /// Explain an error code.

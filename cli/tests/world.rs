@@ -221,6 +221,105 @@ fn a_model_of_the_world_begins_with_nothing_learned() {
     folder.run("init m --preset world").fails("E0909");
 }
 
+/// Flags of an evaluation that takes a second or two.
+const EVAL: &str = "world eval --model m --sets 2 --steps 1 --guidance 1 --threads 2";
+
+#[test]
+fn an_evaluation_compares_arms_beside_the_true_clips() {
+    let folder = Folder::new();
+    folder.run("init m --preset world").fine();
+    let done = folder.run(&format!("{EVAL} --arm again=m --json")).fine().json();
+    let arms = done["arms"].as_object().unwrap();
+    let names: Vec<&String> = arms.keys().collect();
+    assert_eq!(names, ["full", "none", "primary", "absolute", "exchanged", "again"]);
+    for arm in arms.values().chain([&done["ceiling"]]) {
+        for measure in ["large", "small", "identity", "mentioned", "colour.skin", "skin"] {
+            let found = &arm[measure];
+            assert!(found["n"].as_f64().unwrap() >= 2.0, "{measure} {arm}");
+            assert!((0.0..=1.0).contains(&found["value"].as_f64().unwrap()), "{measure}");
+            assert!(found["se"].as_f64().unwrap() >= 0.0, "{measure}");
+        }
+    }
+    assert_eq!(done["ceiling"]["large"]["value"], 1.0);
+    // Noise is read rightly by chance alone.
+    assert!(done["arms"]["full"]["identity"]["value"].as_f64().unwrap() < 0.8);
+    assert!(done["arms"]["exchanged"].get("own.large").is_some());
+    assert!(done["arms"]["full"].get("own.large").is_none());
+    // Another arm of the same model is the same to the bit.
+    assert_eq!(done["arms"]["again"], done["arms"]["full"]);
+    assert_eq!(done["differences"]["again"]["large"]["value"], 0.0);
+    assert!(done["differences"].get("full").is_none());
+    let table = folder.run(&format!("{EVAL} --arms full,none")).fine();
+    assert!(table.out.starts_with("| measure | true clips | full | none |\n|---|---|---|---|\n"));
+    assert!(table.out.contains("\nDifferences from `full`, within clips:\n"), "{}", table.out);
+    assert!(!table.err.contains("warning"), "{}", table.err);
+    let people = folder.run(&format!("{EVAL} --arms full --first-group 7 --frames 1")).fine();
+    assert!(people.err.contains("split \"train\""), "{}", people.err);
+    let trials = folder.run(&format!("{EVAL} --trials --json")).fine().json();
+    let names: Vec<&String> = trials["arms"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["full", "primary", "uninformative"]);
+    assert_eq!(trials["ceiling"]["hidden"]["n"], 2.0);
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_refused() {
+    let folder = Folder::new();
+    folder.run("init m --preset world").fine();
+    let refused = |words: &str, code: &str| folder.run(&format!("{EVAL} {words}")).fails(code);
+    refused("--sets 3", "E0900").says("--sets");
+    let refused = |words: &str, code: &str| {
+        folder.run(&format!("world eval --model m --steps 1 {words}")).fails(code)
+    };
+    refused("--sets 0", "E0986");
+    refused("--sets 2 --first-group 999999999", "E0981");
+    refused("--sets 1 --first-group 1000000000", "E0981");
+    refused("--sets 1 --clips 1", "E0986");
+    refused("--sets 1 --size 50", "E0982");
+    refused("--sets 1 --frames 4", "E0902").says("--frames");
+    refused("--sets 1 --solver heun", "E0921").says("--solver");
+    refused("--sets 1 --arms full,no-dpo", "E0987").says("--arm no-dpo=DIR");
+    refused("--sets 1 --arm x=none", "E0701");
+    refused("--sets 1 --lora none.safetensors", "E0310");
+    folder.run("world eval --sets 1").fails("E0901").says("--size 48");
+    folder.run("world eval").fails("E0900").says("--sets");
+    assert_eq!(folder.names(), ["m"]);
+}
+
+#[test]
+fn verdicts_that_were_kept_are_not_made_again() {
+    let folder = Folder::new();
+    folder.run("init m --preset world").fine();
+    let words = format!("{EVAL} --arms full,none --keep v.jsonl --json");
+    let whole = folder.run(&words).fine().out;
+    let file = std::fs::read(folder.path("v.jsonl")).unwrap();
+    let text = String::from_utf8(file.clone()).unwrap();
+    // A header, two true clips, and two of each arm.
+    assert_eq!(text.lines().count(), 7);
+    assert_eq!(folder.run(&words).fine().out, whole);
+    assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file);
+    // After a kill the last line may be cut anywhere, and a header too.
+    let third: usize = text.lines().take(4).map(|line| line.len() + 1).sum();
+    for length in [file.len() - 1, third + 20, third, 30, 0] {
+        folder.write("v.jsonl", &file[..length]);
+        assert_eq!(folder.run(&words).fine().out, whole, "{length}");
+        assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file, "{length}");
+    }
+    // What is of something else is left as it is.
+    folder.run(&format!("{words} --seed 4")).fails("E0988").says("its \"seed\" is 0, not 4");
+    folder.run("init other --preset world --seed 1").fine();
+    let other = words.replace("--model m", "--model other");
+    folder.run(&other).fails("E0988").says("its \"arms\"");
+    assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file);
+    for foreign in ["precious", "precious\n", "{}\n", "{\"schema\":\"anyid.verdicts/2\"}\n"] {
+        folder.write("f.jsonl", foreign);
+        folder.run(&words.replace("v.jsonl", "f.jsonl")).fails("E0988");
+        assert_eq!(std::fs::read_to_string(folder.path("f.jsonl")).unwrap(), foreign);
+    }
+    let broken = text.replacen("\"parts\"", "\"part\"", 1);
+    folder.write("f.jsonl", &broken);
+    folder.run(&words.replace("v.jsonl", "f.jsonl")).fails("E0988").says("its line 2");
+}
+
 /// A disk that is full, and a signal in the middle.
 #[cfg(unix)]
 mod faults {
@@ -235,20 +334,54 @@ mod faults {
     #[test]
     fn without_room_nothing_is_left() {
         let folder = Folder::new();
-        // No file may have more than 64 KiB.
-        let limited = |words: &str| {
+        // No file may have more than so many blocks.
+        let limited = |blocks: u32, words: &str| {
             let own = folder.command(words, &[]);
             let mut command = Command::new("sh");
-            command.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]);
+            let line = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
+            command.args(["-c", &line]);
             command.arg(own.get_program()).args(own.get_args()).current_dir(folder.path("."));
             command.env("TMPDIR", folder.temporary());
             Done::of(words, command.output().unwrap())
         };
-        limited(MANY).fails("E1013");
-        limited("world render --group 1 --size 1536 -o frames").fails("E1013");
-        limited("world sheet --size 480 -o a.png").fails("E1013");
+        limited(64, MANY).fails("E1013");
+        limited(64, "world render --group 1 --size 1536 -o frames").fails("E1013");
+        limited(64, "world sheet --size 480 -o a.png").fails("E1013");
         assert!(folder.names().is_empty(), "{:?}", folder.names());
         folder.run("world render --group 1 -o /dev/full --format gif").fails("E1012");
+        // The verdicts that found room are kept.
+        folder.run("init m --preset world").fine();
+        let words = format!("{EVAL} --arms full --keep v.jsonl");
+        limited(3, &words).fails("E1013");
+        let kept = std::fs::read_to_string(folder.path("v.jsonl")).unwrap();
+        folder.run(&words).fine();
+        let whole = std::fs::read_to_string(folder.path("v.jsonl")).unwrap();
+        let lines = kept.lines().count();
+        assert!(lines > 1 && whole.starts_with(&kept[..kept.rfind('\n').unwrap()]), "{kept}");
+        assert!(whole.lines().count() == 5 && lines < 5, "{whole}");
+    }
+
+    #[test]
+    fn an_evaluation_goes_on_where_a_signal_ended_it() {
+        let folder = Folder::new();
+        folder.run("init m --preset world").fine();
+        let words = format!("{EVAL} --arms full --json").replace("--sets 2", "--sets 6");
+        let whole = folder.run(&format!("{words} --keep whole.jsonl")).fine().out;
+        let words = format!("{words} --keep v.jsonl");
+        let mut command = folder.command(&words, &[]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // Seven lines are the header and the true clips.
+        let lines = || std::fs::read_to_string(folder.path("v.jsonl")).unwrap_or_default();
+        while lines().lines().count() < 8 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::INT).unwrap();
+        let done = Done::of(&words, child.wait_with_output().unwrap());
+        assert_eq!(done.code, 130, "{}", done.err);
+        assert!(lines().lines().count() < 13, "it was stopped before the last clip");
+        assert_eq!(folder.run(&words).fine().out, whole);
+        assert_eq!(lines(), std::fs::read_to_string(folder.path("whole.jsonl")).unwrap());
+        folder.run(&words.replace("v.jsonl", "/dev/full")).fails("E0988");
     }
 
     #[test]

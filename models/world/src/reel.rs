@@ -35,7 +35,7 @@ impl Reel {
 
     /// Pictures of a reel.
     pub fn pictures(&self) -> usize {
-        self.clips * (2 + FRAMES)
+        self.clips * ReferenceForm::ALL.map(ReferenceForm::pictures).iter().sum::<usize>()
     }
 
     /// Where a form of a clip lies.

@@ -1,9 +1,11 @@
 //! The flags of `world`, declared once.
 
+use super::eval::args::Eval;
 use crate::cmd::generate::args::FormatName;
 use anyid_runtime::Result;
 use anyid_world::{ReferenceForm, Sampling, Split, World};
 use clap::{Args, Subcommand, ValueEnum};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// What is made of the drawn world.
@@ -18,6 +20,9 @@ pub enum WorldVerb {
     /// Paint sets in one picture: references, and first and last frame of the target.
     #[command(disable_version_flag = true)]
     Sheet(Sheet),
+    /// Measure what a model keeps of people that it has never seen.
+    #[command(disable_version_flag = true)]
+    Eval(Box<Eval>),
 }
 
 impl WorldVerb {
@@ -27,6 +32,7 @@ impl WorldVerb {
             Self::Render(args) => args.json,
             Self::Sample(args) => args.json,
             Self::Sheet(args) => args.json,
+            Self::Eval(args) => args.json,
         }
     }
 }
@@ -123,20 +129,11 @@ pub struct Render {
     pub json: bool,
 }
 
-/// How sets are drawn.
+/// How sets are drawn, whoever they are of.
 #[derive(Debug, Args)]
-pub struct DrawArgs {
+pub struct SetArgs {
     #[command(flatten)]
     pub world: VersionArgs,
-    /// Which people: for training, for choosing among checkpoints, or for reports.
-    #[arg(long, value_enum, default_value_t = SplitName::Train)]
-    pub split: SplitName,
-    /// The first of its people, counted from 0.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub first: u64,
-    /// How many people there are to draw from.
-    #[arg(long, value_name = "N", default_value_t = 4000, allow_negative_numbers = true)]
-    pub groups: u64,
     /// Clips of each person, 2 to 64.
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     pub clips: usize,
@@ -156,6 +153,22 @@ pub struct DrawArgs {
     #[arg(long, value_enum, value_name = "FORM,…", value_delimiter = ',',
         default_values = ["face", "portrait", "video"])]
     pub forms: Vec<FormName>,
+}
+
+/// How sets are drawn.
+#[derive(Debug, Args)]
+pub struct DrawArgs {
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Which people: for training, for choosing among checkpoints, or for reports.
+    #[arg(long, value_enum, default_value_t = SplitName::Train)]
+    pub split: SplitName,
+    /// The first of its people, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub first: u64,
+    /// How many people there are to draw from.
+    #[arg(long, value_name = "N", default_value_t = 4000, allow_negative_numbers = true)]
+    pub groups: u64,
     /// Prompts that say all (absolute), or what the first reference does not show (differential), or
     /// the share of absolute ones, such as 0.15.
     #[arg(long, value_name = "KIND|SHARE", default_value = "0.15", value_parser = prompts,
@@ -180,7 +193,31 @@ fn prompts(text: &str) -> std::result::Result<f32, String> {
     }
 }
 
+impl SetArgs {
+    /// How sets of these groups are drawn.
+    ///
+    /// # Errors
+    /// E0981 and E0986 for what cannot be drawn.
+    pub fn sampling(&self, groups: Range<u64>) -> Result<Sampling> {
+        let forms = |names: &[FormName]| names.iter().map(|name| (*name).into()).collect();
+        let sampling = Sampling {
+            clips: self.clips,
+            references: self.references.0..=self.references.1,
+            primary_forms: forms(&self.primary_forms),
+            auxiliary_forms: forms(&self.forms),
+            ..Sampling::new(groups)
+        };
+        sampling.check().map_err(super::coded)?;
+        Ok(sampling)
+    }
+}
+
 impl DrawArgs {
+    /// The world that is drawn.
+    pub fn world(&self) -> World {
+        self.set.world.version
+    }
+
     /// How the sets are drawn.
     ///
     /// # Errors
@@ -188,15 +225,7 @@ impl DrawArgs {
     pub fn sampling(&self) -> Result<Sampling> {
         let split = Split::from(self.split);
         let groups = split.some(self.first, self.groups).map_err(super::coded)?;
-        let forms = |names: &[FormName]| names.iter().map(|name| (*name).into()).collect();
-        let sampling = Sampling {
-            clips: self.clips,
-            references: self.references.0..=self.references.1,
-            primary_forms: forms(&self.primary_forms),
-            auxiliary_forms: forms(&self.forms),
-            absolute: self.prompts,
-            ..Sampling::new(groups)
-        };
+        let sampling = Sampling { absolute: self.prompts, ..self.set.sampling(groups)? };
         sampling.check().map_err(super::coded)?;
         Ok(sampling)
     }

@@ -1,8 +1,9 @@
-//! `world`: pictures, samples and contact sheets of the drawn world.
+//! `world`: pictures, samples and contact sheets of the drawn world, and what models keep of its people.
 //!
 //! The library draws and paints; here are files, progress and reports.
 
 pub mod args;
+pub mod eval;
 mod render;
 mod sample;
 mod sheet;
@@ -23,6 +24,7 @@ pub fn run(verb: WorldVerb) -> std::result::Result<(), Failure> {
         WorldVerb::Render(args) => render::run(&args)?,
         WorldVerb::Sample(args) => sample::run(&args)?,
         WorldVerb::Sheet(args) => sheet::run(&args)?,
+        WorldVerb::Eval(args) => eval::run(&args)?,
     }
     Ok(())
 }

@@ -49,9 +49,9 @@ pub fn run(args: &Sample) -> Result<()> {
     let mut progress = Progress::new();
     let groups = lines(args, &sampling, &folder)?;
     progress.part("painting");
-    let (reel, side, mut size) = (Reel { clips: args.draw.clips }, args.size, 0u64);
+    let (reel, side, mut size) = (Reel { clips: args.draw.set.clips }, args.size, 0u64);
     for (done, number) in (1..).zip(&groups) {
-        let group = args.draw.world.version.group(*number).map_err(coded)?;
+        let group = args.draw.world().group(*number).map_err(coded)?;
         let film = reel.paint(&group, &mut painter).map_err(coded)?;
         let file = lossless::animation(&film, side, side, FPS as u16)?;
         folder.write(&Reel::file(*number), &file)?;
@@ -65,7 +65,7 @@ pub fn run(args: &Sample) -> Result<()> {
     let path = folder.commit()?;
     let manifest = path.join(MANIFEST);
     let sha256 = hash_file(&manifest)?;
-    let world = args.draw.world.version;
+    let world = args.draw.world();
     let split = Split::from(args.draw.split).name();
     let pictures = groups.len() * reel.pictures();
     match args.json {
@@ -88,10 +88,10 @@ pub fn run(args: &Sample) -> Result<()> {
 
 /// Writes the manifest; gives the groups that it names.
 fn lines(args: &Sample, sampling: &Sampling, folder: &AtomicFolder) -> Result<BTreeSet<u64>> {
-    let (world, reel) = (args.draw.world.version, Reel { clips: args.draw.clips });
+    let (world, reel) = (args.draw.world(), Reel { clips: args.draw.set.clips });
     let (mut groups, mut text) = (BTreeSet::new(), String::new());
     for index in 0..args.count {
-        let set = world.sample(sampling, args.draw.seed, index).map_err(coded)?;
+        let set = world.sample(sampling, args.draw.set.seed, index).map_err(coded)?;
         groups.insert(set.group.number());
         text.push_str(&set.line(&format!("s_{index:06}"), &reel));
         text.push('\n');

@@ -35,8 +35,8 @@ pub fn run(args: &Sheet) -> Result<()> {
     let sets = match &args.manifest {
         Some(path) => read(args, path)?,
         None => {
-            let (world, sampling) = (args.draw.world.version, args.draw.sampling()?);
-            let set = |index| world.sample(&sampling, args.draw.seed, index).map_err(coded);
+            let (world, sampling) = (args.draw.world(), args.draw.sampling()?);
+            let set = |index| world.sample(&sampling, args.draw.set.seed, index).map_err(coded);
             (0..args.count).map(set).collect::<Result<_>>()?
         }
     };
@@ -58,7 +58,7 @@ pub fn run(args: &Sheet) -> Result<()> {
         return output::print_json(&json!({
             "output": {"path": path.to_string_lossy(), "width": width, "height": height,
                 "bytes": size},
-            "world": args.draw.world.version.to_string(),
+            "world": args.draw.world().to_string(),
             "sets": sets.iter().map(row).collect::<Vec<_>>(),
         }));
     }
@@ -85,7 +85,7 @@ fn read(args: &Sheet, path: &Path) -> Result<Vec<Set>> {
             continue;
         }
         let place = format!("{}, line {number}", path.display());
-        let set = Set::parse(&args.draw.world.version, &line);
+        let set = Set::parse(&args.draw.world(), &line);
         sets.push(set.map_err(|error| coded(error).at(place))?);
     }
     match sets.is_empty() {

@@ -13,7 +13,7 @@ use ::png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 /// One picture as a PNG file.
 ///
 /// # Errors
-/// E0824 where the encoder fails, such as for a picture that is not filled.
+/// E0824 where the encoder fails, E0825 for a picture that is not filled.
 pub fn picture(frame: &RgbFrame) -> Result<Vec<u8>> {
     picture_of(frame.width, frame.height, &frame.data)
 }
@@ -34,7 +34,7 @@ pub(super) fn picture_of(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<
 /// `rate` of them a second.
 ///
 /// # Errors
-/// E0824 where the encoder fails, such as for frames that are not filled.
+/// E0824 where the encoder fails, E0825 for no frames and ones that are not filled.
 pub fn animation(frames: &[u8], width: usize, height: usize, rate: u16) -> Result<Vec<u8>> {
     let bytes = width * height * 3;
     let count = frames.len().checked_div(bytes).unwrap_or(0);
@@ -60,7 +60,7 @@ pub fn animation(frames: &[u8], width: usize, height: usize, rate: u16) -> Resul
 }
 
 fn unfilled() -> Error {
-    Error::internal("E0824", "a picture that is not filled")
+    Error::internal("E0825", "a picture that is not filled")
 }
 
 #[cfg(test)]
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn what_is_not_filled_is_a_fault_of_ours() {
-        assert_eq!(animation(&[0; 10], 2, 2, 24).unwrap_err().code(), "E0824");
-        assert_eq!(animation(&[], 2, 2, 24).unwrap_err().code(), "E0824");
+        assert_eq!(animation(&[0; 10], 2, 2, 24).unwrap_err().code(), "E0825");
+        assert_eq!(animation(&[], 2, 2, 24).unwrap_err().code(), "E0825");
         let empty = RgbFrame { width: 2, height: 2, data: vec![0; 3] };
-        assert_eq!(picture(&empty).unwrap_err().code(), "E0824");
+        assert_eq!(picture(&empty).unwrap_err().code(), "E0825");
     }
 }
