@@ -138,10 +138,12 @@ impl Training<'_> {
         let pairs = self.kind == Kind::Dpo;
         let preparation = Preparation { settings, model: &model, backend, pairs, cancel };
         let data = preparation.dataset(&settings.data.manifest, events)?;
+        let mut text_rows = data.text_rows;
         if let Some(path) = &settings.data.validation {
-            preparation.dataset(path, events)?;
+            text_rows = text_rows.max(preparation.dataset(path, events)?.text_rows);
         }
-        let objective = Denoising::new(&model, settings)?;
+        let mut objective = Denoising::new(&model, settings)?;
+        objective.fit(text_rows);
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
             *by_shape.entry(objective.shape(item)).or_insert(0) += 1;
