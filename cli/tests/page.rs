@@ -248,7 +248,8 @@ fn measured_launches_are_on_the_page() {
         "text --preset micro --layers 1 --tokens 7".to_owned(),
         format!("train --preset micro {sizes} --rank 4"),
     ] {
-        let words = format!("bench {words} --repeats 2 --json --report page.html");
+        let plain = words;
+        let words = format!("bench {plain} --repeats 2 --json --report page.html");
         let said = folder.run(&words).fine().json();
         assert!(said.get("profile").is_none(), "it was not asked for");
         let page = data(&std::fs::read_to_string(folder.path("page.html")).unwrap());
@@ -276,6 +277,19 @@ fn measured_launches_are_on_the_page() {
         }
         assert_eq!(traced, launches);
         assert!(page["decisions"][0]["apart"].as_array().is_some_and(|list| !list.is_empty()));
+        // Every value has a name of its own, by which decisions find its launch; only derivatives of
+        // values that are used several times share theirs.
+        for phase in phases.iter().filter(|_| !words.contains("train")) {
+            let labels = phase["steps"]["labels"].as_array().unwrap().iter();
+            let mut labels: Vec<u64> = labels.flat_map(numbers).collect();
+            let count = labels.len();
+            labels.sort_unstable();
+            labels.dedup();
+            assert_eq!(labels.len(), count, "{words}");
+        }
+        // And what is measured is the same network.
+        let plain = folder.run(&format!("bench {plain} --repeats 1 --json")).fine().json();
+        assert_eq!(plain["digest"], said["digest"], "{words}");
     }
 }
 

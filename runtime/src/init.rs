@@ -23,6 +23,8 @@ use std::path::Path;
 pub enum Preset {
     /// The built-in model's sizes, f32.
     Micro,
+    /// As `Micro`, with a transformer that is wide enough to be trained from scratch.
+    Small,
     /// Wan2.2-TI2V-5B: bf16 transformer and text encoder, f32 autoencoder, about 24 GB.
     Ti2v5b,
 }
@@ -32,9 +34,10 @@ impl std::str::FromStr for Preset {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "micro" => Ok(Self::Micro),
+            "small" => Ok(Self::Small),
             "wan2.2-ti2v-5b" => Ok(Self::Ti2v5b),
             _ => Err(Error::input("E0908", format!("there is no preset \"{name}\""))
-                .help("the presets are micro and wan2.2-ti2v-5b")),
+                .help("the presets are micro, small and wan2.2-ti2v-5b")),
         }
     }
 }
@@ -44,6 +47,7 @@ impl Preset {
     pub fn configs(self) -> (DitConfig, VaeConfig, TextConfig) {
         match self {
             Self::Micro => (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro()),
+            Self::Small => (DitConfig::small(), VaeConfig::micro(), TextConfig::micro()),
             Self::Ti2v5b => (DitConfig::ti2v_5b(), VaeConfig::ti2v_5b(), TextConfig::ti2v_5b()),
         }
     }
@@ -225,7 +229,7 @@ pub fn write_folder(
             .help("choose another folder or remove this one"));
     }
     let narrow = match preset {
-        Preset::Micro => Encoding::F32,
+        Preset::Micro | Preset::Small => Encoding::F32,
         Preset::Ti2v5b => Encoding::Bf16,
     };
     write_networks(dir, preset.configs(), narrow, seed, progress)

@@ -48,15 +48,26 @@ pub fn first(threads: usize) -> Arc<dyn Device> {
     open(names()[0], threads)
 }
 
+/// A device under the runtime with settings and a number of threads.
+pub fn backend_with(name: &str, settings: &Settings, threads: usize) -> Backend {
+    let settings = Settings { threads, ..settings.clone() };
+    Backend::open_in(&registry(), name, &settings).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// [`first`] under the runtime.
 pub fn first_backend(threads: usize) -> Backend {
     backend(names()[0], threads)
 }
 
-/// A device in every way that gives other kernels on this machine, the best last.
+/// The settings of a device that give other kernels on this machine, the best last; none where there
+/// is no choice.
+pub fn ways(name: &str) -> Vec<Settings> {
+    registry().kind(name).map_or_else(Vec::new, |kind| (kind.variants)())
+}
+
+/// A device in every way that gives other kernels on this machine.
 pub fn variants(name: &str, threads: usize) -> Vec<Arc<dyn Device>> {
-    let registry = registry();
-    let ways = registry.kind(name).map_or_else(Vec::new, |kind| (kind.variants)());
+    let ways = ways(name);
     match ways.is_empty() {
         true => vec![open(name, threads)],
         false => {

@@ -18,6 +18,8 @@ pub enum Engine {
     Apart(&'static str),
     /// Compiled plans on that device as users run them: values inside kernels do not exist.
     Fused(&'static str),
+    /// [`Self::Fused`] with other kernels: one of the [ways](devices::ways) of that device.
+    Way(&'static str, usize),
     /// [`Self::Fused`] on the first device with one pass left out.
     Without(&'static str),
     /// The interpreter, rounding every primitive to its declared type.
@@ -31,11 +33,15 @@ impl Engine {
         [Self::Apart(first), Self::Fused(first), Self::Interpreter]
     }
 
-    /// Those for the golden case in this folder: every device in both ways, the interpreter, and for
-    /// `base` also each pass alone left out.
+    /// Those for the golden case in this folder: every device in both ways and with all of its kernels,
+    /// the interpreter, and for `base` also each pass alone left out.
     pub fn of_case(case: &Path) -> Vec<Self> {
-        let both = |name: &&'static str| [Self::Apart(name), Self::Fused(name)];
-        let mut all: Vec<Self> = devices::names().iter().flat_map(both).collect();
+        let each = |name: &&'static str| {
+            let (name, ways) = (*name, devices::ways(name).len());
+            let other = (0..ways).map(move |at| Self::Way(name, at));
+            [Self::Apart(name), Self::Fused(name)].into_iter().chain(other)
+        };
+        let mut all: Vec<Self> = devices::names().iter().flat_map(each).collect();
         all.push(Self::Interpreter);
         if case.ends_with("base") {
             let optional = PASSES.iter().filter(|pass| pass.optional);
@@ -54,6 +60,11 @@ impl Engine {
         match self {
             Self::Apart(device) => device.into(),
             Self::Fused(device) => format!("{device}-fused"),
+            Self::Way(device, at) => {
+                let way = &devices::ways(device)[at];
+                let values: Vec<&str> = way.values.iter().map(|(_, value)| &**value).collect();
+                format!("{device}-fused {}", values.join(" "))
+            }
             Self::Without(pass) => format!("{}-fused without {pass}", devices::names()[0]),
             Self::Interpreter => "interp".into(),
         }
@@ -63,7 +74,7 @@ impl Engine {
     fn compiled(self) -> Option<(&'static str, Options)> {
         match self {
             Self::Apart(device) => Some((device, Options::traceable())),
-            Self::Fused(device) => Some((device, Options::default())),
+            Self::Fused(device) | Self::Way(device, _) => Some((device, Options::default())),
             Self::Without(pass) => Some((devices::names()[0], Options::default().off(pass))),
             Self::Interpreter => None,
         }
@@ -84,7 +95,10 @@ pub fn run(
     let mut values = Values::new();
     match engine.compiled() {
         Some((device, options)) => {
-            let backend = devices::backend(device, 2);
+            let backend = match engine {
+                Engine::Way(_, at) => devices::backend_with(device, &devices::ways(device)[at], 2),
+                _ => devices::backend(device, 2),
+            };
             let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();
             let mut program = Compiler::new(&backend)
                 .with(options)

@@ -13,6 +13,7 @@ use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_ir::plan::Branch;
+use anyid_ir::text::{parse_module, print};
 use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
@@ -57,6 +58,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
         true => (dit::dit(&config, &size, types), "dit", &["lat", "t"], &["txt"]),
         false => (dit::stack(&config, &size, types), "stack", &["x", "e"], &["x", "ctx"]),
     };
+    let module = distinct(&args.phase, module);
     let own = if args.guided == Some(Guided::Auto) { own } else { &[] };
     let request = CompileRequest::new(&module, func).varying(varying.iter().copied());
     let compiler =
@@ -106,7 +108,7 @@ pub fn vae(args: BenchVae) -> std::result::Result<(), Failure> {
         Direction::Encode => (Half::Encoder, "encode"),
         Direction::Decode => (Half::Decoder, "decode"),
     };
-    let module = vae::coder(&config, &sizes, half, true, precision);
+    let module = distinct(&args.phase, vae::coder(&config, &sizes, half, true, precision));
     let later = geometry.latent_frames(args.frames) - 1;
     let compiler = coder_phases(compiler(&args.phase, &backend), &module, half, later > 0)?;
     let mut calls = vec!["first"];
@@ -144,6 +146,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
     let backend = args.phase.on.open()?;
     let module = anyid_models::wan::text::text(&config, tokens, precision);
+    let module = distinct(&args.phase, module);
     let compiler = compiler(&args.phase, &backend).phase("text", &module, "text")?;
     fits(&compiler, 1)?;
     let layers = output::plural(args.layers, "layer");
@@ -183,6 +186,14 @@ pub(super) fn blocks(
     let [_, tall, wide] = config.patch.map(|side| side as usize);
     let (height, width) = (tall * rows, wide * columns);
     Ok((config, DitSize { reference_frames: 0, frames, height, width, text_tokens, timesteps }))
+}
+
+/// `module`, where a page shows it with names that tell all values apart, as its text has them.
+pub(super) fn distinct(args: &BenchPhase, module: Module) -> Module {
+    match args.report {
+        None => module,
+        Some(_) => parse_module(&print(&module), &[]).expect("what is printed can be read"),
+    }
 }
 
 /// A compiler for `backend`, which keeps its reasons where a page shows them.

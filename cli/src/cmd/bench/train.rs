@@ -3,7 +3,7 @@
 
 use super::args::BenchTrain;
 use super::measure::{Setup, fits};
-use super::networks::{SEED, Steps, blocks, compiler, finish, in_range};
+use super::networks::{SEED, Steps, blocks, compiler, distinct, finish, in_range};
 use crate::output;
 use crate::render::Failure;
 use anyid_ir::{DType, FuncBuilder, Module, ReduceFn};
@@ -44,6 +44,7 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
         let module = with_cotangent(dit::stack(&config, &size, types));
         (module, format!("adapters of rank {rank}, {tokens} tokens"), ("rank", json!(rank)))
     };
+    let module = distinct(&args.phase, module);
     let request = if args.all {
         let wrt = module.weights.tensors().map(|(name, _)| name.to_owned()).collect();
         let request = CompileRequest::new(&module, "train").lifting(["*"]);

@@ -75,6 +75,12 @@ impl DitConfig {
         }
     }
 
+    /// A transformer that learns from scratch within minutes: its residual stream is wider than a
+    /// patch, so that noise can be told from what it hides.
+    pub fn small() -> Self {
+        Self { heads: 4, head_dim: 64, ffn_dim: 512, ..Self::micro() }
+    }
+
     /// D, the width of the residual stream: heads · head_dim.
     pub fn width(&self) -> usize {
         self.heads * self.head_dim
