@@ -147,12 +147,14 @@ impl Training<'_> {
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         let model = model(settings)?;
-        let objective = objective::of(self.kind, &model, settings)?;
+        let mut objective = objective::of(self.kind, &model, settings)?;
         self.check_targets(&model)?;
         let preparation = self.preparation(&model, cancel);
         let data = preparation.dataset(&settings.data.manifest, events)?;
         let validation = settings.data.validation.as_ref();
         let validation = validation.map(|path| preparation.dataset(path, events)).transpose()?;
+        let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
+        objective.fit(sets.iter().map(|data| data.text_rows).max().unwrap_or(0));
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
             *by_shape.entry(objective.shape(item)).or_insert(0) += 1;
@@ -161,7 +163,6 @@ impl Training<'_> {
         let calls = Calls::new(&settings.train, self.kind, streams);
         let measured = self.kind == Kind::Dpo || settings.data.validation.is_some();
         let (kind, calls) = (self.kind, &calls);
-        let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
         let beside = Memory::beside(settings, &model, backend, &sets)?;
         let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
         let compiler = wanted.compile(backend)?;

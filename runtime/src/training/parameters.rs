@@ -145,6 +145,7 @@ impl Parameters {
             let own = group_of(groups, name);
             let muon = own.is_some_and(|own| groups[own].optimiser == Method::Muon);
             let matrices = matrix(&ty.shape).filter(|_| muon);
+            // A vector stays one with axes of length one around it.
             let wide = ty.shape.iter().filter(|size| **size > 1).count();
             let decays = name.contains(".lora_") || wide > 1;
             let (stem, most) = stem(name, decays, own, matrices);
