@@ -117,7 +117,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             BenchWhat::Ops(args) => cmd::bench::run(args),
             BenchWhat::Dit(args) => cmd::bench::networks::dit(args),
             BenchWhat::Vae(args) => cmd::bench::networks::vae(args),
-            BenchWhat::Train(args) => cmd::bench::networks::train(args),
+            BenchWhat::Train(args) => cmd::bench::train::train(args),
             BenchWhat::Text(args) => cmd::bench::networks::text(args),
         },
     }

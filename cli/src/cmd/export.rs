@@ -78,11 +78,11 @@ pub struct Export {
     pub output: PathBuf,
 }
 
-/// Configurations to export from. What a folder does not have is taken from the real model.
-struct Configs {
-    dit: DitConfig,
-    vae: VaeConfig,
-    text: TextConfig,
+/// Configurations of the networks. What a folder does not have is taken from the real model.
+pub struct Configs {
+    pub dit: DitConfig,
+    pub vae: VaeConfig,
+    pub text: TextConfig,
     precision: Precision,
     micro: bool,
 }
@@ -132,6 +132,14 @@ fn configs(args: &Export) -> Result<Configs> {
         let precision = if micro { Precision::F32 } else { Precision::Bf16 };
         return Ok(Configs { dit, vae, text, precision, micro });
     };
+    configs_of(folder)
+}
+
+/// Those of a model folder, or of the folder of one network.
+///
+/// # Errors
+/// E07xx for what cannot be read, or is no network of the family.
+pub fn configs_of(folder: &Path) -> Result<Configs> {
     if let Some(configs) = component_folder(folder)? {
         return Ok(configs);
     }
