@@ -143,7 +143,19 @@ fn a_run_takes_samples_as_they_are_written() {
     folder.write("run.toml", settings);
     let done = folder.run("train check --config run.toml --json").fine();
     assert_eq!((&done.json()["samples"], done.err.contains("warning")), (&6.into(), false));
-    folder.run("train lora --config run.toml").fine();
+    folder.run("train lora --config run.toml --set train.learning_rate=0.1").fine();
+    // The adapter is one arm, and the model without it another.
+    let words = "world eval --size 96 --sets 1 --steps 1 --guidance 1 --arms full --json --keep v";
+    let done = folder.run(&format!("{words} --lora run/adapter.safetensors --arm no-lora=")).fine();
+    let arms = &done.json()["arms"];
+    let [full, without] = ["full", "no-lora"].map(|arm| &arms[arm]["colour.skin"]["value"]);
+    assert!(full.is_f64() && full != without, "{full} {without}");
+    // Other values of the adapter are another evaluation.
+    folder
+        .run("train lora --config run.toml --set train.learning_rate=0.1 --seed 5 -o other")
+        .fine();
+    let other = format!("{words} --lora other/adapter.safetensors --arm no-lora=");
+    folder.run(&other).fails("E0988").says("its arm \"full\"");
 }
 
 #[test]
@@ -255,6 +267,17 @@ fn an_evaluation_compares_arms_beside_the_true_clips() {
     assert!(!table.err.contains("warning"), "{}", table.err);
     let people = folder.run(&format!("{EVAL} --arms full --first-group 7 --frames 1")).fine();
     assert!(people.err.contains("split \"train\""), "{}", people.err);
+    let words = format!("{EVAL} --references 2 --arms full,none --sheet s.png --keep v.jsonl");
+    let said = folder.run(&words).fine().err;
+    assert!(said.contains("wrote s.png: references, the true clip, and full, none"), "{said}");
+    let shown = read(&folder, "s.png").remove(0);
+    // Two references, and three times a gap and two frames.
+    assert_eq!((shown.width, shown.height), (11 * 48 + 10 * 2, 2 * 48 + 2));
+    // With verdicts that were kept, the picture is the same.
+    folder.run(&words).fails("E1016");
+    folder.run(&format!("{words} --force")).fine();
+    assert!(read(&folder, "s.png") == [shown]);
+    folder.run(&words.replace("s.png", "s.gif")).fails("E0820");
     let trials = folder.run(&format!("{EVAL} --trials --json")).fine().json();
     let names: Vec<&String> = trials["arms"].as_object().unwrap().keys().collect();
     assert_eq!(names, ["full", "primary", "uninformative"]);
@@ -293,12 +316,12 @@ fn verdicts_that_were_kept_are_not_made_again() {
     let whole = folder.run(&words).fine().out;
     let file = std::fs::read(folder.path("v.jsonl")).unwrap();
     let text = String::from_utf8(file.clone()).unwrap();
-    // A header, two true clips, and two of each arm.
-    assert_eq!(text.lines().count(), 7);
+    // A header, two arms, two true clips, and two of each arm.
+    assert_eq!(text.lines().count(), 9);
     assert_eq!(folder.run(&words).fine().out, whole);
     assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file);
     // After a kill the last line may be cut anywhere, and a header too.
-    let third: usize = text.lines().take(4).map(|line| line.len() + 1).sum();
+    let third: usize = text.lines().take(6).map(|line| line.len() + 1).sum();
     for length in [file.len() - 1, third + 20, third, 30, 0] {
         folder.write("v.jsonl", &file[..length]);
         assert_eq!(folder.run(&words).fine().out, whole, "{length}");
@@ -308,7 +331,7 @@ fn verdicts_that_were_kept_are_not_made_again() {
     folder.run(&format!("{words} --seed 4")).fails("E0988").says("its \"seed\" is 0, not 4");
     folder.run("init other --preset world --seed 1").fine();
     let other = words.replace("--model m", "--model other");
-    folder.run(&other).fails("E0988").says("its \"arms\"");
+    folder.run(&other).fails("E0988").says("its arm \"full\" is of other weights");
     assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file);
     for foreign in ["precious", "precious\n", "{}\n", "{\"schema\":\"anyid.verdicts/2\"}\n"] {
         folder.write("f.jsonl", foreign);
@@ -317,7 +340,13 @@ fn verdicts_that_were_kept_are_not_made_again() {
     }
     let broken = text.replacen("\"parts\"", "\"part\"", 1);
     folder.write("f.jsonl", &broken);
-    folder.run(&words.replace("v.jsonl", "f.jsonl")).fails("E0988").says("its line 2");
+    folder.run(&words.replace("v.jsonl", "f.jsonl")).fails("E0988").says("its line 4");
+    // More sets and arms are added, and what is there counts.
+    let more = words.replace("--sets 2", "--sets 3").replace("full,none", "primary,full");
+    let added = folder.run(&more).fine().out;
+    assert_eq!(folder.run(&more.replace("v.jsonl", "w.jsonl")).fine().out, added);
+    let now = std::fs::read_to_string(folder.path("v.jsonl")).unwrap();
+    assert!(now.starts_with(&text) && now.lines().count() == 9 + 1 + 1 + 3 + 1, "{now}");
 }
 
 /// A disk that is full, and a signal in the middle.
@@ -358,7 +387,7 @@ mod faults {
         let whole = std::fs::read_to_string(folder.path("v.jsonl")).unwrap();
         let lines = kept.lines().count();
         assert!(lines > 1 && whole.starts_with(&kept[..kept.rfind('\n').unwrap()]), "{kept}");
-        assert!(whole.lines().count() == 5 && lines < 5, "{whole}");
+        assert!(whole.lines().count() == 6 && lines < 6, "{whole}");
     }
 
     #[test]
@@ -370,15 +399,15 @@ mod faults {
         let words = format!("{words} --keep v.jsonl");
         let mut command = folder.command(&words, &[]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        // Seven lines are the header and the true clips.
+        // Eight lines are the header, the arm and the true clips.
         let lines = || std::fs::read_to_string(folder.path("v.jsonl")).unwrap_or_default();
-        while lines().lines().count() < 8 {
+        while lines().lines().count() < 9 {
             std::thread::sleep(Duration::from_millis(1));
         }
         kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::INT).unwrap();
         let done = Done::of(&words, child.wait_with_output().unwrap());
         assert_eq!(done.code, 130, "{}", done.err);
-        assert!(lines().lines().count() < 13, "it was stopped before the last clip");
+        assert!(lines().lines().count() < 14, "it was stopped before the last clip");
         assert_eq!(folder.run(&words).fine().out, whole);
         assert_eq!(lines(), std::fs::read_to_string(folder.path("whole.jsonl")).unwrap());
         folder.run(&words.replace("v.jsonl", "/dev/full")).fails("E0988");

@@ -40,11 +40,11 @@ impl Set {
         let references: Vec<Value> = references.collect();
         let target = place(self.target, ReferenceForm::Video);
         let named = |one: &Reference| json!([one.clip, one.form.name()]);
-        let numbers = |list: Vec<(Slot, u8)>| -> Map<String, Value> {
-            list.into_iter().map(|(slot, number)| (slot.name().to_owned(), json!(number))).collect()
-        };
-        let labels = numbers(self.labels());
-        let classes = numbers(world.slots().map(|slot| (slot, world.classes(slot))).collect());
+        let labels: Map<String, Value> = self
+            .labels()
+            .into_iter()
+            .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
+            .collect();
         let value = json!({
             "schema": "anyid.sample/1",
             "id": id,
@@ -59,7 +59,6 @@ impl Set {
             "elements": self.elements(),
             "prompt_style": "plain",
             "labels": labels,
-            "label_classes": classes,
             "world": {
                 "name": world.to_string(), "group": group, "target": self.target,
                 "references": self.references.iter().map(named).collect::<Vec<_>>(),
@@ -220,8 +219,6 @@ mod tests {
         assert_eq!(value["elements"]["shot"]["keep"], true);
         assert_eq!(value["elements"].as_object().unwrap().len(), 7);
         assert_eq!(value["world"]["name"], "world/1");
-        assert_eq!(value["label_classes"]["action"], 6);
-        assert!(value["label_classes"].get("pose").is_none());
         let (labels, clip) = (set.labels(), set.group.clip(3).unwrap());
         assert!(labels.contains(&(Slot::Shot, clip.class(Slot::Shot))));
         assert_eq!(value["labels"].as_object().unwrap().len(), labels.len());

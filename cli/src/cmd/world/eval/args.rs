@@ -68,9 +68,17 @@ pub struct Eval {
     pub precision: Option<PrecisionName>,
     #[command(flatten)]
     pub on: DeviceArgs,
-    /// Keep every verdict in this file as soon as it is there, and go on behind those that it has.
+    /// Keep every verdict in this file as soon as it is there, and make none that it has already; more
+    /// sets and arms may be added to a file.
     #[arg(long, value_name = "FILE")]
     pub keep: Option<PathBuf>,
+    /// Also write a picture of the first eight sets, one in a row: references, first and last frame of
+    /// the true clip, and of that of each arm. A .png file.
+    #[arg(long, value_name = "OUT.png")]
+    pub sheet: Option<PathBuf>,
+    /// Replace a picture that is there already.
+    #[arg(long, requires = "sheet")]
+    pub force: bool,
     /// Print the result as one JSON object instead of a Markdown table.
     #[arg(long)]
     pub json: bool,

@@ -8,14 +8,22 @@ mod keep;
 mod report;
 mod run;
 
-use crate::cmd::world::coded;
+use crate::cmd::generate::opened::existing;
+use crate::cmd::world::args::FormName;
+use crate::cmd::world::{coded, open_picture, write_picture};
 use crate::progress::Progress;
 use crate::{interrupt, output, render};
+use anyid_models::wan::Precision;
+use anyid_runtime::checkpoint::hash_file;
+use anyid_runtime::files::AtomicFile;
+use anyid_runtime::media::RgbFrame;
 use anyid_runtime::{Cancel, Error, Model, Result};
-use anyid_world::{Painter, Sampling, Split, Trials, Visibility};
+use anyid_world::{
+    Painter, ReferenceForm, Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides,
+};
 use args::{Arm, Eval, Weights};
 use keep::Verdicts;
-use run::{Case, Work};
+use run::{Case, Shown, Work};
 use serde_json::{Value, json};
 
 /// Most sets of an evaluation.
@@ -40,19 +48,28 @@ pub fn run(args: &Eval) -> Result<()> {
         })?;
     }
     warn(args, &models)?;
-    let about = about(args, &arms, &models)?;
-    let mut verdicts = Verdicts::open(args.keep.as_deref(), &about)?;
+    let (about, weights) = (about(args), weights(&arms, &models)?);
+    let shown = if args.sheet.is_some() { cases.len().min(ROWS) } else { 0 };
+    let picture = picture(args, &cases[..shown], arms.len())?;
+    let mut verdicts = Verdicts::open(args.keep.as_deref(), &about, &weights)?;
     let backend = args.on.open()?;
     let (cancel, mut progress) = (Cancel::new(), Progress::new());
     interrupt::graceful(cancel.flag());
     let (request, backend, cases) = (&request, &backend, &cases[..]);
-    let work = Work { args, request, cases, backend, cancel: &cancel };
-    work.run(&arms, models, &mut verdicts, &mut progress)?;
+    let work = Work { args, request, cases, backend, cancel: &cancel, shown };
+    let frames = work.run(&arms, models, &mut verdicts, &mut progress)?;
     progress.clear();
+    if let Some(file) = picture {
+        let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        let (path, _) = write_picture(file, &show(args, &cases[..shown], &names, frames)?)?;
+        let names = names.join(", ");
+        let path = path.display();
+        output::note(&format!("wrote {path}: references, the true clip, and {names}"));
+    }
     let groups: Vec<u64> = cases.iter().map(|case| case.set.group.number()).collect();
     let table = report::Table::new(&args.set.world.version, &arms, &groups, &verdicts);
     match args.json {
-        true => output::print_json(&table.json(&about)),
+        true => output::print_json(&table.json(&about, &weights)),
         false => output::print(&table.markdown()),
     }
 }
@@ -85,18 +102,54 @@ fn cases(args: &Eval) -> Result<Vec<Case>> {
         }
         group = group.saturating_add(1);
     }
-    // Whose references are exchanged: those of the next set, and of the last one those of the first. A
-    // single set takes the person behind it.
-    let mut others: Vec<u64> = found.iter().map(|(set, _)| set.group.number()).collect();
-    match others.len() {
-        1 => others[0] = group,
-        _ => others.rotate_left(1),
+    let case = |(set, trial): (Set, _)| {
+        // Whose references are exchanged takes those of the person with the next number.
+        let other = world.group(set.group.number() + 1).map_err(coded)?;
+        Ok(Case { set, other, trial })
+    };
+    found.into_iter().map(case).collect()
+}
+
+/// The file of the picture, if one is wanted and there is room for it.
+///
+/// # Errors
+/// E0984 for more pixels than a sheet may have, E0820 for a name of no PNG file, E1010 to E1016 where
+/// it cannot be written.
+fn picture(args: &Eval, cases: &[Case], arms: usize) -> Result<Option<AtomicFile>> {
+    let Some(path) = &args.sheet else { return Ok(None) };
+    let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
+    let across = longest + (1 + PICTURES) * (1 + arms);
+    sheet_sides(across, cases.len(), args.size, GAP).map_err(coded)?;
+    let file = open_picture(path, existing(args.force))?;
+    interrupt::say_swept();
+    Ok(Some(file))
+}
+
+/// Places in a row of the picture of each clip, behind a gap.
+const PICTURES: usize = 2;
+/// White pixels between frames.
+const GAP: usize = 2;
+/// Sets that are shown.
+const ROWS: usize = 8;
+
+/// The picture: a row for each set, references of all sets in as many places.
+fn show(args: &Eval, cases: &[Case], arms: &[&str], mut frames: Shown) -> Result<RgbFrame> {
+    let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
+    let mut rows = Vec::new();
+    for (at, case) in cases.iter().enumerate() {
+        let mut row = case.set.row(args.size).map_err(coded)?;
+        let references = case.set.references.len();
+        row.splice(references..references, vec![Vec::new(); longest - references]);
+        for arm in arms {
+            let mut own = frames.remove(&((*arm).to_owned(), at)).unwrap_or_default();
+            own.resize(PICTURES, Vec::new());
+            row.push(Vec::new());
+            row.extend(own);
+        }
+        rows.push(row);
     }
-    let mut out = Vec::new();
-    for ((set, trial), other) in found.into_iter().zip(others) {
-        out.push(Case { set, other: world.group(other).map_err(coded)?, trial });
-    }
-    Ok(out)
+    let picture = sheet(&rows, args.size, GAP).map_err(coded)?;
+    Ok(RgbFrame { width: picture.width, height: picture.height, data: picture.pixels })
 }
 
 /// The models of the arms, each once.
@@ -124,28 +177,33 @@ fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<()> {
     Ok(())
 }
 
-/// What decides every verdict.
-fn about(args: &Eval, arms: &[Arm], models: &[(Weights, Model)]) -> Result<Value> {
-    let mut named = serde_json::Map::new();
+/// How sets are drawn and clips made.
+fn about(args: &Eval) -> Value {
+    let set = &args.set;
+    let forms = |list: &[FormName]| -> Vec<&str> {
+        list.iter().map(|name| ReferenceForm::from(*name).name()).collect()
+    };
+    json!({
+        "world": set.world.version.to_string(), "seed": set.seed, "clips": set.clips,
+        "references": [set.references.0, set.references.1],
+        "primary_forms": forms(&set.primary_forms), "forms": forms(&set.forms),
+        "trials": args.trials, "size": args.size, "frames": args.frames, "steps": args.steps,
+        "shift": args.shift, "guidance": args.guidance, "solver": args.solver,
+        "precision": args.precision.map(|name| Precision::from(name).name()),
+    })
+}
+
+/// What decides the weights of each arm.
+fn weights(arms: &[Arm], models: &[(Weights, Model)]) -> Result<Vec<(String, Value)>> {
+    let mut out = Vec::new();
     for arm in arms {
         let model = models.iter().find(|(weights, _)| *weights == arm.weights);
         let (_, model) = model.expect("every arm has its model");
         let mut prints = model.fingerprints()?.to_vec();
-        prints.extend(model.adapters.iter().map(|(_, scale)| format!("adapter of {scale}")));
-        named.insert(arm.name.clone(), json!({"model": model.source, "weights": prints}));
+        for (adapter, scale) in &model.adapters {
+            prints.push(format!("{scale} * {}", hash_file(&adapter.path)?));
+        }
+        out.push((arm.name.clone(), json!(prints)));
     }
-    let set = &args.set;
-    let forms = |list: &[crate::cmd::world::args::FormName]| -> Vec<&str> {
-        list.iter().map(|name| anyid_world::ReferenceForm::from(*name).name()).collect()
-    };
-    Ok(json!({
-        "world": set.world.version.to_string(), "seed": set.seed, "clips": set.clips,
-        "references": [set.references.0, set.references.1],
-        "primary_forms": forms(&set.primary_forms), "forms": forms(&set.forms),
-        "first_group": args.first_group, "trials": args.trials, "sets": args.sets, "size": args.size,
-        "frames": args.frames, "steps": args.steps, "shift": args.shift,
-        "guidance": args.guidance, "solver": args.solver,
-        "precision": args.precision.map(|name| anyid_models::wan::Precision::from(name).name()),
-        "arms": named,
-    }))
+    Ok(out)
 }

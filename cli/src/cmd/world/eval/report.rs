@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 /// What each arm comes to.
 pub struct Table {
+    /// How many sets there are.
+    sets: usize,
     measures: Vec<String>,
     /// The true clips, then the arms; what each clip gave to each measure.
     columns: Vec<(String, Vec<Vec<Part>>)>,
@@ -36,12 +38,12 @@ impl Table {
             (name.to_owned(), rows.collect())
         });
         let columns = columns.collect();
-        Self { measures, columns }
+        Self { sets: groups.len(), measures, columns }
     }
 
     /// The estimates as one object: `ceiling.MEASURE` of the true clips, `arms.NAME.MEASURE`, and
     /// `differences.NAME.MEASURE`, an arm less the first one, within clips.
-    pub fn json(&self, about: &Value) -> Value {
+    pub fn json(&self, about: &Value, weights: &[(String, Value)]) -> Value {
         let object = |each: &dyn Fn(usize) -> Option<Estimate>| -> Map<String, Value> {
             let named = self.measures.iter().enumerate();
             named.filter_map(|(at, name)| Some((name.clone(), number(&each(at)?)))).collect()
@@ -60,7 +62,8 @@ impl Table {
             })
             .collect();
         json!({
-            "about": about, "ceiling": of(&truth.1), "arms": arms_object,
+            "about": about, "weights": weights.iter().cloned().collect::<Map<_, _>>(),
+            "sets": self.sets, "ceiling": of(&truth.1), "arms": arms_object,
             "differences": differences,
         })
     }

@@ -14,6 +14,7 @@ use anyid_runtime::{
 use anyid_world::{
     Feature, Group, Identity, Judge, Painter, Part, Parts, Set, Trial, View, World, parts,
 };
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Name of the arm of the true clips.
@@ -26,7 +27,7 @@ pub const HIDDEN: &str = "hidden";
 pub struct Case {
     /// The set, with its differential prompt.
     pub set: Set,
-    /// The person of the next set.
+    /// The person with the next number.
     pub other: Group,
     /// The trial that the set is of.
     pub trial: Option<Trial>,
@@ -44,7 +45,12 @@ pub struct Work<'w> {
     pub backend: &'w Backend,
     /// Stops it within a clip.
     pub cancel: &'w Cancel,
+    /// How many sets are shown in a picture; their clips are made even where verdicts are kept.
+    pub shown: usize,
 }
+
+/// First and last frames of the sets that are shown, by arm and set.
+pub type Shown = BTreeMap<(String, usize), Vec<Vec<u8>>>;
 
 /// Opens a model with its adapters.
 ///
@@ -100,15 +106,16 @@ impl Work<'_> {
         models: Vec<(Weights, Model)>,
         verdicts: &mut Verdicts,
         progress: &mut Progress,
-    ) -> Result<()> {
+    ) -> Result<Shown> {
         self.truth(verdicts, progress)?;
+        let mut shown = Shown::new();
         for (weights, model) in models {
             let pipeline = Pipeline::new(model, self.backend.clone()).keep(Keep::Loaded);
             for arm in arms.iter().filter(|arm| arm.weights == weights) {
-                self.arm(arm, &pipeline, verdicts, progress)?;
+                self.arm(arm, &pipeline, verdicts, &mut shown, progress)?;
             }
         }
-        Ok(())
+        Ok(shown)
     }
 
     /// Judges the true clips: the most that any arm can come to.
@@ -140,43 +147,33 @@ impl Work<'_> {
         arm: &Arm,
         pipeline: &Pipeline,
         verdicts: &mut Verdicts,
+        pictures: &mut Shown,
         progress: &mut Progress,
     ) -> Result<()> {
         let (mut judge, mut painter) = (Judge::new(self.world()), self.painter()?);
-        let mut order: Vec<&Case> = self.cases.iter().collect();
-        order.sort_by_key(|case| {
+        let mut order: Vec<(usize, &Case)> = self.cases.iter().enumerate().collect();
+        order.sort_by_key(|(_, case)| {
             let lengths = case.set.references.iter().map(|one| one.form.pictures());
             lengths.collect::<Vec<_>>()
         });
         progress.part(&arm.name);
         let begun = Instant::now();
         let mut made = 0u64;
-        for (done, case) in (1..).zip(order) {
+        for (done, (at, case)) in (1..).zip(order) {
             self.stopped()?;
             let number = case.set.group.number();
-            if verdicts.of(&arm.name, number).is_none() {
+            let known = verdicts.of(&arm.name, number).is_some();
+            if !known || at < self.shown {
                 let frames = self.generate(arm.given, pipeline, case, &mut painter, progress)?;
-                let shown: Vec<Vec<u8>> =
+                let frames: Vec<Vec<u8>> =
                     self.judged().into_iter().map(|at| frames[at].clone()).collect();
-                let own = &case.set.group.identity;
-                let found = match arm.given {
-                    Given::Exchanged => {
-                        let mut found =
-                            self.judge(&mut judge, case, &shown, &case.other.identity)?;
-                        let likeness = self.judge(&mut judge, case, &shown, own)?;
-                        for name in ["large", "small", "identity"] {
-                            let part = likeness.get(name).copied();
-                            found.extend(part.map(|part| (format!("own.{name}"), part)));
-                        }
-                        found
-                    }
-                    Given::Full
-                    | Given::Nothing
-                    | Given::Primary
-                    | Given::Absolute
-                    | Given::Uninformative => self.judge(&mut judge, case, &shown, own)?,
-                };
-                verdicts.put(&arm.name, number, found)?;
+                if !known {
+                    let found = self.verdict(arm.given, &mut judge, case, &frames)?;
+                    verdicts.put(&arm.name, number, found)?;
+                }
+                if at < self.shown {
+                    pictures.insert((arm.name.clone(), at), frames);
+                }
                 made += 1;
             }
             let total = self.cases.len() as u64;
@@ -187,6 +184,28 @@ impl Work<'_> {
             });
         }
         Ok(())
+    }
+
+    /// What the clip of an arm comes to. Exchanged references are expected to show whom they are of; how
+    /// like the set's own person the clip is stands beside it.
+    fn verdict(
+        &self,
+        given: Given,
+        judge: &mut Judge,
+        case: &Case,
+        frames: &[Vec<u8>],
+    ) -> Result<Parts> {
+        let own = &case.set.group.identity;
+        if given != Given::Exchanged {
+            return self.judge(judge, case, frames, own);
+        }
+        let mut found = self.judge(judge, case, frames, &case.other.identity)?;
+        let likeness = self.judge(judge, case, frames, own)?;
+        for name in ["large", "small", "identity"] {
+            let part = likeness.get(name).copied();
+            found.extend(part.map(|part| (format!("own.{name}"), part)));
+        }
+        Ok(found)
     }
 
     fn tell(&self, progress: &mut Progress, done: u64) {
