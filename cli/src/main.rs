@@ -111,6 +111,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Compare(args) => cmd::compare::run(args),
         Command::Lora(args) => cmd::lora::run(args),
         Command::Train(args) => cmd::train::run(args),
+        Command::World(args) => cmd::world::run(args),
         Command::Explain(args) => cmd::explain::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),

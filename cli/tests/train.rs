@@ -7,11 +7,12 @@
 
 mod common;
 
-use common::training::{bytes, log, same_end, sample, samples, world, write_lines};
+use common::training::{
+    bytes, ended, log, same_end, sample, samples, send, start, wait_for, world, write_lines,
+};
 use common::{Done, Folder, tensors};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 const LORA: &str = "train lora --config run.toml --threads 2";
@@ -122,32 +123,6 @@ fn settings_and_locks_are_checked() {
     folder.run(&format!("{LORA} --set data.sha256=aa")).fails("E0959");
     folder.run(&format!("{LORA} --set lora.targets=[\"nothing.*\"]")).fails("E0523");
     folder.run(&format!("{LORA} --set model.path=none")).fails("E0701");
-}
-
-/// Starts a run and does not wait for it.
-fn start(folder: &Folder, words: &str) -> Child {
-    let mut command = folder.command(words, &[]);
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn send(child: &Child, signal: Signal) {
-    // It may have ended already.
-    let _ = kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal);
-}
-
-fn ended(child: Child) -> Done {
-    Done::of("train", child.wait_with_output().unwrap())
-}
-
-/// Waits until a run has written something.
-fn wait_for(folder: &Folder, name: &str) {
-    for _ in 0..3000 {
-        if folder.path(name).exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{name} does not appear");
 }
 
 #[test]
@@ -289,6 +264,22 @@ fn other_settings_and_foreign_checkpoints_are_refused() {
     }
     std::fs::write(&path, &sound).unwrap();
     folder.run(&format!("{LORA} --steps 3 --resume")).fine();
+}
+
+#[test]
+fn a_checkpoint_within_a_group_of_samples_is_refused() {
+    let folder = world(&[sample("s_1", 10, |_| {}), sample("s_2", 50, |_| {})]);
+    let words = format!("{LORA} --set train.batch=4");
+    folder.run(&format!("{words} --steps 2")).fine();
+    let path = folder.path("run/checkpoint.safetensors");
+    let mut changed = std::fs::read(&path).unwrap();
+    let [from, to] = [br#"\"samples\":8"#, br#"\"samples\":9"#];
+    let at = changed.windows(from.len()).position(|part| part == from).expect("it is told");
+    changed[at..at + to.len()].copy_from_slice(to);
+    std::fs::write(&path, &changed).unwrap();
+    let done = folder.run(&format!("{words} --steps 4 --resume")).fails("E0962");
+    done.says("ends within a group of samples");
+    assert_eq!(std::fs::read(&path).unwrap(), changed, "nothing is overwritten");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use anyid_models::wan::Precision;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::loss::with_loss as with_objective;
+use anyid_models::wan::reconstruction::{Latents, reconstruction};
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_passes::driver::{Selection, drive};
@@ -218,7 +219,10 @@ fn networks_have_the_derivatives_that_differences_show() {
     let clip = |half, module| vae::whole_clip(&autoencoder, &picture, half, module, 5);
     let pixels = clip(Half::Encoder, vae::encoder(&autoencoder, &picture));
     let latents = clip(Half::Decoder, vae::decoder(&autoencoder, &picture, true));
+    let part = Latents { noise: 0.05, penalty: 0.01 };
+    let objective = reconstruction(&autoencoder, &picture, 5, 1, part);
     let networks = [
+        ("losses", objective, vec![]),
         ("dit", transformer, vec![("seg", segments)]),
         ("text", encoder, vec![("ids", integers([3, 1, 7, 2]))]),
         ("encode", pixels, vec![]),

@@ -44,14 +44,14 @@ pub struct Export {
     /// Take the configuration from this model folder, or from the folder of the network alone.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
-    /// Take the configuration of a preset: micro, small or wan2.2-ti2v-5b [default: micro].
+    /// Take the configuration of a preset: micro, small, world or wan2.2-ti2v-5b [default: micro].
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Width and height in pixels, multiples of 32 (of 16 for the autoencoder)
-    /// [default: 192x192 for micro and small, else 1280x704].
+    /// [default: 192x192 for micro, small and world, else 1280x704].
     #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
     pub size: Option<String>,
-    /// Pixel frames, 4k+1 [default: 9 for micro and small, else 121].
+    /// Pixel frames, 4k+1 [default: 9 for micro, small and world, else 121].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub frames: Option<usize>,
     /// Pixel frames of each reference, 1 for a picture: 1,1,5.

@@ -5,6 +5,7 @@ pub mod dit;
 mod geometry;
 pub mod loss;
 pub mod names;
+pub mod reconstruction;
 pub mod text;
 pub mod vae;
 

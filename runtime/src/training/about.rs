@@ -141,10 +141,7 @@ pub fn folder(path: &Path) -> Result<Option<FolderAbout>> {
         true => read_text(&log, super::manifest::LARGEST)?.lines().count(),
         false => 0,
     };
-    let mut results = Vec::new();
-    for kind in [Kind::Lora, Kind::Full] {
-        let all = result::names(kind).map(|name| path.join(name));
-        results.extend(all.into_iter().filter(|path| path.is_file()));
-    }
+    let all = result::all_names().into_iter().map(|name| path.join(name));
+    let results = all.filter(|path| path.is_file()).collect();
     Ok((run.is_some() || lines > 0).then_some(FolderAbout { run, lines, results }))
 }

@@ -3,6 +3,7 @@
 use super::cache::{Cache, hex};
 use super::manifest::Clip;
 use crate::error::{Error, Result};
+use crate::media::color::to_unit;
 use anyid_ir::{DType, Tensor, TensorType};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -84,7 +85,8 @@ impl Dataset {
         Ok(value)
     }
 
-    /// Latents of target `member` of a sample.
+    /// Latents of target `member` of a sample, or its pixels `u8[T,H,W,3]` where the autoencoder is
+    /// trained.
     ///
     /// # Errors
     /// E0960 and E1001 for what the cache holds.
@@ -98,6 +100,23 @@ impl Dataset {
     /// As [`Self::target`].
     pub fn fill_target(&self, item: &Item, member: usize, into: &mut [f32]) -> Result<()> {
         copy(&*self.target(item, member)?, into)
+    }
+
+    /// Writes the pixels of target `member` of a sample, from −1 to 1, colour by colour.
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn fill_pixels(&self, item: &Item, member: usize, into: &mut [f32]) -> Result<()> {
+        let pixels = self.target(item, member)?;
+        let bytes = pixels.as_u8().map_err(|_| other_size())?;
+        if bytes.len() != into.len() {
+            return Err(other_size());
+        }
+        for (colour, plane) in into.chunks_exact_mut((bytes.len() / 3).max(1)).enumerate() {
+            let own = bytes.iter().skip(colour).step_by(3);
+            plane.iter_mut().zip(own).for_each(|(to, from)| *to = to_unit(*from));
+        }
+        Ok(())
     }
 
     /// Writes the text context of a sample, or that of the empty prompt: as many rows as there is room

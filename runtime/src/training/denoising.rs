@@ -69,7 +69,16 @@ impl Objective for Denoising<'_> {
     }
 
     fn describe(&self, shape: usize) -> String {
-        format!("{shape} latent frames of references")
+        let end = if shape == 1 { "" } else { "s" };
+        format!("{shape} latent frame{end} of references")
+    }
+
+    fn tokens(&self, shape: usize) -> Option<usize> {
+        Some(self.size(shape, 1).tokens(&self.model.dit))
+    }
+
+    fn drawn(&self) -> bool {
+        true
     }
 
     fn module(&self, shape: usize, samples: usize) -> Module {

@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 /// Numbers of one sample or pair by name; their means over a batch are logged.
 pub type Numbers = BTreeMap<String, f64>;
 
-/// A sample or pair in an epoch.
-pub type Unit<'d> = (&'d Item, u64);
+/// A sample or pair in an epoch, and its place in the batch.
+pub type Unit<'d> = (&'d Item, u64, u64);
 
 /// The network, and everything that says what is asked of it.
 pub struct Learner<'l> {
@@ -100,10 +100,10 @@ impl Learner<'_> {
         }
         let (train, objective) = (&self.settings.train, self.network.objective());
         let mut examples = Vec::new();
-        for (item, epoch) in group {
-            let draw = Draw::of(train, &self.levels, &item.id, *epoch);
+        for (item, epoch, place) in group {
+            let draw = Draw::of(train, &self.levels, &item.id, *epoch, *place);
             let weight = objective.weight(&draw) / train.batch as f64;
-            examples.push(Example { data, item, member: 0, draw, weight });
+            examples.push(Example { data, item, member: 0, draw, learned: true, weight });
         }
         let found = self.network.differentiate(&examples, values)?;
         optimiser.add(batch, &self.network.gradient, 1.0)?;
@@ -163,7 +163,7 @@ impl Learner<'_> {
     fn pairs<'e>(&mut self, data: &'e Dataset, group: &[Unit<'e>]) -> Result<Vec<Pair<'e>>> {
         let (train, dpo) = (&self.settings.train, &self.settings.dpo);
         let (mut out, mut missing) = (Vec::new(), Vec::new());
-        for (item, epoch) in group {
+        for (item, epoch, place) in group {
             let nulled = Draw::null(train.seed, &item.id, *epoch, dpo.null_probability);
             let (draw, known) = match dpo.draws {
                 Draws::Fixed(count) => {
@@ -176,10 +176,10 @@ impl Learner<'_> {
                     });
                     (draw, Some(parts))
                 }
-                Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch), None),
+                Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch, *place), None),
             };
             let draw = draw.with_null(nulled);
-            let clip = |member| Example { data, item, member, draw, weight: 0.0 };
+            let clip = |member| Example { data, item, member, draw, learned: true, weight: 0.0 };
             let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
             let stored = known.as_ref().map(|parts| self.cache.find(&Cache::key(parts)));
             match stored.transpose()? {
@@ -250,13 +250,15 @@ impl Learner<'_> {
         values: &Values,
         cancel: &Cancel,
     ) -> Result<Option<Numbers>> {
-        let (settings, count) = (self.settings, self.settings.run.validation_draws);
+        let settings = self.settings;
+        let drawn = self.network.objective().drawn();
+        let count = if drawn { settings.run.validation_draws } else { 1 };
         let members = if self.kind == Kind::Dpo { 2 } else { 1 };
         let mut examples = Vec::new();
         for (item, at) in data.items.iter().flat_map(|item| (0..count).map(move |at| (item, at))) {
             let train = &settings.train;
             let draw = Draw::fixed(train, &self.levels, "validation", &item.id, (at, count));
-            let clip = |member| Example { data, item, member, draw, weight: 0.0 };
+            let clip = |member| Example { data, item, member, draw, learned: false, weight: 0.0 };
             examples.extend((0..members).map(clip));
         }
         let Some(found) = self.losses(&examples, values, Some(cancel))? else { return Ok(None) };

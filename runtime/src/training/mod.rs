@@ -11,6 +11,7 @@ mod checkpoint;
 mod dataset;
 mod denoising;
 mod draws;
+mod encode;
 mod group;
 mod learner;
 mod log;
@@ -21,12 +22,16 @@ mod optimise;
 mod outlook;
 mod parameters;
 mod prepare;
+mod reconstruction;
 mod request;
 mod result;
+mod rules;
 mod run;
 mod samples;
+mod schedule;
 mod settings;
 mod sources;
+mod statistics;
 mod targets;
 
 pub use dataset::{Condition, Dataset, Item};
@@ -34,9 +39,11 @@ pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
 pub use prepare::Preparation;
 pub use request::{Report, Training, model};
+pub use rules::{GroupSettings, Method};
+pub use schedule::Schedule;
 pub use settings::{
     DataSettings, DpoSettings, Draws, Fresh, LoraSettings, LossWeight, ModelSettings, RunSettings,
-    Settings, TrainSettings, VideoSettings,
+    Settings, TrainSettings, TrainedNetwork, VideoSettings,
 };
 pub use sources::Override;
 

@@ -8,6 +8,7 @@
 use super::dataset::Condition;
 use super::group::Calls;
 use super::objective::{Example, Objective};
+use super::optimise;
 use super::parameters::{Flat, Kind, Parameters, targets};
 use super::settings::Settings;
 use crate::engine::finite::{all_finite, first_non_finite};
@@ -172,7 +173,8 @@ impl Wanted<'_> {
         let options = Options { target: backend.about().target.clone(), ..Options::default() };
         let request = request.clone().with(&options);
         let plan = request.plan().map_err(compile_error)?;
-        let own = self.vector_bytes(&Parameters::of_plan(&plan));
+        let parameters = Parameters::of_plan(&plan, &self.settings.group);
+        let own = self.vector_bytes(backend, &parameters)?;
         let left = budget.saturating_sub(own);
         let tried = within(&request, left, &|_| 0).map_err(compile_error)?.tried;
         let least = tried.last().expect("at least one choice is planned");
@@ -193,15 +195,18 @@ impl Wanted<'_> {
         }
     }
 
-    /// Bytes of the vectors of a run: parameters as inputs and as a state, two moments, the sum of a
-    /// batch and what a call adds to it; the values before training, where something is compared with
-    /// them; the sum of a pair whose members go through the network one after the other; the average.
-    pub fn vector_bytes(&self, parameters: &Parameters) -> u64 {
+    /// Bytes of the vectors of a run: what the optimiser takes; parameters as inputs, the sum of a batch and
+    /// what a call adds to it; the values before training, where something is compared with them; the sum of
+    /// a pair whose members go through the network one after the other.
+    ///
+    /// # Errors
+    /// E05xx where the optimiser cannot be compiled.
+    pub fn vector_bytes(&self, backend: &Backend, parameters: &Parameters) -> Result<u64> {
         let apart = |shape| self.calls.of(shape).clips == 1;
         let pair = self.kind == Kind::Dpo && self.calls.shapes().any(apart);
-        let average = self.settings.train.average > 0.0;
-        let vectors = 6 + [self.measured, pair, average].map(u64::from).iter().sum::<u64>();
-        4 * vectors * parameters.elements()
+        let vectors = 3 + [self.measured, pair].map(u64::from).iter().sum::<u64>();
+        let optimiser = optimise::bytes(backend, parameters, self.settings)?;
+        Ok(4 * vectors * parameters.elements() + optimiser)
     }
 }
 
@@ -221,7 +226,8 @@ impl<'l> Network<'l> {
         let compiler = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, shape));
+        let largest = wanted.largest(&compiler, shape);
+        let parameters = Parameters::of_plan(largest, &settings.group);
         let mut stages = BTreeMap::new();
         for shape in calls.shapes() {
             let batches = calls.batches(shape, settings.train.batch);
@@ -498,6 +504,14 @@ mod tests {
             "numbers".to_owned()
         }
 
+        fn tokens(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn drawn(&self) -> bool {
+            false
+        }
+
         fn module(&self, _: usize, samples: usize) -> Module {
             let mut module = Module { name: "roots".into(), ..Module::default() };
             let ty = TensorType::new(DType::F32, [1, 2]);
@@ -563,8 +577,8 @@ mod tests {
         let run = (&settings, Kind::Full);
         let mut network = Network::open(objective, &backend, run, (&calls, true)).unwrap();
         let values = vec![("w.weight".to_owned(), Tensor::from_f32([1, 2], &[0.5, 0.5]).unwrap())];
-        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0);
-        let example = |item| Example { data: &data, item, member: 0, draw, weight };
+        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0, 0);
+        let example = |item| Example { data: &data, item, member: 0, draw, learned: true, weight };
         let examples: Vec<Example<'_>> = items.iter().map(example).collect();
         let found = network.differentiate(&examples, &values)?;
         assert_eq!(network.losses(&examples, &values).unwrap(), found);

@@ -4,24 +4,25 @@
 //! the transformer is loaded. A clip shows what the autoencoder makes of three targets, beside what
 //! they were made of: whether crops, sizes and frames are what was meant is best seen.
 
-use super::Event;
 use super::dataset::{Dataset, Item};
-use super::denoising::Denoising;
 use super::draws::{Draw, Levels};
 use super::group::Calls;
 use super::network::Wanted;
-use super::objective::Objective;
 use super::parameters::{Kind, Parameters};
 use super::prepare::Preparation;
 use super::request::{Training, model};
+use super::settings::TrainedNetwork;
+use super::{Event, objective};
 use crate::error::{Error, Result};
 use crate::files::{Existing, make_folder};
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::standardise::Fit;
 use crate::media::writer::{VideoWriter, WriterOptions};
-use crate::pipeline::{Cancel, Size, decode_latents};
+use crate::pipeline::{Cancel, Size, decode_latents, encode_pixels};
+use anyid_ir::{DType, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a run would do.
 #[derive(Clone, Debug)]
@@ -43,14 +44,16 @@ pub struct Outlook {
 }
 
 /// Samples of one shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Latent frames of all references.
-    pub reference_frames: usize,
+    /// What it is, in words.
+    pub what: String,
+    /// Latent frames of all references, where there are any.
+    pub reference_frames: Option<usize>,
     /// Samples.
     pub samples: usize,
-    /// Tokens of one clip.
-    pub tokens: usize,
+    /// Tokens of one clip, where there are any.
+    pub tokens: Option<usize>,
     /// Clips in one call.
     pub together: usize,
     /// Workspace of the plan with derivatives.
@@ -95,8 +98,17 @@ fn sheet(preparation: &Preparation<'_>, data: &Dataset) -> Result<Sheet> {
         let [target, reference] = &item.shown;
         let target = preparation.read(target, Fit::Cover)?.map_err(changed)?;
         let reference = preparation.read(reference, Fit::Inside)?.map_err(changed)?;
-        let latents = data.target(item, 0)?;
-        let decoded = decode_latents(preparation.model, preparation.backend, &latents)?;
+        let (model, backend) = (preparation.model, preparation.backend);
+        let latents = match preparation.network {
+            TrainedNetwork::Transformer => data.target(item, 0)?,
+            TrainedNetwork::Vae => {
+                let shape = [3, frames, height, width];
+                let mut pixels = Tensor::zeros(TensorType::new(DType::F32, shape));
+                data.fill_pixels(item, 0, pixels.as_f32_mut().expect("they are f32"))?;
+                Arc::new(encode_pixels(model, backend, &pixels)?)
+            }
+        };
+        let decoded = decode_latents(model, backend, &latents)?;
         let planes = decoded.as_f32().expect("frames are f32");
         let mut square = 0.0;
         for (at, picture) in pictures.iter_mut().enumerate() {
@@ -134,15 +146,14 @@ impl Training<'_> {
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         let model = model(settings)?;
+        let mut objective = objective::of(self.kind, &model, settings)?;
         self.check_targets(&model)?;
-        let pairs = self.kind == Kind::Dpo;
-        let preparation = Preparation { settings, model: &model, backend, pairs, cancel };
+        let preparation = self.preparation(&model, cancel);
         let data = preparation.dataset(&settings.data.manifest, events)?;
         let mut text_rows = data.text_rows;
         if let Some(path) = &settings.data.validation {
             text_rows = text_rows.max(preparation.dataset(path, events)?.text_rows);
         }
-        let mut objective = Denoising::new(&model, settings)?;
         objective.fit(text_rows);
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
@@ -152,21 +163,20 @@ impl Training<'_> {
         let calls = Calls::new(&settings.train, self.kind, streams);
         let measured = self.kind == Kind::Dpo || settings.data.validation.is_some();
         let (kind, calls) = (self.kind, &calls);
-        let wanted = Wanted { objective: &objective, settings, kind, calls, measured };
+        let wanted = Wanted { objective: &*objective, settings, kind, calls, measured };
         let compiler = wanted.compile(backend)?;
-        let [target, rows, columns] = settings.size().latent(model.geometry());
-        let patch = model.dit.patch;
-        let per_frame = (rows / patch[1] as usize) * (columns / patch[2] as usize);
-        let shape = |(frames, samples): (&usize, &usize)| Shape {
-            reference_frames: *frames,
+        let shape = |(shape, samples): (&usize, &usize)| Shape {
+            what: objective.describe(*shape),
+            reference_frames: objective.drawn().then_some(*shape),
             samples: *samples,
-            tokens: (frames + target) * per_frame,
-            together: calls.batches(*frames, settings.train.batch)[0],
-            workspace_bytes: wanted.largest(&compiler, *frames).workspace_bytes,
+            tokens: objective.tokens(*shape),
+            together: calls.batches(*shape, settings.train.batch)[0],
+            workspace_bytes: wanted.largest(&compiler, *shape).workspace_bytes,
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, shapes[0].reference_frames));
-        let own = wanted.vector_bytes(&parameters);
+        let any = *by_shape.keys().next().expect("there is a sample");
+        let parameters = Parameters::of_plan(wanted.largest(&compiler, any), &settings.group);
+        let own = wanted.vector_bytes(backend, &parameters)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),
@@ -174,7 +184,7 @@ impl Training<'_> {
             shapes,
             parameters: parameters.elements(),
             bytes: compiler.weight_bytes() + compiler.memory_bytes() + own,
-            levels: self.levels(&ids),
+            levels: if objective.drawn() { self.levels(&ids) } else { Vec::new() },
             sheet: sheet(&preparation, &data)?,
         })
     }
@@ -189,7 +199,7 @@ impl Training<'_> {
         for at in 0..DRAWS {
             let count = ids.len() as u64;
             let (id, epoch) = (ids[(at % count) as usize], at / count);
-            let draw = Draw::of(train, &levels, id, epoch);
+            let draw = Draw::of(train, &levels, id, epoch, at % train.batch);
             let tenth = (levels.sigma(draw.level) * 10.0).ceil().clamp(1.0, 10.0) as usize - 1;
             rows[tenth].0 += 1;
             rows[tenth].1 += levels.weight(draw.level);

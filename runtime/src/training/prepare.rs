@@ -4,9 +4,10 @@
 //! line; what is left out on purpose has a reason and is counted. Clips and prompts go through the
 //! encoders once and into the cache, so a run that was stopped here goes on where it was.
 
-use super::cache::{Cache, Entry, Found};
+use super::cache::{Cache, Found};
 use super::dataset::{Dataset, Item};
 use super::manifest::{Clip, Manifest, Reading, Remains, Sample};
+use super::settings::TrainedNetwork;
 use super::{Event, Fault, Settings};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::media::ReadOptions;
 use crate::media::standardise::{Fit, Reference, Segment, StandardiseOptions, read_segment};
 use crate::model::Model;
-use crate::pipeline::{Cancel, ClipEncoder, Size, encode_prompts};
+use crate::pipeline::{Cancel, Size};
 use crate::text::clean;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -31,26 +32,28 @@ pub struct Preparation<'p> {
     pub backend: &'p Backend,
     /// Whether the manifest is one of pairs.
     pub pairs: bool,
+    /// What is trained, which decides what is wanted of a sample.
+    pub network: TrainedNetwork,
     /// Stops it between two clips.
     pub cancel: &'p Cancel,
 }
 
 /// Something that is not in the cache yet.
-struct Missing {
+pub(super) struct Missing {
     /// What its entry depends on.
-    parts: Value,
-    clip: Clip,
-    fit: Fit,
-    place: String,
+    pub(super) parts: Value,
+    pub(super) clip: Clip,
+    pub(super) fit: Fit,
+    pub(super) place: String,
 }
 
 /// What is found out about the samples.
-struct Looked<'e> {
-    cache: Cache,
-    encoder: String,
+pub(super) struct Looked<'e> {
+    pub(super) cache: Cache,
+    pub(super) encoder: String,
     hashes: HashMap<PathBuf, String>,
-    missing: BTreeMap<String, Missing>,
-    events: &'e mut dyn FnMut(Event),
+    pub(super) missing: BTreeMap<String, Missing>,
+    pub(super) events: &'e mut dyn FnMut(Event),
 }
 
 impl Preparation<'_> {
@@ -85,7 +88,10 @@ impl Preparation<'_> {
         let folder = data.cache.clone().unwrap_or_else(|| self.settings.run.folder.join("cache"));
         let mut looked = Looked {
             cache: Cache::open(&folder)?,
-            encoder: self.model.vae_weights.set().fingerprint()?,
+            encoder: match self.network {
+                TrainedNetwork::Transformer => self.model.vae_weights.set().fingerprint()?,
+                TrainedNetwork::Vae => "none".to_owned(),
+            },
             hashes: HashMap::new(),
             missing: BTreeMap::new(),
             events,
@@ -148,14 +154,22 @@ impl Preparation<'_> {
         let text_rows = prompts.values().map(Vec::len).chain([empty]).max().unwrap_or(0);
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
-        let black = self.encode_clips(&mut looked, self.model.geometry().frames(longest))?;
-        let empty = self.encode_texts(&mut looked, prompts)?;
+        let [black, empty] = match self.network {
+            TrainedNetwork::Transformer => [
+                self.encode_clips(&mut looked, self.model.geometry().frames(longest))?,
+                self.encode_texts(&mut looked, prompts)?,
+            ],
+            TrainedNetwork::Vae => {
+                self.keep_pixels(&mut looked)?;
+                [String::new(), String::new()]
+            }
+        };
         let sha256 = manifest.sha256;
         let (cache, held) = (looked.cache, Arc::default());
         Ok(Dataset { manifest: sha256, items, excluded, cache, black, empty, text_rows, held })
     }
 
-    fn stopped(&self, doing: &str) -> Result<()> {
+    pub(super) fn stopped(&self, doing: &str) -> Result<()> {
         match self.cancel.is_cancelled() {
             true => Err(crate::engine::interrupted(doing)),
             false => Ok(()),
@@ -171,8 +185,13 @@ impl Preparation<'_> {
     ) -> Result<Outcome> {
         self.stopped("while checking the manifest")?;
         let mut faults = Vec::new();
-        let tokens = self.tokens(&sample.prompt).map_err(|what| faults.push(what)).ok();
-        let (mut targets, mut sizes, mut references) = (Vec::new(), Vec::new(), Vec::new());
+        let tokens = match self.network {
+            TrainedNetwork::Transformer => {
+                self.tokens(&sample.prompt).map_err(|what| faults.push(what)).unwrap_or_default()
+            }
+            TrainedNetwork::Vae => Vec::new(),
+        };
+        let (mut targets, mut sizes) = (Vec::new(), Vec::new());
         let names: &[&str] = if self.pairs { &["chosen", "rejected"] } else { &["target"] };
         for (name, clip) in names.iter().zip(sample.targets.clips()) {
             match self.clip(clip, Fit::Cover, &sample.id, looked)? {
@@ -183,11 +202,14 @@ impl Preparation<'_> {
                 Err(what) => faults.push(format!("{name}: {what}")),
             }
         }
-        for (at, clip) in (1..).zip(&sample.references) {
+        let references = match self.network {
+            TrainedNetwork::Transformer => &sample.references[..],
+            TrainedNetwork::Vae => &[],
+        };
+        let mut given = Vec::new();
+        for (at, clip) in (1..).zip(references) {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
-                Ok((key, _)) => {
-                    references.push((key, self.model.geometry().latent_frames(clip.frames)))
-                }
+                Ok((key, _)) => given.push((key, self.model.geometry().latent_frames(clip.frames))),
                 Err(what) => faults.push(format!("reference {at}: {what}")),
             }
         }
@@ -205,11 +227,14 @@ impl Preparation<'_> {
                 other[0], other[1]
             ));
         }
-        let (Some(tokens), true) = (tokens, faults.is_empty()) else {
+        if !faults.is_empty() {
             return Ok(Outcome::Faulty(faults));
-        };
-        let text = Cache::key(&self.text_parts(&tokens)?);
-        prompts.insert(text.clone(), tokens);
+        }
+        let mut text = String::new();
+        if self.network == TrainedNetwork::Transformer {
+            text = Cache::key(&self.text_parts(&tokens)?);
+            prompts.insert(text.clone(), tokens);
+        }
         let [width, height] = sizes[0];
         let video = &self.settings.video;
         let share = (width as f64 / video.width as f64).min(height as f64 / video.height as f64);
@@ -218,8 +243,13 @@ impl Preparation<'_> {
                 "the target would be enlarged: it has {width}x{height} pixels"
             )));
         }
-        let (id, line) = (sample.id.clone(), sample.line);
-        let shown = [sample.targets.clips()[0].clone(), sample.references[0].clone()];
+        let (id, line, references) = (sample.id.clone(), sample.line, given);
+        let target = &sample.targets.clips()[0];
+        let beside = match self.network {
+            TrainedNetwork::Transformer => &sample.references[0],
+            TrainedNetwork::Vae => target,
+        };
+        let shown = [target.clone(), beside.clone()];
         Ok(Outcome::Fine(Box::new(Item { id, line, targets, references, text, shown })))
     }
 
@@ -338,88 +368,6 @@ impl Preparation<'_> {
             Err(error) => Ok(Err(in_words(&error, &clip.media))),
         }
     }
-
-    /// Encodes what is missing, and black frames; gives their key.
-    fn encode_clips(&self, looked: &mut Looked<'_>, black_frames: usize) -> Result<String> {
-        let size = self.settings.size();
-        let black_parts = json!({
-            "black": black_frames, "width": size.width, "height": size.height,
-            "encoder": looked.encoder,
-        });
-        let black = Cache::key(&black_parts);
-        let has_black = matches!(looked.cache.find(&black)?, Found::Entry(_));
-        let total = looked.missing.len() + usize::from(!has_black);
-        if total == 0 {
-            return Ok(black);
-        }
-        let lengths = looked.missing.values().map(|missing| missing.clip.frames);
-        let frames = lengths.chain([black_frames]).max().unwrap_or(1);
-        let mut encoder = ClipEncoder::open(self.model, self.backend, Size { frames, ..size })?;
-        let missing = std::mem::take(&mut looked.missing);
-        for (done, missing) in (1..).zip(missing.into_values()) {
-            self.stopped("while encoding clips")?;
-            let read = self.read(&missing.clip, missing.fit)?.map_err(|what| {
-                Error::input("E0960", what)
-                    .at(&missing.place)
-                    .help("the file was changed while it was read: start again")
-            })?;
-            let value = encoder.read(&read, &missing.place)?;
-            let source = size_of(&read, &missing.clip);
-            looked.cache.store(&missing.parts, &Entry { value, source })?;
-            (looked.events)(Event::Encoded { done, total });
-        }
-        if !has_black {
-            let value = encoder.black(black_frames)?;
-            looked
-                .cache
-                .store(&black_parts, &Entry { value, source: [size.width, size.height] })?;
-            (looked.events)(Event::Encoded { done: total, total });
-        }
-        Ok(black)
-    }
-
-    /// What the entry of a prompt depends on.
-    fn text_parts(&self, tokens: &[u32]) -> Result<Value> {
-        Ok(json!({
-            "tokens": tokens, "rows": self.model.dit.text_len,
-            "encoder": self.model.text_weights.set().fingerprint()?,
-            "precision": self.settings.precision(self.model.default_precision())?.name(),
-        }))
-    }
-
-    /// Encodes the prompts that are missing, and the empty one; gives its key.
-    fn encode_texts(
-        &self,
-        looked: &mut Looked<'_>,
-        mut prompts: BTreeMap<String, Vec<u32>>,
-    ) -> Result<String> {
-        let rows = self.model.dit.text_len;
-        let nothing = self.model.tokenizer.encode("", rows)?.ids;
-        let empty = Cache::key(&self.text_parts(&nothing)?);
-        prompts.insert(empty.clone(), nothing);
-        let mut missing = Vec::new();
-        for (key, tokens) in prompts {
-            if !matches!(looked.cache.find(&key)?, Found::Entry(_)) {
-                missing.push((key, tokens));
-            }
-        }
-        let precision = self.settings.precision(self.model.default_precision())?;
-        /// Prompts whose contexts are held at a time.
-        const TOGETHER: usize = 256;
-        let (mut done, total) = (0, missing.len());
-        for some in missing.chunks(TOGETHER) {
-            self.stopped("while encoding prompts")?;
-            let ids: Vec<Vec<u32>> = some.iter().map(|(_, tokens)| tokens.clone()).collect();
-            let contexts = encode_prompts(self.model, self.backend, &ids, rows, precision)?;
-            for ((_, tokens), value) in some.iter().zip(contexts) {
-                let parts = self.text_parts(tokens)?;
-                looked.cache.store(&parts, &Entry { value, source: [0, 0] })?;
-                done += 1;
-            }
-            (looked.events)(Event::Encoded { done, total });
-        }
-        Ok(empty)
-    }
 }
 
 /// What a look at a sample gives.
@@ -430,7 +378,7 @@ enum Outcome {
 }
 
 /// Width and height of what is taken of a source.
-fn size_of(read: &Reference, clip: &Clip) -> [usize; 2] {
+pub(super) fn size_of(read: &Reference, clip: &Clip) -> [usize; 2] {
     match clip.crop {
         Some([left, top, right, bottom]) => {
             [right.round() - left.round(), bottom.round() - top.round()].map(|side| side as usize)

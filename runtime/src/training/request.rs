@@ -5,12 +5,13 @@ use super::dataset::Item;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
-use super::{Event, Settings, result, targets};
+use super::{Event, Settings, objective, result, rules, targets};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
+use crate::weights::ModelWeights;
 use std::path::PathBuf;
 
 /// A run that is asked for.
@@ -59,15 +60,25 @@ pub fn model(settings: &Settings) -> Result<Model> {
 }
 
 /// What decides the weights that a run begins from.
-pub fn identity(model: &Model) -> Result<String> {
-    let mut out = model.fingerprints()?[0].clone();
+pub fn identity(model: &Model, weights: &ModelWeights) -> Result<String> {
+    let mut out = weights.fingerprint()?;
     for (adapter, scale) in &model.adapters {
         out.push_str(&format!(" + {scale} * {}", hash_file(&adapter.path)?));
     }
     Ok(out)
 }
 
-impl Training<'_> {
+impl<'t> Training<'t> {
+    /// Where what a run learns from is looked at.
+    pub(super) fn preparation<'p>(&self, model: &'p Model, cancel: &'p Cancel) -> Preparation<'p>
+    where
+        't: 'p,
+    {
+        let (settings, backend) = (self.settings, self.backend);
+        let (pairs, network) = (self.kind == Kind::Dpo, settings.train.network);
+        Preparation { settings, model, backend, pairs, network, cancel }
+    }
+
     /// Trains.
     ///
     /// # Errors
@@ -77,6 +88,7 @@ impl Training<'_> {
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
         let settings = self.settings;
         let model = model(settings)?;
+        let objective = objective::of(self.kind, &model, settings)?;
         model.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));
         if self.kind == Kind::Dpo && settings.train.learning_rate > 2e-5 {
             let rate = settings.train.learning_rate;
@@ -87,7 +99,7 @@ impl Training<'_> {
         }
         self.check_targets(&model)?;
         if let Some(path) = &self.init_from {
-            let warning = result::check_first(path, self.kind, &model)?;
+            let warning = result::check_first(path, self.kind, settings.train.network, &model)?;
             warning.into_iter().for_each(|warning| events(Event::Warning(warning)));
         }
         let folder = Folder::open(&settings.run.folder)?;
@@ -103,9 +115,7 @@ impl Training<'_> {
                 "move the file elsewhere, or give this run another folder (--output or run.folder)",
             ));
         }
-        let pairs = self.kind == Kind::Dpo;
-        let backend = self.backend;
-        let preparation = Preparation { settings, model: &model, backend, pairs, cancel };
+        let preparation = self.preparation(&model, cancel);
         let data = preparation.dataset(&settings.data.manifest, events)?;
         let validation = match &settings.data.validation {
             Some(path) => Some(preparation.dataset(path, events)?),
@@ -113,17 +123,17 @@ impl Training<'_> {
         };
         let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let longest = all.map(Item::reference_frames).max().unwrap_or(0);
-        let run = Loop::open(self, &model, folder, data, validation, events);
+        let run = Loop::open(self, (&model, objective), folder, data, validation, events);
         let run = run.and_then(|mut run| run.run(cancel, events));
         run.map_err(|error| self.advised(error, longest))
     }
 
-    /// Refuses targets of an adapter that the model does not have.
+    /// Refuses targets of an adapter and groups of parameters that the model does not have.
     pub(super) fn check_targets(&self, model: &Model) -> Result<()> {
-        match self.kind {
-            Kind::Lora | Kind::Dpo => targets::check(self.settings, model),
-            Kind::Full => Ok(()),
+        if self.kind != Kind::Full {
+            targets::check(self.settings, model)?;
         }
+        rules::check(self.settings, self.kind, model)
     }
 
     /// An error of running a network with what helps here: elsewhere flags do, here settings.

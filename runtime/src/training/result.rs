@@ -1,32 +1,36 @@
-//! What a run leaves: an adapter in the dialect of `formats.md` §5, or a whole transformer.
+//! What a run leaves: an adapter in the dialect of `formats.md` §5, or a whole network.
 //!
 //! The file is read back and compared before it gets its name.
 
-use super::parameters::{Flat, Kind, Parameters};
-use super::settings::Settings;
+use super::parameters::{Flat, Kind, Parameter, Parameters, read, stored};
+use super::settings::{Settings, TrainedNetwork};
 use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_base};
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::model::Model;
 use crate::weights::ModelWeights;
-use anyid_models::wan::names::Component;
 use half::bf16;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Name of the result in the folder of a run.
-pub fn name(kind: Kind) -> &'static str {
+pub fn name(kind: Kind, network: TrainedNetwork) -> &'static str {
     match kind {
         Kind::Lora | Kind::Dpo => "adapter",
-        Kind::Full => "transformer",
+        Kind::Full => network.file(),
     }
 }
 
-/// Names of the files that a run leaves: the result, the best, and the average.
-pub fn names(kind: Kind) -> [String; 3] {
-    ["", "-best", "-average"].map(|end| format!("{}{end}.safetensors", name(kind)))
+/// Names of the files that runs leave: the result, the best, and the average, of each kind.
+pub fn all_names() -> Vec<String> {
+    let networks = TrainedNetwork::ALL.map(TrainedNetwork::file);
+    let all = std::iter::once("adapter").chain(networks);
+    all.flat_map(|name| ENDS.map(|end| format!("{name}{end}.safetensors"))).collect()
 }
+
+/// What follows the name of a result: nothing for the last one, then the best and the average.
+pub const ENDS: [&str; 3] = ["", "-best", "-average"];
 
 /// A tensor to be stored.
 struct Row {
@@ -45,6 +49,31 @@ fn row(name: String, encoding: Encoding, shape: &[usize], values: &[f32]) -> Row
     Row { spec: TensorSpec::new(name, encoding, shape), bytes }
 }
 
+/// A tensor of a whole network: what was trained of it, or what it was where nothing was.
+fn whole_row(
+    weights: &ModelWeights,
+    name: &str,
+    trained: Option<&&Parameter>,
+    parameters: &Parameters,
+    flat: &Flat,
+) -> Result<Row> {
+    let stored = weights.set().tensor(name);
+    // Rounded once to what the model is stored in.
+    let narrow = stored.is_some_and(|weight| weight.encoding == Encoding::Bf16);
+    let encoding = if narrow { Encoding::Bf16 } else { Encoding::F32 };
+    let shape: Vec<usize> =
+        stored.map_or(Vec::new(), |weight| weight.shape.iter().map(|n| *n as usize).collect());
+    let kept;
+    let values = match trained {
+        Some(parameter) => parameters.values(flat, parameter),
+        None => {
+            kept = read(weights, name, shape.iter().product())?;
+            &kept
+        }
+    };
+    Ok(row(weights.spelled(name), encoding, &shape, values))
+}
+
 /// Writes the result of a run into `file`.
 ///
 /// # Errors
@@ -55,17 +84,19 @@ pub fn write(
     parameters: &Parameters,
     flat: &Flat,
     settings: &Settings,
-    model: &Model,
+    weights: &ModelWeights,
     updates: u64,
 ) -> Result<()> {
     let mut header = pytorch_metadata();
     let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
     say("version", env!("CARGO_PKG_VERSION").to_owned());
     say("trained", format!("{} for {updates} updates", kind.name()));
-    say("base_model", model.fingerprints()?[0].clone());
-    say("rope_layout", "prepend".to_owned());
-    say("null_refs", "match".to_owned());
-    say("pad", "black".to_owned());
+    say("base_model", weights.fingerprint()?);
+    if settings.train.network == TrainedNetwork::Transformer {
+        say("rope_layout", "prepend".to_owned());
+        say("null_refs", "match".to_owned());
+        say("pad", "black".to_owned());
+    }
     let mut rows = Vec::new();
     match kind {
         Kind::Lora | Kind::Dpo => {
@@ -83,22 +114,19 @@ pub fn write(
             }
         }
         Kind::Full => {
-            for parameter in &parameters.list {
-                let values = parameters.values(flat, parameter);
-                let stored = model.dit_weights.set().tensor(&parameter.name);
-                // Rounded once to what the model is stored in.
-                let narrow = stored.is_some_and(|weight| weight.encoding == Encoding::Bf16);
-                let encoding = if narrow { Encoding::Bf16 } else { Encoding::F32 };
-                let name = model.dit_weights.spelled(&parameter.name);
-                rows.push(row(name, encoding, &parameter.ty.shape, values));
+            let trained: BTreeMap<&str, &Parameter> =
+                parameters.list.iter().map(|own| (own.name.as_str(), own)).collect();
+            for name in weights.set().names() {
+                rows.push(whole_row(weights, name, trained.get(name), parameters, flat)?);
             }
+            // In the order of their names in the network, wide ones first.
             rows.sort_by_key(|row| row.spec.encoding == Encoding::Bf16);
         }
     }
     store(file, &rows, &header, &mut |file| match kind {
         Kind::Full => Ok(()),
         Kind::Lora | Kind::Dpo => {
-            let mut adapter = Adapter::open(file, &modules_of(model.dit_weights.set()))?;
+            let mut adapter = Adapter::open(file, &modules_of(weights.set()))?;
             adapter.require_matches(false)?;
             let scale = settings.lora.alpha as f32 / settings.lora.rank as f32;
             let scales = adapter.scales();
@@ -140,11 +168,11 @@ fn store(
     file.commit().map(drop)
 }
 
-/// The values that a run begins from: those of an adapter, or of a transformer where all of it is
+/// The values that a run begins from: those of an adapter, or of a whole network where all of it is
 /// trained.
 ///
 /// # Errors
-/// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not a transformer of this
+/// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not such a network of this
 /// form, and those of reading adapters and checkpoints.
 pub fn first_values(
     path: &Path,
@@ -153,10 +181,13 @@ pub fn first_values(
     settings: &Settings,
     model: &Model,
 ) -> Result<Flat> {
-    match (kind, whole_at(path)?) {
-        (Kind::Full, Some(whole)) => whole_values(path, parameters, &whole),
-        (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
-        (Kind::Lora | Kind::Dpo, _) => adapter_values(path, parameters, settings, model),
+    match kind {
+        Kind::Full => {
+            let network = settings.train.network;
+            let whole = whole_at(path, network, model)?.ok_or_else(|| not_whole(network, path))?;
+            whole_values(path, parameters, &whole, (network, model))
+        }
+        Kind::Lora | Kind::Dpo => adapter_values(path, parameters, settings, &model.dit_weights),
     }
 }
 
@@ -165,10 +196,15 @@ pub fn first_values(
 ///
 /// # Errors
 /// E0966 and E0972, and those of reading adapters and checkpoints.
-pub fn check_first(path: &Path, kind: Kind, model: &Model) -> Result<Option<String>> {
-    match (kind, whole_at(path)?) {
+pub fn check_first(
+    path: &Path,
+    kind: Kind,
+    network: TrainedNetwork,
+    model: &Model,
+) -> Result<Option<String>> {
+    match (kind, whole_at(path, network, model)?) {
         (Kind::Full, Some(_)) => Ok(None),
-        (Kind::Full, None) => Err(not_whole("this is not a whole transformer".to_owned(), path)),
+        (Kind::Full, None) => Err(not_whole(network, path)),
         (Kind::Lora | Kind::Dpo, Some(_)) => {
             Err(Error::input("E0966", "this is a whole transformer, not an adapter")
                 .at(path.display())
@@ -182,35 +218,44 @@ pub fn check_first(path: &Path, kind: Kind, model: &Model) -> Result<Option<Stri
     }
 }
 
-/// The weights of a whole transformer; none for another file, and for a folder.
-fn whole_at(path: &Path) -> Result<Option<ModelWeights>> {
+/// The weights of a whole network; none for another file, and for a folder.
+fn whole_at(path: &Path, network: TrainedNetwork, model: &Model) -> Result<Option<ModelWeights>> {
     if path.is_dir() {
         return Ok(None);
     }
     let set = WeightSet::open(path)?;
     let whole = !is_adapter(set.names());
-    Ok(ModelWeights::recognise(&set, Component::Dit).ok().filter(|_| whole))
+    Ok(ModelWeights::recognise(&set, network.component(model)).ok().filter(|_| whole))
 }
 
-fn not_whole(message: String, path: &Path) -> Error {
-    Error::input("E0972", message).at(path.display()).help(
-        "give the transformer.safetensors of a run of `train full` for a model of these sizes",
-    )
+fn not_whole(network: TrainedNetwork, path: &Path) -> Error {
+    unlike(format!("this is not a whole {}", network.described()), network, path)
 }
 
-/// The values of a whole transformer.
-fn whole_values(path: &Path, parameters: &Parameters, weights: &ModelWeights) -> Result<Flat> {
-    let set = weights.set();
+/// The error of a file that is not the network that is trained.
+fn unlike(message: String, network: TrainedNetwork, path: &Path) -> Error {
+    Error::input("E0972", message).at(path.display()).help(format!(
+        "give the {}.safetensors of a run of `train full` for a model of these sizes",
+        network.file()
+    ))
+}
+
+/// The values of a whole network. What training adds to it begins as ever.
+fn whole_values(
+    path: &Path,
+    parameters: &Parameters,
+    weights: &ModelWeights,
+    (network, model): (TrainedNetwork, &Model),
+) -> Result<Flat> {
+    let (set, own) = (weights.set(), network.weights(model).set());
     parameters.flat(&mut |parameter| {
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let fits = set.tensor(&parameter.name).is_some_and(|weight| weight.shape == shape);
-        if !fits {
+        if !fits && own.tensor(&parameter.name).is_some() {
             let message = format!("there is no {} of {}", parameter.name, parameter.ty);
-            return Err(not_whole(message, path));
+            return Err(unlike(message, network, path));
         }
-        let mut values = vec![0f32; parameter.ty.elements()];
-        set.read_f32(&parameter.name, 0, bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
+        stored(weights, parameter)
     })
 }
 
@@ -219,9 +264,9 @@ fn adapter_values(
     path: &Path,
     parameters: &Parameters,
     settings: &Settings,
-    model: &Model,
+    weights: &ModelWeights,
 ) -> Result<Flat> {
-    let modules = modules_of(model.dit_weights.set());
+    let modules = modules_of(weights.set());
     let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
     let wanted = settings.lora.alpha / settings.lora.rank as f64;
     if let Some(scale) = adapter.scales().into_iter().find(|s| (s - wanted).abs() > 1e-6 * wanted) {

@@ -6,7 +6,6 @@
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::Dataset;
-use super::denoising::Denoising;
 use super::draws::{Levels, order};
 use super::group::Calls;
 use super::learner::{Learner, Numbers};
@@ -17,7 +16,8 @@ use super::optimise::{Optimiser, Sums};
 use super::parameters::{Flat, Kind, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
-use super::{Event, Settings, result, samples};
+use super::settings::TrainedNetwork;
+use super::{Event, Settings, result, samples, statistics};
 use crate::engine::Backend;
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
@@ -28,6 +28,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
+
+/// Samples that go through the network together: their places in the manifest, epochs, and places in the
+/// batch.
+type Together = Vec<(usize, u64, u64)>;
 
 /// A run at work.
 pub struct Loop<'l> {
@@ -48,8 +52,8 @@ pub struct Loop<'l> {
     best: Option<AtomicFile>,
     log: Log,
     norms: BTreeMap<String, f64>,
-    /// The groups of a batch, by its number: places of samples with their epochs.
-    groups: (u64, Vec<Vec<(usize, u64)>>),
+    /// The groups of a batch, by its number.
+    groups: (u64, Vec<Together>),
     began: (Instant, u64),
     /// Samples that were done when the last checkpoint was written.
     saved: Option<u64>,
@@ -62,14 +66,13 @@ impl<'l> Loop<'l> {
     /// As [`Training::run`].
     pub fn open(
         training: &Training<'l>,
-        model: &'l Model,
+        (model, mut objective): (&'l Model, Box<dyn Objective + 'l>),
         folder: Folder,
         data: Dataset,
         validation: Option<Dataset>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
-        let mut objective = Denoising::new(model, settings)?;
         let text_rows = std::iter::once(&data).chain(&validation).map(|data| data.text_rows);
         let text_rows = text_rows.max().unwrap_or(0);
         objective.fit(text_rows);
@@ -80,7 +83,8 @@ impl<'l> Loop<'l> {
         let measured = kind == Kind::Dpo || validation.is_some();
         let about = backend.about();
         let device = format!("{} {}", about.target.name, about.instructions);
-        let model_is = identity(model)?;
+        let weights = objective.weights().clone();
+        let model_is = identity(model, &weights)?;
         let mut record =
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
         let old = folder.begun(training.resume)?;
@@ -88,23 +92,26 @@ impl<'l> Loop<'l> {
             old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
-        let network =
-            Network::open(Box::new(objective), backend, (settings, kind), (&calls, measured))?;
+        let network = Network::open(objective, backend, (settings, kind), (&calls, measured))?;
         let parameters = &network.parameters;
-        let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
+        let mut optimiser = Optimiser::open(backend, parameters, settings)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
-        let untrained = parameters.first(kind, settings, model)?;
+        let untrained = parameters.first(kind, settings, &weights)?;
         if training.resume && old.is_none() {
             let what = "there is no checkpoint yet: the run starts from the beginning";
             events(Event::Warning(what.to_owned()));
         }
         let begun = old.is_some();
         if let Some(old) = old {
-            let values = folder.load(&old, parameters)?;
+            let sizes = |kind: &str| match kind {
+                "g" => parameters.groups.iter().map(|group| group.elements).collect(),
+                kind => optimiser.with(kind).map(|group| group.elements).collect(),
+            };
+            let values = folder.load(&old, &sizes)?;
             record.position = old.position;
             let missing = || Error::input("E0962", "the checkpoint is incomplete");
             for which in optimiser.kinds() {
-                optimiser.set(which, values.get(*which).ok_or_else(missing)?)?;
+                optimiser.set(which, values.get(which).ok_or_else(missing)?)?;
             }
             // Nothing is summed up between two batches.
             if !record.position.samples.is_multiple_of(settings.train.batch) {
@@ -116,14 +123,14 @@ impl<'l> Loop<'l> {
                 None => untrained.clone(),
             };
             optimiser.set("p", &first)?;
-            if optimiser.kinds().contains(&"a") {
+            if optimiser.kinds().contains("a") {
                 optimiser.set("a", &first)?;
             }
         }
         // The line of an update that is still to be measured is written then.
         let logged = record.position.updates - u64::from(record.position.row.is_some());
         let log = Log::open(&settings.run.folder, logged)?;
-        let norms = norms(parameters, kind, model)?;
+        let norms = norms(parameters, kind, &weights)?;
         let values = parameters.named(&untrained)?;
         let untrained = if measured { values.clone() } else { Values::new() };
         events(Event::Begun {
@@ -210,7 +217,7 @@ impl<'l> Loop<'l> {
             )));
         }
         self.save()?;
-        self.finish()
+        self.finish(cancel)
     }
 
     /// Takes the next group of samples into the batch.
@@ -230,8 +237,10 @@ impl<'l> Loop<'l> {
                 .at(self.folder.file_path(CHECKPOINT).display())
                 .help("restore it from a copy, or begin anew in another run.folder"));
         };
-        let units: Vec<_> =
-            group.iter().map(|(at, epoch)| (&self.data.items[*at], *epoch)).collect();
+        let units: Vec<_> = group
+            .iter()
+            .map(|(at, epoch, place)| (&self.data.items[*at], *epoch, *place))
+            .collect();
         let numbers = self.learner.learn(
             &self.data,
             &units,
@@ -248,19 +257,21 @@ impl<'l> Loop<'l> {
     }
 
     /// The samples of a batch in the groups in which they are learned from.
-    fn groups_of(&self, batch: u64) -> Vec<Vec<(usize, u64)>> {
+    fn groups_of(&self, batch: u64) -> Vec<Together> {
         let (count, size) = (self.data.items.len() as u64, self.settings.train.batch);
         let ids: Vec<&str> = self.data.items.iter().map(|item| item.id.as_str()).collect();
         let samples = batch * size..(batch + 1) * size;
         let epochs = samples.start / count..=(samples.end - 1) / count;
         let orders: BTreeMap<u64, Vec<usize>> =
             epochs.map(|epoch| (epoch, order(self.settings.train.seed, &ids, epoch))).collect();
-        let units: Vec<(usize, u64)> = samples
-            .map(|sample| (orders[&(sample / count)][(sample % count) as usize], sample / count))
-            .collect();
+        let unit = |sample: u64| {
+            let epoch = sample / count;
+            (orders[&epoch][(sample % count) as usize], epoch, sample % size)
+        };
+        let units: Together = samples.map(unit).collect();
         let objective = self.learner.network.objective();
         let shapes: Vec<usize> =
-            units.iter().map(|(at, _)| objective.shape(&self.data.items[*at])).collect();
+            units.iter().map(|(at, ..)| objective.shape(&self.data.items[*at])).collect();
         let groups = self.learner.calls.groups(&shapes);
         groups.into_iter().map(|group| group.into_iter().map(|at| units[at]).collect()).collect()
     }
@@ -271,7 +282,7 @@ impl<'l> Loop<'l> {
         let gradient = &mut self.learner.network.gradient;
         self.optimiser.summed(&self.batch, gradient)?;
         let step = self.record.position.updates + 1;
-        let norm = self.optimiser.update(step, train, gradient)?;
+        let norm = self.optimiser.update(step, self.settings, gradient)?;
         if !norm.is_finite() {
             let message = format!("a non-finite value in the gradient of update {step}");
             return Err(Error::input("E1001", message)
@@ -355,7 +366,8 @@ impl<'l> Loop<'l> {
     fn moved(&self) -> Result<BTreeMap<String, f64>> {
         let flat = self.optimiser.get("p")?;
         let parameters = &self.learner.network.parameters;
-        moved(parameters, &flat, self.kind, self.settings, &self.norms, self.model)
+        let weights = self.learner.network.objective().weights();
+        moved(parameters, &flat, self.kind, self.settings, &self.norms, weights)
     }
 
     /// Measures the validation set and keeps what is best; `None` where it was told to stop.
@@ -414,7 +426,7 @@ impl<'l> Loop<'l> {
         }
         let mut values: BTreeMap<String, Flat> = BTreeMap::new();
         for which in self.optimiser.kinds() {
-            values.insert((*which).to_owned(), self.optimiser.get(which)?);
+            values.insert(which.to_owned(), self.optimiser.get(which)?);
         }
         let mut sums = self.learner.network.parameters.zeros();
         self.optimiser.summed(&self.batch, &mut sums)?;
@@ -426,7 +438,8 @@ impl<'l> Loop<'l> {
 
     /// The path of a result, with `what` behind the name of the last one.
     fn path(&self, what: &str) -> PathBuf {
-        self.folder.file_path(&format!("{}{what}.safetensors", result::name(self.kind)))
+        let name = result::name(self.kind, self.settings.train.network);
+        self.folder.file_path(&format!("{name}{what}.safetensors"))
     }
 
     /// A file for the best result, which can be completed once the program was told to end.
@@ -442,17 +455,35 @@ impl<'l> Loop<'l> {
         let flat = self.optimiser.get(if what == "-average" { "a" } else { "p" })?;
         let parameters = &self.learner.network.parameters;
         let updates = self.record.position.updates;
-        result::write(file, self.kind, parameters, &flat, self.settings, self.model, updates)?;
+        let weights = self.learner.network.objective().weights();
+        result::write(file, self.kind, parameters, &flat, self.settings, weights, updates)?;
         Ok(path)
     }
 
-    fn finish(&mut self) -> Result<Report> {
-        if self.optimiser.kinds().contains(&"a") {
+    /// Writes the configuration of every autoencoder that the run leaves, with the statistics of its
+    /// latents.
+    fn measure_latents(&self, cancel: &Cancel) -> Result<()> {
+        for end in result::ENDS {
+            let (weights, config) = (self.path(end), self.path(end).with_extension("json"));
+            if weights.exists() {
+                let run = (self.model, self.settings, self.backend);
+                statistics::write(run, &self.data, &weights, &config, cancel)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, cancel: &Cancel) -> Result<Report> {
+        if self.optimiser.kinds().contains("a") {
             self.write("-average", AtomicFile::create(self.path("-average"))?)?;
+        }
+        let path = self.write("", AtomicFile::create(self.path(""))?)?;
+        if self.settings.train.network == TrainedNetwork::Vae {
+            self.measure_latents(cancel)?;
         }
         let position = &self.record.position;
         Ok(Report {
-            path: self.write("", AtomicFile::create(self.path(""))?)?,
+            path,
             updates: position.updates,
             loss: position.loss,
             parameters: self.learner.network.parameters.elements(),

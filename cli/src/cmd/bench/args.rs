@@ -34,7 +34,7 @@ of the other runs do not include loading and packing. Memory is shown as the pla
 the peak of the process."
 )]
 pub struct BenchPhase {
-    /// Sizes of the network: micro, small or wan2.2-ti2v-5b.
+    /// Sizes of the network: micro, small, world or wan2.2-ti2v-5b.
     #[arg(long, value_name = "NAME", default_value = "wan2.2-ti2v-5b", conflicts_with = "model")]
     pub preset: String,
     /// Sizes of the network of this model folder, or of the folder of the network alone.

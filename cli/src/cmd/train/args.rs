@@ -12,7 +12,7 @@ pub enum Train {
     Lora(TrainArgs),
     /// Train an adapter on pairs of clips of which one was preferred.
     Dpo(TrainArgs),
-    /// Train every weight of the transformer on clips.
+    /// Train every weight of the transformer, or of the autoencoder, on clips.
     Full(TrainArgs),
     /// Check a manifest, encode what it names, and say what a run would do.
     Check(CheckArgs),

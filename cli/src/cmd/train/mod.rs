@@ -1,4 +1,4 @@
-//! `train`: adapters, preferences and whole transformers from a file of settings.
+//! `train`: adapters, preferences and whole networks from a file of settings.
 //!
 //! The library checks, trains and saves; here are progress, the report, and the signal that ends a run
 //! behind the sample that it is at.
@@ -96,7 +96,8 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
     json!({
         "samples": outlook.samples, "excluded": outlook.excluded,
         "shapes": outlook.shapes.iter().map(|shape| json!({
-            "reference_frames": shape.reference_frames, "samples": shape.samples,
+            "what": shape.what, "reference_frames": shape.reference_frames,
+            "samples": shape.samples,
             "tokens": shape.tokens, "together": shape.together,
             "workspace_bytes": shape.workspace_bytes,
         })).collect::<Vec<_>>(),
@@ -115,10 +116,10 @@ fn outlook_text(outlook: &Outlook) -> String {
     }
     for shape in &outlook.shapes {
         text.push_str(&format!(
-            "  {} with {} of references: {} tokens, {} at a time, workspace {}\n",
+            "  {} with {}: {}{} at a time, workspace {}\n",
             plural(shape.samples, "sample"),
-            plural(shape.reference_frames, "latent frame"),
-            shape.tokens,
+            shape.what,
+            shape.tokens.map_or(String::new(), |tokens| format!("{tokens} tokens, ")),
             plural(shape.together, "clip"),
             bytes(shape.workspace_bytes),
         ));
@@ -128,7 +129,9 @@ fn outlook_text(outlook: &Outlook) -> String {
         count(outlook.parameters),
         bytes(outlook.bytes)
     ));
-    text.push_str("noise levels drawn, with the mean weight of their loss:\n");
+    if !outlook.levels.is_empty() {
+        text.push_str("noise levels drawn, with the mean weight of their loss:\n");
+    }
     for row in &outlook.levels {
         let bar = "#".repeat((row.share * 60.0).round() as usize);
         let (from, to) = (row.sigma - 0.1, row.sigma);
