@@ -1,12 +1,14 @@
-//! Random weights from a seed: the built-in model, model folders for tests and timing, and weights
-//! that exist only while they are packed.
+//! Weights from a seed: the built-in model, model folders for tests, for timing and to train from, and
+//! weights that exist only while they are packed.
 //!
 //! Every element depends only on (seed, tensor name, position), so files of any size are written in
 //! pieces, and every run gives the same bytes.
 
+mod values;
+
 use crate::checkpoint::{AtomicFile, Encoding, TensorSpec, pytorch_metadata, write_sharded};
 use crate::error::{Error, Result, to_fault};
-use crate::text::micro_tokenizer_json;
+use crate::text::{micro_tokenizer_json, world_tokenizer_json};
 use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
 use anyid_models::wan::config::{
@@ -17,12 +19,15 @@ use half::bf16;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use values::{Rule, fill, key, random, rule};
 
 /// A set of sizes that `init` can write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// The built-in model's sizes, f32.
     Micro,
+    /// The sizes for the drawn world, f32.
+    World,
     /// Wan2.2-TI2V-5B: bf16 transformer and text encoder, f32 autoencoder, about 24 GB.
     Ti2v5b,
 }
@@ -32,11 +37,22 @@ impl std::str::FromStr for Preset {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "micro" => Ok(Self::Micro),
+            "world" => Ok(Self::World),
             "wan2.2-ti2v-5b" => Ok(Self::Ti2v5b),
             _ => Err(Error::input("E0908", format!("there is no preset \"{name}\""))
-                .help("the presets are micro and wan2.2-ti2v-5b")),
+                .help("the presets are micro, world and wan2.2-ti2v-5b")),
         }
     }
+}
+
+/// What weights begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Random values that keep the size of what goes through a network.
+    #[default]
+    Random,
+    /// Values to train from.
+    Training,
 }
 
 impl Preset {
@@ -44,64 +60,16 @@ impl Preset {
     pub fn configs(self) -> (DitConfig, VaeConfig, TextConfig) {
         match self {
             Self::Micro => (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro()),
+            Self::World => (DitConfig::world(), VaeConfig::world(), TextConfig::world()),
             Self::Ti2v5b => (DitConfig::ti2v_5b(), VaeConfig::ti2v_5b(), TextConfig::ti2v_5b()),
         }
-    }
-}
-
-/// The distribution of the elements of a tensor: `centre + u·spread` with u uniform in [−1, 1).
-#[derive(Clone, Copy)]
-struct Rule {
-    centre: f32,
-    spread: f32,
-}
-
-fn rule(name: &str, shape: &[u64]) -> Rule {
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let norm = name.contains("norm") && shape.len() == 1 && last == "weight";
-    if last == "gamma" || norm {
-        return Rule { centre: 1.0, spread: 0.1 };
-    }
-    if last == "modulation" {
-        return Rule { centre: 0.0, spread: 0.5 };
-    }
-    if last == "bias" {
-        return Rule { centre: 0.0, spread: 0.05 };
-    }
-    if name.contains("embedding") && name.contains("pos") || name.starts_with("token_embedding") {
-        return Rule { centre: 0.0, spread: 1.0 };
-    }
-    // A uniform distribution with variance 1/fan-in keeps activations near 1 through the layers.
-    let fan_in: u64 = shape.iter().skip(1).product();
-    Rule { centre: 0.0, spread: (3.0 / fan_in.max(1) as f32).sqrt() }
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-fn key(seed: u64, name: &str) -> u64 {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    mix(hash ^ mix(seed))
-}
-
-/// Elements `start..` of a tensor.
-fn fill(key: u64, rule: Rule, start: u64, out: &mut [f32]) {
-    for (i, value) in out.iter_mut().enumerate() {
-        let bits = mix(key.wrapping_add((start + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        let unit = (bits >> 40) as f32 * (2.0 / 16_777_216.0) - 1.0;
-        *value = rule.centre + unit * rule.spread;
     }
 }
 
 /// `count` values of the tensor `name`, uniform in ±`bound`: first values for training.
 pub fn uniform(seed: u64, name: &str, bound: f32, count: usize) -> Vec<f32> {
     let mut out = vec![0f32; count];
-    fill(key(seed, name), Rule { centre: 0.0, spread: bound }, 0, &mut out);
+    fill(key(seed, name), Rule::around(0.0, bound), 0, &mut out);
     out
 }
 
@@ -109,14 +77,12 @@ pub fn uniform(seed: u64, name: &str, bound: f32, count: usize) -> Vec<f32> {
 const PIECE: usize = 1 << 20;
 
 fn write_tensor(
-    seed: u64,
-    name: &str,
+    (key, rule): (u64, Rule),
     shape: &[u64],
     encoding: Encoding,
     mut put: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let count: u64 = shape.iter().product();
-    let (key, rule) = (key(seed, name), rule(name, shape));
     let mut values = vec![0f32; PIECE.min(count as usize)];
     let mut narrow: Vec<bf16> = Vec::new();
     let mut at = 0;
@@ -145,7 +111,8 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
             data.extend_from_slice(bytes);
             Ok(())
         };
-        write_tensor(seed, name, shape, Encoding::F32, put).expect("memory takes every write");
+        let values = (key(seed, name), random(name, shape));
+        write_tensor(values, shape, Encoding::F32, put).expect("memory takes every write");
         let entry = serde_json::json!({
             "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
         });
@@ -192,7 +159,7 @@ impl WeightProvider for RandomWeights {
         };
         let size = ty.dtype.bytes();
         let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();
-        let (key, rule) = (key(self.seed, name), rule(name, &shape));
+        let (key, rule) = (key(self.seed, name), random(name, &shape));
         let (mut values, mut start) = ([0f32; BLOCK], from / size as u64);
         for out in out.chunks_mut(BLOCK * size) {
             let values = &mut values[..out.len() / size];
@@ -209,14 +176,14 @@ impl WeightProvider for RandomWeights {
     }
 }
 
-/// Writes a diffusers folder with random weights. `progress` gets the bytes done and in total.
+/// Writes a diffusers folder. `progress` gets the bytes done and in total.
 ///
 /// # Errors
 /// E0909 if `dir` already holds a model; E101x if files cannot be written.
 pub fn write_folder(
     dir: &Path,
     preset: Preset,
-    seed: u64,
+    (start, seed): (Start, u64),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     if dir.join("model_index.json").exists() {
@@ -225,24 +192,30 @@ pub fn write_folder(
             .help("choose another folder or remove this one"));
     }
     let narrow = match preset {
-        Preset::Micro => Encoding::F32,
+        Preset::Micro | Preset::World => Encoding::F32,
         Preset::Ti2v5b => Encoding::Bf16,
     };
-    write_networks(dir, preset.configs(), narrow, seed, progress)
+    let tokenizer = match preset {
+        // No tokenizer of the large model comes with the program.
+        Preset::Micro | Preset::Ti2v5b => micro_tokenizer_json(),
+        Preset::World => world_tokenizer_json(),
+    };
+    write_networks(dir, preset.configs(), (narrow, &tokenizer), (start, seed), progress)
 }
 
 /// As [`write_folder`], of networks with any configuration, into a folder without a model. `narrow` is
-/// the type of the weights of transformer and text encoder.
+/// the type of the weights of transformer and text encoder, `tokenizer` its `tokenizer.json`.
 ///
 /// # Errors
 /// E101x if files cannot be written.
 pub fn write_networks(
     dir: &Path,
     (dit, vae, text): (DitConfig, VaeConfig, TextConfig),
-    narrow: Encoding,
-    seed: u64,
+    (narrow, tokenizer): (Encoding, &str),
+    (start, seed): (Start, u64),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
+    let head = text.d_kv as u64;
     let vae_component = vae.component();
     let parts = [
         (
@@ -292,7 +265,8 @@ pub fn write_networks(
             .collect();
         write_sharded(&folder, stem, &specs, &pytorch_metadata(), SHARD_BYTES, |spec, sink| {
             let name = &canonical[&spec.name];
-            write_tensor(seed, name, &spec.shape, encoding, |piece| {
+            let rule = rule(start, component, name, &spec.shape, head);
+            write_tensor((key(seed, name), rule), &spec.shape, encoding, |piece| {
                 done += piece.len() as u64;
                 progress(done, total);
                 sink.write(piece)
@@ -300,7 +274,7 @@ pub fn write_networks(
         })?;
     }
     create_dir(&dir.join("tokenizer"))?;
-    write_bytes(&dir.join("tokenizer/tokenizer.json"), micro_tokenizer_json().as_bytes())?;
+    write_bytes(&dir.join("tokenizer/tokenizer.json"), tokenizer.as_bytes())?;
     create_dir(&dir.join("scheduler"))?;
     write_json(&dir.join("scheduler/scheduler_config.json"), &scheduler_config_json(5.0))?;
     // This comes last, so that an incomplete folder is not taken for a model.

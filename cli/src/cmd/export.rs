@@ -44,7 +44,7 @@ pub struct Export {
     /// Take the configuration from this model folder, or from the folder of the network alone.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
-    /// Take the configuration of a preset: micro or wan2.2-ti2v-5b [default: micro].
+    /// Take the configuration of a preset: micro, world or wan2.2-ti2v-5b [default: micro].
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Width and height in pixels, multiples of 32 (of 16 for the autoencoder)
@@ -129,7 +129,8 @@ fn configs(args: &Export) -> Result<Configs> {
         let preset: Preset = name.parse().map_err(|e: Error| e.at("--preset"))?;
         let (dit, vae, text) = preset.configs();
         let micro = preset == Preset::Micro;
-        let precision = if micro { Precision::F32 } else { Precision::Bf16 };
+        let large = preset == Preset::Ti2v5b;
+        let precision = if large { Precision::Bf16 } else { Precision::F32 };
         return Ok(Configs { dit, vae, text, precision, micro });
     };
     if let Some(configs) = component_folder(folder)? {

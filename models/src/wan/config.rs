@@ -79,6 +79,10 @@ mod tests {
         assert_eq!(real.0.parameter_count(), 4_999_787_712);
         assert_eq!(real.1.parameter_count(), 704_688_668);
         assert_eq!(real.2.parameter_count(), 5_680_910_336);
+        let world = (DitConfig::world(), VaeConfig::world());
+        assert_eq!(world.0.parameter_count(), 2_752_728);
+        assert_eq!(world.1.parameter_count(), 1_561_548);
+        world.1.validate().unwrap();
         assert_eq!((real.0.width(), real.0.patch_values()), (3072, 192));
     }
 

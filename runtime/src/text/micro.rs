@@ -24,6 +24,11 @@ const CHARACTERS: &str = "etaoinsrhldcumfpgwybvkxjqz,.-'ETAOINSRHLDCUMFPGWYBVKXJ
 /// The content of the built-in `tokenizer.json`: `<pad>` 0, `</s>` 1, `<unk>` 2, the 256 byte
 /// pieces, the blank `▁`, printable ASCII and English fragments. Every call returns the same.
 pub fn micro_tokenizer_json() -> String {
+    unigram(&vocabulary(), true)
+}
+
+/// A tokenizer of these pieces, each with its score, of which the first are `<pad>`, `</s>` and `<unk>`.
+pub(super) fn unigram(vocabulary: &[Value], byte_fallback: bool) -> String {
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
@@ -43,7 +48,7 @@ pub fn micro_tokenizer_json() -> String {
             "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
         },
         "decoder": metaspace(),
-        "model": {"type": "Unigram", "unk_id": 2, "byte_fallback": true, "vocab": vocabulary()},
+        "model": {"type": "Unigram", "unk_id": 2, "byte_fallback": byte_fallback, "vocab": vocabulary},
     });
     tokenizer.to_string()
 }

@@ -11,8 +11,10 @@ mod entities;
 mod micro;
 mod mojibake;
 mod tokenizer;
+mod world;
 
 pub use clean::{basic_clean, clean, clean_without_ftfy, fix_text};
 pub use entities::unescape;
 pub use micro::micro_tokenizer_json;
 pub use tokenizer::{Encoded, PromptTokenizer, Truncation};
+pub use world::world_tokenizer_json;

@@ -75,6 +75,22 @@ impl DitConfig {
         }
     }
 
+    /// The transformer of the drawn world: 2,752,728 parameters. A token is a latent pixel.
+    pub fn world() -> Self {
+        Self {
+            heads: 6,
+            head_dim: 32,
+            layers: 4,
+            ffn_dim: 768,
+            in_channels: 24,
+            out_channels: 24,
+            patch: [1, 1, 1],
+            text_dim: 96,
+            text_len: 52,
+            ..Self::ti2v_5b()
+        }
+    }
+
     /// D, the width of the residual stream: heads · head_dim.
     pub fn width(&self) -> usize {
         self.heads * self.head_dim
