@@ -31,7 +31,7 @@ fn lines() -> Vec<Value> {
 
 fn folder(lines: &[Value]) -> Folder {
     let folder = world(lines);
-    folder.run("init m --preset world --for-training").fine();
+    folder.run("init m --preset world").fine();
     folder
 }
 
@@ -59,7 +59,8 @@ fn a_text_encoder_learns_what_prompts_name() {
     assert!(of(&rows[39], "loss") < 0.2 * chance, "{}", rows[39]);
     // The heads are not part of what is left.
     let target = folder.path("m/text_encoder/model.safetensors");
-    let [old, new] = [&target, &folder.path("run/text_encoder.safetensors")].map(|path| tensors(path));
+    let [old, new] =
+        [&target, &folder.path("run/text_encoder.safetensors")].map(|path| tensors(path));
     assert!(old.len() == 22 && old.keys().eq(new.keys()), "{:?}", old.keys());
     assert!(old.iter().all(|(name, tensor)| tensor.ty() == new[name].ty() && *tensor != new[name]));
     std::fs::copy(folder.path("run/text_encoder.safetensors"), target).unwrap();
@@ -96,7 +97,7 @@ fn labels_that_cannot_be_learned_from_are_refused() {
     let done = folder.run(FULL).fails("E0957");
     done.says("line 2: \"labels\" is missing")
         .says("line 3: labels: \"hair\" is 1.5")
-        .says("line 4: the prompt has 81 tokens, at most 52");
+        .says("line 4: the prompt has 81 tokens, at most 48");
 
     let mut same = lines();
     for line in &mut same {

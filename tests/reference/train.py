@@ -8,7 +8,9 @@ contexts are taken from the cache of the run, whose entries say what they were m
 samples, noise levels, noise and null decisions are made again here from seed, id and epoch
 (docs/spec/anyid.md §4.5). First values of adapters are PEFT's, which the run begins from (--init-from).
 
-Kinds: an adapter on samples, an adapter on pairs, every weight. Compared are the loss and the norm of the
+Kinds: an adapter on samples, an adapter on pairs, every weight, and every weight with Muon for the matrices of
+blocks under a rate that falls. Muon is written out here in f32, and made by torch.optim.Muon besides, whose
+products are in bf16: its losses have to agree within 1e-2. Compared are the loss and the norm of the
 gradient of every update, the loss at the end, and what was trained. Losses have to agree within 1e-4 of
 their value. The exit code is 1 where they do not. Where the libraries are missing nothing is checked, and a line says so.
 """
@@ -40,6 +42,8 @@ except ImportError as missing:
     sys.exit(0)
 
 TOLERANCE = 1e-4
+# Of torch.optim.Muon, which makes matrices orthogonal in bf16.
+BF16_TOLERANCE = 1e-2
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
 SETTINGS = """
@@ -70,6 +74,16 @@ label_smoothing = 0.05
 [run]
 checkpoint_every = 1000
 """
+# Muon for the matrices of blocks, the rest as above, rates that fall over the last half.
+GROUPS = """
+[[group]]
+match = ["blocks.*_attn.q.weight", "blocks.*_attn.k.weight", "blocks.*_attn.v.weight",
+         "blocks.*_attn.o.weight", "blocks.*.ffn.*.weight"]
+optimiser = "muon"
+learning_rate = 0.02
+weight_decay = 0.01
+"""
+FALLING = {"schedule": "linear", "decay": 0.5, "floor": 0.03}
 
 
 # What is drawn (runtime/src/training/draws.rs, docs/spec/sampling.md §10).
@@ -151,6 +165,7 @@ class World:
         for name in ("astronaut.png", "portrait_pan.mp4"):
             shutil.copyfile(EXAMPLES / name, folder / name)
         (folder / "run.toml").write_text(SETTINGS)
+        (folder / "muon.toml").write_text(SETTINGS + GROUPS)
         samples = [self.sample(at) for at in range(3)]
         # One of them has a clip as a second reference, and so another shape.
         samples[1]["references"].append(
@@ -194,7 +209,12 @@ class World:
     def train(self, kind, *more):
         """Makes a run; gives the rows of its log."""
         words = [] if kind != "dpo" else ["--set", "data.manifest=pairs.jsonl"]
-        self.run("train", kind, "--config", "run.toml", "--steps", self.steps, "-o", kind,
+        trained, config = kind, "run.toml"
+        if kind == "muon":
+            trained, config = "full", "muon.toml"
+            for key, value in FALLING.items():
+                words += ["--set", f"train.{key}={value}"]
+        self.run("train", trained, "--config", config, "--steps", self.steps, "-o", kind,
                  "--threads", 2, *words, *more)  # fmt: skip
         lines = (self.folder / kind / "log.jsonl").read_text().splitlines()
         self.entries = []
@@ -275,25 +295,29 @@ class Learner:
         wrong = dpo["label_smoothing"]
         return (1 - wrong) * plus(delta) + wrong * plus(-delta) + dpo["sft_weight"] * own[0]
 
-    def train(self, items, loss_of):
-        """Loss and norm of the gradient of every update."""
+    def train(self, items, loss_of, muon=None):
+        """Loss and norm of the gradient of every update. `muon` makes the optimiser of matrices of blocks."""
         train = self.world.settings["train"]
         named = [(name, p) for name, p in self.transformer.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if muon and in_block(name, p)]
+        taken = {id(p) for p in matrices}
+        rest = [(name, p) for name, p in named if id(p) not in taken]
         # Vectors do not decay where every weight is trained.
         groups = [
-            {"params": [p for name, p in named if "lora_" in name or p.dim() > 1],
+            {"params": [p for name, p in rest if "lora_" in name or p.dim() > 1],
              "weight_decay": 0.001},
-            {"params": [p for name, p in named if "lora_" not in name and p.dim() <= 1],
+            {"params": [p for name, p in rest if "lora_" not in name and p.dim() <= 1],
              "weight_decay": 0.0},
         ]  # fmt: skip
         groups = [group for group in groups if group["params"]]
-        optimiser = torch.optim.AdamW(groups, lr=train["learning_rate"])
-        rise = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda done: min((done + 1) / train["warmup"], 1)
-        )
+        optimisers = [torch.optim.AdamW(groups, lr=train["learning_rate"])]
+        if muon:
+            optimisers.append(muon(matrices))
+        share = self.share_falling if muon else self.share
+        rates = [torch.optim.lr_scheduler.LambdaLR(one, share) for one in optimisers]
         rows, position = [], 0
         for _ in range(self.world.steps):
-            optimiser.zero_grad()
+            self.transformer.zero_grad()
             total = 0
             for _ in range(train["batch"]):
                 epoch, at = divmod(position, len(items))
@@ -303,13 +327,58 @@ class Learner:
                 total += loss.item()
                 position += 1
             norm = torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0).item()
-            optimiser.step()
-            rise.step()
+            for one in [*optimisers, *rates]:
+                one.step()
             rows.append({"loss": total, "norm": norm})
         return rows
 
+    def share(self, done):
+        return min((done + 1) / self.world.settings["train"]["warmup"], 1)
 
-def compare(kind, ours, theirs, values):
+    def share_falling(self, done):
+        left = (1 - done / self.world.steps) / FALLING["decay"]
+        return self.share(done) * max(min(left, 1), FALLING["floor"])
+
+
+def in_block(name, parameter):
+    """Whether a parameter is in the group of GROUPS."""
+    ends = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+    return name.startswith("blocks.") and name.endswith(tuple(f"{end}.weight" for end in ends))
+
+
+class Muon(torch.optim.Optimizer):
+    """As docs/spec/anyid.md §4.3 writes it down, in f32."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.02})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                m.mul_(0.95).add_(p.grad)
+                p.mul_(1 - group["lr"] * 0.01)
+                p.add_(self.orthogonal(p.grad + 0.95 * m), alpha=-group["lr"])
+
+    @staticmethod
+    def orthogonal(gradient):
+        rows, columns = gradient.shape
+        x = gradient.T if rows > columns else gradient
+        x = x / (x.norm() + 1e-7)
+        for _ in range(5):
+            m = x @ x.T
+            x = 3.4445 * x + (-4.7750 * m + 2.0315 * m @ m) @ x
+        return (x.T if rows > columns else x) * max(1, rows / columns) ** 0.5
+
+
+def library_muon(parameters):
+    return torch.optim.Muon(
+        parameters, lr=0.02, weight_decay=0.01, momentum=0.95, adjust_lr_fn="original"
+    )
+
+
+def compare(kind, ours, theirs, values, tolerance=TOLERANCE):
     """Prints what differs; whether it is little enough."""
     apart = {
         name: max(abs(a[name] - b[name]) / abs(b[name]) for a, b in zip(ours, theirs, strict=True))
@@ -320,7 +389,7 @@ def compare(kind, ours, theirs, values):
     # What was trained, against the way that it went.
     way = math.sqrt(sum(((b - a) ** 2).sum().item() for a, b, _ in values))
     off = math.sqrt(sum(((c - b) ** 2).sum().item() for _, b, c in values)) / way
-    fine = apart["loss"] <= TOLERANCE and last <= TOLERANCE
+    fine = apart["loss"] <= tolerance and last <= tolerance
     print(
         f"{'ok    ' if fine else 'FAILED'} {kind}: {len(ours)} updates, loss {first:.6f} to "
         f"{end:.6f}, at the end {last:.1e} apart; of all updates at most {apart['loss']:.1e} "
@@ -350,6 +419,13 @@ def adapter_values(world, kind, model, first):
     return [(first[name], theirs[name].detach(), ours[name]) for name in ours]
 
 
+def ways(kind):
+    """The optimisers that a run is compared with: name, what makes that of matrices, tolerance."""
+    if kind != "muon":
+        return [(kind, None, TOLERANCE)]
+    return [(kind, Muon, TOLERANCE), ("torch.optim.Muon", library_muon, BF16_TOLERANCE)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", type=Path)
@@ -359,10 +435,11 @@ def main():
     fine = True
     with tempfile.TemporaryDirectory() as folder:
         world = World(arguments.program.resolve(), Path(folder), arguments.steps)
-        for kind in ("lora", "dpo", "full"):
-            source = world.folder / "model/transformer"
+        source = world.folder / "model/transformer"
+        for kind in ("lora", "dpo", "full", "muon"):
             model = WanTransformer3DModel.from_pretrained(source, torch_dtype=torch.float32)
-            if kind == "full":
+            whole = kind in ("full", "muon")
+            if whole:
                 first = {name: value.clone() for name, value in model.state_dict().items()}
                 ours = world.train(kind)
             else:
@@ -370,16 +447,21 @@ def main():
                 state = peft.get_peft_model_state_dict(model)
                 first = {name: value.detach().clone() for name, value in state.items()}
                 ours = world.train(kind, *words)
-            learner = Learner(world, model.train())
-            items = (world.samples, learner.sample) if kind != "dpo" else (world.pairs, learner.pair)
-            theirs = learner.train(*items)
-            if kind == "full":
-                own = load_file(world.folder / "full/transformer.safetensors")
-                state = model.state_dict()
-                values = [(first[name], state[name], own[name]) for name in state]
-            else:
-                values = adapter_values(world, kind, model, first)
-            fine &= compare(kind, ours, theirs, values)
+            for name, optimiser, tolerance in ways(kind):
+                if optimiser is library_muon:
+                    model = WanTransformer3DModel.from_pretrained(source, torch_dtype=torch.float32)
+                learner = Learner(world, model.train())
+                items = (
+                    (world.samples, learner.sample) if kind != "dpo" else (world.pairs, learner.pair)
+                )
+                theirs = learner.train(*items, optimiser)
+                if whole:
+                    own = load_file(world.folder / kind / "transformer.safetensors")
+                    state = model.state_dict()
+                    values = [(first[name], state[name], own[name]) for name in state]
+                else:
+                    values = adapter_values(world, kind, model, first)
+                fine &= compare(name, ours, theirs, values, tolerance)
     return 0 if fine else 1
 
 

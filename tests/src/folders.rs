@@ -2,7 +2,7 @@
 
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names;
-use anyid_runtime::init::{Preset, Start, safetensors_bytes, write_folder};
+use anyid_runtime::init::{Preset, safetensors_bytes, write_folder};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,7 +54,7 @@ impl Drop for Folder {
 /// A diffusers folder with weights from `seed`.
 pub fn diffusers(seed: u64) -> Folder {
     let folder = Folder::new();
-    write_folder(folder.path(), Preset::Micro, (Start::Random, seed), &mut |_, _| {})
+    write_folder(folder.path(), Preset::Micro, seed, &mut |_, _| {})
         .unwrap_or_else(|e| panic!("{e}"));
     folder
 }

@@ -3,8 +3,7 @@
 
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_runtime::checkpoint::Encoding;
-use anyid_runtime::init::{Start, write_networks};
-use anyid_runtime::text::micro_tokenizer_json;
+use anyid_runtime::init::write_networks;
 use anyid_runtime::{Model, Pipeline, ReferenceSource, Request, Size, Tensor};
 use anyid_tests::devices;
 use anyid_tests::folders::Folder;
@@ -26,7 +25,7 @@ fn model(temporal: bool, residual: bool) -> (Folder, Model) {
     let dit = DitConfig { patch: [1, 1, 1], in_channels: 6, out_channels: 6, ..DitConfig::micro() };
     let folder = Folder::new();
     let configs = (dit, vae, TextConfig::micro());
-    write_networks(folder.path(), configs, (Encoding::F32, &micro_tokenizer_json()), (Start::Random, 3), &mut |_, _| {})
+    write_networks(folder.path(), configs, Encoding::F32, 3, &mut |_, _| {})
         .unwrap_or_else(|e| panic!("{e}"));
     let model = Model::open(folder.path()).unwrap_or_else(|e| panic!("{e}"));
     (folder, model)
@@ -90,7 +89,7 @@ fn tokens_of_several_frames_are_refused_by_the_pipeline() {
     let dit = DitConfig { patch: [2, 2, 2], ..DitConfig::micro() };
     let folder = Folder::new();
     let configs = (dit, VaeConfig::micro(), TextConfig::micro());
-    write_networks(folder.path(), configs, (Encoding::F32, &micro_tokenizer_json()), (Start::Random, 3), &mut |_, _| {})
+    write_networks(folder.path(), configs, Encoding::F32, 3, &mut |_, _| {})
         .unwrap_or_else(|e| panic!("{e}"));
     let error = Model::open(folder.path()).err().expect("it is refused");
     assert_eq!(error.code(), "E0713");

@@ -210,8 +210,7 @@ fn small() -> DitSize {
 fn only_first(mut module: Module) -> Module {
     let losses = module.func("losses").expect("an objective has losses").clone();
     let mut b = FuncBuilder::new(&module, "first");
-    let given: Vec<_> =
-        losses.param_types().map(|(name, ty)| b.param(name, ty.clone())).collect();
+    let given: Vec<_> = losses.param_types().map(|(name, ty)| b.param(name, ty.clone())).collect();
     let made = b.call("loss", "losses", &[], &given)[0];
     let func = b.finish(&[made]);
     module.add(func);

@@ -1,6 +1,6 @@
 //! Values that are not finite are blamed on the phase, the node and the weight they came from.
 
-use anyid_runtime::init::{Preset, Start, write_folder};
+use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{Error, Model, Pipeline, Precision, ReferenceSource, Request, Size, Tensor};
 use anyid_tests::devices;
 use anyid_tests::folders::Folder;
@@ -72,7 +72,7 @@ fn run_guided(folder: &Path, precision: Precision, guidance: f64) -> Result<(), 
 
 fn model() -> Folder {
     let folder = Folder::new();
-    let made = write_folder(&folder.path().join("m"), Preset::Micro, (Start::Random, 0), &mut |_, _| {});
+    let made = write_folder(&folder.path().join("m"), Preset::Micro, 0, &mut |_, _| {});
     made.unwrap_or_else(|e| panic!("{e}"));
     folder
 }

@@ -2,7 +2,7 @@
 //! every device and in the interpreter.
 
 use anyid_ir::{DType, Tensor, TensorType};
-use anyid_models::optimiser::{COEFFICIENTS, Extras, Group, Numbers, adamw};
+use anyid_models::optimiser::{Extras, Group, Numbers, Rates, update};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit};
@@ -277,9 +277,11 @@ fn adapters_after_updates_are_the_goldens() {
             name: name.clone(),
             elements: tensor.elements(),
             decays: true,
+            rates: 0,
+            matrices: None,
         })
         .collect();
-    let (module, carried) = adamw(&groups, Extras::default());
+    let (module, carried) = update(&groups, Extras::default());
     let states: Vec<StateSpec> = carried
         .into_iter()
         .map(|(name, input, output)| StateSpec { name, input, output })
@@ -317,17 +319,15 @@ fn adapters_after_updates_are_the_goldens() {
             })
             .collect();
         let numbers = Numbers {
-            rate: 1e-4,
-            weight_decay: 0.001,
+            rates: vec![Rates { rate: 1e-4, weight_decay: 0.001, momentum: 0.0 }],
             betas: [0.9, 0.999],
             epsilon: 1e-8,
             clip: 0.0,
             average: 0.0,
         };
-        let numbers = numbers.coefficients(step.into());
-        for (name, number) in COEFFICIENTS.iter().zip(numbers) {
+        for (name, number) in numbers.coefficients(step.into()) {
             let ty = TensorType::new(DType::F32, []);
-            inputs.push(((*name).to_owned(), Tensor::from_f64s(ty, &[number]).unwrap()));
+            inputs.push((name, Tensor::from_f64s(ty, &[number]).unwrap()));
         }
         let given = inputs.iter().fold(Inputs::new(), |given, (name, t)| given.set(name, t));
         program.call_with_states("update", &given, &mut kept).unwrap_or_else(|e| panic!("{e}"));

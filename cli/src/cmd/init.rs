@@ -1,4 +1,4 @@
-//! `init`: writes a model folder with weights from a seed, completely or not at all.
+//! `init`: writes a model folder with random weights, completely or not at all.
 //!
 //! The folder is created under a hidden name next to the final one and renamed at the end, so that
 //! an interrupted run leaves nothing behind.
@@ -8,7 +8,7 @@ use crate::output::{self, bytes, duration};
 use crate::progress::{Progress, left};
 use crate::render::Failure;
 use anyid_runtime::files::{AtomicFolder, Existing, is_empty_folder};
-use anyid_runtime::init::{Preset, Start, write_folder};
+use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::{Error, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,10 @@ pub struct Init {
     /// The folder to create.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// Sizes: micro (about 4 MB), world (about 18 MB) or wan2.2-ti2v-5b (about 24 GB).
+    /// Sizes: micro (about 4 MB), small (about 13 MB: trains from scratch), world (about 18 MB: a model of
+    /// the drawn world with the values that training begins from) or wan2.2-ti2v-5b (about 24 GB).
     #[arg(long, value_name = "NAME", default_value = "micro")]
     pub preset: String,
-    /// Values to train from instead of random ones: residual branches are silent at first, and frames
-    /// apart.
-    #[arg(long)]
-    pub for_training: bool,
     /// Seed of the weights.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -45,8 +42,7 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     let mut progress = Progress::new();
     progress.part("init");
     let mut all = 0;
-    let start = if args.for_training { Start::Training } else { Start::Random };
-    write_folder(folder.temporary_path(), preset, (start, args.seed), &mut |done, total| {
+    write_folder(folder.temporary_path(), preset, args.seed, &mut |done, total| {
         all = total;
         let time = begun.elapsed();
         progress.update(done, total, || {
@@ -64,8 +60,7 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     };
     let (time, peak) = (duration(begun.elapsed()), output::peak_memory());
     let peak = peak.map_or_else(String::new, |p| format!(", peak memory {}", bytes(p)));
-    let kind = if args.for_training { "weights to train from" } else { "random weights" };
-    let what = format!("{} of {kind}, seed {}", bytes(all), args.seed);
+    let what = format!("{} of random weights, seed {}", bytes(all), args.seed);
     output::print(&format!("wrote {shown}: {what}, in {time}{peak}\n"))?;
     Ok(())
 }

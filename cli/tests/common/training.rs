@@ -1,7 +1,9 @@
 //! A small world for tests of training: two pictures and clips, a manifest, settings.
 
-use super::Folder;
+use super::{Done, Folder};
 use serde_json::{Value, json};
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 /// A line of a manifest of samples.
 pub fn sample(id: &str, start: usize, change: impl Fn(&mut Value)) -> Value {
@@ -96,4 +98,36 @@ pub fn same_end_of(folder: &Folder, run: &str, whole: &str, result: &str) {
         assert!(a == b, "{name} of {run} differs from that of {whole}");
     }
     assert_eq!(log(folder, run), log(folder, whole));
+}
+
+/// Starts a run and does not wait for it.
+pub fn start(folder: &Folder, words: &str) -> Child {
+    let mut command = folder.command(words, &[]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Sends a signal, if the run has not ended.
+#[cfg(unix)]
+pub fn send(child: &Child, signal: rustix::process::Signal) {
+    // It may have ended already.
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_raw(child.id() as i32).unwrap(),
+        signal,
+    );
+}
+
+/// Waits for a run to end.
+pub fn ended(child: Child) -> Done {
+    Done::of("train", child.wait_with_output().unwrap())
+}
+
+/// Waits until a run has written something.
+pub fn wait_for(folder: &Folder, name: &str) {
+    for _ in 0..3000 {
+        if folder.path(name).exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{name} does not appear");
 }

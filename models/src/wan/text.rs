@@ -112,7 +112,7 @@ fn block(
     let table = b.weight("pos_embedding.embedding.weight");
     let picked = b.op("picked", Op::Gather, &[table, bucket], None);
     let bias = b.permute("bias", picked, &[1, 0]);
-    let attention = Op::Attention { heads, scale: 1.0, lse: false };
+    let attention = Op::Attention { heads, scale: 1.0, lse: false, last: 1 };
     let a = if samples == 1 {
         b.op("a", attention, &[q, k, v, bias], None)
     } else {

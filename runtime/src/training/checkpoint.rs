@@ -8,7 +8,7 @@
 use super::cache::hex;
 use super::dataset::Dataset;
 use super::log::LOG;
-use super::parameters::{Flat, Kind, Parameters};
+use super::parameters::{Flat, Kind};
 use super::result;
 use super::samples::SAMPLES;
 use super::settings::Settings;
@@ -240,11 +240,15 @@ impl Folder {
         Ok(())
     }
 
-    /// Reads the values of the checkpoint of `record`, for parameters in these vectors.
+    /// Reads the values of the checkpoint of `record`, where `sizes` says what vectors of a kind have.
     ///
     /// # Errors
     /// E0962 where they are not as they were written, or of other parameters.
-    pub fn load(&self, record: &Record, parameters: &Parameters) -> Result<BTreeMap<String, Flat>> {
+    pub fn load(
+        &self,
+        record: &Record,
+        sizes: &dyn Fn(&str) -> Vec<usize>,
+    ) -> Result<BTreeMap<String, Flat>> {
         let path = self.file_path(CHECKPOINT);
         let fault = |message: &str| {
             Error::input("E0962", message.to_owned())
@@ -267,11 +271,10 @@ impl Folder {
         if digest(&values) != record.digest {
             return Err(fault("the checkpoint was changed after it was written"));
         }
-        let fits = |flat: &Flat| {
-            let sizes = parameters.groups.iter().map(|group| group.elements);
-            flat.iter().map(|tensor| tensor.elements()).eq(sizes)
+        let fits = |(kind, flat): (&String, &Flat)| {
+            flat.iter().map(|tensor| tensor.elements()).eq(sizes(kind))
         };
-        match values.values().all(fits) {
+        match values.iter().all(fits) {
             true => Ok(values),
             false => Err(fault("the checkpoint is for other parameters")),
         }

@@ -1,8 +1,8 @@
 //! What is drawn at random: the order of samples, noise levels, noise, and when the null forms are
 //! taken (`anyid.md` §4.5).
 //!
-//! Everything is a function of seed, sample and epoch, and of nothing that came before it, so a run
-//! that goes on draws what it would have drawn. Noise comes from the counter-based generator of
+//! Everything is a function of seed, sample, epoch and place in the batch, and of nothing that came before
+//! it, so a run that goes on draws what it would have drawn. Noise comes from the counter-based generator of
 //! sampling; the other numbers are bits of a hash.
 
 use super::settings::{LossWeight, TrainSettings};
@@ -92,12 +92,22 @@ fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// A level of stratum `at` of `count`, from 64 random bits.
+fn stratum(bits: u64, (at, count): (u64, u64), levels: &Levels) -> usize {
+    let place = (at as f64 + unit(bits)) / count as f64;
+    ((place * levels.len() as f64) as usize).min(levels.len() - 1)
+}
+
 impl Draw {
-    /// The draw of a sample in an epoch.
-    pub fn of(train: &TrainSettings, levels: &Levels, id: &str, epoch: u64) -> Self {
+    /// The draw of a sample in an epoch, where it is at `place` of its batch.
+    pub fn of(train: &TrainSettings, levels: &Levels, id: &str, epoch: u64, place: u64) -> Self {
         let [noise, level, _, _] = bits(train.seed, "sample", id, epoch);
         let null = Self::null(train.seed, id, epoch, train.null_probability);
-        Self { level: below(level, levels.len()), null, noise }
+        let level = match train.stratified {
+            true => stratum(level, (place, train.batch), levels),
+            false => below(level, levels.len()),
+        };
+        Self { level, null, noise }
     }
 
     /// Whether a sample or pair has its null forms in an epoch.
@@ -115,9 +125,7 @@ impl Draw {
         (at, count): (u32, u32),
     ) -> Self {
         let [noise, level, _, _] = bits(train.seed, purpose, id, u64::from(at));
-        // The stratum, and a place in it.
-        let place = (f64::from(at) + unit(level)) / f64::from(count);
-        let level = ((place * levels.len() as f64) as usize).min(levels.len() - 1);
+        let level = stratum(level, (at.into(), count.into()), levels);
         Self { level, null: false, noise }
     }
 
@@ -184,18 +192,18 @@ mod tests {
     fn draws_depend_on_seed_sample_and_epoch_alone() {
         let train = TrainSettings::default();
         let levels = Levels::new(&train);
-        let draw = Draw::of(&train, &levels, "a", 3);
-        assert_eq!(draw, Draw::of(&train, &levels, "a", 3));
-        assert_ne!(draw, Draw::of(&train, &levels, "a", 4));
-        assert_ne!(draw, Draw::of(&train, &levels, "b", 3));
+        let draw = Draw::of(&train, &levels, "a", 3, 0);
+        assert_eq!(draw, Draw::of(&train, &levels, "a", 3, 0));
+        assert_ne!(draw, Draw::of(&train, &levels, "a", 4, 0));
+        assert_ne!(draw, Draw::of(&train, &levels, "b", 3, 0));
         let noise = |draw: &Draw| {
             let mut values = [0f32; 6];
             draw.fill_noise(&mut values);
             values
         };
-        assert_eq!(noise(&draw), noise(&Draw::of(&train, &levels, "a", 3)));
+        assert_eq!(noise(&draw), noise(&Draw::of(&train, &levels, "a", 3, 0)));
         let other = TrainSettings { seed: 1, ..train };
-        assert_ne!(draw, Draw::of(&other, &levels, "a", 3));
+        assert_ne!(draw, Draw::of(&other, &levels, "a", 3, 0));
     }
 
     #[test]
@@ -203,7 +211,7 @@ mod tests {
         let train = TrainSettings::default();
         let levels = Levels::new(&train);
         let draws: Vec<Draw> =
-            (0..20_000).map(|epoch| Draw::of(&train, &levels, "s", epoch)).collect();
+            (0..20_000).map(|epoch| Draw::of(&train, &levels, "s", epoch, 0)).collect();
         let mean = draws.iter().map(|draw| draw.level as f64).sum::<f64>() / 20_000.0;
         // Five standard errors.
         assert!((mean - 499.5).abs() < 5.0 * 288.7 / 20_000f64.sqrt(), "{mean}");
@@ -221,6 +229,31 @@ mod tests {
             let (from, to) = (at as usize * 1000 / 16, (at as usize + 1) * 1000 / 16);
             assert!((from..=to).contains(&draw.level) && !draw.null, "{at}: {draw:?}");
         }
+    }
+
+    #[test]
+    fn the_levels_of_a_batch_are_spread_evenly_where_settings_say_so() {
+        let train = TrainSettings { batch: 8, stratified: true, ..TrainSettings::default() };
+        let levels = Levels::new(&train);
+        let mut seen = Vec::new();
+        for epoch in 0..2000 {
+            for place in 0..8 {
+                let draw = Draw::of(&train, &levels, "s", epoch, place);
+                let [from, to] = [place, place + 1].map(|at| at as usize * 125);
+                assert!((from..to).contains(&draw.level), "{place}: {draw:?}");
+                if place == 3 {
+                    seen.push(draw.level as f64);
+                }
+                // Noise and null decision are those of any place.
+                let plain = Draw::of(&train, &levels, "s", epoch, 0);
+                assert_eq!(draw.with_null(plain.null).noise, plain.noise);
+                assert_eq!(draw.null, plain.null);
+            }
+        }
+        // Uniform within it: the mean by five standard errors, and both ends.
+        let mean = seen.iter().sum::<f64>() / 2000.0;
+        assert!((mean - 437.0).abs() < 5.0 * 36.1 / 2000f64.sqrt(), "{mean}");
+        assert!(seen.contains(&375.0) && seen.contains(&499.0));
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub fn classify(items: &mut [Item], all: &[Labels], slots: &[Slot], path: &Path)
                 .at(path.display())
                 .help("measure what was learned: name samples with the slots and classes of data.manifest")
         };
-        if let Some(name) = labels.keys().find(|name| slots.iter().all(|slot| slot.name != **name)) {
+        if let Some(name) = labels.keys().find(|name| slots.iter().all(|slot| slot.name != **name))
+        {
             return Err(lacks(format!("there is no slot \"{name}\"")));
         }
         let mut classes = Vec::new();
@@ -64,7 +65,9 @@ pub fn classify(items: &mut [Item], all: &[Labels], slots: &[Slot], path: &Path)
             let own = labels.get(&slot.name);
             let at = slot.classes.iter().position(|class| class.as_ref() == own);
             classes.push(at.ok_or_else(|| {
-                let class = own.map_or("samples that do not name it".to_owned(), |class| format!("class \"{class}\""));
+                let class = own.map_or("samples that do not name it".to_owned(), |class| {
+                    format!("class \"{class}\"")
+                });
                 lacks(format!("slot \"{}\" has no {class}", slot.name))
             })?);
         }

@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 /// Numbers of one sample or pair by name; their means over a batch are logged.
 pub type Numbers = BTreeMap<String, f64>;
 
-/// A sample or pair in an epoch.
-pub type Unit<'d> = (&'d Item, u64);
+/// A sample or pair in an epoch, and its place in the batch.
+pub type Unit<'d> = (&'d Item, u64, u64);
 
 /// The network, and everything that says what is asked of it.
 pub struct Learner<'l> {
@@ -100,8 +100,8 @@ impl Learner<'_> {
         }
         let (train, objective) = (&self.settings.train, self.network.objective());
         let mut examples = Vec::new();
-        for (item, epoch) in group {
-            let draw = Draw::of(train, &self.levels, &item.id, *epoch);
+        for (item, epoch, place) in group {
+            let draw = Draw::of(train, &self.levels, &item.id, *epoch, *place);
             let weight = objective.weight(&draw) / train.batch as f64;
             examples.push(Example { data, item, member: 0, draw, learned: true, weight });
         }
@@ -163,7 +163,7 @@ impl Learner<'_> {
     fn pairs<'e>(&mut self, data: &'e Dataset, group: &[Unit<'e>]) -> Result<Vec<Pair<'e>>> {
         let (train, dpo) = (&self.settings.train, &self.settings.dpo);
         let (mut out, mut missing) = (Vec::new(), Vec::new());
-        for (item, epoch) in group {
+        for (item, epoch, place) in group {
             let nulled = Draw::null(train.seed, &item.id, *epoch, dpo.null_probability);
             let (draw, known) = match dpo.draws {
                 Draws::Fixed(count) => {
@@ -176,7 +176,7 @@ impl Learner<'_> {
                     });
                     (draw, Some(parts))
                 }
-                Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch), None),
+                Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch, *place), None),
             };
             let draw = draw.with_null(nulled);
             let clip = |member| Example { data, item, member, draw, learned: true, weight: 0.0 };

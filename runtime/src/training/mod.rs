@@ -27,8 +27,10 @@ mod prepare;
 mod reconstruction;
 mod request;
 mod result;
+mod rules;
 mod run;
 mod samples;
+mod schedule;
 mod settings;
 mod sources;
 mod statistics;
@@ -39,6 +41,8 @@ pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
 pub use prepare::Preparation;
 pub use request::{Report, Training, model};
+pub use rules::{GroupSettings, Method};
+pub use schedule::Schedule;
 pub use settings::{
     DataSettings, DpoSettings, Draws, Fresh, LoraSettings, LossWeight, ModelSettings, RunSettings,
     Settings, TrainSettings, TrainedNetwork, VideoSettings,

@@ -8,6 +8,7 @@
 use super::dataset::Condition;
 use super::group::Calls;
 use super::objective::{Example, Objective};
+use super::optimise;
 use super::parameters::{Flat, Kind, Parameters, targets};
 use super::settings::Settings;
 use crate::engine::finite::{all_finite, first_non_finite};
@@ -172,7 +173,8 @@ impl Wanted<'_> {
         let options = Options { target: backend.about().target.clone(), ..Options::default() };
         let request = request.clone().with(&options);
         let plan = request.plan().map_err(compile_error)?;
-        let own = self.vector_bytes(&Parameters::of_plan(&plan));
+        let parameters = Parameters::of_plan(&plan, &self.settings.group);
+        let own = self.vector_bytes(backend, &parameters)?;
         let left = budget.saturating_sub(own);
         let tried = within(&request, left, &|_| 0).map_err(compile_error)?.tried;
         let least = tried.last().expect("at least one choice is planned");
@@ -193,15 +195,18 @@ impl Wanted<'_> {
         }
     }
 
-    /// Bytes of the vectors of a run: parameters as inputs and as a state, two moments, the sum of a
-    /// batch and what a call adds to it; the values before training, where something is compared with
-    /// them; the sum of a pair whose members go through the network one after the other; the average.
-    pub fn vector_bytes(&self, parameters: &Parameters) -> u64 {
+    /// Bytes of the vectors of a run: what the optimiser takes; parameters as inputs, the sum of a batch and
+    /// what a call adds to it; the values before training, where something is compared with them; the sum of
+    /// a pair whose members go through the network one after the other.
+    ///
+    /// # Errors
+    /// E05xx where the optimiser cannot be compiled.
+    pub fn vector_bytes(&self, backend: &Backend, parameters: &Parameters) -> Result<u64> {
         let apart = |shape| self.calls.of(shape).clips == 1;
         let pair = self.kind == Kind::Dpo && self.calls.shapes().any(apart);
-        let average = self.settings.train.average > 0.0;
-        let vectors = 6 + [self.measured, pair, average].map(u64::from).iter().sum::<u64>();
-        4 * vectors * parameters.elements()
+        let vectors = 3 + [self.measured, pair].map(u64::from).iter().sum::<u64>();
+        let optimiser = optimise::bytes(backend, parameters, self.settings)?;
+        Ok(4 * vectors * parameters.elements() + optimiser)
     }
 }
 
@@ -221,7 +226,8 @@ impl<'l> Network<'l> {
         let compiler = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, shape));
+        let largest = wanted.largest(&compiler, shape);
+        let parameters = Parameters::of_plan(largest, &settings.group);
         let mut stages = BTreeMap::new();
         for shape in calls.shapes() {
             let batches = calls.batches(shape, settings.train.batch);
@@ -285,14 +291,21 @@ impl<'l> Network<'l> {
         let times: &[f32] = if shape > 0 { &[0.0, time] } else { &[time] };
         let times = tensor_f32([times.len()], times)?;
         let segments = self.objective.fixed("seg", shape, 1)?;
+        let phase = format!("sample.{shape}");
+        let plan = self.program.plan(&phase);
+        let text = plan.and_then(|plan| {
+            let port = plan.inputs.iter().find(|port| port.name == "txt")?;
+            let ty = &plan.buffer(port.buffer).ty;
+            let bytes = condition.text.bytes().get(..ty.bytes() as usize)?;
+            Tensor::from_bytes(ty.clone(), bytes).ok()
+        });
         let inputs = Inputs::new()
             .set("ref", &condition.references)
-            .set("txt", &condition.text)
+            .set("txt", text.as_ref().unwrap_or(&condition.text))
             .set("lat", latents)
             .set("t", &times)
             .all(segments.as_ref().map(|segments| ("seg", segments)))
             .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-        let phase = format!("sample.{shape}");
         let outputs = self.program.call(&phase, &inputs)?;
         if !all_finite(&outputs) {
             let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
@@ -543,8 +556,9 @@ mod tests {
         let (text, held) = (String::new(), Arc::default());
         let [manifest, black, empty] = [(); 3].map(|()| text.clone());
         let (items, excluded) = (Vec::new(), Vec::new());
-        let slots = Vec::new();
-        let data = Dataset { manifest, items, slots, excluded, cache, black, empty, held };
+        let (slots, text_rows) = (Vec::new(), 0);
+        let data =
+            Dataset { manifest, items, slots, excluded, cache, black, empty, text_rows, held };
         let (media, clip) = (std::path::PathBuf::new(), None);
         let clip = Clip { media, clip, start: 0, frames: 1, crop: None, sha256: None };
         let item = |line: &usize| Item {
@@ -567,7 +581,7 @@ mod tests {
         let run = (&settings, Kind::Full);
         let mut network = Network::open(objective, &backend, run, (&calls, true)).unwrap();
         let values = vec![("w.weight".to_owned(), Tensor::from_f32([1, 2], &[0.5, 0.5]).unwrap())];
-        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0);
+        let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0, 0);
         let example = |item| Example { data: &data, item, member: 0, draw, learned: true, weight };
         let examples: Vec<Example<'_>> = items.iter().map(example).collect();
         let found = network.differentiate(&examples, &values)?;

@@ -1,17 +1,20 @@
-//! The optimiser on the device: gradients collected over a batch, then one update (`anyid.md` §4.3).
+//! The optimisers on the device: gradients collected over a batch, then one update (`anyid.md` §4.3).
 //!
 //! Parameters, moments and sums are states of two programs, changed in place. What is read and written
 //! from outside are whole vectors, for checkpoints and for the network's inputs.
 
 use super::network::Values;
 use super::parameters::{Flat, Parameters};
-use super::settings::TrainSettings;
+use super::rules::MOMENTUM;
+use super::schedule::share;
+use super::settings::Settings;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
 use crate::pipeline::tensor_f32;
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
-use anyid_models::optimiser::{COEFFICIENTS, Carried, Extras, Numbers, adamw, begin, collect};
+use anyid_models::optimiser::{Carried, Extras, Group, Numbers, Rates, begin, collect, update};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sums of gradients on the device.
@@ -27,21 +30,21 @@ pub struct Optimiser {
     updating: Program,
     state: States,
     extras: Extras,
-    /// Names of vectors: of sums, what is added to them, and gradients.
+    groups: Vec<Group>,
+    /// Names of vectors: what is added to sums, and gradients.
     names: Names,
 }
 
 struct Names {
-    groups: Vec<String>,
     added: Vec<String>,
     gradients: Vec<String>,
 }
 
-/// A program whose phases carry states. Each phase has the name of its function.
-fn program(
+/// Phases that carry states. Each has the name of its function.
+fn compiled(
     backend: &Backend,
     phases: impl IntoIterator<Item = (Module, Vec<Carried>)>,
-) -> Result<Program> {
+) -> Result<Compiler> {
     let mut compiler = Compiler::new(backend);
     for (module, carried) in phases {
         let states = carried.into_iter();
@@ -49,8 +52,32 @@ fn program(
         let func = module.funcs.last().expect("there is one").name.clone();
         compiler = compiler.add(&func, CompileRequest::new(&module, &func).carrying(states))?;
     }
+    Ok(compiler)
+}
+
+fn loaded(compiler: Compiler) -> Result<Program> {
     let none = ModelWeights::as_named(crate::checkpoint::WeightSet::default());
     compiler.load(Arc::new(none), &mut |_, _| true)
+}
+
+fn extras(settings: &Settings) -> Extras {
+    Extras { clip: settings.train.clip > 0.0, average: settings.train.average > 0.0 }
+}
+
+/// Bytes that an optimiser takes beside sums of gradients: what it keeps from one update to the next, and
+/// what it computes with.
+///
+/// # Errors
+/// E05xx where it cannot be compiled.
+pub fn bytes(backend: &Backend, parameters: &Parameters, settings: &Settings) -> Result<u64> {
+    let (groups, extras) = (&parameters.groups, extras(settings));
+    let kept = groups.iter().map(|group| (group.kept(extras).count() * group.elements) as u64);
+    let vectors = 4 * kept.sum::<u64>();
+    // Only Muon needs more than a few numbers for each vector.
+    match groups.iter().any(|group| group.matrices.is_some()) {
+        true => Ok(vectors + compiled(backend, [update(groups, extras)])?.memory_bytes()),
+        false => Ok(vectors),
+    }
 }
 
 impl Optimiser {
@@ -58,20 +85,24 @@ impl Optimiser {
     ///
     /// # Errors
     /// E05xx where it cannot be compiled, E0603 where there is no memory for its states.
-    pub fn open(backend: &Backend, parameters: &Parameters, train: &TrainSettings) -> Result<Self> {
-        let extras = Extras { clip: train.clip > 0.0, average: train.average > 0.0 };
-        let groups = &parameters.groups;
-        let collecting = program(backend, [begin(groups), collect(groups)])?;
-        let updating = program(backend, [adamw(groups, extras)])?;
+    pub fn open(backend: &Backend, parameters: &Parameters, settings: &Settings) -> Result<Self> {
+        let (groups, extras) = (parameters.groups.clone(), extras(settings));
+        let collecting = loaded(compiled(backend, [begin(&groups), collect(&groups)])?)?;
+        let updating = loaded(compiled(backend, [update(&groups, extras)])?)?;
         let state = updating.states("update")?;
-        let named = |kind: &str| groups.iter().map(|g| format!("{kind}{}", g.name)).collect();
-        let names = Names { groups: named(""), added: named("d."), gradients: named("g.") };
-        Ok(Self { collecting, updating, state, extras, names })
+        let named = |kind: &str| groups.iter().map(|g| format!("{kind}.{}", g.name)).collect();
+        let names = Names { added: named("d"), gradients: named("g") };
+        Ok(Self { collecting, updating, state, extras, groups, names })
     }
 
     /// The vectors that are kept besides the sums: `p`, `m`, `v`, and `a` with an average.
-    pub fn kinds(&self) -> &'static [&'static str] {
-        if self.extras.average { &["p", "m", "v", "a"] } else { &["p", "m", "v"] }
+    pub fn kinds(&self) -> BTreeSet<&'static str> {
+        self.groups.iter().flat_map(|group| group.kept(self.extras)).collect()
+    }
+
+    /// The groups that have vectors of a kind.
+    pub fn with<'o>(&'o self, kind: &'o str) -> impl Iterator<Item = &'o Group> {
+        self.groups.iter().filter(move |group| group.kept(self.extras).any(|own| own == kind))
     }
 
     /// Sums of nothing.
@@ -87,8 +118,7 @@ impl Optimiser {
     /// # Errors
     /// E0603 without memory.
     pub fn get(&self, kind: &str) -> Result<Flat> {
-        let names = self.names.groups.iter();
-        names.map(|name| self.state.get(&format!("{kind}.{name}"))).collect()
+        self.with(kind).map(|group| self.state.get(&format!("{kind}.{}", group.name))).collect()
     }
 
     /// Sets vectors of one kind.
@@ -96,8 +126,9 @@ impl Optimiser {
     /// # Errors
     /// E0561 for vectors of other sizes.
     pub fn set(&mut self, kind: &str, values: &Flat) -> Result<()> {
-        let mut all = self.names.groups.iter().zip(values);
-        all.try_for_each(|(name, value)| self.state.set(&format!("{kind}.{name}"), value))
+        let names = self.with(kind).map(|group| format!("{kind}.{}", group.name));
+        let names: Vec<String> = names.collect();
+        names.iter().zip(values).try_for_each(|(name, value)| self.state.set(name, value))
     }
 
     /// Copies the parameters to where the network takes them from.
@@ -105,8 +136,8 @@ impl Optimiser {
     /// # Errors
     /// E0561 never: they are the same parameters.
     pub fn give(&self, parameters: &Parameters, values: &mut Values) -> Result<()> {
-        for (at, group) in self.names.groups.iter().enumerate() {
-            self.state.read(&format!("p.{group}"), &mut |bytes| {
+        for (at, group) in self.groups.iter().enumerate() {
+            self.state.read(&format!("p.{}", group.name), &mut |bytes| {
                 let each = parameters.list.iter().zip(values.iter_mut());
                 for (parameter, (_, value)) in each {
                     let (own, range) = parameter.place();
@@ -161,27 +192,38 @@ impl Optimiser {
     ///
     /// # Errors
     /// E1005 for vectors of other sizes.
-    pub fn update(&mut self, step: u64, train: &TrainSettings, gradient: &Flat) -> Result<f64> {
-        let rise =
-            if train.warmup > 0 { (step as f64 / train.warmup as f64).min(1.0) } else { 1.0 };
-        let numbers = Numbers {
-            rate: train.learning_rate * rise,
-            weight_decay: train.weight_decay,
-            betas: [train.beta1, train.beta2],
-            epsilon: train.epsilon,
-            clip: train.clip,
-            average: train.average,
-        };
-        let coefficients: Vec<Tensor> = numbers
+    pub fn update(&mut self, step: u64, settings: &Settings, gradient: &Flat) -> Result<f64> {
+        let coefficients: Vec<(String, Tensor)> = numbers(settings, step)
             .coefficients(step)
-            .iter()
-            .map(|number| tensor_f32([], &[*number as f32]))
+            .into_iter()
+            .map(|(name, number)| Ok((name, tensor_f32([], &[number as f32])?)))
             .collect::<Result<_>>()?;
         let inputs = Inputs::new()
-            .all(COEFFICIENTS.into_iter().zip(&coefficients))
+            .all(coefficients.iter().map(|(name, number)| (name.as_str(), number)))
             .all(self.names.gradients.iter().map(String::as_str).zip(gradient));
         let outputs = self.updating.call_with_states("update", &inputs, &mut self.state)?;
         Ok(outputs.get("norm")?.to_f64_vec()[0])
+    }
+}
+
+/// The numbers of an update: the set of `[train]`, then that of each group.
+fn numbers(settings: &Settings, step: u64) -> Numbers {
+    let train = &settings.train;
+    let share = share(train, step);
+    let rest =
+        Rates { rate: train.learning_rate, weight_decay: train.weight_decay, momentum: MOMENTUM };
+    let own = settings.group.iter().map(|group| Rates {
+        rate: group.learning_rate.unwrap_or(rest.rate),
+        weight_decay: group.weight_decay.unwrap_or(rest.weight_decay),
+        momentum: group.momentum.unwrap_or(rest.momentum),
+    });
+    let all = std::iter::once(rest).chain(own);
+    Numbers {
+        rates: all.map(|own| Rates { rate: own.rate * share, ..own }).collect(),
+        betas: [train.beta1, train.beta2],
+        epsilon: train.epsilon,
+        clip: train.clip,
+        average: train.average,
     }
 }
 

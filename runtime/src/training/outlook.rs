@@ -150,10 +150,13 @@ impl Training<'_> {
         self.check_targets(&model)?;
         let preparation = self.preparation(&model, cancel);
         let data = preparation.dataset(&settings.data.manifest, None, events)?;
+        let mut text_rows = data.text_rows;
         if let Some(path) = &settings.data.validation {
-            preparation.dataset(path, Some(&data.slots), events)?;
+            let validation = preparation.dataset(path, Some(&data.slots), events)?;
+            text_rows = text_rows.max(validation.text_rows);
         }
-        let objective = objective::of(&model, settings, &data)?;
+        let mut objective = objective::of(&model, settings, &data)?;
+        objective.fit(text_rows);
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
             *by_shape.entry(objective.shape(item)).or_insert(0) += 1;
@@ -174,8 +177,8 @@ impl Training<'_> {
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
         let any = *by_shape.keys().next().expect("there is a sample");
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, any));
-        let own = wanted.vector_bytes(&parameters);
+        let parameters = Parameters::of_plan(wanted.largest(&compiler, any), &settings.group);
+        let own = wanted.vector_bytes(backend, &parameters)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),
@@ -203,7 +206,7 @@ impl Training<'_> {
         for at in 0..DRAWS {
             let count = ids.len() as u64;
             let (id, epoch) = (ids[(at % count) as usize], at / count);
-            let draw = Draw::of(train, &levels, id, epoch);
+            let draw = Draw::of(train, &levels, id, epoch, at % train.batch);
             let tenth = (levels.sigma(draw.level) * 10.0).ceil().clamp(1.0, 10.0) as usize - 1;
             rows[tenth].0 += 1;
             rows[tenth].1 += levels.weight(draw.level);

@@ -1,9 +1,11 @@
 //! What is trained: named tensors, and the flat vectors in which the optimiser keeps them.
 //!
-//! The tensors of one block of the transformer lie in one vector, in the order of their names, and
-//! what the weight decay leaves out in another. Values are f32; where a network computes in another
-//! type, it rounds them. First values of adapters come from the seed.
+//! The tensors of one block of the transformer lie in one vector, in the order of their names, what the
+//! weight decay leaves out in another, and what is in a group of the settings in vectors of the group; for
+//! Muon those of one shape in all blocks. Values are f32; where a network computes in another type, it rounds
+//! them. First values of adapters come from the seed.
 
+use super::rules::{GroupSettings, Method, group_of, matrix};
 use super::settings::{LoraSettings, Settings};
 use crate::error::{Error, Result};
 use crate::init;
@@ -11,7 +13,7 @@ use crate::pipeline::tensor_f32;
 use crate::weights::ModelWeights;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
-use anyid_models::optimiser::Group;
+use anyid_models::optimiser::{Group, Matrices};
 use anyid_passes::LoraTarget;
 use std::collections::BTreeMap;
 
@@ -67,6 +69,10 @@ pub struct Parameters {
 /// Values of all parameters, one tensor for each vector.
 pub type Flat = Vec<Tensor>;
 
+/// Most numbers of matrices that go through Muon together, unless one has more: the memory for it is a few
+/// times that.
+const STACK: usize = 1 << 24;
+
 /// The adapters that settings ask for.
 pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
     let (rank, alpha) = (lora.rank, lora.alpha);
@@ -77,31 +83,43 @@ pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
 }
 
 impl Parameters {
-    /// Those that a plan gives derivatives of.
-    pub fn of_plan(plan: &Plan) -> Self {
+    /// Those that a plan gives derivatives of, in vectors as groups of settings want it.
+    pub fn of_plan(plan: &Plan, groups: &[GroupSettings]) -> Self {
         let types: BTreeMap<&str, &TensorType> =
             plan.inputs.iter().map(|p| (p.name.as_str(), &plan.buffer(p.buffer).ty)).collect();
         let names = plan.outputs.iter().filter_map(|port| port.name.strip_prefix("grad."));
-        Self::of(names.map(|name| (name, types[name])))
+        Self::of(names.map(|name| (name, types[name])), groups)
     }
 
     /// Those of these names and types.
-    pub fn of<'n>(named: impl IntoIterator<Item = (&'n str, &'n TensorType)>) -> Self {
+    pub fn of<'n>(
+        named: impl IntoIterator<Item = (&'n str, &'n TensorType)>,
+        groups: &[GroupSettings],
+    ) -> Self {
         let mut named: Vec<(&str, &TensorType)> = named.into_iter().collect();
         named.sort_unstable_by_key(|(name, _)| *name);
         let mut out = Self { list: Vec::new(), groups: Vec::new() };
+        // Names without the number of a further vector alike.
+        let mut stems: Vec<String> = Vec::new();
         for (name, ty) in named {
-            let wide = ty.shape.iter().filter(|size| **size > 1).count();
-            let decays = name.contains(".lora_") || wide > 1;
-            let block: Vec<&str> = name.splitn(3, '.').collect();
-            let block = match block[..] {
-                ["blocks", number, _] => format!("blocks.{number}"),
-                _ => "outside".to_owned(),
-            };
-            let block = if decays { block } else { format!("{block}.undecayed") };
-            let group = out.groups.iter().position(|group| group.name == block);
-            let group = group.unwrap_or_else(|| {
-                out.groups.push(Group { name: block, elements: 0, decays });
+            let own = group_of(groups, name);
+            let muon = own.is_some_and(|own| groups[own].optimiser == Method::Muon);
+            let matrices = matrix(&ty.shape).filter(|_| muon);
+            // A vector stays one with axes of length one around it.
+            let decays =
+                name.contains(".lora_") || ty.shape.iter().filter(|size| **size > 1).count() > 1;
+            let (stem, most) = stem(name, decays, own, matrices);
+            let fits = |at: &usize| out.groups[*at].elements + ty.elements() <= most;
+            let last = stems.iter().rposition(|known| *known == stem).filter(fits);
+            let group = last.unwrap_or_else(|| {
+                let before = stems.iter().filter(|known| **known == stem).count();
+                let name = match before {
+                    0 => stem.clone(),
+                    before => format!("{stem}.{before}"),
+                };
+                let rates = own.map_or(0, |own| own + 1);
+                out.groups.push(Group { name, elements: 0, decays, rates, matrices });
+                stems.push(stem);
                 out.groups.len() - 1
             });
             let offset = out.groups[group].elements;
@@ -180,6 +198,26 @@ impl Parameters {
             }
         })
     }
+}
+
+/// What the vector of a parameter is called, and how many numbers it may have.
+fn stem(
+    name: &str,
+    decays: bool,
+    own: Option<usize>,
+    matrices: Option<Matrices>,
+) -> (String, usize) {
+    let group = own.map_or(String::new(), |own| format!("group{}.", own + 1));
+    if let Some(Matrices { rows, columns }) = matrices {
+        return (format!("{group}matrices.{rows}.{columns}"), STACK);
+    }
+    let block: Vec<&str> = name.splitn(3, '.').collect();
+    let block = match block[..] {
+        ["blocks", number, _] => format!("blocks.{number}"),
+        _ => "outside".to_owned(),
+    };
+    let end = if decays { "" } else { ".undecayed" };
+    (format!("{group}{block}{end}"), usize::MAX)
 }
 
 /// What a model has of a weight, as f32. What it has not, and training adds, begins with zeros.
@@ -296,13 +334,14 @@ mod tests {
     fn tensors_of_a_block_lie_together_and_vectors_do_not_decay() {
         let [matrix, vector] =
             [vec![2, 3], vec![3]].map(|shape| TensorType::new(DType::F32, shape));
-        let parameters = Parameters::of([
+        let named = [
             ("head.head.weight", &matrix),
             ("blocks.0.ffn.0.weight", &matrix),
             ("blocks.0.ffn.0.bias", &vector),
             ("blocks.1.self_attn.q.lora_A.weight", &matrix),
             ("blocks.0.ffn.2.weight", &matrix),
-        ]);
+        ];
+        let parameters = Parameters::of(named, &[]);
         let groups: Vec<(&str, usize, bool)> =
             parameters.groups.iter().map(|g| (g.name.as_str(), g.elements, g.decays)).collect();
         assert_eq!(
@@ -328,13 +367,52 @@ mod tests {
     }
 
     #[test]
+    fn matrices_for_muon_lie_together_by_their_shapes_as_far_as_there_is_room() {
+        let f32s = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+        let (square, kernel, bias) = (f32s(&[4, 4]), f32s(&[4, 2, 2, 1]), f32s(&[4]));
+        let large = f32s(&[2, STACK / 4]);
+        let group = |pattern: &str, optimiser| GroupSettings {
+            patterns: vec![pattern.to_owned()],
+            optimiser,
+            ..GroupSettings::default()
+        };
+        let groups = [group("*.q.weight", Method::AdamW), group("*.weight", Method::Muon)];
+        let named = [
+            ("blocks.0.q.weight", &square),
+            ("blocks.0.k.weight", &square),
+            ("blocks.1.k.weight", &square),
+            ("blocks.1.conv.weight", &kernel),
+            ("blocks.1.k.bias", &bias),
+            ("large.0.weight", &large),
+            ("large.1.weight", &large),
+            ("large.2.weight", &large),
+        ];
+        let parameters = Parameters::of(named, &groups);
+        let found: Vec<(&str, usize, usize, bool)> = parameters
+            .groups
+            .iter()
+            .map(|g| (g.name.as_str(), g.elements, g.rates, g.matrices.is_some()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("group2.matrices.4.4", 48, 2, true),
+                ("group1.blocks.0", 16, 1, false),
+                ("blocks.1.undecayed", 4, 0, false),
+                ("group2.matrices.2.4194304", STACK, 2, true),
+                ("group2.matrices.2.4194304.1", STACK / 2, 2, true),
+            ]
+        );
+    }
+
+    #[test]
     fn the_way_of_an_adapter_is_the_norm_of_its_product() {
         let model = crate::model::Model::micro().unwrap();
         let mut settings = Settings::default();
         settings.lora.rank = 2;
         settings.lora.alpha = 6.0;
         let [a, b] = [[2, 3], [4, 2]].map(|shape| TensorType::new(DType::F32, shape));
-        let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)]);
+        let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)], &[]);
         let values: Vec<f32> = (0..14).map(|k| (k as f32 * 0.7).sin()).collect();
         let flat = vec![tensor_f32([14], &values).unwrap()];
         let base = BTreeMap::from([("m".to_owned(), 5.0)]);

@@ -5,7 +5,7 @@ use super::dataset::Item;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
-use super::{Event, Settings, objective, result, targets};
+use super::{Event, Settings, objective, result, rules, targets};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
@@ -129,12 +129,12 @@ impl<'t> Training<'t> {
         run.map_err(|error| self.advised(error, longest))
     }
 
-    /// Refuses targets of an adapter that the model does not have.
+    /// Refuses targets of an adapter and groups of parameters that the model does not have.
     pub(super) fn check_targets(&self, model: &Model) -> Result<()> {
-        match self.kind {
-            Kind::Lora | Kind::Dpo => targets::check(self.settings, model),
-            Kind::Full => Ok(()),
+        if self.kind != Kind::Full {
+            targets::check(self.settings, model)?;
         }
+        rules::check(self.settings, self.kind, model)
     }
 
     /// An error of running a network with what helps here: elsewhere flags do, here settings.

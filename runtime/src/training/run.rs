@@ -29,6 +29,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// Samples that go through the network together: their places in the manifest, epochs, and places in the
+/// batch.
+type Together = Vec<(usize, u64, u64)>;
+
 /// A run at work.
 pub struct Loop<'l> {
     settings: &'l Settings,
@@ -48,8 +52,8 @@ pub struct Loop<'l> {
     best: Option<AtomicFile>,
     log: Log,
     norms: BTreeMap<String, f64>,
-    /// The groups of a batch, by its number: places of samples with their epochs.
-    groups: (u64, Vec<Vec<(usize, u64)>>),
+    /// The groups of a batch, by its number.
+    groups: (u64, Vec<Together>),
     began: (Instant, u64),
     /// Samples that were done when the last checkpoint was written.
     saved: Option<u64>,
@@ -62,13 +66,16 @@ impl<'l> Loop<'l> {
     /// As [`Training::run`].
     pub fn open(
         training: &Training<'l>,
-        (model, objective): (&'l Model, Box<dyn Objective + 'l>),
+        (model, mut objective): (&'l Model, Box<dyn Objective + 'l>),
         folder: Folder,
         data: Dataset,
         validation: Option<Dataset>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
+        let text_rows = std::iter::once(&data).chain(&validation).map(|data| data.text_rows);
+        let text_rows = text_rows.max().unwrap_or(0);
+        objective.fit(text_rows);
         let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let shapes: BTreeSet<usize> = items.map(|item| objective.shape(item)).collect();
         let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
@@ -87,7 +94,7 @@ impl<'l> Loop<'l> {
         }
         let network = Network::open(objective, backend, (settings, kind), (&calls, measured))?;
         let parameters = &network.parameters;
-        let mut optimiser = Optimiser::open(backend, parameters, &settings.train)?;
+        let mut optimiser = Optimiser::open(backend, parameters, settings)?;
         let (mut batch, pair) = (optimiser.sums()?, optimiser.sums()?);
         let untrained = parameters.first(kind, settings, &weights)?;
         if training.resume && old.is_none() {
@@ -96,11 +103,15 @@ impl<'l> Loop<'l> {
         }
         let begun = old.is_some();
         if let Some(old) = old {
-            let values = folder.load(&old, parameters)?;
+            let sizes = |kind: &str| match kind {
+                "g" => parameters.groups.iter().map(|group| group.elements).collect(),
+                kind => optimiser.with(kind).map(|group| group.elements).collect(),
+            };
+            let values = folder.load(&old, &sizes)?;
             record.position = old.position;
             let missing = || Error::input("E0962", "the checkpoint is incomplete");
             for which in optimiser.kinds() {
-                optimiser.set(which, values.get(*which).ok_or_else(missing)?)?;
+                optimiser.set(which, values.get(which).ok_or_else(missing)?)?;
             }
             // Nothing is summed up between two batches.
             if !record.position.samples.is_multiple_of(settings.train.batch) {
@@ -112,7 +123,7 @@ impl<'l> Loop<'l> {
                 None => untrained.clone(),
             };
             optimiser.set("p", &first)?;
-            if optimiser.kinds().contains(&"a") {
+            if optimiser.kinds().contains("a") {
                 optimiser.set("a", &first)?;
             }
         }
@@ -130,7 +141,7 @@ impl<'l> Loop<'l> {
             updates: record.position.updates,
             total: settings.train.steps,
         });
-        let reference = format!("{model_is} {device} {}", env!("CARGO_PKG_VERSION"));
+        let reference = format!("{model_is} {device} {text_rows} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
         let learner =
             Learner { settings, kind, levels, network, calls, untrained, reference, cache };
@@ -226,8 +237,10 @@ impl<'l> Loop<'l> {
                 .at(self.folder.file_path(CHECKPOINT).display())
                 .help("restore it from a copy, or begin anew in another run.folder"));
         };
-        let units: Vec<_> =
-            group.iter().map(|(at, epoch)| (&self.data.items[*at], *epoch)).collect();
+        let units: Vec<_> = group
+            .iter()
+            .map(|(at, epoch, place)| (&self.data.items[*at], *epoch, *place))
+            .collect();
         let numbers = self.learner.learn(
             &self.data,
             &units,
@@ -244,19 +257,21 @@ impl<'l> Loop<'l> {
     }
 
     /// The samples of a batch in the groups in which they are learned from.
-    fn groups_of(&self, batch: u64) -> Vec<Vec<(usize, u64)>> {
+    fn groups_of(&self, batch: u64) -> Vec<Together> {
         let (count, size) = (self.data.items.len() as u64, self.settings.train.batch);
         let ids: Vec<&str> = self.data.items.iter().map(|item| item.id.as_str()).collect();
         let samples = batch * size..(batch + 1) * size;
         let epochs = samples.start / count..=(samples.end - 1) / count;
         let orders: BTreeMap<u64, Vec<usize>> =
             epochs.map(|epoch| (epoch, order(self.settings.train.seed, &ids, epoch))).collect();
-        let units: Vec<(usize, u64)> = samples
-            .map(|sample| (orders[&(sample / count)][(sample % count) as usize], sample / count))
-            .collect();
+        let unit = |sample: u64| {
+            let epoch = sample / count;
+            (orders[&epoch][(sample % count) as usize], epoch, sample % size)
+        };
+        let units: Together = samples.map(unit).collect();
         let objective = self.learner.network.objective();
         let shapes: Vec<usize> =
-            units.iter().map(|(at, _)| objective.shape(&self.data.items[*at])).collect();
+            units.iter().map(|(at, ..)| objective.shape(&self.data.items[*at])).collect();
         let groups = self.learner.calls.groups(&shapes);
         groups.into_iter().map(|group| group.into_iter().map(|at| units[at]).collect()).collect()
     }
@@ -267,7 +282,7 @@ impl<'l> Loop<'l> {
         let gradient = &mut self.learner.network.gradient;
         self.optimiser.summed(&self.batch, gradient)?;
         let step = self.record.position.updates + 1;
-        let norm = self.optimiser.update(step, train, gradient)?;
+        let norm = self.optimiser.update(step, self.settings, gradient)?;
         if !norm.is_finite() {
             let message = format!("a non-finite value in the gradient of update {step}");
             return Err(Error::input("E1001", message)
@@ -411,7 +426,7 @@ impl<'l> Loop<'l> {
         }
         let mut values: BTreeMap<String, Flat> = BTreeMap::new();
         for which in self.optimiser.kinds() {
-            values.insert((*which).to_owned(), self.optimiser.get(which)?);
+            values.insert(which.to_owned(), self.optimiser.get(which)?);
         }
         let mut sums = self.learner.network.parameters.zeros();
         self.optimiser.summed(&self.batch, &mut sums)?;
@@ -459,7 +474,7 @@ impl<'l> Loop<'l> {
     }
 
     fn finish(&mut self, cancel: &Cancel) -> Result<Report> {
-        if self.optimiser.kinds().contains(&"a") {
+        if self.optimiser.kinds().contains("a") {
             self.write("-average", AtomicFile::create(self.path("-average"))?)?;
         }
         let path = self.write("", AtomicFile::create(self.path(""))?)?;

@@ -5,6 +5,8 @@
 
 use super::cache::hex;
 use super::parameters::Kind;
+use super::rules::{GroupSettings, Method};
+use super::schedule::Schedule;
 use super::sources::{self, Override, Sources};
 use crate::engine::{budget, compile_error};
 use crate::error::{Error, Result};
@@ -15,6 +17,7 @@ use anyid_passes::remat::Keeping;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Everything that a run is told.
@@ -31,6 +34,8 @@ pub struct Settings {
     pub lora: LoraSettings,
     /// The objective and the optimiser.
     pub train: TrainSettings,
+    /// Groups of parameters with an optimiser and a rate of their own.
+    pub group: Vec<GroupSettings>,
     /// What only `train dpo` reads.
     pub dpo: DpoSettings,
     /// Where results go, and how often.
@@ -137,6 +142,12 @@ pub struct TrainSettings {
     pub learning_rate: f64,
     /// Updates over which the rate rises to that.
     pub warmup: u64,
+    /// How it falls over the last part.
+    pub schedule: Schedule,
+    /// What share of the updates that part is.
+    pub decay: f64,
+    /// The share of the rate that it does not fall below.
+    pub floor: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Decay of the mean of gradients.
@@ -162,6 +173,8 @@ pub struct TrainSettings {
     pub shift: f64,
     /// Noise levels in the table.
     pub timesteps: u32,
+    /// Whether the levels of a batch are spread evenly over the table.
+    pub stratified: bool,
     /// What each block keeps for the derivative: `all`, `products`, `heads`, `attention` or `carry`,
     /// from the most memory to the most work. The bits are the same.
     pub keep: Option<String>,
@@ -252,6 +265,9 @@ impl Default for TrainSettings {
             together: None,
             learning_rate: 1e-4,
             warmup: 0,
+            schedule: Schedule::Constant,
+            decay: 0.35,
+            floor: 0.0,
             weight_decay: 0.001,
             beta1: 0.9,
             beta2: 0.999,
@@ -264,6 +280,7 @@ impl Default for TrainSettings {
             latent_penalty: 2e-4,
             shift: 5.0,
             timesteps: 1000,
+            stratified: false,
             keep: None,
             budget: None,
             seed: 0,
@@ -322,15 +339,40 @@ const MAY_CHANGE: [&str; 13] = [
 /// Digest of the settings that a run keeps from its beginning to its end.
 pub fn lasting_digest(settings: &Value) -> String {
     let mut hasher = Sha256::new();
-    for (section, keys) in settings.as_object().into_iter().flatten() {
-        for (key, value) in keys.as_object().into_iter().flatten() {
-            let name = format!("{section}.{key}");
-            if !MAY_CHANGE.contains(&name.as_str()) {
-                hasher.update(format!("{name}={value}\n"));
-            }
+    let all = flattened(settings);
+    for (name, value) in &all {
+        if lasts(name, &all) {
+            hasher.update(format!("{name}={value}\n"));
         }
     }
     hex(hasher)
+}
+
+/// Whether a run keeps a setting from its beginning to its end. Rates that fall do so by the number of
+/// updates.
+fn lasts(name: &str, all: &BTreeMap<String, Value>) -> bool {
+    let falls = |name: &str| all.get(name).is_some_and(|how| how != "constant");
+    !MAY_CHANGE.contains(&name) || (name == "train.steps" && falls("train.schedule"))
+}
+
+/// Settings by `section.key`; those of groups by `group.NUMBER.key`, from 1.
+fn flattened(settings: &Value) -> BTreeMap<String, Value> {
+    fn walk(name: String, value: &Value, out: &mut BTreeMap<String, Value>) {
+        let below =
+            |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+        match value {
+            Value::Object(keys) => {
+                keys.iter().for_each(|(key, value)| walk(below(key), value, out));
+            }
+            Value::Array(tables) if tables.iter().all(Value::is_object) => {
+                (1..).zip(tables).for_each(|(at, table)| walk(below(&format!("{at}")), table, out));
+            }
+            value => drop(out.insert(name, value.clone())),
+        }
+    }
+    let mut out = BTreeMap::new();
+    walk(String::new(), settings, &mut out);
+    out
 }
 
 impl Settings {
@@ -394,6 +436,8 @@ impl Settings {
             ("train.epsilon", positive(epsilon), "a number above 0"),
             ("train.clip", whole(clip), "0 (no limit) or more"),
             ("train.average", share(average), "at least 0 (no average) and below 1"),
+            ("train.decay", self.train.decay > 0.0 && self.train.decay <= 1.0, "above 0, up to 1"),
+            ("train.floor", (0.0..=1.0).contains(&self.train.floor), "0 to 1"),
             ("train.null_probability", (0.0..=1.0).contains(&null_probability), "0 to 1"),
             ("train.latent_noise", whole(self.train.latent_noise), "0 or more"),
             ("train.latent_penalty", whole(self.train.latent_penalty), "0 or more"),
@@ -409,14 +453,10 @@ impl Settings {
             ("run.validate_every", self.run.validate_every > 0, "1 or more"),
             ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
         ];
-        if let Some((key, _, allowed)) = rows.into_iter().find(|(_, fine, _)| !fine) {
-            let message = match sources::value_at(table, key) {
-                Some(given) => format!("{key} cannot be {given}"),
-                None => format!("{key} is not set"),
-            };
-            let help = format!("give {allowed}");
-            return Err(Error::input("E0956", message).at(self.place(key)).help(help));
+        for (key, fine, allowed) in rows {
+            self.allow(table, key, fine, allowed)?;
         }
+        self.check_groups(table)?;
         let steps = check_steps(self.run.sample_steps);
         steps.map_err(|error| error.placed(self.place("run.sample_steps")))?;
         self.precision(Precision::F32)?;
@@ -428,6 +468,43 @@ impl Settings {
             budget::parse(text).map_err(|error| error.placed(self.place("train.budget")))?;
         }
         Ok(())
+    }
+
+    /// Refuses values of groups that no run could use.
+    fn check_groups(&self, table: &toml::Table) -> Result<()> {
+        for (number, group) in (1..).zip(&self.group) {
+            let patterns = &group.patterns;
+            let named = !patterns.is_empty() && patterns.iter().all(|pattern| !pattern.is_empty());
+            let rate = group.learning_rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
+            let decay = group.weight_decay.is_none_or(|decay| decay.is_finite() && decay >= 0.0);
+            let momentum = match (group.momentum, group.optimiser) {
+                (None, _) => true,
+                (Some(momentum), Method::Muon) => (0.0..1.0).contains(&momentum),
+                (Some(_), Method::AdamW) => false,
+            };
+            for (key, fine, allowed) in [
+                ("match", named, "the name of a parameter, or a list of names"),
+                ("learning_rate", rate, "a number above 0"),
+                ("weight_decay", decay, "0 or more"),
+                ("momentum", momentum, "at least 0 and below 1, and optimiser = \"muon\""),
+            ] {
+                self.allow(table, &format!("group.{number}.{key}"), fine, allowed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses the value of `key` where it is not `fine`.
+    fn allow(&self, table: &toml::Table, key: &str, fine: bool, allowed: &str) -> Result<()> {
+        if fine {
+            return Ok(());
+        }
+        let message = match sources::value_at(table, key) {
+            Some(given) => format!("{key} cannot be {given}"),
+            None => format!("{key} is not set"),
+        };
+        let help = format!("give {allowed}");
+        Err(Error::input("E0956", message).at(self.place(key)).help(help))
     }
 
     /// Refuses a size that a model does not take.
@@ -476,22 +553,20 @@ impl Settings {
         serde_json::to_value(self).expect("settings have JSON forms")
     }
 
-    /// Where a run under these settings differs from one under `before`: key, then and now.
+    /// Where a run under these settings differs from one under `before`: key, then and now. What `before`
+    /// does not say had its default.
     pub fn differences(&self, before: &Value) -> Vec<(String, String, String)> {
-        let mut out = Vec::new();
-        let now = self.to_json();
-        let sections = now.as_object().expect("settings are sections");
-        for (section, keys) in sections {
-            for (key, value) in keys.as_object().expect("a section has keys") {
-                let name = format!("{section}.{key}");
-                let old = before.get(section).and_then(|keys| keys.get(key));
-                if !MAY_CHANGE.contains(&name.as_str()) && old != Some(value) {
-                    let old = old.map_or("nothing".to_owned(), Value::to_string);
-                    out.push((name, old, value.to_string()));
-                }
-            }
-        }
-        out
+        let read = serde_json::from_value::<Self>(before.clone());
+        let before = flattened(&read.map_or_else(|_| before.clone(), |read| read.to_json()));
+        let now = flattened(&self.to_json());
+        let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let rows = names.into_iter().filter_map(|name| {
+            let (then, now_is) = (before.get(name), now.get(name));
+            let differs = then != now_is && (lasts(name, &now) || lasts(name, &before));
+            differs.then(|| (name.clone(), text(then), text(now_is)))
+        });
+        rows.collect()
     }
 }
 
@@ -628,6 +703,10 @@ mod tests {
             ("train.latent_noise=-0.1", "E0956"),
             ("train.latent_penalty=-1.0", "E0956"),
             ("train.network=code", "E0955"),
+            ("train.decay=0.0", "E0956"),
+            ("train.decay=1.5", "E0956"),
+            ("train.floor=-0.1", "E0956"),
+            ("train.schedule=steps", "E0955"),
             ("lora.rank=0", "E0956"),
             ("dpo.label_smoothing=0.5", "E0956"),
             ("dpo.draws=0", "E0956"),
@@ -651,5 +730,80 @@ mod tests {
         let names: Vec<String> =
             other.differences(&settings.to_json()).into_iter().map(|row| row.0).collect();
         assert_eq!(names, ["lora.rank", "train.learning_rate"]);
+    }
+
+    #[test]
+    fn the_number_of_updates_lasts_where_rates_fall_by_it() {
+        let settings = open(LEAST, &["train.schedule=linear"]).unwrap();
+        let mut longer = settings.clone();
+        longer.train.steps = 5000;
+        let [a, b] = [&settings, &longer].map(|s| lasting_digest(&s.to_json()));
+        assert_ne!(a, b);
+        let rows = longer.differences(&settings.to_json());
+        let row = |name: &str, then: &str, now: &str| [name, then, now].map(str::to_owned).into();
+        assert_eq!(rows, [row("train.steps", "1000", "5000")]);
+        longer.train.schedule = Schedule::Constant;
+        let rows = longer.differences(&settings.to_json());
+        let schedule = row("train.schedule", "\"linear\"", "\"constant\"");
+        assert_eq!(rows, [schedule, row("train.steps", "1000", "5000")]);
+        // A checkpoint of before there were schedules.
+        let mut old = open(LEAST, &[]).unwrap().to_json();
+        for key in ["schedule", "decay", "floor"] {
+            old["train"].as_object_mut().unwrap().remove(key).unwrap();
+        }
+        old.as_object_mut().unwrap().remove("group").unwrap();
+        assert_eq!(open(LEAST, &["train.steps=7"]).unwrap().differences(&old), []);
+    }
+
+    #[test]
+    fn groups_are_read_in_order_and_what_is_wrong_has_its_line() {
+        let groups = "\
+[[group]]
+match = \"head.*\"
+learning_rate = 0.5
+[[group]]
+match = [\"blocks.*_attn.q.weight\", \"blocks.*.ffn.*.weight\"]
+optimiser = \"muon\"
+";
+        let with = |more: &str| open(&format!("{LEAST}{groups}{more}\n"), &[]);
+        let settings = with("momentum = 0.9").unwrap();
+        let [head, blocks] = &settings.group[..] else { panic!("{:?}", settings.group) };
+        assert_eq!(
+            (&head.patterns[..], head.optimiser),
+            (&["head.*".to_owned()][..], Method::AdamW)
+        );
+        assert_eq!((head.learning_rate, blocks.learning_rate), (Some(0.5), None));
+        assert_eq!((blocks.patterns.len(), blocks.optimiser), (2, Method::Muon));
+        for (more, code, line, said) in [
+            ("momentum = 1.0", "E0956", 9, "group.2.momentum cannot be 1.0"),
+            ("learning_rate = -0.5", "E0956", 9, "group.2.learning_rate cannot be -0.5"),
+            ("weight_decay = nan", "E0956", 9, "group.2.weight_decay cannot be nan"),
+            ("[[group]]\nmatch = []", "E0956", 10, "group.3.match cannot be []"),
+            ("[[group]]\nmatch = \"a\"\nmomentum = 0.5", "E0956", 11, "group.3.momentum cannot be"),
+            ("rate = 1.0", "E0955", 9, "unknown field `rate`"),
+            ("[[group]]\nmatch = 3", "E0955", 10, "a name in quotes, or a list of names"),
+            ("[[group]]\noptimiser = \"sgd\"", "E0955", 10, "unknown variant `sgd`"),
+        ] {
+            let error = with(more).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(
+                error.place().unwrap().ends_with(&format!("run.toml:{line}")),
+                "{more}: {error}"
+            );
+            assert!(error.message().contains(said), "{error}");
+        }
+        let error = with("[[group]]").unwrap_err();
+        assert_eq!((error.code(), error.message()), ("E0956", "group.3.match is not set"));
+        let error = open(LEAST, &["group.1.momentum=0.5"]).unwrap_err();
+        assert_eq!(error.code(), "E0955", "{error}");
+        assert!(error.help_text().unwrap().contains("in the file"), "{error}");
+        // What differs is named by the number of the group.
+        let before = with("momentum = 0.9").unwrap().to_json();
+        let names = |now: Settings| -> Vec<String> {
+            now.differences(&before).into_iter().map(|row| row.0).collect()
+        };
+        assert_eq!(names(with("").unwrap()), ["group.2.momentum"]);
+        let fewer = open(LEAST, &[]).unwrap();
+        assert_eq!(names(fewer).len(), 10);
     }
 }

@@ -77,6 +77,11 @@ pub fn read(
                 .at(flag)
                 .help("write it as in --set train.steps=200")
         })?;
+        if section == "group" {
+            return Err(Error::input("E0955", "groups cannot be set by a flag")
+                .at(flag)
+                .help("write a [[group]] in the file"));
+        }
         let mut own = toml::Table::new();
         own.insert(key.to_owned(), value.clone());
         let alone = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(own))]);
@@ -105,10 +110,17 @@ pub fn sections(text: &str, path: &Path) -> Result<Vec<String>> {
     Ok(table.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The value of `section.key` in a table, as it would be written.
+/// The value of `section.key` in a table, as it would be written; of `section.NUMBER.key`, counted from 1,
+/// where the section is a list of tables.
 pub fn value_at(table: &toml::Table, key: &str) -> Option<String> {
     let (section, key) = key.split_once('.')?;
-    Some(written(table.get(section)?.get(key)?))
+    let section = table.get(section)?;
+    Some(written(match key.split_once('.') {
+        Some((number, key)) => {
+            section.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.get(key)?
+        }
+        None => section.get(key)?,
+    }))
 }
 
 fn written(value: &toml::Value) -> String {
@@ -131,9 +143,17 @@ fn lines(text: &str, path: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let Ok(table) = DeTable::parse(text) else { return out };
     for (section, keys) in table.get_ref() {
-        for (key, _) in keys.get_ref().as_table().into_iter().flatten() {
-            let name = format!("{}.{}", section.get_ref(), key.get_ref());
-            out.insert(name, at(path, text, key.span().start));
+        let section = section.get_ref();
+        let one = keys.get_ref().as_table().map(|keys| (section.to_string(), keys));
+        let several = keys.get_ref().as_array().into_iter().flatten().enumerate();
+        let several = several.filter_map(|(before, table)| {
+            Some((format!("{section}.{}", before + 1), table.get_ref().as_table()?))
+        });
+        for (section, keys) in one.into_iter().chain(several) {
+            for (key, _) in keys {
+                let name = format!("{section}.{}", key.get_ref());
+                out.insert(name, at(path, text, key.span().start));
+            }
         }
     }
     out

@@ -8,13 +8,28 @@ use anyid_ir::spelling::nearest;
 use anyid_passes::grad::matches;
 use std::collections::BTreeSet;
 
+/// Names of the linears of a model, with outputs and inputs.
+fn linears(model: &Model) -> Vec<(&str, [usize; 2])> {
+    let weights = model.dit_weights.set().iter();
+    let linear = weights.filter_map(|(name, weight)| match weight.shape[..] {
+        [outputs, inputs] => Some((name.strip_suffix(".weight")?, [outputs, inputs])),
+        _ => None,
+    });
+    linear.map(|(name, sizes)| (name, sizes.map(|size| size as usize))).collect()
+}
+
+/// The linears that get an adapter, with outputs and inputs.
+pub fn adapted<'m>(settings: &Settings, model: &'m Model) -> Vec<(&'m str, [usize; 2])> {
+    let wanted = |name: &str| settings.lora.targets.iter().any(|target| matches(target, name));
+    linears(model).into_iter().filter(|(name, _)| wanted(name)).collect()
+}
+
 /// Refuses patterns that no linear of `model` fits, and those whose linears all fit an earlier one.
 ///
 /// # Errors
 /// E0523.
 pub fn check(settings: &Settings, model: &Model) -> Result<()> {
-    let weights = model.dit_weights.set().iter().filter(|(_, weight)| weight.shape.len() == 2);
-    let linears: Vec<&str> = weights.filter_map(|(name, _)| name.strip_suffix(".weight")).collect();
+    let linears: Vec<&str> = linears(model).into_iter().map(|(name, _)| name).collect();
     let patterns = &settings.lora.targets;
     for (at, pattern) in patterns.iter().enumerate() {
         let fault = |message: String, help: String| {
@@ -24,7 +39,7 @@ pub fn check(settings: &Settings, model: &Model) -> Result<()> {
         let own: Vec<&&str> = linears.iter().filter(|name| matches(pattern, name)).collect();
         if own.is_empty() {
             let message = format!("no linear of the model is called \"{pattern}\"");
-            return fault(message, named(pattern, &linears));
+            return fault(message, meant(pattern.trim_end_matches(".weight"), &linears, "linears"));
         }
         let before = |name: &str| patterns[..at].iter().position(|other| matches(other, name));
         if own.iter().all(|name| before(name).is_some()) {
@@ -37,8 +52,9 @@ pub fn check(settings: &Settings, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// The name that was probably meant, or those that there are, with stars for numbers of blocks.
-fn named(pattern: &str, linears: &[&str]) -> String {
+/// The name that was probably meant, or those that there are, with stars for numbers of blocks. `what` is
+/// what has names.
+pub fn meant(pattern: &str, names: &[&str], what: &str) -> String {
     let starred = |name: &&str| {
         let parts = name.split('.').enumerate().map(|(at, part)| match at {
             1 if name.starts_with("blocks.") => "*",
@@ -46,12 +62,12 @@ fn named(pattern: &str, linears: &[&str]) -> String {
         });
         parts.collect::<Vec<_>>().join(".")
     };
-    let names: BTreeSet<String> = linears.iter().map(starred).collect();
-    match nearest(pattern.trim_end_matches(".weight"), names.iter().map(String::as_str)) {
+    let names: BTreeSet<String> = names.iter().map(starred).collect();
+    match nearest(pattern, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}?"),
         None => {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            format!("the linears are {}; a star stands for any text", names.join(", "))
+            format!("the {what} are {}; a star stands for any text", names.join(", "))
         }
     }
 }

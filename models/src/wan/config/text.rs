@@ -57,7 +57,7 @@ impl TextConfig {
         }
     }
 
-    /// The text encoder of the drawn world, which has few words.
+    /// A text encoder for the prompts of the drawn world, whose words are its tokens.
     pub fn world() -> Self {
         Self {
             vocab_size: 80,
