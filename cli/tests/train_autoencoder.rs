@@ -112,7 +112,7 @@ fn what_the_autoencoder_cannot_be_trained_for_is_refused() {
     }
     let done = folder.run(&format!("{FULL} --set run.samples=2")).fails("E0976");
     done.says("videos need the transformer");
-    folder.run(&format!("{FULL} --set model.precision=bf16")).fails("E0956").says("bf16");
+    folder.run(&format!("{FULL} --set model.precision=bf16")).fails("E0976").says("in f32");
     folder.run(&format!("{FULL} --set train.network=code")).fails("E0955").says("code");
     let first = "--init-from m/transformer/diffusion_pytorch_model.safetensors";
     let done = folder.run(&format!("{FULL} {first}")).fails("E0972");

@@ -1,11 +1,12 @@
-//! Several samples in one evaluation of the transformer: each gets the bits that it has alone, and the
+//! Several samples in one evaluation of a network: each gets the bits that it has alone, and the
 //! derivative is the sum of theirs.
 
 use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Precision;
-use anyid_models::wan::config::DitConfig;
+use anyid_models::wan::config::{DitConfig, VaeConfig};
 use anyid_models::wan::dit::{Batch, DitSize, dit_batch};
 use anyid_models::wan::loss::{with_draws, with_loss};
+use anyid_models::wan::vae::{Half, VaeSize, decoder, encoder, stills, whole_clip};
 use anyid_passes::Gradient;
 use anyid_runtime::engine::{CompileRequest, Compiler, Inputs};
 use anyid_runtime::init::RandomWeights;
@@ -255,6 +256,35 @@ fn one_row_of_zeros_behind_a_text_stands_for_all_that_follow() {
                 let error = relative(&one[name].to_f64_vec(), &wanted.to_f64_vec());
                 assert!(error <= most, "{name} on {device} {precision:?}: {error:e}");
             }
+        }
+    }
+}
+
+/// Through both halves of the autoencoder: the first frames of clips all together, and each by itself.
+#[test]
+fn single_frames_together_are_what_each_is_as_the_first_of_its_clip() {
+    let config = VaeConfig::world();
+    let size = VaeSize { height: 16, width: 24, chunk: 1 };
+    let halves = [
+        (Half::Encoder, encoder(&config, &size), ("encode", "video", "latent"), [3, 1, 16, 24]),
+        (Half::Decoder, decoder(&config, &size, true), ("decode", "z", "video"), [24, 1, 2, 3]),
+    ];
+    for (half, streamed, (func, input, output), shape) in halves {
+        let parts: Vec<Tensor> = (0..SAMPLES as u32).map(|at| noise(at, &shape)).collect();
+        let streamed = whole_clip(&config, &size, half, streamed, 1);
+        let together = stills(&config, &size, half, SAMPLES);
+        for device in devices::names() {
+            let of = |module: &Module, given: Tensor| -> Tensor {
+                let inputs = BTreeMap::from([(input, given)]);
+                called(device, module, CompileRequest::new(module, func), &inputs)[output].clone()
+            };
+            let each: Vec<Tensor> = parts.iter().map(|part| of(&streamed, part.clone())).collect();
+            let all = of(&together, joined(&parts, 1));
+            let error = relative(&all.to_f64_vec(), &joined(&each, 1).to_f64_vec());
+            assert!(error < 1e-5, "{func} on {device}: {error:e}");
+            let one = stills(&config, &size, half, 1);
+            let alone: Vec<Tensor> = parts.iter().map(|part| of(&one, part.clone())).collect();
+            assert!(all == joined(&alone, 1), "{func} on {device}: the bits that each has alone");
         }
     }
 }

@@ -10,6 +10,7 @@ use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::loss::with_loss as with_objective;
 use anyid_models::wan::reconstruction::{Latents, reconstruction};
+use anyid_models::wan::slots::slots;
 use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_passes::driver::{Selection, drive};
@@ -205,6 +206,17 @@ fn small() -> DitSize {
     DitSize { reference_frames: 1, frames: 1, height: 4, width: 4, text_tokens: 3, timesteps: 2 }
 }
 
+/// `module` with a function `first` of the loss alone: what is measured beside it is no part of it.
+fn only_first(mut module: Module) -> Module {
+    let losses = module.func("losses").expect("an objective has losses").clone();
+    let mut b = FuncBuilder::new(&module, "first");
+    let given: Vec<_> = losses.param_types().map(|(name, ty)| b.param(name, ty.clone())).collect();
+    let made = b.call("loss", "losses", &[], &given)[0];
+    let func = b.finish(&[made]);
+    module.add(func);
+    module
+}
+
 /// All networks, by every weight and every input.
 #[test]
 fn networks_have_the_derivatives_that_differences_show() {
@@ -221,8 +233,14 @@ fn networks_have_the_derivatives_that_differences_show() {
     let latents = clip(Half::Decoder, vae::decoder(&autoencoder, &picture, true));
     let part = Latents { noise: 0.05, penalty: 0.01 };
     let objective = reconstruction(&autoencoder, &picture, 5, 1, part);
+    let pictures = reconstruction(&autoencoder, &picture, 1, 2, part);
+    let labelled = only_first(slots(&text_config, 3, 2, &[3, 2]));
+    // Between whole numbers, which they are rounded to.
+    let ids = Tensor::from_f32([2, 3], &[3.5, 1.5, 7.5, 2.5, 1.5, 0.5]).expect("six values");
     let networks = [
         ("losses", objective, vec![]),
+        ("losses", pictures, vec![]),
+        ("first", labelled, vec![("ids", ids)]),
         ("dit", transformer, vec![("seg", segments)]),
         ("text", encoder, vec![("ids", integers([3, 1, 7, 2]))]),
         ("encode", pixels, vec![]),

@@ -84,7 +84,7 @@ pub fn with_draws(mut module: Module, samples: usize) -> Module {
 }
 
 /// Latents of samples one after the other as the latents of one long clip.
-fn along_time(b: &mut FuncBuilder<'_>, name: &str, x: ValueId) -> ValueId {
+pub(super) fn along_time(b: &mut FuncBuilder<'_>, name: &str, x: ValueId) -> ValueId {
     let shape = b.shape(x);
     let moved = b.permute(name, x, &[1, 0, 2, 3, 4]);
     b.reshape(name, moved, [shape[1], shape[0] * shape[2], shape[3], shape[4]])

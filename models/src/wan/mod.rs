@@ -6,6 +6,7 @@ mod geometry;
 pub mod loss;
 pub mod names;
 pub mod reconstruction;
+pub mod slots;
 pub mod text;
 pub mod vae;
 

@@ -2,8 +2,8 @@
 //! what they were.
 
 use super::config::VaeConfig;
-use super::loss::weighted;
-use super::vae::{Half, VaeSize, decoder, encoder, whole_clip};
+use super::loss::{along_time, weighted};
+use super::vae::{Half, VaeSize, decoder, encoder, stills, whole_clip};
 use anyid_ir::{
     BinaryFn, DType, FuncBuilder, Manifest, Module, Op, ReduceFn, TensorType, UnaryFn, ValueId,
 };
@@ -33,27 +33,7 @@ pub fn reconstruction(
     samples: usize,
     latents: Latents,
 ) -> Module {
-    let halves =
-        [(Half::Encoder, encoder(config, size)), (Half::Decoder, decoder(config, size, true))];
-    let [encoder, decoder] = halves.map(|(half, module)| {
-        let prefix = if half == Half::Encoder { "encoder" } else { "decoder" };
-        with_prefix(whole_clip(config, size, half, module, frames), prefix)
-    });
-    let mut module = Module {
-        name: "wan22_vae".into(),
-        dims: encoder.dims,
-        weights: Manifest::new("vae"),
-        funcs: Vec::new(),
-    };
-    // A single frame never meets what works along time.
-    let streams = frames > 1;
-    for (name, ty) in encoder.weights.tensors().chain(decoder.weights.tensors()) {
-        if streams || !name.contains(".time_conv.") {
-            module.weights.add(name, ty.clone()).expect("the halves share no weight");
-        }
-    }
-    let funcs = encoder.funcs.into_iter().chain(decoder.funcs);
-    module.funcs.extend(funcs.filter(|func| streams || !func.name.ends_with("_next")));
+    let mut module = halves(config, size, frames, samples);
 
     let mut b = FuncBuilder::new(&module, "losses");
     let shape = [3, frames, size.height, size.width];
@@ -62,16 +42,11 @@ pub fn reconstruction(
     let latent = [config.z_dim, 1 + (frames - 1) / time, size.height / space, size.width / space];
     let noise = (latents.noise > 0.0).then(|| b.param("noise", several(samples, &latent)));
     let [mut losses, mut firsts, mut laters] = [const { Vec::new() }; 3];
+    let noise = noise.map(|noise| scaled(&mut b, "noise", noise, latents.noise));
+    let (cleans, videos) = there_and_back(&mut b, (pixels, noise), samples, frames);
     for sample in 0..samples {
         let clip = one(&mut b, "clip", pixels, sample);
-        let clean = b.call("latent", "encoder_encode", &[], &[clip])[2];
-        let mut z = clean;
-        if let Some(noise) = noise {
-            let noise = one(&mut b, "noise", noise, sample);
-            let noise = scaled(&mut b, "noise", noise, latents.noise);
-            z = b.add("noisy", z, noise);
-        }
-        let video = b.call("video", "decoder_decode", &[], &[z])[0];
+        let (clean, video) = (cleans[sample], videos[sample]);
         let error = b.binary("error", BinaryFn::Sub, video, clip);
         let [own, down, across] =
             [absolute(&mut b, error), differences(&mut b, error, 2), differences(&mut b, error, 3)];
@@ -113,6 +88,63 @@ pub fn reconstruction(
 fn scaled(b: &mut FuncBuilder<'_>, name: &str, x: ValueId, factor: f64) -> ValueId {
     let factor = b.scalar("factor", DType::F32, factor);
     b.mul(name, x, factor)
+}
+
+/// The functions of both halves, for clips one by one, or for single frames all together.
+fn halves(config: &VaeConfig, size: &VaeSize, frames: usize, samples: usize) -> Module {
+    let mut module = Module { name: "wan22_vae".into(), ..Module::default() };
+    module.weights = Manifest::new("vae");
+    for (half, prefix) in [(Half::Encoder, "encoder"), (Half::Decoder, "decoder")] {
+        let own = match (frames, half) {
+            (1, _) => stills(config, size, half, samples),
+            (_, Half::Encoder) => whole_clip(config, size, half, encoder(config, size), frames),
+            (_, Half::Decoder) => {
+                whole_clip(config, size, half, decoder(config, size, true), frames)
+            }
+        };
+        for (name, ty) in own.weights.tensors() {
+            module.weights.add(name, ty.clone()).expect("the halves share no weight");
+        }
+        module.funcs.extend(with_prefix(own, prefix).funcs);
+    }
+    module
+}
+
+/// The clean latents and the video of each sample.
+fn there_and_back(
+    b: &mut FuncBuilder<'_>,
+    (pixels, noise): (ValueId, Option<ValueId>),
+    samples: usize,
+    frames: usize,
+) -> (Vec<ValueId>, Vec<ValueId>) {
+    let (mut cleans, mut videos) = (Vec::new(), Vec::new());
+    if frames == 1 {
+        let pictures = along_time(b, "pictures", pixels);
+        let clean = b.call("latents", "encoder_encode", &[], &[pictures])[1];
+        let mut z = clean;
+        if let Some(noise) = noise {
+            let noise = along_time(b, "noise", noise);
+            z = b.add("noisy", z, noise);
+        }
+        let video = b.call("videos", "decoder_decode", &[], &[z])[0];
+        for sample in 0..samples {
+            cleans.push(b.slice("latent", clean, 1, sample, 1));
+            videos.push(b.slice("video", video, 1, sample, 1));
+        }
+        return (cleans, videos);
+    }
+    for sample in 0..samples {
+        let clip = one(b, "clip", pixels, sample);
+        let clean = b.call("latent", "encoder_encode", &[], &[clip])[2];
+        let mut z = clean;
+        if let Some(noise) = noise {
+            let noise = one(b, "noise", noise, sample);
+            z = b.add("noisy", z, noise);
+        }
+        cleans.push(clean);
+        videos.push(b.call("video", "decoder_decode", &[], &[z])[0]);
+    }
+    (cleans, videos)
 }
 
 /// The functions of `module` under names that begin with `prefix`.

@@ -38,21 +38,32 @@ pub fn manifest(config: &TextConfig, precision: Precision) -> Manifest {
 
 /// `@text(%ids: i32[n]) -> f32[n, d_model]`: last hidden state of `tokens` real tokens.
 pub fn text(config: &TextConfig, tokens: usize, precision: Precision) -> Module {
+    text_batch(config, tokens, 1, precision)
+}
+
+/// [`text`] of `samples` prompts of `tokens` tokens each, one after the other along n. Each sees only
+/// itself; rows of all of them go through each product together.
+pub fn text_batch(
+    config: &TextConfig,
+    tokens: usize,
+    samples: usize,
+    precision: Precision,
+) -> Module {
     let d = config.d_model;
     let mut module = Module {
         name: "umt5_encoder".into(),
         dims: vec![
-            BoundDim { name: "n".into(), value: tokens },
+            BoundDim { name: "n".into(), value: samples * tokens },
             BoundDim { name: "D".into(), value: d },
         ],
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, tokens, precision);
+    let block = block(&module, config, (tokens, samples), precision);
     module.add(block);
 
     let mut b = FuncBuilder::new(&module, "text");
-    let ids = b.param("ids", TensorType::new(DType::I32, [tokens]));
+    let ids = b.param("ids", TensorType::new(DType::I32, [samples * tokens]));
     let table = b.weight("token_embedding.weight");
     let rows = b.op("rows", Op::Gather, &[table, ids], None);
     let x0 = b.cast("embed", rows, DType::F32);
@@ -81,7 +92,7 @@ pub fn text(config: &TextConfig, tokens: usize, precision: Precision) -> Module 
 fn block(
     module: &Module,
     config: &TextConfig,
-    tokens: usize,
+    (tokens, samples): (usize, usize),
     precision: Precision,
 ) -> anyid_ir::Func {
     let d = config.d_model;
@@ -90,7 +101,7 @@ fn block(
     let norm = Op::RmsNorm { eps: config.eps, clamp: false };
     let activation = Some(TensorType::new(act, []));
     let mut b = FuncBuilder::new(module, "block").indexed(&["l"], "blocks.{l}");
-    let x = b.param("x", TensorType::new(DType::F32, [tokens, d]));
+    let x = b.param("x", TensorType::new(DType::F32, [samples * tokens, d]));
     let bucket = b.param("bucket", TensorType::new(DType::I32, [2 * tokens - 1]));
 
     let gain = b.weight("norm1.weight");
@@ -101,8 +112,15 @@ fn block(
     let table = b.weight("pos_embedding.embedding.weight");
     let picked = b.op("picked", Op::Gather, &[table, bucket], None);
     let bias = b.permute("bias", picked, &[1, 0]);
-    let a =
-        b.op("a", Op::Attention { heads, scale: 1.0, lse: false, last: 1 }, &[q, k, v, bias], None);
+    let attention = Op::Attention { heads, scale: 1.0, lse: false, last: 1 };
+    let a = if samples == 1 {
+        b.op("a", attention, &[q, k, v, bias], None)
+    } else {
+        let rows = b.shape(q);
+        let [q, k, v] = [q, k, v].map(|x| b.reshape("each", x, [samples, tokens, rows[1]]));
+        let each = b.op("a", attention, &[q, k, v, bias], None);
+        b.reshape("a", each, rows)
+    };
     let o = b.linear("o", a, "attn.o.weight", None, DType::F32);
     let x1 = b.add("x1", x, o);
 

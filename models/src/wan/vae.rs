@@ -77,6 +77,33 @@ pub fn decoder(config: &VaeConfig, size: &VaeSize, normalised: bool) -> Module {
     coder(config, size, Half::Decoder, normalised, Precision::F32)
 }
 
+/// One half for single frames, many at a time, each of which is the first of a clip of its own: `@encode`
+/// or `@decode` with parameters and results as in [`whole_clip`], in normalised latents, but a frame for
+/// each picture. Only the newest tap of a causal convolution is computed, and nothing that works along time.
+pub fn stills(config: &VaeConfig, size: &VaeSize, half: Half, pictures: usize) -> Module {
+    let mut weights = Manifest::new("vae");
+    for (name, ty) in manifest(config, half).tensors() {
+        if !name.contains(".time_conv.") {
+            weights.add(name, ty.clone()).expect("names of tensors are unique");
+        }
+    }
+    let mut module = Module { name: "wan22_vae_stills".into(), weights, ..Module::default() };
+    let func = chunk(&module, config, size, (half, true), Precision::F32, Part::Stills(pictures));
+    module.add(func);
+    module
+}
+
+/// What a function works on.
+#[derive(Clone, Copy)]
+enum Part<'s> {
+    /// The first frame of a clip.
+    First,
+    /// A later chunk, behind states of these types.
+    Next(&'s [TensorType]),
+    /// So many first frames of clips of their own.
+    Stills(usize),
+}
+
 /// The states of `@first` or `@next` in order: the position of each among the inputs of the
 /// function, if it is an input, and among its outputs.
 pub fn states(half: Half, func: &Func) -> Vec<(Option<usize>, usize)> {
@@ -182,12 +209,12 @@ pub fn coder(
         weights: manifest_in(config, half, precision),
         funcs: Vec::new(),
     };
-    let first = chunk(&module, config, size, half, normalised, precision, None);
+    let first = chunk(&module, config, size, (half, normalised), precision, Part::First);
     let states = first.results.clone();
     module.add(first);
     let skip = if half == Half::Encoder { 2 } else { 1 };
     let past = &states[skip..];
-    let next = chunk(&module, config, size, half, normalised, precision, Some(past));
+    let next = chunk(&module, config, size, (half, normalised), precision, Part::Next(past));
     module.add(next);
     module
 }
@@ -196,17 +223,20 @@ fn chunk(
     module: &Module,
     config: &VaeConfig,
     size: &VaeSize,
-    half: Half,
-    normalised: bool,
+    (half, normalised): (Half, bool),
     precision: Precision,
-    states: Option<&[TensorType]>,
+    part: Part<'_>,
 ) -> Func {
-    let name = if states.is_none() { "first" } else { "next" };
+    let (name, frames, video_frames) = match (part, half) {
+        (Part::First, _) => ("first", 1, 1),
+        (Part::Next(_), _) => ("next", size.chunk, size.chunk * config.temporal_factor()),
+        (Part::Stills(pictures), Half::Encoder) => ("encode", pictures, pictures),
+        (Part::Stills(pictures), Half::Decoder) => ("decode", pictures, pictures),
+    };
     let mut b = FuncBuilder::new(module, name);
-    let frames = if states.is_none() { 1 } else { size.chunk };
     let input = match half {
         Half::Encoder => {
-            let frames = frames * if states.is_none() { 1 } else { config.temporal_factor() };
+            let frames = video_frames;
             b.param("video", TensorType::new(DType::F32, [3, frames, size.height, size.width]))
         }
         Half::Decoder => {
@@ -215,12 +245,14 @@ fn chunk(
             b.param("z", TensorType::new(DType::F32, shape))
         }
     };
+    let states = if let Part::Next(types) = part { Some(types) } else { None };
     let past = states.map(|types| {
         let params = types.iter().enumerate();
         params.map(|(i, ty)| b.param(&format!("s{i}"), ty.clone())).collect::<Vec<_>>().into_iter()
     });
     let act = precision.activation();
-    let mut coder = Coder { b, config, act, gives: act, past, states: Vec::new() };
+    let stills = matches!(part, Part::Stills(_));
+    let mut coder = Coder { b, config, act, gives: act, past, stills, states: Vec::new() };
     let mut results = match half {
         Half::Encoder => coder.encode(input),
         Half::Decoder => coder.decode(input, normalised),
@@ -240,6 +272,8 @@ struct Coder<'m> {
     gives: DType,
     /// States that came in, or `None` for the first chunk.
     past: Option<std::vec::IntoIter<ValueId>>,
+    /// Whether every frame is the first of a clip of its own; there are no states then.
+    stills: bool,
     states: Vec<ValueId>,
 }
 
@@ -285,6 +319,14 @@ impl Coder<'_> {
 
     /// Causal 3×3×3 convolution. Its past is the last two input frames, or zeros at the start.
     fn causal(&mut self, name: &str, x: ValueId, path: &str) -> ValueId {
+        if self.stills {
+            let [w, bias] = ["weight", "bias"].map(|leaf| self.b.weight(&format!("{path}.{leaf}")));
+            let taps = self.b.ty(w).shape[2];
+            let newest = self.b.slice("newest", w, 2, taps - 1, 1);
+            let gives = Some(TensorType::new(self.gives, []));
+            let op = Op::Conv { stride: [1; 3], pad: [[0, 0], [1, 1], [1, 1]] };
+            return self.b.op(name, op, &[x, newest, bias], gives);
+        }
         let frames = self.frames(x);
         match self.take_past() {
             None => {
@@ -394,6 +436,13 @@ impl Coder<'_> {
     /// Averaging shortcut to `out` channels with time factor `ft` and space factor `fs`.
     fn average_down(&mut self, x: ValueId, out: usize, ft: usize, fs: usize) -> ValueId {
         let mut x = x;
+        if self.stills && ft > 1 {
+            // Each frame behind zeros of its own.
+            let s = self.b.shape(x);
+            x = self.b.reshape("apart", x, [s[0], 1, s[1], s[2], s[3]]);
+            x = self.b.pad("front", x, 1, ft - 1, 0);
+            x = self.b.reshape("front", x, [s[0] * ft, s[1], s[2], s[3]]);
+        }
         let missing = self.frames(x).next_multiple_of(ft) - self.frames(x);
         if missing > 0 {
             x = self.b.pad("front", x, 0, missing, 0);
@@ -443,7 +492,12 @@ impl Coder<'_> {
             y = self.b.op("shortcut", Op::Upsample { factors }, &[y], None);
         }
         let frames = s[0] * ft;
-        if self.first() && ft > 1 {
+        if self.stills && ft > 1 {
+            let [_, h, w, c] = self.b.shape(y)[..].try_into().expect("a picture has four axes");
+            let each = self.b.reshape("each", y, [s[0], ft, h, w, c]);
+            let last = self.b.slice("last", each, 1, ft - 1, 1);
+            self.b.reshape("shortcut", last, [s[0], h, w, c])
+        } else if self.first() && ft > 1 {
             self.b.slice("shortcut", y, 0, ft - 1, frames - (ft - 1))
         } else {
             y
@@ -461,8 +515,10 @@ impl Coder<'_> {
         match self.take_past() {
             None => {
                 // The first frame bypasses the temporal convolution and becomes its past.
-                let state = self.b.slice("state", x, 0, frames - 1, 1);
-                self.states.push(state);
+                if !self.stills {
+                    let state = self.b.slice("state", x, 0, frames - 1, 1);
+                    self.states.push(state);
+                }
                 x
             }
             Some(past) => {
@@ -482,6 +538,7 @@ impl Coder<'_> {
         if temporal {
             let s = self.b.shape(x);
             match self.take_past() {
+                None if self.stills => {}
                 None => {
                     // This convolution never sees the first frame, so its past stays zero.
                     let ty = TensorType::new(self.act, [2, s[1], s[2], s[3]]);

@@ -16,6 +16,8 @@ pub struct Dataset {
     pub manifest: String,
     /// The samples, in the order of the manifest.
     pub items: Vec<Item>,
+    /// What prompts are told apart by, where the text encoder is trained.
+    pub slots: Vec<Slot>,
     /// What was left out: line, id and reason.
     pub excluded: Vec<(usize, String, String)>,
     pub(super) cache: Cache,
@@ -38,8 +40,20 @@ pub struct Item {
     /// The references with their latent frames, the primary first.
     pub(super) references: Vec<(String, usize)>,
     pub(super) text: String,
+    /// The tokens of its prompt, and its class of each slot, where the text encoder is trained.
+    pub(super) tokens: Vec<u32>,
+    pub(super) classes: Vec<usize>,
     /// What the first target and the primary reference were read from.
     pub(super) shown: [Clip; 2],
+}
+
+/// Something that a prompt may say, and what it may say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Its classes; none is that of prompts that do not name it.
+    pub classes: Vec<Option<String>>,
 }
 
 impl Item {

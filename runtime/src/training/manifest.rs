@@ -7,6 +7,7 @@
 
 mod object;
 
+use super::labels::Labels;
 use super::{Fault, read_text};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result};
@@ -74,6 +75,8 @@ pub struct Sample {
     pub references: Vec<Clip>,
     /// The prompt.
     pub prompt: String,
+    /// The class of each slot that the prompt names, where labels are wanted.
+    pub labels: Labels,
 }
 
 /// What can still be looked at of a line with faults: its prompt, and its clips by what they are.
@@ -115,6 +118,8 @@ pub struct Reading<'r> {
     pub frames: usize,
     /// Clips are cut to a multiple of so many frames and one.
     pub group: usize,
+    /// Whether lines must have labels.
+    pub labels: bool,
     /// Frames a second of the run; any rate will do without it.
     pub fps: Option<f64>,
 }
@@ -225,6 +230,9 @@ impl Line<'_> {
         }
         let known: &[&str] = match self.reading.pairs {
             true => &["schema", "id", "sample", "chosen", "rejected"],
+            false if self.reading.labels => {
+                &["schema", "id", "target", "references", "prompt", "labels"]
+            }
             false => &["schema", "id", "target", "references", "prompt"],
         };
         line.spelling(notes, known, &[]);
@@ -247,8 +255,18 @@ impl Line<'_> {
         if let (Some(targets), Some(references)) = (&targets, &references) {
             self.apart(targets, references);
         }
+        let labels = match self.reading.labels {
+            true => self.labels(&described),
+            false => Labels::new(),
+        };
         let (line, targets, references) = (0, targets?, references?);
-        Some(Sample { line, id: id?, targets, references, prompt: prompt? })
+        Some(Sample { line, id: id?, targets, references, prompt: prompt?, labels })
+    }
+
+    /// The class of each slot that is named: a number or a text.
+    fn labels(&mut self, object: &Object<'_>) -> Labels {
+        let Some(own) = object.section(&mut self.notes, "labels") else { return Labels::new() };
+        own.each(&mut self.notes)
     }
 
     fn target(&mut self, object: &Object<'_>) -> Option<Clip> {
@@ -421,13 +439,22 @@ mod tests {
     }
 
     fn open(lines: &[String], pairs: bool, locked: Option<&str>) -> Result<Manifest> {
+        open_with(lines, pairs, locked, false)
+    }
+
+    fn open_with(
+        lines: &[String],
+        pairs: bool,
+        locked: Option<&str>,
+        labels: bool,
+    ) -> Result<Manifest> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let root = Path::new("/media");
         Manifest::open(
             &path,
-            &Reading { pairs, root, locked, frames: 5, group: 4, fps: Some(24.0) },
+            &Reading { pairs, root, locked, frames: 5, group: 4, labels, fps: Some(24.0) },
         )
     }
 
@@ -453,6 +480,26 @@ mod tests {
             .map(|clip| (clip.clip.as_deref().unwrap(), clip.start, clip.frames))
             .collect();
         assert_eq!(own, [("c_p", 13, 1), ("c_a", 50, 5)]);
+    }
+
+    #[test]
+    fn labels_are_numbers_or_texts_and_needed_where_they_are_wanted() {
+        let read = |change: fn(&mut Value)| open_with(&[line(change)], false, None, true).unwrap();
+        let fine = read(|v| v["labels"] = serde_json::json!({"hair": 3, "shot": "wide"}));
+        let labels: Vec<(&str, &str)> =
+            fine.samples[0].labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(labels, [("hair", "3"), ("shot", "wide")]);
+        let rows: [(fn(&mut Value), &str); 4] = [
+            (|_| {}, "\"labels\" is missing"),
+            (|v| v["labels"] = "wide".into(), "\"labels\" is not a JSON object"),
+            (|v| v["labels"] = serde_json::json!({"shot": -1}), "labels: \"shot\" is -1"),
+            (|v| v["labels"] = serde_json::json!({"a b": 1}), "labels: \"a b\""),
+        ];
+        for (change, what) in rows {
+            let found = read(change);
+            assert!(found.faults[0].what.contains(what), "{:?}", found.faults);
+        }
+        assert!(open(&[line(|_| {})], false, None).unwrap().faults.is_empty());
     }
 
     #[test]

@@ -583,7 +583,9 @@ mod tests {
         let (text, held) = (String::new(), Arc::default());
         let [manifest, black, empty] = [(); 3].map(|()| text.clone());
         let (items, excluded) = (Vec::new(), Vec::new());
-        let data = Dataset { manifest, items, excluded, cache, black, empty, text_rows: 0, held };
+        let (slots, text_rows) = (Vec::new(), 0);
+        let data =
+            Dataset { manifest, items, slots, excluded, cache, black, empty, text_rows, held };
         let (media, clip) = (std::path::PathBuf::new(), None);
         let clip = Clip { media, clip, start: 0, frames: 1, crop: None, sha256: None };
         let item = |line: &usize| Item {
@@ -592,6 +594,8 @@ mod tests {
             targets: Vec::new(),
             references: Vec::new(),
             text: text.clone(),
+            tokens: Vec::new(),
+            classes: Vec::new(),
             shown: [clip.clone(), clip.clone()],
         };
         let items: Vec<Item> = lines.iter().map(item).collect();

@@ -4,6 +4,7 @@
 //! every input of the module is either fixed by the shape or has the samples along its first axis, so
 //! that each can be written by itself.
 
+use super::classification::Classification;
 use super::dataset::{Dataset, Item};
 use super::denoising::Denoising;
 use super::draws::Draw;
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
+use anyid_models::wan::Precision;
 use anyid_models::wan::names::Component;
 use std::sync::Arc;
 
@@ -37,13 +39,14 @@ pub struct Example<'e> {
 
 impl TrainedNetwork {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Transformer, Self::Vae];
+    pub const ALL: [Self; 3] = [Self::Transformer, Self::Vae, Self::Text];
 
     /// Its name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Transformer => "transformer",
             Self::Vae => "vae",
+            Self::Text => "text",
         }
     }
 
@@ -52,6 +55,7 @@ impl TrainedNetwork {
         match self {
             Self::Transformer => "transformer",
             Self::Vae => "vae",
+            Self::Text => "text_encoder",
         }
     }
 
@@ -60,6 +64,7 @@ impl TrainedNetwork {
         match self {
             Self::Transformer => "transformer",
             Self::Vae => "autoencoder",
+            Self::Text => "text encoder",
         }
     }
 
@@ -68,6 +73,7 @@ impl TrainedNetwork {
         match self {
             Self::Transformer => &model.dit_weights,
             Self::Vae => &model.vae_weights,
+            Self::Text => &model.text_weights,
         }
     }
 
@@ -76,38 +82,55 @@ impl TrainedNetwork {
         match self {
             Self::Transformer => Component::Dit,
             Self::Vae => model.vae.component(),
+            Self::Text => Component::Text,
         }
     }
 }
 
-/// The objective that settings ask for.
+/// Refuses what the network that is trained cannot be asked for.
 ///
 /// # Errors
-/// E0956 for a precision that it has not; E0976 for another network than the transformer where `kind` is
-/// one of adapters, or where videos of samples are asked for.
-pub fn of<'l>(
-    kind: Kind,
-    model: &'l Model,
-    settings: &'l Settings,
-) -> Result<Box<dyn Objective + 'l>> {
+/// E0976 for another network than the transformer where `kind` is one of adapters, or where videos of
+/// samples are asked for, or another precision than f32.
+pub fn check(kind: Kind, settings: &Settings) -> Result<()> {
     let network = settings.train.network;
-    if network != TrainedNetwork::Transformer {
-        let (name, place) = (network.name(), settings.place("train.network"));
-        if kind != Kind::Full {
-            let message =
-                format!("train.network is \"{name}\", and adapters are of the transformer");
-            let help = format!("`train full` trains the {}", network.described());
-            return Err(Error::input("E0976", message).at(place).help(help));
-        }
-        if settings.run.samples > 0 {
-            let message = format!("train.network is \"{name}\", and videos need the transformer");
-            let place = settings.place("run.samples");
-            return Err(Error::input("E0976", message).at(place).help("leave run.samples out"));
+    if network == TrainedNetwork::Transformer {
+        return Ok(());
+    }
+    let refused = |why: &str, key: &str, help: String| {
+        let message = format!("train.network is \"{}\", and {why}", network.name());
+        Err(Error::input("E0976", message).at(settings.place(key)).help(help))
+    };
+    if kind != Kind::Full {
+        let help = format!("`train full` trains the {}", network.described());
+        return refused("adapters are of the transformer", "train.network", help);
+    }
+    if settings.run.samples > 0 {
+        let help = "leave run.samples out".to_owned();
+        return refused("videos need the transformer", "run.samples", help);
+    }
+    match settings.precision(Precision::F32)? {
+        Precision::F32 => Ok(()),
+        Precision::Bf16 => {
+            let why = format!("the {} is trained in f32", network.described());
+            refused(&why, "model.precision", "leave model.precision out".to_owned())
         }
     }
-    Ok(match network {
+}
+
+/// The objective that settings ask for, on what `data` has.
+///
+/// # Errors
+/// E0956 for a precision that there is not.
+pub fn of<'l>(
+    model: &'l Model,
+    settings: &'l Settings,
+    data: &Dataset,
+) -> Result<Box<dyn Objective + 'l>> {
+    Ok(match settings.train.network {
         TrainedNetwork::Transformer => Box::new(Denoising::new(model, settings)?),
-        TrainedNetwork::Vae => Box::new(Reconstruction::new(model, settings)?),
+        TrainedNetwork::Vae => Box::new(Reconstruction::new(model, settings)),
+        TrainedNetwork::Text => Box::new(Classification::new(model, data)),
     })
 }
 

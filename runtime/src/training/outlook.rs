@@ -40,8 +40,8 @@ pub struct Outlook {
     pub memory: Memory,
     /// Noise levels in tenths.
     pub levels: Vec<LevelRow>,
-    /// Targets after encoding and decoding.
-    pub sheet: Sheet,
+    /// Targets after encoding and decoding, where clips are looked at.
+    pub sheet: Option<Sheet>,
 }
 
 /// Samples of one shape.
@@ -102,7 +102,7 @@ fn sheet(preparation: &Preparation<'_>, data: &Dataset) -> Result<Sheet> {
         let (model, backend) = (preparation.model, preparation.backend);
         let latents = match preparation.network {
             TrainedNetwork::Transformer => data.target(item, 0)?,
-            TrainedNetwork::Vae => {
+            TrainedNetwork::Vae | TrainedNetwork::Text => {
                 let shape = [3, frames, height, width];
                 let mut pixels = Tensor::zeros(TensorType::new(DType::F32, shape));
                 data.fill_pixels(item, 0, pixels.as_f32_mut().expect("they are f32"))?;
@@ -147,13 +147,16 @@ impl Training<'_> {
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         let model = model(settings)?;
-        let mut objective = objective::of(self.kind, &model, settings)?;
+        objective::check(self.kind, settings)?;
         self.check_targets(&model)?;
         let preparation = self.preparation(&model, cancel);
-        let data = preparation.dataset(&settings.data.manifest, events)?;
+        let data = preparation.dataset(&settings.data.manifest, None, events)?;
         let validation = settings.data.validation.as_ref();
-        let validation = validation.map(|path| preparation.dataset(path, events)).transpose()?;
+        let validation = validation
+            .map(|path| preparation.dataset(path, Some(&data.slots), events))
+            .transpose()?;
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
+        let mut objective = objective::of(&model, settings, &data)?;
         objective.fit(sets.iter().map(|data| data.text_rows).max().unwrap_or(0));
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
@@ -187,7 +190,12 @@ impl Training<'_> {
             parameters: parameters.elements(),
             memory,
             levels: if objective.drawn() { self.levels(&ids) } else { Vec::new() },
-            sheet: sheet(&preparation, &data)?,
+            sheet: match settings.train.network {
+                TrainedNetwork::Transformer | TrainedNetwork::Vae => {
+                    Some(sheet(&preparation, &data)?)
+                }
+                TrainedNetwork::Text => None,
+            },
         })
     }
 

@@ -5,7 +5,8 @@
 //! encoders once and into the cache, so a run that was stopped here goes on where it was.
 
 use super::cache::{Cache, Found};
-use super::dataset::{Dataset, Item};
+use super::dataset::{Dataset, Item, Slot};
+use super::labels::{classify, slots_of};
 use super::manifest::{Clip, Manifest, Reading, Remains, Sample};
 use super::settings::TrainedNetwork;
 use super::{Event, Fault, Settings};
@@ -57,13 +58,20 @@ pub(super) struct Looked<'e> {
 }
 
 impl Preparation<'_> {
-    /// Checks and encodes what the manifest at `path` names.
+    /// Checks and encodes what the manifest at `path` names. What prompts are told apart by is that of
+    /// `slots`, if they are given.
     ///
     /// # Errors
+    /// E0977 and E0978 for labels;
     /// E0911 and E0959 for the manifest, E0957 with every fault of its lines, E0958 where nothing is
     /// left, E1001 for a non-finite value, E1002 when cancelled, E101x where the cache cannot be
     /// written.
-    pub fn dataset(&self, path: &Path, events: &mut dyn FnMut(Event)) -> Result<Dataset> {
+    pub fn dataset(
+        &self,
+        path: &Path,
+        slots: Option<&[Slot]>,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Dataset> {
         let data = &self.settings.data;
         let beside = path.parent().unwrap_or(Path::new(""));
         let reading = Reading {
@@ -72,6 +80,7 @@ impl Preparation<'_> {
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
             frames: self.settings.video.frames,
             group: self.model.geometry().time,
+            labels: self.network == TrainedNetwork::Text,
             fps: Some(self.settings.video.fps),
         };
         let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
@@ -90,18 +99,21 @@ impl Preparation<'_> {
             cache: Cache::open(&folder)?,
             encoder: match self.network {
                 TrainedNetwork::Transformer => self.model.vae_weights.set().fingerprint()?,
-                TrainedNetwork::Vae => "none".to_owned(),
+                TrainedNetwork::Vae | TrainedNetwork::Text => "none".to_owned(),
             },
             hashes: HashMap::new(),
             missing: BTreeMap::new(),
             events,
         };
-        let (mut items, mut excluded) = (Vec::new(), Vec::new());
+        let (mut items, mut labels, mut excluded) = (Vec::new(), Vec::new(), Vec::new());
         let total = manifest.samples.len() + manifest.remains.len();
         let mut prompts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (at, sample) in manifest.samples.iter().enumerate() {
             match self.look(sample, &mut looked, &mut prompts)? {
-                Outcome::Fine(item) => items.push(*item),
+                Outcome::Fine(item) => {
+                    items.push(*item);
+                    labels.push(sample.labels.clone());
+                }
                 Outcome::Excluded(reason) => {
                     excluded.push((sample.line, sample.id.clone(), reason));
                 }
@@ -163,10 +175,27 @@ impl Preparation<'_> {
                 self.keep_pixels(&mut looked)?;
                 [String::new(), String::new()]
             }
+            TrainedNetwork::Text => [String::new(), String::new()],
         };
+        let slots = match (self.network, slots) {
+            (TrainedNetwork::Text, Some(slots)) => slots.to_vec(),
+            (TrainedNetwork::Text, None) => slots_of(&labels, path)?,
+            (TrainedNetwork::Transformer | TrainedNetwork::Vae, _) => Vec::new(),
+        };
+        classify(&mut items, &labels, &slots, path)?;
         let sha256 = manifest.sha256;
         let (cache, held) = (looked.cache, Arc::default());
-        Ok(Dataset { manifest: sha256, items, excluded, cache, black, empty, text_rows, held })
+        Ok(Dataset {
+            manifest: sha256,
+            items,
+            slots,
+            excluded,
+            cache,
+            black,
+            empty,
+            text_rows,
+            held,
+        })
     }
 
     pub(super) fn stopped(&self, doing: &str) -> Result<()> {
@@ -186,11 +215,17 @@ impl Preparation<'_> {
         self.stopped("while checking the manifest")?;
         let mut faults = Vec::new();
         let tokens = match self.network {
-            TrainedNetwork::Transformer => {
+            TrainedNetwork::Transformer | TrainedNetwork::Text => {
                 self.tokens(&sample.prompt).map_err(|what| faults.push(what)).unwrap_or_default()
             }
             TrainedNetwork::Vae => Vec::new(),
         };
+        if self.network == TrainedNetwork::Text {
+            return Ok(match faults.is_empty() {
+                true => Outcome::Fine(Box::new(prompt_of(sample, tokens))),
+                false => Outcome::Faulty(faults),
+            });
+        }
         let (mut targets, mut sizes) = (Vec::new(), Vec::new());
         let names: &[&str] = if self.pairs { &["chosen", "rejected"] } else { &["target"] };
         for (name, clip) in names.iter().zip(sample.targets.clips()) {
@@ -204,7 +239,7 @@ impl Preparation<'_> {
         }
         let references = match self.network {
             TrainedNetwork::Transformer => &sample.references[..],
-            TrainedNetwork::Vae => &[],
+            TrainedNetwork::Vae | TrainedNetwork::Text => &[],
         };
         let mut given = Vec::new();
         for (at, clip) in (1..).zip(references) {
@@ -247,10 +282,20 @@ impl Preparation<'_> {
         let target = &sample.targets.clips()[0];
         let beside = match self.network {
             TrainedNetwork::Transformer => &sample.references[0],
-            TrainedNetwork::Vae => target,
+            TrainedNetwork::Vae | TrainedNetwork::Text => target,
         };
         let shown = [target.clone(), beside.clone()];
-        Ok(Outcome::Fine(Box::new(Item { id, line, targets, references, text, shown })))
+        let (tokens, classes) = (Vec::new(), Vec::new());
+        Ok(Outcome::Fine(Box::new(Item {
+            id,
+            line,
+            targets,
+            references,
+            text,
+            tokens,
+            classes,
+            shown,
+        })))
     }
 
     /// The tokens of a prompt, or what is wrong with it.
@@ -375,6 +420,21 @@ enum Outcome {
     Fine(Box<Item>),
     Excluded(String),
     Faulty(Vec<String>),
+}
+
+/// A sample of which only the prompt is wanted, whose clips nobody looks at.
+fn prompt_of(sample: &Sample, tokens: Vec<u32>) -> Item {
+    let clip = &sample.targets.clips()[0];
+    Item {
+        id: sample.id.clone(),
+        line: sample.line,
+        targets: Vec::new(),
+        references: Vec::new(),
+        text: Cache::key(&json!({"tokens": tokens, "labels": sample.labels})),
+        tokens,
+        classes: Vec::new(),
+        shown: [clip.clone(), clip.clone()],
+    }
 }
 
 /// Width and height of what is taken of a source.

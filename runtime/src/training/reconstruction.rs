@@ -1,7 +1,7 @@
 //! The objective of the autoencoder: target clips encoded and decoded again.
 //!
-//! It reads pixels, which need no encoder, and neither references nor prompts. All clips have one shape,
-//! and each goes through the network by itself: a clip has enough pixels for fast convolutions.
+//! It reads pixels, which need no encoder, and neither references nor prompts. All clips have one shape.
+//! Single frames go through the network together, clips each by itself.
 
 use super::dataset::Item;
 use super::draws::Draw;
@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
-use anyid_models::wan::Precision;
 use anyid_models::wan::reconstruction::{Latents, reconstruction};
 use anyid_models::wan::vae::VaeSize;
 use std::sync::Arc;
@@ -25,17 +24,8 @@ pub struct Reconstruction<'l> {
 
 impl<'l> Reconstruction<'l> {
     /// Of a model, as settings say.
-    ///
-    /// # Errors
-    /// E0956 for another precision than f32.
-    pub fn new(model: &'l Model, settings: &'l Settings) -> Result<Self> {
-        match settings.precision(Precision::F32)? {
-            Precision::F32 => Ok(Self { model, settings }),
-            Precision::Bf16 => {
-                let message = "model.precision cannot be \"bf16\" where the autoencoder is trained";
-                Err(Error::input("E0956", message).help("it is f32"))
-            }
-        }
+    pub fn new(model: &'l Model, settings: &'l Settings) -> Self {
+        Self { model, settings }
     }
 }
 
@@ -49,7 +39,12 @@ impl Objective for Reconstruction<'_> {
     }
 
     fn stream(&self, _: usize) -> usize {
-        usize::MAX
+        let (size, config) = (self.settings.size(), &self.model.vae);
+        match size.frames {
+            // Pictures go through together.
+            1 => config.base_dim * size.height * size.width / config.patch_size.pow(2),
+            _ => usize::MAX,
+        }
     }
 
     fn describe(&self, _: usize) -> String {

@@ -91,7 +91,7 @@ impl<'t> Training<'t> {
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
         let settings = self.settings;
         let model = model(settings)?;
-        let objective = objective::of(self.kind, &model, settings)?;
+        objective::check(self.kind, settings)?;
         model.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));
         if self.kind == Kind::Dpo && settings.train.learning_rate > 2e-5 {
             let rate = settings.train.learning_rate;
@@ -119,11 +119,12 @@ impl<'t> Training<'t> {
             ));
         }
         let preparation = self.preparation(&model, cancel);
-        let data = preparation.dataset(&settings.data.manifest, events)?;
+        let data = preparation.dataset(&settings.data.manifest, None, events)?;
         let validation = match &settings.data.validation {
-            Some(path) => Some(preparation.dataset(path, events)?),
+            Some(path) => Some(preparation.dataset(path, Some(&data.slots), events)?),
             None => None,
         };
+        let objective = objective::of(&model, settings, &data)?;
         let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let longest = all.map(Item::reference_frames).max().unwrap_or(0);
         let run = Loop::open(self, (&model, objective), folder, data, validation, events);

@@ -122,6 +122,8 @@ pub enum TrainedNetwork {
     Transformer,
     /// The autoencoder, on pixels.
     Vae,
+    /// The text encoder, on labelled prompts.
+    Text,
 }
 
 /// The objective and the optimiser.

@@ -134,7 +134,9 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
         "levels": outlook.levels.iter().map(|row| json!({
             "sigma": row.sigma, "share": row.share, "weight": row.weight,
         })).collect::<Vec<_>>(),
-        "sheet": {"path": outlook.sheet.path.to_string_lossy(), "psnr": outlook.sheet.psnr},
+        "sheet": outlook.sheet.as_ref().map(|sheet| {
+            json!({"path": sheet.path.to_string_lossy(), "psnr": sheet.psnr})
+        }),
     })
 }
 
@@ -166,13 +168,14 @@ fn outlook_text(outlook: &Outlook) -> String {
         let (from, to) = (row.sigma - 0.1, row.sigma);
         text.push_str(&format!("  {from:.1} to {to:.1}  {:5.2}  {bar}\n", row.weight));
     }
-    let psnr: Vec<String> =
-        outlook.sheet.psnr.iter().map(|value| format!("{value:.1} dB")).collect();
-    text.push_str(&format!(
-        "targets after encoding and decoding: {}, shown beside reference and target in {}\n",
-        psnr.join(", "),
-        outlook.sheet.path.display()
-    ));
+    if let Some(sheet) = &outlook.sheet {
+        let psnr: Vec<String> = sheet.psnr.iter().map(|value| format!("{value:.1} dB")).collect();
+        text.push_str(&format!(
+            "targets after encoding and decoding: {}, shown beside reference and target in {}\n",
+            psnr.join(", "),
+            sheet.path.display()
+        ));
+    }
     text
 }
 

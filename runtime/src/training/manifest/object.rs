@@ -6,6 +6,7 @@
 
 use anyid_ir::spelling::nearest;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 /// What was found out about a line.
@@ -21,6 +22,12 @@ pub(super) struct Notes {
 pub(super) struct Object<'v> {
     fields: &'v Map<String, Value>,
     place: String,
+}
+
+/// Whether this is a name: at most 64 letters, digits, `_` and `-`.
+fn named(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    text.len() <= 64 && text.chars().all(fits)
 }
 
 impl<'v> Object<'v> {
@@ -73,6 +80,29 @@ impl<'v> Object<'v> {
         Some(Self { fields: value.as_object()?, place })
     }
 
+    /// All fields, which must be whole numbers from 0 or texts, under names as in [`Self::identifier`].
+    pub fn each(&self, notes: &mut Notes) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        for (key, value) in self.fields {
+            let class = match value {
+                Value::String(text) if !text.is_empty() && text.len() <= 64 => Some(text.clone()),
+                other => other.as_u64().map(|number| number.to_string()),
+            };
+            match class {
+                _ if !named(key) => {
+                    let what = format!("\"{key}\": use at most 64 letters, digits, _ and -");
+                    self.fault(notes, what);
+                }
+                Some(class) => drop(out.insert(key.clone(), class)),
+                None => {
+                    let what = "not a whole number, 0 or more, or a text of at most 64 bytes";
+                    self.fault(notes, format!("\"{key}\" is {value}, {what}"));
+                }
+            }
+        }
+        out
+    }
+
     /// A text that is not empty.
     pub fn string(&self, notes: &mut Notes, key: &str) -> Option<&'v str> {
         match self.required(notes, key)? {
@@ -95,8 +125,7 @@ impl<'v> Object<'v> {
     /// A name of at most 64 letters, digits, `_` and `-`.
     pub fn identifier(&self, notes: &mut Notes, key: &str) -> Option<String> {
         let text = self.string(notes, key)?;
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if text.len() <= 64 && text.chars().all(fits) {
+        if named(text) {
             return Some(text.to_owned());
         }
         self.fault(

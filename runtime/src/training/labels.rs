@@ -1,0 +1,103 @@
+//! The labels of prompts: which slots and classes there are, and which a sample has.
+//!
+//! Slots and classes are those that the manifest to learn from names. A slot that a sample does not
+//! name has the class "not named", which is one of its classes where there is such a sample.
+
+use super::dataset::{Item, Slot};
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Labels of a sample: the class of each slot that it names.
+pub type Labels = BTreeMap<String, String>;
+
+/// The slots of samples, in the order of their names.
+///
+/// # Errors
+/// E0977 where there is none with two classes.
+pub fn slots_of(all: &[Labels], path: &Path) -> Result<Vec<Slot>> {
+    let mut found: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
+    for (name, class) in all.iter().flatten() {
+        found.entry(name).or_default().insert(Some(class));
+    }
+    for labels in all {
+        for (name, classes) in &mut found {
+            if !labels.contains_key(*name) {
+                classes.insert(None);
+            }
+        }
+    }
+    let slots: Vec<Slot> = found
+        .into_iter()
+        .map(|(name, classes)| {
+            let classes = classes.into_iter().map(|class| class.map(str::to_owned)).collect();
+            Slot { name: name.to_owned(), classes }
+        })
+        .collect();
+    match slots.iter().any(|slot| slot.classes.len() > 1) {
+        true => Ok(slots),
+        false => {
+            let message = "no slot has two classes among the labels of all samples";
+            Err(Error::input("E0977", message)
+                .at(path.display())
+                .help("name more samples: there is nothing to tell apart"))
+        }
+    }
+}
+
+/// Gives every item its classes.
+///
+/// # Errors
+/// E0978 for a class that `slots` lack.
+pub fn classify(items: &mut [Item], all: &[Labels], slots: &[Slot], path: &Path) -> Result<()> {
+    for (item, labels) in items.iter_mut().zip(all) {
+        let lacks = |what: String| {
+            Error::input("E0978", format!("sample {}: {what} in data.manifest", item.id))
+                .at(path.display())
+                .help("measure what was learned: name samples with the slots and classes of data.manifest")
+        };
+        if let Some(name) = labels.keys().find(|name| slots.iter().all(|slot| slot.name != **name))
+        {
+            return Err(lacks(format!("there is no slot \"{name}\"")));
+        }
+        let mut classes = Vec::new();
+        for slot in slots {
+            let own = labels.get(&slot.name);
+            let at = slot.classes.iter().position(|class| class.as_ref() == own);
+            classes.push(at.ok_or_else(|| {
+                let class = own.map_or("samples that do not name it".to_owned(), |class| {
+                    format!("class \"{class}\"")
+                });
+                lacks(format!("slot \"{}\" has no {class}", slot.name))
+            })?);
+        }
+        item.classes = classes;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(slot, class)| ((*slot).to_owned(), (*class).to_owned())).collect()
+    }
+
+    #[test]
+    fn slots_have_the_classes_that_samples_name_and_one_for_those_that_do_not() {
+        let all = [labels(&[("hair", "red"), ("shot", "1")]), labels(&[("hair", "blue")])];
+        let slots = slots_of(&all, Path::new("m")).unwrap();
+        let named: Vec<(&str, usize)> =
+            slots.iter().map(|slot| (slot.name.as_str(), slot.classes.len())).collect();
+        assert_eq!(named, [("hair", 2), ("shot", 2)]);
+        assert_eq!(slots[1].classes, [None, Some("1".to_owned())]);
+    }
+
+    #[test]
+    fn one_class_is_nothing_to_learn() {
+        let all = [labels(&[("hair", "red")]), labels(&[("hair", "red")])];
+        assert_eq!(slots_of(&all, Path::new("m")).unwrap_err().code(), "E0977");
+        assert_eq!(slots_of(&[labels(&[])], Path::new("m")).unwrap_err().code(), "E0977");
+    }
+}
