@@ -20,6 +20,7 @@ use crate::cmd::lora::args::Lora;
 use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
 use crate::cmd::train::args::Train;
+use crate::cmd::world::args::WorldVerb;
 use crate::render;
 use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,6 +56,7 @@ impl Command {
             Self::Compare(args) => args.json,
             Self::Lora(Lora::Inspect(args)) => args.json,
             Self::Train(args) => args.wants_json(),
+            Self::World(args) => args.wants_json(),
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
                 BenchWhat::Dit(args) => args.phase.json,
@@ -106,6 +108,9 @@ pub enum Command {
     /// Train adapters (LoRA), preferences (DPO), or a whole transformer.
     #[command(subcommand)]
     Train(Train),
+    /// Paint people of the drawn world, write samples to train with, and measure what models keep.
+    #[command(subcommand)]
+    World(WorldVerb),
     /// Explain an error code.
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.

@@ -111,12 +111,13 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Compare(args) => cmd::compare::run(args),
         Command::Lora(args) => cmd::lora::run(args),
         Command::Train(args) => cmd::train::run(args),
+        Command::World(args) => cmd::world::run(args),
         Command::Explain(args) => cmd::explain::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),
             BenchWhat::Dit(args) => cmd::bench::networks::dit(args),
             BenchWhat::Vae(args) => cmd::bench::networks::vae(args),
-            BenchWhat::Train(args) => cmd::bench::networks::train(args),
+            BenchWhat::Train(args) => cmd::bench::train::train(args),
             BenchWhat::Text(args) => cmd::bench::networks::text(args),
         },
     }

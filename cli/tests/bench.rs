@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const DIT: &str = "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8";
 
-const ALL: [&str; 10] = [
+const ALL: [&str; 12] = [
     DIT,
     "bench dit --preset micro --blocks 2 --tokens 24 --text-tokens 8 --guided",
     "bench dit --preset micro --tokens 24 --text-tokens 8 --precision f32",
@@ -18,6 +18,8 @@ const ALL: [&str; 10] = [
     "bench text --preset micro --layers 2 --tokens 7",
     "bench train --preset micro --tokens 24 --text-tokens 8 --rank 4",
     "bench train --preset micro --blocks 2 --tokens 24 --text-tokens 8 --rank 4 --precision f32",
+    "bench train --preset micro --all --tokens 24 --text-tokens 8 --samples 3",
+    "bench train --preset micro --all --tokens 1 --text-tokens 2 --precision f32",
 ];
 
 /// The report without what depends on time and on the process.
@@ -175,6 +177,11 @@ fn measurements_that_are_none_are_refused() {
         ("bench ops --only nothing", "E0918"),
         ("bench dit --blocks 0", "E0918"),
         ("bench train --rank 0", "E0918"),
+        ("bench train --all --samples 0", "E0918"),
+        ("bench train --samples 2", "E0900"),
+        ("bench train --all --rank 4", "E0900"),
+        ("bench train --model nowhere", "E0"),
+        ("bench train --model nowhere --preset micro", "E0900"),
         ("bench train --rank 3073", "E0918"),
         ("bench dit --blocks 1001", "E0918"),
         ("bench dit --tokens 0", "E0918"),

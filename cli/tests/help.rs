@@ -4,9 +4,9 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "generate", "init", "inspect", "export", "check", "compile", "opt", "kernels", "bisect", "dot",
-    "run", "compare", "lora", "train", "explain", "bench",
+    "run", "compare", "lora", "train", "world", "explain", "bench",
 ];
 
 #[test]

@@ -40,11 +40,11 @@ pub fn decompose(
     let mut parts = Parts { b: builder, wide, result };
     let made = match op {
         Op::Linear => parts.linear(operands),
-        Op::Attention { heads, scale, .. } => {
-            return parts.attention(operands, *heads, *scale, results.get(1));
+        Op::Attention { heads, scale, last, .. } => {
+            return parts.attention(operands, *heads, (*scale, *last), results.get(1));
         }
-        Op::AttentionVjp { heads, scale, .. } => {
-            return parts.attention_vjp(operands, results, *heads, *scale);
+        Op::AttentionVjp { heads, scale, last, .. } => {
+            return parts.attention_vjp(operands, results, *heads, (*scale, *last));
         }
         Op::LayerNorm { eps } => parts.layer_norm(operands, *eps),
         Op::RmsNorm { eps, clamp } => parts.rms_norm(operands, *eps, *clamp),

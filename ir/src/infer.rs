@@ -285,8 +285,12 @@ impl Rule<'_> {
             Op::Reduce { axes, keep, .. } => self.reduce(axes, *keep),
             Op::Dot { transposed } => self.dot(*transposed),
             Op::Linear => self.linear(),
-            Op::Attention { heads, scale, lse } => self.attention(*heads, *scale, *lse),
-            Op::AttentionVjp { heads, scale, .. } => self.attention_vjp(*heads, *scale),
+            Op::Attention { heads, scale, lse, last } => {
+                self.attention(*heads, *scale, *lse, *last)
+            }
+            Op::AttentionVjp { heads, scale, last, .. } => {
+                self.attention_vjp(*heads, *scale, *last)
+            }
             Op::LayerNorm { eps } => self.norm(*eps, "weight and bias are [D]"),
             Op::RmsNorm { eps, .. } => self.norm(*eps, "the gain is [D]"),
             Op::Rope { heads } => self.rope(*heads),

@@ -212,6 +212,8 @@ ops! {
             scale: f64,
             /// Whether the natural logarithm of each softmax's sum is a second result.
             lse: bool,
+            /// How many times the last key counts, as if so many keys and values were equal to it.
+            last: usize,
         },
         /// Cotangents of queries, keys, values and, with one, the bias of an attention.
         AttentionVjp ["attention_vjp", (6 + usize::from(*bias), 6 + usize::from(*bias)), Anchor] {
@@ -221,6 +223,8 @@ ops! {
             scale: f64,
             /// Whether it has a bias.
             bias: bool,
+            /// How many times its last key counts.
+            last: usize,
         },
         /// Layer norm over the last axis, optionally affine.
         LayerNorm ["layer_norm", (1, 3), Composite] {
@@ -392,7 +396,9 @@ impl Op {
     #[must_use]
     pub fn first_alone(&self) -> Self {
         match *self {
-            Self::Attention { heads, scale, .. } => Self::Attention { heads, scale, lse: false },
+            Self::Attention { heads, scale, last, .. } => {
+                Self::Attention { heads, scale, lse: false, last }
+            }
             _ => self.clone(),
         }
     }

@@ -132,7 +132,12 @@ fn every_op() -> Module {
             f.op("dot", Op::Dot { transposed: [false; 2] }, &[x, y], None),
             f.op("dot", Op::Dot { transposed: [true; 2] }, &[x, x], None),
             f.op("sums", Op::SegmentSum { segments: 3 }, &[x, seg], None),
-            f.op("attn", Op::Attention { heads: 2, scale: 0.125, lse: false }, &[x, y, y], None),
+            f.op(
+                "attn",
+                Op::Attention { heads: 2, scale: 0.125, lse: false, last: 1 },
+                &[x, y, y],
+                None,
+            ),
             f.op("ln", Op::LayerNorm { eps: 1e-5 }, &[x], Some(ty(DType::Bf16, &[]))),
             f.op("ln", Op::LayerNorm { eps: 1e-5 }, &[x, row, row], None),
             f.op("rms", Op::RmsNorm { eps: 1e-6, clamp: false }, &[x, row], None),
@@ -149,7 +154,7 @@ fn every_op() -> Module {
             f.op("rb", Op::RelativeBucket { buckets: 32, max_distance: 128 }, &[i], None),
             f.linear_of("lin", &[x, y], DType::Bf16),
         ];
-        let several = Op::Attention { heads: 2, scale: 0.125, lse: true };
+        let several = Op::Attention { heads: 2, scale: 0.125, lse: true, last: 1 };
         out.extend(f.op_of("several", several, &[x, y, y], &[]));
         let stride = Op::Conv { stride: [2, 2, 1], pad: [[2, 0], [1, 1], [0, 1]] };
         out.push(f.op("conv", stride, &[clip, kernel], None));

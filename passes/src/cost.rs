@@ -113,7 +113,7 @@ mod tests {
         let linear = anchor(Anchor::Linear, 3);
         let linear = cost(linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
         assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
-        let attention = Anchor::Attention { heads: 2, scale: 1.0, lse: false };
+        let attention = Anchor::Attention { heads: 2, scale: 1.0, lse: false, last: 1 };
         let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
         assert_eq!(cost(anchor(attention, 3), &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
         let conv = Anchor::Conv { stride: [1; 3], pad: [[1; 2]; 3] };

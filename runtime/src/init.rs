@@ -4,15 +4,18 @@
 //! Every element depends only on (seed, tensor name, position), so files of any size are written in
 //! pieces, and every run gives the same bytes.
 
+mod first;
+
 use crate::checkpoint::{AtomicFile, Encoding, TensorSpec, pytorch_metadata, write_sharded};
 use crate::error::{Error, Result, to_fault};
-use crate::text::micro_tokenizer_json;
+use crate::text::{micro_tokenizer_json, world_tokenizer_json};
 use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
 use anyid_models::wan::config::{
     DitConfig, TextConfig, VaeConfig, model_index_json, scheduler_config_json,
 };
 use anyid_models::wan::names::{self, Component};
+use first::values as first_values;
 use half::bf16;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -25,6 +28,8 @@ pub enum Preset {
     Micro,
     /// As `Micro`, with a transformer that is wide enough to be trained from scratch.
     Small,
+    /// A model of the drawn world, f32, with the first values of a training from nothing.
+    World,
     /// Wan2.2-TI2V-5B: bf16 transformer and text encoder, f32 autoencoder, about 24 GB.
     Ti2v5b,
 }
@@ -35,9 +40,10 @@ impl std::str::FromStr for Preset {
         match name {
             "micro" => Ok(Self::Micro),
             "small" => Ok(Self::Small),
+            "world" => Ok(Self::World),
             "wan2.2-ti2v-5b" => Ok(Self::Ti2v5b),
             _ => Err(Error::input("E0908", format!("there is no preset \"{name}\""))
-                .help("the presets are micro, small and wan2.2-ti2v-5b")),
+                .help("the presets are micro, small, world and wan2.2-ti2v-5b")),
         }
     }
 }
@@ -48,6 +54,7 @@ impl Preset {
         match self {
             Self::Micro => (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro()),
             Self::Small => (DitConfig::small(), VaeConfig::micro(), TextConfig::micro()),
+            Self::World => (DitConfig::world(), VaeConfig::world(), TextConfig::world()),
             Self::Ti2v5b => (DitConfig::ti2v_5b(), VaeConfig::ti2v_5b(), TextConfig::ti2v_5b()),
         }
     }
@@ -58,6 +65,25 @@ impl Preset {
 struct Rule {
     centre: f32,
     spread: f32,
+}
+
+/// What the elements of a tensor are.
+#[derive(Clone, Copy)]
+enum Values {
+    /// All of one distribution.
+    Uniform(Rule),
+    /// A kernel of 3×3×3 whose older two taps in time are 0.
+    NewestTap(Rule),
+    /// A kernel of 3×1×1 that gives each channel of the newest frame, over and over.
+    NewestFrame {
+        /// Channels that it reads.
+        inputs: u64,
+    },
+}
+
+/// The values of tests and timing: nothing is 0 and nothing alike.
+fn spread(name: &str, shape: &[u64]) -> Values {
+    Values::Uniform(rule(name, shape))
 }
 
 fn rule(name: &str, shape: &[u64]) -> Rule {
@@ -94,18 +120,30 @@ fn key(seed: u64, name: &str) -> u64 {
 }
 
 /// Elements `start..` of a tensor.
-fn fill(key: u64, rule: Rule, start: u64, out: &mut [f32]) {
-    for (i, value) in out.iter_mut().enumerate() {
-        let bits = mix(key.wrapping_add((start + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+fn fill(key: u64, values: Values, start: u64, out: &mut [f32]) {
+    let drawn = |at: u64, rule: Rule| {
+        let bits = mix(key.wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let unit = (bits >> 40) as f32 * (2.0 / 16_777_216.0) - 1.0;
-        *value = rule.centre + unit * rule.spread;
+        rule.centre + unit * rule.spread
+    };
+    for (at, value) in (start..).zip(out) {
+        *value = match values {
+            Values::Uniform(rule) => drawn(at, rule),
+            Values::NewestTap(rule) if at % 27 >= 18 => drawn(at, rule),
+            Values::NewestFrame { inputs } => {
+                let (channel, from, tap) = (at / (3 * inputs), at / 3 % inputs, at % 3);
+                f32::from(u8::from(tap == 2 && from == channel % inputs))
+            }
+            Values::NewestTap(_) => 0.0,
+        };
     }
 }
 
 /// `count` values of the tensor `name`, uniform in ±`bound`: first values for training.
 pub fn uniform(seed: u64, name: &str, bound: f32, count: usize) -> Vec<f32> {
     let mut out = vec![0f32; count];
-    fill(key(seed, name), Rule { centre: 0.0, spread: bound }, 0, &mut out);
+    let rule = Rule { centre: 0.0, spread: bound };
+    fill(key(seed, name), Values::Uniform(rule), 0, &mut out);
     out
 }
 
@@ -116,17 +154,18 @@ fn write_tensor(
     seed: u64,
     name: &str,
     shape: &[u64],
+    kind: Values,
     encoding: Encoding,
     mut put: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let count: u64 = shape.iter().product();
-    let (key, rule) = (key(seed, name), rule(name, shape));
+    let key = key(seed, name);
     let mut values = vec![0f32; PIECE.min(count as usize)];
     let mut narrow: Vec<bf16> = Vec::new();
     let mut at = 0;
     while at < count {
         let len = PIECE.min((count - at) as usize);
-        fill(key, rule, at, &mut values[..len]);
+        fill(key, kind, at, &mut values[..len]);
         if encoding == Encoding::Bf16 {
             narrow.clear();
             narrow.extend(values[..len].iter().map(|v| bf16::from_f32(*v)));
@@ -149,7 +188,9 @@ pub fn safetensors_bytes(tensors: &[(String, Vec<u64>)], seed: u64) -> Vec<u8> {
             data.extend_from_slice(bytes);
             Ok(())
         };
-        write_tensor(seed, name, shape, Encoding::F32, put).expect("memory takes every write");
+        let kind = spread(name, shape);
+        write_tensor(seed, name, shape, kind, Encoding::F32, put)
+            .expect("memory takes every write");
         let entry = serde_json::json!({
             "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()],
         });
@@ -196,11 +237,11 @@ impl WeightProvider for RandomWeights {
         };
         let size = ty.dtype.bytes();
         let shape: smallvec::SmallVec<[u64; 8]> = ty.shape.iter().map(|n| *n as u64).collect();
-        let (key, rule) = (key(self.seed, name), rule(name, &shape));
+        let (key, kind) = (key(self.seed, name), spread(name, &shape));
         let (mut values, mut start) = ([0f32; BLOCK], from / size as u64);
         for out in out.chunks_mut(BLOCK * size) {
             let values = &mut values[..out.len() / size];
-            fill(key, rule, start, values);
+            fill(key, kind, start, values);
             start += values.len() as u64;
             for (out, value) in out.chunks_exact_mut(size).zip(values) {
                 match ty.dtype {
@@ -228,11 +269,36 @@ pub fn write_folder(
             .at(dir.display())
             .help("choose another folder or remove this one"));
     }
-    let narrow = match preset {
-        Preset::Micro | Preset::Small => Encoding::F32,
-        Preset::Ti2v5b => Encoding::Bf16,
+    let (dit, vae, text) = preset.configs();
+    let kind = match preset {
+        Preset::Micro | Preset::Small => Kind::micro(Encoding::F32),
+        Preset::Ti2v5b => Kind::micro(Encoding::Bf16),
+        Preset::World => Kind {
+            narrow: Encoding::F32,
+            values: first_values,
+            tokenizer: world_tokenizer_json(),
+            shift: 3.0,
+        },
     };
-    write_networks(dir, preset.configs(), narrow, seed, progress)
+    write(dir, (&dit, &vae, &text), &kind, seed, progress)
+}
+
+/// What differs between folders besides sizes.
+struct Kind {
+    /// Type of the weights of transformer and text encoder.
+    narrow: Encoding,
+    values: fn(Component, &str, &[u64]) -> Values,
+    tokenizer: String,
+    /// Shift of the schedule.
+    shift: f64,
+}
+
+impl Kind {
+    /// As the built-in model is.
+    fn micro(narrow: Encoding) -> Self {
+        let values = |_, name: &str, shape: &[u64]| spread(name, shape);
+        Self { narrow, values, tokenizer: micro_tokenizer_json(), shift: 5.0 }
+    }
 }
 
 /// As [`write_folder`], of networks with any configuration, into a folder without a model. `narrow` is
@@ -247,13 +313,24 @@ pub fn write_networks(
     seed: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
+    write(dir, (&dit, &vae, &text), &Kind::micro(narrow), seed, progress)
+}
+
+fn write(
+    dir: &Path,
+    (dit, vae, text): (&DitConfig, &VaeConfig, &TextConfig),
+    kind: &Kind,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let narrow = kind.narrow;
     let vae_component = vae.component();
     let parts = [
         (
             "transformer",
             "diffusion_pytorch_model",
             Component::Dit,
-            names::dit_tensors(&dit),
+            names::dit_tensors(dit),
             narrow,
             dit.to_diffusers_json(),
         ),
@@ -261,7 +338,7 @@ pub fn write_networks(
             "vae",
             "diffusion_pytorch_model",
             vae_component,
-            names::vae_tensors(&vae),
+            names::vae_tensors(vae),
             Encoding::F32,
             vae.to_diffusers_json(),
         ),
@@ -269,7 +346,7 @@ pub fn write_networks(
             "text_encoder",
             "model",
             Component::Text,
-            names::text_tensors(&text),
+            names::text_tensors(text),
             narrow,
             text.to_diffusers_json(),
         ),
@@ -296,7 +373,8 @@ pub fn write_networks(
             .collect();
         write_sharded(&folder, stem, &specs, &pytorch_metadata(), SHARD_BYTES, |spec, sink| {
             let name = &canonical[&spec.name];
-            write_tensor(seed, name, &spec.shape, encoding, |piece| {
+            let values = (kind.values)(component, name, &spec.shape);
+            write_tensor(seed, name, &spec.shape, values, encoding, |piece| {
                 done += piece.len() as u64;
                 progress(done, total);
                 sink.write(piece)
@@ -304,9 +382,9 @@ pub fn write_networks(
         })?;
     }
     create_dir(&dir.join("tokenizer"))?;
-    write_bytes(&dir.join("tokenizer/tokenizer.json"), micro_tokenizer_json().as_bytes())?;
+    write_bytes(&dir.join("tokenizer/tokenizer.json"), kind.tokenizer.as_bytes())?;
     create_dir(&dir.join("scheduler"))?;
-    write_json(&dir.join("scheduler/scheduler_config.json"), &scheduler_config_json(5.0))?;
+    write_json(&dir.join("scheduler/scheduler_config.json"), &scheduler_config_json(kind.shift))?;
     // This comes last, so that an incomplete folder is not taken for a model.
     write_json(&dir.join("model_index.json"), &model_index_json())
 }

@@ -289,11 +289,11 @@ fn ops_without_a_kernel_run_as_primitives() {
     let kernel = |dtype| TensorType::new(dtype, [4, 3, 1, 2]);
     let norm = Op::RmsNorm { eps: 1.0, clamp: false };
     let cases = [
-        (Op::Attention { heads: 2, scale: -1.0, lse: false }, vec![rows(DType::F32); 3]),
-        (Op::Attention { heads: 2, scale: 1.0, lse: false }, vec![rows(DType::F64); 3]),
-        (Op::Attention { heads: 2, scale: 1.0, lse: false }, vec![rows(half); 3]),
-        (Op::Attention { heads: 2, scale: 1.0, lse: true }, vec![rows(DType::F64); 3]),
-        (Op::Attention { heads: 2, scale: -1.0, lse: true }, vec![rows(half); 3]),
+        (Op::Attention { heads: 2, scale: -1.0, lse: false, last: 1 }, vec![rows(DType::F32); 3]),
+        (Op::Attention { heads: 2, scale: 1.0, lse: false, last: 1 }, vec![rows(DType::F64); 3]),
+        (Op::Attention { heads: 2, scale: 1.0, lse: false, last: 1 }, vec![rows(half); 3]),
+        (Op::Attention { heads: 2, scale: 1.0, lse: true, last: 1 }, vec![rows(DType::F64); 3]),
+        (Op::Attention { heads: 2, scale: -1.0, lse: true, last: 1 }, vec![rows(half); 3]),
         (Op::Linear, vec![rows(DType::F64); 2]),
         (Op::Linear, vec![rows(half), rows(half), TensorType::new(half, [3])]),
         (Op::Linear, vec![rows(DType::F32), rows(DType::F64)]),

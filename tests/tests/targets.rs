@@ -72,7 +72,7 @@ fn heads_of_another_width_are_taken_apart() {
     for (heads, width, whole) in [(2, 64, true), (3, 8, true), (1, 128, false), (2, 12, false)] {
         let attention = module(&[], |f| {
             let qkv = ["q", "k", "v"].map(|name| f.param(name, ty(&[5, heads * width])));
-            vec![f.op("y", Op::Attention { heads, scale: 0.5, lse: false }, &qkv, None)]
+            vec![f.op("y", Op::Attention { heads, scale: 0.5, lse: false, last: 1 }, &qkv, None)]
         });
         let found = kinds(&attention, &target);
         assert_eq!(found == ["attention"], whole, "{heads} of {width}: {found:?}");

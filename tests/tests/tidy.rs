@@ -21,7 +21,17 @@ const ALLOWED: [(&str, &[&str]); 8] = [
         "anyid-runtime",
         &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-files"],
     ),
-    ("anyid-cli", &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-runtime"]),
+    (
+        "anyid-cli",
+        &[
+            "anyid-ir",
+            "anyid-passes",
+            "anyid-backends",
+            "anyid-models",
+            "anyid-world",
+            "anyid-runtime",
+        ],
+    ),
 ];
 
 #[test]

@@ -130,6 +130,9 @@ pub struct Attention<'a> {
     pub precision: Precision,
     /// Factor of q·kᵀ, not negative: 1/√head_dim, or 1.
     pub scale: f32,
+    /// How many times the last key that is attended to counts; more than once only where the scale is
+    /// above 0.
+    pub last: usize,
     /// Queries [batch, queries, heads·head_dim].
     pub query: Operand<'a>,
     /// Keys [batch, keys, heads·head_dim].
@@ -298,6 +301,7 @@ pub fn attention(
     }
     assert!(shape.keys > 0 && call.key_limit != Some(0), "attention over no keys");
     assert!(call.scale >= 0.0, "the scale is not negative");
+    assert!(call.last > 0 && (call.last == 1 || call.scale > 0.0), "how often the last key counts");
     call.query.check("query", &shape, shape.queries);
     call.key.check("key", &shape, shape.keys);
     call.value.check("value", &shape, shape.keys);

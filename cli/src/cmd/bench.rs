@@ -9,6 +9,7 @@ mod measure;
 pub mod networks;
 mod profile;
 mod report;
+pub mod train;
 
 use crate::cmd::bench::args::BenchOps;
 use crate::output::{self, duration};
@@ -288,7 +289,8 @@ fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
     let width = heads * head_dim;
     let module = module(None, |f| {
         let all = ["q", "k", "v"].map(|name| f.param(name, ty(dtype, [rows, width])));
-        let op = Op::Attention { heads, scale: 1.0 / (head_dim as f64).sqrt(), lse: false };
+        let op =
+            Op::Attention { heads, scale: 1.0 / (head_dim as f64).sqrt(), lse: false, last: 1 };
         f.op("y", op, &all, Some(ty(DType::F32, [])))
     });
     let work = 4.0 * (heads * rows * rows * head_dim) as f64;
@@ -307,7 +309,7 @@ fn heads_back(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case 
         let most = f.scalar("most", DType::F32, (rows as f64).ln());
         let sums = f.add("log_sums", sums, most);
         let scale = 1.0 / (head_dim as f64).sqrt();
-        let op = Op::AttentionVjp { heads, scale, bias: false };
+        let op = Op::AttentionVjp { heads, scale, bias: false, last: 1 };
         f.op_of("y", op, &[q, k, v, out, sums, d], &[])
     });
     let work = 10.0 * (heads * rows * rows * head_dim) as f64;

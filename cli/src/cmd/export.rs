@@ -44,14 +44,14 @@ pub struct Export {
     /// Take the configuration from this model folder, or from the folder of the network alone.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
-    /// Take the configuration of a preset: micro, small or wan2.2-ti2v-5b [default: micro].
+    /// Take the configuration of a preset: micro, small, world or wan2.2-ti2v-5b [default: micro].
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Width and height in pixels, multiples of 32 (of 16 for the autoencoder)
-    /// [default: 192x192 for micro and small, else 1280x704].
+    /// [default: 192x192 for micro, small and world, else 1280x704].
     #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
     pub size: Option<String>,
-    /// Pixel frames, 4k+1 [default: 9 for micro and small, else 121].
+    /// Pixel frames, 4k+1 [default: 9 for micro, small and world, else 121].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub frames: Option<usize>,
     /// Pixel frames of each reference, 1 for a picture: 1,1,5.
@@ -78,11 +78,11 @@ pub struct Export {
     pub output: PathBuf,
 }
 
-/// Configurations to export from. What a folder does not have is taken from the real model.
-struct Configs {
-    dit: DitConfig,
-    vae: VaeConfig,
-    text: TextConfig,
+/// Configurations of the networks. What a folder does not have is taken from the real model.
+pub struct Configs {
+    pub dit: DitConfig,
+    pub vae: VaeConfig,
+    pub text: TextConfig,
     precision: Precision,
     micro: bool,
 }
@@ -132,6 +132,14 @@ fn configs(args: &Export) -> Result<Configs> {
         let precision = if micro { Precision::F32 } else { Precision::Bf16 };
         return Ok(Configs { dit, vae, text, precision, micro });
     };
+    configs_of(folder)
+}
+
+/// Those of a model folder, or of the folder of one network.
+///
+/// # Errors
+/// E07xx for what cannot be read, or is no network of the family.
+pub fn configs_of(folder: &Path) -> Result<Configs> {
     if let Some(configs) = component_folder(folder)? {
         return Ok(configs);
     }

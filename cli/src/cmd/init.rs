@@ -19,7 +19,8 @@ pub struct Init {
     /// The folder to create.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// Sizes: micro (about 4 MB), small (about 13 MB, trains from scratch) or wan2.2-ti2v-5b (about 24 GB).
+    /// Sizes: micro (about 4 MB), small (about 13 MB: trains from scratch), world (about 18 MB: a model of
+    /// the drawn world with the values that training begins from) or wan2.2-ti2v-5b (about 24 GB).
     #[arg(long, value_name = "NAME", default_value = "micro")]
     pub preset: String,
     /// Seed of the weights.

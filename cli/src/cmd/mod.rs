@@ -19,6 +19,7 @@ pub mod plans;
 pub mod run;
 pub mod run_plan;
 pub mod train;
+pub mod world;
 
 use crate::args::{PrecisionName, ResidualName};
 use anyid_models::wan::{Precision, Residual};

@@ -28,12 +28,12 @@ impl Parts<'_, '_> {
     }
 
     /// Per head `softmax(q kᵀ · scale + bias) v`. Channels are head-major. Where its type is given,
-    /// the second result is `ln Σ exp` of each row of scores.
+    /// the second result is `ln Σ exp` of each row of scores. The last key counts `last` times.
     pub(super) fn attention(
         &mut self,
         operands: &[ValueId],
         heads: usize,
-        scale: f64,
+        (scale, last): (f64, usize),
         lse: Option<&TensorType>,
     ) -> Vec<ValueId> {
         let batched = self.result.rank() == 3;
@@ -47,7 +47,7 @@ impl Parts<'_, '_> {
         // Transposed, because `dot` contracts the last axis of both sides.
         let v = self.split_heads("v", operands[2], [batch, nk, heads, width], [0, 2, 3, 1]);
 
-        let scores = self.scores([q, k], scale, operands.get(3), [nq, nk]);
+        let scores = self.scores([q, k], (scale, last), operands.get(3), [nq, nk]);
         let [weights, largest, total] = self.softmax(scores);
         let mixed = self.dot("mixed", weights, v);
         let rows = self.b.permute("merged", mixed, &[0, 2, 1, 3]);
@@ -69,7 +69,7 @@ impl Parts<'_, '_> {
         operands: &[ValueId],
         results: &[TensorType],
         heads: usize,
-        scale: f64,
+        (scale, last): (f64, usize),
     ) -> Vec<ValueId> {
         let batched = self.result.rank() == 3;
         let batch = if batched { self.result.shape[0] } else { 1 };
@@ -84,7 +84,7 @@ impl Parts<'_, '_> {
         let lse = self.widen(operands[4]);
         let lse = self.reshape("lse", lse, [batch, heads, nq, 1]);
 
-        let scores = self.scores([q, k], scale, operands.get(6), [nq, nk]);
+        let scores = self.scores([q, k], (scale, last), operands.get(6), [nq, nk]);
         let weights = self.sub("shifted", scores, lse);
         let weights = self.b.unary("weights", UnaryFn::Exp, weights);
         // A row of nothing but −∞ has no weights.
@@ -117,16 +117,26 @@ impl Parts<'_, '_> {
         made
     }
 
-    /// `q kᵀ · scale`, with a table over key − query as bias if there is one.
+    /// `q kᵀ · scale`, with a table over key − query as bias if there is one, and with the logarithm of
+    /// `last` for the last key.
     fn scores(
         &mut self,
         [q, k]: [ValueId; 2],
-        scale: f64,
+        (scale, last): (f64, usize),
         bias: Option<&ValueId>,
         [nq, nk]: [usize; 2],
     ) -> ValueId {
         let scores = self.dot("scores", q, k);
-        let scores = self.times("scaled", scores, scale);
+        let mut scores = self.times("scaled", scores, scale);
+        if last != 1 {
+            let key = self.b.iota("key", 0, TensorType::new(DType::I32, [nk]));
+            let end = self.b.scalar("end", DType::I32, nk as f64 - 1.0);
+            let at_end = self.b.compare("at_end", CompareFn::Eq, key, end);
+            let more = [("more", (last as f64).ln()), ("zero", 0.0)];
+            let [more, zero] = more.map(|(name, value)| self.scalar(name, value));
+            let counts = self.select("counts", at_end, more, zero);
+            scores = self.b.add("counted", scores, counts);
+        }
         let Some(table) = bias else { return scores };
         // `[heads, Nq, Nk]` of a table `[heads, Nq+Nk−1]`.
         let column = self.differences(TensorType::new(DType::I32, [nq, nk]));

@@ -164,7 +164,7 @@ fn attention_matches_the_softmax_formula() {
             let [qs, ks, vs] = [&q, &k, &v].map(Tensor::to_f64_vec);
             let table = bias.to_f64_vec();
             let sizes = [batch.unwrap_or(1), nq, nk, heads, width];
-            let op = Op::Attention { heads, scale: 0.7, lse: false };
+            let op = Op::Attention { heads, scale: 0.7, lse: false, last: 1 };
             let result = TensorType::new(dtype, shape(nq));
             let [plain, sums] = attention_formula([&qs, &ks, &vs], sizes, 0.7, |_, _, _| 0.0);
             check(&op, &[q.clone(), k.clone(), v.clone()], &result, &plain);
@@ -178,22 +178,62 @@ fn attention_matches_the_softmax_formula() {
     }
 }
 
+/// The last key of an attention counts as so many equal ones, and its cotangents are the sums of theirs.
+#[test]
+fn a_key_that_counts_several_times_is_so_many_keys() {
+    let mut random = Random::new(7);
+    let mut rows = |count: usize| random.tensor(DType::F64, &[count, 6]);
+    let [q, k, v, d] = [3, 4, 4, 3].map(&mut rows);
+    let again = |x: &Tensor, times: usize| {
+        let mut values = x.to_f64_vec();
+        for _ in 1..times {
+            values.extend_from_within(18..24);
+        }
+        Tensor::from_f64s(TensorType::new(DType::F64, [3 + times, 6]), &values).unwrap()
+    };
+    let attend = |k: &Tensor, v: &Tensor, last: usize| {
+        let op = Op::Attention { heads: 2, scale: 0.7, lse: true, last };
+        let made = all(&op, &[q.clone(), k.clone(), v.clone()], Mode::F64);
+        let [out, lse] = made.clone().try_into().expect("both results");
+        let vjp = Op::AttentionVjp { heads: 2, scale: 0.7, bias: false, last };
+        let given = [q.clone(), k.clone(), v.clone(), out, lse, d.clone()];
+        [made, all(&vjp, &given, Mode::F64)].concat()
+    };
+    let short = attend(&k, &v, 5);
+    let long = attend(&again(&k, 5), &again(&v, 5), 1);
+    for (at, (short, long)) in short.iter().zip(&long).enumerate() {
+        let mut long = long.to_f64_vec();
+        if at > 2 {
+            let copies = long.split_off(24);
+            for (at, value) in copies.iter().enumerate() {
+                long[18 + at % 6] += value;
+            }
+        }
+        close(&short.to_f64_vec(), &long, 1e-12);
+    }
+}
+
 /// Attention with the scale 0.7 and both its results, for these operands.
 fn with_sums(operands: &[Tensor], heads: usize, mode: Mode) -> [Tensor; 2] {
+    let op = Op::Attention { heads, scale: 0.7, lse: true, last: 1 };
+    all(&op, operands, mode).try_into().unwrap()
+}
+
+/// All results of `op`.
+fn all(op: &Op, operands: &[Tensor], mode: Mode) -> Vec<Tensor> {
     let mut module = Module::default();
     let mut f = FuncBuilder::new(&module, "main");
     let params: Vec<ValueId> =
         (0..).zip(operands).map(|(i, x)| f.param(&format!("p{i}"), x.ty().clone())).collect();
-    let op = Op::Attention { heads, scale: 0.7, lse: true };
     let made = f.op_of("y", op.clone(), &params, &[]);
     let func = f.finish(&made);
     module.add(func);
     assert_eq!(crate::verify::verify(&module), []);
     let results = module.funcs[0].results.clone();
     let run = |module: &Module| Evaluator::new(module, mode).run("main", operands, &(), None);
-    let (whole, parts) = (run(&module).unwrap(), run(&parts(&op, operands, &results)).unwrap());
+    let (whole, parts) = (run(&module).unwrap(), run(&parts(op, operands, &results)).unwrap());
     assert_eq!(format!("{whole:?}"), format!("{parts:?}"), "decomposed, the same bits");
-    whole.try_into().unwrap()
+    whole
 }
 
 /// The first result has the bits that it has alone, and the second is near `sums`.
@@ -202,7 +242,7 @@ fn check_sums(operands: &[Tensor], heads: usize, wanted: &[f64], sums: &[f64]) {
     close(&y.to_f64_vec(), wanted, 1e-12);
     close(&lse.to_f64_vec(), sums, 1e-12);
     let [y, lse] = with_sums(operands, heads, Mode::F32);
-    let op = Op::Attention { heads, scale: 0.7, lse: false };
+    let op = Op::Attention { heads, scale: 0.7, lse: false, last: 1 };
     assert_eq!(apply(&op, operands, y.ty(), Mode::F32), y);
     assert_eq!(lse.dtype(), DType::F32);
     close(&lse.to_f64_vec(), sums, 4e-6);
@@ -234,7 +274,7 @@ fn attention_survives_large_scores() {
     let q = Tensor::from_f32([1, 2], &[1e4, 0.0]).unwrap();
     let k = Tensor::from_f32([2, 2], &[1e4, 0.0, -1e4, 0.0]).unwrap();
     let v = Tensor::from_f32([2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-    let op = Op::Attention { heads: 1, scale: 1.0, lse: false };
+    let op = Op::Attention { heads: 1, scale: 1.0, lse: false, last: 1 };
     let y = apply(&op, &[q, k, v], &f32_tensor(&[1, 2]), Mode::F32);
     assert_eq!(y.as_f32().unwrap(), [1.0, 2.0]);
 }

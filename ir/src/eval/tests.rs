@@ -402,11 +402,14 @@ fn composites_that_would_be_absurd_inside_are_refused() {
         compute(&inputs, Mode::F32, |f, p| f.op("y", op, p, None)).map_err(|e| e.code)
     };
     let long: &[usize] = &[1 << 15, 1];
-    assert_eq!(code(Op::Attention { heads: 1, scale: 1.0, lse: false }, &[long; 3]), Err("E1045"));
+    assert_eq!(
+        code(Op::Attention { heads: 1, scale: 1.0, lse: false, last: 1 }, &[long; 3]),
+        Err("E1045")
+    );
     let no_channels: &[usize] = &[4, 0];
     let many = 1 << 60;
     assert_eq!(
-        code(Op::Attention { heads: many, scale: 1.0, lse: false }, &[no_channels; 3]),
+        code(Op::Attention { heads: many, scale: 1.0, lse: false, last: 1 }, &[no_channels; 3]),
         Err("E1045")
     );
     assert_eq!(code(Op::Rope { heads: many }, &[no_channels, &[4, 0, 2]]), Err("E1045"));

@@ -139,7 +139,7 @@ impl Rule<'_> {
         self.one(self.free_dtype(x.dtype)?, shape)
     }
 
-    pub(super) fn attention(&self, heads: usize, scale: f64, lse: bool) -> Inferred {
+    pub(super) fn attention(&self, heads: usize, scale: f64, lse: bool, last: usize) -> Inferred {
         let [q, k, v] = [self.operands[0], self.operands[1], self.operands[2]];
         self.need_float(0..1)?;
         let rank = q.rank();
@@ -159,6 +159,7 @@ impl Rule<'_> {
             return Err(TypeError { attribute: Some("scale"), ..error });
         }
         self.held("scale", scale, self.wide())?;
+        self.allow(last > 0, || "the last key counts 0 times".into(), "a number from 1 on")?;
         let (nq, nk) = (q.shape[rank - 2], k.shape[rank - 2]);
         if self.operands.len() == 4 {
             let few = nq.saturating_add(nk) <= i32::MAX as usize;
@@ -179,12 +180,12 @@ impl Rule<'_> {
 
     /// Operands are those of the attention, its two results and the first one's cotangent, the bias
     /// last.
-    pub(super) fn attention_vjp(&self, heads: usize, scale: f64) -> Inferred {
+    pub(super) fn attention_vjp(&self, heads: usize, scale: f64, last: usize) -> Inferred {
         let own: SmallVec<[&TensorType; 4]> =
             self.operands[..3].iter().chain(self.operands.get(6)).copied().collect();
-        let op = Op::Attention { heads, scale, lse: true };
+        let op = Op::Attention { heads, scale, lse: true, last };
         let made = Rule { op: &op, operands: &own, declared: std::slice::from_ref(own[0]) };
-        let made = made.attention(heads, scale, true)?;
+        let made = made.attention(heads, scale, true, last)?;
         for (at, what) in [(3, "what the attention gave"), (5, "its cotangent")] {
             self.need_float(at..at + 1)?;
             self.need_shape(at, &own[0].shape, what)?;

@@ -33,6 +33,8 @@ pub enum Anchor {
         scale: f64,
         /// Whether the logarithm of each softmax's sum is a second result.
         lse: bool,
+        /// How many times the last key counts.
+        last: usize,
     },
     /// The derivative of an attention.
     AttentionVjp {
@@ -42,6 +44,8 @@ pub enum Anchor {
         scale: f64,
         /// Whether it has a bias.
         bias: bool,
+        /// How many times its last key counts.
+        last: usize,
     },
     /// Convolution over `[T, H, W, C]`.
     Conv {
@@ -63,8 +67,12 @@ impl Anchor {
         Some(match *op {
             Op::Linear => Self::Linear,
             Op::Dot { transposed } => Self::Dot { transposed },
-            Op::Attention { heads, scale, lse } => Self::Attention { heads, scale, lse },
-            Op::AttentionVjp { heads, scale, bias } => Self::AttentionVjp { heads, scale, bias },
+            Op::Attention { heads, scale, lse, last } => {
+                Self::Attention { heads, scale, lse, last }
+            }
+            Op::AttentionVjp { heads, scale, bias, last } => {
+                Self::AttentionVjp { heads, scale, bias, last }
+            }
             Op::Conv { stride, pad } => Self::Conv { stride, pad },
             Op::SegmentSum { segments } => Self::SegmentSum { segments },
             _ => return None,
@@ -76,8 +84,12 @@ impl Anchor {
         match self {
             Self::Linear => Op::Linear,
             Self::Dot { transposed } => Op::Dot { transposed },
-            Self::Attention { heads, scale, lse } => Op::Attention { heads, scale, lse },
-            Self::AttentionVjp { heads, scale, bias } => Op::AttentionVjp { heads, scale, bias },
+            Self::Attention { heads, scale, lse, last } => {
+                Op::Attention { heads, scale, lse, last }
+            }
+            Self::AttentionVjp { heads, scale, bias, last } => {
+                Op::AttentionVjp { heads, scale, bias, last }
+            }
             Self::Conv { stride, pad } => Op::Conv { stride, pad },
             Self::SegmentSum { segments } => Op::SegmentSum { segments },
         }

@@ -103,14 +103,17 @@ impl Target {
                 need(kernel.dtype == DType::F32 || half(kernel.dtype), PRODUCTS)?;
                 need(vector(2), "a bias of this element type")
             }
-            Op::Attention { heads, scale, .. } | Op::AttentionVjp { heads, scale, .. } => {
+            Op::Attention { heads, scale, last, .. }
+            | Op::AttentionVjp { heads, scale, last, .. } => {
                 if let Op::AttentionVjp { .. } = op {
                     need(operands[4].dtype == DType::F32, "sums of this element type")?;
                     need(set.contains(&operands[5].dtype), why)?;
                 }
                 let width = operands[0].last() / heads;
                 need(self.head_widths.hold(width), "heads of this width")?;
-                need(*scale >= 0.0 && scale.is_finite(), "a scale that is not a positive number")
+                // What a key counts is a part of its score before the scale.
+                let least = if *last == 1 { 0.0 } else { f64::from(f32::MIN_POSITIVE) };
+                need(*scale >= least && scale.is_finite(), "a scale that is not a positive number")
             }
             _ => Ok(()),
         }
@@ -206,7 +209,7 @@ mod tests {
         assert!(target.native(&Op::GeluErf, &[&x], &[false], &[&x]).is_err());
         for (scale, fine) in [(0.5, true), (-1.0, false), (f64::NAN, false), (f64::INFINITY, false)]
         {
-            let op = Op::Attention { heads: 1, scale, lse: false };
+            let op = Op::Attention { heads: 1, scale, lse: false, last: 1 };
             let native = target.native(&op, &[&x, &x, &x], &[false; 3], &[&x]);
             assert_eq!(native.is_ok(), fine, "{scale}");
         }

@@ -9,6 +9,8 @@ use super::{Axes, IndexArg, ReduceFn};
 pub(crate) enum Attribute<'o> {
     /// A whole number.
     Int(&'o mut usize),
+    /// A whole number, 1 unless it is given.
+    Count(&'o mut usize),
     /// A number.
     Float(&'o mut f64),
     /// `false` unless it is given.
@@ -41,7 +43,10 @@ macro_rules! fields {
 }
 
 fields! {
-    usize: field _name => Some(Attribute::Int(field));
+    usize: field name => Some(match name {
+        "last" => Attribute::Count(field),
+        _ => Attribute::Int(field),
+    });
     f64: field _name => Some(Attribute::Float(field));
     bool: field _name => Some(Attribute::Flag(field));
     Axes: field _name => Some(Attribute::List(field));

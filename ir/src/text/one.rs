@@ -63,8 +63,8 @@ mod tests {
     fn ops_alone_read_back() {
         for op in [
             Op::Linear,
-            Op::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false },
-            Op::Attention { heads: 1, scale: 0.0, lse: true },
+            Op::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false, last: 1 },
+            Op::Attention { heads: 1, scale: 0.0, lse: true, last: 1 },
             Op::Const { values: vec![0.5, -1.0, f64::INFINITY] },
             Op::Conv { stride: [1, 2, 2], pad: [[2, 0], [1, 1], [1, 1]] },
             Op::Gelu,

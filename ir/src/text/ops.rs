@@ -42,7 +42,8 @@ pub(super) fn attributes(op: &Op) -> Vec<String> {
     let whole = |values: &[usize]| list(values.iter().map(usize::to_string).collect());
     let text = |(name, attribute): (&str, Attribute<'_>)| {
         let value = match attribute {
-            Attribute::Int(value) => value.to_string(),
+            Attribute::Count(1) => return None,
+            Attribute::Int(value) | Attribute::Count(value) => value.to_string(),
             Attribute::Float(value) => float(*value),
             Attribute::Flag(value) => return value.then(|| format!("{name}=true")),
             Attribute::List(values) => whole(values),

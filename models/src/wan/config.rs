@@ -60,14 +60,14 @@ mod tests {
 
     #[test]
     fn presets_are_valid_and_the_micro_model_is_small() {
-        for dit in [DitConfig::ti2v_5b(), DitConfig::micro()] {
+        for dit in [DitConfig::ti2v_5b(), DitConfig::micro(), DitConfig::world()] {
             dit.validate().unwrap();
         }
         for vae in [VaeConfig::ti2v_5b(), VaeConfig::micro()] {
             vae.validate().unwrap();
             assert_eq!((vae.spatial_factor(), vae.temporal_factor()), (16, 4));
         }
-        for text in [TextConfig::ti2v_5b(), TextConfig::micro()] {
+        for text in [TextConfig::ti2v_5b(), TextConfig::micro(), TextConfig::world()] {
             text.validate().unwrap();
         }
         let (dit, vae, text) = (DitConfig::micro(), VaeConfig::micro(), TextConfig::micro());
@@ -75,6 +75,11 @@ mod tests {
         println!("micro model: {counts:?}");
         assert!(counts.iter().sum::<u64>() <= 1_200_000, "{counts:?}");
         assert_eq!((dit.in_channels, dit.text_dim), (vae.z_dim, text.d_model));
+        let (dit, vae, text) = (DitConfig::world(), VaeConfig::world(), TextConfig::world());
+        vae.validate().unwrap();
+        assert_eq!((vae.spatial_factor(), vae.temporal_factor()), (8, 4));
+        assert_eq!((dit.in_channels, dit.text_dim), (vae.z_dim, text.d_model));
+        assert_eq!((dit.parameter_count(), vae.parameter_count()), (2_752_728, 1_561_548));
         let real = (DitConfig::ti2v_5b(), VaeConfig::ti2v_5b(), TextConfig::ti2v_5b());
         assert_eq!(real.0.parameter_count(), 4_999_787_712);
         assert_eq!(real.1.parameter_count(), 704_688_668);
@@ -120,13 +125,13 @@ mod tests {
 
     #[test]
     fn presets_survive_their_files() {
-        for dit in [DitConfig::ti2v_5b(), DitConfig::micro()] {
+        for dit in [DitConfig::ti2v_5b(), DitConfig::micro(), DitConfig::world()] {
             assert_eq!(DitConfig::from_diffusers(&dit.to_diffusers_json()).unwrap(), dit);
         }
-        for vae in [VaeConfig::ti2v_5b(), VaeConfig::micro()] {
+        for vae in [VaeConfig::ti2v_5b(), VaeConfig::micro(), VaeConfig::world()] {
             assert_eq!(VaeConfig::from_diffusers(&vae.to_diffusers_json()).unwrap(), vae);
         }
-        for text in [TextConfig::ti2v_5b(), TextConfig::micro()] {
+        for text in [TextConfig::ti2v_5b(), TextConfig::micro(), TextConfig::world()] {
             assert_eq!(TextConfig::from_diffusers(&text.to_diffusers_json()).unwrap(), text);
         }
     }
@@ -186,6 +191,7 @@ mod tests {
                 ("added_kv_proj_dim", Some(json!(5120)), "Wan2.1 image-to-video"),
                 ("image_dim", Some(json!(1280)), "Wan2.1 image-to-video"),
                 ("cross_attn_norm", Some(json!(1)), "not true or false"),
+                ("text_len", Some(json!(0)), "text_len: 0"),
                 (
                     "_class_name",
                     Some(json!("WanVACETransformer3DModel")),

@@ -39,6 +39,23 @@ impl DitSize {
     }
 }
 
+/// Samples that go through a transformer together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// How many.
+    pub samples: usize,
+    /// How many rows of its text the last row of each stands for: what follows the longest prompt are
+    /// zeros, and each row of them has the same key and value.
+    pub last_text: usize,
+}
+
+impl From<usize> for Batch {
+    /// So many samples, each row of their texts by itself.
+    fn from(samples: usize) -> Self {
+        Self { samples, last_text: 1 }
+    }
+}
+
 /// Element types of a transformer's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DitTypes {
@@ -103,7 +120,7 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
     dit_batch(config, size, 1, types)
 }
 
-/// One evaluation of the transformer on `samples` samples of one size, each of which sees only itself.
+/// One evaluation of the transformer on the samples of a batch, of one size, each of which sees only itself.
 ///
 /// `@dit(%ref: f32[C,R,H,W], %lat: f32[C,F,H,W], %t: f32[G], %seg: i32[N], %txt: f32[T,text])
 /// -> f32[C,F,H,W]`: clean reference latents, noisy target latents, the distinct timesteps on the
@@ -115,11 +132,11 @@ pub fn dit(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> Mo
 pub fn dit_batch(
     config: &DitConfig,
     size: &DitSize,
-    samples: usize,
+    batch: impl Into<Batch>,
     types: impl Into<DitTypes>,
 ) -> Module {
-    let types = types.into();
-    let precision = types.precision;
+    let (batch, types) = (batch.into(), types.into());
+    let (samples, precision) = (batch.samples, types.precision);
     let d = config.width();
     let heads = config.heads;
     let head_dim = config.head_dim;
@@ -149,7 +166,7 @@ pub fn dit_batch(
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, samples, types);
+    let block = block(&module, config, size, batch, types);
     module.add(block);
 
     let mut b = FuncBuilder::new(&module, "dit");
@@ -271,7 +288,7 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, 1, types);
+    let block = block(&module, config, size, Batch::from(1), types);
     let params: Vec<(String, TensorType)> =
         block.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
     module.add(block);
@@ -288,13 +305,13 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
     module
 }
 
-/// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4), in which `samples`
-/// samples lie one after the other.
+/// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4), in which the samples
+/// of a batch lie one after the other.
 fn block(
     module: &Module,
     config: &DitConfig,
     size: &DitSize,
-    samples: usize,
+    Batch { samples, last_text }: Batch,
     types: DitTypes,
 ) -> anyid_ir::Func {
     let d = config.width();
@@ -312,8 +329,8 @@ fn block(
     let rope = b.param("rope", TensorType::new(DType::F32, [tokens, head_dim / 2, 2]));
     let ctx = b.param("ctx", TensorType::new(act, [text_tokens, d]));
     // Queries see the keys of their own sample.
-    let attend = |b: &mut FuncBuilder<'_>, name: &str, [q, k, v]: [ValueId; 3]| {
-        let op = Op::Attention { heads, scale, lse: false };
+    let attend = |b: &mut FuncBuilder<'_>, name: &str, [q, k, v]: [ValueId; 3], last: usize| {
+        let op = Op::Attention { heads, scale, lse: false, last };
         if samples == 1 {
             return b.op(name, op, &[q, k, v], None);
         }
@@ -346,7 +363,7 @@ fn block(
     let k1 = b.op("k1", norm.clone(), &[k0, gain], None);
     let q = b.op("q", Op::Rope { heads }, &[q1, rope], None);
     let k = b.op("k", Op::Rope { heads }, &[k1, rope], None);
-    let a = attend(&mut b, "a", [q, k, v]);
+    let a = attend(&mut b, "a", [q, k, v], 1);
     let o = b.linear("o", a, "self_attn.o.weight", Some("self_attn.o.bias"), DType::F32);
     let x1 = b.op("x1", Op::GateAdd, &[x, o, ga1, seg], None);
 
@@ -363,7 +380,7 @@ fn block(
     let gain = b.weight("cross_attn.norm_k.weight");
     let ck = b.op("ck", norm, &[ck0, gain], None);
     let cv = b.linear("cv", ctx, "cross_attn.v.weight", Some("cross_attn.v.bias"), act);
-    let ca = attend(&mut b, "ca", [cq, ck, cv]);
+    let ca = attend(&mut b, "ca", [cq, ck, cv], last_text);
     let co = b.linear("co", ca, "cross_attn.o.weight", Some("cross_attn.o.bias"), DType::F32);
     let x2 = if residual == DType::F32 {
         b.add("x2", x1, co)

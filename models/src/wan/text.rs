@@ -101,7 +101,8 @@ fn block(
     let table = b.weight("pos_embedding.embedding.weight");
     let picked = b.op("picked", Op::Gather, &[table, bucket], None);
     let bias = b.permute("bias", picked, &[1, 0]);
-    let a = b.op("a", Op::Attention { heads, scale: 1.0, lse: false }, &[q, k, v, bias], None);
+    let a =
+        b.op("a", Op::Attention { heads, scale: 1.0, lse: false, last: 1 }, &[q, k, v, bias], None);
     let o = b.linear("o", a, "attn.o.weight", None, DType::F32);
     let x1 = b.add("x1", x, o);
 

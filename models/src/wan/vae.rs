@@ -342,7 +342,8 @@ impl Coder<'_> {
             let split = self.b.slice(name, qkv, 3, part * channels, channels);
             self.b.reshape(name, split, [frames, positions, channels])
         });
-        let op = Op::Attention { heads: 1, scale: 1.0 / (channels as f64).sqrt(), lse: false };
+        let op =
+            Op::Attention { heads: 1, scale: 1.0 / (channels as f64).sqrt(), lse: false, last: 1 };
         let a = self.b.op("a", op, &[q, k, v], None);
         let a = self.b.reshape("a", a, shape);
         let o = self.plain("o", a, &format!("{path}.proj"), 0);

@@ -5,8 +5,9 @@
 //! without anything else; the rest of the line has to agree with it.
 
 use crate::error::{Error, Result};
-use crate::person::Element;
+use crate::person::{Element, Slot};
 use crate::prompt::ReferenceForm;
+use crate::reel::Reel;
 use crate::set::{Reference, Set};
 use crate::world::{FRAMES, World};
 use serde_json::{Map, Value, json};
@@ -14,60 +15,66 @@ use serde_json::{Map, Value, json};
 /// Frames a second that manifests say.
 pub const FPS: u32 = 24;
 
-/// Names the file of a form of a clip: group, number of the clip, form. A target is its video.
-pub type Names<'n> = dyn Fn(u64, usize, ReferenceForm) -> String + 'n;
-
-/// File names below the manifest: `clips/g12_c3.mp4`, `faces/g12_c3.png`, `portraits/g12_c3.png`.
-pub fn usual_names(group: u64, clip: usize, form: ReferenceForm) -> String {
-    match form {
-        ReferenceForm::Face => format!("faces/g{group}_c{clip}.png"),
-        ReferenceForm::Portrait => format!("portraits/g{group}_c{clip}.png"),
-        ReferenceForm::Video => format!("clips/g{group}_c{clip}.mp4"),
-    }
-}
-
 impl Set {
-    /// The line of this set, without a line break. `id` is its name, `names` those of its files.
-    pub fn line(&self, id: &str, names: &Names<'_>) -> String {
-        let group = self.group.number();
+    /// The line of this set, without a line break. `id` is its name, and `reel` says where its
+    /// pictures lie.
+    pub fn line(&self, id: &str, reel: &Reel) -> String {
+        let (group, world) = (self.group.number(), self.group.world());
         let clip = |number: usize| format!("g{group}_c{number}");
-        let file = |number, form| names(group, number, form);
+        let place = |number, form| reel.place(group, number, form);
         let references = self.references.iter().enumerate().map(|(at, one)| {
             let role = if at == 0 { "primary" } else { "aux" };
-            let media = file(one.clip, one.form);
+            let place = place(one.clip, one.form);
             let name = clip(one.clip);
             match one.form {
                 ReferenceForm::Face | ReferenceForm::Portrait => json!({
-                    "role": role, "form": one.form.name(), "clip": name, "media": media, "frame": 0
+                    "role": role, "form": one.form.name(), "clip": name, "media": place.media,
+                    "frame": place.first
                 }),
                 ReferenceForm::Video => json!({
-                    "role": role, "form": one.form.name(), "clip": name, "media": media,
-                    "start": 0, "frames": FRAMES, "fps": FPS
+                    "role": role, "form": one.form.name(), "clip": name, "media": place.media,
+                    "start": place.first, "frames": FRAMES, "fps": FPS
                 }),
             }
         });
         let references: Vec<Value> = references.collect();
+        let target = place(self.target, ReferenceForm::Video);
         let named = |one: &Reference| json!([one.clip, one.form.name()]);
+        let numbers = |list: Vec<(Slot, u8)>| -> Map<String, Value> {
+            list.into_iter().map(|(slot, number)| (slot.name().to_owned(), json!(number))).collect()
+        };
+        let labels = numbers(self.labels());
+        let classes = numbers(world.slots().map(|slot| (slot, world.classes(slot))).collect());
         let value = json!({
             "schema": "anyid.sample/1",
             "id": id,
             "group": format!("g{group}"),
             "target": {
-                "clip": clip(self.target), "media": file(self.target, ReferenceForm::Video),
-                "start": 0, "frames": FRAMES, "fps": FPS
+                "clip": clip(self.target), "media": target.media,
+                "start": target.first, "frames": FRAMES, "fps": FPS
             },
             "references": references,
             "prompt": self.prompt.text,
             "prompt_full": self.full_prompt(),
             "elements": self.elements(),
             "prompt_style": "plain",
+            "labels": labels,
+            "label_classes": classes,
             "world": {
-                "name": self.group.world().to_string(), "group": group, "target": self.target,
+                "name": world.to_string(), "group": group, "target": self.target,
                 "references": self.references.iter().map(named).collect::<Vec<_>>(),
                 "absolute": self.absolute
             }
         });
         value.to_string()
+    }
+
+    /// The class of every slot that the prompt names.
+    pub fn labels(&self) -> Vec<(Slot, u8)> {
+        let clip = self.group.clip(self.target).expect("a set's clips were checked");
+        let named = |slot: &Slot| self.prompt.mentioned.contains(&slot.element());
+        let world = self.group.world();
+        world.slots().filter(named).map(|slot| (slot, clip.class(slot))).collect()
     }
 
     /// The prompt that names every element.
@@ -175,7 +182,7 @@ mod tests {
         let world = World::new(2).unwrap();
         let sampling = Sampling::new(Split::HeldOut.some(0, 50).unwrap());
         let set = world.sample(&sampling, 3, index).unwrap();
-        let line = set.line(&format!("s_{index}"), &usual_names);
+        let line = set.line(&format!("s_{index}"), &Reel { clips: 5 });
         (world, set, line)
     }
 
@@ -196,11 +203,16 @@ mod tests {
             Reference { clip: 0, form: ReferenceForm::Video },
         ];
         let set = world.set(12, 3, references, false).unwrap();
-        let value: Value = serde_json::from_str(&set.line("s_1", &usual_names)).unwrap();
+        let value: Value = serde_json::from_str(&set.line("s_1", &Reel { clips: 5 })).unwrap();
         assert_eq!(value["schema"], "anyid.sample/1");
-        assert_eq!(value["target"]["media"], "clips/g12_c3.mp4");
-        assert_eq!(value["target"]["frames"], 5);
-        assert_eq!(value["references"][0]["media"], "portraits/g12_c4.png");
+        assert_eq!(value["target"]["media"], "groups/g12.png");
+        assert_eq!(
+            (&value["target"]["start"], &value["target"]["frames"]),
+            (&json!(25), &json!(5))
+        );
+        assert_eq!(value["references"][0]["media"], "groups/g12.png");
+        assert_eq!(value["references"][0]["frame"], 9);
+        assert_eq!(value["references"][1]["start"], 10);
         assert_eq!(value["references"][0]["role"], "primary");
         assert_eq!(value["references"][1]["role"], "aux");
         assert_eq!(value["references"][1]["frames"], 5);
@@ -208,6 +220,14 @@ mod tests {
         assert_eq!(value["elements"]["shot"]["keep"], true);
         assert_eq!(value["elements"].as_object().unwrap().len(), 7);
         assert_eq!(value["world"]["name"], "world/1");
+        assert_eq!(value["label_classes"]["action"], 6);
+        assert!(value["label_classes"].get("pose").is_none());
+        let (labels, clip) = (set.labels(), set.group.clip(3).unwrap());
+        assert!(labels.contains(&(Slot::Shot, clip.class(Slot::Shot))));
+        assert_eq!(value["labels"].as_object().unwrap().len(), labels.len());
+        assert_eq!(value["labels"]["action"], clip.class(Slot::Action));
+        let said = |slot: Slot| set.prompt.mentioned.contains(&slot.element());
+        assert_eq!(labels.len(), world.slots().filter(|slot| said(*slot)).count());
     }
 
     #[test]

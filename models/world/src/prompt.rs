@@ -6,7 +6,7 @@
 
 use crate::person::{Clip, Element, Slot};
 use crate::rules::{ACCESSORIES, CLOTHING, CUTS, EXPRESSIONS, GARMENTS, HAIR, PLACES, SHOTS};
-use crate::world::World;
+use crate::world::{FRAMES, World};
 
 /// What a reference shows of its clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,14 @@ impl ReferenceForm {
     /// The form of a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|form| form.name() == name)
+    }
+
+    /// How many pictures it is made of.
+    pub fn pictures(self) -> usize {
+        match self {
+            Self::Face | Self::Portrait => 1,
+            Self::Video => FRAMES,
+        }
     }
 
     /// Whether a primary of this form hands an element of its clip on. A single picture tells

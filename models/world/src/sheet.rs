@@ -18,6 +18,28 @@ pub struct Picture {
 /// The largest number of pixels that a sheet may have.
 const MOST_PIXELS: usize = 1 << 28;
 
+/// Width and height of a sheet of so many frames across and down, of `size` × `size` pixels each with
+/// `gap` pixels between them: to be asked before frames are painted.
+///
+/// # Errors
+/// E0982 for a size that is no multiple of [`crate::SIDE`], E0984 for no frames and for more pixels
+/// than a sheet may have.
+pub fn sheet_sides(across: usize, down: usize, size: usize, gap: usize) -> Result<[usize; 2]> {
+    check_size(size)?;
+    if across == 0 || down == 0 {
+        return Err(Error::new("E0984", "a sheet of no frames", "give at least one frame"));
+    }
+    let extent = |count: usize| count.checked_mul(size)?.checked_add((count - 1).checked_mul(gap)?);
+    let sides = extent(across).zip(extent(down));
+    let sides = sides.filter(|(width, height)| {
+        width.checked_mul(*height).is_some_and(|pixels| pixels <= MOST_PIXELS)
+    });
+    sides.map(|(width, height)| [width, height]).ok_or_else(|| {
+        let message = format!("a sheet of {across}x{down} frames of {size} pixels a side");
+        Error::new("E0984", message, "show fewer or smaller ones")
+    })
+}
+
 /// Frames of `size` × `size` pixels side by side, with `gap` white pixels between them. Rows may be
 /// of different length; an empty frame leaves its place white.
 ///
@@ -25,27 +47,14 @@ const MOST_PIXELS: usize = 1 << 28;
 /// E0982 for a size that is no multiple of [`crate::SIDE`], E0984 for frames of another size, for
 /// no frames, and for more pixels than a sheet may have.
 pub fn sheet(rows: &[Vec<Vec<u8>>], size: usize, gap: usize) -> Result<Picture> {
-    check_size(size)?;
-    let refused = |message: String, help: &str| Err(Error::new("E0984", message, help));
     let across = rows.iter().map(Vec::len).max().unwrap_or(0);
-    if across == 0 {
-        return refused("a sheet of no frames".to_owned(), "give at least one frame");
-    }
+    let [width, height] = sheet_sides(across, rows.len(), size, gap)?;
     let bytes = size * size * 3;
     let mut frames = rows.iter().flatten();
     if let Some(frame) = frames.find(|frame| !frame.is_empty() && frame.len() != bytes) {
         let message = format!("a frame of {} bytes, not {size}x{size}x3", frame.len());
-        return refused(message, "give red, green and blue of each pixel");
+        return Err(Error::new("E0984", message, "give red, green and blue of each pixel"));
     }
-    let extent = |count: usize| count.checked_mul(size)?.checked_add((count - 1).checked_mul(gap)?);
-    let sides = extent(across).zip(extent(rows.len()));
-    let sides = sides.filter(|(width, height)| {
-        width.checked_mul(*height).is_some_and(|pixels| pixels <= MOST_PIXELS)
-    });
-    let Some((width, height)) = sides else {
-        let message = format!("a sheet of {across}x{} frames", rows.len());
-        return refused(message, "make several smaller sheets");
-    };
     let mut pixels = vec![255; width * height * 3];
     for (down, row) in rows.iter().enumerate() {
         for (along, frame) in row.iter().enumerate() {

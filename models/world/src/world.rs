@@ -107,6 +107,12 @@ impl World {
         Element::ALL.into_iter().filter(|element| rules.speaks_of(*element))
     }
 
+    /// The slots that its prompts speak about, in their order.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        let rules = self.rules;
+        Slot::ALL.into_iter().filter(|slot| rules.speaks_of(slot.element()))
+    }
+
     /// A clip with these classes, in the order of [`Slot::ALL`]. `shades` are those of hair and
     /// clothes and the layout of the background; `wobble` is what no prompt says: turn of the
     /// head, zoom, and place of the camera across and down, -1 to 1 each.

@@ -116,10 +116,10 @@ impl Walk {
         if let [_, lse] = step.results[..] {
             return lse;
         }
-        let Op::Attention { heads, scale, .. } = step.op else {
+        let Op::Attention { heads, scale, last, .. } = step.op else {
             unreachable!("it is an attention")
         };
-        let op = Op::Attention { heads, scale, lse: true };
+        let op = Op::Attention { heads, scale, lse: true, last };
         let types: SmallVec<[&TensorType; 4]> =
             step.operands.iter().map(|v| self.out.ty(*v)).collect();
         let made = infer(&op, &types, std::slice::from_ref(self.out.ty(out)));

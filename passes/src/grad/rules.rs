@@ -101,8 +101,12 @@ impl Walk {
                 let part = self.cast(part, self.ty(x).dtype);
                 self.add_part(x, part);
             }
-            Op::Attention { heads, scale, .. } if cotangents.get(1).is_none_or(Option::is_none) => {
-                self.attention(step, d, *heads, *scale);
+            Op::Attention { heads, scale, last, .. }
+                if cotangents.get(1).is_none_or(Option::is_none) =>
+            {
+                let bias = step.operands.len() == 4;
+                let (heads, scale, last) = (*heads, *scale, *last);
+                self.attention(step, d, Op::AttentionVjp { heads, scale, bias, last });
             }
             Op::Conv { stride, pad } => self.conv(step, d, *stride, *pad),
             Op::Attention { .. }
@@ -214,14 +218,11 @@ impl Walk {
     }
 
     /// From the result and the log-sum-exp, which the attention gives from now on.
-    fn attention(&mut self, step: &ProgramStep, d: ValueIndex, heads: usize, scale: f64) {
+    fn attention(&mut self, step: &ProgramStep, d: ValueIndex, vjp: Op) {
         let lse = self.with_lse(step.result());
         let mut operands = step.operands.to_vec();
         operands.splice(3..3, [step.result(), lse, d]);
-        let parts = {
-            let bias = step.operands.len() == 4;
-            self.emit_all(Op::AttentionVjp { heads, scale, bias }, &operands, &[])
-        };
+        let parts = self.emit_all(vjp, &operands, &[]);
         for (value, part) in step.operands.iter().zip(parts) {
             self.add_part(*value, part);
         }

@@ -24,6 +24,26 @@ const CHARACTERS: &str = "etaoinsrhldcumfpgwybvkxjqz,.-'ETAOINSRHLDCUMFPGWYBVKXJ
 /// The content of the built-in `tokenizer.json`: `<pad>` 0, `</s>` 1, `<unk>` 2, the 256 byte
 /// pieces, the blank `▁`, printable ASCII and English fragments. Every call returns the same.
 pub fn micro_tokenizer_json() -> String {
+    tokenizer_json(vocabulary(), Fallback::Bytes)
+}
+
+/// What becomes of characters that are in no piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fallback {
+    /// They are written as bytes, whose pieces are `<0xNN>`.
+    Bytes,
+    /// They are unknown.
+    Unknown,
+}
+
+/// A `tokenizer.json` of these pieces with their scores, behind `<pad>`, `</s>` and `<unk>`.
+pub(super) fn tokenizer_json(pieces: Vec<(String, f64)>, fallback: Fallback) -> String {
+    let special_pieces = ["<pad>", "</s>", "<unk>"].map(|name| (name.to_owned(), 0.0));
+    let vocabulary: Vec<Value> = special_pieces
+        .into_iter()
+        .chain(pieces)
+        .map(|(piece, score)| json!([piece, score]))
+        .collect();
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
@@ -43,7 +63,10 @@ pub fn micro_tokenizer_json() -> String {
             "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
         },
         "decoder": metaspace(),
-        "model": {"type": "Unigram", "unk_id": 2, "byte_fallback": true, "vocab": vocabulary()},
+        "model": {
+            "type": "Unigram", "unk_id": 2, "byte_fallback": fallback == Fallback::Bytes,
+            "vocab": vocabulary,
+        },
     });
     tokenizer.to_string()
 }
@@ -67,19 +90,19 @@ fn end() -> Value {
 
 /// The pieces in the order of their ids, each with its score. Scores are eighths, so that sums of
 /// them are exact and ties fall the same way on every machine.
-fn vocabulary() -> Vec<Value> {
+fn vocabulary() -> Vec<(String, f64)> {
     let eighths = |base: u32, rank: usize| -f64::from(base) - rank as f64 / 8.0;
-    let mut pieces: Vec<Value> = ["<pad>", "</s>", "<unk>"].map(|name| json!([name, 0.0])).into();
-    pieces.extend((0..=255_u8).map(|byte| json!([format!("<0x{byte:02X}>"), 0.0])));
-    pieces.push(json!(["▁", -2.0]));
+    let mut pieces: Vec<(String, f64)> =
+        (0..=255_u8).map(|byte| (format!("<0x{byte:02X}>"), 0.0)).collect();
+    pieces.push(("▁".to_owned(), -2.0));
     // A fragment is preferred to its single characters, which cost 4 or more each; a fragment costs
     // 5 to 22 for two or more of them. Only the longest and rarest fragments may lose.
     for (rank, fragment) in FRAGMENTS.split_ascii_whitespace().enumerate() {
         let score = eighths(5, rank / 8);
-        pieces.push(json!([fragment.replacen('_', "▁", 1), score]));
+        pieces.push((fragment.replacen('_', "▁", 1), score));
     }
     for (rank, character) in CHARACTERS.chars().enumerate() {
-        pieces.push(json!([character.to_string(), eighths(4, rank)]));
+        pieces.push((character.to_string(), eighths(4, rank)));
     }
     pieces
 }

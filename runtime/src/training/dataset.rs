@@ -21,6 +21,8 @@ pub struct Dataset {
     pub(super) cache: Cache,
     pub(super) black: String,
     pub(super) empty: String,
+    /// Rows of the longest prompt's context.
+    pub(super) text_rows: usize,
     pub(super) held: Arc<Mutex<Held>>,
 }
 
@@ -117,13 +119,22 @@ impl Dataset {
         Ok(())
     }
 
-    /// Writes the text context of a sample, or that of the empty prompt.
+    /// Writes the text context of a sample, or that of the empty prompt: as many rows as there is room
+    /// for, behind which there are only zeros.
     ///
     /// # Errors
     /// As [`Self::target`].
     pub fn fill_text(&self, item: &Item, null: bool, into: &mut [f32]) -> Result<()> {
         let key = if null { &self.empty } else { &item.text };
-        copy(&*self.value(key, &|| format!("sample {}", item.id))?, into)
+        let context = self.value(key, &|| format!("sample {}", item.id))?;
+        let rows = context.as_f32().ok().and_then(|values| values.split_at_checked(into.len()));
+        let Some((rows, rest)) = rows.filter(|(_, rest)| rest.iter().all(|value| *value == 0.0))
+        else {
+            return Err(other_size());
+        };
+        debug_assert!(rest.len().is_multiple_of(context.ty().last()));
+        into.copy_from_slice(rows);
+        Ok(())
     }
 
     /// Writes the latents of the references of a sample along time, or black ones of the same lengths.

@@ -13,7 +13,7 @@ use crate::pipeline::tensor_i32;
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
 use anyid_models::wan::Precision;
-use anyid_models::wan::dit::{DitSize, dit_batch};
+use anyid_models::wan::dit::{Batch, DitSize, dit_batch};
 use anyid_models::wan::loss::with_draws;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub struct Denoising<'l> {
     settings: &'l Settings,
     precision: Precision,
     levels: Levels,
+    /// Rows of a text, of which the last stands for so many rows of zeros.
+    text: [usize; 2],
 }
 
 impl<'l> Denoising<'l> {
@@ -32,12 +34,13 @@ impl<'l> Denoising<'l> {
     /// E0956 for a precision that there is not.
     pub fn new(model: &'l Model, settings: &'l Settings) -> Result<Self> {
         let precision = settings.precision(model.default_precision())?;
-        Ok(Self { model, settings, precision, levels: Levels::new(&settings.train) })
+        let (levels, text) = (Levels::new(&settings.train), [model.dit.text_len, 1]);
+        Ok(Self { model, settings, precision, levels, text })
     }
 
     fn size(&self, shape: usize, samples: usize) -> DitSize {
         let [frames, height, width] = self.settings.size().latent(self.model.geometry());
-        let text_tokens = self.model.dit.text_len;
+        let [text_tokens, _] = self.text;
         // References share timestep 0.
         let timesteps = samples + usize::from(shape > 0);
         DitSize { reference_frames: shape, frames, height, width, text_tokens, timesteps }
@@ -49,13 +52,20 @@ impl Objective for Denoising<'_> {
         &self.model.dit_weights
     }
 
+    fn fit(&mut self, text_rows: usize) {
+        let all = self.model.dit.text_len;
+        // One row of zeros behind the longest prompt stands for all that follow it.
+        let rows = (text_rows + 1).min(all);
+        self.text = [rows, all - rows + 1];
+    }
+
     fn shape(&self, item: &Item) -> usize {
         item.reference_frames()
     }
 
     fn stream(&self, shape: usize) -> usize {
         let config = &self.model.dit;
-        (self.size(shape, 1).tokens(config) + config.text_len) * config.width()
+        (self.size(shape, 1).tokens(config) + self.text[0]) * config.width()
     }
 
     fn describe(&self, shape: usize) -> String {
@@ -73,7 +83,8 @@ impl Objective for Denoising<'_> {
 
     fn module(&self, shape: usize, samples: usize) -> Module {
         let size = self.size(shape, samples);
-        with_draws(dit_batch(&self.model.dit, &size, samples, self.precision), samples)
+        let batch = Batch { samples, last_text: self.text[1] };
+        with_draws(dit_batch(&self.model.dit, &size, batch, self.precision), samples)
     }
 
     fn fixed(&self, name: &str, shape: usize, samples: usize) -> Result<Option<Tensor>> {

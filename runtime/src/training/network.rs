@@ -291,14 +291,21 @@ impl<'l> Network<'l> {
         let times: &[f32] = if shape > 0 { &[0.0, time] } else { &[time] };
         let times = tensor_f32([times.len()], times)?;
         let segments = self.objective.fixed("seg", shape, 1)?;
+        let phase = format!("sample.{shape}");
+        let plan = self.program.plan(&phase);
+        let text = plan.and_then(|plan| {
+            let port = plan.inputs.iter().find(|port| port.name == "txt")?;
+            let ty = &plan.buffer(port.buffer).ty;
+            let bytes = condition.text.bytes().get(..ty.bytes() as usize)?;
+            Tensor::from_bytes(ty.clone(), bytes).ok()
+        });
         let inputs = Inputs::new()
             .set("ref", &condition.references)
-            .set("txt", &condition.text)
+            .set("txt", text.as_ref().unwrap_or(&condition.text))
             .set("lat", latents)
             .set("t", &times)
             .all(segments.as_ref().map(|segments| ("seg", segments)))
             .all(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-        let phase = format!("sample.{shape}");
         let outputs = self.program.call(&phase, &inputs)?;
         if !all_finite(&outputs) {
             let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
@@ -549,7 +556,7 @@ mod tests {
         let (text, held) = (String::new(), Arc::default());
         let [manifest, black, empty] = [(); 3].map(|()| text.clone());
         let (items, excluded) = (Vec::new(), Vec::new());
-        let data = Dataset { manifest, items, excluded, cache, black, empty, held };
+        let data = Dataset { manifest, items, excluded, cache, black, empty, text_rows: 0, held };
         let (media, clip) = (std::path::PathBuf::new(), None);
         let clip = Clip { media, clip, start: 0, frames: 1, crop: None, sha256: None };
         let item = |line: &usize| Item {

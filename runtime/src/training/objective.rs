@@ -116,6 +116,9 @@ pub trait Objective {
     /// The weights that it begins with.
     fn weights(&self) -> &Arc<ModelWeights>;
 
+    /// Takes sizes that suit all samples, whose prompts take so many rows at most.
+    fn fit(&mut self, _text_rows: usize) {}
+
     /// What the sizes of its module depend on for a sample.
     fn shape(&self, item: &Item) -> usize;
 

@@ -146,13 +146,15 @@ impl Training<'_> {
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         let model = model(settings)?;
-        let objective = objective::of(self.kind, &model, settings)?;
+        let mut objective = objective::of(self.kind, &model, settings)?;
         self.check_targets(&model)?;
         let preparation = self.preparation(&model, cancel);
         let data = preparation.dataset(&settings.data.manifest, events)?;
+        let mut text_rows = data.text_rows;
         if let Some(path) = &settings.data.validation {
-            preparation.dataset(path, events)?;
+            text_rows = text_rows.max(preparation.dataset(path, events)?.text_rows);
         }
+        objective.fit(text_rows);
         let mut by_shape: BTreeMap<usize, usize> = BTreeMap::new();
         for item in &data.items {
             *by_shape.entry(objective.shape(item)).or_insert(0) += 1;

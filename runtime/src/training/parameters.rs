@@ -107,8 +107,9 @@ impl Parameters {
             let own = group_of(groups, name);
             let muon = own.is_some_and(|own| groups[own].optimiser == Method::Muon);
             let matrices = matrix(&ty.shape).filter(|_| muon);
-            let wide = ty.shape.iter().filter(|size| **size > 1).count();
-            let decays = name.contains(".lora_") || wide > 1;
+            // A vector stays one with axes of length one around it.
+            let decays =
+                name.contains(".lora_") || ty.shape.iter().filter(|size| **size > 1).count() > 1;
             let (stem, most) = stem(name, decays, own, matrices);
             let fits = |at: &usize| out.groups[*at].elements + ty.elements() <= most;
             let last = stems.iter().rposition(|known| *known == stem).filter(fits);

@@ -150,6 +150,8 @@ impl Preparation<'_> {
             };
             return Err(Error::input("E0958", message).at(path.display()).help(help));
         }
+        let empty = self.tokens("").map_or(0, |tokens| tokens.len());
+        let text_rows = prompts.values().map(Vec::len).chain([empty]).max().unwrap_or(0);
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
         let [black, empty] = match self.network {
@@ -164,7 +166,7 @@ impl Preparation<'_> {
         };
         let sha256 = manifest.sha256;
         let (cache, held) = (looked.cache, Arc::default());
-        Ok(Dataset { manifest: sha256, items, excluded, cache, black, empty, held })
+        Ok(Dataset { manifest: sha256, items, excluded, cache, black, empty, text_rows, held })
     }
 
     pub(super) fn stopped(&self, doing: &str) -> Result<()> {

@@ -66,13 +66,16 @@ impl<'l> Loop<'l> {
     /// As [`Training::run`].
     pub fn open(
         training: &Training<'l>,
-        (model, objective): (&'l Model, Box<dyn Objective + 'l>),
+        (model, mut objective): (&'l Model, Box<dyn Objective + 'l>),
         folder: Folder,
         data: Dataset,
         validation: Option<Dataset>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
+        let text_rows = std::iter::once(&data).chain(&validation).map(|data| data.text_rows);
+        let text_rows = text_rows.max().unwrap_or(0);
+        objective.fit(text_rows);
         let items = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let shapes: BTreeSet<usize> = items.map(|item| objective.shape(item)).collect();
         let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
@@ -138,7 +141,7 @@ impl<'l> Loop<'l> {
             updates: record.position.updates,
             total: settings.train.steps,
         });
-        let reference = format!("{model_is} {device} {}", env!("CARGO_PKG_VERSION"));
+        let reference = format!("{model_is} {device} {text_rows} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
         let learner =
             Learner { settings, kind, levels, network, calls, untrained, reference, cache };

@@ -172,7 +172,12 @@ impl Maker<'_> {
         let k = self.f.slice("keys", k, axis, 0, keys);
         let v = self.f.slice("values", v, axis, 0, keys);
         let lse = choice[3] % 8 < 3;
-        let op = Op::Attention { heads, scale: 1.0 / ((width / heads) as f64).sqrt(), lse };
+        let op = Op::Attention {
+            heads,
+            scale: 1.0 / ((width / heads) as f64).sqrt(),
+            lse,
+            last: if lse { 4 } else { 1 },
+        };
         let mut operands = vec![q, k, v];
         if choice[2].is_multiple_of(2) {
             let counted = TensorType::new(DType::I32, [rows + keys - 1]);
@@ -456,7 +461,12 @@ impl Maker<'_> {
             }
             2 => {
                 let lse = choice[3].is_multiple_of(2);
-                let op = Op::Attention { heads: 1, scale: 1.0 / (width as f64).sqrt(), lse };
+                let op = Op::Attention {
+                    heads: 1,
+                    scale: 1.0 / (width as f64).sqrt(),
+                    lse,
+                    last: if lse { 4 } else { 1 },
+                };
                 let made = self.f.op_of("attention", op, &[narrow, narrow, narrow], &[]);
                 self.pool.extend(&made[1..]);
                 made[0]

@@ -103,7 +103,7 @@ fn attention(out: &mut Vec<OpCase>) {
                 let mut operands = vec![rows(queries), rows(keys), rows(keys)];
                 let table = [heads, queries + keys - 1];
                 operands.extend(bias.map(|w| value(&table).of(DType::F32).given_as(w)));
-                let op = Op::Attention { heads, scale, lse: false };
+                let op = Op::Attention { heads, scale, lse: false, last: 1 };
                 let name = format!("{batch}x{heads}x{dim} {queries}x{keys} {bias:?} {scale}");
                 out.push(single(name, PRODUCTS, close, op, operands, None));
             }
@@ -125,14 +125,28 @@ fn attention(out: &mut Vec<OpCase>) {
             let mut operands = vec![rows(queries), rows(keys), rows(keys)];
             let table = value(&[heads, queries + keys - 1]).of(DType::F32);
             operands.extend(bias.then_some(table));
-            let op = Op::Attention { heads, scale: 1.0 / (dim as f64).sqrt(), lse: true };
+            let op = Op::Attention { heads, scale: 1.0 / (dim as f64).sqrt(), lse: true, last: 1 };
             let name = format!("with sums {batch:?}x{heads}x{dim} {queries}x{keys} {bias}");
+            out.push(single(name, PRODUCTS, close, op, operands, None));
+        }
+    }
+    // A last key that counts several times.
+    for (heads, dim, queries, keys, last) in
+        [(1, 1, 1, 1, 2), (3, 16, 33, 7, 506), (2, 64, 70, 140, 3), (1, 8, 5, 300, 1 << 20)]
+    {
+        for bias in [false, true] {
+            let shapes = [queries, keys, keys].map(|rows| [2, rows, heads * dim]);
+            let mut operands = shapes.map(|shape| value(&shape)).to_vec();
+            let table = value(&[heads, queries + keys - 1]).of(DType::F32);
+            operands.extend(bias.then_some(table));
+            let op = Op::Attention { heads, scale: 1.0 / (dim as f64).sqrt(), lse: true, last };
+            let name = format!("{heads}x{dim} {queries}x{keys}, the last {last} times, {bias}");
             out.push(single(name, PRODUCTS, close, op, operands, None));
         }
     }
     // The logarithm of 1 is 0, whatever stands for the weight of the largest score.
     let operands = vec![value(&[3, 8]), value(&[1, 8]), value(&[1, 8])];
-    let op = Op::Attention { heads: 1, scale: 0.0, lse: true };
+    let op = Op::Attention { heads: 1, scale: 0.0, lse: true, last: 1 };
     out.push(single("with sums of one key without a score", PRODUCTS, close, op, operands, None));
     // The operands of the derivative need not be those of an attention.
     for (batch, heads, dim, queries, keys) in
@@ -141,38 +155,38 @@ fn attention(out: &mut Vec<OpCase>) {
         let shaped =
             |shape: &[usize]| -> Vec<usize> { batch.iter().chain(shape).copied().collect() };
         let rows = |rows: usize| value(&shaped(&[rows, heads * dim]));
-        for bias in [false, true] {
+        for (bias, last) in [(false, 1), (true, 1), (false, 5), (true, 5)] {
             let lse =
                 value(&shaped(&[heads, queries])).of(DType::F32).filled(Fill::Within(2.0, 4.0));
             let mut operands =
                 vec![rows(queries), rows(keys), rows(keys), rows(queries), lse, rows(queries)];
             operands.extend(bias.then(|| value(&[heads, queries + keys - 1]).of(DType::F32)));
-            let op = Op::AttentionVjp { heads, scale: 1.0 / (dim as f64).sqrt(), bias };
-            let name = format!("{batch:?}x{heads}x{dim} {queries}x{keys} {bias}");
+            let op = Op::AttentionVjp { heads, scale: 1.0 / (dim as f64).sqrt(), bias, last };
+            let name = format!("{batch:?}x{heads}x{dim} {queries}x{keys} {bias} {last}");
             out.push(single(name, PRODUCTS, Tolerance::singles(2e-5), op, operands, None));
         }
     }
     let table = value(&[2, 24]).of(DType::F32);
     let table = table.filled(Fill::List(vec![f64::NEG_INFINITY; 24]));
     let operands = vec![value(&[5, 16]), value(&[20, 16]), value(&[20, 16]), table];
-    let op = Op::Attention { heads: 2, scale: 0.25, lse: true };
+    let op = Op::Attention { heads: 2, scale: 0.25, lse: true, last: 1 };
     out.push(single("with sums and every key masked", PRODUCTS, close, op, operands, None));
     for (x, to) in [(DType::Bf16, DType::F32), (DType::F32, DType::Bf16)] {
         let operands = vec![value(&[21, 64]), value(&[30, 64]), value(&[30, 64])];
-        let op = Op::Attention { heads: 2, scale: 0.17, lse: false };
+        let op = Op::Attention { heads: 2, scale: 0.17, lse: false, last: 1 };
         let result = Some(gives(Some(to), &[]));
         let tolerance = Tolerance { f32: if x == DType::F32 { 1e-5 } else { 2e-2 }, ..close };
         out.push(single(format!("{x} to {to}"), &[x], tolerance, op, operands, result));
     }
     // Scores far apart: one key takes all, and nothing overflows.
     let rows = || value(&[9, 32]).filled(Fill::Within(-60.0, 60.0));
-    let op = Op::Attention { heads: 2, scale: 1.0, lse: false };
+    let op = Op::Attention { heads: 2, scale: 1.0, lse: false, last: 1 };
     let operands = vec![rows(), rows(), value(&[9, 32])];
     out.push(single("of large scores", &[DType::F32], close, op, operands, None));
     // A bias of −∞ masks.
     let table = value(&[1, 9]).of(DType::F32);
     let table = table.filled(Fill::List(vec![0.0, 0.5, f64::NEG_INFINITY, 1.0, -1.0]));
-    let op = Op::Attention { heads: 1, scale: 0.25, lse: false };
+    let op = Op::Attention { heads: 1, scale: 0.25, lse: false, last: 1 };
     let operands = vec![value(&[5, 16]), value(&[5, 16]), value(&[5, 16]), table];
     out.push(single("with masked keys", PRODUCTS, close, op, operands, None));
 }

@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::exact::{self, Query};
 use super::pack::{self, HeadRows};
-use super::products::{LOWEST, Products, Running, Work, weigh};
+use super::products::{LOWEST, Products, Running, Work, raise, weigh};
 use super::{Attention, Operand, Plan, Precision};
 use crate::cpu::math::{LANES, Lanes, ROUGH_ONE};
 
@@ -71,6 +71,8 @@ struct Tile {
 struct KeyBlock {
     first: usize,
     count: usize,
+    /// How many times the last of them counts.
+    last: usize,
     /// Bias of the block's first query and the first key; null without.
     bias: *const f32,
 }
@@ -183,7 +185,8 @@ unsafe fn run<P: Products, const R: usize>(job: &Job<'_>, task: usize, scratch: 
                 Some(_) => places.bias.add(used - 1 - first).cast_const(),
                 None => std::ptr::null(),
             };
-            let keys = KeyBlock { first, count, bias };
+            let last = if first + count == used { call.last } else { 1 };
+            let keys = KeyBlock { first, count, last, bias };
             for tile in tiles.clone() {
                 match tile.sixteens {
                     1 => meet::<P, R, 1>(job, &places, tile, keys),
@@ -258,6 +261,7 @@ unsafe fn meet<P: Products, const R: usize, const C: usize>(
         let padded = keys.count.next_multiple_of(plan.key_step);
         let (stride, depth) = (plan.key_stride, plan.depth);
         P::score::<R, C>(queries, places.keys, stride, depth, padded, places.scores);
+        raise::<P, C>(places.scores, keys.count - 1, keys.last, call.scale);
         let running = Running { at: places.running.add(3 * tile.start) };
         let round = call.precision == Precision::Bf16;
         let log2_e = std::f32::consts::LOG2_E;

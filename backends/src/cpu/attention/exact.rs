@@ -47,7 +47,7 @@ impl Query<'_> {
     }
 
     fn score(&self, key: usize) -> f32 {
-        let Attention { shape, scale, relative_bias, .. } = self.call;
+        let Attention { shape, scale, last, relative_bias, .. } = self.call;
         let product = |d| {
             let query = f64::from(self.value(&self.call.query, self.query, d));
             query * f64::from(self.value(&self.call.key, key, d))
@@ -55,7 +55,8 @@ impl Query<'_> {
         let score = (0..shape.head_dim).map(product).sum::<f64>() as f32 * scale;
         let span = shape.queries + shape.keys - 1;
         let bias = |bias: &[f32]| bias[self.head * span + key + shape.queries - 1 - self.query];
-        score + relative_bias.map_or(0.0, bias)
+        let counts = if key + 1 == self.keys { (*last as f64).ln() as f32 } else { 0.0 };
+        score + relative_bias.map_or(0.0, bias) + counts
     }
 
     /// Writes the result, channel `d` to `lane[d · stride]`, and gives the logarithm of the sum of

@@ -435,6 +435,30 @@ pub(super) struct Running {
 /// there is computed anew, see [`exact`](super::exact).
 pub(super) const LOWEST: f32 = -1e30;
 
+/// Raises the scores of a key, before they are multiplied by `scale`, so that it counts `times` times.
+///
+/// # Safety
+/// `scores` holds `[key + 1][16C]`.
+#[inline(always)]
+pub(super) unsafe fn raise<P: Products, const C: usize>(
+    scores: *mut f32,
+    key: usize,
+    times: usize,
+    scale: f32,
+) {
+    if times == 1 {
+        return;
+    }
+    let more = P::V::splat(((times as f64).ln() / f64::from(scale)) as f32);
+    for c in 0..C {
+        // SAFETY: the row of the key is inside.
+        unsafe {
+            let at = scores.add((key * C + c) * LANES);
+            P::V::load(at).add(more).store(at);
+        }
+    }
+}
+
 /// Turns `count` rows of scores into weights 2^(factor·score − maximum), in the words of the
 /// product, and brings the running state up to date. With a bias the score is first
 /// `scale·score + bias[query − key]`; the bias of the first query and key stands at its pointer,

@@ -33,6 +33,8 @@ pub struct AttentionVjp<'a> {
     pub precision: Precision,
     /// Factor of q·kᵀ.
     pub scale: f32,
+    /// How many times the last key counts; more than once only where the scale is above 0.
+    pub last: usize,
     /// Queries [batch, queries, heads·head_dim].
     pub query: Operand<'a>,
     /// Keys [batch, keys, heads·head_dim].
@@ -247,6 +249,7 @@ pub fn attention_vjp(
     let shape = call.shape;
     let AttentionShape { batch, heads, queries, keys, .. } = shape;
     assert!(batch * heads * shape.head_dim * queries * keys > 0, "attention of nothing");
+    assert!(call.last > 0 && (call.last == 1 || call.scale > 0.0), "how often the last key counts");
     for (name, operand, rows) in [
         ("query", &call.query, queries),
         ("key", &call.key, keys),

@@ -109,6 +109,8 @@ pub struct Heads {
     pub shape: AttentionShape,
     pub precision: attention::Precision,
     pub scale: f32,
+    /// How many times the last key counts.
+    pub last: usize,
     /// Whether scores have a relative bias, the last operand.
     pub bias: bool,
 }

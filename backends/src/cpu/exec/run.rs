@@ -295,11 +295,12 @@ impl<'f> Frame<'f> {
     }
 
     fn attention(&self, heads: &Heads, step: &Step, scratch: &mut [u8]) {
-        let Heads { shape, precision, scale, bias } = *heads;
+        let Heads { shape, precision, scale, last, bias } = *heads;
         let call = Attention {
             shape,
             precision,
             scale,
+            last,
             query: self.heads_in(heads, step, 0, shape.queries),
             key: self.heads_in(heads, step, 1, shape.keys),
             value: self.heads_in(heads, step, 2, shape.keys),
@@ -312,11 +313,12 @@ impl<'f> Frame<'f> {
     }
 
     fn attention_vjp(&self, heads: &Heads, step: &Step, scratch: &mut [u8]) {
-        let Heads { shape, precision, scale, bias } = *heads;
+        let Heads { shape, precision, scale, last, bias } = *heads;
         let call = AttentionVjp {
             shape,
             precision,
             scale,
+            last,
             query: self.heads_in(heads, step, 0, shape.queries),
             key: self.heads_in(heads, step, 1, shape.keys),
             value: self.heads_in(heads, step, 2, shape.keys),

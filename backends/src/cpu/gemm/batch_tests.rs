@@ -3,8 +3,8 @@
 use super::*;
 
 /// Pages, M, N, K: single elements, tails of every kind, sums of several blocks, many small pages,
-/// several groups of large ones.
-const SHAPES: [[usize; 4]; 10] = [
+/// several groups of large ones, panels that several tasks make.
+const SHAPES: [[usize; 4]; 12] = [
     [1, 1, 1, 1],
     [3, 1, 17, 5],
     [2, 17, 1, 33],
@@ -15,6 +15,8 @@ const SHAPES: [[usize; 4]; 10] = [
     [2, 61, 83, 1101],
     [1, 49, 200, 2051],
     [9, 260, 300, 250],
+    [2, 200, 70, 301],
+    [1, 150, 64, 1200],
 ];
 
 const SIDES: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];

@@ -28,8 +28,11 @@ const KC: usize = 512;
 /// Panels in a full block.
 const NB: usize = 16;
 
-/// Rows of a product of which a panel is made by the one task that reads it.
+/// Rows of a product of which panels are made by the tasks that read them.
 pub(super) const SLIM: usize = 240;
+
+/// Rows for which a task makes panels that others make as well.
+const LEAST: usize = 32;
 
 /// Fewer tasks than this and blocks are made smaller, so that several threads find work.
 pub(super) const TASKS: usize = 16;
@@ -129,8 +132,12 @@ impl Plan {
         // Each task loads the rows again.
         let nb = panels.div_ceil(TASKS / 2).clamp(1, NB).min(panels);
         let n_blocks = if nb == 0 { 0 } else { panels.div_ceil(nb) };
-        let m_blocks = self.m.min(1);
-        Plan { slim: true, mc: self.m, m_blocks, nb, n_blocks, ..self }
+        // Where panels are few, each is made by several tasks.
+        let apart = (TASKS / 2 / n_blocks.max(1)).clamp(1, (self.m / LEAST).max(1));
+        let step = if self.m > 24 { 12 } else { 1 };
+        let mc = self.m.div_ceil(apart).next_multiple_of(step).min(self.m);
+        let m_blocks = if mc == 0 { 0 } else { self.m.div_ceil(mc) };
+        Plan { slim: true, mc, m_blocks, nb, n_blocks, ..self }
     }
 
     /// Tasks of a product.
@@ -226,21 +233,25 @@ pub(super) fn multiply(
     pool.run(pages.len() * plan.tasks(), &|task, worker| {
         let (page, task) = (pages.start + task / plan.tasks(), task % plan.tasks());
         let place = [page, task % plan.m_blocks, task / plan.m_blocks];
-        let a = scratch.region(worker).cast::<u32>();
+        let rows = scratch.region(worker).cast::<u32>();
         // SAFETY: the region holds A and the sums, and tasks of one worker do not overlap; blocks
         // of the output are disjoint between tasks.
         unsafe {
-            let sums = a.add(a_words).cast::<f32>();
-            let panel = a.add(a_words + sum_words);
-            block(plan, place, loader, b, finish, Region { a, sums, panel });
+            let sums = rows.add(a_words).cast::<f32>();
+            let panel = rows.add(a_words + sum_words);
+            let region = Region { rows, a: rows, lda: plan.lda, sums, panel };
+            block(plan, place, loader, b, finish, region);
         }
     });
 }
 
-/// A worker's scratch, as long as [`Plan::worker_words`] says.
+/// A worker's scratch, as long as [`Plan::worker_words`] says, and where the rows of A are.
 #[derive(Clone, Copy)]
 struct Region {
-    a: *mut u32,
+    rows: *mut u32,
+    /// There, or where they lie anyway, with the words between them.
+    a: *const u32,
+    lda: usize,
     sums: *mut f32,
     panel: *mut u32,
 }
@@ -254,6 +265,8 @@ struct Part {
     next: *const u32,
     /// Whether the rows of the next block of K are asked for meanwhile.
     asks: bool,
+    /// Whether no panel has read the rows before, which nothing has brought near.
+    far: bool,
 }
 
 /// One task: the rows of block `mi` of a page against the panels of block `ni`.
@@ -266,7 +279,7 @@ unsafe fn block(
     loader: &dyn RowLoader,
     b: &Panels<'_, '_>,
     finish: &Finish<'_>,
-    region: Region,
+    mut region: Region,
 ) {
     let above = page * plan.m;
     let rows = above + mi * plan.mc..above + ((mi + 1) * plan.mc).min(plan.m);
@@ -276,8 +289,17 @@ unsafe fn block(
     for ki in 0..plan.k_blocks {
         let words = plan.words(ki);
         let last = ki + 1 == plan.k_blocks;
-        // SAFETY: the block of A holds `mc` rows of `lda` words, which cover `kc` panel words.
-        unsafe { loader.load(convert, rows.clone(), plan.elements(ki), region.a, plan.lda) };
+        let lying = match plan.k_blocks {
+            1 => loader.in_place(plan.words, rows.start, plan.k),
+            _ => None,
+        };
+        match lying {
+            Some(a) => (region.a, region.lda) = (a, kw),
+            // SAFETY: the block of A holds `mc` rows of `lda` words, which cover `kc` panel words.
+            None => unsafe {
+                loader.load(convert, rows.clone(), plan.elements(ki), region.rows, plan.lda);
+            },
+        }
         for p in panels.clone() {
             let asks = p + 1 == panels.end && !last;
             let width = panel_width(plan.n, p);
@@ -302,7 +324,8 @@ unsafe fn block(
                 1 => 0,
                 _ => (p - panels.start) * WIDTH * plan.tall(),
             };
-            let part = Part { p, ki, from, next, asks };
+            let far = lying.is_some() && p == panels.start;
+            let part = Part { p, ki, from, next, asks, far };
             // SAFETY: every panel has sums of its own where they wait for the next block of K.
             unsafe {
                 let region = Region { sums: region.sums.add(behind), ..region };
@@ -323,9 +346,9 @@ unsafe fn tiles(
     plan: &Plan,
     (page, rows): (usize, Range<usize>),
     loader: &dyn RowLoader,
-    Part { p, ki, from, next, asks }: Part,
+    Part { p, ki, from, next, asks, far }: Part,
     finish: &Finish<'_>,
-    Region { a, sums, .. }: Region,
+    Region { a, lda, sums, .. }: Region,
 ) {
     let (width, columns) = (panel_width(plan.n, p), (plan.n - p * WIDTH).min(WIDTH));
     let (steps, most) = (plan.words(ki).len(), tile_rows(plan.level, width));
@@ -336,6 +359,9 @@ unsafe fn tiles(
         let at = (rows.start + row, p * WIDTH);
         if asks {
             loader.ask(at.0..at.0 + height, plan.elements(ki + 1));
+        } else if far {
+            let later = at.0 + height..(at.0 + 2 * height).min(rows.end);
+            loader.ask(later, plan.elements(ki));
         }
         match (last, plan.turned) {
             (true, false) => finish.ask(at, (height, columns)),
@@ -353,7 +379,7 @@ unsafe fn tiles(
             let tile = if wait { sums.add(row * width) } else { sums };
             let rest = row / most * 2 * LANES * steps;
             let ahead = if rest < width * steps { next.wrapping_add(rest) } else { from };
-            kernel(steps, a.add(row * plan.lda), plan.lda, from, tile, ki == 0, ahead);
+            kernel(steps, a.add(row * lda), lda, from, tile, ki == 0, ahead);
             if last && !plan.turned {
                 finish.tile(tile, width, at, (height, columns));
             }

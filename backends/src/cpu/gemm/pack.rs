@@ -256,7 +256,7 @@ pub(super) unsafe fn transpose(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use super::LANES;
     use std::arch::x86_64::*;
 
@@ -270,11 +270,22 @@ mod x86 {
         width: usize,
     ) {
         let mut v = [_mm512_setzero_si512(); LANES];
-        let mut t = v;
         for c in 0..LANES {
             // SAFETY: 16 words of line c.
             v[c] = unsafe { _mm512_loadu_si512(from.add(c * stride).cast()) };
         }
+        // SAFETY: passed on.
+        unsafe { turn_512(v, to, width) };
+    }
+
+    /// [`transpose_512`] of lines in registers.
+    ///
+    /// # Safety
+    /// `to` holds sixteen rows `width` apart.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in super::super) unsafe fn turn_512(mut v: [__m512i; LANES], to: *mut u32, width: usize) {
+        let mut t = [_mm512_setzero_si512(); LANES];
         for i in 0..8 {
             t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
             t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);

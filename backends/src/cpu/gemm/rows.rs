@@ -85,6 +85,13 @@ pub(crate) trait RowLoader: Sync {
         lda: usize,
     );
 
+    /// Where the whole rows from `first` on lie in form `words`, one behind the other, so that nothing
+    /// need be loaded. They are spread evenly over the sets of a cache then.
+    fn in_place(&self, words: Words, first: usize, k: usize) -> Option<*const u32> {
+        let _ = (words, first, k);
+        None
+    }
+
     /// Hints that these elements are loaded next, if it is worth it.
     fn ask(&self, rows: Range<usize>, k: Range<usize>) {
         let _ = (rows, k);
@@ -109,6 +116,17 @@ impl RowLoader for Rows<'_> {
                 convert.pad(out, k.len());
             }
         }
+    }
+
+    fn in_place(&self, words: Words, first: usize, k: usize) -> Option<*const u32> {
+        let (bytes, dtype) = self.data.stored();
+        let same = match (words, dtype) {
+            (Words::F32, Dtype::F32) => true,
+            (Words::Pairs, Dtype::Bf16) => k.is_multiple_of(2),
+            _ => false,
+        };
+        let from = bytes.as_ptr().wrapping_add(first * k * dtype.size()).cast::<u32>();
+        (same && self.stride == k && from.is_aligned()).then_some(from)
     }
 
     fn ask(&self, rows: Range<usize>, k: Range<usize>) {

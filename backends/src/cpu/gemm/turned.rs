@@ -16,9 +16,6 @@ use std::ops::Range;
 /// Elements of K that are asked for ahead of their use.
 const AHEAD: usize = 8;
 
-/// Words of neighbours: of so many columns of a panel, or rows of A.
-type Line = [u32; WIDTH];
-
 impl Weights<'_> {
     /// Whether it is elements of K that lie apart.
     pub(super) fn turned(&self) -> bool {
@@ -26,8 +23,9 @@ impl Weights<'_> {
     }
 
     /// The words in form `words` that begin with element `k.start` of K of the columns `n`, at most
-    /// [`WIDTH`] of them; words past the columns, and elements past `k`, are zero.
-    fn line(&self, level: Level, words: Words, n: Range<usize>, k: Range<usize>, out: &mut Line) {
+    /// [`WIDTH`] of them and not more than there is room for; words past the columns, and elements past
+    /// `k`, are zero.
+    fn line(&self, level: Level, words: Words, n: Range<usize>, k: Range<usize>, out: &mut [u32]) {
         let from = k.start * self.k_stride + n.start;
         let next = (words == Words::Pairs && k.len() > 1).then_some(from + self.k_stride);
         out[n.len()..].fill(0);
@@ -38,10 +36,16 @@ impl Weights<'_> {
             let later = self.bytes.as_ptr().wrapping_add((from + k * self.k_stride) * size);
             prefetch(later, n.len() * size);
         }
-        if words == Words::Pairs && self.dtype == Dtype::Bf16 {
-            let run = |from: usize| &self.bytes[2 * from..][..2 * n.len()];
-            interleave(level, run(from), next.map(run), out);
-            return;
+        let run = |from: usize| &self.bytes[size * from..][..size * n.len()];
+        match (words, self.dtype) {
+            (Words::Pairs, Dtype::Bf16) => return interleave(level, run(from), next.map(run), out),
+            (Words::F32, Dtype::F32) => {
+                for (out, bytes) in out.iter_mut().zip(run(from).as_chunks().0) {
+                    *out = u32::from_le_bytes(*bytes);
+                }
+                return;
+            }
+            _ => {}
         }
         let (mut low, mut high) = ([0.0; WIDTH], [0.0; WIDTH]);
         let (low, high) = (&mut low[..n.len()], &mut high[..n.len()]);
@@ -56,6 +60,34 @@ impl Weights<'_> {
                 Words::Pairs => u32::from(narrow_one(*low)) | u32::from(narrow_one(*high)) << 16,
             };
         }
+    }
+
+    /// Whether [`Self::square`] has words of this form at `level`.
+    fn has_squares(&self, level: Level, words: Words) -> bool {
+        match (words, self.dtype) {
+            (Words::F32, Dtype::F32) => level >= Level::Avx512,
+            (Words::Pairs, Dtype::Bf16) => level >= Level::Avx512Bf16,
+            _ => false,
+        }
+    }
+
+    /// Writes sixteen words of sixteen columns from element `k` of K and column `n` on, a line for each
+    /// column.
+    ///
+    /// # Safety
+    /// There are so many elements, and room for the lines; the level has [squares](Self::has_squares).
+    unsafe fn square(&self, words: Words, n: usize, k: usize, to: *mut u32, lda: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as the caller vouches.
+        unsafe {
+            let from = self.bytes.as_ptr().add((k * self.k_stride + n) * self.dtype.size());
+            match words {
+                Words::Pairs => x86::square_of_pairs(from, 2 * self.k_stride, to, lda),
+                _ => transpose(Level::Avx512, from.cast(), self.k_stride, LANES, to, lda),
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("no level has {words:?} of {n}, {k} for {to:?}, {lda}");
     }
 
     /// Fills rows `words` of a panel.
@@ -78,6 +110,14 @@ impl Weights<'_> {
         let mut line = [0; WIDTH];
         for word in words {
             let elements = word * each..(word * each + each).min(k);
+            if !matches!(kind, PanelKind::Tiles(_)) {
+                // SAFETY: a row of the panel, which no other task writes.
+                let row = unsafe {
+                    std::slice::from_raw_parts_mut(panel.wrapping_add(word * width), width)
+                };
+                self.line(level, form, columns.clone(), elements, row);
+                continue;
+            }
             match elements.is_empty() {
                 true => line.fill(0),
                 false => self.line(level, form, columns.clone(), elements, &mut line),
@@ -237,26 +277,81 @@ impl RowLoader for Columns<'_> {
         let source = self.first.page(page, self.m * self.k);
         let each = if convert.words == Words::Pairs { 2 } else { 1 };
         let words = k.len().div_ceil(each);
-        let mut block = [[0; STEP]; WIDTH];
-        for row in rows.clone().step_by(STEP) {
-            let run = row..(row + STEP).min(rows.end);
-            for first in (0..words).step_by(WIDTH) {
-                let count = WIDTH.min(words - first);
-                for (line, word) in block.iter_mut().zip(first..first + count) {
-                    let elements = k.start + word * each..(k.start + word * each + each).min(k.end);
-                    source.line(convert.level, convert.words, run.clone(), elements, line);
+        // Whole squares go straight from where they lie.
+        let whole = |count: usize| match source.has_squares(convert.level, convert.words) {
+            true => count / LANES * LANES,
+            false => 0,
+        };
+        let (tall, long) = (whole(rows.len()), whole(k.len() / each));
+        let size = source.dtype.size();
+        for word in (0..long).step_by(LANES) {
+            let first = k.start + word * each;
+            for k in first + LANES * each..first + 2 * LANES * each {
+                let later = (k * source.k_stride + rows.start) * size;
+                prefetch(source.bytes.as_ptr().wrapping_add(later), tall * size);
+            }
+            for row in (0..tall).step_by(LANES) {
+                // SAFETY: inside the page, and the caller vouches for the rows of scratch.
+                unsafe {
+                    let to = to.add(row * lda + word);
+                    source.square(convert.words, rows.start + row, first, to, lda);
                 }
-                let whole = count.next_multiple_of(LANES);
-                block[count..whole].fill([0; STEP]);
-                for word in (0..whole).step_by(LANES) {
-                    for at in (0..run.len()).step_by(LANES) {
-                        let height = LANES.min(run.len() - at);
-                        // SAFETY: rows are whole cache lines, so they hold sixteen words from here.
-                        unsafe {
-                            let from = block.as_flattened()[word * STEP + at..].as_ptr();
-                            let to = to.add((row - rows.start + at) * lda + first + word);
-                            transpose(convert.level, from, STEP, height, to, lda);
-                        }
+            }
+        }
+        let some = [(0..tall, long..words), (tall..rows.len(), 0..words)];
+        for (own, words) in
+            some.into_iter().filter(|(own, words)| !own.is_empty() && !words.is_empty())
+        {
+            let k = k.start + words.start * each..k.end.min(k.start + words.end * each);
+            // SAFETY: as above.
+            unsafe {
+                let to = to.add(own.start * lda + words.start);
+                turn_lines(
+                    &source,
+                    convert,
+                    rows.start + own.start..rows.start + own.end,
+                    k,
+                    to,
+                    lda,
+                );
+            }
+        }
+    }
+}
+
+/// Rows of the elements `k` of columns of a page, by lines of them.
+///
+/// # Safety
+/// `to` holds the rows, in whole cache lines.
+unsafe fn turn_lines(
+    source: &Weights<'_>,
+    convert: Convert,
+    rows: Range<usize>,
+    k: Range<usize>,
+    to: *mut u32,
+    lda: usize,
+) {
+    let each = if convert.words == Words::Pairs { 2 } else { 1 };
+    let words = k.len().div_ceil(each);
+    let mut block = [[0; STEP]; WIDTH];
+    for row in rows.clone().step_by(STEP) {
+        let run = row..(row + STEP).min(rows.end);
+        for first in (0..words).step_by(WIDTH) {
+            let count = WIDTH.min(words - first);
+            for (line, word) in block.iter_mut().zip(first..first + count) {
+                let elements = k.start + word * each..(k.start + word * each + each).min(k.end);
+                source.line(convert.level, convert.words, run.clone(), elements, line);
+            }
+            let whole = count.next_multiple_of(LANES);
+            block[count..whole].fill([0; STEP]);
+            for word in (0..whole).step_by(LANES) {
+                for at in (0..run.len()).step_by(LANES) {
+                    let height = LANES.min(run.len() - at);
+                    // SAFETY: rows are whole cache lines, so they hold sixteen words from here.
+                    unsafe {
+                        let from = block.as_flattened()[word * STEP + at..].as_ptr();
+                        let to = to.add((row - rows.start + at) * lda + first + word);
+                        transpose(convert.level, from, STEP, height, to, lda);
                     }
                 }
             }
@@ -289,9 +384,54 @@ fn interleaved(low: &[u8], high: &[u8], out: &mut [u32]) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::pack::x86::turn_512;
+    use super::LANES;
+    use std::arch::x86_64::*;
+
+    /// Sixteen words of the bf16 at two places, those of the first in the lower halves.
+    ///
+    /// # Safety
+    /// There are sixteen of them at both.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn pairs(low: *const u8, high: *const u8) -> __m512i {
+        // SAFETY: as the caller vouches.
+        let [low, high] = unsafe { [low, high].map(|at| _mm256_loadu_si256(at.cast())) };
+        let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
+        _mm512_or_si512(_mm512_cvtepu16_epi32(low), high)
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     pub(super) fn interleave_512(low: &[u8], high: &[u8], out: &mut [u32]) {
-        super::interleaved(low, high, out);
+        let whole = out.len() / LANES * LANES;
+        let (out, rest) = out.split_at_mut(whole);
+        let ([low, low_rest], [high, high_rest]) =
+            (low.split_at(2 * whole).into(), high.split_at(2 * whole).into());
+        let lines = low.chunks_exact(2 * LANES).zip(high.chunks_exact(2 * LANES));
+        for (out, (low, high)) in out.chunks_exact_mut(LANES).zip(lines) {
+            // SAFETY: sixteen words, and two bytes of each at both places.
+            unsafe {
+                let words = pairs(low.as_ptr(), high.as_ptr());
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), words);
+            }
+        }
+        super::interleaved(low_rest, high_rest, rest);
+    }
+
+    /// Turns sixteen pairs of lines of sixteen bf16, `stride` bytes apart, into sixteen lines of sixteen
+    /// words, `lda` words apart.
+    ///
+    /// # Safety
+    /// All of them are inside their memory.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) unsafe fn square_of_pairs(from: *const u8, stride: usize, to: *mut u32, lda: usize) {
+        let mut lines = [_mm512_setzero_si512(); LANES];
+        for (at, line) in lines.iter_mut().enumerate() {
+            // SAFETY: as the caller vouches.
+            *line = unsafe { pairs(from.add(2 * at * stride), from.add((2 * at + 1) * stride)) };
+        }
+        // SAFETY: as the caller vouches.
+        unsafe { turn_512(lines, to, lda) };
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]

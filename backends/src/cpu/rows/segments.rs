@@ -18,30 +18,50 @@ use std::ops::Range;
 const COLUMNS: usize = 256;
 /// Parts that columns are cut into where they are wide enough.
 const PARTS: usize = 16;
+/// Least columns of a part: what is read of a row are whole lines of a cache.
+const LEAST: usize = 2 * LANES;
 /// Blocks that segments are cut into where there are so many.
 const BLOCKS: usize = 256;
 
 /// Rows that are asked for ahead of their use.
-const AHEAD: usize = 8;
+const AHEAD: usize = 24;
+/// Rows that are added to a sum while it is at hand.
+const TOGETHER: usize = 4;
 
 /// The sums of a task's columns.
 type Sums = [[f64; LANES]; COLUMNS / LANES];
 
 vectorised! {
-    /// Sums of `width` columns from `first` on, over `count` rows that `row` names.
+    /// Sums of `width` columns from `first` on, over the first `count` rows, or those of a list.
     fn add_rows<V, I: Element>(
-        x: Rows<'_, I>, row: &dyn Fn(usize) -> usize, count: usize, first: usize, width: usize,
+        x: Rows<'_, I>, list: Option<&[usize]>, count: usize, first: usize, width: usize,
         sums: &mut Sums
     ) {
         let sums = &mut sums[..width.div_ceil(LANES)];
         sums.fill([0.0; LANES]);
-        for at in until_stopped(count) {
+        let row = |at: usize| {
+            let row = list.map_or(at, |list| list[at]);
+            &x.row(row)[first..first + width]
+        };
+        let whole = count / TOGETHER * TOGETHER;
+        for at in until_stopped(whole / TOGETHER).map(|at| at * TOGETHER) {
             // Rows are too far apart for the machine to foresee the next.
-            if at + AHEAD < count {
-                let later = &x.row(row(at + AHEAD))[first..first + width];
+            for later in (at + AHEAD..count).take(TOGETHER).map(row) {
                 prefetch(later.as_ptr().cast(), size_of_val(later));
             }
-            let row = &x.row(row(at))[first..first + width];
+            let rows: [_; TOGETHER] = std::array::from_fn(|next| row(at + next));
+            for (at, sums) in sums.iter_mut().enumerate() {
+                let mut own = *sums;
+                for row in rows {
+                    let values = get::<V, I>(row, at * LANES).array();
+                    for (sum, value) in own.iter_mut().zip(values) {
+                        *sum += f64::from(value);
+                    }
+                }
+                *sums = own;
+            }
+        }
+        for row in (whole..count).map(row) {
             for (at, sums) in sums.iter_mut().enumerate() {
                 let values = get::<V, I>(row, at * LANES).array();
                 for (sum, value) in sums.iter_mut().zip(values) {
@@ -71,7 +91,7 @@ impl Output<'_> {
     ) {
         let Self { bytes, dtype } = self;
         let count = bytes.len() / dtype.bytes() / width.max(1);
-        let columns = width.div_ceil(PARTS).next_multiple_of(LANES).min(COLUMNS);
+        let columns = width.div_ceil(PARTS).next_multiple_of(LEAST).min(COLUMNS);
         let (parts, block) = (width.div_ceil(columns), count.div_ceil(BLOCKS).max(1));
         let base = SharedPtr::new(bytes.as_mut_ptr());
         pool.run(count.div_ceil(block) * parts, &|number, _| {
@@ -114,7 +134,7 @@ pub fn columns<I: Element>(pool: &Pool, level: Level, x: Rows<'_, I>, divisor: f
     assert_eq!(y.bytes.len(), x.width * y.dtype.bytes(), "one row of results");
     y.each(pool, x.width, &|_, range, y| {
         let mut sums = [[0.0; LANES]; COLUMNS / LANES];
-        add_rows(level, x, &|row| row, x.rows, range.start, range.len(), &mut sums);
+        add_rows(level, x, None, x.rows, range.start, range.len(), &mut sums);
         y.write(&sums, divisor);
     });
 }
@@ -161,7 +181,7 @@ pub fn segments<I: Element>(
         let begin = segment.checked_sub(1).map_or(0, |before| ends[before]);
         let rows = &order[begin..ends[segment]];
         let mut sums = [[0.0; LANES]; COLUMNS / LANES];
-        add_rows(level, x, &|at| rows[at], rows.len(), range.start, range.len(), &mut sums);
+        add_rows(level, x, Some(rows), rows.len(), range.start, range.len(), &mut sums);
         y.write(&sums, 1.0);
     });
 }

@@ -21,7 +21,8 @@ pub enum BenchWhat {
     Vae(BenchVae),
     /// The text encoder.
     Text(BenchText),
-    /// Blocks of the diffusion transformer with low-rank adapters, forward and backward.
+    /// Blocks of the diffusion transformer with low-rank adapters, or all of its weights, forward and
+    /// backward.
     Train(BenchTrain),
 }
 
@@ -33,9 +34,12 @@ of the other runs do not include loading and packing. Memory is shown as the pla
 the peak of the process."
 )]
 pub struct BenchPhase {
-    /// Sizes of the network: micro, small or wan2.2-ti2v-5b.
-    #[arg(long, value_name = "NAME", default_value = "wan2.2-ti2v-5b")]
+    /// Sizes of the network: micro, small, world or wan2.2-ti2v-5b.
+    #[arg(long, value_name = "NAME", default_value = "wan2.2-ti2v-5b", conflicts_with = "model")]
     pub preset: String,
+    /// Sizes of the network of this model folder, or of the folder of the network alone.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
     /// Arithmetic of the network [default: f32 for the autoencoder, else bf16].
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionName>,
@@ -133,15 +137,27 @@ pub struct BenchTrain {
     /// Number of blocks, one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub blocks: usize,
-    /// Tokens of the sequence.
+    /// Tokens of a sample; with --all, the first of its latent frames is a reference.
     #[arg(long, value_name = "N", default_value_t = 1024, allow_negative_numbers = true)]
     pub tokens: usize,
-    /// Rows of the text context.
+    /// Rows of the text context of a sample.
     #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
     pub text_tokens: usize,
     /// Rank of the adapters, which all matrices of attention and feed-forward have.
     #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
     pub rank: usize,
+    /// Train every weight of the whole transformer, from the loss of samples on.
+    #[arg(long, conflicts_with = "rank")]
+    pub all: bool,
+    /// Samples of a call.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        requires = "all"
+    )]
+    pub samples: usize,
     /// Element type of the transformer's residual stream.
     #[arg(long, value_enum, default_value = "f32")]
     pub residual: ResidualName,

@@ -1,27 +1,25 @@
-//! `bench dit`, `bench vae`, `bench text`, `bench train`: what is measured of each network, and on which inputs.
+//! `bench dit`, `bench vae`, `bench text`: what is measured of each network, and on which inputs.
 //!
 //! The modules are those of a real run. Weights and inputs are random and depend only on the sizes.
 //! `prepare` of the transformer runs once before the timed steps, as in sampling; the autoencoder
-//! goes through a clip chunk by chunk, as in decoding. Training is one plan, which gives the derivatives
-//! of adapters and of the residual stream from that of the result.
+//! goes through a clip chunk by chunk, as in decoding.
 
 use super::measure::{Job, Setup, fits, measure};
 use super::report;
-use crate::cmd::bench::args::{
-    BenchDit, BenchPhase, BenchText, BenchTrain, BenchVae, Direction, Guided,
-};
+use crate::cmd::bench::args::{BenchDit, BenchPhase, BenchText, BenchVae, Direction, Guided};
+use crate::cmd::export::configs_of;
 use crate::cmd::size;
 use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_ir::plan::Branch;
 use anyid_ir::text::{parse_module, print};
-use anyid_ir::{DType, FuncBuilder, Module, ReduceFn, Tensor, TensorType};
+use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_models::wan::{Geometry, Precision};
-use anyid_passes::{Gradient, LoraTarget, Options};
+use anyid_passes::Options;
 use anyid_runtime::engine::{CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, States};
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::init::{Preset, RandomWeights};
@@ -33,7 +31,7 @@ use anyid_runtime::{Backend, Error, Result};
 use serde_json::json;
 
 /// Seed of the weights.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 
 /// Rows of the text encoder's embedding table; no prompt reads more of it.
 const VOCABULARY: usize = 1024;
@@ -83,7 +81,7 @@ pub fn dit(args: BenchDit) -> std::result::Result<(), Failure> {
             ("runs", json!(runs)),
         ],
         precision,
-        job: Box::new(Steps::new(&compiler, size.timesteps, runs)),
+        job: Box::new(Steps::new(&compiler, [size.timesteps, 1], runs)),
         compiler,
         weights: RandomWeights::new(&module.weights, SEED),
         calls: vec!["step"; runs],
@@ -157,7 +155,7 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
         title: format!("text: {layers} of width {}, {tokens} tokens", config.d_model),
         settings: vec![("layers", json!(args.layers)), ("tokens", json!(tokens))],
         precision,
-        job: Box::new(Steps::new(&compiler, 1, 1)),
+        job: Box::new(Steps::new(&compiler, [1, 1], 1)),
         compiler,
         weights: RandomWeights::new(&module.weights, SEED),
         calls: vec!["text"],
@@ -165,77 +163,17 @@ pub fn text(args: BenchText) -> std::result::Result<(), Failure> {
     finish(&args.phase, &backend, setup)
 }
 
-/// Runs `bench train`.
-///
-/// # Errors
-/// As [`dit()`].
-pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
-    let start = output::peak_memory();
-    let [tokens, text_tokens] = [args.tokens, args.text_tokens];
-    let (config, size) = blocks(&args.phase, args.blocks, [tokens, text_tokens], 2)?;
-    let rank = in_range(args.rank, config.width(), "--rank")?;
-    let precision = args.phase.precision.map_or(Precision::Bf16, Precision::from);
-    let backend = args.phase.on.open()?;
-    let types = DitTypes { precision, residual: args.residual.into() };
-    let module = distinct(&args.phase, with_cotangent(dit::stack(&config, &size, types)));
-    let adapters = ["self_attn.*", "cross_attn.*", "ffn.*"].map(|name| LoraTarget {
-        pattern: format!("blocks.*.{name}"),
-        rank,
-        alpha: rank as f64,
-    });
-    let wrt = vec!["x".to_owned(), "*.lora_*.weight".to_owned()];
-    let request = CompileRequest::new(&module, "loss")
-        .with_lora(adapters)
-        .with_gradient(Gradient { of: "loss".to_owned(), wrt });
-    let compiler = compiler(&args.phase, &backend).add("train", request)?;
-    fits(&compiler, 1)?;
-    let named = output::plural(args.blocks, "block");
-    let width = config.width();
-    let setup = Setup {
-        start,
-        title: format!(
-            "train: {named} of width {width} and adapters of rank {rank}, {tokens} tokens, forward \
-             and backward"
-        ),
-        settings: vec![
-            ("blocks", json!(args.blocks)),
-            ("tokens", json!(tokens)),
-            ("text_tokens", json!(text_tokens)),
-            ("rank", json!(rank)),
-            ("residual", json!(types.residual.name())),
-        ],
-        precision,
-        job: Box::new(Steps::new(&compiler, size.timesteps, 1)),
-        compiler,
-        weights: RandomWeights::new(&module.weights, SEED),
-        calls: vec!["train"],
-    };
-    finish(&args.phase, &backend, setup)
-}
-
-/// `module` with a function `@loss` whose derivative by the residual stream after the last block of
-/// `@stack` is a parameter `%d`.
-fn with_cotangent(mut module: Module) -> Module {
-    let stack = module.func("stack").expect("it was built").clone();
-    let mut b = FuncBuilder::new(&module, "loss");
-    let given: Vec<_> = stack.param_types().map(|(name, ty)| b.param(name, ty.clone())).collect();
-    let d = b.param("d", stack.results[0].clone());
-    let made = b.call("y", "stack", &[], &given)[0];
-    let [made, d] = [made, d].map(|value| b.cast("wide", value, DType::F32));
-    let product = b.mul("product", made, d);
-    let loss = b.reduce("loss", ReduceFn::Sum, product, &[0, 1], false);
-    let func = b.finish(&[loss]);
-    module.add(func);
-    module
-}
-
 fn configs(args: &BenchPhase) -> Result<(DitConfig, VaeConfig, TextConfig)> {
+    if let Some(folder) = &args.model {
+        let found = configs_of(folder)?;
+        return Ok((found.dit, found.vae, found.text));
+    }
     let preset: Preset = args.preset.parse().map_err(|e: Error| e.at("--preset"))?;
     Ok(preset.configs())
 }
 
 /// So many blocks of the transformer, and what they work on: tokens of the target, and of the text.
-fn blocks(
+pub(super) fn blocks(
     args: &BenchPhase,
     count: usize,
     [tokens, text_tokens]: [usize; 2],
@@ -251,7 +189,7 @@ fn blocks(
 }
 
 /// `module`, where a page shows it with names that tell all values apart, as its text has them.
-fn distinct(args: &BenchPhase, module: Module) -> Module {
+pub(super) fn distinct(args: &BenchPhase, module: Module) -> Module {
     match args.report {
         None => module,
         Some(_) => parse_module(&print(&module), &[]).expect("what is printed can be read"),
@@ -259,11 +197,15 @@ fn distinct(args: &BenchPhase, module: Module) -> Module {
 }
 
 /// A compiler for `backend`, which keeps its reasons where a page shows them.
-fn compiler(args: &BenchPhase, backend: &Backend) -> Compiler {
+pub(super) fn compiler(args: &BenchPhase, backend: &Backend) -> Compiler {
     Compiler::new(backend).with(Options { explain: args.report.is_some(), ..Options::default() })
 }
 
-fn finish(args: &BenchPhase, backend: &Backend, setup: Setup) -> std::result::Result<(), Failure> {
+pub(super) fn finish(
+    args: &BenchPhase,
+    backend: &Backend,
+    setup: Setup,
+) -> std::result::Result<(), Failure> {
     let mut places = Places::new();
     if let Some(path) = &args.report {
         places.writes("--report", path);
@@ -282,7 +224,7 @@ fn finish(args: &BenchPhase, backend: &Backend, setup: Setup) -> std::result::Re
     Ok(())
 }
 
-fn in_range(value: usize, most: usize, flag: &str) -> Result<usize> {
+pub(super) fn in_range(value: usize, most: usize, flag: &str) -> Result<usize> {
     if (1..=most).contains(&value) {
         return Ok(value);
     }
@@ -309,8 +251,9 @@ fn grid(tokens: usize) -> [usize; 3] {
     [frames, rows, area / rows]
 }
 
-/// Values for input `number` of this name and type: noise, or what the name asks for.
-fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor {
+/// Values for input `number` of this name and type: noise, or what the name asks for, of samples that
+/// have so many timesteps together, one more than they are where there are references.
+fn input(name: &str, ty: &TensorType, number: usize, [timesteps, samples]: [usize; 2]) -> Tensor {
     let len = ty.elements();
     let shape = || ty.shape.iter().copied();
     let integers = |f: &dyn Fn(usize) -> i32| {
@@ -319,15 +262,23 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
     };
     match (name, ty.dtype) {
         // A quarter of the tokens belong to references.
-        ("seg", _) => integers(&|at| if at < len / 4 { 0 } else { timesteps as i32 - 1 }),
+        ("seg", _) => integers(&|at| {
+            let (own, clean) = (len / samples, timesteps - samples);
+            if at % own < own / 4 * clean { 0 } else { (at / own + clean) as i32 }
+        }),
+        ("sigma" | "weight", _) => {
+            let share = |at: usize| (at as f32 + 0.5) / len as f32;
+            let values: Vec<f32> = (0..len).map(share).collect();
+            Tensor::from_f32(shape(), &values).expect("one value an element")
+        }
         (_, DType::I32) => integers(&|at| (at * 37 % 500) as i32),
         _ => {
             let mut values = vec![0f32; len];
             NoiseStream::new(SEED, number as u32).fill(0, &mut values);
             match name {
                 "t" => values.fill(500.0),
-                // Adapters add something small.
-                name if name.contains(".lora_") => values.iter_mut().for_each(|x| *x *= 0.02),
+                // Weights that are trained: adapters add something small.
+                name if name.contains('.') => values.iter_mut().for_each(|x| *x *= 0.02),
                 "rope" => {
                     for pair in values.as_chunks_mut::<2>().0 {
                         *pair = [pair[0].cos(), pair[0].sin()];
@@ -343,7 +294,7 @@ fn input(name: &str, ty: &TensorType, number: usize, timesteps: usize) -> Tensor
 
 /// Runs of one phase on the same inputs, one or more for a step of sampling. If there is a
 /// `prepare`, it runs before each.
-struct Steps {
+pub(super) struct Steps {
     /// The phase that runs where nothing is split off.
     phase: String,
     inputs: Vec<(String, Branch, Tensor)>,
@@ -355,7 +306,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(compiler: &Compiler, timesteps: usize, runs: usize) -> Self {
+    pub(super) fn new(compiler: &Compiler, timesteps: [usize; 2], runs: usize) -> Self {
         let mut inputs: Vec<(String, Branch, Tensor)> = Vec::new();
         for (_, plan) in compiler.plans() {
             for port in &plan.inputs {
@@ -428,7 +379,7 @@ impl Chunks {
             let ty = &plan.buffer(port.expect("a chunk has pixels or latents").buffer).ty;
             let count = if at == 0 { 1 } else { later };
             for _ in 0..count {
-                pieces.push(input(name, ty, pieces.len(), 1));
+                pieces.push(input(name, ty, pieces.len(), [1, 1]));
             }
         }
         Self { name, pieces, states: None, results: Vec::new() }

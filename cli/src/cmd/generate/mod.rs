@@ -5,7 +5,7 @@
 //! there. The library does the work itself and decides what is kept if it fails.
 
 pub mod args;
-mod opened;
+pub mod opened;
 mod report;
 mod table;
 mod watch;
@@ -52,10 +52,11 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
     let options = options(&args, fps);
     places(&args, &wishes, &options).check()?;
-    let writer = open_writer(&args, &wishes.output, size, &options)?;
+    let sides = [size.width, size.height];
+    let writer = open_writer(&wishes.output, sides, fps, &options.writer, args.json)?;
     let files =
         anyid_runtime::pipeline::ResultFiles::open(writer, &wishes.output, &options, sampling)?;
-    let trace = TraceFile::wanted(args.trace.as_deref(), existing(&args))?;
+    let trace = TraceFile::wanted(args.trace.as_deref(), existing(args.force))?;
     interrupt::say_swept();
     let backend = trace.watch(args.on.open()?);
 

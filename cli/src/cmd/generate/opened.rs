@@ -3,12 +3,12 @@
 use crate::cmd::generate::args::Generate;
 use anyid_runtime::files::{self, Existing, is_standard_output};
 use anyid_runtime::media::writer::{Format, VideoWriter, WriterOptions};
-use anyid_runtime::{Error, FileOptions, Result, Size};
+use anyid_runtime::{Error, FileOptions, Result};
 use std::path::Path;
 
 /// What happens to existing results.
-pub(super) fn existing(args: &Generate) -> Existing {
-    match args.force {
+pub fn existing(force: bool) -> Existing {
+    match force {
         true => Existing::Replace,
         false => Existing::Keep,
     }
@@ -17,28 +17,29 @@ pub(super) fn existing(args: &Generate) -> Existing {
 /// How the results are written.
 pub(super) fn options(args: &Generate, fps: f64) -> FileOptions {
     let format = args.format.map(Into::into);
-    let writer = WriterOptions { existing: existing(args), format, ..WriterOptions::default() };
+    let writer =
+        WriterOptions { existing: existing(args.force), format, ..WriterOptions::default() };
     FileOptions { fps, writer, recipe: true, save_latents: args.save_latents.clone() }
 }
 
-/// Opens the output of the video.
+/// Opens the output of a video of `width` × `height` pixels; `json` says whether a report is to go
+/// to standard output.
 ///
 /// # Errors
 /// E0947 for a format that differs from that of the name, E0948 for `--json` with standard output,
 /// and those of [`VideoWriter::create`].
-pub(super) fn open_writer(
-    args: &Generate,
+pub fn open_writer(
     output: &Path,
-    size: Size,
-    options: &FileOptions,
+    [width, height]: [usize; 2],
+    fps: f64,
+    writer: &WriterOptions,
+    json: bool,
 ) -> Result<VideoWriter> {
-    let Size { width, height, .. } = size;
-    let (fps, writer) = (options.fps, &options.writer);
     if !is_standard_output(output) {
-        agree(args, output)?;
+        agree(writer.format, output)?;
         return VideoWriter::create(output, width, height, fps, writer);
     }
-    if args.json {
+    if json {
         return Err(Error::input("E0948", "video and report cannot both go there")
             .at("standard output")
             .help("write the video to a file, or leave --json out"));
@@ -54,8 +55,8 @@ pub(super) fn open_writer(
 }
 
 /// Refuses a format that the name of a file contradicts.
-fn agree(args: &Generate, output: &Path) -> Result<()> {
-    let Some(format) = args.format.map(Format::from) else {
+fn agree(format: Option<Format>, output: &Path) -> Result<()> {
+    let Some(format) = format else {
         return Ok(());
     };
     let ending = output.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());

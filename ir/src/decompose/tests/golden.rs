@@ -108,7 +108,7 @@ fn position_bias_inside_attention() {
     let rows = f.op("rows", Op::Gather, &[table_param, bucket], None);
     let bias = f.permute("bias", rows, &[1, 0]);
     let zero = f.constant("zero", 0.0, f32_tensor(&[n, heads * n]));
-    let op = Op::Attention { heads, scale: 1.0, lse: false };
+    let op = Op::Attention { heads, scale: 1.0, lse: false, last: 1 };
     let y = f.op("y", op, &[zero, zero, v, bias], None);
     let func = f.finish(&[y]);
     module.add(func);

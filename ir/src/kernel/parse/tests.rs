@@ -53,14 +53,15 @@ fn everything() -> RowKernel {
 fn anchors() -> Vec<Kernel> {
     let plain = AnchorKernel::plain;
     let conv = Anchor::Conv { stride: [1, 2, 2], pad: [[2, 0], [1, 1], [1, 1]] };
-    let attention = Anchor::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false };
+    let attention =
+        Anchor::Attention { heads: 24, scale: 1.0 / 128f64.sqrt(), lse: false, last: 1 };
     let gate = Combine::GateAdd { offset: 96, stride: 48 };
     [
         plain(Anchor::Linear, 3),
         plain(attention, 4),
-        plain(Anchor::Attention { heads: 2, scale: 0.5, lse: true }, 3),
-        plain(Anchor::AttentionVjp { heads: 2, scale: 0.5, bias: false }, 6),
-        plain(Anchor::AttentionVjp { heads: 1, scale: 1.0, bias: true }, 7),
+        plain(Anchor::Attention { heads: 2, scale: 0.5, lse: true, last: 1 }, 3),
+        plain(Anchor::AttentionVjp { heads: 2, scale: 0.5, bias: false, last: 1 }, 6),
+        plain(Anchor::AttentionVjp { heads: 1, scale: 1.0, bias: true, last: 1 }, 7),
         plain(Anchor::SegmentSum { segments: 5 }, 2),
         plain(Anchor::Dot { transposed: [true, false] }, 2),
         AnchorKernel { parts: 3, activation: Some(Activation::Gelu), ..plain(Anchor::Linear, 3) },

@@ -57,6 +57,10 @@ impl<'s> Reader<'_, 's> {
     fn fill(&mut self, name: &'static str, attribute: Attribute<'_>) -> Option<()> {
         match attribute {
             Attribute::Int(value) => *value = self.int(name)?,
+            Attribute::Count(value) => match self.find(name) {
+                Some(_) => *value = self.int(name)?,
+                None => *value = 1,
+            },
             Attribute::Float(value) => *value = self.float(name)?,
             Attribute::Flag(value) => *value = self.flag(name)?,
             Attribute::List(values) => {

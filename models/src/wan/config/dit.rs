@@ -81,6 +81,23 @@ impl DitConfig {
         Self { heads: 4, head_dim: 64, ffn_dim: 512, ..Self::micro() }
     }
 
+    /// A transformer for the drawn world, small enough to be trained on two cores: 2,752,728
+    /// parameters. A patch is one latent, so that every token has few values to carry.
+    pub fn world() -> Self {
+        Self {
+            heads: 6,
+            head_dim: 32,
+            layers: 4,
+            ffn_dim: 768,
+            in_channels: 24,
+            out_channels: 24,
+            patch: [1, 1, 1],
+            text_dim: 96,
+            text_len: 48,
+            ..Self::ti2v_5b()
+        }
+    }
+
     /// D, the width of the residual stream: heads · head_dim.
     pub fn width(&self) -> usize {
         self.heads * self.head_dim
@@ -131,6 +148,10 @@ impl DitConfig {
             freq_dim: reader.size("freq_dim")?,
             eps: reader.number_or("eps", 1e-6)?,
             cross_attn_norm: reader.flag("cross_attn_norm")?,
+            text_len: match reader.given("text_len") {
+                Some(_) => reader.size("text_len")?,
+                None => Self::ti2v_5b().text_len,
+            },
             ..Self::ti2v_5b()
         };
         made.validate()?;
@@ -244,9 +265,10 @@ impl DitConfig {
         Ok(made)
     }
 
-    /// The `config.json` that diffusers reads. `text_len` and `rope_theta` have no key there.
+    /// The `config.json` that diffusers reads. `rope_theta` has no key there, and `text_len` one of
+    /// ours, which is left out where it is that of Wan2.2: diffusers takes it with a warning.
     pub fn to_diffusers_json(&self) -> Value {
-        json!({
+        let mut config = json!({
             "_class_name": "WanTransformer3DModel",
             "_diffusers_version": DIFFUSERS_VERSION,
             "added_kv_proj_dim": null,
@@ -265,7 +287,11 @@ impl DitConfig {
             "qk_norm": if self.qk_norm { json!("rms_norm_across_heads") } else { Value::Null },
             "rope_max_seq_len": 1024,
             "text_dim": self.text_dim,
-        })
+        });
+        if self.text_len != Self::ti2v_5b().text_len {
+            config["text_len"] = json!(self.text_len);
+        }
+        config
     }
 
     /// Checks that the network can be built; keys are those of diffusers.

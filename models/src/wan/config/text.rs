@@ -57,6 +57,19 @@ impl TextConfig {
         }
     }
 
+    /// A text encoder for the prompts of the drawn world, whose words are its tokens.
+    pub fn world() -> Self {
+        Self {
+            vocab_size: 80,
+            d_model: 96,
+            d_kv: 24,
+            heads: 4,
+            d_ff: 256,
+            layers: 2,
+            ..Self::ti2v_5b()
+        }
+    }
+
     /// Number of parameters.
     pub fn parameter_count(&self) -> u64 {
         parameter_count(&text_tensors(self))

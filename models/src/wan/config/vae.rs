@@ -87,6 +87,22 @@ impl VaeConfig {
         Self { base_dim: 8, decoder_base_dim: 8, num_res_blocks: 1, ..Self::ti2v_5b() }
     }
 
+    /// An autoencoder for the drawn world: 8 pixels a side and 4 frames of time for each of 24
+    /// channels, whose latents are taken as they come; 1,561,548 parameters.
+    pub fn world() -> Self {
+        Self {
+            base_dim: 24,
+            decoder_base_dim: 24,
+            z_dim: 24,
+            dim_mult: vec![1, 2, 2],
+            num_res_blocks: 1,
+            temporal_downsample: vec![true, true],
+            latents_mean: vec![0.0; 24],
+            latents_std: vec![1.0; 24],
+            ..Self::ti2v_5b()
+        }
+    }
+
     /// Width in and out of each encoder level.
     pub fn encoder_levels(&self) -> Vec<(usize, usize)> {
         levels(self.base_dim, 1, self.dim_mult.iter())

@@ -185,8 +185,7 @@ impl Judge {
 /// The features whose classes are painted.
 fn features(world: &World) -> Vec<Feature> {
     let painted = |slot: &Slot| !matches!(slot, Slot::Shot | Slot::Pose | Slot::Action);
-    let slots = Slot::ALL.into_iter().filter(painted);
-    let slots = slots.filter(|slot| world.rules.speaks_of(slot.element()));
+    let slots = world.slots().filter(painted);
     let attributes = Attribute::ALL.into_iter().map(Feature::Attribute);
     attributes.chain(slots.map(Feature::Slot)).collect()
 }

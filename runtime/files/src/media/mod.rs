@@ -11,6 +11,7 @@ pub mod ffmpeg;
 pub mod h264;
 mod heif;
 mod image;
+pub mod lossless;
 mod mp4;
 mod oriented;
 mod sink;

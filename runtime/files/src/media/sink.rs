@@ -7,12 +7,12 @@
 
 use super::color::Yuv420;
 use super::h264::codec_room;
+use super::lossless;
 use super::mp4;
 use crate::error::{Error, Result};
 use crate::output::{self, AtomicFile, AtomicFolder, Existing, Whole, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
-use ::image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use ::image::{Delay, ExtendedColorType, Frame, ImageEncoder, ImageError, RgbaImage};
+use ::image::{Delay, Frame, ImageError, RgbaImage};
 use muxide::api::{Muxer, MuxerBuilder, VideoCodec};
 use openh264::OpenH264API;
 use openh264::encoder::{
@@ -290,10 +290,7 @@ impl FolderSink {
         height: usize,
         rgb: &[u8],
     ) -> Result<()> {
-        let mut bytes = Vec::new();
-        PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(rgb, width as u32, height as u32, ExtendedColorType::Rgb8)
-            .map_err(|e| Error::internal("E0824", "the PNG encoder failed").caused_by(e))?;
+        let bytes = lossless::picture_of(width, height, rgb)?;
         self.folder.write(&format!("frame_{index:05}.png"), &bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())

@@ -84,14 +84,35 @@ impl AtomicFolder {
     /// # Errors
     /// E1011–E1013, the last of kind `Interrupted` when the run was told to end.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.put(name, OpenOptions::new().write(true).create_new(true), bytes)
+    }
+
+    /// Puts bytes behind those of a file in it, which is made if it is not there.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn append(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.put(name, OpenOptions::new().append(true).create(true), bytes)
+    }
+
+    fn put(&self, name: &str, how: &OpenOptions, bytes: &[u8]) -> Result<()> {
         let path = self.temporary.path().join(name);
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        write().map_err(|fault| match fault.kind() {
-            // Gone with the end of the run: nothing else removes it.
+        // What is written is brought to the disk when the folder is complete.
+        how.open(&path).and_then(|mut file| file.write_all(bytes)).map_err(|fault| {
+            match fault.kind() {
+                // Gone with the end of the run: nothing else removes it.
+                ErrorKind::NotFound => write_error(self.path(), super::registry::ended()),
+                _ => write_error(self.path(), fault),
+            }
+        })
+    }
+
+    /// Makes a folder in it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn make_folder(&self, name: &str) -> Result<()> {
+        fs::create_dir(self.temporary.path().join(name)).map_err(|fault| match fault.kind() {
             ErrorKind::NotFound => write_error(self.path(), super::registry::ended()),
             _ => write_error(self.path(), fault),
         })
@@ -160,6 +181,14 @@ mod tests {
         assert_eq!(folder.names(), ["frames"]);
         assert!(!folder.path().join("frames/a").exists());
         assert_eq!(fs::read(folder.path().join("frames/b")).unwrap(), b"2");
+        let made = frames(&folder, Existing::Replace).unwrap();
+        made.make_folder("in").unwrap();
+        for piece in ["one ", "two"] {
+            made.append("in/c", piece.as_bytes()).unwrap();
+        }
+        assert_eq!(made.write("in/c", b"again").unwrap_err().code(), "E1013");
+        made.commit().unwrap();
+        assert_eq!(fs::read(folder.path().join("frames/in/c")).unwrap(), b"one two");
     }
 
     #[test]
@@ -188,6 +217,8 @@ mod tests {
         assert_eq!(folder.names().len(), 0);
         let error = made.write("b", b"1").unwrap_err();
         assert_eq!((error.code(), error.kind()), ("E1013", Kind::Interrupted));
+        assert_eq!(made.append("b", b"1").unwrap_err().kind(), Kind::Interrupted);
+        assert_eq!(made.make_folder("c").unwrap_err().kind(), Kind::Interrupted);
         let refused = AtomicFolder::create_in(registry, &folder.path().join("y"), Existing::Keep);
         assert_eq!(refused.unwrap_err().kind(), Kind::Interrupted);
     }

@@ -5,7 +5,7 @@ use half::bf16;
 
 use super::super::block::{Head, Rows};
 use super::super::pack;
-use super::super::products::{Products, Work};
+use super::super::products::{Products, Work, raise};
 use super::products::{Weighing, weigh};
 use super::{AttentionVjp, Places, Plan, Precision};
 use crate::cpu::math::lanes::put;
@@ -229,6 +229,9 @@ impl Task<'_> {
             let (stride, depth) = (plan.key_stride, plan.depth);
             let (queries, cotangents) = (places.query_lanes, places.cotangent_lanes);
             P::score::<R, C>(queries, places.keys, stride, depth, padded, places.scores);
+            if keys.first + keys.count == call.shape.keys {
+                raise::<P, C>(places.scores, keys.count - 1, call.last, call.scale);
+            }
             P::score::<R, C>(cotangents, places.values, stride, depth, padded, places.slopes);
             let mut weighing = Weighing {
                 factor: call.scale * log2_e,

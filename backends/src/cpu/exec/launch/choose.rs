@@ -101,12 +101,13 @@ impl Launch {
                 let found = match kernel.anchor {
                     Anchor::Dot { transposed } => dot(&types, kernel, transposed),
                     Anchor::Linear => linear(&types, kernel).map(Self::Linear),
-                    Anchor::Attention { heads, scale, .. } => {
-                        heads_of(&types, kernel, heads, scale).map(Self::Attention)
+                    Anchor::Attention { heads, scale, last, .. } => {
+                        heads_of(&types, kernel, heads, (scale, last)).map(Self::Attention)
                     }
-                    Anchor::AttentionVjp { heads, scale, .. } => {
+                    Anchor::AttentionVjp { heads, scale, last, .. } => {
                         let rows = [3, 5].iter().try_for_each(|at| product(types.operand(*at)));
-                        let found = rows.and_then(|()| heads_of(&types, kernel, heads, scale));
+                        let found =
+                            rows.and_then(|()| heads_of(&types, kernel, heads, (scale, last)));
                         found.map(Self::AttentionVjp)
                     }
                     Anchor::SegmentSum { segments } => {
@@ -236,13 +237,18 @@ fn linear(types: &Types<'_>, kernel: &AnchorKernel) -> Option<Linear> {
     Some(Linear { m: x.elements() / k.max(1), k, parts, ends: ends(types, kernel)? })
 }
 
-fn heads_of(types: &Types<'_>, kernel: &AnchorKernel, heads: usize, scale: f64) -> Option<Heads> {
+fn heads_of(
+    types: &Types<'_>,
+    kernel: &AnchorKernel,
+    heads: usize,
+    (scale, last): (f64, usize),
+) -> Option<Heads> {
     let (q, k) = (types.operand(0), types.operand(1));
     for ty in [q, k, types.operand(2), types.result(0)] {
         product(ty)?;
     }
     // It has no epilogue, and takes the largest score before it is scaled.
-    if !kernel.is_plain() || scale.is_nan() || scale < 0.0 {
+    if !kernel.is_plain() || scale.is_nan() || scale < 0.0 || (last != 1 && scale == 0.0) {
         return None;
     }
     let rank = q.rank();
@@ -259,7 +265,7 @@ fn heads_of(types: &Types<'_>, kernel: &AnchorKernel, heads: usize, scale: f64) 
     };
     // Those that derivatives take besides number three.
     let bias = matches!(kernel.arity, 4 | 7);
-    Some(Heads { shape, precision, scale: scale as f32, bias })
+    Some(Heads { shape, precision, scale: scale as f32, last, bias })
 }
 
 fn conv_of(

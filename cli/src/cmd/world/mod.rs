@@ -1,0 +1,59 @@
+//! `world`: pictures, samples and contact sheets of the drawn world, and what models keep of its people.
+//!
+//! The library draws and paints; here are files, progress and reports.
+
+pub mod args;
+pub mod eval;
+mod render;
+mod sample;
+mod sheet;
+
+use crate::render::Failure;
+use anyid_runtime::files::{AtomicFile, Existing, is_direct};
+use anyid_runtime::media::{RgbFrame, lossless};
+use anyid_runtime::{Error, Result};
+use args::WorldVerb;
+use std::path::{Path, PathBuf};
+
+/// Runs the verb.
+///
+/// # Errors
+/// E098x for numbers that the world does not have, and those of writing.
+pub fn run(verb: WorldVerb) -> std::result::Result<(), Failure> {
+    match verb {
+        WorldVerb::Render(args) => render::run(&args)?,
+        WorldVerb::Sample(args) => sample::run(&args)?,
+        WorldVerb::Sheet(args) => sheet::run(&args)?,
+        WorldVerb::Eval(args) => eval::run(&args)?,
+    }
+    Ok(())
+}
+
+/// An error of the world in the terms of the runtime.
+pub fn coded(error: anyid_world::Error) -> Error {
+    Error::input(error.code(), error.message()).help(error.help())
+}
+
+/// The file of a single picture, opened before it is painted.
+///
+/// # Errors
+/// E0820 for a name that is none of a PNG file, E1010 to E1016 where it cannot be written.
+fn open_picture(path: &Path, existing: Existing) -> Result<AtomicFile> {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    if is_direct(path) || ending.is_none_or(|ending| ending != "png") {
+        return Err(Error::input("E0820", "a single picture is written as a .png file")
+            .at(path.display())
+            .help("give a file name such as out.png"));
+    }
+    AtomicFile::create_as(path, existing)
+}
+
+/// Writes a picture; gives the file and its bytes.
+///
+/// # Errors
+/// E1011 to E1013 where it cannot be written.
+fn write_picture(mut file: AtomicFile, picture: &RgbFrame) -> Result<(PathBuf, u64)> {
+    let bytes = lossless::picture(picture)?;
+    file.append(&bytes)?;
+    Ok((file.commit()?, bytes.len() as u64))
+}
