@@ -242,3 +242,29 @@ fn a_stage_of_pictures_takes_one_to_three_references_and_spread_noise_levels() {
     let done = folder.run(&format!("{other} --steps 12 -o whole --resume")).fails("E0963");
     done.says("train.stratified: true, now false");
 }
+
+#[test]
+fn kernels_of_convolutions_are_matrices_of_outputs_by_all_else() {
+    let folder = world(&samples());
+    let muon = |pattern: &str| {
+        format!(
+            "[[group]]\nmatch = \"{pattern}\"\noptimiser = \"muon\"\nlearning_rate = 0.005\n\
+             momentum = 0.9\nweight_decay = 0.0\n"
+        )
+    };
+    with(&folder, &muon("*.residual.*.weight"));
+    let words = "train full --config run.toml --threads 2 --set train.network=vae \
+                 --set train.learning_rate=1e-3";
+    folder.run(&format!("{words} --steps 8 -o whole")).fine();
+    let rows = log(&folder, "whole");
+    let loss = |row: &Value| row["loss"].as_f64().unwrap();
+    assert!(loss(&rows[7]) < 0.9 * loss(&rows[0]), "{} {}", loss(&rows[0]), loss(&rows[7]));
+    folder.run(&format!("{words} --steps 4 -o cut")).fine();
+    folder.run(&format!("{words} --steps 8 -o cut --resume")).fine();
+    let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/vae.safetensors")));
+    assert!(a == b);
+    same_values(&folder, "cut", "whole");
+    // A gain has one column.
+    with(&folder, &muon("*.residual.*.gamma"));
+    folder.run(&format!("{words} -o no")).fails("E0968").says("gamma, of group 1, has the sizes");
+}

@@ -278,7 +278,10 @@ fn numbers(settings: &Settings, step: u64) -> Numbers {
         betas: [train.beta1, train.beta2],
         epsilon: train.epsilon,
         clip: train.clip,
-        average: train.average,
+        average: match train.average_warmup {
+            true => train.average.min(step as f64 / (step as f64 + 9.0)),
+            false => train.average,
+        },
     }
 }
 
@@ -286,5 +289,46 @@ impl Sums {
     /// Forgets what was summed up.
     pub fn clear(&mut self) {
         self.empty = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::{GroupSettings, Schedule};
+
+    #[test]
+    fn groups_have_rates_of_their_own_under_one_schedule() {
+        let mut settings = Settings::default();
+        let train = &mut settings.train;
+        (train.learning_rate, train.weight_decay) = (1e-3, 0.1);
+        (train.steps, train.warmup) = (100, 4);
+        (train.schedule, train.decay) = (Schedule::Linear, 0.5);
+        let group = |rate, decay, momentum| GroupSettings {
+            learning_rate: rate,
+            weight_decay: decay,
+            momentum,
+            ..GroupSettings::default()
+        };
+        settings.group = vec![group(Some(0.02), Some(0.0), Some(0.9)), group(None, None, None)];
+        for (step, share) in [(1, 0.25), (50, 1.0), (76, 0.5)] {
+            let found = numbers(&settings, step).rates;
+            let expected = [(1e-3, 0.1, MOMENTUM), (0.02, 0.0, 0.9), (1e-3, 0.1, MOMENTUM)];
+            assert_eq!(found.len(), expected.len());
+            for (found, (rate, decay, momentum)) in found.iter().zip(expected) {
+                assert!((found.rate - rate * share).abs() < 1e-15, "{step}: {found:?}");
+                assert_eq!((found.weight_decay, found.momentum), (decay, momentum));
+            }
+        }
+    }
+
+    #[test]
+    fn the_decay_of_the_average_rises_where_settings_say_so() {
+        let mut settings = Settings::default();
+        settings.train.average = 0.998;
+        assert_eq!(numbers(&settings, 1).average, 0.998);
+        settings.train.average_warmup = true;
+        let at = |step| numbers(&settings, step).average;
+        assert_eq!((at(1), at(9), at(100_000)), (0.1, 0.5, 0.998));
     }
 }

@@ -160,6 +160,8 @@ pub struct TrainSettings {
     pub clip: f64,
     /// Decay of the average of the weights that is kept besides; 0 for none.
     pub average: f64,
+    /// Whether that decay rises: in update k it is k/(k + 9) at most.
+    pub average_warmup: bool,
     /// How often references and prompt are replaced by their null forms, together.
     pub null_probability: f64,
     /// How noise levels are weighted.
@@ -274,6 +276,7 @@ impl Default for TrainSettings {
             epsilon: 1e-8,
             clip: 1.0,
             average: 0.0,
+            average_warmup: false,
             null_probability: 0.1,
             loss_weight: LossWeight::Diffsynth,
             latent_noise: 0.05,
