@@ -1,6 +1,6 @@
 """Samples a processor second of a small transformer's training step, here and in PyTorch, in turn.
 
-    python train_world.py path/to/anyid-rt [--samples 64] [--rounds 3] [--threads 1]
+    python train_world.py path/to/anyid-rt [--samples 64] [--rounds 3] [--threads 1] [--forms NAME…]
 
 The transformer has the sizes that a model of small pictures needs (width 192, four blocks, tokens of one
 latent): forward and backward pass over all weights, without the optimiser. Ours is
@@ -202,6 +202,7 @@ def main():
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--worker", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -221,13 +222,13 @@ def main():
             for precision in ("f32", "bf16"):
                 own = figures.setdefault(f"anyid-rt, {precision}", [])
                 own.append(ours(options, folder, precision))
-            for form in FORMS:
+            for form in options.forms:
                 figures.setdefault(form, []).append(theirs(options, form))
     medians = {name: statistics.median(values) for name, values in figures.items()}
     for name, values in figures.items():
         each = ", ".join(f"{value:.1f}" for value in values)
         print(f"{name}: {medians[name]:.1f} samples a processor second ({each})")
-    best = max(medians[form] for form in FORMS)
+    best = max(medians[form] for form in options.forms)
     for name in (name for name in medians if name not in FORMS):
         print(f"ratio, {name}: {medians[name] / best:.2f}")
 
