@@ -489,7 +489,8 @@ mod tests {
         let labels: Vec<(&str, &str)> =
             fine.samples[0].labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(labels, [("hair", "3"), ("shot", "wide")]);
-        let rows: [(fn(&mut Value), &str); 4] = [
+        type Change = fn(&mut Value);
+        let rows: [(Change, &str); 4] = [
             (|_| {}, "\"labels\" is missing"),
             (|v| v["labels"] = "wide".into(), "\"labels\" is not a JSON object"),
             (|v| v["labels"] = serde_json::json!({"shot": -1}), "labels: \"shot\" is -1"),
