@@ -74,7 +74,7 @@ pub fn matrix(shape: &[usize]) -> Option<Matrices> {
 
 /// Names and shapes of what a run trains.
 fn trained(settings: &Settings, kind: Kind, model: &Model) -> Vec<(String, Vec<usize>)> {
-    let set = model.dit_weights.set();
+    let set = settings.train.network.weights(model).set();
     let shape = |shape: &[u64]| shape.iter().map(|size| *size as usize).collect::<Vec<usize>>();
     let whole = set.iter().map(|(name, weight)| (name.to_owned(), shape(&weight.shape)));
     match kind {
