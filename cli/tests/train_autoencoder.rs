@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::training::{bytes, log, same_end_of, sample, world};
+use common::training::{SETTINGS, bytes, log, same_end_of, sample, world};
 use common::{Folder, tensors};
 use serde_json::{Value, json};
 
@@ -100,6 +100,20 @@ fn it_goes_on_to_the_same_bits_whatever_goes_together() {
     same_end_of(&folder, "one", "whole", "vae.safetensors");
     let text = folder.run(&format!("{FULL} -o whole --set train.latent_noise=0.1 --resume"));
     text.fails("E0963").says("train.latent_noise: 0.05, now 0.1");
+}
+
+#[test]
+fn groups_of_parameters_are_those_of_the_autoencoder() {
+    let folder = folder();
+    let group = "[[group]]\nmatch = \"*.residual.*.weight\"\noptimiser = \"muon\"\nlearning_rate = 0.02\n";
+    folder.write("muon.toml", format!("{SETTINGS}{group}"));
+    let words = FULL.replace("run.toml", "muon.toml");
+    folder.run(&format!("{words} --set video.frames=1 --steps 2 -o muon")).fine();
+    let moved = &log(&folder, "muon")[1]["moved"];
+    assert!(moved["encoder.middle.0.residual.2.weight"].as_f64().unwrap() > 1e-3, "{moved}");
+    folder.write("other.toml", format!("{SETTINGS}{}", group.replace("residual", "self_attn")));
+    let done = folder.run(&FULL.replace("run.toml", "other.toml")).fails("E0965");
+    done.says("no trained parameter is called");
 }
 
 #[test]
