@@ -105,7 +105,8 @@ fn it_goes_on_to_the_same_bits_whatever_goes_together() {
 #[test]
 fn groups_of_parameters_are_those_of_the_autoencoder() {
     let folder = folder();
-    let group = "[[group]]\nmatch = \"*.residual.*.weight\"\noptimiser = \"muon\"\nlearning_rate = 0.02\n";
+    let group =
+        "[[group]]\nmatch = \"*.residual.*.weight\"\noptimiser = \"muon\"\nlearning_rate = 0.02\n";
     folder.write("muon.toml", format!("{SETTINGS}{group}"));
     let words = FULL.replace("run.toml", "muon.toml");
     folder.run(&format!("{words} --set video.frames=1 --steps 2 -o muon")).fine();
