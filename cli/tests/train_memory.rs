@@ -21,7 +21,7 @@ fn held(folder: &Folder, what: &str, words: &str) {
     assert!(apart <= 0.02, "{what}: {peak} of {announced}\n{parts}");
 }
 
-const LARGE: &str = "--set model.path=model --set video.width=192 --set video.height=192 \
+const LARGE: &str = "--set model.path=model --set video.width=288 --set video.height=288 \
                      --set train.batch=32 --set train.together=32 --set run.checkpoint_every=1";
 
 /// A folder with a model whose transformer is not too small.
@@ -45,7 +45,7 @@ fn adapters_on_samples() {
 fn adapters_on_pairs() {
     let folder = place(&[]);
     for seed in 0..3 {
-        let words = "generate --size 192x192 --frames 5 --steps 1 --prompt x -q --seed";
+        let words = "generate --size 288x288 --frames 5 --steps 1 --prompt x -q --seed";
         folder.run(&format!("{words} {seed} -o g{seed}.mp4")).fine();
     }
     let pair = |at: usize| {
