@@ -390,7 +390,7 @@ pub(crate) fn decoder_bytes(model: &Model, backend: &Backend, size: Size) -> Res
     Ok(super::need::decoding(&compiler, model, size).held_bytes())
 }
 
-/// All pixels of latents, see [`decode_each`].
+/// All pixels of latents at once, decoded as in pieces.
 ///
 /// # Errors
 /// As [`Program::call`](crate::engine::Program::call).
