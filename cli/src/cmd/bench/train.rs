@@ -22,7 +22,7 @@ const MOST_SAMPLES: usize = 1 << 12;
 /// Runs `bench train`.
 ///
 /// # Errors
-/// As [`dit()`].
+/// As `bench dit`.
 pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let start = output::peak_memory();
     let [tokens, text_tokens] = [args.tokens, args.text_tokens];
