@@ -197,15 +197,20 @@ pub(super) struct Bound<'b> {
 // SAFETY: tasks read operands and write disjoint rows of results; see `Prepared::run`.
 unsafe impl Sync for Bound<'_> {}
 
+/// What a kernel reads that does nothing but sum or average each row of it.
+pub(super) fn lone_reduction(kernel: &RowKernel) -> Option<(Access, RowReduce)> {
+    match kernel.code[..] {
+        [
+            Instruction::Load(access),
+            Instruction::Reduce(f @ (RowReduce::Sum | RowReduce::Mean), 0),
+            Instruction::Store { value: 1, .. },
+        ] => Some((access, f)),
+        _ => None,
+    }
+}
+
 fn plain_reduction(kernel: &RowKernel) -> Option<RowReduce> {
-    let [
-        Instruction::Load(access),
-        Instruction::Reduce(f @ (RowReduce::Sum | RowReduce::Mean), 0),
-        Instruction::Store { value: 1, .. },
-    ] = kernel.code[..]
-    else {
-        return None;
-    };
+    let (access, f) = lone_reduction(kernel)?;
     let all = kernel.rows * kernel.width == kernel.operands[access.operand].elements();
     let dense = access.rows == RowMap::OWN
         && access.columns == Columns::All

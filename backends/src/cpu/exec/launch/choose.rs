@@ -3,11 +3,11 @@
 
 use super::*;
 use crate::cpu::conv::upsample_conv_fits;
-use crate::cpu::rowkernel::{Layout, Pitch};
+use crate::cpu::rowkernel::{Layout, Pitch, lone_reduction};
 use crate::cpu::{kernel_shape, panel_kind, upsampled};
 use anyid_ir::infer::sides;
 use anyid_ir::kernel::{
-    self, Anchor, AnchorKernel, Columns, Combine, Instruction, Kernel, Load, RowMap, RowReduce,
+    self, Anchor, AnchorKernel, Columns, Combine, Kernel, Load, RowMap, RowReduce,
 };
 use anyid_ir::plan::{BufferId, Plan, Root, Step};
 use anyid_ir::{DType, TensorType};
@@ -153,14 +153,7 @@ fn row_kernel(types: &Types<'_>, kernel: &RowKernel) -> Launch {
 
 /// What the sums of the columns of operand 0 are divided by, if the kernel is nothing else.
 fn column_sums(kernel: &RowKernel) -> Option<f64> {
-    let [
-        Instruction::Load(access),
-        Instruction::Reduce(f @ (RowReduce::Sum | RowReduce::Mean), 0),
-        Instruction::Store { value: 1, .. },
-    ] = kernel.code[..]
-    else {
-        return None;
-    };
+    let (access, f) = lone_reduction(kernel)?;
     let apart = (access.rows, access.columns) == (RowMap::OWN, Columns::Step(kernel.rows));
     let whole = kernel.operands[access.operand].elements() == kernel.rows * kernel.width;
     let narrow = kernel.result_width(0) == 1;
