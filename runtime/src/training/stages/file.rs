@@ -151,7 +151,26 @@ impl Stages {
             })?;
             out.list.push(stage);
         }
+        out.check_places()?;
         Ok(out)
+    }
+
+    /// Refuses to write into the model that the first stage begins with: it would be another one then.
+    fn check_places(&self) -> Result<()> {
+        let [model, folder] = [&self.model, &self.folder].map(|path| place(path));
+        let own = |stage: &Stage| model.starts_with(folder.join(&stage.name));
+        let message = if folder.starts_with(&model) {
+            format!("folder {} lies in the model that the stages begin with", self.folder.display())
+        } else if let Some(stage) = self.list.iter().find(|stage| own(stage)) {
+            format!(
+                "the model that the stages begin with lies in the folder of stage {}",
+                stage.name
+            )
+        } else {
+            return Ok(());
+        };
+        let help = "give folder a place of its own, beside the model".to_owned();
+        Err(fault(message, help).at(self.path.display()))
     }
 
     /// Checks a stage behind those that were read.
@@ -253,6 +272,13 @@ impl Stages {
     }
 }
 
+/// Where a path leads, with links followed as far as there is something.
+fn place(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = |up: &Path| Some(up.canonicalize().ok()?.join(path.strip_prefix(up).ok()?));
+    path.ancestors().find_map(real).unwrap_or_else(|| path.clone())
+}
+
 fn fault(message: String, help: String) -> Error {
     Error::input("E0970", message).help(help)
 }
@@ -320,6 +346,9 @@ mod tests {
                 gate("value = \"validation.loss\", below = 1.0"),
                 "not measured without data.validation",
             ),
+            (format!("folder = \"m\"\n{}", stage("a", "")), "lies in the model"),
+            (format!("folder = \"m/out\"\n{}", stage("a", "")), "lies in the model"),
+            (format!("folder = \".\"\n{}", stage("m", "")), "lies in the folder of stage m"),
             (with("run.folder = \"x\""), "run.folder is decided by the stages"),
             (with("model.path = \"x\""), "model.path is decided by the stages"),
         ] {

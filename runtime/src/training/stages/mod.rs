@@ -67,6 +67,20 @@ pub struct StageReport {
     pub model: PathBuf,
 }
 
+/// An interruption of stages, which need no flag to go on as a single run does.
+fn resumable(error: Error) -> Error {
+    if error.code() != "E1002" {
+        return error;
+    }
+    // The first help of an error stays, and that of a run names its flag.
+    let again = Error::new(error.kind(), error.code(), error.message().to_owned())
+        .help("the same command goes on from here");
+    match error.place() {
+        Some(place) => again.at(place),
+        None => again,
+    }
+}
+
 impl Stages {
     /// Runs what is not finished, as far as stage `until`, if that is said.
     ///
@@ -93,8 +107,7 @@ impl Stages {
         let mut out = Vec::new();
         for (at, stage) in self.list[..last].iter().enumerate() {
             if cancel.is_cancelled() {
-                let place = format!("before stage {}", stage.name);
-                return Err(interrupted(&place).help("the same command goes on from here"));
+                return Err(resumable(interrupted(&format!("before stage {}", stage.name))));
             }
             let base = self.base(stage);
             let now = Record::new(self, stage, &base)?;
@@ -109,7 +122,7 @@ impl Stages {
                 None => {
                     let (number, total) = (at + 1, last);
                     events(StageEvent::Begun { name: &stage.name, number, total });
-                    self.make(at, now, backend, cancel, events)?
+                    self.make(at, now, backend, cancel, events).map_err(resumable)?
                 }
             };
             out.push(report);
