@@ -138,7 +138,10 @@ pub enum Event {
 }
 
 /// A text file of at most `limit` bytes, without a mark of the byte order.
-fn read_text(path: &Path, limit: u64) -> Result<String> {
+///
+/// # Errors
+/// E0911 where it cannot be read, or is no such file.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     let bytes = crate::input::read(path, limit).map_err(|refusal| {
         let large = |limit: u64| {
             Error::input("E0911", format!("the file holds more than {limit} bytes"))

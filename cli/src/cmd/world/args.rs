@@ -2,6 +2,7 @@
 
 use super::clips::Weights;
 use super::eval::args::Eval;
+use super::make::args::Make;
 use super::pairs::args::Pairs;
 use crate::args::PrecisionName;
 use crate::cmd::generate::args::FormatName;
@@ -31,6 +32,9 @@ pub enum WorldVerb {
     /// Make pairs of clips of which one is better, for `train dpo`.
     #[command(disable_version_flag = true)]
     Pairs(Box<Pairs>),
+    /// Make a model of the world from nothing: samples, trainings, pairs and figures, step by step.
+    #[command(disable_version_flag = true)]
+    Make(Box<Make>),
 }
 
 impl WorldVerb {
@@ -42,6 +46,7 @@ impl WorldVerb {
             Self::Sheet(args) => args.json,
             Self::Eval(args) => args.json,
             Self::Pairs(args) => args.json,
+            Self::Make(args) => args.json,
         }
     }
 }

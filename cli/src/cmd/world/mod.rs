@@ -6,6 +6,7 @@ pub mod args;
 mod clips;
 pub mod eval;
 mod kept;
+pub mod make;
 pub mod pairs;
 mod render;
 mod sample;
@@ -29,6 +30,7 @@ pub fn run(verb: WorldVerb) -> std::result::Result<(), Failure> {
         WorldVerb::Sheet(args) => sheet::run(&args)?,
         WorldVerb::Eval(args) => eval::run(&args)?,
         WorldVerb::Pairs(args) => pairs::run(&args)?,
+        WorldVerb::Make(args) => make::run(&args)?,
     }
     Ok(())
 }

@@ -14,12 +14,13 @@ use anyid_runtime::files::AtomicFolder;
 use anyid_runtime::media::lossless;
 use anyid_runtime::{Error, Result};
 use anyid_world::{FPS, Painter, Reel, Sampling, Split};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The file of the lines.
-const MANIFEST: &str = "manifest.jsonl";
+pub const MANIFEST: &str = "manifest.jsonl";
 /// The folder of the pictures.
 const GROUPS: &str = "groups";
 /// Most samples of a manifest.
@@ -30,22 +31,79 @@ const PIECE: usize = 1 << 20;
 /// Runs the verb.
 ///
 /// # Errors
-/// E098x for what cannot be drawn, E0823 for a folder of something else, E1016 for one that is to be
-/// kept, E101x where something cannot be written.
+/// As [`write`].
 pub fn run(args: &Sample) -> Result<()> {
     let begun = Instant::now();
+    let mut progress = Progress::new();
+    let report = write(args, &mut progress)?;
+    progress.clear();
+    let Report { manifest, groups, pictures, size, sha256 } = &report;
+    let (world, split) = (args.draw.world(), Split::from(args.draw.split).name());
+    match args.json {
+        true => output::print_json(&report.json(args)),
+        false => output::print(&format!(
+            "wrote {}: {} of {} of {world} ({split}), {pictures} pictures in {}, in {}\n\
+             SHA-256 of the manifest {sha256}\n",
+            manifest.display(),
+            plural(args.count as usize, "sample"),
+            plural(*groups, "group"),
+            bytes(*size),
+            duration(begun.elapsed()),
+        )),
+    }
+}
+
+/// What was written.
+pub struct Report {
+    /// The manifest, and its hash.
+    pub manifest: PathBuf,
+    pub sha256: String,
+    /// The people, and how many pictures there are of them, in so many bytes.
+    groups: usize,
+    pictures: usize,
+    size: u64,
+}
+
+impl Report {
+    /// It as an object.
+    pub fn json(&self, args: &Sample) -> Value {
+        let (world, split) = (args.draw.world(), Split::from(args.draw.split).name());
+        json!({
+            "manifest": self.manifest.to_string_lossy(), "sha256": self.sha256,
+            "world": world.to_string(), "split": split, "samples": args.count,
+            "groups": self.groups, "pictures": self.pictures, "media_bytes": self.size,
+        })
+    }
+}
+
+/// Refuses samples that cannot be drawn.
+///
+/// # Errors
+/// E098x.
+pub fn check(args: &Sample) -> Result<Sampling> {
     let sampling = args.draw.sampling()?;
     if args.count == 0 || args.count > MOST {
         let message = format!("{} samples", args.count);
         let help = format!("give 1 to {MOST}");
         return Err(Error::input("E0986", message).at("--count").help(help));
     }
+    Painter::new(args.size).map_err(coded)?;
+    Ok(sampling)
+}
+
+/// Writes the samples.
+///
+/// # Errors
+/// E098x for what cannot be drawn, E0823 for a folder of something else, E1016 for one that is to be
+/// kept, E101x where something cannot be written.
+pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
+    let begun = Instant::now();
+    let sampling = check(args)?;
     let mut painter = Painter::new(args.size).map_err(coded)?;
     refuse_others(&args.output, &[MANIFEST, GROUPS])?;
     let folder = AtomicFolder::create(&args.output, existing(args.force))?;
     interrupt::say_swept();
     folder.make_folder(GROUPS)?;
-    let mut progress = Progress::new();
     let groups = lines(args, &sampling, &folder)?;
     progress.part("painting");
     let (reel, side, mut size) = (Reel { clips: args.draw.set.clips }, args.size, 0u64);
@@ -61,28 +119,9 @@ pub fn run(args: &Sample) -> Result<()> {
         });
     }
     progress.clear();
-    let path = folder.commit()?;
-    let manifest = path.join(MANIFEST);
-    let sha256 = hash_file(&manifest)?;
-    let world = args.draw.world();
-    let split = Split::from(args.draw.split).name();
-    let pictures = groups.len() * reel.pictures();
-    match args.json {
-        true => output::print_json(&json!({
-            "manifest": manifest.to_string_lossy(), "sha256": sha256, "world": world.to_string(),
-            "split": split, "samples": args.count, "groups": groups.len(), "pictures": pictures,
-            "media_bytes": size,
-        })),
-        false => output::print(&format!(
-            "wrote {}: {} of {} of {world} ({split}), {pictures} pictures in {}, in {}\n\
-             SHA-256 of the manifest {sha256}\n",
-            manifest.display(),
-            plural(args.count as usize, "sample"),
-            plural(groups.len(), "group"),
-            bytes(size),
-            duration(begun.elapsed()),
-        )),
-    }
+    let manifest = folder.commit()?.join(MANIFEST);
+    let (groups, sha256) = (groups.len(), hash_file(&manifest)?);
+    Ok(Report { manifest, sha256, groups, pictures: groups * reel.pictures(), size })
 }
 
 /// Writes the manifest; gives the groups that it names.

@@ -28,9 +28,32 @@ const MOST: u64 = 1_000_000;
 /// Runs the verb.
 ///
 /// # Errors
+/// As [`measure`].
+pub fn run(args: &Eval) -> Result<()> {
+    let (cancel, mut progress) = (Cancel::new(), Progress::new());
+    interrupt::graceful(cancel.flag());
+    let outcome = measure(args, &cancel, &mut progress)?;
+    progress.clear();
+    match args.json {
+        true => output::print_json(&outcome.json),
+        false => output::print(&outcome.markdown),
+    }
+}
+
+/// What an evaluation came to.
+pub struct Outcome {
+    /// The estimates as one object.
+    pub json: Value,
+    /// The estimates as tables.
+    pub markdown: String,
+}
+
+/// Has the arms make their clips, and judges them.
+///
+/// # Errors
 /// E0981 to E0988 for what cannot be evaluated, those of models, sizes and sampling, E1002 when it was
 /// stopped.
-pub fn run(args: &Eval) -> Result<()> {
+pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<Outcome> {
     let arms = args.arms()?;
     let cases = cases(args)?;
     Painter::new(args.made.size).map_err(coded)?;
@@ -45,11 +68,9 @@ pub fn run(args: &Eval) -> Result<()> {
     let picture = picture(args, &cases[..shown], arms.len())?;
     let mut verdicts = Verdicts::open(args.keep.as_deref(), &about, &weights)?;
     let backend = args.on.open()?;
-    let (cancel, mut progress) = (Cancel::new(), Progress::new());
-    interrupt::graceful(cancel.flag());
-    let clips = Clips { made: &args.made, request: &request, cancel: &cancel };
+    let clips = Clips { made: &args.made, request: &request, cancel };
     let work = Work { args, clips, cases: &cases, backend: &backend, shown };
-    let frames = work.run(&arms, models, &mut verdicts, &mut progress)?;
+    let frames = work.run(&arms, models, &mut verdicts, progress)?;
     progress.clear();
     if let Some(file) = picture {
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -60,17 +81,24 @@ pub fn run(args: &Eval) -> Result<()> {
     }
     let groups: Vec<u64> = cases.iter().map(|case| case.set.group.number()).collect();
     let table = report::Table::new(&args.set.world.version, &arms, &groups, &verdicts);
-    match args.json {
-        true => output::print_json(&table.json(&about, &weights)),
-        false => output::print(&table.markdown()),
-    }
+    Ok(Outcome { json: table.json(&about, &weights), markdown: table.markdown() })
+}
+
+/// What decides the weights of the arms that are asked for.
+///
+/// # Errors
+/// E0987 for arms that there are not, and those of models.
+pub fn models_are(args: &Eval) -> Result<Value> {
+    let arms = args.arms()?;
+    let weights = weights(&arms, &models(&arms)?)?;
+    Ok(weights.into_iter().collect::<serde_json::Map<_, _>>().into())
 }
 
 /// The sets, each of one person, with its differential prompt.
 ///
 /// # Errors
 /// E0981 for people that there are not, E0986 for what else cannot be drawn.
-fn cases(args: &Eval) -> Result<Vec<Case>> {
+pub fn cases(args: &Eval) -> Result<Vec<Case>> {
     if args.sets == 0 || args.sets > MOST {
         let message = format!("{} sets", args.sets);
         let help = format!("give 1 to {MOST}");

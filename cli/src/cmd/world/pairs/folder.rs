@@ -5,6 +5,7 @@
 //! work was stopped.
 
 use crate::cmd::world::kept::{Kept, Lines};
+use crate::cmd::world::sample::MANIFEST;
 use crate::cmd::world::{coded, refuse_others};
 use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::{AtomicFile, Existing, make_folder};
@@ -16,8 +17,6 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The file of the lines.
-pub const MANIFEST: &str = "manifest.jsonl";
 const VERDICTS: &str = "verdicts.jsonl";
 const GROUPS: &str = "groups";
 const CLIPS: &str = "clips";

@@ -49,13 +49,26 @@ pub struct Report {
     sha256: String,
     sets: usize,
     /// Pairs of the manifest.
-    pub pairs: usize,
+    pairs: usize,
     /// Means of both tracks, over all clips, the chosen and the rejected ones.
     means: [[f64; 2]; 3],
     /// Clips that were made by this run, and the processor time that it took.
     made: u64,
     taken: Option<Duration>,
     time: Duration,
+}
+
+/// Refuses sets that cannot be drawn, or painted in this size.
+///
+/// # Errors
+/// E0981, E0982 and E0986.
+pub fn check(args: &Pairs) -> Result<Sampling> {
+    if args.sets == 0 || args.sets > MOST {
+        let help = format!("give 1 to {MOST}");
+        return Err(Error::input("E0986", format!("{} sets", args.sets)).at("--sets").help(help));
+    }
+    Painter::new(args.made.size).map_err(coded)?;
+    args.sampling()
 }
 
 /// Makes pairs, or those that are missing.
@@ -66,12 +79,7 @@ pub struct Report {
 /// was stopped.
 pub fn make(args: &Pairs, cancel: &Cancel, progress: &mut Progress) -> Result<Report> {
     let (begun, before) = (Instant::now(), output::processor_time());
-    if args.sets == 0 || args.sets > MOST {
-        let help = format!("give 1 to {MOST}");
-        return Err(Error::input("E0986", format!("{} sets", args.sets)).at("--sets").help(help));
-    }
-    let sampling = args.sampling()?;
-    Painter::new(args.made.size).map_err(coded)?;
+    let sampling = check(args)?;
     let request = args.made.request()?;
     let model = args.weights.weights()?.open()?;
     args.made.check(&request, &model)?;
@@ -266,13 +274,21 @@ impl Report {
     }
 
     /// It as an object.
-    pub fn json(&self) -> Value {
+    fn json(&self) -> Value {
+        let mut value = self.lasting();
+        value["manifest"] = json!(self.manifest.to_string_lossy());
+        value["made"] = json!(self.made);
+        value["clips_per_second"] = json!(self.rate());
+        value
+    }
+
+    /// What does not depend on how it came about.
+    pub fn lasting(&self) -> Value {
         let [all, chosen, rejected] =
             self.means.map(|[identity, prompt]| json!({"identity": identity, "prompt": prompt}));
         json!({
-            "manifest": self.manifest.to_string_lossy(), "sha256": self.sha256, "sets": self.sets,
-            "pairs": self.pairs, "all": all, "chosen": chosen, "rejected": rejected,
-            "made": self.made, "clips_per_second": self.rate(),
+            "sha256": self.sha256, "sets": self.sets, "pairs": self.pairs, "all": all,
+            "chosen": chosen, "rejected": rejected,
         })
     }
 
