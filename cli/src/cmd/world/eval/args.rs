@@ -1,8 +1,8 @@
 //! The flags of `world eval`, and the arms that they ask for.
 
 use crate::args::DeviceArgs;
-use crate::cmd::world::args::{ClipArgs, SetArgs, WeightArgs};
-use crate::cmd::world::clips::Weights;
+use crate::cmd::world::args::SetArgs;
+use crate::cmd::world::clips::{ClipArgs, WeightArgs, Weights};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::{Error, Result};
 use clap::Args;
