@@ -17,17 +17,70 @@ use serde_json::{Map, Value, json};
 /// Frames a second that manifests say.
 pub const FPS: u32 = 24;
 
+/// A clip that a model made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The file, below the folder of the manifest.
+    pub media: String,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
 impl Set {
     /// The line of this set, without a line break. `id` is its name, `reel` says where its pictures lie,
     /// and `shows` is what the target shows, if the line is to say that.
     pub fn line(&self, id: &str, reel: &Reel, shows: Option<&[(Feature, u8)]>) -> String {
-        let (group, world) = (self.group.number(), self.group.world());
-        let clip = |number: usize| format!("g{group}_c{number}");
-        let place = |number, form| reel.place(group, number, form);
+        let target = reel.place(self.group.number(), self.target, ReferenceForm::Video);
+        let labels: Map<String, Value> = self
+            .labels()
+            .into_iter()
+            .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
+            .collect();
+        let mut value = json!({
+            "schema": "anyid.sample/1",
+            "id": id,
+            "group": format!("g{}", self.group.number()),
+            "target": {
+                "clip": self.named(self.target), "media": target.media,
+                "start": target.first, "frames": FRAMES, "fps": FPS
+            },
+            "references": self.pictured(reel),
+            "prompt": self.prompt.text,
+            "prompt_full": self.full_prompt(),
+            "elements": self.elements(),
+            "prompt_style": "plain",
+            "labels": labels,
+            "world": self.section()
+        });
+        if let Some(shows) = shows {
+            let classes = shows.iter().map(|(feature, class)| (feature.name(), json!(class)));
+            value["shows"] = classes.collect();
+        }
+        value.to_string()
+    }
+
+    /// The line of a pair of clips that were made for this set, the chosen one first (`formats.md`
+    /// §6.2), without a line break.
+    pub fn pair(&self, id: &str, reel: &Reel, clips: &[Made; 2]) -> String {
+        let [chosen, rejected] =
+            clips.each_ref().map(|clip| json!({"video": clip.media, "sha256": clip.sha256}));
+        let value = json!({
+            "schema": "anyid.dpo/1",
+            "id": id,
+            "sample": {"references": self.pictured(reel), "prompt": self.prompt.text},
+            "chosen": chosen,
+            "rejected": rejected,
+            "world": self.section()
+        });
+        value.to_string()
+    }
+
+    /// The references, and where their pictures lie.
+    fn pictured(&self, reel: &Reel) -> Vec<Value> {
         let references = self.references.iter().enumerate().map(|(at, one)| {
             let role = if at == 0 { "primary" } else { "aux" };
-            let place = place(one.clip, one.form);
-            let name = clip(one.clip);
+            let place = reel.place(self.group.number(), one.clip, one.form);
+            let name = self.named(one.clip);
             match one.form {
                 ReferenceForm::Face | ReferenceForm::Portrait => json!({
                     "role": role, "form": one.form.name(), "clip": name, "media": place.media,
@@ -39,39 +92,23 @@ impl Set {
                 }),
             }
         });
-        let references: Vec<Value> = references.collect();
-        let target = place(self.target, ReferenceForm::Video);
+        references.collect()
+    }
+
+    /// The name of a clip of the person.
+    fn named(&self, clip: usize) -> String {
+        format!("g{}_c{clip}", self.group.number())
+    }
+
+    /// What the set is made again from.
+    fn section(&self) -> Value {
         let named = |one: &Reference| json!([one.clip, one.form.name()]);
-        let labels: Map<String, Value> = self
-            .labels()
-            .into_iter()
-            .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
-            .collect();
-        let mut value = json!({
-            "schema": "anyid.sample/1",
-            "id": id,
-            "group": format!("g{group}"),
-            "target": {
-                "clip": clip(self.target), "media": target.media,
-                "start": target.first, "frames": FRAMES, "fps": FPS
-            },
-            "references": references,
-            "prompt": self.prompt.text,
-            "prompt_full": self.full_prompt(),
-            "elements": self.elements(),
-            "prompt_style": "plain",
-            "labels": labels,
-            "world": {
-                "name": world.to_string(), "group": group, "target": self.target,
-                "references": self.references.iter().map(named).collect::<Vec<_>>(),
-                "absolute": self.absolute
-            }
-        });
-        if let Some(shows) = shows {
-            let classes = shows.iter().map(|(feature, class)| (feature.name(), json!(class)));
-            value["shows"] = classes.collect();
-        }
-        value.to_string()
+        json!({
+            "name": self.group.world().to_string(), "group": self.group.number(),
+            "target": self.target,
+            "references": self.references.iter().map(named).collect::<Vec<_>>(),
+            "absolute": self.absolute
+        })
     }
 
     /// The class of every attribute and slot that can be read off first and last frame of the target.
@@ -248,6 +285,23 @@ mod tests {
         let skin = Feature::Attribute(crate::person::Attribute::Skin);
         assert_eq!(with["shows"]["skin"], skin.class(&set.group.identity, &clip));
         assert!(Set::parse(&world, &line).is_ok());
+    }
+
+    #[test]
+    fn pairs_have_the_references_and_the_prompt_of_their_set() {
+        let (_, set, line) = line(7);
+        let made = |media: &str| Made { media: media.to_owned(), sha256: "00".to_owned() };
+        let reel = Reel { clips: 5 };
+        let pair = set.pair("s_7", &reel, &[made("clips/a.png"), made("clips/b.png")]);
+        let [sample, pair]: [Value; 2] =
+            [&line, &pair].map(|line| serde_json::from_str(line).unwrap());
+        assert_eq!(pair["schema"], "anyid.dpo/1");
+        for key in ["references", "prompt"] {
+            assert_eq!(pair["sample"][key], sample[key]);
+        }
+        assert_eq!(pair["world"], sample["world"]);
+        assert_eq!(pair["chosen"], json!({"video": "clips/a.png", "sha256": "00"}));
+        assert_eq!(pair["rejected"]["video"], "clips/b.png");
     }
 
     #[test]

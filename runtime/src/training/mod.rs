@@ -39,6 +39,7 @@ mod stages;
 mod statistics;
 mod targets;
 
+pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
 pub use memory::Memory;
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};

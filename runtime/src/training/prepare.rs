@@ -52,7 +52,10 @@ pub(super) struct Missing {
 pub(super) struct Looked<'e> {
     pub(super) cache: Cache,
     pub(super) encoder: String,
+    pub(super) text_encoder: String,
     hashes: HashMap<PathBuf, String>,
+    /// Sizes of the sources of clips that were looked at, by their keys.
+    sizes: HashMap<String, [usize; 2]>,
     pub(super) missing: BTreeMap<String, Missing>,
     pub(super) events: &'e mut dyn FnMut(Event),
 }
@@ -95,15 +98,22 @@ impl Preparation<'_> {
             events(Event::Warning(format!("{}, {warning}", path.display())));
         }
         let folder = data.cache.clone().unwrap_or_else(|| self.settings.run.folder.join("cache"));
+        // They read megabytes of the weights.
+        let [encoder, text_encoder] = match self.network {
+            TrainedNetwork::Transformer => {
+                let [_, encoder, text_encoder] = self.model.fingerprints()?;
+                [encoder, text_encoder]
+            }
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
+                [(); 2].map(|()| "none".to_owned())
+            }
+        };
         let mut looked = Looked {
             cache: Cache::open(&folder)?,
-            encoder: match self.network {
-                TrainedNetwork::Transformer => self.model.vae_weights.set().fingerprint()?,
-                TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
-                    "none".to_owned()
-                }
-            },
+            encoder,
+            text_encoder,
             hashes: HashMap::new(),
+            sizes: HashMap::new(),
             missing: BTreeMap::new(),
             events,
         };
@@ -272,7 +282,7 @@ impl Preparation<'_> {
         let mut text = String::new();
         match self.network {
             TrainedNetwork::Transformer => {
-                text = Cache::key(&self.text_parts(&tokens)?);
+                text = Cache::key(&self.text_parts(looked, &tokens)?);
                 prompts.insert(text.clone(), tokens);
             }
             // What it is to learn of the target; there is nothing in the cache of that.
@@ -372,8 +382,15 @@ impl Preparation<'_> {
             "height": video.height, "encoder": looked.encoder,
         });
         let key = Cache::key(&parts);
+        // Many lines name the same clips.
+        if let Some(source) = looked.sizes.get(&key) {
+            return Ok(Ok((key, *source)));
+        }
         match looked.cache.find(&key)? {
-            Found::Entry(entry) => return Ok(Ok((key, entry.source))),
+            Found::Entry(entry) => {
+                looked.sizes.insert(key.clone(), entry.source);
+                return Ok(Ok((key, entry.source)));
+            }
             Found::Nothing => {}
             Found::Damaged => (looked.events)(Event::Warning(format!(
                 "what was encoded of {} is damaged in the cache and made again",
@@ -387,6 +404,7 @@ impl Preparation<'_> {
         let place = format!("sample {id}, {}", clip.media.display());
         let missing = Missing { parts, clip: clip.clone(), fit, place };
         looked.missing.insert(key.clone(), missing);
+        looked.sizes.insert(key.clone(), source);
         Ok(Ok((key, source)))
     }
 
@@ -483,3 +501,6 @@ fn refused(by_line: &BTreeMap<usize, Vec<&str>>, path: &Path) -> Error {
     };
     Error::input("E0957", message).at(path.display()).help(help)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,19 +4,18 @@
 //! people they show, and once to be written, so that no number of samples takes memory.
 
 use super::args::Sample;
-use super::coded;
+use super::{coded, refuse_others};
 use crate::cmd::generate::opened::existing;
 use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
 use anyid_runtime::checkpoint::hash_file;
-use anyid_runtime::files::{AtomicFolder, is_temporary};
+use anyid_runtime::files::AtomicFolder;
 use anyid_runtime::media::lossless;
 use anyid_runtime::{Error, Result};
 use anyid_world::{FPS, Painter, Reel, Sampling, Split, Visibility};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The file of the lines.
@@ -42,7 +41,7 @@ pub fn run(args: &Sample) -> Result<()> {
         return Err(Error::input("E0986", message).at("--count").help(help));
     }
     let mut painter = Painter::new(args.size).map_err(coded)?;
-    check(&args.output)?;
+    refuse_others(&args.output, &[MANIFEST, GROUPS])?;
     let folder = AtomicFolder::create(&args.output, existing(args.force))?;
     interrupt::say_swept();
     folder.make_folder(GROUPS)?;
@@ -104,18 +103,4 @@ fn lines(args: &Sample, sampling: &Sampling, folder: &AtomicFolder) -> Result<BT
     }
     folder.append(MANIFEST, text.as_bytes())?;
     Ok(groups)
-}
-
-/// Refuses a folder that holds something else than samples, even where it may be replaced.
-fn check(target: &Path) -> Result<()> {
-    let target: PathBuf = target.components().collect();
-    let Ok(entries) = std::fs::read_dir(&target) else { return Ok(()) };
-    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-    let ours = |name: &&std::ffi::OsString| *name == MANIFEST || *name == GROUPS;
-    if names.iter().filter(|name| !is_temporary(name)).all(|name| ours(&name)) {
-        return Ok(());
-    }
-    Err(Error::input("E0823", "the folder holds other files, so it is left alone")
-        .at(target.display())
-        .help("name a new or empty folder; one with samples of an earlier run is replaced with --force"))
 }

@@ -9,19 +9,15 @@ mod report;
 mod run;
 
 use crate::cmd::generate::opened::existing;
-use crate::cmd::world::args::FormName;
+use crate::cmd::world::clips::{Clips, Weights, prints};
 use crate::cmd::world::{coded, open_picture, write_picture};
 use crate::progress::Progress;
 use crate::{interrupt, output, render};
-use anyid_models::wan::Precision;
-use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::media::RgbFrame;
 use anyid_runtime::{Cancel, Error, Model, Result};
-use anyid_world::{
-    Painter, ReferenceForm, Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides,
-};
-use args::{Arm, Eval, Weights};
+use anyid_world::{Painter, Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
+use args::{Arm, Eval};
 use keep::Verdicts;
 use run::{Case, Shown, Work};
 use serde_json::{Value, json};
@@ -37,15 +33,11 @@ const MOST: u64 = 1_000_000;
 pub fn run(args: &Eval) -> Result<()> {
     let arms = args.arms()?;
     let cases = cases(args)?;
-    Painter::new(args.size).map_err(coded)?;
-    let request = run::request(args)?;
+    Painter::new(args.made.size).map_err(coded)?;
+    let request = args.made.request()?;
     let models = models(&arms)?;
     for (_, model) in &models {
-        request.check(model).map_err(|error| match error.code() {
-            "E0901" => error.at(format!("--size {}", args.size)),
-            "E0902" => error.at(format!("--frames {}", args.frames)),
-            _ => error,
-        })?;
+        args.made.check(&request, model)?;
     }
     warn(args, &models)?;
     let (about, weights) = (about(args), weights(&arms, &models)?);
@@ -55,8 +47,8 @@ pub fn run(args: &Eval) -> Result<()> {
     let backend = args.on.open()?;
     let (cancel, mut progress) = (Cancel::new(), Progress::new());
     interrupt::graceful(cancel.flag());
-    let (request, backend, cases) = (&request, &backend, &cases[..]);
-    let work = Work { args, request, cases, backend, cancel: &cancel, shown };
+    let clips = Clips { made: &args.made, request: &request, cancel: &cancel };
+    let work = Work { args, clips, cases: &cases, backend: &backend, shown };
     let frames = work.run(&arms, models, &mut verdicts, &mut progress)?;
     progress.clear();
     if let Some(file) = picture {
@@ -119,7 +111,7 @@ fn picture(args: &Eval, cases: &[Case], arms: usize) -> Result<Option<AtomicFile
     let Some(path) = &args.sheet else { return Ok(None) };
     let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
     let across = longest + (1 + PICTURES) * (1 + arms);
-    sheet_sides(across, cases.len(), args.size, GAP).map_err(coded)?;
+    sheet_sides(across, cases.len(), args.made.size, GAP).map_err(coded)?;
     let file = open_picture(path, existing(args.force))?;
     interrupt::say_swept();
     Ok(Some(file))
@@ -137,7 +129,7 @@ fn show(args: &Eval, cases: &[Case], arms: &[&str], mut frames: Shown) -> Result
     let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
     let mut rows = Vec::new();
     for (at, case) in cases.iter().enumerate() {
-        let mut row = case.set.row(args.size).map_err(coded)?;
+        let mut row = case.set.row(args.made.size).map_err(coded)?;
         let references = case.set.references.len();
         row.splice(references..references, vec![Vec::new(); longest - references]);
         for arm in arms {
@@ -148,7 +140,7 @@ fn show(args: &Eval, cases: &[Case], arms: &[&str], mut frames: Shown) -> Result
         }
         rows.push(row);
     }
-    let picture = sheet(&rows, args.size, GAP).map_err(coded)?;
+    let picture = sheet(&rows, args.made.size, GAP).map_err(coded)?;
     Ok(RgbFrame { width: picture.width, height: picture.height, data: picture.pixels })
 }
 
@@ -157,7 +149,7 @@ fn models(arms: &[Arm]) -> Result<Vec<(Weights, Model)>> {
     let mut out: Vec<(Weights, Model)> = Vec::new();
     for arm in arms {
         if out.iter().all(|(weights, _)| *weights != arm.weights) {
-            out.push((arm.weights.clone(), run::open(&arm.weights)?));
+            out.push((arm.weights.clone(), arm.weights.open()?));
         }
     }
     Ok(out)
@@ -179,18 +171,10 @@ fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<()> {
 
 /// How sets are drawn and clips made.
 fn about(args: &Eval) -> Value {
-    let set = &args.set;
-    let forms = |list: &[FormName]| -> Vec<&str> {
-        list.iter().map(|name| ReferenceForm::from(*name).name()).collect()
-    };
-    json!({
-        "world": set.world.version.to_string(), "seed": set.seed, "clips": set.clips,
-        "references": [set.references.0, set.references.1],
-        "primary_forms": forms(&set.primary_forms), "forms": forms(&set.forms),
-        "trials": args.trials, "size": args.size, "frames": args.frames, "steps": args.steps,
-        "shift": args.shift, "guidance": args.guidance, "solver": args.solver,
-        "precision": args.precision.map(|name| Precision::from(name).name()),
-    })
+    let mut about = args.set.about();
+    about.extend(args.made.about());
+    about.insert("trials".to_owned(), args.trials.into());
+    about.into()
 }
 
 /// What decides the weights of each arm.
@@ -199,11 +183,7 @@ fn weights(arms: &[Arm], models: &[(Weights, Model)]) -> Result<Vec<(String, Val
     for arm in arms {
         let model = models.iter().find(|(weights, _)| *weights == arm.weights);
         let (_, model) = model.expect("every arm has its model");
-        let mut prints = model.fingerprints()?.to_vec();
-        for (adapter, scale) in &model.adapters {
-            prints.push(format!("{scale} * {}", hash_file(&adapter.path)?));
-        }
-        out.push((arm.name.clone(), json!(prints)));
+        out.push((arm.name.clone(), json!(prints(model)?)));
     }
     Ok(out)
 }
