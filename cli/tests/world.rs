@@ -118,6 +118,17 @@ fn samples_name_the_pictures_that_they_need() {
         }
     }
     assert!((1..20).contains(&absolute), "{absolute}");
+    // What targets show is said besides, and nothing else is another.
+    folder.run(&format!("world sample -o shows {words} --shows")).fine();
+    let shown = std::fs::read_to_string(folder.path("shows/manifest.jsonl")).unwrap();
+    for (line, shown) in text.lines().zip(shown.lines()) {
+        let mut value: Value = serde_json::from_str(shown).unwrap();
+        let shows = value.as_object_mut().unwrap().remove("shows").unwrap();
+        assert_eq!(value, serde_json::from_str::<Value>(line).unwrap());
+        let set = Set::parse(&world, line).unwrap();
+        let skin = set.group.identity.class(anyid_world::Attribute::Skin);
+        assert!(shows["skin"] == skin && shows["shot"].is_u64() && shows.get("x").is_none());
+    }
     // The same words give the same bytes; the folder is kept, and one with something else for good.
     folder.run(&format!("world sample -o t {words}")).fine();
     assert_eq!(text, std::fs::read_to_string(folder.path("t/manifest.jsonl")).unwrap());

@@ -130,7 +130,7 @@ impl Objective for Denoising<'_> {
         self.levels.weight(draw.level)
     }
 
-    fn logged(&self, found: &[f64], weight: f64) -> Numbers {
+    fn logged(&self, _: &Item, found: &[f64], weight: f64) -> Numbers {
         named([("loss", weight * found[0]), ("error", found[0])])
     }
 }

@@ -364,6 +364,9 @@ pub struct Sample {
     /// Pixels of a side, a multiple of 48 up to 1536.
     #[arg(long, value_name = "N", default_value_t = 48, allow_negative_numbers = true)]
     pub size: usize,
+    /// Also write what first and last frame of each target show, which a judge is trained on.
+    #[arg(long)]
+    pub shows: bool,
     /// The folder that is made.
     #[arg(short, long = "output", value_name = "DIR")]
     pub output: PathBuf,

@@ -13,7 +13,7 @@ use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::AtomicFolder;
 use anyid_runtime::media::lossless;
 use anyid_runtime::{Error, Result};
-use anyid_world::{FPS, Painter, Reel, Sampling, Split};
+use anyid_world::{FPS, Painter, Reel, Sampling, Split, Visibility};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -128,10 +128,12 @@ pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
 fn lines(args: &Sample, sampling: &Sampling, folder: &AtomicFolder) -> Result<BTreeSet<u64>> {
     let (world, reel) = (args.draw.world(), Reel { clips: args.draw.set.clips });
     let (mut groups, mut text) = (BTreeSet::new(), String::new());
+    let mut visibility = args.shows.then(Visibility::new);
     for index in 0..args.count {
         let set = world.sample(sampling, args.draw.set.seed, index).map_err(coded)?;
         groups.insert(set.group.number());
-        text.push_str(&set.line(&format!("s_{index:06}"), &reel));
+        let shows = visibility.as_mut().map(|visibility| set.shows(visibility));
+        text.push_str(&set.line(&format!("s_{index:06}"), &reel, shows.as_deref()));
         text.push('\n');
         if text.len() >= PIECE {
             folder.append(MANIFEST, text.as_bytes())?;
