@@ -83,7 +83,7 @@ impl Objective for Denoising<'_> {
 
     fn module(&self, shape: usize, samples: usize) -> Module {
         let size = self.size(shape, samples);
-        let batch = Batch { samples, last_text: self.text[1] };
+        let batch = Batch { samples, last_text: self.text[1], targets: true };
         with_draws(dit_batch(&self.model.dit, &size, batch, self.precision), samples)
     }
 
