@@ -300,7 +300,10 @@ fn what_a_last_block_makes_of_references_is_not_missed() {
             let [all, alone] = [false, true]
                 .map(|targets| learned(device, precision, (7, targets), &[0, 1], &[0.5, -2.0]));
             assert!(all.keys().eq(alone.keys()) && all.len() > 12);
-            assert_eq!(all["loss"], alone["loss"], "{device} {precision:?}");
+            let losses = [&all, &alone].map(|outputs| outputs["loss"].to_f64_vec());
+            // Fewer rows may be summed in another order.
+            let error = relative(&losses[1], &losses[0]);
+            assert!(error <= 1e-6, "losses on {device} {precision:?}: {error:e}");
             let sums = |name: &str| precision == Precision::Bf16 && name.ends_with("k.bias");
             for (name, wanted) in all.iter().filter(|(name, _)| !sums(name)) {
                 let error = relative(&alone[name].to_f64_vec(), &wanted.to_f64_vec());
