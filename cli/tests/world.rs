@@ -70,6 +70,7 @@ fn numbers_that_the_world_does_not_have_are_refused() {
     assert_eq!(failed["error"]["code"], "E0981");
     let sample = |words: &str| folder.run(&format!("world sample -o s {words}"));
     sample("--count 0").fails("E0986");
+    sample("--count 1 --shows --targets pictures").fails("E0986");
     sample("--count 1 --groups 0").fails("E0986");
     sample("--count 1 --first 999999 --groups 2").fails("E0981").says("\"train\"");
     sample("--count 1 --split validation --first 1000000").fails("E0981");

@@ -8,7 +8,7 @@ use crate::contrast::Feature;
 use crate::error::{Error, Result};
 use crate::person::{Element, Slot};
 use crate::prompt::ReferenceForm;
-use crate::reel::Reel;
+use crate::reel::{Place, Reel};
 use crate::set::{Reference, Set};
 use crate::visible::Visibility;
 use crate::world::{FRAMES, World};
@@ -30,19 +30,44 @@ impl Set {
     /// The line of this set, without a line break. `id` is its name, `reel` says where its pictures lie,
     /// and `shows` is what the target shows, if the line is to say that.
     pub fn line(&self, id: &str, reel: &Reel, shows: Option<&[(Feature, u8)]>) -> String {
-        let target = reel.place(self.group.number(), self.target, ReferenceForm::Video);
+        let place = reel.place(self.group.number(), self.target, ReferenceForm::Video);
+        let mut value = self.described(id, reel, place, FRAMES);
+        if let Some(shows) = shows {
+            let classes = shows.iter().map(|(feature, class)| (feature.name(), json!(class)));
+            value["shows"] = classes.collect();
+        }
+        value.to_string()
+    }
+
+    /// As [`Self::line`], with a single picture of the target clip as the target: of all its pictures in
+    /// the order of a reel (face, portrait, frames) the one of this number, counted round and round.
+    pub fn line_of_picture(&self, id: &str, reel: &Reel, number: u64) -> String {
+        let places: Vec<Place> = ReferenceForm::ALL
+            .into_iter()
+            .flat_map(|form| {
+                let Place { media, first } = reel.place(self.group.number(), self.target, form);
+                (first..first + form.pictures())
+                    .map(move |first| Place { media: media.clone(), first })
+            })
+            .collect();
+        let place = places[(number % places.len() as u64) as usize].clone();
+        self.described(id, reel, place, 1).to_string()
+    }
+
+    /// All of a line but what the target shows; the target is so many frames from `target` on.
+    fn described(&self, id: &str, reel: &Reel, target: Place, frames: usize) -> Value {
         let labels: Map<String, Value> = self
             .labels()
             .into_iter()
             .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
             .collect();
-        let mut value = json!({
+        json!({
             "schema": "anyid.sample/1",
             "id": id,
             "group": format!("g{}", self.group.number()),
             "target": {
                 "clip": self.named(self.target), "media": target.media,
-                "start": target.first, "frames": FRAMES, "fps": FPS
+                "start": target.first, "frames": frames, "fps": FPS
             },
             "references": self.pictured(reel),
             "prompt": self.prompt.text,
@@ -51,12 +76,7 @@ impl Set {
             "prompt_style": "plain",
             "labels": labels,
             "world": self.section()
-        });
-        if let Some(shows) = shows {
-            let classes = shows.iter().map(|(feature, class)| (feature.name(), json!(class)));
-            value["shows"] = classes.collect();
-        }
-        value.to_string()
+        })
     }
 
     /// The line of a pair of clips that were made for this set, the chosen one first (`formats.md`
@@ -234,6 +254,25 @@ mod tests {
         let set = world.sample(&sampling, 3, index).unwrap();
         let line = set.line(&format!("s_{index}"), &Reel { clips: 5 }, None);
         (world, set, line)
+    }
+
+    #[test]
+    fn every_picture_of_a_clip_can_be_a_target() {
+        let world = World::new(2).unwrap();
+        let set = world.sample(&Sampling::new(0..40), 3, 7).unwrap();
+        let reel = Reel { clips: 5 };
+        let mut places = Vec::new();
+        for number in 0..9 {
+            let line: Value =
+                serde_json::from_str(&set.line_of_picture("s_1", &reel, number)).unwrap();
+            assert_eq!((&line["target"]["frames"], &line["id"]), (&json!(1), &json!("s_1")));
+            assert_eq!(line["target"]["clip"], set.named(set.target));
+            places.push(line["target"]["start"].as_u64().unwrap() as usize);
+        }
+        let (clip, first) = (set.target, 10 + FRAMES * set.target);
+        let wanted = [clip, 5 + clip, first, first + 1, first + 2, first + 3, first + 4];
+        assert_eq!(places[..7], wanted);
+        assert_eq!(places[7..], wanted[..2]);
     }
 
     #[test]
