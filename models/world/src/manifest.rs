@@ -4,11 +4,13 @@
 //! is. From that alone the set is made again, so that what was generated for a line can be judged
 //! without anything else; the rest of the line has to agree with it.
 
+use crate::contrast::Feature;
 use crate::error::{Error, Result};
 use crate::person::{Element, Slot};
 use crate::prompt::ReferenceForm;
-use crate::reel::Reel;
+use crate::reel::{Place, Reel};
 use crate::set::{Reference, Set};
+use crate::visible::Visibility;
 use crate::world::{FRAMES, World};
 use serde_json::{Map, Value, json};
 
@@ -25,22 +27,47 @@ pub struct Made {
 }
 
 impl Set {
-    /// The line of this set, without a line break. `id` is its name, and `reel` says where its
-    /// pictures lie.
-    pub fn line(&self, id: &str, reel: &Reel) -> String {
-        let target = reel.place(self.group.number(), self.target, ReferenceForm::Video);
+    /// The line of this set, without a line break. `id` is its name, `reel` says where its pictures lie,
+    /// and `shows` is what the target shows, if the line is to say that.
+    pub fn line(&self, id: &str, reel: &Reel, shows: Option<&[(Feature, u8)]>) -> String {
+        let place = reel.place(self.group.number(), self.target, ReferenceForm::Video);
+        let mut value = self.described(id, reel, place, FRAMES);
+        if let Some(shows) = shows {
+            let classes = shows.iter().map(|(feature, class)| (feature.name(), json!(class)));
+            value["shows"] = classes.collect();
+        }
+        value.to_string()
+    }
+
+    /// As [`Self::line`], with a single picture of the target clip as the target: of all its pictures in
+    /// the order of a reel (face, portrait, frames) the one of this number, counted round and round.
+    pub fn line_of_picture(&self, id: &str, reel: &Reel, number: u64) -> String {
+        let places: Vec<Place> = ReferenceForm::ALL
+            .into_iter()
+            .flat_map(|form| {
+                let Place { media, first } = reel.place(self.group.number(), self.target, form);
+                (first..first + form.pictures())
+                    .map(move |first| Place { media: media.clone(), first })
+            })
+            .collect();
+        let place = places[(number % places.len() as u64) as usize].clone();
+        self.described(id, reel, place, 1).to_string()
+    }
+
+    /// All of a line but what the target shows; the target is so many frames from `target` on.
+    fn described(&self, id: &str, reel: &Reel, target: Place, frames: usize) -> Value {
         let labels: Map<String, Value> = self
             .labels()
             .into_iter()
             .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
             .collect();
-        let value = json!({
+        json!({
             "schema": "anyid.sample/1",
             "id": id,
             "group": format!("g{}", self.group.number()),
             "target": {
                 "clip": self.named(self.target), "media": target.media,
-                "start": target.first, "frames": FRAMES, "fps": FPS
+                "start": target.first, "frames": frames, "fps": FPS
             },
             "references": self.pictured(reel),
             "prompt": self.prompt.text,
@@ -49,8 +76,7 @@ impl Set {
             "prompt_style": "plain",
             "labels": labels,
             "world": self.section()
-        });
-        value.to_string()
+        })
     }
 
     /// The line of a pair of clips that were made for this set, the chosen one first (`formats.md`
@@ -103,6 +129,14 @@ impl Set {
             "references": self.references.iter().map(named).collect::<Vec<_>>(),
             "absolute": self.absolute
         })
+    }
+
+    /// The class of every attribute and slot that can be read off first and last frame of the target.
+    pub fn shows(&self, visibility: &mut Visibility) -> Vec<(Feature, u8)> {
+        let clip = self.group.clip(self.target).expect("a set's clips were checked");
+        let (world, identity) = (self.group.world(), &self.group.identity);
+        let readable = visibility.readable(&world, identity, &clip, &[0.0, 1.0]);
+        readable.into_iter().map(|feature| (feature, feature.class(identity, &clip))).collect()
     }
 
     /// The class of every slot that the prompt names.
@@ -218,8 +252,27 @@ mod tests {
         let world = World::new(2).unwrap();
         let sampling = Sampling::new(Split::HeldOut.some(0, 50).unwrap());
         let set = world.sample(&sampling, 3, index).unwrap();
-        let line = set.line(&format!("s_{index}"), &Reel { clips: 5 });
+        let line = set.line(&format!("s_{index}"), &Reel { clips: 5 }, None);
         (world, set, line)
+    }
+
+    #[test]
+    fn every_picture_of_a_clip_can_be_a_target() {
+        let world = World::new(2).unwrap();
+        let set = world.sample(&Sampling::new(0..40), 3, 7).unwrap();
+        let reel = Reel { clips: 5 };
+        let mut places = Vec::new();
+        for number in 0..9 {
+            let line: Value =
+                serde_json::from_str(&set.line_of_picture("s_1", &reel, number)).unwrap();
+            assert_eq!((&line["target"]["frames"], &line["id"]), (&json!(1), &json!("s_1")));
+            assert_eq!(line["target"]["clip"], set.named(set.target));
+            places.push(line["target"]["start"].as_u64().unwrap() as usize);
+        }
+        let (clip, first) = (set.target, 10 + FRAMES * set.target);
+        let wanted = [clip, 5 + clip, first, first + 1, first + 2, first + 3, first + 4];
+        assert_eq!(places[..7], wanted);
+        assert_eq!(places[7..], wanted[..2]);
     }
 
     #[test]
@@ -239,7 +292,8 @@ mod tests {
             Reference { clip: 0, form: ReferenceForm::Video },
         ];
         let set = world.set(12, 3, references, false).unwrap();
-        let value: Value = serde_json::from_str(&set.line("s_1", &Reel { clips: 5 })).unwrap();
+        let value: Value =
+            serde_json::from_str(&set.line("s_1", &Reel { clips: 5 }, None)).unwrap();
         assert_eq!(value["schema"], "anyid.sample/1");
         assert_eq!(value["target"]["media"], "groups/g12.png");
         assert_eq!(
@@ -262,6 +316,14 @@ mod tests {
         assert_eq!(value["labels"]["action"], clip.class(Slot::Action));
         let said = |slot: Slot| set.prompt.mentioned.contains(&slot.element());
         assert_eq!(labels.len(), world.slots().filter(|slot| said(*slot)).count());
+        assert!(value.get("shows").is_none());
+        let shows = set.shows(&mut Visibility::new());
+        let line = set.line("s_1", &Reel { clips: 5 }, Some(&shows));
+        let with: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(with["shows"].as_object().unwrap().len(), shows.len());
+        let skin = Feature::Attribute(crate::person::Attribute::Skin);
+        assert_eq!(with["shows"]["skin"], skin.class(&set.group.identity, &clip));
+        assert!(Set::parse(&world, &line).is_ok());
     }
 
     #[test]

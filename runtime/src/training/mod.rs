@@ -10,6 +10,7 @@ mod cache;
 mod checkpoint;
 mod classification;
 mod dataset;
+mod degrade;
 mod denoising;
 mod draws;
 mod encode;

@@ -61,7 +61,7 @@ pub(super) struct Looked<'e> {
 }
 
 impl Preparation<'_> {
-    /// Checks and encodes what the manifest at `path` names. What prompts are told apart by is that of
+    /// Checks and encodes what the manifest at `path` names. What samples are told apart by is that of
     /// `slots`, if they are given.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Preparation<'_> {
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
             frames: self.settings.video.frames,
             group: self.model.geometry().time,
-            labels: self.network == TrainedNetwork::Text,
+            labels: self.network.labelled(),
             fps: Some(self.settings.video.fps),
         };
         let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
@@ -104,7 +104,9 @@ impl Preparation<'_> {
                 let [_, encoder, text_encoder] = self.model.fingerprints()?;
                 [encoder, text_encoder]
             }
-            TrainedNetwork::Vae | TrainedNetwork::Text => [(); 2].map(|()| "none".to_owned()),
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
+                [(); 2].map(|()| "none".to_owned())
+            }
         };
         let mut looked = Looked {
             cache: Cache::open(&folder)?,
@@ -181,18 +183,20 @@ impl Preparation<'_> {
                 self.encode_clips(&mut looked, self.model.geometry().frames(longest))?,
                 self.encode_texts(&mut looked, prompts)?,
             ],
-            TrainedNetwork::Vae => {
+            TrainedNetwork::Vae | TrainedNetwork::Judge => {
                 self.keep_pixels(&mut looked)?;
                 [String::new(), String::new()]
             }
             TrainedNetwork::Text => [String::new(), String::new()],
         };
-        let slots = match (self.network, slots) {
-            (TrainedNetwork::Text, Some(slots)) => slots.to_vec(),
-            (TrainedNetwork::Text, None) => slots_of(&labels, path)?,
-            (TrainedNetwork::Transformer | TrainedNetwork::Vae, _) => Vec::new(),
+        let slots = match (self.network.labelled(), slots) {
+            (Some(_), Some(slots)) => slots.to_vec(),
+            (Some(labelled), None) => slots_of(labelled, &labels, path)?,
+            (None, _) => Vec::new(),
         };
-        classify(&mut items, &labels, &slots, path)?;
+        if let Some(labelled) = self.network.labelled() {
+            classify(labelled, &mut items, &labels, &slots, path)?;
+        }
         let sha256 = manifest.sha256;
         let (cache, held) = (looked.cache, Arc::default());
         Ok(Dataset {
@@ -228,7 +232,7 @@ impl Preparation<'_> {
             TrainedNetwork::Transformer | TrainedNetwork::Text => {
                 self.tokens(&sample.prompt).map_err(|what| faults.push(what)).unwrap_or_default()
             }
-            TrainedNetwork::Vae => Vec::new(),
+            TrainedNetwork::Vae | TrainedNetwork::Judge => Vec::new(),
         };
         if self.network == TrainedNetwork::Text {
             return Ok(match faults.is_empty() {
@@ -249,7 +253,7 @@ impl Preparation<'_> {
         }
         let references = match self.network {
             TrainedNetwork::Transformer => &sample.references[..],
-            TrainedNetwork::Vae | TrainedNetwork::Text => &[],
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => &[],
         };
         let mut given = Vec::new();
         for (at, clip) in (1..).zip(references) {
@@ -276,9 +280,14 @@ impl Preparation<'_> {
             return Ok(Outcome::Faulty(faults));
         }
         let mut text = String::new();
-        if self.network == TrainedNetwork::Transformer {
-            text = Cache::key(&self.text_parts(looked, &tokens)?);
-            prompts.insert(text.clone(), tokens);
+        match self.network {
+            TrainedNetwork::Transformer => {
+                text = Cache::key(&self.text_parts(looked, &tokens)?);
+                prompts.insert(text.clone(), tokens);
+            }
+            // What it is to learn of the target; there is nothing in the cache of that.
+            TrainedNetwork::Judge => text = Cache::key(&json!({"labels": sample.labels})),
+            TrainedNetwork::Vae | TrainedNetwork::Text => {}
         }
         let [width, height] = sizes[0];
         let video = &self.settings.video;
@@ -292,7 +301,7 @@ impl Preparation<'_> {
         let target = &sample.targets.clips()[0];
         let beside = match self.network {
             TrainedNetwork::Transformer => &sample.references[0],
-            TrainedNetwork::Vae | TrainedNetwork::Text => target,
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => target,
         };
         let shown = [target.clone(), beside.clone()];
         let (tokens, classes) = (Vec::new(), Vec::new());

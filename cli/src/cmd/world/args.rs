@@ -80,6 +80,13 @@ impl From<FormName> for ReferenceForm {
     }
 }
 
+/// What the targets of samples are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TargetKind {
+    Clips,
+    Pictures,
+}
+
 /// What groups are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SplitName {
@@ -270,6 +277,12 @@ pub struct Sample {
     /// Pixels of a side, a multiple of 48 up to 1536.
     #[arg(long, value_name = "N", default_value_t = 48, allow_negative_numbers = true)]
     pub size: usize,
+    /// What the targets are: clips, or single pictures of every form, as an autoencoder learns from.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = TargetKind::Clips)]
+    pub targets: TargetKind,
+    /// Also write what first and last frame of each target clip show, which a judge is trained on.
+    #[arg(long)]
+    pub shows: bool,
     /// The folder that is made.
     #[arg(short, long = "output", value_name = "DIR")]
     pub output: PathBuf,

@@ -3,7 +3,7 @@
 //! A sample is drawn by seed and index alone, so the samples are drawn twice: once to learn which
 //! people they show, and once to be written, so that no number of samples takes memory.
 
-use super::args::Sample;
+use super::args::{Sample, TargetKind};
 use super::{coded, refuse_others};
 use crate::cmd::generate::opened::existing;
 use crate::interrupt;
@@ -13,7 +13,7 @@ use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::AtomicFolder;
 use anyid_runtime::media::lossless;
 use anyid_runtime::{Error, Result};
-use anyid_world::{FPS, Painter, Reel, Sampling, Split};
+use anyid_world::{FPS, Painter, Reel, Sampling, Split, Visibility};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -87,6 +87,12 @@ pub fn check(args: &Sample) -> Result<Sampling> {
         let help = format!("give 1 to {MOST}");
         return Err(Error::input("E0986", message).at("--count").help(help));
     }
+    if args.shows && args.targets == TargetKind::Pictures {
+        let help = "a judge is trained on clips: leave one of the two flags out";
+        return Err(Error::input("E0986", "what a clip shows is not said of single pictures")
+            .at("--shows, --targets pictures")
+            .help(help));
+    }
     Painter::new(args.size).map_err(coded)?;
     Ok(sampling)
 }
@@ -128,10 +134,16 @@ pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
 fn lines(args: &Sample, sampling: &Sampling, folder: &AtomicFolder) -> Result<BTreeSet<u64>> {
     let (world, reel) = (args.draw.world(), Reel { clips: args.draw.set.clips });
     let (mut groups, mut text) = (BTreeSet::new(), String::new());
+    let mut visibility = args.shows.then(Visibility::new);
     for index in 0..args.count {
         let set = world.sample(sampling, args.draw.set.seed, index).map_err(coded)?;
         groups.insert(set.group.number());
-        text.push_str(&set.line(&format!("s_{index:06}"), &reel));
+        let id = format!("s_{index:06}");
+        let shows = visibility.as_mut().map(|visibility| set.shows(visibility));
+        text.push_str(&match args.targets {
+            TargetKind::Clips => set.line(&id, &reel, shows.as_deref()),
+            TargetKind::Pictures => set.line_of_picture(&id, &reel, index),
+        });
         text.push('\n');
         if text.len() >= PIECE {
             folder.append(MANIFEST, text.as_bytes())?;
