@@ -70,6 +70,7 @@ fn numbers_that_the_world_does_not_have_are_refused() {
     assert_eq!(failed["error"]["code"], "E0981");
     let sample = |words: &str| folder.run(&format!("world sample -o s {words}"));
     sample("--count 0").fails("E0986");
+    sample("--count 1 --shows --targets pictures").fails("E0986");
     sample("--count 1 --groups 0").fails("E0986");
     sample("--count 1 --first 999999 --groups 2").fails("E0981").says("\"train\"");
     sample("--count 1 --split validation --first 1000000").fails("E0981");
@@ -118,6 +119,17 @@ fn samples_name_the_pictures_that_they_need() {
         }
     }
     assert!((1..20).contains(&absolute), "{absolute}");
+    // What targets show is said besides, and nothing else is another.
+    folder.run(&format!("world sample -o shows {words} --shows")).fine();
+    let shown = std::fs::read_to_string(folder.path("shows/manifest.jsonl")).unwrap();
+    for (line, shown) in text.lines().zip(shown.lines()) {
+        let mut value: Value = serde_json::from_str(shown).unwrap();
+        let shows = value.as_object_mut().unwrap().remove("shows").unwrap();
+        assert_eq!(value, serde_json::from_str::<Value>(line).unwrap());
+        let set = Set::parse(&world, line).unwrap();
+        let skin = set.group.identity.class(anyid_world::Attribute::Skin);
+        assert!(shows["skin"] == skin && shows["shot"].is_u64() && shows.get("x").is_none());
+    }
     // The same words give the same bytes; the folder is kept, and one with something else for good.
     folder.run(&format!("world sample -o t {words}")).fine();
     assert_eq!(text, std::fs::read_to_string(folder.path("t/manifest.jsonl")).unwrap());

@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod engine;
 pub mod error;
 pub mod init;
+pub mod judge;
 pub mod model;
 pub mod pipeline;
 pub mod recipe;

@@ -166,18 +166,19 @@ fn every_sample_has_the_bits_that_it_has_alone() {
 /// Rows of a text in [`learned`] that are not zeros.
 const PROMPT: usize = 3;
 
-/// Losses and derivatives of `@train` on samples with weights, whose texts are given by so many rows.
+/// Losses and derivatives of `@train` on samples with weights, whose texts are given by so many rows,
+/// and whose last block makes rows of the targets alone or of all tokens.
 fn learned(
     device: &str,
     precision: Precision,
-    text_tokens: usize,
+    (text_tokens, targets): (usize, bool),
     list: &[u32],
     weights: &[f32],
 ) -> BTreeMap<String, Tensor> {
     let references = 1;
     let (config, size) = (DitConfig::micro(), size(references));
     let last_text = size.text_tokens - text_tokens + 1;
-    let batch = Batch { samples: list.len(), last_text };
+    let batch = Batch { samples: list.len(), last_text, targets };
     let sizes = DitSize { timesteps: list.len() + 1, text_tokens, ..size.clone() };
     let module = with_draws(dit_batch(&config, &sizes, batch, precision), list.len());
     let mut each: Vec<_> = list.iter().map(|at| sample(*at, &config, &size)).collect();
@@ -222,9 +223,11 @@ fn losses_under_draws_have_their_bits_and_derivatives_are_weighted() {
     for device in devices::names() {
         for precision in [Precision::F32, Precision::Bf16] {
             let (list, weights) = ([0, 1, 2], [0.5, -2.0, 0.25]);
-            let together = learned(device, precision, 7, &list, &weights);
-            let alone: Vec<_> =
-                list.iter().map(|at| learned(device, precision, 7, &[*at], &[1.0])).collect();
+            let together = learned(device, precision, (7, false), &list, &weights);
+            let alone: Vec<_> = list
+                .iter()
+                .map(|at| learned(device, precision, (7, false), &[*at], &[1.0]))
+                .collect();
             let losses: Vec<f64> =
                 alone.iter().map(|outputs| outputs["loss"].to_f64_vec()[0]).collect();
             assert_eq!(together["loss"].to_f64_vec(), losses, "{device} {precision:?}");
@@ -247,8 +250,9 @@ fn losses_under_draws_have_their_bits_and_derivatives_are_weighted() {
 fn one_row_of_zeros_behind_a_text_stands_for_all_that_follow() {
     for device in devices::names() {
         for (precision, most) in [(Precision::F32, 2e-5), (Precision::Bf16, 5e-2)] {
-            let [all, one] = [7, PROMPT + 1]
-                .map(|rows| learned(device, precision, rows, &[0, 1, 2], &[0.5, -2.0, 0.25]));
+            let [all, one] = [7, PROMPT + 1].map(|rows| {
+                learned(device, precision, (rows, true), &[0, 1, 2], &[0.5, -2.0, 0.25])
+            });
             assert!(all.keys().eq(one.keys()) && all.len() > 12);
             // The cotangents of the keys of a query sum to zero, and in bf16 to their rounding.
             let sums = |name: &str| precision == Precision::Bf16 && name.ends_with("k.bias");
@@ -285,6 +289,26 @@ fn single_frames_together_are_what_each_is_as_the_first_of_its_clip() {
             let one = stills(&config, &size, half, 1);
             let alone: Vec<Tensor> = parts.iter().map(|part| of(&one, part.clone())).collect();
             assert!(all == joined(&alone, 1), "{func} on {device}: the bits that each has alone");
+        }
+    }
+}
+
+#[test]
+fn what_a_last_block_makes_of_references_is_not_missed() {
+    for device in devices::names() {
+        for (precision, most) in [(Precision::F32, 2e-5), (Precision::Bf16, 5e-2)] {
+            let [all, alone] = [false, true]
+                .map(|targets| learned(device, precision, (7, targets), &[0, 1], &[0.5, -2.0]));
+            assert!(all.keys().eq(alone.keys()) && all.len() > 12);
+            let losses = [&all, &alone].map(|outputs| outputs["loss"].to_f64_vec());
+            // Fewer rows may be summed in another order.
+            let error = relative(&losses[1], &losses[0]);
+            assert!(error <= 1e-6, "losses on {device} {precision:?}: {error:e}");
+            let sums = |name: &str| precision == Precision::Bf16 && name.ends_with("k.bias");
+            for (name, wanted) in all.iter().filter(|(name, _)| !sums(name)) {
+                let error = relative(&alone[name].to_f64_vec(), &wanted.to_f64_vec());
+                assert!(error <= most, "{name} on {device} {precision:?}: {error:e}");
+            }
         }
     }
 }

@@ -40,17 +40,7 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     interrupt::say_swept();
     let begun = Instant::now();
     let mut progress = Progress::new();
-    progress.part("init");
-    let mut all = 0;
-    write_folder(folder.temporary_path(), preset, args.seed, &mut |done, total| {
-        all = total;
-        let time = begun.elapsed();
-        progress.update(done, total, || {
-            let rate = bytes((done as f64 / time.as_secs_f64().max(1e-3)) as u64);
-            format!("{} of {}, {rate}/s{}", bytes(done), bytes(total), left(time, done, total))
-        });
-    })?;
-    progress.clear();
+    let all = write(&folder, preset, args.seed, &mut progress)?;
     let wanted = folder.path().to_owned();
     let path = folder.commit()?;
     let shown = match path == wanted {
@@ -63,6 +53,31 @@ pub fn run(args: Init) -> std::result::Result<(), Failure> {
     let what = format!("{} of random weights, seed {}", bytes(all), args.seed);
     output::print(&format!("wrote {shown}: {what}, in {time}{peak}\n"))?;
     Ok(())
+}
+
+/// Fills the folder; gives the bytes of its weights.
+///
+/// # Errors
+/// E101x where it cannot be written.
+pub fn write(
+    folder: &AtomicFolder,
+    preset: Preset,
+    seed: u64,
+    progress: &mut Progress,
+) -> Result<u64> {
+    let begun = Instant::now();
+    progress.part("init");
+    let mut all = 0;
+    write_folder(folder.temporary_path(), preset, seed, &mut |done, total| {
+        all = total;
+        let time = begun.elapsed();
+        progress.update(done, total, || {
+            let rate = bytes((done as f64 / time.as_secs_f64().max(1e-3)) as u64);
+            format!("{} of {}, {rate}/s{}", bytes(done), bytes(total), left(time, done, total))
+        });
+    })?;
+    progress.clear();
+    Ok(all)
 }
 
 /// Accepts only a new or an empty folder.

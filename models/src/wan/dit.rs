@@ -47,12 +47,39 @@ pub struct Batch {
     /// How many rows of its text the last row of each stands for: what follows the longest prompt are
     /// zeros, and each row of them has the same key and value.
     pub last_text: usize,
+    /// Whether the last block makes rows of the targets alone, in a function of its own: nothing reads
+    /// what it would make of references.
+    pub targets: bool,
 }
 
 impl From<usize> for Batch {
-    /// So many samples, each row of their texts by itself.
+    /// So many samples, each row of their texts by itself, and all blocks alike.
     fn from(samples: usize) -> Self {
-        Self { samples, last_text: 1 }
+        Self { samples, last_text: 1, targets: false }
+    }
+}
+
+/// Tokens of a sample, of which those of the references come first.
+#[derive(Clone, Copy)]
+struct Tokens {
+    samples: usize,
+    all: usize,
+    references: usize,
+}
+
+impl Tokens {
+    /// The rows of the targets, of every sample.
+    fn of_targets(self, b: &mut FuncBuilder<'_>, name: &str, x: ValueId) -> ValueId {
+        let Self { samples, all, references } = self;
+        let count = all - references;
+        if samples == 1 {
+            return b.slice(name, x, 0, references, count);
+        }
+        let inner = b.shape(x)[1..].to_vec();
+        let shape = |rows: &[usize]| rows.iter().chain(&inner).copied().collect::<Vec<_>>();
+        let each = b.reshape(name, x, shape(&[samples, all]));
+        let rows = b.slice(name, each, 1, references, count);
+        b.reshape(name, rows, shape(&[samples * count]))
     }
 }
 
@@ -166,8 +193,17 @@ pub fn dit_batch(
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, batch, types);
-    module.add(block);
+    let parts = Tokens { samples, all: tokens, references: reference_tokens };
+    let apart = batch.targets && reference_tokens > 0;
+    let alike = config.layers - usize::from(apart);
+    if alike > 0 {
+        let block = block(&module, config, size, batch, types, None);
+        module.add(block);
+    }
+    if apart {
+        let last = block(&module, config, size, batch, types, Some(parts));
+        module.add(last);
+    }
 
     let mut b = FuncBuilder::new(&module, "dit");
     let volume: usize = patch.iter().product();
@@ -233,23 +269,18 @@ pub fn dit_batch(
         rope = b.reshape("rope", all, [samples * tokens, head_dim / 2, 2]);
     }
 
-    let xn = b.repeat("xn", "l", 0..config.layers as u32, &[("x", x0)], &[], |b, carry, _| {
-        let index = [IndexArg::Name("l".into())];
-        (b.call("y", "block", &index, &[carry[0], e, seg, rope, ctx]), Vec::new())
-    })[0];
-
-    // Rows of the target, of every sample.
-    let mut target = |name: &str, x, inner: &[usize]| {
-        if samples == 1 {
-            return b.slice(name, x, 0, reference_tokens, target_tokens);
-        }
-        let shape = |rows: &[usize]| rows.iter().chain(inner).copied().collect::<Vec<_>>();
-        let each = b.reshape(name, x, shape(&[samples, tokens]));
-        let rows = b.slice(name, each, 1, reference_tokens, target_tokens);
-        b.reshape(name, rows, shape(&[samples * target_tokens]))
+    let mut xn = x0;
+    if alike > 0 {
+        xn = b.repeat("xn", "l", 0..alike as u32, &[("x", x0)], &[], |b, carry, _| {
+            let index = [IndexArg::Name("l".into())];
+            (b.call("y", "block", &index, &[carry[0], e, seg, rope, ctx]), Vec::new())
+        })[0];
+    }
+    let xh = match apart {
+        true => b.call("xh", "last", &[IndexArg::Int(alike as u32)], &[xn, e, seg, rope, ctx])[0],
+        false => parts.of_targets(&mut b, "xh", xn),
     };
-    let xh = target("xh", xn, &[d]);
-    let sh = target("segh", seg, &[]);
+    let sh = parts.of_targets(&mut b, "segh", seg);
     let tr = b.reshape("tr", te, [size.timesteps, 1, d]);
     let modulation = b.weight("head.modulation");
     let hm = b.add("hm", tr, modulation);
@@ -288,7 +319,7 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
         weights: manifest(config, precision),
         funcs: Vec::new(),
     };
-    let block = block(&module, config, size, Batch::from(1), types);
+    let block = block(&module, config, size, Batch::from(1), types, None);
     let params: Vec<(String, TensorType)> =
         block.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
     module.add(block);
@@ -306,13 +337,14 @@ pub fn stack(config: &DitConfig, size: &DitSize, types: impl Into<DitTypes>) -> 
 }
 
 /// One transformer block over a residual stream `x: res[N,D]` (`dit.md` §3.4), in which the samples
-/// of a batch lie one after the other.
+/// of a batch lie one after the other; or the last one, which makes rows of the targets alone.
 fn block(
     module: &Module,
     config: &DitConfig,
     size: &DitSize,
-    Batch { samples, last_text }: Batch,
+    Batch { samples, last_text, .. }: Batch,
     types: DitTypes,
+    targets: Option<Tokens>,
 ) -> anyid_ir::Func {
     let d = config.width();
     let heads = config.heads;
@@ -322,7 +354,8 @@ fn block(
     let (act, residual) = (types.precision.activation(), types.residual.dtype());
     let eps = config.eps;
     let scale = 1.0 / (head_dim as f64).sqrt();
-    let mut b = FuncBuilder::new(module, "block").indexed(&["l"], "blocks.{l}");
+    let name = if targets.is_some() { "last" } else { "block" };
+    let mut b = FuncBuilder::new(module, name).indexed(&["l"], "blocks.{l}");
     let x = b.param("x", TensorType::new(residual, [tokens, d]));
     let e = b.param("e", TensorType::new(DType::F32, [size.timesteps, 6, d]));
     let seg = b.param("seg", TensorType::new(DType::I32, [tokens]));
@@ -353,7 +386,10 @@ fn block(
 
     let n1 = b.op("n1", Op::LayerNorm { eps }, &[x], single.clone());
     let h1 = b.op("h1", Op::Modulate, &[n1, sh1, sc1, seg], activation.clone());
-    let q0 = b.linear("q0", h1, "self_attn.q.weight", Some("self_attn.q.bias"), act);
+    // Keys are those of all rows.
+    let mut of = |name: &str, x| targets.map_or(x, |rows| rows.of_targets(&mut b, name, x));
+    let (hq, x, seg_q, rope_q) = (of("h1q", h1), of("xq", x), of("segq", seg), of("ropeq", rope));
+    let q0 = b.linear("q0", hq, "self_attn.q.weight", Some("self_attn.q.bias"), act);
     let k0 = b.linear("k0", h1, "self_attn.k.weight", Some("self_attn.k.bias"), act);
     let v = b.linear("v", h1, "self_attn.v.weight", Some("self_attn.v.bias"), act);
     let gain = b.weight("self_attn.norm_q.weight");
@@ -361,11 +397,11 @@ fn block(
     let q1 = b.op("q1", norm.clone(), &[q0, gain], None);
     let gain = b.weight("self_attn.norm_k.weight");
     let k1 = b.op("k1", norm.clone(), &[k0, gain], None);
-    let q = b.op("q", Op::Rope { heads }, &[q1, rope], None);
+    let q = b.op("q", Op::Rope { heads }, &[q1, rope_q], None);
     let k = b.op("k", Op::Rope { heads }, &[k1, rope], None);
     let a = attend(&mut b, "a", [q, k, v], 1);
     let o = b.linear("o", a, "self_attn.o.weight", Some("self_attn.o.bias"), DType::F32);
-    let x1 = b.op("x1", Op::GateAdd, &[x, o, ga1, seg], None);
+    let x1 = b.op("x1", Op::GateAdd, &[x, o, ga1, seg_q], None);
 
     let n3 = if config.cross_attn_norm {
         let (weight, bias) = (b.weight("norm3.weight"), b.weight("norm3.bias"));
@@ -391,10 +427,10 @@ fn block(
     };
 
     let n2 = b.op("n2", Op::LayerNorm { eps }, &[x2], single);
-    let h2 = b.op("h2", Op::Modulate, &[n2, sh2, sc2, seg], activation);
+    let h2 = b.op("h2", Op::Modulate, &[n2, sh2, sc2, seg_q], activation);
     let f0 = b.linear("f0", h2, "ffn.0.weight", Some("ffn.0.bias"), act);
     let f1 = b.op("f1", Op::Gelu, &[f0], None);
     let f2 = b.linear("f2", f1, "ffn.2.weight", Some("ffn.2.bias"), DType::F32);
-    let x3 = b.op("x3", Op::GateAdd, &[x2, f2, ga2, seg], None);
+    let x3 = b.op("x3", Op::GateAdd, &[x2, f2, ga2, seg_q], None);
     b.finish(&[x3])
 }

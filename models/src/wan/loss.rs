@@ -42,7 +42,10 @@ pub fn with_draws(mut module: Module, samples: usize) -> Module {
     };
     let sigma = b.param("sigma", TensorType::new(DType::F32, [samples]));
     let [x0, noise] = ["x0", "noise"].map(|name| b.param(name, apart(frames)));
-    let each = b.reshape("sigmas", sigma, [samples, 1, 1, 1, 1]);
+    // What is computed number by number has a row for each sample.
+    let (own, each) = (apart(frames), latent.elements() / samples);
+    let [x0, noise] = [x0, noise].map(|x| b.reshape("row", x, [samples, each]));
+    let sigmas = b.reshape("sigmas", sigma, [samples, 1]);
     let given: Vec<(String, TensorType)> =
         dit.param_types().map(|(name, ty)| (name.to_owned(), ty.clone())).collect();
     let given: Vec<ValueId> = given
@@ -50,9 +53,10 @@ pub fn with_draws(mut module: Module, samples: usize) -> Module {
         .map(|(name, ty)| match name.as_str() {
             "lat" => {
                 let one = b.scalar("one", DType::F32, 1.0);
-                let rest = b.binary("rest", BinaryFn::Sub, one, each);
-                let (clean, noisy) = (b.mul("clean", x0, rest), b.mul("noisy", noise, each));
+                let rest = b.binary("rest", BinaryFn::Sub, one, sigmas);
+                let (clean, noisy) = (b.mul("clean", x0, rest), b.mul("noisy", noise, sigmas));
                 let noisy = b.add("lat", clean, noisy);
+                let noisy = b.reshape("lat", noisy, own.shape.iter().copied());
                 along_time(&mut b, "lat", noisy)
             }
             "ref" => {
@@ -73,10 +77,10 @@ pub fn with_draws(mut module: Module, samples: usize) -> Module {
     let v = b.call("v", "dit", &[], &given)[0];
     let v = b.reshape("v", v, [channels, samples, frames / samples, rows, columns]);
     let v = b.permute("v", v, &[1, 0, 2, 3, 4]);
+    let v = b.reshape("v", v, [samples, each]);
     let target = b.binary("target", BinaryFn::Sub, noise, x0);
     let error = b.binary("error", BinaryFn::Sub, v, target);
     let square = b.mul("square", error, error);
-    let square = b.reshape("square", square, [samples, latent.elements() / samples]);
     let loss = b.reduce("loss", ReduceFn::Mean, square, &[1], false);
     let func = b.finish(&[loss]);
     module.add(func);

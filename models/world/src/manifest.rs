@@ -4,28 +4,103 @@
 //! is. From that alone the set is made again, so that what was generated for a line can be judged
 //! without anything else; the rest of the line has to agree with it.
 
+use crate::contrast::Feature;
 use crate::error::{Error, Result};
 use crate::person::{Element, Slot};
 use crate::prompt::ReferenceForm;
-use crate::reel::Reel;
+use crate::reel::{Place, Reel};
 use crate::set::{Reference, Set};
+use crate::visible::Visibility;
 use crate::world::{FRAMES, World};
 use serde_json::{Map, Value, json};
 
 /// Frames a second that manifests say.
 pub const FPS: u32 = 24;
 
+/// A clip that a model made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The file, below the folder of the manifest.
+    pub media: String,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
 impl Set {
-    /// The line of this set, without a line break. `id` is its name, and `reel` says where its
-    /// pictures lie.
-    pub fn line(&self, id: &str, reel: &Reel) -> String {
-        let (group, world) = (self.group.number(), self.group.world());
-        let clip = |number: usize| format!("g{group}_c{number}");
-        let place = |number, form| reel.place(group, number, form);
+    /// The line of this set, without a line break. `id` is its name, `reel` says where its pictures lie,
+    /// and `shows` is what the target shows, if the line is to say that.
+    pub fn line(&self, id: &str, reel: &Reel, shows: Option<&[(Feature, u8)]>) -> String {
+        let place = reel.place(self.group.number(), self.target, ReferenceForm::Video);
+        let mut value = self.described(id, reel, place, FRAMES);
+        if let Some(shows) = shows {
+            let classes = shows.iter().map(|(feature, class)| (feature.name(), json!(class)));
+            value["shows"] = classes.collect();
+        }
+        value.to_string()
+    }
+
+    /// As [`Self::line`], with a single picture of the target clip as the target: of all its pictures in
+    /// the order of a reel (face, portrait, frames) the one of this number, counted round and round.
+    pub fn line_of_picture(&self, id: &str, reel: &Reel, number: u64) -> String {
+        let places: Vec<Place> = ReferenceForm::ALL
+            .into_iter()
+            .flat_map(|form| {
+                let Place { media, first } = reel.place(self.group.number(), self.target, form);
+                (first..first + form.pictures())
+                    .map(move |first| Place { media: media.clone(), first })
+            })
+            .collect();
+        let place = places[(number % places.len() as u64) as usize].clone();
+        self.described(id, reel, place, 1).to_string()
+    }
+
+    /// All of a line but what the target shows; the target is so many frames from `target` on.
+    fn described(&self, id: &str, reel: &Reel, target: Place, frames: usize) -> Value {
+        let labels: Map<String, Value> = self
+            .labels()
+            .into_iter()
+            .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
+            .collect();
+        json!({
+            "schema": "anyid.sample/1",
+            "id": id,
+            "group": format!("g{}", self.group.number()),
+            "target": {
+                "clip": self.named(self.target), "media": target.media,
+                "start": target.first, "frames": frames, "fps": FPS
+            },
+            "references": self.pictured(reel),
+            "prompt": self.prompt.text,
+            "prompt_full": self.full_prompt(),
+            "elements": self.elements(),
+            "prompt_style": "plain",
+            "labels": labels,
+            "world": self.section()
+        })
+    }
+
+    /// The line of a pair of clips that were made for this set, the chosen one first (`formats.md`
+    /// §6.2), without a line break.
+    pub fn pair(&self, id: &str, reel: &Reel, clips: &[Made; 2]) -> String {
+        let [chosen, rejected] =
+            clips.each_ref().map(|clip| json!({"video": clip.media, "sha256": clip.sha256}));
+        let value = json!({
+            "schema": "anyid.dpo/1",
+            "id": id,
+            "sample": {"references": self.pictured(reel), "prompt": self.prompt.text},
+            "chosen": chosen,
+            "rejected": rejected,
+            "world": self.section()
+        });
+        value.to_string()
+    }
+
+    /// The references, and where their pictures lie.
+    fn pictured(&self, reel: &Reel) -> Vec<Value> {
         let references = self.references.iter().enumerate().map(|(at, one)| {
             let role = if at == 0 { "primary" } else { "aux" };
-            let place = place(one.clip, one.form);
-            let name = clip(one.clip);
+            let place = reel.place(self.group.number(), one.clip, one.form);
+            let name = self.named(one.clip);
             match one.form {
                 ReferenceForm::Face | ReferenceForm::Portrait => json!({
                     "role": role, "form": one.form.name(), "clip": name, "media": place.media,
@@ -37,35 +112,31 @@ impl Set {
                 }),
             }
         });
-        let references: Vec<Value> = references.collect();
-        let target = place(self.target, ReferenceForm::Video);
+        references.collect()
+    }
+
+    /// The name of a clip of the person.
+    fn named(&self, clip: usize) -> String {
+        format!("g{}_c{clip}", self.group.number())
+    }
+
+    /// What the set is made again from.
+    fn section(&self) -> Value {
         let named = |one: &Reference| json!([one.clip, one.form.name()]);
-        let labels: Map<String, Value> = self
-            .labels()
-            .into_iter()
-            .map(|(slot, class)| (slot.name().to_owned(), json!(class)))
-            .collect();
-        let value = json!({
-            "schema": "anyid.sample/1",
-            "id": id,
-            "group": format!("g{group}"),
-            "target": {
-                "clip": clip(self.target), "media": target.media,
-                "start": target.first, "frames": FRAMES, "fps": FPS
-            },
-            "references": references,
-            "prompt": self.prompt.text,
-            "prompt_full": self.full_prompt(),
-            "elements": self.elements(),
-            "prompt_style": "plain",
-            "labels": labels,
-            "world": {
-                "name": world.to_string(), "group": group, "target": self.target,
-                "references": self.references.iter().map(named).collect::<Vec<_>>(),
-                "absolute": self.absolute
-            }
-        });
-        value.to_string()
+        json!({
+            "name": self.group.world().to_string(), "group": self.group.number(),
+            "target": self.target,
+            "references": self.references.iter().map(named).collect::<Vec<_>>(),
+            "absolute": self.absolute
+        })
+    }
+
+    /// The class of every attribute and slot that can be read off first and last frame of the target.
+    pub fn shows(&self, visibility: &mut Visibility) -> Vec<(Feature, u8)> {
+        let clip = self.group.clip(self.target).expect("a set's clips were checked");
+        let (world, identity) = (self.group.world(), &self.group.identity);
+        let readable = visibility.readable(&world, identity, &clip, &[0.0, 1.0]);
+        readable.into_iter().map(|feature| (feature, feature.class(identity, &clip))).collect()
     }
 
     /// The class of every slot that the prompt names.
@@ -181,8 +252,27 @@ mod tests {
         let world = World::new(2).unwrap();
         let sampling = Sampling::new(Split::HeldOut.some(0, 50).unwrap());
         let set = world.sample(&sampling, 3, index).unwrap();
-        let line = set.line(&format!("s_{index}"), &Reel { clips: 5 });
+        let line = set.line(&format!("s_{index}"), &Reel { clips: 5 }, None);
         (world, set, line)
+    }
+
+    #[test]
+    fn every_picture_of_a_clip_can_be_a_target() {
+        let world = World::new(2).unwrap();
+        let set = world.sample(&Sampling::new(0..40), 3, 7).unwrap();
+        let reel = Reel { clips: 5 };
+        let mut places = Vec::new();
+        for number in 0..9 {
+            let line: Value =
+                serde_json::from_str(&set.line_of_picture("s_1", &reel, number)).unwrap();
+            assert_eq!((&line["target"]["frames"], &line["id"]), (&json!(1), &json!("s_1")));
+            assert_eq!(line["target"]["clip"], set.named(set.target));
+            places.push(line["target"]["start"].as_u64().unwrap() as usize);
+        }
+        let (clip, first) = (set.target, 10 + FRAMES * set.target);
+        let wanted = [clip, 5 + clip, first, first + 1, first + 2, first + 3, first + 4];
+        assert_eq!(places[..7], wanted);
+        assert_eq!(places[7..], wanted[..2]);
     }
 
     #[test]
@@ -202,7 +292,8 @@ mod tests {
             Reference { clip: 0, form: ReferenceForm::Video },
         ];
         let set = world.set(12, 3, references, false).unwrap();
-        let value: Value = serde_json::from_str(&set.line("s_1", &Reel { clips: 5 })).unwrap();
+        let value: Value =
+            serde_json::from_str(&set.line("s_1", &Reel { clips: 5 }, None)).unwrap();
         assert_eq!(value["schema"], "anyid.sample/1");
         assert_eq!(value["target"]["media"], "groups/g12.png");
         assert_eq!(
@@ -225,6 +316,31 @@ mod tests {
         assert_eq!(value["labels"]["action"], clip.class(Slot::Action));
         let said = |slot: Slot| set.prompt.mentioned.contains(&slot.element());
         assert_eq!(labels.len(), world.slots().filter(|slot| said(*slot)).count());
+        assert!(value.get("shows").is_none());
+        let shows = set.shows(&mut Visibility::new());
+        let line = set.line("s_1", &Reel { clips: 5 }, Some(&shows));
+        let with: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(with["shows"].as_object().unwrap().len(), shows.len());
+        let skin = Feature::Attribute(crate::person::Attribute::Skin);
+        assert_eq!(with["shows"]["skin"], skin.class(&set.group.identity, &clip));
+        assert!(Set::parse(&world, &line).is_ok());
+    }
+
+    #[test]
+    fn pairs_have_the_references_and_the_prompt_of_their_set() {
+        let (_, set, line) = line(7);
+        let made = |media: &str| Made { media: media.to_owned(), sha256: "00".to_owned() };
+        let reel = Reel { clips: 5 };
+        let pair = set.pair("s_7", &reel, &[made("clips/a.png"), made("clips/b.png")]);
+        let [sample, pair]: [Value; 2] =
+            [&line, &pair].map(|line| serde_json::from_str(line).unwrap());
+        assert_eq!(pair["schema"], "anyid.dpo/1");
+        for key in ["references", "prompt"] {
+            assert_eq!(pair["sample"][key], sample[key]);
+        }
+        assert_eq!(pair["world"], sample["world"]);
+        assert_eq!(pair["chosen"], json!({"video": "clips/a.png", "sha256": "00"}));
+        assert_eq!(pair["rejected"]["video"], "clips/b.png");
     }
 
     #[test]

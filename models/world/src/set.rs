@@ -15,9 +15,10 @@ use std::ops::{Range, RangeInclusive};
 /// References that a set may have.
 pub const MOST_REFERENCES: usize = 5;
 
-/// What a stream of random numbers is for; `group.rs` has the numbers below.
+/// What a stream of random numbers is for; `group.rs` and `trial.rs` have the other numbers.
 const CROPS: u64 = 4;
 const SAMPLE: u64 = 5;
+const NOISE: u64 = 7;
 
 /// How sets are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +139,12 @@ impl World {
         self.set(group, clips[0] as usize, references, absolute)
     }
 
+    /// The seed of the noise that clip `clip` of those that are made for set `index` begins from. It
+    /// has 53 bits, so that it stays what it is in JSON.
+    pub fn noise(&self, seed: u64, index: u64, clip: u64) -> u64 {
+        self.stream(&[NOISE, seed, index, clip]).bits() >> 11
+    }
+
     /// The set of these clips of a group; the first of `references` is the primary.
     ///
     /// # Errors
@@ -242,6 +249,12 @@ mod tests {
         assert_eq!(set, world.sample(&sampling(), 7, 3).unwrap());
         assert_ne!(set, world.sample(&sampling(), 8, 3).unwrap());
         assert_ne!(set, world.sample(&sampling(), 7, 4).unwrap());
+        let noise = world.noise(7, 3, 0);
+        assert_eq!(noise, world.noise(7, 3, 0));
+        for other in [world.noise(8, 3, 0), world.noise(7, 4, 0), world.noise(7, 3, 1)] {
+            assert_ne!(noise, other);
+        }
+        assert!(noise < 1 << 53);
     }
 
     #[test]

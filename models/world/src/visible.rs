@@ -1,9 +1,10 @@
-//! Which attributes of a person a picture shows.
+//! Which attributes of a person a picture shows, and which classes can be read off frames of a clip.
 //!
-//! An attribute is shown if every other class of it would change the picture visibly.
+//! Something is shown if every other class of it would change the picture visibly.
 
-use crate::contrast::{Contrast, Feature, Stage};
-use crate::person::{Attribute, Clip, Identity};
+use crate::contrast::{Contrast, Feature, MOST_CLASSES, Stage};
+use crate::judge;
+use crate::person::{Attribute, Clip, Element, Identity, Slot};
 use crate::world::{SIDE, View, World};
 
 /// A change of a channel that is seen, of 1.
@@ -38,34 +39,71 @@ impl Visibility {
         clip: &Clip,
         views: &[View],
     ) -> Vec<Attribute> {
-        let mut counts = [[0; crate::contrast::MOST_CLASSES]; Attribute::ALL.len()];
+        let all = Attribute::ALL.map(Feature::Attribute);
+        let shown = self.told((world, identity, clip), views, &all, (SEEN, PIXELS));
+        let attributes = Attribute::ALL.into_iter().zip(shown);
+        attributes.filter_map(|(attribute, shown)| shown.then_some(attribute)).collect()
+    }
+
+    /// The attributes and slots whose classes can be read off the frames of a clip at these times: those
+    /// that count where such frames are judged.
+    pub fn readable(
+        &mut self,
+        world: &World,
+        identity: &Identity,
+        clip: &Clip,
+        times: &[f32],
+    ) -> Vec<Feature> {
+        let views: Vec<View> = times.iter().map(|time| View::Frame(*time)).collect();
+        let all = judge::features(world);
+        let least = (judge::DIFFERENT, judge::PIXELS);
+        let told = self.told((world, identity, clip), &views, &all, least);
+        let painted = all.into_iter().zip(told).filter_map(|(one, told)| told.then_some(one));
+        let mut out: Vec<Feature> = painted.collect();
+        out.push(Feature::Slot(Slot::Shot));
+        let [pose, action] = judge::movement(world, clip, times);
+        let speaks = world.rules.speaks_of(Element::Pose);
+        out.extend((pose && speaks).then_some(Feature::Slot(Slot::Pose)));
+        out.extend(action.then_some(Feature::Slot(Slot::Action)));
+        out
+    }
+
+    /// Whether views together tell each feature: every other class of it changes at least so many pixels
+    /// by more than `least`.
+    fn told(
+        &mut self,
+        (world, identity, clip): (&World, &Identity, &Clip),
+        views: &[View],
+        features: &[Feature],
+        (least, pixels): (f32, u32),
+    ) -> Vec<bool> {
+        let mut counts = vec![[0; MOST_CLASSES]; features.len()];
         for view in views {
             let (camera, pose) = (world.camera(clip, *view), world.pose(clip, view.time()));
             let stage = Stage { world, identity, clip, camera, pose };
             self.contrast.begin(&stage);
-            for (attribute, counts) in Attribute::ALL.iter().zip(&mut counts) {
-                let feature = Feature::Attribute(*attribute);
-                if let Some(difference) = self.contrast.differ(&stage, feature, SEEN) {
+            for (feature, counts) in features.iter().zip(&mut counts) {
+                if let Some(difference) = self.contrast.differ(&stage, *feature, least) {
                     for (count, more) in counts.iter_mut().zip(difference.counts) {
                         *count += more;
                     }
                 }
             }
         }
-        let shown = |attribute: &Attribute| {
-            let own = identity.class(*attribute);
-            let others = (0..attribute.classes()).filter(|class| *class != own);
-            let counts = &counts[*attribute as usize];
-            others.into_iter().all(|class| counts[usize::from(class)] >= PIXELS)
+        let told = |(feature, counts): (&Feature, &[u32; MOST_CLASSES])| {
+            let own = feature.class(identity, clip);
+            let mut others = (0..feature.classes(world)).filter(|class| *class != own);
+            others.all(|class| counts[usize::from(class)] >= pixels)
         };
-        Attribute::ALL.into_iter().filter(shown).collect()
+        features.iter().zip(&counts).map(told).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::person::Slot;
+    use crate::judge::Judge;
+    use crate::world::Painter;
 
     /// What is shown of a person with marks and a gap between its teeth.
     fn shown(change: impl FnOnce(&mut [u8; 10]), view: View) -> Vec<Attribute> {
@@ -103,5 +141,31 @@ mod tests {
         assert!(shown(laughing, close).contains(&Attribute::Teeth));
         let hidden = |classes: &mut [u8; 10]| classes[Slot::Accessory as usize] = 1;
         assert!(!shown(hidden, close).contains(&Attribute::Iris));
+    }
+
+    #[test]
+    fn what_can_be_read_is_what_the_judge_counts_on_true_frames() {
+        let (mut judged, mut apart) = (0, 0);
+        for version in [1, 2] {
+            let world = World::new(version).unwrap();
+            let (mut judge, mut visibility) = (Judge::new(world), Visibility::new());
+            let mut painter = Painter::new(SIDE).unwrap();
+            for number in 0..12 {
+                let group = world.group(number).unwrap();
+                let (identity, clip) = (&group.identity, group.clip(0).unwrap());
+                let times = [0.0, 1.0];
+                let frames = times
+                    .map(|time| painter.frame(&world.scene(identity, &clip, View::Frame(time))));
+                let frames = frames.each_ref().map(Vec::as_slice);
+                let verdict = judge.clip(&frames, SIDE, &times, identity, &clip).unwrap();
+                let readable = visibility.readable(&world, identity, &clip, &times);
+                for reading in &verdict.readings {
+                    judged += 1;
+                    apart += u32::from(reading.visible != readable.contains(&reading.feature));
+                }
+            }
+        }
+        // Cameras are fitted there, and known here.
+        assert!(judged > 480 && apart * 100 <= judged, "{apart} of {judged}");
     }
 }

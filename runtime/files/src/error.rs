@@ -105,6 +105,20 @@ impl Error {
         self
     }
 
+    /// Says what to do in other words, where the help that was given does not fit.
+    #[must_use]
+    pub fn advised(mut self, help: impl Into<String>) -> Self {
+        self.inner.help = Some(help.into());
+        self
+    }
+
+    /// Says more about what was wrong, behind the message.
+    #[must_use]
+    pub fn detailed(mut self, more: impl fmt::Display) -> Self {
+        self.inner.message = format!("{}: {more}", self.inner.message);
+        self
+    }
+
     /// Adds something else that helps, behind what is said already.
     #[must_use]
     pub fn also(mut self, help: impl fmt::Display) -> Self {

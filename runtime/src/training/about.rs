@@ -97,7 +97,7 @@ pub fn manifest(path: &Path) -> Result<Option<ManifestAbout>> {
         return Ok(None);
     };
     let root = path.parent().unwrap_or(Path::new(""));
-    let (group, labels) = (Geometry::TI2V_5B.time, false);
+    let (group, labels) = (Geometry::TI2V_5B.time, None);
     let reading =
         Reading { pairs: pairs == 1, root, locked: None, frames: 1, group, labels, fps: None };
     let Manifest { sha256, samples: read, faults, warnings, .. } = Manifest::open(path, &reading)?;

@@ -3,13 +3,14 @@
 //! The name of an entry is the hash of everything that it depends on: the bytes of the source, the
 //! part and size that are taken, and the weights of the encoder. Entries appear whole or not at all,
 //! carry the digest of their values, and are compared with it whenever they are read; one that is
-//! damaged is made again. What an entry depends on is in its header, so that other programs can tell
+//! damaged is made again, so nothing waits for the disk to have it. What an entry depends on is in its header, so that other programs can tell
 //! entries apart. Nothing is ever removed here.
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::finite::first_non_finite;
 use crate::error::{Error, Result, unreadable};
-use crate::weights::{read_tensors, write_tensors};
+use crate::files::{self as output, AtomicFile};
+use crate::weights::{read_tensors, write_tensors_in};
 use anyid_ir::Tensor;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -121,7 +122,10 @@ impl Cache {
             ("width".to_owned(), width.to_string()),
             ("height".to_owned(), height.to_string()),
         ]);
-        write_tensors(&self.path(&Self::key(parts)), [(NAME, &entry.value)], &header)
+        let mut file = AtomicFile::create(self.path(&Self::key(parts)))?;
+        // Its digest tells whether it is as it was stored, and then it is made again.
+        file.let_be_lost();
+        output::commit(vec![write_tensors_in(file, [(NAME, &entry.value)], &header)?]).map(drop)
     }
 
     /// The value of an entry that was stored in this run or before it.

@@ -16,7 +16,7 @@ pub struct Dataset {
     pub manifest: String,
     /// The samples, in the order of the manifest.
     pub items: Vec<Item>,
-    /// What prompts are told apart by, where the text encoder is trained.
+    /// What prompts or frames are told apart by, where classes are learned.
     pub slots: Vec<Slot>,
     /// What was left out: line, id and reason.
     pub excluded: Vec<(usize, String, String)>,
@@ -40,20 +40,28 @@ pub struct Item {
     /// The references with their latent frames, the primary first.
     pub(super) references: Vec<(String, usize)>,
     pub(super) text: String,
-    /// The tokens of its prompt, and its class of each slot, where the text encoder is trained.
+    /// The tokens of its prompt, where the text encoder is trained.
     pub(super) tokens: Vec<u32>,
-    pub(super) classes: Vec<usize>,
+    /// Its class of each slot, where classes are learned; none for a slot that does not count.
+    pub(super) classes: Vec<Option<usize>>,
     /// What the first target and the primary reference were read from.
     pub(super) shown: [Clip; 2],
 }
 
-/// Something that a prompt may say, and what it may say of it.
+/// Something that a prompt may say or frames may show, and what there is of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Its name.
     pub name: String,
     /// Its classes; none is that of prompts that do not name it.
     pub classes: Vec<Option<String>>,
+}
+
+impl Slot {
+    /// Its name, and the classes that have one.
+    pub fn named_classes(&self) -> (String, Vec<String>) {
+        (self.name.clone(), self.classes.iter().flatten().cloned().collect())
+    }
 }
 
 impl Item {
@@ -99,8 +107,8 @@ impl Dataset {
         Ok(value)
     }
 
-    /// Latents of target `member` of a sample, or its pixels `u8[T,H,W,3]` where the autoencoder is
-    /// trained.
+    /// Latents of target `member` of a sample, or its pixels `u8[T,H,W,3]` where pixels are learned
+    /// from.
     ///
     /// # Errors
     /// E0960 and E1001 for what the cache holds.
@@ -116,19 +124,33 @@ impl Dataset {
         copy(&*self.target(item, member)?, into)
     }
 
-    /// Writes the pixels of target `member` of a sample, from −1 to 1, colour by colour.
+    /// Writes the pixels of target `member` of a sample, from −1 to 1, colour by colour: all frames, or
+    /// first and last one where there is room for two only.
     ///
     /// # Errors
     /// As [`Self::target`].
     pub fn fill_pixels(&self, item: &Item, member: usize, into: &mut [f32]) -> Result<()> {
         let pixels = self.target(item, member)?;
+        let [count, ..] = four(&pixels)?;
         let bytes = pixels.as_u8().map_err(|_| other_size())?;
-        if bytes.len() != into.len() {
-            return Err(other_size());
-        }
-        for (colour, plane) in into.chunks_exact_mut((bytes.len() / 3).max(1)).enumerate() {
-            let own = bytes.iter().skip(colour).step_by(3);
-            plane.iter_mut().zip(own).for_each(|(to, from)| *to = to_unit(*from));
+        let frame = bytes.len() / count;
+        let step = match into.len() {
+            all if all == bytes.len() => 1,
+            two if two == 2 * frame && count > 1 => count - 1,
+            _ => return Err(other_size()),
+        };
+        let plane = frame / 3;
+        let frames = bytes.chunks_exact(frame).step_by(step);
+        let shown = into.len() / frame;
+        for (at, frame) in frames.enumerate() {
+            for colour in 0..3 {
+                let own = frame.iter().skip(colour).step_by(3);
+                let to = (colour * shown + at) * plane;
+                into[to..to + plane]
+                    .iter_mut()
+                    .zip(own)
+                    .for_each(|(to, from)| *to = to_unit(*from));
+            }
         }
         Ok(())
     }

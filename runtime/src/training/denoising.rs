@@ -83,7 +83,7 @@ impl Objective for Denoising<'_> {
 
     fn module(&self, shape: usize, samples: usize) -> Module {
         let size = self.size(shape, samples);
-        let batch = Batch { samples, last_text: self.text[1] };
+        let batch = Batch { samples, last_text: self.text[1], targets: true };
         with_draws(dit_batch(&self.model.dit, &size, batch, self.precision), samples)
     }
 
@@ -130,7 +130,7 @@ impl Objective for Denoising<'_> {
         self.levels.weight(draw.level)
     }
 
-    fn logged(&self, found: &[f64], weight: f64) -> Numbers {
+    fn logged(&self, _: &Item, found: &[f64], weight: f64) -> Numbers {
         named([("loss", weight * found[0]), ("error", found[0])])
     }
 }

@@ -134,6 +134,12 @@ impl Draw {
         Self { null, ..self }
     }
 
+    /// Three numbers in [0, 1) besides.
+    pub fn shares(&self) -> [f64; 3] {
+        let [a, b, c, _] = bits(self.noise, "shares", "", 0);
+        [a, b, c].map(unit)
+    }
+
     /// Fills with its normal noise.
     pub fn fill_noise(&self, into: &mut [f32]) {
         NoiseStream::new(self.noise, NoiseStream::TRAINING).fill(0, into);

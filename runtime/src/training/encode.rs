@@ -79,10 +79,10 @@ impl Preparation<'_> {
     }
 
     /// What the entry of a prompt depends on.
-    pub(super) fn text_parts(&self, tokens: &[u32]) -> Result<Value> {
+    pub(super) fn text_parts(&self, looked: &Looked<'_>, tokens: &[u32]) -> Result<Value> {
         Ok(json!({
             "tokens": tokens, "rows": self.model.dit.text_len,
-            "encoder": self.model.text_weights.set().fingerprint()?,
+            "encoder": looked.text_encoder,
             "precision": self.settings.precision(self.model.default_precision())?.name(),
         }))
     }
@@ -95,7 +95,7 @@ impl Preparation<'_> {
     ) -> Result<String> {
         let rows = self.model.dit.text_len;
         let nothing = self.model.tokenizer.encode("", rows)?.ids;
-        let empty = Cache::key(&self.text_parts(&nothing)?);
+        let empty = Cache::key(&self.text_parts(looked, &nothing)?);
         prompts.insert(empty.clone(), nothing);
         let mut missing = Vec::new();
         for (key, tokens) in prompts {
@@ -112,7 +112,7 @@ impl Preparation<'_> {
             let ids: Vec<Vec<u32>> = some.iter().map(|(_, tokens)| tokens.clone()).collect();
             let contexts = encode_prompts(self.model, self.backend, &ids, rows, precision)?;
             for ((_, tokens), value) in some.iter().zip(contexts) {
-                let parts = self.text_parts(tokens)?;
+                let parts = self.text_parts(looked, tokens)?;
                 looked.cache.store(&parts, &Entry { value, source: [0, 0] })?;
                 done += 1;
             }

@@ -1,7 +1,8 @@
-//! The labels of prompts: which slots and classes there are, and which a sample has.
+//! The labels of samples: which slots and classes there are, and which a sample has.
 //!
-//! Slots and classes are those that the manifest to learn from names. A slot that a sample does not
-//! name has the class "not named", which is one of its classes where there is such a sample.
+//! Slots and classes are those that the manifest to learn from names. Labels are of two kinds: what a prompt
+//! says, where a slot that is not named has the class "not named", one of its classes if there is such a
+//! sample; and what frames show, where a slot that is not named does not count.
 
 use super::dataset::{Item, Slot};
 use crate::error::{Error, Result};
@@ -11,16 +12,35 @@ use std::path::Path;
 /// Labels of a sample: the class of each slot that it names.
 pub type Labels = BTreeMap<String, String>;
 
+/// What labels say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labelled {
+    /// What the prompt says.
+    Prompt,
+    /// What first and last frame of the target show.
+    Frames,
+}
+
+impl Labelled {
+    /// The field of a line.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Prompt => "labels",
+            Self::Frames => "shows",
+        }
+    }
+}
+
 /// The slots of samples, in the order of their names.
 ///
 /// # Errors
 /// E0977 where there is none with two classes.
-pub fn slots_of(all: &[Labels], path: &Path) -> Result<Vec<Slot>> {
+pub fn slots_of(labelled: Labelled, all: &[Labels], path: &Path) -> Result<Vec<Slot>> {
     let mut found: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
     for (name, class) in all.iter().flatten() {
         found.entry(name).or_default().insert(Some(class));
     }
-    for labels in all {
+    for labels in all.iter().filter(|_| labelled == Labelled::Prompt) {
         for (name, classes) in &mut found {
             if !labels.contains_key(*name) {
                 classes.insert(None);
@@ -49,7 +69,13 @@ pub fn slots_of(all: &[Labels], path: &Path) -> Result<Vec<Slot>> {
 ///
 /// # Errors
 /// E0978 for a class that `slots` lack.
-pub fn classify(items: &mut [Item], all: &[Labels], slots: &[Slot], path: &Path) -> Result<()> {
+pub fn classify(
+    labelled: Labelled,
+    items: &mut [Item],
+    all: &[Labels],
+    slots: &[Slot],
+    path: &Path,
+) -> Result<()> {
     for (item, labels) in items.iter_mut().zip(all) {
         let lacks = |what: String| {
             Error::input("E0978", format!("sample {}: {what} in data.manifest", item.id))
@@ -63,13 +89,17 @@ pub fn classify(items: &mut [Item], all: &[Labels], slots: &[Slot], path: &Path)
         let mut classes = Vec::new();
         for slot in slots {
             let own = labels.get(&slot.name);
+            if own.is_none() && labelled == Labelled::Frames {
+                classes.push(None);
+                continue;
+            }
             let at = slot.classes.iter().position(|class| class.as_ref() == own);
-            classes.push(at.ok_or_else(|| {
+            classes.push(Some(at.ok_or_else(|| {
                 let class = own.map_or("samples that do not name it".to_owned(), |class| {
                     format!("class \"{class}\"")
                 });
                 lacks(format!("slot \"{}\" has no {class}", slot.name))
-            })?);
+            })?));
         }
         item.classes = classes;
     }
@@ -87,17 +117,22 @@ mod tests {
     #[test]
     fn slots_have_the_classes_that_samples_name_and_one_for_those_that_do_not() {
         let all = [labels(&[("hair", "red"), ("shot", "1")]), labels(&[("hair", "blue")])];
-        let slots = slots_of(&all, Path::new("m")).unwrap();
+        let slots = slots_of(Labelled::Prompt, &all, Path::new("m")).unwrap();
         let named: Vec<(&str, usize)> =
             slots.iter().map(|slot| (slot.name.as_str(), slot.classes.len())).collect();
         assert_eq!(named, [("hair", 2), ("shot", 2)]);
         assert_eq!(slots[1].classes, [None, Some("1".to_owned())]);
+        // What frames do not show is no class.
+        let slots = slots_of(Labelled::Frames, &all, Path::new("m")).unwrap();
+        assert_eq!(slots[1].classes, [Some("1".to_owned())]);
     }
 
     #[test]
     fn one_class_is_nothing_to_learn() {
         let all = [labels(&[("hair", "red")]), labels(&[("hair", "red")])];
-        assert_eq!(slots_of(&all, Path::new("m")).unwrap_err().code(), "E0977");
-        assert_eq!(slots_of(&[labels(&[])], Path::new("m")).unwrap_err().code(), "E0977");
+        for labelled in [Labelled::Prompt, Labelled::Frames] {
+            let code = |all: &[Labels]| slots_of(labelled, all, Path::new("m")).unwrap_err().code();
+            assert_eq!((code(&all), code(&[labels(&[])])), ("E0977", "E0977"));
+        }
     }
 }

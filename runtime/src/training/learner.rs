@@ -108,7 +108,10 @@ impl Learner<'_> {
         self.collector.add(batch, &self.network.gradient, 1.0)?;
         let objective = self.network.objective();
         let each = found.iter().zip(&examples);
-        Ok(each.map(|(found, e)| objective.logged(found, objective.weight(&e.draw))).collect())
+        let logged = |(found, e): (&Found, &Example<'_>)| {
+            objective.logged(e.item, found, objective.weight(&e.draw))
+        };
+        Ok(each.map(logged).collect())
     }
 
     fn prefer(
@@ -300,10 +303,12 @@ impl Learner<'_> {
                 count(preferred(settings, errors, reference, 0.0).1);
             }
         } else {
-            found.iter().for_each(|found| count(objective.logged(found, 1.0)));
+            let each = found.iter().zip(&examples);
+            each.for_each(|(found, example)| count(objective.logged(example.item, found, 1.0)));
         }
         let all = (examples.len() / members) as f64;
         sums.values_mut().for_each(|sum| *sum /= all);
+        self.network.objective().settled(&mut sums);
         Ok(Some(sums))
     }
 }

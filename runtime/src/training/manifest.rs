@@ -7,7 +7,7 @@
 
 mod object;
 
-use super::labels::Labels;
+use super::labels::{Labelled, Labels};
 use super::{Fault, read_text};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result};
@@ -75,7 +75,7 @@ pub struct Sample {
     pub references: Vec<Clip>,
     /// The prompt.
     pub prompt: String,
-    /// The class of each slot that the prompt names, where labels are wanted.
+    /// The class of each slot that is named, where labels are wanted.
     pub labels: Labels,
 }
 
@@ -118,8 +118,8 @@ pub struct Reading<'r> {
     pub frames: usize,
     /// Clips are cut to a multiple of so many frames and one.
     pub group: usize,
-    /// Whether lines must have labels.
-    pub labels: bool,
+    /// The labels that lines must have.
+    pub labels: Option<Labelled>,
     /// Frames a second of the run; any rate will do without it.
     pub fps: Option<f64>,
 }
@@ -230,12 +230,11 @@ impl Line<'_> {
         }
         let known: &[&str] = match self.reading.pairs {
             true => &["schema", "id", "sample", "chosen", "rejected"],
-            false if self.reading.labels => {
-                &["schema", "id", "target", "references", "prompt", "labels"]
-            }
             false => &["schema", "id", "target", "references", "prompt"],
         };
-        line.spelling(notes, known, &[]);
+        let known: Vec<&str> =
+            known.iter().copied().chain(self.reading.labels.map(Labelled::field)).collect();
+        line.spelling(notes, &known, &[]);
         let (targets, described) = match self.reading.pairs {
             true => {
                 let chosen = self.member(&line, "chosen");
@@ -256,17 +255,17 @@ impl Line<'_> {
             self.apart(targets, references);
         }
         let labels = match self.reading.labels {
-            true => self.labels(&described),
-            false => Labels::new(),
+            Some(labelled) => self.labels(&described, labelled),
+            None => Labels::new(),
         };
         let (line, targets, references) = (0, targets?, references?);
         Some(Sample { line, id: id?, targets, references, prompt: prompt?, labels })
     }
 
     /// The class of each slot that is named: a number or a text.
-    fn labels(&mut self, object: &Object<'_>) -> Labels {
-        let Some(own) = object.section(&mut self.notes, "labels") else { return Labels::new() };
-        own.each(&mut self.notes)
+    fn labels(&mut self, object: &Object<'_>, labelled: Labelled) -> Labels {
+        let own = object.section(&mut self.notes, labelled.field());
+        own.map_or(Labels::new(), |own| own.each(&mut self.notes))
     }
 
     fn target(&mut self, object: &Object<'_>) -> Option<Clip> {
@@ -439,14 +438,14 @@ mod tests {
     }
 
     fn open(lines: &[String], pairs: bool, locked: Option<&str>) -> Result<Manifest> {
-        open_with(lines, pairs, locked, false)
+        open_with(lines, pairs, locked, None)
     }
 
     fn open_with(
         lines: &[String],
         pairs: bool,
         locked: Option<&str>,
-        labels: bool,
+        labels: Option<Labelled>,
     ) -> Result<Manifest> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.jsonl");
@@ -484,7 +483,10 @@ mod tests {
 
     #[test]
     fn labels_are_numbers_or_texts_and_needed_where_they_are_wanted() {
-        let read = |change: fn(&mut Value)| open_with(&[line(change)], false, None, true).unwrap();
+        let read_as = |labelled, change: fn(&mut Value)| {
+            open_with(&[line(change)], false, None, Some(labelled)).unwrap()
+        };
+        let read = |change: fn(&mut Value)| read_as(Labelled::Prompt, change);
         let fine = read(|v| v["labels"] = serde_json::json!({"hair": 3, "shot": "wide"}));
         let labels: Vec<(&str, &str)> =
             fine.samples[0].labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -501,6 +503,10 @@ mod tests {
             assert!(found.faults[0].what.contains(what), "{:?}", found.faults);
         }
         assert!(open(&[line(|_| {})], false, None).unwrap().faults.is_empty());
+        let shown = read_as(Labelled::Frames, |v| v["shows"] = serde_json::json!({"skin": 2}));
+        assert_eq!(shown.samples[0].labels["skin"], "2");
+        let missing = read_as(Labelled::Frames, |v| v["labels"] = serde_json::json!({"skin": 2}));
+        assert_eq!(missing.faults[0].what, "\"shows\" is missing");
     }
 
     #[test]

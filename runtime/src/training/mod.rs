@@ -10,6 +10,7 @@ mod cache;
 mod checkpoint;
 mod classification;
 mod dataset;
+mod degrade;
 mod denoising;
 mod draws;
 mod encode;
@@ -38,6 +39,7 @@ mod stages;
 mod statistics;
 mod targets;
 
+pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
 pub use memory::Memory;
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};
@@ -137,7 +139,10 @@ pub enum Event {
 }
 
 /// A text file of at most `limit` bytes, without a mark of the byte order.
-fn read_text(path: &Path, limit: u64) -> Result<String> {
+///
+/// # Errors
+/// E0911 where it cannot be read, or is no such file.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     let bytes = crate::input::read(path, limit).map_err(|refusal| {
         let large = |limit: u64| {
             Error::input("E0911", format!("the file holds more than {limit} bytes"))

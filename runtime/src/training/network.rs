@@ -571,7 +571,7 @@ mod tests {
             1.0
         }
 
-        fn logged(&self, _: &[f64], _: f64) -> Numbers {
+        fn logged(&self, _: &Item, _: &[f64], _: f64) -> Numbers {
             Numbers::new()
         }
     }

@@ -8,6 +8,7 @@ use super::classification::Classification;
 use super::dataset::{Dataset, Item};
 use super::denoising::Denoising;
 use super::draws::Draw;
+use super::labels::Labelled;
 use super::learner::Numbers;
 use super::parameters::Kind;
 use super::reconstruction::Reconstruction;
@@ -39,7 +40,7 @@ pub struct Example<'e> {
 
 impl TrainedNetwork {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Transformer, Self::Vae, Self::Text];
+    pub const ALL: [Self; 4] = [Self::Transformer, Self::Vae, Self::Text, Self::Judge];
 
     /// Its name in settings.
     pub fn name(self) -> &'static str {
@@ -47,6 +48,7 @@ impl TrainedNetwork {
             Self::Transformer => "transformer",
             Self::Vae => "vae",
             Self::Text => "text",
+            Self::Judge => "judge",
         }
     }
 
@@ -56,6 +58,7 @@ impl TrainedNetwork {
             Self::Transformer => "transformer",
             Self::Vae => "vae",
             Self::Text => "text_encoder",
+            Self::Judge => "judge",
         }
     }
 
@@ -65,24 +68,36 @@ impl TrainedNetwork {
             Self::Transformer => "transformer",
             Self::Vae => "autoencoder",
             Self::Text => "text encoder",
+            Self::Judge => "judge",
         }
     }
 
-    /// Its weights in a model.
-    pub fn weights(self, model: &Model) -> &Arc<ModelWeights> {
+    /// Its weights in a model, if it is part of one.
+    pub fn weights(self, model: &Model) -> Option<&Arc<ModelWeights>> {
         match self {
-            Self::Transformer => &model.dit_weights,
-            Self::Vae => &model.vae_weights,
-            Self::Text => &model.text_weights,
+            Self::Transformer => Some(&model.dit_weights),
+            Self::Vae => Some(&model.vae_weights),
+            Self::Text => Some(&model.text_weights),
+            Self::Judge => None,
         }
     }
 
-    /// How its tensors are named.
-    pub fn component(self, model: &Model) -> Component {
+    /// How its tensors are named in a model, if it is part of one.
+    pub fn component(self, model: &Model) -> Option<Component> {
         match self {
-            Self::Transformer => Component::Dit,
-            Self::Vae => model.vae.component(),
-            Self::Text => Component::Text,
+            Self::Transformer => Some(Component::Dit),
+            Self::Vae => Some(model.vae.component()),
+            Self::Text => Some(Component::Text),
+            Self::Judge => None,
+        }
+    }
+
+    /// What its samples are labelled by, if they are.
+    pub fn labelled(self) -> Option<Labelled> {
+        match self {
+            Self::Transformer | Self::Vae => None,
+            Self::Text => Some(Labelled::Prompt),
+            Self::Judge => Some(Labelled::Frames),
         }
     }
 }
@@ -121,7 +136,7 @@ pub fn check(kind: Kind, settings: &Settings) -> Result<()> {
 /// The objective that settings ask for, on what `data` has.
 ///
 /// # Errors
-/// E0956 for a precision that there is not.
+/// E0956 for a precision that there is not, E1009 never.
 pub fn of<'l>(
     model: &'l Model,
     settings: &'l Settings,
@@ -130,7 +145,8 @@ pub fn of<'l>(
     Ok(match settings.train.network {
         TrainedNetwork::Transformer => Box::new(Denoising::new(model, settings)?),
         TrainedNetwork::Vae => Box::new(Reconstruction::new(model, settings)),
-        TrainedNetwork::Text => Box::new(Classification::new(model, data)),
+        TrainedNetwork::Text => Box::new(Classification::text(model, data)),
+        TrainedNetwork::Judge => Box::new(Classification::judge(settings, data)?),
     })
 }
 
@@ -181,5 +197,8 @@ pub trait Objective {
 
     /// What is logged of a sample that was learned from, from what `@losses` gives of it. `weight` is what its
     /// loss counts.
-    fn logged(&self, found: &[f64], weight: f64) -> Numbers;
+    fn logged(&self, item: &Item, found: &[f64], weight: f64) -> Numbers;
+
+    /// Makes what is shown of the means of these numbers over samples.
+    fn settled(&self, _means: &mut Numbers) {}
 }

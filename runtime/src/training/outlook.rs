@@ -102,7 +102,7 @@ fn sheet(preparation: &Preparation<'_>, data: &Dataset) -> Result<Sheet> {
         let (model, backend) = (preparation.model, preparation.backend);
         let latents = match preparation.network {
             TrainedNetwork::Transformer => data.target(item, 0)?,
-            TrainedNetwork::Vae | TrainedNetwork::Text => {
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
                 let shape = [3, frames, height, width];
                 let mut pixels = Tensor::zeros(TensorType::new(DType::F32, shape));
                 data.fill_pixels(item, 0, pixels.as_f32_mut().expect("they are f32"))?;
@@ -194,7 +194,7 @@ impl Training<'_> {
                 TrainedNetwork::Transformer | TrainedNetwork::Vae => {
                     Some(sheet(&preparation, &data)?)
                 }
-                TrainedNetwork::Text => None,
+                TrainedNetwork::Text | TrainedNetwork::Judge => None,
             },
         })
     }

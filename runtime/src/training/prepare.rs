@@ -52,13 +52,16 @@ pub(super) struct Missing {
 pub(super) struct Looked<'e> {
     pub(super) cache: Cache,
     pub(super) encoder: String,
+    pub(super) text_encoder: String,
     hashes: HashMap<PathBuf, String>,
+    /// Sizes of the sources of clips that were looked at, by their keys.
+    sizes: HashMap<String, [usize; 2]>,
     pub(super) missing: BTreeMap<String, Missing>,
     pub(super) events: &'e mut dyn FnMut(Event),
 }
 
 impl Preparation<'_> {
-    /// Checks and encodes what the manifest at `path` names. What prompts are told apart by is that of
+    /// Checks and encodes what the manifest at `path` names. What samples are told apart by is that of
     /// `slots`, if they are given.
     ///
     /// # Errors
@@ -80,7 +83,7 @@ impl Preparation<'_> {
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
             frames: self.settings.video.frames,
             group: self.model.geometry().time,
-            labels: self.network == TrainedNetwork::Text,
+            labels: self.network.labelled(),
             fps: Some(self.settings.video.fps),
         };
         let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
@@ -95,13 +98,22 @@ impl Preparation<'_> {
             events(Event::Warning(format!("{}, {warning}", path.display())));
         }
         let folder = data.cache.clone().unwrap_or_else(|| self.settings.run.folder.join("cache"));
+        // They read megabytes of the weights.
+        let [encoder, text_encoder] = match self.network {
+            TrainedNetwork::Transformer => {
+                let [_, encoder, text_encoder] = self.model.fingerprints()?;
+                [encoder, text_encoder]
+            }
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
+                [(); 2].map(|()| "none".to_owned())
+            }
+        };
         let mut looked = Looked {
             cache: Cache::open(&folder)?,
-            encoder: match self.network {
-                TrainedNetwork::Transformer => self.model.vae_weights.set().fingerprint()?,
-                TrainedNetwork::Vae | TrainedNetwork::Text => "none".to_owned(),
-            },
+            encoder,
+            text_encoder,
             hashes: HashMap::new(),
+            sizes: HashMap::new(),
             missing: BTreeMap::new(),
             events,
         };
@@ -171,18 +183,20 @@ impl Preparation<'_> {
                 self.encode_clips(&mut looked, self.model.geometry().frames(longest))?,
                 self.encode_texts(&mut looked, prompts)?,
             ],
-            TrainedNetwork::Vae => {
+            TrainedNetwork::Vae | TrainedNetwork::Judge => {
                 self.keep_pixels(&mut looked)?;
                 [String::new(), String::new()]
             }
             TrainedNetwork::Text => [String::new(), String::new()],
         };
-        let slots = match (self.network, slots) {
-            (TrainedNetwork::Text, Some(slots)) => slots.to_vec(),
-            (TrainedNetwork::Text, None) => slots_of(&labels, path)?,
-            (TrainedNetwork::Transformer | TrainedNetwork::Vae, _) => Vec::new(),
+        let slots = match (self.network.labelled(), slots) {
+            (Some(_), Some(slots)) => slots.to_vec(),
+            (Some(labelled), None) => slots_of(labelled, &labels, path)?,
+            (None, _) => Vec::new(),
         };
-        classify(&mut items, &labels, &slots, path)?;
+        if let Some(labelled) = self.network.labelled() {
+            classify(labelled, &mut items, &labels, &slots, path)?;
+        }
         let sha256 = manifest.sha256;
         let (cache, held) = (looked.cache, Arc::default());
         Ok(Dataset {
@@ -218,7 +232,7 @@ impl Preparation<'_> {
             TrainedNetwork::Transformer | TrainedNetwork::Text => {
                 self.tokens(&sample.prompt).map_err(|what| faults.push(what)).unwrap_or_default()
             }
-            TrainedNetwork::Vae => Vec::new(),
+            TrainedNetwork::Vae | TrainedNetwork::Judge => Vec::new(),
         };
         if self.network == TrainedNetwork::Text {
             return Ok(match faults.is_empty() {
@@ -239,7 +253,7 @@ impl Preparation<'_> {
         }
         let references = match self.network {
             TrainedNetwork::Transformer => &sample.references[..],
-            TrainedNetwork::Vae | TrainedNetwork::Text => &[],
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => &[],
         };
         let mut given = Vec::new();
         for (at, clip) in (1..).zip(references) {
@@ -266,9 +280,14 @@ impl Preparation<'_> {
             return Ok(Outcome::Faulty(faults));
         }
         let mut text = String::new();
-        if self.network == TrainedNetwork::Transformer {
-            text = Cache::key(&self.text_parts(&tokens)?);
-            prompts.insert(text.clone(), tokens);
+        match self.network {
+            TrainedNetwork::Transformer => {
+                text = Cache::key(&self.text_parts(looked, &tokens)?);
+                prompts.insert(text.clone(), tokens);
+            }
+            // What it is to learn of the target; there is nothing in the cache of that.
+            TrainedNetwork::Judge => text = Cache::key(&json!({"labels": sample.labels})),
+            TrainedNetwork::Vae | TrainedNetwork::Text => {}
         }
         let [width, height] = sizes[0];
         let video = &self.settings.video;
@@ -282,7 +301,7 @@ impl Preparation<'_> {
         let target = &sample.targets.clips()[0];
         let beside = match self.network {
             TrainedNetwork::Transformer => &sample.references[0],
-            TrainedNetwork::Vae | TrainedNetwork::Text => target,
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => target,
         };
         let shown = [target.clone(), beside.clone()];
         let (tokens, classes) = (Vec::new(), Vec::new());
@@ -363,8 +382,15 @@ impl Preparation<'_> {
             "height": video.height, "encoder": looked.encoder,
         });
         let key = Cache::key(&parts);
+        // Many lines name the same clips.
+        if let Some(source) = looked.sizes.get(&key) {
+            return Ok(Ok((key, *source)));
+        }
         match looked.cache.find(&key)? {
-            Found::Entry(entry) => return Ok(Ok((key, entry.source))),
+            Found::Entry(entry) => {
+                looked.sizes.insert(key.clone(), entry.source);
+                return Ok(Ok((key, entry.source)));
+            }
             Found::Nothing => {}
             Found::Damaged => (looked.events)(Event::Warning(format!(
                 "what was encoded of {} is damaged in the cache and made again",
@@ -378,6 +404,7 @@ impl Preparation<'_> {
         let place = format!("sample {id}, {}", clip.media.display());
         let missing = Missing { parts, clip: clip.clone(), fit, place };
         looked.missing.insert(key.clone(), missing);
+        looked.sizes.insert(key.clone(), source);
         Ok(Ok((key, source)))
     }
 
@@ -474,3 +501,6 @@ fn refused(by_line: &BTreeMap<usize, Vec<&str>>, path: &Path) -> Error {
     };
     Error::input("E0957", message).at(path.display()).help(help)
 }
+
+#[cfg(test)]
+mod tests;

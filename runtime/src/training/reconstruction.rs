@@ -98,7 +98,7 @@ impl Objective for Reconstruction<'_> {
         1.0
     }
 
-    fn logged(&self, found: &[f64], weight: f64) -> Numbers {
+    fn logged(&self, _: &Item, found: &[f64], weight: f64) -> Numbers {
         // Pixels are from −1 to 1.
         let psnr = |square: f64| 10.0 * (4.0 / square.max(1e-12)).log10();
         let mut numbers = named([("loss", weight * found[0]), ("psnr_first", psnr(found[1]))]);

@@ -144,28 +144,23 @@ impl<'t> Training<'t> {
     /// `longest` is the largest number of latent frames of references.
     pub(super) fn advised(&self, error: Error, longest: usize) -> Error {
         let Size { width, height, frames } = self.settings.size();
-        let (message, help) = match error.code() {
+        match error.code() {
             // A weight that holds one is named, and its help is right here as well.
-            "E1001" if error.help_text().is_some_and(|help| help.contains("--precision")) => (
-                error.message().to_owned(),
-                "take a smaller train.learning_rate, or model.precision = \"f32\"; the last \
-                 checkpoint is good",
-            ),
-            "E0603" => (
-                format!(
-                    "{}: the largest sample is {width}x{height} pixels, {frames} frames, and \
-                     {longest} latent frames of references",
-                    error.message()
+            "E1001" if error.help_text().is_some_and(|help| help.contains("--precision")) => error
+                .advised(
+                    "take a smaller train.learning_rate, or model.precision = \"f32\"; the last \
+                     checkpoint is good",
                 ),
-                "set train.budget, or take a smaller video, fewer or shorter references, bf16, or \
-                 a smaller lora.rank",
-            ),
-            _ => return error,
-        };
-        let advised = Error::new(error.kind(), error.code(), message).help(help);
-        match error.place() {
-            Some(place) => advised.at(place),
-            None => advised,
+            "E0603" => error
+                .detailed(format_args!(
+                    "the largest sample is {width}x{height} pixels, {frames} frames, and \
+                     {longest} latent frames of references",
+                ))
+                .advised(
+                    "set train.budget, or take a smaller video, fewer or shorter references, \
+                     bf16, or a smaller lora.rank",
+                ),
+            _ => error,
         }
     }
 }

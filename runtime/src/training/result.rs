@@ -8,6 +8,7 @@ use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
+use crate::judge;
 use crate::model::Model;
 use crate::weights::ModelWeights;
 use half::bf16;
@@ -200,7 +201,7 @@ fn store(
 }
 
 /// Writes the values that a run begins from: those of an adapter, or of a whole network where all of it is
-/// trained.
+/// trained. `weights` are those of the network before.
 ///
 /// # Errors
 /// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not such a network of this
@@ -210,17 +211,15 @@ pub fn first_values(
     kind: Kind,
     (parameters, into): (&Parameters, &mut Flat),
     settings: &Settings,
-    model: &Model,
+    (model, weights): (&Model, &ModelWeights),
 ) -> Result<()> {
     match kind {
         Kind::Full => {
             let network = settings.train.network;
             let whole = whole_at(path, network, model)?.ok_or_else(|| not_whole(network, path))?;
-            whole_values(path, (parameters, into), &whole, (network, model))
+            whole_values(path, (parameters, into), &whole, (network, weights))
         }
-        Kind::Lora | Kind::Dpo => {
-            adapter_values(path, (parameters, into), settings, &model.dit_weights)
-        }
+        Kind::Lora | Kind::Dpo => adapter_values(path, (parameters, into), settings, weights),
     }
 }
 
@@ -258,7 +257,11 @@ fn whole_at(path: &Path, network: TrainedNetwork, model: &Model) -> Result<Optio
     }
     let set = WeightSet::open(path)?;
     let whole = !is_adapter(set.names());
-    Ok(ModelWeights::recognise(&set, network.component(model)).ok().filter(|_| whole))
+    let found = match network.component(model) {
+        Some(component) => ModelWeights::recognise(&set, component).ok(),
+        None => judge::recognise(&set),
+    };
+    Ok(found.filter(|_| whole))
 }
 
 fn not_whole(network: TrainedNetwork, path: &Path) -> Error {
@@ -278,9 +281,9 @@ fn whole_values(
     path: &Path,
     (parameters, into): (&Parameters, &mut Flat),
     weights: &ModelWeights,
-    (network, model): (TrainedNetwork, &Model),
+    (network, before): (TrainedNetwork, &ModelWeights),
 ) -> Result<()> {
-    let (set, own) = (weights.set(), network.weights(model).set());
+    let (set, own) = (weights.set(), before.set());
     parameters.fill(into, &mut |parameter, values| {
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let fits = set.tensor(&parameter.name).is_some_and(|weight| weight.shape == shape);

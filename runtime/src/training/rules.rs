@@ -8,7 +8,9 @@ use super::parameters::Kind;
 use super::settings::Settings;
 use super::targets::{adapted, meant};
 use crate::error::{Error, Result};
+use crate::judge;
 use crate::model::Model;
+use anyid_models::judge::manifest;
 use anyid_models::optimiser::Matrices;
 use anyid_passes::grad::matches;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -74,11 +76,21 @@ pub fn matrix(shape: &[usize]) -> Option<Matrices> {
 
 /// Names and shapes of what a run trains.
 fn trained(settings: &Settings, kind: Kind, model: &Model) -> Vec<(String, Vec<usize>)> {
-    let set = settings.train.network.weights(model).set();
     let shape = |shape: &[u64]| shape.iter().map(|size| *size as usize).collect::<Vec<usize>>();
-    let whole = set.iter().map(|(name, weight)| (name.to_owned(), shape(&weight.shape)));
     match kind {
-        Kind::Full => whole.collect(),
+        Kind::Full => match settings.train.network.weights(model) {
+            Some(weights) => weights
+                .set()
+                .iter()
+                .map(|(name, weight)| (name.to_owned(), shape(&weight.shape)))
+                .collect(),
+            // Names and numbers of axes do not depend on the classes.
+            None => {
+                let manifest = manifest(&judge::trained(settings.size()), &[2]);
+                let tensors = manifest.tensors();
+                tensors.map(|(name, ty)| (name.to_owned(), ty.shape.to_vec())).collect()
+            }
+        },
         Kind::Lora | Kind::Dpo => {
             let rank = settings.lora.rank;
             let linears = adapted(settings, model).into_iter();

@@ -5,7 +5,7 @@
 
 use super::alarms::alarms;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Slot};
 use super::draws::{Levels, order};
 use super::group::Calls;
 use super::learner::{Learner, Numbers};
@@ -22,6 +22,7 @@ use super::{Event, Settings, result, samples, statistics};
 use crate::engine::Backend;
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::AtomicFile;
+use crate::judge;
 use crate::model::Model;
 use crate::pipeline::Cancel;
 use serde_json::{Map, Value, json};
@@ -122,7 +123,8 @@ impl<'l> Loop<'l> {
         } else {
             match &training.init_from {
                 Some(path) => {
-                    result::first_values(path, kind, (parameters, gradient), settings, model)?
+                    let into = (&*parameters, &mut *gradient);
+                    result::first_values(path, kind, into, settings, (model, &weights))?
                 }
                 None => parameters.first(gradient, kind, settings, &weights)?,
             }
@@ -289,11 +291,12 @@ impl<'l> Loop<'l> {
         self.batch.clear();
         self.record.position.updates = step;
         let sums = std::mem::take(&mut self.record.position.batch);
-        let mut row: Map<String, Value> = sums
-            .iter()
-            .map(|(name, sum)| (name.clone(), json!(sum / train.batch as f64)))
-            .collect();
-        let loss = sums.get("loss").map_or(f64::NAN, |sum| sum / train.batch as f64);
+        let mean = |(name, sum): (String, f64)| (name, sum / train.batch as f64);
+        let mut means: Numbers = sums.into_iter().map(mean).collect();
+        self.learner.network.objective().settled(&mut means);
+        let loss = means.get("loss").copied().unwrap_or(f64::NAN);
+        let mut row: Map<String, Value> =
+            means.into_iter().map(|(name, mean)| (name, json!(mean))).collect();
         self.record.position.loss = Some(loss);
         row.insert("norm".to_owned(), json!(norm));
         let done = self.record.position.samples - self.began.1;
@@ -461,14 +464,24 @@ impl<'l> Loop<'l> {
         Ok(path)
     }
 
-    /// Writes the configuration of every autoencoder that the run leaves, with the statistics of its
-    /// latents.
-    fn measure_latents(&self, cancel: &Cancel) -> Result<()> {
+    /// Writes the configuration of every network that the run leaves and that has one of its own: of an
+    /// autoencoder with the statistics of its latents, of a judge with slots and classes.
+    fn configure(&self, cancel: &Cancel) -> Result<()> {
         for end in result::ENDS {
             let (weights, config) = (self.path(end), self.path(end).with_extension("json"));
-            if weights.exists() {
-                let run = (self.model, self.settings, self.backend);
-                statistics::write(run, &self.data, &weights, &config, cancel)?;
+            if !weights.exists() {
+                continue;
+            }
+            match self.settings.train.network {
+                TrainedNetwork::Vae => {
+                    let run = (self.model, self.settings, self.backend);
+                    statistics::write(run, &self.data, &weights, &config, cancel)?;
+                }
+                TrainedNetwork::Judge => {
+                    let slots = self.data.slots.iter().map(Slot::named_classes).collect();
+                    judge::write(&config, self.settings.size(), slots)?;
+                }
+                TrainedNetwork::Transformer | TrainedNetwork::Text => {}
             }
         }
         Ok(())
@@ -479,9 +492,7 @@ impl<'l> Loop<'l> {
             self.write("-average", AtomicFile::create(self.path("-average"))?)?;
         }
         let path = self.write("", AtomicFile::create(self.path(""))?)?;
-        if self.settings.train.network == TrainedNetwork::Vae {
-            self.measure_latents(cancel)?;
-        }
+        self.configure(cancel)?;
         let position = &self.record.position;
         Ok(Report {
             path,

@@ -124,6 +124,8 @@ pub enum TrainedNetwork {
     Vae,
     /// The text encoder, on labelled prompts.
     Text,
+    /// A judge, on what frames show. It is no part of a model.
+    Judge,
 }
 
 /// The objective and the optimiser.

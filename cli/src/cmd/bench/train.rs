@@ -9,7 +9,7 @@ use crate::render::Failure;
 use anyid_ir::{DType, FuncBuilder, Module, ReduceFn};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
-use anyid_models::wan::dit::{self, DitSize, DitTypes};
+use anyid_models::wan::dit::{self, Batch, DitSize, DitTypes};
 use anyid_models::wan::loss::with_draws;
 use anyid_passes::{Gradient, LoraTarget};
 use anyid_runtime::engine::CompileRequest;
@@ -36,7 +36,8 @@ pub fn train(args: BenchTrain) -> std::result::Result<(), Failure> {
     let (module, what, own) = if args.all {
         let size = whole(&config, &size, samples);
         timesteps = size.timesteps;
-        let module = with_draws(dit::dit_batch(&config, &size, samples, types), samples);
+        let batch = Batch { targets: true, ..Batch::from(samples) };
+        let module = with_draws(dit::dit_batch(&config, &size, batch, types), samples);
         let what = format!("all weights, {}", output::plural(samples, "sample"));
         (module, format!("{what} of {tokens} tokens"), ("samples", json!(samples)))
     } else {

@@ -4,7 +4,7 @@
 //! behind the sample that it is at.
 
 pub mod args;
-mod stages;
+pub mod stages;
 
 use crate::interrupt;
 use crate::output::{self, bytes, count, duration, plural};

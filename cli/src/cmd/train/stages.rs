@@ -22,18 +22,9 @@ pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     let cancel = Cancel::new();
     let mut progress = Progress::new();
     interrupt::graceful_without_limit(cancel.flag());
-    let reports =
-        stages.run(&backend, args.until.as_deref(), &cancel, &mut |event| match event {
-            StageEvent::Begun { name, number, total } => {
-                progress.note(&format!("stage {name}, {number} of {total}"));
-            }
-            StageEvent::Skipped { name } => {
-                progress.note(&format!("stage {name} was finished before"))
-            }
-            StageEvent::Training(event) => show(&mut progress, event),
-            StageEvent::Passed(measured) => progress.note(&measured.to_string()),
-            StageEvent::Assembled { model } => progress.note(&format!("wrote {}", model.display())),
-        })?;
+    let reports = stages.run(&backend, args.until.as_deref(), &cancel, &mut |event| {
+        show_stage(&mut progress, event);
+    })?;
     progress.clear();
     interrupt::say_swept();
     let model = reports.last().map(|report| report.model.display().to_string());
@@ -49,6 +40,21 @@ pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     };
     let (count, time) = (plural(reports.len(), "stage"), duration(begun.elapsed()));
     Ok(output::print(&format!("{model} is the model of {count}{before}, in {time}\n"))?)
+}
+
+/// Shows what stages report.
+pub fn show_stage(progress: &mut Progress, event: StageEvent<'_>) {
+    match event {
+        StageEvent::Begun { name, number, total } => {
+            progress.note(&format!("stage {name}, {number} of {total}"));
+        }
+        StageEvent::Skipped { name } => {
+            progress.note(&format!("stage {name} was finished before"));
+        }
+        StageEvent::Training(event) => show(progress, event),
+        StageEvent::Passed(measured) => progress.note(&measured.to_string()),
+        StageEvent::Assembled { model } => progress.note(&format!("wrote {}", model.display())),
+    }
 }
 
 fn report_json(report: &StageReport) -> Value {

@@ -3,13 +3,17 @@
 //! The library draws and paints; here are files, progress and reports.
 
 pub mod args;
+mod clips;
 pub mod eval;
+mod kept;
+pub mod make;
+pub mod pairs;
 mod render;
 mod sample;
 mod sheet;
 
 use crate::render::Failure;
-use anyid_runtime::files::{AtomicFile, Existing, is_direct};
+use anyid_runtime::files::{AtomicFile, Existing, is_direct, is_temporary};
 use anyid_runtime::media::{RgbFrame, lossless};
 use anyid_runtime::{Error, Result};
 use args::WorldVerb;
@@ -25,6 +29,8 @@ pub fn run(verb: WorldVerb) -> std::result::Result<(), Failure> {
         WorldVerb::Sample(args) => sample::run(&args)?,
         WorldVerb::Sheet(args) => sheet::run(&args)?,
         WorldVerb::Eval(args) => eval::run(&args)?,
+        WorldVerb::Pairs(args) => pairs::run(&args)?,
+        WorldVerb::Make(args) => make::run(&args)?,
     }
     Ok(())
 }
@@ -56,4 +62,21 @@ fn write_picture(mut file: AtomicFile, picture: &RgbFrame) -> Result<(PathBuf, u
     let bytes = lossless::picture(picture)?;
     file.append(&bytes)?;
     Ok((file.commit()?, bytes.len() as u64))
+}
+
+/// Refuses a folder that holds something else than `ours`, even where it may be replaced.
+///
+/// # Errors
+/// E0823.
+fn refuse_others(target: &Path, ours: &[&str]) -> Result<()> {
+    let target: PathBuf = target.components().collect();
+    let Ok(entries) = std::fs::read_dir(&target) else { return Ok(()) };
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    let own = |name: &std::ffi::OsString| ours.iter().any(|own| name == own);
+    if names.iter().filter(|name| !is_temporary(name)).all(own) {
+        return Ok(());
+    }
+    Err(Error::input("E0823", "the folder holds other files, so it is left alone")
+        .at(target.display())
+        .help("name a new or empty folder, or one that the same command made"))
 }

@@ -3,24 +3,24 @@
 //! A sample is drawn by seed and index alone, so the samples are drawn twice: once to learn which
 //! people they show, and once to be written, so that no number of samples takes memory.
 
-use super::args::Sample;
-use super::coded;
+use super::args::{Sample, TargetKind};
+use super::{coded, refuse_others};
 use crate::cmd::generate::opened::existing;
 use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
 use anyid_runtime::checkpoint::hash_file;
-use anyid_runtime::files::{AtomicFolder, is_temporary};
+use anyid_runtime::files::AtomicFolder;
 use anyid_runtime::media::lossless;
 use anyid_runtime::{Error, Result};
-use anyid_world::{FPS, Painter, Reel, Sampling, Split};
-use serde_json::json;
+use anyid_world::{FPS, Painter, Reel, Sampling, Split, Visibility};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The file of the lines.
-const MANIFEST: &str = "manifest.jsonl";
+pub const MANIFEST: &str = "manifest.jsonl";
 /// The folder of the pictures.
 const GROUPS: &str = "groups";
 /// Most samples of a manifest.
@@ -31,22 +31,85 @@ const PIECE: usize = 1 << 20;
 /// Runs the verb.
 ///
 /// # Errors
-/// E098x for what cannot be drawn, E0823 for a folder of something else, E1016 for one that is to be
-/// kept, E101x where something cannot be written.
+/// As [`write`].
 pub fn run(args: &Sample) -> Result<()> {
     let begun = Instant::now();
+    let mut progress = Progress::new();
+    let report = write(args, &mut progress)?;
+    progress.clear();
+    let Report { manifest, groups, pictures, size, sha256 } = &report;
+    let (world, split) = (args.draw.world(), Split::from(args.draw.split).name());
+    match args.json {
+        true => output::print_json(&report.json(args)),
+        false => output::print(&format!(
+            "wrote {}: {} of {} of {world} ({split}), {pictures} pictures in {}, in {}\n\
+             SHA-256 of the manifest {sha256}\n",
+            manifest.display(),
+            plural(args.count as usize, "sample"),
+            plural(*groups, "group"),
+            bytes(*size),
+            duration(begun.elapsed()),
+        )),
+    }
+}
+
+/// What was written.
+pub struct Report {
+    /// The manifest, and its hash.
+    pub manifest: PathBuf,
+    pub sha256: String,
+    /// The people, and how many pictures there are of them, in so many bytes.
+    groups: usize,
+    pictures: usize,
+    size: u64,
+}
+
+impl Report {
+    /// It as an object.
+    pub fn json(&self, args: &Sample) -> Value {
+        let (world, split) = (args.draw.world(), Split::from(args.draw.split).name());
+        json!({
+            "manifest": self.manifest.to_string_lossy(), "sha256": self.sha256,
+            "world": world.to_string(), "split": split, "samples": args.count,
+            "groups": self.groups, "pictures": self.pictures, "media_bytes": self.size,
+        })
+    }
+}
+
+/// Refuses samples that cannot be drawn.
+///
+/// # Errors
+/// E098x.
+pub fn check(args: &Sample) -> Result<Sampling> {
     let sampling = args.draw.sampling()?;
     if args.count == 0 || args.count > MOST {
         let message = format!("{} samples", args.count);
         let help = format!("give 1 to {MOST}");
         return Err(Error::input("E0986", message).at("--count").help(help));
     }
+    if args.shows && args.targets == TargetKind::Pictures {
+        let help = "a judge is trained on clips: leave one of the two flags out";
+        return Err(Error::input("E0986", "what a clip shows is not said of single pictures")
+            .at("--shows, --targets pictures")
+            .help(help));
+    }
+    Painter::new(args.size).map_err(coded)?;
+    Ok(sampling)
+}
+
+/// Writes the samples.
+///
+/// # Errors
+/// E098x for what cannot be drawn, E0823 for a folder of something else, E1016 for one that is to be
+/// kept, E101x where something cannot be written.
+pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
+    let begun = Instant::now();
+    let sampling = check(args)?;
     let mut painter = Painter::new(args.size).map_err(coded)?;
-    check(&args.output)?;
+    refuse_others(&args.output, &[MANIFEST, GROUPS])?;
     let folder = AtomicFolder::create(&args.output, existing(args.force))?;
     interrupt::say_swept();
     folder.make_folder(GROUPS)?;
-    let mut progress = Progress::new();
     let groups = lines(args, &sampling, &folder)?;
     progress.part("painting");
     let (reel, side, mut size) = (Reel { clips: args.draw.set.clips }, args.size, 0u64);
@@ -62,38 +125,25 @@ pub fn run(args: &Sample) -> Result<()> {
         });
     }
     progress.clear();
-    let path = folder.commit()?;
-    let manifest = path.join(MANIFEST);
-    let sha256 = hash_file(&manifest)?;
-    let world = args.draw.world();
-    let split = Split::from(args.draw.split).name();
-    let pictures = groups.len() * reel.pictures();
-    match args.json {
-        true => output::print_json(&json!({
-            "manifest": manifest.to_string_lossy(), "sha256": sha256, "world": world.to_string(),
-            "split": split, "samples": args.count, "groups": groups.len(), "pictures": pictures,
-            "media_bytes": size,
-        })),
-        false => output::print(&format!(
-            "wrote {}: {} of {} of {world} ({split}), {pictures} pictures in {}, in {}\n\
-             SHA-256 of the manifest {sha256}\n",
-            manifest.display(),
-            plural(args.count as usize, "sample"),
-            plural(groups.len(), "group"),
-            bytes(size),
-            duration(begun.elapsed()),
-        )),
-    }
+    let manifest = folder.commit()?.join(MANIFEST);
+    let (groups, sha256) = (groups.len(), hash_file(&manifest)?);
+    Ok(Report { manifest, sha256, groups, pictures: groups * reel.pictures(), size })
 }
 
 /// Writes the manifest; gives the groups that it names.
 fn lines(args: &Sample, sampling: &Sampling, folder: &AtomicFolder) -> Result<BTreeSet<u64>> {
     let (world, reel) = (args.draw.world(), Reel { clips: args.draw.set.clips });
     let (mut groups, mut text) = (BTreeSet::new(), String::new());
+    let mut visibility = args.shows.then(Visibility::new);
     for index in 0..args.count {
         let set = world.sample(sampling, args.draw.set.seed, index).map_err(coded)?;
         groups.insert(set.group.number());
-        text.push_str(&set.line(&format!("s_{index:06}"), &reel));
+        let id = format!("s_{index:06}");
+        let shows = visibility.as_mut().map(|visibility| set.shows(visibility));
+        text.push_str(&match args.targets {
+            TargetKind::Clips => set.line(&id, &reel, shows.as_deref()),
+            TargetKind::Pictures => set.line_of_picture(&id, &reel, index),
+        });
         text.push('\n');
         if text.len() >= PIECE {
             folder.append(MANIFEST, text.as_bytes())?;
@@ -102,18 +152,4 @@ fn lines(args: &Sample, sampling: &Sampling, folder: &AtomicFolder) -> Result<BT
     }
     folder.append(MANIFEST, text.as_bytes())?;
     Ok(groups)
-}
-
-/// Refuses a folder that holds something else than samples, even where it may be replaced.
-fn check(target: &Path) -> Result<()> {
-    let target: PathBuf = target.components().collect();
-    let Ok(entries) = std::fs::read_dir(&target) else { return Ok(()) };
-    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-    let ours = |name: &&std::ffi::OsString| *name == MANIFEST || *name == GROUPS;
-    if names.iter().filter(|name| !is_temporary(name)).all(|name| ours(&name)) {
-        return Ok(());
-    }
-    Err(Error::input("E0823", "the folder holds other files, so it is left alone")
-        .at(target.display())
-        .help("name a new or empty folder; one with samples of an earlier run is replaced with --force"))
 }

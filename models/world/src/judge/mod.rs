@@ -20,14 +20,15 @@ use crate::contrast::{Contrast, Difference, Feature, MOST_CLASSES, Stage};
 use crate::error::{Error, Result};
 use crate::person::{Attribute, Clip, Identity, Slot};
 use crate::rules::SHOTS;
+use crate::scene::Pose;
 use crate::world::{SIDE, World};
 use fit::{Fitter, Planes};
 
 /// A difference of a channel that tells classes apart, of 1.
-const DIFFERENT: f32 = 0.08;
+pub(crate) const DIFFERENT: f32 = 0.08;
 
 /// Pixels that have to tell a class from the true one.
-const PIXELS: u32 = 5;
+pub(crate) const PIXELS: u32 = 5;
 
 /// What the judge says of one feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +184,7 @@ impl Judge {
 }
 
 /// The features whose classes are painted.
-fn features(world: &World) -> Vec<Feature> {
+pub(crate) fn features(world: &World) -> Vec<Feature> {
     let painted = |slot: &Slot| !matches!(slot, Slot::Shot | Slot::Pose | Slot::Action);
     let slots = world.slots().filter(painted);
     let attributes = Attribute::ALL.into_iter().map(Feature::Attribute);
@@ -263,34 +264,48 @@ fn framing(world: &World, clip: &Clip, fits: &[Fit], times: &[f32]) -> Vec<Readi
     };
     let mut readings = vec![slot(Slot::Shot, shot, true)];
 
-    // Every way of holding and moving the head that there is, and how far it is from what is seen.
-    let rules = world.rules;
+    let mut errors = ways(world).into_iter().map(|way| {
+        let each = held(world, way, times).into_iter().zip(fits);
+        each.map(|(held, fit)| apart(held, fit.pose)).sum::<f64>()
+    });
+    let read = ways(world)[nearest(&mut errors)];
+    let [pose, action] = movement(world, clip, times);
+    if world.rules.speaks_of(crate::person::Element::Pose) {
+        readings.push(slot(Slot::Pose, read.0, pose));
+    }
+    readings.push(slot(Slot::Action, read.1, action));
+    readings
+}
+
+/// Every pose and action that go together.
+fn ways(world: &World) -> Vec<(u8, u8)> {
     let (poses, actions) = (world.classes(Slot::Pose), world.classes(Slot::Action));
     let all = (0..poses).flat_map(|pose| (0..actions).map(move |action| (pose, action)));
-    let all: Vec<(u8, u8)> = all.filter(|(pose, action)| rules.possible(*pose, *action)).collect();
-    let held = |(pose, action): (u8, u8)| {
-        let at = |time: &f32| rules.pose(pose, action, crate::arithmetic::ease(*time));
-        times.iter().map(at).collect::<Vec<_>>()
-    };
-    let square = |a: crate::scene::Pose, b: crate::scene::Pose| {
-        let (yaw, roll) = (a.yaw - b.yaw, a.roll - b.roll);
-        f64::from(yaw * yaw + roll * roll)
-    };
-    let mut errors = all.iter().map(|way| {
-        let each = held(*way).into_iter().zip(fits);
-        each.map(|(held, fit)| square(held, fit.pose)).sum::<f64>()
-    });
-    let read = all[nearest(&mut errors)];
+    all.filter(|(pose, action)| world.rules.possible(*pose, *action)).collect()
+}
+
+/// How the head is held at these times.
+fn held(world: &World, (pose, action): (u8, u8), times: &[f32]) -> Vec<Pose> {
+    let at = |time: &f32| world.rules.pose(pose, action, crate::arithmetic::ease(*time));
+    times.iter().map(at).collect()
+}
+
+fn apart(a: Pose, b: Pose) -> f64 {
+    let (yaw, roll) = (a.yaw - b.yaw, a.roll - b.roll);
+    f64::from(yaw * yaw + roll * roll)
+}
+
+/// Whether frames at these times tell the pose of a clip from every other, and the action.
+pub(crate) fn movement(world: &World, clip: &Clip, times: &[f32]) -> [bool; 2] {
     let truth = (clip.class(Slot::Pose), clip.class(Slot::Action));
-    let own = held(truth);
+    let own = held(world, truth, times);
     // Two ways that are not this far apart in any frame look the same.
-    let told = |way: &(u8, u8)| held(*way).iter().zip(&own).any(|(a, b)| square(*a, *b) > 0.1);
+    let told = |way: &(u8, u8)| {
+        held(world, *way, times).iter().zip(&own).any(|(a, b)| apart(*a, *b) > 0.1)
+    };
+    let all = ways(world);
     let visible = |other: &dyn Fn(&(u8, u8)) -> bool| all.iter().filter(|way| other(way)).all(told);
-    if rules.speaks_of(crate::person::Element::Pose) {
-        readings.push(slot(Slot::Pose, read.0, visible(&|way| way.0 != truth.0)));
-    }
-    readings.push(slot(Slot::Action, read.1, visible(&|way| way.1 != truth.1)));
-    readings
+    [visible(&|way| way.0 != truth.0), visible(&|way| way.1 != truth.1)]
 }
 
 #[cfg(test)]

@@ -123,21 +123,30 @@ impl AtomicFile {
         }
     }
 
+    /// Lets the file be lost or damaged if the power fails, even after it has its name: for what is
+    /// checked whenever it is read and can be made again. Bringing a file to the disk takes
+    /// milliseconds, and there may be tens of thousands of these.
+    pub fn let_be_lost(&mut self) {
+        self.place.fleeting = true;
+    }
+
     /// Appends bytes at the current position. Errors: E1012 disk full, E1011 or E1013 otherwise.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all(bytes).map_err(|fault| write_error(&self.place.target, fault))
     }
 
-    /// Flushes to the disk and closes, leaving only the rename to [`AtomicFile::commit`]. For
+    /// Flushes to the disk (but see [`AtomicFile::let_be_lost`]) and closes, leaving only the rename to [`AtomicFile::commit`]. For
     /// several files that shall appear together. Errors: as [`AtomicFile::append`].
     pub fn close(&mut self) -> Result<()> {
         let Some(buffered) = self.file.take() else { return Ok(()) };
         let outcome = buffered.into_inner().map_err(io::IntoInnerError::into_error);
-        let synced = outcome.and_then(|file| match file.sync_all() {
-            // Pipes and devices have nothing to synchronise.
-            Err(_) if self.temporary.is_none() => Ok(()),
-            other => other,
-        });
+        let fleeting = self.place.fleeting;
+        let synced =
+            outcome.and_then(|file| match if fleeting { Ok(()) } else { file.sync_all() } {
+                // Pipes and devices have nothing to synchronise.
+                Err(_) if self.temporary.is_none() => Ok(()),
+                other => other,
+            });
         synced.map_err(|fault| write_error(&self.place.target, fault))
     }
 

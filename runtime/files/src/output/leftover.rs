@@ -302,6 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_many_files_is_read_ever_more_rarely() {
+        let folder = TempFolder::new();
+        let registry: &'static Registry = Box::leak(Box::new(Registry::new()));
+        let gone = ".anyid-rt-a1-2b-3c-0.tmp".to_owned();
+        let swept = |_: &u32| {
+            folder.write(&gone, b"half");
+            drop(registry.file(folder.path(), "", false).unwrap());
+            !folder.names().contains(&gone)
+        };
+        assert_eq!((1..=9).filter(swept).collect::<Vec<u32>>(), [1, 2, 4, 8]);
+    }
+
+    #[test]
     fn a_living_owner_keeps_its_temporaries() {
         let folder = TempFolder::new();
         let registry: &'static Registry = Box::leak(Box::new(Registry::new()));

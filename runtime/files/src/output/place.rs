@@ -40,6 +40,8 @@ pub(super) struct Place {
     /// For a folder at which a file system is mounted, which cannot be renamed: the names in it
     /// that are replaced. The result is moved into it file by file.
     pub(super) inside: Option<BTreeSet<OsString>>,
+    /// Whether it may be lost when the power fails: nothing waits for the disk then.
+    pub(super) fleeting: bool,
 }
 
 /// Tells one version of a file from another.
@@ -83,7 +85,10 @@ impl Place {
         };
         if existing == Existing::Beside {
             obstacle::check(path, &target, None)?;
-            return Ok((Self { target, existing, before: None, inside: None }, None));
+            return Ok((
+                Self { target, existing, before: None, inside: None, fleeting: false },
+                None,
+            ));
         }
         // A pipe or a device is written into, not replaced.
         let kept = found.as_ref().is_some_and(|data| data.is_file() || data.is_dir());
@@ -98,13 +103,13 @@ impl Place {
             false => None,
         };
         let before = found.as_ref().map(Identity::of);
-        Ok((Self { target, existing, before, inside }, found))
+        Ok((Self { target, existing, before, inside, fleeting: false }, found))
     }
 
     /// A pipe or a device, which has no name to take.
     pub(super) fn direct(path: &Path) -> Self {
         let (target, existing) = (path.to_owned(), Existing::Overwrite);
-        Self { target, existing, before: None, inside: None }
+        Self { target, existing, before: None, inside: None, fleeting: false }
     }
 
     /// Where the temporary lies until it takes the name.

@@ -40,6 +40,8 @@ struct State {
     children: BTreeMap<u32, Group>,
     next: u64,
     swept: Vec<Swept>,
+    /// Temporaries that were asked for in each folder.
+    asked: BTreeMap<PathBuf, u64>,
 }
 
 /// Everything half made, under one lock.
@@ -102,6 +104,7 @@ impl Registry {
             children: BTreeMap::new(),
             next: 0,
             swept: Vec::new(),
+            asked: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), ending: Mutex::new(()) }
     }
@@ -236,12 +239,18 @@ impl Registry {
         Err(io::Error::other("every temporary name is taken at once by somebody else"))
     }
 
-    /// Removes what killed processes left in `folder`, unless we are at work there already.
+    /// Removes what killed processes left in `folder`, unless we are at work there already. It is read
+    /// for the first temporary, the second, the fourth and so on: a folder of many files is not read
+    /// anew for each of them.
     fn sweep(&self, folder: &Path) {
-        let busy = |state: &State| state.live.keys().any(|path| path.parent() == Some(folder));
-        if busy(&self.lock()) {
+        let mut state = self.lock();
+        let busy = state.live.keys().any(|path| path.parent() == Some(folder));
+        let asked = state.asked.entry(folder.to_owned()).or_default();
+        *asked += u64::from(!busy);
+        if busy || !asked.is_power_of_two() {
             return;
         }
+        drop(state);
         if let Some(swept) = leftover::sweep(folder) {
             self.lock().swept.push(swept);
         }

@@ -2,7 +2,7 @@
 //!
 //! Contract: runs that write into one folder take turns, so that the result and the files beside
 //! it are of one run. What came to a name while the run worked is kept: the result and what lies
-//! beside it then get a free name. Nothing is renamed before all contents are on the disk. A crash
+//! beside it then get a free name. Nothing is renamed before all contents are on the disk, unless they may be lost. A crash
 //! in the middle may leave a result without the file beside it, never with that of another run.
 
 use super::fault::write_error;
@@ -190,7 +190,8 @@ fn settle(mut all: Vec<Named>, side: Option<Side<'_>>) -> Result<Vec<PathBuf>> {
         let outcome = registry.place(&paths, |live| take_names(&all, live, &mut at));
         match outcome {
             Ok(()) => {
-                let folders: BTreeSet<&Path> = all.iter().map(|n| folder_of(&n.name)).collect();
+                let lasting = all.iter().filter(|named| !named.result.place.fleeting);
+                let folders: BTreeSet<&Path> = lasting.map(|n| folder_of(&n.name)).collect();
                 folders.into_iter().for_each(sync_folder);
                 return Ok(all.into_iter().map(|named| named.name).collect());
             }

@@ -10,6 +10,7 @@ use crate::model::Model;
 use crate::training::parameters::Kind;
 use crate::training::settings::TrainedNetwork;
 use anyid_models::wan::names::Component;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Writes the model `base` with `result` of `stage` in it to `output`.
@@ -29,9 +30,13 @@ pub fn model(base: &Path, stage: &Stage, result: &Path, output: &Path) -> Result
 }
 
 /// Writes `base` with the weights of `network` from the file `weights` to `output`, and with the
-/// configuration beside that file, if there is one.
+/// configuration beside that file, if there is one. A judge is no part of a model.
 fn replaced(base: &Path, network: TrainedNetwork, weights: &Path, output: &Path) -> Result<()> {
-    let component = network.component(&Model::open(base)?);
+    let Some(component) = network.component(&Model::open(base)?) else {
+        let made = AtomicFolder::create(output, Existing::Overwrite)?;
+        copy_folder(base, made.temporary_path(), &BTreeSet::new())?;
+        return made.commit().map(drop);
+    };
     let folder = ModelFolder::open(base)?;
     let (files, inside, stem) = match (&folder.layout, component) {
         (Layout::Diffusers(files), Component::Dit) => {

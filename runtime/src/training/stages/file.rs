@@ -132,18 +132,43 @@ impl Stages {
             toml::from_str(&text).map_err(|error| sources::refused(&error, &text, path))?;
         let beside = path.parent().unwrap_or(Path::new(""));
         let folder = written.folder.unwrap_or_else(|| PathBuf::from("stages"));
-        let mut out = Self {
-            path: path.to_owned(),
-            folder: beside.join(folder),
-            model: beside.join(written.model),
-            list: Vec::new(),
-        };
-        if written.stage.is_empty() {
+        let places = [beside.join(folder), beside.join(written.model)];
+        Self::new(path, beside, places, written.stage)
+    }
+
+    /// Those of tables that are part of the file at `path`, whose paths start at `beside`. Results go to
+    /// `folder`, and the first stage begins with `model`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_tables(
+        path: &Path,
+        beside: &Path,
+        [folder, model]: [PathBuf; 2],
+        tables: Vec<toml::Table>,
+    ) -> Result<Self> {
+        let written = tables.into_iter().map(|table| {
+            let name = table.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+            let place = format!("{}, stage {name}", path.display());
+            let read = toml::Value::Table(table).try_into();
+            read.map_err(|error| sources::no_settings(&error, &place))
+        });
+        Self::new(path, beside, [folder, model], written.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn new(
+        path: &Path,
+        beside: &Path,
+        [folder, model]: [PathBuf; 2],
+        written: Vec<WrittenStage>,
+    ) -> Result<Self> {
+        let mut out = Self { path: path.to_owned(), folder, model, list: Vec::new() };
+        if written.is_empty() {
             return Err(Error::input("E0970", "there is no stage")
                 .at(path.display())
                 .help("write at least one [[stage]] with a name, a kind and settings"));
         }
-        for stage in written.stage {
+        for stage in written {
             let name = stage.name.clone();
             let stage = out.stage(stage, beside).map_err(|error| match error.code() {
                 "E0970" => error.placed(format!("{}, stage {name}", path.display())),

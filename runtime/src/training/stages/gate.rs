@@ -52,6 +52,29 @@ impl Gate {
             .map(|at| format!("update {at} is none of the run, which has {steps}"))
     }
 
+    /// Its number in an object; not a number where it names something else, `None` where it names
+    /// nothing. Names may have dots themselves.
+    pub fn find(&self, object: &Value) -> Option<f64> {
+        fn inside<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+            let deeper = |(at, _)| inside(value.get(&path[..at])?, &path[at + 1..]);
+            value.get(path).or_else(|| path.match_indices('.').find_map(deeper))
+        }
+        inside(object, &self.value).map(|value| value.as_f64().unwrap_or(f64::NAN))
+    }
+
+    /// Whether a number is within the bounds.
+    pub fn keeps(&self, found: f64) -> bool {
+        self.below.is_none_or(|bound| found <= bound)
+            && self.above.is_none_or(|bound| found >= bound)
+    }
+
+    /// The bounds, in words.
+    pub fn bounds(&self) -> String {
+        let bound = |word: &str, bound: Option<f64>| bound.map(|bound| format!("{word} {bound}"));
+        let bounds = [bound("at most", self.below), bound("at least", self.above)];
+        bounds.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+    }
+
     /// The last measurement in a log up to the update that counts; `None` where there is none, and with
     /// `reached` where the log does not go so far.
     ///
@@ -68,11 +91,8 @@ impl Gate {
             let Ok(row) = serde_json::from_str::<Value>(line) else { continue };
             let Some(step) = row["step"].as_u64() else { continue };
             last = last.max(step);
-            let value = self.value.split('.').try_fold(&row, |value, key| value.get(key));
-            let Some(value) = value.filter(|_| self.at.is_none_or(|at| step <= at)) else {
-                continue;
-            };
-            let found = value.as_f64().unwrap_or(f64::NAN);
+            let found = self.find(&row).filter(|_| self.at.is_none_or(|at| step <= at));
+            let Some(found) = found else { continue };
             out = Some(Measured { gate: self.clone(), step, found });
         }
         Ok(out.filter(|_| !reached || self.at.is_none_or(|at| last >= at)))
@@ -82,20 +102,14 @@ impl Gate {
 impl Measured {
     /// Whether the bounds are kept.
     pub fn passes(&self) -> bool {
-        let Gate { below, above, .. } = self.gate;
-        below.is_none_or(|bound| self.found <= bound)
-            && above.is_none_or(|bound| self.found >= bound)
+        self.gate.keeps(self.found)
     }
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Gate { value, below, above, .. } = &self.gate;
-        let bound = |word: &str, bound: &Option<f64>| bound.map(|bound| format!("{word} {bound}"));
-        let bounds: Vec<String> =
-            [bound("at most", below), bound("at least", above)].into_iter().flatten().collect();
-        let (found, step, bounds) = (self.found, self.step, bounds.join(" and "));
-        write!(f, "{value} is {found} after update {step}, to be {bounds}")
+        let Self { gate, step, found } = self;
+        write!(f, "{} is {found} after update {step}, to be {}", gate.value, gate.bounds())
     }
 }
 
@@ -140,6 +154,21 @@ mod tests {
             validation.measured(&folder.path().join("none"), false).unwrap_err().code(),
             "E0911"
         );
+    }
+
+    #[test]
+    fn names_with_dots_are_found() {
+        let object = serde_json::json!({
+            "pairs": 7, "arms": {"no-dpo": {"colour.hair": {"value": 0.2, "se": null}}}
+        });
+        let find = |value: &str| gate(value, Some(1.0), None, None).find(&object);
+        assert_eq!(find("pairs"), Some(7.0));
+        assert_eq!(find("arms.no-dpo.colour.hair.value"), Some(0.2));
+        assert!(find("arms.no-dpo.colour.hair.se").unwrap().is_nan());
+        assert!(find("arms").unwrap().is_nan(), "no number");
+        for nothing in ["arms.no-dpo.colour", "pairs.x", "", ".", "arms.full.colour.hair.value"] {
+            assert_eq!(find(nothing), None, "{nothing}");
+        }
     }
 
     #[test]

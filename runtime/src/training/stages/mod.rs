@@ -69,15 +69,9 @@ pub struct StageReport {
 
 /// An interruption of stages, which need no flag to go on as a single run does.
 fn resumable(error: Error) -> Error {
-    if error.code() != "E1002" {
-        return error;
-    }
-    // The first help of an error stays, and that of a run names its flag.
-    let again = Error::new(error.kind(), error.code(), error.message().to_owned())
-        .help("the same command goes on from here");
-    match error.place() {
-        Some(place) => again.at(place),
-        None => again,
+    match error.code() {
+        "E1002" => error.advised("the same command goes on from here"),
+        _ => error,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The flags of `world eval`, and the arms that they ask for.
 
-use crate::args::{DeviceArgs, PrecisionName};
-use crate::cmd::world::args::SetArgs;
+use crate::args::DeviceArgs;
+use crate::cmd::world::args::{ClipArgs, SetArgs, WeightArgs};
+use crate::cmd::world::clips::Weights;
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::{Error, Result};
 use clap::Args;
@@ -21,12 +22,8 @@ clips; docs/world.md describes the judge."
 pub struct Eval {
     #[command(flatten)]
     pub set: SetArgs,
-    /// Model folder [default: the built-in model].
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// An adapter (LoRA) for its transformer with its scale [default: 1]; may be given several times.
-    #[arg(long = "lora", value_name = "PATH[:SCALE]", allow_hyphen_values = true)]
-    pub adapters: Vec<String>,
+    #[command(flatten)]
+    pub weights: WeightArgs,
     /// Number of the first person. People from 2,000,000 on are for reports.
     #[arg(long, value_name = "N", default_value_t = 2_000_000, allow_negative_numbers = true)]
     pub first_group: u64,
@@ -45,27 +42,8 @@ pub struct Eval {
     /// given (NAME=,PATH:SCALE); may be given several times.
     #[arg(long = "arm", value_name = "NAME=DIR[,PATH[:SCALE]…]")]
     pub more: Vec<String>,
-    /// Pixels of a side, a multiple of 48 that the model takes.
-    #[arg(long, value_name = "N", default_value_t = 48, allow_negative_numbers = true)]
-    pub size: usize,
-    /// Frames of a clip; 1 for models of single pictures.
-    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
-    pub frames: usize,
-    /// Sampling steps.
-    #[arg(long, value_name = "N", default_value_t = 12, allow_negative_numbers = true)]
-    pub steps: usize,
-    /// Shift of the noise schedule [default: the model's].
-    #[arg(long, value_name = "S", allow_negative_numbers = true)]
-    pub shift: Option<f64>,
-    /// Guidance scale; 1 turns guidance off.
-    #[arg(long, value_name = "G", default_value_t = 2.0, allow_negative_numbers = true)]
-    pub guidance: f64,
-    /// unipc, euler or dpmpp [default: the model's].
-    #[arg(long, value_name = "NAME")]
-    pub solver: Option<String>,
-    /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].
-    #[arg(long, value_enum)]
-    pub precision: Option<PrecisionName>,
+    #[command(flatten)]
+    pub made: ClipArgs,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Keep every verdict in this file as soon as it is there, and make none that it has already; more
@@ -110,15 +88,6 @@ const GIVEN: [(&str, Given); 6] = [
     ("uninformative", Given::Uninformative),
 ];
 
-/// A model with its adapters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Weights {
-    /// Its folder; none for the built-in model.
-    pub folder: Option<PathBuf>,
-    /// Its adapters.
-    pub adapters: Vec<Wanted>,
-}
-
 /// An arm of the comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arm {
@@ -136,10 +105,7 @@ impl Eval {
     /// # Errors
     /// E0987 for arms that there are not, or twice; E0361 and others for adapters.
     pub fn arms(&self) -> Result<Vec<Arm>> {
-        let own = Weights {
-            folder: self.model.clone(),
-            adapters: crate::cmd::lora::wanted(&self.adapters)?,
-        };
+        let own = self.weights.weights()?;
         let mut known: Vec<Arm> = Vec::new();
         for (name, given) in GIVEN {
             known.push(Arm { name: name.to_owned(), given, weights: own.clone() });

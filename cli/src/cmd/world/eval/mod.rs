@@ -9,19 +9,15 @@ mod report;
 mod run;
 
 use crate::cmd::generate::opened::existing;
-use crate::cmd::world::args::FormName;
+use crate::cmd::world::clips::{Clips, Weights, prints};
 use crate::cmd::world::{coded, open_picture, write_picture};
 use crate::progress::Progress;
 use crate::{interrupt, output, render};
-use anyid_models::wan::Precision;
-use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::media::RgbFrame;
 use anyid_runtime::{Cancel, Error, Model, Result};
-use anyid_world::{
-    Painter, ReferenceForm, Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides,
-};
-use args::{Arm, Eval, Weights};
+use anyid_world::{Painter, Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
+use args::{Arm, Eval};
 use keep::Verdicts;
 use run::{Case, Shown, Work};
 use serde_json::{Value, json};
@@ -32,20 +28,39 @@ const MOST: u64 = 1_000_000;
 /// Runs the verb.
 ///
 /// # Errors
+/// As [`measure`].
+pub fn run(args: &Eval) -> Result<()> {
+    let (cancel, mut progress) = (Cancel::new(), Progress::new());
+    interrupt::graceful(cancel.flag());
+    let outcome = measure(args, &cancel, &mut progress)?;
+    progress.clear();
+    match args.json {
+        true => output::print_json(&outcome.json),
+        false => output::print(&outcome.markdown),
+    }
+}
+
+/// What an evaluation came to.
+pub struct Outcome {
+    /// The estimates as one object.
+    pub json: Value,
+    /// The estimates as tables.
+    pub markdown: String,
+}
+
+/// Has the arms make their clips, and judges them.
+///
+/// # Errors
 /// E0981 to E0988 for what cannot be evaluated, those of models, sizes and sampling, E1002 when it was
 /// stopped.
-pub fn run(args: &Eval) -> Result<()> {
+pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<Outcome> {
     let arms = args.arms()?;
     let cases = cases(args)?;
-    Painter::new(args.size).map_err(coded)?;
-    let request = run::request(args)?;
+    Painter::new(args.made.size).map_err(coded)?;
+    let request = args.made.request()?;
     let models = models(&arms)?;
     for (_, model) in &models {
-        request.check(model).map_err(|error| match error.code() {
-            "E0901" => error.at(format!("--size {}", args.size)),
-            "E0902" => error.at(format!("--frames {}", args.frames)),
-            _ => error,
-        })?;
+        args.made.check(&request, model)?;
     }
     warn(args, &models)?;
     let (about, weights) = (about(args), weights(&arms, &models)?);
@@ -53,11 +68,9 @@ pub fn run(args: &Eval) -> Result<()> {
     let picture = picture(args, &cases[..shown], arms.len())?;
     let mut verdicts = Verdicts::open(args.keep.as_deref(), &about, &weights)?;
     let backend = args.on.open()?;
-    let (cancel, mut progress) = (Cancel::new(), Progress::new());
-    interrupt::graceful(cancel.flag());
-    let (request, backend, cases) = (&request, &backend, &cases[..]);
-    let work = Work { args, request, cases, backend, cancel: &cancel, shown };
-    let frames = work.run(&arms, models, &mut verdicts, &mut progress)?;
+    let clips = Clips { made: &args.made, request: &request, cancel };
+    let work = Work { args, clips, cases: &cases, backend: &backend, shown };
+    let frames = work.run(&arms, models, &mut verdicts, progress)?;
     progress.clear();
     if let Some(file) = picture {
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -68,17 +81,24 @@ pub fn run(args: &Eval) -> Result<()> {
     }
     let groups: Vec<u64> = cases.iter().map(|case| case.set.group.number()).collect();
     let table = report::Table::new(&args.set.world.version, &arms, &groups, &verdicts);
-    match args.json {
-        true => output::print_json(&table.json(&about, &weights)),
-        false => output::print(&table.markdown()),
-    }
+    Ok(Outcome { json: table.json(&about, &weights), markdown: table.markdown() })
+}
+
+/// What decides the weights of the arms that are asked for.
+///
+/// # Errors
+/// E0987 for arms that there are not, and those of models.
+pub fn models_are(args: &Eval) -> Result<Value> {
+    let arms = args.arms()?;
+    let weights = weights(&arms, &models(&arms)?)?;
+    Ok(weights.into_iter().collect::<serde_json::Map<_, _>>().into())
 }
 
 /// The sets, each of one person, with its differential prompt.
 ///
 /// # Errors
 /// E0981 for people that there are not, E0986 for what else cannot be drawn.
-fn cases(args: &Eval) -> Result<Vec<Case>> {
+pub fn cases(args: &Eval) -> Result<Vec<Case>> {
     if args.sets == 0 || args.sets > MOST {
         let message = format!("{} sets", args.sets);
         let help = format!("give 1 to {MOST}");
@@ -119,7 +139,7 @@ fn picture(args: &Eval, cases: &[Case], arms: usize) -> Result<Option<AtomicFile
     let Some(path) = &args.sheet else { return Ok(None) };
     let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
     let across = longest + (1 + PICTURES) * (1 + arms);
-    sheet_sides(across, cases.len(), args.size, GAP).map_err(coded)?;
+    sheet_sides(across, cases.len(), args.made.size, GAP).map_err(coded)?;
     let file = open_picture(path, existing(args.force))?;
     interrupt::say_swept();
     Ok(Some(file))
@@ -137,7 +157,7 @@ fn show(args: &Eval, cases: &[Case], arms: &[&str], mut frames: Shown) -> Result
     let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
     let mut rows = Vec::new();
     for (at, case) in cases.iter().enumerate() {
-        let mut row = case.set.row(args.size).map_err(coded)?;
+        let mut row = case.set.row(args.made.size).map_err(coded)?;
         let references = case.set.references.len();
         row.splice(references..references, vec![Vec::new(); longest - references]);
         for arm in arms {
@@ -148,7 +168,7 @@ fn show(args: &Eval, cases: &[Case], arms: &[&str], mut frames: Shown) -> Result
         }
         rows.push(row);
     }
-    let picture = sheet(&rows, args.size, GAP).map_err(coded)?;
+    let picture = sheet(&rows, args.made.size, GAP).map_err(coded)?;
     Ok(RgbFrame { width: picture.width, height: picture.height, data: picture.pixels })
 }
 
@@ -157,7 +177,7 @@ fn models(arms: &[Arm]) -> Result<Vec<(Weights, Model)>> {
     let mut out: Vec<(Weights, Model)> = Vec::new();
     for arm in arms {
         if out.iter().all(|(weights, _)| *weights != arm.weights) {
-            out.push((arm.weights.clone(), run::open(&arm.weights)?));
+            out.push((arm.weights.clone(), arm.weights.open()?));
         }
     }
     Ok(out)
@@ -179,18 +199,10 @@ fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<()> {
 
 /// How sets are drawn and clips made.
 fn about(args: &Eval) -> Value {
-    let set = &args.set;
-    let forms = |list: &[FormName]| -> Vec<&str> {
-        list.iter().map(|name| ReferenceForm::from(*name).name()).collect()
-    };
-    json!({
-        "world": set.world.version.to_string(), "seed": set.seed, "clips": set.clips,
-        "references": [set.references.0, set.references.1],
-        "primary_forms": forms(&set.primary_forms), "forms": forms(&set.forms),
-        "trials": args.trials, "size": args.size, "frames": args.frames, "steps": args.steps,
-        "shift": args.shift, "guidance": args.guidance, "solver": args.solver,
-        "precision": args.precision.map(|name| Precision::from(name).name()),
-    })
+    let mut about = args.set.about();
+    about.extend(args.made.about());
+    about.insert("trials".to_owned(), args.trials.into());
+    about.into()
 }
 
 /// What decides the weights of each arm.
@@ -199,11 +211,7 @@ fn weights(arms: &[Arm], models: &[(Weights, Model)]) -> Result<Vec<(String, Val
     for arm in arms {
         let model = models.iter().find(|(weights, _)| *weights == arm.weights);
         let (_, model) = model.expect("every arm has its model");
-        let mut prints = model.fingerprints()?.to_vec();
-        for (adapter, scale) in &model.adapters {
-            prints.push(format!("{scale} * {}", hash_file(&adapter.path)?));
-        }
-        out.push((arm.name.clone(), json!(prints)));
+        out.push((arm.name.clone(), json!(prints(model)?)));
     }
     Ok(out)
 }

@@ -1,16 +1,12 @@
 //! Makes the clips of an evaluation and has them judged.
 
-use super::args::{Arm, Eval, Given, Weights};
+use super::args::{Arm, Eval, Given};
 use super::keep::Verdicts;
+use crate::cmd::world::clips::{self, Clips, Weights, picture};
 use crate::cmd::world::coded;
 use crate::output::duration;
 use crate::progress::{Progress, left};
-use anyid_runtime::adapter::Tolerance;
-use anyid_runtime::media::color::{Rounding, planar_to_rgb, to_unit};
-use anyid_runtime::{
-    Backend, Cancel, DType, Error, Event, Keep, Model, Pipeline, Receiver, ReferenceSource,
-    Request, Result, Size, Tensor, TensorType,
-};
+use anyid_runtime::{Backend, Keep, Model, Pipeline, Result, Tensor};
 use anyid_world::{
     Feature, Group, Identity, Judge, Painter, Part, Parts, Set, Trial, View, World, parts,
 };
@@ -37,58 +33,18 @@ pub struct Case {
 pub struct Work<'w> {
     /// The flags.
     pub args: &'w Eval,
-    /// How each clip is made.
-    pub request: &'w Request,
+    /// How clips are made.
+    pub clips: Clips<'w>,
     /// The sets.
     pub cases: &'w [Case],
     /// The device.
     pub backend: &'w Backend,
-    /// Stops it within a clip.
-    pub cancel: &'w Cancel,
     /// How many sets are shown in a picture; their clips are made even where verdicts are kept.
     pub shown: usize,
 }
 
 /// First and last frames of the sets that are shown, by arm and set.
 pub type Shown = BTreeMap<(String, usize), Vec<Vec<u8>>>;
-
-/// Opens a model with its adapters.
-///
-/// # Errors
-/// E07xx and E03xx for the model, E036x for adapters.
-pub fn open(weights: &Weights) -> Result<Model> {
-    let model = match &weights.folder {
-        Some(folder) => Model::open(folder)?,
-        None => Model::micro()?,
-    };
-    model.with_adapters(&weights.adapters, Tolerance::default())
-}
-
-/// Takes frames as they are decoded.
-struct Frames {
-    size: usize,
-    rgb: Vec<Vec<u8>>,
-    warnings: Vec<String>,
-}
-
-impl Receiver for Frames {
-    fn event(&mut self, event: Event) {
-        if let Event::Warning(warning) = event {
-            self.warnings.push(warning);
-        }
-    }
-
-    fn frames(&mut self, video: &Tensor) -> Result<()> {
-        let values = video.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
-        let count = video.shape()[1];
-        for at in 0..count {
-            let mut rgb = vec![0; self.size * self.size * 3];
-            planar_to_rgb(values, count, at, self.size, self.size, Rounding::Nearest, &mut rgb);
-            self.rgb.push(rgb);
-        }
-        Ok(())
-    }
-}
 
 impl Work<'_> {
     fn world(&self) -> World {
@@ -120,15 +76,15 @@ impl Work<'_> {
 
     /// Judges the true clips: the most that any arm can come to.
     fn truth(&self, verdicts: &mut Verdicts, progress: &mut Progress) -> Result<()> {
-        let (mut judge, mut painter) = (Judge::new(self.world()), self.painter()?);
+        let (mut judge, mut painter) = (Judge::new(self.world()), self.clips.painter()?);
         progress.part(TRUTH);
         for (done, case) in (1..).zip(self.cases) {
-            self.stopped()?;
+            self.clips.stopped()?;
             let group = &case.set.group;
             if verdicts.of(TRUTH, group.number()).is_none() {
                 let clip = group.clip(case.set.target).map_err(coded)?;
-                let view = |frame| View::frame(frame, self.args.frames);
-                let scenes = self.judged().into_iter().map(|frame| {
+                let view = |frame| View::frame(frame, self.clips.made.frames);
+                let scenes = self.clips.judged().into_iter().map(|frame| {
                     painter.frame(&self.world().scene(&group.identity, &clip, view(frame)))
                 });
                 let frames: Vec<Vec<u8>> = scenes.collect();
@@ -150,23 +106,20 @@ impl Work<'_> {
         pictures: &mut Shown,
         progress: &mut Progress,
     ) -> Result<()> {
-        let (mut judge, mut painter) = (Judge::new(self.world()), self.painter()?);
+        let (mut judge, mut painter) = (Judge::new(self.world()), self.clips.painter()?);
         let mut order: Vec<(usize, &Case)> = self.cases.iter().enumerate().collect();
-        order.sort_by_key(|(_, case)| {
-            let lengths = case.set.references.iter().map(|one| one.form.pictures());
-            lengths.collect::<Vec<_>>()
-        });
+        order.sort_by_key(|(_, case)| clips::lengths(&case.set));
         progress.part(&arm.name);
         let begun = Instant::now();
         let mut made = 0u64;
         for (done, (at, case)) in (1..).zip(order) {
-            self.stopped()?;
+            self.clips.stopped()?;
             let number = case.set.group.number();
             let known = verdicts.of(&arm.name, number).is_some();
             if !known || at < self.shown {
                 let frames = self.generate(arm.given, pipeline, case, &mut painter, progress)?;
                 let frames: Vec<Vec<u8>> =
-                    self.judged().into_iter().map(|at| frames[at].clone()).collect();
+                    self.clips.judged().into_iter().map(|at| frames[at].clone()).collect();
                 if !known {
                     let found = self.verdict(arm.given, &mut judge, case, &frames)?;
                     verdicts.put(&arm.name, number, found)?;
@@ -213,29 +166,6 @@ impl Work<'_> {
         progress.update(done, total, || format!("{done} of {total} clips"));
     }
 
-    fn stopped(&self) -> Result<()> {
-        match self.cancel.is_cancelled() {
-            true => Err(Error::new(
-                anyid_runtime::Kind::Interrupted,
-                "E1002",
-                "interrupted between two clips",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    fn painter(&self) -> Result<Painter> {
-        Painter::new(self.args.size).map_err(coded)
-    }
-
-    /// The frames that are judged: the first and the last.
-    fn judged(&self) -> Vec<usize> {
-        match self.args.frames {
-            1 => vec![0],
-            frames => vec![0, frames - 1],
-        }
-    }
-
     fn judge(
         &self,
         judge: &mut Judge,
@@ -243,15 +173,7 @@ impl Work<'_> {
         frames: &[Vec<u8>],
         identity: &Identity,
     ) -> Result<Parts> {
-        let clip = case.set.group.clip(case.set.target).map_err(coded)?;
-        let times: Vec<f32> = self
-            .judged()
-            .into_iter()
-            .map(|frame| View::frame(frame, self.args.frames).time())
-            .collect();
-        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        let verdict = judge.clip(&frames, self.args.size, &times, identity, &clip);
-        let verdict = verdict.map_err(coded)?;
+        let verdict = self.clips.judge(judge, &case.set, frames, identity)?;
         let mut found = parts(&case.set, &verdict);
         let hidden = case.trial.as_ref().map(|trial| Feature::Attribute(trial.attribute));
         let hidden = hidden.and_then(|feature| verdict.of(feature)).filter(|one| one.visible);
@@ -269,15 +191,10 @@ impl Work<'_> {
         painter: &mut Painter,
         progress: &mut Progress,
     ) -> Result<Vec<Vec<u8>>> {
-        let (references, prompt) = inputs(given, case, painter, self.args.size)?;
-        let references = references.into_iter().map(ReferenceSource::Pixels).collect();
+        let (references, prompt) = inputs(given, case, painter, self.clips.made.size)?;
         // Every arm begins from the same noise.
         let seed = self.args.set.seed.wrapping_add(case.set.group.number());
-        let request = Request { references, prompt, seed, ..self.request.clone() };
-        let mut frames = Frames { size: self.args.size, rgb: Vec::new(), warnings: Vec::new() };
-        pipeline.generate_with(&request, self.cancel, &mut frames)?;
-        frames.warnings.iter().for_each(|warning| progress.warn(warning));
-        Ok(frames.rgb)
+        self.clips.make(pipeline, clips::Given { references, prompt, seed }, progress)
     }
 }
 
@@ -296,19 +213,12 @@ fn inputs(
         _ => {}
     }
     let identity = match given {
-        Given::Exchanged => &case.other.identity,
-        _ => &set.group.identity,
+        Given::Nothing => None,
+        Given::Exchanged => Some(&case.other.identity),
+        _ => Some(&set.group.identity),
     };
-    let mut references = Vec::new();
-    for reference in &shown {
-        let clip = set.group.clip(reference.clip).map_err(coded)?;
-        let views = set.group.views(reference.clip, reference.form).map_err(coded)?;
-        let pictures = views.into_iter().map(|view| match given {
-            Given::Nothing => vec![0; painter.frame_bytes()],
-            _ => painter.frame(&world.scene(identity, &clip, view)),
-        });
-        references.push(planar(&pictures.collect::<Vec<_>>(), size));
-    }
+    let references = shown.iter().map(|reference| picture(set, reference, identity, painter, size));
+    let references = references.collect::<Result<Vec<_>>>()?;
     let prompt = match given {
         Given::Nothing | Given::Absolute => {
             world.absolute_prompt(&set.group.clip(set.target).map_err(coded)?).text
@@ -318,41 +228,6 @@ fn inputs(
         }
     };
     Ok((references, prompt))
-}
-
-/// Pictures as the network takes them: `f32[3,T,H,W]` in [−1, 1].
-fn planar(pictures: &[Vec<u8>], size: usize) -> Tensor {
-    let shape = [3, pictures.len(), size, size];
-    let mut tensor = Tensor::zeros(TensorType::new(DType::F32, shape));
-    let values = tensor.as_f32_mut().expect("it is f32");
-    let plane = size * size;
-    for (channel, planes) in values.chunks_exact_mut(plane * pictures.len()).enumerate() {
-        for (picture, plane) in pictures.iter().zip(planes.chunks_exact_mut(plane)) {
-            for (pixel, value) in picture.chunks_exact(3).zip(plane) {
-                *value = to_unit(pixel[channel]);
-            }
-        }
-    }
-    tensor
-}
-
-/// How a clip is made, without what is of its set.
-///
-/// # Errors
-/// E091x for names of solvers.
-pub fn request(args: &Eval) -> Result<Request> {
-    let solver = args.solver.as_deref();
-    let solver =
-        solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
-    Ok(Request {
-        size: Size { width: args.size, height: args.size, frames: args.frames },
-        steps: args.steps,
-        shift: args.shift,
-        guidance: args.guidance,
-        solver,
-        precision: args.precision.map(Into::into),
-        ..Request::default()
-    })
 }
 
 #[cfg(test)]
@@ -393,17 +268,5 @@ mod tests {
             assert_ne!(one, own);
             assert_eq!(one.shape(), own.shape());
         }
-    }
-
-    #[test]
-    fn pictures_become_planes() {
-        let pictures = [vec![0, 255, 51, 10, 20, 30, 1, 2, 3, 4, 5, 6], vec![255; 12]];
-        let tensor = planar(&pictures, 2);
-        let values = tensor.as_f32().unwrap();
-        assert_eq!(tensor.shape(), [3, 2, 2, 2]);
-        assert_eq!(values[..2], [to_unit(0), to_unit(10)]);
-        assert_eq!(values[4..8], [1.0; 4]);
-        assert_eq!(values[8], 1.0);
-        assert_eq!(values[16], to_unit(51));
     }
 }

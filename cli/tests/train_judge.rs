@@ -1,0 +1,158 @@
+//! Training of a judge as users meet it: from samples of the drawn world to a network that reads classes off
+//! frames.
+
+mod common;
+
+use common::training::{bytes, log, same_end_of};
+use common::{Folder, tensors};
+use serde_json::{Value, json};
+
+const FULL: &str = "train full --config run.toml --threads 2 --set model.path=m";
+
+const SETTINGS: &str = "\
+[data]
+manifest = \"data/manifest.jsonl\"
+cache = \"cache\"
+[video]
+width = 48
+height = 48
+frames = 5
+[train]
+network = \"judge\"
+batch = 12
+learning_rate = 3e-3
+weight_decay = 0.0
+[run]
+checkpoint_every = 20
+";
+
+/// A folder with samples of a few people, settings, and a model of the drawn world.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.run("init m --preset world").fine();
+    folder.run("world sample --count 24 --groups 5 --shows -o data").fine();
+    folder.write("run.toml", SETTINGS);
+    folder
+}
+
+/// The lines of the manifest.
+fn lines(folder: &Folder) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.path("data/manifest.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn write_lines(folder: &Folder, name: &str, lines: &[Value]) {
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    folder.write(&format!("data/{name}"), text.join("\n"));
+}
+
+#[test]
+fn a_judge_learns_what_frames_show() {
+    let folder = folder();
+    let check = FULL.replace("train full", "train check full");
+    let check = folder.run(&format!("{check} --json")).fine().json();
+    assert_eq!((&check["sheet"], &check["samples"]), (&Value::Null, &json!(24)));
+    assert_eq!(check["shapes"][0]["what"], "2 frames of 48x48");
+    assert_eq!((&check["shapes"][0]["tokens"], &check["levels"]), (&Value::Null, &json!([])));
+
+    let words = format!("{FULL} --steps 60 --set data.validation=data/manifest.jsonl");
+    folder.run(&format!("{words} --set run.validate_every=60")).fine();
+    let rows = log(&folder, "run");
+    let of = |row: &Value, name: &str| row[name].as_f64().unwrap();
+    assert!(of(&rows[59], "loss") < 0.5 * of(&rows[0], "loss"), "{} {}", rows[0], rows[59]);
+    let measured = &rows[59]["validation"];
+    println!("{} {measured}", rows[59]);
+    for name in ["accuracy", "accuracy_skin", "accuracy_background"] {
+        assert!(of(measured, name) > 0.7, "{name}: {measured}");
+    }
+    // Each slot is measured where it is shown: marks are in few of the lines.
+    let lines = lines(&folder);
+    let marks = lines.iter().filter(|line| line["shows"].get("mark_left").is_some()).count();
+    assert!((1..24).contains(&marks));
+    let right = of(measured, "accuracy_mark_left") * marks as f64;
+    assert!((right - right.round()).abs() < 1e-6, "{right} of {marks}");
+    assert!(measured.get("shown_mark_left").is_none());
+
+    // What is left says how it is to be read, and a new run can begin with it.
+    let found = tensors(&folder.path("run/judge.safetensors"));
+    assert!(found.contains_key("levels.2.conv2.weight") && found.len() == 29, "{}", found.len());
+    let config: Value = serde_json::from_slice(&bytes(&folder, "run/judge.json")).unwrap();
+    assert_eq!((&config["schema"], &config["frames"]), (&"anyid.judge/1".into(), &2.into()));
+    let slots = config["slots"].as_array().unwrap();
+    let skin = slots.iter().find(|slot| slot[0] == "skin").unwrap();
+    let seen: std::collections::BTreeSet<String> =
+        lines.iter().map(|line| line["shows"]["skin"].to_string()).collect();
+    assert_eq!(skin[1], json!(seen));
+    assert_eq!(bytes(&folder, "run/judge-best.json"), bytes(&folder, "run/judge.json"));
+    let first = "--init-from run/judge.safetensors -o again --steps 1";
+    folder.run(&format!("{FULL} {first}")).fine();
+    assert!(of(&log(&folder, "again")[0], "loss") < 0.6 * of(&rows[0], "loss"));
+    let other = first.replace("run/judge", "m/vae/diffusion_pytorch_model").replace("again", "no");
+    folder.run(&format!("{FULL} {other}")).fails("E0972").says("this is not a whole judge");
+}
+
+#[test]
+fn it_goes_on_to_the_same_bits_whatever_goes_together() {
+    let folder = folder();
+    folder.run(&format!("{FULL} --steps 4 -o whole")).fine();
+    folder.run(&format!("{FULL} --steps 2 -o cut")).fine();
+    folder.run(&format!("{FULL} --steps 4 -o cut --resume")).fine();
+    for name in ["judge.safetensors", "judge.json"] {
+        let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/{name}")));
+        assert!(a == b, "{name}");
+    }
+    let one = FULL.replace("--threads 2", "--threads 1");
+    folder.run(&format!("{one} --steps 4 -o one")).fine();
+    same_end_of(&folder, "one", "whole", "judge.safetensors");
+    folder.run(&format!("{FULL} --steps 1 -o alone --set train.together=1")).fine();
+    let [all, one] = ["whole", "alone"].map(|run| log(&folder, run)[0]["loss"].as_f64().unwrap());
+    assert!((all - one).abs() < 1e-5, "{all} {one}");
+    // Another seed has other first values, and blurs otherwise.
+    folder.run(&format!("{FULL} --steps 1 -o other --set train.seed=1")).fine();
+    assert_ne!(log(&folder, "other")[0]["loss"], log(&folder, "whole")[0]["loss"]);
+    // What a line shows is part of what the run was started with.
+    let mut changed = lines(&folder);
+    changed[3]["shows"]["skin"] = changed[4]["shows"]["skin"].clone();
+    changed[3]["shows"].as_object_mut().unwrap().remove("shot");
+    write_lines(&folder, "manifest.jsonl", &changed);
+    let done = folder.run(&format!("{FULL} --steps 6 -o whole --resume")).fails("E0963");
+    done.says("digest of clips and prompts");
+}
+
+#[test]
+fn groups_of_parameters_are_those_of_the_judge() {
+    let folder = folder();
+    let group = "[[group]]\nmatch = \"levels.*.conv*.weight\"\noptimiser = \"muon\"\n\
+                 learning_rate = 0.02\n";
+    folder.write("run.toml", format!("{SETTINGS}{group}"));
+    folder.run(&format!("{FULL} --steps 1 -o muon")).fine();
+    folder.write("run.toml", format!("{SETTINGS}{}", group.replace("conv*", "norm*")));
+    folder.run(&format!("{FULL} --steps 1 -o no")).fails("E0968").says("levels.0.norm1.weight");
+    folder.write("run.toml", format!("{SETTINGS}{}", group.replace("levels", "blocks")));
+    folder.run(&format!("{FULL} --steps 1 -o no")).fails("E0965");
+}
+
+#[test]
+fn what_a_judge_cannot_learn_from_is_refused() {
+    let folder = folder();
+    folder.run(&FULL.replace("train full", "train lora")).fails("E0976");
+    folder.run(&format!("{FULL} --set run.samples=1")).fails("E0976").says("run.samples");
+    folder.run(&format!("{FULL} --set model.precision=bf16")).fails("E0976");
+    let all = lines(&folder);
+    let mut held = all.clone();
+    held[4]["shows"]["skin"] = "blue".into();
+    write_lines(&folder, "held.jsonl", &held);
+    let validated = format!("{FULL} --set data.validation=data/held.jsonl");
+    let done = folder.run(&validated).fails("E0978");
+    done.says("sample s_000004: slot \"skin\" has no class \"blue\" in data.manifest");
+    let mut faulty = all.clone();
+    faulty[1].as_object_mut().unwrap().remove("shows");
+    faulty[2]["shows"] = json!({"skin": 1.5});
+    write_lines(&folder, "manifest.jsonl", &faulty);
+    let done = folder.run(FULL).fails("E0957");
+    done.says("line 2: \"shows\" is missing").says("line 3: shows: \"skin\" is 1.5");
+    let mut same = all;
+    same.iter_mut().for_each(|line| line["shows"] = json!({"skin": 2}));
+    write_lines(&folder, "manifest.jsonl", &same);
+    folder.run(FULL).fails("E0977").says("no slot has two classes");
+}
