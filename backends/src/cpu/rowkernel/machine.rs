@@ -6,6 +6,9 @@
 //! needs more registers than there are, is interpreted. Memory is written first and executable then,
 //! never both; a system that refuses the second leaves everything to the interpreter.
 
+// Other processors make programs and no code of them.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
 #[cfg(target_arch = "x86_64")]
 mod asm;
 #[cfg(target_arch = "x86_64")]

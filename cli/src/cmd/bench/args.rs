@@ -16,7 +16,7 @@ pub enum BenchWhat {
     /// Single operations.
     Ops(BenchOps),
     /// The row kernels that IR text compiles to, at their shapes, compared with a copy of memory.
-    Rows(BenchRows),
+    Rows(Box<BenchRows>),
     /// Blocks of the diffusion transformer, or a whole sampling step of it.
     Dit(BenchDit),
     /// One half of the autoencoder on a clip.
