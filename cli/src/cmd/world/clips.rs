@@ -195,6 +195,12 @@ impl Clips<'_> {
         }
     }
 
+    /// When these are seen, 0 to 1.
+    pub fn times(&self) -> Vec<f32> {
+        let time = |frame| View::frame(frame, self.made.frames).time();
+        self.judged().into_iter().map(time).collect()
+    }
+
     /// What the judge reads in the judged frames of a set's clip, which should show `identity`.
     ///
     /// # Errors
@@ -207,10 +213,8 @@ impl Clips<'_> {
         identity: &Identity,
     ) -> Result<Verdict> {
         let clip = set.group.clip(set.target).map_err(coded)?;
-        let view = |frame| View::frame(frame, self.made.frames).time();
-        let times: Vec<f32> = self.judged().into_iter().map(view).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        judge.clip(&frames, self.made.size, &times, identity, &clip).map_err(coded)
+        judge.clip(&frames, self.made.size, &self.times(), identity, &clip).map_err(coded)
     }
 
     /// A painter of pictures of this size.

@@ -46,6 +46,10 @@ pub struct Eval {
     pub made: ClipArgs,
     #[command(flatten)]
     pub on: DeviceArgs,
+    /// Have the clips read by this judge as well: the .safetensors file that `train full` left with
+    /// train.network = "judge", or the folder of that run.
+    #[arg(long, value_name = "FILE")]
+    pub judge: Option<PathBuf>,
     /// Keep every verdict in this file as soon as it is there, and make none that it has already; more
     /// sets and arms may be added to a file.
     #[arg(long, value_name = "FILE")]
