@@ -8,7 +8,7 @@ use crate::args::PrecisionName;
 use crate::cmd::generate::args::FormatName;
 use anyid_models::wan::Precision;
 use anyid_runtime::{Error, Model, Request, Result, Size};
-use anyid_world::{ReferenceForm, Sampling, Split, World};
+use anyid_world::{MOST_SIDES, Painter, ReferenceForm, SIDE, Sampling, Split, World};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -244,6 +244,31 @@ impl ClipArgs {
         })
     }
 
+    /// Refuses a size that frames of the world, or one of the models, cannot have, and says which both can.
+    ///
+    /// # Errors
+    /// E0982 for the world, E0901 for a model.
+    pub fn check_size<'m>(&self, models: impl IntoIterator<Item = &'m Model>) -> Result<()> {
+        let (size, mut step) = (self.size, SIDE);
+        let mut refused = Painter::new(size).err().map(super::coded);
+        for model in models {
+            let geometry = model.geometry();
+            step = geometry.sides().into_iter().fold(step, least_common_multiple);
+            let own = Size { width: size, height: size, frames: 1 };
+            refused = refused.or(own.check(geometry).err());
+        }
+        let Some(error) = refused else { return Ok(()) };
+        let near = (size / step).max(1) * step;
+        let help = match Painter::new(near) {
+            Ok(_) => format!("use {near}: world and model take multiples of {step}"),
+            Err(_) => {
+                let most = SIDE * MOST_SIDES;
+                format!("world and model would take multiples of {step}, and at most {most}")
+            }
+        };
+        Err(error.advised(help).at(format!("--size {size}")))
+    }
+
     /// Refuses what a model cannot make.
     ///
     /// # Errors
@@ -265,6 +290,15 @@ impl ClipArgs {
         });
         about.as_object().cloned().unwrap_or_default()
     }
+}
+
+/// The smallest number that is a multiple of both.
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut greatest, mut rest) = (a, b);
+    while rest > 0 {
+        (greatest, rest) = (rest, greatest % rest);
+    }
+    a / greatest.max(1) * b
 }
 
 /// How sets are drawn.
@@ -319,7 +353,7 @@ impl SetArgs {
             auxiliary_forms: forms(&self.forms),
             ..Sampling::new(groups)
         };
-        sampling.check().map_err(super::coded)?;
+        sampling.check().map_err(|error| self.refused(error))?;
         Ok(sampling)
     }
 
@@ -335,6 +369,20 @@ impl SetArgs {
         });
         about.as_object().cloned().unwrap_or_default()
     }
+
+    /// An error of how sets are drawn, with the flag that says it.
+    fn refused(&self, error: anyid_world::Error) -> Error {
+        let ((least, most), part) = (self.references, error.part());
+        let coded = super::coded(error);
+        match part {
+            Some("clips") => coded.at(format!("--clips {}", self.clips)),
+            Some("references") if least == most => coded.at(format!("--references {least}")),
+            Some("references") => coded.at(format!("--references {least}-{most}")),
+            Some("primary_forms") => coded.at("--primary-forms"),
+            Some("auxiliary_forms") => coded.at("--forms"),
+            _ => coded,
+        }
+    }
 }
 
 impl DrawArgs {
@@ -349,9 +397,11 @@ impl DrawArgs {
     /// E0981 for groups that there are not, E0986 for what else cannot be drawn.
     pub fn sampling(&self) -> Result<Sampling> {
         let split = Split::from(self.split);
-        let groups = split.some(self.first, self.groups).map_err(super::coded)?;
-        let sampling = Sampling { absolute: self.prompts, ..self.set.sampling(groups)? };
-        sampling.check().map_err(super::coded)?;
+        let place = format!("--first {} --groups {}", self.first, self.groups);
+        let groups = split.some(self.first, self.groups).map_err(super::said(&place))?;
+        let sampling = self.set.sampling(groups).map_err(|error| error.at(place))?;
+        let sampling = Sampling { absolute: self.prompts, ..sampling };
+        sampling.check().map_err(super::said(format!("--prompts {}", self.prompts)))?;
         Ok(sampling)
     }
 }

@@ -15,6 +15,8 @@ use anyid_runtime::{
     Tensor, TensorType,
 };
 use anyid_world::{Identity, Judge, Painter, Reference, Set, Verdict, View};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// A model with its adapters.
@@ -70,6 +72,8 @@ pub struct Clips<'c> {
     pub request: &'c Request,
     /// Stops it within a clip.
     pub cancel: &'c Cancel,
+    /// Warnings that were printed; each is said once.
+    pub told: RefCell<BTreeSet<String>>,
 }
 
 impl Clips<'_> {
@@ -88,7 +92,11 @@ impl Clips<'_> {
         let request = Request { references, prompt, seed, ..self.request.clone() };
         let mut frames = Frames { size: self.made.size, rgb: Vec::new(), warnings: Vec::new() };
         pipeline.generate_with(&request, self.cancel, &mut frames)?;
-        frames.warnings.iter().for_each(|warning| progress.warn(warning));
+        for warning in frames.warnings {
+            if self.told.borrow_mut().insert(warning.clone()) {
+                progress.warn(&warning);
+            }
+        }
         Ok(frames.rgb)
     }
 
