@@ -59,6 +59,7 @@ impl Command {
             Self::World(args) => args.wants_json(),
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
+                BenchWhat::Rows(args) => args.json,
                 BenchWhat::Dit(args) => args.phase.json,
                 BenchWhat::Vae(args) => args.phase.json,
                 BenchWhat::Text(args) => args.phase.json,

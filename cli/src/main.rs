@@ -115,6 +115,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Explain(args) => cmd::explain::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),
+            BenchWhat::Rows(args) => cmd::bench::rows::run(*args),
             BenchWhat::Dit(args) => cmd::bench::networks::dit(args),
             BenchWhat::Vae(args) => cmd::bench::networks::vae(args),
             BenchWhat::Train(args) => cmd::bench::train::train(args),

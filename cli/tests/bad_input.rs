@@ -411,6 +411,17 @@ fn an_unknown_level_of_instructions_is_refused() {
 }
 
 #[test]
+fn an_unknown_way_to_run_row_kernels_is_refused() {
+    let folder = Folder::new();
+    let mut command = folder.command("generate --prompt x -o out.mp4 --frames 1 --steps 1", &[]);
+    let output = command.env("ANYID_ROWS", "guessed").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error[E0907]") && said.contains("compiled or interpreted"), "{said}");
+    assert!(said.contains("environment variable ANYID_ROWS"), "{said}");
+}
+
+#[test]
 fn a_level_that_the_machine_lacks_is_refused() {
     let Err(why) = Level::from_setting(Some("amx")) else {
         println!("skipped: this machine has every level");

@@ -171,6 +171,42 @@ fn profiles_have_every_step() {
 }
 
 #[test]
+fn row_kernels_are_measured_at_their_shapes() {
+    let folder = Folder::new();
+    folder.run("export dit --preset micro -o dit.ir").fine();
+    let words = "bench rows dit.ir --vary lat,t --seconds 0.001 --threads 1";
+    let report = folder.run(&format!("{words} --json")).fine().json();
+    assert!(report["copy_gb_per_second"].as_f64().unwrap() > 0.0);
+    let listed = folder.run("kernels dit.ir --vary lat,t --json").fine().json();
+    let listed: Vec<&Value> = listed["kernels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|kernel| kernel["text"].as_str().unwrap().contains(" rows i in "))
+        .filter(|kernel| !kernel["text"].as_str().unwrap().contains(" as "))
+        .collect();
+    let measured = report["kernels"].as_array().unwrap();
+    assert_eq!(measured.len(), listed.len());
+    for (own, listed) in measured.iter().zip(listed) {
+        for key in ["name", "launches", "bytes"] {
+            assert_eq!(own[key], listed[key], "{own}");
+        }
+        assert!(own["seconds"].as_f64().unwrap() > 0.0 && own["rows"].as_u64().unwrap() > 0);
+        assert!(own["gb_per_second"].as_f64().unwrap() > 0.0, "{own}");
+    }
+    let text = folder.run(&format!("{words} --only layer_norm")).fine().out;
+    assert!(text.contains("measured copy") && text.contains("layer_norm+modulate"), "{text}");
+    assert!(!text.contains("rope"), "{text}");
+    for (words, code) in [
+        ("bench rows dit.ir --only nothing", "E0918"),
+        ("bench rows dit.ir --seconds 0", "E0918"),
+        ("bench rows nowhere.ir", "E0911"),
+    ] {
+        folder.run(words).fails(code);
+    }
+}
+
+#[test]
 fn measurements_that_are_none_are_refused() {
     let folder = Folder::new();
     for (words, code) in [

@@ -339,6 +339,68 @@ fn what_cannot_be_evaluated_is_refused() {
 }
 
 #[test]
+fn a_trained_judge_reads_the_clips_besides() {
+    let folder = Folder::new();
+    folder.run("init m --preset world").fine();
+    folder.run("world sample --count 40 --groups 30 --shows -o data").fine();
+    folder.write(
+        "run.toml",
+        "[data]\nmanifest = \"data/manifest.jsonl\"\n[video]\nwidth = 48\nheight = 48\n\
+         frames = 5\n[train]\nnetwork = \"judge\"\nsteps = 2\nbatch = 4\n",
+    );
+    folder.run("train full --config run.toml --set model.path=m -o j").fine();
+    let plain = format!("{EVAL} --arms full,exchanged --keep v.jsonl --json");
+    let words = format!("{plain} --judge j");
+    let done = folder.run(&words).fine().json();
+    let learned = &done["learned"];
+    for column in ["ceiling", "arms", "differences"] {
+        assert!(learned[column].is_object() && done[column].is_object(), "{column}");
+    }
+    // It counts what the true clips show, and so does the first judge there.
+    for measure in ["large", "small", "mentioned", "inherited", "skin", "action"] {
+        let [own, first] = [learned, &done].map(|report| report["ceiling"].get(measure));
+        assert_eq!(own.is_some(), first.is_some(), "{measure}");
+        let Some(own) = own else { continue };
+        assert_eq!(own["n"], first.unwrap()["n"], "{measure}");
+        assert!(own["se"].as_f64().unwrap() >= 0.0, "{measure}");
+    }
+    assert!(learned["ceiling"].get("colour.skin").is_none());
+    assert!(learned["arms"]["exchanged"].get("own.large").is_some());
+    assert_eq!(learned["ceiling"]["large"]["n"], learned["arms"]["full"]["large"]["n"]);
+    // Kept verdicts have both, and are of use without the judge, but not with another one.
+    assert_eq!(folder.run(&words).fine().json(), done);
+    let mut without = folder.run(&plain).fine().json();
+    assert!(without.get("learned").is_none());
+    without["learned"] = learned.clone();
+    without["about"] = done["about"].clone();
+    assert_eq!(without, done);
+    folder.run("train full --config run.toml --set model.path=m -o k --steps 1").fine();
+    folder.run(&words.replace("--judge j", "--judge k")).fails("E0988").says("its \"judge\" is");
+    folder.run(&plain.replace("v.jsonl", "w.jsonl")).fine();
+    let more =
+        words.replace("v.jsonl", "w.jsonl").replace("--judge j", "--judge j/judge.safetensors");
+    folder.run(&more).fails("E0988").says("its \"judge\" is null");
+    let table = folder.run(&format!("{EVAL} --arms full,none --judge j")).fine().out;
+    let (first, second) = table.split_once("\nBy the trained judge:\n\n").unwrap();
+    for part in [first, second] {
+        assert!(part.starts_with("| measure | true clips | full | none |\n"), "{part}");
+        assert!(part.contains("\nDifferences from `full`, within clips:\n"), "{part}");
+    }
+    let trials = folder.run(&format!("{EVAL} --trials --judge j --json")).fine().json();
+    assert_eq!(trials["learned"]["ceiling"]["hidden"]["n"], 2.0);
+
+    // A judge of something else.
+    let refused =
+        |words: &str, code: &str| folder.run(&format!("{EVAL} --arms full {words}")).fails(code);
+    refused("--judge j --frames 1", "E0998").says("frames as 2 of 48x48, here are 1 of 48x48");
+    refused("--judge j --version 1", "E0998").says("\"pose\", which is no feature of world/1");
+    refused("--judge m/vae/diffusion_pytorch_model.safetensors", "E0703");
+    refused("--judge none", "E0310");
+    folder.write("j/judge.json", "{}");
+    refused("--judge j", "E0997").says("missing field");
+}
+
+#[test]
 fn verdicts_that_were_kept_are_not_made_again() {
     let folder = Folder::new();
     folder.run("init m --preset world").fine();

@@ -159,7 +159,7 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     let until = cut.run(&format!("{} --until held --json", begin())).fine().json();
     assert_eq!((until["steps"].as_array().unwrap().len(), &until["model"]), (2, &Value::Null));
     let rounds =
-        std::env::var("ANYID_RT_SIGNALS").ok().and_then(|n| n.parse().ok()).unwrap_or(8u64);
+        std::env::var("ANYID_RT_SIGNALS").ok().and_then(|n| n.parse().ok()).unwrap_or(6u64);
     let (mut seed, mut stopped) = (0x9e37_79b9u64, 0);
     for round in 0..rounds {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

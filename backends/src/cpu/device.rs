@@ -22,16 +22,23 @@ pub const KIND: Kind = Kind {
     name: "cpu",
     names: "cpu",
     targets: || vec![super::target()],
-    settings: &[Setting { name: SIMD, variable: "ANYID_SIMD" }],
+    settings: &[
+        Setting { name: SIMD, variable: "ANYID_SIMD" },
+        Setting { name: ROWS, variable: "ANYID_ROWS" },
+    ],
     variants,
     open: Some(open),
 };
 
 /// The setting of vector instructions.
 pub(super) const SIMD: &str = "simd";
+/// The setting of how row kernels run: `compiled` or `interpreted`.
+pub(super) const ROWS: &str = "rows";
 
 fn variants() -> Vec<Settings> {
-    Level::available().map(|level| Settings::default().with(SIMD, level.name())).collect()
+    let of = |level: Level| Settings::default().with(SIMD, level.name());
+    let interpreted = of(Level::preferred()).with(ROWS, "interpreted");
+    [interpreted].into_iter().chain(Level::available().map(of)).collect()
 }
 
 fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
@@ -39,7 +46,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         return Err(OpenError::NotThere("there is one CPU, which is called cpu".to_owned()));
     }
     let settings = opening.settings;
-    Ok(Arc::new(Cpu::open(settings.threads, settings.get(SIMD))?))
+    Ok(Arc::new(Cpu::open(settings.threads, settings.get(SIMD), settings.get(ROWS))?))
 }
 
 /// Weights in the form the kernels read, and where the rows of tables come from.

@@ -81,7 +81,8 @@ pub struct Executable {
 impl Executable {
     /// Prepares `plan`, whose weights are in `weights`.
     pub fn new(cpu: &Cpu, plan: Plan, weights: &Weights) -> Self {
-        let launches: Vec<Launch> = plan.steps.iter().map(|s| Launch::new(&plan, s)).collect();
+        let mut launches: Vec<Launch> = plan.steps.iter().map(|s| Launch::new(&plan, s)).collect();
+        launches.iter_mut().for_each(|launch| launch.compile(cpu));
         let scratch = launches.iter().map(|launch| launch.scratch_bytes(cpu)).max().unwrap_or(0);
         let packed = plan.steps.iter().zip(&launches).map(|(step, launch)| {
             let mut packed = smallvec::smallvec![None; step.operands.len()];

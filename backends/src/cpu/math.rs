@@ -61,8 +61,8 @@ macro_rules! vectorised {
 pub(crate) use vectorised;
 
 /// ln 2 in two parts: the first has nine significant bits: its product with an exponent is exact.
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
+pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// Polynomial in `x`, highest power first.
 #[inline(always)]

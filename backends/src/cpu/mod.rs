@@ -37,6 +37,7 @@ use anyid_ir::kernel::{
 use anyid_ir::{DType, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
+use rowkernel::Codes;
 use simd::Level;
 use threads::Pool;
 
@@ -44,20 +45,33 @@ use threads::Pool;
 pub struct Cpu {
     pool: Pool,
     level: Level,
+    /// Machine code of row kernels.
+    codes: Codes,
     about: About,
 }
 
 impl Cpu {
-    /// Opens the CPU with `threads` threads (0 for all it has). `simd` is the value of the
-    /// `ANYID_SIMD` setting, where set.
+    /// Opens the CPU with `threads` threads (0 for all it has). `simd` and `rows` are the values of
+    /// the settings `ANYID_SIMD` and `ANYID_ROWS`, where set.
     ///
     /// # Errors
-    /// When `simd` names no level or one this machine lacks, or the system refuses threads.
-    pub fn open(threads: usize, simd: Option<&str>) -> Result<Self, OpenError> {
+    /// When `simd` names no level or one this machine lacks, `rows` no way to run row kernels, or the
+    /// system refuses threads.
+    pub fn open(threads: usize, simd: Option<&str>, rows: Option<&str>) -> Result<Self, OpenError> {
         let level = Level::from_setting(simd).map_err(|error| {
             let message = error.to_string();
             OpenError::Setting { name: device::SIMD, message }
         })?;
+        let compiled = match rows {
+            None | Some("" | "compiled") => true,
+            Some("interpreted") => false,
+            Some(_) => {
+                let message = "unknown way: use compiled or interpreted".to_owned();
+                return Err(OpenError::Setting { name: device::ROWS, message });
+            }
+        };
+        let no_code = if compiled { Codes::refused() } else { None };
+        let codes = Codes::new(compiled && no_code.is_none(), level);
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { available } else { threads };
         let pool = Pool::try_new(threads).map_err(OpenError::Threads)?;
@@ -67,9 +81,12 @@ impl Cpu {
             instructions: level.name().to_owned(),
             capacity: None,
             target: target(),
-            warnings: refusal(simd, Level::refused(), level).into_iter().collect(),
+            warnings: refusal(simd, Level::refused(), level)
+                .into_iter()
+                .chain(no_code.map(|why| without_code(&why)))
+                .collect(),
         };
-        Ok(Self { pool, level, about })
+        Ok(Self { pool, level, codes, about })
     }
 
     /// The threads.
@@ -81,6 +98,15 @@ impl Cpu {
     pub fn level(&self) -> Level {
         self.level
     }
+}
+
+/// What a user is told whose system does not let programs make code.
+fn without_code(why: &std::io::Error) -> String {
+    format!(
+        "[{}] the system does not let this program make machine code ({why}): row kernels are \
+         interpreted, which is slower",
+        "E0996"
+    )
 }
 
 /// What a user is told who asked for nothing and does not get the tiles that the processor has.
@@ -176,7 +202,56 @@ mod tests {
             assert_eq!(refusal(unset, None, Level::Avx512Bf16), None);
         }
         assert_eq!(refusal(Some("avx2"), refused, Level::Avx2), None);
-        let cpu = Cpu::open(1, None).unwrap();
+        let cpu = Cpu::open(1, None, None).unwrap();
         assert_eq!(cpu.about.warnings.is_empty(), Level::refused().is_none());
+    }
+
+    #[test]
+    fn a_way_to_run_rows_that_there_is_not_is_refused() {
+        assert!(
+            Cpu::open(1, None, Some("interpreted")).is_ok_and(|cpu| cpu.about.warnings.is_empty())
+        );
+        let Err(OpenError::Setting { name, message }) = Cpu::open(1, None, Some("guessed")) else {
+            panic!("it is no way");
+        };
+        assert_eq!((name, &message[..]), ("rows", "unknown way: use compiled or interpreted"));
+    }
+
+    /// Tells a test that it is to go on in a process of its own.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    const APART: &str = "ANYID_TEST_WITHOUT_CODE";
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn where_memory_cannot_become_executable_a_warning_is_all() {
+        if std::env::var_os(APART).is_some() {
+            // PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN, for this process to its end.
+            let mut result = 157_i64;
+            // SAFETY: the call takes numbers alone, and takes rights from this process.
+            unsafe {
+                std::arch::asm!("syscall", inout("rax") result, in("rdi") 65, in("rsi") 1,
+                    in("rdx") 0, in("r10") 0, in("r8") 0, out("rcx") _, out("r11") _);
+            }
+            if result != 0 {
+                println!("skipped: this system cannot refuse");
+                return;
+            }
+            for rows in [None, Some("compiled")] {
+                let cpu = Cpu::open(1, Some("portable"), rows).unwrap();
+                println!("{}", cpu.about.warnings.join("\n"));
+            }
+            assert!(Cpu::open(1, None, Some("interpreted")).unwrap().about.warnings.is_empty());
+            return;
+        }
+        let name = "cpu::tests::where_memory_cannot_become_executable_a_warning_is_all";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(APART, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{said}");
+        let warning = format!("[{}] the system does not let this program make machine", "E0996");
+        assert!(said.matches(&warning).count() == 2 || said.contains("skipped"), "{said}");
     }
 }

@@ -14,13 +14,19 @@
 //! by 1.5e-5 for one unit in exp); the functions that run over activations are vector code.
 
 mod emit;
+mod machine;
 mod run;
 mod strip;
 
+pub(super) use machine::Codes;
+
+use super::simd::Level;
 use super::threads::{Pool, WorkerScratch};
 use anyid_ir::DType;
 use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, RowReduce};
 use anyid_ir::op::{BinaryFn, CompareFn};
+use machine::Program;
+use std::sync::Arc;
 
 /// Columns of rows that make a block together, where one row has fewer.
 const CHUNK: usize = 2048;
@@ -179,6 +185,9 @@ pub(super) struct Prepared {
     operands: usize,
     /// The sum or mean of each row of operand 0 where that is all the kernel does.
     plain: Option<RowReduce>,
+    /// What machine code is made of, if the kernel can have any.
+    program: Option<Program>,
+    code: Option<Arc<machine::Code>>,
 }
 
 /// A segment that names no row of its table.
@@ -247,9 +256,12 @@ impl Prepared {
             operands: 0,
             // Its kernel holds slices of both sides, which may not be one memory, of dense rows.
             plain: plain_reduction(kernel).filter(|_| !in_place && !columns),
+            program: None,
+            code: None,
         };
-        emit::stages(&mut out, kernel, in_place);
+        let placement = emit::stages(&mut out, kernel, in_place);
         out.ahead = out.read_ahead();
+        out.program = machine::lower(kernel, &out, &placement);
         // Steps from row to row are whole rows of columns (verified), so that they stay even.
         for Load { access, .. } in &mut out.loads {
             if let Some(pitch) = pitch_of(&layout.operands, access.operand) {
@@ -258,6 +270,30 @@ impl Prepared {
             }
         }
         out
+    }
+
+    /// Takes the machine code of the kernel, if there is any.
+    pub fn compile(&mut self, codes: &Codes) {
+        self.code = self.program.as_ref().and_then(|program| codes.code(program));
+    }
+
+    /// Whether it runs as machine code.
+    #[cfg(test)]
+    fn is_compiled(&self) -> bool {
+        self.code.is_some()
+    }
+
+    /// The program and code to run at a level, on results that begin and go on as it writes them.
+    #[cfg(target_arch = "x86_64")]
+    fn compiled(&self, level: Level, bound: &Bound<'_>) -> Option<(&Program, &machine::Code)> {
+        let whole = |(result, at): (&Stored, &*mut u8)| {
+            let line = 64;
+            let even = (result.stride * result.dtype.bytes()).is_multiple_of(line);
+            !result.streamed || (even && at.addr().is_multiple_of(line))
+        };
+        let usable = level.usable() >= Level::Avx512;
+        let usable = usable && self.results.iter().zip(bound.results).all(whole);
+        self.program.as_ref().zip(self.code.as_deref()).filter(|_| usable)
     }
 
     fn read_ahead(&self) -> Vec<usize> {
@@ -291,7 +327,7 @@ impl Prepared {
     pub unsafe fn run(
         &self,
         pool: &Pool,
-        level: super::simd::Level,
+        level: Level,
         bound: &Bound<'_>,
         scratch: &mut [u8],
     ) -> Result<(), BadSegment> {
@@ -304,6 +340,8 @@ impl Prepared {
         let across = if self.stages.len() == 1 { TASK.min(self.width) } else { self.width };
         let down = (TASK / across).max(1).next_multiple_of(self.block);
         let strips = self.width.div_ceil(across);
+        #[cfg(target_arch = "x86_64")]
+        let compiled = self.compiled(level, bound);
         let layout = run::Scratch::new(self);
         let regions = WorkerScratch::new(scratch, layout.bytes(), pool.threads());
         pool.run(self.rows.div_ceil(down) * strips, &|task, worker| {
@@ -312,6 +350,12 @@ impl Prepared {
             let columns = left..(left + across).min(self.width);
             let launch =
                 run::Launch { kernel: self, bound, layout, memory: regions.region(worker) };
+            #[cfg(target_arch = "x86_64")]
+            if let Some(code) = compiled {
+                // SAFETY: the machine has the level; the code is that of this kernel.
+                unsafe { machine::rows(&launch, code, rows, columns) };
+                return;
+            }
             run::rows(level, &launch, rows, columns);
         });
         Ok(())

@@ -9,6 +9,7 @@ mod measure;
 pub mod networks;
 mod profile;
 mod report;
+pub mod rows;
 pub mod train;
 
 use crate::cmd::bench::args::BenchOps;
@@ -95,7 +96,11 @@ pub fn run(args: BenchOps) -> std::result::Result<(), Failure> {
         }
         let compiler = Compiler::new(&backend).add("f", request)?;
         let mut program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
-        let (seconds, busy) = median(&mut program, &case.module, time, peak.threads)?;
+        let func = case.module.func("f").expect("every case has it");
+        let given: Vec<(&str, Tensor)> =
+            func.param_types().map(|(name, ty)| (name, values(ty))).collect();
+        let inputs = Inputs::new().all(given.iter().map(|(name, tensor)| (*name, tensor)));
+        let (seconds, busy) = median(&mut program, "f", &inputs, time, peak.threads)?;
         let rate = case.work / seconds * 1e-9;
         let (most, by) = ceiling(case.bound);
         let share = rate / most;
@@ -155,22 +160,19 @@ fn duration_small(seconds: f64) -> String {
     }
 }
 
-/// Median seconds that the launches of `f` take, over the runs that fit into about `time`, at least
+/// Median seconds that the launches of a phase take, over the runs that fit into about `time`, at least
 /// three, after one that does not count; and how busy so many threads were.
 fn median(
     program: &mut Program,
-    module: &Module,
+    phase: &str,
+    inputs: &Inputs<'_>,
     time: Duration,
     threads: usize,
 ) -> Result<(f64, Option<f64>)> {
-    let func = module.func("f").expect("every case has it");
-    let inputs: Vec<(&str, Tensor)> =
-        func.param_types().map(|(name, ty)| (name, values(ty))).collect();
-    let inputs = Inputs::new().all(inputs.iter().map(|(name, tensor)| (*name, tensor)));
-    let (mut states, mut outputs) = (program.states("f")?, program.outputs("f")?);
+    let (mut states, mut outputs) = (program.states(phase)?, program.outputs(phase)?);
     program.time_launches(true);
     let mut run = || -> Result<f64> {
-        program.run_with_states("f", &inputs, &mut states, &mut outputs)?;
+        program.run_with_states(phase, inputs, &mut states, &mut outputs)?;
         let runs = program.take_times();
         let launches = runs.iter().flat_map(|(_, times)| times.launches());
         Ok(launches.map(|launch| (launch.end - launch.begin) as f64 * 1e-9).sum())

@@ -80,6 +80,28 @@ impl Walk {
         Ok(())
     }
 
+    /// σ (1 + x (1 − σ)) with σ = ½ (1 + tanh ½x): row kernels compute tanh on vectors, and eˣ, of which
+    /// the definition is made, number by number.
+    pub(super) fn silu(&mut self, x: ValueIndex, d: ValueIndex) {
+        let wide = self.wide(x);
+        let [at, d] = [x, d].map(|value| self.cast(value, wide));
+        // −∞ must not meet a zero.
+        let lowest = self.number(-1e4, at);
+        let at = self.binary(BinaryFn::Max, at, lowest);
+        let (one, half) = (self.number(1.0, at), self.number(0.5, at));
+        let argument = self.mul(at, half);
+        let gate = self.unary(UnaryFn::Tanh, argument);
+        let gate = self.mul(gate, half);
+        let gate = self.binary(BinaryFn::Add, gate, half);
+        let rest = self.binary(BinaryFn::Sub, one, gate);
+        let rest = self.mul(at, rest);
+        let rest = self.binary(BinaryFn::Add, rest, one);
+        let slope = self.mul(gate, rest);
+        let part = self.mul(d, slope);
+        let part = self.cast(part, self.ty(x).dtype);
+        self.add_part(x, part);
+    }
+
     pub(super) fn binary_rule(
         &mut self,
         f: BinaryFn,

@@ -109,6 +109,7 @@ impl Walk {
                 self.attention(step, d, Op::AttentionVjp { heads, scale, bias, last });
             }
             Op::Conv { stride, pad } => self.conv(step, d, *stride, *pad),
+            Op::Silu => self.silu(x, d),
             Op::Attention { .. }
             | Op::AttentionVjp { .. }
             | Op::LayerNorm { .. }
@@ -117,7 +118,6 @@ impl Walk {
             | Op::RopeTable { .. }
             | Op::Gelu
             | Op::GeluErf
-            | Op::Silu
             | Op::Upsample { .. }
             | Op::TimestepEmbedding { .. }
             | Op::Patchify { .. }

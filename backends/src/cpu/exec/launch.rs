@@ -172,6 +172,13 @@ impl Launch {
         forms
     }
 
+    /// Takes the machine code of a row kernel.
+    pub fn compile(&mut self, cpu: &Cpu) {
+        if let Self::Rows(rows) = self {
+            rows.compile(&cpu.codes);
+        }
+    }
+
     /// Bytes of scratch that a launch needs.
     pub fn scratch_bytes(&self, cpu: &Cpu) -> usize {
         let (level, workers) = (cpu.level(), cpu.pool().threads());

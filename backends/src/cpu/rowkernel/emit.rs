@@ -10,8 +10,20 @@ use anyid_ir::kernel::{Columns, Instruction, RowKernel, RowMap};
 use anyid_ir::op::CompareFn;
 use smallvec::SmallVec;
 
+/// Where everything in a kernel is made.
+pub(super) struct Placement {
+    /// The stage of each instruction.
+    pub stage: Vec<usize>,
+    /// Its load, if it is one.
+    pub load_of: Vec<usize>,
+    /// Its scalar, if it is made for each row and not for each column.
+    pub scalar_of: Vec<usize>,
+    /// Whether it is the same in all columns.
+    pub is_scalar: Vec<bool>,
+}
+
 /// Fills in loads, stages, and how much of everything there is.
-pub(super) fn stages(out: &mut Prepared, kernel: &RowKernel, in_place: bool) {
+pub(super) fn stages(out: &mut Prepared, kernel: &RowKernel, in_place: bool) -> Placement {
     let code = &kernel.code;
     let is_scalar = kernel.scalars();
     let mut stage = vec![0usize; code.len()];
@@ -64,6 +76,7 @@ pub(super) fn stages(out: &mut Prepared, kernel: &RowKernel, in_place: bool) {
         let vectors = emitter.finish();
         out.stages.push(Stage { numbers, vectors, finished });
     }
+    Placement { stage, load_of, scalar_of, is_scalar }
 }
 
 /// Emits one code.

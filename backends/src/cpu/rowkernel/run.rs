@@ -35,6 +35,7 @@ pub(super) struct Scratch {
     scalars: usize,
     repeated: usize,
     operands: usize,
+    pointers: usize,
     end: usize,
     /// Numbers of a scalar, whole vectors of them.
     pitch: usize,
@@ -49,8 +50,9 @@ impl Scratch {
         let scalars = sums + floats(kernel.sums * SUMS);
         let repeated = scalars + floats(kernel.scalars * pitch);
         let operands = repeated + floats(kernel.operands * LANES);
-        let end = operands + kernel.operands * size_of::<Operand>();
-        Self { sums, scalars, repeated, operands, end, pitch }
+        let pointers = operands + kernel.operands * size_of::<Operand>();
+        let end = pointers + kernel.program.as_ref().map_or(0, |program| program.pointer_bytes());
+        Self { sums, scalars, repeated, operands, pointers, end, pitch }
     }
 
     pub fn bytes(&self) -> usize {
@@ -73,8 +75,20 @@ impl Launch<'_> {
         unsafe { self.memory.add(bytes).cast::<f32>().add(floats) }
     }
 
-    fn scalar(&self, scalar: usize, row: usize) -> *mut f32 {
+    pub fn scalar(&self, scalar: usize, row: usize) -> *mut f32 {
         self.floats(self.layout.scalars, scalar * self.layout.pitch + row)
+    }
+
+    /// Where code finds the rows of operands and results.
+    pub fn pointers(&self) -> *mut *const u8 {
+        // SAFETY: see the head of the file.
+        unsafe { self.memory.add(self.layout.pointers).cast() }
+    }
+
+    /// The type of a result, and the first element of it for row `row` of the kernel.
+    pub fn result(&self, result: usize, row: usize) -> (DType, *mut u8) {
+        let Stored { dtype, stride, .. } = self.kernel.results[result];
+        (dtype, self.bound.results[result].wrapping_add(row * stride * dtype.bytes()))
     }
 
     /// The sums of a reduction.
@@ -97,7 +111,7 @@ impl Launch<'_> {
     }
 
     /// First element of a load's row for row `row` of the kernel.
-    fn place(&self, load: &Load, row: usize) -> usize {
+    pub fn place(&self, load: &Load, row: usize) -> usize {
         let index = match load.access.rows {
             RowMap::Fixed => 0,
             RowMap::Affine { divisor: 1, modulus: usize::MAX } => row,
@@ -153,10 +167,7 @@ impl Launch<'_> {
                 let base = self.bound.operands[load.access.operand].wrapping_add(start);
                 follow(base.cast_mut())
             }
-            Source::Result(result) => {
-                let Stored { dtype, stride, .. } = self.kernel.results[result];
-                follow(self.bound.results[result].wrapping_add(row * stride * dtype.bytes()))
-            }
+            Source::Result(result) => follow(self.result(result, row).1),
         };
         // SAFETY: see the head of the file.
         unsafe { self.operands(code).add(at).write(operand) };

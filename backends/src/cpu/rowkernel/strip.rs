@@ -249,7 +249,7 @@ pub(super) fn strip<V: Lanes, const U: usize>(
             // With its first columns only: the others may be another task's.
             Op::StoreOne(dtype, arg) => {
                 if window.column == 0 {
-                    store_one(acc[0].array()[0], dtype, views.row(arg));
+                    store_one(acc[0].array()[0], dtype, views.row::<u8>(arg).at);
                 }
             }
         }
@@ -354,14 +354,14 @@ fn store_truths(acc: &[f32], row: View<u8>, count: usize) {
 }
 
 #[inline(never)]
-fn store_one(value: f32, dtype: DType, to: View<u8>) {
+pub(super) fn store_one(value: f32, dtype: DType, to: *mut u8) {
     // SAFETY: the one element of this row.
     unsafe {
         match dtype {
-            DType::F32 => *to.at.cast() = value,
-            DType::Bf16 => *to.at.cast() = bf16::from_f32(value),
-            DType::F16 => *to.at.cast() = f16::from_f32(value),
-            _ => *to.at = u8::from(value != 0.0),
+            DType::F32 => *to.cast() = value,
+            DType::Bf16 => *to.cast() = bf16::from_f32(value),
+            DType::F16 => *to.cast() = f16::from_f32(value),
+            _ => *to = u8::from(value != 0.0),
         }
     }
 }

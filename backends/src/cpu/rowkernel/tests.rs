@@ -23,7 +23,7 @@ fn kernel(body: &str, dtype: &str, (rows, width): (usize, usize)) -> RowKernel {
 }
 
 /// Values in ±4 of a type.
-fn noise(seed: u32, dtype: DType, count: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u32, dtype: DType, count: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut out = vec![0; count * dtype.bytes()];
     for at in 0..count {
@@ -34,10 +34,20 @@ fn noise(seed: u32, dtype: DType, count: usize) -> Vec<u8> {
     out
 }
 
+/// A kernel made ready to be interpreted, and to run as machine code where it has any.
+fn ways(kernel: &RowKernel, layout: &Layout, level: Level) -> [Prepared; 2] {
+    let interpreted = Prepared::new(kernel, layout);
+    let mut compiled = interpreted.clone();
+    compiled.compile(&Codes::new(true, level));
+    [interpreted, compiled]
+}
+
 /// Runs `kernel` and gives its result as doubles.
 fn run(kernel: &RowKernel, pool: &Pool, level: Level, operands: [&[u8]; 3]) -> Vec<f64> {
     let ty = &kernel.results[0];
-    let out = run_as(&Prepared::new(kernel, &Layout::default()), kernel, pool, level, operands);
+    let [out, compiled] = ways(kernel, &Layout::default(), level)
+        .map(|prepared| run_as(&prepared, kernel, pool, level, operands));
+    assert_eq!(out.bytes(), compiled.bytes(), "{level:?} {kernel:?}");
     (0..ty.elements()).map(|at| scalar::read(ty.dtype, out.bytes(), at)).collect()
 }
 
@@ -117,9 +127,11 @@ fn large_results_go_past_the_caches_and_are_the_same_bits() {
         let through = Prepared::new(&kernel, &through);
         assert!(past.results[0].streamed && !through.results[0].streamed);
         for level in Level::available() {
-            let [past, through] =
-                [&past, &through].map(|form| run_as(form, &kernel, &pool, level, operands));
-            assert!(past.bytes() == through.bytes(), "{level:?} {dtype}");
+            let through = run_as(&through, &kernel, &pool, level, operands);
+            for past in ways(&kernel, &Layout::default(), level) {
+                let past = run_as(&past, &kernel, &pool, level, operands);
+                assert!(past.bytes() == through.bytes(), "{level:?} {dtype}");
+            }
         }
     }
 }
@@ -186,8 +198,8 @@ fn several_results_over_an_operand_are_those_apart() {
     let Some(Kernel::Row(kernel)) = kernels.into_iter().next() else { panic!("a row kernel") };
     assert_eq!(Kernel::Row(kernel.clone()).verify(), Ok(()), "{text}");
     let (x, gain) = (noise(7, DType::Bf16, rows * width), noise(9, DType::F32, width));
-    let run = |in_place: bool, level: Level| {
-        let prepared = Prepared::new(&kernel, &Layout { in_place, ..Layout::default() });
+    let run = |in_place: bool, level: Level, way: usize| {
+        let prepared = &ways(&kernel, &Layout { in_place, ..Layout::default() }, level)[way];
         let mut scratch = vec![0xffu8; prepared.scratch_bytes(1) + 64];
         let mut below = x.clone();
         let mut results = [vec![0u8; x.len()], vec![0; x.len()], vec![0; 4 * rows]];
@@ -206,8 +218,10 @@ fn several_results_over_an_operand_are_those_apart() {
         results
     };
     for level in Level::available() {
-        assert_eq!(run(true, level), run(false, level), "{level:?}");
-        assert_eq!(run(true, level)[1], x, "{level:?}");
+        for way in 0..2 {
+            assert_eq!(run(true, level, way), run(false, level, 0), "{level:?}");
+            assert_eq!(run(true, level, way)[1], x, "{level:?}");
+        }
     }
 }
 
@@ -239,12 +253,12 @@ fn columns_give_the_bits_of_dense_rows_and_leave_the_rest_alone() {
             let pitch = Some(Pitch { width, stride: place.1 / dtype.bytes() });
             for level in Level::available() {
                 let dense = run(&kernel, &pool, level, [&x, &table, &segments]);
-                for in_place in [false, true] {
+                for (in_place, way) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
                     let mut from = spread(&x, bytes, place);
                     let mut to = if in_place { Vec::new() } else { vec![0xaa; from.len()] };
                     let operands = vec![pitch, None, None];
                     let layout = Layout { in_place, operands, results: vec![pitch] };
-                    let prepared = Prepared::new(&kernel, &layout);
+                    let prepared = &ways(&kernel, &layout, level)[way];
                     let mut scratch = vec![0xffu8; prepared.scratch_bytes(pool.threads()) + 64];
                     let start = from.as_mut_ptr().wrapping_add(place.0);
                     let end = if in_place { start } else { to.as_mut_ptr().wrapping_add(place.0) };

@@ -1,6 +1,6 @@
 //! The flags of the verbs under `bench`.
 
-use crate::args::{DeviceArgs, PrecisionName, ResidualName};
+use crate::args::{DeviceArgs, ModuleArgs, PassArgs, PrecisionName, ResidualName};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -15,6 +15,8 @@ pub struct Bench {
 pub enum BenchWhat {
     /// Single operations.
     Ops(BenchOps),
+    /// The row kernels that IR text compiles to, at their shapes, compared with a copy of memory.
+    Rows(Box<BenchRows>),
     /// Blocks of the diffusion transformer, or a whole sampling step of it.
     Dit(BenchDit),
     /// One half of the autoencoder on a clip.
@@ -176,4 +178,29 @@ pub struct BenchOps {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchRows {
+    #[command(flatten)]
+    pub module: ModuleArgs,
+    /// Functions, one phase each [default: the last].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub func: Vec<String>,
+    /// Inputs that change in every step; the function is split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// Approximate time for which each kernel is measured, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    pub seconds: f64,
+    /// Measure only kernels whose name contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub switches: PassArgs,
 }

@@ -1,23 +1,154 @@
-//! Clips that a model makes for sets of the world, and what the judge reads in them.
+//! Clips that a model makes for sets of the world, the flags that say how, and what the judge reads in
+//! them.
 //!
 //! Evaluations and pairs have this in common: references are painted, the model makes a clip of them
 //! and a prompt from the noise of a seed, and first and last frame are judged. A clip depends on model,
 //! references, prompt, seed and flags alone, for any number of threads.
 
-use super::args::ClipArgs;
 use super::coded;
+use crate::args::PrecisionName;
 use crate::progress::Progress;
+use anyid_models::wan::Precision;
 use anyid_runtime::adapter::{Tolerance, Wanted};
 use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb, to_unit};
 use anyid_runtime::{
     Cancel, DType, Error, Event, Kind, Model, Pipeline, Receiver, ReferenceSource, Request, Result,
-    Tensor, TensorType,
+    Size, Tensor, TensorType,
 };
-use anyid_world::{Identity, Judge, Painter, Reference, Set, Verdict, View};
+use anyid_world::{
+    Identity, Judge, MOST_SIDES, Painter, Reference, SIDE, Set, Verdict, View,
+};
+use clap::Args;
+use serde_json::{Map, Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// The model that makes clips.
+#[derive(Debug, Args)]
+pub struct WeightArgs {
+    /// Model folder [default: the built-in model].
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// An adapter (LoRA) for its transformer with its scale [default: 1]; may be given several times.
+    #[arg(long = "lora", value_name = "PATH[:SCALE]", allow_hyphen_values = true)]
+    pub adapters: Vec<String>,
+}
+
+impl WeightArgs {
+    /// The model with its adapters.
+    ///
+    /// # Errors
+    /// E0361 and others for what names no adapter.
+    pub fn weights(&self) -> Result<Weights> {
+        let adapters = crate::cmd::lora::wanted(&self.adapters)?;
+        Ok(Weights { folder: self.model.clone(), adapters })
+    }
+}
+
+/// How a model makes clips.
+#[derive(Debug, Args)]
+pub struct ClipArgs {
+    /// Pixels of a side, a multiple of 48 that the model takes.
+    #[arg(long, value_name = "N", default_value_t = 48, allow_negative_numbers = true)]
+    pub size: usize,
+    /// Frames of a clip; 1 for models of single pictures.
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
+    pub frames: usize,
+    /// Sampling steps.
+    #[arg(long, value_name = "N", default_value_t = 12, allow_negative_numbers = true)]
+    pub steps: usize,
+    /// Shift of the noise schedule [default: the model's].
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub shift: Option<f64>,
+    /// Guidance scale; 1 turns guidance off.
+    #[arg(long, value_name = "G", default_value_t = 2.0, allow_negative_numbers = true)]
+    pub guidance: f64,
+    /// unipc, euler or dpmpp [default: the model's].
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
+    /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+}
+
+impl ClipArgs {
+    /// How each clip is made, without what is of its set.
+    ///
+    /// # Errors
+    /// E091x for names of solvers.
+    pub fn request(&self) -> Result<Request> {
+        let solver = self.solver.as_deref();
+        let solver =
+            solver.map(|name| name.parse().map_err(|e: Error| e.at("--solver"))).transpose()?;
+        Ok(Request {
+            size: Size { width: self.size, height: self.size, frames: self.frames },
+            steps: self.steps,
+            shift: self.shift,
+            guidance: self.guidance,
+            solver,
+            precision: self.precision.map(Into::into),
+            ..Request::default()
+        })
+    }
+
+    /// Refuses a size that frames of the world, or one of the models, cannot have, and says which both can.
+    ///
+    /// # Errors
+    /// E0982 for the world, E0901 for a model.
+    pub fn check_size<'m>(&self, models: impl IntoIterator<Item = &'m Model>) -> Result<()> {
+        let (size, mut step) = (self.size, SIDE);
+        let mut refused = Painter::new(size).err().map(coded);
+        for model in models {
+            let geometry = model.geometry();
+            step = geometry.sides().into_iter().fold(step, least_common_multiple);
+            let own = Size { width: size, height: size, frames: 1 };
+            refused = refused.or(own.check(geometry).err());
+        }
+        let Some(error) = refused else { return Ok(()) };
+        let near = (size / step).max(1) * step;
+        let help = match Painter::new(near) {
+            Ok(_) => format!("use {near}: world and model take multiples of {step}"),
+            Err(_) => {
+                let most = SIDE * MOST_SIDES;
+                format!("world and model would take multiples of {step}, and at most {most}")
+            }
+        };
+        Err(error.advised(help).at(format!("--size {size}")))
+    }
+
+    /// Refuses what a model cannot make.
+    ///
+    /// # Errors
+    /// As [`Request::check`], naming the flags of sizes.
+    pub fn check(&self, request: &Request, model: &Model) -> Result<()> {
+        request.check(model).map_err(|error| match error.code() {
+            "E0901" => error.at(format!("--size {}", self.size)),
+            "E0902" => error.at(format!("--frames {}", self.frames)),
+            _ => error,
+        })
+    }
+
+    /// What decides the clips that a model makes.
+    pub fn about(&self) -> Map<String, Value> {
+        let precision = self.precision.map(|name| Precision::from(name).name());
+        let about = json!({
+            "size": self.size, "frames": self.frames, "steps": self.steps, "shift": self.shift,
+            "guidance": self.guidance, "solver": self.solver, "precision": precision,
+        });
+        about.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// The smallest number that is a multiple of both.
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut greatest, mut rest) = (a, b);
+    while rest > 0 {
+        (greatest, rest) = (rest, greatest % rest);
+    }
+    a / greatest.max(1) * b
+}
 
 /// A model with its adapters.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +239,12 @@ impl Clips<'_> {
         }
     }
 
+    /// When these are seen, 0 to 1.
+    pub fn times(&self) -> Vec<f32> {
+        let time = |frame| View::frame(frame, self.made.frames).time();
+        self.judged().into_iter().map(time).collect()
+    }
+
     /// What the judge reads in the judged frames of a set's clip, which should show `identity`.
     ///
     /// # Errors
@@ -120,10 +257,8 @@ impl Clips<'_> {
         identity: &Identity,
     ) -> Result<Verdict> {
         let clip = set.group.clip(set.target).map_err(coded)?;
-        let view = |frame| View::frame(frame, self.made.frames).time();
-        let times: Vec<f32> = self.judged().into_iter().map(view).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        judge.clip(&frames, self.made.size, &times, identity, &clip).map_err(coded)
+        judge.clip(&frames, self.made.size, &self.times(), identity, &clip).map_err(coded)
     }
 
     /// A painter of pictures of this size.

@@ -1,8 +1,8 @@
 //! The flags of `world eval`, and the arms that they ask for.
 
 use crate::args::DeviceArgs;
-use crate::cmd::world::args::{ClipArgs, SetArgs, WeightArgs};
-use crate::cmd::world::clips::Weights;
+use crate::cmd::world::args::SetArgs;
+use crate::cmd::world::clips::{ClipArgs, WeightArgs, Weights};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::{Error, Result};
 use clap::Args;
@@ -46,6 +46,10 @@ pub struct Eval {
     pub made: ClipArgs,
     #[command(flatten)]
     pub on: DeviceArgs,
+    /// Have the clips read by this judge as well: the .safetensors file that `train full` left with
+    /// train.network = "judge", or the folder of that run.
+    #[arg(long, value_name = "FILE")]
+    pub judge: Option<PathBuf>,
     /// Keep every verdict in this file as soon as it is there, and make none that it has already; more
     /// sets and arms may be added to a file.
     #[arg(long, value_name = "FILE")]

@@ -4,6 +4,7 @@
 //! pooled over the sets, beside what it reads on the true clips.
 
 pub mod args;
+mod judges;
 mod keep;
 mod report;
 mod run;
@@ -15,10 +16,12 @@ use crate::progress::Progress;
 use crate::{interrupt, output, render};
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::media::RgbFrame;
-use anyid_runtime::{Cancel, Error, Model, Result};
+use anyid_runtime::{Backend, Cancel, Error, Model, Result, Size};
 use anyid_world::{Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
 use args::{Arm, Eval};
+use judges::{Judges, LEARNED, Learned};
 use keep::Verdicts;
+use report::Table;
 use run::{Case, Shown, Work};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -53,8 +56,8 @@ pub struct Outcome {
 /// Has the arms make their clips, and judges them.
 ///
 /// # Errors
-/// E0981 to E0988 for what cannot be evaluated, those of models, sizes and sampling, E1002 when it was
-/// stopped.
+/// E0981 to E0988 for what cannot be evaluated, those of models, sizes and sampling, E0997 and E0998 for a
+/// trained judge, E1002 when it was stopped.
 pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<Outcome> {
     let arms = args.arms()?;
     let cases = cases(args)?;
@@ -65,14 +68,16 @@ pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<
         args.made.check(&request, model)?;
     }
     let told = RefCell::new(warn(args, &models)?);
-    let (about, weights) = (about(args), weights(&arms, &models)?);
+    let backend = args.on.open()?;
+    let learned = learned(args, &backend)?;
+    let (about, weights) = (about(args, learned.as_ref()), weights(&arms, &models)?);
     let shown = if args.sheet.is_some() { cases.len().min(ROWS) } else { 0 };
     let picture = picture(args, &cases[..shown], arms.len())?;
     let mut verdicts = Verdicts::open(args.keep.as_deref(), &about, &weights)?;
-    let backend = args.on.open()?;
+    let mut judges = Judges::new(args.set.world.version, learned);
     let clips = Clips { made: &args.made, request: &request, cancel, told };
     let work = Work { args, clips, cases: &cases, backend: &backend, shown };
-    let frames = work.run(&arms, models, &mut verdicts, progress)?;
+    let frames = work.run(&arms, models, (&mut judges, &mut verdicts), progress)?;
     progress.clear();
     if let Some(file) = picture {
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -82,8 +87,27 @@ pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<
         output::note(&format!("wrote {path}: references, the true clip, and {names}"));
     }
     let groups: Vec<u64> = cases.iter().map(|case| case.set.group.number()).collect();
-    let table = report::Table::new(&args.set.world.version, &arms, &groups, &verdicts);
-    Ok(Outcome { json: table.json(&about, &weights), markdown: table.markdown() })
+    let world = args.set.world.version;
+    let table = |judge| Table::new(&world, &arms, &groups, (&verdicts, judge));
+    let own = table("");
+    let (mut json, mut markdown) = (own.json(), own.markdown());
+    json["about"] = about;
+    json["weights"] = weights.into_iter().collect();
+    json["sets"] = groups.len().into();
+    if args.judge.is_some() {
+        let learned = table(LEARNED);
+        json["learned"] = learned.json();
+        markdown.push_str(&format!("\nBy the trained judge:\n\n{}", learned.markdown()));
+    }
+    Ok(Outcome { json, markdown })
+}
+
+/// The trained judge, if there is one.
+fn learned(args: &Eval, backend: &Backend) -> Result<Option<Learned>> {
+    let Some(path) = &args.judge else { return Ok(None) };
+    let (width, height) = (args.made.size, args.made.size);
+    let size = Size { width, height, frames: args.made.frames.min(2) };
+    Learned::open(path, args.set.world.version, size, backend).map(Some)
 }
 
 /// What decides the weights of the arms that are asked for.
@@ -209,11 +233,13 @@ fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<BTreeSet<String>> {
     Ok(told)
 }
 
-/// How sets are drawn and clips made.
-fn about(args: &Eval) -> Value {
+/// How sets are drawn, clips made, and what judges them besides.
+fn about(args: &Eval, learned: Option<&Learned>) -> Value {
     let mut about = args.set.about();
     about.extend(args.made.about());
     about.insert("trials".to_owned(), args.trials.into());
+    // Verdicts that were kept with another judge are of use without one.
+    about.extend(learned.map(|judge| ("judge".to_owned(), judge.fingerprint().into())));
     about.into()
 }
 

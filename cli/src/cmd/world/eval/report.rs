@@ -8,8 +8,6 @@ use serde_json::{Map, Value, json};
 
 /// What each arm comes to.
 pub struct Table {
-    /// How many sets there are.
-    sets: usize,
     measures: Vec<String>,
     /// The true clips, then the arms; what each clip gave to each measure.
     columns: Vec<(String, Vec<Vec<Part>>)>,
@@ -19,8 +17,14 @@ pub struct Table {
 const OWN: [&str; 3] = ["own.large", "own.small", "own.identity"];
 
 impl Table {
-    /// The table of these arms on these groups, all of which were judged.
-    pub fn new(world: &World, arms: &[Arm], groups: &[u64], verdicts: &Verdicts) -> Self {
+    /// The table of these arms on these groups, all of which were judged, by the judge whose measures have
+    /// names that begin with `judge`.
+    pub fn new(
+        world: &World,
+        arms: &[Arm],
+        groups: &[u64],
+        (verdicts, judge): (&Verdicts, &str),
+    ) -> Self {
         let mut measures = measures(world);
         measures.insert(0, HIDDEN.to_owned());
         if arms.iter().any(|arm| arm.given == Given::Exchanged) {
@@ -30,7 +34,8 @@ impl Table {
         let columns = names.map(|name| {
             let part = |measure: &String, group: &u64| {
                 let parts = verdicts.of(name, *group);
-                parts.and_then(|parts| parts.get(measure)).copied().unwrap_or_default()
+                let part = parts.and_then(|parts| parts.get(&format!("{judge}{measure}")));
+                part.copied().unwrap_or_default()
             };
             let rows = measures
                 .iter()
@@ -38,12 +43,12 @@ impl Table {
             (name.to_owned(), rows.collect())
         });
         let columns = columns.collect();
-        Self { sets: groups.len(), measures, columns }
+        Self { measures, columns }
     }
 
     /// The estimates as one object: `ceiling.MEASURE` of the true clips, `arms.NAME.MEASURE`, and
     /// `differences.NAME.MEASURE`, an arm less the first one, within clips.
-    pub fn json(&self, about: &Value, weights: &[(String, Value)]) -> Value {
+    pub fn json(&self) -> Value {
         let object = |each: &dyn Fn(usize) -> Option<Estimate>| -> Map<String, Value> {
             let named = self.measures.iter().enumerate();
             named.filter_map(|(at, name)| Some((name.clone(), number(&each(at)?)))).collect()
@@ -61,11 +66,7 @@ impl Table {
                 (name.clone(), object(&|at| difference(&first[at], &column[at])).into())
             })
             .collect();
-        json!({
-            "about": about, "weights": weights.iter().cloned().collect::<Map<_, _>>(),
-            "sets": self.sets, "ceiling": of(&truth.1), "arms": arms_object,
-            "differences": differences,
-        })
+        json!({"ceiling": of(&truth.1), "arms": arms_object, "differences": differences})
     }
 
     /// The estimates as Markdown: a row for each measure with a case, then the differences of the arms

@@ -1,15 +1,14 @@
 //! Makes the clips of an evaluation and has them judged.
 
 use super::args::{Arm, Eval, Given};
+use super::judges::{Judges, LEARNED};
 use super::keep::Verdicts;
 use crate::cmd::world::clips::{self, Clips, Weights, picture};
 use crate::cmd::world::coded;
 use crate::output::duration;
 use crate::progress::{Progress, left};
 use anyid_runtime::{Backend, Keep, Model, Pipeline, Result, Tensor};
-use anyid_world::{
-    Feature, Group, Identity, Judge, Painter, Part, Parts, Set, Trial, View, World, parts,
-};
+use anyid_world::{Group, Painter, Parts, Set, Trial, View, World};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -60,23 +59,27 @@ impl Work<'_> {
         &self,
         arms: &[Arm],
         models: Vec<(Weights, Model)>,
-        verdicts: &mut Verdicts,
+        (judges, verdicts): (&mut Judges, &mut Verdicts),
         progress: &mut Progress,
     ) -> Result<Shown> {
-        self.truth(verdicts, progress)?;
+        self.truth((judges, verdicts), progress)?;
         let mut shown = Shown::new();
         for (weights, model) in models {
             let pipeline = Pipeline::new(model, self.backend.clone()).keep(Keep::Loaded);
             for arm in arms.iter().filter(|arm| arm.weights == weights) {
-                self.arm(arm, &pipeline, verdicts, &mut shown, progress)?;
+                self.arm(arm, &pipeline, (judges, verdicts), &mut shown, progress)?;
             }
         }
         Ok(shown)
     }
 
     /// Judges the true clips: the most that any arm can come to.
-    fn truth(&self, verdicts: &mut Verdicts, progress: &mut Progress) -> Result<()> {
-        let (mut judge, mut painter) = (Judge::new(self.world()), self.clips.painter()?);
+    fn truth(
+        &self,
+        (judges, verdicts): (&mut Judges, &mut Verdicts),
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let mut painter = self.clips.painter()?;
         progress.part(TRUTH);
         for (done, case) in (1..).zip(self.cases) {
             self.clips.stopped()?;
@@ -88,7 +91,7 @@ impl Work<'_> {
                     painter.frame(&self.world().scene(&group.identity, &clip, view(frame)))
                 });
                 let frames: Vec<Vec<u8>> = scenes.collect();
-                let found = self.judge(&mut judge, case, &frames, &group.identity)?;
+                let found = judges.parts(&self.clips, case, &frames, &group.identity)?;
                 verdicts.put(TRUTH, group.number(), found)?;
             }
             self.tell(progress, done);
@@ -102,11 +105,11 @@ impl Work<'_> {
         &self,
         arm: &Arm,
         pipeline: &Pipeline,
-        verdicts: &mut Verdicts,
+        (judges, verdicts): (&mut Judges, &mut Verdicts),
         pictures: &mut Shown,
         progress: &mut Progress,
     ) -> Result<()> {
-        let (mut judge, mut painter) = (Judge::new(self.world()), self.clips.painter()?);
+        let mut painter = self.clips.painter()?;
         let mut order: Vec<(usize, &Case)> = self.cases.iter().enumerate().collect();
         order.sort_by_key(|(_, case)| clips::lengths(&case.set));
         progress.part(&arm.name);
@@ -121,7 +124,7 @@ impl Work<'_> {
                 let frames: Vec<Vec<u8>> =
                     self.clips.judged().into_iter().map(|at| frames[at].clone()).collect();
                 if !known {
-                    let found = self.verdict(arm.given, &mut judge, case, &frames)?;
+                    let found = self.verdict(arm.given, judges, case, &frames)?;
                     verdicts.put(&arm.name, number, found)?;
                 }
                 if at < self.shown {
@@ -144,19 +147,21 @@ impl Work<'_> {
     fn verdict(
         &self,
         given: Given,
-        judge: &mut Judge,
+        judges: &mut Judges,
         case: &Case,
         frames: &[Vec<u8>],
     ) -> Result<Parts> {
         let own = &case.set.group.identity;
         if given != Given::Exchanged {
-            return self.judge(judge, case, frames, own);
+            return judges.parts(&self.clips, case, frames, own);
         }
-        let mut found = self.judge(judge, case, frames, &case.other.identity)?;
-        let likeness = self.judge(judge, case, frames, own)?;
-        for name in ["large", "small", "identity"] {
-            let part = likeness.get(name).copied();
-            found.extend(part.map(|part| (format!("own.{name}"), part)));
+        let mut found = judges.parts(&self.clips, case, frames, &case.other.identity)?;
+        let likeness = judges.parts(&self.clips, case, frames, own)?;
+        for judge in ["", LEARNED] {
+            for name in ["large", "small", "identity"] {
+                let part = likeness.get(&format!("{judge}{name}")).copied();
+                found.extend(part.map(|part| (format!("{judge}own.{name}"), part)));
+            }
         }
         Ok(found)
     }
@@ -164,22 +169,6 @@ impl Work<'_> {
     fn tell(&self, progress: &mut Progress, done: u64) {
         let total = self.cases.len() as u64;
         progress.update(done, total, || format!("{done} of {total} clips"));
-    }
-
-    fn judge(
-        &self,
-        judge: &mut Judge,
-        case: &Case,
-        frames: &[Vec<u8>],
-        identity: &Identity,
-    ) -> Result<Parts> {
-        let verdict = self.clips.judge(judge, &case.set, frames, identity)?;
-        let mut found = parts(&case.set, &verdict);
-        let hidden = case.trial.as_ref().map(|trial| Feature::Attribute(trial.attribute));
-        let hidden = hidden.and_then(|feature| verdict.of(feature)).filter(|one| one.visible);
-        let part = |right: bool| Part { sum: f64::from(u8::from(right)), cases: 1.0 };
-        found.extend(hidden.map(|one| (HIDDEN.to_owned(), part(one.right()))));
-        Ok(found)
     }
 
     /// The frames that the model makes for a set.

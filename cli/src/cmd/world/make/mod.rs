@@ -6,6 +6,7 @@
 //! trained, drawn, made or judged here that its own command does not do.
 
 pub mod args;
+mod reader;
 mod recipe;
 mod record;
 

@@ -1,7 +1,8 @@
 //! The flags of `world pairs`.
 
 use crate::args::DeviceArgs;
-use crate::cmd::world::args::{ClipArgs, SetArgs, WeightArgs};
+use crate::cmd::world::args::SetArgs;
+use crate::cmd::world::clips::{ClipArgs, WeightArgs};
 use anyid_runtime::Result;
 use anyid_world::{Sampling, Split};
 use clap::{Args, ValueEnum};
