@@ -16,9 +16,7 @@ use anyid_runtime::{
     Cancel, DType, Error, Event, Kind, Model, Pipeline, Receiver, ReferenceSource, Request, Result,
     Size, Tensor, TensorType,
 };
-use anyid_world::{
-    Identity, Judge, MOST_SIDES, Painter, Reference, SIDE, Set, Verdict, View,
-};
+use anyid_world::{Identity, Judge, MOST_SIDES, Painter, Reference, SIDE, Set, Verdict, View};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
