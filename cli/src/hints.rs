@@ -324,6 +324,36 @@ pub fn advice(error: &clap::Error) -> Option<String> {
     }
 }
 
+/// A value that its flag does not take, in our words: what is wrong, and what to give. None where the
+/// parser's own say it.
+pub fn value(error: &clap::Error) -> Option<(String, String)> {
+    if error.kind() != ErrorKind::ValueValidation {
+        return None;
+    }
+    let text = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let flag = text(ContextKind::InvalidArg)?.split([' ', '=']).next()?;
+    let given = text(ContextKind::InvalidValue)?;
+    let cause = std::error::Error::source(error)?.to_string();
+    let help = match cause.as_str() {
+        "number too large to fit in target type" => "give a smaller number".to_owned(),
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            "give a whole number, 0 or more".to_owned()
+        }
+        "invalid float literal" | "cannot parse float from empty string" => {
+            "give a number, such as 1.5".to_owned()
+        }
+        // Our own parsers say what they take.
+        own => match own.split_once(" is not in ") {
+            Some((_, range)) => format!("give a number in {range}"),
+            None => own.to_owned(),
+        },
+    };
+    Some((format!("{flag} cannot be \"{given}\""), help))
+}
+
 fn looks_like_a_file(word: &str) -> bool {
     std::path::Path::new(word).extension().is_some() || word.contains('/')
 }
@@ -369,6 +399,34 @@ mod tests {
         assert!(advice_for("anyid-rt i2v").is_some_and(|a| a.contains("generate")));
         assert!(advice_for("anyid-rt me.jpg").is_some_and(|a| a.contains("--ref")));
         assert_eq!(advice_for("anyid-rt generate --prompt x -o a.mp4 --colour red"), None);
+    }
+
+    #[test]
+    fn values_that_no_flag_takes_are_said_in_our_words() {
+        for (words, message, help) in [
+            (
+                "generate --prompt x -o a --frames many",
+                "--frames cannot be \"many\"",
+                "whole number",
+            ),
+            ("generate --prompt x -o a --frames -5", "--frames cannot be \"-5\"", "whole number"),
+            ("generate --prompt x -o a --fps=x", "--fps cannot be \"x\"", "give a number"),
+            ("generate --prompt x -o a --seed x", "--seed cannot be \"x\"", "a seed is a whole"),
+            (
+                "world render -o a.png --group 18446744073709551616",
+                "--group cannot be \"18446744073709551616\"",
+                "give a smaller number",
+            ),
+        ] {
+            let line = format!("anyid-rt {words}");
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(words);
+            let (said, helped) = value(&error).expect(words);
+            assert_eq!(said, message);
+            assert!(helped.contains(help), "{words}: {helped}");
+        }
+        // A choice of names is said by the parser, with the names.
+        let words = "anyid-rt generate --prompt x -o a --precision f16";
+        assert_eq!(value(&Cli::try_parse_from(words.split(' ')).expect_err(words)), None);
     }
 
     #[test]

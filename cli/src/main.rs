@@ -135,8 +135,11 @@ fn usage(error: &clap::Error) -> u8 {
         output::note(text.trim_end());
         return 1;
     };
-    let advice = hints::advice(error);
-    let fault = render::usage_error(rest.trim_start(), advice.as_deref());
+    let (advice, value) = (hints::advice(error), hints::value(error));
+    let mut fault = render::usage_error(rest.trim_start(), advice.as_deref());
+    if let Some((message, help)) = value {
+        fault.error = Error::input("E0900", message).help(advice.unwrap_or(help));
+    }
     render::report_usage(&fault);
     if std::env::args_os().any(|word| word == "--json")
         && let Some(value) = render::failure_json(&fault.error.into(), 1)

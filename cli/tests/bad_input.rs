@@ -57,6 +57,14 @@ fn flags_of_generate_are_checked_before_work() {
     ] {
         refused(&folder, &format!("{base} {flags}"), code);
     }
+    for (flags, code, said) in [
+        ("--size 100x64", "E0901", "--> --size 100x64"),
+        ("--frames 4", "E0902", "--> --frames 4"),
+        ("--frames -5", "E0900", "--frames cannot be \"-5\""),
+        ("--threads 99999999999999999999", "E0900", "give a smaller number"),
+    ] {
+        refused(&folder, &format!("{base} {flags}"), code).says(said);
+    }
     let six = "@examples/astronaut.png ".repeat(6);
     refused(&folder, &format!("{base} --ref {six}"), "E0903");
 }

@@ -68,6 +68,16 @@ fn faults_in_flags_are_input_faults() {
 }
 
 #[test]
+fn the_help_of_training_names_all_three_networks() {
+    let folder = Folder::new();
+    let help = folder.run("train full --help").fine().out;
+    for part in ["vae", "text", "transformer.safetensors", "vae.safetensors", "text_encoder.safet"]
+    {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+#[test]
 fn explain_prints_the_page_of_a_code() {
     let folder = Folder::new();
     let page = folder.run("explain e0902").fine().out;

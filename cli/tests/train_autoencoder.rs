@@ -132,6 +132,6 @@ fn what_the_autoencoder_cannot_be_trained_for_is_refused() {
     folder.run(&format!("{FULL} --set train.network=code")).fails("E0955").says("code");
     let first = "--init-from m/transformer/diffusion_pytorch_model.safetensors";
     let done = folder.run(&format!("{FULL} {first}")).fails("E0972");
-    done.says("this is not a whole autoencoder");
+    done.says("this is a whole transformer, not a whole autoencoder");
     assert!(!folder.path("run/vae.safetensors").exists());
 }

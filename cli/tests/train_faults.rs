@@ -143,7 +143,7 @@ fn a_run_of_every_weight_begins_from_an_earlier_one() {
     }
     folder.run(&format!("{LORA} --steps 1 -o lora")).fine();
     let adapter = "--init-from lora/adapter.safetensors -o no";
-    folder.run(&format!("{full} {adapter}")).fails("E0972").says("not a whole transformer");
+    folder.run(&format!("{full} {adapter}")).fails("E0972").says("this is an adapter, not");
     folder.run(&format!("{LORA} {from} -o no")).fails("E0966").says("a whole transformer");
 }
 

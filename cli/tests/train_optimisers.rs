@@ -190,7 +190,7 @@ fn rates_fall_to_the_end_and_a_run_that_was_stopped_has_them_too() {
     ] {
         folder.run(&format!("{words} -o no --set {item}")).fails("E0956").says(said);
     }
-    folder.run(&format!("{words} -o no --set train.schedule=step")).fails("E0955").says("`linear`");
+    folder.run(&format!("{words} -o no --set train.schedule=step")).fails("E0955").says("linear");
 }
 
 #[test]

@@ -234,9 +234,47 @@ fn a_gate_on_the_way_stops_a_run_long_before_its_end() {
     assert!(folder.path("out/second/checkpoint.safetensors").exists(), "the last good one");
     folder.run(RUN).fails("E0969").says("after update 3, ");
     assert_eq!(log(&folder, "out/second").len(), count, "nothing more is trained");
-    // What no line has is said when the run is there.
-    write(&folder, "none", &gated(2, "gate = [{ value = \"psnr\", above = 20.0 }]"));
-    folder.run(RUN).fails("E0970").says("a gate for psnr, which its log does not have");
+    // What no line has is said before anything is done, and what none had by then behind the run.
+    write(&folder, "none", &gated(2, "gate = [{ value = \"eror\", above = 20.0 }]"));
+    let done = folder.run(RUN).fails("E0970").says("the log of this run has no eror");
+    done.says("did you mean error?");
+    assert!(!folder.path("none").exists(), "nothing was begun");
+    let late = gated(2, "gate = [{ value = \"validation.loss\", below = 9e9, at = 1 }]");
+    let (first, second) = late.split_once("name = \"second\"").unwrap();
+    let second =
+        second.replace("cache = \"cache\"", "cache = \"cache\"\nvalidation = \"train.jsonl\"");
+    write(&folder, "late", &format!("{first}name = \"second\"{second}"));
+    let done = folder.run(RUN).fails("E0970").says("a gate for validation.loss, which its log");
+    done.says("it was not measured up to update 1");
+}
+
+#[test]
+fn what_is_none_of_a_model_is_neither_copied_nor_a_part_of_it() {
+    let folder = stages_world();
+    std::fs::create_dir_all(folder.path("m/data")).unwrap();
+    folder.write("m/data/notes.json", "{}");
+    folder.write("m/vae/notes.txt", "mine");
+    // A stage that trains a whole network, and one whose adapter is merged.
+    write(&folder, "out", &gated(2, "gate = [{ value = \"loss\", below = 1e9 }]"));
+    let done = folder.run(RUN).fine();
+    assert!(done.err.contains("gate passed: loss is "), "{}", done.err);
+    assert!(done.err.contains(", which is at most 1000000000"), "{}", done.err);
+    let names = |name: &str| -> Vec<String> {
+        let tree = tree(&folder, name).into_keys();
+        tree.filter(|name| !name.contains("notes")).collect()
+    };
+    for made in ["out/first/model", "out/second/model"] {
+        assert!(tree(&folder, made).into_keys().eq(names("m")), "{made}");
+    }
+    folder.write("m/data/notes.json", "{\"more\": 1}");
+    folder.write("m/more.json", "{}");
+    let again = folder.run(&format!("{RUN} --json")).fine().json();
+    assert!(again["stages"].as_array().unwrap().iter().all(|stage| stage["skipped"] == true));
+    let config = folder.path("m/vae/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text} ")).unwrap();
+    let done = folder.run(RUN).fails("E0971").says("digest of the model that it begins with");
+    done.says("remove out/first to make it anew, and out/second, which were made behind it");
 }
 
 #[test]

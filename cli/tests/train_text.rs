@@ -93,11 +93,17 @@ fn labels_that_cannot_be_learned_from_are_refused() {
     faulty[1].as_object_mut().unwrap().remove("labels");
     faulty[2]["labels"] = json!({"hair": 1.5});
     faulty[3]["prompt"] = "The hair ".repeat(40).into();
+    // Of a clip that is not looked at, neither length nor file matter, in faulty lines as well.
+    faulty[3]["target"]["frames"] = 1.into();
+    faulty[4]["target"]["fps"] = 12.into();
     let folder = folder(&faulty);
     let done = folder.run(FULL).fails("E0957");
     done.says("line 2: \"labels\" is missing")
         .says("line 3: labels: \"hair\" is 1.5")
-        .says("line 4: the prompt has 81 tokens, at most 48");
+        .says("line 4: the prompt has 81 tokens, at most 48")
+        .says("3 lines of the manifest cannot be used");
+    let done = folder.run(FULL).fails("E0957");
+    assert!(!done.err.contains("nowhere.mp4") && !done.err.contains("frames"), "{}", done.err);
 
     let mut same = lines();
     for line in &mut same {

@@ -61,17 +61,20 @@ fn numbers_that_the_world_does_not_have_are_refused() {
     render("--group 1000000000").fails("E0981").says("there is no group 1000000000");
     render("--group 18446744073709551616").fails("E0900");
     render("--group -1").fails("E0900");
-    render("--group 1 --clip 64").fails("E0981");
-    render("--group 1 --size 50").fails("E0982").says("a multiple of 48");
-    render("--group 1 --frames 0").fails("E0902");
+    render("--group 1 --clip 64").fails("E0981").says("--> --clip 64");
+    render("--group 1 --size 50").fails("E0982").says("a multiple of 48").says("--> --size 50");
+    render("--group 1 --frames 0").fails("E0902").says("--> --frames 0");
+    render("--group 1 --frames x").fails("E0900").says("--frames cannot be \"x\"");
     render("--group 1 --version world/3").fails("E0900").says("world/1 to world/2");
     render("--group 1 --form face").fails("E0820").says(".png");
     let failed = render("--group 1000000000 --json").fails("E0981").json();
     assert_eq!(failed["error"]["code"], "E0981");
     let sample = |words: &str| folder.run(&format!("world sample -o s {words}"));
-    sample("--count 0").fails("E0986");
+    sample("--count 0").fails("E0986").says("--> --count 0");
     sample("--count 1 --shows --targets pictures").fails("E0986");
-    sample("--count 1 --groups 0").fails("E0986");
+    sample("--count 1 --groups 0").fails("E0986").says("--> --first 0 --groups 0");
+    sample("--count 1 --prompts 2").fails("E0986").says("--> --prompts 2");
+    sample("--count 1 --references 3-2").fails("E0986").says("--> --references 3-2");
     sample("--count 1 --first 999999 --groups 2").fails("E0981").says("\"train\"");
     sample("--count 1 --split validation --first 1000000").fails("E0981");
     sample("--count 1 --clips 65").fails("E0986");
@@ -187,7 +190,7 @@ fn sheets_show_sets_of_draws_and_of_manifests() {
     folder.run("world sheet -o a.png --force").fine();
     let other = "world sheet -o c.png --manifest s/manifest.jsonl";
     let failed = folder.run(&format!("{other} --version 1")).fails("E0983");
-    failed.says("not of \"world/1\"").says("manifest.jsonl, line 1");
+    failed.says("not of \"world/1\"").says("manifest.jsonl, line 1").says("with --version");
     folder.run("world sheet -o c.png --manifest none.jsonl").fails("E0911");
     folder.write("empty.jsonl", "\n");
     folder.run("world sheet -o c.png --manifest empty.jsonl").fails("E0983");
@@ -228,7 +231,8 @@ fn a_model_of_the_world_begins_with_nothing_learned() {
     assert!(longest <= model.dit.text_len, "{longest}");
     // The head gives no velocity, so what is decoded is the noise that sampling began with.
     folder.run("world render --group 5 --form portrait -o p.png").fine();
-    let words = "generate --model m --ref p.png --size 48x48 --frames 5 --steps 2 --seed 1 -o";
+    // Its size is that of the model's configuration.
+    let words = "generate --model m --ref p.png --steps 2 --seed 1 -o";
     folder
         .run_with(
             &format!("{words} a.gif --save-latents a.safetensors"),
@@ -309,13 +313,27 @@ fn what_cannot_be_evaluated_is_refused() {
     refused("--sets 2 --first-group 999999999", "E0981");
     refused("--sets 1 --first-group 1000000000", "E0981");
     refused("--sets 1 --clips 1", "E0986");
-    refused("--sets 1 --size 50", "E0982");
+    refused("--sets 1 --size 50", "E0982").says("--size 50").says("use 48: world and model");
+    refused("--sets 1 --references 7", "E0986").says("--references 7");
+    refused("--sets 1 --clips 65", "E0986").says("--clips 65");
     refused("--sets 1 --frames 4", "E0902").says("--frames");
     refused("--sets 1 --solver heun", "E0921").says("--solver");
     refused("--sets 1 --arms full,no-dpo", "E0987").says("--arm no-dpo=DIR");
     refused("--sets 1 --arm x=none", "E0701");
     refused("--sets 1 --lora none.safetensors", "E0310");
-    folder.run("world eval --sets 1").fails("E0901").says("--size 48");
+    // The built-in model takes other sizes; each is said with one that both take, and 96 is one.
+    folder
+        .run("world eval --sets 1")
+        .fails("E0901")
+        .says("--size 48")
+        .says("use 96: world and model");
+    folder.run("world eval --sets 1 --size 64").fails("E0982").says("use 96: world and model");
+    let built_in = "world eval --sets 2 --size 96 --steps 1 --arms full,none";
+    let said = folder.run(built_in).fine().err;
+    let warnings: Vec<&str> = said.lines().filter(|line| line.contains("warning")).collect();
+    let once: std::collections::BTreeSet<&&str> = warnings.iter().collect();
+    assert_eq!(warnings.len(), once.len(), "{said}");
+    assert!(!warnings.is_empty(), "{said}");
     folder.run("world eval").fails("E0900").says("--sets");
     assert_eq!(folder.names(), ["m"]);
 }

@@ -109,6 +109,11 @@ impl ModelWeights {
         &self.set
     }
 
+    /// The network they are of; none where they go by the names they have.
+    pub fn component(&self) -> Option<Component> {
+        self.component
+    }
+
     /// The naming found in the file.
     pub fn naming(&self) -> Naming {
         self.naming

@@ -194,7 +194,10 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
     match args.network {
         Network::Dit | Network::Loss => {
             let size = Size { width, height, frames };
-            size.check(geometry)?;
+            size.check(geometry).map_err(|error| {
+                let flag = flag_of(&error, width, height, frames);
+                error.at(flag)
+            })?;
             let [frames, height, width] = size.latent(geometry);
             let references = latent_frames(&args.ref_frames, geometry)?;
             let timesteps = args.timesteps.unwrap_or(if references > 0 { 2 } else { 1 });
@@ -214,7 +217,7 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
             let factor = configs.vae.spatial_factor();
             check_pixels(width, height, factor)?;
             // Sides need not follow the rule of the transformer; the number of frames does.
-            check_frames(frames, geometry)?;
+            check_frames(frames, geometry).map_err(|e| e.at(format!("--frames {frames}")))?;
             let size = VaeSize { height, width, chunk: 1 };
             let (half, module) = match args.network {
                 Network::VaeEncode => (Half::Encoder, vae::encoder(&configs.vae, &size)),
@@ -237,6 +240,14 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
     )
     .at("--size")
     .help("the autoencoder halves both sides several times"))
+}
+
+/// The flag that an error of the size is about.
+fn flag_of(error: &Error, width: usize, height: usize, frames: usize) -> String {
+    match error.code() {
+        "E0902" => format!("--frames {frames}"),
+        _ => format!("--size {width}x{height}"),
+    }
 }
 
 /// Latent frames of references with these pixel frames.

@@ -192,6 +192,7 @@ mod tests {
                 ("image_dim", Some(json!(1280)), "Wan2.1 image-to-video"),
                 ("cross_attn_norm", Some(json!(1)), "not true or false"),
                 ("text_len", Some(json!(0)), "text_len: 0"),
+                ("sample_frames", Some(json!(0)), "sample_frames: 0"),
                 (
                     "_class_name",
                     Some(json!("WanVACETransformer3DModel")),
@@ -310,7 +311,12 @@ mod tests {
         let small = table(dit_tensors(&micro));
         let lookup = |name: &str| small.get(name).cloned();
         assert_eq!(DitConfig::from_original(None, &lookup).unwrap_err().key, "num_heads");
+        // What it says nothing about is as in Wan2.2.
+        let usual = DitConfig { sample: DitConfig::ti2v_5b().sample, ..micro.clone() };
         let config = json!({ "num_heads": 2, "text_len": 16 });
+        assert_eq!(DitConfig::from_original(Some(&config), &lookup).unwrap(), usual);
+        let config = json!({ "num_heads": 2, "text_len": 16, "sample_width": 192,
+            "sample_height": 192, "sample_frames": 9 });
         assert_eq!(DitConfig::from_original(Some(&config), &lookup).unwrap(), micro);
         let config = json!({ "num_heads": 7 });
         assert_eq!(DitConfig::from_original(Some(&config), &lookup).unwrap_err().key, "num_heads");

@@ -10,6 +10,7 @@ pub struct Error {
     code: &'static str,
     message: String,
     help: String,
+    part: Option<&'static str>,
 }
 
 /// Result with the coded [`Error`].
@@ -21,7 +22,12 @@ impl Error {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        Self { code, message: message.into(), help: help.into() }
+        Self { code, message: message.into(), help: help.into(), part: None }
+    }
+
+    /// Says what of the request it is about.
+    pub(crate) fn of(self, part: &'static str) -> Self {
+        Self { part: Some(part), ..self }
     }
 
     /// The stable code, one of `docs/errors/`.
@@ -32,6 +38,12 @@ impl Error {
     /// What was wrong.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What of the request it is about, where that has several parts: a field of
+    /// [`Sampling`](crate::Sampling), or `version`.
+    pub fn part(&self) -> Option<&'static str> {
+        self.part
     }
 
     /// What the reader can do.

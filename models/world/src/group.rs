@@ -82,7 +82,8 @@ impl Split {
             None => {
                 let message =
                     format!("{count} groups from {first} on are more than \"{}\" has", self.name());
-                Err(Error::new("E0981", message, format!("it has {} groups", end - start)))
+                let help = format!("it has {} groups", end - start);
+                Err(Error::new("E0981", message, help).of("groups"))
             }
         }
     }

@@ -181,13 +181,14 @@ impl Set {
             let help = "give a manifest that `world sample` wrote for this version of the world";
             Error::new("E0983", what, help)
         };
-        let value: Value =
-            serde_json::from_str(line).map_err(|fault| refused(format!("no JSON: {fault}")))?;
+        let value: Value = serde_json::from_str(line)
+            .map_err(|fault| refused(format!("the line is not JSON: {fault}")))?;
         let section = value.get("world").and_then(Value::as_object);
-        let section = section.ok_or_else(|| refused("it says no world".to_owned()))?;
+        let section = section.ok_or_else(|| refused("the line says no world".to_owned()))?;
         let name = section.get("name").and_then(Value::as_str).unwrap_or_default();
         if name != world.to_string() {
-            return Err(refused(format!("it is of \"{name}\", not of \"{world}\"")));
+            let what = format!("the line is of \"{name}\", not of \"{world}\"");
+            return Err(refused(what).of("version"));
         }
         let set = Section(section).set(world).map_err(|fault| match fault {
             Fault::Field(field) => {
@@ -352,7 +353,7 @@ mod tests {
         assert_eq!(refused(r#"{"schema":"anyid.sample/1","id":"s_1"}"#), "E0983");
         let error = Set::parse(&World::new(1).unwrap(), &line).unwrap_err();
         assert_eq!(error.code(), "E0983");
-        assert_eq!(error.message(), "it is of \"world/2\", not of \"world/1\"");
+        assert_eq!(error.message(), "the line is of \"world/2\", not of \"world/1\"");
         let changed = |path: &str, to: Value| {
             let mut value: Value = serde_json::from_str(&line).unwrap();
             *value.pointer_mut(path).unwrap() = to;

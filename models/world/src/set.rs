@@ -54,30 +54,52 @@ impl Sampling {
     /// # Errors
     /// E0981 for groups that there are not, E0986 for what else cannot be drawn.
     pub fn check(&self) -> Result<()> {
-        let refused = |message: String, help: &str| Err(Error::new("E0986", message, help));
+        let refused = |part: &'static str, message: String, help: &str| {
+            Err(Error::new("E0986", message, help).of(part))
+        };
         let Range { start, end } = self.groups;
         if start >= end {
-            return refused(format!("no groups from {start} to {end}"), "give at least one group");
+            let message = format!("there are no groups from {start} to {end}");
+            return refused("groups", message, "give at least one group");
         }
-        Split::of(end - 1)?;
+        Split::of(end - 1).map_err(|error| error.of("groups"))?;
         if !(2..=CLIPS).contains(&self.clips) {
             let help = format!("a set needs a target and a reference; a group has {CLIPS} clips");
-            return refused(format!("{} clips of each group", self.clips), &help);
+            let message =
+                format!("sets cannot be drawn from {} of each group", counted(self.clips));
+            return refused("clips", message, &help);
         }
         let (least, most) = (*self.references.start(), *self.references.end());
         let possible = MOST_REFERENCES.min(self.clips - 1);
         if least == 0 || least > most || most > possible {
             let help = format!("sets of {} clips have 1 to {possible}", self.clips);
-            return refused(format!("{least} to {most} references"), &help);
+            let message = format!("a set cannot have {least} to {most} references");
+            return refused("references", message, &help);
         }
-        if self.primary_forms.is_empty() || (most > 1 && self.auxiliary_forms.is_empty()) {
-            return refused("no forms of references".to_owned(), "name face, portrait or video");
+        let forms = match most {
+            1 => vec![("primary_forms", &self.primary_forms)],
+            _ => vec![
+                ("primary_forms", &self.primary_forms),
+                ("auxiliary_forms", &self.auxiliary_forms),
+            ],
+        };
+        if let Some((part, _)) = forms.into_iter().find(|(_, forms)| forms.is_empty()) {
+            let message = "there are no forms of references to draw from".to_owned();
+            return refused(part, message, "name face, portrait or video");
         }
         if !(0.0..=1.0).contains(&self.absolute) {
-            let message = format!("{} of the prompts absolute", self.absolute);
-            return refused(message, "give a share from 0 to 1");
+            let message = format!("the share of absolute prompts cannot be {}", self.absolute);
+            return refused("absolute", message, "give a share from 0 to 1");
         }
         Ok(())
+    }
+}
+
+/// So many clips, in words.
+fn counted(clips: usize) -> String {
+    match clips {
+        1 => "1 clip".to_owned(),
+        clips => format!("{clips} clips"),
     }
 }
 
@@ -159,13 +181,13 @@ impl World {
     ) -> Result<Set> {
         let group = self.group(group)?;
         if references.is_empty() || references.len() > MOST_REFERENCES {
-            let message = format!("{} references", references.len());
+            let message = format!("a set cannot have {} references", references.len());
             return Err(Error::new("E0986", message, format!("give 1 to {MOST_REFERENCES}")));
         }
         for (at, reference) in references.iter().enumerate() {
             let twice = references[..at].iter().any(|other| other.clip == reference.clip);
             if twice || reference.clip == target {
-                let message = format!("clip {} of the group twice", reference.clip);
+                let message = format!("clip {} of the group is named twice", reference.clip);
                 let help = "the target and its references are different clips";
                 return Err(Error::new("E0986", message, help));
             }

@@ -86,12 +86,12 @@ impl Trials {
         visibility: &mut Visibility,
     ) -> Result<Option<Trial>> {
         if !(4..=CLIPS).contains(&self.clips) {
-            let message = format!("trials of {} clips", self.clips);
+            let message = format!("a trial cannot be made of {} clips", self.clips);
             let help = format!("a trial needs four; a group has {CLIPS}");
             return Err(Error::new("E0986", message, help));
         }
         if self.attributes.is_empty() || self.frames.is_empty() {
-            let message = "trials of nothing";
+            let message = "there is nothing that a trial could hide";
             return Err(Error::new("E0986", message, "name attributes and frames"));
         }
         let person = world.group(group)?;

@@ -214,7 +214,7 @@ impl Painter {
 pub(crate) fn check_size(size: usize) -> Result<()> {
     if size == 0 || !size.is_multiple_of(SIDE) || size / SIDE > MOST_SIDES {
         let help = format!("give a multiple of {SIDE}, at most {}", SIDE * MOST_SIDES);
-        return Err(Error::new("E0982", format!("frames of {size}x{size} pixels"), help));
+        return Err(Error::new("E0982", format!("frames cannot have {size}x{size} pixels"), help));
     }
     Ok(())
 }

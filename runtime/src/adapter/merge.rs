@@ -42,6 +42,15 @@ const SHARD_BYTES: u64 = 5_000_000_000;
 /// Bytes computed at a time.
 const PIECE: u64 = 16 << 20;
 
+/// What a folder gets beside the weights that are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// All that lies in the folder of the base.
+    Everything,
+    /// The files of the model alone.
+    Model,
+}
+
 /// Opens the adapters for the transformer of `base` (a model folder, a checkpoint file, or the
 /// index of its shards) by `open`, and writes the merged model to `output`: a folder for a folder,
 /// a file for a file. `progress` gets the bytes done and in total.
@@ -53,8 +62,7 @@ const PIECE: u64 = 16 << 20;
 pub fn merge(
     base: &Path,
     open: &mut OpenAdapters<'_>,
-    output: &Path,
-    existing: Existing,
+    (output, existing, beside): (&Path, Existing, Beside),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Merged> {
     if !base.is_dir() {
@@ -75,7 +83,10 @@ pub fn merge(
     let made = AtomicFolder::create(output, existing)?;
     let target = made.temporary_path();
     let left_out = weight_files(base, inside, files)?;
-    copy_folder(base, target, &left_out)?;
+    match beside {
+        Beside::Everything => copy_folder(base, target, &left_out)?,
+        Beside::Model => copy_model(&folder, target, &left_out)?,
+    }
     merged.write_folder(&target.join(inside), stem, progress)?;
     let path = made.commit()?;
     Ok(merged.report(path))
@@ -245,8 +256,21 @@ fn unreadable(path: &Path, fault: std::io::Error) -> Error {
     crate::error::unreadable(path, fault)
 }
 
+/// Copies the files of a model without `left_out`, for which there are folders as well.
+pub fn copy_model(folder: &ModelFolder, to: &Path, left_out: &BTreeSet<PathBuf>) -> Result<()> {
+    for path in &folder.files()? {
+        let target = to.join(path.strip_prefix(&folder.root).unwrap_or(path));
+        let inner = target.parent().unwrap_or(to);
+        fs::create_dir_all(inner).map_err(|fault| write_error(inner, fault))?;
+        if !left_out.contains(path) {
+            copy_file(path, &target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Copies a folder without `left_out` and without what is hidden. Links are followed.
-pub fn copy_folder(from: &Path, to: &Path, left_out: &BTreeSet<PathBuf>) -> Result<()> {
+fn copy_folder(from: &Path, to: &Path, left_out: &BTreeSet<PathBuf>) -> Result<()> {
     copy(from, to, left_out, 0)
 }
 

@@ -134,7 +134,8 @@ pub fn check_frames(frames: usize, geometry: Geometry) -> Result<()> {
     }
     let near = geometry.cut(frames.clamp(1, most));
     let next = (near + geometry.time).min(most);
-    let message = format!("{frames} frames: the number must be {rule}, up to {most}");
+    let message =
+        format!("the number of frames cannot be {frames}: it must be {rule}, up to {most}");
     Err(Error::input("E0902", message).help(nearest(near, next)))
 }
 
@@ -163,8 +164,11 @@ impl Request {
         }
         if !geometry.takes(self.reference_frames) {
             let (frames, rule) = (self.reference_frames, geometry.rule());
-            let message = format!("{frames} frames of a reference: must be {rule}");
-            return Err(Error::input("E0902", message));
+            let message =
+                format!("the frames of a reference cannot be {frames}: they must be {rule}");
+            let (near, next) =
+                (geometry.cut(frames.max(1)), geometry.cut(frames.max(1)) + geometry.time);
+            return Err(Error::input("E0902", message).help(nearest(near, next)));
         }
         let [frames, rows, cols] = self.size.latent(geometry);
         for (tensor, what) in [(&self.noise, "the noise"), (&self.latents, "the latents")] {

@@ -1,11 +1,12 @@
 //! What files of training are, found out without doing anything with them.
 
 use super::checkpoint::{CHECKPOINT, KEY, Record, record_of};
+use super::faults::Fault;
 use super::log::LOG;
 use super::manifest::{Manifest, Reading, SCHEMAS};
 use super::parameters::Kind;
 use super::settings::{Settings, lasting_digest};
-use super::{Fault, read_text, result, sources};
+use super::{read_text, result, sources};
 use crate::checkpoint::WeightSet;
 use crate::error::Result;
 use anyid_models::wan::Geometry;

@@ -70,7 +70,7 @@ mod tests {
 
     fn given(kind: Kind, step: u64, second: f32, row: &Value) -> Vec<&'static str> {
         let ty = TensorType::new(DType::F32, [2]);
-        let parameters = Parameters::of([("a", &ty), ("b", &ty)], &[]);
+        let parameters = Parameters::of([("a", &ty), ("b", &ty)], &[], None);
         let gradient = vec![Tensor::from_f32([4], &[0.0, second, 1.0, 0.0]).unwrap()];
         let row = row.as_object().unwrap();
         alarms(kind, step, &parameters, &gradient, row).into_iter().map(|(key, _)| key).collect()

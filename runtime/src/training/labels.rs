@@ -5,7 +5,11 @@
 //! sample; and what frames show, where a slot that is not named does not count.
 
 use super::dataset::{Item, Slot};
+use super::manifest::LARGEST;
+use super::read_text;
+use super::settings::Settings;
 use crate::error::{Error, Result};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -63,6 +67,19 @@ pub fn slots_of(labelled: Labelled, all: &[Labels], path: &Path) -> Result<Vec<S
                 .help("name more samples: there is nothing to tell apart"))
         }
     }
+}
+
+/// Names of the slots in the manifest of settings; none where it is not there yet.
+pub fn named(settings: &Settings) -> Option<Vec<String>> {
+    let field = settings.train.network.labelled()?.field();
+    let text = read_text(&settings.data.manifest, LARGEST).ok()?;
+    let mut out = BTreeSet::new();
+    for line in text.lines() {
+        let line: Option<Value> = serde_json::from_str(line).ok();
+        let labels = line.as_ref().and_then(|line| line.get(field)?.as_object());
+        out.extend(labels.into_iter().flat_map(|labels| labels.keys().cloned()));
+    }
+    Some(out.into_iter().collect())
 }
 
 /// Gives every item its classes.

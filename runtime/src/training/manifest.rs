@@ -7,8 +7,9 @@
 
 mod object;
 
+use super::faults::Fault;
 use super::labels::{Labelled, Labels};
-use super::{Fault, read_text};
+use super::read_text;
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result};
 use crate::media::standardise::model_frames;
@@ -84,6 +85,8 @@ pub struct Sample {
 pub struct Remains {
     /// The line, from 1.
     pub line: usize,
+    /// Its id; empty where it has none.
+    pub id: String,
     /// The prompt.
     pub prompt: Option<String>,
     /// The clips, each with its place in the line.
@@ -161,8 +164,8 @@ impl Manifest {
                 (Some(sample), true) => manifest.samples.push(Sample { line, ..sample }),
                 (None, true) => {}
                 (_, false) => {
-                    let all = notes.faults.into_iter().map(|what| Fault { line, what });
-                    manifest.faults.extend(all);
+                    let fault = |what| Fault { line, id: remains.id.clone(), what };
+                    manifest.faults.extend(notes.faults.into_iter().map(fault));
                     manifest.remains.push(Remains { line, ..remains });
                 }
             }
@@ -225,6 +228,7 @@ impl Line<'_> {
             return None;
         }
         let id = line.identifier(notes, "id");
+        self.remains.id = id.clone().unwrap_or_default();
         if let Some((id, first)) = id.as_ref().and_then(|id| Some((id, before(id)?))) {
             line.fault(notes, format!("id \"{id}\" is also that of line {first}"));
         }

@@ -14,6 +14,7 @@ mod degrade;
 mod denoising;
 mod draws;
 mod encode;
+mod faults;
 mod group;
 mod labels;
 mod learner;
@@ -41,6 +42,7 @@ mod targets;
 
 pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
+pub use faults::Fault;
 pub use memory::Memory;
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
@@ -58,15 +60,6 @@ pub use stages::{Gate, Measured, StageEvent, StageReport, Stages};
 use crate::error::{Error, Result, unreadable};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// What is wrong with a line of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The line, from 1.
-    pub line: usize,
-    /// What is wrong, in words.
-    pub what: String,
-}
 
 /// What a run reports while it works.
 #[derive(Clone, Debug, PartialEq)]

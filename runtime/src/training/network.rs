@@ -157,6 +157,12 @@ impl Wanted<'_> {
         })
     }
 
+    /// What a plan with derivatives trains.
+    pub fn parameters(&self, plan: &Plan) -> Parameters {
+        let component = self.objective.weights().component();
+        Parameters::of_plan(plan, &self.settings.group, component)
+    }
+
     /// The plan with derivatives that takes most memory for a shape.
     pub fn largest<'p>(&self, compiler: &'p Compiler, shape: usize) -> &'p Plan {
         let samples = self.calls.batches(shape, self.settings.train.batch)[0];
@@ -207,7 +213,7 @@ impl Wanted<'_> {
         let besides = |plans: &[Plan]| {
             plans.iter().fold(self.beside.taken(), |sum, plan| {
                 let own = own.get_or_init(|| {
-                    let parameters = Parameters::of_plan(plan, &self.settings.group);
+                    let parameters = self.parameters(plan);
                     let optimiser = optimise::planned_bytes(backend, &parameters, self.settings)?;
                     let calls = parameters.call_bytes(plan);
                     Ok(self.vector_bytes(&parameters).saturating_add(optimiser) + calls)
@@ -262,7 +268,7 @@ impl<'l> Network<'l> {
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
         let largest = wanted.largest(&compiler, shape);
-        let parameters = Parameters::of_plan(largest, &settings.group);
+        let parameters = wanted.parameters(largest);
         let memory = beside.with(&wanted, &compiler, &parameters);
         let mut stages = BTreeMap::new();
         for (call, plan) in wanted.stages(&compiler) {

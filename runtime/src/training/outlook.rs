@@ -9,7 +9,7 @@ use super::draws::{Draw, Levels};
 use super::group::Calls;
 use super::memory::Memory;
 use super::network::Wanted;
-use super::parameters::{Kind, Parameters};
+use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::request::{Training, model};
 use super::settings::TrainedNetwork;
@@ -179,7 +179,7 @@ impl Training<'_> {
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
         let any = *by_shape.keys().next().expect("there is a sample");
-        let parameters = Parameters::of_plan(wanted.largest(&compiler, any), &settings.group);
+        let parameters = wanted.parameters(wanted.largest(&compiler, any));
         let mut memory = beside.with(&wanted, &compiler, &parameters);
         memory.plans += optimise::planned_bytes(backend, &parameters, settings)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();

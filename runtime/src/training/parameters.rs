@@ -13,6 +13,7 @@ use crate::weights::ModelWeights;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::optimiser::{Group, Matrices};
+use anyid_models::wan::names::Component;
 use anyid_passes::LoraTarget;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -123,18 +124,20 @@ pub fn targets(lora: &LoraSettings) -> Vec<LoraTarget> {
 }
 
 impl Parameters {
-    /// Those that a plan gives derivatives of, in vectors as groups of settings want it.
-    pub fn of_plan(plan: &Plan, groups: &[GroupSettings]) -> Self {
+    /// Those that a plan gives derivatives of, in vectors as groups of settings want it. `component` says
+    /// what else they are called.
+    pub fn of_plan(plan: &Plan, groups: &[GroupSettings], component: Option<Component>) -> Self {
         let types: BTreeMap<&str, &TensorType> =
             plan.inputs.iter().map(|p| (p.name.as_str(), &plan.buffer(p.buffer).ty)).collect();
         let names = plan.outputs.iter().filter_map(|port| port.name.strip_prefix("grad."));
-        Self::of(names.map(|name| (name, types[name])), groups)
+        Self::of(names.map(|name| (name, types[name])), groups, component)
     }
 
     /// Those of these names and types.
     pub fn of<'n>(
         named: impl IntoIterator<Item = (&'n str, &'n TensorType)>,
         groups: &[GroupSettings],
+        component: Option<Component>,
     ) -> Self {
         let mut named: Vec<(&str, &TensorType)> = named.into_iter().collect();
         named.sort_unstable_by_key(|(name, _)| *name);
@@ -142,7 +145,7 @@ impl Parameters {
         // Names without the number of a further vector alike.
         let mut stems: Vec<String> = Vec::new();
         for (name, ty) in named {
-            let own = group_of(groups, name);
+            let own = group_of(groups, name, component);
             let muon = own.is_some_and(|own| groups[own].optimiser == Method::Muon);
             let matrices = matrix(&ty.shape).filter(|_| muon);
             // A vector stays one with axes of length one around it.
@@ -406,7 +409,7 @@ mod tests {
             ("blocks.1.self_attn.q.lora_A.weight", &matrix),
             ("blocks.0.ffn.2.weight", &matrix),
         ];
-        let parameters = Parameters::of(named, &[]);
+        let parameters = Parameters::of(named, &[], None);
         let groups: Vec<(&str, usize, bool)> =
             parameters.groups.iter().map(|g| (g.name.as_str(), g.elements, g.decays)).collect();
         assert_eq!(
@@ -454,7 +457,7 @@ mod tests {
             ("large.1.weight", &large),
             ("large.2.weight", &large),
         ];
-        let parameters = Parameters::of(named, &groups);
+        let parameters = Parameters::of(named, &groups, None);
         let found: Vec<(&str, usize, usize, bool)> = parameters
             .groups
             .iter()
@@ -479,7 +482,8 @@ mod tests {
         settings.lora.rank = 2;
         settings.lora.alpha = 6.0;
         let [a, b] = [[2, 3], [4, 2]].map(|shape| TensorType::new(DType::F32, shape));
-        let parameters = Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)], &[]);
+        let parameters =
+            Parameters::of([("m.lora_A.weight", &a), ("m.lora_B.weight", &b)], &[], None);
         let values: Vec<f32> = (0..14).map(|k| (k as f32 * 0.7).sin()).collect();
         let vectors: [&[u8]; 1] = [bytemuck::cast_slice(&values)];
         let base = BTreeMap::from([("m".to_owned(), 5.0)]);

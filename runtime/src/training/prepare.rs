@@ -6,10 +6,11 @@
 
 use super::cache::{Cache, Found};
 use super::dataset::{Dataset, Item, Slot};
+use super::faults::{Fault, refused};
 use super::labels::{classify, slots_of};
 use super::manifest::{Clip, Manifest, Reading, Remains, Sample};
 use super::settings::TrainedNetwork;
-use super::{Event, Fault, Settings};
+use super::{Event, Settings};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
@@ -77,14 +78,16 @@ impl Preparation<'_> {
     ) -> Result<Dataset> {
         let data = &self.settings.data;
         let beside = path.parent().unwrap_or(Path::new(""));
+        let shown = self.network != TrainedNetwork::Text;
         let reading = Reading {
             pairs: self.pairs,
             root: data.root.as_deref().unwrap_or(beside),
             locked: data.sha256.as_deref().filter(|_| path == data.manifest),
-            frames: self.settings.video.frames,
+            // Where no clip is looked at, any length and rate will do.
+            frames: if shown { self.settings.video.frames } else { 1 },
             group: self.model.geometry().time,
             labels: self.network.labelled(),
-            fps: Some(self.settings.video.fps),
+            fps: Some(self.settings.video.fps).filter(|_| shown),
         };
         let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
         let mut manifest = Manifest::open(path, &reading).map_err(|error| match error.code() {
@@ -130,8 +133,9 @@ impl Preparation<'_> {
                     excluded.push((sample.line, sample.id.clone(), reason));
                 }
                 Outcome::Faulty(all) => {
-                    let line = sample.line;
-                    manifest.faults.extend(all.into_iter().map(|what| Fault { line, what }));
+                    let (line, id) = (sample.line, &sample.id);
+                    let fault = |what| Fault { line, id: id.clone(), what };
+                    manifest.faults.extend(all.into_iter().map(fault));
                 }
             }
             (looked.events)(Event::Checked { done: at + 1, total });
@@ -155,7 +159,7 @@ impl Preparation<'_> {
                 }))
             }
             false if by_line.is_empty() => {}
-            false => return Err(refused(&by_line, path)),
+            false => return Err(refused(&manifest.faults, total, path, self.settings)),
         }
         if items.is_empty() {
             let message = match excluded.len() {
@@ -332,10 +336,16 @@ impl Preparation<'_> {
     /// What else is wrong with a line that has faults already.
     fn look_at_remains(&self, remains: &Remains) -> Result<Vec<Fault>> {
         self.stopped("while checking the manifest")?;
-        let prompt = remains.prompt.as_deref().map(|prompt| self.tokens(prompt));
+        let [read, shown] = match self.network {
+            TrainedNetwork::Transformer => [true, true],
+            TrainedNetwork::Vae | TrainedNetwork::Judge => [false, true],
+            TrainedNetwork::Text => [true, false],
+        };
+        let prompt = remains.prompt.as_deref().filter(|_| read).map(|prompt| self.tokens(prompt));
         let mut faults: Vec<String> =
             prompt.and_then(std::result::Result::err).into_iter().collect();
-        for (place, clip) in &remains.clips {
+        let wanted = |place: &str| shown && (read || !place.starts_with("reference"));
+        for (place, clip) in remains.clips.iter().filter(|(place, _)| wanted(place)) {
             // References fit inside; of a target only the frame is another, not what can be read.
             let read = match self.hash(clip) {
                 Ok(_) => self.read(clip, Fit::Inside)?.map(drop),
@@ -343,8 +353,8 @@ impl Preparation<'_> {
             };
             faults.extend(read.err().map(|what| format!("{place}{what}")));
         }
-        let line = remains.line;
-        Ok(faults.into_iter().map(|what| Fault { line, what }).collect())
+        let (line, id) = (remains.line, &remains.id);
+        Ok(faults.into_iter().map(|what| Fault { line, id: id.clone(), what }).collect())
     }
 
     /// The hash of a file, or what is wrong with it.
@@ -477,29 +487,6 @@ pub(super) fn size_of(read: &Reference, clip: &Clip) -> [usize; 2] {
 /// An error of a file as one line of a list.
 fn in_words(error: &Error, media: &Path) -> String {
     format!("{}: {}", media.display(), error.message())
-}
-
-/// Every fault of a manifest as one error, by line.
-fn refused(by_line: &BTreeMap<usize, Vec<&str>>, path: &Path) -> Error {
-    let mut message = match by_line.len() {
-        1 => "1 line of the manifest cannot be used".to_owned(),
-        count => format!("{count} lines of the manifest cannot be used"),
-    };
-    for (line, all) in by_line {
-        all.iter().for_each(|what| message.push_str(&format!("\n  line {line}: {what}")));
-    }
-    // A file of another kind has the same fault in every line.
-    let every = |said: &str| by_line.values().flatten().all(|what| what.contains(said));
-    let help = if every("this is not ") {
-        "a manifest has one JSON object a line, without breaks inside; docs/training.md shows one"
-    } else if every("expected \"anyid.dpo/1\"") {
-        "this is a manifest of samples, for `train lora` and `train full`; `train dpo` reads pairs"
-    } else if every("expected \"anyid.sample/1\"") {
-        "this is a manifest of pairs, for `train dpo`; `train lora` and `train full` read samples"
-    } else {
-        "correct these lines, or set data.skip_faulty = true to leave them out"
-    };
-    Error::input("E0957", message).at(path.display()).help(help)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::memory::Memory;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
+use super::settings::TrainedNetwork;
 use super::{Event, Settings, objective, result, rules, targets};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::weights::ModelWeights;
+use anyid_models::wan::Precision;
 use std::path::PathBuf;
 
 /// A run that is asked for.
@@ -127,9 +129,21 @@ impl<'t> Training<'t> {
         let objective = objective::of(&model, settings, &data)?;
         let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let longest = all.map(Item::reference_frames).max().unwrap_or(0);
+        let about = (longest, self.precision(&model)?);
         let run = Loop::open(self, (&model, objective), folder, data, validation, events);
-        let run = run.and_then(|mut run| run.run(cancel, events));
-        run.map_err(|error| self.advised(error, longest))
+        let mut run = run.map_err(|error| self.advised(error, about, None))?;
+        let report = run.run(cancel, events);
+        report.map_err(|error| self.advised(error, about, run.saved()))
+    }
+
+    /// What the network that is trained computes in.
+    pub(super) fn precision(&self, model: &Model) -> Result<Precision> {
+        match self.settings.train.network {
+            TrainedNetwork::Transformer => self.settings.precision(model.default_precision()),
+            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
+                Ok(Precision::F32)
+            }
+        }
     }
 
     /// Refuses targets of an adapter and groups of parameters that the model does not have.
@@ -141,16 +155,27 @@ impl<'t> Training<'t> {
     }
 
     /// An error of running a network with what helps here: elsewhere flags do, here settings.
-    /// `longest` is the largest number of latent frames of references.
-    pub(super) fn advised(&self, error: Error, longest: usize) -> Error {
+    /// `longest` is the largest number of latent frames of references, `saved` the update of the last
+    /// checkpoint.
+    pub(super) fn advised(
+        &self,
+        error: Error,
+        (longest, precision): (usize, Precision),
+        saved: Option<u64>,
+    ) -> Error {
         let Size { width, height, frames } = self.settings.size();
         match error.code() {
             // A weight that holds one is named, and its help is right here as well.
-            "E1001" if error.help_text().is_some_and(|help| help.contains("--precision")) => error
-                .advised(
-                    "take a smaller train.learning_rate, or model.precision = \"f32\"; the last \
-                     checkpoint is good",
-                ),
+            "E1001" if error.help_text().is_none_or(|help| help.contains("--precision")) => {
+                let mut help = "take a smaller train.learning_rate".to_owned();
+                if precision == Precision::Bf16 {
+                    help.push_str(", or model.precision = \"f32\"");
+                }
+                if let Some(saved) = saved.filter(|saved| *saved > 0) {
+                    help.push_str(&format!("; the checkpoint of update {saved} is good"));
+                }
+                error.advised(help)
+            }
             "E0603" => error
                 .detailed(format_args!(
                     "the largest sample is {width}x{height} pixels, {frames} frames, and \

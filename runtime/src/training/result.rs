@@ -216,7 +216,8 @@ pub fn first_values(
     match kind {
         Kind::Full => {
             let network = settings.train.network;
-            let whole = whole_at(path, network, model)?.ok_or_else(|| not_whole(network, path))?;
+            let whole =
+                whole_at(path, network, model)?.ok_or_else(|| not_whole(network, path, model))?;
             whole_values(path, (parameters, into), &whole, (network, weights))
         }
         Kind::Lora | Kind::Dpo => adapter_values(path, (parameters, into), settings, weights),
@@ -236,7 +237,7 @@ pub fn check_first(
 ) -> Result<Option<String>> {
     match (kind, whole_at(path, network, model)?) {
         (Kind::Full, Some(_)) => Ok(None),
-        (Kind::Full, None) => Err(not_whole(network, path)),
+        (Kind::Full, None) => Err(not_whole(network, path, model)),
         (Kind::Lora | Kind::Dpo, Some(_)) => {
             Err(Error::input("E0966", "this is a whole transformer, not an adapter")
                 .at(path.display())
@@ -264,8 +265,35 @@ fn whole_at(path: &Path, network: TrainedNetwork, model: &Model) -> Result<Optio
     Ok(found.filter(|_| whole))
 }
 
-fn not_whole(network: TrainedNetwork, path: &Path) -> Error {
-    unlike(format!("this is not a whole {}", network.described()), network, path)
+/// The error of a file that is something else than a network of the kind that is trained: with what it is.
+fn not_whole(network: TrainedNetwork, path: &Path, model: &Model) -> Error {
+    let wanted = network.described();
+    let message = match what_is(path, model) {
+        Some(found) => format!("this is {found}, not a whole {wanted}"),
+        None => format!("this is not a whole {wanted}"),
+    };
+    unlike(message, network, path)
+}
+
+/// What a file or folder is, as far as that can be told.
+fn what_is(path: &Path, model: &Model) -> Option<String> {
+    if path.is_dir() {
+        return Some("a folder".to_owned());
+    }
+    let set = WeightSet::open(path).ok()?;
+    if is_adapter(set.names()) {
+        return Some("an adapter".to_owned());
+    }
+    let is = |network: &TrainedNetwork| match network.component(model) {
+        Some(component) => ModelWeights::recognise(&set, component).is_ok(),
+        None => judge::recognise(&set).is_some(),
+    };
+    let found = TrainedNetwork::ALL.into_iter().find(is);
+    let some = || set.names().take(2).collect::<Vec<_>>().join(", ");
+    Some(match found {
+        Some(network) => format!("a whole {}", network.described()),
+        None => format!("a file of {} other tensors ({} …)", set.names().count(), some()),
+    })
 }
 
 /// The error of a file that is not the network that is trained.

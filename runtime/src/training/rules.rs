@@ -1,8 +1,8 @@
 //! Groups of parameters with an optimiser and a learning rate of their own: the `[[group]]` tables of
 //! settings.
 //!
-//! A parameter belongs to the first group that has a pattern for its name; what no group has is updated as
-//! `[train]` says. Patterns are checked before anything is encoded or compiled, with the names there are.
+//! A parameter belongs to the first group that has a pattern for one of its names, that of the original files
+//! or that of model folders; what no group has is updated as `[train]` says. Patterns are checked before anything is encoded or compiled, with the names there are.
 
 use super::parameters::Kind;
 use super::settings::Settings;
@@ -12,8 +12,11 @@ use crate::judge;
 use crate::model::Model;
 use anyid_models::judge::manifest;
 use anyid_models::optimiser::Matrices;
+use anyid_models::wan::names::{Component, Naming, to_diffusers};
 use anyid_passes::grad::matches;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// What updates parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +66,49 @@ fn one_or_several<'de, D: Deserializer<'de>>(
 }
 
 /// The number of the group that a parameter belongs to, from 0; none for the rest.
-pub fn group_of(groups: &[GroupSettings], name: &str) -> Option<usize> {
-    groups.iter().position(|group| group.patterns.iter().any(|pattern| matches(pattern, name)))
+pub fn group_of(
+    groups: &[GroupSettings],
+    name: &str,
+    component: Option<Component>,
+) -> Option<usize> {
+    let fitting = |pattern: &String| fits(pattern, name, component);
+    groups.iter().position(|group| group.patterns.iter().any(fitting))
+}
+
+/// Whether a pattern is for one of the two names of a parameter: its own, which is that of the original
+/// files, or that of folders in the layout of diffusers.
+fn fits(pattern: &str, name: &str, component: Option<Component>) -> bool {
+    let other = || component.is_some_and(|own| matches(pattern, &in_folders(own, name)));
+    matches(pattern, name) || other()
+}
+
+/// What a parameter is called in folders in the layout of diffusers.
+fn in_folders(component: Component, name: &str) -> String {
+    for end in ["lora_A.weight", "lora_B.weight"] {
+        if let Some(linear) = name.strip_suffix(end) {
+            let weight = to_diffusers(component, &format!("{linear}weight"));
+            return format!("{}{end}", weight.trim_end_matches("weight"));
+        }
+    }
+    to_diffusers(component, name)
+}
+
+/// The names that a pattern was probably written for: of those of the original files and of those in folders
+/// the ones that share more words with it, and the kind of the model itself where it fits neither better.
+fn written_for<'n>(
+    pattern: &str,
+    own: &'n [String],
+    other: &'n [String],
+    usual: Naming,
+) -> &'n [String] {
+    let words = |names: &[String]| {
+        let known: BTreeSet<&str> = names.iter().flat_map(|name| name.split('.')).collect();
+        pattern.split('.').filter(|word| known.contains(word)).count()
+    };
+    match (words(own).cmp(&words(other)), usual) {
+        (Ordering::Greater, _) | (Ordering::Equal, Naming::Original) => own,
+        (Ordering::Less, _) | (Ordering::Equal, Naming::Diffusers) => other,
+    }
 }
 
 /// The matrix that a parameter of a shape is: outputs by all else, for a kernel of a convolution as well.
@@ -112,15 +156,25 @@ pub fn check(settings: &Settings, kind: Kind, model: &Model) -> Result<()> {
         return Ok(());
     }
     let trained = trained(settings, kind, model);
+    let weights = settings.train.network.weights(model);
+    let component = weights.and_then(|weights| weights.component());
+    let naming = weights.map_or(Naming::Original, |weights| weights.naming());
     let mut taken: Vec<&str> = Vec::new();
     for (number, group) in (1..).zip(&settings.group) {
         let place = settings.place(&format!("group.{number}.match"));
         for pattern in &group.patterns {
             let own = trained.iter().map(|(name, _)| name.as_str());
-            let own: Vec<&str> = own.filter(|name| matches(pattern, name)).collect();
+            let own: Vec<&str> = own.filter(|name| fits(pattern, name, component)).collect();
             if own.is_empty() {
                 let message = format!("no trained parameter is called \"{pattern}\"");
-                let names: Vec<&str> = trained.iter().map(|(name, _)| name.as_str()).collect();
+                let own: Vec<String> = trained.iter().map(|(name, _)| name.clone()).collect();
+                let other = own.iter().map(|name| match component {
+                    Some(component) => in_folders(component, name),
+                    None => name.clone(),
+                });
+                let other: Vec<String> = other.collect();
+                let names = written_for(pattern, &own, &other, naming);
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let help = meant(pattern, &names, "parameters");
                 return Err(Error::input("E0965", message).at(place).help(help));
             }
@@ -140,7 +194,7 @@ pub fn check(settings: &Settings, kind: Kind, model: &Model) -> Result<()> {
             continue;
         }
         let own = trained.iter().filter(|(name, _)| {
-            group_of(&settings.group, name).is_some_and(|own| own + 1 == number)
+            group_of(&settings.group, name, component).is_some_and(|own| own + 1 == number)
         });
         if let Some((name, shape)) = own.into_iter().find(|(_, shape)| matrix(shape).is_none()) {
             let message = format!(
@@ -152,4 +206,81 @@ pub fn check(settings: &Settings, kind: Kind, model: &Model) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::TrainedNetwork;
+    use super::*;
+
+    fn settings(network: TrainedNetwork, pattern: &str) -> Settings {
+        let mut settings = Settings::default();
+        settings.train.network = network;
+        let patterns = vec![pattern.to_owned()];
+        settings.group = vec![GroupSettings { patterns, ..GroupSettings::default() }];
+        settings
+    }
+
+    #[test]
+    fn parameters_are_found_by_the_names_of_folders_as_well() {
+        let model = Model::micro().unwrap();
+        for (network, kind, own, other) in [
+            (
+                TrainedNetwork::Transformer,
+                Kind::Full,
+                "blocks.*.self_attn.q.weight",
+                "blocks.*.attn1.to_q.weight",
+            ),
+            (
+                TrainedNetwork::Transformer,
+                Kind::Lora,
+                "blocks.*.cross_attn.o.lora_A.weight",
+                "blocks.*.attn2.to_out.0.lora_A.weight",
+            ),
+            (TrainedNetwork::Vae, Kind::Full, "*.residual.2.weight", "*.resnets.*.conv1.weight"),
+            (
+                TrainedNetwork::Text,
+                Kind::Full,
+                "blocks.*.ffn.fc2.weight",
+                "encoder.block.*.layer.1.DenseReluDense.wo.weight",
+            ),
+        ] {
+            let component = network.weights(&model).and_then(|weights| weights.component());
+            let found = |pattern: &str| -> Vec<String> {
+                let settings = settings(network, pattern);
+                check(&settings, kind, &model).unwrap_or_else(|error| panic!("{error}"));
+                let names = trained(&settings, kind, &model).into_iter().map(|(name, _)| name);
+                names.filter(|name| group_of(&settings.group, name, component).is_some()).collect()
+            };
+            assert_eq!(found(own), found(other), "{other}");
+            assert!(!found(own).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_name_is_suggested_in_the_words_that_were_written() {
+        let model = Model::micro().unwrap();
+        for (network, pattern, help) in [
+            (
+                TrainedNetwork::Transformer,
+                "blocks.*.self_atn.q.weight",
+                "did you mean blocks.*.self_attn.q.weight?",
+            ),
+            (
+                TrainedNetwork::Transformer,
+                "blocks.*.atn1.to_q.weight",
+                "blocks.*.attn1.to_q.weight?",
+            ),
+            (
+                TrainedNetwork::Vae,
+                "encoder.mid_block.resnets.0.conv11.weight",
+                "did you mean encoder.mid_block.resnets.0.conv1.weight?",
+            ),
+            (TrainedNetwork::Vae, "encoder.conv11.weight", "did you mean encoder.conv1.weight?"),
+        ] {
+            let error = check(&settings(network, pattern), Kind::Full, &model).unwrap_err();
+            assert_eq!(error.code(), "E0965");
+            assert!(error.help_text().unwrap().contains(help), "{pattern}: {error}");
+        }
+    }
 }

@@ -180,6 +180,11 @@ impl<'l> Loop<'l> {
         Ok(out)
     }
 
+    /// The update of the last checkpoint that was written.
+    pub fn saved(&self) -> Option<u64> {
+        self.saved.map(|samples| samples / self.settings.train.batch)
+    }
+
     /// Trains to the end, or until `cancel` says to stop.
     ///
     /// # Errors
@@ -285,8 +290,7 @@ impl<'l> Loop<'l> {
         let norm = self.optimiser.update(step, self.settings, gradient)?;
         if !norm.is_finite() {
             let message = format!("a non-finite value in the gradient of update {step}");
-            return Err(Error::input("E1001", message)
-                .help("the last checkpoint is good: take a smaller train.learning_rate"));
+            return Err(Error::input("E1001", message));
         }
         self.batch.clear();
         self.record.position.updates = step;

@@ -133,8 +133,7 @@ impl Sampler<'_, '_> {
             guidance::mix(&conditional, &null, usual.guidance as f32, &mut velocity)?;
             solver.step(step, &mut values, &velocity)?;
             if first_non_finite(&values).is_some() {
-                return Err(Error::input("E1001", format!("a non-finite value in {place}"))
-                    .help("take a smaller train.learning_rate"));
+                return Err(Error::input("E1001", format!("a non-finite value in {place}")));
             }
         }
         tensor_f32(shape, &values).map(Some)

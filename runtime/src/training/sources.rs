@@ -57,7 +57,7 @@ impl Sources {
 
 /// The error of settings that are no settings, from `place`.
 pub fn no_settings(error: &toml::de::Error, place: &str) -> Error {
-    Error::input("E0955", in_words(error.message())).at(place).help(help(error.message()))
+    Error::input("E0955", said(error.message(), None)).at(place).help(help(error.message()))
 }
 
 const HELP: &str = "docs/training.md lists every setting";
@@ -100,10 +100,8 @@ pub fn read(
         own.insert(key.to_owned(), value.clone());
         let alone = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(own))]);
         check(&alone).map_err(|fault| {
-            let message = match fault.message().starts_with("unknown field") {
-                true => in_words(fault.message()),
-                false => format!("{section}.{key}: {}", in_words(fault.message())),
-            };
+            let key = format!("{section}.{key}");
+            let message = said(fault.message(), Some(&key));
             Error::input("E0955", message).at(flag).help(help(fault.message()))
         })?;
         let keys = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -173,6 +171,29 @@ fn lines(text: &str, path: &Path) -> BTreeMap<String, String> {
     out
 }
 
+/// The line of `key` in table `at`, from 0, of the tables `[[section]]` of TOML text: that of a setting, or of
+/// table NUMBER of its tables, as `key.NUMBER`. Where it is not there, the line of the table's first key.
+pub fn line_of(text: &str, section: &str, at: usize, key: &str) -> usize {
+    let place = || {
+        let table = DeTable::parse(text).ok()?;
+        let tables = table.get_ref().iter().find(|(name, _)| name.get_ref() == section)?.1;
+        let keys = tables.get_ref().as_array()?.get(at)?.get_ref().as_table()?;
+        let (name, number) = key.split_once('.').unwrap_or((key, ""));
+        let first = keys.iter().map(|(key, _)| key.span().start).min();
+        let Some((own, value)) = keys.iter().find(|(key, _)| key.get_ref() == name) else {
+            return first;
+        };
+        let inner = number.parse::<usize>().ok().and_then(|number| {
+            let one = value.get_ref().as_array()?.get(number.checked_sub(1)?)?;
+            let inner = one.get_ref().as_table()?;
+            inner.iter().map(|(key, _)| key.span().start).min()
+        });
+        inner.or(Some(own.span().start))
+    };
+    let offset = place().unwrap_or(0);
+    1 + text[..offset].matches('\n').count()
+}
+
 fn at(path: &Path, text: &str, offset: usize) -> String {
     format!("{}:{}", path.display(), 1 + text[..offset].matches('\n').count())
 }
@@ -183,7 +204,30 @@ pub fn refused(error: &toml::de::Error, text: &str, path: &Path) -> Error {
         Some(span) => at(path, text, span.start),
         None => path.display().to_string(),
     };
-    Error::input("E0955", in_words(error.message())).at(place).help(help(error.message()))
+    let key = error.span().and_then(|span| key_before(text, span.start));
+    Error::input("E0955", said(error.message(), key)).at(place).help(help(error.message()))
+}
+
+/// The key whose value begins at `offset`, where it stands right before it.
+fn key_before(text: &str, offset: usize) -> Option<&str> {
+    let before = text[..offset].trim_end().strip_suffix('=')?.trim_end();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let key = &before[before.trim_end_matches(plain).len()..];
+    (!key.is_empty()).then_some(key)
+}
+
+/// What the reader says of the value of a key. The names that there are instead of an unknown one are
+/// for the help.
+fn said(message: &str, key: Option<&str>) -> String {
+    let words = in_words(message);
+    match (words.split_once(", expected "), key) {
+        (Some((unknown, _)), _) if unknown.starts_with("unknown field") => unknown.to_owned(),
+        (Some((unknown, _)), Some(key)) if unknown.starts_with("unknown") => {
+            format!("{key}: {unknown}")
+        }
+        (_, Some(key)) => format!("{key}: {words}"),
+        (_, None) => words,
+    }
 }
 
 /// A message of the reader in the words of the page about settings.
@@ -206,9 +250,13 @@ fn in_words(message: &str) -> String {
 fn help(message: &str) -> String {
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown = words.next().filter(|_| message.starts_with("unknown"));
-    match unknown.and_then(|name| nearest(name, words)) {
-        Some(near) => format!("did you mean {near}? {HELP}"),
-        None => HELP.to_owned(),
+    let near = unknown.and_then(|name| nearest(name, words));
+    match (near, message.split_once(", expected ")) {
+        (Some(near), _) => format!("did you mean {near}? {HELP}"),
+        (None, Some((unknown, names))) if unknown.starts_with("unknown") => {
+            format!("it is {}; {HELP}", names.replace('`', ""))
+        }
+        _ => HELP.to_owned(),
     }
 }
 

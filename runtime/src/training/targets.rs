@@ -52,6 +52,9 @@ pub fn check(settings: &Settings, model: &Model) -> Result<()> {
     Ok(())
 }
 
+/// Most names that a help lists.
+const SHOWN: usize = 40;
+
 /// The name that was probably meant, or those that there are, with stars for numbers of blocks. `what` is
 /// what has names.
 pub fn meant(pattern: &str, names: &[&str], what: &str) -> String {
@@ -66,8 +69,12 @@ pub fn meant(pattern: &str, names: &[&str], what: &str) -> String {
     match nearest(pattern, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}?"),
         None => {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            format!("the {what} are {}; a star stands for any text", names.join(", "))
+            let some: Vec<&str> = names.iter().map(String::as_str).take(SHOWN).collect();
+            let more = match names.len() - some.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("the {what} are {}{more}; a star stands for any text", some.join(", "))
         }
     }
 }

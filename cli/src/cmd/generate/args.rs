@@ -30,7 +30,9 @@ impl std::str::FromStr for Seed {
 #[command(
     after_help = "Without --model the built-in micro model is used: it shows the whole path \
 in seconds, but its weights are random and its output is texture, not a person. Its defaults are \
-192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps.\n\n\
+192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps, or the size \
+that its transformer/config.json says (sample_width, sample_height, sample_frames), as that of a \
+model of `init` does.\n\n\
 A recipe is written next to the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
 the run exactly; flags given together with --recipe override it."
 )]

@@ -19,6 +19,7 @@ use crate::render::Failure;
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
 use anyid_models::wan::Geometry;
+use anyid_models::wan::config::DitConfig;
 use anyid_runtime::adapter::Tolerance;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
@@ -27,7 +28,7 @@ use opened::{existing, open_writer, options};
 use report::{report_json, report_text};
 use std::time::{Duration, Instant};
 use watch::{Watcher, introduce};
-use wishes::{Wishes, fill, read_noise, wanted_size, wishes};
+use wishes::{Wishes, fill, read_noise, sized, wanted_size, wishes};
 
 /// Runs the verb.
 ///
@@ -47,8 +48,9 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     };
     // A result that is in the way is said first, whatever the model.
     let geometry = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry);
-    let size = wanted_size(&args, &wishes, geometry)?;
-    size.check(geometry)?;
+    let made_for = model.as_ref().map_or(DitConfig::ti2v_5b().sample, |model| model.dit.sample);
+    let size = wanted_size(&args, &wishes, geometry, made_for)?;
+    size.check(geometry).map_err(|error| sized(error, &args, &wishes))?;
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
     let options = options(&args, fps);
     places(&args, &wishes, &options).check()?;

@@ -108,21 +108,40 @@ fn adapter_again(entry: &AdapterEntry, recipe: &Path) -> Result<Wanted> {
     Ok(Wanted { path: recipe::find_again(&entry.file, recipe)?, scale: entry.scale })
 }
 
-pub(super) fn wanted_size(args: &Generate, wishes: &Wishes, geometry: Geometry) -> Result<Size> {
+/// The size of the video: of the latents that are decoded, or flags over recipe over `usual`, width,
+/// height and frames that the model was made for.
+pub(super) fn wanted_size(
+    args: &Generate,
+    wishes: &Wishes,
+    geometry: Geometry,
+    usual: [usize; 3],
+) -> Result<Size> {
     if let Some(latents) = &wishes.latents {
         let shape = latents.tensor.shape();
         return Ok(Size::of_latent([shape[1], shape[2], shape[3]], geometry));
     }
-    let (old, micro) = (wishes.recipe.as_ref().map(|(_, old)| old), wishes.model.is_none());
+    let old = wishes.recipe.as_ref().map(|(_, old)| old);
     let [width, height] = match (&args.size, old) {
         (Some(text), _) => size(text)?,
         (None, Some(recipe)) => [recipe.size[0], recipe.size[1]],
-        (None, None) if micro => [192, 192],
-        (None, None) => [1280, 704],
+        (None, None) => [usual[0], usual[1]],
     };
-    let default = if micro { 9 } else { 121 };
-    let frames = args.frames.or(old.map(|r| r.size[2])).unwrap_or(default);
+    let frames = args.frames.or(old.map(|r| r.size[2])).unwrap_or(usual[2]);
     Ok(Size { width, height, frames })
+}
+
+/// An error about the size, with the flag or the recipe that gave it.
+pub(super) fn sized(error: Error, args: &Generate, wishes: &Wishes) -> Error {
+    let flag = match error.code() {
+        "E0901" => args.size.as_ref().map(|size| format!("--size {size}")),
+        "E0902" => args.frames.map(|frames| format!("--frames {frames}")),
+        _ => return error,
+    };
+    let recipe = wishes.recipe.as_ref().map(|(path, _)| path.display().to_string());
+    match flag.or(recipe) {
+        Some(place) => error.at(place),
+        None => error.at("the size that the model was made for").help("give --size and --frames"),
+    }
 }
 
 /// The settings of sampling: flags over recipe over defaults.

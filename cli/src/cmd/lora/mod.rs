@@ -12,7 +12,9 @@ use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
 use crate::render::{self, Failure};
-use anyid_runtime::adapter::{self, Adapter, Dialect, Modules, Tolerance, Wanted, other_base};
+use anyid_runtime::adapter::{
+    self, Adapter, Beside, Dialect, Modules, Tolerance, Wanted, other_base,
+};
 use anyid_runtime::checkpoint::ModelFolder;
 use anyid_runtime::files::Existing;
 use anyid_runtime::places::Places;
@@ -183,14 +185,13 @@ fn merge(args: &LoraMerge) -> std::result::Result<(), Failure> {
         }
         Ok(adapters)
     };
-    let existing = existing(args.force);
-    let merged =
-        adapter::merge(&args.base, &mut open, &args.output, existing, &mut |done, total| {
-            let time = begun.elapsed();
-            progress.update(done, total, || {
-                format!("{} of {}{}", bytes(done), bytes(total), left(time, done, total))
-            });
-        })?;
+    let to = (args.output.as_path(), existing(args.force), Beside::Everything);
+    let merged = adapter::merge(&args.base, &mut open, to, &mut |done, total| {
+        let time = begun.elapsed();
+        progress.update(done, total, || {
+            format!("{} of {}{}", bytes(done), bytes(total), left(time, done, total))
+        });
+    })?;
     progress.clear();
     interrupt::say_swept();
     output::print(&format!(

@@ -12,7 +12,8 @@ pub enum Train {
     Lora(TrainArgs),
     /// Train an adapter on pairs of clips of which one was preferred.
     Dpo(TrainArgs),
-    /// Train every weight of the transformer, or of the autoencoder, on clips.
+    /// Train every weight of the transformer, of the autoencoder (train.network = "vae"), or of the text
+    /// encoder (train.network = "text").
     Full(TrainArgs),
     /// Run stages one behind the other, each on the model of those before it, and go on where they were.
     Stages(StagesArgs),
@@ -87,7 +88,8 @@ pub struct TrainArgs {
     /// Continue from the checkpoint in the folder of the run.
     #[arg(long, conflicts_with = "init_from")]
     pub resume: bool,
-    /// Start a new run from the values of an adapter; for `full`, of a whole transformer.
+    /// Start a new run from the values of an adapter; for `full`, from the file of a whole network of the
+    /// kind that is trained: transformer.safetensors, vae.safetensors or text_encoder.safetensors.
     #[arg(long, value_name = "FILE")]
     pub init_from: Option<PathBuf>,
 }

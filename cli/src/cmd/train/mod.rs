@@ -214,10 +214,11 @@ fn show(progress: &mut Progress, event: Event) {
         }
         Event::Updated { step, total, loss, norm, left } => {
             return progress.update(step, total, || {
-                format!(
-                    "{step} of {total}, loss {loss:.4}, norm {norm:.3}, {} left",
-                    duration(left)
-                )
+                let rest = match step < total {
+                    true => format!(", {} left", duration(left)),
+                    false => String::new(),
+                };
+                format!("{step} of {total}, loss {loss:.4}, norm {norm:.3}{rest}")
             });
         }
         Event::Measured { step, loss, base } => {

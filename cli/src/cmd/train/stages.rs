@@ -52,7 +52,7 @@ pub fn show_stage(progress: &mut Progress, event: StageEvent<'_>) {
             progress.note(&format!("stage {name} was finished before"));
         }
         StageEvent::Training(event) => show(progress, event),
-        StageEvent::Passed(measured) => progress.note(&measured.to_string()),
+        StageEvent::Passed(measured) => progress.note(&format!("gate passed: {measured}")),
         StageEvent::Assembled { model } => progress.note(&format!("wrote {}", model.display())),
     }
 }

@@ -4,7 +4,7 @@ use super::eval::args::Eval;
 use super::make::args::Make;
 use super::pairs::args::Pairs;
 use crate::cmd::generate::args::FormatName;
-use anyid_runtime::Result;
+use anyid_runtime::{Error, Result};
 use anyid_world::{ReferenceForm, Sampling, Split, World};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -225,7 +225,7 @@ impl SetArgs {
             auxiliary_forms: forms(&self.forms),
             ..Sampling::new(groups)
         };
-        sampling.check().map_err(super::coded)?;
+        sampling.check().map_err(|error| self.refused(error))?;
         Ok(sampling)
     }
 
@@ -241,6 +241,20 @@ impl SetArgs {
         });
         about.as_object().cloned().unwrap_or_default()
     }
+
+    /// An error of how sets are drawn, with the flag that says it.
+    fn refused(&self, error: anyid_world::Error) -> Error {
+        let ((least, most), part) = (self.references, error.part());
+        let coded = super::coded(error);
+        match part {
+            Some("clips") => coded.at(format!("--clips {}", self.clips)),
+            Some("references") if least == most => coded.at(format!("--references {least}")),
+            Some("references") => coded.at(format!("--references {least}-{most}")),
+            Some("primary_forms") => coded.at("--primary-forms"),
+            Some("auxiliary_forms") => coded.at("--forms"),
+            _ => coded,
+        }
+    }
 }
 
 impl DrawArgs {
@@ -255,9 +269,11 @@ impl DrawArgs {
     /// E0981 for groups that there are not, E0986 for what else cannot be drawn.
     pub fn sampling(&self) -> Result<Sampling> {
         let split = Split::from(self.split);
-        let groups = split.some(self.first, self.groups).map_err(super::coded)?;
-        let sampling = Sampling { absolute: self.prompts, ..self.set.sampling(groups)? };
-        sampling.check().map_err(super::coded)?;
+        let place = format!("--first {} --groups {}", self.first, self.groups);
+        let groups = split.some(self.first, self.groups).map_err(super::said(&place))?;
+        let sampling = self.set.sampling(groups).map_err(|error| error.at(place))?;
+        let sampling = Sampling { absolute: self.prompts, ..sampling };
+        sampling.check().map_err(super::said(format!("--prompts {}", self.prompts)))?;
         Ok(sampling)
     }
 }

@@ -16,9 +16,11 @@ use anyid_runtime::{
     Cancel, DType, Error, Event, Kind, Model, Pipeline, Receiver, ReferenceSource, Request, Result,
     Size, Tensor, TensorType,
 };
-use anyid_world::{Identity, Judge, Painter, Reference, Set, Verdict, View};
+use anyid_world::{Identity, Judge, MOST_SIDES, Painter, Reference, SIDE, Set, Verdict, View};
 use clap::Args;
 use serde_json::{Map, Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// The model that makes clips.
@@ -89,6 +91,31 @@ impl ClipArgs {
         })
     }
 
+    /// Refuses a size that frames of the world, or one of the models, cannot have, and says which both can.
+    ///
+    /// # Errors
+    /// E0982 for the world, E0901 for a model.
+    pub fn check_size<'m>(&self, models: impl IntoIterator<Item = &'m Model>) -> Result<()> {
+        let (size, mut step) = (self.size, SIDE);
+        let mut refused = Painter::new(size).err().map(coded);
+        for model in models {
+            let geometry = model.geometry();
+            step = geometry.sides().into_iter().fold(step, least_common_multiple);
+            let own = Size { width: size, height: size, frames: 1 };
+            refused = refused.or(own.check(geometry).err());
+        }
+        let Some(error) = refused else { return Ok(()) };
+        let near = (size / step).max(1) * step;
+        let help = match Painter::new(near) {
+            Ok(_) => format!("use {near}: world and model take multiples of {step}"),
+            Err(_) => {
+                let most = SIDE * MOST_SIDES;
+                format!("world and model would take multiples of {step}, and at most {most}")
+            }
+        };
+        Err(error.advised(help).at(format!("--size {size}")))
+    }
+
     /// Refuses what a model cannot make.
     ///
     /// # Errors
@@ -110,6 +137,15 @@ impl ClipArgs {
         });
         about.as_object().cloned().unwrap_or_default()
     }
+}
+
+/// The smallest number that is a multiple of both.
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut greatest, mut rest) = (a, b);
+    while rest > 0 {
+        (greatest, rest) = (rest, greatest % rest);
+    }
+    a / greatest.max(1) * b
 }
 
 /// A model with its adapters.
@@ -165,6 +201,8 @@ pub struct Clips<'c> {
     pub request: &'c Request,
     /// Stops it within a clip.
     pub cancel: &'c Cancel,
+    /// Warnings that were printed; each is said once.
+    pub told: RefCell<BTreeSet<String>>,
 }
 
 impl Clips<'_> {
@@ -183,7 +221,11 @@ impl Clips<'_> {
         let request = Request { references, prompt, seed, ..self.request.clone() };
         let mut frames = Frames { size: self.made.size, rgb: Vec::new(), warnings: Vec::new() };
         pipeline.generate_with(&request, self.cancel, &mut frames)?;
-        frames.warnings.iter().for_each(|warning| progress.warn(warning));
+        for warning in frames.warnings {
+            if self.told.borrow_mut().insert(warning.clone()) {
+                progress.warn(&warning);
+            }
+        }
         Ok(frames.rgb)
     }
 

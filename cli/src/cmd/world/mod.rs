@@ -40,6 +40,11 @@ pub fn coded(error: anyid_world::Error) -> Error {
     Error::input(error.code(), error.message()).help(error.help())
 }
 
+/// As [`coded`], of what a flag says.
+pub fn said(flag: impl std::fmt::Display) -> impl FnOnce(anyid_world::Error) -> Error {
+    move |error| coded(error).at(flag)
+}
+
 /// The file of a single picture, opened before it is painted.
 ///
 /// # Errors

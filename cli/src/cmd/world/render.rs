@@ -1,7 +1,7 @@
 //! `world render`: a clip of a person, or the picture of its face or portrait.
 
 use super::args::{FormName, Render};
-use super::{coded, open_picture, write_picture};
+use super::{coded, open_picture, said, write_picture};
 use crate::cmd::generate::opened::{existing, open_writer};
 use crate::interrupt;
 use crate::output::{self, bytes, plural};
@@ -28,13 +28,17 @@ struct Written {
 /// # Errors
 /// E0981 and E0982 for numbers, E0902 for frames, those of the writer.
 pub fn run(args: &Render) -> Result<()> {
-    let group = args.world.version.group(args.group).map_err(coded)?;
-    let clip = group.clip(args.clip).map_err(coded)?;
-    let mut painter = Painter::new(args.size).map_err(coded)?;
+    let group = args.world.version.group(args.group);
+    let group = group.map_err(said(format!("--group {}", args.group)))?;
+    let clip = group.clip(args.clip).map_err(said(format!("--clip {}", args.clip)))?;
+    let painter = Painter::new(args.size);
+    let mut painter = painter.map_err(said(format!("--size {}", args.size)))?;
     if args.frames == 0 || args.frames > MOST_FRAMES {
-        let message = format!("{} frames of a clip of the world", args.frames);
-        let help = format!("give 1 to {MOST_FRAMES}");
-        return Err(Error::input("E0902", message).at("--frames").help(help));
+        let message = format!("a clip of the world cannot have {} frames", args.frames);
+        let place = format!("--frames {}", args.frames);
+        return Err(Error::input("E0902", message)
+            .at(place)
+            .help(format!("give 1 to {MOST_FRAMES}")));
     }
     let written = match args.form {
         FormName::Video => video(args, &group, &clip, &mut painter)?,

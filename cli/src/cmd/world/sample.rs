@@ -4,7 +4,7 @@
 //! people they show, and once to be written, so that no number of samples takes memory.
 
 use super::args::{Sample, TargetKind};
-use super::{coded, refuse_others};
+use super::{coded, refuse_others, said};
 use crate::cmd::generate::opened::existing;
 use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
@@ -83,9 +83,9 @@ impl Report {
 pub fn check(args: &Sample) -> Result<Sampling> {
     let sampling = args.draw.sampling()?;
     if args.count == 0 || args.count > MOST {
-        let message = format!("{} samples", args.count);
-        let help = format!("give 1 to {MOST}");
-        return Err(Error::input("E0986", message).at("--count").help(help));
+        let message = format!("the number of samples cannot be {}", args.count);
+        let place = format!("--count {}", args.count);
+        return Err(Error::input("E0986", message).at(place).help(format!("give 1 to {MOST}")));
     }
     if args.shows && args.targets == TargetKind::Pictures {
         let help = "a judge is trained on clips: leave one of the two flags out";
@@ -93,7 +93,7 @@ pub fn check(args: &Sample) -> Result<Sampling> {
             .at("--shows, --targets pictures")
             .help(help));
     }
-    Painter::new(args.size).map_err(coded)?;
+    Painter::new(args.size).map_err(said(format!("--size {}", args.size)))?;
     Ok(sampling)
 }
 

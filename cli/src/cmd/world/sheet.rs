@@ -1,7 +1,7 @@
 //! `world sheet`: sets in one picture, one in a row.
 
 use super::args::Sheet;
-use super::{coded, open_picture, write_picture};
+use super::{coded, open_picture, said, write_picture};
 use crate::cmd::generate::opened::existing;
 use crate::interrupt;
 use crate::output::{self, bytes};
@@ -28,9 +28,9 @@ const LONGEST: u64 = 1 << 20;
 /// read, and those of writing.
 pub fn run(args: &Sheet) -> Result<()> {
     if args.count == 0 || args.count > MOST {
-        let message = format!("a sheet of {} sets", args.count);
-        let help = format!("give 1 to {MOST}");
-        return Err(Error::input("E0986", message).at("--count").help(help));
+        let message = format!("the number of sets cannot be {}", args.count);
+        let place = format!("--count {}", args.count);
+        return Err(Error::input("E0986", message).at(place).help(format!("give 1 to {MOST}")));
     }
     let sets = match &args.manifest {
         Some(path) => read(args, path)?,
@@ -42,7 +42,8 @@ pub fn run(args: &Sheet) -> Result<()> {
     };
     // Frames are painted where there is room for them only.
     let longest = sets.iter().map(|set| set.references.len()).max().unwrap_or(0);
-    sheet_sides(longest + MORE, sets.len(), args.size, args.gap).map_err(coded)?;
+    let sides = sheet_sides(longest + MORE, sets.len(), args.size, args.gap);
+    sides.map_err(said(format!("--size {}", args.size)))?;
     let file = open_picture(&args.output, existing(args.force))?;
     interrupt::say_swept();
     let rows = sets.iter().map(|set| set.row(args.size).map_err(coded));
@@ -86,7 +87,14 @@ fn read(args: &Sheet, path: &Path) -> Result<Vec<Set>> {
         }
         let place = format!("{}, line {number}", path.display());
         let set = Set::parse(&args.draw.world(), &line);
-        sets.push(set.map_err(|error| coded(error).at(place))?);
+        sets.push(set.map_err(|error| {
+            let version = error.part() == Some("version");
+            let error = coded(error).at(place);
+            match version {
+                true => error.also("or give its version with --version"),
+                false => error,
+            }
+        })?);
     }
     match sets.is_empty() {
         false => Ok(sets),

@@ -39,7 +39,12 @@ pub struct DitConfig {
     pub qk_norm: bool,
     /// Rows to which text embeddings are padded.
     pub text_len: usize,
+    /// Width, height and frames of the videos that it was made for.
+    pub sample: [usize; 3],
 }
+
+/// Keys of ours for [`DitConfig::sample`].
+const SAMPLE: [&str; 3] = ["sample_width", "sample_height", "sample_frames"];
 
 impl DitConfig {
     /// Wan2.2-TI2V-5B: 825 tensors, 4,999,787,712 parameters.
@@ -59,6 +64,7 @@ impl DitConfig {
             cross_attn_norm: true,
             qk_norm: true,
             text_len: 512,
+            sample: [1280, 704, 121],
         }
     }
 
@@ -71,6 +77,7 @@ impl DitConfig {
             ffn_dim: 192,
             text_dim: 64,
             freq_dim: 64,
+            sample: [192, 192, 9],
             ..Self::ti2v_5b()
         }
     }
@@ -94,6 +101,7 @@ impl DitConfig {
             patch: [1, 1, 1],
             text_dim: 96,
             text_len: 48,
+            sample: [48, 48, 5],
             ..Self::ti2v_5b()
         }
     }
@@ -152,6 +160,7 @@ impl DitConfig {
                 Some(_) => reader.size("text_len")?,
                 None => Self::ti2v_5b().text_len,
             },
+            sample: sample(&reader)?,
             ..Self::ti2v_5b()
         };
         made.validate()?;
@@ -245,6 +254,7 @@ impl DitConfig {
                 Some(_) => reader.size("text_len")?,
                 None => 512,
             },
+            sample: sample(&reader)?,
             ..Self::ti2v_5b()
         };
         for (key, inferred) in [
@@ -265,8 +275,9 @@ impl DitConfig {
         Ok(made)
     }
 
-    /// The `config.json` that diffusers reads. `rope_theta` has no key there, and `text_len` one of
-    /// ours, which is left out where it is that of Wan2.2: diffusers takes it with a warning.
+    /// The `config.json` that diffusers reads. `rope_theta` has no key there; `text_len` and `sample` have
+    /// keys of ours, which are left out where they are those of Wan2.2: diffusers takes them with a
+    /// warning.
     pub fn to_diffusers_json(&self) -> Value {
         let mut config = json!({
             "_class_name": "WanTransformer3DModel",
@@ -291,6 +302,11 @@ impl DitConfig {
         if self.text_len != Self::ti2v_5b().text_len {
             config["text_len"] = json!(self.text_len);
         }
+        for ((key, own), usual) in SAMPLE.into_iter().zip(self.sample).zip(Self::ti2v_5b().sample) {
+            if own != usual {
+                config[key] = json!(own);
+            }
+        }
         config
     }
 
@@ -308,6 +324,9 @@ impl DitConfig {
             ("text_dim", self.text_dim),
             ("freq_dim", self.freq_dim),
             ("text_len", self.text_len),
+            (SAMPLE[0], self.sample[0]),
+            (SAMPLE[1], self.sample[1]),
+            (SAMPLE[2], self.sample[2]),
         ])?;
         blocks("num_layers", self.layers)?;
         let unsupported = match self.in_channels {
@@ -350,4 +369,15 @@ impl DitConfig {
         }
         epsilon("eps", self.eps)
     }
+}
+
+/// The size that a configuration says videos were made with; what it leaves out is as in Wan2.2.
+fn sample(reader: &Reader<'_>) -> Result<[usize; 3], ConfigError> {
+    let mut out = DitConfig::ti2v_5b().sample;
+    for (size, key) in out.iter_mut().zip(SAMPLE) {
+        if reader.given(key).is_some() {
+            *size = reader.size(key)?;
+        }
+    }
+    Ok(out)
 }

@@ -137,6 +137,39 @@ impl ModelFolder {
     }
 }
 
+impl ModelFolder {
+    /// Its own files, sorted: configurations, weights with their index, and all that lies beside the
+    /// tokenizer, which other programs read. What else is in the folder is none of the model.
+    ///
+    /// Errors: those of opening weights by an index, E0701 for a folder that cannot be read.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let (mut out, weights, tokenizer) = match &self.layout {
+            Layout::Diffusers(files) => {
+                let parts = [&files.transformer, &files.vae, &files.text_encoder];
+                let mut out = vec![files.index.path.clone(), files.scheduler.path.clone()];
+                out.extend(parts.map(|part| part.config.path.clone()));
+                (out, parts.map(|part| &part.weights), &files.tokenizer)
+            }
+            Layout::Original(files) => {
+                let weights = [&files.transformer, &files.vae, &files.text_encoder];
+                (vec![files.config.path.clone()], weights, &files.tokenizer)
+            }
+        };
+        for weights in weights {
+            out.push(weights.path().to_owned());
+            if let WeightFiles::Index(_) = weights {
+                out.extend(weights.open()?.files().map(|file| file.path().to_owned()));
+            }
+        }
+        let beside = tokenizer.parent().unwrap_or(&self.root);
+        let names = list(beside)?.into_iter().filter(|name| !name.starts_with('.'));
+        out.extend(names.map(|name| beside.join(name)));
+        out.sort();
+        out.dedup();
+        Ok(out)
+    }
+}
+
 /// Names of the files in a folder (links followed), sorted.
 fn list(folder: &Path) -> Result<Vec<String>> {
     let fail = |what: &str, fault: std::io::Error| {

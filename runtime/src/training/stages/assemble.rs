@@ -1,8 +1,8 @@
 //! Model folders with the result of a stage in them: an adapter merged, or a network in the place of that
-//! of the base. Everything else is copied. A folder appears whole or not at all.
+//! of the base. The other files of the model are copied. A folder appears whole or not at all.
 
 use super::file::Stage;
-use crate::adapter::{self, Tolerance, copy_file, copy_folder, weight_files};
+use crate::adapter::{self, Beside, Tolerance, copy_file, copy_model, weight_files};
 use crate::checkpoint::{Layout, ModelFolder};
 use crate::error::{Error, Result};
 use crate::files::{AtomicFolder, Existing};
@@ -25,19 +25,20 @@ pub fn model(base: &Path, stage: &Stage, result: &Path, output: &Path) -> Result
     let mut open = |modules: &adapter::Modules, _: &str| {
         Ok(vec![(adapter::open(result, modules, Tolerance::default())?, 1.0)])
     };
-    let merged = adapter::merge(base, &mut open, output, Existing::Overwrite, &mut |_, _| {});
+    let to = (output, Existing::Overwrite, Beside::Model);
+    let merged = adapter::merge(base, &mut open, to, &mut |_, _| {});
     merged.map(drop)
 }
 
 /// Writes `base` with the weights of `network` from the file `weights` to `output`, and with the
 /// configuration beside that file, if there is one. A judge is no part of a model.
 fn replaced(base: &Path, network: TrainedNetwork, weights: &Path, output: &Path) -> Result<()> {
+    let folder = ModelFolder::open(base)?;
     let Some(component) = network.component(&Model::open(base)?) else {
         let made = AtomicFolder::create(output, Existing::Overwrite)?;
-        copy_folder(base, made.temporary_path(), &BTreeSet::new())?;
+        copy_model(&folder, made.temporary_path(), &BTreeSet::new())?;
         return made.commit().map(drop);
     };
-    let folder = ModelFolder::open(base)?;
     let (files, inside, stem) = match (&folder.layout, component) {
         (Layout::Diffusers(files), Component::Dit) => {
             (&files.transformer.weights, "transformer", "diffusion_pytorch_model")
@@ -64,7 +65,7 @@ fn replaced(base: &Path, network: TrainedNetwork, weights: &Path, output: &Path)
     left_out.extend(config.iter().map(|_| base.join(inside).join("config.json")));
     let made = AtomicFolder::create(output, Existing::Overwrite)?;
     let target = made.temporary_path();
-    copy_folder(base, target, &left_out)?;
+    copy_model(&folder, target, &left_out)?;
     copy_file(weights, &target.join(inside).join(format!("{stem}.safetensors")))?;
     if let Some(config) = config {
         copy_file(&config, &target.join(inside).join("config.json"))?;

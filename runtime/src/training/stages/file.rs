@@ -1,10 +1,10 @@
 //! The file of stages, read and checked: names, settings, what each begins with, gates.
 
-use super::gate::Gate;
+use super::gate::{Gate, Known};
 use crate::error::{Error, Result};
 use crate::training::parameters::Kind;
 use crate::training::settings::{Settings, TrainedNetwork};
-use crate::training::{read_text, sources};
+use crate::training::{labels, read_text, sources};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -133,7 +133,7 @@ impl Stages {
         let beside = path.parent().unwrap_or(Path::new(""));
         let folder = written.folder.unwrap_or_else(|| PathBuf::from("stages"));
         let places = [beside.join(folder), beside.join(written.model)];
-        Self::new(path, beside, places, written.stage)
+        Self::new(path, beside, places, (written.stage, Some(&text)))
     }
 
     /// Those of tables that are part of the file at `path`, whose paths start at `beside`. Results go to
@@ -153,14 +153,14 @@ impl Stages {
             let read = toml::Value::Table(table).try_into();
             read.map_err(|error| sources::no_settings(&error, &place))
         });
-        Self::new(path, beside, [folder, model], written.collect::<Result<Vec<_>>>()?)
+        Self::new(path, beside, [folder, model], (written.collect::<Result<Vec<_>>>()?, None))
     }
 
     fn new(
         path: &Path,
         beside: &Path,
         [folder, model]: [PathBuf; 2],
-        written: Vec<WrittenStage>,
+        (written, text): (Vec<WrittenStage>, Option<&str>),
     ) -> Result<Self> {
         let mut out = Self { path: path.to_owned(), folder, model, list: Vec::new() };
         if written.is_empty() {
@@ -168,10 +168,15 @@ impl Stages {
                 .at(path.display())
                 .help("write at least one [[stage]] with a name, a kind and settings"));
         }
-        for stage in written {
+        for (at, stage) in written.into_iter().enumerate() {
             let name = stage.name.clone();
             let stage = out.stage(stage, beside).map_err(|error| match error.code() {
-                "E0970" => error.placed(format!("{}, stage {name}", path.display())),
+                "E0970" => {
+                    let key = error.place().unwrap_or_default();
+                    let line = text.map(|text| sources::line_of(text, "stage", at, key));
+                    let line = line.map_or(String::new(), |line| format!(":{line}"));
+                    error.placed(format!("{}{line}, stage {name}", path.display()))
+                }
                 _ => error,
             })?;
             out.list.push(stage);
@@ -198,7 +203,7 @@ impl Stages {
         Err(fault(message, help).at(self.path.display()))
     }
 
-    /// Checks a stage behind those that were read.
+    /// Checks a stage behind those that were read. The place of E0970 is the key that it is about.
     fn stage(&self, written: WrittenStage, beside: &Path) -> Result<Stage> {
         let WrittenStage { name, kind, init_from, result: which, gate: gates, .. } = written;
         self.check_name(&name)?;
@@ -213,7 +218,8 @@ impl Stages {
             return Err(fault(
                 format!("{key} is decided by the stages"),
                 format!("leave it out of {}", settings.place(key)),
-            ));
+            )
+            .at("settings"));
         }
         if let Some(network) = written.network {
             if settings.gave("train.network") && settings.train.network != network {
@@ -221,7 +227,8 @@ impl Stages {
                 return Err(fault(
                     format!("network is {}, train.network {other}", network.name()),
                     "say it once".to_owned(),
-                ));
+                )
+                .at("network"));
             }
             settings.train.network = network;
         }
@@ -239,7 +246,8 @@ impl Stages {
                 return Err(fault(
                     format!("init_from names stage {}, which trains something else", from.name),
                     "an adapter begins with an adapter, a network with the same network".to_owned(),
-                ));
+                )
+                .at("init_from"));
             }
         }
         let missing = match which {
@@ -249,18 +257,18 @@ impl Stages {
         };
         if let Some(key) = missing {
             let message = format!("result is \"{}\", and {key} is not set", which.name());
-            return Err(fault(message, format!("set {key}, or take another result")));
+            let help = format!("set {key}, or take another result");
+            return Err(fault(message, help).at("result"));
         }
-        let unmeasured = |gate: &Gate| {
-            let measured =
-                !gate.value.starts_with("validation.") || settings.data.validation.is_some();
-            (!measured).then(|| format!("{} is not measured without data.validation", gate.value))
-        };
-        let faults =
-            gates.iter().map(|gate| gate.fault(settings.train.steps).or_else(|| unmeasured(gate)));
-        if let Some((number, what)) = (1..).zip(faults).find_map(|(at, what)| Some((at, what?))) {
-            let help = "a gate is such as value = \"validation.loss\", below = 0.4, at = 200";
-            return Err(fault(format!("gate {number}: {what}"), help.to_owned()));
+        let slots = gates.iter().any(|gate| gate.value.contains("accuracy_"));
+        let slots = slots.then(|| labels::named(&settings)).flatten();
+        let known = Known::of(kind, &settings, slots.as_deref());
+        let measured = settings.data.validation.is_some();
+        for (number, gate) in (1..).zip(&gates) {
+            if let Some((what, help)) = gate.fault(settings.train.steps, &known, measured) {
+                let key = format!("gate.{number}");
+                return Err(fault(format!("gate {number}: {what}"), help).at(key));
+            }
         }
         Ok(Stage { name, kind, settings, base, init_from, which, gates })
     }
@@ -271,7 +279,8 @@ impl Stages {
             return Err(fault(
                 format!("\"{name}\" is no name of a stage"),
                 "take at most 64 letters, digits, _ and -".to_owned(),
-            ));
+            )
+            .at("name"));
         }
         let taken = [START, "cache", "lock"].contains(&name);
         if taken || self.list.iter().any(|stage| stage.name.eq_ignore_ascii_case(name)) {
@@ -279,7 +288,7 @@ impl Stages {
                 true => format!("\"{name}\" is a name of the stages' own"),
                 false => format!("there are two stages \"{name}\""),
             };
-            return Err(fault(message, "give it another name".to_owned()));
+            return Err(fault(message, "give it another name".to_owned()).at("name"));
         }
         Ok(())
     }
@@ -292,7 +301,7 @@ impl Stages {
                 [] => "it is the first one: leave that out".to_owned(),
                 _ => format!("those before it are {}", names.join(", ")),
             };
-            fault(format!("{key} names \"{name}\", which is no earlier stage"), help)
+            fault(format!("{key} names \"{name}\", which is no earlier stage"), help).at(key)
         })
     }
 }
@@ -382,6 +391,55 @@ mod tests {
             assert!(error.message().contains(said), "{error}, expected {said}");
             assert!(error.place().unwrap().contains("stages.toml"), "{error}");
         }
+    }
+
+    #[test]
+    fn faults_have_the_line_of_their_key() {
+        let two = |more: &str| format!("{}{}", stage("a", ""), stage("b", more));
+        let long = "[[stage.gate]]\nvalue = \"loss\"\nbelow = 1.0\n[[stage.gate]]\nvalue = \"los\"\n\
+                    below = 1.0";
+        for (text, line, said, help) in [
+            (stage("a b", ""), 3, "no name", "letters"),
+            (two("init_from = \"x\""), 11, "init_from names \"x\"", "those before it are a"),
+            (two(long), 15, "gate 2: the log of this run has no los", "did you mean loss?"),
+            (
+                two("gate = [{ value = \"loss\", below = 1.0, at = 2000 }]"),
+                11,
+                "gate 1: update 2000",
+                "1 to 1000",
+            ),
+        ] {
+            let error = open(&text).unwrap_err();
+            let place = error.place().unwrap();
+            assert!(place.contains(&format!("stages.toml:{line}, stage ")), "{error}");
+            assert!(error.message().contains(said), "{error}");
+            assert!(error.help_text().unwrap().contains(help), "{error}");
+        }
+        let error = open(&stage("a", "gate = [{ value = \"loss\", below = 1.0, at = -2 }]"));
+        let error = error.unwrap_err();
+        assert_eq!((error.code(), error.message().starts_with("at: ")), ("E0955", true), "{error}");
+    }
+
+    #[test]
+    fn slots_are_those_of_the_manifest_that_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = |slot: &str| {
+            let text = format!(
+                "model = \"m\"\n[[stage]]\nname = \"a\"\nkind = \"full\"\nnetwork = \"text\"\n\
+                 gate = [{{ value = \"accuracy_{slot}\", above = 0.5 }}]\n[stage.settings.data]\n\
+                 manifest = \"t.jsonl\"\n"
+            );
+            let path = folder.path().join("stages.toml");
+            std::fs::write(&path, text).unwrap();
+            Stages::open(&path)
+        };
+        gate("shto").unwrap();
+        let line = "{\"labels\": {\"shot\": 1, \"pose\": \"left\"}}\nno JSON\n{}\n";
+        std::fs::write(folder.path().join("t.jsonl"), line).unwrap();
+        gate("pose").unwrap();
+        let error = gate("shto").unwrap_err();
+        assert_eq!(error.code(), "E0970");
+        assert!(error.help_text().unwrap().contains("accuracy_shot?"), "{error}");
     }
 
     #[test]

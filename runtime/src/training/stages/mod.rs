@@ -107,7 +107,7 @@ impl Stages {
             let now = Record::new(self, stage, &base)?;
             let report = match Record::open(&self.record(at))? {
                 Some(record) => {
-                    record.same(&now, &self.folder_of(at))?;
+                    record.same(&now, &self.folder_of(at), &self.behind(at))?;
                     events(StageEvent::Skipped { name: &stage.name });
                     let gates = self.gates(at, &mut |_| ())?;
                     let (updates, model) = (record.updates, self.model_of(at));
@@ -199,18 +199,16 @@ impl Stages {
         let mut out = Vec::new();
         for gate in &self.list[at].gates {
             let Some(measured) = gate.measured(&log, false)? else {
-                return Err(Error::input(
-                    "E0970",
-                    format!(
-                        "stage {} has a gate for {}, which its log does not have",
-                        self.list[at].name, gate.value
-                    ),
-                )
-                .at(log.display())
-                .help(
-                    "name a number of the log, such as loss, or validation.loss with \
-                     data.validation",
-                ));
+                let Stage { name, .. } = &self.list[at];
+                let message = format!(
+                    "stage {name} has a gate for {}, which its log does not have",
+                    gate.value
+                );
+                let help = match gate.at {
+                    Some(at) => format!("it was not measured up to update {at}: leave at out"),
+                    None => "take another number of the log".to_owned(),
+                };
+                return Err(Error::input("E0970", message).at(log.display()).help(help));
             };
             self.pass(at, &measured)?;
             passed(measured.clone());
@@ -261,6 +259,22 @@ impl Stages {
     /// The model folder with the result of a stage.
     fn model_of(&self, at: usize) -> PathBuf {
         self.folder_of(at).join("model")
+    }
+
+    /// The folders there are of stages that begin with what a stage made, or with what these made.
+    fn behind(&self, at: usize) -> Vec<PathBuf> {
+        let mut follows = vec![false; self.list.len()];
+        follows[at] = true;
+        for (own, stage) in self.list.iter().enumerate() {
+            let base = match stage.base {
+                Base::Start => None,
+                Base::Stage(before) => Some(before),
+            };
+            let mut from = base.into_iter().chain(stage.init_from);
+            follows[own] |= from.any(|before| follows[before]);
+        }
+        let folders = (0..follows.len()).filter(|own| *own != at && follows[*own]);
+        folders.map(|own| self.folder_of(own)).filter(|folder| folder.exists()).collect()
     }
 
     fn record(&self, at: usize) -> PathBuf {

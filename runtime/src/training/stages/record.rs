@@ -4,8 +4,8 @@
 //! again in the same way.
 
 use super::file::{Stage, Stages};
-use crate::checkpoint::hash_file;
-use crate::error::{Error, Result, unreadable};
+use crate::checkpoint::{ModelFolder, hash_file};
+use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::model::Model;
 use crate::training::cache::hex;
@@ -14,7 +14,7 @@ use crate::training::settings::differing;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Its name in the folder of a stage.
 pub const NAME: &str = "stage.json";
@@ -106,10 +106,11 @@ impl Record {
     }
 
     /// Refuses a finished stage in `folder` that would be made otherwise `now`, or whose model was changed.
+    /// The folders `behind` it have what was made with its result.
     ///
     /// # Errors
     /// E0971, and those of reading the model.
-    pub fn same(&self, now: &Self, folder: &Path) -> Result<()> {
+    pub fn same(&self, now: &Self, folder: &Path, behind: &[PathBuf]) -> Result<()> {
         let text = |of: &Option<String>| of.clone().unwrap_or_else(|| "nothing".to_owned());
         let mut rows = differing(&self.settings, &now.settings);
         // A run may be made longer, a finished stage may not.
@@ -134,10 +135,17 @@ impl Record {
         let rows: Vec<String> =
             rows.iter().map(|(key, then, now)| format!("\n  {key}: {then}, now {now}")).collect();
         let message = format!("the stage was finished with something else:{}", rows.concat());
-        Err(Error::input("E0971", message).at(folder.display()).help(
-            "go back to what it was made with, or remove its folder and those of the stages behind \
-             it to make them anew",
-        ))
+        let behind: Vec<String> = behind.iter().map(|path| path.display().to_string()).collect();
+        let help = match behind.is_empty() {
+            true => format!("remove {} to make it anew", folder.display()),
+            false => format!(
+                "remove {} to make it anew, and {}, which were made behind it",
+                folder.display(),
+                behind.join(", ")
+            ),
+        };
+        let help = format!("go back to what it was made with, or {help}");
+        Err(Error::input("E0971", message).at(folder.display()).help(help))
     }
 }
 
@@ -147,22 +155,11 @@ fn identity(model: &Path) -> Result<String> {
     for fingerprint in Model::open(model)?.fingerprints()? {
         hasher.update(fingerprint);
     }
-    configured(model, 1, &mut hasher)?;
-    Ok(hex(hasher))
-}
-
-/// Adds the JSON files of a folder, and of those in it.
-fn configured(folder: &Path, depth: usize, hasher: &mut Sha256) -> Result<()> {
-    let entries = std::fs::read_dir(folder).map_err(|fault| unreadable(folder, fault))?;
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    for path in paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && depth > 0 {
-            configured(&path, depth - 1, hasher)?;
-        } else if name.ends_with(".json") && path.is_file() {
+    for path in ModelFolder::open(model)?.files()? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".json") {
             hasher.update(format!("{name}={}\n", hash_file(&path)?));
         }
     }
-    Ok(())
+    Ok(hex(hasher))
 }

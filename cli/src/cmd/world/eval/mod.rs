@@ -11,19 +11,21 @@ mod run;
 
 use crate::cmd::generate::opened::existing;
 use crate::cmd::world::clips::{Clips, Weights, prints};
-use crate::cmd::world::{coded, open_picture, write_picture};
+use crate::cmd::world::{coded, open_picture, said, write_picture};
 use crate::progress::Progress;
 use crate::{interrupt, output, render};
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::media::RgbFrame;
 use anyid_runtime::{Backend, Cancel, Error, Model, Result, Size};
-use anyid_world::{Painter, Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
+use anyid_world::{Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
 use args::{Arm, Eval};
 use judges::{Judges, LEARNED, Learned};
 use keep::Verdicts;
 use report::Table;
 use run::{Case, Shown, Work};
 use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 /// Most sets of an evaluation.
 const MOST: u64 = 1_000_000;
@@ -59,13 +61,13 @@ pub struct Outcome {
 pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<Outcome> {
     let arms = args.arms()?;
     let cases = cases(args)?;
-    Painter::new(args.made.size).map_err(coded)?;
     let request = args.made.request()?;
     let models = models(&arms)?;
+    args.made.check_size(models.iter().map(|(_, model)| model))?;
     for (_, model) in &models {
         args.made.check(&request, model)?;
     }
-    warn(args, &models)?;
+    let told = RefCell::new(warn(args, &models)?);
     let backend = args.on.open()?;
     let learned = learned(args, &backend)?;
     let (about, weights) = (about(args, learned.as_ref()), weights(&arms, &models)?);
@@ -73,7 +75,7 @@ pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<
     let picture = picture(args, &cases[..shown], arms.len())?;
     let mut verdicts = Verdicts::open(args.keep.as_deref(), &about, &weights)?;
     let mut judges = Judges::new(args.set.world.version, learned);
-    let clips = Clips { made: &args.made, request: &request, cancel };
+    let clips = Clips { made: &args.made, request: &request, cancel, told };
     let work = Work { args, clips, cases: &cases, backend: &backend, shown };
     let frames = work.run(&arms, models, (&mut judges, &mut verdicts), progress)?;
     progress.clear();
@@ -124,22 +126,25 @@ pub fn models_are(args: &Eval) -> Result<Value> {
 /// E0981 for people that there are not, E0986 for what else cannot be drawn.
 pub fn cases(args: &Eval) -> Result<Vec<Case>> {
     if args.sets == 0 || args.sets > MOST {
-        let message = format!("{} sets", args.sets);
-        let help = format!("give 1 to {MOST}");
-        return Err(Error::input("E0986", message).at("--sets").help(help));
+        let message = format!("the number of sets cannot be {}", args.sets);
+        let place = format!("--sets {}", args.sets);
+        return Err(Error::input("E0986", message).at(place).help(format!("give 1 to {MOST}")));
     }
     let world = args.set.world.version;
+    let place = format!("--first-group {} --sets {}", args.first_group, args.sets);
     let mut found = Vec::new();
     let (mut visibility, mut group) = (Visibility::new(), args.first_group);
     while (found.len() as u64) < args.sets {
         if args.trials {
-            let trial = Trials::default().of(&world, group, &mut visibility).map_err(coded)?;
+            let trial = Trials::default().of(&world, group, &mut visibility);
+            let trial = trial.map_err(said(&place))?;
             if let Some(trial) = trial {
                 let set = trial.set(&world, anyid_world::Arm::Informative).map_err(coded)?;
                 found.push((set, Some(trial)));
             }
         } else {
-            let sampling = args.set.sampling(group..group.saturating_add(1))?;
+            let sampling = args.set.sampling(group..group.saturating_add(1));
+            let sampling = sampling.map_err(|error| error.at(&place))?;
             let sampling = Sampling { absolute: 0.0, ..sampling };
             let set = world.sample(&sampling, args.set.seed, group).map_err(coded)?;
             found.push((set, None));
@@ -148,7 +153,7 @@ pub fn cases(args: &Eval) -> Result<Vec<Case>> {
     }
     let case = |(set, trial): (Set, _)| {
         // Whose references are exchanged takes those of the person with the next number.
-        let other = world.group(set.group.number() + 1).map_err(coded)?;
+        let other = world.group(set.group.number() + 1).map_err(said(&place))?;
         Ok(Case { set, other, trial })
     };
     found.into_iter().map(case).collect()
@@ -163,7 +168,8 @@ fn picture(args: &Eval, cases: &[Case], arms: usize) -> Result<Option<AtomicFile
     let Some(path) = &args.sheet else { return Ok(None) };
     let longest = cases.iter().map(|case| case.set.references.len()).max().unwrap_or(0);
     let across = longest + (1 + PICTURES) * (1 + arms);
-    sheet_sides(across, cases.len(), args.made.size, GAP).map_err(coded)?;
+    let sides = sheet_sides(across, cases.len(), args.made.size, GAP);
+    sides.map_err(said(format!("--size {}", args.made.size)))?;
     let file = open_picture(path, existing(args.force))?;
     interrupt::say_swept();
     Ok(Some(file))
@@ -207,8 +213,10 @@ fn models(arms: &[Arm]) -> Result<Vec<(Weights, Model)>> {
     Ok(out)
 }
 
-fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<()> {
-    let split = Split::of(args.first_group).map_err(coded)?;
+/// Prints what is odd about people and models; gives what was said of models, so that it is said once.
+fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<BTreeSet<String>> {
+    let place = format!("--first-group {}", args.first_group);
+    let split = Split::of(args.first_group).map_err(said(place))?;
     if split != Split::HeldOut {
         render::warn(&format!(
             "group {} is of the split \"{}\": a model may have been trained with these people",
@@ -216,9 +224,13 @@ fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<()> {
             split.name()
         ));
     }
-    let warnings = models.iter().flat_map(|(_, model)| &model.warnings);
-    warnings.for_each(|warning| render::warn(warning));
-    Ok(())
+    let mut told = BTreeSet::new();
+    for warning in models.iter().flat_map(|(_, model)| &model.warnings) {
+        if told.insert(warning.clone()) {
+            render::warn(warning);
+        }
+    }
+    Ok(told)
 }
 
 /// How sets are drawn, clips made, and what judges them besides.

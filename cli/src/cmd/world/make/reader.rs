@@ -65,9 +65,13 @@ impl<'r> Reader<'r> {
             };
             gates = list.try_into::<Vec<Gate>>().map_err(read)?;
         }
-        if let Some(fault) = gates.iter().find_map(|gate| gate.fault(0)) {
-            let help = "a gate is such as value = \"arms.full.large.value\", above = 0.7";
-            return Err(wrong(fault, help));
+        let late = |gate: &Gate| {
+            let what = |at| format!("at = {at} is for the gates of trainings");
+            gate.at.map(|at| (what(at), "leave it out".to_owned()))
+        };
+        let mut faults = gates.iter().map(|gate| gate.wrong().or_else(|| late(gate)));
+        if let Some((fault, help)) = faults.find_map(|fault| fault) {
+            return Err(wrong(fault, &help));
         }
         let output = self.folder.join(&name);
         let (work, flags) = match what.as_str() {

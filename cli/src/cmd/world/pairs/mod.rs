@@ -7,7 +7,7 @@ pub mod args;
 mod folder;
 
 use super::clips::{Clips, Given, lengths, picture, prints};
-use super::coded;
+use super::{coded, said};
 use crate::interrupt;
 use crate::output::{self, duration, plural};
 use crate::progress::{Progress, left};
@@ -17,6 +17,7 @@ use anyid_world::{Judge, Painter, Reel, Sampling, Set, Split, Tracks, parts, pre
 use args::Pairs;
 use folder::{Folder, Judged};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -64,10 +65,11 @@ pub struct Report {
 /// E0981, E0982 and E0986.
 pub fn check(args: &Pairs) -> Result<Sampling> {
     if args.sets == 0 || args.sets > MOST {
-        let help = format!("give 1 to {MOST}");
-        return Err(Error::input("E0986", format!("{} sets", args.sets)).at("--sets").help(help));
+        let message = format!("the number of sets cannot be {}", args.sets);
+        let place = format!("--sets {}", args.sets);
+        return Err(Error::input("E0986", message).at(place).help(format!("give 1 to {MOST}")));
     }
-    Painter::new(args.made.size).map_err(coded)?;
+    Painter::new(args.made.size).map_err(said(format!("--size {}", args.made.size)))?;
     args.sampling()
 }
 
@@ -82,14 +84,16 @@ pub fn make(args: &Pairs, cancel: &Cancel, progress: &mut Progress) -> Result<Re
     let sampling = check(args)?;
     let request = args.made.request()?;
     let model = args.weights.weights()?.open()?;
+    args.made.check_size([&model])?;
     args.made.check(&request, &model)?;
     model.warnings.iter().for_each(|warning| progress.warn(warning));
+    let told = RefCell::new(model.warnings.iter().cloned().collect());
     let about = about(args, &prints(&model)?);
     let backend = args.on.open()?;
     let mut folder = Folder::open(&args.output, &about)?;
     interrupt::say_swept();
     let pipeline = Pipeline::new(model, backend).keep(Keep::Loaded);
-    let clips = Clips { made: &args.made, request: &request, cancel };
+    let clips = Clips { made: &args.made, request: &request, cancel, told };
     let work = Work { args, sampling, clips, pipeline };
     let made = work.run(&mut folder, progress)?;
     let reel = Reel { clips: args.set.clips };
