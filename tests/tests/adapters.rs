@@ -7,7 +7,7 @@ use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit};
 use anyid_models::wan::names::Component;
 use anyid_runtime::Model;
-use anyid_runtime::adapter::{self, Adapter, Tolerance, Wanted, modules_of};
+use anyid_runtime::adapter::{self, Adapter, Beside, Tolerance, Wanted, modules_of};
 use anyid_runtime::checkpoint::{Derivation, Encoding, TensorSpec, WeightSet, write_sharded};
 use anyid_runtime::files::Existing;
 use anyid_runtime::weights::{ModelWeights, write_tensors};
@@ -163,8 +163,7 @@ fn an_original_folder_in_bf16_shards_is_merged_as_it_is() {
             let adapter = adapter::open(&path, modules, Tolerance::default())?;
             Ok(vec![(adapter, 0.5)])
         },
-        &target,
-        Existing::Keep,
+        (&target, Existing::Keep, Beside::Everything),
         &mut |done, _| seen = done,
     )
     .unwrap();
@@ -192,8 +191,7 @@ fn an_original_folder_in_bf16_shards_is_merged_as_it_is() {
     let none = adapter::merge(
         root,
         &mut |_, _| Ok(Vec::new()),
-        &out.path().join("none"),
-        Existing::Keep,
+        (&out.path().join("none"), Existing::Keep, Beside::Everything),
         &mut |_, _| {},
     );
     assert_eq!(none.unwrap_err().code(), "E0374");
