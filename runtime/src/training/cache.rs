@@ -2,9 +2,10 @@
 //!
 //! The name of an entry is the hash of everything that it depends on: the bytes of the source, the
 //! part and size that are taken, and the weights of the encoder. Entries appear whole or not at all,
-//! carry the digest of their values, and are compared with it whenever they are read; one that is
-//! damaged is made again, so nothing waits for the disk to have it. What an entry depends on is in its header, so that other programs can tell
-//! entries apart. Nothing is ever removed here.
+//! carry the digest of their values and what they depend on, and are compared with both whenever they
+//! are read; one that is damaged, or that is another entry's, is made again, so nothing waits for the
+//! disk to have it. By what is in the header, other programs can tell entries apart, too. Nothing is
+//! ever removed here.
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::finite::first_non_finite;
@@ -65,7 +66,11 @@ impl Cache {
 
     /// The key of what depends on `parts`.
     pub fn key(parts: &Value) -> String {
-        hex(Sha256::new().chain_update(VERSION).chain_update(parts.to_string()))
+        Self::key_of(&parts.to_string())
+    }
+
+    fn key_of(parts: &str) -> String {
+        hex(Sha256::new().chain_update(VERSION).chain_update(parts))
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -99,8 +104,10 @@ impl Cache {
                 _ => return Ok(None),
             };
             let whole = said(DIGEST) == Some(digest(&value).as_str());
+            // A file of another entry that was given this name is whole, and not what is asked for.
+            let own = said(SOURCE).is_some_and(|parts| Self::key_of(parts) == key);
             let source = width.zip(height).map(|(width, height)| [width, height]);
-            Ok(source.filter(|_| whole).map(|source| Entry { value, source }))
+            Ok(source.filter(|_| whole && own).map(|source| Entry { value, source }))
         };
         match read() {
             Ok(Some(entry)) => Ok(Found::Entry(entry)),
@@ -194,6 +201,17 @@ mod tests {
         let file = Checkpoint::open(cache.path(&key)).unwrap();
         let told: Value = serde_json::from_str(&file.metadata()[SOURCE]).unwrap();
         assert_eq!(told, parts);
+    }
+
+    #[test]
+    fn an_entry_under_the_name_of_another_is_damage() {
+        let (_folder, cache) = cache();
+        let [one, other] = ["one", "other"].map(|name| json!({"media": name}));
+        cache.store(&one, &entry(&[1.0])).unwrap();
+        let other = Cache::key(&other);
+        std::fs::copy(cache.path(&Cache::key(&one)), cache.path(&other)).unwrap();
+        assert!(matches!(cache.find(&other).unwrap(), Found::Damaged));
+        assert_eq!(cache.value(&other, "sample a").unwrap_err().code(), "E0960");
     }
 
     #[test]
