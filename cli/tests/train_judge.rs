@@ -88,7 +88,10 @@ fn a_judge_learns_what_frames_show() {
     folder.run(&format!("{FULL} {first}")).fine();
     assert!(of(&log(&folder, "again")[0], "loss") < 0.6 * of(&rows[0], "loss"));
     let other = first.replace("run/judge", "m/vae/diffusion_pytorch_model").replace("again", "no");
-    folder.run(&format!("{FULL} {other}")).fails("E0972").says("this is a whole autoencoder, not a whole judge");
+    folder
+        .run(&format!("{FULL} {other}"))
+        .fails("E0972")
+        .says("this is a whole autoencoder, not a whole judge");
 }
 
 #[test]
