@@ -31,7 +31,7 @@ const PIECE: usize = 1 << 20;
 /// Runs the verb.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn run(args: &Sample) -> Result<()> {
     let begun = Instant::now();
     let mut progress = Progress::new();
