@@ -161,6 +161,17 @@ pub struct ModuleArgs {
     pub dims: Vec<String>,
 }
 
+/// Which functions of a file are compiled, and how.
+#[derive(Debug, Args)]
+pub struct PhaseArgs {
+    /// Functions, one phase each [default: the last].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub func: Vec<String>,
+    /// Inputs that change in every step; the function is split into prepare and step.
+    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
+    pub vary: Vec<String>,
+}
+
 /// Switches for looking into the compiler.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PassArgs {

@@ -6,14 +6,14 @@
 mod common;
 
 use common::training::{
-    bytes, ended, log, sample, samples, send, start, wait_for, world, write_lines,
+    bytes, ended, log, sample, samples, send, start, stopped_at_random, wait_for, world,
+    write_lines,
 };
 use common::{Done, Folder};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 const RUN: &str = "train stages --config stages.toml --threads 2";
 
@@ -156,21 +156,7 @@ fn stages_interrupted_anywhere_end_with_the_same_bytes() {
     write(&folder, "whole", &all());
     folder.run(RUN).fine();
     write(&folder, "cut", &all());
-    let rounds =
-        std::env::var("ANYID_RT_SIGNALS").ok().and_then(|n| n.parse().ok()).unwrap_or(6u64);
-    let (mut seed, mut stopped) = (0x9e37_79b9u64, 0);
-    for round in 0..rounds {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let child = start(&folder, RUN);
-        std::thread::sleep(Duration::from_millis(100 + (seed >> 33) % 900));
-        send(&child, if round % 2 == 0 { Signal::INT } else { Signal::KILL });
-        let done = ended(child);
-        // On a fast machine it may be over already.
-        assert!(round % 2 == 1 || [0, 130].contains(&done.code), "{}", done.err);
-        assert!(!done.err.contains("--resume"), "stages have no such flag: {}", done.err);
-        stopped += u64::from(done.code != 0);
-    }
-    println!("{stopped} of {rounds} were stopped before their end");
+    stopped_at_random(&folder, RUN, 100..1000);
     folder.run(RUN).fine();
     same_tree(&folder, "cut", "whole");
 }

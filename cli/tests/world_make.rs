@@ -5,13 +5,12 @@
 
 mod common;
 
-use common::training::{ended, send, start};
+use common::training::{ended, send, start, stopped_at_random};
 use common::{Done, Folder};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 const MAKE: &str = "world make -o out --threads 2";
 
@@ -158,20 +157,7 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     let cut = folder(&recipe());
     let until = cut.run(&format!("{} --until held --json", begin())).fine().json();
     assert_eq!((until["steps"].as_array().unwrap().len(), &until["model"]), (2, &Value::Null));
-    let rounds =
-        std::env::var("ANYID_RT_SIGNALS").ok().and_then(|n| n.parse().ok()).unwrap_or(6u64);
-    let (mut seed, mut stopped) = (0x9e37_79b9u64, 0);
-    for round in 0..rounds {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let child = start(&cut, MAKE);
-        std::thread::sleep(Duration::from_millis(200 + (seed >> 33) % 1800));
-        send(&child, if round % 2 == 0 { Signal::INT } else { Signal::KILL });
-        let done = ended(child);
-        assert!(round % 2 == 1 || [0, 130].contains(&done.code), "{}", done.err);
-        assert!(!done.err.contains("--resume"), "there is no such flag: {}", done.err);
-        stopped += u64::from(done.code != 0);
-    }
-    println!("{stopped} of {rounds} were stopped before their end");
+    stopped_at_random(&cut, MAKE, 200..2000);
     cut.run(MAKE).fine();
     same(&tree(&cut, "out"), &made);
 }

@@ -2,7 +2,7 @@
 
 use super::passes;
 use super::plans::{functions, plans};
-use crate::args::{ModuleArgs, PassArgs};
+use crate::args::{ModuleArgs, PassArgs, PhaseArgs};
 use crate::modules;
 use crate::output::{bytes, print, print_json, table};
 use crate::render::Failure;
@@ -14,12 +14,8 @@ use serde_json::{Value, json};
 pub struct Kernels {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// Functions, one phase each [default: the last].
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
-    pub func: Vec<String>,
-    /// Inputs that change in every step; the function is split into prepare and step.
-    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
-    pub vary: Vec<String>,
+    #[command(flatten)]
+    pub phases: PhaseArgs,
     /// Print the hash and the name of each kernel. Equal kernels have equal hashes in every run.
     #[arg(long, conflicts_with_all = ["text", "json"])]
     pub hash: bool,
@@ -39,11 +35,12 @@ pub struct Kernels {
 /// Findings about the text, E05xx where it cannot be compiled, E0913 for functions.
 pub fn run(args: Kernels) -> Result<(), Failure> {
     let module = modules::read(&args.module)?;
-    let funcs = functions(&module, &args.func)?;
+    let funcs = functions(&module, &args.phases.func)?;
     let mut places = modules::reads(&args.module.file, None, None);
     places.prints("the list").check()?;
     let states = vec![Vec::new(); funcs.len()];
-    let (plans, watched) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
+    let (plans, watched) =
+        plans(&module, &funcs, &states, &args.phases.vary, &args.switches, &places)?;
     let found = kernels(&plans);
     if args.hash {
         let mut out = String::new();

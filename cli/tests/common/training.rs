@@ -121,6 +121,29 @@ pub fn ended(child: Child) -> Done {
     Done::of("train", child.wait_with_output().unwrap())
 }
 
+/// Starts a command that goes on by itself where it was, and ends it after so many milliseconds, drawn
+/// from a range, by SIGINT and SIGKILL in turn; as often as ANYID_RT_SIGNALS says, or six times.
+#[cfg(unix)]
+pub fn stopped_at_random(folder: &Folder, words: &str, pause: std::ops::Range<u64>) {
+    use rustix::process::Signal;
+    let rounds =
+        std::env::var("ANYID_RT_SIGNALS").ok().and_then(|n| n.parse().ok()).unwrap_or(6u64);
+    let (mut seed, mut stopped) = (0x9e37_79b9u64, 0);
+    for round in 0..rounds {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let child = start(folder, words);
+        let drawn = pause.start + (seed >> 33) % (pause.end - pause.start);
+        std::thread::sleep(Duration::from_millis(drawn));
+        send(&child, if round % 2 == 0 { Signal::INT } else { Signal::KILL });
+        let done = ended(child);
+        // On a fast machine it may be over already.
+        assert!(round % 2 == 1 || [0, 130].contains(&done.code), "{}", done.err);
+        assert!(!done.err.contains("--resume"), "there is no such flag: {}", done.err);
+        stopped += u64::from(done.code != 0);
+    }
+    println!("{stopped} of {rounds} were stopped before their end");
+}
+
 /// Waits until a run has written something.
 pub fn wait_for(folder: &Folder, name: &str) {
     for _ in 0..3000 {

@@ -1,6 +1,6 @@
 //! The flags of the verbs under `bench`.
 
-use crate::args::{DeviceArgs, ModuleArgs, PassArgs, PrecisionName, ResidualName};
+use crate::args::{DeviceArgs, ModuleArgs, PassArgs, PhaseArgs, PrecisionName, ResidualName};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -184,12 +184,8 @@ pub struct BenchOps {
 pub struct BenchRows {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// Functions, one phase each [default: the last].
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
-    pub func: Vec<String>,
-    /// Inputs that change in every step; the function is split into prepare and step.
-    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
-    pub vary: Vec<String>,
+    #[command(flatten)]
+    pub phases: PhaseArgs,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Approximate time for which each kernel is measured, in seconds.

@@ -41,11 +41,11 @@ pub fn run(args: BenchRows) -> Result<(), Failure> {
         return Err(bad_seconds(args.seconds).into());
     }
     let module = modules::read(&args.module)?;
-    let funcs = functions(&module, &args.func)?;
+    let funcs = functions(&module, &args.phases.func)?;
     let mut places = modules::reads(&args.module.file, None, None);
     places.prints("the table").check()?;
     let states = vec![Vec::new(); funcs.len()];
-    let (plans, _) = plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?;
+    let (plans, _) = plans(&module, &funcs, &states, &args.phases.vary, &args.switches, &places)?;
     let step = |kernel: &KernelUse| {
         let [plan, step] = kernel.launches[0];
         (&plans[plan], &plans[plan].steps[step])

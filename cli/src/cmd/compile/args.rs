@@ -1,6 +1,6 @@
 //! The flags of `compile`.
 
-use crate::args::{ModuleArgs, PassArgs};
+use crate::args::{ModuleArgs, PassArgs, PhaseArgs};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -29,12 +29,8 @@ would make it fit are listed, and no plan is written."
 pub struct Compile {
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// Functions, one phase each [default: the last].
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
-    pub func: Vec<String>,
-    /// Inputs that change in every step; the function is split into prepare and step.
-    #[arg(long, value_name = "INPUT,…", value_delimiter = ',')]
-    pub vary: Vec<String>,
+    #[command(flatten)]
+    pub phases: PhaseArgs,
     /// Pairs of an input and a result that are one tensor, carried from each run to the next:
     /// s0=n0, or s*=n* for all pairs of that form. A function without the input begins the state.
     #[arg(long = "state", value_name = "INPUT=RESULT,…", value_delimiter = ',')]

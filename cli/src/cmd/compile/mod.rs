@@ -38,7 +38,7 @@ use summary::Summary;
 pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let target = passes::target(&args.switches.target)?;
     if let Some(phase) = args.to {
-        let func = match args.func.as_slice() {
+        let func = match args.phases.func.as_slice() {
             [] => None,
             [name] => Some(name.clone()),
             _ => {
@@ -51,14 +51,14 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
                 .into());
             }
         };
-        let Compile { module, vary, switches, .. } = args;
+        let Compile { module, phases, switches, .. } = args;
         let (to, passes, print_after, output) = (Some(phase), Vec::new(), None, None);
         return super::opt::run(Opt {
             module,
             passes,
             to,
             func,
-            vary,
+            vary: phases.vary,
             print_after,
             output,
             switches,
@@ -73,7 +73,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let page_file = args.report.as_ref().map(AtomicFile::create).transpose()?;
     let begun = Instant::now();
     let module = modules::read(&args.module)?;
-    let funcs = functions(&module, &args.func)?;
+    let funcs = functions(&module, &args.phases.func)?;
     let states = states::specs(&module, &funcs, &args.states)?;
     let mut args = args;
     args.switches.explain = args.report.is_some();
@@ -83,7 +83,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     };
     // What was chosen is planned already; what passes do is only seen while they run.
     let (phases, watched) = match kept.plans.is_empty() || args.switches.watched() {
-        true => plans(&module, &funcs, &states, &args.vary, &args.switches, &places)?,
+        true => plans(&module, &funcs, &states, &args.phases.vary, &args.switches, &places)?,
         false => (kept.plans, Vec::new()),
     };
     let took = begun.elapsed();
@@ -91,7 +91,7 @@ pub fn run(args: Compile) -> std::result::Result<(), Failure> {
     let certificate = match budget {
         None => None,
         Some(bytes) => {
-            let unsplit = match args.vary.is_empty() {
+            let unsplit = match args.phases.vary.is_empty() {
                 true => None,
                 false => {
                     let whole =
@@ -161,7 +161,7 @@ fn kept_within(
     let ([func], true, None) = (funcs, args.switches.grad.is_some(), &args.switches.remat) else {
         return Ok(Choice::default());
     };
-    let request = passes::request(module, func, &args.vary, &states[0], &args.switches)?;
+    let request = passes::request(module, func, &args.phases.vary, &states[0], &args.switches)?;
     let choice = within(&request, budget, &|_| 0).map_err(passes::placed)?;
     args.switches.remat = choice.tried.last().map(|best| best.keeping.to_string());
     Ok(choice)
