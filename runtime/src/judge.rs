@@ -13,7 +13,7 @@ use crate::weights::ModelWeights;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::judge::{JudgeConfig, judge, manifest};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What the file beside the weights is.
@@ -55,6 +55,11 @@ impl Described {
     }
 }
 
+/// The weights of the judge at `path`, which is their file or the folder of the run that trained it.
+pub fn file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(FILE) } else { path.to_owned() }
+}
+
 /// A judge of clips.
 pub struct Judge {
     described: Described,
@@ -70,7 +75,7 @@ impl Judge {
     /// E0997 for files that are no judge, E0703 and E0704 for its configuration, those of reading
     /// checkpoints, E05xx and E0603 where it cannot be compiled or loaded.
     pub fn open(path: &Path, backend: &Backend) -> Result<Self> {
-        let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let path = file(path);
         let set = WeightSet::open(&path)?;
         let file = read_json(path.with_extension("json"))?;
         let described: Described =

@@ -14,9 +14,10 @@ use crate::cmd::world::clips::{Clips, Weights, prints};
 use crate::cmd::world::{coded, open_picture, said, write_picture};
 use crate::progress::Progress;
 use crate::{interrupt, output, render};
+use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::media::RgbFrame;
-use anyid_runtime::{Backend, Cancel, Error, Model, Result, Size};
+use anyid_runtime::{Backend, Cancel, Error, Model, Result, Size, judge};
 use anyid_world::{Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
 use args::{Arm, Eval};
 use judges::{Judges, LEARNED, Learned};
@@ -110,14 +111,18 @@ fn learned(args: &Eval, backend: &Backend) -> Result<Option<Learned>> {
     Learned::open(path, args.set.world.version, size, backend).map(Some)
 }
 
-/// What decides the weights of the arms that are asked for.
+/// What decides the weights of the arms that are asked for, and of the trained judge.
 ///
 /// # Errors
-/// E0987 for arms that there are not, and those of models.
+/// E0987 for arms that there are not, and those of models and judges.
 pub fn models_are(args: &Eval) -> Result<Value> {
     let arms = args.arms()?;
     let weights = weights(&arms, &models(&arms)?)?;
-    Ok(weights.into_iter().collect::<serde_json::Map<_, _>>().into())
+    let mut found: serde_json::Map<_, _> = weights.into_iter().collect();
+    if let Some(path) = &args.judge {
+        found.insert("judge".to_owned(), hash_file(judge::file(path))?.into());
+    }
+    Ok(found.into())
 }
 
 /// The sets, each of one person, with its differential prompt.
