@@ -137,7 +137,7 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     let arms = report(&done, "report")["report"]["arms"].as_object().unwrap();
     assert_eq!(arms.keys().collect::<Vec<_>>(), ["full", "none", "no-dpo", "no-lora"]);
     let learned = &report(&done, "report")["report"]["learned"]["arms"];
-    assert!(learned["no-dpo"]["large"]["n"].as_u64().unwrap() > 0, "{learned}");
+    assert!(learned["no-dpo"]["large"]["n"].as_f64().unwrap() > 0.0, "{learned}");
     for said in ["step text, 4 of 15: train", "arms.full.colour.skin.value is ", "pairs is "] {
         assert!(run.err.contains(said), "{said}: {}", run.err);
     }

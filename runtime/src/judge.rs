@@ -66,6 +66,7 @@ pub struct Judge {
     program: Program,
     pixels: Tensor,
     fingerprint: String,
+    bytes: u64,
 }
 
 impl Judge {
@@ -91,10 +92,11 @@ impl Judge {
         let module = judge(config, 1, &classes);
         let request = CompileRequest::new(&module, "judge");
         let compiler = Compiler::new(backend).add("judge", request)?;
+        let bytes = compiler.weight_bytes().saturating_add(compiler.memory_bytes());
         let program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
         let shape = [1, 3, config.frames, config.height, config.width];
         let pixels = Tensor::zeros(TensorType::new(DType::F32, shape));
-        Ok(Self { described, program, pixels, fingerprint })
+        Ok(Self { described, program, pixels, fingerprint, bytes })
     }
 
     /// Frames that it looks at, and their size.
@@ -106,6 +108,11 @@ impl Judge {
     /// The slots, each with its classes.
     pub fn slots(&self) -> &[NamedClasses] {
         &self.described.slots
+    }
+
+    /// Bytes of its weights and of the memory that it computes in.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Fingerprint of its weights.
