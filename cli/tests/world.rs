@@ -412,6 +412,17 @@ fn verdicts_that_were_kept_are_not_made_again() {
     assert_eq!(text.lines().count(), 9);
     assert_eq!(folder.run(&words).fine().out, whole);
     assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file);
+    // Several threads make a clip each, and what comes out is the same.
+    let (mut files, mut said) = (Vec::new(), Vec::new());
+    for threads in [1, 3] {
+        let words = format!("{EVAL} --arms full,exchanged --keep t{threads}.jsonl --sheet t.png");
+        let words = words.replace("--sets 2", "--sets 7");
+        let words = words.replace("--threads 2", &format!("--threads {threads} --force"));
+        said.push(folder.run(&words).fine().out);
+        files.push(std::fs::read(folder.path(&format!("t{threads}.jsonl"))).unwrap());
+        files.push(std::fs::read(folder.path("t.png")).unwrap());
+    }
+    assert!(said[0] == said[1] && files[0] == files[2] && files[1] == files[3]);
     // After a kill the last line may be cut anywhere, and a header too.
     let third: usize = text.lines().take(6).map(|line| line.len() + 1).sum();
     for length in [file.len() - 1, third + 20, third, 30, 0] {

@@ -96,7 +96,7 @@ fn tree(folder: &Folder, name: &str) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             let own = path.file_name().unwrap().to_string_lossy().into_owned();
             let inner = format!("{name}/{own}");
-            let timed = ["log.jsonl", "checkpoint.safetensors", "lock", "costs.json"];
+            let timed = ["log.jsonl", "checkpoint.safetensors", "lock", "costs.jsonl"];
             if path.is_dir() {
                 walk(&path, inner, out);
             } else if !timed.contains(&own.as_str()) {
@@ -155,6 +155,8 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     );
     assert!(!again.err.contains("training"), "{}", again.err);
     same(&tree(&whole, "out"), &made);
+    let costs = std::fs::read_to_string(whole.path("out/costs.jsonl")).unwrap();
+    assert_eq!(costs.lines().count(), 14, "finished steps cost nothing more");
     whole.run("generate --model out/stages/preferred/model --prompt x --size 48x48 --frames 5 --steps 1 -o x.gif").fine();
     // Another run, as far as a step, then interrupted between and inside steps.
     let cut = folder(&recipe());

@@ -19,7 +19,6 @@ use anyid_runtime::{
 use anyid_world::{Identity, Judge, MOST_SIDES, Painter, Reference, SIDE, Set, Verdict, View};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -193,6 +192,21 @@ pub struct Given {
     pub seed: u64,
 }
 
+/// Warnings that were printed; each is said once.
+pub struct Told(pub BTreeSet<String>);
+
+impl Told {
+    /// Prints those that are new.
+    pub fn tell(&mut self, warnings: Vec<String>, progress: &mut Progress) {
+        for warning in warnings {
+            if !self.0.contains(&warning) {
+                progress.warn(&warning);
+                self.0.insert(warning);
+            }
+        }
+    }
+}
+
 /// How clips are made and looked at.
 pub struct Clips<'c> {
     /// The flags.
@@ -201,12 +215,10 @@ pub struct Clips<'c> {
     pub request: &'c Request,
     /// Stops it within a clip.
     pub cancel: &'c Cancel,
-    /// Warnings that were printed; each is said once.
-    pub told: RefCell<BTreeSet<String>>,
 }
 
 impl Clips<'_> {
-    /// The frames that the model makes, RGB bytes each.
+    /// The frames that the model makes, RGB bytes each. `warnings` gets what the model warns of.
     ///
     /// # Errors
     /// Those of [`Pipeline::generate_with`].
@@ -214,18 +226,14 @@ impl Clips<'_> {
         &self,
         pipeline: &Pipeline,
         given: Given,
-        progress: &mut Progress,
+        warnings: &mut Vec<String>,
     ) -> Result<Vec<Vec<u8>>> {
         let references = given.references.into_iter().map(ReferenceSource::Pixels).collect();
         let (prompt, seed) = (given.prompt, given.seed);
         let request = Request { references, prompt, seed, ..self.request.clone() };
         let mut frames = Frames { size: self.made.size, rgb: Vec::new(), warnings: Vec::new() };
         pipeline.generate_with(&request, self.cancel, &mut frames)?;
-        for warning in frames.warnings {
-            if self.told.borrow_mut().insert(warning.clone()) {
-                progress.warn(&warning);
-            }
-        }
+        warnings.extend(frames.warnings);
         Ok(frames.rgb)
     }
 
