@@ -211,8 +211,8 @@ fn a_judge_reads_what_a_run_makes_on_the_way() {
         .fails("E0956")
         .says("run.samples as well");
     let no = |words: &str, code: &str| folder.run(&format!("{words} -o no")).fails(code);
-    no(&judged.replace("=judge", "=m"), "E0911");
-    no(&judged.replace("=judge", "=m/vae/diffusion_pytorch_model.safetensors"), "E0997");
+    no(&judged.replace("=judge", "=m"), "E0310").says("judge.safetensors");
+    no(&judged.replace("=judge", "=m/vae/diffusion_pytorch_model.safetensors"), "E0703");
     no(&format!("{judged} --set video.frames=1"), "E0998").says("here are 1 of 48x48");
     let mut silent = lines(&folder);
     silent[1].as_object_mut().unwrap().remove("shows");

@@ -415,7 +415,8 @@ fn verdicts_that_were_kept_are_not_made_again() {
     // Several threads make a clip each, and what comes out is the same.
     let (mut files, mut said) = (Vec::new(), Vec::new());
     for threads in [1, 3] {
-        let words = format!("{EVAL} --arms full,exchanged --keep t{threads}.jsonl --sheet t.png");
+        let words =
+            format!("{EVAL} --arms full,exchanged,decoded --keep t{threads}.jsonl --sheet t.png");
         let words = words.replace("--sets 2", "--sets 7");
         let words = words.replace("--threads 2", &format!("--threads {threads} --force"));
         said.push(folder.run(&words).fine().out);

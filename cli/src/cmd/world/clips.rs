@@ -12,6 +12,7 @@ use anyid_models::wan::Precision;
 use anyid_runtime::adapter::{Tolerance, Wanted};
 use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb, to_unit};
+use anyid_runtime::pipeline::{decode_latents, encode_pixels};
 use anyid_runtime::{
     Cancel, DType, Error, Event, Kind, Model, Pipeline, Receiver, ReferenceSource, Request, Result,
     Size, Tensor, TensorType,
@@ -235,6 +236,28 @@ impl Clips<'_> {
         pipeline.generate_with(&request, self.cancel, &mut frames)?;
         warnings.extend(frames.warnings);
         Ok(frames.rgb)
+    }
+
+    /// The judged frames of a set's true clip, as the model's autoencoder keeps them.
+    ///
+    /// # Errors
+    /// E0981 for a clip that there is not, and those of the autoencoder.
+    pub fn through(
+        &self,
+        pipeline: &Pipeline,
+        set: &Set,
+        painter: &mut Painter,
+    ) -> Result<Vec<Vec<u8>>> {
+        let (clip, world) = (set.group.clip(set.target).map_err(coded)?, set.group.world());
+        let views = (0..self.made.frames).map(|frame| View::frame(frame, self.made.frames));
+        let scenes =
+            views.map(|view| painter.frame(&world.scene(&set.group.identity, &clip, view)));
+        let pixels = planar(&scenes.collect::<Vec<_>>(), self.made.size);
+        let (model, backend) = (pipeline.model(), pipeline.backend());
+        let latents = encode_pixels(model, backend, &pixels)?;
+        let mut frames = Frames { size: self.made.size, rgb: Vec::new(), warnings: Vec::new() };
+        frames.frames(&decode_latents(model, backend, &latents)?)?;
+        Ok(self.judged().into_iter().map(|at| frames.rgb[at].clone()).collect())
     }
 
     /// The frames that are judged: the first and the last.

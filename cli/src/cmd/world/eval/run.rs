@@ -176,6 +176,10 @@ impl Work<'_> {
         case: &Case,
     ) -> Result<(Vec<Vec<u8>>, Vec<String>)> {
         let Maker { pipeline, worker } = maker;
+        if given == Given::Decoded {
+            let frames = self.clips.through(pipeline, &case.set, &mut worker.painter)?;
+            return Ok((frames, Vec::new()));
+        }
         let (references, prompt) = inputs(given, case, &mut worker.painter, self.clips.made.size)?;
         // Every arm begins from the same noise.
         let seed = self.args.set.seed.wrapping_add(case.set.group.number());
@@ -247,9 +251,7 @@ fn inputs(
         Given::Nothing | Given::Absolute => {
             world.absolute_prompt(&set.group.clip(set.target).map_err(coded)?).text
         }
-        Given::Full | Given::Primary | Given::Exchanged | Given::Uninformative => {
-            set.prompt.text.clone()
-        }
+        _ => set.prompt.text.clone(),
     };
     Ok((references, prompt))
 }
