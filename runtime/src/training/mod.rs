@@ -16,7 +16,9 @@ mod draws;
 mod encode;
 mod faults;
 mod first;
+mod fitting;
 mod group;
+mod judging;
 mod labels;
 mod learner;
 mod log;
@@ -44,6 +46,7 @@ mod targets;
 pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
 pub use faults::Fault;
+pub use judging::Right;
 pub use memory::Memory;
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
@@ -124,6 +127,13 @@ pub enum Event {
         step: u64,
         /// Where it is.
         path: PathBuf,
+    },
+    /// A judge read these videos.
+    Judged {
+        /// Updates that were made.
+        step: u64,
+        /// What it read as it should be.
+        right: Right,
     },
     /// Clips and prompts that were encoded, and in total.
     Encoded {

@@ -8,6 +8,7 @@ use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::{Dataset, Slot};
 use super::draws::{Levels, order};
 use super::group::Calls;
+use super::judging::Judging;
 use super::learner::{Learner, Numbers};
 use super::log::Log;
 use super::memory::Memory;
@@ -54,6 +55,8 @@ pub struct Loop<'l> {
     best: Option<AtomicFile>,
     log: Log,
     norms: BTreeMap<String, f64>,
+    /// What reads the videos.
+    judging: Option<Judging>,
     /// The groups of a batch, by its number.
     groups: (u64, Vec<Together>),
     began: (Instant, u64),
@@ -96,7 +99,11 @@ impl<'l> Loop<'l> {
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
-        let beside = Memory::beside(settings, model, backend, &sets)?;
+        let mut beside = Memory::beside(settings, model, backend, &sets)?;
+        let shown = validation.as_ref().unwrap_or(&data).items.iter().take(settings.run.samples);
+        let shown: Vec<&str> = shown.map(|item| item.id.as_str()).collect();
+        let judging = Judging::open(settings, &shown, backend)?;
+        beside.videos += judging.as_ref().map_or(0, Judging::bytes);
         let (asked, of) = ((&calls, measured, beside), (settings, kind));
         let mut network = Network::open(objective, backend, of, asked)?;
         let mut optimiser = Optimiser::open(backend, &network.parameters, settings)?;
@@ -170,6 +177,7 @@ impl<'l> Loop<'l> {
             best: None,
             log,
             norms,
+            judging,
             groups: (u64::MAX, Vec::new()),
             began,
             saved: None,
@@ -366,10 +374,14 @@ impl<'l> Loop<'l> {
         let missing = self.missing_videos();
         let data = self.validation.as_ref().unwrap_or(&self.data);
         let (learner, model, backend) = (&mut self.learner, self.model, self.backend);
-        let step = self.record.position.updates;
+        let (step, judging) = (self.record.position.updates, &mut self.judging);
         self.optimiser.with("p", |values| {
-            let mut sampler = Sampler { learner, values, model, backend, cancel };
-            sampler.videos(data, missing, &mut |path| events(Event::Sampled { step, path }))
+            let judging = judging.as_mut();
+            let mut sampler = Sampler { learner, values, model, backend, cancel, judging };
+            let made = &mut |path| events(Event::Sampled { step, path });
+            let right = sampler.videos(data, (step, missing), made)?;
+            right.into_iter().for_each(|right| events(Event::Judged { step, right }));
+            Ok(())
         })
     }
 

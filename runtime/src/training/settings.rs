@@ -244,6 +244,8 @@ pub struct RunSettings {
     pub samples: usize,
     /// Sampling steps of these.
     pub sample_steps: usize,
+    /// A judge that reads them: the weights, or the folder of the run that trained it.
+    pub judge: Option<PathBuf>,
 }
 
 impl Default for VideoSettings {
@@ -316,6 +318,7 @@ impl Default for RunSettings {
             patience: 0,
             samples: 0,
             sample_steps: 50,
+            judge: None,
         }
     }
 }
@@ -325,7 +328,7 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 15] = [
+const MAY_CHANGE: [&str; 16] = [
     "train.steps",
     "train.keep",
     "train.budget",
@@ -334,6 +337,7 @@ const MAY_CHANGE: [&str; 15] = [
     "run.patience",
     "run.samples",
     "run.sample_steps",
+    "run.judge",
     "data.manifest",
     "data.sha256",
     "data.validation",
@@ -486,6 +490,7 @@ impl Settings {
             ("run.checkpoint_every", self.run.checkpoint_every > 0, "1 or more"),
             ("run.validate_every", self.run.validate_every > 0, "1 or more"),
             ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
+            ("run.judge", self.run.judge.is_none() || self.run.samples > 0, "run.samples as well"),
         ];
         for (key, fine, allowed) in rows {
             self.allow(table, key, fine, allowed)?;

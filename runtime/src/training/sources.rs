@@ -265,13 +265,14 @@ fn help(message: &str) -> String {
 }
 
 /// Paths of settings, which start at the folder of the file that they are in.
-const PATHS: [(&str, &str); 6] = [
+const PATHS: [(&str, &str); 7] = [
     ("model", "path"),
     ("data", "manifest"),
     ("data", "root"),
     ("data", "validation"),
     ("data", "cache"),
     ("run", "folder"),
+    ("run", "judge"),
 ];
 
 /// Makes relative paths of settings start at `folder`.

@@ -229,6 +229,11 @@ fn show(progress: &mut Progress, event: Event) {
         Event::Sampled { step, path } => {
             return progress.note(&format!("update {step}: wrote {}", path.display()));
         }
+        Event::Judged { step, right } => {
+            let of = plural(right.cases as usize, "case");
+            let line = format!("update {step}: the judge reads {} of {of} rightly", right.right);
+            return progress.note(&line);
+        }
         Event::Saved { step } => return progress.detail(&format!("update {step}: checkpoint")),
     };
     progress.update(done as u64, total as u64, || format!("{done} of {total}"));
