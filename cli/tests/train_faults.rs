@@ -85,7 +85,7 @@ fn a_file_of_another_kind_is_named_as_that() {
     folder.run(&none).fails("E0911").says("data.validation of --set data.validation=none.jsonl");
     std::fs::create_dir(folder.path("dir.png")).unwrap();
     let line = sample("s_1", 10, |v| v["references"][0]["media"] = "dir.png".into()).to_string();
-    folder.write("odd.jsonl", format!("{line}\n{}", line.replacen("0", "nul", 1)));
+    folder.write("odd.jsonl", format!("{line}\n{}", line.replacen("[100", "[nul", 1)));
     let done = folder.run(&format!("{LORA} --set data.manifest=odd.jsonl")).fails("E0957");
     done.says("dir.png: this is a folder").says("expected null, true or false, at column");
     folder.run("train lora run.toml").fails("E0900").says("--config");
