@@ -16,7 +16,7 @@ use crate::engine::finite::{all_finite, first_non_finite};
 use crate::engine::{
     Backend, CompileRequest, Compiler, Inputs, Program, budget, compile_error, memory_check,
 };
-use crate::error::{Error, Kind as Fault, Result};
+use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::pipeline::tensor_f32;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
@@ -42,6 +42,16 @@ pub struct Wanted<'w> {
     pub measured: bool,
     /// What is held beside the network and what is trained.
     pub beside: Memory,
+}
+
+/// A shape that no choice of what is kept brings within the budget.
+struct Over {
+    /// Bytes of the choice with the fewest.
+    needed: u64,
+    budget: u64,
+    shape: usize,
+    /// Clips of its largest call.
+    samples: usize,
 }
 
 /// The loaded network.
@@ -93,14 +103,16 @@ impl Phase {
 }
 
 impl Wanted<'_> {
-    /// Compiles the network for every call that a run makes.
+    /// Compiles the network for every call that a run makes, with what blocks keep for the derivative by
+    /// shape.
     ///
     /// # Errors
     /// E0523 for targets that no linear has, and other E05xx where it cannot be compiled; E0601 and
     /// E0602 for the budget.
-    pub fn compile(&self, backend: &Backend) -> Result<Compiler> {
+    pub fn compile(&self, backend: &Backend) -> Result<(Compiler, BTreeMap<usize, Keeping>)> {
         let mut compiler = Compiler::new(backend);
-        for shape in self.calls.shapes() {
+        let (mut kept, mut over) = (BTreeMap::new(), None::<Over>);
+        'shapes: for shape in self.calls.shapes() {
             let sizes = self.calls.batches(shape, self.settings.train.batch);
             let mut keeping = None;
             for samples in &sizes {
@@ -113,8 +125,17 @@ impl Wanted<'_> {
                     // What the largest call keeps fits for all.
                     Some(keeping) => compiler.add(&name, request.keeping(keeping))?,
                     None => {
-                        let (chosen, plan) = self.keeping(backend, &request, shape, *samples)?;
+                        let fits = self.keeping(backend, &request, shape, *samples)?;
+                        let (chosen, plan) = match fits {
+                            Ok(chosen) => chosen,
+                            // The budget is to be enough for all shapes.
+                            Err(own) => {
+                                over = over.filter(|over| over.needed >= own.needed).or(Some(own));
+                                continue 'shapes;
+                            }
+                        };
                         keeping = Some(chosen);
+                        kept.insert(shape, chosen);
                         match plan {
                             Some(plan) => compiler.planned(&name, plan),
                             None => compiler.add(&name, request.keeping(chosen))?,
@@ -133,7 +154,37 @@ impl Wanted<'_> {
                 compiler = compiler.add(&format!("sample.{shape}"), request)?;
             }
         }
-        Ok(compiler)
+        match over {
+            Some(over) => Err(self.refused(&over)),
+            None => Ok((compiler, kept)),
+        }
+    }
+
+    /// The error of a budget that nothing fits at some shape.
+    fn refused(&self, over: &Over) -> Error {
+        let Over { needed, budget, shape, samples } = *over;
+        let call = match self.kind {
+            Kind::Dpo => plural(samples, "clip"),
+            Kind::Lora | Kind::Full => plural(samples, "sample"),
+        };
+        let message = format!(
+            "{call} with {} in one call: at least {} are needed, the budget is {}",
+            self.objective.describe(shape),
+            memory_check::size(needed),
+            memory_check::size(budget)
+        );
+        // Rounded up, so that it can be taken as it is written.
+        let smallest = match needed {
+            ..=0x3fff_ffff => format!("{}KiB", needed.div_ceil(1 << 10)),
+            _ => format!("{}MiB", needed.div_ceil(1 << 20)),
+        };
+        let fewer = if samples > 1 { "lower train.together, " } else { "" };
+        Error::new(Fault::Budget, "E0601", message).at(self.settings.place("train.budget")).help(
+            format!(
+                "no shape needs more, so the smallest budget is train.budget = \"{smallest}\"; or \
+                 {fewer}take fewer or shorter references, a smaller video, or bf16"
+            ),
+        )
     }
 
     /// Plans of the calls that samples go through, by shape and number of samples: with derivatives
@@ -190,22 +241,23 @@ impl Wanted<'_> {
     /// say, or the fastest that fits their budget together with all else that is held.
     ///
     /// # Errors
-    /// E0524 for a choice that there is not, E0602 for a budget that cannot be read, E0601 of kind
-    /// `Budget` for one that nothing fits.
+    /// E0524 for a choice that there is not, E0602 for a budget that cannot be read.
     fn keeping(
         &self,
         backend: &Backend,
         request: &CompileRequest<'_>,
         shape: usize,
         samples: usize,
-    ) -> Result<(Keeping, Option<Plan>)> {
-        let train = &self.settings.train;
+    ) -> Result<std::result::Result<(Keeping, Option<Plan>), Over>> {
+        let (settings, train) = (self.settings, &self.settings.train);
         if let Some(text) = &train.keep {
             let wanted = text.parse().map_err(compile_error);
-            return Ok((wanted.map_err(|error: Error| error.at("train.keep"))?, None));
+            let placed = |error: Error| error.at(settings.place("train.keep"));
+            return Ok(Ok((wanted.map_err(placed)?, None)));
         }
-        let Some(text) = &train.budget else { return Ok((Keeping::default(), None)) };
-        let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
+        let Some(text) = &train.budget else { return Ok(Ok((Keeping::default(), None))) };
+        let budget =
+            budget::parse(text).map_err(|error| error.at(settings.place("train.budget")))?;
         let options = Options { target: backend.about().target.clone(), ..Options::default() };
         let request = request.clone().with(&options);
         // What is trained does not depend on what is kept.
@@ -225,21 +277,12 @@ impl Wanted<'_> {
         };
         let mut choice = within(&request, budget, &besides).map_err(compile_error)?;
         own.into_inner().transpose()?;
-        let least = choice.tried.last().expect("at least one choice is planned");
-        match least.needed <= budget {
-            true => Ok((least.keeping, choice.plans.pop())),
-            false => {
-                let [needed, budget] = [least.needed, budget].map(memory_check::size);
-                let (what, number) = (self.objective.describe(shape), samples);
-                let message = format!(
-                    "{number} samples with {what} in one call need {needed}, the budget is {budget}"
-                );
-                Err(Error::new(Fault::Budget, "E0601", message).at("train.budget").help(
-                    "nothing less can be kept: lower train.together, take fewer or shorter \
-                     references, a smaller video, or bf16",
-                ))
-            }
+        let last = choice.tried.last().expect("at least one choice is planned");
+        if last.needed <= budget {
+            return Ok(Ok((last.keeping, choice.plans.pop())));
         }
+        let needed = choice.tried.iter().map(|tried| tried.needed).min().unwrap_or(u64::MAX);
+        Ok(Err(Over { needed, budget, shape, samples }))
     }
 
     /// Bytes of the vectors of a run: what the optimiser keeps, what a call gives and the sum of a batch,
@@ -264,7 +307,7 @@ impl<'l> Network<'l> {
         (calls, measured, beside): (&Calls, bool, Memory),
     ) -> Result<Self> {
         let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
-        let compiler = wanted.compile(backend)?;
+        let (compiler, _) = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
         let largest = wanted.largest(&compiler, shape);

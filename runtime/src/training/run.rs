@@ -19,9 +19,9 @@ use super::parameters::{Kind, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
 use super::settings::TrainedNetwork;
-use super::{Event, Settings, result, samples, statistics};
+use super::{Event, Settings, first, result, samples, statistics};
 use crate::engine::Backend;
-use crate::error::{Error, Kind as Fault, Result};
+use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::files::AtomicFile;
 use crate::judge;
 use crate::model::Model;
@@ -94,7 +94,8 @@ impl<'l> Loop<'l> {
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
         let old = folder.begun(training.resume)?;
         if let Some(old) = &old {
-            old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
+            let sets = [Some(&data), validation.as_ref()];
+            old.same(&record, settings, sets, &folder.file_path(CHECKPOINT))?;
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
@@ -111,7 +112,8 @@ impl<'l> Loop<'l> {
         let pair = calls.apart(kind).then(|| collector.sums()).transpose()?;
         network.memory.plans += optimiser.bytes() + collector.bytes();
         if training.resume && old.is_none() {
-            let what = "there is no checkpoint yet: the run starts from the beginning";
+            let what =
+                "the run was stopped before its first checkpoint: it starts from the beginning";
             events(Event::Warning(what.to_owned()));
         }
         let begun = old.is_some();
@@ -131,7 +133,7 @@ impl<'l> Loop<'l> {
             match &training.init_from {
                 Some(path) => {
                     let into = (&*parameters, &mut *gradient);
-                    result::first_values(path, kind, into, settings, (model, &weights))?
+                    first::first_values(path, kind, into, settings, (model, &weights))?
                 }
                 None => parameters.first(gradient, kind, settings, &weights)?,
             }
@@ -148,6 +150,7 @@ impl<'l> Loop<'l> {
         events(Event::Begun {
             parameters: network.parameters.elements(),
             samples: data.items.len(),
+            unit: kind.unit(),
             excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             memory: network.memory,
             updates: record.position.updates,
@@ -228,8 +231,9 @@ impl<'l> Loop<'l> {
         }
         if self.record.position.updates < self.settings.train.steps {
             let since = self.record.position.since_best;
+            let since = plural(since as usize, "measurement");
             events(Event::Warning(format!(
-                "{since} measurements of the validation set without a better one: the run ends"
+                "{since} of the validation set without a better one: the run ends"
             )));
         }
         self.save()?;
@@ -526,7 +530,9 @@ fn events_of(old: &Record, steps: u64) -> Option<Event> {
     let done = old.position.updates;
     let what = match done.cmp(&steps) {
         Ordering::Less => return None,
+        Ordering::Equal if steps == 1 => "the run is complete: its one update has been made".into(),
         Ordering::Equal => format!("the run is complete: all {steps} updates have been made"),
+        // There are two at least.
         Ordering::Greater => format!(
             "train.steps is {steps}, but {done} updates have been made already: nothing is trained, \
              and the result is that of update {done}"

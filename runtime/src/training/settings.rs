@@ -328,7 +328,7 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 14] = [
+const MAY_CHANGE: [&str; 16] = [
     "train.steps",
     "train.keep",
     "train.budget",
@@ -340,10 +340,15 @@ const MAY_CHANGE: [&str; 14] = [
     "run.judge",
     "data.manifest",
     "data.sha256",
+    "data.validation",
     "data.root",
     "data.cache",
     "model.path",
+    "model.adapters",
 ];
+
+/// Most pixels of a side that pictures are brought to.
+const MOST_SIDE: usize = 16_384;
 
 /// Digest of the settings that a run keeps from its beginning to its end.
 pub fn lasting_digest(settings: &Value) -> String {
@@ -453,6 +458,8 @@ impl Settings {
         };
         let rows = [
             ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
+            ("video.width", self.video.width <= MOST_SIDE, "at most 16384"),
+            ("video.height", self.video.height <= MOST_SIDE, "at most 16384"),
             ("video.fps", positive(self.video.fps), "a number above 0"),
             ("lora.rank", (1..=4096).contains(&self.lora.rank), "1 to 4096"),
             ("lora.alpha", positive(self.lora.alpha), "a number above 0"),
