@@ -330,6 +330,19 @@ fn a_new_run_begins_from_an_adapter() {
     folder.run("init wide --preset small").fine();
     let words = format!("{LORA} -o no {from} --set model.path=wide");
     folder.run(&words).fails("E0363").says("a model that is 64 wide, the model is ");
+    // Trained for another arrangement of the references, or another null state of guidance.
+    for (own, other) in [
+        ("\"anyid.rope_layout\":\"prepend\"", "\"anyid.rope_layout\":\"append\" "),
+        ("\"anyid.null_refs\":\"match\"", "\"anyid.null_refs\":\"joint\""),
+    ] {
+        let mut changed = bytes(&folder, "run/adapter.safetensors");
+        let mut places = changed.windows(own.len());
+        let at = places.position(|part| part == own.as_bytes()).expect("it is told");
+        changed[at..at + own.len()].copy_from_slice(other.as_bytes());
+        folder.write("other.safetensors", changed);
+        folder.run(&format!("{LORA} -o no --init-from other.safetensors")).fails("E0372");
+    }
+    assert!(!folder.path("no").exists(), "nothing is begun");
     folder.run(&format!("{LORA} --init-from run/adapter.safetensors --resume")).fails("E0900");
 }
 

@@ -416,7 +416,7 @@ fn a_target_is_found_among_its_references_under_any_name() {
     let copy = "copy.mp4 is a copy of ";
     // The clip runs at 30 frames a second: five frames at 24 are six or seven of it.
     for (start, among) in [(10, true), (14, true), (15, true), (17, false), (5, true), (3, false)] {
-        for (media, said) in [("copy.mp4", copy), ("pan.mp4", "both take frames of ")] {
+        for (media, said) in [("copy.mp4", copy), ("pan.mp4", "both take the same frames of ")] {
             let done = given(part(media, start), 10);
             match among {
                 true => drop(done.fails("E0957").says(said)),

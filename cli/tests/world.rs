@@ -85,6 +85,7 @@ fn numbers_that_the_world_does_not_have_are_refused() {
     sample("--count 1 --prompts some").fails("E0900").says("differential");
     sample("--count 1 --seed 18446744073709551616").fails("E0900");
     sample("--count 1 --size 100").fails("E0982");
+    sample("--count 1 --threads 600").fails("E0918").says("--> --threads 600");
     folder.run("world sheet -o a.png --count 0").fails("E0986");
     folder.run("world sheet -o a.png --size 1536 --count 1000").fails("E0984");
     folder.run("world sheet -o a.gif").fails("E0820");
@@ -132,6 +133,15 @@ fn samples_name_the_pictures_that_they_need() {
         let set = Set::parse(&world, line).unwrap();
         let skin = set.group.identity.class(anyid_world::Attribute::Skin);
         assert!(shows["skin"] == skin && shows["shot"].is_u64() && shows.get("x").is_none());
+    }
+    // However many threads paint, the pictures are the same.
+    for threads in [1, 3] {
+        folder.run(&format!("world sample -o t{threads} {words} --threads {threads}")).fine();
+        for entry in std::fs::read_dir(folder.path("s/groups")).unwrap() {
+            let path = entry.unwrap().path();
+            let other = folder.path(&format!("t{threads}/groups")).join(path.file_name().unwrap());
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(other).unwrap(), "{path:?}");
+        }
     }
     // The same words give the same bytes; the folder is kept, and one with something else for good.
     folder.run(&format!("world sample -o t {words}")).fine();

@@ -16,6 +16,7 @@ mod draws;
 mod encode;
 mod faults;
 mod first;
+mod fitting;
 mod group;
 mod judging;
 mod labels;

@@ -54,10 +54,7 @@ pub fn workers<J>(
         Ok(Worker { judge: judge(&backend)?, backend, painter })
     };
     let backend = on.open()?;
-    let threads = match on.threads {
-        0 => available_parallelism().map_or(1, |threads| threads.get()),
-        threads => threads,
-    };
+    let threads = threads(on);
     let largest = models.iter().map(|(_, model)| bytes(model)).max().unwrap_or(0);
     let count = threads.min(clips).min((ALL / largest.max(1)) as usize);
     if count < 2 || largest > SMALL || on.device != "cpu" {
@@ -65,6 +62,14 @@ pub fn workers<J>(
     }
     drop(backend);
     (0..count).map(|_| worker(Backend::open(&on.device, 1)?)).collect()
+}
+
+/// How many threads are asked for.
+pub fn threads(on: &DeviceArgs) -> usize {
+    match on.threads {
+        0 => available_parallelism().map_or(1, |threads| threads.get()),
+        threads => threads,
+    }
 }
 
 /// Bytes of the weights of a model.

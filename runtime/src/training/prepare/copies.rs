@@ -24,10 +24,11 @@ impl Preparation<'_> {
             for reference in references.iter().filter(|reference| !reference.named_as(target)) {
                 if self.shares(target, reference, looked)? {
                     let (media, copy) = (target.media.display(), reference.media.display());
-                    faults.push(match target.media == reference.media {
-                        true => format!("the target is among the references: both take frames of {media} that are the same"),
-                        false => format!("the target is among the references: {copy} is a copy of {media}"),
-                    });
+                    let what = match target.media == reference.media {
+                        true => format!("both take the same frames of {media}"),
+                        false => format!("{copy} is a copy of {media}"),
+                    };
+                    faults.push(format!("the target is among the references: {what}"));
                 }
             }
         }
@@ -87,7 +88,8 @@ impl Preparation<'_> {
     /// The frames of a source of `rate` frames a second that a clip is made of.
     fn taken(&self, clip: &Clip, rate: Option<f64>) -> Range<usize> {
         let each = rate.map_or(1.0, |rate| rate / self.settings.video.fps);
-        let last = ((clip.frames - 1) as f64 * each).ceil() as usize;
+        // The source frame that is nearest in time.
+        let last = ((clip.frames - 1) as f64 * each + 0.5).floor() as usize;
         clip.start..clip.start.saturating_add(last).saturating_add(1)
     }
 }
