@@ -34,7 +34,7 @@ fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
         ("--set train.budget=1KiB", "E0601", &["--> --set train.budget=1KiB", "1KiB"]),
         ("--set train.batch=many", "E0955", &["\"many\", expected a whole number\n"]),
         ("--set train.batch=-2", "E0955", &["a whole number, 0 or more"]),
-        ("--set train.foo=1", "E0955", &["unknown field `foo`", "help: it is network, "]),
+        ("--set train.foo=1", "E0955", &["unknown field `foo`", "help: it is one of network, "]),
         ("--set video.width=20000", "E0956", &["video.width cannot be 20000", "16384"]),
         ("--threads 600", "E0918", &["--> --threads"]),
         ("--device tpu", "E0904", &["--> --device"]),
