@@ -26,6 +26,7 @@ pub use crate::buffer::AlignedBytes;
 pub use device::KIND;
 pub use exec::{Executable, Memory};
 pub use packed::Weights;
+pub(crate) use scalar::{read as read_element, write as write_element};
 
 use crate::buffer;
 use crate::device::About;
