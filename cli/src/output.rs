@@ -4,6 +4,7 @@
 //! Standard error may be closed as well; notes are then lost. The program uses no macro of the
 //! `println!` family, because these panic.
 
+pub use anyid_runtime::error::plural;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::{Error, Result};
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -138,11 +139,6 @@ pub fn duration(time: Duration) -> String {
         return format!("{} min {:02} s", whole / 60, whole % 60);
     }
     format!("{} h {:02} min", whole / 3600, whole % 3600 / 60)
-}
-
-/// `1 frame`, `2 frames`.
-pub fn plural(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Lines up the columns of `rows`: all but the first column to the right.

@@ -59,7 +59,7 @@ fn inspect_says_what_an_adapter_does() {
     // Against a model of another width, here the built-in one as a folder.
     folder.run("init model").fine();
     let words = format!("lora inspect {FILES}/comfy_ab.safetensors --model model");
-    folder.run(&words).fails("E0365").says("32x32");
+    folder.run(&words).fails("E0363").says("a model that is 32 wide, the model is 64 wide");
     folder.run("lora inspect none.safetensors").fails("E0310");
     folder.run("lora inspect model/model_index.json").fails("E0311");
     folder.run("lora inspect model --json").fails("E0360").says("no adapter");
@@ -226,9 +226,23 @@ fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
     merge("model -o x").fails("E0900");
     merge("none --lora a.safetensors -o x").fails("E0310");
     merge("a.safetensors --lora a.safetensors -o x").fails("E0307");
-    merge(&format!("model --lora {FILES}/comfy_ab.safetensors -o x")).fails("E0365");
+    merge(&format!("model --lora {FILES}/comfy_ab.safetensors -o x")).fails("E0363");
     merge("model --lora a.safetensors:nan -o x").fails("E0377");
     let generate = |words: &str| folder.run(&format!("generate {QUICK} -o x.gif {words}"));
+    // Nothing of the base is changed at scale 0.
+    let done = merge("model --lora a.safetensors:0 -o zero").fine();
+    assert!(done.out.contains("0 tensors changed"), "{}", done.out);
+    std::fs::remove_dir_all(folder.path("zero")).unwrap();
+    #[cfg(unix)]
+    {
+        // What cannot be written is called as it would have been.
+        let words = "lora merge model --lora a.safetensors -o x";
+        let line = format!("ulimit -f 16; exec {} {words}", env!("CARGO_BIN_EXE_anyid-rt"));
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &line]).current_dir(folder.path(""));
+        let done = common::Done::of(words, command.output().unwrap()).fails("E1013").says("--> x/");
+        assert!(!done.err.contains(".tmp"), "{}", done.err);
+    }
     generate("--lora none.safetensors").fails("E0310");
     generate("--lora a.safetensors:inf").fails("E0377");
     generate(&format!("--lora {FILES}/bad/no_match.safetensors")).fails("E0362");

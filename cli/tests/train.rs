@@ -158,6 +158,7 @@ fn an_interrupted_run_ends_its_sample_and_goes_on_to_the_same_bits() {
         if done.code != 0 {
             assert_eq!(done.code, code, "{}", done.err);
             assert!(done.err.contains("E1002"), "{}", done.err);
+            assert!(done.err.contains("--resume goes on from here"), "{}", done.err);
         }
         folder.run(&format!("{words} -o {run} --resume")).fine();
         same_end(&folder, &run, "whole");
@@ -203,6 +204,10 @@ fn runs_killed_at_random_moments_and_inside_writes_end_with_the_same_bits() {
         "{LORA} --steps 40 --set train.batch=3 --set run.checkpoint_every=1 --set lora.rank=128"
     );
     folder.run(&format!("{words} -o whole")).fine();
+    // A run is continued only where one was begun.
+    folder.run(&format!("{words} -o cut --resume")).fails("E0989").says("no run in this folder");
+    assert!(!folder.path("cut").exists(), "no folder is made");
+    folder.run(&format!("{words} -o cut --steps 1")).fine();
     let cut = format!("{words} -o cut --resume");
     let (mut seed, mut killed, mut inside) = (0x2545_f491u64, 0, 0);
     for round in 0..rounds {
@@ -259,9 +264,13 @@ fn other_settings_and_foreign_checkpoints_are_refused() {
     let foreign = bytes(&folder, "run/adapter.safetensors");
     for damaged in [&sound[..sound.len() / 2], &flipped, &foreign, b"x"] {
         std::fs::write(&path, damaged).unwrap();
-        folder.run(&format!("{LORA} --resume")).fails("E0962");
+        let done = folder.run(&format!("{LORA} --resume")).fails("E0962");
+        assert!(!done.err.contains("download"), "it is a file of this program: {}", done.err);
+        assert_eq!(done.err.matches("help:").count(), 1, "{}", done.err);
         assert_eq!(std::fs::read(&path).unwrap(), damaged, "nothing is overwritten");
     }
+    std::fs::write(&path, &sound[..sound.len() / 2]).unwrap();
+    folder.run("inspect run").fails("E0962").says("cut off");
     std::fs::write(&path, &sound).unwrap();
     folder.run(&format!("{LORA} --steps 3 --resume")).fine();
 }
@@ -294,14 +303,46 @@ fn a_new_run_begins_from_an_adapter() {
         assert!(apart.into_iter().all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
     }
     for (other, said) in [
-        ("lora.rank=2", "scale of the adapter is 1, lora.alpha / lora.rank is 2"),
-        ("lora.targets=[\"blocks.*.ffn.0\"]", "for 20 linears, the run for 2"),
+        ("--set lora.rank=2", &["rank 4, lora.rank is 2"][..]),
+        ("--set lora.alpha=8.0", &["alpha 4, lora.alpha is 8"]),
+        (
+            "--set lora.rank=2 --set lora.alpha=2.0",
+            &[
+                "rank 4, lora.rank is 2",
+                "alpha 4, lora.alpha is 2",
+                "set lora.rank = 4, lora.alpha = 4.0",
+            ],
+        ),
+        (
+            "--set lora.targets=[\"blocks.*.ffn.0\",\"head.head\"]",
+            &[
+                "nothing for 1 linear (head.head) of lora.targets",
+                "18 linears (",
+                "\"blocks.*.ffn.2\"",
+            ],
+        ),
     ] {
-        let words = format!("{LORA} -o no {from} --set {other}");
-        folder.run(&words).fails("E0966").says(said);
+        let done = folder.run(&format!("{LORA} -o no {from} {other}")).fails("E0966");
+        said.iter().for_each(|said| assert!(done.err.contains(said), "{said}\n{}", done.err));
+        assert!(!folder.path("no").exists(), "nothing is begun");
     }
-    let words = format!("{LORA} -o no {from} --set lora.rank=2 --set lora.alpha=2.0");
-    folder.run(&words).fails("E0966").says("lora_A.weight of f32[2,64]");
+    // Of a model of another width, and of changes that no run makes.
+    folder.run("init wide --preset small").fine();
+    let words = format!("{LORA} -o no {from} --set model.path=wide");
+    folder.run(&words).fails("E0363").says("a model that is 64 wide, the model is ");
+    // Trained for another arrangement of the references, or another null state of guidance.
+    for (own, other) in [
+        ("\"anyid.rope_layout\":\"prepend\"", "\"anyid.rope_layout\":\"append\" "),
+        ("\"anyid.null_refs\":\"match\"", "\"anyid.null_refs\":\"joint\""),
+    ] {
+        let mut changed = bytes(&folder, "run/adapter.safetensors");
+        let mut places = changed.windows(own.len());
+        let at = places.position(|part| part == own.as_bytes()).expect("it is told");
+        changed[at..at + own.len()].copy_from_slice(other.as_bytes());
+        folder.write("other.safetensors", changed);
+        folder.run(&format!("{LORA} -o no --init-from other.safetensors")).fails("E0372");
+    }
+    assert!(!folder.path("no").exists(), "nothing is begun");
     folder.run(&format!("{LORA} --init-from run/adapter.safetensors --resume")).fails("E0900");
 }
 

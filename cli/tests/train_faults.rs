@@ -31,7 +31,11 @@ fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
         ("--set train.clip=nan", "E0956", &["--> --set train.clip=nan", "cannot be nan"]),
         ("--set video.width=100", "E0901", &["--> --set video.width=100"]),
         ("--set lora.targets=[\"to_q\"]", "E0523", &["--> --set lora.targets", "self_attn.q"]),
-        ("--set train.budget=1KiB", "E0601", &["train.budget"]),
+        ("--set train.budget=1KiB", "E0601", &["--> --set train.budget=1KiB", "1KiB"]),
+        ("--set train.batch=many", "E0955", &["\"many\", expected a whole number\n"]),
+        ("--set train.batch=-2", "E0955", &["a whole number, 0 or more"]),
+        ("--set train.foo=1", "E0955", &["unknown field `foo`", "help: it is network, "]),
+        ("--set video.width=20000", "E0956", &["video.width cannot be 20000", "16384"]),
         ("--threads 600", "E0918", &["--> --threads"]),
         ("--device tpu", "E0904", &["--> --device"]),
         ("--device cpu:1", "E0560", &["--> --device"]),
@@ -79,8 +83,44 @@ fn a_file_of_another_kind_is_named_as_that() {
     folder.run("train lora --config train.jsonl").fails("E0955").says("settings are TOML");
     let none = format!("{LORA} --set data.validation=none.jsonl");
     folder.run(&none).fails("E0911").says("data.validation of --set data.validation=none.jsonl");
+    std::fs::create_dir(folder.path("dir.png")).unwrap();
+    let line = sample("s_1", 10, |v| v["references"][0]["media"] = "dir.png".into()).to_string();
+    folder.write("odd.jsonl", format!("{line}\n{}", line.replacen("0", "nul", 1)));
+    let done = folder.run(&format!("{LORA} --set data.manifest=odd.jsonl")).fails("E0957");
+    done.says("dir.png: this is a folder").says("expected null, true or false, at column");
     folder.run("train lora run.toml").fails("E0900").says("--config");
     folder.run("lora inspect a.png").fails("E0311").says("a picture");
+}
+
+#[test]
+fn one_line_in_another_encoding_or_with_a_field_twice_is_a_fault_of_that_line() {
+    let folder = world(&samples());
+    let text = std::fs::read_to_string(folder.path("train.jsonl")).unwrap();
+    let mut lines: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
+    let latin =
+        String::from_utf8(lines[0].clone()).unwrap().replace("A person", "Une fille a\u{1}");
+    lines[0] = latin.into_bytes().into_iter().map(|b| if b == 1 { 0xe9 } else { b }).collect();
+    lines[1] =
+        text.lines().nth(1).unwrap().replacen("\"start\":0", "\"start\":0,\"start\":1", 1).into();
+    lines[2] = text.lines().nth(2).unwrap().replace("pan.mp4", "none.mp4").into();
+    lines.push(text.lines().next().unwrap().replacen('{', "{\"id\":\"s_9\",", 1).into());
+    folder.write("train.jsonl", lines.join(&b'\n'));
+    let done = folder.run(LORA).fails("E0957").says("4 lines of the manifest cannot be used");
+    for said in [
+        "line 1: this is not UTF-8 text, at byte ",
+        "line 2: reference 2: \"start\" is there twice",
+        "line 3: target: ",
+        "line 4: \"id\" is there twice",
+    ] {
+        assert!(done.err.contains(said), "{said}\n{}", done.err);
+    }
+    let left = folder.run(&format!("{LORA} --set data.skip_faulty=true")).fails("E0958");
+    assert!(left.err.contains("none of 4 samples is left"), "{}", left.err);
+    folder.run("inspect train.jsonl").fails("E0915");
+    // A whole file of another encoding.
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    folder.write("train.jsonl", [&[0xff, 0xfe][..], &wide].concat());
+    folder.run(LORA).fails("E0957").says("save the file as UTF-8");
 }
 
 #[test]

@@ -159,3 +159,63 @@ fn what_a_judge_cannot_learn_from_is_refused() {
     write_lines(&folder, "manifest.jsonl", &same);
     folder.run(FULL).fails("E0977").says("no slot has two classes");
 }
+
+#[test]
+fn a_judge_reads_what_a_run_makes_on_the_way() {
+    let folder = folder();
+    folder.run(&format!("{FULL} --steps 3 -o judge")).fine();
+    let network = SETTINGS.replace("network = \"judge\"\n", "");
+    folder.write("run.toml", network.replace("checkpoint_every = 20", "checkpoint_every = 2"));
+    let videos = "--steps 3 --set run.samples=2 --set run.sample_steps=2";
+    let judged = format!("{FULL} {videos} --set run.judge=judge");
+    let done = folder.run(&judged).fine();
+    assert!(done.err.contains("update 3: the judge reads "), "{}", done.err);
+    folder.run(&format!("{FULL} {videos} -o plain")).fine();
+    let names = ["transformer.safetensors", "samples/000003-s_000001.mp4"];
+    for name in names {
+        let [a, b] = ["run", "plain"].map(|run| bytes(&folder, &format!("{run}/{name}")));
+        assert!(a == b, "{name}: a judge changes nothing");
+    }
+    let file = "run/samples/000003.json";
+    let made = bytes(&folder, file);
+    let found: Value = serde_json::from_slice(&made).unwrap();
+    // What a line does not show does not count.
+    let lines_of = &lines(&folder)[..2];
+    let shown = lines_of.iter().map(|line| line["shows"].as_object().unwrap().len());
+    assert_eq!(found["cases"], json!(shown.sum::<usize>()));
+    let (mut right, mut cases) = (0.0, 0);
+    for (slot, of) in found["slots"].as_object().unwrap() {
+        let count = of["cases"].as_u64().unwrap();
+        let own = lines_of.iter().filter(|line| {
+            let read = &found["read"][line["id"].as_str().unwrap()][slot];
+            line["shows"].get(slot).is_some_and(|class| class.to_string() == read.as_str().unwrap())
+        });
+        assert_eq!(of["accuracy"], json!(own.count() as f64 / count as f64), "{slot}");
+        (right, cases) = (right + of["accuracy"].as_f64().unwrap() * count as f64, cases + count);
+    }
+    assert!((found["accuracy"].as_f64().unwrap() - right / cases as f64).abs() < 1e-12);
+    assert!(folder.path("run/samples/000002.json").exists());
+    // What is missing is made again, from the same pixels.
+    for name in ["samples/000003.json", "samples/000003-s_000000.mp4"] {
+        let old = bytes(&folder, &format!("run/{name}"));
+        std::fs::remove_file(folder.path(&format!("run/{name}"))).unwrap();
+        folder.run(&format!("{judged} --resume")).fine();
+        assert!(bytes(&folder, &format!("run/{name}")) == old && bytes(&folder, file) == made);
+    }
+    // A judge may come later.
+    folder.run(&format!("{judged} --resume -o plain")).fine();
+    assert!(bytes(&folder, "plain/samples/000003.json") == made);
+
+    folder
+        .run(&judged.replace("samples=2", "samples=0"))
+        .fails("E0956")
+        .says("run.samples as well");
+    let no = |words: &str, code: &str| folder.run(&format!("{words} -o no")).fails(code);
+    no(&judged.replace("=judge", "=m"), "E0310").says("judge.safetensors");
+    no(&judged.replace("=judge", "=m/vae/diffusion_pytorch_model.safetensors"), "E0703");
+    no(&format!("{judged} --set video.frames=1"), "E0998").says("here are 1 of 48x48");
+    let mut silent = lines(&folder);
+    silent[1].as_object_mut().unwrap().remove("shows");
+    write_lines(&folder, "manifest.jsonl", &silent);
+    no(&judged, "E0978").says("sample s_000001 has no \"shows\" for run.judge");
+}

@@ -168,23 +168,38 @@ fn what_is_kept_changes_no_bit_and_a_budget_decides_it() {
     let [most, least] = ["", "--set train.keep=carry"].map(needs);
     assert!(least < most, "{least} of {most}");
     // More than the least needs with everything else, less than the most.
-    let mut taken = None;
+    let (mut taken, mut stated) = (None, String::new());
+    let mut smallest = std::collections::BTreeSet::new();
     for budget in (8..80).map(|step| step * 128 * 1024) {
         let words = format!("train check --config run.toml --set train.budget={budget}B --json");
         let done = folder.run(&words);
         if done.code == 0 {
             let shapes = done.json()["shapes"].as_array().unwrap().clone();
             let own = shapes.iter().map(|shape| shape["workspace_bytes"].as_u64().unwrap());
+            assert!(shapes.iter().any(|shape| shape["kept"] != "all"), "{shapes:?}");
             taken = Some((budget, own.max().unwrap()));
             break;
         }
         assert_eq!(done.code, 3, "{}", done.err);
-        assert!(
-            done.err.contains("error[E0601]") && done.err.contains("latent frame"),
-            "{}",
-            done.err
-        );
+        // Whatever is given, it is the smallest that fits all shapes, and the larger one is named.
+        let done =
+            done.fails("E0601").says("2 samples with 3 latent frames of references in one call");
+        let (_, rest) = done.err.split_once("train.budget = \"").expect("it is stated");
+        stated = rest.split_once('"').expect("it ends").0.to_owned();
+        smallest.insert(stated.clone());
     }
+    assert_eq!(smallest.len(), 1, "{smallest:?}");
+    let check = |budget: &str| {
+        folder.run(&format!("train check --config run.toml --set train.budget={budget}"))
+    };
+    check(&stated).fine();
+    let less = stated.trim_end_matches("KiB").parse::<u64>().unwrap() - 1;
+    let done = check(&format!("{less}KiB --set train.together=1"));
+    assert!(!done.err.contains("lower train.together"), "{}", done.err);
+    let done = check(&format!("{less}KiB")).fails("E0601").says("lower train.together");
+    done.says(&format!("--> --set train.budget={less}KiB"));
+    let done = check("1KiB --set train.together=1").fails("E0601").says("1 sample with ");
+    assert!(!done.err.contains("lower train.together"), "{}", done.err);
     let (budget, workspace) = taken.expect("some budget is enough");
     assert!(workspace < most, "{workspace} of {most}");
     folder.run(&format!("{words} -o tight --set train.budget={budget}B")).fine();
@@ -221,13 +236,44 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     let mut other = picture.clone();
     other.extend(b"one byte more");
     folder.write("a.png", &other);
-    folder.run(&resumed).fails("E0963").says("digest of clips and prompts");
+    let done = folder.run(&resumed).fails("E0963").says("digest of clips and prompts");
+    let done = done.says("line 1 (s_1): the primary reference").says("line 2 (s_2): the primary");
+    assert!(!done.err.contains("the target"), "{}", done.err);
     folder.write("a.png", &picture);
+    let video = bytes(&folder, "pan.mp4");
+    let other = std::fs::read(folder.path("pan.mp4")).unwrap();
+    folder.write("pan.mp4", [&other[..], b"\0\0\0\x08free"].concat());
+    let done = folder.run(&resumed).fails("E0963").says("line 1 (s_1): the target ");
+    done.says("line 2 (s_2): the target ").says("another reference");
+    folder.write("pan.mp4", &video);
     folder.write("held.jsonl", sample("v", 60, |_| {}).to_string());
     folder.run(&resumed).fails("E0963").says("digest of the validation set");
     folder.write("held.jsonl", sample("v", 65, |_| {}).to_string());
     folder.run(&format!("{resumed} --set lora.rank=8")).fails("E0963").says("lora.rank: 4, now 8");
-    folder.run(&resumed).fine();
+    // It is what is in the files that counts, not where they lie.
+    std::fs::create_dir(folder.path("elsewhere")).unwrap();
+    for name in ["held.jsonl", "train.jsonl", "pan.mp4", "a.png", "run.toml"] {
+        std::fs::rename(folder.path(name), folder.path("elsewhere").join(name)).unwrap();
+    }
+    let words = "train lora --config elsewhere/run.toml --threads 2 -o run";
+    let held = "--set data.validation=elsewhere/held.jsonl";
+    folder.run(&format!("{words} {held} --steps 4 --resume")).fine();
+    folder.run(&format!("{words} --steps 4 --resume")).fails("E0963").says("now none");
+}
+
+#[test]
+fn a_run_on_an_adapter_goes_on_where_the_adapter_lies_elsewhere_and_not_with_another() {
+    let folder = world(&samples());
+    let words = "train lora --config run.toml --threads 2";
+    for seed in [1, 2] {
+        folder.run(&format!("{words} --steps 1 -o s{seed} --seed {seed}")).fine();
+    }
+    let on = |name: &str| format!("{words} --set model.adapters=[\"{name}\"]");
+    folder.run(&format!("{} --steps 2", on("s1/adapter.safetensors"))).fine();
+    folder.write("moved.safetensors", bytes(&folder, "s1/adapter.safetensors"));
+    folder.run(&format!("{} --steps 3 --resume", on("moved.safetensors"))).fine();
+    let other = format!("{} --steps 3 --resume", on("s2/adapter.safetensors"));
+    folder.run(&other).fails("E0963").says("fingerprint of the model");
 }
 
 #[test]
@@ -260,12 +306,138 @@ fn a_run_that_ended_early_has_ended() {
     assert!(bytes(&folder, "run/log.jsonl") == rows);
 }
 
+/// Entries of a cache that hold errors of the untrained network.
+fn errors_in(folder: &Folder, cache: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path(cache)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let says = |bytes: Vec<u8>| bytes.windows(8).any(|part| part == b"\"errors\\");
+    names.filter(|name| says(bytes(folder, &format!("{cache}/{name}")))).collect()
+}
+
+#[test]
+fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_nothing() {
+    let folder = pairs();
+    let words = format!("{DPO} --set train.batch=3 --steps 2");
+    folder.run(&format!("{words} -o whole")).fine();
+    let stored = errors_in(&folder, "cache");
+    assert!(stored.len() >= 3, "{stored:?}");
+    // What has their names cannot be replaced by them.
+    for name in &stored {
+        std::fs::create_dir_all(folder.path(&format!("other/{name}"))).unwrap();
+    }
+    let words = format!("{words} --set data.cache=other");
+    let full = format!("{words} -o full");
+    folder.run(&full).fails("E1014").says("other/");
+    let begun = bytes(&folder, "full/checkpoint.safetensors");
+    for name in &stored {
+        std::fs::remove_dir(folder.path(&format!("other/{name}"))).unwrap();
+    }
+    // No file can hold more than 512 bytes.
+    let program = env!("CARGO_BIN_EXE_anyid-rt");
+    let line = format!("ulimit -f 1; exec {program} {full} --resume");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &line]).current_dir(folder.path(""));
+    let done = common::Done::of(&full, command.output().unwrap()).fails("E1013").says("other/");
+    assert!(!done.err.contains(".tmp"), "{}", done.err);
+    assert!(bytes(&folder, "full/checkpoint.safetensors") == begun, "it stays");
+    assert!(errors_in(&folder, "other").is_empty());
+    folder.run(&format!("{full} --resume")).fine();
+    same_end(&folder, "full", "whole");
+    // Damaged entries, of whatever kind, are made again.
+    for entry in std::fs::read_dir(folder.path("other")).unwrap() {
+        let path = entry.unwrap().path();
+        let sound = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &sound[..sound.len() - 1]).unwrap();
+    }
+    folder.run(&format!("{words} -o damaged")).fine();
+    same_end(&folder, "damaged", "whole");
+    assert_eq!(errors_in(&folder, "other").len(), stored.len());
+}
+
+#[test]
+fn pairs_are_counted_as_pairs_and_one_clip_that_is_longer_gets_a_remark() {
+    let folder = pairs();
+    let words = "generate --size 64x64 --frames 9 --steps 1 --prompt x -q --seed 0 -o long.mp4";
+    folder.run(words).fine();
+    let long = |v: &mut Value| {
+        if v["id"] == "m_1" {
+            v["chosen"] = json!({"video": "long.mp4"});
+        }
+    };
+    write_lines(&folder, &lines(long));
+    let done = folder.run("train check dpo --config run.toml").fine();
+    assert!(
+        done.out.contains("3 pairs to train on") && !done.out.contains("sample"),
+        "{}",
+        done.out
+    );
+    let said = "line 3 (m_1): the chosen clip is longer than the other; the first 5 frames of both";
+    assert!(done.err.contains(said), "{}", done.err);
+    assert_eq!(done.err.matches("longer than").count(), 1, "{}", done.err);
+    let done = folder.run(&format!("{DPO} --steps 1")).fine();
+    assert!(done.err.contains("on 3 pairs for 1 update"), "{}", done.err);
+    write_lines(&folder, &lines(|_| {})[..1]);
+    folder.run(&format!("{DPO} --steps 1 -o none")).fails("E0958").says("has no pair");
+}
+
 #[test]
 fn copies_of_one_clip_are_no_pair() {
     let folder = pairs();
     folder.write("copy.mp4", bytes(&folder, "g0.mp4"));
-    write_lines(&folder, &lines(|v| v["rejected"] = json!({"video": "copy.mp4"})));
-    folder.run(&format!("{DPO} --steps 1")).fails("E0957").says("are the same");
+    for rejected in
+        [json!({"video": "copy.mp4"}), json!({"video": "copy.mp4", "crop": [0, 0, 48, 48]})]
+    {
+        write_lines(&folder, &lines(|v| v["rejected"] = rejected.clone()));
+        folder.run(&format!("{DPO} --steps 1")).fails("E0957").says("are the same");
+    }
+    // A copy of a clip of the pair among the references, with and without a name of its own.
+    for clip in [json!({}), json!({"clip": "c_other"})] {
+        let among = |v: &mut Value| {
+            let mut reference = json!({"form": "portrait", "media": "copy.mp4"});
+            reference.as_object_mut().unwrap().extend(clip.as_object().unwrap().clone());
+            v["sample"]["references"] = json!([reference]);
+        };
+        write_lines(&folder, &lines(among));
+        let done = folder.run(&format!("{DPO} --steps 1")).fails("E0957");
+        done.says("the target is among the references: ").says("copy.mp4 is a copy of ");
+    }
+}
+
+#[test]
+fn a_target_is_found_among_its_references_under_any_name() {
+    let folder = world(&[]);
+    folder.write("copy.mp4", bytes(&folder, "pan.mp4"));
+    let words = "train lora --config run.toml --steps 1";
+    let given = |reference: Value, start: usize| {
+        write_lines(&folder, &[sample("s_1", start, |v| v["references"] = json!([reference]))]);
+        folder.run(words)
+    };
+    let part = |media: &str, start: usize| json!({"form": "video", "clip": "c_other", "media": media, "start": start, "frames": 5});
+    let copy = "copy.mp4 is a copy of ";
+    // The clip runs at 30 frames a second: five frames at 24 are six or seven of it.
+    for (start, among) in [(10, true), (14, true), (15, true), (17, false), (5, true), (3, false)] {
+        for (media, said) in [("copy.mp4", copy), ("pan.mp4", "both take the same frames of ")] {
+            let done = given(part(media, start), 10);
+            match among {
+                true => drop(done.fails("E0957").says(said)),
+                false => drop(done.fine()),
+            }
+            std::fs::remove_dir_all(folder.path("run")).ok();
+        }
+    }
+    // A file without names of clips is one clip.
+    let whole = json!({"form": "portrait", "media": "copy.mp4", "frame": 60});
+    given(whole.clone(), 10).fails("E0957").says(copy);
+    // It is said together with what else is wrong with the line.
+    let wrong = |v: &mut Value| {
+        v["references"] = json!([whole.clone()]);
+        v["id"] = "s 1".into();
+    };
+    write_lines(&folder, &[sample("s_1", 10, wrong)]);
+    folder.run(words).fails("E0957").says(copy).says("\"id\" is \"s 1\"");
+    // An autoencoder reads no references.
+    given(whole.clone(), 10);
+    folder.run("train full --config run.toml --steps 1 --set train.network=vae").fine();
 }
 
 #[test]

@@ -316,6 +316,13 @@ fn finished_stages_are_not_taken_for_others() {
         .unwrap();
     refused("digest of its model").says("out/second");
     std::fs::write(&made, whole).unwrap();
+    // Without its model, a stage is put together again, without training.
+    let before = tree(&folder, "out");
+    std::fs::remove_dir_all(folder.path("out/second/model")).unwrap();
+    refused("its model is no longer there").says("remove ").says("out/second/stage.json");
+    std::fs::remove_file(folder.path("out/second/stage.json")).unwrap();
+    folder.run(RUN).fine();
+    assert!(tree(&folder, "out") == before);
     let record = folder.path("out/first/stage.json");
     let text = std::fs::read(&record).unwrap();
     std::fs::write(&record, b"{}").unwrap();
@@ -324,6 +331,40 @@ fn finished_stages_are_not_taken_for_others() {
     folder.run(RUN).fine();
     std::fs::remove_file(folder.path("train.jsonl")).unwrap();
     folder.run(RUN).fails("E0911").says("data.manifest of stage first");
+}
+
+#[test]
+fn a_validation_set_is_compared_by_what_is_in_it() {
+    let folder = stages_world();
+    let held = |start| sample("v", start, |_| {}).to_string();
+    folder.write("held.jsonl", held(65));
+    let stages = |name: &str| {
+        let with = format!("cache = \"cache\"\nvalidation = \"{name}\"");
+        gated(2, "").replace("cache = \"cache\"", &with)
+    };
+    write(&folder, "out", &stages("held.jsonl"));
+    folder.run(RUN).fine();
+    folder.write("other.jsonl", held(65));
+    write(&folder, "out", &stages("other.jsonl"));
+    folder.run(RUN).fine();
+    folder.write("other.jsonl", held(60));
+    let refused = |said: &str| folder.run(RUN).fails("E0971").says(said);
+    refused("SHA-256 of the manifest of the validation set: ");
+    write(&folder, "out", &gated(2, ""));
+    refused("SHA-256 of the manifest of the validation set: ").says("now nothing");
+    // A record of before it was hashed has the path alone.
+    for name in ["first", "second"] {
+        let path = folder.path(&format!("out/{name}/stage.json"));
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record.as_object_mut().unwrap().remove("validation").unwrap();
+        std::fs::write(&path, record.to_string()).unwrap();
+    }
+    write(&folder, "out", &stages("held.jsonl"));
+    folder.run(RUN).fine();
+    write(&folder, "out", &stages("other.jsonl"));
+    refused("held.jsonl\", now ");
+    write(&folder, "out", &stages("none.jsonl"));
+    folder.run(RUN).fails("E0911").says("data.validation of stage first");
 }
 
 #[test]

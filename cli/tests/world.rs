@@ -85,6 +85,7 @@ fn numbers_that_the_world_does_not_have_are_refused() {
     sample("--count 1 --prompts some").fails("E0900").says("differential");
     sample("--count 1 --seed 18446744073709551616").fails("E0900");
     sample("--count 1 --size 100").fails("E0982");
+    sample("--count 1 --threads 600").fails("E0918").says("--> --threads 600");
     folder.run("world sheet -o a.png --count 0").fails("E0986");
     folder.run("world sheet -o a.png --size 1536 --count 1000").fails("E0984");
     folder.run("world sheet -o a.gif").fails("E0820");
@@ -132,6 +133,15 @@ fn samples_name_the_pictures_that_they_need() {
         let set = Set::parse(&world, line).unwrap();
         let skin = set.group.identity.class(anyid_world::Attribute::Skin);
         assert!(shows["skin"] == skin && shows["shot"].is_u64() && shows.get("x").is_none());
+    }
+    // However many threads paint, the pictures are the same.
+    for threads in [1, 3] {
+        folder.run(&format!("world sample -o t{threads} {words} --threads {threads}")).fine();
+        for entry in std::fs::read_dir(folder.path("s/groups")).unwrap() {
+            let path = entry.unwrap().path();
+            let other = folder.path(&format!("t{threads}/groups")).join(path.file_name().unwrap());
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(other).unwrap(), "{path:?}");
+        }
     }
     // The same words give the same bytes; the folder is kept, and one with something else for good.
     folder.run(&format!("world sample -o t {words}")).fine();
@@ -412,6 +422,18 @@ fn verdicts_that_were_kept_are_not_made_again() {
     assert_eq!(text.lines().count(), 9);
     assert_eq!(folder.run(&words).fine().out, whole);
     assert!(std::fs::read(folder.path("v.jsonl")).unwrap() == file);
+    // Several threads make a clip each, and what comes out is the same.
+    let (mut files, mut said) = (Vec::new(), Vec::new());
+    for threads in [1, 3] {
+        let words =
+            format!("{EVAL} --arms full,exchanged,decoded --keep t{threads}.jsonl --sheet t.png");
+        let words = words.replace("--sets 2", "--sets 7");
+        let words = words.replace("--threads 2", &format!("--threads {threads} --force"));
+        said.push(folder.run(&words).fine().out);
+        files.push(std::fs::read(folder.path(&format!("t{threads}.jsonl"))).unwrap());
+        files.push(std::fs::read(folder.path("t.png")).unwrap());
+    }
+    assert!(said[0] == said[1] && files[0] == files[2] && files[1] == files[3]);
     // After a kill the last line may be cut anywhere, and a header too.
     let third: usize = text.lines().take(6).map(|line| line.len() + 1).sum();
     for length in [file.len() - 1, third + 20, third, 30, 0] {

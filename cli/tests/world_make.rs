@@ -48,7 +48,7 @@ fn recipe() -> String {
          checkpoint_every = 1\n"
             .to_owned(),
         "[[step]]\nname = \"samples\"\ndo = \"sample\"\ncount = 80\ngroups = 20\n\
-         references = 1\nprompts = 0.5\n".to_owned(),
+         references = 1\nprompts = 0.5\nshows = true\n".to_owned(),
         "[[step]]\nname = \"held\"\ndo = \"sample\"\ncount = 4\ngroups = 2\nsplit = \"validation\"\n\
          references = 1\n"
             .to_owned(),
@@ -63,6 +63,7 @@ fn recipe() -> String {
          gate = [{ value = \"arms.full.colour.skin.value\", below = 1.0 }]\n"
             .to_owned(),
         training("clips", "full", "", &manifest("samples"), &small),
+        training("judge", "full", "network = \"judge\"", &manifest("samples"), &small),
         training("tuned", "lora", "", &manifest("samples"), &lora),
         "[[step]]\nname = \"pairs\"\ndo = \"pairs\"\nsets = 12\ngroups = 3\nmargin = 0\nsteps = 1\n\
          guidance = 1\ngate = [{ value = \"pairs\", above = 1 }]\n"
@@ -72,7 +73,7 @@ fn recipe() -> String {
             .to_owned(),
         training("preferred", "dpo", best, &held, &dpo),
         "[[step]]\nname = \"report\"\ndo = \"eval\"\nsets = 2\nsteps = 1\nguidance = 1\n\
-         arms = [\"full\", \"none\"]\narm = [\"no-dpo=tuned\", \"no-lora=clips\"]\n"
+         arms = [\"full\", \"none\"]\narm = [\"no-dpo=tuned\", \"no-lora=clips\"]\njudge = \"judge\"\n"
             .to_owned(),
     ]
     .concat()
@@ -95,7 +96,7 @@ fn tree(folder: &Folder, name: &str) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             let own = path.file_name().unwrap().to_string_lossy().into_owned();
             let inner = format!("{name}/{own}");
-            let timed = ["log.jsonl", "checkpoint.safetensors", "lock", "costs.json"];
+            let timed = ["log.jsonl", "checkpoint.safetensors", "lock", "costs.jsonl"];
             if path.is_dir() {
                 walk(&path, inner, out);
             } else if !timed.contains(&own.as_str()) {
@@ -127,7 +128,7 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     let whole = folder(&recipe());
     let run = whole.run(&format!("{} --json", begin())).fine();
     let done = run.json();
-    assert_eq!(done["steps"].as_array().unwrap().len(), 14);
+    assert_eq!(done["steps"].as_array().unwrap().len(), 15);
     assert!(done["model"].as_str().unwrap().ends_with("out/stages/preferred/model"));
     assert_eq!(report(&done, "text")["report"]["gates"][0]["step"], json!(1));
     assert_eq!(report(&done, "samples")["report"]["samples"], json!(80));
@@ -135,7 +136,9 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     assert!(report(&done, "clips")["processor_seconds"].as_f64().unwrap() > 0.0);
     let arms = report(&done, "report")["report"]["arms"].as_object().unwrap();
     assert_eq!(arms.keys().collect::<Vec<_>>(), ["full", "none", "no-dpo", "no-lora"]);
-    for said in ["step text, 4 of 14: train", "arms.full.colour.skin.value is ", "pairs is "] {
+    let learned = &report(&done, "report")["report"]["learned"]["arms"];
+    assert!(learned["no-dpo"]["large"]["n"].as_f64().unwrap() > 0.0, "{learned}");
+    for said in ["step text, 4 of 15: train", "arms.full.colour.skin.value is ", "pairs is "] {
         assert!(run.err.contains(said), "{said}: {}", run.err);
     }
     for name in ["table.md", "sheet.png", "result.json", "verdicts.jsonl"] {
@@ -152,6 +155,8 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     );
     assert!(!again.err.contains("training"), "{}", again.err);
     same(&tree(&whole, "out"), &made);
+    let costs = std::fs::read_to_string(whole.path("out/costs.jsonl")).unwrap();
+    assert_eq!(costs.lines().count(), 15, "finished steps cost nothing more");
     whole.run("generate --model out/stages/preferred/model --prompt x --size 48x48 --frames 5 --steps 1 -o x.gif").fine();
     // Another run, as far as a step, then interrupted between and inside steps.
     let cut = folder(&recipe());
@@ -280,6 +285,11 @@ fn recipes_that_cannot_be_followed_are_refused_before_the_first_step() {
         &short(&format!("{EVAL}arm = [\"a=clips\"]\n")),
         "E0970",
         "no earlier step that makes a model",
+    );
+    refused(
+        &short(&format!("{EVAL}judge = \"text\"\n")),
+        "E0970",
+        "\"text\" is no earlier step that makes a judge",
     );
     refused(&short(&EVAL.replace("\"full\"", "\"all\"")), "E0987", "step seen");
     refused(&short(&EVAL.replace("sets = 1", "sets = 0")), "E0986", "step seen");

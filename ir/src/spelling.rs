@@ -2,7 +2,8 @@
 
 /// The candidate with the smallest edit distance to `word`, if it is near enough to be meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(2);
+    let count = word.chars().count();
+    let limit = (count / 3).max(2).min(count / 2);
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(word, candidate, limit), candidate))

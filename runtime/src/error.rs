@@ -2,7 +2,7 @@
 
 use anyid_backends::Fault;
 use anyid_backends::threads::ThreadsRefused;
-pub use anyid_files::error::{Error, Kind, Result, unreadable};
+pub use anyid_files::error::{Error, Kind, Result, plural, unreadable};
 
 /// The system refuses threads (E1025).
 pub fn threads(refused: ThreadsRefused) -> Error {

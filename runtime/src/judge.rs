@@ -13,7 +13,7 @@ use crate::weights::ModelWeights;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::judge::{JudgeConfig, judge, manifest};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What the file beside the weights is.
@@ -55,12 +55,18 @@ impl Described {
     }
 }
 
+/// The weights of the judge at `path`, which is their file or the folder of the run that trained it.
+pub fn file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(FILE) } else { path.to_owned() }
+}
+
 /// A judge of clips.
 pub struct Judge {
     described: Described,
     program: Program,
     pixels: Tensor,
     fingerprint: String,
+    bytes: u64,
 }
 
 impl Judge {
@@ -70,7 +76,7 @@ impl Judge {
     /// E0997 for files that are no judge, E0703 and E0704 for its configuration, those of reading
     /// checkpoints, E05xx and E0603 where it cannot be compiled or loaded.
     pub fn open(path: &Path, backend: &Backend) -> Result<Self> {
-        let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let path = file(path);
         let set = WeightSet::open(&path)?;
         let file = read_json(path.with_extension("json"))?;
         let described: Described =
@@ -86,10 +92,11 @@ impl Judge {
         let module = judge(config, 1, &classes);
         let request = CompileRequest::new(&module, "judge");
         let compiler = Compiler::new(backend).add("judge", request)?;
+        let bytes = compiler.weight_bytes().saturating_add(compiler.memory_bytes());
         let program = compiler.load(Arc::new(weights), &mut |_, _| true)?;
         let shape = [1, 3, config.frames, config.height, config.width];
         let pixels = Tensor::zeros(TensorType::new(DType::F32, shape));
-        Ok(Self { described, program, pixels, fingerprint })
+        Ok(Self { described, program, pixels, fingerprint, bytes })
     }
 
     /// Frames that it looks at, and their size.
@@ -101,6 +108,11 @@ impl Judge {
     /// The slots, each with its classes.
     pub fn slots(&self) -> &[NamedClasses] {
         &self.described.slots
+    }
+
+    /// Bytes of its weights and of the memory that it computes in.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Fingerprint of its weights.

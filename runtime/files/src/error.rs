@@ -38,6 +38,11 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// `1 frame`, `2 frames`.
+pub fn plural(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Result with the coded [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -83,11 +83,21 @@ pub fn merge(
     let made = AtomicFolder::create(output, existing)?;
     let target = made.temporary_path();
     let left_out = weight_files(base, inside, files)?;
-    match beside {
-        Beside::Everything => copy_folder(base, target, &left_out)?,
-        Beside::Model => copy_model(&folder, target, &left_out)?,
-    }
-    merged.write_folder(&target.join(inside), stem, progress)?;
+    let copied = match beside {
+        Beside::Everything => copy_folder(base, target, &left_out),
+        Beside::Model => copy_model(&folder, target, &left_out),
+    };
+    let written = copied.and_then(|()| merged.write_folder(&target.join(inside), stem, progress));
+    // The folder gets its name when it is complete; users know it by that.
+    written.map_err(|error| {
+        match error.place().map(|place| Path::new(place).strip_prefix(target)) {
+            Some(Ok(within)) => {
+                let place = output.join(within);
+                error.placed(place.display())
+            }
+            _ => error,
+        }
+    })?;
     let path = made.commit()?;
     Ok(merged.report(path))
 }
@@ -124,6 +134,7 @@ impl Transformer {
         )?;
         let changed: BTreeSet<String> = list
             .iter()
+            .filter(|(_, scale)| *scale != 0.0)
             .flat_map(|(adapter, _)| adapter.changes.iter().flat_map(|change| change.tensors()))
             .collect();
         let mut header: BTreeMap<String, String> = BTreeMap::new();

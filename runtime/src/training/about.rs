@@ -1,12 +1,12 @@
 //! What files of training are, found out without doing anything with them.
 
-use super::checkpoint::{CHECKPOINT, KEY, Record, record_of};
+use super::checkpoint::{CHECKPOINT, KEY, Record, record_of, unread};
 use super::faults::Fault;
 use super::log::LOG;
 use super::manifest::{Manifest, Reading, SCHEMAS};
 use super::parameters::Kind;
 use super::settings::{Settings, lasting_digest};
-use super::{read_text, result, sources};
+use super::{read_bytes, read_text, result, sources};
 use crate::checkpoint::WeightSet;
 use crate::error::Result;
 use anyid_models::wan::Geometry;
@@ -91,9 +91,10 @@ fn of(record: Record) -> RunAbout {
 /// # Errors
 /// E0911 where it cannot be read.
 pub fn manifest(path: &Path) -> Result<Option<ManifestAbout>> {
-    let text = read_text(path, super::manifest::LARGEST)?;
-    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let first: serde_json::Value = serde_json::from_str(first).unwrap_or_default();
+    let bytes = read_bytes(path, super::manifest::LARGEST)?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let first = lines.find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let first: serde_json::Value = serde_json::from_slice(first).unwrap_or_default();
     let Some(pairs) = SCHEMAS.iter().position(|schema| first["schema"] == **schema) else {
         return Ok(None);
     };
@@ -136,7 +137,10 @@ pub fn folder(path: &Path) -> Result<Option<FolderAbout>> {
         return Ok(None);
     }
     let run = match checkpoint.is_file() {
-        true => run(&checkpoint, &WeightSet::open(&checkpoint)?)?,
+        true => {
+            let set = WeightSet::open(&checkpoint).map_err(|error| unread(&checkpoint, &error))?;
+            run(&checkpoint, &set)?
+        }
         false => None,
     };
     let lines = match log.is_file() {

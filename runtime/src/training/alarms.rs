@@ -18,14 +18,15 @@ pub fn alarms(
     if step >= 2 {
         let zero = without_gradient(parameters, gradient);
         if let Some(first) = zero.first() {
-            let (count, all) = (zero.len(), parameters.list.len());
-            out.push((
-                "gradient",
-                format!(
-                    "update {step}: {count} of {all} matrices have no gradient, among them {first}: \
-                     the loss does not depend on them"
+            let all = parameters.list.len();
+            let which = match zero.len() {
+                1 => format!("{first} has no gradient: the loss does not depend on it"),
+                count => format!(
+                    "{count} of {all} matrices have no gradient, among them {first}: the loss does not \
+                     depend on them"
                 ),
-            ));
+            };
+            out.push(("gradient", format!("update {step}: {which}")));
         }
     }
     let number = |name: &str| row.get(name).and_then(Value::as_f64);

@@ -146,15 +146,20 @@ impl Cache {
                 .at(self.path(key).display())
                 .help("something changed the cache during the run: go on with --resume, which encodes it again"));
         };
-        match first_non_finite(&entry.value) {
-            None => Ok(entry.value),
-            Some(at) => {
-                let message = format!("a non-finite value in the cache of {place}, element {at}");
-                Err(Error::input("E1001", message)
-                    .at(self.path(key).display())
-                    .help("remove this file: the clip or prompt is then encoded again"))
-            }
-        }
+        self.finite(key, &entry.value, place)?;
+        Ok(entry.value)
+    }
+
+    /// Refuses the value of an entry that is not finite everywhere.
+    ///
+    /// # Errors
+    /// E1001; `place` says whose it is.
+    pub fn finite(&self, key: &str, value: &Tensor, place: &str) -> Result<()> {
+        let Some(at) = first_non_finite(value) else { return Ok(()) };
+        let message = format!("a non-finite value in the cache of {place}, element {at}");
+        Err(Error::input("E1001", message)
+            .at(self.path(key).display())
+            .help("remove this file: what it holds is then computed again"))
     }
 }
 

@@ -13,7 +13,7 @@ use super::result;
 use super::samples::SAMPLES;
 use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
-use crate::error::{Error, Kind as Fault, Result};
+use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::files::{AtomicFile, make_folder};
 use anyid_ir::Tensor;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,12 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 pub(super) const KEY: &str = "anyid.training";
 /// What it is called in its header.
 const SCHEMA: &str = "anyid.training/1";
+
+/// What is compared of clips and prompts, and of those of the validation set.
+const DATA: &str = "digest of clips and prompts";
+const VALIDATION: &str = "digest of the validation set";
+/// Samples that are named where they differ.
+const NAMED: usize = 3;
 
 /// How far a run is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +74,10 @@ pub struct Record {
     pub data: String,
     /// Digest of what it is measured on, if it is.
     pub validation: Option<String>,
+    /// Of both, samples in short ([`Dataset::parts`]), so that what changed can be named. Checkpoints of
+    /// before there was this have none.
+    #[serde(default)]
+    parts: [String; 2],
     /// Fingerprint of the transformer, with its adapters.
     pub model: String,
     /// The device and its instructions, which decide the last bits.
@@ -95,6 +105,7 @@ impl Record {
             manifest: data.manifest.clone(),
             data: data.digest(),
             validation: validation.map(Dataset::digest),
+            parts: [Some(data), validation].map(|set| set.map_or(String::new(), Dataset::parts)),
             model: model.to_owned(),
             device: device.to_owned(),
             position: Position::default(),
@@ -102,18 +113,25 @@ impl Record {
         }
     }
 
-    /// Refuses to go on from `self` as `now`, which differs; what differs is named.
+    /// Refuses to go on from `self` as `now`, which differs; what differs is named. `sets` is what is
+    /// trained on now, and what is measured.
     ///
     /// # Errors
     /// E0963.
-    pub fn same(&self, now: &Self, settings: &Settings, path: &Path) -> Result<()> {
+    pub fn same(
+        &self,
+        now: &Self,
+        settings: &Settings,
+        sets: [Option<&Dataset>; 2],
+        path: &Path,
+    ) -> Result<()> {
         let text = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
         let mut rows = settings.differences(&self.settings);
         for (key, then, now) in [
             ("what is trained", self.kind.clone(), now.kind.clone()),
             ("SHA-256 of the manifest", self.manifest.clone(), now.manifest.clone()),
-            ("digest of clips and prompts", self.data.clone(), now.data.clone()),
-            ("digest of the validation set", text(&self.validation), text(&now.validation)),
+            (DATA, self.data.clone(), now.data.clone()),
+            (VALIDATION, text(&self.validation), text(&now.validation)),
             ("fingerprint of the model", self.model.clone(), now.model.clone()),
             ("device", self.device.clone(), now.device.clone()),
         ] {
@@ -124,9 +142,24 @@ impl Record {
         if rows.is_empty() {
             return Ok(());
         }
+        let [learned, measured] = [0, 1].map(|at| {
+            let apart = sets[at].map_or(Vec::new(), |set| set.apart(&self.parts[at]));
+            let named = apart.iter().take(NAMED).map(|what| format!("\n    {what}"));
+            let more = apart.len().saturating_sub(NAMED);
+            let more = match more {
+                0 => String::new(),
+                more => format!("\n    and {}", plural(more, "more sample")),
+            };
+            named.collect::<String>() + &more
+        });
+        let named = |key: &str| match key {
+            DATA => learned.as_str(),
+            VALIDATION => measured.as_str(),
+            _ => "",
+        };
         let rows: Vec<String> = rows
-            .into_iter()
-            .map(|(key, then, now)| format!("\n  {key}: {then}, now {now}"))
+            .iter()
+            .map(|(key, then, now)| format!("\n  {key}: {then}, now {now}{}", named(key)))
             .collect();
         let message = format!("the run was started with other settings:{}", rows.concat());
         Err(Error::input("E0963", message).at(path.display()).help(
@@ -161,6 +194,13 @@ impl Folder {
         let mut folder = Self { path: path.to_owned(), _lock: lock(path)?, next: None };
         folder.next = Some(folder.file()?);
         Ok(folder)
+    }
+
+    /// Whether a run was begun in the folder at `path`, or something of one is there.
+    pub fn is_begun(path: &Path) -> bool {
+        let all = result::all_names().into_iter();
+        let mut all = all.chain([LOG, CHECKPOINT, "lock"].map(str::to_owned));
+        all.any(|name| path.join(name).exists())
     }
 
     /// The path of a file in it.
@@ -267,7 +307,7 @@ impl Folder {
         };
         let unread = |error: Error| match error.code() {
             "E0603" => error,
-            _ => fault("the checkpoint cannot be read").caused_by(error),
+            _ => unread(&path, &error),
         };
         let file = Checkpoint::open(&path).map_err(unread)?;
         // Vectors by kind and number, as they were written.
@@ -330,6 +370,14 @@ pub fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// The error of a checkpoint that cannot be read. What helps with files of others is of no use here: it is
+/// a file of this program that was changed or cut off behind it.
+pub fn unread(path: &Path, error: &Error) -> Error {
+    Error::input("E0962", format!("the checkpoint cannot be read: {}", error.message()))
+        .at(path.display())
+        .help("restore it from a copy, or start a new run in another run.folder")
+}
+
 /// What a checkpoint says about its run.
 ///
 /// # Errors
@@ -340,8 +388,7 @@ pub fn record_of(path: &Path) -> Result<Record> {
             .at(path.display())
             .help("give the checkpoint of a training run, unchanged")
     };
-    let file = Checkpoint::open(path)
-        .map_err(|error| fault("the checkpoint cannot be read").caused_by(error))?;
+    let file = Checkpoint::open(path).map_err(|error| unread(path, &error))?;
     let text =
         file.metadata().get(KEY).ok_or_else(|| fault("this is not the checkpoint of a run"))?;
     let record: Record = serde_json::from_str(text).map_err(|error| {

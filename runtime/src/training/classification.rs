@@ -11,7 +11,7 @@ use super::draws::Draw;
 use super::learner::{Numbers, named};
 use super::objective::{Example, Objective};
 use super::settings::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plural};
 use crate::judge;
 use crate::model::Model;
 use crate::weights::ModelWeights;
@@ -84,7 +84,7 @@ impl Objective for Classification<'_> {
 
     fn describe(&self, shape: usize) -> String {
         match &self.reader {
-            Reader::Text(_) => format!("prompts of {shape} tokens"),
+            Reader::Text(_) => format!("prompts of {}", plural(shape, "token")),
             Reader::Judge(JudgeConfig { frames: 1, width, height, .. }) => {
                 format!("1 frame of {width}x{height}")
             }

@@ -65,6 +65,26 @@ impl Slot {
 }
 
 impl Item {
+    /// The keys of its clips, the target first, and of its prompt.
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        let references = self.references.iter().map(|(key, _)| key);
+        self.targets.iter().chain(references).chain([&self.text]).map(String::as_str)
+    }
+
+    /// What the key at a place of [`Self::keys`] is of.
+    fn called(&self, at: usize) -> String {
+        let [target, primary] = &self.shown;
+        let targets = self.targets.len();
+        match at {
+            0 if targets > 1 => format!("the chosen clip {}", target.media.display()),
+            1 if targets > 1 => "the rejected clip".to_owned(),
+            0 if targets > 0 => format!("the target {}", target.media.display()),
+            _ if at == targets + self.references.len() => "the prompt".to_owned(),
+            _ if at == targets => format!("the primary reference {}", primary.media.display()),
+            _ => "another reference".to_owned(),
+        }
+    }
+
     /// Latent frames of all references.
     pub fn reference_frames(&self) -> usize {
         self.references.iter().map(|(_, frames)| frames).sum()
@@ -86,6 +106,9 @@ pub(super) struct Held {
     entries: BTreeMap<String, Arc<Tensor>>,
     bytes: usize,
 }
+
+/// Characters of a key that tell keys apart well enough for a message.
+const SHORT: usize = 6;
 
 /// Bytes of entries that are held; those that come later are read again each time.
 const HELD_BYTES: usize = 64 << 20;
@@ -231,6 +254,36 @@ impl Dataset {
             hasher.update(format!("{} {}\n", item.id, self.identity(item)));
         }
         hex(hasher)
+    }
+
+    /// The keys of all samples in short, in order: enough to say which of them differ.
+    pub fn parts(&self) -> String {
+        self.items.iter().flat_map(Item::keys).map(|key| &key[..key.len().min(SHORT)]).collect()
+    }
+
+    /// Which samples have other clips or prompts than those with these [`Self::parts`]: each with its line
+    /// and what differs. None where those were others altogether.
+    pub fn apart(&self, parts: &str) -> Vec<String> {
+        if parts.len() != self.parts().len() {
+            return Vec::new();
+        }
+        let mut rest = parts;
+        let mut out = Vec::new();
+        for item in &self.items {
+            let mut what = Vec::new();
+            for (at, key) in item.keys().enumerate() {
+                let own = &key[..key.len().min(SHORT)];
+                let (then, left) = rest.split_at_checked(own.len()).unwrap_or((rest, ""));
+                rest = left;
+                if then != own {
+                    what.push(item.called(at));
+                }
+            }
+            if !what.is_empty() {
+                out.push(format!("line {} ({}): {}", item.line, item.id, what.join(", ")));
+            }
+        }
+        out
     }
 
     /// Bytes of entries of the cache that a run holds at most: of those that are kept in memory, and of

@@ -28,7 +28,7 @@ const LISTED: usize = 50;
 const SETTINGS: [(&str, &str); 4] = [
     ("the run takes", "video.frames"),
     ("that of the run is", "video.fps"),
-    ("are needed", "video.frames"),
+    (" needed", "video.frames"),
     ("the file does not exist", "data.root"),
 ];
 
@@ -99,13 +99,19 @@ fn help(faults: &[Fault], faulty: usize, lines: usize, settings: &Settings) -> S
         ),
         (
             "expected \"anyid.dpo/1\"",
-            "this is a manifest of samples, for `train lora` and `train full`; `train dpo` reads pairs",
+            "this is a manifest of samples, for `train lora` and `train full` (`train check` and \
+             `train check full`); `train dpo` reads pairs",
         ),
         (
             "expected \"anyid.sample/1\"",
-            "this is a manifest of pairs, for `train dpo`; `train lora` and `train full` read samples",
+            "this is a manifest of pairs, for `train dpo` (`train check dpo` looks at it); `train lora` and \
+             `train full` read samples",
         ),
     ];
+    // Of text in another encoding, some lines happen to be UTF-8 as well.
+    if every("this is not ") && faults.iter().any(|fault| fault.what.contains("not UTF-8")) {
+        return "save the file as UTF-8".to_owned();
+    }
     if let Some((_, help)) = known.into_iter().find(|(said, _)| every(said)) {
         return help.to_owned();
     }

@@ -190,7 +190,10 @@ impl Learner<'_> {
             let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
             let stored = known.as_ref().map(|parts| self.cache.find(&Cache::key(parts)));
             match stored.transpose()? {
-                Some(Stored::Entry(entry)) => {
+                Some(Stored::Entry(entry)) if entry.value.elements() == 2 => {
+                    let place = format!("the errors of the untrained network on {}", item.id);
+                    let key = Cache::key(known.as_ref().expect("it was looked for"));
+                    self.cache.finite(&key, &entry.value, &place)?;
                     let values = entry.value.to_f64_vec();
                     pair.reference = [values[0], values[1]];
                 }

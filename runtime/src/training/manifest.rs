@@ -6,16 +6,16 @@
 //! alone.
 
 mod object;
+mod once;
 
 use super::faults::Fault;
 use super::labels::{Labelled, Labels};
-use super::read_text;
+use super::read_bytes;
 use crate::checkpoint::hash_file;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plural};
 use crate::media::standardise::model_frames;
 use crate::pipeline::MOST_REFERENCES;
 use object::{Notes, Object};
-use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,21 @@ pub struct Clip {
     pub crop: Option<[f64; 4]>,
     /// SHA-256 that the file must have.
     pub sha256: Option<String>,
+}
+
+impl Clip {
+    /// Whether both are one clip by their names.
+    pub fn named_as(&self, other: &Self) -> bool {
+        match (&self.clip, &other.clip) {
+            (Some(own), Some(other)) => own == other,
+            _ => self.media == other.media,
+        }
+    }
+
+    /// Whether both are in one file, by its name or by the hash that is stated.
+    pub fn one_file(&self, other: &Self) -> bool {
+        self.media == other.media || (self.sha256.is_some() && self.sha256 == other.sha256)
+    }
 }
 
 /// What is to be learned from: one clip, or a pair of which the first was preferred.
@@ -131,9 +146,9 @@ impl Manifest {
     /// Reads the manifest at `path`.
     ///
     /// # Errors
-    /// E0911 where it cannot be read, E0959 where it is not the one whose hash the settings state.
+    /// E0911 where the file cannot be read, E0959 where it is not the one whose hash the settings state.
     pub fn open(path: &Path, reading: &Reading<'_>) -> Result<Self> {
-        let text = read_text(path, LARGEST)?;
+        let bytes = read_bytes(path, LARGEST)?;
         let sha256 = hash_file(path)?;
         if let Some(locked) = reading.locked
             && !locked.eq_ignore_ascii_case(&sha256)
@@ -147,12 +162,12 @@ impl Manifest {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut odd: BTreeMap<&str, (String, usize)> = BTreeMap::new();
         let mut first = true;
-        for (line, text) in (1..).zip(text.lines()) {
-            if text.trim().is_empty() {
+        for (line, bytes) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            if bytes.trim_ascii().is_empty() {
                 continue;
             }
             let mut read = Line { reading, notes: Notes::default(), remains: Remains::default() };
-            let sample = read.sample(text, std::mem::take(&mut first), &mut |id| {
+            let sample = read.sample(bytes, std::mem::take(&mut first), &mut |id| {
                 let first = *seen.entry(id.to_owned()).or_insert(line);
                 (first != line).then_some(first)
             });
@@ -196,16 +211,25 @@ impl Line<'_> {
     /// `before` gives the line that has an id already.
     fn sample(
         &mut self,
-        text: &str,
+        bytes: &[u8],
         first: bool,
         before: &mut dyn FnMut(&str) -> Option<usize>,
     ) -> Option<Sample> {
-        let value: Value = match serde_json::from_str(text) {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(fault) => {
+                let place = fault.valid_up_to() + 1;
+                self.notes.faults.push(format!("this is not UTF-8 text, at byte {place}"));
+                return None;
+            }
+        };
+        let value = match once::value(text, &mut self.notes.faults) {
             Ok(value) => value,
             Err(fault) => {
                 // The line that it names is that of the text it was given.
                 let what = fault.to_string();
                 let what = what.split(" at line ").next().unwrap_or_default();
+                let what = what.replace("expected ident", "expected null, true or false");
                 let place = fault.column();
                 self.notes.faults.push(format!("this is not JSON: {what}, at column {place}"));
                 return None;
@@ -280,7 +304,10 @@ impl Line<'_> {
         let wanted = self.reading.frames;
         match object.required_count(notes, "frames") {
             Some(frames) if frames < wanted => {
-                object.fault(notes, format!("it has {frames} frames, the run takes {wanted}"));
+                object.fault(
+                    notes,
+                    format!("it has {}, the run takes {wanted}", plural(frames, "frame")),
+                );
             }
             _ => {}
         }
@@ -361,7 +388,10 @@ impl Line<'_> {
                 match frames {
                     Some(0) => object.fault(notes, "\"frames\" is 0"),
                     Some(frames) if frames > used => {
-                        let what = format!("of {frames} frames the first {used} are used");
+                        let what = match used {
+                            1 => format!("of {frames} frames the first one is used"),
+                            used => format!("of {frames} frames the first {used} are used"),
+                        };
                         object.warn(notes, "cut", what);
                     }
                     _ => {}
@@ -385,14 +415,10 @@ impl Line<'_> {
         Some(Clip { media, clip, start: 0, frames: 1, crop, sha256 })
     }
 
-    /// Refuses what is learned among what is given, and a pair of one clip.
+    /// Refuses what is learned among what is given, and a pair of one clip, as far as names tell.
     fn apart(&mut self, targets: &Targets, references: &[Clip]) {
-        let one = |a: &Clip, b: &Clip| match (&a.clip, &b.clip) {
-            (Some(a), Some(b)) => a == b,
-            _ => a.media == b.media,
-        };
         for target in targets.clips() {
-            if references.iter().any(|reference| one(reference, target)) {
+            if references.iter().any(|reference| reference.named_as(target)) {
                 let name = match &target.clip {
                     Some(clip) => format!("clip \"{clip}\""),
                     None => target.media.display().to_string(),
@@ -401,8 +427,7 @@ impl Line<'_> {
             }
         }
         if let Targets::Pair([chosen, rejected]) = targets
-            && (chosen.media == rejected.media
-                || (chosen.sha256.is_some() && chosen.sha256 == rejected.sha256))
+            && chosen.one_file(rejected)
         {
             self.notes.faults.push("the chosen and the rejected clip are the same".to_owned());
         }
@@ -412,6 +437,7 @@ impl Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn line(change: impl Fn(&mut Value)) -> String {
         let mut value = serde_json::json!({

@@ -15,7 +15,10 @@ mod denoising;
 mod draws;
 mod encode;
 mod faults;
+mod first;
+mod fitting;
 mod group;
+mod judging;
 mod labels;
 mod learner;
 mod log;
@@ -43,6 +46,7 @@ mod targets;
 pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
 pub use faults::Fault;
+pub use judging::Right;
 pub use memory::Memory;
 pub use outlook::{LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
@@ -79,6 +83,8 @@ pub enum Event {
         parameters: u64,
         /// Samples or pairs.
         samples: usize,
+        /// What they are called: `sample` or `pair`.
+        unit: &'static str,
         /// Samples that were left out, by reason.
         excluded: Vec<(String, usize)>,
         /// What the run holds from here on.
@@ -122,6 +128,13 @@ pub enum Event {
         /// Where it is.
         path: PathBuf,
     },
+    /// A judge read these videos.
+    Judged {
+        /// Updates that were made.
+        step: u64,
+        /// What it read as it should be.
+        right: Right,
+    },
     /// Clips and prompts that were encoded, and in total.
     Encoded {
         /// Done.
@@ -136,21 +149,28 @@ pub enum Event {
 /// # Errors
 /// E0911 where it cannot be read, or is no such file.
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let bytes = crate::input::read(path, limit).map_err(|refusal| {
+    String::from_utf8(read_bytes(path, limit)?).map_err(|_| {
+        Error::input("E0911", "the file is not UTF-8 text")
+            .at(path.display())
+            .help("save it as UTF-8")
+    })
+}
+
+/// As [`read_text`], of text that may not be UTF-8 everywhere.
+///
+/// # Errors
+/// E0911 where it cannot be read.
+pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = crate::input::read(path, limit).map_err(|refusal| {
         let large = |limit: u64| {
             Error::input("E0911", format!("the file holds more than {limit} bytes"))
                 .help("give a smaller file")
         };
         refusal.coded(path, |fault| unreadable(path, fault), large)
     })?;
-    let mut text = String::from_utf8(bytes).map_err(|_| {
-        Error::input("E0911", "the file is not UTF-8 text")
-            .at(path.display())
-            .help("save it as UTF-8")
-    })?;
     // Some editors put a mark of the byte order in front, which is not part of the text.
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(.."\u{feff}".len());
     }
-    Ok(text)
+    Ok(bytes)
 }

@@ -6,6 +6,7 @@
 //! derivatives are written into flat vectors as the optimiser takes them.
 
 use super::dataset::Condition;
+use super::fitting::Over;
 use super::group::Calls;
 use super::memory::Memory;
 use super::objective::{Example, Objective};
@@ -13,16 +14,13 @@ use super::optimise;
 use super::parameters::{Flat, Kind, Parameters, Values, targets};
 use super::settings::Settings;
 use crate::engine::finite::{all_finite, first_non_finite};
-use crate::engine::{
-    Backend, CompileRequest, Compiler, Inputs, Program, budget, compile_error, memory_check,
-};
-use crate::error::{Error, Kind as Fault, Result};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, memory_check};
+use crate::error::{Error, Result};
 use crate::pipeline::tensor_f32;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
-use anyid_passes::remat::{Keeping, within};
-use anyid_passes::{Gradient, Options};
-use std::cell::OnceCell;
+use anyid_passes::Gradient;
+use anyid_passes::remat::Keeping;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What `@losses` gives of one sample: its loss, then what else is measured.
@@ -93,14 +91,16 @@ impl Phase {
 }
 
 impl Wanted<'_> {
-    /// Compiles the network for every call that a run makes.
+    /// Compiles the network for every call that a run makes, with what blocks keep for the derivative by
+    /// shape.
     ///
     /// # Errors
     /// E0523 for targets that no linear has, and other E05xx where it cannot be compiled; E0601 and
     /// E0602 for the budget.
-    pub fn compile(&self, backend: &Backend) -> Result<Compiler> {
+    pub fn compile(&self, backend: &Backend) -> Result<(Compiler, BTreeMap<usize, Keeping>)> {
         let mut compiler = Compiler::new(backend);
-        for shape in self.calls.shapes() {
+        let (mut kept, mut over) = (BTreeMap::new(), None::<Over>);
+        'shapes: for shape in self.calls.shapes() {
             let sizes = self.calls.batches(shape, self.settings.train.batch);
             let mut keeping = None;
             for samples in &sizes {
@@ -113,8 +113,17 @@ impl Wanted<'_> {
                     // What the largest call keeps fits for all.
                     Some(keeping) => compiler.add(&name, request.keeping(keeping))?,
                     None => {
-                        let (chosen, plan) = self.keeping(backend, &request, shape, *samples)?;
+                        let fits = self.keeping(backend, &request, shape, *samples)?;
+                        let (chosen, plan) = match fits {
+                            Ok(chosen) => chosen,
+                            // The budget is to be enough for all shapes.
+                            Err(own) => {
+                                over = over.filter(|over| over.needed >= own.needed).or(Some(own));
+                                continue 'shapes;
+                            }
+                        };
                         keeping = Some(chosen);
+                        kept.insert(shape, chosen);
                         match plan {
                             Some(plan) => compiler.planned(&name, plan),
                             None => compiler.add(&name, request.keeping(chosen))?,
@@ -133,7 +142,10 @@ impl Wanted<'_> {
                 compiler = compiler.add(&format!("sample.{shape}"), request)?;
             }
         }
-        Ok(compiler)
+        match over {
+            Some(over) => Err(self.refused(&over)),
+            None => Ok((compiler, kept)),
+        }
     }
 
     /// Plans of the calls that samples go through, by shape and number of samples: with derivatives
@@ -186,62 +198,6 @@ impl Wanted<'_> {
         }
     }
 
-    /// What blocks keep for their derivative, with the plan where one was made for it: what the settings
-    /// say, or the fastest that fits their budget together with all else that is held.
-    ///
-    /// # Errors
-    /// E0524 for a choice that there is not, E0602 for a budget that cannot be read, E0601 of kind
-    /// `Budget` for one that nothing fits.
-    fn keeping(
-        &self,
-        backend: &Backend,
-        request: &CompileRequest<'_>,
-        shape: usize,
-        samples: usize,
-    ) -> Result<(Keeping, Option<Plan>)> {
-        let train = &self.settings.train;
-        if let Some(text) = &train.keep {
-            let wanted = text.parse().map_err(compile_error);
-            return Ok((wanted.map_err(|error: Error| error.at("train.keep"))?, None));
-        }
-        let Some(text) = &train.budget else { return Ok((Keeping::default(), None)) };
-        let budget = budget::parse(text).map_err(|error| error.at("train.budget"))?;
-        let options = Options { target: backend.about().target.clone(), ..Options::default() };
-        let request = request.clone().with(&options);
-        // What is trained does not depend on what is kept.
-        let own: OnceCell<Result<u64>> = OnceCell::new();
-        let besides = |plans: &[Plan]| {
-            plans.iter().fold(self.beside.taken(), |sum, plan| {
-                let own = own.get_or_init(|| {
-                    let parameters = self.parameters(plan);
-                    let optimiser = optimise::planned_bytes(backend, &parameters, self.settings)?;
-                    let calls = parameters.call_bytes(plan);
-                    Ok(self.vector_bytes(&parameters).saturating_add(optimiser) + calls)
-                });
-                let own = own.as_ref().map_or(0, |bytes| *bytes);
-                let scratch = backend.device().scratch_bytes(plan);
-                sum.saturating_add(own).saturating_add(scratch)
-            })
-        };
-        let mut choice = within(&request, budget, &besides).map_err(compile_error)?;
-        own.into_inner().transpose()?;
-        let least = choice.tried.last().expect("at least one choice is planned");
-        match least.needed <= budget {
-            true => Ok((least.keeping, choice.plans.pop())),
-            false => {
-                let [needed, budget] = [least.needed, budget].map(memory_check::size);
-                let (what, number) = (self.objective.describe(shape), samples);
-                let message = format!(
-                    "{number} samples with {what} in one call need {needed}, the budget is {budget}"
-                );
-                Err(Error::new(Fault::Budget, "E0601", message).at("train.budget").help(
-                    "nothing less can be kept: lower train.together, take fewer or shorter \
-                     references, a smaller video, or bf16",
-                ))
-            }
-        }
-    }
-
     /// Bytes of the vectors of a run: what the optimiser keeps, what a call gives and the sum of a batch,
     /// and the sum of a pair whose members go through the network one after the other.
     pub fn vector_bytes(&self, parameters: &Parameters) -> u64 {
@@ -264,7 +220,7 @@ impl<'l> Network<'l> {
         (calls, measured, beside): (&Calls, bool, Memory),
     ) -> Result<Self> {
         let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
-        let compiler = wanted.compile(backend)?;
+        let (compiler, _) = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
         let largest = wanted.largest(&compiler, shape);

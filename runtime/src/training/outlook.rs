@@ -14,7 +14,7 @@ use super::prepare::Preparation;
 use super::request::{Training, model};
 use super::settings::TrainedNetwork;
 use super::{Event, objective, optimise};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as Fault, Result};
 use crate::files::{Existing, make_folder};
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::standardise::Fit;
@@ -28,8 +28,10 @@ use std::sync::Arc;
 /// What a run would do.
 #[derive(Clone, Debug)]
 pub struct Outlook {
-    /// Samples to train on.
+    /// Samples or pairs to train on.
     pub samples: usize,
+    /// What they are called: `sample` or `pair`.
+    pub unit: &'static str,
     /// Samples left out, by reason.
     pub excluded: BTreeMap<String, usize>,
     /// The distinct shapes.
@@ -59,6 +61,8 @@ pub struct Shape {
     pub together: usize,
     /// Workspace of the plan with derivatives.
     pub workspace_bytes: u64,
+    /// What blocks keep for the derivative, as `train.keep` has it.
+    pub kept: String,
 }
 
 /// A tenth of the noise levels.
@@ -145,6 +149,15 @@ impl Training<'_> {
     /// Those of [`Preparation::dataset`], E05xx where the network cannot be compiled, E101x where the
     /// clip cannot be written.
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
+        self.look(cancel, events).map_err(|error| match error.kind() {
+            Fault::Interrupted => {
+                error.help("the same command goes on: what was encoded is in the cache")
+            }
+            _ => error,
+        })
+    }
+
+    fn look(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         let model = model(settings)?;
         objective::check(self.kind, settings)?;
@@ -168,7 +181,7 @@ impl Training<'_> {
         let (kind, calls) = (self.kind, &calls);
         let beside = Memory::beside(settings, &model, backend, &sets)?;
         let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
-        let compiler = wanted.compile(backend)?;
+        let (compiler, kept) = wanted.compile(backend)?;
         let shape = |(shape, samples): (&usize, &usize)| Shape {
             what: objective.describe(*shape),
             reference_frames: objective.drawn().then_some(*shape),
@@ -176,6 +189,7 @@ impl Training<'_> {
             tokens: objective.tokens(*shape),
             together: calls.batches(*shape, settings.train.batch)[0],
             workspace_bytes: wanted.largest(&compiler, *shape).workspace_bytes,
+            kept: kept.get(shape).copied().unwrap_or_default().to_string(),
         };
         let shapes: Vec<Shape> = by_shape.iter().map(shape).collect();
         let any = *by_shape.keys().next().expect("there is a sample");
@@ -185,6 +199,7 @@ impl Training<'_> {
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),
+            unit: self.kind.unit(),
             excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             shapes,
             parameters: parameters.elements(),

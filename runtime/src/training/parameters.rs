@@ -7,7 +7,7 @@
 
 use super::rules::{GroupSettings, Method, group_of, matrix};
 use super::settings::{LoraSettings, Settings};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::init;
 use crate::weights::ModelWeights;
 use anyid_ir::plan::Plan;
@@ -31,6 +31,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What it is trained on, one of them: a sample or a pair.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Lora | Self::Full => "sample",
+            Self::Dpo => "pair",
+        }
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -385,13 +393,6 @@ pub fn norms(
         }
     }
     Ok(out)
-}
-
-/// The error of an adapter that a run cannot begin from.
-pub fn unfit(message: String, place: &std::path::Path) -> Error {
-    Error::input("E0966", message).at(place.display()).help(
-        "give an adapter of the same targets and rank, or set lora.targets and lora.rank to its",
-    )
 }
 
 #[cfg(test)]

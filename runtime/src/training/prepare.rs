@@ -4,6 +4,8 @@
 //! line; what is left out on purpose has a reason and is counted. Clips and prompts go through the
 //! encoders once and into the cache, so a run that was stopped here goes on where it was.
 
+mod copies;
+
 use super::cache::{Cache, Found};
 use super::dataset::{Dataset, Item, Slot};
 use super::faults::{Fault, refused};
@@ -13,14 +15,14 @@ use super::settings::TrainedNetwork;
 use super::{Event, Settings};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plural};
 use crate::media::ReadOptions;
 use crate::media::standardise::{Fit, Reference, Segment, StandardiseOptions, read_segment};
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::text::clean;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,8 +57,12 @@ pub(super) struct Looked<'e> {
     pub(super) encoder: String,
     pub(super) text_encoder: String,
     hashes: HashMap<PathBuf, String>,
+    /// Frames a second of files of which several clips are taken, by their hashes.
+    rates: HashMap<String, Option<f64>>,
     /// Sizes of the sources of clips that were looked at, by their keys.
     sizes: HashMap<String, [usize; 2]>,
+    /// Clips of pairs that go on behind the frames that are taken of them.
+    longer: BTreeSet<String>,
     pub(super) missing: BTreeMap<String, Missing>,
     pub(super) events: &'e mut dyn FnMut(Event),
 }
@@ -116,7 +122,9 @@ impl Preparation<'_> {
             encoder,
             text_encoder,
             hashes: HashMap::new(),
+            rates: HashMap::new(),
             sizes: HashMap::new(),
+            longer: BTreeSet::new(),
             missing: BTreeMap::new(),
             events,
         };
@@ -143,7 +151,7 @@ impl Preparation<'_> {
         if !data.skip_faulty {
             // All of a line is to be known, so what is left of a faulty one is looked at as well.
             for (at, remains) in (manifest.samples.len() + 1..).zip(&manifest.remains) {
-                manifest.faults.extend(self.look_at_remains(remains)?);
+                manifest.faults.extend(self.look_at_remains(remains, &mut looked)?);
                 (looked.events)(Event::Checked { done: at, total });
             }
         }
@@ -161,10 +169,12 @@ impl Preparation<'_> {
             false if by_line.is_empty() => {}
             false => return Err(refused(&manifest.faults, total, path, self.settings)),
         }
+        let unit = if self.pairs { "pair" } else { "sample" };
         if items.is_empty() {
             let message = match excluded.len() {
-                0 => "the manifest has no sample".to_owned(),
-                count => format!("none of {count} samples is left: {}", excluded[0].2),
+                0 => format!("the manifest has no {unit}"),
+                1 => format!("the only {unit} is left out: {}", excluded[0].2),
+                count => format!("none of {count} {unit}s is left: {}", excluded[0].2),
             };
             let help = match excluded.first() {
                 None => "a manifest has one JSON object a line; see docs/spec/formats.md",
@@ -266,12 +276,7 @@ impl Preparation<'_> {
                 Err(what) => faults.push(format!("reference {at}: {what}")),
             }
         }
-        // Keys are of the content: copies of one clip have one key.
-        if let [chosen, rejected] = &targets[..]
-            && chosen == rejected
-        {
-            faults.push("the chosen and the rejected clip are the same".to_owned());
-        }
+        faults.extend(self.copies(sample.targets.clips(), references, looked)?);
         if let [[width, height], other] = sizes[..]
             && [width, height] != other
         {
@@ -301,6 +306,7 @@ impl Preparation<'_> {
                 "the target would be enlarged: it has {width}x{height} pixels"
             )));
         }
+        self.remark(sample, &targets, looked);
         let (id, line, references) = (sample.id.clone(), sample.line, given);
         let target = &sample.targets.clips()[0];
         let beside = match self.network {
@@ -334,7 +340,7 @@ impl Preparation<'_> {
     }
 
     /// What else is wrong with a line that has faults already.
-    fn look_at_remains(&self, remains: &Remains) -> Result<Vec<Fault>> {
+    fn look_at_remains(&self, remains: &Remains, looked: &mut Looked<'_>) -> Result<Vec<Fault>> {
         self.stopped("while checking the manifest")?;
         let [read, shown] = match self.network {
             TrainedNetwork::Transformer => [true, true],
@@ -345,21 +351,37 @@ impl Preparation<'_> {
         let mut faults: Vec<String> =
             prompt.and_then(std::result::Result::err).into_iter().collect();
         let wanted = |place: &str| shown && (read || !place.starts_with("reference"));
+        let [mut targets, mut references] = [Vec::new(), Vec::new()];
         for (place, clip) in remains.clips.iter().filter(|(place, _)| wanted(place)) {
             // References fit inside; of a target only the frame is another, not what can be read.
-            let read = match self.hash(clip) {
+            let read = match self.known_hash(clip, looked) {
                 Ok(_) => self.read(clip, Fit::Inside)?.map(drop),
                 Err(what) => Err(what),
             };
             faults.extend(read.err().map(|what| format!("{place}{what}")));
+            let own = if place.starts_with("reference") { &mut references } else { &mut targets };
+            own.push(clip.clone());
         }
+        faults.extend(self.copies(&targets, &references, looked)?);
         let (line, id) = (remains.line, &remains.id);
         Ok(faults.into_iter().map(|what| Fault { line, id: id.clone(), what }).collect())
     }
 
     /// The hash of a file, or what is wrong with it.
-    fn hash(&self, clip: &Clip) -> std::result::Result<String, String> {
+    fn known_hash(
+        &self,
+        clip: &Clip,
+        looked: &mut Looked<'_>,
+    ) -> std::result::Result<String, String> {
+        let known = looked.hashes.get(&clip.media);
+        if let Some(hash) = known.filter(|_| clip.sha256.is_none()) {
+            return Ok(hash.clone());
+        }
+        if clip.media.is_dir() {
+            return Err(format!("{}: this is a folder", clip.media.display()));
+        }
         let hash = hash_file(&clip.media).map_err(|error| in_words(&error, &clip.media))?;
+        let hash = looked.hashes.entry(clip.media.clone()).or_insert(hash).clone();
         match &clip.sha256 {
             Some(wanted) if !wanted.eq_ignore_ascii_case(&hash) => {
                 let media = clip.media.display();
@@ -377,13 +399,9 @@ impl Preparation<'_> {
         id: &str,
         looked: &mut Looked<'_>,
     ) -> Result<std::result::Result<(String, [usize; 2]), String>> {
-        let known = looked.hashes.get(&clip.media);
-        let hash = match known.filter(|_| clip.sha256.is_none()) {
-            Some(hash) => hash.clone(),
-            None => match self.hash(clip) {
-                Ok(hash) => looked.hashes.entry(clip.media.clone()).or_insert(hash).clone(),
-                Err(what) => return Ok(Err(what)),
-            },
+        let hash = match self.known_hash(clip, looked) {
+            Ok(hash) => hash,
+            Err(what) => return Ok(Err(what)),
         };
         let video = &self.settings.video;
         let parts = json!({
@@ -407,8 +425,15 @@ impl Preparation<'_> {
                 clip.media.display()
             ))),
         }
-        let source = match self.read(clip, fit)? {
-            Ok(read) => size_of(&read, clip),
+        // Of a pair, whether one clip goes on where the other ends is to be known.
+        let beyond = if self.pairs && fit == Fit::Cover { 1 } else { 0 };
+        let source = match self.read_beyond(clip, fit, beyond)? {
+            Ok(read) => {
+                if read.frames.len() > clip.frames {
+                    looked.longer.insert(key.clone());
+                }
+                size_of(&read, clip)
+            }
             Err(what) => return Ok(Err(what)),
         };
         let place = format!("sample {id}, {}", clip.media.display());
@@ -424,12 +449,24 @@ impl Preparation<'_> {
         clip: &Clip,
         fit: Fit,
     ) -> Result<std::result::Result<Reference, String>> {
+        self.read_beyond(clip, fit, 0)
+    }
+
+    /// As [`Self::read`], with up to so many groups of frames more.
+    fn read_beyond(
+        &self,
+        clip: &Clip,
+        fit: Fit,
+        groups: usize,
+    ) -> Result<std::result::Result<Reference, String>> {
         let Size { width, height, .. } = self.settings.size();
+        let group = self.model.geometry().time;
+        let most = clip.frames + groups * group;
         let options = StandardiseOptions {
             fit,
             fps: self.settings.video.fps,
-            max_frames: clip.frames,
-            group: self.model.geometry().time,
+            max_frames: most,
+            group,
             ..StandardiseOptions::new(width, height)
         };
         let segment = Segment { start: clip.start, crop: clip.crop };
@@ -437,13 +474,20 @@ impl Preparation<'_> {
         match read_segment(&clip.media, &segment, &options, &ReadOptions::default(), &mut seen) {
             Ok(read) if read.frames.len() < clip.frames => {
                 let (media, there) = (clip.media.display(), read.frames.len());
+                let needed = match clip.frames {
+                    1 => "1 is".to_owned(),
+                    frames => format!("{frames} are"),
+                };
                 Ok(Err(format!(
-                    "{media} gives {there} frames at {} a second from frame {} on, {} are needed",
-                    options.fps, clip.start, clip.frames
+                    "{media} gives {} at {} a second from frame {} on, {} needed",
+                    plural(there, "frame"),
+                    options.fps,
+                    clip.start,
+                    needed
                 )))
             }
             Ok(mut read) => {
-                read.frames.truncate(clip.frames);
+                read.frames.truncate(most);
                 Ok(Ok(read))
             }
             Err(error) if ["E1002", "E0603"].contains(&error.code()) => Err(error),

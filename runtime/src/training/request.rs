@@ -1,16 +1,16 @@
 //! A run that is asked for, and what it came to.
 
-use super::checkpoint::Folder;
+use super::checkpoint::{CHECKPOINT, Folder};
 use super::dataset::Item;
 use super::memory::Memory;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
 use super::settings::TrainedNetwork;
-use super::{Event, Settings, objective, result, rules, targets};
+use super::{Event, Settings, first, objective, rules, targets};
 use crate::checkpoint::hash_file;
 use crate::engine::Backend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::weights::ModelWeights;
@@ -87,10 +87,29 @@ impl<'t> Training<'t> {
     /// Trains.
     ///
     /// # Errors
-    /// Those of [`Preparation::dataset`]; E0961 to E0964, E0966 and E0972 for the folder, the
+    /// Those of [`Preparation::dataset`]; E0961 to E0964, E0966, E0972 and E0989 for the folder, the
     /// checkpoint and the first values, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
     /// then with a checkpoint; E101x where something cannot be written.
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
+        self.all(cancel, events).map_err(|error| self.resumable(error))
+    }
+
+    /// An interruption with what to do. What a run does between two updates says so itself.
+    fn resumable(&self, error: Error) -> Error {
+        let folder = &self.settings.run.folder;
+        let checkpoint = folder.join(CHECKPOINT);
+        match (error.kind(), checkpoint.is_file()) {
+            (Fault::Interrupted, true) => {
+                error.at(checkpoint.display()).advised("--resume goes on from here")
+            }
+            (Fault::Interrupted, false) => error
+                .at(folder.display())
+                .advised("the same command goes on: what was encoded is in the cache"),
+            _ => error,
+        }
+    }
+
+    fn all(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
         let settings = self.settings;
         let model = model(settings)?;
         objective::check(self.kind, settings)?;
@@ -104,8 +123,16 @@ impl<'t> Training<'t> {
         }
         self.check_targets(&model)?;
         if let Some(path) = &self.init_from {
-            let warning = result::check_first(path, self.kind, settings.train.network, &model)?;
+            let warning = first::check_first(path, self.kind, settings, &model)?;
             warning.into_iter().for_each(|warning| events(Event::Warning(warning)));
+        }
+        if self.resume && !Folder::is_begun(&settings.run.folder) {
+            return Err(Error::input("E0989", "there is no run in this folder to continue")
+                .at(settings.run.folder.display())
+                .help(
+                    "name the folder of the run (--output or run.folder), or leave --resume out to \
+                     start a new one",
+                ));
         }
         let folder = Folder::open(&settings.run.folder)?;
         if folder.has_checkpoint() && !self.resume {
@@ -178,8 +205,9 @@ impl<'t> Training<'t> {
             }
             "E0603" => error
                 .detailed(format_args!(
-                    "the largest sample is {width}x{height} pixels, {frames} frames, and \
-                     {longest} latent frames of references",
+                    "the largest sample is {width}x{height} pixels, {}, and {} of references",
+                    plural(frames, "frame"),
+                    plural(longest, "latent frame"),
                 ))
                 .advised(
                     "set train.budget, or take a smaller video, fewer or shorter references, \
@@ -189,3 +217,6 @@ impl<'t> Training<'t> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,7 +137,7 @@ fn trained(settings: &Settings, kind: Kind, model: &Model) -> Vec<(String, Vec<u
         },
         Kind::Lora | Kind::Dpo => {
             let rank = settings.lora.rank;
-            let linears = adapted(settings, model).into_iter();
+            let linears = adapted(&settings.lora.targets, model).into_iter();
             let each = linears.flat_map(|(linear, [outputs, inputs])| {
                 [("A", vec![rank, inputs]), ("B", vec![outputs, rank])]
                     .map(|(end, shape)| (format!("{linear}.lora_{end}.weight"), shape))

@@ -8,6 +8,7 @@ use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::{Dataset, Slot};
 use super::draws::{Levels, order};
 use super::group::Calls;
+use super::judging::Judging;
 use super::learner::{Learner, Numbers};
 use super::log::Log;
 use super::memory::Memory;
@@ -18,9 +19,9 @@ use super::parameters::{Kind, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
 use super::settings::TrainedNetwork;
-use super::{Event, Settings, result, samples, statistics};
+use super::{Event, Settings, first, result, samples, statistics};
 use crate::engine::Backend;
-use crate::error::{Error, Kind as Fault, Result};
+use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::files::AtomicFile;
 use crate::judge;
 use crate::model::Model;
@@ -54,6 +55,8 @@ pub struct Loop<'l> {
     best: Option<AtomicFile>,
     log: Log,
     norms: BTreeMap<String, f64>,
+    /// What reads the videos.
+    judging: Option<Judging>,
     /// The groups of a batch, by its number.
     groups: (u64, Vec<Together>),
     began: (Instant, u64),
@@ -91,11 +94,16 @@ impl<'l> Loop<'l> {
             Record::new(kind, settings, &data, validation.as_ref(), &model_is, &device);
         let old = folder.begun(training.resume)?;
         if let Some(old) = &old {
-            old.same(&record, settings, &folder.file_path(CHECKPOINT))?;
+            let sets = [Some(&data), validation.as_ref()];
+            old.same(&record, settings, sets, &folder.file_path(CHECKPOINT))?;
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
-        let beside = Memory::beside(settings, model, backend, &sets)?;
+        let mut beside = Memory::beside(settings, model, backend, &sets)?;
+        let shown = validation.as_ref().unwrap_or(&data).items.iter().take(settings.run.samples);
+        let shown: Vec<&str> = shown.map(|item| item.id.as_str()).collect();
+        let judging = Judging::open(settings, &shown, backend)?;
+        beside.videos += judging.as_ref().map_or(0, Judging::bytes);
         let (asked, of) = ((&calls, measured, beside), (settings, kind));
         let mut network = Network::open(objective, backend, of, asked)?;
         let mut optimiser = Optimiser::open(backend, &network.parameters, settings)?;
@@ -104,7 +112,8 @@ impl<'l> Loop<'l> {
         let pair = calls.apart(kind).then(|| collector.sums()).transpose()?;
         network.memory.plans += optimiser.bytes() + collector.bytes();
         if training.resume && old.is_none() {
-            let what = "there is no checkpoint yet: the run starts from the beginning";
+            let what =
+                "the run was stopped before its first checkpoint: it starts from the beginning";
             events(Event::Warning(what.to_owned()));
         }
         let begun = old.is_some();
@@ -124,7 +133,7 @@ impl<'l> Loop<'l> {
             match &training.init_from {
                 Some(path) => {
                     let into = (&*parameters, &mut *gradient);
-                    result::first_values(path, kind, into, settings, (model, &weights))?
+                    first::first_values(path, kind, into, settings, (model, &weights))?
                 }
                 None => parameters.first(gradient, kind, settings, &weights)?,
             }
@@ -141,6 +150,7 @@ impl<'l> Loop<'l> {
         events(Event::Begun {
             parameters: network.parameters.elements(),
             samples: data.items.len(),
+            unit: kind.unit(),
             excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             memory: network.memory,
             updates: record.position.updates,
@@ -167,6 +177,7 @@ impl<'l> Loop<'l> {
             best: None,
             log,
             norms,
+            judging,
             groups: (u64::MAX, Vec::new()),
             began,
             saved: None,
@@ -220,8 +231,9 @@ impl<'l> Loop<'l> {
         }
         if self.record.position.updates < self.settings.train.steps {
             let since = self.record.position.since_best;
+            let since = plural(since as usize, "measurement");
             events(Event::Warning(format!(
-                "{since} measurements of the validation set without a better one: the run ends"
+                "{since} of the validation set without a better one: the run ends"
             )));
         }
         self.save()?;
@@ -362,10 +374,14 @@ impl<'l> Loop<'l> {
         let missing = self.missing_videos();
         let data = self.validation.as_ref().unwrap_or(&self.data);
         let (learner, model, backend) = (&mut self.learner, self.model, self.backend);
-        let step = self.record.position.updates;
+        let (step, judging) = (self.record.position.updates, &mut self.judging);
         self.optimiser.with("p", |values| {
-            let mut sampler = Sampler { learner, values, model, backend, cancel };
-            sampler.videos(data, missing, &mut |path| events(Event::Sampled { step, path }))
+            let judging = judging.as_mut();
+            let mut sampler = Sampler { learner, values, model, backend, cancel, judging };
+            let made = &mut |path| events(Event::Sampled { step, path });
+            let right = sampler.videos(data, (step, missing), made)?;
+            right.into_iter().for_each(|right| events(Event::Judged { step, right }));
+            Ok(())
         })
     }
 
@@ -514,7 +530,9 @@ fn events_of(old: &Record, steps: u64) -> Option<Event> {
     let done = old.position.updates;
     let what = match done.cmp(&steps) {
         Ordering::Less => return None,
+        Ordering::Equal if steps == 1 => "the run is complete: its one update has been made".into(),
         Ordering::Equal => format!("the run is complete: all {steps} updates have been made"),
+        // There are two at least.
         Ordering::Greater => format!(
             "train.steps is {steps}, but {done} updates have been made already: nothing is trained, \
              and the result is that of update {done}"

@@ -7,6 +7,7 @@
 
 use super::checkpoint::Position;
 use super::dataset::{Dataset, Item};
+use super::judging::{Judging, Right};
 use super::learner::Learner;
 use super::parameters::Values;
 use super::settings::Settings;
@@ -36,7 +37,12 @@ pub fn missing(settings: &Settings, position: &Position, data: &Dataset) -> Vec<
     let items = data.items.iter().take(run.samples).enumerate();
     let folder = run.folder.join(SAMPLES);
     let paths = items.map(|(at, item)| (at, folder.join(format!("{step:06}-{}.mp4", item.id))));
-    paths.filter(|(_, path)| !path.exists()).collect()
+    let paths: Vec<(usize, PathBuf)> = paths.collect();
+    // A judge reads all of them or none: what it read is one file.
+    let judged = run.judge.is_some();
+    let read = !judged || Judging::path(&folder, step).exists();
+    let all = judged && !(read && paths.iter().all(|(_, path)| path.exists()));
+    paths.into_iter().filter(|(_, path)| all || !path.exists()).collect()
 }
 
 /// Samples with the values that a network has at the moment.
@@ -51,11 +57,13 @@ pub struct Sampler<'s, 'l> {
     pub backend: &'s Backend,
     /// Says when to stop.
     pub cancel: &'s Cancel,
+    /// What reads the videos.
+    pub judging: Option<&'s mut Judging>,
 }
 
 impl Sampler<'_, '_> {
-    /// Makes videos of samples by place; `made` is told of each. Those that are left when `cancel` says
-    /// to stop are not made.
+    /// Makes the videos of update `step`, of samples by place; `made` is told of each. Those that are
+    /// left when `cancel` says to stop are not made, and then nothing is said of what the judge read.
     ///
     /// # Errors
     /// E1001 for a non-finite value, E0960 where the cache was changed, E101x where a video cannot
@@ -63,21 +71,22 @@ impl Sampler<'_, '_> {
     pub fn videos(
         &mut self,
         data: &Dataset,
-        wanted: Vec<(usize, PathBuf)>,
+        (step, wanted): (u64, Vec<(usize, PathBuf)>),
         made: &mut dyn FnMut(PathBuf),
-    ) -> Result<()> {
+    ) -> Result<Option<Right>> {
         for (at, path) in wanted {
             match self.video(data, &data.items[at], &path) {
                 Ok(true) => made(path),
-                Ok(false) => break,
+                Ok(false) => return Ok(None),
                 // Told to end while the file was open.
                 Err(error) if error.kind() == Fault::Interrupted && self.cancel.is_cancelled() => {
-                    break;
+                    return Ok(None);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        let folder = self.learner.settings.run.folder.join(SAMPLES);
+        self.judging.as_mut().map(|judging| judging.write(&folder, step)).transpose()
     }
 
     /// Makes the video of `item` at `path`; whether it was made, and `cancel` did not stop it.
@@ -90,17 +99,24 @@ impl Sampler<'_, '_> {
         let fps = self.learner.settings.video.fps;
         let mut writer = VideoWriter::create(path, width, height, fps, &options)?;
         let mut picture = vec![0u8; 3 * width * height];
+        let mut first = Vec::new();
         decode_each(self.model, self.backend, &latents, &mut |chunk| {
             let planes = chunk.as_f32().expect("frames are f32");
             let count = planes.len() / picture.len();
             for at in 0..count {
                 planar_to_rgb(planes, count, at, height, width, Rounding::Truncate, &mut picture);
                 writer.push(&picture)?;
+                if first.is_empty() {
+                    first.clone_from(&picture);
+                }
             }
             Ok(())
         })?;
         if self.cancel.is_cancelled() {
             return Ok(false);
+        }
+        if let Some(judging) = &mut self.judging {
+            judging.look(&item.id, [&first, &picture])?;
         }
         writer.finish()?;
         Ok(true)

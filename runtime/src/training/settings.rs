@@ -244,6 +244,8 @@ pub struct RunSettings {
     pub samples: usize,
     /// Sampling steps of these.
     pub sample_steps: usize,
+    /// A judge that reads them: the weights, or the folder of the run that trained it.
+    pub judge: Option<PathBuf>,
 }
 
 impl Default for VideoSettings {
@@ -316,6 +318,7 @@ impl Default for RunSettings {
             patience: 0,
             samples: 0,
             sample_steps: 50,
+            judge: None,
         }
     }
 }
@@ -325,7 +328,7 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 13] = [
+const MAY_CHANGE: [&str; 16] = [
     "train.steps",
     "train.keep",
     "train.budget",
@@ -334,12 +337,18 @@ const MAY_CHANGE: [&str; 13] = [
     "run.patience",
     "run.samples",
     "run.sample_steps",
+    "run.judge",
     "data.manifest",
     "data.sha256",
+    "data.validation",
     "data.root",
     "data.cache",
     "model.path",
+    "model.adapters",
 ];
+
+/// Most pixels of a side that pictures are brought to.
+const MOST_SIDE: usize = 16_384;
 
 /// Digest of the settings that a run keeps from its beginning to its end.
 pub fn lasting_digest(settings: &Value) -> String {
@@ -449,6 +458,8 @@ impl Settings {
         };
         let rows = [
             ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
+            ("video.width", self.video.width <= MOST_SIDE, "at most 16384"),
+            ("video.height", self.video.height <= MOST_SIDE, "at most 16384"),
             ("video.fps", positive(self.video.fps), "a number above 0"),
             ("lora.rank", (1..=4096).contains(&self.lora.rank), "1 to 4096"),
             ("lora.alpha", positive(self.lora.alpha), "a number above 0"),
@@ -479,6 +490,7 @@ impl Settings {
             ("run.checkpoint_every", self.run.checkpoint_every > 0, "1 or more"),
             ("run.validate_every", self.run.validate_every > 0, "1 or more"),
             ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
+            ("run.judge", self.run.judge.is_none() || self.run.samples > 0, "run.samples as well"),
         ];
         for (key, fine, allowed) in rows {
             self.allow(table, key, fine, allowed)?;

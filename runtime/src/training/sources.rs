@@ -232,10 +232,14 @@ fn said(message: &str, key: Option<&str>) -> String {
 
 /// A message of the reader in the words of the page about settings.
 fn in_words(message: &str) -> String {
-    const WORDS: [(&str, &str); 9] = [
-        ("expected u64", "expected a whole number, 0 or more"),
-        ("expected u32", "expected a whole number, 0 or more"),
-        ("expected usize", "expected a whole number, 0 or more"),
+    // Of a negative number it has to be said what is wrong with it; how small one may be is said elsewhere.
+    let negative = message.contains("integer `-");
+    let whole =
+        if negative { "expected a whole number, 0 or more" } else { "expected a whole number" };
+    let words: [(&str, &str); 9] = [
+        ("expected u64", whole),
+        ("expected u32", whole),
+        ("expected usize", whole),
         ("expected f64", "expected a number"),
         ("expected a sequence", "expected a list, such as [\"a\", \"b\"]"),
         ("expected a boolean", "expected true or false"),
@@ -243,7 +247,7 @@ fn in_words(message: &str) -> String {
         ("expected path string", "expected a path in quotes"),
         ("floating point", "number"),
     ];
-    WORDS.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))
+    words.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// What to do: with the name that was probably meant, where there is one.
@@ -261,13 +265,14 @@ fn help(message: &str) -> String {
 }
 
 /// Paths of settings, which start at the folder of the file that they are in.
-const PATHS: [(&str, &str); 6] = [
+const PATHS: [(&str, &str); 7] = [
     ("model", "path"),
     ("data", "manifest"),
     ("data", "root"),
     ("data", "validation"),
     ("data", "cache"),
     ("run", "folder"),
+    ("run", "judge"),
 ];
 
 /// Makes relative paths of settings start at `folder`.

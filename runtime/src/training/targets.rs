@@ -18,9 +18,9 @@ fn linears(model: &Model) -> Vec<(&str, [usize; 2])> {
     linear.map(|(name, sizes)| (name, sizes.map(|size| size as usize))).collect()
 }
 
-/// The linears that get an adapter, with outputs and inputs.
-pub fn adapted<'m>(settings: &Settings, model: &'m Model) -> Vec<(&'m str, [usize; 2])> {
-    let wanted = |name: &str| settings.lora.targets.iter().any(|target| matches(target, name));
+/// The linears that get an adapter where these are the targets, with outputs and inputs.
+pub fn adapted<'m>(targets: &[String], model: &'m Model) -> Vec<(&'m str, [usize; 2])> {
+    let wanted = |name: &str| targets.iter().any(|target| matches(target, name));
     linears(model).into_iter().filter(|(name, _)| wanted(name)).collect()
 }
 
@@ -52,20 +52,25 @@ pub fn check(settings: &Settings, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Most names that a help lists.
-const SHOWN: usize = 40;
-
-/// The name that was probably meant, or those that there are, with stars for numbers of blocks. `what` is
-/// what has names.
-pub fn meant(pattern: &str, names: &[&str], what: &str) -> String {
-    let starred = |name: &&str| {
+/// Names with stars for numbers of blocks, each once.
+pub fn starred<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
+    let starred = |name: &str| {
         let parts = name.split('.').enumerate().map(|(at, part)| match at {
             1 if name.starts_with("blocks.") => "*",
             _ => part,
         });
         parts.collect::<Vec<_>>().join(".")
     };
-    let names: BTreeSet<String> = names.iter().map(starred).collect();
+    names.map(starred).collect()
+}
+
+/// Most names that a help lists.
+const SHOWN: usize = 40;
+
+/// The name that was probably meant, or those that there are, with stars for numbers of blocks. `what` is
+/// what has names.
+pub fn meant(pattern: &str, names: &[&str], what: &str) -> String {
+    let names = starred(names.iter().copied());
     match nearest(pattern, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}?"),
         None => {

@@ -80,7 +80,7 @@ fn memory_text(memory: &Memory) -> String {
         ("program", program),
         ("weights", weights),
         ("plans", plans),
-        ("parameters and gradients", vectors),
+        ("vectors", vectors),
         ("samples", samples),
         ("videos", videos),
     ];
@@ -127,7 +127,7 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
             "what": shape.what, "reference_frames": shape.reference_frames,
             "samples": shape.samples,
             "tokens": shape.tokens, "together": shape.together,
-            "workspace_bytes": shape.workspace_bytes,
+            "workspace_bytes": shape.workspace_bytes, "kept": shape.kept,
         })).collect::<Vec<_>>(),
         "parameters": outlook.parameters, "bytes": outlook.memory.taken(),
         "memory": memory_json(&outlook.memory),
@@ -141,18 +141,19 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
 }
 
 fn outlook_text(outlook: &Outlook) -> String {
-    let mut text = format!("{} to train on\n", plural(outlook.samples, "sample"));
+    let mut text = format!("{} to train on\n", plural(outlook.samples, outlook.unit));
     for (reason, count) in &outlook.excluded {
-        text.push_str(&format!("{} left out: {reason}\n", plural(*count, "sample")));
+        text.push_str(&format!("{} left out: {reason}\n", plural(*count, outlook.unit)));
     }
     for shape in &outlook.shapes {
         text.push_str(&format!(
-            "  {} with {}: {}{} at a time, workspace {}\n",
-            plural(shape.samples, "sample"),
+            "  {} with {}: {}{} at a time, workspace {}, keeping {}\n",
+            plural(shape.samples, outlook.unit),
             shape.what,
             shape.tokens.map_or(String::new(), |tokens| format!("{tokens} tokens, ")),
             plural(shape.together, "clip"),
             bytes(shape.workspace_bytes),
+            shape.kept,
         ));
     }
     text.push_str(&format!(
@@ -195,9 +196,9 @@ fn show(progress: &mut Progress, event: Event) {
             (done, total)
         }
         Event::Warning(message) => return progress.warn(&message),
-        Event::Begun { parameters, samples, excluded, memory, updates, total } => {
+        Event::Begun { parameters, samples, unit, excluded, memory, updates, total } => {
             for (reason, count) in excluded {
-                progress.note(&format!("{} left out: {reason}", plural(count, "sample")));
+                progress.note(&format!("{} left out: {reason}", plural(count, unit)));
             }
             let from = match updates {
                 0 => String::new(),
@@ -206,7 +207,7 @@ fn show(progress: &mut Progress, event: Event) {
             progress.note(&format!(
                 "training {} parameters on {} for {}{from}",
                 count(parameters),
-                plural(samples, "sample"),
+                plural(samples, unit),
                 plural(total as usize, "update"),
             ));
             progress.note(&memory_text(&memory));
@@ -227,6 +228,11 @@ fn show(progress: &mut Progress, event: Event) {
         }
         Event::Sampled { step, path } => {
             return progress.note(&format!("update {step}: wrote {}", path.display()));
+        }
+        Event::Judged { step, right } => {
+            let of = plural(right.cases as usize, "case");
+            let line = format!("update {step}: the judge reads {} of {of} rightly", right.right);
+            return progress.note(&line);
         }
         Event::Saved { step } => return progress.detail(&format!("update {step}: checkpoint")),
     };

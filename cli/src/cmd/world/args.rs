@@ -299,6 +299,9 @@ pub struct Sample {
     /// Also write what first and last frame of each target clip show, which a judge is trained on.
     #[arg(long)]
     pub shows: bool,
+    /// Number of threads that paint; 0 uses all that the processor has. The result does not depend on it.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub threads: usize,
     /// The folder that is made.
     #[arg(short, long = "output", value_name = "DIR")]
     pub output: PathBuf,

@@ -12,6 +12,7 @@ use anyid_models::wan::Precision;
 use anyid_runtime::adapter::{Tolerance, Wanted};
 use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::media::color::{Rounding, planar_to_rgb, to_unit};
+use anyid_runtime::pipeline::{decode_latents, encode_pixels};
 use anyid_runtime::{
     Cancel, DType, Error, Event, Kind, Model, Pipeline, Receiver, ReferenceSource, Request, Result,
     Size, Tensor, TensorType,
@@ -19,7 +20,6 @@ use anyid_runtime::{
 use anyid_world::{Identity, Judge, MOST_SIDES, Painter, Reference, SIDE, Set, Verdict, View};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -193,6 +193,21 @@ pub struct Given {
     pub seed: u64,
 }
 
+/// Warnings that were printed; each is said once.
+pub struct Told(pub BTreeSet<String>);
+
+impl Told {
+    /// Prints those that are new.
+    pub fn tell(&mut self, warnings: Vec<String>, progress: &mut Progress) {
+        for warning in warnings {
+            if !self.0.contains(&warning) {
+                progress.warn(&warning);
+                self.0.insert(warning);
+            }
+        }
+    }
+}
+
 /// How clips are made and looked at.
 pub struct Clips<'c> {
     /// The flags.
@@ -201,12 +216,10 @@ pub struct Clips<'c> {
     pub request: &'c Request,
     /// Stops it within a clip.
     pub cancel: &'c Cancel,
-    /// Warnings that were printed; each is said once.
-    pub told: RefCell<BTreeSet<String>>,
 }
 
 impl Clips<'_> {
-    /// The frames that the model makes, RGB bytes each.
+    /// The frames that the model makes, RGB bytes each. `warnings` gets what the model warns of.
     ///
     /// # Errors
     /// Those of [`Pipeline::generate_with`].
@@ -214,19 +227,37 @@ impl Clips<'_> {
         &self,
         pipeline: &Pipeline,
         given: Given,
-        progress: &mut Progress,
+        warnings: &mut Vec<String>,
     ) -> Result<Vec<Vec<u8>>> {
         let references = given.references.into_iter().map(ReferenceSource::Pixels).collect();
         let (prompt, seed) = (given.prompt, given.seed);
         let request = Request { references, prompt, seed, ..self.request.clone() };
         let mut frames = Frames { size: self.made.size, rgb: Vec::new(), warnings: Vec::new() };
         pipeline.generate_with(&request, self.cancel, &mut frames)?;
-        for warning in frames.warnings {
-            if self.told.borrow_mut().insert(warning.clone()) {
-                progress.warn(&warning);
-            }
-        }
+        warnings.extend(frames.warnings);
         Ok(frames.rgb)
+    }
+
+    /// The judged frames of a set's true clip, as the model's autoencoder keeps them.
+    ///
+    /// # Errors
+    /// E0981 for a clip that there is not, and those of the autoencoder.
+    pub fn through(
+        &self,
+        pipeline: &Pipeline,
+        set: &Set,
+        painter: &mut Painter,
+    ) -> Result<Vec<Vec<u8>>> {
+        let (clip, world) = (set.group.clip(set.target).map_err(coded)?, set.group.world());
+        let views = (0..self.made.frames).map(|frame| View::frame(frame, self.made.frames));
+        let scenes =
+            views.map(|view| painter.frame(&world.scene(&set.group.identity, &clip, view)));
+        let pixels = planar(&scenes.collect::<Vec<_>>(), self.made.size);
+        let (model, backend) = (pipeline.model(), pipeline.backend());
+        let latents = encode_pixels(model, backend, &pixels)?;
+        let mut frames = Frames { size: self.made.size, rgb: Vec::new(), warnings: Vec::new() };
+        frames.frames(&decode_latents(model, backend, &latents)?)?;
+        Ok(self.judged().into_iter().map(|at| frames.rgb[at].clone()).collect())
     }
 
     /// The frames that are judged: the first and the last.

@@ -7,6 +7,7 @@ mod clips;
 pub mod eval;
 mod kept;
 pub mod make;
+mod makers;
 pub mod pairs;
 mod render;
 mod sample;

@@ -4,7 +4,9 @@
 //! people they show, and once to be written, so that no number of samples takes memory.
 
 use super::args::{Sample, TargetKind};
+use super::makers::{each, threads};
 use super::{coded, refuse_others, said};
+use crate::args::DeviceArgs;
 use crate::cmd::generate::opened::existing;
 use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
@@ -100,12 +102,16 @@ pub fn check(args: &Sample) -> Result<Sampling> {
 /// Writes the samples.
 ///
 /// # Errors
-/// E098x for what cannot be drawn, E0823 for a folder of something else, E1016 for one that is to be
-/// kept, E101x where something cannot be written.
+/// E098x for what cannot be drawn, E0918 and E1025 for the threads, E0823 for a folder of something
+/// else, E1016 for one that is to be kept, E101x where something cannot be written.
 pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
     let begun = Instant::now();
     let sampling = check(args)?;
-    let mut painter = Painter::new(args.size).map_err(coded)?;
+    let painter = |_| Painter::new(args.size).map_err(coded);
+    let on = DeviceArgs { device: "cpu".to_owned(), threads: args.threads };
+    // It is opened for what it says of the number alone.
+    on.open()?;
+    let mut painters: Vec<Painter> = (0..threads(&on)).map(painter).collect::<Result<_>>()?;
     refuse_others(&args.output, &[MANIFEST, GROUPS])?;
     let folder = AtomicFolder::create(&args.output, existing(args.force))?;
     interrupt::say_swept();
@@ -113,17 +119,21 @@ pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
     let groups = lines(args, &sampling, &folder)?;
     progress.part("painting");
     let (reel, side, mut size) = (Reel { clips: args.draw.set.clips }, args.size, 0u64);
-    for (done, number) in (1..).zip(&groups) {
+    let numbers: Vec<u64> = groups.iter().copied().collect();
+    let painted = |painter: &mut Painter, number: &u64| {
         let group = args.draw.world().group(*number).map_err(coded)?;
-        let film = reel.paint(&group, &mut painter).map_err(coded)?;
-        let file = lossless::animation(&film, side, side, FPS as u16)?;
-        folder.write(&Reel::file(*number), &file)?;
+        let film = reel.paint(&group, painter).map_err(coded)?;
+        lossless::animation(&film, side, side, FPS as u16)
+    };
+    each(&mut painters, &numbers, &painted, &mut |at, file: Vec<u8>| {
+        folder.write(&Reel::file(numbers[at]), &file)?;
         size += file.len() as u64;
-        let total = groups.len() as u64;
+        let (done, total) = (at as u64 + 1, numbers.len() as u64);
         progress.update(done, total, || {
             format!("{done} of {total} people{}", left(begun.elapsed(), done, total))
         });
-    }
+        Ok(())
+    })?;
     progress.clear();
     let manifest = folder.commit()?.join(MANIFEST);
     let (groups, sha256) = (groups.len(), hash_file(&manifest)?);

@@ -153,19 +153,21 @@ impl Modules {
         })
     }
 
-    /// The width of the network and that of another of its family, if a tensor of `found` rows and
-    /// columns where the network has `expected` shows that the adapter is for the other.
+    /// The width of the network and that of another one, with the name that its family has it by, if a
+    /// tensor of `found` rows and columns where the network has `expected` shows that the adapter is for
+    /// the other. `rank` is that of the factors, which have their own sizes where they are exchanged.
     pub(super) fn other_width(
         &self,
-        expected: (u64, u64),
-        found: (u64, u64),
-    ) -> Option<(u64, u64, &'static str)> {
+        (expected, found): ((u64, u64), (u64, u64)),
+        rank: Option<u64>,
+    ) -> Option<(u64, u64, Option<&'static str>)> {
         let width = self.width?;
-        let seen = [(expected.0, found.0), (expected.1, found.1)];
-        seen.iter().find_map(|(expected, found)| {
-            let known = self.family.iter().find(|(other, _)| other == found)?;
-            (*expected == width && *found != width).then_some((width, *found, known.1))
-        })
+        let axes = [(expected.0, found.0), (expected.1, found.1)];
+        let mut seen = axes.iter().filter(|(own, _)| *own == width).map(|(_, other)| *other);
+        let other = seen.next().filter(|other| *other != width)?;
+        let one = seen.all(|more| more == other) && rank != Some(width);
+        let known = self.family.iter().find(|(known, _)| *known == other).map(|(_, name)| *name);
+        one.then_some((width, other, known))
     }
 }
 

@@ -147,7 +147,7 @@ impl Source<'_> {
         if let Some(Made { factors, rank, size }) = self.factors(group)? {
             let scale = self.scale(group, rank, &factors)?;
             change.product = Some(Product { factors, scale, rank });
-            self.fits(module, &group.spelled, &module.weight, "weight", size)?;
+            self.fits(module, &group.spelled, &module.weight, "weight", (size, rank))?;
         } else if let Some(alone) = [Part::Alpha, Part::Magnitude, Part::UpBias]
             .into_iter()
             .find_map(|part| group.parts.get(&part))
@@ -270,14 +270,15 @@ impl Source<'_> {
         })
     }
 
-    /// Checks a tensor of `found` rows and columns against what the network has there.
+    /// Checks a tensor of `found` rows and columns, made of factors of `rank`, against what the network has
+    /// there.
     fn fits(
         &self,
         module: &Module,
         spelled: &str,
         slot: &Option<Slot>,
         what: &str,
-        found: (u64, u64),
+        (found, rank): ((u64, u64), Option<u64>),
     ) -> Result<()> {
         let Some(slot) = slot else {
             return Err(shapes(&format!(
@@ -292,8 +293,12 @@ impl Source<'_> {
         if expected == found {
             return Ok(());
         }
-        if let Some((own, other, name)) = self.modules.other_width(expected, found) {
-            let what = format!("this adapter is for {name} ({other}), the model is {own} wide");
+        if let Some((own, other, name)) = self.modules.other_width((expected, found), rank) {
+            let made_for = match name {
+                Some(name) => format!("{name} ({other})"),
+                None => format!("a model that is {other} wide"),
+            };
+            let what = format!("this adapter is for {made_for}, the model is {own} wide");
             return Err(Error::input("E0363", what).help(
                 "adapters work with the model they were trained on; find one for this model",
             ));
@@ -313,7 +318,7 @@ impl Source<'_> {
             (&change.diff_modulation, &module.modulation, "modulation"),
         ] {
             if let Some(name) = name {
-                self.fits(module, name, slot, what, self.matrix(name)?)?;
+                self.fits(module, name, slot, what, (self.matrix(name)?, None))?;
             }
         }
         let (Some(name), Some(slot)) = (&change.magnitude, &module.weight) else { return Ok(()) };

@@ -205,7 +205,8 @@ fn dialects_are_recognised() {
         assert!(adapter.warnings.is_empty(), "{:?}", adapter.warnings);
     }
     let own = open("../../fixtures/dit/base/lora.safetensors").unwrap_err();
-    assert_eq!(own.code(), "E0365", "of a wider network: {own}");
+    assert_eq!(own.code(), "E0363", "of a wider network: {own}");
+    assert!(own.message().contains("a model that is 128 wide, the model is 32 wide"), "{own}");
     for dialect in Dialect::ALL {
         assert_eq!(dialect.name().parse::<Dialect>().unwrap(), dialect);
     }
@@ -275,7 +276,7 @@ fn tensors_that_make_no_change_are_refused() {
     let folder = TempFolder::new();
     let q = |end: &str| format!("diffusion_model.blocks.0.self_attn.q.{end}");
     type Tensors<'a> = &'a [(&'a str, &'a [u64])];
-    let cases: [(Tensors<'_>, &str, &str); 17] = [
+    let cases: [(Tensors<'_>, &str, &str); 20] = [
         (&[("alpha", &[])], "E0364", "without the factors"),
         (&[("lora_B.bias", &[32])], "E0364", "without the factors"),
         (&[("dora_scale", &[32, 1])], "E0364", "without the factors"),
@@ -300,6 +301,10 @@ fn tensors_that_make_no_change_are_refused() {
         (&[("lokr_w1", &[4, 4]), ("lokr_w2", &[8, 8, 1])], "E0365", "two axes"),
         (&[("lokr_w1", &[4, 4]), ("lokr_w2", &[8, 4])], "E0365", "32x16"),
         (&[("diff", &[32, 31])], "E0365", "32x31"),
+        (&[("diff", &[48, 48])], "E0363", "48 wide"),
+        (&[("lora_A.weight", &[4, 48]), ("lora_B.weight", &[48, 4])], "E0363", "48 wide"),
+        // A and B are exchanged.
+        (&[("lora_A.weight", &[32, 4]), ("lora_B.weight", &[4, 32])], "E0365", "4x4"),
         (
             &[("lora_A.weight", &[4, 32]), ("lora_B.weight", &[32, 4]), ("dora_scale", &[32, 32])],
             "E0365",

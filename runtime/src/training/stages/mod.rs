@@ -18,7 +18,7 @@ use super::log::LOG;
 use super::request::{Report, Training};
 use super::{Event, Settings, result};
 use crate::engine::{Backend, interrupted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as Fault, Result};
 use crate::files::make_folder;
 use crate::pipeline::Cancel;
 use record::Record;
@@ -69,8 +69,8 @@ pub struct StageReport {
 
 /// An interruption of stages, which need no flag to go on as a single run does.
 fn resumable(error: Error) -> Error {
-    match error.code() {
-        "E1002" => error.advised("the same command goes on from here"),
+    match error.kind() {
+        Fault::Interrupted => error.advised("the same command goes on from here"),
         _ => error,
     }
 }

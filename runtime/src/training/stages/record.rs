@@ -4,6 +4,7 @@
 //! again in the same way.
 
 use super::file::{Stage, Stages};
+use crate::adapter::{Adapter, Wanted, modules_by_name};
 use crate::checkpoint::{ModelFolder, hash_file};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
@@ -38,6 +39,13 @@ pub struct Record {
     init_from: Option<String>,
     /// Which result counts.
     result: String,
+    /// SHA-256 of the manifest that it was measured on. Records of before there was this have none, and
+    /// neither have stages without one.
+    #[serde(default)]
+    validation: Option<String>,
+    /// Scales and SHA-256 of the adapters on the model. As above.
+    #[serde(default)]
+    adapters: Option<String>,
     /// Updates of its run.
     pub updates: u64,
     /// Digest of the model with its result.
@@ -48,19 +56,33 @@ impl Record {
     /// Of a stage that is to be made.
     ///
     /// # Errors
-    /// Those of reading the model, and E0911 where the manifest cannot be read.
+    /// Those of reading the model and its adapters, and E0911 where a manifest cannot be read.
     pub fn new(stages: &Stages, stage: &Stage, base: &Path) -> Result<Self> {
         let init_from = stage.init_from.map(|from| hash_file(stages.result_of(from)));
+        let unread = |key: &str, path: &Path, error: Error| {
+            let what = key.split_once('.').map_or(key, |(_, name)| name);
+            Error::input("E0911", format!("the {what} cannot be read"))
+                .at(path.display())
+                .help(format!("{key} of stage {} names it", stage.name))
+                .caused_by(error)
+        };
+        let hashed =
+            |key: &str, path: &Path| hash_file(path).map_err(|error| unread(key, path, error));
+        let data = &stage.settings.data;
+        let validation = data.validation.as_ref().map(|path| hashed("data.validation", path));
+        let mut adapters = Vec::new();
+        for text in &stage.settings.model.adapters {
+            let Wanted { path, scale } = Wanted::parse(text)?;
+            let adapter = Adapter::open(&path, &modules_by_name())?;
+            adapters.push(format!("{scale} * {}", hashed("model.adapters", &adapter.path)?));
+        }
         Ok(Self {
             schema: SCHEMA.to_owned(),
             kind: stage.kind.name().to_owned(),
             settings: stage.settings.to_json(),
-            manifest: hash_file(&stage.settings.data.manifest).map_err(|error| {
-                Error::input("E0911", "the manifest cannot be read")
-                    .at(stage.settings.data.manifest.display())
-                    .help(format!("data.manifest of stage {} names it", stage.name))
-                    .caused_by(error)
-            })?,
+            manifest: hashed("data.manifest", &data.manifest)?,
+            validation: validation.transpose()?,
+            adapters: Some(adapters.join(" + ")).filter(|all| !all.is_empty()),
             base: identity(base)?,
             init_from: init_from.transpose()?,
             result: stage.which.name().to_owned(),
@@ -111,11 +133,41 @@ impl Record {
     /// # Errors
     /// E0971, and those of reading the model.
     pub fn same(&self, now: &Self, folder: &Path, behind: &[PathBuf]) -> Result<()> {
+        let model = folder.join("model");
+        if !model.exists() {
+            let message = "the stage was finished, and its model is no longer there";
+            return Err(Error::input("E0971", message).at(model.display()).help(format!(
+                "restore it, or remove {}: it is then put together again from what the run of the \
+                 stage left",
+                folder.join(NAME).display()
+            )));
+        }
         let text = |of: &Option<String>| of.clone().unwrap_or_else(|| "nothing".to_owned());
         let mut rows = differing(&self.settings, &now.settings);
         // A run may be made longer, a finished stage may not.
         let steps = |record: &Self| record.settings["train"]["steps"].to_string();
         rows.retain(|(key, ..)| key != "train.steps");
+        // What was not hashed then is compared by its path.
+        let path = |record: &Self, [section, key]: [&str; 2]| {
+            Some(record.settings[section][key].to_string())
+        };
+        for (what, names, then, now_is) in [
+            (
+                "manifest of the validation set",
+                ["data", "validation"],
+                &self.validation,
+                &now.validation,
+            ),
+            ("adapters", ["model", "adapters"], &self.adapters, &now.adapters),
+        ] {
+            let [then, now_is] = match then {
+                Some(_) => [then.clone(), now_is.clone()],
+                None => [path(self, names), path(now, names)],
+            };
+            if then != now_is {
+                rows.push((format!("SHA-256 of the {what}"), text(&then), text(&now_is)));
+            }
+        }
         for (key, then, now) in [
             ("kind", self.kind.clone(), now.kind.clone()),
             ("train.steps", steps(self), steps(now)),
@@ -123,7 +175,7 @@ impl Record {
             ("digest of the model that it begins with", self.base.clone(), now.base.clone()),
             ("SHA-256 of init_from", text(&self.init_from), text(&now.init_from)),
             ("result", self.result.clone(), now.result.clone()),
-            ("digest of its model", self.model.clone(), identity(&folder.join("model"))?),
+            ("digest of its model", self.model.clone(), identity(&model)?),
         ] {
             if then != now {
                 rows.push((key.to_owned(), then, now));

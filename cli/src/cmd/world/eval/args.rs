@@ -34,8 +34,8 @@ pub struct Eval {
     /// them, as many as --sets says among the people from --first-group on.
     #[arg(long, conflicts_with_all = ["references", "primary_forms", "forms"])]
     pub trials: bool,
-    /// What is compared: full, none, primary, absolute, exchanged, and names of --arm; with --trials also
-    /// uninformative [default: the first five; with --trials full,primary,uninformative].
+    /// What is compared: full, none, primary, absolute, exchanged, decoded, and names of --arm; with
+    /// --trials also uninformative [default: the first five; with --trials full,primary,uninformative].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub arms: Vec<String>,
     /// Another arm: as full, with this model and these adapters, or those of --model if no folder is
@@ -79,16 +79,19 @@ pub enum Given {
     Absolute,
     /// References drawn of somebody else.
     Exchanged,
+    /// The true clip, which the autoencoder encodes and decodes.
+    Decoded,
     /// Of a trial, the auxiliary that does not show what the primary hides.
     Uninformative,
 }
 
-const GIVEN: [(&str, Given); 6] = [
+const GIVEN: [(&str, Given); 7] = [
     ("full", Given::Full),
     ("none", Given::Nothing),
     ("primary", Given::Primary),
     ("absolute", Given::Absolute),
     ("exchanged", Given::Exchanged),
+    ("decoded", Given::Decoded),
     ("uninformative", Given::Uninformative),
 ];
 
@@ -145,8 +148,8 @@ impl Eval {
             }
             out.push(found.ok_or_else(|| {
                 refused(format!("there is no arm \"{name}\""), "--arms").help(
-                    "the arms are full, none, primary, absolute and exchanged, and what --arm \
-                     names: --arm no-dpo=DIR",
+                    "the arms are full, none, primary, absolute, exchanged and decoded, and what \
+                     --arm names: --arm no-dpo=DIR",
                 )
             })?);
         }

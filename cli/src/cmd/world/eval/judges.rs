@@ -30,6 +30,11 @@ impl Judges {
         Self { painting: Judge::new(world), learned }
     }
 
+    /// The trained judge, if there is one.
+    pub fn learned(&self) -> Option<&Learned> {
+        self.learned.as_ref()
+    }
+
     /// What the judged frames of a case's clip come to, which should show `identity`.
     ///
     /// # Errors

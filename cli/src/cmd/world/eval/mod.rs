@@ -10,21 +10,22 @@ mod report;
 mod run;
 
 use crate::cmd::generate::opened::existing;
-use crate::cmd::world::clips::{Clips, Weights, prints};
+use crate::cmd::world::clips::{Clips, Told, Weights, prints};
+use crate::cmd::world::makers::{Worker, workers};
 use crate::cmd::world::{coded, open_picture, said, write_picture};
 use crate::progress::Progress;
 use crate::{interrupt, output, render};
+use anyid_runtime::checkpoint::hash_file;
 use anyid_runtime::files::AtomicFile;
 use anyid_runtime::media::RgbFrame;
-use anyid_runtime::{Backend, Cancel, Error, Model, Result, Size};
+use anyid_runtime::{Backend, Cancel, Error, Model, Result, Size, judge};
 use anyid_world::{Sampling, Set, Split, Trials, Visibility, sheet, sheet_sides};
 use args::{Arm, Eval};
 use judges::{Judges, LEARNED, Learned};
 use keep::Verdicts;
 use report::Table;
-use run::{Case, Shown, Work};
+use run::{Case, Out, Shown, Work};
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Most sets of an evaluation.
@@ -67,17 +68,17 @@ pub fn measure(args: &Eval, cancel: &Cancel, progress: &mut Progress) -> Result<
     for (_, model) in &models {
         args.made.check(&request, model)?;
     }
-    let told = RefCell::new(warn(args, &models)?);
-    let backend = args.on.open()?;
-    let learned = learned(args, &backend)?;
-    let (about, weights) = (about(args, learned.as_ref()), weights(&arms, &models)?);
+    let mut told = Told(warn(args, &models)?);
+    let judges = |backend: &_| Ok(Judges::new(args.set.world.version, learned(args, backend)?));
+    let mut workers = workers(&models, &args.on, (cases.len(), args.made.size), &judges)?;
+    let (about, weights) = (about(args, &workers), weights(&arms, &models)?);
     let shown = if args.sheet.is_some() { cases.len().min(ROWS) } else { 0 };
     let picture = picture(args, &cases[..shown], arms.len())?;
     let mut verdicts = Verdicts::open(args.keep.as_deref(), &about, &weights)?;
-    let mut judges = Judges::new(args.set.world.version, learned);
-    let clips = Clips { made: &args.made, request: &request, cancel, told };
-    let work = Work { args, clips, cases: &cases, backend: &backend, shown };
-    let frames = work.run(&arms, models, (&mut judges, &mut verdicts), progress)?;
+    let clips = Clips { made: &args.made, request: &request, cancel };
+    let work = Work { args, clips, cases: &cases, shown };
+    let out = Out { verdicts: &mut verdicts, progress: &mut *progress, told: &mut told };
+    let frames = work.run(&arms, models, &mut workers, out)?;
     progress.clear();
     if let Some(file) = picture {
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -110,14 +111,18 @@ fn learned(args: &Eval, backend: &Backend) -> Result<Option<Learned>> {
     Learned::open(path, args.set.world.version, size, backend).map(Some)
 }
 
-/// What decides the weights of the arms that are asked for.
+/// What decides the weights of the arms that are asked for, and of the trained judge.
 ///
 /// # Errors
-/// E0987 for arms that there are not, and those of models.
+/// E0987 for arms that there are not, and those of models and judges.
 pub fn models_are(args: &Eval) -> Result<Value> {
     let arms = args.arms()?;
     let weights = weights(&arms, &models(&arms)?)?;
-    Ok(weights.into_iter().collect::<serde_json::Map<_, _>>().into())
+    let mut found: serde_json::Map<_, _> = weights.into_iter().collect();
+    if let Some(path) = &args.judge {
+        found.insert("judge".to_owned(), hash_file(judge::file(path))?.into());
+    }
+    Ok(found.into())
 }
 
 /// The sets, each of one person, with its differential prompt.
@@ -234,7 +239,8 @@ fn warn(args: &Eval, models: &[(Weights, Model)]) -> Result<BTreeSet<String>> {
 }
 
 /// How sets are drawn, clips made, and what judges them besides.
-fn about(args: &Eval, learned: Option<&Learned>) -> Value {
+fn about(args: &Eval, workers: &[Worker<Judges>]) -> Value {
+    let learned = workers.iter().find_map(|worker| worker.judge.learned());
     let mut about = args.set.about();
     about.extend(args.made.about());
     about.insert("trials".to_owned(), args.trials.into());

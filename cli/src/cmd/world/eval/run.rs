@@ -3,11 +3,12 @@
 use super::args::{Arm, Eval, Given};
 use super::judges::{Judges, LEARNED};
 use super::keep::Verdicts;
-use crate::cmd::world::clips::{self, Clips, Weights, picture};
+use crate::cmd::world::clips::{self, Clips, Told, Weights, picture};
 use crate::cmd::world::coded;
+use crate::cmd::world::makers::{Maker, Worker, each, makers};
 use crate::output::duration;
 use crate::progress::{Progress, left};
-use anyid_runtime::{Backend, Keep, Model, Pipeline, Result, Tensor};
+use anyid_runtime::{Model, Result, Tensor};
 use anyid_world::{Group, Painter, Parts, Set, Trial, View, World};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -36,10 +37,18 @@ pub struct Work<'w> {
     pub clips: Clips<'w>,
     /// The sets.
     pub cases: &'w [Case],
-    /// The device.
-    pub backend: &'w Backend,
     /// How many sets are shown in a picture; their clips are made even where verdicts are kept.
     pub shown: usize,
+}
+
+/// Where results go.
+pub struct Out<'o> {
+    /// What the judges read.
+    pub verdicts: &'o mut Verdicts,
+    /// How far the work is.
+    pub progress: &'o mut Progress,
+    /// What was warned of.
+    pub told: &'o mut Told,
 }
 
 /// First and last frames of the sets that are shown, by arm and set.
@@ -53,50 +62,48 @@ impl Work<'_> {
     /// Judges the true clips, and those that each arm makes, as far as they are not kept.
     ///
     /// # Errors
-    /// Those of models and of [`Pipeline::generate_with`], E1002 when stopped, and those of
-    /// [`Verdicts::put`].
+    /// Those of models and of [`Pipeline::generate_with`](anyid_runtime::Pipeline), E1002 when stopped, and
+    /// those of [`Verdicts::put`].
     pub fn run(
         &self,
         arms: &[Arm],
         models: Vec<(Weights, Model)>,
-        (judges, verdicts): (&mut Judges, &mut Verdicts),
-        progress: &mut Progress,
+        workers: &mut [Worker<Judges>],
+        mut out: Out<'_>,
     ) -> Result<Shown> {
-        self.truth((judges, verdicts), progress)?;
+        self.truth(workers, &mut out)?;
         let mut shown = Shown::new();
         for (weights, model) in models {
-            let pipeline = Pipeline::new(model, self.backend.clone()).keep(Keep::Loaded);
+            let mut makers = makers(workers, &weights, model)?;
             for arm in arms.iter().filter(|arm| arm.weights == weights) {
-                self.arm(arm, &pipeline, (judges, verdicts), &mut shown, progress)?;
+                self.arm(arm, &mut makers, &mut shown, &mut out)?;
             }
         }
         Ok(shown)
     }
 
     /// Judges the true clips: the most that any arm can come to.
-    fn truth(
-        &self,
-        (judges, verdicts): (&mut Judges, &mut Verdicts),
-        progress: &mut Progress,
-    ) -> Result<()> {
-        let mut painter = self.clips.painter()?;
-        progress.part(TRUTH);
-        for (done, case) in (1..).zip(self.cases) {
+    fn truth(&self, workers: &mut [Worker<Judges>], out: &mut Out<'_>) -> Result<()> {
+        let Out { verdicts, progress, .. } = out;
+        let new = |case: &&Case| verdicts.of(TRUTH, case.set.group.number()).is_none();
+        let cases: Vec<&Case> = self.cases.iter().filter(new).collect();
+        let mut telling = Telling::new(TRUTH, self.cases.len(), cases.len(), progress);
+        let look = |worker: &mut Worker<Judges>, case: &&Case| {
             self.clips.stopped()?;
             let group = &case.set.group;
-            if verdicts.of(TRUTH, group.number()).is_none() {
-                let clip = group.clip(case.set.target).map_err(coded)?;
-                let view = |frame| View::frame(frame, self.clips.made.frames);
-                let scenes = self.clips.judged().into_iter().map(|frame| {
-                    painter.frame(&self.world().scene(&group.identity, &clip, view(frame)))
-                });
-                let frames: Vec<Vec<u8>> = scenes.collect();
-                let found = judges.parts(&self.clips, case, &frames, &group.identity)?;
-                verdicts.put(TRUTH, group.number(), found)?;
-            }
-            self.tell(progress, done);
-        }
-        Ok(())
+            let clip = group.clip(case.set.target).map_err(coded)?;
+            let view = |frame| View::frame(frame, self.clips.made.frames);
+            let scenes = self.clips.judged().into_iter().map(|frame| {
+                worker.painter.frame(&self.world().scene(&group.identity, &clip, view(frame)))
+            });
+            let frames: Vec<Vec<u8>> = scenes.collect();
+            worker.judge.parts(&self.clips, case, &frames, &group.identity)
+        };
+        each(workers, &cases, &look, &mut |at, found| {
+            verdicts.put(TRUTH, cases[at].set.group.number(), found)?;
+            telling.more(progress);
+            Ok(())
+        })
     }
 
     /// Makes and judges the clips of an arm. Sets with references of the same lengths come one behind
@@ -104,42 +111,37 @@ impl Work<'_> {
     fn arm(
         &self,
         arm: &Arm,
-        pipeline: &Pipeline,
-        (judges, verdicts): (&mut Judges, &mut Verdicts),
+        makers: &mut [Maker<'_, Judges>],
         pictures: &mut Shown,
-        progress: &mut Progress,
+        out: &mut Out<'_>,
     ) -> Result<()> {
-        let mut painter = self.clips.painter()?;
-        let mut order: Vec<(usize, &Case)> = self.cases.iter().enumerate().collect();
-        order.sort_by_key(|(_, case)| clips::lengths(&case.set));
-        progress.part(&arm.name);
-        let begun = Instant::now();
-        let mut made = 0u64;
-        for (done, (at, case)) in (1..).zip(order) {
+        let Out { verdicts, progress, told } = out;
+        let known = |case: &Case| verdicts.of(&arm.name, case.set.group.number()).is_some();
+        let all = self.cases.iter().enumerate().map(|(at, case)| (at, case, known(case)));
+        let mut order: Vec<_> = all.filter(|(at, _, known)| !known || *at < self.shown).collect();
+        order.sort_by_key(|(_, case, _)| clips::lengths(&case.set));
+        let mut telling = Telling::new(&arm.name, self.cases.len(), order.len(), progress);
+        let make = |maker: &mut Maker<'_, Judges>, (_, case, known): &(usize, &Case, bool)| {
             self.clips.stopped()?;
-            let number = case.set.group.number();
-            let known = verdicts.of(&arm.name, number).is_some();
-            if !known || at < self.shown {
-                let frames = self.generate(arm.given, pipeline, case, &mut painter, progress)?;
-                let frames: Vec<Vec<u8>> =
-                    self.clips.judged().into_iter().map(|at| frames[at].clone()).collect();
-                if !known {
-                    let found = self.verdict(arm.given, judges, case, &frames)?;
-                    verdicts.put(&arm.name, number, found)?;
-                }
-                if at < self.shown {
-                    pictures.insert((arm.name.clone(), at), frames);
-                }
-                made += 1;
+            let (frames, warnings) = self.generate(arm.given, maker, case)?;
+            let found = match known {
+                true => None,
+                false => Some(self.verdict(arm.given, &mut maker.worker.judge, case, &frames)?),
+            };
+            Ok((frames, found, warnings))
+        };
+        each(makers, &order, &make, &mut |place, (frames, found, warnings)| {
+            let (at, case, _) = order[place];
+            told.tell(warnings, progress);
+            if let Some(found) = found {
+                verdicts.put(&arm.name, case.set.group.number(), found)?;
             }
-            let total = self.cases.len() as u64;
-            progress.update(done, total, || {
-                let each = begun.elapsed().checked_div(made.max(1) as u32).unwrap_or_default();
-                let rest = left(begun.elapsed(), made, made + total - done);
-                format!("{done} of {total} clips, {} each{rest}", duration(each))
-            });
-        }
-        Ok(())
+            if at < self.shown {
+                pictures.insert((arm.name.clone(), at), frames);
+            }
+            telling.more(progress);
+            Ok(())
+        })
     }
 
     /// What the clip of an arm comes to. Exchanged references are expected to show whom they are of; how
@@ -166,24 +168,61 @@ impl Work<'_> {
         Ok(found)
     }
 
-    fn tell(&self, progress: &mut Progress, done: u64) {
-        let total = self.cases.len() as u64;
-        progress.update(done, total, || format!("{done} of {total} clips"));
-    }
-
-    /// The frames that the model makes for a set.
+    /// The judged frames of the clip that the model makes for a set, and what it warned of.
     fn generate(
         &self,
         given: Given,
-        pipeline: &Pipeline,
+        maker: &mut Maker<'_, Judges>,
         case: &Case,
-        painter: &mut Painter,
-        progress: &mut Progress,
-    ) -> Result<Vec<Vec<u8>>> {
-        let (references, prompt) = inputs(given, case, painter, self.clips.made.size)?;
+    ) -> Result<(Vec<Vec<u8>>, Vec<String>)> {
+        let Maker { pipeline, worker } = maker;
+        if given == Given::Decoded {
+            let frames = self.clips.through(pipeline, &case.set, &mut worker.painter)?;
+            return Ok((frames, Vec::new()));
+        }
+        let (references, prompt) = inputs(given, case, &mut worker.painter, self.clips.made.size)?;
         // Every arm begins from the same noise.
         let seed = self.args.set.seed.wrapping_add(case.set.group.number());
-        self.clips.make(pipeline, clips::Given { references, prompt, seed }, progress)
+        let (given, mut warnings) = (clips::Given { references, prompt, seed }, Vec::new());
+        let frames = self.clips.make(pipeline, given, &mut warnings)?;
+        let judged = self.clips.judged().into_iter().map(|at| frames[at].clone());
+        Ok((judged.collect(), warnings))
+    }
+}
+
+/// How far an arm is.
+struct Telling {
+    begun: Instant,
+    total: u64,
+    new: u64,
+    made: u64,
+}
+
+impl Telling {
+    /// Begins an arm of so many clips, of which so many are new.
+    fn new(name: &str, total: usize, new: usize, progress: &mut Progress) -> Self {
+        progress.part(name);
+        let out = Self { begun: Instant::now(), total: total as u64, new: new as u64, made: 0 };
+        if new == 0 {
+            out.tell(progress);
+        }
+        out
+    }
+
+    /// One clip more is there.
+    fn more(&mut self, progress: &mut Progress) {
+        self.made += 1;
+        self.tell(progress);
+    }
+
+    fn tell(&self, progress: &mut Progress) {
+        let Self { begun, total, new, made } = *self;
+        let done = total - new + made;
+        progress.update(done, total, || {
+            let each = begun.elapsed().checked_div(made.max(1) as u32).unwrap_or_default();
+            let rest = left(begun.elapsed(), made, new);
+            format!("{done} of {total} clips, {} each{rest}", duration(each))
+        });
     }
 }
 
@@ -212,9 +251,7 @@ fn inputs(
         Given::Nothing | Given::Absolute => {
             world.absolute_prompt(&set.group.clip(set.target).map_err(coded)?).text
         }
-        Given::Full | Given::Primary | Given::Exchanged | Given::Uninformative => {
-            set.prompt.text.clone()
-        }
+        _ => set.prompt.text.clone(),
     };
     Ok((references, prompt))
 }

@@ -67,7 +67,7 @@ pub fn run(args: &Make) -> Result<()> {
     }
     let cancel = Cancel::new();
     interrupt::graceful_without_limit(cancel.flag());
-    let costs = Costs::open(args.output.join("costs.json"));
+    let costs = Costs::open(args.output.join("costs.jsonl"));
     let progress = Progress::new();
     let folder = &args.output;
     let mut work = Making { folder, recipe: &recipe, backend, cancel, progress, costs };

@@ -32,6 +32,8 @@ pub struct Reader<'r> {
     pub steps: Vec<Step>,
     /// Steps that make a model, and where it lies.
     models: Vec<(String, PathBuf)>,
+    /// Steps that make a judge, and where it lies.
+    judges: Vec<(String, PathBuf)>,
     /// The one that the first training begins with.
     pub first: Option<(String, PathBuf)>,
     /// The trainings, as stages.
@@ -42,8 +44,9 @@ impl<'r> Reader<'r> {
     /// A reader of a recipe that is followed in `folder`, with the seed and the settings of steps that
     /// have none of their own.
     pub fn new(folder: &'r Path, seed: u64, settings: Table, device: &'r [String]) -> Self {
-        let (steps, models, stages) = (Vec::new(), Vec::new(), Vec::new());
-        Self { folder, seed, settings, device, steps, models, first: None, stages }
+        let (models, judges) = (Vec::new(), Vec::new());
+        let (steps, stages) = (Vec::new(), Vec::new());
+        Self { folder, seed, settings, device, steps, models, judges, first: None, stages }
     }
 
     /// Reads the next step.
@@ -99,6 +102,9 @@ impl<'r> Reader<'r> {
                 args.weights.model = Some(model);
                 for arm in &mut args.more {
                     *arm = self.arm(arm)?;
+                }
+                if let Some(judge) = &mut args.judge {
+                    *judge = found(&self.judges, &judge.to_string_lossy(), "a judge")?;
                 }
                 args.keep = Some(output.join("verdicts.jsonl"));
                 args.sheet = Some(output.join("sheet.png"));
@@ -174,6 +180,10 @@ impl<'r> Reader<'r> {
                 train.entry("seed").or_insert(Value::Integer(self.seed as i64));
             }
         }
+        let set = || table.get("settings")?.get("train")?.get("network");
+        if table.get("network").or_else(set).and_then(Value::as_str) == Some("judge") {
+            self.judges.push((name.clone(), Recipe::run(self.folder, &name)));
+        }
         self.models.push((name.clone(), Recipe::trained(self.folder, &name)));
         self.stages.push(table);
         self.steps.push(Step { name, work: Work::Train, flags: Vec::new(), gates: Vec::new() });
@@ -183,7 +193,7 @@ impl<'r> Reader<'r> {
     /// The model that a step is about: the one that it names, or the last before it.
     fn model(&self, table: &mut Table) -> Result<PathBuf> {
         match table.remove("model") {
-            Some(Value::String(name)) => self.folder_of(&name),
+            Some(Value::String(name)) => found(&self.models, &name, "a model"),
             Some(_) => Err(Error::input("E0955", "model is no name of a step").help(HELP)),
             None => self.models.last().map(|(_, folder)| folder.clone()).ok_or_else(|| {
                 wrong(
@@ -194,19 +204,10 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn folder_of(&self, name: &str) -> Result<PathBuf> {
-        let found = self.models.iter().find(|(other, _)| other == name);
-        found.map(|(_, folder)| folder.clone()).ok_or_else(|| {
-            let names: Vec<&str> = self.models.iter().map(|(name, _)| name.as_str()).collect();
-            let message = format!("\"{name}\" is no earlier step that makes a model");
-            wrong(message, &format!("those before it are {}", names.join(", ")))
-        })
-    }
-
     /// `NAME=STEP` with the folder of the step's model.
     fn arm(&self, text: &str) -> Result<String> {
         let (name, step) = text.split_once('=').unwrap_or((text, ""));
-        Ok(format!("{name}={}", self.folder_of(step)?.display()))
+        Ok(format!("{name}={}", found(&self.models, step, "a model")?.display()))
     }
 
     /// The flags of a table, and the command that they make.
@@ -240,6 +241,19 @@ impl<'r> Reader<'r> {
         })?;
         Ok((flags, cli.command))
     }
+}
+
+/// What the step called `name` made, of those that made `what`.
+fn found(made: &[(String, PathBuf)], name: &str, what: &str) -> Result<PathBuf> {
+    let step = made.iter().find(|(other, _)| other == name);
+    step.map(|(_, path)| path.clone()).ok_or_else(|| {
+        let names: Vec<&str> = made.iter().map(|(name, _)| name.as_str()).collect();
+        let help = match names.as_slice() {
+            [] => format!("no step before it makes {what}"),
+            names => format!("those before it are {}", names.join(", ")),
+        };
+        wrong(format!("\"{name}\" is no earlier step that makes {what}"), &help)
+    })
 }
 
 /// Keys and values as flags; a list gives a flag several times.

@@ -149,9 +149,14 @@ impl Recipe {
         Ok(())
     }
 
+    /// The folder of a training.
+    pub fn run(folder: &Path, name: &str) -> PathBuf {
+        folder.join(STAGES).join(name)
+    }
+
     /// The folder of the model that a training makes.
     pub fn trained(folder: &Path, name: &str) -> PathBuf {
-        folder.join(STAGES).join(name).join("model")
+        Self::run(folder, name).join("model")
     }
 }
 

@@ -3,10 +3,13 @@
 //! The record of a step is written behind everything else that it wrote: it is there only where the step
 //! is complete. Trainings have records of their own.
 
-use anyid_runtime::files::{AtomicFile, Existing};
+use anyid_runtime::files::{AtomicFile, Existing, write_error};
 use anyid_runtime::training::read_text;
 use anyid_runtime::{Error, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,42 +91,86 @@ pub fn put(path: &Path, text: &str) -> Result<()> {
     file.commit().map(drop)
 }
 
-/// What the steps took so far, over all interruptions that were noticed.
+/// What the steps took so far: a line for each time that something was done for one, whether it was
+/// finished or interrupted.
 pub struct Costs {
     path: PathBuf,
-    steps: Map<String, Value>,
+    /// Seconds of a processor, and of the clock.
+    steps: BTreeMap<String, [f64; 2]>,
 }
 
+const COSTS: [&str; 2] = ["processor_seconds", "seconds"];
+
 impl Costs {
-    /// Those that the file at `path` has; none where it is not there or is something else.
+    /// Those that the file at `path` has, and an older one, an object of steps, whose name ends in
+    /// `.json`. What says nothing of the kind does not count.
     pub fn open(path: PathBuf) -> Self {
-        let text = read_text(&path, 1 << 24).unwrap_or_default();
-        let steps = serde_json::from_str(&text).ok();
-        Self { path, steps: steps.unwrap_or_default() }
+        let text = |path: &Path| read_text(path, 1 << 24).unwrap_or_default();
+        let (older, lines) = (text(&path.with_extension("json")), text(&path));
+        let mut out = Self { path, steps: BTreeMap::new() };
+        let older: Value = serde_json::from_str(&older).unwrap_or_default();
+        for (name, step) in older.as_object().into_iter().flatten() {
+            out.count(name, step);
+        }
+        for line in lines.lines() {
+            let line: Value = serde_json::from_str(line).unwrap_or_default();
+            if let Some(name) = line["step"].as_str() {
+                out.count(name, &line);
+            }
+        }
+        out
+    }
+
+    fn count(&mut self, name: &str, took: &Value) {
+        if let [Some(processor), Some(clock)] = COSTS.map(|key| took[key].as_f64()) {
+            let sum = self.steps.entry(name.to_owned()).or_default();
+            *sum = [sum[0] + processor, sum[1] + clock];
+        }
     }
 
     /// Seconds of a processor, and of the clock, that a step took.
     pub fn of(&self, name: &str) -> [f64; 2] {
-        ["processor_seconds", "seconds"]
-            .map(|key| self.steps.get(name).and_then(|step| step[key].as_f64()).unwrap_or(0.0))
+        self.steps.get(name).copied().unwrap_or_default()
     }
 
-    /// Adds what a step took.
+    /// Adds what a step took; also when the run was told to end.
     ///
     /// # Errors
     /// E101x where the file cannot be written.
     pub fn add(&mut self, name: &str, processor: Duration, clock: Duration) -> Result<()> {
-        let [before, begun] = self.of(name);
-        let (processor, clock) = (before + processor.as_secs_f64(), begun + clock.as_secs_f64());
-        let step = json!({"processor_seconds": processor, "seconds": clock});
-        self.steps.insert(name.to_owned(), step);
-        put(&self.path, &format!("{:#}\n", Value::Object(self.steps.clone())))
+        let took = [processor, clock].map(|time| time.as_secs_f64());
+        let line = json!({"step": name, COSTS[0]: took[0], COSTS[1]: took[1]});
+        self.count(name, &line);
+        let file = OpenOptions::new().append(true).create(true).open(&self.path);
+        let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        written.map_err(|fault| write_error(&self.path, fault))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn costs_add_up_over_runs() {
+        let folder = std::env::temp_dir().join(format!("anyid-costs-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("costs.jsonl");
+        let older = json!({"a": {"processor_seconds": 1, "seconds": 1}, "b": 7});
+        std::fs::write(folder.join("costs.json"), older.to_string()).unwrap();
+        let lines = "{\"step\":\"a\",\"processor_seconds\":0.5,\"seconds\":1}\nno\n";
+        std::fs::write(&path, lines).unwrap();
+        let mut costs = Costs::open(path.clone());
+        costs.add("a", Duration::from_millis(500), Duration::from_secs(1)).unwrap();
+        costs.add("b", Duration::ZERO, Duration::from_secs(4)).unwrap();
+        for costs in [costs, Costs::open(path)] {
+            let found = ["a", "b", "c"].map(|name| costs.of(name));
+            assert_eq!(found, [[2.0, 3.0], [0.0, 4.0], [0.0; 2]]);
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+        let nowhere = Path::new("/nowhere/costs.jsonl").to_owned();
+        assert!(Costs::open(nowhere).add("a", Duration::ZERO, Duration::ZERO).is_err());
+    }
 
     #[test]
     fn a_finished_step_is_compared_with_what_it_would_be_made_of() {

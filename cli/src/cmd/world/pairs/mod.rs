@@ -6,18 +6,18 @@
 pub mod args;
 mod folder;
 
-use super::clips::{Clips, Given, lengths, picture, prints};
+use super::clips::{Clips, Given, Told, lengths, picture, prints};
+use super::makers::{Maker, Worker, each, makers, workers};
 use super::{coded, said};
 use crate::interrupt;
 use crate::output::{self, duration, plural};
 use crate::progress::{Progress, left};
 use anyid_runtime::checkpoint::hash_file;
-use anyid_runtime::{Cancel, Error, Keep, Pipeline, Result};
+use anyid_runtime::{Cancel, Error, Result};
 use anyid_world::{Judge, Painter, Reel, Sampling, Set, Split, Tracks, parts, preferred};
 use args::Pairs;
 use folder::{Folder, Judged};
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -83,19 +83,24 @@ pub fn make(args: &Pairs, cancel: &Cancel, progress: &mut Progress) -> Result<Re
     let (begun, before) = (Instant::now(), output::processor_time());
     let sampling = check(args)?;
     let request = args.made.request()?;
-    let model = args.weights.weights()?.open()?;
-    args.made.check_size([&model])?;
-    args.made.check(&request, &model)?;
+    let weights = args.weights.weights()?;
+    let models = [(weights.clone(), weights.open()?)];
+    let [(_, model)] = &models;
+    args.made.check_size([model])?;
+    args.made.check(&request, model)?;
     model.warnings.iter().for_each(|warning| progress.warn(warning));
-    let told = RefCell::new(model.warnings.iter().cloned().collect());
-    let about = about(args, &prints(&model)?);
-    let backend = args.on.open()?;
+    let mut told = Told(model.warnings.iter().cloned().collect());
+    let about = about(args, &prints(model)?);
+    let judge = |_: &_| Ok(Judge::new(args.set.world.version));
+    let shown = (args.sets as usize, args.made.size);
+    let mut workers = workers(&models, &args.on, shown, &judge)?;
     let mut folder = Folder::open(&args.output, &about)?;
     interrupt::say_swept();
-    let pipeline = Pipeline::new(model, backend).keep(Keep::Loaded);
-    let clips = Clips { made: &args.made, request: &request, cancel, told };
-    let work = Work { args, sampling, clips, pipeline };
-    let made = work.run(&mut folder, progress)?;
+    let [(_, model)] = models;
+    let mut makers = makers(&mut workers, &weights, model)?;
+    let clips = Clips { made: &args.made, request: &request, cancel };
+    let work = Work { args, sampling, clips };
+    let made = work.run(&mut folder, &mut makers, (progress, &mut told))?;
     let reel = Reel { clips: args.set.clips };
     let pairs = work.pairs(&folder)?;
     let manifest = folder.finish(&pairs, &reel)?;
@@ -152,11 +157,12 @@ struct Work<'w> {
     args: &'w Pairs,
     sampling: Sampling,
     clips: Clips<'w>,
-    pipeline: Pipeline,
 }
 
-/// A set, what became of it, and the frames of both clips if one was preferred.
-type Done = (Set, Judged, [Vec<Vec<u8>>; 2]);
+/// Frames of both clips if one was preferred, RGB bytes each.
+type Both = [Vec<Vec<u8>>; 2];
+/// A set, what became of it, and the frames.
+type Done = (Set, Judged, Both);
 
 impl Work<'_> {
     fn set(&self, index: u64) -> Result<Set> {
@@ -170,11 +176,14 @@ impl Work<'_> {
     }
 
     /// Makes what is missing; gives how many clips that were.
-    fn run(&self, folder: &mut Folder, progress: &mut Progress) -> Result<u64> {
+    fn run(
+        &self,
+        folder: &mut Folder,
+        makers: &mut [Maker<'_, Judge>],
+        (progress, told): (&mut Progress, &mut Told),
+    ) -> Result<u64> {
         let (side, sets) = (self.args.made.size, self.args.sets as usize);
-        let (mut judge, mut painter) =
-            (Judge::new(self.args.set.world.version), self.clips.painter()?);
-        let reel = Reel { clips: self.args.set.clips };
+        let (reel, mut painter) = (Reel { clips: self.args.set.clips }, self.clips.painter()?);
         let (begun, first) = (Instant::now(), folder.judged.len());
         progress.part("pairs");
         loop {
@@ -184,9 +193,8 @@ impl Work<'_> {
             }
             // Where a part ends does not depend on where the work was stopped.
             let end = (done / self.some() + 1) * self.some();
-            for (set, judged, [one, other]) in
-                self.part(done..end.min(sets), &mut judge, &mut painter, progress)?
-            {
+            let part = self.part(done..end.min(sets), makers, (progress, told))?;
+            for (set, judged, [one, other]) in part {
                 folder.put(&set, judged, [&one, &other], &reel, (&mut painter, side))?;
             }
             let (done, pairs) = (folder.judged.len(), folder.pairs());
@@ -203,34 +211,37 @@ impl Work<'_> {
     fn part(
         &self,
         sets: Range<usize>,
-        judge: &mut Judge,
-        painter: &mut Painter,
-        progress: &mut Progress,
+        makers: &mut [Maker<'_, Judge>],
+        (progress, told): (&mut Progress, &mut Told),
     ) -> Result<Vec<Done>> {
         let mut order = Vec::new();
         for index in sets {
             order.push((index, self.set(index as u64)?));
         }
         order.sort_by_key(|(_, set)| lengths(set));
-        let mut out = Vec::new();
-        for (index, set) in order {
-            let (judged, frames) = self.both(index as u64, &set, judge, painter, progress)?;
-            out.push((index, (set, judged, frames)));
-        }
-        out.sort_by_key(|(index, _)| *index);
-        Ok(out.into_iter().map(|(_, done)| done).collect())
+        let mut made = Vec::new();
+        each(makers, &order, &|maker, (index, set)| self.both(*index as u64, set, maker), &mut {
+            |_, (judged, frames, warnings)| {
+                told.tell(warnings, progress);
+                made.push((judged, frames));
+                Ok(())
+            }
+        })?;
+        let mut out: Vec<_> = order.into_iter().zip(made).collect();
+        out.sort_by_key(|((index, _), _)| *index);
+        let done = out.into_iter().map(|((_, set), (judged, frames))| (set, judged, frames));
+        Ok(done.collect())
     }
 
-    /// Makes both clips of a set and has them judged.
+    /// Makes both clips of a set and has them judged; gives what the model warned of, too.
     fn both(
         &self,
         index: u64,
         set: &Set,
-        judge: &mut Judge,
-        painter: &mut Painter,
-        progress: &mut Progress,
-    ) -> Result<(Judged, [Vec<Vec<u8>>; 2])> {
+        maker: &mut Maker<'_, Judge>,
+    ) -> Result<(Judged, Both, Vec<String>)> {
         let (identity, world) = (&set.group.identity, self.args.set.world.version);
+        let Maker { pipeline, worker: Worker { judge, painter, .. } } = maker;
         let pictures = set
             .references
             .iter()
@@ -238,11 +249,12 @@ impl Work<'_> {
         let references = pictures.collect::<Result<Vec<_>>>()?;
         let seeds = [0, 1].map(|clip| world.noise(self.args.set.seed, index, clip));
         let (mut tracks, mut frames) = ([Tracks::default(); 2], [Vec::new(), Vec::new()]);
+        let mut warnings = Vec::new();
         for (clip, seed) in seeds.into_iter().enumerate() {
             self.clips.stopped()?;
             let (references, prompt) = (references.clone(), set.prompt.text.clone());
             let given = Given { references, prompt, seed };
-            frames[clip] = self.clips.make(&self.pipeline, given, progress)?;
+            frames[clip] = self.clips.make(pipeline, given, &mut warnings)?;
             let looked = self.clips.judged().into_iter().map(|at| frames[clip][at].clone());
             let looked: Vec<Vec<u8>> = looked.collect();
             let verdict = self.clips.judge(judge, set, &looked, identity)?;
@@ -253,7 +265,7 @@ impl Work<'_> {
             frames = [Vec::new(), Vec::new()];
         }
         let pair = chosen.map(|chosen| (chosen, [String::new(), String::new()]));
-        Ok((Judged { group: set.group.number(), seeds, tracks, pair }, frames))
+        Ok((Judged { group: set.group.number(), seeds, tracks, pair }, frames, warnings))
     }
 
     /// The sets of the pairs that count, each with its number.
