@@ -34,7 +34,7 @@ impl Engine {
     }
 
     /// Those for the golden case in this folder: every device in both ways and with all of its kernels,
-    /// the emulated one, the interpreter, and for `base` also each pass alone left out.
+    /// the interpreter, and for `base` also each pass alone left out.
     pub fn of_case(case: &Path) -> Vec<Self> {
         let each = |name: &&'static str| {
             let (name, ways) = (*name, devices::ways(name).len());
@@ -42,7 +42,6 @@ impl Engine {
             [Self::Apart(name), Self::Fused(name)].into_iter().chain(other)
         };
         let mut all: Vec<Self> = devices::names().iter().flat_map(each).collect();
-        all.extend(devices::emulated().map(Self::Fused));
         all.push(Self::Interpreter);
         if case.ends_with("base") {
             let optional = PASSES.iter().filter(|pass| pass.optional);
