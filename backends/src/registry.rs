@@ -109,6 +109,12 @@ impl Kind {
     }
 }
 
+/// The kind that executes kernels for CUDA on the processor, in builds that have it.
+#[cfg(feature = "cuda-emulator")]
+const EMULATED: Option<Kind> = Some(crate::cuda::emulator::KIND);
+#[cfg(not(feature = "cuda-emulator"))]
+const EMULATED: Option<Kind> = None;
+
 /// The kinds of devices there are.
 #[derive(Clone)]
 pub struct Registry {
@@ -122,12 +128,7 @@ impl Default for Registry {
             Kind::absent("cuda", "cuda:N", targets::cuda),
             Kind::absent("wgpu", "wgpu:N", targets::wgpu),
         ];
-        let own = [
-            cpu::KIND,
-            #[cfg(feature = "cuda-emulator")]
-            crate::cuda::emulator::KIND,
-        ];
-        Self { kinds: own.into_iter().chain(absent).collect() }
+        Self { kinds: [cpu::KIND].into_iter().chain(EMULATED).chain(absent).collect() }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::second_device;
 use anyid_backends::cpu::simd::Level;
-use anyid_backends::{Device, OpenError, Registry, Settings};
+use anyid_backends::{Device, Registry, Settings};
 use anyid_ir::kernel::Target;
 use anyid_runtime::Backend;
 use std::sync::{Arc, OnceLock};
@@ -16,22 +16,6 @@ const ALWAYS: &[&str] = &["cpu", "second:0"];
 /// Every kind of device that tests may name.
 pub fn registry() -> Registry {
     Registry::default().with(second_device::KIND)
-}
-
-/// The device that executes kernels for CUDA on the processor, where it can be had: the suites that can
-/// afford it run on it too, unless others were asked for.
-pub fn emulated() -> Option<&'static str> {
-    const NAME: &str = "cuda-emulated:sm_80";
-    let asked = std::env::var_os("ANYID_DEVICES").is_some();
-    let opened = registry().open(NAME, &placed(&Settings::default()));
-    match opened {
-        Ok(_) => (!asked).then_some(NAME),
-        Err(OpenError::Failed(fault)) if fault.code == "E0850" => {
-            println!("skipped {NAME}: {}", fault.message);
-            None
-        }
-        Err(error) => panic!("{NAME}: {error}"),
-    }
 }
 
 /// The devices to test, by name.
@@ -45,15 +29,7 @@ pub fn names() -> &'static [&'static str] {
 
 /// Opens a device with settings.
 pub fn open_with(name: &str, settings: &Settings) -> Arc<dyn Device> {
-    let settings = placed(settings);
-    registry().open(name, &settings).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// The settings with a folder of the tests for what a device keeps on disk.
-fn placed(settings: &Settings) -> Settings {
-    let user = std::env::var("USER").unwrap_or_default();
-    let folder = std::env::temp_dir().join(format!("anyid-tests-kernels-{user}"));
-    settings.clone().with("cache", &folder.to_string_lossy())
+    registry().open(name, settings).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Opens a device with a number of threads.
@@ -63,7 +39,7 @@ pub fn open(name: &str, threads: usize) -> Arc<dyn Device> {
 
 /// A device under the runtime, with a number of threads.
 pub fn backend(name: &str, threads: usize) -> Backend {
-    Backend::open_in(&registry(), name, &placed(&Settings::threads(threads)))
+    Backend::open_in(&registry(), name, &Settings::threads(threads))
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -74,7 +50,7 @@ pub fn first(threads: usize) -> Arc<dyn Device> {
 
 /// A device under the runtime with settings and a number of threads.
 pub fn backend_with(name: &str, settings: &Settings, threads: usize) -> Backend {
-    let settings = placed(&Settings { threads, ..settings.clone() });
+    let settings = Settings { threads, ..settings.clone() };
     Backend::open_in(&registry(), name, &settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
