@@ -7,6 +7,7 @@
 mod arena;
 mod buffer;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod errors;
 mod provider;

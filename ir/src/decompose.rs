@@ -13,7 +13,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use tables::timestep_frequency;
+pub use tables::{bucket_thresholds, timestep_frequency};
 
 use crate::builder::FuncBuilder;
 use crate::entity::ValueId;

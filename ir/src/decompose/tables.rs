@@ -109,7 +109,7 @@ impl Parts<'_, '_> {
 ///
 /// For 32 buckets and distance 128 these are 12, 16, 23, 32, 46, 64, 91, which agrees with the
 /// reference's single-precision logarithm everywhere up to 300 at least.
-pub(crate) fn bucket_thresholds(buckets: usize, max_distance: usize) -> Vec<i32> {
+pub fn bucket_thresholds(buckets: usize, max_distance: usize) -> Vec<i32> {
     let exact = (buckets / 4) as f64;
     let ratio = max_distance as f64 / exact;
     (1..buckets / 4)

@@ -118,7 +118,9 @@ mod tests {
             ("cpu:1", "E0560", "there is one CPU, which is called cpu"),
         ] {
             let error = Backend::open(name, 1).err().unwrap();
-            assert_eq!((error.code(), error.help_text()), (code, Some(help)), "{name}");
+            assert_eq!(error.code(), code, "{name}");
+            // A build with more devices names them behind the CPU.
+            assert!(error.help_text().unwrap_or_default().starts_with(help), "{name}: {error}");
         }
         let error = Backend::open("cpu", 513).err().unwrap();
         assert_eq!(error.code(), "E0918");

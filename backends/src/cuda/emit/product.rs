@@ -1,0 +1,259 @@
+//! Products: linear with its parts, `dot`, and convolution as a product whose rows are read through the
+//! positions that they look at.
+//!
+//! Operands of one half type whose rows are made of aligned pieces go to the tensor units, on Hopper by
+//! warp groups; all other floats are multiplied in f32, and whatever else `dot` takes in doubles.
+
+use super::anchor;
+use super::writer::{Writer, element};
+use super::{Architecture, Emitted, Place};
+use anyid_ir::DType;
+use anyid_ir::infer::sides;
+use anyid_ir::kernel::{AnchorKernel, Load};
+
+/// Rows and columns of a tile.
+const TILE: usize = 64;
+/// Elements of a piece of a half type.
+const PIECE: usize = 8;
+
+/// Whether rows of `width` elements of two operands can be read in pieces of a half type, and which.
+fn halves(a: &Place, b: &Place, strides: [usize; 2], width: usize) -> Option<DType> {
+    let dtype = a.ty.dtype;
+    let pieces = strides.iter().chain([&width]).all(|size| size.is_multiple_of(PIECE));
+    let both = matches!(dtype, DType::Bf16 | DType::F16) && b.ty.dtype == dtype;
+    (both && pieces && a.takes(PIECE) && b.takes(PIECE)).then_some(dtype)
+}
+
+/// Threads of a block that multiplies elements of this half type, or numbers.
+fn threads(half: Option<DType>) -> usize {
+    if half.is_some() { 128 } else { 256 }
+}
+
+/// A function `name` of (row, k) that gives where `place` lies, or its number.
+fn rows(out: &mut Writer, name: &str, operand: usize, place: &str, half: Option<DType>) {
+    match half {
+        Some(_) => out.line(format!(
+            "const auto {name} = [&](Size i, Size k, bool&) {{ return a{operand} + {place}; }};"
+        )),
+        None => out.line(format!(
+            "const auto {name} = [&](Size i, Size k) {{ return get<float>(a{operand}[{place}]); }};"
+        )),
+    }
+}
+
+/// The call of the template.
+fn call(out: &mut Writer, half: Option<DType>, column: &str) {
+    let template = match half {
+        Some(dtype) => format!("product_of_halves<{}>", element(dtype)),
+        None => "product_of_numbers".to_owned(),
+    };
+    out.line(format!("{template}(m, n, k, row, {column}, a, b, end);"));
+}
+
+/// `x · Wᵀ` of every part with all that follows.
+pub(super) fn linear(
+    kernel: &AnchorKernel,
+    operands: &[Place],
+    results: &[Place],
+    architecture: Architecture,
+) -> Emitted {
+    let x = &operands[0];
+    let k = x.ty.last();
+    let m = x.ty.elements() / k.max(1);
+    let stride = x.stride(k);
+    let kinds: Vec<Option<DType>> = (0..kernel.parts)
+        .map(|part| halves(x, &operands[kernel.part_operand(part, 1)], [stride, k], k))
+        .collect();
+    // One launch has one number of threads.
+    let half = kinds.iter().all(|kind| *kind == kinds[0]).then_some(kinds[0]).flatten();
+    if let (Architecture::Sm90a, Some(half)) = (architecture, half) {
+        return by_groups(kernel, operands, results, half);
+    }
+    let comment = format!("{}: sums of {k}", kernel.name);
+    let mut out = Writer::new(comment, operands, results);
+    out.size("m", m);
+    let k_text = format!("const Size k = {k}, row = Size(blockIdx.x) * {TILE};");
+    out.line(k_text);
+    let mut first = 0;
+    for part in 0..kernel.parts {
+        let weight = kernel.part_operand(part, 1);
+        let n = operands[weight].ty.shape[0];
+        let tiles = n.div_ceil(TILE);
+        let last = part + 1 == kernel.parts;
+        out.line(match last {
+            true => "{".to_owned(),
+            false => format!("if (blockIdx.y < {}) {{", first + tiles),
+        });
+        out.line(format!("const Size n = {n};"));
+        rows(&mut out, "a", 0, &format!("i * {stride} + k"), half);
+        rows(&mut out, "b", weight, &format!("i * {k} + k"), half);
+        let bias = (kernel.arity > 2).then(|| kernel.part_operand(part, 2));
+        anchor::end(&mut out, kernel, bias, operands, (part, &results[part]));
+        call(&mut out, half, &format!("Size(blockIdx.y - {first}) * {TILE}"));
+        if !last {
+            out.line("return;");
+        }
+        out.line("}");
+        first += tiles;
+    }
+    out.finish(&kernel.name, [m.div_ceil(TILE), first, 1], threads(half))
+}
+
+/// Rows of a tile of warp groups, and stages of its ring.
+const GROUP_ROWS: usize = 128;
+const STAGES: usize = 4;
+
+/// [`linear`] by warp groups, whose operands the tensor memory unit loads. Blocks of one part follow each
+/// other along x, parts along y.
+fn by_groups(kernel: &AnchorKernel, operands: &[Place], results: &[Place], half: DType) -> Emitted {
+    let k = operands[0].ty.last();
+    let m = operands[0].ty.elements() / k;
+    let widths: Vec<usize> =
+        (0..kernel.parts).map(|part| operands[kernel.part_operand(part, 1)].ty.shape[0]).collect();
+    // The widest tile that the widest part fills.
+    let widest = widths.iter().copied().max().unwrap_or(0);
+    let columns = if widest > 128 { 256 } else { widest.next_power_of_two().clamp(64, 128) };
+    let tiles = m.div_ceil(GROUP_ROWS) * widest.div_ceil(columns);
+    let comment = format!("{}: sums of {k} by warp groups", kernel.name);
+    let mut out = Writer::new(comment, operands, results);
+    out.size("m", m);
+    out.blocks();
+    out.map("x", 0, GROUP_ROWS);
+    for (part, n) in widths.iter().enumerate() {
+        let weight = kernel.part_operand(part, 1);
+        out.map(&format!("w{part}"), weight, columns);
+        out.line(format!("if (blockIdx.y == {part}) {{"));
+        let bias = (kernel.arity > 2).then(|| kernel.part_operand(part, 2));
+        anchor::end(&mut out, kernel, bias, operands, (part, &results[part]));
+        let ty = element(half);
+        out.line(format!(
+            "product_of_groups<{ty}, {columns}, {STAGES}>(x, w{part}, m, {n}, {k}, blocks, end);"
+        ));
+        out.line("}");
+    }
+    let mut emitted = out.finish(&kernel.name, [tiles, kernel.parts, 1], 384);
+    emitted.grid.shared_bytes = (STAGES * (GROUP_ROWS + columns) * 128) as u32;
+    emitted
+}
+
+/// Products of pairs of matrices.
+pub(super) fn dot(
+    kernel: &AnchorKernel,
+    transposed: [bool; 2],
+    operands: &[Place],
+    results: &[Place],
+) -> Emitted {
+    let [a, b] = [&operands[0], &operands[1]];
+    let [(m, k), (n, _)] = [sides(&a.ty, transposed[0]), sides(&b.ty, transposed[1])];
+    let pages: usize = a.ty.shape[..a.ty.rank() - 2].iter().product();
+    let floats = |place: &Place| matches!(place.ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
+    let place = |turned: bool, size: usize| match turned {
+        true => format!("page * {} + k * {size} + i", size * k),
+        false => format!("page * {} + i * {k} + k", size * k),
+    };
+    let places = [place(transposed[0], m), place(transposed[1], n)];
+    let mut out = Writer::new(format!("{}: sums of {k}", kernel.name), operands, results);
+    if !(floats(a) && floats(b) && floats(&results[0])) {
+        return exact(out, kernel, places, [pages, m, n, k], &results[0]);
+    }
+    let plain = transposed == [false, false];
+    let half = if plain { halves(a, b, [k, k], k) } else { None };
+    let tiles = m.div_ceil(TILE);
+    out.line(format!("const Size m = {m}, n = {n}, k = {k};"));
+    out.line(format!(
+        "const Size page = blockIdx.x / {tiles}, row = blockIdx.x % {tiles} * {TILE};"
+    ));
+    for (at, (name, place)) in ["a", "b"].iter().zip(&places).enumerate() {
+        rows(&mut out, name, at, place, half);
+    }
+    anchor::end(&mut out, kernel, None, operands, (0, &results[0]));
+    out.line("const auto of_page = [&](Size i, Size j, float v) { end(page * m + i, j, v); };");
+    let template = match half {
+        Some(dtype) => format!("product_of_halves<{}>", element(dtype)),
+        None => "product_of_numbers".to_owned(),
+    };
+    out.line(format!("{template}(m, n, k, row, Size(blockIdx.y) * {TILE}, a, b, of_page);"));
+    out.finish(&kernel.name, [pages * tiles, n.div_ceil(TILE), 1], threads(half))
+}
+
+/// Products that are summed in doubles, a thread for every sum.
+fn exact(
+    mut out: Writer,
+    kernel: &AnchorKernel,
+    [a, b]: [String; 2],
+    [pages, m, n, k]: [usize; 4],
+    result: &Place,
+) -> Emitted {
+    let total = pages * m * n;
+    out.line("const Size at = Size(blockIdx.x) * 256 + threadIdx.x;");
+    out.line(format!("if (at >= {total}) return;"));
+    out.line(format!("const Size page = at / {}, row = at / {n} % {m}, column = at % {n};", m * n));
+    out.line("double sum = 0.0;");
+    out.line(format!("for (Size k = 0; k < {k}; ++k) {{"));
+    for (at, (place, index)) in [(a, "row"), (b, "column")].into_iter().enumerate() {
+        out.line(format!("const auto place{at} = [&](Size i) {{ return {place}; }};"));
+        out.line(format!("const double factor{at} = get<double>(a{at}[place{at}({index})]);"));
+    }
+    out.line("sum += factor0 * factor1;");
+    out.line("}");
+    out.line(format!("y0[at] = put<{}>(sum);", element(result.ty.dtype)));
+    out.finish(&kernel.name, [total.div_ceil(256), 1, 1], 256)
+}
+
+/// Convolution over `[T, H, W, C]`: rows are the positions of the result, and k goes through channels and
+/// inside them through taps, as the kernel is stored.
+pub(super) fn conv(
+    kernel: &AnchorKernel,
+    stride: [usize; 3],
+    pad: [[usize; 2]; 3],
+    operands: &[Place],
+    results: &[Place],
+) -> Emitted {
+    let (x, w, y) = (&operands[0].ty, &operands[1].ty, &results[0].ty);
+    let taps = match w.shape[2..] {
+        [kt, kh, kw] => [kt, kh, kw],
+        [kh, kw] => [1, kh, kw],
+        _ => unreachable!("verified: a kernel has four or five axes"),
+    };
+    let factors = match kernel.load {
+        Load::Own => [1; 3],
+        Load::Nearest(factors) => factors,
+    };
+    let (n, channels) = (w.shape[0], w.shape[1]);
+    let each: usize = taps.iter().product();
+    let (m, k) = (y.elements() / n.max(1), channels * each);
+    let mut out = Writer::new(format!("{}: sums of {k}", kernel.name), operands, results);
+    out.line(format!("const Size m = {m}, n = {n}, k = {k}, row = Size(blockIdx.x) * {TILE};"));
+    out.line("const auto a = [&](Size i, Size k) {");
+    out.line(format!("const Size channel = k / {each}, tap = k % {each};"));
+    let places = [
+        (format!("i / {}", y.shape[1] * y.shape[2]), format!("tap / {}", taps[1] * taps[2])),
+        (
+            format!("i / {} % {}", y.shape[2], y.shape[1]),
+            format!("tap / {} % {}", taps[2], taps[1]),
+        ),
+        (format!("i % {}", y.shape[2]), format!("tap % {}", taps[2])),
+    ];
+    let mut inside = Vec::new();
+    for (axis, (name, (place, tap))) in ["t", "h", "w"].iter().zip(places).enumerate() {
+        let [front, _] = pad[axis];
+        out.line(format!("const Size {name} = ({place}) * {} + {tap} - {front};", stride[axis]));
+        inside.push(format!("{name} >= 0 && {name} < {}", x.shape[axis] * factors[axis]));
+    }
+    out.line(format!("if (!({})) return 0.0f;", inside.join(" && ")));
+    let [t, h, w] = ["t", "h", "w"].map(str::to_owned);
+    let divided = |name: String, factor: usize| match factor {
+        1 => name,
+        factor => format!("{name} / {factor}"),
+    };
+    let [t, h, w] = [(t, 0), (h, 1), (w, 2)].map(|(name, axis)| divided(name, factors[axis]));
+    let (height, width) = (x.shape[1], x.shape[2]);
+    out.line(format!("const Size place = (({t}) * {height} + {h}) * {width} + {w};"));
+    out.line(format!("return get<float>(a0[place * {channels} + channel]);"));
+    out.line("};");
+    rows(&mut out, "b", 1, &format!("i * {k} + k"), None);
+    let bias = (kernel.arity > 2).then_some(2);
+    anchor::end(&mut out, kernel, bias, operands, (0, &results[0]));
+    call(&mut out, None, &format!("Size(blockIdx.y) * {TILE}"));
+    out.finish(&kernel.name, [m.div_ceil(TILE), n.div_ceil(TILE), 1], 256)
+}

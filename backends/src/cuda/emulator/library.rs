@@ -1,0 +1,296 @@
+//! Kernels as functions: source is compiled in groups, loaded, and found by name.
+//!
+//! A group is one source with the intrinsics in front, and one library. Groups are compiled side by
+//! side. A device holds every kernel that it has loaded.
+
+use super::Order;
+use super::cache::Cache;
+use super::compiler::Compiler;
+use crate::Fault;
+use crate::cuda::emit::{self, Argument, Emitted};
+use crate::errors::OpenError;
+use libloading::Library;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most kernels of a group.
+const GROUP: usize = 48;
+
+/// Memory of an operand or result: `emulated::Range`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) base: *mut u8,
+    pub(super) bytes: i64,
+    pub(super) width: i64,
+    pub(super) stride: i64,
+}
+
+/// A matrix that is loaded in pieces: `emulated::Map`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Map {
+    pub(super) memory: Range,
+    pub(super) rows: i64,
+    pub(super) columns: i64,
+    pub(super) stride_bytes: i64,
+    pub(super) box_rows: u32,
+}
+
+/// What the parameters of a kernel are in a launch.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) ranges: SmallVec<[Range; 16]>,
+    pub(super) sizes: SmallVec<[i64; 4]>,
+    pub(super) maps: SmallVec<[Map; 4]>,
+}
+
+/// A launch: `emulated::Launch`.
+#[repr(C)]
+struct Launch {
+    ranges: *const Range,
+    sizes: *const i64,
+    maps: *const Map,
+    blocks: [u32; 3],
+    threads: u32,
+    order: i32,
+    late: i32,
+    message: *mut u8,
+    message_bytes: i64,
+    memory: *mut MaybeUninit<u8>,
+}
+
+type Entry = unsafe extern "C" fn(*const Launch) -> i32;
+
+/// A kernel that is ready to be launched.
+#[derive(Clone)]
+pub(super) struct Kernel {
+    entry: Entry,
+    /// What blocks work in.
+    bytes: usize,
+    /// Holds the code of `entry`.
+    _library: Arc<Library>,
+}
+
+/// Memory that the blocks of a launch work in, and where they say what went wrong.
+pub(super) struct Room {
+    memory: Box<[MaybeUninit<u8>]>,
+    message: [u8; 512],
+}
+
+impl Room {
+    /// Room for any of these kernels.
+    pub(super) fn of<'k>(kernels: impl Iterator<Item = &'k Kernel>) -> Self {
+        let bytes = kernels.map(|kernel| kernel.bytes).max().unwrap_or(0);
+        Self { memory: Box::new_uninit_slice(bytes), message: [0; 512] }
+    }
+}
+
+impl Kernel {
+    /// Launches the kernel; what went wrong, in words.
+    ///
+    /// # Safety
+    /// `given` describes memory that nothing else uses meanwhile, whose operands nothing writes.
+    pub(super) unsafe fn launch(
+        &self,
+        grid: emit::Grid,
+        given: &Given,
+        order: Order,
+        room: &mut Room,
+    ) -> Result<(), String> {
+        assert!(room.memory.len() >= self.bytes, "room was made for this kernel");
+        room.message[0] = 0;
+        let launch = Launch {
+            ranges: given.ranges.as_ptr(),
+            sizes: given.sizes.as_ptr(),
+            maps: given.maps.as_ptr(),
+            blocks: grid.blocks,
+            threads: grid.threads,
+            order: order as i32,
+            late: i32::from(order.lands_late()),
+            message: room.message.as_mut_ptr(),
+            message_bytes: room.message.len() as i64,
+            memory: room.memory.as_mut_ptr(),
+        };
+        // SAFETY: the function was made for this structure, and reads as many arguments as the kernel
+        // has; the caller vouches for the memory behind them.
+        if unsafe { (self.entry)(&raw const launch) } == 0 {
+            return Ok(());
+        }
+        let end = room.message.iter().position(|byte| *byte == 0).unwrap_or(room.message.len());
+        Err(String::from_utf8_lossy(&room.message[..end]).into_owned())
+    }
+}
+
+/// All kernels that a device has loaded, and how more are made.
+pub(super) struct Kernels {
+    compiler: Compiler,
+    cache: Cache,
+    loaded: Mutex<BTreeMap<String, Kernel>>,
+    /// Changes a source before it is compiled, for tests that put faults there.
+    changed: Box<Change>,
+}
+
+/// Makes one source of another.
+type Change = dyn Fn(String) -> String + Send + Sync;
+
+impl Kernels {
+    pub(super) fn new(compiler: Compiler, cache: Option<&str>) -> Result<Self, OpenError> {
+        let cache = Cache::open(cache)?;
+        let (loaded, changed) = (Mutex::new(BTreeMap::new()), Box::new(|source: String| source));
+        Ok(Self { compiler, cache, loaded, changed })
+    }
+
+    /// Compiles what `change` makes of every source.
+    #[cfg(test)]
+    pub(super) fn change(&mut self, change: impl Fn(String) -> String + Send + Sync + 'static) {
+        self.changed = Box::new(change);
+    }
+
+    /// What the compiler says that it is.
+    pub(super) fn compiler(&self) -> &str {
+        self.compiler.version()
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Kernel>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compiles and loads those of `emitted` that are not there yet.
+    pub(super) fn load<'e>(
+        &self,
+        emitted: impl Iterator<Item = &'e Emitted>,
+    ) -> Result<(), Box<Fault>> {
+        let mut missing: BTreeMap<&str, &Emitted> =
+            emitted.map(|each| (each.name.as_str(), each)).collect();
+        {
+            let held = self.held();
+            missing.retain(|name, _| !held.contains_key(*name));
+        }
+        let missing: Vec<&Emitted> = missing.into_values().collect();
+        // Groups are dealt out one by one to as many threads as there are processors.
+        let groups = Mutex::new(missing.chunks(GROUP));
+        let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || -> Result<(), Box<Fault>> {
+            while let Some(group) = next() {
+                let made = self.group(group)?;
+                self.held().extend(made);
+            }
+            Ok(())
+        };
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = threads.min(missing.len().div_ceil(GROUP));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = workers.into_iter().map(|worker| worker.join().expect("it only compiles"));
+            others.fold(own, |all, one| all.and(one))
+        })
+    }
+
+    /// A kernel that was loaded.
+    pub(super) fn find(&self, name: &str) -> Kernel {
+        self.held().get(name).expect("kernels are loaded before they are asked for").clone()
+    }
+
+    fn group(&self, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fault>> {
+        let source = (self.changed)(source(group));
+        let key = format!(
+            "{:016x}",
+            emit::digest_of(format!("{}\n{source}", self.compiler.key()).as_bytes(),)
+        );
+        let path = match self.cache.find(&key) {
+            Some(path) => path,
+            None => self.make(&key, &source)?,
+        };
+        open(&path, group)
+    }
+
+    fn make(&self, key: &str, source: &str) -> Result<std::path::PathBuf, Box<Fault>> {
+        let [text, library] = self.cache.places(key);
+        let unwritable = |error: std::io::Error| {
+            let help = "name a folder with room in ANYID_CUDA_EMULATED_CACHE".to_owned();
+            let message = "compiled kernels cannot be kept".to_owned();
+            let mut fault = super::fault("E0852", message, Some(help));
+            fault.place = Some(self.cache.folder().display().to_string());
+            fault.cause = Some(error.to_string());
+            fault
+        };
+        std::fs::write(&text, source).map_err(unwritable)?;
+        // A source that is refused stays, for whoever looks into the fault.
+        self.compiler.compile(&text, &library)?;
+        let kept = self.cache.keep(key, &library).map_err(unwritable);
+        let _ = std::fs::remove_file(&text);
+        kept
+    }
+}
+
+/// Loads a library and finds the kernels of its group in it.
+fn open(path: &Path, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fault>> {
+    let broken = |error: libloading::Error| {
+        let mut fault = super::fault("E0851", "compiled kernels cannot be loaded".to_owned(), None);
+        fault.place = Some(path.display().to_string());
+        fault.cause = Some(error.to_string());
+        fault
+    };
+    // SAFETY: the library is what the compiler made of our source, by its digest; nothing runs when
+    // it is loaded.
+    let library = Arc::new(unsafe { Library::new(path) }.map_err(broken)?);
+    // SAFETY: the function has this type in every library.
+    let bytes = unsafe {
+        let bytes = library.get::<unsafe extern "C" fn() -> i64>(b"emulated_bytes\0");
+        bytes.map_err(broken)?()
+    };
+    let find = |each: &&Emitted| {
+        // SAFETY: functions of this name have the type of an entry, in every library.
+        let entry = unsafe { *library.get::<Entry>(entry_name(each).as_bytes()).map_err(broken)? };
+        let kernel = Kernel { entry, bytes: bytes as usize, _library: library.clone() };
+        Ok((each.name.clone(), kernel))
+    };
+    group.iter().map(find).collect()
+}
+
+fn entry_name(emitted: &Emitted) -> String {
+    format!("run_{}", emitted.name)
+}
+
+/// The source of a group: the intrinsics, every kernel, and a function that launches it.
+fn source(group: &[&Emitted]) -> String {
+    let mut text = [emit::EMULATION, emit::COMMON].concat();
+    text += "\nextern \"C\" Size emulated_bytes() { return emulated::BYTES; }\n";
+    for each in group {
+        let (mut memory, mut sizes, mut maps) = (0, 0, 0);
+        let mut types = each.memory.iter();
+        let argument = |argument: &Argument| match argument {
+            Argument::Size(_) | Argument::Blocks => {
+                sizes += 1;
+                format!("l->sizes[{}]", sizes - 1)
+            }
+            Argument::Map { .. } => {
+                maps += 1;
+                format!("map_of(l, {})", maps - 1)
+            }
+            Argument::Operand(_) | Argument::Result(_) | Argument::Constants | Argument::Faults => {
+                memory += 1;
+                let ty = types.next().expect("every argument of memory has a type");
+                format!("emulated::argument<{ty}>(l, {})", memory - 1)
+            }
+        };
+        let arguments: Vec<String> = each.arguments.iter().map(argument).collect();
+        write!(
+            text,
+            "\n{}extern \"C\" int {}(const emulated::Launch* l) {{\n  return emulated::launch(l, [=] \
+             {{ {}({}); }});\n}}\n",
+            each.text,
+            entry_name(each),
+            each.name,
+            arguments.join(", ")
+        )
+        .expect("text grows");
+    }
+    text
+}
