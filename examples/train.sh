@@ -1,8 +1,8 @@
 #!/bin/sh
 # A whole tuning in miniature: clips, an adapter, pairs sampled with it, preferences, a merged model, a video.
 #
-# Everything is made in the folder that is named (default: ./tuning) by the built-in model, whose weights are
-# random: the steps are those of a real tuning, the pictures are texture. It takes less than two minutes.
+# Everything is made in the folder that is named (default: ./tuning) by tiny networks, whose weights are random:
+# the steps are those of a real tuning, the pictures are texture. It takes less than two minutes.
 # A folder takes one tuning: a second one needs another folder.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ run() { anyid-rt "$@" --quiet; }
 made="--size 64x64 --frames 5 --steps 4"
 
 # 1. A model folder, and clips to learn from.
-[ -d model ] || run init model --preset micro --seed 7
+[ -d model ] || run init model --random-weights --seed 7
 cp "$here/astronaut.png" "$here/portrait_pan.mp4" .
 : > train.jsonl
 for at in 0 1 2 3; do

@@ -15,8 +15,7 @@ pub fn summary(recipe: &Recipe) -> String {
             reference.description
         ));
     }
-    let model =
-        recipe.model.path.as_ref().map_or("built-in micro model".into(), |p| p.to_string_lossy());
+    let model = recipe.model.path.as_ref().map_or("built-in model".into(), |p| p.to_string_lossy());
     out.push_str(&format!("model         {model}\n"));
     for adapter in &recipe.adapters {
         let (path, scale) = (adapter.file.path.display(), adapter.scale);

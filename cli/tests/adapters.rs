@@ -56,8 +56,8 @@ fn inspect_says_what_an_adapter_does() {
     assert!(text.contains("blocks.1: difference of the modulation"), "{text}");
     let text = folder.run(&format!("lora inspect {FILES}/bad/unmatched_key.safetensors"));
     assert!(text.fine().out.contains("unknown   diffusion_model.blocks.0.cross_attn.k_img"));
-    // Against a model of another width, here the built-in one as a folder.
-    folder.run("init model").fine();
+    // Against a model of another width, here tiny networks as a folder.
+    folder.run("init model --random-weights").fine();
     let words = format!("lora inspect {FILES}/comfy_ab.safetensors --model model");
     folder.run(&words).fails("E0363").says("a model that is 32 wide, the model is 64 wide");
     folder.run("lora inspect none.safetensors").fails("E0310");
@@ -157,7 +157,7 @@ fn a_merged_model_gives_the_same_bits_as_its_adapters() {
     let folder = Folder::new();
     micro_adapter(&folder.path("a.safetensors"), 1);
     micro_adapter(&folder.path("b.safetensors"), 2);
-    folder.run("init model").fine();
+    folder.run("init model --random-weights").fine();
     let adapters = "--lora a.safetensors:0.8 --lora b.safetensors:-0.5";
     let done = folder.run(&format!("lora merge model {adapters} -o merged")).fine();
     assert!(done.out.contains("2 adapters") && done.out.contains("compared"), "{}", done.out);
@@ -216,7 +216,7 @@ fn a_merged_model_gives_the_same_bits_as_its_adapters() {
 fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
     let folder = Folder::new();
     micro_adapter(&folder.path("a.safetensors"), 1);
-    folder.run("init model").fine();
+    folder.run("init model --random-weights").fine();
     folder.write("taken/file", b"kept");
     let before = folder.names();
     let merge = |words: &str| folder.run(&format!("lora merge {words}"));
@@ -228,7 +228,8 @@ fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
     merge("a.safetensors --lora a.safetensors -o x").fails("E0307");
     merge(&format!("model --lora {FILES}/comfy_ab.safetensors -o x")).fails("E0363");
     merge("model --lora a.safetensors:nan -o x").fails("E0377");
-    let generate = |words: &str| folder.run(&format!("generate {QUICK} -o x.gif {words}"));
+    let generate =
+        |words: &str| folder.run(&format!("generate --model model {QUICK} -o x.gif {words}"));
     // Nothing of the base is changed at scale 0.
     let done = merge("model --lora a.safetensors:0 -o zero").fine();
     assert!(done.out.contains("0 tensors changed"), "{}", done.out);
@@ -276,7 +277,7 @@ fn limited(folder: &Folder, words: &str) -> Done {
 #[cfg(unix)]
 fn a_full_disk_leaves_no_part_of_an_adapter_and_loses_none() {
     let folder = Folder::new();
-    folder.run("init model").fine();
+    folder.run("init model --random-weights").fine();
     micro_adapter(&folder.path("m.safetensors"), 1);
     let one = format!("{FILES}/comfy_ab.safetensors");
     let mut rows: Vec<(String, String)> = ["comfyui", "musubi", "diffusers", "peft", "diffsynth"]

@@ -156,7 +156,7 @@ const TENSOR: &str = "blocks.1.ffn.net.2.bias";
 
 fn model() -> Folder {
     let folder = Folder::new();
-    folder.run("init m").fine();
+    folder.run("init m --random-weights").fine();
     folder
 }
 

@@ -116,7 +116,7 @@ fn text_of_no_stated_size_is_read_and_sparse_files_are_refused_at_once() {
 #[test]
 fn weights_that_are_cut_during_a_run_end_it_with_a_coded_error() {
     let folder = Folder::new();
-    folder.run("init whole --preset micro").fine();
+    folder.run("init whole --random-weights").fine();
     let parts = [
         "transformer/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
@@ -195,12 +195,12 @@ fn threads_that_the_system_refuses_are_an_error_with_their_numbers() {
 #[cfg(target_os = "linux")]
 fn without_memory_a_run_ends_with_a_code_and_leaves_nothing() {
     let folder = small();
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     folder.run("export dit -o dit.ir").fine();
     let program = env!("CARGO_BIN_EXE_anyid-rt");
     let picture = common::repository().join("examples/astronaut.png");
     let clip = common::repository().join("examples/portrait_pan.mp4");
-    let generate = "generate --prompt x --size 64x64 --frames 5 --steps 1 --threads 2 --ref";
+    let generate = "generate --model m --prompt x --size 64x64 --frames 5 --steps 1 --threads 2 --ref";
     let runs = [
         "check dit.ir".to_owned(),
         "compile dit.ir".to_owned(),
@@ -214,7 +214,7 @@ fn without_memory_a_run_ends_with_a_code_and_leaves_nothing() {
     let mut refused = 0;
     for words in &runs {
         // From where the program itself begins to fit to where every run does.
-        for kib in (34_000..60_000).step_by(3_700).chain((60_000..150_000).step_by(15_000)) {
+        for kib in (44_000..70_000).step_by(3_700).chain((70_000..160_000).step_by(15_000)) {
             let script = format!("ulimit -v {kib} && exec {program} {words}");
             let (code, text) = shell(&folder, &script);
             let coded = text.contains("error[E");

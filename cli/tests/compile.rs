@@ -333,7 +333,7 @@ fn predictions_say_where_their_figures_come_from() {
 #[test]
 fn networks_compile_and_run_from_plans() {
     let folder = Folder::new();
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     folder.run("export text --model m --tokens 6 -o net.ir").fine();
     folder.run("compile net.ir -o net.plan").fine();
     let ids = Tensor::from_i32([6], &[1, 2, 3, 4, 5, 1]).unwrap();
@@ -355,7 +355,7 @@ fn networks_compile_and_run_from_plans() {
 #[test]
 fn states_named_by_flag_are_memory_of_their_own() {
     let folder = Folder::new();
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     folder.run("export vae-decode --model m --size 96x64 --frames 9 -o net.ir").fine();
     let phases = |flags: &str| -> Vec<serde_json::Value> {
         let words = format!("compile net.ir --func first,next --json {flags}");

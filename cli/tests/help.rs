@@ -50,7 +50,7 @@ fn help_lists_the_verbs_and_their_flags() {
         }
     }
     let help = folder.run("generate --help").fine().out;
-    assert!(help.contains("texture, not a person"), "{help}");
+    assert!(help.contains("clips of drawn people"), "{help}");
     let version = folder.run("--version").fine().out;
     assert_eq!(version, format!("anyid-rt {}\n", env!("CARGO_PKG_VERSION")));
 }

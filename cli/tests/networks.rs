@@ -107,7 +107,7 @@ fn the_text_encoder_gives_its_golden_output() {
 #[test]
 fn a_model_folder_serves_every_network() {
     let folder = Folder::new();
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     let more = [
         ("dit", "--size 64x64 --frames 5 --ref-frames 1,5 --tokens 8"),
         ("vae-encode", "--size 32x32 --frames 5"),
@@ -135,7 +135,7 @@ fn a_model_folder_serves_every_network() {
 #[test]
 fn compare_names_the_first_difference() {
     let folder = Folder::new();
-    folder.run("init m").fine();
+    folder.run("init m --random-weights").fine();
     folder.run("export text --model m --tokens 4 -o net.ir").fine();
     let done = folder.run("compare net.ir --model m --tolerance 0").fails("E0914");
     assert!(done.err.contains("the first is "), "{}", done.err);

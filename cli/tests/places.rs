@@ -8,8 +8,8 @@ use common::Folder;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// `A` is the program, and `G` a run of `generate` that is quick unless `S`, `F` and `N` say more.
-const WORDS: &str = "A() { $PROGRAM \"$@\"; }; G() { A generate --prompt hi --size ${S:-64x64} \
+/// `A` is the program, and `G` a run of `generate` by tiny networks that is quick unless `S`, `F` and `N` say more.
+const WORDS: &str = "A() { $PROGRAM \"$@\"; }; G() { A generate --model $MICRO --prompt hi --size ${S:-64x64} \
                      --frames ${F:-5} --steps ${N:-1} --guidance 1 \"$@\"; }; ";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_anyid-rt");
 
@@ -17,7 +17,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_anyid-rt");
 fn shell(folder: &Folder, lines: &str) -> Output {
     let mut command = Command::new("bash");
     command.args(["-c", &format!("{WORDS}{lines}")]).current_dir(folder.path(""));
-    command.env("PROGRAM", PROGRAM).env("TMPDIR", folder.path(""));
+    command.env("PROGRAM", PROGRAM).env("TMPDIR", folder.path("")).env("MICRO", common::micro());
     command.output().unwrap_or_else(|e| panic!("bash is needed: {e}"))
 }
 

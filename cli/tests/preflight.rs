@@ -35,7 +35,8 @@ fn a_dry_run_shows_the_phases_and_writes_nothing() {
 #[test]
 fn a_run_that_does_not_fit_ends_with_exit_code_3_before_sampling() {
     let folder = Folder::new();
-    let done = generate(&folder, "-o big --size 16384x16384 --frames 4093 --steps 1");
+    let done =
+        generate(&folder, "--model @micro -o big --size 16384x16384 --frames 4093 --steps 1");
     let done = done.fails("E0603").says("needs").says("weights");
     assert_eq!(done.code, 3);
     assert!(!done.err.contains("sampling: step"), "{}", done.err);
@@ -53,7 +54,7 @@ fn inputs(folder: &Folder) -> Vec<(&'static str, &'static str)> {
     generate(folder, &format!("{QUICK} -o first.gif --save-latents l.safetensors")).fine();
     let latents = tensors(&folder.path("l.safetensors")).remove("latents").unwrap();
     common::save(&folder.path("n.safetensors"), &[("noise", &latents)]);
-    folder.run("init m").fine();
+    folder.run("init m --random-weights").fine();
     vec![
         ("me.png", "--ref me.png --prompt x"),
         ("n.safetensors", "--noise n.safetensors --prompt x"),
@@ -156,7 +157,7 @@ fn other_verbs_spare_their_inputs_too() {
     common::save(&folder.path("x.st"), &[("x", &x)]);
     common::save(&folder.path("w.safetensors"), &[("w", &x)]);
     folder.run("compile a.ir -o a.plan").fine();
-    folder.run("init m").fine();
+    folder.run("init m --random-weights").fine();
     let before = folder.names();
     let plan = std::fs::read(folder.path("a.plan")).unwrap();
     for words in [
@@ -193,7 +194,7 @@ fn spoil(folder: &Folder, tensor: &str) {
 #[test]
 fn a_decoding_that_fails_does_not_cost_the_sampling() {
     let folder = Folder::new();
-    folder.run("init m").fine();
+    folder.run("init m --random-weights").fine();
     let words = format!("--model m {QUICK} --seed 3");
     generate(&folder, &format!("{words} -o whole.gif")).fine();
     assert_eq!(folder.names(), ["m", "whole.gif", "whole.gif.recipe.json"]);
@@ -225,12 +226,15 @@ fn a_decoding_that_fails_does_not_cost_the_sampling() {
 #[test]
 fn latents_without_a_recipe_are_decoded_and_repeated() {
     let folder = Folder::new();
-    generate(&folder, &format!("{QUICK} -o a.gif --save-latents l.st")).fine();
+    generate(&folder, &format!("--model @micro {QUICK} -o a.gif --save-latents l.st")).fine();
     let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
     let latents = tensors(&folder.path("l.st")).remove("latents").unwrap();
     common::save(&folder.path("bare.st"), &[("latents", &latents)]);
     folder.run("generate --latents bare.st").fails("E0900").says("--output");
-    folder.run("generate --latents bare.st -o b.gif").fine().says("decoded from latents");
+    folder
+        .run("generate --model @micro --latents bare.st -o b.gif")
+        .fine()
+        .says("decoded from latents");
     assert!(read("a.gif") == read("b.gif"));
     folder.run("generate --recipe b.gif.recipe.json -o c.gif").fine();
     assert!(read("a.gif") == read("c.gif"));
@@ -246,10 +250,13 @@ fn latents_without_a_recipe_are_decoded_and_repeated() {
     folder.run("generate --latents odd.st -o e.gif").fails("E0953");
     let few = anyid_ir::Tensor::from_f32([4, 1, 2, 4], &[0.0; 32]).unwrap();
     common::save(&folder.path("few.st"), &[("latents", &few)]);
-    folder.run("generate --latents few.st -o e.gif").fails("E0906");
+    folder.run("generate --model @micro --latents few.st -o e.gif").fails("E0906");
     let bad = anyid_ir::Tensor::from_f32([48, 1, 2, 2], &[f32::NAN; 192]).unwrap();
     common::save(&folder.path("bad.st"), &[("latents", &bad)]);
-    folder.run("generate --latents bad.st -o e.gif").fails("E1001").says("the latents");
+    folder
+        .run("generate --model @micro --latents bad.st -o e.gif")
+        .fails("E1001")
+        .says("the latents");
     folder.run("generate --latents l.st --steps 3").fails("E0900");
 }
 
@@ -261,7 +268,9 @@ fn a_disk_that_is_full_at_the_end_leaves_the_latents() {
     let program = env!("CARGO_BIN_EXE_anyid-rt");
     // 32 KiB: latents are 24 KiB, ten frames of noise are more.
     let line = format!(
-        "ulimit -f 32; exec {program} generate --prompt x -o o.gif --size 128x128 --frames 5 --steps 1"
+        "ulimit -f 32; exec {program} generate --model {} --prompt x -o o.gif --size 128x128 --frames 5 \
+         --steps 1",
+        common::micro().display()
     );
     let done = std::process::Command::new("bash")
         .args(["-c", &line])
@@ -281,7 +290,8 @@ fn a_disk_that_is_full_at_the_end_leaves_the_latents() {
 #[cfg(unix)]
 fn an_interrupt_while_decoding_leaves_the_latents() {
     let folder = Folder::new();
-    let words = "generate --prompt x -o o.gif --size 256x256 --frames 121 --steps 1 --guidance 1";
+    let words = "generate --model @micro --prompt x -o o.gif --size 256x256 --frames 121 --steps 1 \
+                 --guidance 1";
     let mut child = folder
         .command(words, &[])
         .stderr(std::process::Stdio::null())

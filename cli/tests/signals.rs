@@ -32,7 +32,8 @@ impl Random {
 }
 
 fn command(folder: &Folder, output: &str) -> Command {
-    let mut command = folder.command(&format!("generate -o {output} {RUN}"), &["--prompt", "x"]);
+    let words = format!("generate --model @micro -o {output} {RUN}");
+    let mut command = folder.command(&words, &["--prompt", "x"]);
     command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     command
 }
@@ -200,7 +201,10 @@ fn a_run_that_is_told_to_end_leaves_whole_results_or_none() {
 fn a_signal_that_is_ignored_from_outside_ends_nothing() {
     let folder = Folder::new();
     let program = env!("CARGO_BIN_EXE_anyid-rt");
-    let line = format!("trap '' HUP; exec {program} generate --prompt x -o out.gif {RUN}");
+    let model = common::micro();
+    let model = model.display();
+    let line =
+        format!("trap '' HUP; exec {program} generate --model {model} --prompt x -o out.gif {RUN}");
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &line]).current_dir(folder.path(""));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

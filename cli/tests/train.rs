@@ -54,7 +54,7 @@ fn a_run_makes_an_adapter_that_learns_and_can_be_used() {
     assert_eq!(adapter.len(), 60);
     assert!(adapter.values().all(|tensor| tensor.to_f32_vec().iter().all(|x| x.is_finite())));
     folder
-        .run("generate --prompt x --size 64x64 --frames 5 --steps 2 --lora run/adapter.safetensors -o x.gif")
+        .run("generate --model micro --prompt x --size 64x64 --frames 5 --steps 2 --lora run/adapter.safetensors -o x.gif")
         .fine();
 
     // Everything that was encoded is found again.

@@ -17,7 +17,7 @@ const GAINED: f64 = 6.0;
 fn folder() -> Folder {
     let lines: Vec<Value> = (0..3).map(|at| sample(&format!("s_{at}"), 20 * at, |_| {})).collect();
     let folder = world(&lines);
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     folder
 }
 

@@ -23,7 +23,7 @@ fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
     let folder = world(&samples());
     let text = std::fs::read_to_string(folder.path("run.toml")).unwrap();
     folder.write("run.toml", text.replace("batch = 2", "batch = 0"));
-    refused(&folder, "--set lora.rank=2", "E0956", &["--> run.toml:13", "train.batch cannot be 0"]);
+    refused(&folder, "--set lora.rank=2", "E0956", &["--> run.toml:14", "train.batch cannot be 0"]);
     folder.write("run.toml", format!("\u{feff}{text}"));
     for (words, code, said) in [
         ("--set lora.rank=2 --set train.step=3", "E0955", &["--> --set train.step=3", "steps"][..]),
@@ -191,7 +191,7 @@ fn a_run_of_every_weight_begins_from_an_earlier_one() {
 fn an_adapter_of_another_base_is_used_with_a_warning() {
     let folder = world(&samples());
     for (name, seed) in [("a", 1), ("b", 2)] {
-        folder.run(&format!("init {name} --preset micro --seed {seed}")).fine();
+        folder.run(&format!("init {name} --random-weights --seed {seed}")).fine();
     }
     folder.run(&format!("{LORA} --steps 1 --set model.path=a")).fine();
     let adapter = "run/adapter.safetensors";

@@ -12,7 +12,8 @@ const DPO: &str = "train dpo --config run.toml --threads 2 --set train.learning_
 fn pairs() -> Folder {
     let folder = world(&[]);
     for seed in 0..4 {
-        let words = "generate --size 64x64 --frames 5 --steps 1 --prompt x -q --seed";
+        let words =
+            "generate --model @micro --size 64x64 --frames 5 --steps 1 --prompt x -q --seed";
         folder.run(&format!("{words} {seed} -o g{seed}.mp4")).fine();
     }
     write_lines(&folder, &lines(|_| {}));
@@ -112,7 +113,9 @@ fn fresh_draws_differ_in_every_epoch_and_runs_go_on_to_the_same_bits() {
 #[test]
 fn pairs_that_cannot_be_used_are_listed() {
     let folder = pairs();
-    folder.run("generate --size 96x64 --frames 5 --steps 1 --prompt x -q -o wide.mp4").fine();
+    folder
+        .run("generate --model @micro --size 96x64 --frames 5 --steps 1 --prompt x -q -o wide.mp4")
+        .fine();
     for (name, value, said) in [
         ("rejected", json!({"video": "wide.mp4"}), "64x64 pixels, the rejected one 96x64"),
         ("chosen", json!({"video": "g0.mp4", "sha256": "aa"}), "the manifest says aa"),
@@ -129,7 +132,7 @@ fn pairs_that_cannot_be_used_are_listed() {
 #[test]
 fn every_weight_can_be_trained_and_the_result_takes_the_place_of_the_model() {
     let folder = world(&[sample("s_1", 10, |_| {})]);
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     let words = "train full --config run.toml --threads 2 --set model.path=m --set train.batch=4 \
                  --set train.learning_rate=3e-3 --set train.loss_weight=none";
     folder.run(&format!("{words} --steps 60 -o whole")).fine();
@@ -255,7 +258,7 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     for name in ["held.jsonl", "train.jsonl", "pan.mp4", "a.png", "run.toml"] {
         std::fs::rename(folder.path(name), folder.path("elsewhere").join(name)).unwrap();
     }
-    let words = "train lora --config elsewhere/run.toml --threads 2 -o run";
+    let words = "train lora --config elsewhere/run.toml --set model.path=micro --threads 2 -o run";
     let held = "--set data.validation=elsewhere/held.jsonl";
     folder.run(&format!("{words} {held} --steps 4 --resume")).fine();
     folder.run(&format!("{words} --steps 4 --resume")).fails("E0963").says("now none");
@@ -357,7 +360,7 @@ fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_not
 #[test]
 fn pairs_are_counted_as_pairs_and_one_clip_that_is_longer_gets_a_remark() {
     let folder = pairs();
-    let words = "generate --size 64x64 --frames 9 --steps 1 --prompt x -q --seed 0 -o long.mp4";
+    let words = "generate --model @micro --size 64x64 --frames 9 --steps 1 --prompt x -q --seed 0 -o long.mp4";
     folder.run(words).fine();
     let long = |v: &mut Value| {
         if v["id"] == "m_1" {

@@ -45,7 +45,8 @@ fn adapters_on_samples() {
 fn adapters_on_pairs() {
     let folder = place(&[]);
     for seed in 0..3 {
-        let words = "generate --size 288x288 --frames 5 --steps 1 --prompt x -q --seed";
+        let words =
+            "generate --model @micro --size 288x288 --frames 5 --steps 1 --prompt x -q --seed";
         folder.run(&format!("{words} {seed} -o g{seed}.mp4")).fine();
     }
     let pair = |at: usize| {

@@ -109,19 +109,19 @@ fn groups_that_nothing_fits_and_muon_for_vectors_are_refused_before_anything_is_
     let muon = |pattern: &str| format!("[[group]]\nmatch = \"{pattern}\"\noptimiser = \"muon\"\n");
     let twice = format!("{}{}", muon("blocks.*.ffn.*.weight"), muon("blocks.0.ffn.0.weight"));
     for (line, groups, code, said, help) in [
-        (19, muon("blocks.*.atn.q.weight"), "E0965", "blocks.*.atn.q.weight", "did you mean"),
+        (20, muon("blocks.*.atn.q.weight"), "E0965", "blocks.*.atn.q.weight", "did you mean"),
         (
-            19,
+            20,
             muon("nothing"),
             "E0965",
             "no trained parameter is called",
             "the parameters are blocks.*",
         ),
-        (22, twice, "E0965", "of group 2 adds nothing", "first one that fits"),
-        (19, muon("blocks.*"), "E0968", "Muon is for matrices, and blocks.0.", "narrow"),
-        (19, muon("blocks.*.bias"), "E0968", ".bias, of group 1, has the sizes [64]", ""),
+        (23, twice, "E0965", "of group 2 adds nothing", "first one that fits"),
+        (20, muon("blocks.*"), "E0968", "Muon is for matrices, and blocks.0.", "narrow"),
+        (20, muon("blocks.*.bias"), "E0968", ".bias, of group 1, has the sizes [64]", ""),
         (
-            19,
+            20,
             muon("blocks.*.modulation"),
             "E0968",
             "modulation, of group 1, has the sizes [1, 6, 64]",
@@ -144,7 +144,7 @@ fn groups_that_nothing_fits_and_muon_for_vectors_are_refused_before_anything_is_
     let done = folder.run(&format!("{FULL} --set group.1.learning_rate=1.0 -o no"));
     done.fails("E0955").says("groups cannot be set by a flag");
     with(&folder, "[[group]]\nmatch = \"*\"\nmomentum = 0.5\n");
-    folder.run(FULL).fails("E0956").says("group.1.momentum cannot be 0.5").says("run.toml:20");
+    folder.run(FULL).fails("E0956").says("group.1.momentum cannot be 0.5").says("run.toml:21");
 }
 
 #[test]

@@ -85,8 +85,8 @@ fn videos_are_those_of_generate_with_the_same_values() {
     folder.run(&format!("{LORA} {VIDEOS} -o one")).fine();
     let prompt = ["--prompt", "A person, s_1."];
     let lora = "--lora one/adapter.safetensors";
-    folder.run_with(&format!("generate {lora} {words} own.mp4"), &prompt).fine();
-    folder.run_with(&format!("generate {words} base.mp4"), &prompt).fine();
+    folder.run_with(&format!("generate --model micro {lora} {words} own.mp4"), &prompt).fine();
+    folder.run_with(&format!("generate --model micro {words} base.mp4"), &prompt).fine();
     let shown = "one/samples/000005-s_1.mp4";
     let [own, base] = ["own.mp4", "base.mp4"].map(|other| apart(&folder, shown, other));
     assert!(own < 0.5 && base > 4.0 * own, "{own} of 255 apart, {base} without the adapter");

@@ -60,9 +60,10 @@ fn write(folder: &Folder, to: &str, stages: &str) {
 /// A world with a model folder, samples and pairs.
 fn stages_world() -> Folder {
     let folder = world(&samples());
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     for seed in 0..4 {
-        let words = "generate --size 64x64 --frames 5 --steps 1 --prompt x -q --seed";
+        let words =
+            "generate --model @micro --size 64x64 --frames 5 --steps 1 --prompt x -q --seed";
         folder.run(&format!("{words} {seed} -o g{seed}.mp4")).fine();
     }
     let pair = |at: usize| {
@@ -305,7 +306,7 @@ fn finished_stages_are_not_taken_for_others() {
     write_lines(&folder, &samples());
     let other = folder.path("m/transformer/diffusion_pytorch_model.safetensors");
     let sound = std::fs::read(&other).unwrap();
-    folder.run("init m2 --preset micro --seed 9").fine();
+    folder.run("init m2 --random-weights --seed 9").fine();
     std::fs::copy(folder.path("m2/transformer/diffusion_pytorch_model.safetensors"), &other)
         .unwrap();
     refused("digest of the model that it begins with").says("out/first");

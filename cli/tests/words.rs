@@ -107,7 +107,7 @@ fn names_of_models_on_a_hub_are_no_downloads() {
 #[test]
 fn missing_tensors_are_named_as_the_file_names_them() {
     let folder = Folder::new();
-    folder.run("init m --preset micro").fine();
+    folder.run("init m --random-weights").fine();
     let path = folder.path("m/transformer/diffusion_pytorch_model.safetensors");
     let file = anyid_runtime::checkpoint::Checkpoint::open(&path).unwrap();
     let gone = "blocks.1.attn2.to_out.0.weight";

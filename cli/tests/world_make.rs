@@ -158,6 +158,7 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     let costs = std::fs::read_to_string(whole.path("out/costs.jsonl")).unwrap();
     assert_eq!(costs.lines().count(), 15, "finished steps cost nothing more");
     whole.run("generate --model out/stages/preferred/model --prompt x --size 48x48 --frames 5 --steps 1 -o x.gif").fine();
+    packed(&whole);
     // Another run, as far as a step, then interrupted between and inside steps.
     let cut = folder(&recipe());
     let until = cut.run(&format!("{} --until held --json", begin())).fine().json();
@@ -165,6 +166,27 @@ fn a_model_is_made_from_nothing_and_what_was_interrupted_anywhere_has_the_same_b
     stopped_at_random(&cut, MAKE, 200..2000);
     cut.run(MAKE).fine();
     same(&tree(&cut, "out"), &made);
+}
+
+/// The model of a folder is packed, and is of use.
+fn packed(folder: &Folder) {
+    let done = folder.run("world pack out -o packed --steps 1 --guidance 1 --json").fine().json();
+    assert_eq!(done["provenance"]["step"], "preferred");
+    assert_eq!(done["provenance"]["world"], "world/2");
+    assert_eq!(done["provenance"]["steps"].as_array().unwrap().len(), 14);
+    let bytes = done["bytes"].as_u64().unwrap();
+    assert!((9_000_000..9_200_000).contains(&bytes), "two for each of 4.54 million: {bytes}");
+    let said = folder.run("generate --model packed --prompt x -o packed.gif").fine().err;
+    assert!(said.contains("48x48, 5 frames, 1 step"), "{said}");
+    for name in ["recipe.toml", "provenance.json", "model_index.json", "tokenizer/tokenizer.json"] {
+        assert!(folder.path(&format!("packed/{name}")).is_file(), "{name}");
+    }
+    folder.run("world pack out -o packed").fails("E1016");
+    folder.run("world pack out -o earlier --step clips").fine().says("the model of step clips");
+    folder.run("world pack out -o no --step pairs").fails("E0970").says("the trainings are text,");
+    folder.run("world pack packed -o no").fails("E0970").says("no training is finished");
+    folder.run("world pack out/stages -o no").fails("E0911");
+    assert!(!folder.path("no").exists());
 }
 
 /// The first steps of the recipe, as far as the text encoder, and `more`.

@@ -1,4 +1,4 @@
-//! Random weights from a seed: the built-in model, model folders for tests and timing, and weights
+//! Model folders: the built-in model, and random weights from a seed, for tests and timing, or weights
 //! that exist only while they are packed.
 //!
 //! Every element depends only on (seed, tensor name, position), so files of any size are written in
@@ -11,6 +11,7 @@ use crate::error::{Error, Result, to_fault};
 use crate::text::{micro_tokenizer_json, world_tokenizer_json};
 use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, Manifest, TensorType};
+use anyid_models::builtin;
 use anyid_models::wan::config::{
     DitConfig, TextConfig, VaeConfig, model_index_json, scheduler_config_json,
 };
@@ -24,7 +25,7 @@ use std::path::Path;
 /// A set of sizes that `init` can write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
-    /// The built-in model's sizes, f32.
+    /// Tiny networks for tests, f32.
     Micro,
     /// As `Micro`, with a transformer that is wide enough to be trained from scratch.
     Small,
@@ -254,6 +255,21 @@ impl WeightProvider for RandomWeights {
     }
 }
 
+/// Writes the built-in model as a diffusers folder; gives the bytes of its weights.
+///
+/// # Errors
+/// E101x if files cannot be written.
+pub fn write_built_in(dir: &Path) -> Result<u64> {
+    let mut all = 0;
+    for (name, bytes) in builtin::FILES {
+        let path = dir.join(name);
+        path.parent().map_or(Ok(()), create_dir)?;
+        write_bytes(&path, bytes)?;
+        all += if name.ends_with(".safetensors") { bytes.len() as u64 } else { 0 };
+    }
+    Ok(all)
+}
+
 /// Writes a diffusers folder with random weights. `progress` gets the bytes done and in total.
 ///
 /// # Errors
@@ -294,7 +310,7 @@ struct Kind {
 }
 
 impl Kind {
-    /// As the built-in model is.
+    /// Of tests and timing.
     fn micro(narrow: Encoding) -> Self {
         let values = |_, name: &str, shape: &[u64]| spread(name, shape);
         Self { narrow, values, tokenizer: micro_tokenizer_json(), shift: 5.0 }

@@ -7,6 +7,7 @@
 pub mod adapter;
 pub mod engine;
 pub mod error;
+pub mod halved;
 pub mod init;
 pub mod judge;
 pub mod model;

@@ -7,14 +7,17 @@ use crate::init;
 use crate::sampling::SchedulerSettings;
 use crate::text::{PromptTokenizer, micro_tokenizer_json};
 use crate::weights::ModelWeights;
+use anyid_models::builtin;
 use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::{self, Component};
 use anyid_models::wan::{Geometry, Precision};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Seed of the built-in model's weights.
+/// Seed of the weights of [`Model::micro`].
 const MICRO_SEED: u64 = 20_260_325;
+/// Origin of the built-in model.
+pub const BUILT_IN: &str = "built-in model";
 
 /// Everything a run needs from a model.
 pub struct Model {
@@ -36,7 +39,7 @@ pub struct Model {
     pub scheduler: SchedulerSettings,
     /// The folder it was opened from.
     pub folder: Option<std::path::PathBuf>,
-    /// Its origin: a path, or `built-in micro model`.
+    /// Its origin: a path, or [`BUILT_IN`].
     pub source: String,
     /// Adapters in the transformer's weights, with their strengths.
     pub adapters: Vec<(Adapter, f64)>,
@@ -114,8 +117,44 @@ impl Model {
         }
     }
 
-    /// The built-in micro model: a tiny network of the same structure with random weights from a
-    /// fixed seed. Its output is texture, not a person.
+    /// The built-in model: it was trained on people of the drawn world, and knows nothing else.
+    ///
+    /// # Errors
+    /// None in practice; a broken invariant is reported, not panicked on.
+    pub fn built_in() -> Result<Self> {
+        let json = |name: &str| -> Result<JsonFile> {
+            let value = serde_json::from_slice(builtin::file(name));
+            let value = value.map_err(|fault| Error::internal("E1009", fault.to_string()))?;
+            Ok(JsonFile { path: Path::new(BUILT_IN).join(name), value })
+        };
+        let set = |name: &str| -> Result<WeightSet> {
+            let label = Path::new(BUILT_IN).join(name);
+            let file = Checkpoint::from_bytes(builtin::file(name), label)?;
+            WeightSet::from_checkpoints(vec![file])
+        };
+        let dit = configured(&json("transformer/config.json")?, DitConfig::from_diffusers)?;
+        let vae = configured(&json("vae/config.json")?, VaeConfig::from_diffusers)?;
+        let text = configured(&json("text_encoder/config.json")?, TextConfig::from_diffusers)?;
+        let scheduler = json("scheduler/scheduler_config.json")?;
+        let tokenizer = builtin::file("tokenizer/tokenizer.json");
+        Self::assemble(
+            (dit, set("transformer/diffusion_pytorch_model.safetensors")?),
+            (vae, set("vae/diffusion_pytorch_model.safetensors")?),
+            (text, set("text_encoder/model.safetensors")?),
+            PromptTokenizer::parse(tokenizer, BUILT_IN)?,
+            SchedulerSettings::from_diffusers(&scheduler.value)?,
+            BUILT_IN.into(),
+            Vec::new(),
+        )
+    }
+
+    /// Whether it is [`Model::built_in`], with adapters or without.
+    pub fn is_built_in(&self) -> bool {
+        self.folder.is_none() && self.source == BUILT_IN
+    }
+
+    /// A tiny network of the same structure with random weights from a fixed seed, for tests. Its
+    /// output is texture, not a person.
     ///
     /// # Errors
     /// None in practice; a broken invariant is reported, not panicked on.
@@ -136,10 +175,8 @@ impl Model {
             (text, text_set),
             tokenizer,
             SchedulerSettings::default(),
-            "built-in micro model".into(),
-            vec![
-                "the built-in model has random weights: its video is texture, not a person".into(),
-            ],
+            "micro model".into(),
+            vec!["the micro model has random weights: its video is texture, not a person".into()],
         )
     }
 

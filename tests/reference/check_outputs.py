@@ -1,6 +1,6 @@
 """Checks that a model folder we wrote is read by the real libraries, strictly.
 
-    anyid-rt init DIR --preset micro
+    anyid-rt init DIR
     python check_outputs.py DIR [--no-forward]
 
 Every component is loaded by its own class: no tensor may be missing, unexpected or of another
@@ -31,8 +31,9 @@ from common import read_json, strictly
 
 # Keys that the libraries write themselves and no constructor takes.
 STAMPS = {"_class_name", "_diffusers_version", "_name_or_path"}
-# Keys of ours, which diffusers leaves alone: rows of the text context where they are not 512.
-OURS = {"text_len"}
+# Keys of ours, which diffusers leaves alone: rows of the text context where they are not 512, and the
+# size, steps and guidance that a model was made for.
+OURS = {"text_len", "sample_width", "sample_height", "sample_frames", "sample_steps", "sample_guidance"}
 
 
 def require(condition, message):

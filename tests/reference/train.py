@@ -161,7 +161,7 @@ class World:
     def __init__(self, program, folder, steps):
         self.program, self.folder, self.steps = program, folder, steps
         self.settings = tomllib.loads(SETTINGS)
-        self.run("init", "model", "--preset", "micro", "--seed", 3)
+        self.run("init", "model", "--random-weights", "--seed", 3)
         for name in ("astronaut.png", "portrait_pan.mp4"):
             shutil.copyfile(EXAMPLES / name, folder / name)
         (folder / "run.toml").write_text(SETTINGS)

@@ -44,7 +44,7 @@ loss_weight = "none"
 
 def world(program, folder, batch):
     """A folder with a model, 64 samples with one reference each, and settings."""
-    run(program, folder, "init", "model", "--preset", "micro", "--seed", 3)
+    run(program, folder, "init", "model", "--random-weights", "--seed", 3)
     examples = HERE.parents[1] / "examples"
 
     def sample(at):

@@ -6,11 +6,15 @@
 pub mod training;
 
 use anyid_ir::Tensor;
+use anyid_runtime::init::{Preset, write_folder};
 use anyid_runtime::weights::{read_tensors, write_tensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Numbers of folders of this process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A fresh folder, removed when dropped.
 pub struct Folder(PathBuf);
@@ -18,7 +22,6 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes one.
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("anyid-cli-{}-{number}", std::process::id()));
         let folder = Self(path);
@@ -54,7 +57,8 @@ impl Folder {
         names
     }
 
-    /// Runs the program here. Words are split at spaces; `@name` is a file of the repository.
+    /// Runs the program here. Words are split at spaces; `@name` is a file of the repository, and `@micro`
+    /// the folder of [`micro`].
     pub fn run(&self, words: &str) -> Done {
         self.run_with(words, &[])
     }
@@ -70,6 +74,7 @@ impl Folder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_anyid-rt"));
         for word in words.split_whitespace() {
             match word.strip_prefix('@') {
+                Some("micro") => command.arg(micro()),
                 Some(name) => command.arg(repository().join(name)),
                 None => command.arg(word),
             };
@@ -145,6 +150,21 @@ impl Done {
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A model folder of tiny networks with random weights, those of `Model::micro`; tests share it.
+pub fn micro() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("micro");
+    if !folder.exists() {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let own = folder.with_file_name(format!("micro-{}-{number}", std::process::id()));
+        write_folder(&own, Preset::Micro, 20_260_325, &mut |_, _| {}).unwrap();
+        // Whoever comes first gives it its name.
+        if std::fs::rename(&own, &folder).is_err() {
+            std::fs::remove_dir_all(&own).unwrap();
+        }
+    }
+    folder
 }
 
 /// A golden fixture's file.

@@ -31,6 +31,7 @@ pub fn samples() -> Vec<Value> {
 
 /// Settings of a small run.
 pub const SETTINGS: &str = "\
+model.path = \"micro\"
 [data]
 manifest = \"train.jsonl\"
 cache = \"cache\"
@@ -50,7 +51,7 @@ folder = \"run\"
 checkpoint_every = 2
 ";
 
-/// A folder with media, manifest and settings.
+/// A folder with media, manifest, settings, and tiny networks with random weights.
 pub fn world(lines: &[Value]) -> Folder {
     let folder = Folder::new();
     for (name, file) in [("pan.mp4", "portrait_pan.mp4"), ("a.png", "astronaut.png")] {
@@ -59,6 +60,7 @@ pub fn world(lines: &[Value]) -> Folder {
     }
     write_lines(&folder, lines);
     folder.write("run.toml", SETTINGS);
+    folder.run("init micro --random-weights --seed 20260325").fine();
     folder
 }
 

@@ -1,4 +1,4 @@
-//! Sizes of the three networks: the real model, the built-in micro model, and any other that a
+//! Sizes of the three networks: the real model, tiny ones for tests, and any other that a
 //! model folder describes.
 //!
 //! A configuration comes from a preset, from a diffusers `config.json`, or from the tensor shapes
@@ -193,6 +193,8 @@ mod tests {
                 ("cross_attn_norm", Some(json!(1)), "not true or false"),
                 ("text_len", Some(json!(0)), "text_len: 0"),
                 ("sample_frames", Some(json!(0)), "sample_frames: 0"),
+                ("sample_steps", Some(json!(0)), "sample_steps: 0"),
+                ("sample_guidance", Some(json!("high")), "not a number"),
                 (
                     "_class_name",
                     Some(json!("WanVACETransformer3DModel")),
@@ -312,11 +314,12 @@ mod tests {
         let lookup = |name: &str| small.get(name).cloned();
         assert_eq!(DitConfig::from_original(None, &lookup).unwrap_err().key, "num_heads");
         // What it says nothing about is as in Wan2.2.
-        let usual = DitConfig { sample: DitConfig::ti2v_5b().sample, ..micro.clone() };
+        let DitConfig { sample, sample_steps, .. } = DitConfig::ti2v_5b();
+        let usual = DitConfig { sample, sample_steps, ..micro.clone() };
         let config = json!({ "num_heads": 2, "text_len": 16 });
         assert_eq!(DitConfig::from_original(Some(&config), &lookup).unwrap(), usual);
         let config = json!({ "num_heads": 2, "text_len": 16, "sample_width": 192,
-            "sample_height": 192, "sample_frames": 9 });
+            "sample_height": 192, "sample_frames": 9, "sample_steps": 8 });
         assert_eq!(DitConfig::from_original(Some(&config), &lookup).unwrap(), micro);
         let config = json!({ "num_heads": 7 });
         assert_eq!(DitConfig::from_original(Some(&config), &lookup).unwrap_err().key, "num_heads");

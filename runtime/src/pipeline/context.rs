@@ -9,6 +9,9 @@ use crate::text::clean;
 use anyid_ir::Tensor;
 use anyid_models::wan::{Precision, text};
 
+/// Most words of a warning.
+const MOST_WORDS: usize = 5;
+
 /// Token ids of the prompt and of the empty one.
 pub(super) fn tokenise(
     model: &Model,
@@ -20,6 +23,14 @@ pub(super) fn tokenise(
     let encoded = model.tokenizer.encode(&cleaned, rows)?;
     if let Some(cut) = encoded.truncation(&cleaned) {
         events(Event::Warning(format!("[E0739] {cut}")));
+    }
+    let unknown = model.tokenizer.unknown_words(&cleaned)?;
+    if !unknown.is_empty() {
+        let words: Vec<String> =
+            unknown.iter().take(MOST_WORDS).map(|w| format!("\"{w}\"")).collect();
+        let more = if unknown.len() > MOST_WORDS { " and others" } else { "" };
+        let words = words.join(", ");
+        events(Event::Warning(format!("the model has no word for {words}{more} of the prompt")));
     }
     let empty = model.tokenizer.encode("", rows)?;
     Ok([encoded.ids, empty.ids])

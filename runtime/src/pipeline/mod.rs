@@ -193,7 +193,15 @@ impl Pipeline {
         Ok(Self::new(Model::open(path)?, Backend::open("cpu", 0)?))
     }
 
-    /// The built-in micro model on the CPU.
+    /// The built-in model on the CPU.
+    ///
+    /// # Errors
+    /// As [`Backend::open`].
+    pub fn built_in() -> Result<Self> {
+        Ok(Self::new(Model::built_in()?, Backend::open("cpu", 0)?))
+    }
+
+    /// [`Model::micro`] on the CPU.
     ///
     /// # Errors
     /// As [`Backend::open`].

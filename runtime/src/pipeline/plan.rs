@@ -154,8 +154,8 @@ impl Pipeline {
     ) -> Result<Preflight<'p>> {
         let model = self.model();
         request.check(model)?;
-        for warning in &model.warnings {
-            events(Event::Warning(warning.clone()));
+        for warning in model.warnings.iter().cloned().chain(request.outside(model)) {
+            events(Event::Warning(warning));
         }
         let whole = request.latents.is_none();
         let references = match whole {

@@ -140,6 +140,18 @@ pub fn check_frames(frames: usize, geometry: Geometry) -> Result<()> {
 }
 
 impl Request {
+    /// What is outside of what the built-in model has learned: it is made all the same.
+    pub(super) fn outside(&self, model: &Model) -> Option<String> {
+        let [width, height, frames] = model.dit.sample;
+        let Size { width: w, height: h, frames: f } = self.size;
+        (model.is_built_in() && [w, h, f] != model.dit.sample).then(|| {
+            format!(
+                "the built-in model has learned {frames} frames of {width}x{height}: {f} of {w}x{h} \
+                 are outside of what it knows"
+            )
+        })
+    }
+
     /// Checks everything that can be known before work begins.
     ///
     /// # Errors

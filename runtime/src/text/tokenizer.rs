@@ -255,6 +255,34 @@ impl PromptTokenizer {
         Ok(Encoded { ids, truncated_at: Some(floor_boundary(cleaned, cut)), full_len })
     }
 
+    /// The words of a cleaned text of which some part becomes the unknown token, each once.
+    ///
+    /// # Errors
+    /// E0737 as [`Self::encode`].
+    pub fn unknown_words(&self, cleaned: &str) -> Result<Vec<String>> {
+        let encoding = self.encode_whole(cleaned)?;
+        let mut out: Vec<String> = Vec::new();
+        for (id, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            if Some(*id) != self.unknown_id {
+                continue;
+            }
+            let (start, end) = (floor_boundary(cleaned, *start), floor_boundary(cleaned, *end));
+            let first = cleaned[..start].rfind(' ').map_or(0, |at| at + 1);
+            // A token may begin with the blank before it.
+            let blank = cleaned[start..].starts_with(' ');
+            let first = if blank { start + 1 } else { first };
+            let behind = first.max(end);
+            let last = cleaned[behind..].find(' ').map_or(cleaned.len(), |at| behind + at);
+            for word in cleaned[first..last].split(' ') {
+                let word = word.trim_end_matches('.').to_owned();
+                if !word.is_empty() && !out.contains(&word) {
+                    out.push(word);
+                }
+            }
+        }
+        Ok(out)
+    }
+
     fn encode_whole(&self, text: &str) -> Result<Encoding> {
         guarded(|| self.tokenizer.encode(text, true)).map_err(|cause| {
             Error::input("E0737", format!("the prompt cannot be tokenised: {cause}"))

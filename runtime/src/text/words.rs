@@ -46,6 +46,10 @@ mod tests {
         );
         assert_eq!(pieces(""), ["</s>"]);
         assert_eq!(pieces("Zebras."), ["<unk>", ".", "</s>"]);
+        let unknown = |text: &str| tokenizer.unknown_words(&clean(text)).unwrap();
+        assert!(unknown("A close-up shot. The hair is red.").is_empty());
+        let text = "In a garden, two Zebras. The hairy head is red, Zebras. Mañana";
+        assert_eq!(unknown(text), ["In", "garden,", "two", "Zebras", "hairy", "red,", "Mañana"]);
         assert!(tokenizer.id_limit() <= anyid_models::wan::config::TextConfig::world().vocab_size);
     }
 

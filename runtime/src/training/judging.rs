@@ -116,7 +116,7 @@ impl Judging {
         }
         value["slots"] = own.into();
         value["read"] = json!(read);
-        let mut file = AtomicFile::create_as(&Self::path(folder, step), Existing::Overwrite)?;
+        let mut file = AtomicFile::create_as(Self::path(folder, step), Existing::Overwrite)?;
         file.append(format!("{value:#}\n").as_bytes())?;
         file.commit()?;
         Ok(all)

@@ -56,7 +56,7 @@ pub struct Report {
 pub fn model(settings: &Settings) -> Result<Model> {
     let model = match &settings.model.path {
         Some(path) => Model::open(path)?,
-        None => Model::micro()?,
+        None => Model::built_in()?,
     };
     let adapters = settings.model.adapters.iter();
     let wanted: Result<Vec<_>> = adapters.map(|text| crate::adapter::Wanted::parse(text)).collect();

@@ -49,7 +49,7 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Its folder; the built-in micro model without it.
+    /// Its folder; the built-in model without it.
     pub path: Option<PathBuf>,
     /// Adapters in its weights, each `FILE` or `FILE:SCALE`: for DPO that of supervised tuning.
     pub adapters: Vec<String>,

@@ -28,11 +28,12 @@ impl std::str::FromStr for Seed {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --model the built-in micro model is used: it shows the whole path \
-in seconds, but its weights are random and its output is texture, not a person. Its defaults are \
-192x192, 9 frames, 8 steps; those of a model folder are 1280x704, 121 frames, 50 steps, or the size \
-that its transformer/config.json says (sample_width, sample_height, sample_frames), as that of a \
-model of `init` does.\n\n\
+    after_help = "Without --model the built-in model is used: it makes clips of drawn people, such as \
+those in examples/characters, 48x48 pixels and 5 frames. A photograph as a reference is outside of its \
+world. Prompts are made of few words: docs/world.md has them. Size, frames, steps and guidance are by \
+default those that the model was made for, which its transformer/config.json says (sample_width, \
+sample_height, sample_frames, sample_steps, sample_guidance); where it says nothing, 1280x704, 121 \
+frames, 50 steps, 5.\n\n\
 A recipe is written next to the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
 the run exactly; flags given together with --recipe override it."
 )]
@@ -68,7 +69,7 @@ pub struct Generate {
     /// Accept adapters that were trained for another arrangement of the references.
     #[arg(long)]
     pub allow_mismatch: bool,
-    /// Width and height in pixels, multiples of 32.
+    /// Width and height in pixels, multiples of what the model takes: 32 for Wan2.2.
     #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
     pub size: Option<String>,
     /// Number of frames, 4k+1.
@@ -77,13 +78,13 @@ pub struct Generate {
     /// Frames per second of the result [default: 24].
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub fps: Option<f64>,
-    /// Sampling steps.
+    /// Sampling steps [default: the model's].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub steps: Option<usize>,
     /// Shift of the noise schedule [default: the model's].
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub shift: Option<f64>,
-    /// Guidance scale; 1 turns guidance off [default: 5].
+    /// Guidance scale; 1 turns guidance off [default: the model's].
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
     /// unipc, euler or dpmpp [default: the model's].

@@ -44,12 +44,14 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
 
     let model = match &wishes.model {
         Some(folder) => Model::open(folder),
-        None => Model::micro(),
+        None => Model::built_in(),
     };
     // A result that is in the way is said first, whatever the model.
     let geometry = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry);
-    let made_for = model.as_ref().map_or(DitConfig::ti2v_5b().sample, |model| model.dit.sample);
-    let size = wanted_size(&args, &wishes, geometry, made_for)?;
+    let real = DitConfig::ti2v_5b();
+    let made_for = model.as_ref().map_or(&real, |model| &model.dit);
+    let size = wanted_size(&args, &wishes, geometry, made_for.sample)?;
+    let usual = (made_for.sample_steps, made_for.sample_guidance);
     size.check(geometry).map_err(|error| sized(error, &args, &wishes))?;
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
     let options = options(&args, fps);
@@ -64,7 +66,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
 
     let mut request = Request { size, prompt: wishes.prompt.clone(), ..Request::default() };
     request.references = wishes.references.iter().cloned().map(ReferenceSource::File).collect();
-    fill(&mut request, &args, old, wishes.model.is_none())?;
+    fill(&mut request, &args, old, usual)?;
     request.noise = wishes.noise.as_deref().map(read_noise).transpose()?;
     request.latents = wishes.latents.as_ref().map(|latents| latents.tensor.clone());
     let tolerance = Tolerance { unmatched: args.allow_unmatched, mismatch: args.allow_mismatch };

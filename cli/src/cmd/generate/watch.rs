@@ -14,8 +14,14 @@ pub(super) fn introduce(
     model: &Model,
     sampling: bool,
 ) {
-    if model.source == "built-in micro model" {
-        progress.note("using the built-in micro model; --model DIR takes a real one");
+    if model.is_built_in() {
+        progress.note(
+            "using the built-in model, which knows people of its drawn world alone, such as those in \
+             examples/characters; --model DIR takes another",
+        );
+        if sampling && !made.references.is_empty() {
+            progress.note("a photograph as a reference is outside of that world");
+        }
     }
     if sampling && made.references.is_empty() {
         progress.note("no references: plain text-to-video");

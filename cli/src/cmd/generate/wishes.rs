@@ -144,16 +144,16 @@ pub(super) fn sized(error: Error, args: &Generate, wishes: &Wishes) -> Error {
     }
 }
 
-/// The settings of sampling: flags over recipe over defaults.
+/// The settings of sampling: flags over recipe over defaults, of which steps and guidance are those that
+/// the model is used with.
 pub(super) fn fill(
     request: &mut Request,
     args: &Generate,
     old: Option<&Recipe>,
-    micro: bool,
+    (steps, guidance): (usize, f64),
 ) -> Result<()> {
-    let default = if micro { 8 } else { 50 };
-    request.steps = args.steps.or(old.map(|r| r.steps)).unwrap_or(default);
-    request.guidance = args.guidance.or(old.map(|r| r.guidance)).unwrap_or(request.guidance);
+    request.steps = args.steps.or(old.map(|r| r.steps)).unwrap_or(steps);
+    request.guidance = args.guidance.or(old.map(|r| r.guidance)).unwrap_or(guidance);
     request.shift = args.shift.or(old.map(|r| r.shift));
     request.seed = match args.seed {
         Some(Seed::Number(seed)) => seed,

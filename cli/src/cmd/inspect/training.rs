@@ -104,7 +104,7 @@ pub fn settings(path: &Path) -> Result<Option<Found>> {
     let (lora, train) = (&settings.lora, &settings.train);
     let model = match &settings.model.path {
         Some(path) => path.display().to_string(),
-        None => "built-in micro model".to_owned(),
+        None => "built-in model".to_owned(),
     };
     let mut text = format!("settings of a training run\nmodel     {model}\n");
     for adapter in &settings.model.adapters {

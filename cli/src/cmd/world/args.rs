@@ -1,7 +1,7 @@
 //! The flags of `world`, declared once.
 
 use super::eval::args::Eval;
-use super::make::args::Make;
+use super::make::args::{Make, Pack};
 use super::pairs::args::Pairs;
 use crate::cmd::generate::args::FormatName;
 use anyid_runtime::{Error, Result};
@@ -32,6 +32,9 @@ pub enum WorldVerb {
     /// Make a model of the world from nothing: samples, trainings, pairs and figures, step by step.
     #[command(disable_version_flag = true)]
     Make(Box<Make>),
+    /// Store the model of a folder of `world make` small: weights in f16, with its recipe.
+    #[command(disable_version_flag = true)]
+    Pack(Pack),
 }
 
 impl WorldVerb {
@@ -44,6 +47,7 @@ impl WorldVerb {
             Self::Eval(args) => args.json,
             Self::Pairs(args) => args.json,
             Self::Make(args) => args.json,
+            Self::Pack(args) => args.json,
         }
     }
 }

@@ -165,7 +165,7 @@ impl Weights {
     pub fn open(&self) -> Result<Model> {
         let model = match &self.folder {
             Some(folder) => Model::open(folder)?,
-            None => Model::micro()?,
+            None => Model::built_in()?,
         };
         model.with_adapters(&self.adapters, Tolerance::default())
     }

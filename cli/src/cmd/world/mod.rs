@@ -32,6 +32,7 @@ pub fn run(verb: WorldVerb) -> std::result::Result<(), Failure> {
         WorldVerb::Eval(args) => eval::run(&args)?,
         WorldVerb::Pairs(args) => pairs::run(&args)?,
         WorldVerb::Make(args) => make::run(&args)?,
+        WorldVerb::Pack(args) => make::pack::run(&args)?,
     }
     Ok(())
 }

@@ -41,10 +41,16 @@ pub struct DitConfig {
     pub text_len: usize,
     /// Width, height and frames of the videos that it was made for.
     pub sample: [usize; 3],
+    /// Sampling steps that it is used with.
+    pub sample_steps: usize,
+    /// Guidance scale that it is used with.
+    pub sample_guidance: f64,
 }
 
 /// Keys of ours for [`DitConfig::sample`].
 const SAMPLE: [&str; 3] = ["sample_width", "sample_height", "sample_frames"];
+const STEPS: &str = "sample_steps";
+const GUIDANCE: &str = "sample_guidance";
 
 impl DitConfig {
     /// Wan2.2-TI2V-5B: 825 tensors, 4,999,787,712 parameters.
@@ -65,10 +71,12 @@ impl DitConfig {
             qk_norm: true,
             text_len: 512,
             sample: [1280, 704, 121],
+            sample_steps: 50,
+            sample_guidance: 5.0,
         }
     }
 
-    /// The transformer of the built-in micro model.
+    /// A tiny transformer for tests.
     pub fn micro() -> Self {
         Self {
             heads: 2,
@@ -78,6 +86,7 @@ impl DitConfig {
             text_dim: 64,
             freq_dim: 64,
             sample: [192, 192, 9],
+            sample_steps: 8,
             ..Self::ti2v_5b()
         }
     }
@@ -102,6 +111,8 @@ impl DitConfig {
             text_dim: 96,
             text_len: 48,
             sample: [48, 48, 5],
+            sample_steps: 12,
+            sample_guidance: 2.0,
             ..Self::ti2v_5b()
         }
     }
@@ -161,6 +172,8 @@ impl DitConfig {
                 None => Self::ti2v_5b().text_len,
             },
             sample: sample(&reader)?,
+            sample_steps: reader.size_or(STEPS, Self::ti2v_5b().sample_steps)?,
+            sample_guidance: reader.number_or(GUIDANCE, Self::ti2v_5b().sample_guidance)?,
             ..Self::ti2v_5b()
         };
         made.validate()?;
@@ -255,6 +268,8 @@ impl DitConfig {
                 None => 512,
             },
             sample: sample(&reader)?,
+            sample_steps: reader.size_or(STEPS, Self::ti2v_5b().sample_steps)?,
+            sample_guidance: reader.number_or(GUIDANCE, Self::ti2v_5b().sample_guidance)?,
             ..Self::ti2v_5b()
         };
         for (key, inferred) in [
@@ -275,9 +290,9 @@ impl DitConfig {
         Ok(made)
     }
 
-    /// The `config.json` that diffusers reads. `rope_theta` has no key there; `text_len` and `sample` have
-    /// keys of ours, which are left out where they are those of Wan2.2: diffusers takes them with a
-    /// warning.
+    /// The `config.json` that diffusers reads. `rope_theta` has no key there; `text_len` and what
+    /// begins with `sample` have keys of ours, which are left out where they are those of Wan2.2:
+    /// diffusers takes them with a warning.
     pub fn to_diffusers_json(&self) -> Value {
         let mut config = json!({
             "_class_name": "WanTransformer3DModel",
@@ -307,6 +322,12 @@ impl DitConfig {
                 config[key] = json!(own);
             }
         }
+        if self.sample_steps != Self::ti2v_5b().sample_steps {
+            config[STEPS] = json!(self.sample_steps);
+        }
+        if self.sample_guidance != Self::ti2v_5b().sample_guidance {
+            config[GUIDANCE] = json!(self.sample_guidance);
+        }
         config
     }
 
@@ -327,6 +348,7 @@ impl DitConfig {
             (SAMPLE[0], self.sample[0]),
             (SAMPLE[1], self.sample[1]),
             (SAMPLE[2], self.sample[2]),
+            (STEPS, self.sample_steps),
         ])?;
         blocks("num_layers", self.layers)?;
         let unsupported = match self.in_channels {

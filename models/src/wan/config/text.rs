@@ -44,7 +44,7 @@ impl TextConfig {
         }
     }
 
-    /// The text encoder of the built-in micro model.
+    /// A tiny text encoder for tests.
     pub fn micro() -> Self {
         Self {
             vocab_size: 512,

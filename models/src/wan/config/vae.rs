@@ -82,7 +82,7 @@ impl VaeConfig {
         }
     }
 
-    /// The autoencoder of the built-in micro model.
+    /// A tiny autoencoder for tests.
     pub fn micro() -> Self {
         Self { base_dim: 8, decoder_base_dim: 8, num_res_blocks: 1, ..Self::ti2v_5b() }
     }

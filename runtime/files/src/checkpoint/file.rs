@@ -2,6 +2,7 @@
 //!
 //! Nothing but what the table needs is read on opening.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,11 +29,15 @@ impl Checkpoint {
         Self::of(Source::open(path.as_ref())?)
     }
 
-    /// Takes the contents of a file from memory; `label` stands in for its path.
+    /// Takes the contents of a file from memory, its own or that of the program; `label` stands in
+    /// for its path.
     ///
     /// Errors: E0311–E0320 as [`Checkpoint::open`].
-    pub fn from_bytes(bytes: Vec<u8>, label: impl Into<PathBuf>) -> Result<Self> {
-        Self::of(Source::in_memory(bytes, label.into()))
+    pub fn from_bytes(
+        bytes: impl Into<Cow<'static, [u8]>>,
+        label: impl Into<PathBuf>,
+    ) -> Result<Self> {
+        Self::of(Source::in_memory(bytes.into(), label.into()))
     }
 
     fn of(source: Source) -> Result<Self> {

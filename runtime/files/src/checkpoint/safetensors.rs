@@ -333,7 +333,7 @@ mod tests {
     use crate::testing::file;
 
     fn parse(bytes: &[u8]) -> Result<Table> {
-        Format::read(&Source::in_memory(bytes.to_vec(), "x".into()))
+        Format::read(&Source::in_memory(bytes.to_vec().into(), "x".into()))
     }
 
     fn code(bytes: &[u8]) -> (&'static str, String) {

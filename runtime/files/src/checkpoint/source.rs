@@ -4,6 +4,7 @@
 //! then an error of a read, with the name of the file, where a mapping would end the process. A file
 //! that is replaced by renaming, as this program writes, goes on being read as it was.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ enum Bytes {
         length: u64,
         changed: Option<SystemTime>,
     },
-    Memory(Vec<u8>),
+    Memory(Cow<'static, [u8]>),
 }
 
 /// Bytes read at a time where not all are wanted at once.
@@ -48,7 +49,7 @@ impl Source {
     }
 
     /// Bytes in memory; `label` stands in for a path.
-    pub(super) fn in_memory(bytes: Vec<u8>, label: PathBuf) -> Self {
+    pub(super) fn in_memory(bytes: Cow<'static, [u8]>, label: PathBuf) -> Self {
         Self { path: label, bytes: Bytes::Memory(bytes) }
     }
 

@@ -33,3 +33,29 @@ pub struct Make {
     #[arg(long)]
     pub json: bool,
 }
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The folder is a model in the layout of diffusers with its weights in f16, the recipe \
+that it was made by, and provenance.json, which has what each step took and the digests of the weights."
+)]
+pub struct Pack {
+    /// The folder of `world make`.
+    #[arg(value_name = "DIR")]
+    pub made: PathBuf,
+    /// The folder that is written.
+    #[arg(short, long = "output", value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// The training whose model is packed [default: the last one that is finished].
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// Sampling steps that the model is used with by default.
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub steps: usize,
+    /// Guidance scale that the model is used with by default.
+    #[arg(long, value_name = "G", default_value_t = 2.0)]
+    pub guidance: f64,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}

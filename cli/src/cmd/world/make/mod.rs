@@ -6,6 +6,7 @@
 //! trained, drawn, made or judged here that its own command does not do.
 
 pub mod args;
+pub mod pack;
 mod reader;
 mod recipe;
 mod record;
@@ -220,11 +221,11 @@ impl Making<'_> {
         Ok(Done { skipped: false, report })
     }
 
-    fn init(&mut self, folder: &Path, preset: Preset, seed: u64) -> Result<Value> {
+    fn init(&mut self, folder: &Path, preset: Preset, seed: Option<u64>) -> Result<Value> {
         make_folder(folder)?;
         let path = folder.join("model");
         let made = AtomicFolder::create(&path, Existing::Overwrite)?;
-        init::write(&made, preset, seed, &mut self.progress)?;
+        init::write(&made, (preset, seed), &mut self.progress)?;
         made.commit()?;
         Ok(json!({"weights": prints(&Model::open(path)?)?}))
     }
@@ -349,7 +350,7 @@ mod tests {
     #[test]
     fn the_built_in_recipes_can_be_followed() {
         let folder = Path::new("out");
-        for (text, last) in [(FULL, "report"), (QUICK, "report")] {
+        for (text, last) in [(FULL, "hidden"), (QUICK, "report")] {
             let recipe = Recipe::read(text, Path::new("recipe.toml"), folder, &[]).unwrap();
             assert_eq!(recipe.steps.last().unwrap().name, last);
             let trainings = recipe.steps.iter().filter(|step| matches!(step.work, Work::Train));

@@ -143,12 +143,18 @@ impl<'r> Reader<'r> {
         }
         table.entry("preset").or_insert_with(|| Value::String("world".to_owned()));
         let output = output.join("model");
-        let (flags, command) = self.command(&["init"], table, true, &output)?;
+        // The built-in model has no seed.
+        let random =
+            table.get("random_weights").is_some_and(|value| value == &Value::Boolean(true));
+        let seeded =
+            random || table.get("preset").is_some_and(|name| name.as_str() != Some("micro"));
+        let (flags, command) = self.command(&["init"], table, seeded, &output)?;
         let Command::Init(args) = command else { unreachable!() };
         let made = (name.to_owned(), output);
         self.models.push(made.clone());
         self.first = Some(made);
-        Ok((Work::Init(args.preset.parse()?, args.seed), flags))
+        let (preset, seed) = args.weights()?;
+        Ok((Work::Init(preset, seed), flags))
     }
 
     /// A training is a stage, with the settings of all stages where it has none of its own.

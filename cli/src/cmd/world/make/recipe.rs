@@ -38,8 +38,8 @@ pub struct Step {
 pub enum Work {
     /// Writes samples.
     Sample(Box<Sample>),
-    /// Writes the model that the first training begins with.
-    Init(Preset, u64),
+    /// Writes the model that the first training begins with; one without a seed is the built-in model.
+    Init(Preset, Option<u64>),
     /// Trains.
     Train,
     /// Makes pairs.
