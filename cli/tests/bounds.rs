@@ -200,7 +200,8 @@ fn without_memory_a_run_ends_with_a_code_and_leaves_nothing() {
     let program = env!("CARGO_BIN_EXE_anyid-rt");
     let picture = common::repository().join("examples/astronaut.png");
     let clip = common::repository().join("examples/portrait_pan.mp4");
-    let generate = "generate --model m --prompt x --size 64x64 --frames 5 --steps 1 --threads 2 --ref";
+    let generate =
+        "generate --model m --prompt x --size 64x64 --frames 5 --steps 1 --threads 2 --ref";
     let runs = [
         "check dit.ir".to_owned(),
         "compile dit.ir".to_owned(),

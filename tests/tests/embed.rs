@@ -10,7 +10,8 @@ use std::path::Path;
 fn the_example_writes_five_frames() {
     let folder = Folder::new();
     let out = folder.path().join("embed.mp4");
-    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/characters/first/portrait.png");
+    let picture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/characters/first/portrait.png");
     let frames = embed::generate(&picture, &out).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(frames, 5);
     let bytes = std::fs::read(&out).expect("the video was written");
