@@ -21,6 +21,7 @@ NAMES = {
     "exchanged": "references of another person",
     "no-dpo": "without preferences",
     "no-lora": "without adapter and preferences",
+    "decoded": "true clips through the autoencoder",
     "uninformative": "a second reference that hides it, too",
 }
 
@@ -135,7 +136,7 @@ def one(folder):
             judges.append(("By the judge that was trained", result["learned"]))
         for title, judged in judges:
             measures = ["large", "small", "identity", "mentioned", "inherited"]
-            main_table(judged, ["full", "none", "exchanged"], measures, title)
+            main_table(judged, ["decoded", "full", "none", "exchanged"], measures, title)
             own = judged["arms"]["exchanged"].get("own.large")
             print(f"Of the exchanged references, attributes that are those of the set's own person: {figure(own)}.\n")
             shares(judged, title)
@@ -144,7 +145,7 @@ def one(folder):
             kept = ["colour.hair.kept", "colour.clothes.kept"]
             differences(judged, arms[1:], measures + kept, f"{title}: differences within clips")
         parts = [name for name in result["ceiling"] if "." not in name]
-        main_table(result, ["full", "none"], parts, "Every measure, by the judge that paints")
+        main_table(result, ["decoded", "full", "none"], parts, "Every measure, by the judge that paints")
         colours = [name for name in result["ceiling"] if name.startswith("colour.")]
         main_table(result, ["full", "none", "absolute"], colours, "Colour errors")
     if hidden:
