@@ -182,7 +182,8 @@ fn packed(folder: &Folder) {
         assert!(folder.path(&format!("packed/{name}")).is_file(), "{name}");
     }
     folder.run("world pack out -o packed").fails("E1016");
-    folder.run("world pack out -o earlier --step clips").fine().says("the model of step clips");
+    let said = folder.run("world pack out -o earlier --step clips").fine().out;
+    assert!(said.contains("the model of step clips"), "{said}");
     folder.run("world pack out -o no --step pairs").fails("E0970").says("the trainings are text,");
     folder.run("world pack packed -o no").fails("E0970").says("no training is finished");
     folder.run("world pack out/stages -o no").fails("E0911");
