@@ -105,6 +105,21 @@ impl Judge {
         Size { width, height, frames }
     }
 
+    /// Refuses frames of another number or size than those that it looks at.
+    ///
+    /// # Errors
+    /// E0998, without a place and help.
+    pub fn sees(&self, wanted: Size) -> Result<()> {
+        let said = |Size { width, height, frames }| format!("{frames} of {width}x{height}");
+        let own = self.size();
+        if own == wanted {
+            return Ok(());
+        }
+        let (own, wanted) = (said(own), said(wanted));
+        let message = format!("the judge looks at frames as {own}, here are {wanted}");
+        Err(Error::input("E0998", message))
+    }
+
     /// The slots, each with its classes.
     pub fn slots(&self) -> &[NamedClasses] {
         &self.described.slots

@@ -3,16 +3,14 @@
 //! Contract: the videos of a checkpoint are read together, and what was read is one file. Where that is
 //! missing, the videos are made again: a video is compressed, and a judge has to see the pixels.
 
-use super::labels::{Labelled, Labels};
-use super::manifest::LARGEST;
-use super::read_text;
+use super::labels::{Labelled, Labels, of_lines};
 use super::settings::Settings;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, Existing};
 use crate::judge::Judge;
 use crate::pipeline::Size;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -54,17 +52,14 @@ impl Judging {
         let Some(path) = &settings.run.judge else { return Ok(None) };
         let judge = Judge::open(path, backend)?;
         let of = settings.size();
-        let (own, wanted) = (judge.size(), Size { frames: of.frames.min(2), ..of });
-        if own != wanted {
-            let said = |Size { width, height, frames }| format!("{frames} of {width}x{height}");
-            let message =
-                format!("the judge looks at frames as {}, here are {}", said(own), said(wanted));
-            return Err(Error::input("E0998", message)
+        judge.sees(Size { frames: of.frames.min(2), ..of }).map_err(|error| {
+            error
                 .at(settings.place("run.judge"))
-                .help("train a judge on clips of this size, or leave run.judge out"));
-        }
+                .help("train a judge on clips of this size, or leave run.judge out")
+        })?;
         let manifest = settings.data.validation.as_ref().unwrap_or(&settings.data.manifest);
-        let all = shown(manifest)?;
+        let all: BTreeMap<String, Labels> =
+            of_lines(manifest, Labelled::Frames)?.into_iter().collect();
         let mut shown = BTreeMap::new();
         for id in ids {
             let labels = all.get(*id).filter(|labels| !labels.is_empty()).ok_or_else(|| {
@@ -139,22 +134,6 @@ fn compared<'s>(
     (all, slots)
 }
 
-/// What the targets of a manifest show, by the id of the sample. Lines that say nothing of it are left out.
-fn shown(path: &Path) -> Result<BTreeMap<String, Labels>> {
-    let text = read_text(path, LARGEST)?;
-    let line = |line: &str| -> Option<(String, Labels)> {
-        let line: Value = serde_json::from_str(line).ok()?;
-        let classes = line.get(Labelled::Frames.field())?.as_object()?;
-        let class = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let classes = classes.iter().map(|(slot, value)| (slot.clone(), class(value)));
-        Some((line.get("id")?.as_str()?.to_owned(), classes.collect()))
-    };
-    Ok(text.lines().filter_map(line).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,20 +157,5 @@ mod tests {
         assert_eq!(slots["hair"].share(), Some(1.0));
         assert_eq!(slots["skin"].share(), Some(0.0));
         assert_eq!((slots.len(), Right::default().share()), (2, None));
-    }
-
-    #[test]
-    fn classes_of_lines_are_read_as_text() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("m.jsonl");
-        let text =
-            "{\"id\": \"a\", \"shows\": {\"hair\": 3, \"shot\": \"wide\"}}\n{\"id\": \"b\"}\nno\n";
-        std::fs::write(&path, text).unwrap();
-        let found = shown(&path).unwrap();
-        assert_eq!(
-            found,
-            BTreeMap::from([("a".to_owned(), labels(&[("hair", "3"), ("shot", "wide")]))])
-        );
-        assert_eq!(shown(&folder.path().join("none")).unwrap_err().code(), "E0911");
     }
 }

@@ -69,17 +69,34 @@ pub fn slots_of(labelled: Labelled, all: &[Labels], path: &Path) -> Result<Vec<S
     }
 }
 
+/// The labels of the lines of a manifest that have any, with their ids. What is wrong with lines is for
+/// `manifest.rs`.
+///
+/// # Errors
+/// E0911 where it cannot be read.
+pub fn of_lines(path: &Path, labelled: Labelled) -> Result<Vec<(String, Labels)>> {
+    let text = read_text(path, LARGEST)?;
+    let line = |line: &str| -> Option<(String, Labels)> {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let classes = line.get(labelled.field())?.as_object()?;
+        let class = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let classes = classes.iter().map(|(slot, value)| (slot.clone(), class(value)));
+        let id = line.get("id").and_then(Value::as_str).unwrap_or_default();
+        Some((id.to_owned(), classes.collect()))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
 /// Names of the slots in the manifest of settings; none where it is not there yet.
 pub fn named(settings: &Settings) -> Option<Vec<String>> {
-    let field = settings.train.network.labelled()?.field();
-    let text = read_text(&settings.data.manifest, LARGEST).ok()?;
-    let mut out = BTreeSet::new();
-    for line in text.lines() {
-        let line: Option<Value> = serde_json::from_str(line).ok();
-        let labels = line.as_ref().and_then(|line| line.get(field)?.as_object());
-        out.extend(labels.into_iter().flat_map(|labels| labels.keys().cloned()));
-    }
-    Some(out.into_iter().collect())
+    let labelled = settings.train.network.labelled()?;
+    let lines = of_lines(&settings.data.manifest, labelled).ok()?;
+    let names: BTreeSet<String> =
+        lines.into_iter().flat_map(|(_, labels)| labels.into_keys()).collect();
+    Some(names.into_iter().collect())
 }
 
 /// Gives every item its classes.
@@ -129,6 +146,19 @@ mod tests {
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().map(|(slot, class)| ((*slot).to_owned(), (*class).to_owned())).collect()
+    }
+
+    #[test]
+    fn classes_of_lines_are_read_as_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.jsonl");
+        let text =
+            "{\"id\": \"a\", \"shows\": {\"hair\": 3, \"shot\": \"wide\"}}\n{\"id\": \"b\"}\nno\n";
+        std::fs::write(&path, text).unwrap();
+        let found = of_lines(&path, Labelled::Frames).unwrap();
+        assert_eq!(found, [("a".to_owned(), labels(&[("hair", "3"), ("shot", "wide")]))]);
+        let none = folder.path().join("none");
+        assert_eq!(of_lines(&none, Labelled::Frames).unwrap_err().code(), "E0911");
     }
 
     #[test]

@@ -85,19 +85,15 @@ impl Learned {
     /// features than those of the world.
     pub fn open(path: &Path, world: World, size: Size, backend: &Backend) -> Result<Self> {
         let judge = judge::Judge::open(path, backend)?;
-        let refused = |message: String| Error::input("E0998", message).at(path.display());
-        if judge.size() != size {
-            let said =
-                |Size { width, height, frames }: Size| format!("{frames} of {width}x{height}");
-            let (own, wanted) = (said(judge.size()), said(size));
-            return Err(refused(format!("the judge looks at frames as {own}, here are {wanted}"))
-                .help(
-                    "train a judge on clips as they are here, or give --size and --frames as it was \
-                     trained",
-                ));
-        }
+        judge.sees(size).map_err(|error| {
+            error.at(path.display()).help(
+                "train a judge on clips as they are here, or give --size and --frames as it was \
+                 trained",
+            )
+        })?;
         let features = features(&world, judge.slots()).map_err(|what| {
-            refused(format!("{what} of {world}"))
+            Error::input("E0998", format!("{what} of {world}"))
+                .at(path.display())
                 .help("train a judge on samples of this world: world sample --shows writes them")
         })?;
         Ok(Self { world, judge, features, visibility: Visibility::new() })
