@@ -180,5 +180,8 @@ fn preferences_hold_for_pairs_that_were_not_seen() {
     let of = |name: &str| last[name].as_f64().unwrap();
     println!("{last}");
     assert!(of("accuracy") > 0.8, "{last}");
+    // A pair is right by the sum over its two draws: with one of them right it may be, with both it is.
+    let both = 2.0 * of("accuracy") - 1.0;
+    assert!((both..=1.0).contains(&of("pair_accuracy")), "{last}");
     assert!(of("chosen") <= 0.0, "the error of what was chosen does not rise: {last}");
 }

@@ -46,6 +46,7 @@ fn preferences_begin_at_the_logarithm_of_two_and_are_learned() {
     assert_eq!(of(&rows[0], "margin"), 0.0);
     let last = &rows[29]["validation"];
     assert_eq!(of(last, "accuracy"), 1.0, "{last}");
+    assert_eq!(of(last, "pair_accuracy"), 1.0, "{last}");
     assert!(of(last, "margin") > 0.0 && of(last, "loss") < std::f64::consts::LN_2, "{last}");
     folder.run("lora inspect run/adapter.safetensors").fine();
     // bf16 rounds the policy and its reference alike.

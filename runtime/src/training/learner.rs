@@ -301,9 +301,20 @@ impl Learner<'_> {
         if self.kind == Kind::Dpo {
             let before = self.untrained(&examples, values, cancel)?;
             let Some(before) = before else { return Ok(None) };
-            for (own, before) in found.chunks_exact(2).zip(before.chunks_exact(2)) {
-                let [errors, reference] = [own, before].map(|both| [both[0][0], both[1][0]]);
-                count(preferred(settings, errors, reference, 0.0).1);
+            // A clip's likelihood is a mean over noise, of which each draw is an estimate: over its
+            // draws, a pair says more than with one of them.
+            let draws = settings.run.validation_draws as usize;
+            let pairs = found.chunks_exact(2 * draws).zip(before.chunks_exact(2 * draws));
+            for (own, before) in pairs {
+                let mut margin = 0.0;
+                for (own, before) in own.chunks_exact(2).zip(before.chunks_exact(2)) {
+                    let [errors, reference] = [own, before].map(|both| [both[0][0], both[1][0]]);
+                    let (_, numbers) = preferred(settings, errors, reference, 0.0);
+                    margin += numbers["margin"];
+                    count(numbers);
+                }
+                let right = f64::from(u8::from(margin > 0.0)) * draws as f64;
+                count(named([("pair_accuracy", right)]));
             }
         } else {
             let each = found.iter().zip(&examples);

@@ -44,13 +44,14 @@ pub struct Known {
     names: Vec<String>,
     /// Whether there are others whose names begin so: slots of labels that nobody has named yet.
     open: Option<&'static str>,
+    /// Those that only measurements have.
+    measured: &'static [&'static str],
 }
 
 /// What the names of the accuracy of slots begin with.
 const SLOT: &str = "accuracy_";
-/// Numbers of an update that no measurement has, and one that only measurements have.
+/// Numbers of an update that no measurement has.
 const OF_UPDATES: [&str; 2] = ["norm", "seconds_left"];
-const OF_MEASUREMENTS: &str = "over_base";
 
 impl Known {
     /// Of a run that trains this; `slots` are those of its labels, if they are known.
@@ -68,23 +69,28 @@ impl Known {
         let of_slots = slots.into_iter().flatten().map(|slot| format!("{SLOT}{slot}"));
         let names = ["loss"].iter().chain(own).map(|name| (*name).to_owned());
         let open = Some(SLOT).filter(|_| labelled && slots.is_none());
-        Self { names: names.chain(of_slots).collect(), open }
+        let measured: &[&str] = match kind {
+            Kind::Dpo => &["over_base", "pair_accuracy"],
+            _ => &["over_base"],
+        };
+        Self { names: names.chain(of_slots).collect(), open, measured }
     }
 
     /// What is wrong with the value of a gate; `measured` where there is a validation set.
     fn fault(&self, value: &str, measured: bool) -> Option<Wrong> {
         let own = value.strip_prefix("validation.");
         let named = own.unwrap_or(value);
-        let only = if own.is_some() { &[OF_MEASUREMENTS][..] } else { &OF_UPDATES };
+        let only = if own.is_some() { self.measured } else { &OF_UPDATES };
         let opened = self.open.is_some_and(|begin| named.starts_with(begin));
         if opened || only.contains(&named) || self.names.iter().any(|name| name == named) {
             let what = format!("{value} is not measured without data.validation");
             let help = "set data.validation, or take a number of the updates, such as loss";
             return (own.is_some() && !measured).then(|| (what, help.to_owned()));
         }
-        let measurements = self.names.iter().map(String::as_str).chain([OF_MEASUREMENTS]);
-        let measurements =
-            measurements.filter(|_| measured).map(|name| format!("validation.{name}"));
+        let measurements = self.names.iter().map(String::as_str);
+        let measurements = measurements
+            .chain(self.measured.iter().copied())
+            .filter(|_| measured).map(|name| format!("validation.{name}"));
         let updates = self.names.iter().map(String::as_str).chain(OF_UPDATES);
         let all: Vec<String> = updates.map(str::to_owned).chain(measurements).collect();
         let help = meant(value, "", all.iter().map(String::as_str), || {
@@ -321,6 +327,7 @@ mod tests {
         for (known, value) in [
             (of(lora, transformer, 5, None), "validation.over_base"),
             (of(dpo, transformer, 5, None), "validation.accuracy"),
+            (of(dpo, transformer, 5, None), "validation.pair_accuracy"),
             (of(full, vae, 5, None), "validation.psnr_later"),
             (of(full, text, 5, Some(&slots)), "validation.accuracy_shot"),
             // Nobody knows the slots of a manifest that is still to be written.

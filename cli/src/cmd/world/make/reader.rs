@@ -229,12 +229,17 @@ impl<'r> Reader<'r> {
         }
         let flags = flags(&table)?;
         let output = output.to_string_lossy().into_owned();
-        let more: Vec<String> = match verb {
-            ["init"] => vec![output],
-            [_, "eval"] => self.device.to_vec(),
-            [_, "pairs"] => [&[format!("--output={output}")], self.device].concat(),
-            _ => vec![format!("--output={output}")],
-        };
+        let mut more = self.device.to_vec();
+        match verb {
+            ["init"] => more = vec![output],
+            [_, "eval"] => {}
+            // Painting has no device, but threads.
+            [_, "sample"] => {
+                more.retain(|flag| flag.starts_with("--threads"));
+                more.push(format!("--output={output}"));
+            }
+            _ => more.push(format!("--output={output}")),
+        }
         let words = ["anyid-rt"].iter().chain(verb).map(|word| (*word).to_owned());
         let cli = Cli::try_parse_from(words.chain(flags.clone()).chain(more));
         let cli = cli.map_err(|error| {
