@@ -356,7 +356,9 @@ fn a_full_disk_loses_nothing() {
     let kept = std::fs::read(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
     std::os::unix::fs::symlink("/dev/full", &log).unwrap();
-    folder.run(&format!("{LORA} --steps 5 --resume")).fails("E1012");
+    let stands = "stands in run/checkpoint.safetensors: --resume goes on from there";
+    let done = folder.run(&format!("{LORA} --steps 5 --resume")).fails("E1012").says(stands);
+    assert!(done.err.contains("free some space"), "{}", done.err);
     assert!(bytes(&folder, "run/checkpoint.safetensors") == before);
     std::fs::remove_file(&log).unwrap();
     std::fs::write(&log, kept).unwrap();
@@ -368,10 +370,12 @@ fn a_full_disk_loses_nothing() {
         command.args(["-c", &line]).current_dir(folder.path(""));
         Done::of(words, command.output().unwrap())
     };
-    limited(&format!("{LORA} --steps 5 --resume")).fails("E1013");
+    let done = limited(&format!("{LORA} --steps 5 --resume")).fails("E1013");
+    done.says("the checkpoint of update 4 ").says(stands);
     assert!(bytes(&folder, "run/checkpoint.safetensors") == before);
     let large = "--set video.width=256 --set video.height=256 -o large";
-    limited(&format!("{LORA} {large}")).fails("E1013");
+    let done = limited(&format!("{LORA} {large}")).fails("E1013");
+    done.says("nothing was trained yet: the same command begins again");
     folder.run(&format!("{LORA} --steps 5 --resume")).fine();
 }
 
@@ -382,4 +386,87 @@ fn values_that_are_not_finite_stop_the_run_with_their_sample() {
     let done = folder.run(&format!("{LORA} {rate}")).fails("E1001").says("sample s_");
     assert!(!done.err.contains("wrote"), "{}", done.err);
     assert!(folder.path("run/checkpoint.safetensors").exists(), "the last good one stays");
+    let done =
+        done.says("take a smaller train.learning_rate in a new run; the checkpoint of update ");
+    done.says(" stands in run/checkpoint.safetensors: --resume goes on from there");
+}
+
+#[test]
+fn a_signal_before_the_first_update_ends_the_run_at_once_and_says_what_stands() {
+    let folder = world(&samples());
+    // Many shapes of calls, so that compiling takes its time.
+    let words = format!("{LORA} --steps 3 --set train.batch=63 --set data.validation=train.jsonl");
+    folder.run(&format!("{words} -o whole")).fine();
+    let (mut early, mut late) = (0, 0);
+    for round in 0..8u64 {
+        let run = format!("cut{}", round / 2);
+        let resume = if folder.path(&format!("{run}/checkpoint.safetensors")).exists() {
+            " --resume"
+        } else {
+            ""
+        };
+        let child = start(&folder, &format!("{words} -o {run}{resume}"));
+        wait_for(&folder, &format!("{run}/lock"));
+        std::thread::sleep(Duration::from_millis(17 * round));
+        let begun = std::time::Instant::now();
+        send(&child, if round % 2 == 0 { Signal::INT } else { Signal::TERM });
+        let done = ended(child);
+        let took = begun.elapsed();
+        if done.code == 0 {
+            continue;
+        }
+        assert_eq!(done.code, if round % 2 == 0 { 130 } else { 143 }, "{}", done.err);
+        assert!(took < Duration::from_secs(5), "{took:?}\n{}", done.err);
+        assert!(done.err.contains("error[E1002]: interrupted "), "{}", done.err);
+        let saved = folder.path(&format!("{run}/checkpoint.safetensors")).exists();
+        let said = match saved {
+            true => " stands: --resume goes on from here",
+            false => "nothing was trained yet: the same command goes on",
+        };
+        assert!(done.err.contains(said), "{saved}\n{}", done.err);
+        *(if saved { &mut late } else { &mut early }) += 1;
+    }
+    println!("{early} were stopped before the first checkpoint, {late} behind it");
+    assert!(early > 0);
+    for run in (0..4).map(|number| format!("cut{number}")) {
+        let saved = folder.path(&format!("{run}/checkpoint.safetensors")).exists();
+        let resume = if saved { " --resume" } else { "" };
+        folder.run(&format!("{words} -o {run}{resume}")).fine();
+        same_end(&folder, &run, "whole");
+    }
+}
+
+#[test]
+fn the_built_in_model_and_the_folder_that_init_writes_of_it_are_one() {
+    let folder = world(&samples());
+    folder.write("own.toml", common::training::SETTINGS.replace("model.path = \"micro\"\n", ""));
+    folder.run("init m").fine();
+    let own = "train lora --config own.toml --threads 2";
+    let other = format!("{own} --set model.path=m");
+    folder.run(&format!("{own} --steps 4 -o whole")).fine();
+    // Nothing is encoded a second time, and every bit is the same.
+    let done = folder.run(&format!("{other} --steps 4 -o folder")).fine();
+    assert!(!done.err.contains("encoding"), "{}", done.err);
+    same_end(&folder, "folder", "whole");
+    let check =
+        |words: &str| folder.run(&words.replace("train lora", "train check --json")).fine().json();
+    assert_eq!(check(own)["memory"]["weights_bytes"], check(&other)["memory"]["weights_bytes"]);
+    // A run goes on with the one where it began with the other.
+    for (run, first, second) in [("a", own, other.as_str()), ("b", other.as_str(), own)] {
+        folder.run(&format!("{first} --steps 2 -o {run}")).fine();
+        folder.run(&format!("{second} --steps 4 -o {run} --resume")).fine();
+        same_end(&folder, run, "whole");
+    }
+    // So do adapters: it is the base that they were trained on. Another model is not.
+    let from = "--steps 1 --init-from whole/adapter.safetensors";
+    let done = folder.run(&format!("{other} {from} -o next")).fine();
+    assert!(!done.err.contains("it was trained on the transformer"), "{}", done.err);
+    let full = own.replace("train lora", "train full");
+    let weights = "m/transformer/diffusion_pytorch_model.safetensors";
+    folder.run(&format!("{full} --steps 1 -o all")).fine();
+    folder.run(&format!("{full} --steps 1 -o from --init-from {weights}")).fine();
+    assert_eq!(log(&folder, "all"), log(&folder, "from"));
+    folder.run("init n --preset world").fine();
+    let done = folder.run(&format!("{own} --set model.path=n --steps 5 -o whole --resume"));
+    done.fails("E0963").says("fingerprint of the model");
 }

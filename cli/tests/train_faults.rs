@@ -35,7 +35,17 @@ fn an_error_of_settings_names_the_line_or_the_flag_that_gave_the_value() {
         ("--set train.batch=many", "E0955", &["\"many\", expected a whole number\n"]),
         ("--set train.batch=-2", "E0955", &["a whole number, 0 or more"]),
         ("--set train.foo=1", "E0955", &["unknown field `foo`", "help: it is one of network, "]),
-        ("--set video.width=20000", "E0956", &["video.width cannot be 20000", "16384"]),
+        (
+            "--set video.width=20000 --set video.height=50 --set video.frames=6",
+            "E0901",
+            &[
+                "width 20000 is not",
+                "up to 16384; height 50 is not",
+                "; the number of frames cannot be 6",
+                "--> --set video.width=20000, --set video.height=50, --set video.frames=6",
+                "help: the nearest size is 16384x64, 5 frames",
+            ],
+        ),
         ("--threads 600", "E0918", &["--> --threads"]),
         ("--device tpu", "E0904", &["--> --device"]),
         ("--device cpu:1", "E0560", &["--> --device"]),
@@ -66,6 +76,51 @@ fn all_faults_of_a_line_are_listed_at_once() {
     }
     let left = folder.run(&format!("{LORA} --set data.skip_faulty=true")).fails("E0958");
     assert!(left.err.contains("none of 2 samples is left"), "{}", left.err);
+}
+
+#[test]
+fn what_follows_from_another_fault_of_the_line_is_not_listed() {
+    let folder = world(&samples());
+    folder.write("copy.mp4", bytes(&folder, "pan.mp4"));
+    // Both clips have frames 0 to 6 of one file, if the start of the target is taken for 0.
+    let line = |id: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        sample(id, 60, |v| {
+            v["references"] = json!([{"form": "video", "clip": "c_other", "media": "copy.mp4",
+                                      "start": 0, "frames": 5}]);
+            change(v);
+        })
+    };
+    let lines = [
+        line("s_1", &|v| v["target"]["start"] = 1.5.into()),
+        line("s_2", &|v| v["target"]["start"] = (-1).into()),
+        line("s_3", &|v| {
+            v["target"]["start"] = 0.into();
+            v["target"]["fps"] = 25.into();
+        }),
+        line("s_4", &|v| v["target"]["clip"] = 3.into()),
+        line("s_5", &|v| v["target"]["sha256"] = 3.into()),
+        line("s_6", &|v| {
+            v["references"][0]["start"] = "0".into();
+            v["target"]["start"] = 0.into();
+        }),
+        // A clip that ends before it begins has no frames that could be among others.
+        line("s_7", &|v| v["target"]["start"] = 5000.into()),
+        line("s_8", &|v| {
+            v["references"][0].as_object_mut().unwrap().remove("form");
+            v["references"][0]["media"] = "none.mp4".into();
+        }),
+    ];
+    write_lines(&folder, &lines);
+    let done = folder.run(LORA).fails("E0957").says("8 lines of the manifest cannot be used");
+    assert!(!done.err.contains("among the references"), "{}", done.err);
+    let said = |line: usize| done.err.matches(&format!("line {line}: ")).count();
+    for line in [1, 2, 3, 4, 5, 6, 7] {
+        assert_eq!(said(line), 1, "line {line}\n{}", done.err);
+    }
+    assert_eq!(said(8), 2, "the form is missing, and so is the file\n{}", done.err);
+    // Without the fault it is what is wrong with the line.
+    write_lines(&folder, &[line("s_1", &|v| v["target"]["start"] = 0.into())]);
+    folder.run(LORA).fails("E0957").says("among the references: ").says("copy.mp4 is a copy of ");
 }
 
 #[test]

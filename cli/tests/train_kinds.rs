@@ -223,7 +223,13 @@ fn a_shared_cache_gives_the_bits_of_an_own_one() {
     let entry = std::fs::read_dir(folder.path("cache")).unwrap().next().unwrap().unwrap().path();
     let sound = std::fs::read(&entry).unwrap();
     std::fs::write(&entry, &sound[..sound.len() - 1]).unwrap();
-    folder.run(&format!("{words} -o three")).fine();
+    let done = folder.run(&format!("{words} -o three")).fine();
+    assert!(
+        done.err.contains("an entry of the cache is damaged and is made again: "),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains(entry.file_name().unwrap().to_str().unwrap()), "{}", done.err);
     assert!(std::fs::read(&entry).unwrap() == sound);
     same_end(&folder, "three", "one");
 }
@@ -331,7 +337,9 @@ fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_not
     }
     let words = format!("{words} --set data.cache=other");
     let full = format!("{words} -o full");
-    folder.run(&full).fails("E1014").says("other/");
+    let stands =
+        "the checkpoint of update 0 stands in full/checkpoint.safetensors: --resume goes on";
+    folder.run(&full).fails("E1014").says("other/").says("made again; ").says(stands);
     let begun = bytes(&folder, "full/checkpoint.safetensors");
     for name in &stored {
         std::fs::remove_dir(folder.path(&format!("other/{name}"))).unwrap();
@@ -342,6 +350,7 @@ fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_not
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &line]).current_dir(folder.path(""));
     let done = common::Done::of(&full, command.output().unwrap()).fails("E1013").says("other/");
+    let done = done.says(stands);
     assert!(!done.err.contains(".tmp"), "{}", done.err);
     assert!(bytes(&folder, "full/checkpoint.safetensors") == begun, "it stays");
     assert!(errors_in(&folder, "other").is_empty());
@@ -353,8 +362,14 @@ fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_not
         let sound = std::fs::read(&path).unwrap();
         std::fs::write(&path, &sound[..sound.len() - 1]).unwrap();
     }
-    folder.run(&format!("{words} -o damaged")).fine();
+    let done = folder.run(&format!("{words} -o damaged")).fine();
     same_end(&folder, "damaged", "whole");
+    for said in
+        ["g0.mp4 (other/", "the prompt of sample m_0 (other/", "untrained network on m_0 (other/"]
+    {
+        assert!(done.err.contains(said), "{said}\n{}", done.err);
+    }
+    assert!(done.err.matches("entries of the cache are damaged and are made again: ").count() >= 3);
     assert_eq!(errors_in(&folder, "other").len(), stored.len());
 }
 

@@ -48,7 +48,7 @@ fn all() -> String {
         stage("vae", "full", "network = \"vae\"", &vae),
         stage("clips", "full", &format!("result = \"average\"\n{gate}"), &clips),
         stage("tune", "lora", best, &tune),
-        stage("prefer", "dpo", "init_from = \"tune\"", &prefer),
+        stage("prefer", "dpo", "init_from = \"tune\"\nmodel = \"clips\"", &prefer),
     ]
     .concat()
 }
@@ -270,7 +270,9 @@ fn a_stage_that_diverges_leaves_the_last_good_one() {
     let first = stage("first", "full", "", &settings("train.jsonl", "steps = 2\nbatch = 2"));
     let wild = settings("train.jsonl", "steps = 9\nbatch = 2\nlearning_rate = 1e30");
     write(&folder, "out", &(first.clone() + &stage("second", "lora", "", &wild)));
-    folder.run(RUN).fails("E1001").says("sample s_");
+    let done = folder.run(RUN).fails("E1001").says("sample s_").says(" stands in ");
+    let done = done.says("checkpoint.safetensors: the same command goes on from there");
+    assert!(!done.err.contains("--resume"), "there is no such flag: {}", done.err);
     let good = tree(&folder, "out/first");
     assert!(!folder.path("out/second/model").exists());
     let tame = settings("train.jsonl", "steps = 2\nbatch = 2");
@@ -381,6 +383,25 @@ fn faults_of_the_file_are_found_before_the_first_stage() {
     write(&folder, "out", &format!("{first}{second}"));
     folder.run(RUN).fails("E0970").says("run.folder is decided by the stages").says("lora.toml:4");
     folder.run("train stages --config none.toml").fails("E0911");
+    // An adapter of another form, one that the model has already, and a size: all before the first stage.
+    let from = "init_from = \"a\"\nmodel = \"start\"";
+    let adapter = settings("train.jsonl", "steps = 1");
+    let first = stage("a", "lora", "", &adapter);
+    let second = |more: &str, change: [&str; 2]| {
+        stage("b", "lora", more, &adapter.replace(change[0], change[1]))
+    };
+    let other = ["rank = 4", "rank = 2\ntargets = [\"blocks.*_attn.q\"]"];
+    write(&folder, "out", &format!("{first}{}", second(from, other)));
+    let done = folder.run(RUN).fails("E0970").says("rank 4, lora.rank is 2");
+    done.says("linears (").says("that lora.targets does not have").says(":25, stage b");
+    write(&folder, "out", &format!("{first}{}", second("init_from = \"a\"", ["", ""])));
+    let done = folder.run(RUN).fails("E0970").says("the adapter of stage a would count twice");
+    done.says("write model = \"start\"");
+    let size = ["width = 64\nheight = 64", "width = 100\nheight = 20000"];
+    write(&folder, "out", &format!("{first}{}", second("", size)));
+    let done =
+        folder.run(RUN).fails("E0901").says("width 100 is not").says("; height 20000 is not");
+    done.says("the nearest size is 96x16384");
     assert!(!folder.path("out").exists(), "nothing was begun");
     write(&folder, "out", &gated(2, "").replace("model = \"m\"", ""));
     std::fs::remove_dir_all(folder.path("m")).unwrap();

@@ -181,7 +181,9 @@ fn packed(folder: &Folder) {
     for name in ["recipe.toml", "provenance.json", "model_index.json", "tokenizer/tokenizer.json"] {
         assert!(folder.path(&format!("packed/{name}")).is_file(), "{name}");
     }
-    folder.run("world pack out -o packed").fails("E1016");
+    let refused = folder.run("world pack out -o packed").fails("E1016");
+    let refused = refused.says("help: choose another name, or remove the folder first");
+    assert!(!refused.err.contains("--force"), "there is no such flag: {}", refused.err);
     let said = folder.run("world pack out -o earlier --step clips").fine().out;
     assert!(said.contains("the model of step clips"), "{said}");
     folder.run("world pack out -o no --step pairs").fails("E0970").says("the trainings are text,");

@@ -53,7 +53,7 @@ pub type Observer<'w> = &'w mut dyn FnMut(&Pass, &Compilation<'_>);
 ///
 /// # Errors
 /// E0501 to E0505, E0508 and E0509 where request or selection are at fault, E0507 (a broken
-/// invariant) where the result of a pass does not verify.
+/// invariant) where the result of a pass does not verify, E1002 where it was told to stop.
 pub fn drive<'m>(
     request: &CompileRequest<'m>,
     selection: &Selection,
@@ -69,6 +69,9 @@ pub fn drive<'m>(
     let mut context = Context { request, rewrites };
     let mut records = Vec::with_capacity(passes.len());
     for (at, (pass, enabled)) in passes.iter().enumerate() {
+        if options.stopped() {
+            return Err(CompileError::stopped());
+        }
         let before = context.rewrites.done();
         context.rewrites.begin(pass.name, *enabled);
         let begun = Instant::now();
@@ -159,6 +162,8 @@ fn selected(
 mod tests {
     use super::*;
     use anyid_ir::{DType, FuncBuilder, Module, TensorType};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn names(selection: &[&str], split: bool) -> Result<Vec<String>, CompileError> {
         let named = Selection::Named(selection.iter().map(|n| (*n).to_owned()).collect());
@@ -260,6 +265,23 @@ mod tests {
             let (_, _, done) = run(&options, &Selection::All);
             assert_eq!(done, limit);
         }
+    }
+
+    #[test]
+    fn compiling_that_is_told_to_stop_ends_in_front_of_the_next_pass() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let options = Options { stop: Some(stop.clone()), ..Options::default() };
+        let module = module();
+        let request = CompileRequest::new(&module, "f").with(&options);
+        assert!(request.plan().is_ok());
+        let mut seen = Vec::new();
+        let outcome = drive(&request, &Selection::All, &mut |pass, _| {
+            seen.push(pass.name);
+            stop.store(pass.name == "canonicalize", Ordering::Relaxed);
+        });
+        let error = outcome.err().expect("it was stopped");
+        assert!(error.is_stopped() && error.code == "E1002", "{error}");
+        assert_eq!(seen.last(), Some(&"canonicalize"), "{seen:?}");
     }
 
     #[test]

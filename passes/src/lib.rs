@@ -107,6 +107,16 @@ impl CompileError {
         Self { help: Some(help.into()), ..self }
     }
 
+    /// The error of compiling that was told to end.
+    pub(crate) fn stopped() -> Self {
+        Self::new("E1002", "interrupted while compiling")
+    }
+
+    /// Whether compiling was told to end, and nothing is at fault.
+    pub fn is_stopped(&self) -> bool {
+        self.code == "E1002"
+    }
+
     /// Whether the compiler is at fault and not what it was given.
     pub fn is_internal(&self) -> bool {
         self.code == "E0507"

@@ -13,6 +13,8 @@ use anyid_ir::Module;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{Plan, title};
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A tensor that one run leaves for the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Options {
     pub explain: bool,
     /// The table of passes.
     pub passes: &'static [Pass],
+    /// Ends compiling in front of the next pass once it is set.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Options {
@@ -51,6 +55,7 @@ impl Default for Options {
             verify_each: false,
             explain: false,
             passes: PASSES,
+            stop: None,
         }
     }
 }
@@ -73,6 +78,11 @@ impl Options {
     pub fn off(mut self, name: &str) -> Self {
         self.without.push(name.to_owned());
         self
+    }
+
+    /// Whether compiling is to end.
+    pub fn stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 
     /// Whether the pass called `name` may rewrite.

@@ -194,10 +194,17 @@ fn build(args: &Export, configs: &Configs) -> Result<Module> {
     match args.network {
         Network::Dit | Network::Loss => {
             let size = Size { width, height, frames };
-            size.check(geometry).map_err(|error| {
-                let flag = flag_of(&error, width, height, frames);
-                error.at(flag)
-            })?;
+            if let Some(misfit) = size.misfit(geometry, usize::MAX) {
+                let mut flags: Vec<String> = misfit
+                    .parts()
+                    .map(|part| match part {
+                        "frames" => format!("--frames {frames}"),
+                        _ => format!("--size {width}x{height}"),
+                    })
+                    .collect();
+                flags.dedup();
+                return Err(misfit.error().at(flags.join(", ")));
+            }
             let [frames, height, width] = size.latent(geometry);
             let references = latent_frames(&args.ref_frames, geometry)?;
             let timesteps = args.timesteps.unwrap_or(if references > 0 { 2 } else { 1 });
@@ -240,14 +247,6 @@ fn check_pixels(width: usize, height: usize, factor: usize) -> Result<()> {
     )
     .at("--size")
     .help("the autoencoder halves both sides several times"))
-}
-
-/// The flag that an error of the size is about.
-fn flag_of(error: &Error, width: usize, height: usize, frames: usize) -> String {
-    match error.code() {
-        "E0902" => format!("--frames {frames}"),
-        _ => format!("--size {width}x{height}"),
-    }
 }
 
 /// Latent frames of references with these pixel frames.

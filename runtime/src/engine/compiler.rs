@@ -6,6 +6,7 @@ use super::{Backend, PlanFile, Watched, memory_check};
 use crate::error::{self, Error, Result};
 use anyid_backends::LoadError;
 use anyid_backends::device::Provider;
+use anyid_backends::stop::with_stop;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use anyid_ir::{Module, TensorType};
@@ -14,6 +15,7 @@ use anyid_passes::driver::{Selection, drive, unobserved};
 pub use anyid_passes::{CompileRequest, StateSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes programs for a backend.
 pub struct Compiler {
@@ -38,8 +40,15 @@ impl Compiler {
     /// Compiles the phases added from here on as `options` say, for this backend's target.
     #[must_use]
     pub fn with(mut self, options: Options) -> Self {
-        let target = self.options.target;
-        self.options = Options { target, ..options };
+        let Options { target, stop, .. } = self.options;
+        self.options = Options { target, stop, ..options };
+        self
+    }
+
+    /// Ends compiling between two passes once `flag` is set.
+    #[must_use]
+    pub fn stopped_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.options.stop = Some(flag);
         self
     }
 
@@ -47,7 +56,7 @@ impl Compiler {
     /// function is split, as phases `prepare` and `step`. Phases whose states agree share them.
     ///
     /// # Errors
-    /// E05xx where the function cannot be compiled.
+    /// E05xx where the function cannot be compiled, E1002 where it was told to stop.
     pub fn add(mut self, phase: &str, request: CompileRequest<'_>) -> Result<Self> {
         verified(request.module)?;
         let split = request.varying.is_some();
@@ -132,6 +141,20 @@ impl Compiler {
         let scratch = |plan: &Plan| self.backend.device().scratch_bytes(plan);
         let workspace = most(&|plan| plan.workspace_bytes).unwrap_or(0);
         workspace.saturating_add(most(&scratch).unwrap_or(0))
+    }
+
+    /// As [`Self::load`], until `flag` is set.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_until(self, provider: Arc<Provider>, flag: &AtomicBool) -> Result<Program> {
+        let stopped = || flag.load(Ordering::Relaxed);
+        // Packing a large weight can be stopped in the middle, too, and is of no use then.
+        let loaded = with_stop(flag, || self.load(provider, &mut |_, _| !stopped()))?;
+        match stopped() {
+            true => Err(super::interrupted("while loading weights")),
+            false => Ok(loaded),
+        }
     }
 
     /// Loads the weights of all phases and reserves the memory of the largest.
@@ -222,6 +245,9 @@ fn verified(module: &Module) -> Result<()> {
 
 /// An error of the compiler as one of the runtime.
 pub fn compile_error(error: anyid_passes::CompileError) -> Error {
+    if error.is_stopped() {
+        return super::interrupted("while compiling");
+    }
     let make = if error.is_internal() { Error::internal } else { Error::input };
     let mut out = make(error.code, error.message);
     if let Some(place) = error.place {

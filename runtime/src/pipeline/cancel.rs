@@ -1,5 +1,6 @@
 //! Stops one run, and only that run, from anywhere.
 
+use crate::error::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +23,17 @@ impl Cancel {
     /// Whether it has been used.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// An interruption, if it has been used; `doing` says what that ends, such as `while reading`.
+    ///
+    /// # Errors
+    /// E1002.
+    pub fn check(&self, doing: &str) -> Result<()> {
+        match self.is_cancelled() {
+            true => Err(crate::engine::interrupted(doing)),
+            false => Ok(()),
+        }
     }
 
     /// The flag behind the handle, for code that works with a flag; setting it is [`Self::cancel`].

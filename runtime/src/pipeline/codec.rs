@@ -3,7 +3,7 @@
 use super::context::tensor_f32;
 use super::plan::Stage;
 use super::shelf::Lent;
-use super::{Event, LoadedReference, Request, Run, Size};
+use super::{Cancel, Event, LoadedReference, Request, Run, Size};
 use crate::engine::finite::{self, Origin};
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States};
 use crate::error::Result;
@@ -96,7 +96,7 @@ pub fn coder_phases(
 
 /// One half of the autoencoder for chunks of this size.
 pub(super) fn compile(
-    backend: &Backend,
+    compiler: Compiler,
     model: &Model,
     half: Half,
     size: Size,
@@ -107,7 +107,7 @@ pub(super) fn compile(
         Half::Encoder => vae::encoder(&model.vae, &sizes),
         Half::Decoder => vae::decoder(&model.vae, &sizes, true),
     };
-    coder_phases(Compiler::new(backend), &module, half, clips)
+    coder_phases(compiler, &module, half, clips)
 }
 
 /// One half of the autoencoder with the states of its causal convolutions.
@@ -186,7 +186,7 @@ fn encode_clip(
         clip.piece(size, start, len)
     };
     for at in 0..=later {
-        run.check_cancel("while encoding references")?;
+        run.cancel.check("while encoding")?;
         latents.push(coder.chunk(at, &pieces, place)?);
         seen(run);
     }
@@ -280,20 +280,23 @@ pub(crate) fn encode_references(
 /// The encoder, loaded for many clips of one size.
 pub struct ClipEncoder<'m> {
     model: &'m Model,
+    cancel: Cancel,
     coder: Coder,
     size: Size,
 }
 
 impl<'m> ClipEncoder<'m> {
-    /// Loads the encoder for clips of `size`, whose frames only say whether there is more than one.
+    /// Loads the encoder for clips of `size`, whose frames only say whether there is more than one. All
+    /// that it does ends once `cancel` says to stop.
     ///
     /// # Errors
     /// As [`Compiler::load`].
-    pub fn open(model: &'m Model, backend: &Backend, size: Size) -> Result<Self> {
-        Run::quiet(model, &mut |_| Ok(()), |run| {
-            let compiler = compile(backend, model, Half::Encoder, size, size.frames > 1)?;
+    pub fn open(model: &'m Model, backend: &Backend, size: Size, cancel: &Cancel) -> Result<Self> {
+        Run::quiet(model, cancel, &mut |_| Ok(()), |run| {
+            let compiler = Compiler::new(backend).stopped_by(cancel.flag());
+            let compiler = compile(compiler, model, Half::Encoder, size, size.frames > 1)?;
             let coder = Coder::load(run, Stage::alone("references", compiler), Half::Encoder)?;
-            Ok(Self { model, coder, size })
+            Ok(Self { model, cancel: cancel.clone(), coder, size })
         })
     }
 
@@ -328,7 +331,7 @@ impl<'m> ClipEncoder<'m> {
 
     fn clip(&mut self, clip: &Clip<'_>, place: &str) -> Result<Tensor> {
         let (coder, size) = (&mut self.coder, self.size);
-        Run::quiet(self.model, &mut |_| Ok(()), |run| {
+        Run::quiet(self.model, &self.cancel, &mut |_| Ok(()), |run| {
             encode_clip(run, coder, size, clip, place, &mut |_| {})
         })
     }
@@ -341,7 +344,7 @@ impl<'m> ClipEncoder<'m> {
 pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Result<Tensor> {
     let [_, frames, height, width] = four(pixels);
     let size = Size { width, height, frames };
-    ClipEncoder::open(model, backend, size)?.pixels(pixels, "the encoder")
+    ClipEncoder::open(model, backend, size, &Cancel::new())?.pixels(pixels, "the encoder")
 }
 
 /// Decodes latents chunk by chunk and passes pixels on as soon as they are there.
@@ -353,7 +356,7 @@ pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Resul
     let total = geometry.frames(count);
     let pieces = |at: usize| prefix_time(latents, at, 1);
     for at in 0..count {
-        run.check_cancel("while decoding")?;
+        run.cancel.check("while decoding")?;
         let video = coder.chunk(at, &pieces, "the decoder")?;
         run.receiver.frames(&video)?;
         run.event(Event::Decoded { done: geometry.frames(at + 1), total });
@@ -363,20 +366,20 @@ pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Resul
 }
 
 /// Pixels `f32[3,T,H,W]` of normalised latents `f32[z,1+k,h,w]`, 4k+1 frames for Wan2.2, of which `show`
-/// gets each chunk as soon as it is there.
+/// gets each chunk as soon as it is there, until `cancel` says to stop.
 ///
 /// # Errors
 /// Those of `show`, and as [`Program::call`](crate::engine::Program::call).
 pub(crate) fn decode_each(
-    model: &Model,
-    backend: &Backend,
+    (model, backend, cancel): (&Model, &Backend, &Cancel),
     latents: &Tensor,
     show: &mut dyn FnMut(&Tensor) -> Result<()>,
 ) -> Result<()> {
     let [_, count, rows, cols] = four(latents);
     let size = Size::of_latent([count, rows, cols], model.geometry());
-    Run::quiet(model, show, |run| {
-        let compiler = compile(backend, model, Half::Decoder, size, count > 1)?;
+    Run::quiet(model, cancel, show, |run| {
+        let compiler = Compiler::new(backend).stopped_by(cancel.flag());
+        let compiler = compile(compiler, model, Half::Decoder, size, count > 1)?;
         decode(run, Stage::alone("decoding", compiler), latents)
     })
 }
@@ -385,8 +388,14 @@ pub(crate) fn decode_each(
 ///
 /// # Errors
 /// E05xx where the decoder cannot be compiled.
-pub(crate) fn decoder_bytes(model: &Model, backend: &Backend, size: Size) -> Result<u64> {
-    let compiler = compile(backend, model, Half::Decoder, size, size.frames > 1)?;
+pub(crate) fn decoder_bytes(
+    model: &Model,
+    backend: &Backend,
+    size: Size,
+    cancel: &Cancel,
+) -> Result<u64> {
+    let compiler = Compiler::new(backend).stopped_by(cancel.flag());
+    let compiler = compile(compiler, model, Half::Decoder, size, size.frames > 1)?;
     Ok(super::need::decoding(&compiler, model, size).held_bytes())
 }
 
@@ -396,7 +405,7 @@ pub(crate) fn decoder_bytes(model: &Model, backend: &Backend, size: Size) -> Res
 /// As [`Program::call`](crate::engine::Program::call).
 pub fn decode_latents(model: &Model, backend: &Backend, latents: &Tensor) -> Result<Tensor> {
     let mut parts = Vec::new();
-    decode_each(model, backend, latents, &mut |video| {
+    decode_each((model, backend, &Cancel::new()), latents, &mut |video| {
         parts.push(video.clone());
         Ok(())
     })?;

@@ -1,7 +1,7 @@
 //! Turns prompts into text contexts.
 
 use super::plan::Stage;
-use super::{Event, Request, Run};
+use super::{Cancel, Event, Request, Run};
 use crate::engine::{Backend, Compiler, Inputs, finite};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -38,12 +38,12 @@ pub(super) fn tokenise(
 
 /// The text encoder with one phase for each distinct one of these numbers of tokens.
 pub(super) fn compile(
-    backend: &Backend,
+    mut compiler: Compiler,
     model: &Model,
     tokens: &[usize],
     precision: Precision,
 ) -> Result<Compiler> {
-    let (mut compiler, all) = (Compiler::new(backend), tokens);
+    let all = tokens;
     for (i, tokens) in all.iter().enumerate() {
         if all[..i].contains(tokens) {
             continue;
@@ -67,7 +67,11 @@ pub(super) fn run(
     rows: usize,
 ) -> Result<[Tensor; 2]> {
     let place = |at: usize| ["the prompt", "the empty prompt"][at].to_owned();
-    let contexts = encode(run, stage, ids, rows, &place)?;
+    let mut contexts = Vec::new();
+    encode(run, stage, (ids, rows), &place, &mut |context| {
+        contexts.push(context);
+        Ok(())
+    })?;
     Ok(contexts.try_into().expect("one context a prompt"))
 }
 
@@ -82,26 +86,47 @@ pub fn encode_prompts(
     rows: usize,
     precision: Precision,
 ) -> Result<Vec<Tensor>> {
-    Run::quiet(model, &mut |_| Ok(()), |run| {
+    let mut contexts = Vec::new();
+    encode_each((model, backend, &Cancel::new()), (ids, rows), precision, &mut |context| {
+        contexts.push(context);
+        Ok(())
+    })?;
+    Ok(contexts)
+}
+
+/// As [`encode_prompts`], until `cancel` says to stop; `take` gets each result as soon as it is there.
+///
+/// # Errors
+/// Those of `take`, and as [`crate::engine::Program::call`].
+pub(crate) fn encode_each(
+    (model, backend, cancel): (&Model, &Backend, &Cancel),
+    (ids, rows): (&[Vec<u32>], usize),
+    precision: Precision,
+    take: Take<'_>,
+) -> Result<()> {
+    Run::quiet(model, cancel, &mut |_| Ok(()), |run| {
         let tokens: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let compiler = compile(backend, model, &tokens, precision)?;
+        let compiler = Compiler::new(backend).stopped_by(cancel.flag());
+        let compiler = compile(compiler, model, &tokens, precision)?;
         let place = |at: usize| format!("prompt {}", at + 1);
-        encode(run, Stage::alone("text", compiler), ids, rows, &place)
+        encode(run, Stage::alone("text", compiler), (ids, rows), &place, take)
     })
 }
+
+/// What is done with a context.
+type Take<'t> = &'t mut dyn FnMut(Tensor) -> Result<()>;
 
 fn encode(
     run: &mut Run<'_>,
     stage: Stage,
-    ids: &[Vec<u32>],
-    rows: usize,
+    (ids, rows): (&[Vec<u32>], usize),
     place: &dyn Fn(usize) -> String,
-) -> Result<Vec<Tensor>> {
+    take: Take<'_>,
+) -> Result<()> {
     let since = run.begin("text");
     let width = run.model.text.d_model;
     let weights = run.model.text_weights.clone();
     let mut program = stage.load(run, &weights)?;
-    let mut out = Vec::new();
     for (i, ids) in ids.iter().enumerate() {
         let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let tensor = tensor_i32([ids.len()], &values)?;
@@ -116,10 +141,10 @@ fn encode(
             Tensor::zeros(anyid_ir::TensorType::new(anyid_ir::DType::F32, [rows, width]));
         let bytes = hidden.bytes();
         padded.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        out.push(padded);
+        take(padded)?;
     }
     run.end("text", since, program.weight_bytes(), program.memory_bytes());
-    Ok(out)
+    Ok(())
 }
 
 pub(crate) fn tensor_i32(shape: impl IntoIterator<Item = usize>, values: &[i32]) -> Result<Tensor> {

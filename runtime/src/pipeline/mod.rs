@@ -23,11 +23,11 @@ pub use cancel::Cancel;
 pub use codec::{ClipEncoder, coder_phases, decode_latents, encode_pixels};
 pub(crate) use codec::{decode_each, decoder_bytes};
 pub use context::encode_prompts;
-pub(crate) use context::{tensor_f32, tensor_i32};
+pub(crate) use context::{encode_each, tensor_f32, tensor_i32};
 pub use kept::RECIPE_KEY;
 pub use need::PhasePlan;
 pub use plan::Preflight;
-pub use request::{Request, Size, check_frames};
+pub use request::{Misfit, Request, Size, check_frames};
 pub use results::{FileOptions, Finished, ResultFiles};
 pub use sample::{Sampler, StepRecord, settings};
 pub use shelf::Keep;
@@ -296,16 +296,17 @@ pub(crate) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Does `work` outside a whole run, without events and interruption.
+    /// Does `work` outside a whole run, without events, until `cancel` says to stop.
     pub(crate) fn quiet<T>(
         model: &Model,
+        cancel: &Cancel,
         frames: &mut dyn FnMut(&Tensor) -> Result<()>,
         work: impl FnOnce(&mut Run<'_>) -> T,
     ) -> T {
         work(&mut Run {
             model,
             shelf: plan::no_shelf(),
-            cancel: Cancel::new(),
+            cancel: cancel.clone(),
             receiver: &mut Closures { events: &mut |_| {}, frames },
             phases: Vec::new(),
         })
@@ -313,14 +314,6 @@ impl Run<'_> {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.receiver.event(event);
-    }
-
-    /// An interruption, if one was requested.
-    pub(crate) fn check_cancel(&self, place: &str) -> Result<()> {
-        if self.cancel.is_cancelled() {
-            return Err(crate::engine::interrupted(place));
-        }
-        Ok(())
     }
 
     pub(crate) fn begin(&mut self, name: &'static str) -> Instant {

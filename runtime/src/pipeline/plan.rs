@@ -105,16 +105,17 @@ pub(super) fn compile(
     request: &Request,
     sizes: &Sizes,
 ) -> Result<Compiler> {
+    let compiler = Compiler::new(backend);
     match name {
         "text" => {
             let tokens = sizes.tokens.expect("a run with a text phase has tokens");
-            context::compile(backend, model, &tokens, sizes.precision)
+            context::compile(compiler, model, &tokens, sizes.precision)
         }
         "references" => {
-            codec::compile(backend, model, Half::Encoder, request.size, sizes.longest() > 1)
+            codec::compile(compiler, model, Half::Encoder, request.size, sizes.longest() > 1)
         }
         "sampling" => sample::compile(backend, model, request, sizes),
-        _ => codec::compile(backend, model, Half::Decoder, request.size, request.size.frames > 1),
+        _ => codec::compile(compiler, model, Half::Decoder, request.size, request.size.frames > 1),
     }
 }
 
@@ -171,9 +172,7 @@ impl Pipeline {
         let sizes = Sizes::of(model, request, frames, tokens);
         let mut stages = Vec::new();
         for name in wanted(request, &sizes) {
-            if cancel.is_cancelled() {
-                return Err(crate::engine::interrupted("while planning"));
-            }
+            cancel.check("while planning")?;
             let key = key(name, request, &sizes);
             let made = match self.shelf.take(name, &key) {
                 Some(program) => Made::Kept(program),
@@ -224,18 +223,14 @@ fn read_references(
     let mut out = Vec::new();
     let references = request.references.len();
     for (at, source) in request.references.iter().enumerate() {
-        if cancel.is_cancelled() {
-            return Err(crate::engine::interrupted("while reading references"));
-        }
+        cancel.check("while reading references")?;
         out.push(match source {
             ReferenceSource::Pixels(tensor) => LoadedReference::Pixels(tensor.clone()),
             ReferenceSource::File(path) => {
                 let reference = at + 1;
                 let mut told = 0;
                 let mut seen = |frames: usize| {
-                    if cancel.is_cancelled() {
-                        return Err(crate::engine::interrupted("while reading references"));
-                    }
+                    cancel.check("while reading references")?;
                     if frames > told {
                         told = frames;
                         events(Event::Reading { reference, references, frames });

@@ -2,7 +2,8 @@
 
 use super::{MOST_REFERENCES, ReferenceSource};
 use crate::engine::finite::check_given;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plural};
+use crate::media::standardise::MOST_SIDE;
 use crate::model::Model;
 use crate::sampling::schedule::{check_shift, check_steps};
 use crate::sampling::{ScheduleKind, SolverKind, guidance};
@@ -100,26 +101,70 @@ impl Size {
         Self { width, height, frames: geometry.frames(frames) }
     }
 
-    /// Checks the size alone.
+    /// Checks the size alone, and says all that is wrong with it.
     ///
     /// # Errors
-    /// E0901 for a side, E0902 for the number of frames.
+    /// E0901, or E0902 where only the number of frames is at fault.
     pub fn check(self, geometry: Geometry) -> Result<()> {
+        self.misfit(geometry, usize::MAX).map_or(Ok(()), |misfit| Err(misfit.error()))
+    }
+
+    /// What is wrong with the size, where sides may also have at most `most_side` pixels.
+    pub fn misfit(self, geometry: Geometry, most_side: usize) -> Option<Misfit> {
         let ([rows, columns], [tallest, widest]) = (geometry.sides(), geometry.most_pixels());
-        let sides =
-            [("width", self.width, columns, widest), ("height", self.height, rows, tallest)];
-        for (what, pixels, side, most) in sides {
-            if pixels == 0 || pixels % side != 0 || pixels > most {
-                let near = (pixels.min(most) / side).max(1) * side;
-                let next = (near + side).min(most);
-                return Err(Error::input(
-                    "E0901",
-                    format!("{what} {pixels} is not a positive multiple of {side} up to {most}"),
-                )
-                .help(nearest(near, next)));
+        let mut faults = Vec::new();
+        let mut fitted = |what: &'static str, pixels: usize, side: usize, most: usize| {
+            let most = most.min(most_side / side * side);
+            if pixels > 0 && pixels.is_multiple_of(side) && pixels <= most {
+                return pixels;
             }
+            let said = format!("{what} {pixels} is not a positive multiple of {side} up to {most}");
+            faults.push((what, said));
+            let below = pixels.min(most) / side * side;
+            let nearer = if pixels.min(most) - below > side / 2 { below + side } else { below };
+            nearer.max(side)
+        };
+        let width = fitted("width", self.width, columns, widest);
+        let height = fitted("height", self.height, rows, tallest);
+        let mut nearest = Self { width, height, ..self };
+        let frames = check_frames(self.frames, geometry).err();
+        if let Some(error) = &frames {
+            faults.push(("frames", error.message().to_owned()));
+            let below = geometry.cut(self.frames.clamp(1, geometry.most_frames()));
+            let apart = self.frames.saturating_sub(below);
+            let above = below + geometry.time;
+            let nearer = apart > geometry.time / 2 && above <= geometry.most_frames();
+            nearest.frames = if nearer { above } else { below };
         }
-        check_frames(self.frames, geometry)
+        (!faults.is_empty()).then_some(Misfit { faults, nearest, frames })
+    }
+}
+
+/// What is wrong with a size.
+pub struct Misfit {
+    /// Which part of it is at fault, and what is to be said of that.
+    faults: Vec<(&'static str, String)>,
+    nearest: Size,
+    /// The error of the number of frames by itself.
+    frames: Option<Error>,
+}
+
+impl Misfit {
+    /// The parts of the size that are at fault: `width`, `height`, `frames`.
+    pub fn parts(&self) -> impl Iterator<Item = &'static str> {
+        self.faults.iter().map(|(what, _)| *what)
+    }
+
+    /// The error, with the nearest size that is fine.
+    pub fn error(self) -> Error {
+        let Self { faults, nearest: Size { width, height, frames }, frames: of_frames } = self;
+        let near = match (faults.len(), of_frames) {
+            (1, Some(only)) => return only,
+            (_, Some(_)) => format!("{width}x{height}, {}", plural(frames, "frame")),
+            (_, None) => format!("{width}x{height}"),
+        };
+        let said: Vec<String> = faults.into_iter().map(|(_, said)| said).collect();
+        Error::input("E0901", said.join("; ")).help(format!("the nearest size is {near}"))
     }
 }
 
@@ -152,13 +197,21 @@ impl Request {
         })
     }
 
+    /// Most pixels of a side: where files are brought to the size, they have a limit of their own.
+    pub fn most_side(&self) -> usize {
+        let file = |source: &ReferenceSource| matches!(source, ReferenceSource::File(_));
+        if self.references.iter().any(file) { MOST_SIDE } else { usize::MAX }
+    }
+
     /// Checks everything that can be known before work begins.
     ///
     /// # Errors
     /// E0901–E0906 and E092x, each naming the value and what is allowed.
     pub fn check(&self, model: &Model) -> Result<()> {
         let geometry = model.geometry();
-        self.size.check(geometry)?;
+        if let Some(misfit) = self.size.misfit(geometry, self.most_side()) {
+            return Err(misfit.error());
+        }
         check_steps(self.steps)?;
         guidance::check_scale(self.guidance)?;
         if let Some(shift) = self.shift {

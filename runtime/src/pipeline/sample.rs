@@ -8,7 +8,7 @@ use super::context::{tensor_f32, tensor_i32};
 use super::need::Sizes;
 use super::plan::Stage;
 use super::shelf::Lent;
-use super::{Event, Request, Run};
+use super::{Cancel, Event, Request, Run};
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Prepared, Program};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -107,7 +107,7 @@ pub(super) fn run(
     let mut sampler = Sampler::new(run, stage, request, sizes, contexts, references)?;
     let total = sampler.schedule.steps();
     for step in 0..total {
-        run.check_cancel(&format!("before sampling step {}", step + 1))?;
+        run.cancel.check(&format!("before sampling step {}", step + 1))?;
         let begun = Instant::now();
         sampler.step(step)?;
         run.event(Event::Step { done: step + 1, total, time: begun.elapsed() });
@@ -200,7 +200,7 @@ impl Sampler {
         let frames = references.as_ref().map(|r| model.geometry().frames(r.frames));
         let mut sizes = Sizes::of(model, request, frames.into_iter().collect(), None);
         sizes.rows = contexts[0].shape()[0];
-        Run::quiet(model, &mut |_| Ok(()), |run| {
+        Run::quiet(model, &Cancel::new(), &mut |_| Ok(()), |run| {
             let stage = Stage::alone("sampling", compile(backend, model, request, &sizes)?);
             Self::new(run, stage, request, &sizes, contexts, &references)
         })

@@ -3,13 +3,13 @@
 //! The name of an entry is the hash of everything that it depends on: the bytes of the source, the
 //! part and size that are taken, and the weights of the encoder. Entries appear whole or not at all,
 //! carry the digest of their values and what they depend on, and are compared with both whenever they
-//! are read; one that is damaged, or that is another entry's, is made again, so nothing waits for the
-//! disk to have it. By what is in the header, other programs can tell entries apart, too. Nothing is
-//! ever removed here.
+//! are read; one that is damaged, or that is another entry's, is made again with a warning, so nothing
+//! waits for the disk to have it. What is no file, or cannot be read, is refused: nothing is ever removed
+//! here. By what is in the header, other programs can tell entries apart, too.
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::finite::first_non_finite;
-use crate::error::{Error, Result, unreadable};
+use crate::error::{Error, Result};
 use crate::files::{self as output, AtomicFile};
 use crate::weights::{read_tensors, write_tensors_in};
 use anyid_ir::Tensor;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Part of every key: changes when what is stored for the same source changes.
@@ -85,13 +86,25 @@ impl Cache {
     /// Looks for an entry.
     ///
     /// # Errors
-    /// E0603 without memory, E0911 where it is there and cannot be read.
+    /// E0603 without memory, E1014 where something else than a file has its name, E0911 where it cannot be
+    /// read.
     pub fn find(&self, key: &str) -> Result<Found> {
+        /// What is to be done with something that has the name of an entry and is none.
+        const HELP: &str = "move it away, or remove it: what the entry holds is then made again";
         let path = self.path(key);
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => return Ok(Found::Nothing),
-            Err(fault) => return Err(unreadable(&path, fault)),
+        let unreadable = |fault: &dyn std::fmt::Display| {
+            let message = format!("an entry of the cache cannot be read: {fault}");
+            Error::input("E0911", message).at(path.display()).help(HELP)
+        };
+        match path.metadata() {
+            Ok(about) if about.is_file() => {}
+            Ok(about) => {
+                let what = if about.is_dir() { "a folder" } else { "something that is no file" };
+                let message = format!("{what} has the name of an entry of the cache");
+                return Err(Error::input("E1014", message).at(path.display()).help(HELP));
+            }
+            Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(fault) => return Err(unreadable(&fault)),
         }
         let read = || -> Result<Option<Entry>> {
             let file = Checkpoint::open(&path)?;
@@ -113,8 +126,15 @@ impl Cache {
             Ok(Some(entry)) => Ok(Found::Entry(entry)),
             Ok(None) => Ok(Found::Damaged),
             Err(error) if ["E0603", "E1013"].contains(&error.code()) => Err(error),
+            // It cannot even be opened.
+            Err(error) if error.code() == "E0310" => Err(unreadable(&error.message())),
             Err(_) => Ok(Found::Damaged),
         }
+    }
+
+    /// An entry as messages name it: `what` it is of, and its file.
+    pub fn named(&self, key: &str, what: &str) -> String {
+        format!("{what} ({})", self.path(key).display())
     }
 
     /// Stores the entry of what depends on `parts`, under their key.
@@ -141,13 +161,22 @@ impl Cache {
     /// E0960 where it is no longer there or damaged, E1001 where it holds a non-finite value;
     /// `place` says whose it is.
     pub fn value(&self, key: &str, place: &str) -> Result<Tensor> {
-        let Found::Entry(entry) = self.find(key)? else {
-            return Err(Error::input("E0960", format!("what was encoded of {place} is gone"))
-                .at(self.path(key).display())
-                .help("something changed the cache during the run: go on with --resume, which encodes it again"));
+        let entry = match self.find(key)? {
+            Found::Entry(entry) => entry,
+            Found::Nothing => return Err(self.changed(key, place, "is gone")),
+            Found::Damaged => return Err(self.changed(key, place, "is damaged")),
         };
         self.finite(key, &entry.value, place)?;
         Ok(entry.value)
+    }
+
+    /// The error E0960 of an entry that is not what it was when the run began.
+    pub fn changed(&self, key: &str, place: &str, how: &str) -> Error {
+        Error::input("E0960", format!("what was encoded of {place} {how}"))
+            .at(self.path(key).display())
+            .help(
+                "something changed the cache during the run; when it goes on, it is encoded again",
+            )
     }
 
     /// Refuses the value of an entry that is not finite everywhere.
@@ -159,8 +188,24 @@ impl Cache {
         let message = format!("a non-finite value in the cache of {place}, element {at}");
         Err(Error::input("E1001", message)
             .at(self.path(key).display())
-            .help("remove this file: what it holds is then computed again"))
+            .help("remove this file: what it holds is then made again"))
     }
+}
+
+/// The warning about entries, as [`Cache::named`] names them, that were damaged.
+pub fn damage(entries: &[String]) -> String {
+    /// Entries that are named.
+    const NAMED: usize = 3;
+    let named = entries.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = match entries.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = match entries {
+        [_] => "an entry of the cache is damaged and is made again".to_owned(),
+        all => format!("{} entries of the cache are damaged and are made again", all.len()),
+    };
+    format!("{what}: {named}{more}")
 }
 
 /// The digest of a tensor: type and values.
@@ -234,10 +279,53 @@ mod tests {
             assert!(matches!(cache.find(&key).unwrap(), Found::Damaged));
             let error = cache.value(&key, "sample s_1").unwrap_err();
             assert_eq!(error.code(), "E0960");
-            assert!(error.message().contains("s_1"), "{error}");
+            assert_eq!(error.message(), "what was encoded of sample s_1 is damaged");
         }
+        std::fs::remove_file(&path).unwrap();
+        let error = cache.value(&key, "sample s_1").unwrap_err();
+        assert_eq!(error.message(), "what was encoded of sample s_1 is gone");
         std::fs::write(&path, &sound).unwrap();
         assert_eq!(cache.value(&key, "").unwrap().shape(), [4]);
+    }
+
+    #[test]
+    fn what_has_the_name_of_an_entry_and_is_none_is_refused() {
+        let (_folder, cache) = cache();
+        let parts = json!("k");
+        let key = Cache::key(&parts);
+        let path = cache.path(&key);
+        let refused = |code: &str, said: &str| {
+            for error in [cache.find(&key).unwrap_err(), cache.value(&key, "x").unwrap_err()] {
+                assert_eq!(error.code(), code, "{error}");
+                assert!(error.message().contains(said), "{error}");
+                assert_eq!(error.place(), Some(path.display().to_string().as_str()));
+                assert!(error.help_text().unwrap().contains("made again"), "{error}");
+            }
+        };
+        std::fs::create_dir(&path).unwrap();
+        refused("E1014", "a folder has the name of an entry");
+        std::fs::remove_dir(&path).unwrap();
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+            refused("E1014", "something that is no file");
+            std::fs::remove_file(&path).unwrap();
+            // A link to itself cannot be followed by anybody.
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            refused("E0911", "cannot be read");
+            std::fs::remove_file(&path).unwrap();
+        }
+        cache.store(&parts, &entry(&[1.0])).unwrap();
+        assert_eq!(cache.value(&key, "x").unwrap().shape(), [1]);
+    }
+
+    #[test]
+    fn damage_is_told_with_the_first_entries() {
+        let named = |count: usize| (0..count).map(|at| format!("e{at}")).collect::<Vec<_>>();
+        assert_eq!(damage(&named(1)), "an entry of the cache is damaged and is made again: e0");
+        let said = damage(&named(5));
+        assert!(said.starts_with("5 entries of the cache are damaged"), "{said}");
+        assert!(said.ends_with(": e0, e1, e2 and 2 more"), "{said}");
     }
 
     #[test]

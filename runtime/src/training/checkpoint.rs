@@ -15,6 +15,7 @@ use super::settings::Settings;
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::files::{AtomicFile, make_folder};
+use crate::pipeline::Cancel;
 use anyid_ir::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,6 +23,9 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+
+/// What an interruption ends while a checkpoint is read.
+const READING: &str = "while reading the checkpoint";
 
 /// Name of the checkpoint in the folder of a run.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -291,12 +295,13 @@ impl Folder {
     /// Each goes through its place in `room` to `take`, once it is known that all of them are sound.
     ///
     /// # Errors
-    /// E0962 where they are not as they were written, or of other parameters; those of `take`.
+    /// E0962 where they are not as they were written, or of other parameters; E1002 where `cancel` says to
+    /// stop; those of `take`.
     pub fn load(
         &self,
-        record: &Record,
-        kinds: &[Vectors],
+        (record, kinds): (&Record, &[Vectors]),
         room: &mut Flat,
+        cancel: &Cancel,
         take: &mut dyn FnMut(&str, usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
         let path = self.file_path(CHECKPOINT);
@@ -324,6 +329,7 @@ impl Folder {
                 before = *kind;
             }
             let bytes = file.table().tensors()[*position].bytes;
+            cancel.check(READING)?;
             for from in (0..bytes).step_by(piece.len()) {
                 let some = &mut piece[..(bytes - from).min(1 << 16) as usize];
                 file.read(*position, from, some).map_err(unread)?;
@@ -335,6 +341,7 @@ impl Folder {
         }
         for (kind, groups) in kinds {
             for (number, group) in groups.iter().enumerate() {
+                cancel.check(READING)?;
                 let position = placed.get(&(*kind, number));
                 let position = position.ok_or_else(|| fault("the checkpoint is incomplete"))?;
                 let (tensor, room) = (&file.table().tensors()[*position], &mut room[*group]);

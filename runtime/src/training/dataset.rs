@@ -144,7 +144,11 @@ impl Dataset {
     /// # Errors
     /// As [`Self::target`].
     pub fn fill_target(&self, item: &Item, member: usize, into: &mut [f32]) -> Result<()> {
-        copy(&*self.target(item, member)?, into)
+        let value = self.target(item, member)?;
+        let values = value.as_f32().ok().filter(|values| values.len() == into.len());
+        let values = values.ok_or_else(|| self.other_size(&item.targets[member], item))?;
+        into.copy_from_slice(values);
+        Ok(())
     }
 
     /// Writes the pixels of target `member` of a sample, from −1 to 1, colour by colour: all frames, or
@@ -154,8 +158,11 @@ impl Dataset {
     /// As [`Self::target`].
     pub fn fill_pixels(&self, item: &Item, member: usize, into: &mut [f32]) -> Result<()> {
         let pixels = self.target(item, member)?;
-        let [count, ..] = four(&pixels)?;
-        let bytes = pixels.as_u8().map_err(|_| other_size())?;
+        let other_size = || self.other_size(&item.targets[member], item);
+        let ([count, ..], Ok(bytes)) = (four(&pixels).ok_or_else(other_size)?, pixels.as_u8())
+        else {
+            return Err(other_size());
+        };
         let frame = bytes.len() / count;
         let step = match into.len() {
             all if all == bytes.len() => 1,
@@ -189,7 +196,7 @@ impl Dataset {
         let rows = context.as_f32().ok().and_then(|values| values.split_at_checked(into.len()));
         let Some((rows, rest)) = rows.filter(|(_, rest)| rest.iter().all(|value| *value == 0.0))
         else {
-            return Err(other_size());
+            return Err(self.other_size(key, item));
         };
         debug_assert!(rest.len().is_multiple_of(context.ty().last()));
         into.copy_from_slice(rows);
@@ -208,7 +215,9 @@ impl Dataset {
                 true => self.value(&self.black, &|| "black frames".to_owned())?,
                 false => self.value(key, &|| format!("sample {}", item.id))?,
             };
-            let ([channels, own, rows, columns], Ok(values)) = (four(&part)?, part.as_f32()) else {
+            let other_size = || self.other_size(if null { &self.black } else { key }, item);
+            let (Some([channels, own, rows, columns]), Ok(values)) = (four(&part), part.as_f32())
+            else {
                 return Err(other_size());
             };
             let plane = rows * columns;
@@ -232,7 +241,9 @@ impl Dataset {
     /// As [`Self::target`].
     pub fn condition(&self, item: &Item, null: bool) -> Result<Condition> {
         let place = || format!("sample {}", item.id);
-        let [channels, _, rows, columns] = four(&*self.value(&item.references[0].0, &place)?)?;
+        let first = &item.references[0].0;
+        let sizes = four(&*self.value(first, &place)?);
+        let [channels, _, rows, columns] = sizes.ok_or_else(|| self.other_size(first, item))?;
         let shape = [channels, item.reference_frames(), rows, columns];
         let mut references = Tensor::zeros(TensorType::new(DType::F32, shape));
         let values = references.as_f32_mut().expect("it is f32");
@@ -286,6 +297,14 @@ impl Dataset {
         out
     }
 
+    /// The error of an entry that is whole and of another size than its key says.
+    fn other_size(&self, key: &str, item: &Item) -> Error {
+        let how = "is of another size than its key says";
+        self.cache
+            .changed(key, &format!("sample {}", item.id), how)
+            .advised("remove this file: what it holds is then made again")
+    }
+
     /// Bytes of entries of the cache that a run holds at most: of those that are kept in memory, and of
     /// one more where that are not all.
     pub fn held_bytes(&self) -> u64 {
@@ -317,22 +336,6 @@ impl Dataset {
     }
 }
 
-fn four(tensor: &Tensor) -> Result<[usize; 4]> {
-    tensor.shape().try_into().map_err(|_| other_size())
-}
-
-fn copy(from: &Tensor, into: &mut [f32]) -> Result<()> {
-    match from.as_f32() {
-        Ok(values) if values.len() == into.len() => {
-            into.copy_from_slice(values);
-            Ok(())
-        }
-        _ => Err(other_size()),
-    }
-}
-
-/// The error of an entry that is whole and of another size than its key says.
-fn other_size() -> Error {
-    Error::input("E0960", "an entry of the cache is of another size than its key says")
-        .help("remove the cache, and everything is encoded again")
+fn four(tensor: &Tensor) -> Option<[usize; 4]> {
+    tensor.shape().try_into().ok()
 }

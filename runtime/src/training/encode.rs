@@ -3,14 +3,13 @@
 //! What is done already stays in the cache, so a run that was stopped here goes on where it was.
 
 use super::Event;
-use super::cache::{Cache, Entry, Found};
-use super::prepare::{Looked, Missing, Preparation, size_of};
+use super::cache::{Cache, Entry};
+use super::prepare::{Looked, Missing, Preparation, Prompts, size_of};
 use crate::error::{Error, Result};
 use crate::media::standardise::Reference;
-use crate::pipeline::{ClipEncoder, Size, encode_prompts};
+use crate::pipeline::{ClipEncoder, Size, encode_each};
 use anyid_ir::Tensor;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 impl Preparation<'_> {
     /// Encodes what is missing, and black frames; gives their key.
@@ -25,17 +24,19 @@ impl Preparation<'_> {
             "encoder": looked.encoder,
         });
         let black = Cache::key(&black_parts);
-        let has_black = matches!(looked.cache.find(&black)?, Found::Entry(_));
+        let has_black = looked.find(&black, "black frames")?.is_some();
+        looked.tell_damage();
         let total = looked.missing.len() + usize::from(!has_black);
         if total == 0 {
             return Ok(black);
         }
         let lengths = looked.missing.values().map(|missing| missing.clip.frames);
         let frames = lengths.chain([black_frames]).max().unwrap_or(1);
-        let mut encoder = ClipEncoder::open(self.model, self.backend, Size { frames, ..size })?;
+        let size_of_all = Size { frames, ..size };
+        let mut encoder = ClipEncoder::open(self.model, self.backend, size_of_all, self.cancel)?;
         let missing = std::mem::take(&mut looked.missing);
         for (done, missing) in (1..).zip(missing.into_values()) {
-            self.stopped("while encoding clips")?;
+            self.cancel.check("while encoding clips")?;
             let read = self.read_again(&missing)?;
             let value = encoder.read(&read, &missing.place)?;
             let source = size_of(&read, &missing.clip);
@@ -54,10 +55,11 @@ impl Preparation<'_> {
 
     /// Keeps the pixels of what is missing.
     pub(super) fn keep_pixels(&self, looked: &mut Looked<'_>) -> Result<()> {
+        looked.tell_damage();
         let missing = std::mem::take(&mut looked.missing);
         let total = missing.len();
         for (done, missing) in (1..).zip(missing.into_values()) {
-            self.stopped("while reading clips")?;
+            self.cancel.check("while reading clips")?;
             let read = self.read_again(&missing)?;
             let (size, source) = (self.settings.size(), size_of(&read, &missing.clip));
             let shape = [read.frames.len(), size.height, size.width, 3];
@@ -91,32 +93,35 @@ impl Preparation<'_> {
     pub(super) fn encode_texts(
         &self,
         looked: &mut Looked<'_>,
-        mut prompts: BTreeMap<String, Vec<u32>>,
+        mut prompts: Prompts,
     ) -> Result<String> {
         let rows = self.model.dit.text_len;
         let nothing = self.model.tokenizer.encode("", rows)?.ids;
         let empty = Cache::key(&self.text_parts(looked, &nothing)?);
-        prompts.insert(empty.clone(), nothing);
+        prompts.insert(empty.clone(), (nothing, "the empty prompt".to_owned()));
         let mut missing = Vec::new();
-        for (key, tokens) in prompts {
-            if !matches!(looked.cache.find(&key)?, Found::Entry(_)) {
-                missing.push((key, tokens));
+        for (key, (tokens, whose)) in prompts {
+            if looked.find(&key, &whose)?.is_none() {
+                missing.push(tokens);
             }
         }
+        looked.tell_damage();
         let precision = self.settings.precision(self.model.default_precision())?;
-        /// Prompts whose contexts are held at a time.
+        /// Prompts for which the encoder is compiled and loaded at a time.
         const TOGETHER: usize = 256;
         let (mut done, total) = (0, missing.len());
+        let encoder = (self.model, self.backend, self.cancel);
         for some in missing.chunks(TOGETHER) {
-            self.stopped("while encoding prompts")?;
-            let ids: Vec<Vec<u32>> = some.iter().map(|(_, tokens)| tokens.clone()).collect();
-            let contexts = encode_prompts(self.model, self.backend, &ids, rows, precision)?;
-            for ((_, tokens), value) in some.iter().zip(contexts) {
-                let parts = self.text_parts(looked, tokens)?;
+            self.cancel.check("while encoding prompts")?;
+            let mut tokens = some.iter();
+            encode_each(encoder, (some, rows), precision, &mut |value| {
+                let own = tokens.next().expect("there is a context for each");
+                let parts = self.text_parts(looked, own)?;
                 looked.cache.store(&parts, &Entry { value, source: [0, 0] })?;
                 done += 1;
-            }
-            (looked.events)(Event::Encoded { done, total });
+                (looked.events)(Event::Encoded { done, total });
+                Ok(())
+            })?;
         }
         Ok(empty)
     }

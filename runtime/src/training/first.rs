@@ -5,38 +5,43 @@
 //! leave is for `result.rs`.
 
 use super::parameters::{Flat, Kind, Parameters, stored};
-use super::settings::{Settings, TrainedNetwork};
+use super::settings::{LoraSettings, Settings, TrainedNetwork};
 use super::targets::{adapted, starred};
 use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_base};
 use crate::checkpoint::WeightSet;
 use crate::error::{Error, Result, plural};
 use crate::judge;
 use crate::model::Model;
+use crate::pipeline::Cancel;
 use crate::weights::ModelWeights;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// What an interruption ends here.
+const READING: &str = "while reading the first values";
 
 /// Writes the values that a run begins from: those of an adapter, or of a whole network where all of it is
 /// trained. `weights` are those of the network before.
 ///
 /// # Errors
 /// E0966 for an adapter of other targets, rank or alpha, E0972 for what is not such a network of this
-/// form, and those of reading adapters and checkpoints.
+/// form, E1002 where `cancel` says to stop, and those of reading adapters and checkpoints.
 pub fn first_values(
     path: &Path,
     kind: Kind,
     (parameters, into): (&Parameters, &mut Flat),
     settings: &Settings,
     (model, weights): (&Model, &ModelWeights),
+    cancel: &Cancel,
 ) -> Result<()> {
     match kind {
         Kind::Full => {
             let network = settings.train.network;
             let whole =
                 whole_at(path, network, model)?.ok_or_else(|| not_whole(network, path, model))?;
-            whole_values(path, (parameters, into), &whole, (network, weights))
+            whole_values(path, (parameters, into), &whole, (network, weights), cancel)
         }
-        Kind::Lora | Kind::Dpo => adapter_values(path, (parameters, into), weights),
+        Kind::Lora | Kind::Dpo => adapter_values(path, (parameters, into), weights, cancel),
     }
 }
 
@@ -128,9 +133,11 @@ fn whole_values(
     (parameters, into): (&Parameters, &mut Flat),
     weights: &ModelWeights,
     (network, before): (TrainedNetwork, &ModelWeights),
+    cancel: &Cancel,
 ) -> Result<()> {
     let (set, own) = (weights.set(), before.set());
     parameters.fill(into, &mut |parameter, values| {
+        cancel.check(READING)?;
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let there = set.tensor(&parameter.name).map(|weight| &weight.shape);
         if there != Some(&shape) && own.tensor(&parameter.name).is_some() {
@@ -153,69 +160,121 @@ fn sizes(shape: &[u64]) -> String {
     sizes.join("x")
 }
 
+/// What an adapter changes, and how.
+#[derive(Default)]
+struct Form<'f> {
+    /// Something that no run trains.
+    odd: Option<String>,
+    ranks: BTreeSet<u64>,
+    alphas: Vec<f32>,
+    linears: BTreeSet<&'f str>,
+}
+
+impl<'f> Form<'f> {
+    fn of(adapter: &'f Adapter) -> Self {
+        let mut out = Self::default();
+        for change in &adapter.changes {
+            let product = change.product.as_ref();
+            let product = product.filter(|own| matches!(own.factors, Factors::LowRank { .. }));
+            let rest = [&change.magnitude, &change.up_bias, &change.diff];
+            let rest = rest.into_iter().chain([&change.diff_bias, &change.diff_modulation]);
+            let (Some(product), 0) = (product, rest.flatten().count()) else {
+                let what = format!("{} for {}", change.describe(), change.module);
+                let what = format!("{what}, a run trains products of two matrices alone");
+                out.odd.get_or_insert(what);
+                continue;
+            };
+            out.ranks.extend(product.rank);
+            let alpha = product.alpha() as f32;
+            if !out.alphas.contains(&alpha) {
+                out.alphas.push(alpha);
+            }
+            out.linears.insert(change.module.as_str());
+        }
+        out
+    }
+
+    /// That of the adapter that a run with these settings leaves; its linears are known with a model.
+    fn trained(lora: &LoraSettings, model: Option<&'f Model>) -> Self {
+        Self {
+            odd: None,
+            ranks: BTreeSet::from([lora.rank as u64]),
+            alphas: vec![lora.alpha as f32],
+            linears: model.map_or_else(BTreeSet::new, |model| linears(&lora.targets, model)),
+        }
+    }
+
+    /// Where it is another one than settings train, line by line; of linears where the model is known.
+    fn apart(&self, lora: &LoraSettings, model: Option<&Model>) -> Vec<String> {
+        let mut rows: Vec<String> = self.odd.iter().cloned().collect();
+        let listed = |all: Vec<String>| all.join(", ");
+        if self.ranks.iter().any(|rank| *rank != lora.rank as u64) {
+            let all = listed(self.ranks.iter().map(u64::to_string).collect());
+            rows.push(format!("rank {all}, lora.rank is {}", lora.rank));
+        }
+        let wanted = lora.alpha as f32;
+        if self.alphas.iter().any(|alpha| (alpha - wanted).abs() > 1e-6 * wanted) {
+            let all = listed(self.alphas.iter().map(f32::to_string).collect());
+            rows.push(format!("alpha {all}, lora.alpha is {}", lora.alpha));
+        }
+        let Some(model) = model else { return rows };
+        let (own, asked) = (&self.linears, linears(&lora.targets, model));
+        let named = |names: Vec<&&str>| {
+            let some: Vec<&str> = names.iter().take(2).map(|name| **name).collect();
+            let more = if names.len() > some.len() { ", …" } else { "" };
+            format!("{} ({}{more})", plural(names.len(), "linear"), some.join(", "))
+        };
+        let lacks: Vec<&&str> = asked.difference(own).collect();
+        if !lacks.is_empty() {
+            rows.push(format!("nothing for {} of lora.targets", named(lacks)));
+        }
+        let more: Vec<&&str> = own.difference(&asked).collect();
+        if !more.is_empty() {
+            rows.push(format!("{} that lora.targets does not have", named(more)));
+        }
+        rows
+    }
+}
+
+/// The linears of a model that get an adapter where these are the targets.
+fn linears<'m>(targets: &[String], model: &'m Model) -> BTreeSet<&'m str> {
+    adapted(targets, model).into_iter().map(|(name, _)| name).collect()
+}
+
+/// Where what a run under settings `from` leaves is nothing that one under `to` can begin with, line by
+/// line: as far as settings tell, and of the linears of an adapter where the model is known.
+pub fn apart(kind: Kind, from: &Settings, to: &Settings, model: Option<&Model>) -> Vec<String> {
+    let network = to.train.network;
+    match (kind, network) {
+        (Kind::Lora | Kind::Dpo, _) => Form::trained(&from.lora, model).apart(&to.lora, model),
+        (Kind::Full, TrainedNetwork::Judge) => {
+            // Of its sizes, this one alone decides a shape.
+            let [then, now] = [from, to].map(|settings| judge::trained(settings.size()).frames);
+            let row = || format!("a judge of {}, this one looks at {now}", plural(then, "frame"));
+            if then == now { Vec::new() } else { vec![row()] }
+        }
+        (Kind::Full, _) => Vec::new(),
+    }
+}
+
 /// Refuses an adapter that is not one of those that the settings train, with all that differs.
 ///
 /// # Errors
 /// E0966.
 fn check_adapter(adapter: &Adapter, settings: &Settings, model: &Model) -> Result<()> {
-    let lora = &settings.lora;
-    let mut rows = Vec::new();
-    let (mut ranks, mut alphas, mut own) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
-    for change in &adapter.changes {
-        let product = change.product.as_ref();
-        let product = product.filter(|own| matches!(own.factors, Factors::LowRank { .. }));
-        let rest = [&change.magnitude, &change.up_bias, &change.diff];
-        let rest = rest.into_iter().chain([&change.diff_bias, &change.diff_modulation]);
-        let (Some(product), 0) = (product, rest.flatten().count()) else {
-            let what = format!("{} for {}", change.describe(), change.module);
-            rows.push(format!("{what}, a run trains products of two matrices alone"));
-            continue;
-        };
-        ranks.extend(product.rank);
-        let alpha = product.alpha() as f32;
-        if !alphas.contains(&alpha) {
-            alphas.push(alpha);
-        }
-        own.insert(change.module.as_str());
-    }
-    rows.truncate(1);
-    let listed = |all: Vec<String>| all.join(", ");
-    if ranks.iter().any(|rank| *rank != lora.rank as u64) {
-        let all = listed(ranks.iter().map(u64::to_string).collect());
-        rows.push(format!("rank {all}, lora.rank is {}", lora.rank));
-    }
-    let wanted = lora.alpha as f32;
-    if alphas.iter().any(|alpha| (alpha - wanted).abs() > 1e-6 * wanted) {
-        let all = listed(alphas.iter().map(f32::to_string).collect());
-        rows.push(format!("alpha {all}, lora.alpha is {}", lora.alpha));
-    }
-    let names = |targets: &[String]| -> BTreeSet<&str> {
-        adapted(targets, model).into_iter().map(|(name, _)| name).collect()
-    };
-    let asked = names(&lora.targets);
-    let named = |names: Vec<&&str>| {
-        let some: Vec<&str> = names.iter().take(2).map(|name| **name).collect();
-        let more = if names.len() > some.len() { ", …" } else { "" };
-        format!("{} ({}{more})", plural(names.len(), "linear"), some.join(", "))
-    };
-    let lacks: Vec<&&str> = asked.difference(&own).collect();
-    if !lacks.is_empty() {
-        rows.push(format!("nothing for {} of lora.targets", named(lacks)));
-    }
-    let more: Vec<&&str> = own.difference(&asked).collect();
-    if !more.is_empty() {
-        rows.push(format!("{} that lora.targets does not have", named(more)));
-    }
+    let form = Form::of(adapter);
+    let rows = form.apart(&settings.lora, Some(model));
     if rows.is_empty() {
         return Ok(());
     }
     let rows: Vec<String> = rows.into_iter().map(|row| format!("\n  {row}")).collect();
     let message =
         format!("the adapter is not of the form that the settings train: it has{}", rows.concat());
+    let Form { ranks, alphas, linears: own, .. } = form;
     let help = match (ranks.first(), &alphas[..]) {
         (Some(rank), [alpha]) if ranks.len() == 1 => {
             let targets: Vec<String> = starred(own.iter().copied()).into_iter().collect();
-            let targets = match names(&targets) == own {
+            let targets = match linears(&targets, model) == own {
                 true => format!("lora.targets = {targets:?}"),
                 false => "lora.targets to its linears".to_owned(),
             };
@@ -234,6 +293,7 @@ fn adapter_values(
     path: &Path,
     (parameters, into): (&Parameters, &mut Flat),
     weights: &ModelWeights,
+    cancel: &Cancel,
 ) -> Result<()> {
     let adapter = crate::adapter::open(path, &modules_of(weights.set()), Tolerance::default())?;
     let set = adapter.tensors();
@@ -245,6 +305,7 @@ fn adapter_values(
         ends.insert(format!("{}.lora_B.weight", change.module), up.clone());
     }
     parameters.fill(into, &mut |parameter, values| {
+        cancel.check(READING)?;
         let shape: Vec<u64> = parameter.ty.shape.iter().map(|size| *size as u64).collect();
         let name = ends.get(&parameter.name);
         let found = name.and_then(|name| Some((name, set.tensor(name)?)));

@@ -46,7 +46,8 @@ impl Wanted<'_> {
         let Some(text) = &train.budget else { return Ok(Ok((Keeping::default(), None))) };
         let budget =
             budget::parse(text).map_err(|error| error.at(settings.place("train.budget")))?;
-        let options = Options { target: backend.about().target.clone(), ..Options::default() };
+        let (target, stop) = (backend.about().target.clone(), Some(self.cancel.flag()));
+        let options = Options { target, stop, ..Options::default() };
         let request = request.clone().with(&options);
         // What is trained does not depend on what is kept.
         let own: OnceCell<Result<u64>> = OnceCell::new();
@@ -54,7 +55,9 @@ impl Wanted<'_> {
             plans.iter().fold(self.beside.taken(), |sum, plan| {
                 let own = own.get_or_init(|| {
                     let parameters = self.parameters(plan);
-                    let optimiser = optimise::planned_bytes(backend, &parameters, self.settings)?;
+                    let (settings, cancel) = (self.settings, self.cancel);
+                    let optimiser =
+                        optimise::planned_bytes(backend, &parameters, settings, cancel)?;
                     let calls = parameters.call_bytes(plan);
                     Ok(self.vector_bytes(&parameters).saturating_add(optimiser) + calls)
                 });
@@ -63,8 +66,9 @@ impl Wanted<'_> {
                 sum.saturating_add(own).saturating_add(scratch)
             })
         };
-        let mut choice = within(&request, budget, &besides).map_err(compile_error)?;
+        let choice = within(&request, budget, &besides).map_err(compile_error);
         own.into_inner().transpose()?;
+        let mut choice = choice?;
         let last = choice.tried.last().expect("at least one choice is planned");
         if last.needed <= budget {
             return Ok(Ok((last.keeping, choice.plans.pop())));

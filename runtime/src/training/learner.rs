@@ -6,7 +6,7 @@
 //! the chosen one goes with weight 1 and the rejected one with −1 into sums of the pair, of which the batch
 //! gets c times: no second pass.
 
-use super::cache::{Cache, Entry, Found as Stored};
+use super::cache::{Cache, Entry, Found as Stored, damage};
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels, turn};
 use super::group::Calls;
@@ -45,6 +45,8 @@ pub struct Learner<'l> {
     pub reference: String,
     /// Where they are kept.
     pub cache: Cache,
+    /// What is to be said of them.
+    pub warnings: Vec<String>,
 }
 
 /// `Δ` of a pair with its parts, and what follows from it.
@@ -83,19 +85,21 @@ struct Pair<'e> {
 
 impl Learner<'_> {
     /// Adds what a group of samples or pairs of one shape contributes to `batch`; gives the sums of their
-    /// numbers. Where the clips of a pair go one after the other, their sums are `pair`.
+    /// numbers. Where the clips of a pair go one after the other, their sums are `pair`. `None`, and nothing
+    /// was added, where `cancel` said to stop while what the untrained network gets was computed.
     ///
     /// # Errors
     /// E1001 with the sample for a non-finite value, E0960 where the cache was changed.
     pub fn learn(
         &mut self,
-        data: &Dataset,
-        group: &[Unit<'_>],
+        (data, group): (&Dataset, &[Unit<'_>]),
         values: Values<'_>,
         (batch, pair): (&mut Sums, Option<&mut Sums>),
-    ) -> Result<Vec<Numbers>> {
+        cancel: &Cancel,
+    ) -> Result<Option<Vec<Numbers>>> {
         if self.kind == Kind::Dpo {
-            return self.prefer(data, group, values, (batch, pair));
+            let Some(pairs) = self.pairs((data, group), values, cancel)? else { return Ok(None) };
+            return self.prefer(pairs, group, values, (batch, pair)).map(Some);
         }
         let (train, objective) = (&self.settings.train, self.network.objective());
         let mut examples = Vec::new();
@@ -111,19 +115,18 @@ impl Learner<'_> {
         let logged = |(found, e): (&Found, &Example<'_>)| {
             objective.logged(e.item, found, objective.weight(&e.draw))
         };
-        Ok(each.map(logged).collect())
+        Ok(Some(each.map(logged).collect()))
     }
 
     fn prefer(
         &mut self,
-        data: &Dataset,
+        mut pairs: Vec<Pair<'_>>,
         group: &[Unit<'_>],
         values: Values<'_>,
         (batch, sums): (&mut Sums, Option<&mut Sums>),
     ) -> Result<Vec<Numbers>> {
         let (settings, share) = (self.settings, 1.0 / self.settings.train.batch as f64);
         let dpo = &settings.dpo;
-        let mut pairs = self.pairs(data, group, values)?;
         if let Some(sums) = sums.filter(|_| self.calls.of(group[0].0.reference_frames()).clips == 1)
         {
             let Pair { clips, reference } = &mut pairs[0];
@@ -161,15 +164,15 @@ impl Learner<'_> {
     }
 
     /// Pairs under their draws of an epoch. What the untrained network gets on fixed draws is computed
-    /// once.
+    /// once; `None` where `cancel` says to stop meanwhile.
     fn pairs<'e>(
         &mut self,
-        data: &'e Dataset,
-        group: &[Unit<'e>],
+        (data, group): (&'e Dataset, &[Unit<'e>]),
         values: Values<'_>,
-    ) -> Result<Vec<Pair<'e>>> {
+        cancel: &Cancel,
+    ) -> Result<Option<Vec<Pair<'e>>>> {
         let (train, dpo) = (&self.settings.train, &self.settings.dpo);
-        let (mut out, mut missing) = (Vec::new(), Vec::new());
+        let (mut out, mut missing, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         for (item, epoch, place) in group {
             let nulled = Draw::null(train.seed, &item.id, *epoch, dpo.null_probability);
             let (draw, known) = match dpo.draws {
@@ -188,34 +191,48 @@ impl Learner<'_> {
             let draw = draw.with_null(nulled);
             let clip = |member| Example { data, item, member, draw, learned: true, weight: 0.0 };
             let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
-            let stored = known.as_ref().map(|parts| self.cache.find(&Cache::key(parts)));
-            match stored.transpose()? {
-                Some(Stored::Entry(entry)) if entry.value.elements() == 2 => {
-                    let place = format!("the errors of the untrained network on {}", item.id);
-                    let key = Cache::key(known.as_ref().expect("it was looked for"));
-                    self.cache.finite(&key, &entry.value, &place)?;
-                    let values = entry.value.to_f64_vec();
-                    pair.reference = [values[0], values[1]];
+            let place = || format!("the errors of the untrained network on {}", item.id);
+            let stored = match &known {
+                Some(parts) => {
+                    let key = Cache::key(parts);
+                    match self.cache.find(&key)? {
+                        Stored::Entry(entry) if entry.value.elements() == 2 => {
+                            self.cache.finite(&key, &entry.value, &place())?;
+                            Some(entry.value.to_f64_vec())
+                        }
+                        Stored::Nothing => None,
+                        Stored::Entry(_) | Stored::Damaged => {
+                            damaged.push(self.cache.named(&key, &place()));
+                            None
+                        }
+                    }
                 }
-                _ => missing.push((out.len(), known)),
+                None => None,
+            };
+            match stored {
+                Some(values) => pair.reference = [values[0], values[1]],
+                None => missing.push((out.len(), known)),
             }
             out.push(pair);
         }
+        if !damaged.is_empty() {
+            self.warnings.push(damage(&damaged));
+        }
         let clips: Vec<Example<'_>> = missing.iter().flat_map(|(at, _)| out[*at].clips).collect();
-        // It is not told when to stop.
-        let found = self.untrained(&clips, values, None)?.unwrap_or_default();
+        let Some(found) = self.untrained(&clips, values, cancel)? else { return Ok(None) };
         for ((at, known), errors) in missing.iter().zip(found.chunks_exact(2)) {
             out[*at].reference = [errors[0][0], errors[1][0]];
             let Some(parts) = known else { continue };
             // Errors are f32, so nothing is lost.
             let value = tensor_f32([2], &out[*at].reference.map(|error| error as f32))?;
             match self.cache.store(parts, &Entry { value, source: [0, 0] }) {
-                // Told to end: the sample is completed all the same, and this computed again.
+                // Told to end: this is computed again.
                 Err(error) if error.kind() == Fault::Interrupted => {}
                 stored => stored?,
             }
         }
-        Ok(out)
+        let stopped = !missing.is_empty() && cancel.is_cancelled();
+        Ok(Some(out).filter(|_| !stopped))
     }
 
     /// What the untrained network gets: that of `values` with adapters that change nothing, or one with
@@ -224,7 +241,7 @@ impl Learner<'_> {
         &mut self,
         examples: &[Example<'_>],
         values: Values<'_>,
-        cancel: Option<&Cancel>,
+        cancel: &Cancel,
     ) -> Result<Option<Vec<Found>>> {
         if self.kind != Kind::Full {
             let zeros = self.network.parameters.zeros_of();
@@ -232,13 +249,16 @@ impl Learner<'_> {
         }
         let mut room = std::mem::take(&mut self.network.gradient);
         let (parameters, weights) = (&self.network.parameters, self.network.objective().weights());
-        let read = parameters.first(&mut room, self.kind, self.settings, weights);
+        let read = parameters.first(&mut room, self.kind, self.settings, weights, cancel);
         let found = read.and_then(|()| {
             let vectors: Vec<&[u8]> = room.iter().map(Tensor::bytes).collect();
             self.losses(examples, Values::of(&vectors), cancel)
         });
         self.network.gradient = room;
-        found
+        match found {
+            Err(error) if error.kind() == Fault::Interrupted => Ok(None),
+            found => found,
+        }
     }
 
     /// What is found of examples of any shapes, in their order. `None` where `cancel` says to stop
@@ -247,14 +267,14 @@ impl Learner<'_> {
         &mut self,
         examples: &[Example<'_>],
         values: Values<'_>,
-        cancel: Option<&Cancel>,
+        cancel: &Cancel,
     ) -> Result<Option<Vec<Found>>> {
         let objective = self.network.objective();
         let shapes: Vec<usize> =
             examples.iter().map(|example| objective.shape(example.item)).collect();
         let mut out = vec![Found::new(); examples.len()];
         for places in self.calls.clip_groups(&shapes) {
-            if cancel.is_some_and(Cancel::is_cancelled) {
+            if cancel.is_cancelled() {
                 return Ok(None);
             }
             let some: Vec<Example<'_>> = places.iter().map(|at| examples[*at]).collect();
@@ -287,7 +307,6 @@ impl Learner<'_> {
             let clip = |member| Example { data, item, member, draw, learned: false, weight: 0.0 };
             examples.extend((0..members).map(clip));
         }
-        let cancel = Some(cancel);
         let found = match trained {
             true => self.losses(&examples, values, cancel)?,
             false => self.untrained(&examples, values, cancel)?,

@@ -59,6 +59,32 @@ impl Clip {
     }
 }
 
+/// What is known of a clip. Checks that build upon a field with a fault are left out: what they would
+/// find follows from it, or is not so once it is corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sure {
+    /// Its file, and the hash that it must have.
+    pub file: bool,
+    /// Which clip of a collection it is of.
+    pub name: bool,
+    /// Which frames are taken: the first one, how many, and their rate.
+    pub frames: bool,
+}
+
+impl Sure {
+    /// Everything.
+    pub const ALL: Self = Self { file: true, name: true, frames: true };
+
+    /// What is known of two clips.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            file: self.file && other.file,
+            name: self.name && other.name,
+            frames: self.frames && other.frames,
+        }
+    }
+}
+
 /// What is to be learned from: one clip, or a pair of which the first was preferred.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
@@ -104,8 +130,8 @@ pub struct Remains {
     pub id: String,
     /// The prompt.
     pub prompt: Option<String>,
-    /// The clips, each with its place in the line.
-    pub clips: Vec<(String, Clip)>,
+    /// The clips, each with its place in the line and what is known of it.
+    pub clips: Vec<(String, Clip, Sure)>,
 }
 
 /// A manifest that was read.
@@ -253,7 +279,8 @@ impl Line<'_> {
         }
         let id = line.identifier(notes, "id");
         self.remains.id = id.clone().unwrap_or_default();
-        if let Some((id, first)) = id.as_ref().and_then(|id| Some((id, before(id)?))) {
+        let once = id.as_ref().filter(|_| !line.is_twice(notes, "id"));
+        if let Some((id, first)) = once.and_then(|id| Some((id, before(id)?))) {
             line.fault(notes, format!("id \"{id}\" is also that of line {first}"));
         }
         let known: &[&str] = match self.reading.pairs {
@@ -275,12 +302,15 @@ impl Line<'_> {
                 (section.and_then(|own| self.target(&own)).map(Targets::Clip), Some(line))
             }
         };
+        let learned = self.remains.clips.len();
         let described = described?;
         let references = self.references(&described);
         let prompt = described.string(&mut self.notes, "prompt").map(str::to_owned);
-        self.remains.prompt.clone_from(&prompt);
-        if let (Some(targets), Some(references)) = (&targets, &references) {
-            self.apart(targets, references);
+        if !described.is_twice(&self.notes, "prompt") {
+            self.remains.prompt.clone_from(&prompt);
+        }
+        if targets.is_some() && references.is_some() {
+            self.apart(learned);
         }
         let labels = match self.reading.labels {
             Some(labelled) => self.labels(&described, labelled),
@@ -300,6 +330,7 @@ impl Line<'_> {
         let notes = &mut self.notes;
         let known = ["media", "clip", "crop", "sha256", "start", "frames", "fps"];
         object.spelling(notes, &known, &["frame"]);
+        let before = notes.faults.len();
         let start = object.count(notes, "start").unwrap_or(0);
         let wanted = self.reading.frames;
         match object.required_count(notes, "frames") {
@@ -318,17 +349,21 @@ impl Line<'_> {
             }
             _ => {}
         }
-        let clip = self.clip(object, "media")?;
+        let frames = notes.faults.len() == before
+            && !["start", "frames", "fps"].into_iter().any(|key| object.is_twice(notes, key));
+        let (clip, sure) = self.clip(object, "media")?;
         let clip = Clip { start, frames: wanted, ..clip };
-        self.remains.clips.push(("target: ".to_owned(), clip.clone()));
+        let sure = Sure { frames, ..sure };
+        self.remains.clips.push(("target: ".to_owned(), clip.clone(), sure));
         Some(clip)
     }
 
     fn member(&mut self, object: &Object<'_>, name: &str) -> Option<Clip> {
         let own = object.section(&mut self.notes, name)?;
         own.spelling(&mut self.notes, &["video", "clip", "crop", "sha256"], &[]);
-        let clip = Clip { frames: self.reading.frames, ..self.clip(&own, "video")? };
-        self.remains.clips.push((format!("{name}: "), clip.clone()));
+        let (clip, sure) = self.clip(&own, "video")?;
+        let clip = Clip { frames: self.reading.frames, ..clip };
+        self.remains.clips.push((format!("{name}: "), clip.clone(), sure));
         Some(clip)
     }
 
@@ -354,8 +389,8 @@ impl Line<'_> {
                     own.fault(&mut self.notes, format!("\"role\" is \"{role}\": primary or aux"));
                 }
             }
-            if let Some(clip) = self.reference(&own) {
-                self.remains.clips.push((place, clip.clone()));
+            if let Some((clip, sure)) = self.reference(&own) {
+                self.remains.clips.push((place, clip.clone(), sure));
                 out.push(clip);
             }
         }
@@ -371,15 +406,16 @@ impl Line<'_> {
         Some(out)
     }
 
-    fn reference(&mut self, object: &Object<'_>) -> Option<Clip> {
+    fn reference(&mut self, object: &Object<'_>) -> Option<(Clip, Sure)> {
         let notes = &mut self.notes;
-        let (start, frames) = match object.string(notes, "form")? {
-            "face" | "portrait" => {
+        let before = notes.faults.len();
+        let (start, frames) = match object.string(notes, "form") {
+            Some("face" | "portrait") => {
                 let known = ["role", "form", "media", "clip", "crop", "sha256", "frame"];
                 object.spelling(notes, &known, &["start", "frames"]);
                 (object.count(notes, "frame").unwrap_or(0), 1)
             }
-            "video" => {
+            Some("video") => {
                 let known = ["role", "form", "media", "clip", "crop", "sha256", "start", "frames"];
                 object.spelling(notes, &known, &["frame"]);
                 let start = object.count(notes, "start").unwrap_or(0);
@@ -398,39 +434,60 @@ impl Line<'_> {
                 }
                 (start, used)
             }
-            other => {
+            Some(other) => {
                 object.fault(notes, format!("\"form\" is \"{other}\": face, portrait or video"));
                 (0, 1)
             }
+            None => (0, 1),
         };
-        Some(Clip { start, frames: frames.max(1), ..self.clip(object, "media")? })
+        let mut keys = ["form", "frame", "start", "frames"].into_iter();
+        let sound = notes.faults.len() == before;
+        let frames_sure = sound && !keys.any(|key| object.is_twice(notes, key));
+        let (clip, sure) = self.clip(object, "media")?;
+        let clip = Clip { start, frames: frames.max(1), ..clip };
+        Some((clip, Sure { frames: frames_sure, ..sure }))
     }
 
     /// The file and the crop; the frames are those of a picture.
-    fn clip(&mut self, object: &Object<'_>, key: &str) -> Option<Clip> {
+    fn clip(&mut self, object: &Object<'_>, key: &str) -> Option<(Clip, Sure)> {
         let notes = &mut self.notes;
         let crop = object.crop(notes, "crop");
-        let [clip, sha256] = ["clip", "sha256"].map(|key| object.text(notes, key));
+        let [(clip, name), (sha256, hash)] = ["clip", "sha256"].map(|key| {
+            let before = notes.faults.len();
+            let text = object.text(notes, key);
+            (text, notes.faults.len() == before && !object.is_twice(notes, key))
+        });
         let media = self.reading.root.join(object.path(notes, key)?);
-        Some(Clip { media, clip, start: 0, frames: 1, crop, sha256 })
+        let file = hash && !object.is_twice(notes, key);
+        let clip = Clip { media, clip, start: 0, frames: 1, crop, sha256 };
+        Some((clip, Sure { file, name, frames: true }))
     }
 
-    /// Refuses what is learned among what is given, and a pair of one clip, as far as names tell.
-    fn apart(&mut self, targets: &Targets, references: &[Clip]) {
-        for target in targets.clips() {
-            if references.iter().any(|reference| reference.named_as(target)) {
+    /// Refuses what is learned among what is given, and a pair of one clip, as far as names that are sure
+    /// tell. The first `learned` clips of the line are those that are learned.
+    fn apart(&mut self, learned: usize) {
+        let (targets, references) = self.remains.clips.split_at(learned);
+        let mut faults = Vec::new();
+        for (_, target, own) in targets {
+            let among = |(_, reference, other): &(String, Clip, Sure)| {
+                let sure = own.and(*other);
+                sure.file && sure.name && reference.named_as(target)
+            };
+            if references.iter().any(among) {
                 let name = match &target.clip {
                     Some(clip) => format!("clip \"{clip}\""),
                     None => target.media.display().to_string(),
                 };
-                self.notes.faults.push(format!("the target is among the references: {name}"));
+                faults.push(format!("the target is among the references: {name}"));
             }
         }
-        if let Targets::Pair([chosen, rejected]) = targets
+        if let [(_, chosen, own), (_, rejected, other)] = targets
+            && own.and(*other).file
             && chosen.one_file(rejected)
         {
-            self.notes.faults.push("the chosen and the rejected clip are the same".to_owned());
+            faults.push("the chosen and the rejected clip are the same".to_owned());
         }
+        self.notes.faults.extend(faults);
     }
 }
 
@@ -601,8 +658,70 @@ mod tests {
         assert_eq!(all.len(), 6, "{all:?}");
         assert!(manifest.faults.iter().all(|fault| fault.line == 1));
         let places: Vec<&str> =
-            manifest.remains[0].clips.iter().map(|(place, _)| place.as_str()).collect();
+            manifest.remains[0].clips.iter().map(|(place, ..)| place.as_str()).collect();
         assert_eq!(places, ["target: ", "reference 1: ", "reference 2: "]);
+    }
+
+    #[test]
+    fn checks_that_build_upon_a_faulty_field_are_left_out() {
+        type Change = fn(&mut Value);
+        // One file without names of clips, so that nothing but the field keeps target and reference apart.
+        let rows: [(Change, &str, Sure); 9] = [
+            (
+                |v| v["target"]["start"] = 1.5.into(),
+                "\"start\"",
+                Sure { frames: false, ..Sure::ALL },
+            ),
+            (|v| v["target"]["fps"] = 25.into(), "\"fps\"", Sure { frames: false, ..Sure::ALL }),
+            (|v| v["target"]["frames"] = 4.into(), "4 frames", Sure { frames: false, ..Sure::ALL }),
+            (|v| v["target"]["clip"] = 3.into(), "\"clip\"", Sure { name: false, ..Sure::ALL }),
+            (|v| v["target"]["sha256"] = 3.into(), "\"sha256\"", Sure { file: false, ..Sure::ALL }),
+            (|v| v["target"]["crop"] = 3.into(), "\"crop\"", Sure::ALL),
+            (|v| v["references"][1]["frame"] = (-1).into(), "\"frame\"", Sure::ALL),
+            (|v| v["references"][1]["clip"] = 3.into(), "reference 2: \"clip\"", Sure::ALL),
+            (|v| v["id"] = "a b".into(), "\"id\"", Sure::ALL),
+        ];
+        for (change, said, sure) in rows {
+            let text = line(|v| {
+                v["references"][1]["media"] = "t.mp4".into();
+                change(v);
+            });
+            let manifest = open(&[text], false, None).unwrap();
+            let all: Vec<&str> = manifest.faults.iter().map(|fault| fault.what.as_str()).collect();
+            assert!(all.len() == 1 && all[0].contains(said), "{all:?}, expected {said}");
+            assert_eq!(manifest.remains[0].clips[0].2, sure, "{said}");
+        }
+        // Which of two values of a field is meant is not known either.
+        let twice = |from: &str, to: &str| {
+            let text = line(|v| v["references"][1]["media"] = "t.mp4".into()).replacen(from, to, 1);
+            let manifest = open(&[line(|_| {}), text], false, None).unwrap();
+            let faults = manifest.faults.into_iter();
+            let own: Vec<String> = faults.map(|fault| fault.what).collect();
+            (own, manifest.remains[0].clips[0].2)
+        };
+        let (faults, _) = twice("\"id\":\"s_1\"", "\"id\":\"s_1\",\"id\":\"s_2\"");
+        assert_eq!(faults, ["\"id\" is there twice"]);
+        let (faults, sure) = twice("\"clip\":\"c_t\"", "\"clip\":\"c_p\",\"clip\":\"c_t\"");
+        assert_eq!(
+            (&faults[..], sure.name),
+            (&["target: \"clip\" is there twice".to_owned()][..], false)
+        );
+        let (faults, sure) =
+            twice("\"media\":\"t.mp4\"", "\"media\":\"p.mp4\",\"media\":\"t.mp4\"");
+        assert_eq!(
+            (&faults[..], sure.file),
+            (&["target: \"media\" is there twice".to_owned()][..], false)
+        );
+        // A reference without a form still has a file that can be looked at.
+        let formless = line(|v| drop(v["references"][0].as_object_mut().unwrap().remove("form")));
+        let manifest = open(&[formless], false, None).unwrap();
+        assert_eq!(manifest.faults.len(), 1, "{:?}", manifest.faults);
+        let (place, clip, sure) = &manifest.remains[0].clips[1];
+        assert_eq!(
+            (place.as_str(), clip.media.as_path()),
+            ("reference 1: ", Path::new("/media/a.mp4"))
+        );
+        assert!(!sure.frames && sure.file && sure.name);
     }
 
     #[test]

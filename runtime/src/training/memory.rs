@@ -11,7 +11,7 @@ use super::settings::Settings;
 use crate::engine::{Backend, Compiler, resident_memory};
 use crate::error::Result;
 use crate::model::Model;
-use crate::pipeline::decoder_bytes;
+use crate::pipeline::{Cancel, decoder_bytes};
 
 /// Bytes that a run holds while it trains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,17 +48,18 @@ impl Memory {
     /// What is known before the network is compiled: samples that are held, and videos.
     ///
     /// # Errors
-    /// E05xx where the decoder cannot be compiled.
+    /// E05xx where the decoder cannot be compiled, E1002 where `cancel` says to stop.
     pub fn beside(
         settings: &Settings,
         model: &Model,
         backend: &Backend,
         data: &[&Dataset],
+        cancel: &Cancel,
     ) -> Result<Self> {
         let samples = data.iter().map(|data| data.held_bytes()).fold(0, u64::saturating_add);
         let mut videos = 0;
         if settings.run.samples > 0 {
-            videos = decoder_bytes(model, backend, settings.size())?;
+            videos = decoder_bytes(model, backend, settings.size(), cancel)?;
             // Latents with the solver's history, and what the network gets in both branches.
             let [frames, rows, columns] = settings.size().latent(model.geometry());
             let items = data.iter().flat_map(|data| &data.items);

@@ -16,7 +16,7 @@ use super::settings::Settings;
 use crate::engine::finite::{all_finite, first_non_finite};
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, memory_check};
 use crate::error::{Error, Result};
-use crate::pipeline::tensor_f32;
+use crate::pipeline::{Cancel, tensor_f32};
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_passes::Gradient;
@@ -40,6 +40,8 @@ pub struct Wanted<'w> {
     pub measured: bool,
     /// What is held beside the network and what is trained.
     pub beside: Memory,
+    /// Ends compiling.
+    pub cancel: &'w Cancel,
 }
 
 /// The loaded network.
@@ -96,9 +98,9 @@ impl Wanted<'_> {
     ///
     /// # Errors
     /// E0523 for targets that no linear has, and other E05xx where it cannot be compiled; E0601 and
-    /// E0602 for the budget.
+    /// E0602 for the budget; E1002 where it was told to stop.
     pub fn compile(&self, backend: &Backend) -> Result<(Compiler, BTreeMap<usize, Keeping>)> {
-        let mut compiler = Compiler::new(backend);
+        let mut compiler = Compiler::new(backend).stopped_by(self.cancel.flag());
         let (mut kept, mut over) = (BTreeMap::new(), None::<Over>);
         'shapes: for shape in self.calls.shapes() {
             let sizes = self.calls.batches(shape, self.settings.train.batch);
@@ -218,8 +220,11 @@ impl<'l> Network<'l> {
         backend: &Backend,
         (settings, kind): (&Settings, Kind),
         (calls, measured, beside): (&Calls, bool, Memory),
+        cancel: &Cancel,
     ) -> Result<Self> {
-        let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
+        let objective_of = &*objective;
+        let wanted =
+            Wanted { objective: objective_of, settings, kind, calls, measured, beside, cancel };
         let (compiler, _) = wanted.compile(backend)?;
         let shape = calls.shapes().next();
         let shape = shape.ok_or_else(|| Error::internal("E1009", "there is no sample"))?;
@@ -230,7 +235,7 @@ impl<'l> Network<'l> {
         for (call, plan) in wanted.stages(&compiler) {
             stages.insert(call, Stage::of(plan, &*objective, &parameters, call)?);
         }
-        let program = compiler.load(objective.weights().clone(), &mut |_, _| true)?;
+        let program = compiler.load_until(objective.weights().clone(), &cancel.flag())?;
         let gradient = parameters.zeros();
         Ok(Self { objective, program, parameters, gradient, stages, memory })
     }
@@ -568,8 +573,8 @@ mod tests {
         let backend = Backend::open("cpu", 1).unwrap();
         let objective = Box::new(Roots(Arc::new(none)));
         let run = (&settings, Kind::Full);
-        let mut network =
-            Network::open(objective, &backend, run, (&calls, true, Memory::default())).unwrap();
+        let asked = (&calls, true, Memory::default());
+        let mut network = Network::open(objective, &backend, run, asked, &Cancel::new()).unwrap();
         let vectors: [&[u8]; 1] = [bytemuck::cast_slice(&[0.5f32; 2])];
         let values = Values::of(&vectors);
         let draw = Draw::of(&settings.train, &Levels::new(&settings.train), "s", 0, 0);

@@ -10,7 +10,7 @@ use super::schedule::share;
 use super::settings::Settings;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, StateSpec, States};
 use crate::error::Result;
-use crate::pipeline::tensor_f32;
+use crate::pipeline::{Cancel, tensor_f32};
 use crate::weights::ModelWeights;
 use anyid_ir::{Module, Tensor};
 use anyid_models::optimiser::{Carried, Extras, Group, Numbers, Rates, begin, collect, update};
@@ -50,15 +50,16 @@ fn named(kind: &str, parameters: &Parameters) -> Vec<String> {
 /// Bytes of workspace and scratch that the programs of both take.
 ///
 /// # Errors
-/// E05xx where they cannot be compiled.
+/// E05xx where they cannot be compiled, E1002 where `cancel` says to stop.
 pub fn planned_bytes(
     backend: &Backend,
     parameters: &Parameters,
     settings: &Settings,
+    cancel: &Cancel,
 ) -> Result<u64> {
     let groups = &parameters.groups;
-    let sums = compiled(backend, [begin(groups), collect(groups)])?;
-    let update = compiled(backend, [update(groups, extras(settings))])?;
+    let sums = compiled(backend, cancel, [begin(groups), collect(groups)])?;
+    let update = compiled(backend, cancel, [update(groups, extras(settings))])?;
     Ok(sums.memory_bytes() + update.memory_bytes())
 }
 
@@ -76,9 +77,10 @@ fn extras(settings: &Settings) -> Extras {
 /// Phases that carry states, each with the name of its function.
 fn compiled(
     backend: &Backend,
+    cancel: &Cancel,
     phases: impl IntoIterator<Item = (Module, Vec<Carried>)>,
 ) -> Result<Compiler> {
-    let mut compiler = Compiler::new(backend);
+    let mut compiler = Compiler::new(backend).stopped_by(cancel.flag());
     for (module, carried) in phases {
         let states = carried.into_iter();
         let states = states.map(|(name, input, output)| StateSpec { name, input, output });
@@ -98,10 +100,11 @@ impl Collector {
     /// Sums for the gradients of `parameters`.
     ///
     /// # Errors
-    /// E05xx where they cannot be compiled, E0603 where there is no memory for them.
-    pub fn open(backend: &Backend, parameters: &Parameters) -> Result<Self> {
+    /// E05xx where they cannot be compiled, E0603 where there is no memory for them, E1002 where `cancel`
+    /// says to stop.
+    pub fn open(backend: &Backend, parameters: &Parameters, cancel: &Cancel) -> Result<Self> {
         let groups = &parameters.groups;
-        let program = loaded(compiled(backend, [begin(groups), collect(groups)])?)?;
+        let program = loaded(compiled(backend, cancel, [begin(groups), collect(groups)])?)?;
         let (added, gradients) = (named("d.", parameters), named("g.", parameters));
         Ok(Self { program, added, gradients })
     }
@@ -180,10 +183,16 @@ impl Optimiser {
     /// The optimiser of `parameters`, with all states zero.
     ///
     /// # Errors
-    /// E05xx where it cannot be compiled, E0603 where there is no memory for its states.
-    pub fn open(backend: &Backend, parameters: &Parameters, settings: &Settings) -> Result<Self> {
+    /// E05xx where it cannot be compiled, E0603 where there is no memory for its states, E1002 where
+    /// `cancel` says to stop.
+    pub fn open(
+        backend: &Backend,
+        parameters: &Parameters,
+        settings: &Settings,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let (groups, extras) = (parameters.groups.clone(), extras(settings));
-        let program = loaded(compiled(backend, [update(&groups, extras)])?)?;
+        let program = loaded(compiled(backend, cancel, [update(&groups, extras)])?)?;
         let state = program.states("update")?;
         let gradients = named("g.", parameters);
         Ok(Self { program, state, extras, groups, gradients })

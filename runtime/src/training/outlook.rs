@@ -11,7 +11,7 @@ use super::memory::Memory;
 use super::network::Wanted;
 use super::parameters::Kind;
 use super::prepare::Preparation;
-use super::request::{Training, model};
+use super::request::{Training, interruption, model};
 use super::settings::TrainedNetwork;
 use super::{Event, objective, optimise};
 use crate::error::{Error, Kind as Fault, Result};
@@ -99,6 +99,7 @@ fn sheet(preparation: &Preparation<'_>, data: &Dataset) -> Result<Sheet> {
     let mut psnr = Vec::new();
     let mut rgb = vec![0u8; 3 * width * height];
     for (row, item) in items.into_iter().enumerate() {
+        preparation.cancel.check("while decoding")?;
         let changed = |what: String| Error::input("E0960", what).help("start again");
         let [target, reference] = &item.shown;
         let target = preparation.read(target, Fit::Cover)?.map_err(changed)?;
@@ -149,7 +150,7 @@ impl Training<'_> {
     /// Those of [`Preparation::dataset`], E05xx where the network cannot be compiled, E101x where the
     /// clip cannot be written.
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
-        self.look(cancel, events).map_err(|error| match error.kind() {
+        self.look(cancel, events).map_err(interruption).map_err(|error| match error.kind() {
             Fault::Interrupted => {
                 error.help("the same command goes on: what was encoded is in the cache")
             }
@@ -179,8 +180,9 @@ impl Training<'_> {
         let calls = Calls::new(&settings.train, self.kind, streams);
         let measured = self.kind == Kind::Dpo || settings.data.validation.is_some();
         let (kind, calls) = (self.kind, &calls);
-        let beside = Memory::beside(settings, &model, backend, &sets)?;
-        let wanted = Wanted { objective: &*objective, settings, kind, calls, measured, beside };
+        let beside = Memory::beside(settings, &model, backend, &sets, cancel)?;
+        let wanted =
+            Wanted { objective: &*objective, settings, kind, calls, measured, beside, cancel };
         let (compiler, kept) = wanted.compile(backend)?;
         let shape = |(shape, samples): (&usize, &usize)| Shape {
             what: objective.describe(*shape),
@@ -195,7 +197,7 @@ impl Training<'_> {
         let any = *by_shape.keys().next().expect("there is a sample");
         let parameters = wanted.parameters(wanted.largest(&compiler, any));
         let mut memory = beside.with(&wanted, &compiler, &parameters);
-        memory.plans += optimise::planned_bytes(backend, &parameters, settings)?;
+        memory.plans += optimise::planned_bytes(backend, &parameters, settings, cancel)?;
         let ids: Vec<&str> = data.items.iter().map(|item| item.id.as_str()).collect();
         Ok(Outlook {
             samples: data.items.len(),

@@ -9,6 +9,7 @@ use super::rules::{GroupSettings, Method, group_of, matrix};
 use super::settings::{LoraSettings, Settings};
 use crate::error::Result;
 use crate::init;
+use crate::pipeline::Cancel;
 use crate::weights::ModelWeights;
 use anyid_ir::plan::Plan;
 use anyid_ir::{DType, Tensor, TensorType};
@@ -241,15 +242,17 @@ impl Parameters {
     /// of weights what the model has.
     ///
     /// # Errors
-    /// E0330 to E0332 where the model cannot be read.
+    /// E0330 to E0332 where the model cannot be read, E1002 where `cancel` says to stop.
     pub fn first(
         &self,
         into: &mut Flat,
         kind: Kind,
         settings: &Settings,
         weights: &ModelWeights,
+        cancel: &Cancel,
     ) -> Result<()> {
         self.fill(into, &mut |parameter, values| {
+            cancel.check("while reading the first values")?;
             match kind {
                 Kind::Full => stored(weights, &parameter.name, 0, values)?,
                 Kind::Lora | Kind::Dpo if parameter.is_second() => values.fill(0.0),
@@ -369,14 +372,16 @@ pub fn moved(
 /// The norms of the weights that a run changes, by target, where they are not zero.
 ///
 /// # Errors
-/// E0330 to E0332 where the model cannot be read.
+/// E0330 to E0332 where the model cannot be read, E1002 where `cancel` says to stop.
 pub fn norms(
     parameters: &Parameters,
     kind: Kind,
     weights: &ModelWeights,
+    cancel: &Cancel,
 ) -> Result<BTreeMap<String, f64>> {
     let mut out = BTreeMap::new();
     let mut add = |target: &str, weight: &str| -> Result<()> {
+        cancel.check("while reading the model")?;
         let Some(stored) = weights.set().tensor(weight) else { return Ok(()) };
         let count = stored.elements() as usize;
         let norm = root(weights, weight, count, &|_, value| f64::from(value).powi(2))?;

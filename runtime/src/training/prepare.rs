@@ -6,11 +6,11 @@
 
 mod copies;
 
-use super::cache::{Cache, Found};
+use super::cache::{Cache, Entry, Found, damage};
 use super::dataset::{Dataset, Item, Slot};
 use super::faults::{Fault, refused};
 use super::labels::{classify, slots_of};
-use super::manifest::{Clip, Manifest, Reading, Remains, Sample};
+use super::manifest::{Clip, Manifest, Reading, Remains, Sample, Sure};
 use super::settings::TrainedNetwork;
 use super::{Event, Settings};
 use crate::checkpoint::hash_file;
@@ -38,9 +38,12 @@ pub struct Preparation<'p> {
     pub pairs: bool,
     /// What is trained, which decides what is wanted of a sample.
     pub network: TrainedNetwork,
-    /// Stops it between two clips.
+    /// Stops it.
     pub cancel: &'p Cancel,
 }
+
+/// Tokens of prompts by the keys of their entries, each with whose it is.
+pub(super) type Prompts = BTreeMap<String, (Vec<u32>, String)>;
 
 /// Something that is not in the cache yet.
 pub(super) struct Missing {
@@ -64,7 +67,34 @@ pub(super) struct Looked<'e> {
     /// Clips of pairs that go on behind the frames that are taken of them.
     longer: BTreeSet<String>,
     pub(super) missing: BTreeMap<String, Missing>,
+    /// Entries that were found damaged, and of which nothing was said yet.
+    damaged: Vec<String>,
     pub(super) events: &'e mut dyn FnMut(Event),
+}
+
+impl Looked<'_> {
+    /// What the cache has under `key`; what is damaged is nothing, and will be told as that of `what`.
+    ///
+    /// # Errors
+    /// As [`Cache::find`].
+    pub(super) fn find(&mut self, key: &str, what: &str) -> Result<Option<Entry>> {
+        Ok(match self.cache.find(key)? {
+            Found::Entry(entry) => Some(entry),
+            Found::Nothing => None,
+            Found::Damaged => {
+                self.damaged.push(self.cache.named(key, what));
+                None
+            }
+        })
+    }
+
+    /// Warns of what was found damaged.
+    pub(super) fn tell_damage(&mut self) {
+        let damaged = std::mem::take(&mut self.damaged);
+        if !damaged.is_empty() {
+            (self.events)(Event::Warning(damage(&damaged)));
+        }
+    }
 }
 
 impl Preparation<'_> {
@@ -106,7 +136,6 @@ impl Preparation<'_> {
         for warning in &manifest.warnings {
             events(Event::Warning(format!("{}, {warning}", path.display())));
         }
-        let folder = data.cache.clone().unwrap_or_else(|| self.settings.run.folder.join("cache"));
         // They read megabytes of the weights.
         let [encoder, text_encoder] = match self.network {
             TrainedNetwork::Transformer => {
@@ -118,7 +147,7 @@ impl Preparation<'_> {
             }
         };
         let mut looked = Looked {
-            cache: Cache::open(&folder)?,
+            cache: Cache::open(&self.settings.cache())?,
             encoder,
             text_encoder,
             hashes: HashMap::new(),
@@ -126,11 +155,12 @@ impl Preparation<'_> {
             sizes: HashMap::new(),
             longer: BTreeSet::new(),
             missing: BTreeMap::new(),
+            damaged: Vec::new(),
             events,
         };
         let (mut items, mut labels, mut excluded) = (Vec::new(), Vec::new(), Vec::new());
         let total = manifest.samples.len() + manifest.remains.len();
-        let mut prompts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let mut prompts = Prompts::new();
         for (at, sample) in manifest.samples.iter().enumerate() {
             match self.look(sample, &mut looked, &mut prompts)? {
                 Outcome::Fine(item) => {
@@ -189,7 +219,8 @@ impl Preparation<'_> {
             return Err(Error::input("E0958", message).at(path.display()).help(help));
         }
         let empty = self.tokens("").map_or(0, |tokens| tokens.len());
-        let text_rows = prompts.values().map(Vec::len).chain([empty]).max().unwrap_or(0);
+        let rows = prompts.values().map(|(tokens, _)| tokens.len());
+        let text_rows = rows.chain([empty]).max().unwrap_or(0);
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
         let [black, empty] = match self.network {
@@ -226,21 +257,14 @@ impl Preparation<'_> {
         })
     }
 
-    pub(super) fn stopped(&self, doing: &str) -> Result<()> {
-        match self.cancel.is_cancelled() {
-            true => Err(crate::engine::interrupted(doing)),
-            false => Ok(()),
-        }
-    }
-
     /// Looks at all that a sample names.
     fn look(
         &self,
         sample: &Sample,
         looked: &mut Looked<'_>,
-        prompts: &mut BTreeMap<String, Vec<u32>>,
+        prompts: &mut Prompts,
     ) -> Result<Outcome> {
-        self.stopped("while checking the manifest")?;
+        self.cancel.check("while checking the manifest")?;
         let mut faults = Vec::new();
         let tokens = match self.network {
             TrainedNetwork::Transformer | TrainedNetwork::Text => {
@@ -255,15 +279,21 @@ impl Preparation<'_> {
             });
         }
         let (mut targets, mut sizes) = (Vec::new(), Vec::new());
+        let [mut learned, mut beside] = [Vec::new(), Vec::new()];
         let names: &[&str] = if self.pairs { &["chosen", "rejected"] } else { &["target"] };
         for (name, clip) in names.iter().zip(sample.targets.clips()) {
+            let mut sure = Sure::ALL;
             match self.clip(clip, Fit::Cover, &sample.id, looked)? {
                 Ok((key, size)) => {
                     targets.push(key);
                     sizes.push(size);
                 }
-                Err(what) => faults.push(format!("{name}: {what}")),
+                Err(what) => {
+                    faults.push(format!("{name}: {what}"));
+                    sure = self.sure_of_unread(clip, sure, looked);
+                }
             }
+            learned.push((clip, sure));
         }
         let references = match self.network {
             TrainedNetwork::Transformer => &sample.references[..],
@@ -271,12 +301,17 @@ impl Preparation<'_> {
         };
         let mut given = Vec::new();
         for (at, clip) in (1..).zip(references) {
+            let mut sure = Sure::ALL;
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
                 Ok((key, _)) => given.push((key, self.model.geometry().latent_frames(clip.frames))),
-                Err(what) => faults.push(format!("reference {at}: {what}")),
+                Err(what) => {
+                    faults.push(format!("reference {at}: {what}"));
+                    sure = self.sure_of_unread(clip, sure, looked);
+                }
             }
+            beside.push((clip, sure));
         }
-        faults.extend(self.copies(sample.targets.clips(), references, looked)?);
+        faults.extend(self.copies(&learned, &beside, looked)?);
         if let [[width, height], other] = sizes[..]
             && [width, height] != other
         {
@@ -292,7 +327,8 @@ impl Preparation<'_> {
         match self.network {
             TrainedNetwork::Transformer => {
                 text = Cache::key(&self.text_parts(looked, &tokens)?);
-                prompts.insert(text.clone(), tokens);
+                let whose = || (tokens, format!("the prompt of sample {}", sample.id));
+                prompts.entry(text.clone()).or_insert_with(whose);
             }
             // What it is to learn of the target; there is nothing in the cache of that.
             TrainedNetwork::Judge => text = Cache::key(&json!({"labels": sample.labels})),
@@ -341,7 +377,7 @@ impl Preparation<'_> {
 
     /// What else is wrong with a line that has faults already.
     fn look_at_remains(&self, remains: &Remains, looked: &mut Looked<'_>) -> Result<Vec<Fault>> {
-        self.stopped("while checking the manifest")?;
+        self.cancel.check("while checking the manifest")?;
         let [read, shown] = match self.network {
             TrainedNetwork::Transformer => [true, true],
             TrainedNetwork::Vae | TrainedNetwork::Judge => [false, true],
@@ -352,19 +388,34 @@ impl Preparation<'_> {
             prompt.and_then(std::result::Result::err).into_iter().collect();
         let wanted = |place: &str| shown && (read || !place.starts_with("reference"));
         let [mut targets, mut references] = [Vec::new(), Vec::new()];
-        for (place, clip) in remains.clips.iter().filter(|(place, _)| wanted(place)) {
-            // References fit inside; of a target only the frame is another, not what can be read.
-            let read = match self.known_hash(clip, looked) {
-                Ok(_) => self.read(clip, Fit::Inside)?.map(drop),
-                Err(what) => Err(what),
-            };
-            faults.extend(read.err().map(|what| format!("{place}{what}")));
+        for (place, clip, sure) in remains.clips.iter().filter(|(place, ..)| wanted(place)) {
+            let mut sure = *sure;
+            if sure.file {
+                // Where frames are not known, whether there is one that can be read.
+                let first = Clip { start: 0, frames: 1, ..clip.clone() };
+                let part = if sure.frames { clip } else { &first };
+                // References fit inside; of a target only the frame is another, not what can be read.
+                let read = match self.known_hash(clip, looked) {
+                    Ok(_) => self.read(part, Fit::Inside)?.map(drop),
+                    Err(what) => Err(what),
+                };
+                if let Err(what) = read {
+                    faults.push(format!("{place}{what}"));
+                    sure = self.sure_of_unread(clip, sure, looked);
+                }
+            }
             let own = if place.starts_with("reference") { &mut references } else { &mut targets };
-            own.push(clip.clone());
+            own.push((clip, sure));
         }
         faults.extend(self.copies(&targets, &references, looked)?);
         let (line, id) = (remains.line, &remains.id);
         Ok(faults.into_iter().map(|what| Fault { line, id: id.clone(), what }).collect())
+    }
+
+    /// What is still sure of a clip that could not be read.
+    fn sure_of_unread(&self, clip: &Clip, sure: Sure, looked: &mut Looked<'_>) -> Sure {
+        let file = sure.file && self.known_hash(clip, looked).is_ok();
+        Sure { file, frames: false, ..sure }
     }
 
     /// The hash of a file, or what is wrong with it.
@@ -414,16 +465,9 @@ impl Preparation<'_> {
         if let Some(source) = looked.sizes.get(&key) {
             return Ok(Ok((key, *source)));
         }
-        match looked.cache.find(&key)? {
-            Found::Entry(entry) => {
-                looked.sizes.insert(key.clone(), entry.source);
-                return Ok(Ok((key, entry.source)));
-            }
-            Found::Nothing => {}
-            Found::Damaged => (looked.events)(Event::Warning(format!(
-                "what was encoded of {} is damaged in the cache and made again",
-                clip.media.display()
-            ))),
+        if let Some(entry) = looked.find(&key, &clip.media.display().to_string())? {
+            looked.sizes.insert(key.clone(), entry.source);
+            return Ok(Ok((key, entry.source)));
         }
         // Of a pair, whether one clip goes on where the other ends is to be known.
         let beyond = if self.pairs && fit == Fit::Cover { 1 } else { 0 };
@@ -470,7 +514,7 @@ impl Preparation<'_> {
             ..StandardiseOptions::new(width, height)
         };
         let segment = Segment { start: clip.start, crop: clip.crop };
-        let mut seen = |_| self.stopped("while reading clips");
+        let mut seen = |_| self.cancel.check("while reading clips");
         match read_segment(&clip.media, &segment, &options, &ReadOptions::default(), &mut seen) {
             Ok(read) if read.frames.len() < clip.frames => {
                 let (media, there) = (clip.media.display(), read.frames.len());

@@ -1,7 +1,7 @@
 //! A run that is asked for, and what it came to.
 
-use super::checkpoint::{CHECKPOINT, Folder};
-use super::dataset::Item;
+use super::checkpoint::{CHECKPOINT, Folder, record_of};
+use super::dataset::{Dataset, Item};
 use super::memory::Memory;
 use super::parameters::Kind;
 use super::prepare::Preparation;
@@ -9,13 +9,13 @@ use super::run::Loop;
 use super::settings::TrainedNetwork;
 use super::{Event, Settings, first, objective, rules, targets};
 use crate::checkpoint::hash_file;
-use crate::engine::Backend;
+use crate::engine::{Backend, interrupted};
 use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::weights::ModelWeights;
 use anyid_models::wan::Precision;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A run that is asked for.
 pub struct Training<'t> {
@@ -47,6 +47,39 @@ pub struct Report {
     pub memory: Memory,
     /// The best measurement of the validation set, and that of the untrained model.
     pub validation: Option<(f64, f64)>,
+}
+
+/// How whoever asked for a run goes on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// With the flag for it.
+    Flag,
+    /// By the same command, which finds out itself where it was.
+    Command,
+}
+
+impl Again {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "--resume",
+            Self::Command => "the same command",
+        }
+    }
+}
+
+/// Codes of faults of the disk, of what the cache holds, and of values: nothing that a run was asked for is
+/// wrong, and it can go on once they are mended.
+const PASSING: [&str; 7] = ["E0960", "E1001", "E1010", "E1011", "E1012", "E1013", "E1014"];
+
+/// An interruption as one of runs, whatever it came in the way of.
+pub(super) fn interruption(error: Error) -> Error {
+    if error.kind() != Fault::Interrupted || error.code() == "E1002" {
+        return error;
+    }
+    // A file that could not be begun or completed any more.
+    let name = error.place().and_then(|place| Path::new(place).file_name());
+    let name = name.map_or("a file".into(), |name| name.to_string_lossy());
+    interrupted(&format!("before {name} was written"))
 }
 
 /// The model that settings name, with its adapters.
@@ -91,25 +124,89 @@ impl<'t> Training<'t> {
     /// checkpoint and the first values, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
     /// then with a checkpoint; E101x where something cannot be written.
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
-        self.all(cancel, events).map_err(|error| self.resumable(error))
+        self.run_as(Again::Flag, cancel, events)
     }
 
-    /// An interruption with what to do. What a run does between two updates says so itself.
-    fn resumable(&self, error: Error) -> Error {
-        let folder = &self.settings.run.folder;
-        let checkpoint = folder.join(CHECKPOINT);
-        match (error.kind(), checkpoint.is_file()) {
-            (Fault::Interrupted, true) => {
-                error.at(checkpoint.display()).advised("--resume goes on from here")
-            }
-            (Fault::Interrupted, false) => error
-                .at(folder.display())
-                .advised("the same command goes on: what was encoded is in the cache"),
+    /// As [`Self::run`]; errors say that a run is gone on with by `again`.
+    pub(super) fn run_as(
+        &self,
+        again: Again,
+        cancel: &Cancel,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Report> {
+        let begun = self.begin(events).map_err(|error| match error.kind() {
+            Fault::Interrupted => self.standing(error, again),
             _ => error,
+        });
+        let (model, folder) = begun?;
+        let prepared = self.prepare(&model, cancel, events);
+        let (data, validation) = prepared.map_err(|error| self.told(error, again))?;
+        let objective = objective::of(&model, self.settings, &data)?;
+        let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
+        let longest = all.map(Item::reference_frames).max().unwrap_or(0);
+        let about = (longest, self.precision(&model)?);
+        let run = Loop::open(self, (&model, objective), folder, data, validation, cancel, events);
+        let mut run = run.map_err(|error| self.told(self.advised(error, about), again))?;
+        run.run(cancel, events).map_err(|error| match (error.kind(), error.code()) {
+            // The checkpoint itself is at fault there.
+            (Fault::Internal, _) | (_, "E0962") => error,
+            _ => self.standing(self.advised(error, about), again),
+        })
+    }
+
+    /// An error of preparing a run: where nothing that it was asked for is wrong, with what stands.
+    fn told(&self, error: Error, again: Again) -> Error {
+        let cache = self.settings.cache();
+        let entry = |place: &str| Path::new(place).starts_with(&cache);
+        let passing = PASSING.contains(&error.code())
+            || (error.code() == "E0911" && error.place().is_some_and(entry))
+            || error.kind() == Fault::Interrupted;
+        if passing { self.standing(error, again) } else { error }
+    }
+
+    /// An error of a run that has its folder, with the checkpoint that stands there and how to go on.
+    fn standing(&self, error: Error, again: Again) -> Error {
+        let folder = &self.settings.run.folder;
+        let (checkpoint, again) = (folder.join(CHECKPOINT), again.name());
+        let updates = record_of(&checkpoint).map(|record| record.position.updates).ok();
+        let error = interruption(error);
+        let ended = error.kind() == Fault::Interrupted;
+        match updates {
+            Some(updates) if ended => error.at(checkpoint.display()).advised(format!(
+                "the checkpoint of update {updates} stands: {again} goes on from here"
+            )),
+            Some(updates) => error.also(format!(
+                "the checkpoint of update {updates} stands in {}: {again} goes on from there",
+                checkpoint.display()
+            )),
+            // It is there and cannot be read: that will be said when the run goes on.
+            None if checkpoint.exists() => error,
+            None if ended => error.at(folder.display()).advised(
+                "nothing was trained yet: the same command goes on, and what was encoded is in the \
+                 cache",
+            ),
+            None => error.also("nothing was trained yet: the same command begins again"),
         }
     }
 
-    fn all(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
+    /// What a run trains on, and what it is measured on.
+    fn prepare(
+        &self,
+        model: &Model,
+        cancel: &Cancel,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<(Dataset, Option<Dataset>)> {
+        let (data, preparation) = (&self.settings.data, self.preparation(model, cancel));
+        let learned = preparation.dataset(&data.manifest, None, events)?;
+        let measured = match &data.validation {
+            Some(path) => Some(preparation.dataset(path, Some(&learned.slots), events)?),
+            None => None,
+        };
+        Ok((learned, measured))
+    }
+
+    /// The model and the folder of a run, and all that can be known before anything is looked at.
+    fn begin(&self, events: &mut dyn FnMut(Event)) -> Result<(Model, Folder)> {
         let settings = self.settings;
         let model = model(settings)?;
         objective::check(self.kind, settings)?;
@@ -147,20 +244,7 @@ impl<'t> Training<'t> {
                 "move the file elsewhere, or give this run another folder (--output or run.folder)",
             ));
         }
-        let preparation = self.preparation(&model, cancel);
-        let data = preparation.dataset(&settings.data.manifest, None, events)?;
-        let validation = match &settings.data.validation {
-            Some(path) => Some(preparation.dataset(path, Some(&data.slots), events)?),
-            None => None,
-        };
-        let objective = objective::of(&model, settings, &data)?;
-        let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
-        let longest = all.map(Item::reference_frames).max().unwrap_or(0);
-        let about = (longest, self.precision(&model)?);
-        let run = Loop::open(self, (&model, objective), folder, data, validation, events);
-        let mut run = run.map_err(|error| self.advised(error, about, None))?;
-        let report = run.run(cancel, events);
-        report.map_err(|error| self.advised(error, about, run.saved()))
+        Ok((model, folder))
     }
 
     /// What the network that is trained computes in.
@@ -182,26 +266,17 @@ impl<'t> Training<'t> {
     }
 
     /// An error of running a network with what helps here: elsewhere flags do, here settings.
-    /// `longest` is the largest number of latent frames of references, `saved` the update of the last
-    /// checkpoint.
-    pub(super) fn advised(
-        &self,
-        error: Error,
-        (longest, precision): (usize, Precision),
-        saved: Option<u64>,
-    ) -> Error {
+    /// `longest` is the largest number of latent frames of references.
+    fn advised(&self, error: Error, (longest, precision): (usize, Precision)) -> Error {
         let Size { width, height, frames } = self.settings.size();
         match error.code() {
             // A weight that holds one is named, and its help is right here as well.
             "E1001" if error.help_text().is_none_or(|help| help.contains("--precision")) => {
-                let mut help = "take a smaller train.learning_rate".to_owned();
-                if precision == Precision::Bf16 {
-                    help.push_str(", or model.precision = \"f32\"");
-                }
-                if let Some(saved) = saved.filter(|saved| *saved > 0) {
-                    help.push_str(&format!("; the checkpoint of update {saved} is good"));
-                }
-                error.advised(help)
+                let or = match precision {
+                    Precision::Bf16 => ", or model.precision = \"f32\"",
+                    Precision::F32 => "",
+                };
+                error.advised(format!("take a smaller train.learning_rate in a new run{or}"))
             }
             "E0603" => error
                 .detailed(format_args!(

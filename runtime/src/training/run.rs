@@ -75,6 +75,7 @@ impl<'l> Loop<'l> {
         folder: Folder,
         data: Dataset,
         validation: Option<Dataset>,
+        cancel: &Cancel,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let Training { kind, settings, backend, .. } = *training;
@@ -99,15 +100,16 @@ impl<'l> Loop<'l> {
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
-        let mut beside = Memory::beside(settings, model, backend, &sets)?;
+        cancel.check("while compiling")?;
+        let mut beside = Memory::beside(settings, model, backend, &sets, cancel)?;
         let shown = validation.as_ref().unwrap_or(&data).items.iter().take(settings.run.samples);
         let shown: Vec<&str> = shown.map(|item| item.id.as_str()).collect();
         let judging = Judging::open(settings, &shown, backend)?;
         beside.videos += judging.as_ref().map_or(0, Judging::bytes);
         let (asked, of) = ((&calls, measured, beside), (settings, kind));
-        let mut network = Network::open(objective, backend, of, asked)?;
-        let mut optimiser = Optimiser::open(backend, &network.parameters, settings)?;
-        let collector = Collector::open(backend, &network.parameters)?;
+        let mut network = Network::open(objective, backend, of, asked, cancel)?;
+        let mut optimiser = Optimiser::open(backend, &network.parameters, settings, cancel)?;
+        let collector = Collector::open(backend, &network.parameters, cancel)?;
         let mut batch = collector.sums()?;
         let pair = calls.apart(kind).then(|| collector.sums()).transpose()?;
         network.memory.plans += optimiser.bytes() + collector.bytes();
@@ -124,7 +126,7 @@ impl<'l> Loop<'l> {
             if !old.position.samples.is_multiple_of(settings.train.batch) {
                 kinds.push(("g", parameters.places()));
             }
-            folder.load(&old, &kinds, gradient, &mut |which, at, value| match which {
+            folder.load((&old, &kinds), gradient, cancel, &mut |which, at, value| match which {
                 "g" => collector.set(&mut batch, at, value),
                 _ => optimiser.set(which, at, value),
             })?;
@@ -133,9 +135,9 @@ impl<'l> Loop<'l> {
             match &training.init_from {
                 Some(path) => {
                     let into = (&*parameters, &mut *gradient);
-                    first::first_values(path, kind, into, settings, (model, &weights))?
+                    first::first_values(path, kind, into, settings, (model, &weights), cancel)?
                 }
-                None => parameters.first(gradient, kind, settings, &weights)?,
+                None => parameters.first(gradient, kind, settings, &weights, cancel)?,
             }
             let average = optimiser.kinds().contains("a");
             for which in ["p", "a"].into_iter().take(1 + usize::from(average)) {
@@ -143,10 +145,10 @@ impl<'l> Loop<'l> {
                 all.try_for_each(|(at, value)| optimiser.set(which, at, value))?;
             }
         }
+        let norms = norms(&network.parameters, kind, &weights, cancel)?;
         // The line of an update that is still to be measured is written then.
         let logged = record.position.updates - u64::from(record.position.row.is_some());
         let log = Log::open(&settings.run.folder, logged)?;
-        let norms = norms(&network.parameters, kind, &weights)?;
         events(Event::Begun {
             parameters: network.parameters.elements(),
             samples: data.items.len(),
@@ -158,8 +160,18 @@ impl<'l> Loop<'l> {
         });
         let reference = format!("{model_is} {device} {text_rows} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
-        let learner =
-            Learner { settings, kind, levels, network, calls, collector, reference, cache };
+        let warnings = Vec::new();
+        let learner = Learner {
+            settings,
+            kind,
+            levels,
+            network,
+            calls,
+            collector,
+            reference,
+            cache,
+            warnings,
+        };
         let began = (Instant::now(), record.position.samples);
         let mut out = Self {
             settings,
@@ -191,11 +203,6 @@ impl<'l> Loop<'l> {
         Ok(out)
     }
 
-    /// The update of the last checkpoint that was written.
-    pub fn saved(&self) -> Option<u64> {
-        self.saved.map(|samples| samples / self.settings.train.batch)
-    }
-
     /// Trains to the end, or until `cancel` says to stop.
     ///
     /// # Errors
@@ -212,9 +219,7 @@ impl<'l> Loop<'l> {
                 self.save()?;
                 let at = self.record.position.updates;
                 let message = format!("interrupted after update {at}; the checkpoint is complete");
-                return Err(Error::new(Fault::Interrupted, "E1002", message)
-                    .at(self.folder.file_path(CHECKPOINT).display())
-                    .help("--resume goes on from here"));
+                return Err(Error::new(Fault::Interrupted, "E1002", message));
             }
             if open {
                 self.settle(cancel, events)?;
@@ -224,8 +229,9 @@ impl<'l> Loop<'l> {
                 self.show(cancel, events)?;
                 continue;
             }
-            self.learn()?;
-            if self.record.position.samples.is_multiple_of(self.settings.train.batch) {
+            let learned = self.learn(cancel, events)?;
+            let samples = self.record.position.samples;
+            if learned && samples.is_multiple_of(self.settings.train.batch) {
                 self.update(events)?;
             }
         }
@@ -240,8 +246,8 @@ impl<'l> Loop<'l> {
         self.finish(cancel)
     }
 
-    /// Takes the next group of samples into the batch.
-    fn learn(&mut self) -> Result<()> {
+    /// Takes the next group of samples into the batch; whether that was done, and `cancel` did not stop it.
+    fn learn(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<bool> {
         let (batch, samples) = (self.settings.train.batch, self.record.position.samples);
         if self.groups.0 != samples / batch {
             self.groups = (samples / batch, self.groups_of(samples / batch));
@@ -262,15 +268,17 @@ impl<'l> Loop<'l> {
             .map(|(at, epoch, place)| (&self.data.items[*at], *epoch, *place))
             .collect();
         let (learner, sums) = (&mut self.learner, (&mut self.batch, self.pair.as_mut()));
-        let data = &self.data;
+        let given = (&self.data, &units[..]);
         let numbers =
-            self.optimiser.with("p", |values| learner.learn(data, &units, values, sums))?;
+            self.optimiser.with("p", |values| learner.learn(given, values, sums, cancel))?;
+        learner.warnings.drain(..).for_each(|warning| events(Event::Warning(warning)));
+        let Some(numbers) = numbers else { return Ok(false) };
         let position = &mut self.record.position;
         for (name, value) in numbers.into_iter().flatten() {
             *position.batch.entry(name).or_insert(0.0) += value;
         }
         position.samples += units.len() as u64;
-        Ok(())
+        Ok(true)
     }
 
     /// The samples of a batch in the groups in which they are learned from.

@@ -100,7 +100,7 @@ impl Sampler<'_, '_> {
         let mut writer = VideoWriter::create(path, width, height, fps, &options)?;
         let mut picture = vec![0u8; 3 * width * height];
         let mut first = Vec::new();
-        decode_each(self.model, self.backend, &latents, &mut |chunk| {
+        decode_each((self.model, self.backend, self.cancel), &latents, &mut |chunk| {
             let planes = chunk.as_f32().expect("frames are f32");
             let count = planes.len() / picture.len();
             for at in 0..count {

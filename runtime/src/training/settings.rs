@@ -10,6 +10,7 @@ use super::schedule::Schedule;
 use super::sources::{self, Override, Sources};
 use crate::engine::{budget, compile_error};
 use crate::error::{Error, Result};
+use crate::media::standardise::MOST_SIDE;
 use crate::pipeline::Size;
 use crate::sampling::schedule::check_steps;
 use anyid_models::wan::{Geometry, Precision};
@@ -347,9 +348,6 @@ const MAY_CHANGE: [&str; 16] = [
     "model.adapters",
 ];
 
-/// Most pixels of a side that pictures are brought to.
-const MOST_SIDE: usize = 16_384;
-
 /// Digest of the settings that a run keeps from its beginning to its end.
 pub fn lasting_digest(settings: &Value) -> String {
     let mut hasher = Sha256::new();
@@ -439,6 +437,11 @@ impl Settings {
         self.sources.gave(key)
     }
 
+    /// The folder of the cache.
+    pub fn cache(&self) -> PathBuf {
+        self.data.cache.clone().unwrap_or_else(|| self.run.folder.join("cache"))
+    }
+
     /// Where `key` got its value: a flag, or a file with the line.
     pub fn place(&self, key: &str) -> String {
         self.sources.place(key)
@@ -458,8 +461,6 @@ impl Settings {
         };
         let rows = [
             ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
-            ("video.width", self.video.width <= MOST_SIDE, "at most 16384"),
-            ("video.height", self.video.height <= MOST_SIDE, "at most 16384"),
             ("video.fps", positive(self.video.fps), "a number above 0"),
             ("lora.rank", (1..=4096).contains(&self.lora.rank), "1 to 4096"),
             ("lora.alpha", positive(self.lora.alpha), "a number above 0"),
@@ -546,22 +547,22 @@ impl Settings {
         Err(Error::input("E0956", message).at(self.place(key)).help(help))
     }
 
-    /// Refuses a size that a model does not take.
+    /// Refuses a size that a model does not take, or that clips are not brought to, with all that is wrong
+    /// with it.
     ///
     /// # Errors
-    /// E0901 and E0902; the place is the line or the flag that gave the value.
+    /// E0901, or E0902 where only the number of frames is at fault; the place is the line or the flag that
+    /// gave the value, or all of them.
     pub fn check_size(&self, geometry: Geometry) -> Result<()> {
-        let Size { width, height, frames } = self.size();
-        let [rows, columns] = geometry.sides();
-        let least = Size { width: columns, height: rows, frames: 1 };
-        for (key, size) in [
-            ("video.width", Size { width, ..least }),
-            ("video.height", Size { height, ..least }),
-            ("video.frames", Size { frames, ..least }),
-        ] {
-            size.check(geometry).map_err(|error| error.placed(self.place(key)))?;
+        let Some(misfit) = self.size().misfit(geometry, MOST_SIDE) else { return Ok(()) };
+        let mut places = Vec::new();
+        for part in misfit.parts() {
+            let place = self.place(&format!("video.{part}"));
+            if !places.contains(&place) {
+                places.push(place);
+            }
         }
-        Ok(())
+        Err(misfit.error().at(places.join(", ")))
     }
 
     /// The precision, `stored` where nothing is said.
@@ -707,17 +708,52 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_the_model() {
-        let text = format!("{LEAST}[video]\nwidth = 100\n");
-        for (text, overrides, code, place) in [
-            (text.as_str(), &[][..], "E0901", "run.toml:4"),
-            (LEAST, &["video.height=8"], "E0901", "--set video.height=8"),
-            (LEAST, &["video.frames=8"], "E0902", "--set video.frames=8"),
+    fn sizes_are_those_of_the_model_and_all_that_is_wrong_is_said_at_once() {
+        let text = format!("{LEAST}[video]\nwidth = 100\nheight = 20000\n");
+        let flags = ["video.height=50", "video.frames=6"];
+        for (text, overrides, code, places, said, help) in [
+            (
+                text.as_str(),
+                &[][..],
+                "E0901",
+                &["run.toml:4", "run.toml:5"][..],
+                &["width 100 is", "of 32 up to 16384; height 20000 is"][..],
+                "the nearest size is 96x16384",
+            ),
+            (
+                &text,
+                &flags,
+                "E0901",
+                &["run.toml:4", "--set video.height=50", "--set video.frames=6"],
+                &["width 100 is", "height 50 is", "the number of frames cannot be 6"],
+                "the nearest size is 96x64, 5 frames",
+            ),
+            (
+                LEAST,
+                &["video.height=8"],
+                "E0901",
+                &["--set video.height=8"],
+                &["height 8 is not a positive multiple of 32 up to 16384"],
+                "the nearest size is 1280x32",
+            ),
+            (
+                LEAST,
+                &["video.frames=8"],
+                "E0902",
+                &["--set video.frames=8"],
+                &["the number of frames cannot be 8"],
+                "use 5 or 9",
+            ),
         ] {
             let settings = open(text, overrides).unwrap();
             let error = settings.check_size(Geometry::TI2V_5B).unwrap_err();
             assert_eq!(error.code(), code, "{error}");
-            assert!(error.place().unwrap().ends_with(place), "{error}, expected {place}");
+            let found: Vec<&str> = error.place().unwrap().split(", ").collect();
+            assert_eq!(found.len(), places.len(), "{error}");
+            let mut each = found.iter().zip(places);
+            assert!(each.all(|(found, place)| found.ends_with(place)), "{error}");
+            said.iter().for_each(|said| assert!(error.message().contains(said), "{said}: {error}"));
+            assert_eq!(error.help_text(), Some(help), "{error}");
         }
         let smaller = Geometry { space: 8, time: 1, patch: [1, 1] };
         open(LEAST, &["video.height=8", "video.frames=8"]).unwrap().check_size(smaller).unwrap();

@@ -7,7 +7,7 @@
 use super::dataset::Dataset;
 use super::settings::Settings;
 use crate::checkpoint::WeightSet;
-use crate::engine::{Backend, CompileRequest, Compiler, Inputs, interrupted};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs};
 use crate::error::{Error, Result};
 use crate::init::write_bytes;
 use crate::model::Model;
@@ -66,15 +66,14 @@ pub fn write(
     let size = VaeSize { height, width, chunk: 1 };
     let module = encoder(&model.vae, &size);
     let module = whole_clip(&model.vae, &size, Half::Encoder, module, frames);
-    let compiler = Compiler::new(backend).add("encode", CompileRequest::new(&module, "encode"))?;
+    let compiler = Compiler::new(backend).stopped_by(cancel.flag());
+    let compiler = compiler.add("encode", CompileRequest::new(&module, "encode"))?;
     let set = ModelWeights::recognise(&WeightSet::open(weights)?, model.vae.component())?;
-    let mut program = compiler.load(Arc::new(set), &mut |_, _| true)?;
+    let mut program = compiler.load_until(Arc::new(set), &cancel.flag())?;
     let mut channels = vec![Sums::default(); model.vae.z_dim];
     let mut pixels = Tensor::zeros(TensorType::new(DType::F32, [3, frames, height, width]));
     for item in data.items.iter().step_by(data.items.len().div_ceil(CLIPS)) {
-        if cancel.is_cancelled() {
-            return Err(interrupted("while measuring latents"));
-        }
+        cancel.check("while measuring latents")?;
         data.fill_pixels(item, 0, pixels.as_f32_mut().expect("pixels are f32"))?;
         let outputs = program.call("encode", &Inputs::new().set("video", &pixels))?;
         let means = outputs.get("mean")?.to_f32_vec();

@@ -52,7 +52,11 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let made_for = model.as_ref().map_or(&real, |model| &model.dit);
     let size = wanted_size(&args, &wishes, geometry, made_for.sample)?;
     let usual = (made_for.sample_steps, made_for.sample_guidance);
-    size.check(geometry).map_err(|error| sized(error, &args, &wishes))?;
+    let files = wishes.references.iter().cloned().map(ReferenceSource::File).collect();
+    let mut request = Request { size, references: files, ..Request::default() };
+    if let Some(misfit) = size.misfit(geometry, request.most_side()) {
+        return Err(sized(misfit, &args, &wishes).into());
+    }
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
     let options = options(&args, fps);
     places(&args, &wishes, &options).check()?;
@@ -64,8 +68,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     interrupt::say_swept();
     let backend = trace.watch(args.on.open()?);
 
-    let mut request = Request { size, prompt: wishes.prompt.clone(), ..Request::default() };
-    request.references = wishes.references.iter().cloned().map(ReferenceSource::File).collect();
+    request.prompt.clone_from(&wishes.prompt);
     fill(&mut request, &args, old, usual)?;
     request.noise = wishes.noise.as_deref().map(read_noise).transpose()?;
     request.latents = wishes.latents.as_ref().map(|latents| latents.tensor.clone());

@@ -10,6 +10,7 @@ use anyid_models::wan::{Geometry, Precision, Residual};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::files;
+use anyid_runtime::pipeline::Misfit;
 use anyid_runtime::weights::read_tensors;
 use anyid_runtime::{Error, Request, Result, Size};
 use std::path::{Path, PathBuf};
@@ -130,17 +131,24 @@ pub(super) fn wanted_size(
     Ok(Size { width, height, frames })
 }
 
-/// An error about the size, with the flag or the recipe that gave it.
-pub(super) fn sized(error: Error, args: &Generate, wishes: &Wishes) -> Error {
-    let flag = match error.code() {
-        "E0901" => args.size.as_ref().map(|size| format!("--size {size}")),
-        "E0902" => args.frames.map(|frames| format!("--frames {frames}")),
-        _ => return error,
-    };
+/// The error of a size that cannot be, with the flags or the recipe that gave it.
+pub(super) fn sized(misfit: Misfit, args: &Generate, wishes: &Wishes) -> Error {
     let recipe = wishes.recipe.as_ref().map(|(path, _)| path.display().to_string());
-    match flag.or(recipe) {
-        Some(place) => error.at(place),
-        None => error.at("the size that the model was made for").help("give --size and --frames"),
+    let mut places: Vec<String> = Vec::new();
+    for part in misfit.parts() {
+        let flag = match part {
+            "frames" => args.frames.map(|frames| format!("--frames {frames}")),
+            _ => args.size.as_ref().map(|size| format!("--size {size}")),
+        };
+        let place = flag.or_else(|| recipe.clone()).filter(|place| !places.contains(place));
+        places.extend(place);
+    }
+    match places.is_empty() {
+        false => misfit.error().at(places.join(", ")),
+        true => misfit
+            .error()
+            .at("the size that the model was made for")
+            .also("give --size and --frames"),
     }
 }
 

@@ -77,6 +77,9 @@ pub enum Fit {
     Cover,
 }
 
+/// Most pixels of a side that references are brought to.
+pub const MOST_SIDE: usize = 16_384;
+
 /// What a reference is brought to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StandardiseOptions {
@@ -117,10 +120,12 @@ impl StandardiseOptions {
     }
 
     fn check(&self) -> Result<()> {
-        let side = 1..=16_384;
+        let side = 1..=MOST_SIDE;
         if !side.contains(&self.width) || !side.contains(&self.height) {
             let what = format!("references cannot be brought to {}x{}", self.width, self.height);
-            return Err(Error::input("E0813", what).help("sides run from 1 to 16384 pixels"));
+            return Err(
+                Error::input("E0813", what).help(format!("sides run from 1 to {MOST_SIDE} pixels"))
+            );
         }
         if !(self.fps.is_finite() && self.fps > 0.0 && self.fps <= 1000.0) {
             let what = format!("references cannot be sampled to {} frames a second", self.fps);

@@ -54,6 +54,14 @@ impl<'v> Object<'v> {
         self.fields.contains_key(key)
     }
 
+    /// Whether a field is there twice, so that nobody knows which of its values is meant. That is among
+    /// the faults already.
+    pub fn is_twice(&self, notes: &Notes, key: &str) -> bool {
+        let twice = || format!("{}\"{key}\" is there twice", self.place);
+        // References of a pair have a longer place there.
+        !notes.faults.is_empty() && notes.faults.iter().any(|fault| fault.ends_with(&twice()))
+    }
+
     /// A field that may be left out; `null` counts as left out.
     pub fn optional(&self, key: &str) -> Option<&'v Value> {
         self.fields.get(key).filter(|value| !value.is_null())

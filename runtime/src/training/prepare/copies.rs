@@ -8,21 +8,27 @@ use super::{Looked, Preparation};
 use crate::error::{Result, plural};
 use crate::media::standardise::Fit;
 use crate::training::Event;
-use crate::training::manifest::{Clip, Sample};
+use crate::training::manifest::{Clip, Sample, Sure};
 use std::ops::Range;
 
+/// A clip, and what is sure of it.
+type Known<'c> = (&'c Clip, Sure);
+
 impl Preparation<'_> {
-    /// Targets that are among the references, and a pair of one clip, where names do not show it.
+    /// Targets that are among the references, and a pair of one clip, where names do not show it. What
+    /// builds upon something that is not sure is left out.
     pub(super) fn copies(
         &self,
-        targets: &[Clip],
-        references: &[Clip],
+        targets: &[Known<'_>],
+        references: &[Known<'_>],
         looked: &mut Looked<'_>,
     ) -> Result<Vec<String>> {
         let mut faults = Vec::new();
-        for target in targets {
-            for reference in references.iter().filter(|reference| !reference.named_as(target)) {
-                if self.shares(target, reference, looked)? {
+        for (target, own) in targets {
+            let named = |(reference, _): &&Known<'_>| reference.named_as(target);
+            for (reference, other) in references.iter().filter(|known| !named(known)) {
+                let sure = own.and(*other);
+                if sure.file && sure.name && self.shares(target, reference, sure.frames, looked)? {
                     let (media, copy) = (target.media.display(), reference.media.display());
                     let what = match target.media == reference.media {
                         true => format!("both take the same frames of {media}"),
@@ -32,7 +38,8 @@ impl Preparation<'_> {
                 }
             }
         }
-        if let [chosen, rejected] = targets
+        if let [(chosen, own), (rejected, other)] = targets
+            && own.and(*other).file
             && !chosen.one_file(rejected)
             && self.one_content(chosen, rejected, looked).is_some()
         {
@@ -65,12 +72,21 @@ impl Preparation<'_> {
         one.filter(|_| one == other).cloned()
     }
 
-    /// Whether two clips have frames in common.
-    fn shares(&self, one: &Clip, other: &Clip, looked: &mut Looked<'_>) -> Result<bool> {
+    /// Whether two clips have frames in common; `known` says whether it is known which they have.
+    fn shares(
+        &self,
+        one: &Clip,
+        other: &Clip,
+        known: bool,
+        looked: &mut Looked<'_>,
+    ) -> Result<bool> {
         let Some(hash) = self.one_content(one, other, looked) else { return Ok(false) };
         if one.clip.is_none() || other.clip.is_none() {
             // A file without names of clips is one clip.
             return Ok(true);
+        }
+        if !known {
+            return Ok(false);
         }
         let rate = match looked.rates.get(&hash) {
             Some(rate) => *rate,

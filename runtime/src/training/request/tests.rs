@@ -106,6 +106,145 @@ fn a_run_that_is_told_to_stop_says_how_to_go_on_and_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn an_interruption_between_checking_and_the_first_update_says_what_stands() {
+    let (folder, mut settings) = world();
+    let at = |name: &str| folder.path().join(name);
+    for (network, kind, series) in
+        [(TrainedNetwork::Transformer, Kind::Lora, 2), (TrainedNetwork::Vae, Kind::Full, 1)]
+    {
+        settings.train.network = network;
+        settings.data.cache = Some(at(&format!("{network:?}-cache")));
+        let of = |name: &str| at(&format!("{network:?}-{name}"));
+        // The last of what is encoded, clips and then prompts: next, plans are compiled.
+        let ends = std::cell::Cell::new(0);
+        let last = |event: &Event| {
+            let end = matches!(event, Event::Encoded { done, total } if done == total);
+            ends.set(ends.get() + u32::from(end));
+            end && ends.get() == series
+        };
+        let error = run((&settings, kind), &of("cut"), &last).unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("E1002", Fault::Interrupted), "{error}");
+        assert_eq!(error.message(), "interrupted while compiling");
+        assert_eq!(error.place(), of("cut").to_str());
+        let help = error.help_text().unwrap_or_default();
+        assert!(help.starts_with("nothing was trained yet: the same command goes on"), "{error}");
+        assert!(!of("cut").join(CHECKPOINT).exists());
+        // Nothing is encoded again, and the run is that of one that nobody disturbed.
+        let again = run((&settings, kind), &of("cut"), &|event| {
+            assert!(!matches!(event, Event::Encoded { .. }), "{event:?}");
+            false
+        });
+        assert!(again.unwrap() == run((&settings, kind), &of("whole"), &|_| false).unwrap());
+        // A run that goes on has its checkpoint from the beginning.
+        settings.train.steps += 1;
+        let checked = |event: &Event| matches!(event, Event::Checked { done: 2, .. });
+        let error = run((&settings, kind), &of("cut"), &checked).unwrap_err();
+        settings.train.steps -= 1;
+        assert_eq!(error.place(), of("cut").join(CHECKPOINT).to_str());
+        let help = "the checkpoint of update 2 stands: --resume goes on from here";
+        assert_eq!(error.help_text(), Some(help), "{error}");
+    }
+}
+
+#[test]
+fn faults_of_the_disk_say_which_checkpoint_stands_and_how_to_go_on() {
+    let (folder, mut settings) = world();
+    let at = |name: &str| folder.path().join(name);
+    let lora = |settings: &Settings, name: &str, look: &dyn Fn(&Event) -> bool| {
+        run((settings, Kind::Lora), &at(name), look)
+    };
+    settings.train.steps = 4;
+    let whole = lora(&settings, "whole", &|_| false).unwrap();
+    // Clips that are gone from the cache in the middle of a run.
+    let entries = || fs::read_dir(at("cache")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = entries().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let gone = |event: &Event| {
+        // What was read once is held, so it is before the first one that all is removed.
+        if matches!(event, Event::Begun { .. }) {
+            kept.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+        }
+        false
+    };
+    let stands = |name: &str, update: u64| {
+        let path = at(name).join(CHECKPOINT);
+        let path = path.display();
+        format!("the checkpoint of update {update} stands in {path}: --resume goes on from there")
+    };
+    let error = lora(&settings, "gone", &gone).unwrap_err();
+    assert_eq!(error.code(), "E0960", "{error}");
+    let help = error.help_text().unwrap();
+    assert!(help.starts_with("something changed the cache during the run"), "{error}");
+    assert!(help.ends_with(&stands("gone", 0)), "{error}");
+    assert!(lora(&settings, "gone", &|_| false).unwrap() == whole);
+    // A value that is not finite, behind an update.
+    let mut wild = settings.clone();
+    wild.train.learning_rate = 1e30;
+    let error = lora(&wild, "wild", &|_| false).unwrap_err();
+    assert_eq!(error.code(), "E1001");
+    let help = error.help_text().unwrap();
+    assert!(help.starts_with("take a smaller train.learning_rate in a new run; "), "{error}");
+    assert!(
+        help.contains("stands in ") && help.ends_with("--resume goes on from there"),
+        "{error}"
+    );
+    // Before the first checkpoint there is nothing to go on from but the command.
+    fs::remove_dir_all(at("cache")).unwrap();
+    fs::create_dir(at("cache")).unwrap();
+    let (path, _) = &kept[0];
+    fs::create_dir(path).unwrap();
+    let error = lora(&settings, "early", &|_| false).unwrap_err();
+    assert_eq!(error.code(), "E1014", "{error}");
+    let help = error.help_text().unwrap();
+    assert!(help.ends_with("nothing was trained yet: the same command begins again"), "{error}");
+    fs::remove_dir(path).unwrap();
+    assert!(lora(&settings, "early", &|_| false).unwrap() == whole);
+}
+
+#[test]
+fn damaged_entries_are_made_again_with_one_warning_whatever_they_hold() {
+    let (folder, settings) = world();
+    let at = |name: &str| folder.path().join(name);
+    let lora = |name: &str| {
+        let told = std::cell::RefCell::new(Vec::new());
+        let done = run((&settings, Kind::Lora), &at(name), &|event| {
+            if let Event::Warning(said) = event {
+                told.borrow_mut().push(said.clone());
+            }
+            false
+        });
+        (done.unwrap(), told.into_inner())
+    };
+    let (whole, warnings) = lora("whole");
+    assert!(warnings.iter().all(|said| !said.contains("cache")), "{warnings:?}");
+    let entries = fs::read_dir(at("cache")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    assert_eq!(kept.len(), 6, "two targets, a reference, black frames, two kinds of prompts");
+    for (number, damage) in (0..).zip([
+        |sound: &[u8]| sound[..sound.len() / 2].to_vec(),
+        |sound: &[u8]| [&sound[..sound.len() - 1], &[!sound[sound.len() - 1]]].concat(),
+        |_: &[u8]| Vec::new(),
+        |_: &[u8]| b"something else".to_vec(),
+    ]) {
+        kept.iter().for_each(|(path, sound)| fs::write(path, damage(sound)).unwrap());
+        let (again, warnings) = lora(&format!("again{number}"));
+        assert!(again == whole);
+        let told: Vec<&String> = warnings.iter().filter(|said| said.contains("cache")).collect();
+        assert_eq!(told.len(), 2, "clips, and then prompts: {warnings:?}");
+        assert!(told[0].starts_with("4 entries of the cache are damaged and are made again: "));
+        assert!(told[0].contains("0.png (") && told[0].ends_with(" and 1 more"), "{told:?}");
+        assert!(told[1].contains("the empty prompt (") && told[1].contains("sample s_0 ("));
+        assert!(kept.iter().all(|(path, sound)| fs::read(path).unwrap() == *sound));
+    }
+    // The entry of something else.
+    fs::write(&kept[0].0, &kept[1].1).unwrap();
+    let (again, warnings) = lora("foreign");
+    assert!(again == whole);
+    let told: Vec<&String> = warnings.iter().filter(|said| said.contains("cache")).collect();
+    assert_eq!(told.len(), 1, "{warnings:?}");
+    assert!(told[0].starts_with("an entry of the cache is damaged and is made again: "));
+}
+
+#[test]
 fn a_value_in_the_cache_that_is_not_finite_stops_a_run_with_its_sample() {
     let (folder, settings) = world();
     let at = |name: &str| folder.path().join(name);

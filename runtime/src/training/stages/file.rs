@@ -2,10 +2,12 @@
 
 use super::gate::{Gate, Known};
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::training::parameters::Kind;
 use crate::training::settings::{Settings, TrainedNetwork};
-use crate::training::{labels, read_text, sources};
+use crate::training::{first, labels, objective, read_text, rules, sources, targets};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Stages that can be run.
@@ -19,6 +21,8 @@ pub struct Stages {
     pub model: PathBuf,
     /// In their order.
     pub list: Vec<Stage>,
+    /// Whether all of them were compared with the model that the first one begins with.
+    compared: bool,
 }
 
 /// A stage.
@@ -38,6 +42,8 @@ pub struct Stage {
     pub which: Which,
     /// What it has to reach.
     pub gates: Vec<Gate>,
+    /// Where the file says what gives its first values.
+    place: String,
 }
 
 /// A model that a stage begins with.
@@ -117,6 +123,8 @@ enum WrittenSettings {
 
 /// The name of the model of the file.
 const START: &str = "start";
+/// The key of what gives the first values of a stage.
+const INIT_FROM: &str = "init_from";
 /// Settings that the stages decide.
 const DECIDED: [&str; 2] = ["run.folder", "model.path"];
 
@@ -162,7 +170,8 @@ impl Stages {
         [folder, model]: [PathBuf; 2],
         (written, text): (Vec<WrittenStage>, Option<&str>),
     ) -> Result<Self> {
-        let mut out = Self { path: path.to_owned(), folder, model, list: Vec::new() };
+        let (path_of, list) = (path.to_owned(), Vec::new());
+        let mut out = Self { path: path_of, folder, model, list, compared: false };
         if written.is_empty() {
             return Err(Error::input("E0970", "there is no stage")
                 .at(path.display())
@@ -170,19 +179,79 @@ impl Stages {
         }
         for (at, stage) in written.into_iter().enumerate() {
             let name = stage.name.clone();
+            let place = |key: &str| {
+                let line = text.map(|text| sources::line_of(text, "stage", at, key));
+                let line = line.map_or(String::new(), |line| format!(":{line}"));
+                format!("{}{line}, stage {name}", path.display())
+            };
             let stage = out.stage(stage, beside).map_err(|error| match error.code() {
                 "E0970" => {
-                    let key = error.place().unwrap_or_default();
-                    let line = text.map(|text| sources::line_of(text, "stage", at, key));
-                    let line = line.map_or(String::new(), |line| format!(":{line}"));
-                    error.placed(format!("{}{line}, stage {name}", path.display()))
+                    let place = place(error.place().unwrap_or_default());
+                    error.placed(place)
                 }
                 _ => error,
             })?;
-            out.list.push(stage);
+            out.list.push(Stage { place: place(INIT_FROM), ..stage });
         }
         out.check_places()?;
+        // A recipe may be read before its model is made; stages are compared with it before they run.
+        match Model::open(&out.model) {
+            Ok(model) => out.compare(Some(&model))?,
+            Err(_) => out.compare(None)?,
+        }
         Ok(out)
+    }
+
+    /// Refuses stages that the model which the first one begins with has no place for, whose form all
+    /// others have, and stages that begin with values of another form: beforehand, and all that is known
+    /// without the model where it is not there.
+    ///
+    /// # Errors
+    /// E0901 and E0902 for a size, E0523 for targets of an adapter, E0965 and E0968 for groups of
+    /// parameters, E0970 for first values.
+    pub(super) fn compare(&mut self, model: Option<&Model>) -> Result<()> {
+        for stage in &self.list {
+            let (kind, settings) = (stage.kind, &stage.settings);
+            if let Some(model) = model {
+                settings.check_size(model.geometry())?;
+                if kind != Kind::Full {
+                    targets::check(settings, model)?;
+                }
+                rules::check(settings, kind, model)?;
+            }
+            let Some(from) = stage.init_from.map(|from| &self.list[from]) else { continue };
+            let rows = first::apart(kind, &from.settings, settings, model);
+            if !rows.is_empty() {
+                let rows: Vec<String> = rows.iter().map(|row| format!("\n  {row}")).collect();
+                let message = format!(
+                    "init_from names stage {}, whose result is not of the form that this stage trains: \
+                     it has{}",
+                    from.name,
+                    rows.concat()
+                );
+                let help = match kind {
+                    Kind::Full => "give both stages the same video.frames, or leave init_from out",
+                    Kind::Lora | Kind::Dpo => {
+                        "give both stages the same rank, alpha and targets, or leave init_from out: a new \
+                         adapter is then trained on the model with the earlier one"
+                    }
+                };
+                return Err(fault(message, help.to_owned()).at(&stage.place));
+            }
+        }
+        self.compared = model.is_some();
+        Ok(())
+    }
+
+    /// As [`Self::compare`] with the model, which has to be there now, unless that was done.
+    ///
+    /// # Errors
+    /// As [`Self::compare`], and those of opening the model.
+    pub(super) fn compare_once(&self) -> Result<()> {
+        match self.compared {
+            true => Ok(()),
+            false => self.clone().compare(Some(&Model::open(&self.model)?)),
+        }
     }
 
     /// Refuses to write into the model that the first stage begins with: it would be another one then.
@@ -238,17 +307,10 @@ impl Stages {
             Some(START) => Base::Start,
             Some(other) => Base::Stage(self.earlier("model", other)?),
         };
-        let init_from = init_from.map(|other| self.earlier("init_from", &other)).transpose()?;
-        if let Some(from) = init_from.map(|from| &self.list[from]) {
-            let whole = |kind: Kind| kind == Kind::Full;
-            let networks = [from.settings.train.network, settings.train.network];
-            if whole(from.kind) != whole(kind) || networks[0] != networks[1] {
-                return Err(fault(
-                    format!("init_from names stage {}, which trains something else", from.name),
-                    "an adapter begins with an adapter, a network with the same network".to_owned(),
-                )
-                .at("init_from"));
-            }
+        objective::check(kind, &settings)?;
+        let init_from = init_from.map(|other| self.earlier(INIT_FROM, &other)).transpose()?;
+        if let Some(from) = init_from {
+            self.check_first(from, (kind, settings.train.network), base)?;
         }
         let missing = match which {
             Which::Best if settings.data.validation.is_none() => Some("data.validation"),
@@ -270,7 +332,68 @@ impl Stages {
                 return Err(fault(format!("gate {number}: {what}"), help).at(key));
             }
         }
-        Ok(Stage { name, kind, settings, base, init_from, which, gates })
+        let place = String::new();
+        Ok(Stage { name, kind, settings, base, init_from, which, gates, place })
+    }
+
+    /// Refuses the result of stage `from` as first values of one that trains something else, or of an
+    /// adapter on a model that has it already.
+    fn check_first(
+        &self,
+        from: usize,
+        (kind, network): (Kind, TrainedNetwork),
+        base: Base,
+    ) -> Result<()> {
+        let stage = &self.list[from];
+        let whole = |kind: Kind| kind == Kind::Full;
+        if whole(stage.kind) != whole(kind) || stage.settings.train.network != network {
+            return Err(fault(
+                format!("init_from names stage {}, which trains something else", stage.name),
+                "an adapter begins with an adapter, a network with the same network".to_owned(),
+            )
+            .at(INIT_FROM));
+        }
+        let (Base::Stage(at), false) = (base, whole(kind)) else { return Ok(()) };
+        let merged = self.merged(at);
+        let twice = self.adapters_of(from).into_iter().find(|own| merged.contains(own));
+        let Some(twice) = twice.map(|twice| &self.list[twice].name) else { return Ok(()) };
+        let message = format!(
+            "the adapter of stage {twice} would count twice: init_from begins with it, and the model of \
+             stage {} has it already",
+            self.list[at].name
+        );
+        let own = match stage.base {
+            Base::Start => START,
+            Base::Stage(before) => &self.list[before].name,
+        };
+        let help = format!(
+            "write model = \"{own}\", which stage {} began with, or leave init_from out: a new adapter is \
+             then trained on top",
+            stage.name
+        );
+        Err(fault(message, help).at(INIT_FROM))
+    }
+
+    /// An adapter's stage, and those whose values it goes on from.
+    fn adapters_of(&self, at: usize) -> BTreeSet<usize> {
+        std::iter::successors(Some(at), |at| self.list[*at].init_from).collect()
+    }
+
+    /// The stages whose adapters are in the transformer of the model of a stage.
+    fn merged(&self, at: usize) -> BTreeSet<usize> {
+        let Stage { kind, base, init_from, settings, .. } = &self.list[at];
+        // A whole transformer that goes on from another one has what that has.
+        let trained = *kind == Kind::Full && settings.train.network == TrainedNetwork::Transformer;
+        let before = match (init_from.filter(|_| trained), base) {
+            (Some(from), _) => Some(from),
+            (None, Base::Stage(before)) => Some(*before),
+            (None, Base::Start) => None,
+        };
+        let mut out = before.map_or_else(BTreeSet::new, |before| self.merged(before));
+        if *kind != Kind::Full {
+            out.extend(self.adapters_of(at));
+        }
+        out
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
@@ -391,6 +514,151 @@ mod tests {
             assert!(error.message().contains(said), "{error}, expected {said}");
             assert!(error.place().unwrap().contains("stages.toml"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_adapter_does_not_begin_on_a_model_that_has_it() {
+        let lora = |name: &str, more: &str| stage(name, more).replace("\"full\"", "\"lora\"");
+        let vae = stage("v", "network = \"vae\"");
+        let (a, b) = (lora("a", ""), lora("b", "init_from = \"a\"\nmodel = \"start\""));
+        for (text, help) in [
+            // The model of the stage before is that of the adapter.
+            (format!("{a}{}", lora("b", "init_from = \"a\"")), "write model = \"start\", which"),
+            (format!("{vae}{a}{}", lora("b", "init_from = \"a\"")), "write model = \"v\", which"),
+            // Behind other stages, and through the adapter that one goes on from.
+            (format!("{a}{vae}{}", lora("b", "init_from = \"a\"")), "model = \"start\""),
+            (format!("{a}{}{}", stage("f", ""), lora("b", "init_from = \"a\"")), "\"start\""),
+            (format!("{a}{b}{}", lora("c", "init_from = \"a\"")), "model = \"start\""),
+            (format!("{a}{b}{}", lora("c", "init_from = \"b\"\nmodel = \"a\"")), "\"start\""),
+            // A whole transformer that goes on from one with the adapter in it.
+            (
+                format!(
+                    "{a}{}{}{}",
+                    stage("f", ""),
+                    stage("g", "init_from = \"f\"\nmodel = \"start\""),
+                    lora("b", "init_from = \"a\"")
+                ),
+                "\"start\"",
+            ),
+        ] {
+            let error = open(&text).unwrap_err();
+            assert_eq!(error.code(), "E0970", "{text}: {error}");
+            assert!(error.message().contains("of stage a would count twice"), "{error}");
+            assert!(error.help_text().unwrap().contains(help), "{error}");
+            assert!(error.place().unwrap().contains(", stage "), "{error}");
+        }
+        for fine in [
+            format!("{a}{b}"),
+            format!("{vae}{a}{}", lora("b", "init_from = \"a\"\nmodel = \"v\"")),
+            format!("{a}{}", lora("b", "")),
+            // The adapter is in a model, and not in the one that this stage begins with.
+            format!("{a}{b}{}", lora("c", "init_from = \"b\"\nmodel = \"start\"")),
+            format!("{}{}", stage("f", ""), stage("g", "init_from = \"f\"")),
+        ] {
+            open(&fine).unwrap();
+        }
+    }
+
+    #[test]
+    fn first_values_of_another_form_are_found_before_anything_is_trained() {
+        let with = |name: &str, kind: &str, more: &str, settings: &str| {
+            format!(
+                "[[stage]]\nname = \"{name}\"\nkind = \"{kind}\"\n{more}\n[stage.settings.data]\n\
+                 manifest = \"x\"\n{settings}\n"
+            )
+        };
+        let lora = |name: &str, more: &str, settings: &str| {
+            with(name, "lora", more, &format!("[stage.settings.lora]\n{settings}"))
+        };
+        let from = "init_from = \"a\"\nmodel = \"start\"";
+        let first = lora("a", "", "rank = 4\nalpha = 4.0");
+        let error =
+            open(&format!("{first}{}", lora("b", from, "rank = 2\nalpha = 8.0"))).unwrap_err();
+        assert_eq!(error.code(), "E0970");
+        for said in ["stage a", "rank 4, lora.rank is 2", "alpha 4, lora.alpha is 8"] {
+            assert!(error.message().contains(said), "{said}: {error}");
+        }
+        assert!(error.place().unwrap().ends_with("stages.toml:14, stage b"), "{error}");
+        open(&format!("{first}{}", lora("b", from, "rank = 4\nalpha = 4.0"))).unwrap();
+        // An adapter for preferences, and a judge that looks at more frames.
+        let dpo = with("b", "dpo", from, "[stage.settings.lora]\nrank = 3\nalpha = 4.0");
+        let error = open(&format!("{first}{dpo}")).unwrap_err();
+        assert!(error.message().ends_with("it has\n  rank 4, lora.rank is 3"), "{error}");
+        let judge = |name: &str, more: &str, frames: usize| {
+            let more = format!("network = \"judge\"\n{more}");
+            with(name, "full", &more, &format!("[stage.settings.video]\nframes = {frames}"))
+        };
+        let two = |frames: usize| {
+            format!("{}{}", judge("a", "", 1), judge("b", "init_from = \"a\"", frames))
+        };
+        let error = open(&two(5)).unwrap_err();
+        assert!(error.message().contains("a judge of 1 frame, this one looks at 2"), "{error}");
+        open(&two(1)).unwrap();
+        // What a kind cannot train.
+        let error = open(&with("a", "lora", "network = \"vae\"", "")).unwrap_err();
+        assert_eq!(error.code(), "E0976");
+    }
+
+    #[test]
+    fn stages_are_compared_with_the_model_before_the_first_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("m");
+        let write = |path: &Path| {
+            crate::init::write_folder(path, crate::init::Preset::Micro, 1, &mut |_, _| {}).unwrap()
+        };
+        let video = "[stage.settings.video]\nwidth = 64\nheight = 64\nframes = 5\n";
+        let lora = |name: &str, more: &str, settings: &str| {
+            format!(
+                "[[stage]]\nname = \"{name}\"\nkind = \"lora\"\n{more}\n[stage.settings.data]\n\
+                 manifest = \"x\"\n{settings}\n"
+            )
+        };
+        let open = |stages: &str| {
+            let path = folder.path().join("stages.toml");
+            std::fs::write(&path, format!("model = \"m\"\n{stages}")).unwrap();
+            Stages::open(&path)
+        };
+        let targets = |list: &str| format!("{video}[stage.settings.lora]\ntargets = [{list}]");
+        let first = lora("a", "", &targets("\"blocks.*_attn.q\""));
+        let from = "init_from = \"a\"\nmodel = \"start\"";
+        let rows = [
+            (
+                lora("b", "", "[stage.settings.video]\nwidth = 100\nheight = 50"),
+                "E0901",
+                "height 50",
+            ),
+            (lora("b", "", &targets("\"nothing\"")), "E0523", "\"nothing\""),
+            (
+                lora("b", "", &format!("{video}[[stage.settings.group]]\nmatch = \"no\"")),
+                "E0965",
+                "\"no\"",
+            ),
+            (
+                lora("b", from, &targets("\"blocks.*_attn.q\", \"head.head\"")),
+                "E0970",
+                "nothing for 1 linear (head.head) of lora.targets",
+            ),
+        ];
+        // Nothing is known of the model yet; before stages run, it has to be there.
+        for (second, ..) in &rows {
+            let stages = open(&format!("{first}{second}")).unwrap();
+            assert_eq!(stages.compare_once().unwrap_err().code(), "E0701");
+        }
+        let early: Vec<Stages> =
+            rows.iter().map(|(second, ..)| open(&format!("{first}{second}")).unwrap()).collect();
+        write(&model);
+        for ((second, code, said), early) in rows.iter().zip(early) {
+            for error in
+                [open(&format!("{first}{second}")).unwrap_err(), early.compare_once().unwrap_err()]
+            {
+                assert_eq!(error.code(), *code, "{error}");
+                assert!(error.message().contains(said), "{error}");
+                assert!(error.place().unwrap().ends_with("stage b"), "{error}");
+            }
+        }
+        // Other patterns for the same linears are no other form.
+        let same = targets("\"blocks.*.self_attn.q\", \"blocks.*.cross_attn.q\"");
+        open(&format!("{first}{}", lora("b", from, &same))).unwrap().compare_once().unwrap();
     }
 
     #[test]

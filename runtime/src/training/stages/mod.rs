@@ -15,7 +15,7 @@ pub use gate::{Gate, Measured};
 
 use super::checkpoint::{CHECKPOINT, lock};
 use super::log::LOG;
-use super::request::{Report, Training};
+use super::request::{Again, Report, Training, interruption};
 use super::{Event, Settings, result};
 use crate::engine::{Backend, interrupted};
 use crate::error::{Error, Kind as Fault, Result};
@@ -67,10 +67,10 @@ pub struct StageReport {
     pub model: PathBuf,
 }
 
-/// An interruption of stages, which need no flag to go on as a single run does.
+/// An interruption of stages, after which nothing but the same command is needed.
 fn resumable(error: Error) -> Error {
     match error.kind() {
-        Fault::Interrupted => error.advised("the same command goes on from here"),
+        Fault::Interrupted => interruption(error).help("the same command goes on from here"),
         _ => error,
     }
 }
@@ -80,8 +80,8 @@ impl Stages {
     ///
     /// # Errors
     /// E0969 for a gate that is missed, E0970 for a stage that there is not, E0971 for one that was made
-    /// otherwise, E0961 where others run in the same folder; those of [`Training::run`], of reading
-    /// models, and E101x where something cannot be written.
+    /// otherwise, E0961 where others run in the same folder; those of comparing stages with the model, of
+    /// [`Training::run`], of reading models, and E101x where something cannot be written.
     pub fn run(
         &self,
         backend: &Backend,
@@ -96,6 +96,7 @@ impl Stages {
                 1 + at.ok_or_else(|| self.refused(format!("there is no stage \"{name}\"")))?
             }
         };
+        self.compare_once()?;
         make_folder(&self.folder)?;
         let _lock = lock(&self.folder)?;
         let mut out = Vec::new();
@@ -164,7 +165,7 @@ impl Stages {
         let init_from = stage.init_from.map(|from| self.result_of(from));
         let training = Training { kind: stage.kind, settings, backend, resume, init_from };
         let mut missed = None;
-        let report = training.run(cancel, &mut |event| {
+        let report = training.run_as(Again::Command, cancel, &mut |event| {
             if let Event::Updated { step, .. } = event {
                 // The line of an update is in the log when the next one has been made.
                 let due = |gate: &&Gate| gate.at.is_some_and(|at| at < step);
@@ -179,7 +180,14 @@ impl Stages {
         });
         match missed {
             Some(error) => Err(error),
-            None => report,
+            None => report.map_err(|error| match error.code() {
+                // What helps a run by itself is not for a stage.
+                "E0962" | "E0963" => error.advised(format!(
+                    "go back to what the stage was begun with, or remove {} to make it anew",
+                    self.folder_of(at).display()
+                )),
+                _ => error,
+            }),
         }
     }
 

@@ -35,7 +35,11 @@ pub fn run(args: &Pack) -> Result<()> {
     let recipe = Recipe::read(&text, &recipe_path, &args.made, &[])?;
     let step = step(args, &recipe, &recipe_path)?;
     let from = Recipe::trained(&args.made, &step.name);
-    let folder = AtomicFolder::create(&args.output, Existing::Keep)?;
+    let folder = AtomicFolder::create(&args.output, Existing::Keep);
+    let folder = folder.map_err(|error| match error.code() {
+        "E1016" => error.advised("choose another name, or remove the folder first"),
+        _ => error,
+    })?;
     interrupt::say_swept();
     let to = folder.temporary_path().to_owned();
     let size = halved::write(&from, &to)?;
