@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::training::{bytes, log, same_end_of};
+use common::training::{bytes, goes_on, log};
 use common::{Folder, tensors};
 use serde_json::{Value, json};
 
@@ -97,16 +97,7 @@ fn a_judge_learns_what_frames_show() {
 #[test]
 fn it_goes_on_to_the_same_bits_whatever_goes_together() {
     let folder = folder();
-    folder.run(&format!("{FULL} --steps 4 -o whole")).fine();
-    folder.run(&format!("{FULL} --steps 2 -o cut")).fine();
-    folder.run(&format!("{FULL} --steps 4 -o cut --resume")).fine();
-    for name in ["judge.safetensors", "judge.json"] {
-        let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/{name}")));
-        assert!(a == b, "{name}");
-    }
-    let one = FULL.replace("--threads 2", "--threads 1");
-    folder.run(&format!("{one} --steps 4 -o one")).fine();
-    same_end_of(&folder, "one", "whole", "judge.safetensors");
+    goes_on(&folder, FULL, &["judge.safetensors", "judge.json"]);
     folder.run(&format!("{FULL} --steps 1 -o alone --set train.together=1")).fine();
     let [all, one] = ["whole", "alone"].map(|run| log(&folder, run)[0]["loss"].as_f64().unwrap());
     assert!((all - one).abs() < 1e-5, "{all} {one}");

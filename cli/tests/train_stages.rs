@@ -393,7 +393,7 @@ fn faults_of_the_file_are_found_before_the_first_stage() {
     let other = ["rank = 4", "rank = 2\ntargets = [\"blocks.*_attn.q\"]"];
     write(&folder, "out", &format!("{first}{}", second(from, other)));
     let done = folder.run(RUN).fails("E0970").says("rank 4, lora.rank is 2");
-    done.says("linears (").says("that lora.targets does not have").says(":25, stage b");
+    done.says("linears (").says("that lora.targets does not have").says(":24, stage b");
     write(&folder, "out", &format!("{first}{}", second("init_from = \"a\"", ["", ""])));
     let done = folder.run(RUN).fails("E0970").says("the adapter of stage a would count twice");
     done.says("write model = \"start\"");

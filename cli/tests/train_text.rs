@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::training::{bytes, log, same_end_of, sample, world};
+use common::training::{goes_on, log, sample, world};
 use common::{Folder, tensors};
 use serde_json::{Value, json};
 
@@ -73,15 +73,7 @@ fn a_text_encoder_learns_what_prompts_name() {
 #[test]
 fn it_goes_on_to_the_same_bits_with_any_number_of_threads() {
     let folder = folder(&lines());
-    folder.run(&format!("{FULL} --steps 6 -o whole")).fine();
-    folder.run(&format!("{FULL} --steps 3 -o cut")).fine();
-    folder.run(&format!("{FULL} --steps 6 -o cut --resume")).fine();
-    let name = "text_encoder.safetensors";
-    let [a, b] = ["cut", "whole"].map(|run| bytes(&folder, &format!("{run}/{name}")));
-    assert!(a == b);
-    let one = FULL.replace("--threads 2", "--threads 1");
-    folder.run(&format!("{one} --steps 6 -o one")).fine();
-    same_end_of(&folder, "one", "whole", name);
+    goes_on(&folder, FULL, &["text_encoder.safetensors"]);
     folder.run(&format!("{FULL} --steps 1 -o alone --set train.together=1")).fine();
     let [all, one] = ["whole", "alone"].map(|run| log(&folder, run)[0]["loss"].as_f64().unwrap());
     assert!((all - one).abs() < 1e-6, "{all} {one}");

@@ -102,6 +102,23 @@ pub fn same_end_of(folder: &Folder, run: &str, whole: &str, result: &str) {
     assert_eq!(log(folder, run), log(folder, whole));
 }
 
+/// Asserts that a run of four updates that had ended after two goes on to the files `results` of one that
+/// had not, in the folder `whole`, and that one thread makes these as well.
+#[track_caller]
+pub fn goes_on(folder: &Folder, words: &str, results: &[&str]) {
+    folder.run(&format!("{words} --steps 4 -o whole")).fine();
+    folder.run(&format!("{words} --steps 2 -o cut")).fine();
+    folder.run(&format!("{words} --steps 4 -o cut --resume")).fine();
+    let one = words.replace("--threads 2", "--threads 1");
+    assert_ne!(one, words, "two threads are asked for");
+    folder.run(&format!("{one} --steps 4 -o one")).fine();
+    for name in results {
+        let [a, b] = ["cut", "whole"].map(|run| bytes(folder, &format!("{run}/{name}")));
+        assert!(a == b, "{name} of cut differs from that of whole");
+        same_end_of(folder, "one", "whole", name);
+    }
+}
+
 /// Starts a run and does not wait for it.
 pub fn start(folder: &Folder, words: &str) -> Child {
     let mut command = folder.command(words, &[]);

@@ -694,7 +694,10 @@ mod tests {
         // Which of two values of a field is meant is not known either.
         let twice = |from: &str, to: &str| {
             let text = line(|v| v["references"][1]["media"] = "t.mp4".into()).replacen(from, to, 1);
-            let manifest = open(&[line(|_| {}), text], false, None).unwrap();
+            // One with the same id before it.
+            let before = from.contains("\"id\"").then(|| line(|_| {}));
+            let lines: Vec<String> = before.into_iter().chain([text]).collect();
+            let manifest = open(&lines, false, None).unwrap();
             let faults = manifest.faults.into_iter();
             let own: Vec<String> = faults.map(|fault| fault.what).collect();
             (own, manifest.remains[0].clips[0].2)

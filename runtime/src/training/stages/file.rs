@@ -202,9 +202,9 @@ impl Stages {
         Ok(out)
     }
 
-    /// Refuses stages that the model which the first one begins with has no place for, whose form all
-    /// others have, and stages that begin with values of another form: beforehand, and all that is known
-    /// without the model where it is not there.
+    /// Compares all stages with the model that the first one begins with, whose sizes and names those of
+    /// the others have as well, and first values with what they are to be the first values of. Without the
+    /// model, as far as settings alone tell.
     ///
     /// # Errors
     /// E0901 and E0902 for a size, E0523 for targets of an adapter, E0965 and E0968 for groups of
