@@ -4,8 +4,8 @@
     python evidence.py DIR [SECOND_DIR]
 
 The first folder gives all tables; a second one, made with another `--seed`, gives the main figures beside
-it. Only Python's own library is needed. Everything is read from what the steps wrote: `report` and
-`hidden` (evaluations), `pairs`, the logs of the trainings, and `costs.jsonl`.
+it. Only Python's own library is needed. Everything is read from what the steps wrote: `report`, `hidden`
+and `preferences` (evaluations), the logs of the trainings, and `costs.jsonl`.
 """
 
 import json
@@ -101,7 +101,7 @@ def trainings(folder):
         if not held:
             continue
         step, last = held[-1]
-        names = ("accuracy", "psnr_first", "psnr_later", "error", "chosen", "rejected")
+        names = ("accuracy", "pair_accuracy", "psnr_first", "psnr_later", "error", "chosen", "rejected")
         said = ", ".join(f"{name} {last[name]:.4g}" for name in names if last.get(name) is not None)
         if stage == "preferred":
             best = max(held, key=lambda row: row[1].get("accuracy") or 0)
@@ -140,7 +140,7 @@ def one(folder):
             own = judged["arms"]["exchanged"].get("own.large")
             print(f"Of the exchanged references, attributes that are those of the set's own person: {figure(own)}.\n")
             shares(judged, title)
-            arms = ["full", "primary", "absolute", "no-dpo", "no-lora"]
+            arms = ["full", "primary", "absolute", "no-lora"]
             main_table(judged, arms, measures, f"{title}: without each part")
             kept = ["colour.hair.kept", "colour.clothes.kept"]
             differences(judged, arms[1:], measures + kept, f"{title}: differences within clips")
@@ -154,6 +154,13 @@ def one(folder):
                 arms = ["full", "primary", "uninformative"]
                 main_table(judged, arms, ["hidden"], f"What only the second reference shows, by the judge that {title}")
                 differences(judged, arms[1:], ["hidden"], "Differences within clips")
+    preferences = read(folder, "preferences")
+    if preferences:
+        measures = ["large", "small", "identity", "mentioned", "inherited"]
+        for title, judged in [("paints", preferences), ("was trained", preferences.get("learned"))]:
+            if judged:
+                main_table(judged, ["full", "no-dpo"], measures, f"Preferences, by the judge that {title}")
+                differences(judged, ["no-dpo"], measures, "Differences within clips")
     costs(folder)
 
 

@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn the_built_in_recipes_can_be_followed() {
         let folder = Path::new("out");
-        for (text, last) in [(FULL, "hidden"), (QUICK, "report")] {
+        for (text, last) in [(FULL, "preferences"), (QUICK, "report")] {
             let recipe = Recipe::read(text, Path::new("recipe.toml"), folder, &[]).unwrap();
             assert_eq!(recipe.steps.last().unwrap().name, last);
             let trainings = recipe.steps.iter().filter(|step| matches!(step.work, Work::Train));
