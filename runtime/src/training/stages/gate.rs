@@ -90,7 +90,8 @@ impl Known {
         let measurements = self.names.iter().map(String::as_str);
         let measurements = measurements
             .chain(self.measured.iter().copied())
-            .filter(|_| measured).map(|name| format!("validation.{name}"));
+            .filter(|_| measured)
+            .map(|name| format!("validation.{name}"));
         let updates = self.names.iter().map(String::as_str).chain(OF_UPDATES);
         let all: Vec<String> = updates.map(str::to_owned).chain(measurements).collect();
         let help = meant(value, "", all.iter().map(String::as_str), || {
