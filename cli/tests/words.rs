@@ -135,7 +135,7 @@ fn missing_tensors_are_named_as_the_file_names_them() {
 fn files_of_other_kinds_are_named() {
     let folder = Folder::new();
     for (name, bytes, says) in [
-        ("a.gguf", &b"GGUF\x03\0\0\0"[..], "a GGUF checkpoint"),
+        ("a.ggml", &b"lmgg\x03\0\0\0"[..], "a file of ggml from before GGUF"),
         ("a.bin", b"\x80\x02}q\0", "a Python pickle"),
         ("a.npz", b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0x.npy", "NumPy arrays"),
         ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
@@ -149,4 +149,6 @@ fn files_of_other_kinds_are_named() {
     }
     folder.write("a.pth", b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl");
     folder.run("inspect a.pth").fails("E0974").says("cut off").says("help: ");
+    folder.write("a.gguf", b"GGUF\x03\0\0\0");
+    folder.run("inspect a.gguf").fails("E0333").says("cut off").says("help: ");
 }

@@ -63,10 +63,6 @@ fn outputs_are_those_of_the_programs_that_wrote_the_adapters() {
     let cases = json(&folder.join("cases.json"));
     let mut count = 0;
     for (name, case) in cases["cases"].as_object().unwrap() {
-        if name == "peft_bin" {
-            println!("skipped: {name} is a pickle, which is not read");
-            continue;
-        }
         let paths: Vec<&Value> =
             case["path"].as_array().map_or(vec![&case["path"]], |list| list.iter().collect());
         let scales: Vec<f64> = match &case["strength"] {

@@ -16,7 +16,7 @@ use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::names::detect;
 use anyid_runtime::adapter::{Adapter, is_adapter, modules_by_name};
-use anyid_runtime::checkpoint::{Foreign, WeightSet, foreign, is_pytorch, read_json};
+use anyid_runtime::checkpoint::{Foreign, Format, WeightSet, foreign, read_json};
 use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
@@ -106,7 +106,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
         Signature::Still(_) | Signature::Mp4 | Signature::Heif(_) | Signature::Foreign(_) => {
             Ok(media(path)?)
         }
-        Signature::NotMedia(_) if is_pytorch(&head) => Ok(checkpoint(path, args.tensors)?),
+        Signature::NotMedia(_) if Format::is_likely(&head, meta.len()) => Ok(checkpoint(path, args.tensors)?),
         // A header length below 100 MB and the brace of its JSON.
         Signature::NotMedia(_) if head.get(8) == Some(&b'{') => Ok(checkpoint(path, args.tensors)?),
         Signature::NotMedia("a text file") => match training::manifest(path) {

@@ -50,6 +50,26 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
 
+/// Files of every format that is read: `ANYID_FORMATS` where it is set, else the repository's.
+pub(crate) fn formats() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");
+    match std::env::var_os("ANYID_FORMATS").map(PathBuf::from) {
+        // Tests run in their package's folder; a relative path is meant from the repository's.
+        Some(path) if path.is_relative() && !path.exists() => tests.join("..").join(path),
+        Some(path) => path,
+        None => tests.join("fixtures_extra"),
+    }
+}
+
+/// The files of a folder by name, sorted, but for descriptions in JSON.
+pub(crate) fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.is_file() && path.extension().is_none_or(|end| end != "json"));
+    paths.sort();
+    paths
+}
+
 /// A safetensors file from header text and data.
 pub(crate) fn file(header: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -8,6 +8,7 @@
 
 use anyid_ir::memory;
 
+use super::derivation::runs;
 use super::encoding::{Encoding, PIECE};
 use super::weight::{Files, Made, Weight};
 use crate::error::{Error, Result};
@@ -81,6 +82,7 @@ impl Weight {
                 }
                 Ok(())
             }
+            Made::Scaled(parts) => scale(parts, files, first, out),
             Made::Rounded(of) => {
                 of.values(files, first, out)?;
                 if self.encoding == Encoding::F32 || self.encoding == Encoding::F64 {
@@ -141,6 +143,45 @@ fn sum(terms: &[(f32, Weight)], files: &Files, first: u64, out: &mut [f32]) -> R
         combine(term, files, first, out, |sum, value| *sum += factor * value)?;
     }
     Ok(())
+}
+
+/// Elements of a matrix times its scales from the `first` on.
+fn scale([of, scales]: &[Weight; 2], files: &Files, first: u64, out: &mut [f32]) -> Result<()> {
+    of.values(files, first, out)?;
+    let run = runs(&of.shape, &scales.shape).expect("the shapes were compared");
+    let mut factors = room((out.len() as u64).min(PIECE as u64))?;
+    let (mut at, mut rest) = (first, out);
+    while !rest.is_empty() {
+        // As many runs as there is room for their scales, the first and the last perhaps in part.
+        let begin = at / run;
+        let until = ((begin + factors.len() as u64) * run).min(at + rest.len() as u64);
+        let (now, later) = std::mem::take(&mut rest).split_at_mut((until - at) as usize);
+        let factors = &mut factors[..(until.div_ceil(run) - begin) as usize];
+        scales.values(files, begin, factors)?;
+        usable(factors, scales, files)?;
+        for (at, value) in (at..).zip(now) {
+            *value *= factors[(at / run - begin) as usize];
+        }
+        (rest, at) = (later, until);
+    }
+    Ok(())
+}
+
+/// Refuses scales that are not finite or not above zero.
+///
+/// # Errors
+/// E0336.
+pub(super) fn usable(factors: &[f32], scales: &Weight, files: &Files) -> Result<()> {
+    match factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
+        None => Ok(()),
+        Some(factor) => {
+            let what = format!("the scale {} is {factor}", scales.made_of(files));
+            let file = files[scales.file()].path().display();
+            Err(Error::input("E0336", what)
+                .at(file)
+                .help("scales are finite and above zero: the file is damaged, fetch it again"))
+        }
+    }
 }
 
 /// Elements of `up · down` from the `first` on.

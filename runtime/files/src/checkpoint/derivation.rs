@@ -40,6 +40,10 @@ pub enum Derivation {
     /// A matrix whose rows are brought to given lengths (magnitudes `[rows]` or `[rows, 1, …]`), or
     /// its columns (magnitudes `[1, columns]`).
     Normalised(Box<[Self; 2]>),
+    /// A matrix times scales: one for all of it (`[]` or `[1]`), one for each row (`[rows]` or
+    /// `[rows, 1]`), or one for each of several runs of a row (`[rows, runs, 1]`). In f32, each value
+    /// rounded once.
+    Scaled(Box<[Self; 2]>),
     /// The same values rounded once to another encoding: F64, F32, F16 or BF16.
     Rounded(Box<Self>, Encoding),
 }
@@ -83,6 +87,12 @@ impl Derivation {
     /// The matrix product of two.
     pub fn product(up: Self, down: Self) -> Self {
         Self::Product(Box::new([up, down]))
+    }
+
+    /// This times scales.
+    #[must_use]
+    pub fn scaled(self, scales: Self) -> Self {
+        Self::Scaled(Box::new([self, scales]))
     }
 
     /// This rounded once to another encoding.
@@ -138,6 +148,10 @@ impl Derivation {
             Self::Normalised(parts) => self.pair(parts, find, normalised_shape, |parts| {
                 Made::Normalised(parts, Arc::default())
             }),
+            Self::Scaled(parts) => {
+                let shape = |of: &[u64], scales: &[u64]| runs(of, scales).map(|_| of.to_vec());
+                self.pair(parts, find, shape, Made::Scaled)
+            }
             Self::Rounded(of, encoding) => {
                 let of = of.resolve(find)?;
                 self.numbers(&[&of])?;
@@ -260,6 +274,7 @@ impl fmt::Display for Derivation {
             Self::Elementwise(parts) => write!(f, "elementwise({}, {})", parts[0], parts[1]),
             Self::Kronecker(parts) => write!(f, "kronecker({}, {})", parts[0], parts[1]),
             Self::Normalised(parts) => write!(f, "normalise({}, {})", parts[0], parts[1]),
+            Self::Scaled(parts) => write!(f, "{} times {}", parts[0], parts[1]),
             Self::Rounded(of, encoding) => write!(f, "{encoding}({of})"),
         }
     }
@@ -271,6 +286,21 @@ fn product_shape(up: &[u64], down: &[u64]) -> Option<Vec<u64>> {
     // Not the plain product of the axes: that may not fit 64 bits where one of them is 0.
     let across = ups.iter().try_fold(1u64, |all, size| all.checked_mul(*size))?;
     (*rank > 0 && across == *rank).then(|| [&[*rows], &down[1..]].concat())
+}
+
+/// Elements of a matrix of shape `of` that share each of the scales of a shape, in its order; `None`
+/// where the shapes do not go together.
+pub(super) fn runs(of: &[u64], scales: &[u64]) -> Option<u64> {
+    let (rows, row) = of.split_first()?;
+    let columns: u64 = row.iter().product();
+    match scales {
+        [] | [1] => Some((rows * columns).max(1)),
+        [all] | [all, 1] if all == rows => Some(columns.max(1)),
+        [all, runs, 1] if all == rows && *runs > 0 && columns.is_multiple_of(*runs) => {
+            Some((columns / runs).max(1))
+        }
+        _ => None,
+    }
 }
 
 fn kronecker_shape(a: &[u64], b: &[u64]) -> Option<Vec<u64>> {

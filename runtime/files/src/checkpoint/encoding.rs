@@ -1,15 +1,17 @@
 //! How the elements of a stored tensor are encoded, and what they are as numbers.
 //!
 //! The set is closed. An encoding of another file format is one more member with its block and its
-//! decoding, quantised blocks included; nothing outside this file counts bytes of elements or
-//! decodes them. Stored data may start at any byte, so nothing here casts it in place: elements are
-//! read byte by byte, in pieces that become vector code. Each value is rounded at most once.
+//! decoding; those of blocks that share a scale are decoded in `blocks`. Nothing outside these two
+//! files counts bytes of elements or decodes them. Stored data may start at any byte, so nothing
+//! here casts it in place: elements are read byte by byte, in pieces that become vector code. Each
+//! value is rounded at most once.
 
 use anyid_ir::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::fmt;
 
+use super::blocks;
 use crate::error::{Error, Result};
 
 /// How the elements of a stored tensor are encoded: little-endian, in row-major order.
@@ -27,6 +29,31 @@ pub enum Encoding {
     F8E4M3,
     /// 8-bit float, 5 exponent bits.
     F8E5M2,
+    /// Blocks of 32 with 4 bits each and one scale.
+    Q4_0,
+    /// Blocks of 32 with 4 bits each, one scale and one minimum.
+    Q4_1,
+    /// Blocks of 32 with 5 bits each and one scale.
+    Q5_0,
+    /// Blocks of 32 with 5 bits each, one scale and one minimum.
+    Q5_1,
+    /// Blocks of 32 with 8 bits each and one scale.
+    Q8_0,
+    /// Blocks of 256 with 2 bits each; runs of 16 have scales and minima of their own.
+    Q2K,
+    /// Blocks of 256 with 3 bits each; runs of 16 have scales of their own.
+    Q3K,
+    /// Blocks of 256 with 4 bits each; runs of 32 have scales and minima of their own.
+    Q4K,
+    /// Blocks of 256 with 5 bits each; runs of 32 have scales and minima of their own.
+    Q5K,
+    /// Blocks of 256 with 6 bits each; runs of 16 have scales of their own.
+    Q6K,
+    /// Blocks of 32 with 4 bits each that choose among 16 uneven values, and one scale.
+    Iq4Nl,
+    /// Blocks of 256 with 4 bits each that choose among 16 uneven values; runs of 32 have scales of
+    /// their own.
+    Iq4Xs,
     /// Signed 64-bit integer.
     I64,
     /// Signed 32-bit integer.
@@ -35,6 +62,8 @@ pub enum Encoding {
     I16,
     /// Signed 8-bit integer.
     I8,
+    /// Unsigned 64-bit integer.
+    U64,
     /// Unsigned 32-bit integer.
     U32,
     /// Unsigned 16-bit integer.
@@ -88,24 +117,38 @@ pub(super) const PIECE: usize = 1024;
 
 impl Encoding {
     /// Every encoding, in declaration order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 27] = [
         Self::F64,
         Self::F32,
         Self::F16,
         Self::Bf16,
         Self::F8E4M3,
         Self::F8E5M2,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
         Self::I64,
         Self::I32,
         Self::I16,
         Self::I8,
+        Self::U64,
         Self::U32,
         Self::U16,
         Self::U8,
         Self::Bool,
     ];
 
-    /// The name used in safetensors headers, such as `BF16`.
+    /// Its name: that of safetensors headers, such as `BF16`, or that of GGUF files for blocks, such
+    /// as `Q4_K`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F64 => "F64",
@@ -114,10 +157,23 @@ impl Encoding {
             Self::Bf16 => "BF16",
             Self::F8E4M3 => "F8_E4M3",
             Self::F8E5M2 => "F8_E5M2",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+            Self::Iq4Nl => "IQ4_NL",
+            Self::Iq4Xs => "IQ4_XS",
             Self::I64 => "I64",
             Self::I32 => "I32",
             Self::I16 => "I16",
             Self::I8 => "I8",
+            Self::U64 => "U64",
             Self::U32 => "U32",
             Self::U16 => "U16",
             Self::U8 => "U8",
@@ -125,20 +181,36 @@ impl Encoding {
         }
     }
 
-    /// The encoding with this name.
+    /// The encodings that stand in safetensors headers: all in which an element stands by itself.
+    pub(super) fn of_elements() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|encoding| encoding.block().elements == 1)
+    }
+
+    /// The encoding that has this name in safetensors headers.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|encoding| encoding.name() == name)
+        Self::of_elements().find(|encoding| encoding.name() == name)
     }
 
     /// Its block.
     pub fn block(self) -> Block {
-        let bytes = match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 | Self::U32 => 4,
-            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
-            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => 1,
+        let (elements, bytes) = match self {
+            Self::F64 | Self::I64 | Self::U64 => (1, 8),
+            Self::F32 | Self::I32 | Self::U32 => (1, 4),
+            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => (1, 2),
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => (1, 1),
+            Self::Q4_0 | Self::Iq4Nl => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+            Self::Iq4Xs => (256, 136),
         };
-        Block { elements: 1, bytes }
+        Block { elements, bytes }
     }
 
     /// Bytes of a tensor of this encoding and shape; `None` if there is no such tensor: its bytes do
@@ -151,9 +223,18 @@ impl Encoding {
     pub fn is_float(self) -> bool {
         match self {
             Self::F64 | Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 | Self::F8E5M2 => true,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => true,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => true,
+            Self::Iq4Nl | Self::Iq4Xs => true,
             Self::I64 | Self::I32 | Self::I16 | Self::I8 => false,
-            Self::U32 | Self::U16 | Self::U8 | Self::Bool => false,
+            Self::U64 | Self::U32 | Self::U16 | Self::U8 | Self::Bool => false,
         }
+    }
+
+    /// Whether it has 16 bits or fewer for a value and is made from bf16 or for arithmetic in bf16:
+    /// BF16 itself, eight bits, and blocks.
+    pub fn is_narrow(self) -> bool {
+        self.is_float() && !matches!(self, Self::F64 | Self::F32 | Self::F16)
     }
 
     /// The element type of the IR that has the same bytes, if there is one.
@@ -167,7 +248,10 @@ impl Encoding {
             Self::U8 => Some(DType::U8),
             Self::Bool => Some(DType::Bool),
             Self::F8E4M3 | Self::F8E5M2 | Self::I64 | Self::I16 | Self::I8 => None,
-            Self::U32 | Self::U16 => None,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => None,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => None,
+            Self::Iq4Nl | Self::Iq4Xs => None,
+            Self::U64 | Self::U32 | Self::U16 => None,
         }
     }
 
@@ -243,17 +327,30 @@ impl Encoding {
                     *value = table[usize::from(raw)];
                 }
             }
+            Self::Q4_0 => blocks::each(bytes, out, blocks::q4_0),
+            Self::Q4_1 => blocks::each(bytes, out, blocks::q4_1),
+            Self::Q5_0 => blocks::each(bytes, out, blocks::q5_0),
+            Self::Q5_1 => blocks::each(bytes, out, blocks::q5_1),
+            Self::Q8_0 => blocks::each(bytes, out, blocks::q8_0),
+            Self::Q2K => blocks::each(bytes, out, blocks::q2_k),
+            Self::Q3K => blocks::each(bytes, out, blocks::q3_k),
+            Self::Q4K => blocks::each(bytes, out, blocks::q4_k),
+            Self::Q5K => blocks::each(bytes, out, blocks::q5_k),
+            Self::Q6K => blocks::each(bytes, out, blocks::q6_k),
+            Self::Iq4Nl => blocks::each(bytes, out, blocks::iq4_nl),
+            Self::Iq4Xs => blocks::each(bytes, out, blocks::iq4_xs),
             Self::I64
             | Self::I32
             | Self::I16
             | Self::I8
+            | Self::U64
             | Self::U32
             | Self::U16
             | Self::U8
             | Self::Bool => {
                 let message = format!("a tensor of dtype {self} cannot serve as a weight");
                 return Err(Error::input("E0321", message)
-                    .help("weights are F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"));
+                    .help("weights are F64, F32, F16, BF16, F8_E4M3, F8_E5M2 or blocks of GGUF"));
             }
         }
         Ok(())
@@ -268,7 +365,7 @@ impl Encoding {
     ///
     /// # Errors
     /// E0322 for a wrong length, or an encoding that is only read.
-    pub(crate) fn encode(self, values: &[f32], out: &mut [u8]) -> Result<()> {
+    pub fn encode(self, values: &[f32], out: &mut [u8]) -> Result<()> {
         let fits = self.bytes_of(&[values.len() as u64]) == Some(out.len() as u64);
         if !self.can_encode() || !fits {
             let (given, room) = (values.len(), out.len());
@@ -435,8 +532,11 @@ mod tests {
         assert_eq!(quantised.span(31, 2), (0, 2));
         assert_eq!(quantised.span(64, 0), (2, 0));
         for encoding in Encoding::ALL {
-            assert!((PIECE as u64).is_multiple_of(encoding.block().elements));
-            assert_eq!(encoding.by_element(), encoding);
+            let block = encoding.block();
+            assert!((PIECE as u64).is_multiple_of(block.elements));
+            assert!(PIECE as u64 / block.elements * block.bytes <= 8 * PIECE as u64);
+            let own = if block.elements == 1 { encoding } else { Encoding::F32 };
+            assert_eq!(encoding.by_element(), own);
         }
     }
 

@@ -9,9 +9,24 @@ use std::path::{Path, PathBuf};
 use anyid_ir::memory;
 
 use super::format::Format;
+use super::gguf;
 use super::source::Source;
-use super::table::{Table, TensorRange};
+use super::table::{List, Table, TensorRange};
 use crate::error::{Error, Result};
+
+/// Elements that are gathered at a time.
+const GATHERED: usize = 1 << 16;
+/// Most bytes that are read at once to gather elements from.
+const WINDOW: u64 = 16 << 20;
+
+fn label(tensor: &TensorRange) -> String {
+    format!("tensor `{}`", tensor.name)
+}
+
+/// The lowest and the highest of some places.
+fn bounds(places: &[u64]) -> (u64, u64) {
+    places.iter().fold((u64::MAX, 0), |(low, high), place| (low.min(*place), high.max(*place)))
+}
 
 /// A checkpoint file, open and checked.
 #[derive(Debug)]
@@ -91,7 +106,73 @@ impl Checkpoint {
         let tensor = &self.table.tensors()[position];
         let inside = from.checked_add(out.len() as u64).is_some_and(|end| end <= tensor.bytes);
         assert!(inside, "{} bytes from {from} of {} bytes", out.len(), tensor.bytes);
-        self.source.read(tensor.offset + from, out, || format!("tensor `{}`", tensor.name))
+        match tensor.strides {
+            None => self.source.read(tensor.offset + from, out, || label(tensor)),
+            Some(_) => self.gather(tensor, from, out),
+        }
+    }
+
+    /// [`Checkpoint::read`] of a tensor whose elements do not follow each other. What lies close
+    /// together is read at once.
+    fn gather(&self, tensor: &TensorRange, mut from: u64, mut out: &mut [u8]) -> Result<()> {
+        let size = tensor.encoding.block().bytes;
+        let mut places = Vec::new();
+        let mut window = Vec::new();
+        while !out.is_empty() {
+            let (first, skipped) = (from / size, (from % size) as usize);
+            let count = (skipped + out.len()).div_ceil(size as usize).min(GATHERED);
+            let bytes = (count * size as usize - skipped).min(out.len());
+            let (now, rest) = std::mem::take(&mut out).split_at_mut(bytes);
+            (out, from) = (rest, from + bytes as u64);
+            places.clear();
+            places.extend((first..first + count as u64).map(|index| size * tensor.place(index)));
+            let (low, high) = bounds(&places);
+            let width = high + size - low;
+            if width <= WINDOW {
+                window.resize(width as usize, 0);
+                self.source.read(tensor.offset + low, &mut window, || label(tensor))?;
+            }
+            let (mut now, mut skipped) = (now, skipped);
+            for place in &places {
+                let part = (size as usize - skipped).min(now.len());
+                let (element, rest) = std::mem::take(&mut now).split_at_mut(part);
+                if width <= WINDOW {
+                    let at = (place - low) as usize + skipped;
+                    element.copy_from_slice(&window[at..at + part]);
+                } else {
+                    let at = tensor.offset + place + skipped as u64;
+                    self.source.read(at, element, || label(tensor))?;
+                }
+                (now, skipped) = (rest, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// The items of a list of texts beside the tensors; `None` if there is no such list.
+    ///
+    /// # Errors
+    /// E0333 for a list of something else or one that is damaged, E0330 to E0332 as
+    /// [`Checkpoint::read`].
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.list(key, gguf::texts)
+    }
+
+    /// The items of a list of numbers beside the tensors; `None` if there is no such list.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::texts`].
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        self.list(key, gguf::numbers)
+    }
+
+    fn list<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Source, &str, &List) -> Result<Vec<T>>,
+    ) -> Result<Option<Vec<T>>> {
+        let list = self.table.lists().get(key).map(|list| read(&self.source, key, list));
+        list.transpose().map_err(|error| error.at(self.path().display()))
     }
 
     /// All bytes of the tensor at `position`: for small ones.

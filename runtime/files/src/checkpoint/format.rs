@@ -3,6 +3,7 @@
 //! The set is closed. A parser turns the contents of a file into a [`Table`] and knows nothing of
 //! what happens to it then. The name of a file plays no part in this, except in advice.
 
+use super::gguf;
 use super::safetensors;
 use super::source::Source;
 use super::table::Table;
@@ -17,6 +18,8 @@ pub enum Format {
     Safetensors,
     /// A zip archive with a description of the tensors, as `torch.save` writes it.
     Torch,
+    /// A header in binary with metadata, and tensors that may be quantised in blocks.
+    Gguf,
 }
 
 /// Bytes looked at to tell what a file is.
@@ -28,7 +31,13 @@ impl Format {
         match self {
             Self::Safetensors => "safetensors",
             Self::Torch => "PyTorch",
+            Self::Gguf => "GGUF",
         }
+    }
+
+    /// Whether a file of `file_bytes` bytes that begins with `head` looks like a checkpoint.
+    pub fn is_likely(head: &[u8], file_bytes: u64) -> bool {
+        safetensors::is_likely(head, file_bytes) || torch::is_likely(head) || gguf::is_likely(head)
     }
 
     /// The format of a file of `file_bytes` bytes that begins with `head`.
@@ -46,8 +55,13 @@ impl Format {
             let likely = safetensors::is_likely(head, file_bytes);
             (!likely && head.trim_ascii_start().starts_with(b"{")).then_some(json)
         };
-        if !safetensors::is_likely(head, file_bytes) && torch::is_likely(head) {
-            return Ok(Self::Torch);
+        if !safetensors::is_likely(head, file_bytes) {
+            if torch::is_likely(head) {
+                return Ok(Self::Torch);
+            }
+            if gguf::is_likely(head) {
+                return Ok(Self::Gguf);
+            }
         }
         let is_media = || {
             let media = matches!(
@@ -60,7 +74,7 @@ impl Format {
         };
         match foreign(head, file_bytes).or_else(is_json).or_else(is_media) {
             Some(Foreign { what, help }) => {
-                let message = format!("not a safetensors file: it is {what}");
+                let message = format!("this is no checkpoint: it is {what}");
                 Err(Error::input("E0311", message).help(help))
             }
             None => Ok(Self::Safetensors),
@@ -70,14 +84,15 @@ impl Format {
     /// The table of a file.
     ///
     /// # Errors
-    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0973 to E0975
-    /// for one of PyTorch that cannot be read, E0330 to E0332 where it changes or fails meanwhile,
+    /// E0311 for a file that is no checkpoint, E0312 to E0320 for one that is damaged, E0333 to E0335
+    /// for one of GGUF and E0973 to E0975 for one of PyTorch that cannot be read, E0330 to E0332 where it changes or fails meanwhile,
     /// E0603 without memory for its table.
     pub(super) fn read(source: &Source) -> Result<Table> {
         let head = source.bytes(source.length().min(FIRST), "the header", Vec::new())?;
         let table = match Self::of(&head, source.length()) {
             Ok(Self::Safetensors) => safetensors::read(source, head),
             Ok(Self::Torch) => torch::read(source),
+            Ok(Self::Gguf) => gguf::read(source),
             Err(error) => Err(error),
         };
         table.map_err(|error| error.at(source.path().display()))
@@ -93,6 +108,9 @@ pub struct Foreign {
     pub help: &'static str,
 }
 
+/// How files of ggml began before there was GGUF: the letters of a number, in either order.
+const OLD_GGML: [&[u8; 4]; 7] = [b"GGML", b"lmgg", b"ggml", b"fmgg", b"ggmf", b"tjgg", b"ggjt"];
+
 /// Names files of machine learning that are not read here, and pages saved in place of a file, by
 /// their first bytes (256 are enough) and their length.
 pub fn foreign(head: &[u8], file_bytes: u64) -> Option<Foreign> {
@@ -107,10 +125,10 @@ pub fn foreign(head: &[u8], file_bytes: u64) -> Option<Foreign> {
     };
     let safetensors = "take the safetensors version of the model, or convert it to safetensors";
     let zip = head.starts_with(b"PK\x03\x04");
-    let (what, help) = if head.starts_with(b"GGUF") {
-        ("a GGUF checkpoint", "quantised checkpoints are not read; take the safetensors version")
-    } else if torch::is_likely(head) {
+    let (what, help) = if torch::is_likely(head) || gguf::is_likely(head) {
         return None;
+    } else if OLD_GGML.iter().any(|mark| head.starts_with(*mark)) {
+        ("a file of ggml from before GGUF", "convert it to GGUF, or take the safetensors version")
     } else if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
         ("a Python pickle, such as an old PyTorch checkpoint", safetensors)
     } else if head.starts_with(b"\x93NUMPY") || (zip && holds(b".npy")) {
@@ -164,7 +182,8 @@ mod tests {
             (&b"PK\x03\x04 and more bytes"[..], "zip"),
             (b"PK\x03\x04\0\0\0\0\0\0\0\0\0\0x.npy", "NumPy"),
             (b"\x80\x02}q\0 and more", "pickle"),
-            (b"GGUF\x03\0\0\0 and more", "GGUF"),
+            (b"GGML\x03\0\0\0 and more", "before GGUF"),
+            (b"tjgg\x03\0\0\0 and more", "before GGUF"),
             (b"\x89HDF\r\n\x1a\n and more", "HDF5"),
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
             (b"\n<!DOCTYPE html><html>", "web page"),
@@ -179,6 +198,8 @@ mod tests {
             assert!(error.help_text().is_some(), "{error}");
         }
         assert_eq!(refused(&[0; 64]).code(), "E0312", "no mark at all");
+        let cut = refused(b"GGUF\x03\0\0\0 and more");
+        assert_eq!((cut.code(), cut.place()), ("E0333", Some("x")), "{cut}");
         let cut = refused(b"PK\x03\x04\0\0\0\0\0\0\0\0archive/data.pkl");
         assert_eq!((cut.code(), cut.place()), ("E0974", Some("x")), "{cut}");
     }

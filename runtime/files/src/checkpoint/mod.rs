@@ -1,13 +1,16 @@
 //! Checkpoint files and model folders: reading, deriving weights from what is stored, and writing.
 //!
 //! A file is a table of named byte ranges with an encoding each (`table`, `encoding`), whatever its
-//! format; a parser makes the table (`format`, `safetensors`, `torch` with `pickle`). Reading goes `source` (bytes of a file
-//! by range) → `file` (one file and its table) → `set` (weights of one or several files, by name) →
-//! `folder` (which files make up a model). What a weight is made of is said by a `derivation`, and
-//! `weight` reads it. Writing goes `writer` (safetensors, bounded memory) → `output` (whole files or
+//! format; a parser makes the table (`format`, `safetensors`, `torch` with `pickle`, `gguf`). Reading
+//! goes `source` (bytes of a file by range) → `file` (one file and its table) → `set` (weights of one
+//! or several files, by name) → `folder` (which files make up a model). What a weight is made of is
+//! said by a `derivation`, and `weight` reads it; `scales` makes derivations of weights that were
+//! stored with scales. Writing goes `writer` (safetensors, bounded memory; `gguf::write` for GGUF, with
+//! `quantise`) → `output` (whole files or
 //! none). Nothing here knows what a tensor means: names and shapes are compared with the manifests
 //! that the caller brings.
 
+mod blocks;
 mod computed;
 mod derivation;
 mod digest;
@@ -15,10 +18,13 @@ mod encoding;
 mod file;
 pub mod folder;
 mod format;
+pub mod gguf;
 mod index;
 pub mod json;
 mod pickle;
+mod quantise;
 mod safetensors;
+mod scales;
 mod set;
 mod source;
 mod table;
@@ -35,10 +41,11 @@ pub use file::Checkpoint;
 pub use folder::{Component, DiffusersFolder, Layout, ModelFolder, OriginalFolder, WeightFiles};
 pub use format::{Foreign, Format, foreign};
 pub use json::{JsonFile, read_json};
+pub use quantise::{LARGEST_E4M3, to_e4m3};
+pub use scales::SPIECE;
 pub use set::WeightSet;
 pub use table::{Table, TensorRange};
 pub use tensors::{read_tensors, writable, write_tensors, write_tensors_in};
-pub use torch::is_likely as is_pytorch;
 pub use weight::Weight;
 pub use writer::{
     SafetensorsWriter, TensorSink, TensorSpec, pytorch_metadata, save, save_in, write_sharded,

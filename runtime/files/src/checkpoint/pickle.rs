@@ -41,7 +41,8 @@ enum Name {
     Parameter,
     /// A storage of elements; of bytes where the encoding is not said.
     Storage(Option<Encoding>),
-    Type(Encoding),
+    /// An element type; none where it is one that is not read.
+    Type(Option<Encoding>),
     /// What has no part in tensors.
     Plain,
 }
@@ -90,7 +91,8 @@ fn refused(what: impl Into<String>) -> Error {
 }
 
 fn known(module: &str, name: &str) -> Option<Name> {
-    use Encoding::{Bf16, Bool, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, I64, U8};
+    use Encoding::{Bf16, Bool, F8E4M3, F8E5M2, F16, F32, F64};
+    use Encoding::{I8, I16, I32, I64, U8, U16, U32, U64};
     Some(match (module, name) {
         ("collections", "OrderedDict") => Name::OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2") => Name::Tensor,
@@ -107,12 +109,26 @@ fn known(module: &str, name: &str) -> Option<Name> {
         ("torch", "IntStorage") => Name::Storage(Some(I32)),
         ("torch", "LongStorage") => Name::Storage(Some(I64)),
         ("torch", "BoolStorage") => Name::Storage(Some(Bool)),
-        ("torch", "float32") => Name::Type(F32),
-        ("torch", "float64") => Name::Type(F64),
-        ("torch", "float16") => Name::Type(F16),
-        ("torch", "bfloat16") => Name::Type(Bf16),
-        ("torch", "float8_e4m3fn") => Name::Type(F8E4M3),
-        ("torch", "float8_e5m2") => Name::Type(F8E5M2),
+        ("torch", "float32") => Name::Type(Some(F32)),
+        ("torch", "float64") => Name::Type(Some(F64)),
+        ("torch", "float16") => Name::Type(Some(F16)),
+        ("torch", "bfloat16") => Name::Type(Some(Bf16)),
+        ("torch", "float8_e4m3fn") => Name::Type(Some(F8E4M3)),
+        ("torch", "float8_e5m2") => Name::Type(Some(F8E5M2)),
+        ("torch", "int64") => Name::Type(Some(I64)),
+        ("torch", "int32") => Name::Type(Some(I32)),
+        ("torch", "int16") => Name::Type(Some(I16)),
+        ("torch", "int8") => Name::Type(Some(I8)),
+        ("torch", "uint64") => Name::Type(Some(U64)),
+        ("torch", "uint32") => Name::Type(Some(U32)),
+        ("torch", "uint16") => Name::Type(Some(U16)),
+        ("torch", "uint8") => Name::Type(Some(U8)),
+        ("torch", "bool") => Name::Type(Some(Bool)),
+        (
+            "torch",
+            "complex32" | "complex64" | "complex128" | "float8_e4m3fnuz" | "float8_e5m2fnuz"
+            | "float8_e8m0fnu" | "float4_e2m1fn_x2",
+        ) => Name::Type(None),
         ("torch", "Size" | "device") => Name::Plain,
         _ => return None,
     })
@@ -488,7 +504,7 @@ impl<'b> Machine<'b> {
         let said = ty.map(|ty| &self.values[ty]);
         let encoding = match (storage.encoding, said) {
             (Some(encoding), None) => encoding,
-            (None, Some(Value::Name(Name::Type(encoding)))) => *encoding,
+            (None, Some(Value::Name(Name::Type(Some(encoding))))) => *encoding,
             _ => return Err(refused("a tensor has a type that is not read")),
         };
         let (shape, strides) = (self.counts(shape)?, self.counts(strides)?);

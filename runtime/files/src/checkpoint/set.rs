@@ -6,40 +6,48 @@
 //! a model's manifest before anything is read. It does not know prefixes or dialects: the caller
 //! says how the tensors of one set follow from those of another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyid_ir::memory;
 use sha2::{Digest, Sha256};
 
+use super::computed::room;
 use super::derivation::Derivation;
 use super::digest::hex;
 use super::encoding::Encoding;
 use super::file::Checkpoint;
 use super::first_ten;
+use super::format::Format;
 use super::weight::Weight;
 use crate::error::{Error, Result};
+use crate::input::head;
 
 /// Named tensors of one component, from one or several files. Cloning copies names, not data.
 #[derive(Clone, Debug, Default)]
 pub struct WeightSet {
-    files: Vec<Arc<Checkpoint>>,
+    pub(super) files: Vec<Arc<Checkpoint>>,
     entries: Vec<(String, Weight)>,
     by_name: HashMap<String, usize>,
     pub(super) warnings: Vec<String>,
 }
 
 impl WeightSet {
-    /// Opens a `.safetensors` file, or the shards that a `.json` index names.
+    /// Opens a checkpoint, or the shards that an index in JSON names.
     ///
-    /// Errors: as [`WeightSet::open_index`] for `.json`, else as [`Checkpoint::open`].
+    /// Errors: as [`WeightSet::open_index`] for JSON, else as [`Checkpoint::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json")) {
-            Self::open_index(path)
-        } else {
-            Self::open_files(&[path])
+        // What cannot be read here is an error when it is opened.
+        let head = head(path, 256).unwrap_or_default();
+        let bytes = path.metadata().map_or(0, |about| about.len());
+        let text = head.trim_ascii_start();
+        let json = text.starts_with(b"{") || text.starts_with("\u{feff}{".as_bytes());
+        let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
+        match named || json && !Format::is_likely(&head, bytes) {
+            true => Self::open_index(path),
+            false => Self::open_files(&[path]),
         }
     }
 
@@ -138,6 +146,30 @@ impl WeightSet {
         sums
     }
 
+    /// Bytes that the tensors take in their files, which the weights are made of, by encoding and in
+    /// its order. A tensor that several weights are made of counts once.
+    pub fn stored_bytes_by_encoding(&self) -> BTreeMap<Encoding, u64> {
+        let leaves: BTreeSet<(usize, usize)> =
+            self.entries.iter().flat_map(|(_, weight)| weight.leaves()).collect();
+        let mut sums = BTreeMap::new();
+        for (file, position) in leaves {
+            let tensor = &self.files[file].table().tensors()[position];
+            let sum: &mut u64 = sums.entry(tensor.encoding).or_default();
+            *sum = sum.saturating_add(tensor.bytes);
+        }
+        sums
+    }
+
+    /// Whether a weight is made of values of eight bits or fewer, which no other type holds exactly
+    /// in as few.
+    pub fn is_quantised(&self, name: &str) -> bool {
+        let narrow = |(file, position): &(usize, usize)| {
+            let encoding = self.files[*file].table().tensors()[*position].encoding;
+            encoding.is_narrow() && encoding != Encoding::Bf16
+        };
+        self.tensor(name).is_some_and(|weight| weight.leaves().iter().any(narrow))
+    }
+
     /// What was odd but not wrong when the set was opened.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -176,6 +208,16 @@ impl WeightSet {
         })?;
         weight.read(&self.files, 0, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The values of the weight of this name: for small ones.
+    ///
+    /// Errors: as [`WeightSet::read_f32`], and E0603 where there is no memory for them.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let weight = self.found(name)?;
+        let mut values = room(weight.elements())?;
+        weight.values(&self.files, 0, &mut values)?;
+        Ok(values)
     }
 
     fn found(&self, name: &str) -> Result<&Weight> {
@@ -328,7 +370,9 @@ impl WeightSet {
                 format!("{} not floating-point: ", tensors(integers.len())) + &first_ten(&integers),
             )
             .at(place)
-            .help("the file may be quantised: use the F32, F16, BF16 or plain F8 version"));
+            .help(
+                "the file may be quantised in a way that is not read: take another version of it",
+            ));
         }
         Ok(())
     }
@@ -342,7 +386,7 @@ impl WeightSet {
         }
     }
 
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         match self.files.as_slice() {
             [] => "no file".to_owned(),
             [one] => one.path().display().to_string(),

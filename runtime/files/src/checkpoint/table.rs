@@ -23,8 +23,11 @@ pub struct TensorRange {
     pub shape: Vec<u64>,
     /// First byte, counted from the beginning of the file.
     pub offset: u64,
-    /// Bytes it takes.
+    /// Bytes of its elements.
     pub bytes: u64,
+    /// Elements between neighbours along each axis, where the elements do not follow each other in
+    /// the order of the shape.
+    pub strides: Option<Vec<u64>>,
 }
 
 impl TensorRange {
@@ -39,7 +42,7 @@ impl TensorRange {
         offset: u64,
     ) -> Result<Self> {
         match encoding.bytes_of(&shape) {
-            Some(bytes) => Ok(Self { name, encoding, shape, offset, bytes }),
+            Some(bytes) => Ok(Self { name, encoding, shape, offset, bytes, strides: None }),
             None => Err(Error::input(
                 "E0316",
                 format!(
@@ -56,10 +59,41 @@ impl TensorRange {
         self.shape.iter().product()
     }
 
-    /// One past the last byte.
+    /// One past the last byte that it touches.
     fn end(&self) -> Option<u64> {
-        self.offset.checked_add(self.bytes)
+        let Some(strides) = &self.strides else { return self.offset.checked_add(self.bytes) };
+        if self.bytes == 0 {
+            return Some(self.offset);
+        }
+        let mut last = 0u64;
+        for (size, stride) in self.shape.iter().zip(strides) {
+            last = last.checked_add(size.checked_sub(1)?.checked_mul(*stride)?)?;
+        }
+        let span = last.checked_add(1)?.checked_mul(self.encoding.block().bytes)?;
+        self.offset.checked_add(span)
     }
+
+    /// Where element number `index` lies, in elements behind the first.
+    pub(super) fn place(&self, mut index: u64) -> u64 {
+        let Some(strides) = &self.strides else { return index };
+        let mut place = 0;
+        for (size, stride) in self.shape.iter().zip(strides).rev() {
+            place += index % size * stride;
+            index /= size;
+        }
+        place
+    }
+}
+
+/// A list that a file holds beside its tensors, such as the words of a tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List {
+    /// What its items are, in the numbers of GGUF.
+    pub(super) kind: u32,
+    /// How many there are.
+    pub(super) count: u64,
+    /// Its first byte, and one past its last.
+    pub(super) bytes: std::ops::Range<u64>,
 }
 
 /// The tensors of one file.
@@ -69,6 +103,7 @@ pub struct Table {
     tensors: Vec<TensorRange>,
     by_name: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
+    lists: BTreeMap<String, List>,
     head_bytes: u64,
 }
 
@@ -104,7 +139,13 @@ impl Table {
             )
             .help(DOWNLOAD_AGAIN));
         }
-        Ok(Self { format, tensors, by_name, metadata, head_bytes })
+        let lists = BTreeMap::new();
+        Ok(Self { format, tensors, by_name, metadata, lists, head_bytes })
+    }
+
+    /// The same table with lists beside the tensors.
+    pub(super) fn with_lists(self, lists: BTreeMap<String, List>) -> Self {
+        Self { lists, ..self }
     }
 
     /// The format of the file.
@@ -125,6 +166,11 @@ impl Table {
     /// What the file says about itself in words; empty if it says nothing.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The lists beside the tensors; their items are read when they are wanted.
+    pub(super) fn lists(&self) -> &BTreeMap<String, List> {
+        &self.lists
     }
 
     /// Bytes at the beginning of the file that hold no tensor.
@@ -178,6 +224,18 @@ mod tests {
             let error = table(tensors).unwrap_err();
             assert_eq!(error.code(), code, "{error}");
             assert!(error.message().contains("`a`") && error.help_text().is_some(), "{error}");
+        }
+        let turned = |shape: &[u64], strides: &[u64], offset| {
+            let strides = Some(strides.to_vec());
+            TensorRange { strides, ..range("a", shape, offset) }
+        };
+        let fits = turned(&[3, 2], &[1, 4], 72);
+        assert_eq!((0..6).map(|at| fits.place(at)).collect::<Vec<_>>(), [0, 4, 1, 5, 2, 6]);
+        table(vec![fits, TensorRange { name: "b".into(), ..turned(&[9, 9], &[0, 0], 96) }])
+            .unwrap();
+        for strides in [[1, 5], [u64::MAX, u64::MAX], [0, u64::MAX]] {
+            let error = table(vec![turned(&[3, 2], &strides, 72)]).unwrap_err();
+            assert_eq!(error.code(), "E0319", "{error}");
         }
         let large = TensorRange::new("a".into(), Encoding::F32, vec![1 << 40; 2], 0).unwrap_err();
         assert_eq!(large.code(), "E0316");

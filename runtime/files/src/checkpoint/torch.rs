@@ -1,9 +1,9 @@
 //! PyTorch's files (`torch.save`, `.pth`, `.pt`, `.bin`): a zip archive without compression, in which
 //! a pickle describes tensors and every storage is a file of its own.
 //!
-//! Nothing of the pickle is run ([`super::pickle`]). Tensors are read where they lie in the archive, so
-//! their elements must follow each other in the order of their shape; what is stored otherwise is an
-//! error that says how to save it. The stream format before PyTorch 1.6 is not read. `formats.md §0`.
+//! Nothing of the pickle is run ([`super::pickle`]). Tensors are read where they lie in the archive: a
+//! view of a storage, of which several may share bytes or repeat them, is gathered when it is read.
+//! The stream format before PyTorch 1.6 is not read. `formats.md §0`.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn damaged(what: impl Into<String>) -> Error {
 
 /// Whether a file that begins with `head` is an archive as `torch.save` writes it: its first file is
 /// one of PyTorch's.
-pub fn is_likely(head: &[u8]) -> bool {
+pub(super) fn is_likely(head: &[u8]) -> bool {
     let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
     head.starts_with(b"PK\x03\x04") && (holds(b"data.pkl") || holds(b"byteorder"))
 }
@@ -30,8 +30,8 @@ pub fn is_likely(head: &[u8]) -> bool {
 /// The table of a file.
 ///
 /// # Errors
-/// E0973 for what is not a dict of tensors, E0974 for a file that is damaged, E0975 for a tensor whose
-/// elements do not follow each other; E0316 and E0318 to E0319 as for every table; those of reading.
+/// E0973 for what is not a dict of tensors, E0974 for a file that is damaged, E0975 for a tensor that
+/// repeats elements beyond the size of the file; E0316 and E0318 to E0319 as for every table; those of reading.
 pub(super) fn read(source: &Source) -> Result<Table> {
     let entries = directory(source)?;
     let mut pickles = entries.keys().filter(|name| name.ends_with("/data.pkl"));
@@ -67,39 +67,62 @@ pub(super) fn read(source: &Source) -> Result<Table> {
             let entry = entry.ok_or_else(|| damaged(format!("the archive has no `data/{key}`")))?;
             data.insert(key.clone(), (start(source, entry)?, entry.bytes));
         }
-        ranges.push(range(name, &tensor, data[key])?);
+        ranges.push(range(name, &tensor, data[key], source.length())?);
     }
     ranges.sort_by_key(|range| range.offset);
     Table::new(Format::Torch, 0, ranges, BTreeMap::new(), source.length())
 }
 
-/// Where the elements of a tensor lie.
-fn range(name: String, tensor: &Tensor, (start, bytes): (u64, u64)) -> Result<TensorRange> {
+/// Bytes that a tensor may take whatever the size of its file, where it repeats elements.
+const REPEATED: u64 = 1 << 20;
+
+/// Where the elements of a tensor lie; `bytes` of its storage begin at `start` of a file of
+/// `file_bytes` bytes.
+fn range(
+    name: String,
+    tensor: &Tensor,
+    (start, bytes): (u64, u64),
+    file_bytes: u64,
+) -> Result<TensorRange> {
     let size = tensor.encoding.block().bytes;
-    let short = shorten(&name).to_string();
+    let short = shorten(&name);
     let outside = || damaged(format!("tensor `{short}` reaches behind the bytes that it is of"));
-    let mut elements = Some(1u64);
-    let mut dense = true;
-    for (size, stride) in tensor.shape.iter().zip(&tensor.strides).rev() {
-        dense &= *size < 2 || elements == Some(*stride);
-        elements = elements.and_then(|count| count.checked_mul(*size));
-    }
-    let all = elements.ok_or_else(outside)?;
-    if all > 0 && !dense {
-        let what = format!("the elements of tensor `{short}` do not follow each other");
-        return Err(Error::input("E0975", what)
-            .help("save it in Python with `.contiguous()` on each tensor, or as safetensors"));
-    }
-    let until = tensor.offset.checked_add(all).and_then(|end| end.checked_mul(size));
     let count = match tensor.storage.is_bytes() {
         true => Some(tensor.storage.count),
         false => tensor.storage.count.checked_mul(size),
     };
-    let (until, count) = (until.ok_or_else(outside)?, count.ok_or_else(outside)?);
-    if until > count || count > bytes {
+    let held = count.filter(|count| *count <= bytes).ok_or_else(outside)?;
+    let empty = tensor.shape.contains(&0);
+    let (mut last, mut dense, mut elements) = (Some(0u64), true, Some(1u64));
+    for (size, stride) in tensor.shape.iter().zip(&tensor.strides).rev() {
+        dense &= *size < 2 || elements == Some(*stride);
+        elements = elements.and_then(|count| count.checked_mul(*size));
+        let reach = size.saturating_sub(1).checked_mul(*stride);
+        last = last.zip(reach).and_then(|(last, reach)| last.checked_add(reach));
+    }
+    // One past the last byte of the storage that is touched.
+    let until = match empty {
+        true => tensor.offset.checked_mul(size),
+        false => last
+            .and_then(|last| last.checked_add(tensor.offset)?.checked_add(1))
+            .and_then(|end| end.checked_mul(size)),
+    };
+    if until.is_none_or(|until| until > held) {
         return Err(outside());
     }
-    TensorRange::new(name, tensor.encoding, tensor.shape.clone(), start + tensor.offset * size)
+    let (encoding, shape) = (tensor.encoding, tensor.shape.clone());
+    let mut range = TensorRange::new(name, encoding, shape, start + tensor.offset * size)?;
+    if !empty && !dense {
+        range.strides = Some(tensor.strides.clone());
+    }
+    if range.bytes > file_bytes.max(REPEATED) {
+        let what = format!("tensor `{short}` repeats its elements to {} bytes", range.bytes);
+        return Err(Error::input("E0975", what).help(
+            "it would be larger than the whole file; if that is meant, save it in Python with \
+             `.contiguous()`, or as safetensors",
+        ));
+    }
+    Ok(range)
 }
 
 /// A file of the archive: where its local header lies, and its bytes.

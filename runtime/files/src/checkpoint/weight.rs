@@ -46,6 +46,8 @@ pub(super) enum Made {
     /// A matrix and the lengths of its rows or columns, with the factors that follow from both once
     /// they were needed.
     Normalised(Box<[Weight; 2]>, Arc<OnceLock<Vec<f32>>>),
+    /// A matrix and its scales.
+    Scaled(Box<[Weight; 2]>),
     Rounded(Box<Weight>),
 }
 
@@ -69,6 +71,7 @@ impl Weight {
             Made::Product(parts)
             | Made::Elementwise(parts)
             | Made::Kronecker(parts)
+            | Made::Scaled(parts)
             | Made::Normalised(parts, _) => parts.iter_mut().for_each(|part| part.shift(by)),
         }
     }
@@ -79,7 +82,7 @@ impl Weight {
     }
 
     /// Files and positions of the stored tensors it is made of; there is one at least.
-    fn leaves(&self) -> Vec<(usize, usize)> {
+    pub(super) fn leaves(&self) -> Vec<(usize, usize)> {
         match &self.made {
             Made::Stored { file, position } => vec![(*file, *position)],
             Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) => of.leaves(),
@@ -88,6 +91,7 @@ impl Weight {
             Made::Product(parts)
             | Made::Elementwise(parts)
             | Made::Kronecker(parts)
+            | Made::Scaled(parts)
             | Made::Normalised(parts, _) => parts.iter().flat_map(Self::leaves).collect(),
         }
     }
@@ -139,6 +143,7 @@ impl Weight {
             | Made::Elementwise(_)
             | Made::Kronecker(_)
             | Made::Normalised(..)
+            | Made::Scaled(_)
             | Made::Rounded(_) => self.read_computed(files, first, out),
         }
     }
@@ -179,6 +184,7 @@ impl Weight {
             | Made::Elementwise(_)
             | Made::Kronecker(_)
             | Made::Normalised(..)
+            | Made::Scaled(_)
             | Made::Rounded(_) => self.compute(files, first, out),
             Made::Stored { .. } | Made::Transposed(_) | Made::Concatenated(..) => {
                 self.encoding.decode_from(first, out, |from, bytes| self.read(files, from, bytes))
