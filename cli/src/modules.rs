@@ -196,6 +196,10 @@ pub struct Matched {
 /// E03xx where files or tensors are wrong, E07xx for the model folder.
 pub fn find_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Option<Matched>> {
     let network = network_of(manifest);
+    let expected: Vec<(String, Vec<u64>)> = manifest
+        .tensors()
+        .map(|(name, ty)| (name.to_owned(), ty.shape.iter().map(|s| *s as u64).collect()))
+        .collect();
     let (weights, how, place) = if let Some(folder) = &args.model {
         let Some(network) = network else {
             return Err(Error::input(
@@ -215,7 +219,7 @@ pub fn find_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Option<Mat
     } else if let Some(first) = args.weights.first() {
         let set = open(&args.weights)?;
         let (weights, how) = recognise(&set, manifest, network)?;
-        (Arc::new(weights), how, first)
+        (Arc::new(weights.shaped(&expected)?), how, first)
     } else if manifest.is_empty() {
         let none = ModelWeights::as_named(WeightSet::from_checkpoints(Vec::new())?);
         let how = "no weights needed".to_owned();
@@ -223,10 +227,6 @@ pub fn find_weights(manifest: &Manifest, args: &WeightArgs) -> Result<Option<Mat
     } else {
         return Ok(None);
     };
-    let expected: Vec<(String, Vec<u64>)> = manifest
-        .tensors()
-        .map(|(name, ty)| (name.to_owned(), ty.shape.iter().map(|s| *s as u64).collect()))
-        .collect();
     let named = |name: &str| manifest.get(name).is_some();
     let chosen = weights.set().selected(named);
     chosen
@@ -297,7 +297,7 @@ fn recognise(
 ) -> Result<(ModelWeights, String)> {
     let all_in = |set: &WeightSet| manifest.tensors().all(|(name, _)| set.tensor(name).is_some());
     if network.is_none() || all_in(set) {
-        let same = set.renamed(|_| None)?;
+        let same = set.unscaled()?.renamed(|_| None)?;
         return Ok((ModelWeights::as_named(same), "names as in the file".into()));
     }
     let network = network.expect("none was handled above");
@@ -320,6 +320,7 @@ pub fn describe(network: Network, naming: Naming, prefix: &str) -> String {
     let naming = match naming {
         Naming::Original => "original naming",
         Naming::Diffusers => "diffusers naming",
+        Naming::LlamaCpp => "naming of llama.cpp",
     };
     let prefix = if prefix.is_empty() { String::new() } else { format!(", prefix \"{prefix}\"") };
     format!("{}, {naming}{prefix}", network.describe())

@@ -15,8 +15,10 @@ pub fn summary(recipe: &Recipe) -> String {
             reference.description
         ));
     }
-    let model = recipe.model.path.as_ref().map_or("built-in model".into(), |p| p.to_string_lossy());
-    out.push_str(&format!("model         {model}\n"));
+    out.push_str(&format!("model         {}\n", recipe.model.parts.describe()));
+    for (part, file) in recipe.model.parts.files() {
+        out.push_str(&format!("{part:14}{}\n", file.display()));
+    }
     for adapter in &recipe.adapters {
         let (path, scale) = (adapter.file.path.display(), adapter.scale);
         let own = recipe.model.fingerprints.first();

@@ -1,7 +1,15 @@
 //! A complete model: configurations, open weight files, tokenizer and scheduler settings.
+//!
+//! It is made of a folder, of single files, or of a folder of which files replace some parts
+//! (`parts`). Whatever it is made of, every tensor of every network is there once and has the shape
+//! that its configuration asks for.
+
+mod parts;
+
+pub use parts::{PART_NAMES, Parts};
 
 use crate::adapter::{self, Adapter, Tolerance, Wanted};
-use crate::checkpoint::{Checkpoint, JsonFile, Layout, ModelFolder, WeightFiles, WeightSet};
+use crate::checkpoint::{Checkpoint, JsonFile, WeightSet};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::sampling::SchedulerSettings;
@@ -37,8 +45,8 @@ pub struct Model {
     pub tokenizer: PromptTokenizer,
     /// Solver and schedule that the folder asks for.
     pub scheduler: SchedulerSettings,
-    /// The folder it was opened from.
-    pub folder: Option<std::path::PathBuf>,
+    /// The folder it was opened from, and the files of parts that are not the folder's.
+    pub parts: Parts,
     /// Its origin: a path, or [`BUILT_IN`].
     pub source: String,
     /// Adapters in the transformer's weights, with their strengths.
@@ -54,67 +62,7 @@ impl Model {
     /// # Errors
     /// E07xx for the folder and its configurations, E03xx for checkpoint files and tensors.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Ok(Self { folder: Some(path.to_owned()), ..Self::from_folder(path)? })
-    }
-
-    fn from_folder(path: &Path) -> Result<Self> {
-        let folder = ModelFolder::open(path)?;
-        let mut warnings = folder.warnings.clone();
-        let source = path.display().to_string();
-        match &folder.layout {
-            Layout::Diffusers(files) => {
-                let transformer = &files.transformer;
-                let dit = configured(&transformer.config, DitConfig::from_diffusers)?;
-                let vae = configured(&files.vae.config, VaeConfig::from_diffusers)?;
-                let text = configured(&files.text_encoder.config, TextConfig::from_diffusers)?;
-                let scheduler = SchedulerSettings::from_diffusers(&files.scheduler.value)
-                    .map_err(|e| e.at(files.scheduler.path.display()))?;
-                warnings.extend(scheduler.warnings.iter().cloned());
-                let sets = [&transformer.weights, &files.vae.weights, &files.text_encoder.weights];
-                let [dit_set, vae_set, text_set] = open_sets(sets, &mut warnings)?;
-                let tokenizer = PromptTokenizer::open(&files.tokenizer)?;
-                Self::assemble(
-                    (dit, dit_set),
-                    (vae, vae_set),
-                    (text, text_set),
-                    tokenizer,
-                    scheduler,
-                    source,
-                    warnings,
-                )
-            }
-            Layout::Original(files) => {
-                let sets = [&files.transformer, &files.vae, &files.text_encoder];
-                let [dit_set, vae_set, text_set] = open_sets(sets, &mut warnings)?;
-                let config = &files.config;
-                let named = |set: &WeightSet, component| -> Result<WeightSet> {
-                    let weights = ModelWeights::recognise(set, component)?;
-                    Ok(weights.set().clone())
-                };
-                let shape =
-                    |set: &WeightSet, name: &str| set.tensor(name).map(|view| view.shape.to_vec());
-                let renamed = named(&dit_set, Component::Dit)?;
-                let dit = DitConfig::from_original(Some(&config.value), &|n| shape(&renamed, n))
-                    .map_err(|e| config_error(e, &config.path))?;
-                let renamed = named(&vae_set, Component::VAE)?;
-                let vae = VaeConfig::from_original(&|n| shape(&renamed, n))
-                    .map_err(|e| config_error(e, files.vae.path()))?;
-                let renamed = named(&text_set, Component::Text)?;
-                let text = TextConfig::from_original(&|n| shape(&renamed, n))
-                    .map_err(|e| config_error(e, files.text_encoder.path()))?;
-                let tokenizer = PromptTokenizer::open(&files.tokenizer)?;
-                Self::assemble(
-                    (dit, dit_set),
-                    (vae, vae_set),
-                    (text, text_set),
-                    tokenizer,
-                    SchedulerSettings::default(),
-                    source,
-                    warnings,
-                )
-            }
-        }
+        Self::of_parts(&Parts::folder(path.as_ref()))
     }
 
     /// The built-in model: it was trained on people of the drawn world, and knows nothing else.
@@ -138,9 +86,9 @@ impl Model {
         let scheduler = json("scheduler/scheduler_config.json")?;
         let tokenizer = builtin::file("tokenizer/tokenizer.json");
         Self::assemble(
-            (dit, set("transformer/diffusion_pytorch_model.safetensors")?),
-            (vae, set("vae/diffusion_pytorch_model.safetensors")?),
-            (text, set("text_encoder/model.safetensors")?),
+            checked(dit, &set("transformer/diffusion_pytorch_model.safetensors")?)?,
+            checked(vae, &set("vae/diffusion_pytorch_model.safetensors")?)?,
+            checked(text, &set("text_encoder/model.safetensors")?)?,
             PromptTokenizer::parse(tokenizer, BUILT_IN)?,
             SchedulerSettings::from_diffusers(&scheduler.value)?,
             BUILT_IN.into(),
@@ -150,7 +98,7 @@ impl Model {
 
     /// Whether it is [`Model::built_in`], with adapters or without.
     pub fn is_built_in(&self) -> bool {
-        self.folder.is_none() && self.source == BUILT_IN
+        self.parts.is_empty() && self.source == BUILT_IN
     }
 
     /// A tiny network of the same structure with random weights from a fixed seed, for tests. Its
@@ -170,9 +118,9 @@ impl Model {
         let tokenizer =
             PromptTokenizer::parse(micro_tokenizer_json().as_bytes(), "micro tokenizer")?;
         Self::assemble(
-            (dit, dit_set),
-            (vae, vae_set),
-            (text, text_set),
+            checked(dit, &dit_set)?,
+            checked(vae, &vae_set)?,
+            checked(text, &text_set)?,
             tokenizer,
             SchedulerSettings::default(),
             "micro model".into(),
@@ -181,9 +129,9 @@ impl Model {
     }
 
     fn assemble(
-        (dit, dit_set): (DitConfig, WeightSet),
-        (vae, vae_set): (VaeConfig, WeightSet),
-        (text, text_set): (TextConfig, WeightSet),
+        (dit, dit_weights): (DitConfig, ModelWeights),
+        (vae, vae_weights): (VaeConfig, ModelWeights),
+        (text, text_weights): (TextConfig, ModelWeights),
         tokenizer: PromptTokenizer,
         scheduler: SchedulerSettings,
         source: String,
@@ -214,7 +162,6 @@ impl Model {
             let (ids, rows) = (tokenizer.id_limit(), text.vocab_size);
             return disagree("token ids of the tokenizer and rows of the embedding", ids, rows);
         }
-        let vae_component = vae.component();
         if dit.patch[0] != 1 {
             let message = format!(
                 "\"patch_size\": patches of {} frames; a picture has one latent frame, so the \
@@ -223,19 +170,16 @@ impl Model {
             );
             return Err(Error::input("E0713", message).at(&source));
         }
-        let dit_weights = checked(&dit_set, Component::Dit, &names::dit_tensors(&dit))?;
-        let vae_weights = checked(&vae_set, vae_component, &names::vae_tensors(&vae))?;
-        let text_weights = checked(&text_set, Component::Text, &names::text_tensors(&text))?;
         Ok(Self {
             dit,
             vae,
             text,
-            dit_weights,
-            vae_weights,
-            text_weights,
+            dit_weights: Arc::new(dit_weights),
+            vae_weights: Arc::new(vae_weights),
+            text_weights: Arc::new(text_weights),
             tokenizer,
             scheduler,
-            folder: None,
+            parts: Parts::default(),
             source,
             adapters: Vec::new(),
             warnings,
@@ -288,23 +232,48 @@ impl Model {
     }
 }
 
-fn open_sets(files: [&WeightFiles; 3], warnings: &mut Vec<String>) -> Result<[WeightSet; 3]> {
-    let [a, b, c] = files;
-    let sets = [a.open()?, b.open()?, c.open()?];
-    for set in &sets {
-        warnings.extend(set.warnings().iter().cloned());
-    }
-    Ok(sets)
+/// The configuration of a network, for what all of them have.
+trait Network {
+    fn component(&self) -> Component;
+    fn tensors(&self) -> Vec<(String, Vec<u64>)>;
 }
 
-fn checked(
-    set: &WeightSet,
-    component: Component,
-    expected: &[(String, Vec<u64>)],
-) -> Result<Arc<ModelWeights>> {
-    let weights = ModelWeights::recognise(set, component)?;
-    weights.require(expected)?;
-    Ok(Arc::new(weights))
+impl Network for DitConfig {
+    fn component(&self) -> Component {
+        Component::Dit
+    }
+
+    fn tensors(&self) -> Vec<(String, Vec<u64>)> {
+        names::dit_tensors(self)
+    }
+}
+
+impl Network for VaeConfig {
+    fn component(&self) -> Component {
+        VaeConfig::component(self)
+    }
+
+    fn tensors(&self) -> Vec<(String, Vec<u64>)> {
+        names::vae_tensors(self)
+    }
+}
+
+impl Network for TextConfig {
+    fn component(&self) -> Component {
+        Component::Text
+    }
+
+    fn tensors(&self) -> Vec<(String, Vec<u64>)> {
+        names::text_tensors(self)
+    }
+}
+
+/// A configuration with the weights of `set`, which are those that it asks for.
+fn checked<N: Network>(config: N, set: &WeightSet) -> Result<(N, ModelWeights)> {
+    let expected = config.tensors();
+    let weights = ModelWeights::recognise(set, config.component())?.shaped(&expected)?;
+    weights.require(&expected)?;
+    Ok((config, weights))
 }
 
 fn configured<C>(

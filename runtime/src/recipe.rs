@@ -11,6 +11,7 @@ use crate::error::{Error, Result, unreadable};
 use crate::files::is_standard_output;
 use crate::input;
 use crate::media::{MediaKind, ReadOptions, visit_frames};
+use crate::model::Parts;
 use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, settings};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -51,8 +52,8 @@ impl HashedFile {
 /// The model of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelEntry {
-    /// Absolute path; `None` for the built-in model.
-    pub path: Option<PathBuf>,
+    /// Folder and files, as absolute paths; empty for the built-in model.
+    pub parts: Parts,
     /// Fingerprints of transformer, autoencoder and text encoder weights.
     pub fingerprints: [String; 3],
 }
@@ -253,7 +254,7 @@ impl Recipe {
             seed: request.seed,
             noise: file(request.noise.is_some(), &sources.noise, "noise that is a tensor")?,
             model: ModelEntry {
-                path: model.folder.as_deref().map(absolute).transpose()?,
+                parts: absolute_parts(&model.parts)?,
                 fingerprints: model.fingerprints()?,
             },
             adapters: model
@@ -285,7 +286,7 @@ impl Recipe {
             "product": { "name": "anyid-rt", "version": self.product },
             "device": { "name": "cpu", "instructions": self.instructions },
             "model": {
-                "path": self.model.path.as_ref().map(|p| p.to_string_lossy()),
+                "path": self.model.parts.folder.as_ref().map(|p| p.to_string_lossy()),
                 "fingerprints": { "transformer": transformer, "vae": vae, "text_encoder": text },
             },
             "prompt": self.prompt,
@@ -305,6 +306,11 @@ impl Recipe {
             "noise": self.noise.as_ref().map(file),
             "output": self.output.to_string_lossy(),
         });
+        // Earlier programs do not know these files; to them the fingerprints are those of another
+        // model.
+        for (part, file) in self.model.parts.files() {
+            value["model"]["files"][part] = json!(file.to_string_lossy());
+        }
         if !self.adapters.is_empty() {
             let list: Vec<Value> = self.adapters.iter().map(AdapterEntry::to_json).collect();
             value["adapters"] = json!(list);
@@ -389,7 +395,7 @@ impl Recipe {
             seed: value["seed"].as_u64().ok_or_else(|| key("seed", "a whole number"))?,
             noise,
             model: ModelEntry {
-                path: value["model"]["path"].as_str().map(PathBuf::from),
+                parts: parts(&value["model"]).ok_or_else(|| key("model.files", "known parts"))?,
                 fingerprints,
             },
             adapters: adapters
@@ -399,6 +405,31 @@ impl Recipe {
             output: PathBuf::from(read.text("output")?),
         })
     }
+}
+
+/// The folder and the files of a model.
+fn parts(model: &Value) -> Option<Parts> {
+    let folder = model["path"].as_str().map(PathBuf::from);
+    let mut parts = Parts { folder, ..Parts::default() };
+    if let Some(files) = model.get("files").filter(|files| !files.is_null()) {
+        for (name, file) in files.as_object()? {
+            *parts.file_mut(name)? = Some(PathBuf::from(file.as_str()?));
+        }
+    }
+    Some(parts)
+}
+
+/// The absolute forms of the folder and the files of a model.
+///
+/// # Errors
+/// E0911 if the current folder is gone.
+pub fn absolute_parts(parts: &Parts) -> Result<Parts> {
+    let mut out =
+        Parts { folder: parts.folder.as_deref().map(absolute).transpose()?, ..Parts::default() };
+    for (name, file) in parts.files() {
+        *out.file_mut(name).expect("its name is one of the parts") = Some(absolute(file)?);
+    }
+    Ok(out)
 }
 
 fn no_recipe(what: String, path: &Path) -> Error {
@@ -510,7 +541,10 @@ mod tests {
             residual: "bf16".into(),
             seed: u64::MAX,
             noise: None,
-            model: ModelEntry { path: None, fingerprints: ["a".into(), "b".into(), "c".into()] },
+            model: ModelEntry {
+                parts: Parts::default(),
+                fingerprints: ["a".into(), "b".into(), "c".into()],
+            },
             adapters: Vec::new(),
             latents: None,
             decoded_from: None,

@@ -1,13 +1,15 @@
 //! Checkpoint tensors as a backend's weights, under the manifest's names.
 
-use crate::checkpoint::{Derivation, Encoding, Weight, WeightSet};
+use crate::checkpoint::{Derivation, Format, Weight, WeightSet};
 pub use crate::checkpoint::{read_tensors, writable, write_tensors, write_tensors_in};
 use crate::error::{Error, Result, from_fault, to_fault};
 use anyid_backends::{Fault, StoredWeight, WeightProvider};
 use anyid_files::adapter::{Adapter, applied};
 use anyid_ir::{DType, Tensor, TensorType};
+use anyid_models::wan::kin;
 use anyid_models::wan::names::{self, Component, Naming};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Stored weights with canonical (original Wan) names.
 pub struct ModelWeights {
@@ -21,21 +23,28 @@ pub struct ModelWeights {
 }
 
 impl ModelWeights {
-    /// Recognises naming and prefix of `set` and renames its tensors.
+    /// Recognises naming and prefix of `set` and renames its tensors. Of a file that holds all of a
+    /// model, those of the other networks are left out. Weights that were stored with scales are
+    /// scaled.
     ///
     /// # Errors
     /// E0307 if the tensors are not those of `component`; E0308 if a tensor and its alias differ;
-    /// E0330 to E0332 where these cannot be read.
+    /// E0335 to E0337 for quantised tensors; E0330 to E0332 where these cannot be read.
     pub fn recognise(set: &WeightSet, component: Component) -> Result<Self> {
         let (naming, prefix) = names::detect(component, set.names()).ok_or_else(|| {
-            let some: Vec<&str> = set.names().take(3).collect();
-            Error::input(
-                "E0307",
-                format!("these tensors are not a {}: {} …", describe(component), some.join(", ")),
-            )
-            .at(set.files().next().map_or_else(String::new, |f| f.path().display().to_string()))
-            .help("give a checkpoint in the original Wan or the diffusers naming")
+            let wanted = describe(component);
+            let what = match kin::other(set.names()) {
+                Some(model) => format!("this is not a {wanted}, but {model}"),
+                None => {
+                    let some: Vec<&str> = set.names().take(3).collect();
+                    format!("these tensors are not a {wanted}: {} …", some.join(", "))
+                }
+            };
+            Error::input("E0307", what)
+                .at(set.files().next().map_or_else(String::new, |f| f.path().display().to_string()))
+                .help("give a checkpoint in the original Wan or the diffusers naming")
         })?;
+        let set = &own(set, component, prefix).unscaled()?;
         let canonical = |name: &str| {
             let bare = name.strip_prefix(prefix).unwrap_or(name);
             names::to_canonical(component, bare)
@@ -59,6 +68,35 @@ impl ModelWeights {
             (canonical(name).unwrap_or_else(|| name.to_owned()), Derivation::tensor(name))
         }))?;
         Ok(Self { set, naming, prefix, component: Some(component), base: None })
+    }
+
+    /// The same weights, in which those of GGUF files have the shapes that a manifest gives them.
+    /// Such files have four axes at most: where a tensor has more, some of them are one there.
+    ///
+    /// # Errors
+    /// None in practice: the numbers of elements are compared before.
+    pub fn shaped(self, expected: &[(String, Vec<u64>)]) -> Result<Self> {
+        let shapes: BTreeMap<&str, &Vec<u64>> =
+            expected.iter().map(|(name, shape)| (name.as_str(), shape)).collect();
+        let gguf = self.set.files().any(|file| file.table().format() == Format::Gguf);
+        let joined = |name: &str, weight: &Weight| {
+            let shape = *shapes.get(name)?;
+            let other =
+                weight.shape != *shape && weight.elements() == shape.iter().product::<u64>();
+            (other && (name == PATCHES || same_but_joined(shape, &weight.shape))).then_some(shape)
+        };
+        if !gguf || !self.set.iter().any(|(name, weight)| joined(name, weight).is_some()) {
+            return Ok(self);
+        }
+        let set = self.set.derived(self.set.iter().map(|(name, weight)| {
+            let whole = Derivation::tensor(name);
+            let shaped = match joined(name, weight) {
+                Some(shape) => whole.reshaped(shape.clone()),
+                None => whole,
+            };
+            (name.to_owned(), shaped)
+        }))?;
+        Ok(Self { set, ..self })
     }
 
     /// Tensors under the names they have, for modules whose manifest uses those.
@@ -96,11 +134,11 @@ impl ModelWeights {
 
     /// A canonical name in the naming and with the prefix of the file.
     pub fn spelled(&self, name: &str) -> String {
-        match (self.component, self.naming) {
-            (Some(component), Naming::Diffusers) => {
-                format!("{}{}", self.prefix, names::to_diffusers(component, name))
+        match self.component {
+            Some(component) => {
+                format!("{}{}", self.prefix, names::spelled(component, name, self.naming))
             }
-            _ => format!("{}{name}", self.prefix),
+            None => format!("{}{name}", self.prefix),
         }
     }
 
@@ -124,12 +162,39 @@ impl ModelWeights {
         self.prefix
     }
 
-    /// Whether most bytes are stored as bf16.
+    /// Whether most bytes of the files are bf16, or something narrower that was made of it.
     pub fn mostly_bf16(&self) -> bool {
-        let bytes = self.set.bytes_by_encoding();
-        let bf16 = bytes.get(&Encoding::Bf16).copied().unwrap_or(0);
-        bf16 * 2 > self.set.total_bytes()
+        let bytes = self.base.as_ref().unwrap_or(&self.set).stored_bytes_by_encoding();
+        let narrow = bytes.iter().filter(|(encoding, _)| encoding.is_narrow());
+        narrow.map(|(_, bytes)| bytes).sum::<u64>() * 2 > bytes.values().sum::<u64>()
     }
+}
+
+/// The tensors of a network, where its names have a prefix that tells them from those of others.
+fn own(set: &WeightSet, component: Component, prefix: &str) -> WeightSet {
+    let begins = |component: Component, name: &str| {
+        component.beginnings().iter().any(|beginning| name.starts_with(beginning))
+    };
+    if !begins(component, prefix) {
+        return set.clone();
+    }
+    let all = [Component::Dit, Component::VAE, Component::Text];
+    let others = all.into_iter().filter(|other| other.beginnings() != component.beginnings());
+    let others: Vec<Component> = others.collect();
+    set.selected(|name| !others.iter().any(|other| begins(*other, name)))
+}
+
+/// The tensor whose axes converters join as they like.
+const PATCHES: &str = "patch_embedding.weight";
+
+/// Whether a shape is that of a manifest with axes of one left out, or its first two joined.
+fn same_but_joined(expected: &[u64], shape: &[u64]) -> bool {
+    let bare = |shape: &[u64]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<u64>>();
+    let joined = match expected {
+        [first, second, rest @ ..] => [&[first * second], rest].concat(),
+        _ => expected.to_vec(),
+    };
+    bare(expected) == bare(shape) || bare(&joined) == bare(shape)
 }
 
 /// Whether two tensors have the same bytes.

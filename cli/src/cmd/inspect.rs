@@ -14,6 +14,7 @@ use crate::recipe_text;
 use crate::render::{self, Failure};
 use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
+use anyid_models::wan::kin;
 use anyid_models::wan::names::detect;
 use anyid_runtime::adapter::{Adapter, is_adapter, modules_by_name};
 use anyid_runtime::checkpoint::{Foreign, Format, WeightSet, foreign, read_json};
@@ -85,6 +86,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     }
     let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     match ending.as_deref() {
+        _ if Format::is_likely(&head, meta.len()) => return Ok(checkpoint(path, args.tensors)?),
         Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
         Some("json") => return Ok(json_file(path, args.tensors)?),
         Some("toml") => {
@@ -106,8 +108,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
         Signature::Still(_) | Signature::Mp4 | Signature::Heif(_) | Signature::Foreign(_) => {
             Ok(media(path)?)
         }
-        Signature::NotMedia(_) if Format::is_likely(&head, meta.len()) => Ok(checkpoint(path, args.tensors)?),
-        // A header length below 100 MB and the brace of its JSON.
+        // Where a header has its brace, and a length that the file does not have.
         Signature::NotMedia(_) if head.get(8) == Some(&b'{') => Ok(checkpoint(path, args.tensors)?),
         Signature::NotMedia("a text file") => match training::manifest(path) {
             Ok(Some(found)) => Ok(found),
@@ -267,29 +268,28 @@ fn parameters(set: &WeightSet) -> u64 {
     set.iter().map(|(_, view)| view.elements()).sum()
 }
 
-/// `825 tensors, 5.00 billion parameters, 9.31 GiB (BF16 9.31 GiB)`.
+/// `825 tensors, 5.00 billion parameters, 9.31 GiB (BF16 9.31 GiB)`, as the files have them.
 fn sizes(set: &WeightSet) -> String {
-    let by: Vec<String> = set
-        .bytes_by_encoding()
-        .iter()
-        .map(|(d, b)| format!("{} {}", d.name(), bytes(*b)))
-        .collect();
+    let stored = set.stored_bytes_by_encoding();
+    let by: Vec<String> =
+        stored.iter().map(|(d, b)| format!("{} {}", d.name(), bytes(*b))).collect();
     format!(
         "{}, {} parameters, {} ({})",
         output::plural(set.len(), "tensor"),
         count(parameters(set)),
-        bytes(set.total_bytes()),
+        bytes(stored.values().sum()),
         by.join(", ")
     )
 }
 
 fn set_json(set: &WeightSet) -> Value {
+    let stored = set.stored_bytes_by_encoding();
     let by: serde_json::Map<String, Value> =
-        set.bytes_by_encoding().iter().map(|(d, b)| (d.name().to_owned(), json!(b))).collect();
+        stored.iter().map(|(d, b)| (d.name().to_owned(), json!(b))).collect();
     json!({
         "tensors": set.len(),
         "parameters": parameters(set),
-        "bytes": set.total_bytes(),
+        "bytes": stored.values().sum::<u64>(),
         "bytes_by_dtype": by,
     })
 }
@@ -312,22 +312,47 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
     json["kind"] = json!("checkpoint");
     json["files"] = json!(files);
     text.push_str(&format!("tensors   {}\n", sizes(&set)));
+    let mut warnings = set.warnings().to_vec();
     let mut networks = Vec::new();
+    let other = kin::other(set.names());
     for network in [Network::Dit, Network::Vae, Network::Text] {
         let component = network.candidates()[0];
-        let Some((naming, prefix)) = detect(component, set.names()) else { continue };
+        let found = detect(component, set.names()).filter(|_| other.is_none());
+        let Some((naming, prefix)) = found else { continue };
         let what = modules::describe(network, naming, prefix);
         text.push_str(&format!("network   {what}\n"));
+        let name = network.describe();
+        let mut one = json!({ "network": name, "naming": what });
+        match ModelWeights::recognise(&set, component) {
+            Ok(weights) => {
+                let scaled = weights.set().scaled_weights();
+                if scaled > 0 {
+                    let scaled = output::plural(scaled, "weight");
+                    text.push_str(&format!("          {scaled} with scales\n"));
+                }
+                one["scaled"] = json!(scaled);
+                let model = (network == Network::Dit).then(|| member(weights.set())).flatten();
+                if let Some(model) = &model {
+                    let other = if kin::is_ours(model) { "" } else { ", which is not supported" };
+                    text.push_str(&format!("          {model}{other}\n"));
+                }
+                one["model"] = json!(model);
+            }
+            Err(error) => warnings.push(format!("{}: {}", error.code(), error.message())),
+        }
         let line = configuration(&set, network, path);
         if let Some(line) = &line {
             text.push_str(&format!("          {line}\n"));
         }
-        let name = network.describe();
-        networks.push(json!({ "network": name, "naming": what, "configuration": line }));
+        one["configuration"] = json!(line);
+        networks.push(one);
     }
-    if networks.is_empty() {
-        text.push_str("network   not recognised\n");
+    match other {
+        Some(model) => text.push_str(&format!("network   {model}, which is not supported\n")),
+        None if networks.is_empty() => text.push_str("network   not recognised\n"),
+        None => {}
     }
+    json["other_model"] = json!(other);
     json["networks"] = json!(networks);
     let mut metadata: BTreeMap<String, String> = BTreeMap::new();
     for file in set.files() {
@@ -352,7 +377,12 @@ fn checkpoint(path: &Path, list: bool) -> Result<Found> {
         }
         json["list"] = json!(rows);
     }
-    Ok(Found { text, json, warnings: set.warnings().to_vec() })
+    Ok(Found { text, json, warnings })
+}
+
+/// The member of the Wan family that a transformer is.
+fn member(set: &WeightSet) -> Option<String> {
+    kin::transformer(&|name| set.tensor(name).map(|weight| weight.shape.clone()))
 }
 
 /// The sizes of a network, from the configuration next to the file or from the shapes of the

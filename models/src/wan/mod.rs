@@ -3,6 +3,7 @@
 pub mod config;
 pub mod dit;
 mod geometry;
+pub mod kin;
 pub mod loss;
 pub mod names;
 pub mod reconstruction;

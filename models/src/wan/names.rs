@@ -1,7 +1,7 @@
-//! Tensor names of the three networks: what each has, and the two namings they are stored under.
+//! Tensor names of the three networks: what each has, and the namings they are stored under.
 //!
 //! Canonical names are those of the original Wan files. A diffusers folder uses other names for the
-//! same values, without transposing or reordering. The rules are tables, read in both directions
+//! same values, without transposing or reordering, and so do GGUF files of the text encoder. The rules are tables, read in both directions
 //! (`dit.md` §2, `vae.md` §7, `text.md` §4; `formats.md` §0 and §3 for the prefixes).
 //! Shapes come from the configuration alone. Nothing here reads a file.
 
@@ -48,9 +48,21 @@ impl Component {
         }
     }
 
-    /// One tensor that only this network has, in the given naming.
-    fn signature(self, naming: Naming) -> &'static str {
-        match (self, naming) {
+    /// How the names of this network begin in files that hold all of a model.
+    pub fn beginnings(self) -> &'static [&'static str] {
+        match self {
+            Self::Dit => {
+                &["model.diffusion_model.", "diffusion_model.", "transformer.", "pipe.dit."]
+            }
+            Self::Vae { .. } => &["first_stage_model.", "vae."],
+            Self::Text => &["text_encoders.", "text_encoder.", "cond_stage_model."],
+        }
+    }
+
+    /// One tensor that only this network has, in the given naming; none where that has no names for
+    /// it.
+    fn signature(self, naming: Naming) -> Option<&'static str> {
+        Some(match (self, naming) {
             (Self::Dit, Naming::Original) => "blocks.0.self_attn.q.weight",
             (Self::Dit, Naming::Diffusers) => "blocks.0.attn1.to_q.weight",
             (Self::Vae { .. }, Naming::Original) => "decoder.middle.1.to_qkv.weight",
@@ -59,15 +71,21 @@ impl Component {
             (Self::Text, Naming::Diffusers) => {
                 "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
             }
-        }
+            (Self::Text, Naming::LlamaCpp) => "enc.blk.0.attn_rel_b.weight",
+            (Self::Dit | Self::Vae { .. }, Naming::LlamaCpp) => return None,
+        })
     }
 
-    fn tables(self) -> &'static [Table] {
-        match self {
-            Self::Dit => DIT,
-            Self::Vae { residual: true, .. } => VAE,
-            Self::Vae { residual: false, .. } => PLAIN_VAE,
-            Self::Text => TEXT,
+    /// Pairs of the original names and those of another naming; none where that has no names for
+    /// this network.
+    fn tables(self, other: Naming) -> &'static [Table] {
+        match (self, other) {
+            (Self::Text, Naming::LlamaCpp) => LLAMA_TEXT,
+            (Self::Dit | Self::Vae { .. }, Naming::LlamaCpp) => &[],
+            (Self::Dit, _) => DIT,
+            (Self::Vae { residual: true, .. }, _) => VAE,
+            (Self::Vae { residual: false, .. }, _) => PLAIN_VAE,
+            (Self::Text, _) => TEXT,
         }
     }
 
@@ -86,6 +104,8 @@ pub enum Naming {
     Original,
     /// The names of a diffusers folder; for the text encoder those of transformers.
     Diffusers,
+    /// The names of llama.cpp, which only the text encoder has.
+    LlamaCpp,
 }
 
 /// What follows the name of a layer in the names of its tensors.
@@ -269,19 +289,51 @@ const TEXT: &[Table] = &[
     },
 ];
 
+/// The text encoder in llama.cpp.
+const LLAMA_TEXT: &[Table] = &[
+    Table {
+        outer: &[("", "")],
+        inner: &[("token_embedding", "token_embd", Weight), ("norm", "enc.output_norm", Weight)],
+    },
+    Table {
+        outer: &[("blocks.{}", "enc.blk.{}")],
+        inner: &[
+            ("norm1", "attn_norm", Weight),
+            ("attn.q", "attn_q", Weight),
+            ("attn.k", "attn_k", Weight),
+            ("attn.v", "attn_v", Weight),
+            ("attn.o", "attn_o", Weight),
+            ("pos_embedding.embedding", "attn_rel_b", Weight),
+            ("norm2", "ffn_norm", Weight),
+            ("ffn.gate.0", "ffn_gate", Weight),
+            ("ffn.fc1", "ffn_up", Weight),
+            ("ffn.fc2", "ffn_down", Weight),
+        ],
+    },
+];
+
 /// The diffusers name of a canonical one; a name that no rule knows comes back unchanged.
 pub fn to_diffusers(component: Component, canonical: &str) -> String {
-    rename(component, canonical, Naming::Original, Naming::Diffusers)
-        .unwrap_or_else(|| canonical.to_owned())
+    spelled(component, canonical, Naming::Diffusers)
 }
 
-/// The canonical name of a name in either naming, without prefix; `None` when no rule knows it.
+/// A canonical name in a naming; a name that no rule knows comes back unchanged.
+pub fn spelled(component: Component, canonical: &str, naming: Naming) -> String {
+    let found = match naming {
+        Naming::Original => None,
+        other => rename(component, canonical, Naming::Original, other),
+    };
+    found.unwrap_or_else(|| canonical.to_owned())
+}
+
+/// The canonical name of a name in any naming, without prefix; `None` when no rule knows it.
 ///
-/// No name means different tensors in the two namings. Both `shared.weight` and
+/// No name means different tensors in two namings. Both `shared.weight` and
 /// `encoder.embed_tokens.weight` of a text encoder give `token_embedding.weight`.
 pub fn to_canonical(component: Component, name: &str) -> Option<String> {
-    rename(component, name, Naming::Diffusers, Naming::Original)
-        .or_else(|| rename(component, name, Naming::Original, Naming::Original))
+    [Naming::Diffusers, Naming::Original, Naming::LlamaCpp]
+        .into_iter()
+        .find_map(|naming| rename(component, name, naming, Naming::Original))
 }
 
 /// Finds a network among the tensor names of a file: its naming and the prefix of its names.
@@ -295,13 +347,14 @@ pub fn detect<'a>(
     let prefixes = component.prefixes();
     let mut best: Option<(usize, Naming)> = None;
     for name in names {
-        for naming in [Naming::Original, Naming::Diffusers] {
-            let Some(before) = name.strip_suffix(component.signature(naming)) else { continue };
+        for naming in [Naming::Original, Naming::Diffusers, Naming::LlamaCpp] {
+            let signature = component.signature(naming);
+            let Some(before) = signature.and_then(|end| name.strip_suffix(end)) else { continue };
             let Some(at) = prefixes.iter().position(|prefix| *prefix == before) else { continue };
             let better = match best {
                 None => true,
                 Some((other, _)) if at != other => at < other,
-                Some((_, other)) => naming == Naming::Original && other == Naming::Diffusers,
+                Some((_, other)) => naming == Naming::Original && other != Naming::Original,
             };
             if better {
                 best = Some((at, naming));
@@ -315,9 +368,10 @@ pub fn detect<'a>(
 fn rename(component: Component, name: &str, from: Naming, to: Naming) -> Option<String> {
     let side = |naming: Naming, pair: (&'static str, &'static str)| match naming {
         Naming::Original => pair.0,
-        Naming::Diffusers => pair.1,
+        Naming::Diffusers | Naming::LlamaCpp => pair.1,
     };
-    for table in component.tables() {
+    let other = if from == Naming::Original { to } else { from };
+    for table in component.tables(other) {
         for outer in table.outer {
             for (original, diffusers, leaves) in table.inner {
                 let inner = (*original, *diffusers);
@@ -736,6 +790,26 @@ mod tests {
             text("encoder.block.3.layer.1.DenseReluDense.wi_0.weight").as_deref(),
             Some("blocks.3.ffn.gate.0.weight")
         );
+    }
+
+    #[test]
+    fn llama_cpp_has_names_for_the_text_encoder_alone() {
+        let names = text_tensors(&TextConfig::micro());
+        let spelled: Vec<String> = names
+            .iter()
+            .map(|(name, _)| spelled(Component::Text, name, Naming::LlamaCpp))
+            .collect();
+        for ((name, _), other) in names.iter().zip(&spelled) {
+            assert_ne!(name, other);
+            assert_eq!(to_canonical(Component::Text, other).as_deref(), Some(name.as_str()));
+            assert_eq!(to_canonical(Component::Dit, other), None, "{other}");
+        }
+        assert!(spelled.contains(&"enc.blk.1.ffn_gate.weight".to_owned()));
+        let found = |component| detect(component, spelled.iter().map(String::as_str));
+        assert_eq!(found(Component::Text), Some((Naming::LlamaCpp, "")));
+        assert_eq!(found(Component::Dit), None);
+        let dit = "blocks.0.self_attn.q.weight";
+        assert_eq!(super::spelled(Component::Dit, dit, Naming::LlamaCpp), dit);
     }
 
     #[test]

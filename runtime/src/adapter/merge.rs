@@ -7,8 +7,8 @@
 
 use super::{Adapter, Modules, modules_of};
 use crate::checkpoint::{
-    Derivation, Layout, ModelFolder, SafetensorsWriter, TensorSpec, WeightFiles, WeightSet,
-    hash_file, write_error, write_sharded,
+    Derivation, Encoding, Layout, ModelFolder, SafetensorsWriter, TensorSpec, WeightFiles,
+    WeightSet, hash_file, write_error, write_sharded,
 };
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, AtomicFolder, Existing};
@@ -120,18 +120,22 @@ impl Transformer {
         }
         let list: Vec<(&Adapter, f64)> = adapters.iter().map(|(a, s)| (a, *s)).collect();
         let applied = applied(weights.set(), &list)?;
-        // Back to the names of the file, in its order.
-        let spelled: BTreeMap<String, String> = stored
-            .names()
-            .map(|name| {
-                let bare = name.strip_prefix(weights.prefix()).unwrap_or(name);
-                let canonical = names::to_canonical(Component::Dit, bare);
-                (name.to_owned(), canonical.unwrap_or_else(|| name.to_owned()))
-            })
-            .collect();
-        let set = applied.derived(
-            stored.names().map(|name| (name.to_owned(), Derivation::tensor(&spelled[name]))),
-        )?;
+        // Back to the names of the file, in its order. What described a quantisation has no part in
+        // the weights, and quantised ones that safetensors does not hold are written as bf16.
+        let set = applied.derived(stored.names().filter_map(|name| {
+            let bare = name.strip_prefix(weights.prefix()).unwrap_or(name);
+            let canonical = names::to_canonical(Component::Dit, bare);
+            let canonical = canonical.unwrap_or_else(|| name.to_owned());
+            let weight = applied.tensor(&canonical)?;
+            let whole = Derivation::tensor(&canonical);
+            let plain = Encoding::from_name(weight.encoding.name()).is_some();
+            let scaled = weight.encoding == Encoding::F32 && weights.set().is_quantised(&canonical);
+            let written = match plain && !scaled {
+                true => whole,
+                false => whole.rounded(Encoding::Bf16),
+            };
+            Some((name.to_owned(), written))
+        }))?;
         let changed: BTreeSet<String> = list
             .iter()
             .filter(|(_, scale)| *scale != 0.0)

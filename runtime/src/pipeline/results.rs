@@ -239,9 +239,7 @@ impl Pipeline {
                 places.reads("a reference", path);
             }
         }
-        if let Some(folder) = &self.model().folder {
-            places.reads_folder("the model's file", folder);
-        }
+        self.model().parts.add_places("the model's file", "", &mut places);
         options.add_places(path, sampling, &mut places);
         places.check()?;
         let Size { width, height, .. } = request.size;

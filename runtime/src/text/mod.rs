@@ -10,6 +10,7 @@ mod code_pages;
 mod entities;
 mod micro;
 mod mojibake;
+mod pieces;
 mod tokenizer;
 mod words;
 

@@ -1,8 +1,9 @@
-//! Prompt tokenisation from a checkpoint's `tokenizer.json` (SentencePiece Unigram).
+//! Prompt tokenisation from a checkpoint's `tokenizer.json` or `spiece.model` (SentencePiece Unigram).
 //!
 //! The `tokenizers` library follows the file: added tokens, normaliser, pre-tokeniser, byte
 //! fallback. Every special id also comes from the file. Ids end in `</s>`, and nothing is padded.
-//! The text must be cleaned before (see [`super::clean`]). `spiece.model` files are not read.
+//! The text must be cleaned before (see [`super::clean`]). What is stored as a list of
+//! pieces is brought to the form of `tokenizer.json` first ([`super::pieces`]).
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,8 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::{Encoding, Tokenizer};
 
+use super::pieces::Pieces;
+use crate::checkpoint::{SPIECE, WeightSet};
 use crate::error::{Error, Result};
 use crate::input;
 
@@ -119,13 +122,14 @@ impl fmt::Debug for PromptTokenizer {
 }
 
 impl PromptTokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` or a SentencePiece model, told by its content, for an embedding of so
+    /// many rows.
     ///
     /// # Errors
     /// E0603 no memory, E0731 not readable, E0732 too large, E0733 not a tokenizer description,
     /// E0734 not a Unigram model, E0735 no `</s>`, E0736 a post-processor that does not end in
     /// `</s>`, E0737 tables that are damaged.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn open_for(path: impl AsRef<Path>, rows: usize) -> Result<Self> {
         let path = path.as_ref();
         let place = path.display().to_string();
         let unreadable = |cause: std::io::Error| {
@@ -141,7 +145,47 @@ impl PromptTokenizer {
             |limit| too_large(format!("the tokenizer file has more than {limit} bytes"), &place);
         let bytes =
             input::read(path, LARGEST_FILE).map_err(|e| e.coded(path, unreadable, large))?;
-        Self::parse(&bytes, &place)
+        // A list of pieces begins with the tag of the first.
+        match bytes.first() {
+            Some(b'\n') if !bytes.trim_ascii_start().starts_with(b"{") => {
+                Self::of_pieces(&Pieces::of_sentencepiece(&bytes, &place)?, rows, &place)
+            }
+            _ => Self::parse(&bytes, &place),
+        }
+    }
+
+    /// Reads a `tokenizer.json` or a SentencePiece model.
+    ///
+    /// # Errors
+    /// As [`PromptTokenizer::open_for`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_for(path, usize::MAX)
+    }
+
+    /// The tokenizer that lies inside the file of a text encoder: in the metadata of GGUF, or as the
+    /// bytes of a SentencePiece model in a tensor. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`PromptTokenizer::open_for`], and those of reading checkpoints.
+    pub fn inside(set: &WeightSet, rows: usize) -> Result<Option<Self>> {
+        for file in set.files() {
+            let place = file.path().display().to_string();
+            if let Some(pieces) = Pieces::of_gguf(file)? {
+                return Self::of_pieces(&pieces, rows, &place).map(Some);
+            }
+        }
+        let ends = |name: &&str| *name == SPIECE || name.ends_with(&format!(".{SPIECE}"));
+        let Some(name) = set.names().find(ends) else { return Ok(None) };
+        let place = set.origin(name).unwrap_or_default();
+        if set.tensor(name).is_some_and(|weight| weight.bytes > LARGEST_FILE) {
+            return Err(too_large("the tokenizer in the file is too large".to_owned(), &place));
+        }
+        let pieces = Pieces::of_sentencepiece(&set.contents(name)?, &place)?;
+        Self::of_pieces(&pieces, rows, &place).map(Some)
+    }
+
+    fn of_pieces(pieces: &Pieces, rows: usize, place: &str) -> Result<Self> {
+        Self::parse(pieces.to_json(rows, place)?.as_bytes(), place)
     }
 
     /// Reads the content of a `tokenizer.json`; `place` names it in errors.
@@ -152,8 +196,7 @@ impl PromptTokenizer {
         check_extent(json).map_err(|what| too_large(what, place))?;
         let not_a_tokenizer = |message: String| {
             Error::input("E0733", message).at(place).help(
-                "give the Hugging Face tokenizer.json of the text encoder \
-                 (a spiece.model file is not read)",
+                "give the Hugging Face tokenizer.json of the text encoder, or its spiece.model",
             )
         };
         let unreadable = |cause: BoxError| {

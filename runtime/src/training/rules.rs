@@ -107,7 +107,7 @@ fn written_for<'n>(
     };
     match (words(own).cmp(&words(other)), usual) {
         (Ordering::Greater, _) | (Ordering::Equal, Naming::Original) => own,
-        (Ordering::Less, _) | (Ordering::Equal, Naming::Diffusers) => other,
+        (Ordering::Less, _) | (Ordering::Equal, Naming::Diffusers | Naming::LlamaCpp) => other,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod config;
+mod gguf;
 mod ir;
 mod kernel;
 mod media;
@@ -9,6 +10,8 @@ mod plan;
 mod programs;
 mod recipe;
 mod safetensors;
+mod scaled;
+mod spiece;
 mod tokenizer;
 mod torch;
 
@@ -30,6 +33,9 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(recipe::Recipes::new()),
         Box::new(adapter::Adapters::new()),
         Box::new(torch::Torch),
+        Box::new(gguf::Gguf),
+        Box::new(scaled::Scaled),
+        Box::new(spiece::Spiece::new()),
     ]
 }
 

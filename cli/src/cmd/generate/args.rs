@@ -1,6 +1,7 @@
 //! The flags of `generate`.
 
 use crate::args::{DeviceArgs, PrecisionName, ResidualName};
+use anyid_runtime::model::Parts;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -59,6 +60,19 @@ pub struct Generate {
     /// Model folder (diffusers, or the original checkpoint's).
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// Weights of the transformer: safetensors, GGUF, .pth, or an index of shards. Replaces that of
+    /// --model, and so do the next three.
+    #[arg(long, value_name = "FILE")]
+    pub transformer: Option<PathBuf>,
+    /// Weights of the umT5 text encoder.
+    #[arg(long, value_name = "FILE")]
+    pub text_encoder: Option<PathBuf>,
+    /// Weights of the autoencoder.
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
+    /// tokenizer.json or spiece.model [default: the text encoder's].
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// An adapter (LoRA) for the transformer with its scale [default: 1]; may be given several
     /// times.
     #[arg(long = "lora", value_name = "PATH[:SCALE]", allow_hyphen_values = true)]
@@ -131,6 +145,19 @@ pub struct Generate {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+impl Generate {
+    /// The folder and the files of the model.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            folder: self.model.clone(),
+            transformer: self.transformer.clone(),
+            text_encoder: self.text_encoder.clone(),
+            vae: self.vae.clone(),
+            tokenizer: self.tokenizer.clone(),
+        }
+    }
 }
 
 /// Video formats that can go through a pipe.

@@ -42,9 +42,9 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
 
-    let model = match &wishes.model {
-        Some(folder) => Model::open(folder),
-        None => Model::built_in(),
+    let model = match wishes.model.is_empty() {
+        true => Model::built_in(),
+        false => Model::of_parts(&wishes.model),
     };
     // A result that is in the way is said first, whatever the model.
     let geometry = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry);
@@ -77,7 +77,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let pipeline = Pipeline::new(model, backend);
     let model = pipeline.model();
     if let Some((path, old)) = &wishes.recipe
-        && args.model.is_none()
+        && args.parts().is_empty()
     {
         recipe::check_model(&old.model, &model.fingerprints()?, &model.source, path)?;
     }
@@ -140,9 +140,7 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     for adapter in &wishes.adapters {
         lora::reads(&mut places, "--lora", &adapter.path);
     }
-    if let Some(folder) = &wishes.model {
-        places.reads_folder("--model, file", folder);
-    }
+    wishes.model.add_places("--model, file", "--", &mut places);
     // If a result is replaced on purpose, so is the recipe that it is repeated from. Without
     // --force the existing result is an error, which is reported when the output is opened.
     let own = recipe::path_beside(&wishes.output);
@@ -175,8 +173,7 @@ fn made(pipeline: &Pipeline, request: &Request, wishes: &Wishes, fps: f64) -> Re
             // Only the autoencoder of the given model was used.
             let [_, autoencoder, _] = now.fingerprints()?;
             let fingerprints = [then[0].clone(), autoencoder, then[2].clone()];
-            let path = now.folder.as_deref().map(recipe::absolute).transpose()?;
-            let model = ModelEntry { path, fingerprints };
+            let model = ModelEntry { parts: recipe::absolute_parts(&now.parts)?, fingerprints };
             Recipe { fps, output, decoded_from, model, ..old.clone() }
         }
         _ => {

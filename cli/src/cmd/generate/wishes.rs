@@ -10,6 +10,7 @@ use anyid_models::wan::{Geometry, Precision, Residual};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::files;
+use anyid_runtime::model::Parts;
 use anyid_runtime::pipeline::Misfit;
 use anyid_runtime::weights::read_tensors;
 use anyid_runtime::{Error, Request, Result, Size};
@@ -20,7 +21,7 @@ pub(super) struct Wishes {
     pub(super) references: Vec<PathBuf>,
     pub(super) prompt: String,
     pub(super) output: PathBuf,
-    pub(super) model: Option<PathBuf>,
+    pub(super) model: Parts,
     pub(super) adapters: Vec<Wanted>,
     pub(super) noise: Option<PathBuf>,
     pub(super) recipe: Option<(PathBuf, Recipe)>,
@@ -83,7 +84,11 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
     let left = |recipe: &Recipe| latents.is_none() || !files::is_direct(&recipe.output);
     let repeated = old.filter(|(_, recipe)| left(recipe)).map(|(_, recipe)| recipe.output.clone());
     let output = args.output.clone().or(repeated);
-    let model = args.model.clone().or_else(|| old.and_then(|(_, r)| r.model.path.clone()));
+    let given = args.parts();
+    let model = match old {
+        Some((_, recipe)) if given.is_empty() => recipe.model.parts.clone(),
+        _ => given,
+    };
     if output.is_none() {
         return Err(Error::input("E0900", "these latents do not say where their video goes")
             .at("--output")

@@ -290,6 +290,29 @@ impl DitConfig {
         Ok(made)
     }
 
+    /// The sizes that tensors with canonical names say; what they do not is that of `like`, of which
+    /// they are another version, or else that of Wan2.2.
+    ///
+    /// # Errors
+    /// As [`DitConfig::from_original`].
+    pub fn from_tensors(like: Option<&Self>, shape: ShapeLookup<'_>) -> Result<Self, ConfigError> {
+        let Some(like) = like else { return Self::from_original(None, shape) };
+        let mut said = json!({
+            "eps": like.eps,
+            "text_len": like.text_len,
+            STEPS: like.sample_steps,
+            GUIDANCE: like.sample_guidance,
+        });
+        for (key, value) in SAMPLE.into_iter().zip(like.sample) {
+            said[key] = json!(value);
+        }
+        let width = shape("patch_embedding.bias").and_then(|shape| shape.first().copied());
+        if width == Some(like.width() as u64) {
+            said["num_heads"] = json!(like.heads);
+        }
+        Self::from_original(Some(&said), shape)
+    }
+
     /// The `config.json` that diffusers reads. `rope_theta` has no key there; `text_len` and what
     /// begins with `sample` have keys of ours, which are left out where they are those of Wan2.2:
     /// diffusers takes them with a warning.

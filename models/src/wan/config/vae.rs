@@ -234,6 +234,21 @@ impl VaeConfig {
         Ok(made)
     }
 
+    /// The sizes that tensors with canonical names say. Where they are those of `like`, so are the
+    /// statistics of the latents; otherwise these are those of Wan2.2.
+    ///
+    /// # Errors
+    /// As [`VaeConfig::from_original`].
+    pub fn from_tensors(like: Option<&Self>, shape: ShapeLookup<'_>) -> Result<Self, ConfigError> {
+        let same = |like: &&Self| {
+            vae_tensors(like).iter().all(|(name, own)| shape(name).as_ref() == Some(own))
+        };
+        match like.filter(same) {
+            Some(like) => Ok(like.clone()),
+            None => Self::from_original(shape),
+        }
+    }
+
     /// The `config.json` that diffusers reads.
     pub fn to_diffusers_json(&self) -> Value {
         json!({

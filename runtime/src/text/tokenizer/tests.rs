@@ -40,8 +40,13 @@ fn golden_cleaning() {
 
 #[test]
 fn golden_ids() {
-    for kind in ["text/base", "text/plain"] {
-        let tokenizer = PromptTokenizer::open(fixture(kind).join("tokenizer.json")).unwrap();
+    for (kind, file) in ["text/base", "text/plain"]
+        .into_iter()
+        .flat_map(|kind| ["tokenizer.json", "spiece.model"].map(|file| (kind, file)))
+    {
+        let rows = PromptTokenizer::open(fixture(kind).join("tokenizer.json")).unwrap().id_limit();
+        let tokenizer = PromptTokenizer::open_for(fixture(kind).join(file), rows).unwrap();
+        assert_eq!(tokenizer.id_limit(), rows, "{file}");
         assert_eq!((tokenizer.pad_id(), tokenizer.end_id()), (Some(0), 1));
         assert_eq!(tokenizer.unknown_id(), Some(2));
         let (max_len, cases) = cases(kind);

@@ -4,6 +4,7 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::mutate;
 use crate::rng::Rng;
+use anyid_runtime::model::Parts;
 use anyid_runtime::recipe::{AdapterEntry, HashedFile, ModelEntry, Recipe};
 use anyid_tests::folders::Folder;
 
@@ -44,7 +45,11 @@ fn example(noise: bool) -> Recipe {
         latents: None,
         decoded_from: None,
         model: ModelEntry {
-            path: noise.then(|| "/model".into()),
+            parts: Parts {
+                folder: noise.then(|| "/model".into()),
+                vae: noise.then(|| "/vae.gguf".into()),
+                ..Parts::default()
+            },
             fingerprints: ["a".into(), "b".into(), "c".into()],
         },
         adapters: noise

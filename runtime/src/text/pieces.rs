@@ -1,0 +1,331 @@
+//! Tokenizers that are stored as a list of pieces: SentencePiece's own files (`spiece.model`), which
+//! also lie inside text encoders of ComfyUI, and the metadata of GGUF files.
+//!
+//! Both are brought to the `tokenizer.json` that transformers makes of them, so that there is one
+//! tokenizer. What a file says is checked no further than that needs. `formats.md §1`, `text.md §5`.
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+
+/// Pieces that T5 has besides those of its file: `<extra_id_299>` to `<extra_id_0>`.
+const EXTRA: usize = 300;
+/// Most pieces of a file.
+const MOST: usize = 1 << 20;
+/// SentencePiece's number for its Unigram models.
+const UNIGRAM: u64 = 1;
+
+/// What a piece is for, in SentencePiece's numbers.
+mod kind {
+    pub(super) const NORMAL: u64 = 1;
+    pub(super) const UNKNOWN: u64 = 2;
+    pub(super) const CONTROL: u64 = 3;
+    pub(super) const USER: u64 = 4;
+    pub(super) const UNUSED: u64 = 5;
+    pub(super) const BYTE: u64 = 6;
+}
+
+struct Piece {
+    text: String,
+    score: f32,
+    kind: u64,
+}
+
+/// The pieces of a tokenizer, and how a text is brought to the form they are for.
+pub(super) struct Pieces {
+    list: Vec<Piece>,
+    charsmap: Vec<u8>,
+    byte_fallback: bool,
+}
+
+fn damaged(what: impl Into<String>, place: &str) -> Error {
+    Error::input("E0733", what.into())
+        .at(place)
+        .help("give the tokenizer.json or the spiece.model of the text encoder")
+}
+
+/// A field of a message: its number, and what it holds.
+enum Field<'b> {
+    Number(u64, u64),
+    Bytes(u64, &'b [u8]),
+    Single(u64, f32),
+    Other,
+}
+
+/// The fields of a message in the encoding of protocol buffers, one after the other; `None` where it is
+/// damaged.
+fn next<'b>(rest: &mut &'b [u8]) -> Option<Field<'b>> {
+    let tag = varint(rest)?;
+    let number = tag >> 3;
+    Some(match tag & 7 {
+        0 => Field::Number(number, varint(rest)?),
+        1 => {
+            *rest = rest.get(8..)?;
+            Field::Other
+        }
+        2 => {
+            let count = usize::try_from(varint(rest)?).ok()?;
+            let (bytes, after) = rest.split_at_checked(count)?;
+            *rest = after;
+            Field::Bytes(number, bytes)
+        }
+        5 => {
+            let (bytes, after) = rest.split_first_chunk::<4>()?;
+            *rest = after;
+            Field::Single(number, f32::from_le_bytes(*bytes))
+        }
+        _ => return None,
+    })
+}
+
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+impl Pieces {
+    /// Reads a SentencePiece model.
+    ///
+    /// # Errors
+    /// E0733 for a file that is none, E0734 for a model that is not Unigram.
+    pub(super) fn of_sentencepiece(bytes: &[u8], place: &str) -> Result<Self> {
+        let mut out = Self { list: Vec::new(), charsmap: Vec::new(), byte_fallback: false };
+        let bad = || damaged("this is no SentencePiece model, or a damaged one", place);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match next(&mut rest).ok_or_else(bad)? {
+                Field::Bytes(1, piece) if out.list.len() < MOST => {
+                    out.list.push(Self::piece(piece).ok_or_else(bad)?);
+                }
+                Field::Bytes(1, _) => return Err(bad()),
+                Field::Bytes(2, trainer) => out.trained(trainer, place)?.ok_or_else(bad)?,
+                Field::Bytes(3, mut normaliser) => {
+                    while !normaliser.is_empty() {
+                        if let Field::Bytes(2, charsmap) = next(&mut normaliser).ok_or_else(bad)? {
+                            out.charsmap = charsmap.to_vec();
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if out.list.is_empty() {
+            return Err(bad());
+        }
+        Ok(out)
+    }
+
+    fn piece(mut rest: &[u8]) -> Option<Piece> {
+        let mut piece = Piece { text: String::new(), score: 0.0, kind: kind::NORMAL };
+        while !rest.is_empty() {
+            match next(&mut rest)? {
+                Field::Bytes(1, text) => piece.text = std::str::from_utf8(text).ok()?.to_owned(),
+                Field::Single(2, score) => piece.score = score,
+                Field::Number(3, kind) => piece.kind = kind,
+                _ => {}
+            }
+        }
+        Some(piece)
+    }
+
+    /// What the file says about its training; `None` where that is damaged.
+    fn trained(&mut self, mut rest: &[u8], place: &str) -> Result<Option<()>> {
+        while !rest.is_empty() {
+            match next(&mut rest) {
+                None => return Ok(None),
+                Some(Field::Number(3, kind)) if kind != UNIGRAM => {
+                    return Err(Error::input("E0734", "the tokenizer is not a Unigram model")
+                        .at(place)
+                        .help("give the spiece.model of the umT5 text encoder"));
+                }
+                Some(Field::Number(35, flag)) => self.byte_fallback = flag != 0,
+                Some(_) => {}
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Takes the tokenizer of a GGUF file; `None` if it has none.
+    ///
+    /// # Errors
+    /// E0333 and E0733 for metadata that are damaged, E0734 for a model of another kind; those of
+    /// reading.
+    pub(super) fn of_gguf(file: &Checkpoint) -> Result<Option<Self>> {
+        let place = file.path().display().to_string();
+        let Some(texts) = file.texts("tokenizer.ggml.tokens")? else { return Ok(None) };
+        if let Some(model) = file.metadata().get("tokenizer.ggml.model").filter(|m| *m != "t5") {
+            let what = format!("the tokenizer is of the kind \"{model}\", not a Unigram model");
+            return Err(Error::input("E0734", what)
+                .at(place)
+                .help("give the tokenizer.json of the umT5 text encoder with --tokenizer"));
+        }
+        let scores = file.numbers("tokenizer.ggml.scores")?.unwrap_or_default();
+        let kinds = file.numbers("tokenizer.ggml.token_type")?.unwrap_or_default();
+        if scores.len() != texts.len() || kinds.len() != texts.len() {
+            let what = format!(
+                "the tokenizer has {} pieces, {} scores and {} kinds",
+                texts.len(),
+                scores.len(),
+                kinds.len()
+            );
+            return Err(damaged(what, &place));
+        }
+        let bytes = file.numbers("tokenizer.ggml.precompiled_charsmap")?.unwrap_or_default();
+        // Some programs write bytes with a sign.
+        let charsmap = bytes.iter().map(|byte| *byte as i64 as u8).collect();
+        let one = |((text, score), kind): ((String, f64), f64)| {
+            let kind = kind as u64;
+            // Added pieces have scores there that would make every unknown character dearer.
+            let score = if kind == kind::USER { 0.0 } else { score as f32 };
+            Piece { text, score, kind }
+        };
+        let mut list: Vec<Piece> = texts.into_iter().zip(scores).zip(kinds).map(one).collect();
+        // Rows that only fill up the embedding.
+        while list.last().is_some_and(|piece| piece.kind == kind::UNUSED) {
+            list.pop();
+        }
+        let byte_fallback = list.iter().any(|piece| piece.kind == kind::BYTE);
+        Ok(Some(Self { list, charsmap, byte_fallback }))
+    }
+
+    /// The `tokenizer.json` of these pieces, for an embedding of so many rows.
+    ///
+    /// # Errors
+    /// E0733 for scores that are no numbers, or without an unknown piece.
+    pub(super) fn to_json(&self, rows: usize, place: &str) -> Result<String> {
+        let mut vocabulary: Vec<Value> = Vec::with_capacity(self.list.len() + EXTRA);
+        let mut added = Vec::new();
+        for (id, piece) in self.list.iter().enumerate() {
+            if !piece.score.is_finite() {
+                return Err(damaged(format!("the score of piece {id} is not finite"), place));
+            }
+            vocabulary.push(json!([piece.text, f64::from(piece.score)]));
+            let special = matches!(piece.kind, kind::UNKNOWN | kind::CONTROL);
+            if special || piece.kind == kind::USER {
+                added.push(token(id, &piece.text, special));
+            }
+        }
+        let unknown = self.list.iter().position(|piece| piece.kind == kind::UNKNOWN);
+        let unknown = unknown.ok_or_else(|| damaged("there is no unknown piece", place))?;
+        let end = self.list.iter().position(|piece| piece.text == "</s>").unwrap_or_default();
+        if self.list.iter().all(|piece| piece.text != "<extra_id_0>") {
+            let extra = EXTRA.min(rows.saturating_sub(self.list.len()));
+            for number in (0..extra).rev() {
+                let text = format!("<extra_id_{number}>");
+                added.push(token(vocabulary.len(), &text, true));
+                vocabulary.push(json!([text, 0.0]));
+            }
+        }
+        let mut normalizers = Vec::new();
+        if !self.charsmap.is_empty() {
+            let charsmap = base64(&self.charsmap);
+            normalizers.push(json!({ "type": "Precompiled", "precompiled_charsmap": charsmap }));
+        }
+        normalizers.push(json!({ "type": "Strip", "strip_left": false, "strip_right": true }));
+        normalizers
+            .push(json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": "▁" }));
+        let metaspace = json!({
+            "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true,
+        });
+        let last = json!({ "SpecialToken": { "id": "</s>", "type_id": 0 } });
+        let sequence = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
+        let tokenizer = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added,
+            "normalizer": { "type": "Sequence", "normalizers": normalizers },
+            "pre_tokenizer": metaspace,
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [sequence("A"), last],
+                "pair": [sequence("A"), last, sequence("B"), last],
+                "special_tokens": {
+                    "</s>": { "id": "</s>", "ids": [end], "tokens": ["</s>"] },
+                },
+            },
+            "decoder": metaspace,
+            "model": {
+                "type": "Unigram",
+                "unk_id": unknown,
+                "byte_fallback": self.byte_fallback,
+                "vocab": vocabulary,
+            },
+        });
+        Ok(tokenizer.to_string())
+    }
+}
+
+fn token(id: usize, content: &str, special: bool) -> Value {
+    json!({
+        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": special,
+    })
+}
+
+/// Bytes as text in base 64, as `tokenizer.json` holds them.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let word = three.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+        let word = word << (8 * (3 - three.len()));
+        for digit in 0..4 {
+            let at = word >> (18 - 6 * digit) & 63;
+            let digit = if digit <= three.len() { DIGITS[at as usize] } else { b'=' };
+            out.push(char::from(digit));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_its_definition() {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"foob", "Zm9vYg=="),
+            (b"\xff\xfe\xfd", "//79"),
+        ] {
+            assert_eq!(base64(bytes), text);
+        }
+    }
+
+    #[test]
+    fn damaged_models_are_refused() {
+        // Pieces: one text of one byte; then lengths that lie, numbers without an end, wire types
+        // that there are not.
+        let good = b"\x0a\x05\x0a\x01a\x18\x02";
+        assert_eq!(Pieces::of_sentencepiece(good, "x").unwrap().list.len(), 1);
+        for bytes in [
+            &b""[..],
+            b"\x0a\xff",
+            b"\x0a\x05\x0a\x7fa\x18\x02",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\x0b\x05",
+            b"\x0a\x03\x0a\x01\xff",
+        ] {
+            let error = Pieces::of_sentencepiece(bytes, "x").map(|_| ()).unwrap_err();
+            assert_eq!((error.code(), error.place()), ("E0733", Some("x")), "{error}");
+        }
+        let other = b"\x0a\x05\x0a\x01a\x18\x02\x12\x02\x18\x02";
+        assert_eq!(Pieces::of_sentencepiece(other, "x").map(|_| ()).unwrap_err().code(), "E0734");
+        let none = Pieces::of_sentencepiece(b"\x0a\x03\x0a\x01a", "x").unwrap();
+        assert_eq!(none.to_json(10, "x").unwrap_err().code(), "E0733");
+    }
+}
