@@ -9,6 +9,7 @@ use crate::cmd::bisect::Bisect;
 use crate::cmd::check::Check;
 use crate::cmd::compare::Compare;
 use crate::cmd::compile::args::Compile;
+use crate::cmd::convert::Convert;
 use crate::cmd::dot::Dot;
 use crate::cmd::explain::Explain;
 use crate::cmd::export::Export;
@@ -54,6 +55,7 @@ impl Command {
             Self::Kernels(args) => args.json,
             Self::Bisect(args) => args.json,
             Self::Compare(args) => args.json,
+            Self::Convert(args) => args.json,
             Self::Lora(Lora::Inspect(args)) => args.json,
             Self::Train(args) => args.wants_json(),
             Self::World(args) => args.wants_json(),
@@ -103,6 +105,8 @@ pub enum Command {
     Run(Run),
     /// Run a function in two ways and show the first value that differs.
     Compare(Compare),
+    /// Write the transformer or the text encoder of a model as one quantised file.
+    Convert(Convert),
     /// Inspect, convert, combine and merge adapters (LoRA).
     #[command(subcommand)]
     Lora(Lora),

@@ -109,6 +109,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) if cmd::run_plan::is_plan(&args.module.file) => cmd::run_plan::run(args),
         Command::Run(args) => cmd::run::run(args),
         Command::Compare(args) => cmd::compare::run(args),
+        Command::Convert(args) => cmd::convert::run(&args),
         Command::Lora(args) => cmd::lora::run(args),
         Command::Train(args) => cmd::train::run(args),
         Command::World(args) => cmd::world::run(args),

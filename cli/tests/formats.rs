@@ -166,3 +166,44 @@ fn files_that_mislead_are_refused_with_file_and_tensor() {
     }
     assert!(folder.names().is_empty(), "nothing is run or written: {:?}", folder.names());
 }
+
+#[test]
+fn networks_are_converted_and_the_results_run() {
+    let folder = Folder::new();
+    for (to, says) in [("q8_0", "GGUF"), ("q4_k", "GGUF"), ("fp8", "safetensors")] {
+        let words = format!("convert {FILES}/original --to {to} --part text-encoder -o text.{to}");
+        let out = folder.run(&words).fine().out;
+        assert!(out.contains("read back and compared") && out.contains("lost at most"), "{out}");
+        let words = format!("convert {FILES}/original --to {to} -o dit.{to} --json");
+        let report = folder.run(&words).fine().json();
+        let worst = report["largest_relative_error"].as_f64().unwrap();
+        assert!(worst > 1e-3 && worst < 0.1, "{report}");
+        assert!(report["narrower"].as_u64().unwrap() > 0, "{report}");
+        for name in ["dit", "text"] {
+            let out = folder.run(&format!("inspect {name}.{to}")).fine().out;
+            assert!(out.contains(says), "{out}");
+        }
+        let parts = format!(
+            "--transformer dit.{to} --text-encoder text.{to} --tokenizer {FILES}/original/google/umt5-xxl/spiece.model"
+        );
+        let words = format!("generate --model {FILES}/original {parts} -o {to}.gif {QUICK}");
+        folder.run_with(&words, &["--prompt", "x"]).fine();
+    }
+    let found = folder.run("inspect dit.q4_k --json").fine().json();
+    // Rows of 32 are no whole blocks of 256 and stay halves.
+    for dtype in ["Q4_K", "F16", "F32"] {
+        assert!(found["bytes_by_dtype"][dtype].as_u64().unwrap() > 0, "{found}");
+    }
+    let convert = |words: &str| folder.run(&format!("convert {words}"));
+    convert(&format!("{FILES}/original --to q3_k -o x.gguf"))
+        .fails("E0338")
+        .says("q8_0, q4_k, fp8");
+    convert(&format!("{FILES}/comfy/wan2.2_vae.safetensors --to q8_0 -o x.gguf")).fails("E0338");
+    convert(&format!("{FILES}/original --to q8_0 -o dit.q8_0")).fails("E1016");
+    convert(&format!("{FILES}/original --to q8_0 -o dit.q8_0 --force")).fine();
+    convert("dit.q8_0 --to fp8 -o dit.q8_0 --force").fails("E0950");
+    convert("none --to fp8 -o x").fails("E0310");
+    // What is quantised already is converted like anything else.
+    convert("dit.q8_0 --to fp8 -o dit2.fp8").fine();
+    assert!(!folder.path("x.gguf").exists());
+}

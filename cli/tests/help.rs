@@ -4,9 +4,9 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "generate", "init", "inspect", "export", "check", "compile", "opt", "kernels", "bisect", "dot",
-    "run", "compare", "lora", "train", "world", "explain", "bench",
+    "run", "compare", "convert", "lora", "train", "world", "explain", "bench",
 ];
 
 #[test]

@@ -5,6 +5,7 @@
 //! terminals or flags.
 
 pub mod adapter;
+pub mod convert;
 pub mod engine;
 pub mod error;
 pub mod halved;

@@ -5,6 +5,7 @@ pub mod bisect;
 pub mod check;
 pub mod compare;
 pub mod compile;
+pub mod convert;
 pub mod dot;
 pub mod explain;
 pub mod export;

@@ -234,7 +234,10 @@ fn digest(
 }
 
 /// Compares tensors with the digests of what was written.
-fn compare(found: &WeightSet, digests: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+///
+/// # Errors
+/// E0376 for one that is something else; those of reading.
+pub fn compare(found: &WeightSet, digests: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     for (name, expected) in digests {
         let there = found.tensor(name).is_some();
         if !there || digest(found, name, &mut |_| Ok(()))? != *expected {

@@ -18,7 +18,7 @@ pub use anyid_files::adapter::{
     Adapter, Change, Dialect, Factors, Modules, Written, combined, is_adapter, write,
 };
 pub use merge::{Beside, Merged, OpenAdapters, merge};
-pub(crate) use merge::{copy_file, copy_model, weight_files};
+pub(crate) use merge::{compare, copy_file, copy_model, weight_files};
 
 /// Widths of the transformers of the family.
 const FAMILY: &[(u64, &str)] = &[(1536, "Wan 1.3B"), (3072, "Wan2.2-TI2V-5B"), (5120, "Wan 14B")];
