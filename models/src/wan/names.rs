@@ -850,9 +850,7 @@ mod tests {
                         .iter()
                         .map(|(name, _)| match naming {
                             Naming::Original => format!("{prefix}{name}"),
-                            Naming::Diffusers => {
-                                format!("{prefix}{}", to_diffusers(*component, name))
-                            }
+                            _ => format!("{prefix}{}", to_diffusers(*component, name)),
                         })
                         .collect();
                     let names = || names.iter().map(String::as_str);

@@ -41,7 +41,7 @@ const WORDS: [&str; 26] = [
 /// A file of a matrix of 2x2 in eight bits and other tensors: name, type, shape, bytes.
 fn file(others: &[(&str, &str, &[u64], &[u8])], metadata: Option<&str>) -> Vec<u8> {
     let matrix = ("m.a.weight", "F8_E4M3", &[2u64, 2][..], &[0x38, 0x40, 0x3c, 0x30][..]);
-    let (mut entries, mut data) = (Vec::new(), Vec::new());
+    let (mut entries, mut data) = (Vec::new(), Vec::<u8>::new());
     if let Some(text) = metadata {
         let text = serde_json::json!({ "_quantization_metadata": text });
         entries.push(format!("\"__metadata__\":{text}"));
