@@ -114,18 +114,9 @@ const FLAGS: &[(&[&str], &str)] = &[
         "the model folder is --model DIR",
     ),
     (
-        &[
-            "vae",
-            "vae-path",
-            "t5xxl",
-            "clip",
-            "text-encoder",
-            "t5",
-            "tokenizer",
-            "transformer",
-            "unet",
-        ],
-        "the parts of a model are taken from one folder, --model DIR",
+        &["vae-path", "t5xxl", "clip", "t5", "unet"],
+        "the parts of a model are taken from its folder, --model DIR, or from single files: \
+         --transformer, --text-encoder, --vae, --tokenizer",
     ),
     (&["base-seed", "noise-seed", "s"], "the seed is --seed: a number, or `random`"),
     (
@@ -254,7 +245,7 @@ const VERBS: &[(&[&str], &str)] = &[
         &["download", "pull", "fetch"],
         "models are not downloaded; README.md says where they are published",
     ),
-    (&["convert", "quantize"], "checkpoints are read as they are: `generate --model DIR`"),
+    (&["quantize", "quantise"], "`anyid-rt convert PATH --to q8_0 -o FILE` writes a smaller file"),
     (&["verify", "validate", "lint"], "`anyid-rt check FILE.ir` reads and verifies IR text"),
     (&["optimize", "optimise"], "`anyid-rt opt FILE.ir` runs passes over IR text"),
     (&["benchmark", "perf"], "`anyid-rt bench` measures kernels and networks"),

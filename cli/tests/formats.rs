@@ -121,7 +121,7 @@ fn a_model_of_single_files_makes_a_video_and_its_recipe_names_them() {
     let recipe: Value = serde_json::from_slice(&read("mixed.gif.recipe.json")).unwrap();
     let files = recipe["model"]["files"].as_object().unwrap();
     let names: Vec<&String> = files.keys().collect();
-    assert_eq!(names, ["text-encoder", "transformer", "vae"]);
+    assert_eq!(names, ["transformer", "text-encoder", "vae"]);
     let out = folder.run("inspect mixed.gif.recipe.json").fine().out;
     assert!(out.contains("dit_q8_0.gguf") && out.contains("umt5_fp8"), "{out}");
     folder.run("generate --recipe mixed.gif.recipe.json -o again.gif --threads 1").fine();

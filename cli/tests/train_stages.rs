@@ -107,6 +107,26 @@ fn same_tree(folder: &Folder, one: &str, other: &str) {
 const TRANSFORMER: &str = "model/transformer/diffusion_pytorch_model.safetensors";
 
 #[test]
+fn the_model_of_a_stage_has_the_adapters_that_it_was_trained_on() {
+    let folder = stages_world();
+    let tune = settings("train.jsonl", "steps = 2\nbatch = 2\nlearning_rate = 1e-2");
+    write(&folder, "one", &stage("tune", "lora", "", &tune));
+    folder.run(RUN).fine();
+    let before = "one/tune/adapter.safetensors:3";
+    let on = format!("{tune}[stage.settings.model]\nadapters = [\"{before}\"]\n");
+    write(&folder, "two", &stage("more", "lora", "", &on));
+    folder.run(RUN).fine();
+    let merged = |more: &str, to: &str| {
+        let own = "two/more/adapter.safetensors";
+        folder.run(&format!("lora merge m {more} --lora {own} -o {to}")).fine();
+        bytes(&folder, &format!("{to}/transformer/diffusion_pytorch_model.safetensors"))
+    };
+    let found = bytes(&folder, &format!("two/more/{TRANSFORMER}"));
+    assert!(found == merged(&format!("--lora {before}"), "both"));
+    assert!(found != merged("", "last"));
+}
+
+#[test]
 fn stages_of_every_kind_run_one_behind_the_other_and_what_is_finished_is_skipped() {
     let folder = stages_world();
     write(&folder, "out", &all());

@@ -137,30 +137,11 @@ impl Model {
         source: String,
         warnings: Vec<String>,
     ) -> Result<Self> {
-        let disagree = |what: &str, a: usize, b: usize| {
-            Err(Error::input(
-                "E0714",
-                format!("the parts do not belong together: {what}: {a} and {b}"),
-            )
-            .at(&source)
-            .help("take transformer, autoencoder and text encoder from one model"))
-        };
-        if dit.in_channels != vae.z_dim {
-            return disagree("channels of transformer and autoencoder", dit.in_channels, vae.z_dim);
-        }
-        if dit.out_channels != dit.in_channels {
-            return disagree(
-                "channels into and out of the transformer",
-                dit.in_channels,
-                dit.out_channels,
-            );
-        }
-        if dit.text_dim != text.d_model {
-            return disagree("width of the text context", dit.text_dim, text.d_model);
-        }
+        agree(&dit, &vae, &text, &source)?;
         if tokenizer.id_limit() > text.vocab_size {
             let (ids, rows) = (tokenizer.id_limit(), text.vocab_size);
-            return disagree("token ids of the tokenizer and rows of the embedding", ids, rows);
+            let what = "token ids of the tokenizer and rows of the embedding";
+            return Err(disagree((what, ids, rows), &source));
         }
         if dit.patch[0] != 1 {
             let message = format!(
@@ -229,6 +210,29 @@ impl Model {
             self.vae_weights.set().fingerprint()?,
             self.text_weights.set().fingerprint()?,
         ])
+    }
+}
+
+/// The error E0714 of parts that have this of another size each.
+fn disagree((what, a, b): (&str, usize, usize), source: &str) -> Error {
+    Error::input("E0714", format!("the parts do not belong together: {what}: {a} and {b}"))
+        .at(source)
+        .help("take transformer, autoencoder and text encoder from one model")
+}
+
+/// Refuses networks that cannot work together.
+///
+/// # Errors
+/// E0714.
+fn agree(dit: &DitConfig, vae: &VaeConfig, text: &TextConfig, source: &str) -> Result<()> {
+    let pairs = [
+        ("channels of transformer and autoencoder", dit.in_channels, vae.z_dim),
+        ("channels into and out of the transformer", dit.in_channels, dit.out_channels),
+        ("width of the text context", dit.text_dim, text.d_model),
+    ];
+    match pairs.into_iter().find(|(_, a, b)| a != b) {
+        Some(pair) => Err(disagree(pair, source)),
+        None => Ok(()),
     }
 }
 

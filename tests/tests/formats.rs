@@ -13,6 +13,7 @@ use anyid_models::wan::text::text;
 use anyid_models::wan::vae::{self, Half, VaeSize};
 use anyid_runtime::checkpoint::WeightSet;
 use anyid_runtime::model::Parts;
+use anyid_runtime::sampling::ScheduleKind;
 use anyid_runtime::text::PromptTokenizer;
 use anyid_runtime::weights::ModelWeights;
 use anyid_runtime::{Model, Pipeline, ReferenceSource, Request, Size};
@@ -281,6 +282,8 @@ fn sampled(parts: &Parts) -> (Vec<f64>, Vec<f64>) {
         steps: whole("steps"),
         guidance: settings["guidance"].as_f64().expect("a number"),
         shift: settings["shift"].as_f64(),
+        // The sigmas of the golden are those of the library; the original programs' differ a little.
+        schedule: Some(ScheduleKind::Diffusers),
         noise: Some(sample(inputs.get("noise"), 0)),
         precision: Some(Precision::F32),
         text_tokens: Some(whole("text_len")),
@@ -326,8 +329,11 @@ fn the_original_folder_with_its_pth_files_samples_what_the_reference_samples() {
     assert!(again == latents && same == video, "the same weights, from other files");
     let other = Parts { vae: Some(root().join("comfy/wan2.2_vae.safetensors")), ..single };
     let (_, video_of_bf16) = sampled(&other);
-    let change = absolute(&video_of_bf16, &video);
-    assert!(change > 1e-4 && change < 0.2, "bf16 in place of f32: {change:e}");
+    // An autoencoder of random weights enlarges what they are rounded by; measured: 1.2e-2.
+    let square = |sum: f64, (a, b): (&f64, &f64)| sum + (a - b) * (a - b);
+    let sum = video_of_bf16.iter().zip(&video).fold(0.0, square);
+    let change = (sum / video.len() as f64).sqrt();
+    assert!(change > 1e-4 && change < 0.05, "bf16 in place of f32: {change:e}");
 }
 
 #[test]

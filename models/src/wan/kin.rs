@@ -106,7 +106,10 @@ pub fn other<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<&'static st
         for ends in &mut missing {
             ends.retain(|end| {
                 let before = name.strip_suffix(end);
-                !before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+                // The encoder of T5 has the names of language models of llama.cpp behind its own.
+                !before.is_some_and(|before| {
+                    before.is_empty() || before.ends_with('.') && before != "enc."
+                })
             });
         }
     }
@@ -174,5 +177,7 @@ mod tests {
                 .collect();
             assert_eq!(other(names.iter().map(String::as_str)), None);
         }
+        let t5 = ["token_embd.weight", "enc.blk.0.attn_q.weight", "enc.output_norm.weight"];
+        assert_eq!(other(t5), None);
     }
 }

@@ -7,7 +7,7 @@
 //! from Wan2.2. Which model it is, is found out before anything is compared, so that another one is
 //! refused by its name.
 
-use super::{BUILT_IN, Model, checked, config_error, configured};
+use super::{BUILT_IN, Model, agree, checked, config_error, configured};
 use crate::checkpoint::{JsonFile, Layout, ModelFolder, WeightFiles, WeightSet, read_json};
 use crate::error::{Error, Result};
 use crate::places::Places;
@@ -114,6 +114,13 @@ impl Model {
             Some(folder) => Base::open(folder, parts, &mut warnings)?,
             None => Base::default(),
         };
+        // What the folder's configurations say of each other comes before what its tensors say.
+        let replaced = [&parts.transformer, &parts.vae, &parts.text_encoder];
+        if let ([None, None, None], Some(dit), Some(vae), Some(text)) =
+            (replaced, &dit, &vae, &text)
+        {
+            agree(&dit.0, &vae.0, &text.0, &parts.describe())?;
+        }
         let (like, set) = part(dit, &parts.transformer, "transformer", &mut warnings)?;
         let (dit, dit_weights) = match &parts.transformer {
             Some(file) => transformer(file, &set, like.as_ref())?,

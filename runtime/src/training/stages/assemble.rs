@@ -2,7 +2,7 @@
 //! of the base. The other files of the model are copied. A folder appears whole or not at all.
 
 use super::file::Stage;
-use crate::adapter::{self, Beside, Tolerance, copy_file, copy_model, weight_files};
+use crate::adapter::{self, Beside, Tolerance, Wanted, copy_file, copy_model, weight_files};
 use crate::checkpoint::{Layout, ModelFolder};
 use crate::error::{Error, Result};
 use crate::files::{AtomicFolder, Existing};
@@ -22,8 +22,15 @@ pub fn model(base: &Path, stage: &Stage, result: &Path, output: &Path) -> Result
     if stage.kind == Kind::Full {
         return replaced(base, stage.settings.train.network, result, output);
     }
+    // What is trained is the model with the adapters of its settings: they are part of the result.
     let mut open = |modules: &adapter::Modules, _: &str| {
-        Ok(vec![(adapter::open(result, modules, Tolerance::default())?, 1.0)])
+        let mut list = Vec::new();
+        for text in &stage.settings.model.adapters {
+            let Wanted { path, scale } = Wanted::parse(text)?;
+            list.push((adapter::open(&path, modules, Tolerance::default())?, scale));
+        }
+        list.push((adapter::open(result, modules, Tolerance::default())?, 1.0));
+        Ok(list)
     };
     let to = (output, Existing::Overwrite, Beside::Model);
     let merged = adapter::merge(base, &mut open, to, &mut |_, _| {});
