@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::{Encoding, Tokenizer};
@@ -202,6 +203,7 @@ impl PromptTokenizer {
         let unreadable = |cause: BoxError| {
             not_a_tokenizer(format!("this is not a readable tokenizer.json: {cause}"))
         };
+        check_charsmaps(json).map_err(not_a_tokenizer)?;
         let mut tokenizer = guarded(|| Tokenizer::from_bytes(json)).map_err(unreadable)?;
         if !matches!(tokenizer.get_model(), ModelWrapper::Unigram(_)) {
             return Err(Error::input("E0734", "the tokenizer is not a Unigram model")
@@ -422,6 +424,57 @@ fn check_extent(json: &[u8]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The normaliser of a tokenizer file.
+#[derive(Deserialize)]
+struct Normalised {
+    #[serde(default)]
+    normalizer: Value,
+}
+
+/// Refuses tables of characters that are shorter than they say: the library takes memory for what they
+/// say.
+fn check_charsmaps(json: &[u8]) -> Result<(), String> {
+    // What is no JSON is refused by the library, in its words.
+    let Ok(file) = serde_json::from_slice::<Normalised>(json) else { return Ok(()) };
+    let mut left = vec![&file.normalizer];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Array(list) => left.extend(list),
+            Value::Object(map) => left.extend(map.values()),
+            _ => {}
+        }
+        if let Some(Value::String(text)) = value.get("precompiled_charsmap")
+            && !is_charsmap(text)
+        {
+            return Err("the table of characters of its normaliser is damaged".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a table in base 64 has room for the trie whose bytes its first four say.
+fn is_charsmap(text: &str) -> bool {
+    let digit = |byte: u8| -> Option<u64> {
+        Some(u64::from(match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        }))
+    };
+    let digits = text.trim_end_matches('=').as_bytes();
+    let bytes = digits.len() / 4 * 3 + (digits.len() % 4).saturating_sub(1);
+    // Six digits hold the first four bytes, and four bits more.
+    let first = digits
+        .get(..6)
+        .and_then(|six| six.iter().try_fold(0, |word, byte| Some(word << 6 | digit(*byte)?)));
+    let Some(first) = first else { return false };
+    let trie = u32::from_be_bytes(((first >> 4) as u32).to_le_bytes());
+    bytes >= 4 && trie as usize <= bytes - 4
 }
 
 /// The last character boundary of `text` at or before `at`.

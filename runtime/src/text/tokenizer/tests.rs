@@ -23,6 +23,21 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 #[test]
+fn tables_of_characters_have_the_trie_that_they_announce() {
+    // A size of 8 and as many bytes; of 8 with 7; of nearly 2^32.
+    assert!(is_charsmap("CAAAAAAEAAABAgMEYQA="));
+    for damaged in ["", "CAAA", "CAAAAAAEAAABAgM=", "/////wAEAAABAgMEYQA=", "CAAA*AAE"] {
+        assert!(!is_charsmap(damaged), "{damaged}");
+    }
+    let mut file: Value = serde_json::from_str(&micro_tokenizer_json()).unwrap();
+    let table = json!({ "type": "Precompiled", "precompiled_charsmap": "/////wAEAAABAgMEYQA=" });
+    file["normalizer"] = json!({ "type": "Sequence", "normalizers": [table] });
+    let error = PromptTokenizer::parse(file.to_string().as_bytes(), "x").unwrap_err();
+    assert_eq!((error.code(), error.place()), ("E0733", Some("x")), "{error}");
+    assert!(error.message().contains("table of characters"), "{error}");
+}
+
+#[test]
 fn golden_cleaning() {
     for kind in ["text/base", "text/plain"] {
         let (_, cases) = cases(kind);
