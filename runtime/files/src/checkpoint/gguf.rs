@@ -3,7 +3,7 @@
 //!
 //! Contract: a file that parses has every tensor inside it, at a multiple of the alignment, with rows
 //! of whole blocks, and no two that overlap. Texts and numbers of the metadata are kept as text; of
-//! lists only the place is kept, and [`texts`] and [`numbers`] read them. Nothing is allocated from a
+//! lists only the place is kept, and `texts` and `numbers` read them. Nothing is allocated from a
 //! number in the file. What the metadata mean is not judged here. `formats.md §4`.
 
 mod metadata;
