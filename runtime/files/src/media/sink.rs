@@ -4,6 +4,10 @@
 //! quantiser, a key frame every two seconds). Its YUV is BT.601 limited range and says so: tools
 //! that ignore the tag assume just that, so colours do not shift anywhere. Primaries and curve are
 //! tagged BT.709. Everything goes to a temporary first; see `writer`.
+//!
+//! The encoder gives up on a picture that takes more than about 16 bits a pixel, which loud noise
+//! does at fine quantisers (a model with random weights makes such pictures). It is then begun anew,
+//! with a coarser quantiser until the next key frame.
 
 use super::color::Yuv420;
 use super::h264::codec_room;
@@ -58,6 +62,16 @@ impl YUVSource for Yuv420 {
 pub(super) struct Mp4Sink {
     file: AtomicFile,
     encoder: Encoder,
+    fps: f32,
+    /// The quantiser asked for, and that of `encoder`.
+    quantiser: u8,
+    current: u8,
+    /// Pictures until the next key frame.
+    remaining: u32,
+    /// Key frames that `encoder` has made; it numbers them from zero.
+    keys: u32,
+    /// The number of the picture before, where that was a key frame.
+    key_before: Option<u32>,
     muxer: Muxer<Vec<u8>>,
     picture: Yuv420,
     packet: Vec<u8>,
@@ -74,6 +88,39 @@ fn encoding(what: &str, source: impl std::error::Error + Send + Sync + 'static) 
         .caused_by(source)
 }
 
+/// The coarsest quantiser of H.264.
+const COARSEST: u8 = 51;
+
+/// Pictures from one key frame to the next.
+fn key_interval(fps: f32) -> u32 {
+    (2.0 * fps).ceil() as u32
+}
+
+fn start(fps: f32, quantiser: u8) -> Result<Encoder> {
+    let colour = VuiConfig::bt601()
+        .color_primaries(ColorPrimaries::Bt709)
+        .transfer_characteristics(TransferCharacteristics::Bt709)
+        .matrix_coefficients(MatrixCoefficients::Smpte170M)
+        .full_range(false);
+    // One thread, no skipped frames, no adaptive tools: the same input gives the same file, and
+    // the quantiser alone decides the quality. Among the encoder's modes the buffer-based one
+    // neither aims at a bit rate nor prints a warning that it misses it.
+    let config = EncoderConfig::new()
+        .rate_control_mode(RateControlMode::Bufferbased)
+        .qp(QpRange::new(quantiser, quantiser))
+        .skip_frames(false)
+        .adaptive_quantization(false)
+        .background_detection(false)
+        .scene_change_detect(false)
+        .usage_type(UsageType::CameraVideoRealTime)
+        .max_frame_rate(FrameRate::from_hz(fps))
+        .intra_frame_period(IntraFramePeriod::from_num_frames(key_interval(fps)))
+        .num_threads(1)
+        .vui(colour);
+    Encoder::with_api_config(OpenH264API::from_source(), config)
+        .map_err(|e| encoding("it does not start", e))
+}
+
 impl Mp4Sink {
     pub(super) fn create(
         path: &Path,
@@ -87,29 +134,8 @@ impl Mp4Sink {
         let scale = if over >= 1000 { 1 } else { 1000 };
         let (timescale, delta) = (over * scale, under * scale);
         let fps = over as f32 / under as f32;
-        let colour = VuiConfig::bt601()
-            .color_primaries(ColorPrimaries::Bt709)
-            .transfer_characteristics(TransferCharacteristics::Bt709)
-            .matrix_coefficients(MatrixCoefficients::Smpte170M)
-            .full_range(false);
-        // One thread, no skipped frames, no adaptive tools: the same input gives the same file, and
-        // the quantiser alone decides the quality. Among the encoder's modes the buffer-based one
-        // neither aims at a bit rate nor prints a warning that it misses it.
-        let config = EncoderConfig::new()
-            .rate_control_mode(RateControlMode::Bufferbased)
-            .qp(QpRange::new(quantiser, quantiser))
-            .skip_frames(false)
-            .adaptive_quantization(false)
-            .background_detection(false)
-            .scene_change_detect(false)
-            .usage_type(UsageType::CameraVideoRealTime)
-            .max_frame_rate(FrameRate::from_hz(fps))
-            .intra_frame_period(IntraFramePeriod::from_num_frames((2.0 * fps).ceil() as u32))
-            .num_threads(1)
-            .vui(colour);
         codec_room(width as u64 * height as u64)?;
-        let encoder = Encoder::with_api_config(OpenH264API::from_source(), config)
-            .map_err(|e| encoding("it does not start", e))?;
+        let encoder = start(fps, quantiser)?;
         let (wide, high) = (width as u32, height as u32);
         let muxer = MuxerBuilder::new(Vec::new())
             .video(VideoCodec::H264, wide, high, f64::from(fps))
@@ -117,24 +143,72 @@ impl Mp4Sink {
             .map_err(|e| encoding("no container", e))?;
         let file = AtomicFile::create_as(path, existing)?;
         let picture = Yuv420::new(width, height);
-        Ok(Self { file, encoder, muxer, picture, packet: Vec::new(), timescale, delta })
+        Ok(Self {
+            file,
+            encoder,
+            fps,
+            quantiser,
+            current: quantiser,
+            remaining: 0,
+            keys: 0,
+            key_before: None,
+            muxer,
+            picture,
+            packet: Vec::new(),
+            timescale,
+            delta,
+        })
     }
 
     pub(super) fn push(&mut self, index: usize, rgb: &[u8]) -> Result<()> {
         self.picture.set_rgb(rgb);
         let ticks = index as u64 * u64::from(self.delta);
         let milliseconds = ticks * 1000 / u64::from(self.timescale);
-        let stream = self
-            .encoder
-            .encode_at(&self.picture, openh264::Timestamp::from_millis(milliseconds))
-            .map_err(|e| encoding(&format!("frame {index}"), e))?;
-        let key = matches!(stream.frame_type(), FrameType::IDR);
-        self.packet.clear();
-        stream.write_vec(&mut self.packet);
+        if self.remaining == 0 && self.current != self.quantiser {
+            self.restart(self.quantiser)?;
+        }
+        let key = loop {
+            match self.encode(milliseconds) {
+                Ok(key) => break key,
+                Err(_) if self.current < COARSEST => {
+                    self.restart((self.current + 4).min(COARSEST))?
+                }
+                Err(e) => return Err(encoding(&format!("frame {index}"), e)),
+            }
+        };
         let time = ticks as f64 / MUXER_CLOCK;
         self.muxer
             .write_video(time, &self.packet, key)
             .map_err(|e| encoding(&format!("frame {index} does not fit the container"), e))
+    }
+
+    /// Another encoder, whose first picture is a key frame.
+    fn restart(&mut self, quantiser: u8) -> Result<()> {
+        (self.encoder, self.current) = (start(self.fps, quantiser)?, quantiser);
+        (self.remaining, self.keys) = (0, 0);
+        Ok(())
+    }
+
+    /// Compresses the picture into `packet`; whether it is a key frame.
+    fn encode(&mut self, milliseconds: u64) -> std::result::Result<bool, openh264::Error> {
+        let time = openh264::Timestamp::from_millis(milliseconds);
+        // Two key frames in a row need different numbers to be two pictures for a decoder, so that
+        // a new encoder's first one may have to be left out.
+        if self.keys == 0 && self.key_before == Some(0) {
+            self.encoder.encode_at(&self.picture, time)?;
+            self.encoder.force_intra_frame();
+            self.keys = 1;
+        }
+        let stream = self.encoder.encode_at(&self.picture, time)?;
+        let key = matches!(stream.frame_type(), FrameType::IDR);
+        self.packet.clear();
+        stream.write_vec(&mut self.packet);
+        self.key_before = key.then_some(self.keys);
+        if key {
+            (self.keys, self.remaining) = (self.keys + 1, key_interval(self.fps));
+        }
+        self.remaining = self.remaining.saturating_sub(1);
+        Ok(key)
     }
 
     pub(super) fn finish(mut self, frames: usize) -> Result<(Whole, u64)> {

@@ -229,7 +229,7 @@ impl VideoWriter {
     }
 
     /// Most bytes that `frames` frames hold in memory until [`Self::finish`]: an MP4 is written at
-    /// the end, at four bits a pixel, which no picture at the quantisers offered needs in practice.
+    /// the end, at four bits a pixel, which no picture but noise needs at the quantisers offered.
     pub fn held_bytes(&self, frames: usize) -> u64 {
         let pixels = (self.width as u64).saturating_mul(self.height as u64);
         let once = pixels.saturating_mul(6);
@@ -488,6 +488,39 @@ mod tests {
             }
         }
         assert_eq!(folder.names(), ["a.mp4", "b.mp4", "c.MP4"]);
+    }
+
+    /// Every sample black or full, which takes an encoder more bits than it has room for.
+    fn noise(width: usize, height: usize, seed: usize) -> Vec<u8> {
+        let mut state = seed as u64 + 1;
+        let mut sample = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if state >> 63 == 1 { 255 } else { 0 }
+        };
+        (0..width * height * 3).map(|_| sample()).collect()
+    }
+
+    #[test]
+    fn loud_noise_is_written_coarser_until_the_next_key_frame() {
+        let folder = TempFolder::new();
+        let path = folder.path().join("noise.mp4");
+        let options = WriterOptions { quantiser: 12, ..WriterOptions::default() };
+        // Key frames are 20 frames apart. Noise comes right behind one and in the midst.
+        let loud = |t: usize| matches!(t, 1..4 | 30..33);
+        let picture = |t: usize| if loud(t) { noise(128, 96, t) } else { texture(128, 96, t) };
+        let mut writer = VideoWriter::create(&path, 128, 96, 10.0, &options).unwrap();
+        (0..60).for_each(|t| writer.push(&picture(t)).unwrap());
+        writer.finish().unwrap();
+        let clip = read_clip(&path, &ALONE).unwrap();
+        assert_eq!(clip.frames.len(), 60);
+        let quality: Vec<f64> =
+            clip.frames.iter().enumerate().map(|(t, f)| psnr(&f.data, &picture(t))).collect();
+        // The order of the frames: each is nearest to its own original.
+        for t in (0..60).filter(|t| !loud(*t)) {
+            assert!(quality[t] > 30.0, "frame {t}: {:.1} dB", quality[t]);
+        }
+        println!("{quality:.1?}");
+        assert!(quality[0] > 40.0 && quality[25] > 40.0 && quality[59] > 40.0, "{quality:.1?}");
     }
 
     #[test]
