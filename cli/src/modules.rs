@@ -4,11 +4,11 @@
 //! naming can be used. For other modules, tensors are taken under the names that they have.
 
 use crate::args::{ModuleArgs, WeightArgs};
-use crate::render::{Failure, Findings, report_findings};
+use crate::render::{Failure, Findings};
 use anyid_ir::spelling::nearest;
 use anyid_ir::text::{LARGEST_SOURCE, parse_bytes};
 use anyid_ir::verify::verify;
-use anyid_ir::{Diagnostic, Func, Manifest, Module};
+use anyid_ir::{Func, Manifest, Module};
 use anyid_models::wan::names::{Component, Naming, to_canonical};
 use anyid_runtime::checkpoint::WeightSet;
 use anyid_runtime::engine::plan_file;
@@ -48,20 +48,19 @@ pub fn reads(
     places
 }
 
-/// Reads, parses and verifies an IR file; warnings go to standard error.
+/// Reads, parses and verifies an IR file.
 ///
 /// # Errors
 /// E0911 for the file, E0912 for `--dim`, and the findings about the text.
 pub fn read(args: &ModuleArgs) -> Result<Module, Failure> {
     let (module, findings) = examine(args)?;
-    if findings.list.iter().any(Diagnostic::is_error) {
-        return Err(Failure::Findings(Box::new(findings)));
+    match findings.list.is_empty() {
+        true => Ok(module),
+        false => Err(Failure::Findings(Box::new(findings))),
     }
-    report_findings(&findings);
-    Ok(module)
 }
 
-/// Reads, parses and verifies an IR file. The module is usable when no finding is an error.
+/// Reads, parses and verifies an IR file. The module is usable when there are no findings.
 ///
 /// # Errors
 /// E0110 for an absurd size, E0518 for a plan, E0911 for the file, E0912 for `--dim`.
@@ -88,8 +87,8 @@ pub fn examine(args: &ModuleArgs) -> Result<(Module, Findings)> {
         (Module::default(), Vec::new())
     };
     list.extend(more);
-    if !list.iter().any(Diagnostic::is_error) {
-        list.extend(verify(&module));
+    if list.is_empty() {
+        list = verify(&module);
     }
     list.sort_by_key(|d| d.span.map_or(usize::MAX, |span| span.start));
     let text = String::from_utf8(bytes).unwrap_or_default();

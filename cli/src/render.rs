@@ -1,4 +1,4 @@
-//! Errors and diagnostics as text: severity and code, message, place with caret, notes, help.
+//! Errors and diagnostics as text: code, message, place with caret, notes, help.
 //!
 //! Errors of the library carry no source text and are printed as they are. Diagnostics about IR
 //! text show the lines that they refer to. Nothing here decides what is an error.
@@ -15,7 +15,7 @@ use std::error::Error as _;
 pub enum Failure {
     /// A coded error.
     Error(Error),
-    /// Findings about an IR text, at least one of them an error.
+    /// Errors in an IR text.
     Findings(Box<Findings>),
     /// An error that has already been reported in another form.
     Reported,
@@ -54,9 +54,8 @@ pub fn report(failure: &Failure) {
         Failure::Error(error) => report_error(error),
         Failure::Findings(findings) => {
             report_findings(findings);
-            if let Some(first) = findings.list.iter().find(|d| d.is_error()) {
-                let errors = findings.list.iter().filter(|d| d.is_error()).count();
-                let what = crate::output::plural(errors, "error");
+            if let Some(first) = findings.list.first() {
+                let what = crate::output::plural(findings.list.len(), "error");
                 note(&format!("{what} in {}", plain(&findings.path)));
                 note(&more(first.code));
             }
@@ -154,7 +153,7 @@ pub fn failure_json(failure: &Failure, exit_code: u8) -> Option<serde_json::Valu
             } }))
         }
         Failure::Findings(findings) => {
-            let first = findings.list.iter().find(|d| d.is_error())?;
+            let first = findings.list.first()?;
             Some(serde_json::json!({
                 "error": {
                     "code": first.code,
@@ -181,7 +180,7 @@ pub fn warn(message: &str) {
 }
 
 /// Writes all diagnostics to standard error.
-pub fn report_findings(findings: &Findings) {
+fn report_findings(findings: &Findings) {
     let lines = LineIndex::new(&findings.text);
     let renderer = if coloured() { Renderer::styled() } else { Renderer::plain() };
     for diagnostic in &findings.list {
@@ -231,7 +230,6 @@ fn rendered(
     lines: &LineIndex,
     diagnostic: &Diagnostic,
 ) -> String {
-    let level = if diagnostic.is_error() { Level::ERROR } else { Level::WARNING };
     let shown = diagnostic.span.filter(|_| !findings.text.is_empty());
     let Some(window) = shown.and_then(|span| window(&findings.text, lines, span)) else {
         return bare(findings, diagnostic);
@@ -242,7 +240,7 @@ fn rendered(
         AnnotationKind::Primary.span(window.span).label(diagnostic.label.as_deref().map(plain));
     let snippet =
         Snippet::source(window.text).line_start(window.line).path(path).annotation(annotation);
-    let title = level.primary_title(plain(&diagnostic.message)).id(diagnostic.code);
+    let title = Level::ERROR.primary_title(plain(&diagnostic.message)).id(diagnostic.code);
     let mut group = title.element(snippet);
     for text in diagnostic.notes.iter().map(|n| plain(n)).chain(column_note) {
         group = group.element(Level::NOTE.message(text));
@@ -255,8 +253,7 @@ fn rendered(
 
 /// A diagnostic without a place in the text.
 fn bare(findings: &Findings, diagnostic: &Diagnostic) -> String {
-    let level = if diagnostic.is_error() { "error" } else { "warning" };
-    let mut out = head(level, diagnostic.code, &diagnostic.message);
+    let mut out = head("error", diagnostic.code, &diagnostic.message);
     let place = match &diagnostic.place {
         Some(place) => format!("{}: {place}", findings.path),
         None => findings.path.clone(),
@@ -281,7 +278,7 @@ pub fn findings_json(findings: &Findings) -> serde_json::Value {
     let one = |d: &Diagnostic| {
         serde_json::json!({
             "code": d.code,
-            "severity": if d.is_error() { "error" } else { "warning" },
+            "severity": "error",
             "message": d.message,
             "start": d.span.map(|span| place(span.start)),
             "end": d.span.map(|span| place(span.end)),

@@ -65,23 +65,11 @@ impl Loc {
     }
 }
 
-/// How bad a diagnostic is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Severity {
-    /// The input is refused.
-    #[default]
-    Error,
-    /// Suspicious but accepted.
-    Warning,
-}
-
-/// One finding about a module or its text.
+/// One error in a module or its text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Stable code such as `E0204`.
     pub code: &'static str,
-    /// Error or warning.
-    pub severity: Severity,
     /// What is wrong, in one sentence without a final stop.
     pub message: String,
     /// Where in the text, if it came from text.
@@ -100,11 +88,6 @@ impl Diagnostic {
     /// An error with the given code.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), ..Self::default() }
-    }
-
-    /// A warning with the given code.
-    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, message) }
     }
 
     /// Sets the primary span.
@@ -141,17 +124,11 @@ impl Diagnostic {
         self.help = Some(help.into());
         self
     }
-
-    /// Whether it is an error.
-    pub fn is_error(&self) -> bool {
-        self.severity == Severity::Error
-    }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = if self.is_error() { "error" } else { "warning" };
-        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        write!(f, "error[{}]: {}", self.code, self.message)?;
         if let Some(place) = &self.place {
             write!(f, "\n  --> {place}")?;
         }

@@ -44,7 +44,7 @@ pub mod verify;
 
 pub use builder::FuncBuilder;
 pub use decompose::decompose;
-pub use diag::{Diagnostic, Loc, Severity, Span};
+pub use diag::{Diagnostic, Loc, Span};
 pub use entity::{Arena, BlockId, Entity, NodeId, ValueId};
 pub use erf::erf;
 pub use eval::{EvalError, Evaluator, Mode, TraceEvent, WeightSource};

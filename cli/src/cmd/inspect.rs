@@ -12,7 +12,6 @@ use crate::output::{self, bytes, count};
 use crate::recipe::{self, Recipe};
 use crate::recipe_text;
 use crate::render::{self, Failure};
-use anyid_ir::Diagnostic;
 use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::kin;
 use anyid_models::wan::names::detect;
@@ -439,13 +438,11 @@ fn module(path: &Path) -> std::result::Result<Found, Failure> {
     let args = ModuleArgs { file: path.to_owned(), dims: Vec::new() };
     let (module, findings) = modules::examine(&args)?;
     // Free dims have no value here; `check --dim` would give them one.
-    let broken = |d: &&Diagnostic| d.is_error() && d.code != "E0112";
-    if findings.list.iter().any(|d| broken(&d)) {
+    if findings.list.iter().any(|d| d.code != "E0112") {
         return Err(Failure::Findings(Box::new(findings)));
     }
-    let free: Vec<&Diagnostic> = findings.list.iter().filter(|d| d.is_error()).collect();
-    if !free.is_empty() {
-        let warnings = free.iter().map(|d| d.message.clone()).collect();
+    if !findings.list.is_empty() {
+        let warnings = findings.list.into_iter().map(|d| d.message).collect();
         let text = format!("IR text with free dims; `anyid-rt check {} --dim …`\n", path.display());
         return Ok(Found { text, json: json!({ "kind": "ir", "bound": false }), warnings });
     }

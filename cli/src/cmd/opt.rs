@@ -115,7 +115,7 @@ fn checked(state: &Compilation<'_>) -> Result<()> {
     if state.level() != Level::Program {
         return Ok(());
     }
-    match verify::verify(&state.straight()).into_iter().find(|d| d.is_error()) {
+    match verify::verify(&state.straight()).into_iter().next() {
         None => Ok(()),
         Some(fault) => Err(Error::internal(fault.code, fault.message)
             .at(fault.place.unwrap_or_else(|| "the result of a pass".to_owned()))),

@@ -38,7 +38,7 @@ pub fn parse_module(text: &str, bindings: &[(&str, i64)]) -> Result<Module, Vec<
     if diagnostics.is_empty() {
         diagnostics = crate::verify::verify(&module);
     }
-    if !diagnostics.iter().any(Diagnostic::is_error) {
+    if diagnostics.is_empty() {
         return Ok(module);
     }
     diagnostics.sort_by_key(|d| d.span.map_or(usize::MAX, |span| span.start));

@@ -230,7 +230,7 @@ fn runnable(plan: &Plan, target: &Target) -> Result<()> {
 
 fn verified(module: &Module) -> Result<()> {
     let diagnostics = anyid_ir::verify::verify(module);
-    match diagnostics.into_iter().find(anyid_ir::Diagnostic::is_error) {
+    match diagnostics.into_iter().next() {
         None => Ok(()),
         Some(first) => {
             let place = first.place.unwrap_or_else(|| format!("module @{}", module.name));

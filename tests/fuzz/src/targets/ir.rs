@@ -66,7 +66,7 @@ impl Target for Ir {
         let module = match text::parse_module(source, &[]) {
             Ok(module) => module,
             Err(found) => {
-                let code = found.iter().find(|found| found.is_error()).map(|found| found.code);
+                let code = found.first().map(|found| found.code);
                 return Ok(Verdict::Refused(code.ok_or("refused without a reason")?.to_owned()));
             }
         };
