@@ -104,11 +104,6 @@ impl<'m> Evaluator<'m> {
         Self { module, mode, by_name, drops, composites: Mutex::default() }
     }
 
-    /// The mode it was made with.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
     /// Runs function `func` on one tensor a parameter, in order, and gives one tensor a result. A
     /// function with index parameters is named with their values: `block<3>`.
     ///

@@ -6,7 +6,6 @@
 use crate::CompileError;
 use crate::program::{Origin, Port, Program, ValueIndex};
 use anyid_ir::eval::TracePath;
-use anyid_ir::manifest::{bind_path, join_path};
 use anyid_ir::plan::WeightRef;
 use anyid_ir::{BlockId, Entity, Func, Module, NodeId, Op, ValueId};
 use smallvec::SmallVec;
@@ -33,16 +32,15 @@ struct Frame<'f> {
     func: &'f Func,
     /// Values of this activation by id; unset until defined.
     env: Vec<Option<ValueIndex>>,
-    indices: HashMap<String, u32>,
-    /// The function's scope with its indices bound.
-    scope: String,
-    /// Names the values, as the interpreter does.
+    /// Names values and weights, as the interpreter does.
     path: TracePath,
 }
 
 impl Frame<'_> {
-    fn index(&self, name: &str) -> Option<u32> {
-        self.indices.get(name).copied()
+    fn set(&mut self, values: &[ValueId], made: &[ValueIndex]) {
+        for (value, made) in values.iter().zip(made) {
+            self.env[value.index()] = Some(*made);
+        }
     }
 }
 
@@ -71,7 +69,7 @@ pub(crate) fn flattened(
         arguments.push(flattener.program.input(&Port::new(name, 0), ty.clone()));
     }
     let path = TracePath::root(main, &[]);
-    let results = flattener.call(main, &arguments, &[], path, 0)?;
+    let results = flattener.call(main, &arguments, path, 0)?;
     let named = main.result_names().into_iter().zip(results);
     flattener.program.outputs = named.map(|(name, value)| Port::new(name, value)).collect();
     Ok((flattener.program, flattener.iterations))
@@ -82,21 +80,11 @@ impl<'m> Flattener<'m> {
         &mut self,
         func: &'m Func,
         arguments: &[ValueIndex],
-        indices: &[u32],
         path: TracePath,
         depth: usize,
     ) -> Result<Vec<ValueIndex>, CompileError> {
-        if depth > MOST_DEPTH {
-            let error = too_large("calls and repeats nest too deeply");
-            return Err(error.at(format!("@{}", func.name)));
-        }
-        let indices: HashMap<String, u32> =
-            func.index_params.iter().cloned().zip(indices.iter().copied()).collect();
-        let scope = bind(&func.scope, &indices)?;
-        let mut frame = Frame { func, env: vec![None; func.values.len()], indices, scope, path };
-        for (param, value) in func.params().iter().zip(arguments) {
-            frame.env[param.index()] = Some(*value);
-        }
+        let mut frame = Frame { func, env: vec![None; func.values.len()], path };
+        frame.set(func.params(), arguments);
         self.block(&mut frame, func.entry, depth)
     }
 
@@ -108,6 +96,10 @@ impl<'m> Flattener<'m> {
         depth: usize,
     ) -> Result<Vec<ValueIndex>, CompileError> {
         let func = frame.func;
+        if depth > MOST_DEPTH {
+            let error = CompileError::new("E0502", "calls and repeats nest too deeply");
+            return Err(error.at(format!("@{}", func.name)));
+        }
         for &id in &func.blocks[block].nodes {
             let node = &func.nodes[id];
             let operands: SmallVec<[ValueIndex; 4]> = node
@@ -118,22 +110,22 @@ impl<'m> Flattener<'m> {
             match &node.op {
                 Op::Return | Op::Yield => return Ok(operands.to_vec()),
                 Op::Weight { path } => {
-                    let path = bind(path, &frame.indices)?;
-                    let name = join_path(&frame.scope, &path);
+                    let name = frame.path.weight(path).ok_or_else(|| {
+                        let message =
+                            format!("the weight path \"{path}\" names an index that is not bound");
+                        CompileError::new("E0501", message)
+                    })?;
                     let value = self.weight(name, func, id);
-                    frame.env[node.results[0].index()] = Some(value);
+                    frame.set(&node.results, &[value]);
                 }
                 Op::Call { func: callee, index } => {
                     let callee =
                         *self.funcs.get(callee.as_str()).expect("verified: the callee exists");
-                    let indices: Option<Vec<u32>> =
-                        index.iter().map(|arg| arg.value(|name| frame.index(name))).collect();
+                    let indices = frame.path.numbers(index);
                     let indices = indices.expect("verified: index arguments are bound");
                     let path = frame.path.call(callee, index, &indices);
-                    let results = self.call(callee, &operands, &indices, path, depth + 1)?;
-                    for (value, result) in node.results.iter().zip(results) {
-                        frame.env[value.index()] = Some(result);
-                    }
+                    let results = self.call(callee, &operands, path, depth + 1)?;
+                    frame.set(&node.results, &results);
                 }
                 Op::Repeat { index, lo, hi, carries } => {
                     let body = node.body.expect("verified: a repeat has a body");
@@ -156,12 +148,11 @@ impl<'m> Flattener<'m> {
                         }
                     };
                     if self.program.steps.len() > MOST_STEPS {
-                        let error = too_large("the function unrolls to more than 2^20 steps");
+                        let message = "the function unrolls to more than 2^20 steps";
+                        let error = CompileError::new("E0502", message);
                         return Err(error.at(label(node.results[0])));
                     }
-                    for (result, value) in node.results.iter().zip(made) {
-                        frame.env[result.index()] = Some(value);
-                    }
+                    frame.set(&node.results, &made);
                 }
             }
         }
@@ -209,11 +200,8 @@ impl<'m> Flattener<'m> {
             if outermost {
                 self.iterations.last_mut().expect("it began").push(BTreeSet::new());
             }
-            frame.indices.insert(index.to_owned(), i);
             frame.path.enter(index, i);
-            for (param, value) in params.iter().zip(&current) {
-                frame.env[param.index()] = Some(*value);
-            }
+            frame.set(params, &current);
             for (param, stack) in params[carries..].iter().zip(stacks) {
                 let ty = func.ty(*param).clone();
                 let at = Op::Index { axis: 0, at: slot };
@@ -221,22 +209,15 @@ impl<'m> Flattener<'m> {
                 let value = self.program.step(at, smallvec::smallvec![*stack], ty, name);
                 frame.env[param.index()] = Some(value);
             }
-            if depth > MOST_DEPTH {
-                let error = too_large("calls and repeats nest too deeply");
-                return Err(error.at(format!("@{}", func.name)));
-            }
             let yielded = self.block(frame, body, depth + 1)?;
             current = yielded[..carries].to_vec();
             for (stack, value) in stacked.iter_mut().zip(&yielded[carries..]) {
                 stack.push(*value);
             }
-            frame.indices.remove(index);
             frame.path.leave();
         }
         self.inside = !outermost;
-        for (result, value) in results.iter().zip(&current) {
-            frame.env[result.index()] = Some(*value);
-        }
+        frame.set(results, &current);
         for (result, slots) in results[carries..].iter().zip(stacked) {
             let ty = func.ty(*result).clone();
             let name = frame.path.of(&func.values[*result].name);
@@ -257,15 +238,4 @@ impl<'m> Flattener<'m> {
         }
         Ok(())
     }
-}
-
-fn bind(path: &str, indices: &HashMap<String, u32>) -> Result<String, CompileError> {
-    bind_path(path, |name| indices.get(name).copied()).ok_or_else(|| {
-        let message = format!("the weight path \"{path}\" names an index that is not bound");
-        CompileError::new("E0501", message)
-    })
-}
-
-fn too_large(message: &str) -> CompileError {
-    CompileError::new("E0502", message)
 }

@@ -22,10 +22,8 @@ fn in_func(func: &Func, error: EvalError) -> EvalError {
 }
 
 pub(super) fn unknown_function(name: &str, meant: Option<&str>) -> EvalError {
-    let help = match meant {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => "name a function of the module".to_owned(),
-    };
+    let otherwise = || "name a function of the module".to_owned();
+    let help = meant.map_or_else(otherwise, |meant| format!("did you mean `{meant}`?"));
     fault("E1040", format!("there is no function @{name} in the module"), &help)
 }
 
@@ -56,10 +54,8 @@ pub(super) fn missing(func: &Func, name: &str, ty: &TensorType) -> EvalError {
 
 pub(super) fn surplus(func: &Func, name: &str, meant: Option<&str>) -> EvalError {
     let params: Vec<&str> = func.param_types().map(|(name, _)| name).collect();
-    let help = match meant {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("its parameters are: {}", params.join(", ")),
-    };
+    let otherwise = || format!("its parameters are: {}", params.join(", "));
+    let help = meant.map_or_else(otherwise, |meant| format!("did you mean `{meant}`?"));
     in_func(func, fault("E1041", format!("input {name} is not a parameter"), &help))
 }
 

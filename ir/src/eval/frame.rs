@@ -9,7 +9,6 @@ use super::trace::{TraceEvent, TracePath};
 use super::{Evaluator, Trace};
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
 use crate::graph::{Func, Node};
-use crate::manifest::{bind_path, join_path};
 use crate::op::{IndexArg, Op};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
@@ -31,8 +30,6 @@ struct Frame<'f> {
     func: &'f Func,
     drops: &'f Drops,
     values: Vec<Option<Data>>,
-    /// Index parameters and the indices of loops around the current node, innermost last.
-    bindings: Vec<(&'f str, u32)>,
     /// `None` inside a composite, which is not traced.
     path: Option<TracePath>,
 }
@@ -40,21 +37,7 @@ struct Frame<'f> {
 impl<'f> Frame<'f> {
     fn new(func: &'f Func, drops: &'f Drops, path: Option<TracePath>) -> Self {
         let values = vec![None; func.values.len()];
-        Self { func, drops, values, bindings: Vec::new(), path }
-    }
-
-    fn bind(&mut self, index: &[u32]) {
-        let names = self.func.index_params.iter().map(String::as_str);
-        self.bindings = names.zip(index.iter().copied()).collect();
-    }
-
-    fn number(&self, name: &str) -> Option<u32> {
-        self.bindings.iter().rev().find(|(n, _)| *n == name).map(|(_, number)| *number)
-    }
-
-    fn own_number(&self, name: &str) -> Option<u32> {
-        let own = &self.bindings[..self.func.index_params.len().min(self.bindings.len())];
-        own.iter().find(|(n, _)| *n == name).map(|(_, number)| *number)
+        Self { func, drops, values, path }
     }
 
     fn value(&self, value: ValueId) -> Result<&Data, EvalError> {
@@ -109,20 +92,18 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
         }
         let path = TracePath::root(func, index);
         let inputs = inputs.iter().map(|input| Rc::new(input.to_f64_vec())).collect();
-        self.func(at, index, inputs, path)
+        self.func(at, inputs, path)
     }
 
     fn func(
         &mut self,
         at: usize,
-        index: &[u32],
         inputs: Vec<Data>,
         path: TracePath,
     ) -> Result<Vec<Data>, EvalError> {
         let evaluator = self.evaluator;
         let func = &evaluator.module.funcs[at];
         let mut frame = Frame::new(func, &evaluator.drops[at], Some(path));
-        frame.bind(index);
         frame.set(func.params(), inputs)?;
         self.block(&mut frame, func.entry)
     }
@@ -183,20 +164,18 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
         let evaluator = self.evaluator;
         let at =
             *evaluator.by_name.get(callee).ok_or_else(|| error::unknown_function(callee, None))?;
-        let index: Option<Vec<u32>> =
-            args.iter().map(|arg| arg.value(|name| frame.number(name))).collect();
-        let index = index.ok_or_else(|| broken("an index that has no value here"))?;
-        let inputs = frame.values_of(&node.operands)?;
         let path = frame.path.as_ref().ok_or_else(|| broken("a call inside a composite"))?;
+        let index = path.numbers(args).ok_or_else(|| broken("an index that has no value here"))?;
+        let inputs = frame.values_of(&node.operands)?;
         let path = path.call(&evaluator.module.funcs[at], args, &index);
-        self.func(at, &index, inputs, path)
+        self.func(at, inputs, path)
     }
 
-    fn repeat<'f>(
+    fn repeat(
         &mut self,
-        frame: &mut Frame<'f>,
-        node: &'f Node,
-        index: &'f str,
+        frame: &mut Frame<'_>,
+        node: &Node,
+        index: &str,
         range: std::ops::Range<u32>,
         carries: usize,
     ) -> Result<Vec<Data>, EvalError> {
@@ -218,7 +197,6 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
                 arguments.push(Rc::new(slot.to_vec()));
             }
             frame.set(params, arguments)?;
-            frame.bindings.push((index, at));
             if let Some(path) = &mut frame.path {
                 path.enter(index, at);
             }
@@ -226,7 +204,6 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
             if let Some(path) = &mut frame.path {
                 path.leave();
             }
-            frame.bindings.pop();
             if yielded.len() != node.results.len() {
                 return Err(broken("a yield with another number of values than the loop"));
             }
@@ -242,13 +219,9 @@ impl<'r, 't, 'm> Interpreter<'r, 't, 'm> {
     }
 
     fn weight(&self, frame: &Frame<'_>, path: &str, ty: &TensorType) -> Result<Data, EvalError> {
-        // The scope speaks of the function's own indices, whatever the loops inside are called.
-        let scope = bind_path(&frame.func.scope, |index| frame.own_number(index));
-        let path = bind_path(path, |index| frame.number(index));
-        let name = match (scope, path) {
-            (Some(scope), Some(path)) => join_path(&scope, &path),
-            _ => return Err(broken("a weight path with an index that has no value here")),
-        };
+        let name = frame.path.as_ref().and_then(|at| at.weight(path));
+        let unbound = || broken("a weight path with an index that has no value here");
+        let name = name.ok_or_else(unbound)?;
         let tensor = self.weights.weight(&name, ty).map_err(|why| error::weight(&name, &why))?;
         if !self.evaluator.mode.admits(ty, tensor.ty()) {
             let message = format!("given as {}, expected {ty}", tensor.ty());

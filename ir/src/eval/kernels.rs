@@ -252,13 +252,8 @@ fn reduce(f: ReduceFn, x: &[f64], shape: &[usize], axes: &[usize]) -> Vec<f64> {
     let strides = [strides(shape), repeated(&kept, shape)];
     let walk = Walk::new(shape, [&strides[0], &strides[1]]);
     let combine = |a: f64, v: f64| match f {
-        ReduceFn::Max => {
-            if v > a || v.is_nan() {
-                v
-            } else {
-                a
-            }
-        }
+        ReduceFn::Max if v > a || v.is_nan() => v,
+        ReduceFn::Max => a,
         ReduceFn::Sum | ReduceFn::Mean => a + v,
     };
     walk.rows(|[from, to]| {

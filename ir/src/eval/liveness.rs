@@ -1,7 +1,7 @@
 //! After which node each value of a function can be forgotten.
 
 use crate::entity::{BlockId, Entity, NodeId, ValueId};
-use crate::graph::Func;
+use crate::graph::{Def, Func};
 use smallvec::SmallVec;
 
 /// Values that die with each node.
@@ -16,18 +16,11 @@ impl Drops {
         let order = func.walk();
         let mut block_of: Vec<Option<BlockId>> = vec![None; func.nodes.len()];
         let mut owner: Vec<Option<NodeId>> = vec![None; func.blocks.len()];
-        let mut home: Vec<Option<BlockId>> = vec![None; func.values.len()];
         for (id, block) in func.blocks.iter() {
-            for value in &block.params {
-                home[value.index()] = Some(id);
-            }
             for node in &block.nodes {
                 block_of[node.index()] = Some(id);
                 if let Some(body) = func.nodes[*node].body {
                     owner[body.index()] = Some(*node);
-                }
-                for value in &func.nodes[*node].results {
-                    home[value.index()] = Some(id);
                 }
             }
         }
@@ -37,11 +30,15 @@ impl Drops {
                 last[value.index()] = Some(*node);
             }
             for value in &func.nodes[*node].operands {
+                let home = match func.values[*value].def {
+                    Def::Param(block, _) => Some(block),
+                    Def::Result(maker, _) => block_of[maker.index()],
+                };
                 // In program order the latest use wins; uses inside a loop count for the loop.
                 let mut at = Some(*node);
                 while let Some(user) = at {
                     let block = block_of[user.index()];
-                    if block == home[value.index()] {
+                    if block == home {
                         break;
                     }
                     at = block.and_then(|b| owner[b.index()]);

@@ -3,7 +3,7 @@
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// Gives the weights of a module by name.
 pub trait WeightSource {
@@ -20,19 +20,10 @@ impl WeightSource for () {
     }
 }
 
-fn found<'t>(tensor: Option<&'t Tensor>, ty: &TensorType) -> Result<Cow<'t, Tensor>, String> {
-    tensor.map(Cow::Borrowed).ok_or_else(|| format!("not found, wanted as {ty}"))
-}
-
-impl WeightSource for HashMap<String, Tensor> {
-    fn weight(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, Tensor>, String> {
-        found(self.get(name), ty)
-    }
-}
-
 impl WeightSource for BTreeMap<String, Tensor> {
     fn weight(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, Tensor>, String> {
-        found(self.get(name), ty)
+        let found = self.get(name).map(Cow::Borrowed);
+        found.ok_or_else(|| format!("not found, wanted as {ty}"))
     }
 }
 
