@@ -249,25 +249,24 @@ pub fn lift(program: &Program, patterns: &[String]) -> Result<Program, CompileEr
     let mut copy = Translation::new(program);
     let mut given: Vec<Option<ValueIndex>> = vec![None; program.weights.len()];
     for (at, value) in program.values.iter().enumerate() {
-        let out = &mut copy.out;
-        copy.moved[at] = match value.origin {
-            Origin::Input(_) | Origin::Step(..) => continue,
-            Origin::Weight(index) if lifted(&program.weights[index as usize].name) => {
-                let weight = &program.weights[index as usize];
-                let ty = match weight.ty.dtype {
-                    DType::Bf16 | DType::F16 => weight.ty.with_dtype(DType::F32),
-                    _ => weight.ty.clone(),
-                };
-                let own = *given[index as usize]
-                    .get_or_insert_with(|| out.input(&Port::new(weight.name.as_str(), 0), ty));
-                as_declared(out, own, &value.ty, &weight.name)
-            }
-            origin => out.value(value.ty.clone(), origin),
+        let Origin::Weight(index) = value.origin else { continue };
+        let weight = &program.weights[index as usize];
+        if !lifted(&weight.name) {
+            continue;
+        }
+        let ty = match weight.ty.dtype {
+            DType::Bf16 | DType::F16 => weight.ty.with_dtype(DType::F32),
+            _ => weight.ty.clone(),
         };
+        let out = &mut copy.out;
+        let own = *given[index as usize]
+            .get_or_insert_with(|| out.input(&Port::new(weight.name.as_str(), 0), ty));
+        copy.moved[at] = Some(as_declared(out, own, &value.ty, &weight.name));
     }
+    copy.given();
     program.steps.iter().for_each(|step| copy.step(step));
     let out = copy.done();
-    // Weights that are inputs now are read no more.
+    // Inputs and weights are numbered first.
     let same: Vec<ValueIndex> = (0..out.values.len() as u32).collect();
     Ok(out.rebuilt(&same, &vec![true; out.steps.len()]))
 }

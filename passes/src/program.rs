@@ -11,7 +11,6 @@ use anyid_ir::plan::{Branch, WeightRef, title};
 use anyid_ir::{Op, TensorType, infer};
 use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// Index of a value.
 pub type ValueIndex = u32;
@@ -271,24 +270,14 @@ impl Program {
             read[replaced[port.value as usize] as usize] = true;
         }
         let mut copy = Translation::new(self);
-        copy.out.weights.clear();
-        let mut weights: HashMap<u32, u32> = HashMap::new();
-        for (at, value) in self.values.iter().enumerate() {
-            let origin = match value.origin {
-                Origin::Persistent(_) => value.origin,
-                Origin::Weight(index) if read[at] => {
-                    Origin::Weight(*weights.entry(index).or_insert_with(|| {
-                        copy.out.weights.push(self.weights[index as usize].clone());
-                        copy.out.weights.len() as u32 - 1
-                    }))
-                }
-                _ => continue,
-            };
-            copy.moved[at] = copy.out.value(value.ty.clone(), origin);
+        for (at, value) in (0..).zip(&self.values) {
+            let weight = matches!(value.origin, Origin::Weight(_));
+            if value.origin.is_given() && (!weight || read[at as usize]) {
+                copy.find(at);
+            }
         }
         for (step, _) in self.steps.iter().zip(kept).filter(|(_, kept)| **kept) {
-            let find = |value: &ValueIndex| copy.moved[replaced[*value as usize] as usize];
-            let operands = step.operands.iter().map(find).collect();
+            let operands = step.operands.iter().map(|v| copy.find(replaced[*v as usize])).collect();
             copy.step_on(step, operands);
         }
         for (value, replaced) in replaced.iter().enumerate() {

@@ -384,12 +384,12 @@ pub fn remat(program: Program, keeping: Keeping, rewrites: &mut Rewrites) -> Pro
     copy.given();
     let mut again: HashMap<ValueIndex, ValueIndex> = HashMap::new();
     for (at, step) in program.steps.iter().enumerate() {
-        let find = |copy: &Translation<'_>, again: &HashMap<_, _>, value: &ValueIndex| {
-            again.get(value).copied().unwrap_or(copy.moved[*value as usize])
+        let find = |copy: &mut Translation<'_>, again: &HashMap<_, _>, value: &ValueIndex| {
+            again.get(value).copied().unwrap_or_else(|| copy.find(*value))
         };
         for &front in fronts.get(&at).into_iter().flatten() {
             let step = &program.steps[front];
-            let operands = step.operands.iter().map(|v| find(&copy, &again, v)).collect();
+            let operands = step.operands.iter().map(|v| find(&mut copy, &again, v)).collect();
             let made = copy.out.step_like(&program, step, operands);
             let added = copy.out.steps.last_mut().expect("it was just added");
             added.stage = Stage::Again;
@@ -402,7 +402,7 @@ pub fn remat(program: Program, keeping: Keeping, rewrites: &mut Rewrites) -> Pro
         }
         match step.stage {
             Stage::Backward => {
-                let operands = step.operands.iter().map(|v| find(&copy, &again, v)).collect();
+                let operands = step.operands.iter().map(|v| find(&mut copy, &again, v)).collect();
                 copy.step_on(step, operands);
             }
             Stage::Forward | Stage::Again => copy.step(step),

@@ -5,11 +5,10 @@
 //! rotary table and the references' patch embedding, without being told about any of them.
 
 use crate::fuse::view::is_movement;
-use crate::program::{Origin, Port, Program, Role, ValueIndex};
+use crate::program::{Origin, Port, Program, Role, Translation, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::simplify::simplify;
 use anyid_ir::Op;
-use std::collections::HashMap;
 
 /// A program split in two. `prepare` has as outputs the values it keeps, in order; `step` reads
 /// them as [`Origin::Persistent`].
@@ -59,94 +58,36 @@ pub fn split(program: &Program, varying: &[String], rewrites: &mut Rewrites) -> 
         }
     }
 
-    let mut prepare = Side::new(program);
-    let mut step = Side::new(program);
+    let mut prepare = Translation::empty(program);
+    let mut step = Translation::empty(program);
     for port in &program.inputs {
         let side = if varies[port.value as usize] { &mut step } else { &mut prepare };
-        let moved = side.out.input(port, program.ty(port.value).clone());
-        side.moved[port.value as usize] = Some(moved);
+        side.input(port);
     }
+    // `prepare` keeps what `step` reads of it. An output that is an unvarying input is handed through.
+    let hand_over =
+        |value: ValueIndex, prepare: &mut Translation<'_>, step: &mut Translation<'_>| {
+            let moved = &mut step.moved[value as usize];
+            if !varies[value as usize] && !program.is_weight(value) && moved.is_none() {
+                let (name, index) = (program.name(value), prepare.out.outputs.len() as u32);
+                let kept = Port::new(name, prepare.find(value));
+                prepare.out.outputs.push(Port { role: Role::Kept, ..kept });
+                let ty = program.ty(value).clone();
+                *moved = Some(step.out.value(ty, Origin::Persistent(index)));
+            }
+        };
     for each in &program.steps {
         let result = each.result() as usize;
+        if !varies[result] || (used_by_prepare[result] && cheap[result]) {
+            prepare.step(each);
+        }
         if varies[result] {
-            if used_by_prepare[result] && cheap[result] {
-                prepare.copy(each);
-            }
-            for operand in &each.operands {
-                let from_prepare = !varies[*operand as usize] && !program.is_weight(*operand);
-                if from_prepare && step.moved[*operand as usize].is_none() {
-                    step.moved[*operand as usize] = Some(prepare.keep(*operand, &mut step.out));
-                }
-            }
-            step.copy(each);
-        } else {
-            prepare.copy(each);
+            each.operands.iter().for_each(|value| hand_over(*value, &mut prepare, &mut step));
+            step.step(each);
         }
     }
-    for port in &program.outputs {
-        let value = port.value;
-        // An output that is an unvarying input is handed through; a weight is there anyway.
-        if !program.is_weight(value) && step.moved[value as usize].is_none() {
-            step.moved[value as usize] = Some(prepare.keep(value, &mut step.out));
-        }
-        let moved = step.find(value);
-        step.out.outputs.push(port.with(moved));
-    }
-    Split { prepare: simplify(prepare.out), step: simplify(step.out) }
-}
-
-struct Side<'p> {
-    program: &'p Program,
-    out: Program,
-    moved: Vec<Option<ValueIndex>>,
-    /// Weights by name.
-    weights: HashMap<&'p str, u32>,
-}
-
-impl<'p> Side<'p> {
-    fn new(program: &'p Program) -> Self {
-        let moved = vec![None; program.values.len()];
-        Self { program, out: Program::default(), moved, weights: HashMap::new() }
-    }
-
-    /// Keeps a value of this side for `later`, and the value there.
-    fn keep(&mut self, value: ValueIndex, later: &mut Program) -> ValueIndex {
-        let (name, index) = (self.program.name(value), self.out.outputs.len() as u32);
-        let kept = self.find(value);
-        self.out.outputs.push(Port { role: Role::Kept, ..Port::new(name, kept) });
-        later.value(self.program.ty(value).clone(), Origin::Persistent(index))
-    }
-
-    /// The value on this side; a weight is added where it is asked for.
-    fn find(&mut self, value: ValueIndex) -> ValueIndex {
-        if let Some(moved) = self.moved[value as usize] {
-            return moved;
-        }
-        let Origin::Weight(index) = self.program.values[value as usize].origin else {
-            unreachable!("only weights are copied on demand")
-        };
-        let weight = &self.program.weights[index as usize];
-        let at = *self.weights.entry(&weight.name).or_insert_with(|| {
-            self.out.weights.push(weight.clone());
-            self.out.weights.len() as u32 - 1
-        });
-        let ty = self.program.ty(value).clone();
-        let moved = self.out.value(ty, Origin::Weight(at));
-        self.moved[value as usize] = Some(moved);
-        moved
-    }
-
-    fn copy(&mut self, step: &crate::program::ProgramStep) {
-        if self.moved[step.result() as usize].is_some() {
-            return;
-        }
-        let operands = step.operands.iter().map(|v| self.find(*v)).collect();
-        for (value, made) in
-            step.results.iter().zip(self.out.step_like(self.program, step, operands))
-        {
-            self.moved[*value as usize] = Some(made);
-        }
-    }
+    program.outputs.iter().for_each(|port| hand_over(port.value, &mut prepare, &mut step));
+    Split { prepare: simplify(prepare.out), step: simplify(step.done()) }
 }
 
 #[cfg(test)]
