@@ -41,13 +41,13 @@ pub(crate) fn split_rows(
         }
         let bound = |flow: &Flow| share_all(flow, persistent).bound();
         let mut found: Option<(u64, Flow, Stretch)> = None;
-        let readers = flow.readers();
-        for run in runs_around(flow, policy, &readers, at) {
+        let runs = Runs { flow, policy, readers: flow.readers() };
+        for run in runs.around(at) {
             if trials == 0 {
                 break;
             }
             trials -= 1;
-            let other = applied(flow, policy, &readers, &run, 2);
+            let other = runs.applied(&run, 2);
             let bound = bound(&other);
             if bound < found.as_ref().map_or(peak, |(best, ..)| *best) {
                 found = Some((bound, other, run));
@@ -57,7 +57,7 @@ pub(crate) fn split_rows(
         let mut pieces = 4;
         while run.rows / pieces >= policy.least_rows && trials > 0 {
             trials -= 1;
-            let other = applied(flow, policy, &readers, &run, pieces);
+            let other = runs.applied(&run, pieces);
             let next = bound(&other);
             // Fewer pieces with nearly the same peak are better.
             if next + best / policy.least_share > best {
@@ -85,71 +85,157 @@ struct Stretch {
     step: usize,
 }
 
-/// Runs that a peak at launch `at` is part of and that hold a value only they use.
-fn runs_around(flow: &Flow, policy: &RowSplit, readers: &[Vec<usize>], at: usize) -> Vec<Stretch> {
-    let mut runs = Vec::new();
-    for from in (at + 1).saturating_sub(policy.longest)..=at {
-        for len in 2..=policy.longest {
-            let end = from + len;
-            if end <= at || end > flow.steps.len() {
-                continue;
-            }
-            if let Some(run) = run(flow, policy, readers, from, len) {
-                runs.push(run);
-            }
-        }
-    }
-    // The fewest launches first: of equal gains the first is taken.
-    runs.sort_by_key(|run| (run.len, run.from));
-    runs
+/// What runs are looked for in.
+struct Runs<'f> {
+    flow: &'f Flow,
+    policy: &'f RowSplit,
+    readers: Vec<Vec<usize>>,
 }
 
-fn run(
-    flow: &Flow,
-    policy: &RowSplit,
-    readers: &[Vec<usize>],
-    from: usize,
-    len: usize,
-) -> Option<Stretch> {
-    let steps = flow.steps.get(from..from + len)?;
-    let rows = rows_of(flow, &steps[0])?;
-    if rows < 2 * policy.least_rows || !steps.iter().all(|step| rows_of(flow, step) == Some(rows)) {
-        return None;
-    }
-    for step in steps {
-        let by_rows = by_rows(flow, step, rows)?;
-        for (value, own) in step.operands.iter().zip(&by_rows) {
-            let storage = flow.storage(*value);
-            let made = steps.iter().any(|step| step.results.contains(&storage.owner));
-            let weight = matches!(flow.values[storage.owner as usize].source, Source::Weight(_));
-            let even = (flow.ty(*value).elements()).is_multiple_of(rows);
-            if *own && (weight || !even) {
-                return None;
-            }
-            // What the run makes is read in the same rows, from its start.
-            let all = storage.offset == 0 && flow.bytes(*value) == flow.bytes(storage.owner);
-            if made && !(*own && all) {
-                return None;
-            }
+impl Runs<'_> {
+    /// Runs that a peak at launch `at` is part of and that hold a value only they use.
+    fn around(&self, at: usize) -> Vec<Stretch> {
+        let longest = self.policy.longest;
+        let mut runs = Vec::new();
+        for from in (at + 1).saturating_sub(longest)..=at {
+            let reaching = (2..=longest).filter(|len| from + len > at);
+            runs.extend(reaching.filter_map(|len| self.run(from, len)));
         }
-        let own = |value: &ValueIndex| {
-            flow.storage(*value).owner == *value
-                && flow.values[*value as usize].source == Source::Launch
-                && flow.ty(*value).elements().is_multiple_of(rows)
-        };
-        if !step.results.iter().all(own) {
+        // The fewest launches first: of equal gains the first is taken.
+        runs.sort_by_key(|run| (run.len, run.from));
+        runs
+    }
+
+    fn run(&self, from: usize, len: usize) -> Option<Stretch> {
+        let Self { flow, policy, .. } = self;
+        let steps = flow.steps.get(from..from + len)?;
+        let rows = rows_of(flow, &steps[0])?;
+        let alike = steps.iter().all(|step| rows_of(flow, step) == Some(rows));
+        if rows < 2 * policy.least_rows || !alike {
             return None;
         }
+        for step in steps {
+            let by_rows = by_rows(flow, step, rows)?;
+            for (value, own) in step.operands.iter().zip(&by_rows) {
+                let storage = flow.storage(*value);
+                let made = steps.iter().any(|step| step.results.contains(&storage.owner));
+                let source = &flow.values[storage.owner as usize].source;
+                let weight = matches!(source, Source::Weight(_));
+                let even = (flow.ty(*value).elements()).is_multiple_of(rows);
+                if *own && (weight || !even) {
+                    return None;
+                }
+                // What the run makes is read in the same rows, from its start.
+                let all = storage.offset == 0 && flow.bytes(*value) == flow.bytes(storage.owner);
+                if made && !(*own && all) {
+                    return None;
+                }
+            }
+            let own = |value: &ValueIndex| {
+                flow.storage(*value).owner == *value
+                    && flow.values[*value as usize].source == Source::Launch
+                    && flow.ty(*value).elements().is_multiple_of(rows)
+            };
+            if !step.results.iter().all(own) {
+                return None;
+            }
+        }
+        let step = policy.step.next_multiple_of(flow.alignment.bytes() as usize);
+        let run = Stretch { from, len, rows, step };
+        let mut made = steps.iter().flat_map(|step| &step.results);
+        made.any(|value| self.inside(&run, *value)).then_some(run)
     }
-    let inner = steps.iter().flat_map(|step| &step.results);
-    let inner = inner.filter(|value| inside(readers, from, len, **value)).count();
-    let step = policy.step.next_multiple_of(flow.alignment.bytes() as usize);
-    (inner > 0).then_some(Stretch { from, len, rows, step })
-}
 
-/// Whether a value is read in the run of `len` launches at `from` alone.
-fn inside(readers: &[Vec<usize>], from: usize, len: usize, value: ValueIndex) -> bool {
-    readers[value as usize].iter().all(|at| (from..from + len).contains(at))
+    /// Whether a value is read in a run alone.
+    fn inside(&self, run: &Stretch, value: ValueIndex) -> bool {
+        let launches = run.from..run.from + run.len;
+        self.readers[value as usize].iter().all(|at| launches.contains(at))
+    }
+
+    /// Whether the launches at `at` do the same as a run, to values of the same types.
+    fn equal(&self, like: &Stretch, at: usize) -> bool {
+        let flow = self.flow;
+        let same = |(x, y): (&ValueIndex, &ValueIndex)| flow.ty(*x) == flow.ty(*y);
+        let all =
+            |a: &[ValueIndex], b: &[ValueIndex]| a.len() == b.len() && a.iter().zip(b).all(same);
+        at + like.len <= flow.steps.len()
+            && (0..like.len).all(|i| {
+                let (x, y) = (&flow.steps[like.from + i], &flow.steps[at + i]);
+                all(&x.operands, &y.operands) && all(&x.results, &y.results) && x.kernel == y.kernel
+            })
+    }
+
+    /// The flow with `like` and every equal run done in `pieces`.
+    fn applied(&self, like: &Stretch, pieces: usize) -> Flow {
+        let mut out = Flow { steps: Vec::new(), ..self.flow.clone() };
+        let mut at = 0;
+        while let Some(step) = self.flow.steps.get(at) {
+            let found = if self.equal(like, at) { self.run(at, like.len) } else { None };
+            at += found.as_ref().map_or(1, |found| found.len);
+            match found {
+                Some(found) => self.in_pieces(&found, pieces, &mut out),
+                None => out.steps.push(step.clone()),
+            }
+        }
+        out
+    }
+
+    /// Appends the launches of a run, a piece of the rows at a time.
+    fn in_pieces(&self, run: &Stretch, pieces: usize, out: &mut Flow) {
+        let flow = self.flow;
+        let steps = &flow.steps[run.from..run.from + run.len];
+        let each = run.rows.div_ceil(pieces).next_multiple_of(run.step);
+        let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
+        for (piece, start) in (0..run.rows).step_by(each).enumerate() {
+            let rows = each.min(run.rows - start);
+            // What stands for each value made in the run, in these rows.
+            let mut made: BTreeMap<ValueIndex, ValueIndex> = BTreeMap::new();
+            for step in steps {
+                let by_rows = by_rows(flow, step, run.rows).expect("it was looked at before");
+                let mut operands = step.operands.clone();
+                for (value, own) in operands.iter_mut().zip(by_rows) {
+                    if own {
+                        let ty = rows_type(flow.ty(*value), run.rows, rows);
+                        *value = match made.get(&flow.storage(*value).owner) {
+                            Some(own) => out.view(*own, 0, ty),
+                            None => {
+                                let offset = flow.bytes(*value) / run.rows as u64 * start as u64;
+                                out.view(*value, offset, ty)
+                            }
+                        };
+                    }
+                }
+                let mut results = step.results.clone();
+                for value in &mut results {
+                    let whole = *value;
+                    let ty = rows_type(flow.ty(whole), run.rows, rows);
+                    *value = if self.inside(run, whole) {
+                        out.value(ty, None, Source::Launch)
+                    } else {
+                        let offset = flow.bytes(whole) / run.rows as u64 * start as u64;
+                        let storage = Storage::at(whole, offset);
+                        let part = out.value(ty, Some(storage), Source::Launch);
+                        outer.entry(whole).or_default().push(part);
+                        part
+                    };
+                    made.insert(whole, *value);
+                }
+                let types = |values: &[ValueIndex]| -> Vec<TensorType> {
+                    values.iter().map(|value| out.ty(*value).clone()).collect()
+                };
+                let mut kernel = step.kernel.clone();
+                if let Kernel::Row(kernel) = &mut kernel {
+                    kernel.rows = rows;
+                    (kernel.operands, kernel.results) = (types(&operands), types(&results));
+                }
+                let labels = step.labels.iter().map(|label| format!("{label}[{piece}]")).collect();
+                out.steps.push(LoweredStep { kernel, operands, results, labels });
+            }
+        }
+        for (whole, parts) in outer {
+            out.values[whole as usize].source = Source::Parts(parts);
+        }
+    }
 }
 
 /// Rows of a launch that treats each by itself.
@@ -196,100 +282,6 @@ fn by_rows(flow: &Flow, step: &LoweredStep, rows: usize) -> Option<Vec<bool>> {
         Kernel::Copy(_) | Kernel::Gather | Kernel::Fill(_) => return None,
     }
     list.into_iter().collect()
-}
-
-/// Whether the launches at `at` do the same as a run, to values of the same types.
-fn equal(flow: &Flow, like: &Stretch, at: usize) -> bool {
-    let same = |(x, y): (&ValueIndex, &ValueIndex)| flow.ty(*x) == flow.ty(*y);
-    let all = |a: &[ValueIndex], b: &[ValueIndex]| a.len() == b.len() && a.iter().zip(b).all(same);
-    at + like.len <= flow.steps.len()
-        && (0..like.len).all(|i| {
-            let (x, y) = (&flow.steps[like.from + i], &flow.steps[at + i]);
-            all(&x.operands, &y.operands) && all(&x.results, &y.results) && x.kernel == y.kernel
-        })
-}
-
-/// The flow with `like` and every equal run done in `pieces`.
-fn applied(
-    flow: &Flow,
-    policy: &RowSplit,
-    readers: &[Vec<usize>],
-    like: &Stretch,
-    pieces: usize,
-) -> Flow {
-    let mut out = Flow { steps: Vec::new(), ..flow.clone() };
-    let mut at = 0;
-    while at < flow.steps.len() {
-        let found =
-            equal(flow, like, at).then(|| run(flow, policy, readers, at, like.len)).flatten();
-        match found {
-            Some(found) => {
-                in_pieces(flow, readers, &found, pieces, &mut out);
-                at += found.len;
-            }
-            None => {
-                out.steps.push(flow.steps[at].clone());
-                at += 1;
-            }
-        }
-    }
-    out
-}
-
-/// Appends the launches of a run, a piece of the rows at a time.
-fn in_pieces(flow: &Flow, readers: &[Vec<usize>], run: &Stretch, pieces: usize, out: &mut Flow) {
-    let steps = &flow.steps[run.from..run.from + run.len];
-    let each = run.rows.div_ceil(pieces).next_multiple_of(run.step);
-    let mut outer: BTreeMap<ValueIndex, Vec<ValueIndex>> = BTreeMap::new();
-    for (piece, start) in (0..run.rows).step_by(each).enumerate() {
-        let rows = each.min(run.rows - start);
-        // What stands for each value made in the run, in these rows.
-        let mut made: BTreeMap<ValueIndex, ValueIndex> = BTreeMap::new();
-        for step in steps {
-            let by_rows = by_rows(flow, step, run.rows).expect("it was looked at before");
-            let mut operands = step.operands.clone();
-            for (value, own) in operands.iter_mut().zip(by_rows) {
-                if own {
-                    let ty = rows_type(flow.ty(*value), run.rows, rows);
-                    *value = match made.get(&flow.storage(*value).owner) {
-                        Some(own) => out.view(*own, 0, ty),
-                        None => {
-                            let offset = flow.bytes(*value) / run.rows as u64 * start as u64;
-                            out.view(*value, offset, ty)
-                        }
-                    };
-                }
-            }
-            let mut results = step.results.clone();
-            for value in &mut results {
-                let whole = *value;
-                let ty = rows_type(flow.ty(whole), run.rows, rows);
-                *value = if inside(readers, run.from, run.len, whole) {
-                    out.value(ty, None, Source::Launch)
-                } else {
-                    let offset = flow.bytes(whole) / run.rows as u64 * start as u64;
-                    let storage = Storage::at(whole, offset);
-                    let part = out.value(ty, Some(storage), Source::Launch);
-                    outer.entry(whole).or_default().push(part);
-                    part
-                };
-                made.insert(whole, *value);
-            }
-            let types = |values: &[ValueIndex]| -> Vec<TensorType> {
-                values.iter().map(|value| out.ty(*value).clone()).collect()
-            };
-            let mut kernel = step.kernel.clone();
-            if let Kernel::Row(kernel) = &mut kernel {
-                kernel.rows = rows;
-                (kernel.operands, kernel.results) = (types(&operands), types(&results));
-            }
-            let labels = step.labels.iter().map(|label| format!("{label}[{piece}]")).collect();
-            out.steps.push(LoweredStep { kernel, operands, results, labels });
-        }
-    }
-    for (whole, parts) in outer {
-        out.values[whole as usize].source = Source::Parts(parts);
-    }
 }
 
 /// The type of `rows` of the `all` rows of a value: one axis of rows, one of what a row holds, and

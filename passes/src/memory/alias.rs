@@ -167,7 +167,7 @@ impl<'f> Sharing<'f> {
     ) -> Result<(), &'static str> {
         let place = self.classes.place(self.flow, changed);
         let class = place.ok_or(NOT_ONE)?.class;
-        let own = std::mem::take(&mut self.classes.events[class as usize]);
+        let own = &self.classes.events[class as usize];
         let inner = moved.map_or(&[][..], |moved| &self.classes.events[moved as usize]);
         // Where one follows the other, as along a residual stream, what went before stays.
         let follows = match (own.last(), inner.first()) {
@@ -176,40 +176,25 @@ impl<'f> Sharing<'f> {
             }
             _ => false,
         };
-        let length = own.len();
-        let long = !follows && length + inner.len() > MOST_EVENTS;
+        let long = !follows && own.len() + inner.len() > MOST_EVENTS;
         if long || self.classes.written[class as usize].len() > MOST_PIECES {
-            self.classes.events[class as usize] = own;
             return Err("too much happens in that memory");
         }
-        let (flow, contents) = (self.flow, &mut self.contents);
-        let (mut events, written, kept_own);
-        if follows {
-            let step = inner.first().map_or(0, |event| event.step);
-            let from = own.partition_point(|event| event.step < step);
-            (events, kept_own) = (own, None);
-            events.extend_from_slice(inner);
-            let begun = Some(self.classes.written[class as usize].clone());
-            written = self.classes.simulate(flow, contents, class, &events[from..], begun);
-        } else {
-            events = [&own, inner].concat();
-            kept_own = Some(own);
+        // The launch in which one ends and the other begins is gone through again.
+        let again = |event: &Event| follows && inner.first().is_some_and(|i| event.step < i.step);
+        let stays = own.partition_point(again);
+        let mut events = [&own[stays..], inner].concat();
+        let begun = follows.then(|| self.classes.written[class as usize].clone());
+        if !follows {
             events.sort_unstable();
-            written = self.classes.simulate(flow, contents, class, &events, None);
         }
-        let before = |events: Vec<Event>| {
-            kept_own.unwrap_or_else(|| {
-                let mut events = events;
-                events.truncate(length);
-                events
-            })
-        };
+        let (flow, contents) = (self.flow, &mut self.contents);
+        let written = self.classes.simulate(flow, contents, class, &events, begun);
         let grids = match self.classes.has_grids(class, moved) {
-            true => self.classes.grids_of(flow, &events),
+            true => self.classes.grids_of(flow, &[&own[..stays], &events].concat()),
             false => Some(Vec::new()),
         };
         let (Some(written), Some(grids)) = (written, grids) else {
-            self.classes.events[class as usize] = before(events);
             return Err("it would be written over what is read later, or may not be written");
         };
         let pieces = written.pieces(flow.alignment);
@@ -236,7 +221,6 @@ impl<'f> Sharing<'f> {
             for (class, pieces) in kept.into_iter().flatten() {
                 self.classes.set_pieces(class as usize, pieces);
             }
-            self.classes.events[class as usize] = before(events);
             return Err(why);
         }
         if let Some(moved) = moved {
@@ -244,7 +228,8 @@ impl<'f> Sharing<'f> {
             self.classes.events[moved as usize] = Vec::new();
             self.classes.written[moved as usize] = Written::default();
         }
-        self.classes.events[class as usize] = events;
+        self.classes.events[class as usize].truncate(stays);
+        self.classes.events[class as usize].extend(events);
         self.classes.written[class as usize] = written;
         Ok(())
     }

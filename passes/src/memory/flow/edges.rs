@@ -18,6 +18,7 @@ impl Flow {
             Role::Caller | Role::Kept => unreachable!("these are states"),
         };
         ends.sort_by_key(|port| (port.branch, rank(port)));
+        let mut moved = Vec::new();
         for (index, port) in (0..).zip(ends) {
             let before = self.state_before(&port);
             let memory = match before {
@@ -27,14 +28,16 @@ impl Flow {
                 }
                 None => self.value(self.ty(port.value).clone(), None, Source::State(index, false)),
             };
-            let after = match before == Some(port.value) {
-                true => port.value,
-                false => self.early_copy(port.value, memory),
-            };
+            if before != Some(port.value) {
+                moved.push((port.value, memory));
+            }
             let (name, branch) = (specs[rank(&port)].name.clone(), port.branch);
             let ty = self.ty(port.value).clone();
-            self.states.push(State { name, branch, ty, before, after });
+            self.states.push(State { name, branch, ty, before, after: port.value });
         }
+        let copies = self.copy_early(&moved);
+        let changed = self.states.iter_mut().filter(|state| state.before != Some(state.after));
+        changed.zip(copies).for_each(|(state, to)| state.after = to);
         self.inputs.retain(|port| !is_state(port));
         self.outputs.retain(|port| !is_state(port));
         self.outputs.sort_by_key(|port| port.role == Role::Kept);
@@ -83,38 +86,55 @@ impl Flow {
     /// Copies the outputs at these positions into the caller's memory, each as soon as it is made;
     /// the values that lie there.
     pub(crate) fn return_outputs(&mut self, positions: &[usize]) -> Vec<ValueIndex> {
-        let mut ends: HashMap<ValueIndex, Vec<(u64, u64, usize)>> = HashMap::new();
+        let mut wanted = Vec::with_capacity(positions.len());
         for at in positions {
-            ends.entry(self.storage(self.outputs[*at].value).owner).or_default();
+            let value = self.outputs[*at].value;
+            let ty = self.ty(value).clone();
+            wanted.push((value, self.value(ty, None, Source::Output(*at as u32))));
         }
-        for (at, step) in self.steps.iter().enumerate() {
+        let copies = self.copy_early(&wanted);
+        for (at, to) in positions.iter().zip(&copies) {
+            self.outputs[*at].value = *to;
+        }
+        copies
+    }
+
+    /// Adds copies of values over the whole of memories, each as early as that may be: once the value
+    /// is made and nothing looks into the memory any more. Returns the values that lie there then.
+    fn copy_early(&mut self, wanted: &[(ValueIndex, ValueIndex)]) -> Vec<ValueIndex> {
+        // By owner: which bytes are made behind which place, and behind which none is read any more.
+        let mut made: HashMap<ValueIndex, Vec<(u64, u64, usize)>> = HashMap::new();
+        let mut free: HashMap<ValueIndex, usize> = HashMap::new();
+        for (value, memory) in wanted {
+            made.entry(self.storage(*value).owner).or_default();
+            free.insert(self.storage(*memory).owner, 0);
+        }
+        for (place, step) in (1..).zip(&self.steps) {
             for value in &step.results {
                 let storage = self.storage(*value);
-                if let Some(ends) = ends.get_mut(&storage.owner) {
-                    ends.push((storage.offset, storage.offset + self.bytes(*value), at + 1));
+                if let Some(made) = made.get_mut(&storage.owner) {
+                    made.push((storage.offset, storage.offset + self.bytes(*value), place));
                 }
+            }
+            for value in &step.operands {
+                free.entry(self.storage(*value).owner).and_modify(|last| *last = place);
             }
         }
         let labels: Vec<String> = {
             let names = Names::new(self);
-            positions
-                .iter()
-                .map(|at| format!("{}[kept]", names.of(self.outputs[*at].value)))
-                .collect()
+            wanted.iter().map(|(value, _)| format!("{}[kept]", names.of(*value))).collect()
         };
-        let mut copies = Vec::with_capacity(positions.len());
-        let mut placed: Vec<(usize, LoweredStep)> = Vec::with_capacity(positions.len());
-        for (at, label) in positions.iter().zip(labels) {
-            let value = self.outputs[*at].value;
-            let (storage, ty) = (self.storage(value), self.ty(value).clone());
+        let mut copies = Vec::with_capacity(wanted.len());
+        let mut placed: Vec<(usize, LoweredStep)> = Vec::with_capacity(wanted.len());
+        for ((value, memory), label) in wanted.iter().zip(labels) {
+            let (storage, ty) = (self.storage(*value), self.ty(*value).clone());
             let (from, end) = (storage.offset, storage.offset + ty.bytes());
             let makes =
-                ends[&storage.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
-            let place = makes.map(|(_, _, place)| *place).max().unwrap_or(0);
-            let owner = self.value(ty.clone(), None, Source::Output(*at as u32));
+                made[&storage.owner].iter().filter(|(start, to, _)| *start < end && from < *to);
+            let owner = self.storage(*memory).owner;
+            let place = makes.map(|(_, _, place)| *place).fold(free[&owner], usize::max);
             let to = self.value(ty, Some(Storage::at(owner, 0)), Source::Launch);
-            placed.push((place, self.copy(value, to, label)));
-            self.outputs[*at].value = to;
+            placed.push((place, self.copy(*value, to, label)));
             copies.push(to);
         }
         // Of copies at one place the last comes first.
@@ -131,29 +151,5 @@ impl Flow {
         steps.extend(placed.map(|(_, copy)| copy));
         self.steps = steps;
         copies
-    }
-
-    /// Adds a copy of `from` over the whole of `memory`, as early as that may be: once `from` is
-    /// made and nothing looks into the memory any more. Returns the value that lies there then.
-    pub(crate) fn early_copy(&mut self, from: ValueIndex, memory: ValueIndex) -> ValueIndex {
-        let (source, target) = (self.storage(from), self.storage(memory).owner);
-        let range = (source.offset, source.offset + self.bytes(from));
-        let mut at = 0;
-        for (position, step) in self.steps.iter().enumerate() {
-            let makes = step.results.iter().any(|value| {
-                let storage = self.storage(*value);
-                let end = storage.offset + self.bytes(*value);
-                storage.owner == source.owner && storage.offset < range.1 && range.0 < end
-            });
-            if makes || step.operands.iter().any(|v| self.storage(*v).owner == target) {
-                at = position + 1;
-            }
-        }
-        let ty = self.ty(from).clone();
-        let storage = Storage::at(target, 0);
-        let to = self.value(ty, Some(storage), Source::Launch);
-        let label = format!("{}[kept]", self.name(from));
-        self.steps.insert(at, self.copy(from, to, label));
-        to
     }
 }
