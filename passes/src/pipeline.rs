@@ -48,7 +48,7 @@ pub type PassFunction = fn(&mut Compilation<'_>, &mut Context<'_>) -> Done;
 pub type Done = Result<(), CompileError>;
 
 /// One pass.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Pass {
     /// Its name.
     pub name: &'static str,
@@ -71,11 +71,9 @@ impl Pass {
     pub fn keeps_programs(&self) -> bool {
         self.level <= Level::Program && !self.makes_level
     }
-}
 
-impl std::fmt::Debug for Pass {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
+    const fn makes_level(self) -> Self {
+        Self { makes_level: true, ..self }
     }
 }
 
@@ -88,12 +86,6 @@ const fn pass(
     run: PassFunction,
 ) -> Pass {
     Pass { name, phase, doc, optional, level, makes_level: false, run }
-}
-
-impl Pass {
-    const fn makes_level(self) -> Self {
-        Self { makes_level: true, ..self }
-    }
 }
 
 /// Every pass, in order. Passes that see both phases of a split function belong behind `hoist`.

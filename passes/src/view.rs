@@ -1,31 +1,20 @@
-//! A function as a picture, drawn with a petgraph graph that is made for it and stored nowhere.
+//! A function as a picture: nodes and edges in the language of Graphviz, which places them.
 
-use anyid_ir::{BlockId, Entity, Func, Op, TensorType, ValueId};
-use petgraph::dot::{Config, Dot};
-use petgraph::graph::{DiGraph, NodeIndex};
+use anyid_ir::{BlockId, Def, Func, Op, TensorType, ValueId};
 use std::collections::HashMap;
 
 /// The whole function as Graphviz text. Bodies of repeats are drawn with the operands flowing into
 /// their parameters and the yielded values into the repeat's node.
 pub fn dot(func: &Func) -> String {
-    let mut picture = Picture { func, graph: DiGraph::new(), makers: HashMap::new() };
+    let (nodes, edges, makers) = Default::default();
+    let mut picture = Picture { func, nodes, count: 0, edges, makers };
     for value in func.params() {
-        let ty = func.ty(*value);
-        let label = format!("%{}\\n{ty}", escape(&func.values[*value].name));
-        let node = picture.graph.add_node((label, "ellipse"));
-        picture.makers.insert(value.index(), node);
+        let label = format!("%{}\\n{}", escape(&func.values[*value].name), func.ty(*value));
+        let node = picture.node(&label, "ellipse");
+        picture.makers.insert(*value, node);
     }
     picture.block(func.entry, None, 0);
-    let edge = |_: &_, edge: petgraph::graph::EdgeReference<'_, String>| {
-        format!("label=\"{}\"", edge.weight())
-    };
-    let node = |_: &_, (_, (label, shape)): (NodeIndex, &(String, &str))| {
-        format!("label=\"{label}\" shape={shape}")
-    };
-    let config = [Config::NodeNoLabel, Config::EdgeNoLabel];
-    let picture = &picture.graph;
-    // Weights are not printed themselves: the labels above are.
-    format!("// @{}\n{:?}", func.name, Dot::with_attr_getters(picture, &config, &edge, &node))
+    format!("// @{}\ndigraph {{\n{}{}}}\n", func.name, picture.nodes, picture.edges)
 }
 
 /// Deepest nesting of repeats that is drawn; the text form allows no deeper one.
@@ -33,14 +22,24 @@ const DEEPEST: usize = 64;
 
 struct Picture<'f> {
     func: &'f Func,
-    graph: DiGraph<(String, &'static str), String>,
+    nodes: String,
+    /// How many nodes there are.
+    count: usize,
+    edges: String,
     /// Node that a value comes from.
-    makers: HashMap<usize, NodeIndex>,
+    makers: HashMap<ValueId, usize>,
 }
 
 impl Picture<'_> {
+    fn node(&mut self, label: &str, shape: &str) -> usize {
+        let at = self.count;
+        self.nodes.push_str(&format!("    {at} [ label=\"{label}\" shape={shape}]\n"));
+        self.count += 1;
+        at
+    }
+
     /// Draws a block; `owner` is the repeat that its yield flows into.
-    fn block(&mut self, block: BlockId, owner: Option<NodeIndex>, depth: usize) {
+    fn block(&mut self, block: BlockId, owner: Option<usize>, depth: usize) {
         let func = self.func;
         for id in &func.blocks[block].nodes {
             let node = &func.nodes[*id];
@@ -55,14 +54,14 @@ impl Picture<'_> {
             };
             let drawn = match (&node.op, owner) {
                 (Op::Yield, Some(owner)) => owner,
-                _ => self.graph.add_node((label, shape)),
+                _ => self.node(&label, shape),
             };
             match node.body {
                 Some(body) if depth < DEEPEST => {
                     for (param, value) in func.blocks[body].params.iter().zip(&node.operands) {
                         let label = format!("%{}", escape(&func.values[*param].name));
-                        let inside = self.graph.add_node((label, "ellipse"));
-                        self.makers.insert(param.index(), inside);
+                        let inside = self.node(&label, "ellipse");
+                        self.makers.insert(*param, inside);
                         self.edge(*value, inside);
                     }
                     self.block(body, Some(drawn), depth + 1);
@@ -74,18 +73,21 @@ impl Picture<'_> {
                 }
             }
             for value in &node.results {
-                self.makers.insert(value.index(), drawn);
+                self.makers.insert(*value, drawn);
             }
         }
     }
 
-    fn edge(&mut self, value: ValueId, to: NodeIndex) {
-        if let Some(from) = self.makers.get(&value.index()) {
-            let name = &self.func.values[value].name;
-            let from_weight = self.graph[*from].1 == "note";
-            let label = if from_weight { String::new() } else { format!("%{}", escape(name)) };
-            self.graph.add_edge(*from, to, label);
-        }
+    fn edge(&mut self, value: ValueId, to: usize) {
+        let Some(from) = self.makers.get(&value) else { return };
+        let made = &self.func.values[value];
+        let label = match made.def {
+            Def::Result(node, _) if matches!(self.func.nodes[node].op, Op::Weight { .. }) => {
+                "".into()
+            }
+            _ => format!("%{}", escape(&made.name)),
+        };
+        self.edges.push_str(&format!("    {from} -> {to} [ label=\"{label}\"]\n"));
     }
 }
 

@@ -4,7 +4,7 @@ use super::view::{Strided, own, row_view};
 use crate::program::{Program, ProgramStep, ValueIndex};
 use crate::rewrite::Rewrites;
 use crate::storage::storages;
-use anyid_ir::kernel::{Access, Anchor, AnchorKernel, Columns, RowMap};
+use anyid_ir::kernel::{Access, Anchor, AnchorKernel, Columns, NATIVE, Native, RowMap};
 use anyid_ir::{DType, Op, OpClass};
 use smallvec::SmallVec;
 
@@ -67,8 +67,6 @@ pub enum Class {
 pub struct Classes {
     /// By step.
     pub class: Vec<Class>,
-    /// Strided view of every value.
-    pub views: Vec<Strided>,
     /// For every value the value that owns its memory.
     pub owner: Vec<ValueIndex>,
     /// Values each live step reads: bases of rows, owners of whole operands.
@@ -137,7 +135,7 @@ pub fn classify(program: &Program, rewrites: &mut Rewrites) -> Classes {
             }
         }
     }
-    Classes { class, views, owner, reads, live }
+    Classes { class, owner, reads, live }
 }
 
 /// The anchor kernel of a step with nothing fused.
@@ -153,22 +151,12 @@ fn is_plain(program: &Program, value: ValueIndex) -> bool {
 
 /// Whether an op is a map or a reduction over rows.
 fn over_rows(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Cast
-            | Op::Compare(_)
-            | Op::Select
-            | Op::Reduce { .. }
-            | Op::LayerNorm { .. }
-            | Op::RmsNorm { .. }
-            | Op::Rope { .. }
-            | Op::Gelu
-            | Op::Silu
-            | Op::Modulate
-            | Op::GateAdd
-    )
+    let rows = |(name, native): &(&str, Native)| *name == op.name() && *native == Native::Rows;
+    match op {
+        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) => true,
+        Op::Cast | Op::Select | Op::Reduce { .. } => true,
+        _ => NATIVE.iter().any(rows),
+    }
 }
 
 /// Whether a cast changes nothing.

@@ -99,7 +99,7 @@ impl Groups<'_> {
         }
         let load = Load::Nearest(factors);
         let [x, w] = [from.operands[0], to.operands[1]].map(|value| self.program.ty(value));
-        (self.target.conv_load.0)(load, anchor(to).anchor, x, w)?;
+        (self.target.conv_load)(load, anchor(to).anchor, x, w)?;
         Ok(load)
     }
 
@@ -241,28 +241,21 @@ impl Groups<'_> {
     /// Linears on one operand with one form become one kernel of several parts; every merge is a
     /// rewrite.
     pub fn pack_linears(&mut self, rewrites: &mut Rewrites) {
-        let anchors: Vec<usize> = (0..self.groups.len())
-            .filter(|g| matches!(self.groups[*g].kind, GroupKind::Anchor(_)))
-            .collect();
-        let mut at = 0;
-        while at < anchors.len() {
-            let first = anchors[at];
-            at += 1;
-            while let Some(next) = anchors.get(at) {
-                let parts = self.groups[first].steps.len();
-                if parts >= self.target.linear_parts || !self.same_linear(first, *next) {
-                    break;
-                }
-                let [label, with] = [*next, first].map(|g| self.label(self.groups[g].steps[0]));
+        let is_anchor = |g: &usize| matches!(self.groups[*g].kind, GroupKind::Anchor(_));
+        let anchors: Vec<usize> = (0..self.groups.len()).filter(is_anchor).collect();
+        let mut anchors = anchors.into_iter().peekable();
+        while let Some(first) = anchors.next() {
+            while let Some(next) = anchors.next_if(|next| self.same_linear(first, *next)) {
+                let [label, with] = [next, first].map(|g| self.label(self.groups[g].steps[0]));
                 if !rewrites.allow_joining("one product of several parts", label, with) {
                     return;
                 }
-                self.absorb(first, *next);
-                at += 1;
+                self.absorb(first, next);
             }
         }
     }
 
+    /// Whether linear `b` can be a further part of the product `a`.
     fn same_linear(&self, a: usize, b: usize) -> bool {
         let plain = |g: usize| match &self.groups[g].kind {
             GroupKind::Anchor(ends) => {
@@ -271,12 +264,13 @@ impl Groups<'_> {
             }
             _ => false,
         };
-        if !plain(a) || !plain(b) {
+        let parts = self.groups[a].steps.len();
+        if parts >= self.target.linear_parts || !plain(a) || !plain(b) {
             return false;
         }
         let [x, y] = [a, b].map(|g| &self.program.steps[self.groups[g].steps[0]]);
         let ty = |v: ValueIndex| self.program.ty(v);
-        let bindings = (self.groups[a].steps.len() + 1) * x.operands.len() + 1;
+        let bindings = (parts + 1) * x.operands.len() + 1;
         x.operands[0] == y.operands[0]
             && x.operands.len() == y.operands.len()
             && ty(x.operands[1]) == ty(y.operands[1])

@@ -130,9 +130,7 @@ impl<'p> Groups<'p> {
     pub(super) fn label(&self, step: usize) -> &'p str {
         self.program.steps[step].label()
     }
-}
 
-impl Groups<'_> {
     /// The step that makes a value, if it is live.
     pub(super) fn maker(&self, value: ValueIndex) -> Option<usize> {
         match self.program.values[self.classes.owner[value as usize] as usize].origin {
