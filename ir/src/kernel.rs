@@ -264,20 +264,16 @@ impl RowKernel {
         let (Some(from), Some(to)) = (self.operands.get(operand), self.results.get(result)) else {
             return false;
         };
-        let width = self.result_width(result);
-        if self.arithmetic != DType::F32 {
-            return false;
-        }
-        if from.dtype != to.dtype || from.elements() != to.elements() || width != self.width {
-            return false;
-        }
-        self.code.iter().all(|instruction| match instruction {
+        let alike = from.dtype == to.dtype && from.elements() == to.elements();
+        let vector = self.arithmetic == DType::F32 && self.result_width(result) == self.width;
+        let reads = |instruction: &Instruction| match instruction {
             Instruction::Load(access) => {
                 let own = access.is_own(self.width) && access.columns == Columns::All;
                 let segments = access.rows == RowMap::Segment(operand);
                 !segments && (access.operand != operand || own)
             }
             _ => true,
-        })
+        };
+        alike && vector && self.code.iter().all(reads)
     }
 }

@@ -88,14 +88,10 @@ impl<'t> Line<'t> {
         self.rest.starts_with(text)
     }
 
-    /// The first byte of what is left.
-    pub(crate) fn first(&self) -> Option<u8> {
-        self.rest.as_bytes().first().copied()
-    }
-
-    /// The second byte of what is left.
-    pub(crate) fn second(&self) -> Option<u8> {
-        self.rest.as_bytes().get(1).copied()
+    /// Whether `text` and then a digit stand here.
+    pub(crate) fn numbered(&self, text: &str) -> bool {
+        let behind = self.rest.strip_prefix(text);
+        behind.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     }
 
     /// Whether `text` is all that is left.
@@ -224,10 +220,15 @@ impl<'t> Line<'t> {
         Ok(inside)
     }
 
+    /// The name of an element type.
+    pub(crate) fn dtype(&mut self) -> Read<DType> {
+        let name = self.word()?;
+        DType::from_name(name).ok_or_else(|| format!("there is no type {name}"))
+    }
+
     /// `f32[2,8]`, with few enough elements for later products of sizes.
     pub(crate) fn ty(&mut self) -> Read<TensorType> {
-        let name = self.word()?;
-        let dtype = DType::from_name(name).ok_or_else(|| format!("there is no type {name}"))?;
+        let dtype = self.dtype()?;
         self.expect("[")?;
         let mut shape = Shape::new();
         let mut elements = 1u64;

@@ -152,16 +152,10 @@ fn wildcard(name: &str) -> String {
     name.split('.').map(fold).collect::<Vec<_>>().join(".")
 }
 
+/// Whether a path can mean `name`, of as many segments.
 fn stands_for(path: &str, name: &str) -> bool {
-    let mut path_segments = path.split('.');
-    let mut name_segments = name.split('.');
-    loop {
-        match (path_segments.next(), name_segments.next()) {
-            (None, None) => return true,
-            (Some(p), Some(n)) if p == n || (p.starts_with('{') && is_number(n)) => {}
-            _ => return false,
-        }
-    }
+    let means = |(p, n): (&str, &str)| p == n || (p.starts_with('{') && is_number(n));
+    path.split('.').zip(name.split('.')).all(means)
 }
 
 /// Every name a template stands for, in order.

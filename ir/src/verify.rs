@@ -207,7 +207,11 @@ impl<'a> FuncCheck<'a> {
         self.sound = false;
         let error = Diagnostic::error("E0412", message)
             .help("the module was changed inconsistently; this is a bug of the pass or builder");
-        let node = node.filter(|n| n.index() < self.func.nodes.len());
+        self.report(node.filter(|n| n.index() < self.func.nodes.len()), error);
+    }
+
+    /// Reports an error of a node or, where there is none, of the function.
+    fn report(&mut self, node: Option<NodeId>, error: Diagnostic) {
         self.sink.push(match node {
             Some(node) => at_node(self.func, node, None, error),
             None => header(self.func, error),
@@ -225,10 +229,7 @@ impl<'a> FuncCheck<'a> {
         }
         if let Some(error) = unusable(&stored.ty) {
             self.sound = false;
-            self.sink.push(match node {
-                Some(node) => at_node(func, node, None, error),
-                None => header(func, error),
-            });
+            self.report(node, error);
         }
         self.defined[value.index()] = true;
         self.visible[value.index()] = true;

@@ -34,9 +34,7 @@ use crate::buffer;
 use crate::device::About;
 use crate::errors::OpenError;
 use amx::Refused;
-use anyid_ir::kernel::{
-    Anchor, EpilogueSupport, KernelLimits, Load, LoadSupport, Machine, NATIVE, Target,
-};
+use anyid_ir::kernel::{Anchor, EpilogueSupport, KernelLimits, Load, Machine, NATIVE, Target};
 use anyid_ir::{DType, TensorType};
 use conv::UpsampleShape;
 use gemm::PanelKind;
@@ -131,7 +129,7 @@ pub fn target() -> Target {
         weight_bound_rows: 36,
         conv_limits: KernelLimits::ANY,
         dot: EpilogueSupport::FULL,
-        conv_load: LoadSupport(conv_load),
+        conv_load,
         // Two cores of a Zen 5 server, to the nearest round figure (docs/performance.md): times that
         // follow from it are the same on every machine, and those of a device at hand are measured.
         machine: Some(Machine {

@@ -20,13 +20,10 @@ impl Parts<'_, '_> {
         let variance = self.plus("variance_eps", variance, eps);
         let scale = self.b.unary("scale", UnaryFn::Rsqrt, variance);
         let mut y = self.b.mul("normal", centered, scale);
-        if let Some(weight) = operands.get(1) {
-            let weight = self.widen(*weight);
-            y = self.b.mul("weighted", y, weight);
-        }
-        if let Some(bias) = operands.get(2) {
-            let bias = self.widen(*bias);
-            y = self.b.add("biased", y, bias);
+        let affine = [("weighted", BinaryFn::Mul), ("biased", BinaryFn::Add)];
+        for (operand, (name, f)) in operands[1..].iter().zip(affine) {
+            let operand = self.widen(*operand);
+            y = self.b.binary(name, f, y, operand);
         }
         self.finish(y)
     }

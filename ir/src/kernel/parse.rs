@@ -60,7 +60,7 @@ pub(crate) fn head(line: &mut Line<'_>, index: usize) -> Read<Begun> {
         line.expect(",")?;
         line.expect("cols j in ")?;
         let width = line.size()?;
-        let arithmetic = if line.accept("as ") { dtype(line)? } else { DType::F32 };
+        let arithmetic = if line.accept("as ") { line.dtype()? } else { DType::F32 };
         line.expect("{")?;
         let (operands, results, code) = (Vec::new(), Vec::new(), Vec::new());
         let kernel = RowKernel { name, rows, width, arithmetic, operands, results, code };
@@ -106,11 +106,6 @@ pub(crate) fn filled(text: &str) -> Read<Kernel> {
     let op = parse_op(text).map_err(|fault| fault.message)?;
     let fill = Fill::of(&op).ok_or_else(|| format!("{} fills nothing", op.name()))?;
     Ok(Kernel::Fill(fill))
-}
-
-fn dtype(line: &mut Line<'_>) -> Read<DType> {
-    let name = line.word()?;
-    DType::from_name(name).ok_or_else(|| format!("there is no type {name}"))
 }
 
 /// `zeros: 8` or `a0 from 16: 4 by 96, 96 by 1`.
@@ -186,8 +181,8 @@ fn row(kernel: &mut RowKernel, line: &mut Line<'_>) -> Read<()> {
         return Err(format!("expected v{}, the next register", kernel.code.len()));
     }
     line.expect("=")?;
-    let number = |b: u8| b.is_ascii_digit() || b == b'-';
-    let instruction = if line.first().is_some_and(number) || line.is("inf") || line.peek("nan") {
+    let number = line.numbered("") || line.peek("-") || line.is("inf") || line.peek("nan");
+    let instruction = if number {
         Instruction::Const(line.float()?)
     } else {
         let at = line.found();
@@ -208,7 +203,7 @@ fn access(operand: usize, line: &mut Line<'_>) -> Read<Access> {
     line.expect("[")?;
     let mut offset = 0;
     let mut rows = None;
-    if line.first().is_some_and(|b| b.is_ascii_digit()) {
+    if line.numbered("") {
         let number = line.size()?;
         if line.accept("+") {
             offset = number;
@@ -331,7 +326,7 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
         numbered(line, "y")?;
     }
     line.expect("=")?;
-    if line.peek("a") && line.second().is_some_and(|b| b.is_ascii_digit()) {
+    if line.numbered("a") {
         numbered(line, "a")?;
         line.expect("+")?;
         kernel.combine = Combine::Add;
@@ -364,9 +359,9 @@ fn first_part(kernel: &mut AnchorKernel, line: &mut Line<'_>) -> Read<()> {
     if kernel.combine == Combine::Add && line.accept("*") {
         numbered(line, "a")?;
         line.expect("[")?;
-        let number = line.first().is_some_and(|b| b.is_ascii_digit());
-        let offset = if number { line.size()? } else { 0 };
-        if number {
+        let mut offset = 0;
+        if line.numbered("") {
+            offset = line.size()?;
             line.expect("+")?;
         }
         numbered(line, "a")?;

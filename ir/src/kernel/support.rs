@@ -142,7 +142,7 @@ impl Target {
                     self.native(&anchor.anchor.op(), &types, &stored, results)?;
                     if anchor.load != Load::Own {
                         need(stored[1], "a load with a kernel that is not a weight")?;
-                        (self.conv_load.0)(anchor.load, anchor.anchor, types[0], types[1])?;
+                        (self.conv_load)(anchor.load, anchor.anchor, types[0], types[1])?;
                     }
                 }
                 self.ends(anchor, operands, results)

@@ -10,7 +10,7 @@ use crate::plan::Alignment;
 use crate::types::{DType, TensorType};
 
 /// What the kernels of a device can do and when they pay.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// Name in reports and plan files, such as `cuda:sm_90`.
     pub name: &'static str,
@@ -40,8 +40,6 @@ pub struct Target {
     pub conv: EpilogueSupport,
     /// Epilogues of `dot`, where it multiplies what [`Target::products`] names.
     pub dot: EpilogueSupport,
-    /// Epilogues of attention.
-    pub attention: EpilogueSupport,
     /// Loads of conv.
     pub conv_load: LoadSupport,
     /// Rows of a product that take as long as reading its weight; with fewer, more cost nothing.
@@ -127,29 +125,10 @@ impl EpilogueSupport {
 }
 
 /// Which loads a target's convolutions take, and where that pays. It pays by the kernel's own
-/// reckoning of its work, so it is asked.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadSupport(
-    /// Of a load, the conv, and the types of its first operand as it lies and of its kernel: the
-    /// reason why it is better done in front. The number of frames must have no influence: a clip
-    /// in pieces gives the same bits.
-    pub fn(Load, Anchor, &TensorType, &TensorType) -> Result<(), &'static str>,
-);
-
-impl LoadSupport {
-    /// Operands as they lie alone.
-    pub const NONE: Self = Self(|_, _, _, _| Err("the target's convolutions read what lies there"));
-
-    /// Every load, and each pays.
-    pub const ALL: Self = Self(|_, _, _, _| Ok(()));
-}
-
-impl PartialEq for LoadSupport {
-    /// The same function; two of one meaning may be told apart.
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::fn_addr_eq(self.0, other.0)
-    }
-}
+/// reckoning of its work, so it is asked: of a load, the conv, and the types of its first operand as
+/// it lies and of its kernel, for the reason why it is better done in front. The number of frames must
+/// have no influence: a clip in pieces gives the same bits.
+pub type LoadSupport = fn(Load, Anchor, &TensorType, &TensorType) -> Result<(), &'static str>;
 
 /// Which row kernels are joined, beyond what is legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,10 +202,10 @@ impl Target {
             Anchor::Linear => &self.linear,
             Anchor::Conv { .. } => &self.conv,
             Anchor::Dot { .. } if operands[..2].iter().all(products) => &self.dot,
-            Anchor::Attention { .. } => &self.attention,
-            Anchor::Dot { .. } | Anchor::AttentionVjp { .. } | Anchor::SegmentSum { .. } => {
-                &EpilogueSupport::NONE
-            }
+            Anchor::Dot { .. }
+            | Anchor::Attention { .. }
+            | Anchor::AttentionVjp { .. }
+            | Anchor::SegmentSum { .. } => &EpilogueSupport::NONE,
         }
     }
 }
@@ -250,8 +229,7 @@ impl Default for Target {
             linear: EpilogueSupport::FULL,
             conv: EpilogueSupport::FULL,
             dot: EpilogueSupport::NONE,
-            attention: EpilogueSupport::NONE,
-            conv_load: LoadSupport::NONE,
+            conv_load: |_, _, _, _| Err("the target's convolutions read what lies there"),
             weight_bound_rows: 36,
             columns: true,
             joint_parts: false,

@@ -180,10 +180,8 @@ pub(super) enum StmtKind {
     Call { func: Span, index: Vec<Span>, operands: Vec<Operand> },
     /// `repeat`
     Repeat(Box<RepeatDecl>),
-    /// `return operands`
-    Return(Vec<Operand>),
-    /// `yield operands`
-    Yield(Vec<Operand>),
+    /// `return operands` or `yield operands`
+    End(Vec<Operand>),
 }
 
 /// `repeat index in lo..hi carry(…) each(…) { … }`

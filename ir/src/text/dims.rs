@@ -112,27 +112,24 @@ impl<'s> Dims<'s> {
                         names => format!("its free dims are {names}"),
                     };
                     let help = meant(name, "", self.order.iter().copied(), free);
-                    Some(("is not a dim of this module".to_owned(), None, help))
+                    Some(("is not a dim of this module", None, help))
                 }
                 Some(dim) if dim.value != DimValue::Free => Some((
-                    "has its value in the text and takes none from outside".to_owned(),
+                    "has its value in the text and takes none from outside",
                     Some(dim.name),
                     format!("remove the binding, or declare `dim {name}` without a value"),
                 )),
-                Some(dim) if given.insert((*name).to_owned(), *value).is_some() => Some((
-                    "is given twice".to_owned(),
-                    Some(dim.name),
-                    "give each dim once".to_owned(),
-                )),
+                Some(dim) if given.insert((*name).to_owned(), *value).is_some() => {
+                    Some(("is given twice", Some(dim.name), "give each dim once".to_owned()))
+                }
                 Some(_) => None,
             };
             if let Some((what, span, help)) = error {
-                let mut error = Diagnostic::error("E0116", format!("{name} {what}")).help(help);
-                match span {
-                    Some(span) => error = error.at(span),
-                    None => error = error.place(format!("binding {name}={value}")),
-                }
-                sink.push(error);
+                let error = Diagnostic::error("E0116", format!("{name} {what}")).help(help);
+                sink.push(match span {
+                    Some(span) => error.at(span),
+                    None => error.place(format!("binding {name}={value}")),
+                });
             }
         }
         given

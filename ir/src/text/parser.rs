@@ -171,10 +171,6 @@ impl<'s> Parser<'s> {
         self.take(self.token.kind == kind, || what.to_owned())
     }
 
-    fn expect_word(&mut self, word: &str) -> Parse<Span> {
-        self.take(self.is_word(word), || format!("`{word}`"))
-    }
-
     /// One or more items with commas between them.
     fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Parse<T>) -> Parse<Vec<T>> {
         let mut list = vec![item(self)?];

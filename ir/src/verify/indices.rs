@@ -23,10 +23,6 @@ pub(super) struct Bindings<'a> {
 
 type Env<'a> = Indices<'a, u32>;
 
-fn value_of(env: &Env<'_>, name: &str) -> Option<u32> {
-    env.get(name).copied()
-}
-
 impl<'a> Bindings<'a> {
     pub(super) fn check(&mut self) {
         let module = self.module;
@@ -65,7 +61,7 @@ impl<'a> Bindings<'a> {
             match (&node.op, node.body) {
                 (Op::Weight { path }, _) => self.weight(position, *id, path, env),
                 (Op::Call { func: name, index }, _) => {
-                    let value = |arg: &IndexArg| arg.value(|name| value_of(env, name));
+                    let value = |arg: &IndexArg| arg.value(|name| env.get(name).copied());
                     let values: Option<Vec<u32>> = index.iter().map(value).collect();
                     if let (Some(values), Some(callee)) = (values, self.funcs.get(name.as_str()))
                         && !values.is_empty()
@@ -91,7 +87,7 @@ impl<'a> Bindings<'a> {
         let func = &self.module.funcs[position];
         let recorded = func.ty(func.nodes[id].results[0]);
         let full = join_path(&func.scope, path);
-        let Some(name) = bind_path(&full, |index| value_of(env, index)) else { return };
+        let Some(name) = bind_path(&full, |index| env.get(index).copied()) else { return };
         let found = self.module.weights.get(&name);
         if found == Some(recorded) || !self.reported.insert((position, id)) {
             return;

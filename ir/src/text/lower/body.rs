@@ -121,7 +121,7 @@ impl<'s> Body<'_, 's> {
                     broken = true;
                     self.poison(stmt);
                 }
-                StmtKind::Return(operands) | StmtKind::Yield(operands) => {
+                StmtKind::End(operands) => {
                     ended = Some(op);
                     self.terminator(stmt, operands, &end);
                 }

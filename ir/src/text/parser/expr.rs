@@ -20,10 +20,6 @@ impl<'s> Parser<'s> {
         Ok(TypeExpr { dtype, dims, span: Span::new(name.start, close.end) })
     }
 
-    pub(super) fn types(&mut self) -> Parse<Vec<TypeExpr>> {
-        self.list(Self::ty)
-    }
-
     pub(super) fn expr(&mut self) -> Parse<Expr> {
         let start = self.out.code.len() as u32;
         let from = self.token.span.start;

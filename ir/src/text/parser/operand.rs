@@ -131,7 +131,7 @@ impl<'s> Parser<'s> {
 
     pub(super) fn repeat(&mut self) -> Parse<StmtKind> {
         let index = self.expect_kind(Tok::Ident, "the loop's index, as in `repeat l in 0..30`")?;
-        self.expect_word("in")?;
+        self.take(self.is_word("in"), || "`in`".to_owned())?;
         let lo = self.expr()?;
         self.expect_kind(Tok::DotDot, "`..`")?;
         let hi = self.expr()?;

@@ -65,7 +65,7 @@ impl<'s> Parser<'s> {
         self.expect(b')')?;
         if self.token.kind == Tok::Arrow {
             self.advance();
-            decl.results = self.types()?;
+            decl.results = self.list(Self::ty)?;
         }
         if self.is_word("scope") {
             self.advance();
@@ -146,8 +146,7 @@ impl<'s> Parser<'s> {
         }
         let op = self.expect_kind(Tok::Ident, "a statement such as `%y = neg %x`")?;
         let kind = match &self.text[op.start..op.end] {
-            "return" => StmtKind::Return(self.operands()?),
-            "yield" => StmtKind::Yield(self.operands()?),
+            "return" | "yield" => StmtKind::End(self.operands()?),
             "call" => self.call()?,
             "repeat" => self.repeat()?,
             _ => StmtKind::Op { operands: self.operands()?, attrs: self.attrs()? },
@@ -157,7 +156,7 @@ impl<'s> Parser<'s> {
             if !self.same_line() {
                 return self.unexpected("a type such as `bf16[N,D]`");
             }
-            types = self.types()?;
+            types = self.list(Self::ty)?;
         }
         if self.same_line() && !self.is(b'}') {
             return self.unexpected("the end of the statement");
