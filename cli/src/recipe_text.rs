@@ -22,7 +22,9 @@ pub fn summary(recipe: &Recipe) -> String {
     for adapter in &recipe.adapters {
         let (path, scale) = (adapter.file.path.display(), adapter.scale);
         let own = recipe.model.fingerprints.first();
-        let other = adapter.base_model.as_ref().is_some_and(|base| Some(base) != own);
+        // Recipes of before it was said have the base model alone.
+        let other = || adapter.base_model.as_ref().is_some_and(|base| Some(base) != own);
+        let other = adapter.other_base.unwrap_or_else(other);
         let other = if other { ", trained on another base model" } else { "" };
         out.push_str(&format!("adapter       {path} (scale {scale}{other})\n"));
     }

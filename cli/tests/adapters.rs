@@ -2,7 +2,7 @@
 
 mod common;
 
-use anyid_ir::Tensor;
+use anyid_ir::{DType, Tensor};
 #[cfg(unix)]
 use common::Done;
 use common::{Folder, close, save, tensors};
@@ -262,6 +262,96 @@ fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
     generate("--lora append.safetensors --allow-mismatch --dry-run").fine().says("append");
     merge("model --lora append.safetensors -o x").fails("E0372");
     merge("model --lora append.safetensors -o merged --allow-mismatch").fine();
+}
+
+#[test]
+fn a_scale_at_which_a_weight_is_not_finite_makes_nothing() {
+    let folder = Folder::new();
+    micro_adapter(&folder.path("a.safetensors"), 1);
+    folder.run("init model --random-weights").fine();
+    // The same weights in f16, in which nothing is larger than 65504.
+    let file = "model/transformer/diffusion_pytorch_model.safetensors";
+    let half = tensors(&folder.path(file));
+    let half = half.iter().map(|(name, tensor)| (name.as_str(), tensor.cast(DType::F16)));
+    let half: Vec<(&str, Tensor)> = half.collect();
+    let rows: Vec<(&str, &Tensor)> = half.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    save(&folder.path("half.safetensors"), &rows);
+    let merge = |words: &str| folder.run(&format!("lora merge {words}"));
+    merge(&format!("{file} --lora a.safetensors:1e30 -o wide.safetensors")).fine();
+    merge("half.safetensors --lora a.safetensors:2 -o out.safetensors").fine();
+    merge("model --lora a.safetensors -o merged").fine();
+    let before = folder.names();
+    let whole = std::fs::read(folder.path("out.safetensors")).unwrap();
+    let done = merge("half.safetensors --lora a.safetensors:1e30 -o out.safetensors --force");
+    let done = done.fails("E0379").says("`blocks.0.").says(" in F16 at element ");
+    done.says("with a.safetensors at scale 1e30 is ").says("--> a.safetensors");
+    assert!(std::fs::read(folder.path("out.safetensors")).unwrap() == whole, "the old one stays");
+    let weights = "merged/transformer/diffusion_pytorch_model.safetensors";
+    let whole = std::fs::read(folder.path(weights)).unwrap();
+    let two = "--lora a.safetensors:0.5 --lora a.safetensors:1e39";
+    let done = merge(&format!("model {two} -o merged --force")).fails("E0379");
+    done.says("with a.safetensors at scale 0.5 and a.safetensors at scale 1e39 is ");
+    assert!(std::fs::read(folder.path(weights)).unwrap() == whole, "the old one stays");
+    let generate = "generate --model model --lora a.safetensors:1e39 -o x.gif";
+    folder.run(&format!("{generate} {QUICK}")).fails("E0379").says("scale 1e39");
+    // Tensors of an adapter that a scale goes into.
+    let done = folder.run("lora combine a.safetensors:1e39 -o x").fails("E0379");
+    assert!(!done.says("of a.safetensors at scale 1e39 is ").err.contains(".tmp"));
+    folder.run("lora convert a.safetensors --to peft -o p").fine();
+    let config = folder.path("p/adapter_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["lora_alpha"] = 1e39.into();
+    value["alpha_pattern"] = serde_json::json!({});
+    std::fs::write(&config, value.to_string()).unwrap();
+    folder.run("lora convert p --to diffsynth -o x").fails("E0379").says("with the scale ");
+    folder.run("lora convert p --to comfyui -o x").fails("E0379").says("is 1e39 and does not fit");
+    folder.run("lora convert p --to diffusers -o d").fine();
+    std::fs::remove_file(folder.path("d")).unwrap();
+    std::fs::remove_dir_all(folder.path("p")).unwrap();
+    assert_eq!(folder.names(), before, "nothing was left behind");
+}
+
+#[test]
+fn an_adapter_that_counts_twice_is_warned_of() {
+    let folder = Folder::new();
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        micro_adapter(&folder.path(&format!("{name}.safetensors")), seed);
+    }
+    std::fs::copy(folder.path("a.safetensors"), folder.path("copy.safetensors")).unwrap();
+    folder.run("init model --random-weights").fine();
+    folder.run("lora merge model --lora a.safetensors:0.25 -o merged").fine();
+    let twice = "an adapter counts twice: ";
+    let make = format!("generate {QUICK} -o x.gif --dry-run --model");
+    for (words, said) in [
+        (
+            format!("{make} model --lora a.safetensors --lora copy.safetensors:0.5"),
+            "at scale 0.5 are",
+        ),
+        (format!("{make} model --lora a.safetensors --lora b.safetensors"), ""),
+        (format!("{make} model --lora a.safetensors --lora copy.safetensors:0"), ""),
+        (format!("{make} merged --lora copy.safetensors"), "into the model already, at scale 0.25"),
+        (format!("{make} merged --lora b.safetensors"), ""),
+        ("lora combine a.safetensors copy.safetensors -o joined".to_owned(), "the same adapter"),
+        ("lora combine a.safetensors b.safetensors -o sum".to_owned(), ""),
+        (
+            "lora merge model --lora a.safetensors --lora a.safetensors:2 -o both".to_owned(),
+            "a.safetensors at scale 1 and a.safetensors at scale 2 are the same adapter",
+        ),
+        ("lora merge merged --lora a.safetensors -o more".to_owned(), "at scale 0.25"),
+    ] {
+        let done = folder.run(&words).fine();
+        assert_eq!(done.err.contains(twice), !said.is_empty(), "{words}\n{}", done.err);
+        assert!(done.err.contains(said), "{words}\n{}", done.err);
+    }
+    // What was merged before is still said, and into what.
+    let header = |name: &str| {
+        let file = format!("{name}/transformer/diffusion_pytorch_model.safetensors");
+        folder.run(&format!("inspect {file} --json")).fine().json()["metadata"].clone()
+    };
+    let more = header("more");
+    assert_eq!(more["anyid.merged"].as_str().unwrap().matches("sha256").count(), 2, "{more}");
+    assert_eq!(more["anyid.merged_into"], header("merged")["anyid.merged_into"]);
 }
 
 /// What a command gives where no file may be larger than 8 KiB.

@@ -429,6 +429,181 @@ fn faults_of_the_file_are_found_before_the_first_stage() {
 }
 
 #[test]
+fn what_stages_will_need_is_looked_at_before_the_first_one() {
+    let folder = stages_world();
+    let first = stage("first", "full", "", &settings("train.jsonl", "steps = 2\nbatch = 2"));
+    let plain = |manifest: &str| settings(manifest, "steps = 2\nbatch = 2\nlearning_rate = 1e-5");
+    let with = |adapter: &str| {
+        let settings = plain("train.jsonl");
+        let settings = format!("{settings}[stage.settings.model]\nadapters = [\"{adapter}\"]\n");
+        stage("b", "lora", "", &settings)
+    };
+    let small = settings("train.jsonl", "steps = 2\nbatch = 2\nbudget = \"1MiB\"");
+    let lines = std::fs::read_to_string(folder.path("train.jsonl")).unwrap();
+    folder.write("short.jsonl", lines.replace("\"frames\":5", "\"frames\":1"));
+    let width = common::repository().join("tests/fixtures_extra/lora/comfy_ab.safetensors");
+    folder.write("wide.safetensors", std::fs::read(width).unwrap());
+    folder
+        .write("cut.safetensors", &std::fs::read(folder.path("wide.safetensors")).unwrap()[..999]);
+    let validated = plain("train.jsonl")
+        .replace("cache = \"cache\"", "cache = \"cache\"\nvalidation = \"pairs.jsonl\"");
+    let faults = [
+        (with("none.safetensors"), "E0310", "none.safetensors, of stage b"),
+        (with("wide.safetensors"), "E0363", "32 wide, the model is 64 wide"),
+        (with("cut.safetensors"), "E0312", "cut.safetensors, of stage b"),
+        (stage("b", "dpo", "", &plain("train.jsonl")), "E0957", "this is a manifest of samples"),
+        (stage("b", "lora", "", &plain("pairs.jsonl")), "E0957", "expected \"anyid.sample/1\""),
+        (stage("b", "lora", "", &plain("short.jsonl")), "E0957", "the run takes 5"),
+        (stage("b", "lora", "", &validated), "E0957", "--> pairs.jsonl, of stage b"),
+        (stage("b", "lora", "", &plain("gone.jsonl")), "E0911", "data.manifest of stages.toml"),
+        (stage("b", "lora", "", &small), "E0601", "at least "),
+    ];
+    for (second, code, said) in &faults {
+        write(&folder, "out", &format!("{first}{second}"));
+        folder.run(RUN).fails(code).says(said);
+        assert!(!folder.path("out").exists(), "{code}: nothing was begun");
+        // As far as a stage, what later ones need may still come into being.
+        write(&folder, "part", &format!("{first}{second}"));
+        folder.run(&format!("{RUN} --until first")).fine();
+    }
+    // All of them at once.
+    let all: Vec<String> = (1..)
+        .zip(&faults)
+        .map(|(number, (stage, ..))| stage.replace("\"b\"", &format!("\"b{number}\"")))
+        .collect();
+    write(&folder, "out", &format!("{first}{}", all.concat()));
+    let done = folder.run(RUN).fails("E0970").says("9 stages cannot be run:");
+    for (number, (_, code, _)) in (1..).zip(&faults) {
+        let said = format!("stage b{number}: error[{code}]: ");
+        assert!(done.err.contains(&said), "{said}\n{}", done.err);
+    }
+    assert!(!folder.path("out").exists(), "nothing was begun");
+    // What is found by settings alone is listed as well.
+    let size = plain("train.jsonl").replace("height = 64", "height = 50");
+    let target = format!("{}[[stage.settings.group]]\nmatch = \"no\"\n", plain("train.jsonl"));
+    let two = stage("b", "lora", "", &size) + &stage("c", "lora", "", &target);
+    write(&folder, "out", &format!("{first}{two}"));
+    let done = folder.run(RUN).fails("E0970").says("stage b: error[E0901]: ");
+    done.says("stage c: error[E0965]: ");
+}
+
+#[test]
+fn a_stage_is_not_given_an_adapter_that_its_model_has() {
+    let folder = stages_world();
+    let plain = settings("train.jsonl", "steps = 2\nbatch = 2\nlearning_rate = 1e-3");
+    let on = |adapters: &str| format!("{plain}[stage.settings.model]\nadapters = [{adapters}]\n");
+    write(&folder, "before", &stage("x", "lora", "", &plain));
+    folder.run(RUN).fine();
+    let x = "before/x/adapter.safetensors";
+    std::fs::copy(folder.path(x), folder.path("copy.safetensors")).unwrap();
+    let start = "model = \"start\"";
+    let quoted = |path: &str| on(&format!("\"{path}\""));
+    let refused = |stages: &str, code: &str, said: &[&str]| {
+        write(&folder, "out", stages);
+        let done = folder.run(RUN).fails(code).says("would count twice");
+        said.iter().for_each(|said| assert!(done.err.contains(said), "{said}\n{}", done.err));
+        assert!(!folder.path("out").exists(), "nothing was begun");
+    };
+    let first = stage("a", "lora", "", &plain);
+    let own = "out/a/adapter.safetensors";
+    let second = |more: &str, path: &str| stage("b", "lora", more, &quoted(path));
+    // The adapter of the stage before, whatever comes between, and what a stage begins from.
+    let has = "the model of stage a has the adapter of stage a";
+    refused(&format!("{first}{}", second("", own)), "E0970", &[has, own, ", stage b"]);
+    let full = stage("f", "full", "", &plain);
+    let has = "the model of stage f has the adapter of stage a";
+    refused(&format!("{first}{full}{}", second("", own)), "E0970", &[has]);
+    let from = format!("init_from = \"a\"\n{start}");
+    let has = "init_from begins with the adapter of stage a";
+    refused(&format!("{first}{}", second(&from, own)), "E0970", &[has]);
+    // One that was on the model of a stage before, by its path or by what is in it.
+    let first_on = stage("a", "lora", "", &quoted(x));
+    let has = "the model of stage a has it by model.adapters of a";
+    refused(&format!("{first_on}{}", second("", x)), "E0970", &[has]);
+    let both = [
+        "before/x/adapter.safetensors at scale 1, which is in the model of stage a,",
+        "copy.safetensors at scale 2 of model.adapters are the same adapter",
+        "stage b",
+    ];
+    refused(&format!("{first_on}{}", second("", "copy.safetensors:2")), "E0378", &both);
+    let twice = stage("a", "lora", "", &on(&format!("\"{x}\", \"copy.safetensors\"")));
+    refused(&twice, "E0378", &["are the same adapter"]);
+    // On the model that it was trained on it counts once.
+    write(&folder, "out", &format!("{first}{}", second(start, own)));
+    folder.run(RUN).fine();
+    // The model of a finished stage is one with its adapter, wherever it is used.
+    folder.write("out/run.toml", "[data]\nmanifest = \"../train.jsonl\"\n");
+    let words = "train lora --config out/run.toml --set video.width=64 --set video.height=64 \
+                 --set video.frames=5 --set model.path=out/a/model -o no";
+    folder
+        .run(&format!("{words} --set model.adapters=[\"{own}\"]"))
+        .fails("E0378")
+        .says("is merged into the model already");
+}
+
+#[test]
+fn a_result_that_a_later_stage_needs_is_the_one_that_the_stage_left() {
+    let folder = stages_world();
+    let plain = settings("train.jsonl", "steps = 2\nbatch = 2\nlearning_rate = 1e-3");
+    let first = stage("a", "lora", "", &plain);
+    let from = stage("b", "lora", "init_from = \"a\"\nmodel = \"start\"", &plain);
+    let own = "out/a/adapter.safetensors";
+    let on = format!("{plain}[stage.settings.model]\nadapters = [\"{own}\"]\n");
+    let on = stage("c", "lora", "model = \"start\"", &on);
+    write(&folder, "out", &first);
+    folder.run(RUN).fine();
+    let whole = bytes(&folder, own);
+    let mut other = whole.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let record = "remove out/a/stage.json: it is then written again from the checkpoint";
+    for second in [&from, &on] {
+        write(&folder, "out", &format!("{first}{second}"));
+        for (bytes, said) in [(&whole[..99], "was changed"), (&other[..], "was changed since")] {
+            folder.write(own, bytes);
+            let done = folder
+                .run(RUN)
+                .fails("E0971")
+                .says("stage a was finished, and adapter.")
+                .says(said);
+            assert!(done.says(record).err.matches("fetch").count() == 0);
+        }
+        std::fs::remove_file(folder.path(own)).unwrap();
+        folder.run(RUN).fails("E0971").says("is no longer there").says(record);
+        folder.write(own, &whole);
+    }
+    // The help is right: nothing is trained, and the same bytes come out.
+    folder.write(own, &other);
+    std::fs::remove_file(folder.path("out/a/stage.json")).unwrap();
+    write(&folder, "out", &format!("{first}{from}{on}"));
+    let rows = log(&folder, "out/a");
+    folder.run(RUN).fine();
+    assert!(bytes(&folder, own) == whole && log(&folder, "out/a") == rows);
+    // A finished stage as well is told whose result it was made with.
+    folder.write(own, &other);
+    folder.run(RUN).fails("E0970").says("stage b: error[E0971]: stage a was finished");
+    folder.write(own, &whole);
+    folder.run(RUN).fine();
+    // A model that cannot be read is put together again.
+    let made = folder.path(&format!("out/b/{TRANSFORMER}"));
+    let model = std::fs::read(&made).unwrap();
+    std::fs::write(&made, &model[..99]).unwrap();
+    let done = folder.run(RUN).fails("E0971").says("its model cannot be read");
+    assert!(!done.says("remove out/b/stage.json").err.contains("fetch"));
+    std::fs::remove_file(folder.path("out/b/stage.json")).unwrap();
+    folder.run(RUN).fine();
+    assert!(std::fs::read(&made).unwrap() == model);
+    // The best result is in no checkpoint.
+    let best =
+        plain.replace("cache = \"cache\"", "cache = \"cache\"\nvalidation = \"train.jsonl\"");
+    let best = stage("a", "lora", "result = \"best\"", &best);
+    write(&folder, "best", &best);
+    folder.run(RUN).fine();
+    std::fs::remove_file(folder.path("best/a/adapter-best.safetensors")).unwrap();
+    write(&folder, "best", &format!("{best}{from}"));
+    folder.run(RUN).fails("E0971").says("or remove best/a to make it anew");
+}
+
+#[test]
 fn one_program_at_a_time_works_in_a_folder_and_a_full_disk_loses_nothing() {
     let folder = stages_world();
     write(&folder, "out", &gated(1_000_000, ""));

@@ -8,7 +8,7 @@ mod parts;
 
 pub use parts::{PART_NAMES, Parts};
 
-use crate::adapter::{self, Adapter, Tolerance, Wanted};
+use crate::adapter::{self, Adapter, Ground, Part, Tolerance, Wanted};
 use crate::checkpoint::{Checkpoint, JsonFile, WeightSet};
 use crate::error::{Error, Result};
 use crate::init;
@@ -51,6 +51,8 @@ pub struct Model {
     pub source: String,
     /// Adapters in the transformer's weights, with their strengths.
     pub adapters: Vec<(Adapter, f64)>,
+    /// The same, by the digests of their files.
+    pub parts_of_adapters: Vec<Part>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
@@ -163,6 +165,7 @@ impl Model {
             parts: Parts::default(),
             source,
             adapters: Vec::new(),
+            parts_of_adapters: Vec::new(),
             warnings,
         })
     }
@@ -182,17 +185,40 @@ impl Model {
             return Ok(self);
         }
         let modules = adapter::modules_of(self.dit_weights.set());
-        let fingerprint = self.dit_weights.fingerprint()?;
-        let others = self.adapters.len() + wanted.len() > 1;
+        let ground = Ground::of(&self.dit_weights)?;
+        let from = self.adapters.len();
         for wanted in wanted {
             let adapter = adapter::open(&wanted.path, &modules, tolerance)?;
-            self.warnings.extend(adapter::other_base(&adapter, &fingerprint, others));
-            self.warnings.extend(adapter.warnings.iter().cloned());
+            self.parts_of_adapters.push(Part::of(&adapter, wanted.scale)?);
             self.adapters.push((adapter, wanted.scale));
         }
+        for at in from..self.adapters.len() {
+            let (beside, (adapter, _)) = (self.parts_beside(at), &self.adapters[at]);
+            self.warnings.extend(adapter::other_base(adapter, &ground, &beside));
+            self.warnings.extend(adapter.warnings.iter().cloned());
+        }
+        let used = self.used_adapters();
+        let same = adapter::twice(&ground.merged, &used[from..], &used[..from]).into_iter();
+        self.warnings.extend(same.map(|same| format!("an adapter counts twice: {same}")));
         let list: Vec<(&Adapter, f64)> = self.adapters.iter().map(|(a, s)| (a, *s)).collect();
         self.dit_weights = Arc::new(self.dit_weights.with_adapters(&list)?);
         Ok(self)
+    }
+
+    /// The adapters that are used with the one at a place.
+    pub fn parts_beside(&self, at: usize) -> Vec<Part> {
+        let all = self.parts_of_adapters.iter().enumerate();
+        all.filter(|(other, _)| *other != at).map(|(_, part)| part.clone()).collect()
+    }
+
+    /// The adapters with what they are called.
+    pub fn used_adapters(&self) -> Vec<adapter::Used> {
+        let named =
+            self.adapters.iter().zip(&self.parts_of_adapters).map(|((adapter, scale), part)| {
+                let path = adapter.path.clone();
+                (Wanted { path, scale: *scale }.to_string(), part.clone())
+            });
+        named.collect()
     }
 
     /// The default precision of a run: bf16 if the transformer is mostly stored as bf16, else f32.

@@ -5,13 +5,13 @@
 //! was read and fingerprints of the weights. The number of threads has no influence and is left
 //! out.
 
-use crate::adapter::{Adapter, base_of};
+use crate::adapter::{Adapter, Ground, base_of, other_base};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
 use crate::files::is_standard_output;
 use crate::input;
 use crate::media::{MediaKind, ReadOptions, visit_frames};
-use crate::model::Parts;
+use crate::model::{Model, Parts};
 use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, settings};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -69,13 +69,23 @@ pub struct AdapterEntry {
     pub scale: f64,
     /// Fingerprint of the transformer that it was trained on, where it says so.
     pub base_model: Option<String>,
+    /// Whether that, or an adapter that was on it, was missing, where it says so.
+    pub other_base: Option<bool>,
 }
 
 impl AdapterEntry {
-    fn of(adapter: &Adapter, scale: f64) -> Result<Self> {
-        let config = adapter.config.as_deref().map(hashed).transpose()?;
-        let base_model = base_of(adapter).map(str::to_owned);
-        Ok(Self { file: hashed(&adapter.path)?, config, scale, base_model })
+    /// Those of a model.
+    fn all(model: &Model) -> Result<Vec<Self>> {
+        let ground = Ground::of(&model.dit_weights)?;
+        let entry = |(at, (adapter, scale)): (usize, &(Adapter, f64))| {
+            let config = adapter.config.as_deref().map(hashed).transpose()?;
+            let base_model = base_of(adapter).map(|base| base.model);
+            let beside = model.parts_beside(at);
+            let other = base_model.is_some();
+            let other_base = other.then(|| other_base(adapter, &ground, &beside).is_some());
+            Ok(Self { file: hashed(&adapter.path)?, config, scale: *scale, base_model, other_base })
+        };
+        model.adapters.iter().enumerate().map(entry).collect()
     }
 
     fn to_json(&self) -> Value {
@@ -87,6 +97,9 @@ impl AdapterEntry {
         if let Some(base) = &self.base_model {
             value["base_model"] = json!(base);
         }
+        if let Some(other) = self.other_base {
+            value["other_base"] = json!(other);
+        }
         value
     }
 
@@ -96,7 +109,8 @@ impl AdapterEntry {
             other => Some(file(other)?),
         };
         let base_model = value["base_model"].as_str().map(str::to_owned);
-        Some(Self { file: file(value)?, config, scale: value["scale"].as_f64()?, base_model })
+        let (scale, other_base) = (value["scale"].as_f64()?, value["other_base"].as_bool());
+        Some(Self { file: file(value)?, config, scale, base_model, other_base })
     }
 }
 
@@ -257,11 +271,7 @@ impl Recipe {
                 parts: absolute_parts(&model.parts)?,
                 fingerprints: model.fingerprints()?,
             },
-            adapters: model
-                .adapters
-                .iter()
-                .map(|(adapter, scale)| AdapterEntry::of(adapter, *scale))
-                .collect::<Result<_>>()?,
+            adapters: AdapterEntry::all(model)?,
             latents: file(
                 request.latents.is_some(),
                 &sources.latents,
@@ -577,12 +587,14 @@ mod tests {
                 config: None,
                 scale: 0.8,
                 base_model: None,
+                other_base: None,
             },
             AdapterEntry {
                 file: file("/b"),
                 config: Some(file("/c.json")),
                 scale: -1.5,
                 base_model: Some("ab".to_owned()),
+                other_base: Some(true),
             },
         ];
         let tuned = Recipe { adapters, ..recipe() };

@@ -110,10 +110,15 @@ impl ModelWeights {
     /// # Errors
     /// As [`applied`].
     pub fn with_adapters(&self, adapters: &[(&Adapter, f64)]) -> Result<Self> {
-        let base = self.base.as_ref().unwrap_or(&self.set);
+        let base = self.without_adapters();
         let set = applied(base, adapters)?;
         let (naming, prefix, component) = (self.naming, self.prefix, self.component);
         Ok(Self { set, naming, prefix, component, base: Some(base.clone()) })
+    }
+
+    /// The weights without adapters.
+    pub fn without_adapters(&self) -> &WeightSet {
+        self.base.as_ref().unwrap_or(&self.set)
     }
 
     /// Fingerprint of the files of the weights, without those of adapters.
@@ -121,7 +126,7 @@ impl ModelWeights {
     /// # Errors
     /// E0330 to E0332.
     pub fn fingerprint(&self) -> Result<String> {
-        self.base.as_ref().unwrap_or(&self.set).fingerprint()
+        self.without_adapters().fingerprint()
     }
 
     /// [`WeightSet::require`], with missing tensors named as the file would name them.
@@ -164,7 +169,7 @@ impl ModelWeights {
 
     /// Whether most bytes of the files are bf16, or something narrower that was made of it.
     pub fn mostly_bf16(&self) -> bool {
-        let bytes = self.base.as_ref().unwrap_or(&self.set).stored_bytes_by_encoding();
+        let bytes = self.without_adapters().stored_bytes_by_encoding();
         let narrow = bytes.iter().filter(|(encoding, _)| encoding.is_narrow());
         narrow.map(|(_, bytes)| bytes).sum::<u64>() * 2 > bytes.values().sum::<u64>()
     }

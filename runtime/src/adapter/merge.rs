@@ -5,24 +5,23 @@
 //! back and compared by digest before it gets its name. Names, encodings and order of the tensors
 //! are those of the base. What the adapters do not change is copied.
 
-use super::{Adapter, Modules, modules_of};
+use super::{Adapter, Ground, Modules, Part, modules_of};
 use crate::checkpoint::{
     Derivation, Encoding, Layout, ModelFolder, SafetensorsWriter, TensorSpec, WeightFiles,
-    WeightSet, hash_file, write_error, write_sharded,
+    WeightSet, write_error, write_sharded,
 };
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, AtomicFolder, Existing};
 use crate::weights::ModelWeights;
 use anyid_files::adapter::applied;
 use anyid_models::wan::names::{self, Component};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How [`merge`] gets the adapters, given the modules and the fingerprint of the transformer.
-pub type OpenAdapters<'a> = dyn FnMut(&Modules, &str) -> Result<Vec<(Adapter, f64)>> + 'a;
+/// How [`merge`] gets the adapters, given the modules of the transformer and what it is.
+pub type OpenAdapters<'a> = dyn FnMut(&Modules, &Ground) -> Result<Vec<(Adapter, f64)>> + 'a;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +34,6 @@ pub struct Merged {
     pub bytes: u64,
 }
 
-/// Key of the header that says what was merged.
-const HEADER_KEY: &str = "anyid.merged";
 /// Largest shard, in bytes; the reference library uses the same.
 const SHARD_BYTES: u64 = 5_000_000_000;
 /// Bytes computed at a time.
@@ -57,8 +54,8 @@ pub enum Beside {
 ///
 /// # Errors
 /// E0307 where there is no transformer in `base`, E0374 where nothing is to be merged, E0376 where
-/// what was written reads back as something else; those of reading models and adapters; E101x where
-/// it cannot be written.
+/// what was written reads back as something else, E0379 for weights that are not finite with the
+/// adapters; those of reading models and adapters; E101x where it cannot be written.
 pub fn merge(
     base: &Path,
     open: &mut OpenAdapters<'_>,
@@ -112,7 +109,8 @@ struct Transformer {
 impl Transformer {
     fn open(stored: WeightSet, open: &mut OpenAdapters<'_>) -> Result<Self> {
         let weights = ModelWeights::recognise(&stored, Component::Dit)?;
-        let adapters = open(&modules_of(weights.set()), &weights.fingerprint()?)?;
+        let ground = Ground::of(&weights)?;
+        let adapters = open(&modules_of(weights.set()), &ground)?;
         if adapters.is_empty() {
             return Err(Error::input("E0374", "there is no adapter to be merged")
                 .at("--lora")
@@ -146,11 +144,8 @@ impl Transformer {
             header.extend(file.metadata().iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         header.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
-        let mut merged = Vec::new();
-        for (adapter, scale) in &list {
-            merged.push(json!({ "sha256": hash_file(&adapter.path)?, "scale": scale }));
-        }
-        header.insert(HEADER_KEY.to_owned(), json!(merged).to_string());
+        let parts = list.iter().map(|(adapter, scale)| Part::of(adapter, *scale));
+        ground.say_merged(&parts.collect::<Result<Vec<_>>>()?, &mut header);
         Ok(Self { set, changed: changed.len(), header })
     }
 

@@ -1,10 +1,11 @@
 //! Adapters of the transformer: which modules they may change, whether they were trained for what
-//! this program computes, and weights with adapters in them.
+//! this program computes, what they were trained on, and weights with adapters in them.
 //!
 //! Reading and writing is done by `anyid_files::adapter`, which knows no network. Here the modules
 //! of Wan's transformer are given to it in both namings, from the tensors of a model or, where
 //! there is no model, by name alone.
 
+mod ground;
 mod merge;
 
 use crate::checkpoint::WeightSet;
@@ -12,11 +13,14 @@ use crate::error::{Error, Result};
 use anyid_files::adapter::KnownTensor;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::names::{self, Component};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use anyid_files::adapter::{
-    Adapter, Change, Dialect, Factors, Modules, Written, combined, is_adapter, write,
+    Adapter, Base, Change, Dialect, Factors, Modules, Part, Written, combined, is_adapter,
+    shown_scale, write,
 };
+pub use ground::{Ground, Used, base_of, on_top, other_base, other_start, twice};
 pub use merge::{Beside, Merged, OpenAdapters, merge};
 pub(crate) use merge::{compare, copy_file, copy_model, weight_files};
 
@@ -57,6 +61,12 @@ pub struct Wanted {
     pub path: PathBuf,
     /// What all of its changes are multiplied by.
     pub scale: f64,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at scale {}", self.path.display(), shown_scale(self.scale))
+    }
 }
 
 impl Wanted {
@@ -121,27 +131,6 @@ pub fn open(path: &Path, modules: &Modules, tolerance: Tolerance) -> Result<Adap
         adapter.warnings.push(format!("{}: {message}", adapter.path.display()));
     }
     Ok(adapter)
-}
-
-/// The fingerprint of the transformer that an adapter was trained on, where it says so.
-pub fn base_of(adapter: &Adapter) -> Option<&str> {
-    adapter.metadata.get("anyid.base_model").map(String::as_str)
-}
-
-/// A warning where `adapter` was trained on another transformer than the one with this fingerprint;
-/// `others` says whether more adapters are used with it.
-pub fn other_base(adapter: &Adapter, fingerprint: &str, others: bool) -> Option<String> {
-    let trained_on = base_of(adapter).filter(|base| *base != fingerprint)?;
-    let short = |text: &str| text.chars().take(12).collect::<String>();
-    let (path, trained_on, this) = (adapter.path.display(), short(trained_on), short(fingerprint));
-    let merged = match others {
-        true => ", unless that is this one with the other adapters merged in",
-        false => "",
-    };
-    Some(format!(
-        "{path}: it was trained on the transformer with fingerprint {trained_on}…, this one has \
-         {this}…: it will not do what it was trained for{merged}"
-    ))
 }
 
 #[cfg(test)]

@@ -65,6 +65,11 @@ impl Cache {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// What there is of a cache in `folder`, which may not be there yet.
+    pub fn there(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
     /// The key of what depends on `parts`.
     pub fn key(parts: &Value) -> String {
         Self::key_of(&parts.to_string())

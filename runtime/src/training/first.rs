@@ -5,9 +5,12 @@
 //! leave is for `result.rs`.
 
 use super::parameters::{Flat, Kind, Parameters, stored};
+use super::request::{count_once, listed};
 use super::settings::{LoraSettings, Settings, TrainedNetwork};
 use super::targets::{adapted, starred};
-use crate::adapter::{Adapter, Factors, Tolerance, is_adapter, modules_of, other_base};
+use crate::adapter::{
+    Adapter, Factors, Ground, Part, Tolerance, is_adapter, modules_of, other_start,
+};
 use crate::checkpoint::WeightSet;
 use crate::error::{Error, Result, plural};
 use crate::judge;
@@ -49,7 +52,8 @@ pub fn first_values(
 /// adapter of another base.
 ///
 /// # Errors
-/// E0966 and E0972, and those of reading adapters and checkpoints.
+/// E0966 and E0972, E0378 for an adapter that is in the model already, and those of reading adapters and
+/// checkpoints.
 pub fn check_first(
     path: &Path,
     kind: Kind,
@@ -69,7 +73,11 @@ pub fn check_first(
             let modules = modules_of(model.dit_weights.set());
             let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
             check_adapter(&adapter, settings, model)?;
-            Ok(other_base(&adapter, &model.fingerprints()?[0], false))
+            let ground = Ground::of(&model.dit_weights)?;
+            let own = (format!("the first values, {}", path.display()), Part::of(&adapter, 1.0)?);
+            count_once(&ground, &[own], &listed(model))
+                .map_err(|error| error.at(path.display()))?;
+            Ok(other_start(&adapter, &ground, &model.parts_of_adapters))
         }
     }
 }

@@ -77,6 +77,24 @@ impl Wanted<'_> {
         Ok(Err(Over { needed, budget, shape, samples }))
     }
 
+    /// Refuses a budget that some shape does not fit, whatever is kept. Nothing else is compiled.
+    ///
+    /// # Errors
+    /// E0601, E0523 for targets that no linear has, other E05xx where the network cannot be compiled, E1002
+    /// where it was told to stop.
+    pub fn fits(&self, backend: &Backend) -> Result<()> {
+        let mut over = None::<Over>;
+        for shape in self.calls.shapes() {
+            let samples = self.calls.batches(shape, self.settings.train.batch)[0];
+            let module = self.objective.module(shape, samples);
+            let kept = self.keeping(backend, &self.differentiated(&module), shape, samples)?;
+            if let Err(own) = kept {
+                over = over.filter(|over| over.needed >= own.needed).or(Some(own));
+            }
+        }
+        over.map_or(Ok(()), |over| Err(self.refused(&over)))
+    }
+
     /// The error of a budget that nothing fits at some shape.
     pub(super) fn refused(&self, over: &Over) -> Error {
         let Over { needed, budget, shape, samples } = *over;

@@ -18,7 +18,7 @@ use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, memory_c
 use crate::error::{Error, Result};
 use crate::pipeline::{Cancel, tensor_f32};
 use anyid_ir::plan::Plan;
-use anyid_ir::{DType, Tensor, TensorType};
+use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_passes::Gradient;
 use anyid_passes::remat::Keeping;
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,9 +107,7 @@ impl Wanted<'_> {
             let mut keeping = None;
             for samples in &sizes {
                 let module = self.objective.module(shape, *samples);
-                let (request, wrt) = self.request(CompileRequest::new(&module, "train"));
-                let gradient = Gradient { of: "total".into(), wrt };
-                let request = request.with_gradient(gradient);
+                let request = self.differentiated(&module);
                 let name = Phase::Gradient.name(shape, *samples);
                 compiler = match keeping {
                     // What the largest call keeps fits for all.
@@ -183,6 +181,12 @@ impl Wanted<'_> {
         let name = Phase::Gradient.name(shape, samples);
         let mut plans = compiler.plans();
         plans.find(|(own, _)| *own == name).expect("it was compiled").1
+    }
+
+    /// A request for the derivative of what a module gives.
+    pub(super) fn differentiated<'m>(&self, module: &'m Module) -> CompileRequest<'m> {
+        let (request, wrt) = self.request(CompileRequest::new(module, "train"));
+        request.with_gradient(Gradient { of: "total".into(), wrt })
     }
 
     /// `request` with what is trained as inputs, and the patterns of their names.
@@ -475,7 +479,7 @@ mod tests {
     use super::super::manifest::Clip;
     use super::*;
     use crate::weights::ModelWeights;
-    use anyid_ir::{FuncBuilder, Module, ReduceFn, UnaryFn};
+    use anyid_ir::{FuncBuilder, ReduceFn, UnaryFn};
     use std::sync::Arc;
 
     /// √(w · x), for the numbers x that lines have.

@@ -2,7 +2,8 @@
 //!
 //! Clips and prompts are encoded, as a run would do first, and every shape is compiled. No weight of
 //! the transformer is loaded. A clip shows what the autoencoder makes of three targets, beside what
-//! they were made of: whether crops, sizes and frames are what was meant is best seen.
+//! they were made of: whether crops, sizes and frames are what was meant is best seen. Of a run that is
+//! still to come ([`Training::foreseen`]), what the lines of its manifests tell is looked at alone.
 
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels};
@@ -19,9 +20,10 @@ use crate::files::{Existing, make_folder};
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::standardise::Fit;
 use crate::media::writer::{VideoWriter, WriterOptions};
+use crate::model::Model;
 use crate::pipeline::{Cancel, Size, decode_latents, encode_pixels};
 use anyid_ir::{DType, Tensor, TensorType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -213,6 +215,58 @@ impl Training<'_> {
                 }
                 TrainedNetwork::Text | TrainedNetwork::Judge => None,
             },
+        })
+    }
+
+    /// What is wrong with the manifests and the budget of a run that is still to come, as far as the lines
+    /// of the manifests tell.
+    ///
+    /// # Errors
+    /// E1002 where `cancel` says to stop.
+    pub(super) fn foreseen(&self, model: &Model, cancel: &Cancel) -> Result<Vec<Error>> {
+        let (settings, preparation) = (self.settings, self.preparation(model, cancel));
+        let (mut found, mut faults) = (Vec::new(), Vec::new());
+        for path in std::iter::once(&settings.data.manifest).chain(&settings.data.validation) {
+            match preparation.usable(path) {
+                Ok(manifest) => found.push((path, manifest)),
+                Err(error) => faults.push(error),
+            }
+        }
+        let train = &settings.train;
+        let limited = train.budget.is_some() && train.keep.is_none();
+        if limited && faults.is_empty() {
+            let sets = found.iter().map(|(path, manifest)| preparation.sketch(manifest, path));
+            let fits =
+                sets.collect::<Result<Vec<_>>>().and_then(|sets| self.fits(model, &sets, cancel));
+            faults.extend(fits.err());
+        }
+        match faults.iter().position(|error| error.kind() == Fault::Interrupted) {
+            Some(at) => Err(faults.swap_remove(at)),
+            None => Ok(faults),
+        }
+    }
+
+    /// Refuses a budget that is too small for samples like these, which were not encoded.
+    fn fits(&self, model: &Model, sets: &[Dataset], cancel: &Cancel) -> Result<()> {
+        let (settings, kind, backend) = (self.settings, self.kind, self.backend);
+        let sets: Vec<&Dataset> = sets.iter().collect();
+        let mut objective = objective::of(model, settings, sets[0])?;
+        objective.fit(sets.iter().map(|data| data.text_rows).max().unwrap_or(0));
+        let items = sets.iter().flat_map(|data| &data.items);
+        let shapes: BTreeSet<usize> = items.map(|item| objective.shape(item)).collect();
+        let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
+        let calls = &Calls::new(&settings.train, kind, streams);
+        let measured = kind == Kind::Dpo || settings.data.validation.is_some();
+        let beside = Memory::beside(settings, model, backend, &sets, cancel)?;
+        let wanted =
+            Wanted { objective: &*objective, settings, kind, calls, measured, beside, cancel };
+        wanted.fits(backend).map_err(|error| match error.code() {
+            // Other shapes may need more, and what is encoded is held as well.
+            "E0601" => error.advised(
+                "give a larger train.budget, with room for what is held of the cache; or take a smaller \
+                 train.together, fewer or shorter references, a smaller video, or bf16",
+            ),
+            _ => error,
         })
     }
 

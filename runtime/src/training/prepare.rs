@@ -4,6 +4,7 @@
 //! line; what is left out on purpose has a reason and is counted. Clips and prompts go through the
 //! encoders once and into the cache, so a run that was stopped here goes on where it was.
 
+mod ahead;
 mod copies;
 
 use super::cache::{Cache, Entry, Found, damage};
@@ -113,26 +114,7 @@ impl Preparation<'_> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Dataset> {
         let data = &self.settings.data;
-        let beside = path.parent().unwrap_or(Path::new(""));
-        let shown = self.network != TrainedNetwork::Text;
-        let reading = Reading {
-            pairs: self.pairs,
-            root: data.root.as_deref().unwrap_or(beside),
-            locked: data.sha256.as_deref().filter(|_| path == data.manifest),
-            // Where no clip is looked at, any length and rate will do.
-            frames: if shown { self.settings.video.frames } else { 1 },
-            group: self.model.geometry().time,
-            labels: self.network.labelled(),
-            fps: Some(self.settings.video.fps).filter(|_| shown),
-        };
-        let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
-        let mut manifest = Manifest::open(path, &reading).map_err(|error| match error.code() {
-            "E0911" => {
-                let from = self.settings.place(key);
-                error.placed(format!("{}, which is {key} of {from}", path.display()))
-            }
-            _ => error,
-        })?;
+        let mut manifest = self.manifest(path)?;
         for warning in &manifest.warnings {
             events(Event::Warning(format!("{}, {warning}", path.display())));
         }
@@ -186,37 +168,13 @@ impl Preparation<'_> {
             }
         }
         manifest.faults.sort_by_key(|fault| fault.line);
-        let mut by_line: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-        for fault in &manifest.faults {
-            by_line.entry(fault.line).or_default().push(&fault.what);
-        }
         match data.skip_faulty {
-            true => {
-                excluded.extend(by_line.into_iter().map(|(line, all)| {
-                    (line, String::new(), format!("faulty: {}", all.join("; ")))
-                }))
-            }
-            false if by_line.is_empty() => {}
+            true => excluded.extend(faulty(&manifest.faults)),
+            false if manifest.faults.is_empty() => {}
             false => return Err(refused(&manifest.faults, total, path, self.settings)),
         }
-        let unit = if self.pairs { "pair" } else { "sample" };
         if items.is_empty() {
-            let message = match excluded.len() {
-                0 => format!("the manifest has no {unit}"),
-                1 => format!("the only {unit} is left out: {}", excluded[0].2),
-                count => format!("none of {count} {unit}s is left: {}", excluded[0].2),
-            };
-            let help = match excluded.first() {
-                None => "a manifest has one JSON object a line; see docs/spec/formats.md",
-                Some((_, _, reason)) if reason.starts_with("faulty") => {
-                    "correct the lines; without data.skip_faulty, each is listed with what is wrong"
-                }
-                Some(_) => {
-                    "take larger clips, smaller video.width and video.height, or set \
-                     data.allow_upscale = true"
-                }
-            };
-            return Err(Error::input("E0958", message).at(path.display()).help(help));
+            return Err(self.nothing_left(&excluded, path));
         }
         let empty = self.tokens("").map_or(0, |tokens| tokens.len());
         let rows = prompts.values().map(|(tokens, _)| tokens.len());
@@ -254,6 +212,55 @@ impl Preparation<'_> {
             empty,
             text_rows,
             held,
+        })
+    }
+
+    /// The error of a manifest of which nothing is left.
+    fn nothing_left(&self, excluded: &[Excluded], path: &Path) -> Error {
+        let unit = if self.pairs { "pair" } else { "sample" };
+        let message = match excluded.len() {
+            0 => format!("the manifest has no {unit}"),
+            1 => format!("the only {unit} is left out: {}", excluded[0].2),
+            count => format!("none of {count} {unit}s is left: {}", excluded[0].2),
+        };
+        let help = match excluded.first() {
+            None => "a manifest has one JSON object a line; see docs/spec/formats.md",
+            Some((_, _, reason)) if reason.starts_with("faulty") => {
+                "correct the lines; without data.skip_faulty, each is listed with what is wrong"
+            }
+            Some(_) => {
+                "take larger clips, smaller video.width and video.height, or set \
+                 data.allow_upscale = true"
+            }
+        };
+        Error::input("E0958", message).at(path.display()).help(help)
+    }
+
+    /// The lines of the manifest at `path`, by themselves.
+    ///
+    /// # Errors
+    /// E0911 and E0959.
+    fn manifest(&self, path: &Path) -> Result<Manifest> {
+        let data = &self.settings.data;
+        let beside = path.parent().unwrap_or(Path::new(""));
+        let shown = self.network != TrainedNetwork::Text;
+        let reading = Reading {
+            pairs: self.pairs,
+            root: data.root.as_deref().unwrap_or(beside),
+            locked: data.sha256.as_deref().filter(|_| path == data.manifest),
+            // Where no clip is looked at, any length and rate will do.
+            frames: if shown { self.settings.video.frames } else { 1 },
+            group: self.model.geometry().time,
+            labels: self.network.labelled(),
+            fps: Some(self.settings.video.fps).filter(|_| shown),
+        };
+        let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
+        Manifest::open(path, &reading).map_err(|error| match error.code() {
+            "E0911" => {
+                let from = self.settings.place(key);
+                error.placed(format!("{}, which is {key} of {from}", path.display()))
+            }
+            _ => error,
         })
     }
 
@@ -334,10 +341,7 @@ impl Preparation<'_> {
             TrainedNetwork::Judge => text = Cache::key(&json!({"labels": sample.labels})),
             TrainedNetwork::Vae | TrainedNetwork::Text => {}
         }
-        let [width, height] = sizes[0];
-        let video = &self.settings.video;
-        let share = (width as f64 / video.width as f64).min(height as f64 / video.height as f64);
-        if share < 0.75 && !self.settings.data.allow_upscale && !self.pairs {
+        if let Some([width, height]) = Some(sizes[0]).filter(|size| self.is_small(*size)) {
             return Ok(Outcome::Excluded(format!(
                 "the target would be enlarged: it has {width}x{height} pixels"
             )));
@@ -361,6 +365,13 @@ impl Preparation<'_> {
             classes,
             shown,
         })))
+    }
+
+    /// Whether a target of this size is left out, because it would be enlarged.
+    fn is_small(&self, [width, height]: [usize; 2]) -> bool {
+        let video = &self.settings.video;
+        let share = (width as f64 / video.width as f64).min(height as f64 / video.height as f64);
+        share < 0.75 && !self.settings.data.allow_upscale && !self.pairs
     }
 
     /// The tokens of a prompt, or what is wrong with it.
@@ -545,6 +556,19 @@ enum Outcome {
     Fine(Box<Item>),
     Excluded(String),
     Faulty(Vec<String>),
+}
+
+/// What is left out: its line, id and the reason.
+type Excluded = (usize, String, String);
+
+/// Lines with faults, as what is left out.
+fn faulty(faults: &[Fault]) -> Vec<Excluded> {
+    let mut by_line: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for fault in faults {
+        by_line.entry(fault.line).or_default().push(&fault.what);
+    }
+    let all = by_line.into_iter();
+    all.map(|(line, all)| (line, String::new(), format!("faulty: {}", all.join("; ")))).collect()
 }
 
 /// A sample of which only the prompt is wanted, whose clips nobody looks at.

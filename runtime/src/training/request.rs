@@ -8,7 +8,7 @@ use super::prepare::Preparation;
 use super::run::Loop;
 use super::settings::TrainedNetwork;
 use super::{Event, Settings, first, objective, rules, targets};
-use crate::checkpoint::hash_file;
+use crate::adapter::{Ground, Tolerance, Used, Wanted, twice};
 use crate::engine::{Backend, interrupted};
 use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::model::Model;
@@ -85,23 +85,47 @@ pub(super) fn interruption(error: Error) -> Error {
 /// The model that settings name, with its adapters.
 ///
 /// # Errors
-/// E07xx and E03xx for the model, E036x for adapters, E0901 and E0902 for a size that it does not take.
+/// E07xx and E03xx for the model, E036x for adapters, E0378 for one that would count twice, E0901 and E0902
+/// for a size that it does not take.
 pub fn model(settings: &Settings) -> Result<Model> {
     let model = match &settings.model.path {
         Some(path) => Model::open(path)?,
         None => Model::built_in()?,
     };
     let adapters = settings.model.adapters.iter();
-    let wanted: Result<Vec<_>> = adapters.map(|text| crate::adapter::Wanted::parse(text)).collect();
+    let wanted: Result<Vec<_>> = adapters.map(|text| Wanted::parse(text)).collect();
     settings.check_size(model.geometry())?;
-    model.with_adapters(&wanted?, crate::adapter::Tolerance::default())
+    let model = model.with_adapters(&wanted?, Tolerance::default())?;
+    let place = settings.place("model.adapters");
+    count_once(&Ground::of(&model.dit_weights)?, &listed(&model), &[])
+        .map_err(|error| error.at(place))?;
+    Ok(model)
+}
+
+/// The adapters of a model that settings name, with what they are called.
+pub(super) fn listed(model: &Model) -> Vec<Used> {
+    let used = model.used_adapters().into_iter();
+    used.map(|(name, part)| (format!("{name} of model.adapters"), part)).collect()
+}
+
+/// Refuses adapters that would count twice, beside those of `before` or as they are in the model.
+///
+/// # Errors
+/// E0378.
+pub(super) fn count_once(ground: &Ground, used: &[Used], before: &[Used]) -> Result<()> {
+    let Some(same) = twice(&ground.merged, used, before).into_iter().next() else { return Ok(()) };
+    let message = format!("an adapter would count twice: {same}");
+    Err(Error::input("E0378", message).help(
+        "name it once, with the scale that it is to have, or begin with a model without it; adapters are \
+         compared by what is in their files",
+    ))
 }
 
 /// What decides the weights that a run begins from.
 pub fn identity(model: &Model, weights: &ModelWeights) -> Result<String> {
     let mut out = weights.fingerprint()?;
-    for (adapter, scale) in &model.adapters {
-        out.push_str(&format!(" + {scale} * {}", hash_file(&adapter.path)?));
+    for part in &model.parts_of_adapters {
+        out.push_str(&format!(" + {} * {}", part.scale, part.sha256));
     }
     Ok(out)
 }
@@ -121,7 +145,7 @@ impl<'t> Training<'t> {
     ///
     /// # Errors
     /// Those of [`Preparation::dataset`]; E0961 to E0964, E0966, E0972 and E0989 for the folder, the
-    /// checkpoint and the first values, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
+    /// checkpoint and the first values, E0378 for an adapter that would count twice, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
     /// then with a checkpoint; E101x where something cannot be written.
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
         self.run_as(Again::Flag, cancel, events)

@@ -4,7 +4,7 @@
 
 use super::parameters::{Kind, Parameter, Parameters, Values, stored};
 use super::settings::{Settings, TrainedNetwork};
-use crate::adapter::{Adapter, modules_of};
+use crate::adapter::{Adapter, Base, Part, modules_of};
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
@@ -90,7 +90,8 @@ fn whole_row<'v>(
     Ok(Row::new(weights.spelled(name), encoding, &shape, values))
 }
 
-/// Writes the result of a run into `file`.
+/// Writes the result of a run into `file`, which was trained on `weights`, with the adapters `on` those of a
+/// transformer.
 ///
 /// # Errors
 /// E0376 where it reads back as something else, E101x where it cannot be written.
@@ -99,19 +100,23 @@ pub fn write(
     kind: Kind,
     (parameters, values): (&Parameters, Values<'_>),
     settings: &Settings,
-    weights: &ModelWeights,
+    (weights, on): (&ModelWeights, &[Part]),
     updates: u64,
 ) -> Result<()> {
     let mut header = pytorch_metadata();
     let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
     say("version", env!("CARGO_PKG_VERSION").to_owned());
     say("trained", format!("{} for {updates} updates", kind.name()));
-    say("base_model", weights.fingerprint()?);
-    if settings.train.network == TrainedNetwork::Transformer {
+    let transformer = settings.train.network == TrainedNetwork::Transformer;
+    if transformer {
         say("rope_layout", "prepend".to_owned());
         say("null_refs", "match".to_owned());
         say("pad", "black".to_owned());
     }
+    let on = on.iter().filter(|part| transformer && part.counts());
+    let adapters = on.cloned().collect();
+    Base { model: weights.fingerprint()?, adapters }.say(&mut header);
+    let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
     let (mut rows, alpha) = (Vec::new(), [settings.lora.alpha as f32]);
     match kind {
         Kind::Lora | Kind::Dpo => {

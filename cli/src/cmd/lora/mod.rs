@@ -13,7 +13,8 @@ use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
 use crate::render::{self, Failure};
 use anyid_runtime::adapter::{
-    self, Adapter, Beside, Dialect, Modules, Tolerance, Wanted, other_base,
+    self, Adapter, Beside, Dialect, Ground, Modules, Part, Tolerance, Used, Wanted, other_base,
+    twice,
 };
 use anyid_runtime::checkpoint::ModelFolder;
 use anyid_runtime::files::Existing;
@@ -61,8 +62,8 @@ fn inspect(args: &LoraInspect) -> std::result::Result<(), Failure> {
         None => adapter::modules_by_name(),
     };
     let adapter = Adapter::open(&args.path, &modules)?;
-    let fingerprint = model.map(|model| model.dit_weights.fingerprint()).transpose()?;
-    let Shown { text, mut json, warnings } = shown(&adapter, args.modules, fingerprint.as_deref())?;
+    let ground = model.map(|model| Ground::of(&model.dit_weights)).transpose()?;
+    let Shown { text, mut json, warnings } = shown(&adapter, args.modules, ground.as_ref())?;
     warnings.iter().for_each(|warning| render::warn(warning));
     match args.json {
         true => {
@@ -140,9 +141,26 @@ fn combine(args: &LoraCombine) -> std::result::Result<(), Failure> {
         warn(&adapter);
         adapters.push((adapter, wanted.scale));
     }
+    warn_of_twice(&[], &used(&adapters)?);
     let list: Vec<(&Adapter, f64)> = adapters.iter().map(|(a, s)| (a, *s)).collect();
     let joined = adapter::combined(&list, &modules)?;
     store(&joined, dialect, &modules, &args.write.output, args.write.force)
+}
+
+/// Adapters with what they are called.
+fn used(adapters: &[(Adapter, f64)]) -> Result<Vec<Used>> {
+    let named = adapters.iter().map(|(adapter, scale)| {
+        let part = Part::of(adapter, *scale)?;
+        Ok((Wanted { path: adapter.path.clone(), scale: *scale }.to_string(), part))
+    });
+    named.collect()
+}
+
+/// Warns of adapters that count twice: beside each other, or as they are `merged` into the weights.
+fn warn_of_twice(merged: &[Part], used: &[Used]) {
+    for same in twice(merged, used, &[]) {
+        render::warn(&format!("an adapter counts twice: {same}"));
+    }
 }
 
 /// The adapters that were named, with their scales.
@@ -174,15 +192,20 @@ fn merge(args: &LoraMerge) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new();
     progress.part("merge");
-    let mut open = |modules: &Modules, fingerprint: &str| {
-        let mut adapters = Vec::new();
-        let others = wanted.len() > 1;
-        for wanted in &wanted {
+    let mut open = |modules: &Modules, ground: &Ground| {
+        let open = |wanted: &Wanted| {
             let adapter = adapter::open(&wanted.path, modules, tolerance)?;
-            warn(&adapter);
-            other_base(&adapter, fingerprint, others).iter().for_each(|text| render::warn(text));
-            adapters.push((adapter, wanted.scale));
+            Ok((adapter, wanted.scale))
+        };
+        let adapters = wanted.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let used = used(&adapters)?;
+        for (at, (adapter, _)) in adapters.iter().enumerate() {
+            warn(adapter);
+            let beside = used.iter().enumerate().filter(|(other, _)| *other != at);
+            let beside: Vec<Part> = beside.map(|(_, (_, part))| part.clone()).collect();
+            other_base(adapter, ground, &beside).iter().for_each(|text| render::warn(text));
         }
+        warn_of_twice(&ground.merged, &used);
         Ok(adapters)
     };
     let to = (args.output.as_path(), existing(args.force), Beside::Everything);

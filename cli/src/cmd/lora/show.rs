@@ -2,7 +2,7 @@
 
 use crate::output::{self, bytes, plural};
 use anyid_runtime::Result;
-use anyid_runtime::adapter::{Adapter, base_of, other_base};
+use anyid_runtime::adapter::{Adapter, Ground, Part, base_of, on_top, other_base};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,12 +21,12 @@ pub fn is_adapter_folder(path: &Path) -> bool {
         .any(|name| path.join(name).is_file())
 }
 
-/// Describes an adapter, with every module where `list` is set. `fingerprint` is that of the
-/// transformer it is compared with.
+/// Describes an adapter, with every module where `list` is set. `ground` is the transformer that it is
+/// compared with.
 ///
 /// # Errors
 /// E0330 to E0332 where its file has changed.
-pub fn shown(adapter: &Adapter, list: bool, fingerprint: Option<&str>) -> Result<Shown> {
+pub fn shown(adapter: &Adapter, list: bool, ground: Option<&Ground>) -> Result<Shown> {
     let dialect = adapter.dialect.map_or("of bare names", |dialect| dialect.name());
     let set = adapter.tensors();
     let words = |list: Vec<String>| list.join(", ");
@@ -57,14 +57,19 @@ pub fn shown(adapter: &Adapter, list: bool, fingerprint: Option<&str>) -> Result
     }
     text.push('\n');
     let base = base_of(adapter);
-    if let Some(base) = base {
-        let which = match fingerprint {
-            Some(own) if own == base => ": this model",
+    if let Some(base) = &base {
+        let which = match ground {
+            Some(own) if own.fingerprint == base.model => ": this model",
+            Some(own) if own.root.as_ref() == Some(&base.model) => ": this model, before merging",
             Some(_) => ": another model than this",
             None => "",
         };
-        let short: String = output::plain(base).chars().take(64).collect();
+        let short: String = output::plain(&base.model).chars().take(64).collect();
         text.push_str(&format!("base      {short}{which}\n"));
+        for part in &base.adapters {
+            let part = on_top(std::slice::from_ref(part), "with ");
+            text.push_str(&format!("          {}\n", output::plain(&part)));
+        }
     }
     for ((module, what), count) in &kinds {
         text.push_str(&format!("  {count:>4} × {module}: {what}\n"));
@@ -89,7 +94,9 @@ pub fn shown(adapter: &Adapter, list: bool, fingerprint: Option<&str>) -> Result
         "scales": adapter.scales(),
         "unmatched": adapter.unmatched,
         "metadata": adapter.metadata,
-        "base_model": base,
+        "base_model": base.as_ref().map(|base| &base.model),
+        "base_adapters": base.iter().flat_map(|base| &base.adapters).map(Part::to_json)
+            .collect::<Vec<_>>(),
         "fingerprint": set.fingerprint()?,
     });
     if list {
@@ -102,6 +109,6 @@ pub fn shown(adapter: &Adapter, list: bool, fingerprint: Option<&str>) -> Result
         json["list"] = json!(rows);
     }
     let mut warnings = adapter.warnings.clone();
-    warnings.extend(fingerprint.and_then(|own| other_base(adapter, own, false)));
+    warnings.extend(ground.and_then(|own| other_base(adapter, own, &[])));
     Ok(Shown { text, json, warnings })
 }

@@ -3,9 +3,10 @@
 //! Every weight that an adapter changes becomes a derivation: base, plus scale times product for
 //! each adapter, in f32, rounded once to the encoding of the base. The changes of all adapters are
 //! those of the original weight, so their order does not matter, but for DoRA, which is not linear
-//! and has to be the first of its module (`formats.md` §5).
+//! and has to be the first of its module (`formats.md` §5). A weight that is not finite then, in the
+//! encoding of the base, is an error of whoever reads it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Adapter;
 use super::change::Change;
@@ -16,16 +17,20 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// E0301 for a weight that `base` lacks, E0303 for shapes that do not fit, E0373 for DoRA behind
-/// another adapter.
+/// another adapter. Reading a weight gives E0379 where it is not finite.
 pub fn applied(base: &WeightSet, adapters: &[(&Adapter, f64)]) -> Result<WeightSet> {
     let mut joined = base.clone();
     let mut changed: HashMap<String, Derivation> = HashMap::new();
+    let mut by: HashMap<String, BTreeSet<usize>> = HashMap::new();
     for (number, (adapter, strength)) in adapters.iter().enumerate() {
         joined = joined.joined(&set_of(adapter, number)?)?;
         for change in &adapter.changes {
             let change = change.renamed(|name| name_in(number, name));
             add(&mut changed, &change, *strength)
                 .map_err(|error| error.at(adapter.path.display()))?;
+            for name in change.tensors() {
+                by.entry(name).or_default().insert(number);
+            }
         }
     }
     let missing = changed.keys().filter(|name| base.tensor(name).is_none()).min();
@@ -35,11 +40,33 @@ pub fn applied(base: &WeightSet, adapters: &[(&Adapter, f64)]) -> Result<WeightS
     }
     joined.derived(base.iter().map(|(name, weight)| {
         let derivation = match changed.remove(name) {
-            Some(derivation) => derivation.rounded(rounded_to(weight.encoding)),
+            Some(derivation) => {
+                let own: Vec<(&Adapter, f64)> =
+                    by.get(name).into_iter().flatten().map(|number| adapters[*number]).collect();
+                let [with, place] = named(&own);
+                let rounded = derivation.rounded(rounded_to(weight.encoding));
+                rounded.finite(format!("`{name}` with {with}"), place)
+            }
             None => Derivation::tensor(name),
         };
         (name.to_owned(), derivation)
     }))
+}
+
+/// Adapters with their strengths in words, and their files.
+pub(super) fn named(adapters: &[(&Adapter, f64)]) -> [String; 2] {
+    let files = || adapters.iter().map(|(adapter, _)| adapter.path.display().to_string());
+    let scales = adapters.iter().map(|(_, scale)| shown_scale(*scale));
+    let with = files().zip(scales).map(|(file, scale)| format!("{file} at scale {scale}"));
+    [with.collect::<Vec<_>>().join(" and "), files().collect::<Vec<_>>().join(", ")]
+}
+
+/// A scale as people write it.
+pub fn shown_scale(scale: f64) -> String {
+    match scale == 0.0 || (1e-4..1e6).contains(&scale.abs()) {
+        true => scale.to_string(),
+        false => format!("{scale:e}"),
+    }
 }
 
 /// The encoding of a weight that was changed: its own, or BF16 for those of eight bits, which have

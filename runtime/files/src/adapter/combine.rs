@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::apply::{name_in, set_of};
+use super::apply::{name_in, named, set_of};
+use super::base::{Base, Part};
 use super::change::{Change, Factors, Product};
 use super::modules::Modules;
 use super::{Adapter, Dialect};
@@ -17,18 +18,15 @@ use crate::error::{Error, Result};
 
 /// Keys of the header that all adapters have to agree on.
 const SHARED: [&str; 3] = ["anyid.rope_layout", "anyid.null_refs", "anyid.pad"];
-/// The key of the model that an adapter was trained on. The first one's counts: one of preferences is
-/// trained on the model that the first is merged into.
-const BASE: &str = "anyid.base_model";
-
 /// One adapter that does what these do together, each at its strength.
 ///
 /// # Errors
-/// E0375 for adapters that cannot be joined exactly, or were made for different layouts.
+/// E0375 for adapters that cannot be joined exactly, or were made for different layouts. Reading a tensor
+/// gives E0379 where it is not finite.
 pub fn combined(adapters: &[(&Adapter, f64)], modules: &Modules) -> Result<Adapter> {
     let mut joined = WeightSet::default();
-    let mut by_module: BTreeMap<usize, Vec<(Change, f64)>> = BTreeMap::new();
-    for (number, (adapter, strength)) in adapters.iter().enumerate() {
+    let mut by_module: BTreeMap<usize, Vec<(Change, usize)>> = BTreeMap::new();
+    for (number, (adapter, _)) in adapters.iter().enumerate() {
         joined = joined.joined(&set_of(adapter, number)?)?;
         for change in &adapter.changes {
             let exact = change.magnitude.is_none()
@@ -47,13 +45,13 @@ pub fn combined(adapters: &[(&Adapter, f64)], modules: &Modules) -> Result<Adapt
             }
             let position = modules.list().iter().position(|m| m.name == change.module);
             let place = by_module.entry(position.unwrap_or(usize::MAX)).or_default();
-            place.push((change.renamed(|name| name_in(number, name)), *strength));
+            place.push((change.renamed(|name| name_in(number, name)), number));
         }
     }
     let mut derived = Vec::new();
     let mut changes = Vec::new();
     for parts in by_module.values() {
-        changes.push(join(parts, &joined, &mut derived));
+        changes.push(join(parts, (adapters, &joined), &mut derived));
     }
     let warnings = adapters.iter().flat_map(|(adapter, _)| adapter.warnings.clone()).collect();
     Ok(Adapter {
@@ -71,8 +69,15 @@ pub fn combined(adapters: &[(&Adapter, f64)], modules: &Modules) -> Result<Adapt
 /// What all headers say alike.
 fn shared(adapters: &[(&Adapter, f64)]) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
-    let first = adapters.first().and_then(|(adapter, _)| adapter.metadata.get(BASE));
-    out.extend(first.map(|base| (BASE.to_owned(), base.clone())));
+    // That of the first: one of preferences is trained on the model with the first on it. What is joined
+    // here is part of the result and not of its base.
+    if let Some(mut base) = adapters.first().and_then(|(first, _)| Base::of(&first.metadata)) {
+        if !base.adapters.is_empty() {
+            let own = adapters.iter().map(|(adapter, scale)| Part::of(adapter, *scale));
+            base.adapters = Part::without(&base.adapters, &own.collect::<Result<Vec<_>>>()?);
+        }
+        base.say(&mut out);
+    }
     for key in SHARED {
         let said: BTreeSet<&String> =
             adapters.iter().filter_map(|(adapter, _)| adapter.metadata.get(key)).collect();
@@ -96,23 +101,27 @@ fn shared(adapters: &[(&Adapter, f64)]) -> Result<BTreeMap<String, String>> {
 
 /// The changes of one module as one; what it is made of goes to `derived`.
 fn join(
-    parts: &[(Change, f64)],
-    set: &WeightSet,
+    parts: &[(Change, usize)],
+    (adapters, set): (&[(&Adapter, f64)], &WeightSet),
     derived: &mut Vec<(String, Derivation)>,
 ) -> Change {
     let first = &parts[0].0;
     let mut joined = Change::of(&first.module, &first.other);
+    let own: Vec<(&Adapter, f64)> = parts.iter().map(|(_, number)| adapters[*number]).collect();
+    let [with, place] = named(&own);
     let mut put = |leaf: &str, derivation: Option<Derivation>| {
         let name = format!("{}.{leaf}", first.module);
         derivation.map(|derivation| {
-            derived.push((name.clone(), derivation));
+            let what = format!("`{name}` of {with}");
+            derived.push((name.clone(), derivation.finite(what, &place)));
             name
         })
     };
     let mut factors: Vec<(&str, &str, f64)> = Vec::new();
     let (mut biases, mut diffs, mut modulations) = (Vec::new(), Vec::new(), Vec::new());
     let mut rank = 0;
-    for (change, strength) in parts {
+    for (change, number) in parts {
+        let (_, strength) = adapters[*number];
         if let Some(product) = &change.product
             && let Factors::LowRank { up, down } = &product.factors
         {
@@ -121,9 +130,9 @@ fn join(
         }
         let scale = change.product.as_ref().map_or(1.0, |product| product.scale);
         biases.extend(change.up_bias.iter().map(|name| (strength * scale, name)));
-        biases.extend(change.diff_bias.iter().map(|name| (*strength, name)));
-        diffs.extend(change.diff.iter().map(|name| (*strength, name)));
-        modulations.extend(change.diff_modulation.iter().map(|name| (*strength, name)));
+        biases.extend(change.diff_bias.iter().map(|name| (strength, name)));
+        diffs.extend(change.diff.iter().map(|name| (strength, name)));
+        modulations.extend(change.diff_modulation.iter().map(|name| (strength, name)));
     }
     joined.diff_bias = put("bias", sum(&biases));
     joined.diff = put("weight", sum(&diffs));

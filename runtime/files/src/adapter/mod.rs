@@ -4,10 +4,12 @@
 //! An [`Adapter`] is read from a file or folder of any dialect (`keys`, `modules`, `settings`,
 //! `read`) into one [`Change`] for each module. Changes are applied to weights on their way to a
 //! device (`apply`), joined (`combine`), and written in any dialect that can express them
-//! (`write`). Nothing here knows a network: the caller gives its [`Modules`], and weights are
-//! derived, never copied. `formats.md` §5 describes the dialects.
+//! (`write`). What an adapter was trained on is in its header (`base`). Nothing here knows a
+//! network: the caller gives its [`Modules`], and weights are derived, never copied. `formats.md` §5
+//! describes the dialects.
 
 mod apply;
+mod base;
 mod change;
 mod combine;
 mod dialect;
@@ -26,7 +28,8 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, WeightSet, first_ten, read_json};
 use crate::error::{Error, Result};
-pub use apply::applied;
+pub use apply::{applied, shown_scale};
+pub use base::{Base, Part};
 pub use change::{Change, Factor, Factors, Product};
 pub use combine::combined;
 pub use dialect::Dialect;
@@ -104,7 +107,7 @@ impl Adapter {
         if only_folder && dialect == Some(Dialect::ComfyUi) {
             warnings.extend(trainer_ignores_alpha(&found.changes, path));
         }
-        warnings.extend(contradictions(&found.changes, &metadata, path));
+        warnings.extend(contradictions(&found.changes, dialect, &metadata, path));
         Ok(Self {
             path: path.to_owned(),
             config: config.map(Path::to_owned),
@@ -225,6 +228,7 @@ fn trainer_ignores_alpha(changes: &[Change], path: &Path) -> Option<String> {
 /// Says so where the header speaks of another alpha or rank than the tensors have.
 fn contradictions(
     changes: &[Change],
+    dialect: Option<Dialect>,
     metadata: &BTreeMap<String, String>,
     path: &Path,
 ) -> Vec<String> {
@@ -242,6 +246,11 @@ fn contradictions(
         }
     };
     compare("ss_network_dim", &|product| product.rank.map(|rank| rank as f64));
-    compare("ss_network_alpha", &|product| product.rank.map(|_| product.alpha()));
+    let alpha = |product: &Product| product.rank.map(|_| product.alpha());
+    compare("ss_network_alpha", &alpha);
+    // Written by this program, and lost with alphas that lie elsewhere; DiffSynth has them in its factors.
+    if dialect != Some(Dialect::DiffSynth) {
+        compare("anyid.alpha", &alpha);
+    }
     warnings
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::apply::shown_scale;
 use super::change::{Change, Factor, Factors, Product};
 use super::combine::scaled;
 use super::settings::HEADER_KEY;
@@ -33,8 +34,18 @@ pub(super) fn spell(adapter: &Adapter, dialect: Dialect) -> Result<Spelled> {
         config: None,
     };
     for change in &adapter.changes {
+        let from = spelled.tensors.len();
         speak(change, dialect, &adapter.set, &mut spelled)
             .map_err(|error| error.at(adapter.path.display()))?;
+        // What a scale was multiplied into.
+        let scale = shown_scale(change.product.as_ref().map_or(1.0, |product| product.scale));
+        for (name, derivation) in &mut spelled.tensors[from..] {
+            if let Derivation::Sum(_) = derivation {
+                let what = format!("`{name}` with the scale {scale}");
+                let place = adapter.path.display().to_string();
+                *derivation = derivation.clone().finite(what, place);
+            }
+        }
     }
     let config = || configuration(&adapter.changes);
     match dialect {
@@ -112,7 +123,14 @@ fn speak(change: &Change, dialect: Dialect, set: &WeightSet, out: &mut Spelled) 
     if let Some(product) = &change.product {
         factors(change, product, dialect, &stem, out)?;
         if rich && product.rank.is_some() {
-            out.numbers.push((format!("{stem}.alpha"), product.alpha() as f32));
+            let (name, alpha) = (format!("{stem}.alpha"), product.alpha());
+            // Infinity and 0 are no scales, and what is subnormal would be another one.
+            if !(alpha as f32).is_normal() {
+                let message = format!("`{name}` is {} and does not fit f32", shown_scale(alpha));
+                return Err(Error::input("E0379", message)
+                    .help("write it as peft or diffusers, or take an adapter of another alpha"));
+            }
+            out.numbers.push((name, alpha as f32));
         }
         if let Some(name) = &change.magnitude {
             let (end, shape) = magnitude(change, name, dialect, set)?;

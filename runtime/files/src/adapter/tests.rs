@@ -635,3 +635,114 @@ fn weights_keep_their_encoding_and_are_rounded_once() {
     }
     assert_eq!(apply::rounded_to(Encoding::F8E4M3), Encoding::Bf16);
 }
+
+#[test]
+fn values_that_are_not_finite_with_a_scale_are_refused_when_they_are_read() {
+    let folder = TempFolder::new();
+    let q = "blocks.0.self_attn.q";
+    let [a, b] = ["lora_A", "lora_B"].map(|end| format!("diffusion_model.{q}.{end}.weight"));
+    // The product is 4 everywhere.
+    let one = Adapter::open(made(&folder, &[(&a, &[4, 32]), (&b, &[32, 4])]), &modules()).unwrap();
+    let weight = format!("{q}.weight");
+    let zeros = vec![0u8; 4096];
+    for (encoding, fine, large) in [
+        (Encoding::F16, 16_000.0, 17_000.0),
+        (Encoding::F16, -16_000.0, -1e30),
+        (Encoding::Bf16, 1e37, 1e38),
+        (Encoding::F32, 8e37, 1e38),
+        (Encoding::F32, 0.0, 1e300),
+        (Encoding::F64, 8e37, 1e39),
+    ] {
+        let bytes = vec![0u8; 1024 * encoding.block().bytes as usize];
+        let path = folder.path().join("base.safetensors");
+        let rows: [(&str, Encoding, &[u64], &[u8]); 1] = [(&weight, encoding, &[32, 32], &bytes)];
+        save(&path, &rows, &BTreeMap::new()).unwrap();
+        let base = WeightSet::open(&path).unwrap();
+        let read = |scale: f64| applied(&base, &[(&one, scale)]).unwrap().contents(&weight);
+        read(fine).unwrap();
+        let error = read(large).unwrap_err();
+        assert_eq!(error.code(), "E0379", "{encoding} {large}: {error}");
+        for said in
+            [weight.as_str(), "made.safetensors at scale ", &shown_scale(large), encoding.name()]
+        {
+            assert!(error.message().contains(said), "{said}: {error}");
+        }
+        assert!(error.place().unwrap().ends_with("made.safetensors"));
+        // A part of it, and as f32, as kernels read it.
+        let set = applied(&base, &[(&one, large)]).unwrap();
+        let (mut some, size) = (vec![0; 40], encoding.block().bytes);
+        assert_eq!(set.read(&weight, 8 * size, &mut some).unwrap_err().code(), "E0379");
+        let error = set.read_f32(&weight, 1000, &mut some).unwrap_err();
+        assert!(error.message().ends_with(" at element 1000"), "{error}");
+        // What the adapter does not change is read as it is.
+        assert_eq!(base.contents(&weight).unwrap(), bytes);
+    }
+    // Factors that a scale goes into, in whatever dialect.
+    let joined = |scale: f64| combined(&[(&one, scale)], &modules()).unwrap();
+    let whole = zeros.len();
+    let out = folder.path().join("out.safetensors");
+    std::fs::write(&out, &zeros).unwrap();
+    let to =
+        |adapter: &Adapter, dialect| write(adapter, dialect, &modules(), &out, Existing::Replace);
+    for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::Peft) {
+        let error = to(&joined(1e39), dialect).unwrap_err();
+        assert_eq!(error.code(), "E0379", "{dialect}: {error}");
+        assert!(error.message().contains("made.safetensors at scale 1e39 is inf"), "{error}");
+        assert_eq!(std::fs::read(&out).unwrap().len(), whole, "the old one stays");
+    }
+    to(&joined(1e30), Dialect::ComfyUi).unwrap();
+    let mut scaled = one.clone();
+    for (scale, code) in [(1e37, None), (1e39, Some("E0379")), (1e-44, Some("E0379"))] {
+        scaled.changes[0].product.as_mut().unwrap().scale = scale;
+        for dialect in [Dialect::ComfyUi, Dialect::Musubi] {
+            let written = to(&scaled, dialect).map_err(|error| error.code());
+            assert_eq!(written.err(), code, "{scale} {dialect}");
+        }
+    }
+    let error = to(&scaled, Dialect::ComfyUi).unwrap_err();
+    assert!(error.message().contains(".alpha` is ") && error.message().contains("f32"), "{error}");
+}
+
+#[test]
+fn what_an_adapter_was_trained_on_is_said_in_its_header() {
+    let part = |sha256: &str, scale: f64| Part { sha256: sha256.to_owned(), scale };
+    let base = Base { model: "m".to_owned(), adapters: vec![part("x", 0.5), part("y", -2.0)] };
+    let mut header = BTreeMap::new();
+    base.say(&mut header);
+    assert_eq!(Base::of(&header), Some(base));
+    let bare = Base { model: "m".to_owned(), adapters: Vec::new() };
+    let mut header = BTreeMap::new();
+    bare.say(&mut header);
+    assert_eq!((header.len(), Base::of(&header)), (1, Some(bare)));
+    assert_eq!(Base::of(&BTreeMap::new()), None);
+    // One for one, and near in scale.
+    let all = [part("x", 0.1 + 0.2), part("x", 0.3), part("z", 1.0)];
+    assert_eq!(Part::without(&all, &[part("x", 0.3)]), all[1..]);
+    assert_eq!(Part::without(&all, &all), []);
+    let text = [0.8, 1e30, -1e-7, 0.0].map(shown_scale);
+    assert_eq!(text, ["0.8", "1e30", "-1e-7", "0"]);
+}
+
+#[test]
+fn an_alpha_that_was_lost_on_the_way_is_warned_of() {
+    let folder = TempFolder::new();
+    let one = open("comfy_ab.safetensors").unwrap();
+    assert_eq!(one.scales(), [2.0]);
+    let stored = |dialect: Dialect| {
+        let out = folder.path().join(dialect.name());
+        write(&one, dialect, &modules(), &out, Existing::Keep).unwrap();
+        Adapter::open(&out, &modules()).unwrap()
+    };
+    for dialect in Dialect::ALL {
+        assert!(stored(dialect).warnings.is_empty(), "{dialect}");
+        let _ = std::fs::remove_file(folder.path().join(dialect.name()));
+        let _ = std::fs::remove_dir_all(folder.path().join(dialect.name()));
+    }
+    // PEFT's alpha is in the file beside the tensors.
+    let whole = stored(Dialect::Peft);
+    std::fs::remove_file(whole.config.unwrap()).unwrap();
+    let alone = Adapter::open(&whole.path, &modules()).unwrap();
+    assert_eq!(alone.scales(), [1.0]);
+    let said = "the header's anyid.alpha is 8, the tensors have 4 and are followed";
+    assert!(alone.warnings.concat().contains(said), "{:?}", alone.warnings);
+}

@@ -32,7 +32,7 @@ pub struct Written {
 ///
 /// # Errors
 /// E0374 for what the dialect cannot express, E0376 where the file reads back as something else,
-/// and E101x where it cannot be written.
+/// E0379 for values that are not finite with their scale, and E101x where it cannot be written.
 pub fn write(
     adapter: &Adapter,
     dialect: Dialect,
@@ -49,9 +49,10 @@ pub fn write(
         let again = Adapter::open_files(file, config, modules)?;
         same(adapter, &again, dialect)
     };
-    let placed = |error: Error| match error.code() {
-        "E0376" => error.placed(path.display()),
-        _ => error,
+    // What is read back is called as it would have been.
+    let placed = |error: Error, temporary: &Path| {
+        let own = error.place().is_some_and(|place| Path::new(place).starts_with(temporary));
+        if own || error.code() == "E0376" { error.placed(path.display()) } else { error }
     };
     let path = match &spelled.config {
         Some(config) => {
@@ -61,7 +62,9 @@ pub fn write(
             folder.write(CONFIG, text.as_bytes())?;
             let file = folder.temporary_path().join(NAMES[0]);
             store(AtomicFile::create(&file)?, &set, &spelled)?.commit()?;
-            check(&file, Some(&folder.temporary_path().join(CONFIG))).map_err(placed)?;
+            let temporary = folder.temporary_path();
+            check(&file, Some(&temporary.join(CONFIG)))
+                .map_err(|error| placed(error, temporary))?;
             folder.commit()?
         }
         None => {
@@ -69,7 +72,7 @@ pub fn write(
             let mut file = store(file, &set, &spelled)?;
             file.close()?;
             if let Some(temporary) = file.temporary_path() {
-                check(temporary, None).map_err(placed)?;
+                check(temporary, None).map_err(|error| placed(error, temporary))?;
             }
             file.commit()?
         }

@@ -99,7 +99,28 @@ impl Weight {
             Made::Stored { .. }
             | Made::Reshaped(_)
             | Made::Transposed(_)
+            | Made::Finite(..)
             | Made::Concatenated(..) => self.values(files, first, out),
+        }
+    }
+}
+
+/// Refuses values from the `first` on that are not finite in an encoding.
+///
+/// # Errors
+/// E0379.
+pub(super) fn all_finite(
+    values: &[f32],
+    [what, place]: &[String; 2],
+    (first, encoding): (u64, Encoding),
+) -> Result<()> {
+    match (first..).zip(values).find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some((at, value)) => {
+            let message = format!("{what} is {value} in {encoding} at element {at}");
+            Err(Error::input("E0379", message)
+                .at(place)
+                .help("take a smaller scale, or a model whose weights are stored in a wider type"))
         }
     }
 }

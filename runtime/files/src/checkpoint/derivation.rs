@@ -46,6 +46,9 @@ pub enum Derivation {
     Scaled(Box<[Self; 2]>),
     /// The same values rounded once to another encoding: F64, F32, F16 or BF16.
     Rounded(Box<Self>, Encoding),
+    /// The same values, which have to be finite as they are encoded. What was computed of what and where
+    /// it is from are said, for the error of one that is not.
+    Finite(Box<Self>, Arc<[String; 2]>),
 }
 
 impl Derivation {
@@ -99,6 +102,13 @@ impl Derivation {
     #[must_use]
     pub fn rounded(self, to: Encoding) -> Self {
         Self::Rounded(Box::new(self), to)
+    }
+
+    /// This, which is refused when it is read where a value is not finite (E0379): `what` was computed of
+    /// the file at `place`.
+    #[must_use]
+    pub fn finite(self, what: impl Into<String>, place: impl Into<String>) -> Self {
+        Self::Finite(Box::new(self), Arc::new([what.into(), place.into()]))
     }
 
     /// The weight that this is, with the tensors that `find` finds.
@@ -157,6 +167,12 @@ impl Derivation {
                 self.numbers(&[&of])?;
                 let shape = of.shape.clone();
                 self.weight(*encoding, shape, Made::Rounded(Box::new(of)))
+            }
+            Self::Finite(of, whose) => {
+                let of = of.resolve(find)?;
+                self.numbers(&[&of])?;
+                let (encoding, shape) = (of.encoding, of.shape.clone());
+                self.weight(encoding, shape, Made::Finite(Box::new(of), whose.clone()))
             }
         }
     }
@@ -276,6 +292,7 @@ impl fmt::Display for Derivation {
             Self::Normalised(parts) => write!(f, "normalise({}, {})", parts[0], parts[1]),
             Self::Scaled(parts) => write!(f, "{} times {}", parts[0], parts[1]),
             Self::Rounded(of, encoding) => write!(f, "{encoding}({of})"),
+            Self::Finite(of, _) => write!(f, "{of}"),
         }
     }
 }

@@ -49,6 +49,8 @@ pub(super) enum Made {
     /// A matrix and its scales.
     Scaled(Box<[Weight; 2]>),
     Rounded(Box<Weight>),
+    /// What has to be finite, with what it was computed of and where that is from.
+    Finite(Box<Weight>, Arc<[String; 2]>),
 }
 
 /// The files of a set.
@@ -65,7 +67,9 @@ impl Weight {
     pub(super) fn shift(&mut self, by: usize) {
         match &mut self.made {
             Made::Stored { file, .. } => *file += by,
-            Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) => of.shift(by),
+            Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) | Made::Finite(of, _) => {
+                of.shift(by)
+            }
             Made::Concatenated(parts, _) => parts.iter_mut().for_each(|part| part.shift(by)),
             Made::Sum(terms) => terms.iter_mut().for_each(|(_, term)| term.shift(by)),
             Made::Product(parts)
@@ -85,7 +89,9 @@ impl Weight {
     pub(super) fn leaves(&self) -> Vec<(usize, usize)> {
         match &self.made {
             Made::Stored { file, position } => vec![(*file, *position)],
-            Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) => of.leaves(),
+            Made::Reshaped(of) | Made::Transposed(of) | Made::Rounded(of) | Made::Finite(of, _) => {
+                of.leaves()
+            }
             Made::Concatenated(parts, _) => parts.iter().flat_map(Self::leaves).collect(),
             Made::Sum(terms) => terms.iter().flat_map(|(_, term)| term.leaves()).collect(),
             Made::Product(parts)
@@ -124,7 +130,8 @@ impl Weight {
     /// both are whole elements.
     ///
     /// # Errors
-    /// Those of reading files, and E0603 where there is no memory for what is computed.
+    /// Those of reading files, E0603 where there is no memory for what is computed, and E0379 for a value
+    /// that is not finite and has to be.
     ///
     /// # Panics
     /// If the range ends behind the weight.
@@ -138,6 +145,10 @@ impl Weight {
             Made::Reshaped(of) => of.read_as(self.encoding, files, first, out),
             Made::Transposed(of) => self.transpose(of, files, first, out),
             Made::Concatenated(parts, axis) => self.concatenate(parts, *axis, files, first, out),
+            Made::Finite(of, whose) => {
+                of.read(files, from, out)?;
+                self.require_finite(whose, first, out)
+            }
             Made::Sum(_)
             | Made::Product(_)
             | Made::Elementwise(_)
@@ -179,6 +190,10 @@ impl Weight {
     pub(super) fn values(&self, files: &Files, first: u64, out: &mut [f32]) -> Result<()> {
         match &self.made {
             Made::Reshaped(of) => of.values(files, first, out),
+            Made::Finite(of, whose) => {
+                of.values(files, first, out)?;
+                computed::all_finite(out, whose, (first, self.encoding))
+            }
             Made::Sum(_)
             | Made::Product(_)
             | Made::Elementwise(_)
@@ -190,6 +205,19 @@ impl Weight {
                 self.encoding.decode_from(first, out, |from, bytes| self.read(files, from, bytes))
             }
         }
+    }
+
+    /// Refuses elements from the `first` on that are not finite as they are encoded.
+    fn require_finite(&self, whose: &[String; 2], first: u64, bytes: &[u8]) -> Result<()> {
+        let size = self.encoding.block().bytes as usize;
+        let mut values = [0f32; PIECE];
+        for (piece, bytes) in (0u64..).zip(bytes.chunks(PIECE * size)) {
+            let values = &mut values[..bytes.len() / size];
+            self.encoding.decode(bytes, values)?;
+            let first = first + piece * PIECE as u64;
+            computed::all_finite(values, whose, (first, self.encoding))?;
+        }
+        Ok(())
     }
 
     /// The last two axes of `of` exchanged.

@@ -23,7 +23,7 @@ pub fn model(base: &Path, stage: &Stage, result: &Path, output: &Path) -> Result
         return replaced(base, stage.settings.train.network, result, output);
     }
     // What is trained is the model with the adapters of its settings: they are part of the result.
-    let mut open = |modules: &adapter::Modules, _: &str| {
+    let mut open = |modules: &adapter::Modules, _: &adapter::Ground| {
         let mut list = Vec::new();
         for text in &stage.settings.model.adapters {
             let Wanted { path, scale } = Wanted::parse(text)?;

@@ -1,5 +1,6 @@
 //! The file of stages, read and checked: names, settings, what each begins with, gates.
 
+use super::faults::Faults;
 use super::gate::{Gate, Known};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -7,7 +8,6 @@ use crate::training::parameters::Kind;
 use crate::training::settings::{Settings, TrainedNetwork};
 use crate::training::{first, labels, objective, read_text, rules, sources, targets};
 use serde::Deserialize;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Stages that can be run.
@@ -122,9 +122,9 @@ enum WrittenSettings {
 }
 
 /// The name of the model of the file.
-const START: &str = "start";
+pub(super) const START: &str = "start";
 /// The key of what gives the first values of a stage.
-const INIT_FROM: &str = "init_from";
+pub(super) const INIT_FROM: &str = "init_from";
 /// Settings that the stages decide.
 const DECIDED: [&str; 2] = ["run.folder", "model.path"];
 
@@ -208,16 +208,17 @@ impl Stages {
     ///
     /// # Errors
     /// E0901 and E0902 for a size, E0523 for targets of an adapter, E0965 and E0968 for groups of
-    /// parameters, E0970 for first values.
+    /// parameters, E0970 for first values, and where there are several faults.
     pub(super) fn compare(&mut self, model: Option<&Model>) -> Result<()> {
+        let mut faults = Faults::default();
         for stage in &self.list {
             let (kind, settings) = (stage.kind, &stage.settings);
             if let Some(model) = model {
-                settings.check_size(model.geometry())?;
+                faults.note(&stage.name, settings.check_size(model.geometry()))?;
                 if kind != Kind::Full {
-                    targets::check(settings, model)?;
+                    faults.note(&stage.name, targets::check(settings, model))?;
                 }
-                rules::check(settings, kind, model)?;
+                faults.note(&stage.name, rules::check(settings, kind, model))?;
             }
             let Some(from) = stage.init_from.map(|from| &self.list[from]) else { continue };
             let rows = first::apart(kind, &from.settings, settings, model);
@@ -236,11 +237,12 @@ impl Stages {
                          adapter is then trained on the model with the earlier one"
                     }
                 };
-                return Err(fault(message, help.to_owned()).at(&stage.place));
+                let fault = fault(message, help.to_owned()).at(&stage.place);
+                faults.note(&stage.name, Err::<(), _>(fault))?;
             }
         }
         self.compared = model.is_some();
-        Ok(())
+        faults.refuse(&self.path)
     }
 
     /// As [`Self::compare`] with the model, which has to be there now, unless that was done.
@@ -312,6 +314,7 @@ impl Stages {
         if let Some(from) = init_from {
             self.check_first(from, (kind, settings.train.network), base)?;
         }
+        self.check_adapters(&settings, base, init_from)?;
         let missing = match which {
             Which::Best if settings.data.validation.is_none() => Some("data.validation"),
             Which::Average if settings.train.average == 0.0 => Some("train.average"),
@@ -334,66 +337,6 @@ impl Stages {
         }
         let place = String::new();
         Ok(Stage { name, kind, settings, base, init_from, which, gates, place })
-    }
-
-    /// Refuses the result of stage `from` as first values of one that trains something else, or of an
-    /// adapter on a model that has it already.
-    fn check_first(
-        &self,
-        from: usize,
-        (kind, network): (Kind, TrainedNetwork),
-        base: Base,
-    ) -> Result<()> {
-        let stage = &self.list[from];
-        let whole = |kind: Kind| kind == Kind::Full;
-        if whole(stage.kind) != whole(kind) || stage.settings.train.network != network {
-            return Err(fault(
-                format!("init_from names stage {}, which trains something else", stage.name),
-                "an adapter begins with an adapter, a network with the same network".to_owned(),
-            )
-            .at(INIT_FROM));
-        }
-        let (Base::Stage(at), false) = (base, whole(kind)) else { return Ok(()) };
-        let merged = self.merged(at);
-        let twice = self.adapters_of(from).into_iter().find(|own| merged.contains(own));
-        let Some(twice) = twice.map(|twice| &self.list[twice].name) else { return Ok(()) };
-        let message = format!(
-            "the adapter of stage {twice} would count twice: init_from begins with it, and the model of \
-             stage {} has it already",
-            self.list[at].name
-        );
-        let own = match stage.base {
-            Base::Start => START,
-            Base::Stage(before) => &self.list[before].name,
-        };
-        let help = format!(
-            "write model = \"{own}\", which stage {} began with, or leave init_from out: a new adapter is \
-             then trained on top",
-            stage.name
-        );
-        Err(fault(message, help).at(INIT_FROM))
-    }
-
-    /// An adapter's stage, and those whose values it goes on from.
-    fn adapters_of(&self, at: usize) -> BTreeSet<usize> {
-        std::iter::successors(Some(at), |at| self.list[*at].init_from).collect()
-    }
-
-    /// The stages whose adapters are in the transformer of the model of a stage.
-    fn merged(&self, at: usize) -> BTreeSet<usize> {
-        let Stage { kind, base, init_from, settings, .. } = &self.list[at];
-        // A whole transformer that goes on from another one has what that has.
-        let trained = *kind == Kind::Full && settings.train.network == TrainedNetwork::Transformer;
-        let before = match (init_from.filter(|_| trained), base) {
-            (Some(from), _) => Some(from),
-            (None, Base::Stage(before)) => Some(*before),
-            (None, Base::Start) => None,
-        };
-        let mut out = before.map_or_else(BTreeSet::new, |before| self.merged(before));
-        if *kind != Kind::Full {
-            out.extend(self.adapters_of(at));
-        }
-        out
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
@@ -430,13 +373,14 @@ impl Stages {
 }
 
 /// Where a path leads, with links followed as far as there is something.
-fn place(path: &Path) -> PathBuf {
+pub(super) fn place(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let real = |up: &Path| Some(up.canonicalize().ok()?.join(path.strip_prefix(up).ok()?));
     path.ancestors().find_map(real).unwrap_or_else(|| path.clone())
 }
 
-fn fault(message: String, help: String) -> Error {
+/// The error E0970.
+pub(super) fn fault(message: String, help: String) -> Error {
     Error::input("E0970", message).help(help)
 }
 

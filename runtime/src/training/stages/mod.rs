@@ -1,12 +1,16 @@
 //! Runs one behind the other: the stages of one file, each on the model that those before it made.
 //!
-//! Contract: everything about the file is checked before the first stage. A stage that is finished is
+//! Contract: everything about the file is checked before the first stage, and what there is of adapters and
+//! manifests as well. A stage that is finished is
 //! skipped, one that was interrupted goes on, and after any interruption the same bytes come out. A stage
 //! that misses a gate ends the stages, and what came before it stays. What runs do is for `request.rs`.
 
+mod ahead;
 mod assemble;
+mod faults;
 mod file;
 mod gate;
+mod once;
 mod record;
 
 pub use file::Stages;
@@ -80,8 +84,8 @@ impl Stages {
     ///
     /// # Errors
     /// E0969 for a gate that is missed, E0970 for a stage that there is not, E0971 for one that was made
-    /// otherwise, E0961 where others run in the same folder; those of comparing stages with the model, of
-    /// [`Training::run`], of reading models, and E101x where something cannot be written.
+    /// otherwise or whose result was changed, E0961 where others run in the same folder; those of comparing
+    /// stages with the model, of what they will need, of [`Training::run`], of reading models, and E101x where something cannot be written.
     pub fn run(
         &self,
         backend: &Backend,
@@ -97,6 +101,7 @@ impl Stages {
             }
         };
         self.compare_once()?;
+        self.look_ahead(last, backend, cancel).map_err(resumable)?;
         make_folder(&self.folder)?;
         let _lock = lock(&self.folder)?;
         let mut out = Vec::new();
@@ -142,7 +147,7 @@ impl Stages {
         let gates = self.gates(at, &mut |gate| events(StageEvent::Passed(gate)))?;
         let (base, model) = (self.base(stage), self.model_of(at));
         assemble::model(&base, stage, &self.result_of(at), &model)?;
-        now.finish(updates, &model)?.write(&self.record(at))?;
+        now.finish(updates, &model, &self.result_of(at))?.write(&self.record(at))?;
         events(StageEvent::Assembled { model: model.clone() });
         Ok(StageReport { name: stage.name.clone(), skipped: false, updates, gates, model })
     }

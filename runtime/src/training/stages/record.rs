@@ -50,6 +50,9 @@ pub struct Record {
     pub updates: u64,
     /// Digest of the model with its result.
     model: String,
+    /// SHA-256 of the result that counts. As above.
+    #[serde(default)]
+    pub left: Option<String>,
 }
 
 impl Record {
@@ -88,6 +91,7 @@ impl Record {
             result: stage.which.name().to_owned(),
             updates: 0,
             model: String::new(),
+            left: None,
         })
     }
 
@@ -111,9 +115,9 @@ impl Record {
     /// The record of the stage when its model is there.
     ///
     /// # Errors
-    /// Those of reading the model.
-    pub fn finish(self, updates: u64, model: &Path) -> Result<Self> {
-        Ok(Self { updates, model: identity(model)?, ..self })
+    /// Those of reading the model and the result.
+    pub fn finish(self, updates: u64, model: &Path, result: &Path) -> Result<Self> {
+        Ok(Self { updates, model: identity(model)?, left: Some(hash_file(result)?), ..self })
     }
 
     /// Writes it.
@@ -134,14 +138,20 @@ impl Record {
     /// E0971, and those of reading the model.
     pub fn same(&self, now: &Self, folder: &Path, behind: &[PathBuf]) -> Result<()> {
         let model = folder.join("model");
-        if !model.exists() {
-            let message = "the stage was finished, and its model is no longer there";
-            return Err(Error::input("E0971", message).at(model.display()).help(format!(
+        let lost = |what: &str| {
+            let message = format!("the stage was finished, and its model {what}");
+            Error::input("E0971", message).at(model.display()).help(format!(
                 "restore it, or remove {}: it is then put together again from what the run of the \
                  stage left",
                 folder.join(NAME).display()
-            )));
+            ))
+        };
+        if !model.exists() {
+            return Err(lost("is no longer there"));
         }
+        // What helps with files of others is of no use here.
+        let found = identity(&model);
+        let found = found.map_err(|error| lost(&format!("cannot be read: {}", error.message())))?;
         let text = |of: &Option<String>| of.clone().unwrap_or_else(|| "nothing".to_owned());
         let mut rows = differing(&self.settings, &now.settings);
         // A run may be made longer, a finished stage may not.
@@ -175,7 +185,7 @@ impl Record {
             ("digest of the model that it begins with", self.base.clone(), now.base.clone()),
             ("SHA-256 of init_from", text(&self.init_from), text(&now.init_from)),
             ("result", self.result.clone(), now.result.clone()),
-            ("digest of its model", self.model.clone(), identity(&model)?),
+            ("digest of its model", self.model.clone(), found),
         ] {
             if then != now {
                 rows.push((key.to_owned(), then, now));

@@ -58,6 +58,7 @@ fn example(noise: bool) -> Recipe {
                 config: None,
                 scale: 0.5,
                 base_model: None,
+                other_base: None,
             })
             .into_iter()
             .collect(),
