@@ -2,7 +2,8 @@
 //!
 //! The first signal closes the registry of files and child programs, so that no partial file stays
 //! or gets its final name, and asks the current work to stop. The program ends when the work has
-//! stopped, after a few seconds at the latest; training first ends the sample that it is at. A second signal ends the program at once. In both
+//! stopped, after a few seconds at the latest; training first ends the sample that it is at. A second signal ends the program at once,
+//! and what stands then is said all the same. In both
 //! cases the exit code is 128 plus the number of the first signal. SIGPIPE and SIGXFSZ do not end
 //! the program; the write fails instead. If SIGHUP was ignored when the program was started
 //! (`nohup`), it stays ignored. The other signals are handled even then, because shells ignore
@@ -28,6 +29,28 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 
 /// Set on the first signal, if the current work can stop by itself.
 static FLAG: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
+/// Whether anything was begun.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Says what stands if the program ends now.
+type Standing = Box<dyn Fn() -> String + Send + Sync>;
+
+/// What the current work leaves, and how it is gone on with.
+static STANDING: Mutex<Option<Arc<Standing>>> = Mutex::new(None);
+
+/// How long reading that may take, which the disk may not allow.
+const READING: Duration = Duration::from_millis(300);
+
+/// From here on something is done that a signal ends.
+pub fn begin() {
+    BEGUN.store(true, Ordering::SeqCst);
+}
+
+/// If a signal ends the program at once, it says what `standing` gives.
+pub fn leaves(standing: impl Fn() -> String + Send + Sync + 'static) {
+    *STANDING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Box::new(standing)));
+}
 
 /// Whether the current work may take as long as it needs.
 static UNLIMITED: AtomicBool = AtomicBool::new(false);
@@ -76,8 +99,29 @@ pub fn ended(failure: Failure) -> (Failure, Option<u8>) {
 }
 
 fn interrupted(signal: i32) -> Error {
-    let what = format!("interrupted by {}; no partial file was left", name(signal));
-    Error::new(Kind::Interrupted, "E1002", what)
+    let left = match BEGUN.load(Ordering::SeqCst) {
+        true => "no partial file was left",
+        false => "nothing was done yet",
+    };
+    let what = format!("interrupted by {}; {left}", name(signal));
+    let error = Error::new(Kind::Interrupted, "E1002", what);
+    let standing = STANDING.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match standing.and_then(|standing| in_time(READING, move || standing())) {
+        Some(standing) => error.help(standing),
+        None => error,
+    }
+}
+
+/// What `work` gives, unless that takes longer than `limit`.
+fn in_time<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, wait) = mpsc::channel();
+    let begun = std::thread::Builder::new().spawn(move || {
+        let _ = done.send(work());
+    });
+    begun.ok().and_then(|_| wait.recv_timeout(limit).ok())
 }
 
 fn exit_code(signal: i32) -> u8 {
@@ -86,14 +130,7 @@ fn exit_code(signal: i32) -> u8 {
 
 /// Prints a message, unless standard error is stuck, which must not keep the program from ending.
 fn say(line: String) {
-    let (done, wait) = mpsc::channel();
-    let said = std::thread::Builder::new().spawn(move || {
-        note(&line);
-        let _ = done.send(());
-    });
-    if said.is_ok() {
-        let _ = wait.recv_timeout(Duration::from_millis(300));
-    }
+    in_time(Duration::from_millis(300), move || note(&line));
 }
 
 fn came(signal: i32) {
@@ -121,7 +158,8 @@ fn end() -> ! {
     let signal = FIRST.load(Ordering::SeqCst);
     files::close();
     let error = interrupted(signal);
-    say(format!("\nerror[{}]: {}", error.code(), error.message()));
+    let help = error.help_text().map_or(String::new(), |help| format!("\n  help: {help}"));
+    say(format!("\nerror[{}]: {}{help}", error.code(), error.message()));
     exit(exit_code(signal).into())
 }
 

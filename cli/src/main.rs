@@ -55,13 +55,18 @@ fn main() -> ExitCode {
 }
 
 fn run() -> u8 {
+    // First, so that a signal at the very beginning is told of as well.
+    let handlers = interrupt::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     output::set_level(cli.quiet, cli.verbose);
     let json = cli.command.wants_json();
-    let outcome = interrupt::install().map_err(Failure::from).and_then(|()| dispatch(cli.command));
+    let outcome = handlers.map_err(Failure::from).and_then(|()| {
+        interrupt::begin();
+        dispatch(cli.command)
+    });
     interrupt::say_swept();
     match outcome {
         // This also happens if a signal came too late to stop anything.

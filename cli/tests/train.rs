@@ -120,7 +120,8 @@ fn settings_and_locks_are_checked() {
         .run(&format!("{LORA} --set train.batch=0"))
         .fails("E0956")
         .says("train.batch cannot be 0");
-    folder.run(&format!("{LORA} --set data.sha256=aa")).fails("E0959");
+    let hash = "a".repeat(64);
+    folder.run(&format!("{LORA} --set data.sha256={hash}")).fails("E0959");
     folder.run(&format!("{LORA} --set lora.targets=[\"nothing.*\"]")).fails("E0523");
     folder.run(&format!("{LORA} --set model.path=none")).fails("E0701");
 }
@@ -310,7 +311,7 @@ fn a_new_run_begins_from_an_adapter() {
             &[
                 "rank 4, lora.rank is 2",
                 "alpha 4, lora.alpha is 2",
-                "set lora.rank = 4, lora.alpha = 4.0",
+                "set lora.rank = 4, lora.alpha = 4.0, or name",
             ],
         ),
         (
@@ -386,9 +387,9 @@ fn values_that_are_not_finite_stop_the_run_with_their_sample() {
     let done = folder.run(&format!("{LORA} {rate}")).fails("E1001").says("sample s_");
     assert!(!done.err.contains("wrote"), "{}", done.err);
     assert!(folder.path("run/checkpoint.safetensors").exists(), "the last good one stays");
-    let done =
-        done.says("take a smaller train.learning_rate in a new run; the checkpoint of update ");
-    done.says(" stands in run/checkpoint.safetensors: --resume goes on from there");
+    done.says(
+        "take a smaller train.learning_rate, and start a new run in another run.folder: --resume",
+    );
 }
 
 #[test]

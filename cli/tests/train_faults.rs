@@ -134,7 +134,7 @@ fn a_file_of_another_kind_is_named_as_that() {
         folder.run(&words).fails("E0957").says(said);
     }
     let dpo = "train dpo --config run.toml --set train.learning_rate=1e-5";
-    folder.run(dpo).fails("E0957").says("`train dpo` reads pairs");
+    folder.run(dpo).fails("E0957").says("pairs is for `train dpo`");
     folder.run("train lora --config train.jsonl").fails("E0955").says("settings are TOML");
     let none = format!("{LORA} --set data.validation=none.jsonl");
     folder.run(&none).fails("E0911").says("data.validation of --set data.validation=none.jsonl");

@@ -110,7 +110,7 @@ fn it_goes_on_to_the_same_bits_whatever_goes_together() {
     changed[3]["shows"].as_object_mut().unwrap().remove("shot");
     write_lines(&folder, "manifest.jsonl", &changed);
     let done = folder.run(&format!("{FULL} --steps 6 -o whole --resume")).fails("E0963");
-    done.says("digest of clips and prompts");
+    done.says("SHA-256 of the manifest: ").says("\n    line 4 (");
 }
 
 #[test]

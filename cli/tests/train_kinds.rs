@@ -119,7 +119,8 @@ fn pairs_that_cannot_be_used_are_listed() {
         .fine();
     for (name, value, said) in [
         ("rejected", json!({"video": "wide.mp4"}), "64x64 pixels, the rejected one 96x64"),
-        ("chosen", json!({"video": "g0.mp4", "sha256": "aa"}), "the manifest says aa"),
+        ("chosen", json!({"video": "g0.mp4", "sha256": "a".repeat(64)}), "the manifest says aaaa"),
+        ("chosen", json!({"video": "g0.mp4", "sha256": "aa"}), "not 64 hexadecimal digits"),
         ("rejected", json!({"video": "none.mp4"}), "the file does not exist"),
         ("chosen", json!({}), "chosen: \"video\" is missing"),
     ] {
@@ -369,7 +370,15 @@ fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_not
     {
         assert!(done.err.contains(said), "{said}\n{}", done.err);
     }
-    assert!(done.err.matches("entries of the cache are damaged and are made again: ").count() >= 3);
+    // One warning for clips, one for prompts, and one for all of these errors.
+    assert_eq!(
+        done.err.matches("entries of the cache are damaged and are made again: ").count(),
+        3,
+        "{}",
+        done.err
+    );
+    let said = format!("{} entries of the cache are damaged", stored.len());
+    assert!(done.err.contains(&said), "{said}\n{}", done.err);
     assert_eq!(errors_in(&folder, "other").len(), stored.len());
 }
 

@@ -290,8 +290,9 @@ fn a_stage_that_diverges_leaves_the_last_good_one() {
     let first = stage("first", "full", "", &settings("train.jsonl", "steps = 2\nbatch = 2"));
     let wild = settings("train.jsonl", "steps = 9\nbatch = 2\nlearning_rate = 1e30");
     write(&folder, "out", &(first.clone() + &stage("second", "lora", "", &wild)));
-    let done = folder.run(RUN).fails("E1001").says("sample s_").says(" stands in ");
-    let done = done.says("checkpoint.safetensors: the same command goes on from there");
+    let done = folder.run(RUN).fails("E1001").says("sample s_");
+    let done = done.says("take a smaller train.learning_rate in the settings of the stage");
+    let done = done.says("remove out/second: the same command then makes the stage anew");
     assert!(!done.err.contains("--resume"), "there is no such flag: {}", done.err);
     let good = tree(&folder, "out/first");
     assert!(!folder.path("out/second/model").exists());
@@ -353,7 +354,9 @@ fn finished_stages_are_not_taken_for_others() {
     std::fs::write(&record, &text).unwrap();
     folder.run(RUN).fine();
     std::fs::remove_file(folder.path("train.jsonl")).unwrap();
-    folder.run(RUN).fails("E0911").says("data.manifest of stage first");
+    let done = folder.run(RUN).fails("E0911").says("data.manifest of stage first");
+    assert_eq!(done.err.matches("error[").count(), 1, "{}", done.err);
+    done.says("the manifest cannot be read").says("cause: No such file");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub fn first_non_finite(tensor: &Tensor) -> Option<usize> {
 
 /// [`first_non_finite`] of row-major bytes. A value is finite unless all bits of its exponent are
 /// set.
-fn scan(dtype: DType, bytes: &[u8]) -> Option<usize> {
+pub(crate) fn scan(dtype: DType, bytes: &[u8]) -> Option<usize> {
     fn find<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> Option<usize> {
         let elements = bytes.as_chunks::<N>().0;
         // Blocks without a branch inside: a good tensor is read as fast as memory gives it.
@@ -54,6 +54,9 @@ pub(crate) fn check_given(tensor: &Tensor, what: &str) -> Result<()> {
     }
 }
 
+/// What helps where a weight that was read is not finite.
+pub(crate) const DAMAGED: &str = "the checkpoint is damaged or was converted wrongly: get it again";
+
 /// Where the first non-finite value of a phase came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin {
@@ -71,7 +74,7 @@ impl Origin {
         match &self.weight {
             Some(weight) => {
                 Error::input("E1001", format!("{message}: its weight {weight} holds one"))
-                    .help("the checkpoint is damaged or was converted wrongly: get it again")
+                    .help(DAMAGED)
             }
             None => Error::input("E1001", message)
                 .help("check the weights with `anyid-rt inspect`, or run with --precision f32"),

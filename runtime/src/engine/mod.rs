@@ -24,7 +24,7 @@ pub use finite::first_non_finite;
 pub use inputs::{Inputs, Outputs};
 pub use memory_check::{Bound, Limit, Room, available_memory, resident_memory};
 pub use plan_file::PlanFile;
-pub(crate) use program::interrupted;
 pub use program::{Prepared, Program, States, Trace};
+pub(crate) use program::{interrupted, interrupted_in};
 pub use tracer::Tracer;
 pub use watched::Watched;

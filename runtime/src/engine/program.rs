@@ -19,6 +19,14 @@ pub(crate) fn interrupted(place: &str) -> Error {
     Error::new(Kind::Interrupted, "E1002", format!("interrupted {place}"))
 }
 
+/// An interruption in the words of who asked for what it ended; `doing` as in [`interrupted`].
+pub(crate) fn interrupted_in(error: Error, doing: impl FnOnce() -> String) -> Error {
+    match error.kind() {
+        Kind::Interrupted => interrupted(&doing()),
+        _ => error,
+    }
+}
+
 /// What one run of a phase leaves for the next. It lies on the device; single states can be read and
 /// set by name and branch.
 pub struct States {
@@ -448,7 +456,7 @@ impl Program {
         if let (Some(timed), Some(times)) = (&mut self.timed, times) {
             timed.push((phase.to_owned(), times));
         }
-        result.map_err(|error| run_error(error, phase, &self.backend))
+        result.map_err(|error| run_error(error, &self.backend))
     }
 }
 
@@ -484,9 +492,10 @@ fn given<'g>(
 }
 
 /// The error of a device as one of the runtime.
-fn run_error(error: RunError, phase: &str, backend: &Backend) -> Error {
+fn run_error(error: RunError, backend: &Backend) -> Error {
     match error {
-        RunError::Stopped => interrupted(&format!("during {phase}")),
+        // Phases have names that no user knows; whoever calls them says what was done.
+        RunError::Stopped => interrupted("while computing"),
         RunError::Unsupported { label, op } => {
             let target = backend.target();
             Error::internal("E0505", format!("target {target} has no kernel for {op}")).at(label)
@@ -628,11 +637,11 @@ mod tests {
         };
         let error = |label: Option<&str>| {
             let (label, fault) = (label.map(str::to_owned), Box::new(fault.clone()));
-            run_error(RunError::Failed { label, fault }, "main", &backend())
+            run_error(RunError::Failed { label, fault }, &backend())
         };
         assert_eq!((error(None).code(), error(None).place()), ("E0603", None));
         assert_eq!(error(Some("main/y")).place(), Some("main/y"));
         let unsupported = RunError::Unsupported { label: "main/y".into(), op: "conv" };
-        assert_eq!(run_error(unsupported, "main", &backend()).code(), "E0505");
+        assert_eq!(run_error(unsupported, &backend()).code(), "E0505");
     }
 }

@@ -5,7 +5,7 @@ use super::plan::Stage;
 use super::shelf::Lent;
 use super::{Cancel, Event, LoadedReference, Request, Run, Size};
 use crate::engine::finite::{self, Origin};
-use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States};
+use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States, interrupted_in};
 use crate::error::Result;
 use crate::model::Model;
 use anyid_ir::{Module, Tensor};
@@ -94,6 +94,10 @@ pub fn coder_phases(
     Ok(compiler)
 }
 
+/// What an interruption ends while a half of the autoencoder is at work.
+const ENCODING: &str = "while encoding";
+const DECODING: &str = "while decoding";
+
 /// One half of the autoencoder for chunks of this size.
 pub(super) fn compile(
     compiler: Compiler,
@@ -115,6 +119,8 @@ struct Coder {
     program: Lent,
     states: States,
     input: &'static str,
+    /// What an interruption ends here.
+    doing: &'static str,
 }
 
 /// Input `at` of the chunks of a clip.
@@ -125,11 +131,11 @@ impl Coder {
         let weights = run.model.vae_weights.clone();
         let program = stage.load(run, &weights)?;
         let states = program.states("first")?;
-        let input = match half {
-            Half::Encoder => "video",
-            Half::Decoder => "z",
+        let (input, doing) = match half {
+            Half::Encoder => ("video", ENCODING),
+            Half::Decoder => ("z", DECODING),
         };
-        Ok(Self { program, states, input })
+        Ok(Self { program, states, input, doing })
     }
 
     fn phase(at: usize) -> &'static str {
@@ -141,7 +147,8 @@ impl Coder {
     fn chunk(&mut self, at: usize, pieces: Pieces<'_>, place: &str) -> Result<Tensor> {
         let piece = pieces(at)?;
         let inputs = Inputs::new().set(self.input, &piece);
-        let outputs = self.program.call_with_states(Self::phase(at), &inputs, &mut self.states)?;
+        let outputs = self.program.call_with_states(Self::phase(at), &inputs, &mut self.states);
+        let outputs = outputs.map_err(|error| interrupted_in(error, || self.doing.to_owned()))?;
         if !finite::all_finite(&outputs) {
             return Err(self.origin(at, pieces)?.error(&format!("{place}, chunk {}", at + 1)));
         }
@@ -186,7 +193,7 @@ fn encode_clip(
         clip.piece(size, start, len)
     };
     for at in 0..=later {
-        run.cancel.check("while encoding")?;
+        run.cancel.check(ENCODING)?;
         latents.push(coder.chunk(at, &pieces, place)?);
         seen(run);
     }
@@ -356,7 +363,7 @@ pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Resul
     let total = geometry.frames(count);
     let pieces = |at: usize| prefix_time(latents, at, 1);
     for at in 0..count {
-        run.cancel.check("while decoding")?;
+        run.cancel.check(DECODING)?;
         let video = coder.chunk(at, &pieces, "the decoder")?;
         run.receiver.frames(&video)?;
         run.event(Event::Decoded { done: geometry.frames(at + 1), total });

@@ -2,7 +2,7 @@
 
 use super::plan::Stage;
 use super::{Cancel, Event, Request, Run};
-use crate::engine::{Backend, Compiler, Inputs, finite};
+use crate::engine::{Backend, Compiler, Inputs, finite, interrupted_in};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::text::clean;
@@ -131,7 +131,9 @@ fn encode(
         let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let tensor = tensor_i32([ids.len()], &values)?;
         let (phase, inputs) = (phase(ids.len()), Inputs::new().set("ids", &tensor));
-        let outputs = program.call(&phase, &inputs)?;
+        let outputs = program.call(&phase, &inputs);
+        let doing = || "while encoding the prompt".to_owned();
+        let outputs = outputs.map_err(|error| interrupted_in(error, doing))?;
         if !finite::all_finite(&outputs) {
             let origin = program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
             return Err(origin.error(&format!("the text encoder, {}", place(i))));

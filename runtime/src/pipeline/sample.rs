@@ -9,7 +9,9 @@ use super::need::Sizes;
 use super::plan::Stage;
 use super::shelf::Lent;
 use super::{Cancel, Event, Request, Run};
-use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Outputs, Prepared, Program};
+use crate::engine::{
+    Backend, CompileRequest, Compiler, Inputs, Outputs, Prepared, Program, interrupted_in,
+};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::sampling::noise::NoiseStream;
@@ -109,7 +111,8 @@ pub(super) fn run(
     for step in 0..total {
         run.cancel.check(&format!("before sampling step {}", step + 1))?;
         let begun = Instant::now();
-        sampler.step(step)?;
+        let doing = || format!("in sampling step {}", step + 1);
+        sampler.step(step).map_err(|error| interrupted_in(error, doing))?;
         run.event(Event::Step { done: step + 1, total, time: begun.elapsed() });
     }
     let plan = sampler.program.memory_bytes()
@@ -153,7 +156,9 @@ impl Sampler {
                 if both {
                     inputs = with_branch(inputs, 1, 1, contexts, references);
                 }
-                prepared.push(prepare(&mut program, &inputs, branch_name(both, branch))?);
+                let one = prepare(&mut program, &inputs, branch_name(both, branch));
+                let doing = || "before sampling step 1".to_owned();
+                prepared.push(one.map_err(|error| interrupted_in(error, doing))?);
             }
         }
         let latents = match &request.noise {

@@ -88,25 +88,62 @@ impl Cache {
         self.path(key).metadata().map_or(0, |about| about.len())
     }
 
+    /// The file of an entry that is something else than a file, so that the entry cannot be there.
+    pub fn blocked(&self, key: &str) -> Option<PathBuf> {
+        let path = self.path(key);
+        path.metadata().is_ok_and(|about| !about.is_file()).then_some(path)
+    }
+
+    /// Refuses what has names of entries and is none.
+    ///
+    /// # Errors
+    /// E1014 with all of these paths, if there are any.
+    pub fn refuse(&self, blocked: &[PathBuf]) -> Result<()> {
+        let folders = blocked.iter().all(|path| path.is_dir());
+        let (message, place, help) = match blocked {
+            [] => return Ok(()),
+            [path] => {
+                let what = if folders { "a folder" } else { "something that is no file" };
+                (
+                    format!("{what} has the name of an entry of the cache"),
+                    path,
+                    "move it away, or remove it: what the entry holds is then made again",
+                )
+            }
+            all => {
+                let what = if folders { "folders" } else { "things that are no files" };
+                let names = all.iter().map(|path| format!("\n  {}", path.display()));
+                (
+                    format!(
+                        "{} {what} have names of entries of the cache:{}",
+                        all.len(),
+                        names.collect::<String>()
+                    ),
+                    &self.folder,
+                    "move them away, or remove them: what the entries hold is then made again",
+                )
+            }
+        };
+        Err(Error::input("E1014", message).at(place.display()).help(help))
+    }
+
     /// Looks for an entry.
     ///
     /// # Errors
     /// E0603 without memory, E1014 where something else than a file has its name, E0911 where it cannot be
     /// read.
     pub fn find(&self, key: &str) -> Result<Found> {
-        /// What is to be done with something that has the name of an entry and is none.
-        const HELP: &str = "move it away, or remove it: what the entry holds is then made again";
         let path = self.path(key);
         let unreadable = |fault: &dyn std::fmt::Display| {
             let message = format!("an entry of the cache cannot be read: {fault}");
-            Error::input("E0911", message).at(path.display()).help(HELP)
+            Error::input("E0911", message)
+                .at(path.display())
+                .help("move it away, or remove it: what the entry holds is then made again")
         };
         match path.metadata() {
             Ok(about) if about.is_file() => {}
-            Ok(about) => {
-                let what = if about.is_dir() { "a folder" } else { "something that is no file" };
-                let message = format!("{what} has the name of an entry of the cache");
-                return Err(Error::input("E1014", message).at(path.display()).help(HELP));
+            Ok(_) => {
+                return self.refuse(std::slice::from_ref(&path)).map(|()| Found::Nothing);
             }
             Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(fault) => return Err(unreadable(&fault)),
@@ -322,6 +359,20 @@ mod tests {
         }
         cache.store(&parts, &entry(&[1.0])).unwrap();
         assert_eq!(cache.value(&key, "x").unwrap().shape(), [1]);
+    }
+
+    #[test]
+    fn all_that_is_in_the_way_is_listed_at_once() {
+        let (_folder, cache) = cache();
+        let keys: Vec<String> = (0..3).map(|at| Cache::key(&json!(at))).collect();
+        assert!(keys.iter().all(|key| cache.blocked(key).is_none()));
+        keys.iter().for_each(|key| std::fs::create_dir(cache.path(key)).unwrap());
+        let blocked: Vec<PathBuf> = keys.iter().filter_map(|key| cache.blocked(key)).collect();
+        let error = cache.refuse(&blocked).unwrap_err();
+        assert_eq!(error.code(), "E1014");
+        assert!(error.message().starts_with("3 folders have names of entries"), "{error}");
+        blocked.iter().for_each(|path| assert!(error.message().contains(path.to_str().unwrap())));
+        cache.refuse(&[]).unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::log::LOG;
 use super::parameters::{Flat, Kind, Parameters};
 use super::result;
 use super::samples::SAMPLES;
-use super::settings::Settings;
+use super::settings::{Settings, TrainedNetwork};
 use crate::checkpoint::{Checkpoint, Encoding, SafetensorsWriter, TensorSpec, write_error};
 use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::files::{AtomicFile, make_folder};
@@ -34,7 +34,11 @@ pub(super) const KEY: &str = "anyid.training";
 /// What it is called in its header.
 const SCHEMA: &str = "anyid.training/1";
 
-/// What is compared of clips and prompts, and of those of the validation set.
+/// What is compared: the kind of a run, its manifest and model, clips and prompts, and those of the validation
+/// set.
+const TRAINED: &str = "what is trained";
+const MANIFEST: &str = "SHA-256 of the manifest";
+const MODEL: &str = "fingerprint of the model";
 const DATA: &str = "digest of clips and prompts";
 const VALIDATION: &str = "digest of the validation set";
 /// Samples that are named where they differ.
@@ -129,47 +133,110 @@ impl Record {
         sets: [Option<&Dataset>; 2],
         path: &Path,
     ) -> Result<()> {
-        let text = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
-        let mut rows = settings.differences(&self.settings);
-        for (key, then, now) in [
-            ("what is trained", self.kind.clone(), now.kind.clone()),
-            ("SHA-256 of the manifest", self.manifest.clone(), now.manifest.clone()),
-            (DATA, self.data.clone(), now.data.clone()),
-            (VALIDATION, text(&self.validation), text(&now.validation)),
-            ("fingerprint of the model", self.model.clone(), now.model.clone()),
-            ("device", self.device.clone(), now.device.clone()),
-        ] {
-            if then != now {
-                rows.push((key.to_owned(), then, now));
-            }
-        }
+        let rows = self.apart(now, settings, sets);
         if rows.is_empty() {
             return Ok(());
         }
+        // What a new run could not begin with, or should not.
+        let other = |key: &str| {
+            [TRAINED, MODEL, "train.network"].contains(&key) || key.starts_with("lora.")
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let learned = self.learned(folder).filter(|_| !rows.iter().any(|(key, ..)| other(key)));
+        let learned = learned.map_or(String::new(), |learned| format!("; {learned}"));
+        let rows = rows.into_iter().map(|(_, row)| row);
+        let message =
+            format!("the run was started with other settings:{}", rows.collect::<String>());
+        Err(Error::input("E0963", message).at(path.display()).help(format!(
+            "use the settings that it was started with, or start a new run in another \
+             run.folder{learned}"
+        )))
+    }
+
+    /// Where a run as `now` would not be this one, by keys, each with what is said of it. What merely
+    /// follows from another difference is left out.
+    fn apart(
+        &self,
+        now: &Self,
+        settings: &Settings,
+        sets: [Option<&Dataset>; 2],
+    ) -> Vec<(String, String)> {
+        let row = |(key, then, now): (String, String, String)| {
+            let said = format!("\n  {key}: {then}, now {now}");
+            (key, said)
+        };
+        let named = |key: &str, then: &str, now: &str| {
+            row((key.to_owned(), then.to_owned(), now.to_owned()))
+        };
+        if self.kind != now.kind {
+            // Nothing else of one kind of run is that of another.
+            return vec![named(TRAINED, &self.kind, &now.kind)];
+        }
+        let mut rows: Vec<(String, String)> =
+            settings.differences(&self.settings).into_iter().map(row).collect();
+        // These decide how clips and prompts are encoded.
+        let encoding = |key: &str| {
+            key.starts_with("video.") || ["train.network", "model.precision"].contains(&key)
+        };
+        let other_encoding = rows.iter().any(|(key, _)| encoding(key)) || self.model != now.model;
         let [learned, measured] = [0, 1].map(|at| {
             let apart = sets[at].map_or(Vec::new(), |set| set.apart(&self.parts[at]));
             let named = apart.iter().take(NAMED).map(|what| format!("\n    {what}"));
-            let more = apart.len().saturating_sub(NAMED);
-            let more = match more {
+            let more = match apart.len().saturating_sub(NAMED) {
                 0 => String::new(),
                 more => format!("\n    and {}", plural(more, "more sample")),
             };
-            named.collect::<String>() + &more
+            Some(named.collect::<String>() + &more).filter(|_| !other_encoding)
         });
-        let named = |key: &str| match key {
-            DATA => learned.as_str(),
-            VALIDATION => measured.as_str(),
-            _ => "",
+        let text = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
+        let data = self.data != now.data;
+        if self.manifest != now.manifest {
+            let (key, said) = named(MANIFEST, &self.manifest, &now.manifest);
+            rows.push((key, said + learned.as_deref().filter(|_| data).unwrap_or_default()));
+        } else if let (true, Some(learned)) = (data, &learned) {
+            let (key, said) = named(DATA, &self.data, &now.data);
+            rows.push((key, said + learned));
+        }
+        let [then, now_is] = [self, now].map(|record| text(&record.validation));
+        let given = self.validation.is_some() != now.validation.is_some();
+        if then != now_is && (given || measured.is_some()) {
+            let (key, said) = named(VALIDATION, &then, &now_is);
+            rows.push((key, said + measured.as_deref().unwrap_or_default()));
+        }
+        for (key, then, now) in
+            [(MODEL, &self.model, &now.model), ("device", &self.device, &now.device)]
+        {
+            if then != now {
+                rows.push(named(key, then, now));
+            }
+        }
+        rows
+    }
+
+    /// How a new run can begin with what this one, in `folder`, has learned; none where there is no way.
+    pub fn learned(&self, folder: &Path) -> Option<String> {
+        let train = &self.settings["train"];
+        let name = match self.kind == Kind::Full.name() {
+            true => serde_json::from_value::<TrainedNetwork>(train["network"].clone()).ok()?.file(),
+            false => "adapter",
         };
-        let rows: Vec<String> = rows
-            .iter()
-            .map(|(key, then, now)| format!("\n  {key}: {then}, now {now}{}", named(key)))
-            .collect();
-        let message = format!("the run was started with other settings:{}", rows.concat());
-        Err(Error::input("E0963", message).at(path.display()).help(
-            "use the settings that it was started with, or start a new run with --init-from and \
-             another run.folder",
-        ))
+        let file = |end: &str| folder.join(format!("{name}{end}.safetensors"));
+        let [last, best] = ["", "-best"].map(file);
+        if last.is_file() {
+            return Some(format!("--init-from {} begins with its result", last.display()));
+        }
+        if best.is_file() {
+            return Some(format!("--init-from {} begins with its best so far", best.display()));
+        }
+        let Position { updates, row, .. } = &self.position;
+        let longer = train["schedule"].as_str().is_none_or(|how| how == "constant");
+        // A run that has as many updates as it is to have writes its result.
+        (*updates > 0 && row.is_none() && longer).then(|| {
+            format!(
+                "--init-from begins with what it has learned so far, which its own command with \
+                 --resume --steps {updates} writes as {name}.safetensors"
+            )
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cache::{Cache, hex};
 use super::manifest::Clip;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plural};
 use crate::media::color::to_unit;
 use anyid_ir::{DType, Tensor, TensorType};
 use sha2::{Digest, Sha256};
@@ -295,6 +295,35 @@ impl Dataset {
             }
         }
         out
+    }
+
+    /// What is to be said where this set is measured and `learned` from has the same clips, or the same prompts
+    /// where there is nothing but prompts. `unit` is what a sample is called.
+    pub fn shared_with(&self, learned: &Self, unit: &str) -> Option<String> {
+        let key = |item: &Item| match item.targets[..] {
+            [] => item.text.clone(),
+            _ => item.targets.join(" "),
+        };
+        let known: BTreeSet<String> = learned.items.iter().map(key).collect();
+        let same: Vec<&Item> =
+            self.items.iter().filter(|item| known.contains(&key(item))).collect();
+        let prompts = self.items.iter().all(|item| item.targets.is_empty());
+        let all = same.len() == self.items.len();
+        // People may say the same; only a set of nothing else says nothing.
+        if same.is_empty() || (prompts && !all) {
+            return None;
+        }
+        let named: Vec<&str> = same.iter().take(3).map(|item| item.id.as_str()).collect();
+        let more = if same.len() > named.len() { ", …" } else { "" };
+        let count = match all {
+            true => format!("all {}", plural(same.len(), unit)),
+            false => format!("{} of {}", same.len(), plural(self.items.len(), unit)),
+        };
+        Some(format!(
+            "{count} of data.validation are learned from as well ({}{more}): what is measured on them says \
+             nothing about others",
+            named.join(", ")
+        ))
     }
 
     /// The error of an entry that is whole and of another size than its key says.

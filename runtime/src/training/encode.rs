@@ -25,7 +25,7 @@ impl Preparation<'_> {
         });
         let black = Cache::key(&black_parts);
         let has_black = looked.find(&black, "black frames")?.is_some();
-        looked.tell_damage();
+        looked.tell_damage()?;
         let total = looked.missing.len() + usize::from(!has_black);
         if total == 0 {
             return Ok(black);
@@ -55,7 +55,7 @@ impl Preparation<'_> {
 
     /// Keeps the pixels of what is missing.
     pub(super) fn keep_pixels(&self, looked: &mut Looked<'_>) -> Result<()> {
-        looked.tell_damage();
+        looked.tell_damage()?;
         let missing = std::mem::take(&mut looked.missing);
         let total = missing.len();
         for (done, missing) in (1..).zip(missing.into_values()) {
@@ -105,7 +105,7 @@ impl Preparation<'_> {
                 missing.push(tokens);
             }
         }
-        looked.tell_damage();
+        looked.tell_damage()?;
         let precision = self.settings.precision(self.model.default_precision())?;
         /// Prompts for which the encoder is compiled and loaded at a time.
         const TOGETHER: usize = 256;

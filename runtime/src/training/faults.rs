@@ -3,6 +3,7 @@
 //! One wrong setting or one missing folder is the fault of every line, so faults are listed by kind: those of
 //! few lines line by line, others with their number and the first few lines.
 
+use super::manifest::LINES;
 use super::settings::Settings;
 use crate::error::Error;
 use std::collections::BTreeSet;
@@ -32,17 +33,19 @@ const SETTINGS: [(&str, &str); 4] = [
     ("the file does not exist", "data.root"),
 ];
 
-/// The error of these faults, in the order of their lines, of the manifest at `path` with so many lines.
+/// The error of these faults of the manifest at `path` with so many lines.
 pub fn refused(faults: &[Fault], lines: usize, path: &Path, settings: &Settings) -> Error {
     let faulty: BTreeSet<usize> = faults.iter().map(|fault| fault.line).collect();
     let mut message = match faulty.len() {
         1 => "1 line of the manifest cannot be used".to_owned(),
         count => format!("{count} lines of the manifest cannot be used"),
     };
-    let kinds = by_kind(faults);
-    for faults in kinds.iter().take(LISTED) {
-        message.push_str(&listed(faults));
-    }
+    let mut sorted: Vec<&Fault> = faults.iter().collect();
+    sorted.sort_by_key(|fault| fault.place());
+    let kinds = by_kind(&sorted);
+    let mut rows: Vec<Row> = kinds.iter().take(LISTED).flat_map(|own| listed(own)).collect();
+    rows.sort_by_key(|(place, _)| *place);
+    rows.iter().for_each(|(_, row)| message.push_str(row));
     if kinds.len() > LISTED {
         message.push_str(&format!("\n  … and {} more kinds of faults", kinds.len() - LISTED));
     }
@@ -50,10 +53,41 @@ pub fn refused(faults: &[Fault], lines: usize, path: &Path, settings: &Settings)
     Error::input("E0957", message).at(path.display()).help(help)
 }
 
+impl Fault {
+    /// What faults are listed by: the line, and the field in the order of docs/training.md.
+    fn place(&self) -> (usize, usize) {
+        /// Behind all references.
+        const LAST: usize = 1000;
+        let what = self.what.strip_prefix("sample: ").unwrap_or(&self.what);
+        let begins = |said: &[&str]| said.iter().any(|said| what.starts_with(said));
+        let reference = what.strip_prefix("reference ").and_then(|rest| rest.split(':').next());
+        let reference: Option<usize> = reference.and_then(|number| number.parse().ok());
+        let field = match reference {
+            Some(number) => 8 + number.min(LAST - 9),
+            None if begins(&["this is not "]) => 0,
+            None if begins(&["\"schema\""]) => 1,
+            None if begins(&["\"id\"", "id \""]) => 2,
+            None if begins(&["\"target\"", "target: "]) => 3,
+            None if begins(&["\"chosen\"", "chosen: "]) => 4,
+            None if begins(&["\"rejected\"", "rejected: "]) => 5,
+            None if begins(&["\"sample\""]) => 6,
+            None if begins(&["\"references\""]) || what.contains(" references, expected ") => 7,
+            None if begins(&["\"prompt\"", "the prompt "]) => LAST,
+            None if begins(&["\"labels\"", "labels: ", "\"shows\"", "shows: "]) => LAST + 1,
+            // Of several fields.
+            None => LAST + 2,
+        };
+        (self.line, field)
+    }
+}
+
+/// A row of the list, with what it is sorted by.
+type Row = ((usize, usize), String);
+
 /// Faults that differ in names and numbers alone, in the order of the first of each.
-fn by_kind(faults: &[Fault]) -> Vec<Vec<&Fault>> {
-    let mut out: Vec<(String, Vec<&Fault>)> = Vec::new();
-    for fault in faults {
+fn by_kind<'f>(faults: &[&'f Fault]) -> Vec<Vec<&'f Fault>> {
+    let mut out: Vec<(String, Vec<&'f Fault>)> = Vec::new();
+    for fault in faults.iter().copied() {
         let kind = kind(&fault.what);
         match out.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, own)) => own.push(fault),
@@ -73,47 +107,71 @@ fn kind(what: &str) -> String {
     what.split(' ').filter(own).collect::<Vec<_>>().join(" ")
 }
 
-/// Faults of one kind.
-fn listed(faults: &[&Fault]) -> String {
+/// Faults of one kind: each of few, and the first of many.
+fn listed(faults: &[&Fault]) -> Vec<Row> {
     let mut lines: Vec<&Fault> = faults.to_vec();
     lines.dedup_by_key(|fault| fault.line);
     if lines.len() <= NAMED {
-        let each = faults.iter().map(|Fault { line, what, .. }| format!("\n  line {line}: {what}"));
-        return each.collect();
+        let row =
+            |fault: &&Fault| (fault.place(), format!("\n  line {}: {}", fault.line, fault.what));
+        return faults.iter().map(row).collect();
     }
     let named = lines.iter().take(NAMED).map(|Fault { line, id, .. }| match id.is_empty() {
         true => format!("line {line}"),
         false => format!("line {line} ({id})"),
     });
     let named: Vec<String> = named.collect();
-    format!("\n  {} lines, such as {}: {}", lines.len(), named.join(", "), lines[0].what)
+    let (count, what) = (lines.len(), &lines[0].what);
+    let row = format!("\n  {count} lines, such as {}: {what}", named.join(", "));
+    vec![(lines[0].place(), row)]
+}
+
+/// What helps where every line has a schema of one other kind of file, or one that nothing has.
+fn other_schema(faults: &[Fault], lines: usize) -> Option<String> {
+    let schemas = faults.iter().filter_map(|fault| {
+        let (found, wanted) =
+            fault.what.strip_prefix("\"schema\" is \"")?.split_once("\", expected ")?;
+        Some((found, wanted.trim_matches('"'), fault.line))
+    });
+    let schemas: Vec<(&str, &str, usize)> = schemas.collect();
+    let (found, wanted, _) = *schemas.first()?;
+    let own: BTreeSet<usize> =
+        schemas.iter().filter(|(other, ..)| *other == found).map(|(.., line)| *line).collect();
+    if own.len() < lines {
+        return None;
+    }
+    let of = |schema: &str| LINES.iter().find(|(known, ..)| *known == schema);
+    let (_, what, reader) = of(wanted)?;
+    Some(match of(found) {
+        Some((_, other, of_it)) => {
+            format!("this is {other}, for {of_it}; {what} is for {reader}")
+        }
+        None => format!("{what}, for {reader}, has \"schema\": \"{wanted}\" in each line"),
+    })
 }
 
 fn help(faults: &[Fault], faulty: usize, lines: usize, settings: &Settings) -> String {
-    // A file of another kind has the same fault in every line.
-    let every = |said: &str| faults.iter().all(|fault| fault.what.contains(said));
-    let known = [
-        (
-            "this is not ",
-            "a manifest has one JSON object a line, without breaks inside; docs/training.md shows one",
-        ),
-        (
-            "expected \"anyid.dpo/1\"",
-            "this is a manifest of samples, for `train lora` and `train full` (`train check` and \
-             `train check full`); `train dpo` reads pairs",
-        ),
-        (
-            "expected \"anyid.sample/1\"",
-            "this is a manifest of pairs, for `train dpo` (`train check dpo` looks at it); `train lora` and \
-             `train full` read samples",
-        ),
-    ];
-    // Of text in another encoding, some lines happen to be UTF-8 as well.
-    if every("this is not ") && faults.iter().any(|fault| fault.what.contains("not UTF-8")) {
-        return "save the file as UTF-8".to_owned();
+    if let Some(help) = other_schema(faults, lines) {
+        return help;
     }
-    if let Some((_, help)) = known.into_iter().find(|(said, _)| every(said)) {
-        return help.to_owned();
+    // Nothing of such a line could be read, whichever the media are.
+    let unread = |fault: &Fault| fault.what.starts_with("this is not ");
+    if faults.iter().all(unread) {
+        // Of text in another encoding, some lines happen to be UTF-8 as well.
+        let encoding = faults.iter().any(|fault| fault.what.contains("not UTF-8"));
+        return match encoding {
+            true => "save the file as UTF-8".to_owned(),
+            false => {
+                "a manifest has one JSON object a line, without breaks inside; docs/training.md \
+                      shows one"
+                    .to_owned()
+            }
+        };
+    }
+    if faults.iter().all(|fault| fault.what.contains(": this is not a picture or video")) {
+        return "targets and references are pictures (PNG, JPEG, WebP, BMP, GIF) and clips (MP4, GIF); \
+                `anyid-rt inspect FILE` says what a file is"
+            .to_owned();
     }
     if faulty < lines || lines < 2 {
         return "correct these lines, or set data.skip_faulty = true to leave them out".to_owned();
@@ -185,6 +243,64 @@ mod tests {
         assert_eq!(lines[2], "  line 20: reference 20: \"role\" is \"boss\"");
         assert_eq!(lines.len(), 4);
         assert!(error.help_text().unwrap().starts_with("correct these lines"));
+    }
+
+    #[test]
+    fn faults_are_listed_by_line_and_then_by_field() {
+        let said = |line: usize, what: &str| Fault { line, id: String::new(), what: what.into() };
+        let all = [
+            said(5, "target: b.mp4: the file does not exist"),
+            said(2, "the prompt has 900 tokens, at most 512"),
+            said(2, "the target is among the references: a.mp4"),
+            said(2, "reference 10: \"role\" is \"boss\": primary or aux"),
+            said(2, "reference 2: \"form\" is \"hand\": face, portrait or video"),
+            said(2, "target: a.mp4: the file does not exist"),
+            said(2, "6 references, expected 1 to 5"),
+            said(2, "\"id\" is \"a b\": use at most 64 letters, digits, _ and -"),
+            said(2, "\"schema\" is \"x\", expected \"anyid.sample/1\""),
+        ];
+        let error = refuse(&all, 30);
+        let rows: Vec<&str> = error.message().lines().skip(1).collect();
+        let begin = [
+            "line 2: \"schema\"",
+            "line 2: \"id\"",
+            "line 2: target: a.mp4",
+            "line 2: 6 references",
+            "line 2: reference 2",
+            "line 2: reference 10",
+            "line 2: the prompt",
+            "line 2: the target",
+            "line 5: target: b.mp4",
+        ];
+        assert_eq!(rows.len(), begin.len(), "{error}");
+        rows.iter()
+            .zip(begin)
+            .for_each(|(row, begin)| assert!(row[2..].starts_with(begin), "{error}"));
+    }
+
+    #[test]
+    fn help_is_for_what_was_found() {
+        let schema = |found: &str, wanted: &str| {
+            let what = format!("\"schema\" is \"{found}\", expected \"{wanted}\"");
+            let mut all = faults(1..3, |_| what.clone());
+            // Another fault of a line takes nothing away.
+            all.push(Fault { line: 1, id: String::new(), what: "\"id\" is missing".into() });
+            refuse(&all, 2).help_text().unwrap().to_owned()
+        };
+        for (found, wanted, said) in [
+            ("anyid.dpo/1", "anyid.sample/1", "this is a manifest of pairs, for `train dpo`"),
+            ("anyid.sample/1", "anyid.dpo/1", "this is a manifest of samples, for `train lora`"),
+            ("anyid.pairs/1", "anyid.dpo/1", "this is a file of verdicts on pairs"),
+            ("anyid.sample/2", "anyid.sample/1", "has \"schema\": \"anyid.sample/1\" in each"),
+        ] {
+            assert!(schema(found, wanted).contains(said), "{}", schema(found, wanted));
+        }
+        let media =
+            "target: notes.txt: this is not a picture or video; by its first bytes it is text";
+        let help = refuse(&faults(1..2, |_| media.to_owned()), 1);
+        assert!(help.help_text().unwrap().contains("`anyid-rt inspect FILE`"), "{help}");
+        let help = refuse(&faults(1..3, |_| "this is not JSON: EOF".to_owned()), 2);
+        assert!(help.help_text().unwrap().contains("one JSON object a line"), "{help}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A file that does not fit is refused before anything is computed, with all that differs. What runs
 //! leave is for `result.rs`.
 
-use super::parameters::{Flat, Kind, Parameters, stored};
+use super::parameters::{Flat, Kind, Parameters, Values, stored};
 use super::request::{count_once, listed};
 use super::settings::{LoraSettings, Settings, TrainedNetwork};
 use super::targets::{adapted, starred};
@@ -12,11 +12,14 @@ use crate::adapter::{
     Adapter, Factors, Ground, Part, Tolerance, is_adapter, modules_of, other_start,
 };
 use crate::checkpoint::WeightSet;
+use crate::engine::finite::DAMAGED;
 use crate::error::{Error, Result, plural};
 use crate::judge;
 use crate::model::Model;
 use crate::pipeline::Cancel;
 use crate::weights::ModelWeights;
+use anyid_backends::WeightProvider;
+use anyid_ir::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -46,6 +49,32 @@ pub fn first_values(
         }
         Kind::Lora | Kind::Dpo => adapter_values(path, (parameters, into), weights, cancel),
     }
+}
+
+/// Refuses first values that are not finite: those of the file that was given, or of the model.
+///
+/// # Errors
+/// E1001.
+pub fn check_finite(
+    given: Option<&Path>,
+    parameters: &Parameters,
+    values: &Flat,
+    weights: &ModelWeights,
+) -> Result<()> {
+    let vectors: Vec<&[u8]> = values.iter().map(Tensor::bytes).collect();
+    let Some(bad) = parameters.not_finite(Values::of(&vectors)) else { return Ok(()) };
+    let name = &bad.name;
+    Err(match given {
+        Some(path) => {
+            let what = format!("a non-finite value in the first values: {name} holds one");
+            Error::input("E1001", what).at(path.display()).help("give another file")
+        }
+        None => {
+            let name = weights.stored(name).unwrap_or_else(|| format!("\"{name}\""));
+            let what = format!("a non-finite value in the model: its weight {name} holds one");
+            Error::input("E1001", what).help(DAMAGED)
+        }
+    })
 }
 
 /// Refuses a file that a run cannot begin from, before anything is computed; a warning where it is an
@@ -278,17 +307,27 @@ fn check_adapter(adapter: &Adapter, settings: &Settings, model: &Model) -> Resul
     let rows: Vec<String> = rows.into_iter().map(|row| format!("\n  {row}")).collect();
     let message =
         format!("the adapter is not of the form that the settings train: it has{}", rows.concat());
-    let Form { ranks, alphas, linears: own, .. } = form;
+    let Form { odd, ranks, alphas, linears: own } = form;
     let help = match (ranks.first(), &alphas[..]) {
-        (Some(rank), [alpha]) if ranks.len() == 1 => {
-            let targets: Vec<String> = starred(own.iter().copied()).into_iter().collect();
-            let targets = match linears(&targets, model) == own {
-                true => format!("lora.targets = {targets:?}"),
-                false => "lora.targets to its linears".to_owned(),
-            };
+        (Some(rank), [alpha]) if ranks.len() == 1 && odd.is_none() => {
+            let asked = &settings.lora;
+            let mut others = Vec::new();
+            if *rank != asked.rank as u64 {
+                others.push(format!("lora.rank = {rank}"));
+            }
+            if (alpha - asked.alpha as f32).abs() > 1e-6 * alpha.abs() {
+                others.push(format!("lora.alpha = {alpha:?}"));
+            }
+            if linears(&asked.targets, model) != own {
+                let targets: Vec<String> = starred(own.iter().copied()).into_iter().collect();
+                others.push(match linears(&targets, model) == own {
+                    true => format!("lora.targets = {targets:?}"),
+                    false => "lora.targets to its linears".to_owned(),
+                });
+            }
             format!(
-                "set lora.rank = {rank}, lora.alpha = {alpha:?} and {targets}, or name the adapter in \
-                 model.adapters and train another one on top of it"
+                "set {}, or name the adapter in model.adapters and train another one on top of it",
+                others.join(", ")
             )
         }
         _ => "name it in model.adapters and train another adapter on top of it".to_owned(),

@@ -6,6 +6,7 @@
 //! the chosen one goes with weight 1 and the rejected one with −1 into sums of the pair, of which the batch
 //! gets c times: no second pass.
 
+use super::Event;
 use super::cache::{Cache, Entry, Found as Stored, damage};
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels, turn};
@@ -18,8 +19,10 @@ use super::settings::{Draws, Settings};
 use crate::error::{Kind as Fault, Result};
 use crate::pipeline::{Cancel, tensor_f32};
 use anyid_ir::Tensor;
-use serde_json::json;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
 
 /// Numbers of one sample or pair by name; their means over a batch are logged.
 pub type Numbers = BTreeMap<String, f64>;
@@ -47,6 +50,8 @@ pub struct Learner<'l> {
     pub cache: Cache,
     /// What is to be said of them.
     pub warnings: Vec<String>,
+    /// Keys of those that were found damaged and told.
+    pub told: BTreeSet<String>,
 }
 
 /// `Δ` of a pair with its parts, and what follows from it.
@@ -118,6 +123,11 @@ impl Learner<'_> {
         Ok(Some(each.map(logged).collect()))
     }
 
+    /// Says what there is to be said.
+    pub fn warn(&mut self, events: &mut dyn FnMut(Event)) {
+        self.warnings.drain(..).for_each(|warning| events(Event::Warning(warning)));
+    }
+
     fn prefer(
         &mut self,
         mut pairs: Vec<Pair<'_>>,
@@ -163,6 +173,63 @@ impl Learner<'_> {
         Ok(out)
     }
 
+    /// What the errors of the untrained network on a pair depend on, for one of its `count` fixed draws.
+    fn reference_parts(
+        &self,
+        data: &Dataset,
+        item: &Item,
+        (at, count): (u32, u32),
+        nulled: bool,
+    ) -> Value {
+        let train = &self.settings.train;
+        json!({
+            "errors": self.reference, "pair": data.identity(item), "id": item.id,
+            "draw": at, "draws": count, "null": nulled, "seed": train.seed,
+            "shift": train.shift, "timesteps": train.timesteps,
+        })
+    }
+
+    /// Looks at the errors of the untrained network that the cache has for these samples of the run, so that
+    /// everything that is damaged or in the way is told at once, and not when it is reached.
+    ///
+    /// # Errors
+    /// E1014 for what is in the way, E1002 where `cancel` says to stop, and those of reading entries.
+    pub fn look_ahead(
+        &mut self,
+        data: &Dataset,
+        samples: Range<u64>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let (Kind::Dpo, Draws::Fixed(count)) = (self.kind, self.settings.dpo.draws) else {
+            return Ok(());
+        };
+        let (seed, nulls) = (self.settings.train.seed, self.settings.dpo.null_probability);
+        let pairs = data.items.len() as u64;
+        // After so many epochs every draw was taken once.
+        let first = samples.start / pairs;
+        let epochs = first..samples.end.div_ceil(pairs).min(first + u64::from(count));
+        let (mut damaged, mut blocked): (Vec<String>, Vec<PathBuf>) = Default::default();
+        for item in &data.items {
+            cancel.check("while reading the cache")?;
+            for epoch in epochs.clone() {
+                let at = turn(seed, &item.id, epoch, count);
+                let nulled = Draw::null(seed, &item.id, epoch, nulls);
+                let key = Cache::key(&self.reference_parts(data, item, (at, count), nulled));
+                if let Some(path) = self.cache.blocked(&key) {
+                    blocked.push(path);
+                } else if let Stored::Damaged = self.cache.find(&key)? {
+                    damaged.push(self.cache.named(&key, &errors_on(item)));
+                    self.told.insert(key);
+                }
+            }
+        }
+        self.cache.refuse(&blocked)?;
+        if !damaged.is_empty() {
+            self.warnings.push(damage(&damaged));
+        }
+        Ok(())
+    }
+
     /// Pairs under their draws of an epoch. What the untrained network gets on fixed draws is computed
     /// once; `None` where `cancel` says to stop meanwhile.
     fn pairs<'e>(
@@ -179,11 +246,7 @@ impl Learner<'_> {
                 Draws::Fixed(count) => {
                     let at = turn(train.seed, &item.id, *epoch, count);
                     let draw = Draw::fixed(train, &self.levels, "dpo", &item.id, (at, count));
-                    let parts = json!({
-                        "errors": self.reference, "pair": data.identity(item), "id": item.id,
-                        "draw": at, "draws": count, "null": nulled, "seed": train.seed,
-                        "shift": train.shift, "timesteps": train.timesteps,
-                    });
+                    let parts = self.reference_parts(data, item, (at, count), nulled);
                     (draw, Some(parts))
                 }
                 Draws::Fresh(_) => (Draw::of(train, &self.levels, &item.id, *epoch, *place), None),
@@ -191,18 +254,19 @@ impl Learner<'_> {
             let draw = draw.with_null(nulled);
             let clip = |member| Example { data, item, member, draw, learned: true, weight: 0.0 };
             let mut pair = Pair { clips: [clip(0), clip(1)], reference: [0.0; 2] };
-            let place = || format!("the errors of the untrained network on {}", item.id);
             let stored = match &known {
                 Some(parts) => {
                     let key = Cache::key(parts);
                     match self.cache.find(&key)? {
                         Stored::Entry(entry) if entry.value.elements() == 2 => {
-                            self.cache.finite(&key, &entry.value, &place())?;
+                            self.cache.finite(&key, &entry.value, &errors_on(item))?;
                             Some(entry.value.to_f64_vec())
                         }
                         Stored::Nothing => None,
                         Stored::Entry(_) | Stored::Damaged => {
-                            damaged.push(self.cache.named(&key, &place()));
+                            if self.told.insert(key.clone()) {
+                                damaged.push(self.cache.named(&key, &errors_on(item)));
+                            }
                             None
                         }
                     }
@@ -364,6 +428,11 @@ fn preferred(
         ("rejected", gain[1]),
     ]);
     (preference.factor, numbers)
+}
+
+/// What an entry of the cache is that has what the untrained network gets on a pair.
+fn errors_on(item: &Item) -> String {
+    format!("the errors of the untrained network on {}", item.id)
 }
 
 /// Numbers by name.

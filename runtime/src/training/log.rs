@@ -5,11 +5,12 @@
 //! behind it are dropped, since they are made again, and the file for TensorBoard is written anew
 //! from those that stay.
 
-use super::read_text;
+use super::read_bytes;
 use crate::checkpoint::write_error;
-use crate::error::Result;
+use crate::error::{Result, plural};
 use crate::files::AtomicFile;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,31 +27,40 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the logs in `folder` and drops what comes after update `updates`.
+    /// Opens the logs in `folder` and drops what comes after update `updates`. Gives what is to be said where
+    /// lines of updates before it are not there.
     ///
     /// # Errors
-    /// E0911 where the log cannot be read, E1011 to E1013 where it cannot be written.
-    pub fn open(folder: &Path, updates: u64) -> Result<Self> {
+    /// E0911 where the log cannot be read, E1011 to E1014 where it cannot be written.
+    pub fn open(folder: &Path, updates: u64) -> Result<(Self, Option<String>)> {
         let (lines, events) = (folder.join(LOG), folder.join(EVENTS));
         let old = match lines.is_file() {
-            true => read_text(&lines, u64::MAX >> 1)?,
-            false => String::new(),
+            true => read_bytes(&lines, u64::MAX >> 1)?,
+            false => Vec::new(),
         };
-        let mut kept = String::new();
+        let (mut kept, mut logged, mut foreign) = (Vec::new(), BTreeSet::new(), 0);
         let mut scalars = event(0, &text_field(3, "brain.Event:2"));
-        for line in old.lines() {
-            // The last line of a run that was killed may be incomplete.
-            let Ok(Value::Object(row)) = serde_json::from_str::<Value>(line) else { continue };
-            let step = row.get("step").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            if step <= updates {
-                kept.push_str(line);
-                kept.push('\n');
-                scalars.extend(summary(step, &row));
+        for line in old.split_inclusive(|byte| *byte == b'\n') {
+            let row = serde_json::from_slice::<Value>(line).ok();
+            let step = row.as_ref().and_then(|row| row.get("step")?.as_u64());
+            match (row, step) {
+                (Some(Value::Object(row)), Some(step)) => {
+                    if step <= updates {
+                        kept.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+                        kept.push(b'\n');
+                        scalars.extend(summary(step, &row));
+                        logged.insert(step);
+                    }
+                }
+                // The last line of a run that was killed may be incomplete.
+                _ if line.trim_ascii().is_empty() => {}
+                _ => foreign += usize::from(line.ends_with(b"\n")),
             }
         }
+        let lost: Vec<u64> = (1..=updates).filter(|step| !logged.contains(step)).collect();
         if kept != old {
             let mut file = AtomicFile::create(&lines)?;
-            file.append(kept.as_bytes())?;
+            file.append(&kept)?;
             file.commit()?;
         }
         let mut file = AtomicFile::create(&events)?;
@@ -61,7 +71,8 @@ impl Log {
             let file = file.map_err(|fault| write_error(&path, fault))?;
             Ok((path, file))
         };
-        Ok(Self { lines: append(lines)?, events: append(events)? })
+        let said = lost_lines(&lines, &lost, foreign);
+        Ok((Self { lines: append(lines)?, events: append(events)? }, said))
     }
 
     /// Appends what there is to say after update `step`.
@@ -79,6 +90,27 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// What is to be said of a log that lacks the lines of these updates, and of lines in it that are none.
+fn lost_lines(log: &Path, lost: &[u64], foreign: usize) -> Option<String> {
+    let left_out = match foreign {
+        0 => String::new(),
+        1 => "1 line of it cannot be read and is dropped".to_owned(),
+        count => format!("{count} lines of it cannot be read and are dropped"),
+    };
+    let [first, .., last] = lost else {
+        let one = lost.first().map(|only| format!("it lacks the line of update {only}"));
+        let said: Vec<String> =
+            one.into_iter().chain(Some(left_out).filter(|said| !said.is_empty())).collect();
+        return (!said.is_empty()).then(|| format!("{}: {}", log.display(), said.join("; ")));
+    };
+    let left_out = if left_out.is_empty() { left_out } else { format!("; {left_out}") };
+    Some(format!(
+        "{}: it lacks the lines of {} from {first} to {last}, whose numbers are lost{left_out}",
+        log.display(),
+        plural(lost.len(), "update"),
+    ))
 }
 
 /// The numbers of a row as an event.
@@ -185,7 +217,7 @@ mod tests {
     #[test]
     fn lines_behind_a_checkpoint_are_dropped_when_a_run_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), 0).unwrap();
+        let mut log = Log::open(folder.path(), 0).unwrap().0;
         for step in 1..=3 {
             log.add(step, &row(json!({"loss": 0.5}))).unwrap();
         }
@@ -195,7 +227,8 @@ mod tests {
         let events = std::fs::read(folder.path().join(EVENTS)).unwrap();
         // A run that was killed while it wrote a line.
         std::fs::write(&path, format!("{whole}{{\"step\":4,\"lo")).unwrap();
-        let mut log = Log::open(folder.path(), 2).unwrap();
+        let (mut log, said) = Log::open(folder.path(), 2).unwrap();
+        assert_eq!(said, None);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
         log.add(3, &row(json!({"loss": 0.5}))).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
@@ -203,10 +236,44 @@ mod tests {
     }
 
     #[test]
+    fn what_is_lost_of_a_log_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG);
+        let mut log = Log::open(folder.path(), 0).unwrap().0;
+        (1..=5).for_each(|step| log.add(step, &row(json!({"loss": 0.5}))).unwrap());
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+        let garbage: &[u8] = b"\xff\xfe\x00 none\n";
+        for (bytes, said) in [
+            (whole.clone(), None),
+            (
+                Vec::new(),
+                Some("it lacks the lines of 5 updates from 1 to 5, whose numbers are lost"),
+            ),
+            (
+                [lines[0], lines[2], lines[3], lines[4]].concat(),
+                Some("it lacks the line of update 2"),
+            ),
+            (
+                [garbage, lines[3], garbage].concat(),
+                Some("from 1 to 5, whose numbers are lost; 2 lines of it cannot be read and are"),
+            ),
+            ([&whole, garbage].concat(), Some(": 1 line of it cannot be read and is dropped")),
+        ] {
+            std::fs::write(&path, &bytes).unwrap();
+            let told = Log::open(folder.path(), 5).unwrap().1;
+            assert_eq!(told.is_some(), said.is_some(), "{told:?}");
+            let told = told.unwrap_or_default();
+            assert!(told.contains(said.unwrap_or_default()), "{told}");
+        }
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_a_coded_error() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), 0).unwrap();
+        let mut log = Log::open(folder.path(), 0).unwrap().0;
         log.lines.1 = File::options().append(true).open("/dev/full").unwrap();
         let error = log.add(1, &row(json!({"loss": 0.5}))).unwrap_err();
         assert_eq!(error.code(), "E1012");

@@ -27,6 +27,22 @@ const MOST_FRAMES: usize = 121;
 /// What the lines of a manifest are.
 pub const SCHEMAS: [&str; 2] = ["anyid.sample/1", "anyid.dpo/1"];
 
+/// Schemas of all files of lines that the program writes or reads: what they are, and what reads them.
+pub(super) const LINES: [(&str, &str, &str); 4] = [
+    (
+        SCHEMAS[0],
+        "a manifest of samples",
+        "`train lora` and `train full` (`train check` and `train check full`)",
+    ),
+    (SCHEMAS[1], "a manifest of pairs", "`train dpo` (`train check dpo`)"),
+    (
+        "anyid.pairs/1",
+        "a file of verdicts on pairs",
+        "`world pairs`, beside the manifest that it wrote",
+    ),
+    ("anyid.verdicts/1", "a file of verdicts of an evaluation", "`world eval --keep`"),
+];
+
 /// A part of a picture or clip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clip {
@@ -38,6 +54,8 @@ pub struct Clip {
     pub start: usize,
     /// Frames wanted, at the rate of the run; 1 for a picture.
     pub frames: usize,
+    /// Frames that a target has by what its line says.
+    pub said: Option<usize>,
     /// Left, top, right and bottom of what is taken.
     pub crop: Option<[f64; 4]>,
     /// SHA-256 that the file must have.
@@ -198,7 +216,10 @@ impl Manifest {
                 (first != line).then_some(first)
             });
             let Line { notes, remains, .. } = read;
-            for (kind, what) in notes.warnings {
+            // A missing field that is probably misspelt is a fault already.
+            let told =
+                |what: &str| notes.faults.iter().any(|fault| object::same_field(fault, what));
+            for (kind, what) in notes.warnings.into_iter().filter(|(_, what)| !told(what)) {
                 odd.entry(kind).or_insert_with(|| (format!("line {line}: {what}"), 0)).1 += 1;
             }
             match (sample, notes.faults.is_empty()) {
@@ -217,7 +238,7 @@ impl Manifest {
 }
 
 /// A warning with how often there is one of its kind.
-fn more(what: String, count: usize) -> String {
+pub(super) fn more(what: String, count: usize) -> String {
     match count {
         1 => what,
         2 => format!("{what} (and one more like this)"),
@@ -253,10 +274,12 @@ impl Line<'_> {
             Ok(value) => value,
             Err(fault) => {
                 // The line that it names is that of the text it was given.
-                let what = fault.to_string();
+                let (what, place) = (fault.to_string(), fault.column());
                 let what = what.split(" at line ").next().unwrap_or_default();
-                let what = what.replace("expected ident", "expected null, true or false");
-                let place = fault.column();
+                let what = match once::no_number(text, place) {
+                    Some(word) => format!("{word} is no number of JSON"),
+                    None => what.replace("expected ident", "expected null, true or false"),
+                };
                 self.notes.faults.push(format!("this is not JSON: {what}, at column {place}"));
                 return None;
             }
@@ -264,12 +287,9 @@ impl Line<'_> {
         let line = Object::listed(&value, String::new(), &mut self.notes)?;
         let notes = &mut self.notes;
         let wanted = SCHEMAS[usize::from(self.reading.pairs)];
-        match line.string(notes, "schema") {
-            Some(schema) if schema != wanted => {
-                line.fault(notes, format!("\"schema\" is \"{schema}\", expected \"{wanted}\""));
-                return None;
-            }
-            _ => {}
+        let other = line.string(notes, "schema").filter(|schema| *schema != wanted);
+        if let Some(schema) = other {
+            line.fault(notes, format!("\"schema\" is \"{schema}\", expected \"{wanted}\""));
         }
         if self.reading.pairs
             && first
@@ -282,6 +302,11 @@ impl Line<'_> {
         let once = id.as_ref().filter(|_| !line.is_twice(notes, "id"));
         if let Some((id, first)) = once.and_then(|id| Some((id, before(id)?))) {
             line.fault(notes, format!("id \"{id}\" is also that of line {first}"));
+        }
+        // What else a line of another kind has is not what is looked for here. A schema that nothing has is
+        // probably misspelt.
+        if other.is_some_and(|schema| LINES.iter().any(|(known, ..)| *known == schema)) {
+            return None;
         }
         let known: &[&str] = match self.reading.pairs {
             true => &["schema", "id", "sample", "chosen", "rejected"],
@@ -333,7 +358,8 @@ impl Line<'_> {
         let before = notes.faults.len();
         let start = object.count(notes, "start").unwrap_or(0);
         let wanted = self.reading.frames;
-        match object.required_count(notes, "frames") {
+        let said = object.required_count(notes, "frames");
+        match said {
             Some(frames) if frames < wanted => {
                 object.fault(
                     notes,
@@ -352,7 +378,7 @@ impl Line<'_> {
         let frames = notes.faults.len() == before
             && !["start", "frames", "fps"].into_iter().any(|key| object.is_twice(notes, key));
         let (clip, sure) = self.clip(object, "media")?;
-        let clip = Clip { start, frames: wanted, ..clip };
+        let clip = Clip { start, frames: wanted, said, ..clip };
         let sure = Sure { frames, ..sure };
         self.remains.clips.push(("target: ".to_owned(), clip.clone(), sure));
         Some(clip)
@@ -454,12 +480,15 @@ impl Line<'_> {
         let crop = object.crop(notes, "crop");
         let [(clip, name), (sha256, hash)] = ["clip", "sha256"].map(|key| {
             let before = notes.faults.len();
-            let text = object.text(notes, key);
+            let text = match key {
+                "sha256" => object.hash(notes, key),
+                _ => object.text(notes, key),
+            };
             (text, notes.faults.len() == before && !object.is_twice(notes, key))
         });
         let media = self.reading.root.join(object.path(notes, key)?);
         let file = hash && !object.is_twice(notes, key);
-        let clip = Clip { media, clip, start: 0, frames: 1, crop, sha256 };
+        let clip = Clip { media, clip, start: 0, frames: 1, said: None, crop, sha256 };
         Some((clip, Sure { file, name, frames: true }))
     }
 
@@ -517,8 +546,8 @@ mod tests {
         let sample: Value = serde_json::from_str(&line(|_| {})).unwrap();
         let mut value = serde_json::json!({
             "schema": "anyid.dpo/1", "id": "m_1", "sample": sample,
-            "chosen": {"video": "gen/a.mp4", "sha256": "aa"},
-            "rejected": {"video": "gen/b.mp4", "sha256": "bb"},
+            "chosen": {"video": "gen/a.mp4", "sha256": "aa".repeat(32)},
+            "rejected": {"video": "gen/b.mp4", "sha256": "bb".repeat(32)},
         });
         change(&mut value);
         value.to_string()
@@ -599,7 +628,7 @@ mod tests {
     #[test]
     fn every_fault_of_a_sample_is_named() {
         type Change = fn(&mut Value);
-        let rows: [(Change, &str); 24] = [
+        let rows: [(Change, &str); 26] = [
             (|v| v["schema"] = "anyid.clip/1".into(), "\"schema\" is \"anyid.clip/1\""),
             (|v| v["id"] = "a b".into(), "\"id\" is \"a b\""),
             (|v| v["id"] = Value::Null, "\"id\" is null, not text"),
@@ -624,6 +653,11 @@ mod tests {
             (|v| v["references"][1]["clip"] = 3.into(), "reference 2: \"clip\" is a number"),
             (|v| v["references"][0]["frames"] = 0.into(), "reference 1: \"frames\" is 0"),
             (|v| v["references"][1] = "p".into(), "reference 2: this is not a JSON object"),
+            (
+                |v| v["target"]["sha256"] = "AA".into(),
+                "target: \"sha256\" is \"AA\", not 64 hexadecimal digits",
+            ),
+            (|v| v["references"][0]["sha256"] = "g".repeat(64).into(), "not 64 hexadecimal digits"),
         ];
         for (change, said) in rows {
             let fault = fault(line(change), false);
@@ -631,6 +665,13 @@ mod tests {
         }
         let text = fault("{\"schema\": ".to_owned(), false);
         assert_eq!(text, "this is not JSON: EOF while parsing a value, at column 11");
+        for (word, column) in [("NaN", 6), ("nan", 7), ("-Infinity", 7), ("Infinity", 6)] {
+            let text = fault(format!("{{\"a\":{word}}}"), false);
+            assert_eq!(
+                text,
+                format!("this is not JSON: {word} is no number of JSON, at column {column}")
+            );
+        }
         assert!(fault("[]".to_owned(), false).contains("not a JSON object"));
         let mut missing: Value = serde_json::from_str(&line(|_| {})).unwrap();
         let target = missing.as_object_mut().unwrap().remove("target").unwrap();
@@ -638,6 +679,38 @@ mod tests {
         missing["targets"] = target;
         let text = fault(missing.to_string(), false);
         assert!(text.contains("\"target\" is missing; is it \"targets\"?"), "{text}");
+    }
+
+    #[test]
+    fn a_schema_that_nothing_has_hides_no_other_fault_and_one_of_another_kind_those_of_this_kind() {
+        let wrong = |schema: &'static str| {
+            let text = line(move |v| {
+                v["schema"] = schema.into();
+                v["id"] = "a b".into();
+                v["prompt"] = "".into();
+            });
+            let manifest = open(&[text], false, None).unwrap();
+            manifest.faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>()
+        };
+        let faults = wrong("anyid.sample/2");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert_eq!(faults[0], "\"schema\" is \"anyid.sample/2\", expected \"anyid.sample/1\"");
+        assert!(faults[1].contains("\"id\" is \"a b\"") && faults[2].contains("\"prompt\""));
+        // Names are those of any kind; a prompt is elsewhere in a pair.
+        let faults = wrong("anyid.dpo/1");
+        assert!(faults.len() == 2 && faults[1].contains("\"id\""), "{faults:?}");
+    }
+
+    #[test]
+    fn a_misspelt_field_is_said_once() {
+        let text = line(|v| {
+            let target = v.as_object_mut().unwrap().remove("target").unwrap();
+            v["targets"] = target;
+        });
+        let manifest = open(&[text], false, None).unwrap();
+        assert_eq!(manifest.faults.len(), 1);
+        assert!(manifest.warnings.iter().all(|what| !what.contains("targets")));
+        assert_eq!(manifest.faults[0].what, "\"target\" is missing; is it \"targets\"?");
     }
 
     #[test]
@@ -776,10 +849,10 @@ mod tests {
         let manifest = open(&[header.clone(), pair(|_| {})], true, None).unwrap();
         assert!(manifest.faults.is_empty(), "{:?}", manifest.faults);
         let Targets::Pair([chosen, _]) = &manifest.samples[0].targets else { panic!() };
-        assert_eq!((chosen.sha256.as_deref(), chosen.frames), (Some("aa"), 5));
+        assert_eq!((chosen.sha256.as_deref(), chosen.frames), (Some(&*"aa".repeat(32)), 5));
         let same = fault(pair(|v| v["rejected"]["video"] = "gen/a.mp4".into()), true);
         assert!(same.contains("are the same"), "{same}");
-        let same = fault(pair(|v| v["rejected"]["sha256"] = "aa".into()), true);
+        let same = fault(pair(|v| v["rejected"]["sha256"] = "aa".repeat(32).into()), true);
         assert!(same.contains("are the same"), "{same}");
         let among = pair(|v| v["sample"]["references"][0]["media"] = "gen/b.mp4".into());
         assert!(fault(among, true).contains("among the references"));

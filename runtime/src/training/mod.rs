@@ -48,10 +48,10 @@ pub use dataset::{Condition, Dataset, Item};
 pub use faults::Fault;
 pub use judging::Right;
 pub use memory::Memory;
-pub use outlook::{LevelRow, Outlook, Shape, Sheet};
+pub use outlook::{GOES_ON, LevelRow, Outlook, Shape, Sheet};
 pub use parameters::Kind;
 pub use prepare::Preparation;
-pub use request::{Report, Training, model};
+pub use request::{Again, Report, Training, model, stands};
 pub use rules::{GroupSettings, Method};
 pub use schedule::Schedule;
 pub use settings::{

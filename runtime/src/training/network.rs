@@ -558,7 +558,7 @@ mod tests {
         let data =
             Dataset { manifest, items, slots, excluded, cache, black, empty, text_rows, held };
         let (media, clip) = (std::path::PathBuf::new(), None);
-        let clip = Clip { media, clip, start: 0, frames: 1, crop: None, sha256: None };
+        let clip = Clip { media, clip, start: 0, frames: 1, said: None, crop: None, sha256: None };
         let item = |line: &usize| Item {
             id: format!("s_{line}"),
             line: *line,

@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::network::Wanted;
 use super::parameters::Kind;
 use super::prepare::Preparation;
-use super::request::{Training, interruption, model};
+use super::request::{Training, interruption};
 use super::settings::TrainedNetwork;
 use super::{Event, objective, optimise};
 use crate::error::{Error, Kind as Fault, Result};
@@ -89,6 +89,8 @@ pub struct Sheet {
 
 /// Name of the clip in the folder of the run.
 const SHEET: &str = "check.mp4";
+/// What helps where it was interrupted.
+pub const GOES_ON: &str = "the same command goes on: what was encoded is in the cache";
 /// Targets that are shown.
 const SHOWN: usize = 3;
 
@@ -152,9 +154,11 @@ impl Training<'_> {
     /// Those of [`Preparation::dataset`], E05xx where the network cannot be compiled, E101x where the
     /// clip cannot be written.
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
-        self.look(cancel, events).map_err(interruption).map_err(|error| match error.kind() {
+        self.look(cancel, events).map_err(|error| match error.kind() {
             Fault::Interrupted => {
-                error.help("the same command goes on: what was encoded is in the cache")
+                let shown = error.place().is_some_and(|place| place.ends_with(SHEET));
+                let doing = Some("while clips and prompts were encoded").filter(|_| !shown);
+                interruption(error, doing).help(GOES_ON)
             }
             _ => error,
         })
@@ -162,15 +166,10 @@ impl Training<'_> {
 
     fn look(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
-        let model = model(settings)?;
-        objective::check(self.kind, settings)?;
-        self.check_targets(&model)?;
+        cancel.check("before anything was computed")?;
+        let model = self.opened(events)?;
         let preparation = self.preparation(&model, cancel);
-        let data = preparation.dataset(&settings.data.manifest, None, events)?;
-        let validation = settings.data.validation.as_ref();
-        let validation = validation
-            .map(|path| preparation.dataset(path, Some(&data.slots), events))
-            .transpose()?;
+        let (data, validation) = self.prepare(&model, cancel, events)?;
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
         let mut objective = objective::of(&model, settings, &data)?;
         objective.fit(sets.iter().map(|data| data.text_rows).max().unwrap_or(0));

@@ -7,6 +7,7 @@
 
 use super::rules::{GroupSettings, Method, group_of, matrix};
 use super::settings::{LoraSettings, Settings};
+use crate::engine::finite::scan;
 use crate::error::Result;
 use crate::init;
 use crate::pipeline::Cancel;
@@ -116,6 +117,13 @@ impl<'v> Values<'v> {
     /// What one parameter has, as numbers.
     pub fn numbers(&self, parameter: &Parameter) -> &'v [f32] {
         bytemuck::cast_slice(self.bytes(parameter))
+    }
+}
+
+impl Parameters {
+    /// The first one that has a value which is not finite.
+    pub fn not_finite(&self, values: Values<'_>) -> Option<&Parameter> {
+        self.list.iter().find(|own| scan(DType::F32, values.bytes(own)).is_some())
     }
 }
 

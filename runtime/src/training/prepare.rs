@@ -11,7 +11,7 @@ use super::cache::{Cache, Entry, Found, damage};
 use super::dataset::{Dataset, Item, Slot};
 use super::faults::{Fault, refused};
 use super::labels::{classify, slots_of};
-use super::manifest::{Clip, Manifest, Reading, Remains, Sample, Sure};
+use super::manifest::{Clip, Manifest, Reading, Remains, Sample, Sure, more};
 use super::settings::TrainedNetwork;
 use super::{Event, Settings};
 use crate::checkpoint::hash_file;
@@ -70,15 +70,24 @@ pub(super) struct Looked<'e> {
     pub(super) missing: BTreeMap<String, Missing>,
     /// Entries that were found damaged, and of which nothing was said yet.
     damaged: Vec<String>,
+    /// What has names of entries and is none.
+    pub(super) blocked: Vec<PathBuf>,
+    /// Of targets that end before their lines say.
+    short: Vec<String>,
     pub(super) events: &'e mut dyn FnMut(Event),
 }
 
 impl Looked<'_> {
-    /// What the cache has under `key`; what is damaged is nothing, and will be told as that of `what`.
+    /// What the cache has under `key`; what is damaged, or in the way, is nothing, and will be told as that of
+    /// `what`.
     ///
     /// # Errors
-    /// As [`Cache::find`].
+    /// As [`Cache::find`], but for what is in the way.
     pub(super) fn find(&mut self, key: &str, what: &str) -> Result<Option<Entry>> {
+        if let Some(path) = self.cache.blocked(key) {
+            self.blocked.push(path);
+            return Ok(None);
+        }
         Ok(match self.cache.find(key)? {
             Found::Entry(entry) => Some(entry),
             Found::Nothing => None,
@@ -89,12 +98,17 @@ impl Looked<'_> {
         })
     }
 
-    /// Warns of what was found damaged.
-    pub(super) fn tell_damage(&mut self) {
+    /// Warns of what was found damaged, and refuses what is in the way.
+    ///
+    /// # Errors
+    /// E1014.
+    pub(super) fn tell_damage(&mut self) -> Result<()> {
+        self.cache.refuse(&self.blocked)?;
         let damaged = std::mem::take(&mut self.damaged);
         if !damaged.is_empty() {
             (self.events)(Event::Warning(damage(&damaged)));
         }
+        Ok(())
     }
 }
 
@@ -138,6 +152,8 @@ impl Preparation<'_> {
             longer: BTreeSet::new(),
             missing: BTreeMap::new(),
             damaged: Vec::new(),
+            blocked: Vec::new(),
+            short: Vec::new(),
             events,
         };
         let (mut items, mut labels, mut excluded) = (Vec::new(), Vec::new(), Vec::new());
@@ -173,6 +189,10 @@ impl Preparation<'_> {
             false if manifest.faults.is_empty() => {}
             false => return Err(refused(&manifest.faults, total, path, self.settings)),
         }
+        if let Some(first) = looked.short.first() {
+            let what = more(first.clone(), looked.short.len());
+            (looked.events)(Event::Warning(format!("{}, {what}", path.display())));
+        }
         if items.is_empty() {
             return Err(self.nothing_left(&excluded, path));
         }
@@ -181,6 +201,10 @@ impl Preparation<'_> {
         let text_rows = rows.chain([empty]).max().unwrap_or(0);
         let longest = items.iter().flat_map(|item| &item.references);
         let longest = longest.map(|(_, frames)| *frames).max().unwrap_or(1);
+        // Of prompts as well before clips are encoded, which may take hours.
+        let blocked: Vec<PathBuf> =
+            prompts.keys().filter_map(|key| looked.cache.blocked(key)).collect();
+        looked.blocked.extend(blocked);
         let [black, empty] = match self.network {
             TrainedNetwork::Transformer => [
                 self.encode_clips(&mut looked, self.model.geometry().frames(longest))?,
@@ -487,6 +511,7 @@ impl Preparation<'_> {
                 if read.frames.len() > clip.frames {
                     looked.longer.insert(key.clone());
                 }
+                looked.short.extend(self.cut_off(clip, id, &read));
                 size_of(&read, clip)
             }
             Err(what) => return Ok(Err(what)),
@@ -496,6 +521,24 @@ impl Preparation<'_> {
         looked.missing.insert(key.clone(), missing);
         looked.sizes.insert(key.clone(), source);
         Ok(Ok((key, source)))
+    }
+
+    /// What is to be said of a target that ends before all frames that its line says it has: what a run takes
+    /// is there.
+    fn cut_off(&self, clip: &Clip, id: &str, read: &Reference) -> Option<String> {
+        let (said, total) = clip.said.zip(read.source.total)?;
+        let all = self.taken(&Clip { frames: said.max(1), ..clip.clone() }, read.source.fps);
+        (all.end > total).then(|| {
+            format!(
+                "sample {id}: the target has {} by its line, and {} ends before that: it has {} in all, \
+                 of which {} are taken from {} on",
+                plural(said, "frame"),
+                clip.media.display(),
+                plural(total, "frame"),
+                clip.frames,
+                clip.start,
+            )
+        })
     }
 
     /// Decodes a clip, or says what is wrong with it.

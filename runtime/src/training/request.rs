@@ -1,14 +1,18 @@
 //! A run that is asked for, and what it came to.
 
-use super::checkpoint::{CHECKPOINT, Folder, record_of};
+use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
 use super::dataset::{Dataset, Item};
+use super::log::{EVENTS, LOG};
 use super::memory::Memory;
 use super::parameters::Kind;
 use super::prepare::Preparation;
 use super::run::Loop;
+use super::samples::SAMPLES;
 use super::settings::TrainedNetwork;
-use super::{Event, Settings, first, objective, rules, targets};
+use super::{Event, Settings, first, objective, result, rules, sources, targets};
 use crate::adapter::{Ground, Tolerance, Used, Wanted, twice};
+use crate::checkpoint::ModelFolder;
+use crate::engine::finite::DAMAGED;
 use crate::engine::{Backend, interrupted};
 use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::model::Model;
@@ -51,7 +55,7 @@ pub struct Report {
 
 /// How whoever asked for a run goes on with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub enum Again {
     /// With the flag for it.
     Flag,
     /// By the same command, which finds out itself where it was.
@@ -67,19 +71,34 @@ impl Again {
     }
 }
 
-/// Codes of faults of the disk, of what the cache holds, and of values: nothing that a run was asked for is
-/// wrong, and it can go on once they are mended.
+/// Codes of faults of the disk, of what the cache holds, and of values: something stands, and it is said what to
+/// do before a run goes on or begins anew.
 const PASSING: [&str; 7] = ["E0960", "E1001", "E1010", "E1011", "E1012", "E1013", "E1014"];
 
-/// An interruption as one of runs, whatever it came in the way of.
-pub(super) fn interruption(error: Error) -> Error {
+/// What stands in the folder of a run that has ended, and how to go on.
+pub fn stands(folder: &Path, again: Again) -> String {
+    let (checkpoint, again) = (folder.join(CHECKPOINT), again.name());
+    match record_of(&checkpoint) {
+        Ok(record) => format!(
+            "the checkpoint of update {} stands in {}: {again} goes on from there",
+            record.position.updates,
+            checkpoint.display()
+        ),
+        Err(_) if checkpoint.exists() => format!("{} cannot be read", checkpoint.display()),
+        Err(_) => "nothing was trained yet: the same command begins again".to_owned(),
+    }
+}
+
+/// An interruption as one of runs, whatever it came in the way of; `doing` says what it ended, where that
+/// was no file that the user knows.
+pub(super) fn interruption(error: Error, doing: Option<&str>) -> Error {
     if error.kind() != Fault::Interrupted || error.code() == "E1002" {
         return error;
     }
     // A file that could not be begun or completed any more.
     let name = error.place().and_then(|place| Path::new(place).file_name());
     let name = name.map_or("a file".into(), |name| name.to_string_lossy());
-    interrupted(&format!("before {name} was written"))
+    interrupted(&doing.map_or_else(|| format!("before {name} was written"), str::to_owned))
 }
 
 /// The model that settings name, with its adapters.
@@ -88,18 +107,24 @@ pub(super) fn interruption(error: Error) -> Error {
 /// E07xx and E03xx for the model, E036x for adapters, E0378 for one that would count twice, E0901 and E0902
 /// for a size that it does not take.
 pub fn model(settings: &Settings) -> Result<Model> {
+    let (model, size) = model_and_size(settings)?;
+    size.map_or(Ok(model), Err)
+}
+
+/// [`model`], with the error of a size by itself.
+fn model_and_size(settings: &Settings) -> Result<(Model, Option<Error>)> {
     let model = match &settings.model.path {
         Some(path) => Model::open(path)?,
         None => Model::built_in()?,
     };
     let adapters = settings.model.adapters.iter();
     let wanted: Result<Vec<_>> = adapters.map(|text| Wanted::parse(text)).collect();
-    settings.check_size(model.geometry())?;
+    let size = settings.check_size(model.geometry()).err();
     let model = model.with_adapters(&wanted?, Tolerance::default())?;
     let place = settings.place("model.adapters");
     count_once(&Ground::of(&model.dit_weights)?, &listed(&model), &[])
         .map_err(|error| error.at(place))?;
-    Ok(model)
+    Ok((model, size))
 }
 
 /// The adapters of a model that settings name, with what they are called.
@@ -158,50 +183,70 @@ impl<'t> Training<'t> {
         cancel: &Cancel,
         events: &mut dyn FnMut(Event),
     ) -> Result<Report> {
-        let begun = self.begin(events).map_err(|error| match error.kind() {
-            Fault::Interrupted => self.standing(error, again),
+        let begun = self.begin(cancel, events).map_err(|error| match error.kind() {
+            Fault::Interrupted => self.standing(error, again, Some("before anything was computed")),
             _ => error,
         });
         let (model, folder) = begun?;
-        let prepared = self.prepare(&model, cancel, events);
-        let (data, validation) = prepared.map_err(|error| self.told(error, again))?;
+        let precision = self.precision(&model)?;
+        let prepared = self.prepare(&model, cancel, events).map_err(|error| {
+            let doing = Some("while clips and prompts were encoded");
+            self.told(unencoded(error, precision), again, doing)
+        });
+        let (data, validation) = prepared?;
         let objective = objective::of(&model, self.settings, &data)?;
         let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let longest = all.map(Item::reference_frames).max().unwrap_or(0);
-        let about = (longest, self.precision(&model)?);
+        let about = (longest, precision);
         let run = Loop::open(self, (&model, objective), folder, data, validation, cancel, events);
-        let mut run = run.map_err(|error| self.told(self.advised(error, about), again))?;
+        let doing = match self.resume {
+            true => "before the run went on",
+            false => "before the first update",
+        };
+        let opened = |error| self.told(self.advised(error, about), again, Some(doing));
+        let mut run = run.map_err(opened)?;
         run.run(cancel, events).map_err(|error| match (error.kind(), error.code()) {
             // The checkpoint itself is at fault there.
             (Fault::Internal, _) | (_, "E0962") => error,
-            _ => self.standing(self.advised(error, about), again),
+            _ => self.standing(self.advised(error, about), again, None),
         })
     }
 
     /// An error of preparing a run: where nothing that it was asked for is wrong, with what stands.
-    fn told(&self, error: Error, again: Again) -> Error {
-        let cache = self.settings.cache();
-        let entry = |place: &str| Path::new(place).starts_with(&cache);
-        let passing = PASSING.contains(&error.code())
-            || (error.code() == "E0911" && error.place().is_some_and(entry))
+    fn told(&self, error: Error, again: Again, doing: Option<&str>) -> Error {
+        let place = error.place().map(Path::new);
+        let given = place.is_some() && place == self.init_from.as_deref();
+        let passing = (PASSING.contains(&error.code()) && !given)
+            || (error.code() == "E0911" && self.is_beside(&error))
             || error.kind() == Fault::Interrupted;
-        if passing { self.standing(error, again) } else { error }
+        if passing { self.standing(error, again, doing) } else { error }
+    }
+
+    /// Whether an error is of what a run keeps or shows beside what it learns: an entry of the cache, which is
+    /// made again where it is gone, or a video.
+    fn is_beside(&self, error: &Error) -> bool {
+        let samples = self.settings.run.folder.join(SAMPLES);
+        let place = error.place().map(Path::new);
+        place.is_some_and(|place| {
+            place.starts_with(self.settings.cache()) || place.starts_with(samples)
+        })
     }
 
     /// An error of a run that has its folder, with the checkpoint that stands there and how to go on.
-    fn standing(&self, error: Error, again: Again) -> Error {
+    fn standing(&self, error: Error, again: Again, doing: Option<&str>) -> Error {
         let folder = &self.settings.run.folder;
-        let (checkpoint, again) = (folder.join(CHECKPOINT), again.name());
-        let updates = record_of(&checkpoint).map(|record| record.position.updates).ok();
-        let error = interruption(error);
+        let checkpoint = folder.join(CHECKPOINT);
+        let error = interruption(error, doing);
         let ended = error.kind() == Fault::Interrupted;
-        match updates {
-            Some(updates) if ended => error.at(checkpoint.display()).advised(format!(
-                "the checkpoint of update {updates} stands: {again} goes on from here"
-            )),
-            Some(updates) => error.also(format!(
-                "the checkpoint of update {updates} stands in {}: {again} goes on from there",
-                checkpoint.display()
+        let record = record_of(&checkpoint).ok();
+        if error.code() == "E1001" && !self.is_beside(&error) {
+            return self.come_again(error, record.as_ref(), again);
+        }
+        match record {
+            Some(record) if ended => error.at(checkpoint.display()).advised(format!(
+                "the checkpoint of update {} stands: {} goes on from here",
+                record.position.updates,
+                again.name()
             )),
             // It is there and cannot be read: that will be said when the run goes on.
             None if checkpoint.exists() => error,
@@ -209,12 +254,48 @@ impl<'t> Training<'t> {
                 "nothing was trained yet: the same command goes on, and what was encoded is in the \
                  cache",
             ),
-            None => error.also("nothing was trained yet: the same command begins again"),
+            _ => error.also(stands(folder, again)),
         }
     }
 
+    /// The error of a value that is not finite, which a run that goes on computes once more: what has to be
+    /// another is said, and where the run can begin anew.
+    fn come_again(&self, error: Error, record: Option<&Record>, again: Again) -> Error {
+        let folder = &self.settings.run.folder;
+        let damaged = error.help_text() == Some(DAMAGED);
+        let updates = record.map(|record| record.position.updates);
+        let anew = match again {
+            Again::Flag => "start a new run in another run.folder".to_owned(),
+            Again::Command => {
+                format!("remove {}: the same command then makes the stage anew", folder.display())
+            }
+        };
+        let help = error.help_text().unwrap_or("take a smaller train.learning_rate").to_owned();
+        let get = "the model is damaged or was converted wrongly: get it again";
+        error.advised(match (damaged, updates, again) {
+            (_, None, _) => {
+                let first = if damaged { get } else { help.as_str() };
+                format!("{first}; nothing was trained yet: the same command then begins again")
+            }
+            (true, Some(0), _) => format!("{get}, and {anew}"),
+            // With what it is now, they could not have been made.
+            (true, Some(updates), _) => format!(
+                "the model was changed after update {updates}: put back what it was; {}",
+                stands(folder, again)
+            ),
+            (false, Some(_), Again::Command) => {
+                format!("{help} in the settings of the stage, and {anew}")
+            }
+            (false, Some(_), Again::Flag) => {
+                let learned = record.and_then(|record| record.learned(folder));
+                let learned = learned.map_or(String::new(), |learned| format!("; {learned}"));
+                format!("{help}, and {anew}: --resume comes to the same value{learned}")
+            }
+        })
+    }
+
     /// What a run trains on, and what it is measured on.
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         model: &Model,
         cancel: &Cancel,
@@ -226,23 +307,133 @@ impl<'t> Training<'t> {
             Some(path) => Some(preparation.dataset(path, Some(&learned.slots), events)?),
             None => None,
         };
+        let unit = self.kind.unit();
+        let shared = measured.as_ref().and_then(|measured| measured.shared_with(&learned, unit));
+        shared.into_iter().for_each(|shared| events(Event::Warning(shared)));
         Ok((learned, measured))
     }
 
-    /// The model and the folder of a run, and all that can be known before anything is looked at.
-    fn begin(&self, events: &mut dyn FnMut(Event)) -> Result<(Model, Folder)> {
+    /// The model, with all that can be known of the settings before anything is looked at. What is wrong with
+    /// them is said at once.
+    ///
+    /// # Errors
+    /// Those of [`model`], E0976 for what cannot be trained so, E0523, E0965 and E0968 for targets and groups,
+    /// E0979 for a folder that is none for results.
+    pub(super) fn opened(&self, events: &mut dyn FnMut(Event)) -> Result<Model> {
         let settings = self.settings;
-        let model = model(settings)?;
-        objective::check(self.kind, settings)?;
+        self.check_folders()?;
+        let (model, size) = model_and_size(settings)?;
+        let mut faults: Vec<Error> = size.into_iter().collect();
+        match objective::check(self.kind, settings) {
+            Ok(()) => faults.extend(self.check_targets(&model).err()),
+            Err(fault) => faults.push(fault),
+        }
+        sources::refuse_all(faults, settings.file())?;
         model.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));
-        if self.kind == Kind::Dpo && settings.train.learning_rate > 2e-5 {
-            let rate = settings.train.learning_rate;
+        let train = &settings.train;
+        if self.kind == Kind::Dpo && train.learning_rate > 2e-5 {
+            let rate = train.learning_rate;
             events(Event::Warning(format!(
                 "train.learning_rate is {rate}: above 2e-5, preference tuning often forgets what was \
                  learned before"
             )));
         }
-        self.check_targets(&model)?;
+        let clips = if self.kind == Kind::Dpo { 2 } else { 1 };
+        let most = train.batch.saturating_mul(clips);
+        match train.together {
+            Some(together) if together > most => events(Event::Warning(format!(
+                "train.together is {together}, and a batch has {}: calls take {most}",
+                plural(most as usize, "clip")
+            ))),
+            Some(together) if together > 1 && together % clips > 0 => {
+                events(Event::Warning(format!(
+                    "train.together is {together}: calls take whole pairs, {} clips",
+                    together - 1
+                )));
+            }
+            _ => {}
+        }
+        Ok(model)
+    }
+
+    /// Refuses folders of models and adapters as places for results and for the cache.
+    ///
+    /// # Errors
+    /// E0979.
+    fn check_folders(&self) -> Result<()> {
+        let settings = self.settings;
+        let known = |folder: &Path| {
+            let has = |name: &str| folder.join(name).is_file();
+            let part =
+                folder.parent().is_some_and(|model| model.join("model_index.json").is_file());
+            match has("config.json") {
+                _ if has("model_index.json") => Some(("a model folder", "model_index.json")),
+                _ if has("adapter_config.json") => {
+                    Some(("the folder of an adapter", "adapter_config.json"))
+                }
+                true if part => Some(("a part of a model folder", "config.json")),
+                true if ModelFolder::open(folder).is_ok() => {
+                    Some(("a model folder", "config.json"))
+                }
+                _ => None,
+            }
+        };
+        let real = |path: &Path| path.canonicalize().ok();
+        let adapters = settings.model.adapters.iter();
+        let adapters: Vec<PathBuf> =
+            adapters.filter_map(|text| Wanted::parse(text).ok()).map(|own| own.path).collect();
+        let used = settings.model.path.iter().map(|path| (path, "the model that is trained"));
+        let used = used.chain(adapters.iter().map(|path| (path, "an adapter of the model")));
+        let used: Vec<(PathBuf, &str)> =
+            used.filter_map(|(path, what)| Some((real(path)?, what))).collect();
+        for (key, folder) in
+            [("run.folder", &settings.run.folder), ("data.cache", &settings.cache())]
+        {
+            let (own, path) = (real(folder), folder.display());
+            let own = used.iter().find(|(used, _)| own.as_ref() == Some(used));
+            let what = match (own, known(folder)) {
+                (Some((_, what)), _) => format!("{key}, {path}, is the folder of {what}"),
+                (None, Some((what, name))) => format!("{key}, {path}, is {what}: it has {name}"),
+                (None, None) => continue,
+            };
+            return Err(Error::input("E0979", what).at(settings.place(key)).help(match key {
+                "run.folder" => "give the run a folder of its own (--output or run.folder)",
+                _ => "give the cache a folder of its own",
+            }));
+        }
+        Ok(())
+    }
+
+    /// Refuses folders with the names of files that the run writes, all of them.
+    ///
+    /// # Errors
+    /// E1014.
+    fn check_names(&self) -> Result<()> {
+        let folder = &self.settings.run.folder;
+        let name = result::name(self.kind, self.settings.train.network);
+        let results = result::ENDS
+            .iter()
+            .flat_map(|end| ["safetensors", "json"].map(|kind| format!("{name}{end}.{kind}")));
+        let files = [CHECKPOINT, LOG, EVENTS, "lock"].map(str::to_owned);
+        let mut found: Vec<String> =
+            files.into_iter().chain(results).filter(|name| folder.join(name).is_dir()).collect();
+        found.extend(folder.join(SAMPLES).is_file().then(|| SAMPLES.to_owned()));
+        let what = match &found[..] {
+            [] => return Ok(()),
+            [one] if one == SAMPLES => "a file has the name of a folder that the run makes",
+            [_] => "a folder has the name of a file that the run writes",
+            _ => "folders have names of files that the run writes",
+        };
+        Err(Error::input("E1014", format!("{what}: {}", found.join(", ")))
+            .at(folder.display())
+            .help("move them elsewhere, or give this run another folder (--output or run.folder)"))
+    }
+
+    /// The model and the folder of a run, and all that can be known before anything is looked at.
+    fn begin(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<(Model, Folder)> {
+        let settings = self.settings;
+        cancel.check("before anything was computed")?;
+        let model = self.opened(events)?;
         if let Some(path) = &self.init_from {
             let warning = first::check_first(path, self.kind, settings, &model)?;
             warning.into_iter().for_each(|warning| events(Event::Warning(warning)));
@@ -255,6 +446,7 @@ impl<'t> Training<'t> {
                      start a new one",
                 ));
         }
+        self.check_names()?;
         let folder = Folder::open(&settings.run.folder)?;
         if folder.has_checkpoint() && !self.resume {
             return Err(Error::input("E0964", "there is already a run in this folder")
@@ -300,7 +492,7 @@ impl<'t> Training<'t> {
                     Precision::Bf16 => ", or model.precision = \"f32\"",
                     Precision::F32 => "",
                 };
-                error.advised(format!("take a smaller train.learning_rate in a new run{or}"))
+                error.advised(format!("take a smaller train.learning_rate{or}"))
             }
             "E0603" => error
                 .detailed(format_args!(
@@ -315,6 +507,21 @@ impl<'t> Training<'t> {
             _ => error,
         }
     }
+}
+
+/// A value that is not finite in what an encoder gave: elsewhere a flag helps, here a setting.
+fn unencoded(error: Error, precision: Precision) -> Error {
+    if error.code() != "E1001"
+        || !error.help_text().is_some_and(|help| help.contains("--precision"))
+    {
+        return error;
+    }
+    error.advised(match precision {
+        Precision::Bf16 => {
+            "set model.precision = \"f32\", or check the weights with `anyid-rt inspect`"
+        }
+        Precision::F32 => "check the weights with `anyid-rt inspect`",
+    })
 }
 
 #[cfg(test)]

@@ -139,6 +139,8 @@ impl<'l> Loop<'l> {
                 }
                 None => parameters.first(gradient, kind, settings, &weights, cancel)?,
             }
+            let given = training.init_from.as_deref();
+            first::check_finite(given, parameters, gradient, &weights)?;
             let average = optimiser.kinds().contains("a");
             for which in ["p", "a"].into_iter().take(1 + usize::from(average)) {
                 let mut all = gradient.iter().enumerate();
@@ -148,7 +150,8 @@ impl<'l> Loop<'l> {
         let norms = norms(&network.parameters, kind, &weights, cancel)?;
         // The line of an update that is still to be measured is written then.
         let logged = record.position.updates - u64::from(record.position.row.is_some());
-        let log = Log::open(&settings.run.folder, logged)?;
+        let (log, lost) = Log::open(&settings.run.folder, logged)?;
+        lost.into_iter().for_each(|lost| events(Event::Warning(lost)));
         events(Event::Begun {
             parameters: network.parameters.elements(),
             samples: data.items.len(),
@@ -160,7 +163,7 @@ impl<'l> Loop<'l> {
         });
         let reference = format!("{model_is} {device} {text_rows} {}", env!("CARGO_PKG_VERSION"));
         let (levels, cache) = (Levels::new(&settings.train), data.cache().clone());
-        let warnings = Vec::new();
+        let (warnings, told) = (Vec::new(), BTreeSet::new());
         let learner = Learner {
             settings,
             kind,
@@ -171,6 +174,7 @@ impl<'l> Loop<'l> {
             reference,
             cache,
             warnings,
+            told,
         };
         let began = (Instant::now(), record.position.samples);
         let mut out = Self {
@@ -200,6 +204,10 @@ impl<'l> Loop<'l> {
         if !begun {
             out.save()?;
         }
+        let all = settings.train.steps.saturating_mul(settings.train.batch);
+        let left = out.record.position.samples..all;
+        out.learner.look_ahead(&out.data, left, cancel)?;
+        out.learner.warn(events);
         Ok(out)
     }
 
@@ -271,7 +279,7 @@ impl<'l> Loop<'l> {
         let given = (&self.data, &units[..]);
         let numbers =
             self.optimiser.with("p", |values| learner.learn(given, values, sums, cancel))?;
-        learner.warnings.drain(..).for_each(|warning| events(Event::Warning(warning)));
+        learner.warn(events);
         let Some(numbers) = numbers else { return Ok(false) };
         let position = &mut self.record.position;
         for (name, value) in numbers.into_iter().flatten() {
@@ -310,6 +318,13 @@ impl<'l> Loop<'l> {
         let norm = self.optimiser.update(step, self.settings, gradient)?;
         if !norm.is_finite() {
             let message = format!("a non-finite value in the gradient of update {step}");
+            return Err(Error::input("E1001", message));
+        }
+        // Before a checkpoint has it.
+        let parameters = &self.learner.network.parameters;
+        let bad = self.optimiser.with("p", |values| Ok(parameters.not_finite(values)))?;
+        if let Some(bad) = bad {
+            let message = format!("a non-finite value in {} behind update {step}", bad.name);
             return Err(Error::input("E1001", message));
         }
         self.batch.clear();

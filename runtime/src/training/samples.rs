@@ -75,7 +75,16 @@ impl Sampler<'_, '_> {
         made: &mut dyn FnMut(PathBuf),
     ) -> Result<Option<Right>> {
         for (at, path) in wanted {
-            match self.video(data, &data.items[at], &path) {
+            // Nothing that is learned depends on videos.
+            let made_of = self.video(data, &data.items[at], &path).map_err(|error| {
+                match (error.code(), error.place().is_some()) {
+                    ("E1001", false) => error
+                        .at(path.display())
+                        .advised("set run.samples = 0, which leaves these videos out"),
+                    _ => error,
+                }
+            });
+            match made_of {
                 Ok(true) => made(path),
                 Ok(false) => return Ok(None),
                 // Told to end while the file was open.
@@ -116,7 +125,10 @@ impl Sampler<'_, '_> {
             return Ok(false);
         }
         if let Some(judging) = &mut self.judging {
-            judging.look(&item.id, [&first, &picture])?;
+            judging.look(&item.id, [&first, &picture]).map_err(|error| match error.code() {
+                "E1001" => error.at(path.display()).advised("name another run.judge, or none"),
+                _ => error,
+            })?;
         }
         writer.finish()?;
         Ok(true)

@@ -7,7 +7,7 @@ use super::cache::hex;
 use super::parameters::Kind;
 use super::rules::{GroupSettings, Method};
 use super::schedule::Schedule;
-use super::sources::{self, Override, Sources};
+use super::sources::{self, Override, Read, Sources};
 use crate::engine::{budget, compile_error};
 use crate::error::{Error, Result};
 use crate::media::standardise::MOST_SIDE;
@@ -15,7 +15,7 @@ use crate::pipeline::Size;
 use crate::sampling::schedule::check_steps;
 use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::remat::Keeping;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,10 +183,31 @@ pub struct TrainSettings {
     /// What each block keeps for the derivative: `all`, `products`, `heads`, `attention` or `carry`,
     /// from the most memory to the most work. The bits are the same.
     pub keep: Option<String>,
-    /// Memory that the run may take, such as `24GiB`; decides what is kept where that is not said.
+    /// Memory that the run may take, such as `24GiB`, or a number of bytes; decides what is kept where that
+    /// is not said.
+    #[serde(deserialize_with = "amount")]
     pub budget: Option<String>,
     /// Seed of the order, the noise and the first values.
     pub seed: u64,
+}
+
+/// An amount of memory, which is text, or a number of bytes.
+fn amount<'de, D: Deserializer<'de>>(reader: D) -> std::result::Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected an amount of memory, such as \"24GiB\"")]
+    enum Written {
+        Text(String),
+        Bytes(u64),
+    }
+    Ok(Option::<Written>::deserialize(reader)?.map(|written| match written {
+        Written::Text(text) => text,
+        Written::Bytes(bytes) => bytes.to_string(),
+    }))
+}
+
+/// Whether text is a SHA-256 in hexadecimal digits.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Draws of noise level and noise for each pair.
@@ -396,45 +417,43 @@ impl Settings {
     /// place is the line or the flag that gave the value.
     pub fn open(path: &Path, overrides: &[Override], kind: Kind) -> Result<Self> {
         let text = super::read_text(path, 1 << 20)?;
-        let (table, sources) = sources::read(
-            path,
-            &text,
-            overrides,
-            &|table| table.clone().try_into::<Self>().map(drop),
-            &|text| toml::from_str::<Self>(text).map(drop),
-        )?;
-        Self::of(&table, sources, &path.display().to_string(), kind)
+        Self::of(Read::of_text(path, &text, overrides, &Self::is_fit)?, kind)
     }
 
     /// Those of a table that is part of another file: errors name `place`, and paths start at `folder`.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn of_table(
-        mut table: toml::Table,
-        place: &str,
-        folder: &Path,
-        kind: Kind,
-    ) -> Result<Self> {
-        sources::rooted(&mut table, folder);
-        let sources = Sources::of_table(&table, place);
-        Self::of(&table, sources, place, kind)
+    pub fn of_table(table: toml::Table, place: &str, folder: &Path, kind: Kind) -> Result<Self> {
+        Self::of(Read::of_table(table, place, folder, &Self::is_fit), kind)
     }
 
-    fn of(table: &toml::Table, sources: Sources, place: &str, kind: Kind) -> Result<Self> {
-        let read: std::result::Result<Self, _> = toml::Value::Table(table.clone()).try_into();
-        let mut settings = read.map_err(|error| sources::no_settings(&error, place))?;
-        settings.sources = sources;
+    fn is_fit(table: &toml::Table) -> std::result::Result<(), toml::de::Error> {
+        toml::Value::Table(table.clone()).try_into::<Self>().map(drop)
+    }
+
+    fn of(read: Read, kind: Kind) -> Result<Self> {
+        let Read { table, sources, mut faults, unknown } = read;
+        let settings: std::result::Result<Self, _> = toml::Value::Table(table.clone()).try_into();
+        let file = sources.file().to_owned();
+        let settings = settings.map_err(|error| sources::no_setting(&error, None, &file))?;
+        let mut settings = Self { sources, ..settings };
         if kind == Kind::Dpo && !settings.sources.gave("train.learning_rate") {
             settings.train.learning_rate = DPO_RATE;
         }
-        settings.check(table)?;
+        faults.extend(settings.faults(&table, &unknown));
+        sources::refuse_all(faults, &file)?;
         Ok(settings)
     }
 
     /// Whether a file or flag gave `key` its value.
     pub fn gave(&self, key: &str) -> bool {
         self.sources.gave(key)
+    }
+
+    /// The file that they are from, or what they are a part of.
+    pub fn file(&self) -> &str {
+        self.sources.file()
     }
 
     /// The folder of the cache.
@@ -447,8 +466,8 @@ impl Settings {
         self.sources.place(key)
     }
 
-    /// Refuses values that no run could use.
-    fn check(&self, table: &toml::Table) -> Result<()> {
+    /// The errors of values that no run could use, but for keys that are `unknown`.
+    fn faults(&self, table: &toml::Table, unknown: &BTreeSet<String>) -> Vec<Error> {
         let TrainSettings { beta1, beta2, epsilon, clip, average, .. } = self.train;
         let TrainSettings { learning_rate, weight_decay, null_probability, shift, .. } = self.train;
         let dpo = &self.dpo;
@@ -459,8 +478,11 @@ impl Settings {
             Draws::Fixed(count) => (1..=10_000).contains(&count),
             Draws::Fresh(Fresh::Fresh) => true,
         };
+        let hash = self.data.sha256.as_deref().is_none_or(is_sha256);
+        let shown = self.run.samples > 0 || unknown.contains("run.samples");
         let rows = [
             ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
+            ("data.sha256", hash, "64 hexadecimal digits"),
             ("video.fps", positive(self.video.fps), "a number above 0"),
             ("lora.rank", (1..=4096).contains(&self.lora.rank), "1 to 4096"),
             ("lora.alpha", positive(self.lora.alpha), "a number above 0"),
@@ -491,27 +513,41 @@ impl Settings {
             ("run.checkpoint_every", self.run.checkpoint_every > 0, "1 or more"),
             ("run.validate_every", self.run.validate_every > 0, "1 or more"),
             ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
-            ("run.judge", self.run.judge.is_none() || self.run.samples > 0, "run.samples as well"),
+            ("run.judge", self.run.judge.is_none() || shown, "run.samples as well"),
         ];
-        for (key, fine, allowed) in rows {
-            self.allow(table, key, fine, allowed)?;
-        }
-        self.check_groups(table)?;
-        let steps = check_steps(self.run.sample_steps);
-        steps.map_err(|error| error.placed(self.place("run.sample_steps")))?;
-        self.precision(Precision::F32)?;
-        if let Some(text) = &self.train.keep {
-            let read = text.parse::<Keeping>().map_err(compile_error);
-            read.map_err(|error| error.placed(self.place("train.keep")))?;
-        }
-        if let Some(text) = &self.train.budget {
-            budget::parse(text).map_err(|error| error.placed(self.place("train.budget")))?;
-        }
-        Ok(())
+        let known = |key: &str| {
+            let section = key.split_once('.').map_or(key, |(section, _)| section);
+            !unknown.contains(key) && !unknown.contains(section)
+        };
+        let rows = rows.map(|(key, fine, allowed)| (key.to_owned(), fine, allowed));
+        let rows = rows.into_iter().chain(self.rows_of_groups(unknown));
+        let refused = rows.filter(|(key, fine, _)| !fine && known(key));
+        let refused = refused.map(|(key, _, allowed)| self.refused(table, &key, allowed));
+        let mut out: Vec<Error> = refused.collect();
+        let mut add = |key: &str, found: Result<()>| {
+            // Of a value that is known by its key here and by another name elsewhere.
+            let named = |error: Error| {
+                let message = format!("{key}: {}", error.message());
+                let named = Error::input(error.code(), message).at(self.place(key));
+                error.help_text().into_iter().fold(named, |named, help| named.help(help))
+            };
+            out.extend(found.err().filter(|_| known(key)).map(named));
+        };
+        add("run.sample_steps", check_steps(self.run.sample_steps));
+        let keep = self.train.keep.as_ref();
+        let keep = keep.map(|text| text.parse::<Keeping>().map(drop).map_err(compile_error));
+        add("train.keep", keep.unwrap_or(Ok(())));
+        let budget = self.train.budget.as_ref();
+        let budget = budget.map(|text| budget::parse(text).map(drop));
+        add("train.budget", budget.unwrap_or(Ok(())));
+        let precision = self.precision(Precision::F32).err();
+        out.extend(precision.filter(|_| known("model.precision")));
+        out
     }
 
-    /// Refuses values of groups that no run could use.
-    fn check_groups(&self, table: &toml::Table) -> Result<()> {
+    /// What groups have, as `(key, whether a run can use it, what it can use)`.
+    fn rows_of_groups(&self, unknown: &BTreeSet<String>) -> Vec<(String, bool, &'static str)> {
+        let mut out = Vec::new();
         for (number, group) in (1..).zip(&self.group) {
             let patterns = &group.patterns;
             let named = !patterns.is_empty() && patterns.iter().all(|pattern| !pattern.is_empty());
@@ -519,32 +555,30 @@ impl Settings {
             let decay = group.weight_decay.is_none_or(|decay| decay.is_finite() && decay >= 0.0);
             let momentum = match (group.momentum, group.optimiser) {
                 (None, _) => true,
+                _ if unknown.contains(&format!("group.{number}.optimiser")) => true,
                 (Some(momentum), Method::Muon) => (0.0..1.0).contains(&momentum),
                 (Some(_), Method::AdamW) => false,
             };
-            for (key, fine, allowed) in [
-                ("match", named, "the name of a parameter, or a list of names"),
-                ("learning_rate", rate, "a number above 0"),
-                ("weight_decay", decay, "0 or more"),
-                ("momentum", momentum, "at least 0 and below 1, and optimiser = \"muon\""),
-            ] {
-                self.allow(table, &format!("group.{number}.{key}"), fine, allowed)?;
-            }
+            out.extend(
+                [
+                    ("match", named, "the name of a parameter, or a list of names"),
+                    ("learning_rate", rate, "a number above 0"),
+                    ("weight_decay", decay, "0 or more"),
+                    ("momentum", momentum, "at least 0 and below 1, and optimiser = \"muon\""),
+                ]
+                .map(|(key, fine, allowed)| (format!("group.{number}.{key}"), fine, allowed)),
+            );
         }
-        Ok(())
+        out
     }
 
-    /// Refuses the value of `key` where it is not `fine`.
-    fn allow(&self, table: &toml::Table, key: &str, fine: bool, allowed: &str) -> Result<()> {
-        if fine {
-            return Ok(());
-        }
+    /// The error of the value of a key that no run can use.
+    fn refused(&self, table: &toml::Table, key: &str, allowed: &str) -> Error {
         let message = match sources::value_at(table, key) {
             Some(given) => format!("{key} cannot be {given}"),
             None => format!("{key} is not set"),
         };
-        let help = format!("give {allowed}");
-        Err(Error::input("E0956", message).at(self.place(key)).help(help))
+        Error::input("E0956", message).at(self.place(key)).help(format!("give {allowed}"))
     }
 
     /// Refuses a size that a model does not take, or that clips are not brought to, with all that is wrong
@@ -608,7 +642,17 @@ pub fn differing(before: &Value, now: &Value) -> Vec<(String, String, String)> {
     let now = flattened(now);
     let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
     let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    // A group that only one of them has is one difference, named by its patterns.
+    let group = |name: &str| {
+        let (number, key) = name.strip_prefix("group.")?.split_once('.')?;
+        let own = format!("group.{number}.match");
+        let one = before.contains_key(&own) != now.contains_key(&own);
+        one.then(|| (format!("group.{number}"), key == "match"))
+    };
     let rows = names.into_iter().filter_map(|name| {
+        if let Some((group, named)) = group(name) {
+            return named.then(|| (group, text(before.get(name)), text(now.get(name))));
+        }
         let (then, now_is) = (before.get(name), now.get(name));
         let differs = then != now_is && (lasts(name, &now) || lasts(name, &before));
         differs.then(|| (name.clone(), text(then), text(now_is)))
@@ -668,7 +712,7 @@ mod tests {
             ("[data]\nmanifest = 3\n", &[], "run.toml:2"),
             ("[data\n", &[], "run.toml:1"),
             ("{\"schema\": \"anyid.sample/1\"}", &[], "run.toml"),
-            ("[nothing]\n", &[], "run.toml:1"),
+            ("[nothing]\n[data]\nmanifest = \"x\"\n", &[], "run.toml:1"),
             (LEAST, &["train.steps=2", "train.step=3"], "--set train.step=3"),
             (LEAST, &["train.steps=many", "lora.rank=2"], "--set train.steps=many"),
             (LEAST, &["steps=3"], "--set steps=3"),
@@ -757,6 +801,52 @@ mod tests {
         }
         let smaller = Geometry { space: 8, time: 1, patch: [1, 1] };
         open(LEAST, &["video.height=8", "video.frames=8"]).unwrap().check_size(smaller).unwrap();
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once_and_what_follows_from_it_is_not() {
+        let rows = |text: &str, overrides: &[&str]| {
+            let error = open(text, overrides).unwrap_err();
+            let rows = error.message().lines().skip(1).map(|row| row.trim().to_owned());
+            (error.code(), rows.collect::<Vec<String>>())
+        };
+        let text = "[data]\nmanifst = \"x\"\n[train]\nsteps = 0\nbatch = -1\n[trian]\na = 1\n";
+        let (code, found) = rows(text, &["lora.rank=0", "lora.alpha=x", "nothing"]);
+        assert_eq!(code, "E0955");
+        let wanted = [
+            "run.toml:2: unknown field `manifst`; did you mean manifest?",
+            "run.toml:4: train.steps cannot be 0; give 1 or more",
+            "run.toml:5: train.batch: invalid value: integer `-1`",
+            "run.toml:6: unknown field `trian`; did you mean train?",
+            "--set lora.alpha=x: lora.alpha: invalid type: string \"x\", expected a number",
+            "--set nothing: \"nothing\" is not section.key=value; write it as in",
+            "--set lora.rank=0: lora.rank cannot be 0; give 1 to 4096",
+        ];
+        assert_eq!(found.len(), wanted.len(), "{found:#?}");
+        for (row, wanted) in found.iter().zip(wanted) {
+            assert!(row.contains(wanted), "{row}, expected {wanted}");
+        }
+        let (code, found) = rows(LEAST, &["train.batch=0", "train.steps=0"]);
+        assert_eq!((code, found.len()), ("E0956", 2), "{found:?}");
+        let (code, found) = rows(LEAST, &["train.keep=some", "train.budget=much"]);
+        assert_eq!((code, found.len()), ("E0956", 2), "{found:?}");
+        // Of a group whose optimiser is none, whether it has a momentum is not known.
+        let group = "[[group]]\nmatch = \"a\"\noptimiser = \"sgd\"\nmomentum = 0.5\n";
+        let error = open(&format!("{LEAST}{group}"), &[]).unwrap_err();
+        assert!(error.message().contains("unknown variant `sgd`"), "{error}");
+    }
+
+    #[test]
+    fn a_budget_is_text_or_a_number_of_bytes() {
+        let budget = |item: &str| open(LEAST, &[item]).map(|settings| settings.train.budget);
+        assert_eq!(budget("train.budget=24GiB").unwrap().as_deref(), Some("24GiB"));
+        assert_eq!(budget("train.budget=1000").unwrap().as_deref(), Some("1000"));
+        let error = budget("train.budget=0").unwrap_err();
+        assert_eq!(error.code(), "E0602");
+        assert_eq!(error.message(), "train.budget: \"0\" is no memory at all");
+        let settings = open(LEAST, &["train.budget=1GiB"]).unwrap();
+        let again: Settings = serde_json::from_value(settings.to_json()).unwrap();
+        assert_eq!(again.train.budget, settings.train.budget);
     }
 
     #[test]
@@ -863,7 +953,7 @@ optimiser = \"muon\"
             ("[[group]]\nmatch = \"a\"\nmomentum = 0.5", "E0956", 11, "group.3.momentum cannot be"),
             ("rate = 1.0", "E0955", 9, "unknown field `rate`"),
             ("[[group]]\nmatch = 3", "E0955", 10, "a name in quotes, or a list of names"),
-            ("[[group]]\noptimiser = \"sgd\"", "E0955", 10, "unknown variant `sgd`"),
+            ("[[group]]\nmatch = \"a\"\noptimiser = \"sgd\"", "E0955", 11, "unknown variant `sgd`"),
         ] {
             let error = with(more).unwrap_err();
             assert_eq!(error.code(), code, "{error}");
@@ -885,6 +975,6 @@ optimiser = \"muon\"
         };
         assert_eq!(names(with("").unwrap()), ["group.2.momentum"]);
         let fewer = open(LEAST, &[]).unwrap();
-        assert_eq!(names(fewer).len(), 10);
+        assert_eq!(names(fewer), ["group.1", "group.2"]);
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use anyid_ir::spelling::nearest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use toml::de::DeTable;
 
@@ -40,13 +40,9 @@ impl Sources {
         self.places.get(key).unwrap_or(&self.file).clone()
     }
 
-    /// Those of a table that was written somewhere else than in a file of its own: `place`.
-    pub fn of_table(table: &toml::Table, place: &str) -> Self {
-        let keys = table.iter().flat_map(|(section, keys)| {
-            let keys = keys.as_table().into_iter().flatten();
-            keys.map(move |(key, _)| (format!("{section}.{key}"), place.to_owned()))
-        });
-        Self { file: place.to_owned(), places: keys.collect() }
+    /// The file, or what it is a part of.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Whether anything gave it a value.
@@ -55,62 +51,211 @@ impl Sources {
     }
 }
 
-/// The error of settings that are no settings, from `place`.
-pub fn no_settings(error: &toml::de::Error, place: &str) -> Error {
-    Error::input("E0955", said(error.message(), None)).at(place).help(help(error.message()))
+/// The error of what is no setting, from `place`; `key` is the one whose value is at fault.
+pub fn no_setting(error: &toml::de::Error, key: Option<&str>, place: &str) -> Error {
+    Error::input("E0955", said(error.message(), key)).at(place).help(help(error.message()))
 }
 
 const HELP: &str = "docs/training.md lists every setting";
 
-/// The table of the TOML text of the file at `path` with `overrides` in it. `check` says whether a
-/// table can be settings; it is asked about the file and about each override by itself, so that a
-/// fault has its place.
-///
-/// # Errors
-/// E0955.
-pub fn read(
-    path: &Path,
-    text: &str,
-    overrides: &[Override],
-    check: &dyn Fn(&toml::Table) -> std::result::Result<(), toml::de::Error>,
-    from_text: &dyn Fn(&str) -> std::result::Result<(), toml::de::Error>,
-) -> Result<(toml::Table, Sources)> {
-    if text.trim_start().starts_with('{') {
-        return Err(Error::input("E0955", "this is JSON, and settings are TOML")
-            .at(path.display())
-            .help("give the file of settings with --config; it names the manifest"));
-    }
-    let mut table: toml::Table = toml::from_str(text).map_err(|e| refused(&e, text, path))?;
-    // From the text, so that a fault has a line.
-    from_text(text).map_err(|error| refused(&error, text, path))?;
-    let mut places = lines(text, path);
-    rooted(&mut table, path.parent().unwrap_or(Path::new("")));
-    for Override { text, flag } in overrides {
-        let (section, key, value) = parsed(text).ok_or_else(|| {
-            Error::input("E0955", format!("\"{text}\" is not section.key=value"))
-                .at(flag)
-                .help("write it as in --set train.steps=200")
-        })?;
-        if section == "group" {
-            return Err(Error::input("E0955", "groups cannot be set by a flag")
-                .at(flag)
-                .help("write a [[group]] in the file"));
+/// Says whether a table can be settings.
+pub type Check<'c> = &'c dyn Fn(&toml::Table) -> std::result::Result<(), toml::de::Error>;
+
+/// Settings that were read, and what is wrong with the rest.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// What can be settings.
+    pub table: toml::Table,
+    /// Where it is from.
+    pub sources: Sources,
+    /// What is none (E0955).
+    pub faults: Vec<Error>,
+    /// Keys of which nothing is known because of these faults: a section stands for all of its keys, and a
+    /// misspelt name for the one that was probably meant.
+    pub unknown: BTreeSet<String>,
+}
+
+impl Read {
+    /// The table of the TOML text of the file at `path` with `overrides` in it.
+    ///
+    /// # Errors
+    /// E0955 where it is no TOML.
+    pub fn of_text(
+        path: &Path,
+        text: &str,
+        overrides: &[Override],
+        check: Check<'_>,
+    ) -> Result<Self> {
+        if text.trim_start().starts_with('{') {
+            return Err(Error::input("E0955", "this is JSON, and settings are TOML")
+                .at(path.display())
+                .help("give the file of settings with --config; it names the manifest"));
         }
-        let mut own = toml::Table::new();
-        own.insert(key.to_owned(), value.clone());
-        let alone = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(own))]);
-        check(&alone).map_err(|fault| {
-            let key = format!("{section}.{key}");
-            let message = said(fault.message(), Some(&key));
-            Error::input("E0955", message).at(flag).help(help(fault.message()))
-        })?;
-        let keys = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let table: toml::Table = toml::from_str(text).map_err(|e| refused(&e, text, path))?;
+        let sources = Sources { file: path.display().to_string(), places: lines(text, path) };
+        let mut out = Self { sources, ..Self::default() };
+        out.take(table, check);
+        rooted(&mut out.table, path.parent().unwrap_or(Path::new("")));
+        overrides.iter().for_each(|given| out.set(given, check));
+        Ok(out)
+    }
+
+    /// Of a table that is a part of something else, `place`; its paths start at `folder`.
+    pub fn of_table(table: toml::Table, place: &str, folder: &Path, check: Check<'_>) -> Self {
+        let mut places = BTreeMap::new();
+        for (section, keys) in &table {
+            places.insert(section.clone(), place.to_owned());
+            for (key, _) in keys.as_table().into_iter().flatten() {
+                places.insert(format!("{section}.{key}"), place.to_owned());
+            }
+        }
+        let sources = Sources { file: place.to_owned(), places };
+        let mut out = Self { sources, ..Self::default() };
+        out.take(table, check);
+        rooted(&mut out.table, folder);
+        out
+    }
+
+    /// Takes what can be settings, key by key, so that every fault is found and has its place.
+    fn take(&mut self, table: toml::Table, check: Check<'_>) {
+        for (section, value) in table {
+            let alone = |value| toml::Table::from_iter([(section.clone(), value)]);
+            let empty = || toml::Value::Table(toml::Table::new());
+            // A section that there is not is one fault, whatever is in it.
+            let whole = match &value {
+                toml::Value::Table(_) => alone(empty()),
+                toml::Value::Array(tables) if tables.iter().any(toml::Value::is_table) => {
+                    alone(toml::Value::Array(vec![empty()]))
+                }
+                value => alone(value.clone()),
+            };
+            if let Err(fault) = check(&whole) {
+                self.refuse(&fault, None, &section);
+                continue;
+            }
+            let kept = match value {
+                toml::Value::Table(keys) => {
+                    let one = |one| check(&alone(toml::Value::Table(one)));
+                    toml::Value::Table(self.keys(keys, &section, &one))
+                }
+                toml::Value::Array(tables) => {
+                    let one =
+                        |one| check(&alone(toml::Value::Array(vec![toml::Value::Table(one)])));
+                    let tables = (1..).zip(tables).map(|(number, table)| match table {
+                        toml::Value::Table(keys) => {
+                            let name = format!("{section}.{number}");
+                            toml::Value::Table(self.keys(keys, &name, &one))
+                        }
+                        other => other,
+                    });
+                    toml::Value::Array(tables.collect())
+                }
+                other => other,
+            };
+            self.table.insert(section, kept);
+        }
+    }
+
+    /// The keys of a section that can be settings.
+    fn keys(
+        &mut self,
+        keys: toml::Table,
+        section: &str,
+        check: &dyn Fn(toml::Table) -> std::result::Result<(), toml::de::Error>,
+    ) -> toml::Table {
+        let mut kept = toml::Table::new();
+        for (key, value) in keys {
+            match check(toml::Table::from_iter([(key.clone(), value.clone())])) {
+                Ok(()) => drop(kept.insert(key, value)),
+                Err(fault) => self.refuse(&fault, Some(section), &key),
+            }
+        }
+        kept
+    }
+
+    /// Notes that a key, or a section without one, is no setting.
+    fn refuse(&mut self, fault: &toml::de::Error, section: Option<&str>, key: &str) {
+        let below = |key: &str| section.map_or(key.to_owned(), |own| format!("{own}.{key}"));
+        let (name, message) = (below(key), fault.message());
+        let place = self.sources.place(&name);
+        self.faults.push(match section {
+            None if !message.starts_with("unknown") => {
+                Error::input("E0955", format!("{key} is no section")).at(place).help(format!(
+                    "write {} with its keys below; {HELP}",
+                    if key == "group" { "[[group]]".to_owned() } else { format!("[{key}]") }
+                ))
+            }
+            _ => no_setting(fault, Some(&name), &place),
+        });
+        let near = meant(message).map(below).filter(|near| !self.sources.gave(near));
+        self.unknown.extend(near);
+        self.unknown.insert(name);
+    }
+
+    /// Puts the value of a flag in the place of the file's.
+    fn set(&mut self, Override { text, flag }: &Override, check: Check<'_>) {
+        let fault = |message: String, help: &str| {
+            Error::input("E0955", message).at(flag).help(help.to_owned())
+        };
+        let Some((section, key, value)) = parsed(text) else {
+            let message = format!("\"{text}\" is not section.key=value");
+            return self.faults.push(fault(message, "write it as in --set train.steps=200"));
+        };
+        if section == "group" {
+            let message = "groups cannot be set by a flag".to_owned();
+            return self.faults.push(fault(message, "write a [[group]] in the file"));
+        }
+        let of = |keys| toml::Table::from_iter([(section.to_owned(), toml::Value::Table(keys))]);
+        self.sources.places.insert(format!("{section}.{key}"), flag.clone());
+        let own = toml::Table::from_iter([(key.to_owned(), value.clone())]);
+        if let Err(fault) = check(&of(own)) {
+            if check(&of(toml::Table::new())).is_ok() {
+                return self.refuse(&fault, Some(section), key);
+            }
+            self.sources.places.insert(section.to_owned(), flag.clone());
+            return self.refuse(&fault, None, section);
+        }
+        let empty = || toml::Value::Table(toml::Table::new());
+        let keys = self.table.entry(section).or_insert_with(empty);
         if let Some(keys) = keys.as_table_mut() {
             keys.insert(key.to_owned(), value);
         }
-        places.insert(format!("{section}.{key}"), flag.clone());
     }
-    Ok((table, Sources { file: path.display().to_string(), places }))
+}
+
+/// One error of everything that is wrong with settings of `file`, if anything is: in the order of lines, with
+/// flags behind them.
+///
+/// # Errors
+/// That of a single fault; of several E0955 where one is no setting, else their common code, or E0956.
+pub fn refuse_all(mut faults: Vec<Error>, file: &str) -> Result<()> {
+    let line = |fault: &Error| {
+        let number = fault.place().and_then(|place| place.strip_prefix(file)?.strip_prefix(':'));
+        number.and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
+    };
+    faults.sort_by_key(line);
+    let Some(first) = faults.first() else { return Ok(()) };
+    let code = match first.code() {
+        _ if faults.iter().any(|fault| fault.code() == "E0955") => "E0955",
+        code if faults.iter().all(|fault| fault.code() == code) => code,
+        _ => "E0956",
+    };
+    if faults.len() == 1 {
+        return Err(faults.remove(0));
+    }
+    let rows: Vec<String> = faults.iter().map(|fault| row(fault, file)).collect();
+    let message = format!("{} faults in the settings:{}", faults.len(), rows.concat());
+    Err(Error::input(code, message).at(file).help(format!("correct all of them; {HELP}")))
+}
+
+/// A fault of settings as a line of a list, with what helps.
+fn row(fault: &Error, file: &str) -> String {
+    let place = fault.place().filter(|place| *place != file);
+    let place = place.map_or(String::new(), |place| format!("{place}: "));
+    let help = fault.help_text().unwrap_or_default().replace(HELP, "");
+    let help = help.trim_end_matches(['.', ';', ' ']);
+    let help = if help.is_empty() { String::new() } else { format!("; {help}") };
+    format!("\n  {place}{}{help}", fault.message())
 }
 
 /// The names of the sections of TOML text.
@@ -155,7 +300,9 @@ fn lines(text: &str, path: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let Ok(table) = DeTable::parse(text) else { return out };
     for (section, keys) in table.get_ref() {
+        let begins = section.span().start;
         let section = section.get_ref();
+        out.insert(section.to_string(), at(path, text, begins));
         let one = keys.get_ref().as_table().map(|keys| (section.to_string(), keys));
         let several = keys.get_ref().as_array().into_iter().flatten().enumerate();
         let several = several.filter_map(|(before, table)| {
@@ -250,12 +397,16 @@ fn in_words(message: &str) -> String {
     words.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// What to do: with the name that was probably meant, where there is one.
-fn help(message: &str) -> String {
+/// The name that was probably meant where the reader does not know one.
+fn meant(message: &str) -> Option<&str> {
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown = words.next().filter(|_| message.starts_with("unknown"));
-    let near = unknown.and_then(|name| nearest(name, words));
-    match (near, message.split_once(", expected ")) {
+    unknown.and_then(|name| nearest(name, words))
+}
+
+/// What to do: with the name that was probably meant, where there is one.
+fn help(message: &str) -> String {
+    match (meant(message), message.split_once(", expected ")) {
         (Some(near), _) => format!("did you mean {near}? {HELP}"),
         (None, Some((unknown, names))) if unknown.starts_with("unknown") => {
             format!("it is {}; {HELP}", names.replace('`', ""))

@@ -10,7 +10,9 @@ use crate::interrupt;
 use crate::output::{self, bytes, count, duration, plural};
 use crate::progress::Progress;
 use crate::render::Failure;
-use anyid_runtime::training::{Event, Kind, Memory, Outlook, Report, Settings, Training};
+use anyid_runtime::training::{
+    Again, Event, GOES_ON, Kind, Memory, Outlook, Report, Settings, Training, stands,
+};
 use anyid_runtime::{Cancel, Result};
 use args::{CheckArgs, SettingsArgs, Train, TrainArgs};
 use serde_json::json;
@@ -21,6 +23,8 @@ use std::time::Instant;
 /// # Errors
 /// E0955 and E0956 for the settings, and those of [`Training::run`].
 pub fn run(args: Train) -> std::result::Result<(), Failure> {
+    // Until the folder of a run is known.
+    interrupt::leaves(|| "nothing was done yet: give the same command again".to_owned());
     match args {
         Train::Lora(args) => train(Kind::Lora, &args),
         Train::Dpo(args) => train(Kind::Dpo, &args),
@@ -36,14 +40,16 @@ fn settings(args: &SettingsArgs, kind: Kind) -> Result<Settings> {
 
 fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
+    let cancel = Cancel::new();
+    // A call of the network may take minutes; it is never lost.
+    interrupt::graceful_without_limit(cancel.flag());
     let settings = settings(&args.settings, kind)?;
+    let folder = settings.run.folder.clone();
+    interrupt::leaves(move || stands(&folder, Again::Flag));
     let backend = args.settings.on.open()?;
     let (resume, init_from) = (args.resume, args.init_from.clone());
     let training = Training { kind, settings: &settings, backend: &backend, resume, init_from };
-    let cancel = Cancel::new();
     let mut progress = Progress::new();
-    // A call of the network may take minutes; it is never lost.
-    interrupt::graceful_without_limit(cancel.flag());
     let report = training.run(&cancel, &mut |event| show(&mut progress, event))?;
     progress.clear();
     interrupt::say_swept();
@@ -104,12 +110,13 @@ fn check(args: &CheckArgs) -> std::result::Result<(), Failure> {
         "full" => Kind::Full,
         _ => Kind::Lora,
     };
+    let cancel = Cancel::new();
+    interrupt::graceful(cancel.flag());
     let settings = settings(&args.settings, kind)?;
+    interrupt::leaves(|| GOES_ON.to_owned());
     let backend = args.settings.on.open()?;
     let training =
         Training { kind, settings: &settings, backend: &backend, resume: false, init_from: None };
-    let cancel = Cancel::new();
-    interrupt::graceful(cancel.flag());
     let mut progress = Progress::new();
     let outlook = training.check(&cancel, &mut |event| show(&mut progress, event))?;
     progress.clear();

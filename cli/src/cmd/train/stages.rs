@@ -7,7 +7,7 @@ use crate::output::{self, duration, plural};
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_runtime::Cancel;
-use anyid_runtime::training::{StageEvent, StageReport, Stages};
+use anyid_runtime::training::{Again, StageEvent, StageReport, Stages, stands};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -17,12 +17,14 @@ use std::time::Instant;
 /// As [`Stages::open`] and [`Stages::run`].
 pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     let begun = Instant::now();
+    let cancel = Cancel::new();
+    interrupt::graceful_without_limit(cancel.flag());
+    interrupt::leaves(|| "the same command goes on where it was".to_owned());
     let stages = Stages::open(&args.config)?;
     let backend = args.on.open()?;
-    let cancel = Cancel::new();
     let mut progress = Progress::new();
-    interrupt::graceful_without_limit(cancel.flag());
     let reports = stages.run(&backend, args.until.as_deref(), &cancel, &mut |event| {
+        leaves(&stages, &event);
         show_stage(&mut progress, event);
     })?;
     progress.clear();
@@ -40,6 +42,15 @@ pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     };
     let (count, time) = (plural(reports.len(), "stage"), duration(begun.elapsed()));
     Ok(output::print(&format!("{model} is the model of {count}{before}, in {time}\n"))?)
+}
+
+/// Says what stands in the folder of a stage that begins, if a signal ends the program at once.
+fn leaves(stages: &Stages, event: &StageEvent<'_>) {
+    if let StageEvent::Begun { name, .. } = event {
+        let folder = stages.folder.join(name);
+        let name = (*name).to_owned();
+        interrupt::leaves(move || format!("stage {name}: {}", stands(&folder, Again::Command)));
+    }
 }
 
 /// Shows what stages report.

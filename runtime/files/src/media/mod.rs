@@ -87,6 +87,8 @@ pub struct SourceInfo {
     pub fps: Option<f64>,
     /// Frames decoded (fewer than the file holds when the visitor stopped early).
     pub frames: usize,
+    /// Frames that the file holds, where it says so without being decoded.
+    pub total: Option<usize>,
     /// In words, such as `H.264 in MP4`.
     pub description: String,
     /// Things a user may want to know that did not stop the reading.

@@ -4,6 +4,7 @@
 //! in, and reading goes on, so that one look shows all of a line. Fields that are not known are left
 //! alone (`formats.md` §6); one that looks like a misspelt known field gets a warning.
 
+use crate::training::settings::is_sha256;
 use anyid_ir::spelling::nearest;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -130,6 +131,16 @@ impl<'v> Object<'v> {
         None
     }
 
+    /// A SHA-256 that may be left out.
+    pub fn hash(&self, notes: &mut Notes, key: &str) -> Option<String> {
+        let text = self.text(notes, key)?;
+        if is_sha256(&text) {
+            return Some(text);
+        }
+        self.fault(notes, format!("\"{key}\" is \"{text}\", not 64 hexadecimal digits"));
+        None
+    }
+
     /// A name of at most 64 letters, digits, `_` and `-`.
     pub fn identifier(&self, notes: &mut Notes, key: &str) -> Option<String> {
         let text = self.string(notes, key)?;
@@ -213,6 +224,15 @@ impl<'v> Object<'v> {
             }
         }
     }
+}
+
+/// Whether a fault says that a field is missing and `warning` that it is misspelt.
+pub(super) fn same_field(fault: &str, warning: &str) -> bool {
+    let mut parts = warning.split('"');
+    let (place, key, near) = (parts.next(), parts.next(), parts.nth(1));
+    place.zip(key).zip(near).is_some_and(|((place, key), near)| {
+        fault == format!("{place}\"{near}\" is missing; is it \"{key}\"?")
+    })
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -18,6 +18,19 @@ pub(super) fn value(text: &str, faults: &mut Vec<String>) -> serde_json::Result<
     Ok(value)
 }
 
+/// The word at a column of text, counted from 1, if it is a number that JSON does not have: other writers
+/// spell what is not finite so.
+pub(super) fn no_number(text: &str, column: usize) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let at = column.saturating_sub(1).min(bytes.len());
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b",:[]{}\"".contains(byte);
+    let begin = bytes[..at].iter().rposition(ends).map_or(0, |end| end + 1);
+    let end = bytes[at..].iter().position(ends).map_or(bytes.len(), |end| at + end);
+    let word = text.get(begin..end)?;
+    let bare = word.trim_start_matches(['-', '+']).to_ascii_lowercase();
+    ["nan", "inf", "infinity"].contains(&bare.as_str()).then_some(word)
+}
+
 /// A value, what it is called in messages, such as `target: `, and where faults go.
 struct Part<'f> {
     place: String,

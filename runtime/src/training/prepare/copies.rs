@@ -102,7 +102,7 @@ impl Preparation<'_> {
     }
 
     /// The frames of a source of `rate` frames a second that a clip is made of.
-    fn taken(&self, clip: &Clip, rate: Option<f64>) -> Range<usize> {
+    pub(super) fn taken(&self, clip: &Clip, rate: Option<f64>) -> Range<usize> {
         let each = rate.map_or(1.0, |rate| rate / self.settings.video.fps);
         // The source frame that is nearest in time.
         let last = ((clip.frames - 1) as f64 * each + 0.5).floor() as usize;

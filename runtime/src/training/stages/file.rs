@@ -159,7 +159,7 @@ impl Stages {
             let name = table.get("name").and_then(toml::Value::as_str).unwrap_or_default();
             let place = format!("{}, stage {name}", path.display());
             let read = toml::Value::Table(table).try_into();
-            read.map_err(|error| sources::no_settings(&error, &place))
+            read.map_err(|error| sources::no_setting(&error, None, &place))
         });
         Self::new(path, beside, [folder, model], (written.collect::<Result<Vec<_>>>()?, None))
     }

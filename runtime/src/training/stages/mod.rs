@@ -74,7 +74,7 @@ pub struct StageReport {
 /// An interruption of stages, after which nothing but the same command is needed.
 fn resumable(error: Error) -> Error {
     match error.kind() {
-        Fault::Interrupted => interruption(error).help("the same command goes on from here"),
+        Fault::Interrupted => interruption(error, None).help("the same command goes on from here"),
         _ => error,
     }
 }

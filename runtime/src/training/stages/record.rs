@@ -64,10 +64,13 @@ impl Record {
         let init_from = stage.init_from.map(|from| hash_file(stages.result_of(from)));
         let unread = |key: &str, path: &Path, error: Error| {
             let what = key.split_once('.').map_or(key, |(_, name)| name);
+            // One error, and not the error of reading in it.
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let cause = cause.unwrap_or_else(|| error.message().to_owned());
             Error::input("E0911", format!("the {what} cannot be read"))
                 .at(path.display())
                 .help(format!("{key} of stage {} names it", stage.name))
-                .caused_by(error)
+                .caused_by(std::io::Error::other(cause))
         };
         let hashed =
             |key: &str, path: &Path| hash_file(path).map_err(|error| unread(key, path, error));

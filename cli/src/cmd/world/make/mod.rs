@@ -68,6 +68,7 @@ pub fn run(args: &Make) -> Result<()> {
     }
     let cancel = Cancel::new();
     interrupt::graceful_without_limit(cancel.flag());
+    interrupt::leaves(|| GOES_ON.to_owned());
     let costs = Costs::open(args.output.join("costs.jsonl"));
     let progress = Progress::new();
     let folder = &args.output;
@@ -123,10 +124,13 @@ fn until<'r>(args: &Make, recipe: &'r Recipe, path: &Path) -> Result<&'r [Step]>
     Ok(&recipe.steps[..=at])
 }
 
+/// What helps where it was interrupted.
+const GOES_ON: &str = "the same command goes on from here";
+
 /// An interruption, after which nothing but the same command is needed.
 fn resumable(error: Error) -> Error {
     match error.code() {
-        "E1002" => error.help("the same command goes on from here"),
+        "E1002" => error.help(GOES_ON),
         _ => error,
     }
 }

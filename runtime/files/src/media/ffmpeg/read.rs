@@ -325,6 +325,7 @@ pub(in crate::media) fn visit(
         height: size.1,
         fps: if still { None } else { clock.rate(shown.count, shown.last) },
         frames: shown.count,
+        total: None,
         description: format!("{}, read by ffmpeg", source.name),
         warnings,
     })

@@ -87,6 +87,7 @@ pub(super) fn visit(
         height,
         fps: None,
         frames: 1,
+        total: Some(1),
         description: format!("{name}, read by ffmpeg"),
         warnings: heif.warnings,
     })

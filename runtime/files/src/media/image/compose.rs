@@ -139,6 +139,7 @@ pub(super) fn play<'a>(
         height: size.1,
         fps: moving.then(|| shown as f64 / time),
         frames: shown,
+        total: Some(frames),
         description: format!("{name} {}", if moving { "animation" } else { "picture" }),
         warnings,
     })

@@ -120,6 +120,7 @@ impl Mp4Reader {
             height,
             fps: if still { None } else { self.fps },
             frames: output.shown,
+            total: Some(self.count),
             description: "H.264 in MP4".to_string(),
             warnings: self.warnings,
         })
