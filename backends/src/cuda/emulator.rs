@@ -150,7 +150,7 @@ impl Device for Emulated {
     }
 
     fn weight_bytes(&self, plans: &[&Plan]) -> u64 {
-        weights::wanted(plans).values().map(|ty| ty.bytes()).sum()
+        weights::wanted(plans, self.architecture).values().map(|ty| ty.bytes()).sum()
     }
 
     fn scratch_bytes(&self, plan: &Plan) -> u64 {
@@ -163,7 +163,7 @@ impl Device for Emulated {
         provider: Arc<Provider>,
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Weights>, LoadError> {
-        let weights = weights::load(plans, &*provider, progress)?;
+        let weights = weights::load(plans, self.architecture, &*provider, progress)?;
         Ok(Arc::new(run::Loaded { device: self, weights }))
     }
 

@@ -132,6 +132,7 @@ impl Writer {
         // Sizes of grids were bounded when the kernel was verified, and devices launch no more.
         let blocks = blocks.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let grid = Grid { blocks, threads: threads as u32, shared_bytes: 0 };
-        Emitted { name, text, arguments, memory, grid, constants, tables }
+        let packed = Vec::new();
+        Emitted { name, text, arguments, memory, grid, constants, packed, tables }
     }
 }

@@ -1,4 +1,5 @@
-//! The folder of compiled kernels: libraries by what they were made of.
+//! The folder of compiled kernels: libraries by what they were made of, and for each kernel the
+//! library that has it.
 //!
 //! A library is written whole or not at all, and ends in a digest of its bytes: what is damaged is made
 //! again. Code is loaded from here, so the folder must belong to the user, and nobody else may write
@@ -44,6 +45,26 @@ impl Cache {
         let (content, end) = bytes.split_at(bytes.len().checked_sub(16)?);
         let own = end.strip_prefix(MARK) == Some(&digest_of(content).to_le_bytes()[..]);
         own.then_some(path)
+    }
+
+    /// The key of the library that has the kernel of this key.
+    pub(super) fn holder(&self, kernel: &str) -> Option<String> {
+        let key = fs::read_to_string(self.note(kernel)).ok()?;
+        // A key is part of a path.
+        let sound = key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        sound.then_some(key)
+    }
+
+    /// Notes which library has the kernel of this key. What is not noted is compiled again.
+    pub(super) fn note_holder(&self, kernel: &str, library: &str) {
+        let [_, made] = self.places(kernel);
+        if fs::write(&made, library).is_ok() {
+            let _ = fs::rename(&made, self.note(kernel));
+        }
+    }
+
+    fn note(&self, kernel: &str) -> PathBuf {
+        self.folder.join(format!("{kernel}.in"))
     }
 
     /// Places for a source and the library that is made of it, which nobody else uses.

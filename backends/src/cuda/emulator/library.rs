@@ -1,7 +1,8 @@
 //! Kernels as functions: source is compiled in groups, loaded, and found by name.
 //!
 //! A group is one source with the intrinsics in front, and one library. Groups are compiled side by
-//! side. A device holds every kernel that it has loaded.
+//! side. A kernel that any library of the cache has is not compiled again, and a device holds every
+//! kernel that it has loaded.
 
 use super::Order;
 use super::cache::Cache;
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most kernels of a group.
 const GROUP: usize = 48;
+/// Fewest kernels of a group, beside the intrinsics, which every group compiles once more.
+const LEAST: usize = 6;
 
 /// Memory of an operand or result: `emulated::Range`.
 #[repr(C)]
@@ -171,9 +174,12 @@ impl Kernels {
             let held = self.held();
             missing.retain(|name, _| !held.contains_key(*name));
         }
-        let missing: Vec<&Emitted> = missing.into_values().collect();
+        let missing = self.load_kept(missing.into_values().collect());
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let groups = missing.len().div_ceil(LEAST).clamp(1, threads);
+        let size = missing.len().div_ceil(groups).clamp(1, GROUP);
         // Groups are dealt out one by one to as many threads as there are processors.
-        let groups = Mutex::new(missing.chunks(GROUP));
+        let groups = Mutex::new(missing.chunks(size));
         let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || -> Result<(), Box<Fault>> {
             while let Some(group) = next() {
@@ -182,8 +188,7 @@ impl Kernels {
             }
             Ok(())
         };
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = threads.min(missing.len().div_ceil(GROUP));
+        let threads = threads.min(missing.len().div_ceil(size));
         std::thread::scope(|scope| {
             let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let own = work();
@@ -192,21 +197,47 @@ impl Kernels {
         })
     }
 
+    /// Loads those kernels that libraries of the cache have; the others.
+    fn load_kept<'e>(&self, wanted: Vec<&'e Emitted>) -> Vec<&'e Emitted> {
+        let (mut kept, mut rest) = (BTreeMap::<String, Vec<&Emitted>>::new(), Vec::new());
+        for each in wanted {
+            match self.cache.holder(&self.key(&[each]).1) {
+                Some(library) => kept.entry(library).or_default().push(each),
+                None => rest.push(each),
+            }
+        }
+        for (library, kernels) in kept {
+            // A library that is damaged, or lacks what was noted, is made again.
+            match self.cache.find(&library).and_then(|path| open(&path, &kernels).ok()) {
+                Some(loaded) => self.held().extend(loaded),
+                None => rest.extend(kernels),
+            }
+        }
+        rest.sort_by(|a, b| a.name.cmp(&b.name));
+        rest
+    }
+
     /// A kernel that was loaded.
     pub(super) fn find(&self, name: &str) -> Kernel {
         self.held().get(name).expect("kernels are loaded before they are asked for").clone()
     }
 
-    fn group(&self, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fault>> {
+    /// The source of a group, and a key for what is made of it.
+    fn key(&self, group: &[&Emitted]) -> (String, String) {
         let source = (self.changed)(source(group));
-        let key = format!(
-            "{:016x}",
-            emit::digest_of(format!("{}\n{source}", self.compiler.key()).as_bytes(),)
-        );
+        let all = format!("{}\n{source}", self.compiler.key());
+        (source, format!("{:016x}", emit::digest_of(all.as_bytes())))
+    }
+
+    fn group(&self, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fault>> {
+        let (source, key) = self.key(group);
         let path = match self.cache.find(&key) {
             Some(path) => path,
             None => self.make(&key, &source)?,
         };
+        for each in group {
+            self.cache.note_holder(&self.key(&[each]).1, &key);
+        }
         open(&path, group)
     }
 

@@ -115,10 +115,22 @@ impl Frame<'_> {
             Root::Output(at) => {
                 sized(self.ports.outputs[at as usize], &self.plan.outputs[at as usize])
             }
-            Root::Weight(at) => {
-                Piece::read(self.weights[&self.plan.weights[at as usize].name].bytes())
-            }
+            Root::Weight(at) => self.weight(at, false),
         }
+    }
+
+    /// A weight of the plan, packed or not.
+    fn weight(&self, at: u32, packed: bool) -> Piece {
+        let name = self.plan.weights[at as usize].name.clone();
+        Piece::read(self.weights[&(name, packed)].bytes())
+    }
+
+    /// A packed weight as a kernel gets it.
+    pub(super) fn packed(&self, id: BufferId) -> Range {
+        let Root::Weight(at) = self.plan.buffer(id).root else {
+            unreachable!("only weights are packed")
+        };
+        self.weight(at, true).range(0, 0)
     }
 
     /// A buffer as a kernel gets it: its bytes, with the gaps between its rows where it is columns.

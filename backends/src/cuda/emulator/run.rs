@@ -33,11 +33,11 @@ struct Launch {
     over: SmallVec<[bool; 2]>,
 }
 
-/// A plan that is ready; steps without a kernel are `None`.
+/// A plan that is ready.
 struct Prepared {
     plan: Plan,
     ports: Ports,
-    launches: Vec<Option<Launch>>,
+    launches: Vec<Launch>,
     states_at: Vec<u64>,
 }
 
@@ -65,31 +65,30 @@ impl Weights for Loaded {
 
     fn prepare(self: Arc<Self>, plans: Vec<Plan>) -> Result<Box<dyn Runner>, LoadError> {
         let architecture = self.device.architecture;
-        let sources: Vec<Vec<Option<Emitted>>> = plans
+        let sources: Vec<Vec<Emitted>> = plans
             .iter()
             .map(|plan| {
-                plan.steps.iter().map(|step| emit::step(plan, step, architecture)).collect()
+                let step = |step| emit::step_with_packing(plan, step, architecture);
+                plan.steps.iter().map(step).collect()
             })
             .collect();
         let kernels = &self.device.kernels;
-        kernels.load(sources.iter().flatten().flatten()).map_err(LoadError::Failed)?;
+        kernels.load(sources.iter().flatten()).map_err(LoadError::Failed)?;
         let bytes = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
         let reserve = |bytes: u64| {
             let room = usize::try_from(bytes).ok().and_then(AlignedBytes::try_zeroed);
             room.ok_or(LoadError::NoWorkspace(NoMemory { bytes }))
         };
         let workspace = reserve(bytes)?;
-        let ready = |(plan, sources): (Plan, Vec<Option<Emitted>>)| {
-            let launch = |(step, emitted): (&Step, Option<Emitted>)| {
-                emitted.map(|emitted| Launch::new(&plan, step, emitted, kernels))
-            };
+        let ready = |(plan, sources): (Plan, Vec<Emitted>)| {
+            let launch = |(step, emitted)| Launch::new(&plan, step, emitted, kernels);
             let launches = plan.steps.iter().zip(sources).map(launch).collect();
             let (ports, states_at) = (Ports::new(&plan), plan.state_layout().0);
             Prepared { plan, ports, launches, states_at }
         };
         let plans: Vec<Prepared> = plans.into_iter().zip(sources).map(ready).collect();
         let edge = plans.iter().map(|each| each.ports.bytes()).max().unwrap_or(0);
-        let all = || plans.iter().flat_map(|each| each.launches.iter().flatten());
+        let all = || plans.iter().flat_map(|each| each.launches.iter());
         let room = Room::of(all().map(|launch| &launch.kernel));
         let results = |plan: &Plan, step: &Step| {
             step.results.iter().map(|id| plan.buffer(*id).ty.bytes()).sum::<u64>() as usize
@@ -183,6 +182,9 @@ impl Launch {
         let mut given = Given::default();
         for argument in &self.emitted.arguments {
             match *argument {
+                Argument::Operand(at) if self.emitted.packed.contains(&at) => {
+                    given.ranges.push(frame.packed(step.operands[at]));
+                }
                 Argument::Operand(at) => given.ranges.push(frame.range(step.operands[at])),
                 Argument::Result(at) => given.ranges.push(frame.range(step.results[at])),
                 Argument::Constants => {
@@ -265,10 +267,6 @@ impl Runner for Ready {
                 return Err(RunError::Stopped);
             }
             let begin = call.times.as_ref().map_or(0, |times| times.now());
-            let launch = launch.as_ref().ok_or_else(|| RunError::Unsupported {
-                label: step.label().to_owned(),
-                op: "attention_vjp",
-            })?;
             launch.run(&self.loaded.device, &frame, step, &mut self.scratch)?;
             if let Some(trace) = call.trace.as_mut().filter(|_| !stop_requested()) {
                 for (result, label) in step.results.iter().zip(&step.labels) {
