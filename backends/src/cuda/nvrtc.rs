@@ -36,6 +36,9 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
     /// What every function takes of a processor, in the order of the compiler's report.
     pub functions: Vec<Function>,
+    /// What the assembler says against the code, such as that it makes products of warp groups wait for
+    /// each other.
+    pub warnings: Vec<String>,
 }
 
 /// What a function takes.
@@ -147,7 +150,7 @@ impl Nvrtc {
             let message = format!("NVRTC does not compile the kernels for {architecture}");
             return Err(fault("E0857", message, first.map(str::to_owned)));
         }
-        Ok(Compiled { cubin: cubin?, functions: functions(&log) })
+        Ok(Compiled { cubin: cubin?, functions: functions(&log), warnings: warnings(&log) })
     }
 
     /// What two functions give: the number of bytes, and the bytes.
@@ -193,6 +196,15 @@ fn functions(log: &str) -> Vec<Function> {
     out
 }
 
+/// What the assembler says that is no figure. The compiler in front of it warns of what a kernel does
+/// not use of the common declarations.
+fn warnings(log: &str) -> Vec<String> {
+    let against = |line: &&str| {
+        line.contains("ptxas") && (line.contains("warning") || line.contains("Performance Loss"))
+    };
+    log.lines().filter(against).map(|line| line.trim().to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +227,11 @@ ptxas info    : Used 255 registers, used 0 barriers, 376 bytes cmem[0]
             };
         let wanted = [function("norm_12", [79, 0, 0, 17600]), function("k", [255, 64, 48, 0])];
         assert_eq!(functions(log), wanted);
+        assert!(warnings(log).is_empty());
+        let loss = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions \
+                    are serialized due to insufficient register resources";
+        let warning = "ptxas warning : setmaxnreg ignored";
+        assert_eq!(warnings(&format!("{log}{loss}\n  {warning}\n")), [loss, warning]);
     }
 
     /// Needs NVRTC, in the folder of the environment variable or where the system looks.

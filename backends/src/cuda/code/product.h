@@ -1,13 +1,17 @@
 // Tiles of products C = A·Bᵀ. What is multiplied comes from functions of (row, k), and every sum
 // goes to a function of (row, column, sum), so that convolutions and all epilogues are the same code.
+// Shared memory comes from the kernel, whose parts use the same.
+
+// Numbers of a side with so many rows or columns.
+template <int LINES>
+constexpr int SIDE_OF_NUMBERS = 16 * (LINES + 4);
 
 // A tile of 64×COLUMNS sums in f32 by 256 threads; COLUMNS is 16, 32 or 64. `a` and `b` give numbers.
 template <int COLUMNS, class A, class B, class End>
-__device__ inline void product_of_numbers(Size m, Size n, Size k, Size row, Size column, const A& a,
-                                          const B& b, const End& end) {
+__device__ inline void product_of_numbers(Shared<float> left, Shared<float> right, Size m, Size n,
+                                          Size k, Size row, Size column, const A& a, const B& b,
+                                          const End& end) {
   constexpr int TILE = 64, STEP = 16, PITCH = TILE + 4, OTHER = COLUMNS + 4, OWN = COLUMNS / 16;
-  SHARED(float, left, STEP * PITCH);
-  SHARED(float, right, STEP * OTHER);
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
   float sums[4][OWN] = {};
   for (Size from = 0; from < k; from += STEP) {
@@ -45,16 +49,18 @@ __device__ inline void load_piece(Shared<Bytes16> to, const Places& places, Size
   copy_async(to, whole<const Bytes16>(place), !there);
 }
 
+// Pieces of a side: two stages of 64 rows of 80 bytes.
+constexpr int SIDE_OF_HALVES = 2 * 64 * 40 / 8;
+
 // A tile of 64×64 sums by the tensor units, by 128 threads. T is bf16 or f16; `a` and `b` give for a row a
 // function of k that gives where eight elements lie, from a multiple of eight on, and whether they are
 // there.
 template <class T, class A, class B, class End>
-__device__ inline void product_of_halves(Size m, Size n, Size k, Size row, Size column, const A& a,
+__device__ inline void product_of_halves(Shared<Bytes16> left, Shared<Bytes16> right, Size m,
+                                         Size n, Size k, Size row, Size column, const A& a,
                                          const B& b, const End& end) {
   // Rows of 80 bytes: eight of them begin in different banks.
   constexpr int TILE = 64, STEP = 32, PITCH = STEP + 8;
-  SHARED(Bytes16, left, 2 * TILE * PITCH / 8);
-  SHARED(Bytes16, right, 2 * TILE * PITCH / 8);
   const int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
   // Every thread loads pieces of the same two rows of both sides.
   const int line = threadIdx.x / 4, own = threadIdx.x % 4 * 8;

@@ -42,6 +42,9 @@ pub(super) fn emit(
     let units = if half.is_some() { " by tensor units" } else { "" };
     let comment = format!("{}: {heads} heads of {width}{units}", kernel.name);
     let mut out = Writer::new(comment, operands, results);
+    if half.is_some() {
+        out.resident(2);
+    }
     out.size("queries", queries);
     out.size("keys", keys);
     out.size("tiles", tiles);

@@ -60,9 +60,20 @@ fn template(half: Option<DType>, columns: usize) -> String {
     }
 }
 
+/// The shared memory of both sides of such a tile, which all parts of a kernel use: each call of a
+/// template would have its own.
+fn shared_sides(out: &mut Writer, half: Option<DType>, columns: usize) {
+    for (name, lines) in [("left", TILE), ("right", columns)] {
+        out.line(match half {
+            Some(_) => format!("SHARED(Bytes16, {name}, SIDE_OF_HALVES);"),
+            None => format!("SHARED(float, {name}, SIDE_OF_NUMBERS<{lines}>);"),
+        });
+    }
+}
+
 /// The call of the template.
 fn call(out: &mut Writer, template: &str, column: &str) {
-    out.line(format!("{template}(m, n, k, row, {column}, a, b, end);"));
+    out.line(format!("{template}(left, right, m, n, k, row, {column}, a, b, end);"));
 }
 
 /// `x · Wᵀ` of every part with all that follows.
@@ -91,6 +102,7 @@ pub(super) fn linear(
     out.line(k_text);
     let width = |part: usize| operands[kernel.part_operand(part, 1)].ty.shape[0];
     let columns = columns(half, (0..kernel.parts).map(width).max().unwrap_or(0));
+    shared_sides(&mut out, half, columns);
     let mut first = 0;
     for part in 0..kernel.parts {
         let (weight, n) = (kernel.part_operand(part, 1), width(part));
@@ -186,8 +198,9 @@ pub(super) fn dot(
     anchor::end(&mut out, kernel, None, operands, (0, &results[0]));
     out.line("const auto of_page = [&](Size i, Size j, float v) { end(page * m + i, j, v); };");
     let columns = columns(half, n);
-    let template = template(half, columns);
-    out.line(format!("{template}(m, n, k, row, Size(blockIdx.y) * {columns}, a, b, of_page);"));
+    shared_sides(&mut out, half, columns);
+    let (template, column) = (template(half, columns), format!("Size(blockIdx.y) * {columns}"));
+    out.line(format!("{template}(left, right, m, n, k, row, {column}, a, b, of_page);"));
     out.finish(&kernel.name, [pages * tiles, n.div_ceil(columns), 1], threads(half))
 }
 
@@ -310,6 +323,7 @@ pub(super) fn conv(
     let bias = (kernel.arity > 2).then_some(2);
     anchor::end(&mut out, kernel, bias, operands, (0, &results[0]));
     let columns = columns(half, n);
+    shared_sides(&mut out, half, columns);
     call(&mut out, &template(half, columns), &format!("Size(blockIdx.y) * {columns}"));
     let blocks = [m.div_ceil(TILE), n.div_ceil(columns), 1];
     let mut emitted = out.finish(&kernel.name, blocks, threads(half));

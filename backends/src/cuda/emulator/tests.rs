@@ -315,8 +315,8 @@ const FAULTS: &[(&str, &Toy, &str, &str)] = &[
     (
         "shared memory that is too short",
         &NUMBERS,
-        "SHARED(float, left, STEP * PITCH)",
-        "SHARED(float, left, STEP * TILE)",
+        "SHARED(float, left, SIDE_OF_NUMBERS<64>)",
+        "SHARED(float, left, 16 * 64)",
     ),
     (
         "a barrier that half of a block reaches",
