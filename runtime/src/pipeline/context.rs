@@ -2,7 +2,7 @@
 
 use super::plan::Stage;
 use super::{Cancel, Event, Request, Run};
-use crate::engine::{Backend, Compiler, Inputs, finite};
+use crate::engine::{Backend, Compiler, Inputs};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::text::clean;
@@ -132,7 +132,7 @@ fn encode(
         let tensor = tensor_i32([ids.len()], &values)?;
         let (phase, inputs) = (phase(ids.len()), Inputs::new().set("ids", &tensor));
         let outputs = program.call(&phase, &inputs)?;
-        if !finite::all_finite(&outputs) {
+        if !program.gave_finite(&outputs) {
             let origin = program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
             return Err(origin.error(&format!("the text encoder, {}", place(i))));
         }

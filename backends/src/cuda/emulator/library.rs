@@ -4,11 +4,12 @@
 //! side. A kernel that any library of the cache has is not compiled again, and a device holds every
 //! kernel that it has loaded.
 
-use super::Order;
-use super::cache::Cache;
 use super::compiler::Compiler;
+use super::{KEPT, Order};
 use crate::Fault;
+use crate::cuda::cache::Cache;
 use crate::cuda::emit::{self, Argument, Emitted};
+use crate::cuda::launches::{Parameter, Span};
 use crate::errors::OpenError;
 use libloading::Library;
 use smallvec::SmallVec;
@@ -26,30 +27,62 @@ const LEAST: usize = 6;
 /// Memory of an operand or result: `emulated::Range`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    pub(super) base: *mut u8,
-    pub(super) bytes: i64,
-    pub(super) width: i64,
-    pub(super) stride: i64,
+struct Range {
+    base: *mut u8,
+    bytes: i64,
+    width: i64,
+    stride: i64,
 }
 
 /// A matrix that is loaded in pieces: `emulated::Map`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Map {
-    pub(super) memory: Range,
-    pub(super) rows: i64,
-    pub(super) columns: i64,
-    pub(super) stride_bytes: i64,
-    pub(super) box_rows: u32,
+struct Map {
+    memory: Range,
+    rows: i64,
+    columns: i64,
+    stride_bytes: i64,
+    box_rows: u32,
 }
 
 /// What the parameters of a kernel are in a launch.
 #[derive(Default)]
 pub(super) struct Given {
-    pub(super) ranges: SmallVec<[Range; 16]>,
-    pub(super) sizes: SmallVec<[i64; 4]>,
-    pub(super) maps: SmallVec<[Map; 4]>,
+    ranges: SmallVec<[Range; 16]>,
+    sizes: SmallVec<[i64; 4]>,
+    maps: SmallVec<[Map; 4]>,
+}
+
+impl Given {
+    /// Parameters as a kernel of a library takes them.
+    pub(super) fn of(parameters: &[Parameter]) -> Self {
+        let mut given = Self::default();
+        for parameter in parameters {
+            match *parameter {
+                Parameter::Memory(span) => given.ranges.push(Range::of(span)),
+                Parameter::Size(size) => given.sizes.push(size),
+                Parameter::Map(matrix) => given.maps.push(Map {
+                    memory: Range::of(matrix.memory),
+                    rows: matrix.rows as i64,
+                    columns: matrix.columns as i64,
+                    stride_bytes: matrix.stride_bytes as i64,
+                    box_rows: matrix.box_rows,
+                }),
+            }
+        }
+        given
+    }
+}
+
+impl Range {
+    fn of(span: Span) -> Self {
+        Self {
+            base: std::ptr::with_exposed_provenance_mut(span.address as usize),
+            bytes: span.bytes as i64,
+            width: span.width as i64,
+            stride: span.stride as i64,
+        }
+    }
 }
 
 /// A launch: `emulated::Launch`.
@@ -143,7 +176,7 @@ type Change = dyn Fn(String) -> String + Send + Sync;
 
 impl Kernels {
     pub(super) fn new(compiler: Compiler, cache: Option<&str>) -> Result<Self, OpenError> {
-        let cache = Cache::open(cache)?;
+        let cache = Cache::open(KEPT, cache)?;
         let (loaded, changed) = (Mutex::new(BTreeMap::new()), Box::new(|source: String| source));
         Ok(Self { compiler, cache, loaded, changed })
     }
@@ -243,18 +276,10 @@ impl Kernels {
 
     fn make(&self, key: &str, source: &str) -> Result<std::path::PathBuf, Box<Fault>> {
         let [text, library] = self.cache.places(key);
-        let unwritable = |error: std::io::Error| {
-            let help = "name a folder with room in ANYID_CUDA_EMULATED_CACHE".to_owned();
-            let message = "compiled kernels cannot be kept".to_owned();
-            let mut fault = super::fault("E0852", message, Some(help));
-            fault.place = Some(self.cache.folder().display().to_string());
-            fault.cause = Some(error.to_string());
-            fault
-        };
-        std::fs::write(&text, source).map_err(unwritable)?;
+        std::fs::write(&text, source).map_err(|error| self.cache.unwritable(error))?;
         // A source that is refused stays, for whoever looks into the fault.
         self.compiler.compile(&text, &library)?;
-        let kept = self.cache.keep(key, &library).map_err(unwritable);
+        let kept = self.cache.keep(key, &library);
         let _ = std::fs::remove_file(&text);
         kept
     }
@@ -265,7 +290,7 @@ fn open(path: &Path, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fa
     let broken = |error: libloading::Error| {
         let mut fault = super::fault("E0851", "compiled kernels cannot be loaded".to_owned(), None);
         fault.place = Some(path.display().to_string());
-        fault.cause = Some(error.to_string());
+        fault.cause = Some(crate::cuda::said(&error));
         fault
     };
     // SAFETY: the library is what the compiler made of our source, by its digest; nothing runs when
