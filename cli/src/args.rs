@@ -14,6 +14,7 @@ use crate::cmd::dot::Dot;
 use crate::cmd::explain::Explain;
 use crate::cmd::export::Export;
 use crate::cmd::generate::args::Generate;
+use crate::cmd::gpu_check::GpuCheck;
 use crate::cmd::init::Init;
 use crate::cmd::inspect::Inspect;
 use crate::cmd::kernels::Kernels;
@@ -74,6 +75,7 @@ impl Command {
             | Self::Dot(_)
             | Self::Run(_)
             | Self::Lora(_)
+            | Self::GpuCheck(_)
             | Self::Explain(_) => false,
         }
     }
@@ -122,6 +124,8 @@ pub enum Command {
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.
     Bench(Bench),
+    /// Check that a GPU computes what it should, and how fast.
+    GpuCheck(GpuCheck),
 }
 
 /// Precision of the networks.
