@@ -18,7 +18,7 @@ impl HostArena {
     /// Where the system does not give them.
     pub fn reserve(bytes: u64, values: Vec<Value>) -> Result<Box<dyn Arena>, NoMemory> {
         let memory = usize::try_from(bytes).ok().and_then(AlignedBytes::try_zeroed);
-        Ok(Box::new(Self { memory: memory.ok_or(NoMemory { bytes })?, values }))
+        Ok(Box::new(Self { memory: memory.ok_or(NoMemory::of(bytes))?, values }))
     }
 
     /// The memory of an arena that [`Self::reserve`] has made.

@@ -141,6 +141,8 @@ pub struct Call<'c, 'o> {
     pub times: Option<&'c mut Times>,
     /// Asks for every value. The run may then be slow, and allocate.
     pub trace: Option<&'c mut Trace<'c>>,
+    /// Asks whether every output is finite. A device that has not looked leaves it as it is.
+    pub finite: Option<&'c mut Option<bool>>,
 }
 
 /// A tensor in an arena.
@@ -194,6 +196,11 @@ pub trait Arena: Any + Send + Sync {
 
     /// Shows the bytes of a value, dense and row-major.
     fn read(&self, at: usize, look: &mut dyn FnMut(&[u8]));
+
+    /// Whether every value is finite; `None` where the device has to show them for that.
+    fn finite(&self) -> Option<bool> {
+        None
+    }
 
     /// Replaces a value. `bytes` are as many as its type has.
     fn write(&mut self, at: usize, bytes: &[u8]);

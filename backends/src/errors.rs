@@ -102,6 +102,15 @@ impl std::error::Error for LoadError {}
 pub struct NoMemory {
     /// Bytes wanted.
     pub bytes: u64,
+    /// Bytes that the device has left, where it has memory of its own and tells.
+    pub free: Option<u64>,
+}
+
+impl NoMemory {
+    /// So many bytes that the system does not give.
+    pub fn of(bytes: u64) -> Self {
+        Self { bytes, free: None }
+    }
 }
 
 impl fmt::Display for NoMemory {

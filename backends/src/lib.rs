@@ -6,6 +6,7 @@
 
 mod arena;
 mod buffer;
+pub mod check;
 pub mod cpu;
 pub mod cuda;
 pub mod device;

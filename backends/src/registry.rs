@@ -80,6 +80,13 @@ pub struct Setting {
 /// Opens a device.
 pub type Opener = fn(&Opening<'_>) -> Result<Arc<dyn Device>, OpenError>;
 
+/// Names devices.
+pub type Finder = fn() -> Result<Vec<String>, OpenError>;
+
+fn none() -> Result<Vec<String>, OpenError> {
+    Err(OpenError::NotInBuild)
+}
+
 /// A kind of device.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -94,6 +101,11 @@ pub struct Kind {
     /// Values of those settings that give other kernels on this machine, each of which tests go
     /// through.
     pub variants: fn() -> Vec<Settings>,
+    /// The names of those that are there, of which some may not be usable; why none can be.
+    pub devices: Finder,
+    /// Of several devices that are usable, one of the highest rank is taken where a user leaves the choice;
+    /// never one of rank 0.
+    pub rank: u8,
     /// Opens one; `None` where this build cannot.
     pub open: Option<Opener>,
 }
@@ -105,7 +117,8 @@ impl Kind {
         names: &'static str,
         targets: fn() -> Vec<Target>,
     ) -> Self {
-        Self { name, names, targets, settings: &[], variants: Vec::new, open: None }
+        let (variants, devices, rank) = (Vec::new, none as Finder, 0);
+        Self { name, names, targets, settings: &[], variants, devices, rank, open: None }
     }
 }
 
@@ -114,6 +127,12 @@ impl Kind {
 const EMULATED: Option<Kind> = Some(crate::cuda::emulator::KIND);
 #[cfg(not(feature = "cuda-emulator"))]
 const EMULATED: Option<Kind> = None;
+
+/// NVIDIA GPUs.
+#[cfg(feature = "cuda")]
+const CUDA: Kind = crate::cuda::gpu::KIND;
+#[cfg(not(feature = "cuda"))]
+const CUDA: Kind = Kind::absent("cuda", "cuda:N", targets::cuda);
 
 /// The kinds of devices there are.
 #[derive(Clone)]
@@ -124,11 +143,8 @@ pub struct Registry {
 impl Default for Registry {
     /// The kinds of this build, and those that another build may have.
     fn default() -> Self {
-        let absent = [
-            Kind::absent("cuda", "cuda:N", targets::cuda),
-            Kind::absent("wgpu", "wgpu:N", targets::wgpu),
-        ];
-        Self { kinds: [cpu::KIND].into_iter().chain(EMULATED).chain(absent).collect() }
+        let others = [CUDA, Kind::absent("wgpu", "wgpu:N", targets::wgpu)];
+        Self { kinds: [cpu::KIND].into_iter().chain(EMULATED).chain(others).collect() }
     }
 }
 
@@ -204,7 +220,8 @@ mod tests {
         }
         assert!(refused("gpu").to_string().starts_with("the devices are cpu"));
         for name in ["cuda", "cuda:0", "wgpu:7"] {
-            assert!(matches!(refused(name), OpenError::NotInBuild), "{name}");
+            let absent = !cfg!(feature = "cuda") || name.starts_with("wgpu");
+            assert!(!absent || matches!(refused(name), OpenError::NotInBuild), "{name}");
         }
         for name in ["cpu:1", "cpu:", "cpu:0:0", "cpu:-1"] {
             assert!(matches!(refused(name), OpenError::NotThere(_)), "{name}");
@@ -246,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_names_its_devices_or_says_why_there_are_none() {
+        for kind in Registry::default().kinds() {
+            match (kind.devices)() {
+                Ok(names) => assert!(names.iter().all(|name| name.starts_with(kind.name))),
+                Err(why) => {
+                    let absent = matches!(why, OpenError::NotInBuild);
+                    assert_eq!(absent, kind.open.is_none(), "{}: {why}", kind.name);
+                }
+            }
+        }
+        let cpu = *Registry::default().kind("cpu").expect("it is always there");
+        assert_eq!(((cpu.devices)().unwrap(), cpu.rank), (vec!["cpu".to_owned()], 1));
+    }
+
+    #[test]
     fn targets_are_known_without_their_devices() {
         let registry = Registry::default();
         let mut names: Vec<&str> = registry.targets().map(|(_, target)| target.name).collect();
@@ -253,7 +285,8 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count, "each has a name of its own: {names:?}");
-        for (name, runs) in [("cpu", true), ("cuda:sm_90", false), ("wgpu", false)] {
+        let cuda = cfg!(feature = "cuda");
+        for (name, runs) in [("cpu", true), ("cuda:sm_90", cuda), ("wgpu", false)] {
             assert_eq!(registry.target(name).map(|target| target.name), Some(name));
             assert_eq!(registry.runs(name), runs, "{name}");
         }

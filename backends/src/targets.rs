@@ -6,7 +6,7 @@
 //! with its origin; where a name stands for many products, those of one of them.
 
 use anyid_ir::DType::{self, Bf16, F16, F32};
-use anyid_ir::kernel::{EpilogueSupport, KernelLimits, Machine, Sizes, Target};
+use anyid_ir::kernel::{EpilogueSupport, KernelLimits, Machine, NATIVE, Sizes, Target};
 use anyid_ir::plan::Alignment;
 
 /// What GPUs multiply, and compute rows of.
@@ -59,6 +59,7 @@ fn nvidia(name: &'static str, half: f64, single: f64, bytes_per_second: f64) -> 
         ..KernelLimits::ANY
     };
     Target {
+        native: NATIVE,
         linear_limits: limits,
         // Wider heads are two products and a softmax.
         head_widths: Sizes { multiple: 8, most: 256 },

@@ -14,6 +14,7 @@ use crate::cmd::dot::Dot;
 use crate::cmd::explain::Explain;
 use crate::cmd::export::Export;
 use crate::cmd::generate::args::Generate;
+use crate::cmd::gpu_check::GpuCheck;
 use crate::cmd::init::Init;
 use crate::cmd::inspect::Inspect;
 use crate::cmd::kernels::Kernels;
@@ -22,7 +23,8 @@ use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
 use crate::cmd::train::args::Train;
 use crate::cmd::world::args::WorldVerb;
-use crate::render;
+use crate::{output, render};
+use anyid_runtime::engine::{AUTO, Best, Registry, Settings};
 use anyid_runtime::{Backend, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -73,6 +75,7 @@ impl Command {
             | Self::Dot(_)
             | Self::Run(_)
             | Self::Lora(_)
+            | Self::GpuCheck(_)
             | Self::Explain(_) => false,
         }
     }
@@ -85,7 +88,8 @@ pub enum Command {
     Generate(Box<Generate>),
     /// Write a model folder with random weights.
     Init(Init),
-    /// Say what a checkpoint, model folder, adapter, IR file, plan, recipe, picture or video is.
+    /// Say what a checkpoint, model folder, adapter, IR file, plan, recipe, picture or video is, or list
+    /// the devices.
     Inspect(Inspect),
     /// Write a built-in network as IR text.
     Export(Export),
@@ -120,6 +124,8 @@ pub enum Command {
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.
     Bench(Bench),
+    /// Check that a GPU computes what it should, and how fast.
+    GpuCheck(GpuCheck),
 }
 
 /// Precision of the networks.
@@ -258,7 +264,8 @@ impl PassArgs {
 /// Where something runs.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
-    /// The device to compute on: cpu.
+    /// The device to compute on: cpu, cuda:N in builds with it, or auto for the best that is usable here
+    /// (`inspect devices` lists them).
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
     /// Number of threads; 0 uses all that the processor has. The result does not depend on it.
@@ -272,13 +279,29 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Backend::open`].
     pub fn open(&self) -> Result<Backend> {
-        let backend = Backend::open(&self.device, self.threads);
-        let backend = backend.map_err(|error| match error.code() {
+        let backend = self.backend().map_err(|error| match error.code() {
             "E0904" | "E0560" => error.at(format!("--device {}", self.device)),
             "E0918" => error.at(format!("--threads {}", self.threads)),
             _ => error,
         })?;
         backend.about().warnings.iter().for_each(|warning| render::warn(warning));
+        Ok(backend)
+    }
+
+    fn backend(&self) -> Result<Backend> {
+        if self.device != AUTO {
+            return Backend::open(&self.device, self.threads);
+        }
+        let settings = Settings::threads(self.threads);
+        let Best { backend, passed } = Backend::best(&Registry::default(), &settings)?;
+        if !output::quiet() {
+            for (name, error) in passed {
+                let why = format!("[{}] {}", error.code(), error.message());
+                output::note(&format!("{name} is not usable: {why}"));
+            }
+            let about = backend.about();
+            output::note(&format!("the device is {}: {}", about.name, about.words));
+        }
         Ok(backend)
     }
 }

@@ -136,7 +136,10 @@ const FLAGS: &[(&[&str], &str)] = &[
         ],
         "the arithmetic is --precision: f32 or bf16",
     ),
-    (&["cpu", "gpu", "cuda", "device-id", "backend"], "the device is --device cpu"),
+    (
+        &["cpu", "gpu", "cuda", "device-id", "backend"],
+        "the device is --device NAME; `anyid-rt inspect devices` lists them",
+    ),
     (&["t", "num-threads", "n-threads", "num-workers", "jobs", "j"], "threads are --threads N"),
     (
         &[

@@ -119,6 +119,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Train(args) => cmd::train::run(args),
         Command::World(args) => cmd::world::run(args),
         Command::Explain(args) => cmd::explain::run(args),
+        Command::GpuCheck(args) => cmd::gpu_check::run(args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),
             BenchWhat::Rows(args) => cmd::bench::rows::run(*args),

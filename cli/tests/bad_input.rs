@@ -43,7 +43,7 @@ fn flags_of_generate_are_checked_before_work() {
         ("--fps -24", "E0821"),
         ("--solver heun", "E0921"),
         ("--schedule karras", "E0922"),
-        ("--device cuda:0", "E0904"),
+        ("--device wgpu:0", "E0904"),
         ("--device toaster", "E0904"),
         ("--device cpu:1", "E0560"),
         ("--seed -1", "E0900"),
@@ -355,8 +355,8 @@ fn inputs_that_do_not_fit_are_named() {
         (format!("{run} --device cpu:3"), "E0560"),
         ("compare net.ir --model m --b toaster".to_owned(), "E0904"),
         ("compare net.ir --model m --a cpu:1".to_owned(), "E0560"),
-        ("bisect net.ir --model m --device cuda:0".to_owned(), "E0904"),
-        ("bench ops --device cuda:0".to_owned(), "E0904"),
+        ("bisect net.ir --model m --device wgpu:1".to_owned(), "E0904"),
+        ("bench ops --device wgpu:0".to_owned(), "E0904"),
         ("bench text --preset micro --device cpu:1".to_owned(), "E0560"),
     ] {
         refused(&folder, &words, code);

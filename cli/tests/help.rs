@@ -4,9 +4,26 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 18] = [
-    "generate", "init", "inspect", "export", "check", "compile", "opt", "kernels", "bisect", "dot",
-    "run", "compare", "convert", "lora", "train", "world", "explain", "bench",
+const VERBS: [&str; 19] = [
+    "generate",
+    "init",
+    "inspect",
+    "export",
+    "check",
+    "compile",
+    "opt",
+    "kernels",
+    "bisect",
+    "dot",
+    "run",
+    "compare",
+    "convert",
+    "lora",
+    "train",
+    "world",
+    "explain",
+    "bench",
+    "gpu-check",
 ];
 
 #[test]

@@ -23,7 +23,9 @@ pub fn to_fault(error: Error) -> Fault {
 
 /// The error that a backend passed on.
 pub fn from_fault(fault: Fault) -> Error {
-    let mut error = Error::input(fault.code, fault.message);
+    // Of a device without memory, as of the machine itself.
+    let kind = if fault.code == "E0603" { Kind::Budget } else { Kind::Input };
+    let mut error = Error::new(kind, fault.code, fault.message);
     if let Some(place) = fault.place {
         error = error.at(place);
     }

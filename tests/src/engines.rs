@@ -20,6 +20,8 @@ pub enum Engine {
     Fused(&'static str),
     /// [`Self::Fused`] with other kernels: one of the [ways](devices::ways) of that device.
     Way(&'static str, usize),
+    /// [`Self::Fused`] on an emulated device in every order of its threads.
+    Orders(&'static str),
     /// [`Self::Fused`] on the first device with one pass left out.
     Without(&'static str),
     /// The interpreter, rounding every primitive to its declared type.
@@ -34,7 +36,8 @@ impl Engine {
     }
 
     /// Those for the golden case in this folder: every device in both ways and with all of its kernels,
-    /// the interpreter, and for `base` also each pass alone left out.
+    /// the interpreter, for `base` also each pass alone left out, and for `hd128` emulated devices
+    /// in all orders of their threads.
     pub fn of_case(case: &Path) -> Vec<Self> {
         let each = |name: &&'static str| {
             let (name, ways) = (*name, devices::ways(name).len());
@@ -43,7 +46,12 @@ impl Engine {
         };
         let mut all: Vec<Self> = devices::names().iter().flat_map(each).collect();
         all.push(Self::Interpreter);
-        if case.ends_with("base") {
+        if case.ends_with("hd128") {
+            let emulated = devices::names().iter().filter(|name| devices::is_emulated(name));
+            all.extend(emulated.map(|name| Self::Orders(name)));
+        }
+        // Passes are about plans, of which the quick devices tell enough.
+        if case.ends_with("base") && !devices::is_emulated(devices::names()[0]) {
             let optional = PASSES.iter().filter(|pass| pass.optional);
             all.extend(optional.map(|pass| Self::Without(pass.name)));
         }
@@ -65,6 +73,7 @@ impl Engine {
                 let values: Vec<&str> = way.values.iter().map(|(_, value)| &**value).collect();
                 format!("{device}-fused {}", values.join(" "))
             }
+            Self::Orders(device) => format!("{device}-fused in all orders"),
             Self::Without(pass) => format!("{}-fused without {pass}", devices::names()[0]),
             Self::Interpreter => "interp".into(),
         }
@@ -74,7 +83,9 @@ impl Engine {
     fn compiled(self) -> Option<(&'static str, Options)> {
         match self {
             Self::Apart(device) => Some((device, Options::traceable())),
-            Self::Fused(device) | Self::Way(device, _) => Some((device, Options::default())),
+            Self::Fused(device) | Self::Way(device, _) | Self::Orders(device) => {
+                Some((device, Options::default()))
+            }
             Self::Without(pass) => Some((devices::names()[0], Options::default().off(pass))),
             Self::Interpreter => None,
         }
@@ -97,6 +108,7 @@ pub fn run(
         Some((device, options)) => {
             let backend = match engine {
                 Engine::Way(_, at) => devices::backend_with(device, &devices::ways(device)[at], 2),
+                Engine::Orders(_) => devices::backend_with(device, &devices::in_all_orders(2), 2),
                 _ => devices::backend(device, 2),
             };
             let provider: Arc<dyn anyid_backends::WeightProvider + Send + Sync> = weights.clone();

@@ -1,48 +1,12 @@
 //! Plans on a device without the runtime: what the differential tests run, with the memory in a state
 //! of their choice.
 
+pub use anyid_backends::check::Stored;
 use anyid_backends::device::{Arena, Call, Provider, Runner};
-use anyid_backends::{Device, Fault, LoadError, RunError, StoredWeight, WeightProvider};
+use anyid_backends::{Device, LoadError, RunError};
+use anyid_ir::Tensor;
 use anyid_ir::plan::{Plan, Port, Root, title};
-use anyid_ir::{Tensor, TensorType, WeightSource};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Weights in memory, as a checkpoint would store them: types may differ from the declared ones.
-#[derive(Clone, Debug, Default)]
-pub struct Stored(BTreeMap<String, Tensor>);
-
-impl Stored {
-    /// Adds a weight.
-    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
-        self.0.insert(name.into(), tensor);
-    }
-
-    /// The weights as devices take them.
-    pub fn shared(&self) -> Arc<Provider> {
-        Arc::new(self.clone())
-    }
-}
-
-impl WeightProvider for Stored {
-    fn find(&self, name: &str) -> Option<StoredWeight> {
-        let tensor = self.0.get(name)?;
-        Some(StoredWeight { dtype: tensor.dtype(), bytes: tensor.bytes().len() as u64 })
-    }
-
-    fn read(&self, name: &str, from: u64, out: &mut [u8]) -> Result<(), Fault> {
-        out.copy_from_slice(&self.0[name].bytes()[from as usize..][..out.len()]);
-        Ok(())
-    }
-}
-
-impl WeightSource for Stored {
-    fn weight(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, Tensor>, String> {
-        let tensor = self.0.get(name).ok_or_else(|| format!("there is no weight \"{name}\""))?;
-        Ok(Cow::Owned(tensor.cast(ty.dtype)))
-    }
-}
 
 /// Named tensors in order.
 pub type Named = Vec<(String, Tensor)>;

@@ -1,20 +1,24 @@
 //! Every case of the op table three ways: the interpreter, the interpreter on decomposed modules,
 //! and every device, which has to give the same bits for any number of threads and whatever its memory
-//! held before, and to agree with the interpreter with every set of instructions.
+//! held before, and to agree with the interpreter with every set of instructions. Emulated devices run a
+//! fixed sample of the table, in all orders of their threads; with `ANYID_OP_TABLE=all` all of it, in one
+//! order, for which every kernel of the table has to be compiled.
 
 use anyid_backends::cpu::conv::{ConvShape, conv_algorithm};
 use anyid_backends::cpu::gemm::PanelKind;
-use anyid_backends::{Device, RunError};
+use anyid_backends::{Device, RunError, Settings};
+use anyid_ir::plan::Plan;
 use anyid_ir::{Axes, DType, Evaluator, FuncBuilder, Mode, Module, Op, Tensor, TensorType};
 use anyid_passes::report::PhaseSummary;
 use anyid_passes::{CompileRequest, Options};
 use anyid_tests::close::difference;
 use anyid_tests::devices;
-use anyid_tests::op_cases::{Built, OpCase, cases, closed_set, noise};
+use anyid_tests::op_cases::{Built, OpCase, Tolerance, cases, closed_set, noise, seed_of};
 use anyid_tests::plans::{Named, Stored, run_guarded, run_plan};
 use anyid_tests::primitives::primitives;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The outputs of the interpreter.
 fn interpreted(built: &Built, module: &Module) -> Vec<Tensor> {
@@ -106,7 +110,7 @@ fn decomposed_modules_compute_the_same_bits() {
 #[test]
 fn every_device_agrees_with_the_interpreter() {
     for name in devices::names() {
-        agrees(name);
+        if devices::is_emulated(name) { emulated(name) } else { agrees(name) }
     }
 }
 
@@ -168,6 +172,142 @@ fn agrees(name: &str) {
     });
     println!("{name}: {count} modules, largest error {worst:.2} of its tolerance");
     report(&failures, count);
+}
+
+/// Most modules of the sample for each op and type, and for the ops that have templates of their own.
+const FEW: usize = 3;
+const MORE: usize = 16;
+/// Most operations of a module of the sample.
+const SMALL: u64 = 30_000_000;
+/// Modules whose kernels are compiled together.
+const TOGETHER: usize = 600;
+
+/// Whether emulated devices run all of the table.
+fn all_of_it() -> bool {
+    std::env::var("ANYID_OP_TABLE").is_ok_and(|which| which == "all")
+}
+
+/// The cases and types that emulated devices run: of each op and type a few, chosen by a number that
+/// depends on their names alone.
+fn chosen(cases: &[OpCase]) -> Vec<(&OpCase, DType)> {
+    let mut by_op: BTreeMap<String, Vec<(u64, &OpCase, DType)>> = BTreeMap::new();
+    for case in cases {
+        let op = case.name.split(' ').next().unwrap_or_default();
+        for dtype in &case.dtypes {
+            let number = seed_of(&format!("{} {dtype}", case.name));
+            let list = by_op.entry(format!("{op} {dtype}")).or_default();
+            list.push((number, case, *dtype));
+        }
+    }
+    let few = |(op, mut list): (String, Vec<(u64, _, _)>)| {
+        list.sort_by_key(|(number, ..)| *number);
+        let templates = ["linear ", "attention", "conv ", "dot "];
+        let most = if templates.iter().any(|own| op.starts_with(own)) { MORE } else { FEW };
+        list.truncate(if all_of_it() { usize::MAX } else { most });
+        list.into_iter().map(|(_, case, dtype)| (case, dtype))
+    };
+    by_op.into_iter().flat_map(few).collect()
+}
+
+/// A module of the table with its plan.
+struct Ready {
+    name: String,
+    tolerance: Tolerance,
+    built: Built,
+    plan: Plan,
+}
+
+/// The table on an emulated device.
+fn emulated(name: &str) {
+    let settings = if all_of_it() { Settings::default() } else { devices::in_all_orders(1) };
+    let [device, one] =
+        [settings, Settings::default()].map(|settings| devices::open_with(name, &settings));
+    let options = Options { target: device.about().target.clone(), ..Options::default() };
+    let cases = cases();
+    let ready = |(case, dtype): &(&OpCase, DType)| {
+        let built = (case.build)(*dtype);
+        let plan = CompileRequest::new(&built.module, "f").with(&options).plan();
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let small = all_of_it() || PhaseSummary::of(&plan).flops <= SMALL;
+        let name = format!("{} {dtype}", case.name);
+        small.then_some(Ready { name, tolerance: case.tolerance, built, plan })
+    };
+    let (mut failures, mut count, mut worst) = (Vec::new(), 0, 0.0f64);
+    for group in chosen(&cases).chunks(TOGETHER) {
+        let ready: Vec<Ready> = group.iter().filter_map(ready).collect();
+        let plans: Vec<Plan> = ready.iter().map(|ready| ready.plan.clone()).collect();
+        devices::compile_together(&device, &plans);
+        devices::compile_together(&one, &plans);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let (mut failures, mut worst) = (Vec::new(), 0.0f64);
+            while let Some(ready) = ready.get(next.fetch_add(1, Ordering::Relaxed)) {
+                worst = worst.max(ready.compare(&device, &one, &mut failures));
+            }
+            (failures, worst)
+        };
+        let made = std::thread::scope(|scope| {
+            let workers = [(); 2].map(|()| scope.spawn(work));
+            workers.map(|worker| worker.join().expect("failures are listed"))
+        });
+        for (mut own, most) in made {
+            failures.append(&mut own);
+            worst = worst.max(most);
+        }
+        count += ready.len();
+        if all_of_it() {
+            println!("{name}: {count} modules, {} failures", failures.len());
+        }
+    }
+    println!("{name}: {count} modules, largest error {worst:.2} of its tolerance");
+    failures.sort();
+    report(&failures, count);
+    assert!(count > 400, "only {count} modules");
+}
+
+impl Ready {
+    /// Runs the module on `device`, and again on `one`; the largest error as a share of its tolerance.
+    fn compare(
+        &self,
+        device: &Arc<dyn Device>,
+        one: &Arc<dyn Device>,
+        failures: &mut Vec<String>,
+    ) -> f64 {
+        let Self { name, tolerance, built, plan } = self;
+        let run = |device: &Arc<dyn Device>, garbage: u8| {
+            run_plan(device, plan, &built.weights, &built.inputs, garbage)
+        };
+        let outputs = match run(device, 0) {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                failures.push(format!("{name}: {error:?}"));
+                return 0.0;
+            }
+        };
+        let mut worst = 0.0f64;
+        let reference = interpreted(built, &built.module);
+        assert_eq!(outputs.len(), reference.len(), "{name}");
+        for ((result, given), golden) in outputs.iter().zip(&reference) {
+            let (error, bound) = (difference(given, golden), tolerance.of(given.dtype()));
+            if bound > 0.0 {
+                worst = worst.max(error / bound);
+            }
+            if error > bound {
+                failures.push(format!("{name} {result}: {error:.2e} of {bound:.0e}"));
+            }
+        }
+        match run_guarded(one, plan, &built.weights, &built.inputs) {
+            Ok(guarded) if equal(&outputs, &guarded) => {}
+            guarded => {
+                let why = guarded.err().unwrap_or_else(|| "other bits".to_owned());
+                failures.push(format!("{name} with gaps: {why}"));
+            }
+        }
+        if !same(&Ok(outputs), &run(one, 0xFF)) {
+            failures.push(format!("{name}: other bits with memory of NaN"));
+        }
+        worst
+    }
 }
 
 /// Largest module that is run in primitives.

@@ -11,6 +11,7 @@ use anyid_ir::{DType, FuncBuilder, Module, Op, TensorType, ValueId};
 use anyid_models::wan::Precision;
 use anyid_models::wan::config::DitConfig;
 use anyid_models::wan::dit::{DitSize, dit};
+use anyid_passes::cost::{step_cost, step_seconds};
 use anyid_passes::{CompileError, CompileRequest, Options};
 use anyid_runtime::engine::{Compiler, PlanFile};
 use anyid_tests::devices;
@@ -297,9 +298,8 @@ fn every_target_that_is_known_compiles_the_networks() {
     }
 }
 
-/// Launches of a block and MiB of workspace of a step of the 5B transformer in bf16, the residual
-/// stream in f32, for 27,280 tokens.
-fn real_size(target: Target) -> (usize, u64) {
+/// A step of the 5B transformer in bf16, the residual stream in f32, for 27,280 tokens.
+fn real_step(target: Target) -> Plan {
     let size = DitSize {
         reference_frames: 0,
         frames: 31,
@@ -314,6 +314,11 @@ fn real_size(target: Target) -> (usize, u64) {
     let options = Options { target, ..Options::default() };
     let request = CompileRequest::new(&module, "dit").varying(["lat", "t"]).with(&options);
     let [_, step] = request.split().unwrap();
+    step
+}
+
+/// Launches of a block and MiB of workspace of such a step.
+fn real_size(step: &Plan) -> (usize, u64) {
     let block = step.steps.iter().filter(|step| step.label().contains("/blocks.15/"));
     let products = block.clone().filter(|step| matches!(step.kernel, Kernel::Anchor(_)));
     assert!(products.count() >= 8);
@@ -330,6 +335,21 @@ fn three_targets_at_the_real_size() {
     let bare = EpilogueSupport { residual: &[], gate: false, ..EpilogueSupport::FULL };
     let bare = Target { linear: bare, ..whole.clone() };
     let single = Target { linear_parts: 1, ..bare.clone() };
-    let all = [whole, split, bare, single].map(real_size);
+    let all = [whole, split, bare, single].map(|target| real_size(&real_step(target)));
     assert_eq!(all, [(13, 1226), (15, 960), (13, 1386), (15, 1386)]);
+}
+
+/// What `compile --target cuda:sm_90 --predict` says in `docs/performance.md`.
+#[test]
+fn a_gpu_at_the_real_size_launches_little() {
+    let target = devices::registry().target("cuda:sm_90").unwrap();
+    let machine = target.machine.clone().unwrap();
+    let step = real_step(target);
+    assert_eq!(real_size(&step), (13, 1226));
+    assert_eq!(step.steps.len(), 407);
+    let rows = step.steps.iter().filter(|own| matches!(own.kernel, Kernel::Row(_)));
+    let moved: u64 = rows.map(|own| step_cost(&step, own).bytes).sum();
+    assert!(moved <= 110_000_000_000, "rows move {moved} bytes");
+    let seconds: f64 = step.steps.iter().map(|own| step_seconds(&step, own, &machine)).sum();
+    assert!((0.665..0.675).contains(&seconds), "{seconds} s");
 }

@@ -27,6 +27,8 @@ pub const KIND: Kind = Kind {
         Setting { name: ROWS, variable: "ANYID_ROWS" },
     ],
     variants,
+    devices: || Ok(vec!["cpu".to_owned()]),
+    rank: 1,
     open: Some(open),
 };
 
@@ -103,7 +105,7 @@ impl Weights for Loaded {
         let scratch = executables.iter().map(Executable::scratch_bytes).max();
         let (workspace, scratch) = (workspace.unwrap_or(0), scratch.unwrap_or(0));
         let memory = Memory::try_new(workspace, scratch);
-        let memory = memory.ok_or(LoadError::NoWorkspace(NoMemory { bytes: workspace }))?;
+        let memory = memory.ok_or(LoadError::NoWorkspace(NoMemory::of(workspace)))?;
         Ok(Box::new(Ready { loaded: self, executables, memory }))
     }
 }

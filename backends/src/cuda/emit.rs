@@ -18,7 +18,7 @@ mod tests;
 
 use anyid_ir::TensorType;
 use anyid_ir::kernel::Kernel;
-use anyid_ir::plan::{Columns, Plan, Step};
+use anyid_ir::plan::{Columns, Plan, Root, Step};
 
 /// Bytes of the longest piece that is read or written at once.
 const PIECE: usize = 16;
@@ -28,6 +28,7 @@ pub const COMMON: &str = concat!(
     include_str!("code/numbers.h"),
     include_str!("code/product.h"),
     include_str!("code/attention.h"),
+    include_str!("code/attention_vjp.h"),
     include_str!("code/hopper.h"),
 );
 
@@ -83,12 +84,14 @@ pub struct Place {
     pub columns: Option<(usize, usize)>,
     /// Its first byte is a multiple of this power of two, at most 16.
     pub alignment: usize,
+    /// Whether the device can give it [packed](Emitted::packed).
+    pub packs: bool,
 }
 
 impl Place {
     /// Dense memory that begins at a multiple of 16 bytes.
     pub fn dense(ty: TensorType) -> Self {
-        Self { ty, columns: None, alignment: PIECE }
+        Self { ty, columns: None, alignment: PIECE, packs: false }
     }
 
     /// Elements from one row of `width` to the next.
@@ -154,13 +157,26 @@ pub struct Emitted {
     pub grid: Grid,
     /// Bytes that it reads beside the operands.
     pub constants: Vec<u8>,
+    /// Operands that it reads packed: the second axis of each comes last, behind those of taps, and it
+    /// begins at a multiple of 16 bytes.
+    pub packed: Vec<usize>,
     /// Rows of each table that an index of an operand picks rows of. A launch leaves in the fault of a
     /// table the first index that is no row of it, below the place where it stands.
     pub tables: Vec<usize>,
 }
 
-/// The source of the kernel of a step, if it has one.
-pub fn step(plan: &Plan, step: &Step, architecture: Architecture) -> Option<Emitted> {
+/// The source of the kernel of a step, for a device that gives every operand as it is stored.
+pub fn step(plan: &Plan, step: &Step, architecture: Architecture) -> Emitted {
+    step_of(plan, step, architecture, false)
+}
+
+/// The source of the kernel of a step, for a device that packs the kernels of convolutions which are
+/// weights when it loads them.
+pub fn step_with_packing(plan: &Plan, step: &Step, architecture: Architecture) -> Emitted {
+    step_of(plan, step, architecture, true)
+}
+
+fn step_of(plan: &Plan, step: &Step, architecture: Architecture, packing: bool) -> Emitted {
     let place = |id: &_| {
         let buffer = plan.buffer(*id);
         let size = buffer.ty.dtype.bytes() as u64;
@@ -171,26 +187,30 @@ pub fn step(plan: &Plan, step: &Step, architecture: Architecture) -> Option<Emit
         // Every row of columns begins where this says.
         let alignment = 1 << (first | stride | PIECE as u64).trailing_zeros();
         let columns = columns.map(|(width, stride)| (width as usize, stride as usize));
-        Place { ty: buffer.ty.clone(), columns, alignment }
+        // A weight as a whole.
+        let packs = match buffer.root {
+            Root::Weight(at) => packing && plan.weights[at as usize].ty == buffer.ty,
+            _ => false,
+        };
+        Place { ty: buffer.ty.clone(), columns, alignment, packs }
     };
     let operands: Vec<Place> = step.operands.iter().map(place).collect();
     let results: Vec<Place> = step.results.iter().map(place).collect();
     kernel(&step.kernel, &operands, &results, architecture)
 }
 
-/// The source of a kernel, which was [checked](Kernel::check) for these types; `None` for the
-/// derivative of attention.
+/// The source of a kernel, which was [checked](Kernel::check) for these types.
 pub fn kernel(
     kernel: &Kernel,
     operands: &[Place],
     results: &[Place],
     architecture: Architecture,
-) -> Option<Emitted> {
-    Some(match kernel {
+) -> Emitted {
+    match kernel {
         Kernel::Row(row) => row::emit(row, operands, results),
         Kernel::Copy(copy) => moves::copy(copy, operands, &results[0]),
         Kernel::Gather => moves::gather(&operands[0], &operands[1], &results[0]),
         Kernel::Fill(fill) => fill::emit(fill, operands, &results[0]),
-        Kernel::Anchor(anchor) => return anchor::emit(anchor, operands, results, architecture),
-    })
+        Kernel::Anchor(anchor) => anchor::emit(anchor, operands, results, architecture),
+    }
 }

@@ -5,18 +5,21 @@
 //! which have to give the same bits, in memory that holds NaN and whose bounds are checked. It says
 //! nothing about speed. What it does not see is in `docs/gpu.md`.
 
-mod cache;
 mod compiler;
 mod library;
 mod memory;
 mod run;
-mod weights;
+#[cfg(all(test, feature = "cuda"))]
+pub(super) mod stand_in;
 
 #[cfg(test)]
 mod tests;
 
 use crate::Fault;
+use crate::cuda::cache::Kept;
 use crate::cuda::emit::Architecture;
+use crate::cuda::launches::Ports;
+use crate::cuda::stored;
 use crate::device::{About, Device, Progress, Provider, Throughput, Weights};
 use crate::errors::{LoadError, OpenError};
 use crate::registry::{Kind, Opening, Setting};
@@ -40,6 +43,12 @@ pub const KIND: Kind = Kind {
         Setting { name: CACHE, variable: "ANYID_CUDA_EMULATED_CACHE" },
     ],
     variants: Vec::new,
+    devices: || {
+        let all = Architecture::ALL.map(|each| format!("{}:{}", KIND.name, each.name()));
+        Ok(all.to_vec())
+    },
+    // It is for tests.
+    rank: 0,
     open: Some(open),
 };
 
@@ -49,6 +58,10 @@ const ORDER: &str = "order";
 const COMPILER: &str = "compiler";
 /// The setting of the folder for compiled kernels.
 const CACHE: &str = "cache";
+
+/// Libraries of compiled kernels.
+const KEPT: Kept =
+    Kept { folder: "cuda-emulated", ending: "so", variable: "ANYID_CUDA_EMULATED_CACHE" };
 
 /// The order in which the threads of a block run as far as barriers let them, and when asynchronous copies
 /// land.
@@ -150,11 +163,11 @@ impl Device for Emulated {
     }
 
     fn weight_bytes(&self, plans: &[&Plan]) -> u64 {
-        weights::wanted(plans).values().map(|ty| ty.bytes()).sum()
+        stored::wanted(plans, self.architecture).values().map(|ty| ty.bytes()).sum()
     }
 
     fn scratch_bytes(&self, plan: &Plan) -> u64 {
-        memory::Ports::new(plan).bytes() as u64
+        Ports::new(plan).bytes()
     }
 
     fn load(
@@ -163,7 +176,7 @@ impl Device for Emulated {
         provider: Arc<Provider>,
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Weights>, LoadError> {
-        let weights = weights::load(plans, &*provider, progress)?;
+        let weights = memory::load(plans, self.architecture, &*provider, progress)?;
         Ok(Arc::new(run::Loaded { device: self, weights }))
     }
 

@@ -7,13 +7,13 @@ use super::emit;
 use crate::Fault;
 use libloading::{Library, Symbol};
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
-/// Names of the library, newest first; each opens the second of its pair by name.
+/// Names of the library, newest first, and how those of a second one begin, which it opens by name.
 const NAMES: [(&str, &str); 2] = [
-    ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0"),
-    ("libnvrtc.so.12", "libnvrtc-builtins.so.12.9"),
+    ("libnvrtc.so.13", "libnvrtc-builtins.so.13."),
+    ("libnvrtc.so.12", "libnvrtc-builtins.so.12."),
 ];
 
 type Program = *mut c_void;
@@ -36,6 +36,9 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
     /// What every function takes of a processor, in the order of the compiler's report.
     pub functions: Vec<Function>,
+    /// What the assembler says against the code, such as that it makes products of warp groups wait for
+    /// each other.
+    pub warnings: Vec<String>,
 }
 
 /// What a function takes.
@@ -64,12 +67,16 @@ impl Nvrtc {
     /// E0856 where there is none, or one that lacks what is called.
     pub fn find(folder: Option<&Path>) -> Result<Self, Box<Fault>> {
         let mut last = None;
-        for (name, builtins) in NAMES {
-            let at = |name: &str| folder.map_or_else(|| name.into(), |folder| folder.join(name));
-            // SAFETY: loading it runs the constructors of NVIDIA's library, which need nothing of ours.
-            match unsafe { (Library::new(at(builtins)), Library::new(at(name))) } {
-                (builtins, Ok(library)) => return Self::of(library, builtins.ok()),
-                (_, Err(error)) => last = last.or(Some(error.to_string())),
+        for (name, second) in NAMES {
+            let path = folder.map_or_else(|| name.into(), |folder| folder.join(name));
+            let builtins = folder.and_then(|folder| newest(folder, second));
+            // SAFETY: loading them runs the constructors of NVIDIA's libraries, which need nothing of
+            // ours.
+            let (builtins, library) =
+                unsafe { (builtins.and_then(|path| Library::new(path).ok()), Library::new(path)) };
+            match library {
+                Ok(library) => return Self::of(library, builtins),
+                Err(error) => last = last.or(Some(super::said(&error))),
             }
         }
         Err(fault("E0856", "there is no NVRTC".to_owned(), last))
@@ -94,8 +101,9 @@ impl Nvrtc {
     fn function<T>(&self, name: &str) -> Result<Symbol<'_, T>, Box<Fault>> {
         // SAFETY: callers name the function's type as NVIDIA documents it.
         let found = unsafe { self.library.get::<T>(name.as_bytes()) };
-        found
-            .map_err(|error| fault("E0856", "this is no NVRTC".to_owned(), Some(error.to_string())))
+        found.map_err(|error| {
+            fault("E0856", "this is no NVRTC".to_owned(), Some(super::said(&error)))
+        })
     }
 
     /// Compiles kernels for an architecture such as `sm_80`.
@@ -147,7 +155,7 @@ impl Nvrtc {
             let message = format!("NVRTC does not compile the kernels for {architecture}");
             return Err(fault("E0857", message, first.map(str::to_owned)));
         }
-        Ok(Compiled { cubin: cubin?, functions: functions(&log) })
+        Ok(Compiled { cubin: cubin?, functions: functions(&log), warnings: warnings(&log) })
     }
 
     /// What two functions give: the number of bytes, and the bytes.
@@ -164,6 +172,16 @@ impl Nvrtc {
             Ok(out)
         }
     }
+}
+
+/// The last file of a folder by name among those that begin so: where the system does not look, the
+/// library finds its second one only if that is loaded already.
+fn newest(folder: &Path, begin: &str) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let named = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin))
+    };
+    files.filter(named).max()
 }
 
 /// What the report of the assembler says of each function.
@@ -193,6 +211,15 @@ fn functions(log: &str) -> Vec<Function> {
     out
 }
 
+/// What the assembler says that is no figure. The compiler in front of it warns of what a kernel does
+/// not use of the common declarations.
+fn warnings(log: &str) -> Vec<String> {
+    let against = |line: &&str| {
+        line.contains("ptxas") && (line.contains("warning") || line.contains("Performance Loss"))
+    };
+    log.lines().filter(against).map(|line| line.trim().to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +242,11 @@ ptxas info    : Used 255 registers, used 0 barriers, 376 bytes cmem[0]
             };
         let wanted = [function("norm_12", [79, 0, 0, 17600]), function("k", [255, 64, 48, 0])];
         assert_eq!(functions(log), wanted);
+        assert!(warnings(log).is_empty());
+        let loss = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions \
+                    are serialized due to insufficient register resources";
+        let warning = "ptxas warning : setmaxnreg ignored";
+        assert_eq!(warnings(&format!("{log}{loss}\n  {warning}\n")), [loss, warning]);
     }
 
     /// Needs NVRTC, in the folder of the environment variable or where the system looks.
@@ -236,5 +268,6 @@ ptxas info    : Used 255 registers, used 0 barriers, 376 bytes cmem[0]
     fn where_there_is_no_library_an_error_says_so() {
         let error = Nvrtc::find(Some(Path::new("/nowhere"))).err().unwrap();
         assert_eq!((error.code, &*error.message), ("E0856", "there is no NVRTC"));
+        assert!(error.cause.expect("what the system says").contains("/nowhere/libnvrtc.so"));
     }
 }

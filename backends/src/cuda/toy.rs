@@ -5,16 +5,30 @@ use anyid_ir::plan_text::parse_plans;
 use std::fmt::Write;
 
 /// A plan that runs a kernel on its inputs, of the types `operands`, to its outputs, of the types
-/// `results`. The kernel is given without the word and the number in front.
+/// `results`; an operand with the word `weight` in front of its type is a weight. The kernel is given
+/// without the word and the number in front.
 pub(super) fn plan(kernel: &str, operands: &[&str], results: &[&str]) -> Plan {
     let mut text = String::from(
         "plan \"toy\" {\n  memory alignment=256 workspace=0 lower_bound=0 naive=0 persistent=0\n",
     );
     let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "  {line}").expect("text grows");
-    for (at, ty) in operands.iter().enumerate() {
-        line(format_args!("buffer %{at} = input {at} + 0 : {ty}"));
+    let weights: Vec<&str> = operands.iter().filter_map(|ty| ty.strip_prefix("weight ")).collect();
+    for (at, ty) in weights.iter().enumerate() {
+        line(format_args!("weight {at} \"w{at}\" : {ty}"));
     }
-    for at in 0..operands.len() {
+    let (mut given, mut stored) = (0, 0);
+    let mut inputs = Vec::new();
+    for (at, ty) in operands.iter().enumerate() {
+        if let Some(ty) = ty.strip_prefix("weight ") {
+            line(format_args!("buffer %{at} = weight {stored} + 0 : {ty}"));
+            stored += 1;
+        } else {
+            line(format_args!("buffer %{at} = input {given} + 0 : {ty}"));
+            inputs.push(at);
+            given += 1;
+        }
+    }
+    for at in inputs {
         line(format_args!("input \"x{at}\" = %{at}"));
     }
     let first = operands.len();

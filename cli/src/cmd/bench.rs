@@ -12,6 +12,8 @@ mod report;
 pub mod rows;
 pub mod train;
 
+pub(in crate::cmd) use measure::Job;
+
 use crate::cmd::bench::args::BenchOps;
 use crate::output::{self, duration};
 use crate::progress::Progress;
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 
 /// What a kernel is measured against.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Bound {
+pub(in crate::cmd) enum Bound {
     /// f32 arithmetic.
     F32,
     /// bf16 arithmetic where the processor has it, else f32.
@@ -45,12 +47,12 @@ process got, as a share of its threads' time; much below that of other runs, the
 ";
 
 /// An operation to measure: its name, its bound, its operations (or bytes), and itself.
-struct Case {
-    name: String,
+pub(in crate::cmd) struct Case {
+    pub(in crate::cmd) name: String,
     bound: Bound,
-    work: f64,
+    pub(in crate::cmd) work: f64,
     /// A module of one function `f`.
-    module: Module,
+    pub(in crate::cmd) module: Module,
     /// The inputs by which its result `loss` is differentiated, if it is.
     wrt: &'static [&'static str],
 }
@@ -162,7 +164,7 @@ fn duration_small(seconds: f64) -> String {
 
 /// Median seconds that the launches of a phase take, over the runs that fit into about `time`, at least
 /// three, after one that does not count; and how busy so many threads were.
-fn median(
+pub(in crate::cmd) fn median(
     program: &mut Program,
     phase: &str,
     inputs: &Inputs<'_>,
@@ -219,7 +221,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Values of a type, normally distributed.
-fn values(ty: &TensorType) -> Tensor {
+pub(in crate::cmd) fn values(ty: &TensorType) -> Tensor {
     let len = ty.elements();
     // A short sequence is repeated, because only the shape and finite values matter here.
     let mut stretch = vec![0f32; len.min(1 << 16)];
@@ -264,7 +266,7 @@ fn bound(dtype: DType) -> Bound {
     if dtype == DType::Bf16 { Bound::Bf16 } else { Bound::F32 }
 }
 
-fn linear(m: usize, n: usize, k: usize, dtype: DType) -> Case {
+pub(in crate::cmd) fn linear(m: usize, n: usize, k: usize, dtype: DType) -> Case {
     // With few rows, nearly all the time goes into reading the weights.
     let small = m < 16;
     let work = if small { n * k * dtype.bytes() } else { 2 * m * n * k } as f64;
@@ -287,7 +289,7 @@ fn dot(size: usize, transposed: [bool; 2], dtype: DType) -> Case {
     Case { name, bound: bound(dtype), work: 2.0 * size.pow(3) as f64, module, wrt: &[] }
 }
 
-fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
+pub(in crate::cmd) fn heads(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case {
     let width = heads * head_dim;
     let module = module(None, |f| {
         let all = ["q", "k", "v"].map(|name| f.param(name, ty(dtype, [rows, width])));
@@ -319,7 +321,11 @@ fn heads_back(heads: usize, rows: usize, head_dim: usize, dtype: DType) -> Case 
     Case { name, bound: bound(dtype), work, module, wrt: &[] }
 }
 
-fn convolution(channels: usize, [frames, height, width]: [usize; 3], dtype: DType) -> Case {
+pub(in crate::cmd) fn convolution(
+    channels: usize,
+    [frames, height, width]: [usize; 3],
+    dtype: DType,
+) -> Case {
     let kernel = [channels, channels, 3, 3, 3];
     let module = module(Some(ty(dtype, kernel)), |f| {
         let x = f.param("x", ty(dtype, [frames, height, width, channels]));

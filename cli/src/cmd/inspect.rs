@@ -3,6 +3,7 @@
 //! The content decides the kind; the name decides only between kinds of text. Nothing is changed,
 //! and the values of tensors are not read.
 
+mod devices;
 mod training;
 
 use crate::args::ModuleArgs;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// File or folder.
+    /// File or folder, or the word devices for what can be computed on here (./devices is a file).
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Print one JSON object.
@@ -69,6 +70,9 @@ pub fn run(args: Inspect) -> std::result::Result<(), Failure> {
 
 fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     let path = &args.path;
+    if path == Path::new("devices") {
+        return Ok(devices::list());
+    }
     let meta = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?;
     if meta.is_dir() {
         return Ok(folder(path, args.tensors)?);

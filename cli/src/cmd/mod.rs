@@ -10,6 +10,7 @@ pub mod dot;
 pub mod explain;
 pub mod export;
 pub mod generate;
+pub mod gpu_check;
 pub mod init;
 pub mod inspect;
 pub mod kernels;

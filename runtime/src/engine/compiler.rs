@@ -269,7 +269,7 @@ fn load_error(error: LoadError) -> Error {
         LoadError::NoMemory { name, bytes } => {
             Error::no_memory(bytes, &format!("weight \"{name}\""))
         }
-        LoadError::NoWorkspace(refused) => memory_check::refused(refused.bytes, "plans", None),
+        LoadError::NoWorkspace(refused) => memory_check::no_memory(refused, "plans"),
         LoadError::Failed(fault) => error::from_fault(*fault),
     }
 }

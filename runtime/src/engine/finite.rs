@@ -83,14 +83,22 @@ impl Origin {
 }
 
 /// Whether all that a phase gave is finite.
-pub(crate) fn all_finite(outputs: &Outputs) -> bool {
+fn all_finite(outputs: &Outputs) -> bool {
     outputs.iter().all(|(_, tensor)| first_non_finite(tensor).is_none())
 }
 
 impl Program {
+    /// Whether all that the last run gave, `outputs`, is finite: as the device says, or by looking.
+    pub(crate) fn gave_finite(&self, outputs: &Outputs) -> bool {
+        self.finite.unwrap_or_else(|| all_finite(outputs))
+    }
+
     /// Whether everything that `prepare` keeps is finite. What it hands on unchanged was looked at
     /// when it was given.
     pub(crate) fn is_finite(&self, prepared: &Prepared) -> bool {
+        if let Some(finite) = prepared.finite() {
+            return finite;
+        }
         let mut finite = true;
         prepared.each(&mut |ty, bytes| finite &= scan(ty.dtype, bytes).is_none());
         finite

@@ -18,7 +18,7 @@ mod watched;
 
 pub use anyid_backends::device::{About, LaunchTime, Throughput, Times};
 pub use anyid_backends::{Registry, Settings};
-pub use backend::Backend;
+pub use backend::{AUTO, Backend, Best, Looked};
 pub use compiler::{CompileRequest, Compiler, StateSpec, compile_error};
 pub use finite::first_non_finite;
 pub use inputs::{Inputs, Outputs};

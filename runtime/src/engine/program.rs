@@ -136,6 +136,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Whether every value is finite, where the device tells.
+    pub(super) fn finite(&self) -> Option<bool> {
+        self.arena.finite()
+    }
+
     /// Shows the type and bytes of every value that is kept.
     pub(super) fn each(&self, look: &mut dyn FnMut(&TensorType, &[u8])) {
         for (at, value) in self.arena.values().iter().enumerate() {
@@ -196,6 +201,8 @@ pub struct Program {
     runner: Box<dyn Runner>,
     cancel: Option<Arc<AtomicBool>>,
     timed: Option<Vec<(String, Times)>>,
+    /// Whether the outputs of the last run are finite, where the device has looked.
+    pub(super) finite: Option<bool>,
 }
 
 impl Program {
@@ -206,8 +213,8 @@ impl Program {
         (weights, provider): (Arc<dyn Weights>, Arc<Provider>),
         runner: Box<dyn Runner>,
     ) -> Self {
-        let (cancel, timed) = (None, None);
-        Self { backend, phases, launches, weights, provider, runner, cancel, timed }
+        let (cancel, timed, finite) = (None, None, None);
+        Self { backend, phases, launches, weights, provider, runner, cancel, timed, finite }
     }
 
     /// Stops a running phase between two of its steps once `flag` is set.
@@ -275,7 +282,7 @@ impl Program {
     /// E1009 for an unknown phase, E0603 for more memory than there is.
     pub fn states(&self, phase: &str) -> Result<States> {
         let arena = self.runner.states(self.phase(phase)?);
-        let arena = arena.map_err(|none| memory_check::refused(none.bytes, "states", None))?;
+        let arena = arena.map_err(|none| memory_check::no_memory(none, "states"))?;
         Ok(States { device: self.backend.device().clone(), arena })
     }
 
@@ -317,7 +324,7 @@ impl Program {
         let arena = self
             .runner
             .kept(at)
-            .map_err(|none| memory_check::refused(none.bytes, "values kept between steps", None))?;
+            .map_err(|none| memory_check::no_memory(none, "values kept between steps"))?;
         let bytes = self.runner.plan(at).persistent_bytes;
         let mut prepared = Prepared { device: self.backend.device().clone(), arena, bytes };
         let arenas = Arenas::of(Some(&mut prepared), None);
@@ -435,6 +442,7 @@ impl Program {
         let tracer = self.backend.tracer.as_deref();
         let origin = tracer.map(Tracer::origin).or(self.timed.as_ref().map(|_| Instant::now()));
         let mut times = origin.map(|origin| Times::new(origin, plan.steps.len()));
+        let mut finite = None;
         let call = Call {
             inputs: &given,
             outputs: results,
@@ -442,12 +450,14 @@ impl Program {
             states: arenas.states.map(|states| &mut *states.arena),
             times: times.as_mut(),
             trace: trace.map(|trace| trace as &mut Trace<'_>),
+            finite: Some(&mut finite),
         };
         let runner = &mut self.runner;
         let result = match &self.cancel {
             Some(flag) => with_stop(flag, || runner.run(at, call)),
             None => runner.run(at, call),
         };
+        self.finite = finite;
         if let (Some(tracer), Some(launches), Some(times)) =
             (tracer, self.launches.get(phase), &times)
         {

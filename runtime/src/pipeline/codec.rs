@@ -4,7 +4,7 @@ use super::context::tensor_f32;
 use super::plan::Stage;
 use super::shelf::Lent;
 use super::{Cancel, Event, LoadedReference, Request, Run, Size};
-use crate::engine::finite::{self, Origin};
+use crate::engine::finite::Origin;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States, interrupted_in};
 use crate::error::Result;
 use crate::model::Model;
@@ -149,7 +149,7 @@ impl Coder {
         let inputs = Inputs::new().set(self.input, &piece);
         let outputs = self.program.call_with_states(Self::phase(at), &inputs, &mut self.states);
         let outputs = outputs.map_err(|error| interrupted_in(error, || self.doing.to_owned()))?;
-        if !finite::all_finite(&outputs) {
+        if !self.program.gave_finite(&outputs) {
             return Err(self.origin(at, pieces)?.error(&format!("{place}, chunk {}", at + 1)));
         }
         Ok(outputs.into_tensors().pop().expect("a chunk has a result"))

@@ -2,7 +2,7 @@
 
 use super::plan::Stage;
 use super::{Cancel, Event, Request, Run};
-use crate::engine::{Backend, Compiler, Inputs, finite, interrupted_in};
+use crate::engine::{Backend, Compiler, Inputs, interrupted_in};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::text::clean;
@@ -134,7 +134,7 @@ fn encode(
         let outputs = program.call(&phase, &inputs);
         let doing = || "while encoding the prompt".to_owned();
         let outputs = outputs.map_err(|error| interrupted_in(error, doing))?;
-        if !finite::all_finite(&outputs) {
+        if !program.gave_finite(&outputs) {
             let origin = program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
             return Err(origin.error(&format!("the text encoder, {}", place(i))));
         }

@@ -13,7 +13,7 @@ use super::objective::{Example, Objective};
 use super::optimise;
 use super::parameters::{Flat, Kind, Parameters, Values, targets};
 use super::settings::Settings;
-use crate::engine::finite::{all_finite, first_non_finite};
+use crate::engine::finite::first_non_finite;
 use crate::engine::{Backend, CompileRequest, Compiler, Inputs, Program, memory_check};
 use crate::error::{Error, Result};
 use crate::pipeline::{Cancel, tensor_f32};
@@ -299,7 +299,7 @@ impl<'l> Network<'l> {
             .all(segments.as_ref().map(|segments| ("seg", segments)));
         let inputs = trained(inputs, &self.parameters, values);
         let outputs = self.program.call(&phase, &inputs)?;
-        if !all_finite(&outputs) {
+        if !self.program.gave_finite(&outputs) {
             let origin = self.program.origin(&phase, &inputs, None, None)?.unwrap_or_default();
             return Err(origin.error(place));
         }

@@ -24,6 +24,8 @@ pub const KIND: Kind = Kind {
     targets: || vec![target()],
     settings: &[Setting { name: "capacity", variable: "ANYID_SECOND_CAPACITY" }],
     variants: Vec::new,
+    devices: || Ok((0..2).map(|number| format!("second:{number}")).collect()),
+    rank: 0,
     open: Some(open),
 };
 
@@ -123,7 +125,7 @@ impl Weights for Loaded {
     fn prepare(self: Arc<Self>, plans: Vec<Plan>) -> Result<Box<dyn Runner>, LoadError> {
         let bytes = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
         let room = usize::try_from(bytes).ok().and_then(anyid_ir::memory::zeroed);
-        let workspace = room.ok_or(LoadError::NoWorkspace(NoMemory { bytes }))?;
+        let workspace = room.ok_or(LoadError::NoWorkspace(NoMemory::of(bytes)))?;
         let ready = |plan: Plan| {
             let launches = plan.steps.iter().map(|step| Launch::new(&plan, step)).collect();
             (plan, launches)

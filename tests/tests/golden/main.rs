@@ -1,8 +1,8 @@
 //! Goldens: every case under `tests/fixtures/` (or `ANYID_FIXTURES`), through every device and through
 //! the interpreter, within the tolerances of `tests/fixtures/README.md`.
 //!
-//! Cases are discovered; each prints one line per engine with its largest error relative to its
-//! tolerance. `cargo test --test golden -- WORD` runs the cases whose name contains WORD.
+//! Cases are discovered, and run side by side; each prints one line per engine with its largest error
+//! relative to its tolerance. `cargo test --test golden -- WORD` runs the cases whose name contains WORD.
 
 mod dit;
 mod pipeline;
@@ -12,8 +12,11 @@ mod vae;
 
 use anyid_tests::close::Check;
 use anyid_tests::fixtures;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 type Run = fn(&Path) -> Vec<(String, Vec<Check>)>;
 
@@ -26,31 +29,53 @@ fn main() {
         ("sched", sched::run),
         ("pipeline", pipeline::run),
     ];
-    let (mut passed, mut failed, mut filtered) = (0, 0, 0);
-    for (kind, run) in kinds {
-        for case in fixtures::cases(kind) {
-            let name = format!("{kind}/{}", case.file_name().unwrap_or_default().to_string_lossy());
-            if !filters.is_empty() && !filters.iter().any(|f| name.contains(f.as_str())) {
-                filtered += 1;
-                continue;
-            }
-            match catch_unwind(AssertUnwindSafe(|| run(&case))) {
-                Ok(results) => {
-                    for (engine, checks) in results {
-                        if report(&format!("{name} {engine}"), &checks) {
-                            passed += 1;
-                        } else {
-                            failed += 1;
-                        }
-                    }
+    let named = |(kind, run): (&'static str, Run)| {
+        let cases = fixtures::cases(kind).into_iter();
+        cases.map(move |case| {
+            let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (format!("{kind}/{name}"), case, run)
+        })
+    };
+    let all: Vec<(String, PathBuf, Run)> = kinds.into_iter().flat_map(named).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(&**f));
+    let cases: Vec<_> = all.iter().filter(|(name, ..)| wanted(name)).collect();
+    let (mut passed, mut failed, filtered) = (0, 0, all.len() - cases.len());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (next, (send, receive)) = (AtomicUsize::new(0), mpsc::channel());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (cases, next, send) = (&cases, &next, send.clone());
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((_, case, run)) = cases.get(at) else { return };
+                    let done = catch_unwind(AssertUnwindSafe(|| run(case))).ok();
+                    let _ = send.send((at, done));
                 }
-                Err(_) => {
+            });
+        }
+        drop(send);
+        // Lines come in the order of the cases.
+        let (mut waiting, mut at) = (BTreeMap::new(), 0);
+        for (own, done) in receive {
+            waiting.insert(own, done);
+            while let Some(done) = waiting.remove(&at) {
+                let name = &cases[at].0;
+                at += 1;
+                let Some(results) = done else {
                     println!("test {name} ... FAILED (panicked)");
                     failed += 1;
+                    continue;
+                };
+                for (engine, checks) in results {
+                    match report(&format!("{name} {engine}"), &checks) {
+                        true => passed += 1,
+                        false => failed += 1,
+                    }
                 }
             }
         }
-    }
+    });
     if passed + failed == 0 && filtered == 0 {
         println!("no golden case found under {:?}", fixtures::roots());
         failed = 1;

@@ -542,6 +542,11 @@ static inline float widened(f16 half) {
   const float value = float_of(rest << 13) * 0x1p112f;
   return sign ? -value : value;
 }
+static inline bf16 rounded_bf16(float value) {
+  const unsigned bits = bits_of(value);
+  if (value != value) return {(unsigned short)(bits >> 16 | 0x40)};
+  return {(unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
 static inline f16 rounded_f16(float value) {
   const unsigned bits = bits_of(value), sign = bits >> 16 & 0x8000;
   const float size = float_of(bits & 0x7fffffff);
@@ -588,6 +593,33 @@ static inline void copy_wait() {
     me->copies_closed -= landed;
     memmove(me->copies, me->copies + landed, me->copies_open * sizeof(emulated::Copy));
     memmove(me->groups, me->groups + 1, --me->group_count * sizeof(unsigned));
+  }
+}
+
+// Two numbers rounded to T, the first in the lower half.
+template <class T>
+static inline unsigned packed(float low, float high);
+template <>
+inline unsigned packed<bf16>(float low, float high) {
+  return unsigned(rounded_bf16(high).bits) << 16 | rounded_bf16(low).bits;
+}
+template <>
+inline unsigned packed<f16>(float low, float high) {
+  return unsigned(rounded_f16(high).bits) << 16 | rounded_f16(low).bits;
+}
+
+// Two blocks of 8×8 elements of two bytes, turned: lanes name where rows lie, the first eight those of
+// the first block and the next eight those of the second, and get two elements of a column each.
+static inline void load_turned(unsigned (&to)[2], Shared<Bytes16> row) {
+  const unsigned lane = emulated::machine->me->index % 32, group = lane / 4, pair = lane % 4;
+  emulated::show(lane < 16 ? row[0] : Bytes16{});
+  for (unsigned block = 0; block < 2; ++block) {
+    unsigned short two[2];
+    for (unsigned at = 0; at < 2; ++at) {
+      const Bytes16 shown = emulated::shown_by<Bytes16>(block * 8 + pair * 2 + at);
+      memcpy(two + at, (const char*)&shown + group * 2, 2);
+    }
+    to[block] = unsigned(two[1]) << 16 | two[0];
   }
 }
 

@@ -24,12 +24,6 @@ __device__ inline Number get(boolean value) {
   return value.bits ? Number(1) : Number(0);
 }
 
-__device__ inline bf16 rounded_bf16(float value) {
-  const unsigned bits = bits_of(value);
-  if (value != value) return {(unsigned short)(bits >> 16 | 0x40)};
-  return {(unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-}
-
 // A double as a float that a second rounding, to fewer bits, rounds in the same way: inexact ones
 // are odd.
 __device__ inline float rounded_to_odd(double value) {

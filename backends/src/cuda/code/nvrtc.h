@@ -42,6 +42,11 @@ __device__ inline float widened(f16 half) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(half.bits));
   return out;
 }
+__device__ inline bf16 rounded_bf16(float value) {
+  bf16 out;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(value));
+  return out;
+}
 __device__ inline f16 rounded_f16(float value) {
   f16 out;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(value));
@@ -65,6 +70,31 @@ __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" :::
 template <int OPEN>
 __device__ inline void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
+}
+
+// Two numbers rounded to T, the first in the lower half.
+template <class T>
+__device__ unsigned packed(float low, float high);
+template <>
+__device__ inline unsigned packed<bf16>(float low, float high) {
+  unsigned out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+template <>
+__device__ inline unsigned packed<f16>(float low, float high) {
+  unsigned out;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+
+// Two blocks of 8×8 elements of two bytes, turned: lanes name where rows lie, the first eight those of
+// the first block and the next eight those of the second, and get two elements of a column each.
+__device__ inline void load_turned(unsigned (&to)[2], const Bytes16* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(to[0]), "=r"(to[1])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
 }
 
 // 16×8 sums += 16×16 · (8×16)ᵀ by a warp; the lanes hold them as the PTX manual lays out

@@ -6,14 +6,14 @@ use super::{Architecture, Emitted, Place, attention, product};
 use anyid_ir::DType;
 use anyid_ir::kernel::{Activation, Anchor, AnchorKernel, Combine};
 
-/// The source of an anchor; the derivative of attention has none.
+/// The source of an anchor.
 pub(super) fn emit(
     kernel: &AnchorKernel,
     operands: &[Place],
     results: &[Place],
     architecture: Architecture,
-) -> Option<Emitted> {
-    Some(match kernel.anchor {
+) -> Emitted {
+    match kernel.anchor {
         Anchor::Linear => product::linear(kernel, operands, results, architecture),
         Anchor::Dot { transposed } => product::dot(kernel, transposed, operands, results),
         Anchor::Conv { stride, pad } => product::conv(kernel, stride, pad, operands, results),
@@ -21,8 +21,10 @@ pub(super) fn emit(
             attention::emit(kernel, (heads, scale, lse, last), operands, results)
         }
         Anchor::SegmentSum { segments } => segment_sum(segments, operands, results),
-        Anchor::AttentionVjp { .. } => return None,
-    })
+        Anchor::AttentionVjp { heads, scale, bias, last } => {
+            attention::vjp(kernel, (heads, scale, bias, last), operands, results)
+        }
+    }
 }
 
 /// Writes the function `end` of (row, column, sum): bias, roundings, activation, residual and gate, in

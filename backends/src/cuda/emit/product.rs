@@ -2,7 +2,8 @@
 //! positions that they look at.
 //!
 //! Operands of one half type whose rows are made of aligned pieces go to the tensor units, on Hopper by
-//! warp groups; all other floats are multiplied in f32, and whatever else `dot` takes in doubles.
+//! warp groups if it is no convolution; all other floats are multiplied in f32, and whatever else `dot`
+//! takes in doubles.
 
 use super::anchor;
 use super::writer::{Writer, element};
@@ -29,25 +30,50 @@ fn threads(half: Option<DType>) -> usize {
     if half.is_some() { 128 } else { 256 }
 }
 
-/// A function `name` of (row, k) that gives where `place` lies, or its number.
+/// A function `name` of (row, k) that gives the number at `place`, or of the row alone, which gives the
+/// places of its pieces.
 fn rows(out: &mut Writer, name: &str, operand: usize, place: &str, half: Option<DType>) {
     match half {
-        Some(_) => out.line(format!(
-            "const auto {name} = [&](Size i, Size k, bool&) {{ return a{operand} + {place}; }};"
-        )),
+        Some(_) => {
+            let first = place.strip_suffix(" + k").expect("pieces lie along k");
+            out.line(format!("const auto {name} = [&](Size i) {{"));
+            out.line(format!("const auto first = a{operand} + {first};"));
+            out.line("return [first](Size k, bool&) { return first + k; };");
+            out.line("};");
+        }
         None => out.line(format!(
             "const auto {name} = [&](Size i, Size k) {{ return get<float>(a{operand}[{place}]); }};"
         )),
     }
 }
 
-/// The call of the template.
-fn call(out: &mut Writer, half: Option<DType>, column: &str) {
-    let template = match half {
+/// Columns of a tile of a product with `n` of them: those of narrow ones are few.
+fn columns(half: Option<DType>, n: usize) -> usize {
+    if half.is_some() { TILE } else { n.next_power_of_two().clamp(16, TILE) }
+}
+
+/// The template of tiles with so many columns.
+fn template(half: Option<DType>, columns: usize) -> String {
+    match half {
         Some(dtype) => format!("product_of_halves<{}>", element(dtype)),
-        None => "product_of_numbers".to_owned(),
-    };
-    out.line(format!("{template}(m, n, k, row, {column}, a, b, end);"));
+        None => format!("product_of_numbers<{columns}>"),
+    }
+}
+
+/// The shared memory of both sides of such a tile, which all parts of a kernel use: each call of a
+/// template would have its own.
+fn shared_sides(out: &mut Writer, half: Option<DType>, columns: usize) {
+    for (name, lines) in [("left", TILE), ("right", columns)] {
+        out.line(match half {
+            Some(_) => format!("SHARED(Bytes16, {name}, SIDE_OF_HALVES);"),
+            None => format!("SHARED(float, {name}, SIDE_OF_NUMBERS<{lines}>);"),
+        });
+    }
+}
+
+/// The call of the template.
+fn call(out: &mut Writer, template: &str, column: &str) {
+    out.line(format!("{template}(left, right, m, n, k, row, {column}, a, b, end);"));
 }
 
 /// `x · Wᵀ` of every part with all that follows.
@@ -74,11 +100,13 @@ pub(super) fn linear(
     out.size("m", m);
     let k_text = format!("const Size k = {k}, row = Size(blockIdx.x) * {TILE};");
     out.line(k_text);
+    let width = |part: usize| operands[kernel.part_operand(part, 1)].ty.shape[0];
+    let columns = columns(half, (0..kernel.parts).map(width).max().unwrap_or(0));
+    shared_sides(&mut out, half, columns);
     let mut first = 0;
     for part in 0..kernel.parts {
-        let weight = kernel.part_operand(part, 1);
-        let n = operands[weight].ty.shape[0];
-        let tiles = n.div_ceil(TILE);
+        let (weight, n) = (kernel.part_operand(part, 1), width(part));
+        let tiles = n.div_ceil(columns);
         let last = part + 1 == kernel.parts;
         out.line(match last {
             true => "{".to_owned(),
@@ -89,7 +117,8 @@ pub(super) fn linear(
         rows(&mut out, "b", weight, &format!("i * {k} + k"), half);
         let bias = (kernel.arity > 2).then(|| kernel.part_operand(part, 2));
         anchor::end(&mut out, kernel, bias, operands, (part, &results[part]));
-        call(&mut out, half, &format!("Size(blockIdx.y - {first}) * {TILE}"));
+        let column = format!("Size(blockIdx.y - {first}) * {columns}");
+        call(&mut out, &template(half, columns), &column);
         if !last {
             out.line("return;");
         }
@@ -168,12 +197,11 @@ pub(super) fn dot(
     }
     anchor::end(&mut out, kernel, None, operands, (0, &results[0]));
     out.line("const auto of_page = [&](Size i, Size j, float v) { end(page * m + i, j, v); };");
-    let template = match half {
-        Some(dtype) => format!("product_of_halves<{}>", element(dtype)),
-        None => "product_of_numbers".to_owned(),
-    };
-    out.line(format!("{template}(m, n, k, row, Size(blockIdx.y) * {TILE}, a, b, of_page);"));
-    out.finish(&kernel.name, [pages * tiles, n.div_ceil(TILE), 1], threads(half))
+    let columns = columns(half, n);
+    shared_sides(&mut out, half, columns);
+    let (template, column) = (template(half, columns), format!("Size(blockIdx.y) * {columns}"));
+    out.line(format!("{template}(left, right, m, n, k, row, {column}, a, b, of_page);"));
+    out.finish(&kernel.name, [pages * tiles, n.div_ceil(columns), 1], threads(half))
 }
 
 /// Products that are summed in doubles, a thread for every sum.
@@ -201,7 +229,8 @@ fn exact(
 }
 
 /// Convolution over `[T, H, W, C]`: rows are the positions of the result, and k goes through channels and
-/// inside them through taps, as the kernel is stored.
+/// inside them through taps, as the kernel is stored; where that comes packed, through taps and inside
+/// them through channels, which lie together.
 pub(super) fn conv(
     kernel: &AnchorKernel,
     stride: [usize; 3],
@@ -222,38 +251,82 @@ pub(super) fn conv(
     let (n, channels) = (w.shape[0], w.shape[1]);
     let each: usize = taps.iter().product();
     let (m, k) = (y.elements() / n.max(1), channels * each);
-    let mut out = Writer::new(format!("{}: sums of {k}", kernel.name), operands, results);
+    let half = match operands[1].packs {
+        true => halves(&operands[0], &operands[1], [channels; 2], channels),
+        false => None,
+    };
+    let units = if half.is_some() { " by tensor units" } else { "" };
+    let mut out = Writer::new(format!("{}: sums of {k}{units}", kernel.name), operands, results);
     out.line(format!("const Size m = {m}, n = {n}, k = {k}, row = Size(blockIdx.x) * {TILE};"));
-    out.line("const auto a = [&](Size i, Size k) {");
-    out.line(format!("const Size channel = k / {each}, tap = k % {each};"));
+    let (height, width) = (y.shape[1], y.shape[2]);
     let places = [
-        (format!("i / {}", y.shape[1] * y.shape[2]), format!("tap / {}", taps[1] * taps[2])),
-        (
-            format!("i / {} % {}", y.shape[2], y.shape[1]),
-            format!("tap / {} % {}", taps[2], taps[1]),
-        ),
-        (format!("i % {}", y.shape[2]), format!("tap % {}", taps[2])),
+        format!("i / {}", height * width),
+        format!("i / {width} % {height}"),
+        format!("i % {width}"),
     ];
-    let mut inside = Vec::new();
-    for (axis, (name, (place, tap))) in ["t", "h", "w"].iter().zip(places).enumerate() {
-        let [front, _] = pad[axis];
-        out.line(format!("const Size {name} = ({place}) * {} + {tap} - {front};", stride[axis]));
-        inside.push(format!("{name} >= 0 && {name} < {}", x.shape[axis] * factors[axis]));
-    }
-    out.line(format!("if (!({})) return 0.0f;", inside.join(" && ")));
-    let [t, h, w] = ["t", "h", "w"].map(str::to_owned);
-    let divided = |name: String, factor: usize| match factor {
-        1 => name,
+    let turns = [
+        format!("tap / {}", taps[1] * taps[2]),
+        format!("tap / {} % {}", taps[2], taps[1]),
+        format!("tap % {}", taps[2]),
+    ];
+    let names = ["t", "h", "w"];
+    let sizes: Vec<usize> = x.shape[..3].iter().zip(factors).map(|(size, f)| size * f).collect();
+    let inside: Vec<String> = names
+        .iter()
+        .zip(&sizes)
+        .map(|(name, size)| format!("{name} >= 0 && {name} < {size}"))
+        .collect();
+    let inside = inside.join(" && ");
+    let divided = |(name, factor): (&str, usize)| match factor {
+        1 => name.to_owned(),
         factor => format!("{name} / {factor}"),
     };
-    let [t, h, w] = [(t, 0), (h, 1), (w, 2)].map(|(name, axis)| divided(name, factors[axis]));
+    let [t, h, w] = [0, 1, 2].map(|axis| divided((names[axis], factors[axis])));
     let (height, width) = (x.shape[1], x.shape[2]);
-    out.line(format!("const Size place = (({t}) * {height} + {h}) * {width} + {w};"));
-    out.line(format!("return get<float>(a0[place * {channels} + channel]);"));
-    out.line("};");
-    rows(&mut out, "b", 1, &format!("i * {k} + k"), None);
+    let place = format!("((Size({t}) * {height} + {h}) * {width} + {w}) * {channels}");
+    if half.is_some() {
+        // What depends on the row alone is computed once; numbers of places are small.
+        out.line("const auto a = [&](Size i) {");
+        for axis in 0..3 {
+            let (name, [front, _]) = (names[axis], pad[axis]);
+            out.line(format!(
+                "const int {name}0 = int({}) * {} - {front};",
+                places[axis], stride[axis]
+            ));
+        }
+        out.line("return [&, t0, h0, w0](Size at, bool& there) {");
+        out.line(format!("const int tap = int(at) / {channels}, channel = int(at) % {channels};"));
+        for axis in 0..3 {
+            out.line(format!("const int {0} = {0}0 + {1};", names[axis], turns[axis]));
+        }
+        out.line(format!("there = there && {inside};"));
+        out.line(format!("return a0 + (there ? {place} + channel : 0);"));
+        out.line("};");
+        out.line("};");
+        rows(&mut out, "b", 1, &format!("i * {k} + k"), half);
+    } else {
+        out.line("const auto a = [&](Size i, Size k) {");
+        out.line(format!("const Size channel = k / {each}, tap = k % {each};"));
+        for axis in 0..3 {
+            let (name, place, turn) = (names[axis], &places[axis], &turns[axis]);
+            let [front, _] = pad[axis];
+            out.line(format!(
+                "const Size {name} = ({place}) * {} + {turn} - {front};",
+                stride[axis]
+            ));
+        }
+        out.line(format!("if (!({inside})) return 0.0f;"));
+        out.line(format!("return get<float>(a0[{place} + channel]);"));
+        out.line("};");
+        rows(&mut out, "b", 1, &format!("i * {k} + k"), None);
+    }
     let bias = (kernel.arity > 2).then_some(2);
     anchor::end(&mut out, kernel, bias, operands, (0, &results[0]));
-    call(&mut out, None, &format!("Size(blockIdx.y) * {TILE}"));
-    out.finish(&kernel.name, [m.div_ceil(TILE), n.div_ceil(TILE), 1], 256)
+    let columns = columns(half, n);
+    shared_sides(&mut out, half, columns);
+    call(&mut out, &template(half, columns), &format!("Size(blockIdx.y) * {columns}"));
+    let blocks = [m.div_ceil(TILE), n.div_ceil(columns), 1];
+    let mut emitted = out.finish(&kernel.name, blocks, threads(half));
+    emitted.packed.extend(half.map(|_| 1));
+    emitted
 }

@@ -48,6 +48,8 @@ pub(super) struct Writer {
     depth: usize,
     tables: Vec<usize>,
     constants: Vec<u8>,
+    /// Blocks that a processor has at a time at the least, if the compiler is told.
+    resident: Option<usize>,
 }
 
 impl Writer {
@@ -55,8 +57,17 @@ impl Writer {
     pub(super) fn new(comment: String, operands: &[Place], results: &[Place]) -> Self {
         let (parameters, arguments, memory) = (Vec::new(), Vec::new(), Vec::new());
         let (text, tables, constants) = (String::new(), Vec::new(), Vec::new());
-        let mut writer =
-            Self { comment, parameters, arguments, memory, text, depth: 1, tables, constants };
+        let mut writer = Self {
+            comment,
+            parameters,
+            arguments,
+            memory,
+            text,
+            depth: 1,
+            tables,
+            constants,
+            resident: None,
+        };
         for (at, place) in operands.iter().enumerate() {
             let ty = format!("const {}", element(place.ty.dtype));
             writer.memory(ty, &format!("a{at}"), Argument::Operand(at));
@@ -78,6 +89,12 @@ impl Writer {
     pub(super) fn map(&mut self, name: &str, operand: usize, rows: usize) {
         self.parameters.push(format!("GRID_CONSTANT TensorMap {name}"));
         self.arguments.push(Argument::Map { operand, rows: rows as u32 });
+    }
+
+    /// Has the compiler take as many registers as so many blocks of a processor leave. Without it the
+    /// compiler aims at more blocks, and may rather spill a register.
+    pub(super) fn resident(&mut self, blocks: usize) {
+        self.resident = Some(blocks);
     }
 
     /// A parameter for a number.
@@ -123,7 +140,8 @@ impl Writer {
     /// The function, called after what it was made of.
     pub(super) fn finish(self, called: &str, blocks: [usize; 3], threads: usize) -> Emitted {
         let Self { comment, parameters, arguments, memory, text, tables, constants, .. } = self;
-        let head = format!("extern \"C\" __global__ void __launch_bounds__({threads})");
+        let resident = self.resident.map_or_else(String::new, |blocks| format!(", {blocks}"));
+        let head = format!("extern \"C\" __global__ void __launch_bounds__({threads}{resident})");
         let text = format!("// {comment}\n{head} {NAME}({}) {{\n{text}}}\n", parameters.join(", "));
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let called: String = called.chars().take(32).map(plain).collect();
@@ -132,6 +150,7 @@ impl Writer {
         // Sizes of grids were bounded when the kernel was verified, and devices launch no more.
         let blocks = blocks.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let grid = Grid { blocks, threads: threads as u32, shared_bytes: 0 };
-        Emitted { name, text, arguments, memory, grid, constants, tables }
+        let packed = Vec::new();
+        Emitted { name, text, arguments, memory, grid, constants, packed, tables }
     }
 }

@@ -1,13 +1,15 @@
 //! Kernels as functions: source is compiled in groups, loaded, and found by name.
 //!
 //! A group is one source with the intrinsics in front, and one library. Groups are compiled side by
-//! side. A device holds every kernel that it has loaded.
+//! side. A kernel that any library of the cache has is not compiled again, and a device holds every
+//! kernel that it has loaded.
 
-use super::Order;
-use super::cache::Cache;
 use super::compiler::Compiler;
+use super::{KEPT, Order};
 use crate::Fault;
+use crate::cuda::cache::Cache;
 use crate::cuda::emit::{self, Argument, Emitted};
+use crate::cuda::launches::{Parameter, Span};
 use crate::errors::OpenError;
 use libloading::Library;
 use smallvec::SmallVec;
@@ -19,34 +21,68 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most kernels of a group.
 const GROUP: usize = 48;
+/// Fewest kernels of a group, beside the intrinsics, which every group compiles once more.
+const LEAST: usize = 6;
 
 /// Memory of an operand or result: `emulated::Range`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    pub(super) base: *mut u8,
-    pub(super) bytes: i64,
-    pub(super) width: i64,
-    pub(super) stride: i64,
+struct Range {
+    base: *mut u8,
+    bytes: i64,
+    width: i64,
+    stride: i64,
 }
 
 /// A matrix that is loaded in pieces: `emulated::Map`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Map {
-    pub(super) memory: Range,
-    pub(super) rows: i64,
-    pub(super) columns: i64,
-    pub(super) stride_bytes: i64,
-    pub(super) box_rows: u32,
+struct Map {
+    memory: Range,
+    rows: i64,
+    columns: i64,
+    stride_bytes: i64,
+    box_rows: u32,
 }
 
 /// What the parameters of a kernel are in a launch.
 #[derive(Default)]
 pub(super) struct Given {
-    pub(super) ranges: SmallVec<[Range; 16]>,
-    pub(super) sizes: SmallVec<[i64; 4]>,
-    pub(super) maps: SmallVec<[Map; 4]>,
+    ranges: SmallVec<[Range; 16]>,
+    sizes: SmallVec<[i64; 4]>,
+    maps: SmallVec<[Map; 4]>,
+}
+
+impl Given {
+    /// Parameters as a kernel of a library takes them.
+    pub(super) fn of(parameters: &[Parameter]) -> Self {
+        let mut given = Self::default();
+        for parameter in parameters {
+            match *parameter {
+                Parameter::Memory(span) => given.ranges.push(Range::of(span)),
+                Parameter::Size(size) => given.sizes.push(size),
+                Parameter::Map(matrix) => given.maps.push(Map {
+                    memory: Range::of(matrix.memory),
+                    rows: matrix.rows as i64,
+                    columns: matrix.columns as i64,
+                    stride_bytes: matrix.stride_bytes as i64,
+                    box_rows: matrix.box_rows,
+                }),
+            }
+        }
+        given
+    }
+}
+
+impl Range {
+    fn of(span: Span) -> Self {
+        Self {
+            base: std::ptr::with_exposed_provenance_mut(span.address as usize),
+            bytes: span.bytes as i64,
+            width: span.width as i64,
+            stride: span.stride as i64,
+        }
+    }
 }
 
 /// A launch: `emulated::Launch`.
@@ -140,7 +176,7 @@ type Change = dyn Fn(String) -> String + Send + Sync;
 
 impl Kernels {
     pub(super) fn new(compiler: Compiler, cache: Option<&str>) -> Result<Self, OpenError> {
-        let cache = Cache::open(cache)?;
+        let cache = Cache::open(KEPT, cache)?;
         let (loaded, changed) = (Mutex::new(BTreeMap::new()), Box::new(|source: String| source));
         Ok(Self { compiler, cache, loaded, changed })
     }
@@ -171,9 +207,12 @@ impl Kernels {
             let held = self.held();
             missing.retain(|name, _| !held.contains_key(*name));
         }
-        let missing: Vec<&Emitted> = missing.into_values().collect();
+        let missing = self.load_kept(missing.into_values().collect());
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let groups = missing.len().div_ceil(LEAST).clamp(1, threads);
+        let size = missing.len().div_ceil(groups).clamp(1, GROUP);
         // Groups are dealt out one by one to as many threads as there are processors.
-        let groups = Mutex::new(missing.chunks(GROUP));
+        let groups = Mutex::new(missing.chunks(size));
         let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || -> Result<(), Box<Fault>> {
             while let Some(group) = next() {
@@ -182,8 +221,7 @@ impl Kernels {
             }
             Ok(())
         };
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = threads.min(missing.len().div_ceil(GROUP));
+        let threads = threads.min(missing.len().div_ceil(size));
         std::thread::scope(|scope| {
             let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let own = work();
@@ -192,38 +230,56 @@ impl Kernels {
         })
     }
 
+    /// Loads those kernels that libraries of the cache have; the others.
+    fn load_kept<'e>(&self, wanted: Vec<&'e Emitted>) -> Vec<&'e Emitted> {
+        let (mut kept, mut rest) = (BTreeMap::<String, Vec<&Emitted>>::new(), Vec::new());
+        for each in wanted {
+            match self.cache.holder(&self.key(&[each]).1) {
+                Some(library) => kept.entry(library).or_default().push(each),
+                None => rest.push(each),
+            }
+        }
+        for (library, kernels) in kept {
+            // A library that is damaged, or lacks what was noted, is made again.
+            match self.cache.find(&library).and_then(|path| open(&path, &kernels).ok()) {
+                Some(loaded) => self.held().extend(loaded),
+                None => rest.extend(kernels),
+            }
+        }
+        rest.sort_by(|a, b| a.name.cmp(&b.name));
+        rest
+    }
+
     /// A kernel that was loaded.
     pub(super) fn find(&self, name: &str) -> Kernel {
         self.held().get(name).expect("kernels are loaded before they are asked for").clone()
     }
 
-    fn group(&self, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fault>> {
+    /// The source of a group, and a key for what is made of it.
+    fn key(&self, group: &[&Emitted]) -> (String, String) {
         let source = (self.changed)(source(group));
-        let key = format!(
-            "{:016x}",
-            emit::digest_of(format!("{}\n{source}", self.compiler.key()).as_bytes(),)
-        );
+        let all = format!("{}\n{source}", self.compiler.key());
+        (source, format!("{:016x}", emit::digest_of(all.as_bytes())))
+    }
+
+    fn group(&self, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fault>> {
+        let (source, key) = self.key(group);
         let path = match self.cache.find(&key) {
             Some(path) => path,
             None => self.make(&key, &source)?,
         };
+        for each in group {
+            self.cache.note_holder(&self.key(&[each]).1, &key);
+        }
         open(&path, group)
     }
 
     fn make(&self, key: &str, source: &str) -> Result<std::path::PathBuf, Box<Fault>> {
         let [text, library] = self.cache.places(key);
-        let unwritable = |error: std::io::Error| {
-            let help = "name a folder with room in ANYID_CUDA_EMULATED_CACHE".to_owned();
-            let message = "compiled kernels cannot be kept".to_owned();
-            let mut fault = super::fault("E0852", message, Some(help));
-            fault.place = Some(self.cache.folder().display().to_string());
-            fault.cause = Some(error.to_string());
-            fault
-        };
-        std::fs::write(&text, source).map_err(unwritable)?;
+        std::fs::write(&text, source).map_err(|error| self.cache.unwritable(error))?;
         // A source that is refused stays, for whoever looks into the fault.
         self.compiler.compile(&text, &library)?;
-        let kept = self.cache.keep(key, &library).map_err(unwritable);
+        let kept = self.cache.keep(key, &library);
         let _ = std::fs::remove_file(&text);
         kept
     }
@@ -234,7 +290,7 @@ fn open(path: &Path, group: &[&Emitted]) -> Result<Vec<(String, Kernel)>, Box<Fa
     let broken = |error: libloading::Error| {
         let mut fault = super::fault("E0851", "compiled kernels cannot be loaded".to_owned(), None);
         fault.place = Some(path.display().to_string());
-        fault.cause = Some(error.to_string());
+        fault.cause = Some(crate::cuda::said(&error));
         fault
     };
     // SAFETY: the library is what the compiler made of our source, by its digest; nothing runs when

@@ -3,19 +3,22 @@
 //! Each launch runs once in every order that the device was opened with. Results hold NaN before it,
 //! unless they lie over an operand, and what they hold afterwards has to be the same each time.
 
-use super::library::{Given, Kernel, Map, Range, Room};
-use super::memory::{Frame, POISON, Piece, Ports};
-use super::weights::Stored;
+use super::library::{Given, Kernel, Room};
+use super::memory::{self, Frame, POISON, Stored};
 use super::{Emulated, fault};
 use crate::arena::HostArena;
 use crate::buffer::AlignedBytes;
-use crate::cuda::emit::{self, Argument, Emitted};
+use crate::cuda::emit::Emitted;
+use crate::cuda::launches::{self, Ports, Roots, Span, worst};
 use crate::device::{Arena, Call, LaunchTime, Runner, Value, Weights};
 use crate::errors::{LoadError, NoMemory, RunError};
 use crate::stop::stop_requested;
 use anyid_ir::plan::{BufferId, Plan, Step};
 use smallvec::SmallVec;
 use std::sync::Arc;
+
+/// Processors of the device: so few that kernels that take any number of blocks go through turns.
+const PROCESSORS: u32 = 2;
 
 /// Weights on the device.
 pub(super) struct Loaded {
@@ -33,11 +36,11 @@ struct Launch {
     over: SmallVec<[bool; 2]>,
 }
 
-/// A plan that is ready; steps without a kernel are `None`.
+/// A plan that is ready.
 struct Prepared {
     plan: Plan,
     ports: Ports,
-    launches: Vec<Option<Launch>>,
+    launches: Vec<Launch>,
     states_at: Vec<u64>,
 }
 
@@ -65,31 +68,25 @@ impl Weights for Loaded {
 
     fn prepare(self: Arc<Self>, plans: Vec<Plan>) -> Result<Box<dyn Runner>, LoadError> {
         let architecture = self.device.architecture;
-        let sources: Vec<Vec<Option<Emitted>>> = plans
-            .iter()
-            .map(|plan| {
-                plan.steps.iter().map(|step| emit::step(plan, step, architecture)).collect()
-            })
-            .collect();
+        let sources: Vec<Vec<Emitted>> =
+            plans.iter().map(|plan| launches::emitted(plan, architecture)).collect();
         let kernels = &self.device.kernels;
-        kernels.load(sources.iter().flatten().flatten()).map_err(LoadError::Failed)?;
+        kernels.load(sources.iter().flatten()).map_err(LoadError::Failed)?;
         let bytes = plans.iter().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
         let reserve = |bytes: u64| {
             let room = usize::try_from(bytes).ok().and_then(AlignedBytes::try_zeroed);
-            room.ok_or(LoadError::NoWorkspace(NoMemory { bytes }))
+            room.ok_or(LoadError::NoWorkspace(NoMemory::of(bytes)))
         };
         let workspace = reserve(bytes)?;
-        let ready = |(plan, sources): (Plan, Vec<Option<Emitted>>)| {
-            let launch = |(step, emitted): (&Step, Option<Emitted>)| {
-                emitted.map(|emitted| Launch::new(&plan, step, emitted, kernels))
-            };
+        let ready = |(plan, sources): (Plan, Vec<Emitted>)| {
+            let launch = |(step, emitted)| Launch::new(&plan, step, emitted, kernels);
             let launches = plan.steps.iter().zip(sources).map(launch).collect();
             let (ports, states_at) = (Ports::new(&plan), plan.state_layout().0);
             Prepared { plan, ports, launches, states_at }
         };
         let plans: Vec<Prepared> = plans.into_iter().zip(sources).map(ready).collect();
         let edge = plans.iter().map(|each| each.ports.bytes()).max().unwrap_or(0);
-        let all = || plans.iter().flat_map(|each| each.launches.iter().flatten());
+        let all = || plans.iter().flat_map(|each| each.launches.iter());
         let room = Room::of(all().map(|launch| &launch.kernel));
         let results = |plan: &Plan, step: &Step| {
             step.results.iter().map(|id| plan.buffer(*id).ty.bytes()).sum::<u64>() as usize
@@ -100,7 +97,7 @@ impl Weights for Loaded {
         let most = most.max().unwrap_or(0);
         let [before, first, again] = [(); 3].map(|()| Vec::with_capacity(most));
         let scratch = Scratch { room, before, first, again };
-        let edge = reserve(edge as u64)?;
+        let edge = reserve(edge)?;
         Ok(Box::new(Ready { loaded: self, plans, workspace, edge, scratch }))
     }
 }
@@ -145,8 +142,8 @@ impl Launch {
             }
             let mut faults: SmallVec<[u64; 4]> =
                 self.emitted.tables.iter().map(|_| u64::MAX).collect();
-            let given = self.arguments(frame, step, &mut faults);
-            let grid = self.grid();
+            let given = self.given(frame, step, &mut faults);
+            let grid = launches::grid(&self.emitted, PROCESSORS);
             // SAFETY: the frame owns what results lie in, and operands and constants are only read.
             let done = unsafe { self.kernel.launch(grid, &given, *order, room) };
             done.map_err(|message| failed("E0854", message))?;
@@ -169,57 +166,14 @@ impl Launch {
         Err(RunError::Index { label: step.label().to_owned(), index: i64::from(index), rows })
     }
 
-    /// The threads, with so few blocks of kernels that take any number that they go through turns.
-    fn grid(&self) -> emit::Grid {
-        let mut grid = self.emitted.grid;
-        if self.emitted.arguments.contains(&Argument::Blocks) {
-            grid.blocks[0] = grid.blocks[0].min(2);
-        }
-        grid
-    }
-
     /// What the parameters of the kernel are in this run.
-    fn arguments(&self, frame: &Frame<'_>, step: &Step, faults: &mut [u64]) -> Given {
-        let mut given = Given::default();
-        for argument in &self.emitted.arguments {
-            match *argument {
-                Argument::Operand(at) => given.ranges.push(frame.range(step.operands[at])),
-                Argument::Result(at) => given.ranges.push(frame.range(step.results[at])),
-                Argument::Constants => {
-                    given.ranges.push(Piece::read(self.constants.bytes()).range(0, 0));
-                }
-                Argument::Faults => given.ranges.push(Range {
-                    base: faults.as_mut_ptr().cast(),
-                    bytes: size_of_val(faults) as i64,
-                    width: 0,
-                    stride: 0,
-                }),
-                Argument::Size(size) => given.sizes.push(size),
-                Argument::Blocks => given.sizes.push(i64::from(self.grid().blocks[0])),
-                Argument::Map { operand, rows } => {
-                    given.maps.push(map(frame, step.operands[operand], rows));
-                }
-            }
-        }
-        given
+    fn given(&self, frame: &Frame<'_>, step: &Step, faults: &mut [u64]) -> Given {
+        let bytes = size_of_val(faults) as u64;
+        let faults = Span::dense(faults.as_mut_ptr().expose_provenance() as u64, bytes);
+        let own = [memory::read(self.constants.bytes()), faults];
+        let blocks = launches::grid(&self.emitted, PROCESSORS).blocks[0];
+        Given::of(&frame.roots.parameters(step, &self.emitted, own, blocks))
     }
-}
-
-/// An operand as rows of its last axis, of which `rows` are loaded at once.
-fn map(frame: &Frame<'_>, id: BufferId, rows: u32) -> Map {
-    let ty = &frame.plan.buffer(id).ty;
-    let (columns, size) = (ty.last(), ty.dtype.bytes());
-    let memory = frame.range(id);
-    let stride_bytes = if memory.stride > 0 { memory.stride } else { (columns * size) as i64 };
-    let all = (ty.elements() / columns) as i64;
-    Map { memory, rows: all, columns: columns as i64, stride_bytes, box_rows: rows }
-}
-
-/// The table and the index of the first row that is not there.
-fn worst(faults: &[u64]) -> Option<(usize, i32)> {
-    let found = faults.iter().enumerate().filter(|(_, fault)| **fault != u64::MAX);
-    // The lower half is the index as it was given.
-    found.min_by_key(|(_, fault)| **fault >> 32).map(|(table, fault)| (table, *fault as u32 as i32))
 }
 
 impl Runner for Ready {
@@ -249,26 +203,24 @@ impl Runner for Ready {
         let mut none = [(); 2].map(|()| AlignedBytes::zeroed(0));
         let [no_kept, no_states] = &mut none;
         let Prepared { plan, ports, launches, states_at } = &self.plans[at];
-        let frame = Frame {
+        let weights = &self.loaded.weights;
+        let roots = Roots {
             plan,
             ports,
-            weights: &self.loaded.weights,
             states_at,
-            workspace: Piece::of(&mut self.workspace),
-            kept: Piece::of(call.kept.map_or(no_kept, HostArena::memory)),
-            states: Piece::of(call.states.map_or(no_states, HostArena::memory)),
-            edge: Piece::of(&mut self.edge),
+            weights: &|name, packed| memory::read(weights[&(name.to_owned(), packed)].bytes()),
+            workspace: memory::span(&mut self.workspace),
+            kept: memory::span(call.kept.map_or(no_kept, HostArena::memory)),
+            states: memory::span(call.states.map_or(no_states, HostArena::memory)),
+            edge: memory::span(&mut self.edge),
         };
+        let frame = Frame { roots };
         frame.take(call.inputs);
         for (index, (step, launch)) in plan.steps.iter().zip(launches).enumerate() {
             if stop_requested() {
                 return Err(RunError::Stopped);
             }
             let begin = call.times.as_ref().map_or(0, |times| times.now());
-            let launch = launch.as_ref().ok_or_else(|| RunError::Unsupported {
-                label: step.label().to_owned(),
-                op: "attention_vjp",
-            })?;
             launch.run(&self.loaded.device, &frame, step, &mut self.scratch)?;
             if let Some(trace) = call.trace.as_mut().filter(|_| !stop_requested()) {
                 for (result, label) in step.results.iter().zip(&step.labels) {

@@ -294,7 +294,7 @@ fn input(name: &str, ty: &TensorType, number: usize, [timesteps, samples]: [usiz
 
 /// Runs of one phase on the same inputs, one or more for a step of sampling. If there is a
 /// `prepare`, it runs before each.
-pub(super) struct Steps {
+pub(in crate::cmd) struct Steps {
     /// The phase that runs where nothing is split off.
     phase: String,
     inputs: Vec<(String, Branch, Tensor)>,
@@ -306,7 +306,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(compiler: &Compiler, timesteps: [usize; 2], runs: usize) -> Self {
+    pub(in crate::cmd) fn new(compiler: &Compiler, timesteps: [usize; 2], runs: usize) -> Self {
         let mut inputs: Vec<(String, Branch, Tensor)> = Vec::new();
         for (_, plan) in compiler.plans() {
             for port in &plan.inputs {
@@ -360,7 +360,7 @@ impl Job for Steps {
 }
 
 /// Runs through a clip; each chunk continues the states of the previous one.
-struct Chunks {
+pub(in crate::cmd) struct Chunks {
     name: &'static str,
     pieces: Vec<Tensor>,
     states: Option<States>,
@@ -368,7 +368,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(compiler: &Compiler, half: Half, later: usize) -> Self {
+    pub(in crate::cmd) fn new(compiler: &Compiler, half: Half, later: usize) -> Self {
         let name = match half {
             Half::Encoder => "video",
             Half::Decoder => "z",

@@ -1,6 +1,6 @@
 //! The shortest time of each phase, from what a machine can do at most.
 //!
-//! A device of this build is measured. For all others the target states figures of one, if it does.
+//! A device that is here is measured. For all others the target states figures of one, if it does.
 
 use crate::page::machine;
 use anyid_ir::kernel::{Machine, Target};
@@ -26,10 +26,13 @@ impl Prediction {
     /// # Errors
     /// E056x where a device of this build cannot be opened.
     pub fn of(target: &Target, threads: usize, plans: &[Plan]) -> Result<Self> {
-        let measured = Registry::default().runs(target.name);
-        let machine = match measured {
-            true => Some(measure(target.name, threads)?),
-            false => target.machine.clone(),
+        let here = here(target, threads)?;
+        let measured = here.is_some();
+        let machine = match here {
+            Some(backend) => {
+                Some(machine(&backend.device().throughput(Duration::from_millis(200))))
+            }
+            None => target.machine.clone(),
         };
         let of = |plan: &Plan, machine: &Machine| -> f64 {
             plan.steps.iter().map(|step| cost::step_seconds(plan, step, machine)).sum()
@@ -58,8 +61,17 @@ impl Prediction {
     }
 }
 
-/// What a device of this build can do.
-fn measure(device: &str, threads: usize) -> Result<Machine> {
-    let backend = Backend::open(device, threads)?;
-    Ok(machine(&backend.device().throughput(Duration::from_millis(200))))
+/// A device that runs plans for `target`, if one is here. Targets that are no kind of their own, such as
+/// those of GPUs, are looked for among the devices of their kind.
+fn here(target: &Target, threads: usize) -> Result<Option<Backend>> {
+    let registry = Registry::default();
+    let Some(kind) = registry.kind(target.name).filter(|kind| kind.open.is_some()) else {
+        return Ok(None);
+    };
+    if kind.name == target.name {
+        return Backend::open(target.name, threads).map(Some);
+    }
+    let names = (kind.devices)().unwrap_or_default();
+    let opened = names.iter().filter_map(|name| Backend::open(name, threads).ok());
+    Ok(opened.into_iter().find(|backend| backend.about().target.name == target.name))
 }

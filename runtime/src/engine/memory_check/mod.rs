@@ -9,6 +9,7 @@ pub use limits::{Bound, Limit, Room};
 
 use crate::error::{Error, Kind, Result};
 use anyid_backends::device::About;
+use anyid_backends::errors::NoMemory;
 use anyid_ir::plan::Plan;
 use anyid_ir::{Tensor, TensorType};
 
@@ -65,6 +66,17 @@ pub(crate) fn refused(needed: u64, what: &str, least: Option<&Limit>) -> Error {
         .help("run smaller sizes, or free memory; `compile` shows what a plan needs")
 }
 
+/// The error of memory that a device refuses, though nothing said so before.
+pub(crate) fn no_memory(none: NoMemory, what: &str) -> Error {
+    let Some(free) = none.free.filter(|free| *free < none.bytes) else {
+        return refused(none.bytes, what, None);
+    };
+    let [wanted, short, free] = [none.bytes, none.bytes - free, free].map(size);
+    let message = format!("{what} take {wanted} of memory, {short} more than the device has left");
+    Error::new(Kind::Budget, "E0603", message)
+        .help(format!("{free} are free there: end other programs on it, or run smaller sizes"))
+}
+
 /// What a limit leaves, in words.
 pub(crate) fn left(limit: &Limit) -> String {
     match &limit.bound {
@@ -113,6 +125,13 @@ mod tests {
         let ty = TensorType::new(DType::F32, [1 << 30, 1 << 29]);
         assert_eq!(zeros(&ty, "outputs").err().unwrap().code(), "E0603");
         assert_eq!(zeros(&TensorType::new(DType::Bf16, [3]), "outputs").unwrap().shape(), [3]);
+        let error = no_memory(NoMemory { bytes: 5 << 30, free: Some(2 << 30) }, "states");
+        assert_eq!((error.code(), error.kind()), ("E0603", Kind::Budget));
+        let message = "states take 5.00 GiB of memory, 3.00 GiB more than the device has left";
+        assert_eq!(error.message(), message);
+        assert!(error.help_text().is_some_and(|help| help.starts_with("2.00 GiB are free")));
+        let untold = no_memory(NoMemory::of(5 << 30), "states");
+        assert!(untold.message().contains("the system does not give them"), "{untold}");
         let device = crate::engine::Backend::open("cpu", 1).unwrap().about().clone();
         if available_memory().is_some() {
             assert_eq!(check(&device, 1 << 60, "plans").unwrap_err().code(), "E0603");

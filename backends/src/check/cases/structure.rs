@@ -1,7 +1,7 @@
 //! Weights, functions and loops: what flattening makes of them.
 
 use super::{Built, Fill, OpCase, PRODUCTS, Tolerance, tensor};
-use crate::plans::Stored;
+use crate::check::Stored;
 use anyid_ir::{DType, FuncBuilder, IndexArg, Module, Tensor, TensorType};
 
 pub(super) fn cases() -> Vec<OpCase> {

@@ -1,5 +1,6 @@
 //! The op table: small modules that together use every op of the closed set, on every element type
-//! the CPU backend has a kernel for, at awkward shapes.
+//! the CPU backend has a kernel for, at awkward shapes. Tests run it on every device, and the check of a
+//! GPU in the program.
 //!
 //! A case says what to build and how far a backend may be from the interpreter; it does not run
 //! anything. Operands are random but fixed: they depend on the case's name alone. Shapes with an
@@ -11,7 +12,7 @@ mod movement;
 mod rows;
 mod structure;
 
-use crate::plans::Stored;
+use super::Stored;
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType, ValueId};
 
 /// Types of elementwise arithmetic on the CPU.

@@ -1,10 +1,10 @@
 //! What kernels mean: a step of a plan as a function of level 1, which the interpreter runs.
 //!
-//! So nothing is defined a second time: row kernels and anchors are the primitives they stand for. It
-//! is for tests: devices are compared with it, and it is not fast.
+//! So nothing is defined a second time: row kernels and anchors are the primitives they stand for.
+//! Devices are compared with it, and it is not fast.
 
-use anyid_backends::RunError;
-use anyid_backends::errors::check_rows;
+use crate::RunError;
+use crate::errors::check_rows;
 use anyid_ir::kernel::{
     Access, Activation, AnchorKernel, Columns, Combine, CopyKernel, Instruction, Kernel, Load,
     Part, RowFn, RowKernel, RowMap, RowReduce,
@@ -21,6 +21,8 @@ pub struct Launch {
     pub module: Module,
     /// Rows picked out of operands: how, how many, and how many elements of each.
     rows: Vec<(Access, usize, usize)>,
+    /// The rows that are computed, where it is not all of them.
+    only: Option<Vec<usize>>,
 }
 
 /// Builds the function of a launch.
@@ -38,7 +40,11 @@ impl Launch {
         let types = |ids: &[_]| -> Vec<TensorType> {
             ids.iter().map(|id| plan.buffer(*id).ty.clone()).collect()
         };
-        let (operands, results) = (types(&step.operands), types(&step.results));
+        Self::of(&step.kernel, &types(&step.operands), &types(&step.results))
+    }
+
+    /// The launch of a kernel on operands and results of these types.
+    pub fn of(kernel: &Kernel, operands: &[TensorType], results: &[TensorType]) -> Self {
         let mut module = Module { name: "step".into(), ..Module::default() };
         let mut f = FuncBuilder::new(&module, "f");
         let params = operands.iter().enumerate();
@@ -47,8 +53,8 @@ impl Launch {
         let one = |maker: &mut Maker<'_>, op: Op| {
             vec![maker.f.op("y", op, &maker.operands, Some(results[0].clone()))]
         };
-        let made = match &step.kernel {
-            Kernel::Anchor(kernel) => maker.anchor(kernel, &results),
+        let made = match kernel {
+            Kernel::Anchor(kernel) => maker.anchor(kernel, results),
             Kernel::Row(kernel) => maker.row(kernel),
             // Its elements are only moved, before the function runs.
             Kernel::Copy(_) => vec![maker.f.param("moved", results[0].clone())],
@@ -58,7 +64,20 @@ impl Launch {
         let func = maker.f.finish(&made);
         let rows = maker.rows;
         module.add(func);
-        Self { module, rows }
+        Self { module, rows, only: None }
+    }
+
+    /// A row kernel at some of its rows alone, in their order.
+    pub fn of_rows(kernel: &RowKernel, operands: &[TensorType], only: &[usize]) -> Self {
+        let mut few = kernel.clone();
+        few.rows = only.len();
+        let width = |at: usize| kernel.result_width(at);
+        for (at, ty) in few.results.iter_mut().enumerate() {
+            *ty = TensorType::new(ty.dtype, [only.len(), width(at)]);
+        }
+        let results = few.results.clone();
+        let launch = Self::of(&Kernel::Row(few), operands, &results);
+        Self { only: Some(only.to_vec()), ..launch }
     }
 
     /// The inputs of the function: the operands, and the rows picked out of them.
@@ -66,28 +85,47 @@ impl Launch {
     /// # Errors
     /// [`RunError::Index`] where a table has no such row.
     pub fn inputs(&self, operands: Vec<Tensor>, step: &Step) -> Result<Vec<Tensor>, RunError> {
-        if step.kernel == Kernel::Gather {
+        self.given(operands, &step.kernel, step.label())
+    }
+
+    /// As [`Self::inputs`], for a kernel that no step names.
+    ///
+    /// # Errors
+    /// [`RunError::Index`] where a table has no such row.
+    pub fn given(
+        &self,
+        operands: Vec<Tensor>,
+        kernel: &Kernel,
+        label: &str,
+    ) -> Result<Vec<Tensor>, RunError> {
+        if *kernel == Kernel::Gather {
             let indices = operands[1].as_i32().expect("verified");
-            check_rows(indices, operands[0].shape()[0], step.label())?;
+            check_rows(indices, operands[0].shape()[0], label)?;
         }
         let mut inputs = operands;
-        if let Kernel::Copy(kernel) = &step.kernel {
+        if let Kernel::Copy(kernel) = kernel {
             let func = self.module.func("f").expect("it was made");
             let (_, ty) = func.param_types().last().expect("what is moved is its last input");
-            inputs.push(moved(kernel, &inputs, ty));
+            inputs.push(moved(kernel, &inputs, ty, 0..kernel.lines));
         }
         for (access, count, width) in &self.rows {
-            inputs.push(picked(&inputs, access, [*count, *width], step.label())?);
+            let row = |at: usize| self.only.as_ref().map_or(at, |only| only[at]);
+            inputs.push(picked(&inputs, access, [*count, *width], &row, label)?);
         }
         Ok(inputs)
     }
 }
 
-/// What a copy puts together.
-fn moved(kernel: &CopyKernel, operands: &[Tensor], ty: &TensorType) -> Tensor {
+/// What a copy puts together, at some of its lines.
+pub(super) fn moved(
+    kernel: &CopyKernel,
+    operands: &[Tensor],
+    ty: &TensorType,
+    lines: impl Iterator<Item = usize>,
+) -> Tensor {
     let size = ty.dtype.bytes();
     let mut bytes = Vec::with_capacity(ty.bytes() as usize);
-    for line in 0..kernel.lines {
+    for line in lines {
         for part in &kernel.parts {
             let length = kernel.length(part).expect("verified");
             let Part::Strided { operand, offset, axes } = part else {
@@ -112,6 +150,7 @@ fn picked(
     operands: &[Tensor],
     access: &Access,
     [count, width]: [usize; 2],
+    own: &dyn Fn(usize) -> usize,
     label: &str,
 ) -> Result<Tensor, RunError> {
     let table = &operands[access.operand];
@@ -129,7 +168,7 @@ fn picked(
     check_rows(segments, table_rows, label)?;
     let size = table.dtype().bytes();
     let mut bytes = Vec::with_capacity(count * width * size);
-    for row in 0..count {
+    for row in (0..count).map(own) {
         let row = match access.rows {
             RowMap::Affine { divisor, modulus } => row / divisor % modulus,
             RowMap::Fixed => 0,

@@ -1,0 +1,234 @@
+//! The folder of compiled kernels: code by what it was made of, and for kernels that are compiled in
+//! groups the code that has each of them.
+//!
+//! A file is written whole or not at all, and ends in a digest of its bytes: what is damaged is made
+//! again. Code is loaded from here, so the folder must belong to the user, and nobody else may write
+//! in it.
+
+use super::emit::digest_of;
+use crate::Fault;
+use crate::errors::OpenError;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Stands in front of the digest at the end of a file.
+const MARK: &[u8; 8] = b"anyidlib";
+
+/// What is kept: its folder among the user's caches, how its files end, and the variable that names
+/// another folder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) folder: &'static str,
+    pub(super) ending: &'static str,
+    pub(super) variable: &'static str,
+}
+
+/// A folder for compiled kernels.
+pub(super) struct Cache {
+    folder: PathBuf,
+    kept: Kept,
+    /// Number of the next temporary file of this cache.
+    next: AtomicU64,
+}
+
+impl Cache {
+    /// The cache in `folder`, or in the user's folder for caches.
+    pub(super) fn open(kept: Kept, folder: Option<&str>) -> Result<Self, OpenError> {
+        let asked = folder.filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let refused = |message: &str, at: Option<(&Path, io::Error)>| {
+            OpenError::Failed(fault(kept, message, "of your own", at))
+        };
+        let folder = asked
+            .or_else(|| usual(kept))
+            .ok_or_else(|| refused("there is no folder for compiled kernels", None))?;
+        let made = create(&folder).and_then(|()| check(&folder));
+        made.map_err(|error| refused("compiled kernels cannot be kept", Some((&folder, error))))?;
+        Ok(Self { folder, kept, next: AtomicU64::new(0) })
+    }
+
+    /// Where the code of this key is, if it is there and whole.
+    #[cfg(feature = "cuda-emulator")]
+    pub(super) fn find(&self, key: &str) -> Option<PathBuf> {
+        self.read(key).map(|_| self.path(key))
+    }
+
+    /// The code of this key, if it is there and whole.
+    pub(super) fn read(&self, key: &str) -> Option<Vec<u8>> {
+        let mut bytes = fs::read(self.path(key)).ok()?;
+        let (content, end) = bytes.split_at(bytes.len().checked_sub(16)?);
+        let whole = end.strip_prefix(MARK) == Some(&digest_of(content).to_le_bytes()[..]);
+        bytes.truncate(bytes.len() - 16);
+        whole.then_some(bytes)
+    }
+
+    /// The key of the code that has the kernel of this key.
+    #[cfg(feature = "cuda-emulator")]
+    pub(super) fn holder(&self, kernel: &str) -> Option<String> {
+        let key = fs::read_to_string(self.note(kernel)).ok()?;
+        // A key is part of a path.
+        let sound = key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        sound.then_some(key)
+    }
+
+    /// Notes which code has the kernel of this key. What is not noted is compiled again.
+    #[cfg(feature = "cuda-emulator")]
+    pub(super) fn note_holder(&self, kernel: &str, code: &str) {
+        let [_, made] = self.places(kernel);
+        if fs::write(&made, code).is_ok() {
+            let _ = fs::rename(&made, self.note(kernel));
+        }
+    }
+
+    #[cfg(feature = "cuda-emulator")]
+    fn note(&self, kernel: &str) -> PathBuf {
+        self.folder.join(format!("{kernel}.in"))
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.{}", self.kept.ending))
+    }
+
+    /// Places for a source and the library that is made of it, which nobody else uses.
+    pub(super) fn places(&self, key: &str) -> [PathBuf; 2] {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let stem = format!("{key}.{}.{number}", std::process::id());
+        ["cpp", "tmp"].map(|end| self.folder.join(format!("{stem}.{end}")))
+    }
+
+    /// Keeps the code in the file `made` under its key.
+    #[cfg(feature = "cuda-emulator")]
+    pub(super) fn keep(&self, key: &str, made: &Path) -> Result<PathBuf, Box<Fault>> {
+        let bytes = fs::read(made).map_err(|error| self.unwritable(error))?;
+        self.seal(key, bytes, made)?;
+        Ok(self.path(key))
+    }
+
+    /// Keeps code under its key.
+    #[cfg(feature = "cuda")]
+    pub(super) fn write(&self, key: &str, code: &[u8]) -> Result<(), Box<Fault>> {
+        let [_, made] = self.places(key);
+        self.seal(key, code.to_vec(), &made)
+    }
+
+    /// Writes code with its digest to `made`, and moves it to its place.
+    fn seal(&self, key: &str, mut code: Vec<u8>, made: &Path) -> Result<(), Box<Fault>> {
+        let digest = digest_of(&code).to_le_bytes();
+        code.extend_from_slice(MARK);
+        code.extend_from_slice(&digest);
+        let written = fs::write(made, &code).and_then(|()| fs::rename(made, self.path(key)));
+        written.map_err(|error| {
+            let _ = fs::remove_file(made);
+            self.unwritable(error)
+        })
+    }
+
+    /// The error of a folder that could be written when it was opened.
+    pub(super) fn unwritable(&self, error: io::Error) -> Box<Fault> {
+        let at = Some((&*self.folder, error));
+        fault(self.kept, "compiled kernels cannot be kept", "with room", at)
+    }
+}
+
+/// An error of the cache, with the folder and what the system says.
+fn fault(kept: Kept, message: &str, kind: &str, at: Option<(&Path, io::Error)>) -> Box<Fault> {
+    let (place, cause) = match at {
+        Some((folder, error)) => (Some(folder.display().to_string()), Some(error.to_string())),
+        None => (None, None),
+    };
+    let help = Some(format!("name a folder {kind} in {}", kept.variable));
+    Box::new(Fault { code: "E0852", message: message.to_owned(), place, help, cause })
+}
+
+/// The user's folder for caches.
+fn usual(kept: Kept) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let caches = caches.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
+    Some(caches.join("anyid-rt").join(kept.folder))
+}
+
+fn create(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Whether code may be loaded from the folder, and written there.
+fn check(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let about = fs::metadata(folder)?;
+        if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
+            return Err(io::Error::other("others may write in this folder"));
+        }
+    }
+    let probe = folder.join(format!("{}.probe", std::process::id()));
+    fs::write(&probe, b"")?;
+    fs::remove_file(&probe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: Kept = Kept { folder: "tests", ending: "so", variable: "ANYID_CUDA_CACHE" };
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("anyid-cache-{name}-{}", std::process::id()))
+    }
+
+    fn refusal(folder: &Path) -> (&'static str, String) {
+        match Cache::open(KEPT, folder.to_str()) {
+            Err(OpenError::Failed(fault)) => (fault.code, fault.cause.unwrap_or_default()),
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("{} was taken", folder.display()),
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_found() {
+        let folder = folder("damaged");
+        let cache = Cache::open(KEPT, folder.to_str()).unwrap();
+        let [source, made] = cache.places("key");
+        assert_ne!(cache.places("key"), [source, made.clone()]);
+        cache.seal("key", b"a library".to_vec(), &made).unwrap();
+        let read = || cache.read("key");
+        assert_eq!(read().as_deref(), Some(&b"a library"[..]));
+        let kept = cache.path("key");
+        let whole = fs::read(&kept).unwrap();
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&kept, &changed).unwrap();
+            assert_eq!(read(), None, "byte {at}");
+            fs::write(&kept, &whole[..at]).unwrap();
+            assert_eq!(read(), None, "{at} bytes");
+        }
+        assert!(!made.exists() && cache.read("other").is_none());
+        fs::remove_dir_all(&folder).unwrap();
+        let fault = cache.seal("key", whole, &made).unwrap_err();
+        assert_eq!((fault.code, fault.place), ("E0852", Some(folder.display().to_string())));
+        assert_eq!(fault.help.unwrap(), "name a folder with room in ANYID_CUDA_CACHE");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_folder_that_others_may_write_in_or_that_is_none_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = folder("open");
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(refusal(&folder), ("E0852", "others may write in this folder".to_owned()));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(Cache::open(KEPT, folder.to_str()).is_ok());
+        let file = folder.join("file");
+        fs::write(&file, b"").unwrap();
+        assert_eq!(refusal(&file.join("below")).0, "E0852");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
