@@ -29,8 +29,12 @@ pub(super) struct Kept {
 pub(super) struct Cache {
     folder: PathBuf,
     kept: Kept,
-    /// Number of the next temporary file of this cache.
-    next: AtomicU64,
+}
+
+/// What a temporary file is called that nobody else uses: devices of one process may share a folder.
+fn alone() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Cache {
@@ -45,7 +49,7 @@ impl Cache {
             .ok_or_else(|| refused("there is no folder for compiled kernels", None))?;
         let made = create(&folder).and_then(|()| check(&folder));
         made.map_err(|error| refused("compiled kernels cannot be kept", Some((&folder, error))))?;
-        Ok(Self { folder, kept, next: AtomicU64::new(0) })
+        Ok(Self { folder, kept })
     }
 
     /// Where the code of this key is, if it is there and whole.
@@ -92,8 +96,7 @@ impl Cache {
 
     /// Places for a source and the library that is made of it, which nobody else uses.
     pub(super) fn places(&self, key: &str) -> [PathBuf; 2] {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let stem = format!("{key}.{}.{number}", std::process::id());
+        let stem = format!("{key}.{}", alone());
         ["cpp", "tmp"].map(|end| self.folder.join(format!("{stem}.{end}")))
     }
 
@@ -167,7 +170,7 @@ fn check(folder: &Path) -> io::Result<()> {
             return Err(io::Error::other("others may write in this folder"));
         }
     }
-    let probe = folder.join(format!("{}.probe", std::process::id()));
+    let probe = folder.join(format!("{}.probe", alone()));
     fs::write(&probe, b"")?;
     fs::remove_file(&probe)
 }
@@ -214,6 +217,21 @@ mod tests {
         let fault = cache.seal("key", whole, &made).unwrap_err();
         assert_eq!((fault.code, fault.place), ("E0852", Some(folder.display().to_string())));
         assert_eq!(fault.help.unwrap(), "name a folder with room in ANYID_CUDA_CACHE");
+    }
+
+    #[test]
+    fn devices_of_one_process_may_share_a_folder() {
+        let folder = folder("shared");
+        let open = || Cache::open(KEPT, folder.to_str()).map(|cache| cache.places("key"));
+        let places: Vec<[PathBuf; 2]> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..50).map(|_| open().unwrap()).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let different: std::collections::BTreeSet<&[PathBuf; 2]> = places.iter().collect();
+        assert_eq!(different.len(), 400);
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
