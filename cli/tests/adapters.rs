@@ -400,3 +400,53 @@ fn a_full_disk_leaves_no_part_of_an_adapter_and_loses_none() {
         assert!(!whole.is_empty() && found(&folder) == whole, "{words}");
     }
 }
+
+#[test]
+fn what_was_converted_or_joined_stands_for_what_it_was_made_of() {
+    let folder = Folder::new();
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        micro_adapter(&folder.path(&format!("{name}.safetensors")), seed);
+    }
+    folder.run("init model --random-weights").fine();
+    folder.run("lora merge model --lora a.safetensors:0.5 -o merged").fine();
+    folder.run("convert merged --to q8_0 -o merged.gguf").fine();
+    folder.run("convert merged --to fp8 -o merged.safetensors").fine();
+    folder.run("lora combine a.safetensors b.safetensors:0.25 -o sum.safetensors").fine();
+    folder.run("lora combine sum.safetensors:2 -o double.safetensors").fine();
+    folder.run("lora convert a.safetensors --to diffusers -o other.safetensors").fine();
+    let twice = "an adapter counts twice: ";
+    let make = format!("generate {QUICK} -o x.gif --dry-run --model");
+    let merged = "is merged into the model already, at scale 0.5";
+    for (words, said) in [
+        ("model --transformer merged.gguf --lora a.safetensors", merged),
+        ("model --transformer merged.gguf --lora b.safetensors", ""),
+        ("model --transformer merged.safetensors --lora a.safetensors", merged),
+        ("model --transformer merged.safetensors --lora other.safetensors", merged),
+        ("merged --lora sum.safetensors", merged),
+        ("model --lora sum.safetensors", ""),
+        (
+            "model --lora sum.safetensors --lora a.safetensors",
+            " in sum.safetensors at scale 1 and a.",
+        ),
+        (
+            "model --lora b.safetensors --lora double.safetensors",
+            " in double.safetensors at scale 1",
+        ),
+        ("model --lora other.safetensors --lora a.safetensors", "are the same adapter"),
+    ] {
+        let done = folder.run(&format!("{make} {words}")).fine();
+        assert_eq!(done.err.contains(twice), !said.is_empty(), "{words}\n{}", done.err);
+        assert!(done.err.contains(said), "{words}\n{}", done.err);
+    }
+    let header = folder.run("inspect double.safetensors --json").fine().json();
+    let made_of = header["metadata"]["anyid.made_of"].as_str().expect("it is said");
+    let made_of: Vec<serde_json::Value> = serde_json::from_str(made_of).unwrap();
+    let scales: Vec<f64> = made_of.iter().map(|part| part["scale"].as_f64().unwrap()).collect();
+    assert_eq!(scales, [2.0, 0.5]);
+
+    // What the narrower type has no room for is refused, and nothing is written.
+    folder.run("lora merge model --lora a.safetensors:1e30 -o huge").fine();
+    let done = folder.run("convert huge --to q8_0 -o huge.gguf").fails("E0379");
+    done.says("for which ").says("has no room");
+    assert!(!folder.path("huge.gguf").exists());
+}

@@ -124,3 +124,23 @@ fn an_adapter_that_would_count_twice_is_refused_before_anything_is_done() {
     let other = on(&format!("\"{SECOND}\""));
     folder.run(&format!("{LORA} {other} --init-from {FIRST} -o other")).fine();
 }
+
+#[test]
+fn adapters_are_refused_where_they_would_do_nothing() {
+    let folder = adapters();
+    let on = format!("--set model.adapters=[\"{FIRST}\"]");
+    for network in ["vae", "text"] {
+        let words =
+            format!("train full --config run.toml --set train.network={network} {on} -o out");
+        folder.run(&words).fails("E0956").says("model.adapters cannot be");
+    }
+    let full = "train full --config run.toml --threads 2 --steps 1";
+    folder.run(&format!("{full} {on} -o whole")).fine();
+    // It is in what was trained with it, and first values would replace what it is in.
+    let file = "whole/transformer.safetensors";
+    let header = folder.run(&format!("inspect {file} --json")).fine().json()["metadata"].clone();
+    assert!(header["anyid.merged"].as_str().unwrap().contains("sha256"), "{header}");
+    let again = format!("{full} {on} --init-from {file} -o again");
+    folder.run(&again).fails("E0966").says("would replace");
+    assert!(!folder.path("again").exists() && !folder.path("out").exists());
+}

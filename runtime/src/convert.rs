@@ -7,7 +7,7 @@
 //! Weights are read and written a piece at a time; the file is read back and compared before it gets
 //! its name.
 
-use crate::adapter::compare;
+use crate::adapter::{Ground, compare};
 use crate::checkpoint::gguf::{GgufWriter, Value};
 use crate::checkpoint::{
     Encoding, LARGEST_E4M3, SafetensorsWriter, TensorSpec, Weight, WeightSet, pytorch_metadata,
@@ -133,13 +133,18 @@ pub fn convert(
         .iter()
         .map(|(name, weight)| piece(name, weight, component, naming, target))
         .collect();
+    // What is in the transformer stays in it, and the file stands for the one that it is made of.
+    let mut header = BTreeMap::new();
+    if component == Component::Dit {
+        Ground::of(&weights)?.say_merged(&[], &mut header);
+    }
     let narrower = pieces.iter().filter(|piece| piece.spec.encoding == target.encoding()).count();
     let total: u64 = weights.set().iter().map(|(_, weight)| weight.elements()).sum();
     let mut work = Work { set: weights.set(), worst: 0.0, done: 0, total, progress };
     let file = AtomicFile::create_as(path, existing)?;
     let (file, digests, bytes) = match target {
-        Target::ScaledFp8 => work.safetensors(file, &pieces)?,
-        _ => work.gguf(file, &pieces, component, target)?,
+        Target::ScaledFp8 => work.safetensors(file, &pieces, header)?,
+        _ => work.gguf(file, &pieces, header, (component, target))?,
     };
     let worst = work.worst;
     if let Some(temporary) = file.temporary_path() {
@@ -213,16 +218,17 @@ impl Work<'_> {
         &mut self,
         file: AtomicFile,
         pieces: &[Piece],
-        component: Component,
-        target: Target,
+        header: BTreeMap<String, String>,
+        (component, target): (Component, Target),
     ) -> Result<(AtomicFile, Digests, u64)> {
         let file_type = if target == Target::Q8_0 { 7 } else { 14 };
         let architecture = if component == Component::Text { "t5encoder" } else { "wan" };
-        let metadata = [
+        let mut metadata = vec![
             ("general.architecture", Value::Text(architecture.into())),
             ("general.quantization_version", Value::U32(2)),
             ("general.file_type", Value::U32(file_type)),
         ];
+        metadata.extend(header.iter().map(|(key, text)| (key.as_str(), Value::Text(text.clone()))));
         let specs: Vec<TensorSpec> = pieces.iter().map(|piece| piece.spec.clone()).collect();
         let mut writer = GgufWriter::create_in(file, &metadata, &specs)?;
         let (mut digests, mut bytes) = (Digests::new(), 0);
@@ -240,7 +246,9 @@ impl Work<'_> {
         &mut self,
         file: AtomicFile,
         pieces: &[Piece],
+        mut header: BTreeMap<String, String>,
     ) -> Result<(AtomicFile, Digests, u64)> {
+        header.extend(pytorch_metadata());
         // Wider types first, so that data stay aligned for readers that map them.
         let mut order: Vec<&Piece> = pieces.iter().collect();
         order.sort_by_key(|piece| std::cmp::Reverse(piece.spec.encoding.block().bytes));
@@ -252,7 +260,7 @@ impl Work<'_> {
         let mut specs: Vec<TensorSpec> = scales.iter().map(spec).collect();
         specs.extend(order.iter().map(|piece| piece.spec.clone()));
         specs.push(TensorSpec::new("scaled_fp8", Encoding::F8E4M3, [0u64]));
-        let mut writer = SafetensorsWriter::create_in(file, &specs, &pytorch_metadata())?;
+        let mut writer = SafetensorsWriter::create_in(file, &specs, &header)?;
         let (mut digests, mut bytes) = (Digests::new(), 0);
         let mut factors: BTreeMap<&str, f32> = BTreeMap::new();
         for piece in scales {
@@ -322,6 +330,14 @@ impl Work<'_> {
             encoded(values, scale, encoding, &mut out)?;
             back.resize(values.len(), 0f32);
             encoding.decode(&out, &mut back)?;
+            if let Some(at) = back.iter().position(|back| !back.is_finite()) {
+                let message =
+                    format!("`{}` has the value {}, for which {encoding} has no room", piece.from, values[at]);
+                return Err(Error::input("E0379", message).help(
+                    "weights of this size come of an adapter that was merged at too large a scale: merge it \
+                     again at a smaller one",
+                ));
+            }
             for (value, back) in values.iter().zip(&back) {
                 let off = f64::from(*value) - f64::from(back * scale);
                 lost += off * off;

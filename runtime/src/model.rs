@@ -53,6 +53,8 @@ pub struct Model {
     pub adapters: Vec<(Adapter, f64)>,
     /// The same, by the digests of their files.
     pub parts_of_adapters: Vec<Part>,
+    /// What each of them puts into the weights.
+    pub used_adapters: Vec<Vec<adapter::Used>>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
@@ -166,6 +168,7 @@ impl Model {
             source,
             adapters: Vec::new(),
             parts_of_adapters: Vec::new(),
+            used_adapters: Vec::new(),
             warnings,
         })
     }
@@ -190,6 +193,7 @@ impl Model {
         for wanted in wanted {
             let adapter = adapter::open(&wanted.path, &modules, tolerance)?;
             self.parts_of_adapters.push(Part::of(&adapter, wanted.scale)?);
+            self.used_adapters.push(adapter::used(&wanted.to_string(), &adapter, wanted.scale)?);
             self.adapters.push((adapter, wanted.scale));
         }
         for at in from..self.adapters.len() {
@@ -197,28 +201,23 @@ impl Model {
             self.warnings.extend(adapter::other_base(adapter, &ground, &beside));
             self.warnings.extend(adapter.warnings.iter().cloned());
         }
-        let used = self.used_adapters();
-        let same = adapter::twice(&ground.merged, &used[from..], &used[..from]).into_iter();
+        let (before, used) = self.used_adapters.split_at(from);
+        let same = adapter::twice(&ground.merged, &used.concat(), &before.concat()).into_iter();
         self.warnings.extend(same.map(|same| format!("an adapter counts twice: {same}")));
         let list: Vec<(&Adapter, f64)> = self.adapters.iter().map(|(a, s)| (a, *s)).collect();
         self.dit_weights = Arc::new(self.dit_weights.with_adapters(&list)?);
         Ok(self)
     }
 
-    /// The adapters that are used with the one at a place.
+    /// What is put into the weights beside the adapter at a place.
     pub fn parts_beside(&self, at: usize) -> Vec<Part> {
-        let all = self.parts_of_adapters.iter().enumerate();
-        all.filter(|(other, _)| *other != at).map(|(_, part)| part.clone()).collect()
+        let all = self.used_adapters.iter().enumerate().filter(|(other, _)| *other != at);
+        all.flat_map(|(_, used)| adapter::parts_of(used)).collect()
     }
 
-    /// The adapters with what they are called.
-    pub fn used_adapters(&self) -> Vec<adapter::Used> {
-        let named =
-            self.adapters.iter().zip(&self.parts_of_adapters).map(|((adapter, scale), part)| {
-                let path = adapter.path.clone();
-                (Wanted { path, scale: *scale }.to_string(), part.clone())
-            });
-        named.collect()
+    /// What all adapters put into the weights.
+    pub fn parts_on(&self) -> Vec<Part> {
+        self.used_adapters.iter().flat_map(|used| adapter::parts_of(used)).collect()
     }
 
     /// The default precision of a run: bf16 if the transformer is mostly stored as bf16, else f32.

@@ -45,11 +45,33 @@ impl Ground {
         let all: Vec<Part> = self.merged.iter().chain(more).cloned().collect();
         header.insert(MERGED.to_owned(), Part::list(&all));
         // Models that were merged before this was said have no root, and neither has what is made of them.
-        let root = match self.merged.is_empty() {
-            true => Some(&self.fingerprint),
-            false => self.root.as_ref(),
+        let root = match (&self.root, self.merged.is_empty()) {
+            (None, true) => Some(&self.fingerprint),
+            (root, _) => root.as_ref(),
         };
         header.extend(root.map(|root| (MERGED_INTO.to_owned(), root.clone())));
+    }
+
+    /// What is trained on these with the adapters `on`: the transformer that the header names, where it names
+    /// one, with what is merged into it.
+    pub fn base(&self, on: &[Part]) -> Base {
+        match &self.root {
+            Some(root) => {
+                let adapters = self.merged.iter().chain(on).cloned().collect();
+                Base { model: root.clone(), adapters }
+            }
+            None => Base { model: self.fingerprint.clone(), adapters: on.to_vec() },
+        }
+    }
+
+    /// Says in the header of weights that they were trained from these with the adapters `on`: all of them are
+    /// in there, but the weights stand for no others any more.
+    pub fn say_trained(&self, on: &[Part], header: &mut BTreeMap<String, String>) {
+        let all: Vec<Part> =
+            self.merged.iter().chain(on.iter().filter(|part| part.counts())).cloned().collect();
+        if !all.is_empty() {
+            header.insert(MERGED.to_owned(), Part::list(&all));
+        }
     }
 
     /// Which adapters an adapter was trained with that are not here, and the other way round, where `beside`
@@ -87,8 +109,10 @@ pub fn other_base(adapter: &Adapter, ground: &Ground, beside: &[Part]) -> Option
              {this}: it will not do what it was trained for{merged}"
         ));
     };
+    let all: Vec<Part> = ground.merged.iter().chain(beside).cloned().collect();
+    let all = Part::summed(&all);
     let here = |part: &Part| {
-        let own = ground.merged.iter().chain(beside).find(|own| own.sha256 == part.sha256);
+        let own = all.iter().find(|own| own.sha256 == part.sha256);
         own.map_or(String::new(), |own| format!(" (here at scale {})", shown_scale(own.scale)))
     };
     let words: Vec<String> = lacks.iter().map(|part| words(part) + &here(part)).collect();
@@ -119,6 +143,25 @@ pub fn other_start(adapter: &Adapter, ground: &Ground, beside: &[Part]) -> Optio
 
 /// An adapter that is used, and what it is called.
 pub type Used = (String, Part);
+
+/// What an adapter of this name puts into weights.
+///
+/// # Errors
+/// E0310 and E0330 to E0332 where its file cannot be read.
+pub fn used(name: &str, adapter: &Adapter, scale: f64) -> Result<Vec<Used>> {
+    let parts = Part::all_of(adapter, scale)?;
+    let several = parts.len() > 1;
+    let called = |part: Part| match several {
+        true => (format!("adapter {} in {name}", short(&part.sha256)), part),
+        false => (name.to_owned(), part),
+    };
+    Ok(parts.into_iter().map(called).collect())
+}
+
+/// The adapters themselves, without what they are called.
+pub fn parts_of(used: &[Used]) -> Vec<Part> {
+    used.iter().map(|(_, part)| part.clone()).collect()
+}
 
 /// Where one of `used` counts twice: beside another one of them, beside one of `before`, or as it is
 /// `merged` into the weights. What does not count at all is left out.
@@ -183,10 +226,12 @@ mod tests {
         assert_eq!(apart(&half, &[]), Some([vec![part("y", 0.5)], vec![]]));
         assert_eq!(apart(&ground("n", &both, Some("o")), &[]), None);
         assert_eq!(apart(&ground("n", &both, None), &[]), None);
-        // Once is not twice.
+        // Once is not twice, and twice a half is once.
         let twice = Base { model: "m".into(), adapters: vec![part("x", 1.0), part("x", 1.0)] };
         let [lacks, _] = bare.apart(&twice, &[part("x", 1.0)]).unwrap();
-        assert_eq!(lacks, [part("x", 1.0)]);
+        assert_eq!(lacks, [part("x", 2.0)]);
+        let halves = [part("x", 1.5), part("y", 0.5), part("x", 1.5)];
+        assert_eq!(apart(&bare, &halves), Some([vec![], vec![]]));
     }
 
     #[test]
@@ -200,6 +245,16 @@ mod tests {
         ground("n", &[part("x", 2.0)], Some("m")).say_merged(&[part("y", 1.0)], &mut header);
         assert_eq!(Part::listed(&header[MERGED]), [part("x", 2.0), part("y", 1.0)]);
         assert_eq!(header[MERGED_INTO], "m");
+        // What was only converted stands for what it was converted from.
+        let mut header = BTreeMap::new();
+        ground("m", &[], None).say_merged(&[], &mut header);
+        assert_eq!((Part::listed(&header[MERGED]), &header[MERGED_INTO][..]), (vec![], "m"));
+        ground("n", &[], Some("m")).say_merged(&[part("y", 1.0)], &mut header);
+        assert_eq!(header[MERGED_INTO], "m");
+        let mut header = BTreeMap::new();
+        ground("m", &[part("x", 2.0)], Some("l")).say_trained(&[part("y", 1.0)], &mut header);
+        assert_eq!(Part::listed(&header[MERGED]), [part("x", 2.0), part("y", 1.0)]);
+        assert!(!header.contains_key(MERGED_INTO), "it is another one now");
         let mut header = BTreeMap::new();
         ground("n", &[part("x", 2.0)], None).say_merged(&[part("y", 1.0)], &mut header);
         assert!(!header.contains_key(MERGED_INTO), "nobody knows");

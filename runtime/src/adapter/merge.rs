@@ -144,8 +144,11 @@ impl Transformer {
             header.extend(file.metadata().iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         header.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
-        let parts = list.iter().map(|(adapter, scale)| Part::of(adapter, *scale));
-        ground.say_merged(&parts.collect::<Result<Vec<_>>>()?, &mut header);
+        let mut parts = Vec::new();
+        for (adapter, scale) in &list {
+            parts.extend(Part::all_of(adapter, *scale)?);
+        }
+        ground.say_merged(&parts, &mut header);
         Ok(Self { set, changed: changed.len(), header })
     }
 

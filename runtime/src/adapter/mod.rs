@@ -20,7 +20,7 @@ pub use anyid_files::adapter::{
     Adapter, Base, Change, Dialect, Factors, Modules, Part, Written, combined, is_adapter,
     shown_scale, write,
 };
-pub use ground::{Ground, Used, base_of, on_top, other_base, other_start, twice};
+pub use ground::{Ground, Used, base_of, on_top, other_base, other_start, parts_of, twice, used};
 pub use merge::{Beside, Merged, OpenAdapters, merge};
 pub(crate) use merge::{compare, copy_file, copy_model, weight_files};
 

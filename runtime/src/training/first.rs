@@ -9,7 +9,7 @@ use super::request::{count_once, listed};
 use super::settings::{LoraSettings, Settings, TrainedNetwork};
 use super::targets::{adapted, starred};
 use crate::adapter::{
-    Adapter, Factors, Ground, Part, Tolerance, is_adapter, modules_of, other_start,
+    Adapter, Factors, Ground, Tolerance, is_adapter, modules_of, other_start, used,
 };
 use crate::checkpoint::WeightSet;
 use crate::engine::finite::DAMAGED;
@@ -91,6 +91,12 @@ pub fn check_first(
 ) -> Result<Option<String>> {
     let network = settings.train.network;
     match (kind, whole_at(path, network, model)?) {
+        (Kind::Full, Some(_)) if !model.adapters.is_empty() => {
+            let what = "these weights would replace the ones with the adapters of model.adapters";
+            Err(Error::input("E0966", what).at(path.display()).help(
+                "leave out model.adapters, or merge them into these weights with `anyid-rt lora merge`",
+            ))
+        }
         (Kind::Full, Some(_)) => Ok(None),
         (Kind::Full, None) => Err(not_whole(network, path, model)),
         (Kind::Lora | Kind::Dpo, Some(_)) => {
@@ -103,10 +109,9 @@ pub fn check_first(
             let adapter = crate::adapter::open(path, &modules, Tolerance::default())?;
             check_adapter(&adapter, settings, model)?;
             let ground = Ground::of(&model.dit_weights)?;
-            let own = (format!("the first values, {}", path.display()), Part::of(&adapter, 1.0)?);
-            count_once(&ground, &[own], &listed(model))
-                .map_err(|error| error.at(path.display()))?;
-            Ok(other_start(&adapter, &ground, &model.parts_of_adapters))
+            let own = used(&format!("the first values, {}", path.display()), &adapter, 1.0)?;
+            count_once(&ground, &own, &listed(model)).map_err(|error| error.at(path.display()))?;
+            Ok(other_start(&adapter, &ground, &model.parts_on()))
         }
     }
 }

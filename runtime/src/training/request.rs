@@ -129,7 +129,7 @@ fn model_and_size(settings: &Settings) -> Result<(Model, Option<Error>)> {
 
 /// The adapters of a model that settings name, with what they are called.
 pub(super) fn listed(model: &Model) -> Vec<Used> {
-    let used = model.used_adapters().into_iter();
+    let used = model.used_adapters.iter().flatten().cloned();
     used.map(|(name, part)| (format!("{name} of model.adapters"), part)).collect()
 }
 

@@ -4,7 +4,7 @@
 
 use super::parameters::{Kind, Parameter, Parameters, Values, stored};
 use super::settings::{Settings, TrainedNetwork};
-use crate::adapter::{Adapter, Base, Part, modules_of};
+use crate::adapter::{Adapter, Ground, Part, modules_of};
 use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
@@ -114,8 +114,12 @@ pub fn write(
         say("pad", "black".to_owned());
     }
     let on = on.iter().filter(|part| transformer && part.counts());
-    let adapters = on.cloned().collect();
-    Base { model: weights.fingerprint()?, adapters }.say(&mut header);
+    let adapters: Vec<Part> = on.cloned().collect();
+    let ground = Ground::of(weights)?;
+    if transformer && kind == Kind::Full {
+        ground.say_trained(&adapters, &mut header);
+    }
+    ground.base(&adapters).say(&mut header);
     let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
     let (mut rows, alpha) = (Vec::new(), [settings.lora.alpha as f32]);
     match kind {

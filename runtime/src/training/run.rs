@@ -500,8 +500,8 @@ impl<'l> Loop<'l> {
         let path = self.path(what);
         let parameters = &self.learner.network.parameters;
         let (settings, updates) = (self.settings, self.record.position.updates);
-        let on = &self.model.parts_of_adapters[..];
-        let weights = (&**self.learner.network.objective().weights(), on);
+        let on = self.model.parts_on();
+        let weights = (&**self.learner.network.objective().weights(), &on[..]);
         self.optimiser.with(if what == "-average" { "a" } else { "p" }, |values| {
             result::write(file, self.kind, (parameters, values), settings, weights, updates)
         })?;

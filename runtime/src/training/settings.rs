@@ -480,7 +480,15 @@ impl Settings {
         };
         let hash = self.data.sha256.as_deref().is_none_or(is_sha256);
         let shown = self.run.samples > 0 || unknown.contains("run.samples");
+        let adapters = self.model.adapters.is_empty()
+            || self.train.network == TrainedNetwork::Transformer
+            || unknown.contains("train.network");
         let rows = [
+            (
+                "model.adapters",
+                adapters,
+                "none: they change the transformer, which is not trained here",
+            ),
             ("data.manifest", !self.data.manifest.as_os_str().is_empty(), "the path of a file"),
             ("data.sha256", hash, "64 hexadecimal digits"),
             ("video.fps", positive(self.video.fps), "a number above 0"),

@@ -13,8 +13,8 @@ use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
 use crate::render::{self, Failure};
 use anyid_runtime::adapter::{
-    self, Adapter, Beside, Dialect, Ground, Modules, Part, Tolerance, Used, Wanted, other_base,
-    twice,
+    self, Adapter, Beside, Dialect, Ground, Modules, Part, Tolerance, Used, Wanted, base_of,
+    other_base, parts_of, twice,
 };
 use anyid_runtime::checkpoint::ModelFolder;
 use anyid_runtime::files::Existing;
@@ -105,6 +105,8 @@ fn convert(args: &LoraConvert) -> std::result::Result<(), Failure> {
     let mut adapter = Adapter::open(&args.path, &modules)?;
     adapter.require_matches(args.write.allow_unmatched)?;
     warn(&adapter);
+    // It does what the one does that it was converted from.
+    Part::say_made_of(&Part::all_of(&adapter, 1.0)?, &mut adapter.metadata);
     store(&adapter, dialect, &modules, &args.write.output, args.write.force)
 }
 
@@ -141,19 +143,35 @@ fn combine(args: &LoraCombine) -> std::result::Result<(), Failure> {
         warn(&adapter);
         adapters.push((adapter, wanted.scale));
     }
-    warn_of_twice(&[], &used(&adapters)?);
+    warn_of_twice(&[], &used(&adapters)?.concat());
+    warn_of_other_base(&adapters);
     let list: Vec<(&Adapter, f64)> = adapters.iter().map(|(a, s)| (a, *s)).collect();
     let joined = adapter::combined(&list, &modules)?;
     store(&joined, dialect, &modules, &args.write.output, args.write.force)
 }
 
-/// Adapters with what they are called.
-fn used(adapters: &[(Adapter, f64)]) -> Result<Vec<Used>> {
+/// What each adapter puts into weights, with what that is called.
+fn used(adapters: &[(Adapter, f64)]) -> Result<Vec<Vec<Used>>> {
     let named = adapters.iter().map(|(adapter, scale)| {
-        let part = Part::of(adapter, *scale)?;
-        Ok((Wanted { path: adapter.path.clone(), scale: *scale }.to_string(), part))
+        let wanted = Wanted { path: adapter.path.clone(), scale: *scale };
+        adapter::used(&wanted.to_string(), adapter, *scale)
     });
     named.collect()
+}
+
+/// Warns of adapters that were trained on another transformer than the first that says on which.
+fn warn_of_other_base(adapters: &[(Adapter, f64)]) {
+    let bases = adapters.iter().filter_map(|(adapter, _)| Some((adapter, base_of(adapter)?.model)));
+    let bases: Vec<_> = bases.collect();
+    let Some((first, model)) = bases.first() else { return };
+    for (other, _) in bases.iter().filter(|(_, other)| other != model) {
+        render::warn(&format!(
+            "{} was trained on another transformer than {}: together they will not do what they were trained \
+             for, unless that is the same one with the other adapters merged in",
+            other.path.display(),
+            first.path.display()
+        ));
+    }
 }
 
 /// Warns of adapters that count twice: beside each other, or as they are `merged` into the weights.
@@ -202,10 +220,10 @@ fn merge(args: &LoraMerge) -> std::result::Result<(), Failure> {
         for (at, (adapter, _)) in adapters.iter().enumerate() {
             warn(adapter);
             let beside = used.iter().enumerate().filter(|(other, _)| *other != at);
-            let beside: Vec<Part> = beside.map(|(_, (_, part))| part.clone()).collect();
+            let beside: Vec<Part> = beside.flat_map(|(_, used)| parts_of(used)).collect();
             other_base(adapter, ground, &beside).iter().for_each(|text| render::warn(text));
         }
-        warn_of_twice(&ground.merged, &used);
+        warn_of_twice(&ground.merged, &used.concat());
         Ok(adapters)
     };
     let to = (args.output.as_path(), existing(args.force), Beside::Everything);

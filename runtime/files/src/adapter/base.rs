@@ -1,7 +1,8 @@
 //! What an adapter was trained on, as its header says it, and adapters as the headers of files name them.
 //!
 //! A transformer is named by the fingerprint of its files, an adapter by the SHA-256 of the file of its
-//! tensors: under another name it is the same one, converted it is another one. `formats.md` §5.6.
+//! tensors: under another name it is the same one. What was joined or converted from others says from which,
+//! and stands for these. `formats.md` §5.6.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ use crate::error::Result;
 const MODEL: &str = "anyid.base_model";
 /// The key of the adapters on it.
 const ADAPTERS: &str = "anyid.base_adapters";
+/// The key of the adapters that an adapter was joined or converted from.
+const MADE_OF: &str = "anyid.made_of";
 
 /// What an adapter was trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +63,38 @@ impl Part {
         Ok(Self { sha256: hash_file(&adapter.path)?, scale })
     }
 
+    /// What an adapter at a strength puts into weights: those that it was joined or converted from, as its
+    /// header says, or itself.
+    ///
+    /// # Errors
+    /// As [`Part::of`].
+    pub fn all_of(adapter: &Adapter, scale: f64) -> Result<Vec<Self>> {
+        let made_of =
+            adapter.metadata.get(MADE_OF).map_or_else(Vec::new, |text| Self::listed(text));
+        if made_of.is_empty() {
+            return Ok(vec![Self::of(adapter, scale)?]);
+        }
+        let scaled = |part: Self| Self { scale: part.scale * scale, ..part };
+        Ok(made_of.into_iter().map(scaled).collect())
+    }
+
+    /// Says in the header of an adapter what it was made of.
+    pub fn say_made_of(parts: &[Self], header: &mut BTreeMap<String, String>) {
+        header.insert(MADE_OF.to_owned(), Self::list(parts));
+    }
+
+    /// One of each adapter, at the sum of its scales, in the order in which they come first.
+    pub fn summed(parts: &[Self]) -> Vec<Self> {
+        let mut out: Vec<Self> = Vec::new();
+        for part in parts {
+            match out.iter_mut().find(|other| other.sha256 == part.sha256) {
+                Some(other) => other.scale += part.scale,
+                None => out.push(part.clone()),
+            }
+        }
+        out
+    }
+
     /// Whether it does anything.
     pub fn counts(&self) -> bool {
         self.scale != 0.0
@@ -71,17 +106,11 @@ impl Part {
         self.sha256 == other.sha256 && near
     }
 
-    /// Those of `all` that are not among `others`, one for one.
+    /// Those of `all` that `others` do not have at the same scale, each at the sum of its scales.
     pub fn without(all: &[Self], others: &[Self]) -> Vec<Self> {
-        let mut left: Vec<&Self> = others.iter().collect();
-        let lacks = |part: &&Self| match left.iter().position(|other| other.is(part)) {
-            Some(at) => {
-                left.remove(at);
-                false
-            }
-            None => true,
-        };
-        all.iter().filter(lacks).cloned().collect()
+        let others = Self::summed(others);
+        let lacks = |part: &Self| part.counts() && !others.iter().any(|other| other.is(part));
+        Self::summed(all).into_iter().filter(lacks).collect()
     }
 
     /// Those of a list in a header; what cannot be read is left out.

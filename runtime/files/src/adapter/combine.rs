@@ -69,15 +69,23 @@ pub fn combined(adapters: &[(&Adapter, f64)], modules: &Modules) -> Result<Adapt
 /// What all headers say alike.
 fn shared(adapters: &[(&Adapter, f64)]) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
-    // That of the first: one of preferences is trained on the model with the first on it. What is joined
-    // here is part of the result and not of its base.
-    if let Some(mut base) = adapters.first().and_then(|(first, _)| Base::of(&first.metadata)) {
-        if !base.adapters.is_empty() {
-            let own = adapters.iter().map(|(adapter, scale)| Part::of(adapter, *scale));
-            base.adapters = Part::without(&base.adapters, &own.collect::<Result<Vec<_>>>()?);
+    let mut own = Vec::new();
+    for (adapter, scale) in adapters {
+        own.extend(Part::all_of(adapter, *scale)?);
+    }
+    // The transformer of the first: one of preferences is trained on the model with the first on it. What is
+    // joined here is part of the result and not of its base; what any of them needs besides is.
+    let mut bases = adapters.iter().filter_map(|(adapter, _)| Base::of(&adapter.metadata));
+    if let Some(mut base) = bases.next() {
+        let mut needed = Part::without(&base.adapters, &own);
+        for other in bases.filter(|other| other.model == base.model) {
+            let more = Part::without(&other.adapters, &own);
+            needed.extend(Part::without(&more, &needed));
         }
+        base.adapters = needed;
         base.say(&mut out);
     }
+    Part::say_made_of(&Part::summed(&own), &mut out);
     for key in SHARED {
         let said: BTreeSet<&String> =
             adapters.iter().filter_map(|(adapter, _)| adapter.metadata.get(key)).collect();

@@ -98,7 +98,7 @@ impl Stages {
             let adapter = self.adapter((at, lost), &wanted, start);
             let Some(adapter) = faults.note(&stage.name, adapter)?.flatten() else { continue };
             let name = format!("{wanted} of model.adapters");
-            used.push((name, Part::of(&adapter, wanted.scale)?));
+            used.extend(adapter::used(&name, &adapter, wanted.scale)?);
             opened.push((adapter, wanted.scale));
         }
         let list: Vec<(&Adapter, f64)> = opened.iter().map(|(a, s)| (a, *s)).collect();
@@ -149,7 +149,7 @@ impl Stages {
                 let wanted = Wanted::parse(text)?;
                 // What cannot be read is told of where it is used.
                 let Ok(adapter) = Adapter::open(&wanted.path, &start.modules) else { continue };
-                out.push((wanted.to_string(), Part::of(&adapter, wanted.scale)?));
+                out.extend(adapter::used(&wanted.to_string(), &adapter, wanted.scale)?);
             }
             out.extend(self.trained(run));
         }
