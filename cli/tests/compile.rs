@@ -141,6 +141,7 @@ fn the_summary_as_json_has_its_fields() {
             "launches",
             "flops",
             "bytes_moved",
+            "bytes_between",
         ] {
             assert!(phase[field].is_u64(), "{field} of {phase}");
         }

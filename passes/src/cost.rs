@@ -18,6 +18,20 @@ pub struct Cost {
     pub flops: u64,
     /// Bytes read and written.
     pub bytes: u64,
+    /// Those of them that are neither operands nor results of products, attention and convolutions: what
+    /// the kernels between them move, and what their ends read.
+    pub bytes_between: u64,
+}
+
+impl Cost {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            flops: self.flops.saturating_add(other.flops),
+            bytes: self.bytes.saturating_add(other.bytes),
+            bytes_between: self.bytes_between.saturating_add(other.bytes_between),
+        }
+    }
 }
 
 /// Floating-point operations of `anchor` on operands and with a first result of these types.
@@ -67,18 +81,17 @@ pub fn step_cost(plan: &Plan, step: &Step) -> Cost {
             total = total.saturating_add(flops(kernel.anchor, &own, results[0]));
         }
     }
-    Cost { flops: total, bytes: read.saturating_add(written) }
+    let bytes = read.saturating_add(written);
+    let bytes_between = match &step.kernel {
+        Kernel::Anchor(kernel) => sum(&operands[kernel.own_operands()..]),
+        _ => bytes,
+    };
+    Cost { flops: total, bytes, bytes_between }
 }
 
 /// Cost of all steps.
 pub fn plan_cost(plan: &Plan) -> Cost {
-    let mut total = Cost::default();
-    for step in &plan.steps {
-        let cost = step_cost(plan, step);
-        total.flops = total.flops.saturating_add(cost.flops);
-        total.bytes = total.bytes.saturating_add(cost.bytes);
-    }
-    total
+    plan.steps.iter().map(|step| step_cost(plan, step)).fold(Cost::default(), Cost::plus)
 }
 
 /// Seconds a step takes on `machine` at the least: its launch, and then the peak rate of its
@@ -93,7 +106,7 @@ pub fn step_seconds(plan: &Plan, step: &Step, machine: &Machine) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyid_ir::kernel::AnchorKernel;
+    use anyid_ir::kernel::{AnchorKernel, Combine};
 
     #[test]
     fn heavy_ops_count_two_operations_a_multiply_add() {
@@ -112,7 +125,10 @@ mod tests {
         let anchor = |anchor, arity| Kernel::Anchor(AnchorKernel::plain(anchor, arity));
         let linear = anchor(Anchor::Linear, 3);
         let linear = cost(linear, &[ty(&[5, 8]), ty(&[3, 8]), ty(&[3])], ty(&[5, 3]));
-        assert_eq!(linear, Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15) });
+        assert_eq!(
+            linear,
+            Cost { flops: 2 * 5 * 8 * 3, bytes: 4 * (40 + 24 + 3 + 15), bytes_between: 0 }
+        );
         let attention = Anchor::Attention { heads: 2, scale: 1.0, lse: false, last: 1 };
         let qkv = [ty(&[5, 8]), ty(&[7, 8]), ty(&[7, 8])];
         assert_eq!(cost(anchor(attention, 3), &qkv, ty(&[5, 8])).flops, 4 * 5 * 7 * 8);
@@ -128,6 +144,11 @@ mod tests {
         assert_eq!(dot.flops, 2 * 2 * 3 * 5 * 4);
         let ids = TensorType::new(DType::I32, [2]);
         let rows = cost(Kernel::Gather, &[ty(&[1000, 8]), ids], ty(&[2, 8]));
-        assert_eq!(rows, Cost { flops: 0, bytes: 64 + 8 + 64 });
+        assert_eq!(rows, Cost { flops: 0, bytes: 64 + 8 + 64, bytes_between: 64 + 8 + 64 });
+        let mut added = AnchorKernel::plain(Anchor::Linear, 2);
+        added.combine = Combine::Add;
+        let operands = [ty(&[5, 8]), ty(&[3, 8]), ty(&[5, 3])];
+        let added = cost(Kernel::Anchor(added), &operands, ty(&[5, 3]));
+        assert_eq!((added.bytes, added.bytes_between), (4 * (40 + 24 + 15 + 15), 4 * 15));
     }
 }

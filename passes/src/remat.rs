@@ -127,11 +127,7 @@ impl Choice {
         (budget, besides): (u64, Besides<'_>),
     ) -> Result<bool, CompileError> {
         let plans = request.clone().keeping(keeping).compile()?;
-        let costs = plans.iter().map(plan_cost);
-        let cost = costs.fold(Cost::default(), |sum, one| Cost {
-            flops: sum.flops.saturating_add(one.flops),
-            bytes: sum.bytes.saturating_add(one.bytes),
-        });
+        let cost = plans.iter().map(plan_cost).fold(Cost::default(), Cost::plus);
         let memory = Memory::of(&plans);
         let needed = memory.total().saturating_add(besides(&plans));
         let tried = Tried { keeping, memory, needed, cost };

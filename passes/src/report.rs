@@ -53,6 +53,9 @@ pub struct PhaseSummary {
     pub flops: u64,
     /// Bytes read and written.
     pub bytes_moved: u64,
+    /// Those of them that the kernels between products, attention and convolutions move, and that the
+    /// ends of these read.
+    pub bytes_between: u64,
     /// Where the peak is; `None` for a plan without workspace.
     pub peak: Option<Peak>,
 }
@@ -72,6 +75,7 @@ impl PhaseSummary {
             launches: plan.steps.len(),
             flops: cost.flops,
             bytes_moved: cost.bytes,
+            bytes_between: cost.bytes_between,
             peak: peak(plan),
         }
     }

@@ -210,12 +210,12 @@ mod tests {
             "anchor linear {
     y0 = linear(a0, a1)
   }",
-            &["bf16[3,8]", "bf16[40,8]"],
-            &["f32[3,40]"],
+            &["bf16[9,8]", "bf16[40,8]"],
+            &["f32[9,40]"],
         );
         let ports = Ports::new(&plan);
         assert_eq!((&*ports.inputs, &*ports.outputs), (&[256, 768][..], &[1792][..]));
-        assert_eq!(ports.bytes(), 1792 + 512 + 256);
+        assert_eq!(ports.bytes(), 1792 + 1536 + 256);
         let none = |_: &str, _: bool| Span::default();
         let roots = Roots {
             plan: &plan,
@@ -230,9 +230,9 @@ mod tests {
         let step = &plan.steps[0];
         assert_eq!(roots.span(step.operands[1]), Span::dense(4096 + 768, 640));
         let pieces: Vec<Span> = roots.pieces(step.results[0]).collect();
-        assert_eq!(pieces, [Span::dense(4096 + 1792, 480)]);
+        assert_eq!(pieces, [Span::dense(4096 + 1792, 1440)]);
         let matrix = roots.matrix(step.operands[0], 128);
-        assert_eq!((matrix.rows, matrix.columns, matrix.stride_bytes), (3, 8, 16));
+        assert_eq!((matrix.rows, matrix.columns, matrix.stride_bytes), (9, 8, 16));
         let emitted = emitted(&plan, emit::Architecture::Sm90a).remove(0);
         let given = roots.parameters(step, &emitted, [Span::default(); 2], 7);
         assert_eq!(given.len(), emitted.arguments.len());

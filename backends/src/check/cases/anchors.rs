@@ -88,6 +88,7 @@ fn attention(out: &mut Vec<OpCase>) {
         (1, 1, 640, 20, 20),
         (2, 1, 640, 3, 70),
         (0, 2, 128, 140, 150),
+        (0, 2, 64, 70, 140),
         (0, 1, 7, 19, 23),
         (3, 2, 6, 1, 300),
         (0, 1, 1, 4, 3),
@@ -131,16 +132,24 @@ fn attention(out: &mut Vec<OpCase>) {
         }
     }
     // A last key that counts several times.
-    for (heads, dim, queries, keys, last) in
-        [(1, 1, 1, 1, 2), (3, 16, 33, 7, 506), (2, 64, 70, 140, 3), (1, 8, 5, 300, 1 << 20)]
-    {
+    for (batch, heads, dim, queries, keys, last) in [
+        (Some(2), 1, 1, 1, 1, 2),
+        (Some(2), 3, 16, 33, 7, 506),
+        (Some(2), 2, 64, 70, 140, 3),
+        (None, 1, 128, 70, 140, 3),
+        (Some(2), 1, 8, 5, 300, 1 << 20),
+    ] {
+        let rows = |rows: usize| {
+            let shape: Vec<usize> = batch.into_iter().chain([rows, heads * dim]).collect();
+            value(&shape)
+        };
         for bias in [false, true] {
-            let shapes = [queries, keys, keys].map(|rows| [2, rows, heads * dim]);
-            let mut operands = shapes.map(|shape| value(&shape)).to_vec();
+            let mut operands = vec![rows(queries), rows(keys), rows(keys)];
             let table = value(&[heads, queries + keys - 1]).of(DType::F32);
             operands.extend(bias.then_some(table));
             let op = Op::Attention { heads, scale: 1.0 / (dim as f64).sqrt(), lse: true, last };
-            let name = format!("{heads}x{dim} {queries}x{keys}, the last {last} times, {bias}");
+            let name =
+                format!("{batch:?}x{heads}x{dim} {queries}x{keys}, the last {last} times, {bias}");
             out.push(single(name, PRODUCTS, close, op, operands, None));
         }
     }

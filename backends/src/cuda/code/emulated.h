@@ -19,6 +19,7 @@
 #define __device__
 #define __launch_bounds__(...)
 #define UNROLL
+#define __forceinline__
 
 typedef long long Size;
 
@@ -97,6 +98,8 @@ struct Load {
 struct Product {
   void (*compute)(const Product&);
   float* sums;
+  // The left side, if it is in registers.
+  const unsigned* left;
   unsigned long long a, b;
   bool keep;
 };
@@ -478,10 +481,21 @@ static void land(const Load& load) {
   turn_over(*load.phase);
 }
 
-// Lands one of the loads under way; whether there was one.
+// Whether a thread waits for the phase.
+static bool awaited(const Phase* phase) {
+  for (unsigned at = 0; at < machine->launch->threads; ++at)
+    if (machine->fibers[at].state == AT_PHASE && machine->fibers[at].phase == phase) return true;
+  return false;
+}
+
+// Lands one of the loads under way; whether there was one. In one order it is the oldest, in the others
+// the newest, in one of them of those that somebody waits for, so that all else is as late as it may be.
 static bool deliver() {
   if (machine->load_count == 0) return false;
-  const unsigned at = machine->launch->order == DESCENDING ? 0 : machine->load_count - 1;
+  const int order = machine->launch->order;
+  unsigned at = order == DESCENDING ? 0 : machine->load_count - 1;
+  if (order == SHUFFLED)
+    while (at > 0 && !awaited(machine->loads[at].phase)) --at;
   const Load load = machine->loads[at];
   memmove(machine->loads + at, machine->loads + at + 1,
           (--machine->load_count - at) * sizeof(Load));
@@ -529,6 +543,11 @@ static inline unsigned bits_of(float value) {
   memcpy(&out, &value, 4);
   return out;
 }
+
+// The larger of two numbers, or NaN if one is.
+static inline float fast_larger(float a, float b) { return a > b || a != a ? a : b; }
+// 2 to the power of `value`.
+static inline float fast_exp2(float value) { return exp2f(value); }
 
 struct bf16 {
   unsigned short bits;
@@ -718,15 +737,49 @@ static inline unsigned long long tile_of(Shared<unsigned char> tile) {
   const Size at = tile.at - emulated::machine->shared;
   return (unsigned long long)(at >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
+// Where tiles of 64 columns lie, `bytes` of each, that are read turned.
+static inline unsigned long long turned_tile_of(Shared<unsigned char> tile, int bytes) {
+  return (tile_of(tile) & ~(0x3fffull << 16)) | (unsigned long long)(bytes >> 4) << 16;
+}
 static inline void group_fence() {}
+// The element at a place of shared memory before it is swizzled.
 template <class T>
-static inline float element_at(unsigned long long tile, unsigned row, unsigned k) {
-  const Size at = Size(tile & 0x3fff) << 4, eight = Size(tile >> 32 & 0x3fff) << 4;
-  const Size place = emulated::swizzled(at + row / 8 * eight + row % 8 * 128 + k * 2);
+static inline float element_at(Size at) {
+  const Size place = emulated::swizzled(at);
   T value = {};
   if (place + 2 > emulated::SHARED_BYTES) emulated::fail("a product that leaves shared memory");
   memcpy(&value, emulated::machine->shared + place, 2);
   return half_of(value.bits, 0, T{});
+}
+// Where a tile of a descriptor begins, and from one to the next along each of its axes.
+static inline Size first_of(unsigned long long tile) { return Size(tile & 0x3fff) << 4; }
+static inline Size leading_of(unsigned long long tile) { return Size(tile >> 16 & 0x3fff) << 4; }
+static inline Size stride_of(unsigned long long tile) { return Size(tile >> 32 & 0x3fff) << 4; }
+template <class T>
+static inline float element_of(unsigned long long tile, unsigned row, unsigned k) {
+  return element_at<T>(first_of(tile) + row / 8 * stride_of(tile) + row % 8 * 128 + k * 2);
+}
+template <class T>
+static inline float turned_element_of(unsigned long long tile, unsigned column, unsigned k) {
+  return element_at<T>(first_of(tile) + column / 64 * leading_of(tile) + k / 8 * stride_of(tile) +
+                       k % 8 * 128 + column % 64 * 2);
+}
+// Row and column of a sum of this thread.
+struct Sum {
+  unsigned row, column;
+};
+static inline Sum sum_at(int at) {
+  const unsigned thread = emulated::machine->me->index % 128, lane = thread % 32;
+  return {thread / 32 * 16 + lane / 4 + 8 * (at / 2 % 2), unsigned(at) / 4 * 8 + lane % 4 * 2 + at % 2};
+}
+static inline void begin_product(const emulated::Product& product) {
+  if (!emulated::machine->launch->late) {
+    product.compute(product);
+    return;
+  }
+  emulated::Fiber* me = emulated::machine->me;
+  if (me->product_count == emulated::MOST_PRODUCTS) emulated::fail("too many products under way");
+  me->products[me->product_count++] = product;
 }
 // 64×COLUMNS sums of a warp group += 64×16 · (COLUMNS×16)ᵀ of shared memory; without `keep` the
 // sums begin at 0. They lie as the PTX manual lays out `wgmma`.
@@ -734,25 +787,42 @@ template <class T, int COLUMNS>
 static inline void group_multiply_add(float (&sums)[COLUMNS / 2], unsigned long long a,
                                       unsigned long long b, bool keep) {
   const auto compute = [](const emulated::Product& product) {
-    const unsigned thread = emulated::machine->me->index % 128, warp = thread / 32;
-    const unsigned lane = thread % 32;
     for (int at = 0; at < COLUMNS / 2; ++at) {
-      const unsigned row = warp * 16 + lane / 4 + 8 * (at / 2 % 2);
-      const unsigned column = at / 4 * 8 + lane % 4 * 2 + at % 2;
+      const Sum own = sum_at(at);
       float sum = product.keep ? product.sums[at] : 0.0f;
       for (unsigned k = 0; k < 16; ++k)
-        sum += element_at<T>(product.a, row, k) * element_at<T>(product.b, column, k);
+        sum += element_of<T>(product.a, own.row, k) * element_of<T>(product.b, own.column, k);
       product.sums[at] = sum;
     }
   };
-  const emulated::Product product = {compute, sums, a, b, keep};
-  if (!emulated::machine->launch->late) {
-    compute(product);
-    return;
-  }
-  emulated::Fiber* me = emulated::machine->me;
-  if (me->product_count == emulated::MOST_PRODUCTS) emulated::fail("too many products under way");
-  me->products[me->product_count++] = product;
+  begin_product({compute, sums, nullptr, a, b, keep});
+}
+// 64×COLUMNS sums of a warp group += 64×16 · 16×COLUMNS, the left side in registers, which are read
+// until the products are waited for, and the right side in tiles that are read turned. The left side
+// lies as that of `multiply_add`.
+template <class T, int COLUMNS>
+static inline void group_multiply_add_turned(float (&sums)[COLUMNS / 2], const unsigned (&a)[4],
+                                             unsigned long long b) {
+  const auto compute = [](const emulated::Product& product) {
+    struct Words {
+      unsigned a[4];
+    } mine;
+    memcpy(mine.a, product.left, sizeof(mine.a));
+    emulated::show(mine);
+    const unsigned lane = emulated::machine->me->index % 32;
+    Words left[4];
+    for (unsigned from = 0; from < 4; ++from)
+      left[from] = emulated::shown_by<Words>(lane / 4 * 4 + from);
+    for (int at = 0; at < COLUMNS / 2; ++at) {
+      const Sum own = sum_at(at);
+      for (unsigned k = 0; k < 16; ++k) {
+        const unsigned word = left[k % 8 / 2].a[k / 8 * 2 + at / 2 % 2];
+        product.sums[at] +=
+            half_of(word, k % 2, T{}) * turned_element_of<T>(product.b, own.column, k);
+      }
+    }
+  };
+  begin_product({compute, sums, a, 0, b, true});
 }
 static inline void group_commit() {
   emulated::Fiber* me = emulated::machine->me;

@@ -109,3 +109,30 @@ __device__ inline void product_of_halves(Shared<Bytes16> left, Shared<Bytes16> r
     if (line < m && place < n) end(line, place, sums[j][at]);
   }
 }
+
+// Sums of up to ROWS rows, for products that read little but the right side: every warp of a block of 256
+// threads has one column from `first` on, whose rows its lanes read in pieces. `a` loads elements of
+// (row, k) and `b` gives where those of a row begin.
+template <class T, int ROWS, class A, class B, class End>
+__device__ inline void product_of_few(Size m, Size n, Size k, Size first, const A& a, const B& b,
+                                      const End& end) {
+  constexpr int PIECE = 16 / int(sizeof(T));
+  const int lane = threadIdx.x % 32;
+  const Size column = first + threadIdx.x / 32;
+  if (column >= n) return;
+  float sums[ROWS] = {};
+  for (Size at = lane * PIECE; at < k; at += 32 * PIECE) {
+    float right[PIECE];
+    load_wide(right, b(column) + at);
+    UNROLL for (int row = 0; row < ROWS; ++row) {
+      if (row >= m) break;
+      float left[PIECE];
+      a(row, at, left);
+      UNROLL for (int e = 0; e < PIECE; ++e) sums[row] += left[e] * right[e];
+    }
+  }
+  UNROLL for (int row = 0; row < ROWS; ++row) {
+    const float sum = sum_of_lanes<32>(sums[row]);
+    if (lane == row && row < m) end(row, column, sum);
+  }
+}

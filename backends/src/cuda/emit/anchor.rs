@@ -18,7 +18,7 @@ pub(super) fn emit(
         Anchor::Dot { transposed } => product::dot(kernel, transposed, operands, results),
         Anchor::Conv { stride, pad } => product::conv(kernel, stride, pad, operands, results),
         Anchor::Attention { heads, scale, lse, last } => {
-            attention::emit(kernel, (heads, scale, lse, last), operands, results)
+            attention::emit(kernel, (heads, scale, lse, last), operands, results, architecture)
         }
         Anchor::SegmentSum { segments } => segment_sum(segments, operands, results),
         Anchor::AttentionVjp { heads, scale, bias, last } => {

@@ -1,7 +1,7 @@
 //! Attention and its derivative in blocks: scores are never in memory.
 
 use super::writer::{Writer, double, element};
-use super::{Emitted, Place};
+use super::{Architecture, Emitted, Place};
 use anyid_ir::DType;
 use anyid_ir::kernel::AnchorKernel;
 
@@ -22,6 +22,12 @@ fn halves(operands: &[Place], [all, width]: [usize; 2]) -> Option<DType> {
     (half && width.is_multiple_of(16) && width <= MOST_WIDTH).then_some(dtype)
 }
 
+/// Queries and keys of a block of warp groups, and bytes of their tiles' rows.
+const GROUP_ROWS: usize = 128;
+const PART_BYTES: usize = 128 * GROUP_ROWS;
+/// Blocks of keys and of values that are loaded ahead.
+const GROUP_STAGES: usize = 4;
+
 /// The source of an attention with so many heads, a factor on the scores, the logarithms of its sums
 /// as a second result, and a last key that counts so often.
 pub(super) fn emit(
@@ -29,6 +35,7 @@ pub(super) fn emit(
     (heads, scale, lse, last): (usize, f64, bool, usize),
     operands: &[Place],
     results: &[Place],
+    architecture: Architecture,
 ) -> Emitted {
     let all = results[0].ty.last();
     let width = all / heads;
@@ -37,12 +44,18 @@ pub(super) fn emit(
     let (queries, keys) = (rows(&operands[0]), rows(&operands[1]));
     let pages = if batched { results[0].ty.shape[0] } else { 1 };
     let half = halves(operands, [all, width]);
-    let tile = if half.is_some() { HALF_ROWS } else { ROWS };
+    // A load of several rows would go on in the next page.
+    let fits = architecture == Architecture::Sm90a && !batched && matches!(width, 64 | 128);
+    let groups = half.filter(|_| fits);
+    let (tile, units) = match (groups, half) {
+        (Some(_), _) => (GROUP_ROWS, " by warp groups"),
+        (None, Some(_)) => (HALF_ROWS, " by tensor units"),
+        (None, None) => (ROWS, ""),
+    };
     let tiles = queries.div_ceil(tile);
-    let units = if half.is_some() { " by tensor units" } else { "" };
     let comment = format!("{}: {heads} heads of {width}{units}", kernel.name);
     let mut out = Writer::new(comment, operands, results);
-    if half.is_some() {
+    if half.is_some() && groups.is_none() {
         out.resident(2);
     }
     out.size("queries", queries);
@@ -55,6 +68,10 @@ pub(super) fn emit(
     for (at, (name, count)) in
         [("q", "queries"), ("k", "keys"), ("v", "keys")].into_iter().enumerate()
     {
+        if groups.is_some() {
+            out.map(name, at, GROUP_ROWS);
+            continue;
+        }
         let stride = operands[at].stride(all);
         let place = format!("(page * {count} + i) * {stride} + head * {width} + channel");
         let given = match half {
@@ -63,7 +80,8 @@ pub(super) fn emit(
         };
         out.line(format!("const auto {name} = [&](Size i, int channel) {{ return {given}; }};"));
     }
-    score(&mut out, (scale, last), (operands.len() > 3).then_some(3));
+    let table = (operands.len() > 3).then_some(3);
+    score(&mut out, (scale, last), table);
     let (ty, stride) = (element(results[0].ty.dtype), results[0].stride(all));
     out.line("const auto end = [&](Size i, int channel, float v) {");
     out.line(format!(
@@ -75,6 +93,20 @@ pub(super) fn emit(
         out.line(format!("y1[(page * {heads} + head) * queries + i] = v;"));
     }
     out.line("};");
+    if let Some(dtype) = groups {
+        // The factor is rounded as in `score`.
+        let plain = table.is_none() && (scale as f32) > 0.0;
+        out.line(format!(
+            "attend_by_groups<{}, {width}, {GROUP_STAGES}, {plain}>(q, k, v, queries, keys, first, \
+             head * {width}, float({}), score, end, log_sum);",
+            element(dtype),
+            double(scale)
+        ));
+        let mut emitted = out.finish(&kernel.name, [tiles * heads, 1, 1], 384);
+        let bytes = (GROUP_STAGES + 1) * width / 64 * PART_BYTES;
+        emitted.grid.shared_bytes = bytes as u32;
+        return emitted;
+    }
     let template = match half {
         Some(dtype) => format!("attend_halves<{}, {width}>", element(dtype)),
         None => format!("attend<{width}>"),

@@ -87,6 +87,9 @@ pub(super) fn linear(
     let k = x.ty.last();
     let m = x.ty.elements() / k.max(1);
     let stride = x.stride(k);
+    if let Some(emitted) = of_few(kernel, operands, results, [m, k, stride]) {
+        return emitted;
+    }
     let kinds: Vec<Option<DType>> = (0..kernel.parts)
         .map(|part| halves(x, &operands[kernel.part_operand(part, 1)], [stride, k], k))
         .collect();
@@ -126,6 +129,61 @@ pub(super) fn linear(
         first += tiles;
     }
     out.finish(&kernel.name, [m.div_ceil(TILE), first, 1], threads(half))
+}
+
+/// Most rows of a product that reads little but its weights, and columns of a block.
+const FEW: usize = 8;
+const FEW_COLUMNS: usize = 8;
+
+/// [`linear`] of few rows, if all weights have one type and are read in pieces as `x` is: tiles would be
+/// nearly empty, and few blocks would read the weights.
+fn of_few(
+    kernel: &AnchorKernel,
+    operands: &[Place],
+    results: &[Place],
+    [m, k, stride]: [usize; 3],
+) -> Option<Emitted> {
+    let weight = |part: usize| &operands[kernel.part_operand(part, 1)];
+    let dtype = weight(0).ty.dtype;
+    let piece = 16 / dtype.bytes();
+    let float = |place: &Place| matches!(place.ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
+    let pieces = |place: &Place| float(place) && place.takes(piece);
+    let weights =
+        (0..kernel.parts).all(|part| weight(part).ty.dtype == dtype && pieces(weight(part)));
+    let fits = [k, stride].iter().all(|size| size.is_multiple_of(piece));
+    if m > FEW || !fits || !weights || !pieces(&operands[0]) {
+        return None;
+    }
+    let rows = m.next_power_of_two();
+    let comment = format!("{}: sums of {k}, few rows", kernel.name);
+    let mut out = Writer::new(comment, operands, results);
+    out.size("m", m);
+    let (ty, of_x) = (element(dtype), element(operands[0].ty.dtype));
+    out.line(format!("const auto a = [&](Size i, Size k, float (&to)[{piece}]) {{"));
+    out.line(format!("load_wide<{piece}, float, {of_x}>(to, a0 + (i * {stride} + k));"));
+    out.line("};");
+    let mut first = 0;
+    for part in 0..kernel.parts {
+        let (at, n) = (kernel.part_operand(part, 1), weight(part).ty.shape[0]);
+        let (end, last) = (first + n.div_ceil(FEW_COLUMNS), part + 1 == kernel.parts);
+        out.line(match last {
+            true => "{".to_owned(),
+            false => format!("if (blockIdx.x < {end}) {{"),
+        });
+        out.line(format!("const auto b = [&](Size j) {{ return a{at} + j * {k}; }};"));
+        let bias = (kernel.arity > 2).then(|| kernel.part_operand(part, 2));
+        anchor::end(&mut out, kernel, bias, operands, (part, &results[part]));
+        out.line(format!(
+            "product_of_few<{ty}, {rows}>(m, {n}, {k}, Size(blockIdx.x - {first}) * {FEW_COLUMNS}, \
+             a, b, end);"
+        ));
+        if !last {
+            out.line("return;");
+        }
+        out.line("}");
+        first = end;
+    }
+    Some(out.finish(&kernel.name, [first, 1, 1], 256))
 }
 
 /// Rows of a tile of warp groups, and stages of its ring.

@@ -115,18 +115,20 @@ fn everything_that_follows_a_product_is_in_its_kernel() {
     let gated = "anchor linear {
     y0 = a3 + bf16(gelu(bf16(linear(a0, a1, a2)))) * a4[96 + a5[i]*48 + j]
   }";
-    let operands = ["bf16[6,32]", "bf16[48,32]", "f32[48]", "f32[6,48]", "f32[4,48]", "i32[6]"];
-    snapshot!("linear", gated, &operands, &["f32[6,48]"]);
+    let operands = ["bf16[9,32]", "bf16[48,32]", "f32[48]", "f32[9,48]", "f32[4,48]", "i32[9]"];
+    snapshot!("linear", gated, &operands, &["f32[9,48]"]);
     let parts = "anchor linear {
     y0 = linear(a0, a1)
     y1 = linear(a0, a2)
   }";
-    let operands = ["f32[6,8]", "f32[5,8]", "f32[70,8]"];
-    snapshot!("parts", parts, &operands, &["f32[6,5]", "f32[6,70]"]);
+    let operands = ["f32[9,8]", "f32[5,8]", "f32[70,8]"];
+    snapshot!("parts", parts, &operands, &["f32[9,5]", "f32[9,70]"]);
+    let operands = ["f32[3,8]", "bf16[5,8]", "bf16[70,8]"];
+    snapshot!("few", parts, &operands, &["f32[3,5]", "f32[3,70]"]);
     let plain = "anchor linear {
     y0 = silu(linear(a0, a1))
   }";
-    let (operands, results) = (["f16[6,64]", "f16[72,64]"], ["f16[6,72]"]);
+    let (operands, results) = (["f16[9,64]", "f16[72,64]"], ["f16[9,72]"]);
     let groups = source_for(Architecture::Sm90a, plain, &operands, &results);
     insta::assert_snapshot!("groups", shown(&groups));
 }
@@ -138,6 +140,9 @@ fn attention_and_convolution_are_their_templates_with_functions() {
   }";
     let operands = ["f32[5,32]", "f32[7,32]", "f32[7,32]"];
     snapshot!("attention", attention, &operands, &["f32[5,32]", "f32[2,5]"]);
+    let (operands, results) = (["bf16[5,128]"; 3], ["bf16[5,128]", "f32[2,5]"]);
+    let groups = source_for(Architecture::Sm90a, attention, &operands, &results);
+    insta::assert_snapshot!("group_attention", shown(&groups));
     let back = "anchor attention_vjp {heads=2, scale=0.25, bias=true} {
     y0, y1, y2, y3 = attention_vjp(a0, a1, a2, a3, a4, a5, a6)
   }";

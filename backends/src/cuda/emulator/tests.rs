@@ -59,7 +59,8 @@ impl WeightProvider for Numbers {
 fn numbers(ty: &TensorType, seed: usize) -> Tensor {
     let value = |at: usize| match ty.dtype {
         DType::I32 => ((at * 7 + seed) % 3) as f64,
-        _ => f64::from(((at * 37 + seed * 11) % 101) as u32) / 50.0 - 1.0,
+        // Without a period, so that no tile is like the one before.
+        _ => f64::from(((at + seed * 977) as u32).wrapping_mul(0x9e37_79b1) >> 20) / 2048.0 - 1.0,
     };
     let values: Vec<f64> = (0..ty.elements()).map(value).collect();
     Tensor::from_f64s(ty.clone(), &values).expect("one value an element")
@@ -217,6 +218,14 @@ const BACK: Toy = Toy {
     ],
     results: &["f32[21,80]", "f32[35,80]", "f32[35,80]", "f32[2,55]"],
 };
+/// Fewer rows than a template has, and columns and sums that end inside of a block's.
+const FEW: Toy = Toy {
+    kernel: "anchor linear {
+    y0 = linear(a0, a1)
+  }",
+    operands: &["bf16[3,328]", "bf16[21,328]"],
+    results: &["f32[3,21]"],
+};
 const COPY: Toy = Toy {
     kernel: "copy 4 lines {
     zeros: 16
@@ -235,7 +244,75 @@ const GROUPS: Toy = Toy {
     results: &["f32[300,72]"],
 };
 
-/// Faults in kernels of Hopper's own, all of them in `GROUPS`.
+/// A tile that is not full, and more blocks of keys than stages.
+const GROUP_ATTENTION: Toy = Toy {
+    kernel: "anchor attention {heads=1, scale=0.25, lse=true} {
+    y0, y1 = attention(a0, a1, a2)
+  }",
+    operands: &["bf16[70,128]", "bf16[400,128]", "bf16[400,128]"],
+    results: &["f32[70,128]", "f32[1,70]"],
+};
+
+/// Faults in attention by warp groups, all of them in `GROUP_ATTENTION`.
+const GROUP_ATTENTION_FAULTS: &[(&str, &str, &str)] = &[
+    ("no wait for queries", "barrier_wait(arrived, 0);", ""),
+    ("queries that arrive too often", "barrier_init(arrived, 1);", "barrier_init(arrived, 2);"),
+    ("no wait for the first keys", "wait_for(0);", ""),
+    ("no wait for keys", "wait_for(keys_turn);", ""),
+    ("no wait for values", "wait_for(values_turn);", ""),
+    ("no wait for the last values", "wait_for(2 * blocks - 1);", ""),
+    (
+        "no wait for an empty stage",
+        "barrier_wait(empty + stage, unsigned(turn / STAGES + 1) % 2);",
+        "",
+    ),
+    (
+        "a wait for the other phase",
+        "unsigned(turn / STAGES) % 2",
+        "unsigned(turn / STAGES + 1) % 2",
+    ),
+    (
+        "too few bytes of keys and values",
+        "barrier_expect(full + stage, TILE);",
+        "barrier_expect(full + stage, PART);",
+    ),
+    ("keys of another head", "k, column + part * 64", "k, column + part * 32"),
+    ("scores that are not waited for", "group_wait<1>(scores);", ""),
+    (
+        "weights that change while they are multiplied",
+        "group_wait<0>(sums);\n    barrier_arrive(empty + values_turn",
+        "barrier_arrive(empty + values_turn",
+    ),
+    ("keys that are never given back", "barrier_arrive(empty + keys_turn % STAGES);", ""),
+    (
+        "values that are given back twice",
+        "barrier_arrive(empty + values_turn % STAGES);",
+        "barrier_arrive(empty + values_turn % STAGES);\n    barrier_arrive(empty + values_turn % STAGES);",
+    ),
+    ("a wrong step between rows of values", "128 * step", "64 * step"),
+    (
+        "a wrong step between columns of values",
+        "turned_tile_of(from, PART)",
+        "turned_tile_of(from, PART / 2)",
+    ),
+    ("queries of the other group", "group * 64 * 128", "group * 32 * 128"),
+    ("weights in the wrong order", "scores[step * 8 + at * 2]", "scores[step * 8 + (at ^ 1) * 2]"),
+    ("sums that are not scaled again", "sums[at] *= factors[at / 2 % 2];", ""),
+    (
+        "sums that are scaled as another row",
+        "sums[at] *= factors[at / 2 % 2];",
+        "sums[at] *= factors[at % 2];",
+    ),
+    ("keys beyond the last take part", "i < queries && j < keys ?", "i < queries ?"),
+    (
+        "a sum of weights of too few lanes",
+        "sum_of_lanes<4>(total[half])",
+        "sum_of_lanes<2>(total[half])",
+    ),
+    ("a largest score of too few lanes", "largest_of_lanes<4>(most) * factor", "most * factor"),
+];
+
+/// Faults in products of warp groups, all of them in `GROUPS`.
 const GROUP_FAULTS: &[(&str, &str, &str)] = &[
     ("no wait for an empty stage", "barrier_wait(empty + stage, parity ^ 1);", ""),
     ("no wait for a full stage", "barrier_wait(full + stage, parity);", ""),
@@ -509,6 +586,14 @@ const FAULTS: &[(&str, &Toy, &str, &str)] = &[
     ),
     ("cotangents that are not centred", &BACK, "(products[pair] - own[row])", "products[pair]"),
     ("a picture without a border", &CONV, "h >= 0 && ", ""),
+    ("a row too many of few", &FEW, "lane == row && row < m", "lane == row && row <= m"),
+    ("a column too many of few", &FEW, "if (column >= n) return;", "if (column > n) return;"),
+    (
+        "a sum of too few lanes for few rows",
+        &FEW,
+        "sum_of_lanes<32>(sums[row])",
+        "sum_of_lanes<16>(sums[row])",
+    ),
     ("a part that begins one piece late", &COPY, "+ own - 2;", "+ own - 1;"),
 ];
 
@@ -520,7 +605,10 @@ fn every_fault_is_found() {
     let folder = Folder::new("faults");
     let right = Architecture::ALL.map(|architecture| device(&folder, architecture, None));
     let all = FAULTS.iter().map(|fault| (Architecture::Sm80, *fault));
-    let hopper = GROUP_FAULTS.iter().map(|(what, from, to)| (*what, &GROUPS, *from, *to));
+    let of = |toy: &'static Toy, faults: &'static [(&str, &'static str, &'static str)]| {
+        faults.iter().map(move |(what, from, to)| (*what, toy, *from, *to))
+    };
+    let hopper = of(&GROUPS, GROUP_FAULTS).chain(of(&GROUP_ATTENTION, GROUP_ATTENTION_FAULTS));
     let all: Vec<_> = all.chain(hopper.map(|fault| (Architecture::Sm90a, fault))).collect();
     // What is wrong, and how that was found. Nearly all the time goes into the compiler.
     let next = Mutex::new(all.iter());
@@ -557,7 +645,8 @@ fn every_fault_is_found() {
     }
     let missed: Vec<&str> =
         done.iter().filter(|(_, found)| found.is_none()).map(|(what, _)| *what).collect();
-    assert_eq!(done.len(), FAULTS.len() + GROUP_FAULTS.len());
+    let all = FAULTS.len() + GROUP_FAULTS.len() + GROUP_ATTENTION_FAULTS.len();
+    assert_eq!(done.len(), all);
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 

@@ -96,6 +96,7 @@ impl Summary {
             "weights",
             "GFLOP",
             "moved",
+            "between",
         ];
         let mut head: Vec<String> = head.map(str::to_owned).to_vec();
         head.extend(self.seconds().map(|_| "at least".to_owned()));
@@ -112,6 +113,7 @@ impl Summary {
                 bytes(phase.weights_resident_bytes),
                 flops(phase.flops),
                 bytes(phase.bytes_moved),
+                bytes(phase.bytes_between),
             ];
             let time =
                 |s: &Vec<f64>| duration(Duration::try_from_secs_f64(s[at]).unwrap_or_default());
@@ -158,6 +160,7 @@ impl Summary {
             "launches": phase.launches,
             "flops": phase.flops,
             "bytes_moved": phase.bytes_moved,
+            "bytes_between": phase.bytes_between,
             "peak": phase.peak.as_ref().map(peak_json),
         });
         if let Some(seconds) = self.seconds() {
