@@ -9,6 +9,7 @@ use crate::cmd::bisect::Bisect;
 use crate::cmd::check::Check;
 use crate::cmd::compare::Compare;
 use crate::cmd::compile::args::Compile;
+use crate::cmd::completions::Completions;
 use crate::cmd::convert::Convert;
 use crate::cmd::dot::Dot;
 use crate::cmd::explain::Explain;
@@ -19,6 +20,7 @@ use crate::cmd::init::Init;
 use crate::cmd::inspect::Inspect;
 use crate::cmd::kernels::Kernels;
 use crate::cmd::lora::args::Lora;
+use crate::cmd::man::Man;
 use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
 use crate::cmd::train::args::Train;
@@ -76,6 +78,8 @@ impl Command {
             | Self::Run(_)
             | Self::Lora(_)
             | Self::GpuCheck(_)
+            | Self::Completions(_)
+            | Self::Man(_)
             | Self::Explain(_) => false,
         }
     }
@@ -126,6 +130,10 @@ pub enum Command {
     Bench(Bench),
     /// Check that a GPU computes what it should, and how fast.
     GpuCheck(GpuCheck),
+    /// Print the completions of a shell.
+    Completions(Completions),
+    /// Write the manual pages.
+    Man(Man),
 }
 
 /// Precision of the networks.

@@ -120,6 +120,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::World(args) => cmd::world::run(args),
         Command::Explain(args) => cmd::explain::run(args),
         Command::GpuCheck(args) => cmd::gpu_check::run(args),
+        Command::Completions(args) => cmd::completions::run(&args),
+        Command::Man(args) => cmd::man::run(&args),
         Command::Bench(args) => match args.what {
             BenchWhat::Ops(args) => cmd::bench::run(args),
             BenchWhat::Rows(args) => cmd::bench::rows::run(*args),

@@ -4,7 +4,7 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 21] = [
     "generate",
     "init",
     "inspect",
@@ -24,6 +24,8 @@ const VERBS: [&str; 19] = [
     "explain",
     "bench",
     "gpu-check",
+    "completions",
+    "man",
 ];
 
 #[test]

@@ -1,8 +1,7 @@
 //! The devices that the suites run on: the one list of them.
 //!
 //! `ANYID_DEVICES` names others, separated by commas, such as `cuda:0`. Where one of them cannot be
-//! opened the tests fail, so that none passes because something is absent. Builds with the feature
-//! `cuda-emulator` have the emulated devices in the list.
+//! opened the tests fail, so that none passes because something is absent.
 
 use crate::second_device;
 use anyid_backends::cpu::simd::Level;
@@ -15,11 +14,9 @@ use std::sync::{Arc, OnceLock};
 /// Devices that are always there.
 const ALWAYS: &[&str] = &["cpu", "second:0"];
 
-/// The devices that execute kernels for CUDA on the processor, if this build has them.
-pub const EMULATED: &[&str] = match cfg!(feature = "cuda-emulator") {
-    true => &["cuda-emulated:sm_80", "cuda-emulated:sm_90a"],
-    false => &[],
-};
+/// The devices that execute kernels for CUDA on the processor. They have to be named, because the
+/// suites take long on them.
+pub const EMULATED: &[&str] = &["cuda-emulated:sm_80", "cuda-emulated:sm_90a"];
 
 /// Whether a device is one of [`EMULATED`], which is slow and compiles every kernel.
 pub fn is_emulated(name: &str) -> bool {
@@ -66,7 +63,7 @@ pub fn names() -> &'static [&'static str] {
     static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
     NAMES.get_or_init(|| match std::env::var("ANYID_DEVICES") {
         Ok(list) => list.leak().split(',').map(str::trim).collect(),
-        Err(_) => [ALWAYS, EMULATED].concat(),
+        Err(_) => ALWAYS.to_vec(),
     })
 }
 

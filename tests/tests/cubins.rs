@@ -2,7 +2,6 @@
 //! compiles, the hot kernels keep everything in registers, and those for Hopper have the instructions that
 //! they are for. Needs NVRTC 12.8 or later, in the folder `ANYID_NVRTC` or where the system looks; a table
 //! of registers is compared where it is the version that made it.
-#![cfg(feature = "cuda-emulator")]
 
 use anyid_backends::Registry;
 use anyid_backends::cuda::emit::{self, Architecture, Emitted};

@@ -1,7 +1,6 @@
 //! Kernels for CUDA on the processor, under the whole runtime: a video by the tiny random networks has the
 //! frames that the CPU gives it, in both precisions. The suites of the other files run on the emulated
-//! devices too; builds without them have none of these tests.
-#![cfg(feature = "cuda-emulator")]
+//! devices where `ANYID_DEVICES` names them.
 
 use anyid_ir::{DType, TensorType};
 use anyid_models::wan::Precision;

@@ -1,0 +1,47 @@
+//! What is installed beside the program: completions and manual pages.
+
+mod common;
+
+use common::Folder;
+
+#[test]
+fn shells_complete_verbs_and_flags() {
+    let folder = Folder::new();
+    for (shell, mark) in [
+        ("bash", "complete -F _anyid__rt"),
+        ("zsh", "#compdef anyid-rt"),
+        ("fish", "__fish_anyid_rt"),
+        ("elvish", "edit:completion"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let text = folder.run(&format!("completions {shell}")).fine().out;
+        for part in [mark, "generate", "gpu-check", "save-latents"] {
+            assert!(text.contains(part), "{shell}: {part}");
+        }
+    }
+    folder.run("completions tcsh").fails("E0900").says("bash");
+}
+
+#[test]
+fn every_verb_has_a_page() {
+    let folder = Folder::new();
+    let page = folder.run("man").fine().out;
+    assert!(page.contains(".TH anyid-rt 1") && page.contains(".SH SUBCOMMANDS"), "{page}");
+    assert!(folder.run("man -o pages").fine().out.ends_with(" pages to pages\n"));
+    let list = || {
+        let found = std::fs::read_dir(folder.path("pages")).unwrap();
+        let mut names: Vec<String> =
+            found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let pages = list();
+    for name in ["anyid-rt.1", "anyid-rt-generate.1", "anyid-rt-train-stages.1", "anyid-rt-man.1"] {
+        assert!(pages.contains(&name.to_owned()), "{name}: {pages:?}");
+    }
+    let generate = std::fs::read_to_string(folder.path("pages/anyid-rt-generate.1")).unwrap();
+    assert!(generate.contains("anyid\\-rt\\-generate") && generate.contains("\\-\\-ref"));
+    // What is there is kept.
+    folder.run("man -o pages").fails("E1016");
+    assert_eq!(list(), pages);
+}
