@@ -317,3 +317,60 @@ fn inspect_says_what_the_files_of_training_are() {
     folder.run("inspect other.jsonl").fails("E0915");
     folder.run("inspect run.toml --json").fine().json();
 }
+
+#[test]
+fn a_best_result_is_the_one_that_the_run_wrote() {
+    let folder = world(&samples());
+    let words = format!(
+        "{LORA} --set data.validation=train.jsonl --set run.validate_every=2 --set run.checkpoint_every=2"
+    );
+    folder.run(&format!("{words} --steps 4 -o whole")).fine();
+    folder.run(&format!("{words} --steps 2")).fine();
+    let best = "run/adapter-best.safetensors";
+    let checkpoint = "run/checkpoint.safetensors";
+    let early = bytes(&folder, checkpoint);
+    let again = |steps: u64| folder.run(&format!("{words} --steps {steps} --resume"));
+    again(4).fine();
+    let whole = bytes(&folder, best);
+    assert!(whole == bytes(&folder, "whole/adapter-best.safetensors"));
+    let late = bytes(&folder, checkpoint);
+    // Killed behind a better one and before the checkpoint that knows of it.
+    folder.write(checkpoint, &early);
+    again(4).fine();
+    assert!(bytes(&folder, best) == whole && bytes(&folder, checkpoint) == late);
+    // With another end, the run would not come to it.
+    folder.write(checkpoint, &early);
+    let done =
+        again(2).fails("E0962").says("the best result is of update 4, to which the run does");
+    done.says("set train.steps = 4 at least").says(best);
+    folder.write(checkpoint, &late);
+    // Another run's, one that was damaged, one that was cut off.
+    folder.run(&format!("{words} --steps 4 -o other --set train.seed=9")).fine();
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let other = bytes(&folder, "other/adapter-best.safetensors");
+    for bytes_of in [&other[..], &damaged, &whole[..99], b""] {
+        folder.write(best, bytes_of);
+        let done = again(6).fails("E0962").says("the best result was changed after update 4");
+        assert!(done.says("move it away").err.contains(best));
+        assert!(bytes(&folder, best) == bytes_of && bytes(&folder, checkpoint) == late);
+    }
+    // One that says that it is of a later update is found out there.
+    let text = b"lora for 4 updates";
+    let at = other.windows(text.len()).position(|part| part == text).unwrap();
+    let mut later = other.clone();
+    later[at + "lora for ".len()] = b'5';
+    folder.write(best, &later);
+    again(6).fails("E0962").says("is of another run: update 5 of this one gave no better one");
+    assert!(bytes(&folder, best) == later);
+    // Without it, the run goes on and says so.
+    std::fs::remove_file(folder.path(best)).unwrap();
+    let said =
+        "the best result of update 4 is no longer there; the next one that is better is written";
+    again(4).fine().says(said);
+    assert!(!folder.path(best).exists());
+    again(8).fine().says(said);
+    assert!(folder.path(best).exists(), "the loss falls");
+    let done = again(8).fine();
+    assert!(!done.err.contains("no longer there"), "{}", done.err);
+}

@@ -4,7 +4,7 @@
 mod common;
 
 use common::training::{bytes, goes_on, log};
-use common::{Folder, tensors};
+use common::{Done, Folder, tensors};
 use serde_json::{Value, json};
 
 const FULL: &str = "train full --config run.toml --threads 2 --set model.path=m";
@@ -204,11 +204,71 @@ fn a_judge_reads_what_a_run_makes_on_the_way() {
         .fails("E0956")
         .says("run.samples as well");
     let no = |words: &str, code: &str| folder.run(&format!("{words} -o no")).fails(code);
-    no(&judged.replace("=judge", "=m"), "E0310").says("judge.safetensors");
+    let early = judged.replace("=judge", "=m");
+    no(&format!("{early} --set data.cache=new"), "E0310").says("which is run.judge of --set run");
+    assert!(!folder.path("new").exists(), "nothing was encoded");
     no(&judged.replace("=judge", "=m/vae/diffusion_pytorch_model.safetensors"), "E0703");
     no(&format!("{judged} --set video.frames=1"), "E0998").says("here are 1 of 48x48");
     let mut silent = lines(&folder);
     silent[1].as_object_mut().unwrap().remove("shows");
     write_lines(&folder, "manifest.jsonl", &silent);
     no(&judged, "E0978").says("sample s_000001 has no \"shows\" for run.judge");
+}
+
+#[test]
+fn stages_know_of_a_judge_beforehand_and_wait_for_one_of_their_own() {
+    let folder = folder();
+    let settings = |network: &str, train: &str, run: &str| {
+        format!(
+            "[stage.settings.data]\nmanifest = \"data/manifest.jsonl\"\ncache = \"cache\"\n\
+             [stage.settings.video]\nwidth = 48\nheight = 48\nframes = 5\n[stage.settings.train]\n\
+             network = \"{network}\"\nsteps = 1\nbatch = 4\n{train}\n[stage.settings.run]\n\
+             sample_steps = 2\n{run}\n"
+        )
+    };
+    let stage = |name: &str, settings: &str| {
+        format!("[[stage]]\nname = \"{name}\"\nkind = \"full\"\n{settings}")
+    };
+    let videos = |judge: &str| format!("samples = 2\njudge = \"{judge}\"");
+    let write = |to: &str, stages: &[String]| {
+        let head = format!("model = \"m\"\nfolder = \"{to}\"\n");
+        folder.write("stages.toml", format!("{head}{}", stages.concat()));
+    };
+    let run = || folder.run("train stages --config stages.toml --threads 2");
+    let first = stage("judge", &settings("judge", "", ""));
+    let second =
+        |train: &str, judge: &str| stage("clips", &settings("transformer", train, &videos(judge)));
+    // It is not there yet, and its memory is not known.
+    write("out", &[first.clone(), second("budget = \"1KiB\"", "out/judge")]);
+    let done = run().fails("E0601").says("with room for the judge");
+    assert!(!done.err.contains("smallest budget"), "{}", done.err);
+    write("out", &[first.clone(), second("", "out/judge")]);
+    run().fine();
+    assert!(folder.path("out/clips/samples/000001.json").exists());
+    // One that is there takes what the run itself says.
+    let smallest = |done: &Done| {
+        let (_, rest) = done.err.split_once("smallest budget is train.budget = \"").unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    let judge = "out/judge";
+    write(
+        "more",
+        &[stage("before", &settings("transformer", "", "")), second("budget = \"1KiB\"", judge)],
+    );
+    let foreseen = smallest(&run().fails("E0601"));
+    let network = SETTINGS.replace("network = \"judge\"\n", "").replace("batch = 12", "batch = 4");
+    folder.write("run.toml", network);
+    let words = "--set run.samples=2 --set run.sample_steps=2 --set train.budget=1KiB";
+    let words = format!("{words} --set run.judge={judge}");
+    let done = folder.run(&format!("{FULL} {words} -o alone")).fails("E0601");
+    assert_eq!(smallest(&done), foreseen);
+    let check = FULL.replace("train full", "train check full");
+    assert_eq!(smallest(&folder.run(&format!("{check} {words}")).fails("E0601")), foreseen);
+    // Samples that do not say what they show.
+    let mut silent = lines(&folder);
+    silent[1].as_object_mut().unwrap().remove("shows");
+    write_lines(&folder, "manifest.jsonl", &silent);
+    write("more", &[stage("before", &settings("transformer", "", "")), second("", judge)]);
+    run().fails("E0978").says("sample s_000001 has no").says("stage clips");
+    assert!(!folder.path("more").exists(), "nothing was begun");
 }

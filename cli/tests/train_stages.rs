@@ -450,6 +450,19 @@ fn what_stages_will_need_is_looked_at_before_the_first_one() {
         .write("cut.safetensors", &std::fs::read(folder.path("wide.safetensors")).unwrap()[..999]);
     let validated = plain("train.jsonl")
         .replace("cache = \"cache\"", "cache = \"cache\"\nvalidation = \"pairs.jsonl\"");
+    let judged = |judge: &str| {
+        let run = format!("samples = 1\njudge = \"{judge}\"\n");
+        stage("b", "lora", "", &format!("{}{run}", plain("train.jsonl")))
+    };
+    let cached = |cache: &str| {
+        let settings = plain("train.jsonl");
+        stage(
+            "b",
+            "lora",
+            "",
+            &settings.replace("cache = \"cache\"", &format!("cache = \"{cache}\"")),
+        )
+    };
     let faults = [
         (with("none.safetensors"), "E0310", "none.safetensors, of stage b"),
         (with("wide.safetensors"), "E0363", "32 wide, the model is 64 wide"),
@@ -460,6 +473,11 @@ fn what_stages_will_need_is_looked_at_before_the_first_one() {
         (stage("b", "lora", "", &validated), "E0957", "--> pairs.jsonl, of stage b"),
         (stage("b", "lora", "", &plain("gone.jsonl")), "E0911", "data.manifest of stages.toml"),
         (stage("b", "lora", "", &small), "E0601", "at least "),
+        (judged("gone"), "E0310", "gone, which is run.judge of stages.toml"),
+        (judged("wide.safetensors"), "E0703", "wide.json, which is run.judge of"),
+        (cached("train.jsonl"), "E1014", "a file of this name is in the way of the folder"),
+        (cached("train.jsonl/in"), "E1014", "train.jsonl is a file, not a folder"),
+        (cached("m"), "E0979", "data.cache, m, is a model folder"),
     ];
     for (second, code, said) in &faults {
         write(&folder, "out", &format!("{first}{second}"));
@@ -475,10 +493,15 @@ fn what_stages_will_need_is_looked_at_before_the_first_one() {
         .map(|(number, (stage, ..))| stage.replace("\"b\"", &format!("\"b{number}\"")))
         .collect();
     write(&folder, "out", &format!("{first}{}", all.concat()));
-    let done = folder.run(RUN).fails("E0970").says("9 stages cannot be run:");
+    let done = folder.run(RUN).fails("E0970").says("14 stages cannot be run:");
     for (number, (_, code, _)) in (1..).zip(&faults) {
-        let said = format!("stage b{number}: error[{code}]: ");
-        assert!(done.err.contains(&said), "{said}\n{}", done.err);
+        // Stages with the same fault are named together.
+        let own = |line: &str| {
+            let (names, _) = line.split_once(&format!(": error[{code}]: "))?;
+            let names = names.trim().trim_start_matches("stage").trim_start_matches('s');
+            Some(names.split(',').any(|name| name.trim() == format!("b{number}")))
+        };
+        assert!(done.err.lines().any(|line| own(line) == Some(true)), "b{number}: {}", done.err);
     }
     assert!(!folder.path("out").exists(), "nothing was begun");
     // What is found by settings alone is listed as well.
@@ -488,6 +511,14 @@ fn what_stages_will_need_is_looked_at_before_the_first_one() {
     write(&folder, "out", &format!("{first}{two}"));
     let done = folder.run(RUN).fails("E0970").says("stage b: error[E0901]: ");
     done.says("stage c: error[E0965]: ");
+    // So are faults of settings, beside those that are found by the model.
+    let [none, no] = [("batch = 2", "batch = 0"), ("steps = 2", "step = 2")]
+        .map(|(from, to)| plain("train.jsonl").replace(from, to));
+    let three = stage("d", "lora", "", &none) + &stage("e", "lora", "", &no) + &two;
+    write(&folder, "out", &format!("{first}{three}"));
+    let done = folder.run(RUN).fails("E0970").says("4 stages cannot be run:");
+    let said = ["d: error[E0956]", "e: error[E0955]", "b: error[E0901]", "c: error[E0965]"];
+    said.iter().fold(done, |done, said| done.says(&format!("stage {said}: ")));
 }
 
 #[test]
@@ -583,7 +614,7 @@ fn a_result_that_a_later_stage_needs_is_the_one_that_the_stage_left() {
     assert!(bytes(&folder, own) == whole && log(&folder, "out/a") == rows);
     // A finished stage as well is told whose result it was made with.
     folder.write(own, &other);
-    folder.run(RUN).fails("E0970").says("stage b: error[E0971]: stage a was finished");
+    folder.run(RUN).fails("E0971").says("stage a was finished").says(", of stages b, c");
     folder.write(own, &whole);
     folder.run(RUN).fine();
     // A model that cannot be read is put together again.
@@ -604,6 +635,106 @@ fn a_result_that_a_later_stage_needs_is_the_one_that_the_stage_left() {
     std::fs::remove_file(folder.path("best/a/adapter-best.safetensors")).unwrap();
     write(&folder, "best", &format!("{best}{from}"));
     folder.run(RUN).fails("E0971").says("or remove best/a to make it anew");
+    // Nor can a run give it back, which goes on without the record of the stage.
+    std::fs::remove_file(folder.path("best/a/stage.json")).unwrap();
+    let gone = "the best result of update 2 is no longer there";
+    let done = folder.run(RUN).fails("E0962").says(gone).says("best/a/adapter-best.safetensors");
+    assert!(!done.says("or remove best/a to make it anew").err.contains("train.steps"));
+    let last = bytes(&folder, "best/a/adapter.safetensors");
+    folder.write("best/a/adapter-best.safetensors", &other);
+    folder.run(RUN).fails("E0962").says("was changed after update 2, of which it was");
+    assert!(bytes(&folder, "best/a/adapter-best.safetensors") == other, "nothing is written");
+    // Where the last one counts, the run goes on without it.
+    std::fs::remove_file(folder.path("best/a/adapter-best.safetensors")).unwrap();
+    write(&folder, "best", &format!("{}{from}", best.replace("result = \"best\"", "")));
+    folder.run(RUN).fine().says(&format!("{gone}; the next one that is better is written"));
+    assert!(bytes(&folder, "best/a/adapter.safetensors") == last);
+    // Made anew, all is as it was.
+    std::fs::remove_dir_all(folder.path("best")).unwrap();
+    write(&folder, "best", &best);
+    folder.run(RUN).fine();
+    assert!(bytes(&folder, "best/a/adapter-best.safetensors") == last, "the last was the best");
+}
+
+#[test]
+fn the_smallest_budget_of_a_later_stage_is_told_beforehand() {
+    let folder = stages_world();
+    // Copies count once, and what is left out does not count.
+    for (from, to) in [("pan.mp4", "copy.mp4"), ("a.png", "b.png")] {
+        folder.write(to, bytes(&folder, from));
+    }
+    let copy = |v: &mut Value| {
+        v["target"]["media"] = json!("copy.mp4");
+        v["references"][0]["media"] = json!("b.png");
+    };
+    let small = |v: &mut Value| v["target"]["crop"] = json!([0, 0, 40, 40]);
+    let more = vec![sample("s_4", 10, copy), sample("s_5", 20, small)];
+    write_lines(&folder, &[samples(), more].concat());
+    folder.write("held.jsonl", sample("v", 60, |_| {}).to_string());
+    let first = stage("first", "full", "", &settings("train.jsonl", "steps = 1\nbatch = 2"));
+    let said = |done: &Done| {
+        let (_, rest) = done.err.split_once("the smallest budget is train.budget = \"").unwrap();
+        rest.split_once("KiB\"").unwrap().0.parse::<u64>().unwrap()
+    };
+    for (kind, network, manifest) in [
+        ("lora", "", "train.jsonl"),
+        ("full", "", "train.jsonl"),
+        ("full", "network = \"vae\"", "train.jsonl"),
+        ("dpo", "", "pairs.jsonl"),
+    ] {
+        let second = |budget: &str| {
+            let train =
+                format!("steps = 1\nbatch = 2\nlearning_rate = 1e-5\nbudget = \"{budget}\"");
+            let held = "cache = \"later\"\nvalidation = \"held.jsonl\"";
+            let own = settings(manifest, &train);
+            let own = if kind == "dpo" { own } else { own.replace("cache = \"cache\"", held) };
+            stage("second", kind, network, &own)
+        };
+        write(&folder, "out", &format!("{first}{}", second("1KiB")));
+        let smallest = said(&folder.run(RUN).fails("E0601").says("of stage second"));
+        let less = second(&format!("{}KiB", smallest - 1));
+        write(&folder, "out", &format!("{first}{less}"));
+        assert_eq!(said(&folder.run(RUN).fails("E0601")), smallest);
+        for name in ["out", "later"] {
+            assert!(!folder.path(name).exists(), "{kind} {network}: nothing was begun");
+        }
+        write(&folder, "out", &format!("{first}{}", second(&format!("{smallest}KiB"))));
+        folder.run(RUN).fine();
+        // What a run says itself, when everything is encoded, is the same.
+        std::fs::remove_dir_all(folder.path("out/second")).unwrap();
+        let own = less.split_once("[stage.settings").unwrap().1.replace("[stage.settings.", "[");
+        folder.write("own.toml", format!("[{}", own.trim_start_matches('.')));
+        let network = if network.is_empty() { "" } else { "--set train.network=vae" };
+        let words = format!("train {kind} --config own.toml {network} --threads 2 -o alone");
+        let done = folder.run(&format!("{words} --set model.path=out/first/model"));
+        assert_eq!(said(&done.fails("E0601")), smallest, "{kind} {network}");
+        for name in ["out", "later", "alone"].into_iter().filter(|name| folder.path(name).exists())
+        {
+            std::fs::remove_dir_all(folder.path(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_in_the_folder_of_a_later_stage_is_looked_at_before_the_first_one() {
+    let folder = stages_world();
+    write(&folder, "out", &gated(2, ""));
+    let refused = |code: &str, said: &str| {
+        folder.run(RUN).fails(code).says(said);
+        assert!(!folder.path("out/first").exists(), "{code}: nothing was begun");
+    };
+    folder.write("out/second", "");
+    refused("E1014", "a file of this name is in the way");
+    std::fs::remove_file(folder.path("out/second")).unwrap();
+    folder.write("out/second/adapter.safetensors", "");
+    refused("E0964", "this folder has adapter.safetensors, but not the checkpoint");
+    folder.write("out/second/checkpoint.safetensors", "none");
+    refused("E0962", "or remove out/second to make it anew");
+    std::fs::remove_dir_all(folder.path("out/second")).unwrap();
+    std::fs::create_dir_all(folder.path("out/second/log.jsonl")).unwrap();
+    refused("E1014", "a folder has the name of a file that the run writes");
+    std::fs::remove_dir_all(folder.path("out/second")).unwrap();
+    folder.run(RUN).fine();
 }
 
 #[test]

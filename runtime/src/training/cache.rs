@@ -83,11 +83,6 @@ impl Cache {
         self.folder.join(format!("{key}.safetensors"))
     }
 
-    /// Bytes of an entry; none where it is not there.
-    pub fn bytes(&self, key: &str) -> u64 {
-        self.path(key).metadata().map_or(0, |about| about.len())
-    }
-
     /// The file of an entry that is something else than a file, so that the entry cannot be there.
     pub fn blocked(&self, key: &str) -> Option<PathBuf> {
         let path = self.path(key);

@@ -5,6 +5,7 @@
 //! all, and a digest says whether it is still what was written. A file for the next one is always
 //! open, because none can be opened once the program was told to end.
 
+use super::best::Kept;
 use super::cache::hex;
 use super::dataset::Dataset;
 use super::log::LOG;
@@ -57,6 +58,9 @@ pub struct Position {
     pub loss: Option<f64>,
     /// The best measurement of the validation set.
     pub best: Option<f64>,
+    /// The result of it, as it was written. Checkpoints of before there was this have none.
+    #[serde(default)]
+    pub kept: Option<Kept>,
     /// Measurements since then.
     pub since_best: u64,
     /// What the untrained model gets on the validation set.
@@ -221,7 +225,7 @@ impl Record {
             false => "adapter",
         };
         let file = |end: &str| folder.join(format!("{name}{end}.safetensors"));
-        let [last, best] = ["", "-best"].map(file);
+        let [last, best] = ["", result::BEST].map(file);
         if last.is_file() {
             return Some(format!("--init-from {} begins with its result", last.display()));
         }
@@ -285,12 +289,12 @@ impl Folder {
         Ok(file)
     }
 
-    /// A file in it with the name of something that a run leaves, if there is one. A log without a line
-    /// is none: a run that was killed before its first checkpoint leaves it.
-    pub fn results(&self) -> Option<String> {
+    /// A file in the folder at `path` with the name of something that a run leaves, if there is one. A log
+    /// without a line is none: a run that was killed before its first checkpoint leaves it.
+    pub fn results(path: &Path) -> Option<String> {
         let mut all = result::all_names().into_iter().chain([LOG, SAMPLES].map(str::to_owned));
         all.find(|name| {
-            let about = self.file_path(name).symlink_metadata();
+            let about = path.join(name).symlink_metadata();
             about.is_ok_and(|about| name != LOG || !about.is_file() || about.len() > 0)
         })
     }

@@ -25,7 +25,20 @@ pub struct Dataset {
     pub(super) empty: String,
     /// Rows of the longest prompt's context.
     pub(super) text_rows: usize,
+    /// Bytes of what is encoded.
+    pub(super) sizes: Sizes,
     pub(super) held: Arc<Mutex<Held>>,
+}
+
+/// Bytes of what is encoded; nothing of what is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of a target.
+    pub target: u64,
+    /// Of a latent frame of a reference.
+    pub frame: u64,
+    /// Of the context of a prompt.
+    pub text: u64,
 }
 
 /// A sample or pair, by the keys of what was encoded of it.
@@ -85,6 +98,23 @@ impl Item {
         }
     }
 
+    /// The keys of what is encoded of it, with their bytes.
+    pub(super) fn entries(&self, sizes: Sizes) -> impl Iterator<Item = (&str, u64)> {
+        let of = move |(at, key)| {
+            let reference = usize::checked_sub(at, self.targets.len());
+            let reference = reference.map(|at| self.references.get(at));
+            (
+                key,
+                match reference {
+                    None => sizes.target,
+                    Some(Some((_, frames))) => *frames as u64 * sizes.frame,
+                    Some(None) => sizes.text,
+                },
+            )
+        };
+        self.keys().enumerate().map(of)
+    }
+
     /// Latent frames of all references.
     pub fn reference_frames(&self) -> usize {
         self.references.iter().map(|(_, frames)| frames).sum()
@@ -111,7 +141,7 @@ pub(super) struct Held {
 const SHORT: usize = 6;
 
 /// Bytes of entries that are held; those that come later are read again each time.
-const HELD_BYTES: usize = 64 << 20;
+pub(super) const HELD_BYTES: usize = 64 << 20;
 
 impl Dataset {
     /// What the cache has under `key`; `place` says whose it is.
@@ -337,15 +367,15 @@ impl Dataset {
     /// Bytes of entries of the cache that a run holds at most: of those that are kept in memory, and of
     /// one more where that are not all.
     pub fn held_bytes(&self) -> u64 {
-        let items = self.items.iter().flat_map(|item| {
-            let references = item.references.iter().map(|(key, _)| key);
-            item.targets.iter().chain(references).chain([&item.text])
-        });
-        let keys: BTreeSet<&String> = items.chain([&self.black, &self.empty]).collect();
-        let sizes: Vec<u64> = keys.into_iter().map(|key| self.cache.bytes(key)).collect();
-        let all = sizes.iter().copied().fold(0, u64::saturating_add);
+        let references = self.items.iter().flat_map(|item| &item.references);
+        let longest = references.map(|(_, frames)| *frames).max().unwrap_or(0);
+        let black = (self.black.as_str(), longest as u64 * self.sizes.frame);
+        let items = self.items.iter().flat_map(|item| item.entries(self.sizes));
+        let entries = items.chain([black, (self.empty.as_str(), self.sizes.text)]);
+        let entries: BTreeMap<&str, u64> = entries.collect();
+        let all = entries.values().copied().fold(0, u64::saturating_add);
         match all > HELD_BYTES as u64 {
-            true => HELD_BYTES as u64 + sizes.into_iter().max().unwrap_or(0),
+            true => HELD_BYTES as u64 + entries.into_values().max().unwrap_or(0),
             false => all,
         }
     }

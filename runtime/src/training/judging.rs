@@ -3,6 +3,7 @@
 //! Contract: the videos of a checkpoint are read together, and what was read is one file. Where that is
 //! missing, the videos are made again: a video is compressed, and a judge has to see the pixels.
 
+use super::dataset::Dataset;
 use super::labels::{Labelled, Labels, of_lines};
 use super::settings::Settings;
 use crate::engine::Backend;
@@ -43,6 +44,15 @@ impl Right {
 }
 
 impl Judging {
+    /// The judge of `run.judge`, for the videos of the first samples of a set.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(settings: &Settings, shown: &Dataset, backend: &Backend) -> Result<Option<Self>> {
+        let ids = shown.items.iter().take(settings.run.samples).map(|item| item.id.as_str());
+        Self::open(settings, &ids.collect::<Vec<_>>(), backend)
+    }
+
     /// The judge of `run.judge`, for the videos of samples by id.
     ///
     /// # Errors
@@ -50,7 +60,14 @@ impl Judging {
     /// what it shows.
     pub fn open(settings: &Settings, ids: &[&str], backend: &Backend) -> Result<Option<Self>> {
         let Some(path) = &settings.run.judge else { return Ok(None) };
-        let judge = Judge::open(path, backend)?;
+        let judge = Judge::open(path, backend).map_err(|error| {
+            let from = settings.place("run.judge");
+            let named = error.place().map(|file| format!("{file}, which is run.judge of {from}"));
+            match named {
+                Some(named) => error.placed(named),
+                None => error.at(from),
+            }
+        })?;
         let of = settings.size();
         judge.sees(Size { frames: of.frames.min(2), ..of }).map_err(|error| {
             error
@@ -58,8 +75,11 @@ impl Judging {
                 .help("train a judge on clips of this size, or leave run.judge out")
         })?;
         let manifest = settings.data.validation.as_ref().unwrap_or(&settings.data.manifest);
-        let all: BTreeMap<String, Labels> =
-            of_lines(manifest, Labelled::Frames)?.into_iter().collect();
+        let lines = match ids {
+            [] => Vec::new(),
+            _ => of_lines(manifest, Labelled::Frames)?,
+        };
+        let all: BTreeMap<String, Labels> = lines.into_iter().collect();
         let mut shown = BTreeMap::new();
         for id in ids {
             let labels = all.get(*id).filter(|labels| !labels.is_empty()).ok_or_else(|| {

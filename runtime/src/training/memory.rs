@@ -5,6 +5,7 @@
 //! and is not in it, and neither is the system's cache of file contents.
 
 use super::dataset::Dataset;
+use super::judging::Judging;
 use super::network::Wanted;
 use super::parameters::Parameters;
 use super::settings::Settings;
@@ -28,7 +29,7 @@ pub struct Memory {
     pub vectors: u64,
     /// Inputs and results of calls, and what is held of the cache.
     pub samples: u64,
-    /// The decoder, latents and pictures of videos, with `run.samples`.
+    /// The decoder, latents and pictures of videos, and the judge that reads them, with `run.samples`.
     pub videos: u64,
 }
 
@@ -53,7 +54,7 @@ impl Memory {
         settings: &Settings,
         model: &Model,
         backend: &Backend,
-        data: &[&Dataset],
+        (data, judging): (&[&Dataset], Option<&Judging>),
         cancel: &Cancel,
     ) -> Result<Self> {
         let samples = data.iter().map(|data| data.held_bytes()).fold(0, u64::saturating_add);
@@ -68,6 +69,7 @@ impl Memory {
             let text = 4 * (model.dit.text_len * model.dit.text_dim) as u64;
             let latents = frame * (8 * frames + 2 * references) as u64;
             videos = videos.saturating_add(latents).saturating_add(2 * text);
+            videos = videos.saturating_add(judging.map_or(0, Judging::bytes));
         }
         Ok(Self { samples, videos, ..Self::default() })
     }

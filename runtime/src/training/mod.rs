@@ -6,6 +6,7 @@
 
 pub mod about;
 mod alarms;
+mod best;
 mod cache;
 mod checkpoint;
 mod classification;

@@ -473,7 +473,7 @@ fn trained<'n>(inputs: Inputs<'n>, parameters: &'n Parameters, values: Values<'n
 #[cfg(test)]
 mod tests {
     use super::super::cache::Cache;
-    use super::super::dataset::{Dataset, Item};
+    use super::super::dataset::{Dataset, Item, Sizes};
     use super::super::draws::{Draw, Levels};
     use super::super::learner::Numbers;
     use super::super::manifest::Clip;
@@ -554,9 +554,19 @@ mod tests {
         let (text, held) = (String::new(), Arc::default());
         let [manifest, black, empty] = [(); 3].map(|()| text.clone());
         let (items, excluded) = (Vec::new(), Vec::new());
-        let (slots, text_rows) = (Vec::new(), 0);
-        let data =
-            Dataset { manifest, items, slots, excluded, cache, black, empty, text_rows, held };
+        let (slots, text_rows, sizes) = (Vec::new(), 0, Sizes::default());
+        let data = Dataset {
+            manifest,
+            items,
+            slots,
+            excluded,
+            cache,
+            black,
+            empty,
+            text_rows,
+            sizes,
+            held,
+        };
         let (media, clip) = (std::path::PathBuf::new(), None);
         let clip = Clip { media, clip, start: 0, frames: 1, said: None, crop: None, sha256: None };
         let item = |line: &usize| Item {

@@ -8,6 +8,7 @@
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels};
 use super::group::Calls;
+use super::judging::Judging;
 use super::memory::Memory;
 use super::network::Wanted;
 use super::parameters::Kind;
@@ -24,7 +25,7 @@ use crate::model::Model;
 use crate::pipeline::{Cancel, Size, decode_latents, encode_pixels};
 use anyid_ir::{DType, Tensor, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a run would do.
@@ -181,7 +182,8 @@ impl Training<'_> {
         let calls = Calls::new(&settings.train, self.kind, streams);
         let measured = self.kind == Kind::Dpo || settings.data.validation.is_some();
         let (kind, calls) = (self.kind, &calls);
-        let beside = Memory::beside(settings, &model, backend, &sets, cancel)?;
+        let judging = Judging::of(settings, validation.as_ref().unwrap_or(&data), backend)?;
+        let beside = Memory::beside(settings, &model, backend, (&sets, judging.as_ref()), cancel)?;
         let wanted =
             Wanted { objective: &*objective, settings, kind, calls, measured, beside, cancel };
         let (compiler, kept) = wanted.compile(backend)?;
@@ -217,27 +219,55 @@ impl Training<'_> {
         })
     }
 
-    /// What is wrong with the manifests and the budget of a run that is still to come, as far as the lines
-    /// of the manifests tell.
+    /// What is wrong with the folders, the manifests, the judge and the budget of a run that is still to come,
+    /// as far as the lines of the manifests tell. A judge is left out where it is still to be `made`.
     ///
     /// # Errors
     /// E1002 where `cancel` says to stop.
-    pub(super) fn foreseen(&self, model: &Model, cancel: &Cancel) -> Result<Vec<Error>> {
+    pub(super) fn foreseen(
+        &self,
+        model: &Model,
+        made: &dyn Fn(&Path) -> bool,
+        cancel: &Cancel,
+    ) -> Result<Vec<Error>> {
         let (settings, preparation) = (self.settings, self.preparation(model, cancel));
-        let (mut found, mut faults) = (Vec::new(), Vec::new());
+        let (mut found, mut faults) = (Vec::new(), self.faults_of_folders());
+        let places = faults.len();
         for path in std::iter::once(&settings.data.manifest).chain(&settings.data.validation) {
             match preparation.usable(path) {
                 Ok(manifest) => found.push((path, manifest)),
                 Err(error) => faults.push(error),
             }
         }
+        let sound = faults.len() == places;
+        let judge = settings.run.judge.as_deref();
+        let later = judge.is_some_and(made);
+        let judging = match found.last().filter(|_| sound) {
+            _ if later => Ok(None),
+            Some((_, shown)) if judge.is_some() => {
+                let ids = preparation.first_ids(shown, settings.run.samples);
+                ids.and_then(|ids| Judging::open(settings, &ids, self.backend))
+            }
+            _ => Judging::open(settings, &[], self.backend),
+        };
         let train = &settings.train;
         let limited = train.budget.is_some() && train.keep.is_none();
-        if limited && faults.is_empty() {
-            let sets = found.iter().map(|(path, manifest)| preparation.sketch(manifest, path));
-            let fits =
-                sets.collect::<Result<Vec<_>>>().and_then(|sets| self.fits(model, &sets, cancel));
-            faults.extend(fits.err());
+        match judging {
+            Ok(judging) if limited && sound => {
+                let sets = found.iter().map(|(path, manifest)| preparation.sketch(manifest, path));
+                let sets = sets.collect::<Result<Vec<_>>>();
+                let fits =
+                    sets.and_then(|sets| self.fits(model, (&sets, judging.as_ref()), cancel));
+                faults.extend(fits.err().map(|error| match error.code() {
+                    // What it takes is not known yet.
+                    "E0601" if later => error.advised(
+                        "give a larger train.budget, with room for the judge; or take a smaller \
+                         train.together, fewer or shorter references, a smaller video, or bf16",
+                    ),
+                    _ => error,
+                }));
+            }
+            judging => faults.extend(judging.err()),
         }
         match faults.iter().position(|error| error.kind() == Fault::Interrupted) {
             Some(at) => Err(faults.swap_remove(at)),
@@ -246,7 +276,12 @@ impl Training<'_> {
     }
 
     /// Refuses a budget that is too small for samples like these, which were not encoded.
-    fn fits(&self, model: &Model, sets: &[Dataset], cancel: &Cancel) -> Result<()> {
+    fn fits(
+        &self,
+        model: &Model,
+        (sets, judging): (&[Dataset], Option<&Judging>),
+        cancel: &Cancel,
+    ) -> Result<()> {
         let (settings, kind, backend) = (self.settings, self.kind, self.backend);
         let sets: Vec<&Dataset> = sets.iter().collect();
         let mut objective = objective::of(model, settings, sets[0])?;
@@ -256,17 +291,10 @@ impl Training<'_> {
         let streams = shapes.into_iter().map(|shape| (shape, objective.stream(shape)));
         let calls = &Calls::new(&settings.train, kind, streams);
         let measured = kind == Kind::Dpo || settings.data.validation.is_some();
-        let beside = Memory::beside(settings, model, backend, &sets, cancel)?;
+        let beside = Memory::beside(settings, model, backend, (&sets, judging), cancel)?;
         let wanted =
             Wanted { objective: &*objective, settings, kind, calls, measured, beside, cancel };
-        wanted.fits(backend).map_err(|error| match error.code() {
-            // Other shapes may need more, and what is encoded is held as well.
-            "E0601" => error.advised(
-                "give a larger train.budget, with room for what is held of the cache; or take a smaller \
-                 train.together, fewer or shorter references, a smaller video, or bf16",
-            ),
-            _ => error,
-        })
+        wanted.fits(backend)
     }
 
     /// The noise levels that the first epochs draw.

@@ -8,7 +8,7 @@ mod ahead;
 mod copies;
 
 use super::cache::{Cache, Entry, Found, damage};
-use super::dataset::{Dataset, Item, Slot};
+use super::dataset::{Dataset, Item, Sizes, Slot};
 use super::faults::{Fault, refused};
 use super::labels::{classify, slots_of};
 use super::manifest::{Clip, Manifest, Reading, Remains, Sample, Sure, more};
@@ -235,8 +235,28 @@ impl Preparation<'_> {
             black,
             empty,
             text_rows,
+            sizes: self.sizes(),
             held,
         })
+    }
+
+    /// Bytes of what is encoded.
+    fn sizes(&self) -> Sizes {
+        let (size, dit) = (self.settings.size(), &self.model.dit);
+        let bytes = |numbers: &[usize]| numbers.iter().fold(1, |all, one| all * *one as u64);
+        match self.network {
+            TrainedNetwork::Transformer => {
+                let [frames, rows, columns] = size.latent(self.model.geometry());
+                let frame = bytes(&[4, dit.in_channels, rows, columns]);
+                let text = bytes(&[4, dit.text_len, dit.text_dim]);
+                Sizes { target: frames as u64 * frame, frame, text }
+            }
+            TrainedNetwork::Vae | TrainedNetwork::Judge => {
+                let target = bytes(&[size.frames, size.height, size.width, 3]);
+                Sizes { target, ..Sizes::default() }
+            }
+            TrainedNetwork::Text => Sizes::default(),
+        }
     }
 
     /// The error of a manifest of which nothing is left.
@@ -477,6 +497,16 @@ impl Preparation<'_> {
         }
     }
 
+    /// What the entry of a clip depends on, whose file has this hash and which goes through this encoder.
+    fn clip_parts(&self, clip: &Clip, fit: Fit, [hash, encoder]: [&str; 2]) -> Value {
+        let video = &self.settings.video;
+        json!({
+            "media": hash, "start": clip.start, "frames": clip.frames, "fps": video.fps,
+            "crop": clip.crop, "fit": format!("{fit:?}"), "width": video.width,
+            "height": video.height, "encoder": encoder,
+        })
+    }
+
     /// The key of a clip and the size of its source, or what is wrong with it.
     fn clip(
         &self,
@@ -489,12 +519,7 @@ impl Preparation<'_> {
             Ok(hash) => hash,
             Err(what) => return Ok(Err(what)),
         };
-        let video = &self.settings.video;
-        let parts = json!({
-            "media": hash, "start": clip.start, "frames": clip.frames, "fps": video.fps,
-            "crop": clip.crop, "fit": format!("{fit:?}"), "width": video.width,
-            "height": video.height, "encoder": looked.encoder,
-        });
+        let parts = self.clip_parts(clip, fit, [&hash, &looked.encoder]);
         let key = Cache::key(&parts);
         // Many lines name the same clips.
         if let Some(source) = looked.sizes.get(&key) {

@@ -1,7 +1,9 @@
 //! A run that is asked for, and what it came to.
 
+use super::best::{Best, gone};
 use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
 use super::dataset::{Dataset, Item};
+use super::judging::Judging;
 use super::log::{EVENTS, LOG};
 use super::memory::Memory;
 use super::parameters::Kind;
@@ -15,6 +17,7 @@ use crate::checkpoint::ModelFolder;
 use crate::engine::finite::DAMAGED;
 use crate::engine::{Backend, interrupted};
 use crate::error::{Error, Kind as Fault, Result, plural};
+use crate::files::check_way;
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::weights::ModelWeights;
@@ -318,7 +321,7 @@ impl<'t> Training<'t> {
     ///
     /// # Errors
     /// Those of [`model`], E0976 for what cannot be trained so, E0523, E0965 and E0968 for targets and groups,
-    /// E0979 for a folder that is none for results.
+    /// E0979 for a folder that is none for results, those of [`Judging::open`].
     pub(super) fn opened(&self, events: &mut dyn FnMut(Event)) -> Result<Model> {
         let settings = self.settings;
         self.check_folders()?;
@@ -328,6 +331,7 @@ impl<'t> Training<'t> {
             Ok(()) => faults.extend(self.check_targets(&model).err()),
             Err(fault) => faults.push(fault),
         }
+        faults.extend(Judging::open(settings, &[], self.backend).err());
         sources::refuse_all(faults, settings.file())?;
         model.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));
         let train = &settings.train;
@@ -448,19 +452,65 @@ impl<'t> Training<'t> {
         }
         self.check_names()?;
         let folder = Folder::open(&settings.run.folder)?;
-        if folder.has_checkpoint() && !self.resume {
-            return Err(Error::input("E0964", "there is already a run in this folder")
-                .at(settings.run.folder.display())
-                .help("continue it with --resume, or give this run another folder (--output or run.folder)"));
-        }
-        if let Some(name) = folder.results().filter(|_| !folder.has_checkpoint()) {
-            let message =
-                format!("this folder has {name}, but not the checkpoint of the run that made it");
-            return Err(Error::input("E0964", message).at(settings.run.folder.display()).help(
-                "move the file elsewhere, or give this run another folder (--output or run.folder)",
-            ));
-        }
+        self.check_results()?;
         Ok((model, folder))
+    }
+
+    /// Refuses a folder with another run in it, or with something of one.
+    ///
+    /// # Errors
+    /// E0964.
+    fn check_results(&self) -> Result<()> {
+        let folder = &self.settings.run.folder;
+        let (message, help) = match (folder.join(CHECKPOINT).exists(), Folder::results(folder)) {
+            (true, _) if !self.resume => {
+                ("there is already a run in this folder".to_owned(), "continue it with --resume")
+            }
+            (false, Some(name)) => (
+                format!("this folder has {name}, but not the checkpoint of the run that made it"),
+                "move the file elsewhere",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::input("E0964", message)
+            .at(folder.display())
+            .help(format!("{help}, or give this run another folder (--output or run.folder)")))
+    }
+
+    /// What is wrong with the folders of a run that is still to come, and with what is in them. Nothing is
+    /// made.
+    pub(super) fn faults_of_folders(&self) -> Vec<Error> {
+        let (settings, cache) = (self.settings, self.settings.cache());
+        let mut out: Vec<Error> = [&settings.run.folder, &cache]
+            .into_iter()
+            .filter_map(|path| check_way(path).err())
+            .collect();
+        let checks = [self.check_folders(), self.check_names(), self.check_results()];
+        out.extend(checks.into_iter().filter_map(Result::err));
+        out
+    }
+
+    /// The file of its best result.
+    pub(super) fn best_path(&self) -> PathBuf {
+        let settings = self.settings;
+        settings.run.folder.join(result::file(self.kind, settings.train.network, result::BEST))
+    }
+
+    /// What is to be said of the best result of a run that is to go on where it is no longer there.
+    ///
+    /// # Errors
+    /// E0962 where it is not the one that the run wrote, or the checkpoint cannot be read.
+    pub(super) fn best_gone(&self) -> Result<Option<String>> {
+        let settings = self.settings;
+        if !self.resume {
+            return Ok(None);
+        }
+        let Record { position, .. } = record_of(&settings.run.folder.join(CHECKPOINT))?;
+        if settings.data.validation.is_none() {
+            return Ok(None);
+        }
+        let found = Best::find(&position, &self.best_path(), settings.train.steps)?;
+        Ok((found == Best::Gone).then(|| gone(&position)))
     }
 
     /// What the network that is trained computes in.

@@ -5,7 +5,9 @@
 use super::parameters::{Kind, Parameter, Parameters, Values, stored};
 use super::settings::{Settings, TrainedNetwork};
 use crate::adapter::{Adapter, Ground, Part, modules_of};
-use crate::checkpoint::{Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata};
+use crate::checkpoint::{
+    Checkpoint, Encoding, SafetensorsWriter, TensorSpec, WeightSet, pytorch_metadata,
+};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::weights::ModelWeights;
@@ -30,7 +32,26 @@ pub fn all_names() -> Vec<String> {
 }
 
 /// What follows the name of a result: nothing for the last one, then the best and the average.
-pub const ENDS: [&str; 3] = ["", "-best", "-average"];
+pub const ENDS: [&str; 3] = ["", BEST, AVERAGE];
+/// What follows the name of the best result.
+pub const BEST: &str = "-best";
+/// What follows the name of the average.
+pub const AVERAGE: &str = "-average";
+
+/// Name of the file of a result, with what follows its [`name`].
+pub fn file(kind: Kind, network: TrainedNetwork, end: &str) -> String {
+    format!("{}{end}.safetensors", name(kind, network))
+}
+
+/// The key of the header that says what made a result.
+const TRAINED: &str = "anyid.trained";
+
+/// The update of which the result at `path` is; none where it does not say so.
+pub fn updates(path: &Path) -> Option<u64> {
+    let file = Checkpoint::open(path).ok()?;
+    let (_, updates) = file.metadata().get(TRAINED)?.split_once(" for ")?;
+    updates.strip_suffix(" updates")?.parse().ok()
+}
 
 /// A tensor to be stored.
 struct Row<'v> {
@@ -104,9 +125,9 @@ pub fn write(
     updates: u64,
 ) -> Result<()> {
     let mut header = pytorch_metadata();
+    header.insert(TRAINED.to_owned(), format!("{} for {updates} updates", kind.name()));
     let mut say = |key: &str, value: String| header.insert(format!("anyid.{key}"), value);
     say("version", env!("CARGO_PKG_VERSION").to_owned());
-    say("trained", format!("{} for {updates} updates", kind.name()));
     let transformer = settings.train.network == TrainedNetwork::Transformer;
     if transformer {
         say("rope_layout", "prepend".to_owned());

@@ -4,6 +4,7 @@
 //! with everything that it has summed up in the checkpoint; a run that goes on makes the bits that it would have made without the break.
 
 use super::alarms::alarms;
+use super::best::{Best, Kept, gone};
 use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::{Dataset, Slot};
 use super::draws::{Levels, order};
@@ -53,6 +54,8 @@ pub struct Loop<'l> {
     folder: Folder,
     /// The file of the next best result.
     best: Option<AtomicFile>,
+    /// What there was of the best result when the run went on.
+    found: Best,
     log: Log,
     norms: BTreeMap<String, f64>,
     /// What reads the videos.
@@ -99,13 +102,23 @@ impl<'l> Loop<'l> {
             old.same(&record, settings, sets, &folder.file_path(CHECKPOINT))?;
             events_of(old, settings.train.steps).into_iter().for_each(&mut *events);
         }
+        let found = match (&old, &validation) {
+            (Some(old), Some(_)) => {
+                let path = training.best_path();
+                let found = Best::find(&old.position, &path, settings.train.steps)?;
+                if found == Best::Gone {
+                    let (file, gone) = (path.display(), gone(&old.position));
+                    let said = format!("{file}: {gone}; the next one that is better is written");
+                    events(Event::Warning(said));
+                }
+                found
+            }
+            _ => Best::Known,
+        };
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
         cancel.check("while compiling")?;
-        let mut beside = Memory::beside(settings, model, backend, &sets, cancel)?;
-        let shown = validation.as_ref().unwrap_or(&data).items.iter().take(settings.run.samples);
-        let shown: Vec<&str> = shown.map(|item| item.id.as_str()).collect();
-        let judging = Judging::open(settings, &shown, backend)?;
-        beside.videos += judging.as_ref().map_or(0, Judging::bytes);
+        let judging = Judging::of(settings, validation.as_ref().unwrap_or(&data), backend)?;
+        let beside = Memory::beside(settings, model, backend, (&sets, judging.as_ref()), cancel)?;
         let (asked, of) = ((&calls, measured, beside), (settings, kind));
         let mut network = Network::open(objective, backend, of, asked, cancel)?;
         let mut optimiser = Optimiser::open(backend, &network.parameters, settings, cancel)?;
@@ -191,6 +204,7 @@ impl<'l> Loop<'l> {
             record,
             folder,
             best: None,
+            found,
             log,
             norms,
             judging,
@@ -375,6 +389,7 @@ impl<'l> Loop<'l> {
         if let Some(numbers) = measured {
             row.insert("validation".to_owned(), json!(numbers));
         }
+        self.found.check(&self.path(result::BEST), step)?;
         self.log.add(step, &row)?;
         self.saved = None;
         if step.is_multiple_of(self.settings.run.checkpoint_every) {
@@ -444,7 +459,10 @@ impl<'l> Loop<'l> {
                     Some(file) => file,
                     None => self.best_file()?,
                 };
-                self.write("-best", file)?;
+                let path = self.write(result::BEST, file)?;
+                let kept = Kept::of(&path, self.record.position.updates)?;
+                self.record.position.kept = Some(kept);
+                self.found = Best::Known;
                 self.best = match self.best_file() {
                     // Told to end: this one was the last.
                     Err(error) if error.kind() == Fault::Interrupted => None,
@@ -484,13 +502,12 @@ impl<'l> Loop<'l> {
 
     /// The path of a result, with `what` behind the name of the last one.
     fn path(&self, what: &str) -> PathBuf {
-        let name = result::name(self.kind, self.settings.train.network);
-        self.folder.file_path(&format!("{name}{what}.safetensors"))
+        self.folder.file_path(&result::file(self.kind, self.settings.train.network, what))
     }
 
     /// A file for the best result, which can be completed once the program was told to end.
     fn best_file(&self) -> Result<AtomicFile> {
-        let file = AtomicFile::create(self.path("-best"))?;
+        let file = AtomicFile::create(self.path(result::BEST))?;
         file.keep_when_stopped();
         Ok(file)
     }
@@ -502,7 +519,7 @@ impl<'l> Loop<'l> {
         let (settings, updates) = (self.settings, self.record.position.updates);
         let on = self.model.parts_on();
         let weights = (&**self.learner.network.objective().weights(), &on[..]);
-        self.optimiser.with(if what == "-average" { "a" } else { "p" }, |values| {
+        self.optimiser.with(if what == result::AVERAGE { "a" } else { "p" }, |values| {
             result::write(file, self.kind, (parameters, values), settings, weights, updates)
         })?;
         Ok(path)
@@ -532,8 +549,9 @@ impl<'l> Loop<'l> {
     }
 
     fn finish(&mut self, cancel: &Cancel) -> Result<Report> {
+        self.found.check_at_end(&self.path(result::BEST))?;
         if self.optimiser.kinds().contains("a") {
-            self.write("-average", AtomicFile::create(self.path("-average"))?)?;
+            self.write(result::AVERAGE, AtomicFile::create(self.path(result::AVERAGE))?)?;
         }
         let path = self.write("", AtomicFile::create(self.path(""))?)?;
         self.configure(cancel)?;

@@ -54,9 +54,18 @@ pub fn write_error(path: &Path, fault: io::Error) -> Error {
 /// E1014 where a file or a broken link is in the way, E1011 to E1013 otherwise.
 pub fn make_folder(path: &Path) -> Result<()> {
     let Err(fault) = std::fs::create_dir_all(path) else { return Ok(()) };
+    check_way(path)?;
+    Err(write_error(path, fault))
+}
+
+/// Refuses what is in the way of a folder that is still to be made. Nothing is made.
+///
+/// # Errors
+/// E1014 for a file or a broken link.
+pub fn check_way(path: &Path) -> Result<()> {
     let found = |above: &&Path| above.symlink_metadata().is_ok();
     let Some(found) = path.ancestors().find(found).filter(|found| !found.is_dir()) else {
-        return Err(write_error(path, fault));
+        return Ok(());
     };
     let what = match (found.exists(), found == path) {
         (false, _) => format!("{} is a link that leads nowhere", found.display()),
@@ -126,10 +135,14 @@ mod tests {
             rows.push((link.join("below"), "link is a link that leads nowhere"));
         }
         for (path, said) in rows {
-            let error = make_folder(&path).unwrap_err();
-            assert_eq!(error.code(), "E1014", "{error}");
-            assert!(error.message().contains(said), "{error}");
-            assert_eq!(error.place(), Some(path.display().to_string().as_str()));
+            for error in [check_way(&path).unwrap_err(), make_folder(&path).unwrap_err()] {
+                assert_eq!(error.code(), "E1014", "{error}");
+                assert!(error.message().contains(said), "{error}");
+                assert_eq!(error.place(), Some(path.display().to_string().as_str()));
+            }
         }
+        let none = folder.path().join("c/d");
+        check_way(&none).unwrap();
+        assert!(!folder.path().join("c").exists(), "nothing is made");
     }
 }

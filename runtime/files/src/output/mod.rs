@@ -22,7 +22,7 @@ mod together;
 pub use atomic::AtomicFile;
 pub use child::{Running, spawn};
 pub use direct::{is_direct, is_standard_output, open_direct, standard_output};
-pub use fault::{make_folder, no_descriptor, too_many_files, write_error};
+pub use fault::{check_way, make_folder, no_descriptor, too_many_files, write_error};
 pub use folder::AtomicFolder;
 pub use leftover::{Swept, is_temporary};
 pub use place::{Existing, fresh_name, is_empty_folder};

@@ -1,5 +1,5 @@
-//! What all stages will need, looked at before the first of them trains: adapters, first values, manifests
-//! and budgets.
+//! What all stages will need, looked at before the first of them trains: adapters, first values, manifests,
+//! folders, judges and budgets.
 //!
 //! What an earlier stage is still to write is left out, and so are stages that are finished, but for results
 //! of others that they were made with. Every fault of every stage is told at once.
@@ -31,8 +31,8 @@ impl Stages {
     ///
     /// # Errors
     /// E0971 for a result that is no longer what a finished stage left, those of reading adapters, E0378 for
-    /// one that would count twice, E0911, E0957 and E0959 for manifests, E0601 for a budget, E0970 with all
-    /// where there are several; E1002 where `cancel` says to stop.
+    /// one that would count twice, E0962 for a checkpoint or a best result, those of
+    /// [`Training::foreseen`], E0970 with all where there are several; E1002 where `cancel` says to stop.
     pub(super) fn look_ahead(
         &self,
         count: usize,
@@ -56,10 +56,12 @@ impl Stages {
             }
             self.look_at_adapters(at, &lost, &start, &mut faults)?;
             let settings = self.settings(at);
-            let (kind, resume, init_from) = (stage.kind, false, None);
-            let training = Training { kind, settings: &settings, backend, resume, init_from };
-            for fault in training.foreseen(&start.model, cancel)? {
-                faults.note(&stage.name, Err::<(), _>(fault))?;
+            let training = self.training(at, &settings, backend);
+            let made =
+                |path: &Path| self.maker(at, path).is_some_and(|from| !self.record(from).exists());
+            let foreseen = training.foreseen(&start.model, &made, cancel)?.into_iter();
+            for fault in self.best(at, &training).err().into_iter().chain(foreseen) {
+                faults.note(&stage.name, Err::<(), _>(self.advised(at, fault)))?;
             }
         }
         faults.refuse(&self.path)
@@ -173,6 +175,20 @@ impl Stages {
         }
     }
 
+    /// Refuses to go on with a stage whose best result is not the one that its run wrote, or is gone and
+    /// counts.
+    ///
+    /// # Errors
+    /// E0962, also for a checkpoint that cannot be read.
+    fn best(&self, at: usize, training: &Training<'_>) -> Result<()> {
+        match training.best_gone()? {
+            Some(gone) if self.list[at].which == Which::Best => {
+                Err(Error::input("E0962", gone).at(training.best_path().display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The error of a result of a finished stage that is not there, or cannot be used any more.
     fn lost(&self, at: usize, path: &Path, why: Option<&Error>) -> Error {
         let Stage { name, which, .. } = &self.list[at];
@@ -192,15 +208,7 @@ impl Stages {
                 "restore it, or remove {}: it is then written again from the checkpoint of the stage",
                 record.display()
             ),
-            _ => {
-                let behind = self.behind(at).into_iter();
-                let behind: Vec<String> = behind.map(|path| path.display().to_string()).collect();
-                let behind = match behind.is_empty() {
-                    true => String::new(),
-                    false => format!(", and {}, which were made behind it", behind.join(", ")),
-                };
-                format!("restore it, or remove {} to make it anew{behind}", folder.display())
-            }
+            _ => format!("restore it, or {}", self.anew(at)),
         };
         Error::input("E0971", message).at(path.display()).help(help)
     }

@@ -1,6 +1,7 @@
 //! Faults of several stages, told together.
 
 use crate::error::{Error, Kind as Fault, Result, plural};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Faults with the names of the stages that they are of.
@@ -23,23 +24,39 @@ impl Faults {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Refuses the stages of the file at `path` if a fault was noted.
     ///
     /// # Errors
     /// The fault, if it is the only one, else E0970 with all.
-    pub fn refuse(mut self, path: &Path) -> Result<()> {
-        if self.0.len() < 2 {
-            return self.0.pop().map_or(Ok(()), |(name, error)| Err(placed(error, &name)));
+    pub fn refuse(self, path: &Path) -> Result<()> {
+        // Stages in the order in which the first fault of each was found.
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        let mut all: Vec<(Vec<String>, Error)> = Vec::new();
+        for (name, error) in self.0 {
+            let next = places.len();
+            places.entry(name.clone()).or_insert(next);
+            // Several stages may have one file of settings, and the same faults in it.
+            match all.iter_mut().find(|(_, own)| own.to_string() == error.to_string()) {
+                Some((names, _)) => names.push(name),
+                None => all.push((vec![name], error)),
+            }
         }
+        if all.len() < 2 {
+            return all.pop().map_or(Ok(()), |(names, error)| Err(placed(error, &names)));
+        }
+        all.sort_by_key(|(names, _)| places[&names[0]]);
         let mut rows = String::new();
-        for (name, error) in &self.0 {
+        for (names, error) in &all {
             let error = error.to_string().replace('\n', "\n  ");
-            rows.push_str(&format!("\n  stage {name}: {error}"));
+            rows.push_str(&format!("\n  {}: {error}", named(names)));
         }
-        let mut names: Vec<&String> = self.0.iter().map(|(name, _)| name).collect();
-        names.dedup();
-        let count = plural(names.len(), "stage");
-        let all = |kind| self.0.iter().all(|(_, error)| error.kind() == kind);
+        let count = plural(places.len(), "stage");
+        let all = |kind| all.iter().all(|(_, error)| error.kind() == kind);
         let kind = if all(Fault::Budget) { Fault::Budget } else { Fault::Input };
         Err(Error::new(kind, "E0970", format!("{count} cannot be run:{rows}"))
             .at(path.display())
@@ -47,9 +64,15 @@ impl Faults {
     }
 }
 
-/// An error whose place says of which stage it is.
-fn placed(error: Error, name: &str) -> Error {
-    let stage = format!("stage {name}");
+/// Stages in words.
+fn named(names: &[String]) -> String {
+    let word = if names.len() > 1 { "stages" } else { "stage" };
+    format!("{word} {}", names.join(", "))
+}
+
+/// An error whose place says of which stages it is.
+fn placed(error: Error, names: &[String]) -> Error {
+    let stage = named(names);
     match error.place() {
         Some(place) if place.contains(&stage) => error,
         Some(place) => {
@@ -94,6 +117,19 @@ mod tests {
         {
             assert!(all.message().contains(said), "{said}: {all}");
         }
+        // The same fault of several stages is said once, and what comes later has the place of its stage.
+        let rows = vec![
+            ("a", fault("E0955", "x")),
+            ("b", fault("E0955", "x")),
+            ("c", fault("E0911", "y")),
+            ("a", fault("E0901", "z")),
+        ];
+        let all = told(rows).unwrap_err();
+        assert!(all.message().starts_with("3 stages cannot be run:\n  stages a, b: error[E0955]"));
+        let [a, c] = ["stage a: error[E0901]", "stage c: "].map(|said| all.message().find(said));
+        assert!(a.unwrap() < c.unwrap(), "{all}");
+        let one = told(vec![("a", fault("E0955", "x")), ("b", fault("E0955", "x"))]).unwrap_err();
+        assert_eq!((one.code(), one.place()), ("E0955", Some("x, of stages a, b")));
         // Exit codes tell budgets from other faults.
         let small = || Error::new(Fault::Budget, "E0601", "too small");
         let kind = |rows| told(rows).unwrap_err().kind();

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::training::parameters::Kind;
 use crate::training::settings::{Settings, TrainedNetwork};
-use crate::training::{first, labels, objective, read_text, rules, sources, targets};
+use crate::training::{first, labels, objective, read_text, result, rules, sources, targets};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,19 @@ pub struct Stage {
     pub gates: Vec<Gate>,
     /// Where the file says what gives its first values.
     place: String,
+    /// How much of it is known; all of it in stages that can be run.
+    state: State,
+}
+
+/// How much of a stage is known where something is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its name alone.
+    Unread,
+    /// Its settings, but not what it begins with.
+    Loose,
+    /// All of it.
+    Sound,
 }
 
 /// A model that a stage begins with.
@@ -82,20 +95,20 @@ impl Which {
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Last => "",
-            Self::Best => "-best",
-            Self::Average => "-average",
+            Self::Best => result::BEST,
+            Self::Average => result::AVERAGE,
         }
     }
 }
 
-/// The file as it is written.
+/// The file as it is written, with the tables of its stages.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct Written<S = toml::Table> {
     folder: Option<PathBuf>,
     model: PathBuf,
-    #[serde(default)]
-    stage: Vec<WrittenStage>,
+    #[serde(default = "Vec::new")]
+    stage: Vec<S>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +124,36 @@ struct WrittenStage {
     result: Which,
     #[serde(default)]
     gate: Vec<Gate>,
+}
+
+impl WrittenStage {
+    /// That of a table; none where something is wrong with its keys, all of which is told. `place` says where
+    /// a key is.
+    fn of(
+        table: toml::Table,
+        place: &dyn Fn(&str) -> String,
+        faults: &mut Vec<Error>,
+    ) -> Option<Self> {
+        /// What no stage can be without.
+        const NEEDED: [(&str, &str); 3] = [("name", "x"), ("kind", "full"), ("settings", "x")];
+        let text = |text: &str| toml::Value::String(text.to_owned());
+        let read = |table: toml::Table| toml::Value::Table(table).try_into::<Self>();
+        let mut sound = toml::Table::new();
+        for (key, value) in &table {
+            let stand_ins = NEEDED.map(|(name, value)| (name.to_owned(), text(value)));
+            let mut alone = toml::Table::from_iter(stand_ins.clone());
+            alone.insert(key.clone(), value.clone());
+            match read(alone) {
+                Ok(_) => drop(sound.insert(key.clone(), value.clone())),
+                Err(fault) => {
+                    faults.push(sources::no_setting(&fault, Some(key), &place(key)));
+                    sound.extend(stand_ins.into_iter().filter(|(name, _)| name == key));
+                }
+            }
+        }
+        let read = read(sound).map_err(|fault| sources::no_setting(&fault, None, &place("")));
+        read.map_err(|fault| faults.push(fault)).ok().filter(|_| faults.is_empty())
+    }
 }
 
 /// Settings of a stage: a file of their own, or written in place.
@@ -136,12 +179,14 @@ impl Stages {
     /// run one behind the other.
     pub fn open(path: &Path) -> Result<Self> {
         let text = read_text(path, 1 << 20)?;
-        let written: Written =
-            toml::from_str(&text).map_err(|error| sources::refused(&error, &text, path))?;
+        let refused = |error| sources::refused(&error, &text, path);
+        let Written { folder, model, stage } = toml::from_str(&text).map_err(refused)?;
         let beside = path.parent().unwrap_or(Path::new(""));
-        let folder = written.folder.unwrap_or_else(|| PathBuf::from("stages"));
-        let places = [beside.join(folder), beside.join(written.model)];
-        Self::new(path, beside, places, (written.stage, Some(&text)))
+        let folder = folder.unwrap_or_else(|| PathBuf::from("stages"));
+        let places = [beside.join(folder), beside.join(model)];
+        // With one fault in the keys of stages, the reader knows its line.
+        let whole = || toml::from_str::<Written<WrittenStage>>(&text).map(drop).map_err(refused);
+        Self::new(path, beside, places, (stage, Some(&text)), &whole)
     }
 
     /// Those of tables that are part of the file at `path`, whose paths start at `beside`. Results go to
@@ -155,63 +200,73 @@ impl Stages {
         [folder, model]: [PathBuf; 2],
         tables: Vec<toml::Table>,
     ) -> Result<Self> {
-        let written = tables.into_iter().map(|table| {
-            let name = table.get("name").and_then(toml::Value::as_str).unwrap_or_default();
-            let place = format!("{}, stage {name}", path.display());
-            let read = toml::Value::Table(table).try_into();
-            read.map_err(|error| sources::no_setting(&error, None, &place))
-        });
-        Self::new(path, beside, [folder, model], (written.collect::<Result<Vec<_>>>()?, None))
+        Self::new(path, beside, [folder, model], (tables, None), &|| Ok(()))
     }
 
+    /// `whole` says what is wrong with the keys of stages where that is a single fault, if it knows better.
     fn new(
         path: &Path,
         beside: &Path,
         [folder, model]: [PathBuf; 2],
-        (written, text): (Vec<WrittenStage>, Option<&str>),
+        (tables, text): (Vec<toml::Table>, Option<&str>),
+        whole: &dyn Fn() -> Result<()>,
     ) -> Result<Self> {
         let (path_of, list) = (path.to_owned(), Vec::new());
         let mut out = Self { path: path_of, folder, model, list, compared: false };
-        if written.is_empty() {
+        if tables.is_empty() {
             return Err(Error::input("E0970", "there is no stage")
                 .at(path.display())
                 .help("write at least one [[stage]] with a name, a kind and settings"));
         }
-        for (at, stage) in written.into_iter().enumerate() {
-            let name = stage.name.clone();
+        let (mut faults, mut of_keys) = (Faults::default(), 0);
+        for (at, table) in tables.into_iter().enumerate() {
+            let name = table.get("name").and_then(toml::Value::as_str);
+            let name = name.map_or_else(|| (at + 1).to_string(), str::to_owned);
             let place = |key: &str| {
                 let line = text.map(|text| sources::line_of(text, "stage", at, key));
                 let line = line.map_or(String::new(), |line| format!(":{line}"));
                 format!("{}{line}, stage {name}", path.display())
             };
-            let stage = out.stage(stage, beside).map_err(|error| match error.code() {
-                "E0970" => {
-                    let place = place(error.place().unwrap_or_default());
-                    error.placed(place)
-                }
-                _ => error,
-            })?;
+            let mut found = Vec::new();
+            let written = WrittenStage::of(table, &place, &mut found);
+            of_keys += found.len();
+            let stage = match written {
+                Some(written) => out.stage(written, beside, &mut found),
+                None => Stage::unread(&name),
+            };
+            for error in found {
+                let error = match error.code() {
+                    "E0970" => {
+                        let place = place(error.place().unwrap_or_default());
+                        error.placed(place)
+                    }
+                    _ => error,
+                };
+                faults.note(&name, Err::<(), _>(error))?;
+            }
             out.list.push(Stage { place: place(INIT_FROM), ..stage });
         }
-        out.check_places()?;
         // A recipe may be read before its model is made; stages are compared with it before they run.
-        match Model::open(&out.model) {
-            Ok(model) => out.compare(Some(&model))?,
-            Err(_) => out.compare(None)?,
+        let model = Model::open(&out.model).ok();
+        out.compare(model.as_ref(), &mut faults)?;
+        if of_keys == 1 && faults.len() == 1 {
+            whole()?;
         }
+        faults.refuse(path)?;
+        out.compared = model.is_some();
+        out.check_places()?;
         Ok(out)
     }
 
     /// Compares all stages with the model that the first one begins with, whose sizes and names those of
     /// the others have as well, and first values with what they are to be the first values of. Without the
-    /// model, as far as settings alone tell.
+    /// model, as far as settings alone tell. Faults are noted: E0901 and E0902 for a size, E0523 for targets
+    /// of an adapter, E0965 and E0968 for groups of parameters, E0970 for first values.
     ///
     /// # Errors
-    /// E0901 and E0902 for a size, E0523 for targets of an adapter, E0965 and E0968 for groups of
-    /// parameters, E0970 for first values, and where there are several faults.
-    pub(super) fn compare(&mut self, model: Option<&Model>) -> Result<()> {
-        let mut faults = Faults::default();
-        for stage in &self.list {
+    /// E1002 where it was told to stop.
+    fn compare(&self, model: Option<&Model>, faults: &mut Faults) -> Result<()> {
+        for stage in self.list.iter().filter(|stage| stage.state != State::Unread) {
             let (kind, settings) = (stage.kind, &stage.settings);
             if let Some(model) = model {
                 faults.note(&stage.name, settings.check_size(model.geometry()))?;
@@ -220,7 +275,8 @@ impl Stages {
                 }
                 faults.note(&stage.name, rules::check(settings, kind, model))?;
             }
-            let Some(from) = stage.init_from.map(|from| &self.list[from]) else { continue };
+            let from = stage.init_from.filter(|_| stage.state == State::Sound);
+            let Some(from) = from.map(|from| &self.list[from]) else { continue };
             let rows = first::apart(kind, &from.settings, settings, model);
             if !rows.is_empty() {
                 let rows: Vec<String> = rows.iter().map(|row| format!("\n  {row}")).collect();
@@ -241,19 +297,20 @@ impl Stages {
                 faults.note(&stage.name, Err::<(), _>(fault))?;
             }
         }
-        self.compared = model.is_some();
-        faults.refuse(&self.path)
+        Ok(())
     }
 
-    /// As [`Self::compare`] with the model, which has to be there now, unless that was done.
+    /// Compares all stages with the model, which has to be there now, unless that was done.
     ///
     /// # Errors
-    /// As [`Self::compare`], and those of opening the model.
+    /// Those that [`Self::compare`] notes, E0970 where there are several, and those of opening the model.
     pub(super) fn compare_once(&self) -> Result<()> {
-        match self.compared {
-            true => Ok(()),
-            false => self.clone().compare(Some(&Model::open(&self.model)?)),
+        if self.compared {
+            return Ok(());
         }
+        let mut faults = Faults::default();
+        self.compare(Some(&Model::open(&self.model)?), &mut faults)?;
+        faults.refuse(&self.path)
     }
 
     /// Refuses to write into the model that the first stage begins with: it would be another one then.
@@ -274,69 +331,74 @@ impl Stages {
         Err(fault(message, help).at(self.path.display()))
     }
 
-    /// Checks a stage behind those that were read. The place of E0970 is the key that it is about.
-    fn stage(&self, written: WrittenStage, beside: &Path) -> Result<Stage> {
+    /// A stage behind those that were read, with all that is wrong with it. The place of E0970 is the key that
+    /// it is about. What it begins with is looked at where all of that is known.
+    fn stage(&self, written: WrittenStage, beside: &Path, faults: &mut Vec<Error>) -> Stage {
         let WrittenStage { name, kind, init_from, result: which, gate: gates, .. } = written;
-        self.check_name(&name)?;
-        let mut settings = match written.settings {
-            WrittenSettings::File(file) => Settings::open(&beside.join(file), &[], kind)?,
+        faults.extend(self.check_name(&name).err());
+        let settings = match written.settings {
+            WrittenSettings::File(file) => Settings::open(&beside.join(file), &[], kind),
             WrittenSettings::Here(table) => {
                 let place = format!("{}, settings of stage {name}", self.path.display());
-                Settings::of_table(table, &place, beside, kind)?
+                Settings::of_table(table, &place, beside, kind)
             }
         };
-        if let Some(key) = DECIDED.into_iter().find(|key| settings.gave(key)) {
-            return Err(fault(
-                format!("{key} is decided by the stages"),
-                format!("leave it out of {}", settings.place(key)),
-            )
-            .at("settings"));
-        }
-        if let Some(network) = written.network {
-            if settings.gave("train.network") && settings.train.network != network {
-                let other = settings.train.network.name();
-                return Err(fault(
-                    format!("network is {}, train.network {other}", network.name()),
-                    "say it once".to_owned(),
-                )
-                .at("network"));
-            }
-            settings.train.network = network;
-        }
+        let settings = settings.and_then(|settings| trained(settings, written.network, kind));
+        let settings = settings.map_err(|fault| faults.push(fault)).ok();
+        faults.extend(settings.iter().flat_map(decided));
         let base = match written.model.as_deref() {
-            None if self.list.is_empty() => Base::Start,
-            None => Base::Stage(self.list.len() - 1),
-            Some(START) => Base::Start,
-            Some(other) => Base::Stage(self.earlier("model", other)?),
+            None if self.list.is_empty() => Some(Base::Start),
+            None => Some(Base::Stage(self.list.len() - 1)),
+            Some(START) => Some(Base::Start),
+            Some(other) => {
+                let earlier = self.earlier("model", other).map_err(|fault| faults.push(fault));
+                earlier.ok().map(Base::Stage)
+            }
         };
-        objective::check(kind, &settings)?;
-        let init_from = init_from.map(|other| self.earlier(INIT_FROM, &other)).transpose()?;
-        if let Some(from) = init_from {
-            self.check_first(from, (kind, settings.train.network), base)?;
-        }
-        self.check_adapters(&settings, base, init_from)?;
-        let missing = match which {
-            Which::Best if settings.data.validation.is_none() => Some("data.validation"),
-            Which::Average if settings.train.average == 0.0 => Some("train.average"),
-            _ => None,
+        let (given, place) = (init_from.is_some(), String::new());
+        let init_from = init_from.and_then(|other| {
+            self.earlier(INIT_FROM, &other).map_err(|fault| faults.push(fault)).ok()
+        });
+        let mut stage = Stage {
+            base: base.unwrap_or(Base::Start),
+            settings: Settings::default(),
+            state: State::Unread,
+            name,
+            kind,
+            init_from,
+            which,
+            gates,
+            place,
         };
-        if let Some(key) = missing {
-            let message = format!("result is \"{}\", and {key} is not set", which.name());
-            let help = format!("set {key}, or take another result");
-            return Err(fault(message, help).at("result"));
-        }
-        let slots = gates.iter().any(|gate| gate.value.contains("accuracy_"));
-        let slots = slots.then(|| labels::named(&settings)).flatten();
-        let known = Known::of(kind, &settings, slots.as_deref());
-        let measured = settings.data.validation.is_some();
-        for (number, gate) in (1..).zip(&gates) {
-            if let Some((what, help)) = gate.fault(settings.train.steps, &known, measured) {
-                let key = format!("gate.{number}");
-                return Err(fault(format!("gate {number}: {what}"), help).at(key));
+        let Some(settings) = settings else { return stage };
+        (stage.settings, stage.state) = (settings, State::Loose);
+        let before = match stage.base {
+            Base::Start => None,
+            Base::Stage(at) => Some(at),
+        };
+        let read = init_from.filter(|from| self.list[*from].state != State::Unread);
+        let other = read
+            .and_then(|from| self.check_trained(from, (kind, stage.settings.train.network)).err());
+        let mut begins = before.into_iter().chain(init_from);
+        let known = base.is_some() && given == init_from.is_some() && other.is_none();
+        faults.extend(other);
+        if known && begins.all(|at| self.list[at].state == State::Sound) {
+            let found = self.begins(&stage);
+            match found.is_empty() {
+                true => stage.state = State::Sound,
+                false => faults.extend(found),
             }
         }
-        let place = String::new();
-        Ok(Stage { name, kind, settings, base, init_from, which, gates, place })
+        faults.extend(stage.asked());
+        stage
+    }
+
+    /// What is wrong with what a stage begins with.
+    fn begins(&self, stage: &Stage) -> Vec<Error> {
+        let Stage { kind, settings, base, init_from, .. } = stage;
+        let first = init_from.map(|from| self.check_first(from, *kind, *base));
+        let adapters = self.check_adapters(settings, *base, *init_from);
+        first.into_iter().chain([adapters]).filter_map(Result::err).collect()
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
@@ -370,6 +432,80 @@ impl Stages {
             fault(format!("{key} names \"{name}\", which is no earlier stage"), help).at(key)
         })
     }
+}
+
+impl Stage {
+    /// One of which nothing but the name is known.
+    fn unread(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: Kind::Full,
+            settings: Settings::default(),
+            base: Base::Start,
+            init_from: None,
+            which: Which::Last,
+            gates: Vec::new(),
+            place: String::new(),
+            state: State::Unread,
+        }
+    }
+
+    /// What is wrong with the result and the gates that it is asked for.
+    fn asked(&self) -> Vec<Error> {
+        let Self { kind, settings, which, gates, .. } = self;
+        let mut out = Vec::new();
+        let missing = match which {
+            Which::Best if settings.data.validation.is_none() => Some("data.validation"),
+            Which::Average if settings.train.average == 0.0 => Some("train.average"),
+            _ => None,
+        };
+        if let Some(key) = missing {
+            let message = format!("result is \"{}\", and {key} is not set", which.name());
+            let help = format!("set {key}, or take another result");
+            out.push(fault(message, help).at("result"));
+        }
+        let slots = gates.iter().any(|gate| gate.value.contains("accuracy_"));
+        let slots = slots.then(|| labels::named(settings)).flatten();
+        let known = Known::of(*kind, settings, slots.as_deref());
+        let measured = settings.data.validation.is_some();
+        for (number, gate) in (1..).zip(gates) {
+            if let Some((what, help)) = gate.fault(settings.train.steps, &known, measured) {
+                let key = format!("gate.{number}");
+                out.push(fault(format!("gate {number}: {what}"), help).at(key));
+            }
+        }
+        out
+    }
+}
+
+/// Faults of settings that the stages decide.
+fn decided(settings: &Settings) -> Vec<Error> {
+    let given = DECIDED.into_iter().filter(|key| settings.gave(key));
+    let refused = |key| {
+        let help = format!("leave it out of {}", settings.place(key));
+        fault(format!("{key} is decided by the stages"), help).at("settings")
+    };
+    given.map(refused).collect()
+}
+
+/// Settings with what a stage says that it trains.
+///
+/// # Errors
+/// E0970 where they say something else, E0976 for what cannot be trained so.
+fn trained(
+    mut settings: Settings,
+    network: Option<TrainedNetwork>,
+    kind: Kind,
+) -> Result<Settings> {
+    if let Some(network) = network {
+        let other = std::mem::replace(&mut settings.train.network, network);
+        if settings.gave("train.network") && other != network {
+            let [own, other] = [network, other].map(TrainedNetwork::name);
+            let message = format!("network is {own}, train.network {other}");
+            return Err(fault(message, "say it once".to_owned()).at("network"));
+        }
+    }
+    objective::check(kind, &settings).map(|()| settings)
 }
 
 /// Where a path leads, with links followed as far as there is something.
@@ -655,6 +791,79 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_wrong_with_stages_is_said_at_once() {
+        let told = |text: &str, said: &[&str]| -> Error {
+            let error = open(text).unwrap_err();
+            assert_eq!(error.code(), "E0970", "{error}");
+            said.iter().for_each(|said| assert!(error.message().contains(said), "{said}: {error}"));
+            error
+        };
+        let here = |name: &str, train: &str| {
+            format!(
+                "[[stage]]\nname = \"{name}\"\nkind = \"full\"\n[stage.settings.data]\n\
+                 manifest = \"x\"\n[stage.settings.train]\n{train}\n"
+            )
+        };
+        // Settings of each, and all that can be said of a stage behind them.
+        let gates = "gate = [{ value = \"los\", below = 1.0 }, { value = \"loss\" }]";
+        let third = format!("model = \"d\"\nresult = \"average\"\ninit_from = \"a\"\n{gates}");
+        let three = here("a", "step = 3") + &here("b", "steps = 0") + &stage("c", &third);
+        let error = told(
+            &three,
+            &[
+                "3 stages cannot be run:\n  stage a: error[E0955]: unknown field `step`",
+                "\n  stage b: error[E0956]: train.steps cannot be 0",
+                "\n  stage c: error[E0970]: model names \"d\", which is no earlier stage",
+                "\n  stage c: error[E0970]: result is \"average\", and train.average is not set",
+                "gate 1: the log of this run has no los",
+                "gate 2: loss has no bound",
+            ],
+        );
+        // Nothing is known of the network of the first one.
+        assert!(!error.message().contains("trains something else"), "{error}");
+        assert_eq!(error.message().matches("error[").count(), 6, "{error}");
+        // What a stage begins with, where that is sound, and what follows from it.
+        let lora = |name: &str, more: &str| stage(name, more).replace("\"full\"", "\"lora\"");
+        let list = format!(
+            "{}{}{}{}",
+            lora("a", ""),
+            lora("b", "init_from = \"a\""),
+            lora("c", "init_from = \"b\""),
+            stage("d", "init_from = \"a\"")
+        );
+        let error = told(&list, &["2 stages", "of stage a would count twice", "stage d: "]);
+        assert_eq!(error.message().matches("error[").count(), 2, "{error}");
+        // Keys of the stages themselves.
+        let keys = stage("a", "bound = 3\nresult = \"first\"")
+            + &stage("b", "").replace("full", "some")
+            + &stage("c", "").replace("name = \"c\"\n", "");
+        let said = [
+            "3 stages cannot be run:",
+            "stage a: error[E0955]: unknown field `bound`\n    --> ",
+            "stage a: error[E0955]: result: unknown variant `first`",
+            "stages.toml:10, stage b",
+            "stage 3: error[E0955]: missing field `name`",
+        ];
+        told(&keys, &said);
+        // One file of settings with a fault is one fault.
+        let same = stage("a", "") + &stage("b", "");
+        let error = open(&same.replace("run.toml", "none.toml")).unwrap_err();
+        assert!(error.place().unwrap().ends_with("none.toml, of stages a, b"), "{error}");
+        // A table in place has the same, and no lines.
+        let tables = [&three, &keys].map(|text| {
+            let table: toml::Table = toml::from_str(text).unwrap();
+            table["stage"].clone().try_into::<Vec<toml::Table>>().unwrap()
+        });
+        for (tables, said) in tables.into_iter().zip(["stage b: error[E0956]", "`bound`"]) {
+            let places = ["out", "none"].map(PathBuf::from);
+            let path = Path::new("stages.toml");
+            let error = Stages::of_tables(path, Path::new(""), places, tables).unwrap_err();
+            assert!(error.message().starts_with("3 stages cannot be run"), "{error}");
+            assert!(error.message().contains(said), "{error}");
+        }
+    }
+
+    #[test]
     fn faults_of_the_text_and_of_settings_have_their_codes_and_places() {
         let inline = "[[stage]]\nname = \"a\"\nkind = \"full\"\n[stage.settings.train]\n";
         for (text, code, place, said) in [
@@ -667,7 +876,7 @@ mod tests {
                 "stages.toml:4",
                 "unknown variant `some`",
             ),
-            (stage("a", "").replace("run.toml", "none.toml"), "E0911", "none.toml", ""),
+            (stage("a", "").replace("run.toml", "none.toml"), "E0911", "none.toml, of stage a", ""),
             (format!("{inline}step = 3\n"), "E0955", "stages.toml, settings of stage a", "`step`"),
             (
                 format!("{inline}steps = 3\n"),

@@ -113,7 +113,7 @@ impl Stages {
             let now = Record::new(self, stage, &base)?;
             let report = match Record::open(&self.record(at))? {
                 Some(record) => {
-                    record.same(&now, &self.folder_of(at), &self.behind(at))?;
+                    record.same(&now, &self.folder_of(at), &self.anew(at))?;
                     events(StageEvent::Skipped { name: &stage.name });
                     let gates = self.gates(at, &mut |_| ())?;
                     let (updates, model) = (record.updates, self.model_of(at));
@@ -141,7 +141,8 @@ impl Stages {
     ) -> Result<StageReport> {
         let stage = &self.list[at];
         let settings = self.settings(at);
-        let Report { updates, .. } = self.train(at, &settings, backend, cancel, &mut |event| {
+        let training = self.training(at, &settings, backend);
+        let Report { updates, .. } = self.train(at, &training, cancel, &mut |event| {
             events(StageEvent::Training(event));
         })?;
         let gates = self.gates(at, &mut |gate| events(StageEvent::Passed(gate)))?;
@@ -156,8 +157,7 @@ impl Stages {
     fn train(
         &self,
         at: usize,
-        settings: &Settings,
-        backend: &Backend,
+        training: &Training<'_>,
         cancel: &Cancel,
         events: &mut dyn FnMut(Event),
     ) -> Result<Report> {
@@ -166,9 +166,6 @@ impl Stages {
         let mut left: Vec<&Gate> = stage.gates.iter().filter(|gate| gate.at.is_some()).collect();
         // What an interrupted run has missed already.
         self.pass_on_the_way(at, &left, &log)?;
-        let resume = settings.run.folder.join(CHECKPOINT).exists();
-        let init_from = stage.init_from.map(|from| self.result_of(from));
-        let training = Training { kind: stage.kind, settings, backend, resume, init_from };
         let mut missed = None;
         let report = training.run_as(Again::Command, cancel, &mut |event| {
             if let Event::Updated { step, .. } = event {
@@ -185,15 +182,31 @@ impl Stages {
         });
         match missed {
             Some(error) => Err(error),
-            None => report.map_err(|error| match error.code() {
-                // What helps a run by itself is not for a stage.
-                "E0962" | "E0963" => error.advised(format!(
-                    "go back to what the stage was begun with, or remove {} to make it anew",
-                    self.folder_of(at).display()
-                )),
-                _ => error,
-            }),
+            None => report.map_err(|error| self.advised(at, error)),
         }
+    }
+
+    /// An error of the run of a stage: what helps a run by itself is not for a stage.
+    fn advised(&self, at: usize, error: Error) -> Error {
+        let first = match error.code() {
+            "E0962" => "restore it from a copy",
+            "E0963" => "go back to what the stage was begun with",
+            "E0964" => "move the file elsewhere",
+            _ => return error,
+        };
+        error.advised(format!("{first}, or {}", self.anew(at)))
+    }
+
+    /// How to make a stage once more.
+    fn anew(&self, at: usize) -> String {
+        let folder = self.folder_of(at);
+        let behind = self.behind(at).into_iter().map(|path| path.display().to_string());
+        let behind: Vec<String> = behind.collect();
+        let behind = match behind.is_empty() {
+            true => String::new(),
+            false => format!(", and {}, which were made behind it", behind.join(", ")),
+        };
+        format!("remove {} to make it anew{behind}", folder.display())
     }
 
     /// Checks gates on the way of a run, as far as it has come.
@@ -243,6 +256,19 @@ impl Stages {
                  folder of the stage and train it with other settings",
                 good.display()
             )))
+    }
+
+    /// The run of a stage with its settings.
+    fn training<'t>(
+        &self,
+        at: usize,
+        settings: &'t Settings,
+        backend: &'t Backend,
+    ) -> Training<'t> {
+        let stage = &self.list[at];
+        let resume = settings.run.folder.join(CHECKPOINT).exists();
+        let init_from = stage.init_from.map(|from| self.result_of(from));
+        Training { kind: stage.kind, settings, backend, resume, init_from }
     }
 
     /// The settings of the run of a stage.

@@ -17,24 +17,26 @@ use std::path::PathBuf;
 type Before = (PathBuf, String);
 
 impl Stages {
-    /// Refuses the result of stage `from` as first values of one that trains something else, or of an
-    /// adapter on a model that has it already.
-    pub(super) fn check_first(
+    /// Refuses the result of stage `from` as first values of one that trains something else.
+    pub(super) fn check_trained(
         &self,
         from: usize,
         (kind, network): (Kind, TrainedNetwork),
-        base: Base,
     ) -> Result<()> {
         let stage = &self.list[from];
         let whole = |kind: Kind| kind == Kind::Full;
-        if whole(stage.kind) != whole(kind) || stage.settings.train.network != network {
-            return Err(fault(
-                format!("init_from names stage {}, which trains something else", stage.name),
-                "an adapter begins with an adapter, a network with the same network".to_owned(),
-            )
-            .at(INIT_FROM));
+        if whole(stage.kind) == whole(kind) && stage.settings.train.network == network {
+            return Ok(());
         }
-        let (Base::Stage(at), false) = (base, whole(kind)) else { return Ok(()) };
+        let help = "an adapter begins with an adapter, a network with the same network";
+        let message = format!("init_from names stage {}, which trains something else", stage.name);
+        Err(fault(message, help.to_owned()).at(INIT_FROM))
+    }
+
+    /// Refuses the result of stage `from` as first values of an adapter on a model that has it already.
+    pub(super) fn check_first(&self, from: usize, kind: Kind, base: Base) -> Result<()> {
+        let stage = &self.list[from];
+        let (Base::Stage(at), false) = (base, kind == Kind::Full) else { return Ok(()) };
         let merged = self.merged(at);
         let twice = self.adapters_of(from).into_iter().find(|own| merged.contains(own));
         let Some(twice) = twice.map(|twice| &self.list[twice].name) else { return Ok(()) };

@@ -15,7 +15,7 @@ use crate::training::settings::differing;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Its name in the folder of a stage.
 pub const NAME: &str = "stage.json";
@@ -135,11 +135,11 @@ impl Record {
     }
 
     /// Refuses a finished stage in `folder` that would be made otherwise `now`, or whose model was changed.
-    /// The folders `behind` it have what was made with its result.
+    /// `anew` says how to make it once more.
     ///
     /// # Errors
     /// E0971, and those of reading the model.
-    pub fn same(&self, now: &Self, folder: &Path, behind: &[PathBuf]) -> Result<()> {
+    pub fn same(&self, now: &Self, folder: &Path, anew: &str) -> Result<()> {
         let model = folder.join("model");
         let lost = |what: &str| {
             let message = format!("the stage was finished, and its model {what}");
@@ -200,16 +200,7 @@ impl Record {
         let rows: Vec<String> =
             rows.iter().map(|(key, then, now)| format!("\n  {key}: {then}, now {now}")).collect();
         let message = format!("the stage was finished with something else:{}", rows.concat());
-        let behind: Vec<String> = behind.iter().map(|path| path.display().to_string()).collect();
-        let help = match behind.is_empty() {
-            true => format!("remove {} to make it anew", folder.display()),
-            false => format!(
-                "remove {} to make it anew, and {}, which were made behind it",
-                folder.display(),
-                behind.join(", ")
-            ),
-        };
-        let help = format!("go back to what it was made with, or {help}");
+        let help = format!("go back to what it was made with, or {anew}");
         Err(Error::input("E0971", message).at(folder.display()).help(help))
     }
 }
