@@ -115,6 +115,15 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Two amounts of memory, to the byte where they are not told apart otherwise.
+pub fn told_apart(both: [u64; 2]) -> [String; 2] {
+    let short = both.map(bytes);
+    match short[0] == short[1] && both[0] != both[1] {
+        true => both.map(|own| format!("{own} bytes")),
+        false => short,
+    }
+}
+
 /// A large number with its unit: `4.99 billion`.
 pub fn count(number: u64) -> String {
     match number {

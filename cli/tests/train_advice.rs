@@ -18,16 +18,31 @@ use std::time::Duration;
 const LORA: &str = "train lora --config run.toml --threads 2";
 const TRANSFORMER: &str = "micro/transformer/diffusion_pytorch_model.safetensors";
 
-/// Gives a weight of the transformer a value that is not a number.
-fn damage(folder: &Folder, name: &str) {
-    let path = folder.path(TRANSFORMER);
+/// Gives one number of a tensor of a file another value.
+fn damage(folder: &Folder, file: &str, name: &str, value: f32) {
+    let path = folder.path(file);
     let mut all = tensors(&path);
     let tensor = all.get_mut(name).unwrap();
     let (shape, mut values) = (tensor.shape().to_vec(), tensor.to_f32_vec());
-    values[3] = f32::NAN;
+    values[3] = value;
     *tensor = Tensor::from_f32(shape, &values).unwrap().cast(tensor.dtype());
     let list: Vec<(&str, &Tensor)> = all.iter().map(|(name, own)| (name.as_str(), own)).collect();
     save(&path, &list);
+}
+
+/// Multiplies the matrices of an adapter.
+fn enlarge(folder: &Folder, file: &str, by: f32) {
+    let path = folder.path(file);
+    let open = anyid_runtime::checkpoint::Checkpoint::open(&path).unwrap();
+    let header = open.metadata().clone();
+    let all = tensors(&path).into_iter().map(|(name, own)| {
+        let by = if name.ends_with(".alpha") { 1.0 } else { by };
+        let values: Vec<f32> = own.to_f32_vec().into_iter().map(|value| value * by).collect();
+        (name, Tensor::from_f32(own.shape().to_vec(), &values).unwrap())
+    });
+    let all: Vec<(String, Tensor)> = all.collect();
+    let list = all.iter().map(|(name, own)| (name.as_str(), own));
+    anyid_runtime::weights::write_tensors(&path, list, &header).unwrap();
 }
 
 #[test]
@@ -35,13 +50,17 @@ fn a_value_that_comes_again_is_not_advised_to_go_on() {
     let folder = world(&samples());
     // What an update made is found before a checkpoint has it.
     let words = format!("{LORA} --set train.learning_rate=1e39 --set run.checkpoint_every=1");
-    let done = folder.run(&words).fails("E1001").says(" behind update 1\n");
-    let done = done.says("lora_").says("take a smaller train.learning_rate, and start a new run");
+    let blamed = " behind update 1: train.learning_rate is 1e39, usual is at most 1\n";
+    let done = folder.run(&words).fails("E1001").says(blamed);
+    let done = done
+        .says("--> --set train.learning_rate=1e39\n")
+        .says("lora_")
+        .says("take a smaller train.learning_rate, and start a new run");
     let done = done.says("--resume comes to the same value");
     assert!(!done.err.contains("goes on"), "{}", done.err);
     let said = folder.run("inspect run/checkpoint.safetensors").fine().out;
     assert!(said.contains("update 0 of 12"), "{said}");
-    folder.run(&format!("{words} --resume")).fails("E1001").says(" behind update 1\n");
+    folder.run(&format!("{words} --resume")).fails("E1001").says(blamed);
     // What the checkpoint holds can be had, and begun from with another rate.
     let rate = "--set train.learning_rate=1e30 --set run.checkpoint_every=1 -o wild";
     let done = folder.run(&format!("{LORA} {rate}")).fails("E1001").says("sample s_");
@@ -54,11 +73,75 @@ fn a_value_that_comes_again_is_not_advised_to_go_on() {
 }
 
 #[test]
+fn what_no_update_has_a_part_in_is_never_blamed_on_the_rate() {
+    let folder = world(&samples());
+    let refused = |words: &str, said: &[&str]| {
+        let mut done = folder.run(words).fails("E1001");
+        for said in said {
+            done = done.says(said);
+        }
+        assert!(!done.err.contains("learning_rate"), "{}", done.err);
+    };
+    // Settings: the key, what is usual, and the flag that gave the value.
+    for (key, value, usual, which) in [
+        ("lora.alpha", "1e30", "at most 4000", "smaller"),
+        ("lora.alpha", "1e38", "at most 4000", "smaller"),
+        ("train.shift", "1e300", "0.001 to 1000", "smaller"),
+    ] {
+        refused(
+            &format!("{LORA} --set {key}={value} -o {key}{value}"),
+            &[
+                &format!(": {key} is {value}, usual is {usual}\n"),
+                &format!("--> --set {key}={value}\n"),
+                &format!("help: take a {which} {key}, and start a new run in another run.folder"),
+            ],
+        );
+    }
+    // Behind an update, any may be the cause: what has no gradient yet is divided by 0 here.
+    let done = folder.run(&format!("{LORA} --set train.epsilon=1e-60 -o eps")).fails("E1001");
+    done.says(" behind update 1: train.epsilon is 1e-60, usual is at least 1e-30\n")
+        .says("help: take a larger train.epsilon, and start a new run");
+    // First values of a file.
+    folder.run(&format!("{LORA} --steps 1 -o begun")).fine();
+    let adapter = "begun/adapter.safetensors";
+    let scaled = format!("{LORA} --set model.adapters=[\"{adapter}:1e37\"] -o scaled");
+    refused(
+        &scaled,
+        &[
+            "with model.adapters, and not without\n",
+            "--> --set model.adapters=",
+            "help: give what model.adapters names smaller scales, and start a new run",
+        ],
+    );
+    enlarge(&folder, adapter, 1e38);
+    refused(
+        &format!("{LORA} --init-from {adapter} -o from"),
+        &[" of the first values goes up to ", &format!("--> {adapter}\n"), "give another file"],
+    );
+    // A weight of the model, of a network that is trained and of one that encodes for it.
+    let sound = bytes(&folder, TRANSFORMER);
+    for (words, folder_of) in [(LORA, "huge"), (&LORA.replace("lora", "full"), "whole")] {
+        damage(&folder, TRANSFORMER, "proj_out.weight", 1e38);
+        refused(
+            &format!("{words} -o {folder_of}"),
+            &[
+                &format!(": the weight \"proj_out.weight\" of {TRANSFORMER} goes up to "),
+                "help: get the model again: it is damaged or was converted wrongly, and start a new",
+            ],
+        );
+        folder.write(TRANSFORMER, &sound);
+    }
+    let vae = "micro/vae/diffusion_pytorch_model.safetensors";
+    damage(&folder, vae, "quant_conv.weight", 1e38);
+    refused(LORA, &[&format!("\"quant_conv.weight\" of {vae} goes up to "), "get the model again"]);
+}
+
+#[test]
 fn a_weight_that_is_not_finite_is_named_and_asks_for_another_model() {
     let folder = world(&samples());
     folder.run(&format!("{LORA} --steps 2 -o begun")).fine();
     let sound = bytes(&folder, TRANSFORMER);
-    damage(&folder, "blocks.1.attn2.to_out.0.weight");
+    damage(&folder, TRANSFORMER, "blocks.1.attn2.to_out.0.weight", f32::NAN);
     let name = "blocks.1.attn2.to_out.0.weight\" of ";
     let done = folder.run(&format!("{LORA} --steps 2")).fails("E1001").says(name);
     let done = done.says("get it again, and start a new run in another run.folder");

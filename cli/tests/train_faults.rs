@@ -79,6 +79,80 @@ fn all_faults_of_a_line_are_listed_at_once() {
 }
 
 #[test]
+fn no_fault_hides_those_of_other_things() {
+    let folder = world(&samples());
+    let wrong = |name: &str, id: &str| {
+        let line = sample(id, 10, |v| v["references"][0]["role"] = "boss".into());
+        let gone = sample("s_9", 30, |v| v["target"]["media"] = format!("{id}.mp4").into());
+        folder.write(name, format!("{line}\n{gone}"));
+    };
+    // Of what is learned from and of what is measured, before anything is encoded.
+    wrong("train.jsonl", "s_1");
+    wrong("held.jsonl", "v_1");
+    let words = format!("{LORA} --set data.validation=held.jsonl");
+    let both = [
+        "error[E0957]: 2 lines of the manifest cannot be used\n",
+        "line 1: reference 1: \"role\" is \"boss\"",
+        "line 2: target: s_1.mp4: the file does not exist",
+        "--> train.jsonl\n",
+        "line 2: target: v_1.mp4: the file does not exist",
+        "--> held.jsonl\n",
+    ];
+    let told = |words: &str, code: &str, count: usize, more: &[&str]| {
+        let mut done = folder.run(words).fails(code);
+        done = done.says(&format!("{count} things that the run needs cannot be used:\n"));
+        for said in more {
+            done = done.says(said);
+        }
+        let entries = std::fs::read_dir(folder.path("cache")).map_or(0, Iterator::count);
+        assert_eq!(entries, 0, "nothing is encoded");
+    };
+    told(&words, "E0957", 2, &both);
+    // A model that is not there, with adapters that are not.
+    let all = format!(
+        "{words} --set model.path=none --set model.adapters=[\"a.safetensors\",\"b.safetensors\"]"
+    );
+    let more = ["error[E0701]: ", "--> none", "--> a.safetensors", "--> b.safetensors"];
+    told(&all, "E0990", 5, &[&both[..], &more].concat());
+    told(&all.replace("train lora", "train check"), "E0990", 5, &more);
+    // What follows from a wrong size is not listed.
+    told(
+        &format!("{words} --set video.frames=9 --set video.width=100 --init-from c.safetensors"),
+        "E0990",
+        4,
+        &["error[E0901]: width 100", "--> c.safetensors", both[1], both[4]],
+    );
+    let size = folder.run(&format!("{words} --set video.frames=8 --set video.width=100"));
+    assert!(!size.err.contains("the run takes"), "{}", size.err);
+    // Without other faults there is one error, as ever.
+    write_lines(&folder, &samples());
+    let one = folder.run(&words).fails("E0957");
+    assert!(!one.err.contains("things that"), "{}", one.err);
+    let one = folder.run(&format!("{LORA} --set model.path=none")).fails("E0701");
+    assert!(!one.err.contains("things that"), "{}", one.err);
+}
+
+#[test]
+fn lines_that_are_left_out_get_a_warning_even_where_little_is_said() {
+    let folder = world(&samples());
+    let gone = sample("s_9", 30, |v| v["target"]["media"] = "gone.mp4".into());
+    let far = sample("s_8", 30, |v| v["target"]["start"] = 1_000_000_000_000u64.into());
+    let mut lines = samples();
+    lines.extend([gone.clone(), far]);
+    write_lines(&folder, &lines);
+    folder.write("held.jsonl", format!("{}\n{gone}", sample("v_1", 65, |_| {})));
+    let words = format!("{LORA} --steps 1 --set data.validation=held.jsonl");
+    let done = folder.run(&words).fails("E0957");
+    done.says("line 5: target: \"start\" is 1000000000000, more than 100000000\n");
+    let done = folder.run(&format!("{words} --set data.skip_faulty=true --quiet")).fine();
+    let done = done.says(
+        "warning: train.jsonl: 2 samples left out: faulty; the first is line 4: target: gone.mp4: \
+         the file does not exist\n",
+    );
+    done.says("warning: held.jsonl: 1 sample left out: faulty; the first is line 2: target: gone");
+}
+
+#[test]
 fn what_follows_from_another_fault_of_the_line_is_not_listed() {
     let folder = world(&samples());
     folder.write("copy.mp4", bytes(&folder, "pan.mp4"));

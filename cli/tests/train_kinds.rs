@@ -72,6 +72,30 @@ fn preferences_go_on_to_the_same_bits_and_take_a_model_with_adapters() {
 }
 
 #[test]
+fn what_the_untrained_network_gives_is_not_blamed_on_the_rate() {
+    let folder = pairs();
+    for (key, value, most) in [("beta", "1e300", "1e6"), ("rejected_weight", "1e60", "1000")] {
+        let words = format!("train dpo --config run.toml --set dpo.{key}={value} -o {key}");
+        let done = folder.run(&words).fails("E1001");
+        let done = done.says(&format!(": dpo.{key} is {value}, usual is at most {most}\n"));
+        let done = done.says(&format!("help: take a smaller dpo.{key}, and start a new run"));
+        assert!(!done.err.contains("smaller train.learning_rate"), "{}", done.err);
+    }
+    let path = folder.path("micro/transformer/diffusion_pytorch_model.safetensors");
+    let mut all = common::tensors(&path);
+    let tensor = all.get_mut("proj_out.weight").unwrap();
+    let (shape, mut values) = (tensor.shape().to_vec(), tensor.to_f32_vec());
+    values[3] = 1e38;
+    *tensor = anyid_ir::Tensor::from_f32(shape, &values).unwrap().cast(tensor.dtype());
+    let list: Vec<_> = all.iter().map(|(name, own)| (name.as_str(), own)).collect();
+    common::save(&path, &list);
+    let done = folder.run(&format!("{DPO} -o huge")).fails("E1001");
+    let done = done.says(": the weight \"proj_out.weight\" of micro/transformer/");
+    let done = done.says("get the model again");
+    assert!(!done.err.contains("smaller train.learning_rate"), "{}", done.err);
+}
+
+#[test]
 fn fresh_draws_differ_in_every_epoch_and_runs_go_on_to_the_same_bits() {
     let folder = pairs();
     let entries = |folder: &Folder| std::fs::read_dir(folder.path("cache")).unwrap().count();

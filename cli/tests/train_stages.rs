@@ -273,6 +273,9 @@ fn what_is_none_of_a_model_is_neither_copied_nor_a_part_of_it() {
     for made in ["out/first/model", "out/second/model"] {
         assert!(tree(&folder, made).into_keys().eq(names("m")), "{made}");
     }
+    // Their folder is no run that could be gone on with.
+    let done = folder.run("train lora --config run.toml --resume -o out").fails("E0989");
+    done.says("the runs in it (first, second) are those of stages or steps");
     folder.write("m/data/notes.json", "{\"more\": 1}");
     folder.write("m/more.json", "{}");
     let again = folder.run(&format!("{RUN} --json")).fine().json();
@@ -291,8 +294,9 @@ fn a_stage_that_diverges_leaves_the_last_good_one() {
     let wild = settings("train.jsonl", "steps = 9\nbatch = 2\nlearning_rate = 1e30");
     write(&folder, "out", &(first.clone() + &stage("second", "lora", "", &wild)));
     let done = folder.run(RUN).fails("E1001").says("sample s_");
-    let done = done.says("take a smaller train.learning_rate in the settings of the stage");
-    let done = done.says("remove out/second: the same command then makes the stage anew");
+    let done = done.says(": train.learning_rate is 1e30, usual is at most 1\n");
+    let done = done.says("help: take a smaller train.learning_rate, and remove out/second: the");
+    let done = done.says("the same command then makes the stage anew");
     assert!(!done.err.contains("--resume"), "there is no such flag: {}", done.err);
     let good = tree(&folder, "out/first");
     assert!(!folder.path("out/second/model").exists());

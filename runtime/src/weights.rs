@@ -121,6 +121,11 @@ impl ModelWeights {
         self.base.as_ref().unwrap_or(&self.set)
     }
 
+    /// Whether adapters are in them.
+    pub fn has_adapters(&self) -> bool {
+        self.base.is_some()
+    }
+
     /// Fingerprint of the files of the weights, without those of adapters.
     ///
     /// # Errors

@@ -56,6 +56,9 @@ pub(crate) fn check_given(tensor: &Tensor, what: &str) -> Result<()> {
 
 /// What helps where a weight that was read is not finite.
 pub(crate) const DAMAGED: &str = "the checkpoint is damaged or was converted wrongly: get it again";
+/// What helps where no more is known than the launch.
+pub(crate) const UNKNOWN: &str =
+    "check the weights with `anyid-rt inspect`, or run with --precision f32";
 
 /// Where the first non-finite value of a phase came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,8 +79,7 @@ impl Origin {
                 Error::input("E1001", format!("{message}: its weight {weight} holds one"))
                     .help(DAMAGED)
             }
-            None => Error::input("E1001", message)
-                .help("check the weights with `anyid-rt inspect`, or run with --precision f32"),
+            None => Error::input("E1001", message).help(UNKNOWN),
         }
     }
 }

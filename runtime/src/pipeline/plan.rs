@@ -309,19 +309,19 @@ impl Preflight<'_> {
             return Ok(());
         };
         let size = memory_check::size;
+        let bound = least.bound.clone();
+        let (needed, left) = memory_check::left(worst.held_bytes(), &Limit { bytes: there, bound });
         let loaded = match worst.loaded_bytes {
             0 => String::new(),
             bytes => format!(", networks kept loaded {}", size(bytes)),
         };
         let message = format!(
-            "{} needs {} of memory (weights {}, plan {}, kept values {}, pixels {}{loaded}); {}",
+            "{} needs {needed} of memory (weights {}, plan {}, kept values {}, pixels {}{loaded}); {left}",
             worst.name,
-            size(worst.held_bytes()),
             size(worst.weight_bytes),
             size(worst.plan_bytes),
             size(worst.kept_bytes),
             size(worst.pixel_bytes),
-            memory_check::left(&Limit { bytes: there, bound: least.bound.clone() }),
         );
         let failing: Vec<&'static str> = self.phases.iter().filter(over).map(|p| p.name).collect();
         let help = match self.remedy(&failing, there) {

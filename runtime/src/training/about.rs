@@ -1,6 +1,6 @@
 //! What files of training are, found out without doing anything with them.
 
-use super::checkpoint::{CHECKPOINT, KEY, Record, record_of, unread};
+use super::checkpoint::{CHECKPOINT, KEY, LOCK, Record, record_of, unread};
 use super::faults::Fault;
 use super::log::LOG;
 use super::manifest::{Manifest, Reading, SCHEMAS};
@@ -132,7 +132,7 @@ pub fn settings(path: &Path) -> Result<Option<(Settings, String)>> {
 /// E0962 for a checkpoint that is none, E0911 for a log that cannot be read.
 pub fn folder(path: &Path) -> Result<Option<FolderAbout>> {
     let [checkpoint, log] = [CHECKPOINT, LOG].map(|name| path.join(name));
-    let logged = log.is_file() && path.join("lock").is_file();
+    let logged = log.is_file() && path.join(LOCK).is_file();
     if !checkpoint.is_file() && !logged {
         return Ok(None);
     }

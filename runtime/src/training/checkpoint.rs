@@ -30,6 +30,8 @@ const READING: &str = "while reading the checkpoint";
 
 /// Name of the checkpoint in the folder of a run.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Name of the file that is locked.
+pub(super) const LOCK: &str = "lock";
 /// Key of its header.
 pub(super) const KEY: &str = "anyid.training";
 /// What it is called in its header.
@@ -271,11 +273,23 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Whether a run was begun in the folder at `path`, or something of one is there.
+    /// Whether a run was begun in the folder at `path`, or something of one is there. A lock alone is that of
+    /// a run too, unless there are others below it.
     pub fn is_begun(path: &Path) -> bool {
         let all = result::all_names().into_iter();
-        let mut all = all.chain([LOG, CHECKPOINT, "lock"].map(str::to_owned));
+        let mut all = all.chain([LOG, CHECKPOINT].map(str::to_owned));
         all.any(|name| path.join(name).exists())
+            || (path.join(LOCK).exists() && Self::runs_in(path).is_empty())
+    }
+
+    /// Names of the folders in the one at `path` that runs were begun in, such as those of stages.
+    pub fn runs_in(path: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let runs = entries.filter(|entry| entry.path().join(LOCK).is_file());
+        let mut names: Vec<String> =
+            runs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
     }
 
     /// The path of a file in it.
@@ -434,7 +448,7 @@ impl Folder {
 /// # Errors
 /// E0961 where another program holds it, E1011 to E1013 where it cannot be written.
 pub fn lock(folder: &Path) -> Result<File> {
-    let name = folder.join("lock");
+    let name = folder.join(LOCK);
     let lock = File::options().create(true).truncate(false).write(true).open(&name);
     let lock = lock.map_err(|fault| write_error(&name, fault))?;
     match lock.try_lock() {

@@ -5,9 +5,76 @@
 
 use super::manifest::LINES;
 use super::settings::Settings;
-use crate::error::Error;
+use crate::error::{Error, Kind, Result};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
+
+/// The part of a line that a fault is of, in the order of docs/training.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Field {
+    /// The line itself, which is not an object or not even text.
+    Line,
+    /// `schema`.
+    Schema,
+    /// `id`.
+    Id,
+    /// `target`, or something in it; so it is with the others.
+    Target,
+    /// `chosen`.
+    Chosen,
+    /// `rejected`.
+    Rejected,
+    /// `sample`; what is in it is called as in a line by itself.
+    Sample,
+    /// `references`: their number.
+    References,
+    /// One of the references, from 1.
+    Reference(usize),
+    /// `prompt`.
+    Prompt,
+    /// `labels` or `shows`.
+    Labels,
+    /// Several fields together, or one that is not known.
+    Several,
+}
+
+impl Field {
+    /// That of what is under `key` in this one.
+    pub fn below(self, key: &str) -> Self {
+        match key {
+            _ if !matches!(self, Self::Line | Self::Sample) => self,
+            "schema" => Self::Schema,
+            "id" => Self::Id,
+            "target" => Self::Target,
+            "chosen" => Self::Chosen,
+            "rejected" => Self::Rejected,
+            "sample" => Self::Sample,
+            "references" => Self::References,
+            "prompt" => Self::Prompt,
+            "labels" | "shows" => Self::Labels,
+            _ => Self::Several,
+        }
+    }
+
+    /// Whether it is one of the references.
+    pub fn is_reference(self) -> bool {
+        matches!(self, Self::Reference(_))
+    }
+}
+
+/// What it is called in front of a fault of a clip.
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target => f.write_str("target: "),
+            Self::Chosen => f.write_str("chosen: "),
+            Self::Rejected => f.write_str("rejected: "),
+            Self::Reference(number) => write!(f, "reference {number}: "),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What is wrong with a line of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +83,8 @@ pub struct Fault {
     pub line: usize,
     /// Its id; empty where it has none.
     pub id: String,
+    /// Which part of it is at fault.
+    pub field: Field,
     /// What is wrong, in words.
     pub what: String,
 }
@@ -41,7 +110,7 @@ pub fn refused(faults: &[Fault], lines: usize, path: &Path, settings: &Settings)
         count => format!("{count} lines of the manifest cannot be used"),
     };
     let mut sorted: Vec<&Fault> = faults.iter().collect();
-    sorted.sort_by_key(|fault| fault.place());
+    sorted.sort_by_key(|fault| (fault.line, fault.field));
     let kinds = by_kind(&sorted);
     let mut rows: Vec<Row> = kinds.iter().take(LISTED).flat_map(|own| listed(own)).collect();
     rows.sort_by_key(|(place, _)| *place);
@@ -53,36 +122,51 @@ pub fn refused(faults: &[Fault], lines: usize, path: &Path, settings: &Settings)
     Error::input("E0957", message).at(path.display()).help(help)
 }
 
-impl Fault {
-    /// What faults are listed by: the line, and the field in the order of docs/training.md.
-    fn place(&self) -> (usize, usize) {
-        /// Behind all references.
-        const LAST: usize = 1000;
-        let what = self.what.strip_prefix("sample: ").unwrap_or(&self.what);
-        let begins = |said: &[&str]| said.iter().any(|said| what.starts_with(said));
-        let reference = what.strip_prefix("reference ").and_then(|rest| rest.split(':').next());
-        let reference: Option<usize> = reference.and_then(|number| number.parse().ok());
-        let field = match reference {
-            Some(number) => 8 + number.min(LAST - 9),
-            None if begins(&["this is not "]) => 0,
-            None if begins(&["\"schema\""]) => 1,
-            None if begins(&["\"id\"", "id \""]) => 2,
-            None if begins(&["\"target\"", "target: "]) => 3,
-            None if begins(&["\"chosen\"", "chosen: "]) => 4,
-            None if begins(&["\"rejected\"", "rejected: "]) => 5,
-            None if begins(&["\"sample\""]) => 6,
-            None if begins(&["\"references\""]) || what.contains(" references, expected ") => 7,
-            None if begins(&["\"prompt\"", "the prompt "]) => LAST,
-            None if begins(&["\"labels\"", "labels: ", "\"shows\"", "shows: "]) => LAST + 1,
-            // Of several fields.
-            None => LAST + 2,
-        };
-        (self.line, field)
+/// Faults of different things that a run needs, of which none hides another.
+#[derive(Debug, Default)]
+pub struct Gathered(Vec<Error>);
+
+impl Gathered {
+    /// What came out well; a fault of what was asked for is noted.
+    ///
+    /// # Errors
+    /// Those of other kinds: an interruption, memory that there is not, a broken invariant.
+    pub fn note<T>(&mut self, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == Kind::Input => {
+                self.0.push(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Refuses a run with settings of `file` if a fault was noted.
+    ///
+    /// # Errors
+    /// The fault, if it is the only one, else all of them: with their code where they have one, or E0990.
+    pub fn refuse(mut self, file: &str) -> Result<()> {
+        if self.0.len() < 2 {
+            return self.0.pop().map_or(Ok(()), Err);
+        }
+        let code = self.0[0].code();
+        let code = if self.0.iter().all(|own| own.code() == code) { code } else { "E0990" };
+        let row = |own: &Error| format!("\n  {}", own.to_string().replace('\n', "\n  "));
+        let rows: String = self.0.iter().map(row).collect();
+        let count = self.0.len();
+        let message = format!("{count} things that the run needs cannot be used:{rows}");
+        Err(Error::input(code, message).at(file).help("mend what is listed: nothing was begun"))
     }
 }
 
 /// A row of the list, with what it is sorted by.
-type Row = ((usize, usize), String);
+type Row = ((usize, Field), String);
 
 /// Faults that differ in names and numbers alone, in the order of the first of each.
 fn by_kind<'f>(faults: &[&'f Fault]) -> Vec<Vec<&'f Fault>> {
@@ -112,9 +196,10 @@ fn listed(faults: &[&Fault]) -> Vec<Row> {
     let mut lines: Vec<&Fault> = faults.to_vec();
     lines.dedup_by_key(|fault| fault.line);
     if lines.len() <= NAMED {
-        let row =
-            |fault: &&Fault| (fault.place(), format!("\n  line {}: {}", fault.line, fault.what));
-        return faults.iter().map(row).collect();
+        let row = |Fault { line, field, what, .. }: &Fault| {
+            ((*line, *field), format!("\n  line {line}: {what}"))
+        };
+        return faults.iter().copied().map(row).collect();
     }
     let named = lines.iter().take(NAMED).map(|Fault { line, id, .. }| match id.is_empty() {
         true => format!("line {line}"),
@@ -123,7 +208,7 @@ fn listed(faults: &[&Fault]) -> Vec<Row> {
     let named: Vec<String> = named.collect();
     let (count, what) = (lines.len(), &lines[0].what);
     let row = format!("\n  {count} lines, such as {}: {what}", named.join(", "));
-    vec![(lines[0].place(), row)]
+    vec![((lines[0].line, lines[0].field), row)]
 }
 
 /// What helps where every line has a schema of one other kind of file, or one that nothing has.
@@ -155,8 +240,7 @@ fn help(faults: &[Fault], faulty: usize, lines: usize, settings: &Settings) -> S
         return help;
     }
     // Nothing of such a line could be read, whichever the media are.
-    let unread = |fault: &Fault| fault.what.starts_with("this is not ");
-    if faults.iter().all(unread) {
+    if faults.iter().all(|fault| fault.field == Field::Line) {
         // Of text in another encoding, some lines happen to be UTF-8 as well.
         let encoding = faults.iter().any(|fault| fault.what.contains("not UTF-8"));
         return match encoding {
@@ -202,7 +286,9 @@ mod tests {
     use super::*;
 
     fn faults(lines: std::ops::Range<usize>, what: impl Fn(usize) -> String) -> Vec<Fault> {
-        lines.map(|line| Fault { line, id: format!("s_{line}"), what: what(line) }).collect()
+        let fault =
+            |line| Fault { line, id: format!("s_{line}"), field: Field::Target, what: what(line) };
+        lines.map(fault).collect()
     }
 
     fn refuse(faults: &[Fault], lines: usize) -> Error {
@@ -232,7 +318,7 @@ mod tests {
     #[test]
     fn faults_that_differ_in_names_and_numbers_are_of_one_kind() {
         let mut all = faults(1..9, |line| format!("target: v/{line}.mp4 gives {line} frames"));
-        all.push(Fault { line: 2, id: String::new(), what: "target: v/x gives 0 frames".into() });
+        all.extend(faults(2..3, |_| "target: v/x gives 0 frames".to_owned()));
         all.extend(faults(20..22, |line| format!("reference {line}: \"role\" is \"boss\"")));
         all.sort_by_key(|fault| fault.line);
         let error = refuse(&all, 30);
@@ -247,17 +333,22 @@ mod tests {
 
     #[test]
     fn faults_are_listed_by_line_and_then_by_field() {
-        let said = |line: usize, what: &str| Fault { line, id: String::new(), what: what.into() };
+        let said = |line: usize, field, what: &str| Fault {
+            line,
+            id: String::new(),
+            field,
+            what: what.into(),
+        };
         let all = [
-            said(5, "target: b.mp4: the file does not exist"),
-            said(2, "the prompt has 900 tokens, at most 512"),
-            said(2, "the target is among the references: a.mp4"),
-            said(2, "reference 10: \"role\" is \"boss\": primary or aux"),
-            said(2, "reference 2: \"form\" is \"hand\": face, portrait or video"),
-            said(2, "target: a.mp4: the file does not exist"),
-            said(2, "6 references, expected 1 to 5"),
-            said(2, "\"id\" is \"a b\": use at most 64 letters, digits, _ and -"),
-            said(2, "\"schema\" is \"x\", expected \"anyid.sample/1\""),
+            said(5, Field::Target, "target: b.mp4: the file does not exist"),
+            said(2, Field::Prompt, "the prompt has 900 tokens, at most 512"),
+            said(2, Field::Several, "the target is among the references: a.mp4"),
+            said(2, Field::Reference(10), "reference 10: \"role\" is \"boss\": primary or aux"),
+            said(2, Field::Reference(2), "reference 2: \"form\" is \"hand\": face, portrait"),
+            said(2, Field::Target, "target: a.mp4: the file does not exist"),
+            said(2, Field::References, "6 references, expected 1 to 5"),
+            said(2, Field::Id, "\"id\" is \"a b\": use at most 64 letters, digits, _ and -"),
+            said(2, Field::Schema, "\"schema\" is \"x\", expected \"anyid.sample/1\""),
         ];
         let error = refuse(&all, 30);
         let rows: Vec<&str> = error.message().lines().skip(1).collect();
@@ -284,7 +375,7 @@ mod tests {
             let what = format!("\"schema\" is \"{found}\", expected \"{wanted}\"");
             let mut all = faults(1..3, |_| what.clone());
             // Another fault of a line takes nothing away.
-            all.push(Fault { line: 1, id: String::new(), what: "\"id\" is missing".into() });
+            all.extend(faults(1..2, |_| "\"id\" is missing".to_owned()));
             refuse(&all, 2).help_text().unwrap().to_owned()
         };
         for (found, wanted, said) in [
@@ -299,7 +390,9 @@ mod tests {
             "target: notes.txt: this is not a picture or video; by its first bytes it is text";
         let help = refuse(&faults(1..2, |_| media.to_owned()), 1);
         assert!(help.help_text().unwrap().contains("`anyid-rt inspect FILE`"), "{help}");
-        let help = refuse(&faults(1..3, |_| "this is not JSON: EOF".to_owned()), 2);
+        let mut text = faults(1..3, |_| "this is not JSON: EOF".to_owned());
+        text.iter_mut().for_each(|fault| fault.field = Field::Line);
+        let help = refuse(&text, 2);
         assert!(help.help_text().unwrap().contains("one JSON object a line"), "{help}");
     }
 

@@ -102,11 +102,10 @@ impl Wanted<'_> {
             Kind::Dpo => plural(samples, "clip"),
             Kind::Lora | Kind::Full => plural(samples, "sample"),
         };
+        let [least, given] = memory_check::sizes([needed, budget]);
         let message = format!(
-            "{call} with {} in one call: at least {} are needed, the budget is {}",
+            "{call} with {} in one call: at least {least} are needed, the budget is {given}",
             self.objective.describe(shape),
-            memory_check::size(needed),
-            memory_check::size(budget)
         );
         // Rounded up, so that it can be taken as it is written.
         let smallest = match needed {

@@ -8,6 +8,7 @@
 
 use super::Event;
 use super::cache::{Cache, Entry, Found as Stored, damage};
+use super::cause::{Cause, Peak};
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels, turn};
 use super::group::Calls;
@@ -15,14 +16,16 @@ use super::network::{Found, Network};
 use super::objective::Example;
 use super::optimise::{Collector, Sums};
 use super::parameters::{Kind, Values};
-use super::settings::{Draws, Settings};
-use crate::error::{Kind as Fault, Result};
+use super::settings::{Draws, Settings, TrainedNetwork};
+use crate::error::{Error, Kind as Fault, Result};
+use crate::model::Model;
 use crate::pipeline::{Cancel, tensor_f32};
 use anyid_ir::Tensor;
+use anyid_models::wan::Precision;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Numbers of one sample or pair by name; their means over a batch are logged.
 pub type Numbers = BTreeMap<String, f64>;
@@ -36,6 +39,8 @@ pub struct Learner<'l> {
     pub settings: &'l Settings,
     /// What is trained.
     pub kind: Kind,
+    /// The model that the network is of.
+    pub model: &'l Model,
     /// The table of noise levels.
     pub levels: Levels,
     /// The network.
@@ -121,6 +126,21 @@ impl Learner<'_> {
             objective.logged(e.item, found, objective.weight(&e.draw))
         };
         Ok(Some(each.map(logged).collect()))
+    }
+
+    /// `error`, if it is one of a value that is not finite, with what is known of its cause: whether updates
+    /// have a part in it (`learned`), and the largest of the values of a file that the run began with.
+    pub fn explained(&self, error: Error, learned: bool, first: Option<(&Path, Peak)>) -> Error {
+        let Self { settings, kind, model, .. } = *self;
+        let mut weights = vec![&**self.network.objective().weights()];
+        let noisy = settings.train.network == TrainedNetwork::Transformer;
+        if noisy {
+            // What they have encoded is what it is given.
+            weights.extend([&*model.vae_weights, &*model.text_weights]);
+        }
+        let precision = settings.precision(model.default_precision());
+        let narrow = noisy && precision.is_ok_and(|own| own == Precision::Bf16);
+        Cause { run: Some((settings, kind)), weights, first, learned, narrow }.of(error)
     }
 
     /// Says what there is to be said.
@@ -307,9 +327,12 @@ impl Learner<'_> {
         values: Values<'_>,
         cancel: &Cancel,
     ) -> Result<Option<Vec<Found>>> {
+        // Whatever was learned, it has no part in this.
+        let own = |this: &Self, error| this.explained(error, false, None);
         if self.kind != Kind::Full {
             let zeros = self.network.parameters.zeros_of();
-            return self.losses(examples, values.of_base(&zeros), cancel);
+            let found = self.losses(examples, values.of_base(&zeros), cancel);
+            return found.map_err(|error| own(self, error));
         }
         let mut room = std::mem::take(&mut self.network.gradient);
         let (parameters, weights) = (&self.network.parameters, self.network.objective().weights());
@@ -321,7 +344,7 @@ impl Learner<'_> {
         self.network.gradient = room;
         match found {
             Err(error) if error.kind() == Fault::Interrupted => Ok(None),
-            found => found,
+            found => found.map_err(|error| own(self, error)),
         }
     }
 

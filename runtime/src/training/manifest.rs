@@ -8,7 +8,7 @@
 mod object;
 mod once;
 
-use super::faults::Fault;
+use super::faults::{Fault, Field};
 use super::labels::{Labelled, Labels};
 use super::read_bytes;
 use crate::checkpoint::hash_file;
@@ -120,6 +120,15 @@ impl Targets {
             Self::Pair(clips) => clips,
         }
     }
+
+    /// What they are in a line, in the same order.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        let fields: &[Field] = match self {
+            Self::Clip(_) => &[Field::Target],
+            Self::Pair(_) => &[Field::Chosen, Field::Rejected],
+        };
+        fields.iter().copied()
+    }
 }
 
 /// One line of a manifest.
@@ -149,7 +158,7 @@ pub struct Remains {
     /// The prompt.
     pub prompt: Option<String>,
     /// The clips, each with its place in the line and what is known of it.
-    pub clips: Vec<(String, Clip, Sure)>,
+    pub clips: Vec<(Field, Clip, Sure)>,
 }
 
 /// A manifest that was read.
@@ -218,7 +227,7 @@ impl Manifest {
             let Line { notes, remains, .. } = read;
             // A missing field that is probably misspelt is a fault already.
             let told =
-                |what: &str| notes.faults.iter().any(|fault| object::same_field(fault, what));
+                |what: &str| notes.faults.iter().any(|(_, fault)| object::same_field(fault, what));
             for (kind, what) in notes.warnings.into_iter().filter(|(_, what)| !told(what)) {
                 odd.entry(kind).or_insert_with(|| (format!("line {line}: {what}"), 0)).1 += 1;
             }
@@ -226,7 +235,8 @@ impl Manifest {
                 (Some(sample), true) => manifest.samples.push(Sample { line, ..sample }),
                 (None, true) => {}
                 (_, false) => {
-                    let fault = |what| Fault { line, id: remains.id.clone(), what };
+                    let id = || remains.id.clone();
+                    let fault = |(field, what)| Fault { line, id: id(), field, what };
                     manifest.faults.extend(notes.faults.into_iter().map(fault));
                     manifest.remains.push(Remains { line, ..remains });
                 }
@@ -266,7 +276,8 @@ impl Line<'_> {
             Ok(text) => text,
             Err(fault) => {
                 let place = fault.valid_up_to() + 1;
-                self.notes.faults.push(format!("this is not UTF-8 text, at byte {place}"));
+                let what = format!("this is not UTF-8 text, at byte {place}");
+                self.notes.faults.push((Field::Line, what));
                 return None;
             }
         };
@@ -280,16 +291,21 @@ impl Line<'_> {
                     Some(word) => format!("{word} is no number of JSON"),
                     None => what.replace("expected ident", "expected null, true or false"),
                 };
-                self.notes.faults.push(format!("this is not JSON: {what}, at column {place}"));
+                let what = format!("this is not JSON: {what}, at column {place}");
+                self.notes.faults.push((Field::Line, what));
                 return None;
             }
         };
-        let line = Object::listed(&value, String::new(), &mut self.notes)?;
+        let line = Object::listed(&value, Field::Line, &mut self.notes)?;
         let notes = &mut self.notes;
         let wanted = SCHEMAS[usize::from(self.reading.pairs)];
         let other = line.string(notes, "schema").filter(|schema| *schema != wanted);
         if let Some(schema) = other {
-            line.fault(notes, format!("\"schema\" is \"{schema}\", expected \"{wanted}\""));
+            line.fault(
+                notes,
+                "schema",
+                format!("\"schema\" is \"{schema}\", expected \"{wanted}\""),
+            );
         }
         if self.reading.pairs
             && first
@@ -301,7 +317,7 @@ impl Line<'_> {
         self.remains.id = id.clone().unwrap_or_default();
         let once = id.as_ref().filter(|_| !line.is_twice(notes, "id"));
         if let Some((id, first)) = once.and_then(|id| Some((id, before(id)?))) {
-            line.fault(notes, format!("id \"{id}\" is also that of line {first}"));
+            line.fault(notes, "id", format!("id \"{id}\" is also that of line {first}"));
         }
         // What else a line of another kind has is not what is looked for here. A schema that nothing has is
         // probably misspelt.
@@ -363,6 +379,7 @@ impl Line<'_> {
             Some(frames) if frames < wanted => {
                 object.fault(
                     notes,
+                    "frames",
                     format!("it has {}, the run takes {wanted}", plural(frames, "frame")),
                 );
             }
@@ -371,7 +388,8 @@ impl Line<'_> {
         match object.number(notes, "fps").zip(self.reading.fps) {
             Some((fps, rate)) if fps != rate => {
                 let what = format!("\"fps\" is {fps}, that of the run is {rate}");
-                object.fault(notes, format!("{what}: set video.fps, or cut the clips at {rate}"));
+                let what = format!("{what}: set video.fps, or cut the clips at {rate}");
+                object.fault(notes, "fps", what);
             }
             _ => {}
         }
@@ -380,7 +398,7 @@ impl Line<'_> {
         let (clip, sure) = self.clip(object, "media")?;
         let clip = Clip { start, frames: wanted, said, ..clip };
         let sure = Sure { frames, ..sure };
-        self.remains.clips.push(("target: ".to_owned(), clip.clone(), sure));
+        self.remains.clips.push((Field::Target, clip.clone(), sure));
         Some(clip)
     }
 
@@ -389,7 +407,7 @@ impl Line<'_> {
         own.spelling(&mut self.notes, &["video", "clip", "crop", "sha256"], &[]);
         let (clip, sure) = self.clip(&own, "video")?;
         let clip = Clip { frames: self.reading.frames, ..clip };
-        self.remains.clips.push((format!("{name}: "), clip.clone(), sure));
+        self.remains.clips.push((Field::Line.below(name), clip.clone(), sure));
         Some(clip)
     }
 
@@ -397,32 +415,33 @@ impl Line<'_> {
         let notes = &mut self.notes;
         let list = object.required(notes, "references")?;
         let Some(list) = list.as_array() else {
-            object.fault(notes, "\"references\" is not a list");
+            object.fault(notes, "references", "\"references\" is not a list");
             return None;
         };
         if list.is_empty() || list.len() > MOST_REFERENCES {
-            let count = list.len();
-            object.fault(notes, format!("{count} references, expected 1 to {MOST_REFERENCES}"));
+            let what = format!("{} references, expected 1 to {MOST_REFERENCES}", list.len());
+            object.fault(notes, "references", what);
         }
         let (mut out, mut primary) = (Vec::new(), Vec::new());
         for (at, value) in list.iter().enumerate() {
-            let place = format!("reference {}: ", at + 1);
-            let Some(own) = Object::listed(value, place.clone(), &mut self.notes) else { continue };
+            let field = Field::Reference(at + 1);
+            let Some(own) = Object::listed(value, field, &mut self.notes) else { continue };
             match own.text(&mut self.notes, "role").as_deref() {
                 None | Some("aux") => {}
                 Some("primary") => primary.push(at),
                 Some(role) => {
-                    own.fault(&mut self.notes, format!("\"role\" is \"{role}\": primary or aux"));
+                    let what = format!("\"role\" is \"{role}\": primary or aux");
+                    own.fault(&mut self.notes, "role", what);
                 }
             }
             if let Some((clip, sure)) = self.reference(&own) {
-                self.remains.clips.push((place, clip.clone(), sure));
+                self.remains.clips.push((field, clip.clone(), sure));
                 out.push(clip);
             }
         }
         if primary.len() > 1 {
-            let count = primary.len();
-            object.fault(&mut self.notes, format!("{count} primary references, expected one"));
+            let what = format!("{} primary references, expected one", primary.len());
+            object.fault(&mut self.notes, "references", what);
         }
         if out.is_empty() || out.len() != list.len() {
             return None;
@@ -448,7 +467,7 @@ impl Line<'_> {
                 let frames = object.required_count(notes, "frames");
                 let used = model_frames(frames.unwrap_or(1).min(MOST_FRAMES), self.reading.group);
                 match frames {
-                    Some(0) => object.fault(notes, "\"frames\" is 0"),
+                    Some(0) => object.fault(notes, "frames", "\"frames\" is 0"),
                     Some(frames) if frames > used => {
                         let what = match used {
                             1 => format!("of {frames} frames the first one is used"),
@@ -461,7 +480,8 @@ impl Line<'_> {
                 (start, used)
             }
             Some(other) => {
-                object.fault(notes, format!("\"form\" is \"{other}\": face, portrait or video"));
+                let what = format!("\"form\" is \"{other}\": face, portrait or video");
+                object.fault(notes, "form", what);
                 (0, 1)
             }
             None => (0, 1),
@@ -498,7 +518,7 @@ impl Line<'_> {
         let (targets, references) = self.remains.clips.split_at(learned);
         let mut faults = Vec::new();
         for (_, target, own) in targets {
-            let among = |(_, reference, other): &(String, Clip, Sure)| {
+            let among = |(_, reference, other): &(Field, Clip, Sure)| {
                 let sure = own.and(*other);
                 sure.file && sure.name && reference.named_as(target)
             };
@@ -516,7 +536,7 @@ impl Line<'_> {
         {
             faults.push("the chosen and the rejected clip are the same".to_owned());
         }
-        self.notes.faults.extend(faults);
+        self.notes.faults.extend(faults.into_iter().map(|what| (Field::Several, what)));
     }
 }
 
@@ -730,9 +750,13 @@ mod tests {
         }
         assert_eq!(all.len(), 6, "{all:?}");
         assert!(manifest.faults.iter().all(|fault| fault.line == 1));
-        let places: Vec<&str> =
-            manifest.remains[0].clips.iter().map(|(place, ..)| place.as_str()).collect();
-        assert_eq!(places, ["target: ", "reference 1: ", "reference 2: "]);
+        let places: Vec<Field> = manifest.remains[0].clips.iter().map(|own| own.0).collect();
+        assert_eq!(places, [Field::Target, Field::Reference(1), Field::Reference(2)]);
+        let mut fields: Vec<Field> = manifest.faults.iter().map(|fault| fault.field).collect();
+        fields.sort();
+        let target = [Field::Target; 2];
+        let references = [Field::Reference(1), Field::Reference(2)];
+        assert_eq!(fields, [&[Field::Id], &target[..], &references, &[Field::Prompt]].concat());
     }
 
     #[test]
@@ -794,8 +818,8 @@ mod tests {
         assert_eq!(manifest.faults.len(), 1, "{:?}", manifest.faults);
         let (place, clip, sure) = &manifest.remains[0].clips[1];
         assert_eq!(
-            (place.as_str(), clip.media.as_path()),
-            ("reference 1: ", Path::new("/media/a.mp4"))
+            (*place, clip.media.as_path()),
+            (Field::Reference(1), Path::new("/media/a.mp4"))
         );
         assert!(!sure.frames && sure.file && sure.name);
     }

@@ -8,6 +8,7 @@ pub mod about;
 mod alarms;
 mod best;
 mod cache;
+mod cause;
 mod checkpoint;
 mod classification;
 mod dataset;
@@ -46,7 +47,7 @@ mod targets;
 
 pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
-pub use faults::Fault;
+pub use faults::{Fault, Field};
 pub use judging::Right;
 pub use memory::Memory;
 pub use outlook::{GOES_ON, LevelRow, Outlook, Shape, Sheet};
@@ -86,8 +87,6 @@ pub enum Event {
         samples: usize,
         /// What they are called: `sample` or `pair`.
         unit: &'static str,
-        /// Samples that were left out, by reason.
-        excluded: Vec<(String, usize)>,
         /// What the run holds from here on.
         memory: Memory,
         /// Updates that were made before.

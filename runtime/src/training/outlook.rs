@@ -7,6 +7,7 @@
 
 use super::dataset::{Dataset, Item};
 use super::draws::{Draw, Levels};
+use super::faults::Gathered;
 use super::group::Calls;
 use super::judging::Judging;
 use super::memory::Memory;
@@ -152,7 +153,7 @@ impl Training<'_> {
     /// Checks and encodes what the manifest names, and finds out what the run would do.
     ///
     /// # Errors
-    /// Those of [`Preparation::dataset`], E05xx where the network cannot be compiled, E101x where the
+    /// Those of [`Preparation::datasets`] and of the settings, E05xx where the network cannot be compiled, E101x where the
     /// clip cannot be written.
     pub fn check(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         self.look(cancel, events).map_err(|error| match error.kind() {
@@ -168,7 +169,9 @@ impl Training<'_> {
     fn look(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Outlook> {
         let (settings, backend) = (self.settings, self.backend);
         cancel.check("before anything was computed")?;
-        let model = self.opened(events)?;
+        let mut faults = Gathered::default();
+        let model = self.opened(&mut faults, events)?;
+        let model = self.without_faults(model, faults)?;
         let preparation = self.preparation(&model, cancel);
         let (data, validation) = self.prepare(&model, cancel, events)?;
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
@@ -212,7 +215,8 @@ impl Training<'_> {
             levels: if objective.drawn() { self.levels(&ids) } else { Vec::new() },
             sheet: match settings.train.network {
                 TrainedNetwork::Transformer | TrainedNetwork::Vae => {
-                    Some(sheet(&preparation, &data)?)
+                    let shown = sheet(&preparation, &data);
+                    Some(shown.map_err(|error| self.unencoded(&model, error))?)
                 }
                 TrainedNetwork::Text | TrainedNetwork::Judge => None,
             },

@@ -6,12 +6,13 @@
 
 mod ahead;
 mod copies;
+mod lines;
 
 use super::cache::{Cache, Entry, Found, damage};
 use super::dataset::{Dataset, Item, Sizes, Slot};
-use super::faults::{Fault, refused};
-use super::labels::{classify, slots_of};
-use super::manifest::{Clip, Manifest, Reading, Remains, Sample, Sure, more};
+use super::faults::{Fault, Field, Gathered, refused};
+use super::labels::{Labelled, Labels, classify, slots_of};
+use super::manifest::{Clip, Remains, Sample, Sure, more};
 use super::settings::TrainedNetwork;
 use super::{Event, Settings};
 use crate::checkpoint::hash_file;
@@ -22,6 +23,7 @@ use crate::media::standardise::{Fit, Reference, Segment, StandardiseOptions, rea
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::text::clean;
+pub(super) use lines::Lines;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -113,25 +115,34 @@ impl Looked<'_> {
 }
 
 impl Preparation<'_> {
-    /// Checks and encodes what the manifest at `path` names. What samples are told apart by is that of
-    /// `slots`, if they are given.
+    /// Checks and encodes what is learned from, and what is only measured, where the settings name that. Both
+    /// are checked before anything is encoded, and all that is wrong with them is said at once.
     ///
     /// # Errors
-    /// E0977 and E0978 for labels;
-    /// E0911 and E0959 for the manifest, E0957 with every fault of its lines, E0958 where nothing is
-    /// left, E1001 for a non-finite value, E1002 when cancelled, E101x where the cache cannot be
-    /// written.
-    pub fn dataset(
-        &self,
-        path: &Path,
-        slots: Option<&[Slot]>,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<Dataset> {
+    /// E0911 and E0959 for a manifest, E0957 with every fault of its lines, E0958 where nothing is
+    /// left, E0990 where these come together; E0977 and E0978 for labels; E1001 for a non-finite value,
+    /// E1002 when cancelled, E101x where the cache cannot be written.
+    pub fn datasets(&self, events: &mut dyn FnMut(Event)) -> Result<(Dataset, Option<Dataset>)> {
         let data = &self.settings.data;
-        let mut manifest = self.manifest(path)?;
-        for warning in &manifest.warnings {
-            events(Event::Warning(format!("{}, {warning}", path.display())));
-        }
+        let mut looked = self.nothing_looked_at(events)?;
+        let mut faults = Gathered::default();
+        let learned = faults.note(self.examine(&data.manifest, &mut looked))?;
+        let measured = data.validation.as_ref().map(|path| self.examine(path, &mut looked));
+        let mut measured = measured.map(|own| faults.note(own)).transpose()?.flatten();
+        faults.refuse(self.settings.file())?;
+        let mut learned = learned.expect("it has no faults");
+        let sets = std::iter::once(&mut learned).chain(&mut measured);
+        let slots = match self.network.labelled() {
+            Some(labelled) => self.classify(labelled, sets)?,
+            None => Vec::new(),
+        };
+        let learned = self.encode(learned, &slots, &mut looked)?;
+        let measured = measured.map(|own| self.encode(own, &slots, &mut looked)).transpose()?;
+        Ok((learned, measured))
+    }
+
+    /// Where nothing was looked at yet.
+    fn nothing_looked_at<'e>(&self, events: &'e mut dyn FnMut(Event)) -> Result<Looked<'e>> {
         // They read megabytes of the weights.
         let [encoder, text_encoder] = match self.network {
             TrainedNetwork::Transformer => {
@@ -142,7 +153,7 @@ impl Preparation<'_> {
                 [(); 2].map(|()| "none".to_owned())
             }
         };
-        let mut looked = Looked {
+        Ok(Looked {
             cache: Cache::open(&self.settings.cache())?,
             encoder,
             text_encoder,
@@ -155,12 +166,21 @@ impl Preparation<'_> {
             blocked: Vec::new(),
             short: Vec::new(),
             events,
-        };
+        })
+    }
+
+    /// Looks at all that the manifest at `path` names.
+    fn examine(&self, path: &Path, looked: &mut Looked<'_>) -> Result<Examined> {
+        let data = &self.settings.data;
+        let mut manifest = self.lines().open(path)?;
+        for warning in &manifest.warnings {
+            (looked.events)(Event::Warning(format!("{}, {warning}", path.display())));
+        }
         let (mut items, mut labels, mut excluded) = (Vec::new(), Vec::new(), Vec::new());
         let total = manifest.samples.len() + manifest.remains.len();
         let mut prompts = Prompts::new();
         for (at, sample) in manifest.samples.iter().enumerate() {
-            match self.look(sample, &mut looked, &mut prompts)? {
+            match self.look(sample, looked, &mut prompts)? {
                 Outcome::Fine(item) => {
                     items.push(*item);
                     labels.push(sample.labels.clone());
@@ -170,16 +190,17 @@ impl Preparation<'_> {
                 }
                 Outcome::Faulty(all) => {
                     let (line, id) = (sample.line, &sample.id);
-                    let fault = |what| Fault { line, id: id.clone(), what };
+                    let fault = |(field, what)| Fault { line, id: id.clone(), field, what };
                     manifest.faults.extend(all.into_iter().map(fault));
                 }
             }
             (looked.events)(Event::Checked { done: at + 1, total });
         }
+        let short = std::mem::take(&mut looked.short);
         if !data.skip_faulty {
             // All of a line is to be known, so what is left of a faulty one is looked at as well.
             for (at, remains) in (manifest.samples.len() + 1..).zip(&manifest.remains) {
-                manifest.faults.extend(self.look_at_remains(remains, &mut looked)?);
+                manifest.faults.extend(self.look_at_remains(remains, looked)?);
                 (looked.events)(Event::Checked { done: at, total });
             }
         }
@@ -189,12 +210,15 @@ impl Preparation<'_> {
             false if manifest.faults.is_empty() => {}
             false => return Err(refused(&manifest.faults, total, path, self.settings)),
         }
-        if let Some(first) = looked.short.first() {
-            let what = more(first.clone(), looked.short.len());
+        if let Some(first) = short.first() {
+            let what = more(first.clone(), short.len());
             (looked.events)(Event::Warning(format!("{}, {what}", path.display())));
         }
         if items.is_empty() {
             return Err(self.nothing_left(&excluded, path));
+        }
+        for what in left_out(&excluded, if self.pairs { "pair" } else { "sample" }) {
+            (looked.events)(Event::Warning(format!("{}: {what}", path.display())));
         }
         let empty = self.tokens("").map_or(0, |tokens| tokens.len());
         let rows = prompts.values().map(|(tokens, _)| tokens.len());
@@ -205,38 +229,51 @@ impl Preparation<'_> {
         let blocked: Vec<PathBuf> =
             prompts.keys().filter_map(|key| looked.cache.blocked(key)).collect();
         looked.blocked.extend(blocked);
+        let (path, sha256) = (path.to_owned(), manifest.sha256);
+        Ok(Examined { path, sha256, items, labels, excluded, prompts, text_rows, longest })
+    }
+
+    /// Gives all samples their classes; the slots are those of the first set.
+    fn classify<'s>(
+        &self,
+        labelled: Labelled,
+        sets: impl Iterator<Item = &'s mut Examined>,
+    ) -> Result<Vec<Slot>> {
+        let mut slots = None;
+        for Examined { items, labels, path, .. } in sets {
+            let slots = match &mut slots {
+                Some(slots) => slots,
+                none => none.insert(slots_of(labelled, labels, path)?),
+            };
+            classify(labelled, items, labels, slots, path)?;
+        }
+        Ok(slots.unwrap_or_default())
+    }
+
+    /// Encodes what the cache lacks of a set.
+    fn encode(&self, own: Examined, slots: &[Slot], looked: &mut Looked<'_>) -> Result<Dataset> {
         let [black, empty] = match self.network {
             TrainedNetwork::Transformer => [
-                self.encode_clips(&mut looked, self.model.geometry().frames(longest))?,
-                self.encode_texts(&mut looked, prompts)?,
+                self.encode_clips(looked, self.model.geometry().frames(own.longest))?,
+                self.encode_texts(looked, own.prompts)?,
             ],
             TrainedNetwork::Vae | TrainedNetwork::Judge => {
-                self.keep_pixels(&mut looked)?;
+                self.keep_pixels(looked)?;
                 [String::new(), String::new()]
             }
             TrainedNetwork::Text => [String::new(), String::new()],
         };
-        let slots = match (self.network.labelled(), slots) {
-            (Some(_), Some(slots)) => slots.to_vec(),
-            (Some(labelled), None) => slots_of(labelled, &labels, path)?,
-            (None, _) => Vec::new(),
-        };
-        if let Some(labelled) = self.network.labelled() {
-            classify(labelled, &mut items, &labels, &slots, path)?;
-        }
-        let sha256 = manifest.sha256;
-        let (cache, held) = (looked.cache, Arc::default());
         Ok(Dataset {
-            manifest: sha256,
-            items,
-            slots,
-            excluded,
-            cache,
+            manifest: own.sha256,
+            items: own.items,
+            slots: slots.to_vec(),
+            excluded: own.excluded,
+            cache: looked.cache.clone(),
             black,
             empty,
-            text_rows,
+            text_rows: own.text_rows,
             sizes: self.sizes(),
-            held,
+            held: Arc::default(),
         })
     }
 
@@ -280,32 +317,12 @@ impl Preparation<'_> {
         Error::input("E0958", message).at(path.display()).help(help)
     }
 
-    /// The lines of the manifest at `path`, by themselves.
-    ///
-    /// # Errors
-    /// E0911 and E0959.
-    fn manifest(&self, path: &Path) -> Result<Manifest> {
-        let data = &self.settings.data;
-        let beside = path.parent().unwrap_or(Path::new(""));
-        let shown = self.network != TrainedNetwork::Text;
-        let reading = Reading {
-            pairs: self.pairs,
-            root: data.root.as_deref().unwrap_or(beside),
-            locked: data.sha256.as_deref().filter(|_| path == data.manifest),
-            // Where no clip is looked at, any length and rate will do.
-            frames: if shown { self.settings.video.frames } else { 1 },
-            group: self.model.geometry().time,
-            labels: self.network.labelled(),
-            fps: Some(self.settings.video.fps).filter(|_| shown),
-        };
-        let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
-        Manifest::open(path, &reading).map_err(|error| match error.code() {
-            "E0911" => {
-                let from = self.settings.place(key);
-                error.placed(format!("{}, which is {key} of {from}", path.display()))
-            }
-            _ => error,
-        })
+    /// How the lines of its manifests are read.
+    fn lines(&self) -> Lines<'_> {
+        let Self { settings, pairs, network, .. } = *self;
+        // Where no clip is looked at, any length and rate will do.
+        let timed = network != TrainedNetwork::Text;
+        Lines { settings, pairs, network, group: self.model.geometry().time, timed }
     }
 
     /// Looks at all that a sample names.
@@ -319,7 +336,8 @@ impl Preparation<'_> {
         let mut faults = Vec::new();
         let tokens = match self.network {
             TrainedNetwork::Transformer | TrainedNetwork::Text => {
-                self.tokens(&sample.prompt).map_err(|what| faults.push(what)).unwrap_or_default()
+                let tokens = self.tokens(&sample.prompt);
+                tokens.map_err(|what| faults.push((Field::Prompt, what))).unwrap_or_default()
             }
             TrainedNetwork::Vae | TrainedNetwork::Judge => Vec::new(),
         };
@@ -331,8 +349,7 @@ impl Preparation<'_> {
         }
         let (mut targets, mut sizes) = (Vec::new(), Vec::new());
         let [mut learned, mut beside] = [Vec::new(), Vec::new()];
-        let names: &[&str] = if self.pairs { &["chosen", "rejected"] } else { &["target"] };
-        for (name, clip) in names.iter().zip(sample.targets.clips()) {
+        for (field, clip) in sample.targets.fields().zip(sample.targets.clips()) {
             let mut sure = Sure::ALL;
             match self.clip(clip, Fit::Cover, &sample.id, looked)? {
                 Ok((key, size)) => {
@@ -340,7 +357,7 @@ impl Preparation<'_> {
                     sizes.push(size);
                 }
                 Err(what) => {
-                    faults.push(format!("{name}: {what}"));
+                    faults.push((field, format!("{field}{what}")));
                     sure = self.sure_of_unread(clip, sure, looked);
                 }
             }
@@ -356,7 +373,8 @@ impl Preparation<'_> {
             match self.clip(clip, Fit::Inside, &sample.id, looked)? {
                 Ok((key, _)) => given.push((key, self.model.geometry().latent_frames(clip.frames))),
                 Err(what) => {
-                    faults.push(format!("reference {at}: {what}"));
+                    let field = Field::Reference(at);
+                    faults.push((field, format!("{field}{what}")));
                     sure = self.sure_of_unread(clip, sure, looked);
                 }
             }
@@ -366,10 +384,11 @@ impl Preparation<'_> {
         if let [[width, height], other] = sizes[..]
             && [width, height] != other
         {
-            faults.push(format!(
-                "the chosen clip has {width}x{height} pixels, the rejected one {}x{}",
-                other[0], other[1]
-            ));
+            let [wide, high] = other;
+            let what = format!(
+                "the chosen clip has {width}x{height} pixels, the rejected one {wide}x{high}"
+            );
+            faults.push((Field::Several, what));
         }
         if !faults.is_empty() {
             return Ok(Outcome::Faulty(faults));
@@ -439,11 +458,12 @@ impl Preparation<'_> {
             TrainedNetwork::Text => [true, false],
         };
         let prompt = remains.prompt.as_deref().filter(|_| read).map(|prompt| self.tokens(prompt));
-        let mut faults: Vec<String> =
-            prompt.and_then(std::result::Result::err).into_iter().collect();
-        let wanted = |place: &str| shown && (read || !place.starts_with("reference"));
+        let prompt = prompt.and_then(std::result::Result::err);
+        let mut faults: Vec<(Field, String)> =
+            prompt.into_iter().map(|what| (Field::Prompt, what)).collect();
+        let wanted = |field: Field| shown && (read || !field.is_reference());
         let [mut targets, mut references] = [Vec::new(), Vec::new()];
-        for (place, clip, sure) in remains.clips.iter().filter(|(place, ..)| wanted(place)) {
+        for (field, clip, sure) in remains.clips.iter().filter(|(field, ..)| wanted(*field)) {
             let mut sure = *sure;
             if sure.file {
                 // Where frames are not known, whether there is one that can be read.
@@ -455,16 +475,17 @@ impl Preparation<'_> {
                     Err(what) => Err(what),
                 };
                 if let Err(what) = read {
-                    faults.push(format!("{place}{what}"));
+                    faults.push((*field, format!("{field}{what}")));
                     sure = self.sure_of_unread(clip, sure, looked);
                 }
             }
-            let own = if place.starts_with("reference") { &mut references } else { &mut targets };
+            let own = if field.is_reference() { &mut references } else { &mut targets };
             own.push((clip, sure));
         }
         faults.extend(self.copies(&targets, &references, looked)?);
         let (line, id) = (remains.line, &remains.id);
-        Ok(faults.into_iter().map(|what| Fault { line, id: id.clone(), what }).collect())
+        let fault = |(field, what)| Fault { line, id: id.clone(), field, what };
+        Ok(faults.into_iter().map(fault).collect())
     }
 
     /// What is still sure of a clip that could not be read.
@@ -623,11 +644,41 @@ impl Preparation<'_> {
 enum Outcome {
     Fine(Box<Item>),
     Excluded(String),
-    Faulty(Vec<String>),
+    Faulty(Vec<(Field, String)>),
+}
+
+/// A manifest whose lines were looked at, and of which nothing was encoded yet.
+struct Examined {
+    path: PathBuf,
+    sha256: String,
+    items: Vec<Item>,
+    /// The labels of each.
+    labels: Vec<Labels>,
+    excluded: Vec<Excluded>,
+    prompts: Prompts,
+    /// Rows of the longest prompt.
+    text_rows: usize,
+    /// Latent frames of the longest reference.
+    longest: usize,
 }
 
 /// What is left out: its line, id and the reason.
 type Excluded = (usize, String, String);
+
+/// What is to be said of what is left out: for each reason how many, and the first with what it is in detail.
+fn left_out(excluded: &[Excluded], unit: &str) -> Vec<String> {
+    let mut all: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
+    for (line, _, reason) in excluded {
+        let (reason, detail) = reason.split_once(": ").unwrap_or((reason, ""));
+        all.entry(reason).or_default().push((*line, detail));
+    }
+    let said = |(reason, mut own): (&str, Vec<(usize, &str)>)| {
+        own.sort_unstable();
+        let (count, (line, detail)) = (plural(own.len(), unit), own[0]);
+        format!("{count} left out: {reason}; the first is line {line}: {detail}")
+    };
+    all.into_iter().map(said).collect()
+}
 
 /// Lines with faults, as what is left out.
 fn faulty(faults: &[Fault]) -> Vec<Excluded> {

@@ -1,18 +1,20 @@
 //! A run that is asked for, and what it came to.
 
 use super::best::{Best, gone};
-use super::checkpoint::{CHECKPOINT, Folder, Record, record_of};
+use super::cause::Cause;
+use super::checkpoint::{CHECKPOINT, Folder, LOCK, Record, record_of};
 use super::dataset::{Dataset, Item};
+use super::faults::Gathered;
 use super::judging::Judging;
 use super::log::{EVENTS, LOG};
 use super::memory::Memory;
 use super::parameters::Kind;
-use super::prepare::Preparation;
+use super::prepare::{Lines, Preparation};
 use super::run::Loop;
 use super::samples::SAMPLES;
 use super::settings::TrainedNetwork;
 use super::{Event, Settings, first, objective, result, rules, sources, targets};
-use crate::adapter::{Ground, Tolerance, Used, Wanted, twice};
+use crate::adapter::{self, Ground, Tolerance, Used, Wanted, modules_by_name, modules_of, twice};
 use crate::checkpoint::ModelFolder;
 use crate::engine::finite::DAMAGED;
 use crate::engine::{Backend, interrupted};
@@ -21,7 +23,7 @@ use crate::files::check_way;
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::weights::ModelWeights;
-use anyid_models::wan::Precision;
+use anyid_models::wan::{Geometry, Precision};
 use std::path::{Path, PathBuf};
 
 /// A run that is asked for.
@@ -60,7 +62,10 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
     /// With the flag for it.
-    Flag,
+    Flag {
+        /// Whether it was given this time as well.
+        given: bool,
+    },
     /// By the same command, which finds out itself where it was.
     Command,
 }
@@ -68,7 +73,7 @@ pub enum Again {
 impl Again {
     fn name(self) -> &'static str {
         match self {
-            Self::Flag => "--resume",
+            Self::Flag { .. } => "--resume",
             Self::Command => "the same command",
         }
     }
@@ -78,17 +83,53 @@ impl Again {
 /// do before a run goes on or begins anew.
 const PASSING: [&str; 7] = ["E0960", "E1001", "E1010", "E1011", "E1012", "E1013", "E1014"];
 
-/// What stands in the folder of a run that has ended, and how to go on.
-pub fn stands(folder: &Path, again: Again) -> String {
-    let (checkpoint, again) = (folder.join(CHECKPOINT), again.name());
+/// What stands in the folder of a run that has ended, and how to go on; `begun` says whether it had come as
+/// far as to be ready for an update.
+pub fn stands(folder: &Path, again: Again, begun: bool) -> String {
+    let checkpoint = folder.join(CHECKPOINT);
     match record_of(&checkpoint) {
         Ok(record) => format!(
-            "the checkpoint of update {} stands in {}: {again} goes on from there",
+            "the checkpoint of update {} stands in {}: {} goes on from there",
             record.position.updates,
-            checkpoint.display()
+            checkpoint.display(),
+            again.name()
         ),
         Err(_) if checkpoint.exists() => format!("{} cannot be read", checkpoint.display()),
-        Err(_) => "nothing was trained yet: the same command begins again".to_owned(),
+        Err(_) => nothing_stands(folder, (again, begun), "begins again"),
+    }
+}
+
+/// What helps where the folder of a run has no checkpoint; `then` says what the same command does, if it does
+/// something.
+fn nothing_stands(folder: &Path, (again, begun): (Again, bool), then: &str) -> String {
+    let path = folder.display();
+    match again {
+        _ if begun && !Folder::is_begun(folder) => format!(
+            "what the run had written is no longer in {path}: put it back, and {} goes on from its \
+             last checkpoint",
+            again.name()
+        ),
+        Again::Flag { given: true } if !Folder::is_begun(folder) => {
+            format!("there is no run in {path} to continue: {}", no_run(folder))
+        }
+        _ => format!("nothing was trained yet: the same command {then}"),
+    }
+}
+
+/// What helps where a folder has no run to go on with.
+fn no_run(folder: &Path) -> String {
+    let inside = Folder::runs_in(folder);
+    match inside.is_empty() {
+        true => {
+            "name the folder of the run (--output or run.folder), or leave --resume out to start a \
+                 new one"
+                .to_owned()
+        }
+        false => format!(
+            "the runs in it ({}) are those of stages or steps, which the command that began them goes \
+             on with; name another folder (--output or run.folder)",
+            inside.join(", ")
+        ),
     }
 }
 
@@ -110,24 +151,55 @@ pub(super) fn interruption(error: Error, doing: Option<&str>) -> Error {
 /// E07xx and E03xx for the model, E036x for adapters, E0378 for one that would count twice, E0901 and E0902
 /// for a size that it does not take.
 pub fn model(settings: &Settings) -> Result<Model> {
-    let (model, size) = model_and_size(settings)?;
-    size.map_or(Ok(model), Err)
+    let (model, mut faults) = (base(settings)?, Gathered::default());
+    faults.note(settings.check_size(model.geometry()))?;
+    let model = with_adapters(settings, Some(model), &mut faults)?;
+    faults.refuse(settings.file())?;
+    Ok(model.expect("it has no faults"))
 }
 
-/// [`model`], with the error of a size by itself.
-fn model_and_size(settings: &Settings) -> Result<(Model, Option<Error>)> {
-    let model = match &settings.model.path {
-        Some(path) => Model::open(path)?,
-        None => Model::built_in()?,
+/// The model that settings name, without its adapters.
+///
+/// # Errors
+/// E07xx and E03xx.
+fn base(settings: &Settings) -> Result<Model> {
+    match &settings.model.path {
+        Some(path) => Model::open(path),
+        None => Model::built_in(),
+    }
+}
+
+/// A model with the adapters that settings name; none where one cannot be used, which is among `faults` then:
+/// E036x and E0377, E0378 for one that would count twice. Without a model they are looked at as such.
+///
+/// # Errors
+/// Those that are no faults of what was asked for.
+fn with_adapters(
+    settings: &Settings,
+    model: Option<Model>,
+    faults: &mut Gathered,
+) -> Result<Option<Model>> {
+    let modules = match &model {
+        Some(model) => modules_of(model.dit_weights.set()),
+        None => modules_by_name(),
     };
-    let adapters = settings.model.adapters.iter();
-    let wanted: Result<Vec<_>> = adapters.map(|text| Wanted::parse(text)).collect();
-    let size = settings.check_size(model.geometry()).err();
-    let model = model.with_adapters(&wanted?, Tolerance::default())?;
-    let place = settings.place("model.adapters");
-    count_once(&Ground::of(&model.dit_weights)?, &listed(&model), &[])
-        .map_err(|error| error.at(place))?;
-    Ok((model, size))
+    let (mut wanted, mut sound) = (Vec::new(), true);
+    for text in &settings.model.adapters {
+        let own = Wanted::parse(text).and_then(|own| {
+            adapter::open(&own.path, &modules, Tolerance::default())?;
+            Ok(own)
+        });
+        let own = faults.note(own)?;
+        sound &= own.is_some();
+        wanted.extend(own);
+    }
+    let Some(model) = model.filter(|_| sound) else { return Ok(None) };
+    let applied = model.with_adapters(&wanted, Tolerance::default()).and_then(|model| {
+        let place = settings.place("model.adapters");
+        let once = count_once(&Ground::of(&model.dit_weights)?, &listed(&model), &[]);
+        once.map_err(|error| error.at(place)).map(|()| model)
+    });
+    faults.note(applied)
 }
 
 /// The adapters of a model that settings name, with what they are called.
@@ -172,11 +244,11 @@ impl<'t> Training<'t> {
     /// Trains.
     ///
     /// # Errors
-    /// Those of [`Preparation::dataset`]; E0961 to E0964, E0966, E0972 and E0989 for the folder, the
+    /// Those of [`Preparation::datasets`] and of the settings, E0990 where these come together; E0961 to E0964, E0966, E0972 and E0989 for the folder, the
     /// checkpoint and the first values, E0378 for an adapter that would count twice, E1001 for a non-finite value, E1002 of kind `Interrupted` when cancelled,
     /// then with a checkpoint; E101x where something cannot be written.
     pub fn run(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<Report> {
-        self.run_as(Again::Flag, cancel, events)
+        self.run_as(Again::Flag { given: self.resume }, cancel, events)
     }
 
     /// As [`Self::run`]; errors say that a run is gone on with by `again`.
@@ -187,31 +259,34 @@ impl<'t> Training<'t> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Report> {
         let begun = self.begin(cancel, events).map_err(|error| match error.kind() {
-            Fault::Interrupted => self.standing(error, again, Some("before anything was computed")),
+            Fault::Interrupted => {
+                let doing = Some("before anything was computed");
+                self.standing(error, (again, false), doing)
+            }
             _ => error,
         });
         let (model, folder) = begun?;
-        let precision = self.precision(&model)?;
-        let prepared = self.prepare(&model, cancel, events).map_err(|error| {
-            let doing = Some("while clips and prompts were encoded");
-            self.told(unencoded(error, precision), again, doing)
-        });
+        let prepared = self
+            .prepare(&model, cancel, events)
+            .map_err(|error| self.told(error, again, Some("while clips and prompts were encoded")));
         let (data, validation) = prepared?;
         let objective = objective::of(&model, self.settings, &data)?;
         let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let longest = all.map(Item::reference_frames).max().unwrap_or(0);
-        let about = (longest, precision);
         let run = Loop::open(self, (&model, objective), folder, data, validation, cancel, events);
         let doing = match self.resume {
             true => "before the run went on",
             false => "before the first update",
         };
-        let opened = |error| self.told(self.advised(error, about), again, Some(doing));
+        let opened = |error| self.told(self.advised(error, longest), again, Some(doing));
         let mut run = run.map_err(opened)?;
         run.run(cancel, events).map_err(|error| match (error.kind(), error.code()) {
             // The checkpoint itself is at fault there.
             (Fault::Internal, _) | (_, "E0962") => error,
-            _ => self.standing(self.advised(error, about), again, None),
+            _ => {
+                let error = run.explained(error, self.init_from.as_deref());
+                self.standing(self.advised(error, longest), (again, true), None)
+            }
         })
     }
 
@@ -222,7 +297,7 @@ impl<'t> Training<'t> {
         let passing = (PASSING.contains(&error.code()) && !given)
             || (error.code() == "E0911" && self.is_beside(&error))
             || error.kind() == Fault::Interrupted;
-        if passing { self.standing(error, again, doing) } else { error }
+        if passing { self.standing(error, (again, false), doing) } else { error }
     }
 
     /// Whether an error is of what a run keeps or shows beside what it learns: an entry of the cache, which is
@@ -236,7 +311,7 @@ impl<'t> Training<'t> {
     }
 
     /// An error of a run that has its folder, with the checkpoint that stands there and how to go on.
-    fn standing(&self, error: Error, again: Again, doing: Option<&str>) -> Error {
+    fn standing(&self, error: Error, (again, begun): (Again, bool), doing: Option<&str>) -> Error {
         let folder = &self.settings.run.folder;
         let checkpoint = folder.join(CHECKPOINT);
         let error = interruption(error, doing);
@@ -253,11 +328,12 @@ impl<'t> Training<'t> {
             )),
             // It is there and cannot be read: that will be said when the run goes on.
             None if checkpoint.exists() => error,
-            None if ended => error.at(folder.display()).advised(
-                "nothing was trained yet: the same command goes on, and what was encoded is in the \
-                 cache",
-            ),
-            _ => error.also(stands(folder, again)),
+            None if ended => error.at(folder.display()).advised(nothing_stands(
+                folder,
+                (again, begun),
+                "goes on, and what was encoded is in the cache",
+            )),
+            _ => error.also(stands(folder, again, begun)),
         }
     }
 
@@ -268,12 +344,13 @@ impl<'t> Training<'t> {
         let damaged = error.help_text() == Some(DAMAGED);
         let updates = record.map(|record| record.position.updates);
         let anew = match again {
-            Again::Flag => "start a new run in another run.folder".to_owned(),
+            Again::Flag { .. } => "start a new run in another run.folder".to_owned(),
             Again::Command => {
                 format!("remove {}: the same command then makes the stage anew", folder.display())
             }
         };
-        let help = error.help_text().unwrap_or("take a smaller train.learning_rate").to_owned();
+        let help =
+            error.help_text().unwrap_or("check the weights with `anyid-rt inspect`").to_owned();
         let get = "the model is damaged or was converted wrongly: get it again";
         error.advised(match (damaged, updates, again) {
             (_, None, _) => {
@@ -284,12 +361,10 @@ impl<'t> Training<'t> {
             // With what it is now, they could not have been made.
             (true, Some(updates), _) => format!(
                 "the model was changed after update {updates}: put back what it was; {}",
-                stands(folder, again)
+                stands(folder, again, true)
             ),
-            (false, Some(_), Again::Command) => {
-                format!("{help} in the settings of the stage, and {anew}")
-            }
-            (false, Some(_), Again::Flag) => {
+            (false, Some(_), Again::Command) => format!("{help}, and {anew}"),
+            (false, Some(_), Again::Flag { .. }) => {
                 let learned = record.and_then(|record| record.learned(folder));
                 let learned = learned.map_or(String::new(), |learned| format!("; {learned}"));
                 format!("{help}, and {anew}: --resume comes to the same value{learned}")
@@ -304,36 +379,50 @@ impl<'t> Training<'t> {
         cancel: &Cancel,
         events: &mut dyn FnMut(Event),
     ) -> Result<(Dataset, Option<Dataset>)> {
-        let (data, preparation) = (&self.settings.data, self.preparation(model, cancel));
-        let learned = preparation.dataset(&data.manifest, None, events)?;
-        let measured = match &data.validation {
-            Some(path) => Some(preparation.dataset(path, Some(&learned.slots), events)?),
-            None => None,
-        };
+        let sets = self.preparation(model, cancel).datasets(events);
+        let (learned, measured) = sets.map_err(|error| self.unencoded(model, error))?;
         let unit = self.kind.unit();
         let shared = measured.as_ref().and_then(|measured| measured.shared_with(&learned, unit));
         shared.into_iter().for_each(|shared| events(Event::Warning(shared)));
         Ok((learned, measured))
     }
 
-    /// The model, with all that can be known of the settings before anything is looked at. What is wrong with
-    /// them is said at once.
+    /// The error of a value that is not finite, in what an encoder or the decoder gave, with what is known of
+    /// its cause.
+    pub(super) fn unencoded(&self, model: &Model, error: Error) -> Error {
+        let weights = vec![&*model.vae_weights, &*model.text_weights];
+        let precision = self.settings.precision(model.default_precision());
+        let narrow = precision.is_ok_and(|own| own == Precision::Bf16);
+        Cause { run: None, weights, first: None, learned: false, narrow }.of(error)
+    }
+
+    /// The model, with all that can be known of the settings before anything is looked at; none where what is
+    /// wrong is among `faults`: those of [`base`] and [`with_adapters`], E0976 for what cannot be trained so,
+    /// E0523, E0965 and E0968 for targets and groups, E0979 for a folder that is none for results, and
+    /// those of [`Judging::open`].
     ///
     /// # Errors
-    /// Those of [`model`], E0976 for what cannot be trained so, E0523, E0965 and E0968 for targets and groups,
-    /// E0979 for a folder that is none for results, those of [`Judging::open`].
-    pub(super) fn opened(&self, events: &mut dyn FnMut(Event)) -> Result<Model> {
+    /// Those that are no faults of what was asked for.
+    pub(super) fn opened(
+        &self,
+        faults: &mut Gathered,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Option<Model>> {
         let settings = self.settings;
-        self.check_folders()?;
-        let (model, size) = model_and_size(settings)?;
-        let mut faults: Vec<Error> = size.into_iter().collect();
-        match objective::check(self.kind, settings) {
-            Ok(()) => faults.extend(self.check_targets(&model).err()),
-            Err(fault) => faults.push(fault),
+        faults.note(self.check_folders())?;
+        let model = faults.note(base(settings))?;
+        let asked = objective::check(self.kind, settings);
+        let mut own: Vec<Error> = Vec::new();
+        if let Some(model) = &model {
+            own.extend(settings.check_size(model.geometry()).err());
+            own.extend(asked.is_ok().then(|| self.check_targets(model).err()).flatten());
         }
-        faults.extend(Judging::open(settings, &[], self.backend).err());
-        sources::refuse_all(faults, settings.file())?;
-        model.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));
+        own.extend(asked.err());
+        faults.note(sources::refuse_all(own, settings.file()))?;
+        faults.note(Judging::open(settings, &[], self.backend))?;
+        let model = with_adapters(settings, model, faults)?;
+        let Some(sound) = model.as_ref().filter(|_| faults.is_empty()) else { return Ok(model) };
+        sound.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));
         let train = &settings.train;
         if self.kind == Kind::Dpo && train.learning_rate > 2e-5 {
             let rate = train.learning_rate;
@@ -358,6 +447,31 @@ impl<'t> Training<'t> {
             _ => {}
         }
         Ok(model)
+    }
+
+    /// The model, unless there are faults: then all of them are told, with those of the manifests as far as
+    /// they do not follow from others.
+    ///
+    /// # Errors
+    /// The only fault, or all of them, as [`Gathered::refuse`].
+    pub(super) fn without_faults(
+        &self,
+        model: Option<Model>,
+        mut faults: Gathered,
+    ) -> Result<Model> {
+        let settings = self.settings;
+        let (kind, network) = (self.kind, settings.train.network);
+        let group = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry).time;
+        let size = model.as_ref().is_none_or(|own| settings.check_size(own.geometry()).is_ok());
+        // Of another kind of run it is not known what its lines are.
+        if !faults.is_empty() && objective::check(kind, settings).is_ok() {
+            let (pairs, timed) = (kind == Kind::Dpo, size && network != TrainedNetwork::Text);
+            for fault in (Lines { settings, pairs, network, group, timed }).faults() {
+                faults.note(Err::<(), _>(fault))?;
+            }
+        }
+        faults.refuse(settings.file())?;
+        Ok(model.expect("it is there where nothing is wrong"))
     }
 
     /// Refuses folders of models and adapters as places for results and for the cache.
@@ -418,7 +532,7 @@ impl<'t> Training<'t> {
         let results = result::ENDS
             .iter()
             .flat_map(|end| ["safetensors", "json"].map(|kind| format!("{name}{end}.{kind}")));
-        let files = [CHECKPOINT, LOG, EVENTS, "lock"].map(str::to_owned);
+        let files = [CHECKPOINT, LOG, EVENTS, LOCK].map(str::to_owned);
         let mut found: Vec<String> =
             files.into_iter().chain(results).filter(|name| folder.join(name).is_dir()).collect();
         found.extend(folder.join(SAMPLES).is_file().then(|| SAMPLES.to_owned()));
@@ -437,20 +551,20 @@ impl<'t> Training<'t> {
     fn begin(&self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<(Model, Folder)> {
         let settings = self.settings;
         cancel.check("before anything was computed")?;
-        let model = self.opened(events)?;
-        if let Some(path) = &self.init_from {
-            let warning = first::check_first(path, self.kind, settings, &model)?;
+        let mut faults = Gathered::default();
+        let model = self.opened(&mut faults, events)?;
+        if let (Some(path), Some(model)) = (&self.init_from, &model) {
+            let first = first::check_first(path, self.kind, settings, model);
+            let warning = faults.note(first)?.flatten();
             warning.into_iter().for_each(|warning| events(Event::Warning(warning)));
         }
-        if self.resume && !Folder::is_begun(&settings.run.folder) {
-            return Err(Error::input("E0989", "there is no run in this folder to continue")
-                .at(settings.run.folder.display())
-                .help(
-                    "name the folder of the run (--output or run.folder), or leave --resume out to \
-                     start a new one",
-                ));
+        let own = &settings.run.folder;
+        if self.resume && !Folder::is_begun(own) {
+            let none = Error::input("E0989", "there is no run in this folder to continue");
+            faults.note(Err::<(), _>(none.at(own.display()).help(no_run(own))))?;
         }
-        self.check_names()?;
+        faults.note(self.check_names())?;
+        let model = self.without_faults(model, faults)?;
         let folder = Folder::open(&settings.run.folder)?;
         self.check_results()?;
         Ok((model, folder))
@@ -513,16 +627,6 @@ impl<'t> Training<'t> {
         Ok((found == Best::Gone).then(|| gone(&position)))
     }
 
-    /// What the network that is trained computes in.
-    pub(super) fn precision(&self, model: &Model) -> Result<Precision> {
-        match self.settings.train.network {
-            TrainedNetwork::Transformer => self.settings.precision(model.default_precision()),
-            TrainedNetwork::Vae | TrainedNetwork::Text | TrainedNetwork::Judge => {
-                Ok(Precision::F32)
-            }
-        }
-    }
-
     /// Refuses targets of an adapter and groups of parameters that the model does not have.
     pub(super) fn check_targets(&self, model: &Model) -> Result<()> {
         if self.kind != Kind::Full {
@@ -533,17 +637,9 @@ impl<'t> Training<'t> {
 
     /// An error of running a network with what helps here: elsewhere flags do, here settings.
     /// `longest` is the largest number of latent frames of references.
-    fn advised(&self, error: Error, (longest, precision): (usize, Precision)) -> Error {
+    fn advised(&self, error: Error, longest: usize) -> Error {
         let Size { width, height, frames } = self.settings.size();
         match error.code() {
-            // A weight that holds one is named, and its help is right here as well.
-            "E1001" if error.help_text().is_none_or(|help| help.contains("--precision")) => {
-                let or = match precision {
-                    Precision::Bf16 => ", or model.precision = \"f32\"",
-                    Precision::F32 => "",
-                };
-                error.advised(format!("take a smaller train.learning_rate{or}"))
-            }
             "E0603" => error
                 .detailed(format_args!(
                     "the largest sample is {width}x{height} pixels, {}, and {} of references",
@@ -557,21 +653,6 @@ impl<'t> Training<'t> {
             _ => error,
         }
     }
-}
-
-/// A value that is not finite in what an encoder gave: elsewhere a flag helps, here a setting.
-fn unencoded(error: Error, precision: Precision) -> Error {
-    if error.code() != "E1001"
-        || !error.help_text().is_some_and(|help| help.contains("--precision"))
-    {
-        return error;
-    }
-    error.advised(match precision {
-        Precision::Bf16 => {
-            "set model.precision = \"f32\", or check the weights with `anyid-rt inspect`"
-        }
-        Precision::F32 => "check the weights with `anyid-rt inspect`",
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::alarms::alarms;
 use super::best::{Best, Kept, gone};
+use super::cause::Peak;
 use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::{Dataset, Slot};
 use super::draws::{Levels, order};
@@ -16,7 +17,7 @@ use super::memory::Memory;
 use super::network::Network;
 use super::objective::Objective;
 use super::optimise::{Collector, Optimiser, Sums};
-use super::parameters::{Kind, moved, norms};
+use super::parameters::{Kind, Values, moved, norms};
 use super::request::{Report, Training, identity};
 use super::samples::Sampler;
 use super::settings::TrainedNetwork;
@@ -30,7 +31,7 @@ use crate::pipeline::Cancel;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Samples that go through the network together: their places in the manifest, epochs, and places in the
@@ -41,7 +42,6 @@ type Together = Vec<(usize, u64, u64)>;
 pub struct Loop<'l> {
     settings: &'l Settings,
     kind: Kind,
-    model: &'l Model,
     backend: &'l Backend,
     data: Dataset,
     validation: Option<Dataset>,
@@ -169,7 +169,6 @@ impl<'l> Loop<'l> {
             parameters: network.parameters.elements(),
             samples: data.items.len(),
             unit: kind.unit(),
-            excluded: data.exclusions().into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             memory: network.memory,
             updates: record.position.updates,
             total: settings.train.steps,
@@ -180,6 +179,7 @@ impl<'l> Loop<'l> {
         let learner = Learner {
             settings,
             kind,
+            model,
             levels,
             network,
             calls,
@@ -193,7 +193,6 @@ impl<'l> Loop<'l> {
         let mut out = Self {
             settings,
             kind,
-            model,
             backend,
             data,
             validation,
@@ -268,6 +267,20 @@ impl<'l> Loop<'l> {
         self.finish(cancel)
     }
 
+    /// An error that ended the run, with what is known of its cause where a value is not finite. `given` is
+    /// the file whose values the run began with.
+    pub fn explained(&self, error: Error, given: Option<&Path>) -> Error {
+        let learned = self.record.position.updates > 0;
+        let parameters = &self.learner.network.parameters;
+        let first = given.filter(|_| !learned && error.code() == "E1001").and_then(|path| {
+            let peak = |values: Values<'_>| {
+                Ok(Peak::of(parameters.list.iter().map(|own| (&*own.name, values.numbers(own)))))
+            };
+            Some((path, self.optimiser.with("p", peak).ok()??))
+        });
+        self.learner.explained(error, learned, first)
+    }
+
     /// Takes the next group of samples into the batch; whether that was done, and `cancel` did not stop it.
     fn learn(&mut self, cancel: &Cancel, events: &mut dyn FnMut(Event)) -> Result<bool> {
         let (batch, samples) = (self.settings.train.batch, self.record.position.samples);
@@ -330,16 +343,24 @@ impl<'l> Loop<'l> {
         self.learner.collector.summed(&self.batch, gradient)?;
         let step = self.record.position.updates + 1;
         let norm = self.optimiser.update(step, self.settings, gradient)?;
+        let parameters = &self.learner.network.parameters;
         if !norm.is_finite() {
-            let message = format!("a non-finite value in the gradient of update {step}");
-            return Err(Error::input("E1001", message));
+            let all = parameters.list.iter();
+            let all = all.map(|own| (own.name.as_str(), parameters.values(gradient, own)));
+            let peak = Peak::of(all);
+            let most = peak.map_or(String::new(), |Peak { name, size }| {
+                format!(", whose largest value is {size:e} in {name}")
+            });
+            let message =
+                format!("a non-finite value in the norm of the gradient of update {step}");
+            return Err(Error::input("E1001", message + &most));
         }
         // Before a checkpoint has it.
-        let parameters = &self.learner.network.parameters;
         let bad = self.optimiser.with("p", |values| Ok(parameters.not_finite(values)))?;
         if let Some(bad) = bad {
             let message = format!("a non-finite value in {} behind update {step}", bad.name);
-            return Err(Error::input("E1001", message));
+            let error = Error::input("E1001", message);
+            return Err(self.learner.explained(error, true, None));
         }
         self.batch.clear();
         self.record.position.updates = step;
@@ -411,11 +432,11 @@ impl<'l> Loop<'l> {
         self.save()?;
         let missing = self.missing_videos();
         let data = self.validation.as_ref().unwrap_or(&self.data);
-        let (learner, model, backend) = (&mut self.learner, self.model, self.backend);
+        let (learner, backend) = (&mut self.learner, self.backend);
         let (step, judging) = (self.record.position.updates, &mut self.judging);
         self.optimiser.with("p", |values| {
             let judging = judging.as_mut();
-            let mut sampler = Sampler { learner, values, model, backend, cancel, judging };
+            let mut sampler = Sampler { learner, values, backend, cancel, judging };
             let made = &mut |path| events(Event::Sampled { step, path });
             let right = sampler.videos(data, (step, missing), made)?;
             right.into_iter().for_each(|right| events(Event::Judged { step, right }));
@@ -517,7 +538,7 @@ impl<'l> Loop<'l> {
         let path = self.path(what);
         let parameters = &self.learner.network.parameters;
         let (settings, updates) = (self.settings, self.record.position.updates);
-        let on = self.model.parts_on();
+        let on = self.learner.model.parts_on();
         let weights = (&**self.learner.network.objective().weights(), &on[..]);
         self.optimiser.with(if what == result::AVERAGE { "a" } else { "p" }, |values| {
             result::write(file, self.kind, (parameters, values), settings, weights, updates)
@@ -535,7 +556,7 @@ impl<'l> Loop<'l> {
             }
             match self.settings.train.network {
                 TrainedNetwork::Vae => {
-                    let run = (self.model, self.settings, self.backend);
+                    let run = (self.learner.model, self.settings, self.backend);
                     statistics::write(run, &self.data, &weights, &config, cancel)?;
                 }
                 TrainedNetwork::Judge => {

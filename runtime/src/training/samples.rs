@@ -17,7 +17,6 @@ use crate::error::{Error, Kind as Fault, Result};
 use crate::files::Existing;
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions};
-use crate::model::Model;
 use crate::pipeline::{Cancel, Request, Size, decode_each, settings, tensor_f32};
 use crate::sampling::{NoiseStream, first_non_finite, guidance};
 use anyid_ir::Tensor;
@@ -51,8 +50,6 @@ pub struct Sampler<'s, 'l> {
     pub learner: &'s mut Learner<'l>,
     /// Its values.
     pub values: Values<'s>,
-    /// The model, for solver and decoder.
-    pub model: &'s Model,
     /// The device.
     pub backend: &'s Backend,
     /// Says when to stop.
@@ -109,7 +106,7 @@ impl Sampler<'_, '_> {
         let mut writer = VideoWriter::create(path, width, height, fps, &options)?;
         let mut picture = vec![0u8; 3 * width * height];
         let mut first = Vec::new();
-        decode_each((self.model, self.backend, self.cancel), &latents, &mut |chunk| {
+        decode_each((self.learner.model, self.backend, self.cancel), &latents, &mut |chunk| {
             let planes = chunk.as_f32().expect("frames are f32");
             let count = planes.len() / picture.len();
             for at in 0..count {
@@ -136,13 +133,13 @@ impl Sampler<'_, '_> {
 
     /// The sampling loop of `generate`; `None` where it was stopped.
     fn latents(&mut self, data: &Dataset, item: &Item) -> Result<Option<Tensor>> {
-        let run = self.learner.settings;
+        let Learner { settings: run, model, .. } = *self.learner;
         let usual = Request { steps: run.run.sample_steps, ..Request::default() };
-        let [frames, height, width] = run.size().latent(self.model.geometry());
-        let shape = [self.model.dit.in_channels, frames, height, width];
+        let [frames, height, width] = run.size().latent(model.geometry());
+        let shape = [model.dit.in_channels, frames, height, width];
         let mut values = vec![0f32; shape.iter().product()];
         NoiseStream::new(run.train.seed, NoiseStream::LATENTS).fill(0, &mut values);
-        let scheduler = settings(self.model, &usual);
+        let scheduler = settings(model, &usual);
         let schedule = scheduler.schedule(usual.steps)?;
         let mut solver = scheduler.solver(&schedule, values.len())?;
         let branches = [data.condition(item, false)?, data.condition(item, true)?];

@@ -474,6 +474,10 @@ impl Settings {
         let share = |value: f64| (0.0..1.0).contains(&value);
         let whole = |value: f64| value.is_finite() && value >= 0.0;
         let positive = |value: f64| value.is_finite() && value > 0.0;
+        // What is a number of the network itself has to be one of f32.
+        let single = |value: f64| value <= 3e38;
+        let scale = self.lora.alpha / self.lora.rank.max(1) as f64;
+        let (noise, penalty) = (self.train.latent_noise, self.train.latent_penalty);
         let draws = match dpo.draws {
             Draws::Fixed(count) => (1..=10_000).contains(&count),
             Draws::Fresh(Fresh::Fresh) => true,
@@ -493,7 +497,11 @@ impl Settings {
             ("data.sha256", hash, "64 hexadecimal digits"),
             ("video.fps", positive(self.video.fps), "a number above 0"),
             ("lora.rank", (1..=4096).contains(&self.lora.rank), "1 to 4096"),
-            ("lora.alpha", positive(self.lora.alpha), "a number above 0"),
+            (
+                "lora.alpha",
+                positive(self.lora.alpha) && single(scale),
+                "a number above 0, at most 3e38 times lora.rank",
+            ),
             ("lora.targets", !self.lora.targets.is_empty(), "at least one name"),
             ("train.steps", self.train.steps > 0, "1 or more"),
             ("train.batch", (1..=1 << 20).contains(&self.train.batch), "1 to 1048576"),
@@ -508,8 +516,8 @@ impl Settings {
             ("train.decay", self.train.decay > 0.0 && self.train.decay <= 1.0, "above 0, up to 1"),
             ("train.floor", (0.0..=1.0).contains(&self.train.floor), "0 to 1"),
             ("train.null_probability", (0.0..=1.0).contains(&null_probability), "0 to 1"),
-            ("train.latent_noise", whole(self.train.latent_noise), "0 or more"),
-            ("train.latent_penalty", whole(self.train.latent_penalty), "0 or more"),
+            ("train.latent_noise", whole(noise) && single(noise), "0 or more, at most 3e38"),
+            ("train.latent_penalty", whole(penalty) && single(penalty), "0 or more, at most 3e38"),
             ("train.shift", positive(shift), "a number above 0"),
             ("train.timesteps", (2..=100_000).contains(&self.train.timesteps), "2 to 100000"),
             ("dpo.beta", positive(dpo.beta), "a number above 0"),
@@ -747,6 +755,8 @@ mod tests {
             (text.as_str(), &[][..], "run.toml:4", "train.batch cannot be 0"),
             (&text, &["train.batch=-0"], "--set train.batch=-0", "train.batch cannot be 0"),
             (LEAST, &["train.clip=nan", "train.steps=4"], "--set train.clip=nan", "cannot be nan"),
+            (LEAST, &["lora.alpha=1e300"], "--set lora.alpha=1e300", "lora.alpha cannot be 1e300"),
+            (LEAST, &["train.latent_noise=1e39"], "--set train.latent_noise=1e39", "cannot be"),
             (LEAST, &["train.keep=some"], "--set train.keep=some", "some"),
             (LEAST, &["train.budget=much"], "--set train.budget=much", "much"),
             (LEAST, &["model.precision=f8"], "--set model.precision=f8", "f8"),

@@ -2,7 +2,7 @@
 //! and whether the plans fit a budget.
 
 use super::prediction::Prediction;
-use crate::output::{bytes, duration, plural, table};
+use crate::output::{bytes, duration, plural, table, told_apart};
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::Plan;
 use anyid_passes::fit::{Certificate, Change, Offer};
@@ -56,7 +56,8 @@ impl Summary {
     pub fn over_budget(&self) -> Option<String> {
         let certificate = self.certificate.as_ref().filter(|c| !c.fits())?;
         let (needed, budget) = (certificate.needed.total(), certificate.budget);
-        Some(format!("the plan needs {}, the budget is {}", bytes(needed), bytes(budget)))
+        let [needed, budget] = told_apart([needed, budget]);
+        Some(format!("the plan needs {needed}, the budget is {budget}"))
     }
 
     /// For people.

@@ -45,12 +45,22 @@ fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
     interrupt::graceful_without_limit(cancel.flag());
     let settings = settings(&args.settings, kind)?;
     let folder = settings.run.folder.clone();
-    interrupt::leaves(move || stands(&folder, Again::Flag));
+    let again = Again::Flag { given: args.resume };
+    let stand = |begun: bool| {
+        let folder = folder.clone();
+        interrupt::leaves(move || stands(&folder, again, begun));
+    };
+    stand(false);
     let backend = args.settings.on.open()?;
     let (resume, init_from) = (args.resume, args.init_from.clone());
     let training = Training { kind, settings: &settings, backend: &backend, resume, init_from };
     let mut progress = Progress::new();
-    let report = training.run(&cancel, &mut |event| show(&mut progress, event))?;
+    let report = training.run(&cancel, &mut |event| {
+        if let Event::Begun { .. } = event {
+            stand(true);
+        }
+        show(&mut progress, event);
+    })?;
     progress.clear();
     interrupt::say_swept();
     match args.settings.json {
@@ -203,10 +213,7 @@ fn show(progress: &mut Progress, event: Event) {
             (done, total)
         }
         Event::Warning(message) => return progress.warn(&message),
-        Event::Begun { parameters, samples, unit, excluded, memory, updates, total } => {
-            for (reason, count) in excluded {
-                progress.note(&format!("{} left out: {reason}", plural(count, unit)));
-            }
+        Event::Begun { parameters, samples, unit, memory, updates, total } => {
             let from = match updates {
                 0 => String::new(),
                 updates => format!(", {updates} done before"),

@@ -7,7 +7,7 @@ use crate::output::{self, duration, plural};
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_runtime::Cancel;
-use anyid_runtime::training::{Again, StageEvent, StageReport, Stages, stands};
+use anyid_runtime::training::{Again, Event, StageEvent, StageReport, Stages, stands};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -23,8 +23,9 @@ pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     let stages = Stages::open(&args.config)?;
     let backend = args.on.open()?;
     let mut progress = Progress::new();
+    let mut at = String::new();
     let reports = stages.run(&backend, args.until.as_deref(), &cancel, &mut |event| {
-        leaves(&stages, &event);
+        leaves(&stages, &mut at, &event);
         show_stage(&mut progress, event);
     })?;
     progress.clear();
@@ -44,13 +45,19 @@ pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     Ok(output::print(&format!("{model} is the model of {count}{before}, in {time}\n"))?)
 }
 
-/// Says what stands in the folder of a stage that begins, if a signal ends the program at once.
-fn leaves(stages: &Stages, event: &StageEvent<'_>) {
-    if let StageEvent::Begun { name, .. } = event {
-        let folder = stages.folder.join(name);
-        let name = (*name).to_owned();
-        interrupt::leaves(move || format!("stage {name}: {}", stands(&folder, Again::Command)));
-    }
+/// Says what stands in the folder of a stage that begins, whose name is `at` then, if a signal ends the
+/// program at once.
+fn leaves(stages: &Stages, at: &mut String, event: &StageEvent<'_>) {
+    let begun = match event {
+        StageEvent::Begun { name, .. } => {
+            (*name).clone_into(at);
+            false
+        }
+        StageEvent::Training(Event::Begun { .. }) => true,
+        _ => return,
+    };
+    let (folder, name) = (stages.folder.join(&at), at.clone());
+    interrupt::leaves(move || format!("stage {name}: {}", stands(&folder, Again::Command, begun)));
 }
 
 /// Shows what stages report.

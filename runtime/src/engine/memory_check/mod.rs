@@ -60,8 +60,11 @@ pub(super) fn check(device: &About, needed: u64, what: &str) -> Result<()> {
 
 /// The error of memory that is not there.
 pub(crate) fn refused(needed: u64, what: &str, least: Option<&Limit>) -> Error {
-    let free = least.map_or_else(|| "the system does not give them".to_owned(), left);
-    let message = format!("{what} take {} of memory, {free}", size(needed));
+    let (taken, free) = match least {
+        Some(least) => left(needed, least),
+        None => (size(needed), "the system does not give them".to_owned()),
+    };
+    let message = format!("{what} take {taken} of memory, {free}");
     Error::new(Kind::Budget, "E0603", message)
         .help("run smaller sizes, or free memory; `compile` shows what a plan needs")
 }
@@ -77,12 +80,23 @@ pub(crate) fn no_memory(none: NoMemory, what: &str) -> Error {
         .help(format!("{free} are free there: end other programs on it, or run smaller sizes"))
 }
 
-/// What a limit leaves, in words.
-pub(crate) fn left(limit: &Limit) -> String {
-    match &limit.bound {
-        Bound::Machine => format!("{} can be had", size(limit.bytes)),
-        Bound::Device(_) => format!("{} has {}", limit.bound, size(limit.bytes)),
-        other => format!("{other} leaves {}", size(limit.bytes)),
+/// What is needed, and what a limit leaves, in words.
+pub(crate) fn left(needed: u64, limit: &Limit) -> (String, String) {
+    let [needed, left] = sizes([needed, limit.bytes]);
+    let left = match &limit.bound {
+        Bound::Machine => format!("{left} can be had"),
+        Bound::Device(_) => format!("{} has {left}", limit.bound),
+        other => format!("{other} leaves {left}"),
+    };
+    (needed, left)
+}
+
+/// Two amounts, to the byte where they are not told apart otherwise.
+pub(crate) fn sizes(both: [u64; 2]) -> [String; 2] {
+    let short = both.map(size);
+    match short[0] == short[1] && both[0] != both[1] {
+        true => both.map(|bytes| format!("{bytes} bytes")),
+        false => short,
     }
 }
 
@@ -114,6 +128,17 @@ pub(crate) fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use anyid_ir::DType;
+
+    #[test]
+    fn amounts_that_are_compared_are_told_apart() {
+        let texts = |both: [u64; 2]| sizes(both).join(", ");
+        assert_eq!(texts([3 << 20, 5 << 20]), "3.00 MiB, 5.00 MiB");
+        assert_eq!(texts([3 << 20, 3 << 20]), "3.00 MiB, 3.00 MiB");
+        assert_eq!(texts([(3 << 20) + 1, 3 << 20]), "3145729 bytes, 3145728 bytes");
+        let limit = Limit { bytes: 3 << 20, bound: Bound::Machine };
+        let error = refused((3 << 20) + 1, "plans", Some(&limit));
+        assert_eq!(error.message(), "plans take 3145729 bytes of memory, 3145728 bytes can be had");
+    }
 
     #[test]
     fn sums_that_overflow_and_memory_that_no_system_has_are_refused() {

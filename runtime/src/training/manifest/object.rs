@@ -4,6 +4,7 @@
 //! in, and reading goes on, so that one look shows all of a line. Fields that are not known are left
 //! alone (`formats.md` §6); one that looks like a misspelt known field gets a warning.
 
+use crate::training::faults::Field;
 use crate::training::settings::is_sha256;
 use anyid_ir::spelling::nearest;
 use serde_json::{Map, Value};
@@ -13,8 +14,8 @@ use std::path::{Component, Path};
 /// What was found out about a line.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// Why it cannot be used.
-    pub faults: Vec<String>,
+    /// Why it cannot be used, and which parts of it are at fault.
+    pub faults: Vec<(Field, String)>,
     /// What is odd, each with a word for its kind: many lines may have the same.
     pub warnings: Vec<(&'static str, String)>,
 }
@@ -23,6 +24,7 @@ pub(super) struct Notes {
 pub(super) struct Object<'v> {
     fields: &'v Map<String, Value>,
     place: String,
+    field: Field,
 }
 
 /// Whether this is a name: at most 64 letters, digits, `_` and `-`.
@@ -33,17 +35,18 @@ fn named(text: &str) -> bool {
 
 impl<'v> Object<'v> {
     /// An object that stands by itself: the line, or one in a list.
-    pub fn listed(value: &'v Value, place: String, notes: &mut Notes) -> Option<Self> {
-        let fields = value.as_object();
+    pub fn listed(value: &'v Value, field: Field, notes: &mut Notes) -> Option<Self> {
+        let (fields, place) = (value.as_object(), field.to_string());
         if fields.is_none() {
-            notes.faults.push(format!("{place}this is not a JSON object"));
+            notes.faults.push((field, format!("{place}this is not a JSON object")));
         }
-        Some(Self { fields: fields?, place })
+        Some(Self { fields: fields?, place, field })
     }
 
-    /// Notes a fault of this object.
-    pub fn fault(&self, notes: &mut Notes, what: impl AsRef<str>) {
-        notes.faults.push(format!("{}{}", self.place, what.as_ref()));
+    /// Notes a fault of what is under `key`.
+    pub fn fault(&self, notes: &mut Notes, key: &str, what: impl AsRef<str>) {
+        let what = format!("{}{}", self.place, what.as_ref());
+        notes.faults.push((self.field.below(key), what));
     }
 
     /// Notes something odd about it.
@@ -60,7 +63,7 @@ impl<'v> Object<'v> {
     pub fn is_twice(&self, notes: &Notes, key: &str) -> bool {
         let twice = || format!("{}\"{key}\" is there twice", self.place);
         // References of a pair have a longer place there.
-        !notes.faults.is_empty() && notes.faults.iter().any(|fault| fault.ends_with(&twice()))
+        !notes.faults.is_empty() && notes.faults.iter().any(|(_, fault)| fault.ends_with(&twice()))
     }
 
     /// A field that may be left out; `null` counts as left out.
@@ -74,7 +77,7 @@ impl<'v> Object<'v> {
         if value.is_none() {
             let near = nearest(key, self.fields.keys().map(String::as_str));
             let near = near.map_or(String::new(), |near| format!("; is it \"{near}\"?"));
-            self.fault(notes, format!("\"{key}\" is missing{near}"));
+            self.fault(notes, key, format!("\"{key}\" is missing{near}"));
         }
         value
     }
@@ -83,10 +86,10 @@ impl<'v> Object<'v> {
     pub fn section(&self, notes: &mut Notes, key: &str) -> Option<Self> {
         let value = self.required(notes, key)?;
         if value.as_object().is_none() {
-            self.fault(notes, format!("\"{key}\" is not a JSON object"));
+            self.fault(notes, key, format!("\"{key}\" is not a JSON object"));
         }
-        let place = format!("{}{key}: ", self.place);
-        Some(Self { fields: value.as_object()?, place })
+        let (place, field) = (format!("{}{key}: ", self.place), self.field.below(key));
+        Some(Self { fields: value.as_object()?, place, field })
     }
 
     /// All fields, which must be whole numbers from 0 or texts, under names as in [`Self::identifier`].
@@ -100,12 +103,12 @@ impl<'v> Object<'v> {
             match class {
                 _ if !named(key) => {
                     let what = format!("\"{key}\": use at most 64 letters, digits, _ and -");
-                    self.fault(notes, what);
+                    self.fault(notes, key, what);
                 }
                 Some(class) => drop(out.insert(key.clone(), class)),
                 None => {
                     let what = "not a whole number, 0 or more, or a text of at most 64 bytes";
-                    self.fault(notes, format!("\"{key}\" is {value}, {what}"));
+                    self.fault(notes, key, format!("\"{key}\" is {value}, {what}"));
                 }
             }
         }
@@ -116,8 +119,8 @@ impl<'v> Object<'v> {
     pub fn string(&self, notes: &mut Notes, key: &str) -> Option<&'v str> {
         match self.required(notes, key)? {
             Value::String(text) if !text.trim().is_empty() => return Some(text),
-            Value::String(_) => self.fault(notes, format!("\"{key}\" is empty")),
-            other => self.fault(notes, format!("\"{key}\" is {}, not text", kind(other))),
+            Value::String(_) => self.fault(notes, key, format!("\"{key}\" is empty")),
+            other => self.fault(notes, key, format!("\"{key}\" is {}, not text", kind(other))),
         }
         None
     }
@@ -126,7 +129,7 @@ impl<'v> Object<'v> {
     pub fn text(&self, notes: &mut Notes, key: &str) -> Option<String> {
         match self.optional(key)? {
             Value::String(text) => return Some(text.clone()),
-            other => self.fault(notes, format!("\"{key}\" is {}, not text", kind(other))),
+            other => self.fault(notes, key, format!("\"{key}\" is {}, not text", kind(other))),
         }
         None
     }
@@ -137,7 +140,7 @@ impl<'v> Object<'v> {
         if is_sha256(&text) {
             return Some(text);
         }
-        self.fault(notes, format!("\"{key}\" is \"{text}\", not 64 hexadecimal digits"));
+        self.fault(notes, key, format!("\"{key}\" is \"{text}\", not 64 hexadecimal digits"));
         None
     }
 
@@ -149,6 +152,7 @@ impl<'v> Object<'v> {
         }
         self.fault(
             notes,
+            key,
             format!("\"{key}\" is \"{text}\": use at most 64 letters, digits, _ and -"),
         );
         None
@@ -161,7 +165,11 @@ impl<'v> Object<'v> {
         let value = self.optional(key)?;
         let number = value.as_u64().filter(|number| *number <= MOST);
         if number.is_none() {
-            self.fault(notes, format!("\"{key}\" is {value}, not a whole number, 0 or more"));
+            let what = match value.as_f64() {
+                Some(number) if number > MOST as f64 => format!("more than {MOST}"),
+                _ => "not a whole number, 0 or more".to_owned(),
+            };
+            self.fault(notes, key, format!("\"{key}\" is {value}, {what}"));
         }
         number.map(|number| number as usize)
     }
@@ -170,7 +178,7 @@ impl<'v> Object<'v> {
     pub fn required_count(&self, notes: &mut Notes, key: &str) -> Option<usize> {
         self.required(notes, key)?;
         if self.optional(key).is_none() {
-            self.fault(notes, format!("\"{key}\" is null, not a whole number"));
+            self.fault(notes, key, format!("\"{key}\" is null, not a whole number"));
         }
         self.count(notes, key)
     }
@@ -180,7 +188,7 @@ impl<'v> Object<'v> {
         let value = self.optional(key)?;
         let number = value.as_f64();
         if number.is_none() {
-            self.fault(notes, format!("\"{key}\" is {value}, not a number"));
+            self.fault(notes, key, format!("\"{key}\" is {value}, not a number"));
         }
         number
     }
@@ -193,7 +201,7 @@ impl<'v> Object<'v> {
             return Some(Path::new(name));
         }
         let what = "it must lie below the root, with / between folders and without ..";
-        self.fault(notes, format!("\"{key}\" is \"{name}\": {what}"));
+        self.fault(notes, key, format!("\"{key}\" is \"{name}\": {what}"));
         None
     }
 
@@ -204,7 +212,7 @@ impl<'v> Object<'v> {
             value.as_array().and_then(|sides| sides.iter().map(Value::as_f64).collect());
         let sides = sides.and_then(|sides| <[f64; 4]>::try_from(sides).ok());
         if sides.is_none() {
-            self.fault(notes, format!("\"{key}\" is not a list of four numbers"));
+            self.fault(notes, key, format!("\"{key}\" is not a list of four numbers"));
         }
         sides
     }

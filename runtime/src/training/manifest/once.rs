@@ -3,6 +3,7 @@
 //! Readers of JSON keep the first or the last of two values, each as it likes. In a manifest that decides
 //! what is learned, so keys that are there twice are faults of their line, each with its place in it.
 
+use crate::training::faults::Field;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -11,9 +12,10 @@ use std::fmt;
 ///
 /// # Errors
 /// Where it is not JSON.
-pub(super) fn value(text: &str, faults: &mut Vec<String>) -> serde_json::Result<Value> {
+pub(super) fn value(text: &str, faults: &mut Vec<(Field, String)>) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Part { place: String::new(), faults }.deserialize(&mut reader)?;
+    let value =
+        Part { place: String::new(), field: Field::Line, faults }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(value)
 }
@@ -34,7 +36,8 @@ pub(super) fn no_number(text: &str, column: usize) -> Option<&str> {
 /// A value, what it is called in messages, such as `target: `, and where faults go.
 struct Part<'f> {
     place: String,
-    faults: &'f mut Vec<String>,
+    field: Field,
+    faults: &'f mut Vec<(Field, String)>,
 }
 
 impl<'de> DeserializeSeed<'de> for Part<'_> {
@@ -85,7 +88,11 @@ impl<'de> Visitor<'de> for Part<'_> {
                 .strip_suffix("references")
                 .map_or(name.to_owned(), |before| format!("{before}reference"));
             let place = format!("{name} {}: ", all.len() + 1);
-            match list.next_element_seed(Part { place, faults: &mut *self.faults })? {
+            let field = match self.field {
+                Field::References => Field::Reference(all.len() + 1),
+                other => other,
+            };
+            match list.next_element_seed(Part { place, field, faults: &mut *self.faults })? {
                 Some(value) => all.push(value),
                 None => return Ok(all.into()),
             }
@@ -95,10 +102,10 @@ impl<'de> Visitor<'de> for Part<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut all = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
-            let place = format!("{}{key}: ", self.place);
-            let value = fields.next_value_seed(Part { place, faults: &mut *self.faults })?;
+            let (place, field) = (format!("{}{key}: ", self.place), self.field.below(&key));
+            let value = fields.next_value_seed(Part { place, field, faults: &mut *self.faults })?;
             if all.contains_key(&key) {
-                self.faults.push(format!("{}\"{key}\" is there twice", self.place));
+                self.faults.push((field, format!("{}\"{key}\" is there twice", self.place)));
             } else {
                 all.insert(key, value);
             }
@@ -121,14 +128,12 @@ mod tests {
                        "sample": {"references": [{}, {"form": 1, "form": 1}]}}"#;
         let read = value(text, &mut faults).unwrap();
         assert_eq!((&read["id"], &read["target"]["media"]), (&1.into(), &"a".into()));
-        assert_eq!(
-            faults,
-            [
-                "target: \"media\" is there twice",
-                "\"id\" is there twice",
-                "sample: reference 2: \"form\" is there twice",
-            ]
-        );
+        let said = [
+            (Field::Target, "target: \"media\" is there twice"),
+            (Field::Id, "\"id\" is there twice"),
+            (Field::Reference(2), "sample: reference 2: \"form\" is there twice"),
+        ];
+        assert_eq!(faults, said.map(|(field, said)| (field, said.to_owned())));
         for text in ["{\"a\": }", "{} {}", "[1, 2", &"[".repeat(9999), "1e999"] {
             let found = value(text, &mut faults);
             assert!(found.is_err() && serde_json::from_str::<Value>(text).is_err(), "{text}");

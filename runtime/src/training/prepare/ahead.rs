@@ -28,7 +28,7 @@ impl Preparation<'_> {
     /// # Errors
     /// E0911 and E0959 for the manifest, E0957 with every fault of its lines, E0958 where none is left.
     pub fn usable(&self, path: &Path) -> Result<Manifest> {
-        let manifest = self.manifest(path)?;
+        let manifest = self.lines().open(path)?;
         let total = manifest.samples.len() + manifest.remains.len();
         if !manifest.faults.is_empty() && !self.settings.data.skip_faulty {
             return Err(refused(&manifest.faults, total, path, self.settings));

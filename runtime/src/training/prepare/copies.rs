@@ -8,6 +8,7 @@ use super::{Looked, Preparation};
 use crate::error::{Result, plural};
 use crate::media::standardise::Fit;
 use crate::training::Event;
+use crate::training::faults::Field;
 use crate::training::manifest::{Clip, Sample, Sure};
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ impl Preparation<'_> {
         targets: &[Known<'_>],
         references: &[Known<'_>],
         looked: &mut Looked<'_>,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<(Field, String)>> {
         let mut faults = Vec::new();
         for (target, own) in targets {
             let named = |(reference, _): &&Known<'_>| reference.named_as(target);
@@ -45,7 +46,7 @@ impl Preparation<'_> {
         {
             faults.push("the chosen and the rejected clip are the same".to_owned());
         }
-        Ok(faults)
+        Ok(faults.into_iter().map(|what| (Field::Several, what)).collect())
     }
 
     /// Says of a pair that one clip goes on where the other ends. That is found out when clips are decoded,

@@ -24,6 +24,7 @@ fn a_clip_that_several_lines_name_is_decoded_once() {
     fs::write(at("clips/b.png"), [&fs::read(&picture).unwrap()[..], b"x"].concat()).unwrap();
     fs::write(at("train.jsonl"), (0..4).map(line).collect::<String>()).unwrap();
     let mut settings = Settings::default();
+    settings.data.manifest = at("train.jsonl");
     settings.data.cache = Some(at("cache"));
     let video = &mut settings.video;
     (video.width, video.height, video.frames) = (32, 32, 1);
@@ -34,11 +35,11 @@ fn a_clip_that_several_lines_name_is_decoded_once() {
         let (model, backend, cancel) = (&model, &backend, &cancel);
         let own = Preparation { settings, model, backend, pairs: false, network, cancel };
         // Behind the first line the files are not there, until all are looked at.
-        let data = own.dataset(&at("train.jsonl"), None, &mut |event| match event {
+        let data = own.datasets(&mut |event| match event {
             Event::Checked { done: 1, .. } => fs::rename(at("clips"), at("away")).unwrap(),
             Event::Checked { done: 4, .. } => fs::rename(at("away"), at("clips")).unwrap(),
             _ => {}
         });
-        assert_eq!(data.unwrap_or_else(|error| panic!("{error}")).items.len(), 4);
+        assert_eq!(data.unwrap_or_else(|error| panic!("{error}")).0.items.len(), 4);
     }
 }

@@ -182,6 +182,10 @@ fn faults_of_the_disk_say_which_checkpoint_stands_and_how_to_go_on() {
     let error = lora(&wild, "wild", &|_| false).unwrap_err();
     assert_eq!(error.code(), "E1001");
     let help = error.help_text().unwrap();
+    assert!(
+        error.message().contains(": train.learning_rate is 1e30, usual is at most 1"),
+        "{error}"
+    );
     let anew = "take a smaller train.learning_rate, and start a new run in another run.folder";
     assert!(help.starts_with(anew) && !help.contains("goes on"), "{error}");
     // Before the first checkpoint there is nothing to go on from but the command.
@@ -195,6 +199,79 @@ fn faults_of_the_disk_say_which_checkpoint_stands_and_how_to_go_on() {
     assert!(help.ends_with("nothing was trained yet: the same command begins again"), "{error}");
     fs::remove_dir(path).unwrap();
     assert!(lora(&settings, "early", &|_| false).unwrap() == whole);
+}
+
+#[test]
+fn the_same_command_is_advised_only_where_it_begins_again() {
+    let (folder, mut settings) = world();
+    let at = |name: &str| folder.path().join(name);
+    let (new, resumed) = (Again::Flag { given: false }, Again::Flag { given: true });
+    let again = "nothing was trained yet: the same command begins again";
+    // Where there is no run, it would not be gone on with.
+    for name in ["empty", "none"] {
+        if name == "empty" {
+            fs::create_dir(at(name)).unwrap();
+        }
+        assert_eq!(stands(&at(name), new, false), again);
+        assert_eq!(stands(&at(name), Again::Command, false), again);
+        let said = stands(&at(name), resumed, false);
+        let none =
+            format!("there is no run in {} to continue: name the folder", at(name).display());
+        assert!(said.starts_with(&none) && said.contains("leave --resume out"), "{said}");
+    }
+    // A run that was stopped before its first checkpoint is there.
+    fs::write(at("empty").join("lock"), "").unwrap();
+    assert_eq!(stands(&at("empty"), resumed, false), again);
+    // What stages lock is no run, but their runs are.
+    fs::create_dir(at("empty").join("first")).unwrap();
+    fs::write(at("empty").join("first/lock"), "").unwrap();
+    let said = stands(&at("empty"), resumed, false);
+    assert!(said.contains("the runs in it (first) are those of stages or steps"), "{said}");
+    assert_eq!(stands(&at("empty/first"), resumed, false), again);
+    // Told to stop before anything was done.
+    settings.run.folder = at("none");
+    let backend = Backend::open("cpu", 1).unwrap();
+    for (resume, said) in [(true, "there is no run in "), (false, "nothing was trained yet: ")] {
+        let (kind, init_from, settings) = (Kind::Lora, None, &settings);
+        let training = Training { kind, settings, backend: &backend, resume, init_from };
+        let cancel = Cancel::default();
+        cancel.cancel();
+        let error = training.run(&cancel, &mut |_| {}).unwrap_err();
+        assert_eq!(error.code(), "E1002");
+        assert!(error.help_text().unwrap().starts_with(said), "{error}");
+    }
+    assert!(!at("none").exists());
+}
+
+#[test]
+fn a_run_whose_folder_was_moved_away_asks_for_it_and_goes_on_there() {
+    let (folder, mut settings) = world();
+    let at = |name: &str| folder.path().join(name);
+    settings.train.steps = 4;
+    let lora =
+        |name: &str, look: &dyn Fn(&Event) -> bool| run((&settings, Kind::Lora), &at(name), look);
+    let whole = lora("whole", &|_| false).unwrap();
+    let error = lora("moved", &|event| {
+        if matches!(event, Event::Updated { step: 2, .. }) {
+            fs::rename(at("moved"), at("away")).unwrap();
+        }
+        false
+    });
+    let error = error.unwrap_err();
+    let path = at("moved");
+    let said = format!(
+        "what the run had written is no longer in {}: put it back, and --resume goes on from its \
+         last checkpoint",
+        path.display()
+    );
+    assert!(error.help_text().unwrap().ends_with(&said), "{error}");
+    assert_eq!(stands(&path, Again::Flag { given: true }, true), said);
+    // As advised.
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    fs::rename(at("away"), &path).unwrap();
+    assert!(lora("moved", &|_| false).unwrap() == whole);
 }
 
 #[test]
