@@ -1,7 +1,7 @@
 //! `inspect devices`: what can be computed on here, and why the rest cannot.
 
 use super::Found;
-use crate::output::{bytes, table};
+use crate::output::bytes;
 use anyid_runtime::Backend;
 use anyid_runtime::engine::{Looked, Registry, Settings};
 use serde_json::{Value, json};
@@ -15,10 +15,14 @@ pub fn list() -> Found {
     let (mut rows, mut list) = (Vec::new(), Vec::new());
     for Looked { name, backend } in looked {
         let (text, value) = described(&name, backend.as_ref());
-        rows.push(vec![name, text]);
+        rows.push((name, text));
         list.push(value);
     }
-    let mut text = format!("devices\n{}", table(&rows));
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let mut text = "devices\n".to_owned();
+    for (name, said) in rows {
+        text.push_str(&format!("{name:width$}  {said}\n"));
+    }
     if let Some(best) = &best {
         text.push_str(&format!("--device auto takes {best}\n"));
     }
