@@ -35,7 +35,7 @@ while IFS='|' read -r package licence; do
     number=${package##* v}
     number=${number%% *}
     texts=()
-    for text in "$sources"/*/"$crate-$number"/{LICEN[CS]E,COPYING,NOTICE,UNLICENSE}*; do
+    for text in "$sources"/*/"$crate-$number"/{,*/}{LICEN[CS]E,COPYING,NOTICE,UNLICENSE}*; do
         [ -f "$text" ] && texts+=("$text")
     done
     printf '== %s %s: %s\n\n' "$crate" "$number" "$licence"
