@@ -25,6 +25,11 @@ fn halves(a: &Place, b: &Place, strides: [usize; 2], width: usize) -> Option<DTy
     (both && pieces && a.takes(PIECE) && b.takes(PIECE)).then_some(dtype)
 }
 
+/// Whether its elements are multiplied in f32.
+fn is_float(place: &Place) -> bool {
+    matches!(place.ty.dtype, DType::F32 | DType::Bf16 | DType::F16)
+}
+
 /// Threads of a block that multiplies elements of this half type, or numbers.
 fn threads(half: Option<DType>) -> usize {
     if half.is_some() { 128 } else { 256 }
@@ -146,8 +151,7 @@ fn of_few(
     let weight = |part: usize| &operands[kernel.part_operand(part, 1)];
     let dtype = weight(0).ty.dtype;
     let piece = 16 / dtype.bytes();
-    let float = |place: &Place| matches!(place.ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
-    let pieces = |place: &Place| float(place) && place.takes(piece);
+    let pieces = |place: &Place| is_float(place) && place.takes(piece);
     let weights =
         (0..kernel.parts).all(|part| weight(part).ty.dtype == dtype && pieces(weight(part)));
     let fits = [k, stride].iter().all(|size| size.is_multiple_of(piece));
@@ -233,14 +237,13 @@ pub(super) fn dot(
     let [a, b] = [&operands[0], &operands[1]];
     let [(m, k), (n, _)] = [sides(&a.ty, transposed[0]), sides(&b.ty, transposed[1])];
     let pages: usize = a.ty.shape[..a.ty.rank() - 2].iter().product();
-    let floats = |place: &Place| matches!(place.ty.dtype, DType::F32 | DType::Bf16 | DType::F16);
     let place = |turned: bool, size: usize| match turned {
         true => format!("page * {} + k * {size} + i", size * k),
         false => format!("page * {} + i * {k} + k", size * k),
     };
     let places = [place(transposed[0], m), place(transposed[1], n)];
     let mut out = Writer::new(format!("{}: sums of {k}", kernel.name), operands, results);
-    if !(floats(a) && floats(b) && floats(&results[0])) {
+    if !(is_float(a) && is_float(b) && is_float(&results[0])) {
         return exact(out, kernel, places, [pages, m, n, k], &results[0]);
     }
     let plain = transposed == [false, false];
