@@ -54,6 +54,14 @@ pub trait Device: Send + Sync {
     /// Bytes that the weights of `plans` will take once loaded, known without them.
     fn weight_bytes(&self, plans: &[&Plan]) -> u64;
 
+    /// What the weights of `plans` take if some of them are read again whenever they are needed, as few
+    /// as it takes to hold at most `most` bytes; `None` where the device holds all of its weights. More
+    /// bytes are held where so few are not enough.
+    fn streaming(&self, plans: &[&Plan], most: u64) -> Option<Streaming> {
+        let _ = (plans, most);
+        None
+    }
+
     /// Bytes that kernels take beside the workspace when `plan` runs, known without its weights.
     fn scratch_bytes(&self, plan: &Plan) -> u64;
 
@@ -70,14 +78,44 @@ pub trait Device: Send + Sync {
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Weights>, LoadError>;
 
+    /// [`Self::load`] of weights that are held as [`Self::streaming`] says. Results have the same bits.
+    /// The provider is read by a thread of the device as long as there are runners.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    fn load_streaming(
+        self: Arc<Self>,
+        plans: &[&Plan],
+        provider: Arc<Provider>,
+        most: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Arc<dyn Weights>, LoadError> {
+        let _ = most;
+        self.load(plans, provider, progress)
+    }
+
     /// What it can do at most, spending about `each` on every figure.
     fn throughput(&self, each: Duration) -> Throughput;
+}
+
+/// Weights of which some are read again whenever they are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streaming {
+    /// Bytes held at the same time, with the memory that the others pass through.
+    pub held: u64,
+    /// Bytes that a run of one of the plans brings in at most.
+    pub moved: u64,
 }
 
 /// Weights on a device in the form its kernels read.
 pub trait Weights: Send + Sync {
     /// Bytes held.
     fn bytes(&self) -> u64;
+
+    /// Bytes that a run of one of the plans brings in at most.
+    fn moved(&self) -> u64 {
+        0
+    }
 
     /// Makes plans ready whose weights are among these, and reserves the memory of the largest:
     /// they run one at a time.

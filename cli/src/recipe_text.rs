@@ -47,6 +47,11 @@ pub fn summary(recipe: &Recipe) -> String {
         Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),
         None => out.push_str(&format!("seed          {}\n", recipe.seed)),
     }
+    for (half, tile) in [("encoded", recipe.tiles.encoder), ("decoded", recipe.tiles.decoder)] {
+        if let Some([width, height]) = tile {
+            out.push_str(&format!("{half:14}in tiles of {width}x{height}\n"));
+        }
+    }
     out.push_str(&format!("made by       anyid-rt {}\n", recipe.product));
     out
 }

@@ -47,6 +47,83 @@ fn a_run_that_does_not_fit_ends_with_exit_code_3_before_sampling() {
     assert_eq!(folder.names(), ["i.ir"]);
 }
 
+#[test]
+fn a_budget_is_kept_and_what_is_done_for_it_is_said_and_repeated() {
+    let folder = Folder::new();
+    let words = "--model @micro --size 384x384 --frames 5 --steps 1 --precision f32";
+    let whole = generate(&folder, &format!("{words} -o a.gif --dry-run --json")).fine().json();
+    let most = |json: &serde_json::Value| json["most_held_bytes"].as_u64().unwrap();
+    let less = most(&whole) * 6 / 10;
+    assert!(whole["run"]["tiles"].is_null(), "{whole}");
+    let fitted = format!("{words} --budget {less}");
+    let dry = generate(&folder, &format!("{fitted} -o a.gif --dry-run --json")).fine().json();
+    assert!(most(&dry) <= less, "{dry}");
+    let tiles = &dry["phases"].as_array().unwrap().last().unwrap()["tiles"];
+    assert_eq!(tiles["overlap"], 64);
+    assert_eq!(dry["run"]["tiles"]["decoder"], tiles["pixels"]);
+    assert_eq!(dry["run"]["version"], 4);
+    let dry = generate(&folder, &format!("{fitted} -o a.gif --dry-run")).fine();
+    assert!(dry.out.contains("tiles of"), "{}", dry.out);
+    // As much as there is free is enough here.
+    let free = generate(&folder, &format!("{words} --budget auto -o a.gif --dry-run --json"));
+    assert_eq!(most(&free.fine().json()), most(&whole));
+    let done = generate(&folder, &format!("{fitted} -o a.gif")).fine();
+    assert!(done.err.contains("tiles of") && done.err.contains("differs slightly"), "{}", done.err);
+    let recipe = folder.run("inspect a.gif.recipe.json").fine();
+    assert!(recipe.out.contains("decoded       in tiles of"), "{}", recipe.out);
+    folder.run("generate --recipe a.gif.recipe.json -o b.gif").fine();
+    generate(&folder, &format!("{words} -o c.gif")).fine();
+    let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
+    assert!(read("a.gif") == read("b.gif") && read("a.gif") != read("c.gif"));
+    let done = generate(&folder, &format!("{words} --budget 100KiB -o d.gif")).fails("E0603");
+    assert_eq!(done.code, 3);
+    done.says("the budget is 100 KiB").says("a larger budget");
+    assert!(!folder.names().contains(&"d.gif".to_owned()));
+}
+
+#[test]
+fn weights_that_are_read_again_give_the_same_file() {
+    let folder = Folder::new();
+    let words = "--model @micro --size 32x32 --frames 1 --steps 2 --precision f32";
+    let whole = generate(&folder, &format!("{words} -o a.gif --dry-run --json")).fine().json();
+    let phases = whole["phases"].as_array().unwrap();
+    let held = |name: &str| {
+        let phase = phases.iter().find(|phase| phase["name"] == name).unwrap();
+        phase["held_bytes"].as_u64().unwrap()
+    };
+    let most = ["text", "sampling"].map(held).into_iter().max().unwrap();
+    let budget = (most - 1).max(held("decoding"));
+    assert!(budget < most, "{whole}");
+    let fitted = format!("{words} --budget {budget}");
+    let dry = generate(&folder, &format!("{fitted} -o a.gif --dry-run --json")).fine().json();
+    let streamed = |phase: &serde_json::Value| phase["streamed_bytes"].as_u64().unwrap() > 0;
+    assert!(dry["phases"].as_array().unwrap().iter().any(streamed), "{dry}");
+    assert!(dry["run"]["tiles"].is_null(), "{dry}");
+    let done = generate(&folder, &format!("{fitted} -o a.gif")).fine();
+    assert!(done.err.contains("are read again"), "{}", done.err);
+    generate(&folder, &format!("{words} -o b.gif")).fine();
+    let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
+    assert!(read("a.gif") == read("b.gif"));
+}
+
+#[test]
+fn budgets_and_tiles_of_nonsense_are_refused() {
+    let folder = Folder::new();
+    let all =
+        ["0", "-1", "0GiB", "-4GiB", "GiB", "1e9", "nan", "inf", "Auto", "none", "8 GiBs", "½GiB"];
+    for bad in all.into_iter().chain(["99999999999TiB", "8GiB,4GiB", "12,5GiB", "0x10", "."]) {
+        let words = ["--prompt", "x", "-o", "a.gif", "--budget", bad];
+        let done = folder.run_with("generate", &words).fails("E0602");
+        assert!(done.err.contains("--budget"), "{bad}\n{}", done.err);
+    }
+    for bad in ["0x0", "64x64", "192", "x", "-192x192", "axb", "192x191"] {
+        let words = ["--prompt", "x", "-o", "a.gif", "--size", "448x448", "--tile", bad];
+        let done = folder.run_with("generate --model @micro", &words).fails("E0901");
+        assert!(done.err.contains("--tile"), "{bad}\n{}", done.err);
+    }
+    assert_eq!(folder.names(), [""; 0]);
+}
+
 /// Names of files that exist, each as one kind of input.
 fn inputs(folder: &Folder) -> Vec<(&'static str, &'static str)> {
     let picture = std::fs::read(common::repository().join("examples/astronaut.png")).unwrap();

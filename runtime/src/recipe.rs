@@ -12,7 +12,7 @@ use crate::files::is_standard_output;
 use crate::input;
 use crate::media::{MediaKind, ReadOptions, visit_frames};
 use crate::model::{Model, Parts};
-use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, settings};
+use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, Tiles, settings};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ const VERSION: u64 = 1;
 const VERSION_WITH_LATENTS: u64 = 2;
 /// Version of recipes with adapters, which earlier programs would leave out.
 const VERSION_WITH_ADAPTERS: u64 = 3;
+/// Version of recipes with tiles, which earlier programs would leave out.
+const VERSION_WITH_TILES: u64 = 4;
 /// The value of the `format` key of a recipe.
 pub const FORMAT: &str = "anyid-rt recipe";
 /// Largest recipe that is read, in bytes.
@@ -156,6 +158,8 @@ pub struct Recipe {
     pub latents: Option<HashedFile>,
     /// The file of the run's own latents, if decoding was done later. It is not needed again.
     pub decoded_from: Option<HashedFile>,
+    /// Tiles of the autoencoder.
+    pub tiles: Tiles,
     /// Where the result went.
     pub output: PathBuf,
 }
@@ -278,6 +282,7 @@ impl Recipe {
                 "latents that are a tensor",
             )?,
             decoded_from: None,
+            tiles: request.tiles,
             output: absolute(output)?,
         })
     }
@@ -289,6 +294,7 @@ impl Recipe {
         let mut value = json!({
             "format": FORMAT,
             "version": match (self.adapters.is_empty(), &self.latents) {
+                _ if self.tiles != Tiles::default() => VERSION_WITH_TILES,
                 (false, _) => VERSION_WITH_ADAPTERS,
                 (true, Some(_)) => VERSION_WITH_LATENTS,
                 (true, None) => VERSION,
@@ -325,6 +331,11 @@ impl Recipe {
             let list: Vec<Value> = self.adapters.iter().map(AdapterEntry::to_json).collect();
             value["adapters"] = json!(list);
         }
+        for (half, tile) in [("encoder", self.tiles.encoder), ("decoder", self.tiles.decoder)] {
+            if let Some(tile) = tile {
+                value["tiles"][half] = json!(tile);
+            }
+        }
         for (key, entry) in [("latents", &self.latents), ("decoded_from", &self.decoded_from)] {
             if let Some(entry) = entry {
                 value[key] = file(entry);
@@ -356,9 +367,9 @@ impl Recipe {
         if value["format"] != FORMAT {
             return Err(bad(format!("this is not a recipe: its \"format\" is not \"{FORMAT}\"")));
         }
-        if !(VERSION..=VERSION_WITH_ADAPTERS).any(|known| value["version"] == known) {
+        if !(VERSION..=VERSION_WITH_TILES).any(|known| value["version"] == known) {
             let found = &value["version"];
-            let newest = VERSION_WITH_ADAPTERS;
+            let newest = VERSION_WITH_TILES;
             return Err(bad(format!("recipe version {found}; this program reads up to {newest}")));
         }
         let key = |key: &str, what: &str| bad(format!("\"{key}\" is missing or not {what}"));
@@ -378,6 +389,18 @@ impl Recipe {
         };
         let (noise, latents) = (optional("noise")?, optional("latents")?);
         let decoded_from = optional("decoded_from")?;
+        let tile = |half: &str| {
+            let sides = match &value["tiles"][half] {
+                Value::Null => return Ok(None),
+                other => other.as_array().map_or(&[][..], Vec::as_slice),
+            };
+            let pixels = |side: &Value| side.as_u64().and_then(|n| usize::try_from(n).ok());
+            match sides.iter().map(pixels).collect::<Option<Vec<usize>>>().as_deref() {
+                Some(&[width, height]) => Ok(Some([width, height])),
+                _ => Err(key(&format!("tiles.{half}"), "width and height")),
+            }
+        };
+        let tiles = Tiles { encoder: tile("encoder")?, decoder: tile("decoder")? };
         let adapters: Option<Vec<AdapterEntry>> = match &value["adapters"] {
             Value::Null => Some(Vec::new()),
             other => {
@@ -412,6 +435,7 @@ impl Recipe {
                 .ok_or_else(|| key("adapters", "a list of paths with sha256 and scale"))?,
             latents,
             decoded_from,
+            tiles,
             output: PathBuf::from(read.text("output")?),
         })
     }
@@ -558,6 +582,7 @@ mod tests {
             adapters: Vec::new(),
             latents: None,
             decoded_from: None,
+            tiles: Tiles::default(),
             output: "/o/out.mp4".into(),
         }
     }
@@ -602,6 +627,16 @@ mod tests {
         assert_eq!(text["version"], VERSION_WITH_ADAPTERS, "earlier programs refuse it");
         std::fs::write(&path, text.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap(), tuned);
+        let tiles = Tiles { encoder: None, decoder: Some([480, 704]) };
+        let mut text = Recipe { tiles, ..recipe() }.to_json();
+        assert_eq!(text["version"], VERSION_WITH_TILES, "earlier programs refuse it");
+        std::fs::write(&path, text.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap().tiles, tiles);
+        for bad in [json!([480]), json!("480x704"), json!([-1, 704]), json!([480, 704, 1])] {
+            text["tiles"]["decoder"] = bad;
+            std::fs::write(&path, text.to_string()).unwrap();
+            assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");
+        }
         value.as_object_mut().unwrap().remove("residual");
         std::fs::write(&path, value.to_string()).unwrap();
         assert_eq!(Recipe::read(&path).unwrap().residual, "f32");

@@ -92,6 +92,23 @@ fn nothing_is_allocated_while_a_program_runs() {
     let planned = |phase: &str| program.plan(phase).unwrap().workspace_bytes;
     assert_eq!(program.workspace_bytes(), planned("prepare").max(planned("step")));
 
+    // Nor where weights are brought in meanwhile.
+    let mut program = Compiler::new(&backend)
+        .split(&module, "dit", &["lat", "t"])
+        .and_then(|compiler| {
+            compiler.holding(Some(0)).load(model.dit_weights.clone(), &mut |_, _| true)
+        })
+        .unwrap();
+    assert!(program.streamed_bytes() > 0);
+    let mut prepared = program.prepare(&inputs).unwrap();
+    program.step(&mut prepared, &inputs, &mut outputs).unwrap();
+    let (count, bytes) = allocated(|| {
+        for _ in 0..3 {
+            program.step(&mut prepared, &inputs, &mut outputs).unwrap();
+        }
+    });
+    assert_eq!((count, bytes), (0, 0), "allocations and bytes in steps that stream weights");
+
     let size = VaeSize { height: 48, width: 32, chunk: 1 };
     let module = decoder(&model.vae, &size, true);
     let compiler = coder_phases(Compiler::new(&backend), &module, Half::Decoder, true).unwrap();

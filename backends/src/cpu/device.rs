@@ -3,12 +3,13 @@
 //! Memory of the process is the device's own, so inputs are read and outputs are written where they
 //! lie. What a launch does is not decided here.
 
+use super::packed::Stream;
 use super::simd::Level;
 use super::{AlignedBytes, Cpu, Executable, Memory, peak};
 use crate::arena::HostArena;
 use crate::device::{
-    About, Arena, Call, Device, LaunchTime, Progress, Provider, Runner, Throughput, Times, Value,
-    Weights,
+    About, Arena, Call, Device, LaunchTime, Progress, Provider, Runner, Streaming, Throughput,
+    Times, Value, Weights,
 };
 use crate::errors::{LoadError, NoMemory, OpenError, RunError};
 use crate::registry::{Kind, Opening, Setting, Settings};
@@ -63,6 +64,8 @@ struct Ready {
     loaded: Arc<Loaded>,
     executables: Vec<Executable>,
     memory: Memory,
+    /// Brings in the weights that are not held.
+    stream: Option<Stream>,
 }
 
 impl Device for Cpu {
@@ -84,7 +87,23 @@ impl Device for Cpu {
         provider: Arc<Provider>,
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Weights>, LoadError> {
-        let weights = super::Weights::load(&self, plans, &*provider, progress)?;
+        let weights = super::Weights::load(&self, plans, &*provider, None, progress)?;
+        Ok(Arc::new(Loaded { cpu: self, weights, provider }))
+    }
+
+    fn streaming(&self, plans: &[&Plan], most: u64) -> Option<Streaming> {
+        let planned = super::Weights::planned_streaming(self.level(), plans, most);
+        planned.map(|[held, moved]| Streaming { held, moved })
+    }
+
+    fn load_streaming(
+        self: Arc<Self>,
+        plans: &[&Plan],
+        provider: Arc<Provider>,
+        most: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Arc<dyn Weights>, LoadError> {
+        let weights = super::Weights::load(&self, plans, &*provider, Some(most), progress)?;
         Ok(Arc::new(Loaded { cpu: self, weights, provider }))
     }
 
@@ -98,15 +117,26 @@ impl Weights for Loaded {
         self.weights.bytes()
     }
 
+    fn moved(&self) -> u64 {
+        self.weights.moved()
+    }
+
     fn prepare(self: Arc<Self>, plans: Vec<Plan>) -> Result<Box<dyn Runner>, LoadError> {
         let ready = |plan| Executable::new(&self.cpu, plan, &self.weights);
-        let executables: Vec<Executable> = plans.into_iter().map(ready).collect();
+        let mut executables: Vec<Executable> = plans.into_iter().map(ready).collect();
         let workspace = executables.iter().map(|each| each.plan().workspace_bytes).max();
         let scratch = executables.iter().map(Executable::scratch_bytes).max();
         let (workspace, scratch) = (workspace.unwrap_or(0), scratch.unwrap_or(0));
         let memory = Memory::try_new(workspace, scratch);
         let memory = memory.ok_or(LoadError::NoWorkspace(NoMemory::of(workspace)))?;
-        Ok(Box::new(Ready { loaded: self, executables, memory }))
+        let stream = match self.weights.slot() {
+            None => None,
+            Some(slot) => {
+                let groups = executables.iter_mut().map(Executable::take_groups).collect();
+                Some(Stream::new(self.cpu.level(), self.provider.clone(), slot, groups)?)
+            }
+        };
+        Ok(Box::new(Ready { loaded: self, executables, memory, stream }))
     }
 }
 
@@ -145,9 +175,10 @@ impl Runner for Ready {
             }
             false
         };
+        let streaming = self.stream.as_ref().map(|stream| stream.begin(at));
         let result = self.executables[at].run(
             cpu,
-            weights,
+            (weights, streaming.as_ref()),
             &**provider,
             &mut self.memory,
             call.kept.map_or(no_kept, HostArena::memory),
@@ -157,6 +188,9 @@ impl Runner for Ready {
             &between,
             call.trace,
         );
+        if let Some(streaming) = streaming {
+            streaming.end(result.is_ok());
+        }
         // The launch that failed took its time too.
         if let (Some(clock), Err(error)) = (&clock, &result)
             && *error != RunError::Stopped

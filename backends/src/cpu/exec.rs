@@ -11,7 +11,7 @@ mod run;
 
 use super::Cpu;
 use super::buffer::AlignedBytes;
-use super::packed::Weights;
+use super::packed::{Schedule, Streaming, Weights};
 use super::threads::stop_requested;
 use crate::WeightProvider;
 use crate::device::Trace;
@@ -64,6 +64,15 @@ impl Memory {
     }
 }
 
+/// Where a weight is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Among those that are held.
+    Held(usize),
+    /// In a group of those that are not.
+    Streamed { group: usize, item: usize },
+}
+
 /// A plan made ready for this CPU.
 pub struct Executable {
     plan: Plan,
@@ -71,7 +80,9 @@ pub struct Executable {
     /// What each step launches.
     launches: Vec<Launch>,
     /// For each operand of each step: the weight in panels or widened to f32.
-    packed: Vec<SmallVec<[Option<usize>; 4]>>,
+    packed: Vec<SmallVec<[Option<Place>; 4]>>,
+    /// What each step reads of the weights that are not held.
+    schedule: Schedule,
     /// For each weight of the plan: its row-major bytes.
     plain: Vec<Option<usize>>,
     /// For each state: its first byte in the memory of all states.
@@ -84,17 +95,29 @@ impl Executable {
         let mut launches: Vec<Launch> = plan.steps.iter().map(|s| Launch::new(&plan, s)).collect();
         launches.iter_mut().for_each(|launch| launch.compile(cpu));
         let scratch = launches.iter().map(|launch| launch.scratch_bytes(cpu)).max().unwrap_or(0);
-        let packed = plan.steps.iter().zip(&launches).map(|(step, launch)| {
+        let schedule = weights.schedule(cpu.level(), &plan);
+        let packed = plan.steps.iter().zip(&launches).enumerate().map(|(at, (step, launch))| {
             let mut packed = smallvec::smallvec![None; step.operands.len()];
             for (position, form) in launch.forms() {
-                packed[position] = weights.find(&plan, step.operands[position], form);
+                let buffer = step.operands[position];
+                let held = weights.find(&plan, buffer, form).map(Place::Held);
+                let streamed = || {
+                    let item = schedule.find(at, &plan, buffer, form)?;
+                    Some(Place::Streamed { group: schedule.steps[at]?, item })
+                };
+                packed[position] = held.or_else(streamed);
             }
             packed
         });
         let packed = packed.collect();
         let plain = plan.weights.iter().map(|w| weights.find_plain(&w.name)).collect();
         let (states, _) = plan.state_layout();
-        Self { scratch, launches, packed, plain, states, plan }
+        Self { scratch, launches, packed, schedule, plain, states, plan }
+    }
+
+    /// The weights that are not held, group by group, for the stream that brings them in.
+    pub(super) fn take_groups(&mut self) -> super::packed::Groups {
+        std::mem::take(&mut self.schedule.groups)
     }
 
     /// Bytes of kernel scratch that `plan` will need, known without its weights.
@@ -114,14 +137,14 @@ impl Executable {
     }
 
     /// Runs all steps. `inputs` and `outputs` are in the plan's order; the caller checks their
-    /// lengths. `states` holds the plan's [states](Plan::state_layout) and is changed. `stopped` is
+    /// lengths. Where some weights are not held, a stream brings them in. `states` holds the plan's [states](Plan::state_layout) and is changed. `stopped` is
     /// asked before every step and before outputs are copied; inside
     /// [`with_stop`](super::threads::with_stop) a step ends early as well, and the run with
     /// `Stopped`. `trace` sees every step's results.
-    pub fn run(
+    pub(super) fn run(
         &self,
         cpu: &Cpu,
-        weights: &Weights,
+        (weights, streaming): (&Weights, Option<&Streaming<'_>>),
         provider: &dyn WeightProvider,
         memory: &mut Memory,
         persistent: &mut AlignedBytes,
@@ -147,6 +170,7 @@ impl Executable {
             executable: self,
             plan: &self.plan,
             weights,
+            streaming,
             provider,
             workspace: memory.workspace.bytes_mut().as_mut_ptr(),
             persistent: persistent.bytes_mut().as_mut_ptr(),
@@ -160,6 +184,9 @@ impl Executable {
         for (at, step) in self.plan.steps.iter().enumerate() {
             if stopped() || stop_requested() {
                 return Err(RunError::Stopped);
+            }
+            if let (Some(streaming), Some(Some(group))) = (streaming, self.schedule.steps.get(at)) {
+                streaming.wait(*group, step.label())?;
             }
             frame.step(at, step, memory.scratch.bytes_mut())?;
             // What a step wrote that was told to stop is worthless.

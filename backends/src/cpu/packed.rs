@@ -2,10 +2,16 @@
 //!
 //! Matrices of products and convolutions are packed into panels, tables that are only gathered
 //! from stay where they are stored, and everything else is converted to the type the plan names.
+//! Where not all may be held, some matrices are read again in every run (`choice.rs`, `stream.rs`).
 //! Stored bytes are read in pieces of bounded size (`read.rs`), so there are never two full copies
 //! of a weight.
 
+mod choice;
 mod read;
+mod stream;
+
+pub(super) use choice::Schedule;
+pub(super) use stream::{Groups, Stream, Streaming};
 
 use super::Cpu;
 use super::buffer::AlignedBytes;
@@ -18,6 +24,7 @@ use crate::WeightProvider;
 use crate::errors::LoadError;
 use anyid_ir::plan::{BufferId, Plan, Root};
 use anyid_ir::{Shape, TensorType};
+use choice::Choice;
 use read::{Reader, fetch};
 use std::collections::BTreeMap;
 
@@ -68,14 +75,16 @@ pub struct Weights {
     items: Vec<Loaded>,
     index: BTreeMap<Key, usize>,
     bytes: u64,
+    /// What is not held.
+    streamed: Option<Choice>,
 }
 
 /// Where a tensor is kept: name, form, and the shape that panels were made for.
 type Key = (String, Form, Shape);
 
 impl Weights {
-    /// Loads every weight of `plans`. `progress` gets bytes done and in all, and says whether to
-    /// go on.
+    /// Loads every weight of `plans`, or as many that at most `most` bytes are held. `progress` gets
+    /// bytes done and in all, and says whether to go on.
     ///
     /// # Errors
     /// Where a weight is missing, of another size or unreadable, or has no room; where `progress`
@@ -84,17 +93,27 @@ impl Weights {
         cpu: &Cpu,
         plans: &[&Plan],
         provider: &dyn WeightProvider,
+        most: Option<u64>,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Self, LoadError> {
-        let (wanted, tables) = wanted(plans);
+        let (mut wanted, tables) = wanted(plans);
         for (name, ty) in tables {
             fetch(provider, name, ty)?;
+        }
+        let streamed = most.and_then(|most| Choice::new(cpu.level(), plans, most));
+        if let Some(choice) = &streamed {
+            for (key, (ty, _)) in &wanted {
+                if choice.contains(key) {
+                    fetch(provider, &key.0, ty)?;
+                }
+            }
+            wanted.retain(|key, _| !choice.contains(key));
         }
         let total: u64 = wanted.values().map(|(ty, _)| ty.bytes()).sum();
         let mut jobs: Vec<_> = wanted.into_iter().collect();
         jobs.sort_by_key(|(_, (_, order))| *order);
-        let mut out = Self::default();
-        let mut reader = Reader::new(cpu, provider);
+        let mut out = Self { streamed, ..Self::default() };
+        let mut reader = Reader::new(cpu.pool(), cpu.level(), provider);
         let mut done = 0;
         for ((name, form, shape), (ty, _)) in jobs {
             if !progress(done, total) {
@@ -121,9 +140,30 @@ impl Weights {
         each.fold(0, u64::saturating_add)
     }
 
-    /// Bytes held.
+    /// Bytes held, and bytes that a run of one plan brings in at most, where at most `most` bytes of the
+    /// weights of `plans` may be held at `level`; `None` where none can be left out.
+    pub fn planned_streaming(level: Level, plans: &[&Plan], most: u64) -> Option<[u64; 2]> {
+        Choice::new(level, plans, most).map(|choice| [choice.held, choice.moved])
+    }
+
+    /// Bytes held, with the memory that others pass through.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.streamed.as_ref().map_or(self.bytes, |choice| choice.held)
+    }
+
+    /// Bytes that a run of one of the plans brings in at most.
+    pub fn moved(&self) -> u64 {
+        self.streamed.as_ref().map_or(0, |choice| choice.moved)
+    }
+
+    /// Bytes of a slot that weights pass through which are not held.
+    pub(super) fn slot(&self) -> Option<u64> {
+        self.streamed.as_ref().map(|choice| choice.slot)
+    }
+
+    /// What `plan` reads that is not held.
+    pub(super) fn schedule(&self, level: Level, plan: &Plan) -> Schedule {
+        self.streamed.as_ref().map_or_else(Schedule::default, |c| Schedule::new(level, plan, c))
     }
 
     /// Where the weight that a buffer is lies in `form`.

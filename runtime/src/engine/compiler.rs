@@ -5,7 +5,7 @@ use super::tracer::Tracer;
 use super::{Backend, PlanFile, Watched, memory_check};
 use crate::error::{self, Error, Result};
 use anyid_backends::LoadError;
-use anyid_backends::device::Provider;
+use anyid_backends::device::{Provider, Streaming};
 use anyid_backends::stop::with_stop;
 use anyid_ir::kernel::Target;
 use anyid_ir::plan::{BufferId, Plan, Root};
@@ -26,6 +26,8 @@ pub struct Compiler {
     foreign: Option<String>,
     /// What the passes did, for each request.
     watched: Vec<Watched>,
+    /// Bytes of weights that may be held.
+    most: Option<u64>,
 }
 
 impl Compiler {
@@ -34,7 +36,7 @@ impl Compiler {
         let target = backend.about().target.clone();
         let options = Options { target, ..Options::default() };
         let (phases, watched) = (Vec::new(), Vec::new());
-        Self { backend: backend.clone(), phases, options, foreign: None, watched }
+        Self { backend: backend.clone(), phases, options, foreign: None, watched, most: None }
     }
 
     /// Compiles the phases added from here on as `options` say, for this backend's target.
@@ -129,10 +131,32 @@ impl Compiler {
         &self.watched
     }
 
+    /// Holds at most so many bytes of weights, where the device can: others are read again in every
+    /// run, while it computes. Results have the same bits.
+    #[must_use]
+    pub fn holding(mut self, most: Option<u64>) -> Self {
+        self.most = most;
+        self
+    }
+
     /// Bytes that the weights of all phases take once they are loaded.
     pub fn weight_bytes(&self) -> u64 {
+        self.weights().1.held
+    }
+
+    /// Bytes of weights that a run of a phase reads again at most.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.weights().1.moved
+    }
+
+    /// What may be held of the weights if that is not all of them, and what is held.
+    fn weights(&self) -> (Option<u64>, Streaming) {
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
-        self.backend.device().weight_bytes(&plans)
+        let device = self.backend.device();
+        let held = device.weight_bytes(&plans);
+        let most = self.most.filter(|most| held > *most);
+        let streaming = most.and_then(|most| Some((Some(most), device.streaming(&plans, most)?)));
+        streaming.unwrap_or((None, Streaming { held, moved: 0 }))
     }
 
     /// Bytes of workspace and kernel scratch that the program will reserve.
@@ -170,16 +194,20 @@ impl Compiler {
         provider: Arc<Provider>,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Program> {
-        let device = self.backend.device();
+        let (device, (most, of_weights)) = (self.backend.device(), self.weights());
         if let Some(target) = &self.foreign {
             return Err(PlanFile::foreign(target, self.backend.target()));
         }
         let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
         plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
         let planned = memory_check::planned(plans.iter().copied());
-        let needed = planned.saturating_add(device.weight_bytes(&plans));
+        let needed = planned.saturating_add(of_weights.held);
         memory_check::check(self.backend.about(), needed, "weights and plans")?;
-        let weights = device.clone().load(&plans, provider.clone(), progress);
+        let device = device.clone();
+        let weights = match most {
+            Some(most) => device.load_streaming(&plans, provider.clone(), most, progress),
+            None => device.load(&plans, provider.clone(), progress),
+        };
         let weights = weights.map_err(load_error)?;
         let (mut phases, mut launches) = (BTreeMap::new(), BTreeMap::new());
         let mut plans = Vec::with_capacity(self.phases.len());

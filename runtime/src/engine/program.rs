@@ -242,6 +242,11 @@ impl Program {
         self.weights.bytes()
     }
 
+    /// Bytes of weights that a run of a phase reads again at most.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.weights.moved()
+    }
+
     /// Bytes of workspace reserved: those of the plan that needs most.
     pub fn workspace_bytes(&self) -> u64 {
         self.runner.workspace_bytes()

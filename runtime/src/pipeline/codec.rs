@@ -3,12 +3,15 @@
 use super::context::tensor_f32;
 use super::plan::Stage;
 use super::shelf::Lent;
+use super::tiles::{Tile, Tiling};
 use super::{Cancel, Event, LoadedReference, Request, Run, Size};
 use crate::engine::finite::Origin;
-use crate::engine::{Backend, CompileRequest, Compiler, Inputs, StateSpec, States, interrupted_in};
+use crate::engine::{
+    Backend, CompileRequest, Compiler, Inputs, StateSpec, States, interrupted_in, memory_check,
+};
 use crate::error::Result;
 use crate::model::Model;
-use anyid_ir::{Module, Tensor};
+use anyid_ir::{DType, Module, Tensor, TensorType};
 use anyid_models::wan::Geometry;
 use anyid_models::wan::vae::{self, Half, VaeSize};
 
@@ -98,15 +101,15 @@ pub fn coder_phases(
 const ENCODING: &str = "while encoding";
 const DECODING: &str = "while decoding";
 
-/// One half of the autoencoder for chunks of this size.
+/// One half of the autoencoder for chunks of pictures of `width` and `height`.
 pub(super) fn compile(
     compiler: Compiler,
     model: &Model,
     half: Half,
-    size: Size,
+    [width, height]: [usize; 2],
     clips: bool,
 ) -> Result<Compiler> {
-    let sizes = VaeSize { height: size.height, width: size.width, chunk: 1 };
+    let sizes = VaeSize { height, width, chunk: 1 };
     let module = match half {
         Half::Encoder => vae::encoder(&model.vae, &sizes),
         Half::Decoder => vae::decoder(&model.vae, &sizes, true),
@@ -175,29 +178,65 @@ impl Coder {
     }
 }
 
-/// `seen` is called after every latent frame.
+/// The latents of a clip, tile by tile. `seen` is called after every latent frame of a tile.
 fn encode_clip(
     run: &mut Run<'_>,
     coder: &mut Coder,
-    size: Size,
+    (size, tiling): (Size, &Tiling),
     clip: &Clip<'_>,
     place: &str,
     seen: &mut dyn FnMut(&mut Run<'_>),
 ) -> Result<Tensor> {
-    let mut latents = Vec::new();
     let geometry = run.model.geometry();
-    let later = clip.latent_frames(geometry) - 1;
-    let pieces = |at: usize| {
-        let time = geometry.time;
-        let (start, len) = if at == 0 { (0, 1) } else { (time * (at - 1) + 1, time) };
-        clip.piece(size, start, len)
-    };
-    for at in 0..=later {
-        run.cancel.check(ENCODING)?;
-        latents.push(coder.chunk(at, &pieces, place)?);
-        seen(run);
+    let frames = clip.latent_frames(geometry);
+    let mut whole: Option<Tensor> = None;
+    for tile in tiling.tiles() {
+        let pieces = |at: usize| {
+            let time = geometry.time;
+            let (start, len) = if at == 0 { (0, 1) } else { (time * (at - 1) + 1, time) };
+            cut(tiling, Half::Encoder, tile, clip.piece(size, start, len)?)
+        };
+        let mut latents = Vec::new();
+        for at in 0..frames {
+            run.cancel.check(ENCODING)?;
+            latents.push(coder.chunk(at, &pieces, place)?);
+            seen(run);
+        }
+        let latents = concat_time(&latents)?;
+        if tiling.is_whole() {
+            return Ok(latents);
+        }
+        let whole = match &mut whole {
+            Some(whole) => whole,
+            none => {
+                let [_, rows, columns] = size.latent(geometry);
+                none.insert(zeros([latents.shape()[0], frames, rows, columns], "latents")?)
+            }
+        };
+        add(tiling, Half::Encoder, tile, &latents, whole);
     }
-    concat_time(&latents)
+    Ok(whole.expect("a picture has a tile"))
+}
+
+/// The part of a whole chunk that a half reads for a tile.
+fn cut(tiling: &Tiling, half: Half, tile: Tile, chunk: Tensor) -> Result<Tensor> {
+    if tiling.is_whole() {
+        return Ok(chunk);
+    }
+    let [channels, frames, ..] = four(&chunk);
+    let part = tiling.cut(half, tile, chunk.as_f32().expect("pixels and latents are f32"));
+    let [rows, columns] = tiling.tile_sides(half);
+    tensor_f32([channels, frames, rows, columns], &part)
+}
+
+/// Adds what a half gave for a tile to a whole chunk.
+fn add(tiling: &Tiling, half: Half, tile: Tile, given: &Tensor, whole: &mut Tensor) {
+    let given = given.as_f32().expect("pixels and latents are f32");
+    tiling.add(half, tile, given, whole.as_f32_mut().expect("it was made as f32"));
+}
+
+fn zeros(shape: [usize; 4], what: &str) -> Result<Tensor> {
+    memory_check::zeros(&TensorType::new(DType::F32, shape), what)
 }
 
 /// Concatenates tensors `[C,Tᵢ,h,w]` along time.
@@ -237,7 +276,7 @@ fn four(tensor: &Tensor) -> [usize; 4] {
 pub(crate) fn encode_references(
     run: &mut Run<'_>,
     stage: Stage,
-    request: &Request,
+    (request, tiling): (&Request, &Tiling),
     guided: bool,
     references: &[LoadedReference],
 ) -> Result<ReferenceLatents> {
@@ -253,14 +292,14 @@ pub(crate) fn encode_references(
     let mut coder = Coder::load(run, stage, Half::Encoder)?;
     let black = guided.then_some(Clip::Black { frames: longest });
     let geometry = run.model.geometry();
-    let total = clips.iter().chain(&black).map(|clip| clip.latent_frames(geometry)).sum();
-    let (mut done, given) = (0, clips.len());
+    let frames: usize = clips.iter().chain(&black).map(|clip| clip.latent_frames(geometry)).sum();
+    let (mut done, total, given) = (0, frames * tiling.count(), clips.len());
     let mut encode = |run: &mut Run<'_>, at: usize, clip: &Clip<'_>| {
         let place = match at < given {
             true => format!("the encoder of reference {}", at + 1),
             false => "the encoder of black references".to_owned(),
         };
-        encode_clip(run, &mut coder, request.size, clip, &place, &mut |run| {
+        encode_clip(run, &mut coder, (request.size, tiling), clip, &place, &mut |run| {
             done += 1;
             let reference = (at < given).then_some(at + 1);
             run.event(Event::Encoded { reference, references: given, done, total });
@@ -290,6 +329,7 @@ pub struct ClipEncoder<'m> {
     cancel: Cancel,
     coder: Coder,
     size: Size,
+    tiling: Tiling,
 }
 
 impl<'m> ClipEncoder<'m> {
@@ -299,11 +339,23 @@ impl<'m> ClipEncoder<'m> {
     /// # Errors
     /// As [`Compiler::load`].
     pub fn open(model: &'m Model, backend: &Backend, size: Size, cancel: &Cancel) -> Result<Self> {
+        Self::in_tiles(model, backend, (size, None), cancel)
+    }
+
+    /// [`Self::open`] for tiles of at most this width and height, if they are given.
+    fn in_tiles(
+        model: &'m Model,
+        backend: &Backend,
+        (size, tile): (Size, Option<[usize; 2]>),
+        cancel: &Cancel,
+    ) -> Result<Self> {
         Run::quiet(model, cancel, &mut |_| Ok(()), |run| {
             let compiler = Compiler::new(backend).stopped_by(cancel.flag());
-            let compiler = compile(compiler, model, Half::Encoder, size, size.frames > 1)?;
+            let tiling = Tiling::of(model, size, tile);
+            let sides = tiling.pixels();
+            let compiler = compile(compiler, model, Half::Encoder, sides, size.frames > 1)?;
             let coder = Coder::load(run, Stage::alone("references", compiler), Half::Encoder)?;
-            Ok(Self { model, cancel: cancel.clone(), coder, size })
+            Ok(Self { model, cancel: cancel.clone(), coder, size, tiling })
         })
     }
 
@@ -337,9 +389,9 @@ impl<'m> ClipEncoder<'m> {
     }
 
     fn clip(&mut self, clip: &Clip<'_>, place: &str) -> Result<Tensor> {
-        let (coder, size) = (&mut self.coder, self.size);
+        let (coder, whole) = (&mut self.coder, (self.size, &self.tiling));
         Run::quiet(self.model, &self.cancel, &mut |_| Ok(()), |run| {
-            encode_clip(run, coder, size, clip, place, &mut |_| {})
+            encode_clip(run, coder, whole, clip, place, &mut |_| {})
         })
     }
 }
@@ -349,25 +401,59 @@ impl<'m> ClipEncoder<'m> {
 /// # Errors
 /// As [`Program::call`](crate::engine::Program::call).
 pub fn encode_pixels(model: &Model, backend: &Backend, pixels: &Tensor) -> Result<Tensor> {
-    let [_, frames, height, width] = four(pixels);
-    let size = Size { width, height, frames };
-    ClipEncoder::open(model, backend, size, &Cancel::new())?.pixels(pixels, "the encoder")
+    encode_in_tiles(model, backend, pixels, None)
 }
 
-/// Decodes latents chunk by chunk and passes pixels on as soon as they are there.
-pub(crate) fn decode(run: &mut Run<'_>, stage: Stage, latents: &Tensor) -> Result<()> {
+/// [`encode_pixels`] in tiles of at most this width and height, if they are given.
+///
+/// # Errors
+/// As [`encode_pixels`].
+pub fn encode_in_tiles(
+    model: &Model,
+    backend: &Backend,
+    pixels: &Tensor,
+    tile: Option<[usize; 2]>,
+) -> Result<Tensor> {
+    let [_, frames, height, width] = four(pixels);
+    let size = (Size { width, height, frames }, tile);
+    ClipEncoder::in_tiles(model, backend, size, &Cancel::new())?.pixels(pixels, "the encoder")
+}
+
+/// Decodes latents chunk by chunk and passes pixels on as soon as they are there: those of tiles when
+/// the last tile is.
+pub(crate) fn decode(
+    run: &mut Run<'_>,
+    stage: Stage,
+    latents: &Tensor,
+    tiling: &Tiling,
+) -> Result<()> {
     let since = run.begin("decoding");
-    let count = latents.shape()[1];
+    let [_, count, rows, columns] = four(latents);
     let mut coder = Coder::load(run, stage, Half::Decoder)?;
     let geometry = run.model.geometry();
     let total = geometry.frames(count);
-    let pieces = |at: usize| prefix_time(latents, at, 1);
-    for at in 0..count {
-        run.cancel.check(DECODING)?;
-        let video = coder.chunk(at, &pieces, "the decoder")?;
-        run.receiver.frames(&video)?;
-        run.event(Event::Decoded { done: geometry.frames(at + 1), total });
+    let Size { width, height, .. } = Size::of_latent([count, rows, columns], geometry);
+    let (mut video, mut done) = (Vec::new(), 0);
+    for tile in tiling.tiles() {
+        let pieces = |at: usize| cut(tiling, Half::Decoder, tile, prefix_time(latents, at, 1)?);
+        for at in 0..count {
+            run.cancel.check(DECODING)?;
+            let part = coder.chunk(at, &pieces, "the decoder")?;
+            if tiling.is_whole() {
+                run.receiver.frames(&part)?;
+            } else {
+                if video.len() == at {
+                    video.push(zeros([part.shape()[0], part.shape()[1], height, width], "pixels")?);
+                }
+                add(tiling, Half::Decoder, tile, &part, &mut video[at]);
+            }
+            done += 1;
+            let frames =
+                (done / tiling.count()).checked_sub(1).map_or(0, |at| geometry.frames(at + 1));
+            run.event(Event::Decoded { done: frames, total });
+        }
     }
+    video.into_iter().try_for_each(|chunk| run.receiver.frames(&chunk))?;
     run.end("decoding", since, coder.program.weight_bytes(), coder.memory_bytes());
     Ok(())
 }
@@ -386,8 +472,9 @@ pub(crate) fn decode_each(
     let size = Size::of_latent([count, rows, cols], model.geometry());
     Run::quiet(model, cancel, show, |run| {
         let compiler = Compiler::new(backend).stopped_by(cancel.flag());
-        let compiler = compile(compiler, model, Half::Decoder, size, count > 1)?;
-        decode(run, Stage::alone("decoding", compiler), latents)
+        let sides = [size.width, size.height];
+        let compiler = compile(compiler, model, Half::Decoder, sides, count > 1)?;
+        decode(run, Stage::alone("decoding", compiler), latents, &Tiling::of(model, size, None))
     })
 }
 
@@ -402,7 +489,8 @@ pub(crate) fn decoder_bytes(
     cancel: &Cancel,
 ) -> Result<u64> {
     let compiler = Compiler::new(backend).stopped_by(cancel.flag());
-    let compiler = compile(compiler, model, Half::Decoder, size, size.frames > 1)?;
+    let sides = [size.width, size.height];
+    let compiler = compile(compiler, model, Half::Decoder, sides, size.frames > 1)?;
     Ok(super::need::decoding(&compiler, model, size).held_bytes())
 }
 

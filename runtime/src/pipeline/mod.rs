@@ -8,6 +8,7 @@
 mod cancel;
 mod codec;
 mod context;
+mod fit;
 mod kept;
 mod need;
 mod plan;
@@ -18,16 +19,17 @@ mod sample;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use cancel::Cancel;
-pub use codec::{ClipEncoder, coder_phases, decode_latents, encode_pixels};
+pub use codec::{ClipEncoder, coder_phases, decode_latents, encode_in_tiles, encode_pixels};
 pub(crate) use codec::{decode_each, decoder_bytes};
 pub use context::encode_prompts;
 pub(crate) use context::{encode_each, tensor_f32, tensor_i32};
 pub use kept::RECIPE_KEY;
-pub use need::PhasePlan;
+pub use need::{PhasePlan, TilePlan};
 pub use plan::Preflight;
-pub use request::{Misfit, Request, Size, check_frames};
+pub use request::{Budget, Misfit, Request, Size, Tiles, check_frames};
 pub use results::{FileOptions, Finished, ResultFiles};
 pub use sample::{Sampler, StepRecord, settings};
 pub use shelf::Keep;

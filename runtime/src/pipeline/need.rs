@@ -4,10 +4,12 @@
 //! and kernel scratch as planned, what is kept from one launch to the next, and pixels of
 //! references and result. The system's cache of file contents is not counted.
 
-use super::{Request, Size};
+use super::tiles::Tiling;
+use super::{Request, Size, Tiles};
 use crate::engine::{Compiler, Program};
 use crate::model::Model;
 use anyid_ir::plan::Plan;
+use anyid_models::wan::vae::Half;
 use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::cost::plan_cost;
 
@@ -30,6 +32,21 @@ pub struct PhasePlan {
     pub pixel_bytes: u64,
     /// Bytes of other phases' networks that stay loaded meanwhile ([`super::Keep::Loaded`]).
     pub loaded_bytes: u64,
+    /// Bytes of weights that are read again for every evaluation, because they do not stay in memory.
+    pub streamed_bytes: u64,
+    /// The tiles that its pictures are cut into, if they are.
+    pub tiles: Option<TilePlan>,
+}
+
+/// How the pictures of a phase are cut into tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TilePlan {
+    /// Tiles beside and below each other.
+    pub grid: [usize; 2],
+    /// Width and height of a tile in pixels.
+    pub pixels: [usize; 2],
+    /// Pixels that neighbouring tiles share at least.
+    pub overlap: usize,
 }
 
 impl PhasePlan {
@@ -53,9 +70,23 @@ pub(super) struct Sizes {
     pub(super) rows: usize,
     pub(super) precision: Precision,
     pub(super) guided: bool,
+    /// Tiles of the autoencoder.
+    pub(super) tiles: Tiles,
+    /// Bytes of weights of the text encoder and of the transformer that may be held at most; others
+    /// are read again when they are needed.
+    pub(super) most_weights: [Option<u64>; 2],
 }
 
 impl Sizes {
+    /// How a half of the autoencoder cuts pictures of `size`.
+    pub(super) fn tiling(&self, model: &Model, half: Half, size: Size) -> Tiling {
+        let most = match half {
+            Half::Encoder => self.tiles.encoder,
+            Half::Decoder => self.tiles.decoder,
+        };
+        Tiling::of(model, size, most)
+    }
+
     /// Latent frames of all references.
     pub(super) fn reference_latents(&self) -> usize {
         self.references.iter().map(|frames| self.geometry.latent_frames(*frames)).sum()
@@ -70,6 +101,7 @@ impl Sizes {
 /// The plans of a phase, loaded or not.
 pub(super) trait Planned {
     fn weights(&self) -> u64;
+    fn streamed(&self) -> u64;
     fn memory(&self) -> u64;
     fn phase(&self, name: &str) -> Option<&Plan>;
 
@@ -86,6 +118,10 @@ impl Planned for Compiler {
         self.weight_bytes()
     }
 
+    fn streamed(&self) -> u64 {
+        self.streamed_bytes()
+    }
+
     fn memory(&self) -> u64 {
         self.memory_bytes()
     }
@@ -98,6 +134,10 @@ impl Planned for Compiler {
 impl Planned for Program {
     fn weights(&self) -> u64 {
         self.weight_bytes()
+    }
+
+    fn streamed(&self) -> u64 {
+        self.streamed_bytes()
     }
 
     fn memory(&self) -> u64 {
@@ -139,6 +179,8 @@ pub(super) fn decoding(made: &impl Planned, model: &Model, size: Size) -> PhaseP
         rows: 0,
         precision: Precision::F32,
         guided: false,
+        tiles: Tiles::default(),
+        most_weights: [None; 2],
     };
     need("decoding", made, model, &request, &sizes)
 }
@@ -172,6 +214,10 @@ pub(super) fn need(
     let most = |names: &[&str], what: fn(&Plan) -> u64| {
         names.iter().map(|name| made.of(name, what)).max().unwrap_or(0)
     };
+    let half = if name == "references" { Half::Encoder } else { Half::Decoder };
+    let tiling = matches!(name, "references" | "decoding").then(|| sizes.tiling(model, half, size));
+    let tiling = tiling.filter(|tiling| !tiling.is_whole());
+    let count = tiling.map_or(1, |tiling| tiling.count() as u64);
     let (flops, kept_bytes, pixel_bytes) = match name {
         "text" => {
             let phases = sizes.tokens.unwrap_or_default().map(super::context::phase);
@@ -187,7 +233,8 @@ pub(super) fn need(
             let latents = encoded.saturating_mul(2);
             let results = most(&["first", "next"], results);
             let kept = sum(&[contexts, states, results, latents]);
-            (clips.fold(black, u64::saturating_add), kept, sum(&[held, chunk]))
+            let work = clips.fold(black, u64::saturating_add).saturating_mul(count);
+            (work, kept, sum(&[held, chunk]))
         }
         "sampling" => {
             let runs =
@@ -208,7 +255,10 @@ pub(super) fn need(
         _ => {
             let states = made.of("first", Plan::state_bytes);
             let results = most(&["first", "next"], results);
-            (clip(size.frames), sum(&[states, target, latent * 2]), sum(&[results, frame]))
+            // Tiles are complete only when the last one is.
+            let whole = tiling.map_or(0, |_| frame.saturating_mul(F32 * size.frames as u64));
+            let work = clip(size.frames).saturating_mul(count);
+            (work, sum(&[states, target, latent * 2]), sum(&[results, frame, whole]))
         }
     };
     PhasePlan {
@@ -219,5 +269,11 @@ pub(super) fn need(
         kept_bytes,
         pixel_bytes,
         loaded_bytes: 0,
+        streamed_bytes: made.streamed(),
+        tiles: tiling.map(|tiling| TilePlan {
+            grid: tiling.grid(),
+            pixels: tiling.pixels(),
+            overlap: tiling.overlap(),
+        }),
     }
 }

@@ -2,16 +2,17 @@
 //!
 //! The request is checked, references are read, and the prompt is tokenised. Every phase is
 //! compiled and compared with the available memory. The plans made here are the ones that run;
-//! nothing is compiled twice. If a phase does not fit, the error names it, what it needs, what is
-//! available, and a change of the request that was tried and fits.
+//! nothing is compiled twice. If a phase does not fit, and the request has a budget, the phase works in
+//! tiles, or streams its weights (`fit.rs`). If that is not enough or not wanted, the error names the
+//! phase, what it needs, what is available, and changes of the request that were tried and fit.
 
 use super::need::{PhasePlan, Planned, Sizes, need};
 use super::shelf::{Keep, Lent, Shelf};
 use super::{
-    Cancel, Event, LoadedReference, Pipeline, Receiver, ReferenceSource, Request, Run, RunReport,
-    Size, codec, context, sample,
+    Budget, Cancel, Event, LoadedReference, Pipeline, Receiver, ReferenceSource, Request, Run,
+    RunReport, Size, Tiles, codec, context, sample,
 };
-use crate::engine::memory_check::{self, Limit, Room};
+use crate::engine::memory_check::{self, Bound, Limit, Room};
 use crate::engine::{Backend, Compiler};
 use crate::error::{Error, Kind, Result};
 use crate::media::ReadOptions;
@@ -35,17 +36,19 @@ pub struct Preflight<'p> {
     pub(super) phases: Vec<PhasePlan>,
     /// Bytes that are already held and therefore no longer counted as available.
     held: u64,
+    /// Bytes that the receiver of the frames holds during decoding.
+    pub(super) received: u64,
 }
 
 /// A phase that is compiled, or still loaded from the previous request.
 pub(super) struct Stage {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// What its plans depend on, as text.
-    key: String,
-    made: Made,
+    pub(super) key: String,
+    pub(super) made: Made,
 }
 
-enum Made {
+pub(super) enum Made {
     Compiled(Box<Compiler>),
     Kept(Lent),
     Taken,
@@ -82,18 +85,22 @@ fn wanted(request: &Request, sizes: &Sizes) -> impl Iterator<Item = &'static str
 }
 
 /// What the plans of a phase depend on, as text; equal for equal plans.
-fn key(name: &str, request: &Request, sizes: &Sizes) -> String {
+pub(super) fn key(name: &str, request: &Request, sizes: &Sizes) -> String {
     let Size { width, height, frames } = request.size;
     match name {
-        "text" => format!("{:?} {:?}", sizes.tokens, sizes.precision),
-        "references" => format!("{width}x{height} {}", sizes.longest() > 1),
+        "text" => format!("{:?} {:?} {:?}", sizes.tokens, sizes.precision, sizes.most_weights[0]),
+        "references" => {
+            format!("{width}x{height} {:?} {}", sizes.tiles.encoder, sizes.longest() > 1)
+        }
         "sampling" => {
             let (own, rows) = (sizes.reference_latents(), sizes.rows);
             let (precision, residual) = (sizes.precision, request.residual);
-            let guided = sizes.guided;
-            format!("{width}x{height} {frames} {own} {rows} {guided} {precision:?} {residual:?}")
+            let (guided, most) = (sizes.guided, sizes.most_weights[1]);
+            format!(
+                "{width}x{height} {frames} {own} {rows} {guided} {precision:?} {residual:?} {most:?}"
+            )
         }
-        _ => format!("{width}x{height} {}", frames > 1),
+        _ => format!("{width}x{height} {:?} {}", sizes.tiles.decoder, frames > 1),
     }
 }
 
@@ -109,13 +116,22 @@ pub(super) fn compile(
     match name {
         "text" => {
             let tokens = sizes.tokens.expect("a run with a text phase has tokens");
-            context::compile(compiler, model, &tokens, sizes.precision)
+            let made = context::compile(compiler, model, &tokens, sizes.precision)?;
+            Ok(made.holding(sizes.most_weights[0]))
         }
         "references" => {
-            codec::compile(compiler, model, Half::Encoder, request.size, sizes.longest() > 1)
+            let tiling = sizes.tiling(model, Half::Encoder, request.size);
+            codec::compile(compiler, model, Half::Encoder, tiling.pixels(), sizes.longest() > 1)
         }
-        "sampling" => sample::compile(backend, model, request, sizes),
-        _ => codec::compile(compiler, model, Half::Decoder, request.size, request.size.frames > 1),
+        "sampling" => {
+            let made = sample::compile(backend, model, request, sizes)?;
+            Ok(made.holding(sizes.most_weights[1]))
+        }
+        _ => {
+            let tiling = sizes.tiling(model, Half::Decoder, request.size);
+            let clips = request.size.frames > 1;
+            codec::compile(compiler, model, Half::Decoder, tiling.pixels(), clips)
+        }
     }
 }
 
@@ -135,6 +151,8 @@ impl Sizes {
             rows: given.or(request.text_tokens).unwrap_or(model.dit.text_len),
             precision: request.precision.unwrap_or_else(|| model.default_precision()),
             guided: crate::sampling::guidance::needs_unconditional(request.guidance as f32),
+            tiles: request.tiles,
+            most_weights: [None; 2],
         }
     }
 }
@@ -190,9 +208,10 @@ impl Pipeline {
         }
         let pixels = references.iter().map(LoadedReference::bytes).sum::<u64>();
         let held = stages.iter().map(Stage::loaded).fold(pixels, u64::saturating_add);
-        let made =
-            Preflight { pipeline: self, request, sizes, ids, references, stages, phases, held };
-        made.check_room(&Room::now())?;
+        let (pipeline, received) = (self, 0);
+        let mut made =
+            Preflight { pipeline, request, sizes, ids, references, stages, phases, held, received };
+        made.fit(&Room::now())?;
         Ok(made)
     }
 }
@@ -294,23 +313,47 @@ impl Preflight<'_> {
     /// # Errors
     /// E0603 if decoding does not fit together with them.
     pub fn receiver_holds(&mut self, bytes: u64) -> Result<()> {
+        self.received = self.received.saturating_add(bytes);
         if let Some(decoding) = self.phases.last_mut() {
             decoding.pixel_bytes = decoding.pixel_bytes.saturating_add(bytes);
         }
-        self.check_room(&Room::now())
+        self.fit(&Room::now())
     }
 
-    /// Refuses a run if one of its phases does not fit into `room`.
+    /// The tiles of the autoencoder, those that the budget has made included.
+    pub fn tiles(&self) -> Tiles {
+        let size = self.request.size;
+        let of = |half: Half, name: &str| {
+            let tiling = self.sizes.tiling(self.pipeline.model(), half, size);
+            let there = self.phases.iter().any(|phase| phase.name == name);
+            (there && !tiling.is_whole()).then(|| tiling.pixels())
+        };
+        Tiles { encoder: of(Half::Encoder, "references"), decoder: of(Half::Decoder, "decoding") }
+    }
+
+    /// What a run may hold, with what it holds already, and what says so.
+    pub(super) fn limit(&self, room: &Room) -> Option<Limit> {
+        let room = room.least().cloned().map(|least| {
+            let bytes = least.bytes.saturating_add(self.held);
+            Limit { bytes, ..least }
+        });
+        let budget = match self.request.budget {
+            Budget::Bytes(bytes) => Some(Limit { bytes, bound: Bound::Budget }),
+            _ => None,
+        };
+        room.into_iter().chain(budget).min_by_key(|limit| limit.bytes)
+    }
+
+    /// Refuses a run if one of its phases does not fit into `room` and the budget.
     pub(super) fn check_room(&self, room: &Room) -> Result<()> {
-        let Some(least) = room.least() else { return Ok(()) };
-        let there = least.bytes.saturating_add(self.held);
+        let Some(least) = self.limit(room) else { return Ok(()) };
+        let there = least.bytes;
         let over = |phase: &&PhasePlan| phase.held_bytes() > there;
         let Some(worst) = self.phases.iter().filter(over).max_by_key(|p| p.held_bytes()) else {
             return Ok(());
         };
         let size = memory_check::size;
-        let bound = least.bound.clone();
-        let (needed, left) = memory_check::left(worst.held_bytes(), &Limit { bytes: there, bound });
+        let (needed, left) = memory_check::left(worst.held_bytes(), &least);
         let loaded = match worst.loaded_bytes {
             0 => String::new(),
             bytes => format!(", networks kept loaded {}", size(bytes)),
@@ -324,11 +367,17 @@ impl Preflight<'_> {
             size(worst.pixel_bytes),
         );
         let failing: Vec<&'static str> = self.phases.iter().filter(over).map(|p| p.name).collect();
-        let help = match self.remedy(&failing, there) {
-            Some(change) => format!("{change} would make it fit; so would more free memory"),
-            None => "no smaller size and no other precision that was tried fits: free memory, or \
-                     use a machine that has more"
-                .to_owned(),
+        let more = match least.bound {
+            Bound::Budget => "a larger budget",
+            _ => "more free memory",
+        };
+        let changes = self.remedies(&failing, there);
+        let help = match changes.is_empty() {
+            false => format!("{} would make it fit; so would {more}", changes.join(" or ")),
+            true => format!(
+                "no smaller size and no other precision that was tried fits, in tiles and with \
+                 streamed weights neither: it takes {more}"
+            ),
         };
         Err(Error::new(Kind::Budget, "E0603", message).at(worst.name).help(help))
     }
@@ -368,13 +417,11 @@ impl Preflight<'_> {
                     false => {
                         let stage = next("references");
                         let guided = self.sizes.guided;
-                        Some(codec::encode_references(
-                            &mut run,
-                            stage,
-                            request,
-                            guided,
-                            &references,
-                        )?)
+                        let tiling =
+                            self.sizes.tiling(pipeline.model(), Half::Encoder, request.size);
+                        let whole = (request, &tiling);
+                        let run = &mut run;
+                        Some(codec::encode_references(run, stage, whole, guided, &references)?)
                     }
                 };
                 drop(references);
@@ -383,7 +430,8 @@ impl Preflight<'_> {
             }
         };
         run.receiver.latents(&latents)?;
-        codec::decode(&mut run, next("decoding"), &latents)?;
+        let tiling = self.sizes.tiling(pipeline.model(), Half::Decoder, request.size);
+        codec::decode(&mut run, next("decoding"), &latents, &tiling)?;
         Ok(RunReport { phases: run.phases, latents, precision: self.sizes.precision, tokens })
     }
 }

@@ -1,62 +1,64 @@
-//! Finds a change of the request that makes a run fit into memory, by compiling the phases that are
-//! too large again with the change. Only sizes and element types are tried.
+//! Finds changes of the request that make a run fit into memory, by compiling the phases that are
+//! too large again with each change. Only budgets, sizes and element types are tried.
 
+use super::fit::fitted;
 use super::need::{Sizes, need};
 use super::plan::{Preflight, compile};
-use super::{Request, Size};
+use super::shelf::Keep;
+use super::{Budget, Request, Size};
 use anyid_models::wan::{Precision, Residual};
 
 impl Preflight<'_> {
-    /// A change of the request that makes the phases `failing` fit into `there` bytes.
-    pub(super) fn remedy(&self, failing: &[&'static str], there: u64) -> Option<String> {
-        let extra = self.phases.last().map_or(0, |last| {
-            let own = self.stages.last().map(|stage| {
-                stage.need(self.pipeline.model(), self.request, &self.sizes).pixel_bytes
-            });
-            last.pixel_bytes.saturating_sub(own.unwrap_or(0))
-        });
+    /// Changes of the request each of which makes the phases `failing` fit into `there` bytes; first
+    /// the one that changes the least.
+    pub(super) fn remedies(&self, failing: &[&'static str], there: u64) -> Vec<String> {
+        let (mut changes, keep) = (Vec::new(), self.pipeline.shelf.keep());
         let fits = |change: &dyn Fn(&mut Request)| {
             // Pixels of references and noise are left out, because only sizes matter.
             let mut request =
                 Request { references: Vec::new(), noise: None, ..self.request.clone() };
             change(&mut request);
-            let model = self.pipeline.model();
-            let sizes =
-                Sizes::of(model, &request, self.sizes.references.clone(), self.sizes.tokens);
+            let on = (self.pipeline.backend(), self.pipeline.model());
+            let sizes = Sizes::of(on.1, &request, self.sizes.references.clone(), self.sizes.tokens);
             failing.iter().all(|name| {
-                let made = compile(name, self.pipeline.backend(), model, &request, &sizes);
-                made.is_ok_and(|made| {
-                    let need = need(name, &made, model, &request, &sizes).held_bytes();
-                    need.saturating_add(if *name == "decoding" { extra } else { 0 }) <= there
-                })
+                let received = if *name == "decoding" { self.received } else { 0 };
+                let there = there.saturating_sub(received);
+                if request.budget == Budget::Refuse || keep == Keep::Loaded {
+                    let made = compile(name, on.0, on.1, &request, &sizes);
+                    let needed = |made| need(name, &made, on.1, &request, &sizes).held_bytes();
+                    return made.is_ok_and(|made| needed(made) <= there);
+                }
+                let fitted = fitted(name, on, &request, &mut sizes.clone(), there);
+                fitted.is_ok_and(|fitted| fitted.is_some())
             })
         };
+        if self.request.budget == Budget::Refuse && keep == Keep::Released {
+            let fitted = |request: &mut Request| request.budget = Budget::Available;
+            changes.extend(fits(&fitted).then(|| "--budget auto".to_owned()));
+        }
         let sampling = failing.contains(&"sampling");
         if sampling && self.request.residual != Residual::Bf16 {
             let cheaper = |request: &mut Request| request.residual = Residual::Bf16;
-            if fits(&cheaper) {
-                return Some("--residual bf16".to_owned());
-            }
+            changes.extend(fits(&cheaper).then(|| "--residual bf16".to_owned()));
         }
         let precise = self.sizes.precision == Precision::F32;
         if precise && failing.iter().any(|name| matches!(*name, "text" | "sampling")) {
             let cheaper = |request: &mut Request| request.precision = Some(Precision::Bf16);
-            if fits(&cheaper) {
-                return Some("--precision bf16".to_owned());
-            }
+            changes.extend(fits(&cheaper).then(|| "--precision bf16".to_owned()));
+        }
+        if self.request.latents.is_some() {
+            return changes;
         }
         let Size { width, height, frames } = self.request.size;
-        // Fewer frames help only the transformer; the other networks work piece by piece.
-        if self.request.latents.is_none() && failing == ["sampling"] && frames > 1 {
+        // They are fewer for the transformer and for tiles, which are complete only in the end; the
+        // other networks work piece by piece.
+        if frames > 1 {
             let geometry = self.sizes.geometry;
             let least =
                 |k: usize| fits(&move |request| request.size.frames = geometry.frames(k + 1));
             if let Some(k) = largest(geometry.latent_frames(frames) - 1, &least) {
-                return Some(format!("--frames {}", geometry.frames(k + 1)));
+                changes.push(format!("--frames {}", geometry.frames(k + 1)));
             }
-        }
-        if self.request.latents.is_some() {
-            return None;
         }
         let [rows, columns] = self.sizes.geometry.sides();
         let scaled = |eighths: usize| {
@@ -67,9 +69,11 @@ impl Preflight<'_> {
             let [width, height] = scaled(eighths);
             fits(&move |request| (request.size.width, request.size.height) = (width, height))
         };
-        let eighths = largest(8, &smaller).filter(|eighths| *eighths > 0)?;
-        let [width, height] = scaled(eighths);
-        Some(format!("--size {width}x{height}"))
+        if let Some(eighths) = largest(8, &smaller).filter(|eighths| *eighths > 0) {
+            let [width, height] = scaled(eighths);
+            changes.push(format!("--size {width}x{height}"));
+        }
+        changes
     }
 }
 

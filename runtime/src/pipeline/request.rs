@@ -1,5 +1,6 @@
 //! The request for a run, and every check that can be made before anything is loaded.
 
+use super::tiles::{Tiling, least_side};
 use super::{MOST_REFERENCES, ReferenceSource};
 use crate::engine::finite::check_given;
 use crate::error::{Error, Result, plural};
@@ -19,6 +20,28 @@ pub struct Size {
     pub height: usize,
     /// Frames, 4k+1 for Wan2.2.
     pub frames: usize,
+}
+
+/// The memory that a run may hold, and whether it is changed to fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Budget {
+    /// All that the process may take; a run that needs more is refused.
+    #[default]
+    Refuse,
+    /// All that the process may take; a run that needs more works in tiles and streams weights.
+    Available,
+    /// So many bytes, or what the process may take if that is less; otherwise the same.
+    Bytes(u64),
+}
+
+/// The largest width and height in pixels that a half of the autoencoder works on at once; without
+/// one, whole pictures. Larger ones are cut into tiles, and differ near their edges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tiles {
+    /// Of references.
+    pub encoder: Option<[usize; 2]>,
+    /// Of the video.
+    pub decoder: Option<[usize; 2]>,
 }
 
 /// A request for one video.
@@ -58,6 +81,10 @@ pub struct Request {
     /// Final latents `f32[C,F,h,w]`, normalised, of an earlier run. They are decoded, and of the
     /// rest of the request only the size matters.
     pub latents: Option<Tensor>,
+    /// The memory that it may hold.
+    pub budget: Budget,
+    /// Tiles of the autoencoder; the budget may make them smaller.
+    pub tiles: Tiles,
 }
 
 impl Default for Request {
@@ -79,6 +106,8 @@ impl Default for Request {
             text_tokens: None,
             contexts: None,
             latents: None,
+            budget: Budget::default(),
+            tiles: Tiles::default(),
         }
     }
 }
@@ -234,6 +263,15 @@ impl Request {
             let (near, next) =
                 (geometry.cut(frames.max(1)), geometry.cut(frames.max(1)) + geometry.time);
             return Err(Error::input("E0902", message).help(nearest(near, next)));
+        }
+        for tile in [self.tiles.encoder, self.tiles.decoder].into_iter().flatten() {
+            let made = Tiling::of(model, self.size, Some(tile)).pixels();
+            if made.iter().zip(tile).any(|(made, most)| *made > most) {
+                let ([width, height], least) = (tile, least_side(geometry));
+                let message = format!("tiles of {width}x{height} pixels are too small");
+                let help = format!("give {least}x{least} or more with `--tile`");
+                return Err(Error::input("E0901", message).help(help));
+            }
         }
         let [frames, rows, cols] = self.size.latent(geometry);
         for (tensor, what) in [(&self.noise, "the noise"), (&self.latents, "the latents")] {

@@ -245,7 +245,7 @@ impl Pipeline {
         let Size { width, height, .. } = request.size;
         let writer = VideoWriter::create(path, width, height, options.fps, &options.writer)?;
         let files = ResultFiles::open(writer, path, options, sampling)?;
-        let made = match options.recipe {
+        let mut made = match options.recipe {
             true => {
                 Some(Recipe::of(self, request, options.fps, path, &recipe::Sources::default())?)
             }
@@ -253,6 +253,9 @@ impl Pipeline {
         };
         let mut plan = self.plan(request, cancel, events)?;
         plan.receiver_holds(files.held_bytes(request.size))?;
+        if let Some(made) = &mut made {
+            made.tiles = plan.tiles();
+        }
         files.run(plan, cancel, made.as_ref(), events)
     }
 }

@@ -1,7 +1,7 @@
 //! One execution of a plan: where the bytes of every buffer lie.
 
 use super::super::Cpu;
-use super::super::packed::Weights;
+use super::super::packed::{Streaming, Weights};
 use super::Executable;
 use crate::WeightProvider;
 use anyid_ir::plan::{Buffer, BufferId, Columns, Plan, Root};
@@ -20,6 +20,7 @@ pub(super) struct Frame<'f> {
     pub(super) executable: &'f Executable,
     pub(super) plan: &'f Plan,
     pub(super) weights: &'f Weights,
+    pub(super) streaming: Option<&'f Streaming<'f>>,
     pub(super) provider: &'f dyn WeightProvider,
     pub(super) workspace: *mut u8,
     pub(super) workspace_len: usize,

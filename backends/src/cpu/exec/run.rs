@@ -7,9 +7,9 @@ use super::super::gemm::{self, Combine, Epilogue, Gate, Other, Output, Slice};
 use super::super::rows::{self, Rows};
 use super::super::threads::ALIGN;
 use super::super::{conv, rowkernel, scalar, tables};
-use super::RunError;
 use super::frame::Frame;
 use super::launch::{Conv, Dot, Ends, Heads, Launch, Linear, Picture, Table, Vector};
+use super::{Place, RunError};
 use crate::Fault;
 use crate::errors::check_rows;
 use anyid_ir::DType;
@@ -192,7 +192,7 @@ impl<'f> Frame<'f> {
         step: &Step,
         ends: &Ends,
         bias: Option<Vector>,
-        packed: &[Option<usize>],
+        packed: &[Option<Place>],
     ) -> Epilogue<'f> {
         let gate = ends.gate.map(|(table, offset, stride)| {
             let data = self.of::<f32>(step.operands[table]);
@@ -213,16 +213,23 @@ impl<'f> Frame<'f> {
         Epilogue { bias, round_sums, activation, round_activated, combine }
     }
 
-    fn vector(&self, step: &Step, vector: Vector, packed: &[Option<usize>]) -> &'f [f32] {
+    fn vector(&self, step: &Step, vector: Vector, packed: &[Option<Place>]) -> &'f [f32] {
         match (vector.widened, packed[vector.position]) {
-            (true, Some(index)) => bytemuck::cast_slice(self.weights.plain(index)),
+            (true, Some(Place::Held(index))) => bytemuck::cast_slice(self.weights.plain(index)),
             _ => self.of(step.operands[vector.position]),
         }
     }
 
-    fn panels(&self, position: usize, packed: &[Option<usize>]) -> gemm::Packed<'f> {
-        let index = packed[position].expect("weights of the plan are loaded");
-        self.weights.matrix(index).expect("they are in the form its launch reads").view()
+    fn panels(&self, position: usize, packed: &[Option<Place>]) -> gemm::Packed<'f> {
+        match packed[position].expect("weights of the plan are loaded") {
+            Place::Held(index) => {
+                self.weights.matrix(index).expect("they are in the form its launch reads").view()
+            }
+            Place::Streamed { group, item } => {
+                let streaming = self.streaming.expect("what is not held is brought in");
+                streaming.view(group, item)
+            }
+        }
     }
 
     fn slice(&self, id: BufferId) -> Slice<'f> {
@@ -244,7 +251,7 @@ impl<'f> Frame<'f> {
         &self,
         linear: &Linear,
         step: &Step,
-        packed: &[Option<usize>],
+        packed: &[Option<Place>],
         scratch: &mut [u8],
     ) -> Result<(), RunError> {
         self.check_gate(step, &linear.ends)?;
@@ -340,7 +347,7 @@ impl<'f> Frame<'f> {
         &self,
         conv: &Conv,
         step: &Step,
-        packed: &[Option<usize>],
+        packed: &[Option<Place>],
         scratch: &mut [u8],
     ) -> Result<(), RunError> {
         self.check_gate(step, &conv.ends)?;

@@ -7,9 +7,10 @@
 use super::super::buffer::AlignedBytes;
 use super::super::conv::{ConvShape, UpsampleShape, pack_conv_into, pack_upsample_conv_into};
 use super::super::gemm::{Dtype, PackedMatrix, PanelKind, WIDTH, Weights as Matrix, pack_into};
+use super::super::kernel_shape;
 use super::super::scalar;
-use super::super::threads::SharedPtr;
-use super::super::{Cpu, kernel_shape};
+use super::super::simd::Level;
+use super::super::threads::{Pool, SharedPtr};
 use super::{Form, LoadError, Loaded};
 use crate::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, TensorType, memory};
@@ -37,16 +38,96 @@ pub(super) fn fetch(
 
 /// Brings tensors of a provider into the form the kernels read, one after the other.
 pub(super) struct Reader<'r> {
-    cpu: &'r Cpu,
+    pool: &'r Pool,
+    level: Level,
     provider: &'r dyn WeightProvider,
-    /// Stored elements, and the same in another type.
+    buffers: Buffers,
+}
+
+/// Stored elements, and the same in another type.
+#[derive(Default)]
+pub(super) struct Buffers {
     stored: Vec<u8>,
     widened: Vec<u8>,
 }
 
+/// Bytes of a reader's buffers that a matrix of type `ty` takes at most, whatever type it is stored in.
+pub(super) fn staging_bytes(ty: &TensorType) -> u64 {
+    let (rows, row) = (ty.shape[0], ty.elements() / ty.shape[0].max(1));
+    let most = DType::F32.bytes();
+    2 * (rows_at_once(row * most).min(rows) * row * most) as u64
+}
+
+/// Rows of a matrix that are read at once, whole panels of them.
+fn rows_at_once(bytes_of_row: usize) -> usize {
+    (PIECE / (bytes_of_row.max(1) * WIDTH)).max(1) * WIDTH
+}
+
+/// The type that packing reads elements in which are stored as `from`: as they are, unless the declared
+/// type is narrower than the panels' (its rounding has to happen first) or nothing packs theirs.
+/// First what they are rounded to, then what they are kept in.
+fn packed_from(from: DType, declared: DType, kind: PanelKind) -> [DType; 2] {
+    let narrow = kind == PanelKind::F32 && declared != from && declared != DType::F32;
+    let via = if narrow { declared } else { from };
+    let read = match via {
+        DType::F32 | DType::Bf16 | DType::F16 => via,
+        _ => DType::F32,
+    };
+    [via, read]
+}
+
 impl<'r> Reader<'r> {
-    pub(super) fn new(cpu: &'r Cpu, provider: &'r dyn WeightProvider) -> Self {
-        Self { cpu, provider, stored: Vec::new(), widened: Vec::new() }
+    pub(super) fn new(pool: &'r Pool, level: Level, provider: &'r dyn WeightProvider) -> Self {
+        Self::with_buffers(pool, level, provider, Buffers::default())
+    }
+
+    pub(super) fn with_buffers(
+        pool: &'r Pool,
+        level: Level,
+        provider: &'r dyn WeightProvider,
+        buffers: Buffers,
+    ) -> Self {
+        Self { pool, level, provider, buffers }
+    }
+
+    pub(super) fn into_buffers(self) -> Buffers {
+        self.buffers
+    }
+
+    /// Makes the buffers as long as [`Self::load_into`] needs them for a matrix.
+    pub(super) fn reserve(
+        &mut self,
+        name: &str,
+        ty: &TensorType,
+        form: Form,
+    ) -> Result<(), LoadError> {
+        let stored = fetch(self.provider, name, ty)?;
+        let kind = form.kind(self.level, ty).expect("a form in panels");
+        let (rows, row) = (ty.shape[0], ty.elements() / ty.shape[0].max(1));
+        let elements = rows_at_once(row * stored.dtype.bytes()).min(rows) * row;
+        let longer = |bytes: &mut Vec<u8>, each: usize| {
+            let len = bytes.len().max(elements * each);
+            resize(name, bytes, len)
+        };
+        longer(&mut self.buffers.stored, stored.dtype.bytes())?;
+        let [via, read] = packed_from(stored.dtype, ty.dtype, kind);
+        match via == stored.dtype && read == stored.dtype {
+            true => Ok(()),
+            false => longer(&mut self.buffers.widened, read.bytes()),
+        }
+    }
+
+    /// A matrix in panels, into memory that is as long as these.
+    pub(super) fn load_into(
+        &mut self,
+        name: &str,
+        ty: &TensorType,
+        form: Form,
+        to: &mut [u8],
+    ) -> Result<(), LoadError> {
+        let stored = fetch(self.provider, name, ty)?;
+        let kind = form.kind(self.level, ty).expect("a form in panels");
+        self.panels_into(name, stored.dtype, ty, form, kind, to)
     }
 
     /// The tensor `name` of type `ty` in `form`.
@@ -64,7 +145,7 @@ impl<'r> Reader<'r> {
                 self.plain(name, stored.dtype, ty, ty.dtype).map(Loaded::Plain)
             }
             Form::Matrix { .. } | Form::Kernel { .. } | Form::Doubled { .. } => {
-                let kind = form.kind(self.cpu.level(), ty).expect("a form in panels");
+                let kind = form.kind(self.level, ty).expect("a form in panels");
                 self.panels(name, stored.dtype, ty, form, kind).map(Loaded::Matrix)
             }
         }
@@ -88,7 +169,7 @@ impl<'r> Reader<'r> {
         let each = PIECE / from.bytes();
         for first in (0..count).step_by(each) {
             let elements = each.min(count - first);
-            let mut bytes = std::mem::take(&mut self.stored);
+            let mut bytes = std::mem::take(&mut self.buffers.stored);
             let filled = self.fill(name, first, elements, from, &mut bytes);
             if filled.is_ok() {
                 for at in 0..elements {
@@ -96,7 +177,7 @@ impl<'r> Reader<'r> {
                     scalar::write(to, out.bytes_mut(), first + at, value);
                 }
             }
-            self.stored = bytes;
+            self.buffers.stored = bytes;
             filled?;
         }
         Ok(out)
@@ -111,44 +192,56 @@ impl<'r> Reader<'r> {
         form: Form,
         kind: PanelKind,
     ) -> Result<PackedMatrix, LoadError> {
-        let rows = ty.shape[0];
-        let row = ty.elements() / rows.max(1);
-        let k = match form {
+        let (rows, k) = (ty.shape[0], Self::sums(ty, form, kind));
+        let packed = PackedMatrix::try_zeroed((rows, k), kind);
+        let mut packed = packed.ok_or_else(|| no_memory(name, packed_size(rows, k, kind)))?;
+        self.panels_into(name, from, ty, form, kind, packed.bytes_mut())?;
+        Ok(packed)
+    }
+
+    /// The length of the sums of a product with a tensor of type `ty` in panels.
+    fn sums(ty: &TensorType, form: Form, kind: PanelKind) -> usize {
+        let (rows, row) = (ty.shape[0], ty.elements() / ty.shape[0].max(1));
+        match form {
             Form::Doubled { .. } => {
                 UpsampleShape { input: [1; 3], cin: row / 9, cout: rows }.k(kind)
             }
             _ => row,
-        };
-        let packed = PackedMatrix::try_zeroed((rows, k), kind);
-        let mut packed = packed.ok_or_else(|| no_memory(name, packed_size(rows, k, kind)))?;
-        // What the packing reads: the stored elements as they are, unless the declared type is
-        // narrower than the panels' (its rounding has to happen first) or nothing packs theirs.
-        let narrow = kind == PanelKind::F32 && ty.dtype != from && ty.dtype != DType::F32;
-        let via = if narrow { ty.dtype } else { from };
-        let read = match via {
-            DType::F32 | DType::Bf16 | DType::F16 => via,
-            _ => DType::F32,
-        };
-        let per_row = (row * from.bytes()).max(1);
-        let each = (PIECE / (per_row * WIDTH)).max(1) * WIDTH;
+        }
+    }
+
+    /// [`Self::panels`] into memory that is as long as these.
+    fn panels_into(
+        &mut self,
+        name: &str,
+        from: DType,
+        ty: &TensorType,
+        form: Form,
+        kind: PanelKind,
+        packed: &mut [u8],
+    ) -> Result<(), LoadError> {
+        let (rows, row) = (ty.shape[0], ty.elements() / ty.shape[0].max(1));
+        let k = Self::sums(ty, form, kind);
+        let [via, read] = packed_from(from, ty.dtype, kind);
+        let each = rows_at_once(row * from.bytes());
         for first in (0..rows).step_by(each) {
             let count = each.min(rows - first);
-            let mut stored = std::mem::take(&mut self.stored);
+            let mut stored = std::mem::take(&mut self.buffers.stored);
             let filled = self.fill(name, first * row, count * row, from, &mut stored);
-            let mut widened = std::mem::take(&mut self.widened);
+            let mut widened = std::mem::take(&mut self.buffers.widened);
             let bytes = match filled {
                 Ok(()) if via == from && read == from => Ok(stored.as_slice()),
                 Ok(()) => convert(name, (from, &stored), via, (read, &mut widened)),
                 Err(fault) => Err(fault),
             };
             let done = bytes.map(|bytes| {
-                let to = &mut packed.bytes_mut()[packed_size(first, k, kind) as usize..];
+                let to = &mut packed[packed_size(first, k, kind) as usize..];
                 self.pack((bytes, dtype(read)), ty, form, count, kind, to);
             });
-            (self.stored, self.widened) = (stored, widened);
+            (self.buffers.stored, self.buffers.widened) = (stored, widened);
             done?;
         }
-        Ok(packed)
+        Ok(())
     }
 
     /// Packs `rows` rows into `to`, where the panels of the first of them begin.
@@ -161,7 +254,7 @@ impl<'r> Reader<'r> {
         kind: PanelKind,
         to: &mut [u8],
     ) {
-        let (pool, level) = (self.cpu.pool(), self.cpu.level());
+        let (pool, level) = (self.pool, self.level);
         match form {
             Form::Kernel { .. } => {
                 let [_, cin, kt, kh, kw] = kernel_shape(&ty.shape);
@@ -207,7 +300,7 @@ impl<'r> Reader<'r> {
         // The first fault in the order of the file, whichever thread met it.
         let fault: Mutex<Option<(usize, Fault)>> = Mutex::new(None);
         let (base, len) = (SharedPtr::new(out.as_mut_ptr()), out.len());
-        self.cpu.pool().run(len.div_ceil(PART), &|task, _| {
+        self.pool.run(len.div_ceil(PART), &|task, _| {
             let start = task * PART;
             // SAFETY: the parts of different tasks do not overlap and lie inside `out`, which is
             // exclusively borrowed until all tasks are done.

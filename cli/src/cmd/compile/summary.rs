@@ -212,7 +212,9 @@ fn describe(change: Change) -> &'static str {
     match change {
         Change::Bf16Weights => "matrices and kernels stored as bf16 instead of f32",
         Change::Recompute => "compute in every step what prepare keeps (no --vary)",
-        Change::Stream => "stream the weights of repeats through two slots (no target does)",
+        Change::Stream => {
+            "stream the weights of repeats through two slots (`generate --budget` does)"
+        }
     }
 }
 

@@ -121,6 +121,15 @@ pub struct Generate {
     /// differ slightly [default: f32].
     #[arg(long, value_enum)]
     pub residual: Option<ResidualName>,
+    /// Memory that the run may hold, such as 12GiB, or `auto` for what is free. Where it would need
+    /// more, weights are read again in every step, which changes nothing but time, and the
+    /// autoencoder works in tiles [default: such runs are refused].
+    #[arg(long, value_name = "SIZE|auto", allow_hyphen_values = true)]
+    pub budget: Option<String>,
+    /// The largest tiles that the autoencoder works in; pixels differ slightly where they meet
+    /// [default: whole pictures].
+    #[arg(long, value_name = "WxH", allow_hyphen_values = true)]
+    pub tile: Option<String>,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// Also write the final latents (tensor `latents` of shape `C,F,h,w`).

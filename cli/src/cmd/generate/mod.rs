@@ -82,7 +82,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         recipe::check_model(&old.model, &model.fingerprints()?, &model.source, path)?;
     }
     request.check(model)?;
-    let made = made(&pipeline, &request, &wishes, fps)?;
+    let mut made = made(&pipeline, &request, &wishes, fps)?;
     introduce(&mut progress, &made, old, model, sampling);
 
     let mut warnings = Vec::new();
@@ -96,6 +96,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
     plan.receiver_holds(files.held_bytes(size))?;
+    // A repetition makes the same tiles, whatever memory there is then.
+    made.tiles = plan.tiles();
     if args.dry_run {
         progress.clear();
         let phases = plan.phases();
@@ -105,7 +107,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         }
         return Ok(());
     }
-    if plan.most_bytes() >= table::WORTH_SAYING {
+    if plan.most_bytes() >= table::WORTH_SAYING || table::changed(plan.phases()) {
         watcher.progress.note(table::text(plan.phases()).trim_end());
     }
     let outcome = files.run(plan, &cancel, Some(&made), &mut |event| watcher.see(event));

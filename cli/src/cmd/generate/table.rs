@@ -4,7 +4,7 @@
 
 use crate::output::{self, bytes};
 use crate::recipe::Recipe;
-use anyid_runtime::PhasePlan;
+use anyid_runtime::pipeline::{PhasePlan, TilePlan};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -25,6 +25,28 @@ fn work(flops: u64) -> String {
     )
 }
 
+/// Whether a phase works otherwise than it would with more memory.
+pub(super) fn changed(phases: &[PhasePlan]) -> bool {
+    phases.iter().any(|phase| change(phase).is_some())
+}
+
+/// What is done so that a phase fits, in words.
+fn change(phase: &PhasePlan) -> Option<String> {
+    let name = phase.name;
+    if phase.streamed_bytes > 0 {
+        let [moved, held] = [phase.streamed_bytes, phase.weight_bytes].map(bytes);
+        return Some(format!(
+            "{name}: {held} of weights are held, {moved} are read again in every evaluation; \
+             the result has the same bits"
+        ));
+    }
+    let TilePlan { grid: [across, down], pixels: [width, height], overlap } = phase.tiles?;
+    Some(format!(
+        "{name}: {across}x{down} tiles of {width}x{height} that overlap by {overlap} pixels; \
+         the result differs slightly from that without tiles"
+    ))
+}
+
 /// The table as text.
 pub(super) fn text(phases: &[PhasePlan]) -> String {
     let head = ["phase", "operations", "weights", "plan", "kept values", "pixels", "held"];
@@ -43,10 +65,11 @@ pub(super) fn text(phases: &[PhasePlan]) -> String {
         );
         rows.push(row);
     }
+    let changes: String = phases.iter().flat_map(change).map(|line| format!("{line}\n")).collect();
     let room = anyid_runtime::engine::available_memory();
     let room = room.map_or_else(String::new, |room| format!(" of {} available", bytes(room)));
     format!(
-        "{}peak memory: {}{room}; the time is not known before the first step\n",
+        "{}{changes}peak memory: {}{room}; the time is not known before the first step\n",
         output::table(&rows),
         bytes(most(phases))
     )
@@ -69,6 +92,10 @@ pub(super) fn json(
             "kept_bytes": phase.kept_bytes,
             "pixel_bytes": phase.pixel_bytes,
             "loaded_bytes": phase.loaded_bytes,
+            "streamed_bytes": phase.streamed_bytes,
+            "tiles": phase.tiles.map(|TilePlan { grid, pixels, overlap }| {
+                json!({ "grid": grid, "pixels": pixels, "overlap": overlap })
+            }),
             "held_bytes": phase.held_bytes(),
         })
     };

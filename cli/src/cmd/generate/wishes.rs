@@ -9,9 +9,10 @@ use anyid_ir::Tensor;
 use anyid_models::wan::{Geometry, Precision, Residual};
 use anyid_runtime::adapter::Wanted;
 use anyid_runtime::checkpoint::Checkpoint;
+use anyid_runtime::engine::budget;
 use anyid_runtime::files;
 use anyid_runtime::model::Parts;
-use anyid_runtime::pipeline::Misfit;
+use anyid_runtime::pipeline::{Budget, Misfit, Tiles};
 use anyid_runtime::weights::read_tensors;
 use anyid_runtime::{Error, Request, Result, Size};
 use std::path::{Path, PathBuf};
@@ -199,6 +200,23 @@ pub(super) fn fill(
                 .at("the recipe")
                 .help("its element type is f32 or bf16"));
         }
+    };
+    request.budget = match args.budget.as_deref().map(str::trim) {
+        None => Budget::Refuse,
+        Some("auto") => Budget::Available,
+        Some(text) => Budget::Bytes(
+            budget::parse(text)
+                .map_err(|error| error.at("--budget").also("`auto` takes what is free"))?,
+        ),
+    };
+    let given = args.tile.as_deref().map(|text| size(text).map_err(|error| error.placed("--tile")));
+    request.tiles = match given.transpose()? {
+        // Those of a recipe are for its size.
+        None => match old.filter(|_| args.size.is_none()) {
+            Some(recipe) => recipe.tiles,
+            None => Tiles::default(),
+        },
+        both => Tiles { encoder: both, decoder: both },
     };
     Ok(())
 }

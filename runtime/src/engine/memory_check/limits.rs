@@ -20,6 +20,8 @@ pub enum Bound {
     Data,
     /// The memory of a device, by its name.
     Device(String),
+    /// What the user has set.
+    Budget,
 }
 
 impl std::fmt::Display for Bound {
@@ -30,6 +32,7 @@ impl std::fmt::Display for Bound {
             Self::AddressSpace => f.write_str("the limit of addresses (`ulimit -v`)"),
             Self::Data => f.write_str("the limit of data (`ulimit -d`)"),
             Self::Device(name) => write!(f, "the device {name}"),
+            Self::Budget => f.write_str("the budget"),
         }
     }
 }

@@ -86,6 +86,7 @@ pub(crate) fn left(needed: u64, limit: &Limit) -> (String, String) {
     let left = match &limit.bound {
         Bound::Machine => format!("{left} can be had"),
         Bound::Device(_) => format!("{} has {left}", limit.bound),
+        Bound::Budget => format!("{} is {left}", limit.bound),
         other => format!("{other} leaves {left}"),
     };
     (needed, left)

@@ -5,6 +5,7 @@ use crate::engine::{Outcome, Target, Verdict};
 use crate::mutate;
 use crate::rng::Rng;
 use anyid_runtime::model::Parts;
+use anyid_runtime::pipeline::Tiles;
 use anyid_runtime::recipe::{AdapterEntry, HashedFile, ModelEntry, Recipe};
 use anyid_tests::folders::Folder;
 
@@ -44,6 +45,7 @@ fn example(noise: bool) -> Recipe {
         noise: noise.then(|| file("/n.safetensors")),
         latents: None,
         decoded_from: None,
+        tiles: Tiles { encoder: None, decoder: noise.then_some([480, 704]) },
         model: ModelEntry {
             parts: Parts {
                 folder: noise.then(|| "/model".into()),
@@ -101,6 +103,8 @@ impl Target for Recipes {
             "read_as",
             "model",
             "fingerprints",
+            "tiles",
+            "decoder",
             "width",
             "frames",
             "fps",

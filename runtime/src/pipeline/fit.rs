@@ -1,0 +1,125 @@
+//! Makes the phases of a run fit into the memory that it may hold.
+//!
+//! Text encoder and transformer stream their weights, which changes no bit but reads them again for
+//! every evaluation. The autoencoder works in tiles, the ones that need the least work of those that
+//! fit. Both are done only if the request has a budget, and where networks stay loaded between
+//! requests, neither is.
+
+use super::need::{PhasePlan, Sizes, need};
+use super::plan::{Made, Preflight, compile, key};
+use super::shelf::Keep;
+use super::tiles::Tiling;
+use super::{Budget, Request};
+use crate::engine::memory_check::Room;
+use crate::engine::{Backend, Compiler};
+use crate::error::Result;
+use crate::model::Model;
+
+/// Part of what a tile is expected to take by its area that it takes at least.
+const SURELY: f64 = 0.9;
+/// Most tilings that are compiled to find the best that fits.
+const MOST_TRIED: usize = 12;
+
+impl Preflight<'_> {
+    /// Makes phases fit into `room` and the budget.
+    ///
+    /// # Errors
+    /// As [`Self::check_room`] if that is not possible.
+    pub(super) fn fit(&mut self, room: &Room) -> Result<()> {
+        let limit = self.limit(room).filter(|_| self.may_change());
+        if let Some(limit) = limit {
+            for at in 0..self.phases.len() {
+                if self.phases[at].held_bytes() > limit.bytes {
+                    self.fit_phase(at, limit.bytes)?;
+                }
+            }
+        }
+        self.check_room(room)
+    }
+
+    /// Whether phases may be changed to fit.
+    pub(super) fn may_change(&self) -> bool {
+        self.request.budget != Budget::Refuse && self.pipeline.shelf.keep() == Keep::Released
+    }
+
+    /// Makes phase `at` fit into `there` bytes, if that is possible.
+    pub(super) fn fit_phase(&mut self, at: usize, there: u64) -> Result<()> {
+        let (name, request) = (self.stages[at].name, self.request);
+        let received = if name == "decoding" { self.received } else { 0 };
+        let within = there.saturating_sub(received);
+        let mut sizes = self.sizes.clone();
+        let on = (self.pipeline.backend(), self.pipeline.model());
+        if let Some((made, mut phase)) = fitted(name, on, request, &mut sizes, within)? {
+            phase.pixel_bytes = phase.pixel_bytes.saturating_add(received);
+            self.phases[at] = phase;
+            self.stages[at].key = key(name, request, &sizes);
+            self.stages[at].made = Made::Compiled(Box::new(made));
+            self.sizes = sizes;
+        }
+        Ok(())
+    }
+}
+
+/// Phase `name` compiled to hold at most `there` bytes, in `sizes` that say how; `None` where that is
+/// not possible.
+pub(super) fn fitted(
+    name: &'static str,
+    (backend, model): (&Backend, &Model),
+    request: &Request,
+    sizes: &mut Sizes,
+    there: u64,
+) -> Result<Option<(Compiler, PhasePlan)>> {
+    let tried = |sizes: &Sizes| -> Result<(Compiler, PhasePlan)> {
+        let made = compile(name, backend, model, request, sizes)?;
+        let phase = need(name, &made, model, request, sizes);
+        Ok((made, phase))
+    };
+    let (made, whole) = tried(sizes)?;
+    if whole.held_bytes() <= there {
+        return Ok(Some((made, whole)));
+    }
+    let half = match name {
+        "text" | "sampling" => {
+            let beside = whole.held_bytes() - whole.weight_bytes;
+            let most = Some(there.saturating_sub(beside));
+            sizes.most_weights[usize::from(name == "sampling")] = most;
+            let made = made.holding(most);
+            let phase = need(name, &made, model, request, sizes);
+            return Ok((phase.held_bytes() <= there).then_some((made, phase)));
+        }
+        "references" => sizes.tiles.encoder,
+        _ => sizes.tiles.decoder,
+    };
+    let mut tiled = |tiling: &Tiling| {
+        match name {
+            "references" => sizes.tiles.encoder = Some(tiling.pixels()),
+            _ => sizes.tiles.decoder = Some(tiling.pixels()),
+        }
+        tried(sizes)
+    };
+    let choices = Tiling::choices(model, request.size);
+    let area = |tiling: &Tiling| tiling.area() as f64;
+    let largest = area(&Tiling::of(model, request.size, half));
+    let smaller = choices.iter().filter(|tiling| area(tiling) < largest);
+    let Some(smallest) = smaller.clone().min_by_key(|tiling| tiling.area()) else {
+        return Ok(None);
+    };
+    let (made, least) = tiled(smallest)?;
+    if least.held_bytes() > there {
+        return Ok(None);
+    }
+    // Memory grows with the area of a tile, so that most that are too large need not be compiled.
+    let grows = |phase: &PhasePlan| phase.plan_bytes.saturating_add(phase.kept_bytes) as f64;
+    let each = (grows(&whole) - grows(&least)).max(0.0) / (largest - area(smallest)).max(1.0);
+    let expected = |tiling: &Tiling| {
+        least.held_bytes() as f64 + each * (area(tiling) - area(smallest)) * SURELY
+    };
+    for tiling in smaller.filter(|tiling| expected(tiling) <= there as f64).take(MOST_TRIED) {
+        let (made, phase) = tiled(tiling)?;
+        if phase.held_bytes() <= there {
+            return Ok(Some((made, phase)));
+        }
+    }
+    tiled(smallest)?;
+    Ok(Some((made, least)))
+}
