@@ -42,33 +42,31 @@ impl Preflight<'_> {
         self.request.budget != Budget::Refuse && self.pipeline.shelf.keep() == Keep::Released
     }
 
-    /// Makes phase `at` fit into `there` bytes, if that is possible.
+    /// Makes phase `at` fit into `there` bytes, or hold as little as it can if that is not possible.
     pub(super) fn fit_phase(&mut self, at: usize, there: u64) -> Result<()> {
         let (name, request) = (self.stages[at].name, self.request);
         let received = if name == "decoding" { self.received } else { 0 };
         let within = there.saturating_sub(received);
         let mut sizes = self.sizes.clone();
         let on = (self.pipeline.backend(), self.pipeline.model());
-        if let Some((made, mut phase)) = fitted(name, on, request, &mut sizes, within)? {
-            phase.pixel_bytes = phase.pixel_bytes.saturating_add(received);
-            self.phases[at] = phase;
-            self.stages[at].key = key(name, request, &sizes);
-            self.stages[at].made = Made::Compiled(Box::new(made));
-            self.sizes = sizes;
-        }
+        let (made, mut phase) = fitted(name, on, request, &mut sizes, within)?;
+        phase.pixel_bytes = phase.pixel_bytes.saturating_add(received);
+        self.phases[at] = phase;
+        self.stages[at].key = key(name, request, &sizes);
+        self.stages[at].made = Made::Compiled(Box::new(made));
+        self.sizes = sizes;
         Ok(())
     }
 }
 
-/// Phase `name` compiled to hold at most `there` bytes, in `sizes` that say how; `None` where that is
-/// not possible.
+/// Phase `name` compiled to hold at most `there` bytes, or as few as it can, in `sizes` that say how.
 pub(super) fn fitted(
     name: &'static str,
     (backend, model): (&Backend, &Model),
     request: &Request,
     sizes: &mut Sizes,
     there: u64,
-) -> Result<Option<(Compiler, PhasePlan)>> {
+) -> Result<(Compiler, PhasePlan)> {
     let tried = |sizes: &Sizes| -> Result<(Compiler, PhasePlan)> {
         let made = compile(name, backend, model, request, sizes)?;
         let phase = need(name, &made, model, request, sizes);
@@ -76,16 +74,22 @@ pub(super) fn fitted(
     };
     let (made, whole) = tried(sizes)?;
     if whole.held_bytes() <= there {
-        return Ok(Some((made, whole)));
+        return Ok((made, whole));
     }
     let half = match name {
         "text" | "sampling" => {
             let beside = whole.held_bytes() - whole.weight_bytes;
             let most = Some(there.saturating_sub(beside));
-            sizes.most_weights[usize::from(name == "sampling")] = most;
+            let of_phase = usize::from(name == "sampling");
+            let before = std::mem::replace(&mut sizes.most_weights[of_phase], most);
             let made = made.holding(most);
             let phase = need(name, &made, model, request, sizes);
-            return Ok((phase.held_bytes() <= there).then_some((made, phase)));
+            if phase.held_bytes() < whole.held_bytes() {
+                return Ok((made, phase));
+            }
+            // The slots would take more than the weights of so small a network.
+            sizes.most_weights[of_phase] = before;
+            return Ok((made.holding(before), whole));
         }
         "references" => sizes.tiles.encoder,
         _ => sizes.tiles.decoder,
@@ -102,11 +106,19 @@ pub(super) fn fitted(
     let largest = area(&Tiling::of(model, request.size, half));
     let smaller = choices.iter().filter(|tiling| area(tiling) < largest);
     let Some(smallest) = smaller.clone().min_by_key(|tiling| tiling.area()) else {
-        return Ok(None);
+        return Ok((made, whole));
     };
-    let (made, least) = tiled(smallest)?;
+    let (tiniest, least) = tiled(smallest)?;
     if least.held_bytes() > there {
-        return Ok(None);
+        if least.held_bytes() < whole.held_bytes() {
+            return Ok((tiniest, least));
+        }
+        // Of a long video, what the tiles are put together in is more than what they save.
+        match name {
+            "references" => sizes.tiles.encoder = half,
+            _ => sizes.tiles.decoder = half,
+        }
+        return Ok((made, whole));
     }
     // Memory grows with the area of a tile, so that most that are too large need not be compiled.
     let grows = |phase: &PhasePlan| phase.plan_bytes.saturating_add(phase.kept_bytes) as f64;
@@ -117,9 +129,8 @@ pub(super) fn fitted(
     for tiling in smaller.filter(|tiling| expected(tiling) <= there as f64).take(MOST_TRIED) {
         let (made, phase) = tiled(tiling)?;
         if phase.held_bytes() <= there {
-            return Ok(Some((made, phase)));
+            return Ok((made, phase));
         }
     }
-    tiled(smallest)?;
-    Ok(Some((made, least)))
+    tiled(smallest)
 }

@@ -29,7 +29,7 @@ impl Preflight<'_> {
                     return made.is_ok_and(|made| needed(made) <= there);
                 }
                 let fitted = fitted(name, on, &request, &mut sizes.clone(), there);
-                fitted.is_ok_and(|fitted| fitted.is_some())
+                fitted.is_ok_and(|(_, phase)| phase.held_bytes() <= there)
             })
         };
         if self.request.budget == Budget::Refuse && keep == Keep::Released {
