@@ -89,6 +89,18 @@ fn prefer_large_pages(start: *mut u8, bytes: usize) {
 #[cfg(not(target_os = "linux"))]
 fn prefer_large_pages(_: *mut u8, _: usize) {}
 
+/// Gives memory that was freed back to the system, so that a later phase may have all that the plans
+/// leave it. The allocator of glibc keeps freed blocks below 32 MiB otherwise; others decide themselves.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn give_back_freed() {
+    // SAFETY: it has no precondition and touches free blocks alone.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Gives memory that was freed back to the system, where that has to be asked for.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back_freed() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

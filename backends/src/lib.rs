@@ -18,7 +18,7 @@ pub mod targets;
 pub mod threads;
 
 pub use arena::HostArena;
-pub use buffer::AlignedBytes;
+pub use buffer::{AlignedBytes, give_back_freed};
 pub use device::Device;
 pub use errors::{LoadError, OpenError, RunError};
 pub use provider::{Fault, StoredWeight, WeightProvider};

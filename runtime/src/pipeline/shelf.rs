@@ -7,6 +7,7 @@
 //! cases, because a run does not depend on anything that another run has left behind.
 
 use crate::engine::Program;
+use anyid_backends::give_back_freed;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,11 +91,19 @@ impl DerefMut for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let (Keep::Loaded, Some(program)) = (self.shelf.keep, self.program.take()) {
-            let kept = (std::mem::take(&mut self.key), program);
-            let before = self.shelf.programs().insert(self.phase, kept);
-            // This happens outside the lock, because releasing much memory takes time.
-            drop(before);
+        let Some(program) = self.program.take() else { return };
+        match self.shelf.keep {
+            Keep::Loaded => {
+                let kept = (std::mem::take(&mut self.key), program);
+                let before = self.shelf.programs().insert(self.phase, kept);
+                // This happens outside the lock, because releasing much memory takes time.
+                drop(before);
+            }
+            Keep::Released => {
+                drop(program);
+                // The next phase may need all that the plans leave it.
+                give_back_freed();
+            }
         }
     }
 }
