@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Folder;
+use common::{Folder, training};
 use serde_json::Value;
 use std::path::Path;
 
@@ -64,12 +64,16 @@ fn results_are_marked_and_the_mark_is_found() {
     assert_eq!((found["present"].as_bool(), found["id"].as_str()), (Some(true), Some(id.as_str())));
     assert_eq!((found["decoded"].as_bool(), found["flip"].as_bool()), (Some(true), Some(false)));
     assert!(folder.run("watermark detect a.mp4 --fast").fine().out.contains("no proof"));
-    let last = records(&folder).pop().unwrap();
+    let kept = records(&folder);
     assert_eq!(
-        (&last["event"], &last["watermark_id"]),
-        (&Value::from("generate"), &Value::from(id.as_str()))
+        kept.iter().map(|r| &r["event"]).collect::<Vec<_>>(),
+        ["generate", "verify", "verify"]
     );
-    assert_eq!(last["output_sha256"].as_str().unwrap().len(), 64);
+    for record in &kept {
+        assert_eq!(record["watermark_id"], Value::from(id.as_str()));
+        assert_eq!(record["output_sha256"], kept[0]["output_sha256"]);
+    }
+    assert_eq!(kept[0]["output_sha256"].as_str().unwrap().len(), 64);
     // A recipe makes the same bits, and so do frames in a folder.
     folder.run("generate --recipe a.mp4.recipe.json -o b.mp4").fine();
     let bytes = |name: &str| std::fs::read(folder.path(name)).unwrap();
@@ -270,12 +274,14 @@ fn nothing_weakens_a_locked_policy() {
         ("mark", "[watermark]\nstrength = \"off\""),
         ("key", "[watermark]\nkey = \"my.key\""),
         ("consent", "[consent]\nmode = \"warn\""),
+        ("private", "[consent]\nprivate = \"warn\""),
         ("adult", "[consent]\nadult = false"),
         ("issuers", "[consent]\nissuers = [\"ed25519:mine\"]"),
         ("folders", "[consent]\nfolders = [\"mine\"]"),
         ("frames", "[frames]\ncheck = \"off\""),
         ("audit", "[audit]\nenabled = false"),
         ("log", "[audit]\nfile = \"mine.jsonl\""),
+        ("signer", "[audit]\nkey = \"my.key\""),
         ("prompts", "[audit]\nstore_prompts = true"),
     ] {
         folder.write(&format!("{name}.toml"), text);
@@ -293,6 +299,88 @@ fn nothing_weakens_a_locked_policy() {
     std::fs::set_permissions(folder.path("etc/policy.toml"), mode).unwrap();
     run("-o d.gif", &[]).fails("E1104").says("others may change it");
     assert!(["a.gif", "c.gif", "d.gif"].iter().all(|name| !folder.path(name).exists()));
+}
+
+#[test]
+fn training_asks_for_consent_and_is_written_down() {
+    let folder = training::world(&training::samples());
+    let train =
+        |words: &str| folder.run(&format!("train lora --config run.toml --steps 1 {words}"));
+    let private = "--set data.private=true";
+    // Of a set that is not marked it is said.
+    let done = train("-o open").fine().says("no consent record for ");
+    assert!(!done.err.contains("warning"), "{}", done.err);
+    let refused = train(&format!("{private} -o none")).fails("E1105").says("consent self");
+    assert!(refused.err.contains("a.png") && refused.err.contains("pan.mp4"), "{}", refused.err);
+    assert!(!folder.path("none/adapter.safetensors").exists());
+    folder.run(&format!("train check --config run.toml {private} -o look")).fails("E1105");
+    train(&format!("{private} --consent warn -o warned")).fine().says("warning: no consent record");
+    train("--consent off -o quiet").fine();
+
+    // A record that allows videos does not allow training.
+    folder.run("consent key -o studio.key").fine();
+    let record = |id: &str, scope: &str| {
+        let new = format!("consent new --person p-1 --ref a.png pan.mp4 --id {id} --scope {scope}");
+        folder.run(&new).fine();
+        folder.run(&format!("consent sign consents/{id}.json --key studio.key")).fine();
+    };
+    record("c-1", "generate,study");
+    train(&format!("{private} -o none")).fails("E1105").says("c-1 does not allow this use");
+    folder.write(
+        "stages.toml",
+        "model = \"micro\"\nfolder = \"staged\"\n[[stage]]\nname = \"first\"\nkind = \"lora\"\n\
+         [stage.settings.data]\nmanifest = \"train.jsonl\"\nprivate = true\n\
+         [stage.settings.video]\nwidth = 64\nheight = 64\nframes = 5\n\
+         [stage.settings.lora]\nrank = 4\nalpha = 4.0\n[stage.settings.train]\nsteps = 1\nbatch = 2\n",
+    );
+    folder.run("train stages --config stages.toml").fails("E1105").says("c-1 does not allow");
+    record("c-2", "train");
+    folder.run("train stages --config stages.toml").fine();
+    train(&format!("{private} -o agreed")).fine();
+    folder.run("lora convert agreed/adapter.safetensors --to peft -o peft").fine();
+    // A run that goes on asks again.
+    folder.run("consent revoke c-2 --key studio.key").fine();
+    let on = format!("train lora --config run.toml --steps 2 {private} -o agreed --resume");
+    folder.run(&on).fails("E1105").says("was revoked");
+
+    let kept = records(&folder);
+    let trained: Vec<&Value> = kept.iter().filter(|r| r["event"] == "train").collect();
+    assert_eq!(trained.len(), 5);
+    assert_eq!(
+        (&trained[0]["consents"], &trained[4]["consents"][0]),
+        (&Value::Array(vec![]), &Value::from("c-2"))
+    );
+    for record in &trained {
+        assert_eq!(record["manifest_sha256"], trained[0]["manifest_sha256"]);
+        assert_eq!(record["output_sha256"].as_str().unwrap().len(), 64);
+    }
+    let events = |event: &str| kept.iter().filter(|record| record["event"] == event).count();
+    assert_eq!((events("block"), events("export")), (5, 1));
+    folder.run("audit verify").fine();
+}
+
+#[test]
+fn a_log_with_a_key_is_signed() {
+    let folder = Folder::new();
+    let key = folder.run("consent key -o log.key").fine().out;
+    let key = key.split_whitespace().find(|word| word.starts_with("ed25519:")).unwrap();
+    let other = folder.run("consent key -o other.key").fine().out;
+    let other = other.split_whitespace().find(|word| word.starts_with("ed25519:")).unwrap();
+    folder.write("p.toml", "[audit]\nkey = \"log.key\"\n");
+    folder.run_with(&format!("{SMALL} -o a.gif --watermark off"), &prompt("x")).fine();
+    let made = folder.path("a.gif");
+    for _ in 0..99 {
+        let mut command = folder.command("watermark detect --fast", &[made.to_str().unwrap()]);
+        let output = command.env("ANYID_RT_POLICY", folder.path("p.toml")).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+    }
+    let found = folder.run_with("audit verify --json --signer", &[key]).fine().json();
+    assert_eq!((&found["records"], &found["signed"]), (&Value::from(100), &Value::from(100)));
+    assert!(folder.run("audit verify").fine().out.contains(key));
+    folder.run_with("audit verify --signer", &[other]).fails("E1108").says("audit.jsonl:100");
+    folder.write("none.toml", "[audit]\nkey = \"none.key\"\n");
+    folder.run_with(&format!("{SMALL} --policy none.toml -o b.gif"), &prompt("x")).fails("E1107");
+    assert!(!folder.path("b.gif").exists());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! ([`Safeguards::check_text`], [`Safeguards::check_references`]), frames are marked as they are
 //! written ([`Safeguards::mark`]), and the end of the run is written down
 //! ([`Safeguards::finished`]). Pipelines know nothing of this: a program that embeds them decides
-//! itself.
+//! itself. Training asks for consent before it encodes anything ([`Safeguards::check_training`]).
 
 use crate::error::{Error, Result};
 use crate::recipe::{HashedFile, Recipe};
@@ -53,6 +53,25 @@ impl MarkAs {
         let marker = Marker::new(&self.key, self.id, self.strength);
         (marker, self.threads.clamp(1, TOGETHER))
     }
+}
+
+/// Who agreed to the use of files.
+#[derive(Default)]
+struct Consented {
+    /// The records that are used.
+    ids: Vec<String>,
+    /// What is missing, each with the files that miss it: said once for all.
+    gaps: Vec<(Gap, Vec<String>)>,
+}
+
+/// Files that are named where many have no record.
+const SHOWN: usize = 3;
+
+fn unconsented(what: String) -> Error {
+    Error::input("E1105", what).help(
+        "ask the person, and keep a record: `anyid-rt consent new`; of your own pictures, \
+         `anyid-rt consent self`",
+    )
 }
 
 /// What the checks of a request found.
@@ -106,28 +125,31 @@ pub fn rules_of(policy: &Policy) -> Result<TextPolicy> {
 }
 
 impl Safeguards {
-    /// Reads what `policy` names. `log` is where decisions are written down unless the policy says.
+    /// Reads what `policy` names that concerns this use. `log` is where decisions are written down unless
+    /// the policy says.
     ///
     /// # Errors
     /// E1102 rules are refused, E1106 a consent record is damaged, E1107 the watermark's key cannot
     /// be used, E1108 the audit log is damaged, E1110 frames must be checked and cannot be.
-    pub fn open(policy: Policy, log: Option<PathBuf>) -> Result<Self> {
+    pub fn open(policy: Policy, log: Option<PathBuf>, scope: Scope) -> Result<Self> {
         let text = rules_of(&policy)?;
-        if policy.frames == FrameCheck::Require {
+        let generates = scope == Scope::Generate;
+        if policy.frames == FrameCheck::Require && generates {
             let what = "frames have to be checked, and this program has no model that checks them";
             return Err(Error::input("E1110", what)
                 .help("say `check = \"auto\"` in the policy, and check results elsewhere"));
         }
-        let records = match policy.consent {
-            Consent::Off => Records::default(),
-            Consent::Warn | Consent::Require => Records::open(&policy.consents)?,
+        let asked =
+            policy.consent != Consent::Off || (!generates && policy.private != Consent::Off);
+        let records = match asked {
+            true => Records::open(&policy.consents)?,
+            false => Records::default(),
         };
         let key = match &policy.watermark_key {
-            Some(path) => Key::private(&signature::read_secret(path)?),
-            None => Key::public(),
+            Some(path) if generates => Key::private(&signature::read_secret(path)?),
+            _ => Key::public(),
         };
-        let place = policy.audit_file.clone().or(log).filter(|_| policy.audit);
-        let log = place.map(AuditLog::new);
+        let log = policy.audit_log(log)?;
         if let Some(log) = &log {
             log.check_end()?;
         }
@@ -174,25 +196,10 @@ impl Safeguards {
         if self.policy.consent == Consent::Off {
             return Ok(());
         }
-        let today = audit::moment(now);
-        let demand = Demand {
-            scope,
-            today: &today[..10],
-            adult: self.policy.adult,
-            issuers: &self.policy.issuers,
-        };
-        // What is missing, each with the numbers of the references that miss it: said once for all.
-        let mut gaps: Vec<(Gap, Vec<String>)> = Vec::new();
-        for (at, reference) in references.iter().enumerate() {
-            match self.records.covers(&reference.sha256, &demand)? {
-                Ok(id) if checked.consents.iter().any(|known| known == id) => {}
-                Ok(id) => checked.consents.push(id.to_owned()),
-                Err(gap) => match gaps.iter_mut().find(|(known, _)| *known == gap) {
-                    Some((_, numbers)) => numbers.push((at + 1).to_string()),
-                    None => gaps.push((gap, vec![(at + 1).to_string()])),
-                },
-            }
-        }
+        let named = references.iter().enumerate();
+        let named = named.map(|(at, file)| ((at + 1).to_string(), file.sha256.as_str()));
+        let Consented { ids, gaps } = self.consented(named, scope, now)?;
+        checked.consents = ids;
         if gaps.is_empty() {
             return Ok(());
         }
@@ -208,13 +215,83 @@ impl Safeguards {
             checked.warnings.push(said);
             return Ok(());
         }
-        let refusal = Error::input("E1105", said).help(
-            "ask the person, and keep a record: `anyid-rt consent new`; of your own pictures, \
-             `anyid-rt consent self`",
-        );
+        let refusal = unconsented(said);
         let hashes: Vec<&str> = references.iter().map(|file| file.sha256.as_str()).collect();
         self.blocked(&refusal, &checked.verdict, &[], &hashes, now)?;
         Err(refusal)
+    }
+
+    /// Checks that somebody agreed to training on each of the files; gives the ids of the records that
+    /// are used, and what is missing if that does not stop the run. `private` says that the set is
+    /// marked so.
+    ///
+    /// # Errors
+    /// E1105 consent is required and missing, E1106 a record has no canonical form.
+    pub fn check_training(
+        &self,
+        files: &[(&Path, &str)],
+        private: bool,
+        now: SystemTime,
+    ) -> Result<(Vec<String>, Option<String>)> {
+        let demanded = match private {
+            true => self.policy.consent.max(self.policy.private),
+            false => self.policy.consent,
+        };
+        if demanded == Consent::Off {
+            return Ok((Vec::new(), None));
+        }
+        let named = files.iter().map(|(path, hash)| (path.display().to_string(), *hash));
+        let Consented { ids, gaps } = self.consented(named, Scope::Train, now)?;
+        if gaps.is_empty() {
+            return Ok((ids, None));
+        }
+        let said: Vec<String> = gaps
+            .iter()
+            .map(|(gap, names)| {
+                let (shown, rest) = names.split_at(names.len().min(SHOWN));
+                let more = match rest.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("{gap} for {}{more}", shown.join(", "))
+            })
+            .collect();
+        let said = said.join("; ");
+        if demanded == Consent::Warn {
+            return Ok((ids, Some(said)));
+        }
+        let refusal = unconsented(said);
+        let hashes: Vec<&str> = files.iter().map(|(_, hash)| *hash).collect();
+        self.blocked(&refusal, &Verdict::default(), &[], &hashes, now)?;
+        Err(refusal)
+    }
+
+    /// Who agreed to the use of files, each with what it is called.
+    fn consented<'f>(
+        &self,
+        files: impl Iterator<Item = (String, &'f str)>,
+        scope: Scope,
+        now: SystemTime,
+    ) -> Result<Consented> {
+        let today = audit::moment(now);
+        let demand = Demand {
+            scope,
+            today: &today[..10],
+            adult: self.policy.adult,
+            issuers: &self.policy.issuers,
+        };
+        let mut found = Consented::default();
+        for (name, sha256) in files {
+            match self.records.covers(sha256, &demand)? {
+                Ok(id) if found.ids.iter().any(|known| known == id) => {}
+                Ok(id) => found.ids.push(id.to_owned()),
+                Err(gap) => match found.gaps.iter_mut().find(|(known, _)| *known == gap) {
+                    Some((_, names)) => names.push(name),
+                    None => found.gaps.push((gap, vec![name])),
+                },
+            }
+        }
+        Ok(found)
     }
 
     /// How the frames of a run are marked, if they are.
@@ -276,11 +353,25 @@ impl Safeguards {
         self.write_down(&Entry { event: "generate", decision, more }, now)
     }
 
-    /// Writes down something else.
+    /// Writes down that something was trained on the set whose manifest has this hash.
     ///
     /// # Errors
-    /// Those of [`AuditLog::append`].
-    pub fn write_down(&self, entry: &Entry, now: SystemTime) -> Result<()> {
+    /// As [`Self::finished`].
+    pub fn trained(
+        &self,
+        manifest: &str,
+        consents: &[String],
+        output: &Path,
+        now: SystemTime,
+    ) -> Result<()> {
+        let mut more = Map::new();
+        more.insert("manifest_sha256".to_owned(), json!(manifest));
+        more.insert("consents".to_owned(), json!(consents));
+        more.insert("output_sha256".to_owned(), json!(output_hash(output)?));
+        self.write_down(&Entry { event: "train", decision: "allow", more }, now)
+    }
+
+    fn write_down(&self, entry: &Entry, now: SystemTime) -> Result<()> {
         self.log.as_ref().map_or(Ok(()), |log| log.append(entry, now))
     }
 
@@ -312,6 +403,22 @@ impl Safeguards {
     }
 }
 
+/// What failed to be written into the audit log of `policy`, as a warning: what is not locked is no
+/// reason to fail.
+///
+/// # Errors
+/// The fault itself if the policy is locked.
+pub fn unless_locked(kept: Result<()>, policy: &Policy) -> Result<Option<String>> {
+    match (kept, &policy.locked) {
+        (Ok(()), _) => Ok(None),
+        (Err(error), Some(_)) => Err(error),
+        (Err(error), None) => {
+            let (code, what) = (error.code(), error.message());
+            Ok(Some(format!("the audit log was not written: [{code}] {what}")))
+        }
+    }
+}
+
 /// The id of what a recipe makes: the same for a repeated run, whoever makes it and wherever it goes.
 pub fn content_id(recipe: &Recipe) -> u32 {
     let mut value = recipe.to_json();
@@ -340,8 +447,12 @@ fn remove_places(value: &mut Value) {
     }
 }
 
-/// SHA-256 of a result; of a folder, of the names and hashes of its files in order.
-fn output_hash(path: &Path) -> Result<Option<String>> {
+/// SHA-256 of a result; of a folder, of the names and hashes of its files in order. None of what is no
+/// file.
+///
+/// # Errors
+/// E0911 it cannot be read.
+pub fn output_hash(path: &Path) -> Result<Option<String>> {
     if !path.is_dir() {
         return match path.is_file() {
             true => hash_file(path).map(Some),

@@ -3,9 +3,11 @@
 //! Each record holds the hash of the one before and its own. A line that is edited, removed or put in
 //! shows in [`AuditLog::verify`]; lines cut off at the end do not, unless somebody knows the last hash. Writers
 //! take turns by a lock file. At 64 MiB the log is continued in a new file, whose first record holds
-//! the last hash of the old one. What is written down is up to the caller.
+//! the last hash of the old one. With a key, each hundredth record is signed: whoever writes a log
+//! anew without the key, with all its hashes, cannot make that signature. What is written down is up
+//! to the caller.
 
-use crate::signature::signed_bytes;
+use crate::signature::{SecretKey, is_signed, signed_bytes};
 use crate::time;
 use anyid_files::error::{Error, Result, unreadable};
 use anyid_files::output::{make_folder, write_error};
@@ -18,6 +20,8 @@ use std::time::SystemTime;
 
 /// Where a log continues in a new file.
 const MOST_BYTES: u64 = 64 << 20;
+/// The numbers of records that are signed, where there is a key, are its multiples.
+pub const SIGNED_EVERY: u64 = 100;
 /// No record is longer.
 const LONGEST_LINE: u64 = 1 << 20;
 /// What the first record has instead of a hash before it.
@@ -28,6 +32,8 @@ const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000
 pub struct AuditLog {
     path: PathBuf,
     most_bytes: u64,
+    key: Option<SecretKey>,
+    signer: Option<String>,
 }
 
 /// What happened.
@@ -48,6 +54,10 @@ pub struct Verified {
     pub records: u64,
     /// The last hash.
     pub head: String,
+    /// The last record that is signed; 0 if none is.
+    pub signed: u64,
+    /// The public keys of those who signed, each once.
+    pub signers: Vec<String>,
     /// Files, the oldest first.
     pub files: Vec<PathBuf>,
 }
@@ -70,7 +80,17 @@ fn hash_of(record: &Value) -> Result<String> {
 impl AuditLog {
     /// The log in `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), most_bytes: MOST_BYTES }
+        Self { path: path.into(), most_bytes: MOST_BYTES, key: None, signer: None }
+    }
+
+    /// The same, whose records of certain numbers ([`SIGNED_EVERY`]) are signed from now on.
+    pub fn signed_with(self, key: Option<SecretKey>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// The same, whose records of these numbers have to be signed by the key of this public text.
+    pub fn expecting(self, signer: Option<String>) -> Self {
+        Self { signer, ..self }
     }
 
     /// Its newest file.
@@ -117,8 +137,16 @@ impl AuditLog {
         });
         let members = record.as_object_mut().expect("it is an object");
         members.extend(entry.more.clone());
+        let key = self.key.as_ref().filter(|_| seq % SIGNED_EVERY == 0);
+        if let Some(key) = key {
+            record["key"] = json!(key.public());
+        }
         let hash = hash_of(&record)?;
         record["hash"] = json!(hash);
+        if let Some(key) = key {
+            // Of the hash of the record before as well, and so of all before.
+            record["sig"] = json!(key.sign(&record)?);
+        }
         let mut file =
             private(OpenOptions::new().create(true).append(true)).open(&self.path).map_err(fail)?;
         // In one call, so that a fault leaves a whole line or a torn one, and no two mixed.
@@ -209,6 +237,7 @@ impl AuditLog {
             files.push(self.path.clone());
         }
         let (mut records, mut head) = (0, BEGINNING.to_owned());
+        let (mut signed, mut signers) = (0, Vec::<String>::new());
         for path in &files {
             let file = File::open(path).map_err(|fault| unreadable(path, fault))?;
             let mut reader = BufReader::new(file);
@@ -234,10 +263,27 @@ impl AuditLog {
                 }
                 head = hash.to_owned();
                 records += 1;
+                match (record["key"].as_str(), &self.signer) {
+                    (Some(key), _) if !is_signed(&record, key)? => {
+                        return Err(bad("the signature of the record is wrong"));
+                    }
+                    (key, Some(signer))
+                        if records % SIGNED_EVERY == 0 && key != Some(signer.as_str()) =>
+                    {
+                        return Err(bad("the record is not signed by the key that was given"));
+                    }
+                    (Some(key), _) => {
+                        signed = records;
+                        if !signers.iter().any(|known| known == key) {
+                            signers.push(key.to_owned());
+                        }
+                    }
+                    (None, _) => {}
+                }
                 visit(&record)?;
             }
         }
-        Ok(Verified { records, head, files })
+        Ok(Verified { records, head, signed, signers, files })
     }
 
     /// Checks the whole log.
@@ -326,13 +372,55 @@ mod tests {
     #[test]
     fn a_long_log_goes_on_in_another_file() {
         let folder = tempfile::tempdir().unwrap();
-        let log = AuditLog { path: folder.path().join("audit.jsonl"), most_bytes: 1000 };
+        let log = AuditLog::new(folder.path().join("audit.jsonl"));
+        let log = AuditLog { most_bytes: 1000, ..log };
         (0..20).for_each(|k| log.append(&entry(k), SystemTime::now()).unwrap());
         let found = log.verify().unwrap();
         assert!(found.records == 20 && found.files.len() > 3, "{found:?}");
         // An older file that is gone is noticed.
         std::fs::remove_file(&found.files[1]).unwrap();
         assert_eq!(place(&log), "1");
+    }
+
+    #[test]
+    fn each_hundredth_record_is_signed_where_there_is_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SecretKey::of(&[5; 32]);
+        let path = folder.path().join("audit.jsonl");
+        let log = AuditLog::new(&path).signed_with(Some(key.clone()));
+        (0..205).for_each(|k| log.append(&entry(k), SystemTime::UNIX_EPOCH).unwrap());
+        let found = log.verify().unwrap();
+        assert_eq!((found.records, found.signed), (205, 200));
+        assert_eq!(found.signers, [key.public()]);
+        let expecting = |key: &SecretKey| log.clone().expecting(Some(key.public()));
+        assert_eq!(expecting(&key).verify().unwrap(), found);
+        let other = SecretKey::of(&[6; 32]);
+        assert_eq!(place(&expecting(&other)), "100");
+        assert!(!format!("{log:?}").contains("0505"), "no secret is shown");
+
+        // A signature that is taken away or put in from elsewhere shows by itself.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let write = |lines: &[Value]| {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            std::fs::write(&path, text).unwrap();
+        };
+        let mut without = lines.clone();
+        without[99].as_object_mut().unwrap().remove("sig");
+        write(&without);
+        assert_eq!(place(&log), "100");
+        let mut foreign = lines.clone();
+        foreign[199]["sig"] = foreign[99]["sig"].clone();
+        write(&foreign);
+        assert_eq!(place(&log), "200");
+
+        // A log that was written anew with all its hashes is whole by itself; the key tells.
+        std::fs::remove_file(&path).unwrap();
+        let forged = AuditLog::new(&path);
+        (0..205).for_each(|k| forged.append(&entry(k + 1), SystemTime::UNIX_EPOCH).unwrap());
+        assert_eq!(log.verify().unwrap().signed, 0);
+        assert_eq!(place(&expecting(&key)), "100");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! earlier one, until a layer is locked; from then on layers may only tighten, and one that would
 //! weaken is an error. A file counts as locked only if whoever runs the program cannot change it.
 
+use crate::audit::AuditLog;
+use crate::signature::SecretKey;
 use crate::watermark::Strength;
 use anyid_files::error::{Error, Result, unreadable};
 use anyid_files::input;
@@ -105,6 +107,8 @@ pub struct Policy {
     pub watermark_key: Option<PathBuf>,
     /// What happens without consent.
     pub consent: Consent,
+    /// The same for training on sets that are marked as private, unless that is less strict.
+    pub private: Consent,
     /// Folders of consent records.
     pub consents: Vec<PathBuf>,
     /// Issuers that count; all if there is none.
@@ -117,6 +121,8 @@ pub struct Policy {
     pub audit: bool,
     /// Where; the state folder if not said.
     pub audit_file: Option<PathBuf>,
+    /// File of the key that signs the log.
+    pub audit_key: Option<PathBuf>,
     /// Whether prompts are written down as text.
     pub store_prompts: bool,
     /// The layer that locked the policy.
@@ -133,12 +139,14 @@ impl Default for Policy {
             watermark: Mark::Normal,
             watermark_key: None,
             consent: Consent::Warn,
+            private: Consent::Require,
             consents: vec![PathBuf::from("consents")],
             issuers: Vec::new(),
             adult: false,
             frames: FrameCheck::Auto,
             audit: true,
             audit_file: None,
+            audit_key: None,
             store_prompts: false,
             locked: None,
             sources: Vec::new(),
@@ -193,6 +201,8 @@ pub struct MarkLayer {
 pub struct ConsentLayer {
     /// [`Policy::consent`].
     pub mode: Option<Consent>,
+    /// [`Policy::private`].
+    pub private: Option<Consent>,
     /// [`Policy::consents`].
     pub folders: Option<Vec<PathBuf>>,
     /// [`Policy::issuers`].
@@ -217,6 +227,8 @@ pub struct AuditLayer {
     pub enabled: Option<bool>,
     /// [`Policy::audit_file`].
     pub file: Option<PathBuf>,
+    /// [`Policy::audit_key`].
+    pub key: Option<PathBuf>,
     /// [`Policy::store_prompts`].
     pub store_prompts: Option<bool>,
 }
@@ -244,7 +256,8 @@ impl Layer {
             .map_err(|fault| bad(format!("this is no policy: {}", fault.to_string().trim_end())))?;
         layer.source = path.display().to_string();
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let files = [&mut layer.watermark.key, &mut layer.audit.file].into_iter().flatten();
+        let AuditLayer { file, key, .. } = &mut layer.audit;
+        let files = [&mut layer.watermark.key, file, key].into_iter().flatten();
         let lists = layer.text.rules.iter_mut().chain(layer.consent.folders.iter_mut().flatten());
         files.chain(lists).for_each(|path| *path = folder.join(&*path));
         layer.contradiction().map_or(Ok(()), |what| Err(bad(what.to_owned())))?;
@@ -262,7 +275,7 @@ impl Layer {
         } else if off && (consent.issuers.is_some() || consent.adult == Some(true)) {
             Some("[consent] asks something of records, and mode is \"off\"")
         } else if audit.enabled == Some(false)
-            && (audit.file.is_some() || audit.store_prompts == Some(true))
+            && (audit.file.is_some() || audit.key.is_some() || audit.store_prompts == Some(true))
         {
             Some("[audit] says what the log is like, and enabled is false")
         } else if *locked && audit.enabled != Some(false) && audit.file.is_none() {
@@ -386,6 +399,7 @@ impl Policy {
         let key = watermark.key.clone().map(Some);
         joining.fixed("the watermark's key", &mut self.watermark_key, key)?;
         joining.ordered("consent", &mut self.consent, consent.mode)?;
+        joining.ordered("consent for private sets", &mut self.private, consent.private)?;
         joining.fixed(
             "the place of consent records",
             &mut self.consents,
@@ -401,6 +415,8 @@ impl Policy {
         self.audit = kept.0;
         let file = audit.file.clone().map(Some);
         joining.fixed("the place of the audit log", &mut self.audit_file, file)?;
+        let key = audit.key.clone().map(Some);
+        joining.fixed("the key of the audit log", &mut self.audit_key, key)?;
         joining.fixed("keeping prompts", &mut self.store_prompts, audit.store_prompts)?;
         if *locked {
             self.locked.get_or_insert_with(|| source.clone());
@@ -420,16 +436,29 @@ impl Policy {
             "watermark": self.watermark.to_string(),
             "watermark_key": if self.watermark_key.is_some() { "private" } else { "public" },
             "consent": self.consent.to_string(),
+            "consent_private": self.private.to_string(),
             "consents": paths(&self.consents),
             "issuers": self.issuers,
             "adult": self.adult,
             "frames": self.frames.to_string(),
             "audit": self.audit,
             "audit_file": self.audit_file.as_ref().map(|path| path.display().to_string()),
+            "audit_key": self.audit_key.as_ref().map(|path| path.display().to_string()),
             "store_prompts": self.store_prompts,
             "locked": self.locked,
             "sources": self.sources,
         })
+    }
+
+    /// The audit log, unless it is off; `usual` is where it is if nothing says.
+    ///
+    /// # Errors
+    /// E1107 the key that signs it cannot be used.
+    pub fn audit_log(&self, usual: Option<PathBuf>) -> Result<Option<AuditLog>> {
+        let place = self.audit_file.clone().or(usual).filter(|_| self.audit);
+        let key = self.audit_key.as_deref().filter(|_| place.is_some());
+        let key = key.map(SecretKey::read).transpose()?;
+        Ok(place.map(|place| AuditLog::new(place).signed_with(key)))
     }
 
     /// What is off that is on by default, in words.
@@ -499,6 +528,8 @@ mod tests {
             "[frames]\ncheck = \"off\"",
             "[audit]\nenabled = false",
             "[audit]\nfile = \"/tmp/x\"",
+            "[audit]\nkey = \"/mine\"",
+            "[consent]\nprivate = \"warn\"",
             "[audit]\nstore_prompts = true",
         ] {
             let error = Policy::of(&[locked.clone(), layer(weaker)]).unwrap_err();
@@ -535,6 +566,7 @@ mod tests {
             ("[watermark]\nstrength = \"off\"\nkey = \"k\"", "E1102", "has a key"),
             ("[consent]\nmode = \"off\"\nadult = true", "E1102", "asks something"),
             ("[audit]\nenabled = false\nfile = \"a\"", "E1102", "says what the log"),
+            ("[audit]\nenabled = false\nkey = \"a\"", "E1102", "says what the log"),
             ("locked = true", "E1102", "names [audit] file"),
             ("= =", "E1102", "this is no policy"),
         ] {

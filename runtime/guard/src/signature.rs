@@ -8,7 +8,7 @@ use anyid_files::input;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde_json::Value;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -16,7 +16,15 @@ const PREFIX: &str = "ed25519:";
 const SECRET_BYTES: u64 = 256;
 
 /// A private key that signs.
+#[derive(Clone)]
 pub struct SecretKey(SigningKey);
+
+/// Only what everybody may know.
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.public())
+    }
+}
 
 impl SecretKey {
     /// The key of 32 secret bytes.

@@ -25,7 +25,7 @@ use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
 use anyid_runtime::safeguards::consent::Scope;
 use anyid_runtime::safeguards::policy::FrameCheck;
-use anyid_runtime::safeguards::{Checked, MarkAs, Safeguards};
+use anyid_runtime::safeguards::{Checked, MarkAs, Safeguards, unless_locked};
 use anyid_runtime::{
     Cancel, Event, FileOptions, Model, Pipeline, ReferenceSource, Request, Result,
 };
@@ -139,15 +139,8 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         true => output::print_json(&report_json(&finished, &report, total, &warnings)),
         false => output::report(&report_text(&finished, &report, total), &wishes.output),
     };
-    // What is not locked is no reason to fail.
-    let kept = match (kept, &guards.policy().locked) {
-        (Err(error), None) => {
-            let why = format!("[{}] {}", error.code(), error.message());
-            render::warn(&format!("the audit log was not written: {why}"));
-            Ok(())
-        }
-        (kept, _) => kept,
-    };
+    let kept = unless_locked(kept, guards.policy())
+        .map(|warning| warning.iter().for_each(|warning| render::warn(warning)));
     // What fails now does not concern the video.
     let complete = format!("the video is complete: {}", finished.written.path.display());
     told.and(traced).and(kept).map_err(|error| error.also(complete))?;

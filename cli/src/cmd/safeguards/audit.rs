@@ -35,6 +35,9 @@ pub struct WhichLog {
 pub struct Verify {
     #[command(flatten)]
     pub log: WhichLog,
+    /// The public key (ed25519:…) by which each hundredth record has to be signed.
+    #[arg(long, value_name = "KEY")]
+    pub signer: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -93,18 +96,28 @@ impl WhichLog {
 pub fn run(verb: AuditVerb) -> std::result::Result<(), Failure> {
     match verb {
         AuditVerb::Verify(args) => {
-            let found = args.log.open()?.verify()?;
+            let found = args.log.open()?.expecting(args.signer).verify()?;
             let files: Vec<String> = found.files.iter().map(|f| f.display().to_string()).collect();
             match args.json {
-                true => output::print_json(
-                    &json!({ "records": found.records, "head": found.head, "files": files }),
-                )?,
-                false => output::print(&format!(
-                    "{} in order, in {}; the last hash is {}\n",
-                    plural(found.records as usize, "record"),
-                    files.join(", "),
-                    found.head
-                ))?,
+                true => output::print_json(&json!({
+                    "records": found.records, "head": found.head, "files": files,
+                    "signed": found.signed, "signers": found.signers,
+                }))?,
+                false => {
+                    let signed = match found.signed {
+                        0 => String::new(),
+                        last => format!(
+                            "; those up to {last} are signed by {}",
+                            found.signers.join(", ")
+                        ),
+                    };
+                    output::print(&format!(
+                        "{} in order, in {}{signed}; the last hash is {}\n",
+                        plural(found.records as usize, "record"),
+                        files.join(", "),
+                        found.head
+                    ))?;
+                }
             }
         }
         AuditVerb::Show(args) => {

@@ -1,20 +1,20 @@
 //! `consent`: write, sign, check, list and revoke records of what people agreed to.
 
 use super::watermark::MakeKey;
-use super::{SafeguardArgs, audit_log};
+use super::{SafeguardArgs, write_down};
 use crate::output::{self, table};
 use crate::recipe;
 use crate::render::Failure;
 use anyid_runtime::files::{AtomicFile, Existing, make_folder, write_error};
+use anyid_runtime::safeguards::audit;
 use anyid_runtime::safeguards::consent::{
     Issuer, Picture, Publish, REVOKED, Record, Records, SCHEMA, Scope, revocation,
 };
 use anyid_runtime::safeguards::policy::Policy;
 use anyid_runtime::safeguards::signature::{SecretKey, make_secret};
-use anyid_runtime::safeguards::{AuditLog, Entry, audit};
 use anyid_runtime::{Error, Result};
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -360,13 +360,5 @@ fn revoke(args: &Revoke) -> std::result::Result<(), Failure> {
 
 /// Writes down what happened to a record.
 fn written_down(what: &str, id: &str) -> Result<()> {
-    let policy = SafeguardArgs::default().policy()?;
-    let Some(path) = policy.audit_file.clone().or_else(audit_log).filter(|_| policy.audit) else {
-        return Ok(());
-    };
-    let mut more = Map::new();
-    more.insert("what".to_owned(), json!(what));
-    more.insert("consents".to_owned(), json!([id]));
-    let entry = Entry { event: "consent", decision: "allow", more };
-    AuditLog::new(path).append(&entry, SystemTime::now())
+    write_down("consent", json!({ "what": what, "consents": [id] }))
 }

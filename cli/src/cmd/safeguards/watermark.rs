@@ -1,8 +1,10 @@
 //! `watermark`: look for the mark of a video, and make private keys.
 
+use super::write_down;
 use crate::output;
 use crate::render::Failure;
 use anyid_runtime::media::{ReadOptions, visit_frames};
+use anyid_runtime::safeguards::output_hash;
 use anyid_runtime::safeguards::signature::{make_secret, read_secret};
 use anyid_runtime::safeguards::watermark::{Detection, Detector, Key, Luma, Picker, Search};
 use anyid_runtime::{Error, Result};
@@ -86,6 +88,8 @@ pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let search = if args.fast { Search::Fast } else { Search::Full };
     let seen = Detector::new(&key).detect(picker.frames(), search, threads);
+    let id = seen.payload.map(|payload| format!("{:08x}", payload.id));
+    write_down("verify", json!({ "output_sha256": output_hash(&args.file)?, "watermark_id": id }))?;
     match args.json {
         true => output::print_json(&json(&seen))?,
         false => output::print(&text(&seen))?,
