@@ -1,7 +1,9 @@
 //! Puts a mark into frames.
 //!
 //! The same tile is repeated over every frame from its first pixel, weighted by how much the picture
-//! hides: Y' = Y + α·m·t with m = clip(0.6 + a/4, 0.6, 3), a = G₆(|Y − G₃(Y)|) (`watermark.md` §1).
+//! hides: Y' = Y + α·g·m·t with m = clip(0.6 + a/4, 0.6, 3), a = G₆(|Y − G₃(Y)|), and a gain g of the
+//! whole frame that lets smooth ones differ nearly as much as others (`watermark.md` §1): coding
+//! wipes a fainter mark out of them.
 //! The same difference is added to red, green and blue, so that colours stay. A frame depends on
 //! nothing but itself, and the mark of a still clip does not flicker.
 
@@ -59,6 +61,11 @@ impl FromStr for Strength {
     }
 }
 
+/// What the root mean square of a frame's weights is brought to: 42.3 dB with α = 1.
+const ENOUGH: f32 = 1.95;
+/// The largest gain: in flat frames the mark stays at about one level.
+const MOST_GAIN: f32 = 1.8;
+
 /// Whether frames of this size are marked: a whole tile has to fit.
 pub fn fits(width: usize, height: usize) -> bool {
     width.min(height) >= SIDE
@@ -113,12 +120,16 @@ impl Marker {
         self.fine.apply(activity, width, blur);
         activity.iter_mut().zip(&*luma).for_each(|(a, y)| *a = (y - *a).abs());
         self.wide.apply(activity, width, blur);
+        activity.iter_mut().for_each(|a| *a = (0.6 + 0.25 * *a).clamp(0.6, 3.0));
+        let squares: f64 = activity.iter().map(|m| f64::from(m * m)).sum();
+        let rms = (squares / activity.len() as f64).sqrt() as f32;
+        let strength = self.alpha * (ENOUGH / rms).clamp(1.0, MOST_GAIN);
         let rows = rgb.chunks_exact_mut(3 * width).zip(activity.chunks_exact(width));
-        for (y, (row, activity)) in rows.enumerate() {
+        for (y, (row, mask)) in rows.enumerate() {
             let tile = &self.tile[y % SIDE * SIDE..][..SIDE];
             let weights = tile.iter().cycle();
-            for ((pixel, a), t) in row.chunks_exact_mut(3).zip(activity).zip(weights) {
-                let delta = self.alpha * (0.6 + 0.25 * a).clamp(0.6, 3.0) * t;
+            for ((pixel, m), t) in row.chunks_exact_mut(3).zip(mask).zip(weights) {
+                let delta = strength * m * t;
                 for channel in pixel {
                     // The cast clips to 0..255, and the half rounds.
                     *channel = (f32::from(*channel) + delta + 0.5) as u8;
