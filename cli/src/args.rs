@@ -23,6 +23,10 @@ use crate::cmd::lora::args::Lora;
 use crate::cmd::man::Man;
 use crate::cmd::opt::Opt;
 use crate::cmd::run::Run;
+use crate::cmd::safeguards::audit::AuditVerb;
+use crate::cmd::safeguards::consent::ConsentVerb;
+use crate::cmd::safeguards::policy::PolicyVerb;
+use crate::cmd::safeguards::watermark::WatermarkVerb;
 use crate::cmd::train::args::Train;
 use crate::cmd::world::args::WorldVerb;
 use crate::{output, render};
@@ -36,7 +40,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "anyid-rt", version, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 success, 1 something is wrong with the input, 2 a bug in \
-anyid-rt, 3 not enough memory, 130 interrupted. `anyid-rt explain CODE` explains an error.")]
+anyid-rt, 3 not enough memory, 4 nothing found (`watermark detect`), 130 \
+interrupted. `anyid-rt explain CODE` explains an error.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -63,6 +68,10 @@ impl Command {
             Self::Lora(Lora::Inspect(args)) => args.json,
             Self::Train(args) => args.wants_json(),
             Self::World(args) => args.wants_json(),
+            Self::Watermark(args) => args.wants_json(),
+            Self::Policy(args) => args.wants_json(),
+            Self::Consent(args) => args.wants_json(),
+            Self::Audit(args) => args.wants_json(),
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
                 BenchWhat::Rows(args) => args.json,
@@ -124,6 +133,18 @@ pub enum Command {
     /// Paint people of the drawn world, write samples to train with, and measure what models keep.
     #[command(subcommand)]
     World(WorldVerb),
+    /// Look for the invisible watermark of a video, and make keys for it.
+    #[command(subcommand)]
+    Watermark(WatermarkVerb),
+    /// Show which safeguards are in force, and check policies.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Keep records of what people agreed to.
+    #[command(subcommand)]
+    Consent(ConsentVerb),
+    /// Check and show the log of decisions.
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Explain an error code.
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.
@@ -282,6 +303,14 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// How many threads are asked for.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |threads| threads.get()),
+            threads => threads,
+        }
+    }
+
     /// The device, of whose warnings the user is told.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! `anyid-rt`: the command line of the AnyID runtime.
 //!
 //! The entry point reads the flags, runs the verb, prints errors and chooses the exit code: 0
-//! success, 1 wrong input, 2 a bug of ours, 3 not enough memory, and 128 plus the number of the
+//! success, 1 wrong input, 2 a bug of ours, 3 not enough memory, 4 nothing found, and 128 plus the number of the
 //! signal if a signal ended the run (130 for Ctrl-C). Everything that users of the library need is
 //! in `anyid-runtime`, not here.
 
@@ -70,7 +70,7 @@ fn run() -> u8 {
     interrupt::say_swept();
     match outcome {
         // This also happens if a signal came too late to stop anything.
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(failure) => {
             let (failure, ended) = interrupt::ended(failure);
             let code = match failure.kind() {
@@ -99,8 +99,13 @@ fn is_clash_with_output(failure: &Failure) -> bool {
         && error.place() == Some(anyid_runtime::places::STANDARD_OUTPUT))
 }
 
-fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {
+/// Runs the verb and gives the exit code.
+fn dispatch(command: Command) -> Result<u8, Failure> {
+    let done = match command {
+        Command::Watermark(verb) => return cmd::safeguards::watermark::run(verb),
+        Command::Policy(verb) => cmd::safeguards::policy::run(verb),
+        Command::Consent(verb) => cmd::safeguards::consent::run(verb),
+        Command::Audit(verb) => cmd::safeguards::audit::run(verb),
         Command::Generate(args) => cmd::generate::run(*args),
         Command::Init(args) => cmd::init::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
@@ -130,7 +135,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             BenchWhat::Train(args) => cmd::bench::train::train(args),
             BenchWhat::Text(args) => cmd::bench::networks::text(args),
         },
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Help and version go to standard output; anything else is a coded error.

@@ -240,8 +240,8 @@ fn what_cannot_be_merged_or_used_leaves_nothing_behind() {
         // What cannot be written is called as it would have been.
         let words = "lora merge model --lora a.safetensors -o x";
         let line = format!("ulimit -f 16; exec {} {words}", env!("CARGO_BIN_EXE_anyid-rt"));
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", &line]).current_dir(folder.path(""));
+        let mut command = folder.other("sh");
+        command.args(["-c", &line]);
         let done = common::Done::of(words, command.output().unwrap()).fails("E1013").says("--> x/");
         assert!(!done.err.contains(".tmp"), "{}", done.err);
     }
@@ -358,9 +358,9 @@ fn an_adapter_that_counts_twice_is_warned_of() {
 #[cfg(unix)]
 fn limited(folder: &Folder, words: &str) -> Done {
     let own = folder.command(words, &[]);
-    let mut command = std::process::Command::new("sh");
+    let mut command = folder.other("sh");
     command.args(["-c", "ulimit -f 16; exec \"$0\" \"$@\""]).arg(own.get_program());
-    command.args(own.get_args()).current_dir(folder.path(""));
+    command.args(own.get_args());
     Done::of(words, command.output().unwrap())
 }
 

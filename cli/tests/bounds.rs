@@ -83,8 +83,8 @@ fn text_may_come_out_of_a_pipe() {
 /// Exit code and standard error of a line of the shell, run in the folder; -1 for a signal.
 #[cfg(unix)]
 fn shell(folder: &Folder, script: &str) -> (i32, String) {
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", script]).current_dir(folder.path(""));
+    let mut command = folder.other("sh");
+    command.args(["-c", script]);
     let output = command.env_remove("RUST_BACKTRACE").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap_or(-1), text)

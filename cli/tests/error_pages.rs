@@ -43,8 +43,17 @@ fn collect(folder: &Path, codes: &mut BTreeSet<String>) {
 }
 
 /// The folders of the packages whose sources are looked at.
-const PACKAGES: [&str; 8] =
-    ["ir", "passes", "backends", "models", "models/world", "runtime/files", "runtime", "cli"];
+const PACKAGES: [&str; 9] = [
+    "ir",
+    "passes",
+    "backends",
+    "models",
+    "models/world",
+    "runtime/files",
+    "runtime/guard",
+    "runtime",
+    "cli",
+];
 
 #[test]
 fn every_code_has_a_page() {

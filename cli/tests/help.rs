@@ -4,7 +4,7 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 25] = [
     "generate",
     "init",
     "inspect",
@@ -21,6 +21,10 @@ const VERBS: [&str; 21] = [
     "lora",
     "train",
     "world",
+    "watermark",
+    "policy",
+    "consent",
+    "audit",
     "explain",
     "bench",
     "gpu-check",

@@ -6,7 +6,7 @@ mod common;
 
 use common::Folder;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// `A` is the program, and `G` a run of `generate` by tiny networks that is quick unless `S`, `F` and `N` say more.
 const WORDS: &str = "A() { $PROGRAM \"$@\"; }; G() { A generate --model $MICRO --prompt hi --size ${S:-64x64} \
@@ -15,8 +15,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_anyid-rt");
 
 /// Runs lines of a shell in `folder`, which is also that for temporary files.
 fn shell(folder: &Folder, lines: &str) -> Output {
-    let mut command = Command::new("bash");
-    command.args(["-c", &format!("{WORDS}{lines}")]).current_dir(folder.path(""));
+    let mut command = folder.other("bash");
+    command.args(["-c", &format!("{WORDS}{lines}")]);
     command.env("PROGRAM", PROGRAM).env("TMPDIR", folder.path("")).env("MICRO", common::micro());
     command.output().unwrap_or_else(|e| panic!("bash is needed: {e}"))
 }

@@ -349,10 +349,7 @@ fn a_disk_that_is_full_at_the_end_leaves_the_latents() {
          --steps 1",
         common::micro().display()
     );
-    let done = std::process::Command::new("bash")
-        .args(["-c", &line])
-        .current_dir(folder.path("."))
-        .output();
+    let done = folder.other("bash").args(["-c", &line]).output();
     let done = done.unwrap_or_else(|e| panic!("bash is needed: {e}"));
     let text = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{text}");

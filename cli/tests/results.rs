@@ -156,8 +156,8 @@ fn results_have_the_permissions_of_any_new_file() {
         "umask 027; {program} generate --prompt x {QUICK} -o out.gif && \
          {program} generate --prompt x {QUICK} -o frames"
     );
-    let mut command = std::process::Command::new("/bin/sh");
-    let done = command.args(["-c", &line]).current_dir(folder.path("")).output().unwrap();
+    let mut command = folder.other("sh");
+    let done = command.args(["-c", &line]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     for (name, wanted) in [("out.gif", 0o640), ("out.gif.recipe.json", 0o640), ("frames", 0o750)] {
         assert_eq!(mode(name), wanted, "{name}");

@@ -205,8 +205,8 @@ fn a_signal_that_is_ignored_from_outside_ends_nothing() {
     let model = model.display();
     let line =
         format!("trap '' HUP; exec {program} generate --model {model} --prompt x -o out.gif {RUN}");
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", &line]).current_dir(folder.path(""));
+    let mut command = folder.other("sh");
+    command.args(["-c", &line]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("the temporary", || !leftovers(&folder).is_empty());
     send(&child, Signal::HUP, false);
@@ -221,8 +221,8 @@ fn a_limit_on_file_sizes_is_a_coded_error() {
     for output in ["u.mp4", "u.gif", "frames", "u.gif --save-latents l.safetensors"] {
         let run = "--prompt x --size 64x64 --frames 5 --steps 1";
         let line = format!("ulimit -f 4; exec {program} generate {run} -o {output}");
-        let mut command = Command::new("/bin/sh");
-        let done = command.args(["-c", &line]).current_dir(folder.path("")).output().unwrap();
+        let mut command = folder.other("sh");
+        let done = command.args(["-c", &line]).output().unwrap();
         let text = String::from_utf8_lossy(&done.stderr).into_owned();
         assert_eq!(done.status.code(), Some(1), "{output}: {text}");
         assert!(text.contains("error[E1013]") && text.contains("ulimit"), "{output}: {text}");

@@ -367,8 +367,8 @@ fn a_full_disk_loses_nothing() {
     let program = env!("CARGO_BIN_EXE_anyid-rt");
     let limited = |words: &str| {
         let line = format!("ulimit -f 64; exec {program} {words}");
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", &line]).current_dir(folder.path(""));
+        let mut command = folder.other("sh");
+        command.args(["-c", &line]);
         Done::of(words, command.output().unwrap())
     };
     let done = limited(&format!("{LORA} --steps 5 --resume")).fails("E1013");

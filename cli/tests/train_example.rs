@@ -7,7 +7,6 @@ mod common;
 use common::training::log;
 use common::{Done, Folder, repository};
 use std::path::Path;
-use std::process::Command;
 
 #[test]
 fn the_example_tunes_a_model_from_clips_to_a_video() {
@@ -20,8 +19,8 @@ fn the_example_tunes_a_model_from_clips_to_a_video() {
     );
     let script = repository().join("examples/train.sh");
     let run = || {
-        let mut command = Command::new("sh");
-        command.arg(&script).arg("tuning").current_dir(folder.path("")).env("PATH", &path);
+        let mut command = folder.other("sh");
+        command.arg(&script).arg("tuning").env("PATH", &path);
         command.env("TMPDIR", folder.temporary());
         Done::of("examples/train.sh", command.output().unwrap())
     };

@@ -372,8 +372,8 @@ fn errors_of_the_untrained_network_that_cannot_be_stored_or_are_damaged_lose_not
     // No file can hold more than 512 bytes.
     let program = env!("CARGO_BIN_EXE_anyid-rt");
     let line = format!("ulimit -f 1; exec {program} {full} --resume");
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", &line]).current_dir(folder.path(""));
+    let mut command = folder.other("sh");
+    command.args(["-c", &line]);
     let done = common::Done::of(&full, command.output().unwrap()).fails("E1013").says("other/");
     let done = done.says(stands);
     assert!(!done.err.contains(".tmp"), "{}", done.err);

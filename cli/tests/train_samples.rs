@@ -136,8 +136,8 @@ fn a_full_disk_while_a_video_is_written_loses_nothing() {
     assert!(size("samples/000002-s_1.mp4") > 1024 * blocks);
     let program = env!("CARGO_BIN_EXE_anyid-rt");
     let line = format!("ulimit -f {blocks}; exec {program} {words} -o cut");
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", &line]).current_dir(folder.path(""));
+    let mut command = folder.other("sh");
+    command.args(["-c", &line]);
     let done = Done::of(&line, command.output().unwrap()).fails("E1013");
     assert!(done.err.contains("000002-s_1.mp4"), "{}", done.err);
     assert!(videos(&folder, "cut").is_empty(), "no part of one is left");

@@ -753,10 +753,10 @@ fn one_program_at_a_time_works_in_a_folder_and_a_full_disk_loses_nothing() {
     let before = tree(&folder, "out/first");
     // No file can hold more than 64 KiB.
     let program = env!("CARGO_BIN_EXE_anyid-rt");
-    let mut command = std::process::Command::new("sh");
+    let mut command = folder.other("sh");
     write(&folder, "small", &gated(2, ""));
     let line = format!("ulimit -f 64; exec {program} {RUN}");
-    command.args(["-c", &line]).current_dir(folder.path(""));
+    command.args(["-c", &line]);
     Done::of(RUN, command.output().unwrap()).fails("E1013");
     folder.run(RUN).fine();
     assert!(tree(&folder, "out/first").keys().eq(tree(&folder, "small/first").keys()));

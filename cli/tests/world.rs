@@ -471,7 +471,7 @@ mod faults {
     use super::*;
     use common::Done;
     use rustix::process::{Pid, Signal, kill_process};
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     use std::time::Duration;
 
     const MANY: &str = "world sample -o s --count 400 --groups 200 --size 192";
@@ -482,10 +482,10 @@ mod faults {
         // No file may have more than so many blocks.
         let limited = |blocks: u32, words: &str| {
             let own = folder.command(words, &[]);
-            let mut command = Command::new("sh");
+            let mut command = folder.other("sh");
             let line = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
             command.args(["-c", &line]);
-            command.arg(own.get_program()).args(own.get_args()).current_dir(folder.path("."));
+            command.arg(own.get_program()).args(own.get_args());
             command.env("TMPDIR", folder.temporary());
             Done::of(words, command.output().unwrap())
         };

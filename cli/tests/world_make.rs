@@ -399,10 +399,10 @@ fn folders_in_use_or_of_something_else_are_left_alone_and_a_full_disk_loses_noth
     std::fs::remove_dir_all(folder.path("out")).unwrap();
     let limited = |blocks: u32, words: &str| {
         let own = folder.command(words, &[]);
-        let mut command = std::process::Command::new("sh");
+        let mut command = folder.other("sh");
         let line = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
         command.args(["-c", &line]).arg(own.get_program()).args(own.get_args());
-        command.current_dir(folder.path(".")).env("TMPDIR", folder.temporary());
+        command.env("TMPDIR", folder.temporary());
         Done::of(words, command.output().unwrap())
     };
     // No room for pictures, for the first model, for what a training writes.

@@ -238,10 +238,10 @@ fn without_room_the_pairs_that_found_some_are_kept() {
     // No file may have more than 24 blocks: a clip has room, the pictures of a person have not.
     let limited = |blocks: u32, words: &str| {
         let own = folder.command(words, &[]);
-        let mut command = std::process::Command::new("sh");
+        let mut command = folder.other("sh");
         let line = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
         command.args(["-c", &line]).arg(own.get_program()).args(own.get_args());
-        command.current_dir(folder.path(".")).env("TMPDIR", folder.temporary());
+        command.env("TMPDIR", folder.temporary());
         Done::of(words, command.output().unwrap())
     };
     limited(24, &format!("{words} -o p")).fails("E1013");

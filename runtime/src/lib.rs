@@ -14,6 +14,7 @@ pub mod judge;
 pub mod model;
 pub mod pipeline;
 pub mod recipe;
+pub mod safeguards;
 pub mod sampling;
 pub mod text;
 pub mod training;

@@ -160,6 +160,8 @@ pub struct Recipe {
     pub decoded_from: Option<HashedFile>,
     /// Tiles of the autoencoder.
     pub tiles: Tiles,
+    /// What the safeguards of the run were and found, for readers; a repeated run has its own.
+    pub safeguards: Option<Value>,
     /// Where the result went.
     pub output: PathBuf,
 }
@@ -283,6 +285,7 @@ impl Recipe {
             )?,
             decoded_from: None,
             tiles: request.tiles,
+            safeguards: None,
             output: absolute(output)?,
         })
     }
@@ -335,6 +338,9 @@ impl Recipe {
             if let Some(tile) = tile {
                 value["tiles"][half] = json!(tile);
             }
+        }
+        if let Some(safeguards) = &self.safeguards {
+            value["safeguards"] = safeguards.clone();
         }
         for (key, entry) in [("latents", &self.latents), ("decoded_from", &self.decoded_from)] {
             if let Some(entry) = entry {
@@ -436,6 +442,7 @@ impl Recipe {
             latents,
             decoded_from,
             tiles,
+            safeguards: value.get("safeguards").cloned(),
             output: PathBuf::from(read.text("output")?),
         })
     }
@@ -583,6 +590,7 @@ mod tests {
             latents: None,
             decoded_from: None,
             tiles: Tiles::default(),
+            safeguards: Some(json!({ "watermark": "off" })),
             output: "/o/out.mp4".into(),
         }
     }

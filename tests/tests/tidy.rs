@@ -10,16 +10,26 @@ fn root() -> PathBuf {
 }
 
 /// What each crate of the product may depend on.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("anyid-ir", &[]),
     ("anyid-passes", &["anyid-ir"]),
     ("anyid-backends", &["anyid-ir"]),
     ("anyid-models", &["anyid-ir"]),
     ("anyid-world", &[]),
     ("anyid-files", &["anyid-ir"]),
+    ("anyid-noise", &[]),
+    ("anyid-guard", &["anyid-files", "anyid-noise"]),
     (
         "anyid-runtime",
-        &["anyid-ir", "anyid-passes", "anyid-backends", "anyid-models", "anyid-files"],
+        &[
+            "anyid-ir",
+            "anyid-passes",
+            "anyid-backends",
+            "anyid-models",
+            "anyid-files",
+            "anyid-noise",
+            "anyid-guard",
+        ],
     ),
     (
         "anyid-cli",

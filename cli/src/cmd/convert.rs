@@ -1,6 +1,7 @@
 //! `convert`: the transformer or the text encoder of a model as one quantised file.
 
 use crate::cmd::generate::opened::existing;
+use crate::cmd::safeguards::write_down_export;
 use crate::output::{self, bytes, plural};
 use crate::progress::Progress;
 use crate::render::Failure;
@@ -67,6 +68,7 @@ pub fn run(args: &Convert) -> std::result::Result<(), Failure> {
     })?;
     progress.clear();
     crate::interrupt::say_swept();
+    write_down_export("convert", &made.path)?;
     if args.json {
         output::print_json(&json!({
             "path": made.path.to_string_lossy(),

@@ -22,6 +22,7 @@ pub mod passes;
 pub mod plans;
 pub mod run;
 pub mod run_plan;
+pub mod safeguards;
 pub mod train;
 pub mod world;
 

@@ -79,9 +79,22 @@ impl Folder {
                 None => command.arg(word),
             };
         }
-        command.args(more).current_dir(&self.0).env_remove("RUST_BACKTRACE");
-        command.env("TMPDIR", self.temporary());
+        command.args(more).env_remove("RUST_BACKTRACE").env("TMPDIR", self.temporary());
+        self.apart(&mut command);
         command
+    }
+
+    /// Another program here, such as a shell that runs this one.
+    pub fn other(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        self.apart(&mut command);
+        command
+    }
+
+    /// Neither the policy nor the audit log of whoever runs the tests.
+    fn apart(&self, command: &mut Command) {
+        command.current_dir(&self.0);
+        command.env_remove("ANYID_RT_POLICY").env("XDG_STATE_HOME", self.temporary());
     }
 }
 

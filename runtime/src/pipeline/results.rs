@@ -18,6 +18,8 @@ use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions, WrittenInfo, makes_folder};
 use crate::places::Places;
 use crate::recipe::{self, Recipe};
+use crate::safeguards::MarkAs;
+use crate::safeguards::watermark::Marker;
 use anyid_ir::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -33,12 +35,14 @@ pub struct FileOptions {
     pub recipe: bool,
     /// Where the latents go; `None` keeps them only if decoding fails.
     pub save_latents: Option<PathBuf>,
+    /// The invisible mark of the frames; none unless the program asks for it.
+    pub mark: Option<MarkAs>,
 }
 
 impl Default for FileOptions {
     fn default() -> Self {
         let writer = WriterOptions { existing: Existing::Keep, ..WriterOptions::default() };
-        Self { fps: 24.0, writer, recipe: false, save_latents: None }
+        Self { fps: 24.0, writer, recipe: false, save_latents: None, mark: None }
     }
 }
 
@@ -62,6 +66,8 @@ pub struct ResultFiles {
     /// No results so far.
     recipe: Option<AtomicFile>,
     latents: Kept,
+    /// What marks frames, and how many of them side by side.
+    marker: Option<(Marker, usize)>,
 }
 
 impl FileOptions {
@@ -106,12 +112,23 @@ impl ResultFiles {
             false => None,
         };
         let latents = Kept::open(output, options, sampling)?;
-        Ok(Self { writer, output: output.to_owned(), recipe, latents })
+        let marker = options.mark.as_ref().map(MarkAs::marker);
+        Ok(Self { writer, output: output.to_owned(), recipe, latents, marker })
     }
 
     /// Largest number of bytes held in memory for a video of `size`.
     pub fn held_bytes(&self, size: Size) -> u64 {
-        self.writer.held_bytes(size.frames)
+        let Size { width, height, frames } = size;
+        let marking = self.marker.as_ref().map_or(0, |(_, threads)| {
+            let frame = 3 * (width as u64) * (height as u64);
+            (*threads as u64).saturating_mul(Marker::held_bytes(width, height) + frame)
+        });
+        self.writer.held_bytes(frames).saturating_add(marking)
+    }
+
+    /// Marks the frames, for a mark that depends on what is known only after the files are open.
+    pub fn mark(&mut self, mark: Option<&MarkAs>) {
+        self.marker = mark.map(MarkAs::marker);
     }
 
     /// Runs what was planned and writes the result.
@@ -129,7 +146,7 @@ impl ResultFiles {
         let sampling = plan.samples();
         let mut receiver = ToFiles { files: &mut self, made, sampling, events };
         let outcome = plan.run(cancel, &mut receiver);
-        let Self { writer, output, recipe, latents } = self;
+        let Self { writer, output, recipe, latents, .. } = self;
         let outcome = outcome.and_then(|report| {
             let (written, notes, recipe) = finish(writer, recipe, &output, made)?;
             Ok((report, written, notes, recipe))
@@ -206,10 +223,17 @@ impl Receiver for ToFiles<'_> {
     fn frames(&mut self, video: &Tensor) -> Result<()> {
         let [_, frames, height, width] = video.shape().try_into().expect("a video has four axes");
         let values = video.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
-        let mut rgb = vec![0u8; 3 * width * height];
-        for t in 0..frames {
-            planar_to_rgb(values, frames, t, height, width, Rounding::default(), &mut rgb);
-            self.files.writer.push(&rgb)?;
+        let together = self.files.marker.as_ref().map_or(1, |(_, threads)| *threads);
+        let mut held = vec![vec![0u8; 3 * width * height]; together.min(frames)];
+        for start in (0..frames).step_by(together) {
+            let here = &mut held[..together.min(frames - start)];
+            for (t, rgb) in (start..).zip(&mut *here) {
+                planar_to_rgb(values, frames, t, height, width, Rounding::default(), rgb);
+            }
+            if let Some((marker, threads)) = &self.files.marker {
+                marker.mark(here, width, height, *threads);
+            }
+            here.iter().try_for_each(|rgb| self.files.writer.push(rgb))?;
         }
         Ok(())
     }

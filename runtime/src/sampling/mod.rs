@@ -8,7 +8,7 @@
 pub mod dpmpp;
 pub mod euler;
 pub mod guidance;
-pub mod noise;
+pub use anyid_noise as noise;
 pub mod schedule;
 pub mod unipc;
 

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Dataset {
     /// SHA-256 of the manifest.
     pub manifest: String,
+    /// Consent records of those who are shown, in this set and in that which is only measured.
+    pub consents: Vec<String>,
     /// The samples, in the order of the manifest.
     pub items: Vec<Item>,
     /// What prompts or frames are told apart by, where classes are learned.

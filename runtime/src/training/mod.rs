@@ -72,6 +72,8 @@ use std::time::Duration;
 pub enum Event {
     /// A problem that does not stop the run.
     Warning(String),
+    /// Something to know that is no problem of the run.
+    Noted(String),
     /// Files of the manifest that were looked at, and in total.
     Checked {
         /// Lines done.

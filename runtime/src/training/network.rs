@@ -557,6 +557,7 @@ mod tests {
         let (slots, text_rows, sizes) = (Vec::new(), 0, Sizes::default());
         let data = Dataset {
             manifest,
+            consents: Vec::new(),
             items,
             slots,
             excluded,

@@ -22,12 +22,14 @@ use crate::media::ReadOptions;
 use crate::media::standardise::{Fit, Reference, Segment, StandardiseOptions, read_segment};
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
+use crate::safeguards::Safeguards;
 use crate::text::clean;
 pub(super) use lines::Lines;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Where clips and prompts are looked at and encoded.
 pub struct Preparation<'p> {
@@ -41,6 +43,8 @@ pub struct Preparation<'p> {
     pub pairs: bool,
     /// What is trained, which decides what is wanted of a sample.
     pub network: TrainedNetwork,
+    /// What asks for consent; nothing is asked for without it.
+    pub guards: Option<&'p Safeguards>,
     /// Stops it.
     pub cancel: &'p Cancel,
 }
@@ -120,7 +124,7 @@ impl Preparation<'_> {
     ///
     /// # Errors
     /// E0911 and E0959 for a manifest, E0957 with every fault of its lines, E0958 where nothing is
-    /// left, E0990 where these come together; E0977 and E0978 for labels; E1001 for a non-finite value,
+    /// left, E0990 where these come together; E1105 where consent is required and missing; E0977 and E0978 for labels; E1001 for a non-finite value,
     /// E1002 when cancelled, E101x where the cache cannot be written.
     pub fn datasets(&self, events: &mut dyn FnMut(Event)) -> Result<(Dataset, Option<Dataset>)> {
         let data = &self.settings.data;
@@ -130,15 +134,30 @@ impl Preparation<'_> {
         let measured = data.validation.as_ref().map(|path| self.examine(path, &mut looked));
         let mut measured = measured.map(|own| faults.note(own)).transpose()?.flatten();
         faults.refuse(self.settings.file())?;
+        let consents = self.ask(&mut looked)?;
         let mut learned = learned.expect("it has no faults");
         let sets = std::iter::once(&mut learned).chain(&mut measured);
         let slots = match self.network.labelled() {
             Some(labelled) => self.classify(labelled, sets)?,
             None => Vec::new(),
         };
-        let learned = self.encode(learned, &slots, &mut looked)?;
+        let mut learned = self.encode(learned, &slots, &mut looked)?;
+        learned.consents = consents;
         let measured = measured.map(|own| self.encode(own, &slots, &mut looked)).transpose()?;
         Ok((learned, measured))
+    }
+
+    /// Asks for consent to training on all files that were looked at; gives the records that say so.
+    fn ask(&self, looked: &mut Looked<'_>) -> Result<Vec<String>> {
+        let Some(guards) = self.guards else { return Ok(Vec::new()) };
+        let files = looked.hashes.iter().map(|(path, hash)| (path.as_path(), hash.as_str()));
+        let mut files: Vec<(&Path, &str)> = files.collect();
+        files.sort_unstable();
+        let private = self.settings.data.private;
+        let (ids, missing) = guards.check_training(&files, private, SystemTime::now())?;
+        let event = if private { Event::Warning } else { Event::Noted };
+        missing.map(event).into_iter().for_each(&mut *looked.events);
+        Ok(ids)
     }
 
     /// Where nothing was looked at yet.
@@ -265,6 +284,7 @@ impl Preparation<'_> {
         };
         Ok(Dataset {
             manifest: own.sha256,
+            consents: Vec::new(),
             items: own.items,
             slots: slots.to_vec(),
             excluded: own.excluded,

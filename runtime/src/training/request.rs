@@ -22,9 +22,11 @@ use crate::error::{Error, Kind as Fault, Result, plural};
 use crate::files::check_way;
 use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
+use crate::safeguards::{Safeguards, unless_locked};
 use crate::weights::ModelWeights;
 use anyid_models::wan::{Geometry, Precision};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A run that is asked for.
 pub struct Training<'t> {
@@ -39,6 +41,8 @@ pub struct Training<'t> {
     /// A file whose values a new run begins from: an adapter, or a transformer where all of it is
     /// trained.
     pub init_from: Option<PathBuf>,
+    /// What asks for consent and keeps the audit log; a program that trains may leave it out.
+    pub guards: Option<&'t Safeguards>,
 }
 
 /// What a run came to.
@@ -238,7 +242,8 @@ impl<'t> Training<'t> {
     {
         let (settings, backend) = (self.settings, self.backend);
         let (pairs, network) = (self.kind == Kind::Dpo, settings.train.network);
-        Preparation { settings, model, backend, pairs, network, cancel }
+        let guards = self.guards;
+        Preparation { settings, model, backend, pairs, network, guards, cancel }
     }
 
     /// Trains.
@@ -270,6 +275,7 @@ impl<'t> Training<'t> {
             .prepare(&model, cancel, events)
             .map_err(|error| self.told(error, again, Some("while clips and prompts were encoded")));
         let (data, validation) = prepared?;
+        let (manifest, consents) = (data.manifest.clone(), data.consents.clone());
         let objective = objective::of(&model, self.settings, &data)?;
         let all = data.items.iter().chain(validation.iter().flat_map(|data| &data.items));
         let longest = all.map(Item::reference_frames).max().unwrap_or(0);
@@ -280,14 +286,23 @@ impl<'t> Training<'t> {
         };
         let opened = |error| self.told(self.advised(error, longest), again, Some(doing));
         let mut run = run.map_err(opened)?;
-        run.run(cancel, events).map_err(|error| match (error.kind(), error.code()) {
-            // The checkpoint itself is at fault there.
-            (Fault::Internal, _) | (_, "E0962") => error,
-            _ => {
-                let error = run.explained(error, self.init_from.as_deref());
-                self.standing(self.advised(error, longest), (again, true), None)
-            }
-        })
+        let report =
+            run.run(cancel, events).map_err(|error| match (error.kind(), error.code()) {
+                // The checkpoint itself is at fault there.
+                (Fault::Internal, _) | (_, "E0962") => error,
+                _ => {
+                    let error = run.explained(error, self.init_from.as_deref());
+                    self.standing(self.advised(error, longest), (again, true), None)
+                }
+            })?;
+        if let Some(guards) = self.guards {
+            let kept = guards.trained(&manifest, &consents, &report.path, SystemTime::now());
+            let complete = || format!("the result is complete: {}", report.path.display());
+            let warning = unless_locked(kept, guards.policy());
+            let warning = warning.map_err(|error| error.also(complete()))?;
+            warning.into_iter().for_each(|warning| events(Event::Warning(warning)));
+        }
+        Ok(report)
     }
 
     /// An error of preparing a run: where nothing that it was asked for is wrong, with what stands.

@@ -76,6 +76,8 @@ pub struct DataSettings {
     pub skip_faulty: bool,
     /// Whether targets may be enlarged by more than a third.
     pub allow_upscale: bool,
+    /// Whether it shows people who agreed to certain uses only, so that their consent is required.
+    pub private: bool,
 }
 
 /// The size that clips are brought to.
@@ -350,7 +352,7 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 16] = [
+const MAY_CHANGE: [&str; 17] = [
     "train.steps",
     "train.keep",
     "train.budget",
@@ -365,6 +367,7 @@ const MAY_CHANGE: [&str; 16] = [
     "data.validation",
     "data.root",
     "data.cache",
+    "data.private",
     "model.path",
     "model.adapters",
 ];

@@ -1,6 +1,7 @@
 //! The flags of `generate`.
 
 use crate::args::{DeviceArgs, PrecisionName, ResidualName};
+use crate::cmd::safeguards::SafeguardArgs;
 use anyid_runtime::model::Parts;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -151,6 +152,8 @@ pub struct Generate {
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    #[command(flatten)]
+    pub safeguards: SafeguardArgs,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,

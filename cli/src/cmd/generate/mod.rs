@@ -15,7 +15,7 @@ use crate::cmd::generate::args::Generate;
 use crate::cmd::lora;
 use crate::progress::Progress;
 use crate::recipe::{self, ModelEntry, Recipe, Sources};
-use crate::render::Failure;
+use crate::render::{self, Failure};
 use crate::trace::{self, TraceFile};
 use crate::{interrupt, output};
 use anyid_models::wan::Geometry;
@@ -23,10 +23,15 @@ use anyid_models::wan::config::DitConfig;
 use anyid_runtime::adapter::Tolerance;
 use anyid_runtime::files::is_standard_output;
 use anyid_runtime::places::Places;
-use anyid_runtime::{Cancel, FileOptions, Model, Pipeline, ReferenceSource, Request, Result};
+use anyid_runtime::safeguards::consent::Scope;
+use anyid_runtime::safeguards::policy::FrameCheck;
+use anyid_runtime::safeguards::{Checked, MarkAs, Safeguards, unless_locked};
+use anyid_runtime::{
+    Cancel, Event, FileOptions, Model, Pipeline, ReferenceSource, Request, Result,
+};
 use opened::{existing, open_writer, options};
 use report::{report_json, report_text};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use watch::{Watcher, introduce};
 use wishes::{Wishes, fill, read_noise, sized, wanted_size, wishes};
 
@@ -41,6 +46,13 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let wishes = wishes(&args)?;
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
+    let now = SystemTime::now();
+    let guards = args.safeguards.open()?;
+    // Latents that are decoded later were made of the prompt of their own recipe.
+    let texts = [Some(wishes.prompt.as_str()), old.map(|old| old.prompt.as_str())];
+    let texts: Vec<&str> = texts.into_iter().flatten().collect();
+    let texts = if args.prompt.is_some() { &texts[..1] } else { &texts[..] };
+    let mut checked = guards.check_text(texts, now)?;
 
     let model = match wishes.model.is_empty() {
         true => Model::built_in(),
@@ -62,7 +74,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     places(&args, &wishes, &options).check()?;
     let sides = [size.width, size.height];
     let writer = open_writer(&wishes.output, sides, fps, &options.writer, args.json)?;
-    let files =
+    let mut files =
         anyid_runtime::pipeline::ResultFiles::open(writer, &wishes.output, &options, sampling)?;
     let trace = TraceFile::wanted(args.trace.as_deref(), existing(args.force))?;
     interrupt::say_swept();
@@ -83,6 +95,10 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     }
     request.check(model)?;
     let mut made = made(&pipeline, &request, &wishes, fps)?;
+    guards.check_references(&made.references, Scope::Generate, &mut checked, now)?;
+    made.safeguards = Some(guards.statement(&made, &checked));
+    let threads = args.on.thread_count();
+    files.mark(guards.mark(&made).map(|mark| MarkAs { threads, ..mark }).as_ref());
     introduce(&mut progress, &made, old, model, sampling);
 
     let mut warnings = Vec::new();
@@ -92,6 +108,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         warnings: &mut warnings,
         reading: 0,
     };
+    warn_of(&guards, &checked, &mut watcher);
     // Up to here a signal ends the program at once. From here on the work stops by itself.
     interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
@@ -114,6 +131,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     // The trace of an interrupted or failed run is written as well.
     let traced = trace.write();
     let (report, finished) = outcome?;
+    let kept = guards.finished(&made, &checked, &finished.written.path, SystemTime::now());
     progress.clear();
     finished.notes.iter().for_each(|line| output::note(line));
     let total = begun.elapsed();
@@ -121,10 +139,26 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         true => output::print_json(&report_json(&finished, &report, total, &warnings)),
         false => output::report(&report_text(&finished, &report, total), &wishes.output),
     };
+    let kept = unless_locked(kept, guards.policy())
+        .map(|warning| warning.iter().for_each(|warning| render::warn(warning)));
     // What fails now does not concern the video.
     let complete = format!("the video is complete: {}", finished.written.path.display());
-    told.and(traced).map_err(|error| error.also(complete))?;
+    told.and(traced).and(kept).map_err(|error| error.also(complete))?;
     Ok(())
+}
+
+/// Says what the safeguards found, and what of them is off.
+fn warn_of(guards: &Safeguards, checked: &Checked, watcher: &mut Watcher<'_>) {
+    for warning in &checked.warnings {
+        watcher.see(Event::Warning(warning.clone()));
+    }
+    let off = guards.policy().switched_off();
+    if !off.is_empty() {
+        watcher.see(Event::Warning(format!("switched off: {}", off.join(", "))));
+    }
+    if guards.policy().frames == FrameCheck::Auto {
+        watcher.progress.note("frames are not checked (no model configured)");
+    }
 }
 
 /// Every file that is read and written.
@@ -133,6 +167,7 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     for path in &wishes.references {
         places.reads("--ref", path);
     }
+    args.safeguards.add_places(&mut places);
     if let Some(path) = &wishes.noise {
         places.reads("--noise", path);
     }

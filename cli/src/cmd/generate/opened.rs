@@ -19,7 +19,8 @@ pub(super) fn options(args: &Generate, fps: f64) -> FileOptions {
     let format = args.format.map(Into::into);
     let writer =
         WriterOptions { existing: existing(args.force), format, ..WriterOptions::default() };
-    FileOptions { fps, writer, recipe: true, save_latents: args.save_latents.clone() }
+    let save_latents = args.save_latents.clone();
+    FileOptions { fps, writer, recipe: true, save_latents, mark: None }
 }
 
 /// Opens the output of a video of `width` × `height` pixels; `json` says whether a report is to go

@@ -8,6 +8,7 @@ pub mod args;
 mod show;
 
 use crate::cmd::lora::args::{Lora, LoraCombine, LoraConvert, LoraInspect, LoraMerge};
+use crate::cmd::safeguards::write_down_export;
 use crate::interrupt;
 use crate::output::{self, bytes, duration, plural};
 use crate::progress::{Progress, left};
@@ -107,7 +108,8 @@ fn convert(args: &LoraConvert) -> std::result::Result<(), Failure> {
     warn(&adapter);
     // It does what the one does that it was converted from.
     Part::say_made_of(&Part::all_of(&adapter, 1.0)?, &mut adapter.metadata);
-    store(&adapter, dialect, &modules, &args.write.output, args.write.force)
+    store(&adapter, dialect, &modules, &args.write.output, args.write.force)?;
+    Ok(write_down_export("lora convert", &args.write.output)?)
 }
 
 fn store(
@@ -147,7 +149,8 @@ fn combine(args: &LoraCombine) -> std::result::Result<(), Failure> {
     warn_of_other_base(&adapters);
     let list: Vec<(&Adapter, f64)> = adapters.iter().map(|(a, s)| (a, *s)).collect();
     let joined = adapter::combined(&list, &modules)?;
-    store(&joined, dialect, &modules, &args.write.output, args.write.force)
+    store(&joined, dialect, &modules, &args.write.output, args.write.force)?;
+    Ok(write_down_export("lora combine", &args.write.output)?)
 }
 
 /// What each adapter puts into weights, with what that is called.
@@ -243,5 +246,5 @@ fn merge(args: &LoraMerge) -> std::result::Result<(), Failure> {
         bytes(merged.bytes),
         duration(begun.elapsed())
     ))?;
-    Ok(())
+    Ok(write_down_export("lora merge", &args.output)?)
 }

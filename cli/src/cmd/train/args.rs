@@ -1,6 +1,7 @@
 //! The flags of `train`, declared once. What a run does is said by its settings; flags override them.
 
 use crate::args::DeviceArgs;
+use crate::cmd::safeguards::PolicyArgs;
 use anyid_runtime::training::Override;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct SettingsArgs {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub on: DeviceArgs,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -104,6 +107,8 @@ pub struct StagesArgs {
     pub until: Option<String>,
     #[command(flatten)]
     pub on: DeviceArgs,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,

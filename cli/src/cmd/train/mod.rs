@@ -51,9 +51,11 @@ fn train(kind: Kind, args: &TrainArgs) -> std::result::Result<(), Failure> {
         interrupt::leaves(move || stands(&folder, again, begun));
     };
     stand(false);
+    let guards = &args.settings.policy.for_training()?;
     let backend = args.settings.on.open()?;
     let (resume, init_from) = (args.resume, args.init_from.clone());
-    let training = Training { kind, settings: &settings, backend: &backend, resume, init_from };
+    let (settings, backend, guards) = (&settings, &backend, Some(guards));
+    let training = Training { kind, settings, backend, resume, init_from, guards };
     let mut progress = Progress::new();
     let report = training.run(&cancel, &mut |event| {
         if let Event::Begun { .. } = event {
@@ -124,9 +126,10 @@ fn check(args: &CheckArgs) -> std::result::Result<(), Failure> {
     interrupt::graceful(cancel.flag());
     let settings = settings(&args.settings, kind)?;
     interrupt::leaves(|| GOES_ON.to_owned());
+    let guards = &args.settings.policy.for_training()?;
     let backend = args.settings.on.open()?;
-    let training =
-        Training { kind, settings: &settings, backend: &backend, resume: false, init_from: None };
+    let (settings, backend, guards) = (&settings, &backend, Some(guards));
+    let training = Training { kind, settings, backend, resume: false, init_from: None, guards };
     let mut progress = Progress::new();
     let outlook = training.check(&cancel, &mut |event| show(&mut progress, event))?;
     progress.clear();
@@ -213,6 +216,7 @@ fn show(progress: &mut Progress, event: Event) {
             (done, total)
         }
         Event::Warning(message) => return progress.warn(&message),
+        Event::Noted(message) => return progress.note(&message),
         Event::Begun { parameters, samples, unit, memory, updates, total } => {
             let from = match updates {
                 0 => String::new(),

@@ -21,10 +21,12 @@ pub fn run(args: &StagesArgs) -> Result<(), Failure> {
     interrupt::graceful_without_limit(cancel.flag());
     interrupt::leaves(|| "the same command goes on where it was".to_owned());
     let stages = Stages::open(&args.config)?;
+    let guards = args.policy.for_training()?;
     let backend = args.on.open()?;
     let mut progress = Progress::new();
     let mut at = String::new();
-    let reports = stages.run(&backend, args.until.as_deref(), &cancel, &mut |event| {
+    let until = args.until.as_deref();
+    let reports = stages.run(&backend, Some(&guards), until, &cancel, &mut |event| {
         leaves(&stages, &mut at, &event);
         show_stage(&mut progress, event);
     })?;

@@ -12,7 +12,7 @@ use anyid_world::Painter;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread::{Builder, available_parallelism, scope};
+use std::thread::{Builder, scope};
 
 /// Most bytes of a model of which every maker has one.
 const SMALL: u64 = 128 << 20;
@@ -54,7 +54,7 @@ pub fn workers<J>(
         Ok(Worker { judge: judge(&backend)?, backend, painter })
     };
     let backend = on.open()?;
-    let threads = threads(on);
+    let threads = on.thread_count();
     let largest = models.iter().map(|(_, model)| bytes(model)).max().unwrap_or(0);
     let count = threads.min(clips).min((ALL / largest.max(1)) as usize);
     if count < 2 || largest > SMALL || on.device != "cpu" {
@@ -62,14 +62,6 @@ pub fn workers<J>(
     }
     drop(backend);
     (0..count).map(|_| worker(Backend::open(&on.device, 1)?)).collect()
-}
-
-/// How many threads are asked for.
-pub fn threads(on: &DeviceArgs) -> usize {
-    match on.threads {
-        0 => available_parallelism().map_or(1, |threads| threads.get()),
-        threads => threads,
-    }
 }
 
 /// Bytes of the weights of a model.

@@ -4,7 +4,7 @@
 //! people they show, and once to be written, so that no number of samples takes memory.
 
 use super::args::{Sample, TargetKind};
-use super::makers::{each, threads};
+use super::makers::each;
 use super::{coded, refuse_others, said};
 use crate::args::DeviceArgs;
 use crate::cmd::generate::opened::existing;
@@ -111,7 +111,7 @@ pub fn write(args: &Sample, progress: &mut Progress) -> Result<Report> {
     let on = DeviceArgs { device: "cpu".to_owned(), threads: args.threads };
     // It is opened for what it says of the number alone.
     on.open()?;
-    let mut painters: Vec<Painter> = (0..threads(&on)).map(painter).collect::<Result<_>>()?;
+    let mut painters: Vec<Painter> = (0..on.thread_count()).map(painter).collect::<Result<_>>()?;
     refuse_others(&args.output, &[MANIFEST, GROUPS])?;
     let folder = AtomicFolder::create(&args.output, existing(args.force))?;
     interrupt::say_swept();

@@ -33,7 +33,8 @@ fn a_clip_that_several_lines_name_is_decoded_once() {
     for network in [TrainedNetwork::Transformer, TrainedNetwork::Vae] {
         let settings = &settings;
         let (model, backend, cancel) = (&model, &backend, &cancel);
-        let own = Preparation { settings, model, backend, pairs: false, network, cancel };
+        let own =
+            Preparation { settings, model, backend, pairs: false, network, guards: None, cancel };
         // Behind the first line the files are not there, until all are looked at.
         let data = own.datasets(&mut |event| match event {
             Event::Checked { done: 1, .. } => fs::rename(at("clips"), at("away")).unwrap(),

@@ -46,7 +46,8 @@ fn run(
     settings.run.folder = folder.to_owned();
     let backend = Backend::open("cpu", 1).unwrap();
     let (resume, settings) = (folder.join(CHECKPOINT).exists(), &settings);
-    let training = Training { kind, settings, backend: &backend, resume, init_from: None };
+    let training =
+        Training { kind, settings, backend: &backend, resume, init_from: None, guards: None };
     let cancel = Cancel::default();
     let report = training.run(&cancel, &mut |event| {
         if stop(&event) {
@@ -233,7 +234,8 @@ fn the_same_command_is_advised_only_where_it_begins_again() {
     let backend = Backend::open("cpu", 1).unwrap();
     for (resume, said) in [(true, "there is no run in "), (false, "nothing was trained yet: ")] {
         let (kind, init_from, settings) = (Kind::Lora, None, &settings);
-        let training = Training { kind, settings, backend: &backend, resume, init_from };
+        let training =
+            Training { kind, settings, backend: &backend, resume, init_from, guards: None };
         let cancel = Cancel::default();
         cancel.cancel();
         let error = training.run(&cancel, &mut |_| {}).unwrap_err();

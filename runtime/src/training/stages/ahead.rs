@@ -56,7 +56,7 @@ impl Stages {
             }
             self.look_at_adapters(at, &lost, &start, &mut faults)?;
             let settings = self.settings(at);
-            let training = self.training(at, &settings, backend);
+            let training = self.training(at, &settings, backend, None);
             let made =
                 |path: &Path| self.maker(at, path).is_some_and(|from| !self.record(from).exists());
             let foreseen = training.foreseen(&start.model, &made, cancel)?.into_iter();

@@ -25,6 +25,7 @@ use crate::engine::{Backend, interrupted};
 use crate::error::{Error, Kind as Fault, Result};
 use crate::files::make_folder;
 use crate::pipeline::Cancel;
+use crate::safeguards::Safeguards;
 use record::Record;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,7 @@ impl Stages {
     pub fn run(
         &self,
         backend: &Backend,
+        guards: Option<&Safeguards>,
         until: Option<&str>,
         cancel: &Cancel,
         events: &mut dyn FnMut(StageEvent<'_>),
@@ -122,7 +124,7 @@ impl Stages {
                 None => {
                     let (number, total) = (at + 1, last);
                     events(StageEvent::Begun { name: &stage.name, number, total });
-                    self.make(at, now, backend, cancel, events).map_err(resumable)?
+                    self.make(at, now, (backend, guards), cancel, events).map_err(resumable)?
                 }
             };
             out.push(report);
@@ -135,13 +137,13 @@ impl Stages {
         &self,
         at: usize,
         now: Record,
-        backend: &Backend,
+        (backend, guards): (&Backend, Option<&Safeguards>),
         cancel: &Cancel,
         events: &mut dyn FnMut(StageEvent<'_>),
     ) -> Result<StageReport> {
         let stage = &self.list[at];
         let settings = self.settings(at);
-        let training = self.training(at, &settings, backend);
+        let training = self.training(at, &settings, backend, guards);
         let Report { updates, .. } = self.train(at, &training, cancel, &mut |event| {
             events(StageEvent::Training(event));
         })?;
@@ -264,11 +266,12 @@ impl Stages {
         at: usize,
         settings: &'t Settings,
         backend: &'t Backend,
+        guards: Option<&'t Safeguards>,
     ) -> Training<'t> {
         let stage = &self.list[at];
         let resume = settings.run.folder.join(CHECKPOINT).exists();
         let init_from = stage.init_from.map(|from| self.result_of(from));
-        Training { kind: stage.kind, settings, backend, resume, init_from }
+        Training { kind: stage.kind, settings, backend, resume, init_from, guards }
     }
 
     /// The settings of the run of a stage.

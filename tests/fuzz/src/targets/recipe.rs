@@ -46,6 +46,7 @@ fn example(noise: bool) -> Recipe {
         latents: None,
         decoded_from: None,
         tiles: Tiles { encoder: None, decoder: noise.then_some([480, 704]) },
+        safeguards: noise.then(|| "x".into()),
         model: ModelEntry {
             parts: Parts {
                 folder: noise.then(|| "/model".into()),

@@ -180,7 +180,8 @@ impl Making<'_> {
     fn train(&mut self, name: &str) -> Result<Done> {
         let progress = &mut self.progress;
         let reports =
-            self.recipe.stages.run(&self.backend, Some(name), &self.cancel, &mut |event| {
+            // Everybody in it is drawn.
+            self.recipe.stages.run(&self.backend, None, Some(name), &self.cancel, &mut |event| {
                 let known = matches!(event, StageEvent::Skipped { .. } | StageEvent::Begun { .. });
                 if !known {
                     show_stage(progress, event);

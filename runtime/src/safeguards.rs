@@ -1,0 +1,471 @@
+//! The safeguards of a run, in order: texts, consent, frames, mark, record.
+//!
+//! [`Safeguards::open`] reads what a policy names. A request is checked before anything is computed
+//! ([`Safeguards::check_text`], [`Safeguards::check_references`]), frames are marked as they are
+//! written ([`Safeguards::mark`]), and the end of the run is written down
+//! ([`Safeguards::finished`]). Pipelines know nothing of this: a program that embeds them decides
+//! itself. Training asks for consent before it encodes anything ([`Safeguards::check_training`]).
+
+use crate::error::{Error, Result};
+use crate::recipe::{HashedFile, Recipe};
+use anyid_files::checkpoint::hash_file;
+use anyid_files::error::unreadable;
+use anyid_files::input;
+pub use anyid_guard::audit::{AuditLog, Entry, Verified};
+pub use anyid_guard::{audit, consent, hex, policy, signature, text, watermark};
+use consent::{Demand, Gap, Records, Scope};
+use policy::{Consent, FrameCheck, Policy};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use text::{TextPolicy, Verdict};
+use watermark::{Key, Marker, Strength, fits};
+
+/// What is read of a run's policy.
+pub struct Safeguards {
+    policy: Policy,
+    text: TextPolicy,
+    records: Records,
+    log: Option<AuditLog>,
+    key: Key,
+}
+
+/// Most frames that are marked side by side: as many as most pieces have.
+const TOGETHER: usize = 4;
+
+/// How frames are marked.
+#[derive(Clone, Debug)]
+pub struct MarkAs {
+    /// The key of the patterns.
+    pub key: Key,
+    /// The id.
+    pub id: u32,
+    /// How strong.
+    pub strength: Strength,
+    /// How many frames are marked side by side.
+    pub threads: usize,
+}
+
+impl MarkAs {
+    /// What marks frames, and on how many threads: a piece that is decoded has few frames.
+    pub fn marker(&self) -> (Marker, usize) {
+        let marker = Marker::new(&self.key, self.id, self.strength);
+        (marker, self.threads.clamp(1, TOGETHER))
+    }
+}
+
+/// Who agreed to the use of files.
+#[derive(Default)]
+struct Consented {
+    /// The records that are used.
+    ids: Vec<String>,
+    /// What is missing, each with the files that miss it: said once for all.
+    gaps: Vec<(Gap, Vec<String>)>,
+}
+
+/// Files that are named where many have no record.
+const SHOWN: usize = 3;
+
+fn unconsented(what: String) -> Error {
+    Error::input("E1105", what).help(
+        "ask the person, and keep a record: `anyid-rt consent new`; of your own pictures, \
+         `anyid-rt consent self`",
+    )
+}
+
+/// What the checks of a request found.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// What the rules say about its texts.
+    pub verdict: Verdict,
+    /// Ids of the consent records that are used.
+    pub consents: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// The text of a file of rules.
+fn read_text(path: &Path) -> Result<String> {
+    let bad = |what: &str| Error::input("E1102", what).at(path.display());
+    let bytes = input::read(path, text::LARGEST_FILE).map_err(|refusal| {
+        refusal.coded(
+            path,
+            |fault| unreadable(path, fault),
+            |_| bad("the file of rules is too large"),
+        )
+    })?;
+    String::from_utf8(bytes).map_err(|_| bad("the file of rules is no text"))
+}
+
+/// The rules that a policy names, in the order of their names within a folder.
+///
+/// # Errors
+/// E0911 a file cannot be read, E1102 rules are refused.
+pub fn rules_of(policy: &Policy) -> Result<TextPolicy> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for path in &policy.rules {
+        if !path.is_dir() {
+            paths.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|fault| unreadable(path, fault))?;
+        let mut inside: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+            .collect();
+        inside.sort();
+        paths.append(&mut inside);
+    }
+    let texts = paths.iter().map(|path| read_text(path)).collect::<Result<Vec<String>>>()?;
+    let files: Vec<(&Path, &str)> =
+        paths.iter().zip(&texts).map(|(path, text)| (path.as_path(), text.as_str())).collect();
+    TextPolicy::new(&files)
+}
+
+impl Safeguards {
+    /// Reads what `policy` names that concerns this use. `log` is where decisions are written down unless
+    /// the policy says.
+    ///
+    /// # Errors
+    /// E1102 rules are refused, E1106 a consent record is damaged, E1107 the watermark's key cannot
+    /// be used, E1108 the audit log is damaged, E1110 frames must be checked and cannot be.
+    pub fn open(policy: Policy, log: Option<PathBuf>, scope: Scope) -> Result<Self> {
+        let text = rules_of(&policy)?;
+        let generates = scope == Scope::Generate;
+        if policy.frames == FrameCheck::Require && generates {
+            let what = "frames have to be checked, and this program has no model that checks them";
+            return Err(Error::input("E1110", what)
+                .help("say `check = \"auto\"` in the policy, and check results elsewhere"));
+        }
+        let asked =
+            policy.consent != Consent::Off || (!generates && policy.private != Consent::Off);
+        let records = match asked {
+            true => Records::open(&policy.consents)?,
+            false => Records::default(),
+        };
+        let key = match &policy.watermark_key {
+            Some(path) if generates => Key::private(&signature::read_secret(path)?),
+            _ => Key::public(),
+        };
+        let log = policy.audit_log(log)?;
+        if let Some(log) = &log {
+            log.check_end()?;
+        }
+        Ok(Self { policy, text, records, log, key })
+    }
+
+    /// The settings in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Checks the texts of a request, which are used together.
+    ///
+    /// # Errors
+    /// E1101 a rule blocks them.
+    pub fn check_text(&self, texts: &[&str], now: SystemTime) -> Result<Checked> {
+        let verdict = self.text.check(texts, !self.policy.text_filter);
+        if let Some(refusal) = verdict.refusal() {
+            self.blocked(&refusal, &verdict, texts, &[], now)?;
+            return Err(refusal);
+        }
+        let warned = verdict.findings.iter().filter(|f| f.action == text::Action::Warn);
+        let warnings = warned
+            .map(|finding| {
+                let text::Finding { rule, category, words, .. } = finding;
+                let (name, advice) = (category.name(), category.advice());
+                format!("the text is about {name} (rule {rule}, \"{words}\"): {advice}")
+            })
+            .collect();
+        Ok(Checked { verdict, consents: Vec::new(), warnings })
+    }
+
+    /// Checks that somebody agreed to the use of each reference.
+    ///
+    /// # Errors
+    /// E1105 consent is required and missing, E1106 a record has no canonical form.
+    pub fn check_references(
+        &self,
+        references: &[HashedFile],
+        scope: Scope,
+        checked: &mut Checked,
+        now: SystemTime,
+    ) -> Result<()> {
+        if self.policy.consent == Consent::Off {
+            return Ok(());
+        }
+        let named = references.iter().enumerate();
+        let named = named.map(|(at, file)| ((at + 1).to_string(), file.sha256.as_str()));
+        let Consented { ids, gaps } = self.consented(named, scope, now)?;
+        checked.consents = ids;
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        let said: Vec<String> = gaps
+            .iter()
+            .map(|(gap, numbers)| {
+                let many = if numbers.len() == 1 { "" } else { "s" };
+                format!("{gap} for reference{many} {}", numbers.join(", "))
+            })
+            .collect();
+        let said = said.join("; ");
+        if self.policy.consent == Consent::Warn {
+            checked.warnings.push(said);
+            return Ok(());
+        }
+        let refusal = unconsented(said);
+        let hashes: Vec<&str> = references.iter().map(|file| file.sha256.as_str()).collect();
+        self.blocked(&refusal, &checked.verdict, &[], &hashes, now)?;
+        Err(refusal)
+    }
+
+    /// Checks that somebody agreed to training on each of the files; gives the ids of the records that
+    /// are used, and what is missing if that does not stop the run. `private` says that the set is
+    /// marked so.
+    ///
+    /// # Errors
+    /// E1105 consent is required and missing, E1106 a record has no canonical form.
+    pub fn check_training(
+        &self,
+        files: &[(&Path, &str)],
+        private: bool,
+        now: SystemTime,
+    ) -> Result<(Vec<String>, Option<String>)> {
+        let demanded = match private {
+            true => self.policy.consent.max(self.policy.private),
+            false => self.policy.consent,
+        };
+        if demanded == Consent::Off {
+            return Ok((Vec::new(), None));
+        }
+        let named = files.iter().map(|(path, hash)| (path.display().to_string(), *hash));
+        let Consented { ids, gaps } = self.consented(named, Scope::Train, now)?;
+        if gaps.is_empty() {
+            return Ok((ids, None));
+        }
+        let said: Vec<String> = gaps
+            .iter()
+            .map(|(gap, names)| {
+                let (shown, rest) = names.split_at(names.len().min(SHOWN));
+                let more = match rest.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("{gap} for {}{more}", shown.join(", "))
+            })
+            .collect();
+        let said = said.join("; ");
+        if demanded == Consent::Warn {
+            return Ok((ids, Some(said)));
+        }
+        let refusal = unconsented(said);
+        let hashes: Vec<&str> = files.iter().map(|(_, hash)| *hash).collect();
+        self.blocked(&refusal, &Verdict::default(), &[], &hashes, now)?;
+        Err(refusal)
+    }
+
+    /// Who agreed to the use of files, each with what it is called.
+    fn consented<'f>(
+        &self,
+        files: impl Iterator<Item = (String, &'f str)>,
+        scope: Scope,
+        now: SystemTime,
+    ) -> Result<Consented> {
+        let today = audit::moment(now);
+        let demand = Demand {
+            scope,
+            today: &today[..10],
+            adult: self.policy.adult,
+            issuers: &self.policy.issuers,
+        };
+        let mut found = Consented::default();
+        for (name, sha256) in files {
+            match self.records.covers(sha256, &demand)? {
+                Ok(id) if found.ids.iter().any(|known| known == id) => {}
+                Ok(id) => found.ids.push(id.to_owned()),
+                Err(gap) => match found.gaps.iter_mut().find(|(known, _)| *known == gap) {
+                    Some((_, names)) => names.push(name),
+                    None => found.gaps.push((gap, vec![name])),
+                },
+            }
+        }
+        Ok(found)
+    }
+
+    /// How the frames of a run are marked, if they are.
+    pub fn mark(&self, recipe: &Recipe) -> Option<MarkAs> {
+        let [width, height, _] = recipe.size;
+        let strength = self.policy.watermark.strength().filter(|_| fits(width, height))?;
+        Some(MarkAs { key: self.key.clone(), id: content_id(recipe), strength, threads: 1 })
+    }
+
+    /// What a recipe says about the safeguards of its run.
+    pub fn statement(&self, recipe: &Recipe, checked: &Checked) -> Value {
+        let policy = &self.policy;
+        let mark = match (self.mark(recipe), policy.watermark.strength()) {
+            (Some(mark), _) => json!({
+                "id": format!("{:08x}", mark.id),
+                "strength": mark.strength.name(),
+                "key": if mark.key.version() == 1 { "public" } else { "private" },
+            }),
+            (None, Some(_)) => json!("too_small"),
+            (None, None) => json!("off"),
+        };
+        json!({
+            "text": if policy.text_filter { checked.verdict.decision() } else { "off" },
+            "categories": checked.verdict.categories(),
+            "rules_sha256": self.text.hash(),
+            "consent": policy.consent.to_string(),
+            "consents": checked.consents,
+            "frame_check": "none",
+            "watermark": mark,
+            "audit": self.log.is_some(),
+            "locked": policy.locked.is_some(),
+        })
+    }
+
+    /// Writes down that a result was made.
+    ///
+    /// # Errors
+    /// Those of [`AuditLog::append`], and E0911 if the result cannot be read.
+    pub fn finished(
+        &self,
+        recipe: &Recipe,
+        checked: &Checked,
+        output: &Path,
+        now: SystemTime,
+    ) -> Result<()> {
+        let mut more = self.members(&checked.verdict, &[&recipe.prompt]);
+        let hashes: Vec<&str> = recipe.references.iter().map(|file| file.sha256.as_str()).collect();
+        more.insert("refs".to_owned(), json!(hashes));
+        more.insert("consents".to_owned(), json!(checked.consents));
+        more.insert("output_sha256".to_owned(), json!(output_hash(output)?));
+        let id = self.mark(recipe).map(|mark| format!("{:08x}", mark.id));
+        more.insert("watermark_id".to_owned(), json!(id));
+        more.insert("model".to_owned(), json!(recipe.model.fingerprints[0]));
+        let off = self.policy.switched_off();
+        if !off.is_empty() {
+            more.insert("off".to_owned(), json!(off));
+        }
+        let decision = checked.verdict.decision();
+        self.write_down(&Entry { event: "generate", decision, more }, now)
+    }
+
+    /// Writes down that something was trained on the set whose manifest has this hash.
+    ///
+    /// # Errors
+    /// As [`Self::finished`].
+    pub fn trained(
+        &self,
+        manifest: &str,
+        consents: &[String],
+        output: &Path,
+        now: SystemTime,
+    ) -> Result<()> {
+        let mut more = Map::new();
+        more.insert("manifest_sha256".to_owned(), json!(manifest));
+        more.insert("consents".to_owned(), json!(consents));
+        more.insert("output_sha256".to_owned(), json!(output_hash(output)?));
+        self.write_down(&Entry { event: "train", decision: "allow", more }, now)
+    }
+
+    fn write_down(&self, entry: &Entry, now: SystemTime) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| log.append(entry, now))
+    }
+
+    fn members(&self, verdict: &Verdict, texts: &[&str]) -> Map<String, Value> {
+        let mut hash = Sha256::new();
+        texts.iter().for_each(|text| hash.update(text));
+        let mut more = Map::new();
+        more.insert("categories".to_owned(), json!(verdict.categories()));
+        more.insert("prompt_sha256".to_owned(), json!(hex(&hash.finalize())));
+        if self.policy.store_prompts {
+            more.insert("prompt".to_owned(), json!(texts.join("\n")));
+        }
+        more.insert("policy".to_owned(), json!(self.text.hash()));
+        more
+    }
+
+    fn blocked(
+        &self,
+        refusal: &Error,
+        verdict: &Verdict,
+        texts: &[&str],
+        references: &[&str],
+        now: SystemTime,
+    ) -> Result<()> {
+        let mut more = self.members(verdict, texts);
+        more.insert("code".to_owned(), json!(refusal.code()));
+        more.insert("refs".to_owned(), json!(references));
+        self.write_down(&Entry { event: "block", decision: "block", more }, now)
+    }
+}
+
+/// What failed to be written into the audit log of `policy`, as a warning: what is not locked is no
+/// reason to fail.
+///
+/// # Errors
+/// The fault itself if the policy is locked.
+pub fn unless_locked(kept: Result<()>, policy: &Policy) -> Result<Option<String>> {
+    match (kept, &policy.locked) {
+        (Ok(()), _) => Ok(None),
+        (Err(error), Some(_)) => Err(error),
+        (Err(error), None) => {
+            let (code, what) = (error.code(), error.message());
+            Ok(Some(format!("the audit log was not written: [{code}] {what}")))
+        }
+    }
+}
+
+/// The id of what a recipe makes: the same for a repeated run, whoever makes it and wherever it goes.
+pub fn content_id(recipe: &Recipe) -> u32 {
+    let mut value = recipe.to_json();
+    let object = value.as_object_mut().expect("a recipe is an object");
+    // Tiles follow from the memory of the machine, unless somebody sets them; so does the version, which
+    // says that there are tiles.
+    for key in ["version", "product", "device", "output", "decoded_from", "tiles", "safeguards"] {
+        object.shift_remove(key);
+    }
+    remove_places(&mut value);
+    let digest = Sha256::digest(value.to_string());
+    u32::from_be_bytes(digest[..4].try_into().expect("four bytes"))
+}
+
+/// Removes where files were; their hashes stay.
+fn remove_places(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for key in ["path", "files", "read_as"] {
+                members.shift_remove(key);
+            }
+            members.values_mut().for_each(remove_places);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_places),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// SHA-256 of a result; of a folder, of the names and hashes of its files in order. None of what is no
+/// file.
+///
+/// # Errors
+/// E0911 it cannot be read.
+pub fn output_hash(path: &Path) -> Result<Option<String>> {
+    if !path.is_dir() {
+        return match path.is_file() {
+            true => hash_file(path).map(Some),
+            false => Ok(None),
+        };
+    }
+    let entries = std::fs::read_dir(path).map_err(|fault| unreadable(path, fault))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files.iter().filter(|file| file.is_file()) {
+        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(hash_file(file)?);
+    }
+    Ok(Some(hex(&hash.finalize())))
+}
