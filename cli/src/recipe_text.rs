@@ -1,7 +1,7 @@
 //! The text that `inspect` prints about a recipe. Recipes themselves belong to the library.
 
 use crate::output;
-use anyid_runtime::recipe::Recipe;
+use anyid_runtime::recipe::{Foreign, Recipe};
 
 /// The contents of a recipe, as text.
 pub fn summary(recipe: &Recipe) -> String {
@@ -53,5 +53,25 @@ pub fn summary(recipe: &Recipe) -> String {
         }
     }
     out.push_str(&format!("made by       anyid-rt {}\n", recipe.product));
+    out
+}
+
+/// The settings of another program, as text.
+pub fn foreign(found: &Foreign) -> String {
+    let mut out = format!("settings of {}\n", output::plain(&found.program));
+    let mut line = |what: &str, text: Option<String>| {
+        if let Some(text) = text {
+            out.push_str(&format!("{what:14}{}\n", output::plain(&text)));
+        }
+    };
+    line("prompt", found.prompt.clone());
+    line("model", found.model.clone());
+    for (name, scale) in &found.adapters {
+        line("adapter", Some(format!("{name} (scale {scale})")));
+    }
+    line("flags", Some(found.flags().join(" ")).filter(|flags| !flags.is_empty()));
+    for what in &found.unmapped {
+        line("not mapped", Some(what.clone()));
+    }
     out
 }

@@ -59,6 +59,13 @@ fn inspect_says_what_a_file_is_whatever_it_is_called() {
         folder.write("file", bytes);
         assert_eq!(folder.run("inspect file").fine().out, out, "{file}");
     }
+    let verify = |file: &str| folder.run(&format!("inspect {FILES}/{file} --verify"));
+    let out = verify("original/Wan2.2_VAE.pth").fine().out;
+    assert!(out.contains("checksums right"), "{out}");
+    let out = verify("gguf/dit_q8_0.gguf").fine().out;
+    assert!(out.contains("checksums none in this format"), "{out}");
+    assert_eq!(verify("original").fine().out.matches("checksums right").count(), 2);
+    verify("pth/bad/crc_mismatch.pth").fails("E0974").says("crc_mismatch.pth").says("data/0");
     let found = folder.run(&format!("inspect {FILES}/gguf/dit_q8_0.gguf --json")).fine().json();
     assert_eq!(found["networks"][0]["network"], "Wan2.2 transformer");
     assert!(found["bytes_by_dtype"]["Q8_0"].as_u64().unwrap() > 0, "{found}");
@@ -188,6 +195,27 @@ fn networks_are_converted_and_the_results_run() {
         );
         let words = format!("generate --model {FILES}/original {parts} -o {to}.gif {QUICK}");
         folder.run_with(&words, &["--prompt", "x"]).fine();
+        if says == "GGUF" {
+            // The tokenizer of the folder is in the file, and the same.
+            let parts =
+                format!("--transformer dit.{to} --text-encoder text.{to} --no-recipe-inside");
+            let named = format!("--tokenizer {FILES}/original/google/umt5-xxl/spiece.model");
+            let run = |more: &str, out: &str| {
+                let model =
+                    format!("generate --model {FILES}/original {parts} {more} -o {out} {QUICK}");
+                folder
+                    .run_with(&model, &["--prompt", "She walks  \u{fc}ber 3 bridges, 42!"])
+                    .fine();
+                std::fs::read(folder.path(out)).unwrap()
+            };
+            assert!(
+                run("", &format!("in.{to}.gif")) == run(&named, &format!("by.{to}.gif")),
+                "{to}"
+            );
+            let found = folder.run(&format!("inspect text.{to} --json")).fine().json();
+            assert_eq!(found["metadata"]["tokenizer.ggml.model"], "t5");
+            assert_eq!(found["metadata"]["t5encoder.block_count"], "2");
+        }
     }
     let found = folder.run("inspect dit.q4_k --json").fine().json();
     // Rows of 32 are no whole blocks of 256 and stay halves.
@@ -203,6 +231,8 @@ fn networks_are_converted_and_the_results_run() {
     convert(&format!("{FILES}/original --to q8_0 -o dit.q8_0 --force")).fine();
     convert("dit.q8_0 --to fp8 -o dit.q8_0 --force").fails("E0950");
     convert("none --to fp8 -o x").fails("E0310");
+    let file = format!("--tokenizer {FILES}/original/google/umt5-xxl/spiece.model");
+    convert(&format!("{FILES}/original --to q8_0 {file} -o x.gguf")).fails("E0900");
     // What is quantised already is converted like anything else.
     convert("dit.q8_0 --to fp8 -o dit2.fp8").fine();
     assert!(!folder.path("x.gguf").exists());

@@ -15,7 +15,9 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::files::{AtomicFile, Existing};
+use crate::text::PromptTokenizer;
 use crate::weights::ModelWeights;
+use anyid_models::wan::config::TextConfig;
 use anyid_models::wan::names::{self, Component, Naming};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use std::str::FromStr;
 
 /// Elements converted at a time: whole blocks of every kind.
 const PIECE: u64 = 1 << 18;
+/// Rows of text that the transformer takes.
+const TEXT_ROWS: usize = 512;
 
 /// What a network is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,37 @@ pub struct Converted {
     /// The root of the mean square of what was lost, over that of the values, in the weight that lost
     /// most.
     pub worst: f64,
+    /// Whether the tokenizer of the text encoder is in the file.
+    pub tokenizer: bool,
+}
+
+/// The list of pieces of a tokenizer in GGUF.
+const TOKENS: &str = "tokenizer.ggml.tokens";
+
+/// What a GGUF file says of a text encoder: its sizes, by which llama.cpp reads it, and its tokenizer.
+fn about_text(set: &WeightSet, tokenizer: Option<&Path>) -> Result<Vec<(&'static str, Value)>> {
+    let shape = |name: &str| set.tensor(name).map(|weight| weight.shape.to_vec());
+    let mut out = Vec::new();
+    let config = TextConfig::from_original(&shape).ok();
+    if let Some(config) = &config {
+        let numbers = [
+            ("t5encoder.block_count", config.layers),
+            ("t5encoder.context_length", TEXT_ROWS),
+            ("t5encoder.embedding_length", config.d_model),
+            ("t5encoder.feed_forward_length", config.d_ff),
+            ("t5encoder.attention.head_count", config.heads),
+            ("t5encoder.attention.key_length", config.d_kv),
+            ("t5encoder.attention.value_length", config.d_kv),
+            ("t5encoder.attention.relative_buckets_count", config.buckets),
+        ];
+        out.extend(numbers.map(|(key, number)| (key, Value::U32(number as u32))));
+        let eps = config.eps as f32;
+        out.push(("t5encoder.attention.layer_norm_epsilon", Value::F32(eps)));
+        out.push(("t5encoder.attention.layer_norm_rms_epsilon", Value::F32(eps)));
+    }
+    let rows = config.map_or(usize::MAX, |config| config.vocab_size);
+    out.extend(PromptTokenizer::gguf_metadata(tokenizer, set, rows)?.unwrap_or_default());
+    Ok(out)
 }
 
 /// One tensor to be written.
@@ -102,17 +137,19 @@ struct Piece {
     scale: Option<String>,
 }
 
-/// Writes a network of `set` to `path`.
+/// Writes a network of `set` to `path`. A text encoder in GGUF also holds its tokenizer: that of the file
+/// `tokenizer`, or without one that inside `set`.
 ///
 /// # Errors
 /// E0307 for a set of another network, E0338 for one that is not converted, E0335 to E0337 for scales,
-/// E0376 where what was written reads back as something else, E1001 for values that are not finite,
+/// E073x for the tokenizer, E0376 where what was written reads back as something else, E1001 for values that are not finite,
 /// those of reading and E101x where it cannot be written.
 pub fn convert(
     set: &WeightSet,
     component: Component,
     target: Target,
     (path, existing): (&Path, Existing),
+    tokenizer: Option<&Path>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Converted> {
     let weights = ModelWeights::recognise(set, component)?;
@@ -138,13 +175,19 @@ pub fn convert(
     if component == Component::Dit {
         Ground::of(&weights)?.say_merged(&[], &mut header);
     }
+    let more = match (component, target) {
+        (_, Target::ScaledFp8) => Vec::new(),
+        (Component::Text, _) => about_text(weights.set(), tokenizer)?,
+        _ => Vec::new(),
+    };
+    let tokenizer = more.iter().any(|(key, _)| *key == TOKENS);
     let narrower = pieces.iter().filter(|piece| piece.spec.encoding == target.encoding()).count();
     let total: u64 = weights.set().iter().map(|(_, weight)| weight.elements()).sum();
     let mut work = Work { set: weights.set(), worst: 0.0, done: 0, total, progress };
     let file = AtomicFile::create_as(path, existing)?;
     let (file, digests, bytes) = match target {
         Target::ScaledFp8 => work.safetensors(file, &pieces, header)?,
-        _ => work.gguf(file, &pieces, header, (component, target))?,
+        _ => work.gguf(file, &pieces, header, more, (component, target))?,
     };
     let worst = work.worst;
     if let Some(temporary) = file.temporary_path() {
@@ -152,7 +195,7 @@ pub fn convert(
             .map_err(|error| error.at(path.display()))?;
     }
     let path = file.commit()?;
-    Ok(Converted { path, tensors: digests.len(), narrower, bytes, worst })
+    Ok(Converted { path, tensors: digests.len(), narrower, bytes, worst, tokenizer })
 }
 
 /// How a weight is written.
@@ -219,6 +262,7 @@ impl Work<'_> {
         file: AtomicFile,
         pieces: &[Piece],
         header: BTreeMap<String, String>,
+        more: Vec<(&'static str, Value)>,
         (component, target): (Component, Target),
     ) -> Result<(AtomicFile, Digests, u64)> {
         let file_type = if target == Target::Q8_0 { 7 } else { 14 };
@@ -228,6 +272,7 @@ impl Work<'_> {
             ("general.quantization_version", Value::U32(2)),
             ("general.file_type", Value::U32(file_type)),
         ];
+        metadata.extend(more);
         metadata.extend(header.iter().map(|(key, text)| (key.as_str(), Value::Text(text.clone()))));
         let specs: Vec<TensorSpec> = pieces.iter().map(|piece| piece.spec.clone()).collect();
         let mut writer = GgufWriter::create_in(file, &metadata, &specs)?;

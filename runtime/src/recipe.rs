@@ -3,7 +3,13 @@
 //!
 //! A recipe contains all settings, including those that were defaults, the hash of every file that
 //! was read and fingerprints of the weights. The number of threads has no influence and is left
-//! out.
+//! out. A recipe also lies in the result itself, see `recipe/inside.rs`.
+
+mod foreign;
+mod inside;
+
+pub use foreign::Foreign;
+pub use inside::{Inside, media_of, parts_again, read as read_inside};
 
 use crate::adapter::{Adapter, Ground, base_of, other_base};
 use crate::checkpoint::hash_file;
@@ -162,7 +168,7 @@ pub struct Recipe {
     pub tiles: Tiles,
     /// What the safeguards of the run were and found, for readers; a repeated run has its own.
     pub safeguards: Option<Value>,
-    /// Where the result went.
+    /// Where the result went; empty in a recipe that lay inside the result.
     pub output: PathBuf,
 }
 
@@ -325,6 +331,11 @@ impl Recipe {
             "noise": self.noise.as_ref().map(file),
             "output": self.output.to_string_lossy(),
         });
+        if self.output.as_os_str().is_empty()
+            && let Some(entries) = value.as_object_mut()
+        {
+            entries.remove("output");
+        }
         // Earlier programs do not know these files; to them the fingerprints are those of another
         // model.
         for (part, file) in self.model.parts.files() {
@@ -350,11 +361,14 @@ impl Recipe {
         value
     }
 
-    /// Reads a recipe file.
+    /// Reads a recipe: a file of its own, or the one inside a picture, a clip or a folder of frames.
     ///
     /// # Errors
     /// E0911 if it cannot be read, E0910 if it is not a recipe of this version.
     pub fn read(path: &Path) -> Result<Self> {
+        if let Some(media) = media_of(path) {
+            return inside::recipe(&media);
+        }
         let bad = |what: String| no_recipe(what, path);
         let large = |limit| bad(format!("a recipe does not have more than {limit} bytes"));
         let bytes = input::read(path, LARGEST)
@@ -370,6 +384,11 @@ impl Recipe {
         let bad = |what: String| no_recipe(what, path);
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|fault| bad(format!("the recipe is not JSON: {fault}")))?;
+        Self::of_value(&value, path)
+    }
+
+    fn of_value(value: &Value, path: &Path) -> Result<Self> {
+        let bad = |what: String| no_recipe(what, path);
         if value["format"] != FORMAT {
             return Err(bad(format!("this is not a recipe: its \"format\" is not \"{FORMAT}\"")));
         }
@@ -379,7 +398,7 @@ impl Recipe {
             return Err(bad(format!("recipe version {found}; this program reads up to {newest}")));
         }
         let key = |key: &str, what: &str| bad(format!("\"{key}\" is missing or not {what}"));
-        let read = Reader { value: &value, bad: &key };
+        let read = Reader { value, bad: &key };
         let fingerprints = ["transformer", "vae", "text_encoder"].map(|part| {
             value["model"]["fingerprints"][part].as_str().unwrap_or_default().to_owned()
         });
@@ -443,7 +462,10 @@ impl Recipe {
             decoded_from,
             tiles,
             safeguards: value.get("safeguards").cloned(),
-            output: PathBuf::from(read.text("output")?),
+            output: match &value["output"] {
+                Value::Null => PathBuf::new(),
+                _ => PathBuf::from(read.text("output")?),
+            },
         })
     }
 }
@@ -476,7 +498,7 @@ pub fn absolute_parts(parts: &Parts) -> Result<Parts> {
 fn no_recipe(what: String, path: &Path) -> Error {
     Error::input("E0910", what)
         .at(path.display())
-        .help("give a file that `generate` wrote beside a result (OUT.recipe.json)")
+        .help("give a result of `generate`, or the file beside it (OUT.recipe.json)")
 }
 
 fn file(value: &Value) -> Option<HashedFile> {
@@ -515,24 +537,23 @@ impl Reader<'_> {
 /// E0905 if it is gone or has changed.
 pub fn find_again(entry: &HashedFile, recipe: &Path) -> Result<PathBuf> {
     let beside = entry.path.file_name().map(|name| recipe.with_file_name(name));
-    let path = match beside {
-        Some(beside) if !entry.path.exists() && beside.exists() => beside,
-        _ => entry.path.clone(),
-    };
-    let changed = |what: &str| {
-        Error::input("E0905", format!("{} {what}", path.display()))
-            .at(recipe.display())
-            .help("bring the file back, or give another explicitly beside --recipe")
-    };
-    if !path.exists() {
-        return Err(changed("was read by the recipe's run and is gone"));
+    let mut changed = false;
+    // A recipe inside a result names files without their folders, and another may be in the current one.
+    for path in
+        [Some(entry.path.clone()), beside].into_iter().flatten().filter(|path| path.exists())
+    {
+        if hashed(&path)?.sha256 == entry.sha256 {
+            return Ok(path);
+        }
+        changed = true;
     }
-    if hashed(&path)?.sha256 != entry.sha256 {
-        return Err(changed(
-            "is another file than the one the recipe's run read (SHA-256 differs)",
-        ));
-    }
-    Ok(path)
+    let what = match changed {
+        true => "is another file than the one the recipe's run read (SHA-256 differs)",
+        false => "was read by the recipe's run and is gone",
+    };
+    Err(Error::input("E0905", format!("{} {what}", entry.path.display()))
+        .at(recipe.display())
+        .help("bring the file back, or give another explicitly beside --recipe"))
 }
 
 /// Compares the given model with that of the recipe.
@@ -561,7 +582,7 @@ pub fn check_model(
 mod tests {
     use super::*;
 
-    fn recipe() -> Recipe {
+    pub(super) fn recipe() -> Recipe {
         Recipe {
             product: "0.1.0".into(),
             instructions: "avx2".into(),

@@ -25,6 +25,10 @@ pub struct Convert {
     /// Which network of a folder.
     #[arg(long, value_enum, default_value = "transformer")]
     pub part: Part,
+    /// tokenizer.json or spiece.model to put into a text encoder in GGUF [default: that of the folder, or the
+    /// one inside the file].
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// The file to write.
     #[arg(short, long = "output", value_name = "OUT")]
     pub output: PathBuf,
@@ -56,16 +60,30 @@ pub fn run(args: &Convert) -> std::result::Result<(), Failure> {
         true => places.reads_folder("the model's file", &args.path),
         false => places.reads("the checkpoint", &args.path),
     };
+    if let Some(path) = &args.tokenizer {
+        places.reads("--tokenizer", path);
+    }
     places.writes("--output", &args.output);
     places.check()?;
-    let (set, component) = open(&args.path, args.part)?;
+    let (set, component, own) = open(&args.path, args.part)?;
+    if let Some(path) = &args.tokenizer
+        && (component != Component::Text || target == Target::ScaledFp8)
+    {
+        return Err(Error::input("E0900", "only a text encoder in GGUF takes a tokenizer")
+            .at(path.display())
+            .help("leave --tokenizer out, or convert with --part text-encoder to q8_0 or q4_k")
+            .into());
+    }
+    let tokenizer = args.tokenizer.clone().or(own);
     let mut progress = Progress::new();
     let place = (args.output.as_path(), existing(args.force));
     progress.part("convert");
-    let made = convert(&set, component, target, place, &mut |done, total| {
-        progress
-            .update(done, total, || format!("{:.0}%", 100.0 * done as f64 / total.max(1) as f64));
-    })?;
+    let made =
+        convert(&set, component, target, place, tokenizer.as_deref(), &mut |done, total| {
+            progress.update(done, total, || {
+                format!("{:.0}%", 100.0 * done as f64 / total.max(1) as f64)
+            });
+        })?;
     progress.clear();
     crate::interrupt::say_swept();
     write_down_export("convert", &made.path)?;
@@ -77,6 +95,7 @@ pub fn run(args: &Convert) -> std::result::Result<(), Failure> {
             "narrower": made.narrower,
             "bytes": made.bytes,
             "largest_relative_error": made.worst,
+            "tokenizer": made.tokenizer,
         }))?;
         return Ok(());
     }
@@ -89,16 +108,19 @@ pub fn run(args: &Convert) -> std::result::Result<(), Failure> {
         bytes(made.bytes),
         100.0 * made.worst
     ))?;
+    if made.tokenizer {
+        output::print("its tokenizer is in it\n")?;
+    }
     Ok(())
 }
 
-/// The weights to be converted, and what they are.
-fn open(path: &Path, part: Part) -> Result<(WeightSet, Component)> {
+/// The weights to be converted, what they are, and the tokenizer that a folder has.
+fn open(path: &Path, part: Part) -> Result<(WeightSet, Component, Option<PathBuf>)> {
     if !path.is_dir() {
         let set = WeightSet::open(path)?;
         let all = [Component::Dit, Component::Text, Component::VAE];
         let found = all.into_iter().find(|one| detect(*one, set.names()).is_some());
-        return Ok((set, found.unwrap_or(Component::Dit)));
+        return Ok((set, found.unwrap_or(Component::Dit), None));
     }
     let folder = ModelFolder::open(path)?;
     let files = match (&folder.layout, part) {
@@ -111,5 +133,9 @@ fn open(path: &Path, part: Part) -> Result<(WeightSet, Component)> {
         Part::Transformer => Component::Dit,
         Part::TextEncoder => Component::Text,
     };
-    Ok((files.open()?, component))
+    let tokenizer = match &folder.layout {
+        Layout::Diffusers(files) => &files.tokenizer,
+        Layout::Original(files) => &files.tokenizer,
+    };
+    Ok((files.open()?, component, Some(tokenizer.clone())))
 }

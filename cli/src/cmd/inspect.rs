@@ -17,7 +17,7 @@ use anyid_models::wan::config::{DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::kin;
 use anyid_models::wan::names::detect;
 use anyid_runtime::adapter::{Adapter, is_adapter, modules_by_name};
-use anyid_runtime::checkpoint::{Foreign, Format, WeightSet, foreign, read_json};
+use anyid_runtime::checkpoint::{Checkpoint, Foreign, Format, WeightSet, foreign, read_json};
 use anyid_runtime::engine::{PlanFile, plan_file};
 use anyid_runtime::input;
 use anyid_runtime::media::{MediaKind, ReadOptions, Signature, sniff, visit_frames};
@@ -40,6 +40,9 @@ pub struct Inspect {
     /// List every tensor of a checkpoint.
     #[arg(long)]
     pub tensors: bool,
+    /// Read all of a checkpoint and compare it with the checksums in it, which only files of PyTorch have.
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// What was found, as text and as JSON.
@@ -75,7 +78,7 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     }
     let meta = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?;
     if meta.is_dir() {
-        return Ok(folder(path, args.tensors)?);
+        return Ok(folder(path, args)?);
     }
     let head = input::head(path, 256).map_err(|fault| unreadable(path, fault))?;
     if head.is_empty() {
@@ -89,8 +92,8 @@ fn look(args: &Inspect) -> std::result::Result<Found, Failure> {
     }
     let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     match ending.as_deref() {
-        _ if Format::is_likely(&head, meta.len()) => return Ok(checkpoint(path, args.tensors)?),
-        Some("safetensors") => return Ok(checkpoint(path, args.tensors)?),
+        _ if Format::is_likely(&head, meta.len()) => return Ok(verified(path, args)?),
+        Some("safetensors") => return Ok(verified(path, args)?),
         Some("json") => return Ok(json_file(path, args.tensors)?),
         Some("toml") => {
             let other = || unknown(path, "TOML without a section of training settings").help(TAKEN);
@@ -174,9 +177,9 @@ fn adapter(path: &Path, list: bool) -> Result<Found> {
 }
 
 /// `inspect` of a folder: a model, an adapter, a training run, or frames.
-fn folder(path: &Path, list: bool) -> Result<Found> {
+fn folder(path: &Path, args: &Inspect) -> Result<Found> {
     if lora::is_adapter_folder(path) {
-        return adapter(path, list);
+        return adapter(path, args.tensors);
     }
     if let Some(found) = training::folder(path)? {
         return Ok(found);
@@ -187,7 +190,7 @@ fn folder(path: &Path, list: bool) -> Result<Found> {
         .filter(|name| name.starts_with("frame_") && name.ends_with(".png"))
         .collect();
     if frames.is_empty() {
-        return model(path);
+        return model(path, args.verify);
     }
     frames.sort();
     let first = media(&path.join(&frames[0]))?;
@@ -197,11 +200,24 @@ fn folder(path: &Path, list: bool) -> Result<Found> {
     let mut json = json!({
         "kind": "frames", "frames": frames.len(), "width": width, "height": height,
     });
-    add_recipe(&mut text, &mut json, recipe);
-    Ok(Found { text, json, warnings: Vec::new() })
+    match recipe {
+        Some(recipe) => add_recipe(&mut text, &mut json, &recipe, "beside"),
+        // Every frame holds that of all.
+        None => {
+            if let Some(at) = first.text.find("recipe inside\n") {
+                text.push_str(&first.text[at..]);
+            }
+            for key in ["recipe", "recipe_from", "settings"] {
+                if let Some(value) = first.json.get(key) {
+                    json[key] = value.clone();
+                }
+            }
+        }
+    }
+    Ok(Found { text, json, warnings: first.warnings })
 }
 
-fn model(path: &Path) -> Result<Found> {
+fn model(path: &Path, verify: bool) -> Result<Found> {
     let model = Model::open(path)?;
     let mut text = format!("model folder {}\n", path.display());
     let mut parts = Vec::new();
@@ -220,6 +236,11 @@ fn model(path: &Path) -> Result<Found> {
         json["naming"] = json!(what);
         json["configuration"] = json!(line);
         json["fingerprint"] = json!(set.fingerprint()?);
+        if verify {
+            let sums = set.files().map(Checkpoint::verify).collect::<Result<Vec<bool>>>()?;
+            text.push_str(&format!("  {}", said(sums.contains(&true))));
+            json["verified"] = json!(sums.contains(&true));
+        }
         parts.push(json);
     }
     let scheduler = &model.scheduler;
@@ -295,6 +316,23 @@ fn set_json(set: &WeightSet) -> Value {
         "bytes": stored.values().sum::<u64>(),
         "bytes_by_dtype": by,
     })
+}
+
+/// What a comparison with checksums found; `sums` says whether there were any.
+fn said(sums: bool) -> String {
+    let said = if sums { "right" } else { "none in this format" };
+    format!("checksums {said}\n")
+}
+
+/// A checkpoint, compared with its checksums where that is wanted.
+fn verified(path: &Path, args: &Inspect) -> Result<Found> {
+    let mut found = checkpoint(path, args.tensors)?;
+    if args.verify {
+        let sums = Checkpoint::open(path)?.verify()?;
+        found.text.push_str(&said(sums));
+        found.json["verified"] = json!(sums);
+    }
+    Ok(found)
 }
 
 fn checkpoint(path: &Path, list: bool) -> Result<Found> {
@@ -484,8 +522,32 @@ fn media(path: &Path) -> Result<Found> {
         "frames": frames,
         "fps": info.fps,
     });
-    add_recipe(&mut text, &mut json, beside(path)?);
-    Ok(Found { text, json, warnings: info.warnings })
+    let mut warnings = info.warnings;
+    let inside = recipe::read_inside(path)?;
+    warnings.extend(inside.warnings);
+    let own = match inside.recipe {
+        Some(Err(error)) => {
+            warnings.push(format!("its recipe cannot be read: {}", error.message()));
+            None
+        }
+        Some(Ok(recipe)) => Some(recipe),
+        None => None,
+    };
+    match (beside(path)?, own) {
+        (Some(beside), own) => {
+            if own.is_some_and(|own| own.to_json() != beside.shared()) {
+                warnings.push("the recipe inside is another one than that beside it".to_owned());
+            }
+            add_recipe(&mut text, &mut json, &beside, "beside");
+        }
+        (None, Some(own)) => add_recipe(&mut text, &mut json, &own, "inside"),
+        (None, None) => {}
+    }
+    if let Some(foreign) = inside.foreign {
+        text.push_str(&recipe_text::foreign(&foreign));
+        json["settings"] = foreign.to_json();
+    }
+    Ok(Found { text, json, warnings })
 }
 
 /// The recipe next to a result, if there is one.
@@ -494,9 +556,9 @@ fn beside(path: &Path) -> Result<Option<Recipe>> {
     if recipe.is_file() { Recipe::read(&recipe).map(Some) } else { Ok(None) }
 }
 
-fn add_recipe(text: &mut String, json: &mut Value, recipe: Option<Recipe>) {
-    if let Some(recipe) = recipe {
-        text.push_str(&format!("recipe\n{}", recipe_text::summary(&recipe)));
-        json["recipe"] = recipe.to_json();
-    }
+/// Adds a recipe that lies `place` the result: beside or inside.
+fn add_recipe(text: &mut String, json: &mut Value, recipe: &Recipe, place: &str) {
+    text.push_str(&format!("recipe {place}\n{}", recipe_text::summary(recipe)));
+    json["recipe"] = recipe.to_json();
+    json["recipe_from"] = json!(place);
 }

@@ -66,6 +66,18 @@ impl Parts {
         })
     }
 
+    /// The same parts with another path for each.
+    pub fn each(&self, path: impl Fn(&Path) -> PathBuf) -> Self {
+        let of = |part: &Option<PathBuf>| part.as_deref().map(&path);
+        Self {
+            folder: of(&self.folder),
+            transformer: of(&self.transformer),
+            text_encoder: of(&self.text_encoder),
+            vae: of(&self.vae),
+            tokenizer: of(&self.tokenizer),
+        }
+    }
+
     /// Adds all that is read: the files of the folder as `what`, the single files by the names of
     /// their parts behind `before`.
     pub fn add_places(&self, what: &str, before: &str, places: &mut Places) {

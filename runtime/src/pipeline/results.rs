@@ -33,6 +33,9 @@ pub struct FileOptions {
     /// Whether a recipe is written next to the video. This is possible only if references, noise
     /// and latents come from files.
     pub recipe: bool,
+    /// Whether the recipe lies inside the video too, with files by their names alone; under the same
+    /// condition.
+    pub recipe_inside: bool,
     /// Where the latents go; `None` keeps them only if decoding fails.
     pub save_latents: Option<PathBuf>,
     /// The invisible mark of the frames; none unless the program asks for it.
@@ -42,7 +45,14 @@ pub struct FileOptions {
 impl Default for FileOptions {
     fn default() -> Self {
         let writer = WriterOptions { existing: Existing::Keep, ..WriterOptions::default() };
-        Self { fps: 24.0, writer, recipe: false, save_latents: None, mark: None }
+        Self {
+            fps: 24.0,
+            writer,
+            recipe: false,
+            recipe_inside: false,
+            save_latents: None,
+            mark: None,
+        }
     }
 }
 
@@ -65,6 +75,7 @@ pub struct ResultFiles {
     output: PathBuf,
     /// No results so far.
     recipe: Option<AtomicFile>,
+    recipe_inside: bool,
     latents: Kept,
     /// What marks frames, and how many of them side by side.
     marker: Option<(Marker, usize)>,
@@ -113,7 +124,8 @@ impl ResultFiles {
         };
         let latents = Kept::open(output, options, sampling)?;
         let marker = options.mark.as_ref().map(MarkAs::marker);
-        Ok(Self { writer, output: output.to_owned(), recipe, latents, marker })
+        let (output, recipe_inside) = (output.to_owned(), options.recipe_inside);
+        Ok(Self { writer, output, recipe, recipe_inside, latents, marker })
     }
 
     /// Largest number of bytes held in memory for a video of `size`.
@@ -144,6 +156,14 @@ impl ResultFiles {
         events: &mut dyn FnMut(Event),
     ) -> Result<(RunReport, Finished)> {
         let sampling = plan.samples();
+        if let Some(made) = made.filter(|_| self.recipe_inside) {
+            match made.inscription() {
+                Some(what) => self.writer.inscribe(what)?,
+                None => events(Event::Warning(
+                    "the recipe is too long to be put inside the video".to_owned(),
+                )),
+            }
+        }
         let mut receiver = ToFiles { files: &mut self, made, sampling, events };
         let outcome = plan.run(cancel, &mut receiver);
         let Self { writer, output, recipe, latents, .. } = self;
@@ -269,7 +289,7 @@ impl Pipeline {
         let Size { width, height, .. } = request.size;
         let writer = VideoWriter::create(path, width, height, options.fps, &options.writer)?;
         let files = ResultFiles::open(writer, path, options, sampling)?;
-        let mut made = match options.recipe {
+        let mut made = match options.recipe || options.recipe_inside {
             true => {
                 Some(Recipe::of(self, request, options.fps, path, &recipe::Sources::default())?)
             }

@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::gguf;
 use crate::error::{Error, Result};
 
 /// Pieces that T5 has besides those of its file: `<extra_id_299>` to `<extra_id_0>`.
@@ -37,6 +38,10 @@ pub(super) struct Pieces {
     list: Vec<Piece>,
     charsmap: Vec<u8>,
     byte_fallback: bool,
+    /// Whether a space is put before a text.
+    spaced: bool,
+    /// Whether several spaces become one.
+    collapsed: bool,
 }
 
 fn damaged(what: impl Into<String>, place: &str) -> Error {
@@ -98,7 +103,13 @@ impl Pieces {
     /// # Errors
     /// E0733 for a file that is none, E0734 for a model that is not Unigram.
     pub(super) fn of_sentencepiece(bytes: &[u8], place: &str) -> Result<Self> {
-        let mut out = Self { list: Vec::new(), charsmap: Vec::new(), byte_fallback: false };
+        let mut out = Self {
+            list: Vec::new(),
+            charsmap: Vec::new(),
+            byte_fallback: false,
+            spaced: true,
+            collapsed: true,
+        };
         let bad = || damaged("this is no SentencePiece model, or a damaged one", place);
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -194,7 +205,125 @@ impl Pieces {
             list.pop();
         }
         let byte_fallback = list.iter().any(|piece| piece.kind == kind::BYTE);
-        Ok(Some(Self { list, charsmap, byte_fallback }))
+        let said = |key: &str| file.metadata().get(&format!("tokenizer.ggml.{key}"));
+        // Pieces are found by what they are: numbers that name others contradict that.
+        let named: [(&str, fn(&Piece) -> bool); 3] = [
+            ("eos_token_id", |piece| piece.text == "</s>"),
+            ("padding_token_id", |piece| piece.text == "<pad>"),
+            ("unknown_token_id", |piece| piece.kind == kind::UNKNOWN),
+        ];
+        for (key, fits) in named {
+            let Some(number) = said(key) else { continue };
+            let piece = number.parse().ok().and_then(|at: usize| list.get(at));
+            if !piece.is_some_and(fits) {
+                let piece = piece.map_or("none", |piece| piece.text.as_str());
+                let what = format!("the tokenizer's {key} is {number}, and that piece is {piece}");
+                return Err(damaged(what, &place));
+            }
+        }
+        let holds = |key: &str| said(key).is_none_or(|said| said != "false");
+        let (spaced, collapsed) = (holds("add_space_prefix"), holds("remove_extra_whitespaces"));
+        Ok(Some(Self { list, charsmap, byte_fallback, spaced, collapsed }))
+    }
+
+    /// Takes the pieces of a `tokenizer.json`; `None` where its model is not Unigram, or it prepares texts
+    /// otherwise than these files can say.
+    pub(super) fn of_json(value: &Value) -> Option<Self> {
+        let model = &value["model"];
+        if model["type"] != "Unigram" {
+            return None;
+        }
+        let unknown = model["unk_id"].as_u64();
+        let byte_fallback = model["byte_fallback"].as_bool().unwrap_or_default();
+        let mut list = Vec::new();
+        for (id, piece) in model["vocab"].as_array()?.iter().enumerate() {
+            let (text, score) = (piece[0].as_str()?.to_owned(), piece[1].as_f64()? as f32);
+            let byte = byte_fallback && text.len() == 6 && text.starts_with("<0x");
+            let kind = match Some(id as u64) == unknown {
+                true => kind::UNKNOWN,
+                false if byte => kind::BYTE,
+                false => kind::NORMAL,
+            };
+            list.push(Piece { text, score, kind });
+        }
+        for token in value["added_tokens"].as_array()? {
+            let (id, text) = (token["id"].as_u64()? as usize, token["content"].as_str()?);
+            // Tokens behind the vocabulary would have no score.
+            let piece = list.get_mut(id).filter(|piece| piece.text == text)?;
+            let extra = text.starts_with("<extra_id_") || token["special"] != true;
+            match (piece.kind, extra) {
+                (kind::UNKNOWN, _) => {}
+                (_, true) => piece.kind = kind::USER,
+                (_, false) => piece.kind = kind::CONTROL,
+            }
+        }
+        let parts = |of: &str, several: &str| match &value[of] {
+            Value::Null => Vec::new(),
+            one => one[several].as_array().cloned().unwrap_or_else(|| vec![one.clone()]),
+        };
+        let (mut charsmap, mut collapsed) = (Vec::new(), false);
+        for part in parts("normalizer", "normalizers") {
+            match part["type"].as_str()? {
+                "Precompiled" => charsmap = bytes_of(part["precompiled_charsmap"].as_str()?)?,
+                "Replace" => collapsed = true,
+                "Strip" => {}
+                _ => return None,
+            }
+        }
+        let mut spaced = false;
+        for part in parts("pre_tokenizer", "pretokenizers") {
+            match part["type"].as_str()? {
+                "Metaspace" => {
+                    let never =
+                        part["prepend_scheme"] == "never" || part["add_prefix_space"] == false;
+                    spaced = !never;
+                }
+                // Splitting at blanks leaves no blank of several.
+                "WhitespaceSplit" => collapsed = true,
+                _ => return None,
+            }
+        }
+        Some(Self { list, charsmap, byte_fallback, spaced, collapsed })
+    }
+
+    /// The metadata of a GGUF file with these pieces, filled up to so many rows of an embedding.
+    pub(super) fn to_gguf(&self, rows: usize) -> Vec<(&'static str, gguf::Value)> {
+        use gguf::Value;
+        let filler = (self.list.len()..rows).map(|id| Piece {
+            text: format!("[PAD{id}]"),
+            score: -10_000.0,
+            kind: kind::UNUSED,
+        });
+        let filler: Vec<Piece> = filler.collect();
+        let all = || self.list.iter().chain(&filler);
+        let id = |fits: &dyn Fn(&Piece) -> bool| {
+            self.list.iter().position(fits).map(|at| Value::U32(at as u32))
+        };
+        let mut out = vec![
+            ("tokenizer.ggml.model", Value::Text("t5".to_owned())),
+            ("tokenizer.ggml.pre", Value::Text("default".to_owned())),
+            (
+                "tokenizer.ggml.tokens",
+                Value::Texts(all().map(|piece| piece.text.clone()).collect()),
+            ),
+            ("tokenizer.ggml.scores", Value::F32s(all().map(|piece| piece.score).collect())),
+            ("tokenizer.ggml.token_type", Value::I32s(all().map(|p| p.kind as i32).collect())),
+            ("tokenizer.ggml.add_space_prefix", Value::Bool(self.spaced)),
+            ("tokenizer.ggml.remove_extra_whitespaces", Value::Bool(self.collapsed)),
+            ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
+            ("tokenizer.ggml.add_eos_token", Value::Bool(true)),
+        ];
+        if !self.charsmap.is_empty() {
+            let charsmap = Value::Bytes(self.charsmap.clone());
+            out.push(("tokenizer.ggml.precompiled_charsmap", charsmap));
+        }
+        let ids = [
+            ("tokenizer.ggml.eos_token_id", id(&|piece| piece.text == "</s>")),
+            ("tokenizer.ggml.unknown_token_id", id(&|piece| piece.kind == kind::UNKNOWN)),
+            ("tokenizer.ggml.padding_token_id", id(&|piece| piece.text == "<pad>")),
+        ];
+        out.extend(ids.into_iter().filter_map(|(key, id)| Some((key, id?))));
+        out
     }
 
     /// The `tokenizer.json` of these pieces, for an embedding of so many rows.
@@ -231,10 +360,13 @@ impl Pieces {
             normalizers.push(json!({ "type": "Precompiled", "precompiled_charsmap": charsmap }));
         }
         normalizers.push(json!({ "type": "Strip", "strip_left": false, "strip_right": true }));
-        normalizers
-            .push(json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": "▁" }));
+        if self.collapsed {
+            let spaces = json!({ "Regex": " {2,}" });
+            normalizers.push(json!({ "type": "Replace", "pattern": spaces, "content": "▁" }));
+        }
+        let scheme = if self.spaced { "always" } else { "never" };
         let metaspace = json!({
-            "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true,
+            "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true,
         });
         let last = json!({ "SpecialToken": { "id": "</s>", "type_id": 0 } });
         let sequence = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
@@ -288,6 +420,30 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// What a text in base 64 stands for; `None` where it is none.
+fn bytes_of(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let text = text.trim_end_matches('=').as_bytes();
+    for four in text.chunks(4) {
+        let mut word = 0u32;
+        for digit in four {
+            let value = match digit {
+                b'A'..=b'Z' => digit - b'A',
+                b'a'..=b'z' => digit - b'a' + 26,
+                b'0'..=b'9' => digit - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            word = word << 6 | u32::from(value);
+        }
+        let word = word << (6 * (4 - four.len()));
+        let count = [None, None, Some(1), Some(2), Some(3)][four.len()]?;
+        out.extend(&word.to_be_bytes()[1..=count]);
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,7 +459,45 @@ mod tests {
             (b"\xff\xfe\xfd", "//79"),
         ] {
             assert_eq!(base64(bytes), text);
+            assert_eq!(bytes_of(text).unwrap(), bytes);
         }
+        assert!(bytes_of("Zm9v!").is_none() && bytes_of("Zm9vY").is_none());
+    }
+
+    #[test]
+    fn pieces_of_a_tokenizer_are_the_same_in_both_forms() {
+        let piece = |text: &str, score, kind| Piece { text: text.to_owned(), score, kind };
+        let pieces = Pieces {
+            list: vec![
+                piece("<pad>", 0.0, kind::CONTROL),
+                piece("</s>", 0.0, kind::CONTROL),
+                piece("<unk>", 0.0, kind::UNKNOWN),
+                piece("<0x41>", -1.0, kind::BYTE),
+                piece("\u{2581}a", -2.5, kind::NORMAL),
+                piece("<extra_id_0>", 0.0, kind::USER),
+            ],
+            charsmap: vec![1, 2, 3, 4],
+            byte_fallback: true,
+            spaced: true,
+            collapsed: true,
+        };
+        let json = pieces.to_json(8, "x").unwrap();
+        let again = Pieces::of_json(&serde_json::from_str(&json).unwrap()).unwrap();
+        assert_eq!(again.to_json(8, "x").unwrap(), json);
+        let (ours, theirs) = (pieces.to_gguf(8), again.to_gguf(8));
+        assert_eq!(ours, theirs);
+        let tokens = &ours.iter().find(|(key, _)| *key == "tokenizer.ggml.tokens").unwrap().1;
+        match tokens {
+            gguf::Value::Texts(texts) => {
+                assert_eq!(texts[5..], ["<extra_id_0>", "[PAD6]", "[PAD7]"])
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut value: Value = serde_json::from_str(&json).unwrap();
+        value["normalizer"]["normalizers"][1]["type"] = json!("Lowercase");
+        assert!(Pieces::of_json(&value).is_none(), "no file of pieces says that");
+        let other = json!({ "model": { "type": "WordLevel" } });
+        assert!(Pieces::of_json(&other).is_none());
     }
 
     #[test]

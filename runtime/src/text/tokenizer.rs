@@ -16,7 +16,7 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::{Encoding, Tokenizer};
 
 use super::pieces::Pieces;
-use crate::checkpoint::{SPIECE, WeightSet};
+use crate::checkpoint::{SPIECE, WeightSet, gguf};
 use crate::error::{Error, Result};
 use crate::input;
 
@@ -183,6 +183,26 @@ impl PromptTokenizer {
         }
         let pieces = Pieces::of_sentencepiece(&set.contents(name)?, &place)?;
         Self::of_pieces(&pieces, rows, &place).map(Some)
+    }
+
+    /// The metadata with which a GGUF file of a text encoder has this tokenizer: that of `path`, or without one
+    /// that inside `set`. `None` if there is none, or one that cannot be said there.
+    ///
+    /// # Errors
+    /// As [`PromptTokenizer::open_for`], and those of reading checkpoints.
+    pub fn gguf_metadata(
+        path: Option<&Path>,
+        set: &WeightSet,
+        rows: usize,
+    ) -> Result<Option<Vec<(&'static str, gguf::Value)>>> {
+        let json = |tokenizer: &Self| tokenizer.tokenizer.to_string(false).ok();
+        let tokenizer = match path {
+            Some(path) => Some(Self::open_for(path, rows)?),
+            None => Self::inside(set, rows)?,
+        };
+        let value = tokenizer.as_ref().and_then(json);
+        let value = value.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(value.and_then(|value: Value| Pieces::of_json(&value)).map(|p| p.to_gguf(rows)))
     }
 
     fn of_pieces(pieces: &Pieces, rows: usize, place: &str) -> Result<Self> {

@@ -3,6 +3,7 @@
 mod adapter;
 mod config;
 mod gguf;
+mod inscription;
 mod ir;
 mod kernel;
 mod media;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(media::Media::pictures()),
         Box::new(media::Media::clips()),
         Box::new(recipe::Recipes::new()),
+        Box::new(inscription::Inscriptions::new()),
         Box::new(adapter::Adapters::new()),
         Box::new(torch::Torch),
         Box::new(gguf::Gguf),

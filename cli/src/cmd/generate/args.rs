@@ -36,7 +36,8 @@ world. Prompts are made of few words: docs/world.md has them. Size, frames, step
 default those that the model was made for, which its transformer/config.json says (sample_width, \
 sample_height, sample_frames, sample_steps, sample_guidance); where it says nothing, 1280x704, 121 \
 frames, 50 steps, 5.\n\n\
-A recipe is written next to the result (OUT.recipe.json). `generate --recipe FILE -o OUT` repeats \
+A recipe is written next to the result (OUT.recipe.json), and into it, there without the folders of the \
+files that were read. `generate --recipe FILE -o OUT` repeats \
 the run exactly; flags given together with --recipe override it."
 )]
 pub struct Generate {
@@ -145,9 +146,13 @@ pub struct Generate {
     /// Check everything and show what each phase needs, then stop without writing anything.
     #[arg(long)]
     pub dry_run: bool,
-    /// Repeat a run from its recipe.
+    /// Repeat a run from its recipe: OUT.recipe.json, or a video or frame that holds one. Settings of
+    /// ComfyUI and A1111 in such files are taken as far as they mean something here.
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
+    /// Leave the recipe out of the video itself; the one beside it is still written.
+    #[arg(long)]
+    pub no_recipe_inside: bool,
     /// Write a trace of all launches as JSON, for Perfetto and chrome://tracing
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE")]

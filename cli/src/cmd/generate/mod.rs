@@ -4,6 +4,7 @@
 //! used for two purposes, the places of all results, model, references, memory. `--dry-run` stops
 //! there. The library does the work itself and decides what is kept if it fails.
 
+mod adopted;
 pub mod args;
 pub mod opened;
 mod report;
@@ -43,6 +44,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new();
     let cancel = Cancel::new();
+    let args = adopted::adopted(args, &mut |warning| progress.warn(&warning))?;
     let wishes = wishes(&args)?;
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
@@ -58,6 +60,7 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         true => Model::built_in(),
         false => Model::of_parts(&wishes.model),
     };
+    let model = model.map_err(|error| adopted::unplaced(error, &wishes));
     // A result that is in the way is said first, whatever the model.
     let geometry = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry);
     let real = DitConfig::ti2v_5b();

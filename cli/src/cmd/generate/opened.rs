@@ -20,7 +20,8 @@ pub(super) fn options(args: &Generate, fps: f64) -> FileOptions {
     let writer =
         WriterOptions { existing: existing(args.force), format, ..WriterOptions::default() };
     let save_latents = args.save_latents.clone();
-    FileOptions { fps, writer, recipe: true, save_latents, mark: None }
+    let recipe_inside = !args.no_recipe_inside;
+    FileOptions { fps, writer, recipe: true, recipe_inside, save_latents, mark: None }
 }
 
 /// Opens the output of a video of `width` × `height` pixels; `json` says whether a report is to go

@@ -33,6 +33,9 @@ pub(super) fn introduce(
                 "the recipe is from version {then}, this is {now}: details may differ"
             ));
         }
+        if old.model.fingerprints != made.model.fingerprints {
+            progress.warn("the model is not that of the recipe's run: the result is another one");
+        }
         if old.instructions != made.instructions {
             let (then, now) = (&old.instructions, &made.instructions);
             progress.warn(&format!(

@@ -82,18 +82,23 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
     let prompt = args.prompt.clone().or_else(|| old.map(|(_, r)| r.prompt.clone()));
     let old = recipe.as_ref();
     // What went to a pipe is not continued there: nobody reads it any more.
-    let left = |recipe: &Recipe| latents.is_none() || !files::is_direct(&recipe.output);
+    let left = |recipe: &Recipe| {
+        let named = !recipe.output.as_os_str().is_empty();
+        named && (latents.is_none() || !files::is_direct(&recipe.output))
+    };
     let repeated = old.filter(|(_, recipe)| left(recipe)).map(|(_, recipe)| recipe.output.clone());
     let output = args.output.clone().or(repeated);
     let given = args.parts();
     let model = match old {
-        Some((_, recipe)) if given.is_empty() => recipe.model.parts.clone(),
+        Some((path, recipe)) if given.is_empty() => recipe::parts_again(&recipe.model.parts, path),
         _ => given,
     };
     if output.is_none() {
-        return Err(Error::input("E0900", "these latents do not say where their video goes")
-            .at("--output")
-            .help("name it: -o OUT.mp4"));
+        let what = match latents {
+            Some(_) => "these latents do not say where their video goes",
+            None => "the recipe does not say where the video goes",
+        };
+        return Err(Error::input("E0900", what).at("--output").help("name it: -o OUT.mp4"));
     }
     Ok(Wishes {
         references,

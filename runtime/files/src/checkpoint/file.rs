@@ -12,6 +12,7 @@ use super::format::Format;
 use super::gguf;
 use super::source::Source;
 use super::table::{List, Table, TensorRange};
+use super::torch;
 use crate::error::{Error, Result};
 
 /// Elements that are gathered at a time.
@@ -57,6 +58,20 @@ impl Checkpoint {
 
     fn of(source: Source) -> Result<Self> {
         Ok(Self { table: Format::read(&source)?, source })
+    }
+
+    /// Reads the whole file and compares it with the checksums in it; whether it has any. Only files of
+    /// PyTorch do, and opening does not ask for it.
+    ///
+    /// Errors: E0974 for what differs, E0330 to E0332 as [`Checkpoint::read`].
+    pub fn verify(&self) -> Result<bool> {
+        match self.table.format() {
+            Format::Torch => {
+                torch::verify(&self.source).map_err(|error| error.placed(self.path().display()))?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The file.

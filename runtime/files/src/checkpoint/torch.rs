@@ -125,10 +125,30 @@ fn range(
     Ok(range)
 }
 
-/// A file of the archive: where its local header lies, and its bytes.
+/// A file of the archive: where its local header lies, its bytes, and their sum.
 struct Entry {
     header: u64,
     bytes: u64,
+    crc: u32,
+}
+
+/// Reads every file of the archive and compares it with its CRC-32.
+///
+/// # Errors
+/// E0974 for one that differs, and as [`read`].
+pub(super) fn verify(source: &Source) -> Result<()> {
+    for (name, entry) in directory(source)? {
+        let from = start(source, &entry)?;
+        let mut crc = flate2::Crc::new();
+        source.pieces(from, from + entry.bytes, |piece| crc.update(piece))?;
+        if crc.sum() != entry.crc {
+            return Err(damaged(format!("`{}` is not what its checksum says", shorten(&name)))
+                .also(
+                    "files that were saved with `set_crc32_options(False)` have no true checksums",
+                ));
+        }
+    }
+    Ok(())
 }
 
 fn half(bytes: &[u8], at: usize) -> usize {
@@ -205,6 +225,7 @@ fn directory(source: &Source) -> Result<BTreeMap<String, Entry>> {
 /// Place and size of an entry, of which what does not fit 32 bits lies in its extra fields.
 fn sizes(head: &[u8], mut extras: &[u8]) -> Option<Entry> {
     let [packed, bytes, header] = [20, 24, 42].map(|at| word(head, at));
+    let crc = word(head, 16) as u32;
     let mut found = [bytes, packed, header];
     while extras.len() >= 4 {
         let (id, count) = (half(extras, 0), half(extras, 2));
@@ -218,7 +239,7 @@ fn sizes(head: &[u8], mut extras: &[u8]) -> Option<Entry> {
         extras = &extras[4 + count..];
     }
     let [bytes, packed, header] = found;
-    (bytes == packed).then_some(Entry { header, bytes })
+    (bytes == packed).then_some(Entry { header, bytes, crc })
 }
 
 /// The first byte of an entry, all of which lies in the file.

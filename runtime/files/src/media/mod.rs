@@ -2,7 +2,7 @@
 //!
 //! [`visit_frames`] decodes a file frame by frame, [`read_clip`] as a whole,
 //! [`standardise::read_reference`] brings it to the model's size and rate, and
-//! [`writer::VideoWriter`] writes a result. Files are recognised by their content, never by their
+//! [`writer::VideoWriter`] writes a result; [`inscription`] are texts in such files. Files are recognised by their content, never by their
 //! name. Frames are 8-bit RGB; sound is not looked at.
 
 pub mod color;
@@ -11,6 +11,7 @@ pub mod ffmpeg;
 pub mod h264;
 mod heif;
 mod image;
+pub mod inscription;
 pub mod lossless;
 mod mp4;
 mod oriented;

@@ -11,6 +11,7 @@
 
 use super::color::Yuv420;
 use super::h264::codec_room;
+use super::inscription::{Inscription, gif_comment, inscribe_mp4, png_chunks};
 use super::lossless;
 use super::mp4;
 use crate::error::{Error, Result};
@@ -77,6 +78,7 @@ pub(super) struct Mp4Sink {
     packet: Vec<u8>,
     timescale: u32,
     delta: u32,
+    pub(super) inscription: Option<Inscription>,
 }
 
 /// The clock that the muxer counts in; the real one is set at the end.
@@ -157,6 +159,7 @@ impl Mp4Sink {
             packet: Vec::new(),
             timescale,
             delta,
+            inscription: None,
         })
     }
 
@@ -215,6 +218,9 @@ impl Mp4Sink {
         self.muxer.finish_in_place().map_err(|e| encoding("no index", e))?;
         let mut bytes = self.muxer.into_writer();
         mp4::set_rate(&mut bytes, self.timescale, self.delta, frames as u32)?;
+        if let Some(what) = &self.inscription {
+            inscribe_mp4(&mut bytes, what)?;
+        }
         self.file.append(&bytes)?;
         Ok((self.file.finish()?, bytes.len() as u64))
     }
@@ -249,6 +255,7 @@ pub(super) struct GifSink {
     pending: Pending,
     rate: (u32, u32),
     bytes: u64,
+    pub(super) inscription: Option<Inscription>,
 }
 
 impl GifSink {
@@ -258,7 +265,7 @@ impl GifSink {
         let mut encoder = GifEncoder::new_with_speed(pending.clone(), 10);
         encoder.set_repeat(Repeat::Infinite).map_err(gif_error)?;
         let file = AtomicFile::create_as(path, existing)?;
-        Ok(Self { file, encoder, pending, rate, bytes: 0 })
+        Ok(Self { file, encoder, pending, rate, bytes: 0, inscription: None })
     }
 
     pub(super) fn push(
@@ -286,10 +293,13 @@ impl GifSink {
     }
 
     pub(super) fn finish(self) -> Result<(Whole, u64)> {
-        let Self { mut file, encoder, pending, bytes, .. } = self;
-        // Its end writes the trailer.
+        let Self { mut file, encoder, pending, bytes, inscription, .. } = self;
+        // Its end writes the trailer, which comments have to precede.
         drop(encoder);
-        let trailer = pending.take();
+        let mut trailer = pending.take();
+        if let Some(what) = &inscription {
+            trailer.splice(0..0, gif_comment(&what.keyed()));
+        }
         file.append(&trailer)?;
         Ok((file.finish()?, bytes + trailer.len() as u64))
     }
@@ -309,6 +319,8 @@ fn gif_error(error: ImageError) -> Error {
 pub(super) struct FolderSink {
     folder: AtomicFolder,
     bytes: u64,
+    /// Chunks for every frame.
+    texts: Vec<u8>,
 }
 
 /// Whether a folder holds nothing but frames such as we write.
@@ -354,7 +366,11 @@ impl FolderSink {
             Existing::Overwrite => Existing::Replace,
             other => other,
         };
-        Ok(Self { folder: AtomicFolder::create(path, existing)?, bytes: 0 })
+        Ok(Self { folder: AtomicFolder::create(path, existing)?, bytes: 0, texts: Vec::new() })
+    }
+
+    pub(super) fn inscribe(&mut self, what: &Inscription) {
+        self.texts = png_chunks(what);
     }
 
     pub(super) fn push(
@@ -364,7 +380,10 @@ impl FolderSink {
         height: usize,
         rgb: &[u8],
     ) -> Result<()> {
-        let bytes = lossless::picture_of(width, height, rgb)?;
+        /// Bytes of the signature and of the first chunk, behind which texts may stand.
+        const BEGIN: usize = 33;
+        let mut bytes = lossless::picture_of(width, height, rgb)?;
+        bytes.splice(BEGIN..BEGIN, self.texts.iter().copied());
         self.folder.write(&format!("frame_{index:05}.png"), &bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())

@@ -6,6 +6,7 @@
 //! and sizes other than the model's are not offered.
 
 use super::ffmpeg::FfmpegSink;
+use super::inscription::Inscription;
 use super::sink::{FolderSink, GifSink, Mp4Sink};
 use super::stream::Stream;
 use super::{RgbFrame, ffmpeg};
@@ -237,6 +238,25 @@ impl VideoWriter {
             Sink::Mp4(_) => once.saturating_add(pixels.saturating_mul(frames as u64) / 2),
             Sink::Gif(_) | Sink::Folder(_) | Sink::Ffmpeg(_) => once,
         }
+    }
+
+    /// Has the result say this about itself: an MP4 and a GIF once, a folder in each of its frames, and
+    /// what `ffmpeg` writes where its form has a place for it.
+    ///
+    /// # Errors
+    /// `E0825` after the first frame, `E1010`–`E1016` where it cannot be handed to `ffmpeg`.
+    pub fn inscribe(&mut self, what: Inscription) -> Result<()> {
+        if self.frames > 0 {
+            let late = "what a video says about itself comes before its frames";
+            return Err(Error::internal("E0825", late).at(self.path.display()));
+        }
+        match &mut self.sink {
+            Sink::Mp4(sink) => sink.inscription = Some(what),
+            Sink::Gif(sink) => sink.inscription = Some(what),
+            Sink::Folder(sink) => sink.inscribe(&what),
+            Sink::Ffmpeg(sink) => sink.inscribe(&what)?,
+        }
+        Ok(())
     }
 
     /// Adds a frame: `height * width * 3` bytes of interleaved RGB.

@@ -1,10 +1,10 @@
-//! Pictures and clips, decoded as references are. Other programs are not asked.
+//! Pictures and clips, decoded as references are, and the texts inside them. Other programs are not asked.
 
-use super::{corpus, refused};
+use super::{corpus, refused, shared};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::formats;
 use crate::rng::Rng;
-use anyid_runtime::media::{ReadOptions, visit_frames};
+use anyid_runtime::media::{ReadOptions, Signature, inscription, sniff, visit_frames};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -16,7 +16,12 @@ pub struct Media {
     words: &'static [&'static str],
 }
 
-const PICTURE: [&str; 24] = [
+const PICTURE: [&str; 29] = [
+    "tEXt",
+    "zTXt",
+    "iTXt",
+    "XMP ",
+    "sdcpp:parameters",
     "IHDR",
     "PLTE",
     "IDAT",
@@ -42,10 +47,11 @@ const PICTURE: [&str; 24] = [
     "NETSCAPE2.0",
     "BM",
 ];
-const CLIP: [&str; 36] = [
-    "ftyp", "moov", "mvhd", "trak", "tkhd", "edts", "elst", "mdia", "mdhd", "hdlr", "minf", "stbl",
-    "stsd", "stts", "stss", "ctts", "stsc", "stsz", "stz2", "stco", "co64", "avc1", "avc3", "avcC",
-    "colr", "pasp", "clap", "nclx", "nclc", "mvex", "trex", "moof", "traf", "tfhd", "tfdt", "trun",
+const CLIP: [&str; 44] = [
+    "udta", "meta", "keys", "ilst", "mdta", "mdir", "data", "uuid", "ftyp", "moov", "mvhd", "trak",
+    "tkhd", "edts", "elst", "mdia", "mdhd", "hdlr", "minf", "stbl", "stsd", "stts", "stss", "ctts",
+    "stsc", "stsz", "stz2", "stco", "co64", "avc1", "avc3", "avcC", "colr", "pasp", "clap", "nclx",
+    "nclc", "mvex", "trex", "moof", "traf", "tfhd", "tfdt", "trun",
 ];
 
 /// Frames looked at of one input.
@@ -89,7 +95,16 @@ impl Target for Media {
     }
 
     fn seeds(&self) -> Vec<Vec<u8>> {
-        corpus(self.name)
+        let mut out = corpus(self.name);
+        // Files with texts, of which this target takes its own kind.
+        let clip = |bytes: &Vec<u8>| sniff(bytes) == Signature::Mp4;
+        let texts = shared("fixtures_extra/media").into_iter();
+        let picture = |bytes: &Vec<u8>| matches!(sniff(bytes), Signature::Still(_));
+        match self.name {
+            "mp4" => out.extend(texts.filter(clip)),
+            _ => out.extend(texts.filter(picture)),
+        }
+        out
     }
 
     fn words(&self) -> &'static [&'static str] {
@@ -103,6 +118,13 @@ impl Target for Media {
     fn run(&self, data: &[u8]) -> Outcome {
         let path = self.folder.join("input");
         std::fs::write(&path, data).map_err(|fault| fault.to_string())?;
+        let texts = inscription::read(&path, false);
+        let total =
+            |texts: &inscription::Texts| texts.list.iter().map(|text| text.text.len()).sum();
+        let total: usize = texts.as_ref().map_or(0, total);
+        if total > 16 << 20 {
+            return Err(format!("{total} bytes of texts are read"));
+        }
         let mut options = ReadOptions { allow_ffmpeg: false, ..ReadOptions::default() };
         // Time is for many inputs, not for large ones.
         options.limits.side = 2048;

@@ -21,7 +21,7 @@ impl Recipes {
     }
 }
 
-fn example(noise: bool) -> Recipe {
+pub(super) fn example(noise: bool) -> Recipe {
     let file = |name: &str| HashedFile {
         path: name.into(),
         sha256: "0f".repeat(32),

@@ -22,6 +22,16 @@ pub enum Value {
     U32(u32),
     /// A number with a fraction.
     F32(f32),
+    /// Yes or no.
+    Bool(bool),
+    /// Texts.
+    Texts(Vec<String>),
+    /// Numbers with a fraction.
+    F32s(Vec<f32>),
+    /// Whole numbers.
+    I32s(Vec<i32>),
+    /// Bytes.
+    Bytes(Vec<u8>),
 }
 
 /// One GGUF file in the making.
@@ -68,6 +78,50 @@ fn number(encoding: Encoding) -> Option<u32> {
     })
 }
 
+/// A value behind its kind.
+fn value(out: &mut Vec<u8>, value: &Value) {
+    let kind = |out: &mut Vec<u8>, kind: u32| out.extend(kind.to_le_bytes());
+    let list = |out: &mut Vec<u8>, of: u32, count: usize| {
+        kind(out, 9);
+        kind(out, of);
+        out.extend((count as u64).to_le_bytes());
+    };
+    match value {
+        Value::Text(value) => {
+            kind(out, 8);
+            text(out, value);
+        }
+        Value::U32(value) => {
+            kind(out, 4);
+            out.extend(value.to_le_bytes());
+        }
+        Value::F32(value) => {
+            kind(out, 6);
+            out.extend(value.to_le_bytes());
+        }
+        Value::Bool(value) => {
+            kind(out, 7);
+            out.push(u8::from(*value));
+        }
+        Value::Texts(values) => {
+            list(out, 8, values.len());
+            values.iter().for_each(|value| text(out, value));
+        }
+        Value::F32s(values) => {
+            list(out, 6, values.len());
+            values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+        }
+        Value::I32s(values) => {
+            list(out, 5, values.len());
+            values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+        }
+        Value::Bytes(values) => {
+            list(out, 0, values.len());
+            out.extend(values);
+        }
+    }
+}
+
 fn text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend(text.as_bytes());
@@ -87,22 +141,9 @@ impl GgufWriter {
         let mut head = b"GGUF\x03\0\0\0".to_vec();
         head.extend((tensors.len() as u64).to_le_bytes());
         head.extend((metadata.len() as u64).to_le_bytes());
-        for (key, value) in metadata {
+        for (key, entry) in metadata {
             text(&mut head, key);
-            match value {
-                Value::Text(value) => {
-                    head.extend(8u32.to_le_bytes());
-                    text(&mut head, value);
-                }
-                Value::U32(value) => {
-                    head.extend(4u32.to_le_bytes());
-                    head.extend(value.to_le_bytes());
-                }
-                Value::F32(value) => {
-                    head.extend(6u32.to_le_bytes());
-                    head.extend(value.to_le_bytes());
-                }
-            }
+            value(&mut head, entry);
         }
         let mut sizes: Vec<(String, u64)> = Vec::with_capacity(tensors.len());
         let mut names = std::collections::HashSet::new();
@@ -202,6 +243,11 @@ mod tests {
             ("general.architecture", Value::Text("wan".into())),
             ("general.file_type", Value::U32(7)),
             ("eps", Value::F32(0.5)),
+            ("said", Value::Bool(true)),
+            ("words", Value::Texts(vec!["a".into(), "\u{fc}".into()])),
+            ("scores", Value::F32s(vec![-1.5, 2.0])),
+            ("kinds", Value::I32s(vec![-3, 7])),
+            ("map", Value::Bytes(vec![1, 255])),
         ];
         let file = AtomicFile::create(&path).unwrap();
         let mut writer = GgufWriter::create_in(file, &metadata, &specs).unwrap();
@@ -216,6 +262,13 @@ mod tests {
         assert_eq!(read.table().format(), Format::Gguf);
         assert_eq!(read.metadata()["general.architecture"], "wan");
         assert_eq!(read.metadata()["eps"], "0.5");
+        assert_eq!(read.metadata()["said"], "true");
+        assert_eq!(read.texts("words").unwrap().unwrap(), ["a", "\u{fc}"]);
+        for (key, numbers) in
+            [("scores", [-1.5, 2.0]), ("kinds", [-3.0, 7.0]), ("map", [1.0, 255.0])]
+        {
+            assert_eq!(read.numbers(key).unwrap().unwrap(), numbers);
+        }
         for spec in &specs {
             let found = read.tensor(&spec.name).unwrap();
             assert_eq!((found.encoding, &found.shape), (spec.encoding, &spec.shape));

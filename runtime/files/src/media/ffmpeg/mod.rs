@@ -1,7 +1,8 @@
 //! The optional `ffmpeg` program: reads what we cannot decode, writes what we cannot encode.
 //!
 //! `process.rs` starts it, `log.rs` understands what it says, `read.rs` decodes, `clock.rs` times
-//! the frames, `plan.rs` decides how colours and shapes come out, `write.rs` encodes and looks at the result. When reading, the
+//! the frames, `plan.rs` decides how colours and shapes come out, `write.rs` encodes and looks at the result,
+//! `tags.rs` reads and writes texts. When reading, the
 //! program is told everything that we know already and left nothing to find out: the demuxer, the
 //! stream, the colours; its input is an open descriptor, so there are no names, no patterns, no
 //! other files and no network. Nothing here is needed for MP4/H.264, GIF or pictures.
@@ -11,10 +12,12 @@ mod log;
 mod plan;
 mod process;
 mod read;
+mod tags;
 mod write;
 
 pub use process::find;
 pub(super) use read::{Bitstream, decode, visit};
+pub(super) use tags::texts;
 pub(super) use write::{FfmpegSink, unheld};
 
 use super::ReadOptions;

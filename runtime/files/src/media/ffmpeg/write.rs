@@ -9,8 +9,10 @@
 use super::log::Log;
 use super::process::{Input, Process, file_argument};
 use super::read::choose;
+use super::tags;
 use crate::error::{Error, Result};
 use crate::media::color::Yuv420;
+use crate::media::inscription::{COMMENT, Inscription};
 use crate::output::{AtomicFile, Existing, Whole, write_error};
 use std::ffi::OsString;
 use std::io::Write;
@@ -60,6 +62,8 @@ struct Wanted {
     width: usize,
     height: usize,
     rate: (u32, u32),
+    /// A file of tags, in `ffmpeg`'s own form.
+    tags: Option<PathBuf>,
 }
 
 impl Wanted {
@@ -87,7 +91,12 @@ impl Wanted {
         let rate = format!("{}/{}", self.rate.0, self.rate.1);
         let format = if self.video() { "yuv420p" } else { "rgb24" };
         let mut words = vec!["-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-r", &rate];
-        words.extend(["-protocol_whitelist", "pipe", "-i", "pipe:0", "-an"]);
+        words.extend(["-protocol_whitelist", "pipe", "-i", "pipe:0"]);
+        let mut arguments: Vec<OsString> = words.drain(..).map(OsString::from).collect();
+        if let Some(tags) = &self.tags {
+            arguments.extend(tags::arguments(tags));
+        }
+        words.push("-an");
         let bits;
         if self.video() {
             // The samples as they are, and what they are. New versions take that from the frames,
@@ -109,7 +118,7 @@ impl Wanted {
             }
         }
         words.push("-y");
-        let mut arguments: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        arguments.extend(words.into_iter().map(OsString::from));
         arguments.push(file_argument(&self.target));
         arguments
     }
@@ -227,17 +236,18 @@ impl Encoder {
 
 /// Any form that we do not write ourselves.
 pub(in crate::media) struct FfmpegSink {
-    // First, as the program must be gone before its file is.
-    encoder: Encoder,
+    // First, as the program must be gone before its files are. It is started for the first frame.
+    encoder: Option<Encoder>,
     file: AtomicFile,
+    tags: Option<AtomicFile>,
     wanted: Wanted,
     picture: Option<Yuv420>,
     frames: usize,
 }
 
 impl FfmpegSink {
-    /// Starts the program, after a trial: what it cannot write must be refused before the frames
-    /// are made, not after.
+    /// Prepares everything, with a trial: what the program cannot write must be refused before the
+    /// frames are made, not after.
     ///
     /// # Errors
     /// `E0811`, `E0842` the form cannot hold the rate, `E0843` the trial is not what it should be,
@@ -253,7 +263,7 @@ impl FfmpegSink {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let file = AtomicFile::for_program(path, existing)?;
         let target = file.temporary_path().unwrap_or(path).to_path_buf();
-        let wanted = Wanted { program, target, ending, width, height, rate };
+        let wanted = Wanted { program, target, ending, width, height, rate, tags: None };
         wanted.check_rate()?;
         let odd = width % 2 == 1 || height % 2 == 1;
         if wanted.video() && odd {
@@ -272,23 +282,43 @@ impl FfmpegSink {
         }
         trial.finish(&wanted)?;
         wanted.look(TRIAL)?;
-        let encoder = Encoder::start(&wanted)?;
         let picture = wanted.video().then_some(black);
-        Ok(Self { encoder, file, wanted, picture, frames: 0 })
+        Ok(Self { encoder: None, file, tags: None, wanted, picture, frames: 0 })
+    }
+
+    /// Has the file say this, in forms that have a place for it. Before the first frame.
+    ///
+    /// # Errors
+    /// `E1010`–`E1016` where the texts cannot be put beside it for the program.
+    pub(in crate::media) fn inscribe(&mut self, what: &Inscription) -> Result<()> {
+        let mut name = self.file.path().file_name().unwrap_or_default().to_os_string();
+        name.push(".tags");
+        let beside = self.file.path().with_file_name(name);
+        let mut file = AtomicFile::create_as(beside, Existing::Beside)?;
+        file.append(tags::file(COMMENT, &what.keyed()).as_bytes())?;
+        file.close()?;
+        self.wanted.tags = file.temporary_path().map(Path::to_path_buf);
+        self.tags = Some(file);
+        Ok(())
     }
 
     /// Sends one frame.
     ///
     /// # Errors
-    /// `E0811` with the program's messages when it has ended, `E1012` for want of room.
+    /// `E0811` with the program's messages when it does not start or has ended, `E1012` for want of
+    /// room.
     pub(in crate::media) fn push(&mut self, rgb: &[u8]) -> Result<()> {
         self.frames += 1;
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => none.insert(Encoder::start(&self.wanted)?),
+        };
         match &mut self.picture {
             Some(picture) => {
                 picture.set_rgb(rgb);
-                self.encoder.push(&self.wanted, &[&picture.y, &picture.u, &picture.v])
+                encoder.push(&self.wanted, &[&picture.y, &picture.u, &picture.v])
             }
-            None => self.encoder.push(&self.wanted, &[rgb]),
+            None => encoder.push(&self.wanted, &[rgb]),
         }
     }
 
@@ -298,8 +328,11 @@ impl FfmpegSink {
     /// # Errors
     /// As [`FfmpegSink::push`], and `E0843` when the file is not whole.
     pub(in crate::media) fn finish(self) -> Result<(Whole, u64)> {
-        let Self { encoder, file, wanted, frames, .. } = self;
-        encoder.finish(&wanted)?;
+        let Self { encoder, file, wanted, frames, tags, .. } = self;
+        if let Some(encoder) = encoder {
+            encoder.finish(&wanted)?;
+        }
+        drop(tags);
         // On the disk first: a file that is only on its way there may still be lost.
         let whole = file.finish()?;
         wanted.look(frames)?;
@@ -318,7 +351,7 @@ mod tests {
     fn wanted(ending: &str, rate: (u32, u32)) -> Wanted {
         let target = PathBuf::from(format!("x.{ending}"));
         let ending = ending.to_string();
-        Wanted { program: PathBuf::new(), target, ending, width: 64, height: 32, rate }
+        Wanted { program: PathBuf::new(), target, ending, width: 64, height: 32, rate, tags: None }
     }
 
     #[test]

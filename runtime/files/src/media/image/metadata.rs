@@ -133,7 +133,7 @@ impl Metadata {
 }
 
 /// At most `most` bytes of what a zlib stream holds; damage ends it.
-pub(super) fn inflate(deflated: &[u8], most: usize) -> Vec<u8> {
+pub(in crate::media) fn inflate(deflated: &[u8], most: usize) -> Vec<u8> {
     let mut inflated = Vec::new();
     // What could be read before an error stays.
     let _ = flate2::read::ZlibDecoder::new(deflated).take(most as u64).read_to_end(&mut inflated);

@@ -18,6 +18,8 @@ mod png;
 mod tests;
 mod webp;
 
+pub(super) use metadata::inflate;
+
 use super::{Limits, ReadOptions, SourceInfo, Visit};
 use crate::error::{Error, Result};
 use ::image::ImageFormat;

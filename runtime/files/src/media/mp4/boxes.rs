@@ -5,7 +5,7 @@
 
 /// One box inside a byte slice; offsets are into that slice.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Atom {
+pub(in crate::media) struct Atom {
     /// Its four letters.
     pub name: [u8; 4],
     /// Where its contents begin.
@@ -15,7 +15,7 @@ pub(super) struct Atom {
 }
 
 /// The boxes of `bytes[start..end]`, as far as they are well formed.
-pub(super) fn children(bytes: &[u8], start: usize, end: usize) -> Vec<Atom> {
+pub(in crate::media) fn children(bytes: &[u8], start: usize, end: usize) -> Vec<Atom> {
     let mut atoms = Vec::new();
     let mut at = start;
     while at + 8 <= end.min(bytes.len()) {
@@ -39,7 +39,12 @@ pub(super) fn children(bytes: &[u8], start: usize, end: usize) -> Vec<Atom> {
 }
 
 /// The first descendant along a path of names.
-pub(super) fn find(bytes: &[u8], start: usize, end: usize, path: &[&[u8; 4]]) -> Option<Atom> {
+pub(in crate::media) fn find(
+    bytes: &[u8],
+    start: usize,
+    end: usize,
+    path: &[&[u8; 4]],
+) -> Option<Atom> {
     let (mut range, mut found) = ((start, end), None);
     for name in path {
         let atom = children(bytes, range.0, range.1).into_iter().find(|a| a.name == **name)?;
@@ -49,16 +54,16 @@ pub(super) fn find(bytes: &[u8], start: usize, end: usize, path: &[&[u8; 4]]) ->
     found
 }
 
-pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::media) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-pub(super) fn long(bytes: &[u8], at: usize) -> Option<u64> {
+pub(in crate::media) fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 /// A table of `entry`-byte rows: a count at `count`, then the rows; cut to what the box holds.
-pub(super) fn rows(
+pub(in crate::media) fn rows(
     bytes: &[u8],
     atom: Atom,
     count: usize,

@@ -7,7 +7,7 @@
 //! move the reader on. Sound and encryption are not read. Writing is the muxing library's work; its fixed
 //! clock is corrected in `rate.rs`.
 
-mod boxes;
+pub(super) mod boxes;
 mod edits;
 mod entry;
 mod fragments;
