@@ -25,9 +25,8 @@ const FLAGS: &[(&[&str], &str)] = &[
         "the guidance scale is --guidance",
     ),
     (
-        &["negative-prompt", "negative", "n", "neg-prompt", "uncond-prompt"],
-        "there is no negative prompt: guidance is against one null state, black references and the \
-         empty prompt",
+        &["negative", "n", "neg-prompt", "uncond-prompt"],
+        "what guidance leads away from is --negative-prompt, by default the empty prompt",
     ),
     (
         &["loras", "lora-path", "lora-dir", "lora-model-dir", "lora-scale", "adapter"],
@@ -58,7 +57,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
     (
         &["sampler", "sampling-method", "sample-solver", "sampler-name"],
-        "the solver is --solver: unipc, euler or dpmpp",
+        "the solver is --solver: unipc, euler, dpmpp or lcm",
     ),
     (&["scheduler"], "the solver is --solver, where the noise levels come from is --schedule"),
     (
@@ -86,7 +85,8 @@ const FLAGS: &[(&[&str], &str)] = &[
             "video",
             "ref-video",
         ],
-        "pictures and clips of the person are given with --ref FILE …, the primary first",
+        "pictures and clips of the person are given with --ref FILE …, the primary first; the first frame \
+         of the video with --first-frame FILE",
     ),
     (
         &["end-image", "last-frame", "mask", "control-video", "control-image", "pose", "audio"],
@@ -140,7 +140,7 @@ const FLAGS: &[(&[&str], &str)] = &[
         &["cpu", "gpu", "cuda", "device-id", "backend"],
         "the device is --device NAME; `anyid-rt inspect devices` lists them",
     ),
-    (&["t", "num-threads", "n-threads", "num-workers", "jobs", "j"], "threads are --threads N"),
+    (&["t", "num-threads", "n-threads", "num-workers", "j"], "threads are --threads N"),
     (
         &[
             "offload",
@@ -164,7 +164,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
     (
         &["batch-size", "batch-count", "b", "num-videos", "n-iter", "num-outputs"],
-        "a run makes one video; run it again with another --seed",
+        "several videos are made with --seeds 1,2,3 or --jobs FILE",
     ),
     (
         &["strength", "denoise", "denoising-strength", "noise-aug-strength"],
@@ -175,8 +175,8 @@ const FLAGS: &[(&[&str], &str)] = &[
     (&["silent", "no-progress"], "--quiet leaves only warnings and errors"),
     (&["debug", "log-level", "loglevel"], "-v tells more"),
     (
-        &["config", "settings", "workflow", "preset"],
-        "settings of an earlier run are repeated with --recipe FILE",
+        &["settings", "workflow", "preset"],
+        "settings of an earlier run are repeated with --recipe FILE, defaults are in --config FILE",
     ),
 ];
 
@@ -368,7 +368,7 @@ mod tests {
             ("--width 640", "--size"),
             ("--cfg 7", "--guidance"),
             ("--cfg_scale=7", "--guidance"),
-            ("--negative-prompt blurry", "null state"),
+            ("--neg-prompt blurry", "--negative-prompt"),
             ("--lora-scale 0.5", "--lora"),
             ("--num_inference_steps 20", "--steps"),
             ("--image me.png", "--ref"),

@@ -13,6 +13,7 @@ mod last_resort;
 mod modules;
 mod output;
 mod page;
+mod pictures;
 mod progress;
 mod recipe_text;
 mod render;

@@ -15,6 +15,13 @@ pub fn summary(recipe: &Recipe) -> String {
             reference.description
         ));
     }
+    let choices = &recipe.choices;
+    if let Some(text) = &choices.negative_prompt {
+        out.push_str(&format!("negative      {}\n", output::plain(text)));
+    }
+    if let Some(first) = &choices.first_frame {
+        out.push_str(&format!("first frame   {} ({})\n", first.path.display(), first.description));
+    }
     out.push_str(&format!("model         {}\n", recipe.model.parts.describe()));
     for (part, file) in recipe.model.parts.files() {
         out.push_str(&format!("{part:14}{}\n", file.display()));
@@ -43,9 +50,26 @@ pub fn summary(recipe: &Recipe) -> String {
         recipe.precision,
         recipe.residual
     ));
+    if let Some(levels) = &choices.sigmas {
+        let levels: Vec<String> = levels.iter().map(f64::to_string).collect();
+        out.push_str(&format!("noise levels  {}\n", levels.join(", ")));
+    }
+    if let Some([low, high]) = choices.guidance_interval {
+        out.push_str(&format!("guidance      at noise levels {low} to {high}\n"));
+    }
+    if let Some(threshold) = choices.cache {
+        out.push_str(&format!("step cache    easycache, threshold {threshold}\n"));
+    }
     match &recipe.noise {
         Some(noise) => out.push_str(&format!("start noise   {}\n", noise.path.display())),
         None => out.push_str(&format!("seed          {}\n", recipe.seed)),
+    }
+    let coding = choices.coding;
+    let codec = coding.codec.map(|codec| codec.name().to_owned());
+    let quality = coding.quality.map(|quality| format!("quality {quality}"));
+    let coded: Vec<String> = codec.into_iter().chain(quality).collect();
+    if !coded.is_empty() {
+        out.push_str(&format!("coded as      {}\n", coded.join(", ")));
     }
     for (half, tile) in [("encoded", recipe.tiles.encoder), ("decoded", recipe.tiles.decoder)] {
         if let Some([width, height]) = tile {

@@ -17,6 +17,11 @@ pub fn path(flag: Option<&Path>) -> Option<PathBuf> {
 }
 
 impl TraceFile {
+    /// None.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// The file that the flag or else the environment variable names; `existing` applies to the
     /// flag.
     ///

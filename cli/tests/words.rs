@@ -12,7 +12,7 @@ fn flags_of_other_programs_get_advice() {
     for (flags, advice) in [
         ("--width 640 --height 480", "--size 832x480"),
         ("--cfg 7", "the guidance scale is --guidance"),
-        ("--negative-prompt blurry", "there is no negative prompt"),
+        ("--neg-prompt blurry", "--negative-prompt"),
         ("--num_frames 81", "the number of frames is --frames"),
         ("--seed -1", "`--seed random`"),
         ("--overwrite", "--force"),

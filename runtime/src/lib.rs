@@ -22,7 +22,7 @@ pub mod weights;
 
 pub use anyid_backends as backends;
 pub use anyid_files::output as files;
-pub use anyid_files::{checkpoint, input, media, places};
+pub use anyid_files::{checkpoint, input, media, places, shard};
 pub use anyid_ir as ir;
 pub use anyid_models as models;
 pub use anyid_passes as passes;

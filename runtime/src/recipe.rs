@@ -11,6 +11,8 @@ mod inside;
 pub use foreign::Foreign;
 pub use inside::{Inside, media_of, parts_again, read as read_inside};
 
+mod choices;
+
 use crate::adapter::{Adapter, Ground, base_of, other_base};
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, unreadable};
@@ -18,10 +20,12 @@ use crate::files::is_standard_output;
 use crate::input;
 use crate::media::{MediaKind, ReadOptions, visit_frames};
 use crate::model::{Model, Parts};
-use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, Tiles, settings};
+use crate::pipeline::{Pipeline, ReferenceSource, Request, Size, Tiles, schedule, settings};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+pub use choices::Choices;
 
 /// Version of the format that is written; newer versions are refused.
 const VERSION: u64 = 1;
@@ -31,6 +35,8 @@ const VERSION_WITH_LATENTS: u64 = 2;
 const VERSION_WITH_ADAPTERS: u64 = 3;
 /// Version of recipes with tiles, which earlier programs would leave out.
 const VERSION_WITH_TILES: u64 = 4;
+/// Version of recipes with further choices, which earlier programs would leave out.
+const VERSION_WITH_CHOICES: u64 = 5;
 /// The value of the `format` key of a recipe.
 pub const FORMAT: &str = "anyid-rt recipe";
 /// Largest recipe that is read, in bytes.
@@ -166,6 +172,8 @@ pub struct Recipe {
     pub decoded_from: Option<HashedFile>,
     /// Tiles of the autoencoder.
     pub tiles: Tiles,
+    /// What else was chosen.
+    pub choices: Choices,
     /// What the safeguards of the run were and found, for readers; a repeated run has its own.
     pub safeguards: Option<Value>,
     /// Where the result went; empty in a recipe that lay inside the result.
@@ -260,7 +268,8 @@ impl Recipe {
         };
         let settings = settings(model, request);
         // Checks that solver, schedule and number of steps go together.
-        settings.solver(&settings.schedule(request.steps)?, 1)?;
+        let schedule = schedule(&settings, request)?;
+        settings.solver(&schedule, 1)?;
         let precision = request.precision.unwrap_or_else(|| model.default_precision());
         let Size { width, height, frames } = request.size;
         Ok(Self {
@@ -270,7 +279,7 @@ impl Recipe {
             references: request.references.iter().map(reference).collect::<Result<_>>()?,
             size: [width, height, frames],
             fps,
-            steps: request.steps,
+            steps: schedule.steps(),
             solver: settings.solver.name().to_owned(),
             schedule: settings.schedule.name().to_owned(),
             shift: settings.shift,
@@ -292,6 +301,10 @@ impl Recipe {
             decoded_from: None,
             tiles: request.tiles,
             safeguards: None,
+            choices: Choices::of(
+                request,
+                request.first_frame.as_ref().map(reference).transpose()?,
+            ),
             output: absolute(output)?,
         })
     }
@@ -303,6 +316,7 @@ impl Recipe {
         let mut value = json!({
             "format": FORMAT,
             "version": match (self.adapters.is_empty(), &self.latents) {
+                _ if self.choices != Choices::default() => VERSION_WITH_CHOICES,
                 _ if self.tiles != Tiles::default() => VERSION_WITH_TILES,
                 (false, _) => VERSION_WITH_ADAPTERS,
                 (true, Some(_)) => VERSION_WITH_LATENTS,
@@ -353,6 +367,7 @@ impl Recipe {
         if let Some(safeguards) = &self.safeguards {
             value["safeguards"] = safeguards.clone();
         }
+        self.choices.add(&mut value);
         for (key, entry) in [("latents", &self.latents), ("decoded_from", &self.decoded_from)] {
             if let Some(entry) = entry {
                 value[key] = file(entry);
@@ -392,9 +407,9 @@ impl Recipe {
         if value["format"] != FORMAT {
             return Err(bad(format!("this is not a recipe: its \"format\" is not \"{FORMAT}\"")));
         }
-        if !(VERSION..=VERSION_WITH_TILES).any(|known| value["version"] == known) {
+        if !(VERSION..=VERSION_WITH_CHOICES).any(|known| value["version"] == known) {
             let found = &value["version"];
-            let newest = VERSION_WITH_TILES;
+            let newest = VERSION_WITH_CHOICES;
             return Err(bad(format!("recipe version {found}; this program reads up to {newest}")));
         }
         let key = |key: &str, what: &str| bad(format!("\"{key}\" is missing or not {what}"));
@@ -461,6 +476,7 @@ impl Recipe {
             latents,
             decoded_from,
             tiles,
+            choices: Choices::read(&value, &key)?,
             safeguards: value.get("safeguards").cloned(),
             output: match &value["output"] {
                 Value::Null => PathBuf::new(),
@@ -581,6 +597,7 @@ pub fn check_model(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::coding::{Codec, Coding};
 
     pub(super) fn recipe() -> Recipe {
         Recipe {
@@ -611,6 +628,7 @@ mod tests {
             latents: None,
             decoded_from: None,
             tiles: Tiles::default(),
+            choices: Choices::default(),
             safeguards: Some(json!({ "watermark": "off" })),
             output: "/o/out.mp4".into(),
         }
@@ -665,6 +683,35 @@ mod tests {
             text["tiles"]["decoder"] = bad;
             std::fs::write(&path, text.to_string()).unwrap();
             assert_eq!(Recipe::read(&path).unwrap_err().code(), "E0910");
+        }
+        let choices = Choices {
+            negative_prompt: Some("blurry".to_owned()),
+            sigmas: Some(vec![0.9998, 0.1 + 0.2]),
+            guidance_interval: Some([0.25, 1.0]),
+            cache: Some(0.05),
+            first_frame: Some(file("/f.png")),
+            coding: Coding { codec: Some(Codec::Av1), quality: Some(30) },
+        };
+        let chosen = Recipe { choices, ..recipe() };
+        let mut text = chosen.to_json();
+        assert_eq!(text["version"], VERSION_WITH_CHOICES, "earlier programs refuse it");
+        std::fs::write(&path, text.to_string()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap(), chosen);
+        for (key, bad) in [
+            ("negative_prompt", json!(1)),
+            ("sigmas", json!("0.5")),
+            ("sigmas", json!(["0.5"])),
+            ("guidance_interval", json!([1.0])),
+            ("cache", json!("much")),
+            ("first_frame", json!({ "path": "/f.png" })),
+            ("codec", json!("theora")),
+            ("quality", json!(-1)),
+        ] {
+            let good = std::mem::replace(&mut text[key], bad);
+            std::fs::write(&path, text.to_string()).unwrap();
+            let error = Recipe::read(&path).unwrap_err();
+            assert!(error.code() == "E0910" && error.message().contains(key), "{error}");
+            text[key] = good;
         }
         value.as_object_mut().unwrap().remove("residual");
         std::fs::write(&path, value.to_string()).unwrap();

@@ -81,6 +81,8 @@ impl Folder {
         }
         command.args(more).env_remove("RUST_BACKTRACE").env("TMPDIR", self.temporary());
         self.apart(&mut command);
+        // Nobody's own defaults.
+        command.env("XDG_CONFIG_HOME", self.temporary());
         command
     }
 

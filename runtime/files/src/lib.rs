@@ -11,6 +11,7 @@ pub mod input;
 pub mod media;
 pub mod output;
 pub mod places;
+pub mod shard;
 #[cfg(test)]
 mod testing;
 mod threads;

@@ -23,6 +23,8 @@ impl NoiseStream {
     pub const LATENTS: u32 = 0;
     /// The stream number of the noise of training.
     pub const TRAINING: u32 = 1;
+    /// The stream number of noise that a solver adds in its steps.
+    pub const AGAIN: u32 = 2;
 
     /// Stream number `stream` of `seed`. Different numbers give unrelated values.
     pub fn new(seed: u64, stream: u32) -> Self {

@@ -2,6 +2,7 @@
 
 use super::context::tensor_f32;
 use super::plan::Stage;
+use super::preview::{Fit, Projection};
 use super::shelf::Lent;
 use super::tiles::{Tile, Tiling};
 use super::{Cancel, Event, LoadedReference, Request, Run, Size};
@@ -21,8 +22,12 @@ pub(crate) struct ReferenceLatents {
     pub(crate) clean: Tensor,
     /// The same for black pixels.
     pub(crate) black: Tensor,
-    /// Latent frames of all references.
+    /// Latent frames of both, the first frame of the video included where it is given.
     pub(crate) frames: usize,
+    /// That frame, which is the last of both.
+    pub(crate) first: Option<Tensor>,
+    /// Colours of latents, if previews are wanted.
+    pub(super) projection: Option<Projection>,
 }
 
 /// A clip whose planar pixels are available piece by piece.
@@ -30,6 +35,15 @@ enum Clip<'c> {
     Pixels(&'c Tensor),
     Read(&'c crate::media::standardise::Reference),
     Black { frames: usize },
+}
+
+impl<'c> Clip<'c> {
+    fn of(reference: &'c LoadedReference) -> Self {
+        match reference {
+            LoadedReference::Pixels(tensor) => Self::Pixels(tensor),
+            LoadedReference::Read(read) => Self::Read(read),
+        }
+    }
 }
 
 impl Clip<'_> {
@@ -100,6 +114,8 @@ pub fn coder_phases(
 /// What an interruption ends while a half of the autoencoder is at work.
 const ENCODING: &str = "while encoding";
 const DECODING: &str = "while decoding";
+/// What a non-finite value is in where no reference made it.
+const BLACK: &str = "the encoder of black references";
 
 /// One half of the autoencoder for chunks of pictures of `width` and `height`.
 pub(super) fn compile(
@@ -192,8 +208,7 @@ fn encode_clip(
     let mut whole: Option<Tensor> = None;
     for tile in tiling.tiles() {
         let pieces = |at: usize| {
-            let time = geometry.time;
-            let (start, len) = if at == 0 { (0, 1) } else { (time * (at - 1) + 1, time) };
+            let (start, len) = chunk(geometry, at);
             cut(tiling, Half::Encoder, tile, clip.piece(size, start, len)?)
         };
         let mut latents = Vec::new();
@@ -218,6 +233,12 @@ fn encode_clip(
     Ok(whole.expect("a picture has a tile"))
 }
 
+/// The first frame of latent frame `at`, and how many it has.
+fn chunk(geometry: Geometry, at: usize) -> (usize, usize) {
+    let time = geometry.time;
+    if at == 0 { (0, 1) } else { (time * (at - 1) + 1, time) }
+}
+
 /// The part of a whole chunk that a half reads for a tile.
 fn cut(tiling: &Tiling, half: Half, tile: Tile, chunk: Tensor) -> Result<Tensor> {
     if tiling.is_whole() {
@@ -240,7 +261,7 @@ fn zeros(shape: [usize; 4], what: &str) -> Result<Tensor> {
 }
 
 /// Concatenates tensors `[C,Tᵢ,h,w]` along time.
-fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
+pub(super) fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
     let [channels, _, rows, cols] = four(&parts[0]);
     let frames: usize = parts.iter().map(|p| p.shape()[1]).sum();
     let mut out = Vec::with_capacity(channels * frames * rows * cols);
@@ -255,7 +276,7 @@ fn concat_time(parts: &[Tensor]) -> Result<Tensor> {
 }
 
 /// The first `frames` latent frames of `[C,T,h,w]`.
-fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
+pub(super) fn prefix_time(latent: &Tensor, start: usize, frames: usize) -> Result<Tensor> {
     let [channels, all, rows, cols] = four(latent);
     let values = latent.as_f32().expect("latents are f32");
     let plane = rows * cols;
@@ -271,33 +292,31 @@ fn four(tensor: &Tensor) -> [usize; 4] {
     tensor.shape().try_into().expect("latents have four axes")
 }
 
-/// Encodes every reference by itself. For guidance, black frames are encoded once at the length of
+/// Encodes every reference by itself, and then the first frame of the video, if it is given. That is
+/// part of the video, and therefore the same in both branches of guidance. For guidance, black frames are encoded once at the length of
 /// the longest reference; because the encoder is causal, each reference can take a prefix of them.
 pub(crate) fn encode_references(
     run: &mut Run<'_>,
     stage: Stage,
     (request, tiling): (&Request, &Tiling),
     guided: bool,
-    references: &[LoadedReference],
+    (references, first): (&[LoadedReference], Option<&LoadedReference>),
 ) -> Result<ReferenceLatents> {
     let since = run.begin("references");
-    let clips: Vec<Clip<'_>> = references
-        .iter()
-        .map(|reference| match reference {
-            LoadedReference::Pixels(tensor) => Clip::Pixels(tensor),
-            LoadedReference::Read(read) => Clip::Read(read),
-        })
-        .collect();
-    let longest = clips.iter().map(Clip::frames).max().expect("there is a reference");
+    let clips: Vec<Clip<'_>> = references.iter().map(Clip::of).collect();
+    let first = first.map(Clip::of);
+    let longest = clips.iter().map(Clip::frames).max();
     let mut coder = Coder::load(run, stage, Half::Encoder)?;
-    let black = guided.then_some(Clip::Black { frames: longest });
+    let black = longest.filter(|_| guided).map(|frames| Clip::Black { frames });
     let geometry = run.model.geometry();
-    let frames: usize = clips.iter().chain(&black).map(|clip| clip.latent_frames(geometry)).sum();
+    let all = clips.iter().chain(&black).chain(&first);
+    let frames: usize = all.map(|clip| clip.latent_frames(geometry)).sum();
     let (mut done, total, given) = (0, frames * tiling.count(), clips.len());
     let mut encode = |run: &mut Run<'_>, at: usize, clip: &Clip<'_>| {
         let place = match at < given {
             true => format!("the encoder of reference {}", at + 1),
-            false => "the encoder of black references".to_owned(),
+            false if matches!(clip, Clip::Black { .. }) => BLACK.to_owned(),
+            false => "the encoder of the first frame".to_owned(),
         };
         encode_clip(run, &mut coder, (request.size, tiling), clip, &place, &mut |run| {
             done += 1;
@@ -316,11 +335,30 @@ pub(crate) fn encode_references(
             dark.push(prefix_time(&all, 0, latent.shape()[1])?);
         }
     }
+    let shown = first.as_ref();
+    let first = shown.map(|clip| encode(run, given, clip)).transpose()?;
+    let projection = match request.preview {
+        true => {
+            let mut fit = Fit::new(run.model.dit.in_channels);
+            for (clip, latents) in clips.iter().zip(&clean).chain(shown.zip(first.as_ref())) {
+                for at in 0..clip.latent_frames(geometry) {
+                    let (start, len) = chunk(geometry, at);
+                    fit.add(&clip.piece(request.size, start, len)?, latents, at);
+                }
+            }
+            fit.solved()
+        }
+        false => None,
+    };
+    if let Some(latent) = &first {
+        clean.push(latent.clone());
+        dark.push(latent.clone());
+    }
     run.end("references", since, coder.program.weight_bytes(), coder.memory_bytes());
     let clean = concat_time(&clean)?;
     let frames = clean.shape()[1];
     let black = if guided { concat_time(&dark)? } else { clean.clone() };
-    Ok(ReferenceLatents { clean, black, frames })
+    Ok(ReferenceLatents { clean, black, frames, first, projection })
 }
 
 /// The encoder, loaded for many clips of one size.
@@ -385,7 +423,7 @@ impl<'m> ClipEncoder<'m> {
     /// # Errors
     /// As [`Self::pixels`].
     pub fn black(&mut self, frames: usize) -> Result<Tensor> {
-        self.clip(&Clip::Black { frames }, "the encoder of black references")
+        self.clip(&Clip::Black { frames }, BLACK)
     }
 
     fn clip(&mut self, clip: &Clip<'_>, place: &str) -> Result<Tensor> {

@@ -12,28 +12,35 @@ use anyid_models::wan::{Precision, text};
 /// Most words of a warning.
 const MOST_WORDS: usize = 5;
 
-/// Token ids of the prompt and of the empty one.
+/// Token ids of the prompt, and of the empty one or what stands for it.
 pub(super) fn tokenise(
     model: &Model,
     request: &Request,
     events: &mut dyn FnMut(Event),
 ) -> Result<[Vec<u32>; 2]> {
     let rows = request.text_tokens.unwrap_or(model.dit.text_len);
-    let cleaned = clean(&request.prompt);
-    let encoded = model.tokenizer.encode(&cleaned, rows)?;
-    if let Some(cut) = encoded.truncation(&cleaned) {
-        events(Event::Warning(format!("[E0739] {cut}")));
-    }
-    let unknown = model.tokenizer.unknown_words(&cleaned)?;
-    if !unknown.is_empty() {
-        let words: Vec<String> =
-            unknown.iter().take(MOST_WORDS).map(|w| format!("\"{w}\"")).collect();
-        let more = if unknown.len() > MOST_WORDS { " and others" } else { "" };
-        let words = words.join(", ");
-        events(Event::Warning(format!("the model has no word for {words}{more} of the prompt")));
-    }
-    let empty = model.tokenizer.encode("", rows)?;
-    Ok([encoded.ids, empty.ids])
+    let mut encode = |prompt: &str, what: &str| {
+        let cleaned = clean(prompt);
+        let encoded = model.tokenizer.encode(&cleaned, rows)?;
+        if let Some(cut) = encoded.truncation(&cleaned) {
+            events(Event::Warning(format!("[E0739] {cut}")));
+        }
+        let unknown = model.tokenizer.unknown_words(&cleaned)?;
+        if !unknown.is_empty() {
+            let words: Vec<String> =
+                unknown.iter().take(MOST_WORDS).map(|w| format!("\"{w}\"")).collect();
+            let more = if unknown.len() > MOST_WORDS { " and others" } else { "" };
+            let words = words.join(", ");
+            events(Event::Warning(format!("the model has no word for {words}{more} of {what}")));
+        }
+        Ok::<_, Error>(encoded.ids)
+    };
+    let ids = encode(&request.prompt, "the prompt")?;
+    let null = match &request.negative_prompt {
+        Some(negative) => encode(negative, "the negative prompt")?,
+        None => model.tokenizer.encode("", rows)?.ids,
+    };
+    Ok([ids, null])
 }
 
 /// The text encoder with one phase for each distinct one of these numbers of tokens.
@@ -66,7 +73,7 @@ pub(super) fn run(
     ids: &[Vec<u32>; 2],
     rows: usize,
 ) -> Result<[Tensor; 2]> {
-    let place = |at: usize| ["the prompt", "the empty prompt"][at].to_owned();
+    let place = |at: usize| ["the prompt", "the empty or negative prompt"][at].to_owned();
     let mut contexts = Vec::new();
     encode(run, stage, (ids, rows), &place, &mut |context| {
         contexts.push(context);

@@ -62,7 +62,8 @@ impl Kept {
         let existing = options.writer.existing;
         let at = match &requested {
             Some(path) => At::Open(path.clone(), AtomicFile::create_as(path, existing)?),
-            None if !sampling => At::None,
+            // The state of the last step has them.
+            None if !sampling || options.state.is_some() => At::None,
             None => spare(output, existing)?,
         };
         let mut flags = String::new();
@@ -215,7 +216,7 @@ fn write(file: AtomicFile, latents: &Tensor, made: Option<&Recipe>) -> Result<Ow
 }
 
 /// A path as one word of a shell, so that advice can be pasted.
-fn shell_word(path: &Path) -> String {
+pub(super) fn shell_word(path: &Path) -> String {
     let mut bytes = path.as_os_str().as_encoded_bytes().to_vec();
     if bytes.first() == Some(&b'-') {
         // Not a flag.

@@ -12,11 +12,13 @@ mod fit;
 mod kept;
 mod need;
 mod plan;
+mod preview;
 mod remedy;
 mod request;
 mod results;
 mod sample;
 mod shelf;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -29,10 +31,12 @@ pub(crate) use context::{encode_each, tensor_f32, tensor_i32};
 pub use kept::RECIPE_KEY;
 pub use need::{PhasePlan, TilePlan};
 pub use plan::Preflight;
+pub use preview::Preview;
 pub use request::{Budget, Misfit, Request, Size, Tiles, check_frames};
-pub use results::{FileOptions, Finished, ResultFiles};
-pub use sample::{Sampler, StepRecord, settings};
+pub use results::{FileOptions, Finished, PreviewOptions, ResultFiles};
+pub use sample::{KeptTensor, Sampler, StepRecord, schedule, settings};
 pub use shelf::Keep;
+pub use state::{FoundState, STEP_KEY, SamplingState, StepState, differences, state_beside};
 
 use crate::engine::Backend;
 use crate::error::{Error, Result};
@@ -93,6 +97,13 @@ pub enum Event {
         /// Latent frames in all.
         total: usize,
     },
+    /// Sampling goes on behind so many of all steps, which an earlier run has made.
+    Resumed {
+        /// Steps done.
+        done: usize,
+        /// Steps in all.
+        total: usize,
+    },
     /// Sampling steps done and in total, with the time of the last one.
     Step {
         /// Steps done.
@@ -101,6 +112,13 @@ pub enum Event {
         total: usize,
         /// Time of this step.
         time: Duration,
+    },
+    /// A picture of what is predicted behind a step, as PNG, where previews are wanted.
+    Preview {
+        /// Steps done.
+        done: usize,
+        /// The file.
+        png: Vec<u8>,
     },
     /// Frames decoded and in total.
     Decoded {
@@ -142,6 +160,16 @@ pub trait Receiver {
     /// A warning, a phase, or progress.
     fn event(&mut self, event: Event) {
         let _ = event;
+    }
+
+    /// The state of sampling behind a step, and behind the last whole one when a step is interrupted.
+    /// Stored ones are what [`Request::resume`] goes on from.
+    ///
+    /// # Errors
+    /// Any error ends the run.
+    fn state(&mut self, state: &StepState<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
     }
 
     /// The final latents `f32[C,F,h,w]`, as soon as sampling is over. If they are stored, a failure

@@ -4,6 +4,8 @@
 //! and kernel scratch as planned, what is kept from one launch to the next, and pixels of
 //! references and result. The system's cache of file contents is not counted.
 
+use super::state::SamplingState;
+use crate::sampling::StepCache;
 use super::tiles::Tiling;
 use super::{Request, Size, Tiles};
 use crate::engine::{Compiler, Program};
@@ -64,6 +66,8 @@ pub(super) struct Sizes {
     pub(super) geometry: Geometry,
     /// Frames of each reference.
     pub(super) references: Vec<usize>,
+    /// Latent frames of the video that are given: 1 with a first frame, else 0.
+    pub(super) fixed: usize,
     /// Tokens of the prompt and of the empty one; none where contexts are given.
     pub(super) tokens: Option<[usize; 2]>,
     /// Rows of the text context.
@@ -92,9 +96,14 @@ impl Sizes {
         self.references.iter().map(|frames| self.geometry.latent_frames(*frames)).sum()
     }
 
-    /// Frames of the longest reference.
+    /// Latent frames that the transformer gets clean: those of references and a given first frame.
+    pub(super) fn clean_latents(&self) -> usize {
+        self.reference_latents() + self.fixed
+    }
+
+    /// Frames of the longest reference, or of a given first frame.
     pub(super) fn longest(&self) -> usize {
-        self.references.iter().copied().max().unwrap_or(0)
+        self.references.iter().copied().max().unwrap_or(self.fixed)
     }
 }
 
@@ -175,6 +184,7 @@ pub(super) fn decoding(made: &impl Planned, model: &Model, size: Size) -> PhaseP
     let sizes = Sizes {
         geometry: model.geometry(),
         references: Vec::new(),
+        fixed: 0,
         tokens: None,
         rows: 0,
         precision: Precision::F32,
@@ -202,8 +212,9 @@ pub(super) fn need(
     let branches = 1 + u64::from(sizes.guided);
     let contexts = product(&[2, sizes.rows, model.dit.text_dim]).saturating_mul(F32);
     // Clean and black latents.
-    let encoded = latent.saturating_mul(2 * sizes.reference_latents() as u64);
-    let held = frame.saturating_mul(sizes.references.iter().sum::<usize>() as u64);
+    let encoded = latent.saturating_mul(2 * sizes.clean_latents() as u64);
+    let pictures = sizes.references.iter().sum::<usize>() + sizes.fixed;
+    let held = frame.saturating_mul(pictures as u64);
     // A chunk of pixels on its way in, and the copy that it is made from.
     let chunk =
         frame.saturating_mul(2 * F32 * if sizes.longest() > 1 { geometry.time as u64 } else { 1 });
@@ -226,7 +237,9 @@ pub(super) fn need(
             (work, sum(&[contexts, most(&phases, results)]), held)
         }
         "references" => {
-            let black = if sizes.guided { clip(sizes.longest()) } else { 0 };
+            let dark = sizes.guided && !sizes.references.is_empty();
+            let black = if dark { clip(sizes.longest()) } else { 0 };
+            let black = black.saturating_add(clip(1).saturating_mul(sizes.fixed as u64));
             let clips = sizes.references.iter().map(|frames| clip(*frames));
             let states = made.of("first", Plan::state_bytes);
             // The pieces are concatenated at the end.
@@ -239,13 +252,20 @@ pub(super) fn need(
         "sampling" => {
             let runs =
                 if made.phase("prepare").is_some_and(Plan::has_branches) { 1 } else { branches };
-            let steps = runs.saturating_mul(request.steps as u64);
+            let steps = request.sigmas.as_ref().map_or(request.steps, Vec::len);
+            let steps = runs.saturating_mul(steps as u64);
             let work = made.of("prepare", flops).saturating_mul(runs);
             let work = work.saturating_add(made.of("step", flops).saturating_mul(steps));
             let prepared = made.of("step", |plan| plan.persistent_bytes).saturating_mul(runs);
             let results = made.of("step", results).saturating_mul(2);
-            // Latents, velocity, and up to three earlier ones of the solver.
-            let latents = target.saturating_mul(5);
+            // Latents, velocity, and up to three earlier ones of the solver; what the cache of steps keeps
+            // and predicts; the state that the run goes on from.
+            let cached = match request.cache {
+                Some(_) => StepCache::buffers(branches as usize) as u64 + branches,
+                None => 0,
+            };
+            let resumed = request.resume.as_ref().map_or(0, SamplingState::bytes);
+            let latents = target.saturating_mul(5 + cached).saturating_add(resumed);
             let area: usize = geometry.patch.iter().product();
             let all = product(&[sizes.reference_latents() + frames, rows, columns]);
             let tokens = all / area as u64;

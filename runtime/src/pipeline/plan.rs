@@ -14,9 +14,9 @@ use super::{
 };
 use crate::engine::memory_check::{self, Bound, Limit, Room};
 use crate::engine::{Backend, Compiler};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, plural};
 use crate::media::ReadOptions;
-use crate::media::standardise::{StandardiseOptions, read_reference};
+use crate::media::standardise::{Fit, StandardiseOptions, read_reference};
 use crate::model::Model;
 use anyid_models::wan::vae::Half;
 use anyid_models::wan::{Geometry, Precision};
@@ -32,6 +32,7 @@ pub struct Preflight<'p> {
     pub(super) sizes: Sizes,
     ids: Option<[Vec<u32>; 2]>,
     references: Vec<LoadedReference>,
+    first: Option<LoadedReference>,
     pub(super) stages: Vec<Stage>,
     pub(super) phases: Vec<PhasePlan>,
     /// Bytes that are already held and therefore no longer counted as available.
@@ -74,8 +75,8 @@ impl Stage {
 
 /// The phases that a request has.
 fn wanted(request: &Request, sizes: &Sizes) -> impl Iterator<Item = &'static str> {
-    let (whole, contexts) = (request.latents.is_none(), request.contexts.is_some());
-    let references = !sizes.references.is_empty();
+    let (whole, contexts) = (request.finished_latents().is_none(), request.contexts.is_some());
+    let references = sizes.clean_latents() > 0;
     PHASES.into_iter().filter(move |name| match *name {
         "text" => whole && !contexts,
         "references" => whole && references,
@@ -93,11 +94,13 @@ pub(super) fn key(name: &str, request: &Request, sizes: &Sizes) -> String {
             format!("{width}x{height} {:?} {}", sizes.tiles.encoder, sizes.longest() > 1)
         }
         "sampling" => {
-            let (own, rows) = (sizes.reference_latents(), sizes.rows);
+            let (own, fixed, rows) = (sizes.reference_latents(), sizes.fixed, sizes.rows);
             let (precision, residual) = (sizes.precision, request.residual);
             let (guided, most) = (sizes.guided, sizes.most_weights[1]);
+            let apart = request.guidance_interval.is_some();
             format!(
-                "{width}x{height} {frames} {own} {rows} {guided} {precision:?} {residual:?} {most:?}"
+                "{width}x{height} {frames} {own} {fixed} {rows} {guided} {apart} {precision:?} \
+                 {residual:?} {most:?}"
             )
         }
         _ => format!("{width}x{height} {:?} {}", sizes.tiles.decoder, frames > 1),
@@ -147,6 +150,7 @@ impl Sizes {
         Self {
             geometry: model.geometry(),
             references,
+            fixed: usize::from(request.first_frame.is_some()),
             tokens,
             rows: given.or(request.text_tokens).unwrap_or(model.dit.text_len),
             precision: request.precision.unwrap_or_else(|| model.default_precision()),
@@ -176,10 +180,10 @@ impl Pipeline {
         for warning in model.warnings.iter().cloned().chain(request.outside(model)) {
             events(Event::Warning(warning));
         }
-        let whole = request.latents.is_none();
-        let references = match whole {
+        let whole = request.finished_latents().is_none();
+        let (references, first) = match whole {
             true => read_references(request, model.geometry(), cancel, events)?,
-            false => Vec::new(),
+            false => (Vec::new(), None),
         };
         let ids = match request.contexts.is_none() && whole {
             true => Some(context::tokenise(model, request, events)?),
@@ -206,11 +210,21 @@ impl Pipeline {
         if self.shelf.keep() == Keep::Loaded {
             stay_loaded(&mut phases, &stages);
         }
-        let pixels = references.iter().map(LoadedReference::bytes).sum::<u64>();
+        let pixels = references.iter().chain(&first).map(LoadedReference::bytes).sum::<u64>();
         let held = stages.iter().map(Stage::loaded).fold(pixels, u64::saturating_add);
         let (pipeline, received) = (self, 0);
-        let mut made =
-            Preflight { pipeline, request, sizes, ids, references, stages, phases, held, received };
+        let mut made = Preflight {
+            pipeline,
+            request,
+            sizes,
+            ids,
+            references,
+            first,
+            stages,
+            phases,
+            held,
+            received,
+        };
         made.fit(&Room::now())?;
         Ok(made)
     }
@@ -228,54 +242,71 @@ fn stay_loaded(phases: &mut [PhasePlan], stages: &[Stage]) {
     }
 }
 
+/// Reads the references, and the first frame where it is given.
 fn read_references(
     request: &Request,
     geometry: Geometry,
     cancel: &Cancel,
     events: &mut dyn FnMut(Event),
-) -> Result<Vec<LoadedReference>> {
+) -> Result<(Vec<LoadedReference>, Option<LoadedReference>)> {
     let options = StandardiseOptions {
         max_frames: request.reference_frames,
         group: geometry.time,
         ..StandardiseOptions::new(request.size.width, request.size.height)
     };
+    let count = request.references.len();
+    let mut read = |at: usize, source: &ReferenceSource, options: &StandardiseOptions| {
+        let place = (at + 1, count + usize::from(request.first_frame.is_some()));
+        read_source(source, options, place, cancel, events)
+    };
     let mut out = Vec::new();
-    let references = request.references.len();
     for (at, source) in request.references.iter().enumerate() {
-        cancel.check("while reading references")?;
-        out.push(match source {
-            ReferenceSource::Pixels(tensor) => LoadedReference::Pixels(tensor.clone()),
-            ReferenceSource::File(path) => {
-                let reference = at + 1;
-                let mut told = 0;
-                let mut seen = |frames: usize| {
-                    cancel.check("while reading references")?;
-                    if frames > told {
-                        told = frames;
-                        events(Event::Reading { reference, references, frames });
-                    }
-                    Ok(())
-                };
-                let read = read_reference(path, &options, &ReadOptions::default(), &mut seen)?;
-                let info = &read.source;
-                let count = read.frames.len();
-                events(Event::Detail(format!(
-                    "{}: {}, {}x{}, taken as {} frame{}",
-                    path.display(),
-                    info.description,
-                    info.width,
-                    info.height,
-                    count,
-                    if count == 1 { "" } else { "s" }
-                )));
-                for warning in &read.source.warnings {
-                    events(Event::Warning(format!("{}: {warning}", path.display())));
-                }
-                LoadedReference::Read(read)
-            }
-        });
+        out.push(read(at, source, &options)?);
     }
-    Ok(out)
+    // It fills the picture, as Wan's image-to-video has it (`sampling.md` §8).
+    let first = StandardiseOptions { max_frames: 1, fit: Fit::Cover, ..options };
+    let first = request.first_frame.as_ref().map(|source| read(count, source, &first));
+    Ok((out, first.transpose()?))
+}
+
+fn read_source(
+    source: &ReferenceSource,
+    options: &StandardiseOptions,
+    (reference, references): (usize, usize),
+    cancel: &Cancel,
+    events: &mut dyn FnMut(Event),
+) -> Result<LoadedReference> {
+    cancel.check("while reading references")?;
+    let path = match source {
+        ReferenceSource::Pixels(tensor) => return Ok(LoadedReference::Pixels(tensor.clone())),
+        ReferenceSource::File(path) => path,
+    };
+    let mut told = 0;
+    let mut seen = |frames: usize| {
+        cancel.check("while reading references")?;
+        if frames > told {
+            told = frames;
+            events(Event::Reading { reference, references, frames });
+        }
+        Ok(())
+    };
+    let read = read_reference(path, options, &ReadOptions::default(), &mut seen)?;
+    let info = &read.source;
+    let taken = plural(read.frames.len(), "frame");
+    events(Event::Detail(format!(
+        "{}: {}, {}x{}, taken as {taken}",
+        path.display(),
+        info.description,
+        info.width,
+        info.height,
+    )));
+    if read.source.sound {
+        events(Event::Warning(format!("{}: its sound is not used", path.display())));
+    }
+    for warning in &read.source.warnings {
+        events(Event::Warning(format!("{}: {warning}", path.display())));
+    }
+    Ok(LoadedReference::Read(read))
 }
 
 impl Preflight<'_> {
@@ -301,7 +332,7 @@ impl Preflight<'_> {
 
     /// Tokens of one transformer evaluation; 0 if nothing is sampled.
     pub fn tokens(&self) -> usize {
-        match self.request.latents {
+        match self.request.finished_latents() {
             None => sample::size(self.request, &self.sizes).tokens(&self.pipeline.model().dit),
             Some(_) => 0,
         }
@@ -401,7 +432,7 @@ impl Preflight<'_> {
             let stage = stages.next().filter(|stage| stage.name == name);
             stage.expect("the stages were made in the order of the phases")
         };
-        let latents = match &request.latents {
+        let latents = match request.finished_latents() {
             Some(latents) => latents.clone(),
             None => {
                 let contexts = match (&request.contexts, &self.ids) {
@@ -412,19 +443,21 @@ impl Preflight<'_> {
                     (None, None) => unreachable!("a run without contexts has tokens"),
                 };
                 let references = std::mem::take(&mut self.references);
-                let encoded = match references.is_empty() {
-                    true => None,
-                    false => {
+                let first = self.first.take();
+                let encoded = match self.sizes.clean_latents() {
+                    0 => None,
+                    _ => {
                         let stage = next("references");
                         let guided = self.sizes.guided;
                         let tiling =
                             self.sizes.tiling(pipeline.model(), Half::Encoder, request.size);
                         let whole = (request, &tiling);
                         let run = &mut run;
-                        Some(codec::encode_references(run, stage, whole, guided, &references)?)
+                        let given = (&references[..], first.as_ref());
+                        Some(codec::encode_references(run, stage, whole, guided, given)?)
                     }
                 };
-                drop(references);
+                drop((references, first));
                 let stage = next("sampling");
                 sample::run(&mut run, stage, request, &self.sizes, &contexts, &encoded)?
             }

@@ -18,6 +18,9 @@ impl Preflight<'_> {
             let mut request =
                 Request { references: Vec::new(), noise: None, ..self.request.clone() };
             change(&mut request);
+            if request.first_frame.is_some() && request.size.frames == 1 {
+                return false;
+            }
             let on = (self.pipeline.backend(), self.pipeline.model());
             let sizes = Sizes::of(on.1, &request, self.sizes.references.clone(), self.sizes.tokens);
             failing.iter().all(|name| {
@@ -46,7 +49,7 @@ impl Preflight<'_> {
             let cheaper = |request: &mut Request| request.precision = Some(Precision::Bf16);
             changes.extend(fits(&cheaper).then(|| "--precision bf16".to_owned()));
         }
-        if self.request.latents.is_some() {
+        if self.request.finished_latents().is_some() {
             return changes;
         }
         let Size { width, height, frames } = self.request.size;

@@ -1,12 +1,14 @@
 //! The request for a run, and every check that can be made before anything is loaded.
 
 use super::tiles::{Tiling, least_side};
-use super::{MOST_REFERENCES, ReferenceSource};
+use super::state::SamplingState;
+use super::{MOST_REFERENCES, ReferenceSource, schedule, settings};
 use crate::engine::finite::check_given;
 use crate::error::{Error, Result, plural};
 use crate::media::standardise::MOST_SIDE;
 use crate::model::Model;
 use crate::sampling::schedule::{check_shift, check_steps};
+use crate::sampling::cache::check_threshold;
 use crate::sampling::{ScheduleKind, SolverKind, guidance};
 use anyid_ir::Tensor;
 use anyid_models::wan::{Geometry, Precision, Residual};
@@ -49,16 +51,31 @@ pub struct Tiles {
 pub struct Request {
     /// References of the person, the primary first; empty for text to video.
     pub references: Vec<ReferenceSource>,
+    /// The first frame of the video, if it is given (`sampling.md` §8): a picture, or a clip of which
+    /// the first frame is taken. It fills the picture; what is too much is cut off at both ends. Both
+    /// branches of guidance have it.
+    pub first_frame: Option<ReferenceSource>,
     /// What should change.
     pub prompt: String,
+    /// What guidance leads away from, in place of the empty prompt; the black references of the null
+    /// state stay.
+    pub negative_prompt: Option<String>,
     /// Size of the result.
     pub size: Size,
     /// Sampling steps.
     pub steps: usize,
+    /// Noise levels of the steps, falling from at most 1, in place of those of schedule, steps and shift.
+    pub sigmas: Option<Vec<f64>>,
     /// Schedule shift; `None` takes the model folder's.
     pub shift: Option<f64>,
     /// Guidance scale. At 1 the unconditional branch is not evaluated.
     pub guidance: f64,
+    /// The noise levels, lowest and highest, at which guidance is at work; `None` is all of them. At
+    /// others the unconditional branch is not evaluated.
+    pub guidance_interval: Option<[f64; 2]>,
+    /// The threshold of the [cache of steps](crate::sampling::StepCache), which leaves out evaluations
+    /// and changes the result; `None` evaluates every step.
+    pub cache: Option<f64>,
     /// Solver; `None` takes the model folder's.
     pub solver: Option<SolverKind>,
     /// Schedule; `None` takes the model folder's.
@@ -81,6 +98,10 @@ pub struct Request {
     /// Final latents `f32[C,F,h,w]`, normalised, of an earlier run. They are decoded, and of the
     /// rest of the request only the size matters.
     pub latents: Option<Tensor>,
+    /// The state of an earlier run of the same request, which is gone on with to the same bits.
+    pub resume: Option<SamplingState>,
+    /// Whether [previews](super::StepState::preview) are wanted; they change nothing.
+    pub preview: bool,
     /// The memory that it may hold.
     pub budget: Budget,
     /// Tiles of the autoencoder; the budget may make them smaller.
@@ -91,11 +112,16 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             references: Vec::new(),
+            first_frame: None,
             prompt: String::new(),
+            negative_prompt: None,
             size: Size { width: 1280, height: 704, frames: 121 },
             steps: 50,
+            sigmas: None,
             shift: None,
             guidance: 5.0,
+            guidance_interval: None,
+            cache: None,
             solver: None,
             schedule: None,
             seed: 0,
@@ -106,6 +132,8 @@ impl Default for Request {
             text_tokens: None,
             contexts: None,
             latents: None,
+            resume: None,
+            preview: false,
             budget: Budget::default(),
             tiles: Tiles::default(),
         }
@@ -241,8 +269,17 @@ impl Request {
         if let Some(misfit) = self.size.misfit(geometry, self.most_side()) {
             return Err(misfit.error());
         }
-        check_steps(self.steps)?;
+        match self.sigmas {
+            Some(_) => drop(schedule(&settings(model, self), self)?),
+            None => check_steps(self.steps)?,
+        }
         guidance::check_scale(self.guidance)?;
+        if let Some(interval) = self.guidance_interval {
+            guidance::check_interval(interval)?;
+        }
+        if let Some(threshold) = self.cache {
+            check_threshold(threshold)?;
+        }
         if let Some(shift) = self.shift {
             check_shift(shift)?;
         }
@@ -274,7 +311,17 @@ impl Request {
             }
         }
         let [frames, rows, cols] = self.size.latent(geometry);
-        for (tensor, what) in [(&self.noise, "the noise"), (&self.latents, "the latents")] {
+        if self.first_frame.is_some() && frames == 1 {
+            let least = geometry.frames(2);
+            let message = "a video of one frame has nothing behind the first frame that is given";
+            return Err(Error::input("E1305", message).help(format!("use {least} frames or more")));
+        }
+        let state = self.resume.as_ref().map(SamplingState::latents);
+        for (tensor, what) in [
+            (self.noise.as_ref(), "the noise"),
+            (self.latents.as_ref(), "the latents"),
+            (state, "the state of sampling"),
+        ] {
             let Some(tensor) = tensor else { continue };
             let shape = [model.dit.in_channels, frames, rows, cols];
             if tensor.shape() != shape || tensor.as_f32().is_err() {
@@ -288,14 +335,21 @@ impl Request {
             check_given(tensor, what)?;
         }
         self.check_contexts(model)?;
-        for source in &self.references {
+        for (source, first) in self
+            .references
+            .iter()
+            .map(|source| (source, false))
+            .chain(self.first_frame.iter().map(|source| (source, true)))
+        {
             if let ReferenceSource::Pixels(pixels) = source {
                 let fits = matches!(pixels.shape(), [3, t, h, w]
-                    if geometry.takes(*t) && *h == self.size.height && *w == self.size.width);
+                    if (if first { *t == 1 } else { geometry.takes(*t) }) && *h == self.size.height && *w == self.size.width);
                 if !fits || pixels.as_f32().is_err() {
                     let Size { width, height, .. } = self.size;
-                    let expected = format!("f32[3,{},{height},{width}]", geometry.rule());
-                    return Err(super::shape_error("a reference", pixels, &expected));
+                    let frames = if first { "1".to_owned() } else { geometry.rule() };
+                    let expected = format!("f32[3,{frames},{height},{width}]");
+                    let what = if first { "the first frame" } else { "a reference" };
+                    return Err(super::shape_error(what, pixels, &expected));
                 }
                 check_given(pixels, "the pixels of a reference")?;
             }

@@ -9,10 +9,11 @@
 //! decoding fails, the disk is full or the run is interrupted, only decoding is lost.
 
 use super::kept::{self, Kept};
+use super::state::{FoundState, StateFile, StepState};
 use super::{
     Cancel, Event, Pipeline, Preflight, Receiver, ReferenceSource, Request, RunReport, Size,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files::{self, AtomicFile, Beside, Existing};
 use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions, WrittenInfo, makes_folder};
@@ -38,8 +39,22 @@ pub struct FileOptions {
     pub recipe_inside: bool,
     /// Where the latents go; `None` keeps them only if decoding fails.
     pub save_latents: Option<PathBuf>,
+    /// Where the state of sampling is stored until the video is complete, and looked for. It has a
+    /// recipe in it, so this is possible under the same conditions.
+    pub state: Option<PathBuf>,
+    /// Which previews are made of the steps, if any.
+    pub preview: Option<PreviewOptions>,
     /// The invisible mark of the frames; none unless the program asks for it.
     pub mark: Option<MarkAs>,
+}
+
+/// Previews of a run.
+#[derive(Clone, Debug)]
+pub struct PreviewOptions {
+    /// Steps from one to the next, 1 or more.
+    pub every: usize,
+    /// An animated PNG file that each of them replaces; events have them in any case.
+    pub file: Option<PathBuf>,
 }
 
 impl Default for FileOptions {
@@ -51,6 +66,8 @@ impl Default for FileOptions {
             recipe: false,
             recipe_inside: false,
             save_latents: None,
+            state: None,
+            preview: None,
             mark: None,
         }
     }
@@ -77,6 +94,8 @@ pub struct ResultFiles {
     recipe: Option<AtomicFile>,
     recipe_inside: bool,
     latents: Kept,
+    state: Option<StateFile>,
+    preview: Option<PreviewOptions>,
     /// What marks frames, and how many of them side by side.
     marker: Option<(Marker, usize)>,
 }
@@ -97,10 +116,16 @@ impl FileOptions {
             Some(path) => {
                 places.writes("--save-latents", path);
             }
-            None if sampling && !special => {
+            None if sampling && !special && self.state.is_none() => {
                 places.writes("the latents kept if decoding fails", &kept::spare_beside(output));
             }
             None => {}
+        }
+        if let Some(path) = &self.state {
+            places.writes("the state of sampling", path);
+        }
+        if let Some(path) = self.preview.as_ref().and_then(|preview| preview.file.as_deref()) {
+            places.writes("--preview", path);
         }
     }
 }
@@ -123,9 +148,24 @@ impl ResultFiles {
             false => None,
         };
         let latents = Kept::open(output, options, sampling)?;
-        let marker = options.mark.as_ref().map(MarkAs::marker);
-        let (output, recipe_inside) = (output.to_owned(), options.recipe_inside);
-        Ok(Self { writer, output, recipe, recipe_inside, latents, marker })
+        let state = StateFile::open(options)?;
+        Ok(Self {
+            writer,
+            output: output.to_owned(),
+            recipe,
+            recipe_inside: options.recipe_inside,
+            latents,
+            state,
+            preview: options.preview.clone(),
+            marker: options.mark.as_ref().map(MarkAs::marker),
+        })
+    }
+
+    /// The run goes on from a state that was found.
+    pub fn goes_on(&mut self, found: &FoundState) {
+        if let Some(state) = &mut self.state {
+            state.goes_on(found.state.done);
+        }
     }
 
     /// Largest number of bytes held in memory for a video of `size`.
@@ -164,22 +204,36 @@ impl ResultFiles {
                 )),
             }
         }
-        let mut receiver = ToFiles { files: &mut self, made, sampling, events };
+        let mut receiver = ToFiles { files: &mut self, made, sampling, events: &mut *events };
         let outcome = plan.run(cancel, &mut receiver);
-        let Self { writer, output, recipe, latents, .. } = self;
+        let Self { writer, output, recipe, mut latents, state, .. } = self;
         let outcome = outcome.and_then(|report| {
+            if let Some(warning) = match (sampling, &state) {
+                (true, Some(_)) => latents.store(&report.latents, made)?,
+                _ => None,
+            } {
+                events(Event::Warning(warning));
+            }
             let (written, notes, recipe) = finish(writer, recipe, &output, made)?;
             Ok((report, written, notes, recipe))
         });
         match outcome {
             Ok((report, written, notes, recipe)) => {
                 let latents = latents.done(&written.path)?;
+                if let Some(state) = state {
+                    state.done();
+                }
                 Ok((report, Finished { written, recipe, latents, notes }))
             }
-            Err(error) => Err(match latents.advice() {
-                Some(advice) => error.also(advice),
-                None => error,
-            }),
+            Err(error) => {
+                // A state that is at fault is nothing to go on from.
+                let state = state.filter(|_| error.code() != "E1301");
+                let advice = latents.advice().or_else(|| state.and_then(StateFile::advice));
+                Err(match advice {
+                    Some(advice) => error.also(advice),
+                    None => error,
+                })
+            }
         }
     }
 }
@@ -226,13 +280,54 @@ struct ToFiles<'r> {
     events: &'r mut dyn FnMut(Event),
 }
 
+impl ToFiles<'_> {
+    /// Makes the preview of a step, if it is one that has a preview.
+    fn show(&mut self, state: &StepState<'_>) -> Result<()> {
+        let Some(PreviewOptions { every, file }) = &self.files.preview else { return Ok(()) };
+        let (done, last) = (state.done, state.done == state.total);
+        if !(last || done.is_multiple_of((*every).max(1))) {
+            return Ok(());
+        }
+        let Some(preview) = state.preview() else {
+            let what = "colours of latents are found with references, and there are none";
+            return Err(Error::input("E1309", what));
+        };
+        if let Some(path) = file {
+            let mut file = AtomicFile::create(path)?;
+            file.append(&preview.animation()?)?;
+            file.commit()?;
+        }
+        (self.events)(Event::Preview { done, png: preview.picture()? });
+        Ok(())
+    }
+}
+
 impl Receiver for ToFiles<'_> {
     fn event(&mut self, event: Event) {
         (self.events)(event);
     }
 
+    fn state(&mut self, state: &StepState<'_>) -> Result<()> {
+        if let (Some(file), Some(made)) = (&mut self.files.state, self.made)
+            && let Some(warning) = file.store(state, made)
+        {
+            (self.events)(Event::Warning(warning));
+        }
+        if let Err(error) = self.show(state)
+            && error.kind() != Kind::Interrupted
+        {
+            // The first fault is told; it is no reason to end a run.
+            self.files.preview = None;
+            let what = format!("[{}] there are no previews: {}", error.code(), error.message());
+            (self.events)(Event::Warning(what));
+        }
+        Ok(())
+    }
+
     fn latents(&mut self, latents: &Tensor) -> Result<()> {
         if self.sampling
+            // The state has them, and the file comes with the video.
+            && self.files.state.is_none()
             && let Some(warning) = self.files.latents.store(latents, self.made)?
         {
             (self.events)(Event::Warning(warning));
@@ -288,16 +383,27 @@ impl Pipeline {
         places.check()?;
         let Size { width, height, .. } = request.size;
         let writer = VideoWriter::create(path, width, height, options.fps, &options.writer)?;
-        let files = ResultFiles::open(writer, path, options, sampling)?;
-        let mut made = match options.recipe || options.recipe_inside {
+        let mut files = ResultFiles::open(writer, path, options, sampling)?;
+        let mut made = match options.recipe || options.recipe_inside || options.state.is_some() {
             true => {
                 Some(Recipe::of(self, request, options.fps, path, &recipe::Sources::default())?)
             }
             false => None,
         };
-        let mut plan = self.plan(request, cancel, events)?;
+        let mut request = std::borrow::Cow::Borrowed(request);
+        if let (Some(path), Some(made)) = (&options.state, &made)
+            && let Some(found) = FoundState::find(path)?
+        {
+            found.check(made)?;
+            files.goes_on(&found);
+            let own = request.to_mut();
+            own.tiles = found.recipe.tiles;
+            own.resume = Some(found.state);
+        }
+        let mut plan = self.plan(&request, cancel, events)?;
         plan.receiver_holds(files.held_bytes(request.size))?;
         if let Some(made) = &mut made {
+            made.choices.coding = options.writer.coding;
             made.tiles = plan.tiles();
         }
         files.run(plan, cancel, made.as_ref(), events)

@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::{Bound, Limit, Room};
 use crate::error::Kind;
+use crate::sampling::SolverKind;
 use crate::media::writer::WriterOptions;
 use anyid_ir::Tensor;
 use anyid_models::wan::Residual;
@@ -472,4 +473,195 @@ fn public_types_may_go_to_other_threads() {
     send::<crate::engine::Outputs>();
     send::<Sampler>();
     send::<crate::media::writer::VideoWriter>();
+}
+
+/// Keeps the state behind every step.
+#[derive(Default)]
+struct States {
+    latents: Option<Tensor>,
+    states: Vec<SamplingState>,
+    phases: Vec<&'static str>,
+    /// The run is stopped behind so many steps.
+    stop: Option<(usize, Cancel)>,
+}
+
+impl Receiver for States {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Phase(name) => self.phases.push(name),
+            Event::Step { done, .. } => {
+                if let Some((_, cancel)) = self.stop.as_ref().filter(|(at, _)| *at == done) {
+                    cancel.cancel();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn state(&mut self, state: &StepState<'_>) -> Result<()> {
+        self.states.push(SamplingState::of(state)?);
+        Ok(())
+    }
+
+    fn latents(&mut self, latents: &Tensor) -> Result<()> {
+        self.latents = Some(latents.clone());
+        Ok(())
+    }
+
+    fn frames(&mut self, _: &Tensor) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn states(pipeline: &Pipeline, request: &Request) -> States {
+    let mut kept = States::default();
+    pipeline.generate_with(request, &Cancel::new(), &mut kept).unwrap();
+    kept
+}
+
+/// The latents of a run.
+fn latents(pipeline: &Pipeline, request: &Request) -> Vec<f32> {
+    let latents = run(pipeline, request).latents.unwrap();
+    latents.as_f32().unwrap().to_vec()
+}
+
+#[test]
+fn a_run_goes_on_from_every_step_to_the_same_bits() {
+    let pipeline = Pipeline::micro().unwrap();
+    let small = Request { references: vec![pixels(1)], steps: 6, ..request() };
+    for request in [
+        Request { solver: Some(SolverKind::UniPc), ..small.clone() },
+        Request { solver: Some(SolverKind::Dpmpp), cache: Some(0.9), ..small.clone() },
+        Request {
+            solver: Some(SolverKind::Euler),
+            first_frame: Some(pixels(1)),
+            guidance_interval: Some([0.5, 0.95]),
+            ..small.clone()
+        },
+    ] {
+        let whole = states(&pipeline, &request);
+        let wanted = whole.latents.unwrap();
+        assert_eq!(whole.states.len(), 6);
+        for state in &whole.states {
+            let resumed = Request { resume: Some(state.clone()), ..request.clone() };
+            let again = states(&pipeline, &resumed);
+            assert_eq!(again.latents.as_ref(), Some(&wanted), "{}", state.done);
+            assert_eq!(again.states, whole.states[state.done..]);
+            if state.is_complete() {
+                assert_eq!(again.phases, ["decoding"]);
+                assert_eq!(state.latents(), &wanted);
+            }
+        }
+        // What is interrupted hands out what it has.
+        let cancel = Cancel::new();
+        let mut cut = States { stop: Some((3, cancel.clone())), ..States::default() };
+        let error = pipeline.generate_with(&request, &cancel, &mut cut).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
+        assert_eq!(cut.states.last(), Some(&whole.states[2]));
+        // A state of other settings is refused.
+        let other = Request { steps: 5, resume: Some(whole.states[1].clone()), ..request.clone() };
+        let error = pipeline.generate_with(&other, &Cancel::new(), &mut States::default());
+        assert_eq!(error.unwrap_err().code(), "E1301");
+    }
+}
+
+#[test]
+fn a_state_without_what_the_solver_kept_is_refused() {
+    let pipeline = Pipeline::micro().unwrap();
+    let euler = Request { solver: Some(SolverKind::Euler), ..request() };
+    let state = states(&pipeline, &euler).states.swap_remove(0);
+    let other = Request { solver: Some(SolverKind::UniPc), resume: Some(state), ..request() };
+    let error = pipeline.generate_with(&other, &Cancel::new(), &mut States::default()).unwrap_err();
+    assert_eq!(error.code(), "E1301");
+    assert!(error.message().contains("solver.corrected"), "{error}");
+}
+
+#[test]
+fn a_first_frame_is_what_a_reference_in_front_would_be() {
+    // `anyid.md` §12.2: with one reference in front, the transformer sees what image-to-video shows it.
+    let pipeline = Pipeline::micro().unwrap();
+    let size = |frames| Size { width: 64, height: 32, frames };
+    let channels = pipeline.model().dit.in_channels;
+    let [_, rows, columns] = size(9).latent(pipeline.model().geometry());
+    let mut values = vec![0.0; channels * 3 * rows * columns];
+    crate::sampling::NoiseStream::new(5, 0).fill(0, &mut values);
+    let noise = Tensor::from_f32([channels, 3, rows, columns], &values).unwrap();
+    let later = super::codec::prefix_time(&noise, 1, 2).unwrap();
+    let plain = Request { guidance: 1.0, prompt: "a walk".into(), steps: 2, ..Request::default() };
+    let reference = Request {
+        references: vec![pixels(1)],
+        size: size(5),
+        noise: Some(later),
+        ..plain.clone()
+    };
+    let continued = Request {
+        first_frame: Some(pixels(1)),
+        size: size(9),
+        noise: Some(noise.clone()),
+        ..plain.clone()
+    };
+    let after = run(&pipeline, &reference).latents.unwrap();
+    let whole = run(&pipeline, &continued).latents.unwrap();
+    assert_eq!(whole.shape(), [channels, 3, rows, columns]);
+    assert_eq!(super::codec::prefix_time(&whole, 1, 2).unwrap(), after);
+    // The frame itself is the picture as the encoder has it.
+    let ReferenceSource::Pixels(picture) = pixels(1) else { unreachable!() };
+    let encoded = encode_pixels(pipeline.model(), pipeline.backend(), &picture).unwrap();
+    assert_eq!(super::codec::prefix_time(&whole, 0, 1).unwrap(), encoded);
+    // It stays in both branches of guidance, beside references.
+    let guided = Request { guidance: 3.0, references: vec![pixels(5)], ..continued.clone() };
+    let both = run(&pipeline, &guided).latents.unwrap();
+    assert_eq!(super::codec::prefix_time(&both, 0, 1).unwrap(), encoded);
+    assert_ne!(both, whole);
+    // A video of one frame would be that frame.
+    let one = Request { size: size(1), noise: None, ..continued.clone() };
+    let error = pipeline.generate_with(&one, &Cancel::new(), &mut States::default()).unwrap_err();
+    assert_eq!(error.code(), "E1305");
+    let clip = Request { first_frame: Some(pixels(5)), ..continued };
+    let error = pipeline.generate_with(&clip, &Cancel::new(), &mut States::default()).unwrap_err();
+    assert_eq!(error.code(), "E0906");
+    assert!(error.message().contains("the first frame"), "{error}");
+}
+
+#[test]
+fn guidance_on_a_part_of_the_steps_is_both_runs_in_one() {
+    let pipeline = Pipeline::micro().unwrap();
+    let with = |interval| latents(&pipeline, &Request { guidance_interval: interval, ..request() });
+    let whole = with(None);
+    assert_eq!(with(Some([0.0, 1.0])), whole, "branch by branch");
+    let none = latents(&pipeline, &Request { guidance: 1.0, ..request() });
+    assert_eq!(with(Some([0.0, 1e-3])), none);
+    let part = with(Some([0.95, 1.0]));
+    assert!(part != whole && part != none);
+    let bad = Request { guidance_interval: Some([0.5, 0.5]), ..request() };
+    assert_eq!(bad.check(pipeline.model()).unwrap_err().code(), "E1304");
+}
+
+#[test]
+fn choices_of_sampling_that_change_nothing_change_no_bit() {
+    let pipeline = Pipeline::micro().unwrap();
+    let base = Request { solver: Some(SolverKind::Euler), steps: 8, ..request() };
+    let whole = latents(&pipeline, &base);
+    // The negative prompt is in the place of the empty one.
+    let negative = |text: &str| {
+        let request = Request { negative_prompt: Some(text.to_owned()), ..base.clone() };
+        latents(&pipeline, &request)
+    };
+    assert_eq!(negative(""), whole);
+    assert_ne!(negative("blurry"), whole);
+    // The levels of a schedule are that schedule.
+    let settings = settings(pipeline.model(), &base);
+    let made = schedule(&settings, &base).unwrap();
+    let levels: Vec<f64> = made.sigmas.iter().map(|level| f64::from(*level)).collect();
+    let sigmas = |levels: Vec<f64>| Request { sigmas: Some(levels), steps: 1, ..base.clone() };
+    assert_eq!(latents(&pipeline, &sigmas(levels)), whole);
+    assert_ne!(latents(&pipeline, &sigmas(vec![1.0, 0.5])), whole);
+    let bad = sigmas(vec![0.5, 0.6]).check(pipeline.model()).unwrap_err();
+    assert_eq!(bad.code(), "E0925");
+    // A cache whose threshold is not reached leaves nothing out.
+    let cached = |threshold| latents(&pipeline, &Request { cache: Some(threshold), ..base.clone() });
+    assert_eq!(cached(1e-9), whole);
+    assert_ne!(cached(1.0), whole);
+    let bad = Request { cache: Some(2.0), ..base.clone() };
+    assert_eq!(bad.check(pipeline.model()).unwrap_err().code(), "E1306");
 }

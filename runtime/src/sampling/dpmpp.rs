@@ -3,7 +3,7 @@
 //! Step 0 has order 1, and so has the last step, which ends at level 0. A schedule may start at
 //! σ = 1, where λ = −∞; the limits of the formulas are written out for that case.
 
-use super::{Run, Schedule, Solver, SolverKind, lambda, state_buffer};
+use super::{Fill, Run, Schedule, Solver, SolverKind, lambda, state_buffer};
 use crate::error::Result;
 
 /// The DPM-Solver++ solver; keeps one buffer of the latent's size.
@@ -77,6 +77,15 @@ impl Solver for Dpmpp {
         self.run.next = 0;
         // Step 0 multiplies this buffer by 0, so it must hold finite values even after a bad run.
         self.newest.fill(0.0);
+    }
+
+    fn kept(&self) -> Vec<(&'static str, &[f32])> {
+        vec![("newest", &self.newest)]
+    }
+
+    fn resume(&mut self, done: usize, fill: Fill<'_>) -> Result<()> {
+        fill("newest", &mut self.newest)?;
+        self.run.resume(done)
     }
 
     fn kind(&self) -> SolverKind {

@@ -2,7 +2,7 @@
 //!
 //! It has order 1 and no state but the step counter.
 
-use super::{Run, Schedule, Solver, SolverKind};
+use super::{Fill, Run, Schedule, Solver, SolverKind};
 use crate::error::Result;
 
 /// The Euler solver.
@@ -33,6 +33,14 @@ impl Solver for Euler {
 
     fn reset(&mut self) {
         self.run.next = 0;
+    }
+
+    fn kept(&self) -> Vec<(&'static str, &[f32])> {
+        Vec::new()
+    }
+
+    fn resume(&mut self, done: usize, _: Fill<'_>) -> Result<()> {
+        self.run.resume(done)
     }
 
     fn kind(&self) -> SolverKind {

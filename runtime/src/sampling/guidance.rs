@@ -18,6 +18,20 @@ pub fn check_scale(scale: f64) -> Result<()> {
         .help("5 is the usual value; 1 turns guidance off"))
 }
 
+/// Checks the noise levels between which guidance is at work: from 0 to 1, the lower one first.
+///
+/// # Errors
+/// E1304 for anything else.
+pub fn check_interval([low, high]: [f64; 2]) -> Result<()> {
+    if (0.0..=1.0).contains(&low) && low < high && high <= 1.0 {
+        return Ok(());
+    }
+    let message = format!("guidance cannot be at work at noise levels from {low} to {high}");
+    Err(Error::input("E1304", message)
+        .at("guidance interval")
+        .help("noise levels fall from 1 to 0: 0.3..1 leaves guidance out of the last steps"))
+}
+
 /// Whether the unconditional evaluation is needed. At scale 1 it is not, because the mix is then
 /// the conditional velocity.
 pub fn needs_unconditional(scale: f32) -> bool {
@@ -60,6 +74,15 @@ mod tests {
         mix(&[1.0, 2.0, -1.0], &[0.0, 2.0, 1.0], 0.0, &mut out).unwrap();
         assert_eq!(out, [0.0, 2.0, 1.0]);
         assert!(!needs_unconditional(1.0) && needs_unconditional(5.0));
+    }
+
+    #[test]
+    fn intervals_are_checked() {
+        for bad in [[0.5, 0.5], [0.6, 0.5], [-0.1, 1.0], [0.0, 1.1], [f64::NAN, 1.0], [0.0, f64::NAN]] {
+            assert_eq!(check_interval(bad).unwrap_err().code(), "E1304", "{bad:?}");
+        }
+        check_interval([0.0, 1.0]).unwrap();
+        check_interval([0.25, 0.8]).unwrap();
     }
 
     #[test]

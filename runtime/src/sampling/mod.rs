@@ -5,10 +5,12 @@
 //! state are f32; scalars are f64 taken from the stored f32 noise levels. Every solver is
 //! element-wise, deterministic, and allocates only when it is made. Nothing here calls a network.
 
+pub mod cache;
 pub mod dpmpp;
 pub mod euler;
 pub mod guidance;
 pub use anyid_noise as noise;
+pub mod lcm;
 pub mod schedule;
 pub mod unipc;
 
@@ -17,8 +19,10 @@ use std::str::FromStr;
 
 use crate::error::{Error, Kind, Result};
 
+pub use cache::StepCache;
 pub use dpmpp::Dpmpp;
 pub use euler::Euler;
+pub use lcm::Lcm;
 pub use noise::NoiseStream;
 pub use schedule::{Schedule, SchedulerSettings, TimestepRounding};
 pub use unipc::UniPc;
@@ -33,11 +37,13 @@ pub enum SolverKind {
     Euler,
     /// DPM-Solver++, order 2, midpoint, multistep.
     Dpmpp,
+    /// Predicts clean latents and noises them again: for models distilled to a few steps.
+    Lcm,
 }
 
 impl SolverKind {
     /// All solvers, in the order in which messages list them.
-    pub const ALL: [Self; 3] = [Self::UniPc, Self::Euler, Self::Dpmpp];
+    pub const ALL: [Self; 4] = [Self::UniPc, Self::Euler, Self::Dpmpp, Self::Lcm];
 
     /// The name a user types.
     pub fn name(self) -> &'static str {
@@ -45,6 +51,7 @@ impl SolverKind {
             Self::UniPc => "unipc",
             Self::Euler => "euler",
             Self::Dpmpp => "dpmpp",
+            Self::Lcm => "lcm",
         }
     }
 
@@ -52,7 +59,7 @@ impl SolverKind {
     pub fn state_buffers(self) -> usize {
         match self {
             Self::UniPc => 3,
-            Self::Euler => 0,
+            Self::Euler | Self::Lcm => 0,
             Self::Dpmpp => 1,
         }
     }
@@ -67,7 +74,7 @@ impl fmt::Display for SolverKind {
 impl FromStr for SolverKind {
     type Err = Error;
 
-    /// Reads `unipc`, `euler` or `dpmpp`; anything else is E0921.
+    /// Reads `unipc`, `euler`, `dpmpp` or `lcm`; anything else is E0921.
     fn from_str(text: &str) -> Result<Self> {
         choose("E0921", "solver", text, &Self::ALL, Self::name)
     }
@@ -77,10 +84,11 @@ impl FromStr for SolverKind {
 /// of `sampling.md` §3 (see [`Schedule::new`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ScheduleKind {
-    /// The original programs: A for `unipc`, C for `dpmpp`, D for `euler`.
+    /// The original programs: A for `unipc`, C for `dpmpp`, D for `euler` and `lcm`.
     #[default]
     Wan,
-    /// The diffusers library with flow sigmas: B for `unipc` and `dpmpp`, D for `euler`.
+    /// The diffusers library with flow sigmas: B for `unipc` and `dpmpp`, D for `euler` and
+    /// `lcm`.
     Diffusers,
     /// E: what the diffusers class `FlowMatchEulerDiscreteScheduler` does, which applies the shift
     /// twice. `euler` only; for comparisons with that class, not for generating.
@@ -132,9 +140,28 @@ pub trait Solver: Send {
     /// Forgets the run so far, so that a new latent can start at step 0.
     fn reset(&mut self);
 
+    /// Sets the seed of noise that it adds; most add none.
+    fn seed(&mut self, seed: u64) {
+        let _ = seed;
+    }
+
+    /// What it keeps from step to step, by name: all that a later step depends on besides x, the
+    /// number of the step and what the solver was made with.
+    fn kept(&self) -> Vec<(&'static str, &[f32])>;
+
+    /// Goes on behind `done` steps of another solver that was made with the same; `fill` writes what
+    /// that one [kept](Self::kept).
+    ///
+    /// # Errors
+    /// E0926 (internal) for more steps than there are, and those of `fill`.
+    fn resume(&mut self, done: usize, fill: Fill<'_>) -> Result<()>;
+
     /// Which solver this is.
     fn kind(&self) -> SolverKind;
 }
+
+/// Writes what a solver kept under a name.
+pub type Fill<'f> = &'f mut dyn FnMut(&str, &mut [f32]) -> Result<()>;
 
 /// Makes the solver `kind` (order 2 where it has an order) for `schedule` and `elements` values.
 ///
@@ -146,6 +173,7 @@ pub fn solver(kind: SolverKind, schedule: &Schedule, elements: usize) -> Result<
         SolverKind::UniPc => Box::new(UniPc::new(schedule, elements, 2)?),
         SolverKind::Euler => Box::new(Euler::new(schedule, elements)?),
         SolverKind::Dpmpp => Box::new(Dpmpp::new(schedule, elements)?),
+        SolverKind::Lcm => Box::new(Lcm::new(schedule, elements)?),
     })
 }
 
@@ -220,6 +248,16 @@ impl Run {
             .help("call reset() before a new run"));
         }
         self.next += 1;
+        Ok(())
+    }
+
+    /// Goes on behind `done` steps.
+    fn resume(&mut self, done: usize) -> Result<()> {
+        if done > self.steps() {
+            let message = format!("{done} steps are done of {}", self.steps());
+            return Err(Error::internal("E0926", message).help("take the schedule of that run"));
+        }
+        self.next = done;
         Ok(())
     }
 }
@@ -481,6 +519,10 @@ mod tests {
                     for i in 0..n {
                         let v = [0, 1, 2].map(|e| noise[e] - x0[e]);
                         solver.step(i, &mut x, &v).unwrap();
+                        if kind == SolverKind::Lcm && i + 1 < n {
+                            // Noised again, so no longer on the line of its noise.
+                            x = line(schedule.sigmas[i + 1]);
+                        }
                         let expected = line(schedule.sigmas[i + 1]);
                         assert!(worst(&x, &expected) < 2e-6, "{kind} {schedule_kind} {n} {i}");
                     }
@@ -508,6 +550,41 @@ mod tests {
             }
             assert_eq!(runs[0], runs[1]);
             assert_eq!(first_non_finite(&runs[0]), None);
+        }
+    }
+
+    #[test]
+    fn a_solver_goes_on_from_what_another_kept_bit_for_bit() {
+        for kind in SolverKind::ALL {
+            let schedule = Schedule::new(ScheduleKind::Wan, kind, 6, 5.0).unwrap();
+            let make = || solver(kind, &schedule, 64).unwrap();
+            let run = |solver: &mut dyn Solver, x: &mut [f32], steps: std::ops::Range<usize>| {
+                let mut velocity = vec![0.0; 64];
+                for i in steps {
+                    golden_model(x, schedule.timesteps[i], &mut velocity);
+                    solver.step(i, x, &velocity).unwrap();
+                }
+            };
+            let mut start = vec![0.0f32; 64];
+            NoiseStream::new(7, 0).fill(0, &mut start);
+            let mut whole = start.clone();
+            run(&mut *make(), &mut whole, 0..6);
+            for done in 0..=6 {
+                let (mut x, mut first, mut second) = (start.clone(), make(), make());
+                run(&mut *first, &mut x, 0..done);
+                let kept = first.kept();
+                assert_eq!(kept.len(), kind.state_buffers());
+                let mut fill = |name: &str, to: &mut [f32]| {
+                    let (_, from) = kept.iter().find(|(own, _)| *own == name).expect("kept");
+                    to.copy_from_slice(from);
+                    Ok(())
+                };
+                second.resume(done, &mut fill).unwrap();
+                run(&mut *second, &mut x, done..6);
+                assert_eq!(x, whole, "{kind} {done}");
+            }
+            let error = make().resume(7, &mut |_, _| Ok(())).unwrap_err();
+            assert_eq!((error.code(), error.kind()), ("E0926", Kind::Internal));
         }
     }
 

@@ -37,23 +37,19 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule `kind` for `solver`, `steps` and `shift`.
     ///
-    /// | kind | unipc | dpmpp | euler |
+    /// | kind | unipc | dpmpp | euler, lcm |
     /// | --- | --- | --- | --- |
     /// | `Wan` | A | C | D |
     /// | `Diffusers` | B | B | D |
     /// | `DiffusersEuler` | refused | refused | E |
     ///
-    /// Timesteps are cut to integers for `unipc` and `dpmpp` and kept for `euler`.
+    /// Timesteps are cut to integers for `unipc` and `dpmpp` and kept for `euler` and `lcm`.
     ///
     /// # Errors
     /// E0923 for 0 or more than 1000 steps, E0924 for a shift that is not positive and finite or so
     /// extreme that two levels coincide in f32, E0925 for a refused pair.
     pub fn new(kind: ScheduleKind, solver: SolverKind, steps: usize, shift: f64) -> Result<Self> {
-        let rounding = match solver {
-            SolverKind::Euler => TimestepRounding::None,
-            SolverKind::UniPc | SolverKind::Dpmpp => TimestepRounding::Trunc,
-        };
-        Self::with_rounding(kind, solver, steps, shift, rounding)
+        Self::with_rounding(kind, solver, steps, shift, Self::rounding(solver))
     }
 
     /// As [`Schedule::new`], with the rounding of the timesteps chosen by the caller.
@@ -69,32 +65,7 @@ impl Schedule {
     ) -> Result<Self> {
         check_steps(steps)?;
         check_shift(shift)?;
-        let levels = match (kind, solver) {
-            (ScheduleKind::Wan, SolverKind::UniPc) => wan_unipc(steps, shift),
-            (ScheduleKind::Wan, SolverKind::Dpmpp)
-            | (ScheduleKind::Wan | ScheduleKind::Diffusers, SolverKind::Euler) => {
-                full_range(steps, shift)
-            }
-            (ScheduleKind::Diffusers, SolverKind::UniPc | SolverKind::Dpmpp) => {
-                diffusers_flow(steps, shift)
-            }
-            (ScheduleKind::DiffusersEuler, SolverKind::Euler) => diffusers_euler(steps, shift),
-            (ScheduleKind::DiffusersEuler, SolverKind::UniPc | SolverKind::Dpmpp) => {
-                return Err(Error::input(
-                    "E0925",
-                    format!("the schedule {kind} cannot be used with the solver {solver}"),
-                )
-                .at("schedule")
-                .help("use the solver euler, or the schedule wan or diffusers"));
-            }
-        };
-        let mut sigmas: Vec<f32> = levels.iter().map(|level| *level as f32).collect();
-        sigmas.push(0.0);
-        let timesteps = match rounding {
-            TimestepRounding::Trunc => levels.iter().map(|s| (1000.0 * s).trunc() as f32).collect(),
-            TimestepRounding::None => sigmas[..steps].iter().map(|s| 1000.0 * s).collect(),
-        };
-        let made = Self { sigmas, timesteps };
+        let made = Self::made_of(&Self::levels(kind, solver, steps, shift)?, rounding);
         let starts_too_high = solver == SolverKind::UniPc && made.sigmas[0] >= 1.0;
         if made.check().is_err() || starts_too_high {
             return Err(Error::input(
@@ -105,6 +76,78 @@ impl Schedule {
             .help("use a shift between 1 and 20; 5 is the usual value"));
         }
         Ok(made)
+    }
+
+    /// The schedule of noise levels that a user gives, without the last one, 0, which may be there
+    /// all the same. They are taken as they are: no shift is applied to them.
+    ///
+    /// # Errors
+    /// E0923 for none or more than 1000, E0925 for levels that do not fall from at most 1, or that the
+    /// solver cannot begin with.
+    pub fn of_levels(levels: &[f64], solver: SolverKind) -> Result<Self> {
+        let levels = match levels {
+            [rest @ .., 0.0] => rest,
+            all => all,
+        };
+        check_steps(levels.len())?;
+        let made = Self::made_of(levels, Self::rounding(solver));
+        made.check()?;
+        if solver == SolverKind::UniPc && made.sigmas[0] >= 1.0 {
+            let help = "begin below 1, such as with 0.9998, or take another solver";
+            return Err(super::unipc::starts_too_high().advised(help));
+        }
+        Ok(made)
+    }
+
+    /// What happens to the fractions of the timesteps that the network sees.
+    fn rounding(solver: SolverKind) -> TimestepRounding {
+        match solver {
+            SolverKind::Euler | SolverKind::Lcm => TimestepRounding::None,
+            SolverKind::UniPc | SolverKind::Dpmpp => TimestepRounding::Trunc,
+        }
+    }
+
+    fn made_of(levels: &[f64], rounding: TimestepRounding) -> Self {
+        let mut sigmas: Vec<f32> = levels.iter().map(|level| *level as f32).collect();
+        sigmas.push(0.0);
+        let timesteps = match rounding {
+            TimestepRounding::Trunc => levels.iter().map(|s| (1000.0 * s).trunc() as f32).collect(),
+            TimestepRounding::None => {
+                sigmas[..levels.len()].iter().map(|s| 1000.0 * s).collect()
+            }
+        };
+        Self { sigmas, timesteps }
+    }
+
+    /// The noise levels of a schedule without the last one, which is 0.
+    fn levels(
+        kind: ScheduleKind,
+        solver: SolverKind,
+        steps: usize,
+        shift: f64,
+    ) -> Result<Vec<f64>> {
+        Ok(match (kind, solver) {
+            (ScheduleKind::Wan, SolverKind::UniPc) => wan_unipc(steps, shift),
+            (ScheduleKind::Wan, SolverKind::Dpmpp)
+            | (ScheduleKind::Wan | ScheduleKind::Diffusers, SolverKind::Euler | SolverKind::Lcm) => {
+                full_range(steps, shift)
+            }
+            (ScheduleKind::Diffusers, SolverKind::UniPc | SolverKind::Dpmpp) => {
+                diffusers_flow(steps, shift)
+            }
+            (ScheduleKind::DiffusersEuler, SolverKind::Euler) => diffusers_euler(steps, shift),
+            (
+                ScheduleKind::DiffusersEuler,
+                SolverKind::UniPc | SolverKind::Dpmpp | SolverKind::Lcm,
+            ) => {
+                return Err(Error::input(
+                    "E0925",
+                    format!("the schedule {kind} cannot be used with the solver {solver}"),
+                )
+                .at("schedule")
+                .help("use the solver euler, or the schedule wan or diffusers"));
+            }
+        })
     }
 
     /// Number of steps N.
@@ -360,7 +403,9 @@ impl SchedulerSettings {
     pub fn solver(&self, schedule: &Schedule, elements: usize) -> Result<Box<dyn Solver>> {
         match self.solver {
             SolverKind::UniPc => Ok(Box::new(UniPc::new(schedule, elements, self.order)?)),
-            SolverKind::Euler | SolverKind::Dpmpp => solver(self.solver, schedule, elements),
+            SolverKind::Euler | SolverKind::Dpmpp | SolverKind::Lcm => {
+                solver(self.solver, schedule, elements)
+            }
         }
     }
 }
@@ -553,6 +598,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn levels_of_ones_own_are_taken_as_they_are() {
+        let few = Schedule::of_levels(&[1.0, 0.9375, 0.8333, 0.625], SolverKind::Euler).unwrap();
+        assert_eq!(few.sigmas, [1.0, 0.9375, 0.8333, 0.625, 0.0]);
+        assert_eq!(few.timesteps, [1000.0, 937.5, 0.8333f32 * 1000.0, 625.0]);
+        // The last one, 0, may be there.
+        let same = Schedule::of_levels(&[0.99, 0.5, 0.0], SolverKind::UniPc).unwrap();
+        assert_eq!(same, Schedule::of_levels(&[0.99, 0.5], SolverKind::UniPc).unwrap());
+        assert_eq!(same.timesteps, [990.0, 500.0]);
+        // Those that a schedule computes make that schedule.
+        let made = Schedule::new(ScheduleKind::Wan, SolverKind::Euler, 7, 5.0).unwrap();
+        let levels: Vec<f64> = made.sigmas.iter().map(|s| f64::from(*s)).collect();
+        assert_eq!(Schedule::of_levels(&levels, SolverKind::Euler).unwrap(), made);
+        for (levels, code) in [
+            (&[][..], "E0923"),
+            (&[0.0], "E0923"),
+            (&[0.5, 0.6], "E0925"),
+            (&[0.5, 0.5], "E0925"),
+            (&[1.1, 0.5], "E0925"),
+            (&[0.5, -0.1], "E0925"),
+            (&[f64::NAN], "E0925"),
+            (&[0.0, 0.0], "E0925"),
+            (&[1.0, 0.5], "E0925"),
+        ] {
+            let error = Schedule::of_levels(levels, SolverKind::UniPc).unwrap_err();
+            assert_eq!(error.code(), code, "{levels:?}");
+        }
+        assert_eq!(Schedule::of_levels(&[0.5; 1001], SolverKind::Euler).unwrap_err().code(), "E0923");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the next sample. All of it is element-wise, so a step is one pass over the latent. The last level
 //! has an infinite λ: the result of that step is the x0-prediction itself, computed without λ.
 
-use super::{Run, Schedule, Solver, SolverKind, lambda, state_buffer};
+use super::{Fill, Run, Schedule, Solver, SolverKind, lambda, state_buffer};
 use crate::error::{Error, Result};
 
 /// The UniPC solver; keeps three buffers of the latent's size.
@@ -19,6 +19,14 @@ pub struct UniPc {
     newest: Vec<f32>,
     /// The x0-prediction of step i−2.
     older: Vec<f32>,
+}
+
+/// The error of a schedule that starts at noise level 1.
+pub(super) fn starts_too_high() -> Error {
+    let message = "the solver unipc cannot start at noise level 1, where its time λ is infinite";
+    Error::input("E0925", message)
+        .at("noise level 0")
+        .help("use the schedule wan or diffusers, or another solver")
 }
 
 /// x = from_sample·x̄ + from_newest·m0 + d_older·(m_older − m0) + d_now·(m_now − m0).
@@ -52,12 +60,7 @@ impl UniPc {
         }
         let run = Run::new(schedule, elements)?;
         if run.sigmas[0] >= 1.0 {
-            return Err(Error::input(
-                "E0925",
-                "the solver unipc cannot start at noise level 1, where its time λ is infinite",
-            )
-            .at("noise level 0")
-            .help("use the schedule wan or diffusers, or another solver"));
+            return Err(starts_too_high());
         }
         Ok(Self {
             run,
@@ -67,6 +70,11 @@ impl UniPc {
             newest: state_buffer(elements)?,
             older: state_buffer(elements)?,
         })
+    }
+
+    /// Order of the predictor of step `index`.
+    fn order_at(&self, index: usize) -> usize {
+        self.order.min(self.run.steps() - index).min(index + 1)
     }
 
     /// Coefficients of UniC at step `i` ≥ 1, from the order the predictor of step i−1 had.
@@ -127,7 +135,7 @@ impl Solver for UniPc {
             }
             return Ok(());
         }
-        let order = self.order.min(steps - index).min(index + 1);
+        let order = self.order_at(index);
         let predictor = self.predictor(index, order);
         if index == 0 {
             for (((x, v), corrected), older) in
@@ -168,6 +176,19 @@ impl Solver for UniPc {
     fn reset(&mut self) {
         self.run.next = 0;
         self.previous_order = 0;
+    }
+
+    fn kept(&self) -> Vec<(&'static str, &[f32])> {
+        vec![("corrected", &self.corrected), ("newest", &self.newest), ("older", &self.older)]
+    }
+
+    fn resume(&mut self, done: usize, fill: Fill<'_>) -> Result<()> {
+        fill("corrected", &mut self.corrected)?;
+        fill("newest", &mut self.newest)?;
+        fill("older", &mut self.older)?;
+        self.run.resume(done)?;
+        self.previous_order = done.checked_sub(1).map_or(0, |last| self.order_at(last));
+        Ok(())
     }
 
     fn kind(&self) -> SolverKind {

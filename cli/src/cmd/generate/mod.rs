@@ -6,32 +6,37 @@
 
 mod adopted;
 pub mod args;
+mod defaults;
+mod jobs;
+mod lines;
 pub mod opened;
 mod report;
 mod table;
 mod watch;
 mod wishes;
 
-use crate::cmd::generate::args::Generate;
+use crate::cmd::generate::args::{Generate, Seed};
 use crate::cmd::lora;
 use crate::progress::Progress;
 use crate::recipe::{self, ModelEntry, Recipe, Sources};
 use crate::render::{self, Failure};
 use crate::trace::{self, TraceFile};
-use crate::{interrupt, output};
+use crate::{interrupt, output, pictures};
 use anyid_models::wan::Geometry;
 use anyid_models::wan::config::DitConfig;
 use anyid_runtime::adapter::Tolerance;
 use anyid_runtime::files::is_standard_output;
+use anyid_runtime::pipeline::FoundState;
 use anyid_runtime::places::Places;
 use anyid_runtime::safeguards::consent::Scope;
 use anyid_runtime::safeguards::policy::FrameCheck;
 use anyid_runtime::safeguards::{Checked, MarkAs, Safeguards, unless_locked};
 use anyid_runtime::{
-    Cancel, Event, FileOptions, Model, Pipeline, ReferenceSource, Request, Result,
+    Backend, Cancel, Event, FileOptions, Model, Pipeline, ReferenceSource, Request, Result,
 };
 use opened::{existing, open_writer, options};
 use report::{report_json, report_text};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use watch::{Watcher, introduce};
 use wishes::{Wishes, fill, read_noise, sized, wanted_size, wishes};
@@ -41,55 +46,111 @@ use wishes::{Wishes, fill, read_noise, sized, wanted_size, wishes};
 /// # Errors
 /// Any coded error of flags, model, references, sampling or writing.
 pub fn run(args: Generate) -> std::result::Result<(), Failure> {
+    let (args, cancel) = (defaults::filled(args)?, Cancel::new());
+    if args.jobs.is_some() || args.seeds.is_some() {
+        return jobs::run(&args, &cancel);
+    }
+    let made = make(&args, None, &cancel)?;
+    let told = match args.json {
+        true => output::print_json(&made.json),
+        false => output::report(&made.text, &made.output),
+    };
+    // What fails now does not concern the video.
+    told.and(made.traced).map_err(|error| match made.complete {
+        Some(path) => error.also(format!("the video is complete: {}", path.display())),
+        None => error,
+    })?;
+    Ok(())
+}
+
+/// What came of a run.
+struct Made {
+    /// The report.
+    text: String,
+    json: serde_json::Value,
+    /// Where the video was to go; nowhere for a dry run.
+    output: PathBuf,
+    /// Where it is; none of a dry run.
+    complete: Option<PathBuf>,
+    /// Whether the trace could be written.
+    traced: Result<()>,
+}
+
+/// Makes one video, with the pipeline of `shared` or one of its own.
+fn make(
+    args: &Generate,
+    shared: Option<&Pipeline>,
+    cancel: &Cancel,
+) -> std::result::Result<Made, Failure> {
     let begun = Instant::now();
     let mut progress = Progress::new();
-    let cancel = Cancel::new();
-    let args = adopted::adopted(args, &mut |warning| progress.warn(&warning))?;
-    let wishes = wishes(&args)?;
+    let args = &adopted::adopted(args.clone(), &mut |warning| progress.warn(&warning))?;
+    let wishes = wishes(args)?;
     let old = wishes.recipe.as_ref().map(|(_, recipe)| recipe);
     let sampling = wishes.latents.is_none();
     let now = SystemTime::now();
     let guards = args.safeguards.open()?;
     // Latents that are decoded later were made of the prompt of their own recipe.
     let texts = [Some(wishes.prompt.as_str()), old.map(|old| old.prompt.as_str())];
-    let texts: Vec<&str> = texts.into_iter().flatten().collect();
     let texts = if args.prompt.is_some() { &texts[..1] } else { &texts[..] };
-    let mut checked = guards.check_text(texts, now)?;
+    let negative = old.and_then(|old| old.choices.negative_prompt.as_deref());
+    let negative = args.negative_prompt.as_deref().or(negative);
+    let texts: Vec<&str> = texts.iter().copied().flatten().chain(negative).collect();
+    let mut checked = guards.check_text(&texts, now)?;
 
-    let model = match wishes.model.is_empty() {
-        true => Model::built_in(),
-        false => Model::of_parts(&wishes.model),
+    let model = match shared {
+        Some(_) => None,
+        None if wishes.model.is_empty() => Some(Model::built_in()),
+        None => Some(Model::of_parts(&wishes.model)),
     };
     let model = model.map_err(|error| adopted::unplaced(error, &wishes));
     // A result that is in the way is said first, whatever the model.
-    let geometry = model.as_ref().map_or(Geometry::TI2V_5B, Model::geometry);
+    let known = shared.map(Pipeline::model).or(model.as_ref().and_then(|m| m.as_ref().ok()));
+    let geometry = known.map_or(Geometry::TI2V_5B, Model::geometry);
     let real = DitConfig::ti2v_5b();
-    let made_for = model.as_ref().map_or(&real, |model| &model.dit);
-    let size = wanted_size(&args, &wishes, geometry, made_for.sample)?;
+    let made_for = known.map_or(&real, |model| &model.dit);
+    let size = wanted_size(args, &wishes, geometry, made_for.sample)?;
     let usual = (made_for.sample_steps, made_for.sample_guidance);
     let files = wishes.references.iter().cloned().map(ReferenceSource::File).collect();
-    let mut request = Request { size, references: files, ..Request::default() };
+    let first_frame = wishes.first_frame.clone().map(ReferenceSource::File);
+    let mut request = Request { size, references: files, first_frame, ..Request::default() };
     if let Some(misfit) = size.misfit(geometry, request.most_side()) {
-        return Err(sized(misfit, &args, &wishes).into());
+        return Err(sized(misfit, args, &wishes).into());
     }
     let fps = args.fps.or(old.map(|r| r.fps)).unwrap_or(24.0);
-    let options = options(&args, fps);
-    places(&args, &wishes, &options).check()?;
+    let options = options(args, &wishes, fps);
+    places(args, &wishes, &options).check()?;
     let sides = [size.width, size.height];
     let writer = open_writer(&wishes.output, sides, fps, &options.writer, args.json)?;
     let mut files =
         anyid_runtime::pipeline::ResultFiles::open(writer, &wishes.output, &options, sampling)?;
-    let trace = TraceFile::wanted(args.trace.as_deref(), existing(args.force))?;
+    let trace = match shared {
+        Some(_) => TraceFile::none(),
+        None => TraceFile::wanted(args.trace.as_deref(), existing(args.force))?,
+    };
     interrupt::say_swept();
-    let backend = trace.watch(args.on.open()?);
+    let backend = match shared {
+        Some(_) => None,
+        None => Some(trace.watch(args.on.open()?)),
+    };
+    let found = wishes.state.as_deref().map(FoundState::find).transpose()?.flatten();
 
     request.prompt.clone_from(&wishes.prompt);
-    fill(&mut request, &args, old, usual)?;
+    fill(&mut request, args, old, usual)?;
+    if let Some(found) = found.as_ref().filter(|_| args.seed == Some(Seed::Random)) {
+        request.seed = found.recipe.seed;
+    }
+    request.preview = args.preview.is_some();
+    if args.preview == Some(None) && pictures::protocol().is_none() {
+        render::warn("this terminal is not known to show pictures: name a file, --preview FILE.png");
+    }
     request.noise = wishes.noise.as_deref().map(read_noise).transpose()?;
     request.latents = wishes.latents.as_ref().map(|latents| latents.tensor.clone());
-    let tolerance = Tolerance { unmatched: args.allow_unmatched, mismatch: args.allow_mismatch };
-    let model = model?.with_adapters(&wishes.adapters, tolerance)?;
-    let pipeline = Pipeline::new(model, backend);
+    let opened = match (model, backend) {
+        (Some(model), Some(backend)) => Some(pipeline_of(args, &wishes, model, backend)?),
+        _ => None,
+    };
+    let pipeline = shared.or(opened.as_ref()).expect("a run without a shared pipeline opens one");
     let model = pipeline.model();
     if let Some((path, old)) = &wishes.recipe
         && args.parts().is_empty()
@@ -97,8 +158,18 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         recipe::check_model(&old.model, &model.fingerprints()?, &model.source, path)?;
     }
     request.check(model)?;
-    let mut made = made(&pipeline, &request, &wishes, fps)?;
-    guards.check_references(&made.references, Scope::Generate, &mut checked, now)?;
+    let mut made = made(pipeline, &request, &wishes, fps)?;
+    made.choices.coding = options.writer.coding;
+    if let Some(found) = found {
+        found.check(&made)?;
+        files.goes_on(&found);
+        if args.tile.is_none() {
+            request.tiles = found.recipe.tiles;
+        }
+        request.resume = Some(found.state);
+    }
+    let shown: Vec<_> = made.references.iter().chain(&made.choices.first_frame).cloned().collect();
+    guards.check_references(&shown, Scope::Generate, &mut checked, now)?;
     made.safeguards = Some(guards.statement(&made, &checked));
     let threads = args.on.thread_count();
     files.mark(guards.mark(&made).map(|mark| MarkAs { threads, ..mark }).as_ref());
@@ -110,27 +181,26 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
         steps: Duration::ZERO,
         warnings: &mut warnings,
         reading: 0,
+        resumed: 0,
     };
     warn_of(&guards, &checked, &mut watcher);
     // Up to here a signal ends the program at once. From here on the work stops by itself.
     interrupt::graceful(cancel.flag());
-    let mut plan = pipeline.plan(&request, &cancel, &mut |event| watcher.see(event))?;
+    let mut plan = pipeline.plan(&request, cancel, &mut |event| watcher.see(event))?;
     plan.receiver_holds(files.held_bytes(size))?;
     // A repetition makes the same tiles, whatever memory there is then.
     made.tiles = plan.tiles();
     if args.dry_run {
         progress.clear();
         let phases = plan.phases();
-        match args.json {
-            true => output::print_json(&table::json(&made, phases, &wishes.output, &warnings))?,
-            false => output::print(&table::text(phases))?,
-        }
-        return Ok(());
+        let json = table::json(&made, phases, &wishes.output, &warnings);
+        let (text, output) = (table::text(phases), PathBuf::new());
+        return Ok(Made { text, json, output, complete: None, traced: Ok(()) });
     }
     if plan.most_bytes() >= table::WORTH_SAYING || table::changed(plan.phases()) {
         watcher.progress.note(table::text(plan.phases()).trim_end());
     }
-    let outcome = files.run(plan, &cancel, Some(&made), &mut |event| watcher.see(event));
+    let outcome = files.run(plan, cancel, Some(&made), &mut |event| watcher.see(event));
     // The trace of an interrupted or failed run is written as well.
     let traced = trace.write();
     let (report, finished) = outcome?;
@@ -138,16 +208,26 @@ pub fn run(args: Generate) -> std::result::Result<(), Failure> {
     progress.clear();
     finished.notes.iter().for_each(|line| output::note(line));
     let total = begun.elapsed();
-    let told = match args.json {
-        true => output::print_json(&report_json(&finished, &report, total, &warnings)),
-        false => output::report(&report_text(&finished, &report, total), &wishes.output),
-    };
     let kept = unless_locked(kept, guards.policy())
         .map(|warning| warning.iter().for_each(|warning| render::warn(warning)));
-    // What fails now does not concern the video.
-    let complete = format!("the video is complete: {}", finished.written.path.display());
-    told.and(traced).and(kept).map_err(|error| error.also(complete))?;
-    Ok(())
+    Ok(Made {
+        text: report_text(&finished, &report, total),
+        json: report_json(&finished, &report, total, &warnings),
+        output: wishes.output,
+        complete: Some(finished.written.path),
+        traced: traced.and(kept),
+    })
+}
+
+/// The pipeline of a run: its model with its adapters.
+fn pipeline_of(
+    args: &Generate,
+    wishes: &Wishes,
+    model: Result<Model>,
+    backend: Backend,
+) -> Result<Pipeline> {
+    let tolerance = Tolerance { unmatched: args.allow_unmatched, mismatch: args.allow_mismatch };
+    Ok(Pipeline::new(model?.with_adapters(&wishes.adapters, tolerance)?, backend))
 }
 
 /// Says what the safeguards found, and what of them is off.
@@ -171,6 +251,9 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
         places.reads("--ref", path);
     }
     args.safeguards.add_places(&mut places);
+    if let Some(path) = &wishes.first_frame {
+        places.reads("--first-frame", path);
+    }
     if let Some(path) = &wishes.noise {
         places.reads("--noise", path);
     }

@@ -1,10 +1,16 @@
 //! Where the video of `generate` goes: a file, a folder, a pipe or standard output.
 
 use crate::cmd::generate::args::Generate;
+use crate::cmd::generate::wishes::Wishes;
 use anyid_runtime::files::{self, Existing, is_standard_output};
+use anyid_runtime::media::coding::Coding;
 use anyid_runtime::media::writer::{Format, VideoWriter, WriterOptions};
+use anyid_runtime::pipeline::PreviewOptions;
 use anyid_runtime::{Error, FileOptions, Result};
 use std::path::Path;
+
+/// Steps from one preview to the next.
+const USUAL_STEPS: usize = 5;
 
 /// What happens to existing results.
 pub fn existing(force: bool) -> Existing {
@@ -15,13 +21,35 @@ pub fn existing(force: bool) -> Existing {
 }
 
 /// How the results are written.
-pub(super) fn options(args: &Generate, fps: f64) -> FileOptions {
+pub(super) fn options(args: &Generate, wishes: &Wishes, fps: f64) -> FileOptions {
     let format = args.format.map(Into::into);
-    let writer =
-        WriterOptions { existing: existing(args.force), format, ..WriterOptions::default() };
+    let (given, old) = ((args.codec.map(Into::into), args.quality), wishes.recipe.as_ref());
+    let coding = match (given, old) {
+        // A quality is on the scale of its codec.
+        ((None, None), Some((_, recipe))) => recipe.choices.coding,
+        ((codec, quality), _) => Coding { codec, quality },
+    };
+    let writer = WriterOptions {
+        existing: existing(args.force),
+        format,
+        coding,
+        ..WriterOptions::default()
+    };
     let save_latents = args.save_latents.clone();
+    let every = args.preview_every.map_or(USUAL_STEPS, usize::from);
+    let preview = args.preview.clone().map(|file| PreviewOptions { every, file });
+    let state = wishes.state.clone();
     let recipe_inside = !args.no_recipe_inside;
-    FileOptions { fps, writer, recipe: true, recipe_inside, save_latents, mark: None }
+    FileOptions {
+        fps,
+        writer,
+        recipe: true,
+        recipe_inside,
+        save_latents,
+        state,
+        preview,
+        ..FileOptions::default()
+    }
 }
 
 /// Opens the output of a video of `width` × `height` pixels; `json` says whether a report is to go

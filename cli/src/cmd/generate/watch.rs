@@ -1,6 +1,7 @@
 //! What `generate` prints while it works: what is going to be made, and its progress.
 
 use crate::output::{self, bytes, duration};
+use crate::pictures;
 use crate::progress::{Progress, left};
 use crate::recipe::Recipe;
 use anyid_runtime::{Event, Model};
@@ -61,6 +62,22 @@ pub(super) fn introduce(
         output::plural(made.steps, "step"),
         made.precision
     ));
+    let choices = &made.choices;
+    if let Some(first) = &choices.first_frame {
+        progress.note(&format!("the first frame is {}", first.path.display()));
+    }
+    if choices.negative_prompt.is_some() {
+        progress.note(match made.guidance == 1.0 {
+            true => "guidance is 1, so that the negative prompt has no effect",
+            false => {
+                "guidance leads away from the negative prompt with black references, not from the null \
+                 state that models for references learn, which has the empty prompt"
+            }
+        });
+    }
+    if let Some(threshold) = choices.cache {
+        progress.note(&format!("steps may be left out: easycache, threshold {threshold}"));
+    }
     progress.detail(&format!("instructions of the processor: {}", made.instructions));
     if made.noise.is_none() {
         progress.note(&format!("seed {}", made.seed));
@@ -75,6 +92,8 @@ pub(super) struct Watcher<'w> {
     pub(super) warnings: &'w mut Vec<String>,
     /// The reference being read, from 1; 0 before the first.
     pub(super) reading: usize,
+    /// Steps that an earlier run has made.
+    pub(super) resumed: usize,
 }
 
 impl Watcher<'_> {
@@ -121,6 +140,7 @@ impl Watcher<'_> {
                 self.progress.update(done as u64, total as u64, || {
                     let what = match reference {
                         Some(reference) => format!("reference {reference} of {references}"),
+                        None if references == 0 => "the first frame".to_owned(),
                         None if done == total => {
                             format!("{} encoded", output::plural(references, "reference"))
                         }
@@ -129,14 +149,24 @@ impl Watcher<'_> {
                     format!("{what}{}", left(time, done as u64, total as u64))
                 });
             }
+            Event::Resumed { done, total } => {
+                self.resumed = done;
+                self.progress.note(&format!("going on behind step {done} of {total}"));
+            }
             Event::Step { done, total, time } => {
                 self.steps += time;
-                let steps = self.steps;
+                let (steps, own) = (self.steps, done - self.resumed);
                 self.progress.update(done as u64, total as u64, || {
-                    let each = duration(steps.div_f64(done as f64));
-                    let left = left(steps, done as u64, total as u64);
+                    let each = duration(steps.div_f64(own as f64));
+                    let left = left(steps, own as u64, (total - self.resumed) as u64);
                     format!("step {done} of {total}, {each} a step{left}")
                 });
+            }
+            Event::Preview { done, png } => {
+                if let Some(protocol) = pictures::protocol() {
+                    self.progress.note(&format!("preview behind step {done}:"));
+                    output::note(&protocol.shown(&png));
+                }
             }
             Event::Decoded { done, total } => {
                 let time = self.progress.elapsed();

@@ -2,7 +2,7 @@
 //!
 //! Only the recipe and the start noise are read here; names are checked where they are used.
 
-use crate::cmd::generate::args::{Generate, Seed};
+use crate::cmd::generate::args::{Cache, Generate, Interval, Seed};
 use crate::cmd::{lora, size};
 use crate::recipe::{self, AdapterEntry, Recipe};
 use anyid_ir::Tensor;
@@ -12,7 +12,7 @@ use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::engine::budget;
 use anyid_runtime::files;
 use anyid_runtime::model::Parts;
-use anyid_runtime::pipeline::{Budget, Misfit, Tiles};
+use anyid_runtime::pipeline::{Budget, FoundState, Misfit, STEP_KEY, Tiles, state_beside};
 use anyid_runtime::weights::read_tensors;
 use anyid_runtime::{Error, Request, Result, Size};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 /// The settings of a run, with flags overriding the recipe.
 pub(super) struct Wishes {
     pub(super) references: Vec<PathBuf>,
+    pub(super) first_frame: Option<PathBuf>,
     pub(super) prompt: String,
     pub(super) output: PathBuf,
     pub(super) model: Parts,
@@ -27,6 +28,8 @@ pub(super) struct Wishes {
     pub(super) noise: Option<PathBuf>,
     pub(super) recipe: Option<(PathBuf, Recipe)>,
     pub(super) latents: Option<Latents>,
+    /// Where the state of sampling is stored, and looked for.
+    pub(super) state: Option<PathBuf>,
 }
 
 /// Latents to decode.
@@ -42,7 +45,7 @@ pub(super) struct Latents {
 pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
     let mut recipe = match &args.recipe {
         Some(path) => Some((path.clone(), Recipe::read(path)?)),
-        None => None,
+        None => resumed(args)?,
     };
     let repeated =
         recipe.as_ref().and_then(|(path, recipe)| Some((path, recipe.latents.as_ref()?)));
@@ -65,6 +68,12 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
             recipe.references.iter().map(|f| recipe::find_again(f, path)).collect::<Result<_>>()?
         }
         _ => args.references.clone(),
+    };
+    let first = old.and_then(|(path, recipe)| Some((path, recipe.choices.first_frame.as_ref()?)));
+    let first_frame = match (&args.first_frame, first) {
+        (Some(path), _) => Some(path.clone()),
+        (None, Some((recipe, entry))) => Some(recipe::find_again(entry, recipe)?),
+        (None, None) => None,
     };
     let noise = match (&args.noise, old) {
         (Some(path), _) => Some(path.clone()),
@@ -100,16 +109,51 @@ pub(super) fn wishes(args: &Generate) -> Result<Wishes> {
         };
         return Err(Error::input("E0900", what).at("--output").help("name it: -o OUT.mp4"));
     }
+    let output = output.unwrap_or_default();
+    let state = match &args.resume {
+        Some(None) if files::is_direct(&output) => {
+            return Err(Error::input("E0900", "there is no folder beside a pipe for a state")
+                .at("--resume")
+                .help("name its file: --resume FILE"));
+        }
+        Some(None) => Some(state_beside(&output)),
+        Some(file) => file.clone(),
+        None => None,
+    };
     Ok(Wishes {
         references,
+        first_frame,
         prompt: prompt.unwrap_or_default(),
-        output: output.unwrap_or_default(),
+        output,
         model,
         adapters,
         noise,
         recipe,
         latents,
+        state,
     })
+}
+
+/// The recipe of the state that `--resume` names, where nothing else says what is to be made.
+fn resumed(args: &Generate) -> Result<Option<(PathBuf, Recipe)>> {
+    if args.resume.is_none() || args.prompt.is_some() || args.latents.is_some() {
+        return Ok(None);
+    }
+    let path = match (&args.resume, &args.output) {
+        (Some(Some(path)), _) => path.clone(),
+        (_, Some(output)) => state_beside(output),
+        (_, None) => {
+            return Err(Error::input("E0900", "nothing says what is to be gone on with")
+                .at("--resume")
+                .help("name the state, --resume OUT.state.safetensors, or repeat the command"));
+        }
+    };
+    match FoundState::find(&path)? {
+        Some(found) => Ok(Some((path, found.recipe))),
+        None => Err(Error::input("E1301", "there is no state to go on from")
+            .at(path.display())
+            .help("a run with --resume stores it behind its first step; give --prompt to begin")),
+    }
 }
 
 /// An adapter of a recipe: its file, and the configuration that was read with it.
@@ -171,6 +215,23 @@ pub(super) fn fill(
     old: Option<&Recipe>,
     (steps, guidance): (usize, f64),
 ) -> Result<()> {
+    let chosen = old.map(|r| r.choices.clone()).unwrap_or_default();
+    let scheduled = args.steps.is_some() || args.shift.is_some() || args.schedule.is_some();
+    request.sigmas = match (&args.sigmas[..], scheduled) {
+        ([], true) => None,
+        ([], false) => chosen.sigmas,
+        (levels, _) => Some(levels.to_vec()),
+    };
+    request.guidance_interval = match args.guidance_interval {
+        Some(Interval([low, high])) => Some([low, high]),
+        None => chosen.guidance_interval,
+    };
+    request.cache = match args.cache {
+        Some(Cache::Easy(threshold)) => Some(threshold),
+        Some(Cache::None) => None,
+        None => chosen.cache,
+    };
+    request.negative_prompt = args.negative_prompt.clone().or(chosen.negative_prompt);
     request.steps = args.steps.or(old.map(|r| r.steps)).unwrap_or(steps);
     request.guidance = args.guidance.or(old.map(|r| r.guidance)).unwrap_or(guidance);
     request.shift = args.shift.or(old.map(|r| r.shift));
@@ -273,6 +334,14 @@ fn read_latents(path: &Path) -> Result<(Tensor, Option<Recipe>)> {
     }
     let tensor = tensor.reshaped(shape).map_err(|e| Error::internal("E1009", e.to_string()))?;
     let metadata = Checkpoint::open(path)?;
+    if let Some((done, total)) = metadata.metadata().get(STEP_KEY).and_then(|s| s.split_once('/'))
+        && done != total
+    {
+        let what = format!("these are latents behind step {done} of {total}, not finished ones");
+        return Err(Error::input("E1301", what)
+            .at(path.display())
+            .help("`anyid-rt generate --resume FILE` goes on with the sampling"));
+    }
     let recipe = metadata.metadata().get(anyid_runtime::pipeline::RECIPE_KEY);
     let recipe = recipe.map(|text| Recipe::parse(text.as_bytes(), path)).transpose()?;
     Ok((tensor.cast(anyid_ir::DType::F32), recipe))

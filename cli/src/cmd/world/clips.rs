@@ -63,7 +63,7 @@ pub struct ClipArgs {
     /// Guidance scale; 1 turns guidance off.
     #[arg(long, value_name = "G", default_value_t = 2.0, allow_negative_numbers = true)]
     pub guidance: f64,
-    /// unipc, euler or dpmpp [default: the model's].
+    /// unipc, euler, dpmpp or lcm [default: the model's].
     #[arg(long, value_name = "NAME")]
     pub solver: Option<String>,
     /// Arithmetic of the networks [default: bf16 where the weights are bf16, else f32].

@@ -5,6 +5,7 @@
 //! [`writer::VideoWriter`] writes a result; [`inscription`] are texts in such files. Files are recognised by their content, never by their
 //! name. Frames are 8-bit RGB; sound is not looked at.
 
+pub mod coding;
 pub mod color;
 mod display;
 pub mod ffmpeg;
@@ -92,6 +93,8 @@ pub struct SourceInfo {
     pub total: Option<usize>,
     /// In words, such as `H.264 in MP4`.
     pub description: String,
+    /// Whether it has sound, which is not read.
+    pub sound: bool,
     /// Things a user may want to know that did not stop the reading.
     pub warnings: Vec<String>,
 }

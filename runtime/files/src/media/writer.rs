@@ -5,6 +5,7 @@
 //! What goes to a pipe or a device is completed first as well, see `stream`. Sound, variable rates
 //! and sizes other than the model's are not offered.
 
+use super::coding::Coding;
 use super::ffmpeg::FfmpegSink;
 use super::inscription::Inscription;
 use super::sink::{FolderSink, GifSink, Mp4Sink};
@@ -27,11 +28,19 @@ pub struct WriterOptions {
     pub existing: Existing,
     /// The form of what goes to a pipe or a device, whose name says nothing.
     pub format: Option<Format>,
+    /// Codec and quality; a quality takes the place of the quantiser.
+    pub coding: Coding,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { quantiser: 18, allow_ffmpeg: true, existing: Existing::Overwrite, format: None }
+        Self {
+            quantiser: 18,
+            allow_ffmpeg: true,
+            existing: Existing::Overwrite,
+            format: None,
+            coding: Coding::default(),
+        }
     }
 }
 
@@ -109,6 +118,18 @@ fn form(path: &Path) -> Form {
         Some("gif") => Form::Gif,
         Some(_) => Form::Other,
     }
+}
+
+/// The form of a name with what was chosen of its coding.
+///
+/// # Errors
+/// E0820 and E0821 for what the form does not have.
+fn form_of(path: &Path, options: &WriterOptions) -> Result<Form> {
+    let form = form(path);
+    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+    let ending = ending.filter(|_| form != Form::Folder).unwrap_or_default();
+    options.coding.check(&ending)?;
+    Ok(if form == Form::Mp4 && options.coding.is_foreign() { Form::Other } else { form })
 }
 
 enum Sink {
@@ -199,13 +220,15 @@ impl VideoWriter {
                 .at(path.display())
                 .help("give a rate from 1 to 1000, such as 24")
         })?;
-        check_size(path, form(path), width, height, options)?;
-        check_rate(form(path), rate).map_err(|e| e.at(path.display()))?;
+        let form = form_of(path, options).map_err(|e| e.at(path.display()))?;
+        let quantiser = options.coding.quality.unwrap_or(options.quantiser);
+        check_size(path, form, width, height, quantiser)?;
+        check_rate(form, rate).map_err(|e| e.at(path.display()))?;
         check_place(path)?;
         let existing = options.existing;
-        let (sink, format) = match form(path) {
+        let (sink, format) = match form {
             Form::Mp4 => {
-                let sink = Mp4Sink::create(path, width, height, rate, options.quantiser, existing)?;
+                let sink = Mp4Sink::create(path, width, height, rate, quantiser, existing)?;
                 (Sink::Mp4(Box::new(sink)), "MP4 (H.264)".to_string())
             }
             Form::Gif => (Sink::Gif(GifSink::create(path, rate, existing)?), "GIF".to_string()),
@@ -214,10 +237,13 @@ impl VideoWriter {
             }
             Form::Other => {
                 let program = find_ffmpeg(path, options)?;
-                let sink = FfmpegSink::create(program, path, existing, width, height, rate)
+                let (size, coding) = ((width, height), options.coding);
+                let sink = FfmpegSink::create(program, path, existing, size, rate, coding)
                     .map_err(|e| e.at(path.display()))?;
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
-                (Sink::Ffmpeg(Box::new(sink)), format!("{} by ffmpeg", ending.to_uppercase()))
+                let codec = coding.codec.map_or_else(String::new, |own| format!(" ({})", own.name()));
+                let what = format!("{}{codec} by ffmpeg", ending.to_uppercase());
+                (Sink::Ffmpeg(Box::new(sink)), what)
             }
         };
         let path = path.to_path_buf();
@@ -361,7 +387,7 @@ fn check_size(
     form: Form,
     width: usize,
     height: usize,
-    options: &WriterOptions,
+    quantiser: u8,
 ) -> Result<()> {
     let refuse = |what: String, help: &str| {
         Err(Error::input("E0821", what).at(path.display()).help(help.to_string()))
@@ -382,8 +408,8 @@ fn check_size(
                 let what = format!("H.264 is written from 16x16 to 3840x2160, not {size}");
                 return refuse(what, help);
             }
-            if !(12..=40).contains(&options.quantiser) {
-                let what = format!("the quantiser {} is out of range", options.quantiser);
+            if !(12..=40).contains(&quantiser) {
+                let what = format!("the quantiser {quantiser} is out of range");
                 return refuse(what, "give 12 (best quality) to 40 (smallest file)");
             }
         }

@@ -4,9 +4,10 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::mutate;
 use crate::rng::Rng;
+use anyid_runtime::media::coding::{Codec, Coding};
 use anyid_runtime::model::Parts;
 use anyid_runtime::pipeline::Tiles;
-use anyid_runtime::recipe::{AdapterEntry, HashedFile, ModelEntry, Recipe};
+use anyid_runtime::recipe::{AdapterEntry, Choices, HashedFile, ModelEntry, Recipe};
 use anyid_tests::folders::Folder;
 
 /// The target.
@@ -65,6 +66,17 @@ pub(super) fn example(noise: bool) -> Recipe {
             })
             .into_iter()
             .collect(),
+        choices: match noise {
+            true => Choices {
+                negative_prompt: Some("dull".into()),
+                sigmas: Some(vec![0.9998, 0.5]),
+                guidance_interval: Some([0.25, 1.0]),
+                cache: Some(0.05),
+                first_frame: Some(file("/f.png")),
+                coding: Coding { codec: Some(Codec::Av1), quality: Some(30) },
+            },
+            false => Choices::default(),
+        },
         output: "/o/out.mp4".into(),
     }
 }
@@ -105,6 +117,9 @@ impl Target for Recipes {
             "model",
             "fingerprints",
             "tiles",
+            "sigmas",
+            "guidance_interval",
+            "codec",
             "decoder",
             "width",
             "frames",

@@ -71,6 +71,8 @@ pub(super) struct Log {
     pub streams: Vec<Listed>,
     /// Number of streams of any kind in the first input.
     pub all_streams: usize,
+    /// Whether one of them is sound.
+    pub sound: bool,
     /// The last complaints.
     pub complaints: String,
     /// Whether there was no room to load the program.
@@ -187,6 +189,7 @@ impl State {
             // The list of the first input is all that matters.
         } else if let Some(rest) = text.strip_prefix("  Stream #0:") {
             self.log.all_streams += 1;
+            self.log.sound |= rest.contains(": Audio: ");
             if self.log.streams.len() < STREAM_LIMIT
                 && let Some(stream) = listed(rest)
             {
@@ -400,6 +403,7 @@ mod tests {
              [fatal] At least one output file must be specified\n",
         );
         assert_eq!((log.version, log.all_streams), (Some((5, 1)), 3));
+        assert!(log.sound);
         let [video, cover] = log.streams.as_slice() else { panic!("{:?}", log.streams) };
         assert_eq!((video.index, video.size, video.codec.as_str()), (0, (96, 64), "hevc"));
         assert_eq!(video.format, "yuv420p10le");

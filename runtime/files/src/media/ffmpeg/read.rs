@@ -267,6 +267,7 @@ pub(in crate::media) fn visit(
             (index, Vec::from_iter(warning))
         }
     };
+    let sound = log.sound;
     decoding.map = format!("0:{index}");
     let listed = log.streams.iter().find(|s| s.index == index).cloned().unwrap_or_default();
     if listed.size.0 > 0 {
@@ -327,6 +328,7 @@ pub(in crate::media) fn visit(
         frames: shown.count,
         total: None,
         description: format!("{}, read by ffmpeg", source.name),
+        sound,
         warnings,
     })
 }

@@ -4,6 +4,7 @@
 use super::super::writer::{VideoWriter, WriterOptions};
 use super::super::{Clip, MediaKind, ReadOptions, read_clip};
 use super::*;
+use crate::media::coding::Coding;
 use crate::testing::TempFolder;
 use std::process::Command;
 
@@ -260,6 +261,19 @@ fn the_main_stream_is_read_or_asked_for() {
     if make(&path, &alike) {
         assert_eq!(code(&path), "E0835");
     }
+    // Sound is seen, by our own reader and by the program.
+    for (name, codec) in [("s.mp4", "libx264"), ("s.mkv", "mpeg4")] {
+        let path = folder.path().join(name);
+        let pictures = "-f lavfi -i color=red:s=64x48:d=0.5";
+        let sound = format!("{pictures} -f lavfi -i sine=d=0.5 -c:v {codec} -pix_fmt yuv420p");
+        let silent = format!("{pictures} -c:v {codec} -pix_fmt yuv420p");
+        if make(&path, &sound) {
+            assert!(read(&path).source.sound, "{name}");
+        }
+        if make(&path, &silent) {
+            assert!(!read(&path).source.sound, "{name}");
+        }
+    }
     let cover = folder.path().join("cover.png");
     let song = folder.path().join("song.mkv");
     let sound = format!(
@@ -389,7 +403,8 @@ fn a_program_that_only_says_it_wrote_is_not_believed() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let target = folder.path().join("a.mkv");
     let existing = crate::output::Existing::Overwrite;
-    let mut sink = FfmpegSink::create(program, &target, existing, 64, 32, (24, 1)).unwrap();
+    let mut sink = FfmpegSink::create(program, &target, existing, (64, 32), (24, 1), Coding::default())
+        .unwrap();
     for t in 0..50 {
         sink.push(&texture(64, 32, t)).unwrap();
     }

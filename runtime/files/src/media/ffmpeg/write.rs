@@ -11,6 +11,7 @@ use super::process::{Input, Process, file_argument};
 use super::read::choose;
 use super::tags;
 use crate::error::{Error, Result};
+use crate::media::coding::Coding;
 use crate::media::color::Yuv420;
 use crate::media::inscription::{COMMENT, Inscription};
 use crate::output::{AtomicFile, Existing, Whole, write_error};
@@ -19,7 +20,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Endings of containers of video, in which 4:2:0 is what players expect, and what reads them.
-const VIDEO: [(&str, &str); 20] = [
+const VIDEO: [(&str, &str); 22] = [
+    ("mp4", "mov"),
+    ("m4v", "mov"),
     ("mov", "mov"),
     ("mkv", "matroska"),
     ("webm", "matroska"),
@@ -64,6 +67,7 @@ struct Wanted {
     rate: (u32, u32),
     /// A file of tags, in `ffmpeg`'s own form.
     tags: Option<PathBuf>,
+    coding: Coding,
 }
 
 impl Wanted {
@@ -97,7 +101,7 @@ impl Wanted {
             arguments.extend(tags::arguments(tags));
         }
         words.push("-an");
-        let bits;
+        let (bits, coded);
         if self.video() {
             // The samples as they are, and what they are. New versions take that from the frames,
             // old ones from the options.
@@ -110,11 +114,12 @@ impl Wanted {
             words.extend(["-color_primaries", "bt709", "-color_trc", "bt709"]);
             // Its default bit rates are meant for thumbnails: a quarter bit a pixel is plenty.
             bits = format!("{:.0}", (self.width * self.height) as f64 * value(self.rate) / 4.0);
-            words.extend(["-pix_fmt", "yuv420p"]);
+            coded = self.coding.arguments(&self.ending);
             match self.demuxer() {
+                _ if !coded.is_empty() => words.extend(coded.iter().map(String::as_str)),
                 // Theora leaves out frames that are like the one before, unless each is a key.
-                Some("ogg") => words.extend(["-q:v", "8", "-g", "1"]),
-                _ => words.extend(["-b:v", &bits]),
+                Some("ogg") => words.extend(["-pix_fmt", "yuv420p", "-q:v", "8", "-g", "1"]),
+                _ => words.extend(["-pix_fmt", "yuv420p", "-b:v", &bits]),
             }
         }
         words.push("-y");
@@ -256,14 +261,14 @@ impl FfmpegSink {
         program: PathBuf,
         path: &Path,
         existing: Existing,
-        width: usize,
-        height: usize,
+        (width, height): (usize, usize),
         rate: (u32, u32),
+        coding: Coding,
     ) -> Result<Self> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let file = AtomicFile::for_program(path, existing)?;
         let target = file.temporary_path().unwrap_or(path).to_path_buf();
-        let wanted = Wanted { program, target, ending, width, height, rate, tags: None };
+        let wanted = Wanted { program, target, ending, width, height, rate, coding, tags: None };
         wanted.check_rate()?;
         let odd = width % 2 == 1 || height % 2 == 1;
         if wanted.video() && odd {
@@ -351,7 +356,8 @@ mod tests {
     fn wanted(ending: &str, rate: (u32, u32)) -> Wanted {
         let target = PathBuf::from(format!("x.{ending}"));
         let ending = ending.to_string();
-        Wanted { program: PathBuf::new(), target, ending, width: 64, height: 32, rate, tags: None }
+        let (program, coding) = (PathBuf::new(), Coding::default());
+        Wanted { program, target, ending, width: 64, height: 32, rate, coding, tags: None }
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub(super) fn visit(
         frames: 1,
         total: Some(1),
         description: format!("{name}, read by ffmpeg"),
+        sound: false,
         warnings: heif.warnings,
     })
 }

@@ -140,6 +140,7 @@ pub(super) fn play<'a>(
         fps: moving.then(|| shown as f64 / time),
         frames: shown,
         total: Some(frames),
+        sound: false,
         description: format!("{name} {}", if moving { "animation" } else { "picture" }),
         warnings,
     })

@@ -59,6 +59,8 @@ pub(super) struct Track {
     pub enabled: bool,
     /// Whether it holds the pictures of another track's chapters.
     pub chapters: bool,
+    /// Whether the file has sound beside it.
+    pub sound: bool,
     /// How its frames are coded; at least one.
     pub descriptions: Vec<Description>,
     /// Width and height that the track is scaled to, before it is turned.
@@ -179,7 +181,7 @@ fn parse(moov: &[u8], moofs: &[(u64, Vec<u8>)]) -> Option<Index> {
     let movie = Movie::parse(moov, &boxes);
     let compressed = boxes.iter().any(|a| &a.name == b"cmov");
     let mut index = Index { compressed, ..Index::default() };
-    let mut chapters = Vec::new();
+    let (mut chapters, mut sound) = (Vec::new(), false);
     for trak in boxes.iter().filter(|a| &a.name == b"trak") {
         index.tracks += 1;
         if let Some(list) = find(moov, trak.body, trak.end, &[b"tref", b"chap"]) {
@@ -187,7 +189,9 @@ fn parse(moov: &[u8], moofs: &[(u64, Vec<u8>)]) -> Option<Index> {
             chapters.extend(body.chunks_exact(4).filter_map(|id| word(id, 0)));
         }
         let handler = find(moov, trak.body, trak.end, &[b"mdia", b"hdlr"]);
-        if handler.and_then(|h| moov.get(h.body + 8..h.body + 12)) == Some(b"vide") {
+        let handler = handler.and_then(|h| moov.get(h.body + 8..h.body + 12));
+        sound |= handler == Some(b"soun");
+        if handler == Some(b"vide") {
             let mut track = parse_track(moov, *trak, &movie)?;
             track.fragmented = !moofs.is_empty();
             index.videos.push(track);
@@ -200,7 +204,9 @@ fn parse(moov: &[u8], moofs: &[(u64, Vec<u8>)]) -> Option<Index> {
     for (start, moof) in moofs {
         fragments::add_fragment(&mut index.videos, &defaults, *start, moof)?;
     }
-    index.videos.iter_mut().for_each(|track| track.chapters = chapters.contains(&track.id));
+    for track in &mut index.videos {
+        (track.chapters, track.sound) = (chapters.contains(&track.id), sound);
+    }
     Some(index)
 }
 

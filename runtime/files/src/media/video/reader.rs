@@ -122,6 +122,7 @@ impl Mp4Reader {
             frames: output.shown,
             total: Some(self.count),
             description: "H.264 in MP4".to_string(),
+            sound: self.track.sound,
             warnings: self.warnings,
         })
     }
