@@ -11,7 +11,9 @@ use crate::cmd::compare::Compare;
 use crate::cmd::compile::args::Compile;
 use crate::cmd::completions::Completions;
 use crate::cmd::convert::Convert;
+use crate::cmd::data::args::DataVerb;
 use crate::cmd::dot::Dot;
+use crate::cmd::eval::EvalVerb;
 use crate::cmd::explain::Explain;
 use crate::cmd::export::Export;
 use crate::cmd::generate::args::Generate;
@@ -22,6 +24,7 @@ use crate::cmd::kernels::Kernels;
 use crate::cmd::lora::args::Lora;
 use crate::cmd::man::Man;
 use crate::cmd::opt::Opt;
+use crate::cmd::prompt::PromptVerb;
 use crate::cmd::run::Run;
 use crate::cmd::safeguards::audit::AuditVerb;
 use crate::cmd::safeguards::consent::ConsentVerb;
@@ -68,6 +71,9 @@ impl Command {
             Self::Lora(Lora::Inspect(args)) => args.json,
             Self::Train(args) => args.wants_json(),
             Self::World(args) => args.wants_json(),
+            Self::Data(args) => args.wants_json(),
+            Self::Prompt(args) => args.wants_json(),
+            Self::Eval(args) => args.wants_json(),
             Self::Watermark(args) => args.wants_json(),
             Self::Policy(args) => args.wants_json(),
             Self::Consent(args) => args.wants_json(),
@@ -133,6 +139,15 @@ pub enum Command {
     /// Paint people of the drawn world, write samples to train with, and measure what models keep.
     #[command(subcommand)]
     World(WorldVerb),
+    /// Make samples to train with from a folder of videos.
+    #[command(subcommand)]
+    Data(DataVerb),
+    /// Check prompts, and write those that say what changes.
+    #[command(subcommand)]
+    Prompt(PromptVerb),
+    /// Write what methods are measured by.
+    #[command(subcommand)]
+    Eval(EvalVerb),
     /// Look for the invisible watermark of a video, and make keys for it.
     #[command(subcommand)]
     Watermark(WatermarkVerb),

@@ -43,13 +43,14 @@ fn collect(folder: &Path, codes: &mut BTreeSet<String>) {
 }
 
 /// The folders of the packages whose sources are looked at.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "ir",
     "passes",
     "backends",
     "models",
     "models/world",
     "runtime/files",
+    "runtime/study",
     "runtime/guard",
     "runtime",
     "cli",
@@ -90,7 +91,7 @@ fn every_code_is_expected_by_a_test() {
         collect(&root.join(package).join("src"), &mut codes);
         files(&root.join(package).join("src"), &mut |_, tests| add(tests));
     }
-    for folder in ["ir/tests", "cli/tests", "tests/tests", "tests/ir"] {
+    for folder in ["ir/tests", "cli/tests", "runtime/study/tests", "tests/tests", "tests/ir"] {
         files(&root.join(folder), &mut |_, tests| {
             // This list is no test of what it lists.
             if !tests.contains("const INTERNAL: [&str") {

@@ -4,7 +4,7 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 25] = [
+const VERBS: [&str; 28] = [
     "generate",
     "init",
     "inspect",
@@ -21,6 +21,9 @@ const VERBS: [&str; 25] = [
     "lora",
     "train",
     "world",
+    "data",
+    "prompt",
+    "eval",
     "watermark",
     "policy",
     "consent",

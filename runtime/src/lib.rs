@@ -26,6 +26,7 @@ pub use anyid_files::{checkpoint, input, media, places, shard};
 pub use anyid_ir as ir;
 pub use anyid_models as models;
 pub use anyid_passes as passes;
+pub use anyid_study as study;
 
 pub use anyid_ir::plan::Plan;
 pub use anyid_ir::{DType, Module, Tensor, TensorType};

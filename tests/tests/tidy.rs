@@ -10,7 +10,7 @@ fn root() -> PathBuf {
 }
 
 /// What each crate of the product may depend on.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("anyid-ir", &[]),
     ("anyid-passes", &["anyid-ir"]),
     ("anyid-backends", &["anyid-ir"]),
@@ -19,6 +19,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("anyid-files", &["anyid-ir"]),
     ("anyid-noise", &[]),
     ("anyid-guard", &["anyid-files", "anyid-noise"]),
+    ("anyid-study", &["anyid-files"]),
     (
         "anyid-runtime",
         &[
@@ -29,6 +30,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "anyid-files",
             "anyid-noise",
             "anyid-guard",
+            "anyid-study",
         ],
     ),
     (

@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod checkpoint;
 pub mod error;
 pub mod input;
+pub mod manifest;
 pub mod media;
 pub mod output;
 pub mod places;

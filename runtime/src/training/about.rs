@@ -100,14 +100,21 @@ pub fn manifest(path: &Path) -> Result<Option<ManifestAbout>> {
     };
     let root = path.parent().unwrap_or(Path::new(""));
     let (group, labels) = (Geometry::TI2V_5B.time, None);
+    let pairs = pairs == 1;
     let reading =
-        Reading { pairs: pairs == 1, root, locked: None, frames: 1, group, labels, fps: None };
+        Reading { pairs, root, locked: None, frames: 1, group, labels, fps: None, drawn: None };
     let Manifest { sha256, samples: read, faults, warnings, .. } = Manifest::open(path, &reading)?;
     let mut samples = BTreeMap::new();
     for sample in read {
         *samples.entry(sample.references.len()).or_insert(0) += 1;
     }
-    Ok(Some(ManifestAbout { schema: SCHEMAS[pairs], sha256, samples, faults, warnings }))
+    Ok(Some(ManifestAbout {
+        schema: SCHEMAS[usize::from(pairs)],
+        sha256,
+        samples,
+        faults,
+        warnings,
+    }))
 }
 
 /// Settings with their digest; none for TOML without a section of settings.

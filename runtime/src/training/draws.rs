@@ -7,7 +7,7 @@
 
 use super::settings::{LossWeight, TrainSettings};
 use crate::sampling::noise::NoiseStream;
-use sha2::{Digest, Sha256};
+use anyid_study::random::{below, bits, unit};
 
 /// The table of noise levels with their weights in the loss.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,32 +64,6 @@ pub struct Draw {
     pub null: bool,
     /// Key of the noise.
     noise: u64,
-}
-
-/// 32 bytes that depend on all of these.
-fn bits(seed: u64, purpose: &str, id: &str, number: u64) -> [u64; 4] {
-    let hash = Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update(purpose)
-        .chain_update([0])
-        .chain_update(id)
-        .chain_update([0])
-        .chain_update(number.to_le_bytes())
-        .finalize();
-    std::array::from_fn(|at| {
-        let bytes: [u8; 8] = hash[8 * at..8 * at + 8].try_into().expect("a hash has 32 bytes");
-        u64::from_le_bytes(bytes)
-    })
-}
-
-/// A whole number below `bound`, from 64 random bits.
-fn below(bits: u64, bound: usize) -> usize {
-    ((u128::from(bits) * bound as u128) >> 64) as usize
-}
-
-/// A number in [0, 1) from 64 random bits.
-fn unit(bits: u64) -> f64 {
-    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// A level of stratum `at` of `count`, from 64 random bits.

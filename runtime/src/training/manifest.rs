@@ -5,17 +5,15 @@
 //! corrected. Whether the media can be decoded is found out by `prepare.rs`. Unknown fields are left
 //! alone.
 
-mod object;
-mod once;
-
-use super::faults::{Fault, Field};
+use super::faults::Fault;
 use super::labels::{Labelled, Labels};
 use super::read_bytes;
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result, plural};
 use crate::media::standardise::model_frames;
 use crate::pipeline::MOST_REFERENCES;
-use object::{Notes, Object};
+use anyid_files::manifest::{Field, Notes, Object, once, same_field};
+use anyid_study::pool::{self, Wanted};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -193,12 +191,15 @@ pub struct Reading<'r> {
     pub labels: Option<Labelled>,
     /// Frames a second of the run; any rate will do without it.
     pub fps: Option<f64>,
+    /// What is wanted of targets that are drawn; without it, the file has to have all samples in it.
+    pub drawn: Option<Wanted>,
 }
 
 impl Manifest {
-    /// Reads the manifest at `path`.
+    /// Reads the manifest at `path`, or draws what it stands for.
     ///
     /// # Errors
+    /// Those of drawing;
     /// E0911 where the file cannot be read, E0959 where it is not the one whose hash the settings state.
     pub fn open(path: &Path, reading: &Reading<'_>) -> Result<Self> {
         let bytes = read_bytes(path, LARGEST)?;
@@ -211,6 +212,12 @@ impl Manifest {
                 "restore the file, or set data.sha256 to its new hash if the change is meant",
             ));
         }
+        let bytes = match reading.drawn {
+            Some(wanted) if pool::is_pool(&bytes) => {
+                pool::drawn(path, &bytes, wanted)?.into_bytes()
+            }
+            _ => bytes,
+        };
         let mut manifest = Self { sha256, ..Self::default() };
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut odd: BTreeMap<&str, (String, usize)> = BTreeMap::new();
@@ -226,8 +233,7 @@ impl Manifest {
             });
             let Line { notes, remains, .. } = read;
             // A missing field that is probably misspelt is a fault already.
-            let told =
-                |what: &str| notes.faults.iter().any(|(_, fault)| object::same_field(fault, what));
+            let told = |what: &str| notes.faults.iter().any(|(_, fault)| same_field(fault, what));
             for (kind, what) in notes.warnings.into_iter().filter(|(_, what)| !told(what)) {
                 odd.entry(kind).or_insert_with(|| (format!("line {line}: {what}"), 0)).1 += 1;
             }
@@ -589,7 +595,16 @@ mod tests {
         let root = Path::new("/media");
         Manifest::open(
             &path,
-            &Reading { pairs, root, locked, frames: 5, group: 4, labels, fps: Some(24.0) },
+            &Reading {
+                pairs,
+                root,
+                locked,
+                frames: 5,
+                group: 4,
+                labels,
+                fps: Some(24.0),
+                drawn: None,
+            },
         )
     }
 

@@ -45,9 +45,10 @@ mod stages;
 mod statistics;
 mod targets;
 
+pub use anyid_files::manifest::Field;
 pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
-pub use faults::{Fault, Field};
+pub use faults::Fault;
 pub use judging::Right;
 pub use memory::Memory;
 pub use outlook::{GOES_ON, LevelRow, Outlook, Shape, Sheet};

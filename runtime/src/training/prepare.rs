@@ -10,7 +10,7 @@ mod lines;
 
 use super::cache::{Cache, Entry, Found, damage};
 use super::dataset::{Dataset, Item, Sizes, Slot};
-use super::faults::{Fault, Field, Gathered, refused};
+use super::faults::{Fault, Gathered, refused};
 use super::labels::{Labelled, Labels, classify, slots_of};
 use super::manifest::{Clip, Remains, Sample, Sure, more};
 use super::settings::TrainedNetwork;
@@ -24,6 +24,7 @@ use crate::model::Model;
 use crate::pipeline::{Cancel, Size};
 use crate::safeguards::Safeguards;
 use crate::text::clean;
+use anyid_files::manifest::Field;
 pub(super) use lines::Lines;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::media::standardise::MOST_SIDE;
 use crate::pipeline::Size;
 use crate::sampling::schedule::check_steps;
+use anyid_files::manifest::is_sha256;
 use anyid_models::wan::{Geometry, Precision};
 use anyid_passes::remat::Keeping;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -205,11 +206,6 @@ fn amount<'de, D: Deserializer<'de>>(reader: D) -> std::result::Result<Option<St
         Written::Text(text) => text,
         Written::Bytes(bytes) => bytes.to_string(),
     }))
-}
-
-/// Whether text is a SHA-256 in hexadecimal digits.
-pub fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Draws of noise level and noise for each pair.

@@ -8,8 +8,8 @@ use super::{Looked, Preparation};
 use crate::error::{Result, plural};
 use crate::media::standardise::Fit;
 use crate::training::Event;
-use crate::training::faults::Field;
 use crate::training::manifest::{Clip, Sample, Sure};
+use anyid_files::manifest::Field;
 use std::ops::Range;
 
 /// A clip, and what is sure of it.

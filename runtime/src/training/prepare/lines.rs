@@ -4,9 +4,11 @@ use super::in_words;
 use crate::checkpoint::hash_file;
 use crate::error::{Error, Result};
 use crate::training::Settings;
-use crate::training::faults::{Fault, Field, refused};
+use crate::training::faults::{Fault, refused};
 use crate::training::manifest::{Clip, Manifest, Reading};
 use crate::training::settings::TrainedNetwork;
+use anyid_files::manifest::Field;
+use anyid_study::pool::Wanted;
 use std::path::Path;
 
 /// How the lines of manifests are read.
@@ -40,6 +42,12 @@ impl Lines<'_> {
             group: self.group,
             labels: self.network.labelled(),
             fps: Some(video.fps).filter(|_| self.timed),
+            drawn: (!self.pairs).then_some(Wanted {
+                width: video.width,
+                height: video.height,
+                frames: video.frames,
+                fps: video.fps,
+            }),
         };
         let key = if path == data.manifest { "data.manifest" } else { "data.validation" };
         Manifest::open(path, &reading).map_err(|error| match error.code() {

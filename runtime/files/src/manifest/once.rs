@@ -3,7 +3,7 @@
 //! Readers of JSON keep the first or the last of two values, each as it likes. In a manifest that decides
 //! what is learned, so keys that are there twice are faults of their line, each with its place in it.
 
-use crate::training::faults::Field;
+use super::Field;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -12,7 +12,7 @@ use std::fmt;
 ///
 /// # Errors
 /// Where it is not JSON.
-pub(super) fn value(text: &str, faults: &mut Vec<(Field, String)>) -> serde_json::Result<Value> {
+pub fn value(text: &str, faults: &mut Vec<(Field, String)>) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let value =
         Part { place: String::new(), field: Field::Line, faults }.deserialize(&mut reader)?;
@@ -22,7 +22,7 @@ pub(super) fn value(text: &str, faults: &mut Vec<(Field, String)>) -> serde_json
 
 /// The word at a column of text, counted from 1, if it is a number that JSON does not have: other writers
 /// spell what is not finite so.
-pub(super) fn no_number(text: &str, column: usize) -> Option<&str> {
+pub fn no_number(text: &str, column: usize) -> Option<&str> {
     let bytes = text.as_bytes();
     let at = column.saturating_sub(1).min(bytes.len());
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b",:[]{}\"".contains(byte);

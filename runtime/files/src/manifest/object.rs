@@ -4,8 +4,7 @@
 //! in, and reading goes on, so that one look shows all of a line. Fields that are not known are left
 //! alone (`formats.md` §6); one that looks like a misspelt known field gets a warning.
 
-use crate::training::faults::Field;
-use crate::training::settings::is_sha256;
+use super::Field;
 use anyid_ir::spelling::nearest;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -13,22 +12,34 @@ use std::path::{Component, Path};
 
 /// What was found out about a line.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub struct Notes {
     /// Why it cannot be used, and which parts of it are at fault.
     pub faults: Vec<(Field, String)>,
     /// What is odd, each with a word for its kind: many lines may have the same.
     pub warnings: Vec<(&'static str, String)>,
 }
 
+/// Whether a path lies below whatever it starts at, on every system: `/` between folders, no `..`, no
+/// root.
+pub fn is_below(name: &str) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    !name.contains('\\') && Path::new(name).components().all(plain)
+}
+
+/// Whether this is a SHA-256 in hexadecimal.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// An object of a line, and what it is called in messages, such as `reference 2: `.
-pub(super) struct Object<'v> {
+pub struct Object<'v> {
     fields: &'v Map<String, Value>,
     place: String,
     field: Field,
 }
 
 /// Whether this is a name: at most 64 letters, digits, `_` and `-`.
-fn named(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     text.len() <= 64 && text.chars().all(fits)
 }
@@ -54,6 +65,7 @@ impl<'v> Object<'v> {
         notes.warnings.push((kind, format!("{}{}", self.place, what.as_ref())));
     }
 
+    /// Whether a field is there.
     pub fn has(&self, key: &str) -> bool {
         self.fields.contains_key(key)
     }
@@ -101,7 +113,7 @@ impl<'v> Object<'v> {
                 other => other.as_u64().map(|number| number.to_string()),
             };
             match class {
-                _ if !named(key) => {
+                _ if !is_name(key) => {
                     let what = format!("\"{key}\": use at most 64 letters, digits, _ and -");
                     self.fault(notes, key, what);
                 }
@@ -147,7 +159,7 @@ impl<'v> Object<'v> {
     /// A name of at most 64 letters, digits, `_` and `-`.
     pub fn identifier(&self, notes: &mut Notes, key: &str) -> Option<String> {
         let text = self.string(notes, key)?;
-        if named(text) {
+        if is_name(text) {
             return Some(text.to_owned());
         }
         self.fault(
@@ -196,8 +208,7 @@ impl<'v> Object<'v> {
     /// A path below the root.
     pub fn path(&self, notes: &mut Notes, key: &str) -> Option<&'v Path> {
         let name = self.string(notes, key)?;
-        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        if !name.contains('\\') && Path::new(name).components().all(plain) {
+        if is_below(name) {
             return Some(Path::new(name));
         }
         let what = "it must lie below the root, with / between folders and without ..";
@@ -235,7 +246,7 @@ impl<'v> Object<'v> {
 }
 
 /// Whether a fault says that a field is missing and `warning` that it is misspelt.
-pub(super) fn same_field(fault: &str, warning: &str) -> bool {
+pub fn same_field(fault: &str, warning: &str) -> bool {
     let mut parts = warning.split('"');
     let (place, key, near) = (parts.next(), parts.next(), parts.nth(1));
     place.zip(key).zip(near).is_some_and(|((place, key), near)| {

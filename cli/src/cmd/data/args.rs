@@ -1,0 +1,186 @@
+//! The flags of `data`, declared once.
+
+use anyid_runtime::study::settings::Settings;
+use anyid_runtime::study::stages::shard::Shard;
+use anyid_runtime::study::stages::{Job, Stage};
+use anyid_runtime::{Error, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The steps from videos to samples.
+#[derive(Debug, Subcommand)]
+pub enum DataVerb {
+    /// List the videos of a folder: size, rate, frames, hash.
+    Index(Work),
+    /// Find where videos cut.
+    Shots(Work),
+    /// Find faces and persons at sampled frames, and measure them.
+    Detect(Work),
+    /// Say which clips may be used, and why others may not.
+    Filter(Work),
+    /// Put the clips of a person together.
+    Group(Work),
+    /// Read what users say of their clips (NAME.aspects.toml beside a video).
+    Describe(Work),
+    /// Draw samples to train with: targets, references, prompts.
+    Sample(Work),
+    /// Do all of these, from videos to samples.
+    All(Work),
+    /// Put the parts of a step together that several machines made.
+    Merge(Merge),
+    /// Write a page on what came of the videos: gates, distributions, reachable references.
+    Report(Report),
+    /// Check a file of lines: fields, paths, ranges, and whether parts lie in their clips.
+    Check(Check),
+}
+
+/// A step, where it reads and writes.
+#[derive(Clone, Debug, Args)]
+pub struct Work {
+    /// The folder of the videos, or the lines of the step before.
+    #[arg(long = "in", value_name = "DIR|FILE")]
+    pub input: PathBuf,
+    /// The folder of the videos, where --in is a file.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// The folder of results.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Settings (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// This part of the work, such as 3/16. Without it, variables of Slurm, MPI, Kubernetes or
+    /// torchrun say it.
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<String>,
+    /// Number of parts, where the launcher does not say it.
+    #[arg(long, value_name = "N")]
+    pub shards: Option<usize>,
+    /// Threads. Results do not depend on them.
+    #[arg(long, value_name = "T")]
+    pub threads: Option<usize>,
+    /// Make again what was made with other settings or from other files.
+    #[arg(long)]
+    pub redo: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Steps whose parts are put together.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum StageName {
+    /// The list of videos.
+    Index,
+    /// The shots.
+    Shots,
+    /// The detections.
+    Detect,
+    /// The clips.
+    Filter,
+}
+
+impl From<StageName> for Stage {
+    fn from(name: StageName) -> Self {
+        match name {
+            StageName::Index => Self::Index,
+            StageName::Shots => Self::Shots,
+            StageName::Detect => Self::Detect,
+            StageName::Filter => Self::Filter,
+        }
+    }
+}
+
+/// Parts that are put together.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// The step.
+    #[arg(value_name = "STEP")]
+    pub stage: StageName,
+    /// The folder of results.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A page on the results.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The folder of results, where report.json, report.md and report.html are written.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The folder of the videos, for pictures in the page.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Show faces; they are blurred otherwise.
+    #[arg(long)]
+    pub show_faces: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A file that is checked.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The file of lines.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The clips that its parts must lie in (clips.jsonl).
+    #[arg(long, value_name = "FILE")]
+    pub clips: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl DataVerb {
+    /// Whether JSON is printed.
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Index(work)
+            | Self::Shots(work)
+            | Self::Detect(work)
+            | Self::Filter(work)
+            | Self::Group(work)
+            | Self::Describe(work)
+            | Self::Sample(work)
+            | Self::All(work) => work.json,
+            Self::Merge(args) => args.json,
+            Self::Report(args) => args.json,
+            Self::Check(args) => args.json,
+        }
+    }
+}
+
+impl Work {
+    /// What is to be done, and who said which part of it.
+    ///
+    /// # Errors
+    /// E1201 for the settings, E1203 for the part, E0911.
+    pub fn job(&self) -> Result<(Job, String)> {
+        let settings = match &self.config {
+            Some(path) => Settings::open(path)?,
+            None => Settings::default(),
+        };
+        let variable = |name: &str| std::env::var(name).ok();
+        let (shard, source) = Shard::find(self.shard.as_deref(), self.shards, &variable)?;
+        let lines = self.input.is_file().then(|| self.input.clone());
+        let root = match (&self.root, &lines) {
+            (Some(root), _) => root.clone(),
+            (None, None) => self.input.clone(),
+            (None, Some(_)) => {
+                return Err(Error::input("E0900", "nothing says where the videos are")
+                    .at("--root")
+                    .help("--in is a file: name the folder of the videos with --root"));
+            }
+        };
+        let threads = self.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        });
+        let (out, redo) = (self.out.clone(), self.redo);
+        Ok((Job { root, lines, out, settings, shard, threads: threads.max(1), redo }, source))
+    }
+}

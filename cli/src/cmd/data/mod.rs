@@ -1,0 +1,187 @@
+//! `data`: from a folder of videos to a manifest of samples. The library does the steps; here are
+//! flags, progress and what is printed.
+
+pub mod args;
+
+use crate::output;
+use crate::progress::Progress;
+use crate::render::Failure;
+use anyid_runtime::study::records::{Clip, Span, schema};
+use anyid_runtime::study::settings::Settings;
+use anyid_runtime::study::stages::part::Done;
+use anyid_runtime::study::stages::shard::Shard;
+use anyid_runtime::study::stages::{Job, Stage};
+use anyid_runtime::study::{check, lines, report};
+use anyid_runtime::{Error, Result};
+use args::{Check, DataVerb, Merge, Report, Work};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Faults of a file that are printed.
+const SHOWN: usize = 20;
+
+/// Runs the verb.
+///
+/// # Errors
+/// E12xx for what the steps refuse, and those of reading and writing.
+pub fn run(verb: DataVerb) -> std::result::Result<(), Failure> {
+    match verb {
+        DataVerb::Index(work) => stage(&work, Stage::Index)?,
+        DataVerb::Shots(work) => stage(&work, Stage::Shots)?,
+        DataVerb::Detect(work) => stage(&work, Stage::Detect)?,
+        DataVerb::Filter(work) => stage(&work, Stage::Filter)?,
+        DataVerb::Group(work) => {
+            let (groups, left) = work.job()?.0.group()?;
+            let text = format!("{groups} groups, {left} clips in none");
+            say(&work, &text, "groups.jsonl", json!({"groups": groups, "left": left}))?;
+        }
+        DataVerb::Describe(work) => {
+            let described = work.job()?.0.describe()?;
+            let text = format!("{described} clips are described");
+            say(&work, &text, "desc.jsonl", json!({"described": described}))?;
+        }
+        DataVerb::Sample(work) => {
+            let job = work.job()?.0;
+            let made = with_progress(|told| job.sample(told))?;
+            say(&work, &format!("{made} samples"), "train.jsonl", json!({"samples": made}))?;
+        }
+        DataVerb::All(work) => all(&work)?,
+        DataVerb::Merge(args) => merge(&args)?,
+        DataVerb::Report(args) => page(&args)?,
+        DataVerb::Check(args) => checked(&args)?,
+    }
+    Ok(())
+}
+
+/// Runs with a line of progress about the step and how many files are done.
+fn with_progress<T>(work: impl FnOnce(&mut dyn FnMut(&'static str, usize)) -> T) -> T {
+    let mut progress = Progress::new();
+    let mut part = "";
+    let out = work(&mut |name, count| {
+        if part != name {
+            progress.part(name);
+            part = name;
+        }
+        progress.update(count as u64, u64::MAX, || format!("{count} done"));
+    });
+    progress.clear();
+    out
+}
+
+/// Prints what came of a step, and where it is.
+fn say(work: &Work, text: &str, file: &str, mut value: Value) -> Result<()> {
+    let path = work.out.join(file);
+    if work.json {
+        value["file"] = path.display().to_string().into();
+        return output::print_json(&value);
+    }
+    output::print(&format!("{text}: {}\n", path.display()))
+}
+
+fn of_done(done: &Done) -> Value {
+    json!({
+        "files": done.items, "lines": done.records, "errors": done.errors, "seconds": done.seconds,
+    })
+}
+
+fn words_of(done: &Done) -> String {
+    let (items, records, errors) = (done.items, done.records, done.errors);
+    let errors =
+        if errors > 0 { format!(", {errors} files could not be used") } else { String::new() };
+    format!("{records} lines of {items} files{errors}")
+}
+
+fn stage(work: &Work, stage: Stage) -> Result<()> {
+    let (job, source) = work.job()?;
+    if job.shard != Shard::WHOLE {
+        output::note(&format!("part {} (by {source})", job.shard));
+    }
+    let done = with_progress(|told| job.stage(stage, told))?;
+    let file = match job.shard == Shard::WHOLE {
+        true => stage.file().to_owned(),
+        false => format!("{}/{}.jsonl", stage.name(), job.shard.name()),
+    };
+    let mut value = of_done(&done);
+    value["part"] = job.shard.to_string().into();
+    say(work, &words_of(&done), &file, value)
+}
+
+fn all(work: &Work) -> Result<()> {
+    let job = work.job()?.0;
+    let totals = with_progress(|told| job.all(told))?;
+    report::write(&job.out, Some(&job.root), false)?;
+    if work.json {
+        let stages: serde_json::Map<String, Value> =
+            totals.stages.iter().map(|(name, done)| ((*name).to_owned(), of_done(done))).collect();
+        let value = json!({
+            "stages": stages, "groups": totals.groups, "left": totals.left,
+            "samples": totals.samples, "file": job.path("train.jsonl").display().to_string(),
+        });
+        return output::print_json(&value);
+    }
+    let mut text = String::new();
+    for (name, done) in &totals.stages {
+        text.push_str(&format!("{name}: {}\n", words_of(done)));
+    }
+    text.push_str(&format!("{} groups, {} clips in none\n", totals.groups, totals.left));
+    let (train, page) = (job.path("train.jsonl"), job.path("report.html"));
+    text.push_str(&format!("{} samples: {}\n", totals.samples, train.display()));
+    text.push_str(&format!("report: {}\n", page.display()));
+    output::print(&text)
+}
+
+/// A job of one process in a folder of results.
+pub fn in_folder(out: &Path, root: &Path, settings: Settings) -> Job {
+    let (out, root) = (out.to_owned(), root.to_owned());
+    Job { root, lines: None, out, settings, shard: Shard::WHOLE, threads: 1, redo: false }
+}
+
+fn merge(args: &Merge) -> Result<()> {
+    let stage = Stage::from(args.stage);
+    let done = in_folder(&args.out, Path::new(""), Settings::default()).merge(stage)?;
+    let path = args.out.join(stage.file());
+    if args.json {
+        let mut value = of_done(&done);
+        value["file"] = path.display().to_string().into();
+        return output::print_json(&value);
+    }
+    output::print(&format!("{}: {}\n", words_of(&done), path.display()))
+}
+
+fn page(args: &Report) -> Result<()> {
+    let found = report::write(&args.out, args.root.as_deref(), args.show_faces)?;
+    if args.json {
+        return output::print_json(&found);
+    }
+    output::print(&format!("report: {}\n", args.out.join("report.html").display()))
+}
+
+fn checked(args: &Check) -> Result<()> {
+    let clips = match &args.clips {
+        Some(path) => {
+            let all: Vec<Clip> = lines::all(path, schema::CLIP)?;
+            let spans = all.into_iter().map(|clip| (clip.span.id.clone(), clip.span));
+            Some(spans.collect::<HashMap<String, Span>>())
+        }
+        None => None,
+    };
+    let found = check::check(&args.file, clips.as_ref())?;
+    if !found.faults.is_empty() {
+        let shown = found.faults.iter().take(SHOWN);
+        let mut list: Vec<String> = shown.map(|(n, what)| format!("  line {n}: {what}")).collect();
+        if found.faults.len() > SHOWN {
+            list.push(format!("  and {} more", found.faults.len() - SHOWN));
+        }
+        let count = anyid_runtime::error::plural(found.faults.len(), "fault");
+        return Err(Error::input("E1202", format!("{count}\n{}", list.join("\n")))
+            .at(args.file.display())
+            .help("docs/data.md has a table of all fields"));
+    }
+    if args.json {
+        return output::print_json(&json!({"lines": found.lines, "errors": found.errors}));
+    }
+    let kinds = found.lines.iter().map(|(kind, count)| format!("{count} {kind}"));
+    let kinds: Vec<String> = kinds.collect();
+    output::print(&format!("sound: {}\n", kinds.join(", ")))
+}

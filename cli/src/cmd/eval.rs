@@ -1,0 +1,128 @@
+//! `eval`: what methods are measured by.
+
+use crate::output;
+use crate::render::Failure;
+use anyid_runtime::files::{AtomicFile, make_folder};
+use anyid_runtime::study::prompt::benchmark::{Entry, Omission, fixed};
+use anyid_runtime::{Error, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// What is made for an evaluation.
+#[derive(Debug, Subcommand)]
+pub enum EvalVerb {
+    /// Write prompts of portrait videos: fifty that say everything, and the same without what references
+    /// should keep.
+    Prompts(Prompts),
+}
+
+/// Which prompts are written, and where.
+#[derive(Debug, Args)]
+pub struct Prompts {
+    /// The folder of ipt2v.jsonl and iept2v.jsonl.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub n: usize,
+    /// What plans and what is left out depend on.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// What is left out of the second file.
+    #[arg(long, value_enum, default_value_t)]
+    pub drop_policy: DropPolicy,
+    /// Settings (TOML) whose server (prompt.compare) writes them; without, it is the fixed set.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is left out of prompts.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum DropPolicy {
+    /// Hair; hair and clothes; hair, clothes and place.
+    #[default]
+    Main,
+    /// Hair, clothes or accessories, drawn at random.
+    Appendix,
+}
+
+impl EvalVerb {
+    /// Whether JSON is printed.
+    pub fn wants_json(&self) -> bool {
+        let Self::Prompts(args) = self;
+        args.json
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// E0900 for a number that the fixed set does not have, those of the server, E101x.
+pub fn run(verb: EvalVerb) -> std::result::Result<(), Failure> {
+    let EvalVerb::Prompts(args) = verb;
+    prompts(&args)?;
+    Ok(())
+}
+
+fn prompts(args: &Prompts) -> Result<()> {
+    let (entries, model) = match &args.config {
+        Some(config) => written(args, config)?,
+        None => {
+            let all = fixed();
+            if args.n == 0 || args.n > all.len() {
+                let what = format!("the fixed set has {} prompts", all.len());
+                return Err(Error::input("E0900", what)
+                    .at("--n")
+                    .help("ask for 1 to 50 of them, or have a server write others (--config)"));
+            }
+            (all.into_iter().take(args.n).collect(), None)
+        }
+    };
+    let omit = match args.drop_policy {
+        DropPolicy::Main => Omission::Main,
+        DropPolicy::Appendix => Omission::Appendix,
+    };
+    let model = model.as_deref();
+    let whole: Vec<Value> = entries.iter().map(|entry| entry.line(model)).collect();
+    let reduced = entries.iter().enumerate();
+    let reduced: Vec<Value> =
+        reduced.map(|(at, entry)| entry.reduced(omit, at, args.seed, model)).collect();
+    make_folder(&args.out)?;
+    let mut files = Vec::new();
+    for (name, lines) in [("ipt2v.jsonl", whole), ("iept2v.jsonl", reduced)] {
+        let path = args.out.join(name);
+        let mut file = AtomicFile::create(&path)?;
+        for line in &lines {
+            file.append(format!("{line}\n").as_bytes())?;
+        }
+        file.commit()?;
+        files.push(path.display().to_string());
+    }
+    if args.json {
+        return output::print_json(&json!({"prompts": entries.len(), "files": files}));
+    }
+    output::print(&format!("{} prompts each: {}\n", entries.len(), files.join(", ")))
+}
+
+#[cfg(not(feature = "judge"))]
+fn written(_: &Prompts, config: &Path) -> Result<(Vec<Entry>, Option<String>)> {
+    Err(super::prompt::no_servers(config))
+}
+
+#[cfg(feature = "judge")]
+fn written(args: &Prompts, config: &Path) -> Result<(Vec<Entry>, Option<String>)> {
+    use anyid_runtime::study::prompt::cache::Mode;
+    use anyid_runtime::study::prompt::server::{client::Server, invent};
+    let named =
+        |settings: &anyid_runtime::study::settings::Settings| settings.prompt.compare.clone();
+    let profile = super::prompt::profile(config, named, "prompt.compare")?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let cache = args.out.join("cache");
+    let server = Server::open(&profile, &cache, Mode::ReadWrite, false, None, &variable)?;
+    let entries = invent(&server, args.n, args.seed)?;
+    Ok((entries, Some(server.model().to_owned())))
+}

@@ -1,0 +1,276 @@
+//! What a model answered: the object in its text, and whether it is what was asked for
+//! (`prompts.md` §3.2).
+
+use crate::prompt::elements::{Element, Elements};
+use serde_json::{Map, Value, json};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// A text for each element.
+    Describe,
+    /// A score for each element.
+    Compare,
+    /// A text for each element of something that is made up.
+    Invent,
+}
+
+/// A sound answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// The object with known fields alone, scores from 0 to 1.
+    pub value: Value,
+    /// What was odd but no fault.
+    pub warnings: Vec<String>,
+}
+
+impl Question {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::Compare => "compare",
+            Self::Invent => "invent",
+        }
+    }
+
+    /// How freely it is answered.
+    pub fn temperature(self) -> f64 {
+        match self {
+            Self::Describe => 0.2,
+            Self::Compare => 0.0,
+            Self::Invent => 0.8,
+        }
+    }
+
+    /// The JSON schema of answers, with the words alone that strict modes take.
+    pub fn schema(self) -> Value {
+        let object = |properties: Map<String, Value>| {
+            let names: Vec<&String> = properties.keys().collect();
+            json!({"type": "object", "required": names, "additionalProperties": false,
+                "properties": properties})
+        };
+        let mut properties = Map::new();
+        for element in Element::ALL {
+            let own = match self {
+                Self::Describe | Self::Invent => json!({"type": "string"}),
+                Self::Compare => {
+                    let mut both = Map::new();
+                    // The reason first, so that the score follows from it.
+                    both.insert("reason".into(), json!({"type": "string"}));
+                    both.insert("score".into(), json!({"type": "number"}));
+                    object(both)
+                }
+            };
+            properties.insert(element.name().to_owned(), own);
+        }
+        if self == Self::Describe {
+            properties
+                .insert("pronoun".into(), json!({"type": "string", "enum": ["he", "she", "they"]}));
+            properties.insert(
+                "people".into(),
+                json!({"type": "string", "enum": ["one", "several", "none"]}),
+            );
+        }
+        object(properties)
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that the model can be told.
+    pub fn read(self, text: &str) -> Result<Answered, String> {
+        let found = object_in(text).ok_or("the answer has no JSON object")?;
+        let value: Value = serde_json::from_str(found)
+            .map_err(|fault| format!("the answer is not JSON: {fault}"))?;
+        let object = value.as_object().ok_or("the answer is no JSON object")?;
+        match self {
+            Self::Describe => described(object),
+            Self::Compare => compared(object),
+            Self::Invent => invented(object),
+        }
+    }
+}
+
+/// The first object in a text whose brackets are balanced, behind thoughts and inside fences.
+fn object_in(text: &str) -> Option<&str> {
+    let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
+    let begin = text.find('{')?;
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    for (at, c) in text[begin..].char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '{' if !quoted => depth += 1,
+            '}' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(&text[begin..begin + at + 1]);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unknown(object: &Map<String, Value>, more: &[&str]) -> Vec<String> {
+    let known = |key: &str| Element::of(key).is_some() || more.contains(&key);
+    object
+        .keys()
+        .filter(|key| !known(key))
+        .map(|key| format!("\"{key}\" was not asked for"))
+        .collect()
+}
+
+/// The value of each element, under any of its names.
+fn by_element(object: &Map<String, Value>) -> Result<[&Value; 7], String> {
+    let mut found = [None; 7];
+    for (key, value) in object {
+        if let Some(element) = Element::of(key) {
+            found[element as usize].get_or_insert(value);
+        }
+    }
+    let missing: Vec<&str> = Element::ALL
+        .into_iter()
+        .filter(|element| found[*element as usize].is_none())
+        .map(Element::name)
+        .collect();
+    if !missing.is_empty() {
+        return Err(format!("missing: {}", missing.join(", ")));
+    }
+    Ok(found.map(|value| value.unwrap_or(&Value::Null)))
+}
+
+fn texts(object: &Map<String, Value>) -> Result<Elements, String> {
+    let mut elements = Elements::default();
+    for (element, value) in Element::ALL.into_iter().zip(by_element(object)?) {
+        let text = value.as_str().map(str::trim).filter(|text| !text.is_empty());
+        elements.set(element, text.ok_or_else(|| format!("\"{}\" is not text", element.name()))?);
+    }
+    Ok(elements)
+}
+
+fn invented(object: &Map<String, Value>) -> Result<Answered, String> {
+    let value = json!({"elements": texts(object)?});
+    Ok(Answered { value, warnings: unknown(object, &[]) })
+}
+
+fn described(object: &Map<String, Value>) -> Result<Answered, String> {
+    let elements = texts(object)?;
+    let one_of = |key: &str, words: &[&str]| -> Result<String, String> {
+        let word = object.get(key).and_then(Value::as_str).unwrap_or_default();
+        match words.contains(&word) {
+            true => Ok(word.to_owned()),
+            false => Err(format!("\"{key}\" is one of {}", words.join(", "))),
+        }
+    };
+    let pronoun = one_of("pronoun", &["he", "she", "they"])?;
+    let people = one_of("people", &["one", "several", "none"])?;
+    let value = json!({"elements": elements, "pronoun": pronoun, "people": people});
+    Ok(Answered { value, warnings: unknown(object, &["pronoun", "people"]) })
+}
+
+fn compared(object: &Map<String, Value>) -> Result<Answered, String> {
+    let found = by_element(object)?;
+    let mut scores = [0.0; 7];
+    for (element, value) in Element::ALL.into_iter().zip(found) {
+        let score = value.get("score").unwrap_or(value).as_f64();
+        scores[element as usize] =
+            score.ok_or_else(|| format!("\"{}\" has no number as its score", element.name()))?;
+    }
+    // Of a hundred: whole numbers in all fields, and one that cannot be a share.
+    let hundred = scores.iter().all(|score| score.fract() == 0.0 && (0.0..=100.0).contains(score))
+        && scores.iter().any(|score| *score > 1.0);
+    if hundred {
+        scores = scores.map(|score| score / 100.0);
+    }
+    if let Some(at) = scores.iter().position(|score| !(-0.05..=1.05).contains(score)) {
+        return Err(format!(
+            "\"{}\" has the score {}, not 0 to 1",
+            Element::ALL[at].name(),
+            scores[at]
+        ));
+    }
+    let (mut values, mut reasons) = (Map::new(), Map::new());
+    for (element, value) in Element::ALL.into_iter().zip(found) {
+        let name = element.name().to_owned();
+        values.insert(name.clone(), json!(scores[element as usize].clamp(0.0, 1.0)));
+        reasons.insert(name, value.get("reason").cloned().unwrap_or(Value::Null));
+    }
+    let value = json!({"scores": values, "reasons": reasons});
+    Ok(Answered { value, warnings: unknown(object, &[]) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compare(scores: [f64; 7]) -> String {
+        let mut object = Map::new();
+        for element in Element::ALL {
+            let own = json!({"reason": "so", "score": scores[element as usize]});
+            object.insert(element.name().to_owned(), own);
+        }
+        Value::from(object).to_string()
+    }
+
+    #[test]
+    fn the_object_is_found_in_what_stands_around_it() {
+        for (text, found) in [
+            ("```json\n{\"a\": \"}\"}\n```", Some("{\"a\": \"}\"}")),
+            ("<think>{\"no\": 1}</think> {\"a\": {\"b\": 1}} {", Some("{\"a\": {\"b\": 1}}")),
+            ("{\"a\": \"\\\"}\"", None),
+            ("nothing", None),
+        ] {
+            assert_eq!(object_in(text), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn scores_of_a_hundred_are_shares_and_others_are_refused() {
+        let scores = |answer: [f64; 7]| -> Result<Vec<f64>, String> {
+            let read = Question::Compare.read(&compare(answer))?;
+            Ok(read.value["scores"]
+                .as_object()
+                .unwrap()
+                .values()
+                .map(|v| v.as_f64().unwrap())
+                .collect())
+        };
+        assert_eq!(scores([100.0, 50.0, 0.0, 1.0, 90.0, 0.0, 0.0]).unwrap()[..3], [1.0, 0.5, 0.0]);
+        assert_eq!(scores([1.03, -0.02, 0.5, 1.0, 0.0, 0.0, 0.0]).unwrap()[..2], [1.0, 0.0]);
+        assert!(scores([1.2, 0.5, 0.0, 1.0, 0.0, 0.0, 0.0]).unwrap_err().contains("\"shot\""));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mut object: Map<String, Value> =
+            Element::ALL.map(|e| (e.name().to_owned(), json!("Some text."))).into_iter().collect();
+        object.insert("pronoun".into(), "she".into());
+        object.insert("people".into(), "one".into());
+        object.insert("mood".into(), "x".into());
+        let read =
+            |object: &Map<String, Value>| Question::Describe.read(&json!(object).to_string());
+        let sound = read(&object).unwrap();
+        assert_eq!(sound.value["elements"]["shot"], "Some text.");
+        assert_eq!(sound.warnings, ["\"mood\" was not asked for"]);
+        object.insert("hairstyle".into(), " ".into());
+        assert!(read(&object).unwrap_err().contains("\"hairstyle\" is not text"));
+        object.remove("shot");
+        assert_eq!(read(&object).unwrap_err(), "missing: shot");
+        assert!(Question::Describe.read("no").is_err());
+    }
+
+    #[test]
+    fn schemas_have_the_words_of_strict_modes_alone() {
+        for question in [Question::Describe, Question::Compare] {
+            let text = question.schema().to_string();
+            for word in ["minimum", "maximum", "minLength", "pattern"] {
+                assert!(!text.contains(word));
+            }
+            assert!(text.contains("\"additionalProperties\":false"));
+        }
+    }
+}

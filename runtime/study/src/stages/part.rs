@@ -1,0 +1,684 @@
+//! One part of one stage: work shared among threads, lines in the order of the input, and a journal
+//! by which a run that was killed goes on to the same bytes (`data.md` §9).
+//!
+//! A part is written as `NAME.jsonl.partial`, with `NAME.journal` beside it that says up to where it
+//! is whole. At the end it gets its name, and `NAME.done` says what it was made from.
+
+use super::shard::Shard;
+use crate::lines::hash;
+use crate::records::Failure;
+use anyid_files::output::{AtomicFile, make_folder, stopped, write_error};
+use anyid_files::{Error, Kind, Result, error, input};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+/// Share of items with errors above which a part counts as failed.
+const MOST_ERRORS: f64 = 0.2;
+/// Items per thread that are taken at a time.
+const AT_A_TIME: usize = 4;
+
+/// A file of video, with the lines of the stage before that are about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The file, below the root.
+    pub media: String,
+    /// The lines.
+    pub lines: Vec<String>,
+}
+
+/// Which part, and what it is made from.
+#[derive(Clone, Debug)]
+pub struct Part<'p> {
+    /// The folder of the stage.
+    pub folder: PathBuf,
+    /// Which part.
+    pub shard: Shard,
+    /// The schema of its lines.
+    pub schema: &'p str,
+    /// A hash of all settings that decide what comes out.
+    pub config: String,
+    /// A hash of what goes in.
+    pub input: String,
+    /// Threads.
+    pub threads: usize,
+    /// Whether a part that was made otherwise is made again.
+    pub redo: bool,
+}
+
+/// What a finished part says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// The hash of its settings.
+    pub config: String,
+    /// The hash of what went in.
+    pub input: String,
+    /// Files of video.
+    pub items: usize,
+    /// Lines.
+    pub records: usize,
+    /// Files that could not be used.
+    pub errors: usize,
+    /// How long it took, all runs together.
+    pub seconds: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    config: String,
+    input: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    media: String,
+    end: u64,
+    records: usize,
+    error: bool,
+}
+
+/// What was made of an item.
+struct Made {
+    text: String,
+    records: usize,
+    error: bool,
+}
+
+/// Whether an error is about one file and not about the run.
+fn of_file(error: &Error) -> bool {
+    error.kind() == Kind::Input
+        && (error.code().starts_with("E08") || ["E0967", "E1213"].contains(&error.code()))
+}
+
+fn made(item: &Item, schema: &str, outcome: Result<Vec<Value>>) -> Result<Made> {
+    match outcome {
+        Ok(values) => {
+            let mut text = String::new();
+            for value in &values {
+                text.push_str(&value.to_string());
+                text.push('\n');
+            }
+            Ok(Made { text, records: values.len(), error: false })
+        }
+        Err(fault) if of_file(&fault) => {
+            let line = json!({"schema": schema, "media": item.media, "error": Failure::of(&fault)});
+            Ok(Made { text: format!("{line}\n"), records: 1, error: true })
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+impl Part<'_> {
+    fn path(&self, ending: &str) -> PathBuf {
+        self.folder.join(format!("{}.{ending}", self.shard.name()))
+    }
+
+    /// What is said of the part where it is finished and was made from the same.
+    ///
+    /// # Errors
+    /// E1204 where it was made from something else.
+    pub fn finished(&self) -> Result<Option<Done>> {
+        let path = self.path("done");
+        let Some(done) = read_done(&path)? else { return Ok(None) };
+        if !self.path("jsonl").is_file() || self.redo && !self.fits(&done.config, &done.input) {
+            return Ok(None);
+        }
+        if !self.fits(&done.config, &done.input) {
+            return Err(self.other(&done.config, &path));
+        }
+        Ok(Some(done))
+    }
+
+    fn fits(&self, config: &str, input: &str) -> bool {
+        self.config == config && self.input == input
+    }
+
+    fn other(&self, config: &str, path: &Path) -> Error {
+        let what = if config == self.config { "another input" } else { "other settings" };
+        Error::input("E1204", format!("this part was made from {what}"))
+            .at(path.display())
+            .help("make it again (--redo), or write to another folder (--out)")
+    }
+
+    /// Makes the part, or what is left of it. `work` gives the lines of an item; `told` hears how many
+    /// items are done.
+    ///
+    /// # Errors
+    /// E1204, E1207 where another run is at it, E1206 where too many files could not be used, E101x
+    /// where it cannot be written, and those of `work` that are not about one file.
+    pub fn run(
+        &self,
+        items: &mut dyn Iterator<Item = Result<Item>>,
+        work: &(dyn Fn(&Item) -> Result<Vec<Value>> + Sync),
+        told: &mut dyn FnMut(usize),
+    ) -> Result<Done> {
+        if let Some(done) = self.finished()? {
+            return self.verdict(done);
+        }
+        make_folder(&self.folder)?;
+        let begun = Instant::now();
+        let mut journal = self.journal()?;
+        let mut done =
+            Done { config: self.config.clone(), input: self.input.clone(), ..Done::default() };
+        let (partial, whole) = (self.path("jsonl.partial"), self.path("jsonl"));
+        // Killed between its name and the word that it is finished.
+        if !partial.exists() && whole.exists() {
+            std::fs::rename(&whole, &partial).map_err(|fault| write_error(&partial, fault))?;
+        }
+        let fail = |fault| write_error(&partial, fault);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&partial)
+            .map_err(fail)?;
+        let length = file.metadata().map_err(fail)?.len();
+        let before = journal.entries(self, length)?;
+        let end = before.last().map_or(0, |entry| entry.end);
+        file.set_len(end).map_err(fail)?;
+        file.seek(SeekFrom::Start(end)).map_err(fail)?;
+        for entry in &before {
+            done.items += 1;
+            done.records += entry.records;
+            done.errors += usize::from(entry.error);
+        }
+        let mut end = end;
+        let mut rest = items.filter(|item| match item {
+            Ok(item) => self.shard.has(&item.media),
+            Err(_) => true,
+        });
+        // What is in the journal comes first in the input too: it is the same input.
+        for media in before.iter().map(|entry| entry.media.as_str()) {
+            match rest.next().transpose()? {
+                Some(item) if item.media == media => {}
+                _ => return Err(self.other(&self.config, &self.path("journal"))),
+            }
+        }
+        told(done.items);
+        loop {
+            let chunk: Vec<Item> =
+                rest.by_ref().take(self.threads.max(1) * AT_A_TIME).collect::<Result<_>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            self.chunk(&chunk, work, &mut |item, made| {
+                file.write_all(made.text.as_bytes()).map_err(fail)?;
+                end += made.text.len() as u64;
+                done.items += 1;
+                done.records += made.records;
+                done.errors += usize::from(made.error);
+                journal.add(&Entry {
+                    media: item.media.clone(),
+                    end,
+                    records: made.records,
+                    error: made.error,
+                })?;
+                told(done.items);
+                Ok(())
+            })?;
+        }
+        file.sync_all().map_err(fail)?;
+        std::fs::rename(&partial, &whole).map_err(fail)?;
+        done.seconds = journal.seconds_before + begun.elapsed().as_secs_f64();
+        let mut says = AtomicFile::create(self.path("done"))?;
+        says.append(format!("{}\n", json!(done)).as_bytes())?;
+        says.commit()?;
+        drop(std::fs::remove_file(self.path("journal")));
+        self.verdict(done)
+    }
+
+    fn verdict(&self, done: Done) -> Result<Done> {
+        if done.errors as f64 <= MOST_ERRORS * done.items as f64 {
+            return Ok(done);
+        }
+        let what = format!("{} of {} files could not be used", done.errors, done.items);
+        Err(Error::input("E1206", what)
+            .at(self.path("jsonl").display())
+            .help("lines with \"error\" say why; mend the files or take them out, then --redo"))
+    }
+
+    /// Works on items on several threads and hands on what comes out in their order.
+    fn chunk(
+        &self,
+        items: &[Item],
+        work: &(dyn Fn(&Item) -> Result<Vec<Value>> + Sync),
+        take: &mut dyn FnMut(&Item, Made) -> Result<()>,
+    ) -> Result<()> {
+        let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let first_fault: Mutex<Option<Error>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            let (send, receive) = mpsc::channel::<(usize, Result<Made>)>();
+            let mut started = 0;
+            for _ in 0..self.threads.clamp(1, items.len()) {
+                let (send, next, ended) = (send.clone(), &next, &ended);
+                let job = move || loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at).filter(|_| !ended.load(Ordering::Relaxed))
+                    else {
+                        break;
+                    };
+                    let outcome = match stopped() {
+                        true => Err(interrupted(&self.folder)),
+                        false => made(item, self.schema, work(item)),
+                    };
+                    ended.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                    if send.send((at, outcome)).is_err() {
+                        break;
+                    }
+                };
+                let spawned =
+                    std::thread::Builder::new().name("anyid-data".into()).spawn_scoped(scope, job);
+                match spawned {
+                    Ok(_) => started += 1,
+                    Err(cause) if started == 0 => {
+                        return Err(Error::threads(self.threads, 0, cause));
+                    }
+                    // Fewer threads take longer and make the same.
+                    Err(_) => break,
+                }
+            }
+            drop(send);
+            let mut waiting: Vec<Option<Made>> = items.iter().map(|_| None).collect();
+            let mut written = 0;
+            for (at, outcome) in receive {
+                match outcome {
+                    Ok(made) => waiting[at] = Some(made),
+                    Err(fault) => {
+                        let mut first = first_fault.lock().unwrap_or_else(|e| e.into_inner());
+                        first.get_or_insert(fault);
+                        continue;
+                    }
+                }
+                while let Some(made) = waiting.get_mut(written).and_then(Option::take) {
+                    if let Err(fault) = take(&items[written], made) {
+                        ended.store(true, Ordering::Relaxed);
+                        return Err(fault);
+                    }
+                    written += 1;
+                }
+            }
+            Ok(())
+        })?;
+        let fault = first_fault.into_inner().unwrap_or_else(|e| e.into_inner());
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn journal(&self) -> Result<Journal> {
+        let path = self.path("journal");
+        let fail = |fault| write_error(&path, fault);
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = file.map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(Error::input("E1207", "another run is at work on this part")
+                    .at(path.display())
+                    .help("wait for it, or give each run a part of its own (--shard)"));
+            }
+            Err(std::fs::TryLockError::Error(fault)) => return Err(fail(fault)),
+        }
+        Ok(Journal { path, file, seconds_before: 0.0 })
+    }
+}
+
+fn interrupted(folder: &Path) -> Error {
+    Error::new(Kind::Interrupted, "E1013", "the program was interrupted")
+        .at(folder.display())
+        .help("the same command goes on where it was")
+}
+
+/// What is finished of a part, line by line.
+struct Journal {
+    path: PathBuf,
+    file: File,
+    seconds_before: f64,
+}
+
+impl Journal {
+    /// The items that are in the part as a whole; what stands behind them is cut off.
+    fn entries(&mut self, part: &Part<'_>, length: u64) -> Result<Vec<Entry>> {
+        let fail = |fault| write_error(&self.path, fault);
+        let mut reader = BufReader::new(&self.file);
+        let mut line = Vec::new();
+        reader.read_until(b'\n', &mut line).map_err(fail)?;
+        let head: Option<Head> =
+            line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
+        let mut kept = line.len() as u64;
+        let mut entries: Vec<Entry> = Vec::new();
+        match head {
+            Some(head) if part.fits(&head.config, &head.input) => loop {
+                line.clear();
+                reader.read_until(b'\n', &mut line).map_err(fail)?;
+                let entry = line.strip_suffix(b"\n").and_then(|l| serde_json::from_slice(l).ok());
+                let last = entries.last().map_or(0, |entry| entry.end);
+                let Some(entry) =
+                    entry.filter(|entry: &Entry| entry.end >= last && entry.end <= length)
+                else {
+                    break;
+                };
+                kept += line.len() as u64;
+                entries.push(entry);
+            },
+            Some(head) if !part.redo => return Err(part.other(&head.config, &self.path)),
+            _ => kept = 0,
+        }
+        self.file.set_len(kept).map_err(fail)?;
+        self.file.seek(SeekFrom::Start(kept)).map_err(fail)?;
+        if kept == 0 {
+            let head = Head { config: part.config.clone(), input: part.input.clone() };
+            self.file.write_all(format!("{}\n", json!(head)).as_bytes()).map_err(fail)?;
+        }
+        Ok(entries)
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        let line = format!("{}\n", json!(entry));
+        self.file.write_all(line.as_bytes()).map_err(|fault| write_error(&self.path, fault))
+    }
+}
+
+/// What a part says of itself, where it is finished.
+fn read_done(path: &Path) -> Result<Option<Done>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let large = |_| Error::input("E1205", "this is no record of a finished part");
+    let bytes = input::read(path, 1 << 20)
+        .map_err(|fault| fault.coded(path, |fault| error::unreadable(path, fault), large))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|fault| {
+        Error::input("E1205", format!("this is no record of a finished part: {fault}"))
+            .at(path.display())
+            .help("make the part again with --redo")
+    })
+}
+
+/// Puts all parts of a stage together, in the order of the files of video, and says what they say
+/// together.
+///
+/// # Errors
+/// E1205 where parts are missing, of different divisions or made from different things; E101x.
+pub fn merge(folder: &Path, into: &Path) -> Result<Done> {
+    let fault = |what: String| {
+        Error::input("E1205", what)
+            .at(folder.display())
+            .help("make what is missing, with the same settings and number of parts")
+    };
+    let mut counts: Vec<usize> = Vec::new();
+    let entries = std::fs::read_dir(folder).map_err(|e| error::unreadable(folder, e))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let count = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".done"));
+        let count = count.and_then(|rest| rest.split_once("-of-")?.1.parse::<usize>().ok());
+        counts.extend(count);
+    }
+    counts.sort_unstable();
+    let Some(count) = counts.first().copied() else {
+        return Err(fault("there is no finished part".to_owned()));
+    };
+    if counts.iter().any(|other| *other != count) {
+        counts.dedup();
+        return Err(fault(format!("there are parts of different divisions: {counts:?}"))
+            .advised("remove those of the divisions that are not wanted"));
+    }
+    let mut total = Done::default();
+    let mut readers = Vec::new();
+    let mut missing = Vec::new();
+    for index in 0..count {
+        let shard = Shard { index, count };
+        let path = |ending: &str| folder.join(format!("{}.{ending}", shard.name()));
+        let (done, lines) = (read_done(&path("done"))?, path("jsonl"));
+        let Some(done) = done.filter(|_| lines.is_file()) else {
+            missing.push(index.to_string());
+            continue;
+        };
+        if index > 0
+            && (&done.config, &done.input) != (&total.config, &total.input)
+            && !total.config.is_empty()
+        {
+            return Err(fault(format!("part {index} was made from another input or settings")));
+        }
+        (total.config, total.input) = (done.config, done.input);
+        total.items += done.items;
+        total.records += done.records;
+        total.errors += done.errors;
+        total.seconds += done.seconds;
+        readers.push(crate::lines::Lines::open(&lines)?);
+    }
+    if !missing.is_empty() {
+        return Err(fault(format!("parts {} of {count} are not finished", missing.join(", "))));
+    }
+    let mut out = AtomicFile::create(into)?;
+    // The next line of each part with the file of video that it is about.
+    let mut heads = Vec::new();
+    for reader in &mut readers {
+        heads.push(head(reader)?);
+    }
+    loop {
+        let first = heads.iter().enumerate().filter_map(|(at, head)| Some((head.as_ref()?, at)));
+        let Some(((media, _), at)) = first.min_by(|(a, i), (b, j)| (&a.0, i).cmp(&(&b.0, j)))
+        else {
+            break;
+        };
+        // All lines of a file stand together in its part.
+        let media = media.clone();
+        while let Some((_, line)) = heads[at].take_if(|(own, _)| *own == media) {
+            out.append(line.as_bytes())?;
+            heads[at] = head(&mut readers[at])?;
+        }
+    }
+    out.commit()?;
+    Ok(total)
+}
+
+fn head(lines: &mut crate::lines::Lines) -> Result<Option<(String, String)>> {
+    let Some(line) = lines.next().transpose()? else { return Ok(None) };
+    let media = media_of(&line).ok_or_else(|| lines.fault("\"media\" is missing"))?;
+    Ok(Some((media, line)))
+}
+
+/// The file of video that a line is about.
+fn media_of(line: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    value.get("media")?.as_str().map(str::to_owned)
+}
+
+/// The items that the lines of a file are about. Lines with an error are left out.
+///
+/// # Errors
+/// E0911; the items may be E1202.
+pub fn items(path: &Path) -> Result<impl Iterator<Item = Result<Item>> + use<>> {
+    let mut lines = crate::lines::Lines::open(path)?;
+    let mut ahead: Option<(String, String)> = None;
+    let mut before = String::new();
+    Ok(std::iter::from_fn(move || {
+        let mut item: Option<Item> = None;
+        loop {
+            let next = match ahead.take() {
+                Some(next) => next,
+                None => match head(&mut lines) {
+                    Ok(Some(next)) => next,
+                    Ok(None) => return item.map(Ok),
+                    Err(fault) => return Some(Err(fault)),
+                },
+            };
+            let (media, line) = next;
+            let failed =
+                serde_json::from_str::<Value>(&line).is_ok_and(|v| v.get("error").is_some());
+            match &mut item {
+                Some(item) if item.media == media => {
+                    if !failed {
+                        item.lines.push(line);
+                    }
+                }
+                Some(_) => {
+                    ahead = Some((media, line));
+                    return item.map(Ok);
+                }
+                None if failed => {}
+                None => {
+                    if media <= before && !before.is_empty() {
+                        return Some(Err(lines.fault(format!(
+                            "lines are not in the order of their files: {media} stands behind {before}"
+                        ))));
+                    }
+                    before.clone_from(&media);
+                    item = Some(Item { media, lines: vec![line] });
+                }
+            }
+        }
+    }))
+}
+
+/// A hash of settings.
+pub fn config_hash(stage: &str, settings: &Value) -> String {
+    hash(format!("{stage}\n{}\n{settings}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempFolder;
+
+    fn part(folder: &TempFolder, shard: Shard, threads: usize) -> Part<'static> {
+        Part {
+            folder: folder.path().join("stage"),
+            shard,
+            schema: "anyid.media/1",
+            config: "c".into(),
+            input: "i".into(),
+            threads,
+            redo: false,
+        }
+    }
+
+    fn all() -> Vec<Item> {
+        let item = |at| Item { media: format!("a/{at:03}.mp4"), lines: vec![] };
+        (0..60).map(item).collect()
+    }
+
+    fn work(item: &Item) -> Result<Vec<Value>> {
+        let number: usize = item.media[2..5].parse().unwrap();
+        if number == 7 {
+            return Err(Error::input("E0810", "it is damaged"));
+        }
+        Ok((0..number % 3).map(|at| json!({"media": item.media, "at": at})).collect())
+    }
+
+    fn run(part: &Part<'_>) -> Result<Done> {
+        part.run(&mut all().into_iter().map(Ok), &work, &mut |_| {})
+    }
+
+    fn bytes(folder: &TempFolder, name: &str) -> Vec<u8> {
+        std::fs::read(folder.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn parts_are_the_whole_whatever_their_number_and_threads() {
+        let mut results = Vec::new();
+        for (count, threads) in [(1, 1), (1, 5), (3, 2), (7, 1)] {
+            let folder = TempFolder::new("parts");
+            for index in (0..count).rev() {
+                run(&part(&folder, Shard { index, count }, threads)).unwrap();
+            }
+            let into = folder.path().join("out.jsonl");
+            let total = merge(&folder.path().join("stage"), &into).unwrap();
+            assert_eq!((total.items, total.records, total.errors), (60, 60, 1));
+            results.push(bytes(&folder, "out.jsonl"));
+        }
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
+        let text = String::from_utf8(results.remove(0)).unwrap();
+        assert!(text.contains(r#""error":{"code":"E0810","message":"it is damaged"}"#));
+    }
+
+    #[test]
+    fn what_is_finished_is_not_made_again_and_what_is_other_is_refused() {
+        let folder = TempFolder::new("again");
+        let own = part(&folder, Shard::WHOLE, 2);
+        let done = run(&own).unwrap();
+        let never = |_: &Item| -> Result<Vec<Value>> { panic!("made again") };
+        let again = own.run(&mut all().into_iter().map(Ok), &never, &mut |_| {}).unwrap();
+        assert_eq!(done, again);
+        let other = Part { config: "d".into(), ..own.clone() };
+        assert_eq!(run(&other).unwrap_err().code(), "E1204");
+        assert!(run(&Part { redo: true, ..other }).is_ok());
+        assert_eq!(run(&own).unwrap_err().code(), "E1204");
+    }
+
+    #[test]
+    fn a_part_that_broke_off_goes_on_to_the_same_bytes() {
+        let whole = TempFolder::new("whole");
+        run(&part(&whole, Shard::WHOLE, 1)).unwrap();
+        let expected = bytes(&whole, "stage/part-00000-of-00001.jsonl");
+        for at in [0, 1, 7, 20, 59] {
+            let folder = TempFolder::new("broken");
+            let own = part(&folder, Shard::WHOLE, 2);
+            let breaks = |item: &Item| match item.media == format!("a/{at:03}.mp4") {
+                true => Err(Error::input("E1012", "the disk is full")),
+                false => work(item),
+            };
+            let fault = own.run(&mut all().into_iter().map(Ok), &breaks, &mut |_| {}).unwrap_err();
+            assert_eq!(fault.code(), "E1012");
+            // As a kill leaves it: half a line in both files.
+            for (name, more) in [("jsonl.partial", "{\"media\": \"half"), ("journal", "{\"med")] {
+                let path = own.path(name);
+                let mut file = OpenOptions::new().append(true).open(path).unwrap();
+                file.write_all(more.as_bytes()).unwrap();
+            }
+            run(&own).unwrap();
+            assert_eq!(bytes(&folder, "stage/part-00000-of-00001.jsonl"), expected, "{at}");
+            assert!(!own.path("journal").exists() && !own.path("jsonl.partial").exists());
+        }
+    }
+
+    #[test]
+    fn two_runs_are_not_at_one_part() {
+        let folder = TempFolder::new("two");
+        let own = part(&folder, Shard::WHOLE, 1);
+        let inner = |_: &Item| -> Result<Vec<Value>> {
+            assert_eq!(run(&own).unwrap_err().code(), "E1207");
+            Ok(vec![])
+        };
+        own.run(&mut all().into_iter().take(1).map(Ok), &inner, &mut |_| {}).unwrap();
+    }
+
+    #[test]
+    fn too_many_faults_and_missing_parts_are_errors() {
+        let folder = TempFolder::new("faults");
+        let own = part(&folder, Shard { index: 0, count: 2 }, 1);
+        let failing = |_: &Item| Err(Error::input("E0804", "no video"));
+        let fault = own.run(&mut all().into_iter().map(Ok), &failing, &mut |_| {}).unwrap_err();
+        assert_eq!(fault.code(), "E1206");
+        let into = folder.path().join("out.jsonl");
+        let stage = folder.path().join("stage");
+        let fault = merge(&stage, &into).unwrap_err();
+        assert!(fault.code() == "E1205" && fault.message().contains("parts 1 of 2"), "{fault}");
+        run(&part(&folder, Shard::WHOLE, 1)).unwrap();
+        let fault = merge(&stage, &into).unwrap_err();
+        assert!(fault.message().contains("different divisions: [1, 2]"), "{fault}");
+        assert_eq!(merge(&folder.path().join("none"), &into).unwrap_err().code(), "E0911");
+        std::fs::write(stage.join("part-00000-of-00001.done"), "no").unwrap();
+        std::fs::remove_file(own.path("done")).unwrap();
+        assert_eq!(merge(&stage, &into).unwrap_err().code(), "E1205");
+    }
+
+    #[test]
+    fn items_are_the_lines_of_one_file_without_those_that_failed() {
+        let folder = TempFolder::new("items");
+        let text = "{\"media\":\"a\",\"n\":1}\n{\"media\":\"a\",\"n\":2}\n{\"media\":\"b\",\"error\":{}}\n{\"media\":\"c\"}\n";
+        let path = folder.write("x.jsonl", text);
+        let read: Vec<Item> = items(&path).unwrap().collect::<Result<_>>().unwrap();
+        let names: Vec<(&str, usize)> =
+            read.iter().map(|item| (item.media.as_str(), item.lines.len())).collect();
+        assert_eq!(names, [("a", 2), ("c", 1)]);
+        let path = folder.write("x.jsonl", "{\"media\":\"b\"}\n{\"media\":\"a\"}\n");
+        let fault = items(&path).unwrap().collect::<Result<Vec<Item>>>().unwrap_err();
+        assert_eq!(fault.code(), "E1202");
+    }
+}
