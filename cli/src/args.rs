@@ -30,6 +30,8 @@ use crate::cmd::safeguards::audit::AuditVerb;
 use crate::cmd::safeguards::consent::ConsentVerb;
 use crate::cmd::safeguards::policy::PolicyVerb;
 use crate::cmd::safeguards::watermark::WatermarkVerb;
+#[cfg(feature = "serve")]
+use crate::cmd::serve::Serve;
 use crate::cmd::train::args::Train;
 use crate::cmd::world::args::WorldVerb;
 use crate::{output, render};
@@ -96,6 +98,8 @@ impl Command {
             | Self::Completions(_)
             | Self::Man(_)
             | Self::Explain(_) => false,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => false,
         }
     }
 }
@@ -105,6 +109,9 @@ impl Command {
 pub enum Command {
     /// Make a video of a person from reference pictures or clips and a prompt.
     Generate(Box<Generate>),
+    /// Make videos for programs and browsers that ask over HTTP.
+    #[cfg(feature = "serve")]
+    Serve(Box<Serve>),
     /// Write a model folder with random weights.
     Init(Init),
     /// Say what a checkpoint, model folder, adapter, IR file, plan, recipe, picture or video is, or list

@@ -108,6 +108,8 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Consent(verb) => cmd::safeguards::consent::run(verb),
         Command::Audit(verb) => cmd::safeguards::audit::run(verb),
         Command::Generate(args) => cmd::generate::run(*args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => cmd::serve::run(&args),
         Command::Init(args) => cmd::init::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
         Command::Export(args) => cmd::export::run(args),

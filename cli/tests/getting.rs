@@ -15,7 +15,7 @@ fn shells_complete_verbs_and_flags() {
         ("powershell", "Register-ArgumentCompleter"),
     ] {
         let text = folder.run(&format!("completions {shell}")).fine().out;
-        for part in [mark, "generate", "gpu-check", "save-latents"] {
+        for part in [mark, "generate", "gpu-check", "save-latents", "token-file"] {
             assert!(text.contains(part), "{shell}: {part}");
         }
     }
@@ -36,7 +36,13 @@ fn every_verb_has_a_page() {
         names
     };
     let pages = list();
-    for name in ["anyid-rt.1", "anyid-rt-generate.1", "anyid-rt-train-stages.1", "anyid-rt-man.1"] {
+    for name in [
+        "anyid-rt.1",
+        "anyid-rt-generate.1",
+        "anyid-rt-serve.1",
+        "anyid-rt-train-stages.1",
+        "anyid-rt-man.1",
+    ] {
         assert!(pages.contains(&name.to_owned()), "{name}: {pages:?}");
     }
     let generate = std::fs::read_to_string(folder.path("pages/anyid-rt-generate.1")).unwrap();

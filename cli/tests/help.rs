@@ -4,8 +4,9 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "generate",
+    "serve",
     "init",
     "inspect",
     "export",

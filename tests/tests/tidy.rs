@@ -10,7 +10,7 @@ fn root() -> PathBuf {
 }
 
 /// What each crate of the product may depend on.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("anyid-ir", &[]),
     ("anyid-passes", &["anyid-ir"]),
     ("anyid-backends", &["anyid-ir"]),
@@ -33,6 +33,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "anyid-study",
         ],
     ),
+    ("anyid-serve", &["anyid-runtime"]),
     (
         "anyid-cli",
         &[
@@ -42,6 +43,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "anyid-models",
             "anyid-world",
             "anyid-runtime",
+            "anyid-serve",
         ],
     ),
 ];

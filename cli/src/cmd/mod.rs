@@ -26,6 +26,8 @@ pub mod prompt;
 pub mod run;
 pub mod run_plan;
 pub mod safeguards;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod train;
 pub mod world;
 
